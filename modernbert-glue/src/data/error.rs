@@ -1,0 +1,146 @@
+//! One variant for each way a GLUE folder can be wrong.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::task::Task;
+
+/// Why a GLUE folder could not be read. Every message names the place and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The GLUE folder itself is not there.
+    #[error(
+        "{path}: no such folder; give the folder that holds the GLUE task folders (CoLA, SST-2, ...)"
+    )]
+    NoGlueFolder {
+        /// The folder asked for.
+        path: PathBuf,
+    },
+    /// The folder of a task is not there.
+    #[error("{path}: no such folder; put the GLUE files of {task} there: {files}")]
+    NoTaskFolder {
+        /// Where the folder was expected.
+        path: PathBuf,
+        /// The task.
+        task: Task,
+        /// The files it should hold.
+        files: String,
+    },
+    /// A file of a task is not there.
+    #[error("{path}: no such file; {task} needs it, get it with the official GLUE download")]
+    NoFile {
+        /// The file expected.
+        path: PathBuf,
+        /// The task.
+        task: Task,
+    },
+    /// The system refused to hand out a file.
+    #[error("{path}: cannot be read ({source}); check that it is a file and that you may read it")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Bytes that are no UTF-8 text.
+    #[error("{path}:{line}: not UTF-8; convert the file (iconv -t UTF-8) or download it again")]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// A file without a single row.
+    #[error("{path}: holds no rows; download it again")]
+    NoRows {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The header lacks a column.
+    #[error(
+        "{path}: no column '{column}' in the header, which has {found}; this is not the official GLUE layout"
+    )]
+    MissingColumn {
+        /// The file.
+        path: PathBuf,
+        /// The column looked for.
+        column: String,
+        /// The columns there, quoted.
+        found: String,
+    },
+    /// The header names a column twice, so that which one is meant is a guess.
+    #[error(
+        "{path}: the header names the column '{column}' more than once; this is not the official GLUE layout"
+    )]
+    DuplicateColumn {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+    },
+    /// A row with more or fewer columns than the file has.
+    #[error(
+        "{path}:{line}: {found} columns where {expected} belong; the row is cut or holds a tab too many: repair it or \
+         download the file again"
+    )]
+    ColumnCount {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// Columns of the file.
+        expected: usize,
+        /// Columns of the row.
+        found: usize,
+    },
+    /// A label that the task does not have.
+    #[error(
+        "{path}:{line}: unknown label '{label}', expected {known}; check that the file is of this task"
+    )]
+    UnknownLabel {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The label there.
+        label: String,
+        /// The labels of the task.
+        known: String,
+    },
+    /// A score that is no number.
+    #[error(
+        "{path}:{line}: the score '{score}' is not a number; repair the row or download the file again"
+    )]
+    ScoreNotANumber {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The score there.
+        score: String,
+    },
+    /// A score outside the task's bounds.
+    #[error(
+        "{path}:{line}: the score {score} is not between {min} and {max}; bring the scores to that range"
+    )]
+    ScoreOutOfRange {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The score there.
+        score: String,
+        /// Lowest score allowed.
+        min: f32,
+        /// Highest score allowed.
+        max: f32,
+    },
+    /// A task that has nothing to train on.
+    #[error(
+        "{task} has no training set, only unlabelled sentences; choose another task to train on"
+    )]
+    NoTrainingSet {
+        /// The task.
+        task: Task,
+    },
+}

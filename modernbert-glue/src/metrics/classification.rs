@@ -1,0 +1,65 @@
+//! Scores of class predictions. Class ids are small numbers counted from 0.
+//!
+//! Every function is `None` without examples and when the two slices differ in length.
+
+/// Share of positions at which both slices agree.
+pub fn accuracy(truth: &[usize], predicted: &[usize]) -> Option<f64> {
+    if truth.is_empty() || truth.len() != predicted.len() {
+        return None;
+    }
+    let correct = truth.iter().zip(predicted).filter(|(t, p)| t == p).count();
+    Some(correct as f64 / truth.len() as f64)
+}
+
+/// F1 of class 1, `2 tp / (2 tp + fp + fn)`: 0 when class 1 neither occurs nor is predicted.
+pub fn f1(truth: &[usize], predicted: &[usize]) -> Option<f64> {
+    if truth.is_empty() || truth.len() != predicted.len() {
+        return None;
+    }
+    let both = truth
+        .iter()
+        .zip(predicted)
+        .filter(|(t, p)| **t == 1 && **p == 1)
+        .count();
+    let ones = |ids: &[usize]| ids.iter().filter(|id| **id == 1).count();
+    // tp + fn are the ones in the truth, tp + fp those predicted.
+    match ones(truth) + ones(predicted) {
+        0 => Some(0.0),
+        either => Some(2.0 * both as f64 / either as f64),
+    }
+}
+
+/// Matthews correlation coefficient for any number of classes (Gorodkin 2004, `R_K`), which for two classes is
+///
+/// ```text
+/// (tp tn - fp fn) / sqrt((tp + fp) (tp + fn) (tn + fp) (tn + fn))
+/// ```
+///
+/// 0 when the truth or the predictions hold one class only.
+pub fn matthews(truth: &[usize], predicted: &[usize]) -> Option<f64> {
+    if truth.is_empty() || truth.len() != predicted.len() {
+        return None;
+    }
+    let classes = 1 + truth.iter().chain(predicted).copied().max().unwrap_or(0);
+    let count = |ids: &[usize]| {
+        let mut counts = vec![0_i128; classes];
+        for id in ids {
+            counts[*id] += 1;
+        }
+        counts
+    };
+    let dot = |a: &[i128], b: &[i128]| a.iter().zip(b).map(|(a, b)| a * b).sum::<i128>();
+    let (in_truth, in_predicted) = (count(truth), count(predicted));
+    let n = truth.len() as i128;
+    let correct = truth.iter().zip(predicted).filter(|(t, p)| t == p).count() as i128;
+
+    // n^2 times the covariance of the one-hot classes, and the two variances.
+    let covariance = n * correct - dot(&in_truth, &in_predicted);
+    let variances = (n * n - dot(&in_truth, &in_truth)) as f64
+        * (n * n - dot(&in_predicted, &in_predicted)) as f64;
+    Some(if variances == 0.0 {
+        0.0
+    } else {
+        covariance as f64 / variances.sqrt()
+    })
+}

@@ -1,0 +1,180 @@
+//! `results.json`: what was reached, on how much data, against which baseline.
+//!
+//! ```json
+//! {"rte": {"metrics": {"accuracy": 0.61}, "baseline": {"accuracy": 0.527}, "train_rows": 2490, "dev_rows": 277,
+//!          "partial": false, "seeds": [{"seed": 42, "metrics": {"accuracy": 0.61}}]}}
+//! ```
+//!
+//! `metrics` is the mean over `seeds`, a score that does not exist is `null`. Tables for people are
+//! [`Results::text_table`] and [`Results::markdown_table`].
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::TaskData;
+use crate::metrics::Metrics;
+use crate::task::Task;
+
+mod render;
+
+/// The name of the file in its folder.
+pub const FILE_NAME: &str = "results.json";
+
+/// Why results could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum ResultsError {
+    /// The system refused to hand out the file.
+    #[error("{path}: cannot be read ({source}); check that it is a file and that you may read it")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file holds something else.
+    #[error("{path}: not a results file ({source}); move it away, it is not overwritten")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit, with its line.
+        source: serde_json::Error,
+    },
+    /// The system refused to take the file.
+    #[error(
+        "{path}: cannot be written ({source}); check the room on the disk and that you may write there"
+    )]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// One finetuning run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeedResult {
+    /// The seed of the run.
+    pub seed: u64,
+    /// Its dev scores.
+    pub metrics: Metrics,
+}
+
+/// All runs of one task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskResult {
+    /// Mean dev scores over the seeds.
+    pub metrics: Metrics,
+    /// Dev scores of a constant prediction.
+    pub baseline: Metrics,
+    /// Rows trained on.
+    pub train_rows: usize,
+    /// Rows scored.
+    pub dev_rows: usize,
+    /// Whether the data are less than the official release.
+    pub partial: bool,
+    /// The runs.
+    pub seeds: Vec<SeedResult>,
+}
+
+impl TaskResult {
+    /// Sums up the runs of a task; row counts are those of the data as they are now.
+    pub fn new(data: &TaskData, baseline: Metrics, seeds: Vec<SeedResult>) -> Self {
+        Self {
+            metrics: Metrics::mean(seeds.iter().map(|run| &run.metrics)),
+            baseline,
+            train_rows: data.train.examples.len(),
+            dev_rows: data.dev_rows(),
+            partial: data.partial(),
+            seeds,
+        }
+    }
+}
+
+/// The results of several tasks, in the paper's order.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Results {
+    /// One entry per task that was run.
+    pub tasks: BTreeMap<Task, TaskResult>,
+}
+
+impl Results {
+    /// Reads `results.json` of a folder; none when there is no such file.
+    pub fn read(folder: &Path) -> Result<Option<Self>, ResultsError> {
+        let path = folder.join(FILE_NAME);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(ResultsError::Read { path, source }),
+        };
+        serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|source| ResultsError::Json { path, source })
+    }
+
+    /// Writes these results into `results.json` of a folder, made where missing, and returns what the file holds then.
+    ///
+    /// Tasks of an existing file that are not among these are kept. The file is replaced in one step: a reader sees the
+    /// old one or the new one, and a crash leaves one of them.
+    pub fn write(&self, folder: &Path) -> Result<Self, ResultsError> {
+        let path = folder.join(FILE_NAME);
+        let mut all = Self::read(folder)?.unwrap_or_default();
+        all.tasks.extend(
+            self.tasks
+                .iter()
+                .map(|(task, result)| (*task, result.clone())),
+        );
+        let mut text = serde_json::to_string_pretty(&all).map_err(|source| ResultsError::Json {
+            path: path.clone(),
+            source,
+        })?;
+        text.push('\n');
+        replace(folder, &path, text.as_bytes())
+            .map_err(|source| ResultsError::Write { path, source })?;
+        Ok(all)
+    }
+
+    /// The mean of the main metrics over the paper's eight tasks; none unless all eight are there and defined.
+    pub fn average(&self) -> Option<f64> {
+        let score = |task: &Task| self.tasks.get(task)?.metrics.get(task.main_metric().name());
+        let sum: Option<f64> = Task::PAPER.iter().map(score).sum();
+        sum.map(|sum| sum / Task::PAPER.len() as f64)
+    }
+
+    /// A table for a terminal, one line per score, at most 100 characters wide.
+    pub fn text_table(&self) -> String {
+        render::text(self)
+    }
+
+    /// The same table in Markdown.
+    pub fn markdown_table(&self) -> String {
+        render::markdown(self)
+    }
+}
+
+fn replace(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".results");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // Temporary files are private by default; results are an ordinary file, under the user's umask.
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

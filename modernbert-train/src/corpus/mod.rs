@@ -1,0 +1,75 @@
+//! Text from disk, as documents.
+//!
+//! [`Corpus::from_path`] reads files and folders; [`Corpus::from_registry`] takes a sample of the Rust sources that cargo
+//! keeps on every Rust developer's machine, so that training can be tried without a download. Both give the same
+//! documents in the same order every time. [`split`] sets documents aside for evaluation so that none of them, and none
+//! of their group, is trained on.
+
+mod error;
+mod origin;
+mod registry;
+mod source;
+mod split;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+
+use sha2::{Digest, Sha256};
+
+pub use error::CorpusError;
+pub use origin::Origin;
+pub use registry::RegistryOptions;
+pub use source::ENDINGS;
+pub use split::{EvalSize, Split, SplitBy, split};
+
+/// A piece of text that belongs together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// What to call it in messages: a relative path, a row's id or `file:line`.
+    pub name: String,
+    /// Documents of one group are alike and stay on one side of a [`split`]: the files of one crate, say.
+    pub group: String,
+    /// The text, never blank.
+    pub text: String,
+}
+
+/// Documents and where they are from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Corpus {
+    /// The documents, in an order that is always the same.
+    pub documents: Vec<Document>,
+    /// Where they are from, in words for a person.
+    pub origin: Origin,
+}
+
+impl Corpus {
+    /// Bytes of text.
+    pub fn bytes(&self) -> usize {
+        bytes(&self.documents)
+    }
+}
+
+fn bytes(documents: &[Document]) -> usize {
+    documents.iter().map(|document| document.text.len()).sum()
+}
+
+/// Notes which texts were met, by their SHA-256.
+#[derive(Debug, Default)]
+struct Seen(HashSet<[u8; 32]>);
+
+impl Seen {
+    /// True the first time this text is met.
+    fn insert(&mut self, text: &str) -> bool {
+        self.0.insert(Sha256::digest(text).into())
+    }
+}
+
+/// A number that orders names evenly and always alike, and another way for each seed.
+fn rank(seed: u64, name: &str) -> [u8; 32] {
+    Sha256::new_with_prefix(seed.to_le_bytes())
+        .chain_update(name)
+        .finalize()
+        .into()
+}

@@ -1,0 +1,80 @@
+//! Where a corpus is from.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a corpus is from; [`fmt::Display`] says it in a line for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A file or folder that was named.
+    Path {
+        /// The file or folder.
+        path: PathBuf,
+        /// Documents read.
+        documents: usize,
+        /// Bytes of text.
+        bytes: usize,
+        /// Files that were skipped for their ending.
+        skipped: usize,
+    },
+    /// The sources that cargo keeps.
+    Registry {
+        /// Crates the sample is from.
+        crates: usize,
+        /// Files in the sample.
+        files: usize,
+        /// Bytes of text.
+        bytes: usize,
+    },
+    /// This project's own sources, where there is no registry.
+    OwnSources {
+        /// Files read.
+        files: usize,
+        /// Bytes of text.
+        bytes: usize,
+    },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mb = |bytes: &usize| *bytes as f64 / 1e6;
+        match self {
+            Self::Path {
+                path,
+                documents,
+                bytes,
+                skipped,
+            } => {
+                write!(
+                    f,
+                    "{}: {documents} documents, {:.1} MB",
+                    path.display(),
+                    mb(bytes)
+                )?;
+                match skipped {
+                    0 => Ok(()),
+                    1 => write!(f, " (1 file of another kind skipped)"),
+                    _ => write!(f, " ({skipped} files of other kinds skipped)"),
+                }
+            }
+            Self::Registry {
+                crates,
+                files,
+                bytes,
+            } => {
+                write!(
+                    f,
+                    "cargo registry: {crates} crates, {files} files, {:.1} MB",
+                    mb(bytes)
+                )
+            }
+            Self::OwnSources { files, bytes } => {
+                write!(
+                    f,
+                    "no cargo registry found, using this project's own sources: {files} files, {:.1} MB",
+                    mb(bytes)
+                )
+            }
+        }
+    }
+}

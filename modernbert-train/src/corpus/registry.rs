@@ -1,0 +1,268 @@
+//! A sample of the sources that cargo keeps.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::source::{files_below, read_text, relative};
+use super::{Corpus, CorpusError, Document, Origin, Seen, bytes, rank};
+
+/// Shorter files say nothing: a list of modules, a pointer to another file.
+const LEAST_BYTES: u64 = 256;
+
+/// What to take from the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryOptions {
+    /// Bytes of text to take in all; the sample ends before the file that would be too much.
+    pub max_bytes: usize,
+    /// Bytes to take of one crate at most before every other crate had its turn.
+    pub crate_bytes: usize,
+    /// Longer files are left out: they are mostly generated.
+    pub max_file_bytes: u64,
+    /// Cargo's folder; by default `$CARGO_HOME`, or `.cargo` in the home folder.
+    pub cargo_home: Option<PathBuf>,
+    /// The sources to use where there is no registry; by default those of this project, if they are still there.
+    pub own_sources: Option<PathBuf>,
+}
+
+impl Default for RegistryOptions {
+    fn default() -> Self {
+        Self {
+            // 12 MB to train on and 0.6 MB to evaluate with.
+            max_bytes: 12_600_000,
+            crate_bytes: 32_000,
+            max_file_bytes: 100_000,
+            cargo_home: None,
+            own_sources: None,
+        }
+    }
+}
+
+/// The newest version of a crate that the registry holds.
+struct Crate {
+    name: String,
+    version: String,
+    folder: PathBuf,
+    /// Files that were not looked at yet, the next one last; `None` before the folder was read.
+    files: Option<Vec<PathBuf>>,
+    taken: usize,
+}
+
+impl Corpus {
+    /// A sample of the `.rs` and `.md` files in cargo's registry: the same from the same registry.
+    ///
+    /// Crates take turns in an order that hashes decide, and so do the files of a crate, so that the sample is of many
+    /// crates and not of those that come first in the alphabet. Of each crate only the newest version counts, and equal
+    /// files are taken once. A document's group is its crate. Where there is no registry, the sources of this project are
+    /// used, and [`Corpus::origin`] says so.
+    ///
+    /// No name in it tells where the registry is.
+    pub fn from_registry(options: &RegistryOptions) -> Result<Self, CorpusError> {
+        let home = options.cargo_home.clone().or_else(cargo_home);
+        let mut crates = home
+            .map(|home| crates(&home.join("registry/src")))
+            .unwrap_or_default();
+        let documents = sample(&mut crates, options);
+        if documents.is_empty() {
+            return own_sources(options);
+        }
+        let origin = Origin::Registry {
+            crates: crates.iter().filter(|one| one.taken > 0).count(),
+            files: documents.len(),
+            bytes: bytes(&documents),
+        };
+        Ok(Self { documents, origin })
+    }
+}
+
+fn cargo_home() -> Option<PathBuf> {
+    let set = env::var_os("CARGO_HOME")
+        .filter(|home| !home.is_empty())
+        .map(PathBuf::from);
+    set.or_else(|| env::home_dir().map(|home| home.join(".cargo")))
+}
+
+/// The newest version of every crate, ordered by hash.
+fn crates(source: &Path) -> Vec<Crate> {
+    let mut found: Vec<Crate> = folders(source)
+        .iter()
+        .flat_map(|index| folders(index))
+        .filter_map(|folder| {
+            let (name, version) = name_and_version(folder.file_name()?.to_str()?)?;
+            Some(Crate {
+                name: name.into(),
+                version: version.into(),
+                folder,
+                files: None,
+                taken: 0,
+            })
+        })
+        .collect();
+    // The path decides between two registries that hold the same version.
+    found.sort_by_cached_key(|one| {
+        (
+            one.name.clone(),
+            numbers(&one.version),
+            one.version.clone(),
+            one.folder.clone(),
+        )
+    });
+    found.reverse();
+    found.dedup_by(|older, newer| older.name == newer.name);
+    found.sort_by_cached_key(|one| rank(0, &one.name));
+    found
+}
+
+/// The folders in a folder; none if it cannot be read, as a registry is nothing that must be there.
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// `serde-json-1.0.2-rc.1` is `serde-json`, `1.0.2-rc.1`.
+fn name_and_version(folder: &str) -> Option<(&str, &str)> {
+    folder
+        .match_indices('-')
+        .map(|(at, _)| (&folder[..at], &folder[at + 1..]))
+        .find(|(name, version)| !name.is_empty() && numbers(version).len() == 3)
+}
+
+/// The three numbers of a version; empty if it is none.
+fn numbers(version: &str) -> Vec<u64> {
+    let release = version.split(['-', '+']).next().unwrap_or_default();
+    let parts = release
+        .split('.')
+        .map(str::parse)
+        .collect::<Result<Vec<u64>, _>>();
+    parts
+        .ok()
+        .filter(|parts| parts.len() == 3)
+        .unwrap_or_default()
+}
+
+fn sample(crates: &mut [Crate], options: &RegistryOptions) -> Vec<Document> {
+    let mut seen = Seen::default();
+    let mut documents = Vec::new();
+    let mut total = 0;
+    for turn in 1.. {
+        let allowance = options.crate_bytes.max(1).saturating_mul(turn);
+        let mut more = false;
+        for one in crates.iter_mut() {
+            while let Some((path, length)) = one.next_file(options) {
+                if one.taken + length > allowance {
+                    // Its turn comes when every crate has taken as much.
+                    more = true;
+                    break;
+                }
+                if total + length > options.max_bytes {
+                    return documents;
+                }
+                one.drop_file();
+                // What is not text, or has gone, is left out: nobody chose this file by name.
+                let Ok(text) = read_text(&path) else { continue };
+                if seen.insert(&text) {
+                    one.taken += text.len();
+                    total += text.len();
+                    documents.push(one.document(&path, text));
+                }
+            }
+        }
+        if !more {
+            break;
+        }
+    }
+    documents
+}
+
+impl Crate {
+    /// The next file of a suitable length, and that length.
+    fn next_file(&mut self, options: &RegistryOptions) -> Option<(PathBuf, usize)> {
+        let Self {
+            name,
+            folder,
+            files,
+            ..
+        } = self;
+        let files = files.get_or_insert_with(|| {
+            let mut files = files_below(folder).unwrap_or_default();
+            files.retain(|path| is_source(path));
+            files.sort_by_cached_key(|path| rank(0, &format!("{name}/{}", relative(folder, path))));
+            files
+        });
+        while let Some(path) = files.last() {
+            let length = path.metadata().map_or(0, |metadata| metadata.len());
+            if (LEAST_BYTES..options.max_file_bytes).contains(&length) {
+                return Some((path.clone(), length as usize));
+            }
+            files.pop();
+        }
+        None
+    }
+
+    /// Goes on to the file after the next one.
+    fn drop_file(&mut self) {
+        self.files.as_mut().map(Vec::pop);
+    }
+
+    fn document(&self, path: &Path, text: String) -> Document {
+        let Self {
+            name,
+            version,
+            folder,
+            ..
+        } = self;
+        let file = relative(folder, path);
+        Document {
+            name: format!("{name}-{version}/{file}"),
+            group: name.clone(),
+            text,
+        }
+    }
+}
+
+fn is_source(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension == "rs" || extension == "md")
+}
+
+fn own_sources(options: &RegistryOptions) -> Result<Corpus, CorpusError> {
+    let root = options
+        .own_sources
+        .clone()
+        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+    let mut seen = Seen::default();
+    let mut documents = Vec::new();
+    // Of a workspace only the folders of its crates: `target` and the like hold no sources of ours.
+    let mut folders = folders(&root);
+    folders.retain(|folder| folder.join("Cargo.toml").is_file());
+    folders.sort_unstable();
+    for path in folders
+        .iter()
+        .flat_map(|folder| files_below(folder).unwrap_or_default())
+    {
+        if !is_source(&path) {
+            continue;
+        }
+        let Ok(text) = read_text(&path) else { continue };
+        if !text.trim().is_empty() && seen.insert(&text) {
+            let name = relative(&root, &path);
+            // The files of one folder are alike.
+            let group = name
+                .rsplit_once('/')
+                .map_or("", |(folder, _)| folder)
+                .to_owned();
+            documents.push(Document { name, group, text });
+        }
+    }
+    if documents.is_empty() {
+        return Err(CorpusError::NoRegistry);
+    }
+    let origin = Origin::OwnSources {
+        files: documents.len(),
+        bytes: bytes(&documents),
+    };
+    Ok(Corpus { documents, origin })
+}

@@ -1,0 +1,363 @@
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+
+fn folder(files: &[(&str, &[u8])]) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for (name, content) in files {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    folder
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn names(documents: &[Document]) -> Vec<&str> {
+    documents
+        .iter()
+        .map(|document| document.name.as_str())
+        .collect()
+}
+
+fn error(files: &[(&str, &[u8])], file: &str) -> String {
+    let folder = folder(files);
+    let error = Corpus::from_path(folder.path().join(file))
+        .unwrap_err()
+        .to_string();
+    error.replace(&folder.path().display().to_string(), "DIR")
+}
+
+#[test]
+fn reads_a_folder_in_order() {
+    let rows =
+        "{\"text\": \"one\"}\n\n{\"id\": \"two\", \"text\": \"2\"}\n{\"id\": 3, \"text\": \" \"}\n";
+    let folder = folder(&[
+        ("b.txt", "\u{feff}text".as_bytes()),
+        ("a/z.md", b"# z"),
+        ("a/rows.jsonl", rows.as_bytes()),
+        ("c.jsonl.gz", &gzip("{\"id\": 7, \"text\": \"seven\"}")),
+        ("main.rs", b"fn main() {}"),
+        ("blank.txt", b" \n"),
+        ("picture.png", b"\xff\xfe"),
+    ]);
+    let corpus = Corpus::from_path(folder.path()).unwrap();
+    assert_eq!(
+        names(&corpus.documents),
+        ["a/rows.jsonl:1", "two", "a/z.md", "b.txt", "7", "main.rs"]
+    );
+    assert_eq!(corpus.documents[3].text, "text");
+    assert!(matches!(
+        corpus.origin,
+        Origin::Path {
+            documents: 6,
+            skipped: 1,
+            ..
+        }
+    ));
+    assert!(corpus.origin.to_string().contains("6 documents"));
+    let single = Corpus::from_path(folder.path().join("a/rows.jsonl")).unwrap();
+    assert_eq!(names(&single.documents), ["rows.jsonl:1", "two"]);
+}
+
+#[test]
+fn mistakes_name_the_place_and_the_remedy() {
+    let missing = error(&[], "none.txt");
+    assert!(
+        missing.starts_with("DIR/none.txt: cannot be read"),
+        "{missing}"
+    );
+    let none = error(&[("a.png", b"x")], "");
+    assert!(
+        none.contains("no documents found")
+            && none.contains(".jsonl.gz")
+            && none.contains("1 file"),
+        "{none}"
+    );
+    let ending = error(&[("a.png", b"x")], "a.png");
+    assert!(ending.contains("a.png: not a kind of text"), "{ending}");
+    assert!(error(&[("a.txt", b"ab\xffc")], "").contains("a.txt: not UTF-8 at byte 2"));
+    let rows = b"{\"text\": \"x\"}\n\xc3(\n";
+    assert!(error(&[("a.jsonl", rows)], "").contains("a.jsonl: not UTF-8 at byte 14"));
+    assert!(
+        error(&[("a.jsonl", b"{\"text\": \"x\"}\n\n{\"text\": ")], "")
+            .contains("a.jsonl:3: not a row of JSON")
+    );
+    assert!(
+        error(&[("a.jsonl", b"[1]")], "").contains("a.jsonl:1: not a row of JSON (not an object)")
+    );
+    assert!(
+        error(&[("a.jsonl", b"{\"body\": \"x\"}")], "")
+            .contains("a.jsonl:1: the row has no \"text\"")
+    );
+    assert!(error(&[("a.jsonl", b"{\"text\": 5}")], "").contains("has no \"text\" string"));
+    let mut broken = gzip(&"{\"text\": \"some words\"}\n".repeat(50));
+    broken.truncate(broken.len() - 9);
+    assert!(error(&[("a.jsonl.gz", &broken)], "").contains("a.jsonl.gz: not a whole gzip file"));
+    assert!(error(&[("a.jsonl.gz", b"plain text")], "").contains("not a whole gzip file"));
+}
+
+/// A registry of 30 crates, two versions of each, 4 files in each.
+fn registry() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for krate in 0..30 {
+        for version in ["0.9.0", "0.10.0"] {
+            for file in 0..4 {
+                let path = folder.path().join(format!(
+                    "registry/src/index/some-{krate}-{version}/src/{file}.rs"
+                ));
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                // Crates 0 and 1 hold the same files.
+                let text = format!("// {} {version} {file}\n", krate.max(1)).repeat(50);
+                fs::write(path, text).unwrap();
+            }
+        }
+    }
+    folder
+}
+
+fn options(home: &Path) -> RegistryOptions {
+    RegistryOptions {
+        cargo_home: Some(home.into()),
+        ..RegistryOptions::default()
+    }
+}
+
+#[test]
+fn a_sample_of_the_registry() {
+    let home = registry();
+    let corpus = Corpus::from_registry(&options(home.path())).unwrap();
+    // The newest versions alone, and equal files once.
+    assert_eq!(corpus.documents.len(), 29 * 4);
+    assert!(
+        corpus
+            .documents
+            .iter()
+            .all(|document| document.name.contains("-0.10.0/src/"))
+    );
+    assert!(
+        corpus
+            .documents
+            .iter()
+            .all(|document| document.group.starts_with("some-"))
+    );
+    assert_eq!(
+        corpus.origin.to_string(),
+        "cargo registry: 29 crates, 116 files, 0.1 MB"
+    );
+    let place = home.path().display().to_string();
+    assert!(!format!("{corpus:?}").contains(&place));
+    assert_eq!(
+        corpus,
+        Corpus::from_registry(&options(home.path())).unwrap()
+    );
+}
+
+#[test]
+fn a_small_sample_is_of_many_crates() {
+    let home = registry();
+    let small = RegistryOptions {
+        max_bytes: 10_000,
+        crate_bytes: 500,
+        ..options(home.path())
+    };
+    let corpus = Corpus::from_registry(&small).unwrap();
+    assert!(
+        corpus.bytes() <= 10_000 && corpus.bytes() > 9_000,
+        "{}",
+        corpus.bytes()
+    );
+    let groups: HashSet<&str> = corpus
+        .documents
+        .iter()
+        .map(|document| document.group.as_str())
+        .collect();
+    assert!(groups.len() >= 10, "{}", groups.len());
+}
+
+#[test]
+fn without_a_registry() {
+    let own = folder(&[
+        ("one/Cargo.toml", b"x"),
+        ("one/src/lib.rs", b"//! One."),
+        ("one/src/deep/mod.rs", b"//! Deep."),
+        ("target/x.rs", b"generated"),
+    ]);
+    let home = TempDir::new().unwrap();
+    let options = RegistryOptions {
+        own_sources: Some(own.path().into()),
+        ..options(home.path())
+    };
+    let corpus = Corpus::from_registry(&options).unwrap();
+    assert_eq!(
+        names(&corpus.documents),
+        ["one/src/deep/mod.rs", "one/src/lib.rs"]
+    );
+    assert!(
+        corpus
+            .origin
+            .to_string()
+            .starts_with("no cargo registry found")
+    );
+    let nothing = RegistryOptions {
+        own_sources: Some(home.path().into()),
+        ..options
+    };
+    assert!(matches!(
+        Corpus::from_registry(&nothing),
+        Err(CorpusError::NoRegistry)
+    ));
+}
+
+fn corpus(documents: Vec<Document>) -> Corpus {
+    let origin = Origin::OwnSources {
+        files: documents.len(),
+        bytes: bytes(&documents),
+    };
+    Corpus { documents, origin }
+}
+
+fn document(name: &str, group: &str, text: String) -> Document {
+    Document {
+        name: name.into(),
+        group: group.into(),
+        text,
+    }
+}
+
+#[test]
+fn groups_stay_together() {
+    let documents: Vec<_> = (0..400)
+        .map(|i| {
+            document(
+                &i.to_string(),
+                &(i % 40).to_string(),
+                format!("text {}", i % 390),
+            )
+        })
+        .collect();
+    let split = split(corpus(documents.clone()), EvalSize::Fraction(0.1), 1).unwrap();
+    assert_eq!((split.by, split.duplicates), (SplitBy::Group, 10));
+    let groups = |side: &[Document]| {
+        side.iter()
+            .map(|one| one.group.clone())
+            .collect::<HashSet<_>>()
+    };
+    let texts = |side: &[Document]| {
+        side.iter()
+            .map(|one| one.text.clone())
+            .collect::<HashSet<_>>()
+    };
+    assert!(groups(&split.train).is_disjoint(&groups(&split.eval)));
+    assert!(texts(&split.train).is_disjoint(&texts(&split.eval)));
+    assert_eq!(split.train.len() + split.eval.len(), 390);
+    let share = bytes(&split.eval) as f64 / (bytes(&split.eval) + bytes(&split.train)) as f64;
+    assert!((0.05..=0.1).contains(&share), "{share}");
+    assert_eq!(
+        split,
+        super::split(corpus(documents.clone()), EvalSize::Fraction(0.1), 1).unwrap()
+    );
+    assert_ne!(
+        split.eval,
+        super::split(corpus(documents), EvalSize::Fraction(0.1), 2)
+            .unwrap()
+            .eval
+    );
+}
+
+#[test]
+fn one_group_is_split_by_document_and_one_document_by_lines() {
+    let documents: Vec<_> = (0..50)
+        .map(|i| document(&i.to_string(), "one", format!("text number {i}")))
+        .collect();
+    let by_document = split(corpus(documents), EvalSize::Bytes(60), 1).unwrap();
+    assert_eq!(
+        (by_document.by, by_document.eval.len()),
+        (SplitBy::Document, 4)
+    );
+
+    let text: String = (0..1000).map(|i| format!("line {i}\n")).collect();
+    let by_lines = split(
+        corpus(vec![document("a", "a", text.clone())]),
+        EvalSize::Fraction(0.05),
+        1,
+    )
+    .unwrap();
+    assert_eq!(by_lines.by, SplitBy::Lines);
+    assert_eq!(
+        format!("{}{}", by_lines.train[0].text, by_lines.eval[0].text),
+        text
+    );
+    assert!(by_lines.eval[0].text.starts_with("line "));
+    let share = by_lines.eval[0].text.len() as f64 / text.len() as f64;
+    assert!((0.04..=0.05).contains(&share), "{share}");
+}
+
+#[test]
+fn a_few_long_documents_do_not_lose_half() {
+    let documents = vec![
+        document("a", "a", "long line\n".repeat(500)),
+        document("b", "b", "other\n".repeat(900)),
+    ];
+    let split = split(corpus(documents), EvalSize::Fraction(0.05), 1).unwrap();
+    assert_eq!(
+        (split.by, split.train.len(), split.eval.len()),
+        (SplitBy::Lines, 2, 1)
+    );
+}
+
+#[test]
+fn too_small_to_split() {
+    let one = |text: &str| corpus(vec![document("a", "a", text.into())]);
+    assert!(matches!(
+        split(one("x"), EvalSize::Fraction(0.5), 1),
+        Err(CorpusError::TooSmall { bytes: 1 })
+    ));
+    assert!(matches!(
+        split(corpus(vec![]), EvalSize::Bytes(5), 1),
+        Err(CorpusError::TooSmall { bytes: 0 })
+    ));
+    assert!(matches!(
+        split(one("x y"), EvalSize::Fraction(1.5), 1),
+        Err(CorpusError::Fraction(_))
+    ));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn nothing_is_on_both_sides(
+        texts in prop::collection::vec(("[a-c]", "[a-zé\n ]{1,12}"), 1..20),
+        share in 0.01f64..0.99,
+        seed: u64,
+    ) {
+        let documents: Vec<_> =
+            texts.iter().enumerate().map(|(i, (group, text))| document(&i.to_string(), group, text.clone())).collect();
+        let total: HashSet<String> = texts.iter().map(|(_, text)| text.clone()).collect();
+        if let Ok(split) = split(corpus(documents), EvalSize::Fraction(share), seed) {
+            prop_assert!(!split.train.is_empty() && !split.eval.is_empty());
+            let sum = bytes(&split.train) + bytes(&split.eval);
+            prop_assert_eq!(sum, total.iter().map(String::len).sum::<usize>());
+            if split.by != SplitBy::Lines {
+                let train: HashSet<_> = split.train.iter().map(|one| &one.text).collect();
+                prop_assert!(split.eval.iter().all(|one| !train.contains(&one.text)));
+            }
+        }
+    }
+}

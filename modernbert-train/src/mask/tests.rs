@@ -1,0 +1,179 @@
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+
+use super::*;
+
+const PAD: u32 = 3;
+const MASK: u32 = 4;
+const VOCAB: u32 = 1000;
+
+fn masker(protected: &[u32]) -> Masker {
+    Masker::from_ids(0.3, MASK, PAD, VOCAB, protected.to_vec()).unwrap()
+}
+
+fn row(ids: Vec<u32>, real_tokens: usize) -> PackedRow {
+    let cu_seqlens = vec![0, ids.len() as u32];
+    PackedRow {
+        ids,
+        cu_seqlens,
+        real_tokens,
+    }
+}
+
+fn key(row: u64) -> MaskKey {
+    MaskKey {
+        seed: 9,
+        epoch: 2,
+        row,
+    }
+}
+
+#[test]
+fn fractions_over_a_million_tokens() {
+    // An id outside of the vocabulary, so that a random token never equals the original.
+    let original = VOCAB;
+    let (mut masked, mut random, mut kept) = (0, 0, 0);
+    let mut drawn = vec![0u32; VOCAB as usize];
+    for index in 0..128 {
+        let out = masker(&[]).mask(&row(vec![original; 8192], 8192), key(index));
+        assert!(out.labels.iter().all(|&label| label == original));
+        for &position in &out.positions {
+            match out.input_ids[position as usize] {
+                MASK => masked += 1,
+                id if id == original => kept += 1,
+                id => {
+                    random += 1;
+                    drawn[id as usize] += 1;
+                }
+            }
+        }
+        let changed = out.input_ids.iter().filter(|&&id| id != original).count();
+        assert!(changed <= out.positions.len());
+    }
+    let share = |count: i32| f64::from(count) / (128.0 * 8192.0);
+    assert!((share(masked) - 0.24).abs() < 0.002, "{}", share(masked));
+    assert!((share(random) - 0.03).abs() < 0.002, "{}", share(random));
+    assert!((share(kept) - 0.03).abs() < 0.002, "{}", share(kept));
+    // Every id but padding is drawn; [MASK] as a random token was counted above as masked.
+    assert_eq!(drawn[PAD as usize], 0);
+    let missing = (0..VOCAB)
+        .filter(|&id| drawn[id as usize] == 0 && id != PAD && id != MASK)
+        .count();
+    assert_eq!(missing, 0);
+    assert!(
+        drawn.iter().all(|&count| count < 80),
+        "one id is drawn too often"
+    );
+}
+
+#[test]
+fn depends_on_the_key_alone() {
+    let (masker, row) = (
+        masker(&[]),
+        row((0..900).map(|i| i % 500 + 10).collect(), 900),
+    );
+    let first = masker.mask(&row, key(5));
+    masker.mask(&row, key(6));
+    assert_eq!(first, masker.mask(&row, key(5)));
+    assert_ne!(first, masker.mask(&row, key(6)));
+    assert_ne!(first, masker.mask(&row, MaskKey { epoch: 3, ..key(5) }));
+    assert_ne!(first, masker.mask(&row, MaskKey { seed: 8, ..key(5) }));
+}
+
+#[test]
+fn special_tokens_are_predicted_unless_protected() {
+    let ids: Vec<u32> = (0..3000).map(|i| if i % 2 == 0 { 1 } else { 77 }).collect();
+    let row = row(ids, 3000);
+    let protected = masker(&[0, 1, 2, PAD, MASK]).mask(&row, key(0));
+    let open = masker(&[]).mask(&row, key(0));
+    assert!(open.labels.contains(&1));
+    assert!(!protected.labels.contains(&1));
+    assert!(protected.input_ids.iter().step_by(2).all(|&id| id == 1));
+    // The same draws decide: what is left is what the open mode chose too.
+    let rest: Vec<u32> = open
+        .positions
+        .iter()
+        .copied()
+        .filter(|position| position % 2 == 1)
+        .collect();
+    assert_eq!(protected.positions, rest);
+}
+
+#[test]
+fn the_cap_holds_and_overflow_is_an_error() {
+    let cap = label_cap(8192, 0.3);
+    assert_eq!(cap, 2707);
+    assert_eq!(label_cap(10, 0.3), 10);
+    assert_eq!(label_cap(0, 0.3), 0);
+    let row = row(vec![50; 8192], 8192);
+    for index in 0..50 {
+        let out = masker(&[]).mask(&row, key(index));
+        let capped = out.capped(cap).unwrap();
+        assert_eq!(
+            (
+                capped.positions.len(),
+                capped.labels.len(),
+                capped.weights.len()
+            ),
+            (cap, cap, cap)
+        );
+        assert_eq!(
+            capped.weights.iter().sum::<f32>() as usize,
+            out.labels.len()
+        );
+        assert_eq!(capped.positions[..out.positions.len()], out.positions);
+    }
+    let out = masker(&[]).mask(&row, key(0));
+    assert_eq!(
+        out.capped(10),
+        Err(MaskError::Overflow {
+            labels: out.labels.len(),
+            cap: 10
+        })
+    );
+}
+
+#[test]
+fn mistakes_are_named() {
+    for wrong in [0.0, 1.0, -0.1, f64::NAN] {
+        assert!(matches!(
+            Masker::from_ids(wrong, 4, 3, 10, vec![]),
+            Err(MaskError::Probability(_))
+        ));
+    }
+    assert_eq!(
+        Masker::from_ids(0.3, 0, 0, 1, vec![]),
+        Err(MaskError::Vocabulary(1))
+    );
+}
+
+proptest! {
+    #[test]
+    fn padding_stays_and_labels_are_the_originals(
+        ids in prop::collection::vec(0u32..VOCAB, 0..200),
+        padding in 0usize..50,
+        seed: u64,
+        epoch: u64,
+        index: u64,
+    ) {
+        let real = ids.len();
+        let mut all = ids;
+        all.resize(real + padding, PAD);
+        let row = row(all, real);
+        let out = masker(&[]).mask(&row, MaskKey { seed, epoch, row: index });
+        prop_assert_eq!(out.input_ids.len(), row.ids.len());
+        prop_assert!(out.input_ids.iter().all(|&id| id < VOCAB));
+        prop_assert!(out.positions.windows(2).all(|pair| pair[0] < pair[1]));
+        for (position, id) in row.ids.iter().enumerate() {
+            let found = out.positions.iter().position(|&labelled| labelled as usize == position);
+            match found {
+                Some(label) => {
+                    prop_assert_ne!(*id, PAD);
+                    prop_assert_eq!(out.labels[label], *id);
+                }
+                None => prop_assert_eq!(out.input_ids[position], *id),
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+
+use super::*;
+
+const PAD: u32 = u32::MAX;
+
+fn repeated(lengths: &[usize]) -> Vec<Vec<u32>> {
+    lengths
+        .iter()
+        .zip(0..)
+        .map(|(&length, value)| vec![value; length])
+        .collect()
+}
+
+/// A row written as (value, how often).
+fn row(runs: &[(u32, usize)]) -> Vec<u32> {
+    runs.iter()
+        .flat_map(|&(value, count)| vec![value; count])
+        .collect()
+}
+
+#[test]
+fn golden_packing() {
+    let lengths = [
+        4, 5, 10, 3, 6, 6, 7, 3, 2, 0, 7, 4, 4, 8, 3, 7, 7, 8, 1, 4, 10, 4, 8, 2, 10, 7,
+    ];
+    let options = PackOptions {
+        buffer: 5,
+        ..PackOptions::new(5, 15, 4, PAD)
+    };
+    let mut packer = Packer::new(options, repeated(&lengths)).unwrap();
+    let batches: Vec<_> = packer.by_ref().collect::<Result<_, _>>().unwrap();
+    assert_eq!(batches.len(), 2);
+
+    let values = |batch: &[PackedRow]| batch.iter().map(|row| row.ids.clone()).collect::<Vec<_>>();
+    let bounds = |batch: &[PackedRow]| {
+        batch
+            .iter()
+            .map(|row| row.cu_seqlens.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        bounds(&batches[0]),
+        [
+            vec![0, 4, 9, 15],
+            vec![0, 10, 13, 15],
+            vec![0, 6, 13, 15],
+            vec![0, 3, 10, 14, 15],
+            vec![0, 4, 12, 15]
+        ]
+    );
+    assert_eq!(
+        values(&batches[0]),
+        [
+            row(&[(0, 4), (1, 5), (4, 6)]),
+            row(&[(2, 10), (3, 3), (8, 2)]),
+            row(&[(5, 6), (6, 7), (PAD, 2)]),
+            row(&[(7, 3), (10, 7), (11, 4), (18, 1)]),
+            row(&[(12, 4), (13, 8), (14, 3)]),
+        ]
+    );
+    assert_eq!(
+        bounds(&batches[1]),
+        [
+            vec![0, 4, 12, 14, 15],
+            vec![0, 7, 14, 15],
+            vec![0, 10, 14, 15],
+            vec![0, 8, 15],
+            vec![0, 10, 15]
+        ]
+    );
+    assert_eq!(
+        values(&batches[1]),
+        [
+            row(&[(19, 4), (17, 8), (23, 2), (PAD, 1)]),
+            row(&[(16, 7), (15, 7), (PAD, 1)]),
+            row(&[(20, 10), (21, 4), (PAD, 1)]),
+            row(&[(22, 8), (25, 7)]),
+            row(&[(24, 10), (PAD, 5)]),
+        ]
+    );
+    let stats = packer.stats();
+    assert_eq!(
+        (stats.rows, stats.sequences, stats.tokens, stats.real_tokens),
+        (10, 25, 150, 140)
+    );
+    assert!(packer.into_left_over().is_empty());
+}
+
+#[test]
+fn short_documents_pack_almost_without_padding() {
+    let lengths: Vec<usize> = (0..4000usize)
+        .map(|i| 8 + i.wrapping_mul(2_654_435_761) % 1000)
+        .collect();
+    let mut packer = Packer::new(PackOptions::new(4, 4096, 32, PAD), repeated(&lengths)).unwrap();
+    for batch in packer.by_ref() {
+        batch.unwrap();
+    }
+    assert!(
+        packer.stats().efficiency() > 0.99,
+        "{}",
+        packer.stats().efficiency()
+    );
+}
+
+#[test]
+fn mistakes_are_named() {
+    let options = PackOptions::new(2, 8, 4, PAD);
+    let long = Packer::new(options.clone(), repeated(&[3, 0, 9]))
+        .unwrap()
+        .next()
+        .unwrap();
+    assert_eq!(
+        long,
+        Err(PackError::TooLong {
+            index: 1,
+            length: 9,
+            row_length: 8
+        })
+    );
+    let zero = Packer::new(
+        PackOptions {
+            rows: 0,
+            ..options.clone()
+        },
+        repeated(&[]),
+    )
+    .unwrap_err();
+    assert_eq!(zero, PackError::Zero { name: "rows" });
+    let narrow = Packer::new(
+        PackOptions {
+            buffer: 4,
+            ..options
+        },
+        repeated(&[]),
+    )
+    .unwrap_err();
+    assert_eq!(
+        narrow,
+        PackError::Buffer {
+            buffer: 4,
+            source_batch: 4
+        }
+    );
+}
+
+#[test]
+fn the_tail_is_flushed_when_asked() {
+    let lengths = [6, 6, 6];
+    let options = PackOptions::new(2, 8, 2, PAD);
+    let mut plain = Packer::new(options.clone(), repeated(&lengths)).unwrap();
+    assert_eq!(plain.by_ref().count(), 1);
+    assert_eq!(plain.into_left_over(), [vec![2; 6]]);
+    let all: Vec<_> = Packer::new(options.with_flush(), repeated(&lengths))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    assert_eq!(
+        all[1],
+        [PackedRow {
+            ids: row(&[(2, 6), (PAD, 2)]),
+            cu_seqlens: vec![0, 6, 8],
+            real_tokens: 6
+        }]
+    );
+}
+
+proptest! {
+    #[test]
+    fn nothing_is_lost(
+        lengths in prop::collection::vec(0usize..=20, 0..200),
+        rows in 1usize..5,
+        source_batch in 1usize..6,
+        more in 1usize..20,
+        flush: bool,
+    ) {
+        let options =
+            PackOptions { buffer: source_batch + more, flush, ..PackOptions::new(rows, 20, source_batch, PAD) };
+        let mut packer = Packer::new(options.clone(), repeated(&lengths)).unwrap();
+        let batches: Vec<_> = packer.by_ref().collect::<Result<_, _>>().unwrap();
+        let again: Vec<_> =
+            Packer::new(options, repeated(&lengths)).unwrap().collect::<Result<_, _>>().unwrap();
+        prop_assert_eq!(&batches, &again);
+
+        let mut seen: Vec<Vec<u32>> = Vec::new();
+        for packed in batches.iter().flatten() {
+            prop_assert_eq!(packed.ids.len(), 20);
+            prop_assert_eq!(packed.cu_seqlens.last(), Some(&20));
+            for bounds in packed.cu_seqlens.windows(2) {
+                let piece = &packed.ids[bounds[0] as usize..bounds[1] as usize];
+                if piece[0] != PAD {
+                    seen.push(piece.to_vec());
+                }
+            }
+        }
+        let left_over = packer.into_left_over();
+        prop_assert!(!flush || left_over.is_empty());
+        seen.extend(left_over);
+        seen.sort_unstable();
+        let mut expected = repeated(&lengths);
+        expected.retain(|sequence| !sequence.is_empty());
+        expected.sort_unstable();
+        prop_assert_eq!(seen, expected);
+    }
+}

@@ -1,0 +1,234 @@
+//! What a recipe may not say, and what fits together.
+
+use super::{Recipe, Tokenizer};
+use crate::schedule::ScheduleError;
+use modernbert::config::ConfigError;
+use std::path::PathBuf;
+
+/// Why a recipe was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    /// The file could not be read.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The text is not TOML, lacks a field, or holds a value of the wrong kind.
+    #[error("{source_name}: {message}")]
+    Parse {
+        /// The file, or the name the caller gave the text.
+        source_name: String,
+        /// Line, excerpt and reason.
+        message: String,
+    },
+    /// No recipe has such a key.
+    #[error("{source_name}: there is no setting {key}; {hint}")]
+    UnknownKey {
+        /// The file, or `--set`.
+        source_name: String,
+        /// The dotted key.
+        key: String,
+        /// The nearest keys there are.
+        hint: String,
+    },
+    /// An override has no `=`.
+    #[error("--set {0}: write it as key=value, such as optimizer.learning_rate=1e-3")]
+    NoValue(String),
+    /// An override's value does not fit its key.
+    #[error("--set {key}={value}: {message}")]
+    Override {
+        /// The dotted key.
+        key: String,
+        /// The value as given.
+        value: String,
+        /// What was expected.
+        message: String,
+    },
+    /// A setting makes no sense, alone or beside another one.
+    #[error("{key} is {value}; {remedy}")]
+    Invalid {
+        /// The dotted key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What to change.
+        remedy: String,
+    },
+    /// The schedule does not fit the run.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// The model cannot be built or trained.
+    #[error("[model]: {0}")]
+    Model(#[from] ConfigError),
+}
+
+impl RecipeError {
+    pub(super) fn invalid(key: &str, value: impl ToString, remedy: impl Into<String>) -> Self {
+        Self::Invalid {
+            key: key.to_owned(),
+            value: value.to_string(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+/// 256 bytes and the special tokens have to fit into a vocabulary.
+const MIN_VOCAB: usize = 300;
+
+fn want(
+    good: bool,
+    key: &str,
+    value: impl ToString,
+    remedy: impl Into<String>,
+) -> Result<(), RecipeError> {
+    if good {
+        Ok(())
+    } else {
+        Err(RecipeError::invalid(key, value, remedy))
+    }
+}
+
+impl Recipe {
+    /// Whether the settings make sense together.
+    ///
+    /// # Errors
+    /// The first that does not, with its value and what to change.
+    pub fn validate(&self) -> Result<(), RecipeError> {
+        self.validate_data()?;
+        self.validate_training()?;
+        self.validate_run()
+    }
+
+    fn validate_data(&self) -> Result<(), RecipeError> {
+        let data = &self.data;
+        let trained = data.tokenizer == Tokenizer::Train;
+        want(
+            !trained || data.tokenizer_vocab >= MIN_VOCAB,
+            "data.tokenizer_vocab",
+            data.tokenizer_vocab,
+            format!("256 bytes and the special tokens have to fit: set {MIN_VOCAB} or more"),
+        )?;
+        // Of a tokenizer in a file nothing is known yet: its size is checked when it has been read.
+        let config = self
+            .model
+            .config(if trained { data.tokenizer_vocab } else { 1 })?;
+        if let super::Corpus::Paths(paths) = &data.corpus {
+            want(
+                !paths.is_empty(),
+                "data.corpus",
+                "an empty list",
+                "name a file or folder, or \"registry\"",
+            )?;
+        }
+        want(
+            data.max_train_bytes != Some(0),
+            "data.max_train_bytes",
+            0,
+            "set 1 or more, or leave it out",
+        )?;
+        want(
+            data.eval_bytes > 0,
+            "data.eval_bytes",
+            0,
+            "set enough bytes for an evaluation, such as 1_048_576",
+        )?;
+        let (length, longest) = (data.sequence_length, config.max_position_embeddings);
+        want(length >= 8, "data.sequence_length", length, "set 8 or more")?;
+        want(
+            length <= longest,
+            "data.sequence_length",
+            length,
+            format!(
+                "it exceeds model.max_position_embeddings ({longest}): lower it, or raise the other"
+            ),
+        )?;
+        want(
+            length <= self.batch.tokens,
+            "batch.tokens",
+            self.batch.tokens,
+            format!(
+                "a sequence of data.sequence_length ({length}) has to fit: raise it, or lower the other"
+            ),
+        )
+    }
+
+    fn validate_training(&self) -> Result<(), RecipeError> {
+        for (key, share) in [
+            ("mask.train", self.mask.train),
+            ("mask.eval", self.mask.eval),
+        ] {
+            want(
+                share > 0.0 && share < 1.0,
+                key,
+                share,
+                "set a share above 0 and below 1",
+            )?;
+        }
+        let o = &self.optimizer;
+        let positive = [
+            ("optimizer.learning_rate", o.learning_rate),
+            ("optimizer.epsilon", o.epsilon),
+        ];
+        for (key, value) in positive {
+            want(
+                value.is_finite() && value > 0.0,
+                key,
+                value,
+                "set a positive number",
+            )?;
+        }
+        for (key, value) in [("optimizer.beta1", o.beta1), ("optimizer.beta2", o.beta2)] {
+            want(
+                (0.0..1.0).contains(&value),
+                key,
+                value,
+                "set at least 0 and below 1",
+            )?;
+        }
+        want(
+            (0.0..1.0).contains(&o.weight_decay),
+            "optimizer.weight_decay",
+            o.weight_decay,
+            "it is the share of each weight removed by a step: set at least 0 and below 1",
+        )?;
+        let count = self.batch.micro_batches;
+        want(count > 0, "batch.micro_batches", count, "set 1 or more")
+    }
+
+    fn validate_run(&self) -> Result<(), RecipeError> {
+        let run = &self.run;
+        let step = self.tokens_per_step();
+        want(
+            run.total_tokens >= step,
+            "run.total_tokens",
+            run.total_tokens,
+            format!(
+                "one step takes {step} (batch.tokens times batch.micro_batches): raise it, or lower those"
+            ),
+        )?;
+        let counts = [
+            ("run.eval_every_tokens", run.eval_every_tokens),
+            ("run.eval_tokens", run.eval_tokens),
+            ("run.log_every_steps", run.log_every_steps),
+            ("run.max_seconds", run.max_seconds.unwrap_or(1)),
+        ];
+        for (key, value) in counts {
+            want(value > 0, key, value, "set 1 or more")?;
+        }
+        for (key, value) in [
+            ("run.seed", run.seed),
+            ("run.total_tokens", run.total_tokens),
+        ] {
+            want(
+                i64::try_from(value).is_ok(),
+                key,
+                value,
+                "TOML holds integers below 2^63: choose a smaller one",
+            )?;
+        }
+        Ok(self.schedule.check(run.total_tokens)?)
+    }
+}

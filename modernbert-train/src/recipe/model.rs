@@ -1,0 +1,115 @@
+//! `[model]`: a preset, or sizes, or a preset with some sizes changed.
+
+use super::RecipeError;
+use modernbert::config::ModernBertConfig;
+use serde::{Deserialize, Serialize};
+
+/// The vocabulary of a model is rounded up to a multiple of this, as every other width is a multiple of it.
+const VOCAB_MULTIPLE: usize = 64;
+
+/// `[model]`. Without a preset the four sizes of the shape are needed; with one, each field given here replaces the preset's.
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelRecipe {
+    /// A published size, such as `"17m"` or `"base"`; see [`ModernBertConfig::preset`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// Rows of the token embedding. By default the tokenizer's vocabulary, rounded up to a multiple of 64, whatever the preset says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocab_size: Option<usize>,
+    /// Width of the residual stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hidden_size: Option<usize>,
+    /// Width of the MLP after the gate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intermediate_size: Option<usize>,
+    /// Number of layers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_hidden_layers: Option<usize>,
+    /// Heads per layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_attention_heads: Option<usize>,
+    /// Total window of local layers. 128 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_attention: Option<usize>,
+    /// Every n-th layer is global, starting with the first. 3 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub global_attn_every_n_layers: Option<usize>,
+    /// Rotary base of global layers. 160 000 by default; the first phase of pretraining used 10 000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub global_rope_theta: Option<f64>,
+    /// Rotary base of local layers. 10 000 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_rope_theta: Option<f64>,
+    /// Longest sequence the model is meant for. 8192 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_position_embeddings: Option<usize>,
+}
+
+impl ModelRecipe {
+    /// The configuration for a tokenizer of `tokenizer_vocab` ids. Its special-token ids are all `None`: they are the tokenizer's to give.
+    ///
+    /// # Errors
+    /// A preset that does not exist, a missing size, a vocabulary smaller than the tokenizer's, and everything
+    /// [`ModernBertConfig::check_trainable`] refuses.
+    pub fn config(&self, tokenizer_vocab: usize) -> Result<ModernBertConfig, RecipeError> {
+        let mut config = match &self.preset {
+            Some(name) => ModernBertConfig::preset(name)?,
+            None => {
+                let need = |value: Option<usize>, key: &str| {
+                    value.ok_or_else(|| {
+                        RecipeError::invalid(key, "missing", "give it, or name a model.preset")
+                    })
+                };
+                ModernBertConfig::of_shape(
+                    need(self.num_hidden_layers, "model.num_hidden_layers")?,
+                    need(self.hidden_size, "model.hidden_size")?,
+                    need(self.intermediate_size, "model.intermediate_size")?,
+                    need(self.num_attention_heads, "model.num_attention_heads")?,
+                )
+            }
+        };
+        let rounded =
+            tokenizer_vocab.saturating_add(VOCAB_MULTIPLE - 1) / VOCAB_MULTIPLE * VOCAB_MULTIPLE;
+        let vocab_size = self.vocab_size.unwrap_or(rounded);
+        if vocab_size < tokenizer_vocab {
+            return Err(RecipeError::invalid(
+                "model.vocab_size",
+                vocab_size,
+                format!(
+                    "the tokenizer has {tokenizer_vocab} ids: set it to {rounded}, or leave it out"
+                ),
+            ));
+        }
+        config.vocab_size = vocab_size;
+        let set = |field: &mut usize, value: Option<usize>| *field = value.unwrap_or(*field);
+        set(&mut config.hidden_size, self.hidden_size);
+        set(&mut config.intermediate_size, self.intermediate_size);
+        set(&mut config.num_hidden_layers, self.num_hidden_layers);
+        set(&mut config.num_attention_heads, self.num_attention_heads);
+        set(&mut config.local_attention, self.local_attention);
+        set(
+            &mut config.max_position_embeddings,
+            self.max_position_embeddings,
+        );
+        config.global_rope_theta = self.global_rope_theta.unwrap_or(config.global_rope_theta);
+        config.local_rope_theta = self.local_rope_theta.unwrap_or(config.local_rope_theta);
+        (config.bos_token_id, config.eos_token_id) = (None, None);
+        (
+            config.cls_token_id,
+            config.sep_token_id,
+            config.pad_token_id,
+        ) = (None, None, None);
+        let every_n = self.global_attn_every_n_layers.unwrap_or(3);
+        if every_n == 0 {
+            return Err(RecipeError::invalid(
+                "model.global_attn_every_n_layers",
+                0,
+                "set it to 1 or more",
+            ));
+        }
+        let config = config.with_every_n(every_n);
+        config.check_trainable()?;
+        Ok(config)
+    }
+}

@@ -1,0 +1,208 @@
+//! TOML in and out, and single values replaced from the command line.
+
+use super::{Recipe, RecipeError};
+use std::path::Path;
+use toml::{Table, Value};
+
+/// Every key a recipe may have, dotted. A test holds this list to the structs.
+pub(super) const KEYS: &[&str] = &[
+    "batch.micro_batches",
+    "batch.tokens",
+    "data.corpus",
+    "data.eval_bytes",
+    "data.long_documents",
+    "data.max_train_bytes",
+    "data.sequence_length",
+    "data.tokenizer",
+    "data.tokenizer_vocab",
+    "mask.eval",
+    "mask.train",
+    "model.global_attn_every_n_layers",
+    "model.global_rope_theta",
+    "model.hidden_size",
+    "model.intermediate_size",
+    "model.local_attention",
+    "model.local_rope_theta",
+    "model.max_position_embeddings",
+    "model.num_attention_heads",
+    "model.num_hidden_layers",
+    "model.preset",
+    "model.vocab_size",
+    "optimizer.beta1",
+    "optimizer.beta2",
+    "optimizer.epsilon",
+    "optimizer.learning_rate",
+    "optimizer.weight_decay",
+    "run.eval_every_tokens",
+    "run.eval_tokens",
+    "run.log_every_steps",
+    "run.max_seconds",
+    "run.precision",
+    "run.seed",
+    "run.total_tokens",
+    "schedule.decay",
+    "schedule.decay_tokens",
+    "schedule.final_fraction",
+    "schedule.kind",
+    "schedule.warmup_tokens",
+];
+
+/// Letters to insert, delete or replace on the way from `a` to `b`.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+fn last_part(key: &str) -> &str {
+    key.rsplit('.').next().unwrap_or(key)
+}
+
+/// The three keys most like `key`: by all of it, or by its last part alone, as the section is what one forgets.
+fn unknown(source_name: &str, key: &str) -> RecipeError {
+    let likeness =
+        |known: &&&str| distance(key, known).min(distance(last_part(key), last_part(known)));
+    let mut near: Vec<_> = KEYS.iter().collect();
+    near.sort_by_key(likeness);
+    let near: Vec<_> = near.into_iter().take(3).copied().collect();
+    RecipeError::UnknownKey {
+        source_name: source_name.to_owned(),
+        key: key.to_owned(),
+        hint: format!("the nearest are {}", near.join(", ")),
+    }
+}
+
+/// Each key of a table of tables, dotted.
+pub(super) fn dotted(table: &Table) -> Vec<String> {
+    let inside = |(section, value): (&String, &Value)| match value {
+        Value::Table(inner) => inner.keys().map(|key| format!("{section}.{key}")).collect(),
+        _ => vec![section.clone()],
+    };
+    table.iter().flat_map(inside).collect()
+}
+
+/// The value as TOML, or as plain text where it is none.
+fn parse_value(raw: &str) -> Value {
+    let table = format!("value = {raw}").parse::<Table>().ok();
+    // A line break could smuggle in a second key.
+    let only = table
+        .filter(|table| table.len() == 1)
+        .and_then(|mut table| table.remove("value"));
+    only.unwrap_or_else(|| Value::String(raw.to_owned()))
+}
+
+impl Recipe {
+    /// Reads a recipe; `source_name` stands in every complaint about it. The settings are checked one by one; whether they fit together
+    /// is for [`Self::validate`], after any overrides.
+    ///
+    /// # Errors
+    /// Text that is not TOML, an unknown key, a missing field, a value of the wrong kind; each with its line.
+    pub fn from_str(text: &str, source_name: &str) -> Result<Self, RecipeError> {
+        let parse_error = |error: toml::de::Error| RecipeError::Parse {
+            source_name: source_name.to_owned(),
+            message: error.to_string().trim_end().to_owned(),
+        };
+        let table = text.parse::<Table>().map_err(parse_error)?;
+        let sections = |key: &String| {
+            KEYS.iter()
+                .any(|known| known.starts_with(&format!("{key}.")))
+        };
+        let keys = dotted(&table);
+        if let Some(key) = keys
+            .iter()
+            .find(|key| !KEYS.contains(&key.as_str()) && !sections(key))
+        {
+            return Err(unknown(source_name, key));
+        }
+        toml::from_str(text).map_err(parse_error)
+    }
+
+    /// Reads a recipe file; see [`Self::from_str`].
+    ///
+    /// # Errors
+    /// A file that cannot be read, and those of [`Self::from_str`].
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, RecipeError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::from_str(&text, &path.display().to_string())
+    }
+
+    /// The recipe with single values replaced, each given as `key=value` with a dotted key. The value is read as TOML, and as plain text
+    /// where it is none, so `run.precision=bf16` needs no quotes. An empty value takes the key out, back to its default. A new
+    /// `schedule.kind` starts with the defaults of that kind, and is applied before other keys of the schedule.
+    ///
+    /// # Errors
+    /// A missing `=`, an unknown key, and a value that does not fit its key.
+    pub fn with_overrides(&self, overrides: &[String]) -> Result<Self, RecipeError> {
+        let split = |text: &String| {
+            let (key, value) = text
+                .split_once('=')
+                .ok_or_else(|| RecipeError::NoValue(text.clone()))?;
+            Ok((key.trim().to_owned(), value.trim().to_owned()))
+        };
+        let mut pairs = overrides
+            .iter()
+            .map(split)
+            .collect::<Result<Vec<_>, RecipeError>>()?;
+        pairs.sort_by_key(|(key, _)| key != "schedule.kind");
+        let mut recipe = self.clone();
+        for (key, value) in &pairs {
+            recipe = recipe.with_override(key, value)?;
+        }
+        Ok(recipe)
+    }
+
+    fn with_override(&self, key: &str, value: &str) -> Result<Self, RecipeError> {
+        let failed = |message: String| RecipeError::Override {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            message,
+        };
+        let known = KEYS.contains(&key).then(|| key.split_once('.')).flatten();
+        let (section, name) = known.ok_or_else(|| unknown("--set", key))?;
+        let mut table = Table::try_from(self).map_err(|error| failed(error.to_string()))?;
+        let entry = table
+            .entry(section)
+            .or_insert_with(|| Value::Table(Table::new()));
+        let Value::Table(inner) = entry else {
+            return Err(failed(format!("{section} is not a section")));
+        };
+        if key == "schedule.kind" {
+            inner.clear();
+        }
+        if value.is_empty() {
+            inner.remove(name);
+        } else {
+            inner.insert(name.to_owned(), parse_value(value));
+        }
+        if inner.is_empty() {
+            table.remove(section);
+        }
+        table
+            .try_into()
+            .map_err(|error: toml::de::Error| failed(error.message().to_owned()))
+    }
+
+    /// The recipe with every default written out, as TOML that [`Self::from_str`] reads back to the same recipe.
+    ///
+    /// # Errors
+    /// An integer of 2^63 or more, which TOML cannot hold and [`Self::validate`] refuses.
+    pub fn to_toml(&self) -> Result<String, RecipeError> {
+        toml::to_string(self).map_err(|error| RecipeError::Parse {
+            source_name: "recipe".to_owned(),
+            message: error.to_string(),
+        })
+    }
+}

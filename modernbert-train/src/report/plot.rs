@@ -1,0 +1,306 @@
+//! Curves as a PNG: loss over tokens, and whatever else has two axes.
+//!
+//! The title and the legend have a strip of their own above the plot, so neither ever covers a curve. The font travels in the binary;
+//! nothing has to be installed.
+
+mod axis;
+#[cfg(test)]
+mod tests;
+
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::{FontStyle, register_font};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// Reference lines have muted colours of their own.
+const MUTED: [RGBColor; 3] = [
+    RGBColor(120, 120, 120),
+    RGBColor(150, 100, 70),
+    RGBColor(110, 120, 50),
+];
+
+const SIZE: (u32, u32) = (1200, 700);
+/// A curve of so few points shows where they are; a single point would be invisible otherwise.
+const MARKED: usize = 60;
+const INK: RGBColor = RGBColor(40, 40, 40);
+
+/// Okabe and Ito's palette without yellow: apart for every kind of colour vision, dark enough for thin lines on white.
+const COLOURS: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(86, 180, 233),
+    RGBColor(230, 159, 0),
+    RGBColor(90, 90, 90),
+];
+
+/// One curve.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Series {
+    /// Its name in the legend.
+    pub name: String,
+    /// Its points, by rising x. Points that are not finite are left out.
+    pub points: Vec<(f64, f64)>,
+    /// How much of its weight a neighbour keeps with each step away from the averaged point, 0 to 1, such as 0.95: draws the points thin
+    /// and pale, and their average bold over them. `None` draws the points as they are.
+    pub smoothing: Option<f64>,
+}
+
+impl Series {
+    /// A curve drawn as it is.
+    pub fn new(name: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
+        Self {
+            name: name.into(),
+            points,
+            smoothing: None,
+        }
+    }
+
+    /// The same curve, thin, with its moving average over it; see [`Series::smoothing`].
+    #[must_use]
+    pub fn smoothed(self, weight: f64) -> Self {
+        Self {
+            smoothing: Some(weight),
+            ..self
+        }
+    }
+
+    fn finite(&self) -> Vec<(f64, f64)> {
+        let finite = |(x, y): &&(f64, f64)| x.is_finite() && y.is_finite();
+        self.points.iter().filter(finite).copied().collect()
+    }
+}
+
+/// Why there is no picture.
+#[derive(Debug, thiserror::Error)]
+pub enum PlotError {
+    /// No series has a finite point.
+    #[error("{path}: there is nothing to draw; no series has a finite point", path = .0.display())]
+    Empty(PathBuf),
+    /// The file could not be written.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The drawing library gave up.
+    #[error("{path}: {message}", path = path.display())]
+    Draw {
+        /// The file.
+        path: PathBuf,
+        /// Its words.
+        message: String,
+    },
+}
+
+/// The points with y averaged over as many neighbours on either side, whose weights fall by `weight` with each step away. Looking both
+/// ways alike keeps the average from trailing behind a falling curve; towards the ends it therefore takes in less and less.
+fn moving_average(points: &[(f64, f64)], weight: f64) -> Vec<(f64, f64)> {
+    let weight = weight.clamp(0.0, 0.999);
+    let average = |(i, &(x, y)): (usize, &(f64, f64))| {
+        let (mut share, mut sum, mut met) = (weight, y, 1.0);
+        for (before, after) in points[..i].iter().rev().zip(&points[i + 1..]) {
+            if share < 0.01 {
+                break;
+            }
+            sum += share * (before.1 + after.1);
+            met += share * 2.0;
+            share *= weight;
+        }
+        (x, sum / met)
+    };
+    points.iter().enumerate().map(average).collect()
+}
+
+/// Makes Hack the font of all text, once. `false` if the font was refused.
+fn font_is_ready() -> bool {
+    static READY: OnceLock<bool> = OnceLock::new();
+    *READY.get_or_init(|| {
+        register_font(
+            "sans-serif",
+            FontStyle::Normal,
+            epaint_default_fonts::HACK_REGULAR,
+        )
+        .is_ok()
+    })
+}
+
+/// Draws the series into the PNG `path`, 1200 by 700 pixels; `references` are horizontal dashed lines, each a name and its y.
+/// The file appears whole or not at all.
+///
+/// # Errors
+/// No finite point in any series, or a file that cannot be written.
+pub fn plot_curves(
+    path: &Path,
+    title: &str,
+    series: &[Series],
+    x_label: &str,
+    y_label: &str,
+    references: &[(&str, f64)],
+) -> Result<(), PlotError> {
+    let draw_error = |message: String| PlotError::Draw {
+        path: path.to_owned(),
+        message,
+    };
+    let io_error = |source| PlotError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    if series.iter().all(|s| s.finite().is_empty()) {
+        return Err(PlotError::Empty(path.to_owned()));
+    }
+    if !font_is_ready() {
+        return Err(draw_error("the built-in font was refused".to_owned()));
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let sibling = path.with_file_name(format!(".{name}.{}.tmp.png", std::process::id()));
+    // Asked first, because the drawing library reports a folder that is not there as an internal error.
+    std::fs::File::create(&sibling).map_err(io_error)?;
+    let references: Vec<_> = references
+        .iter()
+        .filter(|r| r.1.is_finite())
+        .copied()
+        .collect();
+    let drawn = draw(&sibling, title, series, x_label, y_label, &references)
+        .map_err(|error| draw_error(error.to_string()))
+        .and_then(|()| std::fs::rename(&sibling, path).map_err(io_error));
+    if drawn.is_err() {
+        let _ = std::fs::remove_file(&sibling);
+    }
+    drawn
+}
+
+type Area<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
+type Drawn<'a, T = ()> =
+    Result<T, DrawingAreaErrorKind<<BitMapBackend<'a> as DrawingBackend>::ErrorType>>;
+
+/// One entry of the legend: name, colour, dashed or not.
+type Entry<'a> = (&'a str, RGBColor, bool);
+
+fn text_style<'a>(size: u32) -> TextStyle<'a> {
+    ("sans-serif", size).into_font().color(&INK)
+}
+
+/// Places the legend's entries: left edge and row of each, and the number of rows.
+fn legend_places(root: &Area<'_>, entries: &[Entry<'_>]) -> (Vec<(i32, i32)>, i32) {
+    let (mut x, mut row) = (90, 0);
+    let mut places = Vec::new();
+    for (name, ..) in entries {
+        let text = root
+            .estimate_text_size(name, &text_style(17))
+            .map_or(0, |size| size.0 as i32);
+        let width = 46 + text + 34;
+        if x > 90 && x + width > SIZE.0 as i32 - 30 {
+            (x, row) = (90, row + 1);
+        }
+        places.push((x, row));
+        x += width;
+    }
+    (places, row + 1)
+}
+
+fn draw<'a>(
+    path: &'a Path,
+    title: &str,
+    series: &[Series],
+    x_label: &str,
+    y_label: &str,
+    references: &[(&str, f64)],
+) -> Drawn<'a> {
+    let root = BitMapBackend::new(path, SIZE).into_drawing_area();
+    root.fill(&WHITE)?;
+    let colour = |i: usize| COLOURS[i % COLOURS.len()];
+    let muted = |i: usize| MUTED[i % MUTED.len()];
+    let mut entries: Vec<Entry<'_>> = series
+        .iter()
+        .enumerate()
+        .map(|(i, s)| (s.name.as_str(), colour(i), false))
+        .collect();
+    let dashed = references
+        .iter()
+        .enumerate()
+        .map(|(i, (name, _))| (*name, muted(i), true));
+    entries.extend(dashed);
+
+    let (places, rows) = legend_places(&root, &entries);
+    let (head, body) = root.split_vertically(62 + 26 * rows);
+    head.draw(&Text::new(title.to_owned(), (90, 20), text_style(24)))?;
+    for ((name, colour, dashed), (x, row)) in entries.iter().zip(places) {
+        let y = 66 + 26 * row;
+        let pieces = if *dashed {
+            vec![(0, 8), (14, 22), (28, 36)]
+        } else {
+            vec![(0, 36)]
+        };
+        for (from, to) in pieces {
+            let line = vec![(x + from, y), (x + to, y)];
+            head.draw(&PathElement::new(line, colour.stroke_width(3)))?;
+        }
+        head.draw(&Text::new(
+            (*name).to_owned(),
+            (x + 46, y),
+            text_style(17).pos(Pos::new(HPos::Left, VPos::Center)),
+        ))?;
+    }
+
+    let points: Vec<_> = series.iter().map(Series::finite).collect();
+    let xs = points.iter().flatten().map(|p| p.0);
+    let ys = points
+        .iter()
+        .flatten()
+        .map(|p| p.1)
+        .chain(references.iter().map(|r| r.1));
+    let (x_range, y_range) = (axis::range(xs, 0.0), axis::range(ys, 0.04));
+    let (x_ticks, y_ticks) = (
+        axis::Ticks::over(&x_range, 10),
+        axis::Ticks::over(&y_range, 8),
+    );
+    let mut chart = ChartBuilder::on(&body)
+        .margin_right(40)
+        .margin_bottom(12)
+        .margin_left(14)
+        .x_label_area_size(58)
+        .y_label_area_size(86)
+        .build_cartesian_2d(x_range.clone(), y_range)?;
+    chart
+        .configure_mesh()
+        .x_labels(11)
+        .y_labels(9)
+        .max_light_lines(0)
+        .bold_line_style(RGBColor(225, 225, 225))
+        .axis_style(RGBColor(150, 150, 150))
+        .label_style(text_style(16))
+        .axis_desc_style(text_style(18))
+        .x_label_formatter(&|x| x_ticks.label(*x))
+        .y_label_formatter(&|y| y_ticks.label(*y))
+        .x_desc(x_label)
+        .y_desc(y_label)
+        .draw()?;
+    for (i, (_, y)) in references.iter().enumerate() {
+        let ends = [(x_range.start, *y), (x_range.end, *y)];
+        chart.draw_series(DashedLineSeries::new(ends, 8, 6, muted(i).stroke_width(2)))?;
+    }
+    for (i, (one, points)) in series.iter().zip(&points).enumerate() {
+        let (thin, bold) = (
+            colour(i).mix(0.3).stroke_width(1),
+            colour(i).stroke_width(3),
+        );
+        let line = match one.smoothing {
+            Some(weight) => {
+                chart.draw_series(LineSeries::new(points.iter().copied(), thin))?;
+                moving_average(points, weight)
+            }
+            None => points.clone(),
+        };
+        if line.len() == 1 || one.smoothing.is_none() && line.len() <= MARKED {
+            let mark = |point: &(f64, f64)| Circle::new(*point, 4, colour(i).filled());
+            chart.draw_series(line.iter().map(mark))?;
+        }
+        chart.draw_series(LineSeries::new(line, bold))?;
+    }
+    root.present()
+}

@@ -1,0 +1,82 @@
+#![allow(clippy::unwrap_used)]
+
+use super::axis::{Ticks, range};
+use super::*;
+
+#[test]
+fn a_picture_is_a_whole_png_and_leaves_nothing_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("loss.png");
+    let noisy = |i: u32| {
+        (
+            f64::from(i) * 4096.0,
+            3.0 + 5.0 / f64::from(i + 1) + 0.3 * f64::from(i * 7919 % 13) / 13.0,
+        )
+    };
+    let mut points: Vec<_> = (0..500).map(noisy).collect();
+    points[3].1 = f64::NAN;
+    let series = [
+        Series::new("train", points).smoothed(0.95),
+        Series::new("eval", vec![(1e6, 3.5)]),
+    ];
+    plot_curves(
+        &path,
+        "Loss",
+        &series,
+        "tokens",
+        "loss",
+        &[("uniform guess", 8.3)],
+    )
+    .unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    assert!(bytes.starts_with(b"\x89PNG") && bytes.len() > 10_000);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn nothing_to_draw_and_nowhere_to_draw_are_errors() {
+    let path = Path::new("/nonexistent/folder/loss.png");
+    let empty = Series::new("train", vec![(0.0, f64::INFINITY)]);
+    let none = plot_curves(path, "", &[empty], "", "", &[]).unwrap_err();
+    assert!(matches!(none, PlotError::Empty(_)), "{none}");
+    let nowhere =
+        plot_curves(path, "", &[Series::new("", vec![(0.0, 1.0)])], "", "", &[]).unwrap_err();
+    assert!(
+        matches!(nowhere, PlotError::Io { .. }) && nowhere.to_string().contains("loss.png"),
+        "{nowhere}"
+    );
+}
+
+#[test]
+fn the_average_neither_leans_nor_trails() {
+    let flat: Vec<_> = (0..5).map(|i| (f64::from(i), 2.0)).collect();
+    for (_, y) in moving_average(&flat, 0.9) {
+        assert!((y - 2.0).abs() < 1e-12);
+    }
+    assert_eq!(
+        moving_average(&[(0.0, 1.0), (1.0, 3.0)], 0.0)[1],
+        (1.0, 3.0)
+    );
+}
+
+#[test]
+fn ranges_are_never_empty() {
+    assert_eq!(range([1.0, 3.0].into_iter(), 0.5), 0.0..4.0);
+    assert_eq!(range([5.0].into_iter(), 0.1), 4.5..5.5);
+    assert_eq!(range([0.0].into_iter(), 0.1), -1.0..1.0);
+    assert_eq!(range([].into_iter(), 0.1), 0.0..1.0);
+}
+
+#[test]
+fn ticks_are_short() {
+    let label = |range: std::ops::Range<f64>, value| Ticks::over(&range, 10).label(value);
+    assert_eq!(label(0.0..2e6, 1.2e6), "1.2M");
+    assert_eq!(label(0.0..2e6, 0.0), "0");
+    assert_eq!(label(0.0..1.7e12, 1e11), "0.1T");
+    assert_eq!(label(0.0..50_000.0, 15_000.0), "15k");
+    assert_eq!(label(0.0..5000.0, 1500.0), "1500");
+    assert_eq!(label(2.0..8.5, 3.0), "3");
+    assert_eq!(label(2.0..2.1, 2.05), "2.05");
+    assert_eq!(label(0.0..1e-3, 2e-4), "0.0002");
+    assert_eq!(label(-2.0..2.0, -0.5), "-0.5");
+}

@@ -1,0 +1,120 @@
+//! What can be wrong with a shard.
+
+use std::path::PathBuf;
+
+/// An error of a shard; each names the file and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    /// The file cannot be read.
+    #[error("{path}: cannot be read ({source}); check the path, or make the shard again")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file cannot be written.
+    #[error(
+        "{path}: cannot be written ({source}); choose a folder you may write to with room left"
+    )]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is something else.
+    #[error(
+        "{path}: not a token shard (it does not begin with `MBSHARD`); pass a file that this program wrote"
+    )]
+    Magic {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is of another version.
+    #[error(
+        "{path}: version {version} of the shard format is not known here; make the shard again"
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+    /// The width of a token is wrong.
+    #[error(
+        "{path}: {bytes} bytes per token do not suit a vocabulary of {vocab_size}; the file is damaged, make it again"
+    )]
+    Width {
+        /// The file.
+        path: PathBuf,
+        /// Bytes per token it claims.
+        bytes: u32,
+        /// The vocabulary it claims.
+        vocab_size: u64,
+    },
+    /// The file is longer or shorter than its header says.
+    #[error(
+        "{path}: {actual} bytes long, but its header promises {samples} samples with {tokens} tokens, which is another \
+         length; the file was cut short or damaged, copy or make it again"
+    )]
+    Length {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        actual: u64,
+        /// Samples it claims.
+        samples: u64,
+        /// Tokens it claims.
+        tokens: u64,
+    },
+    /// The offsets do not divide the tokens.
+    #[error(
+        "{path}: sample {sample} does not begin where the one before it ends; the file is damaged, make it again"
+    )]
+    Offsets {
+        /// The file.
+        path: PathBuf,
+        /// The first sample that is wrong.
+        sample: usize,
+    },
+    /// The content is not what was written.
+    #[error(
+        "{path}: its content does not match its SHA-256; the file was changed or damaged, copy or make it again"
+    )]
+    Hash {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An id is out of the vocabulary.
+    #[error(
+        "{path}: token id {id} is not in a vocabulary of {vocab_size}; make the shard with the tokenizer whose size it \
+         is given"
+    )]
+    Id {
+        /// The file.
+        path: PathBuf,
+        /// The id.
+        id: u32,
+        /// The vocabulary.
+        vocab_size: usize,
+    },
+    /// The vocabulary is empty or does not fit 32 bits.
+    #[error(
+        "{path}: a vocabulary of {vocab_size} is not possible; pass the tokenizer's vocab_size"
+    )]
+    Vocabulary {
+        /// The file.
+        path: PathBuf,
+        /// The vocabulary.
+        vocab_size: usize,
+    },
+    /// The shard was made with another tokenizer.
+    #[error(
+        "{path}: was made with another tokenizer; use that one, or make the shard again with this one"
+    )]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+    },
+}

@@ -1,0 +1,81 @@
+//! Models as folders that Hugging Face's libraries read and write: `config.json` and `model.safetensors`.
+//!
+//! | page | what it does |
+//! |---|---|
+//! | [`TensorFiles`] | the tensors of a folder, mapped, one file or sharded |
+//! | [`load`] | fills a module by name; says what was new and what was left over |
+//! | [`save`] | writes a module by name, atomically |
+//!
+//! Names are those of Hugging Face's ModernBERT, with or without the leading `model.` of the encoder's tensors. A tied
+//! decoder is stored once. Every lie a file can tell is an error that names file and tensor.
+
+mod error;
+mod files;
+mod load;
+mod save;
+#[cfg(test)]
+mod tests;
+
+pub use error::CheckpointError;
+pub use files::TensorFiles;
+pub use load::{LoadReport, load};
+pub use save::{save, write_atomically};
+
+use burn::tensor::Device;
+use std::path::Path;
+
+use crate::config::ModernBertConfig;
+use crate::model::{MaskedLm, SequenceClassifier, initialize};
+
+/// Name of the config file in a model folder.
+pub const CONFIG_FILE: &str = "config.json";
+/// Name of the weights file in a model folder.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+
+/// The config of a model folder.
+///
+/// # Errors
+/// A folder without `config.json`, or one that can't be read.
+pub fn read_config(folder: &Path) -> Result<ModernBertConfig, CheckpointError> {
+    if !folder.is_dir() {
+        return Err(CheckpointError::NoFolder(folder.to_path_buf()));
+    }
+    Ok(ModernBertConfig::from_file(&folder.join(CONFIG_FILE))?)
+}
+
+impl MaskedLm {
+    /// Loads a masked language model from a folder; every tensor must be there.
+    ///
+    /// # Errors
+    /// A missing or broken file, a missing or unknown tensor, a tensor of another shape: each named.
+    pub fn from_folder(folder: &Path, device: &Device) -> Result<Self, CheckpointError> {
+        let config = read_config(folder)?;
+        let model = Self::new(&config, device)?;
+        let (model, _) = load(model, &TensorFiles::open(folder)?, &[])?;
+        Ok(model)
+    }
+}
+
+impl SequenceClassifier {
+    /// Loads a classifier with `num_labels` outputs from the folder of a classifier or of any other ModernBERT.
+    ///
+    /// The pretrained dense layer and norm of a masked language model's head are taken over. What the folder lacks of head
+    /// and classifier is initialised from `seed` and reported as fresh; the encoder must be complete.
+    ///
+    /// # Errors
+    /// As [`MaskedLm::from_folder`].
+    pub fn from_folder(
+        folder: &Path,
+        num_labels: usize,
+        seed: u64,
+        device: &Device,
+    ) -> Result<(Self, LoadReport), CheckpointError> {
+        let config = read_config(folder)?;
+        let model = initialize(Self::new(&config, num_labels, device)?, &config, seed);
+        load(
+            model,
+            &TensorFiles::open(folder)?,
+            &["head.", "classifier."],
+        )
+    }
+}

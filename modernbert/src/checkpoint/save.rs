@@ -1,0 +1,107 @@
+//! Writes a module to a safetensors file, by name.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, serialize_to_file};
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+
+use super::{CONFIG_FILE, CheckpointError, WEIGHTS_FILE};
+use crate::config::ModernBertConfig;
+use crate::model::{NamedMapper, map_named};
+
+/// Writes `config.json` and `model.safetensors` (f32) of `module` into `folder`, which is made if need be.
+///
+/// Each file appears whole or not at all, the weights last: a folder with weights is a complete model. Parameters of a
+/// bare encoder are written without the leading `model.`, as Hugging Face does.
+///
+/// # Errors
+/// What the operating system refuses, or a device that can't be read.
+pub fn save<M: Module>(
+    module: &M,
+    config: &ModernBertConfig,
+    folder: &Path,
+) -> Result<(), CheckpointError> {
+    std::fs::create_dir_all(folder).map_err(CheckpointError::io(folder))?;
+    let config_path = folder.join(CONFIG_FILE);
+    write_atomically(&config_path, config.to_json_string().as_bytes())
+        .map_err(CheckpointError::io(&config_path))?;
+
+    let mut collect = Collect::default();
+    map_named(module.clone(), &mut collect);
+    if let Some(error) = collect.error {
+        return Err(error);
+    }
+    let path = folder.join(WEIGHTS_FILE);
+    let broken = |reason: String| CheckpointError::Format {
+        path: path.clone(),
+        reason,
+    };
+    let mut views = Vec::with_capacity(collect.tensors.len());
+    for (name, shape, bytes) in &collect.tensors {
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytes)
+            .map_err(|error| broken(error.to_string()))?;
+        views.push((name.as_str(), view));
+    }
+    // transformers refuses files that don't say which framework's layout they hold.
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let temporary = tempfile::Builder::new()
+        .prefix(".model.")
+        .tempfile_in(folder)
+        .map_err(CheckpointError::io(folder))?;
+    serialize_to_file(views, Some(metadata), temporary.path())
+        .map_err(|error| broken(error.to_string()))?;
+    persist(temporary, &path).map_err(CheckpointError::io(&path))
+}
+
+/// Writes a file so that it appears whole or not at all: a temporary sibling is written, synchronised and renamed.
+///
+/// # Errors
+/// What the operating system refuses.
+pub fn write_atomically(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let mut temporary = tempfile::Builder::new().prefix(".write.").tempfile_in(folder)?;
+    temporary.write_all(content)?;
+    persist(temporary, path)
+}
+
+fn persist(temporary: tempfile::NamedTempFile, path: &Path) -> std::io::Result<()> {
+    // Temporary files are private to their owner; what we leave behind should be as readable as any new file.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(temporary.path(), std::fs::Permissions::from_mode(0o644))?;
+    }
+    // The content may have been written through another handle, so the file is synchronised by name.
+    std::fs::File::open(temporary.path())?.sync_all()?;
+    temporary.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+#[derive(Default)]
+struct Collect {
+    tensors: Vec<(String, Vec<usize>, Vec<u8>)>,
+    error: Option<CheckpointError>,
+}
+
+impl NamedMapper for Collect {
+    fn map<const D: usize>(&mut self, name: &str, value: Tensor<D>) -> Tensor<D> {
+        let data = value.clone().into_data().convert::<f32>();
+        match data.try_to_vec::<f32>() {
+            Ok(values) => {
+                let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+                self.tensors.push((name.to_string(), value.dims().to_vec(), bytes));
+            }
+            Err(error) => {
+                self.error.get_or_insert(CheckpointError::Device {
+                    name: name.to_string(),
+                    reason: format!("{error:?}"),
+                });
+            }
+        }
+        value
+    }
+}

@@ -1,0 +1,236 @@
+//! Parameters and floating-point operations, by formula. One multiply-add counts as two operations.
+
+use super::{LayerType, ModernBertConfig};
+
+/// Sizes are below 2³¹ (see `validate`), so the sums fit an `u128`; what leaves this file fits an `u64` for any model that fits a disk.
+fn narrow(count: u128) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// Query-key pairs of a local layer in one sequence: the number of `(i, j)` with `|i - j| <= half_window`.
+fn local_pairs(length: u128, half_window: u128) -> u128 {
+    if length <= half_window {
+        length * length
+    } else {
+        length * (2 * half_window + 1) - half_window * (half_window + 1)
+    }
+}
+
+impl ModernBertConfig {
+    fn size(&self) -> (u128, u128, u128, u128) {
+        (
+            self.vocab_size as u128,
+            self.hidden_size as u128,
+            self.intermediate_size as u128,
+            self.num_hidden_layers as u128,
+        )
+    }
+
+    /// One LayerNorm: the weight, and the bias if there is one.
+    fn norm(&self) -> u128 {
+        self.size().1 * (1 + u128::from(self.norm_bias))
+    }
+
+    /// Weights in the four matrices of one layer: `4H² + 3HI`.
+    fn layer_matrices(&self) -> u128 {
+        let (_, h, i, _) = self.size();
+        4 * h * h + 3 * h * i
+    }
+
+    fn head(&self) -> u128 {
+        let (_, h, _, _) = self.size();
+        h * h + h * u128::from(self.classifier_bias) + self.norm()
+    }
+
+    fn encoder(&self) -> u128 {
+        let (v, h, i, l) = self.size();
+        let biases =
+            4 * h * u128::from(self.attention_bias) + (2 * i + h) * u128::from(self.mlp_bias);
+        // Embedding norm, two norms in each layer but the first, which has one, and the final norm.
+        let norms = 2 * l + 1;
+        v * h + l * (self.layer_matrices() + biases) + norms * self.norm()
+    }
+
+    /// Weights in the token embedding.
+    pub fn embedding_parameters(&self) -> u64 {
+        let (v, h, _, _) = self.size();
+        narrow(v * h)
+    }
+
+    /// Weights in the four matrices of one layer, without norms and biases.
+    pub fn layer_matrix_parameters(&self) -> u64 {
+        narrow(self.layer_matrices())
+    }
+
+    /// Parameters of the encoder, token embedding included.
+    pub fn encoder_parameters(&self) -> u64 {
+        narrow(self.encoder())
+    }
+
+    /// Parameters of the dense layer and norm that the masked-language-model and classification heads share.
+    pub fn head_parameters(&self) -> u64 {
+        narrow(self.head())
+    }
+
+    /// Parameters of the encoder with the masked-language-model head; a tied decoder is not counted twice.
+    pub fn mlm_parameters(&self) -> u64 {
+        let (v, h, _, _) = self.size();
+        let decoder =
+            v * h * u128::from(!self.tie_word_embeddings) + v * u128::from(self.decoder_bias);
+        narrow(self.encoder() + self.head() + decoder)
+    }
+
+    /// Parameters of the encoder with a sequence or token classifier of `num_labels` labels.
+    pub fn classification_parameters(&self, num_labels: usize) -> u64 {
+        let (_, h, _, _) = self.size();
+        narrow(self.encoder() + self.head() + (h + 1) * num_labels as u128)
+    }
+
+    /// Forward operations of all layers' matrices for one token: `2L(4H² + 3HI)`.
+    pub fn linear_flops_per_token(&self) -> u64 {
+        narrow(2 * self.size().3 * self.layer_matrices())
+    }
+
+    /// Forward operations of all layers' attention products over sequences of these lengths: `4H` for each query-key pair.
+    pub fn attention_flops(&self, lengths: &[usize]) -> u64 {
+        let (_, h, _, _) = self.size();
+        let of_type = |kind| self.layer_types.iter().filter(|t| **t == kind).count() as u128;
+        let (global, local) = (of_type(LayerType::Global), of_type(LayerType::Local));
+        let half_window = self.half_window() as u128;
+        let pairs = |length: &usize| {
+            let s = *length as u128;
+            global * s * s + local * local_pairs(s, half_window)
+        };
+        narrow(4 * h * lengths.iter().map(pairs).sum::<u128>())
+    }
+
+    /// Forward operations of the masked-language-model head for one predicted token: `2(H² + HV)`.
+    pub fn mlm_head_flops_per_prediction(&self) -> u64 {
+        let (v, h, _, _) = self.size();
+        narrow(2 * (h * h + h * v))
+    }
+
+    /// Forward operations over sequences of these lengths, `predicted` of whose tokens go through the masked-language-model head.
+    /// Norms, activations and the embedding look-up are not counted.
+    pub fn forward_flops(&self, lengths: &[usize], predicted: usize) -> u64 {
+        let tokens: u128 = lengths.iter().map(|length| *length as u128).sum();
+        let linear = u128::from(self.linear_flops_per_token()) * tokens;
+        let head = u128::from(self.mlm_head_flops_per_prediction()) * predicted as u128;
+        narrow(linear + head + u128::from(self.attention_flops(lengths)))
+    }
+
+    /// Operations of a training step, taken as three times the forward pass: the backward pass has two products for each of its products.
+    pub fn train_flops(&self, lengths: &[usize], predicted: usize) -> u64 {
+        self.forward_flops(lengths, predicted).saturating_mul(3)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameter_counts_of_base_and_large() {
+        let (base, large) = (ModernBertConfig::base(), ModernBertConfig::large());
+        let counts = |c: &ModernBertConfig| {
+            let labels = [1, 2, 3].map(|n| c.classification_parameters(n));
+            let rest = c.encoder_parameters() - c.embedding_parameters();
+            (
+                [
+                    c.embedding_parameters(),
+                    c.layer_matrix_parameters(),
+                    c.encoder_parameters(),
+                    rest,
+                ],
+                [c.head_parameters(), c.mlm_parameters()],
+                labels,
+            )
+        };
+        assert_eq!(
+            counts(&base),
+            (
+                [38_682_624, 5_013_504, 149_014_272, 110_331_648],
+                [590_592, 149_655_232],
+                [149_605_633, 149_606_402, 149_607_171]
+            )
+        );
+        assert_eq!(
+            counts(&large),
+            (
+                [51_576_832, 12_255_232, 394_781_696, 343_204_864],
+                [1_049_600, 395_881_664],
+                [395_832_321, 395_833_346, 395_834_371]
+            )
+        );
+    }
+
+    #[test]
+    fn biases_and_an_untied_decoder_are_counted() {
+        let plain = ModernBertConfig::of_shape(1, 4, 6, 2);
+        let mut rich = plain.clone();
+        (
+            rich.attention_bias,
+            rich.mlp_bias,
+            rich.norm_bias,
+            rich.classifier_bias,
+        ) = (true, true, true, true);
+        rich.tie_word_embeddings = false;
+        // Wqkv 12, Wo 4, Wi 12, Wo 4; embedding norm, MLP norm, final norm 4 each.
+        assert_eq!(
+            rich.encoder_parameters() - plain.encoder_parameters(),
+            12 + 4 + 12 + 4 + 3 * 4
+        );
+        // Dense 4, norm 4.
+        assert_eq!(rich.head_parameters() - plain.head_parameters(), 8);
+        assert_eq!(
+            rich.mlm_parameters() - plain.mlm_parameters(),
+            44 + 8 + 50368 * 4
+        );
+    }
+
+    #[test]
+    fn operations_per_token_of_base_and_large() {
+        let totals = |config: &ModernBertConfig| {
+            [128, 512, 1024, 8192].map(|s: usize| config.forward_flops(&[s], 0) / s as u64)
+        };
+        let (base, large) = (ModernBertConfig::base(), ModernBertConfig::large());
+        assert_eq!(base.linear_flops_per_token(), 220_594_176);
+        assert_eq!(large.linear_flops_per_token(), 686_292_992);
+        assert_eq!(
+            totals(&base),
+            [227_890_176, 238_375_680, 251_133_312, 427_446_960]
+        );
+        assert_eq!(
+            totals(&large),
+            [698_650_624, 716_176_384, 737_447_424, 1_031_310_784]
+        );
+        assert_eq!(
+            totals(&base.clone().with_every_n(1)),
+            [229_244_928, 255_197_184, 289_800_192, 774_242_304]
+        );
+        assert_eq!(
+            totals(&large.clone().with_every_n(1)),
+            [700_973_056, 745_013_248, 803_733_504, 1_625_817_088]
+        );
+        assert_eq!(base.attention_flops(&[512]), 17_781_504 * 512);
+        assert_eq!(base.mlm_head_flops_per_prediction(), 78_544_896);
+        assert_eq!(large.mlm_head_flops_per_prediction(), 105_250_816);
+        let step =
+            base.linear_flops_per_token() * 6 + base.attention_flops(&[2, 4]) + 2 * 78_544_896;
+        assert_eq!(base.train_flops(&[2, 4], 2), 3 * step);
+    }
+
+    #[test]
+    fn local_pairs_are_what_counting_gives() {
+        let config = ModernBertConfig {
+            local_attention: 6,
+            ..ModernBertConfig::of_shape(1, 2, 2, 1)
+        }
+        .with_every_n(0);
+        for length in 0..12usize {
+            let pairs = (0..length).flat_map(|i| (0..length).map(move |j| i.abs_diff(j)));
+            let near = pairs.filter(|distance| *distance <= 3).count() as u64;
+            assert_eq!(config.attention_flops(&[length]), 8 * near, "{length}");
+        }
+    }
+}

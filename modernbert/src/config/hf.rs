@@ -1,0 +1,325 @@
+//! Hugging Face's `config.json`, in and out.
+//!
+//! transformers 4.x says `global_attn_every_n_layers`, `global_rope_theta` and `local_rope_theta`; 5.x says `layer_types` and
+//! `rope_parameters`. Both are read, also mixed in one file, and both are written, so that either version loads what we save. Where the
+//! two disagree the newer form wins, as in 5.x itself. Keys that do not concern us are ignored.
+//!
+//! A missing key takes the default of the Hugging Face class, so that one file means the same model in both libraries. That differs from
+//! the presets in one place: the class pools `cls`, the published files say `mean`.
+//!
+//! The rotary base of local layers can be absent in three ways: the key is missing (10000, the class default), it is `null`, or it is -1.
+//! The last two come from early checkpoints, which had one base for all layers: they take the base of the global layers.
+
+use super::hf_write::io_error;
+use super::validate::MAX_LAYERS;
+use super::{Activation, ConfigError, LayerType, ModernBertConfig, Pooling, ProblemType};
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// A JSON object that knows where it came from, so that each complaint names the file and the key.
+struct Fields<'a> {
+    map: &'a Map<String, Value>,
+    source: &'a str,
+}
+
+impl Fields<'_> {
+    fn wrong(&self, key: &str, expected: &str) -> ConfigError {
+        let value = self.map.get(key).map_or("missing".into(), Value::to_string);
+        self.wrong_value(key, value, expected)
+    }
+
+    fn wrong_value(&self, key: &str, value: String, expected: &str) -> ConfigError {
+        ConfigError::Value {
+            source_name: self.source.to_owned(),
+            key: key.to_owned(),
+            value,
+            expected: expected.to_owned(),
+        }
+    }
+
+    /// The value of `key`; `None` if it is missing or null.
+    fn given(&self, key: &str) -> Option<&Value> {
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    fn get<T>(
+        &self,
+        key: &str,
+        default: T,
+        expected: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<T, ConfigError> {
+        self.given(key).map_or(Ok(default), |value| {
+            read(value).ok_or_else(|| self.wrong(key, expected))
+        })
+    }
+
+    fn size(&self, key: &str, default: usize) -> Result<usize, ConfigError> {
+        let read = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok());
+        self.get(key, default, "a whole number, 0 or more", read)
+    }
+
+    fn number(&self, key: &str, default: f64) -> Result<f64, ConfigError> {
+        self.get(key, default, "a number", Value::as_f64)
+    }
+
+    fn flag(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
+        self.get(key, default, "true or false", Value::as_bool)
+    }
+
+    fn activation(&self, key: &str) -> Result<Activation, ConfigError> {
+        let expected = format!("one of {}", Activation::NAMES.join(", "));
+        self.get(key, Activation::Gelu, &expected, |value| {
+            value.as_str().and_then(Activation::from_name)
+        })
+    }
+
+    /// Missing takes the default if that is a token of this vocabulary; null is no token.
+    fn token(
+        &self,
+        key: &str,
+        default: u32,
+        vocab_size: usize,
+    ) -> Result<Option<u32>, ConfigError> {
+        if !self.map.contains_key(key) {
+            return Ok(Some(default).filter(|id| (*id as usize) < vocab_size));
+        }
+        let read = |value: &Value| value.as_u64().and_then(|n| u32::try_from(n).ok()).map(Some);
+        self.get(key, None, "a token id or null", read)
+    }
+
+    fn layer_types(&self, num_layers: usize) -> Result<Vec<LayerType>, ConfigError> {
+        let expected = format!(
+            "a list of {num_layers} entries, \"full_attention\" or \"sliding_attention\", one for each of num_hidden_layers"
+        );
+        let Some(given) = self.given("layer_types") else {
+            let n = self.size("global_attn_every_n_layers", 3)?;
+            return LayerType::every_n(num_layers, n)
+                .ok_or_else(|| self.wrong("global_attn_every_n_layers", "1 or more"));
+        };
+        let one = |value: &Value| match value.as_str()? {
+            "full_attention" => Some(LayerType::Global),
+            "sliding_attention" => Some(LayerType::Local),
+            _ => None,
+        };
+        let list = given.as_array().filter(|list| list.len() == num_layers);
+        list.and_then(|list| list.iter().map(one).collect())
+            .ok_or_else(|| self.wrong("layer_types", &expected))
+    }
+
+    /// The rotary base that the 5.x form gives for this type of layer, if it gives one.
+    fn rope_parameters(&self, layer_type: LayerType) -> Result<Option<f64>, ConfigError> {
+        let Some(outer) = ["rope_parameters", "rope_scaling"]
+            .into_iter()
+            .find(|key| self.given(key).is_some())
+        else {
+            return Ok(None);
+        };
+        let object = self.given(outer).and_then(Value::as_object);
+        let nested = object.filter(|map| {
+            !["rope_type", "type", "rope_theta"]
+                .iter()
+                .any(|k| map.contains_key(*k))
+        });
+        let Some(nested) = nested else {
+            return Err(self.wrong(
+                outer,
+                "an object with the keys full_attention and sliding_attention",
+            ));
+        };
+        let entry = nested
+            .get(layer_type.name())
+            .filter(|value| !value.is_null());
+        let Some(entry) = entry else { return Ok(None) };
+        let path = format!("{outer}.{}", layer_type.name());
+        let Some(entry) = entry.as_object() else {
+            return Err(self.wrong_value(
+                &path,
+                entry.to_string(),
+                "an object with rope_type and rope_theta",
+            ));
+        };
+        for key in ["rope_type", "type"] {
+            if let Some(kind) = entry
+                .get(key)
+                .filter(|kind| kind.as_str() != Some("default"))
+            {
+                return Err(self.wrong_value(
+                    &format!("{path}.{key}"),
+                    kind.to_string(),
+                    "\"default\", the one kind of rotary embedding implemented",
+                ));
+            }
+        }
+        let theta = entry.get("rope_theta").filter(|theta| !theta.is_null());
+        let number = |theta: &Value| {
+            theta.as_f64().ok_or_else(|| {
+                self.wrong_value(&format!("{path}.rope_theta"), theta.to_string(), "a number")
+            })
+        };
+        theta.map(number).transpose()
+    }
+
+    fn thetas(&self) -> Result<(f64, f64), ConfigError> {
+        let global = match self.rope_parameters(LayerType::Global)? {
+            Some(theta) => theta,
+            None => self.number("global_rope_theta", 160_000.0)?,
+        };
+        let local = match self.rope_parameters(LayerType::Local)? {
+            Some(theta) => theta,
+            None if self.map.contains_key("local_rope_theta") => {
+                self.number("local_rope_theta", -1.0)?
+            }
+            None => 10_000.0,
+        };
+        Ok((global, if local == -1.0 { global } else { local }))
+    }
+
+    /// `{"0": "name", "1": "other"}`, in the order of the ids, which must be 0, 1, 2, …
+    fn labels(&self) -> Result<Option<Vec<String>>, ConfigError> {
+        let read = |value: &Value| {
+            let map = value.as_object()?;
+            let name = |id: usize| Some(map.get(&id.to_string())?.as_str()?.to_owned());
+            Some(Some((0..map.len()).map(name).collect::<Option<Vec<_>>>()?))
+        };
+        let expected = "an object from \"0\", \"1\", … to label names, without gaps";
+        self.get("id2label", None, expected, read)
+    }
+
+    fn config(&self) -> Result<ModernBertConfig, ConfigError> {
+        let vocab_size = self.size("vocab_size", 50368)?;
+        let num_hidden_layers = self.size("num_hidden_layers", 22)?;
+        if num_hidden_layers >= MAX_LAYERS {
+            return Err(self.wrong("num_hidden_layers", &format!("less than {MAX_LAYERS}")));
+        }
+        let (global_rope_theta, local_rope_theta) = self.thetas()?;
+        let id2label = self.labels()?;
+        let num_labels = match &id2label {
+            Some(labels) => Some(labels.len()),
+            None => self
+                .given("num_labels")
+                .map(|_| self.size("num_labels", 0))
+                .transpose()?,
+        };
+        let pooling = |value: &Value| match value.as_str()? {
+            "cls" => Some(Pooling::Cls),
+            "mean" => Some(Pooling::Mean),
+            _ => None,
+        };
+        let problem = |value: &Value| {
+            let all = [
+                ProblemType::Regression,
+                ProblemType::SingleLabel,
+                ProblemType::MultiLabel,
+            ];
+            all.into_iter()
+                .find(|p| value.as_str() == Some(p.name()))
+                .map(Some)
+        };
+        let names = |value: &Value| {
+            let name = |v: &Value| v.as_str().map(str::to_owned);
+            value.as_array()?.iter().map(name).collect()
+        };
+        Ok(ModernBertConfig {
+            vocab_size,
+            hidden_size: self.size("hidden_size", 768)?,
+            intermediate_size: self.size("intermediate_size", 1152)?,
+            num_hidden_layers,
+            num_attention_heads: self.size("num_attention_heads", 12)?,
+            hidden_activation: self.activation("hidden_activation")?,
+            classifier_activation: self.activation("classifier_activation")?,
+            norm_eps: self.number("norm_eps", 1e-5)?,
+            norm_bias: self.flag("norm_bias", false)?,
+            attention_bias: self.flag("attention_bias", false)?,
+            mlp_bias: self.flag("mlp_bias", false)?,
+            classifier_bias: self.flag("classifier_bias", false)?,
+            decoder_bias: self.flag("decoder_bias", true)?,
+            tie_word_embeddings: self.flag("tie_word_embeddings", true)?,
+            layer_types: self.layer_types(num_hidden_layers)?,
+            local_attention: self.size("local_attention", 128)?,
+            global_rope_theta,
+            local_rope_theta,
+            max_position_embeddings: self.size("max_position_embeddings", 8192)?,
+            attention_dropout: self.number("attention_dropout", 0.0)?,
+            embedding_dropout: self.number("embedding_dropout", 0.0)?,
+            mlp_dropout: self.number("mlp_dropout", 0.0)?,
+            classifier_dropout: self.number("classifier_dropout", 0.0)?,
+            classifier_pooling: self.get(
+                "classifier_pooling",
+                Pooling::Cls,
+                "\"cls\" or \"mean\"",
+                pooling,
+            )?,
+            initializer_range: self.number("initializer_range", 0.02)?,
+            initializer_cutoff_factor: self.number("initializer_cutoff_factor", 2.0)?,
+            bos_token_id: self.token("bos_token_id", 50281, vocab_size)?,
+            eos_token_id: self.token("eos_token_id", 50282, vocab_size)?,
+            cls_token_id: self.token("cls_token_id", 50281, vocab_size)?,
+            sep_token_id: self.token("sep_token_id", 50282, vocab_size)?,
+            pad_token_id: self.token("pad_token_id", 50283, vocab_size)?,
+            id2label,
+            num_labels,
+            problem_type: self.get(
+                "problem_type",
+                None,
+                "\"regression\", \"single_label_classification\" or \"multi_label_classification\"",
+                problem,
+            )?,
+            architectures: self.get("architectures", Vec::new(), "a list of class names", names)?,
+        })
+    }
+}
+
+impl ModernBertConfig {
+    /// Reads the text of a `config.json`; `source_name` stands in every complaint about it.
+    ///
+    /// # Errors
+    /// Text that is no JSON object, another model type, a value of the wrong kind, and everything [`Self::validate`] refuses.
+    pub fn from_json_str(text: &str, source_name: &str) -> Result<Self, ConfigError> {
+        let map: Map<String, Value> =
+            serde_json::from_str(text).map_err(|error| ConfigError::Json {
+                source_name: source_name.to_owned(),
+                message: error.to_string(),
+            })?;
+        if let Some(found) = map
+            .get("model_type")
+            .filter(|m| m.as_str() != Some("modernbert"))
+        {
+            return Err(ConfigError::ModelType {
+                source_name: source_name.to_owned(),
+                found: found
+                    .as_str()
+                    .map_or_else(|| found.to_string(), str::to_owned),
+            });
+        }
+        let config = Fields {
+            map: &map,
+            source: source_name,
+        }
+        .config()?;
+        config.validate().map_err(|error| match error {
+            ConfigError::Setting {
+                setting,
+                value,
+                remedy,
+            } => ConfigError::InFile {
+                source_name: source_name.to_owned(),
+                setting,
+                value,
+                remedy,
+            },
+            other => other,
+        })?;
+        Ok(config)
+    }
+
+    /// Reads a `config.json`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, and those of [`Self::from_json_str`].
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|source| io_error(path, source))?;
+        Self::from_json_str(&text, &path.display().to_string())
+    }
+}

@@ -1,0 +1,118 @@
+//! Writing `config.json` in the words of both transformers 4.x and 5.x.
+
+use super::{ConfigError, LayerType, ModernBertConfig};
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// The first release with this model: the oldest that reads what we write.
+const TRANSFORMERS_VERSION: &str = "4.48.0";
+
+pub(super) fn io_error(path: &Path, source: std::io::Error) -> ConfigError {
+    ConfigError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+impl ModernBertConfig {
+    /// The text of a `config.json` that transformers 4.48 and later, 5.x included, read as this model.
+    ///
+    /// 4.x has no word for layer types that follow no rule; `global_attn_every_n_layers` is left out then, and only 5.x reads the model
+    /// correctly.
+    pub fn to_json_string(&self) -> String {
+        let rope = |theta: f64| json!({"rope_type": "default", "rope_theta": theta});
+        let layer_types: Vec<_> = self.layer_types.iter().map(|t| t.name()).collect();
+        let mut map = Map::new();
+        let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
+        put("architectures", json!(self.architectures));
+        put("attention_bias", json!(self.attention_bias));
+        put("attention_dropout", json!(self.attention_dropout));
+        put("bos_token_id", json!(self.bos_token_id));
+        put(
+            "classifier_activation",
+            json!(self.classifier_activation.name()),
+        );
+        put("classifier_bias", json!(self.classifier_bias));
+        put("classifier_dropout", json!(self.classifier_dropout));
+        put("classifier_pooling", json!(self.classifier_pooling.name()));
+        put("cls_token_id", json!(self.cls_token_id));
+        put("decoder_bias", json!(self.decoder_bias));
+        put("deterministic_flash_attn", json!(false));
+        put("dtype", json!("float32"));
+        put("embedding_dropout", json!(self.embedding_dropout));
+        put("eos_token_id", json!(self.eos_token_id));
+        if let Some(n) = self.global_every_n() {
+            put("global_attn_every_n_layers", json!(n));
+        }
+        put("global_rope_theta", json!(self.global_rope_theta));
+        put("gradient_checkpointing", json!(false));
+        put("hidden_activation", json!(self.hidden_activation.name()));
+        put("hidden_size", json!(self.hidden_size));
+        if let Some(labels) = &self.id2label {
+            let by_id = labels.iter().enumerate();
+            let ids = by_id
+                .clone()
+                .map(|(id, name)| (id.to_string(), json!(name)));
+            put("id2label", Value::Object(ids.collect()));
+            let names = by_id.map(|(id, name)| (name.clone(), json!(id)));
+            put("label2id", Value::Object(names.collect()));
+        } else if let Some(n) = self.num_labels {
+            put("num_labels", json!(n));
+        }
+        put(
+            "initializer_cutoff_factor",
+            json!(self.initializer_cutoff_factor),
+        );
+        put("initializer_range", json!(self.initializer_range));
+        put("intermediate_size", json!(self.intermediate_size));
+        put("layer_norm_eps", json!(self.norm_eps));
+        put("layer_types", json!(layer_types));
+        put("local_attention", json!(self.local_attention));
+        put("local_rope_theta", json!(self.local_rope_theta));
+        put(
+            "max_position_embeddings",
+            json!(self.max_position_embeddings),
+        );
+        put("mlp_bias", json!(self.mlp_bias));
+        put("mlp_dropout", json!(self.mlp_dropout));
+        put("model_type", json!("modernbert"));
+        put("norm_bias", json!(self.norm_bias));
+        put("norm_eps", json!(self.norm_eps));
+        put("num_attention_heads", json!(self.num_attention_heads));
+        put("num_hidden_layers", json!(self.num_hidden_layers));
+        put("pad_token_id", json!(self.pad_token_id));
+        put("position_embedding_type", json!("absolute"));
+        if let Some(problem) = self.problem_type {
+            put("problem_type", json!(problem.name()));
+        }
+        put(
+            "rope_parameters",
+            json!({
+                LayerType::Global.name(): rope(self.global_rope_theta),
+                LayerType::Local.name(): rope(self.local_rope_theta),
+            }),
+        );
+        put("sep_token_id", json!(self.sep_token_id));
+        put("tie_word_embeddings", json!(self.tie_word_embeddings));
+        put("torch_dtype", json!("float32"));
+        put("transformers_version", json!(TRANSFORMERS_VERSION));
+        put("vocab_size", json!(self.vocab_size));
+        format!("{:#}\n", Value::Object(map))
+    }
+
+    /// Writes a `config.json`; see [`Self::to_json_string`]. The file appears whole or not at all.
+    ///
+    /// # Errors
+    /// [`ConfigError::Io`], with the path.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), ConfigError> {
+        let path = path.as_ref();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let sibling = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+        let written = std::fs::write(&sibling, self.to_json_string())
+            .and_then(|()| std::fs::rename(&sibling, path));
+        written.map_err(|source| {
+            let _ = std::fs::remove_file(&sibling);
+            io_error(path, source)
+        })
+    }
+}

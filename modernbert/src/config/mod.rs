@@ -1,0 +1,266 @@
+//! What a ModernBERT looks like: sizes, switches and constants, as Hugging Face's `config.json` states them.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | this page | the struct, and what follows from it directly |
+//! | [`hf`](ModernBertConfig::from_json_str) | `config.json` in and out, in the forms of transformers 4.x and 5.x |
+//! | [`presets`](ModernBertConfig::preset) | the published sizes, by name |
+//! | [`validate`](ModernBertConfig::validate) | refuses what cannot be built, and says what to change |
+//! | [`count`](ModernBertConfig::encoder_parameters) | parameters and floating-point operations, by formula |
+//!
+//! Paper: <https://arxiv.org/abs/2412.13663>, table 4 and section 2.1.
+
+mod count;
+mod hf;
+mod hf_write;
+mod presets;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+pub use validate::ConfigError;
+use validate::MAX_LAYERS;
+
+/// The nonlinearity of the MLPs or of a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Activation {
+    /// GELU in its exact form, `z/2 · (1 + erf(z/√2))`: `gelu`.
+    #[default]
+    Gelu,
+    /// GELU through a hyperbolic tangent: `gelu_pytorch_tanh`, also read as `gelu_new`.
+    GeluTanh,
+    /// `max(z, 0)`: `relu`.
+    Relu,
+    /// `z · sigmoid(z)`: `silu`, also read as `swish`.
+    Silu,
+}
+
+impl Activation {
+    /// Every name [`Activation::from_name`] understands.
+    pub const NAMES: [&str; 6] = [
+        "gelu",
+        "gelu_new",
+        "gelu_pytorch_tanh",
+        "relu",
+        "silu",
+        "swish",
+    ];
+
+    /// The activation Hugging Face calls `name`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "gelu" => Self::Gelu,
+            "gelu_new" | "gelu_pytorch_tanh" => Self::GeluTanh,
+            "relu" => Self::Relu,
+            "silu" | "swish" => Self::Silu,
+            _ => return None,
+        })
+    }
+
+    /// The name written to files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gelu => "gelu",
+            Self::GeluTanh => "gelu_pytorch_tanh",
+            Self::Relu => "relu",
+            Self::Silu => "silu",
+        }
+    }
+}
+
+/// How far a layer looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LayerType {
+    /// Every token of its own sequence: `full_attention`.
+    Global,
+    /// The tokens within [`ModernBertConfig::half_window`] on each side: `sliding_attention`.
+    Local,
+}
+
+impl LayerType {
+    /// The layer types of `num_layers` layers of which number 0, n, 2n, … are global; `None` if `n` is 0.
+    /// The list ends at the 65536th layer, more than [`ModernBertConfig::validate`] accepts.
+    pub fn every_n(num_layers: usize, n: usize) -> Option<Vec<Self>> {
+        let layer = |i: usize| {
+            if i.is_multiple_of(n) {
+                Self::Global
+            } else {
+                Self::Local
+            }
+        };
+        (n > 0).then(|| (0..num_layers.min(MAX_LAYERS)).map(layer).collect())
+    }
+
+    /// The name used by transformers 5.x.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Global => "full_attention",
+            Self::Local => "sliding_attention",
+        }
+    }
+}
+
+/// How a sequence classifier turns token states into one vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Pooling {
+    /// The first token: `cls`.
+    #[default]
+    Cls,
+    /// The mean over the real tokens: `mean`.
+    Mean,
+}
+
+impl Pooling {
+    /// The name used in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cls => "cls",
+            Self::Mean => "mean",
+        }
+    }
+}
+
+/// Which loss a classifier is trained with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProblemType {
+    /// Mean squared error: `regression`.
+    Regression,
+    /// Cross entropy over the labels: `single_label_classification`.
+    SingleLabel,
+    /// An independent yes or no for each label: `multi_label_classification`.
+    MultiLabel,
+}
+
+impl ProblemType {
+    /// The name used in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Regression => "regression",
+            Self::SingleLabel => "single_label_classification",
+            Self::MultiLabel => "multi_label_classification",
+        }
+    }
+}
+
+/// Everything that decides the shapes and the arithmetic of a model.
+///
+/// The fields are public and may be set to anything; [`ModernBertConfig::validate`] says whether a model can be built from them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModernBertConfig {
+    /// Rows of the token embedding.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the MLP after the gate; its input matrix has twice as many rows.
+    pub intermediate_size: usize,
+    /// Number of layers.
+    pub num_hidden_layers: usize,
+    /// Heads per layer; must divide `hidden_size`.
+    pub num_attention_heads: usize,
+    /// Activation of the MLPs.
+    pub hidden_activation: Activation,
+    /// Activation of the heads.
+    pub classifier_activation: Activation,
+    /// Added to the variance inside the square root of every LayerNorm.
+    pub norm_eps: f64,
+    /// Whether LayerNorms have a bias.
+    pub norm_bias: bool,
+    /// Whether `Wqkv` and `Wo` of attention have a bias.
+    pub attention_bias: bool,
+    /// Whether `Wi` and `Wo` of the MLP have a bias.
+    pub mlp_bias: bool,
+    /// Whether the dense layer of the heads has a bias.
+    pub classifier_bias: bool,
+    /// Whether the masked-language-model decoder has a bias.
+    pub decoder_bias: bool,
+    /// Whether the decoder shares the token embedding.
+    pub tie_word_embeddings: bool,
+    /// The type of each layer, first to last.
+    pub layer_types: Vec<LayerType>,
+    /// Total width of the window of a local layer, the token itself not counted: 128 is 64 on each side.
+    pub local_attention: usize,
+    /// Base of the rotary frequencies of global layers.
+    pub global_rope_theta: f64,
+    /// Base of the rotary frequencies of local layers.
+    pub local_rope_theta: f64,
+    /// Longest sequence the model is meant for. No tensor depends on it.
+    pub max_position_embeddings: usize,
+    /// Dropout after the attention output projection.
+    pub attention_dropout: f64,
+    /// Dropout after the embedding norm.
+    pub embedding_dropout: f64,
+    /// Dropout inside the MLP, after the gate.
+    pub mlp_dropout: f64,
+    /// Dropout before the classifier.
+    pub classifier_dropout: f64,
+    /// How a sequence classifier pools.
+    pub classifier_pooling: Pooling,
+    /// Standard deviation of the random initialisation.
+    pub initializer_range: f64,
+    /// Random weights are cut off at this many standard deviations.
+    pub initializer_cutoff_factor: f64,
+    /// Id of the beginning-of-sequence token.
+    pub bos_token_id: Option<u32>,
+    /// Id of the end-of-sequence token.
+    pub eos_token_id: Option<u32>,
+    /// Id of `[CLS]`.
+    pub cls_token_id: Option<u32>,
+    /// Id of `[SEP]`.
+    pub sep_token_id: Option<u32>,
+    /// Id of `[PAD]`.
+    pub pad_token_id: Option<u32>,
+    /// Label names, in the order of their ids.
+    pub id2label: Option<Vec<String>>,
+    /// Number of labels; agrees with `id2label` where both are given.
+    pub num_labels: Option<usize>,
+    /// Which loss a classifier is trained with; `None` leaves it to the labels.
+    pub problem_type: Option<ProblemType>,
+    /// Classes the weights belong to, such as `ModernBertForMaskedLM`.
+    pub architectures: Vec<String>,
+}
+
+impl ModernBertConfig {
+    /// Width of one attention head. 0 when there are no heads, which [`Self::validate`] refuses.
+    pub fn head_dim(&self) -> usize {
+        self.hidden_size
+            .checked_div(self.num_attention_heads)
+            .unwrap_or(0)
+    }
+
+    /// Farthest distance, inclusive and on each side, at which a local layer attends: 64 for a window of 128.
+    pub fn half_window(&self) -> usize {
+        self.local_attention / 2
+    }
+
+    /// Base of the rotary frequencies for layers of this type.
+    pub fn rope_theta(&self, layer_type: LayerType) -> f64 {
+        match layer_type {
+            LayerType::Global => self.global_rope_theta,
+            LayerType::Local => self.local_rope_theta,
+        }
+    }
+
+    /// Type of layer `index`; `None` past the last layer.
+    pub fn layer_type(&self, index: usize) -> Option<LayerType> {
+        self.layer_types.get(index).copied()
+    }
+
+    /// The `n` for which exactly the layers 0, n, 2n, … are global, if the layer types follow such a rule.
+    /// Where several fit, 3 (the published rule) is preferred, then the smallest.
+    pub fn global_every_n(&self) -> Option<usize> {
+        let layers = self.layer_types.len();
+        let is_global = |i: &usize| self.layer_types[*i] == LayerType::Global;
+        let second = (1..layers).find(is_global).unwrap_or(layers);
+        let fits =
+            |n: &usize| LayerType::every_n(layers, *n).is_some_and(|t| t == self.layer_types);
+        [3, second].into_iter().find(fits)
+    }
+
+    /// The same model with layers 0, n, 2n, … global and the others local. `n` = 0 makes every layer local.
+    #[must_use]
+    pub fn with_every_n(mut self, n: usize) -> Self {
+        self.layer_types = LayerType::every_n(self.num_hidden_layers, n)
+            .unwrap_or_else(|| vec![LayerType::Local; self.num_hidden_layers.min(MAX_LAYERS)]);
+        self
+    }
+}

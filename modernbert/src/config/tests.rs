@@ -1,0 +1,320 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn read(value: &Value) -> Result<ModernBertConfig, ConfigError> {
+    ModernBertConfig::from_json_str(&value.to_string(), "config.json")
+}
+
+fn complaint(value: &Value) -> String {
+    read(value).unwrap_err().to_string()
+}
+
+/// The file of the published base model, in the words of transformers 4.48.
+fn old_form() -> Value {
+    json!({
+        "architectures": ["ModernBertForMaskedLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 50281,
+        "classifier_activation": "gelu", "classifier_bias": false, "classifier_dropout": 0.0, "classifier_pooling": "mean",
+        "cls_token_id": 50281, "decoder_bias": true, "deterministic_flash_attn": false, "embedding_dropout": 0.0,
+        "eos_token_id": 50282, "global_attn_every_n_layers": 3, "global_rope_theta": 160000.0, "gradient_checkpointing": false,
+        "hidden_activation": "gelu", "hidden_size": 768, "initializer_cutoff_factor": 2.0, "initializer_range": 0.02,
+        "intermediate_size": 1152, "layer_norm_eps": 1e-5, "local_attention": 128, "local_rope_theta": 10000.0,
+        "max_position_embeddings": 8192, "mlp_bias": false, "mlp_dropout": 0.0, "model_type": "modernbert", "norm_bias": false,
+        "norm_eps": 1e-5, "num_attention_heads": 12, "num_hidden_layers": 22, "pad_token_id": 50283,
+        "position_embedding_type": "absolute", "sep_token_id": 50282, "tie_word_embeddings": true, "torch_dtype": "float32",
+        "transformers_version": "4.47.0.dev0", "vocab_size": 50368
+    })
+}
+
+/// The same model in the words of transformers 5.
+fn new_form() -> Value {
+    let mut value = old_form();
+    let map = value.as_object_mut().unwrap();
+    for key in [
+        "global_attn_every_n_layers",
+        "global_rope_theta",
+        "local_rope_theta",
+        "torch_dtype",
+    ] {
+        map.remove(key);
+    }
+    let layers: Vec<_> = (0..22)
+        .map(|i| {
+            if i % 3 == 0 {
+                "full_attention"
+            } else {
+                "sliding_attention"
+            }
+        })
+        .collect();
+    map.insert("dtype".into(), json!("float32"));
+    map.insert("layer_types".into(), json!(layers));
+    map.insert(
+        "rope_parameters".into(),
+        json!({
+            "full_attention": {"rope_type": "default", "rope_theta": 160000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}
+        }),
+    );
+    value
+}
+
+#[test]
+fn both_generations_and_their_mixture_are_one_model() {
+    let mut mixed = new_form();
+    let map = mixed.as_object_mut().unwrap();
+    map.remove("layer_types");
+    map.insert("global_rope_theta".into(), json!(1.0));
+    for form in [old_form(), new_form(), mixed] {
+        assert_eq!(read(&form).unwrap(), ModernBertConfig::base());
+    }
+}
+
+#[test]
+fn layer_types_win_over_the_spacing() {
+    let config = read(&json!({
+        "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"], "global_attn_every_n_layers": 1
+    }));
+    assert_eq!(
+        config.unwrap().layer_types,
+        [LayerType::Local, LayerType::Global]
+    );
+}
+
+#[test]
+fn a_missing_key_takes_the_class_default() {
+    let expected = ModernBertConfig {
+        classifier_pooling: Pooling::Cls,
+        architectures: Vec::new(),
+        ..ModernBertConfig::base()
+    };
+    assert_eq!(read(&json!({})).unwrap(), expected);
+}
+
+#[test]
+fn token_ids_may_be_null_or_missing() {
+    let config = read(&json!({"pad_token_id": null, "cls_token_id": 7})).unwrap();
+    assert_eq!(
+        (
+            config.pad_token_id,
+            config.cls_token_id,
+            config.sep_token_id
+        ),
+        (None, Some(7), Some(50282))
+    );
+    assert_eq!(
+        read(&json!({"vocab_size": 1000})).unwrap().pad_token_id,
+        None
+    );
+}
+
+#[test]
+fn a_local_theta_of_null_or_minus_one_is_the_global_one() {
+    for theta in [json!(null), json!(-1), json!(-1.0)] {
+        let config =
+            read(&json!({"global_rope_theta": 5000.0, "local_rope_theta": theta})).unwrap();
+        assert_eq!(config.rope_theta(LayerType::Local), 5000.0);
+    }
+    assert_eq!(
+        read(&json!({"global_rope_theta": 5000.0}))
+            .unwrap()
+            .local_rope_theta,
+        10_000.0
+    );
+}
+
+#[test]
+fn labels_come_in_the_order_of_their_ids() {
+    let ids: serde_json::Map<_, _> = (0..11)
+        .map(|i| (i.to_string(), json!(format!("l{i}"))))
+        .collect();
+    let config = read(&json!({"id2label": ids, "num_labels": 3})).unwrap();
+    assert_eq!(config.id2label.unwrap()[10], "l10");
+    assert_eq!(config.num_labels, Some(11));
+}
+
+#[test]
+fn each_lie_is_named() {
+    let cases = [
+        (json!({"model_type": "bert"}), "model_type is \"bert\""),
+        (
+            json!({"hidden_activation": "mish"}),
+            "hidden_activation is \"mish\"; expected one of gelu, gelu_new",
+        ),
+        (
+            json!({"hidden_size": -1}),
+            "hidden_size is -1; expected a whole number",
+        ),
+        (json!({"hidden_size": 0}), "config.json: hidden_size is 0"),
+        (json!({"norm_eps": "small"}), "norm_eps is \"small\""),
+        (
+            json!({"layer_types": ["full_attention"]}),
+            "a list of 22 entries",
+        ),
+        (
+            json!({"num_hidden_layers": 1, "layer_types": ["chunked_attention"]}),
+            "chunked_attention",
+        ),
+        (
+            json!({"global_attn_every_n_layers": 0}),
+            "global_attn_every_n_layers is 0; expected 1 or more",
+        ),
+        (json!({"num_hidden_layers": u64::MAX}), "num_hidden_layers"),
+        (
+            json!({"rope_parameters": {"sliding_attention": {"rope_type": "yarn"}}}),
+            "rope_parameters.sliding_attention.rope_type is \"yarn\"",
+        ),
+        (
+            json!({"rope_parameters": {"rope_theta": 1.0}}),
+            "full_attention and sliding_attention",
+        ),
+        (json!({"id2label": {"0": "a", "2": "b"}}), "id2label"),
+        (
+            json!({"problem_type": "ranking"}),
+            "problem_type is \"ranking\"",
+        ),
+        (json!({"classifier_pooling": "max"}), "classifier_pooling"),
+        (json!({"pad_token_id": 60000}), "pad_token_id is 60000"),
+        (
+            json!({"num_attention_heads": 5}),
+            "choose a divisor of hidden_size (768)",
+        ),
+        (json!({"num_attention_heads": 256}), "even width"),
+        (json!({"local_attention": 127}), "local_attention is 127"),
+        (json!({"mlp_dropout": 1.0}), "mlp_dropout is 1"),
+        (json!({"norm_eps": 0.0}), "norm_eps is 0"),
+    ];
+    for (value, expected) in cases {
+        let message = complaint(&value);
+        assert!(message.contains(expected), "{message}\nlacks\n{expected}");
+    }
+    let message = ModernBertConfig::from_json_str("[1]", "x.json")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.starts_with("x.json: not a JSON object"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_saved_file_reads_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    let config = ModernBertConfig {
+        id2label: Some(vec!["no".into(), "yes".into()]),
+        num_labels: Some(2),
+        problem_type: Some(ProblemType::SingleLabel),
+        pad_token_id: None,
+        layer_types: vec![LayerType::Local; 28],
+        ..ModernBertConfig::large()
+    };
+    config.save(&path).unwrap();
+    assert_eq!(ModernBertConfig::from_file(&path).unwrap(), config);
+    let missing = ModernBertConfig::from_file(folder.path().join("no.json")).unwrap_err();
+    assert!(missing.to_string().contains("no.json"));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_is_written_has_every_key_of_both_generations() {
+    let written: Value = serde_json::from_str(&ModernBertConfig::base().to_json_string()).unwrap();
+    for form in [old_form(), new_form()] {
+        for (key, value) in form.as_object().unwrap() {
+            if key != "transformers_version" {
+                assert_eq!(&written[key], value, "{key}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_valid_config_survives_writing_and_reading(
+        shape in (1usize..9, 1usize..5, 1usize..40, 1usize..4),
+        n in 0usize..5, switches in any::<[bool; 6]>(), theta in 1u32..1_000_000, dropout in 0u32..100,
+        labels in proptest::option::of(1usize..12), local in 1usize..100,
+    ) {
+        let (layers, heads, intermediate, width) = shape;
+        let config = ModernBertConfig {
+            norm_bias: switches[0], attention_bias: switches[1], mlp_bias: switches[2], classifier_bias: switches[3],
+            decoder_bias: switches[4], tie_word_embeddings: switches[5], global_rope_theta: f64::from(theta), mlp_dropout: f64::from(dropout) / 100.0,
+            num_labels: labels, local_attention: 2 * local, hidden_activation: Activation::GeluTanh,
+            ..ModernBertConfig::of_shape(layers, heads * width * 2, intermediate, heads)
+        }.with_every_n(n);
+        prop_assert_eq!(ModernBertConfig::from_json_str(&config.to_json_string(), "x").unwrap(), config);
+    }
+
+    #[test]
+    fn no_text_panics(text in ".{0,80}") {
+        let _ = ModernBertConfig::from_json_str(&text, "x");
+    }
+}
+
+#[test]
+fn presets_are_trainable_and_known_by_name() {
+    for name in ModernBertConfig::preset_names() {
+        let config = ModernBertConfig::preset(name).unwrap();
+        config.check_trainable().unwrap();
+        assert_eq!(
+            (config.head_dim(), config.half_window(), config.vocab_size),
+            (64, 64, 50368)
+        );
+        assert_eq!(config.layer_types.last(), Some(&LayerType::Global));
+    }
+    assert!(
+        ModernBertConfig::preset("huge")
+            .unwrap_err()
+            .to_string()
+            .contains("17m, 32m")
+    );
+}
+
+#[test]
+fn training_wants_a_global_last_layer() {
+    let message = |config: ModernBertConfig| config.check_trainable().unwrap_err().to_string();
+    let shape = ModernBertConfig::of_shape(6, 64, 96, 1);
+    assert!(shape.validate().is_ok());
+    assert!(
+        message(shape.clone()).contains("use 4 or 7 layers"),
+        "{}",
+        message(shape.clone())
+    );
+    assert!(shape.clone().with_every_n(5).check_trainable().is_ok());
+    assert!(message(shape.with_every_n(0)).contains("irregular"));
+}
+
+#[test]
+fn layers_of_base_and_large() {
+    let globals = |config: ModernBertConfig| -> Vec<usize> {
+        (0..config.num_hidden_layers)
+            .filter(|i| config.layer_type(*i) == Some(LayerType::Global))
+            .collect()
+    };
+    assert_eq!(
+        globals(ModernBertConfig::base()),
+        [0, 3, 6, 9, 12, 15, 18, 21]
+    );
+    assert_eq!(globals(ModernBertConfig::large()).len(), 10);
+    assert_eq!(ModernBertConfig::base().layer_type(22), None);
+}
+
+#[test]
+fn the_spacing_is_found_again() {
+    let spacing = |layers, n| {
+        ModernBertConfig::of_shape(layers, 4, 4, 1)
+            .with_every_n(n)
+            .global_every_n()
+    };
+    assert_eq!(
+        (spacing(22, 3), spacing(22, 1), spacing(9, 4)),
+        (Some(3), Some(1), Some(4))
+    );
+    assert_eq!(
+        (spacing(2, 7), spacing(5, 7), spacing(5, 0)),
+        (Some(3), Some(5), None)
+    );
+    assert_eq!(spacing(usize::MAX, 2), Some(2));
+}

@@ -1,0 +1,276 @@
+//! What can be built and what cannot, each refusal with its remedy.
+
+use super::ModernBertConfig;
+use std::path::PathBuf;
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The text is not a JSON object.
+    #[error(
+        "{source_name}: not a JSON object: {message}; expected the config.json of a ModernBERT model"
+    )]
+    Json {
+        /// The file, or the name the caller gave the text.
+        source_name: String,
+        /// Where and why reading stopped.
+        message: String,
+    },
+    /// The file describes another model.
+    #[error("{source_name}: model_type is {found:?}; this library reads \"modernbert\" only")]
+    ModelType {
+        /// The file, or the name the caller gave the text.
+        source_name: String,
+        /// What it says instead.
+        found: String,
+    },
+    /// A key holds something it cannot hold.
+    #[error("{source_name}: {key} is {value}; expected {expected}")]
+    Value {
+        /// The file, or the name the caller gave the text.
+        source_name: String,
+        /// The key, dotted where it is nested.
+        key: String,
+        /// What stands there.
+        value: String,
+        /// What may stand there.
+        expected: String,
+    },
+    /// The settings do not describe a model.
+    #[error("{setting} is {value}; {remedy}")]
+    Setting {
+        /// The field.
+        setting: &'static str,
+        /// Its value.
+        value: String,
+        /// What to change.
+        remedy: String,
+    },
+    /// The settings in a file do not describe a model.
+    #[error("{source_name}: {setting} is {value}; {remedy}")]
+    InFile {
+        /// The file, or the name the caller gave the text.
+        source_name: String,
+        /// The field.
+        setting: &'static str,
+        /// Its value.
+        value: String,
+        /// What to change.
+        remedy: String,
+    },
+    /// No preset has this name.
+    #[error("there is no preset {name:?}; the presets are {known}")]
+    Preset {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+}
+
+/// Larger sizes are a slip of the pen; the bound keeps every count far from overflow.
+const MAX_SIZE: usize = 1 << 31;
+
+/// The same for the number of layers, of which a list is made.
+pub(super) const MAX_LAYERS: usize = 1 << 16;
+
+fn refuse(
+    setting: &'static str,
+    value: impl ToString,
+    remedy: impl Into<String>,
+) -> Result<(), ConfigError> {
+    Err(ConfigError::Setting {
+        setting,
+        value: value.to_string(),
+        remedy: remedy.into(),
+    })
+}
+
+impl ModernBertConfig {
+    /// Whether a model can be built from these settings.
+    ///
+    /// # Errors
+    /// The first setting that stands in the way, its value and what to do about it.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.validate_sizes()?;
+        self.validate_layers()?;
+        self.validate_numbers()?;
+        self.validate_labels()
+    }
+
+    fn validate_sizes(&self) -> Result<(), ConfigError> {
+        let sizes = [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ];
+        for (setting, size) in sizes {
+            if size == 0 || size >= MAX_SIZE {
+                refuse(
+                    setting,
+                    size,
+                    format!("set it to 1 or more, below {MAX_SIZE}"),
+                )?;
+            }
+        }
+        if self.num_hidden_layers >= MAX_LAYERS {
+            refuse(
+                "num_hidden_layers",
+                self.num_hidden_layers,
+                format!("set it below {MAX_LAYERS}"),
+            )?;
+        }
+        let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
+        if !hidden.is_multiple_of(heads) {
+            refuse(
+                "num_attention_heads",
+                heads,
+                format!("choose a divisor of hidden_size ({hidden})"),
+            )?;
+        }
+        let head_dim = self.head_dim();
+        if !head_dim.is_multiple_of(2) {
+            refuse(
+                "num_attention_heads",
+                heads,
+                format!(
+                    "with hidden_size {hidden} a head is {head_dim} wide, and rotary embeddings need an even width: \
+                     change one of the two"
+                ),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn validate_layers(&self) -> Result<(), ConfigError> {
+        let (types, layers) = (self.layer_types.len(), self.num_hidden_layers);
+        if types != layers {
+            refuse(
+                "layer_types",
+                format!("a list of {types}"),
+                format!(
+                    "give one entry for each of the {layers} layers, or change num_hidden_layers"
+                ),
+            )?;
+        }
+        let window = self.local_attention;
+        if window < 2 || !window.is_multiple_of(2) || window >= MAX_SIZE {
+            refuse(
+                "local_attention",
+                window,
+                "it is the total window, half of it on each side: set an even number, 2 or more (published models: 128)",
+            )?;
+        }
+        Ok(())
+    }
+
+    fn validate_numbers(&self) -> Result<(), ConfigError> {
+        let positive = [
+            ("norm_eps", self.norm_eps, "1e-5"),
+            ("global_rope_theta", self.global_rope_theta, "160000"),
+            ("local_rope_theta", self.local_rope_theta, "10000"),
+            ("initializer_range", self.initializer_range, "0.02"),
+            (
+                "initializer_cutoff_factor",
+                self.initializer_cutoff_factor,
+                "2",
+            ),
+        ];
+        for (setting, value, usual) in positive {
+            if !(value.is_finite() && value > 0.0) {
+                refuse(
+                    setting,
+                    value,
+                    format!("set a positive number (published models: {usual})"),
+                )?;
+            }
+        }
+        let dropouts = [
+            ("attention_dropout", self.attention_dropout),
+            ("embedding_dropout", self.embedding_dropout),
+            ("mlp_dropout", self.mlp_dropout),
+            ("classifier_dropout", self.classifier_dropout),
+        ];
+        for (setting, value) in dropouts {
+            if !(0.0..1.0).contains(&value) {
+                refuse(
+                    setting,
+                    value,
+                    "set a probability of at least 0 and below 1",
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_labels(&self) -> Result<(), ConfigError> {
+        if let Some(pad) = self.pad_token_id
+            && pad as usize >= self.vocab_size
+        {
+            refuse(
+                "pad_token_id",
+                pad,
+                format!(
+                    "give the id of a token below vocab_size ({}), or none",
+                    self.vocab_size
+                ),
+            )?;
+        }
+        if self.num_labels == Some(0) {
+            refuse("num_labels", 0, "set 1 or more, or leave it out")?;
+        }
+        if let (Some(labels), Some(n)) = (&self.id2label, self.num_labels)
+            && labels.len() != n
+        {
+            refuse(
+                "num_labels",
+                n,
+                format!(
+                    "id2label names {} labels: make the two agree, or leave num_labels out",
+                    labels.len()
+                ),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Whether the layers follow the rule of the published models: layers 0, n, 2n, … are global and the last layer is one of them.
+    /// Presets and pretraining hold to it; loading takes any layer types a file gives.
+    ///
+    /// # Errors
+    /// What [`Self::validate`] refuses, and layer types that break the rule.
+    pub fn check_trainable(&self) -> Result<(), ConfigError> {
+        self.validate()?;
+        let layers = self.num_hidden_layers;
+        let Some(n) = self.global_every_n() else {
+            return refuse(
+                "layer_types",
+                "irregular",
+                "for training, let every n-th layer be global, starting with the first",
+            );
+        };
+        if (layers - 1).is_multiple_of(n) {
+            return Ok(());
+        }
+        let below = (layers - 1) / n * n + 1;
+        refuse(
+            "num_hidden_layers",
+            layers,
+            format!(
+                "with every {n}th layer global the last layer would be local: use {below} or {} layers, or another spacing",
+                below + n
+            ),
+        )
+    }
+}

@@ -1,0 +1,224 @@
+//! Devices by name, as programs take them on the command line.
+//!
+//! A cargo feature says which backends are compiled in; a name chooses among them at run time:
+//!
+//! | name | feature | what it is |
+//! |---|---|---|
+//! | `flex` | `flex` | any CPU, pure Rust |
+//! | `cuda`, `cuda:1` | `cuda` | an NVIDIA GPU |
+//! | `wgpu` | `wgpu` | any GPU through the system's graphics API |
+//! | `vulkan` | `vulkan` | any GPU through Vulkan |
+//! | `metal` | `metal` | an Apple GPU |
+//! | `tch`, `tch:cuda:0` | `tch` | LibTorch |
+
+use burn::tensor::Device;
+
+/// Why a device can't be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// The name means nothing.
+    #[error("unknown device `{name}`; this program knows {}", compiled().join(", "))]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// The backend exists but is not in this program.
+    #[error(
+        "device `{name}` needs the cargo feature `{feature}`, which this program was built without; \
+         it has {}", compiled().join(", ")
+    )]
+    NotCompiled {
+        /// What was asked for.
+        name: String,
+        /// The feature to build with.
+        feature: &'static str,
+    },
+    /// Compiled in, but the machine has none.
+    #[error("no {name} device answers on this machine; try another of {}", compiled().join(", "))]
+    Absent {
+        /// What was asked for.
+        name: String,
+    },
+    /// No backend at all.
+    #[error("this program was built without any backend; build it with `--features flex`")]
+    NoBackend,
+}
+
+/// Names of the backends compiled into this program, fastest first.
+pub fn compiled() -> Vec<&'static str> {
+    let all = [
+        ("cuda", cfg!(feature = "cuda")),
+        ("metal", cfg!(feature = "metal")),
+        ("vulkan", cfg!(feature = "vulkan")),
+        ("wgpu", cfg!(feature = "wgpu")),
+        ("tch", cfg!(feature = "tch")),
+        ("flex", cfg!(feature = "flex")),
+    ];
+    all.into_iter()
+        .filter_map(|(name, there)| there.then_some(name))
+        .collect()
+}
+
+/// A device and the name it is printed under.
+#[derive(Clone, Debug)]
+pub struct NamedDevice {
+    /// For printing: `flex`, `cuda:0`, …
+    pub name: String,
+    /// For computing.
+    pub device: Device,
+}
+
+/// The device called `name`, or the best one compiled in that answers on this machine.
+///
+/// # Errors
+/// An unknown name, a backend that is not compiled in, a machine without such a device.
+pub fn select(name: Option<&str>) -> Result<NamedDevice, DeviceError> {
+    if let Some(name) = name {
+        return by_name(name);
+    }
+    let mut last = DeviceError::NoBackend;
+    for name in compiled() {
+        match by_name(name) {
+            Ok(device) => return Ok(device),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn by_name(name: &str) -> Result<NamedDevice, DeviceError> {
+    let unknown = || DeviceError::Unknown {
+        name: name.to_string(),
+    };
+    let (kind, rest) = match name.split_once(':') {
+        Some((kind, rest)) => (kind, Some(rest)),
+        None => (name, None),
+    };
+    let index = |rest: Option<&str>| match rest {
+        None => Ok(0usize),
+        Some(digits) => digits.parse().map_err(|_| unknown()),
+    };
+    let (printed, device) = match kind {
+        "flex" | "cpu" if rest.is_none() => ("flex".to_string(), flex(name)?),
+        "cuda" => {
+            let index = index(rest)?;
+            (format!("cuda:{index}"), cuda(name, index)?)
+        }
+        "wgpu" if rest.is_none() => (name.to_string(), wgpu(name)?),
+        "vulkan" if rest.is_none() => (name.to_string(), vulkan(name)?),
+        "metal" if rest.is_none() => (name.to_string(), metal(name)?),
+        "tch" => {
+            let gpu = match rest {
+                None => None,
+                Some(rest) => {
+                    let rest = rest.strip_prefix("cuda").ok_or_else(unknown)?;
+                    Some(index(rest.strip_prefix(':'))?)
+                }
+            };
+            (name.to_string(), tch(name, gpu)?)
+        }
+        _ => return Err(unknown()),
+    };
+    Ok(NamedDevice {
+        name: printed,
+        device,
+    })
+}
+
+#[cfg(feature = "flex")]
+fn flex(_name: &str) -> Result<Device, DeviceError> {
+    Ok(Device::flex())
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(name: &str, index: usize) -> Result<Device, DeviceError> {
+    present(name, burn::tensor::DeviceType::Cuda, index)?;
+    Ok(Device::cuda(index))
+}
+
+#[cfg(feature = "wgpu")]
+fn wgpu(name: &str) -> Result<Device, DeviceError> {
+    present(name, burn::tensor::DeviceType::Wgpu, 0)?;
+    Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice))
+}
+
+#[cfg(feature = "vulkan")]
+fn vulkan(name: &str) -> Result<Device, DeviceError> {
+    present(name, burn::tensor::DeviceType::Vulkan, 0)?;
+    Ok(Device::vulkan(burn::tensor::DeviceKind::DefaultDevice))
+}
+
+#[cfg(feature = "metal")]
+fn metal(name: &str) -> Result<Device, DeviceError> {
+    present(name, burn::tensor::DeviceType::Metal, 0)?;
+    Ok(Device::metal(burn::tensor::DeviceKind::DefaultDevice))
+}
+
+#[cfg(feature = "tch")]
+fn tch(_name: &str, gpu: Option<usize>) -> Result<Device, DeviceError> {
+    Ok(match gpu {
+        None => Device::libtorch(),
+        Some(index) => Device::libtorch_cuda(index),
+    })
+}
+
+/// Asks the driver before the device is opened: opening one that isn't there would end the program.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn present(name: &str, kind: burn::tensor::DeviceType, index: usize) -> Result<(), DeviceError> {
+    let absent = || DeviceError::Absent {
+        name: name.to_string(),
+    };
+    let found = std::panic::catch_unwind(|| Device::enumerate(kind).into_vec().len());
+    match found {
+        Ok(count) if count > index => Ok(()),
+        _ => Err(absent()),
+    }
+}
+
+macro_rules! not_compiled {
+    ($($name:ident, $feature:literal, ($($argument:ident: $kind:ty),*);)*) => {
+        $(
+            #[cfg(not(feature = $feature))]
+            fn $name(name: &str $(, $argument: $kind)*) -> Result<Device, DeviceError> {
+                $(let _ = $argument;)*
+                Err(DeviceError::NotCompiled { name: name.to_string(), feature: $feature })
+            }
+        )*
+    };
+}
+
+not_compiled! {
+    flex, "flex", ();
+    cuda, "cuda", (index: usize);
+    wgpu, "wgpu", ();
+    vulkan, "vulkan", ();
+    metal, "metal", ();
+    tch, "tch", (gpu: Option<usize>);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_lists_the_known_ones() {
+        for name in ["gpu", "cuda:x", "flex:1", "tch:vulkan", ""] {
+            let message = select(Some(name)).unwrap_err().to_string();
+            assert!(message.contains("unknown device"), "{name}: {message}");
+        }
+    }
+
+    #[test]
+    #[cfg(not(feature = "cuda"))]
+    fn a_backend_that_is_not_compiled_in_names_its_feature() {
+        let message = select(Some("cuda:0")).unwrap_err().to_string();
+        assert!(message.contains("cargo feature `cuda`"), "{message}");
+    }
+
+    #[test]
+    #[cfg(feature = "flex")]
+    fn the_cpu_is_always_there() {
+        assert_eq!(select(Some("flex")).unwrap().name, "flex");
+        assert!(select(None).is_ok());
+    }
+}

@@ -1,0 +1,36 @@
+//! ModernBERT on Burn: the encoder of [Smarter, Better, Faster, Longer](https://arxiv.org/abs/2412.13663), its heads, its
+//! files and its kernels. Everything needed to run the model; training it is the crate `modernbert-train`.
+//!
+//! | room | what it holds | may use |
+//! |---|---|---|
+//! | [`config`] | `config.json` and presets | nothing |
+//! | [`tokenizer`] | `tokenizer.json`, pairs, training one from text | nothing |
+//! | [`batch`] | packed batches; unpadding and repadding | nothing |
+//! | [`ops`] | the Backend extension: attention, GeGLU, LayerNorm, cross-entropy, linear | `batch` |
+//! | [`model`] | encoder and heads as Burn modules | `ops`, `batch`, `config` |
+//! | [`checkpoint`] | safetensors in and out under Hugging Face's names | `model`, `config` |
+//! | [`device`] | devices by name | nothing |
+//!
+//! The backend is a cargo feature (`flex`, `cuda`, `wgpu`, `vulkan`, `metal`, `tch`) plus a [`burn::tensor::Device`]:
+//!
+//! ```
+//! use modernbert::{batch::PackedBatch, config::ModernBertConfig, device, model::{ModernBert, initialize}};
+//!
+//! let device = device::select(None)?.device;
+//! let mut config = ModernBertConfig::of_shape(4, 64, 96, 1);
+//! config.vocab_size = 1024;
+//! let encoder = initialize(ModernBert::new(&config, &device)?, &config, 17);
+//! let batch = PackedBatch::from_sequences(&[vec![1, 5, 9, 2], vec![1, 7, 2]], &device)?;
+//! assert_eq!(encoder.forward(&batch).dims(), [7, 64]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+// The types of wgpu nest deeper than the compiler expects by default.
+#![recursion_limit = "256"]
+
+pub mod batch;
+pub mod checkpoint;
+pub mod config;
+pub mod device;
+pub mod model;
+pub mod ops;
+pub mod tokenizer;

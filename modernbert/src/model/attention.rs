@@ -1,0 +1,58 @@
+//! The attention block: projection to q, k, v, packed attention, output projection.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use super::encoder::Pass;
+use super::linear::Linear;
+use crate::config::{LayerType, ModernBertConfig};
+use crate::ops::attention::{AttentionSpec, attention};
+
+/// Self-attention of one layer.
+#[derive(Module, Debug)]
+pub(super) struct Attention {
+    wqkv: Linear,
+    wo: Linear,
+    heads: usize,
+    half_window: Option<usize>,
+    theta: f64,
+}
+
+impl Attention {
+    pub(super) fn new(config: &ModernBertConfig, layer: LayerType, device: &Device) -> Self {
+        let (hidden, bias) = (config.hidden_size, config.attention_bias);
+        Self {
+            wqkv: Linear::new(hidden, 3 * hidden, bias, device),
+            wo: Linear::new(hidden, hidden, bias, device),
+            heads: config.num_attention_heads,
+            half_window: match layer {
+                LayerType::Global => None,
+                LayerType::Local => Some(config.half_window()),
+            },
+            theta: config.rope_theta(layer),
+        }
+    }
+
+    /// `[total, hidden]` in and out, in the dtype of the input.
+    pub(super) fn forward(&self, input: Tensor<2>, pass: &Pass) -> Tensor<2> {
+        let [total, hidden] = input.dims();
+        let head_dim = hidden / self.heads;
+        let layout = &pass.layout;
+        let table = pass
+            .rotary
+            .table(layout.max_seqlen(), head_dim, self.theta, &pass.device);
+        let qkv = self
+            .wqkv
+            .forward(input)
+            .reshape([total, 3, self.heads, head_dim]);
+        let spec = AttentionSpec {
+            layout: layout.clone(),
+            half_window: self.half_window,
+            scale: 1.0 / (head_dim as f64).sqrt(),
+            softcap: None,
+            rotary: true,
+        };
+        let out = attention(qkv, pass.cu_seqlens.clone(), Some(table), spec);
+        self.wo.forward(out.reshape([total, hidden]))
+    }
+}

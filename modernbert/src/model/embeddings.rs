@@ -1,0 +1,40 @@
+//! Token embedding followed by a norm; there are no position or type embeddings.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Int, Tensor};
+
+use super::norm::LayerNorm;
+use crate::config::ModernBertConfig;
+
+/// One row per token of the vocabulary, `[vocab, hidden]`.
+#[derive(Module, Debug)]
+pub(super) struct TokenEmbedding {
+    pub(super) weight: Param<Tensor<2>>,
+}
+
+/// `norm(E[ids])`.
+#[derive(Module, Debug)]
+pub(super) struct Embeddings {
+    pub(super) tok_embeddings: TokenEmbedding,
+    norm: LayerNorm,
+}
+
+impl Embeddings {
+    pub(super) fn new(config: &ModernBertConfig, device: &Device) -> Self {
+        Self {
+            tok_embeddings: TokenEmbedding {
+                weight: Param::from_tensor(Tensor::zeros(
+                    [config.vocab_size, config.hidden_size],
+                    device,
+                )),
+            },
+            norm: LayerNorm::new(config, device),
+        }
+    }
+
+    /// `[total]` ids to `[total, hidden]`.
+    pub(super) fn forward(&self, ids: Tensor<1, Int>) -> Tensor<2> {
+        self.norm
+            .forward(self.tok_embeddings.weight.val().select(0, ids))
+    }
+}

@@ -1,0 +1,96 @@
+//! The encoder: packed token ids to hidden states.
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor};
+use std::sync::Arc;
+
+use super::embeddings::Embeddings;
+use super::layer::EncoderLayer;
+use super::norm::LayerNorm;
+use super::precision::Precision;
+use super::rotary::RotaryCache;
+use crate::batch::{PackedBatch, SequenceLayout};
+use crate::config::{ConfigError, ModernBertConfig};
+
+/// The ModernBERT encoder without a head.
+///
+/// Field names are those of checkpoint files up to the case of `Wqkv`, `Wi` and `Wo`; see [`super::named_parameters`].
+#[derive(Module, Debug)]
+pub struct ModernBert {
+    pub(super) embeddings: Embeddings,
+    layers: Vec<EncoderLayer>,
+    final_norm: LayerNorm,
+    #[module(skip)]
+    config: Arc<ModernBertConfig>,
+    #[module(skip)]
+    precision: Precision,
+    #[module(skip)]
+    rotary: RotaryCache,
+}
+
+/// What all layers of one forward pass share.
+pub(super) struct Pass {
+    pub(super) layout: SequenceLayout,
+    pub(super) cu_seqlens: Tensor<1, Int>,
+    pub(super) device: Device,
+    pub(super) precision: Precision,
+    pub(super) rotary: RotaryCache,
+}
+
+impl ModernBert {
+    /// An encoder of this shape with all weights zero and all norms one; load or [`super::initialize`] it before use.
+    ///
+    /// # Errors
+    /// What [`ModernBertConfig::validate`] refuses.
+    pub fn new(config: &ModernBertConfig, device: &Device) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let layers = config.layer_types.iter().enumerate();
+        Ok(Self {
+            embeddings: Embeddings::new(config, device),
+            layers: layers
+                .map(|(i, &kind)| EncoderLayer::new(config, i, kind, device))
+                .collect(),
+            final_norm: LayerNorm::new(config, device),
+            config: Arc::new(config.clone()),
+            precision: Precision::F32,
+            rotary: RotaryCache::default(),
+        })
+    }
+
+    /// The same encoder computing its products in another dtype; parameters stay f32.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// The shape this encoder was built with.
+    pub fn config(&self) -> &ModernBertConfig {
+        &self.config
+    }
+
+    /// Dtype of products and attention.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// The device its parameters are on.
+    pub fn device(&self) -> Device {
+        self.embeddings.tok_embeddings.weight.val().device()
+    }
+
+    /// Hidden states after the final norm, `[total, hidden]` in f32, one row per token of the batch.
+    pub fn forward(&self, batch: &PackedBatch) -> Tensor<2> {
+        let pass = Pass {
+            layout: batch.layout.clone(),
+            cu_seqlens: batch.cu_seqlens.clone(),
+            device: self.device(),
+            precision: self.precision,
+            rotary: self.rotary.clone(),
+        };
+        let mut x = self.embeddings.forward(batch.ids.clone());
+        for layer in &self.layers {
+            x = layer.forward(x, &pass);
+        }
+        self.final_norm.forward(x)
+    }
+}

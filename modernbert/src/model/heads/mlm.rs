@@ -1,0 +1,123 @@
+//! Masked language modelling: a score for every token of the vocabulary at the labelled positions.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Int, Tensor};
+
+use super::PredictionHead;
+use crate::batch::{PackedBatch, int_tensor};
+use crate::config::{ConfigError, ModernBertConfig};
+use crate::model::encoder::ModernBert;
+use crate::model::precision::Precision;
+use crate::ops::{cross_entropy::cross_entropy, linear::linear};
+
+/// Scores over the vocabulary; the weight is the token embedding unless the config unties it.
+#[derive(Module, Debug)]
+struct Decoder {
+    weight: Option<Param<Tensor<2>>>,
+    bias: Option<Param<Tensor<1>>>,
+}
+
+/// The encoder with its pretraining head.
+///
+/// `logits = E · norm(gelu(dense(h))) + bias`, E being the token embedding: it is held once, stored once, and its gradient
+/// is the sum of both uses.
+#[derive(Module, Debug)]
+pub struct MaskedLm {
+    /// The encoder.
+    pub model: ModernBert,
+    head: PredictionHead,
+    decoder: Decoder,
+}
+
+/// Labelled positions of a packed batch, on the device of the model.
+///
+/// The number of rows may be fixed from batch to batch by filling up with weight 0, so that shapes don't vary.
+#[derive(Clone, Debug)]
+pub struct MaskedTokens {
+    /// Row of each labelled token in the batch, `[rows]`.
+    pub positions: Tensor<1, Int>,
+    /// The token that stood there, `[rows]`.
+    pub labels: Tensor<1, Int>,
+    /// 1 for a labelled token, 0 for filling, `[rows]`.
+    pub weights: Tensor<1>,
+}
+
+impl MaskedTokens {
+    /// Moves host values to `device`.
+    pub fn new(positions: &[u32], labels: &[u32], weights: &[f32], device: &Device) -> Self {
+        Self {
+            positions: int_tensor(positions.iter().map(|&p| p as i32), device),
+            labels: int_tensor(labels.iter().map(|&l| l as i32), device),
+            weights: Tensor::from_floats(weights, device),
+        }
+    }
+}
+
+/// Sums over the labelled rows of a batch; divide by the number of labelled tokens, of one batch or of several.
+#[derive(Clone, Debug)]
+pub struct MaskedLmOutput {
+    /// Sum of the cross-entropies, `[1]`, in nats.
+    pub loss_sum: Tensor<1>,
+    /// Number of rows whose best token is the label, `[1]`.
+    pub correct: Tensor<1>,
+}
+
+impl MaskedLm {
+    /// A model of this shape with all weights zero; load or [`crate::model::initialize`] it before use.
+    ///
+    /// # Errors
+    /// What [`ModernBertConfig::validate`] refuses.
+    pub fn new(config: &ModernBertConfig, device: &Device) -> Result<Self, ConfigError> {
+        let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+        Ok(Self {
+            model: ModernBert::new(config, device)?,
+            head: PredictionHead::new(config, device),
+            decoder: Decoder {
+                weight: (!config.tie_word_embeddings)
+                    .then(|| Param::from_tensor(Tensor::zeros([vocab, hidden], device))),
+                bias: config
+                    .decoder_bias
+                    .then(|| Param::from_tensor(Tensor::zeros([vocab], device))),
+            },
+        })
+    }
+
+    /// The same model computing its products in another dtype.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.model = self.model.with_precision(precision);
+        self
+    }
+
+    /// Scores `[rows, vocab]` in f32 at the given rows of the batch alone; head and decoder never see the others.
+    pub fn logits(&self, batch: &PackedBatch, positions: Tensor<1, Int>) -> Tensor<2> {
+        self.decode(self.model.forward(batch).select(0, positions))
+    }
+
+    /// Scores `[rows, vocab]` in f32 for hidden states `[rows, hidden]`.
+    pub fn decode(&self, hidden: Tensor<2>) -> Tensor<2> {
+        let precision = self.model.precision();
+        let z = precision.lower(self.head.forward(hidden, precision));
+        let weight = match &self.decoder.weight {
+            Some(weight) => weight.val(),
+            None => self.model.embeddings.tok_embeddings.weight.val(),
+        };
+        let bias = self.decoder.bias.as_ref().map(|bias| bias.val());
+        precision.raise(linear(z, weight, bias))
+    }
+
+    /// Loss and hits over the labelled tokens.
+    pub fn forward(&self, batch: &PackedBatch, masked: &MaskedTokens) -> MaskedLmOutput {
+        let logits = self.logits(batch, masked.positions.clone());
+        let hits = logits
+            .clone()
+            .detach()
+            .argmax(1)
+            .flatten::<1>(0, 1)
+            .equal(masked.labels.clone());
+        let losses = cross_entropy(logits, masked.labels.clone());
+        MaskedLmOutput {
+            loss_sum: (losses * masked.weights.clone()).sum(),
+            correct: (hits.float() * masked.weights.clone()).sum(),
+        }
+    }
+}

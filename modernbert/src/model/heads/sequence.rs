@@ -1,0 +1,103 @@
+//! Classification and regression of whole sequences.
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+
+use super::PredictionHead;
+use crate::batch::{PackedBatch, int_tensor};
+use crate::config::{ConfigError, ModernBertConfig, Pooling};
+use crate::model::encoder::ModernBert;
+use crate::model::linear::Linear;
+use crate::model::pooling::pool;
+use crate::model::precision::Precision;
+use crate::ops::cross_entropy::cross_entropy;
+
+/// The encoder with a pooled head: `classifier(norm(gelu(dense(pool(h)))))`.
+#[derive(Module, Debug)]
+pub struct SequenceClassifier {
+    /// The encoder.
+    pub model: ModernBert,
+    head: PredictionHead,
+    classifier: Linear,
+    #[module(skip)]
+    pooling: Pooling,
+}
+
+/// Labels of a batch; their kind chooses the loss, as in Hugging Face's models.
+#[derive(Clone, Debug)]
+pub enum ClassificationLabels {
+    /// One class per sequence: cross-entropy.
+    Classes(Vec<u32>),
+    /// One number per sequence, for a model with one output: mean squared error.
+    Scores(Vec<f32>),
+    /// Any number of labels per sequence, row-major `[sequences, labels]`: binary cross-entropy.
+    MultiLabel(Vec<f32>),
+}
+
+/// Result of a labelled batch.
+#[derive(Clone, Debug)]
+pub struct Classification {
+    /// Mean loss over the sequences, `[1]`.
+    pub loss: Tensor<1>,
+    /// Outputs, `[sequences, labels]`.
+    pub logits: Tensor<2>,
+}
+
+impl SequenceClassifier {
+    /// A classifier with `num_labels` outputs and the config's pooling, all weights zero.
+    ///
+    /// # Errors
+    /// What [`ModernBertConfig::validate`] refuses.
+    pub fn new(config: &ModernBertConfig, num_labels: usize, device: &Device) -> Result<Self, ConfigError> {
+        Ok(Self {
+            model: ModernBert::new(config, device)?,
+            head: PredictionHead::new(config, device),
+            classifier: Linear::new(config.hidden_size, num_labels, true, device),
+            pooling: config.classifier_pooling,
+        })
+    }
+
+    /// The same model computing its products in another dtype.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.model = self.model.with_precision(precision);
+        self
+    }
+
+    /// Outputs `[sequences, labels]` in f32.
+    pub fn logits(&self, batch: &PackedBatch) -> Tensor<2> {
+        let pooled = pool(self.model.forward(batch), &batch.layout, self.pooling);
+        // The head and the classifier are a few rows: f32 costs nothing there.
+        self.classifier
+            .forward(self.head.forward(pooled, Precision::F32))
+    }
+
+    /// Outputs and mean loss.
+    ///
+    /// # Panics
+    /// When there are not as many labels as sequences: a mistake of the calling code.
+    pub fn forward(&self, batch: &PackedBatch, labels: &ClassificationLabels) -> Classification {
+        let logits = self.logits(batch);
+        let [sequences, outputs] = logits.dims();
+        let device = logits.device();
+        let loss = match labels {
+            ClassificationLabels::Classes(classes) => {
+                let targets: Tensor<1, Int> = int_tensor(classes.iter().map(|&c| c as i32), &device);
+                cross_entropy(logits.clone(), targets).mean()
+            }
+            ClassificationLabels::Scores(scores) => {
+                assert_eq!(scores.len(), sequences * outputs, "one score per output");
+                let targets = Tensor::<1>::from_floats(scores.as_slice(), &device);
+                let error = logits.clone().flatten::<1>(0, 1) - targets;
+                (error.clone() * error).mean()
+            }
+            ClassificationLabels::MultiLabel(values) => {
+                let data = TensorData::new(values.clone(), [sequences, outputs]);
+                let targets = Tensor::<2>::from_data(data, &device);
+                // -[t log σ(x) + (1 - t) log σ(-x)] = (1 - t) x - log σ(x)
+                let absent = targets.neg() + 1.0;
+                (absent * logits.clone() - activation::log_sigmoid(logits.clone())).mean()
+            }
+        };
+        Classification { loss, logits }
+    }
+}

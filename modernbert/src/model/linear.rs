@@ -1,0 +1,31 @@
+//! A linear layer that stores its weight as checkpoints do.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+
+use crate::ops;
+
+/// `x · weightᵀ + bias`, weight `[out, in]`.
+#[derive(Module, Debug)]
+pub(super) struct Linear {
+    pub(super) weight: Param<Tensor<2>>,
+    pub(super) bias: Option<Param<Tensor<1>>>,
+}
+
+impl Linear {
+    pub(super) fn new(input: usize, output: usize, bias: bool, device: &Device) -> Self {
+        Self {
+            weight: Param::from_tensor(Tensor::zeros([output, input], device)),
+            bias: bias.then(|| Param::from_tensor(Tensor::zeros([output], device))),
+        }
+    }
+
+    /// `[tokens, in]` to `[tokens, out]`, in the dtype of the input.
+    pub(super) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
+        ops::linear::linear(
+            input,
+            self.weight.val(),
+            self.bias.as_ref().map(|bias| bias.val()),
+        )
+    }
+}

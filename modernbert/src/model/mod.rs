@@ -1,0 +1,37 @@
+//! The encoder and its heads, as Burn modules.
+//!
+//! | page | what it holds |
+//! |---|---|
+//! | [`ModernBert`] | embeddings, layers, final norm: packed ids to hidden states |
+//! | [`MaskedLm`] | the encoder with the masked-language-model head |
+//! | [`SequenceClassifier`] | the encoder with a pooled classification or regression head |
+//! | [`pool`] | one vector per sequence from packed hidden states |
+//! | [`initialize`] | random weights by the published rule |
+//! | [`NamedMapper`] | parameters under the names that checkpoint files use |
+//!
+//! The parts are private modules of a few lines each; a layer is assembled from them by the config. The model calls
+//! [`crate::ops`] and never a kernel. Paper: <https://arxiv.org/abs/2412.13663>, section 2.1.
+
+mod activation;
+mod attention;
+mod embeddings;
+mod encoder;
+mod heads;
+mod init;
+mod layer;
+mod linear;
+mod mlp;
+mod named;
+mod norm;
+mod pooling;
+mod precision;
+mod rotary;
+
+pub use encoder::ModernBert;
+pub use heads::{
+    Classification, ClassificationLabels, MaskedLm, MaskedLmOutput, MaskedTokens, SequenceClassifier,
+};
+pub use init::initialize;
+pub use named::{NamedMapper, map_named, named_parameters};
+pub use pooling::pool;
+pub use precision::Precision;

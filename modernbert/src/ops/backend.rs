@@ -1,0 +1,243 @@
+//! The extension of Burn's `Backend` trait through which every op of this crate is reached.
+
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, Backend, backend_extension};
+
+use super::attention::{self, AttentionSpec};
+use super::linear::Transpose;
+use super::{cross_entropy, geglu, layer_norm, linear};
+
+/// What the model asks of a backend beyond Burn's own operations.
+///
+/// Each op has a differentiable entry and the forward and backward it is made of. The default bodies use operations that
+/// every backend has, so a new backend works as soon as it implements the trait, and gets faster as it overrides methods.
+/// The entries are overridden for `Autodiff` alone.
+///
+/// Shapes and units of each op are described in its module under [`crate::ops`].
+#[backend_extension(
+    Autodiff,
+    Fusion: cfg(feature = "cube"),
+    Cube: cfg(feature = "cube"),
+    Flex: cfg(feature = "flex"),
+    LibTorch: cfg(feature = "tch"),
+)]
+pub trait ModernBertBackend: Backend {
+    /// Packed attention; see [`attention`].
+    #[fusion(dtype = qkv, shape = burn::tensor::Shape::new([qkv[0], qkv[2], qkv[3]]))]
+    fn packed_attention(
+        qkv: FloatTensor<Self>,
+        rotary: FloatTensor<Self>,
+        cu_seqlens: IntTensor<Self>,
+        spec: AttentionSpec,
+    ) -> FloatTensor<Self> {
+        Self::packed_attention_forward(qkv, rotary, cu_seqlens, spec).0
+    }
+
+    /// Output `[total, heads, head_dim]` and log-sum-exp `[heads, total]` (f32).
+    #[fusion(meta = attention::forward_specs)]
+    fn packed_attention_forward(
+        qkv: FloatTensor<Self>,
+        rotary: FloatTensor<Self>,
+        cu_seqlens: IntTensor<Self>,
+        spec: AttentionSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let _ = cu_seqlens;
+        attention::portable::forward::<Self>(qkv, rotary, &spec)
+    }
+
+    /// Gradient of `qkv`, `[total, 3, heads, head_dim]`.
+    #[fusion(dtype = qkv, shape = qkv)]
+    fn packed_attention_backward(
+        d_out: FloatTensor<Self>,
+        qkv: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        rotary: FloatTensor<Self>,
+        cu_seqlens: IntTensor<Self>,
+        spec: AttentionSpec,
+    ) -> FloatTensor<Self> {
+        let _ = cu_seqlens;
+        attention::portable::backward::<Self>(d_out, qkv, out, lse, rotary, &spec)
+    }
+
+    /// Gated linear unit with exact GELU; see [`geglu`].
+    #[fusion(dtype = input, shape = burn::tensor::Shape::new([input[0], input[1] / 2]))]
+    fn geglu(input: FloatTensor<Self>) -> FloatTensor<Self> {
+        geglu::portable::forward::<Self>(input)
+    }
+
+    /// Gradient of the input of [`ModernBertBackend::geglu`].
+    #[fusion(dtype = input, shape = input)]
+    fn geglu_backward(d_out: FloatTensor<Self>, input: FloatTensor<Self>) -> FloatTensor<Self> {
+        geglu::portable::backward::<Self>(d_out, input)
+    }
+
+    /// LayerNorm over the last axis, without bias; see [`layer_norm`].
+    #[fusion(dtype = input, shape = input)]
+    fn layer_norm_rows(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        layer_norm::portable::forward::<Self>(input, weight, eps)
+    }
+
+    /// Gradients of the input and of the weight of [`ModernBertBackend::layer_norm_rows`].
+    #[fusion(meta = layer_norm::backward_specs)]
+    fn layer_norm_rows_backward(
+        d_out: FloatTensor<Self>,
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        layer_norm::portable::backward::<Self>(d_out, input, weight, eps)
+    }
+
+    /// Cross-entropy of each row; see [`cross_entropy`].
+    #[fusion(meta = cross_entropy::row_spec)]
+    fn cross_entropy_rows(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        cross_entropy::portable::forward::<Self>(logits, targets)
+    }
+
+    /// Gradient of the logits of [`ModernBertBackend::cross_entropy_rows`].
+    #[fusion(dtype = logits, shape = logits)]
+    fn cross_entropy_rows_backward(
+        d_loss: FloatTensor<Self>,
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        cross_entropy::portable::backward::<Self>(d_loss, logits, targets)
+    }
+
+    /// Matrix product with the stated operands transposed; the differentiable `linear` is made of three of these.
+    #[fusion(meta = linear::gemm_spec)]
+    fn gemm(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>, transpose: Transpose) -> FloatTensor<Self> {
+        linear::portable::gemm::<Self>(lhs, rhs, transpose)
+    }
+
+    /// `input · weightᵀ`; see [`linear`].
+    #[fusion(meta = linear::linear_spec)]
+    fn linear_weight(input: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::gemm(input, weight, Transpose::Rhs)
+    }
+}
+
+#[cfg(feature = "flex")]
+impl ModernBertBackend for burn::backend::Flex {
+    fn packed_attention_forward(
+        qkv: FloatTensor<Self>,
+        rotary: FloatTensor<Self>,
+        cu_seqlens: IntTensor<Self>,
+        spec: AttentionSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let _ = cu_seqlens;
+        attention::flex::forward(qkv, rotary, &spec)
+    }
+
+    fn packed_attention_backward(
+        d_out: FloatTensor<Self>,
+        qkv: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        rotary: FloatTensor<Self>,
+        cu_seqlens: IntTensor<Self>,
+        spec: AttentionSpec,
+    ) -> FloatTensor<Self> {
+        let _ = cu_seqlens;
+        attention::flex::backward(d_out, qkv, out, lse, rotary, &spec)
+    }
+
+    fn geglu(input: FloatTensor<Self>) -> FloatTensor<Self> {
+        geglu::flex::forward(input)
+    }
+
+    fn geglu_backward(d_out: FloatTensor<Self>, input: FloatTensor<Self>) -> FloatTensor<Self> {
+        geglu::flex::backward(d_out, input)
+    }
+
+    fn layer_norm_rows(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        layer_norm::flex::forward(input, weight, eps)
+    }
+
+    fn layer_norm_rows_backward(
+        d_out: FloatTensor<Self>,
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        layer_norm::flex::backward(d_out, input, weight, eps)
+    }
+
+    fn cross_entropy_rows(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        cross_entropy::flex::forward(logits, targets)
+    }
+
+    fn cross_entropy_rows_backward(
+        d_loss: FloatTensor<Self>,
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        cross_entropy::flex::backward(d_loss, logits, targets)
+    }
+}
+
+#[cfg(feature = "tch")]
+#[allow(deprecated)] // Burn announces the end of this backend for its next version; until then it is supported here.
+impl ModernBertBackend for burn::backend::LibTorch {}
+
+#[cfg(feature = "cube")]
+impl ModernBertBackend for burn_cubecl::CubeBackend {}
+
+impl<B: ModernBertBackend, C: CheckpointStrategy> ModernBertBackend for Autodiff<B, C> {
+    fn packed_attention(
+        qkv: FloatTensor<Self>,
+        rotary: FloatTensor<Self>,
+        cu_seqlens: IntTensor<Self>,
+        spec: AttentionSpec,
+    ) -> FloatTensor<Self> {
+        attention::autodiff::attention::<B, C>(qkv, rotary, cu_seqlens, spec)
+    }
+
+    fn geglu(input: FloatTensor<Self>) -> FloatTensor<Self> {
+        geglu::autodiff::geglu::<B, C>(input)
+    }
+
+    fn layer_norm_rows(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        layer_norm::autodiff::layer_norm::<B, C>(input, weight, eps)
+    }
+
+    fn cross_entropy_rows(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        cross_entropy::autodiff::cross_entropy::<B, C>(logits, targets)
+    }
+
+    fn linear_weight(input: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        linear::autodiff::linear::<B, C>(input, weight)
+    }
+}
+
+pub(super) fn kernels_in_use(device: &burn::tensor::Device) -> &'static str {
+    let name = format!("{device:?}").to_lowercase();
+    if name.contains("flex") {
+        "native CPU attention, GeGLU, LayerNorm and cross-entropy; gemm crate"
+    } else {
+        "portable ops on the backend's own operations"
+    }
+}

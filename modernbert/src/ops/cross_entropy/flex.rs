@@ -1,0 +1,45 @@
+//! Cross-entropy on the CPU: two passes over each row, shared among threads.
+
+use burn::backend::Flex;
+use burn::tensor::DType;
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::portable;
+use crate::ops::host::{HostTensor, indices, is_native, tensor};
+use crate::ops::simd;
+
+pub(crate) fn forward(logits: FlexTensor, targets: FlexTensor) -> FlexTensor {
+    if !is_native(&logits) {
+        return portable::forward::<Flex>(logits, targets);
+    }
+    let [rows, classes] = logits.layout().shape().dims::<2>();
+    let logits = HostTensor::new(logits);
+    let losses: Vec<f32> = logits
+        .values()
+        .par_chunks(classes.max(1))
+        .zip(indices(targets))
+        .map(|(row, target)| simd::log_sum_exp(row) - row[target])
+        .collect();
+    tensor(losses, [rows], DType::F32)
+}
+
+pub(crate) fn backward(d_loss: FlexTensor, logits: FlexTensor, targets: FlexTensor) -> FlexTensor {
+    if !is_native(&logits) {
+        return portable::backward::<Flex>(d_loss, logits, targets);
+    }
+    let dtype = logits.dtype();
+    let [rows, classes] = logits.layout().shape().dims::<2>();
+    let (logits, d_loss) = (HostTensor::new(logits), HostTensor::new(d_loss));
+    let mut d_logits = logits.values().to_vec();
+    d_logits
+        .par_chunks_mut(classes.max(1))
+        .zip(indices(targets))
+        .zip(d_loss.values().par_iter())
+        .for_each(|((row, target), &d_loss)| {
+            let lse = simd::log_sum_exp(row);
+            simd::exp_shifted(row, lse, d_loss);
+            row[target] -= d_loss;
+        });
+    tensor(d_logits, [rows, classes], dtype)
+}

@@ -1,0 +1,61 @@
+//! Views of CPU tensors as slices of f32, and back.
+
+use burn::backend::Flex;
+use burn::backend::ops::FloatTensorOps;
+use burn::tensor::{DType, FloatDType, Shape, TensorData};
+use burn_flex::FlexTensor;
+
+/// A contiguous f32 copy of a tensor, or the tensor itself where it already is one.
+pub(crate) struct HostTensor {
+    tensor: FlexTensor,
+    start: usize,
+    len: usize,
+}
+
+impl HostTensor {
+    pub(crate) fn new(tensor: FlexTensor) -> Self {
+        let tensor = match tensor.dtype() {
+            DType::F32 => tensor,
+            _ => Flex::float_cast(tensor, FloatDType::F32),
+        };
+        let tensor = if tensor.is_contiguous() {
+            tensor
+        } else {
+            tensor.to_contiguous()
+        };
+        let start = tensor.layout().start_offset();
+        let len = tensor.layout().num_elements();
+        Self { tensor, start, len }
+    }
+
+    pub(crate) fn values(&self) -> &[f32] {
+        &self.tensor.storage::<f32>()[self.start..self.start + self.len]
+    }
+}
+
+/// Class ids or boundaries as `usize`.
+pub(crate) fn indices(tensor: FlexTensor) -> Vec<usize> {
+    let data = tensor.into_data();
+    data.iter::<i64>().map(|index| index as usize).collect()
+}
+
+/// A tensor of these values, narrowed to `dtype` if that is not f32.
+pub(crate) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D], dtype: DType) -> FlexTensor {
+    let tensor = FlexTensor::from_data(TensorData::new(values, Shape::new(shape)));
+    if dtype == DType::F32 {
+        tensor
+    } else {
+        Flex::float_cast(tensor, dtype.into())
+    }
+}
+
+/// Whether the native loops, which compute in f32, serve this dtype; f64 takes the portable path.
+pub(crate) fn is_native(tensor: &FlexTensor) -> bool {
+    tensor.dtype() != DType::F64
+}
+
+/// Rows a thread takes at a time: few enough to share the work, many enough that handing them out costs nothing.
+pub(crate) fn rows_per_task(rows: usize) -> usize {
+    rows.div_ceil(4 * rayon::current_num_threads()).clamp(1, 256)
+}
+

@@ -1,0 +1,27 @@
+//! The operations of the model that Burn's tensor API doesn't have, or doesn't have fast or exact enough.
+//!
+//! Every op folder reads alone: `mod.rs` says what is computed, in which shapes and units, and offers it on
+//! [`burn::tensor::Tensor`]; `portable.rs` computes it with the operations every backend has; `autodiff.rs` is its
+//! derivative; `flex.rs` is the native CPU version. [`ModernBertBackend`] ties them together: the model calls the op, the
+//! backend of the tensor decides which version runs.
+//!
+//! This room knows tensors and sequence boundaries, never the model.
+
+pub mod attention;
+mod backend;
+pub mod cross_entropy;
+pub mod geglu;
+pub mod layer_norm;
+pub mod linear;
+mod primitive;
+#[cfg(feature = "flex")]
+mod host;
+#[cfg(feature = "flex")]
+mod simd;
+
+pub use backend::ModernBertBackend;
+
+/// The version of each op that runs on `device`, for the line programs print at start.
+pub fn kernels_in_use(device: &burn::tensor::Device) -> &'static str {
+    backend::kernels_in_use(device)
+}

@@ -1,0 +1,100 @@
+//! What can go wrong between a text and its ids.
+
+use std::path::PathBuf;
+
+/// An error of the tokenizer; each says where it arose and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    /// The file cannot be read.
+    #[error(
+        "{path}: cannot be read ({source}); point to a ModernBERT `tokenizer.json` or to the model folder that holds it"
+    )]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is no tokenizer.
+    #[error(
+        "{place}: not a `tokenizer.json` of the tokenizers library ({reason}); download or train it again"
+    )]
+    Parse {
+        /// The file.
+        place: String,
+        /// What the library said.
+        reason: String,
+    },
+    /// A special token is missing.
+    #[error(
+        "{place}: has no {token} token, which ModernBERT needs; add it as a special token or use another tokenizer"
+    )]
+    MissingSpecial {
+        /// The file.
+        place: String,
+        /// The token's text.
+        token: &'static str,
+    },
+    /// The file lays sequences out in another way.
+    #[error(
+        "{place}: its post-processor does not make `[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]`; \
+         set that template (type `TemplateProcessing`) or use another tokenizer"
+    )]
+    Template {
+        /// The file.
+        place: String,
+    },
+    /// The limit has no room for the special tokens.
+    #[error(
+        "a maximum length of {max_length} has no room for the {needed} special tokens; use a longer one"
+    )]
+    MaxLength {
+        /// The limit asked for.
+        max_length: usize,
+        /// Tokens that the template adds.
+        needed: usize,
+    },
+    /// The library could not encode a text.
+    #[error("the text could not be encoded ({reason}); check the tokenizer file")]
+    Encode {
+        /// What the library said.
+        reason: String,
+    },
+    /// The library could not decode ids.
+    #[error("the ids could not be decoded ({reason}); check that they come from this tokenizer")]
+    Decode {
+        /// What the library said.
+        reason: String,
+    },
+    /// The library could not write the tokenizer as JSON.
+    #[error(
+        "the tokenizer could not be written as JSON ({reason}); check the file it was read from"
+    )]
+    Serialize {
+        /// What the library said.
+        reason: String,
+    },
+    /// A file cannot be written.
+    #[error("{path}: cannot be written ({source}); choose a folder you may write to")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The vocabulary asked for cannot hold the bytes and the special tokens.
+    #[error(
+        "a vocabulary of {vocab_size} cannot hold 256 bytes and {specials} special tokens; ask for {smallest} or more"
+    )]
+    VocabTooSmall {
+        /// The size asked for.
+        vocab_size: usize,
+        /// How many special tokens there are.
+        specials: usize,
+        /// The smallest size that works.
+        smallest: usize,
+    },
+    /// There was nothing to learn from.
+    #[error("no text to train a tokenizer on; pass at least one document that is not empty")]
+    NoText,
+}

@@ -1,0 +1,70 @@
+//! Writing a tokenizer in the two files that Python's `AutoTokenizer` reads.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::{Tokenizer, TokenizerError};
+
+/// The file with everything the tokenizer does.
+pub(super) const TOKENIZER_FILE: &str = "tokenizer.json";
+/// The file that tells Python which class to load and which token plays which part.
+const CONFIG_FILE: &str = "tokenizer_config.json";
+/// The longest sequence ModernBERT is trained for.
+const MODEL_MAX_LENGTH: usize = 8192;
+
+impl Tokenizer {
+    /// Writes `tokenizer.json` and `tokenizer_config.json` into `folder`, which is made if it is not there.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<(), TokenizerError> {
+        let folder = folder.as_ref();
+        std::fs::create_dir_all(folder).map_err(|source| TokenizerError::Write {
+            path: folder.into(),
+            source,
+        })?;
+        let serialize = |reason: String| TokenizerError::Serialize { reason };
+        let tokenizer = self
+            .inner
+            .to_string(true)
+            .map_err(|error| serialize(error.to_string()))?;
+        let config = serde_json::to_string_pretty(&self.config())
+            .map_err(|error| serialize(error.to_string()))?;
+        for (name, content) in [(TOKENIZER_FILE, tokenizer), (CONFIG_FILE, config)] {
+            let path = folder.join(name);
+            std::fs::write(&path, content + "\n")
+                .map_err(|source| TokenizerError::Write { path, source })?;
+        }
+        Ok(())
+    }
+
+    fn config(&self) -> Value {
+        let mut added: Vec<_> = self.inner.get_added_tokens_decoder().into_iter().collect();
+        added.sort_by_key(|(id, _)| *id);
+        let decoder: Map<String, Value> = added
+            .into_iter()
+            .map(|(id, token)| {
+                let value = json!({
+                    "content": token.content,
+                    "lstrip": token.lstrip,
+                    "normalized": token.normalized,
+                    "rstrip": token.rstrip,
+                    "single_word": token.single_word,
+                    "special": token.special,
+                });
+                (id.to_string(), value)
+            })
+            .collect();
+        json!({
+            "added_tokens_decoder": decoder,
+            // The clean-up strips spaces before punctuation, so that decoded text would not be the text encoded.
+            "clean_up_tokenization_spaces": false,
+            "cls_token": "[CLS]",
+            "mask_token": "[MASK]",
+            "model_input_names": ["input_ids", "attention_mask"],
+            "model_max_length": MODEL_MAX_LENGTH,
+            "pad_token": "[PAD]",
+            "sep_token": "[SEP]",
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "unk_token": "[UNK]",
+        })
+    }
+}

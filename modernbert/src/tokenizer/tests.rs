@@ -1,0 +1,299 @@
+#![allow(clippy::unwrap_used)]
+
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+use serde::Deserialize;
+
+use super::train::train;
+use super::*;
+
+const TEXTS: [&str; 4] = [
+    "The quick brown fox jumps over the lazy dog. The dog sleeps.",
+    "fn main() {\n    let mut count = 0;\n    count += 1;\n}\n",
+    "Voilà: ça marche, déjà vu, naïve café. 日本語 and русский.",
+    "the the the the then there their they",
+];
+
+fn small() -> Tokenizer {
+    static SMALL: LazyLock<Tokenizer> = LazyLock::new(|| {
+        train(
+            TEXTS,
+            &TrainOptions {
+                vocab_size: 384,
+                min_frequency: 2,
+            },
+        )
+        .unwrap()
+    });
+    SMALL.clone()
+}
+
+#[test]
+fn golden_ids_of_the_published_tokenizer() {
+    #[derive(Deserialize)]
+    struct Case {
+        text: String,
+        pair: Option<String>,
+        ids: Vec<u32>,
+    }
+    let Some(data) = std::env::var_os("MODERNBERT_DATA") else {
+        println!("skipped: MODERNBERT_DATA not set");
+        return;
+    };
+    let folder = Path::new(&data).join("tokenizer");
+    let tokenizer = Tokenizer::from_folder(&folder).unwrap();
+    assert_eq!(tokenizer.vocab_size(), 50_368);
+    let golden = std::fs::read_to_string(folder.join("golden_ids.jsonl")).unwrap();
+    let mut cases = 0;
+    for line in golden.lines() {
+        let case: Case = serde_json::from_str(line).unwrap();
+        let ids = match &case.pair {
+            Some(pair) => tokenizer.encode_pair(&case.text, pair).unwrap(),
+            None => tokenizer.encode(&case.text).unwrap(),
+        };
+        assert_eq!(ids, case.ids, "{:?} / {:?}", case.text, case.pair);
+        let whole = tokenizer
+            .encode_truncated(&case.text, case.pair.as_deref(), 8192)
+            .unwrap();
+        assert_eq!(
+            whole,
+            Encoded {
+                ids,
+                truncated: false
+            }
+        );
+        cases += 1;
+    }
+    assert!(cases > 200, "only {cases} cases");
+    let paris = tokenizer.encode_plain(" Paris").unwrap();
+    assert_eq!(paris.len(), 1);
+    assert_eq!(tokenizer.token(paris[0]).unwrap(), " Paris");
+}
+
+#[test]
+fn a_trained_tokenizer_has_the_published_form() {
+    let tokenizer = small();
+    assert_eq!(tokenizer.vocab_size(), 384);
+    let special = tokenizer.special();
+    // The specials follow the learned vocabulary one by one, the fillers follow them.
+    assert_eq!(
+        special.ids(),
+        [0, 1, 2, 3, 4].map(|index| special.unk + index)
+    );
+    assert_eq!(tokenizer.token(special.mask).unwrap(), "[MASK]");
+    assert_eq!(
+        tokenizer.token(383).unwrap(),
+        "[unused62]".replace("62", &(383 - special.mask - 1).to_string())
+    );
+    assert_eq!(tokenizer.token(384), None);
+    let masked = tokenizer.encode("the dog [MASK] .").unwrap();
+    assert_eq!(masked.first(), Some(&special.cls));
+    assert_eq!(masked.last(), Some(&special.sep));
+    assert!(masked.contains(&special.mask));
+    // [MASK] takes the white space on its left.
+    assert_eq!(
+        tokenizer.encode("a [MASK]").unwrap(),
+        tokenizer.encode("a[MASK]").unwrap()
+    );
+    assert_eq!(tokenizer.encode_plain("the").unwrap().len(), 1);
+}
+
+#[test]
+fn training_is_deterministic_and_blind_to_order() {
+    let texts: Vec<String> = (0..600)
+        .map(|i| format!("{} line {} {}", TEXTS[i % 4], i * 7919 % 613, i % 13))
+        .collect();
+    let options = TrainOptions {
+        vocab_size: 1024,
+        min_frequency: 2,
+    };
+    let first = train(&texts, &options).unwrap().to_json().unwrap();
+    assert_eq!(first, train(&texts, &options).unwrap().to_json().unwrap());
+    assert_eq!(
+        first,
+        train(texts.iter().rev(), &options)
+            .unwrap()
+            .to_json()
+            .unwrap()
+    );
+}
+
+#[test]
+fn the_vocabulary_is_rounded_up_and_filled() {
+    let tokenizer = train(
+        ["ab"],
+        &TrainOptions {
+            vocab_size: 300,
+            min_frequency: 2,
+        },
+    )
+    .unwrap();
+    assert_eq!(tokenizer.vocab_size(), 320);
+    assert_eq!(tokenizer.special().unk, 256);
+    let full = train(
+        TEXTS,
+        &TrainOptions {
+            vocab_size: 320,
+            min_frequency: 1,
+        },
+    )
+    .unwrap();
+    // Enough merges: no filler at all.
+    assert_eq!(full.special().mask, 319);
+}
+
+#[test]
+fn training_mistakes_are_named() {
+    let tiny = train(
+        TEXTS,
+        &TrainOptions {
+            vocab_size: 100,
+            min_frequency: 2,
+        },
+    );
+    assert!(matches!(
+        tiny,
+        Err(TokenizerError::VocabTooSmall { smallest: 320, .. })
+    ));
+    assert!(matches!(
+        train([""; 3], &TrainOptions::default()),
+        Err(TokenizerError::NoText)
+    ));
+}
+
+#[test]
+fn saved_and_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = small();
+    tokenizer.save(folder.path().join("model")).unwrap();
+    let again = Tokenizer::from_folder(folder.path().join("model")).unwrap();
+    assert_eq!(tokenizer.to_json().unwrap(), again.to_json().unwrap());
+    let config = std::fs::read(folder.path().join("model/tokenizer_config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    assert_eq!(config["model_max_length"], 8192);
+    assert_eq!(config["tokenizer_class"], "PreTrainedTokenizerFast");
+    assert_eq!(
+        config["added_tokens_decoder"][tokenizer.special().mask.to_string()]["lstrip"],
+        true
+    );
+}
+
+#[test]
+fn files_that_lie() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = Tokenizer::from_folder(folder.path())
+        .unwrap_err()
+        .to_string();
+    assert!(missing.contains("tokenizer.json"), "{missing}");
+    assert!(matches!(
+        Tokenizer::from_bytes(b"{}", "x"),
+        Err(TokenizerError::Parse { .. })
+    ));
+
+    let json = small().to_json().unwrap();
+    let nameless = json.replace("[SEP]", "[END]");
+    let error = Tokenizer::from_bytes(nameless.as_bytes(), "x.json")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("[SEP]") && error.contains("x.json"),
+        "{error}"
+    );
+
+    let mut value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    value["post_processor"] = serde_json::Value::Null;
+    let plain = Tokenizer::from_bytes(value.to_string().as_bytes(), "x.json");
+    assert!(matches!(plain, Err(TokenizerError::Template { .. })));
+}
+
+#[test]
+fn settings_in_the_file_do_not_cut_or_pad() {
+    let mut value: serde_json::Value = serde_json::from_str(&small().to_json().unwrap()).unwrap();
+    value["truncation"] = serde_json::json!({ "direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0 });
+    value["padding"] = serde_json::json!({
+        "strategy": { "Fixed": 64 }, "direction": "Right", "pad_to_multiple_of": null,
+        "pad_id": 3, "pad_type_id": 0, "pad_token": "[PAD]",
+    });
+    let tokenizer = Tokenizer::from_bytes(value.to_string().as_bytes(), "x").unwrap();
+    assert_eq!(
+        tokenizer.encode(TEXTS[0]).unwrap(),
+        small().encode(TEXTS[0]).unwrap()
+    );
+}
+
+#[test]
+fn truncation_keeps_the_ends() {
+    let tokenizer = small();
+    let special = tokenizer.special();
+    let cut = tokenizer.encode_truncated(TEXTS[0], None, 5).unwrap();
+    assert!(cut.truncated);
+    assert_eq!(cut.ids.len(), 5);
+    assert_eq!((cut.ids[0], cut.ids[4]), (special.cls, special.sep));
+    let pair = tokenizer
+        .encode_truncated(TEXTS[0], Some("the"), 8)
+        .unwrap();
+    assert_eq!(pair.ids.len(), 8);
+    // The short side is whole, the long one lost its tail.
+    assert_eq!(
+        &pair.ids[5..],
+        [
+            special.sep,
+            tokenizer.encode_plain("the").unwrap()[0],
+            special.sep
+        ]
+    );
+    assert!(matches!(
+        tokenizer.encode_truncated("a", Some("b"), 2),
+        Err(TokenizerError::MaxLength { needed: 3, .. })
+    ));
+}
+
+#[test]
+fn longest_first_shares() {
+    assert_eq!(longest_first(3, 4, 10), (3, 4));
+    assert_eq!(longest_first(10, 2, 7), (5, 2));
+    assert_eq!(longest_first(10, 9, 7), (4, 3));
+    assert_eq!(longest_first(9, 10, 7), (3, 4));
+    assert_eq!(longest_first(9, 0, 7), (7, 0));
+}
+
+#[test]
+fn offsets_point_into_the_text() {
+    let text = "the dog, déjà";
+    let encoded = small().encode_with_offsets(text).unwrap();
+    assert_eq!(encoded.ids.len(), encoded.offsets.len());
+    assert_eq!(encoded.offsets[0], (0, 0));
+    assert_eq!(&text[encoded.offsets[1].0..encoded.offsets[1].1], "the");
+}
+
+#[test]
+fn batches_keep_their_order() {
+    let tokenizer = small();
+    let one_by_one: Vec<_> = TEXTS
+        .iter()
+        .map(|text| tokenizer.encode(text).unwrap())
+        .collect();
+    assert_eq!(tokenizer.encode_batch(&TEXTS).unwrap(), one_by_one);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn bytes_come_back(text in "[a-zA-Z0-9 .,\n\t{}()éß日🙂]{0,60}") {
+        let tokenizer = small();
+        let ids = tokenizer.encode_plain(&text).unwrap();
+        prop_assert_eq!(tokenizer.decode(&ids).unwrap(), text);
+    }
+
+    #[test]
+    fn never_longer_than_asked(a in ".{0,40}", b in ".{0,40}", max_length in 3usize..30) {
+        let tokenizer = small();
+        let special = tokenizer.special();
+        let encoded = tokenizer.encode_truncated(&a, Some(&b), max_length).unwrap();
+        prop_assert!(encoded.ids.len() <= max_length);
+        prop_assert_eq!(encoded.ids.first(), Some(&special.cls));
+        prop_assert_eq!(encoded.ids.last(), Some(&special.sep));
+    }
+}
