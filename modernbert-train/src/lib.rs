@@ -1,1 +1,34 @@
-//! Placeholder.
+//! Pretraining of ModernBERT on Burn: from text to a model folder.
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | [`corpus`] | documents from files, folders and the cargo registry; a held-out split |
+//! | [`shard`] | token shards: tokenised samples in one memory-mapped, hashed file |
+//! | [`order`] | the shuffle |
+//! | [`pack`] | greedy best-fit packing into rows of fixed length |
+//! | [`mask`] | masking, 80/10/10, by counter-based random streams |
+//! | [`loader`] | the three together, on a thread of its own |
+//! | [`optim`], [`schedule`] | StableAdamW; warmup, plateau and 1-sqrt decay in tokens |
+//! | [`recipe`] | a run as a TOML file |
+//! | [`trainer`] | the loop inside burn-train, its dashboard and its log |
+//! | [`report`] | pictures |
+//! | [`pretrain`] | a recipe from beginning to end |
+//!
+//! Text flows one way: `corpus` → `shard` → `order` → `pack` → `mask` → `loader` → `trainer`. Every random choice on it is
+//! a function of seed, epoch and position.
+// The types of wgpu nest deeper than the compiler expects by default.
+#![recursion_limit = "256"]
+
+pub mod cli;
+pub mod corpus;
+pub mod loader;
+pub mod mask;
+pub mod optim;
+pub mod order;
+pub mod pack;
+pub mod pretrain;
+pub mod recipe;
+pub mod report;
+pub mod schedule;
+pub mod shard;
+pub mod trainer;

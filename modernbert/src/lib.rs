@@ -9,6 +9,7 @@
 //! | [`ops`] | the Backend extension: attention, GeGLU, LayerNorm, cross-entropy, linear | `batch` |
 //! | [`model`] | encoder and heads as Burn modules | `ops`, `batch`, `config` |
 //! | [`checkpoint`] | safetensors in and out under Hugging Face's names | `model`, `config` |
+//! | [`inference`] | texts in, answers out | all of the above |
 //! | [`device`] | devices by name | nothing |
 //!
 //! The backend is a cargo feature (`flex`, `cuda`, `wgpu`, `vulkan`, `metal`, `tch`) plus a [`burn::tensor::Device`]:
@@ -31,6 +32,7 @@ pub mod batch;
 pub mod checkpoint;
 pub mod config;
 pub mod device;
+pub mod inference;
 pub mod model;
 pub mod ops;
 pub mod tokenizer;

@@ -49,6 +49,19 @@ impl Corpus {
     pub fn bytes(&self) -> usize {
         bytes(&self.documents)
     }
+
+    /// This corpus followed by another.
+    pub fn join(mut self, other: Self) -> Self {
+        self.documents.extend(other.documents);
+        self.origin = match self.origin {
+            Origin::Several(mut origins) => {
+                origins.push(other.origin);
+                Origin::Several(origins)
+            }
+            first => Origin::Several(vec![first, other.origin]),
+        };
+        self
+    }
 }
 
 fn bytes(documents: &[Document]) -> usize {

@@ -33,6 +33,8 @@ pub enum Origin {
         /// Bytes of text.
         bytes: usize,
     },
+    /// Several sources, one after the other.
+    Several(Vec<Origin>),
 }
 
 impl fmt::Display for Origin {
@@ -67,6 +69,10 @@ impl fmt::Display for Origin {
                     "cargo registry: {crates} crates, {files} files, {:.1} MB",
                     mb(bytes)
                 )
+            }
+            Self::Several(origins) => {
+                let parts: Vec<String> = origins.iter().map(Self::to_string).collect();
+                f.write_str(&parts.join("; "))
             }
             Self::OwnSources { files, bytes } => {
                 write!(

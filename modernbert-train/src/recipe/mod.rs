@@ -206,6 +206,16 @@ pub enum Precision {
     Bf16,
 }
 
+impl Precision {
+    /// `f32` or `bf16`, as in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
 impl Recipe {
     /// Tokens of one optimizer step.
     pub fn tokens_per_step(&self) -> u64 {

@@ -71,10 +71,7 @@ pub(crate) fn normal(x: f32) -> (f32, f32) {
 /// A row without a finite score (everything hidden) becomes zeros with a log-sum-exp of minus infinity.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub(crate) fn softmax_row(row: &mut [f32]) -> f32 {
-    let mut max = f32::NEG_INFINITY;
-    for &x in row.iter() {
-        max = if x > max { x } else { max };
-    }
+    let max = max(row);
     if max == f32::NEG_INFINITY {
         row.fill(0.0);
         return f32::NEG_INFINITY;
@@ -90,13 +87,10 @@ pub(crate) fn softmax_row(row: &mut [f32]) -> f32 {
     max + sum.ln()
 }
 
-/// Log of the sum of exponentials of a row, and the index of its largest element (the first one on ties).
+/// Log of the sum of exponentials of a row.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub(crate) fn log_sum_exp(row: &[f32]) -> f32 {
-    let mut max = f32::NEG_INFINITY;
-    for &x in row {
-        max = if x > max { x } else { max };
-    }
+    let max = max(row);
     if max == f32::NEG_INFINITY {
         return max;
     }
@@ -144,6 +138,21 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 /// Several running sums let the additions of a reduction overlap.
 const LANES: usize = 16;
+
+/// Largest element. A single running maximum would be a chain of dependent comparisons, several are vector code.
+#[inline(always)]
+fn max(row: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let tail = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, larger);
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, x);
+        }
+    }
+    lanes.into_iter().fold(tail, larger)
+}
 
 #[inline(always)]
 fn sum(row: &[f32]) -> f32 {

@@ -125,7 +125,6 @@ fn head_backward(
             hide(row, &block, i, spec);
             simd::exp_shifted(row, lse[i], 1.0);
         }
-        d_p.clear();
         d_p.resize(rows * columns, 0.0);
         // SAFETY: every matrix below lies inside the slice or vector its pointer comes from: rows `block.queries` of
         // d_out, rows `block.keys` of k and v, and the whole of p and d_p.
@@ -268,7 +267,7 @@ impl<'a> Head<'a> {
         slopes: Option<&mut Vec<f32>>,
     ) {
         let (rows, columns, dim) = (block.queries.len(), block.keys.len(), self.dims.head_dim);
-        scores.clear();
+        // The product overwrites whatever an earlier block left there.
         scores.resize(rows * columns, 0.0);
         // SAFETY: rows `queries` of q and `keys` of k exist, and `scores` holds rows × columns elements.
         unsafe {

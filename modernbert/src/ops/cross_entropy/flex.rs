@@ -37,8 +37,9 @@ pub(crate) fn backward(d_loss: FlexTensor, logits: FlexTensor, targets: FlexTens
         .zip(indices(targets))
         .zip(d_loss.values().par_iter())
         .for_each(|((row, target), &d_loss)| {
-            let lse = simd::log_sum_exp(row);
-            simd::exp_shifted(row, lse, d_loss);
+            // Normalised by the sum, not by the log-sum-exp, whose rounding grows with the logits.
+            simd::softmax_row(row);
+            row.iter_mut().for_each(|p| *p *= d_loss);
             row[target] -= d_loss;
         });
     tensor(d_logits, [rows, classes], dtype)

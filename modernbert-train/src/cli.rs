@@ -1,0 +1,63 @@
+//! What the programs of this workspace have in common on the command line.
+
+use clap::Args;
+use modernbert::device::{NamedDevice, compiled, select};
+
+/// Choice of device, the same in every program.
+#[derive(Args, Clone, Debug, Default)]
+pub struct DeviceArgs {
+    /// Device to compute on: flex (CPU), cuda, cuda:1, wgpu, vulkan, metal, tch; by default the best one compiled in.
+    #[arg(long, value_name = "NAME", env = "MODERNBERT_DEVICE")]
+    pub device: Option<String>,
+}
+
+impl DeviceArgs {
+    /// The chosen device.
+    ///
+    /// # Errors
+    /// An unknown name, a backend that isn't compiled in, a machine without such a device.
+    pub fn select(&self) -> anyhow::Result<NamedDevice> {
+        Ok(select(self.device.as_deref())?)
+    }
+}
+
+/// The line every program prints at start.
+pub fn describe(device: &NamedDevice, dtype: &str) -> String {
+    format!(
+        "device {} (compiled in: {}), dtype {dtype}, kernels: {}",
+        device.name,
+        compiled().join(", "),
+        modernbert::ops::kernels_in_use(&device.device)
+    )
+}
+
+/// Exit code for input that can't be used.
+pub const BAD_INPUT: u8 = 2;
+
+/// Runs a program: prints an error as one message and turns it into exit code 2.
+pub fn main_with(run: impl FnOnce() -> anyhow::Result<()>) -> std::process::ExitCode {
+    match run() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            #[allow(clippy::print_stderr)] // the one place where programs report their errors
+            {
+                eprintln!("error: {}", one_message(&error));
+            }
+            std::process::ExitCode::from(BAD_INPUT)
+        }
+    }
+}
+
+/// The error and its causes in one line, a cause left out where its text already stands in the line.
+fn one_message(error: &anyhow::Error) -> String {
+    let mut message = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if message.is_empty() {
+            message = text;
+        } else if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+    }
+    message
+}

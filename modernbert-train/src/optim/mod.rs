@@ -1,0 +1,7 @@
+//! Optimizers that Burn doesn't have.
+
+mod stable_adamw;
+#[cfg(test)]
+mod tests;
+
+pub use stable_adamw::{StableAdamW, StableAdamWConfig};

@@ -1,0 +1,119 @@
+//! `metrics.jsonl`: one JSON object a line, for programs and pictures.
+
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+/// One line of the log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogRow {
+    /// `train` or `eval`.
+    pub split: String,
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Tokens seen, padding not counted.
+    pub tokens: u64,
+    /// Mean cross-entropy over the labelled tokens, in nats.
+    pub loss: f64,
+    /// Share of the labelled tokens guessed right.
+    pub masked_accuracy: f64,
+    /// Learning rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lr: Option<f64>,
+    /// Tokens per second without padding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tok_s: Option<f64>,
+    /// Share of the time spent waiting for data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_wait: Option<f64>,
+    /// Model FLOP/s over the device's peak.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mfu: Option<f64>,
+}
+
+/// Appends rows to a file, each line whole.
+pub struct MetricsLog {
+    path: PathBuf,
+    file: File,
+}
+
+impl MetricsLog {
+    /// Starts a log anew.
+    ///
+    /// # Errors
+    /// What the operating system refuses, with the path.
+    pub fn create(path: &Path) -> std::io::Result<Self> {
+        Ok(Self {
+            path: path.to_path_buf(),
+            file: File::create(path)?,
+        })
+    }
+
+    /// Appends one row.
+    ///
+    /// # Errors
+    /// What the operating system refuses, with the path.
+    pub fn append(&mut self, row: &LogRow) -> std::io::Result<()> {
+        let mut line = serde_json::to_vec(row)?;
+        line.push(b'\n');
+        self.file
+            .write_all(&line)
+            .map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", self.path.display())))
+    }
+}
+
+/// Rows of a log; a last line cut short by a crash is left out.
+///
+/// # Errors
+/// A file that can't be read, or a line before the last that is no row.
+pub fn read_log(path: &Path) -> std::io::Result<Vec<LogRow>> {
+    let wrong = |line: usize, error: &dyn std::fmt::Display| {
+        std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            format!("{}:{line}: not a row of a metrics log ({error})", path.display()),
+        )
+    };
+    let lines: Vec<String> = BufReader::new(File::open(path)?).lines().collect::<Result<_, _>>()?;
+    let mut rows = Vec::with_capacity(lines.len());
+    for (i, line) in lines.iter().enumerate() {
+        match serde_json::from_str(line) {
+            Ok(row) => rows.push(row),
+            Err(_) if i + 1 == lines.len() => {}
+            Err(error) => return Err(wrong(i + 1, &error)),
+        }
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_survive_and_a_torn_last_line_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let row = LogRow {
+            split: "train".into(),
+            step: 3,
+            tokens: 4096,
+            loss: 5.5,
+            masked_accuracy: 0.25,
+            lr: Some(1e-3),
+            tok_s: None,
+            data_wait: None,
+            mfu: None,
+        };
+        let mut log = MetricsLog::create(&path).unwrap();
+        log.append(&row).unwrap();
+        log.append(&row).unwrap();
+        assert_eq!(read_log(&path).unwrap(), [row.clone(), row.clone()]);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("mfu"));
+        std::fs::write(&path, format!("{text}{{\"split\": \"tr")).unwrap();
+        assert_eq!(read_log(&path).unwrap().len(), 2);
+        std::fs::write(&path, format!("broken\n{text}")).unwrap();
+        assert!(read_log(&path).unwrap_err().to_string().contains("metrics.jsonl:1"));
+    }
+}

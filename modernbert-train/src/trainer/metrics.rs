@@ -1,0 +1,152 @@
+//! Numbers of a step as series of burn-train's dashboard.
+
+use burn::tensor::TensorReadError;
+use burn::train::metric::state::{FormatOptions, NumericMetricState};
+use burn::train::metric::{
+    Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes, NumericEntry,
+    SerializedEntry,
+};
+use std::sync::Arc;
+
+/// What is known about a step (or an evaluation) once it is read back.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepStats {
+    /// Mean cross-entropy over the labelled tokens, in nats.
+    pub loss: f64,
+    /// Share of the labelled tokens guessed right.
+    pub masked_accuracy: f64,
+    /// Learning rate of the step.
+    pub lr: Option<f64>,
+    /// Tokens per second without padding.
+    pub tok_s: Option<f64>,
+    /// Share of the time spent waiting for data.
+    pub data_wait: Option<f64>,
+    /// Model FLOP/s over the device's peak, where the peak is known.
+    pub mfu: Option<f64>,
+    /// Number of labelled tokens behind loss and accuracy.
+    pub labelled: usize,
+}
+
+/// One number of [`StepStats`] as a metric.
+#[derive(Clone)]
+pub struct SeriesMetric {
+    name: MetricName,
+    unit: Option<&'static str>,
+    higher_is_better: bool,
+    precision: usize,
+    pick: fn(&StepStats) -> Option<f64>,
+    state: NumericMetricState,
+}
+
+impl SeriesMetric {
+    /// Mean loss.
+    pub fn loss() -> Self {
+        Self::new("Loss", None, false, 4, |stats| Some(stats.loss))
+    }
+
+    /// Masked accuracy in percent.
+    pub fn masked_accuracy() -> Self {
+        Self::new("Masked Accuracy", Some("%"), true, 2, |stats| {
+            Some(100.0 * stats.masked_accuracy)
+        })
+    }
+
+    /// Learning rate.
+    pub fn learning_rate() -> Self {
+        Self::new("Learning Rate", None, false, 6, |stats| stats.lr)
+    }
+
+    /// Tokens per second.
+    pub fn tokens_per_second() -> Self {
+        Self::new("Tokens", Some("tok/s"), true, 0, |stats| stats.tok_s)
+    }
+
+    /// Share of the time spent waiting for data, in percent.
+    pub fn data_wait() -> Self {
+        Self::new("Data Wait", Some("%"), false, 2, |stats| {
+            stats.data_wait.map(|share| 100.0 * share)
+        })
+    }
+
+    /// Model FLOP utilisation in percent.
+    pub fn mfu() -> Self {
+        Self::new("MFU", Some("%"), true, 2, |stats| {
+            stats.mfu.map(|share| 100.0 * share)
+        })
+    }
+
+    fn new(
+        name: &str,
+        unit: Option<&'static str>,
+        higher_is_better: bool,
+        precision: usize,
+        pick: fn(&StepStats) -> Option<f64>,
+    ) -> Self {
+        Self {
+            name: Arc::new(name.to_string()),
+            unit,
+            higher_is_better,
+            precision,
+            pick,
+            state: NumericMetricState::new(),
+        }
+    }
+
+    fn format(&self) -> FormatOptions {
+        let format = FormatOptions::new(self.name.clone()).precision(self.precision);
+        match self.unit {
+            Some(unit) => format.unit(unit),
+            None => format,
+        }
+    }
+}
+
+impl Metric for SeriesMetric {
+    type Input = StepStats;
+
+    fn name(&self) -> MetricName {
+        self.name.clone()
+    }
+
+    fn attributes(&self) -> MetricAttributes {
+        NumericAttributes {
+            unit: self.unit.map(str::to_string),
+            higher_is_better: self.higher_is_better,
+        }
+        .into()
+    }
+
+    fn update(
+        &mut self,
+        stats: &StepStats,
+        _metadata: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
+        let Some(value) = (self.pick)(stats) else {
+            return Ok(SerializedEntry::not_available(self.unit));
+        };
+        self.state.update(value, stats.labelled.max(1));
+        Ok(self.state.compute_update(self.format()))
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        Ok(self.state.compute_final(self.format()))
+    }
+
+    fn clear(&mut self) {
+        self.state.reset();
+    }
+}
+
+impl Numeric for SeriesMetric {
+    fn value(&self) -> Option<NumericEntry> {
+        Some(self.state.current_value()).filter(|value| value.current().is_finite())
+    }
+
+    fn running_value(&self) -> Option<NumericEntry> {
+        Some(self.state.running_value()).filter(|value| value.current().is_finite())
+    }
+
+    fn final_value(&self) -> NumericEntry {
+        self.state.final_value()
+    }
+}

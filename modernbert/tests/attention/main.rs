@@ -1,0 +1,14 @@
+//! Packed attention: its numbers, its windows, its sequences.
+//!
+//! `accuracy` holds the op against the f64 reference, `windows` says who sees whom, `sequences` that packed neighbours
+//! don't matter, `rotary` what positions do. Run on another device with `MODERNBERT_TEST_DEVICE`.
+#![recursion_limit = "256"]
+
+mod accuracy;
+mod case;
+#[path = "../common/mod.rs"]
+mod common;
+mod naive;
+mod rotary;
+mod sequences;
+mod windows;

@@ -1,0 +1,94 @@
+//! Attention in plain f32 loops: how large an error the number format alone explains.
+
+use crate::case::{Case, Results};
+
+/// Output and gradient, every operation in f32.
+pub(crate) fn run(case: &Case) -> Results {
+    let dim = case.head_dim;
+    let mut out = vec![0.0f32; case.d_out.len()];
+    let mut d_qkv = vec![0.0f32; case.qkv.len()];
+    let mut first = 0;
+    for &length in &case.lengths {
+        for head in 0..case.heads {
+            let rows = |part: usize| -> Vec<Vec<f32>> {
+                let row = |i: usize| case.qkv[case.place(first + i, part, head)..][..dim].to_vec();
+                (0..length).map(row).collect()
+            };
+            let turned = |part| -> Vec<Vec<f32>> {
+                let rows = rows(part).into_iter().enumerate();
+                rows.map(|(i, row)| turn(case, &row, i, 1.0)).collect()
+            };
+            let (q, k, v) = (turned(0), turned(1), rows(2));
+            let (mut d_q, mut d_k) = (
+                vec![vec![0.0f32; dim]; length],
+                vec![vec![0.0f32; dim]; length],
+            );
+            for i in 0..length {
+                let place = ((first + i) * case.heads + head) * dim;
+                let d_out = &case.d_out[place..][..dim];
+                let (p, slopes) = probabilities(case, &q[i], &k, i);
+                for d in 0..dim {
+                    out[place + d] = (0..length).map(|j| p[j] * v[j][d]).sum();
+                }
+                let d_p: Vec<f32> = (0..length).map(|j| dot(d_out, &v[j])).collect();
+                let delta = dot(&p, &d_p);
+                for j in 0..length {
+                    let d_score = p[j] * (d_p[j] - delta) * slopes[j] * case.scale() as f32;
+                    for d in 0..dim {
+                        d_q[i][d] += d_score * k[j][d];
+                        d_k[j][d] += d_score * q[i][d];
+                        d_qkv[case.place(first + j, 2, head) + d] += p[j] * d_out[d];
+                    }
+                }
+            }
+            for (part, rows) in [d_q, d_k].iter().enumerate() {
+                for (i, row) in rows.iter().enumerate() {
+                    let place = case.place(first + i, part, head);
+                    d_qkv[place..place + dim].copy_from_slice(&turn(case, row, i, -1.0));
+                }
+            }
+        }
+        first += length;
+    }
+    (out, d_qkv)
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+fn turn(case: &Case, x: &[f32], position: usize, direction: f32) -> Vec<f32> {
+    let Some(theta) = case.theta else {
+        return x.to_vec();
+    };
+    let half = x.len() / 2;
+    let mut y = vec![0.0; x.len()];
+    for d in 0..half {
+        let frequency = 1.0 / (theta as f32).powf((2 * d) as f32 / x.len() as f32);
+        let (sin, cos) = (direction * position as f32 * frequency).sin_cos();
+        y[d] = x[d] * cos - x[d + half] * sin;
+        y[d + half] = x[d + half] * cos + x[d] * sin;
+    }
+    y
+}
+
+/// Probabilities of the keys (0 for hidden ones) and the derivative of the bound.
+fn probabilities(case: &Case, q: &[f32], k: &[Vec<f32>], i: usize) -> (Vec<f32>, Vec<f32>) {
+    let mut scores = vec![f32::NEG_INFINITY; k.len()];
+    let mut slopes = vec![1.0; k.len()];
+    for (j, k) in k.iter().enumerate() {
+        if case.half_window.is_some_and(|w| i.abs_diff(j) > w) {
+            continue;
+        }
+        scores[j] = dot(q, k) * case.scale() as f32;
+        if let Some(cap) = case.softcap {
+            let tanh = (scores[j] / cap as f32).tanh();
+            slopes[j] = 1.0 - tanh * tanh;
+            scores[j] = cap as f32 * tanh;
+        }
+    }
+    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weights: Vec<f32> = scores.iter().map(|s| (s - max).exp()).collect();
+    let sum: f32 = weights.iter().sum();
+    (weights.iter().map(|w| w / sum).collect(), slopes)
+}

@@ -1,0 +1,137 @@
+//! What the tests share: the device under test, numbers that are the same in every run, and errors.
+//!
+//! The suite is the same on every backend. `MODERNBERT_TEST_DEVICE` names the device (`flex` without it) among those
+//! compiled in, in the words of [`modernbert::device::select`]; anything else ends the run.
+// Each test program uses a part of this page.
+#![allow(dead_code)]
+
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// The device under test.
+pub(crate) fn device() -> Device {
+    let name = std::env::var("MODERNBERT_TEST_DEVICE").unwrap_or_else(|_| "flex".to_owned());
+    match modernbert::device::select(Some(&name)) {
+        Ok(selected) => selected.device,
+        Err(error) => panic!("MODERNBERT_TEST_DEVICE: {error}"),
+    }
+}
+
+/// The device under test with gradients.
+pub(crate) fn autodiff_device() -> Device {
+    device().autodiff()
+}
+
+/// Whether the device under test computes in `dtype`; where it doesn't, a test says so and passes.
+pub(crate) fn computes_in(dtype: DType) -> bool {
+    let supported = device().supports_dtype(dtype);
+    if !supported {
+        eprintln!("skipped: the device doesn't compute in {dtype:?}");
+    }
+    supported
+}
+
+pub(crate) fn rng(seed: u64) -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(seed)
+}
+
+/// Standard normal numbers (Box–Muller).
+pub(crate) fn normals(seed: u64, count: usize) -> Vec<f32> {
+    let mut rng = rng(seed);
+    let mut normal = || {
+        let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
+        (radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()) as f32
+    };
+    (0..count).map(|_| normal()).collect()
+}
+
+/// Token ids below `vocab`.
+pub(crate) fn ids(seed: u64, count: usize, vocab: u32) -> Vec<u32> {
+    let mut rng = rng(seed);
+    (0..count).map(|_| rng.random_range(0..vocab)).collect()
+}
+
+pub(crate) fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&x| f64::from(x)).collect()
+}
+
+pub(crate) fn tensor<const D: usize>(
+    values: &[f32],
+    shape: [usize; D],
+    device: &Device,
+) -> Tensor<D> {
+    Tensor::from_data(
+        TensorData::new(values.to_vec(), shape),
+        (device, DType::F32),
+    )
+}
+
+pub(crate) fn tensor64<const D: usize>(
+    values: &[f64],
+    shape: [usize; D],
+    device: &Device,
+) -> Tensor<D> {
+    Tensor::from_data(
+        TensorData::new(values.to_vec(), shape),
+        (device, DType::F64),
+    )
+}
+
+/// The values of a tensor of any float dtype.
+pub(crate) fn read<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor
+        .cast(FloatDType::F32)
+        .into_data()
+        .try_to_vec()
+        .unwrap()
+}
+
+/// The values of an f64 tensor.
+pub(crate) fn read64<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
+    tensor.into_data().try_to_vec().unwrap()
+}
+
+/// Bit patterns, for comparisons that allow nothing.
+pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|x| x.to_bits()).collect()
+}
+
+pub(crate) fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |max, x| x.abs().max(max))
+}
+
+/// Largest absolute difference; infinite where one side is not a number.
+pub(crate) fn max_error(found: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len(), "as many values as expected");
+    let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, |max, x| {
+        if x.is_nan() {
+            f64::INFINITY
+        } else {
+            x.max(max)
+        }
+    })
+}
+
+/// Largest difference as a share of the largest expected value.
+pub(crate) fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
+    max_error(found, expected) / largest(expected).max(f64::MIN_POSITIVE)
+}
+
+/// Root of the summed squared differences as a share of that of the expected values.
+pub(crate) fn relative_rms_error(found: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len(), "as many values as expected");
+    let squares = found.iter().zip(expected).map(|(a, b)| (a - b) * (a - b));
+    let norm: f64 = expected.iter().map(|x| x * x).sum();
+    (squares.sum::<f64>() / norm).sqrt()
+}
+
+#[track_caller]
+pub(crate) fn assert_close(found: &[f32], expected: &[f64], tolerance: f64, what: &str) {
+    let error = relative_error(&wide(found), expected);
+    assert!(
+        error <= tolerance,
+        "{what}: relative error {error:e}, allowed {tolerance:e}"
+    );
+}

@@ -1,0 +1,17 @@
+//! The model: its parameters, its arithmetic, its heads, its packing, its first weights.
+//!
+//! `parameters` counts and names, `forward` holds the whole model against an independent one (`reference`), `packing` says
+//! that neighbours don't matter, `mlm` and `classifier` hold the heads, `init` the random start. Run on another device
+//! with `MODERNBERT_TEST_DEVICE`.
+#![recursion_limit = "256"]
+
+mod classifier;
+#[path = "../common/mod.rs"]
+mod common;
+mod forward;
+mod init;
+mod mlm;
+mod packing;
+mod parameters;
+mod reference;
+mod toy;

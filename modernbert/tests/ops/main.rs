@@ -1,0 +1,11 @@
+//! The ops around attention, each against its formula in f64: values, gradients, other dtypes, the edges of the range.
+//!
+//! Run on another device with `MODERNBERT_TEST_DEVICE`.
+#![recursion_limit = "256"]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod cross_entropy;
+mod geglu;
+mod layer_norm;
+mod linear;
