@@ -1,1 +1,1 @@
-//! Placeholder.
+//! Measurements of kernels, inference and training; the programs live in `src/bin`.

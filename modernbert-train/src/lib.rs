@@ -11,6 +11,7 @@
 //! | [`optim`], [`schedule`] | StableAdamW; warmup, plateau and 1-sqrt decay in tokens |
 //! | [`recipe`] | a run as a TOML file |
 //! | [`trainer`] | the loop inside burn-train, its dashboard and its log |
+//! | [`finetune`] | the loop every finetuning shares |
 //! | [`report`] | pictures |
 //! | [`pretrain`] | a recipe from beginning to end |
 //!
@@ -21,6 +22,7 @@
 
 pub mod cli;
 pub mod corpus;
+pub mod finetune;
 pub mod loader;
 pub mod mask;
 pub mod optim;

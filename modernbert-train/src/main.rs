@@ -90,7 +90,11 @@ fn execute(recipe: &Recipe, run: &RunArgs) -> anyhow::Result<PretrainSummary> {
     }
     let recipe = recipe.with_overrides(&overrides)?;
     let device = run.device.select()?;
-    let progress = if run.lines { Progress::Lines } else { Progress::detect() };
+    let progress = if run.lines {
+        Progress::Lines
+    } else {
+        Progress::detect()
+    };
     print(&describe(&device, recipe.run.precision.name()));
     let options = PretrainOptions {
         out: run.out.clone(),
@@ -105,8 +109,13 @@ fn execute(recipe: &Recipe, run: &RunArgs) -> anyhow::Result<PretrainSummary> {
 /// Shows a few guesses on held-out text, then the line that programs read.
 fn finish(name: &str, summary: &PretrainSummary, run: &RunArgs) -> anyhow::Result<()> {
     let prepared = &summary.prepared;
-    let lines = masked_lines(&summary.model, &prepared.tokenizer, &prepared.eval_documents, 5)
-        .context("the model can't be tried on held-out text")?;
+    let lines = masked_lines(
+        &summary.model,
+        &prepared.tokenizer,
+        &prepared.eval_documents,
+        5,
+    )
+    .context("the model can't be tried on held-out text")?;
     for line in lines {
         print(&line.text);
         let guesses: Vec<String> = line
@@ -114,7 +123,11 @@ fn finish(name: &str, summary: &PretrainSummary, run: &RunArgs) -> anyhow::Resul
             .iter()
             .map(|guess| format!("{:?} {:.0} %", guess.token, 100.0 * guess.probability))
             .collect();
-        print(&format!("    was {:?}; guesses {}", line.truth, guesses.join(", ")));
+        print(&format!(
+            "    was {:?}; guesses {}",
+            line.truth,
+            guesses.join(", ")
+        ));
     }
     let training = &summary.training;
     let last = training.last_evaluation.clone().unwrap_or_default();

@@ -13,8 +13,8 @@ use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
 use burn::tensor::Device;
 use modernbert::batch::SequenceLayout;
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use crate::mask::CappedLabels;
 
@@ -125,7 +125,11 @@ impl Iterator for Prefetched {
 
 impl DataLoaderIterator<MlmItem> for Prefetched {
     fn progress(&self) -> Progress {
-        Progress::new(self.tokens.min(self.total), self.total, Some("tokens".to_string()))
+        Progress::new(
+            self.tokens.min(self.total),
+            self.total,
+            Some("tokens".to_string()),
+        )
     }
 }
 

@@ -74,7 +74,11 @@ impl TrainStream {
     ///
     /// # Errors
     /// A shard without samples, or with more than can be shuffled.
-    pub fn new(shard: Arc<Shard>, masker: Masker, options: LoaderOptions) -> Result<Self, LoaderError> {
+    pub fn new(
+        shard: Arc<Shard>,
+        masker: Masker,
+        options: LoaderOptions,
+    ) -> Result<Self, LoaderError> {
         let place = shard.path().display().to_string();
         let samples = shard.len();
         if samples == 0 {
@@ -99,7 +103,12 @@ impl TrainStream {
         let per_step = options.row_length * options.micro_batches;
         let mean = (self.shard.tokens() as usize / self.shard.len()).max(1);
         let source_batch = (per_step / mean).max(1);
-        let pack = PackOptions::new(options.micro_batches, options.row_length, source_batch, options.pad_id);
+        let pack = PackOptions::new(
+            options.micro_batches,
+            options.row_length,
+            source_batch,
+            options.pad_id,
+        );
         let epochs = Epochs {
             shard: self.shard.clone(),
             seed: options.seed,
@@ -204,7 +213,12 @@ pub fn evaluation_items(
     Ok(items)
 }
 
-fn item(row: &PackedRow, masker: &Masker, key: MaskKey, cap: usize) -> Result<MlmItem, LoaderError> {
+fn item(
+    row: &PackedRow,
+    masker: &Masker,
+    key: MaskKey,
+    cap: usize,
+) -> Result<MlmItem, LoaderError> {
     let masked = masker.mask(row, key);
     let labelled = masked.labels.len();
     Ok(MlmItem {

@@ -8,7 +8,9 @@ fn shard(folder: &std::path::Path, lengths: &[usize]) -> Arc<Shard> {
     let path = folder.join("train.tokens");
     let mut writer = ShardWriter::create(&path, 100, TokenizerHash([0; 32])).unwrap();
     for (i, &length) in lengths.iter().enumerate() {
-        let sample: Vec<u32> = (0..length).map(|j| 10 + ((i * 7 + j) % 80) as u32).collect();
+        let sample: Vec<u32> = (0..length)
+            .map(|j| 10 + ((i * 7 + j) % 80) as u32)
+            .collect();
         writer.push(&sample).unwrap();
     }
     writer.finish().unwrap();
@@ -20,7 +22,12 @@ fn masker(prob: f64) -> Masker {
 }
 
 fn options(micro_batches: usize) -> LoaderOptions {
-    LoaderOptions { row_length: 64, micro_batches, pad_id: PAD, seed: 5 }
+    LoaderOptions {
+        row_length: 64,
+        micro_batches,
+        pad_id: PAD,
+        seed: 5,
+    }
 }
 
 #[test]
@@ -56,13 +63,19 @@ fn the_loader_hands_out_the_rows_of_the_stream_in_order() {
 fn every_step_states_its_denominator() {
     let folder = tempfile::tempdir().unwrap();
     let shard = shard(folder.path(), &[20, 30, 9, 12, 40]);
-    let mut steps = TrainStream::new(shard, masker(0.3), options(3)).unwrap().steps().unwrap();
+    let mut steps = TrainStream::new(shard, masker(0.3), options(3))
+        .unwrap()
+        .steps()
+        .unwrap();
     for _ in 0..5 {
         let items = steps.next_step().unwrap();
         let total: usize = items.iter().map(|item| item.labelled).sum();
         assert!(items.iter().all(|item| item.step_labelled == total));
         for item in &items {
-            assert_eq!(item.labels.weights.iter().sum::<f32>() as usize, item.labelled);
+            assert_eq!(
+                item.labels.weights.iter().sum::<f32>() as usize,
+                item.labelled
+            );
             assert_eq!(item.layout.total_tokens(), 64);
         }
     }
@@ -72,7 +85,10 @@ fn every_step_states_its_denominator() {
 fn a_sample_longer_than_a_row_reaches_the_trainer_as_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let shard = shard(folder.path(), &[20, 65]);
-    let loader = TrainLoader::new(TrainStream::new(shard, masker(0.3), options(1)).unwrap(), 1000);
+    let loader = TrainLoader::new(
+        TrainStream::new(shard, masker(0.3), options(1)).unwrap(),
+        1000,
+    );
     assert!(loader.iter().any(|item| item.is_err()));
 }
 
@@ -95,7 +111,10 @@ fn evaluation_meets_every_sample_once() {
     let items = evaluation_items(&shard, &masker(0.0), &options(1), 10_000).unwrap();
     let real: usize = items.iter().map(|item| item.real_tokens).sum();
     assert_eq!(real, lengths.iter().sum::<usize>());
-    let mut seen: Vec<usize> = items.iter().flat_map(|item| item.layout.lengths().collect::<Vec<_>>()).collect();
+    let mut seen: Vec<usize> = items
+        .iter()
+        .flat_map(|item| item.layout.lengths().collect::<Vec<_>>())
+        .collect();
     seen.retain(|length| lengths.contains(length));
     assert_eq!(seen.len(), lengths.len());
 }

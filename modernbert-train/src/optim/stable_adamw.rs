@@ -57,17 +57,27 @@ pub struct StableAdamW {
     config: StableAdamWConfig,
 }
 
-/// Moments of one parameter.
+/// Moments of one parameter, and the number of steps behind them.
 #[derive(Clone)]
-pub struct StableAdamWState<const D: usize> {
-    time: usize,
-    moment_1: Tensor<D>,
-    moment_2: Tensor<D>,
+pub struct MomentsState<const D: usize> {
+    pub(super) time: usize,
+    pub(super) moment_1: Tensor<D>,
+    pub(super) moment_2: Tensor<D>,
+}
+
+impl<const D: usize> MomentsState<D> {
+    pub(super) fn to_device(self, device: &Device) -> Self {
+        Self {
+            time: self.time,
+            moment_1: self.moment_1.to_device(device),
+            moment_2: self.moment_2.to_device(device),
+        }
+    }
 }
 
 /// Written by hand: the derive macro of this name works inside burn-optim alone. The step count travels as a tensor of one
 /// number.
-impl<const D: usize> RecordState for StableAdamWState<D> {
+impl<const D: usize> RecordState for MomentsState<D> {
     fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
         out.push_tensor(prefix, "time", TensorData::from([self.time as i64]));
         out.push_tensor(prefix, "moment_1", self.moment_1.to_data());
@@ -92,7 +102,7 @@ fn debiased(beta: f64, time: usize) -> f64 {
 }
 
 impl Optimizer for StableAdamW {
-    type State<const D: usize> = StableAdamWState<D>;
+    type State<const D: usize> = MomentsState<D>;
 
     fn step<const D: usize>(
         &self,
@@ -124,7 +134,7 @@ impl Optimizer for StableAdamW {
             tensor
         };
         let update = moment_1.clone() / (moment_2.clone().sqrt() + config.epsilon);
-        let state = StableAdamWState {
+        let state = MomentsState {
             time,
             moment_1,
             moment_2,
@@ -133,11 +143,6 @@ impl Optimizer for StableAdamW {
     }
 
     fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
-        StableAdamWState {
-            time: state.time,
-            moment_1: state.moment_1.to_device(device),
-            moment_2: state.moment_2.to_device(device),
-        }
+        state.to_device(device)
     }
 }
-

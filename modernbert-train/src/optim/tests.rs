@@ -13,7 +13,12 @@ struct Reference {
 impl Reference {
     fn new(theta: &[f64]) -> Self {
         let zeros = vec![0.0; theta.len()];
-        Self { theta: theta.to_vec(), m: zeros.clone(), v: zeros, t: 0 }
+        Self {
+            theta: theta.to_vec(),
+            m: zeros.clone(),
+            v: zeros,
+            t: 0,
+        }
     }
 
     fn step(&mut self, g: &[f64], lr: f64, c: &StableAdamWConfig, decay: bool) {
@@ -37,7 +42,10 @@ impl Reference {
 }
 
 fn config() -> StableAdamWConfig {
-    StableAdamWConfig { weight_decay: 0.01, ..StableAdamWConfig::new(0.01) }
+    StableAdamWConfig {
+        weight_decay: 0.01,
+        ..StableAdamWConfig::new(0.01)
+    }
 }
 
 const GRADIENTS: [[f64; 3]; 4] = [
@@ -113,4 +121,33 @@ fn a_spike_is_taken_in_smaller_steps() {
     let (jumped, _) = optimizer.step(1.0, theta, Tensor::from_floats([1.0], &device), state);
     let moved = jumped.into_data().try_to_vec::<f32>().unwrap()[0].abs();
     assert!(moved < 0.2, "{moved}");
+}
+
+#[test]
+fn decoupled_adamw_follows_its_formula() {
+    let device = Device::default();
+    let optimizer = DecoupledAdamW::new(0.02, 0.01);
+    let mut theta = Tensor::<2>::from_floats([[1.0, -2.0, 0.5]], &device);
+    let (mut expected, mut m, mut v) = ([1.0f64, -2.0, 0.5], [0.0f64; 3], [0.0f64; 3]);
+    let mut state = None;
+    for (t, g) in GRADIENTS.iter().enumerate() {
+        let lr = 0.02 * (1.0 - 0.2 * t as f64);
+        let power = t as i32 + 1;
+        for i in 0..3 {
+            expected[i] *= 1.0 - lr / 0.02 * 0.01;
+            m[i] = 0.9 * m[i] + 0.1 * g[i];
+            v[i] = 0.98 * v[i] + 0.02 * g[i] * g[i];
+            let (m, v) = (
+                m[i] / (1.0 - 0.9f64.powi(power)),
+                v[i] / (1.0 - 0.98f64.powi(power)),
+            );
+            expected[i] -= lr * m / (v.sqrt() + 1e-6);
+        }
+        let g = Tensor::<2>::from_floats([[g[0] as f32, g[1] as f32, g[2] as f32]], &device);
+        (theta, state) = optimizer.step(lr, theta, g, state);
+        let values: Vec<f32> = theta.to_data().try_to_vec().unwrap();
+        for (x, e) in values.iter().zip(expected) {
+            assert!((f64::from(*x) - e).abs() < 2e-6, "{x} {e}");
+        }
+    }
 }

@@ -18,7 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::loader::{FixedLoader, LoaderOptions, MlmItem, TrainLoader, TrainStream, evaluation_items};
+use crate::loader::{
+    FixedLoader, LoaderOptions, MlmItem, TrainLoader, TrainStream, evaluation_items,
+};
 use crate::mask::Masker;
 use crate::optim::StableAdamWConfig;
 use crate::recipe::{Precision as RecipePrecision, Recipe};
@@ -77,8 +79,14 @@ pub fn pretrain(recipe: &Recipe, options: PretrainOptions) -> Result<PretrainSum
     remove_stale(&options.out)?;
 
     let prepared = prepare(recipe, &options.out, progress)?;
-    write_atomically(&options.out.join(RECIPE_FILE), recipe.to_toml()?.as_bytes())
-        .with_context(|| format!("{}: can't be written", options.out.join(RECIPE_FILE).display()))?;
+    write_atomically(&options.out.join(RECIPE_FILE), recipe.to_toml()?.as_bytes()).with_context(
+        || {
+            format!(
+                "{}: can't be written",
+                options.out.join(RECIPE_FILE).display()
+            )
+        },
+    )?;
     let config = prepared.config.clone();
     let device = options.device.device.clone();
     let precision = match recipe.run.precision {
@@ -133,7 +141,10 @@ fn remove_stale(out: &Path) -> Result<()> {
         match std::fs::remove_file(out.join(name)) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => bail!("{}: an older run's file can't be removed: {error}", out.join(name).display()),
+            Err(error) => bail!(
+                "{}: an older run's file can't be removed: {error}",
+                out.join(name).display()
+            ),
         }
     }
     Ok(())
@@ -172,7 +183,8 @@ fn train(
     );
     let config = model.model.config().clone();
     let log_path = options.out.join(METRICS_FILE);
-    let log = MetricsLog::create(&log_path).with_context(|| format!("{}: can't be written", log_path.display()))?;
+    let log = MetricsLog::create(&log_path)
+        .with_context(|| format!("{}: can't be written", log_path.display()))?;
     let (strategy, report) = TokenStrategy::new(TokenStrategyOptions {
         device: options.device.device.clone().autodiff(),
         budget: budget.clone(),
@@ -182,7 +194,10 @@ fn train(
         log_every: recipe.run.log_every_steps,
         max_time: recipe.run.max_seconds.map(Duration::from_secs),
         step_flops: Box::new(move |items| {
-            let lengths: Vec<usize> = items.iter().flat_map(|item| item.layout.lengths()).collect();
+            let lengths: Vec<usize> = items
+                .iter()
+                .flat_map(|item| item.layout.lengths())
+                .collect();
             let labelled: usize = items.iter().map(|item| item.labelled).sum();
             config.train_flops(&lengths, labelled) as f64
         }),
@@ -191,7 +206,10 @@ fn train(
         progress: options.progress,
     });
 
-    let epochs = recipe.run.total_tokens.div_ceil(recipe.run.eval_every_tokens) as usize;
+    let epochs = recipe
+        .run
+        .total_tokens
+        .div_ceil(recipe.run.eval_every_tokens) as usize;
     let mut training = SupervisedTraining::new(
         &options.out,
         Arc::new(TrainLoader::new(stream, recipe.run.total_tokens)),

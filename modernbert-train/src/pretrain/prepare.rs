@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::corpus::{Corpus, Document, EvalSize, RegistryOptions, Split, split};
-use crate::recipe::{Corpus as CorpusSetting, LongDocuments as RecipeLong, Recipe, Tokenizer as TokenizerSetting};
+use crate::recipe::{
+    Corpus as CorpusSetting, LongDocuments as RecipeLong, Recipe, Tokenizer as TokenizerSetting,
+};
 use crate::shard::{LongDocuments, Shard, TokenizeOptions, write_shard};
 use crate::trainer::{Progress, human_count, human_seconds};
 
@@ -55,7 +57,8 @@ pub fn prepare(recipe: &Recipe, out: &Path, progress: Progress) -> Result<Prepar
             bail!("data.max_train_bytes = {limit} leaves no document to train on; raise it");
         }
     }
-    let bytes = |documents: &[Document]| -> u64 { documents.iter().map(|d| d.text.len() as u64).sum() };
+    let bytes =
+        |documents: &[Document]| -> u64 { documents.iter().map(|d| d.text.len() as u64).sum() };
     progress.line(&format!(
         "split by {by}: {} documents ({} B) to train on, {} ({} B) held out, {duplicates} duplicates dropped",
         train.len(),
@@ -79,7 +82,8 @@ pub fn prepare(recipe: &Recipe, out: &Path, progress: Progress) -> Result<Prepar
     tokenizer.save(out)?;
 
     let folder = out.join("shards");
-    std::fs::create_dir_all(&folder).with_context(|| format!("{}: can't be made", folder.display()))?;
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("{}: can't be made", folder.display()))?;
     let tokenize = TokenizeOptions {
         max_length: recipe.data.sequence_length,
         long_documents: match recipe.data.long_documents {

@@ -62,7 +62,11 @@ pub fn masked_lines(
 /// Splits a line at the word nearest to its middle.
 fn maskable(line: &str) -> Option<(&str, &str, &str)> {
     let line = line.trim();
-    if !(30..=90).contains(&line.len()) || !line.is_ascii() || line.starts_with("//") || line.starts_with('#') {
+    if !(30..=90).contains(&line.len())
+        || !line.is_ascii()
+        || line.starts_with("//")
+        || line.starts_with('#')
+    {
         return None;
     }
     let bytes = line.as_bytes();
@@ -99,7 +103,10 @@ mod tests {
             maskable(line),
             Some(("pub fn capacity(&", "self", ") -> usize { self.len }"))
         );
-        assert_eq!(maskable("// a comment that is long enough to be taken"), None);
+        assert_eq!(
+            maskable("// a comment that is long enough to be taken"),
+            None
+        );
         assert_eq!(maskable("short"), None);
     }
 }

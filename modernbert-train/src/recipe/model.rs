@@ -44,6 +44,10 @@ pub struct ModelRecipe {
     /// Longest sequence the model is meant for. 8192 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_position_embeddings: Option<usize>,
+    /// Standard deviation of fresh weights before truncation. 0.02 by default, chosen for a width of 768; narrow models start faster
+    /// from more, about `0.02 · sqrt(768 / hidden_size)`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initializer_range: Option<f64>,
 }
 
 impl ModelRecipe {
@@ -94,6 +98,16 @@ impl ModelRecipe {
         );
         config.global_rope_theta = self.global_rope_theta.unwrap_or(config.global_rope_theta);
         config.local_rope_theta = self.local_rope_theta.unwrap_or(config.local_rope_theta);
+        if let Some(range) = self.initializer_range {
+            if !(range > 0.0 && range.is_finite()) {
+                return Err(RecipeError::invalid(
+                    "model.initializer_range",
+                    range,
+                    "set it above 0",
+                ));
+            }
+            config.initializer_range = range;
+        }
         (config.bos_token_id, config.eos_token_id) = (None, None);
         (
             config.cls_token_id,

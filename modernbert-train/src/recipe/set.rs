@@ -24,6 +24,7 @@ pub(super) const KEYS: &[&str] = &[
     "model.local_attention",
     "model.local_rope_theta",
     "model.max_position_embeddings",
+    "model.initializer_range",
     "model.num_attention_heads",
     "model.num_hidden_layers",
     "model.preset",

@@ -57,9 +57,9 @@ impl MetricsLog {
     pub fn append(&mut self, row: &LogRow) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(row)?;
         line.push(b'\n');
-        self.file
-            .write_all(&line)
-            .map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", self.path.display())))
+        self.file.write_all(&line).map_err(|error| {
+            std::io::Error::new(error.kind(), format!("{}: {error}", self.path.display()))
+        })
     }
 }
 
@@ -71,10 +71,15 @@ pub fn read_log(path: &Path) -> std::io::Result<Vec<LogRow>> {
     let wrong = |line: usize, error: &dyn std::fmt::Display| {
         std::io::Error::new(
             std::io::ErrorKind::InvalidData,
-            format!("{}:{line}: not a row of a metrics log ({error})", path.display()),
+            format!(
+                "{}:{line}: not a row of a metrics log ({error})",
+                path.display()
+            ),
         )
     };
-    let lines: Vec<String> = BufReader::new(File::open(path)?).lines().collect::<Result<_, _>>()?;
+    let lines: Vec<String> = BufReader::new(File::open(path)?)
+        .lines()
+        .collect::<Result<_, _>>()?;
     let mut rows = Vec::with_capacity(lines.len());
     for (i, line) in lines.iter().enumerate() {
         match serde_json::from_str(line) {
@@ -114,6 +119,11 @@ mod tests {
         std::fs::write(&path, format!("{text}{{\"split\": \"tr")).unwrap();
         assert_eq!(read_log(&path).unwrap().len(), 2);
         std::fs::write(&path, format!("broken\n{text}")).unwrap();
-        assert!(read_log(&path).unwrap_err().to_string().contains("metrics.jsonl:1"));
+        assert!(
+            read_log(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("metrics.jsonl:1")
+        );
     }
 }

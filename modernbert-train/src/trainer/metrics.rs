@@ -27,60 +27,78 @@ pub struct StepStats {
     pub labelled: usize,
 }
 
-/// One number of [`StepStats`] as a metric.
+/// One number of the statistics `S` of a step as a metric.
 #[derive(Clone)]
-pub struct SeriesMetric {
+pub struct SeriesMetric<S = StepStats> {
     name: MetricName,
     unit: Option<&'static str>,
     higher_is_better: bool,
     precision: usize,
-    pick: fn(&StepStats) -> Option<f64>,
+    pick: fn(&S) -> Option<f64>,
+    rows: fn(&S) -> usize,
     state: NumericMetricState,
 }
 
-impl SeriesMetric {
+impl SeriesMetric<StepStats> {
     /// Mean loss.
     pub fn loss() -> Self {
-        Self::new("Loss", None, false, 4, |stats| Some(stats.loss))
+        Self::of_step("Loss", None, false, 4, |stats| Some(stats.loss))
     }
 
     /// Masked accuracy in percent.
     pub fn masked_accuracy() -> Self {
-        Self::new("Masked Accuracy", Some("%"), true, 2, |stats| {
+        Self::of_step("Masked Accuracy", Some("%"), true, 2, |stats| {
             Some(100.0 * stats.masked_accuracy)
         })
     }
 
     /// Learning rate.
     pub fn learning_rate() -> Self {
-        Self::new("Learning Rate", None, false, 6, |stats| stats.lr)
+        Self::of_step("Learning Rate", None, false, 6, |stats| stats.lr)
     }
 
     /// Tokens per second.
     pub fn tokens_per_second() -> Self {
-        Self::new("Tokens", Some("tok/s"), true, 0, |stats| stats.tok_s)
+        Self::of_step("Tokens", Some("tok/s"), true, 0, |stats| stats.tok_s)
     }
 
     /// Share of the time spent waiting for data, in percent.
     pub fn data_wait() -> Self {
-        Self::new("Data Wait", Some("%"), false, 2, |stats| {
+        Self::of_step("Data Wait", Some("%"), false, 2, |stats| {
             stats.data_wait.map(|share| 100.0 * share)
         })
     }
 
     /// Model FLOP utilisation in percent.
     pub fn mfu() -> Self {
-        Self::new("MFU", Some("%"), true, 2, |stats| {
+        Self::of_step("MFU", Some("%"), true, 2, |stats| {
             stats.mfu.map(|share| 100.0 * share)
         })
     }
 
-    fn new(
+    fn of_step(
         name: &str,
         unit: Option<&'static str>,
         higher_is_better: bool,
         precision: usize,
         pick: fn(&StepStats) -> Option<f64>,
+    ) -> Self {
+        Self::new(name, unit, higher_is_better, precision, pick, |stats| {
+            stats.labelled
+        })
+    }
+}
+
+impl<S> SeriesMetric<S> {
+    /// A series called `name`: `pick` gives its value (`None` where there is none), `rows` how many rows that value is a
+    /// mean of, `precision` the digits shown.
+    pub fn new(
+        name: &str,
+        unit: Option<&'static str>,
+        higher_is_better: bool,
+        precision: usize,
+        pick: fn(&S) -> Option<f64>,
+        rows: fn(&S) -> usize,
     ) -> Self {
         Self {
             name: Arc::new(name.to_string()),
@@ -88,6 +106,7 @@ impl SeriesMetric {
             higher_is_better,
             precision,
             pick,
+            rows,
             state: NumericMetricState::new(),
         }
     }
@@ -101,8 +120,8 @@ impl SeriesMetric {
     }
 }
 
-impl Metric for SeriesMetric {
-    type Input = StepStats;
+impl<S: Clone + Send + Sync + 'static> Metric for SeriesMetric<S> {
+    type Input = S;
 
     fn name(&self) -> MetricName {
         self.name.clone()
@@ -118,13 +137,13 @@ impl Metric for SeriesMetric {
 
     fn update(
         &mut self,
-        stats: &StepStats,
+        stats: &S,
         _metadata: &MetricMetadata,
     ) -> Result<SerializedEntry, TensorReadError> {
         let Some(value) = (self.pick)(stats) else {
             return Ok(SerializedEntry::not_available(self.unit));
         };
-        self.state.update(value, stats.labelled.max(1));
+        self.state.update(value, (self.rows)(stats).max(1));
         Ok(self.state.compute_update(self.format()))
     }
 
@@ -137,7 +156,7 @@ impl Metric for SeriesMetric {
     }
 }
 
-impl Numeric for SeriesMetric {
+impl<S: Clone + Send + Sync + 'static> Numeric for SeriesMetric<S> {
     fn value(&self) -> Option<NumericEntry> {
         Some(self.state.current_value()).filter(|value| value.current().is_finite())
     }

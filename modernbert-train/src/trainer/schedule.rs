@@ -28,7 +28,10 @@ impl TokenScheduler {
 
     /// The rate at the tokens seen so far.
     pub fn current(&self) -> f64 {
-        self.peak * self.schedule.factor(self.budget.seen(), self.budget.total())
+        self.peak
+            * self
+                .schedule
+                .factor(self.budget.seen(), self.budget.total())
     }
 }
 

@@ -11,12 +11,12 @@ use burn::train::{
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::TokenBudget;
 use super::learner::{MlmLearner, MlmStepOutput};
 use super::log::{LogRow, MetricsLog};
 use super::metrics::StepStats;
 use super::progress::{Progress, human_count, human_seconds};
 use super::schedule::TokenScheduler;
-use super::TokenBudget;
 use crate::loader::MlmItem;
 
 /// Settings of the loop.
@@ -105,7 +105,11 @@ impl SupervisedLearningStrategy<MlmLearner> for TokenStrategy {
             training_time: Duration::ZERO,
         };
         let device = run.options.device.clone();
-        let device = if device.is_autodiff() { device } else { device.autodiff() };
+        let device = if device.is_autodiff() {
+            device
+        } else {
+            device.autodiff()
+        };
         learner.fork(&device);
         run.train(&mut learner, &train, &valid);
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = run.report;
@@ -155,7 +159,9 @@ impl Loop<'_> {
                     break;
                 }
             };
-            self.report.first_loss.get_or_insert(step.loss_sum / step.labelled.max(1) as f64);
+            self.report
+                .first_loss
+                .get_or_insert(step.loss_sum / step.labelled.max(1) as f64);
             if self.report.steps > WARM_STEPS {
                 measured.add(&step);
             }
@@ -264,7 +270,10 @@ impl Loop<'_> {
             lr: Some(self.options.scheduler.current()),
             tok_s: Some(window.tokens as f64 / seconds),
             data_wait: Some(window.waited.as_secs_f64() / seconds),
-            mfu: self.options.peak_flops.map(|peak| window.flops / seconds / peak),
+            mfu: self
+                .options
+                .peak_flops
+                .map(|peak| window.flops / seconds / peak),
             labelled: window.labelled,
         }
     }
@@ -297,12 +306,16 @@ impl Loop<'_> {
                     Some(self.report.steps as usize),
                     None,
                 );
-                let result = self.processor.process_valid(LearnerEvent::ProcessedItem(item));
+                let result = self
+                    .processor
+                    .process_valid(LearnerEvent::ProcessedItem(item));
                 self.interrupter.fail_on_error(result);
                 self.report.last_evaluation = Some(stats);
             }
         }
-        let result = self.processor.process_valid(LearnerEvent::EndSplit(self.epoch));
+        let result = self
+            .processor
+            .process_valid(LearnerEvent::EndSplit(self.epoch));
         self.interrupter.fail_on_error(result);
         self.send_train(LearnerEvent::EndEpoch(self.epoch));
         self.epoch += 1;
@@ -323,7 +336,9 @@ impl Loop<'_> {
         let budget = self.options.budget.clone();
         let speed = stats.tok_s.unwrap_or(0.0);
         let left = budget.total().saturating_sub(budget.seen()) as f64 / speed.max(1e-9);
-        let mfu = stats.mfu.map_or(String::new(), |mfu| format!("  mfu {:.1} %", 100.0 * mfu));
+        let mfu = stats
+            .mfu
+            .map_or(String::new(), |mfu| format!("  mfu {:.1} %", 100.0 * mfu));
         self.options.progress.line(&format!(
             "train step {:>6}  tokens {:>8} of {}  loss {:.4}  accuracy {:.1} %  lr {:.2e}  {:>7} tok/s  wait {:.1} %{mfu}  left {}",
             self.report.steps,
@@ -366,7 +381,8 @@ impl Loop<'_> {
         };
         if let Err(error) = self.options.log.append(&row) {
             self.report.failure = Some(error.to_string());
-            self.interrupter.stop(Some("the metrics log can't be written"));
+            self.interrupter
+                .stop(Some("the metrics log can't be written"));
         }
     }
 }
@@ -407,5 +423,6 @@ pub fn evaluate(model: &MlmLearner, valid: &ValidLoader<MlmLearner>) -> Result<S
 }
 
 fn read(sum: burn::tensor::Tensor<1>) -> Result<f64, String> {
-    sum.try_into_scalar::<f64>().map_err(|error| format!("the device could not be read: {error}"))
+    sum.try_into_scalar::<f64>()
+        .map_err(|error| format!("the device could not be read: {error}"))
 }

@@ -28,7 +28,9 @@ pub enum LayoutError {
     #[error("cu_seqlens starts with {0}; it must start with 0")]
     Start(u32),
     /// A boundary lies before the one in front of it.
-    #[error("cu_seqlens[{index}] is {value}, less than {previous} before it; boundaries never go back")]
+    #[error(
+        "cu_seqlens[{index}] is {value}, less than {previous} before it; boundaries never go back"
+    )]
     Decreasing {
         /// Position in the list.
         index: usize,
@@ -103,7 +105,10 @@ impl SequenceLayout {
 
     /// Number of tokens of all sequences together.
     pub fn total_tokens(&self) -> usize {
-        self.inner.cu_seqlens.last().map_or(0, |&total| total as usize)
+        self.inner
+            .cu_seqlens
+            .last()
+            .map_or(0, |&total| total as usize)
     }
 
     /// Rows of each sequence in the packed batch.
@@ -152,11 +157,21 @@ mod tests {
 
     #[test]
     fn boundaries_that_lie_are_refused() {
-        assert_eq!(SequenceLayout::from_cu_seqlens(vec![]), Err(LayoutError::Empty));
-        assert_eq!(SequenceLayout::from_cu_seqlens(vec![1, 2]), Err(LayoutError::Start(1)));
+        assert_eq!(
+            SequenceLayout::from_cu_seqlens(vec![]),
+            Err(LayoutError::Empty)
+        );
+        assert_eq!(
+            SequenceLayout::from_cu_seqlens(vec![1, 2]),
+            Err(LayoutError::Start(1))
+        );
         assert!(matches!(
             SequenceLayout::from_cu_seqlens(vec![0, 5, 4]),
-            Err(LayoutError::Decreasing { index: 2, value: 4, previous: 5 })
+            Err(LayoutError::Decreasing {
+                index: 2,
+                value: 4,
+                previous: 5
+            })
         ));
         assert!(matches!(
             SequenceLayout::from_lengths([u32::MAX as usize, 1]),

@@ -21,7 +21,9 @@ pub struct Unpadded {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PaddingError {
     /// Ids and mask differ in size, or don't fill the rows.
-    #[error("a batch of {rows} x {width} needs {rows} x {width} ids and mask entries, got {ids} ids and {mask} entries")]
+    #[error(
+        "a batch of {rows} x {width} needs {rows} x {width} ids and mask entries, got {ids} ids and {mask} entries"
+    )]
     Shape {
         /// Rows of the batch.
         rows: usize,
@@ -56,7 +58,12 @@ impl Unpadded {
     ///
     /// # Errors
     /// [`PaddingError::Shape`] when the sizes don't fit.
-    pub fn new(ids: &[u32], mask: &[bool], rows: usize, width: usize) -> Result<Self, PaddingError> {
+    pub fn new(
+        ids: &[u32],
+        mask: &[bool],
+        rows: usize,
+        width: usize,
+    ) -> Result<Self, PaddingError> {
         if ids.len() != rows * width || mask.len() != ids.len() {
             return Err(PaddingError::Shape {
                 rows,
@@ -65,7 +72,10 @@ impl Unpadded {
                 mask: mask.len(),
             });
         }
-        let indices: Vec<u32> = (0..ids.len()).filter(|&i| mask[i]).map(|i| i as u32).collect();
+        let indices: Vec<u32> = (0..ids.len())
+            .filter(|&i| mask[i])
+            .map(|i| i as u32)
+            .collect();
         let lengths = (0..rows).map(|row| {
             let mask = &mask[row * width..(row + 1) * width];
             mask.iter().filter(|&&real| real).count()
@@ -103,7 +113,10 @@ impl Unpadded {
     pub fn repad(&self, packed: Tensor<2>) -> Tensor<3> {
         let [_, features] = packed.dims();
         let device = packed.device();
-        let zeros = Tensor::<2>::zeros([self.rows * self.width, features], (&device, packed.dtype()));
+        let zeros = Tensor::<2>::zeros(
+            [self.rows * self.width, features],
+            (&device, packed.dtype()),
+        );
         let indices = int_tensor(self.indices.iter().map(|&i| i as i32), &device);
         zeros
             .select_assign(0, indices, packed, IndexingUpdateOp::Add)
@@ -137,7 +150,10 @@ mod tests {
     fn left_and_right_padding_and_an_empty_row() {
         let mask = [false, true, true, true, true, false, false, false, false];
         let ids = [9, 1, 2, 3, 4, 9, 9, 9, 9];
-        let unpadded = Unpadded::new(&ids, &mask, 3, 3).unwrap().refuse_holes().unwrap();
+        let unpadded = Unpadded::new(&ids, &mask, 3, 3)
+            .unwrap()
+            .refuse_holes()
+            .unwrap();
         assert_eq!(unpadded.ids, [1, 2, 3, 4]);
         assert_eq!(unpadded.layout.cu_seqlens(), [0, 2, 4, 4]);
     }

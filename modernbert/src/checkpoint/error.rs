@@ -38,7 +38,9 @@ pub enum CheckpointError {
         reason: String,
     },
     /// A tensor the model needs is not there.
-    #[error("{place}: tensor `{name}` is missing; the file must hold every tensor of the model that config.json describes")]
+    #[error(
+        "{place}: tensor `{name}` is missing; the file must hold every tensor of the model that config.json describes"
+    )]
     Missing {
         /// File or folder.
         place: String,
@@ -47,7 +49,7 @@ pub enum CheckpointError {
     },
     /// Tensors that no ModernBERT has.
     #[error(
-        "{place}: {count} unknown tensor(s), the first is `{name}`; the file is not of the model that config.json describes",
+        "{place}: {count} unknown tensor(s), the first is `{name}`; the file is not of the model that config.json describes"
     )]
     Unknown {
         /// File or folder.
@@ -70,7 +72,9 @@ pub enum CheckpointError {
         expected: Vec<usize>,
     },
     /// A number format this library doesn't read.
-    #[error("{place}: tensor `{name}` has dtype {dtype}; weights are read from F32, F16, BF16 and F64")]
+    #[error(
+        "{place}: tensor `{name}` has dtype {dtype}; weights are read from F32, F16, BF16 and F64"
+    )]
     Dtype {
         /// File or folder.
         place: String,

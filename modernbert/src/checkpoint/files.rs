@@ -58,13 +58,19 @@ impl TensorFiles {
             let file = file
                 .as_str()
                 .filter(|file| !file.contains(['/', '\\']) && *file != "..")
-                .ok_or_else(|| wrong(format!("`weight_map.{tensor}` is not the name of a file beside it")))?;
+                .ok_or_else(|| {
+                    wrong(format!(
+                        "`weight_map.{tensor}` is not the name of a file beside it"
+                    ))
+                })?;
             names.insert(file.to_string());
         }
         let files = names.iter().map(|name| folder.join(name)).collect();
         let opened = Self::open_all(index, files)?;
         match map.keys().find(|name| !opened.tensors.contains_key(*name)) {
-            Some(name) => Err(wrong(format!("tensor `{name}` is in the index but in none of the files"))),
+            Some(name) => Err(wrong(format!(
+                "tensor `{name}` is in the index but in none of the files"
+            ))),
             None => Ok(opened),
         }
     }
@@ -77,12 +83,18 @@ impl TensorFiles {
             // SAFETY: the mapping is read only. A file that another process cuts short while it is mapped can end this
             // process with a bus error; it can't make it read wrong memory.
             let map = unsafe { Mmap::map(&file) }.map_err(CheckpointError::io(&path))?;
-            let names = parse(&path, &map)?.names().into_iter().map(str::to_string).collect::<Vec<_>>();
+            let names = parse(&path, &map)?
+                .names()
+                .into_iter()
+                .map(str::to_string)
+                .collect::<Vec<_>>();
             for name in names {
                 if tensors.insert(name.clone(), maps.len()).is_some() {
                     return Err(CheckpointError::Format {
                         path,
-                        reason: format!("tensor `{name}` stands in another file of this checkpoint too"),
+                        reason: format!(
+                            "tensor `{name}` stands in another file of this checkpoint too"
+                        ),
                     });
                 }
             }
@@ -115,10 +127,12 @@ impl TensorFiles {
         };
         let (path, map) = &self.maps[file];
         let tensors = parse(path, map)?;
-        let view = tensors.tensor(name).map_err(|error| CheckpointError::Format {
-            path: path.clone(),
-            reason: error.to_string(),
-        })?;
+        let view = tensors
+            .tensor(name)
+            .map_err(|error| CheckpointError::Format {
+                path: path.clone(),
+                reason: error.to_string(),
+            })?;
         let bytes = view.data();
         let values = match view.dtype() {
             Dtype::F32 => convert::<4>(bytes, f32::from_le_bytes),

@@ -42,7 +42,10 @@ pub fn load<M: Module>(
         let candidates = if encoder_alone {
             [name.clone(), format!("{ENCODER}{name}")]
         } else {
-            [name.clone(), name.strip_prefix(ENCODER).unwrap_or(name).to_string()]
+            [
+                name.clone(),
+                name.strip_prefix(ENCODER).unwrap_or(name).to_string(),
+            ]
         };
         let mut found = None;
         for candidate in candidates {
@@ -94,7 +97,9 @@ struct Fill(std::vec::IntoIter<Option<Vec<f32>>>);
 impl NamedMapper for Fill {
     fn map<const D: usize>(&mut self, _name: &str, value: Tensor<D>) -> Tensor<D> {
         match self.0.next().flatten() {
-            Some(values) => Tensor::from_data(TensorData::new(values, value.dims()), &value.device()),
+            Some(values) => {
+                Tensor::from_data(TensorData::new(values, value.dims()), &value.device())
+            }
             None => value,
         }
     }

@@ -61,9 +61,13 @@ pub fn save<M: Module>(
 /// # Errors
 /// What the operating system refuses.
 pub fn write_atomically(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
-    let mut temporary = tempfile::Builder::new().prefix(".write.").tempfile_in(folder)?;
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".write.")
+        .tempfile_in(folder)?;
     temporary.write_all(content)?;
     persist(temporary, path)
 }
@@ -93,7 +97,8 @@ impl NamedMapper for Collect {
         match data.try_to_vec::<f32>() {
             Ok(values) => {
                 let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-                self.tensors.push((name.to_string(), value.dims().to_vec(), bytes));
+                self.tensors
+                    .push((name.to_string(), value.dims().to_vec(), bytes));
             }
             Err(error) => {
                 self.error.get_or_insert(CheckpointError::Device {

@@ -20,7 +20,11 @@ fn config() -> ModernBertConfig {
 
 fn mlm() -> MaskedLm {
     let config = config();
-    initialize(MaskedLm::new(&config, &Device::default()).unwrap(), &config, 1)
+    initialize(
+        MaskedLm::new(&config, &Device::default()).unwrap(),
+        &config,
+        1,
+    )
 }
 
 fn hidden(model: &ModernBert) -> Vec<f32> {
@@ -86,7 +90,10 @@ fn a_bare_encoder_is_read_with_and_without_prefix() {
 }
 
 /// Writes the model's tensors after `change` has had its way with them.
-fn write_changed(folder: &std::path::Path, change: impl Fn(&mut Vec<(String, Vec<usize>, Vec<u8>)>)) {
+fn write_changed(
+    folder: &std::path::Path,
+    change: impl Fn(&mut Vec<(String, Vec<usize>, Vec<u8>)>),
+) {
     save(&mlm(), &config(), folder).unwrap();
     let path = folder.join(WEIGHTS_FILE);
     let files = TensorFiles::open(folder).unwrap();
@@ -100,9 +107,12 @@ fn write_changed(folder: &std::path::Path, change: impl Fn(&mut Vec<(String, Vec
         .collect();
     drop(files);
     change(&mut tensors);
-    let views = tensors
-        .iter()
-        .map(|(name, shape, bytes)| (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        (
+            name,
+            TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap(),
+        )
+    });
     serialize_to_file(views, None, &path).unwrap();
 }
 
@@ -117,7 +127,10 @@ fn a_missing_tensor_is_named() {
         tensors.retain(|(name, ..)| name != "model.layers.2.mlp.Wo.weight");
     });
     let message = load_error(folder.path()).to_string();
-    assert!(message.contains("`model.layers.2.mlp.Wo.weight` is missing"), "{message}");
+    assert!(
+        message.contains("`model.layers.2.mlp.Wo.weight` is missing"),
+        "{message}"
+    );
     assert!(message.contains(WEIGHTS_FILE), "{message}");
 }
 
@@ -125,10 +138,17 @@ fn a_missing_tensor_is_named() {
 fn an_unknown_tensor_is_named() {
     let folder = tempfile::tempdir().unwrap();
     write_changed(folder.path(), |tensors| {
-        tensors.push(("model.layers.0.attn_norm.weight".into(), vec![32], vec![0; 128]));
+        tensors.push((
+            "model.layers.0.attn_norm.weight".into(),
+            vec![32],
+            vec![0; 128],
+        ));
     });
     let message = load_error(folder.path()).to_string();
-    assert!(message.contains("`model.layers.0.attn_norm.weight`"), "{message}");
+    assert!(
+        message.contains("`model.layers.0.attn_norm.weight`"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -157,12 +177,21 @@ fn a_truncated_file_is_refused_at_every_length() {
     for length in [1, 7, 8, 9, 100, whole.len() / 2, whole.len() - 1] {
         fs::write(&path, &whole[..length]).unwrap();
         let error = load_error(folder.path());
-        assert!(matches!(error, CheckpointError::Format { .. }), "{length}: {error}");
+        assert!(
+            matches!(error, CheckpointError::Format { .. }),
+            "{length}: {error}"
+        );
     }
     fs::write(&path, u64::MAX.to_le_bytes()).unwrap();
-    assert!(matches!(load_error(folder.path()), CheckpointError::Format { .. }));
+    assert!(matches!(
+        load_error(folder.path()),
+        CheckpointError::Format { .. }
+    ));
     fs::remove_file(&path).unwrap();
-    assert!(matches!(load_error(folder.path()), CheckpointError::NoWeights(_)));
+    assert!(matches!(
+        load_error(folder.path()),
+        CheckpointError::NoWeights(_)
+    ));
 }
 
 #[test]
@@ -184,9 +213,12 @@ fn shards_with_an_index_are_one_checkpoint() {
                 (name, shape, bytes)
             })
             .collect();
-        let views = tensors
-            .iter()
-            .map(|(name, shape, bytes)| (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+        let views = tensors.iter().map(|(name, shape, bytes)| {
+            (
+                name,
+                TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap(),
+            )
+        });
         serialize_to_file(views, None, &folder.path().join(file)).unwrap();
     }
     drop(files);
@@ -198,7 +230,10 @@ fn shards_with_an_index_are_one_checkpoint() {
 
     map.insert("model.extra".into(), "model-0.safetensors".into());
     fs::write(&index, serde_json::json!({ "weight_map": map }).to_string()).unwrap();
-    assert!(matches!(load_error(folder.path()), CheckpointError::Index { .. }));
+    assert!(matches!(
+        load_error(folder.path()),
+        CheckpointError::Index { .. }
+    ));
 }
 
 #[test]
@@ -211,17 +246,27 @@ fn half_precision_files_are_read() {
         .names()
         .map(|name| {
             let (shape, values) = files.read(name).unwrap().unwrap();
-            let bytes: Vec<u8> = values.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect();
+            let bytes: Vec<u8> = values
+                .iter()
+                .flat_map(|x| half::bf16::from_f32(*x).to_le_bytes())
+                .collect();
             (name.to_string(), shape, bytes)
         })
         .collect();
     drop(files);
-    let views = tensors
-        .iter()
-        .map(|(name, shape, bytes)| (name, TensorView::new(Dtype::BF16, shape.clone(), bytes).unwrap()));
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        (
+            name,
+            TensorView::new(Dtype::BF16, shape.clone(), bytes).unwrap(),
+        )
+    });
     serialize_to_file(views, None, &path).unwrap();
     let loaded = MaskedLm::from_folder(folder.path(), &Device::default()).unwrap();
     let (a, b) = (hidden(&mlm().model), hidden(&loaded.model));
-    let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let worst = a
+        .iter()
+        .zip(&b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max);
     assert!(worst < 0.05 && worst > 0.0, "{worst}");
 }

@@ -37,7 +37,9 @@ pub enum FillMaskError {
         limit: usize,
     },
     /// The vocabulary of the tokenizer and of the model differ.
-    #[error("token id {id} is outside the model's vocabulary of {vocab}; the tokenizer belongs to another model")]
+    #[error(
+        "token id {id} is outside the model's vocabulary of {vocab}; the tokenizer belongs to another model"
+    )]
     Vocabulary {
         /// The id.
         id: u32,

@@ -19,7 +19,11 @@ pub(super) struct Mlp {
 
 impl Mlp {
     pub(super) fn new(config: &ModernBertConfig, device: &Device) -> Self {
-        let (hidden, inner, bias) = (config.hidden_size, config.intermediate_size, config.mlp_bias);
+        let (hidden, inner, bias) = (
+            config.hidden_size,
+            config.intermediate_size,
+            config.mlp_bias,
+        );
         Self {
             wi: Linear::new(hidden, 2 * inner, bias, device),
             wo: Linear::new(inner, hidden, bias, device),

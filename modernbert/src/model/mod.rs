@@ -29,7 +29,8 @@ mod rotary;
 
 pub use encoder::ModernBert;
 pub use heads::{
-    Classification, ClassificationLabels, MaskedLm, MaskedLmOutput, MaskedTokens, SequenceClassifier,
+    Classification, ClassificationLabels, MaskedLm, MaskedLmOutput, MaskedTokens,
+    SequenceClassifier,
 };
 pub use init::initialize;
 pub use named::{NamedMapper, map_named, named_parameters};

@@ -63,7 +63,11 @@ impl<N: NamedMapper> ModuleMapper for Walk<'_, N> {
         let (shape, trainable) = (value.dims(), value.is_require_grad());
         let value = self.mapper.map(&name, value.detach());
         let value = value.set_require_grad(trainable);
-        assert_eq!(value.dims(), shape, "the new value of {name} must keep its shape");
+        assert_eq!(
+            value.dims(),
+            shape,
+            "the new value of {name} must keep its shape"
+        );
         Param::from_mapped_value(id, value, mapper)
     }
 }

@@ -56,12 +56,21 @@ mod tests {
         let device = burn::tensor::Device::default();
         let hidden = Tensor::<2>::from_floats([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], &device);
         let layout = SequenceLayout::from_lengths([2, 0, 1]).unwrap();
-        let cls: Vec<f32> = pool(hidden.clone(), &layout, Pooling::Cls).into_data().try_to_vec().unwrap();
+        let cls: Vec<f32> = pool(hidden.clone(), &layout, Pooling::Cls)
+            .into_data()
+            .try_to_vec()
+            .unwrap();
         assert_eq!(cls, [1.0, 2.0, 0.0, 0.0, 5.0, 6.0]);
-        let mean: Vec<f32> = pool(hidden.clone(), &layout, Pooling::Mean).into_data().try_to_vec().unwrap();
+        let mean: Vec<f32> = pool(hidden.clone(), &layout, Pooling::Mean)
+            .into_data()
+            .try_to_vec()
+            .unwrap();
         assert_eq!(mean, [2.0, 3.0, 0.0, 0.0, 5.0, 6.0]);
         let layout = SequenceLayout::from_lengths([1, 2]).unwrap();
-        let cls: Vec<f32> = pool(hidden, &layout, Pooling::Cls).into_data().try_to_vec().unwrap();
+        let cls: Vec<f32> = pool(hidden, &layout, Pooling::Cls)
+            .into_data()
+            .try_to_vec()
+            .unwrap();
         assert_eq!(cls, [1.0, 2.0, 3.0, 4.0]);
     }
 }

@@ -62,7 +62,9 @@ impl std::str::FromStr for Precision {
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
             "f16" => Ok(Self::F16),
-            _ => Err(format!("unknown dtype `{name}`; known are f32, bf16 and f16")),
+            _ => Err(format!(
+                "unknown dtype `{name}`; known are f32, bf16 and f16"
+            )),
         }
     }
 }

@@ -115,7 +115,11 @@ pub trait ModernBertBackend: Backend {
 
     /// Matrix product with the stated operands transposed; the differentiable `linear` is made of three of these.
     #[fusion(meta = linear::gemm_spec)]
-    fn gemm(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>, transpose: Transpose) -> FloatTensor<Self> {
+    fn gemm(
+        lhs: FloatTensor<Self>,
+        rhs: FloatTensor<Self>,
+        transpose: Transpose,
+    ) -> FloatTensor<Self> {
         linear::portable::gemm::<Self>(lhs, rhs, transpose)
     }
 

@@ -40,7 +40,11 @@ pub(crate) fn indices(tensor: FlexTensor) -> Vec<usize> {
 }
 
 /// A tensor of these values, narrowed to `dtype` if that is not f32.
-pub(crate) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D], dtype: DType) -> FlexTensor {
+pub(crate) fn tensor<const D: usize>(
+    values: Vec<f32>,
+    shape: [usize; D],
+    dtype: DType,
+) -> FlexTensor {
     let tensor = FlexTensor::from_data(TensorData::new(values, Shape::new(shape)));
     if dtype == DType::F32 {
         tensor
@@ -56,6 +60,6 @@ pub(crate) fn is_native(tensor: &FlexTensor) -> bool {
 
 /// Rows a thread takes at a time: few enough to share the work, many enough that handing them out costs nothing.
 pub(crate) fn rows_per_task(rows: usize) -> usize {
-    rows.div_ceil(4 * rayon::current_num_threads()).clamp(1, 256)
+    rows.div_ceil(4 * rayon::current_num_threads())
+        .clamp(1, 256)
 }
-

@@ -11,11 +11,11 @@ pub mod attention;
 mod backend;
 pub mod cross_entropy;
 pub mod geglu;
+#[cfg(feature = "flex")]
+mod host;
 pub mod layer_norm;
 pub mod linear;
 mod primitive;
-#[cfg(feature = "flex")]
-mod host;
 #[cfg(feature = "flex")]
 mod simd;
 

@@ -145,7 +145,11 @@ fn max(row: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let chunks = row.chunks_exact(LANES);
-    let tail = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, larger);
+    let tail = chunks
+        .remainder()
+        .iter()
+        .copied()
+        .fold(f32::NEG_INFINITY, larger);
     for chunk in chunks {
         for (lane, &x) in lanes.iter_mut().zip(chunk) {
             *lane = larger(*lane, x);
@@ -229,7 +233,10 @@ pub(crate) fn layer_norm_backward_row(
     let mean_g = sum(d_x) / n;
     let mut lanes = [0.0f32; LANES];
     let whole = x.len() / LANES * LANES;
-    for (xs, gs) in x[..whole].chunks_exact(LANES).zip(d_x[..whole].chunks_exact(LANES)) {
+    for (xs, gs) in x[..whole]
+        .chunks_exact(LANES)
+        .zip(d_x[..whole].chunks_exact(LANES))
+    {
         for i in 0..LANES {
             lanes[i] += gs[i] * (xs[i] - mean) * inv_std;
         }
@@ -250,7 +257,11 @@ fn moments(x: &[f32], eps: f32) -> (f32, f32) {
     let mean = sum(x) / n;
     let mut lanes = [0.0f32; LANES];
     let chunks = x.chunks_exact(LANES);
-    let tail: f32 = chunks.remainder().iter().map(|x| (x - mean) * (x - mean)).sum();
+    let tail: f32 = chunks
+        .remainder()
+        .iter()
+        .map(|x| (x - mean) * (x - mean))
+        .sum();
     for chunk in chunks {
         for (lane, &x) in lanes.iter_mut().zip(chunk) {
             *lane += (x - mean) * (x - mean);
@@ -291,7 +302,10 @@ mod tests {
         ];
         for (x, expected) in golden {
             let y = x * normal(x).0;
-            assert!((y - expected).abs() < 5e-7, "gelu({x}) = {y}, expected {expected}");
+            assert!(
+                (y - expected).abs() < 5e-7,
+                "gelu({x}) = {y}, expected {expected}"
+            );
         }
     }
 

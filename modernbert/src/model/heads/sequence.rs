@@ -48,7 +48,11 @@ impl SequenceClassifier {
     ///
     /// # Errors
     /// What [`ModernBertConfig::validate`] refuses.
-    pub fn new(config: &ModernBertConfig, num_labels: usize, device: &Device) -> Result<Self, ConfigError> {
+    pub fn new(
+        config: &ModernBertConfig,
+        num_labels: usize,
+        device: &Device,
+    ) -> Result<Self, ConfigError> {
         Ok(Self {
             model: ModernBert::new(config, device)?,
             head: PredictionHead::new(config, device),
@@ -81,7 +85,8 @@ impl SequenceClassifier {
         let device = logits.device();
         let loss = match labels {
             ClassificationLabels::Classes(classes) => {
-                let targets: Tensor<1, Int> = int_tensor(classes.iter().map(|&c| c as i32), &device);
+                let targets: Tensor<1, Int> =
+                    int_tensor(classes.iter().map(|&c| c as i32), &device);
                 cross_entropy(logits.clone(), targets).mean()
             }
             ClassificationLabels::Scores(scores) => {

@@ -1,11 +1,11 @@
 //! The derivative of packed attention as a node of Burn's graph.
 
+use burn::backend::Autodiff;
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::Autodiff;
 
 use super::AttentionSpec;
 use crate::ops::ModernBertBackend;

@@ -46,7 +46,10 @@ pub(crate) fn forward(
                         Matrix::new(scores.as_ptr(), columns, 1),
                         head.v_rows(block.keys.start),
                         MatrixMut::new(
-                            out.at(((task.first + block.queries.start) * shape.heads + task.head) * shape.head_dim),
+                            out.at(
+                                ((task.first + block.queries.start) * shape.heads + task.head)
+                                    * shape.head_dim,
+                            ),
                             shape.heads * shape.head_dim,
                         ),
                         [block.queries.len(), columns, shape.head_dim],
@@ -94,9 +97,11 @@ pub(crate) fn backward(
                     if spec.rotary && part < 2 {
                         rotate(row, &rotary.values()[i * shape.head_dim..], -1.0);
                     }
-                    let start = (((task.first + i) * 3 + part) * shape.heads + task.head) * shape.head_dim;
+                    let start =
+                        (((task.first + i) * 3 + part) * shape.heads + task.head) * shape.head_dim;
                     // SAFETY: rows of different (sequence, head, part) never overlap, and `start` lies inside `d_qkv`.
-                    let target = unsafe { std::slice::from_raw_parts_mut(d_qkv.at(start), shape.head_dim) };
+                    let target =
+                        unsafe { std::slice::from_raw_parts_mut(d_qkv.at(start), shape.head_dim) };
                     target.copy_from_slice(row);
                 }
             }
@@ -129,7 +134,11 @@ fn head_backward(
         // SAFETY: every matrix below lies inside the slice or vector its pointer comes from: rows `block.queries` of
         // d_out, rows `block.keys` of k and v, and the whole of p and d_p.
         unsafe {
-            let d_out_rows = Matrix::new(d_out.as_ptr().add(row_of(block.queries.start)), row_stride, 1);
+            let d_out_rows = Matrix::new(
+                d_out.as_ptr().add(row_of(block.queries.start)),
+                row_stride,
+                1,
+            );
             let p_transposed = Matrix::new(p.as_ptr(), 1, columns);
             let [d_q, d_k, d_v] = &mut grads;
             let key_row = block.keys.start * dim;
@@ -151,7 +160,12 @@ fn head_backward(
                 let start = row_of(i);
                 let delta = simd::dot(&d_out[start..start + dim], &out[start..start + dim]);
                 let range = r * columns..(r + 1) * columns;
-                simd::softmax_backward_row(&p[range.clone()], &mut d_p[range.clone()], delta, spec.scale as f32);
+                simd::softmax_backward_row(
+                    &p[range.clone()],
+                    &mut d_p[range.clone()],
+                    delta,
+                    spec.scale as f32,
+                );
                 if spec.softcap.is_some() {
                     for (d, slope) in d_p[range.clone()].iter_mut().zip(&slopes[range]) {
                         *d *= slope;
@@ -230,7 +244,8 @@ struct Head<'a> {
 impl<'a> Head<'a> {
     fn load(qkv: &'a [f32], rotary: &[f32], dims: Dims, task: &Task, spec: &AttentionSpec) -> Self {
         let dim = dims.head_dim;
-        let start = |i: usize, part: usize| (((task.first + i) * 3 + part) * dims.heads + task.head) * dim;
+        let start =
+            |i: usize, part: usize| (((task.first + i) * 3 + part) * dims.heads + task.head) * dim;
         let copy = |part: usize| {
             let mut rows = Vec::with_capacity(task.length * dim);
             for i in 0..task.length {
@@ -364,7 +379,13 @@ enum Accumulate {
 ///
 /// # Safety
 /// All elements that the sizes and distances reach must be valid, and no other thread may touch those of `target`.
-unsafe fn product(left: Matrix, right: Matrix, target: MatrixMut, [m, k, n]: [usize; 3], accumulate: Accumulate) {
+unsafe fn product(
+    left: Matrix,
+    right: Matrix,
+    target: MatrixMut,
+    [m, k, n]: [usize; 3],
+    accumulate: Accumulate,
+) {
     // SAFETY: passed on to the caller.
     unsafe {
         gemm(

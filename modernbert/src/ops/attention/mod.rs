@@ -81,7 +81,10 @@ impl AttentionSpec {
             None => 0..block.keys.len(),
             Some(w) => {
                 let first = query.saturating_sub(w).max(block.keys.start);
-                let last = query.saturating_add(w).saturating_add(1).min(block.keys.end);
+                let last = query
+                    .saturating_add(w)
+                    .saturating_add(1)
+                    .min(block.keys.end);
                 first - block.keys.start..last - block.keys.start
             }
         }
@@ -130,7 +133,12 @@ pub fn attention(
     mut spec: AttentionSpec,
 ) -> Tensor<3> {
     let [total, three, heads, head_dim] = qkv.dims();
-    assert_eq!(three, 3, "qkv is [total, 3, heads, head_dim], got {:?}", qkv.dims());
+    assert_eq!(
+        three,
+        3,
+        "qkv is [total, 3, heads, head_dim], got {:?}",
+        qkv.dims()
+    );
     assert_eq!(
         total,
         spec.layout.total_tokens(),

@@ -65,11 +65,18 @@ pub(crate) fn backward<B: Backend>(
         );
         let d_out = narrow::<B>(d_out.clone(), 1, queries.clone());
         let [heads, rows, _] = q.shape().dims();
-        let lse = reshape::<B, 3>(narrow::<B>(lse.clone(), 1, queries.clone()), [heads, rows, 1]);
+        let lse = reshape::<B, 3>(
+            narrow::<B>(lse.clone(), 1, queries.clone()),
+            [heads, rows, 1],
+        );
 
         let (scores, cap) = capped_scores::<B>(q.clone(), k.clone(), spec);
         let p = B::float_exp(B::float_sub(masked::<B>(scores, &block, spec), lse));
-        add_at::<B>(&mut d_v, keys.clone(), transposed_matmul::<B>(p.clone(), d_out.clone()));
+        add_at::<B>(
+            &mut d_v,
+            keys.clone(),
+            transposed_matmul::<B>(p.clone(), d_out.clone()),
+        );
 
         let d_p = B::float_matmul(d_out, B::float_swap_dims(v, 1, 2));
         let delta = narrow::<B>(delta.clone(), 1, queries.clone());
@@ -204,9 +211,17 @@ fn capped_scores<B: Backend>(
 }
 
 /// Hides the keys of a block that lie outside the window of a query; most blocks of a long sequence have some.
-fn masked<B: Backend>(scores: FloatTensor<B>, block: &Block, spec: &AttentionSpec) -> FloatTensor<B> {
+fn masked<B: Backend>(
+    scores: FloatTensor<B>,
+    block: &Block,
+    spec: &AttentionSpec,
+) -> FloatTensor<B> {
     let (rows, columns) = (block.queries.len(), block.keys.len());
-    if block.queries.clone().all(|i| spec.visible(block, i) == (0..columns)) {
+    if block
+        .queries
+        .clone()
+        .all(|i| spec.visible(block, i) == (0..columns))
+    {
         return scores;
     }
     let mut mask = vec![HIDDEN; rows * columns];

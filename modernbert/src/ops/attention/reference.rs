@@ -56,7 +56,11 @@ impl Problem<'_> {
             let (p, _, slopes) = self.probabilities_and_slopes(first, length, i, head);
             let d_out = &d_out[(row * self.heads + head) * self.head_dim..][..self.head_dim];
             let d_p: Vec<f64> = (0..length)
-                .map(|j| (0..self.head_dim).map(|d| d_out[d] * self.value(first + j, 2, head, d)).sum())
+                .map(|j| {
+                    (0..self.head_dim)
+                        .map(|d| d_out[d] * self.value(first + j, 2, head, d))
+                        .sum()
+                })
                 .collect();
             let delta: f64 = p.iter().zip(&d_p).map(|(p, d)| p * d).sum();
             let q = self.rotated(first, i, 0, head);
@@ -160,6 +164,10 @@ impl Problem<'_> {
         let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
         let lse = max + sum.ln();
-        (scores.iter().map(|s| (s - lse).exp()).collect(), lse, slopes)
+        (
+            scores.iter().map(|s| (s - lse).exp()).collect(),
+            lse,
+            slopes,
+        )
     }
 }

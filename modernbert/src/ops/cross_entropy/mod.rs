@@ -22,7 +22,10 @@ use super::ModernBertBackend;
 /// When the numbers of rows differ.
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     let ([rows, _], [labels]) = (logits.dims(), targets.dims());
-    assert_eq!(rows, labels, "{rows} rows of logits need as many targets, got {labels}");
+    assert_eq!(
+        rows, labels,
+        "{rows} rows of logits need as many targets, got {labels}"
+    );
     Tensor::from_dispatch(<Dispatch as ModernBertBackend>::cross_entropy_rows(
         logits.into_dispatch(),
         targets.into_dispatch(),

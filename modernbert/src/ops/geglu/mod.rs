@@ -20,6 +20,11 @@ use super::ModernBertBackend;
 /// When the width of `input` is odd.
 pub fn geglu(input: Tensor<2>) -> Tensor<2> {
     let [_, width] = input.dims();
-    assert!(width.is_multiple_of(2), "geglu splits its input in two halves; {width} columns can't be split");
-    Tensor::from_dispatch(<Dispatch as ModernBertBackend>::geglu(input.into_dispatch()))
+    assert!(
+        width.is_multiple_of(2),
+        "geglu splits its input in two halves; {width} columns can't be split"
+    );
+    Tensor::from_dispatch(<Dispatch as ModernBertBackend>::geglu(
+        input.into_dispatch(),
+    ))
 }

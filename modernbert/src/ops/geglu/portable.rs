@@ -20,7 +20,10 @@ pub(crate) fn backward<B: Backend>(d_out: FloatTensor<B>, input: FloatTensor<B>)
     let (x, gate) = halves::<B>(widen::<B>(input));
     let cdf = cdf::<B>(x.clone());
     let exponent = B::float_mul_scalar(B::float_mul(x.clone(), x.clone()), Scalar::from(-0.5));
-    let density = B::float_mul_scalar(B::float_exp(exponent), Scalar::from(1.0 / (2.0 * PI).sqrt()));
+    let density = B::float_mul_scalar(
+        B::float_exp(exponent),
+        Scalar::from(1.0 / (2.0 * PI).sqrt()),
+    );
     let slope = B::float_add(cdf.clone(), B::float_mul(x.clone(), density));
     let d_activated = B::float_mul(B::float_mul(d_out.clone(), gate), slope);
     let d_gate = B::float_mul(d_out, B::float_mul(x, cdf));
@@ -38,5 +41,8 @@ fn halves<B: Backend>(input: FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>)
 /// Distribution function of the standard normal.
 fn cdf<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let erf = B::float_erf(B::float_mul_scalar(x, Scalar::from(FRAC_1_SQRT_2)));
-    B::float_mul_scalar(B::float_add_scalar(erf, Scalar::from(1.0)), Scalar::from(0.5))
+    B::float_mul_scalar(
+        B::float_add_scalar(erf, Scalar::from(1.0)),
+        Scalar::from(0.5),
+    )
 }

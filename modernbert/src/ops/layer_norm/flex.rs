@@ -43,7 +43,10 @@ pub(crate) fn backward(
     let [d_out, input, weight] = [d_out, input, weight].map(HostTensor::new);
     let mut d_input = vec![0.0f32; rows * width];
     if width == 0 {
-        return (tensor(d_input, [rows, width], dtype), tensor(vec![], [0], weight_dtype));
+        return (
+            tensor(d_input, [rows, width], dtype),
+            tensor(vec![], [0], weight_dtype),
+        );
     }
     // Each chunk sums its own part of the weight gradient and the parts are added in order. The chunk size depends on
     // nothing but the input, so the sum is the same on any number of threads.
@@ -59,7 +62,14 @@ pub(crate) fn backward(
                 .zip(input.chunks_exact(width))
                 .zip(d_out.chunks_exact(width));
             for ((d_x, x), d_out) in rows {
-                simd::layer_norm_backward_row(x, weight.values(), d_out, eps as f32, d_x, &mut d_weight);
+                simd::layer_norm_backward_row(
+                    x,
+                    weight.values(),
+                    d_out,
+                    eps as f32,
+                    d_x,
+                    &mut d_weight,
+                );
             }
             d_weight
         })

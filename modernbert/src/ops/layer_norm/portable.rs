@@ -45,7 +45,10 @@ fn normalize<B: Backend>(x: FloatTensor<B>, eps: f64) -> (FloatTensor<B>, FloatT
     let mean = B::float_mean_dim(x.clone(), 1);
     let centred = B::float_sub(x, mean);
     let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), 1);
-    let inv_std = B::float_recip(B::float_sqrt(B::float_add_scalar(variance, Scalar::from(eps))));
+    let inv_std = B::float_recip(B::float_sqrt(B::float_add_scalar(
+        variance,
+        Scalar::from(eps),
+    )));
     (B::float_mul(centred, inv_std.clone()), inv_std)
 }
 

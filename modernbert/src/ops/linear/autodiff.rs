@@ -55,8 +55,9 @@ pub(crate) fn linear<B: ModernBertBackend, C: CheckpointStrategy>(
             let out = B::linear_weight(input.into_primitive(), weight.into_primitive());
             prep.finish(saved, out)
         }
-        OpsKind::UnTracked(prep) => {
-            prep.finish(B::linear_weight(input.into_primitive(), weight.into_primitive()))
-        }
+        OpsKind::UnTracked(prep) => prep.finish(B::linear_weight(
+            input.into_primitive(),
+            weight.into_primitive(),
+        )),
     }
 }

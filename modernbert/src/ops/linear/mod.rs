@@ -37,7 +37,12 @@ pub enum Transpose {
 /// When the widths differ.
 pub fn linear(input: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     let ([_, width], [_, expected]) = (input.dims(), weight.dims());
-    assert_eq!(width, expected, "a weight {:?} takes {expected} columns, got {width}", weight.dims());
+    assert_eq!(
+        width,
+        expected,
+        "a weight {:?} takes {expected} columns, got {width}",
+        weight.dims()
+    );
     let dtype = input.dtype();
     let weight = match_dtype(weight, dtype);
     let out = Tensor::from_dispatch(<Dispatch as ModernBertBackend>::linear_weight(

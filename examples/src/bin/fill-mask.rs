@@ -1,0 +1,70 @@
+//! Guesses masked tokens.
+//!
+//! ```sh
+//! cargo run --release -p modernbert-examples --bin fill-mask -- --model runs/demo "pub fn [MASK](&self) -> usize"
+//! ```
+
+#![recursion_limit = "256"]
+
+use clap::Parser;
+use modernbert::inference::fill_mask;
+use modernbert::model::MaskedLm;
+use modernbert::tokenizer::Tokenizer;
+use modernbert_train::cli::{DeviceArgs, main_with};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Guesses the tokens that stand behind [MASK].
+#[derive(Parser)]
+struct Args {
+    /// Text with one or more [MASK].
+    text: String,
+    /// Folder of a masked language model: config.json, model.safetensors, tokenizer.json.
+    #[arg(long, value_name = "FOLDER")]
+    model: PathBuf,
+    /// Guesses per mask.
+    #[arg(long, default_value_t = 5)]
+    top: usize,
+    /// One JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    main_with(|| {
+        let device = args.device.select()?;
+        let model = MaskedLm::from_folder(&args.model, &device.device)?;
+        let tokenizer = Tokenizer::from_folder(&args.model)?;
+        let masks = fill_mask(&model, &tokenizer, &args.text, args.top)?;
+        if args.json {
+            let masks: Vec<_> = masks
+                .iter()
+                .map(|candidates| {
+                    candidates
+                        .iter()
+                        .map(|c| serde_json::json!({"id": c.id, "token": c.token, "probability": c.probability}))
+                        .collect::<Vec<_>>()
+                })
+                .collect();
+            println!(
+                "{}",
+                serde_json::json!({"text": args.text, "device": device.name, "masks": masks})
+            );
+            return Ok(());
+        }
+        for (i, candidates) in masks.iter().enumerate() {
+            println!("mask {} of {}", i + 1, masks.len());
+            for candidate in candidates {
+                println!(
+                    "  {:>6.2} %  {:?}",
+                    100.0 * candidate.probability,
+                    candidate.token
+                );
+            }
+        }
+        Ok(())
+    })
+}
