@@ -89,6 +89,9 @@ pub fn finetune(
     if train.is_empty() {
         return Err(FinetuneError::Empty(label));
     }
+    let regression = train
+        .iter()
+        .any(|sample| matches!(sample.target, Target::Score(_)));
     let steps = train.len().div_ceil(options.batch_size) * options.epochs;
     let optimizer = DecoupledAdamW::new(options.learning_rate, options.weight_decay);
     let schedule = WarmupLinear::new(options.learning_rate, options.warmup, steps);
@@ -98,13 +101,16 @@ pub fn finetune(
         Arc::new(BatchLoader::shuffled(train, batch_size, options.seed)),
         Arc::new(BatchLoader::in_order(valid, batch_size)),
     )
-    .metrics((ClassifierStats::loss(), ClassifierStats::accuracy()))
+    .metrics((ClassifierStats::loss(),))
     .metric_train_numeric(burn::train::metric::LearningRateMetric::new())
     .with_metric_logger(burn::train::logger::InMemoryMetricLogger::default())
     .with_application_logger(None)
     .with_interrupter(interrupter)
     .label(&label)
     .num_epochs(options.epochs);
+    if !regression {
+        training = training.metrics((ClassifierStats::accuracy(),));
+    }
     training = match progress {
         Progress::Dashboard => training,
         Progress::Lines => training.renderer(Box::new(LinesRenderer::new(&label))),

@@ -255,7 +255,7 @@ fn draw(out: &Path, unigram_loss: f64) -> Result<()> {
             .collect()
     };
     let series = [
-        Series::new("train", curve("train")).smoothed(0.9),
+        Series::new("train", curve("train")).smoothed(0.6),
         Series::new("held out", curve("eval")),
     ];
     plot_curves(
