@@ -123,8 +123,12 @@ fn run(args: &RunArgs) -> anyhow::Result<()> {
             Progress::detect()
         },
     };
-    std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("{}: can't be made", args.out.display()))?;
+    std::fs::create_dir_all(&args.out).with_context(|| {
+        format!(
+            "{}: the folder can't be made; give --out another one",
+            args.out.display()
+        )
+    })?;
     // A results file that can't be read should be known before the hours of work, not after.
     Results::read(&args.out)?;
 
@@ -148,8 +152,13 @@ fn run(args: &RunArgs) -> anyhow::Result<()> {
                 results.write(&args.out)?;
             }
             Err(error) => {
-                print(&format!("{task}: failed: {error}"));
-                failures.push(task);
+                let message = error.to_string();
+                // Some messages name the task themselves.
+                let message = message
+                    .strip_prefix(&format!("{task}: "))
+                    .unwrap_or(&message);
+                print(&format!("{task}: failed: {message}"));
+                failures.push(format!("{task}: {message}"));
             }
         }
     }
@@ -165,12 +174,12 @@ fn run(args: &RunArgs) -> anyhow::Result<()> {
         args.out.display()
     ));
     if !failures.is_empty() {
-        let names: Vec<String> = failures.iter().map(Task::to_string).collect();
+        // In full once more: standard error alone must say what to do.
         bail!(
-            "{} of {} tasks failed: {}; the messages stand above",
-            names.len(),
+            "{} of {} tasks failed: {}",
+            failures.len(),
             tasks.len(),
-            names.join(", ")
+            failures.join("; ")
         );
     }
     Ok(())

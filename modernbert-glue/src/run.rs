@@ -63,13 +63,8 @@ pub enum RunError {
     #[error(transparent)]
     Finetune(#[from] FinetuneError),
     /// Predictions that can't be scored, such as numbers that are none.
-    #[error("{task}: {source}; a lower --learning-rate may help")]
-    Metric {
-        /// The task.
-        task: Task,
-        /// What is wrong.
-        source: MetricError,
-    },
+    #[error(transparent)]
+    Metric(#[from] MetricError),
     /// AX and the like.
     #[error("{0} has no labelled data to train on; it can only be predicted")]
     NotTrainable(Task),
@@ -192,7 +187,6 @@ pub fn run_task(
     let truncated = train.truncated + dev.iter().map(|split| split.truncated).sum::<usize>();
     let read = train.samples.len() + dev.iter().map(|split| split.samples.len()).sum::<usize>();
     let valid: Vec<Sample> = dev.iter().flat_map(|split| split.samples.clone()).collect();
-    let scored = |source| RunError::Metric { task, source };
 
     let mut seeds = Vec::new();
     let mut last = None;
@@ -213,38 +207,17 @@ pub fn run_task(
             options.progress,
             interrupter.clone(),
         )?;
-        let metrics =
-            score(task, &data, &model, &dev, settings.batch_size).map_err(|error| match error {
-                ScoreError::Metric(source) => scored(source),
-                ScoreError::Finetune(error) => error.into(),
-            })?;
+        let metrics = score(task, &data, &model, &dev, settings.batch_size)?;
         seeds.push(SeedResult { seed, metrics });
         last = Some((load, settings));
     }
     let (load, settings) = last.ok_or(RunError::NotTrainable(task))?;
     Ok(TaskRun {
-        result: TaskResult::new(&data, baseline(&data).map_err(scored)?, seeds),
+        result: TaskResult::new(&data, baseline(&data)?, seeds),
         truncated: (truncated, read),
         load,
         settings,
     })
-}
-
-enum ScoreError {
-    Metric(MetricError),
-    Finetune(FinetuneError),
-}
-
-impl From<MetricError> for ScoreError {
-    fn from(error: MetricError) -> Self {
-        Self::Metric(error)
-    }
-}
-
-impl From<FinetuneError> for ScoreError {
-    fn from(error: FinetuneError) -> Self {
-        Self::Finetune(error)
-    }
 }
 
 fn score(
@@ -253,7 +226,7 @@ fn score(
     model: &SequenceClassifier,
     dev: &[Encoded],
     batch_size: usize,
-) -> Result<Metrics, ScoreError> {
+) -> Result<Metrics, RunError> {
     let mut predictions = Vec::with_capacity(dev.len());
     for split in dev {
         let rows: Vec<&[u32]> = split

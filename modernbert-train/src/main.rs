@@ -2,7 +2,7 @@
 
 #![recursion_limit = "256"]
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use burn::train::Interrupter;
 use clap::{Args, Parser, Subcommand};
 use modernbert_train::cli::{DeviceArgs, describe, main_with};
@@ -84,6 +84,12 @@ fn demo(corpus: &[PathBuf], run: &RunArgs) -> anyhow::Result<()> {
 }
 
 fn execute(recipe: &Recipe, run: &RunArgs) -> anyhow::Result<PretrainSummary> {
+    if let Some(peak) = run
+        .peak_tflops
+        .filter(|peak| !(*peak > 0.0 && peak.is_finite()))
+    {
+        bail!("--peak-tflops is {peak}; give the device's peak, above 0, or leave it out");
+    }
     let mut overrides = run.overrides.clone();
     if let Some(dtype) = &run.dtype {
         overrides.push(format!("run.precision=\"{dtype}\""));

@@ -14,10 +14,10 @@ use modernbert_train::cli::{DeviceArgs, main_with};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Guesses the tokens that stand behind [MASK].
+/// Guesses masked tokens.
 #[derive(Parser)]
 struct Args {
-    /// Text with one or more [MASK].
+    /// Text with one or more mask tokens, as in "The capital of France is `[MASK]`."
     text: String,
     /// Folder of a masked language model: config.json, model.safetensors, tokenizer.json.
     #[arg(long, value_name = "FOLDER")]
@@ -35,6 +35,7 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     main_with(|| {
+        anyhow::ensure!(args.top > 0, "--top is 0; ask for at least one guess");
         let device = args.device.select()?;
         let model = MaskedLm::from_folder(&args.model, &device.device)?;
         let tokenizer = Tokenizer::from_folder(&args.model)?;

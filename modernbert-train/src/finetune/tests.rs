@@ -61,6 +61,7 @@ fn the_rate_rises_falls_and_is_never_zero() {
 fn predictions_keep_the_order_of_the_sequences() {
     let mut config = ModernBertConfig::of_shape(2, 32, 48, 2);
     config.vocab_size = 128;
+    config.pad_token_id = None;
     let device = Device::default();
     let model = SequenceClassifier::new(&config, 2, &device).unwrap();
     let model = initialize(model, &config, 1);

@@ -101,7 +101,7 @@ impl TrainStream {
     pub fn steps(&self) -> Result<TrainSteps, LoaderError> {
         let options = &self.options;
         let per_step = options.row_length * options.micro_batches;
-        let mean = (self.shard.tokens() as usize / self.shard.len()).max(1);
+        let mean = (self.shard.tokens() / self.shard.len()).max(1);
         let source_batch = (per_step / mean).max(1);
         let pack = PackOptions::new(
             options.micro_batches,
@@ -178,7 +178,7 @@ impl Iterator for Epochs {
 /// Every sample that fits comes once; the last row is filled up with padding.
 ///
 /// # Errors
-/// As [`TrainStream::next_step`].
+/// As [`TrainSteps::next_step`].
 pub fn evaluation_items(
     shard: &Shard,
     masker: &Masker,

@@ -108,7 +108,7 @@ fn evaluation_meets_every_sample_once() {
     let folder = tempfile::tempdir().unwrap();
     let lengths = [20, 30, 9, 12, 40, 33];
     let shard = shard(folder.path(), &lengths);
-    let items = evaluation_items(&shard, &masker(0.0), &options(1), 10_000).unwrap();
+    let items = evaluation_items(&shard, &masker(0.15), &options(1), 10_000).unwrap();
     let real: usize = items.iter().map(|item| item.real_tokens).sum();
     assert_eq!(real, lengths.iter().sum::<usize>());
     let mut seen: Vec<usize> = items

@@ -66,7 +66,7 @@ pub struct MomentsState<const D: usize> {
 }
 
 impl<const D: usize> MomentsState<D> {
-    pub(super) fn to_device(self, device: &Device) -> Self {
+    pub(super) fn moved_to(self, device: &Device) -> Self {
         Self {
             time: self.time,
             moment_1: self.moment_1.to_device(device),
@@ -143,6 +143,6 @@ impl Optimizer for StableAdamW {
     }
 
     fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
-        state.to_device(device)
+        state.moved_to(device)
     }
 }

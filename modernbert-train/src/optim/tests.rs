@@ -26,10 +26,10 @@ impl Reference {
         let fold = |b: f64| (b.powi(self.t) - b) / (b.powi(self.t) - 1.0);
         let (b1, b2) = (fold(c.beta1), fold(c.beta2));
         let mut ratio = 0.0;
-        for i in 0..g.len() {
-            self.m[i] += (1.0 - b1) * (g[i] - self.m[i]);
-            self.v[i] = b2 * self.v[i] + (1.0 - b2) * g[i] * g[i];
-            ratio += g[i] * g[i] / self.v[i].max(c.epsilon * c.epsilon);
+        for (i, g) in g.iter().enumerate() {
+            self.m[i] += (1.0 - b1) * (g - self.m[i]);
+            self.v[i] = b2 * self.v[i] + (1.0 - b2) * g * g;
+            ratio += g * g / self.v[i].max(c.epsilon * c.epsilon);
         }
         let eta = lr / (ratio / g.len() as f64).sqrt().max(1.0);
         for i in 0..g.len() {

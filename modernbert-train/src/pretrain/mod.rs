@@ -37,6 +37,9 @@ pub const PICTURE_FILE: &str = "loss.png";
 /// The recipe with every default and override written out, in the run's folder.
 pub const RECIPE_FILE: &str = "recipe.toml";
 
+/// Beyond this a size is a slip of the keyboard: a thousand times the largest encoder of this family.
+const MOST_PARAMETERS: u64 = 1_000_000_000_000;
+
 /// What a run needs beside its recipe.
 pub struct PretrainOptions {
     /// Folder for everything the run makes.
@@ -74,8 +77,12 @@ pub fn pretrain(recipe: &Recipe, options: PretrainOptions) -> Result<PretrainSum
     let started = Instant::now();
     recipe.validate()?;
     let progress = options.progress;
-    std::fs::create_dir_all(&options.out)
-        .with_context(|| format!("{}: the run's folder can't be made", options.out.display()))?;
+    std::fs::create_dir_all(&options.out).with_context(|| {
+        format!(
+            "{}: the run's folder can't be made; give --out another one",
+            options.out.display()
+        )
+    })?;
     remove_stale(&options.out)?;
 
     let prepared = prepare(recipe, &options.out, progress)?;
@@ -89,6 +96,13 @@ pub fn pretrain(recipe: &Recipe, options: PretrainOptions) -> Result<PretrainSum
     )?;
     let config = prepared.config.clone();
     let device = options.device.device.clone();
+    if config.mlm_parameters() > MOST_PARAMETERS {
+        bail!(
+            "model: these sizes make {:.0} billion parameters; lower model.hidden_size, model.intermediate_size or \
+             model.num_hidden_layers",
+            config.mlm_parameters() as f64 / 1e9
+        );
+    }
     let precision = match recipe.run.precision {
         RecipePrecision::F32 => Precision::F32,
         RecipePrecision::Bf16 => Precision::Bf16,
@@ -96,7 +110,7 @@ pub fn pretrain(recipe: &Recipe, options: PretrainOptions) -> Result<PretrainSum
     check_dtype(&options.device, precision)?;
     let model = initialize(MaskedLm::new(&config, &device)?, &config, recipe.run.seed);
     let model = model.with_precision(precision);
-    progress.line(&format!(
+    progress.note(&format!(
         "model: {} layers, hidden {}, {} heads, {:.2} M parameters; {} on {}; kernels: {}",
         config.num_hidden_layers,
         config.hidden_size,
@@ -137,7 +151,11 @@ pub fn pretrain(recipe: &Recipe, options: PretrainOptions) -> Result<PretrainSum
 
 /// A run's folder may hold an older run: its weights must not outlive the start of a new one.
 fn remove_stale(out: &Path) -> Result<()> {
-    for name in [modernbert::checkpoint::WEIGHTS_FILE, PICTURE_FILE] {
+    for name in [
+        modernbert::checkpoint::WEIGHTS_FILE,
+        PICTURE_FILE,
+        METRICS_FILE,
+    ] {
         match std::fs::remove_file(out.join(name)) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -35,7 +35,7 @@ pub struct Prepared {
 pub fn prepare(recipe: &Recipe, out: &Path, progress: Progress) -> Result<Prepared> {
     let started = Instant::now();
     let corpus = read_corpus(recipe)?;
-    progress.line(&format!("corpus: {}", corpus.origin));
+    progress.note(&format!("corpus: {}", corpus.origin));
     let Split {
         mut train,
         eval,
@@ -57,14 +57,14 @@ pub fn prepare(recipe: &Recipe, out: &Path, progress: Progress) -> Result<Prepar
             bail!("data.max_train_bytes = {limit} leaves no document to train on; raise it");
         }
     }
-    let bytes =
-        |documents: &[Document]| -> u64 { documents.iter().map(|d| d.text.len() as u64).sum() };
-    progress.line(&format!(
-        "split by {by}: {} documents ({} B) to train on, {} ({} B) held out, {duplicates} duplicates dropped",
+    let megabytes =
+        |documents: &[Document]| documents.iter().map(|d| d.text.len()).sum::<usize>() as f64 / 1e6;
+    progress.note(&format!(
+        "split by {by}: {} documents ({:.1} MB) to train on, {} ({:.1} MB) held out, {duplicates} duplicates dropped",
         train.len(),
-        human_count(bytes(&train)),
+        megabytes(&train),
         eval.len(),
-        human_count(bytes(&eval)),
+        megabytes(&eval),
     ));
 
     let tokenizer = match &recipe.data.tokenizer {
@@ -107,7 +107,7 @@ pub fn prepare(recipe: &Recipe, out: &Path, progress: Progress) -> Result<Prepar
     };
     let (train_shard, eval_shard) = (shard("train.tokens", &train)?, shard("eval.tokens", &eval)?);
     let config = model_config(recipe, &tokenizer)?;
-    progress.line(&format!(
+    progress.note(&format!(
         "tokens: {} in {} samples to train on, {} held out, vocabulary {} ({})",
         human_count(train_shard.tokens() as u64),
         train_shard.len(),

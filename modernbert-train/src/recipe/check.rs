@@ -9,7 +9,10 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
     /// The file could not be read.
-    #[error("{path}: {source}", path = path.display())]
+    #[error(
+        "{path}: the recipe can't be read ({source}); give the path of a TOML file, such as those in \
+         modernbert-train/recipes", path = path.display()
+    )]
     Io {
         /// The file.
         path: PathBuf,

@@ -43,7 +43,7 @@ fn the_recipes_in_the_folder_are_good() {
         (config.head_dim(), config.half_window(), config.vocab_size),
         (64, 64, 4096)
     );
-    assert_eq!(demo().tokens_per_step(), 4096);
+    assert_eq!(demo().tokens_per_step(), 2048);
     assert_eq!(demo().schedule, Schedule::default());
 }
 
@@ -199,7 +199,7 @@ fn settings_that_do_not_go_together_are_named() {
         ),
         (
             &["run.total_tokens=100"],
-            "run.total_tokens is 100; one step takes 4096",
+            "run.total_tokens is 100; one step takes 2048",
         ),
         (&["mask.train=0"], "mask.train is 0"),
         (

@@ -17,4 +17,4 @@ pub use log::{LogRow, MetricsLog, read_log};
 pub use metrics::{SeriesMetric, StepStats};
 pub use progress::{Progress, QuietRenderer, human_count, human_seconds};
 pub use schedule::TokenScheduler;
-pub use strategy::{TokenStrategy, TokenStrategyOptions, TrainingReport, evaluate};
+pub use strategy::{StepFlops, TokenStrategy, TokenStrategyOptions, TrainingReport, evaluate};

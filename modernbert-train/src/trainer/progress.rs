@@ -29,10 +29,17 @@ impl Progress {
         }
     }
 
-    /// Prints a line, unless the dashboard owns the screen or nothing is to be shown.
-    #[allow(clippy::print_stdout)] // this is the one place where the trainer prints
+    /// Prints a line of a training loop, unless the dashboard owns the screen or nothing is to be shown.
     pub fn line(self, text: &str) {
         if self == Self::Lines {
+            self.note(text);
+        }
+    }
+
+    /// Prints a line before or after a training loop, where there is no dashboard to disturb.
+    #[allow(clippy::print_stdout)] // this is the one place where the trainer prints
+    pub fn note(self, text: &str) {
+        if self != Self::Silent {
             println!("{text}");
         }
     }

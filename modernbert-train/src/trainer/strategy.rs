@@ -19,6 +19,9 @@ use super::progress::{Progress, human_count, human_seconds};
 use super::schedule::TokenScheduler;
 use crate::loader::MlmItem;
 
+/// FLOP of a step, from its micro-batches.
+pub type StepFlops = Box<dyn Fn(&[MlmItem]) -> f64 + Send + Sync>;
+
 /// Settings of the loop.
 pub struct TokenStrategyOptions {
     /// Device to train on.
@@ -37,7 +40,7 @@ pub struct TokenStrategyOptions {
     /// shortened once, before the schedule has left its warmup, so that the decay is still completed.
     pub max_time: Option<Duration>,
     /// FLOP of a step's forward and backward as a function of its micro-batches, for MFU.
-    pub step_flops: Box<dyn Fn(&[MlmItem]) -> f64 + Send + Sync>,
+    pub step_flops: StepFlops,
     /// Peak FLOP/s of the device, if known.
     pub peak_flops: Option<f64>,
     /// Where rows go.

@@ -11,6 +11,9 @@ use super::{CheckpointError, WEIGHTS_FILE};
 
 const INDEX_FILE: &str = "model.safetensors.index.json";
 
+/// Shape of a tensor and its values in row-major order.
+pub type ShapedValues = (Vec<usize>, Vec<f32>);
+
 /// Mapped safetensors files and where each tensor lies in them.
 pub struct TensorFiles {
     place: PathBuf,
@@ -121,7 +124,7 @@ impl TensorFiles {
     ///
     /// # Errors
     /// A dtype that holds no weights.
-    pub fn read(&self, name: &str) -> Result<Option<(Vec<usize>, Vec<f32>)>, CheckpointError> {
+    pub fn read(&self, name: &str) -> Result<Option<ShapedValues>, CheckpointError> {
         let Some(&file) = self.tensors.get(name) else {
             return Ok(None);
         };

@@ -17,7 +17,7 @@ mod save;
 mod tests;
 
 pub use error::CheckpointError;
-pub use files::TensorFiles;
+pub use files::{ShapedValues, TensorFiles};
 pub use load::{LoadReport, load};
 pub use save::{save, write_atomically};
 
@@ -40,7 +40,7 @@ pub fn read_config(folder: &Path) -> Result<ModernBertConfig, CheckpointError> {
     if !folder.is_dir() {
         return Err(CheckpointError::NoFolder(folder.to_path_buf()));
     }
-    Ok(ModernBertConfig::from_file(&folder.join(CONFIG_FILE))?)
+    Ok(ModernBertConfig::from_file(folder.join(CONFIG_FILE))?)
 }
 
 impl MaskedLm {

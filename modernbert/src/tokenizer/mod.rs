@@ -8,7 +8,6 @@
 //! Truncation and padding settings in a file are ignored: sequences are packed, not padded, and a caller that wants a
 //! length limit says so with [`Tokenizer::encode_truncated`].
 
-mod bpe;
 mod error;
 mod files;
 pub mod train;

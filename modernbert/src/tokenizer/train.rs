@@ -4,25 +4,23 @@
 //! the `[unusedN]` fillers come after the learned vocabulary, as in the published tokenizer. The same texts always give
 //! the same tokenizer, whatever order they come in.
 
-use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rayon::prelude::*;
 use serde_json::{Map, Value, json};
+use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::normalizers::unicode::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
     NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
+    Trainer,
 };
 
-use super::{Tokenizer, TokenizerError, bpe};
+use super::{Tokenizer, TokenizerError};
 
 /// The special tokens, in the order of their ids.
 const SPECIALS: [&str; 5] = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"];
 /// Vocabularies are a multiple of this, which matrix units like.
 const MULTIPLE: usize = 64;
-/// Documents counted at a time: enough for every core, few enough to keep in memory.
-const DOCUMENTS_AT_A_TIME: usize = 256;
-
 /// How to train.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrainOptions {
@@ -48,10 +46,10 @@ impl Default for TrainOptions {
 pub fn train<I>(texts: I, options: &TrainOptions) -> Result<Tokenizer, TokenizerError>
 where
     I: IntoIterator,
-    I::Item: AsRef<str> + Send + Sync,
+    I::IntoIter: Send,
+    I::Item: AsRef<str> + Send,
 {
-    let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
-    alphabet.sort_unstable();
+    let alphabet = ByteLevel::alphabet();
     let fixed = alphabet.len() + SPECIALS.len();
     let vocab_size = options.vocab_size.next_multiple_of(MULTIPLE);
     if vocab_size < fixed {
@@ -61,84 +59,52 @@ where
             smallest: fixed.next_multiple_of(MULTIPLE),
         });
     }
-    let words = count_words(texts)?;
-    if words.is_empty() {
-        return Err(TokenizerError::NoText);
-    }
-    let learned = bpe::learn(
-        &words,
-        &alphabet,
-        vocab_size - SPECIALS.len(),
-        options.min_frequency,
-    );
-    let json = tokenizer_json(&learned, vocab_size);
-    Tokenizer::from_bytes(json.to_string().as_bytes(), "the trained tokenizer")
-}
-
-/// The pieces that merges may not cross, with how often each occurs, sorted.
-fn count_words<I>(texts: I) -> Result<Vec<(String, u64)>, TokenizerError>
-where
-    I: IntoIterator,
-    I::Item: AsRef<str> + Send + Sync,
-{
-    let mut texts = texts.into_iter();
-    let mut total: HashMap<String, u64> = HashMap::new();
-    loop {
-        let batch: Vec<I::Item> = texts.by_ref().take(DOCUMENTS_AT_A_TIME).collect();
-        if batch.is_empty() {
-            break;
-        }
-        let counted: Vec<HashMap<String, u64>> = batch
-            .par_iter()
-            .map(|text| words_of(text.as_ref()))
-            .collect::<Result<_, _>>()?;
-        for (word, count) in counted.into_iter().flatten() {
-            *total.entry(word).or_default() += count;
-        }
-    }
-    let mut words: Vec<(String, u64)> = total.into_iter().collect();
-    words.sort_unstable();
-    Ok(words)
-}
-
-fn words_of(text: &str) -> Result<HashMap<String, u64>, TokenizerError> {
     let failed = |error: tokenizers::Error| TokenizerError::Encode {
         reason: error.to_string(),
     };
-    let mut normalized = NormalizedString::from(text);
-    NFC.normalize(&mut normalized).map_err(failed)?;
-    let mut pieces = PreTokenizedString::from(normalized);
-    ByteLevel::new(false, true, true)
-        .pre_tokenize(&mut pieces)
-        .map_err(failed)?;
-    let mut words = HashMap::new();
-    for (piece, _, _) in pieces.get_splits(OffsetReferential::Normalized, OffsetType::None) {
-        match words.get_mut(piece) {
-            Some(count) => *count += 1,
-            None => {
-                words.insert(piece.to_owned(), 1);
-            }
+    let mut trainer = BpeTrainer::builder()
+        .vocab_size(vocab_size - SPECIALS.len())
+        .min_frequency(options.min_frequency)
+        .initial_alphabet(alphabet.into_iter().collect())
+        .show_progress(false)
+        .build();
+    let any = AtomicBool::new(false);
+    let pieces = |text: &str| {
+        let words = words_of(text)?;
+        if !words.is_empty() {
+            any.store(true, Ordering::Relaxed);
         }
+        Ok(words)
+    };
+    trainer.feed(texts.into_iter(), pieces).map_err(failed)?;
+    if !any.into_inner() {
+        return Err(TokenizerError::NoText);
     }
-    Ok(words)
+    let mut model = BPE::default();
+    trainer.train(&mut model).map_err(failed)?;
+    let json = tokenizer_json(&model, vocab_size)?;
+    Tokenizer::from_bytes(json.to_string().as_bytes(), "the trained tokenizer")
+}
+
+/// The pieces that merges may not cross.
+fn words_of(text: &str) -> tokenizers::Result<Vec<String>> {
+    let mut normalized = NormalizedString::from(text);
+    NFC.normalize(&mut normalized)?;
+    let mut pieces = PreTokenizedString::from(normalized);
+    ByteLevel::new(false, true, true).pre_tokenize(&mut pieces)?;
+    let pieces = pieces.get_splits(OffsetReferential::Normalized, OffsetType::None);
+    Ok(pieces
+        .into_iter()
+        .map(|(piece, ..)| piece.to_owned())
+        .collect())
 }
 
 /// The `tokenizer.json` of what was learned, in the published tokenizer's form.
-fn tokenizer_json(learned: &bpe::Learned, vocab_size: usize) -> Value {
-    let text = |id: u32| learned.vocab[id as usize].as_str();
-    let merges: Vec<[&str; 2]> = learned
-        .merges
-        .iter()
-        .map(|&(a, b)| [text(a), text(b)])
-        .collect();
-    let vocab: Map<String, Value> = learned
-        .vocab
-        .iter()
-        .enumerate()
-        .map(|(id, token)| (token.clone(), json!(id)))
-        .collect();
-
-    let base = learned.vocab.len();
+fn tokenizer_json(model: &BPE, vocab_size: usize) -> Result<Value, TokenizerError> {
+    let model = serde_json::to_value(model).map_err(|error| TokenizerError::Encode {
+        reason: error.to_string(),
+    })?;
+    let base = model["vocab"].as_object().map_or(0, Map::len);
     let unused =
         (0..vocab_size - base - SPECIALS.len()).map(|index| (format!("[unused{index}]"), false));
     let added: Vec<Value> = SPECIALS
@@ -172,7 +138,7 @@ fn tokenizer_json(learned: &bpe::Learned, vocab_size: usize) -> Value {
         })
         .collect();
     let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
-    json!({
+    Ok(json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
@@ -186,17 +152,6 @@ fn tokenizer_json(learned: &bpe::Learned, vocab_size: usize) -> Value {
             "special_tokens": special_tokens,
         },
         "decoder": byte_level,
-        "model": {
-            "type": "BPE",
-            "dropout": null,
-            "unk_token": null,
-            "continuing_subword_prefix": null,
-            "end_of_word_suffix": null,
-            "fuse_unk": false,
-            "byte_fallback": false,
-            "ignore_merges": false,
-            "vocab": vocab,
-            "merges": merges,
-        },
-    })
+        "model": model,
+    }))
 }

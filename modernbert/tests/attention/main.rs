@@ -2,6 +2,7 @@
 //!
 //! `accuracy` holds the op against the f64 reference, `windows` says who sees whom, `sequences` that packed neighbours
 //! don't matter, `rotary` what positions do. Run on another device with `MODERNBERT_TEST_DEVICE`.
+#![allow(clippy::unwrap_used)] // a test may fail loudly
 #![recursion_limit = "256"]
 
 mod accuracy;

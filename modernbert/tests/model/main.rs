@@ -3,6 +3,7 @@
 //! `parameters` counts and names, `forward` holds the whole model against an independent one (`reference`), `packing` says
 //! that neighbours don't matter, `mlm` and `classifier` hold the heads, `init` the random start. Run on another device
 //! with `MODERNBERT_TEST_DEVICE`.
+#![allow(clippy::unwrap_used)] // a test may fail loudly
 #![recursion_limit = "256"]
 
 mod classifier;

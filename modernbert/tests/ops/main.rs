@@ -1,6 +1,7 @@
 //! The ops around attention, each against its formula in f64: values, gradients, other dtypes, the edges of the range.
 //!
 //! Run on another device with `MODERNBERT_TEST_DEVICE`.
+#![allow(clippy::unwrap_used)] // a test may fail loudly
 #![recursion_limit = "256"]
 
 #[path = "../common/mod.rs"]

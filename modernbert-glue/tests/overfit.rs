@@ -1,0 +1,142 @@
+//! A model that can learn at all learns 64 rows by heart: from the task's files to its metrics, through the public API.
+//!
+//! The rows are the first of the official training set where `MODERNBERT_DATA` names a folder with `glue/`, else random
+//! words with random labels, in which there is nothing to learn but the rows themselves.
+#![allow(clippy::unwrap_used)] // a test may fail loudly
+
+mod common;
+
+use burn::train::Interrupter;
+use modernbert::config::ModernBertConfig;
+use modernbert::model::{SequenceClassifier, initialize};
+use modernbert::tokenizer::{TrainOptions, train::train};
+use modernbert_glue::data::{Label, TaskData};
+use modernbert_glue::metrics::{Metrics, Prediction, evaluate};
+use modernbert_glue::task::Task;
+use modernbert_train::finetune::{FinetuneOptions, Sample, Target, finetune, predict};
+use modernbert_train::trainer::Progress;
+use std::path::PathBuf;
+
+/// Rows to learn.
+const ROWS: usize = 64;
+/// Rows whose words the tokenizer is learned from.
+const TEXTS: usize = 500;
+/// Longest input; a few premises of RTE are longer and are cut.
+const MAX_LENGTH: usize = 96;
+const BATCH: usize = 16;
+/// What counts as learned by heart.
+const LEARNED: f64 = 0.95;
+
+/// The scores of a small fresh model on the first rows of a task before and after it was trained on them.
+fn overfit(task: Task) -> (Metrics, Metrics) {
+    let work = tempfile::tempdir().unwrap();
+    let official = std::env::var_os("MODERNBERT_DATA").map(|data| PathBuf::from(data).join("glue"));
+    let glue = official.unwrap_or_else(|| {
+        println!("MODERNBERT_DATA not set: {task} from generated rows");
+        let glue = work.path().join("glue");
+        common::write_task(&glue, task, TEXTS, 8);
+        glue
+    });
+    let data = TaskData::load(&glue, task).unwrap();
+    let texts = data.train.examples[..TEXTS]
+        .iter()
+        .flat_map(|row| [Some(row.text_a.as_str()), row.text_b.as_deref()])
+        .flatten();
+    let options = TrainOptions {
+        vocab_size: 1024,
+        ..TrainOptions::default()
+    };
+    let tokenizer = train(texts, &options).unwrap();
+
+    let mut rows = data.train;
+    rows.truncate(ROWS);
+    let samples: Vec<Sample> = rows
+        .examples
+        .iter()
+        .map(|row| {
+            let encoded = tokenizer
+                .encode_truncated(&row.text_a, row.text_b.as_deref(), MAX_LENGTH)
+                .unwrap();
+            let target = match row.label {
+                Label::Class(class) => Target::Class(class as u32),
+                Label::Score(score) => Target::Score(score),
+                Label::Hidden => panic!("a training row has no label"),
+            };
+            Sample {
+                ids: encoded.ids,
+                target,
+            }
+        })
+        .collect();
+
+    let mut config = ModernBertConfig::of_shape(2, 64, 96, 2);
+    config.vocab_size = tokenizer.vocab_size();
+    config.max_position_embeddings = MAX_LENGTH;
+    config.pad_token_id = Some(tokenizer.special().pad);
+    config.initializer_range = 0.07;
+    let device = modernbert::device::select(Some("flex")).unwrap().device;
+    let model = SequenceClassifier::new(&config, task.num_outputs(), &device).unwrap();
+    let model = initialize(model, &config, 5);
+
+    let sequences: Vec<&[u32]> = samples.iter().map(|sample| sample.ids.as_slice()).collect();
+    let score = |model: &SequenceClassifier| {
+        let predictions: Vec<Prediction> = predict(model, &sequences, BATCH)
+            .unwrap()
+            .iter()
+            .map(|outputs| Prediction::from_outputs(task, outputs).unwrap())
+            .collect();
+        evaluate(task, &predictions, &rows.labels()).unwrap()
+    };
+    let before = score(&model);
+    let options = FinetuneOptions {
+        epochs: 40,
+        batch_size: BATCH,
+        learning_rate: 2e-3,
+        weight_decay: 1e-6,
+        warmup: 0.1,
+        seed: 3,
+        label: task.name().to_string(),
+    };
+    let model = finetune(
+        model,
+        samples.clone(),
+        samples[..BATCH].to_vec(),
+        &options,
+        work.path(),
+        Progress::Silent,
+        Interrupter::new(),
+    )
+    .unwrap();
+    let after = score(&model);
+    println!("{task}: {before} -> {after}");
+    (before, after)
+}
+
+fn assert_learned(task: Task, metrics: &[&str]) {
+    let (before, after) = overfit(task);
+    for metric in metrics {
+        let score = after.get(metric).unwrap();
+        assert!(score >= LEARNED, "{task}: {metric} is {score}");
+        // Else the rows would be of one label, or the scores of something else.
+        let fresh = before.get(metric).unwrap_or(0.0);
+        assert!(
+            fresh < LEARNED,
+            "{task}: {metric} of a fresh model is {fresh}"
+        );
+    }
+}
+
+#[test]
+fn cola_is_learned_by_heart_to_a_matthews_correlation_of_095() {
+    assert_learned(Task::Cola, &["matthews"]);
+}
+
+#[test]
+fn rte_is_learned_by_heart_to_an_accuracy_of_095() {
+    assert_learned(Task::Rte, &["accuracy"]);
+}
+
+#[test]
+fn stsb_is_learned_by_heart_to_both_correlations_of_095() {
+    assert_learned(Task::Stsb, &["pearson", "spearman"]);
+}

@@ -1,0 +1,556 @@
+//! The program as a person runs it: a recipe from text to a model folder, and what it says to input it can't use.
+#![allow(clippy::unwrap_used)] // a test may fail loudly
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+const WEIGHTS: &str = "model.safetensors";
+
+/// A folder of its own for each test, with a corpus and a recipe for it.
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        write_corpus(&place.path("corpus"));
+        place.write("recipe.toml", recipe(&place.path("corpus")));
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// `run recipe.toml --out OUT --device flex` and more.
+    fn run(&self, out: &str, more: &[&str]) -> Output {
+        let (recipe, out) = (self.path("recipe.toml"), self.path(out));
+        let mut arguments = vec!["run", text(&recipe), "--out", text(&out)];
+        if !more.contains(&"--device") {
+            arguments.extend(["--device", "flex"]);
+        }
+        arguments.extend(more);
+        program(&arguments)
+    }
+
+    /// Runs with `more`, which must be refused; see [`assert_refused`].
+    fn refuses(&self, what: &str, more: &[&str], said: &[&str]) {
+        let output = self.run("refused", more);
+        assert_refused(what, &output, said);
+        assert!(!self.path("refused").join(WEIGHTS).exists(), "{what}");
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn program(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_modernbert-train"))
+        .args(arguments)
+        .env_remove("MODERNBERT_DEVICE")
+        .output()
+        .unwrap()
+}
+
+/// Exit code 2, one message on standard error that holds every phrase of `said`, and no panic.
+fn assert_refused(what: &str, output: &Output, said: &[&str]) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(
+        output.status.code(),
+        Some(2),
+        "{what}: {stderr}\n---\n{stdout}"
+    );
+    let errors = stderr
+        .lines()
+        .filter(|line| line.starts_with("error:"))
+        .count();
+    assert_eq!(errors, 1, "{what}: {stderr}");
+    for panic in ["panicked", "RUST_BACKTRACE"] {
+        assert!(
+            !stderr.contains(panic) && !stdout.contains(panic),
+            "{what}: {stderr}"
+        );
+    }
+    for phrase in said {
+        assert!(
+            stderr.contains(phrase),
+            "{what}: no {phrase:?} in: {stderr}"
+        );
+    }
+}
+
+fn assert_success(output: &Output) -> String {
+    let stdout = String::from_utf8(output.stdout.clone()).unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{:?}: {stderr}\n---\n{stdout}",
+        output.status
+    );
+    stdout
+}
+
+/// Forty documents of fifteen sentences each, from so few words that their frequencies can be learned in a few steps.
+fn write_corpus(folder: &Path) {
+    const WHO: [&str; 6] = ["cat", "dog", "teacher", "sailor", "child", "neighbour"];
+    const DOES: [&str; 5] = ["sees", "follows", "paints", "remembers", "carries"];
+    const WHAT: [&str; 6] = ["house", "river", "lantern", "garden", "letter", "mountain"];
+    fs::create_dir_all(folder).unwrap();
+    let mut state = 1u64;
+    let mut pick = |count: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % count
+    };
+    for document in 0..40 {
+        let mut content = String::new();
+        for _ in 0..15 {
+            let (who, does, what) = (WHO[pick(6)], DOES[pick(5)], WHAT[pick(6)]);
+            writeln!(
+                content,
+                "The {who} {does} the {what} and the {}.",
+                WHAT[pick(6)]
+            )
+            .unwrap();
+        }
+        fs::write(folder.join(format!("{document:02}.txt")), content).unwrap();
+    }
+}
+
+fn recipe(corpus: &Path) -> String {
+    format!(
+        r#"
+[model]
+hidden_size = 32
+intermediate_size = 48
+num_hidden_layers = 4
+num_attention_heads = 2
+local_attention = 16
+max_position_embeddings = 64
+initializer_range = 0.08
+
+[data]
+corpus = {corpus:?}
+tokenizer_vocab = 384
+eval_bytes = 4000
+sequence_length = 64
+
+[batch]
+tokens = 256
+
+[optimizer]
+learning_rate = 1e-2
+
+[run]
+total_tokens = 6000
+eval_every_tokens = 3000
+eval_tokens = 1024
+log_every_steps = 4
+"#,
+        corpus = text(corpus)
+    )
+}
+
+fn rows(out: &Path) -> Vec<Value> {
+    let log = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    log.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// The `name: key=value …` line that programs read.
+fn summary<'a>(stdout: &'a str, name: &str) -> BTreeMap<&'a str, &'a str> {
+    let last = stdout.lines().last().unwrap();
+    let pairs = last
+        .strip_prefix(&format!("{name}: "))
+        .unwrap_or_else(|| panic!("the last line is {last:?}"));
+    let pairs: Vec<_> = pairs
+        .split(' ')
+        .map(|pair| pair.split_once('=').unwrap())
+        .collect();
+    let keys: Vec<&str> = pairs.iter().map(|(key, _)| *key).collect();
+    let expected = [
+        "loss_start",
+        "loss_end",
+        "unigram_loss",
+        "top1",
+        "unigram_top1",
+        "tok_s",
+        "seconds",
+        "out",
+    ];
+    assert_eq!(keys, expected, "{last}");
+    pairs.into_iter().collect()
+}
+
+fn number(summary: &BTreeMap<&str, &str>, key: &str) -> f64 {
+    let value: f64 = summary[key].parse().unwrap();
+    assert!(value.is_finite(), "{key} is {value}");
+    value
+}
+
+#[test]
+fn a_recipe_becomes_a_model_folder_whose_loss_has_fallen() {
+    let place = Place::new();
+    let stdout = assert_success(&place.run("out", &[]));
+    let out = place.path("out");
+
+    let line = summary(&stdout, "run");
+    let (start, end) = (number(&line, "loss_start"), number(&line, "loss_end"));
+    assert!(end < start - 0.5, "{start} -> {end}");
+    // An untrained model knows nothing: its loss is about that of a guess among all ids.
+    assert!((start - 384f64.ln()).abs() < 0.7, "{start}");
+    for key in ["top1", "unigram_top1"] {
+        assert!((0.0..=1.0).contains(&number(&line, key)), "{line:?}");
+    }
+    for key in ["unigram_loss", "tok_s"] {
+        assert!(number(&line, key) > 0.0, "{line:?}");
+    }
+    assert!(number(&line, "seconds") >= 0.0);
+    assert_eq!(line["out"], text(&out));
+
+    for name in [
+        WEIGHTS,
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "recipe.toml",
+        "metrics.jsonl",
+        "loss.png",
+    ] {
+        let size = fs::metadata(out.join(name)).map(|data| data.len());
+        assert!(
+            size.as_ref().is_ok_and(|&size| size > 0),
+            "{name}: {size:?}"
+        );
+    }
+    let picture = fs::read(out.join("loss.png")).unwrap();
+    assert_eq!(picture[..8], *b"\x89PNG\r\n\x1a\n");
+    for entry in fs::read_dir(&out).unwrap() {
+        let name = entry.unwrap().file_name();
+        assert!(
+            !name.to_string_lossy().starts_with('.'),
+            "a temporary file is left: {name:?}"
+        );
+    }
+    let config: Value =
+        serde_json::from_str(&fs::read_to_string(out.join("config.json")).unwrap()).unwrap();
+    assert_eq!(config["model_type"], "modernbert");
+    assert_eq!(config["vocab_size"], 384);
+
+    // The corpus isn't needed any more: the folder alone is a model.
+    fs::remove_dir_all(place.path("corpus")).unwrap();
+    let device = modernbert::device::select(Some("flex")).unwrap().device;
+    modernbert::model::MaskedLm::from_folder(&out, &device).unwrap();
+    let tokenizer = modernbert::tokenizer::Tokenizer::from_folder(&out).unwrap();
+    assert_eq!(tokenizer.vocab_size(), 384);
+}
+
+#[test]
+fn every_row_of_the_log_says_what_it_measured() {
+    let place = Place::new();
+    for (out, more) in [
+        ("plain", &[][..]),
+        ("mfu", &["--peak-tflops", "0.5", "--lines"][..]),
+    ] {
+        assert_success(&place.run(out, more));
+        let rows = rows(&place.path(out));
+        let mut last = (0, 0);
+        for row in &rows {
+            let split = row["split"].as_str().unwrap();
+            let place = (
+                row["step"].as_u64().unwrap(),
+                row["tokens"].as_u64().unwrap(),
+            );
+            assert!(place >= last && place.0 > 0, "{row}");
+            last = place;
+            assert!(row["loss"].as_f64().unwrap() > 0.0, "{row}");
+            let accuracy = row["masked_accuracy"].as_f64().unwrap();
+            assert!((0.0..=1.0).contains(&accuracy), "{row}");
+            match split {
+                "train" => {
+                    assert!(row["lr"].as_f64().unwrap() >= 0.0, "{row}");
+                    assert!(row["tok_s"].as_f64().unwrap() > 0.0, "{row}");
+                    assert!(
+                        (0.0..=1.0).contains(&row["data_wait"].as_f64().unwrap()),
+                        "{row}"
+                    );
+                    match row.get("mfu") {
+                        Some(mfu) => assert!(out == "mfu" && mfu.as_f64().unwrap() > 0.0, "{row}"),
+                        None => assert_eq!(out, "plain", "{row}"),
+                    }
+                }
+                "eval" => assert!(row.get("lr").is_none() && row.get("mfu").is_none(), "{row}"),
+                other => panic!("unknown split {other}"),
+            }
+        }
+        assert!(last.1 >= 6000, "the budget of tokens is spent: {last:?}");
+        let of = |split: &str| rows.iter().filter(|row| row["split"] == split).count();
+        assert!(of("train") >= 4 && of("eval") >= 2, "{rows:?}");
+        assert_eq!(rows.last().unwrap()["split"], "eval");
+    }
+}
+
+#[test]
+fn the_same_recipe_gives_the_same_model_bit_for_bit() {
+    let place = Place::new();
+    let columns = |out: &str| -> Vec<[Value; 4]> {
+        assert_success(&place.run(out, &[]));
+        let keep = |row: &Value| ["split", "step", "tokens", "loss"].map(|key| row[key].clone());
+        rows(&place.path(out)).iter().map(keep).collect()
+    };
+    assert_eq!(columns("first"), columns("second"));
+    for name in [WEIGHTS, "config.json", "tokenizer.json"] {
+        let [first, second] =
+            ["first", "second"].map(|out| fs::read(place.path(out).join(name)).unwrap());
+        assert!(first == second, "{name} differs");
+    }
+
+    assert_success(&place.run("other", &["--set", "run.seed=18"]));
+    let [first, other] =
+        ["first", "other"].map(|out| fs::read(place.path(out).join(WEIGHTS)).unwrap());
+    assert!(first != other, "another seed must give another model");
+}
+
+#[test]
+fn the_demo_takes_a_corpus_and_overrides() {
+    let place = Place::new();
+    let (corpus, out) = (place.path("corpus"), place.path("demo"));
+    let one_file = {
+        let mut all = String::new();
+        for document in 0..40 {
+            all += &fs::read_to_string(corpus.join(format!("{document:02}.txt"))).unwrap();
+        }
+        place.write("one.txt", all)
+    };
+    let overrides = [
+        "model.hidden_size=32",
+        "model.intermediate_size=48",
+        "model.num_attention_heads=2",
+        "data.tokenizer_vocab=384",
+        "data.eval_bytes=4000",
+        "data.sequence_length=64",
+        "batch.tokens=256",
+        "run.total_tokens=3000",
+        "run.eval_tokens=512",
+        "run.log_every_steps=2",
+    ];
+    let mut arguments = vec!["demo", "--corpus", text(&one_file), "--out", text(&out)];
+    arguments.extend(["--device", "flex"]);
+    for setting in &overrides {
+        arguments.extend(["--set", setting]);
+    }
+    let stdout = assert_success(&program(&arguments));
+    let line = summary(&stdout, "demo");
+    assert!(number(&line, "loss_end") < number(&line, "loss_start"));
+    assert!(stdout.contains("[MASK]"), "it shows guesses: {stdout}");
+    assert!(out.join(WEIGHTS).is_file() && out.join("loss.png").is_file());
+}
+
+#[test]
+fn text_that_cant_be_used_is_named_with_a_remedy() {
+    let place = Place::new();
+    fs::create_dir(place.path("empty")).unwrap();
+    place.write("pictures/a.png", b"\x89PNG");
+    place.write("latin1.txt", b"Grue\xdfe aus Bremen");
+    place.write("rows.jsonl", "{\"text\": \"fine\"}\n{\"text\": \"cut");
+    place.write("textless.jsonl", "{\"body\": \"fine\"}\n");
+    place.write("broken.jsonl.gz", b"\x1f\x8b\x08\x00cut");
+    place.write("tiny.txt", "a");
+    for (corpus, said) in [
+        ("nowhere", &["nowhere", "check the path"][..]),
+        (
+            "empty",
+            &["empty", "no documents found", "pass a file or folder"],
+        ),
+        ("pictures", &["pictures", "no documents found", "1 files"]),
+        ("pictures/a.png", &["a.png", "ends in", ".txt"]),
+        ("latin1.txt", &["latin1.txt", "byte 4", "convert"]),
+        ("rows.jsonl", &["rows.jsonl:2", "write one object"]),
+        ("textless.jsonl", &["textless.jsonl:1", "rename"]),
+        (
+            "broken.jsonl.gz",
+            &["broken.jsonl.gz", "download or compress it again"],
+        ),
+        ("tiny.txt", &["too small", "more text"]),
+    ] {
+        let setting = format!("data.corpus={:?}", text(&place.path(corpus)));
+        place.refuses(corpus, &["--set", &setting], said);
+    }
+    let setting = "data.corpus=[]";
+    place.refuses(setting, &["--set", setting], &["data.corpus", "registry"]);
+}
+
+#[test]
+fn settings_that_make_no_sense_are_named_with_a_remedy() {
+    let place = Place::new();
+    for (setting, said) in [
+        (
+            "model.local_attention=0",
+            &["local_attention is 0", "set"][..],
+        ),
+        (
+            "model.num_attention_heads=5",
+            &["num_attention_heads is 5", "divisor of hidden_size (32)"],
+        ),
+        (
+            "model.num_attention_heads=32",
+            &["num_attention_heads", "32"],
+        ),
+        (
+            "model.global_attn_every_n_layers=0",
+            &["global_attn_every_n_layers is 0", "set it to 1 or more"],
+        ),
+        (
+            "model.num_hidden_layers=5",
+            &["num_hidden_layers is 5", "use 4 or 7"],
+        ),
+        (
+            "model.hidden_size=",
+            &["model.hidden_size is missing", "give it"],
+        ),
+        ("model.preset=gigantic", &["gigantic", "the presets are"]),
+        (
+            "model.vocab_size=64",
+            &["model.vocab_size is 64", "set it to 384"],
+        ),
+        (
+            "model.hiden_size=32",
+            &["model.hiden_size", "nearest are model.hidden_size"],
+        ),
+        (
+            "model.hidden_size=wide",
+            &["model.hidden_size=wide", "invalid type"],
+        ),
+        (
+            "model.hidden_size",
+            &["--set model.hidden_size", "key=value"],
+        ),
+        (
+            "data.tokenizer_vocab=200",
+            &["data.tokenizer_vocab is 200", "300 or more"],
+        ),
+        (
+            "data.tokenizer=nowhere.json",
+            &["nowhere.json", "tokenizer.json"],
+        ),
+        (
+            "data.sequence_length=128",
+            &["data.sequence_length is 128", "lower it"],
+        ),
+        ("batch.tokens=32", &["batch.tokens is 32", "raise it"]),
+        (
+            "batch.micro_batches=0",
+            &["batch.micro_batches is 0", "1 or more"],
+        ),
+        ("mask.train=1.5", &["mask.train is 1.5", "below 1"]),
+        (
+            "optimizer.learning_rate=nan",
+            &["optimizer.learning_rate", "positive"],
+        ),
+        (
+            "run.total_tokens=10",
+            &["run.total_tokens is 10", "raise it"],
+        ),
+        ("run.precision=f8", &["run.precision=f8", "`f32` or `bf16`"]),
+    ] {
+        place.refuses(setting, &["--set", setting], said);
+    }
+}
+
+#[test]
+fn a_recipe_that_cant_be_read_is_named_with_a_remedy() {
+    let place = Place::new();
+    let good = recipe(&place.path("corpus"));
+    fs::remove_file(place.path("recipe.toml")).unwrap();
+    place.refuses("missing", &[], &["recipe.toml", "modernbert-train/recipes"]);
+    place.write("recipe.toml", good.replace("hidden_size", "hiden_size"));
+    let said = [
+        "recipe.toml",
+        "no setting model.hiden_size",
+        "model.hidden_size",
+    ];
+    place.refuses("unknown key", &[], &said);
+    place.write("recipe.toml", good.replace("[batch]", "[batches]"));
+    place.refuses(
+        "unknown section",
+        &[],
+        &["recipe.toml", "batches", "batch.tokens"],
+    );
+    place.write("recipe.toml", "model = [");
+    place.refuses("not TOML", &[], &["recipe.toml", "line 1"]);
+    place.write("recipe.toml", "[model]\npreset = \"17m\"\n");
+    place.refuses("no [run]", &[], &["recipe.toml", "missing field `run`"]);
+}
+
+#[test]
+fn a_device_or_dtype_that_isnt_there_is_named_with_what_is() {
+    let place = Place::new();
+    for device in ["gpu", "", "cuda:first"] {
+        let known = ["unknown device", device, "this program knows", "flex"];
+        place.refuses(device, &["--device", device], &known);
+    }
+    if !cfg!(feature = "cuda") {
+        let said = ["cuda:0", "cargo feature `cuda`"];
+        place.refuses("cuda:0", &["--device", "cuda:0"], &said);
+    }
+    for peak in ["0", "-1", "nan", "inf"] {
+        let argument = format!("--peak-tflops={peak}");
+        let said = ["--peak-tflops is", "above 0", "leave it out"];
+        place.refuses(&argument, &[&argument], &said);
+    }
+    place.refuses("--dtype f8", &["--dtype", "f8"], &["f8", "`f32` or `bf16`"]);
+}
+
+#[test]
+fn an_output_folder_that_cant_be_one_is_named_with_a_remedy() {
+    let place = Place::new();
+    let file = place.write("taken", "precious");
+    let output = place.run("taken", &[]);
+    assert_refused("a file", &output, &["taken", "--out"]);
+    assert_eq!(fs::read_to_string(file).unwrap(), "precious");
+    let output = place.run("taken/below", &[]);
+    assert_refused("below a file", &output, &["below", "--out"]);
+}
+
+#[test]
+fn a_failed_run_leaves_no_weights_behind_not_even_older_ones() {
+    let place = Place::new();
+    let old = |out: &str| place.write(&format!("{out}/{WEIGHTS}"), "of an older run");
+
+    let weights = old("no-text");
+    let corpus = format!("data.corpus={:?}", text(&place.path("nowhere")));
+    let output = place.run("no-text", &["--set", &corpus]);
+    assert_refused("no text", &output, &["nowhere"]);
+    assert!(!weights.exists());
+
+    let weights = old("diverged");
+    let output = place.run("diverged", &["--set", "optimizer.learning_rate=1e30"]);
+    let said = ["training stopped at step", "Lower optimizer.learning_rate"];
+    assert_refused("diverged", &output, &said);
+    assert!(!weights.exists());
+
+    // A recipe that is refused has not begun: what the folder holds is still the older run's, whole.
+    let weights = old("refused-at-once");
+    let output = place.run("refused-at-once", &["--set", "batch.tokens=1"]);
+    assert_refused("settings", &output, &["batch.tokens"]);
+    assert_eq!(fs::read_to_string(weights).unwrap(), "of an older run");
+}
