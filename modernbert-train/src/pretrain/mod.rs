@@ -37,8 +37,8 @@ pub const PICTURE_FILE: &str = "loss.png";
 /// The recipe with every default and override written out, in the run's folder.
 pub const RECIPE_FILE: &str = "recipe.toml";
 
-/// Beyond this a size is a slip of the keyboard: a thousand times the largest encoder of this family.
-const MOST_PARAMETERS: u64 = 1_000_000_000_000;
+/// Beyond this a size is a slip of the keyboard: a hundred times the largest encoder of this family.
+const MOST_PARAMETERS: u64 = 100_000_000_000;
 
 /// What a run needs beside its recipe.
 pub struct PretrainOptions {
