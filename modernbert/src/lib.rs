@@ -18,8 +18,7 @@
 //! use modernbert::{batch::PackedBatch, config::ModernBertConfig, device, model::{ModernBert, initialize}};
 //!
 //! let device = device::select(None)?.device;
-//! let mut config = ModernBertConfig::of_shape(4, 64, 96, 1);
-//! config.vocab_size = 1024;
+//! let config = ModernBertConfig::of_shape(4, 64, 96, 1);
 //! let encoder = initialize(ModernBert::new(&config, &device)?, &config, 17);
 //! let batch = PackedBatch::from_sequences(&[vec![1, 5, 9, 2], vec![1, 7, 2]], &device)?;
 //! assert_eq!(encoder.forward(&batch).dims(), [7, 64]);
