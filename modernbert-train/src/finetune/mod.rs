@@ -59,6 +59,9 @@ pub enum FinetuneError {
         /// What it said.
         reason: String,
     },
+    /// The model asks for what training can't do.
+    #[error(transparent)]
+    Config(#[from] modernbert::config::ConfigError),
     /// Somebody stopped it.
     #[error("{0}: interrupted")]
     Interrupted(String),
@@ -75,7 +78,7 @@ pub enum FinetuneError {
 /// `folder` is where burn-train may keep files of its own.
 ///
 /// # Errors
-/// No samples, an interruption, a failure of the device.
+/// No samples, a config with dropout, an interruption, a failure of the device.
 pub fn finetune(
     model: SequenceClassifier,
     train: Vec<Sample>,
@@ -89,6 +92,7 @@ pub fn finetune(
     if train.is_empty() {
         return Err(FinetuneError::Empty(label));
     }
+    model.model.config().check_no_dropout()?;
     let regression = train
         .iter()
         .any(|sample| matches!(sample.target, Target::Score(_)));

@@ -196,13 +196,7 @@ impl ModernBertConfig {
                 )?;
             }
         }
-        let dropouts = [
-            ("attention_dropout", self.attention_dropout),
-            ("embedding_dropout", self.embedding_dropout),
-            ("mlp_dropout", self.mlp_dropout),
-            ("classifier_dropout", self.classifier_dropout),
-        ];
-        for (setting, value) in dropouts {
+        for (setting, value) in self.dropouts() {
             if !(0.0..1.0).contains(&value) {
                 refuse(
                     setting,
@@ -245,13 +239,38 @@ impl ModernBertConfig {
         Ok(())
     }
 
+    fn dropouts(&self) -> [(&'static str, f64); 4] {
+        [
+            ("attention_dropout", self.attention_dropout),
+            ("embedding_dropout", self.embedding_dropout),
+            ("mlp_dropout", self.mlp_dropout),
+            ("classifier_dropout", self.classifier_dropout),
+        ]
+    }
+
+    /// Refuses to train with dropout, which is not implemented: training without it would silently be another recipe.
+    ///
+    /// # Errors
+    /// The first dropout that is not 0. Published models have none.
+    pub fn check_no_dropout(&self) -> Result<(), ConfigError> {
+        match self.dropouts().into_iter().find(|(_, value)| *value > 0.0) {
+            Some((setting, value)) => refuse(
+                setting,
+                value,
+                "training with dropout is not implemented; set it to 0 in config.json",
+            ),
+            None => Ok(()),
+        }
+    }
+
     /// Whether the layers follow the rule of the published models: layers 0, n, 2n, … are global and the last layer is one of them.
     /// Presets and pretraining hold to it; loading takes any layer types a file gives.
     ///
     /// # Errors
-    /// What [`Self::validate`] refuses, and layer types that break the rule.
+    /// What [`Self::validate`] and [`Self::check_no_dropout`] refuse, and layer types that break the rule.
     pub fn check_trainable(&self) -> Result<(), ConfigError> {
         self.validate()?;
+        self.check_no_dropout()?;
         let layers = self.num_hidden_layers;
         let Some(n) = self.global_every_n() else {
             return refuse(
