@@ -20,6 +20,8 @@
 //! fixed order.
 
 pub(super) mod autodiff;
+#[cfg(feature = "cube")]
+pub(super) mod cube;
 #[cfg(feature = "flex")]
 pub(super) mod flex;
 pub(super) mod portable;
