@@ -265,6 +265,11 @@ pub(super) fn kernels_in_use(device: &burn::tensor::Device) -> &'static str {
     let name = format!("{device:?}").to_lowercase();
     if name.contains("flex") {
         "native CPU attention, GeGLU, LayerNorm and cross-entropy; gemm crate"
+    } else if ["cuda", "wgpu", "vulkan", "metal"]
+        .iter()
+        .any(|kind| name.contains(kind))
+    {
+        "CubeCL attention; the rest on the backend's own operations"
     } else {
         "portable ops on the backend's own operations"
     }

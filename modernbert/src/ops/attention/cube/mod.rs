@@ -68,9 +68,18 @@ pub(crate) fn forward(
     rotary: CubeTensor,
     spec: &AttentionSpec,
 ) -> (CubeTensor, CubeTensor) {
-    let Kernel::Portable(shape) = choose(&qkv, spec) else {
-        return super::portable::forward::<CubeBackend>(qkv, rotary, spec);
-    };
+    match choose(&qkv, spec) {
+        Kernel::Portable(shape) => forward_in(shape, qkv, rotary, spec),
+        Kernel::Operations => super::portable::forward::<CubeBackend>(qkv, rotary, spec),
+    }
+}
+
+fn forward_in(
+    shape: Shape,
+    qkv: CubeTensor,
+    rotary: CubeTensor,
+    spec: &AttentionSpec,
+) -> (CubeTensor, CubeTensor) {
     let call = Call::new(qkv, rotary, shape, spec);
     let out = call.empty([call.total, call.heads, shape.head_dim], call.qkv.dtype);
     let lse = call.empty([call.heads, call.total], DType::F32);
@@ -104,9 +113,23 @@ pub(crate) fn backward(
     rotary: CubeTensor,
     spec: &AttentionSpec,
 ) -> CubeTensor {
-    let Kernel::Portable(shape) = choose(&qkv, spec) else {
-        return super::portable::backward::<CubeBackend>(d_out, qkv, out, lse, rotary, spec);
-    };
+    match choose(&qkv, spec) {
+        Kernel::Portable(shape) => backward_in(shape, d_out, qkv, out, lse, rotary, spec),
+        Kernel::Operations => {
+            super::portable::backward::<CubeBackend>(d_out, qkv, out, lse, rotary, spec)
+        }
+    }
+}
+
+fn backward_in(
+    shape: Shape,
+    d_out: CubeTensor,
+    qkv: CubeTensor,
+    out: CubeTensor,
+    lse: CubeTensor,
+    rotary: CubeTensor,
+    spec: &AttentionSpec,
+) -> CubeTensor {
     let dtype = qkv.dtype;
     let call = Call::new(qkv, rotary, shape, spec);
     let client = &call.qkv.client;
@@ -224,3 +247,6 @@ impl Call {
         )
     }
 }
+
+#[cfg(all(test, feature = "wgpu"))]
+mod tests;
