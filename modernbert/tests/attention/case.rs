@@ -60,6 +60,14 @@ impl Case {
         self
     }
 
+    /// Rounds every input to `dtype`, so that all ways to compute it start from the same numbers.
+    pub(crate) fn rounded(mut self, round: fn(f32) -> f32) -> Self {
+        for x in self.qkv.iter_mut().chain(&mut self.d_out) {
+            *x = round(*x);
+        }
+        self
+    }
+
     pub(crate) fn total(&self) -> usize {
         self.lengths.iter().sum()
     }

@@ -9,6 +9,7 @@ mod accuracy;
 mod case;
 #[path = "../common/mod.rs"]
 mod common;
+mod half_precision;
 mod naive;
 mod rotary;
 mod sequences;

@@ -4,6 +4,12 @@ use crate::case::{Case, Results};
 
 /// Output and gradient, every operation in f32.
 pub(crate) fn run(case: &Case) -> Results {
+    run_rounded(case, |x| x)
+}
+
+/// As [`run`], with every tensor that a program without a fused kernel would hold (rotated queries and keys, scores,
+/// probabilities, output and their gradients) rounded by `round`; sums are in f32.
+pub(crate) fn run_rounded(case: &Case, round: fn(f32) -> f32) -> Results {
     let dim = case.head_dim;
     let mut out = vec![0.0f32; case.d_out.len()];
     let mut d_qkv = vec![0.0f32; case.qkv.len()];
@@ -16,7 +22,8 @@ pub(crate) fn run(case: &Case) -> Results {
             };
             let turned = |part| -> Vec<Vec<f32>> {
                 let rows = rows(part).into_iter().enumerate();
-                rows.map(|(i, row)| turn(case, &row, i, 1.0)).collect()
+                rows.map(|(i, row)| rounded(turn(case, &row, i, 1.0), round))
+                    .collect()
             };
             let (q, k, v) = (turned(0), turned(1), rows(2));
             let (mut d_q, mut d_k) = (
@@ -26,14 +33,16 @@ pub(crate) fn run(case: &Case) -> Results {
             for i in 0..length {
                 let place = ((first + i) * case.heads + head) * dim;
                 let d_out = &case.d_out[place..][..dim];
-                let (p, slopes) = probabilities(case, &q[i], &k, i);
+                let (p, slopes) = probabilities(case, &q[i], &k, i, round);
+                let p = rounded(p, round);
                 for d in 0..dim {
-                    out[place + d] = (0..length).map(|j| p[j] * v[j][d]).sum();
+                    out[place + d] = round((0..length).map(|j| p[j] * v[j][d]).sum());
                 }
-                let d_p: Vec<f32> = (0..length).map(|j| dot(d_out, &v[j])).collect();
+                let d_p = rounded((0..length).map(|j| dot(d_out, &v[j])).collect(), round);
                 let delta = dot(&p, &d_p);
                 for j in 0..length {
-                    let d_score = p[j] * (d_p[j] - delta) * slopes[j] * case.scale() as f32;
+                    let d_score =
+                        round(p[j] * (d_p[j] - delta) * slopes[j] * case.scale() as f32);
                     for d in 0..dim {
                         d_q[i][d] += d_score * k[j][d];
                         d_k[j][d] += d_score * q[i][d];
@@ -50,7 +59,12 @@ pub(crate) fn run(case: &Case) -> Results {
         }
         first += length;
     }
-    (out, d_qkv)
+    (out, rounded(d_qkv, round))
+}
+
+fn rounded(mut values: Vec<f32>, round: fn(f32) -> f32) -> Vec<f32> {
+    values.iter_mut().for_each(|x| *x = round(*x));
+    values
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -73,14 +87,20 @@ fn turn(case: &Case, x: &[f32], position: usize, direction: f32) -> Vec<f32> {
 }
 
 /// Probabilities of the keys (0 for hidden ones) and the derivative of the bound.
-fn probabilities(case: &Case, q: &[f32], k: &[Vec<f32>], i: usize) -> (Vec<f32>, Vec<f32>) {
+fn probabilities(
+    case: &Case,
+    q: &[f32],
+    k: &[Vec<f32>],
+    i: usize,
+    round: fn(f32) -> f32,
+) -> (Vec<f32>, Vec<f32>) {
     let mut scores = vec![f32::NEG_INFINITY; k.len()];
     let mut slopes = vec![1.0; k.len()];
     for (j, k) in k.iter().enumerate() {
         if case.half_window.is_some_and(|w| i.abs_diff(j) > w) {
             continue;
         }
-        scores[j] = dot(q, k) * case.scale() as f32;
+        scores[j] = round(dot(q, k) * case.scale() as f32);
         if let Some(cap) = case.softcap {
             let tanh = (scores[j] / cap as f32).tanh();
             slopes[j] = 1.0 - tanh * tanh;

@@ -173,6 +173,42 @@ pub fn attention(
     ))
 }
 
+/// Output and log-sum-exp `[heads, total]` of an attention that is not part of a graph; arguments as for [`attention`].
+pub fn attention_forward(
+    qkv: Tensor<4>,
+    cu_seqlens: Tensor<1, Int>,
+    rotary: Tensor<2>,
+    spec: AttentionSpec,
+) -> (Tensor<3>, Tensor<2>) {
+    let (out, lse) = <Dispatch as ModernBertBackend>::packed_attention_forward(
+        qkv.into_dispatch(),
+        rotary.into_dispatch(),
+        cu_seqlens.into_dispatch(),
+        spec,
+    );
+    (Tensor::from_dispatch(out), Tensor::from_dispatch(lse))
+}
+
+/// Gradient of `qkv`, given the gradient of the output and what [`attention_forward`] returned.
+pub fn attention_backward(
+    d_out: Tensor<3>,
+    qkv: Tensor<4>,
+    (out, lse): (Tensor<3>, Tensor<2>),
+    cu_seqlens: Tensor<1, Int>,
+    rotary: Tensor<2>,
+    spec: AttentionSpec,
+) -> Tensor<4> {
+    Tensor::from_dispatch(<Dispatch as ModernBertBackend>::packed_attention_backward(
+        d_out.into_dispatch(),
+        qkv.into_dispatch(),
+        out.into_dispatch(),
+        lse.into_dispatch(),
+        rotary.into_dispatch(),
+        cu_seqlens.into_dispatch(),
+        spec,
+    ))
+}
+
 /// Shapes of the forward's results, which a lazy backend needs before it runs.
 #[cfg(feature = "cube")]
 pub(super) fn forward_specs(

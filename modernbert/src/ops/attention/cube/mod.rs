@@ -6,6 +6,8 @@
 //! The portable kernels need shared memory and a barrier, nothing else: they run on wgpu (Vulkan, Metal, WebGPU) and on
 //! CUDA. What they don't serve, operations every backend has compute.
 
+#[cfg(feature = "cuda")]
+mod hopper;
 mod portable_backward;
 mod portable_forward;
 mod tile;
@@ -32,6 +34,9 @@ const LARGEST_HEAD: usize = 128;
 
 /// What computes a call.
 enum Kernel {
+    /// Tensor-core kernels for compute capability 9.0.
+    #[cfg(feature = "cuda")]
+    Hopper,
     /// The kernels of this folder.
     Portable(Shape),
     /// Operations every backend has.
@@ -40,6 +45,10 @@ enum Kernel {
 
 /// The table.
 fn choose(qkv: &CubeTensor, spec: &AttentionSpec) -> Kernel {
+    #[cfg(feature = "cuda")]
+    if hopper::serves(qkv) {
+        return Kernel::Hopper;
+    }
     let head_dim = qkv.shape()[3];
     let half_or_single = matches!(qkv.dtype, DType::F32 | DType::F16 | DType::BF16);
     if !half_or_single || !head_dim.is_multiple_of(tile::LANES) || head_dim > LARGEST_HEAD {
@@ -69,6 +78,8 @@ pub(crate) fn forward(
     spec: &AttentionSpec,
 ) -> (CubeTensor, CubeTensor) {
     match choose(&qkv, spec) {
+        #[cfg(feature = "cuda")]
+        Kernel::Hopper => hopper::forward(qkv, rotary, spec),
         Kernel::Portable(shape) => forward_in(shape, qkv, rotary, spec),
         Kernel::Operations => super::portable::forward::<CubeBackend>(qkv, rotary, spec),
     }
@@ -114,6 +125,8 @@ pub(crate) fn backward(
     spec: &AttentionSpec,
 ) -> CubeTensor {
     match choose(&qkv, spec) {
+        #[cfg(feature = "cuda")]
+        Kernel::Hopper => hopper::backward(d_out, qkv, out, lse, rotary, spec),
         Kernel::Portable(shape) => backward_in(shape, d_out, qkv, out, lse, rotary, spec),
         Kernel::Operations => {
             super::portable::backward::<CubeBackend>(d_out, qkv, out, lse, rotary, spec)
@@ -183,6 +196,22 @@ fn backward_in(
     d_qkv
 }
 
+/// An uninitialised tensor on the device of `like`.
+fn empty<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype: DType) -> CubeTensor {
+    empty_device_contiguous_dtype(
+        like.client.clone(),
+        like.device.clone(),
+        TensorShape::new(shape),
+        dtype,
+    )
+}
+
+/// The shape of `qkv`.
+#[cfg(feature = "cuda")]
+fn shape_of(qkv: &CubeTensor) -> [usize; 4] {
+    qkv.shape().dims()
+}
+
 /// What forward and backward pass to every kernel.
 struct Call {
     qkv: CubeTensor,
@@ -239,12 +268,7 @@ impl Call {
     }
 
     fn empty<const D: usize>(&self, shape: [usize; D], dtype: DType) -> CubeTensor {
-        empty_device_contiguous_dtype(
-            self.qkv.client.clone(),
-            self.qkv.device.clone(),
-            TensorShape::new(shape),
-            dtype,
-        )
+        empty(&self.qkv, shape, dtype)
     }
 }
 

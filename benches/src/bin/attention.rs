@@ -1,0 +1,253 @@
+//! Speed of packed attention alone, forward and backward.
+//!
+//! ```text
+//! cargo run --release -p modernbert-benches --no-default-features --features cuda --bin attention -- --json rows.json
+//! ```
+//!
+//! Each set of documents is cut into one batch of as many whole documents as fit the tokens asked for. FLOPs are those of the
+//! pattern exactly: 4 × visible pairs × head size × heads forward, 2.5 times that backward. The floor is the time of moving
+//! the tensors once at the bandwidth given.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use burn::tensor::{DType, Device, Distribution, Int, Tensor};
+use clap::Parser;
+use modernbert::batch::{SequenceLayout, int_tensor};
+use modernbert::model::Precision;
+use modernbert::ops::attention::{
+    AttentionSpec, attention_backward, attention_forward, rotary_table,
+};
+use modernbert_benches::lengths::select;
+use modernbert_benches::row::{Row, heading, median};
+use modernbert_train::cli::{DeviceArgs, describe, main_with};
+
+/// Measures packed attention: milliseconds, pattern-exact TFLOP/s, GB/s and the floor.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Dtype of q, k, v: bf16, f16 or f32.
+    #[arg(long, default_value = "bf16")]
+    dtype: Precision,
+    /// Heads of 64.
+    #[arg(long, default_value_t = 12)]
+    heads: usize,
+    /// Tokens of a batch, at most.
+    #[arg(long, default_value_t = 65_536)]
+    tokens: usize,
+    /// Sets of benches/lengths.json.
+    #[arg(long, value_delimiter = ',', default_value = "paper,queries")]
+    sets: Vec<String>,
+    /// Calls per timed stretch, which ends with a synchronisation.
+    #[arg(long, default_value_t = 20)]
+    calls: u32,
+    /// Timed stretches, of which the median is given.
+    #[arg(long, default_value_t = 5)]
+    runs: u32,
+    /// Memory bandwidth of the floor, in GB/s.
+    #[arg(long, default_value_t = 3000.0)]
+    bandwidth: f64,
+    /// Also writes the rows here, as a JSON list.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Keys visible on each side in ModernBERT's local layers.
+const HALF_WINDOW: usize = 64;
+const HEAD_DIM: usize = 64;
+
+fn main() -> std::process::ExitCode {
+    main_with(|| run(&Args::parse()))
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    let named = args.device.select()?;
+    println!("{}", describe(&named, args.dtype.name()));
+    println!("{}  {:>8}", heading(), "floor ms");
+    let mut rows = Vec::new();
+    for set in select(&args.sets)? {
+        let mut lengths = Vec::new();
+        let mut total = 0;
+        for &length in &set.lengths {
+            if total + length > args.tokens {
+                break;
+            }
+            total += length;
+            lengths.push(length);
+        }
+        if lengths.is_empty() {
+            bail!("--tokens {} holds no document of set {}", args.tokens, set.name);
+        }
+        let layout = SequenceLayout::from_lengths(lengths)?;
+        for window in [None, Some(HALF_WINDOW)] {
+            for rotary in [false, true] {
+                let problem = Problem::new(args, &named.device, &layout, window, rotary);
+                for (pass, row, floor) in problem.measure(args, &set.name)? {
+                    println!("{}  {floor:>8.3}", row.line());
+                    debug_assert_eq!(pass, row.pass);
+                    rows.push(row);
+                }
+            }
+        }
+    }
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&rows)?;
+        std::fs::write(path, text + "\n")
+            .with_context(|| format!("can't write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+struct Problem {
+    qkv: Tensor<4>,
+    d_out: Tensor<3>,
+    rotary: Tensor<2>,
+    cu_seqlens: Tensor<1, Int>,
+    spec: AttentionSpec,
+    device: Device,
+}
+
+impl Problem {
+    fn new(
+        args: &Args,
+        device: &Device,
+        layout: &SequenceLayout,
+        half_window: Option<usize>,
+        rotary: bool,
+    ) -> Self {
+        let total = layout.total_tokens();
+        let dtype = DType::from(args.dtype.dtype());
+        let normal = Distribution::Normal(0.0, 1.0);
+        let options = || (device, DType::F32);
+        Self {
+            qkv: Tensor::<4>::random([total, 3, args.heads, HEAD_DIM], normal, options())
+                .cast(dtype),
+            d_out: Tensor::<3>::random([total, args.heads, HEAD_DIM], normal, options()).cast(dtype),
+            rotary: rotary_table(layout.max_seqlen(), HEAD_DIM, 160_000.0, device),
+            cu_seqlens: int_tensor(layout.cu_seqlens().iter().map(|&c| c as i32), device),
+            spec: AttentionSpec {
+                layout: layout.clone(),
+                half_window,
+                scale: 1.0 / (HEAD_DIM as f64).sqrt(),
+                softcap: None,
+                rotary,
+            },
+            device: device.clone(),
+        }
+    }
+
+    fn forward(&self) -> (Tensor<3>, Tensor<2>) {
+        attention_forward(
+            self.qkv.clone(),
+            self.cu_seqlens.clone(),
+            self.rotary.clone(),
+            self.spec.clone(),
+        )
+    }
+
+    /// Milliseconds of a call, each result kept until the stretch has ended and one value of the last read back.
+    fn time<T>(
+        &self,
+        args: &Args,
+        call: impl Fn() -> T,
+        finish: impl Fn(T) -> anyhow::Result<()>,
+    ) -> anyhow::Result<f64> {
+        finish(call())?;
+        let mut times = Vec::new();
+        for _ in 0..args.runs {
+            self.device.sync()?;
+            let start = Instant::now();
+            for _ in 0..args.calls - 1 {
+                drop(call());
+            }
+            let last = call();
+            self.device.sync()?;
+            times.push(start.elapsed().as_secs_f64() * 1e3 / f64::from(args.calls));
+            finish(last)?;
+        }
+        Ok(median(times))
+    }
+
+    fn measure(&self, args: &Args, set: &str) -> anyhow::Result<Vec<(&'static str, Row, f64)>> {
+        let forward = self.time(
+            args,
+            || self.forward(),
+            |(out, _)| finite(out.slice([0..1, 0..1, 0..HEAD_DIM])),
+        )?;
+        let (out, lse) = self.forward();
+        let backward = self.time(
+            args,
+            || {
+                attention_backward(
+                    self.d_out.clone(),
+                    self.qkv.clone(),
+                    (out.clone(), lse.clone()),
+                    self.cu_seqlens.clone(),
+                    self.rotary.clone(),
+                    self.spec.clone(),
+                )
+            },
+            |grad| finite(grad.slice([0..1, 0..3, 0..1, 0..HEAD_DIM])),
+        )?;
+        let total = self.spec.layout.total_tokens();
+        let pairs: f64 = self
+            .spec
+            .layout
+            .ranges()
+            .map(|range| pairs(range.len(), self.spec.half_window))
+            .sum();
+        let flops = 4.0 * pairs * (HEAD_DIM * args.heads) as f64;
+        let tensor = (total * args.heads * HEAD_DIM * self.qkv.dtype().size()) as f64;
+        let row = |pass: &'static str, ms: f64, flops: f64, tensors: f64| {
+            let bytes = tensors * tensor;
+            let op = match (self.spec.half_window, self.spec.rotary) {
+                (None, false) => "global",
+                (None, true) => "global+rot",
+                (Some(_), false) => "local",
+                (Some(_), true) => "local+rot",
+            };
+            let row = Row {
+                set: set.to_owned(),
+                op: op.to_owned(),
+                pass,
+                ms,
+                tok_s: total as f64 / ms * 1e3,
+                tflops: flops / ms / 1e9,
+                gbs: Some(bytes / ms / 1e6),
+                peak_mib: None,
+                cpu_ms: None,
+            };
+            (pass, row, bytes / args.bandwidth / 1e6)
+        };
+        Ok(vec![
+            row("forward", forward, flops, 4.0),
+            row("backward", backward, 2.5 * flops, 8.0),
+        ])
+    }
+}
+
+/// Pairs of a query and a key it sees, in a sequence of `length` tokens.
+fn pairs(length: usize, half_window: Option<usize>) -> f64 {
+    match half_window {
+        None => (length * length) as f64,
+        Some(w) => (0..length)
+            .map(|i| ((i + w).min(length - 1) - i.saturating_sub(w) + 1) as f64)
+            .sum(),
+    }
+}
+
+/// A launch that failed leaves no numbers: reads some back.
+fn finite<const D: usize>(tensor: Tensor<D>) -> anyhow::Result<()> {
+    let values: Vec<f32> = tensor
+        .cast(DType::F32)
+        .try_into_data()?
+        .try_to_vec()
+        .map_err(|error| anyhow::anyhow!("can't read the result: {error:?}"))?;
+    if values.iter().any(|x| !x.is_finite()) || values.iter().all(|&x| x == 0.0) {
+        bail!("the kernel left no numbers");
+    }
+    Ok(())
+}
