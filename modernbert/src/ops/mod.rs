@@ -2,7 +2,7 @@
 //!
 //! Every op folder reads alone: `mod.rs` says what is computed, in which shapes and units, and offers it on
 //! [`burn::tensor::Tensor`]; `portable.rs` computes it with the operations every backend has; `autodiff.rs` is its
-//! derivative; `flex.rs` is the native CPU version. [`ModernBertBackend`] ties them together: the model calls the op, the
+//! derivative; `flex.rs` is the native CPU version, `cube/` the kernels for GPUs. [`ModernBertBackend`] ties them together: the model calls the op, the
 //! backend of the tensor decides which version runs.
 //!
 //! This room knows tensors and sequence boundaries, never the model.

@@ -32,6 +32,9 @@ const TILES: [usize; 2] = [64, 32];
 /// The largest head whose gradients still fit the registers of a unit.
 const LARGEST_HEAD: usize = 128;
 
+/// Tensors of the kernel that has the most; WebGPU promises eight, and CubeCL takes one for the other arguments.
+const BUFFERS: u32 = 7;
+
 /// What computes a call.
 enum Kernel {
     /// Tensor-core kernels for compute capability 9.0.
@@ -64,7 +67,8 @@ fn choose(qkv: &CubeTensor, spec: &AttentionSpec) -> Kernel {
         })
         .into_iter()
         .find(|shape| {
-            shape.units() <= hardware.max_units_per_cube as usize
+            BUFFERS <= hardware.max_bindings
+                && shape.units() <= hardware.max_units_per_cube as usize
                 && shape.units() <= hardware.max_cube_dim.0 as usize
                 && shape.shared_bytes() <= hardware.max_shared_memory_size
         })

@@ -147,10 +147,8 @@ pub(super) fn forward_kernel<F: Float>(
         for other in 0..LANES {
             sum += partials[(row + r) * (LANES + 1) + other];
         }
-        if row + r < queries.count {
-            if lane == 0 {
-                lse[head * total + first + row + r] = largest[r] + sum.ln();
-            }
+        if row + r < queries.count && lane == 0 {
+            lse[head * total + first + row + r] = largest[r] + sum.ln();
         }
         #[unroll]
         for c in 0..dims {

@@ -2,6 +2,8 @@
 //!
 //! Run where `MODERNBERT_TEST_DEVICE` says `wgpu`; a machine without a graphics driver can't.
 
+#![allow(clippy::unwrap_used)] // a test may fail loudly
+
 use std::time::Instant;
 
 use burn::backend::ops::FloatTensorOps;

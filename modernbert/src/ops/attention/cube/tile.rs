@@ -306,8 +306,7 @@ pub(super) fn tanh(x: f32) -> f32 {
                         * (0.133_333_34f32
                             + square
                                 * (-0.053_968_254f32
-                                    + square
-                                        * (0.021_869_488f32 + square * -0.008_863_235_5f32)))));
+                                    + square * (0.021_869_488f32 + square * -0.008_863_236f32)))));
     let e = (-2.0f32 * size).exp();
     let far = (1.0f32 - e) / (1.0f32 + e);
     let positive = select(size < 0.35f32, near, far);
