@@ -52,7 +52,7 @@ pub fn main_with(run: impl FnOnce() -> anyhow::Result<()>) -> std::process::Exit
 /// Lets the C library keep what is freed for the next layer, up to 1 GiB.
 ///
 /// Tensors of a few megabytes come and go with every operation on a CPU. By default glibc hands them back to the system, which
-/// clears and maps the same pages again a moment later: a fifth of the time of an encoder's pass (docs/lab-log.md).
+/// clears and maps the same pages again a moment later: up to a fifth of an encoder's pass (docs/lab-log.md).
 fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
