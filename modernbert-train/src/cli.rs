@@ -36,6 +36,7 @@ pub const BAD_INPUT: u8 = 2;
 
 /// Runs a program: prints an error as one message and turns it into exit code 2.
 pub fn main_with(run: impl FnOnce() -> anyhow::Result<()>) -> std::process::ExitCode {
+    keep_freed_memory();
     match run() {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
@@ -44,6 +45,24 @@ pub fn main_with(run: impl FnOnce() -> anyhow::Result<()>) -> std::process::Exit
                 eprintln!("error: {}", one_message(&error));
             }
             std::process::ExitCode::from(BAD_INPUT)
+        }
+    }
+}
+
+/// Lets the C library keep what is freed for the next layer, up to 1 GiB.
+///
+/// Tensors of a few megabytes come and go with every operation on a CPU. By default glibc hands them back to the system, which
+/// clears and maps the same pages again a moment later: up to a fifth of an encoder's pass (docs/lab-log.md).
+fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        const BLOCKS_OF_THEIR_OWN_FROM: libc::c_int = 256 << 20;
+        const KEPT: libc::c_int = 1 << 30;
+        // SAFETY: mallopt only sets two numbers of the allocator, and no other thread runs yet that could do so too. Where it
+        // refuses, everything works as before.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, BLOCKS_OF_THEIR_OWN_FROM);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
         }
     }
 }

@@ -2,11 +2,15 @@
 //!
 //! A task copies its rotated queries and keys into contiguous scratch (`length × head_dim`), so that the products run on
 //! dense rows and positions are turned once per token. Scores of [`QUERY_BLOCK`] queries are all that is ever held.
+//!
+//! Forward has a faster version for the published head sizes where the processor has AVX-512, next door in `avx512.rs`.
 
 use burn_flex::FlexTensor;
 use gemm::{Parallelism, gemm};
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
 use super::{AttentionSpec, Block, QUERY_BLOCK, portable};
 use crate::ops::host::{HostTensor, is_native, tensor};
 use crate::ops::simd;
@@ -29,6 +33,33 @@ pub(crate) fn forward(
         let out = Shared(out.as_mut_ptr());
         let lse = Shared(lse.as_mut_ptr());
         tasks(spec, shape.heads).into_par_iter().for_each(|task| {
+            #[cfg(target_arch = "x86_64")]
+            if avx512::serves(shape.head_dim, spec) {
+                let part = |part: usize| {
+                    &qkv.values()
+                        [((task.first * 3 + part) * shape.heads + task.head) * shape.head_dim..]
+                };
+                // SAFETY: the processor has been asked; the slices begin at the sequence's first token, and the outputs are
+                // this task's own, as argued below for the general version.
+                unsafe {
+                    avx512::forward(
+                        &avx512::Head {
+                            q: part(0),
+                            k: part(1),
+                            v: part(2),
+                            stride: 3 * shape.heads * shape.head_dim,
+                            length: task.length,
+                            dim: shape.head_dim,
+                            rotary: rotary.values(),
+                            out: out.at((task.first * shape.heads + task.head) * shape.head_dim),
+                            out_stride: shape.heads * shape.head_dim,
+                            lse: lse.at(task.head * shape.total + task.first),
+                        },
+                        spec,
+                    );
+                }
+                return;
+            }
             let head = Head::load(qkv.values(), rotary.values(), shape, &task, spec);
             let mut scores = Vec::new();
             for block in spec.blocks(task.length, QUERY_BLOCK) {

@@ -20,6 +20,8 @@
 //! fixed order.
 
 pub(super) mod autodiff;
+#[cfg(all(feature = "flex", target_arch = "x86_64"))]
+mod avx512;
 #[cfg(feature = "cube")]
 pub(super) mod cube;
 #[cfg(feature = "flex")]
