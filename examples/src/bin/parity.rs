@@ -7,7 +7,7 @@
 #![recursion_limit = "256"]
 
 use clap::Parser;
-use modernbert_examples::parity::{Report, Tolerances, check};
+use modernbert_examples::parity::{Report, Tolerances, check, save_copy};
 use modernbert_train::cli::{BAD_INPUT, DeviceArgs};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,6 +30,9 @@ struct Args {
     /// Print every comparison, not only the worst of a folder.
     #[arg(long)]
     verbose: bool,
+    /// Also write the model of the (one) case to this folder, for another program to load.
+    #[arg(long, value_name = "FOLDER")]
+    save: Option<PathBuf>,
     /// One JSON object instead of lines.
     #[arg(long)]
     json: bool,
@@ -55,7 +58,12 @@ fn main() -> ExitCode {
     let mut cases = Vec::new();
     for folder in &args.folders {
         let started = std::time::Instant::now();
-        let result = check(folder, &device.device, &tolerances);
+        let result = check(folder, &device.device, &tolerances).and_then(|report| {
+            if let Some(target) = &args.save {
+                save_copy(folder, target, &device.device)?;
+            }
+            Ok(report)
+        });
         let seconds = started.elapsed().as_secs_f64();
         match &result {
             Ok(report) => failed += usize::from(!report.passes()),

@@ -18,6 +18,6 @@ mod training;
 
 pub use case::Case;
 pub use compare::{Check, Report, Tolerances, check};
-pub use model::AnyModel;
+pub use model::{AnyModel, save_copy};
 pub use tensors::Tensors;
 pub use training::Training;

@@ -3,10 +3,11 @@
 use anyhow::{Result, bail, ensure};
 use burn::tensor::{Device, Tensor};
 use modernbert::batch::PackedBatch;
-use modernbert::checkpoint::LoadReport;
+use modernbert::checkpoint::{LoadReport, save};
 use modernbert::model::{
     MaskedLm, ModernBert, MultipleChoice, QuestionAnswerer, SequenceClassifier, TokenClassifier,
 };
+use std::path::Path;
 
 use super::Case;
 
@@ -136,4 +137,22 @@ impl AnyModel {
             _ => None,
         }
     }
+}
+
+/// Loads the model of the case in `folder` and writes it to `target`.
+///
+/// # Errors
+/// What loading and saving refuse.
+pub fn save_copy(folder: &Path, target: &Path, device: &Device) -> Result<()> {
+    let case = Case::open(folder)?;
+    let config = &case.config;
+    match AnyModel::load(&case, device)? {
+        AnyModel::Encoder(model) => save(&model, config, target),
+        AnyModel::MaskedLm(model) => save(&model, config, target),
+        AnyModel::Sequence(model) => save(&model, config, target),
+        AnyModel::Token(model) => save(&model, config, target),
+        AnyModel::Question(model) => save(&model, config, target),
+        AnyModel::Choice(model) => save(&model, config, target),
+    }?;
+    Ok(())
 }
