@@ -1,1 +1,5 @@
-//! Short programs, one for each use of ModernBERT; they live in `src/bin`.
+//! What the example programs share; each program stands in `src/bin`.
+// The types of wgpu nest deeper than the compiler expects by default.
+#![recursion_limit = "256"]
+
+pub mod parity;
