@@ -10,16 +10,23 @@
 //! decoder is stored once. Every lie a file can tell is an error that names file and tensor.
 
 mod error;
+mod expect;
 mod files;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod load;
 mod save;
+mod source;
 #[cfg(test)]
 mod tests;
+pub mod tiling;
 
 pub use error::CheckpointError;
+pub use expect::open_checked;
 pub use files::{ShapedValues, TensorFiles};
 pub use load::{LoadReport, load};
 pub use save::{save, write_atomically};
+pub use source::{ModelSource, SourceError};
 
 use burn::tensor::Device;
 use std::path::Path;

@@ -32,7 +32,7 @@ pub use heads::{
     Classification, ClassificationLabels, MaskedLm, MaskedLmOutput, MaskedTokens,
     SequenceClassifier,
 };
-pub use init::initialize;
+pub use init::{InitError, InitMethod, initialize, initialize_with};
 pub use named::{NamedMapper, map_named, named_parameters};
 pub use pooling::pool;
 pub use precision::Precision;
