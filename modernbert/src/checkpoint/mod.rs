@@ -5,9 +5,12 @@
 //! | [`TensorFiles`] | the tensors of a folder, mapped, one file or sharded |
 //! | [`load`] | fills a module by name; says what was new and what was left over |
 //! | [`save`] | writes a module by name, atomically |
+//! | [`ModelSource`] | a folder, or a name on the Hugging Face Hub (feature `hub`) |
+//! | [`tiling`] | starts a large model from a smaller one |
 //!
 //! Names are those of Hugging Face's ModernBERT, with or without the leading `model.` of the encoder's tensors. A tied
-//! decoder is stored once. Every lie a file can tell is an error that names file and tensor.
+//! decoder is stored once. Every lie a file can tell is an error that names file and tensor, and none of them costs more
+//! memory than the file is long.
 
 mod error;
 mod expect;
@@ -56,9 +59,8 @@ impl MaskedLm {
     /// # Errors
     /// A missing or broken file, a missing or unknown tensor, a tensor of another shape: each named.
     pub fn from_folder(folder: &Path, device: &Device) -> Result<Self, CheckpointError> {
-        let config = read_config(folder)?;
-        let model = Self::new(&config, device)?;
-        let (model, _) = load(model, &TensorFiles::open(folder)?, &[])?;
+        let (config, files) = open_checked(folder)?;
+        let (model, _) = load(Self::new(&config, device)?, &files, &[])?;
         Ok(model)
     }
 }
@@ -77,12 +79,8 @@ impl SequenceClassifier {
         seed: u64,
         device: &Device,
     ) -> Result<(Self, LoadReport), CheckpointError> {
-        let config = read_config(folder)?;
+        let (config, files) = open_checked(folder)?;
         let model = initialize(Self::new(&config, num_labels, device)?, &config, seed);
-        load(
-            model,
-            &TensorFiles::open(folder)?,
-            &["head.", "classifier."],
-        )
+        load(model, &files, &["head.", "classifier."])
     }
 }

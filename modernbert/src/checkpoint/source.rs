@@ -1,6 +1,10 @@
 //! Where a model comes from: a folder on this machine, or a name on the Hugging Face Hub.
 
+use burn::tensor::Device;
 use std::path::{Path, PathBuf};
+
+use super::CheckpointError;
+use crate::model::MaskedLm;
 
 /// A model as people name it on a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +26,9 @@ pub enum SourceError {
         "there is no folder {0}; to load a model of that name from the Hugging Face Hub, build with `--features hub`"
     )]
     NoHub(String),
+    /// The folder holds no such model.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The Hub doesn't give it.
     #[cfg(feature = "hub")]
     #[error(transparent)]
@@ -64,6 +71,23 @@ impl ModelSource {
             #[cfg(not(feature = "hub"))]
             Self::Hub(name) => Err(SourceError::NoHub(name.clone())),
         }
+    }
+}
+
+impl MaskedLm {
+    /// Loads a masked language model from a folder or from the Hub, as [`ModelSource::parse`] understands `name`.
+    ///
+    /// For other models resolve the source and pass the folder to their `from_folder`.
+    ///
+    /// # Errors
+    /// Those of [`ModelSource::resolve`] and [`MaskedLm::from_folder`].
+    pub fn from_pretrained(
+        name: &str,
+        revision: Option<&str>,
+        device: &Device,
+    ) -> Result<Self, SourceError> {
+        let folder = ModelSource::parse(name).resolve(revision)?;
+        Ok(Self::from_folder(&folder, device)?)
     }
 }
 

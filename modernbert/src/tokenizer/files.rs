@@ -13,6 +13,32 @@ const CONFIG_FILE: &str = "tokenizer_config.json";
 /// The longest sequence ModernBERT is trained for.
 const MODEL_MAX_LENGTH: usize = 8192;
 
+/// The library's tokenizer from the content of a `tokenizer.json`, or what is wrong with it.
+///
+/// The library panics where a decoder is broken JSON and where a `Precompiled` table is damaged. So the text is parsed
+/// as a whole first, which leaves nothing broken or doubled, and tokenizers with such a table, which no ModernBERT has,
+/// are refused.
+pub(super) fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
+    let json: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if json.get("normalizer").is_some_and(precompiled) {
+        return Err("a Precompiled normalizer is not supported".to_string());
+    }
+    serde_json::from_value(json).map_err(|error| error.to_string())
+}
+
+/// Whether a normalizer, or one inside it, may be read as a `Precompiled` table.
+fn precompiled(normalizer: &Value) -> bool {
+    match normalizer {
+        Value::Array(parts) => parts.iter().any(precompiled),
+        Value::Object(fields) => {
+            fields.contains_key("precompiled_charsmap")
+                || fields.get("type").and_then(Value::as_str) == Some("Precompiled")
+                || fields.values().any(precompiled)
+        }
+        _ => false,
+    }
+}
+
 impl Tokenizer {
     /// Writes `tokenizer.json` and `tokenizer_config.json` into `folder`, which is made if it is not there.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<(), TokenizerError> {

@@ -92,11 +92,10 @@ impl Tokenizer {
 
     /// Reads the content of a `tokenizer.json`; `place` is what errors call it.
     pub fn from_bytes(bytes: &[u8], place: &str) -> Result<Self, TokenizerError> {
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| TokenizerError::Parse {
-                place: place.into(),
-                reason: error.to_string(),
-            })?;
+        let mut inner = files::parse(bytes).map_err(|reason| TokenizerError::Parse {
+            place: place.into(),
+            reason,
+        })?;
         inner.with_padding(None);
         inner
             .with_truncation(None)
