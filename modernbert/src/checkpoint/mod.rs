@@ -35,7 +35,10 @@ use burn::tensor::Device;
 use std::path::Path;
 
 use crate::config::ModernBertConfig;
-use crate::model::{MaskedLm, SequenceClassifier, initialize};
+use crate::model::{
+    MaskedLm, ModernBert, MultipleChoice, QuestionAnswerer, SequenceClassifier, TokenClassifier,
+    initialize,
+};
 
 /// Name of the config file in a model folder.
 pub const CONFIG_FILE: &str = "config.json";
@@ -81,6 +84,73 @@ impl SequenceClassifier {
     ) -> Result<(Self, LoadReport), CheckpointError> {
         let (config, files) = open_checked(folder)?;
         let model = initialize(Self::new(&config, num_labels, device)?, &config, seed);
-        load(model, &files, &["head.", "classifier."])
+        load(model, &files, &HEAD)
+    }
+}
+
+/// What a model with a head may lack in a file: it is initialised instead.
+const HEAD: [&str; 2] = ["head.", "classifier."];
+
+impl ModernBert {
+    /// Loads the encoder alone from the folder of any ModernBERT; tensors of heads are reported as unused.
+    ///
+    /// # Errors
+    /// As [`MaskedLm::from_folder`].
+    pub fn from_folder(
+        folder: &Path,
+        device: &Device,
+    ) -> Result<(Self, LoadReport), CheckpointError> {
+        let (config, files) = open_checked(folder)?;
+        let model = Self::new(&config, device)?;
+        load(model, &files, &[])
+    }
+}
+
+impl TokenClassifier {
+    /// Loads a token classifier with `num_labels` outputs; what the folder lacks is as in [`SequenceClassifier::from_folder`].
+    ///
+    /// # Errors
+    /// As [`MaskedLm::from_folder`].
+    pub fn from_folder(
+        folder: &Path,
+        num_labels: usize,
+        seed: u64,
+        device: &Device,
+    ) -> Result<(Self, LoadReport), CheckpointError> {
+        let (config, files) = open_checked(folder)?;
+        let model = initialize(Self::new(&config, num_labels, device)?, &config, seed);
+        load(model, &files, &HEAD)
+    }
+}
+
+impl QuestionAnswerer {
+    /// Loads a question answerer; what the folder lacks is as in [`SequenceClassifier::from_folder`].
+    ///
+    /// # Errors
+    /// As [`MaskedLm::from_folder`].
+    pub fn from_folder(
+        folder: &Path,
+        seed: u64,
+        device: &Device,
+    ) -> Result<(Self, LoadReport), CheckpointError> {
+        let (config, files) = open_checked(folder)?;
+        let model = initialize(Self::new(&config, device)?, &config, seed);
+        load(model, &files, &HEAD)
+    }
+}
+
+impl MultipleChoice {
+    /// Loads a multiple-choice model; what the folder lacks is as in [`SequenceClassifier::from_folder`].
+    ///
+    /// # Errors
+    /// As [`MaskedLm::from_folder`].
+    pub fn from_folder(
+        folder: &Path,
+        seed: u64,
+        device: &Device,
+    ) -> Result<(Self, LoadReport), CheckpointError> {
+        let (config, files) = open_checked(folder)?;
+        let model = initialize(Self::new(&config, device)?, &config, seed);
+        load(model, &files, &HEAD)
     }
 }

@@ -68,7 +68,8 @@ impl Fields<'_> {
     }
 
     fn activation(&self, key: &str) -> Result<Activation, ConfigError> {
-        let expected = format!("one of {}", Activation::NAMES.join(", "));
+        let names: Vec<_> = Activation::names().collect();
+        let expected = format!("one of {}", names.join(", "));
         self.get(key, Activation::Gelu, &expected, |value| {
             value.as_str().and_then(Activation::from_name)
         })

@@ -21,50 +21,79 @@ mod validate;
 pub use validate::ConfigError;
 use validate::MAX_LAYERS;
 
-/// The nonlinearity of the MLPs or of a head.
+/// The nonlinearity of the MLPs or of a head: every function without parameters that transformers knows by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Activation {
     /// GELU in its exact form, `z/2 · (1 + erf(z/√2))`: `gelu`.
     #[default]
     Gelu,
-    /// GELU through a hyperbolic tangent: `gelu_pytorch_tanh`, also read as `gelu_new`.
+    /// GELU through a hyperbolic tangent: `gelu_pytorch_tanh`; `gelu_new`, `gelu_fast` and `gelu_accurate` are the same function.
     GeluTanh,
+    /// The exact GELU cut off at ±10: `gelu_10`.
+    Gelu10,
+    /// `z · sigmoid(1.702 z)`: `quick_gelu`.
+    QuickGelu,
     /// `max(z, 0)`: `relu`.
     Relu,
+    /// `max(z, 0)²`: `relu2`.
+    ReluSquared,
+    /// `min(max(z, 0), 6)`: `relu6`.
+    Relu6,
+    /// `z` above 0, `z / 100` below: `leaky_relu`.
+    LeakyRelu,
     /// `z · sigmoid(z)`: `silu`, also read as `swish`.
     Silu,
+    /// `z · tanh(ln(1 + e^z))`: `mish`.
+    Mish,
+    /// `1 / (1 + e^-z)`: `sigmoid`.
+    Sigmoid,
+    /// The hyperbolic tangent: `tanh`.
+    Tanh,
+    /// The distribution function of a normal with mean 0.707107 and deviation 0.282095: `laplace`.
+    Laplace,
+    /// `z`: `linear`.
+    Linear,
 }
 
 impl Activation {
-    /// Every name [`Activation::from_name`] understands.
-    pub const NAMES: [&str; 6] = [
-        "gelu",
-        "gelu_new",
-        "gelu_pytorch_tanh",
-        "relu",
-        "silu",
-        "swish",
+    /// Name and function; where several names mean one function, the first is the one written to files.
+    const TABLE: [(&str, Self); 19] = [
+        ("gelu", Self::Gelu),
+        ("gelu_python", Self::Gelu),
+        ("gelu_pytorch_tanh", Self::GeluTanh),
+        ("gelu_new", Self::GeluTanh),
+        ("gelu_fast", Self::GeluTanh),
+        ("gelu_accurate", Self::GeluTanh),
+        ("gelu_10", Self::Gelu10),
+        ("quick_gelu", Self::QuickGelu),
+        ("relu", Self::Relu),
+        ("relu2", Self::ReluSquared),
+        ("relu6", Self::Relu6),
+        ("leaky_relu", Self::LeakyRelu),
+        ("silu", Self::Silu),
+        ("swish", Self::Silu),
+        ("mish", Self::Mish),
+        ("sigmoid", Self::Sigmoid),
+        ("tanh", Self::Tanh),
+        ("laplace", Self::Laplace),
+        ("linear", Self::Linear),
     ];
+
+    /// Every name [`Activation::from_name`] understands.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        Self::TABLE.iter().map(|(name, _)| *name)
+    }
 
     /// The activation Hugging Face calls `name`.
     pub fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "gelu" => Self::Gelu,
-            "gelu_new" | "gelu_pytorch_tanh" => Self::GeluTanh,
-            "relu" => Self::Relu,
-            "silu" | "swish" => Self::Silu,
-            _ => return None,
-        })
+        let found = Self::TABLE.iter().find(|(known, _)| *known == name);
+        found.map(|(_, kind)| *kind)
     }
 
     /// The name written to files.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Gelu => "gelu",
-            Self::GeluTanh => "gelu_pytorch_tanh",
-            Self::Relu => "relu",
-            Self::Silu => "silu",
-        }
+        let found = Self::TABLE.iter().find(|(_, kind)| *kind == self);
+        found.map_or("gelu", |(name, _)| name)
     }
 }
 
@@ -238,6 +267,12 @@ impl ModernBertConfig {
             LayerType::Global => self.global_rope_theta,
             LayerType::Local => self.local_rope_theta,
         }
+    }
+
+    /// Outputs of a classifier: `num_labels`, the number of label names, or 2 where the file gives neither, as in transformers.
+    pub fn label_count(&self) -> usize {
+        let named = self.id2label.as_ref().map(Vec::len);
+        self.num_labels.or(named).unwrap_or(2)
     }
 
     /// Type of layer `index`; `None` past the last layer.

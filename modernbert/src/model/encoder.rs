@@ -80,6 +80,21 @@ impl ModernBert {
 
     /// Hidden states after the final norm, `[total, hidden]` in f32, one row per token of the batch.
     pub fn forward(&self, batch: &PackedBatch) -> Tensor<2> {
+        self.run(batch, |_| {})
+    }
+
+    /// The states between the layers, each `[total, hidden]` in f32: the embeddings, then the output of every layer, the
+    /// last one after the final norm. These are Hugging Face's `hidden_states`.
+    pub fn hidden_states(&self, batch: &PackedBatch) -> Vec<Tensor<2>> {
+        let mut states = Vec::with_capacity(self.layers.len() + 1);
+        let last = self.run(batch, |state| states.push(state.clone()));
+        states.pop();
+        states.push(last);
+        states
+    }
+
+    /// `see` gets the embeddings and the output of every layer, before the final norm.
+    fn run(&self, batch: &PackedBatch, mut see: impl FnMut(&Tensor<2>)) -> Tensor<2> {
         let pass = Pass {
             layout: batch.layout.clone(),
             cu_seqlens: batch.cu_seqlens.clone(),
@@ -88,8 +103,10 @@ impl ModernBert {
             rotary: self.rotary.clone(),
         };
         let mut x = self.embeddings.forward(batch.ids.clone());
+        see(&x);
         for layer in &self.layers {
             x = layer.forward(x, &pass);
+            see(&x);
         }
         self.final_norm.forward(x)
     }

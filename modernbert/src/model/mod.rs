@@ -5,6 +5,7 @@
 //! | [`ModernBert`] | embeddings, layers, final norm: packed ids to hidden states |
 //! | [`MaskedLm`] | the encoder with the masked-language-model head |
 //! | [`SequenceClassifier`] | the encoder with a pooled classification or regression head |
+//! | [`TokenClassifier`], [`QuestionAnswerer`], [`MultipleChoice`] | the other heads of Hugging Face's family |
 //! | [`pool`] | one vector per sequence from packed hidden states |
 //! | [`initialize`] | random weights by the published rule |
 //! | [`NamedMapper`] | parameters under the names that checkpoint files use |
@@ -29,8 +30,9 @@ mod rotary;
 
 pub use encoder::ModernBert;
 pub use heads::{
-    Classification, ClassificationLabels, MaskedLm, MaskedLmOutput, MaskedTokens,
-    SequenceClassifier,
+    Classification, ClassificationLabels, LabelError, MaskedLm, MaskedLmOutput, MaskedTokens,
+    MultipleChoice, QuestionAnswerer, SequenceClassifier, SpanLabels, SpanLogits, SpanOutput,
+    TokenClassifier,
 };
 pub use init::{InitError, InitMethod, initialize, initialize_with};
 pub use named::{NamedMapper, map_named, named_parameters};

@@ -302,6 +302,30 @@ proptest! {
     }
 }
 
+/// Each made the library panic once.
+#[test]
+fn tokenizers_that_break_the_library_are_errors() {
+    let change = |edit: &dyn Fn(&mut Value)| {
+        let mut json: Value = serde_json::from_str(tokenizer_json()).unwrap();
+        edit(&mut json);
+        json.to_string()
+    };
+    let template = |json: &mut Value, piece: Value| json["post_processor"]["single"][0] = piece;
+    let precompiled = json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"});
+    let broken = [
+        tokenizer_json().replacen("\"decoder\":{", "\"decoder\":{\"a\"", 1),
+        change(&|json| json["normalizer"] = precompiled.clone()),
+        change(&|json| json["normalizer"] = json!({"type": "Sequence", "normalizers": [precompiled]})),
+        change(&|json| template(json, json!({"SpecialToken": {"id": "[NO]", "type_id": 0}}))),
+        change(&|json| template(json, json!({"Sequence": {"id": "B", "type_id": 0}}))),
+    ];
+    for text in broken {
+        assert_ne!(text, tokenizer_json());
+        let error = Tokenizer::from_bytes(text.as_bytes(), "broken").unwrap_err();
+        assert!(error.to_string().starts_with("broken: "), "{error}");
+    }
+}
+
 fn tokenizer_json() -> &'static str {
     static JSON: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     JSON.get_or_init(|| tokenizer().to_json().unwrap())

@@ -153,7 +153,7 @@ fn every_loss_reaches_every_parameter() {
 }
 
 #[test]
-#[should_panic(expected = "targets")]
+#[should_panic(expected = "1 labels for 3 sequences")]
 fn fewer_classes_than_sequences_are_refused() {
     run(2, &ClassificationLabels::Classes(vec![1]));
 }

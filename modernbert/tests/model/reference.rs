@@ -172,6 +172,11 @@ impl Reference<'_> {
         self.head(&self.encode(ids)).iter().map(score).collect()
     }
 
+    /// Outputs of a classifier for every token of one sequence.
+    pub(crate) fn token_logits(&self, ids: &[u32]) -> Rows {
+        self.linear("classifier", &self.head(&self.encode(ids)))
+    }
+
     /// Outputs of a classifier for one sequence, from the state that `pool` makes of its tokens.
     pub(crate) fn class_logits(&self, ids: &[u32], pool: impl Fn(&Rows) -> Vec<f64>) -> Vec<f64> {
         let pooled = vec![pool(&self.encode(ids))];

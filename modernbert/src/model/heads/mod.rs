@@ -1,10 +1,26 @@
 //! What stands on the encoder.
+//!
+//! | head | outputs | Hugging Face's class |
+//! |---|---|---|
+//! | [`MaskedLm`] | a score per vocabulary entry at chosen tokens | `ModernBertForMaskedLM` |
+//! | [`SequenceClassifier`] | labels of a sequence, one, several or a number | `ModernBertForSequenceClassification` |
+//! | [`TokenClassifier`] | a label per token | `ModernBertForTokenClassification` |
+//! | [`QuestionAnswerer`] | start and end of an answer | `ModernBertForQuestionAnswering` |
+//! | [`MultipleChoice`] | a score per choice of a question | `ModernBertForMultipleChoice` |
 
+mod choice;
+mod labels;
 mod mlm;
+mod question;
 mod sequence;
+mod token;
 
+pub use choice::MultipleChoice;
+pub use labels::LabelError;
 pub use mlm::{MaskedLm, MaskedLmOutput, MaskedTokens};
+pub use question::{QuestionAnswerer, SpanLabels, SpanLogits, SpanOutput};
 pub use sequence::{Classification, ClassificationLabels, SequenceClassifier};
+pub use token::TokenClassifier;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -13,7 +29,9 @@ use super::activation::activate;
 use super::linear::Linear;
 use super::norm::LayerNorm;
 use super::precision::Precision;
+use crate::batch::int_tensor;
 use crate::config::{Activation, ModernBertConfig};
+use crate::ops::cross_entropy::cross_entropy;
 
 /// `norm(act(dense(x)))`: shared by the MLM and the classification heads, in the model and in files, so that a classifier
 /// starts from the pretrained one.
@@ -40,4 +58,25 @@ impl PredictionHead {
         let x = precision.raise(self.dense.forward(precision.lower(x)));
         self.norm.forward(activate(self.activation, x))
     }
+}
+
+/// Mean cross-entropy `[1]` of the rows of `logits [rows, classes]` that have a label; 0 where none has. Labels are checked
+/// by the caller.
+fn mean_of_labelled(logits: Tensor<2>, labels: &[Option<u32>]) -> Tensor<1> {
+    let device = logits.device();
+    let count = labels.iter().flatten().count();
+    if labels.is_empty() {
+        return Tensor::zeros([1], &device);
+    }
+    let targets = int_tensor(labels.iter().map(|l| l.unwrap_or(0) as i32), &device);
+    let losses = cross_entropy(logits, targets);
+    if count == labels.len() {
+        return losses.mean();
+    }
+    let share = 1.0 / count.max(1) as f32;
+    let weights: Vec<f32> = labels
+        .iter()
+        .map(|l| if l.is_some() { share } else { 0.0 })
+        .collect();
+    (losses * Tensor::from_floats(weights.as_slice(), &device)).sum()
 }

@@ -3,7 +3,8 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
-use super::PredictionHead;
+use super::labels::{check_classes, check_count};
+use super::{LabelError, PredictionHead};
 use crate::batch::{PackedBatch, int_tensor};
 use crate::config::{ConfigError, ModernBertConfig, Pooling};
 use crate::model::encoder::ModernBert;
@@ -32,6 +33,24 @@ pub enum ClassificationLabels {
     Scores(Vec<f32>),
     /// Any number of labels per sequence, row-major `[sequences, labels]`: binary cross-entropy.
     MultiLabel(Vec<f32>),
+}
+
+impl ClassificationLabels {
+    /// Whether these labels fit `sequences` sequences and a model with `outputs` outputs.
+    ///
+    /// # Errors
+    /// Another number of labels than asked for; a class without an output.
+    pub fn check(&self, sequences: usize, outputs: usize) -> Result<(), LabelError> {
+        match self {
+            Self::Classes(classes) => {
+                check_count("sequences", sequences, classes.len())?;
+                check_classes(classes.iter().copied().map(Some), outputs)
+            }
+            Self::Scores(values) | Self::MultiLabel(values) => {
+                check_count("outputs", sequences * outputs, values.len())
+            }
+        }
+    }
 }
 
 /// Result of a labelled batch.
@@ -69,7 +88,12 @@ impl SequenceClassifier {
 
     /// Outputs `[sequences, labels]` in f32.
     pub fn logits(&self, batch: &PackedBatch) -> Tensor<2> {
-        let pooled = pool(self.model.forward(batch), &batch.layout, self.pooling);
+        self.decode(self.model.forward(batch), batch)
+    }
+
+    /// Outputs `[sequences, labels]` in f32 from the batch's hidden states `[total, hidden]`.
+    pub fn decode(&self, hidden: Tensor<2>, batch: &PackedBatch) -> Tensor<2> {
+        let pooled = pool(hidden, &batch.layout, self.pooling);
         // The head and the classifier are a few rows: f32 costs nothing there.
         self.classifier
             .forward(self.head.forward(pooled, Precision::F32))
@@ -78,10 +102,14 @@ impl SequenceClassifier {
     /// Outputs and mean loss.
     ///
     /// # Panics
-    /// When there are not as many labels as sequences: a mistake of the calling code.
+    /// When the labels don't fit the batch: a mistake of the calling code, which [`ClassificationLabels::check`] finds
+    /// where labels come from outside.
     pub fn forward(&self, batch: &PackedBatch, labels: &ClassificationLabels) -> Classification {
         let logits = self.logits(batch);
         let [sequences, outputs] = logits.dims();
+        if let Err(error) = labels.check(sequences, outputs) {
+            panic!("{error}");
+        }
         let device = logits.device();
         let loss = match labels {
             ClassificationLabels::Classes(classes) => {
@@ -90,7 +118,6 @@ impl SequenceClassifier {
                 cross_entropy(logits.clone(), targets).mean()
             }
             ClassificationLabels::Scores(scores) => {
-                assert_eq!(scores.len(), sequences * outputs, "one score per output");
                 let targets = Tensor::<1>::from_floats(scores.as_slice(), &device);
                 let error = logits.clone().flatten::<1>(0, 1) - targets;
                 (error.clone() * error).mean()

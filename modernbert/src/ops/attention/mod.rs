@@ -94,12 +94,17 @@ impl AttentionSpec {
 /// Cosines and sines of the rotary positions: `[positions, head_dim]` in f32, cosines in the first half of a row and
 /// sines in the second.
 ///
-/// Angles are computed in f64 and rounded once, so that a table is the same on every backend.
+/// Frequencies and angles are rounded to f32 where the reference implementation rounds them: at position 8192 one unit in
+/// the last place of a frequency is 5e-4 of a turn's radius, more than a model may differ by. The table is computed on the
+/// host, so that it is the same on every backend.
 pub fn rotary_table(positions: usize, head_dim: usize, theta: f64, device: &Device) -> Tensor<2> {
     let half = head_dim / 2;
     let mut values = Vec::with_capacity(positions * head_dim);
     let frequencies: Vec<f32> = (0..half)
-        .map(|d| (1.0 / theta.powf((2 * d) as f64 / head_dim as f64)) as f32)
+        .map(|d| {
+            let exponent = (2 * d) as f32 / head_dim as f32;
+            1.0 / (theta as f32 as f64).powf(f64::from(exponent)) as f32
+        })
         .collect();
     for position in 0..positions {
         // The reference multiplies position and frequency in f32; so do we, and take cosine and sine of that angle.

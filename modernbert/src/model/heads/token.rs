@@ -1,0 +1,76 @@
+//! A class for every token: named entities, parts of speech.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use super::labels::{check_classes, check_count};
+use super::{Classification, LabelError, PredictionHead, mean_of_labelled};
+use crate::batch::PackedBatch;
+use crate::config::{ConfigError, ModernBertConfig};
+use crate::model::encoder::ModernBert;
+use crate::model::linear::Linear;
+use crate::model::precision::Precision;
+
+/// The encoder with a classifier on every token: `classifier(norm(act(dense(h))))`.
+#[derive(Module, Debug)]
+pub struct TokenClassifier {
+    /// The encoder.
+    pub model: ModernBert,
+    head: PredictionHead,
+    classifier: Linear,
+}
+
+impl TokenClassifier {
+    /// A classifier with `num_labels` outputs per token, all weights zero.
+    ///
+    /// # Errors
+    /// What [`ModernBertConfig::validate`] refuses.
+    pub fn new(
+        config: &ModernBertConfig,
+        num_labels: usize,
+        device: &Device,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self {
+            model: ModernBert::new(config, device)?,
+            head: PredictionHead::new(config, device),
+            classifier: Linear::new(config.hidden_size, num_labels, true, device),
+        })
+    }
+
+    /// The same model computing its products in another dtype.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.model = self.model.with_precision(precision);
+        self
+    }
+
+    /// Outputs `[total, labels]` in f32, one row per token of the batch.
+    pub fn logits(&self, batch: &PackedBatch) -> Tensor<2> {
+        self.decode(self.model.forward(batch))
+    }
+
+    /// Outputs `[rows, labels]` in f32 for hidden states `[rows, hidden]`.
+    pub fn decode(&self, hidden: Tensor<2>) -> Tensor<2> {
+        let z = self.head.forward(hidden, self.model.precision());
+        self.classifier.forward(z)
+    }
+
+    /// Outputs, and the mean cross-entropy over the labelled tokens.
+    ///
+    /// `labels` holds one entry per token of the batch, `None` where a token doesn't count (continuations of words,
+    /// special tokens). A batch without any label has loss 0.
+    ///
+    /// # Errors
+    /// Another number of labels than of tokens; a class without an output.
+    pub fn forward(
+        &self,
+        batch: &PackedBatch,
+        labels: &[Option<u32>],
+    ) -> Result<Classification, LabelError> {
+        check_count("tokens", batch.layout.total_tokens(), labels.len())?;
+        let [outputs, _] = self.classifier.weight.dims();
+        check_classes(labels.iter().copied(), outputs)?;
+        let logits = self.logits(batch);
+        let loss = mean_of_labelled(logits.clone(), labels);
+        Ok(Classification { loss, logits })
+    }
+}
