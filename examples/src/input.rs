@@ -13,7 +13,7 @@ use std::path::Path;
 const LONGEST_LINE: u64 = 256 << 20;
 
 /// Where texts come from.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct InputArgs {
     /// Texts, one per argument.
     pub texts: Vec<String>,
@@ -29,6 +29,9 @@ pub struct InputArgs {
     /// Field of a JSON line that holds the second text of a pair, if it is there.
     #[arg(long, value_name = "FIELD", default_value = "pair")]
     pub pair_field: String,
+    /// Whether the text field holds a list of strings instead, which the program reads from the record's JSON.
+    #[arg(skip)]
+    pub lists: bool,
 }
 
 /// Form of an input file.
@@ -98,6 +101,7 @@ impl InputArgs {
             }
         };
         let fields = (self.text_field.clone(), self.pair_field.clone());
+        let lists = self.lists;
         let lines = Lines {
             reader: Some(reader),
             place,
@@ -111,6 +115,7 @@ impl InputArgs {
             match format {
                 Format::Txt => Some(Ok(Record::plain(text))),
                 Format::Jsonl if text.trim().is_empty() => None,
+                Format::Jsonl if lists => Some(list_record(&text, &place, &fields.0)),
                 Format::Jsonl => Some(json_record(&text, &place, &fields.0, &fields.1)),
             }
         })))
@@ -155,6 +160,19 @@ impl Iterator for Lines {
         }
         Some(result.map(|text| (place, text)))
     }
+}
+
+fn list_record(line: &str, place: &str, field: &str) -> anyhow::Result<Record> {
+    let json: Value = serde_json::from_str(line).with_context(|| format!("{place}: not JSON"))?;
+    let list = json.get(field).and_then(Value::as_array);
+    if !list.is_some_and(|list| list.iter().all(Value::is_string)) {
+        bail!("{place}: the field {field:?} is not a list of strings");
+    }
+    Ok(Record {
+        id: json.get("id").cloned(),
+        input: String::new().into(),
+        json,
+    })
 }
 
 fn json_record(line: &str, place: &str, text: &str, pair: &str) -> anyhow::Result<Record> {

@@ -58,6 +58,20 @@ impl Meter {
         }
     }
 
+    /// Where things stand.
+    pub fn now(&self) -> Progress {
+        self.now
+    }
+
+    /// As [`Self::update`], `now` being counted from where things stood at `before`.
+    pub fn update_after(&mut self, before: Progress, now: Progress) {
+        self.update(Progress {
+            done: before.done + now.done,
+            total: before.done + now.total,
+            tokens: before.tokens + now.tokens,
+        });
+    }
+
     /// The closing line; `device` as in `flex f32`.
     pub fn finish(&self, device: &str) {
         if let Some(bar) = &self.bar {

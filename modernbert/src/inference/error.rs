@@ -40,6 +40,18 @@ pub enum InferenceError {
         /// Outputs of the model.
         outputs: usize,
     },
+    /// No context fits beside a question.
+    #[error(
+        "a question of {question} tokens and an overlap of {stride} leave no room for a context in {max_length} tokens; shorten one, or allow longer sequences"
+    )]
+    NoRoom {
+        /// Tokens of the question.
+        question: usize,
+        /// Tokens that neighbouring windows share.
+        stride: usize,
+        /// Tokens of a sequence at most.
+        max_length: usize,
+    },
     /// The text can't be encoded.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),

@@ -39,7 +39,10 @@ fn check_templates(post_processor: &Value) -> Result<(), String> {
                 for piece in pieces.into_iter().flatten() {
                     let id = |kind: &str| piece.get(kind)?.get("id")?.as_str();
                     if let Some(token) = id("SpecialToken")
-                        && fields.get("special_tokens").and_then(|all| all.get(token)).is_none()
+                        && fields
+                            .get("special_tokens")
+                            .and_then(|all| all.get(token))
+                            .is_none()
                     {
                         return Err(format!(
                             "the template `{template}` uses {token}, which `special_tokens` does not define"

@@ -11,6 +11,7 @@
 mod error;
 mod files;
 pub mod train;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use rayon::prelude::*;
 
 pub use error::TokenizerError;
 pub use train::TrainOptions;
+pub use words::EncodedWords;
 
 /// The ids of the five special tokens of one tokenizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

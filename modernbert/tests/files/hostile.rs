@@ -315,7 +315,9 @@ fn tokenizers_that_break_the_library_are_errors() {
     let broken = [
         tokenizer_json().replacen("\"decoder\":{", "\"decoder\":{\"a\"", 1),
         change(&|json| json["normalizer"] = precompiled.clone()),
-        change(&|json| json["normalizer"] = json!({"type": "Sequence", "normalizers": [precompiled]})),
+        change(&|json| {
+            json["normalizer"] = json!({"type": "Sequence", "normalizers": [precompiled]})
+        }),
         change(&|json| template(json, json!({"SpecialToken": {"id": "[NO]", "type_id": 0}}))),
         change(&|json| template(json, json!({"Sequence": {"id": "B", "type_id": 0}}))),
     ];
