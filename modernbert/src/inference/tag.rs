@@ -152,8 +152,11 @@ impl Tagger {
             let back = |&(start, end): &(usize, usize)| {
                 (start.saturating_sub(shift), end.saturating_sub(shift))
             };
-            let offsets: Vec<_> = inner.map(back).collect();
-            Ok((ids, offsets, truncated))
+            Ok(Pieces {
+                offsets: inner.map(back).collect(),
+                ids,
+                truncated,
+            })
         };
         // `[CLS]` and `[SEP]` always stand there.
         if limit < 2 {
@@ -168,29 +171,26 @@ impl Tagger {
             .par_iter()
             .map(encode)
             .collect::<Result<_, InferenceError>>()?;
-        let sequences: Vec<&[u32]> = encoded.iter().map(|(ids, ..)| ids.as_slice()).collect();
+        let sequences: Vec<&[u32]> = encoded.iter().map(|e| e.ids.as_slice()).collect();
         let scores = self.scores(&sequences, progress)?;
-        let finish = |((rows, (ids, offsets, truncated)), text): (
-            (Vec<Vec<f32>>, &(Vec<u32>, Vec<(usize, usize)>, bool)),
-            &S,
-        )| {
+        let finish = |((rows, pieces), text): ((Vec<Vec<f32>>, &Pieces), &S)| {
             let characters = Characters::new(text.as_ref());
-            let tags = offsets.iter().zip(&rows[1..]).map(|(&offsets, row)| {
-                let (start, end, _) = characters.trimmed(offsets);
-                tag(row, start, end)
-            });
+            let tags = pieces
+                .offsets
+                .iter()
+                .zip(&rows[1..])
+                .map(|(&offsets, row)| {
+                    let (start, end, _) = characters.trimmed(offsets);
+                    tag(row, start, end)
+                });
             Tagged {
                 tags: tags.collect(),
-                tokens: ids.len(),
-                truncated: *truncated,
+                tokens: pieces.ids.len(),
+                truncated: pieces.truncated,
             }
         };
-        Ok(scores
-            .into_iter()
-            .zip(&encoded)
-            .zip(texts)
-            .map(finish)
-            .collect())
+        let found = scores.into_iter().zip(&encoded).zip(texts);
+        Ok(found.map(finish).collect())
     }
 
     /// One label for every word of every sentence, in order; `prefix_space` as in [`Tokenizer::encode_words`].
@@ -288,6 +288,14 @@ impl Tagger {
                 .collect())
         })
     }
+}
+
+/// A text as tokens.
+struct Pieces {
+    ids: Vec<u32>,
+    /// Where the tokens between `[CLS]` and `[SEP]` stand in the text, in bytes.
+    offsets: Vec<(usize, usize)>,
+    truncated: bool,
 }
 
 /// The likeliest label of a token.

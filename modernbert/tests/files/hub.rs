@@ -12,9 +12,12 @@ use crate::common::device;
 use crate::model::{config, randomize, tokenizer};
 use crate::server::{COMMIT, Server};
 
+/// Content by name.
+type Files = BTreeMap<String, Vec<u8>>;
+
 const OTHER: &str = "fedcba9876543210fedcba9876543210fedcba98";
 
-fn read_files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+fn read_files(folder: &Path) -> Files {
     fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -27,7 +30,7 @@ fn read_files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-fn model_files() -> BTreeMap<String, Vec<u8>> {
+fn model_files() -> Files {
     let folder = tempfile::tempdir().unwrap();
     let model = randomize(MaskedLm::new(&config(), &device()).unwrap());
     save(&model, &config(), folder.path()).unwrap();
@@ -223,7 +226,7 @@ fn a_broken_transfer_is_an_error_and_goes_on_where_it_stopped() {
 #[test]
 fn sharded_weights_come_with_all_their_files_and_others_are_refused() {
     let (server, _cache, options) = setup();
-    let edit = |change: &dyn Fn(&mut BTreeMap<String, Vec<u8>>)| {
+    let edit = |change: &dyn Fn(&mut Files)| {
         let mut files = model_files();
         change(&mut files);
         let mut content = server.content.lock().unwrap();
