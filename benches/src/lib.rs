@@ -1,1 +1,5 @@
 //! Measurements of kernels, inference and training; the programs live in `src/bin`.
+
+pub mod lengths;
+pub mod row;
+pub mod usage;

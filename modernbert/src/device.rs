@@ -11,7 +11,7 @@
 //! | `metal` | `metal` | an Apple GPU |
 //! | `tch`, `tch:cuda:0` | `tch` | LibTorch |
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 
 /// Why a device can't be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +57,23 @@ pub fn compiled() -> Vec<&'static str> {
     all.into_iter()
         .filter_map(|(name, there)| there.then_some(name))
         .collect()
+}
+
+/// Whether what this crate computes on `device` may be in `dtype`.
+///
+/// Burn's own answer, with one correction: through a graphics API (wgpu, Vulkan, Metal) f64 is for sums and products
+/// alone. SPIR-V defines exponentials, logarithms and tangents for 16 and 32 bits only, so that drivers which announce f64
+/// return anything at all for them.
+pub fn computes_in(device: &Device, dtype: impl Into<DType>) -> bool {
+    let dtype = dtype.into();
+    device.supports_dtype(dtype) && !(dtype == DType::F64 && is_graphics(device))
+}
+
+fn is_graphics(device: &Device) -> bool {
+    let name = format!("{device:?}").to_lowercase();
+    ["wgpu", "vulkan", "metal"]
+        .iter()
+        .any(|kind| name.contains(kind))
 }
 
 /// A device and the name it is printed under.

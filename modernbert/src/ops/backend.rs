@@ -201,7 +201,31 @@ impl ModernBertBackend for burn::backend::Flex {
 impl ModernBertBackend for burn::backend::LibTorch {}
 
 #[cfg(feature = "cube")]
-impl ModernBertBackend for burn_cubecl::CubeBackend {}
+impl ModernBertBackend for burn_cubecl::CubeBackend {
+    fn packed_attention_forward(
+        qkv: FloatTensor<Self>,
+        rotary: FloatTensor<Self>,
+        cu_seqlens: IntTensor<Self>,
+        spec: AttentionSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        // The tiles are cut on the host, which knows the boundaries.
+        let _ = cu_seqlens;
+        attention::cube::forward(qkv, rotary, &spec)
+    }
+
+    fn packed_attention_backward(
+        d_out: FloatTensor<Self>,
+        qkv: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        rotary: FloatTensor<Self>,
+        cu_seqlens: IntTensor<Self>,
+        spec: AttentionSpec,
+    ) -> FloatTensor<Self> {
+        let _ = cu_seqlens;
+        attention::cube::backward(d_out, qkv, out, lse, rotary, &spec)
+    }
+}
 
 impl<B: ModernBertBackend, C: CheckpointStrategy> ModernBertBackend for Autodiff<B, C> {
     fn packed_attention(
@@ -241,6 +265,11 @@ pub(super) fn kernels_in_use(device: &burn::tensor::Device) -> &'static str {
     let name = format!("{device:?}").to_lowercase();
     if name.contains("flex") {
         "native CPU attention, GeGLU, LayerNorm and cross-entropy; gemm crate"
+    } else if ["cuda", "wgpu", "vulkan", "metal"]
+        .iter()
+        .any(|kind| name.contains(kind))
+    {
+        "CubeCL attention; the rest on the backend's own operations"
     } else {
         "portable ops on the backend's own operations"
     }

@@ -21,6 +21,20 @@ mod simd;
 
 pub use backend::ModernBertBackend;
 
+/// Ends a call in f64 on a device whose exponentials are wrong in it; see [`crate::device::computes_in`].
+///
+/// # Panics
+/// On such a device.
+#[track_caller]
+fn refuse_f64(device: &burn::tensor::Device, dtype: burn::tensor::DType, op: &str) {
+    let refused = dtype == burn::tensor::DType::F64 && !crate::device::computes_in(device, dtype);
+    assert!(
+        !refused,
+        "{op} in f64 is not to be had on {device:?}: graphics APIs have no exponential in f64; cast to f32, or use the \
+         `flex` or `cuda` device"
+    );
+}
+
 /// The version of each op that runs on `device`, for the line programs print at start.
 pub fn kernels_in_use(device: &burn::tensor::Device) -> &'static str {
     backend::kernels_in_use(device)

@@ -70,6 +70,15 @@ fn every_window_is_as_exact_as_f32_allows() {
 }
 
 #[test]
+fn a_thousand_tokens_are_as_exact_as_f32_allows() {
+    assert_accurate(&Case::new(&[1000, 63], 1, 32, 22).theta(160_000.0));
+    for (seed, window) in [0, 1, 64, 65].into_iter().enumerate() {
+        let case = Case::new(&[1, 1000, 0, 129], 1, 32, 23 + seed as u64);
+        assert_accurate(&case.theta(10_000.0).window(window));
+    }
+}
+
+#[test]
 fn long_sequences_are_as_exact_as_f32_allows() {
     assert_accurate(&Case::new(&[300, 7], 1, 32, 20).theta(160_000.0));
     assert_accurate(&Case::new(&[7, 301], 1, 32, 21).theta(10_000.0).window(64));
@@ -77,7 +86,7 @@ fn long_sequences_are_as_exact_as_f32_allows() {
 
 #[test]
 fn every_head_dim_is_as_exact_as_f32_allows() {
-    for head_dim in [2, 16, 32, 64, 80, 128] {
+    for head_dim in [2, 16, 32, 64, 80, 96, 128] {
         let case = Case::new(&[1, 70, 3], 3, head_dim, 30 + head_dim as u64);
         assert_accurate(&case.clone().theta(10_000.0).window(16));
         assert_accurate(&case);
@@ -162,6 +171,21 @@ fn portable_ops_in_f64_equal_the_reference() {
             "window {window:?}, theta {theta:?}: {errors:?}"
         );
     }
+}
+
+/// A device either computes in f64 or says that it doesn't.
+#[test]
+fn f64_is_refused_where_it_would_be_wrong() {
+    if modernbert::device::computes_in(&crate::common::device(), DType::F64) {
+        return;
+    }
+    let case = Case::new(&[3], 1, 16, 61);
+    let refusal = std::panic::catch_unwind(|| case.run64()).unwrap_err();
+    let message = refusal.downcast_ref::<String>().unwrap();
+    assert!(
+        message.contains("attention in f64") && message.contains("cast to f32"),
+        "{message}"
+    );
 }
 
 /// Holds the judge itself: its gradient is that of its output.
@@ -267,6 +291,36 @@ fn bf16_stays_within_one_percent_of_f32() {
         assert!(
             errors[0] > 1e-4,
             "an output without rounding was not computed in bf16"
+        );
+    }
+}
+
+/// As for bf16, with eight times its precision.
+#[test]
+fn f16_stays_within_one_thousandth_of_f32() {
+    if !computes_in(DType::F16) {
+        return;
+    }
+    for window in [None, Some(64)] {
+        let mut case = Case::new(&[1, 66, 200], 2, 64, 102)
+            .window(window)
+            .theta(10_000.0);
+        for x in case.qkv.iter_mut().chain(&mut case.d_out) {
+            *x = half::f16::from_f32(*x).to_f32();
+        }
+        let (out, grad) = case.run_in(FloatDType::F16);
+        let (expected_out, expected_grad) = case.run();
+        let errors = [
+            relative_rms_error(&wide(&out), &wide(&expected_out)),
+            relative_rms_error(&wide(&grad), &wide(&expected_grad)),
+        ];
+        assert!(
+            errors[0] < 0.0004 && errors[1] < 0.0012,
+            "window {window:?}: {errors:?}"
+        );
+        assert!(
+            errors[0] > 1e-5,
+            "an output without rounding was not computed in f16"
         );
     }
 }

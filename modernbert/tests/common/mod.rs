@@ -25,11 +25,22 @@ pub(crate) fn autodiff_device() -> Device {
 
 /// Whether the device under test computes in `dtype`; where it doesn't, a test says so and passes.
 pub(crate) fn computes_in(dtype: DType) -> bool {
-    let supported = device().supports_dtype(dtype);
+    let supported = modernbert::device::computes_in(&device(), dtype);
     if !supported {
         eprintln!("skipped: the device doesn't compute in {dtype:?}");
     }
     supported
+}
+
+/// Whether a tensor of so many f32 values fits the device under test; where it doesn't, a test says so and passes.
+/// (WebGPU promises 128 MiB per buffer, and software drivers give no more.)
+pub(crate) fn holds(values: usize) -> bool {
+    let probe = Tensor::<1>::ones([values], &device()).slice([0..1]);
+    let held = probe.try_into_data().is_ok();
+    if !held {
+        eprintln!("skipped: the device doesn't hold {values} values in one tensor");
+    }
+    held
 }
 
 pub(crate) fn rng(seed: u64) -> ChaCha8Rng {

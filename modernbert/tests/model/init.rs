@@ -6,7 +6,7 @@ use modernbert::model::{
     InitMethod, MaskedLm, MaskedTokens, ModernBert, SequenceClassifier, initialize, initialize_with,
 };
 
-use crate::common::{bits, device, ids, read};
+use crate::common::{bits, device, holds, ids, read};
 use crate::toy;
 
 /// What is left of a deviation when values beyond two of them are drawn again.
@@ -147,6 +147,9 @@ fn a_tensor_starts_the_same_whatever_stands_beside_it_and_unlike_its_siblings() 
 /// ln 50368 is 10.827; logits of deviation 0.488 add 0.119. Less than 10.8 would mean that the answer leaks into the input.
 #[test]
 fn the_first_loss_of_the_real_vocabulary_is_near_its_logarithm() {
+    if !holds(50368 * 768) {
+        return;
+    }
     let config = ModernBertConfig::of_shape(2, 768, 1152, 12);
     let model = initialize(MaskedLm::new(&config, &device()).unwrap(), &config, 17);
     let sequences = [ids(1, 50, 50368), ids(2, 30, 50368)];

@@ -20,6 +20,8 @@
 //! fixed order.
 
 pub(super) mod autodiff;
+#[cfg(feature = "cube")]
+pub(super) mod cube;
 #[cfg(feature = "flex")]
 pub(super) mod flex;
 pub(super) mod portable;
@@ -30,7 +32,7 @@ use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use std::ops::Range;
 
-use super::ModernBertBackend;
+use super::{ModernBertBackend, refuse_f64};
 
 /// Everything about an attention call that is not a tensor.
 #[derive(Clone, Debug)]
@@ -130,7 +132,8 @@ pub fn rotary_table(positions: usize, head_dim: usize, theta: f64, device: &Devi
 /// `[total, heads, head_dim]` in the dtype of `qkv`; softmax and accumulation are in f32.
 ///
 /// # Panics
-/// When shapes contradict each other: these are mistakes of the calling code, not of its input.
+/// When shapes contradict each other, or in f64 where [`crate::device::computes_in`] says no: these are mistakes of the
+/// calling code, not of its input.
 pub fn attention(
     qkv: Tensor<4>,
     cu_seqlens: Tensor<1, Int>,
@@ -150,6 +153,7 @@ pub fn attention(
         "qkv holds {total} tokens, the layout {}",
         spec.layout.total_tokens()
     );
+    refuse_f64(&qkv.device(), qkv.dtype(), "attention");
     if total == 0 {
         return Tensor::zeros([0, heads, head_dim], (&qkv.device(), qkv.dtype()));
     }
@@ -190,6 +194,8 @@ pub(super) fn forward_specs(
     out.shape = burn::tensor::Shape::new([total, heads, head_dim]);
     let mut lse = qkv.clone();
     lse.shape = burn::tensor::Shape::new([heads, total]);
-    lse.dtype = DType::F32;
+    if qkv.dtype != DType::F64 {
+        lse.dtype = DType::F32;
+    }
     (out, lse)
 }

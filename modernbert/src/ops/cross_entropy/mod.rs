@@ -12,20 +12,21 @@ pub(super) mod portable;
 use burn::backend::Dispatch;
 use burn::tensor::{Int, Tensor};
 
-use super::ModernBertBackend;
+use super::{ModernBertBackend, refuse_f64};
 
 /// Cross-entropy of each row, in nats.
 ///
 /// A target outside `0..classes` is a mistake of the calling code; data is checked where it is read.
 ///
 /// # Panics
-/// When the numbers of rows differ.
+/// When the numbers of rows differ, and in f64 where [`crate::device::computes_in`] says no.
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     let ([rows, _], [labels]) = (logits.dims(), targets.dims());
     assert_eq!(
         rows, labels,
         "{rows} rows of logits need as many targets, got {labels}"
     );
+    refuse_f64(&logits.device(), logits.dtype(), "cross_entropy");
     Tensor::from_dispatch(<Dispatch as ModernBertBackend>::cross_entropy_rows(
         logits.into_dispatch(),
         targets.into_dispatch(),

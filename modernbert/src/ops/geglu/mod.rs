@@ -12,18 +12,19 @@ pub(super) mod portable;
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
-use super::ModernBertBackend;
+use super::{ModernBertBackend, refuse_f64};
 
 /// GeGLU of each row.
 ///
 /// # Panics
-/// When the width of `input` is odd.
+/// When the width of `input` is odd, and in f64 where [`crate::device::computes_in`] says no.
 pub fn geglu(input: Tensor<2>) -> Tensor<2> {
     let [_, width] = input.dims();
     assert!(
         width.is_multiple_of(2),
         "geglu splits its input in two halves; {width} columns can't be split"
     );
+    refuse_f64(&input.device(), input.dtype(), "geglu");
     Tensor::from_dispatch(<Dispatch as ModernBertBackend>::geglu(
         input.into_dispatch(),
     ))

@@ -2,7 +2,7 @@
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::Scalar;
+use burn::tensor::{FloatDType, Scalar};
 
 use crate::ops::primitive::{cast, reshape, widen};
 
@@ -11,6 +11,10 @@ pub(crate) fn forward<B: Backend>(
     weight: FloatTensor<B>,
     eps: f64,
 ) -> FloatTensor<B> {
+    // Burn's CubeCL backends can't start a kernel on no elements.
+    if input.shape()[0] == 0 {
+        return input;
+    }
     let dtype = input.dtype();
     let (normed, _) = normalize::<B>(widen::<B>(input), eps);
     let weight = row::<B>(cast::<B>(weight, normed.dtype()));
@@ -23,6 +27,13 @@ pub(crate) fn backward<B: Backend>(
     weight: FloatTensor<B>,
     eps: f64,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
+    if input.shape()[0] == 0 {
+        let weight_dtype = FloatDType::from(weight.dtype());
+        return (
+            input,
+            B::float_zeros(weight.shape(), &weight.device(), weight_dtype),
+        );
+    }
     let (dtype, weight_dtype) = (input.dtype(), weight.dtype());
     let (y, inv_std) = normalize::<B>(widen::<B>(input), eps);
     let d_out = cast::<B>(d_out, y.dtype());

@@ -1,0 +1,202 @@
+//! Speed of the encoder without a head.
+//!
+//! ```text
+//! cargo run --release -p modernbert-benches --bin inference -- --device flex --dtype f32 --shape base
+//! ```
+//!
+//! Weights are random: they don't change the time. Documents are packed, ids are uniform in [100, 16000).
+
+use std::io::BufRead;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::Parser;
+use modernbert::batch::{PackedBatch, SequenceLayout};
+use modernbert::config::ModernBertConfig;
+use modernbert::model::{ModernBert, Precision, initialize};
+use modernbert_benches::lengths::{LengthSet, select};
+use modernbert_benches::row::{Row, heading, median};
+use modernbert_benches::usage::{cpu_seconds, peak_mib};
+use modernbert_train::cli::{DeviceArgs, describe, main_with};
+
+/// Measures the encoder without a head: tokens per second over sets of document lengths.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Dtype of products and attention: f32, bf16 or f16.
+    #[arg(long, default_value = "f32")]
+    dtype: Precision,
+    /// Shape of the model: base, large or another preset.
+    #[arg(long, default_value = "base")]
+    shape: String,
+    /// Sets or groups of sets of benches/lengths.json, with commas between them; `cpu` on a CPU, otherwise `paper,queries`.
+    #[arg(long, value_delimiter = ',')]
+    sets: Option<Vec<String>>,
+    /// Documents computed at once, instead of each set's own number.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: Option<u32>,
+    /// Only the first documents of each set.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    documents: Option<u32>,
+    /// Timed passes, of which the median is given.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Untimed passes before them.
+    #[arg(long, default_value_t = 1)]
+    warm_up: u32,
+    /// Also writes the rows here, as a JSON list.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Reads names of sets from standard input, a line each, and answers every line with one timed pass as a line of JSON:
+    /// so that a script can take turns between programs.
+    #[arg(long, conflicts_with_all = ["json", "sets"])]
+    turns: bool,
+}
+
+fn main() -> std::process::ExitCode {
+    main_with(|| run(&Args::parse()))
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    let named = args.device.select()?;
+    let config = ModernBertConfig::preset(&args.shape)?;
+    let bench = Bench {
+        model: initialize(ModernBert::new(&config, &named.device)?, &config, 0)
+            .with_precision(args.dtype),
+        config,
+    };
+    if args.turns {
+        return bench.take_turns(args);
+    }
+    println!("{}", describe(&named, args.dtype.name()));
+    println!(
+        "shape {}, {} timed passes after {} to warm up, {} threads",
+        args.shape,
+        args.runs,
+        args.warm_up,
+        std::thread::available_parallelism()?
+    );
+    let names = match &args.sets {
+        Some(names) => names.clone(),
+        None if named.name == "flex" => vec!["cpu".to_owned()],
+        None => vec!["paper".to_owned(), "queries".to_owned()],
+    };
+    println!("{}", heading());
+    let mut rows = Vec::new();
+    for set in select(&names)? {
+        let prepared = bench.prepare(set, args)?;
+        for _ in 0..args.warm_up {
+            bench.pass(&prepared)?;
+        }
+        let timed: Vec<(f64, Option<f64>)> = (0..args.runs)
+            .map(|_| bench.pass(&prepared))
+            .collect::<anyhow::Result<_>>()?;
+        let ms = median(timed.iter().map(|(ms, _)| *ms).collect());
+        let cpu: Option<Vec<f64>> = timed.into_iter().map(|(_, cpu)| cpu).collect();
+        let row = bench.row(&prepared, ms, cpu.map(median));
+        println!("{}", row.line());
+        rows.push(row);
+    }
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&rows)?;
+        std::fs::write(path, text + "\n")
+            .with_context(|| format!("can't write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+struct Bench {
+    model: ModernBert,
+    config: ModernBertConfig,
+}
+
+/// A set with its batches on the device.
+struct Prepared {
+    set: LengthSet,
+    batches: Vec<PackedBatch>,
+}
+
+impl Bench {
+    fn prepare(&self, mut set: LengthSet, args: &Args) -> anyhow::Result<Prepared> {
+        if let Some(batch) = args.batch {
+            set.batch = batch as usize;
+        }
+        if let Some(documents) = args.documents {
+            set.lengths.truncate(documents as usize);
+        }
+        let device = self.model.device();
+        // Numerical Recipes' generator: any ids will do, the same ones in every run.
+        let mut state = 1u32;
+        let mut id = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            100 + (state >> 8) % 15_900
+        };
+        let batches = set
+            .batches()
+            .map(|lengths| {
+                let layout = SequenceLayout::from_lengths(lengths.iter().copied())?;
+                let ids: Vec<u32> = (0..layout.total_tokens()).map(|_| id()).collect();
+                Ok(PackedBatch::new(&ids, layout, &device))
+            })
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Prepared { set, batches })
+    }
+
+    /// Milliseconds by the clock and of processor time for one pass over the set.
+    fn pass(&self, prepared: &Prepared) -> anyhow::Result<(f64, Option<f64>)> {
+        let device = self.model.device();
+        device.sync()?;
+        let (start, cpu) = (Instant::now(), cpu_seconds());
+        for batch in &prepared.batches {
+            drop(self.model.forward(batch));
+        }
+        device.sync()?;
+        let ms = start.elapsed().as_secs_f64() * 1e3;
+        let cpu = cpu.zip(cpu_seconds()).map(|(a, b)| (b - a) * 1e3);
+        Ok((ms, cpu))
+    }
+
+    fn row(&self, prepared: &Prepared, ms: f64, cpu_ms: Option<f64>) -> Row {
+        let set = &prepared.set;
+        Row {
+            set: set.name.clone(),
+            op: "encoder".to_owned(),
+            pass: "forward",
+            ms,
+            tok_s: set.tokens() as f64 / ms * 1e3,
+            tflops: self.config.forward_flops(&set.lengths, 0) as f64 / ms / 1e9,
+            gbs: None,
+            peak_mib: peak_mib(&self.model.device()),
+            cpu_ms,
+        }
+    }
+
+    fn take_turns(&self, args: &Args) -> anyhow::Result<()> {
+        let mut known: Vec<Prepared> = Vec::new();
+        for line in std::io::stdin().lock().lines() {
+            let name = line?.trim().to_owned();
+            let index = match known.iter().position(|prepared| prepared.set.name == name) {
+                Some(index) => index,
+                None => {
+                    for set in select(std::slice::from_ref(&name))? {
+                        let prepared = self.prepare(set, args)?;
+                        for _ in 0..args.warm_up {
+                            self.pass(&prepared)?;
+                        }
+                        known.push(prepared);
+                    }
+                    known.len() - 1
+                }
+            };
+            let (ms, cpu_ms) = self.pass(&known[index])?;
+            println!(
+                "{}",
+                serde_json::to_string(&self.row(&known[index], ms, cpu_ms))?
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,26 @@
+//! What the process and the device have used.
+
+use burn::tensor::Device;
+
+/// Processor time of all threads of this process so far, in seconds; `None` where the system doesn't tell (other than Linux).
+pub fn cpu_seconds() -> Option<f64> {
+    // The main thread's file counts itself alone, so the threads are summed. Nanoseconds stand first.
+    let tasks = std::fs::read_dir("/proc/self/task").ok()?;
+    let mut nanoseconds = 0u64;
+    for task in tasks {
+        let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        nanoseconds += text.split_whitespace().next()?.parse::<u64>().ok()?;
+    }
+    Some(nanoseconds as f64 / 1e9)
+}
+
+/// Most memory held so far, in MiB: of the device's pools where it has some, otherwise of the process.
+pub fn peak_mib(device: &Device) -> Option<f64> {
+    if let Some(pools) = device.memory_pool_usage() {
+        return Some(pools.bytes_reserved as f64 / 1_048_576.0);
+    }
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib / 1024.0)
+}

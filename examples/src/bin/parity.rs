@@ -1,0 +1,141 @@
+//! Holds models against the numbers transformers computed for them; `docs/parity.md` describes the case folders.
+//!
+//! ```sh
+//! cargo run --release -p modernbert-examples --bin parity -- cases/*
+//! ```
+
+#![recursion_limit = "256"]
+
+use clap::Parser;
+use modernbert_examples::parity::{Report, Tolerances, check, save_copy};
+use modernbert_train::cli::{BAD_INPUT, DeviceArgs};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Holds models against the numbers transformers computed for them.
+#[derive(Parser)]
+struct Args {
+    /// Case folders: config.json, model.safetensors, inputs.safetensors, outputs.safetensors.
+    #[arg(required = true, value_name = "DIR")]
+    folders: Vec<PathBuf>,
+    /// Outputs may differ by this much times max(1, max |reference|).
+    #[arg(long, default_value_t = 1e-4)]
+    tol: f64,
+    /// Gradients may differ by this share of their norm.
+    #[arg(long, default_value_t = 1e-4)]
+    grad_tol: f64,
+    /// Losses may differ by this share.
+    #[arg(long, default_value_t = 1e-5)]
+    loss_tol: f64,
+    /// Print every comparison, not only the worst of a folder.
+    #[arg(long)]
+    verbose: bool,
+    /// Also write the model of the (one) case to this folder, for another program to load.
+    #[arg(long, value_name = "FOLDER")]
+    save: Option<PathBuf>,
+    /// One JSON object instead of lines.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let device = match args.device.select() {
+        Ok(device) => device,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::from(BAD_INPUT);
+        }
+    };
+    let tolerances = Tolerances {
+        outputs: args.tol,
+        gradients: args.grad_tol,
+        losses: args.loss_tol,
+    };
+    let (mut failed, mut refused) = (0, 0);
+    let mut cases = Vec::new();
+    for folder in &args.folders {
+        let started = std::time::Instant::now();
+        let result = check(folder, &device.device, &tolerances).and_then(|report| {
+            if let Some(target) = &args.save {
+                save_copy(folder, target, &device.device)?;
+            }
+            Ok(report)
+        });
+        let seconds = started.elapsed().as_secs_f64();
+        match &result {
+            Ok(report) => failed += usize::from(!report.passes()),
+            Err(_) => refused += 1,
+        }
+        if args.json {
+            cases.push(as_json(folder, &result, seconds));
+        } else {
+            print(folder, &result, &args);
+        }
+    }
+    if args.json {
+        let all = serde_json::json!({
+            "device": device.name, "passed": failed + refused == 0, "failed": failed, "refused": refused, "cases": cases,
+        });
+        println!("{all}");
+    }
+    match (refused, failed) {
+        (0, 0) => ExitCode::SUCCESS,
+        (0, _) => ExitCode::FAILURE,
+        _ => ExitCode::from(BAD_INPUT),
+    }
+}
+
+fn print(folder: &Path, result: &anyhow::Result<Report>, args: &Args) {
+    println!("{}", folder.display());
+    let report = match result {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("error: {}: {error:#}", folder.display());
+            println!("parity: FAIL max_abs=nan tensor=none tol={:e}", args.tol);
+            return;
+        }
+    };
+    for check in report.checks.iter().filter(|c| args.verbose || !c.passes()) {
+        let sign = if check.passes() { "ok" } else { "differs" };
+        println!(
+            "  {sign} {} {:.3e} (allowed {:.3e})",
+            check.tensor, check.max_abs, check.allowed
+        );
+    }
+    for note in &report.notes {
+        println!("  note: {note}");
+    }
+    if let Some(place) = &report.first_difference {
+        println!("  first difference: {place}");
+    }
+    if let Some(worst) = report.worst() {
+        let verdict = if report.passes() { "PASS" } else { "FAIL" };
+        println!(
+            "parity: {verdict} max_abs={:.3e} tensor={} tol={:e}",
+            worst.max_abs, worst.tensor, worst.tol
+        );
+    }
+}
+
+fn as_json(folder: &Path, result: &anyhow::Result<Report>, seconds: f64) -> serde_json::Value {
+    let mut value = serde_json::json!({"folder": folder.display().to_string(), "seconds": seconds});
+    match result {
+        Err(error) => {
+            value["passed"] = false.into();
+            value["error"] = format!("{error:#}").into();
+        }
+        Ok(report) => {
+            value["passed"] = report.passes().into();
+            if let Some(worst) = report.worst() {
+                value["max_abs"] = worst.max_abs.into();
+                value["tensor"] = worst.tensor.clone().into();
+                value["tol"] = worst.tol.into();
+            }
+            value["report"] = serde_json::json!(report);
+        }
+    }
+    value
+}

@@ -1,0 +1,23 @@
+//! Holds a model folder against numbers that transformers computed for it.
+//!
+//! A case is a folder: what `save_pretrained` wrote, `inputs.safetensors` and `outputs.safetensors`; for training also
+//! labels among the inputs, `grads.safetensors`, `losses.safetensors` and `training.json`. `docs/parity.md` describes the
+//! files; `scripts/parity/make_cases.py` writes them.
+//!
+//! | page | what it does |
+//! |---|---|
+//! | [`Case`] | the folder's inputs, unpadded |
+//! | [`AnyModel`] | the model, with the head that `architectures` names |
+//! | [`check`] | runs the case and compares |
+
+mod case;
+mod compare;
+mod model;
+mod tensors;
+mod training;
+
+pub use case::Case;
+pub use compare::{Check, Report, Tolerances, check};
+pub use model::{AnyModel, save_copy};
+pub use tensors::Tensors;
+pub use training::Training;

@@ -1,0 +1,164 @@
+//! Every tile size against the operations every backend has, on a device the suites may not have picked that size for.
+//!
+//! Run where `MODERNBERT_TEST_DEVICE` says `wgpu`; a machine without a graphics driver can't.
+
+use std::time::Instant;
+
+use burn::backend::ops::FloatTensorOps;
+use burn::tensor::TensorData;
+use burn_cubecl::CubeDevice;
+use burn_cubecl::ops::into_data_sync;
+
+use super::*;
+use crate::batch::SequenceLayout;
+use crate::ops::attention::portable;
+
+struct Problem {
+    qkv: CubeTensor,
+    d_out: CubeTensor,
+    rotary: CubeTensor,
+    spec: AttentionSpec,
+    head_dim: usize,
+}
+
+fn problem(lengths: &[usize], head_dim: usize, half_window: Option<usize>) -> Option<Problem> {
+    if std::env::var("MODERNBERT_TEST_DEVICE").as_deref() != Ok("wgpu") {
+        eprintln!("skipped: MODERNBERT_TEST_DEVICE doesn't say wgpu");
+        return None;
+    }
+    let device = CubeDevice::default();
+    let (total, heads) = (lengths.iter().sum::<usize>(), 2);
+    let longest = lengths.iter().copied().max().unwrap_or(0);
+    let tensor = |shape: &[usize], step: f32| {
+        let count = shape.iter().product::<usize>();
+        let values: Vec<f32> = (0..count)
+            .map(|i| 1.5 * (i as f32 * step).sin() * (1.0 + i as f32 * 0.37).cos())
+            .collect();
+        CubeBackend::float_from_data(TensorData::new(values, shape.to_vec()), &device)
+    };
+    let half = head_dim / 2;
+    let angle = |p: usize, d: usize| p as f64 * 10_000f64.powf(-(d as f64) / half as f64);
+    let table: Vec<f32> = (0..longest)
+        .flat_map(|p| {
+            let cos = (0..half).map(move |d| angle(p, d).cos() as f32);
+            cos.chain((0..half).map(move |d| angle(p, d).sin() as f32))
+        })
+        .collect();
+    Some(Problem {
+        qkv: tensor(&[total, 3, heads, head_dim], 0.731),
+        d_out: tensor(&[total, heads, head_dim], 1.127),
+        rotary: CubeBackend::float_from_data(
+            TensorData::new(table, vec![longest, head_dim]),
+            &device,
+        ),
+        spec: AttentionSpec {
+            layout: SequenceLayout::from_lengths(lengths.iter().copied()).unwrap(),
+            half_window,
+            scale: 1.0 / (head_dim as f64).sqrt(),
+            softcap: None,
+            rotary: true,
+        },
+        head_dim,
+    })
+}
+
+type Found = [Vec<f32>; 3];
+
+impl Problem {
+    fn shape(&self, tile: usize) -> Shape {
+        Shape {
+            tile,
+            head_dim: self.head_dim,
+            rotary: true,
+            softcap: false,
+        }
+    }
+
+    fn found(&self, (out, lse): (CubeTensor, CubeTensor), grad: CubeTensor) -> Found {
+        [out, lse, grad].map(|tensor| into_data_sync(tensor).try_to_vec().unwrap())
+    }
+
+    fn by_kernels(&self, tile: usize) -> Found {
+        let shape = self.shape(tile);
+        let (qkv, rotary, spec) = (&self.qkv, &self.rotary, &self.spec);
+        let (out, lse) = forward_in(shape, qkv.clone(), rotary.clone(), spec);
+        let grad = backward_in(
+            shape,
+            self.d_out.clone(),
+            qkv.clone(),
+            out.clone(),
+            lse.clone(),
+            rotary.clone(),
+            spec,
+        );
+        self.found((out, lse), grad)
+    }
+
+    fn by_operations(&self) -> Found {
+        let (qkv, rotary, spec) = (&self.qkv, &self.rotary, &self.spec);
+        let (out, lse) = portable::forward::<CubeBackend>(qkv.clone(), rotary.clone(), spec);
+        let grad = portable::backward::<CubeBackend>(
+            self.d_out.clone(),
+            qkv.clone(),
+            out.clone(),
+            lse.clone(),
+            rotary.clone(),
+            spec,
+        );
+        self.found((out, lse), grad)
+    }
+}
+
+#[test]
+fn every_tile_size_equals_the_operations() {
+    for (head_dim, window) in [(64, None), (64, Some(20)), (80, Some(64)), (16, Some(0))] {
+        let Some(problem) = problem(&[1, 33, 0, 64, 100], head_dim, window) else {
+            return;
+        };
+        let expected = problem.by_operations();
+        for tile in TILES {
+            let found = problem.by_kernels(tile);
+            for (name, (found, expected)) in ["out", "lse", "gradient"]
+                .into_iter()
+                .zip(found.iter().zip(&expected))
+            {
+                let error = found
+                    .iter()
+                    .zip(expected)
+                    .fold(0f32, |max, (a, b)| max.max((a - b).abs()));
+                assert!(
+                    error < 2e-5,
+                    "{name}, tile {tile}, head {head_dim}, window {window:?}: {error}"
+                );
+            }
+        }
+    }
+}
+
+/// A measurement, not a check: `cargo test … --lib -- --ignored --nocapture kernels_against_operations`.
+#[test]
+#[ignore = "a measurement; takes a minute"]
+fn kernels_against_operations() {
+    let ragged = [1000, 7, 130, 64, 300, 31, 512, 4];
+    for (name, lengths) in [("512", &[512, 512, 512, 512][..]), ("ragged", &ragged)] {
+        for window in [None, Some(64)] {
+            let Some(problem) = problem(lengths, 64, window) else {
+                return;
+            };
+            let time = |run: &dyn Fn() -> Found| {
+                run();
+                let millis = (0..3).map(|_| {
+                    let start = Instant::now();
+                    run();
+                    start.elapsed().as_secs_f64() * 1e3
+                });
+                millis.fold(f64::INFINITY, f64::min)
+            };
+            let operations = time(&|| problem.by_operations());
+            let tiles = TILES.map(|tile| time(&|| problem.by_kernels(tile)));
+            println!(
+                "{name}, window {window:?}: operations {operations:.0} ms, tiles of {TILES:?} {tiles:.0?} ms"
+            );
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The host's list of tiles: which rows each cube works on.
+
+use std::sync::Mutex;
+
+use burn::backend::TensorMetadata;
+use burn::tensor::{DType, Shape};
+use burn_cubecl::CubeDevice;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::CubeElement;
+
+use crate::batch::SequenceLayout;
+
+/// Numbers a tile takes in the table: its first row, the first row of its sequence, the row after the last.
+const ENTRY: usize = 3;
+/// Tables kept on devices. A batch needs one per tile size, so this is several batches' worth.
+const KEPT: usize = 32;
+
+/// A table on a device and the grid that covers it: `heads × y × z` cubes.
+#[derive(Clone)]
+pub(super) struct Table {
+    pub(super) entries: CubeTensor,
+    pub(super) y: u32,
+    pub(super) z: u32,
+}
+
+struct Kept {
+    layout: SequenceLayout,
+    tile: usize,
+    device: CubeDevice,
+    table: Table,
+}
+
+/// Most recently used first. A layout is shared by all layers of a step, forward and backward: it is uploaded once.
+static TABLES: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+
+/// The table of `layout` in tiles of `tile` rows, on the device of `like`.
+pub(super) fn table(layout: &SequenceLayout, tile: usize, like: &CubeTensor) -> Table {
+    let device = like.device();
+    // A thread that panicked while it held the list can't have left it half-written in a way that matters.
+    let mut tables = TABLES.lock().unwrap_or_else(|held| held.into_inner());
+    let found = tables
+        .iter()
+        .position(|kept| kept.tile == tile && kept.device == device && kept.layout == *layout);
+    if let Some(index) = found {
+        tables[..=index].rotate_right(1);
+        return tables[0].table.clone();
+    }
+    let (most_y, most_z) = {
+        let (_, y, z) = like.client.properties().hardware.max_cube_count;
+        (y as usize, z as usize)
+    };
+    let (entries, y, z) = grid(entries(layout, tile), most_y);
+    assert!(
+        z <= most_z,
+        "{} tiles of {tile} tokens are more than this device starts at once; make the batch smaller",
+        entries.len() / ENTRY
+    );
+    let handle = like.client.create_from_slice(u32::as_bytes(&entries));
+    let table = Table {
+        entries: CubeTensor::new_contiguous(
+            like.client.clone(),
+            device.clone(),
+            Shape::new([entries.len()]),
+            handle,
+            DType::U32,
+        ),
+        y: y as u32,
+        z: z as u32,
+    };
+    let kept = Kept {
+        layout: layout.clone(),
+        tile,
+        device,
+        table: table.clone(),
+    };
+    tables.insert(0, kept);
+    tables.truncate(KEPT);
+    table
+}
+
+/// Tiles of every sequence, the longest sequences first: the last cubes to start should be the cheapest.
+fn entries(layout: &SequenceLayout, tile: usize) -> Vec<u32> {
+    let mut ranges: Vec<_> = layout.ranges().filter(|range| !range.is_empty()).collect();
+    ranges.sort_by_key(|range| std::cmp::Reverse(range.len()));
+    ranges
+        .into_iter()
+        .flat_map(|range| {
+            let (start, end) = (range.start, range.end);
+            range
+                .step_by(tile)
+                .flat_map(move |first| [first, start, end])
+        })
+        .map(|row| row as u32)
+        .collect()
+}
+
+/// The table as `y × z` tiles with `y` at most `most`, filled up with tiles of no rows.
+fn grid(mut entries: Vec<u32>, most: usize) -> (Vec<u32>, usize, usize) {
+    let tiles = entries.len() / ENTRY;
+    let z = tiles.div_ceil(most).max(1);
+    let y = tiles.div_ceil(z);
+    entries.resize(y * z * ENTRY, 0);
+    (entries, y, z)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_start_with_their_sequence_and_the_longest_comes_first() {
+        let layout = SequenceLayout::from_lengths([3, 0, 70, 1]).unwrap();
+        assert_eq!(
+            entries(&layout, 32),
+            [3, 3, 73, 35, 3, 73, 67, 3, 73, 0, 0, 3, 73, 73, 74]
+        );
+    }
+
+    #[test]
+    fn more_tiles_than_a_side_allows_make_a_second_layer() {
+        let seven: Vec<u32> = (1..=21).collect();
+        let (filled, y, z) = grid(seven.clone(), 3);
+        assert_eq!((y, z), (3, 3));
+        assert_eq!(filled[..21], seven);
+        assert_eq!(filled[21..], [0; 6]);
+        assert_eq!(grid(seven, 100), ((1..=21).collect(), 7, 1));
+    }
+}

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# What we write, transformers loads: saves every given case's model anew and runs it in Python.
+#   scripts/parity/roundtrip.sh cases/*      (PYTHON: an interpreter with torch, transformers and safetensors)
+set -euo pipefail
+python="${PYTHON:-python3}"
+root=$(cd "$(dirname "$0")/../.." && pwd)
+parity="${PARITY:-cargo run --quiet --release --manifest-path $root/Cargo.toml -p modernbert-examples --bin parity --}"
+failed=0
+for case in "$@"; do
+  folder=$(mktemp -d)
+  $parity --device flex --save "$folder" "$case" > "$folder/parity.log" || { cat "$folder/parity.log"; failed=1; }
+  "$python" "$root/scripts/parity/roundtrip.py" "$folder" "$case" || failed=1
+  rm -r "$folder"
+done
+exit $failed
