@@ -79,7 +79,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
             lengths.push(length);
         }
         if lengths.is_empty() {
-            bail!("--tokens {} holds no document of set {}", args.tokens, set.name);
+            bail!(
+                "--tokens {} holds no document of set {}",
+                args.tokens,
+                set.name
+            );
         }
         let layout = SequenceLayout::from_lengths(lengths)?;
         for window in [None, Some(HALF_WINDOW)] {
@@ -119,13 +123,14 @@ impl Problem {
         rotary: bool,
     ) -> Self {
         let total = layout.total_tokens();
-        let dtype = DType::from(args.dtype.dtype());
+        let dtype = args.dtype.dtype();
         let normal = Distribution::Normal(0.0, 1.0);
         let options = || (device, DType::F32);
         Self {
             qkv: Tensor::<4>::random([total, 3, args.heads, HEAD_DIM], normal, options())
                 .cast(dtype),
-            d_out: Tensor::<3>::random([total, args.heads, HEAD_DIM], normal, options()).cast(dtype),
+            d_out: Tensor::<3>::random([total, args.heads, HEAD_DIM], normal, options())
+                .cast(dtype),
             rotary: rotary_table(layout.max_seqlen(), HEAD_DIM, 160_000.0, device),
             cu_seqlens: int_tensor(layout.cu_seqlens().iter().map(|&c| c as i32), device),
             spec: AttentionSpec {

@@ -33,8 +33,7 @@ fn assert_accurate(case: &Case) {
         // A gradient that cancels to nothing is held against the size of what cancels.
         let scale = largest(&expected_grad).max(1.0);
         let check = |name: &str, found: &[f32], naive: &[f32], expected: &[f64]| {
-            let allowed =
-                2.0 * max_error(&wide(naive), expected) + 0.5 * step * scale;
+            let allowed = 2.0 * max_error(&wide(naive), expected) + 0.5 * step * scale;
             let error = max_error(&wide(found), expected);
             assert!(
                 error <= allowed,
@@ -106,7 +105,10 @@ fn large_scores_stay_finite() {
                 .window(window)
                 .rounded(round);
             let (out, grad) = case.run_in(dtype);
-            assert!(out.iter().chain(&grad).all(|x| x.is_finite()), "{dtype:?} {window:?}");
+            assert!(
+                out.iter().chain(&grad).all(|x| x.is_finite()),
+                "{dtype:?} {window:?}"
+            );
         }
     }
 }
@@ -145,8 +147,16 @@ fn sequences_are_bit_identical_in_any_company() {
             let first = case.run_in(dtype);
             for _ in 0..2 {
                 let again = case.run_in(dtype);
-                assert_eq!(bits(&first.0), bits(&again.0), "{dtype:?} {window:?}: repeated");
-                assert_eq!(bits(&first.1), bits(&again.1), "{dtype:?} {window:?}: repeated");
+                assert_eq!(
+                    bits(&first.0),
+                    bits(&again.0),
+                    "{dtype:?} {window:?}: repeated"
+                );
+                assert_eq!(
+                    bits(&first.1),
+                    bits(&again.1),
+                    "{dtype:?} {window:?}: repeated"
+                );
             }
             // Another content for the second sequence; then the order turned round.
             let width = 2 * 64;
@@ -155,7 +165,10 @@ fn sequences_are_bit_identical_in_any_company() {
                 .copy_from_slice(&normals(70, 70 * 3 * width));
             let changed = changed.rounded(round).run_in(dtype);
             assert_eq!(bits(&first.0[75 * width..]), bits(&changed.0[75 * width..]));
-            assert_eq!(bits(&first.1[75 * 3 * width..]), bits(&changed.1[75 * 3 * width..]));
+            assert_eq!(
+                bits(&first.1[75 * 3 * width..]),
+                bits(&changed.1[75 * 3 * width..])
+            );
 
             let mut turned = case.clone();
             (turned.lengths, turned.qkv, turned.d_out) = (vec![], vec![], vec![]);
@@ -163,15 +176,21 @@ fn sequences_are_bit_identical_in_any_company() {
                 let start: usize = lengths[..index].iter().sum();
                 let end = start + lengths[index];
                 turned.lengths.push(lengths[index]);
-                turned.qkv.extend_from_slice(&case.qkv[start * 3 * width..end * 3 * width]);
-                turned.d_out.extend_from_slice(&case.d_out[start * width..end * width]);
+                turned
+                    .qkv
+                    .extend_from_slice(&case.qkv[start * 3 * width..end * 3 * width]);
+                turned
+                    .d_out
+                    .extend_from_slice(&case.d_out[start * width..end * width]);
             }
             let found = turned.run_in(dtype);
             let mut from = 0;
             for index in (0..lengths.len()).rev() {
                 let start: usize = lengths[..index].iter().sum();
                 let count = lengths[index];
-                for (results, other, row) in [(&first.0, &found.0, width), (&first.1, &found.1, 3 * width)] {
+                for (results, other, row) in
+                    [(&first.0, &found.0, width), (&first.1, &found.1, 3 * width)]
+                {
                     assert_eq!(
                         bits(&results[start * row..(start + count) * row]),
                         bits(&other[from * row..(from + count) * row]),

@@ -41,8 +41,7 @@ pub(crate) fn run_rounded(case: &Case, round: fn(f32) -> f32) -> Results {
                 let d_p = rounded((0..length).map(|j| dot(d_out, &v[j])).collect(), round);
                 let delta = dot(&p, &d_p);
                 for j in 0..length {
-                    let d_score =
-                        round(p[j] * (d_p[j] - delta) * slopes[j] * case.scale() as f32);
+                    let d_score = round(p[j] * (d_p[j] - delta) * slopes[j] * case.scale() as f32);
                     for d in 0..dim {
                         d_q[i][d] += d_score * k[j][d];
                         d_k[j][d] += d_score * q[i][d];

@@ -37,8 +37,10 @@ pub(super) fn hopper_queries(
     let threads = comptime!(groups * 128);
     let tile_bytes = comptime!(KEYS * ROW_BYTES);
     let own_bytes = comptime!(groups * 64 * ROW_BYTES);
-    let shared =
-        Shared::<[u32]>::new_aligned_slice(comptime!(((2 * own_bytes + 4 * tile_bytes) / 4) as usize), 1024usize);
+    let shared = Shared::<[u32]>::new_aligned_slice(
+        comptime!(((2 * own_bytes + 4 * tile_bytes) / 4) as usize),
+        1024usize,
+    );
     let q_at = shared_address(unsafe { shared.as_ptr_unchecked() });
     let d_out_at = q_at + own_bytes;
     let keys_at = d_out_at + own_bytes;
@@ -50,23 +52,48 @@ pub(super) fn hopper_queries(
     let d_out_row = heads * ROW_BYTES;
     let q_base = global_address(unsafe { qk.as_ptr_unchecked() }) + u64::cast_from(head_bytes);
     let k_base = q_base + u64::cast_from(k_offset);
-    let v_base = global_address(unsafe { v.as_ptr_unchecked() }) + u64::cast_from(v_offset + head_bytes);
-    let d_out_base = global_address(unsafe { d_out.as_ptr_unchecked() }) + u64::cast_from(head_bytes);
+    let v_base =
+        global_address(unsafe { v.as_ptr_unchecked() }) + u64::cast_from(v_offset + head_bytes);
+    let d_out_base =
+        global_address(unsafe { d_out.as_ptr_unchecked() }) + u64::cast_from(head_bytes);
 
     let first_key = max(query0 - half_window, 0i32);
     let last_query = min(query0 + comptime!(groups as i32 * 64 - 1), length - 1i32);
     let end_key = min(last_query + half_window + 1i32, length);
     let steps = (end_key - first_key + comptime!(KEYS as i32 - 1)) / comptime!(KEYS as i32);
 
-    load_tile(q_base, qk_row, sequence, query0, length, q_at, comptime!(groups * 64), threads);
-    load_tile(d_out_base, d_out_row, sequence, query0, length, d_out_at, comptime!(groups * 64), threads);
-    load_tile(k_base, qk_row, sequence, first_key, length, keys_at, KEYS, threads);
-    load_tile(v_base, v_row, sequence, first_key, length, values_at, KEYS, threads);
+    load_tile(
+        q_base,
+        qk_row,
+        sequence,
+        query0,
+        length,
+        q_at,
+        comptime!(groups * 64),
+        threads,
+    );
+    load_tile(
+        d_out_base,
+        d_out_row,
+        sequence,
+        query0,
+        length,
+        d_out_at,
+        comptime!(groups * 64),
+        threads,
+    );
+    load_tile(
+        k_base, qk_row, sequence, first_key, length, keys_at, KEYS, threads,
+    );
+    load_tile(
+        v_base, v_row, sequence, first_key, length, values_at, KEYS, threads,
+    );
     copy_async_commit();
 
     let group = UNIT_POS / 128u32;
     let lane = UNIT_POS % 32u32;
-    let row0 = query0 + i32::cast_from(group * 64u32 + (UNIT_POS % 128u32) / 32u32 * 16u32 + lane / 4u32);
+    let row0 =
+        query0 + i32::cast_from(group * 64u32 + (UNIT_POS % 128u32) / 32u32 * 16u32 + lane / 4u32);
     let group_first = query0 + i32::cast_from(group * 64u32);
     let q_desc = descriptor(q_at + group * comptime!(64 * ROW_BYTES));
     let d_out_desc = descriptor(d_out_at + group * comptime!(64 * ROW_BYTES));
@@ -91,17 +118,51 @@ pub(super) fn hopper_queries(
         if step + 1i32 < steps {
             let next = tile_bytes - stage;
             let key = key0 + comptime!(KEYS as i32);
-            load_tile(k_base, qk_row, sequence, key, length, keys_at + next, KEYS, threads);
-            load_tile(v_base, v_row, sequence, key, length, values_at + next, KEYS, threads);
+            load_tile(
+                k_base,
+                qk_row,
+                sequence,
+                key,
+                length,
+                keys_at + next,
+                KEYS,
+                threads,
+            );
+            load_tile(
+                v_base,
+                v_row,
+                sequence,
+                key,
+                length,
+                values_at + next,
+                KEYS,
+                threads,
+            );
             copy_async_commit();
         }
-        if key0 <= group_first + 63i32 + half_window && key0 + comptime!(KEYS as i32 - 1) >= group_first - half_window {
+        if key0 <= group_first + 63i32 + half_window
+            && key0 + comptime!(KEYS as i32 - 1) >= group_first - half_window
+        {
             let keys = descriptor(keys_at + stage);
             let mut s = product_shared::<Const<32>>(q_desc, keys, 4usize, false, ty);
             let slopes = probabilities(
-                &mut s, row0, group_first, key0, column, half_window, length, softcap, capped,
+                &mut s,
+                row0,
+                group_first,
+                key0,
+                column,
+                half_window,
+                length,
+                softcap,
+                capped,
             );
-            let dp = product_shared::<Const<32>>(d_out_desc, descriptor(values_at + stage), 4usize, false, ty);
+            let dp = product_shared::<Const<32>>(
+                d_out_desc,
+                descriptor(values_at + stage),
+                4usize,
+                false,
+                ty,
+            );
             #[unroll]
             for j in 0..16usize {
                 let (i0, i1) = comptime!((j / 2 * 4 + j % 2, j / 2 * 4 + j % 2 + 2));
@@ -123,7 +184,18 @@ pub(super) fn hopper_queries(
         rotate_back(&mut acc, rotary, max(row0, 0i32), max(length, 1i32), lane);
     }
     let word = CUBE_POS_X * comptime!(ROW_BYTES / 4) + lane % 4u32;
-    store_rows(d_qkv, &acc, row0, sequence, length, word, heads * comptime!(3 * ROW_BYTES / 4), scale, scale, ty);
+    store_rows(
+        d_qkv,
+        &acc,
+        row0,
+        sequence,
+        length,
+        word,
+        heads * comptime!(3 * ROW_BYTES / 4),
+        scale,
+        scale,
+        ty,
+    );
 }
 
 /// Gradients of keys and values. Cubes as in the forward, with keys in the place of queries.
@@ -157,8 +229,10 @@ pub(super) fn hopper_keys(
     let threads = comptime!(groups * 128);
     let tile_bytes = comptime!(KEYS * ROW_BYTES);
     let own_bytes = comptime!(groups * 64 * ROW_BYTES);
-    let shared =
-        Shared::<[u32]>::new_aligned_slice(comptime!(((2 * own_bytes + 4 * tile_bytes) / 4) as usize), 1024usize);
+    let shared = Shared::<[u32]>::new_aligned_slice(
+        comptime!(((2 * own_bytes + 4 * tile_bytes) / 4) as usize),
+        1024usize,
+    );
     // Log-sum-exp and delta of the queries of both stages.
     let numbers = Shared::<[f32]>::new_aligned_slice(comptime!((4 * KEYS) as usize), 128usize);
     let k_at = shared_address(unsafe { shared.as_ptr_unchecked() });
@@ -173,8 +247,10 @@ pub(super) fn hopper_keys(
     let d_out_row = heads * ROW_BYTES;
     let q_base = global_address(unsafe { qk.as_ptr_unchecked() }) + u64::cast_from(head_bytes);
     let k_base = q_base + u64::cast_from(k_offset);
-    let v_base = global_address(unsafe { v.as_ptr_unchecked() }) + u64::cast_from(v_offset + head_bytes);
-    let d_out_base = global_address(unsafe { d_out.as_ptr_unchecked() }) + u64::cast_from(head_bytes);
+    let v_base =
+        global_address(unsafe { v.as_ptr_unchecked() }) + u64::cast_from(v_offset + head_bytes);
+    let d_out_base =
+        global_address(unsafe { d_out.as_ptr_unchecked() }) + u64::cast_from(head_bytes);
     let row_numbers = u64::cast_from((CUBE_POS_X * total + sequence) * 4u32);
     let lse_base = global_address(unsafe { lse.as_ptr_unchecked() }) + row_numbers;
     let delta_base = global_address(unsafe { delta.as_ptr_unchecked() }) + row_numbers;
@@ -184,16 +260,53 @@ pub(super) fn hopper_keys(
     let end_query = min(last_key + half_window + 1i32, length);
     let steps = (end_query - first_query + comptime!(KEYS as i32 - 1)) / comptime!(KEYS as i32);
 
-    load_tile(k_base, qk_row, sequence, key0, length, k_at, comptime!(groups * 64), threads);
-    load_tile(v_base, v_row, sequence, key0, length, v_at, comptime!(groups * 64), threads);
-    load_tile(q_base, qk_row, sequence, first_query, length, queries_at, KEYS, threads);
-    load_tile(d_out_base, d_out_row, sequence, first_query, length, d_outs_at, KEYS, threads);
+    load_tile(
+        k_base,
+        qk_row,
+        sequence,
+        key0,
+        length,
+        k_at,
+        comptime!(groups * 64),
+        threads,
+    );
+    load_tile(
+        v_base,
+        v_row,
+        sequence,
+        key0,
+        length,
+        v_at,
+        comptime!(groups * 64),
+        threads,
+    );
+    load_tile(
+        q_base,
+        qk_row,
+        sequence,
+        first_query,
+        length,
+        queries_at,
+        KEYS,
+        threads,
+    );
+    load_tile(
+        d_out_base,
+        d_out_row,
+        sequence,
+        first_query,
+        length,
+        d_outs_at,
+        KEYS,
+        threads,
+    );
     load_numbers(lse_base, delta_base, first_query, length, numbers_at);
     copy_async_commit();
 
     let group = UNIT_POS / 128u32;
     let lane = UNIT_POS % 32u32;
-    let row0 = key0 + i32::cast_from(group * 64u32 + (UNIT_POS % 128u32) / 32u32 * 16u32 + lane / 4u32);
+    let row0 =
+        key0 + i32::cast_from(group * 64u32 + (UNIT_POS % 128u32) / 32u32 * 16u32 + lane / 4u32);
     let group_first = key0 + i32::cast_from(group * 64u32);
     let k_desc = descriptor(k_at + group * comptime!(64 * ROW_BYTES));
     let v_desc = descriptor(v_at + group * comptime!(64 * ROW_BYTES));
@@ -211,9 +324,33 @@ pub(super) fn hopper_keys(
         if step + 1i32 < steps {
             let next = tile_bytes - stage;
             let query = query0 + comptime!(KEYS as i32);
-            load_tile(q_base, qk_row, sequence, query, length, queries_at + next, KEYS, threads);
-            load_tile(d_out_base, d_out_row, sequence, query, length, d_outs_at + next, KEYS, threads);
-            load_numbers(lse_base, delta_base, query, length, numbers_at + (1u32 - odd) * comptime!(KEYS * 8));
+            load_tile(
+                q_base,
+                qk_row,
+                sequence,
+                query,
+                length,
+                queries_at + next,
+                KEYS,
+                threads,
+            );
+            load_tile(
+                d_out_base,
+                d_out_row,
+                sequence,
+                query,
+                length,
+                d_outs_at + next,
+                KEYS,
+                threads,
+            );
+            load_numbers(
+                lse_base,
+                delta_base,
+                query,
+                length,
+                numbers_at + (1u32 - odd) * comptime!(KEYS * 8),
+            );
             copy_async_commit();
         }
         if query0 <= group_first + 63i32 + half_window
@@ -223,13 +360,22 @@ pub(super) fn hopper_keys(
             let d_outs = descriptor(d_outs_at + stage);
             let mut s = product_shared::<Const<32>>(k_desc, queries, 4usize, false, ty);
             let slopes = probabilities(
-                &mut s, row0, group_first, query0, column, half_window, length, softcap, capped,
+                &mut s,
+                row0,
+                group_first,
+                query0,
+                column,
+                half_window,
+                length,
+                softcap,
+                capped,
             );
             let number = odd * comptime!(KEYS * 2) + (lane % 4u32) * 2u32;
             #[unroll]
             for j in 0..16usize {
                 let (i0, i1) = comptime!((j / 2 * 4 + j % 2, j / 2 * 4 + j % 2 + 2));
-                let shift = numbers[(number + comptime!((j / 2 * 8 + j % 2) as u32)) as usize] * LOG2_E;
+                let shift =
+                    numbers[(number + comptime!((j / 2 * 8 + j % 2) as u32)) as usize] * LOG2_E;
                 s.insert(i0, exp2(s.extract(i0) * scale_log2 - shift));
                 s.insert(i1, exp2(s.extract(i1) * scale_log2 - shift));
             }
@@ -239,7 +385,8 @@ pub(super) fn hopper_keys(
             #[unroll]
             for j in 0..16usize {
                 let (i0, i1) = comptime!((j / 2 * 4 + j % 2, j / 2 * 4 + j % 2 + 2));
-                let delta = numbers[(number + comptime!(KEYS + (j / 2 * 8 + j % 2) as u32)) as usize];
+                let delta =
+                    numbers[(number + comptime!(KEYS + (j / 2 * 8 + j % 2) as u32)) as usize];
                 let mut ds0 = s.extract(i0) * (dp.extract(i0) - delta);
                 let mut ds1 = s.extract(i1) * (dp.extract(i1) - delta);
                 if comptime!(capped) {
@@ -258,8 +405,30 @@ pub(super) fn hopper_keys(
     }
     let head_words = heads * comptime!(ROW_BYTES / 4);
     let word = CUBE_POS_X * comptime!(ROW_BYTES / 4) + lane % 4u32;
-    store_rows(d_qkv, &d_k, row0, sequence, length, word + head_words, head_words * 3u32, scale, scale, ty);
-    store_rows(d_qkv, &d_v, row0, sequence, length, word + head_words * 2u32, head_words * 3u32, 1.0f32, 1.0f32, ty);
+    store_rows(
+        d_qkv,
+        &d_k,
+        row0,
+        sequence,
+        length,
+        word + head_words,
+        head_words * 3u32,
+        scale,
+        scale,
+        ty,
+    );
+    store_rows(
+        d_qkv,
+        &d_v,
+        row0,
+        sequence,
+        length,
+        word + head_words * 2u32,
+        head_words * 3u32,
+        1.0f32,
+        1.0f32,
+        ty,
+    );
 }
 
 /// Bounds and masks a tile of scores; what comes back is the bound's slope (unused where there is none).

@@ -34,8 +34,10 @@ pub(super) fn hopper_forward(
     let threads = comptime!(groups * 128);
     let tile_bytes = comptime!(KEYS * ROW_BYTES);
     let query_bytes = comptime!(groups * 64 * ROW_BYTES);
-    let shared =
-        Shared::<[u32]>::new_aligned_slice(comptime!(((query_bytes + 4 * tile_bytes) / 4) as usize), 1024usize);
+    let shared = Shared::<[u32]>::new_aligned_slice(
+        comptime!(((query_bytes + 4 * tile_bytes) / 4) as usize),
+        1024usize,
+    );
     let base = shared_address(unsafe { shared.as_ptr_unchecked() });
     let keys_at = base + query_bytes;
     let values_at = keys_at + comptime!(2 * tile_bytes);
@@ -48,7 +50,8 @@ pub(super) fn hopper_forward(
 
     let q_base = global_address(unsafe { qk.as_ptr_unchecked() }) + u64::cast_from(head_bytes);
     let k_base = q_base + u64::cast_from(k_offset);
-    let v_base = global_address(unsafe { v.as_ptr_unchecked() }) + u64::cast_from(v_offset + head_bytes);
+    let v_base =
+        global_address(unsafe { v.as_ptr_unchecked() }) + u64::cast_from(v_offset + head_bytes);
 
     // Keys that any query of this tile sees, within the sequence.
     let first_key = max(query0 - half_window, 0i32);
@@ -56,14 +59,28 @@ pub(super) fn hopper_forward(
     let end_key = min(last_query + half_window + 1i32, length);
     let steps = (end_key - first_key + comptime!(KEYS as i32 - 1)) / comptime!(KEYS as i32);
 
-    load_tile(q_base, qk_row, sequence, query0, length, base, comptime!(groups * 64), threads);
-    load_tile(k_base, qk_row, sequence, first_key, length, keys_at, KEYS, threads);
-    load_tile(v_base, v_row, sequence, first_key, length, values_at, KEYS, threads);
+    load_tile(
+        q_base,
+        qk_row,
+        sequence,
+        query0,
+        length,
+        base,
+        comptime!(groups * 64),
+        threads,
+    );
+    load_tile(
+        k_base, qk_row, sequence, first_key, length, keys_at, KEYS, threads,
+    );
+    load_tile(
+        v_base, v_row, sequence, first_key, length, values_at, KEYS, threads,
+    );
     copy_async_commit();
 
     let group = UNIT_POS / 128u32;
     let lane = UNIT_POS % 32u32;
-    let row0 = query0 + i32::cast_from(group * 64u32 + (UNIT_POS % 128u32) / 32u32 * 16u32 + lane / 4u32);
+    let row0 =
+        query0 + i32::cast_from(group * 64u32 + (UNIT_POS % 128u32) / 32u32 * 16u32 + lane / 4u32);
     let group_first = query0 + i32::cast_from(group * 64u32);
     let q_desc = descriptor(base + group * comptime!(64 * ROW_BYTES));
     let column = i32::cast_from((lane % 4u32) * 2u32);
@@ -83,13 +100,34 @@ pub(super) fn hopper_forward(
         if step + 1i32 < steps {
             let next = tile_bytes - stage;
             let key = key0 + comptime!(KEYS as i32);
-            load_tile(k_base, qk_row, sequence, key, length, keys_at + next, KEYS, threads);
-            load_tile(v_base, v_row, sequence, key, length, values_at + next, KEYS, threads);
+            load_tile(
+                k_base,
+                qk_row,
+                sequence,
+                key,
+                length,
+                keys_at + next,
+                KEYS,
+                threads,
+            );
+            load_tile(
+                v_base,
+                v_row,
+                sequence,
+                key,
+                length,
+                values_at + next,
+                KEYS,
+                threads,
+            );
             copy_async_commit();
         }
         // Uniform over the warp group: tiles none of its queries sees are passed over.
-        if key0 <= group_first + 63i32 + half_window && key0 + comptime!(KEYS as i32 - 1) >= group_first - half_window {
-            let mut s = product_shared::<Const<32>>(q_desc, descriptor(keys_at + stage), 4usize, false, ty);
+        if key0 <= group_first + 63i32 + half_window
+            && key0 + comptime!(KEYS as i32 - 1) >= group_first - half_window
+        {
+            let mut s =
+                product_shared::<Const<32>>(q_desc, descriptor(keys_at + stage), 4usize, false, ty);
             if comptime!(capped) {
                 #[unroll]
                 for i in 0..32usize {
@@ -146,14 +184,26 @@ pub(super) fn hopper_forward(
     let inverse0 = reciprocal(total0);
     let inverse1 = reciprocal(total1);
     let word = CUBE_POS_X * comptime!(ROW_BYTES / 4) + lane % 4u32;
-    store_rows(out, &acc, row0, sequence, length, word, heads * comptime!(ROW_BYTES / 4), inverse0, inverse1, ty);
+    store_rows(
+        out,
+        &acc,
+        row0,
+        sequence,
+        length,
+        word,
+        heads * comptime!(ROW_BYTES / 4),
+        inverse0,
+        inverse1,
+        ty,
+    );
     if lane % 4u32 == 0u32 {
         let at = CUBE_POS_X * total + sequence;
         if row0 < length {
             lse[(at + u32::cast_from(row0)) as usize] = (max0 * scale_log2 + log2(total0)) * LN_2;
         }
         if row0 + 8i32 < length {
-            lse[(at + u32::cast_from(row0 + 8i32)) as usize] = (max1 * scale_log2 + log2(total1)) * LN_2;
+            lse[(at + u32::cast_from(row0 + 8i32)) as usize] =
+                (max1 * scale_log2 + log2(total1)) * LN_2;
         }
     }
 }

@@ -47,7 +47,11 @@ pub(super) fn forward(
     let call = Call::new(qkv, rotary, spec);
     let rotated = call.rotated();
     let tiles = call.tiles(FORWARD_GROUPS);
-    let out = empty(&call.qkv, [call.total, call.heads, HEAD_DIM], call.qkv.dtype);
+    let out = empty(
+        &call.qkv,
+        [call.total, call.heads, HEAD_DIM],
+        call.qkv.dtype,
+    );
     let lse = empty(&call.qkv, [call.heads, call.total], DType::F32);
     let source = call.source(&rotated);
     // SAFETY: every row read or written lies inside its sequence (rows outside are replaced by zeros or left out), the table's

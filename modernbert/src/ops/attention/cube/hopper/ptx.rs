@@ -195,11 +195,18 @@ pub(super) fn product_registers<N: Size>(
 
 /// How far a descriptor moves per slice of 16 along the inner dimension, in its units of 16 bytes.
 fn slice_stride(transposed: bool) -> usize {
-    if transposed { 16 * ROW_BYTES as usize / 16 } else { 2 }
+    if transposed {
+        16 * ROW_BYTES as usize / 16
+    } else {
+        2
+    }
 }
 
 fn instruction(n: usize, ty: &str) -> String {
-    format!("wgmma.mma_async.sync.aligned.m64n{}k16.f32.{ty}.{ty}", 2 * n)
+    format!(
+        "wgmma.mma_async.sync.aligned.m64n{}k16.f32.{ty}.{ty}",
+        2 * n
+    )
 }
 
 /// Outputs are registers `%0 … %(n-1)`, then A's and B's descriptors.

@@ -44,8 +44,14 @@ pub(super) fn rotate_kernel(
             #[unroll]
             for k in 0..2usize {
                 let r = comptime!(i * 2 + k);
-                let (c0, c1) = (cos.extract(comptime!(k * 2)), cos.extract(comptime!(k * 2 + 1)));
-                let (s0, s1) = (sin.extract(comptime!(k * 2)), sin.extract(comptime!(k * 2 + 1)));
+                let (c0, c1) = (
+                    cos.extract(comptime!(k * 2)),
+                    cos.extract(comptime!(k * 2 + 1)),
+                );
+                let (s0, s1) = (
+                    sin.extract(comptime!(k * 2)),
+                    sin.extract(comptime!(k * 2 + 1)),
+                );
                 let (a0, a1) = (unpack_low(a.extract(r), ty), unpack_high(a.extract(r), ty));
                 let (b0, b1) = (unpack_low(b.extract(r), ty), unpack_high(b.extract(r), ty));
                 first.insert(r, pack(a0 * c0 - b0 * s0, a1 * c1 - b1 * s1, ty));

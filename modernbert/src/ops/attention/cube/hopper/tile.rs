@@ -31,7 +31,11 @@ pub(super) fn tile_of(tiles: &[u32]) -> Tile {
     let row = tiles[entry as usize];
     let sequence = tiles[(entry + 1u32) as usize];
     let end = tiles[(entry + 2u32) as usize];
-    Tile { first: i32::cast_from(row - sequence), sequence, length: i32::cast_from(end - sequence) }
+    Tile {
+        first: i32::cast_from(row - sequence),
+        sequence,
+        length: i32::cast_from(end - sequence),
+    }
 }
 
 /// Starts the copy of `rows` rows of 64 elements, from row `first` of a sequence on, into shared memory under the 128-byte
@@ -73,7 +77,13 @@ pub(super) fn load_tile(
 
 /// Hides what lies outside the window or the sequence: `row` and `row + 8` are this unit's queries, `column` its first key.
 #[cube]
-pub(super) fn mask(s: &mut Vector<f32, Const<32>>, row: i32, column: i32, half_window: i32, length: i32) {
+pub(super) fn mask(
+    s: &mut Vector<f32, Const<32>>,
+    row: i32,
+    column: i32,
+    half_window: i32,
+    length: i32,
+) {
     let first0 = row - half_window;
     let last0 = min(row + half_window, length - 1i32);
     let first1 = first0 + 8i32;
@@ -82,8 +92,22 @@ pub(super) fn mask(s: &mut Vector<f32, Const<32>>, row: i32, column: i32, half_w
     for j in 0..16usize {
         let (i0, i1) = comptime!((j / 2 * 4 + j % 2, j / 2 * 4 + j % 2 + 2));
         let key = column + comptime!((j / 2 * 8 + j % 2) as i32);
-        s.insert(i0, select(key >= first0 && key <= last0, s.extract(i0), f32::new(NEG_INF)));
-        s.insert(i1, select(key >= first1 && key <= last1, s.extract(i1), f32::new(NEG_INF)));
+        s.insert(
+            i0,
+            select(
+                key >= first0 && key <= last0,
+                s.extract(i0),
+                f32::new(NEG_INF),
+            ),
+        );
+        s.insert(
+            i1,
+            select(
+                key >= first1 && key <= last1,
+                s.extract(i1),
+                f32::new(NEG_INF),
+            ),
+        );
     }
 }
 
@@ -97,7 +121,10 @@ pub(super) fn cap(x: f32, inverse: f32) -> f32 {
 
 /// An accumulator `[64, 64]` rounded to `ty`, as the left operand of the next product.
 #[cube]
-pub(super) fn fragments(s: &Vector<f32, Const<32>>, #[comptime] ty: &str) -> Sequence<Vector<u32, Const<4>>> {
+pub(super) fn fragments(
+    s: &Vector<f32, Const<32>>,
+    #[comptime] ty: &str,
+) -> Sequence<Vector<u32, Const<4>>> {
     let mut out = Sequence::<Vector<u32, Const<4>>>::new();
     #[unroll]
     for slice in 0..4usize {
@@ -132,7 +159,10 @@ pub(super) fn store_rows(
         let at = (sequence + u32::cast_from(row)) * row_words + word;
         #[unroll]
         for j in 0..8usize {
-            let (low, high) = (acc.extract(comptime!(j * 4)), acc.extract(comptime!(j * 4 + 1)));
+            let (low, high) = (
+                acc.extract(comptime!(j * 4)),
+                acc.extract(comptime!(j * 4 + 1)),
+            );
             out[(at + comptime!(j as u32 * 4)) as usize] = pack(low * factor0, high * factor0, ty);
         }
     }
@@ -140,7 +170,10 @@ pub(super) fn store_rows(
         let at = (sequence + u32::cast_from(row + 8i32)) * row_words + word;
         #[unroll]
         for j in 0..8usize {
-            let (low, high) = (acc.extract(comptime!(j * 4 + 2)), acc.extract(comptime!(j * 4 + 3)));
+            let (low, high) = (
+                acc.extract(comptime!(j * 4 + 2)),
+                acc.extract(comptime!(j * 4 + 3)),
+            );
             out[(at + comptime!(j as u32 * 4)) as usize] = pack(low * factor1, high * factor1, ty);
         }
     }
@@ -148,7 +181,13 @@ pub(super) fn store_rows(
 
 /// Turns the pairs (d, d + 32) of an accumulator's rows back by their angles: the derivative of the rotation.
 #[cube]
-pub(super) fn rotate_back(acc: &mut Vector<f32, Const<32>>, rotary: &[f32], row: i32, length: i32, lane: u32) {
+pub(super) fn rotate_back(
+    acc: &mut Vector<f32, Const<32>>,
+    rotary: &[f32],
+    row: i32,
+    length: i32,
+    lane: u32,
+) {
     // Rows beyond the end are not stored; they take the last row's angles.
     let position0 = u32::cast_from(min(row, length - 1i32)) * 64u32 + (lane % 4u32) * 2u32;
     let position1 = u32::cast_from(min(row + 8i32, length - 1i32)) * 64u32 + (lane % 4u32) * 2u32;
@@ -156,7 +195,8 @@ pub(super) fn rotate_back(acc: &mut Vector<f32, Const<32>>, rotary: &[f32], row:
     for j in 0..4usize {
         #[unroll]
         for e in 0..4usize {
-            let at = select(comptime!(e < 2), position0, position1) + comptime!((j * 8 + e % 2) as u32);
+            let at =
+                select(comptime!(e < 2), position0, position1) + comptime!((j * 8 + e % 2) as u32);
             let cos = rotary[at as usize];
             let sin = rotary[(at + 32u32) as usize];
             let (i, k) = comptime!((j * 4 + e, j * 4 + e + 16));
