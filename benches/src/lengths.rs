@@ -127,7 +127,10 @@ mod tests {
         ] {
             let set = of(name);
             assert_eq!(set.lengths.len(), 8192);
-            assert!(set.lengths.iter().all(|l| (low..=high).contains(l)), "{name}");
+            assert!(
+                set.lengths.iter().all(|l| (low..=high).contains(l)),
+                "{name}"
+            );
         }
         assert_eq!(of("fixed-8192").tokens(), 67_108_864);
         assert_eq!(of("1x2048").lengths, [2048]);

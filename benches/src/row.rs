@@ -36,8 +36,9 @@ pub fn heading() -> String {
 impl Row {
     /// The row as a line of the table.
     pub fn line(&self) -> String {
-        let optional =
-            |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
+        let optional = |value: Option<f64>| {
+            value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"))
+        };
         format!(
             "{:<14} {:<10} {:<8} {:>11.2} {:>11.1} {:>9.3} {:>8} {:>9} {:>11}",
             self.set,

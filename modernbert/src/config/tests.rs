@@ -140,8 +140,8 @@ fn each_lie_is_named() {
     let cases = [
         (json!({"model_type": "bert"}), "model_type is \"bert\""),
         (
-            json!({"hidden_activation": "mish"}),
-            "hidden_activation is \"mish\"; expected one of gelu, gelu_new",
+            json!({"hidden_activation": "snake"}),
+            "hidden_activation is \"snake\"; expected one of gelu, gelu_python",
         ),
         (
             json!({"hidden_size": -1}),

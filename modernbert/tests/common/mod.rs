@@ -35,7 +35,7 @@ pub(crate) fn computes_in(dtype: DType) -> bool {
 /// Whether a tensor of so many f32 values fits the device under test; where it doesn't, a test says so and passes.
 /// (WebGPU promises 128 MiB per buffer, and software drivers give no more.)
 pub(crate) fn holds(values: usize) -> bool {
-    let probe = Tensor::<1>::ones([values], &device()).slice([0..1]);
+    let probe = Tensor::<1>::ones([values], &device()).narrow(0, 0, 1);
     let held = probe.try_into_data().is_ok();
     if !held {
         eprintln!("skipped: the device doesn't hold {values} values in one tensor");
