@@ -4,6 +4,7 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -70,12 +71,24 @@ impl TensorFiles {
         }
         let files = names.iter().map(|name| folder.join(name)).collect();
         let opened = Self::open_all(index, files)?;
-        match map.keys().find(|name| !opened.tensors.contains_key(*name)) {
-            Some(name) => Err(wrong(format!(
-                "tensor `{name}` is in the index but in none of the files"
-            ))),
-            None => Ok(opened),
+        for (name, file) in map {
+            let found = opened.tensors.get(name).map(|&i| &opened.maps[i].0);
+            match found.and_then(|path| path.file_name()) {
+                None => {
+                    return Err(wrong(format!(
+                        "tensor `{name}` is in the index but in none of the files"
+                    )));
+                }
+                Some(found) if Some(found) != file.as_str().map(OsStr::new) => {
+                    return Err(wrong(format!(
+                        "tensor `{name}` is in {}, not where the index says",
+                        found.display()
+                    )));
+                }
+                Some(_) => {}
+            }
         }
+        Ok(opened)
     }
 
     fn open_all(place: &Path, paths: Vec<PathBuf>) -> Result<Self, CheckpointError> {
@@ -118,6 +131,25 @@ impl TensorFiles {
     /// File (or index) these tensors come from, for messages.
     pub fn place(&self) -> String {
         self.place.display().to_string()
+    }
+
+    /// Shape of a tensor, or `None` if there is no such tensor; its values are not read.
+    ///
+    /// # Errors
+    /// A file that was damaged since it was opened.
+    pub fn shape(&self, name: &str) -> Result<Option<Vec<usize>>, CheckpointError> {
+        let Some(&file) = self.tensors.get(name) else {
+            return Ok(None);
+        };
+        let (path, map) = &self.maps[file];
+        let tensors = parse(path, map)?;
+        let view = tensors
+            .tensor(name)
+            .map_err(|error| CheckpointError::Format {
+                path: path.clone(),
+                reason: error.to_string(),
+            })?;
+        Ok(Some(view.shape().to_vec()))
     }
 
     /// Shape and values (as f32) of a tensor, or `None` if there is no such tensor.

@@ -5,21 +5,31 @@
 //! | [`TensorFiles`] | the tensors of a folder, mapped, one file or sharded |
 //! | [`load`] | fills a module by name; says what was new and what was left over |
 //! | [`save`] | writes a module by name, atomically |
+//! | [`ModelSource`] | a folder, or a name on the Hugging Face Hub (feature `hub`) |
+//! | [`tiling`] | starts a large model from a smaller one |
 //!
 //! Names are those of Hugging Face's ModernBERT, with or without the leading `model.` of the encoder's tensors. A tied
-//! decoder is stored once. Every lie a file can tell is an error that names file and tensor.
+//! decoder is stored once. Every lie a file can tell is an error that names file and tensor, and none of them costs more
+//! memory than the file is long.
 
 mod error;
+mod expect;
 mod files;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod load;
 mod save;
+mod source;
 #[cfg(test)]
 mod tests;
+pub mod tiling;
 
 pub use error::CheckpointError;
+pub use expect::open_checked;
 pub use files::{ShapedValues, TensorFiles};
 pub use load::{LoadReport, load};
 pub use save::{save, write_atomically};
+pub use source::{ModelSource, SourceError};
 
 use burn::tensor::Device;
 use std::path::Path;
@@ -52,9 +62,8 @@ impl MaskedLm {
     /// # Errors
     /// A missing or broken file, a missing or unknown tensor, a tensor of another shape: each named.
     pub fn from_folder(folder: &Path, device: &Device) -> Result<Self, CheckpointError> {
-        let config = read_config(folder)?;
-        let model = Self::new(&config, device)?;
-        let (model, _) = load(model, &TensorFiles::open(folder)?, &[])?;
+        let (config, files) = open_checked(folder)?;
+        let (model, _) = load(Self::new(&config, device)?, &files, &[])?;
         Ok(model)
     }
 }
@@ -73,9 +82,9 @@ impl SequenceClassifier {
         seed: u64,
         device: &Device,
     ) -> Result<(Self, LoadReport), CheckpointError> {
-        let config = read_config(folder)?;
+        let (config, files) = open_checked(folder)?;
         let model = initialize(Self::new(&config, num_labels, device)?, &config, seed);
-        load(model, &TensorFiles::open(folder)?, &HEAD)
+        load(model, &files, &HEAD)
     }
 }
 
@@ -91,9 +100,9 @@ impl ModernBert {
         folder: &Path,
         device: &Device,
     ) -> Result<(Self, LoadReport), CheckpointError> {
-        let config = read_config(folder)?;
+        let (config, files) = open_checked(folder)?;
         let model = Self::new(&config, device)?;
-        load(model, &TensorFiles::open(folder)?, &[])
+        load(model, &files, &[])
     }
 }
 
@@ -108,9 +117,9 @@ impl TokenClassifier {
         seed: u64,
         device: &Device,
     ) -> Result<(Self, LoadReport), CheckpointError> {
-        let config = read_config(folder)?;
+        let (config, files) = open_checked(folder)?;
         let model = initialize(Self::new(&config, num_labels, device)?, &config, seed);
-        load(model, &TensorFiles::open(folder)?, &HEAD)
+        load(model, &files, &HEAD)
     }
 }
 
@@ -124,9 +133,9 @@ impl QuestionAnswerer {
         seed: u64,
         device: &Device,
     ) -> Result<(Self, LoadReport), CheckpointError> {
-        let config = read_config(folder)?;
+        let (config, files) = open_checked(folder)?;
         let model = initialize(Self::new(&config, device)?, &config, seed);
-        load(model, &TensorFiles::open(folder)?, &HEAD)
+        load(model, &files, &HEAD)
     }
 }
 
@@ -140,8 +149,8 @@ impl MultipleChoice {
         seed: u64,
         device: &Device,
     ) -> Result<(Self, LoadReport), CheckpointError> {
-        let config = read_config(folder)?;
+        let (config, files) = open_checked(folder)?;
         let model = initialize(Self::new(&config, device)?, &config, seed);
-        load(model, &TensorFiles::open(folder)?, &HEAD)
+        load(model, &files, &HEAD)
     }
 }

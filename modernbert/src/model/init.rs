@@ -20,58 +20,161 @@ use rand_chacha::ChaCha8Rng;
 use super::named::{NamedMapper, map_named};
 use crate::config::ModernBertConfig;
 
-/// Gives every parameter of `module` (an encoder, with or without head) a fresh random value.
+/// How first weights are drawn: the methods of the official repository.
+///
+/// `dim` is the width a matrix reads (its columns), `L` the number of layers, `std` is `initializer_range`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InitMethod {
+    /// The published models' method, the table at the top of this page.
+    #[default]
+    FullMegatron,
+    /// Normal with deviation `std`, never cut; the row of the padding token is zero.
+    Default,
+    /// Normal with deviation `std`, cut at the config's factor; `Wo` of attention and MLP divided by `sqrt(2 L)`.
+    Normal,
+    /// Normal with deviation `1 / sqrt(dim)`, cut at 3; both `Wo` of layer `i` divided by `sqrt(2 (i + 1))`.
+    Mitchell,
+    /// Normal with deviation `sqrt(2 / dim)`, never cut.
+    KaimingNormal,
+    /// Normal with deviation `1 / sqrt(dim)`, never cut.
+    FanIn,
+}
+
+/// Two settings that don't go together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a small token embedding can't be combined with full_megatron; choose another initialisation, or leave the embedding as it is"
+)]
+pub struct InitError;
+
+/// Gives every parameter of `module` (an encoder, with or without head) a fresh random value by the published method.
 ///
 /// Each tensor has a random stream of its own, chosen by `seed` and its name: the same on every backend, and
 /// independent of what else the module holds.
 pub fn initialize<M: Module>(module: M, config: &ModernBertConfig, seed: u64) -> M {
-    map_named(module, &mut Initialize { config, seed })
+    draw(module, config, InitMethod::FullMegatron, false, seed)
+}
+
+/// As [`initialize`], by another method. With `small_embedding` the token embedding is uniform within 1e-4 of zero.
+///
+/// # Errors
+/// A small embedding with [`InitMethod::FullMegatron`].
+pub fn initialize_with<M: Module>(
+    module: M,
+    config: &ModernBertConfig,
+    method: InitMethod,
+    small_embedding: bool,
+    seed: u64,
+) -> Result<M, InitError> {
+    if small_embedding && method == InitMethod::FullMegatron {
+        return Err(InitError);
+    }
+    Ok(draw(module, config, method, small_embedding, seed))
+}
+
+fn draw<M: Module>(
+    module: M,
+    config: &ModernBertConfig,
+    method: InitMethod,
+    small_embedding: bool,
+    seed: u64,
+) -> M {
+    let mut mapper = Initialize {
+        config,
+        method,
+        small_embedding,
+        seed,
+    };
+    map_named(module, &mut mapper)
 }
 
 struct Initialize<'a> {
     config: &'a ModernBertConfig,
+    method: InitMethod,
+    small_embedding: bool,
     seed: u64,
 }
 
 impl NamedMapper for Initialize<'_> {
     fn map<const D: usize>(&mut self, name: &str, value: Tensor<D>) -> Tensor<D> {
-        let deviation = self.deviation(name, D);
         let shape = value.dims();
         let count: usize = shape.iter().product();
-        let values = match deviation {
-            Deviation::Constant(x) => vec![x; count],
-            Deviation::Normal(sigma) => {
-                let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ fingerprint(name));
-                let cutoff = self.config.initializer_cutoff_factor;
-                (0..count)
-                    .map(|_| (sigma * truncated_normal(&mut rng, cutoff)) as f32)
-                    .collect()
-            }
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ fingerprint(name));
+        let mut values: Vec<f32> = match self.distribution(name, &shape) {
+            Distribution::Constant(x) => vec![x; count],
+            Distribution::Uniform(bound) => (0..count)
+                .map(|_| (bound * (2.0 * rng.random::<f64>() - 1.0)) as f32)
+                .collect(),
+            Distribution::Normal { sigma, cutoff } => (0..count)
+                .map(|_| (sigma * truncated_normal(&mut rng, cutoff)) as f32)
+                .collect(),
         };
+        if self.method == InitMethod::Default
+            && name.ends_with(EMBEDDING)
+            && let (Some(pad), [_, width]) = (self.config.pad_token_id, &shape[..])
+            && let Some(row) = values.chunks_mut(*width).nth(pad as usize)
+        {
+            row.fill(0.0);
+        }
         Tensor::from_data(TensorData::new(values, shape), &value.device())
     }
 }
 
-enum Deviation {
+const EMBEDDING: &str = "tok_embeddings.weight";
+
+enum Distribution {
     Constant(f32),
-    Normal(f64),
+    Uniform(f64),
+    /// Cut at `cutoff` deviations.
+    Normal {
+        sigma: f64,
+        cutoff: f64,
+    },
 }
 
 impl Initialize<'_> {
-    fn deviation(&self, name: &str, rank: usize) -> Deviation {
-        let base = self.config.initializer_range;
+    fn distribution(&self, name: &str, shape: &[usize]) -> Distribution {
         if name.ends_with("bias") {
-            Deviation::Constant(0.0)
-        } else if rank == 1 {
-            Deviation::Constant(1.0)
-        } else if name.ends_with("Wo.weight") {
-            Deviation::Normal(base / (2.0 * self.config.num_hidden_layers as f64).sqrt())
-        } else if name.starts_with("classifier") || name.starts_with("decoder") {
-            Deviation::Normal(1.0 / (self.config.hidden_size as f64).sqrt())
-        } else {
-            Deviation::Normal(base)
+            return Distribution::Constant(0.0);
         }
+        let &[_, dim] = shape else {
+            return Distribution::Constant(1.0);
+        };
+        if self.small_embedding && name.ends_with(EMBEDDING) {
+            return Distribution::Uniform(1e-4);
+        }
+        let config = self.config;
+        let base = config.initializer_range;
+        let output = name.ends_with("Wo.weight");
+        let by_depth = (2.0 * config.num_hidden_layers as f64).sqrt();
+        let by_dim = 1.0 / (dim as f64).sqrt();
+        let cut = config.initializer_cutoff_factor;
+        let (sigma, cutoff) = match self.method {
+            InitMethod::FullMegatron if output => (base / by_depth, cut),
+            InitMethod::FullMegatron
+                if name.starts_with("classifier") || name.starts_with("decoder") =>
+            {
+                (1.0 / (config.hidden_size as f64).sqrt(), cut)
+            }
+            InitMethod::FullMegatron => (base, cut),
+            InitMethod::Default => (base, f64::INFINITY),
+            InitMethod::Normal if output => (base / by_depth, cut),
+            InitMethod::Normal => (base, cut),
+            InitMethod::Mitchell => match layer_of(name).filter(|_| output) {
+                Some(layer) => (by_dim / (2.0 * (layer as f64 + 1.0)).sqrt(), 3.0),
+                None => (by_dim, 3.0),
+            },
+            InitMethod::KaimingNormal => (std::f64::consts::SQRT_2 * by_dim, f64::INFINITY),
+            InitMethod::FanIn => (by_dim, f64::INFINITY),
+        };
+        Distribution::Normal { sigma, cutoff }
     }
+}
+
+/// The layer a parameter belongs to.
+fn layer_of(name: &str) -> Option<usize> {
+    let (_, rest) = name.split_once("layers.")?;
+    rest.split('.').next()?.parse().ok()
 }
 
 /// A standard normal with values beyond `cutoff` drawn again (Box–Muller).

@@ -34,7 +34,7 @@ pub use heads::{
     MultipleChoice, QuestionAnswerer, SequenceClassifier, SpanLabels, SpanLogits, SpanOutput,
     TokenClassifier,
 };
-pub use init::initialize;
+pub use init::{InitError, InitMethod, initialize, initialize_with};
 pub use named::{NamedMapper, map_named, named_parameters};
 pub use pooling::pool;
 pub use precision::Precision;

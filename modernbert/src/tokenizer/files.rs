@@ -13,6 +13,65 @@ const CONFIG_FILE: &str = "tokenizer_config.json";
 /// The longest sequence ModernBERT is trained for.
 const MODEL_MAX_LENGTH: usize = 8192;
 
+/// The library's tokenizer from the content of a `tokenizer.json`, or what is wrong with it.
+///
+/// The library panics where a decoder is broken JSON, where a `Precompiled` table is damaged, and where a template names
+/// what isn't there. So the text is parsed as a whole first, which leaves nothing broken or doubled; tokenizers with such
+/// a table, which no ModernBERT has, are refused; and templates are checked.
+pub(super) fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
+    let json: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if json.get("normalizer").is_some_and(precompiled) {
+        return Err("a Precompiled normalizer is not supported".to_string());
+    }
+    if let Some(post_processor) = json.get("post_processor") {
+        check_templates(post_processor)?;
+    }
+    serde_json::from_value(json).map_err(|error| error.to_string())
+}
+
+/// Refuses templates, at any depth, with a special token they don't define, or with a second text for a single one.
+fn check_templates(post_processor: &Value) -> Result<(), String> {
+    match post_processor {
+        Value::Array(parts) => parts.iter().try_for_each(check_templates),
+        Value::Object(fields) => {
+            for template in ["single", "pair"] {
+                let pieces = fields.get(template).and_then(Value::as_array);
+                for piece in pieces.into_iter().flatten() {
+                    let id = |kind: &str| piece.get(kind)?.get("id")?.as_str();
+                    if let Some(token) = id("SpecialToken")
+                        && fields
+                            .get("special_tokens")
+                            .and_then(|all| all.get(token))
+                            .is_none()
+                    {
+                        return Err(format!(
+                            "the template `{template}` uses {token}, which `special_tokens` does not define"
+                        ));
+                    }
+                    if template == "single" && id("Sequence") == Some("B") {
+                        return Err("the template `single` asks for a second text".to_string());
+                    }
+                }
+            }
+            fields.values().try_for_each(check_templates)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a normalizer, or one inside it, may be read as a `Precompiled` table.
+fn precompiled(normalizer: &Value) -> bool {
+    match normalizer {
+        Value::Array(parts) => parts.iter().any(precompiled),
+        Value::Object(fields) => {
+            fields.contains_key("precompiled_charsmap")
+                || fields.get("type").and_then(Value::as_str) == Some("Precompiled")
+                || fields.values().any(precompiled)
+        }
+        _ => false,
+    }
+}
+
 impl Tokenizer {
     /// Writes `tokenizer.json` and `tokenizer_config.json` into `folder`, which is made if it is not there.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<(), TokenizerError> {

@@ -11,6 +11,7 @@
 mod error;
 mod files;
 pub mod train;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use rayon::prelude::*;
 
 pub use error::TokenizerError;
 pub use train::TrainOptions;
+pub use words::EncodedWords;
 
 /// The ids of the five special tokens of one tokenizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,11 +94,10 @@ impl Tokenizer {
 
     /// Reads the content of a `tokenizer.json`; `place` is what errors call it.
     pub fn from_bytes(bytes: &[u8], place: &str) -> Result<Self, TokenizerError> {
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| TokenizerError::Parse {
-                place: place.into(),
-                reason: error.to_string(),
-            })?;
+        let mut inner = files::parse(bytes).map_err(|reason| TokenizerError::Parse {
+            place: place.into(),
+            reason,
+        })?;
         inner.with_padding(None);
         inner
             .with_truncation(None)

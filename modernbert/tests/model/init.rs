@@ -2,7 +2,9 @@
 
 use modernbert::batch::PackedBatch;
 use modernbert::config::ModernBertConfig;
-use modernbert::model::{MaskedLm, MaskedTokens, ModernBert, SequenceClassifier, initialize};
+use modernbert::model::{
+    InitMethod, MaskedLm, MaskedTokens, ModernBert, SequenceClassifier, initialize, initialize_with,
+};
 
 use crate::common::{bits, device, holds, ids, read};
 use crate::toy;
@@ -156,4 +158,97 @@ fn the_first_loss_of_the_real_vocabulary_is_near_its_logarithm() {
     let masked = MaskedTokens::new(&positions, &ids(3, 80, 50368), &[1.0; 80], &device());
     let loss = read(model.forward(&batch, &masked).loss_sum)[0] / 80.0;
     assert!((10.8..11.1).contains(&loss), "{loss}");
+}
+
+/// Deviation and largest value of a matrix.
+fn spread(values: &[f32]) -> (f64, f64) {
+    let squares: f64 = values.iter().map(|&x| f64::from(x).powi(2)).sum();
+    let largest = values.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+    ((squares / values.len() as f64).sqrt(), f64::from(largest))
+}
+
+#[test]
+fn every_other_method_has_its_deviations() {
+    let config = config();
+    // What is left of a deviation when values beyond three of them are drawn again.
+    const AT_THREE: f64 = 0.986_58;
+    let (std, by_depth) = (0.02, 0.02 / 6f64.sqrt());
+    let (hidden, inner) = (1.0 / 16.0, 1.0 / 384f64.sqrt());
+    // Embedding, Wi of the second layer, attention's Wo and the MLP's of the second layer; the cut in deviations.
+    let table = [
+        (InitMethod::Default, [std, std, std, std], None),
+        (
+            InitMethod::Normal,
+            [std, std, by_depth, by_depth].map(|s| s * TRUNCATED),
+            Some(2.0 / TRUNCATED),
+        ),
+        (
+            InitMethod::Mitchell,
+            [hidden, hidden, hidden / 2.0, inner / 2.0].map(|s| s * AT_THREE),
+            Some(3.0 / AT_THREE),
+        ),
+        (
+            InitMethod::KaimingNormal,
+            [hidden, hidden, hidden, inner].map(|s| s * 2f64.sqrt()),
+            None,
+        ),
+        (InitMethod::FanIn, [hidden, hidden, hidden, inner], None),
+    ];
+    let names = [
+        "embeddings.tok_embeddings.weight",
+        "layers.1.mlp.Wi.weight",
+        "layers.1.attn.Wo.weight",
+        "layers.1.mlp.Wo.weight",
+    ];
+    for (method, deviations, cut) in table {
+        let encoder = ModernBert::new(&config, &device()).unwrap();
+        let values = toy::values(&initialize_with(encoder, &config, method, false, 1).unwrap());
+        for (name, deviation) in names.into_iter().zip(deviations) {
+            let (found, largest) = spread(&values[name]);
+            assert!(
+                (found / deviation - 1.0).abs() < 0.01,
+                "{method:?} {name}: {found}, expected {deviation}"
+            );
+            match cut {
+                Some(cut) => assert!(
+                    largest <= cut * deviation * 1.001,
+                    "{method:?} {name}: {largest}"
+                ),
+                None => assert!(
+                    largest > 3.5 * deviation,
+                    "{method:?} {name} is cut at {largest}"
+                ),
+            }
+        }
+        assert!(values["final_norm.weight"].iter().all(|&x| x == 1.0));
+    }
+}
+
+#[test]
+fn the_padding_row_and_the_small_embedding() {
+    let mut config = config();
+    config.pad_token_id = Some(3);
+    let name = "embeddings.tok_embeddings.weight";
+    let values = |method, small| {
+        let encoder = ModernBert::new(&config, &device()).unwrap();
+        initialize_with(encoder, &config, method, small, 1).map(|encoder| toy::values(&encoder))
+    };
+    let row = |named: &toy::Named| named[name][3 * 256..4 * 256].to_vec();
+    assert!(
+        row(&values(InitMethod::Default, false).unwrap())
+            .iter()
+            .all(|&x| x == 0.0)
+    );
+    assert!(
+        row(&values(InitMethod::Normal, false).unwrap())
+            .iter()
+            .any(|&x| x != 0.0)
+    );
+    let small = &values(InitMethod::FanIn, true).unwrap()[name];
+    let (deviation, largest) = spread(small);
+    assert!(largest <= 1e-4 && (deviation / (1e-4 / 3f64.sqrt()) - 1.0).abs() < 0.01);
+    let error = values(InitMethod::FullMegatron, true)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("full_megatron"), "{error}");
 }

@@ -1,0 +1,50 @@
+//! Holds a config to the files beside it before anything of the config's size is allocated.
+
+use std::path::Path;
+
+use super::{CheckpointError, TensorFiles, read_config};
+use crate::config::ModernBertConfig;
+
+/// The config of a model folder and its files, once the files are known to hold an encoder of that size.
+///
+/// A config that promises a giant model beside a small file is refused here, where it costs nothing.
+///
+/// # Errors
+/// Missing or damaged files; an encoder tensor that is missing or has another shape, by name.
+pub fn open_checked(folder: &Path) -> Result<(ModernBertConfig, TensorFiles), CheckpointError> {
+    let config = read_config(folder)?;
+    let files = TensorFiles::open(folder)?;
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    let expect = |name: &str, expected: &[usize]| {
+        for candidate in [format!("model.{name}"), name.to_string()] {
+            match files.shape(&candidate)? {
+                Some(found) if found == expected => return Ok(()),
+                Some(found) => {
+                    return Err(CheckpointError::Shape {
+                        place: files.place(),
+                        name: candidate,
+                        found,
+                        expected: expected.to_vec(),
+                    });
+                }
+                None => {}
+            }
+        }
+        Err(CheckpointError::Missing {
+            place: files.place(),
+            name: format!("model.{name}"),
+        })
+    };
+    expect(
+        "embeddings.tok_embeddings.weight",
+        &[config.vocab_size, hidden],
+    )?;
+    for i in 0..config.num_hidden_layers {
+        expect(
+            &format!("layers.{i}.attn.Wqkv.weight"),
+            &[3 * hidden, hidden],
+        )?;
+        expect(&format!("layers.{i}.mlp.Wi.weight"), &[2 * inner, hidden])?;
+    }
+    Ok((config, files))
+}

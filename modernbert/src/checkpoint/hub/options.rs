@@ -1,0 +1,82 @@
+//! The settings Python's users know.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+/// Where to ask, what to send, where to keep.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HubOptions {
+    /// Server, `https://huggingface.co` by default.
+    pub endpoint: String,
+    /// Folder of the cache.
+    pub cache: PathBuf,
+    /// Sent with every request.
+    pub token: Option<String>,
+    /// Branch, tag or commit; `main` by default.
+    pub revision: String,
+    /// Whether only the cache may be used.
+    pub offline: bool,
+    /// Whether downloads draw a bar on standard error.
+    pub progress: bool,
+}
+
+impl std::fmt::Debug for HubOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HubOptions")
+            .field("endpoint", &self.endpoint)
+            .field("cache", &self.cache)
+            .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("revision", &self.revision)
+            .field("offline", &self.offline)
+            .finish()
+    }
+}
+
+impl HubOptions {
+    /// Settings from the environment, see [the module](super).
+    pub fn from_env() -> Self {
+        let mut options = Self::from_variables(|name| std::env::var(name).ok());
+        options.progress = std::io::stderr().is_terminal();
+        options
+    }
+
+    /// Settings from variables of that name; what is empty counts as not set.
+    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let get = |names: &[&str]| {
+            names
+                .iter()
+                .find_map(|name| variable(name).filter(|value| !value.trim().is_empty()))
+        };
+        let path = |names: &[&str]| get(names).map(PathBuf::from);
+        let yes = |names: &[&str]| {
+            let truths = ["1", "ON", "YES", "TRUE"];
+            get(names).is_some_and(|value| truths.contains(&value.trim().to_uppercase().as_str()))
+        };
+        let home = path(&["HF_HOME"]).unwrap_or_else(|| {
+            path(&["XDG_CACHE_HOME"])
+                .or_else(|| path(&["HOME", "USERPROFILE"]).map(|home| home.join(".cache")))
+                .unwrap_or_else(std::env::temp_dir)
+                .join("huggingface")
+        });
+        let stored = || {
+            let file = path(&["HF_TOKEN_PATH"]).unwrap_or_else(|| home.join("token"));
+            std::fs::read_to_string(file).ok()
+        };
+        let token = if yes(&["HF_HUB_DISABLE_IMPLICIT_TOKEN"]) {
+            None
+        } else {
+            get(&["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]).or_else(stored)
+        };
+        Self {
+            endpoint: get(&["HF_ENDPOINT"]).unwrap_or_else(|| "https://huggingface.co".into()),
+            cache: path(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"])
+                .unwrap_or_else(|| home.join("hub")),
+            token: token
+                .map(|token| token.trim().to_string())
+                .filter(|token| !token.is_empty()),
+            revision: "main".to_string(),
+            offline: yes(&["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]),
+            progress: false,
+        }
+    }
+}
