@@ -1,0 +1,95 @@
+//! Which texts are computed together.
+
+use std::ops::Range;
+
+/// How texts are cut and put together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchOptions {
+    /// Tokens of all sequences in a batch together, at most; a longer sequence is a batch of its own.
+    pub batch_tokens: usize,
+    /// Tokens of one sequence at most, special tokens included; what is longer is cut on the right. The model's own limit
+    /// if not given.
+    pub max_length: Option<usize>,
+    /// Inputs of a stream that are read before they are sorted and computed.
+    pub window: usize,
+    /// Bytes of text after which such a window is full, however few inputs it has.
+    pub window_bytes: usize,
+}
+
+impl Default for BatchOptions {
+    fn default() -> Self {
+        Self {
+            batch_tokens: 8192,
+            max_length: None,
+            window: 4096,
+            window_bytes: 16 << 20,
+        }
+    }
+}
+
+/// Sequences in the order in which they are computed, and where each batch lies in that order.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Indices of the sequences, longest first; equal lengths stay in their order.
+    pub(super) order: Vec<usize>,
+    /// Ranges of `order`, one per batch.
+    pub(super) batches: Vec<Range<usize>>,
+}
+
+/// Sorts sequences by length and fills batches of at most `budget` tokens.
+///
+/// The plan follows from the lengths alone, so that what a text says never moves its neighbours. The longest come first:
+/// if a batch doesn't fit the device, that shows at once.
+pub(super) fn plan(lengths: &[usize], budget: usize) -> Plan {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(lengths[i]));
+    let mut batches = Vec::new();
+    let (mut start, mut tokens) = (0, 0usize);
+    for (at, &i) in order.iter().enumerate() {
+        if at > start && tokens.saturating_add(lengths[i]) > budget {
+            batches.push(start..at);
+            (start, tokens) = (at, 0);
+        }
+        tokens = tokens.saturating_add(lengths[i]);
+    }
+    if start < order.len() {
+        batches.push(start..order.len());
+    }
+    Plan { order, batches }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn longest_first_and_full() {
+        let found = plan(&[3, 9, 5, 3, 20], 10);
+        assert_eq!(found.order, [4, 1, 2, 0, 3]);
+        assert_eq!(found.batches, [0..1, 1..2, 2..4, 4..5]);
+        assert!(plan(&[], 10).batches.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn every_sequence_is_in_one_batch_within_the_budget(
+            lengths in prop::collection::vec(0usize..50, 0..40),
+            budget in 1usize..120,
+        ) {
+            let plan = plan(&lengths, budget);
+            let mut seen = plan.order.clone();
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (0..lengths.len()).collect::<Vec<_>>());
+            let mut end = 0;
+            for batch in &plan.batches {
+                prop_assert_eq!(batch.start, end);
+                prop_assert!(!batch.is_empty());
+                end = batch.end;
+                let tokens: usize = plan.order[batch.clone()].iter().map(|&i| lengths[i]).sum();
+                prop_assert!(tokens <= budget || batch.len() == 1);
+            }
+            prop_assert_eq!(end, lengths.len());
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! From texts to one result per text, through batches of tokens.
+
+use burn::tensor::{Device, Tensor};
+use rayon::prelude::*;
+
+use super::batches::{BatchOptions, plan};
+use super::{InferenceError, Input};
+use crate::batch::PackedBatch;
+use crate::config::ModernBertConfig;
+use crate::tokenizer::{Encoded, Tokenizer};
+
+/// How far a call has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Sequences computed.
+    pub done: usize,
+    /// Sequences of this call; of a stream, those read so far.
+    pub total: usize,
+    /// Tokens computed.
+    pub tokens: usize,
+}
+
+impl Progress {
+    /// What was done before, and then this.
+    pub(super) fn then(self, more: Self) -> Self {
+        Self {
+            done: self.done + more.done,
+            total: self.done + more.total,
+            tokens: self.tokens + more.tokens,
+        }
+    }
+}
+
+/// Tokenises, packs, and puts results back in order; what is computed is the caller's.
+#[derive(Debug)]
+pub(super) struct Runner {
+    pub(super) tokenizer: Tokenizer,
+    pub(super) options: BatchOptions,
+    /// Tokens of one sequence at most.
+    pub(super) max_length: usize,
+    vocab: usize,
+}
+
+impl Runner {
+    pub(super) fn new(
+        config: &ModernBertConfig,
+        tokenizer: Tokenizer,
+        options: BatchOptions,
+    ) -> Result<Self, InferenceError> {
+        if options.batch_tokens == 0 {
+            return Err(InferenceError::NoBudget);
+        }
+        let limit = config.max_position_embeddings;
+        let max_length = options.max_length.unwrap_or(limit);
+        if max_length > limit {
+            return Err(InferenceError::MaxLength { max_length, limit });
+        }
+        Ok(Self {
+            tokenizer,
+            options,
+            max_length,
+            vocab: config.vocab_size,
+        })
+    }
+
+    /// Every input as ids, in parallel, cut to the longest length allowed.
+    pub(super) fn tokenize(&self, inputs: &[Input<'_>]) -> Result<Vec<Encoded>, InferenceError> {
+        let encode = |input: &Input<'_>| {
+            let encoded = self.tokenizer.encode_truncated(
+                &input.text,
+                input.pair.as_deref(),
+                self.max_length,
+            )?;
+            self.check_ids(&encoded.ids)?;
+            Ok(encoded)
+        };
+        inputs.par_iter().map(encode).collect()
+    }
+
+    /// Refuses ids that the model has no embedding for.
+    pub(super) fn check_ids(&self, ids: &[u32]) -> Result<(), InferenceError> {
+        match ids.iter().find(|&&id| id as usize >= self.vocab) {
+            Some(&id) => Err(InferenceError::Vocabulary {
+                id,
+                vocab: self.vocab,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs `forward` on batches of `sequences`; it returns one result per sequence of its batch, in order.
+    pub(super) fn run<T>(
+        &self,
+        sequences: &[&[u32]],
+        device: &Device,
+        progress: &mut dyn FnMut(Progress),
+        mut forward: impl FnMut(&PackedBatch) -> Result<Vec<T>, InferenceError>,
+    ) -> Result<Vec<T>, InferenceError> {
+        let lengths: Vec<usize> = sequences.iter().map(|ids| ids.len()).collect();
+        let plan = plan(&lengths, self.options.batch_tokens);
+        let mut results: Vec<Option<T>> = sequences.iter().map(|_| None).collect();
+        let (mut done, mut tokens) = (0, 0);
+        for range in plan.batches {
+            let members = &plan.order[range];
+            let ids: Vec<&[u32]> = members.iter().map(|&i| sequences[i]).collect();
+            let batch = PackedBatch::from_sequences(&ids, device)?;
+            for (&i, result) in members.iter().zip(forward(&batch)?) {
+                results[i] = Some(result);
+            }
+            done += members.len();
+            tokens += batch.layout.total_tokens();
+            progress(Progress {
+                done,
+                total: sequences.len(),
+                tokens,
+            });
+        }
+        Ok(results.into_iter().flatten().collect())
+    }
+}
+
+/// The values of a tensor, on the host.
+pub(super) fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, InferenceError> {
+    tensor
+        .try_into_data()
+        .map_err(|error| InferenceError::Device(error.to_string()))?
+        .try_to_vec()
+        .map_err(|error| InferenceError::Device(format!("{error:?}")))
+}
+
+/// The rows of a matrix, on the host.
+pub(super) fn read_rows(tensor: Tensor<2>) -> Result<Vec<Vec<f32>>, InferenceError> {
+    let [_, width] = tensor.dims();
+    Ok(read(tensor)?
+        .chunks(width.max(1))
+        .map(<[f32]>::to_vec)
+        .collect())
+}

@@ -1,0 +1,103 @@
+//! More texts than fit into memory.
+
+use std::collections::VecDeque;
+
+use super::{BatchOptions, InferenceError, Input, Progress};
+
+/// Computes one window of inputs.
+type Run<'m, T> = Box<
+    dyn FnMut(&[Input<'static>], &mut dyn FnMut(Progress)) -> Result<Vec<T>, InferenceError> + 'm,
+>;
+
+/// Results of a stream of inputs, in their order; holds one window of them at a time.
+///
+/// An error of the source is handed on after the results of everything before it; after an error the stream has ended.
+pub struct Stream<'m, I, T, E> {
+    inputs: Option<I>,
+    options: BatchOptions,
+    run: Run<'m, T>,
+    progress: Box<dyn FnMut(Progress) + 'm>,
+    before: Progress,
+    ready: VecDeque<T>,
+    failed: Option<E>,
+}
+
+impl<'m, I, T, E> Stream<'m, I, T, E>
+where
+    I: Iterator<Item = Result<Input<'static>, E>>,
+    E: From<InferenceError>,
+{
+    pub(super) fn new(
+        inputs: I,
+        options: BatchOptions,
+        run: Run<'m, T>,
+        progress: Box<dyn FnMut(Progress) + 'm>,
+    ) -> Self {
+        Self {
+            inputs: Some(inputs),
+            options,
+            run,
+            progress,
+            before: Progress::default(),
+            ready: VecDeque::new(),
+            failed: None,
+        }
+    }
+
+    /// Reads a window; an error of the source, or its end, is kept for later.
+    fn window(&mut self) -> Vec<Input<'static>> {
+        let (mut window, mut bytes) = (Vec::new(), 0usize);
+        while let Some(inputs) = &mut self.inputs {
+            if window.len() >= self.options.window.max(1)
+                || bytes >= self.options.window_bytes.max(1)
+            {
+                break;
+            }
+            match inputs.next() {
+                Some(Ok(input)) => {
+                    bytes += input.bytes();
+                    window.push(input);
+                }
+                Some(Err(error)) => {
+                    self.failed = Some(error);
+                    self.inputs = None;
+                }
+                None => self.inputs = None,
+            }
+        }
+        window
+    }
+}
+
+impl<I, T, E> Iterator for Stream<'_, I, T, E>
+where
+    I: Iterator<Item = Result<Input<'static>, E>>,
+    E: From<InferenceError>,
+{
+    type Item = Result<T, E>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ready.is_empty() {
+            let window = self.window();
+            if !window.is_empty() {
+                let before = self.before;
+                let (progress, now) = (&mut self.progress, &mut self.before);
+                let mut tell = |window: Progress| {
+                    *now = before.then(window);
+                    progress(*now);
+                };
+                match (self.run)(&window, &mut tell) {
+                    Ok(results) => self.ready = results.into(),
+                    Err(error) => {
+                        (self.inputs, self.failed) = (None, None);
+                        return Some(Err(error.into()));
+                    }
+                }
+            }
+        }
+        match self.ready.pop_front() {
+            Some(result) => Some(Ok(result)),
+            None => self.failed.take().map(Err),
+        }
+    }
+}

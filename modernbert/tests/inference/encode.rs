@@ -1,0 +1,252 @@
+//! Texts to vectors.
+
+use modernbert::config::Pooling;
+use modernbert::inference::{
+    BatchOptions, EmbedOptions, Embedding, Encoder, InferenceError, Input, Progress,
+};
+use modernbert::model::{ModernBert, pool};
+
+use crate::common::{assert_close, bits, device, read, wide};
+use crate::model::{TEXTS, config, randomize, tokenizer};
+
+fn encoder_with(options: EmbedOptions, batches: BatchOptions) -> Encoder {
+    let model = randomize(ModernBert::new(&config(), &device()).unwrap());
+    Encoder::new(model, tokenizer(), options, batches).unwrap()
+}
+
+fn encoder(batch_tokens: usize) -> Encoder {
+    let batches = BatchOptions {
+        batch_tokens,
+        ..BatchOptions::default()
+    };
+    encoder_with(EmbedOptions::default(), batches)
+}
+
+fn inputs() -> Vec<Input<'static>> {
+    let mut inputs: Vec<Input<'static>> = TEXTS.iter().map(|&text| text.into()).collect();
+    inputs.push(("one two", "three").into());
+    inputs
+}
+
+#[test]
+fn every_batch_size_gives_the_same_vectors_in_the_order_of_the_texts() {
+    let inputs = inputs();
+    let expected: Vec<Embedding> = inputs
+        .iter()
+        .map(|input| {
+            encoder(8192)
+                .encode(std::slice::from_ref(input))
+                .unwrap()
+                .remove(0)
+        })
+        .collect();
+    for budget in [1, 7, 20, 8192] {
+        let found = encoder(budget).encode(&inputs).unwrap();
+        assert_eq!(found.len(), expected.len());
+        for ((found, expected), input) in found.iter().zip(&expected).zip(&inputs) {
+            assert_eq!(found.tokens, expected.tokens, "{input:?}");
+            assert_close(&found.values, &wide(&expected.values), 1e-5, &input.text);
+        }
+    }
+}
+
+#[test]
+fn what_the_neighbours_say_changes_no_bit() {
+    let encoder = encoder(24);
+    // Letters the tokenizer never saw: one token each, so that texts keep their lengths whatever the letter.
+    let texts = |letters: &[&str]| -> Vec<Input<'static>> {
+        let lengths = [3, 0, 17, 1, 40, 12, 2, 3];
+        let text = |(&length, letter): (&usize, &&str)| letter.repeat(length).into();
+        lengths.iter().zip(letters).map(text).collect()
+    };
+    let before = encoder.encode(&texts(&["q"; 8])).unwrap();
+    for kept in 0..8 {
+        let mut letters = ["z"; 8];
+        letters[kept] = "q";
+        let after = encoder.encode(&texts(&letters)).unwrap();
+        for (i, (before, after)) in before.iter().zip(&after).enumerate() {
+            assert_eq!(before.tokens, after.tokens);
+            let same = bits(&before.values) == bits(&after.values);
+            // The empty text is the same whatever its letter.
+            assert_eq!(same, i == kept || i == 1, "text {i}, kept {kept}");
+        }
+    }
+}
+
+#[test]
+fn a_vector_is_the_pooled_hidden_state_of_its_text() {
+    for pooling in [Pooling::Cls, Pooling::Mean] {
+        for normalize in [false, true] {
+            let options = EmbedOptions {
+                pooling,
+                normalize,
+                ..EmbedOptions::default()
+            };
+            let encoder = encoder_with(options, BatchOptions::default());
+            let found = encoder
+                .encode(&[("one two", "three").into()])
+                .unwrap()
+                .remove(0);
+            let ids = tokenizer().encode_pair("one two", "three").unwrap();
+            assert_eq!(found.tokens, ids.len());
+            let batch = modernbert::batch::PackedBatch::from_sequences(&[ids], &device()).unwrap();
+            let hidden = encoder.model().forward(&batch);
+            let mut expected = wide(&read(pool(hidden, &batch.layout, pooling)));
+            if normalize {
+                let norm = expected.iter().map(|x| x * x).sum::<f64>().sqrt();
+                expected.iter_mut().for_each(|x| *x /= norm);
+            }
+            assert_close(&found.values, &expected, 1e-6, pooling.name());
+        }
+    }
+}
+
+#[test]
+fn a_stream_yields_what_a_list_yields_and_reads_a_window_at_a_time() {
+    let batches = BatchOptions {
+        batch_tokens: 30,
+        window: 3,
+        ..BatchOptions::default()
+    };
+    let encoder = encoder_with(EmbedOptions::default(), batches);
+    let inputs = inputs();
+    let expected = encoder.encode(&inputs).unwrap();
+    let (read, last) = (
+        std::cell::Cell::new(0),
+        std::cell::Cell::new(Progress::default()),
+    );
+    let source = inputs.iter().map(|input| {
+        read.set(read.get() + 1);
+        Ok::<_, InferenceError>(input.clone())
+    });
+    let mut stream = encoder.stream(source, |progress| last.set(progress));
+    for (i, expected) in expected.iter().enumerate() {
+        let found = stream.next().unwrap().unwrap();
+        assert_eq!(found.tokens, expected.tokens);
+        assert_close(&found.values, &wide(&expected.values), 1e-5, "stream");
+        assert!(
+            read.get() <= (i / 3 + 1) * 3,
+            "{} read for result {i}",
+            read.get()
+        );
+    }
+    assert!(stream.next().is_none());
+    drop(stream);
+    let tokens = expected.iter().map(|e| e.tokens).sum();
+    let done = inputs.len();
+    assert_eq!(
+        last.get(),
+        Progress {
+            done,
+            total: done,
+            tokens
+        }
+    );
+}
+
+#[test]
+fn a_window_is_bounded_in_bytes_too() {
+    let batches = BatchOptions {
+        window_bytes: 10,
+        ..BatchOptions::default()
+    };
+    let encoder = encoder_with(EmbedOptions::default(), batches);
+    let read = std::cell::Cell::new(0);
+    let source = (0..10).map(|_| {
+        read.set(read.get() + 1);
+        Ok::<_, InferenceError>("one two three".into())
+    });
+    let mut stream = encoder.stream(source, |_| {});
+    stream.next().unwrap().unwrap();
+    assert_eq!(read.get(), 1);
+    assert_eq!(stream.count(), 9);
+}
+
+#[test]
+fn an_error_of_the_source_comes_after_the_results_before_it() {
+    #[derive(Debug)]
+    struct Broken;
+    impl From<InferenceError> for Broken {
+        fn from(error: InferenceError) -> Self {
+            panic!("{error}")
+        }
+    }
+    let source = vec![
+        Ok("one".into()),
+        Ok("two".into()),
+        Err(Broken),
+        Ok("three".into()),
+    ];
+    let found: Vec<bool> = encoder(99)
+        .stream(source, |_| {})
+        .map(|r| r.is_ok())
+        .collect();
+    assert_eq!(found, [true, true, false]);
+}
+
+#[test]
+fn long_texts_are_cut_and_say_so() {
+    let batches = BatchOptions {
+        max_length: Some(5),
+        ..BatchOptions::default()
+    };
+    let found = encoder_with(EmbedOptions::default(), batches)
+        .encode(&inputs())
+        .unwrap();
+    for (found, input) in found.iter().zip(inputs()) {
+        assert!(found.tokens <= 5);
+        let whole = match &input.pair {
+            Some(pair) => tokenizer().encode_pair(&input.text, pair),
+            None => tokenizer().encode(&input.text),
+        };
+        assert_eq!(found.truncated, whole.unwrap().len() > 5);
+    }
+    let endless = encoder(8192).encode(&["one ".repeat(500).into()]).unwrap();
+    assert_eq!((endless[0].tokens, endless[0].truncated), (64, true));
+}
+
+#[test]
+fn settings_that_cant_work_are_named() {
+    let make = |batches| {
+        let model = ModernBert::new(&config(), &device()).unwrap();
+        Encoder::new(model, tokenizer(), EmbedOptions::default(), batches)
+            .unwrap_err()
+            .to_string()
+    };
+    let none = BatchOptions {
+        batch_tokens: 0,
+        ..BatchOptions::default()
+    };
+    assert!(make(none).contains("1 or more"));
+    let long = BatchOptions {
+        max_length: Some(65),
+        ..BatchOptions::default()
+    };
+    assert!(make(long).contains("the model takes 64"));
+    let mut small = config();
+    small.vocab_size = 200;
+    (
+        small.bos_token_id,
+        small.eos_token_id,
+        small.cls_token_id,
+        small.sep_token_id,
+    ) = (None, None, None, None);
+    let model = ModernBert::new(&small, &device()).unwrap();
+    let encoder = Encoder::new(
+        model,
+        tokenizer(),
+        EmbedOptions::default(),
+        BatchOptions::default(),
+    );
+    let error = encoder
+        .unwrap()
+        .encode(&["one".into()])
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("belongs to another model"), "{error}");
+}
+
+#[test]
+fn no_text_is_no_vector() {
+    assert_eq!(encoder(10).encode(&[]).unwrap(), []);
+}

@@ -1,0 +1,10 @@
+//! Texts in, answers out: order, batches, neighbours, streams, limits. Run on another device with
+//! `MODERNBERT_TEST_DEVICE`.
+#![allow(clippy::unwrap_used)] // a test may fail loudly
+#![recursion_limit = "256"]
+
+mod classify;
+#[path = "../common/mod.rs"]
+mod common;
+mod encode;
+mod model;
