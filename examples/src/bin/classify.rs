@@ -1,0 +1,119 @@
+//! Says which class a text or a pair of texts belongs to.
+//!
+//! ```sh
+//! cargo run --release -p modernbert-examples --bin classify -- --model runs/glue/rte --input pairs.jsonl --json
+//! ```
+
+#![recursion_limit = "256"]
+
+use clap::Parser;
+use modernbert::inference::{Prediction, TextClassifier};
+use modernbert_examples::args::ModelArgs;
+use modernbert_examples::input::InputArgs;
+use modernbert_examples::output::Lines;
+use modernbert_examples::progress::Meter;
+use modernbert_train::cli::main_with;
+use serde_json::{Value, json};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Says which class a text or a pair of texts belongs to.
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Labels shown per text, best first; all in JSON unless given.
+    #[arg(long, value_name = "N")]
+    top: Option<usize>,
+    /// File for JSON lines instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// JSON lines on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    main_with(|| run(&args))
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        args.top != Some(0),
+        "--top is 0; ask for at least one label"
+    );
+    let records = args.input.records()?;
+    let (device, precision) = args.model.device()?;
+    let folder = args.model.folder()?;
+    let batches = args.model.batches();
+    let classifier = TextClassifier::from_folder(&folder, precision, batches, &device.device)?;
+    let mut lines = Lines::new(args.out.as_deref())?;
+    let json = args.json || args.out.is_some();
+
+    let meter = RefCell::new(Meter::new("classify"));
+    // The stream reads ahead by a window; what a line begins with waits here for its prediction.
+    let heads = RefCell::new(VecDeque::new());
+    let inputs = records.map(|record| {
+        record.map(|record| {
+            let shown: String = record.input.text.chars().take(60).collect();
+            heads.borrow_mut().push_back((record.id, shown));
+            record.input
+        })
+    });
+    let predictions = classifier.stream(inputs, |now| meter.borrow_mut().update(now));
+    for (index, prediction) in predictions.enumerate() {
+        let prediction: Prediction = prediction?;
+        let (id, shown) = heads.borrow_mut().pop_front().unwrap_or_default();
+        let names = classifier.labels();
+        let line = if json {
+            as_json(index, id, &prediction, names, args.top).to_string()
+        } else {
+            for_people(&shown, &prediction, names, args.top.unwrap_or(1))
+        };
+        lines.line(&line)?;
+    }
+    lines.finish()?;
+    meter
+        .borrow()
+        .finish(&format!("{} {}", device.name, precision.name()));
+    Ok(())
+}
+
+fn as_json(
+    index: usize,
+    id: Option<Value>,
+    prediction: &Prediction,
+    names: &[String],
+    top: Option<usize>,
+) -> Value {
+    let ranking = prediction.ranking();
+    let labels: Vec<Value> = ranking
+        .iter()
+        .take(top.unwrap_or(usize::MAX))
+        .map(|&i| json!({"label": names[i], "score": prediction.scores[i]}))
+        .collect();
+    let mut object = json!({
+        "index": index,
+        "tokens": prediction.tokens,
+        "truncated": prediction.truncated,
+        "labels": labels,
+    });
+    if let Some(id) = id {
+        object["id"] = id;
+    }
+    object
+}
+
+fn for_people(text: &str, prediction: &Prediction, names: &[String], top: usize) -> String {
+    let ranking = prediction.ranking();
+    let labels = ranking.iter().take(top);
+    let labels: Vec<String> = labels
+        .map(|&i| format!("{} {:.4}", names[i], prediction.scores[i]))
+        .collect();
+    format!("{}  {text:?}", labels.join("  "))
+}

@@ -1,0 +1,154 @@
+//! Turns texts into vectors.
+//!
+//! ```sh
+//! cargo run --release -p modernbert-examples --bin embed -- --model runs/demo "pub fn len(&self)" "impl Drop for Guard"
+//! cargo run --release -p modernbert-examples --bin embed -- --model runs/demo --input texts.jsonl --out vectors.safetensors
+//! ```
+
+#![recursion_limit = "256"]
+
+use clap::{Parser, ValueEnum};
+use modernbert::config::Pooling;
+use modernbert::inference::{EmbedOptions, Embedding, Encoder};
+use modernbert_examples::args::ModelArgs;
+use modernbert_examples::input::InputArgs;
+use modernbert_examples::output::{Lines, MatrixFile};
+use modernbert_examples::progress::Meter;
+use modernbert_train::cli::main_with;
+use serde_json::{Value, json};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Turns texts into vectors.
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Which vector stands for a text: that of the first token, or the mean over all tokens.
+    #[arg(long, value_enum, default_value_t = PoolingArg::Mean)]
+    pooling: PoolingArg,
+    /// Leaves vectors as long as they are; by default they have length 1.
+    #[arg(long)]
+    no_normalize: bool,
+    /// File for the vectors: .safetensors (tensor `embeddings`, one row per text) or .jsonl.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// JSON lines with whole vectors on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PoolingArg {
+    Cls,
+    Mean,
+}
+
+enum Output {
+    Matrix(MatrixFile),
+    Json(Lines),
+    People(Lines),
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    main_with(|| run(&args))
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    let records = args.input.records()?;
+    let kind = args
+        .out
+        .as_deref()
+        .map(|path| path.extension().and_then(|e| e.to_str()));
+    anyhow::ensure!(
+        matches!(kind, None | Some(Some("safetensors" | "jsonl"))),
+        "--out takes a file that ends in .safetensors or .jsonl"
+    );
+    let (device, precision) = args.model.device()?;
+    let options = EmbedOptions {
+        pooling: match args.pooling {
+            PoolingArg::Cls => Pooling::Cls,
+            PoolingArg::Mean => Pooling::Mean,
+        },
+        normalize: !args.no_normalize,
+        precision,
+    };
+    let folder = args.model.folder()?;
+    let encoder = Encoder::from_folder(&folder, options, args.model.batches(), &device.device)?;
+    let mut output = match (&args.out, kind.flatten()) {
+        (Some(path), Some("safetensors")) => {
+            let metadata = json!({
+                "model": args.model.model,
+                "pooling": options.pooling.name(),
+                "normalized": options.normalize.to_string(),
+            });
+            Output::Matrix(MatrixFile::create(path, encoder.width(), metadata)?)
+        }
+        (Some(path), _) => Output::Json(Lines::new(Some(path))?),
+        (None, _) if args.json => Output::Json(Lines::new(None)?),
+        (None, _) => Output::People(Lines::new(None)?),
+    };
+
+    let meter = RefCell::new(Meter::new("embed"));
+    // The stream reads ahead by a window; ids wait here for their vectors.
+    let ids = RefCell::new(VecDeque::new());
+    let inputs = records.map(|record| {
+        record.map(|record| {
+            ids.borrow_mut().push_back(record.id);
+            record.input
+        })
+    });
+    let vectors = encoder.stream(inputs, |now| meter.borrow_mut().update(now));
+    for (index, vector) in vectors.enumerate() {
+        let vector: Embedding = vector?;
+        let id = ids.borrow_mut().pop_front().flatten();
+        match &mut output {
+            Output::Matrix(file) => file.push(&vector.values)?,
+            Output::Json(lines) => lines.line(&as_json(index, id, &vector).to_string())?,
+            Output::People(lines) => lines.line(&for_people(index, &vector))?,
+        }
+    }
+    match output {
+        Output::Matrix(file) => file.finish()?,
+        Output::Json(lines) | Output::People(lines) => lines.finish()?,
+    }
+    meter
+        .borrow()
+        .finish(&format!("{} {}", device.name, precision.name()));
+    Ok(())
+}
+
+fn as_json(index: usize, id: Option<Value>, vector: &Embedding) -> Value {
+    let mut object = json!({
+        "index": index,
+        "tokens": vector.tokens,
+        "truncated": vector.truncated,
+        "embedding": vector.values,
+    });
+    if let Some(id) = id {
+        object["id"] = id;
+    }
+    object
+}
+
+fn for_people(index: usize, vector: &Embedding) -> String {
+    let first: Vec<String> = vector
+        .values
+        .iter()
+        .take(4)
+        .map(|x| format!("{x:+.4}"))
+        .collect();
+    let cut = if vector.truncated { ", cut" } else { "" };
+    format!(
+        "text {}  {} tokens{cut}  {} numbers: {} …",
+        index + 1,
+        vector.tokens,
+        vector.values.len(),
+        first.join(" ")
+    )
+}

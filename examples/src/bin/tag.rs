@@ -1,0 +1,216 @@
+//! Labels tokens or words: names of people and places, parts of speech.
+//!
+//! ```sh
+//! cargo run --release -p modernbert-examples --bin tag -- --model runs/ner "Ada Lovelace lived in London."
+//! cargo run --release -p modernbert-examples --bin tag -- --model runs/ner --input words.jsonl --words-field tokens --json
+//! ```
+
+#![recursion_limit = "256"]
+
+use anyhow::bail;
+use clap::Parser;
+use modernbert::inference::{Tagged, TaggedWords, Tagger};
+use modernbert_examples::args::ModelArgs;
+use modernbert_examples::input::{InputArgs, Record};
+use modernbert_examples::output::Lines;
+use modernbert_examples::progress::Meter;
+use modernbert_train::cli::main_with;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Labels tokens or words: names of people and places, parts of speech.
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Every argument is one text of words divided by blanks, and every word gets one label.
+    #[arg(long)]
+    words: bool,
+    /// Field of a JSON line that holds a list of words; they get one label each.
+    #[arg(long, value_name = "FIELD")]
+    words_field: Option<String>,
+    /// Reads a space in front of each word, or of each text: true or false; by default true for words alone.
+    #[arg(long, value_name = "BOOL")]
+    add_prefix_space: Option<bool>,
+    /// Every token with its label, besides the entities.
+    #[arg(long)]
+    tokens: bool,
+    /// File for JSON lines instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// JSON lines on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Texts that are tagged together; enough to fill batches.
+const WINDOW: usize = 1024;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    main_with(|| run(&args))
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    let mut input = args.input.clone();
+    if let Some(field) = &args.words_field {
+        input.text_field = field.clone();
+        input.lists = true;
+    }
+    let mut records = input.records()?;
+    let (device, precision) = args.model.device()?;
+    let folder = args.model.folder()?;
+    let tagger = Tagger::from_folder(&folder, precision, args.model.batches(), &device.device)?;
+    let mut lines = Lines::new(args.out.as_deref())?;
+    let mut meter = Meter::new("tag");
+    let words = args.words || args.words_field.is_some();
+    let prefix = args.add_prefix_space.unwrap_or(words);
+    let mut index = 0;
+    loop {
+        let window: Vec<Record> = records.by_ref().take(WINDOW).collect::<Result<_, _>>()?;
+        if window.is_empty() {
+            break;
+        }
+        let before = meter.now();
+        let tell = &mut |now| meter.update_after(before, now);
+        let found = if words {
+            let sentences: Vec<Vec<String>> = window
+                .iter()
+                .map(|r| words_of(r, args))
+                .collect::<Result<_, _>>()?;
+            let tagged = tagger.tag_words(&sentences, prefix, tell)?;
+            let line = |(words, tagged): (&Vec<String>, &TaggedWords)| {
+                words_line(args, &tagger, words, tagged)
+            };
+            sentences.iter().zip(&tagged).map(line).collect::<Vec<_>>()
+        } else {
+            let texts: Vec<&str> = window.iter().map(|r| r.input.text.as_ref()).collect();
+            let tagged = tagger.tag(&texts, prefix, tell)?;
+            let line = |(text, tagged): (&&str, &Tagged)| text_line(args, &tagger, text, tagged);
+            texts.iter().zip(&tagged).map(line).collect()
+        };
+        for (line, record) in found.into_iter().zip(window) {
+            match line {
+                Line::Json(mut object) => {
+                    object["index"] = index.into();
+                    if let Some(id) = record.id {
+                        object["id"] = id;
+                    }
+                    lines.line(&object.to_string())?;
+                }
+                Line::People(text) => lines.line(&text)?,
+            }
+            index += 1;
+        }
+    }
+    lines.finish()?;
+    meter.finish(&format!("{} {}", device.name, precision.name()));
+    Ok(())
+}
+
+enum Line {
+    Json(Value),
+    People(String),
+}
+
+/// The words of a record: a list in JSON, else the text at its blanks.
+fn words_of(record: &Record, args: &Args) -> anyhow::Result<Vec<String>> {
+    let Some(field) = &args.words_field else {
+        return Ok(record
+            .input
+            .text
+            .split_whitespace()
+            .map(str::to_string)
+            .collect());
+    };
+    let list = record.json.get(field).and_then(Value::as_array);
+    let words = list.and_then(|list| {
+        list.iter()
+            .map(|word| word.as_str().map(str::to_string))
+            .collect()
+    });
+    match words {
+        Some(words) => Ok(words),
+        None => bail!(
+            "the field {field:?} is not a list of words in {}",
+            record.json
+        ),
+    }
+}
+
+fn wants_json(args: &Args) -> bool {
+    args.json || args.out.is_some()
+}
+
+fn slice(text: &str, start: usize, end: usize) -> String {
+    text.chars().skip(start).take(end - start).collect()
+}
+
+fn text_line(args: &Args, tagger: &Tagger, text: &str, tagged: &Tagged) -> Line {
+    let entities = tagger.entities(&tagged.tags);
+    let names = tagger.labels();
+    if !wants_json(args) {
+        let mut all = vec![format!("{text:?}")];
+        if args.tokens {
+            let token = |t: &modernbert::inference::Tag| {
+                format!(
+                    "  {:>4}..{:<4} {:<12} {:.4}  {:?}",
+                    t.start,
+                    t.end,
+                    names[t.label],
+                    t.score,
+                    slice(text, t.start, t.end)
+                )
+            };
+            all.extend(tagged.tags.iter().map(token));
+        }
+        all.extend(entities.iter().map(|e| {
+            format!(
+                "  {} {:.4}  {}..{}  {:?}",
+                e.label,
+                e.score,
+                e.start,
+                e.end,
+                slice(text, e.start, e.end)
+            )
+        }));
+        return Line::People(all.join("\n"));
+    }
+    let entities: Vec<Value> = entities
+        .iter()
+        .map(|e| json!({"label": e.label, "score": e.score, "start": e.start, "end": e.end, "text": slice(text, e.start, e.end)}))
+        .collect();
+    let mut object =
+        json!({"tokens": tagged.tokens, "truncated": tagged.truncated, "entities": entities});
+    if args.tokens {
+        let tags = tagged.tags.iter();
+        object["tags"] = tags
+            .map(|t| json!({"label": names[t.label], "score": t.score, "start": t.start, "end": t.end}))
+            .collect();
+    }
+    Line::Json(object)
+}
+
+fn words_line(args: &Args, tagger: &Tagger, words: &[String], tagged: &TaggedWords) -> Line {
+    let names = tagger.labels();
+    let name =
+        |tag: &Option<modernbert::inference::Tag>| tag.as_ref().map(|tag| names[tag.label].clone());
+    if !wants_json(args) {
+        let shown = words.iter().zip(&tagged.tags);
+        let shown =
+            shown.map(|(word, tag)| format!("{word}/{}", name(tag).unwrap_or_else(|| "-".into())));
+        return Line::People(shown.collect::<Vec<_>>().join(" "));
+    }
+    let labels: Vec<Option<String>> = tagged.tags.iter().map(name).collect();
+    let scores: Vec<Option<f32>> = tagged
+        .tags
+        .iter()
+        .map(|tag| tag.as_ref().map(|t| t.score))
+        .collect();
+    Line::Json(
+        json!({"tokens": tagged.tokens, "truncated": tagged.truncated, "labels": labels, "scores": scores}),
+    )
+}
