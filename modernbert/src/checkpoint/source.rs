@@ -49,7 +49,7 @@ impl ModelSource {
 
     /// The folder that holds the model; a model of the Hub is downloaded unless it is in the cache already.
     ///
-    /// `revision` is a branch, tag or commit of the Hub. Settings are those of the environment, see [`super::hub`]
+    /// `revision` is a branch, tag or commit of the Hub. Settings are those of the environment, see the module `hub`
     /// (with feature `hub`). Whether a folder holds a model shows when it is loaded.
     ///
     /// # Errors
