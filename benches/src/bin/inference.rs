@@ -41,6 +41,9 @@ struct Args {
     /// Only the first documents of each set.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     documents: Option<u32>,
+    /// One batch of as many whole documents of each set as fit these tokens, instead of each set's own batches.
+    #[arg(long, conflicts_with_all = ["batch", "documents"])]
+    tokens: Option<usize>,
     /// Timed passes, of which the median is given.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
@@ -91,6 +94,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         for _ in 0..args.warm_up {
             bench.pass(&prepared)?;
         }
+        bench.check(&prepared)?;
         let timed: Vec<(f64, Option<f64>)> = (0..args.runs)
             .map(|_| bench.pass(&prepared))
             .collect::<anyhow::Result<_>>()?;
@@ -127,6 +131,21 @@ impl Bench {
         if let Some(documents) = args.documents {
             set.lengths.truncate(documents as usize);
         }
+        if let Some(tokens) = args.tokens {
+            let mut total = 0;
+            let fitting = set.lengths.iter().take_while(|&&length| {
+                total += length;
+                total <= tokens
+            });
+            let count = fitting.count();
+            anyhow::ensure!(
+                count > 0,
+                "--tokens {tokens} holds no document of set {}",
+                set.name
+            );
+            set.lengths.truncate(count);
+            set.batch = count;
+        }
         let device = self.model.device();
         // Numerical Recipes' generator: any ids will do, the same ones in every run.
         let mut state = 1u32;
@@ -157,6 +176,22 @@ impl Bench {
         let ms = start.elapsed().as_secs_f64() * 1e3;
         let cpu = cpu.zip(cpu_seconds()).map(|(a, b)| (b - a) * 1e3);
         Ok((ms, cpu))
+    }
+
+    /// A launch that failed leaves no numbers: reads some back.
+    fn check(&self, prepared: &Prepared) -> anyhow::Result<()> {
+        for batch in &prepared.batches {
+            let some = self.model.forward(batch).slice([0..1]);
+            let values: Vec<f32> = some
+                .try_into_data()?
+                .try_to_vec()
+                .map_err(|error| anyhow::anyhow!("can't read the result: {error:?}"))?;
+            anyhow::ensure!(
+                values.iter().all(|x| x.is_finite()) && values.iter().any(|&x| x != 0.0),
+                "the encoder left no numbers"
+            );
+        }
+        Ok(())
     }
 
     fn row(&self, prepared: &Prepared, ms: f64, cpu_ms: Option<f64>) -> Row {

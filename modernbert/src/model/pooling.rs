@@ -4,6 +4,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::batch::{SequenceLayout, int_tensor};
 use crate::config::Pooling;
+use crate::ops::linear::linear;
 
 /// Pools `hidden [total, hidden]` to `[sequences, hidden]`.
 ///
@@ -42,7 +43,7 @@ pub fn pool(hidden: Tensor<2>, layout: &SequenceLayout, pooling: Pooling) -> Ten
                 TensorData::new(weights, [sequences, total]),
                 (&device, hidden.dtype()),
             );
-            weights.matmul(hidden)
+            linear(weights, hidden.transpose(), None)
         }
     }
 }

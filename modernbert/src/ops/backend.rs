@@ -2,7 +2,7 @@
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, backend_extension};
+use burn::backend::{Autodiff, Backend, TensorMetadata, backend_extension};
 
 use super::attention::{self, AttentionSpec};
 use super::linear::Transpose;
@@ -123,9 +123,20 @@ pub trait ModernBertBackend: Backend {
         linear::portable::gemm::<Self>(lhs, rhs, transpose)
     }
 
-    /// `input · weightᵀ`; see [`linear`].
+    /// As [`ModernBertBackend::gemm`], with a result in f32: gradients of f32 parameters lose nothing to a half-precision pass.
+    #[fusion(meta = linear::gemm_f32_spec)]
+    fn gemm_f32(
+        lhs: FloatTensor<Self>,
+        rhs: FloatTensor<Self>,
+        transpose: Transpose,
+    ) -> FloatTensor<Self> {
+        linear::portable::gemm_f32::<Self>(lhs, rhs, transpose)
+    }
+
+    /// `input · weightᵀ`, the weight read in the dtype of the input; see [`linear`].
     #[fusion(meta = linear::linear_spec)]
     fn linear_weight(input: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let weight = super::primitive::cast::<Self>(weight, input.dtype());
         Self::gemm(input, weight, Transpose::Rhs)
     }
 }
@@ -224,6 +235,22 @@ impl ModernBertBackend for burn_cubecl::CubeBackend {
     ) -> FloatTensor<Self> {
         let _ = cu_seqlens;
         attention::cube::backward(d_out, qkv, out, lse, rotary, &spec)
+    }
+
+    fn gemm(
+        lhs: FloatTensor<Self>,
+        rhs: FloatTensor<Self>,
+        transpose: Transpose,
+    ) -> FloatTensor<Self> {
+        linear::cube::gemm(lhs, rhs, transpose, false)
+    }
+
+    fn gemm_f32(
+        lhs: FloatTensor<Self>,
+        rhs: FloatTensor<Self>,
+        transpose: Transpose,
+    ) -> FloatTensor<Self> {
+        linear::cube::gemm(lhs, rhs, transpose, true)
     }
 }
 

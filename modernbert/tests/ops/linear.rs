@@ -1,11 +1,11 @@
 //! The product with a weight: forward, both gradients, bias, mixed dtypes.
 
 use burn::tensor::{DType, FloatDType};
-use modernbert::ops::linear::linear;
+use modernbert::ops::linear::{Transpose, gemm, gemm_f32, linear};
 
 use crate::common::{
-    assert_close, autodiff_device, computes_in, device, normals, read, read64, relative_error,
-    relative_rms_error, tensor, tensor64, wide,
+    assert_close, autodiff_device, bits, computes_in, device, normals, read, read64,
+    relative_error, relative_rms_error, tensor, tensor64, wide,
 };
 
 /// `a [m, k] · b [k, n]` in f64, each given by how to find an element.
@@ -217,6 +217,93 @@ fn a_half_precision_input_takes_an_f32_weight_along() {
             error < 0.006,
             "two roundings of the operands and one of the result, got {error}"
         );
+    }
+}
+
+/// The bare product, read either way, in half precision: operands are rounded beforehand, so that what remains is the rounding
+/// of the result. Sizes end in the middle of every tile that kernels use; the last two are long and narrow, which some
+/// kernels split along the inner dimension; sizes that aren't multiples of eight have rows no copy engine can address.
+#[test]
+fn half_precision_products_of_any_size_are_exact_up_to_the_last_rounding() {
+    let sizes = [
+        [1, 8, 8],
+        [3, 24, 16],
+        [64, 64, 64],
+        [65, 72, 136],
+        [129, 200, 264],
+        [257, 40, 520],
+        [5, 7, 9],
+        [130, 65, 33],
+        [136, 3000, 72],
+        [24, 4104, 200],
+    ];
+    for (dtype, cast, rounding) in [
+        (DType::BF16, FloatDType::BF16, 1.0 / 256.0),
+        (DType::F16, FloatDType::F16, 1.0 / 2048.0),
+    ] {
+        if !computes_in(dtype) {
+            continue;
+        }
+        for (index, [m, k, n]) in sizes.into_iter().enumerate() {
+            for transpose in [Transpose::None, Transpose::Lhs, Transpose::Rhs] {
+                let device = device();
+                let (left, right) = match transpose {
+                    Transpose::None => ([m, k], [k, n]),
+                    Transpose::Lhs => ([k, m], [k, n]),
+                    Transpose::Rhs => ([m, k], [n, k]),
+                };
+                let seed = 10 * index as u64;
+                let a = tensor(&normals(seed, m * k), left, &device).cast(cast);
+                let b = tensor(&normals(seed + 1, k * n), right, &device).cast(cast);
+                let (x, y) = (read(a.clone()), read(b.clone()));
+                let expected = product(
+                    [m, k, n],
+                    |i, p| match transpose {
+                        Transpose::Lhs => x[p * m + i],
+                        _ => x[i * k + p],
+                    },
+                    |p, j| match transpose {
+                        Transpose::Rhs => y[j * k + p],
+                        _ => y[p * n + j],
+                    },
+                );
+                let what = format!("{dtype:?}, {transpose:?}, {m} x {k} x {n}");
+                let wide_result = gemm_f32(a.clone(), b.clone(), transpose);
+                assert_eq!(
+                    (wide_result.dtype(), wide_result.dims()),
+                    (DType::F32, [m, n])
+                );
+                assert_close(&read(wide_result), &expected, 4e-6, &format!("{what}, f32"));
+                let result = gemm(a, b, transpose);
+                assert_eq!((result.dtype(), result.dims()), (dtype, [m, n]));
+                assert_close(&read(result), &expected, rounding, &what);
+            }
+        }
+    }
+}
+
+/// Row by row the same bits in any company, and in every run.
+#[test]
+fn a_row_of_a_product_does_not_depend_on_the_others() {
+    for (dtype, cast) in [
+        (DType::F32, FloatDType::F32),
+        (DType::BF16, FloatDType::BF16),
+    ] {
+        if !computes_in(dtype) {
+            continue;
+        }
+        let device = device();
+        let (m, k, n) = (300, 136, 200);
+        let a = tensor(&normals(5, m * k), [m, k], &device).cast(cast);
+        let b = tensor(&normals(6, n * k), [n, k], &device).cast(cast);
+        let all = read(gemm(a.clone(), b.clone(), Transpose::Rhs));
+        let again = read(gemm(a.clone(), b.clone(), Transpose::Rhs));
+        assert_eq!(bits(&all), bits(&again), "{dtype:?}: two runs");
+        // The company changes, the number of rows doesn't.
+        let others = tensor(&normals(7, (m - 150) * k), [m - 150, k], &device).cast(cast);
+        let a = burn::tensor::Tensor::cat(vec![a.slice([0..150, 0..k]), others], 0);
+        let mixed = read(gemm(a, b, Transpose::Rhs));
+        assert_eq!(bits(&all[..150 * n]), bits(&mixed[..150 * n]), "{dtype:?}");
     }
 }
 

@@ -8,9 +8,13 @@
 //! d_weight = d_outᵀ · input        [tokens, out]ᵀ · [tokens, in]
 //! ```
 //!
-//! so a backend with a product of its own overrides [`ModernBertBackend::gemm`] alone and serves all three.
+//! so a backend with a product of its own overrides [`ModernBertBackend::gemm`] alone and serves all three. Where f32 weights meet a
+//! half-precision pass, the weight is cast once per pass and its gradient comes out of the product in f32
+//! ([`ModernBertBackend::gemm_f32`]).
 
 pub(super) mod autodiff;
+#[cfg(feature = "cube")]
+pub(super) mod cube;
 pub(super) mod portable;
 
 use burn::backend::Dispatch;
@@ -44,7 +48,6 @@ pub fn linear(input: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> T
         weight.dims()
     );
     let dtype = input.dtype();
-    let weight = match_dtype(weight, dtype);
     let out = Tensor::from_dispatch(<Dispatch as ModernBertBackend>::linear_weight(
         input.into_dispatch(),
         weight.into_dispatch(),
@@ -53,6 +56,50 @@ pub fn linear(input: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> T
         Some(bias) => out + match_dtype(bias, dtype).unsqueeze(),
         None => out,
     }
+}
+
+/// `lhs` times `rhs`, read transposed as asked: the bare product that [`linear`] and its gradients are made of, without a derivative of
+/// its own. The result has the operands' dtype.
+///
+/// # Panics
+/// When the inner sizes differ, or the dtypes.
+pub fn gemm(lhs: Tensor<2>, rhs: Tensor<2>, transpose: Transpose) -> Tensor<2> {
+    check(&lhs, &rhs, transpose);
+    Tensor::from_dispatch(<Dispatch as ModernBertBackend>::gemm(
+        lhs.into_dispatch(),
+        rhs.into_dispatch(),
+        transpose,
+    ))
+}
+
+/// As [`gemm`], with the result in f32.
+///
+/// # Panics
+/// As [`gemm`].
+pub fn gemm_f32(lhs: Tensor<2>, rhs: Tensor<2>, transpose: Transpose) -> Tensor<2> {
+    check(&lhs, &rhs, transpose);
+    Tensor::from_dispatch(<Dispatch as ModernBertBackend>::gemm_f32(
+        lhs.into_dispatch(),
+        rhs.into_dispatch(),
+        transpose,
+    ))
+}
+
+fn check(lhs: &Tensor<2>, rhs: &Tensor<2>, transpose: Transpose) {
+    let ([l0, l1], [r0, r1]) = (lhs.dims(), rhs.dims());
+    let (left, right) = match transpose {
+        Transpose::None => (l1, r0),
+        Transpose::Lhs => (l0, r0),
+        Transpose::Rhs => (l1, r1),
+    };
+    assert_eq!(
+        left,
+        right,
+        "{transpose:?}: {:?} by {:?}",
+        lhs.dims(),
+        rhs.dims()
+    );
+    assert_eq!(lhs.dtype(), rhs.dtype(), "both operands need one dtype");
 }
 
 fn match_dtype<const D: usize>(tensor: Tensor<D>, dtype: burn::tensor::DType) -> Tensor<D> {
@@ -76,6 +123,18 @@ pub(super) fn gemm_spec(
         Transpose::Rhs => (lhs.shape[0], rhs.shape[0]),
     };
     burn::backend::fusion::custom::TensorSpec::new(burn::tensor::Shape::new([m, n]), lhs.dtype)
+}
+
+/// As [`gemm_spec`], in f32.
+#[cfg(feature = "cube")]
+pub(super) fn gemm_f32_spec(
+    lhs: &burn::backend::fusion::custom::TensorSpec,
+    rhs: &burn::backend::fusion::custom::TensorSpec,
+    transpose: &Transpose,
+) -> burn::backend::fusion::custom::TensorSpec {
+    let mut spec = gemm_spec(lhs, rhs, transpose);
+    spec.dtype = burn::tensor::DType::F32;
+    spec
 }
 
 /// Shape of `linear`, which a lazy backend needs before it runs.

@@ -2,8 +2,10 @@
 
 use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;
+use burn::tensor::DType;
 
 use super::Transpose;
+use crate::ops::primitive::cast;
 
 pub(crate) fn gemm<B: Backend>(
     lhs: FloatTensor<B>,
@@ -16,4 +18,14 @@ pub(crate) fn gemm<B: Backend>(
         Transpose::Rhs => (lhs, B::float_swap_dims(rhs, 0, 1)),
     };
     B::float_matmul(lhs, rhs)
+}
+
+/// As [`gemm`], in f32 from the operands on.
+pub(crate) fn gemm_f32<B: Backend>(
+    lhs: FloatTensor<B>,
+    rhs: FloatTensor<B>,
+    transpose: Transpose,
+) -> FloatTensor<B> {
+    let [lhs, rhs] = [lhs, rhs].map(|tensor| cast::<B>(tensor, DType::F32));
+    gemm::<B>(lhs, rhs, transpose)
 }

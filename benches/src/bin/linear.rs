@@ -1,0 +1,163 @@
+//! Speed of the products of `linear`: forward and both gradients, at the shapes of base and large.
+//!
+//! ```text
+//! cargo run --release -p modernbert-benches --no-default-features --features cuda --bin linear -- --json rows.json
+//! ```
+//!
+//! Each product is checked against the same product in f32 before it is timed. `benches/peers/linear.py` measures cuBLAS on
+//! the same shapes.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, bail, ensure};
+use burn::tensor::{DType, Device, Distribution, Tensor};
+use clap::Parser;
+use modernbert::model::Precision;
+use modernbert::ops::linear::{Transpose, gemm, gemm_f32};
+use modernbert_benches::row::{Row, heading, median};
+use modernbert_train::cli::{DeviceArgs, describe, main_with};
+
+/// Measures the products of `linear`: milliseconds and TFLOP/s, after checking each against f32.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Dtype of the operands: bf16, f16 or f32.
+    #[arg(long, default_value = "bf16")]
+    dtype: Precision,
+    /// Shapes of which model: base, large.
+    #[arg(long, value_delimiter = ',', default_value = "base,large")]
+    shape: Vec<String>,
+    /// Tokens of a batch.
+    #[arg(long, default_value_t = 65_536)]
+    tokens: usize,
+    /// Calls per timed stretch, which ends with a synchronisation.
+    #[arg(long, default_value_t = 50)]
+    calls: u32,
+    /// Timed stretches, of which the median is given.
+    #[arg(long, default_value_t = 5)]
+    runs: u32,
+    /// Checks only, with these rows instead of `--tokens`.
+    #[arg(long)]
+    check_only: bool,
+    /// Also writes the rows here, as a JSON list.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn main() -> std::process::ExitCode {
+    main_with(|| run(&Args::parse()))
+}
+
+/// Name, share of the tokens (in tenths), inputs, outputs.
+fn shapes(model: &str) -> anyhow::Result<Vec<(String, usize, usize, usize)>> {
+    let (hidden, inner) = match model {
+        "base" => (768, 1152),
+        "large" => (1024, 2624),
+        other => bail!("--shape takes base and large, not {other}"),
+    };
+    Ok([
+        ("Wqkv", 10, hidden, 3 * hidden),
+        ("attn.Wo", 10, hidden, hidden),
+        ("Wi", 10, hidden, 2 * inner),
+        ("mlp.Wo", 10, inner, hidden),
+        ("decoder", 3, hidden, 50368),
+    ]
+    .map(|(name, share, input, output)| (format!("{model} {name}"), share, input, output))
+    .to_vec())
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    let named = args.device.select()?;
+    println!("{}", describe(&named, args.dtype.name()));
+    println!("{}  {:>9}", heading(), "error");
+    let mut rows = Vec::new();
+    for model in &args.shape {
+        for (name, share, input, output) in shapes(model)? {
+            let tokens = args.tokens * share / 10;
+            for pass in ["forward", "d_input", "d_weight"] {
+                let (row, error) =
+                    measure(args, &named.device, &name, pass, [tokens, input, output])
+                        .with_context(|| format!("{name}, {pass}"))?;
+                println!("{}  {error:>9.1e}", row.line());
+                rows.push(row);
+            }
+        }
+    }
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&rows)?;
+        std::fs::write(path, text + "\n")
+            .with_context(|| format!("can't write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn measure(
+    args: &Args,
+    device: &Device,
+    name: &str,
+    pass: &'static str,
+    [tokens, input, output]: [usize; 3],
+) -> anyhow::Result<(Row, f64)> {
+    let dtype: DType = args.dtype.dtype();
+    let random = |shape: [usize; 2]| -> Tensor<2> {
+        Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), device).cast(dtype)
+    };
+    let x = random([tokens, input]);
+    let weight = random([output, input]);
+    let (lhs, rhs, transpose) = match pass {
+        "forward" => (x, weight, Transpose::Rhs),
+        "d_input" => (random([tokens, output]), weight, Transpose::None),
+        _ => (random([tokens, output]), x, Transpose::Lhs),
+    };
+    let call = || match pass {
+        // Gradients of f32 weights.
+        "d_weight" => gemm_f32(lhs.clone(), rhs.clone(), transpose),
+        _ => gemm(lhs.clone(), rhs.clone(), transpose),
+    };
+    let found = call().cast(DType::F32);
+    let expected = gemm(
+        lhs.clone().cast(DType::F32),
+        rhs.clone().cast(DType::F32),
+        transpose,
+    );
+    let norm = |tensor: Tensor<2>| -> anyhow::Result<f64> {
+        let squares = tensor.powf_scalar(2.0).sum_dim(1).sum();
+        Ok(f64::from(squares.try_into_scalar::<f32>()?).sqrt())
+    };
+    let scale = norm(expected.clone())?;
+    let error = norm(found - expected)? / scale;
+    let bound = if dtype == DType::F32 { 1e-5 } else { 4e-3 };
+    ensure!(
+        scale.is_finite() && scale > 0.0 && error < bound,
+        "relative error {error:.1e} (at most {bound:.0e}), norm {scale:.3e}"
+    );
+    let mut times = Vec::new();
+    for _ in 0..if args.check_only { 1 } else { args.runs } {
+        device.sync()?;
+        let start = Instant::now();
+        for _ in 0..args.calls {
+            drop(call());
+        }
+        device.sync()?;
+        times.push(start.elapsed().as_secs_f64() * 1e3 / f64::from(args.calls));
+    }
+    let ms = median(times);
+    let flops = 2.0 * (tokens * input * output) as f64;
+    Ok((
+        Row {
+            set: name.to_owned(),
+            op: "linear".to_owned(),
+            pass,
+            ms,
+            tok_s: tokens as f64 / ms * 1e3,
+            tflops: flops / ms / 1e9,
+            gbs: None,
+            peak_mib: None,
+            cpu_ms: None,
+        },
+        error,
+    ))
+}

@@ -1,0 +1,396 @@
+//! The tensor-core product for Hopper (compute capability 9.0): bf16 and f16, f32 accumulation.
+//!
+//! A grid of as many cubes as the device has multiprocessors walks over the tiles of the result. In each cube one unit keeps the
+//! copy engine busy, filling stages of shared memory; two warp groups multiply, 64 rows each, and write their results through
+//! shared memory and the copy engine again, while the next tile's stages are filling. Rows, columns and inner dimension
+//! beyond the matrices are zeros on the way in and left out on the way back, so that any size is served.
+
+use cubecl::prelude::*;
+use cubecl_cpp::cuda::ptx::tensor_map_address;
+
+use super::ptx::*;
+
+/// Rows of a tile: 64 for each of two warp groups.
+pub(super) const ROWS: u32 = 128;
+/// Inner elements of a stage.
+pub(super) const INNER: u32 = 64;
+/// Units that multiply; one more warp feeds them.
+pub(super) const MULTIPLIERS: u32 = 256;
+pub(super) const UNITS: u32 = MULTIPLIERS + 32;
+/// Tiles along the rows that are worked on together, so that what they share stays in the second-level cache.
+const GROUP: u32 = 16;
+/// Rows of a box on its way out: what a warp holds of an accumulator.
+pub(super) const BOX_ROWS: u32 = 16;
+const BOX_BYTES: u32 = BOX_ROWS * ROW_BYTES;
+/// Boxes that each warp may have on their way out.
+const BOXES: u32 = 2;
+
+/// What is known when a kernel is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Tiling {
+    /// Columns of a tile: 128, 192 or 256.
+    pub(super) columns: u32,
+    pub(super) stages: u32,
+    /// The left operand is stored `[inner, rows]`.
+    pub(super) a_outer: bool,
+    /// The right operand is stored `[inner, columns]`; otherwise `[columns, inner]`.
+    pub(super) b_outer: bool,
+    /// f16 instead of bf16.
+    pub(super) half: bool,
+    /// The result is f32 instead of the operands' dtype.
+    pub(super) wide: bool,
+}
+
+impl Tiling {
+    pub(super) fn new(columns: u32, a_outer: bool, b_outer: bool, half: bool, wide: bool) -> Self {
+        Self {
+            columns,
+            // What fits beside the boxes on their way out.
+            stages: if columns == 128 { 6 } else { 4 },
+            a_outer,
+            b_outer,
+            half,
+            wide,
+        }
+    }
+
+    pub(super) fn a_bytes(&self) -> u32 {
+        ROWS * INNER * 2
+    }
+
+    pub(super) fn stage_bytes(&self) -> u32 {
+        self.a_bytes() + self.columns * INNER * 2
+    }
+
+    fn shared_words(&self) -> usize {
+        ((self.stages * self.stage_bytes() + MULTIPLIERS / 32 * BOXES * BOX_BYTES) / 4) as usize
+    }
+
+    /// Columns of a box on its way out.
+    pub(super) fn box_columns(&self) -> u32 {
+        if self.wide { 32 } else { 64 }
+    }
+}
+
+/// A tile of the result: its first row and column, and its share of the inner dimension in stages.
+#[derive(CubeType)]
+struct Tile {
+    row: u32,
+    column: u32,
+    split: u32,
+    first_step: u32,
+    steps: u32,
+}
+
+/// Tile number `index`: splits one after the other; within one, [`GROUP`] tiles along the rows go through all columns.
+#[cube]
+fn tile_at(
+    index: u32,
+    row_tiles: u32,
+    column_tiles: u32,
+    inner_steps: u32,
+    steps_per_split: u32,
+    #[comptime] columns: u32,
+) -> Tile {
+    let per_split = row_tiles * column_tiles;
+    let split = index / per_split;
+    let within = index % per_split;
+    let per_group = column_tiles * comptime!(GROUP);
+    let first = within / per_group * comptime!(GROUP);
+    let rows = min(row_tiles - first, comptime!(GROUP).runtime());
+    let local = within % per_group;
+    let first_step = split * steps_per_split;
+    Tile {
+        row: (first + local % rows) * comptime!(ROWS),
+        column: local / rows * columns,
+        split,
+        first_step,
+        steps: min(steps_per_split, inner_steps - first_step),
+    }
+}
+
+/// `out[split] = a · b` over that split's share of the inner dimension.
+///
+/// `a`, `b`, `out`: tensor maps whose boxes are those of `Maps` in this folder. `tiles` counts all splits.
+#[allow(clippy::too_many_arguments)]
+#[cube(launch_unchecked)]
+pub(super) fn hopper_gemm(
+    a: &TensorMap<u16, Tiled>,
+    b: &TensorMap<u16, Tiled>,
+    out: &TensorMap<u32, Tiled>,
+    tiles: u32,
+    row_tiles: u32,
+    column_tiles: u32,
+    inner_steps: u32,
+    steps_per_split: u32,
+    #[comptime] tiling: Tiling,
+) {
+    let shared = Shared::<[u32]>::new_aligned_slice(comptime!(tiling.shared_words()), 1024usize);
+    let barriers =
+        Shared::<[u32]>::new_aligned_slice(comptime!(tiling.stages as usize * 4), 16usize);
+    let base = shared_address(unsafe { shared.as_ptr_unchecked() });
+    let full = shared_address(unsafe { barriers.as_ptr_unchecked() });
+    let empty = full + comptime!(tiling.stages * 8);
+    let a_map = tensor_map_address(a);
+    let b_map = tensor_map_address(b);
+    let out_map = tensor_map_address(out);
+    let stages = comptime!(tiling.stages);
+    let stage_bytes = comptime!(tiling.stage_bytes());
+    let a_bytes = comptime!(tiling.a_bytes());
+    let columns = comptime!(tiling.columns);
+
+    if UNIT_POS == 0u32 {
+        #[unroll]
+        for i in 0..stages {
+            barrier_init(full + comptime!(i * 8), 1u32);
+            // One arrival from each warp that multiplies.
+            barrier_init(
+                empty + comptime!(i * 8),
+                comptime!(MULTIPLIERS / 32).runtime(),
+            );
+        }
+        barrier_fence();
+    }
+    sync_cube();
+
+    if UNIT_POS >= comptime!(MULTIPLIERS) {
+        if UNIT_POS == comptime!(MULTIPLIERS) {
+            let mut stage = 0u32;
+            let mut parity = 1u32;
+            let mut index = CUBE_POS_X;
+            while index < tiles {
+                let tile = tile_at(
+                    index,
+                    row_tiles,
+                    column_tiles,
+                    inner_steps,
+                    steps_per_split,
+                    columns,
+                );
+                for step in 0..tile.steps {
+                    let inner = (tile.first_step + step) * comptime!(INNER);
+                    let barrier = full + stage * 8u32;
+                    let a_at = base + stage * stage_bytes;
+                    let b_at = a_at + a_bytes;
+                    barrier_wait(empty + stage * 8u32, parity);
+                    barrier_expect(barrier, stage_bytes.runtime());
+                    if comptime!(tiling.a_outer) {
+                        #[unroll]
+                        for i in 0..comptime!(ROWS / 64) {
+                            load_box(
+                                a_at + comptime!(i * 8192),
+                                a_map,
+                                tile.row + comptime!(i * 64),
+                                inner,
+                                barrier,
+                            );
+                        }
+                    } else {
+                        load_box(a_at, a_map, inner, tile.row, barrier);
+                    }
+                    if comptime!(tiling.b_outer) {
+                        #[unroll]
+                        for i in 0..comptime!(columns / 64) {
+                            load_box(
+                                b_at + comptime!(i * 8192),
+                                b_map,
+                                tile.column + comptime!(i * 64),
+                                inner,
+                                barrier,
+                            );
+                        }
+                    } else {
+                        load_box(b_at, b_map, inner, tile.column, barrier);
+                    }
+                    stage += 1u32;
+                    if stage == stages {
+                        stage = 0u32;
+                        parity = 1u32 - parity;
+                    }
+                }
+                index += CUBE_COUNT_X;
+            }
+        }
+    } else if comptime!(columns > 128) {
+        multiply_tiles::<Const<128>>(
+            base,
+            full,
+            empty,
+            out_map,
+            tiles,
+            row_tiles,
+            column_tiles,
+            inner_steps,
+            steps_per_split,
+            tiling,
+        );
+    } else {
+        multiply_tiles::<Const<64>>(
+            base,
+            full,
+            empty,
+            out_map,
+            tiles,
+            row_tiles,
+            column_tiles,
+            inner_steps,
+            steps_per_split,
+            tiling,
+        );
+    }
+}
+
+/// What the two warp groups do: each tile's product and its way out. The accumulator of a unit is the first `columns / 2`
+/// of `N` numbers.
+#[allow(clippy::too_many_arguments)]
+#[cube]
+fn multiply_tiles<N: Size>(
+    base: u32,
+    full: u32,
+    empty: u32,
+    out_map: u64,
+    tiles: u32,
+    row_tiles: u32,
+    column_tiles: u32,
+    inner_steps: u32,
+    steps_per_split: u32,
+    #[comptime] tiling: Tiling,
+) {
+    let stages = comptime!(tiling.stages);
+    let stage_bytes = comptime!(tiling.stage_bytes());
+    let a_bytes = comptime!(tiling.a_bytes());
+    let columns = comptime!(tiling.columns);
+    let group = UNIT_POS / 128u32;
+    let lane = UNIT_POS % 32u32;
+    let leader = select(lane == 0u32, 1u32, 0u32);
+    let a_desc = descriptor(base + group * 8192u32, 8192u32);
+    let b_desc = descriptor(base + a_bytes, 8192u32);
+    let warp = UNIT_POS / 32u32;
+    let boxes = base + comptime!(stages * stage_bytes) + warp * comptime!(BOXES * BOX_BYTES);
+    let mut stage = 0u32;
+    let mut parity = 0u32;
+    let mut index = CUBE_POS_X;
+    while index < tiles {
+        let tile = tile_at(
+            index,
+            row_tiles,
+            column_tiles,
+            inner_steps,
+            steps_per_split,
+            columns,
+        );
+        let acc = multiply::<N>(
+            a_desc, b_desc, full, empty, stage, parity, tile.steps, leader, tiling,
+        );
+        let passed = stage + tile.steps;
+        parity = (parity + passed / stages) % 2u32;
+        stage = passed % stages;
+        store_tile::<N>(
+            &acc,
+            boxes,
+            out_map,
+            tile.column,
+            tile.row + warp * comptime!(BOX_ROWS),
+            tile.split,
+            tiling,
+        );
+        index += CUBE_COUNT_X;
+    }
+    if lane == 0u32 {
+        stores_wait();
+    }
+}
+
+/// Writes a warp's part of an accumulator, 16 rows from `row` on, in boxes of 128 bytes a row, two of which may be on their way. Warps
+/// don't wait for each other.
+#[allow(clippy::too_many_arguments)]
+#[cube]
+fn store_tile<N: Size>(
+    acc: &Vector<f32, N>,
+    boxes: u32,
+    map: u64,
+    column: u32,
+    row: u32,
+    split: u32,
+    #[comptime] tiling: Tiling,
+) {
+    let ty = comptime!(if tiling.half { "f16" } else { "bf16" });
+    let lane = UNIT_POS % 32u32;
+    let width = comptime!(tiling.box_columns());
+    #[unroll]
+    for part in 0..comptime!(tiling.columns / width) {
+        let place = boxes + comptime!(part % BOXES * BOX_BYTES);
+        if lane == 0u32 {
+            stores_wait_read_1();
+        }
+        sync_warp();
+        if comptime!(tiling.wide) {
+            let r = lane / 4u32;
+            // Column pairs of this unit: chunk of 16 bytes and half of it.
+            let at0 = place + r * comptime!(ROW_BYTES) + lane % 2u32 * 8u32;
+            let at1 = at0 + comptime!(8 * ROW_BYTES);
+            #[unroll]
+            for j in 0..4u32 {
+                let i = comptime!(((part * 4 + j) * 4) as usize);
+                let chunk = ((comptime!(j * 2) + lane % 4u32 / 2u32) ^ (r % 8u32)) * 16u32;
+                store_pair(at0 + chunk, acc.extract(i), acc.extract(comptime!(i + 1)));
+                store_pair(
+                    at1 + chunk,
+                    acc.extract(comptime!(i + 2)),
+                    acc.extract(comptime!(i + 3)),
+                );
+            }
+        } else {
+            let r = lane % 16u32;
+            let at = place + r * comptime!(ROW_BYTES);
+            #[unroll]
+            for pair in 0..4u32 {
+                let i = comptime!(((part * 8 + pair * 2) * 4) as usize);
+                let chunk = ((comptime!(pair * 2) + lane / 16u32) ^ (r % 8u32)) * 16u32;
+                store_matrices(
+                    at + chunk,
+                    pack(acc.extract(i), acc.extract(comptime!(i + 1)), ty),
+                    pack(
+                        acc.extract(comptime!(i + 2)),
+                        acc.extract(comptime!(i + 3)),
+                        ty,
+                    ),
+                    pack(
+                        acc.extract(comptime!(i + 4)),
+                        acc.extract(comptime!(i + 5)),
+                        ty,
+                    ),
+                    pack(
+                        acc.extract(comptime!(i + 6)),
+                        acc.extract(comptime!(i + 7)),
+                        ty,
+                    ),
+                );
+            }
+        }
+        fence_copies();
+        sync_warp();
+        if lane == 0u32 {
+            store_box(place, map, column + comptime!(part * width), row, split);
+        }
+    }
+}
+
+/// `out[i] = sum over splits of parts[split, i]`, in order; four elements a unit.
+#[cube(launch_unchecked)]
+pub(super) fn sum_splits<F: Float>(
+    parts: &[Vector<f32, Const<4>>],
+    out: &mut [Vector<F, Const<4>>],
+    splits: u32,
+    quads: u32,
+    #[define(F)] _dtype: cubecl::ir::ElemType,
+) {
+    let at = ABSOLUTE_POS as u32;
+    if at < quads {
+        let mut sum = parts[at as usize];
+        for split in 1..splits {
+            sum += parts[(split * quads + at) as usize];
+        }
+        out[at as usize] = Vector::cast_from(sum);
+    }
+}
