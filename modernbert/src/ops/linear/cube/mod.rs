@@ -338,7 +338,12 @@ mod hopper_host {
                     // A narrower tile reads more for each product; a tile's end costs about two stages more.
                     let width = f64::from(columns) + 24.0;
                     let end = if splits > 1 { 6.0 } else { 2.0 };
-                    let cost = f64::from(rounds) * width * (f64::from(steps_per_split) + end);
+                    let mut cost = f64::from(rounds) * width * (f64::from(steps_per_split) + end);
+                    if splits > 1 {
+                        // Parts are written, read and added at memory speed: per number what 0.0009 columns of a stage take.
+                        let numbers = sizes.rows as f64 * sizes.columns as f64;
+                        cost += 9e-4 * f64::from(splits) * numbers;
+                    }
                     if best.is_none_or(|(least, _)| cost < least) {
                         best = Some((
                             cost,
