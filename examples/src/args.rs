@@ -8,9 +8,9 @@ use modernbert::model::Precision;
 use modernbert_train::cli::DeviceArgs;
 use std::path::PathBuf;
 
-/// The model, and how it is run.
+/// The model, and where it is run.
 #[derive(Args, Clone, Debug)]
-pub struct ModelArgs {
+pub struct SourceArgs {
     /// Model: a folder with config.json, model.safetensors and tokenizer.json, or a name on the Hugging Face Hub.
     #[arg(long, value_name = "FOLDER|NAME")]
     pub model: String,
@@ -23,6 +23,14 @@ pub struct ModelArgs {
     /// Dtype of matrix products and attention: f32, bf16 or f16.
     #[arg(long, default_value = "f32")]
     pub dtype: String,
+}
+
+/// The model, and how texts go through it.
+#[derive(Args, Clone, Debug)]
+pub struct ModelArgs {
+    /// Which model, and where.
+    #[command(flatten)]
+    pub source: SourceArgs,
     /// Tokens per batch.
     #[arg(long, value_name = "N", default_value_t = 8192)]
     pub batch_tokens: usize,
@@ -31,7 +39,7 @@ pub struct ModelArgs {
     pub max_length: Option<usize>,
 }
 
-impl ModelArgs {
+impl SourceArgs {
     /// The folder of the model, downloaded if need be.
     ///
     /// # Errors
@@ -55,7 +63,9 @@ impl ModelArgs {
         );
         Ok((device, precision))
     }
+}
 
+impl ModelArgs {
     /// How texts are cut and batched.
     pub fn batches(&self) -> BatchOptions {
         BatchOptions {

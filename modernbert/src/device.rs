@@ -69,6 +69,19 @@ pub fn computes_in(device: &Device, dtype: impl Into<DType>) -> bool {
     device.supports_dtype(dtype) && !(dtype == DType::F64 && is_graphics(device))
 }
 
+/// Bytes of the largest tensor that `device` takes in one piece; `None` where only its memory limits it.
+///
+/// Graphics APIs bind a buffer to a program whole, and drivers bound that: WebGPU promises 128 MiB, and software drivers
+/// give no more. CUDA's allocator here hands out at most a quarter of the card's memory at once.
+pub fn largest_tensor(device: &Device) -> Option<u64> {
+    #[cfg(feature = "cube")]
+    if let burn::backend::DispatchDevice::Cube(device) = device.clone().inner().as_dispatch() {
+        return Some(device.client().properties().memory.max_page_size);
+    }
+    let _ = device;
+    None
+}
+
 fn is_graphics(device: &Device) -> bool {
     let name = format!("{device:?}").to_lowercase();
     ["wgpu", "vulkan", "metal"]

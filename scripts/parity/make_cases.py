@@ -101,6 +101,13 @@ def all_cases():
                                     rows=[(128, 0), (200, 0)], big=True, train=True)
         cases[f"{name}-8192"] = case("encoder", shape, rows=[(8192, 0)], big=True)
     cases["base-mlm-1024"] = case("mlm", BASE, rows=[(1024, 0), (700, 0)], big=True)
+    # Small enough for a graphics API that binds 128 MiB at once. New cases come last: a case's seed is its place in the list.
+    for name, shape in [("base", BASE), ("large", LARGE)]:
+        cut = {**shape, "vocab_size": 1000, "num_hidden_layers": 4}
+        cases[f"{name}-cut-2048"] = case("encoder", cut, rows=[(2048, 0), (300, 1748)], big=True)
+        cases[f"{name}-cut-heads"] = case("seqcls", cut, rows=[(60, 4), (64, 0)], big=True, train=True, num_labels=3,
+                                          classifier_pooling="mean")
+    cases["length-8192-train"] = case("mlm", rows=[(8192, 0)], local_attention=128, num_hidden_layers=2, big=True, train=True)
     return cases
 
 
@@ -205,6 +212,8 @@ def outputs_of(spec, model, inputs):
         tensors["pooled_mean"] = (state * weights).sum(1) / weights.sum(1).clamp(min=1)
         first = mask.argmax(-1)
         tensors["pooled_cls"] = state[torch.arange(len(first)), first].contiguous()
+        # A row of nothing but padding is not compared, but an infinity in it would make every difference small.
+        tensors["pooled_max"] = state.masked_fill(weights == 0, -torch.inf).amax(1).nan_to_num(neginf=0.0)
     if keep_states:
         for i, state in enumerate(out.hidden_states):
             tensors[f"hidden_states.{i}"] = state.clone().contiguous()
@@ -257,7 +266,7 @@ def write(name, spec, folder, index):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--only", default="*", help="names to write, with * and ?")
+    parser.add_argument("--only", default="*", help="names to write, with * and ?; several with commas between")
     parser.add_argument("--quick", action="store_true", help="without the published sizes and the long texts")
     parser.add_argument("--list", action="store_true", help="print the names and stop")
     args = parser.parse_args()
@@ -265,7 +274,8 @@ def main():
     # Exact f32 on any machine: no TF32.
     torch.backends.cuda.matmul.allow_tf32 = False
     for index, (name, spec) in enumerate(all_cases().items()):
-        if not fnmatch.fnmatch(name, args.only) or (args.quick and spec["big"]):
+        wanted = any(fnmatch.fnmatch(name, pattern) for pattern in args.only.split(","))
+        if not wanted or (args.quick and spec["big"]):
             continue
         print(name, flush=True)
         if not args.list:

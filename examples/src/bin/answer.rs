@@ -67,8 +67,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
         "--max-answer is 0; allow at least one token"
     );
     let mut records = questions(args)?;
-    let (device, precision) = args.model.device()?;
-    let folder = args.model.folder()?;
+    let (device, precision) = args.model.source.device()?;
+    let folder = args.model.source.folder()?;
     let options = AnswerOptions {
         n_best: args.n_best,
         max_answer: args.max_answer,

@@ -48,8 +48,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
         "--top is 0; ask for at least one label"
     );
     let records = args.input.records()?;
-    let (device, precision) = args.model.device()?;
-    let folder = args.model.folder()?;
+    let (device, precision) = args.model.source.device()?;
+    let folder = args.model.source.folder()?;
     let batches = args.model.batches();
     let classifier = TextClassifier::from_folder(&folder, precision, batches, &device.device)?;
     let mut lines = Lines::new(args.out.as_deref())?;

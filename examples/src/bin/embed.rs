@@ -28,7 +28,7 @@ struct Args {
     input: InputArgs,
     #[command(flatten)]
     model: ModelArgs,
-    /// Which vector stands for a text: that of the first token, or the mean over all tokens.
+    /// Which vector stands for a text: that of the first token, the mean over all tokens, or the largest value of each feature.
     #[arg(long, value_enum, default_value_t = PoolingArg::Mean)]
     pooling: PoolingArg,
     /// Leaves vectors as long as they are; by default they have length 1.
@@ -46,6 +46,7 @@ struct Args {
 enum PoolingArg {
     Cls,
     Mean,
+    Max,
 }
 
 enum Output {
@@ -69,21 +70,22 @@ fn run(args: &Args) -> anyhow::Result<()> {
         matches!(kind, None | Some(Some("safetensors" | "jsonl"))),
         "--out takes a file that ends in .safetensors or .jsonl"
     );
-    let (device, precision) = args.model.device()?;
+    let (device, precision) = args.model.source.device()?;
     let options = EmbedOptions {
         pooling: match args.pooling {
             PoolingArg::Cls => Pooling::Cls,
             PoolingArg::Mean => Pooling::Mean,
+            PoolingArg::Max => Pooling::Max,
         },
         normalize: !args.no_normalize,
         precision,
     };
-    let folder = args.model.folder()?;
+    let folder = args.model.source.folder()?;
     let encoder = Encoder::from_folder(&folder, options, args.model.batches(), &device.device)?;
     let mut output = match (&args.out, kind.flatten()) {
         (Some(path), Some("safetensors")) => {
             let metadata = json!({
-                "model": args.model.model,
+                "model": args.model.source.model,
                 "pooling": options.pooling.name(),
                 "normalized": options.normalize.to_string(),
             });

@@ -10,8 +10,8 @@ use clap::Parser;
 use modernbert::inference::fill_mask;
 use modernbert::model::MaskedLm;
 use modernbert::tokenizer::Tokenizer;
-use modernbert_train::cli::{DeviceArgs, main_with};
-use std::path::PathBuf;
+use modernbert_examples::args::SourceArgs;
+use modernbert_train::cli::main_with;
 use std::process::ExitCode;
 
 /// Guesses masked tokens.
@@ -19,26 +19,24 @@ use std::process::ExitCode;
 struct Args {
     /// Text with one or more mask tokens, as in "The capital of France is `[MASK]`."
     text: String,
-    /// Folder of a masked language model: config.json, model.safetensors, tokenizer.json.
-    #[arg(long, value_name = "FOLDER")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: SourceArgs,
     /// Guesses per mask.
     #[arg(long, default_value_t = 5)]
     top: usize,
     /// One JSON object instead of a table.
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    device: DeviceArgs,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
     main_with(|| {
         anyhow::ensure!(args.top > 0, "--top is 0; ask for at least one guess");
-        let device = args.device.select()?;
-        let model = MaskedLm::from_folder(&args.model, &device.device)?;
-        let tokenizer = Tokenizer::from_folder(&args.model)?;
+        let (device, precision) = args.model.device()?;
+        let folder = args.model.folder()?;
+        let model = MaskedLm::from_folder(&folder, &device.device)?.with_precision(precision);
+        let tokenizer = Tokenizer::from_folder(&folder)?;
         let masks = fill_mask(&model, &tokenizer, &args.text, args.top)?;
         if args.json {
             let masks: Vec<_> = masks

@@ -61,8 +61,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
         input.lists = true;
     }
     let mut records = input.records()?;
-    let (device, precision) = args.model.device()?;
-    let folder = args.model.folder()?;
+    let (device, precision) = args.model.source.device()?;
+    let folder = args.model.source.folder()?;
     let tagger = Tagger::from_folder(&folder, precision, args.model.batches(), &device.device)?;
     let mut lines = Lines::new(args.out.as_deref())?;
     let mut meter = Meter::new("tag");

@@ -115,6 +115,7 @@ fn compare_outputs(
     report: &mut Report,
 ) -> Result<()> {
     let batch = case.batch(&model.encoder().device());
+    model.encoder().check_tokens(batch.layout.total_tokens())?;
     let hidden = model.encoder().forward(&batch);
     for name in outputs.names()? {
         if name.starts_with("hidden_states.") {
@@ -130,12 +131,12 @@ fn compare_outputs(
                     Some(hidden.clone().narrow(0, start, rows))
                 })?;
             }
-            ("pooled_cls" | "pooled_mean", _) => {
+            ("pooled_cls" | "pooled_mean" | "pooled_max", _) => {
                 fits(&shape, &case.leading().1).with_context(place)?;
-                let pooling = if name == "pooled_cls" {
-                    Pooling::Cls
-                } else {
-                    Pooling::Mean
+                let pooling = match name.as_str() {
+                    "pooled_cls" => Pooling::Cls,
+                    "pooled_mean" => Pooling::Mean,
+                    _ => Pooling::Max,
                 };
                 let pooled = pool(hidden.clone(), &batch.layout, pooling);
                 difference.sequences(&case.real_rows(), case.rows, Some(pooled))?;

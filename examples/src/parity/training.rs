@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Gradients, Tensor};
+use modernbert::batch::NO_LABEL;
 use modernbert::config::ProblemType;
 use modernbert::model::{ClassificationLabels, MaskedTokens, SpanLabels, named_parameters};
 use modernbert_train::optim::StableAdamWConfig;
@@ -11,9 +12,6 @@ use serde::Deserialize;
 
 use super::compare::read;
 use super::{AnyModel, Case, Check, Report, Tensors, Tolerances};
-
-/// The class of tokens without a label.
-const IGNORED: i64 = -100;
 
 /// `training.json`: settings of StableAdamW. A file that isn't there, or a key, takes the published recipe's.
 #[derive(Clone, Debug, Deserialize)]
@@ -108,12 +106,14 @@ impl Training {
         case.config.check_no_dropout()?;
         let device = device.clone().autodiff();
         let batch = case.batch(&device);
+        let model = AnyModel::load(case, &device)?;
+        model.encoder().check_tokens(batch.layout.total_tokens())?;
         let run = Run {
             training: self,
             tolerances,
             report,
         };
-        match (AnyModel::load(case, &device)?, &self.labels) {
+        match (model, &self.labels) {
             (AnyModel::MaskedLm(model), Labels::Masked { positions, labels }) => {
                 let count = labels.len().max(1) as f64;
                 let weights = vec![1.0; labels.len()];
@@ -161,17 +161,17 @@ fn labels(case: &Case) -> Result<Labels> {
             case.rows,
             case.width
         );
-        let labelled = values.iter().filter(|&&label| label != IGNORED).count();
+        let labelled = values.iter().filter(|&&label| label != NO_LABEL).count();
         let real: Vec<Option<u32>> = indices
             .iter()
             .map(|&i| match values[i as usize] {
-                IGNORED => Ok(None),
+                NO_LABEL => Ok(None),
                 label => class_id(label).map(Some),
             })
             .collect::<Result<_>>()?;
         ensure!(
             real.iter().flatten().count() == labelled,
-            "padding has labels; set them to {IGNORED}"
+            "padding has labels; set them to {NO_LABEL}"
         );
         Ok(real)
     };

@@ -7,7 +7,7 @@ mod layout;
 mod padding;
 
 pub use layout::{LayoutError, SequenceLayout};
-pub use padding::{PaddingError, Unpadded};
+pub use padding::{NO_LABEL, PaddingError, Unpadded};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 

@@ -4,6 +4,9 @@ use burn::tensor::{IndexingUpdateOp, Tensor};
 
 use super::{LayoutError, SequenceLayout, int_tensor};
 
+/// The label that means none, as PyTorch's losses know it.
+pub const NO_LABEL: i64 = -100;
+
 /// The real tokens of a padded batch, with what is needed to put results back where they belong.
 #[derive(Clone, Debug)]
 pub struct Unpadded {
@@ -122,6 +125,19 @@ impl Unpadded {
             .select_assign(0, indices, packed, IndexingUpdateOp::Add)
             .reshape([self.rows, self.width, features])
     }
+
+    /// Puts one label per real token back into `[rows, width]` (row-major), [`NO_LABEL`] at the padding.
+    ///
+    /// # Panics
+    /// When there isn't one label per token.
+    pub fn repad_labels(&self, labels: &[i64]) -> Vec<i64> {
+        assert_eq!(labels.len(), self.indices.len(), "one label per token");
+        let mut padded = vec![NO_LABEL; self.rows * self.width];
+        for (&i, &label) in self.indices.iter().zip(labels) {
+            padded[i as usize] = label;
+        }
+        padded
+    }
 }
 
 #[cfg(test)]
@@ -135,6 +151,11 @@ mod tests {
             let (rows, width) = (4, 6);
             let ids: Vec<u32> = (1..=24).collect();
             let unpadded = Unpadded::new(&ids, &mask, rows, width).unwrap();
+            let labels: Vec<i64> = unpadded.ids.iter().map(|&id| i64::from(id)).collect();
+            let labels = unpadded.repad_labels(&labels);
+            for i in 0..24 {
+                prop_assert_eq!(labels[i], if mask[i] { i64::from(ids[i]) } else { NO_LABEL });
+            }
             let device = burn::tensor::Device::default();
             let packed: Vec<f32> = unpadded.ids.iter().map(|&id| id as f32).collect();
             let packed = Tensor::<1>::from_floats(packed.as_slice(), &device).reshape([-1, 1]);

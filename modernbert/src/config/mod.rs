@@ -129,7 +129,7 @@ impl LayerType {
     }
 }
 
-/// How a sequence classifier turns token states into one vector.
+/// How token states become one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Pooling {
     /// The first token: `cls`.
@@ -137,6 +137,8 @@ pub enum Pooling {
     Cls,
     /// The mean over the real tokens: `mean`.
     Mean,
+    /// The largest value of each feature over the real tokens: `max`. For embeddings; Hugging Face's classifiers don't know it.
+    Max,
 }
 
 impl Pooling {
@@ -145,6 +147,7 @@ impl Pooling {
         match self {
             Self::Cls => "cls",
             Self::Mean => "mean",
+            Self::Max => "max",
         }
     }
 }

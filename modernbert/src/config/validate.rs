@@ -1,6 +1,6 @@
 //! What can be built and what cannot, each refusal with its remedy.
 
-use super::ModernBertConfig;
+use super::{ModernBertConfig, Pooling};
 use std::path::PathBuf;
 
 /// Why a configuration was refused.
@@ -51,6 +51,20 @@ pub enum ConfigError {
         setting: &'static str,
         /// Its value.
         value: String,
+        /// What to change.
+        remedy: String,
+    },
+    /// A weight, or what a pass makes of so many tokens, that the device can't hold in one piece.
+    #[error(
+        "{what} takes {needed} bytes, and this device holds at most {limit} in one tensor; {remedy}"
+    )]
+    TooLarge {
+        /// What doesn't fit.
+        what: String,
+        /// Its size in bytes.
+        needed: u64,
+        /// The device's limit in bytes.
+        limit: u64,
         /// What to change.
         remedy: String,
     },
@@ -209,6 +223,13 @@ impl ModernBertConfig {
     }
 
     fn validate_labels(&self) -> Result<(), ConfigError> {
+        if self.classifier_pooling == Pooling::Max {
+            refuse(
+                "classifier_pooling",
+                "max",
+                "a classifier pools by \"cls\" or \"mean\"",
+            )?;
+        }
         if let Some(pad) = self.pad_token_id
             && pad as usize >= self.vocab_size
         {

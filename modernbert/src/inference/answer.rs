@@ -135,8 +135,8 @@ impl Answerer {
             offsets.push(self.windows(item, question.as_ref(), context.as_ref(), &mut windows)?);
         }
         let sequences: Vec<&[u32]> = windows.iter().map(|w| w.ids.as_slice()).collect();
-        let device = self.model.model.device();
-        let scores = self.runner.run(&sequences, &device, progress, |batch| {
+        let encoder = &self.model.model;
+        let scores = self.runner.run(&sequences, encoder, progress, |batch| {
             let logits = self.model.logits(batch);
             let (start, end) = (read(logits.start)?, read(logits.end)?);
             let ranges = batch.layout.ranges();

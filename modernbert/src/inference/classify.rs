@@ -119,8 +119,8 @@ impl TextClassifier {
     ) -> Result<Vec<Prediction>, InferenceError> {
         let encoded = self.runner.tokenize(inputs)?;
         let sequences: Vec<&[u32]> = encoded.iter().map(|e| e.ids.as_slice()).collect();
-        let device = self.model.model.device();
-        let logits = self.runner.run(&sequences, &device, progress, |batch| {
+        let encoder = &self.model.model;
+        let logits = self.runner.run(&sequences, encoder, progress, |batch| {
             read_rows(self.model.logits(batch))
         })?;
         let finish = |(logits, encoded): (Vec<f32>, &Encoded)| Prediction {

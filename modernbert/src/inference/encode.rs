@@ -130,8 +130,8 @@ impl Encoder {
     ) -> Result<Vec<Embedding>, InferenceError> {
         let encoded = self.runner.tokenize(inputs)?;
         let sequences: Vec<&[u32]> = encoded.iter().map(|e| e.ids.as_slice()).collect();
-        let device = self.model.device();
-        let vectors = self.runner.run(&sequences, &device, progress, |batch| {
+        let model = &self.model;
+        let vectors = self.runner.run(&sequences, model, progress, |batch| {
             let hidden = self.model.forward(batch);
             read_rows(pool(hidden, &batch.layout, self.options.pooling))
         })?;

@@ -2,6 +2,7 @@
 
 use crate::batch::LayoutError;
 use crate::checkpoint::CheckpointError;
+use crate::config::ConfigError;
 use crate::tokenizer::TokenizerError;
 
 /// Why texts can't be run through a model.
@@ -61,6 +62,9 @@ pub enum InferenceError {
     /// More tokens than a batch can hold.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// One text is more than the device holds at once.
+    #[error(transparent)]
+    TooLarge(#[from] ConfigError),
     /// The device could not be read.
     #[error("the results could not be read from the device: {0}")]
     Device(String),

@@ -3,8 +3,12 @@
 use burn::tensor::activation::softmax;
 
 use crate::batch::{LayoutError, PackedBatch, int_tensor};
+use crate::config::ConfigError;
 use crate::model::MaskedLm;
 use crate::tokenizer::{Tokenizer, TokenizerError};
+
+/// Masks scored at once: a row of scores is as wide as the vocabulary.
+const ROWS: usize = 256;
 
 /// A token and how likely the model finds it.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +56,9 @@ pub enum FillMaskError {
     /// More tokens than a batch can hold.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// The text is more than the device holds at once.
+    #[error(transparent)]
+    TooLarge(#[from] ConfigError),
     /// The device could not be read.
     #[error("the scores could not be read from the device: {0}")]
     Device(String),
@@ -92,19 +99,23 @@ pub fn fill_mask(
             text: text.to_string(),
         });
     }
+    model.model.check_tokens(ids.len())?;
     let device = model.model.device();
     let batch = PackedBatch::from_sequences(&[ids], &device)?;
-    let rows = positions.len();
-    let logits = model.logits(&batch, int_tensor(positions.into_iter(), &device));
-    let probabilities: Vec<f32> = softmax(logits, 1)
-        .try_into_data()
-        .map_err(|error| FillMaskError::Device(error.to_string()))?
-        .try_to_vec()
-        .map_err(|error| FillMaskError::Device(format!("{error:?}")))?;
-    Ok(probabilities
-        .chunks(probabilities.len() / rows)
-        .map(|row| best(row, count, tokenizer))
-        .collect())
+    let hidden = model.model.forward(&batch);
+    let mut candidates = Vec::with_capacity(positions.len());
+    for some in positions.chunks(ROWS) {
+        let rows = int_tensor(some.iter().copied(), &device);
+        let logits = model.decode(hidden.clone().select(0, rows));
+        let probabilities: Vec<f32> = softmax(logits, 1)
+            .try_into_data()
+            .map_err(|error| FillMaskError::Device(error.to_string()))?
+            .try_to_vec()
+            .map_err(|error| FillMaskError::Device(format!("{error:?}")))?;
+        let rows = probabilities.chunks(probabilities.len() / some.len());
+        candidates.extend(rows.map(|row| best(row, count, tokenizer)));
+    }
+    Ok(candidates)
 }
 
 fn best(row: &[f32], count: usize, tokenizer: &Tokenizer) -> Vec<Candidate> {

@@ -1,12 +1,14 @@
 //! From texts to one result per text, through batches of tokens.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::batches::{BatchOptions, plan};
 use super::{InferenceError, Input};
 use crate::batch::PackedBatch;
 use crate::config::ModernBertConfig;
+use crate::model::ModernBert;
+use crate::model::limits::most_tokens;
 use crate::tokenizer::{Encoded, Tokenizer};
 
 /// How far a call has come.
@@ -92,18 +94,22 @@ impl Runner {
     pub(super) fn run<T>(
         &self,
         sequences: &[&[u32]],
-        device: &Device,
+        model: &ModernBert,
         progress: &mut dyn FnMut(Progress),
         mut forward: impl FnMut(&PackedBatch) -> Result<Vec<T>, InferenceError>,
     ) -> Result<Vec<T>, InferenceError> {
         let lengths: Vec<usize> = sequences.iter().map(|ids| ids.len()).collect();
-        let plan = plan(&lengths, self.options.batch_tokens);
+        let device = model.device();
+        // A device that bounds its tensors gets smaller batches; only a single text can be too long for it.
+        let most = most_tokens(model.config(), &device);
+        model.check_tokens(lengths.iter().copied().max().unwrap_or(0))?;
+        let plan = plan(&lengths, self.options.batch_tokens.min(most));
         let mut results: Vec<Option<T>> = sequences.iter().map(|_| None).collect();
         let (mut done, mut tokens) = (0, 0);
         for range in plan.batches {
             let members = &plan.order[range];
             let ids: Vec<&[u32]> = members.iter().map(|&i| sequences[i]).collect();
-            let batch = PackedBatch::from_sequences(&ids, device)?;
+            let batch = PackedBatch::from_sequences(&ids, &device)?;
             for (&i, result) in members.iter().zip(forward(&batch)?) {
                 results[i] = Some(result);
             }

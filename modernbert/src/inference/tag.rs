@@ -279,8 +279,8 @@ impl Tagger {
         sequences: &[&[u32]],
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Vec<Vec<f32>>>, InferenceError> {
-        let device = self.model.model.device();
-        self.runner.run(sequences, &device, progress, |batch| {
+        let encoder = &self.model.model;
+        self.runner.run(sequences, encoder, progress, |batch| {
             let mut rows = read_rows(self.model.logits(batch))?.into_iter();
             let lengths = batch.layout.lengths();
             Ok(lengths

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::embeddings::Embeddings;
 use super::layer::EncoderLayer;
+use super::limits;
 use super::norm::LayerNorm;
 use super::precision::Precision;
 use super::rotary::RotaryCache;
@@ -41,9 +42,10 @@ impl ModernBert {
     /// An encoder of this shape with all weights zero and all norms one; load or [`super::initialize`] it before use.
     ///
     /// # Errors
-    /// What [`ModernBertConfig::validate`] refuses.
+    /// What [`ModernBertConfig::validate`] refuses; a matrix larger than the device holds in one tensor.
     pub fn new(config: &ModernBertConfig, device: &Device) -> Result<Self, ConfigError> {
         config.validate()?;
+        limits::check_weights(config, device)?;
         let layers = config.layer_types.iter().enumerate();
         Ok(Self {
             embeddings: Embeddings::new(config, device),
@@ -79,6 +81,8 @@ impl ModernBert {
     }
 
     /// Hidden states after the final norm, `[total, hidden]` in f32, one row per token of the batch.
+    ///
+    /// Where the device bounds its tensors, ask [`ModernBert::check_tokens`] first.
     pub fn forward(&self, batch: &PackedBatch) -> Tensor<2> {
         self.run(batch, |_| {})
     }

@@ -3,21 +3,21 @@
 //! | parameter | standard deviation before truncation |
 //! |---|---|
 //! | token embedding, `Wqkv`, `Wi`, dense of the MLM head | `initializer_range` (0.02) |
-//! | `attn.Wo`, `mlp.Wo` | `initializer_range / sqrt(2 · layers)` |
+//! | `attn.Wo`, `mlp.Wo`, dense of a classifier's head | `initializer_range / sqrt(2 · layers)` |
 //! | `classifier`, untied decoder | `1 / sqrt(hidden)` |
 //! | biases | 0 |
 //! | norm weights | 1 |
 //!
 //! Values beyond `initializer_cutoff_factor` (2) standard deviations are drawn again, which leaves 0.8796 of the
 //! deviation. Source: the official repository, `src/bert_layers/initialization.py`; Hugging Face gives the dense of the
-//! MLM head the deviation of the output projections instead.
+//! MLM head, too, the deviation of the output projections.
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::named::{NamedMapper, map_named};
+use super::named::{NamedMapper, map_named, named_parameters};
 use crate::config::ModernBertConfig;
 
 /// How first weights are drawn: the methods of the official repository.
@@ -79,8 +79,12 @@ fn draw<M: Module>(
     small_embedding: bool,
     seed: u64,
 ) -> M {
+    let classifies = named_parameters(&module)
+        .iter()
+        .any(|(name, _)| name.starts_with("classifier."));
     let mut mapper = Initialize {
         config,
+        classifies,
         method,
         small_embedding,
         seed,
@@ -90,6 +94,8 @@ fn draw<M: Module>(
 
 struct Initialize<'a> {
     config: &'a ModernBertConfig,
+    /// Whether the module's head is a classifier's.
+    classifies: bool,
     method: InitMethod,
     small_embedding: bool,
     seed: u64,
@@ -145,7 +151,8 @@ impl Initialize<'_> {
         }
         let config = self.config;
         let base = config.initializer_range;
-        let output = name.ends_with("Wo.weight");
+        let output =
+            name.ends_with("Wo.weight") || (self.classifies && name.ends_with("head.dense.weight"));
         let by_depth = (2.0 * config.num_hidden_layers as f64).sqrt();
         let by_dim = 1.0 / (dim as f64).sqrt();
         let cut = config.initializer_cutoff_factor;

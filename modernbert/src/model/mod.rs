@@ -20,6 +20,7 @@ mod encoder;
 mod heads;
 mod init;
 mod layer;
+pub(crate) mod limits;
 mod linear;
 mod mlp;
 mod named;

@@ -1,6 +1,7 @@
 //! One vector per sequence, straight from packed hidden states.
 
 use burn::tensor::{Tensor, TensorData};
+use std::ops::Range;
 
 use crate::batch::{SequenceLayout, int_tensor};
 use crate::config::Pooling;
@@ -8,8 +9,8 @@ use crate::ops::linear::linear;
 
 /// Pools `hidden [total, hidden]` to `[sequences, hidden]`.
 ///
-/// `Cls` takes the first token of each sequence, `Mean` the average over its tokens. There is no padding to exclude. An
-/// empty sequence yields zeros.
+/// `Cls` takes the first token of each sequence, `Mean` the average over its tokens, `Max` the largest value of each feature.
+/// There is no padding to exclude. An empty sequence yields zeros.
 pub fn pool(hidden: Tensor<2>, layout: &SequenceLayout, pooling: Pooling) -> Tensor<2> {
     let device = hidden.device();
     let [total, width] = hidden.dims();
@@ -22,56 +23,112 @@ pub fn pool(hidden: Tensor<2>, layout: &SequenceLayout, pooling: Pooling) -> Ten
             let first = layout.ranges().map(|range| range.start as i32);
             hidden.select(0, int_tensor(first, &device))
         }
-        // An averaging matrix is one product; sums by index would be serial on some backends. Its size is bounded by the
-        // batch: sequences × tokens.
-        _ => {
-            let mut weights = vec![0.0f32; sequences * total];
-            for (row, range) in layout.ranges().enumerate() {
-                match pooling {
-                    Pooling::Cls => {
-                        if let Some(first) = range.clone().next() {
-                            weights[row * total + first] = 1.0;
-                        }
-                    }
-                    Pooling::Mean => {
-                        let share = 1.0 / range.len().max(1) as f32;
-                        weights[row * total..][range].fill(share);
-                    }
-                }
-            }
-            let weights = Tensor::<2>::from_data(
-                TensorData::new(weights, [sequences, total]),
-                (&device, hidden.dtype()),
-            );
-            linear(weights, hidden.transpose(), None)
-        }
+        Pooling::Cls => average(hidden, layout, |range| range.start..range.start + 1),
+        Pooling::Mean => average(hidden, layout, |range| range),
+        Pooling::Max => largest(hidden, layout),
     }
+}
+
+/// The mean over some tokens of each sequence that has any.
+///
+/// An averaging matrix is one product; sums by index would be serial on some backends. Its size is bounded by the batch:
+/// sequences × tokens. The product is the model's own, because that of some backends is less exact than f32.
+fn average(
+    hidden: Tensor<2>,
+    layout: &SequenceLayout,
+    tokens: impl Fn(Range<usize>) -> Range<usize>,
+) -> Tensor<2> {
+    let ([total, _], sequences) = (hidden.dims(), layout.num_sequences());
+    let mut weights = vec![0.0f32; sequences * total];
+    for (row, range) in layout.ranges().enumerate().filter(|(_, r)| !r.is_empty()) {
+        let range = tokens(range);
+        let share = 1.0 / range.len() as f32;
+        weights[row * total..][range].fill(share);
+    }
+    let weights = Tensor::<2>::from_data(
+        TensorData::new(weights, [sequences, total]),
+        (&hidden.device(), hidden.dtype()),
+    );
+    linear(weights, hidden.transpose(), None)
+}
+
+/// The largest value of each feature, sequences of similar length together: `[group, longest, hidden]` at once, the short
+/// ones filled up with their first token again, which changes no maximum.
+fn largest(hidden: Tensor<2>, layout: &SequenceLayout) -> Tensor<2> {
+    let (device, [_, width]) = (hidden.device(), hidden.dims());
+    let ranges: Vec<Range<usize>> = layout.ranges().collect();
+    let mut pooled = Vec::new();
+    let mut rest = ranges.as_slice();
+    while !rest.is_empty() {
+        // As many of the next sequences as fit a rectangle that is at least half full.
+        let (mut count, mut longest, mut tokens) = (0, 0, 0);
+        for range in rest {
+            let (wide, full) = (longest.max(range.len()), tokens + range.len());
+            if count > 0 && (range.is_empty() || longest == 0 || wide * (count + 1) > 2 * full) {
+                break;
+            }
+            (count, longest, tokens) = (count + 1, wide, full);
+        }
+        let (group, next) = rest.split_at(count);
+        rest = next;
+        pooled.push(if longest == 0 {
+            Tensor::zeros([count, width], (&device, hidden.dtype()))
+        } else {
+            let rows = group.iter().flat_map(|range| {
+                let again = std::iter::repeat_n(range.start, longest - range.len());
+                range.clone().chain(again).map(|row| row as i32)
+            });
+            let rows = hidden.clone().select(0, int_tensor(rows, &device));
+            rows.reshape([count, longest, width])
+                .max_dim(1)
+                .reshape([count, width])
+        });
+    }
+    Tensor::cat(pooled, 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn pooled(values: &[[f32; 2]], lengths: &[usize], pooling: Pooling) -> Vec<f32> {
+        let device = burn::tensor::Device::default();
+        let flat = values.concat();
+        let hidden = Tensor::from_data(TensorData::new(flat, [values.len(), 2]), &device);
+        let layout = SequenceLayout::from_lengths(lengths.iter().copied()).unwrap();
+        pool(hidden, &layout, pooling)
+            .into_data()
+            .try_to_vec()
+            .unwrap()
+    }
+
     #[test]
     fn pooling_sees_each_sequence_alone() {
-        let device = burn::tensor::Device::default();
-        let hidden = Tensor::<2>::from_floats([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], &device);
-        let layout = SequenceLayout::from_lengths([2, 0, 1]).unwrap();
-        let cls: Vec<f32> = pool(hidden.clone(), &layout, Pooling::Cls)
-            .into_data()
-            .try_to_vec()
-            .unwrap();
-        assert_eq!(cls, [1.0, 2.0, 0.0, 0.0, 5.0, 6.0]);
-        let mean: Vec<f32> = pool(hidden.clone(), &layout, Pooling::Mean)
-            .into_data()
-            .try_to_vec()
-            .unwrap();
-        assert_eq!(mean, [2.0, 3.0, 0.0, 0.0, 5.0, 6.0]);
-        let layout = SequenceLayout::from_lengths([1, 2]).unwrap();
-        let cls: Vec<f32> = pool(hidden, &layout, Pooling::Cls)
-            .into_data()
-            .try_to_vec()
-            .unwrap();
-        assert_eq!(cls, [1.0, 2.0, 3.0, 4.0]);
+        let values = [[1.0, 4.0], [3.0, 2.0], [-5.0, -6.0]];
+        let with_gap = |pooling| pooled(&values, &[2, 0, 1], pooling);
+        assert_eq!(with_gap(Pooling::Cls), [1.0, 4.0, 0.0, 0.0, -5.0, -6.0]);
+        assert_eq!(with_gap(Pooling::Mean), [2.0, 3.0, 0.0, 0.0, -5.0, -6.0]);
+        assert_eq!(with_gap(Pooling::Max), [3.0, 4.0, 0.0, 0.0, -5.0, -6.0]);
+        let whole = |pooling| pooled(&values, &[1, 2], pooling);
+        assert_eq!(whole(Pooling::Cls), [1.0, 4.0, 3.0, 2.0]);
+        assert_eq!(whole(Pooling::Max), [1.0, 4.0, 3.0, 2.0]);
+    }
+
+    #[test]
+    fn the_maximum_of_ragged_sequences_is_that_of_a_plain_loop() {
+        let lengths = [1, 40, 3, 0, 0, 7, 7, 6, 90, 2];
+        let total = lengths.iter().sum::<usize>();
+        let values: Vec<[f32; 2]> = (0..total)
+            .map(|i| [-((i * 37 % 101) as f32) - 1.0, (i * 53 % 89) as f32 - 200.0])
+            .collect();
+        let mut rows = values.iter();
+        let expected: Vec<f32> = lengths
+            .iter()
+            .flat_map(|&length| {
+                let tokens: Vec<_> = rows.by_ref().take(length).collect();
+                [0, 1].map(|c| tokens.iter().map(|t| t[c]).reduce(f32::max).unwrap_or(0.0))
+            })
+            .collect();
+        assert_eq!(pooled(&values, &lengths, Pooling::Max), expected);
     }
 }

@@ -44,6 +44,13 @@ fn golden_ids_of_the_published_tokenizer() {
     let folder = Path::new(&data).join("tokenizer");
     let tokenizer = Tokenizer::from_folder(&folder).unwrap();
     assert_eq!(tokenizer.vocab_size(), 50_368);
+    for (id, name) in [(50_285, "[unused0]"), (50_367, "[unused82]")] {
+        assert_eq!(tokenizer.token(id).as_deref(), Some(name));
+    }
+    assert_eq!(
+        tokenizer.special().ids(),
+        [50_280, 50_281, 50_282, 50_283, 50_284]
+    );
     let golden = std::fs::read_to_string(folder.join("golden_ids.jsonl")).unwrap();
     let mut cases = 0;
     for line in golden.lines() {

@@ -75,7 +75,7 @@ fn what_the_neighbours_say_changes_no_bit() {
 
 #[test]
 fn a_vector_is_the_pooled_hidden_state_of_its_text() {
-    for pooling in [Pooling::Cls, Pooling::Mean] {
+    for pooling in [Pooling::Cls, Pooling::Mean, Pooling::Max] {
         for normalize in [false, true] {
             let options = EmbedOptions {
                 pooling,

@@ -5,7 +5,7 @@ use modernbert::config::{ModernBertConfig, Pooling};
 use modernbert::model::{ClassificationLabels, SequenceClassifier};
 
 use crate::common::{assert_close, autodiff_device, device, ids, read, wide};
-use crate::reference::{Reference, Rows};
+use crate::reference::{Reference, Rows, pooled};
 use crate::toy;
 
 fn config(pooling: Pooling) -> ModernBertConfig {
@@ -39,14 +39,7 @@ fn expected_logits(config: &ModernBertConfig, model: &SequenceClassifier) -> Vec
         config,
         weights: &weights,
     };
-    let pool = |rows: &Rows| -> Vec<f64> {
-        match config.classifier_pooling {
-            Pooling::Cls => rows[0].clone(),
-            Pooling::Mean => (0..16)
-                .map(|d| rows.iter().map(|row| row[d]).sum::<f64>() / rows.len() as f64)
-                .collect(),
-        }
-    };
+    let pool = |rows: &Rows| pooled(rows, config.classifier_pooling);
     sequences()
         .iter()
         .flat_map(|ids| reference.class_logits(ids, pool))

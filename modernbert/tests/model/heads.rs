@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use crate::common::{
     assert_close, autodiff_device, bits, device, ids, normals, read, tensor, wide,
 };
-use crate::reference::{Reference, Rows};
+use crate::reference::{Reference, Rows, pooled};
 use crate::toy;
 
 const LENGTHS: [usize; 4] = [4, 1, 11, 6];
@@ -120,14 +120,7 @@ fn choices_are_scored_alone_and_compete_within_their_question() {
             config: &config,
             weights: &weights,
         };
-        let pool = |rows: &Rows| -> Vec<f64> {
-            match pooling {
-                Pooling::Cls => rows[0].clone(),
-                Pooling::Mean => (0..16)
-                    .map(|d| rows.iter().map(|row| row[d]).sum::<f64>() / rows.len() as f64)
-                    .collect(),
-            }
-        };
+        let pool = |rows: &Rows| pooled(rows, pooling);
         let scores: Vec<f64> = sequences()
             .iter()
             .flat_map(|ids| reference.class_logits(ids, pool))

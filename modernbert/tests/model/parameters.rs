@@ -3,7 +3,7 @@
 use modernbert::config::{LayerType, ModernBertConfig};
 use modernbert::model::{MaskedLm, ModernBert, SequenceClassifier, named_parameters};
 
-use crate::common::device;
+use crate::common::{device, holds};
 use crate::toy;
 
 type Named = Vec<(String, Vec<usize>)>;
@@ -61,6 +61,9 @@ fn sorted(mut parameters: Named) -> Named {
 
 #[test]
 fn base_has_exactly_the_published_parameters() {
+    if !holds(50368 * 768) {
+        return;
+    }
     let model = MaskedLm::new(&ModernBertConfig::base(), &device()).unwrap();
     let parameters = named_parameters(&model);
     let (encoder, head): (Named, Named) = parameters
@@ -80,6 +83,9 @@ fn large_has_the_published_shapes_and_its_count_follows_from_them() {
     assert_eq!(large.mlm_parameters(), 395_881_664);
     assert_eq!(count(&table(28, 50368, 1024, 2624)), 395_881_664);
     assert_eq!((large.head_dim(), large.num_hidden_layers), (64, 28));
+    if !holds(50368 * 1024) {
+        return;
+    }
     // Two layers of it, built: the formula counts what is there.
     let mut short = ModernBertConfig::of_shape(2, 1024, 2624, 16);
     short.vocab_size = 50368;

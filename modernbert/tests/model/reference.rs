@@ -2,13 +2,25 @@
 //!
 //! It shares no code with the crate: weights come by their Hugging Face names, shapes from the config.
 
-use modernbert::config::{LayerType, ModernBertConfig};
+use modernbert::config::{LayerType, ModernBertConfig, Pooling};
 
 use crate::common::wide;
 use crate::toy::Named;
 
 /// One vector per token.
 pub(crate) type Rows = Vec<Vec<f64>>;
+
+/// One vector for a sequence.
+pub(crate) fn pooled(rows: &Rows, pooling: Pooling) -> Vec<f64> {
+    let feature = |d: usize| rows.iter().map(move |row| row[d]);
+    (0..rows[0].len())
+        .map(|d| match pooling {
+            Pooling::Cls => rows[0][d],
+            Pooling::Mean => feature(d).sum::<f64>() / rows.len() as f64,
+            Pooling::Max => feature(d).fold(f64::NEG_INFINITY, f64::max),
+        })
+        .collect()
+}
 
 pub(crate) struct Reference<'a> {
     pub(crate) config: &'a ModernBertConfig,

@@ -1,0 +1,267 @@
+//! What unpadding once replaces, as baselines: the same encoder on padded rows, in two ways.
+//!
+//! | way | embedding, norms, MLP | attention |
+//! |---|---|---|
+//! | [`Way::PerLayer`] | packed | repadded and unpadded again in every layer, as MosaicBERT does |
+//! | [`Way::Padded`] | on `sequences × longest` rows, padding included | on padded rows |
+//!
+//! Attention is dense: scores of all pairs, a mask for padding and window. Weights are those of a [`ModernBert`], products and
+//! norms are the library's, so that a difference in time is one of layout.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, ensure};
+use burn::tensor::activation::softmax;
+use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
+use modernbert::batch::{PackedBatch, SequenceLayout, int_tensor};
+use modernbert::config::{Activation, LayerType, ModernBertConfig};
+use modernbert::model::{ModernBert, NamedMapper, map_named};
+use modernbert::ops::attention::rotary_table;
+use modernbert::ops::{geglu::geglu, layer_norm::layer_norm, linear::linear};
+
+/// Which rows carry padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Those of attention alone.
+    PerLayer,
+    /// All of them.
+    Padded,
+}
+
+/// Added to the score of a key that must not be seen; finite, so that a row of nothing but such keys stays a number.
+const HIDDEN: f32 = -1e30;
+
+/// An encoder on padded rows. Forward alone, in f32.
+pub struct PaddedEncoder {
+    config: ModernBertConfig,
+    /// Matrices `[out, in]`, and norm weights as `[1, width]`, under their names in files.
+    weights: HashMap<String, Tensor<2>>,
+    device: Device,
+}
+
+/// Where the tokens of a packed batch lie in its padded form.
+struct Places {
+    rows: usize,
+    width: usize,
+    /// Row `sequence × width + position` of each token.
+    indices: Tensor<1, Int>,
+    /// 0 for a key that is seen and [`HIDDEN`] for padding, `[rows, 1, 1, width]`.
+    padding: Tensor<4>,
+}
+
+impl PaddedEncoder {
+    /// Takes the weights of `model`.
+    ///
+    /// # Errors
+    /// A config with biases or another activation than the published one, which these baselines don't have.
+    pub fn new(model: &ModernBert) -> anyhow::Result<Self> {
+        let config = model.config().clone();
+        let plain = !(config.attention_bias || config.mlp_bias || config.norm_bias);
+        ensure!(
+            plain && config.hidden_activation == Activation::Gelu,
+            "the padded baselines know the published layers alone: no biases, exact GELU"
+        );
+        struct Collect(HashMap<String, Tensor<2>>);
+        impl NamedMapper for Collect {
+            fn map<const D: usize>(&mut self, name: &str, value: Tensor<D>) -> Tensor<D> {
+                let width = value.dims().last().copied().unwrap_or(1);
+                let matrix = value.clone().reshape([-1, width as i32]);
+                self.0.insert(name.to_owned(), matrix);
+                value
+            }
+        }
+        let mut collect = Collect(HashMap::new());
+        map_named(model.clone(), &mut collect);
+        Ok(Self {
+            config,
+            weights: collect.0,
+            device: model.device(),
+        })
+    }
+
+    /// Hidden states of the real tokens after the final norm, `[total, hidden]`, in the order of the packed batch.
+    ///
+    /// # Errors
+    /// A weight that the model lacks.
+    pub fn forward(&self, batch: &PackedBatch, way: Way) -> anyhow::Result<Tensor<2>> {
+        let places = self.places(&batch.layout);
+        let ids = match way {
+            Way::PerLayer => batch.ids.clone(),
+            Way::Padded => Tensor::<1, Int>::zeros([places.rows * places.width], &self.device)
+                .select_assign(
+                    0,
+                    places.indices.clone(),
+                    batch.ids.clone(),
+                    IndexingUpdateOp::Add,
+                ),
+        };
+        let embedded = self
+            .weight("embeddings.tok_embeddings.weight")?
+            .select(0, ids);
+        let mut x = self.norm(embedded, "embeddings.norm")?;
+        for (i, &kind) in self.config.layer_types.iter().enumerate() {
+            let name = |part: &str| format!("layers.{i}.{part}");
+            let normed = if i > 0 {
+                self.norm(x.clone(), &name("attn_norm"))?
+            } else {
+                x.clone()
+            };
+            let qkv = linear(normed, self.weight(&name("attn.Wqkv.weight"))?, None);
+            let attended = match way {
+                Way::PerLayer => {
+                    let attended = self.attention(places.repad(qkv), kind, &places);
+                    attended.select(0, places.indices.clone())
+                }
+                Way::Padded => self.attention(qkv, kind, &places),
+            };
+            x = x + linear(attended, self.weight(&name("attn.Wo.weight"))?, None);
+            let normed = self.norm(x.clone(), &name("mlp_norm"))?;
+            let inner = geglu(linear(normed, self.weight(&name("mlp.Wi.weight"))?, None));
+            x = x + linear(inner, self.weight(&name("mlp.Wo.weight"))?, None);
+        }
+        let x = match way {
+            Way::PerLayer => x,
+            Way::Padded => x.select(0, places.indices),
+        };
+        self.norm(x, "final_norm")
+    }
+
+    fn weight(&self, name: &str) -> anyhow::Result<Tensor<2>> {
+        let weight = self.weights.get(name).cloned();
+        weight.with_context(|| format!("the model has no parameter {name}"))
+    }
+
+    fn norm(&self, x: Tensor<2>, name: &str) -> anyhow::Result<Tensor<2>> {
+        let weight = self.weight(&format!("{name}.weight"))?;
+        let [_, width] = weight.dims();
+        Ok(layer_norm(
+            x,
+            weight.reshape([width]),
+            None,
+            self.config.norm_eps,
+        ))
+    }
+
+    fn places(&self, layout: &SequenceLayout) -> Places {
+        let (rows, width) = (layout.num_sequences(), layout.max_seqlen());
+        let mut padding = vec![HIDDEN; rows * width];
+        let mut indices = Vec::with_capacity(layout.total_tokens());
+        for (row, length) in layout.lengths().enumerate() {
+            padding[row * width..][..length].fill(0.0);
+            indices.extend((0..length).map(|position| (row * width + position) as i32));
+        }
+        Places {
+            rows,
+            width,
+            indices: int_tensor(indices.into_iter(), &self.device),
+            padding: Tensor::from_data(TensorData::new(padding, [rows, 1, 1, width]), &self.device),
+        }
+    }
+
+    /// Dense attention, `[rows × width, 3 × hidden]` to `[rows × width, hidden]`.
+    fn attention(&self, qkv: Tensor<2>, kind: LayerType, places: &Places) -> Tensor<2> {
+        let (rows, width, heads) = (places.rows, places.width, self.config.num_attention_heads);
+        let (hidden, head_dim) = (self.config.hidden_size, self.config.head_dim());
+        let qkv = qkv.reshape([rows, width, 3, heads, head_dim]);
+        // [rows, heads, width, head_dim]
+        let part = |i: usize| -> Tensor<4> {
+            qkv.clone()
+                .narrow(2, i, 1)
+                .reshape([rows, width, heads, head_dim])
+                .swap_dims(1, 2)
+        };
+        let theta = self.config.rope_theta(kind);
+        let table = rotary_table(width, head_dim, theta, &self.device);
+        let (query, key, value) = (rotate(part(0), &table), rotate(part(1), &table), part(2));
+        let scores = query.matmul(key.swap_dims(2, 3)) * (head_dim as f64).powf(-0.5);
+        let mut scores = scores + places.padding.clone();
+        if kind == LayerType::Local {
+            scores = scores + self.window(width);
+        }
+        let out = softmax(scores, 3).matmul(value);
+        out.swap_dims(1, 2).reshape([rows * width, hidden])
+    }
+
+    /// 0 within the window and [`HIDDEN`] beyond it, `[1, 1, width, width]`.
+    fn window(&self, width: usize) -> Tensor<4> {
+        let half = self.config.half_window();
+        let values: Vec<f32> = (0..width)
+            .flat_map(|i| (0..width).map(move |j| if i.abs_diff(j) <= half { 0.0 } else { HIDDEN }))
+            .collect();
+        Tensor::from_data(TensorData::new(values, [1, 1, width, width]), &self.device)
+    }
+}
+
+impl Places {
+    fn repad(&self, packed: Tensor<2>) -> Tensor<2> {
+        let [_, features] = packed.dims();
+        let zeros = Tensor::zeros([self.rows * self.width, features], &packed.device());
+        zeros.select_assign(0, self.indices.clone(), packed, IndexingUpdateOp::Add)
+    }
+}
+
+/// Turns the pair of elements `d` and `d + head_dim / 2` by the angle of its position; `table` holds cosines, then sines.
+fn rotate(x: Tensor<4>, table: &Tensor<2>) -> Tensor<4> {
+    let [_, _, width, head_dim] = x.dims();
+    let half = head_dim / 2;
+    let of = |start: usize| -> Tensor<4> {
+        let columns = table.clone().narrow(0, 0, width).narrow(1, start, half);
+        columns.reshape([1, 1, width, half])
+    };
+    let (cos, sin) = (of(0), of(half));
+    let (a, b) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
+    Tensor::cat(
+        vec![
+            a.clone() * cos.clone() - b.clone() * sin.clone(),
+            b * cos + a * sin,
+        ],
+        3,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use modernbert::model::initialize;
+
+    #[test]
+    fn packed_and_both_padded_ways_agree() {
+        let device = Device::default();
+        let mut config = ModernBertConfig::of_shape(4, 32, 48, 4);
+        (config.vocab_size, config.local_attention) = (100, 8);
+        // Sharp attention: with the usual small weights it would be near uniform, and a missing window wouldn't show.
+        config.initializer_range = 0.4;
+        config.pad_token_id = None;
+        for token in [
+            &mut config.bos_token_id,
+            &mut config.eos_token_id,
+            &mut config.cls_token_id,
+            &mut config.sep_token_id,
+        ] {
+            *token = None;
+        }
+        let model = initialize(ModernBert::new(&config, &device).unwrap(), &config, 3);
+        let texts: Vec<Vec<u32>> = [30usize, 1, 17, 24]
+            .iter()
+            .map(|&n| (0..n).map(|i| ((i * 31 + n * 7) % 100) as u32).collect())
+            .collect();
+        let batch = PackedBatch::from_sequences(&texts, &device).unwrap();
+        let read = |t: Tensor<2>| -> Vec<f32> { t.into_data().try_to_vec().unwrap() };
+        let packed = read(model.forward(&batch));
+        let padded = PaddedEncoder::new(&model).unwrap();
+        for way in [Way::PerLayer, Way::Padded] {
+            let found = read(padded.forward(&batch, way).unwrap());
+            let gaps = found.iter().zip(&packed).map(|(a, b)| (a - b).abs());
+            let gap = gaps.fold(0.0, f32::max);
+            assert!(found.len() == packed.len() && gap < 1e-4, "{way:?}: {gap}");
+        }
+    }
+
+    #[test]
+    fn layers_it_does_not_know_are_refused() {
+        let mut config = ModernBertConfig::of_shape(1, 32, 48, 4);
+        config.mlp_bias = true;
+        let model = ModernBert::new(&config, &Device::default()).unwrap();
+        assert!(PaddedEncoder::new(&model).is_err());
+    }
+}
