@@ -111,7 +111,7 @@ impl Choice {
                         ),
                         None => "No other checkpoint of the run is good: begin it again with --restart".to_string(),
                     },
-                    source,
+                    source: Box::new(source),
                 }),
             Self::Previous => {
                 let good = newest_good(older).ok_or_else(|| missing("good checkpoint before the newest"))?;

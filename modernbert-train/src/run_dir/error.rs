@@ -89,16 +89,22 @@ pub enum RunDirError {
     #[error("{source}. {hint}")]
     Damaged {
         /// What is damaged, and how.
-        source: SnapshotError,
+        source: Box<SnapshotError>,
         /// What to do.
         hint: String,
     },
     /// A checkpoint can't be written or read.
     #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
+    Snapshot(Box<SnapshotError>),
     /// The recipe can't be read.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
+}
+
+impl From<SnapshotError> for RunDirError {
+    fn from(error: SnapshotError) -> Self {
+        Self::Snapshot(Box::new(error))
+    }
 }
 
 impl RunDirError {
