@@ -2,6 +2,7 @@
 
 use clap::Args;
 use modernbert::device::{NamedDevice, compiled, select};
+use std::process::ExitCode;
 
 /// Choice of device, the same in every program.
 #[derive(Args, Clone, Debug, Default)]
@@ -34,17 +35,28 @@ pub fn describe(device: &NamedDevice, dtype: &str) -> String {
 /// Exit code for input that can't be used.
 pub const BAD_INPUT: u8 = 2;
 
+/// Exit code of a comparison that found differences.
+pub const DIFFERENT: u8 = 1;
+
+/// Exit code of a run that was asked to stop (128 and the number of SIGINT, as shells have it).
+pub const INTERRUPTED: u8 = 130;
+
 /// Runs a program: prints an error as one message and turns it into exit code 2.
-pub fn main_with(run: impl FnOnce() -> anyhow::Result<()>) -> std::process::ExitCode {
+pub fn main_with(run: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
+    main_with_code(|| run().map(|()| ExitCode::SUCCESS))
+}
+
+/// Runs a program that has more to say by its exit code than success; see [`main_with`].
+pub fn main_with_code(run: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
     keep_freed_memory();
     match run() {
-        Ok(()) => std::process::ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             #[allow(clippy::print_stderr)] // the one place where programs report their errors
             {
                 eprintln!("error: {}", one_message(&error));
             }
-            std::process::ExitCode::from(BAD_INPUT)
+            ExitCode::from(BAD_INPUT)
         }
     }
 }

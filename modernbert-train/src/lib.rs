@@ -12,8 +12,11 @@
 //! | [`recipe`] | a run as a TOML file |
 //! | [`trainer`] | the loop inside burn-train, its dashboard and its log |
 //! | [`finetune`] | the loop every finetuning shares |
+//! | [`snapshot`] | checkpoints: weights, moments, position and hashes in one folder that appears whole or not at all |
+//! | [`run_dir`] | the folder of a run: lock, recipe, history, which checkpoints are kept |
 //! | [`report`] | pictures |
-//! | [`pretrain`] | a recipe from beginning to end |
+//! | [`pretrain`] | a recipe from beginning to end, and a run from where it stopped |
+//! | [`tools`] | comparing, averaging, exporting and describing what runs leave behind |
 //!
 //! Text flows one way: `corpus` → `shard` → `order` → `pack` → `mask` → `loader` → `trainer`. Every random choice on it is
 //! a function of seed, epoch and position.
@@ -31,6 +34,9 @@ pub mod pack;
 pub mod pretrain;
 pub mod recipe;
 pub mod report;
+pub mod run_dir;
 pub mod schedule;
 pub mod shard;
+pub mod snapshot;
+pub mod tools;
 pub mod trainer;

@@ -1,173 +1,13 @@
 //! The program as a person runs it: a recipe from text to a model folder, and what it says to input it can't use.
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
+mod place;
+
+use place::{Place, WEIGHTS, assert_refused, assert_success, program, recipe, text};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use tempfile::TempDir;
-
-const WEIGHTS: &str = "model.safetensors";
-
-/// A folder of its own for each test, with a corpus and a recipe for it.
-struct Place {
-    folder: TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        let place = Self {
-            folder: tempfile::tempdir().unwrap(),
-        };
-        write_corpus(&place.path("corpus"));
-        place.write("recipe.toml", recipe(&place.path("corpus")));
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, content).unwrap();
-        path
-    }
-
-    /// `run recipe.toml --out OUT --device flex` and more.
-    fn run(&self, out: &str, more: &[&str]) -> Output {
-        let (recipe, out) = (self.path("recipe.toml"), self.path(out));
-        let mut arguments = vec!["run", text(&recipe), "--out", text(&out)];
-        if !more.contains(&"--device") {
-            arguments.extend(["--device", "flex"]);
-        }
-        arguments.extend(more);
-        program(&arguments)
-    }
-
-    /// Runs with `more`, which must be refused; see [`assert_refused`].
-    fn refuses(&self, what: &str, more: &[&str], said: &[&str]) {
-        let output = self.run("refused", more);
-        assert_refused(what, &output, said);
-        assert!(!self.path("refused").join(WEIGHTS).exists(), "{what}");
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-fn program(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_modernbert-train"))
-        .args(arguments)
-        .env_remove("MODERNBERT_DEVICE")
-        .output()
-        .unwrap()
-}
-
-/// Exit code 2, one message on standard error that holds every phrase of `said`, and no panic.
-fn assert_refused(what: &str, output: &Output, said: &[&str]) {
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(
-        output.status.code(),
-        Some(2),
-        "{what}: {stderr}\n---\n{stdout}"
-    );
-    let errors = stderr
-        .lines()
-        .filter(|line| line.starts_with("error:"))
-        .count();
-    assert_eq!(errors, 1, "{what}: {stderr}");
-    for panic in ["panicked", "RUST_BACKTRACE"] {
-        assert!(
-            !stderr.contains(panic) && !stdout.contains(panic),
-            "{what}: {stderr}"
-        );
-    }
-    for phrase in said {
-        assert!(
-            stderr.contains(phrase),
-            "{what}: no {phrase:?} in: {stderr}"
-        );
-    }
-}
-
-fn assert_success(output: &Output) -> String {
-    let stdout = String::from_utf8(output.stdout.clone()).unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{:?}: {stderr}\n---\n{stdout}",
-        output.status
-    );
-    stdout
-}
-
-/// Forty documents of fifteen sentences each, from so few words that their frequencies can be learned in a few steps.
-fn write_corpus(folder: &Path) {
-    const WHO: [&str; 6] = ["cat", "dog", "teacher", "sailor", "child", "neighbour"];
-    const DOES: [&str; 5] = ["sees", "follows", "paints", "remembers", "carries"];
-    const WHAT: [&str; 6] = ["house", "river", "lantern", "garden", "letter", "mountain"];
-    fs::create_dir_all(folder).unwrap();
-    let mut state = 1u64;
-    let mut pick = |count: usize| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % count
-    };
-    for document in 0..40 {
-        let mut content = String::new();
-        for _ in 0..15 {
-            let (who, does, what) = (WHO[pick(6)], DOES[pick(5)], WHAT[pick(6)]);
-            writeln!(
-                content,
-                "The {who} {does} the {what} and the {}.",
-                WHAT[pick(6)]
-            )
-            .unwrap();
-        }
-        fs::write(folder.join(format!("{document:02}.txt")), content).unwrap();
-    }
-}
-
-fn recipe(corpus: &Path) -> String {
-    format!(
-        r#"
-[model]
-hidden_size = 32
-intermediate_size = 48
-num_hidden_layers = 4
-num_attention_heads = 2
-local_attention = 16
-max_position_embeddings = 64
-initializer_range = 0.08
-
-[data]
-corpus = {corpus:?}
-tokenizer_vocab = 384
-eval_bytes = 4000
-sequence_length = 64
-
-[batch]
-tokens = 256
-
-[optimizer]
-learning_rate = 1e-2
-
-[run]
-total_tokens = 6000
-eval_every_tokens = 3000
-eval_tokens = 1024
-log_every_steps = 4
-"#,
-        corpus = text(corpus)
-    )
-}
+use std::path::Path;
 
 fn rows(out: &Path) -> Vec<Value> {
     let log = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
@@ -498,7 +338,11 @@ fn a_recipe_that_cant_be_read_is_named_with_a_remedy() {
     place.write("recipe.toml", "model = [");
     place.refuses("not TOML", &[], &["recipe.toml", "line 1"]);
     place.write("recipe.toml", "[model]\npreset = \"17m\"\n");
-    place.refuses("no [run]", &[], &["recipe.toml", "missing field `run`"]);
+    place.refuses(
+        "no [run]",
+        &[],
+        &["run.total_tokens is missing", "[[phase]]"],
+    );
 }
 
 #[test]

@@ -42,6 +42,7 @@ const PREFETCH: usize = 8;
 pub struct TrainLoader {
     stream: TrainStream,
     total_tokens: usize,
+    first_row: u64,
 }
 
 impl TrainLoader {
@@ -50,6 +51,16 @@ impl TrainLoader {
         Self {
             stream,
             total_tokens: total_tokens as usize,
+            first_row: 0,
+        }
+    }
+
+    /// The same from row number `row` on, counted from 0; the rows before it are made again and thrown away.
+    #[must_use]
+    pub fn starting_at(self, row: u64) -> Self {
+        Self {
+            first_row: row,
+            ..self
         }
     }
 }
@@ -57,7 +68,7 @@ impl TrainLoader {
 impl DataLoader<MlmItem> for TrainLoader {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<MlmItem> + 'a> {
         let (sender, receiver) = sync_channel(PREFETCH);
-        let stream = self.stream.clone();
+        let (stream, mut passed_over) = (self.stream.clone(), self.first_row);
         // The thread ends with the first error, which the trainer receives, or when the receiver is dropped.
         std::thread::spawn(move || {
             let mut steps = match stream.steps() {
@@ -68,6 +79,10 @@ impl DataLoader<MlmItem> for TrainLoader {
                 match steps.next_step() {
                     Ok(items) => {
                         for item in items {
+                            if passed_over > 0 {
+                                passed_over -= 1;
+                                continue;
+                            }
                             if sender.send(Ok(item)).is_err() {
                                 return;
                             }
@@ -93,6 +108,7 @@ impl DataLoader<MlmItem> for TrainLoader {
         Arc::new(Self {
             stream: self.stream.clone(),
             total_tokens: self.total_tokens,
+            first_row: self.first_row,
         })
     }
 

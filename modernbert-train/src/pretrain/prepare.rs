@@ -3,13 +3,15 @@
 use anyhow::{Context, Result, bail};
 use modernbert::config::ModernBertConfig;
 use modernbert::tokenizer::{Tokenizer, train::TrainOptions, train::train};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::corpus::{Corpus, Document, EvalSize, RegistryOptions, Split, split};
 use crate::recipe::{
-    Corpus as CorpusSetting, LongDocuments as RecipeLong, Recipe, Tokenizer as TokenizerSetting,
+    Corpus as CorpusSetting, LongDocuments as RecipeLong, Phase, Recipe,
+    Tokenizer as TokenizerSetting,
 };
 use crate::shard::{LongDocuments, Shard, TokenizeOptions, write_shard};
 use crate::trainer::{Progress, human_count, human_seconds};
@@ -18,23 +20,228 @@ use crate::trainer::{Progress, human_count, human_seconds};
 pub struct Prepared {
     /// The tokenizer, read or learned.
     pub tokenizer: Tokenizer,
+    /// The samples of each phase.
+    pub phases: Vec<PhaseData>,
+    /// Documents behind the held-out samples, for a person to look at.
+    pub eval_documents: Vec<Document>,
+}
+
+/// The samples of a phase, and the model's shape in it.
+#[derive(Clone)]
+pub struct PhaseData {
     /// Training samples.
     pub train: Arc<Shard>,
     /// Held-out samples.
     pub eval: Arc<Shard>,
-    /// The documents behind the held-out samples.
-    pub eval_documents: Vec<Document>,
     /// Shape of the model, fitted to the tokenizer.
     pub config: ModernBertConfig,
 }
 
+/// Held-out documents a resumed run shows guesses on.
+const SHOWN: usize = 64;
+
 /// Reads the corpus, holds documents out, gets a tokenizer and writes token shards and tokenizer files into `out`.
+///
+/// The held-out documents are those of the first phase's corpus; a later phase with another corpus leaves them out of its training
+/// data and is evaluated on the same ones.
 ///
 /// # Errors
 /// Missing, empty or broken text, a tokenizer without ModernBERT's special tokens, a folder that can't be written.
-pub fn prepare(recipe: &Recipe, out: &Path, progress: Progress) -> Result<Prepared> {
+pub fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<Prepared> {
     let started = Instant::now();
-    let corpus = read_corpus(recipe)?;
+    let Some(first) = phases.first().map(|phase| &phase.recipe) else {
+        bail!("the recipe has no phase");
+    };
+    let (train, eval) = documents(first, progress)?;
+    let tokenizer = match &first.data.tokenizer {
+        TokenizerSetting::Train => {
+            let options = TrainOptions {
+                vocab_size: first.data.tokenizer_vocab,
+                ..TrainOptions::default()
+            };
+            let texts = train.iter().map(|document| document.text.as_str());
+            self::train(texts, &options)?
+        }
+        TokenizerSetting::Path(path) if path.is_dir() => Tokenizer::from_folder(path)?,
+        TokenizerSetting::Path(path) => Tokenizer::from_file(path)?,
+    };
+    tokenizer.save(out)?;
+
+    let folder = out.join(SHARDS);
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("{}: can't be made", folder.display()))?;
+    let mut data = Vec::with_capacity(phases.len());
+    for (i, names) in shard_names(phases).iter().enumerate() {
+        let recipe = &phases[i].recipe;
+        if names.of == i {
+            let own = if recipe.data.corpus == first.data.corpus
+                && recipe.data.max_train_bytes == first.data.max_train_bytes
+            {
+                None
+            } else {
+                progress.note(&format!("phase {}:", phases[i].name));
+                Some(other_documents(recipe, &eval, progress)?)
+            };
+            let own = own.as_ref().unwrap_or(&train);
+            write_samples(recipe, &tokenizer, own, &folder.join(&names.train))?;
+            write_samples(recipe, &tokenizer, &eval, &folder.join(&names.eval))?;
+        }
+        let found = open_phase(recipe, &tokenizer, &folder, names)?;
+        if names.of == i {
+            progress.note(&format!(
+                "tokens: {} in {} samples of up to {} to train on, {} held out, vocabulary {} ({})",
+                human_count(found.train.tokens() as u64),
+                found.train.len(),
+                recipe.data.sequence_length,
+                human_count(found.eval.tokens() as u64),
+                tokenizer.vocab_size(),
+                human_seconds(started.elapsed().as_secs_f64()),
+            ));
+        }
+        data.push(found);
+    }
+    Ok(Prepared {
+        tokenizer,
+        phases: data,
+        eval_documents: eval,
+    })
+}
+
+/// What [`prepare`] made, read back from the run's folder; the corpus isn't needed. Shards are held to the hash in their header.
+///
+/// # Errors
+/// A missing or damaged file, by name.
+pub fn reopen(phases: &[Phase], out: &Path) -> Result<Prepared> {
+    let tokenizer = Tokenizer::from_folder(out)?;
+    let folder = out.join(SHARDS);
+    let mut data = Vec::with_capacity(phases.len());
+    for (names, phase) in shard_names(phases).iter().zip(phases) {
+        data.push(open_phase(&phase.recipe, &tokenizer, &folder, names)?);
+    }
+    let mut eval_documents = Vec::new();
+    if let Some(first) = data.first() {
+        let specials = tokenizer.special().ids();
+        for (i, mut ids) in first.eval.iter().take(SHOWN).enumerate() {
+            ids.retain(|id| !specials.contains(id));
+            eval_documents.push(Document {
+                name: format!("held-out sample {i}"),
+                group: String::new(),
+                text: tokenizer.decode(&ids)?,
+            });
+        }
+    }
+    Ok(Prepared {
+        tokenizer,
+        phases: data,
+        eval_documents,
+    })
+}
+
+/// Whether everything that [`reopen`] needs is there; a run that was ended while it prepared its data prepares it again.
+pub fn is_prepared(phases: &[Phase], out: &Path) -> bool {
+    let folder = out.join(SHARDS);
+    out.join("tokenizer.json").is_file()
+        && shard_names(phases)
+            .iter()
+            .all(|names| folder.join(&names.train).is_file() && folder.join(&names.eval).is_file())
+}
+
+/// Folder of the token shards in a run's folder.
+pub const SHARDS: &str = "shards";
+
+/// Files of a phase's samples.
+struct ShardNames {
+    train: String,
+    eval: String,
+    /// The phase they are named after: the first that cuts the same documents alike.
+    of: usize,
+}
+
+fn shard_names(phases: &[Phase]) -> Vec<ShardNames> {
+    let alike = |a: &Phase, b: &Phase| {
+        let (a, b) = (&a.recipe.data, &b.recipe.data);
+        (
+            &a.corpus,
+            a.max_train_bytes,
+            a.long_documents,
+            a.sequence_length,
+        ) == (
+            &b.corpus,
+            b.max_train_bytes,
+            b.long_documents,
+            b.sequence_length,
+        )
+    };
+    let name = |i: usize| {
+        let of = phases
+            .iter()
+            .position(|other| alike(other, &phases[i]))
+            .unwrap_or(i);
+        let prefix = if phases.len() == 1 {
+            String::new()
+        } else {
+            format!("{}-", phases[of].name)
+        };
+        ShardNames {
+            train: format!("{prefix}train.tokens"),
+            eval: format!("{prefix}eval.tokens"),
+            of,
+        }
+    };
+    (0..phases.len()).map(name).collect()
+}
+
+fn open_phase(
+    recipe: &Recipe,
+    tokenizer: &Tokenizer,
+    folder: &Path,
+    names: &ShardNames,
+) -> Result<PhaseData> {
+    let open = |name: &str| -> Result<Arc<Shard>> {
+        let shard = Shard::open(folder.join(name))?;
+        if shard.is_empty() {
+            bail!(
+                "{}: no document gave a sample long enough; give the corpus more text",
+                shard.path().display()
+            );
+        }
+        Ok(Arc::new(shard))
+    };
+    Ok(PhaseData {
+        train: open(&names.train)?,
+        eval: open(&names.eval)?,
+        config: model_config(recipe, tokenizer)?,
+    })
+}
+
+fn write_samples(
+    recipe: &Recipe,
+    tokenizer: &Tokenizer,
+    documents: &[Document],
+    path: &Path,
+) -> Result<()> {
+    let options = TokenizeOptions {
+        max_length: recipe.data.sequence_length,
+        long_documents: match recipe.data.long_documents {
+            RecipeLong::Split => LongDocuments::Split,
+            RecipeLong::Truncate => LongDocuments::Truncate,
+        },
+        ..TokenizeOptions::default()
+    };
+    write_shard(tokenizer, documents, &options, path)?;
+    Ok(())
+}
+
+/// Documents to train on and to hold out.
+fn documents(recipe: &Recipe, progress: Progress) -> Result<(Vec<Document>, Vec<Document>)> {
+    if let Some(setting) = &recipe.data.eval_corpus {
+        let corpus = read_corpus(recipe, setting)?;
+        progress.note(&format!("held out: {}", corpus.origin));
+        let eval = corpus.documents;
+        let train = other_documents(recipe, &eval, progress)?;
+        return Ok((train, eval));
+    }
+    let corpus = read_corpus(recipe, &recipe.data.corpus)?;
     progress.note(&format!("corpus: {}", corpus.origin));
     let Split {
         mut train,
@@ -46,19 +253,7 @@ pub fn prepare(recipe: &Recipe, out: &Path, progress: Progress) -> Result<Prepar
         EvalSize::Bytes(recipe.data.eval_bytes as usize),
         recipe.run.seed,
     )?;
-    if let Some(limit) = recipe.data.max_train_bytes {
-        let mut left = limit as usize;
-        train.retain(|document| {
-            let fits = left >= document.text.len();
-            left = left.saturating_sub(document.text.len());
-            fits
-        });
-        if train.is_empty() {
-            bail!("data.max_train_bytes = {limit} leaves no document to train on; raise it");
-        }
-    }
-    let megabytes =
-        |documents: &[Document]| documents.iter().map(|d| d.text.len()).sum::<usize>() as f64 / 1e6;
+    limit_bytes(&mut train, recipe.data.max_train_bytes)?;
     progress.note(&format!(
         "split by {by}: {} documents ({:.1} MB) to train on, {} ({:.1} MB) held out, {duplicates} duplicates dropped",
         train.len(),
@@ -66,66 +261,54 @@ pub fn prepare(recipe: &Recipe, out: &Path, progress: Progress) -> Result<Prepar
         eval.len(),
         megabytes(&eval),
     ));
-
-    let tokenizer = match &recipe.data.tokenizer {
-        TokenizerSetting::Train => {
-            let options = TrainOptions {
-                vocab_size: recipe.data.tokenizer_vocab,
-                ..TrainOptions::default()
-            };
-            let texts = train.iter().map(|document| document.text.as_str());
-            self::train(texts, &options)?
-        }
-        TokenizerSetting::Path(path) if path.is_dir() => Tokenizer::from_folder(path)?,
-        TokenizerSetting::Path(path) => Tokenizer::from_file(path)?,
-    };
-    tokenizer.save(out)?;
-
-    let folder = out.join("shards");
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("{}: can't be made", folder.display()))?;
-    let tokenize = TokenizeOptions {
-        max_length: recipe.data.sequence_length,
-        long_documents: match recipe.data.long_documents {
-            RecipeLong::Split => LongDocuments::Split,
-            RecipeLong::Truncate => LongDocuments::Truncate,
-        },
-        ..TokenizeOptions::default()
-    };
-    let shard = |name: &str, documents: &[Document]| -> Result<Arc<Shard>> {
-        let path = folder.join(name);
-        write_shard(&tokenizer, documents, &tokenize, &path)?;
-        let shard = Shard::open(&path)?;
-        if shard.is_empty() {
-            bail!(
-                "{}: no document gave a sample of at least {} tokens; give the corpus more text",
-                path.display(),
-                tokenize.min_length
-            );
-        }
-        Ok(Arc::new(shard))
-    };
-    let (train_shard, eval_shard) = (shard("train.tokens", &train)?, shard("eval.tokens", &eval)?);
-    let config = model_config(recipe, &tokenizer)?;
-    progress.note(&format!(
-        "tokens: {} in {} samples to train on, {} held out, vocabulary {} ({})",
-        human_count(train_shard.tokens() as u64),
-        train_shard.len(),
-        human_count(eval_shard.tokens() as u64),
-        tokenizer.vocab_size(),
-        human_seconds(started.elapsed().as_secs_f64()),
-    ));
-    Ok(Prepared {
-        tokenizer,
-        train: train_shard,
-        eval: eval_shard,
-        eval_documents: eval,
-        config,
-    })
+    Ok((train, eval))
 }
 
-fn read_corpus(recipe: &Recipe) -> Result<Corpus> {
-    match &recipe.data.corpus {
+/// Documents of the corpus, each once, without those that are held out.
+fn other_documents(
+    recipe: &Recipe,
+    eval: &[Document],
+    progress: Progress,
+) -> Result<Vec<Document>> {
+    let corpus = read_corpus(recipe, &recipe.data.corpus)?;
+    progress.note(&format!("corpus: {}", corpus.origin));
+    let held_out: HashSet<&str> = eval.iter().map(|document| document.text.as_str()).collect();
+    let mut seen = HashSet::new();
+    let mut train = corpus.documents;
+    train.retain(|document| {
+        !held_out.contains(document.text.as_str()) && seen.insert(document.text.clone())
+    });
+    limit_bytes(&mut train, recipe.data.max_train_bytes)?;
+    progress.note(&format!(
+        "{} documents ({:.1} MB) to train on, without {} ({:.1} MB) held out",
+        train.len(),
+        megabytes(&train),
+        eval.len(),
+        megabytes(eval),
+    ));
+    Ok(train)
+}
+
+fn megabytes(documents: &[Document]) -> f64 {
+    documents.iter().map(|d| d.text.len()).sum::<usize>() as f64 / 1e6
+}
+
+fn limit_bytes(train: &mut Vec<Document>, limit: Option<u64>) -> Result<()> {
+    let Some(limit) = limit else { return Ok(()) };
+    let mut left = limit as usize;
+    train.retain(|document| {
+        let fits = left >= document.text.len();
+        left = left.saturating_sub(document.text.len());
+        fits
+    });
+    if train.is_empty() {
+        bail!("data.max_train_bytes = {limit} leaves no document to train on; raise it");
+    }
+    Ok(())
+}
+
+fn read_corpus(recipe: &Recipe, setting: &CorpusSetting) -> Result<Corpus> {
+    match setting {
         CorpusSetting::Registry => {
             let mut options = RegistryOptions::default();
             if let Some(limit) = recipe.data.max_train_bytes {

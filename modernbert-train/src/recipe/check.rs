@@ -3,6 +3,7 @@
 use super::{Recipe, Tokenizer};
 use crate::schedule::ScheduleError;
 use modernbert::config::ConfigError;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// Why a recipe was refused.
@@ -60,6 +61,14 @@ pub enum RecipeError {
         /// What to change.
         remedy: String,
     },
+    /// A phase can't be run.
+    #[error("phase {name}: {source}")]
+    Phase {
+        /// The phase.
+        name: String,
+        /// What is wrong with it.
+        source: Box<RecipeError>,
+    },
     /// The schedule does not fit the run.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
@@ -100,8 +109,34 @@ impl Recipe {
     /// # Errors
     /// The first that does not, with its value and what to change.
     pub fn validate(&self) -> Result<(), RecipeError> {
+        let several = !self.phase.is_empty();
+        let mut names = BTreeSet::new();
+        for phase in self.phases()? {
+            want(
+                names.insert(phase.name.clone()),
+                "phase.name",
+                &phase.name,
+                "two phases have it: name them differently",
+            )?;
+            phase.recipe.validate_alone().map_err(|error| {
+                if several {
+                    RecipeError::Phase {
+                        name: phase.name.clone(),
+                        source: Box::new(error),
+                    }
+                } else {
+                    error
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn validate_alone(&self) -> Result<(), RecipeError> {
         self.validate_data()?;
         self.validate_training()?;
+        self.validate_batch()?;
+        self.validate_checkpoint()?;
         self.validate_run()
     }
 
@@ -197,13 +232,83 @@ impl Recipe {
             o.weight_decay,
             "it is the share of each weight removed by a step: set at least 0 and below 1",
         )?;
-        let count = self.batch.micro_batches;
-        want(count > 0, "batch.micro_batches", count, "set 1 or more")
+        for (key, value) in [
+            ("optimizer.max_lr", o.max_lr),
+            ("optimizer.max_grad_norm", o.max_grad_norm),
+        ] {
+            let good = value.is_none_or(|value| value.is_finite() && value > 0.0);
+            let shown = value.unwrap_or_default();
+            want(good, key, shown, "set a positive number, or leave it out")?;
+        }
+        Ok(())
+    }
+
+    fn validate_batch(&self) -> Result<(), RecipeError> {
+        let batch = &self.batch;
+        let counts = [
+            ("batch.micro_batches", batch.micro_batches),
+            ("batch.warmup_from", batch.warmup_from),
+            ("batch.warmup_step", batch.warmup_step),
+        ];
+        for (key, value) in counts {
+            want(value > 0, key, value, "set 1 or more")?;
+        }
+        let warmup = batch.warmup_tokens.tokens(self.run.total_tokens);
+        want(
+            warmup == 0 || batch.warmup_from < batch.micro_batches,
+            "batch.warmup_from",
+            batch.warmup_from,
+            format!(
+                "a warmup grows to batch.micro_batches ({}): lower it, raise the other, or leave batch.warmup_tokens out",
+                batch.micro_batches
+            ),
+        )?;
+        want(
+            warmup <= self.run.total_tokens,
+            "batch.warmup_tokens",
+            warmup,
+            format!(
+                "it exceeds run.total_tokens ({}): shorten it",
+                self.run.total_tokens
+            ),
+        )
+    }
+
+    fn validate_checkpoint(&self) -> Result<(), RecipeError> {
+        let checkpoint = &self.checkpoint;
+        let minutes = checkpoint.every_minutes;
+        want(
+            minutes > 0.0 && minutes.is_finite(),
+            "checkpoint.every_minutes",
+            minutes,
+            "set it above 0",
+        )?;
+        let counts = [
+            (
+                "checkpoint.every_steps",
+                checkpoint.every_steps.unwrap_or(1),
+            ),
+            (
+                "checkpoint.keep_every_steps",
+                checkpoint.keep_every_steps.unwrap_or(1),
+            ),
+            ("checkpoint.keep_last", checkpoint.keep_last as u64),
+        ];
+        for (key, value) in counts {
+            want(value > 0, key, value, "set 1 or more")?;
+        }
+        Ok(())
     }
 
     fn validate_run(&self) -> Result<(), RecipeError> {
         let run = &self.run;
         let step = self.tokens_per_step();
+        want(
+            run.total_tokens > 0,
+            "run.total_tokens",
+            "missing",
+            "give it, in [run] or in each [[phase]]",
+        )?;
         want(
             run.total_tokens >= step,
             "run.total_tokens",
@@ -216,12 +321,14 @@ impl Recipe {
             ("run.eval_every_tokens", run.eval_every_tokens),
             ("run.eval_tokens", run.eval_tokens),
             ("run.log_every_steps", run.log_every_steps),
+            ("run.read_every_steps", run.read_every_steps.unwrap_or(1)),
             ("run.max_seconds", run.max_seconds.unwrap_or(1)),
         ];
         for (key, value) in counts {
             want(value > 0, key, value, "set 1 or more")?;
         }
         for (key, value) in [
+            ("data.seed", self.data.seed.unwrap_or(0)),
             ("run.seed", run.seed),
             ("run.total_tokens", run.total_tokens),
         ] {

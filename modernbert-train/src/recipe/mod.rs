@@ -2,20 +2,25 @@
 //!
 //! Every field of the file is a field of a struct here, under the same name; unknown names are refused. What the file leaves out takes
 //! the default documented at the field. A value can be replaced from the command line (`--set optimizer.learning_rate=1e-3`), see
-//! [`Recipe::with_overrides`]. `recipes/` holds recipes to start from.
+//! [`Recipe::with_overrides`]. A run of several phases lists them as `[[phase]]`, each with the settings in which it differs, see
+//! [`PhaseRecipe`]. `recipes/` holds recipes to start from; [`builtin`] finds them by name.
 
+mod builtin;
 mod check;
 mod model;
+mod phase;
 mod set;
 #[cfg(test)]
 mod tests;
 mod text_or;
 
+pub use builtin::{builtin, builtin_names};
 pub use check::RecipeError;
 pub use model::ModelRecipe;
+pub use phase::{Phase, PhaseRecipe};
 pub use text_or::{Corpus, Tokenizer};
 
-use crate::schedule::Schedule;
+use crate::schedule::{BatchWarmup, Schedule, TokenSpan};
 use serde::{Deserialize, Serialize};
 
 /// Everything that decides a pretraining run.
@@ -40,7 +45,14 @@ pub struct Recipe {
     #[serde(default)]
     pub schedule: Schedule,
     /// How long it runs, and what it says on the way.
+    #[serde(default)]
     pub run: RunRecipe,
+    /// When the run is saved, and what is kept.
+    #[serde(default)]
+    pub checkpoint: CheckpointRecipe,
+    /// The phases of the run, in order; without any, the run is one phase of the settings above.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub phase: Vec<PhaseRecipe>,
 }
 
 /// `[data]`
@@ -58,10 +70,16 @@ pub struct DataRecipe {
     pub max_train_bytes: Option<u64>,
     /// So many bytes of text are held out for evaluation. 1 MiB by default.
     pub eval_bytes: u64,
+    /// Evaluate on these texts instead of holding some of `corpus` out; the same forms as there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_corpus: Option<Corpus>,
     /// What becomes of a document longer than a sequence. `"split"` by default.
     pub long_documents: LongDocuments,
     /// Longest sequence in tokens. 512 by default.
     pub sequence_length: usize,
+    /// Decides the order of the data and the masks; `run.seed` by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
 }
 
 /// What becomes of a document longer than a sequence.
@@ -82,8 +100,10 @@ impl Default for DataRecipe {
             tokenizer_vocab: 4096,
             max_train_bytes: None,
             eval_bytes: 1 << 20,
+            eval_corpus: None,
             long_documents: LongDocuments::Split,
             sequence_length: 512,
+            seed: None,
         }
     }
 }
@@ -96,6 +116,12 @@ pub struct BatchRecipe {
     pub tokens: usize,
     /// Micro-batches whose gradients are added up for one step. 1 by default.
     pub micro_batches: usize,
+    /// Over so many tokens the batch grows to `micro_batches`; none by default. See [`BatchWarmup`].
+    pub warmup_tokens: TokenSpan,
+    /// Micro-batches of the first, smallest step of the warmup. 1 by default.
+    pub warmup_from: usize,
+    /// Micro-batches by which the warmup grows at a time. 1 by default.
+    pub warmup_step: usize,
 }
 
 impl Default for BatchRecipe {
@@ -103,6 +129,9 @@ impl Default for BatchRecipe {
         Self {
             tokens: 4096,
             micro_batches: 1,
+            warmup_tokens: TokenSpan::Tokens(0),
+            warmup_from: 1,
+            warmup_step: 1,
         }
     }
 }
@@ -140,6 +169,13 @@ pub struct OptimizerRecipe {
     pub beta2: f64,
     /// Added to the root of the mean squared gradient. 1e-6 by default.
     pub epsilon: f64,
+    /// The rate at which a step decays by exactly `weight_decay`; `learning_rate` by default. Composer keeps the first phase's peak
+    /// when a later phase only lowers the rate; give it here to do the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_lr: Option<f64>,
+    /// Gradients of a larger norm are scaled down to it; off by default, as StableAdamW takes care of spikes itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_grad_norm: Option<f64>,
 }
 
 impl Default for OptimizerRecipe {
@@ -150,48 +186,79 @@ impl Default for OptimizerRecipe {
             beta1: 0.9,
             beta2: 0.98,
             epsilon: 1e-6,
+            max_lr: None,
+            max_grad_norm: None,
         }
     }
 }
 
 /// `[run]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct RunRecipe {
-    /// Tokens to train on, padding not counted.
+    /// Tokens to train on, padding not counted. It has no default: give it, here or in each phase.
     pub total_tokens: u64,
-    /// Stop after so many seconds even if tokens are left; no limit by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// End after about so many seconds even if tokens are left; no limit by default. Each phase has its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_seconds: Option<u64>,
-    /// Decides the weights, the order of the data and the masks. 17 by default.
-    #[serde(default = "defaults::seed")]
+    /// Decides the weights and, unless `data.seed` is given, the order of the data and the masks. 17 by default.
     pub seed: u64,
     /// Evaluate each time so many tokens have been trained on. 200 000 by default.
-    #[serde(default = "defaults::eval_every_tokens")]
     pub eval_every_tokens: u64,
     /// Tokens of one evaluation. 65 536 by default.
-    #[serde(default = "defaults::eval_tokens")]
     pub eval_tokens: u64,
     /// Report the loss every so many steps. 10 by default.
-    #[serde(default = "defaults::log_every_steps")]
     pub log_every_steps: u64,
+    /// Read loss and gradient norm back from the device every so many steps: by default 1 on a CPU, where it costs nothing, and
+    /// `log_every_steps` elsewhere, where it would stall the device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_every_steps: Option<u64>,
     /// Number format of matrix products and attention. `"f32"` by default.
-    #[serde(default)]
     pub precision: Precision,
 }
 
-mod defaults {
-    pub(super) fn seed() -> u64 {
-        17
+impl Default for RunRecipe {
+    fn default() -> Self {
+        Self {
+            total_tokens: 0,
+            max_seconds: None,
+            seed: 17,
+            eval_every_tokens: 200_000,
+            eval_tokens: 65_536,
+            log_every_steps: 10,
+            read_every_steps: None,
+            precision: Precision::F32,
+        }
     }
-    pub(super) fn eval_every_tokens() -> u64 {
-        200_000
-    }
-    pub(super) fn eval_tokens() -> u64 {
-        65_536
-    }
-    pub(super) fn log_every_steps() -> u64 {
-        10
+}
+
+/// `[checkpoint]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointRecipe {
+    /// Save after every so many steps of the run; off by default. Beside `every_minutes`, whichever is due.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub every_steps: Option<u64>,
+    /// Save when the last save is so many minutes ago. 15 by default.
+    pub every_minutes: f64,
+    /// The newest so many checkpoints are kept. 2 by default, 1 at least.
+    pub keep_last: usize,
+    /// Beside them the best so many by held-out loss; 0 by default. Every save by step is then evaluated first.
+    pub keep_best: usize,
+    /// Beside them every checkpoint whose step is a multiple of this; off by default. These are what a later `anneal` starts from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_every_steps: Option<u64>,
+}
+
+impl Default for CheckpointRecipe {
+    fn default() -> Self {
+        Self {
+            every_steps: None,
+            every_minutes: 15.0,
+            keep_last: 2,
+            keep_best: 0,
+            keep_every_steps: None,
+        }
     }
 }
 
@@ -217,8 +284,24 @@ impl Precision {
 }
 
 impl Recipe {
-    /// Tokens of one optimizer step.
+    /// Tokens of one optimizer step, once a batch-size warmup is over.
     pub fn tokens_per_step(&self) -> u64 {
         (self.batch.tokens as u64).saturating_mul(self.batch.micro_batches as u64)
+    }
+
+    /// How many micro-batches a step has after how many tokens.
+    pub fn batch_warmup(&self) -> BatchWarmup {
+        let batch = &self.batch;
+        BatchWarmup::new(
+            batch.warmup_from,
+            batch.warmup_step,
+            batch.micro_batches,
+            batch.warmup_tokens.tokens(self.run.total_tokens),
+        )
+    }
+
+    /// Seed of data order and masks.
+    pub fn data_seed(&self) -> u64 {
+        self.data.seed.unwrap_or(self.run.seed)
     }
 }

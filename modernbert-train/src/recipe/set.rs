@@ -8,10 +8,20 @@ use toml::{Table, Value};
 pub(super) const KEYS: &[&str] = &[
     "batch.micro_batches",
     "batch.tokens",
+    "batch.warmup_from",
+    "batch.warmup_step",
+    "batch.warmup_tokens",
+    "checkpoint.every_minutes",
+    "checkpoint.every_steps",
+    "checkpoint.keep_best",
+    "checkpoint.keep_every_steps",
+    "checkpoint.keep_last",
     "data.corpus",
     "data.eval_bytes",
+    "data.eval_corpus",
     "data.long_documents",
     "data.max_train_bytes",
+    "data.seed",
     "data.sequence_length",
     "data.tokenizer",
     "data.tokenizer_vocab",
@@ -33,12 +43,15 @@ pub(super) const KEYS: &[&str] = &[
     "optimizer.beta2",
     "optimizer.epsilon",
     "optimizer.learning_rate",
+    "optimizer.max_grad_norm",
+    "optimizer.max_lr",
     "optimizer.weight_decay",
     "run.eval_every_tokens",
     "run.eval_tokens",
     "run.log_every_steps",
     "run.max_seconds",
     "run.precision",
+    "run.read_every_steps",
     "run.seed",
     "run.total_tokens",
     "schedule.decay",
@@ -69,7 +82,7 @@ fn last_part(key: &str) -> &str {
 }
 
 /// The three keys most like `key`: by all of it, or by its last part alone, as the section is what one forgets.
-fn unknown(source_name: &str, key: &str) -> RecipeError {
+pub(super) fn unknown(source_name: &str, key: &str) -> RecipeError {
     let likeness =
         |known: &&&str| distance(key, known).min(distance(last_part(key), last_part(known)));
     let mut near: Vec<_> = KEYS.iter().collect();
@@ -112,7 +125,8 @@ impl Recipe {
             source_name: source_name.to_owned(),
             message: error.to_string().trim_end().to_owned(),
         };
-        let table = text.parse::<Table>().map_err(parse_error)?;
+        let mut table = text.parse::<Table>().map_err(parse_error)?;
+        table.remove("phase");
         let sections = |key: &String| {
             KEYS.iter()
                 .any(|known| known.starts_with(&format!("{key}.")))
@@ -124,7 +138,11 @@ impl Recipe {
         {
             return Err(unknown(source_name, key));
         }
-        toml::from_str(text).map_err(parse_error)
+        let recipe: Self = toml::from_str(text).map_err(parse_error)?;
+        for phase in &recipe.phase {
+            phase.check_keys(source_name)?;
+        }
+        Ok(recipe)
     }
 
     /// Reads a recipe file; see [`Self::from_str`].
@@ -143,6 +161,7 @@ impl Recipe {
     /// The recipe with single values replaced, each given as `key=value` with a dotted key. The value is read as TOML, and as plain text
     /// where it is none, so `run.precision=bf16` needs no quotes. An empty value takes the key out, back to its default. A new
     /// `schedule.kind` starts with the defaults of that kind, and is applied before other keys of the schedule.
+    /// `phase.NAME.key=value` changes one phase; a key that phases set themselves can't be changed outside them.
     ///
     /// # Errors
     /// A missing `=`, an unknown key, and a value that does not fit its key.
@@ -157,7 +176,7 @@ impl Recipe {
             .iter()
             .map(split)
             .collect::<Result<Vec<_>, RecipeError>>()?;
-        pairs.sort_by_key(|(key, _)| key != "schedule.kind");
+        pairs.sort_by_key(|(key, _)| !key.ends_with("schedule.kind"));
         let mut recipe = self.clone();
         for (key, value) in &pairs {
             recipe = recipe.with_override(key, value)?;
@@ -171,8 +190,20 @@ impl Recipe {
             value: value.to_owned(),
             message,
         };
+        if let Some(of_phase) = key.strip_prefix("phase.") {
+            return self.with_phase_override(of_phase, value);
+        }
         let known = KEYS.contains(&key).then(|| key.split_once('.')).flatten();
         let (section, name) = known.ok_or_else(|| unknown("--set", key))?;
+        let own: Vec<_> = self.phase.iter().filter(|phase| phase.sets(key)).collect();
+        if let Some(first) = own.first() {
+            let names: Vec<_> = own.iter().map(|phase| phase.name.as_str()).collect();
+            return Err(failed(format!(
+                "phases set it themselves ({}): write phase.{}.{key}={value}",
+                names.join(", "),
+                first.name,
+            )));
+        }
         let mut table = Table::try_from(self).map_err(|error| failed(error.to_string()))?;
         let entry = table
             .entry(section)
@@ -194,6 +225,52 @@ impl Recipe {
         table
             .try_into()
             .map_err(|error: toml::de::Error| failed(error.message().to_owned()))
+    }
+
+    /// `key` is the phase's name and a dotted key.
+    fn with_phase_override(&self, key: &str, value: &str) -> Result<Self, RecipeError> {
+        let failed = |message: String| RecipeError::Override {
+            key: format!("phase.{key}"),
+            value: value.to_owned(),
+            message,
+        };
+        let names = || {
+            let names: Vec<_> = self.phase.iter().map(|phase| phase.name.as_str()).collect();
+            format!(
+                "write phase.NAME.key=value; the phases are: {}",
+                names.join(", ")
+            )
+        };
+        let mut parts = key.splitn(3, '.');
+        let (Some(phase), Some(section), Some(name)) = (parts.next(), parts.next(), parts.next())
+        else {
+            return Err(failed(names()));
+        };
+        let mut recipe = self.clone();
+        let Some(found) = recipe.phase.iter_mut().find(|known| known.name == phase) else {
+            return Err(failed(names()));
+        };
+        let entry = found
+            .settings
+            .entry(section)
+            .or_insert_with(|| Value::Table(Table::new()));
+        let Value::Table(inner) = entry else {
+            return Err(failed(format!("{section} is not a section")));
+        };
+        if section == "schedule" && name == "kind" {
+            inner.clear();
+        }
+        if value.is_empty() {
+            inner.remove(name);
+        } else {
+            inner.insert(name.to_owned(), parse_value(value));
+        }
+        if inner.is_empty() {
+            found.settings.remove(section);
+        }
+        found.check_keys("--set")?;
+        recipe.phases().map_err(|error| failed(error.to_string()))?;
+        Ok(recipe)
     }
 
     /// The recipe with every default written out, as TOML that [`Self::from_str`] reads back to the same recipe.

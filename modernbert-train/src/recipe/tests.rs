@@ -6,7 +6,6 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 
 const DEMO: &str = include_str!("../../recipes/demo.toml");
-const TINY: &str = include_str!("../../recipes/cpu-tiny.toml");
 
 fn demo() -> Recipe {
     Recipe::from_str(DEMO, "demo.toml").unwrap()
@@ -30,9 +29,11 @@ fn complaint(overrides: &[&str]) -> String {
 
 #[test]
 fn the_recipes_in_the_folder_are_good() {
-    for text in [DEMO, TINY] {
-        let recipe = Recipe::from_str(text, "x").unwrap();
-        recipe.validate().unwrap();
+    for name in builtin_names() {
+        let recipe = builtin(name).unwrap().unwrap();
+        recipe
+            .validate()
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(
             Recipe::from_str(&recipe.to_toml().unwrap(), "x").unwrap(),
             recipe
@@ -74,6 +75,13 @@ fn the_list_of_keys_is_the_structs() {
         "model.vocab_size=4096",
         "data.max_train_bytes=1",
         "run.max_seconds=1",
+        "run.read_every_steps=1",
+        "data.seed=1",
+        "data.eval_corpus=x",
+        "optimizer.max_lr=1",
+        "optimizer.max_grad_norm=1",
+        "checkpoint.every_steps=1",
+        "checkpoint.keep_every_steps=1",
     ];
     let recipe = set(&all).unwrap();
     let table = toml::Table::try_from(&recipe).unwrap();
@@ -139,7 +147,10 @@ fn an_override_that_does_not_fit_is_explained() {
             "--set run.total_tokens=many: invalid type: string",
         ),
         (&["run.total_tokens=2.5"], "--set run.total_tokens=2.5"),
-        (&["run.total_tokens="], "missing field `total_tokens`"),
+        (
+            &["run.total_tokens="],
+            "run.total_tokens is missing; give it",
+        ),
         (&["data.long_documents=drop"], "`split` or `truncate`"),
         (
             &["schedule.kind=constant", "schedule.decay_tokens=5"],
@@ -163,7 +174,7 @@ fn a_mistake_in_a_file_is_shown_with_its_line() {
     let cases = [
         (
             edited("seed = 17", "sed = 17"),
-            "my.toml: there is no setting run.sed; the nearest are run.seed",
+            "my.toml: there is no setting run.sed; the nearest are data.seed, run.seed",
         ),
         (edited("[mask]", "[masks]"), "no setting masks."),
         (edited("seed = 17", "seed = 'x'"), "seed = 'x'"),
@@ -257,4 +268,206 @@ proptest! {
         }
         let _ = Recipe::from_str(&text, "x");
     }
+}
+
+const PHASES: &str = "
+model.preset = '17m'
+model.global_rope_theta = 10_000.0
+data.sequence_length = 256
+[[phase]]
+name = 'first'
+run.total_tokens = 1_000_000
+[[phase]]
+name = 'second'
+model.global_rope_theta = 160_000.0
+schedule.kind = 'one_minus_sqrt'
+optimizer.learning_rate = 1e-4
+run = { total_tokens = 500_000, eval_every_tokens = 100_000 }
+";
+
+#[test]
+fn a_phase_is_the_recipe_with_what_differs() {
+    let recipe = Recipe::from_str(PHASES, "x").unwrap();
+    recipe.validate().unwrap();
+    let phases = recipe.phases().unwrap();
+    let names: Vec<_> = phases.iter().map(|phase| phase.name.as_str()).collect();
+    assert_eq!(names, ["first", "second"]);
+    let (first, second) = (&phases[0].recipe, &phases[1].recipe);
+    assert_eq!(
+        (
+            first.optimizer.learning_rate,
+            second.optimizer.learning_rate
+        ),
+        (8e-4, 1e-4)
+    );
+    assert_eq!(
+        (first.schedule.kind(), second.schedule.kind()),
+        ("warmup_stable_decay", "one_minus_sqrt")
+    );
+    assert_eq!(
+        (first.run.total_tokens, second.run.total_tokens),
+        (1_000_000, 500_000)
+    );
+    assert_eq!(second.model.global_rope_theta, Some(160_000.0));
+    assert_eq!(second.data, first.data);
+    let text = recipe.to_toml().unwrap();
+    assert_eq!(Recipe::from_str(&text, "x").unwrap(), recipe, "{text}");
+    let alone = recipe.only_phase("second").unwrap();
+    assert_eq!(alone.phases().unwrap(), [phases[1].clone()]);
+    assert!(
+        recipe
+            .only_phase("third")
+            .unwrap_err()
+            .to_string()
+            .contains("first, second")
+    );
+}
+
+#[test]
+fn a_recipe_without_phases_is_one_phase() {
+    let phases = demo().phases().unwrap();
+    assert_eq!(phases.len(), 1);
+    assert_eq!(
+        (phases[0].name.as_str(), &phases[0].recipe),
+        ("train", &demo())
+    );
+}
+
+#[test]
+fn single_phases_are_changed_from_the_command_line() {
+    let recipe = Recipe::from_str(PHASES, "x").unwrap();
+    let set = |text: &str| recipe.with_overrides(&[text.to_owned()]);
+    let changed = set("phase.second.optimizer.learning_rate=5e-5").unwrap();
+    assert_eq!(
+        changed.phases().unwrap()[1].recipe.optimizer.learning_rate,
+        5e-5
+    );
+    let changed = set("phase.first.schedule.kind=constant").unwrap();
+    assert_eq!(
+        changed.phases().unwrap()[0].recipe.schedule.kind(),
+        "constant"
+    );
+    let changed = set("optimizer.weight_decay=1e-6").unwrap();
+    assert!(
+        changed
+            .phases()
+            .unwrap()
+            .iter()
+            .all(|phase| phase.recipe.optimizer.weight_decay == 1e-6)
+    );
+    for (text, expected) in [
+        (
+            "run.total_tokens=7",
+            "phases set it themselves (first, second): write phase.first.run.total_tokens=7",
+        ),
+        (
+            "schedule.warmup_tokens=7",
+            "phase.second.schedule.warmup_tokens=7",
+        ),
+        ("phase.third.run.seed=1", "the phases are: first, second"),
+        ("phase.first=1", "write phase.NAME.key=value"),
+        (
+            "phase.first.model.hidden_size=64",
+            "the same in every phase",
+        ),
+        ("phase.first.run.seed=1", "the same in every phase"),
+        ("phase.first.optimizer.rate=1", "no setting optimizer.rate"),
+        ("phase.first.optimizer.learning_rate=fast", "invalid type"),
+    ] {
+        let message = set(text).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}\nlacks\n{expected}");
+    }
+}
+
+#[test]
+fn mistakes_in_phases_are_named() {
+    let cases = [
+        (
+            "optimizer.learning_rate = 1e-4",
+            "optimizer.rate = 1",
+            "x, phase second: there is no setting optimizer.rate",
+        ),
+        (
+            "optimizer.learning_rate = 1e-4",
+            "model.hidden_size = 64",
+            "phase.second.model.hidden_size",
+        ),
+        ("name = 'second'", "name = 'a b'", "letters, digits"),
+    ];
+    for (from, to, expected) in cases {
+        let message = Recipe::from_str(&PHASES.replace(from, to), "x")
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains(expected), "{message}\nlacks\n{expected}");
+    }
+    let cases = [
+        (
+            "total_tokens = 500_000",
+            "total_tokens = 5",
+            "phase second: run.total_tokens is 5",
+        ),
+        (
+            "run.total_tokens = 1_000_000",
+            "",
+            "phase first: run.total_tokens is missing",
+        ),
+        ("name = 'second'", "name = 'first'", "two phases have it"),
+        (
+            "optimizer.learning_rate = 1e-4",
+            "batch.warmup_tokens = 5",
+            "phase second: batch.warmup_from is 1",
+        ),
+        (
+            "optimizer.learning_rate = 1e-4",
+            "checkpoint.keep_last = 0",
+            "checkpoint.keep_last is 0",
+        ),
+    ];
+    for (from, to, expected) in cases {
+        let recipe = Recipe::from_str(&PHASES.replace(from, to), "x").unwrap();
+        let message = recipe.validate().unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}\nlacks\n{expected}");
+    }
+}
+
+/// Every number of the published recipes stands with its source.
+#[test]
+fn published_numbers_have_sources() {
+    for text in [
+        include_str!("../../recipes/base.toml"),
+        include_str!("../../recipes/large.toml"),
+    ] {
+        for line in text
+            .lines()
+            .filter(|line| line.contains(" = ") && !line.starts_with('#'))
+        {
+            let comment = line.split_once('#').map(|(_, comment)| comment.trim());
+            let sourced = comment.is_some_and(|comment| {
+                ["P", "Y", "C", "this"]
+                    .iter()
+                    .any(|s| comment.starts_with(s))
+            });
+            assert!(sourced || line.starts_with("name"), "{line}");
+        }
+    }
+    let base = builtin("base").unwrap().unwrap();
+    let phases = base.phases().unwrap();
+    let first = &phases[0].recipe;
+    let sizes: Vec<usize> = first
+        .batch_warmup()
+        .sizes()
+        .iter()
+        .map(|(size, _)| size * 96)
+        .collect();
+    assert_eq!(sizes, [768, 1536, 2304, 3072, 3840]);
+    assert_eq!(first.batch_warmup().sizes()[0].1, 3_333_333_334);
+    let steps: Vec<u64> = phases
+        .iter()
+        .map(|phase| phase.recipe.tokens_per_step())
+        .collect();
+    assert_eq!(steps, [4_718_592; 3]);
+    let last = &phases[2].recipe;
+    let rate =
+        last.optimizer.learning_rate * last.schedule.factor(50_000_000_000, last.run.total_tokens);
+    assert!((rate - 3e-7).abs() < 1e-15, "{rate}");
 }

@@ -1,12 +1,15 @@
-//! How the learning rate moves over a run: a factor between 0 and 1 on the peak rate.
+//! How the learning rate moves over a run: a factor between 0 and 1 on the peak rate. And how the batch grows: [`BatchWarmup`].
 //!
 //! Schedules count tokens, not steps, so that they stay put when the batch size changes, and are pure functions: a resumed run needs
 //! to remember nothing but how many tokens it has seen. Paper: <https://arxiv.org/abs/2412.13663>, section 2.2.2; the square-root
 //! decay is that of <https://arxiv.org/abs/2405.18392>.
 
+mod batch;
 mod span;
 #[cfg(test)]
 mod tests;
+
+pub use batch::BatchWarmup;
 
 use serde::{Deserialize, Serialize};
 pub use span::TokenSpan;

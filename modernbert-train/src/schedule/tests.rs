@@ -188,3 +188,89 @@ proptest! {
         }
     }
 }
+
+/// Thresholds computed by hand from the published numbers, per device of eight: base grows from 768 to 4608 sequences in 6 sizes over
+/// 50e9 tokens, large from 448 to 4928 in 11 sizes over 10e9.
+#[test]
+fn batch_sizes_change_at_the_golden_thresholds() {
+    let ends =
+        |warmup: &BatchWarmup| -> Vec<u64> { warmup.sizes().iter().map(|&(_, end)| end).collect() };
+    let base = BatchWarmup::new(1, 1, 6, 50_000_000_000 / 8);
+    let golden = [
+        416_666_667,
+        1_250_000_000,
+        2_500_000_000,
+        4_166_666_667,
+        6_250_000_000,
+    ];
+    assert_eq!(ends(&base), golden);
+    let large = BatchWarmup::new(1, 1, 11, 10_000_000_000 / 8);
+    let golden = [
+        22_727_273,
+        68_181_819,
+        136_363_637,
+        227_272_728,
+        340_909_091,
+        477_272_728,
+        636_363_637,
+        818_181_819,
+        1_022_727_273,
+        1_250_000_000,
+    ];
+    assert_eq!(ends(&large), golden);
+    // The same in sequences of all devices: sizes of 768 a piece.
+    let all = BatchWarmup::new(768, 768, 4608, 50_000_000_000);
+    let golden = [
+        3_333_333_334,
+        10_000_000_000,
+        20_000_000_000,
+        33_333_333_334,
+        50_000_000_000,
+    ];
+    assert_eq!(ends(&all), golden);
+    assert_eq!(
+        [
+            0,
+            3_333_333_333,
+            3_333_333_334,
+            49_999_999_999,
+            50_000_000_000
+        ]
+        .map(|t| all.size(t)),
+        [768, 768, 1536, 3840, 4608]
+    );
+}
+
+#[test]
+fn each_batch_size_gets_as_many_steps() {
+    let warmup = BatchWarmup::new(2, 2, 10, 1_000_000);
+    let (mut seen, mut steps) = (0u64, std::collections::BTreeMap::new());
+    while seen < 1_000_000 {
+        let size = warmup.size(seen);
+        *steps.entry(size).or_insert(0i64) += 1;
+        seen += size as u64 * 100;
+    }
+    let counts: Vec<i64> = steps.values().copied().collect();
+    assert_eq!(steps.keys().copied().collect::<Vec<_>>(), [2, 4, 6, 8]);
+    assert!(
+        counts.iter().all(|n| (n - counts[0]).abs() <= 1),
+        "{counts:?}"
+    );
+    assert_eq!(warmup.size(seen), 10);
+}
+
+#[test]
+fn without_a_warmup_every_batch_is_full() {
+    for warmup in [
+        BatchWarmup::none(6),
+        BatchWarmup::new(1, 1, 6, 0),
+        BatchWarmup::new(6, 1, 6, 100),
+        BatchWarmup::new(9, 0, 6, 100),
+    ] {
+        assert_eq!(
+            (warmup.size(0), warmup.size(u64::MAX), warmup.full()),
+            (6, 6, 6)
+        );
+    }
+    assert_eq!(BatchWarmup::new(1, 1, 3, u64::MAX).size(u64::MAX - 1), 2);
+}

@@ -19,6 +19,13 @@ impl TokenBudget {
         }
     }
 
+    /// `seen` tokens seen already of `total`.
+    pub fn resumed(seen: u64, total: u64) -> Self {
+        let budget = Self::new(total);
+        budget.add(seen);
+        budget
+    }
+
     /// Tokens seen so far, padding not counted.
     pub fn seen(&self) -> u64 {
         self.seen.load(Ordering::Relaxed)

@@ -30,6 +30,24 @@ pub struct LogRow {
     /// Model FLOP/s over the device's peak.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mfu: Option<f64>,
+    /// Phase of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    /// Norm of the last step's gradient, before any clipping.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grad_norm: Option<f64>,
+    /// Tokens of the last step, padding included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_tokens: Option<u64>,
+    /// Share of the rows that is not padding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packing: Option<f64>,
+    /// Tokens the phase has still to see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_left: Option<u64>,
+    /// Seconds the phase will still take at this speed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<f64>,
 }
 
 /// Appends rows to a file, each line whole.
@@ -39,15 +57,29 @@ pub struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Starts a log anew.
+    /// Opens a log to go on with it; one that isn't there is begun.
+    ///
+    /// # Errors
+    /// What the operating system refuses.
+    pub fn open(path: &Path) -> std::io::Result<Self> {
+        Ok(Self {
+            path: path.to_path_buf(),
+            file: File::options().create(true).append(true).open(path)?,
+        })
+    }
+
+    /// Waits until the rows are on the disk; a checkpoint must not outlive the rows before it.
     ///
     /// # Errors
     /// What the operating system refuses, with the path.
-    pub fn create(path: &Path) -> std::io::Result<Self> {
-        Ok(Self {
-            path: path.to_path_buf(),
-            file: File::create(path)?,
-        })
+    pub fn synchronise(&self) -> std::io::Result<()> {
+        self.file.sync_data().map_err(|error| self.named(&error))
+    }
+
+    fn named(&self, error: &std::io::Error) -> std::io::Error {
+        let remedy = crate::snapshot::remedy(error);
+        let text = format!("{}: {error}{remedy}", self.path.display());
+        std::io::Error::new(error.kind(), text)
     }
 
     /// Appends one row.
@@ -57,9 +89,9 @@ impl MetricsLog {
     pub fn append(&mut self, row: &LogRow) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(row)?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(|error| {
-            std::io::Error::new(error.kind(), format!("{}: {error}", self.path.display()))
-        })
+        self.file
+            .write_all(&line)
+            .map_err(|error| self.named(&error))
     }
 }
 
@@ -109,8 +141,14 @@ mod tests {
             tok_s: None,
             data_wait: None,
             mfu: None,
+            phase: None,
+            grad_norm: None,
+            batch_tokens: None,
+            packing: None,
+            tokens_left: None,
+            seconds_left: None,
         };
-        let mut log = MetricsLog::create(&path).unwrap();
+        let mut log = MetricsLog::open(&path).unwrap();
         log.append(&row).unwrap();
         log.append(&row).unwrap();
         assert_eq!(read_log(&path).unwrap(), [row.clone(), row.clone()]);

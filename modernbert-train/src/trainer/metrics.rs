@@ -23,6 +23,16 @@ pub struct StepStats {
     pub data_wait: Option<f64>,
     /// Model FLOP/s over the device's peak, where the peak is known.
     pub mfu: Option<f64>,
+    /// Norm of the last step's gradient.
+    pub grad_norm: Option<f64>,
+    /// Tokens of the last step, padding included.
+    pub batch_tokens: Option<u64>,
+    /// Share of the rows that is not padding.
+    pub packing: Option<f64>,
+    /// Tokens still to be seen.
+    pub tokens_left: Option<u64>,
+    /// Seconds left at this speed.
+    pub seconds_left: Option<f64>,
     /// Number of labelled tokens behind loss and accuracy.
     pub labelled: usize,
 }
@@ -73,6 +83,39 @@ impl SeriesMetric<StepStats> {
     pub fn mfu() -> Self {
         Self::of_step("MFU", Some("%"), true, 2, |stats| {
             stats.mfu.map(|share| 100.0 * share)
+        })
+    }
+
+    /// Norm of the gradient.
+    pub fn gradient_norm() -> Self {
+        Self::of_step("Gradient Norm", None, false, 4, |stats| stats.grad_norm)
+    }
+
+    /// Tokens of a step, in thousands, padding included.
+    pub fn batch_size() -> Self {
+        Self::of_step("Batch Size", Some("k tokens"), true, 1, |stats| {
+            stats.batch_tokens.map(|tokens| tokens as f64 / 1e3)
+        })
+    }
+
+    /// Share of the rows that is not padding, in percent.
+    pub fn packing() -> Self {
+        Self::of_step("Packing", Some("%"), true, 2, |stats| {
+            stats.packing.map(|share| 100.0 * share)
+        })
+    }
+
+    /// Tokens still to be seen, in millions.
+    pub fn tokens_left() -> Self {
+        Self::of_step("Tokens Left", Some("M"), false, 3, |stats| {
+            stats.tokens_left.map(|tokens| tokens as f64 / 1e6)
+        })
+    }
+
+    /// Time left at the present speed, in minutes.
+    pub fn time_left() -> Self {
+        Self::of_step("Time Left", Some("min"), false, 1, |stats| {
+            stats.seconds_left.map(|seconds| seconds / 60.0)
         })
     }
 

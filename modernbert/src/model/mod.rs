@@ -36,6 +36,6 @@ pub use heads::{
     TokenClassifier,
 };
 pub use init::{InitError, InitMethod, initialize, initialize_with};
-pub use named::{NamedMapper, map_named, named_parameters};
+pub use named::{NamedMapper, checkpoint_name, map_named, named_parameters};
 pub use pooling::pool;
 pub use precision::Precision;

@@ -72,8 +72,9 @@ impl<N: NamedMapper> ModuleMapper for Walk<'_, N> {
     }
 }
 
-/// Rust fields are lower case; files capitalise the projections.
-fn checkpoint_name(path: &[String]) -> String {
+/// The name of a parameter in checkpoint files from the fields on the way to it: fields are lower case in Rust, files capitalise the
+/// projections.
+pub fn checkpoint_name(path: &[String]) -> String {
     let parts: Vec<&str> = path
         .iter()
         .map(|part| match part.as_str() {

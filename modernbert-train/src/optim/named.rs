@@ -1,0 +1,280 @@
+//! StableAdamW over all parameters of a module, its state under the names of checkpoint files.
+//!
+//! Burn's own `ModuleOptimizer` keys its state by parameter ids, which are drawn anew in every process. Names survive: a checkpoint
+//! can be read by other programs, compared tensor by tensor, and loaded into a model that was built anew.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::optim::{GradientsParams, Optimizer};
+use burn::tensor::{Tensor, TensorData};
+use modernbert::model::checkpoint_name;
+use std::any::Any;
+use std::collections::BTreeMap;
+
+use super::stable_adamw::{MomentsState, StableAdamW, StableAdamWConfig};
+
+/// Why moments could not be read or taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum MomentsError {
+    /// A parameter has no moments in the file.
+    #[error("optimizer state: {name} is missing")]
+    Missing {
+        /// Name of the tensor.
+        name: String,
+    },
+    /// Moments of another shape than their parameter.
+    #[error("optimizer state: {name} has shape {found:?}, the model's parameter has {expected:?}")]
+    Shape {
+        /// Name of the tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The parameter's shape.
+        expected: Vec<usize>,
+    },
+    /// The device could not be read.
+    #[error("optimizer state: {name} can't be read from the device: {reason}")]
+    Device {
+        /// Name of the tensor.
+        name: String,
+        /// What the device said.
+        reason: String,
+    },
+}
+
+/// A tensor on the host: name, shape and values in row-major order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredTensor {
+    /// Its name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its values.
+    pub values: Vec<f32>,
+}
+
+/// StableAdamW and the moments of every parameter it has updated.
+pub struct NamedStableAdamW {
+    optimizer: StableAdamW,
+    /// `MomentsState<D>` of each parameter; the rank is the parameter's, so only the module's walk can name the type.
+    states: BTreeMap<String, Box<dyn Any + Send>>,
+    updates: u64,
+}
+
+impl NamedStableAdamW {
+    /// An optimizer that has updated nothing yet.
+    pub fn new(config: StableAdamWConfig) -> Self {
+        Self {
+            optimizer: config.build(),
+            states: BTreeMap::new(),
+            updates: 0,
+        }
+    }
+
+    /// Changes rate and decay, keeping the moments: the hand-over to the next phase.
+    pub fn reconfigure(&mut self, config: StableAdamWConfig) {
+        self.optimizer = config.build();
+    }
+
+    /// Updates done since the moments were zero.
+    pub fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    /// Updates every parameter of `module` that has a gradient, at this learning rate. Nothing is read back from the device.
+    pub fn step<M: Module>(&mut self, lr: f64, module: M, grads: GradientsParams) -> M {
+        self.updates += 1;
+        module.map(&mut Step {
+            path: Vec::new(),
+            lr,
+            grads,
+            optimizer: &self.optimizer,
+            states: &mut self.states,
+        })
+    }
+
+    /// The moments of all parameters of `module`, read back: `NAME.moment_1` and `NAME.moment_2` each.
+    ///
+    /// # Errors
+    /// A device that can't be read.
+    pub fn moments<M: Module>(&self, module: &M) -> Result<Vec<StoredTensor>, MomentsError> {
+        let mut export = Export {
+            path: Vec::new(),
+            states: &self.states,
+            found: Ok(Vec::new()),
+        };
+        module.visit(&mut export);
+        export.found
+    }
+
+    /// Takes over moments that [`Self::moments`] gave, by name; `read` finds a tensor. `updates` is how many are behind them.
+    ///
+    /// # Errors
+    /// A missing tensor, or one of another shape than its parameter.
+    pub fn restore<M: Module>(
+        &mut self,
+        module: &M,
+        updates: u64,
+        read: impl Fn(&str) -> Option<(Vec<usize>, Vec<f32>)>,
+    ) -> Result<(), MomentsError> {
+        self.updates = updates;
+        self.states.clear();
+        if updates == 0 {
+            return Ok(());
+        }
+        let mut import = Import {
+            path: Vec::new(),
+            updates,
+            read,
+            states: &mut self.states,
+            result: Ok(()),
+        };
+        module.visit(&mut import);
+        import.result
+    }
+}
+
+struct Step<'a> {
+    path: Vec<String>,
+    lr: f64,
+    grads: GradientsParams,
+    optimizer: &'a StableAdamW,
+    states: &'a mut BTreeMap<String, Box<dyn Any + Send>>,
+}
+
+impl ModuleMapper for Step<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (id, value, mapper) = param.consume();
+        let Some(gradient) = self.grads.remove::<D>(id) else {
+            return Param::from_mapped_value(id, value, mapper);
+        };
+        let (trainable, tracked) = (value.is_require_grad(), value.device().is_autodiff());
+        let checkpointing = value.gradient_checkpointing_strategy();
+        let name = checkpoint_name(&self.path);
+        let state = self.states.remove(&name);
+        let state = state.and_then(|state| state.downcast::<MomentsState<D>>().ok());
+        let (value, state) =
+            self.optimizer
+                .step(self.lr, value.inner(), gradient, state.map(|state| *state));
+        if let Some(state) = state {
+            self.states.insert(name, Box::new(state));
+        }
+        let value = match (tracked, checkpointing) {
+            (false, _) => value,
+            (true, None) => Tensor::from_inner(value).set_require_grad(trainable),
+            (true, Some(strategy)) => Tensor::from_inner(value)
+                .with_gradient_checkpointing_strategy(strategy)
+                .set_require_grad(trainable),
+        };
+        Param::from_mapped_value(id, value, mapper)
+    }
+}
+
+struct Export<'a> {
+    path: Vec<String>,
+    states: &'a BTreeMap<String, Box<dyn Any + Send>>,
+    found: Result<Vec<StoredTensor>, MomentsError>,
+}
+
+impl ModuleVisitor for Export<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<D>>) {
+        let name = checkpoint_name(&self.path);
+        let state = self.states.get(&name);
+        let Some(state) = state.and_then(|state| state.downcast_ref::<MomentsState<D>>()) else {
+            return;
+        };
+        for (which, tensor) in [("moment_1", &state.moment_1), ("moment_2", &state.moment_2)] {
+            let name = format!("{name}.{which}");
+            let Ok(found) = &mut self.found else { return };
+            match tensor.to_data().convert::<f32>().try_to_vec::<f32>() {
+                Ok(values) => found.push(StoredTensor {
+                    name,
+                    shape: tensor.dims().to_vec(),
+                    values,
+                }),
+                Err(error) => {
+                    self.found = Err(MomentsError::Device {
+                        name,
+                        reason: format!("{error:?}"),
+                    });
+                }
+            }
+        }
+    }
+}
+
+struct Import<'a, R> {
+    path: Vec<String>,
+    updates: u64,
+    read: R,
+    states: &'a mut BTreeMap<String, Box<dyn Any + Send>>,
+    result: Result<(), MomentsError>,
+}
+
+impl<R: Fn(&str) -> Option<(Vec<usize>, Vec<f32>)>> Import<'_, R> {
+    fn tensor<const D: usize>(
+        &self,
+        name: String,
+        like: &Tensor<D>,
+    ) -> Result<Tensor<D>, MomentsError> {
+        let Some((found, values)) = (self.read)(&name) else {
+            return Err(MomentsError::Missing { name });
+        };
+        let expected = like.dims().to_vec();
+        if found != expected {
+            return Err(MomentsError::Shape {
+                name,
+                found,
+                expected,
+            });
+        }
+        let device = like.device().inner();
+        Ok(Tensor::from_data(TensorData::new(values, found), &device))
+    }
+}
+
+impl<R: Fn(&str) -> Option<(Vec<usize>, Vec<f32>)>> ModuleVisitor for Import<'_, R> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.result.is_err() {
+            return;
+        }
+        let (name, value) = (checkpoint_name(&self.path), param.val());
+        let both = self
+            .tensor(format!("{name}.moment_1"), &value)
+            .and_then(|m| Ok((m, self.tensor(format!("{name}.moment_2"), &value)?)));
+        match both {
+            Ok((moment_1, moment_2)) => {
+                let state = MomentsState {
+                    time: usize::try_from(self.updates).unwrap_or(usize::MAX),
+                    moment_1,
+                    moment_2,
+                };
+                self.states.insert(name, Box::new(state));
+            }
+            Err(error) => self.result = Err(error),
+        }
+    }
+}

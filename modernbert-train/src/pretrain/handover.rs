@@ -1,0 +1,79 @@
+//! The same weights in a model of another config: what changes from phase to phase.
+
+use burn::tensor::{Device, Tensor};
+use modernbert::config::{ConfigError, ModernBertConfig};
+use modernbert::model::{MaskedLm, NamedMapper, map_named};
+use std::any::Any;
+use std::collections::VecDeque;
+
+/// `model` under another config of the same shapes, such as another rotary base; no number leaves the device.
+///
+/// # Errors
+/// A config that can't be built.
+///
+/// # Panics
+/// If the shapes differ, which configs made from one recipe can't.
+pub(super) fn with_config(
+    model: MaskedLm,
+    config: &ModernBertConfig,
+    device: &Device,
+) -> Result<MaskedLm, ConfigError> {
+    let precision = model.model.precision();
+    let mut take = Take(VecDeque::new());
+    map_named(model, &mut take);
+    let fresh = MaskedLm::new(config, device)?.with_precision(precision);
+    Ok(map_named(fresh, &mut Give(take.0)))
+}
+
+struct Take(VecDeque<Box<dyn Any>>);
+
+impl NamedMapper for Take {
+    fn map<const D: usize>(&mut self, _name: &str, value: Tensor<D>) -> Tensor<D> {
+        self.0.push_back(Box::new(value.clone()));
+        value
+    }
+}
+
+struct Give(VecDeque<Box<dyn Any>>);
+
+impl NamedMapper for Give {
+    fn map<const D: usize>(&mut self, _name: &str, value: Tensor<D>) -> Tensor<D> {
+        let given = self.0.pop_front();
+        match given.and_then(|given| given.downcast::<Tensor<D>>().ok()) {
+            Some(given) => *given,
+            None => value,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use modernbert::batch::PackedBatch;
+    use modernbert::model::{initialize, named_parameters};
+
+    #[test]
+    fn weights_stay_and_the_rotary_base_changes() {
+        let device = Device::default();
+        let config = ModernBertConfig {
+            global_rope_theta: 10_000.0,
+            ..crate::snapshot::tests::small_config(64)
+        };
+        let model = initialize(MaskedLm::new(&config, &device).unwrap(), &config, 3);
+        let later = ModernBertConfig {
+            global_rope_theta: 160_000.0,
+            ..config.clone()
+        };
+        let ids: Vec<Vec<u32>> = vec![(4..60).collect()];
+        let batch = PackedBatch::from_sequences(&ids, &device).unwrap();
+        let hidden = |model: &MaskedLm| model.model.forward(&batch).to_data();
+        let before = hidden(&model);
+        let changed = with_config(model.clone(), &later, &device).unwrap();
+        assert_ne!(hidden(&changed), before);
+        assert_eq!(changed.model.config().global_rope_theta, 160_000.0);
+        assert_eq!(named_parameters(&changed), named_parameters(&model));
+        // There and back is the same model: nothing but the base differed.
+        let back = with_config(changed, &config, &device).unwrap();
+        assert_eq!(hidden(&back), before);
+    }
+}

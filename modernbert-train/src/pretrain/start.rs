@@ -1,0 +1,345 @@
+//! The ways into a run: from text, from where it stopped, from a checkpoint of another run.
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::launch::{PretrainEnd, PretrainOptions, Ready, first_state, launch};
+use super::prepare::{Prepared, SHARDS, is_prepared, prepare, reopen};
+use crate::recipe::{Corpus, Phase, PhaseRecipe, Recipe, Tokenizer};
+use crate::run_dir::{Choice, METRICS_FILE, RECIPE_FILE, RunDir, RunInfo, cut_log, sha256_of};
+use crate::snapshot::{RunState, Snapshot};
+
+/// Trains what the recipe describes and writes the model folder `out`.
+///
+/// # Errors
+/// Bad settings, bad data, a device that can't be used, a loss that stops being a number, a disk that is full. What was saved before
+/// is whole; the folder gets its `model.safetensors` only at the end.
+pub fn pretrain(recipe: &Recipe, options: &PretrainOptions) -> Result<PretrainEnd> {
+    let started = Instant::now();
+    recipe.validate()?;
+    let dir = RunDir::create(&options.out, recipe, options.restart)?;
+    let phases = recipe.phases()?;
+    let prepared = prepare(&phases, dir.root(), options.progress)?;
+    let mut info = RunInfo::new(&recipe.to_toml()?);
+    check_shards(&mut info, &dir, &prepared)?;
+    launch(
+        Ready {
+            dir,
+            recipe: recipe.clone(),
+            phases,
+            prepared,
+            from: None,
+            started,
+        },
+        options,
+    )
+}
+
+/// Goes on with the run in `options.out` from the chosen checkpoint; a run that has none yet begins anew.
+///
+/// The log is cut back to the checkpoint. Checkpoints of later steps, which a choice other than the newest leaves behind, are set
+/// aside under another name.
+///
+/// # Errors
+/// As [`pretrain`]; a recipe or a shard that was changed since the run was begun; a damaged checkpoint, by name.
+pub fn resume(choice: Choice, options: &PretrainOptions) -> Result<PretrainEnd> {
+    let started = Instant::now();
+    let progress = options.progress;
+    let (dir, recipe, mut info) = RunDir::open(&options.out)?;
+    let phases = recipe.phases()?;
+    let snapshot = choice.open(dir.root())?;
+    let prepared = if snapshot.is_some() || is_prepared(&phases, dir.root()) {
+        reopen(&phases, dir.root())?
+    } else {
+        progress.note("the run was ended before its data was ready: it is prepared again");
+        prepare(&phases, dir.root(), progress)?
+    };
+    check_shards(&mut info, &dir, &prepared)?;
+    let step = snapshot.as_ref().map_or(0, |snapshot| snapshot.state.step);
+    if let Some(snapshot) = &snapshot {
+        let text = std::fs::read_to_string(dir.root().join(RECIPE_FILE))?;
+        if snapshot.state.recipe_sha256 != sha256_of(&text) {
+            bail!(
+                "{}: this checkpoint belongs to another recipe than {RECIPE_FILE}",
+                snapshot.path.display()
+            );
+        }
+        let aside = dir.set_aside_after(step)?;
+        if aside > 0 {
+            progress.note(&format!(
+                "{aside} checkpoints of later steps are set aside (checkpoints/aside-…)"
+            ));
+        }
+    }
+    let cut = cut_log(dir.root(), step)?;
+    progress.note(&format!(
+        "resuming from step {step}; {cut} rows of the log after it are cut off"
+    ));
+    let from = snapshot.map(|snapshot| (snapshot.state.clone(), snapshot));
+    launch(
+        Ready {
+            dir,
+            recipe,
+            phases,
+            prepared,
+            from,
+            started,
+        },
+        options,
+    )
+}
+
+/// Begins a run with the weights and moments of a checkpoint of another run: its first phase starts at token 0, as after a hand-over.
+/// The tokenizer is that run's, whatever the recipe says.
+///
+/// # Errors
+/// As [`pretrain`]; a checkpoint of another shape.
+pub fn start_from(
+    recipe: &Recipe,
+    checkpoint: &Path,
+    options: &PretrainOptions,
+) -> Result<PretrainEnd> {
+    let started = Instant::now();
+    let snapshot = Snapshot::open(checkpoint)?;
+    let origin = run_of_checkpoint(checkpoint)?;
+    let mut recipe = recipe.clone();
+    recipe.data.tokenizer = Tokenizer::Path(absolute(&origin)?);
+    recipe.validate()?;
+    let phases = recipe.phases()?;
+    let dir = RunDir::create(&options.out, &recipe, options.restart)?;
+    let prepared = prepare(&phases, dir.root(), options.progress)?;
+    let config = modernbert::checkpoint::read_config(checkpoint)?;
+    let wanted = &prepared.phases[0].config;
+    let shape = |config: &modernbert::config::ModernBertConfig| {
+        (
+            config.vocab_size,
+            config.hidden_size,
+            config.intermediate_size,
+            config.num_hidden_layers,
+            config.num_attention_heads,
+        )
+    };
+    if shape(&config) != shape(wanted) {
+        bail!(
+            "{}: its model has another shape than the recipe's (vocabulary, hidden, intermediate, layers, heads: {:?} and {:?}); give \
+             the recipe the [model] of the run it comes from",
+            checkpoint.display(),
+            shape(&config),
+            shape(wanted)
+        );
+    }
+    let text = recipe.to_toml()?;
+    let mut info = RunInfo::new(&text);
+    info.started_from = Some(checkpoint.display().to_string());
+    check_shards(&mut info, &dir, &prepared)?;
+    let state = RunState {
+        step: snapshot.state.step,
+        tokens: snapshot.state.tokens,
+        optimizer_updates: snapshot.state.optimizer_updates,
+        first_loss: snapshot.state.first_loss,
+        ..first_state(&recipe, &phases)?
+    };
+    carry_log(&origin, dir.root(), state.step)?;
+    dir.note(
+        "started from",
+        json!({ "checkpoint": checkpoint, "step": state.step }),
+    )?;
+    launch(
+        Ready {
+            dir,
+            recipe,
+            phases,
+            prepared,
+            from: Some((state, snapshot)),
+            started,
+        },
+        options,
+    )
+}
+
+/// Begins a run that repeats another one from one of its checkpoints on, with other settings: the same data position, moments and
+/// counts, another learning rate, say. The other run is left as it is.
+///
+/// # Errors
+/// As [`start_from`]; settings that would have given other data.
+pub fn roll_back(
+    checkpoint: &Path,
+    overrides: &[String],
+    options: &PretrainOptions,
+) -> Result<PretrainEnd> {
+    let started = Instant::now();
+    let snapshot = Snapshot::open(checkpoint)?;
+    let origin = run_of_checkpoint(checkpoint)?;
+    let old = Recipe::from_file(origin.join(RECIPE_FILE))?;
+    let recipe = old.with_overrides(overrides)?;
+    recipe.validate()?;
+    let (phases, before) = (recipe.phases()?, old.phases()?);
+    same_data(&phases, &before)?;
+    let dir = RunDir::create(&options.out, &recipe, options.restart)?;
+    copy_data(&origin, dir.root())?;
+    let prepared = reopen(&phases, dir.root())?;
+    let mut info = RunInfo::new(&recipe.to_toml()?);
+    info.started_from = Some(checkpoint.display().to_string());
+    check_shards(&mut info, &dir, &prepared)?;
+    let mut state = snapshot.state.clone();
+    state.recipe_sha256 = info.recipe_sha256.clone();
+    if let Some(phase) = phases.get(state.phase) {
+        // Another length of the phase is one of the settings that may change.
+        let (new, old) = (
+            phase.recipe.run.total_tokens,
+            before[state.phase].recipe.run.total_tokens,
+        );
+        if new != old {
+            state.phase_total = new;
+            state.fitted = false;
+            state.phase_done = state.phase_tokens >= new;
+        }
+    }
+    carry_log(&origin, dir.root(), state.step)?;
+    let note = json!({ "checkpoint": checkpoint, "step": state.step, "changes": overrides });
+    dir.note("rolled back", note)?;
+    options.progress.note(&format!(
+        "rolled back to step {} of {}, with {}",
+        state.step,
+        origin.display(),
+        overrides.join(", ")
+    ));
+    launch(
+        Ready {
+            dir,
+            recipe,
+            phases,
+            prepared,
+            from: Some((state, snapshot)),
+            started,
+        },
+        options,
+    )
+}
+
+/// A recipe that anneals a checkpoint: the settings of its phase with the 1-sqrt decay over `tokens`, on `corpus` if given.
+///
+/// # Errors
+/// A checkpoint whose run's recipe can't be read.
+pub fn anneal_recipe(checkpoint: &Path, tokens: u64, corpus: &[PathBuf]) -> Result<Recipe> {
+    let origin = run_of_checkpoint(checkpoint)?;
+    let state = crate::snapshot::Snapshot::open(checkpoint)?.state;
+    let run = Recipe::from_file(origin.join(RECIPE_FILE))?;
+    let phases = run.phases()?;
+    let phase = phases
+        .into_iter()
+        .nth(state.phase)
+        .with_context(|| format!("{}: its phase isn't in the recipe", checkpoint.display()))?;
+    let mut recipe = phase.recipe;
+    recipe.schedule = crate::schedule::Schedule::OneMinusSqrt {
+        decay_tokens: crate::schedule::TokenSpan::Fraction(1.0),
+        final_fraction: 0.001,
+    };
+    recipe.batch.warmup_tokens = crate::schedule::TokenSpan::Tokens(0);
+    recipe.run.total_tokens = tokens;
+    recipe.run.max_seconds = None;
+    if !corpus.is_empty() {
+        recipe.data.corpus = Corpus::Paths(corpus.to_vec());
+    }
+    recipe.phase = vec![PhaseRecipe {
+        name: "anneal".to_string(),
+        settings: toml::Table::new(),
+    }];
+    Ok(recipe)
+}
+
+/// The folder of the run that a checkpoint lies in.
+///
+/// # Errors
+/// A checkpoint outside of a run.
+pub fn run_of_checkpoint(checkpoint: &Path) -> Result<PathBuf> {
+    let checkpoint = absolute(checkpoint)?;
+    let run = checkpoint.parent().and_then(Path::parent);
+    let run = run.filter(|run| run.join(RECIPE_FILE).is_file());
+    run.map(Path::to_path_buf).with_context(|| {
+        format!(
+            "{}: it doesn't lie in a run's folder (RUN/checkpoints/step-…), whose recipe and tokenizer are needed",
+            checkpoint.display()
+        )
+    })
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    path.canonicalize()
+        .with_context(|| format!("{}: there is no such folder", path.display()))
+}
+
+fn check_shards(info: &mut RunInfo, dir: &RunDir, prepared: &Prepared) -> Result<()> {
+    let shards = prepared
+        .phases
+        .iter()
+        .flat_map(|data| [&*data.train, &*data.eval]);
+    Ok(info.check_shards(dir.root(), shards)?)
+}
+
+/// Settings that decide which tokens a run sees must be those of the run it is rolled back to.
+fn same_data(now: &[Phase], then: &[Phase]) -> Result<()> {
+    if now.len() != then.len() {
+        bail!(
+            "a roll-back keeps the run's phases; to begin with others, use `modernbert-train run RECIPE --from CHECKPOINT`"
+        );
+    }
+    for (now, then) in now.iter().zip(then) {
+        let (a, b) = (&now.recipe, &then.recipe);
+        let same = a.data == b.data
+            && a.mask == b.mask
+            && a.batch.tokens == b.batch.tokens
+            && a.run.seed == b.run.seed
+            && a.model.config(1).ok().map(|c| c.hidden_size)
+                == b.model.config(1).ok().map(|c| c.hidden_size);
+        if !same || now.name != then.name {
+            bail!(
+                "phase {}: a roll-back keeps data, masks, batch.tokens, seeds and sizes, as its position in the data would mean \
+                 nothing in another; to change them, use `modernbert-train run RECIPE --from CHECKPOINT`",
+                then.name
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Tokenizer and shards of another run, by links where the file system has them.
+fn copy_data(from: &Path, to: &Path) -> Result<()> {
+    let copy = |from: &Path, to: &Path| -> Result<()> {
+        if std::fs::hard_link(from, to).is_ok() {
+            return Ok(());
+        }
+        std::fs::copy(from, to)
+            .map(|_| ())
+            .with_context(|| format!("{}: can't be copied to {}", from.display(), to.display()))
+    };
+    let shards = to.join(SHARDS);
+    let _ = std::fs::remove_dir_all(&shards);
+    std::fs::create_dir_all(&shards)
+        .with_context(|| format!("{}: can't be made", shards.display()))?;
+    let listed = from.join(SHARDS);
+    let entries = std::fs::read_dir(&listed)
+        .with_context(|| format!("{}: can't be read", listed.display()))?;
+    for entry in entries {
+        let entry = entry?;
+        copy(&entry.path(), &shards.join(entry.file_name()))?;
+    }
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        let _ = std::fs::remove_file(to.join(name));
+        copy(&from.join(name), &to.join(name))?;
+    }
+    Ok(())
+}
+
+/// The log of the other run up to where this one begins.
+fn carry_log(from: &Path, to: &Path, step: u64) -> Result<()> {
+    let (source, target) = (from.join(METRICS_FILE), to.join(METRICS_FILE));
+    if source.is_file() {
+        std::fs::copy(&source, &target)
+            .with_context(|| format!("{}: can't be copied", source.display()))?;
+        cut_log(to, step)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! The checkpoints of a run: finding, choosing, dropping.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::{CHECKPOINTS, RunDirError};
+use crate::recipe::CheckpointRecipe;
+use crate::snapshot::{RunState, Snapshot, discard, read_state, verify};
+
+/// How the names of checkpoints begin; the step follows.
+pub(super) const PREFIX: &str = "step-";
+/// How the names of those begin that a resume went back behind.
+const ASIDE: &str = "aside-";
+
+/// A checkpoint by its name; its content is not looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredCheckpoint {
+    /// The step in its name.
+    pub step: u64,
+    /// Its folder.
+    pub path: PathBuf,
+}
+
+/// The checkpoints of a run, the oldest first.
+///
+/// # Errors
+/// A folder that can't be read.
+pub fn list_checkpoints(root: &Path) -> Result<Vec<StoredCheckpoint>, RunDirError> {
+    let folder = root.join(CHECKPOINTS);
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(RunDirError::io(&folder)(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(RunDirError::io(&folder))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let step = name.strip_prefix(PREFIX).and_then(|step| step.parse().ok());
+        if let Some(step) = step {
+            let path = entry.path();
+            found.push(StoredCheckpoint { step, path });
+        }
+    }
+    found.sort_by_key(|checkpoint| checkpoint.step);
+    Ok(found)
+}
+
+/// Which checkpoint a resume starts from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The newest; damage to it is an error.
+    #[default]
+    Latest,
+    /// The newest good one before the newest.
+    Previous,
+    /// The one of this step.
+    Step(u64),
+}
+
+impl FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "latest" => Ok(Self::Latest),
+            "previous" => Ok(Self::Previous),
+            other => {
+                let step = other.strip_prefix(PREFIX).unwrap_or(other).parse();
+                step.map(Self::Step)
+                    .map_err(|_| "write latest, previous, or a step such as step-1200".to_string())
+            }
+        }
+    }
+}
+
+impl Choice {
+    /// Opens the chosen checkpoint of a run; `None` if the run has none yet.
+    ///
+    /// # Errors
+    /// A damaged checkpoint, with the file and the way out; a step that was not saved.
+    pub fn open(self, root: &Path) -> Result<Option<Snapshot>, RunDirError> {
+        let found = list_checkpoints(root)?;
+        let known = || {
+            let names: Vec<_> = found
+                .iter()
+                .map(|checkpoint| format!("{PREFIX}{}", checkpoint.step))
+                .collect();
+            names.join(", ")
+        };
+        let missing = |wanted: &str| RunDirError::NoSuchCheckpoint {
+            path: root.to_path_buf(),
+            wanted: wanted.to_string(),
+            known: known(),
+        };
+        let Some((newest, older)) = found.split_last() else {
+            return match self {
+                Self::Latest => Ok(None),
+                Self::Previous | Self::Step(_) => Err(missing("checkpoint yet")),
+            };
+        };
+        match self {
+            Self::Latest => Snapshot::open(&newest.path)
+                .map(Some)
+                .map_err(|source| RunDirError::Damaged {
+                    hint: match newest_good(older) {
+                        Some(good) => format!(
+                            "The one before it is good: resume with --from previous to go on from step {}",
+                            good.step
+                        ),
+                        None => "No other checkpoint of the run is good: begin it again with --restart".to_string(),
+                    },
+                    source: Box::new(source),
+                }),
+            Self::Previous => {
+                let good = newest_good(older).ok_or_else(|| missing("good checkpoint before the newest"))?;
+                Ok(Some(Snapshot::open(&good.path)?))
+            }
+            Self::Step(step) => {
+                let one = found.iter().find(|checkpoint| checkpoint.step == step);
+                let one = one.ok_or_else(|| missing(&format!("{PREFIX}{step}")))?;
+                Ok(Some(Snapshot::open(&one.path)?))
+            }
+        }
+    }
+}
+
+fn newest_good(checkpoints: &[StoredCheckpoint]) -> Option<&StoredCheckpoint> {
+    checkpoints
+        .iter()
+        .rev()
+        .find(|checkpoint| verify(&checkpoint.path).is_ok())
+}
+
+/// Drops checkpoints that the rule doesn't keep. The last one of every phase is kept in any case. Before anything is dropped, the newest
+/// is read back and held to its hashes: should it be damaged, everything stays.
+pub(super) fn retain(root: &Path, rule: &CheckpointRecipe) -> Result<(), RunDirError> {
+    let mut found = list_checkpoints(root)?;
+    let states: Vec<Option<RunState>> =
+        found.iter().map(|one| read_state(&one.path).ok()).collect();
+    let phase = states
+        .last()
+        .and_then(|state| state.as_ref().map(|state| state.phase));
+    let mut evaluated: Vec<(f64, u64)> = states
+        .iter()
+        .flatten()
+        .filter(|state| Some(state.phase) == phase)
+        .filter_map(|state| Some((state.own_eval_loss()?, state.step)))
+        .collect();
+    evaluated.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let best = evaluated.iter().take(rule.keep_best).map(|(_, step)| *step);
+    let ends = states.iter().flatten().filter(|state| state.phase_done);
+    let newest = found
+        .iter()
+        .rev()
+        .take(rule.keep_last.max(1))
+        .map(|one| one.step);
+    let mut keep: BTreeSet<u64> = newest
+        .chain(best)
+        .chain(ends.map(|state| state.step))
+        .collect();
+    if let Some(every) = rule.keep_every_steps {
+        keep.extend(
+            found
+                .iter()
+                .map(|one| one.step)
+                .filter(|step| step % every == 0),
+        );
+    }
+    let newest = found.last().cloned();
+    found.retain(|one| !keep.contains(&one.step));
+    let (Some(newest), false) = (newest, found.is_empty()) else {
+        return Ok(());
+    };
+    verify(&newest.path)?;
+    for one in found {
+        discard(&one.path)?;
+    }
+    Ok(())
+}
+
+pub(super) fn set_aside_after(root: &Path, step: u64) -> Result<usize, RunDirError> {
+    let mut count = 0;
+    for one in list_checkpoints(root)? {
+        if one.step <= step {
+            continue;
+        }
+        let parent = root.join(CHECKPOINTS);
+        let mut free = (0..).map(|n| parent.join(format!("{ASIDE}{n}-{PREFIX}{:08}", one.step)));
+        let place = free.find(|place| !place.exists());
+        if let Some(place) = place {
+            std::fs::rename(&one.path, &place).map_err(RunDirError::io(&place))?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}

@@ -1,0 +1,115 @@
+use std::path::{Path, PathBuf};
+
+use crate::recipe::RecipeError;
+use crate::snapshot::{SnapshotError, remedy};
+
+/// Why a run's folder can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RunDirError {
+    /// The folder can't be made.
+    #[error("{path}: the run's folder can't be made ({source}); give --out another one", path = path.display())]
+    Make {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The operating system refused.
+    #[error("{path}: {source}{remedy}", path = path.display(), remedy = remedy(source))]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The folder holds a run with checkpoints already.
+    #[error(
+        "{path} holds a run that stands at step {step}; go on with it (`modernbert-train resume {path}`), give --out another \
+         folder, or pass --restart to delete it and begin anew", path = path.display()
+    )]
+    HoldsRun {
+        /// The folder.
+        path: PathBuf,
+        /// Step of its newest checkpoint.
+        step: u64,
+    },
+    /// Another process holds the folder's lock.
+    #[error(
+        "{path}: another process works on this run (process {owner}); wait for it, end it, or use another folder",
+        path = path.display()
+    )]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+        /// Its process id, as it wrote it.
+        owner: String,
+    },
+    /// No run was begun in the folder.
+    #[error(
+        "{path} holds no run (it has no recipe.toml); begin one with `modernbert-train run RECIPE --out {path}`",
+        path = .0.display()
+    )]
+    NoRun(PathBuf),
+    /// The recipe isn't the one the run was begun with.
+    #[error(
+        "{path}: the recipe was changed since the run was begun; put it back, or begin another run from a checkpoint with \
+         `modernbert-train rollback CHECKPOINT --out FOLDER --set key=value`", path = .0.display()
+    )]
+    RecipeChanged(PathBuf),
+    /// A shard isn't the one the run was begun with.
+    #[error(
+        "{path}: this shard was changed since the run was begun ({reason}); put the old one back, or begin another run",
+        path = path.display()
+    )]
+    ShardChanged {
+        /// The shard.
+        path: PathBuf,
+        /// How it differs.
+        reason: String,
+    },
+    /// `run.json` can't be understood.
+    #[error("{path}: damaged: {reason}", path = path.display())]
+    Info {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The checkpoint asked for isn't there.
+    #[error("{path} has no {wanted}; its checkpoints are: {known}", path = path.display())]
+    NoSuchCheckpoint {
+        /// The run's folder.
+        path: PathBuf,
+        /// What was asked for.
+        wanted: String,
+        /// Those there are.
+        known: String,
+    },
+    /// The newest checkpoint is damaged.
+    #[error("{source}. {hint}")]
+    Damaged {
+        /// What is damaged, and how.
+        source: Box<SnapshotError>,
+        /// What to do.
+        hint: String,
+    },
+    /// A checkpoint can't be written or read.
+    #[error(transparent)]
+    Snapshot(Box<SnapshotError>),
+    /// The recipe can't be read.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+}
+
+impl From<SnapshotError> for RunDirError {
+    fn from(error: SnapshotError) -> Self {
+        Self::Snapshot(Box::new(error))
+    }
+}
+
+impl RunDirError {
+    pub(super) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+}

@@ -1,0 +1,109 @@
+//! `run.json`: what a run was begun with, by hash.
+
+use modernbert::checkpoint::write_atomically;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::{INFO_FILE, RunDirError};
+use crate::shard::Shard;
+use crate::snapshot::hex;
+
+/// What a run was begun with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunInfo {
+    format: u32,
+    /// Version of the program.
+    pub program: String,
+    /// SHA-256 of the text of `recipe.toml`.
+    pub recipe_sha256: String,
+    /// SHA-256 of each token shard's content by its path: relative to the run's folder where it lies inside.
+    #[serde(default)]
+    pub shards: BTreeMap<String, String>,
+    /// The checkpoint of another run this one started from, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_from: Option<String>,
+}
+
+/// SHA-256 of a text, in hexadecimal.
+pub fn sha256_of(text: &str) -> String {
+    hex(&Sha256::digest(text.as_bytes()))
+}
+
+impl RunInfo {
+    /// The start of a run with this recipe.
+    pub fn new(recipe: &str) -> Self {
+        Self {
+            format: 1,
+            program: format!("modernbert-train {}", env!("CARGO_PKG_VERSION")),
+            recipe_sha256: sha256_of(recipe),
+            shards: BTreeMap::new(),
+            started_from: None,
+        }
+    }
+
+    /// Reads `run.json` of a run's folder; `None` if there is none.
+    ///
+    /// # Errors
+    /// A file that can't be read or understood.
+    pub fn read(root: &Path) -> Result<Option<Self>, RunDirError> {
+        let path = root.join(INFO_FILE);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(RunDirError::io(&path)(error)),
+        };
+        let wrong = |error: serde_json::Error| RunDirError::Info {
+            path: path.clone(),
+            reason: error.to_string(),
+        };
+        serde_json::from_slice(&text).map(Some).map_err(wrong)
+    }
+
+    /// Writes `run.json`.
+    ///
+    /// # Errors
+    /// What the operating system refuses.
+    pub fn write(&self, root: &Path) -> Result<(), RunDirError> {
+        let path = root.join(INFO_FILE);
+        let text = serde_json::to_vec_pretty(self).map_err(|error| RunDirError::Info {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        write_atomically(&path, &text).map_err(RunDirError::io(&path))
+    }
+
+    /// Writes down the shards a run uses, or holds them to what was written down.
+    ///
+    /// # Errors
+    /// A shard that is another one than when the run was begun, or isn't there any more.
+    pub fn check_shards<'a>(
+        &mut self,
+        root: &Path,
+        shards: impl Iterator<Item = &'a Shard>,
+    ) -> Result<(), RunDirError> {
+        let mut found = BTreeMap::new();
+        for shard in shards {
+            let path = shard.path();
+            let name = path.strip_prefix(root).unwrap_or(path);
+            found.insert(name.display().to_string(), hex(&shard.sha256()));
+        }
+        if self.shards.is_empty() {
+            self.shards = found;
+            return self.write(root);
+        }
+        for (name, expected) in &self.shards {
+            let reason = match found.get(name) {
+                Some(hash) if hash == expected => continue,
+                Some(_) => "its SHA-256 is another one",
+                None => "the run doesn't use it any more",
+            };
+            return Err(RunDirError::ShardChanged {
+                path: root.join(name),
+                reason: reason.to_string(),
+            });
+        }
+        Ok(())
+    }
+}

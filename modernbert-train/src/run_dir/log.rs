@@ -1,0 +1,34 @@
+//! The log of a run that goes on from a checkpoint.
+
+use std::path::Path;
+
+use super::{METRICS_FILE, RunDirError};
+
+/// Cuts the log back to the rows of `step` and before, as a run that goes on from there writes the later ones again. A last line
+/// that a crash cut short goes with them. Gives the number of lines that were cut off.
+///
+/// # Errors
+/// A log that can't be read or written.
+pub fn cut_log(root: &Path, step: u64) -> Result<usize, RunDirError> {
+    let path = root.join(METRICS_FILE);
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(RunDirError::io(&path)(error)),
+    };
+    let (mut kept, mut cut) = (0, 0);
+    for line in text.split_inclusive(|&byte| byte == b'\n') {
+        let row: Option<serde_json::Value> = serde_json::from_slice(line).ok();
+        let row_step = row.and_then(|row| row.get("step")?.as_u64());
+        if cut == 0 && line.ends_with(b"\n") && row_step.is_some_and(|row| row <= step) {
+            kept += line.len();
+        } else {
+            cut += 1;
+        }
+    }
+    if kept < text.len() {
+        modernbert::checkpoint::write_atomically(&path, &text[..kept])
+            .map_err(RunDirError::io(&path))?;
+    }
+    Ok(cut)
+}

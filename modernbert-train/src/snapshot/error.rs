@@ -1,0 +1,79 @@
+use modernbert::checkpoint::CheckpointError;
+use std::path::{Path, PathBuf};
+
+use crate::optim::MomentsError;
+
+/// Why a checkpoint can't be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The operating system refused.
+    #[error("{path}: {source}{remedy}", path = path.display(), remedy = remedy(source))]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// There is no checkpoint at this place.
+    #[error(
+        "{path} is no checkpoint (it has no {file}); give a folder such as RUN/checkpoints/step-00000100",
+        path = .path.display(), file = super::MANIFEST_FILE
+    )]
+    NotOne {
+        /// The place.
+        path: PathBuf,
+    },
+    /// A file isn't what was written.
+    #[error("{path}: damaged: {reason}", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// How it differs.
+        reason: String,
+    },
+    /// The checkpoint was written by a newer program.
+    #[error("{path}: format {found}, this program knows {known}; use the program that wrote it, or a newer one", path = path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The format found.
+        found: u32,
+        /// The newest format known.
+        known: u32,
+    },
+    /// Weights or config can't be written or read.
+    #[error(transparent)]
+    Model(#[from] CheckpointError),
+    /// The optimizer's state can't be written or read.
+    #[error(transparent)]
+    Moments(#[from] MomentsError),
+}
+
+impl SnapshotError {
+    /// What a file operation on `path` failed with.
+    pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+
+    pub(super) fn damaged(path: impl AsRef<Path>, reason: impl ToString) -> Self {
+        Self::Damaged {
+            path: path.as_ref().to_path_buf(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// What to do about an error that a full or protected disk gives.
+pub(crate) fn remedy(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind as Kind;
+    match error.kind() {
+        Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge => {
+            "; free some space, then resume the run"
+        }
+        Kind::ReadOnlyFilesystem | Kind::PermissionDenied => {
+            "; make the folder writable, or use another one"
+        }
+        _ => "",
+    }
+}

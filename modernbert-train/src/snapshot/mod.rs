@@ -1,0 +1,38 @@
+//! Checkpoints of a run: one folder each, which appears whole or not at all.
+//!
+//! | file | content |
+//! |---|---|
+//! | `model.safetensors`, `config.json` | the weights, as in any model folder |
+//! | `optimizer.safetensors` | both moments of every parameter, `NAME.moment_1` and `NAME.moment_2` |
+//! | `state.json` | where the run stands: phase, steps, tokens, position in the data, the log row under way |
+//! | `manifest.json` | length and SHA-256 of each of the others, and of this list |
+//!
+//! The folder is written under a temporary name beside its place, every file and the folder are synchronised, then it is renamed and
+//! the parent synchronised: a crash at any moment leaves either no folder of that name or a complete one. Reading holds every file to
+//! its hash first, so that damage is named and never trained on.
+
+mod error;
+mod manifest;
+mod read;
+mod state;
+#[cfg(test)]
+pub(crate) mod tests;
+mod write;
+
+pub(crate) use error::remedy;
+pub(crate) use manifest::hex;
+pub(crate) use read::read_state;
+pub(crate) use write::{discard, recover};
+
+pub use error::SnapshotError;
+pub use manifest::{FileHash, Manifest, verify};
+pub use read::{Snapshot, read_tensors};
+pub use state::{RunState, WindowState};
+pub use write::{write_snapshot, write_tensors};
+
+/// The moments of the optimizer.
+pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+/// Where the run stands.
+pub const STATE_FILE: &str = "state.json";
+/// Lengths and hashes of the other files.
+pub const MANIFEST_FILE: &str = "manifest.json";

@@ -1,0 +1,83 @@
+//! Reading a checkpoint, after holding it to its hashes.
+
+use modernbert::checkpoint::TensorFiles;
+use modernbert::model::MaskedLm;
+use std::path::{Path, PathBuf};
+
+use super::{Manifest, OPTIMIZER_FILE, RunState, STATE_FILE, SnapshotError, verify};
+use crate::optim::{NamedStableAdamW, StoredTensor};
+
+/// A checkpoint whose files are what was written.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Where the run stood.
+    pub state: RunState,
+    /// Its files.
+    pub manifest: Manifest,
+}
+
+impl Snapshot {
+    /// Opens a checkpoint and holds every file to its hash.
+    ///
+    /// # Errors
+    /// A folder that is no checkpoint; a file that was damaged, by name.
+    pub fn open(path: &Path) -> Result<Self, SnapshotError> {
+        let manifest = verify(path)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            state: read_state(path)?,
+            manifest,
+        })
+    }
+
+    /// The weights, on `device`.
+    ///
+    /// # Errors
+    /// Files that are not those of a masked language model.
+    pub fn model(&self, device: &burn::tensor::Device) -> Result<MaskedLm, SnapshotError> {
+        Ok(MaskedLm::from_folder(&self.path, device)?)
+    }
+
+    /// Loads the moments of `model`'s parameters into `optimizer`.
+    ///
+    /// # Errors
+    /// A missing or misshapen tensor, by name.
+    pub fn restore_optimizer(
+        &self,
+        model: &MaskedLm,
+        optimizer: &mut NamedStableAdamW,
+    ) -> Result<(), SnapshotError> {
+        let files = TensorFiles::open(&self.path.join(OPTIMIZER_FILE))?;
+        let read = |name: &str| files.read(name).ok().flatten();
+        Ok(optimizer.restore(model, self.state.optimizer_updates, read)?)
+    }
+}
+
+/// Where the run stood when this checkpoint was written; its files are not held to their hashes.
+pub(crate) fn read_state(folder: &Path) -> Result<RunState, SnapshotError> {
+    let path = folder.join(STATE_FILE);
+    let text = std::fs::read(&path).map_err(SnapshotError::io(&path))?;
+    serde_json::from_slice(&text).map_err(|error| SnapshotError::damaged(&path, error))
+}
+
+/// All tensors of a safetensors file, by name.
+///
+/// # Errors
+/// A file that can't be read, or holds no floats.
+pub fn read_tensors(path: &Path) -> Result<Vec<StoredTensor>, SnapshotError> {
+    let files = TensorFiles::open(path)?;
+    let names: Vec<String> = files.names().map(str::to_string).collect();
+    let mut tensors = Vec::with_capacity(names.len());
+    for name in names {
+        if let Some((shape, values)) = files.read(&name)? {
+            tensors.push(StoredTensor {
+                name,
+                shape,
+                values,
+            });
+        }
+    }
+    Ok(tensors)
+}

@@ -1,0 +1,73 @@
+//! Where a run stands, beside its weights and moments.
+
+use serde::{Deserialize, Serialize};
+
+/// `state.json`: everything the loop needs to go on as if it had never stopped.
+///
+/// Order of the data, masks and learning rate are functions of the recipe, of its seeds and of these counts, so no generator's state
+/// stands here. Sums are stored as the bits of their f64 (`_bits`), because decimal text would not always give the same number back.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunState {
+    /// SHA-256 of the run's resolved recipe.
+    pub recipe_sha256: String,
+    /// Number of the phase, from 0.
+    pub phase: usize,
+    /// Its name.
+    pub phase_name: String,
+    /// Whether the phase has seen all of its tokens.
+    pub phase_done: bool,
+    /// Optimizer steps of the run.
+    pub step: u64,
+    /// Tokens of the run, padding not counted.
+    pub tokens: u64,
+    /// Tokens of the phase.
+    pub phase_tokens: u64,
+    /// Rows of the phase's data that were trained on: the number of the next one.
+    pub rows: u64,
+    /// Tokens of the phase, which may have been shortened to fit a limit of time.
+    pub phase_total: u64,
+    /// Whether the speed has been measured and the phase been fitted to its limit of time.
+    pub fitted: bool,
+    /// Phase tokens at which the next evaluation is due.
+    pub next_evaluation: u64,
+    /// Updates behind the optimizer's moments.
+    pub optimizer_updates: u64,
+    /// Seconds of training in this phase, evaluations and saving left out.
+    pub phase_seconds: f64,
+    /// Loss of the run's first step.
+    pub first_loss: Option<f64>,
+    /// Held-out loss of the last evaluation.
+    pub eval_loss: Option<f64>,
+    /// Held-out masked accuracy of the last evaluation.
+    pub eval_accuracy: Option<f64>,
+    /// The step at which that was measured.
+    pub eval_step: Option<u64>,
+    /// Steps since the last row of the log.
+    pub window: WindowState,
+}
+
+impl RunState {
+    /// Held-out loss of exactly this checkpoint, if it was evaluated when it was saved.
+    pub fn own_eval_loss(&self) -> Option<f64> {
+        self.eval_loss.filter(|_| self.eval_step == Some(self.step))
+    }
+}
+
+/// Sums over the steps since the last row of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowState {
+    /// Steps.
+    pub steps: u64,
+    /// Sum of the cross-entropies, the bits of an f64.
+    pub loss_bits: u64,
+    /// Labelled tokens guessed right, the bits of an f64.
+    pub correct_bits: u64,
+    /// Labelled tokens.
+    pub labelled: u64,
+    /// Tokens that are not padding.
+    pub tokens: u64,
+    /// Tokens with padding.
+    pub slots: u64,
+    /// The last step's gradient norm, the bits of an f64.
+    pub norm_bits: u64,
+}

@@ -1,0 +1,128 @@
+//! Whether two runs are the same, bit for bit.
+
+use anyhow::Result;
+use serde::Serialize;
+use std::path::Path;
+
+use super::checkpoint_at;
+use crate::optim::StoredTensor;
+use crate::run_dir::METRICS_FILE;
+use crate::snapshot::{OPTIMIZER_FILE, Snapshot, read_tensors};
+use crate::trainer::{LogRow, read_log};
+
+/// What differs between two runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Difference {
+    /// Tensors of weights compared.
+    pub weights: usize,
+    /// Tensors of optimizer state compared.
+    pub optimizer: usize,
+    /// Rows of the log compared.
+    pub rows: usize,
+    /// Each difference, in words; none if the runs are identical.
+    pub differences: Vec<String>,
+}
+
+impl Difference {
+    /// Whether nothing differs.
+    pub fn identical(&self) -> bool {
+        self.differences.is_empty()
+    }
+}
+
+/// Differences listed of each kind; the rest is counted.
+const LISTED: usize = 5;
+
+/// Compares two runs, each given by its folder (its newest checkpoint is taken) or by a checkpoint: weights and moments bit for bit,
+/// step and tokens, and the step, tokens and loss of every row of the logs up to there.
+///
+/// # Errors
+/// A folder that holds no good checkpoint.
+pub fn diff(a: &Path, b: &Path) -> Result<Difference> {
+    let (first, second) = (
+        Snapshot::open(&checkpoint_at(a)?)?,
+        Snapshot::open(&checkpoint_at(b)?)?,
+    );
+    let mut found = Difference::default();
+    let counts = |snapshot: &Snapshot| (snapshot.state.step, snapshot.state.tokens);
+    if counts(&first) != counts(&second) {
+        found.differences.push(format!(
+            "step and tokens: {:?} and {:?}",
+            counts(&first),
+            counts(&second)
+        ));
+    }
+    for (file, count) in [
+        (modernbert::checkpoint::WEIGHTS_FILE, &mut found.weights),
+        (OPTIMIZER_FILE, &mut found.optimizer),
+    ] {
+        let read = |snapshot: &Snapshot| read_tensors(&snapshot.path.join(file));
+        let (left, right) = (read(&first)?, read(&second)?);
+        *count = left.len();
+        compare(file, &left, &right, &mut found.differences);
+    }
+    let rows = |snapshot: &Snapshot| -> Result<Vec<LogRow>> {
+        let log = snapshot
+            .path
+            .parent()
+            .and_then(Path::parent)
+            .map(|run| run.join(METRICS_FILE));
+        let mut rows = match log {
+            Some(log) if log.is_file() => read_log(&log)?,
+            _ => Vec::new(),
+        };
+        rows.retain(|row| row.step <= snapshot.state.step);
+        Ok(rows)
+    };
+    let (left, right) = (rows(&first)?, rows(&second)?);
+    found.rows = left.len();
+    compare_rows(&left, &right, &mut found.differences);
+    Ok(found)
+}
+
+fn compare(file: &str, a: &[StoredTensor], b: &[StoredTensor], out: &mut Vec<String>) {
+    let names = |tensors: &[StoredTensor]| -> Vec<(String, Vec<usize>)> {
+        let pair = |tensor: &StoredTensor| (tensor.name.clone(), tensor.shape.clone());
+        tensors.iter().map(pair).collect()
+    };
+    if names(a) != names(b) {
+        out.push(format!("{file}: other tensors, or of other shapes"));
+        return;
+    }
+    let mut more = 0;
+    let mut listed = 0;
+    for (a, b) in a.iter().zip(b) {
+        let pairs = || a.values.iter().zip(&b.values);
+        let count = pairs().filter(|(x, y)| x.to_bits() != y.to_bits()).count();
+        if count == 0 {
+            continue;
+        }
+        if listed == LISTED {
+            more += 1;
+            continue;
+        }
+        listed += 1;
+        let largest = pairs().map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+        out.push(format!(
+            "{file}: {}: {count} of {} numbers differ, by up to {largest:e}",
+            a.name,
+            a.values.len()
+        ));
+    }
+    if more > 0 {
+        out.push(format!("{file}: {more} more tensors differ"));
+    }
+}
+
+fn compare_rows(a: &[LogRow], b: &[LogRow], out: &mut Vec<String>) {
+    let key = |row: &LogRow| (row.split.clone(), row.step, row.tokens, row.loss.to_bits());
+    if a.len() != b.len() {
+        out.push(format!("log: {} and {} rows", a.len(), b.len()));
+    }
+    if let Some((a, b)) = a.iter().zip(b).find(|(a, b)| key(a) != key(b)) {
+        out.push(format!(
+            "log: {} row of step {} (tokens {}, loss {}) against {} row of step {} (tokens {}, loss {})",
+            a.split, a.step, a.tokens, a.loss, b.split, b.step, b.tokens, b.loss
+        ));
+    }
+}

@@ -1,0 +1,240 @@
+//! Recipes, runs, checkpoints and shards in words.
+
+use anyhow::{Result, bail};
+use serde_json::{Value, json};
+use std::path::Path;
+
+use crate::pretrain::TrainingMemory;
+use crate::recipe::{Recipe, Tokenizer, builtin};
+use crate::run_dir::{METRICS_FILE, RECIPE_FILE, RunInfo, list_checkpoints};
+use crate::shard::Shard;
+use crate::snapshot::{MANIFEST_FILE, RunState, Snapshot, read_state, verify};
+use crate::trainer::{human_count, read_log};
+
+/// Vocabulary taken where the tokenizer isn't learned: that of the published models.
+const PUBLISHED_VOCAB: usize = 50_368;
+
+/// Describes what is at `path`: a recipe (a file, or the name of one that travels in the program), a run's folder, a checkpoint, a
+/// shard, or a folder of shards. Checkpoints and shards are held to their hashes.
+///
+/// # Errors
+/// Nothing of the kind at this place, or something damaged.
+pub fn inspect(path: &Path) -> Result<Value> {
+    if path.is_dir() {
+        if path.join(MANIFEST_FILE).is_file() {
+            return checkpoint(path);
+        }
+        if path.join(RECIPE_FILE).is_file() {
+            return run(path);
+        }
+        return shards(path);
+    }
+    if path.extension().is_some_and(|ending| ending == "tokens") {
+        return shard(path);
+    }
+    let named = path.to_str().filter(|_| !path.is_file()).and_then(builtin);
+    match named {
+        Some(found) => recipe(&found?),
+        None => recipe(&Recipe::from_file(path)?),
+    }
+}
+
+/// Sizes, memory and work of each phase.
+fn recipe(recipe: &Recipe) -> Result<Value> {
+    recipe.validate()?;
+    let mut phases = Vec::new();
+    for phase in recipe.phases()? {
+        let one = &phase.recipe;
+        let vocab = match one.data.tokenizer {
+            Tokenizer::Train => one.data.tokenizer_vocab,
+            Tokenizer::Path(_) => PUBLISHED_VOCAB,
+        };
+        let config = one.model.config(vocab)?;
+        let length = one.data.sequence_length;
+        let predicted = (one.mask.train * length as f64) as usize;
+        let flops = config.train_flops(&[length], predicted) as f64 / length as f64;
+        let parameters = config.mlm_parameters();
+        let memory = TrainingMemory::of(&config, one);
+        let warmup: Vec<Value> = one
+            .batch_warmup()
+            .sizes()
+            .iter()
+            .map(|(size, end)| json!({ "tokens_per_step": size * one.batch.tokens, "until_token": end }))
+            .collect();
+        phases.push(json!({
+            "phase": phase.name,
+            "tokens": one.run.total_tokens,
+            "tokens_per_step": one.tokens_per_step(),
+            "steps": one.run.total_tokens.div_ceil(one.tokens_per_step()),
+            "sequence_length": length,
+            "batch_warmup": warmup,
+            "learning_rate": one.optimizer.learning_rate,
+            "schedule": one.schedule.kind(),
+            "weight_decay": one.optimizer.weight_decay,
+            "global_rope_theta": config.global_rope_theta,
+            "local_rope_theta": config.local_rope_theta,
+            "parameters": parameters,
+            "memory_bytes": memory.total(),
+            "memory": { "state_bytes": memory.state, "activations_bytes": memory.activations, "logits_bytes": memory.logits },
+            "checkpoint_bytes": parameters * 12,
+            "flops_per_token": flops,
+            "flops": flops * one.run.total_tokens as f64,
+        }));
+    }
+    Ok(json!({ "kind": "recipe", "phases": phases }))
+}
+
+fn state_json(state: &RunState) -> Value {
+    json!({
+        "phase": state.phase_name,
+        "phase_done": state.phase_done,
+        "step": state.step,
+        "tokens": state.tokens,
+        "phase_tokens": state.phase_tokens,
+        "phase_total": state.phase_total,
+        "row": state.rows,
+        "eval_loss": state.own_eval_loss(),
+    })
+}
+
+fn run(path: &Path) -> Result<Value> {
+    let text = Recipe::from_file(path.join(RECIPE_FILE))?;
+    let phases: Vec<String> = text.phases()?.into_iter().map(|phase| phase.name).collect();
+    let mut checkpoints = Vec::new();
+    for one in list_checkpoints(path)? {
+        let mut described = match read_state(&one.path) {
+            Ok(state) => state_json(&state),
+            Err(_) => json!({ "step": one.step }),
+        };
+        described["path"] = one.path.display().to_string().into();
+        described["state"] = match verify(&one.path) {
+            Ok(manifest) => {
+                described["bytes"] = manifest.bytes().into();
+                "good".into()
+            }
+            Err(error) => error.to_string().into(),
+        };
+        checkpoints.push(described);
+    }
+    let rows = read_log(&path.join(METRICS_FILE)).unwrap_or_default();
+    let info = RunInfo::read(path)?;
+    Ok(json!({
+        "kind": "run",
+        "path": path,
+        "phases": phases,
+        "finished": path.join(modernbert::checkpoint::WEIGHTS_FILE).is_file(),
+        "started_from": info.as_ref().and_then(|info| info.started_from.clone()),
+        "shards": info.map(|info| info.shards),
+        "log_rows": rows.len(),
+        "last_row": rows.last(),
+        "checkpoints": checkpoints,
+    }))
+}
+
+fn checkpoint(path: &Path) -> Result<Value> {
+    let snapshot = Snapshot::open(path)?;
+    let config = modernbert::checkpoint::read_config(path)?;
+    Ok(json!({
+        "kind": "checkpoint",
+        "path": path,
+        "state": state_json(&snapshot.state),
+        "files": snapshot.manifest.files,
+        "model": {
+            "layers": config.num_hidden_layers,
+            "hidden": config.hidden_size,
+            "heads": config.num_attention_heads,
+            "vocabulary": config.vocab_size,
+            "parameters": config.mlm_parameters(),
+            "global_rope_theta": config.global_rope_theta,
+            "local_rope_theta": config.local_rope_theta,
+        },
+    }))
+}
+
+fn shard(path: &Path) -> Result<Value> {
+    let shard = Shard::open(path)?;
+    let mut lengths: Vec<usize> = (0..shard.len()).map(|i| shard.sample_len(i)).collect();
+    lengths.sort_unstable();
+    let at = |share: f64| {
+        let last = lengths.len().saturating_sub(1);
+        lengths.get((share * last as f64) as usize).copied()
+    };
+    Ok(json!({
+        "kind": "shard",
+        "path": path,
+        "samples": shard.len(),
+        "tokens": shard.tokens(),
+        "vocabulary": shard.vocab_size(),
+        "sha256": crate::snapshot::hex(&shard.sha256()),
+        "lengths": { "shortest": at(0.0), "median": at(0.5), "p90": at(0.9), "longest": at(1.0) },
+    }))
+}
+
+fn shards(folder: &Path) -> Result<Value> {
+    let mut found: Vec<_> = std::fs::read_dir(folder)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|ending| ending == "tokens"))
+        .collect();
+    found.sort();
+    if found.is_empty() {
+        bail!(
+            "{}: nothing to describe here: no recipe.toml (a run), no manifest.json (a checkpoint), no .tokens file (shards)",
+            folder.display()
+        );
+    }
+    let all: Vec<Value> = found
+        .iter()
+        .map(|path| shard(path))
+        .collect::<Result<_>>()?;
+    let tokens: u64 = all.iter().filter_map(|one| one["tokens"].as_u64()).sum();
+    Ok(json!({ "kind": "shards", "path": folder, "tokens": tokens, "shards": all }))
+}
+
+/// A description as lines for a person.
+pub fn lines(value: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    write_lines(value, 0, &mut out);
+    out
+}
+
+fn write_lines(value: &Value, depth: usize, out: &mut Vec<String>) {
+    let Value::Object(map) = value else { return };
+    let indent = "  ".repeat(depth);
+    for (key, value) in map {
+        match value {
+            Value::Null => {}
+            Value::Array(items) if items.is_empty() => {}
+            Value::Array(items) if items.iter().all(Value::is_object) => {
+                for item in items {
+                    out.push(format!("{indent}{key}:"));
+                    write_lines(item, depth + 1, out);
+                }
+            }
+            Value::Object(_) => {
+                out.push(format!("{indent}{key}:"));
+                write_lines(value, depth + 1, out);
+            }
+            _ => out.push(format!("{indent}{key}: {}", words(key, value))),
+        }
+    }
+}
+
+/// A value, large numbers with a short form beside them.
+fn words(key: &str, value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => match number.as_u64().filter(|&n| n >= 10_000) {
+            Some(n) if key.ends_with("bytes") => format!("{n} ({:.2} GB)", n as f64 / 1e9),
+            Some(n) => format!("{n} ({})", human_count(n)),
+            None => match number.as_f64() {
+                Some(x) if key.starts_with("flops") => format!("{x:.4e}"),
+                _ => number.to_string(),
+            },
+        },
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(|item| words(key, item)).collect();
+            items.join(", ")
+        }
+        other => other.to_string(),
+    }
+}

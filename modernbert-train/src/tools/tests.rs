@@ -1,0 +1,217 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::recipe::{CheckpointRecipe, Recipe};
+use crate::run_dir::RunDir;
+use crate::snapshot::tests::trained;
+use crate::snapshot::{RunState, read_tensors};
+use std::fs;
+
+/// A run of this many updates, saved after the last one, with the losses of an evaluation.
+fn run(root: &Path, saves: &[(u64, usize, Option<f64>)]) -> Vec<PathBuf> {
+    let recipe =
+        Recipe::from_str("model.preset = '17m'\nrun.total_tokens = 1_000_000", "x").unwrap();
+    let dir = RunDir::create(root, &recipe, false).unwrap();
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::write(root.join(name), "{}").unwrap();
+    }
+    let rule = CheckpointRecipe {
+        keep_last: 9,
+        ..CheckpointRecipe::default()
+    };
+    let rows = [
+        r#"{"split":"train","step":1,"tokens":10,"loss":5.0,"masked_accuracy":0.1,"lr":0.1}"#,
+        r#"{"split":"train","step":2,"tokens":20,"loss":4.0,"masked_accuracy":0.2,"lr":0.2}"#,
+        r#"{"split":"eval","step":2,"tokens":20,"loss":4.5,"masked_accuracy":0.15}"#,
+    ];
+    fs::write(root.join("metrics.jsonl"), rows.join("\n") + "\n").unwrap();
+    let save = |&(step, updates, loss): &(u64, usize, Option<f64>)| {
+        let (model, optimizer) = trained(updates);
+        let state = RunState {
+            step,
+            eval_loss: loss,
+            eval_step: loss.map(|_| step),
+            optimizer_updates: updates as u64,
+            ..RunState::default()
+        };
+        dir.save(&model, &optimizer, &state, &rule).unwrap()
+    };
+    saves.iter().map(save).collect()
+}
+
+#[test]
+fn equal_runs_are_identical_and_others_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|name| folder.path().join(name));
+    run(&a, &[(2, 2, None)]);
+    run(&b, &[(2, 2, None)]);
+    run(&c, &[(2, 3, None)]);
+    let same = diff(&a, &b).unwrap();
+    assert!(same.identical(), "{same:?}");
+    assert!(
+        same.weights > 20 && same.optimizer == 2 * same.weights && same.rows == 3,
+        "{same:?}"
+    );
+    let other = diff(&a, &c).unwrap();
+    let said = other.differences.join("\n");
+    assert!(
+        said.contains("model.safetensors: ") && said.contains("numbers differ"),
+        "{said}"
+    );
+    assert!(
+        said.contains("optimizer.safetensors: ") && said.contains("more tensors differ"),
+        "{said}"
+    );
+    // One number of the log's loss is enough.
+    let log = b.join("metrics.jsonl");
+    let text = fs::read_to_string(&log).unwrap();
+    fs::write(&log, text.replace("\"loss\":4.0", "\"loss\":4.0000000001")).unwrap();
+    let said = diff(&a, &b).unwrap().differences;
+    assert!(said.len() == 1 && said[0].contains("step 2"), "{said:?}");
+    let message = diff(&a, folder.path()).unwrap_err().to_string();
+    assert!(
+        message.contains("neither a run nor a checkpoint"),
+        "{message}"
+    );
+}
+
+#[test]
+fn the_mean_of_equal_checkpoints_is_the_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let saved = run(
+        &folder.path().join("a"),
+        &[(1, 1, None), (2, 1, None), (3, 3, None)],
+    );
+    let out = folder.path().join("mean");
+    average(
+        &[saved[0].clone(), saved[1].clone(), saved[0].clone()],
+        &out,
+    )
+    .unwrap();
+    let weights = |place: &Path| read_tensors(&place.join("model.safetensors")).unwrap();
+    assert_eq!(weights(&out), weights(&saved[0]));
+
+    average(&[saved[0].clone(), saved[2].clone()], &out).unwrap();
+    for ((mean, a), b) in weights(&out)
+        .iter()
+        .zip(weights(&saved[0]))
+        .zip(weights(&saved[2]))
+    {
+        for ((mean, a), b) in mean.values.iter().zip(a.values).zip(b.values) {
+            assert_eq!(*mean, ((f64::from(a) + f64::from(b)) / 2.0) as f32);
+        }
+    }
+    let device = burn::tensor::Device::default();
+    modernbert::model::MaskedLm::from_folder(&out, &device).unwrap();
+    assert!(average(&[], &out).is_err());
+}
+
+#[test]
+fn the_best_are_chosen_by_held_out_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("a");
+    run(
+        &root,
+        &[
+            (1, 0, Some(3.0)),
+            (2, 0, Some(1.0)),
+            (3, 0, None),
+            (4, 0, Some(2.0)),
+            (5, 0, Some(1.5)),
+        ],
+    );
+    let steps = |best, last| -> Vec<u64> {
+        let chosen = best_checkpoints(&root, best, last).unwrap();
+        chosen.into_iter().map(|(_, step, _)| step).collect()
+    };
+    assert_eq!(steps(1, false), [2]);
+    assert_eq!(steps(3, false), [2, 5, 4]);
+    // The last one isn't counted twice.
+    assert_eq!(steps(3, true), [2, 4, 1, 5]);
+    let message = best_checkpoints(&root, 5, true).unwrap_err().to_string();
+    assert!(message.contains("keep_best"), "{message}");
+}
+
+#[test]
+fn an_exported_checkpoint_is_a_model_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("a");
+    let saved = run(&root, &[(2, 1, None)]);
+    let out = folder.path().join("model");
+    export(&checkpoint_at(&root).unwrap(), &out).unwrap();
+    let device = burn::tensor::Device::default();
+    modernbert::model::MaskedLm::from_folder(&out, &device).unwrap();
+    let mut names: Vec<_> = fs::read_dir(&out)
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            "config.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json"
+        ]
+    );
+    // A damaged checkpoint is not passed on.
+    fs::write(saved[0].join("model.safetensors"), "damaged").unwrap();
+    assert!(export(&saved[0], &out).is_err());
+    modernbert::model::MaskedLm::from_folder(&out, &device).unwrap();
+}
+
+#[test]
+fn everything_can_be_inspected() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("a");
+    let saved = run(&root, &[(2, 1, Some(2.5))]);
+    let base = inspect(Path::new("base")).unwrap();
+    let first = &base["phases"][0];
+    assert_eq!(first["tokens_per_step"], 4_718_592);
+    assert_eq!(first["steps"], 364_304);
+    assert_eq!(first["batch_warmup"][0]["tokens_per_step"], 768 * 1024);
+    assert_eq!(base["phases"][2]["sequence_length"], 8192);
+    let parameters = first["parameters"].as_u64().unwrap();
+    assert!(
+        (149_000_000..150_000_000).contains(&parameters),
+        "{parameters}"
+    );
+    let large = inspect(Path::new("large")).unwrap();
+    assert_eq!(large["phases"][0]["tokens_per_step"], 5_046_272);
+    assert_eq!(large["phases"][3]["tokens_per_step"], 5_111_808);
+
+    let of_run = inspect(&root).unwrap();
+    assert_eq!(
+        (&of_run["kind"], &of_run["checkpoints"][0]["state"]),
+        (&"run".into(), &"good".into())
+    );
+    let of_checkpoint = inspect(&saved[0]).unwrap();
+    assert_eq!(of_checkpoint["state"]["eval_loss"], 2.5);
+    let text = lines(&of_run).join("\n");
+    assert!(text.contains("step: 2"), "{text}");
+    assert!(
+        inspect(folder.path())
+            .unwrap_err()
+            .to_string()
+            .contains("nothing to describe")
+    );
+    assert!(inspect(Path::new("nowhere.toml")).is_err());
+}
+
+#[test]
+fn curves_of_several_runs_are_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b] = ["a", "b"].map(|name| folder.path().join(name));
+    run(&a, &[]);
+    run(&b, &[]);
+    let out = folder.path().join("curves.png");
+    let points = plot_runs(&[a.clone(), b], Quantity::Loss, Against::Tokens, &out).unwrap();
+    assert_eq!(points, 6);
+    assert_eq!(fs::read(&out).unwrap()[..4], *b"\x89PNG");
+    assert_eq!(
+        plot_runs(std::slice::from_ref(&a), Quantity::Lr, Against::Steps, &out).unwrap(),
+        2
+    );
+    assert!(plot_runs(&[a], Quantity::Mfu, Against::Steps, &out).is_err());
+}
