@@ -62,18 +62,22 @@ pub(crate) fn gemm(
 ) -> CubeTensor {
     let dtype = if wide { DType::F32 } else { lhs.dtype };
     let sizes = Sizes::of(&lhs, &rhs, transpose);
-    let single_or_half = matches!(lhs.dtype, DType::F32 | DType::F16 | DType::BF16);
-    if !is_cuda(&lhs) || !single_or_half || lhs.dtype != rhs.dtype {
-        let out = portable::gemm::<CubeBackend>(lhs, rhs, transpose);
-        return crate::ops::primitive::cast::<CubeBackend>(out, dtype);
+    // No kernel can be started on nothing.
+    if sizes.rows * sizes.columns == 0 {
+        return empty(&lhs, [sizes.rows, sizes.columns], dtype);
     }
-    if sizes.rows * sizes.columns == 0 || sizes.inner == 0 {
+    if sizes.inner == 0 {
         return burn_cubecl::ops::numeric::zeros_client(
             lhs.client.clone(),
             lhs.device.clone(),
             Shape::new([sizes.rows, sizes.columns]),
             dtype,
         );
+    }
+    let single_or_half = matches!(lhs.dtype, DType::F32 | DType::F16 | DType::BF16);
+    if !is_cuda(&lhs) || !single_or_half || lhs.dtype != rhs.dtype {
+        let out = portable::gemm::<CubeBackend>(lhs, rhs, transpose);
+        return crate::ops::primitive::cast::<CubeBackend>(out, dtype);
     }
     // Rows may stand further apart than they are long, as the backend's own operations leave them on CUDA.
     #[cfg(feature = "cuda")]
