@@ -316,3 +316,15 @@ fn no_rows_yield_no_rows() {
     );
     assert_eq!(out.dims(), [0, 2]);
 }
+
+#[test]
+fn no_rows_yield_no_rows_and_a_zero_weight_gradient() {
+    let device = autodiff_device();
+    let input = tensor::<2>(&[], [0, 3], &device).require_grad();
+    let weight = tensor(&[1.0; 6], [2, 3], &device).require_grad();
+    let out = linear(input.clone(), weight.clone(), None);
+    assert_eq!(out.dims(), [0, 2]);
+    let grads = out.sum().backward();
+    assert_eq!(input.grad(&grads).unwrap().dims(), [0, 3]);
+    assert_eq!(read(weight.grad(&grads).unwrap()), [0.0; 6]);
+}

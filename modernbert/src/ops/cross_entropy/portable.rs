@@ -2,13 +2,17 @@
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::{IndexingUpdateOp, Scalar, Shape};
+use burn::tensor::{FloatDType, IndexingUpdateOp, Scalar, Shape};
 
 use crate::ops::primitive::{cast, reshape, widen};
 
 pub(crate) fn forward<B: Backend>(logits: FloatTensor<B>, targets: IntTensor<B>) -> FloatTensor<B> {
     let logits = widen::<B>(logits);
     let rows = logits.shape()[0];
+    if rows == 0 {
+        let dtype = FloatDType::from(logits.dtype());
+        return B::float_zeros(Shape::new([0]), &logits.device(), dtype);
+    }
     let (exp, max) = shifted_exp::<B>(logits.clone());
     let lse = B::float_add(B::float_log(B::float_sum_dim(exp, 1)), max);
     let targets = B::int_reshape(targets, Shape::new([rows, 1]));
@@ -21,6 +25,9 @@ pub(crate) fn backward<B: Backend>(
     logits: FloatTensor<B>,
     targets: IntTensor<B>,
 ) -> FloatTensor<B> {
+    if logits.shape()[0] == 0 {
+        return logits;
+    }
     let dtype = logits.dtype();
     let logits = widen::<B>(logits);
     let rows = logits.shape()[0];

@@ -1,8 +1,8 @@
 //! The product through the backend's own matrix multiplication.
 
-use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;
-use burn::tensor::DType;
+use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::{DType, FloatDType, Shape};
 
 use super::Transpose;
 use crate::ops::primitive::cast;
@@ -17,6 +17,12 @@ pub(crate) fn gemm<B: Backend>(
         Transpose::Lhs => (B::float_swap_dims(lhs, 0, 1), rhs),
         Transpose::Rhs => (lhs, B::float_swap_dims(rhs, 0, 1)),
     };
+    let ([m, k], [_, n]) = (lhs.shape().dims(), rhs.shape().dims());
+    if m == 0 || k == 0 || n == 0 {
+        // A sum over nothing; Burn's CubeCL backends can't start a product on no elements.
+        let dtype = FloatDType::from(lhs.dtype());
+        return B::float_zeros(Shape::new([m, n]), &lhs.device(), dtype);
+    }
     B::float_matmul(lhs, rhs)
 }
 
