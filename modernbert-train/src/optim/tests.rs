@@ -151,3 +151,104 @@ fn decoupled_adamw_follows_its_formula() {
         }
     }
 }
+
+mod whole_model {
+    use super::*;
+    use crate::snapshot::tests::small_config;
+    use burn::module::{Module, ModuleVisitor, Param};
+    use burn::optim::{GradientsParams, ModuleOptimizer};
+    use modernbert::model::{MaskedLm, NamedMapper, initialize, map_named};
+    use std::collections::BTreeMap;
+
+    fn model() -> MaskedLm {
+        let config = small_config(64);
+        let device = Device::default().autodiff();
+        initialize(MaskedLm::new(&config, &device).unwrap(), &config, 5)
+    }
+
+    fn values(model: &MaskedLm) -> BTreeMap<String, Vec<f32>> {
+        struct Read(BTreeMap<String, Vec<f32>>);
+        impl NamedMapper for Read {
+            fn map<const D: usize>(&mut self, name: &str, value: Tensor<D>) -> Tensor<D> {
+                let values = value.to_data().try_to_vec().unwrap();
+                self.0.insert(name.to_string(), values);
+                value
+            }
+        }
+        let mut read = Read(BTreeMap::new());
+        map_named(model.clone(), &mut read);
+        read.0
+    }
+
+    /// A gradient for every parameter: what `of` makes of its value.
+    fn gradients(model: &MaskedLm, of: fn(f32) -> f32) -> GradientsParams {
+        struct Make(GradientsParams, fn(f32) -> f32);
+        impl ModuleVisitor for Make {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                let value = param.val().inner();
+                let numbers: Vec<f32> = value.to_data().try_to_vec().unwrap();
+                let numbers: Vec<f32> = numbers.into_iter().map(self.1).collect();
+                let data = burn::tensor::TensorData::new(numbers, value.dims());
+                self.0
+                    .register(param.id, Tensor::<D>::from_data(data, &value.device()));
+            }
+        }
+        let mut make = Make(GradientsParams::new(), of);
+        model.visit(&mut make);
+        make.0
+    }
+
+    #[test]
+    fn decay_takes_matrices_and_leaves_norms_and_biases() {
+        let mut optimizer = NamedStableAdamW::new(config());
+        let before = model();
+        let zero = gradients(&before, |_| 0.0);
+        let after = optimizer.step(0.01, before.clone(), zero);
+        let (before, after) = (values(&before), values(&after));
+        assert!(before.contains_key("model.embeddings.tok_embeddings.weight"));
+        for (name, old) in &before {
+            let one_axis = name.ends_with("norm.weight") || name.ends_with(".bias");
+            let share = if one_axis { 1.0 } else { 1.0 - 0.01 };
+            for (x, y) in old.iter().zip(&after[name]) {
+                assert!((x * share - y).abs() <= 1e-7 * x.abs(), "{name}: {x} {y}");
+            }
+        }
+    }
+
+    #[test]
+    fn it_does_what_burns_driver_does_with_the_same_optimizer() {
+        let mut named = NamedStableAdamW::new(config());
+        let mut other: ModuleOptimizer = config().build().into();
+        let (mut a, mut b) = (model(), model());
+        for lr in [0.01, 0.02, 0.005] {
+            let wave = |x: f32| (40.0 * x).sin() * 0.1;
+            let (of_a, of_b) = (gradients(&a, wave), gradients(&b, wave));
+            a = named.step(lr, a, of_a);
+            b = other.step(lr, b, of_b);
+        }
+        assert_eq!(values(&a), values(&b));
+        assert_eq!(named.updates(), 3);
+        let device = a.model.device();
+        assert!(device.is_autodiff());
+    }
+
+    #[test]
+    fn gradients_are_scaled_to_a_norm() {
+        let model = model();
+        let grads = gradients(&model, |x| 3.0 * x);
+        let norm = |grads: &GradientsParams| {
+            let squares = GradientSquares::of(&model, grads);
+            let sums: Vec<f32> = squares.sums.unwrap().to_data().try_to_vec().unwrap();
+            assert_eq!(sums.len(), squares.names.len());
+            sums.iter().sum::<f32>().sqrt()
+        };
+        let before = norm(&grads);
+        assert!(before > 1.0);
+        let squares = GradientSquares::of(&model, &grads);
+        let clipped = clip_by_norm(&model, grads, &squares, 0.5);
+        assert!((norm(&clipped) - 0.5).abs() < 1e-4, "{}", norm(&clipped));
+        let squares = GradientSquares::of(&model, &clipped);
+        let left = clip_by_norm(&model, clipped, &squares, 10.0);
+        assert!((norm(&left) - 0.5).abs() < 1e-4);
+    }
+}

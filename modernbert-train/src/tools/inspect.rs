@@ -11,6 +11,9 @@ use crate::shard::Shard;
 use crate::snapshot::{MANIFEST_FILE, RunState, Snapshot, read_state, verify};
 use crate::trainer::{human_count, read_log};
 
+/// FLOP/s of an H100 in bf16 (989 TFLOP/s at most) at a model FLOP utilisation that is good for training.
+const H100_AT_40_PERCENT: f64 = 0.4 * 989e12;
+
 /// Vocabulary taken where the tokenizer isn't learned: that of the published models.
 const PUBLISHED_VOCAB: usize = 50_368;
 
@@ -79,6 +82,7 @@ fn recipe(recipe: &Recipe) -> Result<Value> {
             "checkpoint_bytes": parameters * 12,
             "flops_per_token": flops,
             "flops": flops * one.run.total_tokens as f64,
+            "hours_on_an_h100_at_40_percent": flops * one.run.total_tokens as f64 / H100_AT_40_PERCENT / 3600.0,
         }));
     }
     Ok(json!({ "kind": "recipe", "phases": phases }))
@@ -190,6 +194,19 @@ fn shards(folder: &Path) -> Result<Value> {
     Ok(json!({ "kind": "shards", "path": folder, "tokens": tokens, "shards": all }))
 }
 
+/// What a person looks for first; the rest follows by the alphabet.
+const FIRST: [&str; 9] = [
+    "kind",
+    "phase",
+    "path",
+    "step",
+    "tokens",
+    "tokens_per_step",
+    "steps",
+    "sequence_length",
+    "state",
+];
+
 /// A description as lines for a person.
 pub fn lines(value: &Value) -> Vec<String> {
     let mut out = Vec::new();
@@ -200,7 +217,14 @@ pub fn lines(value: &Value) -> Vec<String> {
 fn write_lines(value: &Value, depth: usize, out: &mut Vec<String>) {
     let Value::Object(map) = value else { return };
     let indent = "  ".repeat(depth);
-    for (key, value) in map {
+    let mut entries: Vec<_> = map.iter().collect();
+    entries.sort_by_key(|(key, _)| {
+        FIRST
+            .iter()
+            .position(|first| first == key)
+            .unwrap_or(FIRST.len())
+    });
+    for (key, value) in entries {
         match value {
             Value::Null => {}
             Value::Array(items) if items.is_empty() => {}
@@ -228,6 +252,7 @@ fn words(key: &str, value: &Value) -> String {
             Some(n) => format!("{n} ({})", human_count(n)),
             None => match number.as_f64() {
                 Some(x) if key.starts_with("flops") => format!("{x:.4e}"),
+                Some(x) if key.starts_with("hours") => format!("{x:.2}"),
                 _ => number.to_string(),
             },
         },

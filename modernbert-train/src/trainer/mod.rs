@@ -15,6 +15,8 @@ mod progress;
 mod readback;
 mod schedule;
 mod strategy;
+#[cfg(test)]
+mod tests;
 mod window;
 
 pub use budget::TokenBudget;
