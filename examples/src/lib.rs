@@ -4,6 +4,7 @@
 #![recursion_limit = "256"]
 
 pub mod args;
+pub mod finetuning;
 pub mod input;
 pub mod output;
 pub mod parity;

@@ -1,11 +1,13 @@
 //! `results.json`: what was reached, on how much data, against which baseline.
 //!
 //! ```json
-//! {"rte": {"metrics": {"accuracy": 0.61}, "baseline": {"accuracy": 0.527}, "train_rows": 2490, "dev_rows": 277,
-//!          "partial": false, "seeds": [{"seed": 42, "metrics": {"accuracy": 0.61}}]}}
+//! {"rte": {"metrics": {"accuracy": 0.61}, "spread": {"accuracy": 0.02}, "start": "mnli", "baseline": {"accuracy": 0.527},
+//!          "train_rows": 2490, "dev_rows": 277, "partial": false,
+//!          "seeds": [{"seed": 42, "metrics": {"accuracy": 0.61}}, …], "notes": [], "failed": []}}
 //! ```
 //!
-//! `metrics` is the mean over `seeds`, a score that does not exist is `null`. Tables for people are
+//! `metrics` is the mean over `seeds` and `spread` the standard deviation (n - 1), a score that does not exist is `null`, as is
+//! the spread of a single run. `notes` says what is special about the data, `failed` why a seed has no score. Tables for people are
 //! [`Results::text_table`] and [`Results::markdown_table`].
 
 use std::collections::BTreeMap;
@@ -71,6 +73,12 @@ pub struct SeedResult {
 pub struct TaskResult {
     /// Mean dev scores over the seeds.
     pub metrics: Metrics,
+    /// Standard deviation over the seeds.
+    #[serde(default)]
+    pub spread: Metrics,
+    /// What the runs started from: `pretrained`, `random`, `mnli` or `random+mnli`.
+    #[serde(default)]
+    pub start: String,
     /// Dev scores of a constant prediction.
     pub baseline: Metrics,
     /// Rows trained on.
@@ -81,6 +89,12 @@ pub struct TaskResult {
     pub partial: bool,
     /// The runs.
     pub seeds: Vec<SeedResult>,
+    /// What a person should know about the data.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// Seeds without a score, and why.
+    #[serde(default)]
+    pub failed: Vec<String>,
 }
 
 impl TaskResult {
@@ -88,6 +102,10 @@ impl TaskResult {
     pub fn new(data: &TaskData, baseline: Metrics, seeds: Vec<SeedResult>) -> Self {
         Self {
             metrics: Metrics::mean(seeds.iter().map(|run| &run.metrics)),
+            spread: Metrics::spread(seeds.iter().map(|run| &run.metrics)),
+            start: String::new(),
+            notes: Vec::new(),
+            failed: Vec::new(),
             baseline,
             train_rows: data.train.examples.len(),
             dev_rows: data.dev_rows(),

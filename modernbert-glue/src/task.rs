@@ -193,6 +193,19 @@ impl Task {
         (facts.text_a, facts.text_b, facts.label)
     }
 
+    /// Column names of the sentences in the Hub's Parquet files; their label column is `label`.
+    pub fn hub_columns(self) -> (&'static str, Option<&'static str>) {
+        self.facts().hub_text
+    }
+
+    /// The name of a split in the Hub's Parquet files: `validation` for `dev`, and so on.
+    pub fn hub_split(self, split: &str) -> String {
+        match (self, split) {
+            (Self::Ax, _) => "test".to_string(),
+            (_, split) => split.replace("dev", "validation"),
+        }
+    }
+
     /// The columns of a file that comes without a header line: CoLA's train and dev.
     pub fn implicit_header(self, split: &str) -> Option<&'static [&'static str]> {
         match (self, split) {

@@ -6,14 +6,13 @@
 
 mod common;
 
-use burn::train::Interrupter;
 use modernbert::config::ModernBertConfig;
 use modernbert::model::{SequenceClassifier, initialize};
 use modernbert::tokenizer::{TrainOptions, train::train};
-use modernbert_glue::data::{Label, TaskData};
+use modernbert_glue::data::TaskData;
 use modernbert_glue::metrics::{Metrics, Prediction, evaluate};
 use modernbert_glue::task::Task;
-use modernbert_train::finetune::{FinetuneOptions, Sample, Target, finetune, predict};
+use modernbert_train::finetune::{FinetuneOptions, Finetuning, Sample, Score, encode, predict};
 use modernbert_train::trainer::Progress;
 use std::path::PathBuf;
 
@@ -50,24 +49,9 @@ fn overfit(task: Task) -> (Metrics, Metrics) {
 
     let mut rows = data.train;
     rows.truncate(ROWS);
-    let samples: Vec<Sample> = rows
-        .examples
-        .iter()
-        .map(|row| {
-            let encoded = tokenizer
-                .encode_truncated(&row.text_a, row.text_b.as_deref(), MAX_LENGTH)
-                .unwrap();
-            let target = match row.label {
-                Label::Class(class) => Target::Class(class as u32),
-                Label::Score(score) => Target::Score(score),
-                Label::Hidden => panic!("a training row has no label"),
-            };
-            Sample {
-                ids: encoded.ids,
-                target,
-            }
-        })
-        .collect();
+    let samples: Vec<Sample> = encode(&tokenizer, &rows.texts(), MAX_LENGTH)
+        .unwrap()
+        .samples;
 
     let mut config = ModernBertConfig::of_shape(2, 64, 96, 2);
     config.vocab_size = tokenizer.vocab_size();
@@ -80,7 +64,7 @@ fn overfit(task: Task) -> (Metrics, Metrics) {
 
     let sequences: Vec<&[u32]> = samples.iter().map(|sample| sample.ids.as_slice()).collect();
     let score = |model: &SequenceClassifier| {
-        let predictions: Vec<Prediction> = predict(model, &sequences, BATCH)
+        let predictions: Vec<Prediction> = predict(model, &sequences)
             .unwrap()
             .iter()
             .map(|outputs| Prediction::from_outputs(task, outputs).unwrap())
@@ -96,17 +80,18 @@ fn overfit(task: Task) -> (Metrics, Metrics) {
         warmup: 0.1,
         seed: 3,
         label: task.name().to_string(),
+        ..FinetuneOptions::default()
     };
-    let model = finetune(
-        model,
-        samples.clone(),
-        samples[..BATCH].to_vec(),
-        &options,
-        work.path(),
-        Progress::Silent,
-        Interrupter::new(),
-    )
-    .unwrap();
+    // The last weights shall count, whatever they are: every scoring is better than the one before.
+    let mut count = 0.0;
+    let rising = move |_: &[Vec<f32>]| {
+        count += 1.0;
+        Ok(Score::of("scoring", count))
+    };
+    let dev = samples[..BATCH].to_vec();
+    let mut finetuning = Finetuning::new(samples.clone(), dev, options, rising);
+    finetuning.progress = Progress::Silent;
+    let model = finetuning.run(model).unwrap().model;
     let after = score(&model);
     println!("{task}: {before} -> {after}");
     (before, after)

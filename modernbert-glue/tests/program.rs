@@ -37,9 +37,13 @@ impl Place {
 
     /// `run --task TASKS` on the folders of this place, with `more`.
     fn run(&self, tasks: &str, more: &[&str]) -> Output {
+        self.command("run", tasks, more)
+    }
+
+    fn command(&self, command: &str, tasks: &str, more: &[&str]) -> Output {
         let folders = ["glue", "model", "out"].map(|name| self.path(name));
         let [data, model, out] = folders.each_ref().map(|path| path.to_str().unwrap());
-        let mut arguments = vec!["run", "--task", tasks, "--lines", "--device", "flex"];
+        let mut arguments = vec![command, "--task", tasks, "--lines", "--device", "flex"];
         for (name, folder) in [("--data", data), ("--model", model), ("--out", out)] {
             if !more.contains(&name) {
                 arguments.extend([name, folder]);
@@ -136,9 +140,13 @@ fn tasks_become_results_and_a_table() {
         let fields = [
             "baseline",
             "dev_rows",
+            "failed",
             "metrics",
+            "notes",
             "partial",
             "seeds",
+            "spread",
+            "start",
             "train_rows",
         ];
         assert_eq!(keys(result), fields, "{task}");
@@ -159,6 +167,10 @@ fn tasks_become_results_and_a_table() {
                 assert!((-1.0..=1.0).contains(&score), "{task}: {name} {score}");
             }
         }
+        // RTE would start from MNLI, of which there is no model here.
+        assert_eq!(result["start"], "pretrained", "{task}");
+        let note = result["notes"][0].as_str().unwrap();
+        assert!(note.starts_with("train is partial: 32 of "), "{note}");
         let accuracy = |value: &Value| value["metrics"]["accuracy"].as_f64().unwrap();
         let mean = seeds.iter().map(accuracy).sum::<f64>() / 2.0;
         assert!((mean - accuracy(result)).abs() < 1e-12, "{task}");
@@ -180,9 +192,217 @@ fn tasks_become_results_and_a_table() {
     assert!(stdout.contains("fewer rows than the official"), "{stdout}");
     let last = stdout.lines().last().unwrap();
     assert!(
-        last.starts_with("glue: tasks=2 failed=0 seconds="),
+        last.starts_with("glue: tasks=2 failed=0 runs=4 kept=0 seconds="),
         "{last}"
     );
+}
+
+/// `run.json` of a seed without its times.
+fn record(place: &Place, task: &str, seed: u64) -> Value {
+    let path = place.path(&format!("out/runs/{task}/seed-{seed}/run.json"));
+    let mut record: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    for timed in ["train_seconds", "eval_seconds"] {
+        record.as_object_mut().unwrap().remove(timed).unwrap();
+    }
+    record
+}
+
+#[test]
+fn a_job_goes_on_where_it_stopped_and_refuses_to_mix_settings() {
+    let place = Place::new();
+    let settings = ["--epochs", "2", "--max-rows", "32", "--seeds", "2"];
+    assert!(place.run("cola,rte", &settings).status.success());
+    let (results, first) = (place.results(), record(&place, "cola", 42));
+    // One model per task, that of the better seed.
+    for task in ["cola", "rte"] {
+        let models = [1618, 42].map(|seed| {
+            place.path(&format!(
+                "out/runs/{task}/seed-{seed}/model/model.safetensors"
+            ))
+        });
+        let kept = models.iter().filter(|path| path.is_file()).count();
+        assert_eq!(kept, 1, "{task}");
+    }
+
+    // As a killed process leaves it: a model half written, and no record.
+    let folder = place.path("out/runs/cola/seed-42");
+    fs::remove_file(folder.join("run.json")).unwrap();
+    fs::create_dir_all(folder.join("model")).unwrap();
+    fs::write(folder.join("model/model.safetensors"), "half").unwrap();
+    fs::remove_file(place.path("out/results.json")).unwrap();
+    let output = place.run("cola,rte", &settings);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{stdout}");
+    let last = stdout.lines().last().unwrap();
+    assert!(last.contains("runs=1 kept=3"), "{last}");
+    assert!(stdout.contains("seed 1618 is done already"), "{stdout}");
+    assert_eq!(record(&place, "cola", 42), first);
+    assert_eq!(place.results(), results);
+
+    let other = ["--epochs", "1", "--max-rows", "32", "--seeds", "2"];
+    let said = ["run.json", "epochs 2 instead of 1", "--again"];
+    assert_refused("other settings", &place.run("cola", &other), &said);
+    let again = [&other[..], &["--again"]].concat();
+    assert!(place.run("cola", &again).status.success());
+    assert_eq!(record(&place, "cola", 42)["settings"]["epochs"], 1);
+}
+
+#[test]
+fn rte_starts_from_the_model_of_mnli_and_a_report_and_test_files_come_of_it() {
+    let place = Place::new();
+    common::write_task(&place.path("glue"), Task::Mnli, 48, 20);
+    let settings = ["--epochs", "1", "--max-rows", "32"];
+    let output = place.run("rte,mnli", &settings);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}\n---\n{stdout}");
+    let results = place.results();
+    assert_eq!(results["rte"]["start"], "mnli");
+    assert_eq!(results["mnli"]["start"], "pretrained");
+    let (rte, mnli) = (record(&place, "rte", 1618), record(&place, "mnli", 1618));
+    let start = |record: &Value| record["settings"]["start_sha256"].clone();
+    assert_ne!(start(&rte), start(&mnli));
+
+    // From random weights, for comparison, and without the second round.
+    let out = place.path("random");
+    let random = [
+        &settings[..],
+        &[
+            "--random-init",
+            "--mnli",
+            "off",
+            "--out",
+            out.to_str().unwrap(),
+        ],
+    ]
+    .concat();
+    assert!(place.run("rte,mnli", &random).status.success());
+
+    let program = |arguments: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_modernbert-glue"))
+            .args(arguments)
+            .env_remove("MODERNBERT_DEVICE")
+            .output()
+            .unwrap()
+    };
+    let path = |name: &str| place.path(name).to_str().unwrap().to_string();
+    let (run, random) = (path("out"), path("random"));
+    let output = program(&["report", &run, "--against", &random]);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{stdout}");
+    assert!(stdout.contains("## out against random"), "{stdout}");
+    assert!(stdout.contains("one seed each"), "{stdout}");
+    assert_eq!(
+        fs::read_to_string(place.path("out/glue.md"))
+            .unwrap()
+            .trim(),
+        stdout.split("report: ").next().unwrap().trim()
+    );
+    for picture in ["glue-scores.png", "glue-curves.png"] {
+        let bytes = fs::read(place.path("out").join(picture)).unwrap();
+        assert!(bytes.starts_with(b"\x89PNG"), "{picture}");
+    }
+    let nothing = program(&["report", &path("glue")]);
+    assert_refused("no results", &nothing, &["no results.json there"]);
+
+    // Test files: AX and MNLI by MNLI's model, RTE by its own.
+    let pairs = "index\tsentence1\tsentence2\n0\tba do\tki\n1\tlu\tme na\n";
+    for file in [
+        "RTE/test",
+        "MNLI/test_matched",
+        "MNLI/test_mismatched",
+        "AX/diagnostic",
+    ] {
+        let path = place.path(&format!("glue/{file}.tsv"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, pairs).unwrap();
+    }
+    let (data, out) = (path("glue"), path("submission"));
+    let arguments = [
+        "predict", "--run", &run, "--data", &data, "--out", &out, "--device", "flex",
+    ];
+    let output = program(&arguments);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{stdout}");
+    assert!(stdout.contains("predict: files=4 failed=0"), "{stdout}");
+    for (file, labels) in [
+        ("RTE", &["entailment", "not_entailment"][..]),
+        ("MNLI-m", &["entailment", "neutral", "contradiction"]),
+        ("MNLI-mm", &["entailment", "neutral", "contradiction"]),
+        ("AX", &["entailment", "neutral", "contradiction"]),
+    ] {
+        let text = fs::read_to_string(place.path(&format!("submission/{file}.tsv"))).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert_eq!(lines[0], "index\tprediction");
+        for (i, line) in lines[1..].iter().enumerate() {
+            let (index, label) = line.split_once('\t').unwrap();
+            assert_eq!(index, i.to_string());
+            assert!(labels.contains(&label), "{file}: {label}");
+        }
+    }
+    let arguments = [&arguments[..], &["--task", "sst2"]].concat();
+    assert_refused(
+        "no model",
+        &program(&arguments),
+        &["sst2", "no finetuned model"],
+    );
+}
+
+#[test]
+fn a_sweep_finds_the_best_combination_and_goes_on_where_it_stopped() {
+    let place = Place::new();
+    let grid = [
+        "--learning-rates",
+        "1e-3,1e-4",
+        "--weight-decays",
+        "1e-6",
+        "--epochs",
+        "1,2",
+        "--max-rows",
+        "24",
+    ];
+    let output = place.command("sweep", "cola", &grid);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{stdout}");
+    assert!(stdout.contains("runs=4 kept=0"), "{stdout}");
+    let text = fs::read_to_string(place.path("out/sweep.json")).unwrap();
+    let sweep: Value = serde_json::from_str(&text).unwrap();
+    let rows = sweep["cola"]["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 4);
+    let scores = rows.iter().filter_map(|row| row["score"].as_f64());
+    let highest = scores.fold(f64::NEG_INFINITY, f64::max);
+    let best = rows
+        .iter()
+        .find(|row| row["settings"] == sweep["cola"]["best"])
+        .unwrap();
+    assert_eq!(best["score"].as_f64().unwrap(), highest);
+
+    fs::remove_file(place.path("out/sweep/cola/lr1e-4_wd1e-6_ep2/seed-1618/run.json")).unwrap();
+    let output = place.command("sweep", "cola", &grid);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(stdout.contains("runs=1 kept=3"), "{stdout}");
+    assert_eq!(
+        fs::read_to_string(place.path("out/sweep.json")).unwrap(),
+        text
+    );
+
+    // A run takes what the sweep found.
+    let (sweep_folder, out) = (place.path("out"), place.path("tuned"));
+    let more = [
+        "--sweep",
+        sweep_folder.to_str().unwrap(),
+        "--max-rows",
+        "24",
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    assert!(place.run("cola", &more).status.success());
+    let text = fs::read_to_string(place.path("tuned/runs/cola/seed-1618/run.json")).unwrap();
+    let record: Value = serde_json::from_str(&text).unwrap();
+    let best = &sweep["cola"]["best"];
+    assert_eq!(record["settings"]["epochs"], best["epochs"]);
+    assert_eq!(record["metrics"]["matthews"].as_f64().unwrap(), highest);
 }
 
 #[test]
@@ -275,7 +495,7 @@ fn a_model_that_is_not_whole_is_named_by_its_tensor_or_file() {
     fs::remove_file(place.path("model/tokenizer.json")).unwrap();
     let said = ["tokenizer.json", "cannot be read"];
     assert_refused("no tokenizer", &place.run("cola", &[]), &said);
-    assert!(!place.path("out/results.json").exists());
+    assert!(!place.path("out/runs").exists());
 }
 
 #[test]
@@ -315,13 +535,18 @@ fn settings_that_make_no_sense_are_named() {
 #[test]
 fn a_training_that_diverges_has_no_result() {
     let place = Place::new();
-    let output = place.run("cola", &["--epochs", "1", "--learning-rate", "1e30"]);
+    let steps = ["--epochs", "1", "--batch-size", "16"];
+    let output = place.run("cola", &[&steps[..], &["--learning-rate", "1e30"]].concat());
     let said = [
-        "tasks failed: cola: the model puts out NaN",
-        "lower the learning rate",
+        "tasks failed: cola: seed 1618: the loss of step",
+        "training diverged; lower the learning rate",
     ];
     assert_refused("diverged", &output, &said);
-    assert!(!place.path("out/results.json").exists());
+    let result = &place.results()["cola"];
+    assert_eq!(result["seeds"].as_array().unwrap().len(), 0);
+    let failed = result["failed"][0].as_str().unwrap();
+    assert!(failed.contains("training diverged"), "{failed}");
+    assert!(!place.path("out/runs/cola/seed-1618").exists());
 }
 
 #[test]

@@ -27,7 +27,9 @@ pub enum DataError {
         files: String,
     },
     /// A file of a task is not there.
-    #[error("{path}: no such file; {task} needs it, get it with the official GLUE download")]
+    #[error(
+        "{path}: no such file; {task} needs it, get it with the official GLUE download or from the Hub (nyu-mll/glue)"
+    )]
     NoFile {
         /// The file expected.
         path: PathBuf,
@@ -134,6 +136,30 @@ pub enum DataError {
         min: f32,
         /// Highest score allowed.
         max: f32,
+    },
+    /// A Parquet file that can't be read as one.
+    #[error("{path}: not a readable Parquet file ({reason}); download it again")]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// What the reader said.
+        reason: String,
+    },
+    /// A cell of a type that its column should not have.
+    #[error(
+        "{path}: row {row}: the column '{column}' holds {found}, not {expected}; this is not the Hub's layout"
+    )]
+    CellType {
+        /// The file.
+        path: PathBuf,
+        /// The row, from 1.
+        row: usize,
+        /// The column.
+        column: String,
+        /// What is there.
+        found: String,
+        /// What should be.
+        expected: &'static str,
     },
     /// A task that has nothing to train on.
     #[error(

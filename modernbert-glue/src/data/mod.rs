@@ -1,10 +1,22 @@
-//! GLUE folders to examples: the official TSV layout, read strictly.
+//! GLUE folders to examples: the official TSV files or the Hub's Parquet files, read strictly.
 //!
 //! Columns are found by name, text is taken as it stands (blanks and quotes included), and anything that does not fit is
-//! an error with its file and line. Two things are tolerated and counted instead: rows of QQP that were broken over
-//! several lines, which every user of the official file drops, and empty sentences.
+//! an error with its file and line (in Parquet: row). Two things are tolerated and counted instead: rows of QQP that were
+//! broken over several lines, which every user of the official file drops, and empty sentences. Both forms of the same data
+//! give identical examples.
+//!
+//! | form | files in the folder of a task |
+//! |---|---|
+//! | official | `train.tsv`, `dev.tsv` (MNLI: `dev_matched.tsv`, …), `test.tsv` |
+//! | Hub | `train-00000-of-00001.parquet` or `train.parquet`, the same for `validation` (`validation_matched`, …) and `test` |
+//!
+//! Where a folder holds both, the official files are taken.
 
 mod error;
+mod notes;
+mod official;
+mod parquet;
+mod source;
 pub mod tsv;
 
 #[cfg(test)]
@@ -15,9 +27,12 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 pub use error::DataError;
+use modernbert_train::finetune::{Target, Text};
+pub use notes::notes;
+pub use source::{DataSource, SourceError};
 
-use crate::task::{SplitFile, Task, TaskKind};
-use tsv::{Header, TextFile};
+use crate::task::{SplitFile, Task};
+use official::file_name;
 
 /// What an example is labelled with.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,7 +78,7 @@ pub struct Split {
     pub examples: Vec<Example>,
     /// Rows the official file has.
     pub official_rows: usize,
-    /// Whether there are fewer rows than in the official file.
+    /// Whether there are fewer rows than in the official file, rows left out counted as missing.
     pub partial: bool,
     /// Corrupt rows left out; only QQP may have any.
     pub skipped: Vec<SkippedRow>,
@@ -72,10 +87,62 @@ pub struct Split {
 }
 
 impl Split {
+    /// A split of the same name and file without rows.
+    pub(crate) fn empty_like(other: &Self) -> Self {
+        Self {
+            name: other.name,
+            path: other.path.clone(),
+            examples: Vec::new(),
+            official_rows: other.official_rows,
+            partial: other.partial,
+            skipped: Vec::new(),
+            empty_sentences: 0,
+        }
+    }
+
     /// Keeps the first `rows` examples only, and says so in `partial`.
     pub fn truncate(&mut self, rows: usize) {
         self.partial |= rows < self.examples.len();
         self.examples.truncate(rows);
+    }
+
+    /// The rows as texts to train on or to predict; a hidden label becomes class 0, which prediction doesn't look at.
+    pub fn texts(&self) -> Vec<Text<'_>> {
+        let rows = self.examples.iter();
+        rows.map(|row| Text {
+            text: &row.text_a,
+            pair: row.text_b.as_deref(),
+            target: match row.label {
+                Label::Class(class) => Target::Class(class as u32),
+                Label::Score(score) => Target::Score(score),
+                Label::Hidden => Target::Class(0),
+            },
+        })
+        .collect()
+    }
+
+    /// The class ids, in order.
+    ///
+    /// # Panics
+    /// On rows of a regression task or of a test set, which have none.
+    pub fn classes(&self) -> Vec<usize> {
+        let class = |row: &Example| match row.label {
+            Label::Class(class) => class,
+            other => panic!("row {} has {other:?} instead of a class", row.index),
+        };
+        self.examples.iter().map(class).collect()
+    }
+
+    /// The scores of a regression task, in order.
+    ///
+    /// # Panics
+    /// On rows of other tasks, which have none.
+    pub fn scores(&self) -> Vec<f64> {
+        let score = |row: &Example| match row.label {
+            Label::Score(score) => f64::from(score),
+            other => panic!("row {} has {other:?} instead of a score", row.index),
+        };
+        self.examples.iter().map(score).collect()
     }
 
     /// The labels, in order.
@@ -159,8 +226,24 @@ fn task_folder(dir: &Path, task: Task) -> Result<PathBuf, DataError> {
     })
 }
 
-fn file_name(split: &str) -> String {
-    format!("{split}.tsv")
+/// A split in the form in which the folder has the task.
+fn load_split(
+    folder: &Path,
+    task: Task,
+    file: SplitFile,
+    labelled: bool,
+) -> Result<Split, DataError> {
+    let official = task
+        .train_split()
+        .into_iter()
+        .chain(task.dev_splits().iter().copied())
+        .chain(task.test_splits().iter().copied())
+        .any(|split| folder.join(file_name(split.name)).exists());
+    if !official && parquet::any(folder) {
+        parquet::load_split(folder, task, file, labelled)
+    } else {
+        official::load_split(folder, task, file, labelled)
+    }
 }
 
 /// The first file must be there; a later one, MNLI's mismatched, may be missing.
@@ -178,120 +261,4 @@ fn load_splits(
         }
     }
     Ok((splits, missing))
-}
-
-fn load_split(
-    folder: &Path,
-    task: Task,
-    file: SplitFile,
-    labelled: bool,
-) -> Result<Split, DataError> {
-    let text = TextFile::read(&folder.join(file_name(file.name)), task)?;
-    let path = text.path();
-    let mut lines = text.lines();
-    let header = match task.implicit_header(file.name) {
-        Some(names) => Header::of(names),
-        None => Header::parse(
-            lines
-                .next()
-                .ok_or_else(|| DataError::NoRows {
-                    path: path.to_path_buf(),
-                })?
-                .1,
-        ),
-    };
-    let (name_a, name_b, name_label) = task.columns();
-    let column_a = header.column(name_a, path)?;
-    let column_b = name_b.map(|name| header.column(name, path)).transpose()?;
-    let column_label = labelled
-        .then(|| header.column(name_label, path))
-        .transpose()?;
-
-    let (mut examples, mut skipped, mut empty_sentences) = (Vec::new(), Vec::new(), 0);
-    for (line, row) in lines {
-        let cells: Vec<&str> = row.split('\t').collect();
-        if task == Task::Qqp && cells.len() < header.width() {
-            skipped.push(SkippedRow {
-                line,
-                columns: cells.len(),
-            });
-            continue;
-        }
-        if cells.len() != header.width() {
-            let (expected, found) = (header.width(), cells.len());
-            return Err(DataError::ColumnCount {
-                path: path.to_path_buf(),
-                line,
-                expected,
-                found,
-            });
-        }
-        let label = match column_label {
-            Some(column) => parse_label(task, cells[column], path, line)?,
-            None => Label::Hidden,
-        };
-        let (text_a, text_b) = (cells[column_a], column_b.map(|column| cells[column]));
-        empty_sentences += usize::from(text_a.is_empty() || text_b == Some(""));
-        let (text_a, text_b) = (text_a.to_string(), text_b.map(str::to_string));
-        examples.push(Example {
-            index: examples.len(),
-            text_a,
-            text_b,
-            label,
-        });
-    }
-    if examples.is_empty() {
-        return Err(DataError::NoRows {
-            path: path.to_path_buf(),
-        });
-    }
-    let partial = examples.len() + skipped.len() < file.rows;
-    let (name, path, official_rows) = (file.name, path.to_path_buf(), file.rows);
-    Ok(Split {
-        name,
-        path,
-        examples,
-        official_rows,
-        partial,
-        skipped,
-        empty_sentences,
-    })
-}
-
-fn parse_label(task: Task, cell: &str, path: &Path, line: usize) -> Result<Label, DataError> {
-    let path = || path.to_path_buf();
-    match task.kind() {
-        TaskKind::Classification { .. } => task.label_id(cell).map(Label::Class).ok_or_else(|| {
-            let (label, known) = (cell.to_string(), task.file_labels().join(", "));
-            DataError::UnknownLabel {
-                path: path(),
-                line,
-                label,
-                known,
-            }
-        }),
-        TaskKind::Regression { min, max } => {
-            let score: f32 = match cell.parse() {
-                Ok(score) => score,
-                Err(_) => {
-                    return Err(DataError::ScoreNotANumber {
-                        path: path(),
-                        line,
-                        score: cell.to_string(),
-                    });
-                }
-            };
-            // A NaN is in no range.
-            if !(min..=max).contains(&score) {
-                return Err(DataError::ScoreOutOfRange {
-                    path: path(),
-                    line,
-                    score: cell.to_string(),
-                    min,
-                    max,
-                });
-            }
-            Ok(Label::Score(score))
-        }
-    }
 }

@@ -319,3 +319,166 @@ fn a_truncated_split_is_partial() {
     train.truncate(5);
     assert!(train.partial && train.examples.len() == 5);
 }
+
+mod parquet_files {
+    use super::*;
+    use ::parquet::data_type::{ByteArray, ByteArrayType, FloatType, Int64Type};
+    use ::parquet::file::properties::WriterProperties;
+    use ::parquet::file::writer::SerializedFileWriter;
+    use ::parquet::schema::parser::parse_message_type;
+    use std::sync::Arc;
+
+    enum Column {
+        Text(&'static str, Vec<&'static str>),
+        Class(&'static str, Vec<i64>),
+        Score(&'static str, Vec<f32>),
+    }
+
+    use Column::{Class, Score, Text};
+
+    /// Writes a file of these columns, as the Hub's are.
+    fn write(path: &Path, columns: &[Column]) {
+        let field = |column: &Column| match column {
+            Text(name, _) => format!("required binary {name} (UTF8);"),
+            Class(name, _) => format!("required int64 {name};"),
+            Score(name, _) => format!("required float {name};"),
+        };
+        let fields: Vec<String> = columns.iter().map(field).collect();
+        let schema = parse_message_type(&format!("message m {{ {} }}", fields.join(" "))).unwrap();
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let properties = WriterProperties::builder()
+            .set_compression(::parquet::basic::Compression::SNAPPY)
+            .build();
+        let file = fs::File::create(path).unwrap();
+        let mut writer =
+            SerializedFileWriter::new(file, Arc::new(schema), Arc::new(properties)).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        for column in columns {
+            let mut out = group.next_column().unwrap().unwrap();
+            match column {
+                Text(_, values) => {
+                    let values: Vec<ByteArray> = values.iter().map(|&v| v.into()).collect();
+                    out.typed::<ByteArrayType>()
+                        .write_batch(&values, None, None)
+                }
+                Class(_, values) => out.typed::<Int64Type>().write_batch(values, None, None),
+                Score(_, values) => out.typed::<FloatType>().write_batch(values, None, None),
+            }
+            .unwrap();
+            out.close().unwrap();
+        }
+        group.close().unwrap();
+        writer.close().unwrap();
+    }
+
+    #[test]
+    fn the_hubs_form_gives_the_examples_of_the_official_one() {
+        let text =
+            "index\tsentence1\tsentence2\tlabel\n0\t\"a \t b\tnot_entailment\n1\tc\t\tentailment\n";
+        let official = glue(&[
+            ("RTE/train.tsv", text.as_bytes()),
+            ("RTE/dev.tsv", text.as_bytes()),
+        ]);
+        let hub = tempfile::tempdir().unwrap();
+        // The training set in two files.
+        let first = |name: &'static str, at: usize| match name {
+            "sentence1" => Text(name, vec![["\"a ", "c"][at]]),
+            _ => Text(name, vec![[" b", ""][at]]),
+        };
+        for (at, class) in [(0, 1), (1, 0)] {
+            let path = hub
+                .path()
+                .join(format!("rte/train-0000{at}-of-00002.parquet"));
+            let columns = [
+                first("sentence1", at),
+                first("sentence2", at),
+                Class("label", vec![class]),
+            ];
+            write(&path, &columns);
+        }
+        let columns = [
+            Class("label", vec![1, 0]),
+            Text("sentence2", vec![" b", ""]),
+            Text("sentence1", vec!["\"a ", "c"]),
+        ];
+        write(&hub.path().join("rte/validation.parquet"), &columns);
+        let official = TaskData::load(official.path(), Task::Rte).unwrap();
+        let hub = TaskData::load(hub.path(), Task::Rte).unwrap();
+        assert_eq!(official.train.examples, hub.train.examples);
+        assert_eq!(official.dev[0].examples, hub.dev[0].examples);
+        assert_eq!(hub.train.empty_sentences, 1);
+        assert!(hub.partial());
+        assert_eq!(notes(&official), notes(&hub));
+    }
+
+    #[test]
+    fn premises_scores_and_hidden_labels_are_where_the_hub_has_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let stsb = [
+            Text("sentence1", vec!["a"]),
+            Text("sentence2", vec!["b"]),
+            Score("label", vec![3.8]),
+        ];
+        write(&dir.path().join("stsb/train-0.parquet"), &stsb);
+        write(&dir.path().join("stsb/validation-0.parquet"), &stsb);
+        let data = TaskData::load(dir.path(), Task::Stsb).unwrap();
+        assert_eq!(data.train.examples[0].label, Label::Score(3.8));
+        let ax = [
+            Text("premise", vec!["a"]),
+            Text("hypothesis", vec!["b"]),
+            Class("label", vec![-1]),
+        ];
+        write(&dir.path().join("ax/test-0.parquet"), &ax);
+        let test = TaskData::load_test(dir.path(), Task::Ax).unwrap();
+        assert_eq!(test[0].examples[0].label, Label::Hidden);
+        assert_eq!(test[0].examples[0].text_b.as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_file_and_row() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sst2/train-0.parquet");
+        let load = || message(dir.path(), Task::Sst2);
+        write(&path, &[Text("text", vec!["a"]), Class("label", vec![0])]);
+        assert_says(
+            &load(),
+            &["train-0.parquet", "no column 'sentence'", "'text'"],
+        );
+        write(
+            &path,
+            &[Text("sentence", vec!["a", "b"]), Class("label", vec![0, 2])],
+        );
+        assert_says(&load(), &["train-0.parquet:2", "'2'", "from 0 to 1"]);
+        write(
+            &path,
+            &[Score("sentence", vec![0.5]), Class("label", vec![0])],
+        );
+        assert_says(&load(), &["row 1", "'sentence' holds 0.5, not text"]);
+        write(
+            &path,
+            &[Text("sentence", vec!["a"]), Class("label", vec![0])],
+        );
+        assert_says(&load(), &["validation-*.parquet", "no such file"]);
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
+        assert_says(&load(), &["train-0.parquet", "not a readable Parquet file"]);
+    }
+}
+
+#[test]
+fn notes_name_what_is_missing_broken_and_empty() {
+    let text = b"id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n0\t1\t2\ta\tb\t1\n1\t3\t4\tc\nd\te\t0\n2\t5\t6\t\tg\t0\n";
+    let dir = glue(&[("QQP/train.tsv", text), ("QQP/dev.tsv", text)]);
+    let data = TaskData::load(dir.path(), Task::Qqp).unwrap();
+    assert_eq!(
+        notes(&data),
+        [
+            "train is partial: 2 of 363846 rows",
+            "dev is partial: 2 of 40430 rows",
+            "train: 2 broken lines left out: 3, 4",
+            "train: 1 examples with an empty sentence, kept",
+            "dev: 2 broken lines left out: 3, 4",
+            "dev: 1 examples with an empty sentence, kept",
+        ]
+    );
+}

@@ -56,6 +56,20 @@ impl Metrics {
         };
         first.iter().map(|(name, _)| (name, mean(name))).collect()
     }
+
+    /// The standard deviation of each score over several runs (n - 1), in the order of the first run; undefined for a single
+    /// run, and where the mean is.
+    pub fn spread<'a>(runs: impl IntoIterator<Item = &'a Metrics>) -> Self {
+        let runs: Vec<&Metrics> = runs.into_iter().collect();
+        let mean = Self::mean(runs.iter().copied());
+        let spread = |name: &str| {
+            let mean = mean.get(name).filter(|_| runs.len() > 1)?;
+            let square = |run: &&Metrics| run.get(name).map(|value| (value - mean).powi(2));
+            let sum: Option<f64> = runs.iter().map(square).sum();
+            sum.map(|sum| (sum / (runs.len() - 1) as f64).sqrt())
+        };
+        mean.iter().map(|(name, _)| (name, spread(name))).collect()
+    }
 }
 
 impl<S: Into<String>> FromIterator<(S, Option<f64>)> for Metrics {

@@ -277,3 +277,14 @@ fn a_mean_does_not_hide_an_undefined_run() {
     );
     assert!(Metrics::mean([]).is_empty());
 }
+
+#[test]
+fn the_spread_is_the_sample_deviation_and_needs_two_runs() {
+    let run = |value: Option<f64>| Metrics::from_iter([("accuracy", value)]);
+    let runs = [run(Some(0.5)), run(Some(0.7)), run(Some(0.6))];
+    let spread = Metrics::spread(&runs).get("accuracy").unwrap();
+    assert!((spread - 0.1).abs() < 1e-12, "{spread}");
+    assert_eq!(Metrics::spread(&runs[..1]).get("accuracy"), None);
+    let undefined = [run(Some(0.5)), run(None)];
+    assert_eq!(Metrics::spread(&undefined).get("accuracy"), None);
+}

@@ -17,12 +17,16 @@ fn result(
     }];
     let (metrics, baseline) = (metrics(values), metrics(baseline));
     TaskResult {
+        spread: Metrics::spread(seeds.iter().map(|seed| &seed.metrics)),
         metrics,
+        start: "mnli".to_string(),
         baseline,
         train_rows: 2490,
         dev_rows: 277,
         partial,
         seeds,
+        notes: vec!["a note".to_string()],
+        failed: Vec::new(),
     }
 }
 
@@ -46,7 +50,7 @@ fn the_file_has_the_promised_form() {
     let compact: String = text.split_whitespace().collect();
     assert_eq!(
         compact,
-        r#"{"stsb":{"metrics":{"spearman":0.5,"pearson":null},"baseline":{"spearman":null,"pearson":null},"train_rows":2490,"dev_rows":277,"partial":true,"seeds":[{"seed":42,"metrics":{"spearman":0.5,"pearson":null}}]}}"#
+        r#"{"stsb":{"metrics":{"spearman":0.5,"pearson":null},"spread":{"spearman":null,"pearson":null},"start":"mnli","baseline":{"spearman":null,"pearson":null},"train_rows":2490,"dev_rows":277,"partial":true,"seeds":[{"seed":42,"metrics":{"spearman":0.5,"pearson":null}}],"notes":["anote"],"failed":[]}}"#
     );
     assert!(text.ends_with("}\n"));
     assert_eq!(

@@ -15,6 +15,11 @@ pub enum ModelSize {
     Large,
 }
 
+/// Learning rates of the paper's sweep.
+pub const SWEEP_LEARNING_RATES: [f64; 4] = [1e-5, 3e-5, 5e-5, 8e-5];
+/// Weight decays of the paper's sweep.
+pub const SWEEP_WEIGHT_DECAYS: [f64; 4] = [1e-6, 5e-6, 8e-6, 1e-5];
+
 /// How one task is finetuned.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Hyperparameters {
@@ -54,6 +59,14 @@ impl Task {
         })
     }
 
+    /// Epochs of the paper's sweep; those of RTE for WNLI, which it does not use.
+    pub fn sweep_epochs(self) -> &'static [usize] {
+        match self {
+            Self::Sst2 | Self::Mnli | Self::Rte | Self::Wnli | Self::Ax => &[1, 2, 3],
+            _ => &[2, 5, 10],
+        }
+    }
+
     /// The paper's dev score, times 100 as printed; none for WNLI and AX.
     pub fn paper_score(self, size: ModelSize) -> Option<f64> {
         let (base, large) = match self {
@@ -90,18 +103,11 @@ mod tests {
             for size in [ModelSize::Base, ModelSize::Large] {
                 let chosen = task.paper_hyperparameters(size).unwrap();
                 assert!(
-                    [1e-5, 3e-5, 5e-5, 8e-5].contains(&chosen.learning_rate),
+                    SWEEP_LEARNING_RATES.contains(&chosen.learning_rate),
                     "{task}"
                 );
-                assert!(
-                    [1e-6, 5e-6, 8e-6, 1e-5].contains(&chosen.weight_decay),
-                    "{task}"
-                );
-                let epochs: &[usize] = match task {
-                    Task::Sst2 | Task::Mnli | Task::Rte => &[1, 2, 3],
-                    _ => &[2, 5, 10],
-                };
-                assert!(epochs.contains(&chosen.epochs), "{task}");
+                assert!(SWEEP_WEIGHT_DECAYS.contains(&chosen.weight_decay), "{task}");
+                assert!(task.sweep_epochs().contains(&chosen.epochs), "{task}");
                 assert_eq!(chosen.batch_size, 64);
             }
         }

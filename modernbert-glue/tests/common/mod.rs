@@ -34,17 +34,19 @@ impl Numbers {
     }
 }
 
-/// Writes `train.tsv` and `dev.tsv` of CoLA, RTE or STS-B below `glue`.
+/// Writes the training and dev files of CoLA, RTE, STS-B or MNLI below `glue`.
 pub(crate) fn write_task(glue: &Path, task: Task, train: usize, dev: usize) {
     let folder = glue.join(task.folder());
     fs::create_dir_all(&folder).unwrap();
     let mut numbers = Numbers(7);
-    for (name, rows) in [("train", train), ("dev", dev)] {
+    let dev_sets = task.dev_splits().iter().map(|split| (split.name, dev));
+    for (name, rows) in std::iter::once(("train", train)).chain(dev_sets) {
         let mut text = match task {
             Task::Cola => String::new(),
             Task::Rte => "index\tsentence1\tsentence2\tlabel\n".to_string(),
             Task::Stsb => "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore\n"
                 .to_string(),
+            Task::Mnli => "index\tsentence1\tsentence2\tgold_label\n".to_string(),
             other => panic!("no layout for {other}"),
         };
         for row in 0..rows {
@@ -52,7 +54,7 @@ pub(crate) fn write_task(glue: &Path, task: Task, train: usize, dev: usize) {
             let label = numbers.below(2);
             match task {
                 Task::Cola => writeln!(text, "mu01\t{label}\t\t{first}"),
-                Task::Rte => {
+                Task::Rte | Task::Mnli => {
                     let label = task.file_labels()[label];
                     writeln!(text, "{row}\t{first}\t{second}\t{label}")
                 }

@@ -1,11 +1,11 @@
 //! A classifier as burn-train sees it.
 
 use burn::module::Module;
-use burn::tensor::{ExecutionError, Tensor};
+use burn::tensor::{Device, ExecutionError, Tensor};
 use burn::train::metric::Adaptor;
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 use modernbert::batch::PackedBatch;
-use modernbert::model::{Classification, ClassificationLabels, SequenceClassifier};
+use modernbert::model::{Classification, SequenceClassifier};
 
 use super::batches::Batch;
 
@@ -16,23 +16,34 @@ pub struct ClassifierLearner {
     pub model: SequenceClassifier,
 }
 
-/// What the metrics show of a batch.
+/// What the dashboard shows of some steps or of a scoring.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClassifierStats {
-    /// Mean loss.
-    pub loss: f64,
-    /// Share of right classes; `None` for regression.
-    pub accuracy: Option<f64>,
-    /// Sequences of the batch.
+    /// Mean loss of the steps.
+    pub loss: Option<f64>,
+    /// Main score of the dev set.
+    pub score: Option<f64>,
+    /// Sequences behind these numbers.
     pub rows: usize,
 }
 
-/// Result of a batch.
+/// Result of a batch: its loss, still on the device, and numbers the strategy adds for the dashboard.
 #[derive(Clone, Debug)]
 pub struct ClassifierOutput {
-    loss: Tensor<1>,
-    logits: Tensor<2>,
-    labels: ClassificationLabels,
+    /// Mean loss over the sequences, `[1]`.
+    pub loss: Tensor<1>,
+    /// Filled in by the strategy once losses are read back.
+    pub stats: ClassifierStats,
+}
+
+impl ClassifierOutput {
+    /// An output of numbers alone, for the metrics thread.
+    pub(super) fn of_stats(stats: ClassifierStats, device: &Device) -> Self {
+        Self {
+            loss: Tensor::zeros([1], &device.clone().inner()),
+            stats,
+        }
+    }
 }
 
 impl ClassifierLearner {
@@ -47,45 +58,14 @@ impl ClassifierLearner {
 
 impl ItemLazy for ClassifierOutput {
     fn sync(self) -> Result<Self, ExecutionError> {
-        Ok(Self {
-            loss: self.loss.without_autodiff(),
-            logits: self.logits.without_autodiff(),
-            labels: self.labels,
-        })
+        // The strategy has read the loss already; what remains are host numbers.
+        Ok(self)
     }
 }
 
 impl Adaptor<ClassifierStats> for ClassifierOutput {
     fn adapt(&self) -> ClassifierStats {
-        let [rows, width] = self.logits.dims();
-        let loss = self
-            .loss
-            .clone()
-            .try_into_scalar::<f64>()
-            .unwrap_or(f64::NAN);
-        let accuracy = match &self.labels {
-            ClassificationLabels::Classes(classes) => {
-                let logits: Option<Vec<f32>> = self
-                    .logits
-                    .clone()
-                    .try_into_data()
-                    .ok()
-                    .and_then(|data| data.try_to_vec().ok());
-                logits.map(|logits| {
-                    let hits = logits.chunks(width).zip(classes).filter(|(row, class)| {
-                        let best = (0..width).max_by(|&a, &b| row[a].total_cmp(&row[b]));
-                        best == Some(**class as usize)
-                    });
-                    hits.count() as f64 / rows.max(1) as f64
-                })
-            }
-            ClassificationLabels::Scores(_) | ClassificationLabels::MultiLabel(_) => None,
-        };
-        ClassifierStats {
-            loss,
-            accuracy,
-            rows,
-        }
+        self.stats.clone()
     }
 }
 
@@ -94,12 +74,11 @@ impl TrainStep for ClassifierLearner {
     type Output = ClassifierOutput;
 
     fn step(&self, batch: Batch) -> TrainOutput<ClassifierOutput> {
-        let Classification { loss, logits } = self.forward(&batch);
+        let Classification { loss, .. } = self.forward(&batch);
         let grads = loss.backward();
         let output = ClassifierOutput {
-            loss,
-            logits,
-            labels: batch.labels,
+            loss: loss.inner(),
+            stats: ClassifierStats::default(),
         };
         TrainOutput::new(self, grads, output)
     }
@@ -110,11 +89,10 @@ impl InferenceStep for ClassifierLearner {
     type Output = ClassifierOutput;
 
     fn step(&self, batch: Batch) -> ClassifierOutput {
-        let Classification { loss, logits } = self.forward(&batch);
+        let Classification { loss, .. } = self.forward(&batch);
         ClassifierOutput {
             loss,
-            logits,
-            labels: batch.labels,
+            stats: ClassifierStats::default(),
         }
     }
 }

@@ -4,8 +4,13 @@
 //! nothing has to be installed.
 
 mod axis;
+mod groups;
+mod panels;
 #[cfg(test)]
 mod tests;
+
+pub use groups::{Bar, Group, plot_groups};
+pub use panels::{Panel, plot_panels};
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -142,6 +147,22 @@ pub fn plot_curves(
     y_label: &str,
     references: &[(&str, f64)],
 ) -> Result<(), PlotError> {
+    if series.iter().all(|s| s.finite().is_empty()) {
+        return Err(PlotError::Empty(path.to_owned()));
+    }
+    let references: Vec<_> = references
+        .iter()
+        .filter(|r| r.1.is_finite())
+        .copied()
+        .collect();
+    whole(path, |sibling| {
+        draw(sibling, title, series, x_label, y_label, &references)
+            .map_err(|error| error.to_string())
+    })
+}
+
+/// Lets `draw` write a picture beside `path` and gives it its name once it is whole.
+fn whole(path: &Path, draw: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), PlotError> {
     let draw_error = |message: String| PlotError::Draw {
         path: path.to_owned(),
         message,
@@ -150,9 +171,6 @@ pub fn plot_curves(
         path: path.to_owned(),
         source,
     };
-    if series.iter().all(|s| s.finite().is_empty()) {
-        return Err(PlotError::Empty(path.to_owned()));
-    }
     if !font_is_ready() {
         return Err(draw_error("the built-in font was refused".to_owned()));
     }
@@ -160,13 +178,8 @@ pub fn plot_curves(
     let sibling = path.with_file_name(format!(".{name}.{}.tmp.png", std::process::id()));
     // Asked first, because the drawing library reports a folder that is not there as an internal error.
     std::fs::File::create(&sibling).map_err(io_error)?;
-    let references: Vec<_> = references
-        .iter()
-        .filter(|r| r.1.is_finite())
-        .copied()
-        .collect();
-    let drawn = draw(&sibling, title, series, x_label, y_label, &references)
-        .map_err(|error| draw_error(error.to_string()))
+    let drawn = draw(&sibling)
+        .map_err(draw_error)
         .and_then(|()| std::fs::rename(&sibling, path).map_err(io_error));
     if drawn.is_err() {
         let _ = std::fs::remove_file(&sibling);

@@ -45,6 +45,13 @@ impl TensorFiles {
         Err(CheckpointError::NoWeights(path.to_path_buf()))
     }
 
+    /// The same files as if they had no tensor whose name starts with `prefix`.
+    #[must_use]
+    pub fn without(mut self, prefix: &str) -> Self {
+        self.tensors.retain(|name, _| !name.starts_with(prefix));
+        self
+    }
+
     fn open_index(folder: &Path, index: &Path) -> Result<Self, CheckpointError> {
         let wrong = |reason: String| CheckpointError::Index {
             path: index.to_path_buf(),

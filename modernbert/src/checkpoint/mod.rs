@@ -88,6 +88,25 @@ impl SequenceClassifier {
     }
 }
 
+impl SequenceClassifier {
+    /// As [`Self::from_folder`], but the classifier is always fresh, whatever the folder has: encoder, dense layer and norm
+    /// of a model that was finetuned on another task are the start for this one.
+    ///
+    /// # Errors
+    /// As [`MaskedLm::from_folder`].
+    pub fn from_folder_of_another_task(
+        folder: &Path,
+        num_labels: usize,
+        seed: u64,
+        device: &Device,
+    ) -> Result<(Self, LoadReport), CheckpointError> {
+        let (config, files) = open_checked(folder)?;
+        let files = files.without("classifier.");
+        let model = initialize(Self::new(&config, num_labels, device)?, &config, seed);
+        load(model, &files, &HEAD)
+    }
+}
+
 /// What a model with a head may lack in a file: it is initialised instead.
 const HEAD: [&str; 2] = ["head.", "classifier."];
 

@@ -1,6 +1,6 @@
 //! Models of the Hub, from a server on this machine.
 
-use modernbert::checkpoint::hub::{HubError, HubOptions, download};
+use modernbert::checkpoint::hub::{HubError, HubOptions, download, download_dataset};
 use modernbert::checkpoint::save;
 use modernbert::model::MaskedLm;
 use modernbert::tokenizer::Tokenizer;
@@ -310,4 +310,48 @@ fn settings_are_those_of_python() {
         with(&[("HF_HOME", &home), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]).token,
         None
     );
+}
+
+#[test]
+fn wanted_files_of_a_data_set_come_in_their_folders() {
+    let names = [
+        "README.md",
+        "cola/train-0.parquet",
+        "cola/test-0.parquet",
+        "rte/train-0.parquet",
+    ];
+    let files: Files = names.map(|n| (n.to_string(), n.as_bytes().to_vec())).into();
+    let server = Server::start(files);
+    let cache = tempfile::tempdir().unwrap();
+    let mut options = HubOptions {
+        endpoint: server.endpoint.clone(),
+        cache: cache.path().join("hub"),
+        ..HubOptions::from_variables(|_| None)
+    };
+    let cola = |file: &str| file.starts_with("cola/");
+    let get = |options: &HubOptions, what: &dyn Fn(&str) -> bool| {
+        download_dataset("org/tiny", options, "files of a task", what)
+    };
+    let folder = get(&options, &cola).unwrap();
+    assert!(folder.ends_with(format!("datasets--org--tiny/snapshots/{COMMIT}")));
+    assert_eq!(
+        fs::read_to_string(folder.join("cola/train-0.parquet")).unwrap(),
+        "cola/train-0.parquet"
+    );
+    assert!(folder.join("cola/test-0.parquet").is_file() && !folder.join("rte").exists());
+
+    server.requests();
+    assert_eq!(get(&options, &cola).unwrap(), folder);
+    assert_eq!(
+        server.requests(),
+        ["/api/datasets/org/tiny/revision/main"],
+        "the rest is in the cache"
+    );
+    let none = get(&options, &|file: &str| file.starts_with("qqp/")).unwrap_err();
+    assert!(none.to_string().contains("no files of a task"), "{none}");
+
+    options.offline = true;
+    assert_eq!(get(&options, &cola).unwrap(), folder);
+    let rte = get(&options, &|file: &str| file.starts_with("rte/"));
+    assert!(matches!(rte, Err(HubError::NotCached { .. })));
 }

@@ -93,8 +93,26 @@ fn answer(stream: TcpStream, content: &Mutex<Content>) {
         return reply(stream, 401, "", b"", None);
     }
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    // Files of data sets may lie in folders.
+    let nested = match parts[..] {
+        ["datasets", "org", "tiny", "resolve", commit, ref file @ ..] => {
+            Some((commit, file.join("/")))
+        }
+        _ => None,
+    };
+    let parts = match &nested {
+        Some((commit, file)) => vec!["org", "tiny", "resolve", *commit, file.as_str()],
+        None => parts,
+    };
     match parts[..] {
-        ["api", "models", "org", "tiny", "revision", revision] => {
+        [
+            "api",
+            "models" | "datasets",
+            "org",
+            "tiny",
+            "revision",
+            revision,
+        ] => {
             let revision = revision.replace("%2F", "/");
             let commit = content.branches.get(&revision).unwrap_or(&revision).clone();
             let Some(files) = content.commits.get(&commit) else {

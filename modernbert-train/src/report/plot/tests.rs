@@ -80,3 +80,42 @@ fn ticks_are_short() {
     assert_eq!(label(0.0..1e-3, 2e-4), "0.0002");
     assert_eq!(label(-2.0..2.0, -0.5), "-0.5");
 }
+
+#[test]
+fn groups_and_panels_become_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let bar = |value| {
+        Some(Bar {
+            value,
+            spread: Some(2.0),
+            points: vec![value - 2.0, value + 1.5],
+        })
+    };
+    let groups = ["CoLA", "RTE"].map(|name| Group {
+        name: name.to_owned(),
+        bars: vec![bar(60.0), bar(-3.0), None],
+        reference: Some(65.1),
+    });
+    let names = ["a", "b", "c"].map(str::to_owned);
+    let path = folder.path().join("groups.png");
+    plot_groups(&path, "Scores", &names, &groups, "paper", "score").unwrap();
+    assert!(std::fs::read(&path).unwrap().starts_with(b"\x89PNG"));
+    let empty = plot_groups(&path, "Scores", &names, &[], "paper", "score").unwrap_err();
+    assert!(matches!(empty, PlotError::Empty(_)), "{empty}");
+
+    let panels: Vec<Panel> = (0..4)
+        .map(|i| Panel {
+            title: format!("task {i}"),
+            series: vec![
+                Series::new("a", vec![(0.0, 1.0), (1.0, 2.0)]),
+                Series::new("b", vec![(0.0, 2.0)]),
+            ],
+        })
+        .collect();
+    let path = folder.path().join("panels.png");
+    plot_panels(&path, "Curves", &panels, "step").unwrap();
+    assert!(std::fs::read(&path).unwrap().starts_with(b"\x89PNG"));
+    let none = plot_panels(&path, "Curves", &[], "step").unwrap_err();
+    assert!(matches!(none, PlotError::Empty(_)), "{none}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+}

@@ -18,10 +18,19 @@ pub(super) struct Cached {
 
 impl Cached {
     pub(super) fn new(name: &str, options: &HubOptions) -> Self {
+        Self::of_kind("models", name, options)
+    }
+
+    /// As [`Self::new`], for a data set.
+    pub(super) fn dataset(name: &str, options: &HubOptions) -> Self {
+        Self::of_kind("datasets", name, options)
+    }
+
+    fn of_kind(kind: &str, name: &str, options: &HubOptions) -> Self {
         Self {
             folder: options
                 .cache
-                .join(format!("models--{}", name.replace('/', "--"))),
+                .join(format!("{kind}--{}", name.replace('/', "--"))),
             revision: options.revision.clone(),
         }
     }
@@ -34,18 +43,20 @@ impl Cached {
         self.folder.join("blobs").join(tag)
     }
 
-    /// The folder of the wanted revision, if config and all weights are there.
-    pub(super) fn complete(&self) -> Option<PathBuf> {
+    /// The folder of the wanted revision, whatever is in it.
+    pub(super) fn known(&self) -> Option<PathBuf> {
         let commit = if is_commit(&self.revision) {
             self.revision.clone()
         } else {
             let commit = std::fs::read_to_string(self.reference(&self.revision)?).ok()?;
             commit.trim().to_string()
         };
-        if !is_commit(&commit) {
-            return None;
-        }
-        let folder = self.snapshot(&commit);
+        is_commit(&commit).then(|| self.snapshot(&commit))
+    }
+
+    /// The folder of the wanted revision, if config and all weights are there.
+    pub(super) fn complete(&self) -> Option<PathBuf> {
+        let folder = self.known()?;
         let has = |file: &str| folder.join(file).is_file();
         let sharded =
             || shards(&folder.join(INDEX_FILE)).is_some_and(|all| all.iter().all(|file| has(file)));
@@ -94,8 +105,25 @@ pub(super) fn shards(index: &Path) -> Option<BTreeSet<String>> {
     files.filter(|files| !files.is_empty() && files.iter().all(plain))
 }
 
-/// Makes `path` another name of `blob`.
-pub(super) fn link(blob: &Path, path: &Path) -> std::io::Result<()> {
+/// Whether a folder has a file, at most two folders down, whose path in it is wanted.
+pub(super) fn holds(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> bool {
+    fn walk(folder: &Path, prefix: &str, depth: usize, wanted: &dyn Fn(&str) -> bool) -> bool {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.into_iter().any(|entry| {
+            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+            let path = entry.path();
+            if path.is_dir() {
+                depth > 0 && walk(&path, &format!("{name}/"), depth - 1, wanted)
+            } else {
+                wanted(&name)
+            }
+        })
+    }
+    walk(folder, "", 2, wanted)
+}
+
+/// Makes `path`, which is `file` in its snapshot, another name of `blob`.
+pub(super) fn link(blob: &Path, path: &Path, file: &str) -> std::io::Result<()> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }
@@ -103,10 +131,12 @@ pub(super) fn link(blob: &Path, path: &Path) -> std::io::Result<()> {
     {
         // Relative, so that the cache can be moved: snapshots/COMMIT/FILE to blobs/TAG.
         let tag = blob.file_name().unwrap_or_default();
-        std::os::unix::fs::symlink(Path::new("../../blobs").join(tag), path)
+        let up = "../".repeat(2 + file.matches('/').count());
+        std::os::unix::fs::symlink(Path::new(&up).join("blobs").join(tag), path)
     }
     #[cfg(not(unix))]
     {
+        let _ = file;
         std::fs::copy(blob, path).map(drop)
     }
 }

@@ -43,6 +43,14 @@ pub enum HubError {
         /// The file.
         file: String,
     },
+    /// The data set has none of the files that were asked for.
+    #[error("the data set {name} has no {wanted}; name a data set that has them, or give a folder")]
+    NoData {
+        /// The data set.
+        name: String,
+        /// What was looked for.
+        wanted: String,
+    },
     /// The server can't be reached.
     #[error("{endpoint} could not be reached: {reason}")]
     Unreachable {

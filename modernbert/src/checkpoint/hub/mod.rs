@@ -74,9 +74,54 @@ pub fn download(name: &str, options: &HubOptions) -> Result<PathBuf, HubError> {
     }
 }
 
-/// One conversation with the Hub about one model.
+/// The folder, inside the cache, with those files of the data set `name` that `wanted` picks by their path in it.
+///
+/// `what` describes them in errors, as in `Parquet files of cola`.
+///
+/// # Errors
+/// As [`download`]; none of the wanted files in the data set or, without a network, in the cache.
+pub fn download_dataset(
+    name: &str,
+    options: &HubOptions,
+    what: &str,
+    wanted: &dyn Fn(&str) -> bool,
+) -> Result<PathBuf, HubError> {
+    if !is_repository(name) {
+        return Err(HubError::Name(name.to_string()));
+    }
+    let cached = Cached::dataset(name, options);
+    let in_cache = |reason: String| {
+        let folder = cached.known();
+        folder
+            .filter(|folder| cache::holds(folder, wanted))
+            .ok_or_else(|| HubError::NotCached {
+                name: name.to_string(),
+                revision: options.revision.clone(),
+                cache: options.cache.clone(),
+                reason,
+            })
+    };
+    if options.offline {
+        return in_cache("HF_HUB_OFFLINE is set".to_string());
+    }
+    let asked = Session::new(name, options);
+    let asked = asked.map(|session| Session {
+        kind: RepoType::Dataset,
+        ..session
+    });
+    match asked.and_then(|session| session.fetch_files(&cached, what, wanted)) {
+        Err(HubError::Unreachable { reason, .. }) => in_cache(format!(
+            "{} could not be reached: {reason}",
+            options.endpoint
+        )),
+        other => other,
+    }
+}
+
+/// One conversation with the Hub about one model or data set.
 struct Session<'a> {
     name: &'a str,
+    kind: RepoType,
     options: &'a HubOptions,
     api: Api,
 }
@@ -90,7 +135,12 @@ impl<'a> Session<'a> {
             .with_progress(options.progress)
             .with_user_agent("modernbert", env!("CARGO_PKG_VERSION"))
             .build();
-        let session = |api| Self { name, options, api };
+        let session = |api| Self {
+            name,
+            kind: RepoType::Model,
+            options,
+            api,
+        };
         api.map(session).map_err(|error| HubError::Unreachable {
             endpoint: options.endpoint.clone(),
             reason: error.to_string(),
@@ -100,7 +150,46 @@ impl<'a> Session<'a> {
     fn repo(&self, revision: &str) -> ApiRepo {
         let (name, revision) = (self.name.to_string(), revision.to_string());
         self.api
-            .repo(Repo::with_revision(name, RepoType::Model, revision))
+            .repo(Repo::with_revision(name, self.kind, revision))
+    }
+
+    fn fetch_files(
+        &self,
+        cached: &Cached,
+        what: &str,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<PathBuf, HubError> {
+        let info = self
+            .repo(&self.options.revision)
+            .info()
+            .map_err(|error| self.explain(error, None))?;
+        if !cache::is_commit(&info.sha) {
+            return Err(self.strange(format!("{:?} is no commit", info.sha)));
+        }
+        let repo = self.repo(&info.sha);
+        let files = info.siblings.iter().map(|sibling| &sibling.rfilename);
+        let files: Vec<&String> = files.filter(|file| wanted(file)).collect();
+        if files.is_empty() {
+            return Err(HubError::NoData {
+                name: self.name.to_string(),
+                wanted: what.to_string(),
+            });
+        }
+        for file in files {
+            // The path becomes one in the cache.
+            let normal = |part: &str| !part.is_empty() && part != "." && part != "..";
+            if file.contains('\\') || !file.split('/').all(normal) {
+                return Err(self.strange(format!("{file:?} is no name of a file")));
+            }
+            self.file(&repo, cached, &info.sha, file)?;
+        }
+        cached
+            .point(&self.options.revision, &info.sha)
+            .map_err(|source| HubError::Io {
+                path: self.options.cache.clone(),
+                source,
+            })?;
+        Ok(cached.snapshot(&info.sha))
     }
 
     fn fetch(&self, cached: &Cached) -> Result<PathBuf, HubError> {
@@ -185,7 +274,7 @@ impl<'a> Session<'a> {
         };
         // Unchanged since another commit that is in the cache.
         if std::fs::metadata(&blob).is_ok_and(|found| found.len() == size) {
-            cache::link(&blob, &path).map_err(broken)?;
+            cache::link(&blob, &path, file).map_err(broken)?;
             return Ok(path);
         }
         let path = repo.download(file).map_err(explain)?;

@@ -86,6 +86,11 @@ impl SequenceClassifier {
         self
     }
 
+    /// How many numbers it puts out per sequence.
+    pub fn outputs(&self) -> usize {
+        self.classifier.weight.val().dims()[0]
+    }
+
     /// Outputs `[sequences, labels]` in f32.
     pub fn logits(&self, batch: &PackedBatch) -> Tensor<2> {
         self.decode(self.model.forward(batch), batch)

@@ -1,0 +1,165 @@
+//! `finetune` and a program of a GLUE task as a person runs them, on a tiny model of random weights.
+#![allow(clippy::unwrap_used)] // a test may fail loudly
+
+mod common;
+
+use common::{ask, assert_refused, config, json_lines, stdout, tokenizer};
+use modernbert::checkpoint::save;
+use modernbert::model::{MaskedLm, initialize};
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+use tempfile::TempDir;
+
+/// A folder with a model, and files of rows whose label is the word in them.
+fn place() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let device = modernbert::device::select(Some("flex")).unwrap().device;
+    let model = initialize(MaskedLm::new(&config(), &device).unwrap(), &config(), 1);
+    save(&model, &config(), folder.path()).unwrap();
+    tokenizer().save(folder.path()).unwrap();
+    let words = ["one", "two", "three"];
+    let mut csv = "review,stars\n".to_string();
+    let mut json = String::new();
+    for i in 0..96 {
+        let word = words[i % 3];
+        csv += &format!("\"{word}, {word}\",{word} star\n");
+        json += &format!("{{\"review\":\"{word}, {word}\",\"stars\":\"{word} star\"}}\n");
+    }
+    fs::write(folder.path().join("train.csv"), csv).unwrap();
+    fs::write(folder.path().join("dev.jsonl"), json).unwrap();
+    folder
+}
+
+fn finetune(folder: &Path, more: &[&str]) -> Output {
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_string();
+    let (train, dev) = (path("train.csv"), path("dev.jsonl"));
+    let mut arguments = vec!["--train", &train, "--dev", &dev];
+    arguments.extend(more);
+    ask(env!("CARGO_BIN_EXE_finetune"), folder, &arguments, "")
+}
+
+#[test]
+fn own_labels_are_learned_and_classify_knows_them() {
+    let place = place();
+    let out = place.path().join("reviews");
+    let output = finetune(
+        place.path(),
+        &[
+            "--text",
+            "review",
+            "--label",
+            "stars",
+            "--epochs",
+            "12",
+            "--batch-size",
+            "16",
+            "--learning-rate",
+            "3e-3",
+            "--out",
+            out.to_str().unwrap(),
+        ],
+    );
+    let text = stdout(&output);
+    assert!(
+        text.contains("labels: one star, three star, two star"),
+        "{text}"
+    );
+    assert!(text.contains("accuracy 1.0000"), "{text}");
+    let output = ask(
+        env!("CARGO_BIN_EXE_classify"),
+        &out,
+        &["--json", "two, two", "three, three"],
+        "",
+    );
+    let best: Vec<String> = json_lines(&output)
+        .iter()
+        .map(|line| line["labels"][0]["label"].as_str().unwrap().to_string())
+        .collect();
+    assert_eq!(best, ["two star", "three star"]);
+}
+
+#[test]
+fn what_cannot_be_used_is_named_with_its_place() {
+    let place = place();
+    let reviews = ["--text", "review", "--label", "stars"];
+    let refused = |more: &[&str], said: &[&str]| {
+        assert_refused(
+            &finetune(place.path(), &[&reviews[..], more].concat()),
+            said,
+        );
+    };
+    refused(&["--regression"], &["train.csv:2", "not a number"]);
+    refused(
+        &["--pair", "second"],
+        &["train.csv", "no column \"second\""],
+    );
+    refused(&["--epochs", "0"], &["epochs is 0"]);
+    let dev = place.path().join("dev.jsonl");
+    let unknown =
+        "{\"review\":\"a\",\"stars\":\"one star\"}\n{\"review\":\"a\",\"stars\":\"four\"}\n";
+    fs::write(dev, unknown).unwrap();
+    refused(&[], &["dev.jsonl:2", "\"four\"", "one star, three star"]);
+}
+
+#[test]
+fn numbers_are_predicted_with_regression() {
+    let place = place();
+    let mut rows = "text,label\n".to_string();
+    for i in 0..32 {
+        rows += &format!("{},{}\n", ["one", "two"][i % 2], i % 2 * 3);
+    }
+    fs::write(place.path().join("train.csv"), &rows).unwrap();
+    fs::write(
+        place.path().join("dev.jsonl"),
+        "{\"text\":\"one\",\"label\":0}\n{\"text\":\"two\",\"label\":3.0}\n",
+    )
+    .unwrap();
+    let output = finetune(place.path(), &["--regression", "--epochs", "1"]);
+    assert!(stdout(&output).contains("pearson"), "{}", stdout(&output));
+}
+
+#[test]
+fn rte_starts_from_what_mnli_left() {
+    let place = place();
+    let glue = place.path().join("glue");
+    let rows = |label: &str, labels: &[&str]| {
+        let mut text = format!("index\tsentence1\tsentence2\t{label}\n");
+        for i in 0..24 {
+            let label = labels[i % labels.len()];
+            text += &format!("{i}\tone two\tthree\t{label}\n");
+        }
+        text
+    };
+    let nli = rows("gold_label", &["entailment", "neutral", "contradiction"]);
+    let rte = rows("label", &["entailment", "not_entailment"]);
+    for (file, text) in [
+        ("MNLI/train", &nli),
+        ("MNLI/dev_matched", &nli),
+        ("MNLI/dev_mismatched", &nli),
+        ("RTE/train", &rte),
+        ("RTE/dev", &rte),
+    ] {
+        let path = glue.join(format!("{file}.tsv"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let (glue, out) = (glue.to_str().unwrap(), place.path().join("mnli"));
+    let mnli = ask(
+        env!("CARGO_BIN_EXE_glue-mnli"),
+        place.path(),
+        &["--data", glue, "--out", out.to_str().unwrap()],
+        "",
+    );
+    let text = stdout(&mnli);
+    assert!(text.contains("dev_mismatched 0.3333"), "{text}");
+    let rte = ask(
+        env!("CARGO_BIN_EXE_glue-rte"),
+        &out,
+        &["--data", glue, "--epochs", "1"],
+        "",
+    );
+    let text = stdout(&rte);
+    assert!(text.contains("train is partial: 24 of 2490 rows"), "{text}");
+    assert!(text.contains("accuracy 0.5000"), "{text}");
+}

@@ -1,0 +1,226 @@
+//! Arguments and lines that several commands share.
+
+use anyhow::{Context, bail};
+use clap::Args;
+use modernbert::device::NamedDevice;
+use modernbert::model::Precision;
+use modernbert_glue::data::DataSource;
+use modernbert_glue::run::{Keep, MnliStart, RunOptions, job_seeds};
+use modernbert_glue::task::Task;
+use modernbert_train::cli::{DeviceArgs, describe};
+use modernbert_train::trainer::Progress;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Data, model and settings of a finetuning command.
+#[derive(Args)]
+pub(crate) struct JobArgs {
+    /// Tasks, separated by commas: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli; or all.
+    #[arg(long, value_name = "TASKS")]
+    pub(crate) task: String,
+    /// Folder that holds CoLA, RTE, … as GLUE distributes them or as Parquet files, or a data set of the Hub (nyu-mll/glue).
+    #[arg(long, value_name = "FOLDER|NAME")]
+    pub(crate) data: String,
+    /// The pretrained model: a folder with config.json, model.safetensors, tokenizer.json, or a name on the Hub.
+    #[arg(long, value_name = "FOLDER|NAME")]
+    pub(crate) model: String,
+    /// Folder for results.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: PathBuf,
+    /// Number of runs per setting, each from its own seed.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seeds: usize,
+    /// Random weights instead of the model's; config and tokenizer stay. For comparison.
+    #[arg(long)]
+    pub(crate) random_init: bool,
+    /// What RTE, MRPC and STS-B start from: `auto` (the MNLI model of the run, else the pretrained one), `off` (the pretrained
+    /// one), or a folder with a model finetuned on MNLI.
+    #[arg(long, value_name = "auto|off|FOLDER", default_value = "auto")]
+    pub(crate) mnli: String,
+    /// Sequences of a step; by default the paper's 64.
+    #[arg(long)]
+    pub(crate) batch_size: Option<usize>,
+    /// Longest input in tokens; what is longer is cut and counted.
+    #[arg(long, default_value_t = 256)]
+    pub(crate) max_length: usize,
+    /// Share of the steps in which the learning rate rises.
+    #[arg(long, default_value_t = 0.06)]
+    pub(crate) warmup: f64,
+    /// Only the first so many rows of each set; results then say that the set is partial.
+    #[arg(long)]
+    pub(crate) max_rows: Option<usize>,
+    /// Steps between scorings of the dev set; by default an epoch, at most 2000 steps.
+    #[arg(long, value_name = "STEPS")]
+    pub(crate) evaluate_every: Option<usize>,
+    /// A run stops after so many scorings in a row without anything better; 0 never stops early. The best weights count either
+    /// way.
+    #[arg(long, value_name = "SCORINGS", default_value_t = 3)]
+    pub(crate) patience: usize,
+    /// Does runs again that are there already.
+    #[arg(long)]
+    pub(crate) again: bool,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Dtype of matrix products: f32 or bf16; STS-B is always computed in f32.
+    #[arg(long, default_value = "f32")]
+    pub(crate) dtype: String,
+    /// Plain lines even on a terminal.
+    #[arg(long)]
+    pub(crate) lines: bool,
+}
+
+impl JobArgs {
+    /// The options without the hyperparameters, which the commands treat each in its own way.
+    pub(crate) fn options(&self) -> anyhow::Result<RunOptions> {
+        for (name, value) in [
+            ("--seeds", Some(self.seeds)),
+            ("--batch-size", self.batch_size),
+            ("--max-rows", self.max_rows),
+            ("--evaluate-every", self.evaluate_every),
+        ] {
+            positive(name, value)?;
+        }
+        if self.max_length < 8 {
+            bail!(
+                "--max-length is {}; at least 8 tokens are needed for a pair with its special tokens",
+                self.max_length
+            );
+        }
+        if !(0.0..1.0).contains(&self.warmup) {
+            bail!(
+                "--warmup is {}; it is a share of the steps, from 0 up to 1",
+                self.warmup
+            );
+        }
+        let (device, precision) = device(&self.device, &self.dtype)?;
+        let progress = if self.lines {
+            Progress::Lines
+        } else {
+            Progress::detect()
+        };
+        Ok(RunOptions {
+            device,
+            precision,
+            seeds: job_seeds(self.seeds),
+            random_init: self.random_init,
+            mnli: match self.mnli.as_str() {
+                "auto" => MnliStart::Auto,
+                "off" => MnliStart::Off,
+                folder if Path::new(folder).is_dir() => MnliStart::Folder(PathBuf::from(folder)),
+                other => bail!("--mnli is {other}: no such folder, and neither auto nor off"),
+            },
+            tuned: BTreeMap::new(),
+            epochs: None,
+            batch_size: self.batch_size,
+            learning_rate: None,
+            weight_decay: None,
+            max_length: self.max_length,
+            warmup: self.warmup,
+            max_rows: self.max_rows,
+            evaluate_every: self.evaluate_every,
+            patience: (self.patience > 0).then_some(self.patience),
+            keep: Keep::Best,
+            again: self.again,
+            progress,
+        })
+    }
+
+    /// The folder of the data, downloaded if it is a name on the Hub.
+    pub(crate) fn folder(&self, tasks: &[Task]) -> anyhow::Result<PathBuf> {
+        Ok(DataSource::parse(&self.data).resolve(tasks)?)
+    }
+
+    pub(crate) fn make_out(&self) -> anyhow::Result<()> {
+        make_folder(&self.out)
+    }
+}
+
+pub(crate) fn positive(name: &str, value: Option<usize>) -> anyhow::Result<()> {
+    if value == Some(0) {
+        bail!("{name} is 0; it must be at least 1");
+    }
+    Ok(())
+}
+
+pub(crate) fn check_rate(rate: Option<f64>) -> anyhow::Result<()> {
+    if rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
+        bail!("--learning-rate must be above 0");
+    }
+    Ok(())
+}
+
+pub(crate) fn check_decay(decay: Option<f64>) -> anyhow::Result<()> {
+    if decay.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
+        bail!("--weight-decay is a share of the weight, from 0 up to 1");
+    }
+    Ok(())
+}
+
+pub(crate) fn make_folder(folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| {
+        format!(
+            "{}: the folder can't be made; give --out another one",
+            folder.display()
+        )
+    })
+}
+
+/// Device and dtype, once they are known to go together; prints what was chosen.
+pub(crate) fn device(args: &DeviceArgs, dtype: &str) -> anyhow::Result<(NamedDevice, Precision)> {
+    let device = args.select()?;
+    let precision: Precision = dtype.parse().map_err(anyhow::Error::msg)?;
+    if !device.device.supports_dtype(precision.dtype()) {
+        bail!(
+            "device {} doesn't compute in {}; use --dtype f32",
+            device.name,
+            precision.name()
+        );
+    }
+    print(&describe(&device, precision.name()));
+    Ok((device, precision))
+}
+
+/// The tasks of a list of names. AX has nothing to train on: with `trainable` it is refused.
+pub(crate) fn tasks(names: &str, trainable: bool) -> anyhow::Result<Vec<Task>> {
+    let wanted = |task: &Task| !trainable || task.train_split().is_some();
+    if names == "all" {
+        return Ok(Task::ALL.into_iter().filter(wanted).collect());
+    }
+    let mut tasks = Vec::new();
+    for name in names
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+    {
+        let task: Task = name.parse()?;
+        if !wanted(&task) {
+            bail!("{task} has no training set; name another task");
+        }
+        if !tasks.contains(&task) {
+            tasks.push(task);
+        }
+    }
+    if tasks.is_empty() {
+        bail!("--task names no task; give for example --task cola,rte,stsb");
+    }
+    Ok(tasks)
+}
+
+/// The error of a command of which some parts failed: in full, because standard error alone must say what to do.
+pub(crate) fn failed(failures: &[(Task, String)], of: usize) -> anyhow::Result<()> {
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let mut tasks: Vec<Task> = failures.iter().map(|(task, _)| *task).collect();
+    tasks.dedup();
+    let lines: Vec<String> = failures
+        .iter()
+        .map(|(task, message)| format!("{task}: {message}"))
+        .collect();
+    bail!("{} of {of} tasks failed: {}", tasks.len(), lines.join("; "));
+}
+
+#[allow(clippy::print_stdout)] // a program's output
+pub(crate) fn print(text: &str) {
+    println!("{text}");
+}

@@ -1,0 +1,96 @@
+//! `modernbert-glue predict`.
+
+use clap::Args;
+use modernbert_glue::data::{DataError, DataSource};
+use modernbert_glue::run::RunError;
+use modernbert_glue::submission::{find_model, predict_task};
+use modernbert_train::cli::{DeviceArgs, describe};
+use std::path::PathBuf;
+
+use super::common::{failed, make_folder, print, tasks};
+
+#[derive(Args)]
+pub(crate) struct PredictArgs {
+    /// Folder of a run that kept its models.
+    #[arg(long, value_name = "RUN")]
+    run: PathBuf,
+    /// Folder or data set of the Hub that holds the test sets.
+    #[arg(long, value_name = "FOLDER|NAME")]
+    data: String,
+    /// Folder for CoLA.tsv, MNLI-m.tsv, ….
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+    /// Tasks, separated by commas, ax among them (predicted by MNLI's model); by default all that the run has a model for.
+    #[arg(long, value_name = "TASKS", default_value = "all")]
+    task: String,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<()> {
+    let wanted = tasks(&args.task, false)?;
+    let mut models = Vec::new();
+    for task in wanted {
+        match find_model(&args.run, task) {
+            Some(model) => models.push((task, model)),
+            None if args.task == "all" => print(&format!("{task}: no model in this run, left out")),
+            None => anyhow::bail!(
+                "{task}: {} has no finetuned model for it; run it there with --keep best",
+                args.run.display()
+            ),
+        }
+    }
+    anyhow::ensure!(
+        !models.is_empty(),
+        "{}: no finetuned model there; give the --out folder of a run that kept its models",
+        args.run.display()
+    );
+    let device = args.device.select()?;
+    print(&describe(&device, "as in the run"));
+    let tasks: Vec<_> = models.iter().map(|(task, _)| *task).collect();
+    let data = DataSource::parse(&args.data).resolve(&tasks)?;
+    make_folder(&args.out)?;
+    let (mut failures, mut files) = (Vec::new(), 0);
+    for (task, model) in &models {
+        match predict_task(*task, &data, model, &device.device, &args.out) {
+            Ok(written) => {
+                for file in &written {
+                    files += 1;
+                    let partial = if file.partial {
+                        ", fewer than the official test set"
+                    } else {
+                        ""
+                    };
+                    print(&format!(
+                        "{task}: {} rows{partial}, {} inputs cut, model of seed {} -> {}",
+                        file.rows,
+                        file.truncated,
+                        model.record.settings.seed,
+                        file.path.display()
+                    ));
+                }
+                let official = task.test_splits().len();
+                if written.len() < official {
+                    print(&format!(
+                        "{task}: {} of {official} test sets are there",
+                        written.len()
+                    ));
+                }
+            }
+            // All tasks were meant that can be predicted, and these have no test set here.
+            Err(RunError::Data(
+                error @ (DataError::NoFile { .. } | DataError::NoTaskFolder { .. }),
+            )) if args.task == "all" => print(&format!("{task}: left out: {error}")),
+            Err(error) => {
+                print(&format!("{task}: failed: {error}"));
+                failures.push((*task, error.to_string()));
+            }
+        }
+    }
+    print(&format!(
+        "predict: files={files} failed={} out={}",
+        failures.len(),
+        args.out.display()
+    ));
+    failed(&failures, models.len())
+}

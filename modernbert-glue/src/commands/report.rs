@@ -1,0 +1,51 @@
+//! `modernbert-glue report`.
+
+use anyhow::Context;
+use clap::Args;
+use modernbert_glue::report::{JobView, distinguish, markdown, pictures};
+use modernbert_glue::task::paper::ModelSize;
+use std::path::PathBuf;
+
+use super::common::{make_folder, print};
+
+#[derive(Args)]
+pub(crate) struct ReportArgs {
+    /// Folders of runs.
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<PathBuf>,
+    /// A run to compare each of them with.
+    #[arg(long, value_name = "RUN")]
+    against: Option<PathBuf>,
+    /// Folder for glue.md and the pictures; by default the first run's.
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// Draws the paper's large model as the line to compare with instead of the base one.
+    #[arg(long)]
+    large: bool,
+}
+
+pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<()> {
+    let mut views = Vec::new();
+    for folder in args.runs.iter().chain(&args.against) {
+        views.push(JobView::open(folder)?);
+    }
+    distinguish(&mut views);
+    let against = args.against.as_ref().and_then(|_| views.pop());
+    let page = markdown(&views, against.as_ref());
+    print(&page);
+    let out = args.out.as_ref().unwrap_or(&args.runs[0]);
+    make_folder(out)?;
+    let path = out.join("glue.md");
+    std::fs::write(&path, &page).with_context(|| format!("can't write {}", path.display()))?;
+    let all: Vec<&JobView> = views.iter().chain(&against).collect();
+    let size = if args.large {
+        ModelSize::Large
+    } else {
+        ModelSize::Base
+    };
+    let mut files = vec![path];
+    files.extend(pictures(out, &all, size)?);
+    let files: Vec<String> = files.iter().map(|f| f.display().to_string()).collect();
+    print(&format!("report: {}", files.join(" ")));
+    Ok(())
+}

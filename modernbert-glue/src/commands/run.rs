@@ -1,0 +1,91 @@
+//! `modernbert-glue run`.
+
+use clap::{Args, ValueEnum};
+use modernbert_glue::run::{Keep, Pretrained, run_job};
+use modernbert_glue::sweep::read_sweep;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::common::{JobArgs, check_decay, check_rate, failed, positive, print, tasks};
+
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    job: JobArgs,
+    /// Passes over the training set; by default the paper's number for the task.
+    #[arg(long)]
+    epochs: Option<usize>,
+    /// Peak learning rate; by default the paper's for the task, times 768 / width for narrower models.
+    #[arg(long)]
+    learning_rate: Option<f64>,
+    /// Decoupled weight decay; by default the paper's for the task.
+    #[arg(long)]
+    weight_decay: Option<f64>,
+    /// Takes the best settings of a sweep instead of the paper's.
+    #[arg(long, value_name = "FOLDER")]
+    sweep: Option<PathBuf>,
+    /// Finetuned models that stay: of every seed, of the best seed of each task, or none.
+    #[arg(long, value_enum, default_value_t = KeepArg::Best)]
+    keep: KeepArg,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum KeepArg {
+    All,
+    Best,
+    None,
+}
+
+pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let job = &args.job;
+    let tasks = tasks(&job.task, true)?;
+    positive("--epochs", args.epochs)?;
+    check_rate(args.learning_rate)?;
+    check_decay(args.weight_decay)?;
+    let mut options = job.options()?;
+    options.epochs = args.epochs;
+    options.learning_rate = args.learning_rate;
+    options.weight_decay = args.weight_decay;
+    options.keep = match args.keep {
+        KeepArg::All => Keep::All,
+        KeepArg::Best => Keep::Best,
+        KeepArg::None => Keep::None,
+    };
+    if let Some(folder) = &args.sweep {
+        let sweep = read_sweep(folder)?;
+        let sweep =
+            sweep.ok_or_else(|| anyhow::anyhow!("{}: no sweep.json there", folder.display()))?;
+        let best = sweep
+            .into_iter()
+            .filter_map(|(task, found)| Some((task, found.best?)));
+        options.tuned = best.collect();
+        for task in tasks.iter().filter(|t| !options.tuned.contains_key(t)) {
+            print(&format!(
+                "{task}: not in the sweep, the paper's settings are used"
+            ));
+        }
+    }
+    let pretrained = Pretrained::open(&job.model)?;
+    let data = job.folder(&tasks)?;
+    job.make_out()?;
+    let report = run_job(&tasks, &data, &pretrained, &options, &job.out)?;
+    let results = report.results;
+    if !results.tasks.is_empty() {
+        print("");
+        print(&results.text_table());
+    }
+    let scored = results.tasks.values().filter(|r| !r.seeds.is_empty());
+    let mut lost: Vec<_> = report.failures.iter().map(|(task, _)| *task).collect();
+    lost.dedup();
+    print(&format!(
+        "glue: tasks={} failed={} runs={} kept={} seconds={:.0} out={}",
+        scored.count(),
+        lost.len(),
+        report.made,
+        report.kept,
+        started.elapsed().as_secs_f64(),
+        job.out.display()
+    ));
+    failed(&report.failures, tasks.len())
+}

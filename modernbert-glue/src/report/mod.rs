@@ -1,0 +1,117 @@
+//! Runs side by side: beside the paper's numbers, and one against another.
+//!
+//! [`JobView::open`] reads a job's folder, [`markdown`] makes the page, [`pictures`] the PNG files beside it. Scores are times
+//! 100 with one decimal, as in the paper; a spread is the standard deviation over the seeds (n - 1).
+
+mod picture;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+pub use picture::{PictureError, pictures};
+pub use table::markdown;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::results::{Results, TaskResult};
+use crate::run::{RUN_FILE, RunError, RunRecord};
+use crate::task::Task;
+
+/// A job's folder as it was read.
+pub struct JobView {
+    /// How tables call it: the folder's name.
+    pub name: String,
+    /// The folder.
+    pub folder: PathBuf,
+    /// Its results.
+    pub results: Results,
+    /// The finished runs of each task that belong to its results, by seed.
+    pub records: BTreeMap<Task, Vec<RunRecord>>,
+}
+
+/// Why a folder can't be reported on.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// There are no results.
+    #[error("{}: no results.json there; give the --out folder of a run", .0.display())]
+    NoResults(PathBuf),
+    /// Results that can't be read.
+    #[error(transparent)]
+    Results(#[from] crate::results::ResultsError),
+    /// A record that can't be read.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+impl JobView {
+    /// Reads `results.json` and the records of its runs.
+    ///
+    /// # Errors
+    /// No results there, or files that are something else.
+    pub fn open(folder: &Path) -> Result<Self, ReportError> {
+        let results = Results::read(folder)?;
+        let results = results.ok_or_else(|| ReportError::NoResults(folder.to_path_buf()))?;
+        let mut records = BTreeMap::new();
+        for (&task, result) in &results.tasks {
+            let mut of_task = Vec::new();
+            for run in &result.seeds {
+                let place = crate::run::seed_folder(folder, task, run.seed);
+                let record = RunRecord::read(&place)?.ok_or_else(|| RunError::Record {
+                    path: place.join(RUN_FILE),
+                    reason: "it is not there, although results.json counts it".to_string(),
+                })?;
+                of_task.push(record);
+            }
+            records.insert(task, of_task);
+        }
+        let name = folder.file_name().unwrap_or(folder.as_os_str());
+        Ok(Self {
+            name: name.to_string_lossy().into_owned(),
+            folder: folder.to_path_buf(),
+            results,
+            records,
+        })
+    }
+
+    fn result(&self, task: Task) -> Option<&TaskResult> {
+        self.results.tasks.get(&task)
+    }
+}
+
+/// Gives jobs whose folders have one name the folder's path as a name.
+pub fn distinguish(views: &mut [JobView]) {
+    let names: Vec<String> = views.iter().map(|view| view.name.clone()).collect();
+    for view in views.iter_mut() {
+        if names.iter().filter(|name| **name == view.name).count() > 1 {
+            view.name = view.folder.display().to_string();
+        }
+    }
+}
+
+/// The spread of two groups of seeds taken together: the root of the mean of their variances, each weighted by its degrees of
+/// freedom. `None` where neither has two values.
+pub fn pooled_spread(a: &[f64], b: &[f64]) -> Option<f64> {
+    let squares = |values: &[f64]| {
+        let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+        values.iter().map(|x| (x - mean).powi(2)).sum::<f64>()
+    };
+    let freedom = a.len().saturating_sub(1) + b.len().saturating_sub(1);
+    (freedom > 0).then(|| ((squares(a) + squares(b)) / freedom as f64).sqrt())
+}
+
+/// The values of one score over the seeds of a task, where all of them have it.
+fn seed_values(result: &TaskResult, metric: &str) -> Option<Vec<f64>> {
+    result
+        .seeds
+        .iter()
+        .map(|run| run.metrics.get(metric))
+        .collect()
+}
+
+/// Tasks that any of the jobs has, in the paper's order.
+fn tasks_of<'a>(views: impl Iterator<Item = &'a JobView> + Clone) -> Vec<Task> {
+    let has = |task: &Task| views.clone().any(|view| view.result(*task).is_some());
+    Task::ALL.into_iter().filter(has).collect()
+}

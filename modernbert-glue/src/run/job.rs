@@ -1,0 +1,295 @@
+//! All tasks and seeds of a command: two rounds, one clock, one failure at a time.
+
+use modernbert_train::finetune::JobClock;
+use modernbert_train::trainer::{Progress, human_seconds};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::record::RunRecord;
+use super::{
+    Keep, MODEL_FOLDER, MnliStart, Prepared, Pretrained, Run, RunError, RunOptions, run_seed,
+    seed_folder,
+};
+use crate::results::{Results, SeedResult, TaskResult};
+use crate::task::Task;
+
+/// What came of a job.
+#[derive(Default)]
+pub struct JobReport {
+    /// The results of its tasks.
+    pub results: Results,
+    /// Why a task, or a seed of it, has none.
+    pub failures: Vec<(Task, String)>,
+    /// Runs that were there already.
+    pub kept: usize,
+    /// Runs that were made.
+    pub made: usize,
+}
+
+struct Job<'a> {
+    pretrained: &'a Pretrained,
+    options: &'a RunOptions,
+    out: &'a Path,
+    clock: Arc<JobClock>,
+    runs: usize,
+    begun: usize,
+    report: JobReport,
+}
+
+/// Runs tasks with every seed, the ones that start from MNLI last, and keeps `results.json` in `out` up to date.
+///
+/// Runs that `out` holds with the same settings are kept as they are. A task or seed that fails is reported and the rest
+/// goes on.
+///
+/// # Errors
+/// Nothing but a results file that can't be written or is something else; everything else is in the report.
+pub fn run_job(
+    tasks: &[Task],
+    data: &Path,
+    pretrained: &Pretrained,
+    options: &RunOptions,
+    out: &Path,
+) -> Result<JobReport, RunError> {
+    // A results file that can't be read should be known before the hours of work, not after.
+    Results::read(out)?;
+    let mut report = JobReport::default();
+    let max_length = options
+        .max_length
+        .min(pretrained.config().max_position_embeddings);
+    let mut options = options.clone();
+    options.max_length = max_length;
+    let mut prepared = BTreeMap::new();
+    for &task in tasks {
+        let tokenizer = pretrained.tokenizer();
+        match Prepared::new(task, data, tokenizer, max_length, options.max_rows) {
+            Ok(ready) => {
+                let rows = (ready.train.len(), ready.dev.len());
+                note(
+                    &options,
+                    &format!("{task}: {} training rows, {} dev rows", rows.0, rows.1),
+                );
+                for line in &ready.notes {
+                    note(&options, &format!("{task}: {line}"));
+                }
+                prepared.insert(task, ready);
+            }
+            Err(error) => fail(&options, &mut report, task, &error.to_string()),
+        }
+    }
+    let mut job = Job {
+        pretrained,
+        options: &options,
+        out,
+        clock: Arc::new(JobClock::new(0)),
+        runs: prepared.len() * options.seeds.len(),
+        begun: 0,
+        report,
+    };
+    job.plan(&prepared);
+    let from_mnli = |task: &Task| options.mnli != MnliStart::Off && task.starts_from().is_some();
+    let (second, first): (Vec<Task>, Vec<Task>) =
+        tasks.iter().copied().partition(|task| from_mnli(task));
+    for &task in &first {
+        if let Some(prepared) = prepared.get(&task) {
+            job.task(prepared, None)?;
+        }
+    }
+    let mnli = if second.is_empty() { None } else { job.mnli() };
+    for &task in &second {
+        if let Some(prepared) = prepared.get(&task) {
+            job.task(prepared, mnli.as_deref())?;
+        }
+    }
+    if options.keep == Keep::None {
+        for &task in tasks {
+            job.prune(task, None);
+        }
+    }
+    Ok(job.report)
+}
+
+impl Job<'_> {
+    fn run<'r>(&'r self, prepared: &'r Prepared, seed: u64, mnli: Option<&'r Path>) -> Run<'r> {
+        Run {
+            prepared,
+            pretrained: self.pretrained,
+            options: self.options,
+            seed,
+            mnli,
+            label: format!("{} seed {seed}", prepared.data.task),
+            clock: Some(self.clock.clone()),
+        }
+    }
+
+    /// Adds up the work of all runs; what turns out to be done already is taken off again.
+    fn plan(&mut self, prepared: &BTreeMap<Task, Prepared>) {
+        let mut work = 0;
+        for prepared in prepared.values() {
+            for &seed in &self.options.seeds {
+                let run = self.run(prepared, seed, None);
+                if let Ok(options) = run.finetune_options() {
+                    work += options.work(&prepared.train, &prepared.dev);
+                }
+            }
+        }
+        self.clock = Arc::new(JobClock::new(work));
+    }
+
+    /// The MNLI model the second round starts from.
+    fn mnli(&self) -> Option<PathBuf> {
+        match &self.options.mnli {
+            MnliStart::Off => None,
+            MnliStart::Folder(folder) => Some(folder.clone()),
+            MnliStart::Auto => {
+                let best = best_model(self.out, Task::Mnli);
+                if best.is_none() {
+                    note(
+                        self.options,
+                        "no model finetuned on MNLI here: rte, mrpc and stsb start from the pretrained one",
+                    );
+                }
+                best
+            }
+        }
+    }
+
+    fn task(&mut self, prepared: &Prepared, mnli: Option<&Path>) -> Result<(), RunError> {
+        let task = prepared.data.task;
+        let begun = Instant::now();
+        let (mut records, mut failed) = (Vec::new(), Vec::new());
+        for &seed in &self.options.seeds {
+            self.begun += 1;
+            match self.seed(prepared, seed, mnli) {
+                Ok(record) => records.push(record),
+                Err(error) => {
+                    let message = error.to_string();
+                    let prefix = format!("{task} seed {seed}: ");
+                    let reason = message.strip_prefix(&prefix).unwrap_or(&message);
+                    let reason = format!("seed {seed}: {reason}");
+                    fail(self.options, &mut self.report, task, &reason);
+                    failed.push(reason);
+                }
+            }
+        }
+        let seeds = records.iter().map(|record| SeedResult {
+            seed: record.settings.seed,
+            metrics: record.metrics.clone(),
+        });
+        let mut result =
+            TaskResult::new(&prepared.data, prepared.baseline.clone(), seeds.collect());
+        result.notes = prepared.notes.clone();
+        result.failed = failed;
+        if let Some(record) = records.last() {
+            result.start = record.settings.start.clone();
+            let settings = &record.settings;
+            note(
+                self.options,
+                &format!(
+                    "{task}: {} | from {}, {} epochs, batch {}, lr {:.1e}, wd {:.0e}, best at step {} of {} | {}",
+                    result.metrics,
+                    settings.start,
+                    settings.epochs,
+                    settings.batch_size,
+                    settings.learning_rate,
+                    settings.weight_decay,
+                    record.best_step,
+                    record.planned_steps,
+                    human_seconds(begun.elapsed().as_secs_f64())
+                ),
+            );
+        }
+        self.report.results.tasks.insert(task, result);
+        // Written after each task, so that nothing is lost should a later one fail.
+        self.report.results.write(self.out)?;
+        if self.options.keep == Keep::Best {
+            self.prune(task, best_model(self.out, task));
+        }
+        Ok(())
+    }
+
+    fn seed(
+        &mut self,
+        prepared: &Prepared,
+        seed: u64,
+        mnli: Option<&Path>,
+    ) -> Result<RunRecord, RunError> {
+        let task = prepared.data.task;
+        let folder = seed_folder(self.out, task, seed);
+        let mut run = self.run(prepared, seed, mnli);
+        if !self.options.again {
+            let settings = run.settings()?;
+            if let Some(record) = RunRecord::matching(&folder, &settings)? {
+                let work = run.finetune_options()?.work(&prepared.train, &prepared.dev);
+                self.clock.drop_work(work);
+                note(
+                    self.options,
+                    &format!("{task}: seed {seed} is done already and kept"),
+                );
+                self.report.kept += 1;
+                return Ok(record);
+            }
+        }
+        // The dashboard's title is all it shows of the job as a whole.
+        if self.options.progress == Progress::Dashboard {
+            run.label = format!(
+                "{} (run {} of {}, {})",
+                run.label, self.begun, self.runs, self.clock
+            );
+        }
+        note(
+            self.options,
+            &format!("{task}: seed {seed}, run {} of {}", self.begun, self.runs),
+        );
+        let keep = self.options.keep != Keep::None || task == Task::Mnli;
+        let record = run_seed(&run, &folder, keep)?;
+        self.report.made += 1;
+        Ok(record)
+    }
+
+    /// Removes the models of a task but one.
+    fn prune(&self, task: Task, but: Option<PathBuf>) {
+        for &seed in &self.options.seeds {
+            let model = seed_folder(self.out, task, seed).join(MODEL_FOLDER);
+            if but.as_ref() != Some(&model) {
+                // A model that stays costs room, nothing else.
+                let _ = std::fs::remove_dir_all(model);
+            }
+        }
+    }
+}
+
+/// The model of the run with the best main score among the finished ones of a task in a job's folder.
+pub(crate) fn best_model(out: &Path, task: Task) -> Option<PathBuf> {
+    best_run(out, task).map(|(_, folder)| folder.join(MODEL_FOLDER))
+}
+
+/// The run whose model is there and whose main score is best; of equals the one of the lowest seed.
+pub(crate) fn best_run(out: &Path, task: Task) -> Option<(RunRecord, PathBuf)> {
+    let runs = out.join("runs").join(task.name());
+    let entries = std::fs::read_dir(runs).into_iter().flatten().flatten();
+    let mut found: Vec<(RunRecord, PathBuf)> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.join(MODEL_FOLDER).is_dir())
+        .filter_map(|path| Some((RunRecord::read(&path).ok()??, path)))
+        .collect();
+    let score = |record: &RunRecord| record.main_score().unwrap_or(f64::NEG_INFINITY);
+    found.sort_by(|(a, _), (b, _)| {
+        let by_score = score(b).total_cmp(&score(a));
+        by_score.then(a.settings.seed.cmp(&b.settings.seed))
+    });
+    found.into_iter().next()
+}
+
+fn fail(options: &RunOptions, report: &mut JobReport, task: Task, message: &str) {
+    // Some messages name the task themselves.
+    let prefix = format!("{task}: ");
+    let message = message.strip_prefix(&prefix).unwrap_or(message);
+    note(options, &format!("{task}: failed: {message}"));
+    report.failures.push((task, message.to_string()));
+}
+
+fn note(options: &RunOptions, text: &str) {
+    options.progress.note(text);
+}

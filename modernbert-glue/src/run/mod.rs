@@ -1,0 +1,117 @@
+//! Finetuning on GLUE by the paper's protocol: data to samples, a classifier per seed, the best weights of each scored on the
+//! dev sets.
+//!
+//! | page | what it holds |
+//! |---|---|
+//! | [`RunOptions`] | what the caller chose; the rest is the paper's |
+//! | [`Pretrained`] | the model's folder, opened once |
+//! | [`Settings`], [`RunRecord`] | everything that decides a run, and what came of it, as `run.json` |
+//! | [`Prepared`] | a task's data as sequences |
+//! | [`run_seed`] | one task, one seed |
+//! | [`run_job`] | all tasks and seeds, in two rounds, resumed where they were left |
+//!
+//! A run's folder holds `results.json` and `runs/TASK/seed-N/run.json`; beside the latter, `model/` is the finetuned model where
+//! it is kept.
+
+mod job;
+mod options;
+mod prepare;
+mod pretrained;
+mod record;
+mod seed;
+
+pub(crate) use job::best_run;
+pub use job::{JobReport, run_job};
+pub use options::{Keep, MnliStart, RunOptions, Tuned, job_seeds};
+pub use prepare::Prepared;
+pub use pretrained::Pretrained;
+pub use record::{EvaluationRecord, RunRecord, Settings, seed_folder};
+pub use seed::{Run, run_seed};
+
+use modernbert::checkpoint::{CheckpointError, SourceError as ModelSourceError};
+use modernbert::config::ConfigError;
+use modernbert::tokenizer::TokenizerError;
+use modernbert_train::finetune::FinetuneError;
+use std::path::PathBuf;
+
+use crate::data::{DataError, SourceError};
+use crate::metrics::MetricError;
+use crate::results::ResultsError;
+use crate::task::Task;
+
+/// Name of the file of one run.
+pub const RUN_FILE: &str = "run.json";
+/// Name of the folder of its model.
+pub const MODEL_FOLDER: &str = "model";
+
+/// Why a task has no score.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The task's files.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The data set of the Hub.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The model of the Hub.
+    #[error(transparent)]
+    Model(#[from] ModelSourceError),
+    /// The model's folder.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The model's config.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The tokenizer of the model's folder.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// Training or prediction.
+    #[error(transparent)]
+    Finetune(#[from] FinetuneError),
+    /// Predictions that can't be scored, such as numbers that are none.
+    #[error(transparent)]
+    Metric(#[from] MetricError),
+    /// `results.json`.
+    #[error(transparent)]
+    Results(#[from] ResultsError),
+    /// AX and the like.
+    #[error("{0} has no labelled data to train on; it can only be predicted")]
+    NotTrainable(Task),
+    /// Tokenizer and model of different vocabularies.
+    #[error("{}: the tokenizer has {tokenizer} ids, the model {model}; they don't belong together", folder.display())]
+    Vocabulary {
+        /// The model's folder.
+        folder: PathBuf,
+        /// Ids of the tokenizer.
+        tokenizer: usize,
+        /// Rows of the model's embedding.
+        model: usize,
+    },
+    /// A finished run with other settings where this one should go.
+    #[error("{}: made with other settings ({differences}); give another --out, or --again to replace it", path.display())]
+    OtherSettings {
+        /// Its `run.json`.
+        path: PathBuf,
+        /// What differs.
+        differences: String,
+    },
+    /// A `run.json` that is none.
+    #[error("{}: not a record of a run ({reason}); move it away", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A file that can't be read, written or removed.
+    #[error("{}: {source}; check that it is there, the room on the disk and your rights", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A bug, or a device that gave up in the middle of a task.
+    #[error("stopped by a failure inside: {0}")]
+    Panic(String),
+}

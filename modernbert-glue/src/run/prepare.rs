@@ -1,0 +1,67 @@
+//! A task's data as sequences.
+
+use modernbert::tokenizer::Tokenizer;
+use modernbert_train::finetune::{Sample, Text, encode};
+use std::path::Path;
+
+use super::RunError;
+use crate::baseline::baseline;
+use crate::data::{Split, TaskData, notes};
+use crate::metrics::Metrics;
+use crate::task::Task;
+
+/// A task's training and dev sets, read, cut and tokenised.
+pub struct Prepared {
+    /// The rows.
+    pub data: TaskData,
+    /// The training set as sequences.
+    pub train: Vec<Sample>,
+    /// The dev sets as sequences, one after the other.
+    pub dev: Vec<Sample>,
+    /// Scores of the best constant answer.
+    pub baseline: Metrics,
+    /// Sequences that were cut to the maximum length.
+    pub truncated: usize,
+    /// What a person should know about the data.
+    pub notes: Vec<String>,
+}
+
+impl Prepared {
+    /// Reads the task from the folder that holds the folders of the tasks, keeps the first `max_rows` rows of each set, and
+    /// tokenises with at most `max_length` tokens each.
+    ///
+    /// # Errors
+    /// Files that are missing or wrong, with file and line; a length that is too small.
+    pub fn new(
+        task: Task,
+        folder: &Path,
+        tokenizer: &Tokenizer,
+        max_length: usize,
+        max_rows: Option<usize>,
+    ) -> Result<Self, RunError> {
+        let mut data = TaskData::load(folder, task)?;
+        if let Some(rows) = max_rows {
+            data.train.truncate(rows);
+            data.dev.iter_mut().for_each(|split| split.truncate(rows));
+        }
+        let train = encode(tokenizer, &data.train.texts(), max_length)?;
+        let dev: Vec<Text<'_>> = data.dev.iter().flat_map(Split::texts).collect();
+        let dev = encode(tokenizer, &dev, max_length)?;
+        let truncated = train.truncated + dev.truncated;
+        let mut notes = notes(&data);
+        if truncated > 0 {
+            let read = train.samples.len() + dev.samples.len();
+            notes.push(format!(
+                "{truncated} of {read} inputs were longer than {max_length} tokens and were cut"
+            ));
+        }
+        Ok(Self {
+            baseline: baseline(&data)?,
+            train: train.samples,
+            dev: dev.samples,
+            truncated,
+            notes,
+            data,
+        })
+    }
+}

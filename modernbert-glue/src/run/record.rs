@@ -1,0 +1,171 @@
+//! `run.json`: what decided a run, and what came of it.
+
+use modernbert::checkpoint::write_atomically;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{RUN_FILE, RunError};
+use crate::metrics::Metrics;
+use crate::task::Task;
+
+/// Everything that decides the result of one run on one build.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// `pretrained`, `random`, or `mnli` and `random+mnli` for a model of either kind that was finetuned on MNLI first.
+    pub start: String,
+    /// SHA-256 of the weights it started from; of the config's text where they were random.
+    pub start_sha256: String,
+    /// Seed of fresh weights and of the order of samples.
+    pub seed: u64,
+    /// Passes over the training set.
+    pub epochs: usize,
+    /// Sequences of a step.
+    pub batch_size: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Share of the steps in which the learning rate rises.
+    pub warmup: f64,
+    /// Longest input in tokens.
+    pub max_length: usize,
+    /// Steps between scorings of the dev set.
+    pub evaluate_every: usize,
+    /// Scorings without anything better after which training stops.
+    pub patience: Option<usize>,
+    /// Dtype of products and attention.
+    pub precision: String,
+    /// Rows trained on.
+    pub train_rows: usize,
+    /// Rows scored.
+    pub dev_rows: usize,
+}
+
+impl Settings {
+    /// What differs from other settings, in words; empty where nothing does.
+    pub fn differences(&self, other: &Self) -> String {
+        let fields = |settings: &Self| serde_json::to_value(settings).unwrap_or_default();
+        let (mine, theirs) = (fields(self), fields(other));
+        let names = mine.as_object().into_iter().flatten().map(|(name, _)| name);
+        names
+            .filter(|name| mine[*name] != theirs[*name])
+            .map(|name| format!("{name} {} instead of {}", mine[name], theirs[name]))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+}
+
+/// One scoring of the dev sets during training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationRecord {
+    /// Optimizer steps done.
+    pub step: usize,
+    /// The scores.
+    pub metrics: Metrics,
+}
+
+/// A finished run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunRecord {
+    /// The task.
+    pub task: Task,
+    /// The model as it was named.
+    pub model: String,
+    /// What decided the run.
+    pub settings: Settings,
+    /// Scores of the best weights.
+    pub metrics: Metrics,
+    /// The step at which they were reached.
+    pub best_step: usize,
+    /// Steps done.
+    pub steps: usize,
+    /// Steps there would have been without early stopping.
+    pub planned_steps: usize,
+    /// Every scoring.
+    pub evaluations: Vec<EvaluationRecord>,
+    /// Steps done and the mean loss of the steps since the entry before.
+    pub losses: Vec<(usize, f64)>,
+    /// Where it was computed.
+    pub device: String,
+    /// Seconds of training, scoring left out.
+    pub train_seconds: f64,
+    /// Seconds of scoring.
+    pub eval_seconds: f64,
+    /// Sequences scored in that time.
+    pub evaluated: usize,
+}
+
+/// The folder of one run in the folder of a job.
+pub fn seed_folder(out: &Path, task: Task, seed: u64) -> PathBuf {
+    out.join("runs")
+        .join(task.name())
+        .join(format!("seed-{seed}"))
+}
+
+impl RunRecord {
+    /// The record in a run's folder; none if the run was not finished.
+    ///
+    /// # Errors
+    /// A file that can't be read or is something else.
+    pub fn read(folder: &Path) -> Result<Option<Self>, RunError> {
+        let path = folder.join(RUN_FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(RunError::Io { path, source }),
+        };
+        let reason = |error: serde_json::Error| RunError::Record {
+            path,
+            reason: error.to_string(),
+        };
+        serde_json::from_str(&text).map(Some).map_err(reason)
+    }
+
+    /// The record of a finished run with exactly these settings; none if there is no finished run.
+    ///
+    /// # Errors
+    /// A finished run with other settings.
+    pub fn matching(folder: &Path, settings: &Settings) -> Result<Option<Self>, RunError> {
+        let Some(record) = Self::read(folder)? else {
+            return Ok(None);
+        };
+        // Numbers that went through text may come back with another last digit; both sides go through it.
+        let text = serde_json::to_string(settings).unwrap_or_default();
+        let wanted = serde_json::from_str(&text).unwrap_or_else(|_| settings.clone());
+        let differences = record.settings.differences(&wanted);
+        if differences.is_empty() {
+            return Ok(Some(record));
+        }
+        Err(RunError::OtherSettings {
+            path: folder.join(RUN_FILE),
+            differences,
+        })
+    }
+
+    /// Writes the record; a run that has one is finished.
+    ///
+    /// # Errors
+    /// What the operating system refuses.
+    pub fn write(&self, folder: &Path) -> Result<(), RunError> {
+        let path = folder.join(RUN_FILE);
+        let write = || {
+            std::fs::create_dir_all(folder)?;
+            let mut text = serde_json::to_string(self)?;
+            text.push('\n');
+            write_atomically(&path, text.as_bytes())
+        };
+        write().map_err(|source| RunError::Io {
+            path: path.clone(),
+            source,
+        })
+    }
+
+    /// The score that stands for the task; `None` where it does not exist.
+    pub fn main_score(&self) -> Option<f64> {
+        self.metrics.get(self.task.main_metric().name())
+    }
+}

@@ -1,0 +1,158 @@
+//! Test predictions in the form in which gluebenchmark.com takes them: one file per test set, `index` and `prediction`.
+
+use modernbert::checkpoint::{open_checked, write_atomically};
+use modernbert::model::{Precision, SequenceClassifier};
+use modernbert::tokenizer::Tokenizer;
+use modernbert_train::finetune::{encode, predict};
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+
+use crate::data::{Split, TaskData};
+use crate::metrics::Prediction;
+use crate::run::{MODEL_FOLDER, RunError, RunRecord};
+use crate::task::{Task, TaskKind};
+
+/// A task's finetuned model in a job's folder.
+pub struct Finetuned {
+    /// Its run.
+    pub record: RunRecord,
+    /// The folder of the model.
+    pub model: PathBuf,
+}
+
+/// A file of predictions.
+#[derive(Debug)]
+pub struct Written {
+    /// The file.
+    pub path: PathBuf,
+    /// Rows in it.
+    pub rows: usize,
+    /// Inputs that were cut.
+    pub truncated: usize,
+    /// Whether the test set has fewer rows than the official one: such a file is refused by the server.
+    pub partial: bool,
+}
+
+/// The best finetuned model for the test sets of `task` in a job's folder: the task's own, for AX that of MNLI.
+pub fn find_model(run: &Path, task: Task) -> Option<Finetuned> {
+    let trained = if task == Task::Ax { Task::Mnli } else { task };
+    let (record, folder) = crate::run::best_run(run, trained)?;
+    Some(Finetuned {
+        record,
+        model: folder.join(MODEL_FOLDER),
+    })
+}
+
+/// The name GLUE wants for the predictions of a test set.
+pub fn file_name(task: Task, split: &str) -> String {
+    let name = match (task, split) {
+        (Task::Mnli, "test_mismatched") => "MNLI-mm",
+        (Task::Mnli, _) => "MNLI-m",
+        (task, _) => task.folder(),
+    };
+    format!("{name}.tsv")
+}
+
+/// Predicts every test set of `task` and writes a file for each into `out`.
+///
+/// # Errors
+/// No test files, or wrong ones; a model that can't be read or is of another task; outputs that are no numbers.
+pub fn predict_task(
+    task: Task,
+    data: &Path,
+    finetuned: &Finetuned,
+    device: &Device,
+    out: &Path,
+) -> Result<Vec<Written>, RunError> {
+    let splits = TaskData::load_test(data, task)?;
+    let folder = &finetuned.model;
+    drop(open_checked(folder)?);
+    let (model, report) = SequenceClassifier::from_folder(folder, task.num_outputs(), 0, device)?;
+    if let Some(name) = report.fresh.into_iter().next() {
+        let place = folder.display().to_string();
+        return Err(modernbert::checkpoint::CheckpointError::Missing { place, name }.into());
+    }
+    let settings = &finetuned.record.settings;
+    let precision: Precision = settings.precision.parse().unwrap_or_default();
+    let model = model.with_precision(precision);
+    let tokenizer = Tokenizer::from_folder(folder)?;
+    let mut written = Vec::new();
+    for split in &splits {
+        let encoded = encode(&tokenizer, &split.texts(), settings.max_length)?;
+        let rows: Vec<&[u32]> = encoded.samples.iter().map(|s| s.ids.as_slice()).collect();
+        let outputs = predict(&model, &rows)?;
+        let predictions: Vec<Prediction> = outputs
+            .iter()
+            .map(|outputs| Prediction::from_outputs(task, outputs))
+            .collect::<Result<_, _>>()?;
+        let path = out.join(file_name(task, split.name));
+        write(task, split, &predictions, &path)?;
+        written.push(Written {
+            path,
+            rows: predictions.len(),
+            truncated: encoded.truncated,
+            partial: split.partial,
+        });
+    }
+    Ok(written)
+}
+
+fn write(
+    task: Task,
+    split: &Split,
+    predictions: &[Prediction],
+    path: &Path,
+) -> Result<(), RunError> {
+    let mut text = String::from("index\tprediction\n");
+    for (row, prediction) in split.examples.iter().zip(predictions) {
+        text += &format!("{}\t{}\n", row.index, spelled(task, *prediction));
+    }
+    let write = || {
+        std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        write_atomically(path, text.as_bytes())
+    };
+    write().map_err(|source| RunError::Io {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+/// A prediction as GLUE's files spell it: `0`, `entailment`, or a score within the task's bounds with three decimals.
+fn spelled(task: Task, prediction: Prediction) -> String {
+    match (prediction, task.kind()) {
+        (Prediction::Score(score), TaskKind::Regression { min, max }) => {
+            format!("{:.3}", score.clamp(min, max))
+        }
+        (Prediction::Score(score), TaskKind::Classification { .. }) => score.to_string(),
+        (Prediction::Class(id), _) => {
+            let name = task.file_labels().get(id);
+            name.map_or_else(|| id.to_string(), ToString::to_string)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_and_labels_are_spelled_as_glue_spells_them() {
+        let names: Vec<String> = Task::ALL
+            .iter()
+            .flat_map(|task| task.test_splits().iter().map(|s| file_name(*task, s.name)))
+            .collect();
+        let official = [
+            "CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI-m", "MNLI-mm", "QNLI", "RTE", "WNLI",
+            "AX",
+        ];
+        assert_eq!(names, official.map(|name| format!("{name}.tsv")));
+        let class = Prediction::Class;
+        assert_eq!(spelled(Task::Cola, class(1)), "1");
+        assert_eq!(spelled(Task::Wnli, class(0)), "0");
+        assert_eq!(spelled(Task::Rte, class(1)), "not_entailment");
+        assert_eq!(spelled(Task::Ax, class(1)), "neutral");
+        assert_eq!(spelled(Task::Stsb, Prediction::Score(5.2)), "5.000");
+        assert_eq!(spelled(Task::Stsb, Prediction::Score(2.34567)), "2.346");
+    }
+}

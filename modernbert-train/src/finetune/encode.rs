@@ -1,0 +1,59 @@
+//! Texts to labelled sequences.
+
+use modernbert::tokenizer::{Tokenizer, TokenizerError};
+use rayon::prelude::*;
+
+use super::batches::{Sample, Target};
+
+/// A text or a pair of texts with what the model should say of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Text<'a> {
+    /// The text, or the first of the pair.
+    pub text: &'a str,
+    /// The second text of a pair.
+    pub pair: Option<&'a str>,
+    /// The label.
+    pub target: Target,
+}
+
+/// Sequences, and what a person should know about them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Encoded {
+    /// One per text, in order.
+    pub samples: Vec<Sample>,
+    /// How many were longer than the limit and were cut; of a pair the longer text loses its end first.
+    pub truncated: usize,
+    /// How many have a text without a token; they are kept.
+    pub empty: usize,
+}
+
+/// Tokenises texts on all cores: `[CLS] text [SEP]` or `[CLS] text [SEP] pair [SEP]`, at most `max_length` tokens.
+///
+/// # Errors
+/// A limit too small for the special tokens.
+pub fn encode(
+    tokenizer: &Tokenizer,
+    texts: &[Text<'_>],
+    max_length: usize,
+) -> Result<Encoded, TokenizerError> {
+    let one = |text: &Text<'_>| {
+        let encoded = tokenizer.encode_truncated(text.text, text.pair, max_length)?;
+        let empty = text.text.trim().is_empty() || text.pair.is_some_and(|t| t.trim().is_empty());
+        let sample = Sample {
+            ids: encoded.ids,
+            target: text.target,
+        };
+        Ok((sample, encoded.truncated, empty))
+    };
+    let rows: Vec<(Sample, bool, bool)> = texts
+        .par_iter()
+        .map(one)
+        .collect::<Result<_, TokenizerError>>()?;
+    let mut all = Encoded::default();
+    for (sample, truncated, empty) in rows {
+        all.samples.push(sample);
+        all.truncated += usize::from(truncated);
+        all.empty += usize::from(empty);
+    }
+    Ok(all)
+}
