@@ -12,11 +12,12 @@
 //! θ  = θ - η m / (sqrt(v) + ε)
 //! ```
 //!
-//! Decay leaves out norms and biases: every parameter with one axis. The divisor stays on the device, so a step reads
-//! nothing back. Source: paper, section 2.2.2; torch-optimi's `StableAdamW`, which the recipe used.
+//! Decay leaves out norms and biases: every parameter with one axis. The step itself is [`modernbert::ops::optimizer`]; the
+//! divisor stays on the device, so it reads nothing back. Source: paper, section 2.2.2; torch-optimi's `StableAdamW`, which the recipe used.
 
 use burn::optim::{LearningRate, Optimizer, RecordState, StateSink, StateSource};
 use burn::tensor::{Device, Tensor, TensorData};
+use modernbert::ops::optimizer::{StableAdamWStep, stable_adamw};
 
 /// Settings of [`StableAdamW`]; the defaults are the published recipe's.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -112,34 +113,29 @@ impl Optimizer for StableAdamW {
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
         let config = self.config;
-        let square = grad.clone() * grad.clone();
-        let (time, moment_1, moment_2) = match state {
-            None => (1, grad, square.clone()),
-            Some(state) => {
-                let time = state.time + 1;
-                let b1 = debiased(config.beta1, time);
-                let b2 = debiased(config.beta2, time);
-                let moment_1 = state.moment_1.clone() + (grad - state.moment_1) * (1.0 - b1);
-                let moment_2 = state.moment_2 * b2 + square.clone() * (1.0 - b2);
-                (time, moment_1, moment_2)
-            }
+        let (time, moments) = match state {
+            // Both betas are 0 in the first step: what the moments start from doesn't matter.
+            None => (1, (tensor.zeros_like(), tensor.zeros_like())),
+            Some(state) => (state.time + 1, (state.moment_1, state.moment_2)),
         };
-        let floor = config.epsilon * config.epsilon;
-        let rms = (square / moment_2.clone().clamp_min(floor)).mean().sqrt();
-        let eta: Tensor<D> = (rms.clamp_min(1.0).recip() * lr).reshape([1; D]);
-
-        let decayed = if D > 1 && config.weight_decay != 0.0 {
-            tensor * (eta.clone() * (-config.weight_decay / config.max_lr) + 1.0)
-        } else {
-            tensor
+        let step = StableAdamWStep {
+            lr,
+            b1: debiased(config.beta1, time),
+            b2: debiased(config.beta2, time),
+            epsilon: config.epsilon,
+            decay: if D > 1 {
+                config.weight_decay / config.max_lr
+            } else {
+                0.0
+            },
         };
-        let update = moment_1.clone() / (moment_2.clone().sqrt() + config.epsilon);
+        let (tensor, moment_1, moment_2) = stable_adamw(tensor, grad, moments, step);
         let state = MomentsState {
             time,
             moment_1,
             moment_2,
         };
-        (decayed - update * eta, Some(state))
+        (tensor, Some(state))
     }
 
     fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {

@@ -4,9 +4,11 @@
 //! repadded once, at the end; see [`Unpadded`].
 
 mod layout;
+mod order;
 mod padding;
 
 pub use layout::{LayoutError, SequenceLayout};
+pub use order::{Runs, TokenOrder};
 pub use padding::{NO_LABEL, PaddingError, Unpadded};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -20,6 +22,8 @@ pub struct PackedBatch {
     pub cu_seqlens: Tensor<1, Int>,
     /// The same boundaries on the host.
     pub layout: SequenceLayout,
+    /// The ids on the host, for the gradient of the embedding.
+    pub order: TokenOrder,
 }
 
 impl PackedBatch {
@@ -55,6 +59,7 @@ impl PackedBatch {
             ids: int_tensor(ids.iter().map(|&id| id as i32), device),
             cu_seqlens: int_tensor(layout.cu_seqlens().iter().map(|&c| c as i32), device),
             layout,
+            order: TokenOrder::new(ids.to_vec()),
         }
     }
 }

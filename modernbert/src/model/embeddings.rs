@@ -4,7 +4,9 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 
 use super::norm::LayerNorm;
+use crate::batch::TokenOrder;
 use crate::config::ModernBertConfig;
+use crate::ops::embedding::embedding;
 
 /// One row per token of the vocabulary, `[vocab, hidden]`.
 #[derive(Module, Debug)]
@@ -33,8 +35,8 @@ impl Embeddings {
     }
 
     /// `[total]` ids to `[total, hidden]`.
-    pub(super) fn forward(&self, ids: Tensor<1, Int>) -> Tensor<2> {
-        self.norm
-            .forward(self.tok_embeddings.weight.val().select(0, ids))
+    pub(super) fn forward(&self, ids: Tensor<1, Int>, order: TokenOrder) -> Tensor<2> {
+        let rows = embedding(self.tok_embeddings.weight.val(), ids, order);
+        self.norm.forward(rows)
     }
 }

@@ -5,7 +5,7 @@ use burn::tensor::{Device, Int, Tensor};
 use std::sync::Arc;
 
 use super::embeddings::Embeddings;
-use super::layer::EncoderLayer;
+use super::layer::{EncoderLayer, Stream};
 use super::limits;
 use super::norm::LayerNorm;
 use super::precision::Precision;
@@ -92,12 +92,11 @@ impl ModernBert {
     pub fn hidden_states(&self, batch: &PackedBatch) -> Vec<Tensor<2>> {
         let mut states = Vec::with_capacity(self.layers.len() + 1);
         let last = self.run(batch, |state| states.push(state.clone()));
-        states.pop();
         states.push(last);
         states
     }
 
-    /// `see` gets the embeddings and the output of every layer, before the final norm.
+    /// `see` gets what enters each layer.
     fn run(&self, batch: &PackedBatch, mut see: impl FnMut(&Tensor<2>)) -> Tensor<2> {
         let pass = Pass {
             layout: batch.layout.clone(),
@@ -106,12 +105,16 @@ impl ModernBert {
             precision: self.precision,
             rotary: self.rotary.clone(),
         };
-        let mut x = self.embeddings.forward(batch.ids.clone());
-        see(&x);
+        let x = self
+            .embeddings
+            .forward(batch.ids.clone(), batch.order.clone());
+        let dtype = x.dtype();
+        let mut stream = Stream::start(x);
         for layer in &self.layers {
-            x = layer.forward(x, &pass);
-            see(&x);
+            let (entered, behind) = layer.forward(stream, &pass);
+            see(&entered);
+            stream = behind;
         }
-        self.final_norm.forward(x)
+        stream.norm(&self.final_norm, dtype).1
     }
 }

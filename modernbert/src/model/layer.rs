@@ -1,7 +1,7 @@
 //! One pre-norm layer: `x + attention(norm(x))`, then `x + mlp(norm(x))`.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use super::attention::Attention;
 use super::encoder::Pass;
@@ -33,16 +33,61 @@ impl EncoderLayer {
         }
     }
 
-    /// `[total, hidden]` f32 in and out.
-    pub(super) fn forward(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
+    /// What entered the layer, `[total, hidden]` in f32, and the stream behind it.
+    pub(super) fn forward(&self, stream: Stream, pass: &Pass) -> (Tensor<2>, Stream) {
         let precision = pass.precision;
-        let normed = match &self.attn_norm {
-            Some(norm) => norm.forward(x.clone()),
-            None => x.clone(),
+        let (entered, normed) = match &self.attn_norm {
+            Some(norm) => stream.norm(norm, precision.dtype()),
+            None => {
+                let x = stream.sum();
+                (x.clone(), precision.lower(x))
+            }
         };
-        let attended = self.attn.forward(precision.lower(normed), pass);
-        let x = x + precision.raise(attended);
-        let normed = self.mlp_norm.forward(x.clone());
-        x + precision.raise(self.mlp.forward(precision.lower(normed)))
+        let attended = self.attn.forward(normed, pass);
+        let (x, normed) =
+            Stream::new(entered.clone(), attended).norm(&self.mlp_norm, precision.dtype());
+        (entered, Stream::new(x, self.mlp.forward(normed)))
+    }
+}
+
+/// The residual stream between two blocks: `x` in f32, and the last block's output, still to be added to it. The sum is
+/// taken together with the norm that follows.
+pub(super) struct Stream {
+    x: Tensor<2>,
+    branch: Option<Tensor<2>>,
+}
+
+impl Stream {
+    /// The stream before the first block.
+    pub(super) fn start(x: Tensor<2>) -> Self {
+        Self { x, branch: None }
+    }
+
+    fn new(x: Tensor<2>, branch: Tensor<2>) -> Self {
+        Self {
+            x,
+            branch: Some(branch),
+        }
+    }
+
+    fn sum(self) -> Tensor<2> {
+        match self.branch {
+            Some(branch) => {
+                let dtype = self.x.dtype();
+                self.x + branch.cast(dtype)
+            }
+            None => self.x,
+        }
+    }
+
+    /// The sum in f32 and its norm in `dtype`.
+    pub(super) fn norm(self, norm: &LayerNorm, dtype: DType) -> (Tensor<2>, Tensor<2>) {
+        match self.branch {
+            Some(branch) => norm.add_forward(self.x, branch, dtype),
+            None => {
+                let normed = norm.forward_to(self.x.clone(), dtype);
+                (self.x, normed)
+            }
+        }
     }
 }

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 use super::activation::activate;
 use super::linear::Linear;
 use crate::config::{Activation, ModernBertConfig};
-use crate::ops::geglu::geglu;
+use crate::ops::geglu::{geglu, geglu_mlp};
 
 /// `Wo (act(p) * g)` with `[p, g] = Wi x`: the first half is activated, the second is the gate.
 #[derive(Module, Debug)]
@@ -33,6 +33,10 @@ impl Mlp {
 
     /// `[total, hidden]` in and out, in the dtype of the input.
     pub(super) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
+        let biased = self.wi.bias.is_some() || self.wo.bias.is_some();
+        if self.activation == Activation::Gelu && !biased {
+            return geglu_mlp(input, self.wi.weight.val(), self.wo.weight.val());
+        }
         let u = self.wi.forward(input);
         let gated = match self.activation {
             Activation::Gelu => geglu(u),

@@ -1,7 +1,7 @@
 //! LayerNorm, usually without bias.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use crate::config::ModernBertConfig;
 use crate::ops;
@@ -26,13 +26,46 @@ impl LayerNorm {
         }
     }
 
-    /// `[tokens, hidden]` in and out.
+    /// `[tokens, hidden]` in and out, in the dtype of the input.
     pub(super) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
-        ops::layer_norm::layer_norm(
-            input,
-            self.weight.val(),
-            self.bias.as_ref().map(|bias| bias.val()),
-            self.eps,
-        )
+        let dtype = input.dtype();
+        self.forward_to(input, dtype)
+    }
+
+    /// `[tokens, hidden]` in and out, the result in `dtype`.
+    pub(super) fn forward_to(&self, input: Tensor<2>, dtype: DType) -> Tensor<2> {
+        let out = self.unbiased(input.dtype(), dtype);
+        let normed = ops::layer_norm::layer_norm_to(input, self.weight.val(), self.eps, out);
+        self.biased(normed, dtype)
+    }
+
+    /// `x + branch` in the dtype of `x`, and its norm in `dtype`.
+    pub(super) fn add_forward(
+        &self,
+        x: Tensor<2>,
+        branch: Tensor<2>,
+        dtype: DType,
+    ) -> (Tensor<2>, Tensor<2>) {
+        let out = self.unbiased(x.dtype(), dtype);
+        let (sum, normed) =
+            ops::layer_norm::add_layer_norm(x, branch, self.weight.val(), self.eps, out);
+        (sum, self.biased(normed, dtype))
+    }
+
+    /// The dtype of the norm itself: a bias is added before rounding.
+    fn unbiased(&self, input: DType, dtype: DType) -> DType {
+        if self.bias.is_some() { input } else { dtype }
+    }
+
+    fn biased(&self, normed: Tensor<2>, dtype: DType) -> Tensor<2> {
+        let Some(bias) = &self.bias else {
+            return normed;
+        };
+        let sum = normed + bias.val().unsqueeze();
+        if sum.dtype() == dtype {
+            sum
+        } else {
+            sum.cast(dtype)
+        }
     }
 }

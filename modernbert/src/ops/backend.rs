@@ -3,10 +3,15 @@
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, TensorMetadata, backend_extension};
+use burn::tensor::DType;
 
 use super::attention::{self, AttentionSpec};
+use super::cross_entropy::{DecoderSpec, ScoreSpec};
+use super::layer_norm::AddNormBackward;
 use super::linear::Transpose;
-use super::{cross_entropy, geglu, layer_norm, linear};
+use super::optimizer::StableAdamWStep;
+use super::{cross_entropy, embedding, geglu, layer_norm, linear, optimizer};
+use crate::batch::TokenOrder;
 
 /// What the model asks of a backend beyond Burn's own operations.
 ///
@@ -73,14 +78,36 @@ pub trait ModernBertBackend: Backend {
         geglu::portable::backward::<Self>(d_out, input)
     }
 
-    /// LayerNorm over the last axis, without bias; see [`layer_norm`].
-    #[fusion(dtype = input, shape = input)]
+    /// As [`ModernBertBackend::geglu_backward`], and the output of the forward beside it.
+    #[fusion(meta = geglu::again_specs)]
+    fn geglu_backward_again(
+        d_out: FloatTensor<Self>,
+        input: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let out = Self::geglu(input.clone());
+        (Self::geglu_backward(d_out, input), out)
+    }
+
+    /// `geglu(input · wiᵀ) · woᵀ`; see [`geglu`].
+    #[fusion(meta = geglu::mlp_spec)]
+    fn geglu_mlp(
+        input: FloatTensor<Self>,
+        wi: FloatTensor<Self>,
+        wo: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let u = Self::gemm(input, wi, Transpose::Rhs);
+        Self::gemm(Self::geglu(u), wo, Transpose::Rhs)
+    }
+
+    /// LayerNorm over the last axis, without bias, in the dtype `out`; see [`layer_norm`].
+    #[fusion(meta = layer_norm::forward_spec)]
     fn layer_norm_rows(
         input: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         eps: f64,
+        out: DType,
     ) -> FloatTensor<Self> {
-        layer_norm::portable::forward::<Self>(input, weight, eps)
+        layer_norm::portable::forward::<Self>(input, weight, eps, out)
     }
 
     /// Gradients of the input and of the weight of [`ModernBertBackend::layer_norm_rows`].
@@ -92,6 +119,44 @@ pub trait ModernBertBackend: Backend {
         eps: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         layer_norm::portable::backward::<Self>(d_out, input, weight, eps)
+    }
+
+    /// Residual sum and its norm; see [`layer_norm`].
+    #[fusion(meta = layer_norm::add_specs)]
+    fn add_layer_norm(
+        x: FloatTensor<Self>,
+        branch: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+        out: DType,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (sum, normed, _) = Self::add_layer_norm_forward(x, branch, weight, eps, out);
+        (sum, normed)
+    }
+
+    /// As [`ModernBertBackend::add_layer_norm`], and the inverse standard deviation of each row, `[tokens]` in f32.
+    #[fusion(meta = layer_norm::add_forward_specs)]
+    fn add_layer_norm_forward(
+        x: FloatTensor<Self>,
+        branch: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+        out: DType,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        layer_norm::portable::add_forward::<Self>(x, branch, weight, eps, out)
+    }
+
+    /// Gradients of `x`, the branch and the weight of [`ModernBertBackend::add_layer_norm`].
+    #[fusion(meta = layer_norm::add_backward_specs)]
+    fn add_layer_norm_backward(
+        d_sum: FloatTensor<Self>,
+        d_normed: FloatTensor<Self>,
+        saved: FloatTensor<Self>,
+        inv_std: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        spec: AddNormBackward,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        layer_norm::portable::add_backward::<Self>(d_sum, d_normed, saved, inv_std, weight, &spec)
     }
 
     /// Cross-entropy of each row; see [`cross_entropy`].
@@ -111,6 +176,92 @@ pub trait ModernBertBackend: Backend {
         targets: IntTensor<Self>,
     ) -> FloatTensor<Self> {
         cross_entropy::portable::backward::<Self>(d_loss, logits, targets)
+    }
+
+    /// Weighted losses and hits `[rows]` in f32, and the gradient of the scores `[rows, classes]` where `spec` asks for it
+    /// (the scores where it doesn't); see [`cross_entropy`].
+    #[fusion(meta = cross_entropy::score_specs)]
+    fn cross_entropy_scores(
+        logits: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        spec: ScoreSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        cross_entropy::portable::scores::<Self>(logits, bias, targets, weights, spec)
+    }
+
+    /// Sum of each column of `[rows, width]`, in f32.
+    #[fusion(meta = cross_entropy::column_spec)]
+    fn column_sums(input: FloatTensor<Self>) -> FloatTensor<Self> {
+        cross_entropy::portable::column_sums::<Self>(input)
+    }
+
+    /// Decoder and cross-entropy: sums of the weighted losses and hits; see [`cross_entropy`].
+    #[fusion(default)]
+    fn decoder_loss(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        spec: DecoderSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        cross_entropy::decoder::forward::<Self>(hidden, weight, bias, targets, weights, spec)
+    }
+
+    /// As [`ModernBertBackend::decoder_loss`], and the gradients of hidden states, weight and bias.
+    #[fusion(default)]
+    fn decoder_loss_gradients(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        spec: DecoderSpec,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    ) {
+        cross_entropy::decoder::with_gradients::<Self>(hidden, weight, bias, targets, weights, spec)
+    }
+
+    /// Rows of a table; see [`embedding`].
+    #[fusion(meta = embedding::spec)]
+    fn table_rows(
+        table: FloatTensor<Self>,
+        ids: IntTensor<Self>,
+        order: TokenOrder,
+    ) -> FloatTensor<Self> {
+        let _ = order;
+        embedding::portable::forward::<Self>(table, ids)
+    }
+
+    /// Gradient of the table of [`ModernBertBackend::table_rows`], `[rows, width]` in f32.
+    #[fusion(meta = embedding::backward_spec)]
+    fn table_rows_backward(
+        d_out: FloatTensor<Self>,
+        ids: IntTensor<Self>,
+        order: TokenOrder,
+        rows: usize,
+    ) -> FloatTensor<Self> {
+        let _ = order;
+        embedding::portable::backward::<Self>(d_out, ids, rows)
+    }
+
+    /// Weight, first and second moment after a step; see [`optimizer`].
+    #[fusion(meta = optimizer::specs)]
+    fn stable_adamw_step(
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        moment_1: FloatTensor<Self>,
+        moment_2: FloatTensor<Self>,
+        step: StableAdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        optimizer::portable::step::<Self>(weight, grad, moment_1, moment_2, step)
     }
 
     /// Matrix product with the stated operands transposed; the differentiable `linear` is made of three of these.
@@ -178,8 +329,30 @@ impl ModernBertBackend for burn::backend::Flex {
         input: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         eps: f64,
+        out: DType,
     ) -> FloatTensor<Self> {
-        layer_norm::flex::forward(input, weight, eps)
+        layer_norm::flex::forward(input, weight, eps, out)
+    }
+
+    fn add_layer_norm_forward(
+        x: FloatTensor<Self>,
+        branch: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+        out: DType,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        layer_norm::flex::add_forward(x, branch, weight, eps, out)
+    }
+
+    fn add_layer_norm_backward(
+        d_sum: FloatTensor<Self>,
+        d_normed: FloatTensor<Self>,
+        saved: FloatTensor<Self>,
+        inv_std: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        spec: AddNormBackward,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        layer_norm::flex::add_backward(d_sum, d_normed, saved, inv_std, weight, &spec)
     }
 
     fn layer_norm_rows_backward(
@@ -204,6 +377,16 @@ impl ModernBertBackend for burn::backend::Flex {
         targets: IntTensor<Self>,
     ) -> FloatTensor<Self> {
         cross_entropy::flex::backward(d_loss, logits, targets)
+    }
+
+    fn cross_entropy_scores(
+        logits: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        spec: ScoreSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        cross_entropy::flex::scores(logits, bias, targets, weights, spec)
     }
 }
 
@@ -252,6 +435,117 @@ impl ModernBertBackend for burn_cubecl::CubeBackend {
     ) -> FloatTensor<Self> {
         linear::cube::gemm(lhs, rhs, transpose, true)
     }
+
+    fn geglu(input: FloatTensor<Self>) -> FloatTensor<Self> {
+        geglu::cube::forward(input)
+    }
+
+    fn geglu_backward(d_out: FloatTensor<Self>, input: FloatTensor<Self>) -> FloatTensor<Self> {
+        geglu::cube::backward(d_out, input)
+    }
+
+    fn geglu_backward_again(
+        d_out: FloatTensor<Self>,
+        input: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        geglu::cube::backward_again(d_out, input)
+    }
+
+    fn layer_norm_rows(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+        out: DType,
+    ) -> FloatTensor<Self> {
+        layer_norm::cube::forward(input, weight, eps, out)
+    }
+
+    fn layer_norm_rows_backward(
+        d_out: FloatTensor<Self>,
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        layer_norm::cube::backward(d_out, input, weight, eps)
+    }
+
+    fn add_layer_norm_forward(
+        x: FloatTensor<Self>,
+        branch: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+        out: DType,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        layer_norm::cube::add_forward(x, branch, weight, eps, out)
+    }
+
+    fn add_layer_norm_backward(
+        d_sum: FloatTensor<Self>,
+        d_normed: FloatTensor<Self>,
+        saved: FloatTensor<Self>,
+        inv_std: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        spec: AddNormBackward,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        layer_norm::cube::add_backward(d_sum, d_normed, saved, inv_std, weight, spec)
+    }
+
+    fn cross_entropy_rows(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        cross_entropy::cube::forward(logits, targets)
+    }
+
+    fn cross_entropy_rows_backward(
+        d_loss: FloatTensor<Self>,
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        cross_entropy::cube::backward(d_loss, logits, targets)
+    }
+
+    fn cross_entropy_scores(
+        logits: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        spec: ScoreSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        cross_entropy::cube::scores(logits, bias, targets, weights, spec)
+    }
+
+    fn column_sums(input: FloatTensor<Self>) -> FloatTensor<Self> {
+        cross_entropy::cube::column_sums(input)
+    }
+
+    fn table_rows(
+        table: FloatTensor<Self>,
+        ids: IntTensor<Self>,
+        order: TokenOrder,
+    ) -> FloatTensor<Self> {
+        let _ = order;
+        embedding::cube::forward(table, ids)
+    }
+
+    fn table_rows_backward(
+        d_out: FloatTensor<Self>,
+        ids: IntTensor<Self>,
+        order: TokenOrder,
+        rows: usize,
+    ) -> FloatTensor<Self> {
+        embedding::cube::backward(d_out, ids, order, rows)
+    }
+
+    fn stable_adamw_step(
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        moment_1: FloatTensor<Self>,
+        moment_2: FloatTensor<Self>,
+        step: StableAdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        optimizer::cube::step(weight, grad, moment_1, moment_2, step)
+    }
 }
 
 impl<B: ModernBertBackend, C: CheckpointStrategy> ModernBertBackend for Autodiff<B, C> {
@@ -268,12 +562,31 @@ impl<B: ModernBertBackend, C: CheckpointStrategy> ModernBertBackend for Autodiff
         geglu::autodiff::geglu::<B, C>(input)
     }
 
+    fn geglu_mlp(
+        input: FloatTensor<Self>,
+        wi: FloatTensor<Self>,
+        wo: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        geglu::autodiff::geglu_mlp::<B, C>(input, wi, wo)
+    }
+
     fn layer_norm_rows(
         input: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         eps: f64,
+        out: DType,
     ) -> FloatTensor<Self> {
-        layer_norm::autodiff::layer_norm::<B, C>(input, weight, eps)
+        layer_norm::autodiff::layer_norm::<B, C>(input, weight, eps, out)
+    }
+
+    fn add_layer_norm(
+        x: FloatTensor<Self>,
+        branch: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+        out: DType,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        layer_norm::autodiff::add_layer_norm::<B, C>(x, branch, weight, eps, out)
     }
 
     fn cross_entropy_rows(
@@ -281,6 +594,25 @@ impl<B: ModernBertBackend, C: CheckpointStrategy> ModernBertBackend for Autodiff
         targets: IntTensor<Self>,
     ) -> FloatTensor<Self> {
         cross_entropy::autodiff::cross_entropy::<B, C>(logits, targets)
+    }
+
+    fn decoder_loss(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        spec: DecoderSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        cross_entropy::autodiff::decoder_loss::<B, C>(hidden, weight, bias, targets, weights, spec)
+    }
+
+    fn table_rows(
+        table: FloatTensor<Self>,
+        ids: IntTensor<Self>,
+        order: TokenOrder,
+    ) -> FloatTensor<Self> {
+        embedding::autodiff::embedding::<B, C>(table, ids, order)
     }
 
     fn linear_weight(input: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -296,7 +628,7 @@ pub(super) fn kernels_in_use(device: &burn::tensor::Device) -> &'static str {
         .iter()
         .any(|kind| name.contains(kind))
     {
-        "CubeCL attention; the rest on the backend's own operations"
+        "CubeCL kernels; matrix products on the backend's own"
     } else {
         "portable ops on the backend's own operations"
     }

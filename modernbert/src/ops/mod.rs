@@ -10,12 +10,16 @@
 pub mod attention;
 mod backend;
 pub mod cross_entropy;
+pub mod embedding;
 pub mod geglu;
 #[cfg(feature = "flex")]
 mod host;
 pub mod layer_norm;
 pub mod linear;
+pub mod optimizer;
 mod primitive;
+#[cfg(feature = "cube")]
+mod rows;
 #[cfg(feature = "flex")]
 mod simd;
 

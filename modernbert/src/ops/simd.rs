@@ -203,13 +203,14 @@ pub(crate) fn geglu_backward_row(
     }
 }
 
-/// One row of LayerNorm without bias; returns nothing, statistics are cheap to recompute.
+/// One row of LayerNorm without bias; returns the inverse standard deviation.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2", "x86_64+avx2"))]
-pub(crate) fn layer_norm_row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+pub(crate) fn layer_norm_row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) -> f32 {
     let (mean, inv_std) = moments(x, eps);
     for ((o, &x), &w) in out.iter_mut().zip(x).zip(weight) {
         *o = (x - mean) * inv_std * w;
     }
+    inv_std
 }
 
 /// Input gradient of one row of LayerNorm; adds the row's part of the weight gradient to `d_weight`.

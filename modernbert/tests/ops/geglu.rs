@@ -1,7 +1,8 @@
 //! GeGLU: golden values, which half is which, the exact derivative.
 
 use burn::tensor::{DType, FloatDType};
-use modernbert::ops::geglu::geglu;
+use modernbert::ops::geglu::{geglu, geglu_backward_again, geglu_mlp};
+use modernbert::ops::linear::linear;
 
 use crate::common::{
     assert_close, autodiff_device, bits, computes_in, device, normals, read, read64,
@@ -174,4 +175,69 @@ fn bf16_is_the_rounded_f32_result() {
 #[test]
 fn no_rows_yield_no_rows() {
     assert_eq!(geglu(tensor(&[], [0, 6], &device())).dims(), [0, 3]);
+}
+
+#[test]
+fn the_backward_gives_the_output_again() {
+    for (rows, width) in [(3, 7), (40, 33), (5, 64)] {
+        let (values, d_out) = (input(rows, width), normals(2, rows * width));
+        let x = tensor(&values, [rows, 2 * width], &device());
+        let (d_input, out) = geglu_backward_again(tensor(&d_out, [rows, width], &device()), x);
+        let (expected_out, expected_grad) = expected(&wide(&values), &wide(&d_out), width);
+        assert_close(&read(out), &expected_out, 1e-6, "output");
+        assert_close(&read(d_input), &expected_grad, 1e-6, "gradient");
+    }
+}
+
+/// Output and gradients of input and weights; through one node or through three.
+fn mlp(one_node: bool, dtype: DType) -> [Vec<f32>; 4] {
+    let (rows, hidden, width, out_width) = (9, 12, 20, 14);
+    let device = autodiff_device();
+    let x = tensor(&normals(1, rows * hidden), [rows, hidden], &device).cast(dtype);
+    let x = x.require_grad();
+    let wi = tensor(
+        &normals(2, 2 * width * hidden),
+        [2 * width, hidden],
+        &device,
+    );
+    let wi = (wi * 0.3).require_grad();
+    let wo = tensor(&normals(3, out_width * width), [out_width, width], &device);
+    let wo = (wo * 0.3).require_grad();
+    let out = if one_node {
+        geglu_mlp(x.clone(), wi.clone(), wo.clone())
+    } else {
+        linear(geglu(linear(x.clone(), wi.clone(), None)), wo.clone(), None)
+    };
+    assert_eq!(out.dtype(), dtype);
+    let d_out = tensor(&normals(4, rows * out_width), [rows, out_width], &device);
+    let grads = (out.clone() * d_out.cast(dtype)).sum().backward();
+    [
+        read(out.inner()),
+        read(x.grad(&grads).unwrap()),
+        read(wi.grad(&grads).unwrap()),
+        read(wo.grad(&grads).unwrap()),
+    ]
+}
+
+#[test]
+fn the_mlp_as_one_node_equals_its_three_parts() {
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        if dtype != DType::F32 && !computes_in(dtype) {
+            continue;
+        }
+        for (found, expected) in mlp(true, dtype).iter().zip(mlp(false, dtype)) {
+            // The same operations in the same order: nothing is left to rounding.
+            assert_close(found, &wide(&expected), 1e-6, "one node and three");
+        }
+    }
+}
+
+#[test]
+fn an_mlp_of_no_rows_has_zero_gradients() {
+    let device = autodiff_device();
+    let x = tensor(&[], [0, 6], &device).require_grad();
+    let wi = tensor(&[0.5; 48], [8, 6], &device).require_grad();
+    let wo = tensor(&[0.5; 24], [6, 4], &device).require_grad();
+    let out = geglu_mlp(x, wi, wo);
+    assert_eq!(out.dims(), [0, 6]);
 }

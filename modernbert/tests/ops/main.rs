@@ -4,9 +4,13 @@
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 #![recursion_limit = "256"]
 
+mod add_layer_norm;
 #[path = "../common/mod.rs"]
 mod common;
 mod cross_entropy;
+mod decoder;
+mod embedding;
 mod geglu;
 mod layer_norm;
 mod linear;
+mod optimizer;

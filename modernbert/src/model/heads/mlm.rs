@@ -4,11 +4,11 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 
 use super::PredictionHead;
-use crate::batch::{PackedBatch, int_tensor};
+use crate::batch::{PackedBatch, TokenOrder, int_tensor};
 use crate::config::{ConfigError, ModernBertConfig};
 use crate::model::encoder::ModernBert;
 use crate::model::precision::Precision;
-use crate::ops::{cross_entropy::cross_entropy, linear::linear};
+use crate::ops::{cross_entropy::decoder_loss, embedding::embedding, linear::linear};
 
 /// Scores over the vocabulary; the weight is the token embedding unless the config unties it.
 #[derive(Module, Debug)]
@@ -40,6 +40,8 @@ pub struct MaskedTokens {
     pub labels: Tensor<1, Int>,
     /// 1 for a labelled token, 0 for filling, `[rows]`.
     pub weights: Tensor<1>,
+    /// The positions on the host, for the gradient of the hidden states.
+    pub order: TokenOrder,
 }
 
 impl MaskedTokens {
@@ -49,6 +51,7 @@ impl MaskedTokens {
             positions: int_tensor(positions.iter().map(|&p| p as i32), device),
             labels: int_tensor(labels.iter().map(|&l| l as i32), device),
             weights: Tensor::from_floats(weights, device),
+            order: TokenOrder::new(positions.to_vec()),
         }
     }
 }
@@ -97,27 +100,37 @@ impl MaskedLm {
     pub fn decode(&self, hidden: Tensor<2>) -> Tensor<2> {
         let precision = self.model.precision();
         let z = precision.lower(self.head.forward(hidden, precision));
+        let (weight, bias) = self.decoder();
+        precision.raise(linear(z, weight, bias))
+    }
+
+    /// Weight and bias of the decoder; the weight is the token embedding unless untied.
+    fn decoder(&self) -> (Tensor<2>, Option<Tensor<1>>) {
         let weight = match &self.decoder.weight {
             Some(weight) => weight.val(),
             None => self.model.embeddings.tok_embeddings.weight.val(),
         };
-        let bias = self.decoder.bias.as_ref().map(|bias| bias.val());
-        precision.raise(linear(z, weight, bias))
+        (weight, self.decoder.bias.as_ref().map(|bias| bias.val()))
     }
 
     /// Loss and hits over the labelled tokens.
     pub fn forward(&self, batch: &PackedBatch, masked: &MaskedTokens) -> MaskedLmOutput {
-        let logits = self.logits(batch, masked.positions.clone());
-        let hits = logits
-            .clone()
-            .detach()
-            .argmax(1)
-            .flatten::<1>(0, 1)
-            .equal(masked.labels.clone());
-        let losses = cross_entropy(logits, masked.labels.clone());
-        MaskedLmOutput {
-            loss_sum: (losses * masked.weights.clone()).sum(),
-            correct: (hits.float() * masked.weights.clone()).sum(),
-        }
+        let precision = self.model.precision();
+        let hidden = embedding(
+            self.model.forward(batch),
+            masked.positions.clone(),
+            masked.order.clone(),
+        );
+        let z = precision.lower(self.head.forward(hidden, precision));
+        let (weight, bias) = self.decoder();
+        let (loss_sum, correct) = decoder_loss(
+            z,
+            weight,
+            bias,
+            masked.labels.clone(),
+            masked.weights.clone(),
+            None,
+        );
+        MaskedLmOutput { loss_sum, correct }
     }
 }

@@ -5,7 +5,7 @@ use burn::tensor::DType;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::portable;
+use super::{ScoreSpec, portable};
 use crate::ops::host::{HostTensor, indices, is_native, tensor};
 use crate::ops::simd;
 
@@ -43,4 +43,50 @@ pub(crate) fn backward(d_loss: FlexTensor, logits: FlexTensor, targets: FlexTens
             row[target] -= d_loss;
         });
     tensor(d_logits, [rows, classes], dtype)
+}
+
+/// Weighted losses, weighted hits, and the gradient of the scores (or the scores, where none is asked for).
+pub(crate) fn scores(
+    logits: FlexTensor,
+    bias: FlexTensor,
+    targets: FlexTensor,
+    weights: FlexTensor,
+    spec: ScoreSpec,
+) -> (FlexTensor, FlexTensor, FlexTensor) {
+    if !is_native(&logits) {
+        return portable::scores::<Flex>(logits, bias, targets, weights, spec);
+    }
+    let dtype = logits.dtype();
+    let [rows, classes] = logits.layout().shape().dims::<2>();
+    let [logits, bias, weights] = [logits, bias, weights].map(HostTensor::new);
+    let mut scores = logits.values().to_vec();
+    let (losses, hits): (Vec<f32>, Vec<f32>) = scores
+        .par_chunks_mut(classes.max(1))
+        .zip(indices(targets))
+        .zip(weights.values().par_iter())
+        .map(|((row, target), &weight)| {
+            if spec.bias {
+                for (score, bias) in row.iter_mut().zip(bias.values()) {
+                    *score += bias;
+                }
+            }
+            let reached = row[target];
+            let beaten = row[..target].iter().any(|&x| x >= reached)
+                || row[target..].iter().any(|&x| x > reached);
+            let lse = if spec.gradient {
+                let lse = simd::softmax_row(row);
+                row.iter_mut().for_each(|p| *p *= weight);
+                row[target] -= weight;
+                lse
+            } else {
+                simd::log_sum_exp(row)
+            };
+            (weight * (lse - reached), if beaten { 0.0 } else { weight })
+        })
+        .unzip();
+    (
+        tensor(losses, [rows], DType::F32),
+        tensor(hits, [rows], DType::F32),
+        tensor(scores, [rows, classes], dtype),
+    )
 }

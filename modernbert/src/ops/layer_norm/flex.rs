@@ -1,18 +1,21 @@
 //! LayerNorm on the CPU: one pass over the rows, shared among threads.
 
 use burn::backend::Flex;
+use burn::backend::ops::FloatTensorOps;
+use burn::tensor::DType;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::portable;
+use super::{AddNormBackward, Saved, portable};
 use crate::ops::host::{HostTensor, is_native, rows_per_task, tensor};
+use crate::ops::primitive::cast;
 use crate::ops::simd;
 
-pub(crate) fn forward(input: FlexTensor, weight: FlexTensor, eps: f64) -> FlexTensor {
+pub(crate) fn forward(input: FlexTensor, weight: FlexTensor, eps: f64, out: DType) -> FlexTensor {
     if !is_native(&input) {
-        return portable::forward::<Flex>(input, weight, eps);
+        return portable::forward::<Flex>(input, weight, eps, out);
     }
-    let dtype = input.dtype();
+    let dtype = out;
     let [rows, width] = input.layout().shape().dims::<2>();
     let (input, weight) = (HostTensor::new(input), HostTensor::new(weight));
     let mut out = vec![0.0f32; rows * width];
@@ -27,6 +30,67 @@ pub(crate) fn forward(input: FlexTensor, weight: FlexTensor, eps: f64) -> FlexTe
             });
     }
     tensor(out, [rows, width], dtype)
+}
+
+/// Sum, normalised sum and inverse standard deviations.
+pub(crate) fn add_forward(
+    x: FlexTensor,
+    branch: FlexTensor,
+    weight: FlexTensor,
+    eps: f64,
+    out: DType,
+) -> (FlexTensor, FlexTensor, FlexTensor) {
+    if x.dtype() != DType::F32 || !is_native(&branch) {
+        return portable::add_forward::<Flex>(x, branch, weight, eps, out);
+    }
+    let [rows, width] = x.layout().shape().dims::<2>();
+    let [x, branch, weight] = [x, branch, weight].map(HostTensor::new);
+    let mut sum = vec![0.0f32; rows * width];
+    let mut normed = vec![0.0f32; rows * width];
+    let mut inv_std = vec![0.0f32; rows];
+    let step = rows_per_task(rows);
+    if width > 0 {
+        sum.par_chunks_mut(step * width)
+            .zip(normed.par_chunks_mut(step * width))
+            .zip(inv_std.par_chunks_mut(step))
+            .zip(x.values().par_chunks(step * width))
+            .zip(branch.values().par_chunks(step * width))
+            .for_each(|((((sum, normed), inv_std), x), branch)| {
+                for ((sum, x), branch) in sum.iter_mut().zip(x).zip(branch) {
+                    *sum = x + branch;
+                }
+                let rows = sum.chunks_exact(width).zip(normed.chunks_exact_mut(width));
+                for ((sum, normed), inv_std) in rows.zip(inv_std) {
+                    *inv_std = simd::layer_norm_row(sum, weight.values(), eps as f32, normed);
+                }
+            });
+    }
+    (
+        tensor(sum, [rows, width], DType::F32),
+        tensor(normed, [rows, width], out),
+        tensor(inv_std, [rows], DType::F32),
+    )
+}
+
+/// Gradients of `x`, the branch and the weight.
+pub(crate) fn add_backward(
+    d_sum: FlexTensor,
+    d_normed: FlexTensor,
+    saved: FlexTensor,
+    inv_std: FlexTensor,
+    weight: FlexTensor,
+    spec: &AddNormBackward,
+) -> (FlexTensor, FlexTensor, FlexTensor) {
+    if !is_native(&saved) || spec.saved == Saved::Normed {
+        return portable::add_backward::<Flex>(d_sum, d_normed, saved, inv_std, weight, spec);
+    }
+    let (through, d_weight) = backward(d_normed, saved, weight, spec.eps);
+    let d_x = if spec.joined {
+        Flex::float_add(d_sum, cast::<Flex>(through, spec.sum))
+    } else {
+        cast::<Flex>(through, spec.sum)
+    };
+    (d_x.clone(), cast::<Flex>(d_x, spec.branch), d_weight)
 }
 
 pub(crate) fn backward(

@@ -2,23 +2,46 @@
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::{FloatDType, Scalar};
+use burn::tensor::{DType, FloatDType, Scalar, Shape};
 
+use super::{AddNormBackward, Saved};
 use crate::ops::primitive::{cast, reshape, widen};
 
 pub(crate) fn forward<B: Backend>(
     input: FloatTensor<B>,
     weight: FloatTensor<B>,
     eps: f64,
+    out: DType,
 ) -> FloatTensor<B> {
     // Burn's CubeCL backends can't start a kernel on no elements.
     if input.shape()[0] == 0 {
-        return input;
+        return none::<B>(&input, input.shape(), out);
     }
-    let dtype = input.dtype();
     let (normed, _) = normalize::<B>(widen::<B>(input), eps);
-    let weight = row::<B>(cast::<B>(weight, normed.dtype()));
-    cast::<B>(B::float_mul(normed, weight), dtype)
+    cast::<B>(weighted::<B>(normed, weight), out)
+}
+
+pub(crate) fn add_forward<B: Backend>(
+    x: FloatTensor<B>,
+    branch: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    eps: f64,
+    out: DType,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let rows = x.shape()[0];
+    if rows == 0 {
+        let normed = none::<B>(&x, x.shape(), out);
+        let inv_std = none::<B>(&x, Shape::new([0]), wide(x.dtype()));
+        return (x, normed, inv_std);
+    }
+    let branch = cast::<B>(branch, x.dtype());
+    let sum = B::float_add(x, branch);
+    let (normed, inv_std) = normalize::<B>(widen::<B>(sum.clone()), eps);
+    (
+        sum,
+        cast::<B>(weighted::<B>(normed, weight), out),
+        reshape::<B, 1>(inv_std, [rows]),
+    )
 }
 
 pub(crate) fn backward<B: Backend>(
@@ -28,25 +51,73 @@ pub(crate) fn backward<B: Backend>(
     eps: f64,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     if input.shape()[0] == 0 {
-        let weight_dtype = FloatDType::from(weight.dtype());
+        let d_weight = none::<B>(&weight, weight.shape(), weight.dtype());
+        return (input, d_weight);
+    }
+    let dtype = input.dtype();
+    let (y, inv_std) = normalize::<B>(widen::<B>(input), eps);
+    let (d_input, d_weight) = through::<B>(d_out, y, inv_std, weight);
+    (cast::<B>(d_input, dtype), d_weight)
+}
+
+pub(crate) fn add_backward<B: Backend>(
+    d_sum: FloatTensor<B>,
+    d_normed: FloatTensor<B>,
+    saved: FloatTensor<B>,
+    inv_std: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    spec: &AddNormBackward,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let rows = saved.shape()[0];
+    if rows == 0 {
         return (
-            input,
-            B::float_zeros(weight.shape(), &weight.device(), weight_dtype),
+            none::<B>(&saved, saved.shape(), spec.sum),
+            none::<B>(&saved, saved.shape(), spec.branch),
+            none::<B>(&weight, weight.shape(), weight.dtype()),
         );
     }
-    let (dtype, weight_dtype) = (input.dtype(), weight.dtype());
-    let (y, inv_std) = normalize::<B>(widen::<B>(input), eps);
-    let d_out = cast::<B>(d_out, y.dtype());
-    let width = weight.shape()[0];
-    let d_weight = B::float_sum_dim(B::float_mul(d_out.clone(), y.clone()), 0);
+    let saved = widen::<B>(saved);
+    let (y, inv_std) = match spec.saved {
+        Saved::Sum => normalize::<B>(saved, spec.eps),
+        Saved::Normed => {
+            // Where the weight is 0 the output is too, and divided by 1 it stays so.
+            let weight = cast::<B>(weight.clone(), saved.dtype());
+            let sign = B::float_sign(weight.clone());
+            let is_zero = B::float_add_scalar(
+                B::float_neg(B::float_mul(sign.clone(), sign)),
+                Scalar::from(1.0),
+            );
+            let y = B::float_div(saved, row::<B>(B::float_add(weight, is_zero)));
+            (y, reshape::<B, 2>(inv_std, [rows, 1]))
+        }
+    };
+    let (mut d_x, d_weight) = through::<B>(d_normed, y, inv_std, weight);
+    if spec.joined {
+        d_x = B::float_add(cast::<B>(d_sum, d_x.dtype()), d_x);
+    }
+    (
+        cast::<B>(d_x.clone(), spec.sum),
+        cast::<B>(d_x, spec.branch),
+        d_weight,
+    )
+}
 
-    let g = B::float_mul(d_out, row::<B>(cast::<B>(weight, y.dtype())));
+/// Gradients of input (in f32 or f64) and weight from the normalised rows and their inverse standard deviations.
+fn through<B: Backend>(
+    d_out: FloatTensor<B>,
+    y: FloatTensor<B>,
+    inv_std: FloatTensor<B>,
+    weight: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let d_out = cast::<B>(d_out, y.dtype());
+    let (width, weight_dtype) = (weight.shape()[0], weight.dtype());
+    let d_weight = B::float_sum_dim(B::float_mul(d_out.clone(), y.clone()), 0);
+    let g = weighted::<B>(d_out, weight);
     let mean_g = B::float_mean_dim(g.clone(), 1);
     let mean_gy = B::float_mean_dim(B::float_mul(g.clone(), y.clone()), 1);
     let centred = B::float_sub(B::float_sub(g, mean_g), B::float_mul(y, mean_gy));
-    let d_input = B::float_mul(centred, inv_std);
     (
-        cast::<B>(d_input, dtype),
+        B::float_mul(centred, inv_std),
         cast::<B>(reshape::<B, 1>(d_weight, [width]), weight_dtype),
     )
 }
@@ -63,7 +134,25 @@ fn normalize<B: Backend>(x: FloatTensor<B>, eps: f64) -> (FloatTensor<B>, FloatT
     (B::float_mul(centred, inv_std.clone()), inv_std)
 }
 
+fn weighted<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
+    let weight = row::<B>(cast::<B>(weight, x.dtype()));
+    B::float_mul(x, weight)
+}
+
 fn row<B: Backend>(weight: FloatTensor<B>) -> FloatTensor<B> {
     let width = weight.shape()[0];
     reshape::<B, 2>(weight, [1, width])
+}
+
+/// The dtype statistics are in.
+fn wide(dtype: DType) -> DType {
+    match dtype {
+        DType::F64 => DType::F64,
+        _ => DType::F32,
+    }
+}
+
+/// Zeros on the device of `like`.
+fn none<B: Backend>(like: &FloatTensor<B>, shape: Shape, dtype: DType) -> FloatTensor<B> {
+    B::float_zeros(shape, &like.device(), FloatDType::from(dtype))
 }

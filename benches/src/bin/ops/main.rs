@@ -1,0 +1,91 @@
+//! Speed of the memory-bound ops alone, beside the bandwidth of a copy measured in the same run.
+//!
+//! ```text
+//! cargo run --release -p modernbert-benches --no-default-features --features cuda --bin ops -- --dtype bf16 --json rows.json
+//! ```
+//!
+//! Every op is checked against plain tensor operations or host arithmetic before it is timed. GB/s are of the least traffic: each
+//! tensor that goes in or comes out counted once. `share` is that over the copy's bandwidth.
+
+mod cases;
+mod check;
+mod measure;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Parser;
+use modernbert::config::ModernBertConfig;
+use modernbert::model::Precision;
+use modernbert_benches::row::heading;
+use modernbert_train::cli::{DeviceArgs, describe, main_with};
+
+use cases::Shape;
+use measure::Meter;
+
+/// Measures the memory-bound ops: milliseconds, GB/s and share of the copy bandwidth.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Dtype of products, in which branches and norms are: bf16, f16 or f32.
+    #[arg(long, default_value = "bf16")]
+    dtype: Precision,
+    /// Shapes of the model, with commas between them.
+    #[arg(long, value_delimiter = ',', default_value = "base,large")]
+    shapes: Vec<String>,
+    /// Tokens of a batch.
+    #[arg(long, default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(64..))]
+    tokens: u32,
+    /// Only ops whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+    /// Calls per timed stretch, which ends with a synchronisation.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    calls: u32,
+    /// Timed stretches, of which the median is given.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Also measures decoder and loss together, whose time is mostly matrix products.
+    #[arg(long)]
+    decoder: bool,
+    /// Also writes the rows here, as a JSON list.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn main() -> std::process::ExitCode {
+    main_with(|| run(&Args::parse()))
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    let named = args.device.select()?;
+    println!("{}", describe(&named, args.dtype.name()));
+    let mut meter = Meter::new(&named.device, args.calls, args.runs, args.only.clone());
+    println!(
+        "copy bandwidth {:.0} GB/s (lookup of rows in order {:.0}, multiplication by a number {:.0})",
+        meter.copy_gbs(),
+        meter.lookup_gbs,
+        meter.multiply_gbs
+    );
+    println!("{}  {:>6}", heading(), "share");
+    for name in &args.shapes {
+        let config = ModernBertConfig::preset(name)?;
+        let shape = Shape::new(name, &config, args.tokens as usize, args.dtype.dtype());
+        cases::norms(&mut meter, &shape)?;
+        cases::geglu(&mut meter, &shape)?;
+        cases::lookups(&mut meter, &shape)?;
+        cases::losses(&mut meter, &shape)?;
+        if args.decoder {
+            cases::decoder(&mut meter, &shape)?;
+        }
+        cases::optimizer(&mut meter, &shape)?;
+    }
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&meter.rows)?;
+        std::fs::write(path, text + "\n")
+            .with_context(|| format!("can't write {}", path.display()))?;
+    }
+    Ok(())
+}

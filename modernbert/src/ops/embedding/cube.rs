@@ -1,0 +1,331 @@
+//! The lookup on CubeCL devices: a gather, and sums over runs of equal ids in two steps.
+
+use burn::backend::TensorMetadata;
+use burn::backend::ops::{FloatTensorOps, IntTensorOps};
+use burn::tensor::{DType, FloatDType, IntDType, Shape};
+use burn_cubecl::CubeBackend;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+use super::portable;
+use crate::batch::TokenOrder;
+use crate::ops::rows::{Deal, address, elem, empty, grid, vector_size};
+
+/// Units of a cube in every kernel here.
+const UNITS: usize = 256;
+/// Vectors that a unit of the gather moves.
+const VECTORS: usize = 4;
+/// Tokens that a piece of a run holds, at most.
+const PIECE: usize = 32;
+/// Rows that are read before they are added.
+const AHEAD: usize = 2;
+/// Units that share a column of a long run, and vectors of a cube's columns.
+const SLICES: usize = 8;
+const COLUMNS: usize = 32;
+/// Numbers that a piece takes in its table: first place, number of places, row it goes to, whether that row is a partial sum.
+const ENTRY: usize = 4;
+
+#[cube(launch_unchecked, address_type = "dynamic")]
+fn gather_kernel<F: Float, N: Size>(
+    table: &[Vector<F, N>],
+    ids: &[i32],
+    out: &mut [Vector<F, N>],
+    total: usize,
+    #[comptime] vectors: usize,
+    #[define(F)] _dtype: ElemType,
+) {
+    let first = CUBE_POS * comptime!(UNITS * VECTORS) + UNIT_POS as usize;
+    let mut read = Array::<Vector<F, N>>::new(VECTORS);
+    #[unroll]
+    for i in 0..VECTORS {
+        let at = first + comptime!(i * UNITS);
+        let at = select(at < total, at, 0usize);
+        let row = usize::cast_from(ids[at / vectors]);
+        read[i] = table[row * vectors + at % vectors];
+    }
+    #[unroll]
+    for i in 0..VECTORS {
+        let at = first + comptime!(i * UNITS);
+        if at < total {
+            out[at] = read[i];
+        }
+    }
+}
+
+/// Sum over the tokens of each piece, into the gradient or, for pieces of a long run, into their own row of partial sums.
+#[cube(launch_unchecked, address_type = "dynamic")]
+fn pieces_kernel<F: Float, N: Size>(
+    d_out: &[Vector<F, N>],
+    places: &[u32],
+    pieces: &[u32],
+    d_table: &mut [Vector<f32, N>],
+    partials: &mut [Vector<f32, N>],
+    count: usize,
+    #[comptime] deal: Deal,
+    #[define(F)] _dtype: ElemType,
+) {
+    let held = comptime!(deal.held());
+    let lane = UNIT_POS as usize % deal.lanes;
+    let piece = CUBE_POS * deal.rows + UNIT_POS as usize / deal.lanes;
+    if piece < count {
+        let entry = piece * ENTRY;
+        let start = pieces[entry] as usize;
+        let length = pieces[entry + 1] as usize;
+        let row = pieces[entry + 2] as usize;
+        let partial = pieces[entry + 3] == 1u32;
+        let mut sums = Array::<Vector<f32, N>>::new(held);
+        #[unroll]
+        for i in 0..held {
+            sums[i] = Vector::new(0.0f32);
+        }
+        let mut read = Array::<Vector<F, N>>::new(comptime!(AHEAD * held));
+        let mut token = 0usize;
+        while token < length {
+            #[unroll]
+            for ahead in 0..AHEAD {
+                let next = select(token + ahead < length, token + ahead, token);
+                let from = places[start + next] as usize * deal.vectors;
+                #[unroll]
+                for i in 0..held {
+                    let at = lane + comptime!(i * deal.lanes);
+                    read[comptime!(ahead * held + i)] =
+                        d_out[from + select(at < deal.vectors, at, 0usize)];
+                }
+            }
+            #[unroll]
+            for ahead in 0..AHEAD {
+                if token + ahead < length {
+                    #[unroll]
+                    for i in 0..held {
+                        let value = read[comptime!(ahead * held + i)];
+                        sums[i] += Vector::<f32, N>::cast_from(value);
+                    }
+                }
+            }
+            token += AHEAD;
+        }
+        #[unroll]
+        for i in 0..held {
+            let at = lane + comptime!(i * deal.lanes);
+            if at < deal.vectors {
+                let to = row * deal.vectors + at;
+                if partial {
+                    partials[to] = sums[i];
+                } else {
+                    d_table[to] = sums[i];
+                }
+            }
+        }
+    }
+}
+
+/// Sums of the partial sums of each long run; `long` holds first partial row, number of partial rows and row of the table.
+#[cube(launch_unchecked, address_type = "dynamic")]
+fn long_kernel<N: Size>(
+    partials: &[Vector<f32, N>],
+    long: &[u32],
+    d_table: &mut [Vector<f32, N>],
+    count: usize,
+    #[comptime] vectors: usize,
+) {
+    let blocks = comptime!(vectors.div_ceil(COLUMNS));
+    let run = CUBE_POS / blocks;
+    if run < count {
+        let mut shared = Shared::<[Vector<f32, N>]>::new_slice(comptime!(SLICES * COLUMNS));
+        let first = long[run * 3] as usize;
+        let parts = long[run * 3 + 1] as usize;
+        let row = long[run * 3 + 2] as usize;
+        let slice = UNIT_POS as usize / COLUMNS;
+        let column = CUBE_POS % blocks * COLUMNS + UNIT_POS as usize % COLUMNS;
+        let inside = column < vectors;
+        let mut sum = Vector::<f32, N>::new(0.0f32);
+        if inside {
+            let mut part = slice;
+            while part < parts {
+                sum += partials[(first + part) * vectors + column];
+                part += SLICES;
+            }
+        }
+        shared[UNIT_POS as usize] = sum;
+        sync_cube();
+        if inside && slice == 0 {
+            let mut total = Vector::<f32, N>::new(0.0f32);
+            #[unroll]
+            for other in 0..SLICES {
+                total += shared[UNIT_POS as usize + comptime!(other * COLUMNS)];
+            }
+            d_table[row * vectors + column] = total;
+        }
+    }
+}
+
+pub(crate) fn forward(table: CubeTensor, ids: CubeTensor) -> CubeTensor {
+    let [_, width] = table.shape().dims();
+    let [tokens] = ids.shape().dims();
+    let (Some(elem), true) = (elem(table.dtype), width > 0 && tokens > 0) else {
+        return portable::forward::<CubeBackend>(table, ids);
+    };
+    let table = into_contiguous(table);
+    let ids = into_contiguous(CubeBackend::int_cast(ids, IntDType::I32));
+    let client = table.client.clone();
+    let vector = vector_size(&client, width, &[table.dtype]);
+    let out = empty(&table, [tokens, width], table.dtype);
+    let total = tokens * width / vector;
+    // SAFETY: vectors beyond the last read the first token and write nothing; ids are rows of the table.
+    unsafe {
+        gather_kernel::launch_unchecked(
+            &client,
+            grid(&client, total.div_ceil(UNITS * VECTORS)),
+            CubeDim::new_1d(UNITS as u32),
+            address(&[&table, &out]),
+            vector,
+            table.into_buffer_arg(),
+            ids.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            total,
+            width / vector,
+            elem,
+        );
+    }
+    out
+}
+
+/// The host's tables for [`pieces_kernel`] and [`long_kernel`].
+struct Tables {
+    pieces: Vec<u32>,
+    long: Vec<u32>,
+    /// Rows of partial sums.
+    partials: usize,
+}
+
+impl Tables {
+    fn new(order: &TokenOrder) -> Self {
+        let runs = order.runs();
+        let (mut pieces, mut long) = (Vec::new(), Vec::new());
+        let (mut start, mut partials) = (0u32, 0u32);
+        for (id, places) in runs.iter() {
+            let parts = places.len().div_ceil(PIECE) as u32;
+            if parts > 1 {
+                long.extend([partials, parts, id]);
+            }
+            for part in places.chunks(PIECE) {
+                let length = part.len() as u32;
+                if parts > 1 {
+                    pieces.extend([start, length, partials, 1]);
+                    partials += 1;
+                } else {
+                    pieces.extend([start, length, id, 0]);
+                }
+                start += length;
+            }
+        }
+        Self {
+            pieces,
+            long,
+            partials: partials as usize,
+        }
+    }
+}
+
+pub(crate) fn backward(
+    d_out: CubeTensor,
+    ids: CubeTensor,
+    order: TokenOrder,
+    rows: usize,
+) -> CubeTensor {
+    let [tokens, width] = d_out.shape().dims();
+    let client = d_out.client.clone();
+    let vector = vector_size(&client, width, &[DType::F32]);
+    let deal = Deal::new(&client, width, vector, UNITS, 32);
+    let (Some(elem), Some(deal), true) = (elem(d_out.dtype), deal, tokens > 0) else {
+        return portable::backward::<CubeBackend>(d_out, ids, rows);
+    };
+    let d_out = into_contiguous(d_out);
+    let tables = Tables::new(&order);
+    let upload = |values: &[u32]| {
+        let handle = client.create_from_slice(u32::as_bytes(values));
+        CubeTensor::new_contiguous(
+            client.clone(),
+            d_out.device.clone(),
+            Shape::new([values.len()]),
+            handle,
+            DType::U32,
+        )
+    };
+    let zeros = CubeBackend::float_zeros(Shape::new([rows, width]), &d_out.device, FloatDType::F32);
+    let d_table = into_contiguous(zeros);
+    let partials = empty(&d_out, [tables.partials.max(1), width], DType::F32);
+    let (count, runs) = (tables.pieces.len() / ENTRY, tables.long.len() / 3);
+    let index = address(&[&d_out, &d_table, &partials]);
+    // SAFETY: the tables hold places, rows and partial rows that exist; pieces and runs beyond the last do nothing, vectors
+    // beyond a row's last read its first and write nothing.
+    unsafe {
+        pieces_kernel::launch_unchecked(
+            &client,
+            grid(&client, count.div_ceil(deal.rows)),
+            deal.dim(),
+            index,
+            vector,
+            d_out.clone().into_buffer_arg(),
+            upload(&order.runs().positions).into_buffer_arg(),
+            upload(&tables.pieces).into_buffer_arg(),
+            d_table.clone().into_buffer_arg(),
+            partials.clone().into_buffer_arg(),
+            count,
+            deal,
+            elem,
+        );
+        if runs > 0 {
+            long_kernel::launch_unchecked(
+                &client,
+                grid(&client, runs * deal.vectors.div_ceil(COLUMNS)),
+                CubeDim::new_1d((SLICES * COLUMNS) as u32),
+                index,
+                vector,
+                partials.into_buffer_arg(),
+                upload(&tables.long).into_buffer_arg(),
+                d_table.clone().into_buffer_arg(),
+                runs,
+                deal.vectors,
+            );
+        }
+    }
+    d_table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_runs_are_cut_and_short_ones_go_to_their_row() {
+        let mut ids = vec![5u32; PIECE + 1];
+        ids.extend([3, 9, 3]);
+        let tables = Tables::new(&TokenOrder::new(ids));
+        let (whole, rest) = (PIECE as u32, 1);
+        assert_eq!(
+            tables.pieces,
+            [
+                0,
+                2,
+                3,
+                0, // id 3
+                2,
+                whole,
+                0,
+                1, // id 5, first piece
+                2 + whole,
+                rest,
+                1,
+                1, // id 5, second piece
+                3 + whole,
+                1,
+                9,
+                0, // id 9
+            ]
+        );
+        assert_eq!(tables.long, [0, 2, 5]);
+        assert_eq!(tables.partials, 2);
+    }
+}

@@ -1,0 +1,49 @@
+//! The step from operations that every backend has.
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::{Scalar, Shape};
+
+use super::StableAdamWStep;
+use crate::ops::primitive::cast;
+
+pub(crate) fn step<B: Backend>(
+    weight: FloatTensor<B>,
+    grad: FloatTensor<B>,
+    moment_1: FloatTensor<B>,
+    moment_2: FloatTensor<B>,
+    step: StableAdamWStep,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let shape = weight.shape();
+    if shape.num_elements() == 0 {
+        return (weight, moment_1, moment_2);
+    }
+    let grad = cast::<B>(grad, weight.dtype());
+    let square = B::float_mul(grad.clone(), grad.clone());
+    let towards = B::float_mul_scalar(
+        B::float_sub(grad, moment_1.clone()),
+        Scalar::from(1.0 - step.b1),
+    );
+    let moment_1 = B::float_add(moment_1, towards);
+    let moment_2 = B::float_add(
+        B::float_mul_scalar(moment_2, Scalar::from(step.b2)),
+        B::float_mul_scalar(square.clone(), Scalar::from(1.0 - step.b2)),
+    );
+    let floor = Scalar::from(step.epsilon * step.epsilon);
+    let ratio = B::float_div(square, B::float_clamp_min(moment_2.clone(), floor));
+    let rms = B::float_sqrt(B::float_mean(ratio));
+    let clipped = B::float_recip(B::float_clamp_min(rms, Scalar::from(1.0)));
+    let eta = B::float_reshape(
+        B::float_mul_scalar(clipped, Scalar::from(step.lr)),
+        Shape::from(vec![1; shape.num_dims()]),
+    );
+    let decayed = if step.decay == 0.0 {
+        weight
+    } else {
+        let factor = B::float_mul_scalar(eta.clone(), Scalar::from(-step.decay));
+        B::float_mul(weight, B::float_add_scalar(factor, Scalar::from(1.0)))
+    };
+    let root = B::float_add_scalar(B::float_sqrt(moment_2.clone()), Scalar::from(step.epsilon));
+    let update = B::float_mul(B::float_div(moment_1.clone(), root), eta);
+    (B::float_sub(decayed, update), moment_1, moment_2)
+}
