@@ -78,7 +78,7 @@ impl Meter {
     /// Standard normal numbers.
     pub(crate) fn normal<const D: usize>(&self, shape: [usize; D], dtype: DType) -> Tensor<D> {
         let normal = Distribution::Normal(0.0, 1.0);
-        let x = Tensor::random(shape, normal, (&self.device, DType::F32));
+        let x: Tensor<D> = Tensor::random(shape, normal, (&self.device, DType::F32));
         let x = if dtype == DType::F32 {
             x
         } else {
