@@ -88,15 +88,15 @@ pub trait ModernBertBackend: Backend {
         (Self::geglu_backward(d_out, input), out)
     }
 
-    /// `geglu(input · wiᵀ) · woᵀ`; see [`geglu`].
+    /// `geglu(input · wiᵀ) · woᵀ`, the weights read in the dtype of the input; see [`geglu`].
     #[fusion(meta = geglu::mlp_spec)]
     fn geglu_mlp(
         input: FloatTensor<Self>,
         wi: FloatTensor<Self>,
         wo: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        let u = Self::gemm(input, wi, Transpose::Rhs);
-        Self::gemm(Self::geglu(u), wo, Transpose::Rhs)
+        let gated = Self::geglu(Self::linear_weight(input, wi));
+        Self::linear_weight(gated, wo)
     }
 
     /// LayerNorm over the last axis, without bias, in the dtype `out`; see [`layer_norm`].

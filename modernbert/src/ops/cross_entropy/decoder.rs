@@ -139,10 +139,7 @@ pub(crate) fn with_gradients<B: ModernBertBackend>(
     FloatTensor<B>,
     FloatTensor<B>,
 ) {
-    let wide = match hidden.dtype() {
-        DType::F64 => DType::F64,
-        _ => DType::F32,
-    };
+    let half = !matches!(hidden.dtype(), DType::F32 | DType::F64);
     let chunks = chunks::<B>(hidden, weight, bias, targets, weights, spec);
     let (mut loss, mut hits) = (None, None);
     let (mut d_hidden, mut d_weight, mut d_bias) = (Vec::new(), None, None);
@@ -156,8 +153,12 @@ pub(crate) fn with_gradients<B: ModernBertBackend>(
             Transpose::None,
         ));
         d_bias = Some(add::<B>(d_bias, B::column_sums(chunk.d_logits.clone())));
-        let part = B::gemm(chunk.d_logits, chunk.hidden, Transpose::Lhs);
-        d_weight = Some(add::<B>(d_weight, cast::<B>(part, wide)));
+        let part = if half {
+            B::gemm_f32(chunk.d_logits, chunk.hidden, Transpose::Lhs)
+        } else {
+            B::gemm(chunk.d_logits, chunk.hidden, Transpose::Lhs)
+        };
+        d_weight = Some(add::<B>(d_weight, part));
     }
     let d_hidden = if d_hidden.len() == 1 {
         d_hidden.remove(0)

@@ -42,7 +42,7 @@ pub fn geglu(input: Tensor<2>) -> Tensor<2> {
 }
 
 /// `geglu(input · wiᵀ) · woᵀ`: input `[tokens, in]`, `wi [2 * width, in]`, `wo [out, width]`, result `[tokens, out]` in the
-/// dtype of the input, to which the weights are cast where they differ.
+/// dtype of the input, in which the weights are read; gradients of f32 weights are f32 in any pass.
 ///
 /// # Panics
 /// When the widths contradict each other, and in f64 where [`crate::device::computes_in`] says no.
@@ -54,15 +54,7 @@ pub fn geglu_mlp(input: Tensor<2>, wi: Tensor<2>, wo: Tensor<2>) -> Tensor<2> {
         wi.dims(),
         wo.dims()
     );
-    let dtype = input.dtype();
-    refuse_f64(&input.device(), dtype, "geglu_mlp");
-    let [wi, wo] = [wi, wo].map(|weight| {
-        if weight.dtype() == dtype {
-            weight
-        } else {
-            weight.cast(dtype)
-        }
-    });
+    refuse_f64(&input.device(), input.dtype(), "geglu_mlp");
     Tensor::from_dispatch(<Dispatch as ModernBertBackend>::geglu_mlp(
         input.into_dispatch(),
         wi.into_dispatch(),
