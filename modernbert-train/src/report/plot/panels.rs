@@ -76,7 +76,7 @@ fn draw<'a>(
         head.draw(&Text::new((*name).to_owned(), (x + 46, y), style))?;
     }
     for (area, panel) in body
-        .split_evenly((rows as usize, COLUMNS))
+        .split_evenly((rows as usize, columns))
         .iter()
         .zip(panels)
     {
