@@ -19,7 +19,7 @@ pub struct Panel {
 const ROW: u32 = 320;
 const COLUMNS: usize = 3;
 
-/// Draws panels into the PNG `path`, three in a row of 1200 by 320 pixels. The file appears whole or not at all.
+/// Draws panels into the PNG `path`, up to three in a row of 1200 by 320 pixels. The file appears whole or not at all.
 ///
 /// # Errors
 /// No finite point in any panel, or a file that cannot be written.
@@ -51,7 +51,8 @@ fn draw<'a>(
     names: &[&str],
     x_label: &str,
 ) -> Drawn<'a> {
-    let rows = panels.len().div_ceil(COLUMNS).max(1) as u32;
+    let columns = panels.len().clamp(1, COLUMNS);
+    let rows = panels.len().div_ceil(columns).max(1) as u32;
     // The legend may need several lines; half a row is plenty for names of runs.
     let size = (SIZE.0, 110 + ROW * rows);
     let root = BitMapBackend::new(path, size).into_drawing_area();
@@ -75,7 +76,7 @@ fn draw<'a>(
         head.draw(&Text::new((*name).to_owned(), (x + 46, y), style))?;
     }
     for (area, panel) in body
-        .split_evenly((rows as usize, COLUMNS))
+        .split_evenly((rows as usize, columns))
         .iter()
         .zip(panels)
     {
