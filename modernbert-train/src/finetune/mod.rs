@@ -78,7 +78,7 @@ pub enum FinetuneError {
 /// `folder` is where burn-train may keep files of its own.
 ///
 /// # Errors
-/// No samples, a config with dropout, an interruption, a failure of the device.
+/// No samples, an interruption, a failure of the device.
 pub fn finetune(
     model: SequenceClassifier,
     train: Vec<Sample>,
@@ -92,7 +92,6 @@ pub fn finetune(
     if train.is_empty() {
         return Err(FinetuneError::Empty(label));
     }
-    model.model.config().check_no_dropout()?;
     let regression = train
         .iter()
         .any(|sample| matches!(sample.target, Target::Score(_)));

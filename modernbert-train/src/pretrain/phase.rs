@@ -15,7 +15,7 @@ use super::launch::{PretrainOptions, optimizer_config, precision_of};
 use super::memory;
 use super::prepare::PhaseData;
 use crate::loader::{
-    FixedLoader, LoaderOptions, MlmItem, TrainLoader, TrainStream, evaluation_items,
+    FixedLoader, LoaderOptions, MlmItem, TrainLoader, TrainStream, evaluation_items_of,
 };
 use crate::mask::Masker;
 use crate::optim::NamedStableAdamW;
@@ -72,7 +72,18 @@ impl Session<'_> {
         let masker = Masker::new(tokenizer, recipe.mask.eval, true)?;
         let loader = self.loader_options(recipe, pad);
         let tokens = recipe.run.eval_tokens as usize;
-        Ok(evaluation_items(&data.eval, &masker, &loader, tokens)?)
+        let total: f64 = data.eval.iter().map(|source| source.proportion).sum();
+        let mut items = Vec::new();
+        for source in &data.eval {
+            let share = (tokens as f64 * source.proportion / total).ceil() as usize;
+            items.extend(evaluation_items_of(
+                &source.samples,
+                &masker,
+                &loader,
+                share,
+            )?);
+        }
+        Ok(items)
     }
 
     /// Trains a phase from where `state` stands.
@@ -100,7 +111,8 @@ impl Session<'_> {
 
         let loader = self.loader_options(recipe, masking.1);
         let masker = Masker::new(masking.0, recipe.mask.train, false)?;
-        let stream = TrainStream::new(data.train.clone(), masker, loader)?;
+        let stream = TrainStream::of_sources(data.train.clone(), masker, loader)?
+            .with_dropout(recipe.dropout.rates());
         let eval_items = self.eval_items(recipe, data, masking)?;
         let budget = TokenBudget::resumed(state.phase_tokens, state.phase_total);
         let scheduler = TokenScheduler::new(
@@ -144,7 +156,14 @@ impl Session<'_> {
         }
         // The strategy has its own optimizer, whose state has names; burn-train's stays unused.
         let unused = optimizer_config(recipe).build().into();
-        let learner = Learner::new(MlmLearner { model }.train(), unused, scheduler);
+        let learner = Learner::new(
+            MlmLearner {
+                model: model.with_recompute(recipe.batch.recompute),
+            }
+            .train(),
+            unused,
+            scheduler,
+        );
         TRAINING.store(true, Ordering::SeqCst);
         let result = catch_unwind(AssertUnwindSafe(|| training.launch(learner)));
         TRAINING.store(false, Ordering::SeqCst);

@@ -205,6 +205,23 @@ impl Recipe {
                 "set a share above 0 and below 1",
             )?;
         }
+        let dropout = &self.dropout;
+        for (key, rate) in [
+            ("dropout.embedding", dropout.embedding),
+            (
+                "dropout.attention_probabilities",
+                dropout.attention_probabilities,
+            ),
+            ("dropout.attention_output", dropout.attention_output),
+            ("dropout.mlp", dropout.mlp),
+        ] {
+            want(
+                (0.0..1.0).contains(&rate),
+                key,
+                rate,
+                "set at least 0 and below 1",
+            )?;
+        }
         let o = &self.optimizer;
         let positive = [
             ("optimizer.learning_rate", o.learning_rate),

@@ -7,6 +7,7 @@ use toml::{Table, Value};
 /// Every key a recipe may have, dotted. A test holds this list to the structs.
 pub(super) const KEYS: &[&str] = &[
     "batch.micro_batches",
+    "batch.recompute",
     "batch.tokens",
     "batch.warmup_from",
     "batch.warmup_step",
@@ -25,6 +26,10 @@ pub(super) const KEYS: &[&str] = &[
     "data.sequence_length",
     "data.tokenizer",
     "data.tokenizer_vocab",
+    "dropout.attention_output",
+    "dropout.attention_probabilities",
+    "dropout.embedding",
+    "dropout.mlp",
     "mask.eval",
     "mask.train",
     "model.global_attn_every_n_layers",

@@ -3,9 +3,11 @@
 //! Packed is the native form of this crate. A padded batch is unpadded once, before the embedding, and its results are
 //! repadded once, at the end; see [`Unpadded`].
 
+mod dropout;
 mod layout;
 mod padding;
 
+pub use dropout::{Dropout, DropoutRates};
 pub use layout::{LayoutError, SequenceLayout};
 pub use padding::{NO_LABEL, PaddingError, Unpadded};
 
@@ -20,6 +22,8 @@ pub struct PackedBatch {
     pub cu_seqlens: Tensor<1, Int>,
     /// The same boundaries on the host.
     pub layout: SequenceLayout,
+    /// What is dropped in training; `None`, as every constructor has it, drops nothing.
+    pub dropout: Option<Dropout>,
 }
 
 impl PackedBatch {
@@ -55,6 +59,24 @@ impl PackedBatch {
             ids: int_tensor(ids.iter().map(|&id| id as i32), device),
             cu_seqlens: int_tensor(layout.cu_seqlens().iter().map(|&c| c as i32), device),
             layout,
+            dropout: None,
+        }
+    }
+
+    /// The same batch for a training step that drops elements.
+    #[must_use]
+    pub fn with_dropout(mut self, dropout: Option<Dropout>) -> Self {
+        self.dropout = dropout;
+        self
+    }
+
+    /// The same batch for a model without gradients.
+    #[must_use]
+    pub fn inner(self) -> Self {
+        Self {
+            ids: self.ids.inner(),
+            cu_seqlens: self.cu_seqlens.inner(),
+            ..self
         }
     }
 }

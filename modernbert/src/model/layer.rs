@@ -8,10 +8,13 @@ use super::encoder::Pass;
 use super::mlp::Mlp;
 use super::norm::LayerNorm;
 use crate::config::{LayerType, ModernBertConfig};
+use crate::ops::dropout::Site;
 
 /// A layer of the encoder. The first one has no attention norm, because the embeddings end in a norm.
 #[derive(Module, Debug)]
 pub(super) struct EncoderLayer {
+    #[module(skip)]
+    index: usize,
     attn_norm: Option<LayerNorm>,
     attn: Attention,
     mlp_norm: LayerNorm,
@@ -26,6 +29,7 @@ impl EncoderLayer {
         device: &Device,
     ) -> Self {
         Self {
+            index,
             attn_norm: (index > 0).then(|| LayerNorm::new(config, device)),
             attn: Attention::new(config, kind, device),
             mlp_norm: LayerNorm::new(config, device),
@@ -40,9 +44,10 @@ impl EncoderLayer {
             Some(norm) => norm.forward(x.clone()),
             None => x.clone(),
         };
-        let attended = self.attn.forward(precision.lower(normed), pass);
+        let attended = self.attn.forward(precision.lower(normed), pass, self.index);
+        let attended = pass.drop(attended, self.index, Site::AttentionOutput);
         let x = x + precision.raise(attended);
         let normed = self.mlp_norm.forward(x.clone());
-        x + precision.raise(self.mlp.forward(precision.lower(normed)))
+        x + precision.raise(self.mlp.forward(precision.lower(normed), pass, self.index))
     }
 }

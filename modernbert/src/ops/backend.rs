@@ -5,6 +5,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, TensorMetadata, backend_extension};
 
 use super::attention::{self, AttentionSpec};
+use super::dropout::{self, DropoutSpec};
 use super::linear::Transpose;
 use super::{cross_entropy, geglu, layer_norm, linear};
 
@@ -113,6 +114,12 @@ pub trait ModernBertBackend: Backend {
         cross_entropy::portable::backward::<Self>(d_loss, logits, targets)
     }
 
+    /// Dropout by a key; see [`dropout`].
+    #[fusion(dtype = input, shape = input)]
+    fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {
+        dropout::portable::forward::<Self>(input, spec)
+    }
+
     /// Matrix product with the stated operands transposed; the differentiable `linear` is made of three of these.
     #[fusion(meta = linear::gemm_spec)]
     fn gemm(
@@ -205,6 +212,10 @@ impl ModernBertBackend for burn::backend::Flex {
     ) -> FloatTensor<Self> {
         cross_entropy::flex::backward(d_loss, logits, targets)
     }
+
+    fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {
+        dropout::flex::forward(input, spec)
+    }
 }
 
 #[cfg(feature = "tch")]
@@ -252,6 +263,10 @@ impl ModernBertBackend for burn_cubecl::CubeBackend {
     ) -> FloatTensor<Self> {
         linear::cube::gemm(lhs, rhs, transpose, true)
     }
+
+    fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {
+        dropout::cube::forward(input, spec)
+    }
 }
 
 impl<B: ModernBertBackend, C: CheckpointStrategy> ModernBertBackend for Autodiff<B, C> {
@@ -281,6 +296,10 @@ impl<B: ModernBertBackend, C: CheckpointStrategy> ModernBertBackend for Autodiff
         targets: IntTensor<Self>,
     ) -> FloatTensor<Self> {
         cross_entropy::autodiff::cross_entropy::<B, C>(logits, targets)
+    }
+
+    fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {
+        dropout::autodiff::dropout::<B, C>(input, spec)
     }
 
     fn linear_weight(input: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {

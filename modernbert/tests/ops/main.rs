@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod cross_entropy;
+mod dropout;
 mod geglu;
 mod layer_norm;
 mod linear;

@@ -62,6 +62,15 @@ pub struct MaskedLmOutput {
     pub correct: Tensor<1>,
 }
 
+/// Scores of labelled rows one by one, the filling ones included.
+#[derive(Clone, Debug)]
+pub struct TokenScores {
+    /// Cross-entropy of each row, `[rows]`, in nats.
+    pub losses: Tensor<1>,
+    /// 1 where the best token is the label, `[rows]`.
+    pub hits: Tensor<1>,
+}
+
 impl MaskedLm {
     /// A model of this shape with all weights zero; load or [`crate::model::initialize`] it before use.
     ///
@@ -88,6 +97,12 @@ impl MaskedLm {
         self
     }
 
+    /// The same model asking for activation checkpointing; see [`ModernBert::with_recompute`].
+    pub fn with_recompute(mut self, recompute: bool) -> Self {
+        self.model = self.model.with_recompute(recompute);
+        self
+    }
+
     /// Scores `[rows, vocab]` in f32 at the given rows of the batch alone; head and decoder never see the others.
     pub fn logits(&self, batch: &PackedBatch, positions: Tensor<1, Int>) -> Tensor<2> {
         self.decode(self.model.forward(batch).select(0, positions))
@@ -107,17 +122,30 @@ impl MaskedLm {
 
     /// Loss and hits over the labelled tokens.
     pub fn forward(&self, batch: &PackedBatch, masked: &MaskedTokens) -> MaskedLmOutput {
-        let logits = self.logits(batch, masked.positions.clone());
+        self.score(self.model.forward(batch), masked)
+    }
+
+    /// Loss and hits over the labelled tokens of a batch, from its hidden states `[total, hidden]`.
+    pub fn score(&self, hidden: Tensor<2>, masked: &MaskedTokens) -> MaskedLmOutput {
+        let TokenScores { losses, hits } = self.token_scores(hidden, masked);
+        MaskedLmOutput {
+            loss_sum: (losses * masked.weights.clone()).sum(),
+            correct: (hits * masked.weights.clone()).sum(),
+        }
+    }
+
+    /// Loss and hit of each labelled token of a batch, from its hidden states `[total, hidden]`.
+    pub fn token_scores(&self, hidden: Tensor<2>, masked: &MaskedTokens) -> TokenScores {
+        let logits = self.decode(hidden.select(0, masked.positions.clone()));
         let hits = logits
             .clone()
             .detach()
             .argmax(1)
             .flatten::<1>(0, 1)
             .equal(masked.labels.clone());
-        let losses = cross_entropy(logits, masked.labels.clone());
-        MaskedLmOutput {
-            loss_sum: (losses * masked.weights.clone()).sum(),
-            correct: (hits.float() * masked.weights.clone()).sum(),
+        TokenScores {
+            losses: cross_entropy(logits, masked.labels.clone()),
+            hits: hits.float(),
         }
     }
 }
