@@ -173,6 +173,8 @@ impl Recipe {
             0,
             "set enough bytes for an evaluation, such as 1_048_576",
         )?;
+        let threads = data.loader_threads;
+        want(threads > 0, "data.loader_threads", threads, "set 1 or more")?;
         let (length, longest) = (data.sequence_length, config.max_position_embeddings);
         want(length >= 8, "data.sequence_length", length, "set 8 or more")?;
         want(

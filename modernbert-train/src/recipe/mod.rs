@@ -80,6 +80,8 @@ pub struct DataRecipe {
     pub eval_corpus: Option<Corpus>,
     /// What becomes of a document longer than a sequence. `"split"` by default.
     pub long_documents: LongDocuments,
+    /// Threads that pack and mask ahead of the training step. 1 by default; their number changes nothing about the rows.
+    pub loader_threads: usize,
     /// Longest sequence in tokens. 512 by default.
     pub sequence_length: usize,
     /// Decides the order of the data and the masks; `run.seed` by default.
@@ -107,6 +109,7 @@ impl Default for DataRecipe {
             eval_bytes: 1 << 20,
             eval_corpus: None,
             long_documents: LongDocuments::Split,
+            loader_threads: 1,
             sequence_length: 512,
             seed: None,
         }

@@ -20,6 +20,7 @@ pub(super) const KEYS: &[&str] = &[
     "data.corpus",
     "data.eval_bytes",
     "data.eval_corpus",
+    "data.loader_threads",
     "data.long_documents",
     "data.max_train_bytes",
     "data.seed",
