@@ -3,7 +3,9 @@
 //! | room | what it holds |
 //! |---|---|
 //! | [`corpus`] | documents from files, folders and the cargo registry; a held-out split |
+//! | [`formats`] | text files, rows of JSON, Parquet and MDS as one stream of records |
 //! | [`shard`] | token shards: tokenised samples in one memory-mapped, hashed file |
+//! | [`mixture`], [`tokenize`] | sources in their proportions, and text of any size to a folder of shards |
 //! | [`order`] | the shuffle |
 //! | [`pack`] | greedy best-fit packing into rows of fixed length |
 //! | [`mask`] | masking, 80/10/10, by counter-based random streams |
@@ -14,6 +16,8 @@
 //! | [`finetune`] | the loop every finetuning shares |
 //! | [`snapshot`] | checkpoints: weights, moments, position and hashes in one folder that appears whole or not at all |
 //! | [`run_dir`] | the folder of a run: lock, recipe, history, which checkpoints are kept |
+//! | [`by_position`] | held-out loss by where in its sequence a token stands |
+//! | [`recompute`] | gradients with activation checkpointing: a layer keeps its input alone |
 //! | [`report`] | pictures |
 //! | [`pretrain`] | a recipe from beginning to end, and a run from where it stopped |
 //! | [`tools`] | comparing, averaging, exporting and describing what runs leave behind |
@@ -23,20 +27,25 @@
 // The types of wgpu nest deeper than the compiler expects by default.
 #![recursion_limit = "256"]
 
+pub mod by_position;
 pub mod cli;
 pub mod corpus;
 pub mod finetune;
+pub mod formats;
 pub mod loader;
 pub mod mask;
+pub mod mixture;
 pub mod optim;
 pub mod order;
 pub mod pack;
 pub mod pretrain;
 pub mod recipe;
+pub mod recompute;
 pub mod report;
 pub mod run_dir;
 pub mod schedule;
 pub mod shard;
 pub mod snapshot;
+pub mod tokenize;
 pub mod tools;
 pub mod trainer;

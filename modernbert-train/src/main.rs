@@ -6,6 +6,7 @@ mod program;
 
 use clap::{Parser, Subcommand};
 use modernbert_train::cli::main_with_code;
+use modernbert_train::tokenize::{TokenizeArgs, run_command};
 use program::{show, train};
 use std::process::ExitCode;
 
@@ -25,6 +26,8 @@ struct Cli {
 enum Command {
     /// Trains a small model within minutes on text that is on this machine anyway, and shows what it learned.
     Demo(train::Demo),
+    /// Turns text into a folder of token shards.
+    Tokenize(Box<TokenizeArgs>),
     /// Runs a recipe: corpus, tokenizer, the phases of training, model folder.
     #[command(after_help = train::RUN_HELP)]
     Run(train::Run),
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     main_with_code(|| match cli.command {
         Command::Demo(demo) => demo.run(),
+        Command::Tokenize(args) => run_command(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(run) => run.run(),
         Command::Resume(resume) => resume.run(),
         Command::Rollback(rollback) => rollback.run(),

@@ -21,7 +21,6 @@ use sha2::{Digest, Sha256};
 pub use error::CorpusError;
 pub use origin::Origin;
 pub use registry::RegistryOptions;
-pub use source::ENDINGS;
 pub use split::{EvalSize, Split, SplitBy, split};
 
 /// A piece of text that belongs together.

@@ -4,8 +4,8 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::source::{files_below, read_text, relative};
 use super::{Corpus, CorpusError, Document, Origin, Seen, bytes, rank};
+use crate::formats::{files_below, read_text, relative};
 
 /// Shorter files say nothing: a list of modules, a pointer to another file.
 const LEAST_BYTES: u64 = 256;

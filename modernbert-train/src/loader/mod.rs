@@ -1,20 +1,30 @@
-//! From token shards to masked micro-batches, on a thread of its own.
+//! From token shards to masked micro-batches, on threads of their own.
 //!
-//! The stream is a pure function of shard and settings: epochs in shuffled order, packed greedily into rows of a fixed
-//! number of tokens, masked with a key per row. One row is one micro-batch; `micro_batches` rows make a step.
+//! The stream is a pure function of shards and settings: sources drawn from in their proportions, each in shuffled epochs, packed
+//! greedily into rows of a fixed number of tokens, masked with a key per row. One row is one micro-batch. The number of loader
+//! threads, of ranks, and of rows a step takes changes nothing about the rows; a [`Position`] is where to go on.
 
+mod error;
+mod evaluation;
+mod position;
+mod source;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod threads;
 
-pub use stream::{LoaderError, LoaderOptions, TrainSteps, TrainStream, evaluation_items};
+pub use error::LoaderError;
+pub use evaluation::{evaluation_items, evaluation_items_of};
+pub use position::Position;
+pub use source::Source;
+pub use stream::{LoaderOptions, TrainSteps, TrainStream};
+pub use threads::TrainLoader;
 
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
 use burn::tensor::Device;
-use modernbert::batch::SequenceLayout;
+use modernbert::batch::{Dropout, SequenceLayout};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
 
 use crate::mask::CappedLabels;
 
@@ -31,121 +41,31 @@ pub struct MlmItem {
     pub real_tokens: usize,
     /// Labelled tokens of this micro-batch.
     pub labelled: usize,
-    /// Labelled tokens of all micro-batches of the step: the denominator of its loss.
+    /// Labelled tokens of all micro-batches of the step: the denominator of its loss. See [`Self::share_denominator`].
     pub step_labelled: usize,
+    /// Number of the row, counted from 0 over the whole run and all ranks.
+    pub row: u64,
+    /// What the training step drops; `None` in evaluation.
+    pub dropout: Option<Dropout>,
+    batch: Option<stream::Batch>,
 }
 
-/// Rows prepared ahead of the training step.
-const PREFETCH: usize = 8;
+impl MlmItem {
+    /// Where the stream stands once `rows` rows from this one on are done: what a checkpoint holds of the data. One rank alone counts
+    /// 1; of several ranks, those of the rows between this one and this rank's next.
+    ///
+    /// `None` for an item that is not of a [`TrainStream`].
+    pub fn position_after(&self, rows: u64) -> Option<Position> {
+        self.batch.as_ref().map(|batch| batch.at(self.row + rows))
+    }
 
-/// Endless training data for burn-train, prepared ahead on another thread.
-pub struct TrainLoader {
-    stream: TrainStream,
-    total_tokens: usize,
-    first_row: u64,
-}
-
-impl TrainLoader {
-    /// A loader over `stream`; `total_tokens` is what progress is measured against.
-    pub fn new(stream: TrainStream, total_tokens: u64) -> Self {
-        Self {
-            stream,
-            total_tokens: total_tokens as usize,
-            first_row: 0,
+    /// Gives every item of a step the labelled tokens of all of them as its denominator. The loader doesn't know where a step ends:
+    /// whoever forms it calls this.
+    pub fn share_denominator(items: &mut [Self]) {
+        let total = items.iter().map(|item| item.labelled).sum();
+        for item in items {
+            item.step_labelled = total;
         }
-    }
-
-    /// The same from row number `row` on, counted from 0; the rows before it are made again and thrown away.
-    #[must_use]
-    pub fn starting_at(self, row: u64) -> Self {
-        Self {
-            first_row: row,
-            ..self
-        }
-    }
-}
-
-impl DataLoader<MlmItem> for TrainLoader {
-    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<MlmItem> + 'a> {
-        let (sender, receiver) = sync_channel(PREFETCH);
-        let (stream, mut passed_over) = (self.stream.clone(), self.first_row);
-        // The thread ends with the first error, which the trainer receives, or when the receiver is dropped.
-        std::thread::spawn(move || {
-            let mut steps = match stream.steps() {
-                Ok(steps) => steps,
-                Err(error) => return drop(sender.send(Err(error))),
-            };
-            loop {
-                match steps.next_step() {
-                    Ok(items) => {
-                        for item in items {
-                            if passed_over > 0 {
-                                passed_over -= 1;
-                                continue;
-                            }
-                            if sender.send(Ok(item)).is_err() {
-                                return;
-                            }
-                        }
-                    }
-                    Err(error) => return drop(sender.send(Err(error))),
-                }
-            }
-        });
-        Box::new(Prefetched {
-            receiver,
-            tokens: 0,
-            total: self.total_tokens,
-        })
-    }
-
-    fn num_items(&self) -> usize {
-        self.total_tokens
-    }
-
-    fn to_device(&self, _device: &Device) -> Arc<dyn DataLoader<MlmItem>> {
-        // Items live on the host until the training step.
-        Arc::new(Self {
-            stream: self.stream.clone(),
-            total_tokens: self.total_tokens,
-            first_row: self.first_row,
-        })
-    }
-
-    fn slice(&self, _start: usize, _end: usize) -> Arc<dyn DataLoader<MlmItem>> {
-        // An endless stream has no range to cut; ranks take every n-th step of it instead.
-        self.to_device(&Device::default())
-    }
-}
-
-struct Prefetched {
-    receiver: Receiver<Result<MlmItem, LoaderError>>,
-    tokens: usize,
-    total: usize,
-}
-
-impl Iterator for Prefetched {
-    type Item = Result<MlmItem, DatasetError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let item = self.receiver.recv().ok()?;
-        Some(match item {
-            Ok(item) => {
-                self.tokens += item.real_tokens;
-                Ok(item)
-            }
-            Err(error) => Err(DatasetError::new(error)),
-        })
-    }
-}
-
-impl DataLoaderIterator<MlmItem> for Prefetched {
-    fn progress(&self) -> Progress {
-        Progress::new(
-            self.tokens.min(self.total),
-            self.total,
-            Some("tokens".to_string()),
-        )
     }
 }
 

@@ -67,6 +67,40 @@ fn fractions_over_a_million_tokens() {
     );
 }
 
+/// Uniform over the ids that are not padding, whatever the row holds.
+#[test]
+fn random_tokens_are_uniform_and_independent_of_the_row() {
+    let vocabulary = 64u32;
+    let masker = Masker::from_ids(0.9, MASK, PAD, vocabulary, vec![]).unwrap();
+    let mut drawn = vec![0u32; vocabulary as usize];
+    for index in 0..100 {
+        // All the same small id, which is no bound on what is drawn, or all an id outside.
+        let original = if index % 2 == 0 {
+            vocabulary
+        } else {
+            vocabulary + 1
+        };
+        let out = masker.mask(&row(vec![original; 4096], 4096), key(index));
+        for id in out.input_ids {
+            if id < vocabulary && id != MASK {
+                drawn[id as usize] += 1;
+            }
+        }
+    }
+    assert_eq!(drawn[PAD as usize], 0);
+    // [MASK] may be drawn too, but can't be told from a masked token here.
+    let ids = (0..vocabulary).filter(|&id| id != PAD && id != MASK);
+    let counts: Vec<f64> = ids.map(|id| f64::from(drawn[id as usize])).collect();
+    let expected = counts.iter().sum::<f64>() / counts.len() as f64;
+    assert!(expected > 500.0, "{expected} of each");
+    let chi2: f64 = counts
+        .iter()
+        .map(|count| (count - expected).powi(2) / expected)
+        .sum();
+    // 61 degrees of freedom: above 100.9 once in a thousand.
+    assert!(chi2 < 100.9, "{chi2}");
+}
+
 #[test]
 fn depends_on_the_key_alone() {
     let (masker, row) = (

@@ -6,13 +6,13 @@
 //! case of its tests is kept here.
 
 mod error;
+mod fill;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
-
 pub use error::PackError;
+pub use fill::{BestFit, FilledRow, Length};
 
 /// How rows are filled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,169 +93,30 @@ impl PackStats {
 /// [`Packer::into_left_over`] at the end.
 #[derive(Debug)]
 pub struct Packer<I> {
-    options: PackOptions,
-    source: I,
-    buffer: VecDeque<Vec<u32>>,
-    taken: usize,
-    stats: PackStats,
-    left_over: Vec<Vec<u32>>,
-    done: bool,
+    rows: BestFit<I, Vec<u32>>,
 }
 
 impl<I: Iterator<Item = Vec<u32>>> Packer<I> {
     /// Packs the sequences of `source`; empty ones are dropped.
+    ///
+    /// # Errors
+    /// Sizes of 0, and a buffer that could never be filled.
     pub fn new(
         options: PackOptions,
         source: impl IntoIterator<IntoIter = I>,
     ) -> Result<Self, PackError> {
-        let PackOptions {
-            rows,
-            row_length,
-            source_batch,
-            buffer,
-            ..
-        } = options;
-        for (name, value) in [
-            ("rows", rows),
-            ("row_length", row_length),
-            ("source_batch", source_batch),
-        ] {
-            if value == 0 {
-                return Err(PackError::Zero { name });
-            }
-        }
-        if buffer <= source_batch {
-            return Err(PackError::Buffer {
-                buffer,
-                source_batch,
-            });
-        }
-        Ok(Self {
-            options,
-            source: source.into_iter(),
-            buffer: VecDeque::new(),
-            taken: 0,
-            stats: PackStats::default(),
-            left_over: Vec::new(),
-            done: false,
-        })
+        let rows = BestFit::new(options, source.into_iter(), Vec::new())?;
+        Ok(Self { rows })
     }
 
     /// How well the rows emitted so far are filled.
     pub fn stats(&self) -> PackStats {
-        self.stats
+        self.rows.stats()
     }
 
     /// The sequences that made no full batch, once the iterator has ended.
     pub fn into_left_over(self) -> Vec<Vec<u32>> {
-        self.left_over.into_iter().chain(self.buffer).collect()
-    }
-
-    /// Takes source batches until the buffer is full or `limit` sequences were added; how many were.
-    fn refill(&mut self, limit: usize) -> Result<usize, PackError> {
-        let PackOptions {
-            row_length,
-            source_batch,
-            buffer,
-            ..
-        } = self.options;
-        let mut added = 0;
-        while buffer - self.buffer.len().min(buffer) > source_batch && added + source_batch <= limit
-        {
-            let mut ended = true;
-            for sequence in self.source.by_ref().take(source_batch) {
-                ended = false;
-                if sequence.is_empty() {
-                    continue;
-                }
-                let (index, length) = (self.taken, sequence.len());
-                if length > row_length {
-                    return Err(PackError::TooLong {
-                        index,
-                        length,
-                        row_length,
-                    });
-                }
-                self.taken += 1;
-                added += 1;
-                self.buffer.push_back(sequence);
-            }
-            if ended {
-                break;
-            }
-        }
-        Ok(added)
-    }
-
-    fn batch(&mut self) -> Result<Option<Vec<PackedRow>>, PackError> {
-        let PackOptions {
-            rows,
-            row_length,
-            buffer,
-            ..
-        } = self.options;
-        let mut filling: Vec<Filling> = vec![Filling::default(); rows];
-        let mut skipped: Vec<Vec<u32>> = Vec::new();
-        loop {
-            if self.buffer.is_empty() && self.refill(buffer.saturating_sub(skipped.len()))? == 0 {
-                break;
-            }
-            let Some(sequence) = self.buffer.pop_front() else {
-                break;
-            };
-            // The first of the rows with the least space that is enough.
-            let best = filling
-                .iter_mut()
-                .filter(|row| row_length - row.tokens >= sequence.len())
-                .min_by_key(|row| row_length - row.tokens);
-            match best {
-                Some(row) => row.push(sequence),
-                None => skipped.push(sequence),
-            }
-        }
-        // One by one to the front, which reverses them: the published order.
-        for sequence in skipped {
-            self.buffer.push_front(sequence);
-        }
-        if filling.iter().any(|row| row.sequences.is_empty()) {
-            // Rows stay empty only when the source has ended.
-            if !self.options.flush {
-                self.left_over = filling.into_iter().flat_map(|row| row.sequences).collect();
-                return Ok(None);
-            }
-            filling.retain(|row| !row.sequences.is_empty());
-        }
-        if filling.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(
-            filling.into_iter().map(|row| self.close(row)).collect(),
-        ))
-    }
-
-    fn close(&mut self, row: Filling) -> PackedRow {
-        let PackOptions {
-            row_length, pad_id, ..
-        } = self.options;
-        self.stats.rows += 1;
-        self.stats.sequences += row.sequences.len();
-        self.stats.tokens += row_length;
-        self.stats.real_tokens += row.tokens;
-        let mut ids = Vec::with_capacity(row_length);
-        let mut cu_seqlens = vec![0];
-        for sequence in row.sequences {
-            ids.extend_from_slice(&sequence);
-            cu_seqlens.push(ids.len() as u32);
-        }
-        if ids.len() < row_length {
-            ids.resize(row_length, pad_id);
-            cu_seqlens.push(row_length as u32);
-        }
-        PackedRow {
-            ids,
-            cu_seqlens,
-            real_tokens: row.tokens,
-        }
+        self.rows.into_left_over()
     }
 }
 
@@ -263,25 +124,37 @@ impl<I: Iterator<Item = Vec<u32>>> Iterator for Packer<I> {
     type Item = Result<Vec<PackedRow>, PackError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
-        }
-        let batch = self.batch().transpose();
-        self.done = !matches!(batch, Some(Ok(_)));
-        batch
+        let rows = self.rows.next()?;
+        let options = self.rows.options();
+        Some(rows.map(|rows| {
+            rows.into_iter()
+                .map(|row| PackedRow::new(row.sequences, options))
+                .collect()
+        }))
     }
 }
 
-/// A row while it is filled.
-#[derive(Debug, Clone, Default)]
-struct Filling {
-    sequences: Vec<Vec<u32>>,
-    tokens: usize,
-}
-
-impl Filling {
-    fn push(&mut self, sequence: Vec<u32>) {
-        self.tokens += sequence.len();
-        self.sequences.push(sequence);
+impl PackedRow {
+    /// Sequences, which must fit, one behind the other and padding after them.
+    pub(crate) fn new(sequences: Vec<Vec<u32>>, options: &PackOptions) -> Self {
+        let PackOptions {
+            row_length, pad_id, ..
+        } = *options;
+        let mut ids = Vec::with_capacity(row_length);
+        let mut cu_seqlens = vec![0];
+        for sequence in sequences {
+            ids.extend_from_slice(&sequence);
+            cu_seqlens.push(ids.len() as u32);
+        }
+        let real_tokens = ids.len();
+        if real_tokens < row_length {
+            ids.resize(row_length, pad_id);
+            cu_seqlens.push(row_length as u32);
+        }
+        Self {
+            ids,
+            cu_seqlens,
+            real_tokens,
+        }
     }
 }

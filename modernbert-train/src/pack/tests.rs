@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
+use rand_chacha::rand_core::SeedableRng;
 
 use super::*;
 
@@ -103,6 +104,70 @@ fn short_documents_pack_almost_without_padding() {
         "{}",
         packer.stats().efficiency()
     );
+}
+
+/// A sequence of which only the length matters.
+struct Only(usize);
+
+impl Length for Only {
+    fn tokens(&self) -> usize {
+        self.0
+    }
+}
+
+/// Lengths as of web text: log-normal with a median of 400 tokens and a long tail, cut off at `longest` as a phase does.
+fn web_lengths(count: usize, longest: usize) -> impl Iterator<Item = Only> {
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(7);
+    let mut unit = move || f64::from(rng.next_u32()) / 2f64.powi(32);
+    let mut normal =
+        move || (-2.0 * (1.0 - unit()).ln()).sqrt() * (std::f64::consts::TAU * unit()).cos();
+    (0..count)
+        .map(move |_| Only(((400f64.ln() + 1.1 * normal()).exp() as usize).clamp(16, longest)))
+}
+
+/// Both phases with the default buffer, in rows of eight full sequences as a micro-batch has them.
+#[test]
+fn realistic_lengths_pack_above_99_percent() {
+    for (longest, rows, row_length) in [(1024, 8, 8192), (8192, 8, 65_536)] {
+        let mean = web_lengths(20_000, longest)
+            .map(|only| only.0)
+            .sum::<usize>()
+            / 20_000;
+        let source_batch = rows * row_length / mean;
+        let options = PackOptions::new(rows, row_length, source_batch, PAD);
+        let mut packer = BestFit::new(options, web_lengths(60_000, longest), Vec::new()).unwrap();
+        for batch in packer.by_ref() {
+            batch.unwrap();
+        }
+        let stats = packer.stats();
+        assert!(stats.rows > 100, "{} rows", stats.rows);
+        assert!(
+            stats.efficiency() > 0.99,
+            "{longest}: {}",
+            stats.efficiency()
+        );
+        // What one document per padded row would have given.
+        let unpacked = mean as f64 / longest as f64;
+        assert!(unpacked < 0.6, "{unpacked}");
+    }
+}
+
+#[test]
+fn a_packer_goes_on_from_what_it_held() {
+    let options = PackOptions::new(3, 64, 4, PAD);
+    let source = || repeated(&(0..300).map(|i| 5 + i * 37 % 55).collect::<Vec<_>>());
+    let whole: Vec<_> = BestFit::new(options.clone(), source().into_iter(), Vec::new())
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let mut first = BestFit::new(options.clone(), source().into_iter(), Vec::new()).unwrap();
+    let mut found: Vec<_> = first.by_ref().take(9).map(Result::unwrap).collect();
+    let held: Vec<_> = first.held().cloned().collect();
+    assert!(!held.is_empty());
+    let rest = first.source().clone();
+    let second = BestFit::new(options, rest, held).unwrap();
+    found.extend(second.map(Result::unwrap));
+    assert_eq!(found, whole);
 }
 
 #[test]

@@ -147,6 +147,7 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
     let (mut tokens, mut seconds) = (0, 0.0);
     while let Some(phase) = phases.get(state.phase) {
         if state.phase_done {
+            session.by_position(&phases, &prepared, &model, &state)?;
             state = next_phase(&state, phases.get(state.phase + 1));
             continue;
         }
@@ -241,6 +242,7 @@ fn begin(state: RunState, phase: &Phase) -> RunState {
         phase_done: false,
         phase_tokens: 0,
         rows: 0,
+        position: None,
         phase_total: phase.recipe.run.total_tokens,
         fitted: false,
         next_evaluation: phase.recipe.run.eval_every_tokens,

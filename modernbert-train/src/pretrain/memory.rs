@@ -27,12 +27,18 @@ impl TrainingMemory {
         let tokens = recipe.batch.tokens as u64;
         let (hidden, intermediate) = (config.hidden_size as u64, config.intermediate_size as u64);
         let layers = config.num_hidden_layers as u64;
-        let kept = tokens * layers * (13 * hidden + 3 * intermediate) * 4;
+        // With activation checkpointing a layer keeps its input, and one layer at a time the rest.
+        let (whole, inputs) = if recipe.batch.recompute {
+            (1, tokens * layers * hidden * 4)
+        } else {
+            (layers, 0)
+        };
+        let kept = tokens * whole * (13 * hidden + 3 * intermediate) * 4;
         let labelled = label_cap(recipe.batch.tokens, recipe.mask.train) as u64;
         let low = recipe.run.precision == crate::recipe::Precision::Bf16;
         Self {
             state: 16 * config.mlm_parameters(),
-            activations: if low { kept / 3 * 2 } else { kept },
+            activations: inputs + if low { kept / 3 * 2 } else { kept },
             logits: labelled * config.vocab_size as u64 * 12,
         }
     }

@@ -14,6 +14,7 @@ mod phase;
 mod prepare;
 mod samples;
 mod start;
+mod tokens;
 mod unigram;
 
 pub use launch::{PretrainEnd, PretrainOptions, PretrainSummary};

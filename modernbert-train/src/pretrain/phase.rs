@@ -13,14 +13,15 @@ use std::time::Duration;
 
 use super::launch::{PretrainOptions, optimizer_config, precision_of};
 use super::memory;
-use super::prepare::PhaseData;
+use super::prepare::{PhaseData, Prepared};
+use crate::by_position::{EDGES, scores_by_position};
 use crate::loader::{
-    FixedLoader, LoaderOptions, MlmItem, TrainLoader, TrainStream, evaluation_items,
+    FixedLoader, LoaderOptions, MlmItem, TrainLoader, TrainStream, evaluation_items_of,
 };
 use crate::mask::Masker;
 use crate::optim::NamedStableAdamW;
 use crate::recipe::{Phase, Recipe};
-use crate::run_dir::{METRICS_FILE, RunDir};
+use crate::run_dir::{METRICS_FILE, POSITIONS_FILE, RunDir};
 use crate::snapshot::RunState;
 use crate::trainer::{
     MetricsLog, MlmLearner, Outcome, Progress, QuietRenderer, SavePolicy, SeriesMetric,
@@ -72,7 +73,52 @@ impl Session<'_> {
         let masker = Masker::new(tokenizer, recipe.mask.eval, true)?;
         let loader = self.loader_options(recipe, pad);
         let tokens = recipe.run.eval_tokens as usize;
-        Ok(evaluation_items(&data.eval, &masker, &loader, tokens)?)
+        let total: f64 = data.eval.iter().map(|source| source.proportion).sum();
+        let mut items = Vec::new();
+        for source in &data.eval {
+            let share = (tokens as f64 * source.proportion / total).ceil() as usize;
+            items.extend(evaluation_items_of(
+                &source.samples,
+                &masker,
+                &loader,
+                share,
+            )?);
+        }
+        Ok(items)
+    }
+
+    /// Held-out loss by where in its sequence a token stands, at the end of a phase: shown, and a line of `positions.jsonl`. Sequences are
+    /// those of the run's longest phase, so that phases can be compared.
+    pub(super) fn by_position(
+        &self,
+        phases: &[Phase],
+        prepared: &Prepared,
+        model: &MaskedLm,
+        state: &RunState,
+    ) -> Result<()> {
+        let longest = phases
+            .iter()
+            .zip(&prepared.phases)
+            .max_by_key(|(phase, _)| phase.recipe.data.sequence_length);
+        let Some((phase, data)) = longest else {
+            return Ok(());
+        };
+        if self.dir.has_row(POSITIONS_FILE, state.step) {
+            return Ok(());
+        }
+        let masking = (&prepared.tokenizer, prepared.tokenizer.special().pad);
+        let items = self.eval_items(&phase.recipe, data, masking)?;
+        let mut scores = scores_by_position(model, &items, &EDGES)?;
+        scores.retain(|bucket| bucket.tokens > 0);
+        let shown: Vec<String> = scores
+            .iter()
+            .map(|bucket| format!("{}-{} {:.3}", bucket.from, bucket.to, bucket.loss))
+            .collect();
+        let progress = self.options.progress;
+        progress.note(&format!("held-out loss by position: {}", shown.join(", ")));
+        let row = json!({ "phase": state.phase_name, "step": state.step, "tokens": state.tokens, "positions": scores });
+        self.dir.append(POSITIONS_FILE, &row)?;
+        Ok(())
     }
 
     /// Trains a phase from where `state` stands.
@@ -100,7 +146,14 @@ impl Session<'_> {
 
         let loader = self.loader_options(recipe, masking.1);
         let masker = Masker::new(masking.0, recipe.mask.train, false)?;
-        let stream = TrainStream::new(data.train.clone(), masker, loader)?;
+        let stream = TrainStream::of_sources(data.train.clone(), masker, loader)?
+            .with_dropout(recipe.dropout.rates());
+        let total = recipe.run.total_tokens;
+        let rows = TrainLoader::new(stream, total).with_threads(recipe.data.loader_threads);
+        let rows = match &state.position {
+            Some(position) => rows.from_position(position.clone())?,
+            None => rows.starting_at(state.rows),
+        };
         let eval_items = self.eval_items(recipe, data, masking)?;
         let budget = TokenBudget::resumed(state.phase_tokens, state.phase_total);
         let scheduler = TokenScheduler::new(
@@ -115,10 +168,9 @@ impl Session<'_> {
             optimizer,
             state.clone(),
         )?);
-        let total = recipe.run.total_tokens;
         let mut training = SupervisedTraining::new(
             self.dir.root(),
-            Arc::new(TrainLoader::new(stream, total).starting_at(state.rows)),
+            Arc::new(rows),
             Arc::new(FixedLoader::new(eval_items)),
         )
         .metrics((SeriesMetric::loss(), SeriesMetric::masked_accuracy()))
@@ -144,7 +196,14 @@ impl Session<'_> {
         }
         // The strategy has its own optimizer, whose state has names; burn-train's stays unused.
         let unused = optimizer_config(recipe).build().into();
-        let learner = Learner::new(MlmLearner { model }.train(), unused, scheduler);
+        let learner = Learner::new(
+            MlmLearner {
+                model: model.with_recompute(recipe.batch.recompute),
+            }
+            .train(),
+            unused,
+            scheduler,
+        );
         TRAINING.store(true, Ordering::SeqCst);
         let result = catch_unwind(AssertUnwindSafe(|| training.launch(learner)));
         TRAINING.store(false, Ordering::SeqCst);

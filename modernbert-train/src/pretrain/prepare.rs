@@ -8,12 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::tokens;
 use crate::corpus::{Corpus, Document, EvalSize, RegistryOptions, Split, split};
+use crate::loader::Source;
 use crate::recipe::{
     Corpus as CorpusSetting, LongDocuments as RecipeLong, Phase, Recipe,
     Tokenizer as TokenizerSetting,
 };
-use crate::shard::{LongDocuments, Shard, TokenizeOptions, write_shard};
+use crate::shard::{Cut, LongDocuments, Shard, TokenizeOptions, write_shard};
 use crate::trainer::{Progress, human_count, human_seconds};
 
 /// Everything training needs that comes from text.
@@ -29,12 +31,20 @@ pub struct Prepared {
 /// The samples of a phase, and the model's shape in it.
 #[derive(Clone)]
 pub struct PhaseData {
-    /// Training samples.
-    pub train: Arc<Shard>,
-    /// Held-out samples.
-    pub eval: Arc<Shard>,
+    /// What is trained on.
+    pub train: Vec<Source>,
+    /// What is held out, from each source its share.
+    pub eval: Vec<Source>,
     /// Shape of the model, fitted to the tokenizer.
     pub config: ModernBertConfig,
+}
+
+impl PhaseData {
+    /// All shards, those that are trained on first.
+    pub fn shards(&self) -> impl Iterator<Item = &Shard> {
+        let sources = self.train.iter().chain(&self.eval);
+        sources.flat_map(|source| source.samples.shards().map(|shard| &**shard))
+    }
 }
 
 /// Held-out documents a resumed run shows guesses on.
@@ -49,6 +59,12 @@ const SHOWN: usize = 64;
 /// Missing, empty or broken text, a tokenizer without ModernBERT's special tokens, a folder that can't be written.
 pub fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<Prepared> {
     let started = Instant::now();
+    if phases
+        .iter()
+        .any(|phase| tokens::folder(&phase.recipe).is_some())
+    {
+        return tokens::prepare(phases, out, progress);
+    }
     let Some(first) = phases.first().map(|phase| &phase.recipe) else {
         bail!("the recipe has no phase");
     };
@@ -90,10 +106,10 @@ pub fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<Prepa
         if names.of == i {
             progress.note(&format!(
                 "tokens: {} in {} samples of up to {} to train on, {} held out, vocabulary {} ({})",
-                human_count(found.train.tokens() as u64),
-                found.train.len(),
+                human_count(found.train[0].samples.tokens()),
+                found.train[0].samples.len(),
                 recipe.data.sequence_length,
-                human_count(found.eval.tokens() as u64),
+                human_count(found.eval[0].samples.tokens()),
                 tokenizer.vocab_size(),
                 human_seconds(started.elapsed().as_secs_f64()),
             ));
@@ -112,24 +128,19 @@ pub fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<Prepa
 /// # Errors
 /// A missing or damaged file, by name.
 pub fn reopen(phases: &[Phase], out: &Path) -> Result<Prepared> {
+    if tokens::is_prepared(out) {
+        return tokens::reopen(phases, out);
+    }
     let tokenizer = Tokenizer::from_folder(out)?;
     let folder = out.join(SHARDS);
     let mut data = Vec::with_capacity(phases.len());
     for (names, phase) in shard_names(phases).iter().zip(phases) {
         data.push(open_phase(&phase.recipe, &tokenizer, &folder, names)?);
     }
-    let mut eval_documents = Vec::new();
-    if let Some(first) = data.first() {
-        let specials = tokenizer.special().ids();
-        for (i, mut ids) in first.eval.iter().take(SHOWN).enumerate() {
-            ids.retain(|id| !specials.contains(id));
-            eval_documents.push(Document {
-                name: format!("held-out sample {i}"),
-                group: String::new(),
-                text: tokenizer.decode(&ids)?,
-            });
-        }
-    }
+    let eval_documents = match data.first() {
+        Some(first) => shown(&tokenizer, &first.eval)?,
+        None => Vec::new(),
+    };
     Ok(Prepared {
         tokenizer,
         phases: data,
@@ -137,8 +148,29 @@ pub fn reopen(phases: &[Phase], out: &Path) -> Result<Prepared> {
     })
 }
 
+/// Held-out samples as text, for a person to look at.
+pub(super) fn shown(tokenizer: &Tokenizer, eval: &[Source]) -> Result<Vec<Document>> {
+    let specials = tokenizer.special().ids();
+    let samples = eval.iter().flat_map(|source| {
+        let samples = &source.samples;
+        (0..samples.len()).map(|index| samples.get(index))
+    });
+    let documents = samples.take(SHOWN).enumerate().map(|(i, mut ids)| {
+        ids.retain(|id| !specials.contains(id));
+        Ok(Document {
+            name: format!("held-out sample {i}"),
+            group: String::new(),
+            text: tokenizer.decode(&ids)?,
+        })
+    });
+    documents.collect()
+}
+
 /// Whether everything that [`reopen`] needs is there; a run that was ended while it prepared its data prepares it again.
 pub fn is_prepared(phases: &[Phase], out: &Path) -> bool {
+    if tokens::is_prepared(out) {
+        return true;
+    }
     let folder = out.join(SHARDS);
     out.join("tokenizer.json").is_file()
         && shard_names(phases)
@@ -197,7 +229,7 @@ fn open_phase(
     folder: &Path,
     names: &ShardNames,
 ) -> Result<PhaseData> {
-    let open = |name: &str| -> Result<Arc<Shard>> {
+    let open = |name: &str| -> Result<Vec<Source>> {
         let shard = Shard::open(folder.join(name))?;
         if shard.is_empty() {
             bail!(
@@ -205,7 +237,8 @@ fn open_phase(
                 shard.path().display()
             );
         }
-        Ok(Arc::new(shard))
+        // Documents were cut when they were tokenized.
+        Ok(vec![Source::new(name, 1.0, [Arc::new(shard)], Cut::WHOLE)])
     };
     Ok(PhaseData {
         train: open(&names.train)?,
@@ -330,7 +363,7 @@ fn read_corpus(recipe: &Recipe, setting: &CorpusSetting) -> Result<Corpus> {
     }
 }
 
-fn model_config(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<ModernBertConfig> {
+pub(super) fn model_config(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<ModernBertConfig> {
     let mut config = recipe.model.config(tokenizer.vocab_size())?;
     let special = tokenizer.special();
     config.cls_token_id = Some(special.cls);

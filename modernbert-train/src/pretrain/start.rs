@@ -272,10 +272,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 }
 
 fn check_shards(info: &mut RunInfo, dir: &RunDir, prepared: &Prepared) -> Result<()> {
-    let shards = prepared
-        .phases
-        .iter()
-        .flat_map(|data| [&*data.train, &*data.eval]);
+    let shards = prepared.phases.iter().flat_map(|data| data.shards());
     Ok(info.check_shards(dir.root(), shards)?)
 }
 

@@ -1,9 +1,11 @@
 //! The baseline every masked language model must beat: token frequencies, with no look at the context.
 
-use crate::loader::MlmItem;
-use crate::shard::Shard;
+use crate::loader::{MlmItem, Source};
 
-/// Token counts of a training shard.
+/// Frequencies are known well enough from so many tokens; a corpus of terabytes is not read a second time for them.
+const COUNTED: u64 = 50_000_000;
+
+/// Token counts of training data.
 pub struct Unigram {
     counts: Vec<u64>,
     total: u64,
@@ -19,17 +21,37 @@ pub struct UnigramScore {
 }
 
 impl Unigram {
-    /// Counts the tokens of a shard.
-    pub fn count(shard: &Shard) -> Self {
-        let mut counts = vec![0u64; shard.vocab_size()];
-        let mut total = 0;
-        for sample in shard.iter() {
-            total += sample.len() as u64;
-            for id in sample {
-                counts[id as usize] += 1;
+    /// Counts the tokens of what is trained on, of each source the first [`COUNTED`] times its share.
+    pub fn count(sources: &[Source]) -> Self {
+        let total: f64 = sources.iter().map(|source| source.proportion).sum();
+        let mut counts: Vec<u64> = Vec::new();
+        for source in sources {
+            let mut left = (COUNTED as f64 * source.proportion / total) as u64;
+            for index in 0..source.samples.len() {
+                let sample = source.samples.get(index);
+                for &id in &sample {
+                    let id = id as usize;
+                    if id >= counts.len() {
+                        counts.resize(id + 1, 0);
+                    }
+                    counts[id] += 1;
+                }
+                match left.checked_sub(sample.len() as u64) {
+                    Some(rest) => left = rest,
+                    None => break,
+                }
             }
         }
-        Self { counts, total }
+        let vocabulary = sources
+            .iter()
+            .flat_map(|source| source.samples.shards())
+            .map(|shard| shard.vocab_size())
+            .max();
+        counts.resize(vocabulary.unwrap_or(0), 0);
+        Self {
+            total: counts.iter().sum(),
+            counts,
+        }
     }
 
     /// Scores the labelled tokens, with one added to every count so that no token is impossible.

@@ -173,6 +173,8 @@ impl Recipe {
             0,
             "set enough bytes for an evaluation, such as 1_048_576",
         )?;
+        let threads = data.loader_threads;
+        want(threads > 0, "data.loader_threads", threads, "set 1 or more")?;
         let (length, longest) = (data.sequence_length, config.max_position_embeddings);
         want(length >= 8, "data.sequence_length", length, "set 8 or more")?;
         want(
@@ -203,6 +205,23 @@ impl Recipe {
                 key,
                 share,
                 "set a share above 0 and below 1",
+            )?;
+        }
+        let dropout = &self.dropout;
+        for (key, rate) in [
+            ("dropout.embedding", dropout.embedding),
+            (
+                "dropout.attention_probabilities",
+                dropout.attention_probabilities,
+            ),
+            ("dropout.attention_output", dropout.attention_output),
+            ("dropout.mlp", dropout.mlp),
+        ] {
+            want(
+                (0.0..1.0).contains(&rate),
+                key,
+                rate,
+                "set at least 0 and below 1",
             )?;
         }
         let o = &self.optimizer;

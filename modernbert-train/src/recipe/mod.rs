@@ -21,6 +21,7 @@ pub use phase::{Phase, PhaseRecipe};
 pub use text_or::{Corpus, Tokenizer};
 
 use crate::schedule::{BatchWarmup, Schedule, TokenSpan};
+use modernbert::batch::DropoutRates;
 use serde::{Deserialize, Serialize};
 
 /// Everything that decides a pretraining run.
@@ -38,6 +39,9 @@ pub struct Recipe {
     /// How many tokens are hidden.
     #[serde(default)]
     pub mask: MaskRecipe,
+    /// What is dropped in training.
+    #[serde(default)]
+    pub dropout: DropoutRecipe,
     /// The optimizer, StableAdamW.
     #[serde(default)]
     pub optimizer: OptimizerRecipe,
@@ -59,7 +63,8 @@ pub struct Recipe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataRecipe {
-    /// `"registry"` (the sources cargo has unpacked on this machine, the default), or a path, or a list of paths.
+    /// `"registry"` (the sources cargo has unpacked on this machine, the default), or a path, or a list of paths; or the path of a
+    /// folder that `modernbert-train tokenize` made, which brings its tokenizer and its held-out documents.
     pub corpus: Corpus,
     /// `"train"` (learn one from the corpus, the default), or the path of a `tokenizer.json` or of the folder that holds it.
     pub tokenizer: Tokenizer,
@@ -75,6 +80,8 @@ pub struct DataRecipe {
     pub eval_corpus: Option<Corpus>,
     /// What becomes of a document longer than a sequence. `"split"` by default.
     pub long_documents: LongDocuments,
+    /// Threads that pack and mask ahead of the training step. 1 by default; their number changes nothing about the rows.
+    pub loader_threads: usize,
     /// Longest sequence in tokens. 512 by default.
     pub sequence_length: usize,
     /// Decides the order of the data and the masks; `run.seed` by default.
@@ -102,6 +109,7 @@ impl Default for DataRecipe {
             eval_bytes: 1 << 20,
             eval_corpus: None,
             long_documents: LongDocuments::Split,
+            loader_threads: 1,
             sequence_length: 512,
             seed: None,
         }
@@ -122,6 +130,8 @@ pub struct BatchRecipe {
     pub warmup_from: usize,
     /// Micro-batches by which the warmup grows at a time. 1 by default.
     pub warmup_step: usize,
+    /// Keep of each layer its input alone and compute it again for its gradient: a third more work, far less memory. Off by default.
+    pub recompute: bool,
 }
 
 impl Default for BatchRecipe {
@@ -132,6 +142,7 @@ impl Default for BatchRecipe {
             warmup_tokens: TokenSpan::Tokens(0),
             warmup_from: 1,
             warmup_step: 1,
+            recompute: false,
         }
     }
 }
@@ -151,6 +162,33 @@ impl Default for MaskRecipe {
         Self {
             train: 0.3,
             eval: 0.15,
+        }
+    }
+}
+
+/// `[dropout]`: how likely elements are dropped in training, at each site of the model. All 0 by default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DropoutRecipe {
+    /// After the embedding norm.
+    pub embedding: f64,
+    /// Of the attention probabilities; slow, see [`modernbert::batch::DropoutRates`].
+    pub attention_probabilities: f64,
+    /// After the attention output projection: 0.1 in the published runs.
+    pub attention_output: f64,
+    /// Inside the MLP, after the gate.
+    pub mlp: f64,
+}
+
+impl DropoutRecipe {
+    /// The rates, as a batch has them.
+    pub fn rates(&self) -> DropoutRates {
+        DropoutRates {
+            embedding: self.embedding,
+            attention_probabilities: self.attention_probabilities,
+            attention_output: self.attention_output,
+            mlp: self.mlp,
+            classifier: 0.0,
         }
     }
 }

@@ -199,7 +199,7 @@ fn a_mistake_in_a_file_is_shown_with_its_line() {
 
 #[test]
 fn settings_that_do_not_go_together_are_named() {
-    let cases: [(&[&str], &str); 19] = [
+    let cases: [(&[&str], &str); 21] = [
         (
             &["batch.tokens=256"],
             "batch.tokens is 256; a sequence of data.sequence_length (512) has to fit",
@@ -252,6 +252,8 @@ fn settings_that_do_not_go_together_are_named() {
         ),
         (&["data.tokenizer_vocab=100"], "data.tokenizer_vocab is 100"),
         (&["data.corpus=[]"], "data.corpus is an empty list"),
+        (&["dropout.mlp=1"], "dropout.mlp is 1"),
+        (&["data.loader_threads=0"], "data.loader_threads is 0"),
     ];
     for (overrides, expected) in cases {
         let message = complaint(overrides);

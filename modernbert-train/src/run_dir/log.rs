@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{METRICS_FILE, RunDirError};
+use super::{METRICS_FILE, POSITIONS_FILE, RunDirError};
 
 /// Cuts the log back to the rows of `step` and before, as a run that goes on from there writes the later ones again. A last line
 /// that a crash cut short goes with them. Gives the number of lines that were cut off.
@@ -10,7 +10,12 @@ use super::{METRICS_FILE, RunDirError};
 /// # Errors
 /// A log that can't be read or written.
 pub fn cut_log(root: &Path, step: u64) -> Result<usize, RunDirError> {
-    let path = root.join(METRICS_FILE);
+    cut(root, POSITIONS_FILE, step)?;
+    cut(root, METRICS_FILE, step)
+}
+
+fn cut(root: &Path, name: &str, step: u64) -> Result<usize, RunDirError> {
+    let path = root.join(name);
     let text = match std::fs::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),

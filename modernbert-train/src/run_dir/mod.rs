@@ -9,6 +9,7 @@
 //! | `shards/` | token shards |
 //! | `checkpoints/step-NNNNNNNN/` | see [`crate::snapshot`]; `aside-…` are checkpoints a later resume went back behind |
 //! | `metrics.jsonl`, `loss.png` | the log, and its picture at the end |
+//! | `positions.jsonl` | held-out loss by position, a line at the end of each phase |
 //! | `model.safetensors`, `config.json`, `tokenizer*.json` | the finished model |
 
 mod checkpoints;
@@ -41,6 +42,8 @@ pub const RECIPE_FILE: &str = "recipe.toml";
 pub const INFO_FILE: &str = "run.json";
 /// What happened to the run, and when.
 pub const HISTORY_FILE: &str = "history.jsonl";
+/// Held-out loss by position, a line at the end of each phase.
+pub const POSITIONS_FILE: &str = "positions.jsonl";
 const LOCK_FILE: &str = "lock";
 const CHECKPOINTS: &str = "checkpoints";
 
@@ -145,6 +148,7 @@ impl RunDir {
             modernbert::checkpoint::WEIGHTS_FILE,
             PICTURE_FILE,
             METRICS_FILE,
+            POSITIONS_FILE,
             INFO_FILE,
             RECIPE_FILE,
             HISTORY_FILE,
@@ -173,7 +177,6 @@ impl RunDir {
     /// # Errors
     /// What the operating system refuses.
     pub fn note(&self, event: &str, mut what: serde_json::Value) -> Result<(), RunDirError> {
-        let path = self.root.join(HISTORY_FILE);
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         if let Some(map) = what.as_object_mut() {
             map.insert("event".to_string(), event.into());
@@ -182,9 +185,28 @@ impl RunDir {
                 now.unwrap_or_default().as_secs().into(),
             );
         }
+        self.append(HISTORY_FILE, &what)
+    }
+
+    /// Adds a line of JSON to a file of the run.
+    ///
+    /// # Errors
+    /// What the operating system refuses.
+    pub fn append(&self, name: &str, row: &serde_json::Value) -> Result<(), RunDirError> {
+        let path = self.root.join(name);
         let file = File::options().create(true).append(true).open(&path);
-        file.and_then(|mut file| file.write_all(format!("{what}\n").as_bytes()))
+        file.and_then(|mut file| file.write_all(format!("{row}\n").as_bytes()))
             .map_err(RunDirError::io(&path))
+    }
+
+    /// Whether a file of lines of JSON has one of this step.
+    pub fn has_row(&self, name: &str, step: u64) -> bool {
+        let text = std::fs::read_to_string(self.root.join(name)).unwrap_or_default();
+        let step_of = |line: &str| -> Option<u64> {
+            let row: serde_json::Value = serde_json::from_str(line).ok()?;
+            row.get("step")?.as_u64()
+        };
+        text.lines().any(|line| step_of(line) == Some(step))
     }
 
     /// Saves a checkpoint under its step, then drops old ones by the recipe's rule. Gives its folder.

@@ -20,6 +20,7 @@
 mod error;
 mod header;
 mod reader;
+mod samples;
 mod tokenize;
 mod writer;
 
@@ -29,6 +30,7 @@ mod tests;
 pub use error::ShardError;
 pub use header::{HEADER_LEN, TokenizerHash};
 pub use reader::{Check, Shard};
+pub use samples::{Cut, Samples};
 pub use tokenize::{
     LongDocuments, TokenizeError, TokenizeOptions, tokenize_documents, write_shard,
 };

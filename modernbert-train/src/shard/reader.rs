@@ -159,6 +159,23 @@ impl Shard {
         self.ids(self.range(index)).collect()
     }
 
+    /// Tokens `range` of sample `index`.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is not below [`Shard::len`], or `range` reaches beyond the sample.
+    pub fn get_range(&self, index: usize, range: Range<usize>) -> Vec<u32> {
+        let sample = self.range(index);
+        assert!(
+            range.end <= sample.len(),
+            "tokens {range:?} of {} in sample {index} of {}",
+            sample.len(),
+            self.path.display()
+        );
+        self.ids(sample.start + range.start..sample.start + range.end)
+            .collect()
+    }
+
     /// All samples, in the order they were written.
     pub fn iter(&self) -> impl Iterator<Item = Vec<u32>> + '_ {
         (0..self.len()).map(|index| self.get(index))

@@ -348,3 +348,82 @@ proptest! {
         }
     }
 }
+
+/// A document of `length` ids: 1, then counting from 10, then 2.
+fn counted(length: usize) -> Vec<u32> {
+    let mut ids: Vec<u32> = (0..length as u32).map(|i| 9 + i).collect();
+    ids[0] = 1;
+    ids[length - 1] = 2;
+    ids
+}
+
+fn counted_shard(folder: &Path, name: &str, lengths: &[usize]) -> std::sync::Arc<Shard> {
+    let path = folder.join(name);
+    let mut writer = ShardWriter::create(&path, 1000, TokenizerHash([0; 32])).unwrap();
+    for &length in lengths {
+        writer.push(&counted(length)).unwrap();
+    }
+    writer.finish().unwrap();
+    std::sync::Arc::new(Shard::open(&path).unwrap())
+}
+
+#[test]
+fn documents_are_cut_when_they_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = [
+        counted_shard(folder.path(), "a", &[5, 30, 10, 11, 9, 50]),
+        counted_shard(folder.path(), "b", &[21, 4, 10]),
+    ];
+    let cut = |long_documents| Cut {
+        max_length: 10,
+        min_length: 5,
+        long_documents,
+    };
+    let all = |samples: &Samples| -> Vec<Vec<u32>> {
+        (0..samples.len()).map(|i| samples.get(i)).collect()
+    };
+
+    let whole = Samples::new(shards.clone(), Cut::WHOLE);
+    let documents: Vec<Vec<u32>> = [5, 30, 10, 11, 9, 50, 21, 4, 10].map(counted).to_vec();
+    assert_eq!(all(&whole), documents);
+
+    let truncated = all(&Samples::new(shards.clone(), cut(LongDocuments::Truncate)));
+    assert_eq!(truncated.len(), 9);
+    for (short, document) in truncated.iter().zip(&documents) {
+        let kept = document.len().min(10);
+        assert_eq!(short.len(), kept);
+        assert_eq!(short[..kept - 1], document[..kept - 1]);
+        assert_eq!(short.last(), Some(&2));
+    }
+
+    let split = Samples::new(shards, cut(LongDocuments::Split));
+    let pieces = all(&split);
+    // 28 = 3 · 8 + 4 and 48 = 6 · 8 ids of text; 9 = 8 + 1, whose rest is too short, and 19 = 2 · 8 + 3.
+    let counts = [1, 4, 1, 1, 1, 6, 3, 1, 1];
+    assert_eq!(pieces.len(), counts.iter().sum::<usize>());
+    let mut rest = pieces.iter();
+    for (document, count) in documents.iter().zip(counts) {
+        let of: Vec<&Vec<u32>> = rest.by_ref().take(count).collect();
+        assert!(
+            of.iter()
+                .all(|piece| piece.len() <= 10 && piece[0] == 1 && piece.last() == Some(&2))
+        );
+        let text: Vec<u32> = of
+            .iter()
+            .flat_map(|piece| piece[1..piece.len() - 1].to_vec())
+            .collect();
+        assert!(document[1..].starts_with(&text), "{document:?}: {of:?}");
+        assert!(
+            document.len() - 2 - text.len() < 3,
+            "no more than a short rest is lost"
+        );
+    }
+    let tokens: usize = pieces.iter().map(Vec::len).sum();
+    assert_eq!(split.tokens(), tokens as u64);
+    assert!(
+        pieces
+            .iter()
+            .zip(0..)
+            .all(|(piece, i)| split.sample_len(i) == piece.len())
+    );
+}

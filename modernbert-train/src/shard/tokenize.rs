@@ -4,6 +4,7 @@ use std::path::Path;
 
 use modernbert::tokenizer::{Tokenizer, TokenizerError};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::{ShardError, ShardInfo, ShardWriter, TokenizerHash};
 use crate::corpus::Document;
@@ -12,7 +13,8 @@ use crate::corpus::Document;
 const DOCUMENTS_AT_A_TIME: usize = 256;
 
 /// What to do with a document that is longer than a sample.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum LongDocuments {
     /// Cut it into samples, so that all of its text is used.
     #[default]

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::loader::Position;
+
 /// `state.json`: everything the loop needs to go on as if it had never stopped.
 ///
 /// Order of the data, masks and learning rate are functions of the recipe, of its seeds and of these counts, so no generator's state
@@ -24,6 +26,9 @@ pub struct RunState {
     pub phase_tokens: u64,
     /// Rows of the phase's data that were trained on: the number of the next one.
     pub rows: u64,
+    /// Where the phase's data goes on, which spares packing everything before it again; the row alone says the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<Position>,
     /// Tokens of the phase, which may have been shortened to fit a limit of time.
     pub phase_total: u64,
     /// Whether the speed has been measured and the phase been fitted to its limit of time.

@@ -9,6 +9,7 @@ use modernbert::model::{MaskedLm, MaskedLmOutput, MaskedTokens};
 
 use super::metrics::StepStats;
 use crate::loader::MlmItem;
+use crate::recompute;
 
 /// A masked language model under training.
 #[derive(Module, Debug)]
@@ -19,11 +20,29 @@ pub struct MlmLearner {
 
 impl MlmLearner {
     fn forward(&self, item: &MlmItem) -> MaskedLmOutput {
+        let (batch, masked) = self.inputs(item);
+        self.model.forward(&batch, &masked)
+    }
+
+    /// A micro-batch on the model's device.
+    fn inputs(&self, item: &MlmItem) -> (PackedBatch, MaskedTokens) {
         let device = self.model.model.device();
-        let batch = PackedBatch::new(&item.input_ids, item.layout.clone(), &device);
+        let batch = PackedBatch::new(&item.input_ids, item.layout.clone(), &device)
+            .with_dropout(item.dropout);
         let labels = &item.labels;
         let masked = MaskedTokens::new(&labels.positions, &labels.labels, &labels.weights, &device);
-        self.model.forward(&batch, &masked)
+        (batch, masked)
+    }
+
+    /// The same step with activation checkpointing.
+    fn step_by_layer(&self, item: &MlmItem) -> TrainOutput<MlmStepOutput> {
+        let (batch, masked) = self.inputs(item);
+        let denominator = item.step_labelled.max(1) as f64;
+        let (output, grads) = recompute::gradients(&self.model, &batch, &masked, denominator);
+        TrainOutput {
+            grads,
+            item: MlmStepOutput::new(output),
+        }
     }
 }
 
@@ -76,6 +95,9 @@ impl TrainStep for MlmLearner {
     type Output = MlmStepOutput;
 
     fn step(&self, item: MlmItem) -> TrainOutput<MlmStepOutput> {
+        if self.model.model.recomputes() {
+            return self.step_by_layer(&item);
+        }
         let output = self.forward(&item);
         // Divided by the labelled tokens of the whole step, micro-batches add up to the token-exact mean.
         let loss = output.loss_sum.clone() / item.step_labelled.max(1) as f64;

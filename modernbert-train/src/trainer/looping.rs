@@ -129,6 +129,7 @@ impl Loop {
             ..Window::default()
         };
         self.batch_tokens = known.slots;
+        let position = items.last().and_then(|item| item.position_after(1));
 
         let mut accumulator = GradientsAccumulator::new();
         let mut outputs: Vec<MlmStepOutput> = Vec::with_capacity(rows);
@@ -169,6 +170,7 @@ impl Loop {
         self.state.tokens += tokens;
         self.state.phase_tokens += tokens;
         self.state.rows += rows as u64;
+        self.state.position = position;
         self.state.optimizer_updates = self.options.optimizer.updates();
         self.steps_here += 1;
         self.report.tokens += tokens;
@@ -186,10 +188,7 @@ impl Loop {
                 None => return Err("the data ended before the run did".to_string()),
             }
         }
-        let labelled = items.iter().map(|item| item.labelled).sum();
-        for item in &mut items {
-            item.step_labelled = labelled;
-        }
+        MlmItem::share_denominator(&mut items);
         Ok(items)
     }
 

@@ -3,10 +3,12 @@
 //! Packed is the native form of this crate. A padded batch is unpadded once, before the embedding, and its results are
 //! repadded once, at the end; see [`Unpadded`].
 
+mod dropout;
 mod layout;
 mod order;
 mod padding;
 
+pub use dropout::{Dropout, DropoutRates};
 pub use layout::{LayoutError, SequenceLayout};
 pub use order::{Runs, TokenOrder};
 pub use padding::{NO_LABEL, PaddingError, Unpadded};
@@ -24,6 +26,8 @@ pub struct PackedBatch {
     pub layout: SequenceLayout,
     /// The ids on the host, for the gradient of the embedding.
     pub order: TokenOrder,
+    /// What is dropped in training; `None`, as every constructor has it, drops nothing.
+    pub dropout: Option<Dropout>,
 }
 
 impl PackedBatch {
@@ -60,6 +64,24 @@ impl PackedBatch {
             cu_seqlens: int_tensor(layout.cu_seqlens().iter().map(|&c| c as i32), device),
             layout,
             order: TokenOrder::new(ids.to_vec()),
+            dropout: None,
+        }
+    }
+
+    /// The same batch for a training step that drops elements.
+    #[must_use]
+    pub fn with_dropout(mut self, dropout: Option<Dropout>) -> Self {
+        self.dropout = dropout;
+        self
+    }
+
+    /// The same batch for a model without gradients.
+    #[must_use]
+    pub fn inner(self) -> Self {
+        Self {
+            ids: self.ids.inner(),
+            cu_seqlens: self.cu_seqlens.inner(),
+            ..self
         }
     }
 }

@@ -217,7 +217,7 @@ pub struct ModernBertConfig {
     pub local_rope_theta: f64,
     /// Longest sequence the model is meant for. No tensor depends on it.
     pub max_position_embeddings: usize,
-    /// Dropout after the attention output projection.
+    /// Dropout of the attention probabilities, and after the attention output projection, as in transformers.
     pub attention_dropout: f64,
     /// Dropout after the embedding norm.
     pub embedding_dropout: f64,

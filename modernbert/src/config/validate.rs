@@ -269,7 +269,7 @@ impl ModernBertConfig {
         ]
     }
 
-    /// Refuses to train with dropout, which is not implemented: training without it would silently be another recipe.
+    /// Refuses dropout, for callers that compare training with another implementation: that one drops other elements.
     ///
     /// # Errors
     /// The first dropout that is not 0. Published models have none.
@@ -278,7 +278,7 @@ impl ModernBertConfig {
             Some((setting, value)) => refuse(
                 setting,
                 value,
-                "training with dropout is not implemented; set it to 0 in config.json",
+                "which elements are dropped differs from implementation to implementation; set it to 0 in config.json to compare them",
             ),
             None => Ok(()),
         }
@@ -288,10 +288,9 @@ impl ModernBertConfig {
     /// Presets and pretraining hold to it; loading takes any layer types a file gives.
     ///
     /// # Errors
-    /// What [`Self::validate`] and [`Self::check_no_dropout`] refuse, and layer types that break the rule.
+    /// What [`Self::validate`] refuses, and layer types that break the rule.
     pub fn check_trainable(&self) -> Result<(), ConfigError> {
         self.validate()?;
-        self.check_no_dropout()?;
         let layers = self.num_hidden_layers;
         let Some(n) = self.global_every_n() else {
             return refuse(

@@ -7,6 +7,7 @@ use super::encoder::Pass;
 use super::linear::Linear;
 use crate::config::{LayerType, ModernBertConfig};
 use crate::ops::attention::{AttentionSpec, attention};
+use crate::ops::dropout::{Site, attention_with_dropout};
 
 /// Self-attention of one layer.
 #[derive(Module, Debug)]
@@ -34,7 +35,7 @@ impl Attention {
     }
 
     /// `[total, hidden]` in and out, in the dtype of the input.
-    pub(super) fn forward(&self, input: Tensor<2>, pass: &Pass) -> Tensor<2> {
+    pub(super) fn forward(&self, input: Tensor<2>, pass: &Pass, layer: usize) -> Tensor<2> {
         let [total, hidden] = input.dims();
         let head_dim = hidden / self.heads;
         let layout = &pass.layout;
@@ -52,7 +53,10 @@ impl Attention {
             softcap: None,
             rotary: true,
         };
-        let out = attention(qkv, pass.cu_seqlens.clone(), Some(table), spec);
+        let out = match pass.dropout_at(layer, Site::AttentionProbabilities) {
+            None => attention(qkv, pass.cu_seqlens.clone(), Some(table), spec),
+            Some(dropped) => attention_with_dropout(qkv, Some(table), &spec, dropped),
+        };
         self.wo.forward(out.reshape([total, hidden]))
     }
 }

@@ -10,8 +10,9 @@ use super::limits;
 use super::norm::LayerNorm;
 use super::precision::Precision;
 use super::rotary::RotaryCache;
-use crate::batch::{PackedBatch, SequenceLayout};
+use crate::batch::{Dropout, PackedBatch, SequenceLayout};
 use crate::config::{ConfigError, ModernBertConfig};
+use crate::ops::dropout::{DropoutSpec, Site, dropout};
 
 /// The ModernBERT encoder without a head.
 ///
@@ -26,16 +27,35 @@ pub struct ModernBert {
     #[module(skip)]
     precision: Precision,
     #[module(skip)]
+    recomputes: bool,
+    #[module(skip)]
     rotary: RotaryCache,
 }
 
-/// What all layers of one forward pass share.
-pub(super) struct Pass {
+/// What all layers of one forward pass share; see [`ModernBert::pass`].
+#[derive(Clone, Debug)]
+pub struct Pass {
     pub(super) layout: SequenceLayout,
     pub(super) cu_seqlens: Tensor<1, Int>,
     pub(super) device: Device,
     pub(super) precision: Precision,
     pub(super) rotary: RotaryCache,
+    dropout: Option<Dropout>,
+}
+
+impl Pass {
+    /// What is dropped at a site of a layer.
+    pub(super) fn dropout_at(&self, layer: usize, site: Site) -> Option<DropoutSpec> {
+        self.dropout.and_then(|dropout| dropout.at(layer, site))
+    }
+
+    /// `x` without what is dropped at a site of a layer.
+    pub(super) fn drop(&self, x: Tensor<2>, layer: usize, site: Site) -> Tensor<2> {
+        match self.dropout_at(layer, site) {
+            Some(spec) => dropout(x, spec),
+            None => x,
+        }
+    }
 }
 
 impl ModernBert {
@@ -55,6 +75,7 @@ impl ModernBert {
             final_norm: LayerNorm::new(config, device),
             config: Arc::new(config.clone()),
             precision: Precision::F32,
+            recomputes: false,
             rotary: RotaryCache::default(),
         })
     }
@@ -63,6 +84,18 @@ impl ModernBert {
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
+    }
+
+    /// The same encoder, asking its training step for activation checkpointing: to keep no more of each layer than its input, and
+    /// to compute the layer again when its gradient is due. The encoder itself computes what it computes without.
+    pub fn with_recompute(mut self, recompute: bool) -> Self {
+        self.recomputes = recompute;
+        self
+    }
+
+    /// Whether its training step is to use activation checkpointing.
+    pub fn recomputes(&self) -> bool {
+        self.recomputes
     }
 
     /// The shape this encoder was built with.
@@ -98,16 +131,8 @@ impl ModernBert {
 
     /// `see` gets what enters each layer.
     fn run(&self, batch: &PackedBatch, mut see: impl FnMut(&Tensor<2>)) -> Tensor<2> {
-        let pass = Pass {
-            layout: batch.layout.clone(),
-            cu_seqlens: batch.cu_seqlens.clone(),
-            device: self.device(),
-            precision: self.precision,
-            rotary: self.rotary.clone(),
-        };
-        let x = self
-            .embeddings
-            .forward(batch.ids.clone(), batch.order.clone());
+        let pass = self.pass(batch);
+        let x = self.embed(batch);
         let dtype = x.dtype();
         let mut stream = Stream::start(x);
         for layer in &self.layers {
@@ -116,5 +141,46 @@ impl ModernBert {
             stream = behind;
         }
         stream.norm(&self.final_norm, dtype).1
+    }
+
+    // The stages of `forward`, for callers that run them one by one: training that keeps no more of each layer than its input.
+
+    /// What all layers of a pass over `batch` share.
+    pub fn pass(&self, batch: &PackedBatch) -> Pass {
+        Pass {
+            layout: batch.layout.clone(),
+            cu_seqlens: batch.cu_seqlens.clone(),
+            device: self.device(),
+            precision: self.precision,
+            rotary: self.rotary.clone(),
+            dropout: batch.dropout,
+        }
+    }
+
+    /// Number of layers.
+    pub fn num_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// The input of the first layer, `[total, hidden]` in f32.
+    pub fn embed(&self, batch: &PackedBatch) -> Tensor<2> {
+        let x = self
+            .embeddings
+            .forward(batch.ids.clone(), batch.order.clone());
+        self.pass(batch).drop(x, 0, Site::Embedding)
+    }
+
+    /// The output of one layer, from its input; `[total, hidden]` in f32 both.
+    ///
+    /// # Panics
+    /// If `index` is not below [`Self::num_layers`].
+    pub fn layer(&self, index: usize, input: Tensor<2>, pass: &Pass) -> Tensor<2> {
+        let (_, behind) = self.layers[index].forward(Stream::start(input), pass);
+        behind.sum()
+    }
+
+    /// Hidden states from the output of the last layer: the final norm.
+    pub fn finish(&self, output: Tensor<2>) -> Tensor<2> {
+        self.final_norm.forward(output)
     }
 }

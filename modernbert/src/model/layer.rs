@@ -8,10 +8,13 @@ use super::encoder::Pass;
 use super::mlp::Mlp;
 use super::norm::LayerNorm;
 use crate::config::{LayerType, ModernBertConfig};
+use crate::ops::dropout::Site;
 
 /// A layer of the encoder. The first one has no attention norm, because the embeddings end in a norm.
 #[derive(Module, Debug)]
 pub(super) struct EncoderLayer {
+    #[module(skip)]
+    index: usize,
     attn_norm: Option<LayerNorm>,
     attn: Attention,
     mlp_norm: LayerNorm,
@@ -26,6 +29,7 @@ impl EncoderLayer {
         device: &Device,
     ) -> Self {
         Self {
+            index,
             attn_norm: (index > 0).then(|| LayerNorm::new(config, device)),
             attn: Attention::new(config, kind, device),
             mlp_norm: LayerNorm::new(config, device),
@@ -43,10 +47,14 @@ impl EncoderLayer {
                 (x.clone(), precision.lower(x))
             }
         };
-        let attended = self.attn.forward(normed, pass);
+        let attended = self.attn.forward(normed, pass, self.index);
+        let attended = pass.drop(attended, self.index, Site::AttentionOutput);
         let (x, normed) =
             Stream::new(entered.clone(), attended).norm(&self.mlp_norm, precision.dtype());
-        (entered, Stream::new(x, self.mlp.forward(normed)))
+        (
+            entered,
+            Stream::new(x, self.mlp.forward(normed, pass, self.index)),
+        )
     }
 }
 
@@ -70,7 +78,8 @@ impl Stream {
         }
     }
 
-    fn sum(self) -> Tensor<2> {
+    /// The sum in f32.
+    pub(super) fn sum(self) -> Tensor<2> {
         match self.branch {
             Some(branch) => {
                 let dtype = self.x.dtype();

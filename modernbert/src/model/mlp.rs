@@ -4,8 +4,10 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::activation::activate;
+use super::encoder::Pass;
 use super::linear::Linear;
 use crate::config::{Activation, ModernBertConfig};
+use crate::ops::dropout::Site;
 use crate::ops::geglu::{geglu, geglu_mlp};
 
 /// `Wo (act(p) * g)` with `[p, g] = Wi x`: the first half is activated, the second is the gate.
@@ -32,9 +34,10 @@ impl Mlp {
     }
 
     /// `[total, hidden]` in and out, in the dtype of the input.
-    pub(super) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
+    pub(super) fn forward(&self, input: Tensor<2>, pass: &Pass, layer: usize) -> Tensor<2> {
         let biased = self.wi.bias.is_some() || self.wo.bias.is_some();
-        if self.activation == Activation::Gelu && !biased {
+        let drops = pass.dropout_at(layer, Site::Mlp).is_some();
+        if self.activation == Activation::Gelu && !biased && !drops {
             return geglu_mlp(input, self.wi.weight.val(), self.wo.weight.val());
         }
         let u = self.wi.forward(input);
@@ -48,6 +51,6 @@ impl Mlp {
                 activate(other, activated) * gate
             }
         };
-        self.wo.forward(gated)
+        self.wo.forward(pass.drop(gated, layer, Site::Mlp))
     }
 }

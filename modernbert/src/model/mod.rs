@@ -15,6 +15,7 @@
 
 mod activation;
 mod attention;
+mod dropout;
 mod embeddings;
 mod encoder;
 mod heads;
@@ -29,11 +30,11 @@ mod pooling;
 mod precision;
 mod rotary;
 
-pub use encoder::ModernBert;
+pub use encoder::{ModernBert, Pass};
 pub use heads::{
     Classification, ClassificationLabels, LabelError, MaskedLm, MaskedLmOutput, MaskedTokens,
     MultipleChoice, QuestionAnswerer, SequenceClassifier, SpanLabels, SpanLogits, SpanOutput,
-    TokenClassifier,
+    TokenClassifier, TokenScores,
 };
 pub use init::{InitError, InitMethod, initialize, initialize_with};
 pub use named::{NamedMapper, checkpoint_name, map_named, named_parameters};

@@ -7,6 +7,7 @@ use burn::tensor::DType;
 
 use super::attention::{self, AttentionSpec};
 use super::cross_entropy::{DecoderSpec, ScoreSpec};
+use super::dropout::{self, DropoutSpec};
 use super::layer_norm::AddNormBackward;
 use super::linear::Transpose;
 use super::optimizer::StableAdamWStep;
@@ -264,6 +265,12 @@ pub trait ModernBertBackend: Backend {
         optimizer::portable::step::<Self>(weight, grad, moment_1, moment_2, step)
     }
 
+    /// Dropout by a key; see [`dropout`].
+    #[fusion(dtype = input, shape = input)]
+    fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {
+        dropout::portable::forward::<Self>(input, spec)
+    }
+
     /// Matrix product with the stated operands transposed; the differentiable `linear` is made of three of these.
     #[fusion(meta = linear::gemm_spec)]
     fn gemm(
@@ -387,6 +394,10 @@ impl ModernBertBackend for burn::backend::Flex {
         spec: ScoreSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         cross_entropy::flex::scores(logits, bias, targets, weights, spec)
+    }
+
+    fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {
+        dropout::flex::forward(input, spec)
     }
 }
 
@@ -546,6 +557,10 @@ impl ModernBertBackend for burn_cubecl::CubeBackend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         optimizer::cube::step(weight, grad, moment_1, moment_2, step)
     }
+
+    fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {
+        dropout::cube::forward(input, spec)
+    }
 }
 
 impl<B: ModernBertBackend, C: CheckpointStrategy> ModernBertBackend for Autodiff<B, C> {
@@ -613,6 +628,10 @@ impl<B: ModernBertBackend, C: CheckpointStrategy> ModernBertBackend for Autodiff
         order: TokenOrder,
     ) -> FloatTensor<Self> {
         embedding::autodiff::embedding::<B, C>(table, ids, order)
+    }
+
+    fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {
+        dropout::autodiff::dropout::<B, C>(input, spec)
     }
 
     fn linear_weight(input: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -10,6 +10,7 @@
 pub mod attention;
 mod backend;
 pub mod cross_entropy;
+pub mod dropout;
 pub mod embedding;
 pub mod geglu;
 #[cfg(feature = "flex")]

@@ -9,6 +9,7 @@
 mod classifier;
 #[path = "../common/mod.rs"]
 mod common;
+mod dropout;
 mod forward;
 mod heads;
 mod init;

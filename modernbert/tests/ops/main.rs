@@ -9,6 +9,7 @@ mod add_layer_norm;
 mod common;
 mod cross_entropy;
 mod decoder;
+mod dropout;
 mod embedding;
 mod geglu;
 mod layer_norm;

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::labels::{check_classes, check_count};
-use super::{Classification, LabelError, PredictionHead, mean_of_labelled};
+use super::{Classification, LabelError, PredictionHead, before_classifier, mean_of_labelled};
 use crate::batch::PackedBatch;
 use crate::config::{ConfigError, ModernBertConfig, Pooling};
 use crate::model::encoder::ModernBert;
@@ -64,7 +64,9 @@ impl MultipleChoice {
         let pooled = pool(hidden, &batch.layout, self.pooling);
         // A few rows, as in sequence classification: f32 costs nothing.
         let z = self.head.forward(pooled, Precision::F32);
-        self.classifier.forward(z).flatten::<1>(0, 1)
+        self.classifier
+            .forward(before_classifier(z, batch.dropout))
+            .flatten::<1>(0, 1)
     }
 
     /// Scores, and the mean cross-entropy of the right choices, one per question.

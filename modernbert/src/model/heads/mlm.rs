@@ -8,7 +8,8 @@ use crate::batch::{PackedBatch, TokenOrder, int_tensor};
 use crate::config::{ConfigError, ModernBertConfig};
 use crate::model::encoder::ModernBert;
 use crate::model::precision::Precision;
-use crate::ops::{cross_entropy::decoder_loss, embedding::embedding, linear::linear};
+use crate::ops::cross_entropy::{cross_entropy, decoder_loss};
+use crate::ops::{embedding::embedding, linear::linear};
 
 /// Scores over the vocabulary; the weight is the token embedding unless the config unties it.
 #[derive(Module, Debug)]
@@ -65,6 +66,15 @@ pub struct MaskedLmOutput {
     pub correct: Tensor<1>,
 }
 
+/// Scores of labelled rows one by one, the filling ones included.
+#[derive(Clone, Debug)]
+pub struct TokenScores {
+    /// Cross-entropy of each row, `[rows]`, in nats.
+    pub losses: Tensor<1>,
+    /// 1 where the best token is the label, `[rows]`.
+    pub hits: Tensor<1>,
+}
+
 impl MaskedLm {
     /// A model of this shape with all weights zero; load or [`crate::model::initialize`] it before use.
     ///
@@ -88,6 +98,12 @@ impl MaskedLm {
     /// The same model computing its products in another dtype.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.model = self.model.with_precision(precision);
+        self
+    }
+
+    /// The same model asking for activation checkpointing; see [`ModernBert::with_recompute`].
+    pub fn with_recompute(mut self, recompute: bool) -> Self {
+        self.model = self.model.with_recompute(recompute);
         self
     }
 
@@ -115,12 +131,13 @@ impl MaskedLm {
 
     /// Loss and hits over the labelled tokens.
     pub fn forward(&self, batch: &PackedBatch, masked: &MaskedTokens) -> MaskedLmOutput {
+        self.score(self.model.forward(batch), masked)
+    }
+
+    /// Loss and hits over the labelled tokens of a batch, from its hidden states `[total, hidden]`.
+    pub fn score(&self, hidden: Tensor<2>, masked: &MaskedTokens) -> MaskedLmOutput {
         let precision = self.model.precision();
-        let hidden = embedding(
-            self.model.forward(batch),
-            masked.positions.clone(),
-            masked.order.clone(),
-        );
+        let hidden = embedding(hidden, masked.positions.clone(), masked.order.clone());
         let z = precision.lower(self.head.forward(hidden, precision));
         let (weight, bias) = self.decoder();
         let (loss_sum, correct) = decoder_loss(
@@ -132,5 +149,20 @@ impl MaskedLm {
             None,
         );
         MaskedLmOutput { loss_sum, correct }
+    }
+
+    /// Loss and hit of each labelled token of a batch, from its hidden states `[total, hidden]`.
+    pub fn token_scores(&self, hidden: Tensor<2>, masked: &MaskedTokens) -> TokenScores {
+        let logits = self.decode(hidden.select(0, masked.positions.clone()));
+        let hits = logits
+            .clone()
+            .detach()
+            .argmax(1)
+            .flatten::<1>(0, 1)
+            .equal(masked.labels.clone());
+        TokenScores {
+            losses: cross_entropy(logits, masked.labels.clone()),
+            hits: hits.float(),
+        }
     }
 }

@@ -17,7 +17,7 @@ mod token;
 
 pub use choice::MultipleChoice;
 pub use labels::LabelError;
-pub use mlm::{MaskedLm, MaskedLmOutput, MaskedTokens};
+pub use mlm::{MaskedLm, MaskedLmOutput, MaskedTokens, TokenScores};
 pub use question::{QuestionAnswerer, SpanLabels, SpanLogits, SpanOutput};
 pub use sequence::{Classification, ClassificationLabels, SequenceClassifier};
 pub use token::TokenClassifier;
@@ -29,9 +29,10 @@ use super::activation::activate;
 use super::linear::Linear;
 use super::norm::LayerNorm;
 use super::precision::Precision;
-use crate::batch::int_tensor;
+use crate::batch::{Dropout, int_tensor};
 use crate::config::{Activation, ModernBertConfig};
 use crate::ops::cross_entropy::cross_entropy;
+use crate::ops::dropout::{Site, dropout};
 
 /// `norm(act(dense(x)))`: shared by the MLM and the classification heads, in the model and in files, so that a classifier
 /// starts from the pretrained one.
@@ -57,6 +58,14 @@ impl PredictionHead {
     fn forward(&self, x: Tensor<2>, precision: Precision) -> Tensor<2> {
         let x = precision.raise(self.dense.forward(precision.lower(x)));
         self.norm.forward(activate(self.activation, x))
+    }
+}
+
+/// What a classifier sees of `z` in training: all but what is dropped.
+fn before_classifier(z: Tensor<2>, dropped: Option<Dropout>) -> Tensor<2> {
+    match dropped.and_then(|dropped| dropped.at(0, Site::Classifier)) {
+        Some(spec) => dropout(z, spec),
+        None => z,
     }
 }
 

@@ -4,8 +4,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::labels::check_count;
-use super::{LabelError, PredictionHead, mean_of_labelled};
-use crate::batch::{PackedBatch, SequenceLayout, int_tensor};
+use super::{LabelError, PredictionHead, before_classifier, mean_of_labelled};
+use crate::batch::{Dropout, PackedBatch, SequenceLayout, int_tensor};
 use crate::config::{ConfigError, ModernBertConfig};
 use crate::model::encoder::ModernBert;
 use crate::model::linear::Linear;
@@ -73,12 +73,17 @@ impl QuestionAnswerer {
 
     /// Scores of every token of the batch, in f32.
     pub fn logits(&self, batch: &PackedBatch) -> SpanLogits {
-        self.decode(self.model.forward(batch))
+        self.scores(self.model.forward(batch), batch.dropout)
     }
 
     /// Scores for hidden states `[rows, hidden]`.
     pub fn decode(&self, hidden: Tensor<2>) -> SpanLogits {
+        self.scores(hidden, None)
+    }
+
+    fn scores(&self, hidden: Tensor<2>, dropped: Option<Dropout>) -> SpanLogits {
         let z = self.head.forward(hidden, self.model.precision());
+        let z = before_classifier(z, dropped);
         let [start, end] = self.outputs(self.classifier.forward(z));
         SpanLogits { start, end }
     }

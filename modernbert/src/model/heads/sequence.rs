@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
 use super::labels::{check_classes, check_count};
-use super::{LabelError, PredictionHead};
+use super::{LabelError, PredictionHead, before_classifier};
 use crate::batch::{PackedBatch, int_tensor};
 use crate::config::{ConfigError, ModernBertConfig, Pooling};
 use crate::model::encoder::ModernBert;
@@ -100,8 +100,8 @@ impl SequenceClassifier {
     pub fn decode(&self, hidden: Tensor<2>, batch: &PackedBatch) -> Tensor<2> {
         let pooled = pool(hidden, &batch.layout, self.pooling);
         // The head and the classifier are a few rows: f32 costs nothing there.
-        self.classifier
-            .forward(self.head.forward(pooled, Precision::F32))
+        let z = self.head.forward(pooled, Precision::F32);
+        self.classifier.forward(before_classifier(z, batch.dropout))
     }
 
     /// Outputs and mean loss.

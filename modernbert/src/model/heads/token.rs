@@ -4,8 +4,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::labels::{check_classes, check_count};
-use super::{Classification, LabelError, PredictionHead, mean_of_labelled};
-use crate::batch::PackedBatch;
+use super::{Classification, LabelError, PredictionHead, before_classifier, mean_of_labelled};
+use crate::batch::{Dropout, PackedBatch};
 use crate::config::{ConfigError, ModernBertConfig};
 use crate::model::encoder::ModernBert;
 use crate::model::linear::Linear;
@@ -45,13 +45,17 @@ impl TokenClassifier {
 
     /// Outputs `[total, labels]` in f32, one row per token of the batch.
     pub fn logits(&self, batch: &PackedBatch) -> Tensor<2> {
-        self.decode(self.model.forward(batch))
+        self.scores(self.model.forward(batch), batch.dropout)
     }
 
     /// Outputs `[rows, labels]` in f32 for hidden states `[rows, hidden]`.
     pub fn decode(&self, hidden: Tensor<2>) -> Tensor<2> {
+        self.scores(hidden, None)
+    }
+
+    fn scores(&self, hidden: Tensor<2>, dropped: Option<Dropout>) -> Tensor<2> {
         let z = self.head.forward(hidden, self.model.precision());
-        self.classifier.forward(z)
+        self.classifier.forward(before_classifier(z, dropped))
     }
 
     /// Outputs, and the mean cross-entropy over the labelled tokens.

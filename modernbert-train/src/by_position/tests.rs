@@ -1,0 +1,96 @@
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use modernbert::config::ModernBertConfig;
+use modernbert::model::initialize;
+
+use super::*;
+use crate::loader::{LoaderOptions, evaluation_items};
+use crate::mask::Masker;
+use crate::shard::{Shard, ShardWriter, TokenizerHash};
+
+/// Three samples in rows of 200: each token counts in the bucket of its place in its own sequence, and all buckets together are the
+/// evaluation's loss.
+#[test]
+fn buckets_add_up_to_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("eval.tokens");
+    let mut writer = ShardWriter::create(&path, 64, TokenizerHash([0; 32])).unwrap();
+    for length in [120u32, 60, 150] {
+        writer
+            .push(&(0..length).map(|i| 5 + (i * i) % 50).collect::<Vec<_>>())
+            .unwrap();
+    }
+    writer.finish().unwrap();
+    let shard = Arc::new(Shard::open(&path).unwrap());
+    let masker = Masker::from_ids(0.3, 4, 3, 64, vec![]).unwrap();
+    let options = LoaderOptions {
+        row_length: 200,
+        micro_batches: 1,
+        pad_id: 3,
+        seed: 5,
+    };
+    let items = evaluation_items(&shard, &masker, &options, 1000).unwrap();
+    assert_eq!(items.len(), 2);
+
+    let device = Device::default();
+    let mut config = ModernBertConfig::of_shape(1, 16, 24, 2);
+    config.vocab_size = 64;
+    config.pad_token_id = None;
+    let model = initialize(MaskedLm::new(&config, &device).unwrap(), &config, 3);
+    let edges = [0, 50, 100, 149, 200];
+    let found = scores_by_position(&model, &items, &edges).unwrap();
+
+    let mut counts = [0usize; 4];
+    for item in &items {
+        for &position in &item.labels.positions[..item.labelled] {
+            let range = item
+                .layout
+                .ranges()
+                .find(|range| range.contains(&(position as usize)))
+                .unwrap();
+            counts[edges
+                .iter()
+                .rposition(|&edge| edge <= position as usize - range.start)
+                .unwrap()] += 1;
+        }
+    }
+    assert_eq!(
+        found.iter().map(|bucket| bucket.tokens).collect::<Vec<_>>(),
+        counts
+    );
+    assert!(counts[..3].iter().all(|&count| count > 5));
+    // One place alone lies in the last bucket, and is labelled or not.
+    assert!(counts[3] <= 1 && (counts[3] == 1 || found[3].loss.is_nan()));
+
+    let (mut loss, mut labelled) = (0.0, 0usize);
+    for item in &items {
+        let batch = PackedBatch::new(&item.input_ids, item.layout.clone(), &device);
+        let labels = &item.labels;
+        let masked = MaskedTokens::new(&labels.positions, &labels.labels, &labels.weights, &device);
+        let sum: Vec<f32> = model
+            .forward(&batch, &masked)
+            .loss_sum
+            .into_data()
+            .try_to_vec()
+            .unwrap();
+        loss += f64::from(sum[0]);
+        labelled += item.labelled;
+    }
+    let summed: f64 = found
+        .iter()
+        .filter(|bucket| bucket.tokens > 0)
+        .map(|bucket| bucket.loss * bucket.tokens as f64)
+        .sum();
+    assert_eq!(counts.iter().sum::<usize>(), labelled);
+    assert!((summed - loss).abs() < 1e-4 * loss, "{summed} and {loss}");
+
+    for edges in [&[0][..], &[0, 5, 5], &[9, 3]] {
+        assert!(matches!(
+            scores_by_position(&model, &items, edges),
+            Err(PositionError::Edges(_))
+        ));
+    }
+}

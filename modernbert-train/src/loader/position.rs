@@ -1,0 +1,147 @@
+//! Where a stream stands.
+
+use serde::{Deserialize, Serialize};
+
+use super::source::Drawn;
+use super::{LoaderError, LoaderOptions, Source};
+use crate::shard::Cut;
+
+/// Where a stream stands: what a checkpoint has to hold of the data so that a run goes on with the very next row.
+///
+/// The rows of a stream are a pure function of data and settings, so `seed` and `row` alone would do
+/// ([`super::TrainStream::seek`] finds a position from a row by packing everything before it again, without reading a token). What
+/// the packer held back spares that. Data and settings are noted so that a change of either is noticed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Position {
+    /// Seed of order and masks.
+    pub seed: u64,
+    /// Epoch of the first source, counted from 0, that the sample drawn next belongs to.
+    pub epoch: u64,
+    /// The next row, counted from 0 over the whole run and all ranks.
+    pub row: u64,
+    /// The first row of the batch of rows that were packed together.
+    pub(super) packed_from: u64,
+    /// What was drawn before it.
+    pub(super) drawn: Vec<Drawn>,
+    /// What the packer held before it, as (source, sample).
+    pub(super) held: Vec<(u32, u64)>,
+    /// What the rows depend on.
+    pub(super) settings: Settings,
+}
+
+/// Settings that decide which samples lie in which row.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Settings {
+    row_length: usize,
+    micro_batches: usize,
+    cut: Cut,
+    sources: Vec<SourceSettings>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SourceSettings {
+    name: String,
+    proportion: f64,
+    shards: Vec<String>,
+}
+
+impl Settings {
+    pub(super) fn of(options: &LoaderOptions, sources: &[Source]) -> Self {
+        Self {
+            row_length: options.row_length,
+            micro_batches: options.micro_batches,
+            cut: sources
+                .first()
+                .map_or(Cut::WHOLE, |source| source.samples.cut()),
+            sources: sources
+                .iter()
+                .map(|source| SourceSettings {
+                    name: source.name.clone(),
+                    proportion: source.proportion,
+                    shards: source.hashes(),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Position {
+    /// Whether this is a position of a stream with these settings.
+    pub(super) fn check(
+        &self,
+        seed: u64,
+        now: &Settings,
+        sources: &[Source],
+    ) -> Result<(), LoaderError> {
+        let then = &self.settings;
+        let differs =
+            |setting, was: String, is: String| Err(LoaderError::Settings { setting, was, is });
+        if self.seed != seed {
+            return differs("seed", self.seed.to_string(), seed.to_string());
+        }
+        let numbers = [
+            ("row_length", then.row_length, now.row_length),
+            ("micro_batches", then.micro_batches, now.micro_batches),
+            ("max_length", then.cut.max_length, now.cut.max_length),
+            ("min_length", then.cut.min_length, now.cut.min_length),
+            (
+                "the number of sources",
+                then.sources.len(),
+                now.sources.len(),
+            ),
+        ];
+        for (setting, was, is) in numbers {
+            if was != is {
+                return differs(setting, was.to_string(), is.to_string());
+            }
+        }
+        if then.cut != now.cut {
+            let word = |cut: &Cut| format!("{:?}", cut.long_documents).to_lowercase();
+            return differs("long_documents", word(&then.cut), word(&now.cut));
+        }
+        for ((was, is), source) in then.sources.iter().zip(&now.sources).zip(sources) {
+            if was.name != is.name {
+                return differs("a source's name", was.name.clone(), is.name.clone());
+            }
+            if was.proportion != is.proportion {
+                return differs(
+                    "a source's proportion",
+                    was.proportion.to_string(),
+                    is.proportion.to_string(),
+                );
+            }
+            if was.shards.len() != is.shards.len() {
+                return differs(
+                    "the number of a source's shards",
+                    was.shards.len().to_string(),
+                    is.shards.len().to_string(),
+                );
+            }
+            let shards = was.shards.iter().zip(&is.shards);
+            for ((was, is), shard) in shards.zip(source.samples.shards()) {
+                if was != is {
+                    return Err(LoaderError::Changed {
+                        place: shard.path().display().to_string(),
+                        was: was.clone(),
+                        is: is.clone(),
+                    });
+                }
+            }
+        }
+        let unknown = |&(source, sample): &(u32, u64)| {
+            sources
+                .get(source as usize)
+                .is_none_or(|source| sample >= source.samples.len())
+        };
+        if self.drawn.len() != sources.len()
+            || self.row < self.packed_from
+            || self.held.iter().any(unknown)
+        {
+            return Err(LoaderError::Position("it contradicts itself".into()));
+        }
+        Ok(())
+    }
+}

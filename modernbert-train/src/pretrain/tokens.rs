@@ -1,0 +1,181 @@
+//! Runs on folders of token shards that `modernbert-train tokenize` made.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use modernbert::checkpoint::write_atomically;
+
+use super::prepare::{PhaseData, Prepared, SHARDS, model_config, shown};
+use crate::recipe::{
+    Corpus, LongDocuments as RecipeLong, Phase, Recipe, Tokenizer as TokenizerSetting,
+};
+use crate::shard::{Check, Cut, LongDocuments, TokenizeOptions, TokenizerHash};
+use crate::tokenize::{INDEX_FILE, TokenFolder};
+use crate::trainer::{Progress, human_count};
+
+/// In a run's folder of shards: where the shards of each phase are, if they are elsewhere.
+const FOLDERS_FILE: &str = "folders.json";
+
+/// The folder of token shards that a recipe's corpus is, if it is one.
+pub(super) fn folder(recipe: &Recipe) -> Option<&Path> {
+    match &recipe.data.corpus {
+        Corpus::Paths(paths) => match &paths[..] {
+            [path] if path.join(INDEX_FILE).is_file() => Some(path),
+            _ => None,
+        },
+        Corpus::Registry => None,
+    }
+}
+
+/// Whether a run was prepared from token folders.
+pub(super) fn is_prepared(out: &Path) -> bool {
+    out.join(SHARDS).join(FOLDERS_FILE).is_file() && out.join("tokenizer.json").is_file()
+}
+
+/// Opens the phases' folders, holds every shard to its hash, and notes in the run's folder where they are.
+///
+/// # Errors
+/// Phases of which only some are token folders, folders of different tokenizers, settings that only text has a use for, folders
+/// without held-out documents.
+pub(super) fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<Prepared> {
+    let mut folders = Vec::with_capacity(phases.len());
+    for Phase { name, recipe } in phases {
+        let Some(path) = folder(recipe) else {
+            bail!(
+                "phase {name}: its corpus is text and another phase's is a folder of token shards; tokenize both with one tokenizer"
+            );
+        };
+        for (key, set) in [
+            (
+                "data.max_train_bytes",
+                recipe.data.max_train_bytes.is_some(),
+            ),
+            ("data.eval_corpus", recipe.data.eval_corpus.is_some()),
+        ] {
+            if set {
+                bail!(
+                    "{key} is set, and the corpus is token shards, which hold out their own documents; leave it out"
+                );
+            }
+        }
+        let path = path
+            .canonicalize()
+            .with_context(|| format!("{}: can't be found", path.display()))?;
+        folders.push(path);
+    }
+    let prepared = open(phases, &folders)?;
+    prepared.tokenizer.save(out)?;
+    let shards = out.join(SHARDS);
+    std::fs::create_dir_all(&shards)
+        .with_context(|| format!("{}: can't be made", shards.display()))?;
+    let path = shards.join(FOLDERS_FILE);
+    write_atomically(&path, &serde_json::to_vec_pretty(&folders)?)
+        .with_context(|| format!("{}: can't be written", path.display()))?;
+    for (phase, data) in phases.iter().zip(&prepared.phases) {
+        for source in &data.train {
+            progress.note(&format!(
+                "{}: source {}: {} of the tokens, {} in {} samples of up to {}",
+                phase.name,
+                source.name,
+                source.proportion,
+                human_count(source.samples.tokens()),
+                source.samples.len(),
+                phase.recipe.data.sequence_length,
+            ));
+        }
+    }
+    Ok(prepared)
+}
+
+/// What [`prepare`] opened, for a run that goes on.
+///
+/// # Errors
+/// A folder that is gone or changed.
+pub(super) fn reopen(phases: &[Phase], out: &Path) -> Result<Prepared> {
+    let path = out.join(SHARDS).join(FOLDERS_FILE);
+    let text =
+        std::fs::read(&path).with_context(|| format!("{}: can't be read", path.display()))?;
+    let folders: Vec<PathBuf> = serde_json::from_slice(&text)
+        .with_context(|| format!("{}: not a list of folders", path.display()))?;
+    if folders.len() != phases.len() {
+        bail!(
+            "{}: lists {} folders for {} phases; begin the run anew",
+            path.display(),
+            folders.len(),
+            phases.len()
+        );
+    }
+    open(phases, &folders)
+}
+
+fn open(phases: &[Phase], folders: &[PathBuf]) -> Result<Prepared> {
+    let mut opened: HashMap<&Path, TokenFolder> = HashMap::new();
+    for path in folders {
+        if !opened.contains_key(path.as_path()) {
+            opened.insert(path, TokenFolder::open(path, Check::Whole)?);
+        }
+    }
+    let mut data: Vec<PhaseData> = Vec::with_capacity(phases.len());
+    let mut first: Option<&TokenFolder> = None;
+    for (phase, path) in phases.iter().zip(folders) {
+        let recipe = &phase.recipe;
+        let Some(folder) = opened.get(path.as_path()) else {
+            continue;
+        };
+        let of = *first.get_or_insert(folder);
+        if of.index.tokenizer != folder.index.tokenizer {
+            bail!(
+                "{}: made with another tokenizer than the first phase's shards; use one tokenizer for all",
+                path.display()
+            );
+        }
+        if let TokenizerSetting::Path(named) = &recipe.data.tokenizer {
+            let named_hash = if named.is_dir() {
+                TokenizerHash::of(&modernbert::tokenizer::Tokenizer::from_folder(named)?)?
+            } else {
+                TokenizerHash::of(&modernbert::tokenizer::Tokenizer::from_file(named)?)?
+            };
+            if named_hash != TokenizerHash::of(&folder.tokenizer)? {
+                bail!(
+                    "{}: the shards were made with another tokenizer than data.tokenizer ({}); leave that out, or tokenize again",
+                    path.display(),
+                    named.display()
+                );
+            }
+        }
+        let cut = Cut {
+            max_length: recipe.data.sequence_length,
+            min_length: TokenizeOptions::default().min_length,
+            long_documents: match recipe.data.long_documents {
+                RecipeLong::Split => LongDocuments::Split,
+                RecipeLong::Truncate => LongDocuments::Truncate,
+            },
+        };
+        let found = PhaseData {
+            train: folder.train_sources(cut),
+            eval: folder.eval_sources(cut),
+            config: model_config(recipe, &folder.tokenizer)?,
+        };
+        if found.eval.is_empty() {
+            bail!(
+                "{}: no documents are held out to evaluate on; tokenize with --eval-fraction",
+                path.display()
+            );
+        }
+        data.push(found);
+    }
+    let Some(folder) = first else {
+        bail!("the recipe has no phase");
+    };
+    let tokenizer = folder.tokenizer.clone();
+    let eval_documents = match data.first() {
+        Some(first) => shown(&tokenizer, &first.eval)?,
+        None => Vec::new(),
+    };
+    Ok(Prepared {
+        tokenizer,
+        phases: data,
+        eval_documents,
+    })
+}

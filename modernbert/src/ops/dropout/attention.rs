@@ -1,0 +1,122 @@
+//! Attention that drops some of its probabilities.
+//!
+//! No published ModernBERT is trained this way, so it has no kernel: this is the definition of [`crate::ops::attention`] with
+//! [`dropout`] between softmax and product, from tensor operations that Burn derives itself. The probabilities of a block of queries
+//! stay in memory for the backward pass.
+
+use burn::tensor::{Int, Tensor, TensorData, activation};
+
+use super::{DropoutSpec, dropout};
+use crate::ops::attention::{AttentionSpec, Block, QUERY_BLOCK};
+
+/// Hides a key from a query: finite, so that nothing ever computes `inf - inf`.
+const HIDDEN: f32 = -1e30;
+
+/// [`crate::ops::attention::attention`] with dropout of the probabilities; arguments and result as there, without a softcap.
+///
+/// Which probabilities are dropped depends on the sequence's place in the batch, on head, query and key.
+///
+/// # Panics
+/// As there, and for a softcap, which the model doesn't have.
+pub fn attention_with_dropout(
+    qkv: Tensor<4>,
+    rotary: Option<Tensor<2>>,
+    spec: &AttentionSpec,
+    drop: DropoutSpec,
+) -> Tensor<3> {
+    let [total, three, heads, head_dim] = qkv.dims();
+    assert_eq!(
+        (three, total),
+        (3, spec.layout.total_tokens()),
+        "qkv is [total, 3, heads, head_dim]"
+    );
+    assert!(
+        spec.softcap.is_none(),
+        "a softcap has no dropout of its probabilities"
+    );
+    if total == 0 {
+        return Tensor::zeros([0, heads, head_dim], (&qkv.device(), qkv.dtype()));
+    }
+    let dtype = qkv.dtype();
+    let wide = match dtype {
+        burn::tensor::DType::F64 => qkv,
+        _ => qkv.cast(burn::tensor::FloatDType::F32),
+    };
+    // [heads, total, head_dim]
+    let part = |i: usize| -> Tensor<3> {
+        wide.clone()
+            .narrow(1, i, 1)
+            .reshape([total, heads, head_dim])
+            .swap_dims(0, 1)
+    };
+    let (mut q, mut k, v) = (part(0), part(1), part(2));
+    if let Some(table) = rotary {
+        let positions = spec.layout.positions();
+        let positions: Tensor<1, Int> =
+            Tensor::from_data(TensorData::new(positions, [total]), &table.device());
+        let angles = table
+            .cast(burn::tensor::FloatDType::from(q.dtype()))
+            .select(0, positions)
+            .reshape([1, total, head_dim]);
+        q = rotate(q, &angles);
+        k = rotate(k, &angles);
+    }
+    let mut outs = Vec::new();
+    for (sequence, range) in spec.layout.ranges().enumerate() {
+        for block in spec.blocks(range.len(), QUERY_BLOCK) {
+            let queries =
+                q.clone()
+                    .narrow(1, range.start + block.queries.start, block.queries.len());
+            let at = |x: &Tensor<3>| {
+                x.clone()
+                    .narrow(1, range.start + block.keys.start, block.keys.len())
+            };
+            let scores = queries.matmul(at(&k).swap_dims(1, 2)) * spec.scale;
+            let scores = match mask(&block, spec) {
+                Some(mask) => {
+                    let mask = Tensor::<3>::from_data(
+                        TensorData::new(mask, [1, block.queries.len(), block.keys.len()]),
+                        (&scores.device(), burn::tensor::DType::F32),
+                    );
+                    let dtype = burn::tensor::FloatDType::from(scores.dtype());
+                    scores + mask.cast(dtype)
+                }
+                None => scores,
+            };
+            let part = drop.part([sequence as u64, block.queries.start as u64]);
+            let kept = dropout(activation::softmax(scores, 2), part);
+            outs.push(kept.matmul(at(&v)));
+        }
+    }
+    Tensor::cat(outs, 1)
+        .swap_dims(0, 1)
+        .cast(burn::tensor::FloatDType::from(dtype))
+}
+
+/// What is added to the scores of a block, row by row; `None` where all keys are visible.
+fn mask(block: &Block, spec: &AttentionSpec) -> Option<Vec<f32>> {
+    let columns = block.keys.len();
+    let mut visible = block.queries.clone().map(|i| spec.visible(block, i));
+    if visible.clone().all(|keys| keys == (0..columns)) {
+        return None;
+    }
+    let mut mask = vec![HIDDEN; block.queries.len() * columns];
+    for (row, keys) in mask.chunks_mut(columns).zip(&mut visible) {
+        row[keys].fill(0.0);
+    }
+    Some(mask)
+}
+
+/// `x [heads, total, head_dim]` turned by the angles whose cosines and sines are the halves of `angles [1, total, head_dim]`.
+fn rotate(x: Tensor<3>, angles: &Tensor<3>) -> Tensor<3> {
+    let half = x.dims()[2] / 2;
+    let halves = |x: &Tensor<3>| {
+        (
+            x.clone().narrow(2, 0, half),
+            x.clone().narrow(2, half, half),
+        )
+    };
+    let ((a, b), (cos, sin)) = (halves(&x), halves(angles));
+    let first = a.clone() * cos.clone() - b.clone() * sin.clone();
+    Tensor::cat(vec![first, b * cos + a * sin], 2)
+}

@@ -1,0 +1,41 @@
+//! Dropout on the CPU: one pass over the elements, shared among threads.
+
+use burn::backend::Flex;
+use burn::backend::ops::FloatTensorOps;
+use burn_flex::FlexTensor;
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+use super::{DropoutSpec, portable};
+use crate::ops::host::{HostTensor, is_native, tensor};
+
+/// Elements a thread takes at a time.
+const CHUNK: usize = 1 << 15;
+
+pub(crate) fn forward(input: FlexTensor, spec: DropoutSpec) -> FlexTensor {
+    if !is_native(&input) {
+        return portable::forward::<Flex>(input, spec);
+    }
+    let dtype = input.dtype();
+    let shape = input.layout().shape().clone();
+    let input = HostTensor::new(input);
+    let values = input.values();
+    let mut out = vec![0.0f32; values.len()];
+    out.par_chunks_mut(CHUNK)
+        .zip(values.par_chunks(CHUNK))
+        .enumerate()
+        .for_each(|(chunk, (out, values))| fill((chunk * CHUNK) as u32, values, out, spec));
+    let count = out.len();
+    let out = tensor(out, [count], dtype);
+    Flex::float_reshape(out, shape)
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn fill(first: u32, values: &[f32], out: &mut [f32], spec: DropoutSpec) {
+    let scale = spec.scale() as f32;
+    for (i, (out, x)) in out.iter_mut().zip(values).enumerate() {
+        // The caller's tensor has fewer than 2^32 elements.
+        let kept = spec.keeps(first.wrapping_add(i as u32));
+        *out = if kept { x * scale } else { 0.0 };
+    }
+}
