@@ -34,7 +34,8 @@ def meaning(text):
     if found := re.search(r"wgmma\.mma_async\.sync\.aligned\.m64n(\d+)k16", text):
         columns, steps = int(found.group(1)), text.count("wgmma.mma_async")
         registers = bool(re.search(r"\}, \{%", text))
-        trans = re.search(r"1, 1, (?:0, )?([01]); ", text).group(1)
+        first = text.split("wgmma.mma_async")[1]
+        trans = re.search(r"p[01], 1, 1, (?:0, )?([01]); ", first).group(1)
         adds = text.lstrip().startswith("mov.f32")
         return f"{{emu::WGMMA, {columns}, {half}, {'true' if trans == '1' else 'false'}, {str(registers).lower()}, {str(adds).lower()}, {steps}}}"
     if text.lstrip().startswith("wgmma.wait_group"):
