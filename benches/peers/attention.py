@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """FlashAttention-2 (torch's varlen_attn) on the batches that `--bin attention` measures, for a comparison in one run.
 
-    python3 benches/peers/attention.py [--json FILE] [--heads 12] [--tokens 65536] [--sets paper,queries]
+    python3 benches/peers/attention.py [--json FILE] [--heads 12] [--head-dim 64] [--tokens 65536] [--sets paper,queries]
 
 Prints and writes the same rows. `+rot` is rotary positions through torch.compile and then attention.
 """
@@ -13,7 +13,6 @@ import statistics
 import torch
 from torch.nn.attention.varlen import varlen_attn
 
-HEAD_DIM = 64
 HALF_WINDOW = 64
 
 
@@ -70,9 +69,11 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--json")
     parser.add_argument("--heads", type=int, default=12)
+    parser.add_argument("--head-dim", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=65536)
     parser.add_argument("--sets", default="paper,queries")
     arguments = parser.parse_args()
+    head_dim = arguments.head_dim
     torch.manual_seed(0)
     device = torch.device("cuda")
     rows = []
@@ -80,14 +81,14 @@ def main():
         total, longest = sum(lengths), max(lengths)
         boundaries = torch.tensor([0] + lengths, device=device).cumsum(0).to(torch.int32)
         positions = torch.cat([torch.arange(length, device=device) for length in lengths])
-        frequencies = 1.0 / (160000.0 ** (torch.arange(0, HEAD_DIM, 2, device=device).float() / HEAD_DIM))
+        frequencies = 1.0 / (160000.0 ** (torch.arange(0, head_dim, 2, device=device).float() / head_dim))
         angles = (positions[:, None].float() * frequencies).repeat(1, 2)[:, None, :]
         cos, sin = angles.cos().to(torch.bfloat16), angles.sin().to(torch.bfloat16)
-        shape = (total, arguments.heads, HEAD_DIM)
+        shape = (total, arguments.heads, head_dim)
         q, k, v = [torch.randn(shape, device=device, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
         d_out = torch.randn(shape, device=device, dtype=torch.bfloat16)
         for window in (None, HALF_WINDOW):
-            flops = 4 * visible_pairs(lengths, window) * arguments.heads * HEAD_DIM
+            flops = 4 * visible_pairs(lengths, window) * arguments.heads * head_dim
             for rotary in (False, True):
                 def call():
                     if rotary:
@@ -101,7 +102,7 @@ def main():
                 op = ("global" if window is None else "local") + ("+rot" if rotary else "")
                 for which, ms, work, tensors in (("forward", forward, flops, 4), ("backward", backward, 2.5 * flops, 8)):
                     row = {"set": name, "op": op, "pass": which, "ms": ms, "tflops": work / ms / 1e9,
-                           "gbs": tensors * total * arguments.heads * HEAD_DIM * 2 / ms / 1e6}
+                           "gbs": tensors * total * arguments.heads * head_dim * 2 / ms / 1e6}
                     rows.append(row)
                     print(f"{name:<14} {op:<10} {which:<8} {ms:>9.3f} ms {row['tflops']:>8.1f} TFLOP/s {row['gbs']:>8.1f} GB/s", flush=True)
     if arguments.json:

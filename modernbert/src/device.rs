@@ -10,6 +10,10 @@
 //! | `vulkan` | `vulkan` | any GPU through Vulkan |
 //! | `metal` | `metal` | an Apple GPU |
 //! | `tch`, `tch:cuda:0` | `tch` | LibTorch |
+//!
+//! Kernels for `cuda` and graphics APIs are compiled when they are first used. With the feature `kernel-cache`, [`select`] has
+//! them kept on disk, so that a program's second start compiles nothing: in the user's cache folder (`~/.cache/cubecl`), or
+//! where a `cubecl.toml` in the working directory or above says (`[environment] path`).
 
 use burn::tensor::{DType, Device};
 
@@ -103,6 +107,8 @@ pub struct NamedDevice {
 /// # Errors
 /// An unknown name, a backend that is not compiled in, a machine without such a device.
 pub fn select(name: Option<&str>) -> Result<NamedDevice, DeviceError> {
+    #[cfg(feature = "kernel-cache")]
+    keep_kernels();
     if let Some(name) = name {
         return by_name(name);
     }
@@ -153,6 +159,23 @@ fn by_name(name: &str) -> Result<NamedDevice, DeviceError> {
         name: printed,
         device,
     })
+}
+
+/// Turns CubeCL's store of compiled kernels on, before the first device reads the configuration. A program that has set or
+/// read its own configuration keeps it.
+#[cfg(feature = "kernel-cache")]
+fn keep_kernels() {
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+    let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+    config.compilation.cache = true;
+    // CubeCL's own choice, a `target` folder above the working directory, is one for developing kernels.
+    if matches!(
+        config.environment.path,
+        cubecl::config::cache::CacheConfig::Target
+    ) {
+        config.environment.path = cubecl::config::cache::CacheConfig::Global;
+    }
+    CubeClRuntimeConfig::try_set(config);
 }
 
 #[cfg(feature = "flex")]

@@ -19,7 +19,7 @@ use modernbert::model::Precision;
 use modernbert::ops::attention::{
     AttentionSpec, attention_backward, attention_forward, rotary_table,
 };
-use modernbert_benches::lengths::select;
+use modernbert_benches::lengths::{LengthSet, select};
 use modernbert_benches::row::{Row, heading, median};
 use modernbert_train::cli::{DeviceArgs, describe, main_with};
 
@@ -32,9 +32,12 @@ struct Args {
     /// Dtype of q, k, v: bf16, f16 or f32.
     #[arg(long, default_value = "bf16")]
     dtype: Precision,
-    /// Heads of 64.
+    /// Number of heads.
     #[arg(long, default_value_t = 12)]
     heads: usize,
+    /// Size of a head.
+    #[arg(long, default_value_t = 64)]
+    head_dim: usize,
     /// Tokens of a batch, at most.
     #[arg(long, default_value_t = 65_536)]
     tokens: usize,
@@ -47,6 +50,10 @@ struct Args {
     /// Timed stretches, of which the median is given.
     #[arg(long, default_value_t = 5)]
     runs: u32,
+    /// First prints the seconds of compilation: what the first forward and backward of each op take beyond the second. Kernels
+    /// kept on disk by an earlier run count too: see docs/performance.md for how to begin without them.
+    #[arg(long)]
+    cold: bool,
     /// Memory bandwidth of the floor, in GB/s.
     #[arg(long, default_value_t = 3000.0)]
     bandwidth: f64,
@@ -57,7 +64,6 @@ struct Args {
 
 /// Keys visible on each side in ModernBERT's local layers.
 const HALF_WINDOW: usize = 64;
-const HEAD_DIM: usize = 64;
 
 fn main() -> std::process::ExitCode {
     main_with(|| run(&Args::parse()))
@@ -66,26 +72,13 @@ fn main() -> std::process::ExitCode {
 fn run(args: &Args) -> anyhow::Result<()> {
     let named = args.device.select()?;
     println!("{}", describe(&named, args.dtype.name()));
+    if args.cold {
+        compile(args, &named.device)?;
+    }
     println!("{}  {:>8}", heading(), "floor ms");
     let mut rows = Vec::new();
     for set in select(&args.sets)? {
-        let mut lengths = Vec::new();
-        let mut total = 0;
-        for &length in &set.lengths {
-            if total + length > args.tokens {
-                break;
-            }
-            total += length;
-            lengths.push(length);
-        }
-        if lengths.is_empty() {
-            bail!(
-                "--tokens {} holds no document of set {}",
-                args.tokens,
-                set.name
-            );
-        }
-        let layout = SequenceLayout::from_lengths(lengths)?;
+        let layout = batch(args, &set)?;
         for window in [None, Some(HALF_WINDOW)] {
             for rotary in [false, true] {
                 let problem = Problem::new(args, &named.device, &layout, window, rotary);
@@ -105,12 +98,57 @@ fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// As many whole documents of a set as fit the tokens asked for.
+fn batch(args: &Args, set: &LengthSet) -> anyhow::Result<SequenceLayout> {
+    let mut lengths = Vec::new();
+    let mut total = 0;
+    for &length in &set.lengths {
+        if total + length > args.tokens {
+            break;
+        }
+        total += length;
+        lengths.push(length);
+    }
+    if lengths.is_empty() {
+        bail!(
+            "--tokens {} holds no document of set {}",
+            args.tokens,
+            set.name
+        );
+    }
+    Ok(SequenceLayout::from_lengths(lengths)?)
+}
+
+/// Prints what compilation adds to the first calls: lengths don't recompile, so a small batch stands for all.
+fn compile(args: &Args, device: &Device) -> anyhow::Result<()> {
+    let layout = SequenceLayout::from_lengths([512, 200])?;
+    let mut seconds = 0.0;
+    for window in [None, Some(HALF_WINDOW)] {
+        for rotary in [false, true] {
+            let problem = Problem::new(args, device, &layout, window, rotary);
+            // Reading back compiles too, kernels that are not attention's: it comes before.
+            finite(problem.first_row(problem.qkv.clone()))?;
+            let once = || -> anyhow::Result<f64> {
+                let start = Instant::now();
+                let (out, lse) = problem.forward();
+                finite(problem.first_row(problem.backward(&out, &lse)))?;
+                Ok(start.elapsed().as_secs_f64())
+            };
+            let (first, second) = (once()?, once()?);
+            seconds += first - second;
+        }
+    }
+    println!("compilation of all attention kernels: {seconds:.2} s");
+    Ok(())
+}
+
 struct Problem {
     qkv: Tensor<4>,
     d_out: Tensor<3>,
     rotary: Tensor<2>,
     cu_seqlens: Tensor<1, Int>,
     spec: AttentionSpec,
+    head_dim: usize,
     device: Device,
 }
 
@@ -123,23 +161,25 @@ impl Problem {
         rotary: bool,
     ) -> Self {
         let total = layout.total_tokens();
+        let head_dim = args.head_dim;
         let dtype = args.dtype.dtype();
         let normal = Distribution::Normal(0.0, 1.0);
         let options = || (device, DType::F32);
         Self {
-            qkv: Tensor::<4>::random([total, 3, args.heads, HEAD_DIM], normal, options())
+            qkv: Tensor::<4>::random([total, 3, args.heads, head_dim], normal, options())
                 .cast(dtype),
-            d_out: Tensor::<3>::random([total, args.heads, HEAD_DIM], normal, options())
+            d_out: Tensor::<3>::random([total, args.heads, head_dim], normal, options())
                 .cast(dtype),
-            rotary: rotary_table(layout.max_seqlen(), HEAD_DIM, 160_000.0, device),
+            rotary: rotary_table(layout.max_seqlen(), head_dim, 160_000.0, device),
             cu_seqlens: int_tensor(layout.cu_seqlens().iter().map(|&c| c as i32), device),
             spec: AttentionSpec {
                 layout: layout.clone(),
                 half_window,
-                scale: 1.0 / (HEAD_DIM as f64).sqrt(),
+                scale: 1.0 / (head_dim as f64).sqrt(),
                 softcap: None,
                 rotary,
             },
+            head_dim,
             device: device.clone(),
         }
     }
@@ -147,6 +187,22 @@ impl Problem {
     fn forward(&self) -> (Tensor<3>, Tensor<2>) {
         attention_forward(
             self.qkv.clone(),
+            self.cu_seqlens.clone(),
+            self.rotary.clone(),
+            self.spec.clone(),
+        )
+    }
+
+    /// q, k and v of the first head of the first token.
+    fn first_row(&self, qkv: Tensor<4>) -> Tensor<4> {
+        qkv.slice([0..1, 0..3, 0..1, 0..self.head_dim])
+    }
+
+    fn backward(&self, out: &Tensor<3>, lse: &Tensor<2>) -> Tensor<4> {
+        attention_backward(
+            self.d_out.clone(),
+            self.qkv.clone(),
+            (out.clone(), lse.clone()),
             self.cu_seqlens.clone(),
             self.rotary.clone(),
             self.spec.clone(),
@@ -180,22 +236,13 @@ impl Problem {
         let forward = self.time(
             args,
             || self.forward(),
-            |(out, _)| finite(out.slice([0..1, 0..1, 0..HEAD_DIM])),
+            |(out, _)| finite(out.slice([0..1, 0..1, 0..self.head_dim])),
         )?;
         let (out, lse) = self.forward();
         let backward = self.time(
             args,
-            || {
-                attention_backward(
-                    self.d_out.clone(),
-                    self.qkv.clone(),
-                    (out.clone(), lse.clone()),
-                    self.cu_seqlens.clone(),
-                    self.rotary.clone(),
-                    self.spec.clone(),
-                )
-            },
-            |grad| finite(grad.slice([0..1, 0..3, 0..1, 0..HEAD_DIM])),
+            || self.backward(&out, &lse),
+            |grad| finite(self.first_row(grad)),
         )?;
         let total = self.spec.layout.total_tokens();
         let pairs: f64 = self
@@ -204,8 +251,8 @@ impl Problem {
             .ranges()
             .map(|range| pairs(range.len(), self.spec.half_window))
             .sum();
-        let flops = 4.0 * pairs * (HEAD_DIM * args.heads) as f64;
-        let tensor = (total * args.heads * HEAD_DIM * self.qkv.dtype().size()) as f64;
+        let flops = 4.0 * pairs * (self.head_dim * args.heads) as f64;
+        let tensor = (total * args.heads * self.head_dim * self.qkv.dtype().size()) as f64;
         let row = |pass: &'static str, ms: f64, flops: f64, tensors: f64| {
             let bytes = tensors * tensor;
             let op = match (self.spec.half_window, self.spec.rotary) {

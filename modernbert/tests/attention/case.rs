@@ -115,6 +115,11 @@ impl Case {
             .map(|theta| rotary_table(self.longest(), self.head_dim, theta, device))
     }
 
+    /// The op on a tensor of the shape of `qkv`, with the case's positions and window.
+    pub(crate) fn attend(&self, qkv: Tensor<4>, device: &Device) -> Tensor<3> {
+        self.call(qkv, self.table(device), device)
+    }
+
     /// The op's output on a device without gradients.
     pub(crate) fn forward(&self) -> Vec<f32> {
         let device = crate::common::device();
@@ -124,18 +129,22 @@ impl Case {
 
     /// The op's output and gradient, with `qkv` and `d_out` in `dtype`.
     pub(crate) fn run_in(&self, dtype: FloatDType) -> Results {
-        let device = autodiff_device();
+        self.run_on(&autodiff_device(), dtype)
+    }
+
+    /// As [`Case::run_in`], on a device with gradients.
+    pub(crate) fn run_on(&self, device: &Device, dtype: FloatDType) -> Results {
         let (qkv_shape, out_shape) = self.shapes();
-        let qkv = tensor(&self.qkv, qkv_shape, &device)
+        let qkv = tensor(&self.qkv, qkv_shape, device)
             .cast(dtype)
             .require_grad();
-        let out = self.call(qkv.clone(), self.table(&device), &device);
+        let out = self.call(qkv.clone(), self.table(device), device);
         assert_eq!(
             out.dtype(),
             DType::from(dtype),
             "the output has the dtype of qkv"
         );
-        let d_out = tensor(&self.d_out, out_shape, &device).cast(dtype);
+        let d_out = tensor(&self.d_out, out_shape, device).cast(dtype);
         let grads = (out.clone() * d_out).sum().backward();
         (read(out.inner()), read(qkv.grad(&grads).unwrap()))
     }

@@ -1,4 +1,4 @@
-//! bf16 and f16 with heads of 64, which devices with tensor cores have kernels of their own for.
+//! bf16 and f16, which devices with tensor cores have kernels of their own for: with heads of 64, and with others.
 
 use burn::tensor::{DType, FloatDType};
 
@@ -85,6 +85,24 @@ fn rotated_attention_is_as_exact_as_the_dtype_allows() {
 }
 
 #[test]
+fn every_head_size_is_as_exact_as_the_dtype_allows() {
+    for (seed, head_dim) in [8, 16, 32, 48, 80, 96, 128].into_iter().enumerate() {
+        let case = Case::new(&[1, 70, 0, 130], 2, head_dim, 480 + 2 * seed as u64);
+        assert_accurate(&case);
+        assert_accurate(&case.clone().theta(10_000.0));
+        assert_accurate(&case.theta(10_000.0).window(33));
+    }
+}
+
+#[test]
+fn a_softcap_is_as_exact_as_the_dtype_allows_for_other_head_sizes() {
+    for (seed, head_dim) in [32, 80, 128].into_iter().enumerate() {
+        let case = Case::new(&[66, 7], 2, head_dim, 500 + 2 * seed as u64).softcap(3.0);
+        assert_accurate(&case.theta(10_000.0).window(20));
+    }
+}
+
+#[test]
 fn a_thousand_tokens_are_as_exact_as_the_dtype_allows() {
     assert_accurate(&Case::new(&[1000, 7], 1, 64, 420).theta(160_000.0));
     assert_accurate(&Case::new(&[1000, 7], 1, 64, 422).theta(10_000.0).window(64));
@@ -138,9 +156,15 @@ fn eight_thousand_tokens_agree_with_f32() {
 #[test]
 fn sequences_are_bit_identical_in_any_company() {
     for (dtype, round, _) in dtypes() {
-        for window in [None, Some(16), Some(64)] {
+        for (window, head_dim) in [
+            (None, 64),
+            (Some(16), 64),
+            (Some(64), 64),
+            (None, 128),
+            (Some(64), 32),
+        ] {
             let lengths = [5, 70, 0, 300, 129, 1];
-            let case = Case::new(&lengths, 2, 64, 460)
+            let case = Case::new(&lengths, 2, head_dim, 460)
                 .theta(10_000.0)
                 .window(window)
                 .rounded(round);
@@ -159,7 +183,7 @@ fn sequences_are_bit_identical_in_any_company() {
                 );
             }
             // Another content for the second sequence; then the order turned round.
-            let width = 2 * 64;
+            let width = 2 * head_dim;
             let mut changed = case.clone();
             changed.qkv[5 * 3 * width..75 * 3 * width]
                 .copy_from_slice(&normals(70, 70 * 3 * width));

@@ -3,13 +3,30 @@
 //! The choice is a small table on what is known before anything runs: the dtype, the size of a head and the limits the
 //! device states. Lengths don't enter it, so that a sequence's result is the same in any company.
 //!
+//! | device | dtype | head size | kernels |
+//! |---|---|---|---|
+//! | CUDA, compute capability 9.0 | bf16, f16 | 64 | `hopper`: warp-group products |
+//! | CUDA, 8.0 and later | bf16, f16 | 16 to 128 in steps of 16 | `ampere`: warp products |
+//! | any with the shared memory for it | f32, bf16, f16 | up to 256 | portable |
+//! | any | all, f64 too | any | operations every backend has |
+//!
 //! The portable kernels need shared memory and a barrier, nothing else: they run on wgpu (Vulkan, Metal, WebGPU) and on
-//! CUDA. What they don't serve, operations every backend has compute.
+//! CUDA.
 
-#[cfg(feature = "cuda")]
+#[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+mod ampere;
+#[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+mod call;
+#[cfg(any(feature = "cuda", feature = "kernel-sources"))]
 mod hopper;
 mod portable_backward;
 mod portable_forward;
+#[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+mod ptx;
+#[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+mod rows;
+#[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+mod tensor_cores;
 mod tile;
 mod tiles;
 
@@ -30,7 +47,7 @@ use tiles::{Table, table};
 /// Sides of a tile, the one to be preferred first: the device's limits decide between them.
 const TILES: [usize; 2] = [64, 32];
 /// The largest head whose gradients still fit the registers of a unit.
-const LARGEST_HEAD: usize = 128;
+const LARGEST_HEAD: usize = 256;
 
 /// Tensors of the kernel that has the most; WebGPU promises eight, and CubeCL takes one for the other arguments.
 const BUFFERS: u32 = 7;
@@ -38,8 +55,11 @@ const BUFFERS: u32 = 7;
 /// What computes a call.
 enum Kernel {
     /// Tensor-core kernels for compute capability 9.0.
-    #[cfg(feature = "cuda")]
+    #[cfg(any(feature = "cuda", feature = "kernel-sources"))]
     Hopper,
+    /// Tensor-core kernels for compute capability 8.0 and later.
+    #[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+    Ampere,
     /// The kernels of this folder.
     Portable(Shape),
     /// Operations every backend has.
@@ -48,13 +68,18 @@ enum Kernel {
 
 /// The table.
 fn choose(qkv: &CubeTensor, spec: &AttentionSpec) -> Kernel {
-    #[cfg(feature = "cuda")]
+    #[cfg(any(feature = "cuda", feature = "kernel-sources"))]
     if hopper::serves(qkv) {
         return Kernel::Hopper;
     }
+    #[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+    if ampere::serves(qkv) {
+        return Kernel::Ampere;
+    }
     let head_dim = qkv.shape()[3];
     let half_or_single = matches!(qkv.dtype, DType::F32 | DType::F16 | DType::BF16);
-    if !half_or_single || !head_dim.is_multiple_of(tile::LANES) || head_dim > LARGEST_HEAD {
+    let unpaired = spec.rotary && !head_dim.is_multiple_of(2);
+    if !half_or_single || unpaired || head_dim > LARGEST_HEAD {
         return Kernel::Operations;
     }
     let hardware = &qkv.client.properties().hardware;
@@ -82,8 +107,10 @@ pub(crate) fn forward(
     spec: &AttentionSpec,
 ) -> (CubeTensor, CubeTensor) {
     match choose(&qkv, spec) {
-        #[cfg(feature = "cuda")]
+        #[cfg(any(feature = "cuda", feature = "kernel-sources"))]
         Kernel::Hopper => hopper::forward(qkv, rotary, spec),
+        #[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+        Kernel::Ampere => ampere::forward(qkv, rotary, spec),
         Kernel::Portable(shape) => forward_in(shape, qkv, rotary, spec),
         Kernel::Operations => super::portable::forward::<CubeBackend>(qkv, rotary, spec),
     }
@@ -129,8 +156,10 @@ pub(crate) fn backward(
     spec: &AttentionSpec,
 ) -> CubeTensor {
     match choose(&qkv, spec) {
-        #[cfg(feature = "cuda")]
+        #[cfg(any(feature = "cuda", feature = "kernel-sources"))]
         Kernel::Hopper => hopper::backward(d_out, qkv, out, lse, rotary, spec),
+        #[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+        Kernel::Ampere => ampere::backward(d_out, qkv, out, lse, rotary, spec),
         Kernel::Portable(shape) => backward_in(shape, d_out, qkv, out, lse, rotary, spec),
         Kernel::Operations => {
             super::portable::backward::<CubeBackend>(d_out, qkv, out, lse, rotary, spec)
@@ -211,7 +240,7 @@ fn empty<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype: DType) -> 
 }
 
 /// The shape of `qkv`.
-#[cfg(feature = "cuda")]
+#[cfg(any(feature = "cuda", feature = "kernel-sources"))]
 fn shape_of(qkv: &CubeTensor) -> [usize; 4] {
     qkv.shape().dims()
 }
@@ -278,3 +307,9 @@ impl Call {
 
 #[cfg(all(test, feature = "wgpu"))]
 mod tests;
+
+#[cfg(all(test, feature = "kernel-sources"))]
+mod sources;
+
+#[cfg(all(test, feature = "cuda"))]
+mod families;

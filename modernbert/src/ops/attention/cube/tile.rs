@@ -4,7 +4,8 @@
 //! and of each of them every 16th column. Neighbouring units then read neighbouring columns, of shared memory and of the
 //! device's. Rows pass through shared memory a few dimensions at a time, so that a kernel needs the same little of it for
 //! every head size. The dimensions loaded together are always as many of the first half of a head as of the second, in
-//! the same places: the pairs that a rotation turns.
+//! the same places: the pairs that a rotation turns. Each half counts as filled up with zeros to a multiple of 8, which
+//! lets a kernel serve any head size.
 
 use cubecl::prelude::*;
 
@@ -24,7 +25,7 @@ pub(super) const HIDDEN: f32 = -3.0e38;
 pub(super) struct Shape {
     /// Rows of a tile, of queries as of keys: a multiple of 16.
     pub(super) tile: usize,
-    /// Size of a head: a multiple of 16.
+    /// Size of a head.
     pub(super) head_dim: usize,
     /// Whether q and k are rotated.
     pub(super) rotary: bool,
@@ -43,9 +44,24 @@ impl Shape {
         self.tile / LANES
     }
 
+    /// Dimensions of the first half of a head; the second half has one fewer where the size is odd.
+    fn half(self) -> usize {
+        self.head_dim.div_ceil(2)
+    }
+
+    /// Dimensions of a head with both halves filled up: a multiple of 16.
+    fn padded(self) -> usize {
+        self.half().next_multiple_of(LANES / 2) * 2
+    }
+
+    /// Whether both halves are full.
+    fn full(self) -> bool {
+        self.padded() == self.head_dim
+    }
+
     /// Dimensions that a unit holds of each of its rows.
     pub(super) fn dims(self) -> usize {
-        self.head_dim / LANES
+        self.padded() / LANES
     }
 
     /// Elements of the shared memory that rows pass through; a column of padding keeps units out of each other's banks.
@@ -98,7 +114,7 @@ fn load<F: Float>(
     #[comptime] shape: Shape,
 ) {
     let pairs = comptime!(width / 2);
-    let half = comptime!(shape.head_dim / 2);
+    let half = comptime!(shape.half());
     #[unroll]
     for i in 0..comptime!(shape.tile * pairs / shape.units()) {
         let pair = UNIT_POS as usize + comptime!(i * shape.units());
@@ -106,10 +122,12 @@ fn load<F: Float>(
         let d = pair % pairs;
         let mut low = 0.0f32;
         let mut high = 0.0f32;
-        if row < rows.count {
+        if row < rows.count && in_half(first + d, half, shape) {
             let at = rows.start + row * rows.stride + first + d;
             low = f32::cast_from(source[at]);
-            high = f32::cast_from(source[at + half]);
+            if in_half(first + d, comptime!(shape.head_dim - shape.half()), shape) {
+                high = f32::cast_from(source[at + half]);
+            }
             if comptime!(rotate) {
                 let angle = (rows.position + row) * comptime!(shape.head_dim) + first + d;
                 let cos = rotary[angle];
@@ -122,6 +140,16 @@ fn load<F: Float>(
         let place = row * pitch + d + offset;
         stage[place] = low;
         stage[place + pairs] = high;
+    }
+}
+
+/// Whether dimension `d` of a half of `size` dimensions exists; known beforehand where halves are full.
+#[cube]
+fn in_half(d: usize, #[comptime] size: usize, #[comptime] shape: Shape) -> bool {
+    if comptime!(shape.full()) {
+        true.runtime()
+    } else {
+        d < size
     }
 }
 
@@ -148,7 +176,7 @@ pub(super) fn product<F: Float>(
         block[i] = 0.0f32;
     }
     let mut first = 0usize;
-    while first < comptime!(shape.head_dim / 2) {
+    while first < comptime!(shape.padded() / 2) {
         load::<F>(
             a, rotary, stage, a_rows, first, 0usize, DOT, pitch, rotate, shape,
         );
@@ -196,8 +224,8 @@ pub(super) fn accumulate<F: Float>(
     let row = UNIT_POS as usize / LANES * ROWS;
     let lane = UNIT_POS as usize % LANES;
     #[unroll]
-    for part in 0..comptime!(shape.head_dim.div_ceil(SUM)) {
-        let width = comptime!((shape.head_dim - part * SUM).min(SUM));
+    for part in 0..comptime!(shape.padded().div_ceil(SUM)) {
+        let width = comptime!((shape.padded() - part * SUM).min(SUM));
         let first = comptime!(part * SUM / 2);
         load::<F>(
             b,
@@ -244,12 +272,12 @@ pub(super) fn store<F: Float>(
 ) {
     let dims = comptime!(shape.dims());
     let pitch = comptime!(SUM + 1);
-    let half = comptime!(shape.head_dim / 2);
+    let half = comptime!(shape.half());
     let own = UNIT_POS as usize / LANES * ROWS;
     let lane = UNIT_POS as usize % LANES;
     #[unroll]
-    for part in 0..comptime!(shape.head_dim.div_ceil(SUM)) {
-        let width = comptime!((shape.head_dim - part * SUM).min(SUM));
+    for part in 0..comptime!(shape.padded().div_ceil(SUM)) {
+        let width = comptime!((shape.padded() - part * SUM).min(SUM));
         let pairs = comptime!(width / 2);
         #[unroll]
         for c in 0..comptime!(width / LANES) {
@@ -265,10 +293,10 @@ pub(super) fn store<F: Float>(
             let pair = UNIT_POS as usize + comptime!(i * shape.units());
             let row = pair / pairs;
             let d = pair % pairs;
-            if row < rows.count {
+            let dim = d + comptime!(part * SUM / 2);
+            if row < rows.count && in_half(dim, half, shape) {
                 let mut low = stage[row * pitch + d];
                 let mut high = stage[row * pitch + d + pairs];
-                let dim = d + comptime!(part * SUM / 2);
                 if comptime!(turn_back) {
                     let angle = (rows.position + row) * comptime!(shape.head_dim) + dim;
                     let cos = rotary[angle];
@@ -279,7 +307,9 @@ pub(super) fn store<F: Float>(
                 }
                 let at = rows.start + row * rows.stride + dim;
                 target[at] = F::cast_from(low);
-                target[at + half] = F::cast_from(high);
+                if in_half(dim, comptime!(shape.head_dim - shape.half()), shape) {
+                    target[at + half] = F::cast_from(high);
+                }
             }
         }
         sync_cube();

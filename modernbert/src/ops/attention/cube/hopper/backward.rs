@@ -3,13 +3,15 @@
 
 use cubecl::prelude::*;
 
+use super::super::ptx::*;
+use super::super::tensor_cores::*;
 use super::ptx::*;
 use super::tile::*;
 
 /// Gradient of the queries. Cubes as in the forward, with one warp group of 64 queries per 128 units.
 #[allow(clippy::too_many_arguments)]
 #[cube(launch_unchecked)]
-pub(super) fn hopper_queries(
+pub(in super::super) fn hopper_queries(
     qk: &[u32],
     v: &[u32],
     d_out: &[u32],
@@ -28,13 +30,13 @@ pub(super) fn hopper_queries(
     scale: f32,
     scale_log2: f32,
     softcap: f32,
-    #[comptime] groups: u32,
-    #[comptime] rotated: bool,
-    #[comptime] capped: bool,
-    #[comptime] half: bool,
+    #[comptime] shape: Shape,
 ) {
-    let ty = comptime!(if half { "f16" } else { "bf16" });
-    let threads = comptime!(groups * 128);
+    let ty = comptime!(dtype(shape.half));
+    let groups = comptime!(shape.groups);
+    let inside = comptime!(shape.inside);
+    let capped = comptime!(shape.capped);
+    let threads = comptime!(shape.units());
     let tile_bytes = comptime!(KEYS * ROW_BYTES);
     let own_bytes = comptime!(groups * 64 * ROW_BYTES);
     let shared = Shared::<[u32]>::new_aligned_slice(
@@ -71,6 +73,7 @@ pub(super) fn hopper_queries(
         q_at,
         comptime!(groups * 64),
         threads,
+        inside,
     );
     load_tile(
         d_out_base,
@@ -81,14 +84,27 @@ pub(super) fn hopper_queries(
         d_out_at,
         comptime!(groups * 64),
         threads,
+        false,
     );
     load_tile(
-        k_base, qk_row, sequence, first_key, length, keys_at, KEYS, threads,
+        k_base, qk_row, sequence, first_key, length, keys_at, KEYS, threads, inside,
     );
     load_tile(
-        v_base, v_row, sequence, first_key, length, values_at, KEYS, threads,
+        v_base, v_row, sequence, first_key, length, values_at, KEYS, threads, false,
     );
     copy_async_commit();
+    let rotary_at = global_float_address(unsafe { rotary.as_ptr_unchecked() });
+    if comptime!(inside) {
+        turn_own(
+            q_at,
+            rotary_at,
+            query0,
+            length,
+            comptime!(groups * 64),
+            threads,
+            ty,
+        );
+    }
 
     let group = UNIT_POS / 128u32;
     let lane = UNIT_POS % 32u32;
@@ -112,9 +128,15 @@ pub(super) fn hopper_queries(
     for step in 0..steps {
         let key0 = first_key + step * comptime!(KEYS as i32);
         let stage = u32::cast_from(step % 2i32) * tile_bytes;
-        copy_async_wait(0u32);
-        fence_tensor_cores();
-        sync_cube();
+        arrive(
+            keys_at + stage,
+            rotary_at,
+            key0,
+            length,
+            threads,
+            inside,
+            ty,
+        );
         if step + 1i32 < steps {
             let next = tile_bytes - stage;
             let key = key0 + comptime!(KEYS as i32);
@@ -127,6 +149,7 @@ pub(super) fn hopper_queries(
                 keys_at + next,
                 KEYS,
                 threads,
+                inside,
             );
             load_tile(
                 v_base,
@@ -137,6 +160,7 @@ pub(super) fn hopper_queries(
                 values_at + next,
                 KEYS,
                 threads,
+                false,
             );
             copy_async_commit();
         }
@@ -176,11 +200,10 @@ pub(super) fn hopper_queries(
                 s.insert(i1, ds1);
             }
             let ds = fragments(&s, ty);
-            let d = product_registers::<Const<32>>(&ds, keys, true, ty);
-            acc = acc + d;
+            acc = accumulated(acc, &ds, keys, shape.in_place, ty);
         }
     }
-    if comptime!(rotated) {
+    if comptime!(shape.rotated) {
         rotate_back(&mut acc, rotary, max(row0, 0i32), max(length, 1i32), lane);
     }
     let word = CUBE_POS_X * comptime!(ROW_BYTES / 4) + lane % 4u32;
@@ -201,7 +224,7 @@ pub(super) fn hopper_queries(
 /// Gradients of keys and values. Cubes as in the forward, with keys in the place of queries.
 #[allow(clippy::too_many_arguments)]
 #[cube(launch_unchecked)]
-pub(super) fn hopper_keys(
+pub(in super::super) fn hopper_keys(
     qk: &[u32],
     v: &[u32],
     d_out: &[u32],
@@ -220,13 +243,13 @@ pub(super) fn hopper_keys(
     scale: f32,
     scale_log2: f32,
     softcap: f32,
-    #[comptime] groups: u32,
-    #[comptime] rotated: bool,
-    #[comptime] capped: bool,
-    #[comptime] half: bool,
+    #[comptime] shape: Shape,
 ) {
-    let ty = comptime!(if half { "f16" } else { "bf16" });
-    let threads = comptime!(groups * 128);
+    let ty = comptime!(dtype(shape.half));
+    let groups = comptime!(shape.groups);
+    let inside = comptime!(shape.inside);
+    let capped = comptime!(shape.capped);
+    let threads = comptime!(shape.units());
     let tile_bytes = comptime!(KEYS * ROW_BYTES);
     let own_bytes = comptime!(groups * 64 * ROW_BYTES);
     let shared = Shared::<[u32]>::new_aligned_slice(
@@ -269,6 +292,7 @@ pub(super) fn hopper_keys(
         k_at,
         comptime!(groups * 64),
         threads,
+        inside,
     );
     load_tile(
         v_base,
@@ -279,6 +303,7 @@ pub(super) fn hopper_keys(
         v_at,
         comptime!(groups * 64),
         threads,
+        false,
     );
     load_tile(
         q_base,
@@ -289,6 +314,7 @@ pub(super) fn hopper_keys(
         queries_at,
         KEYS,
         threads,
+        inside,
     );
     load_tile(
         d_out_base,
@@ -299,9 +325,22 @@ pub(super) fn hopper_keys(
         d_outs_at,
         KEYS,
         threads,
+        false,
     );
     load_numbers(lse_base, delta_base, first_query, length, numbers_at);
     copy_async_commit();
+    let rotary_at = global_float_address(unsafe { rotary.as_ptr_unchecked() });
+    if comptime!(inside) {
+        turn_own(
+            k_at,
+            rotary_at,
+            key0,
+            length,
+            comptime!(groups * 64),
+            threads,
+            ty,
+        );
+    }
 
     let group = UNIT_POS / 128u32;
     let lane = UNIT_POS % 32u32;
@@ -318,9 +357,15 @@ pub(super) fn hopper_keys(
         let query0 = first_query + step * comptime!(KEYS as i32);
         let odd = u32::cast_from(step % 2i32);
         let stage = odd * tile_bytes;
-        copy_async_wait(0u32);
-        fence_tensor_cores();
-        sync_cube();
+        arrive(
+            queries_at + stage,
+            rotary_at,
+            query0,
+            length,
+            threads,
+            inside,
+            ty,
+        );
         if step + 1i32 < steps {
             let next = tile_bytes - stage;
             let query = query0 + comptime!(KEYS as i32);
@@ -333,6 +378,7 @@ pub(super) fn hopper_keys(
                 queries_at + next,
                 KEYS,
                 threads,
+                inside,
             );
             load_tile(
                 d_out_base,
@@ -343,6 +389,7 @@ pub(super) fn hopper_keys(
                 d_outs_at + next,
                 KEYS,
                 threads,
+                false,
             );
             load_numbers(
                 lse_base,
@@ -380,7 +427,7 @@ pub(super) fn hopper_keys(
                 s.insert(i1, exp2(s.extract(i1) * scale_log2 - shift));
             }
             let p = fragments(&s, ty);
-            d_v = d_v + product_registers::<Const<32>>(&p, d_outs, true, ty);
+            d_v = accumulated(d_v, &p, d_outs, shape.in_place, ty);
             let dp = product_shared::<Const<32>>(v_desc, d_outs, 4usize, false, ty);
             #[unroll]
             for j in 0..16usize {
@@ -397,10 +444,10 @@ pub(super) fn hopper_keys(
                 s.insert(i1, ds1);
             }
             let ds = fragments(&s, ty);
-            d_k = d_k + product_registers::<Const<32>>(&ds, queries, true, ty);
+            d_k = accumulated(d_k, &ds, queries, shape.in_place, ty);
         }
     }
-    if comptime!(rotated) {
+    if comptime!(shape.rotated) {
         rotate_back(&mut d_k, rotary, max(row0, 0i32), max(length, 1i32), lane);
     }
     let head_words = heads * comptime!(ROW_BYTES / 4);

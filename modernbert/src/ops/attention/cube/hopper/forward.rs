@@ -2,19 +2,23 @@
 
 use cubecl::prelude::*;
 
+use super::super::ptx::*;
+use super::super::tensor_cores::*;
 use super::ptx::*;
 use super::tile::*;
 
 /// Packed attention, forward.
 ///
 /// Cube x is a head, cube (y, z) a tile of queries. Each warp group of 128 units owns 64 queries; keys arrive in tiles of
-/// [`KEYS`] through two stages of shared memory, the next one on its way while this one is worked on.
+/// [`KEYS`] through two stages of shared memory, the next one on its way while this one is worked on. With `inside`, `qk`
+/// holds queries and keys as they are, and each tile is turned in shared memory when it has come.
 #[allow(clippy::too_many_arguments)]
 #[cube(launch_unchecked)]
-pub(super) fn hopper_forward(
+pub(in super::super) fn hopper_forward(
     qk: &[u32],
     v: &[u32],
     tiles: &[u32],
+    rotary: &[f32],
     out: &mut [u32],
     lse: &mut [f32],
     qk_row: u32,
@@ -26,12 +30,13 @@ pub(super) fn hopper_forward(
     half_window: i32,
     scale_log2: f32,
     softcap: f32,
-    #[comptime] groups: u32,
-    #[comptime] capped: bool,
-    #[comptime] half: bool,
+    #[comptime] shape: Shape,
 ) {
-    let ty = comptime!(if half { "f16" } else { "bf16" });
-    let threads = comptime!(groups * 128);
+    let ty = comptime!(dtype(shape.half));
+    let groups = comptime!(shape.groups);
+    let inside = comptime!(shape.inside);
+    let capped = comptime!(shape.capped);
+    let threads = comptime!(shape.units());
     let tile_bytes = comptime!(KEYS * ROW_BYTES);
     let query_bytes = comptime!(groups * 64 * ROW_BYTES);
     let shared = Shared::<[u32]>::new_aligned_slice(
@@ -68,14 +73,27 @@ pub(super) fn hopper_forward(
         base,
         comptime!(groups * 64),
         threads,
+        inside,
     );
     load_tile(
-        k_base, qk_row, sequence, first_key, length, keys_at, KEYS, threads,
+        k_base, qk_row, sequence, first_key, length, keys_at, KEYS, threads, inside,
     );
     load_tile(
-        v_base, v_row, sequence, first_key, length, values_at, KEYS, threads,
+        v_base, v_row, sequence, first_key, length, values_at, KEYS, threads, false,
     );
     copy_async_commit();
+    let rotary_at = global_float_address(unsafe { rotary.as_ptr_unchecked() });
+    if comptime!(inside) {
+        turn_own(
+            base,
+            rotary_at,
+            query0,
+            length,
+            comptime!(groups * 64),
+            threads,
+            ty,
+        );
+    }
 
     let group = UNIT_POS / 128u32;
     let lane = UNIT_POS % 32u32;
@@ -94,9 +112,15 @@ pub(super) fn hopper_forward(
     for step in 0..steps {
         let key0 = first_key + step * comptime!(KEYS as i32);
         let stage = u32::cast_from(step % 2i32) * tile_bytes;
-        copy_async_wait(0u32);
-        fence_tensor_cores();
-        sync_cube();
+        arrive(
+            keys_at + stage,
+            rotary_at,
+            key0,
+            length,
+            threads,
+            inside,
+            ty,
+        );
         if step + 1i32 < steps {
             let next = tile_bytes - stage;
             let key = key0 + comptime!(KEYS as i32);
@@ -109,6 +133,7 @@ pub(super) fn hopper_forward(
                 keys_at + next,
                 KEYS,
                 threads,
+                inside,
             );
             load_tile(
                 v_base,
@@ -119,6 +144,7 @@ pub(super) fn hopper_forward(
                 values_at + next,
                 KEYS,
                 threads,
+                false,
             );
             copy_async_commit();
         }
@@ -169,13 +195,13 @@ pub(super) fn hopper_forward(
                 s.insert(i1, p1);
             }
             let p = fragments(&s, ty);
-            let d = product_registers::<Const<32>>(&p, descriptor(values_at + stage), true, ty);
             #[unroll]
             for j in 0..16usize {
                 let (i0, i1) = comptime!((j / 2 * 4 + j % 2, j / 2 * 4 + j % 2 + 2));
-                acc.insert(i0, acc.extract(i0) * old0 + d.extract(i0));
-                acc.insert(i1, acc.extract(i1) * old1 + d.extract(i1));
+                acc.insert(i0, acc.extract(i0) * old0);
+                acc.insert(i1, acc.extract(i1) * old1);
             }
+            acc = accumulated(acc, &p, descriptor(values_at + stage), shape.in_place, ty);
         }
     }
 

@@ -2,47 +2,105 @@
 
 use cubecl::prelude::*;
 
+use super::super::ptx::*;
+use super::super::tensor_cores::*;
 use super::ptx::*;
 
 /// Keys (or, in the walk over keys, queries) that arrive at once.
 pub(super) const KEYS: u32 = 64;
 
-/// Stands for minus infinity in masks.
-pub(super) const NEG_INF: f32 = f32::NEG_INFINITY;
-
-pub(super) const LN_2: f32 = std::f32::consts::LN_2;
-pub(super) const LOG2_E: f32 = std::f32::consts::LOG2_E;
-
-/// The tile this cube works on, in rows of its sequence.
-#[derive(CubeType)]
-pub(super) struct Tile {
-    /// First row of the tile.
-    pub(super) first: i32,
-    /// Row of the batch where the sequence starts.
-    pub(super) sequence: u32,
-    /// Rows of the sequence.
-    pub(super) length: i32,
+/// What a kernel is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in super::super) struct Shape {
+    /// Warp groups of a cube, each with 64 rows.
+    pub(in super::super) groups: u32,
+    /// Whether queries and keys are turned as they arrive.
+    pub(in super::super) inside: bool,
+    /// Whether gradients of queries and keys are turned back.
+    pub(in super::super) rotated: bool,
+    /// Whether scores are softly bounded.
+    pub(in super::super) capped: bool,
+    /// f16 instead of bf16.
+    pub(in super::super) half: bool,
+    /// Whether the tensor cores sum in the registers of a sum; otherwise each product is added to it.
+    pub(in super::super) in_place: bool,
 }
 
-/// Entry of the host's table for this cube: first row, first row of the sequence, row after its last.
+impl Shape {
+    /// Units of a cube.
+    pub(in super::super) fn units(self) -> u32 {
+        self.groups * 128
+    }
+
+    /// Rows of a cube.
+    pub(in super::super) fn rows(self) -> u32 {
+        self.groups * 64
+    }
+}
+
+/// `sums + weights · rows`, the rows of a tile.
 #[cube]
-pub(super) fn tile_of(tiles: &[u32]) -> Tile {
-    let entry = (CUBE_POS_Y + CUBE_POS_Z * CUBE_COUNT_Y) * 3u32;
-    let row = tiles[entry as usize];
-    let sequence = tiles[(entry + 1u32) as usize];
-    let end = tiles[(entry + 2u32) as usize];
-    Tile {
-        first: i32::cast_from(row - sequence),
-        sequence,
-        length: i32::cast_from(end - sequence),
+pub(super) fn accumulated(
+    sums: Vector<f32, Const<32>>,
+    weights: &Sequence<Vector<u32, Const<4>>>,
+    rows: u64,
+    #[comptime] in_place: bool,
+    #[comptime] ty: &str,
+) -> Vector<f32, Const<32>> {
+    if comptime!(in_place) {
+        add_product_registers::<Const<32>>(sums, weights, rows, true, true, ty)
+    } else {
+        sum_with_product::<Const<32>>(sums, weights, rows, true, ty)
+    }
+}
+
+/// How rows lie in shared memory: 64 elements under the 128-byte swizzle.
+pub(super) fn row_shape(threads: u32) -> RowShape {
+    RowShape {
+        head_dim: 64,
+        pitch: ROW_BYTES,
+        swizzled: true,
+        threads,
     }
 }
 
 /// Starts the copy of `rows` rows of 64 elements, from row `first` of a sequence on, into shared memory under the 128-byte
-/// swizzle. Rows outside the sequence become zeros.
+/// swizzle. Rows outside the sequence become zeros. Where they are to be turned there, each unit copies what it turns.
 #[allow(clippy::too_many_arguments)]
 #[cube]
 pub(super) fn load_tile(
+    base: u64,
+    row_bytes: u32,
+    sequence: u32,
+    first: i32,
+    length: i32,
+    shared: u32,
+    #[comptime] rows: u32,
+    #[comptime] threads: u32,
+    #[comptime] turned: bool,
+) {
+    if comptime!(turned) {
+        load_rows(
+            base,
+            row_bytes,
+            sequence,
+            first,
+            length,
+            shared,
+            rows,
+            comptime!(row_shape(threads)),
+        );
+    } else {
+        load_whole_rows(
+            base, row_bytes, sequence, first, length, shared, rows, threads,
+        );
+    }
+}
+
+/// As [`load_tile`], neighbouring units taking neighbouring chunks of a row.
+#[allow(clippy::too_many_arguments)]
+#[cube]
+fn load_whole_rows(
     base: u64,
     row_bytes: u32,
     sequence: u32,
@@ -73,6 +131,47 @@ pub(super) fn load_tile(
             copy_async_16(target, source, bytes);
         }
     }
+}
+
+/// Turns the cube's own rows once they have come. The barrier after it is that of the first [`arrive`].
+#[cube]
+pub(super) fn turn_own(
+    shared: u32,
+    rotary: u64,
+    first: i32,
+    length: i32,
+    #[comptime] rows: u32,
+    #[comptime] threads: u32,
+    #[comptime] ty: &str,
+) {
+    let shape = comptime!(row_shape(threads));
+    let angles = load_angles(rotary, first, length, rows, shape);
+    copy_async_wait(0u32);
+    rotate_rows(shared, &angles, rows, shape, ty);
+}
+
+/// Waits for the copies under way, turns the tile among them that is to be turned, and lets the tensor cores see all of it.
+#[allow(clippy::too_many_arguments)]
+#[cube]
+pub(super) fn arrive(
+    shared: u32,
+    rotary: u64,
+    first: i32,
+    length: i32,
+    #[comptime] threads: u32,
+    #[comptime] turned: bool,
+    #[comptime] ty: &str,
+) {
+    if comptime!(turned) {
+        let shape = comptime!(row_shape(threads));
+        let angles = load_angles(rotary, first, length, KEYS, shape);
+        copy_async_wait(0u32);
+        rotate_rows(shared, &angles, KEYS, shape, ty);
+    } else {
+        copy_async_wait(0u32);
+    }
+    fence_tensor_cores();
+    sync_cube();
 }
 
 /// Hides what lies outside the window or the sequence: `row` and `row + 8` are this unit's queries, `column` its first key.
@@ -109,14 +208,6 @@ pub(super) fn mask(
             ),
         );
     }
-}
-
-/// `bound * tanh(x / bound)` where x has been divided by the bound already and the bound is multiplied in later.
-#[cube]
-pub(super) fn cap(x: f32, inverse: f32) -> f32 {
-    // tanh(y) = 1 - 2 / (e^2y + 1), exact at both ends because e^2y goes to 0 and to infinity.
-    let e = exp2(x * inverse * comptime!(2.0 * LOG2_E));
-    1.0f32 - 2.0f32 * reciprocal(e + 1.0f32)
 }
 
 /// An accumulator `[64, 64]` rounded to `ty`, as the left operand of the next product.

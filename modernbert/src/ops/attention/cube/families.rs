@@ -1,0 +1,309 @@
+//! Every tensor-core kernel on a card, those that the table doesn't pick too, against the f64 definition; and their speeds.
+//!
+//! Run where `MODERNBERT_TEST_DEVICE` says `cuda`. Kernels for a newer card than the one at hand are left out.
+
+#![allow(clippy::unwrap_used)] // a test may fail loudly
+
+use std::time::Instant;
+
+use burn::backend::ops::FloatTensorOps;
+use burn::tensor::{FloatDType, TensorData};
+use burn_cubecl::ops::into_data_sync;
+use burn_cubecl::{CubeBackend, CubeDevice};
+
+use super::call::WIDEST_INSIDE;
+use super::*;
+use crate::batch::SequenceLayout;
+use crate::ops::attention::reference;
+
+const THETA: f64 = 10_000.0;
+
+/// A version of the kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    Hopper {
+        ahead: bool,
+        in_place: bool,
+        widest_inside: usize,
+    },
+    Ampere {
+        widest_inside: usize,
+    },
+}
+
+const VERSIONS: [Version; 6] = [
+    Version::Hopper {
+        ahead: false,
+        in_place: false,
+        widest_inside: 0,
+    },
+    Version::Hopper {
+        ahead: false,
+        in_place: false,
+        widest_inside: WIDEST_INSIDE,
+    },
+    Version::Hopper {
+        ahead: true,
+        in_place: true,
+        widest_inside: 0,
+    },
+    Version::Hopper {
+        ahead: true,
+        in_place: true,
+        widest_inside: WIDEST_INSIDE,
+    },
+    Version::Ampere { widest_inside: 0 },
+    Version::Ampere {
+        widest_inside: WIDEST_INSIDE,
+    },
+];
+
+struct Problem {
+    lengths: Vec<usize>,
+    heads: usize,
+    head_dim: usize,
+    dtype: FloatDType,
+    qkv: CubeTensor,
+    d_out: CubeTensor,
+    rotary: CubeTensor,
+    spec: AttentionSpec,
+}
+
+fn on_cuda() -> bool {
+    let there = std::env::var("MODERNBERT_TEST_DEVICE").as_deref() == Ok("cuda");
+    if !there {
+        eprintln!("skipped: MODERNBERT_TEST_DEVICE doesn't say cuda");
+    }
+    there
+}
+
+fn problem(
+    lengths: &[usize],
+    heads: usize,
+    head_dim: usize,
+    dtype: FloatDType,
+    half_window: Option<usize>,
+    rotary: bool,
+    softcap: Option<f64>,
+) -> Problem {
+    let device = CubeDevice::default();
+    let total = lengths.iter().sum::<usize>();
+    let longest = lengths.iter().copied().max().unwrap_or(0);
+    let tensor = |shape: &[usize], step: f32| {
+        let count = shape.iter().product::<usize>();
+        let values: Vec<f32> = (0..count)
+            .map(|i| 1.5 * (i as f32 * step).sin() * (1.0 + (i % 100_003) as f32 * 0.37).cos())
+            .collect();
+        let wide = CubeBackend::float_from_data(TensorData::new(values, shape.to_vec()), &device);
+        CubeBackend::float_cast(wide, dtype)
+    };
+    let half = head_dim / 2;
+    let angle = |p: usize, d: usize| p as f64 * THETA.powf(-2.0 * d as f64 / head_dim as f64);
+    let table: Vec<f32> = (0..longest)
+        .flat_map(|p| {
+            let cos = (0..half).map(move |d| angle(p, d).cos() as f32);
+            cos.chain((0..half).map(move |d| angle(p, d).sin() as f32))
+        })
+        .collect();
+    Problem {
+        lengths: lengths.to_vec(),
+        heads,
+        head_dim,
+        dtype,
+        qkv: tensor(&[total, 3, heads, head_dim], 0.731),
+        d_out: tensor(&[total, heads, head_dim], 1.127),
+        rotary: CubeBackend::float_from_data(
+            TensorData::new(table, vec![longest, head_dim]),
+            &device,
+        ),
+        spec: AttentionSpec {
+            layout: SequenceLayout::from_lengths(lengths.iter().copied()).unwrap(),
+            half_window,
+            scale: 1.0 / (head_dim as f64).sqrt(),
+            softcap,
+            rotary,
+        },
+    }
+}
+
+impl Version {
+    fn serves(self, qkv: &CubeTensor) -> bool {
+        match self {
+            Self::Hopper { .. } => hopper::serves(qkv),
+            Self::Ampere { .. } => ampere::serves(qkv),
+        }
+    }
+
+    fn forward(self, p: &Problem) -> (CubeTensor, CubeTensor) {
+        let (qkv, rotary) = (p.qkv.clone(), p.rotary.clone());
+        match self {
+            Self::Hopper {
+                ahead,
+                widest_inside,
+                ..
+            } => hopper::forward_by(ahead, widest_inside, qkv, rotary, &p.spec),
+            Self::Ampere { widest_inside } => {
+                ampere::forward_by(widest_inside, qkv, rotary, &p.spec)
+            }
+        }
+    }
+
+    fn backward(self, p: &Problem, kept: (CubeTensor, CubeTensor)) -> CubeTensor {
+        let (d_out, qkv, rotary) = (p.d_out.clone(), p.qkv.clone(), p.rotary.clone());
+        match self {
+            Self::Hopper {
+                in_place,
+                widest_inside,
+                ..
+            } => hopper::backward_by(in_place, widest_inside, d_out, qkv, kept, rotary, &p.spec),
+            Self::Ampere { widest_inside } => {
+                ampere::backward_by(widest_inside, d_out, qkv, kept, rotary, &p.spec)
+            }
+        }
+    }
+}
+
+fn read(tensor: CubeTensor) -> Vec<f64> {
+    let wide = CubeBackend::float_cast(tensor, FloatDType::F32);
+    let values: Vec<f32> = into_data_sync(wide).try_to_vec().unwrap();
+    values.into_iter().map(f64::from).collect()
+}
+
+/// Output, log-sum-exp and gradient by a version.
+fn found(version: Version, p: &Problem) -> [Vec<f64>; 3] {
+    let (out, lse) = version.forward(p);
+    let grad = version.backward(p, (out.clone(), lse.clone()));
+    [out, lse, grad].map(read)
+}
+
+/// Largest difference as a share of the largest expected value, at least 1.
+fn error(found: &[f64], expected: &[f64]) -> f64 {
+    let largest = expected.iter().fold(1.0f64, |max, x| max.max(x.abs()));
+    let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, |max, x| {
+        if x.is_nan() {
+            f64::INFINITY
+        } else {
+            x.max(max)
+        }
+    }) / largest
+}
+
+fn assert_exact(p: &Problem) {
+    let (qkv, d_out) = (read(p.qkv.clone()), read(p.d_out.clone()));
+    let problem = reference::Problem {
+        qkv: &qkv,
+        lengths: &p.lengths,
+        heads: p.heads,
+        head_dim: p.head_dim,
+        half_window: p.spec.half_window,
+        theta: p.spec.rotary.then_some(THETA),
+        scale: p.spec.scale,
+        softcap: p.spec.softcap,
+    };
+    let expected = [
+        problem.forward(),
+        problem.log_sum_exp(),
+        problem.backward(&d_out),
+    ];
+    // Half a step at the largest value, a few of them where rounded numbers were summed.
+    let step = if p.dtype == FloatDType::F16 {
+        1e-3
+    } else {
+        8e-3
+    };
+    for version in VERSIONS.into_iter().filter(|v| v.serves(&p.qkv)) {
+        let results = found(version, p);
+        for ((name, allowed), (found, expected)) in [("out", 1.0), ("lse", 1.0), ("gradient", 2.0)]
+            .into_iter()
+            .zip(results.iter().zip(&expected))
+        {
+            let error = error(found, expected);
+            assert!(
+                error < allowed * step,
+                "{version:?}, {name}: {error:e}; head {}, {:?}, {:?}",
+                p.head_dim,
+                p.dtype,
+                p.spec
+            );
+        }
+        assert_eq!(results, found_again(version, p), "{version:?}: another run");
+    }
+}
+
+fn found_again(version: Version, p: &Problem) -> [Vec<f64>; 3] {
+    found(version, p)
+}
+
+#[test]
+fn every_version_computes_the_definition() {
+    if !on_cuda() {
+        return;
+    }
+    let lengths = [1, 65, 0, 130, 30, 200, 64, 192];
+    for dtype in [FloatDType::BF16, FloatDType::F16] {
+        for window in [None, Some(0), Some(64), Some(65)] {
+            for (rotary, softcap) in [(false, None), (true, None), (true, Some(2.0))] {
+                assert_exact(&problem(&lengths, 2, 64, dtype, window, rotary, softcap));
+            }
+        }
+        for head_dim in [16, 32, 48, 80, 96, 112, 128] {
+            for window in [None, Some(33)] {
+                assert_exact(&problem(&lengths, 1, head_dim, dtype, window, true, None));
+            }
+        }
+    }
+}
+
+/// A measurement, not a check: `cargo test --release … --lib -- --ignored --nocapture speed_of_every_version`.
+#[test]
+#[ignore = "a measurement"]
+fn speed_of_every_version() {
+    if !on_cuda() {
+        return;
+    }
+    let batches = [("8192", vec![8192; 8]), ("512", vec![512; 128])];
+    for (name, lengths) in &batches {
+        for head_dim in [32, 64, 80, 96, 128] {
+            for (window, rotary) in [(None, false), (Some(64), false), (Some(64), true)] {
+                let p = problem(
+                    lengths,
+                    12,
+                    head_dim,
+                    FloatDType::BF16,
+                    window,
+                    rotary,
+                    None,
+                );
+                for version in VERSIONS.into_iter().filter(|v| v.serves(&p.qkv)) {
+                    let kept = version.forward(&p);
+                    let forward = milliseconds(&p, || drop(version.forward(&p)));
+                    let backward = milliseconds(&p, || drop(version.backward(&p, kept.clone())));
+                    println!(
+                        "{name:>5} head {head_dim:>3} window {window:?} rotary {rotary}: forward {forward:.3} ms, \
+                         backward {backward:.3} ms, {version:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn milliseconds(p: &Problem, call: impl Fn()) -> f64 {
+    const CALLS: usize = 20;
+    let wait = || {
+        let part =
+            CubeBackend::float_slice(p.rotary.clone(), &[burn::tensor::Slice::new(0, Some(1), 1)]);
+        drop(into_data_sync(part));
+    };
+    call();
+    let mut best = f64::INFINITY;
+    for _ in 0..5 {
+        wait();
+        let start = Instant::now();
+        (0..CALLS).for_each(|_| call());
+        wait();
+        best = best.min(start.elapsed().as_secs_f64() * 1e3 / CALLS as f64);
+    }
+    best
+}

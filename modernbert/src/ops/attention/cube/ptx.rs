@@ -1,0 +1,173 @@
+//! The PTX that both tensor-core families use: addresses, asynchronous copies, conversions and a few functions.
+
+use cubecl::prelude::*;
+
+/// Address of a shared allocation in the shared state space.
+#[cube]
+pub(super) fn shared_address(pointer: *const u32) -> u32 {
+    let address: u32;
+    gpu_asm!(
+        "{{ .reg .u64 t; cvta.to.shared.u64 t, {p}; cvt.u32.u64 {o}, t; }}",
+        o = out(_) address, p = in(_) pointer,
+    );
+    address
+}
+
+/// As [`shared_address`], of floats.
+#[cube]
+pub(super) fn shared_float_address(pointer: *const f32) -> u32 {
+    let address: u32;
+    gpu_asm!(
+        "{{ .reg .u64 t; cvta.to.shared.u64 t, {p}; cvt.u32.u64 {o}, t; }}",
+        o = out(_) address, p = in(_) pointer,
+    );
+    address
+}
+
+/// Address of a buffer in the global state space.
+#[cube]
+pub(super) fn global_address(pointer: *const u32) -> u64 {
+    let address: u64;
+    gpu_asm!("cvta.to.global.u64 {o}, {p};", o = out(_) address, p = in(_) pointer);
+    address
+}
+
+/// As [`global_address`], of floats.
+#[cube]
+pub(super) fn global_float_address(pointer: *const f32) -> u64 {
+    let address: u64;
+    gpu_asm!("cvta.to.global.u64 {o}, {p};", o = out(_) address, p = in(_) pointer);
+    address
+}
+
+/// Sixteen bytes from global to shared memory without passing through registers; zeros where `bytes` is 0.
+#[cube]
+pub(super) fn copy_async_16(shared: u32, global: u64, bytes: u32) {
+    gpu_asm!(
+        "cp.async.cg.shared.global [{d}], [{s}], 16, {n};",
+        d = in(_) shared, s = in(_) global, n = in(_) bytes,
+    );
+}
+
+#[cube]
+pub(super) fn copy_async_commit() {
+    gpu_asm!("cp.async.commit_group;");
+}
+
+/// Waits until at most `pending` groups of copies are under way.
+#[cube]
+pub(super) fn copy_async_wait(#[comptime] pending: u32) {
+    gpu_asm!("cp.async.wait_group {n};", n = const pending);
+}
+
+/// `2^x`, to within 2 ulp; minus infinity gives 0.
+#[cube]
+pub(super) fn exp2(x: f32) -> f32 {
+    let y: f32;
+    gpu_asm!("ex2.approx.ftz.f32 {y}, {x};", y = out(_) y, x = in(_) x, options(pure, nomem));
+    y
+}
+
+/// `log2(x)` for positive normal x.
+#[cube]
+pub(super) fn log2(x: f32) -> f32 {
+    let y: f32;
+    gpu_asm!("lg2.approx.ftz.f32 {y}, {x};", y = out(_) y, x = in(_) x, options(pure, nomem));
+    y
+}
+
+/// `1 / x` to within 1 ulp.
+#[cube]
+pub(super) fn reciprocal(x: f32) -> f32 {
+    let y: f32;
+    gpu_asm!("rcp.approx.ftz.f32 {y}, {x};", y = out(_) y, x = in(_) x, options(pure, nomem));
+    y
+}
+
+/// Two floats rounded to `ty` (`bf16` or `f16`) in one register, `low` in the lower half.
+#[cube]
+pub(super) fn pack(low: f32, high: f32, #[comptime] ty: &str) -> u32 {
+    let packed: u32;
+    gpu_asm!(
+        "cvt.rn.{ty}x2.f32 {o}, {h}, {l};",
+        o = out(_) packed, h = in(_) high, l = in(_) low, options(pure, nomem)
+    );
+    packed
+}
+
+/// The two numbers of type `ty` in a register, as floats.
+#[cube]
+pub(super) fn unpack_low(packed: u32, #[comptime] ty: &str) -> f32 {
+    let x: f32;
+    gpu_asm!(
+        "{{ .reg .b16 l, h; mov.b32 {{l, h}}, {p}; cvt.f32.{ty} {x}, l; }}",
+        x = out(_) x, p = in(_) packed, options(pure, nomem)
+    );
+    x
+}
+
+/// The upper half of a register, as [`unpack_low`].
+#[cube]
+pub(super) fn unpack_high(packed: u32, #[comptime] ty: &str) -> f32 {
+    let x: f32;
+    gpu_asm!(
+        "{{ .reg .b16 l, h; mov.b32 {{l, h}}, {p}; cvt.f32.{ty} {x}, h; }}",
+        x = out(_) x, p = in(_) packed, options(pure, nomem)
+    );
+    x
+}
+
+/// Four bytes from global to shared memory, as [`copy_async_16`].
+#[cube]
+pub(super) fn copy_async_4(shared: u32, global: u64, bytes: u32) {
+    gpu_asm!(
+        "cp.async.ca.shared.global [{d}], [{s}], 4, {n};",
+        d = in(_) shared, s = in(_) global, n = in(_) bytes,
+    );
+}
+
+/// Largest value among the four lanes that share a row of an accumulator.
+#[cube]
+pub(super) fn quad_max(x: f32) -> f32 {
+    let a = max(x, plane_shuffle_xor(x, 1u32));
+    max(a, plane_shuffle_xor(a, 2u32))
+}
+
+/// Sum over the four lanes that share a row of an accumulator; the same in each of them.
+#[cube]
+pub(super) fn quad_sum(x: f32) -> f32 {
+    let a = x + plane_shuffle_xor(x, 1u32);
+    a + plane_shuffle_xor(a, 2u32)
+}
+
+/// Sixteen bytes of shared memory.
+#[cube]
+pub(super) fn load_shared_16(address: u32) -> Vector<u32, Const<4>> {
+    let x: Vector<u32, Const<4>>;
+    gpu_asm!("ld.shared.v4.b32 {x}, [{a}];", x = out(_) x, a = in(_) address);
+    x
+}
+
+/// Writes sixteen bytes of shared memory.
+#[cube]
+pub(super) fn store_shared_16(address: u32, x: Vector<u32, Const<4>>) {
+    // Element by element: inline assembly takes a variable that was written to by its address.
+    let (x0, x1, x2, x3) = (
+        x.extract(0usize),
+        x.extract(1usize),
+        x.extract(2usize),
+        x.extract(3usize),
+    );
+    gpu_asm!(
+        "st.shared.v4.b32 [{a}], {{{x0}, {x1}, {x2}, {x3}}};",
+        a = in(_) address, x0 = in(_) x0, x1 = in(_) x1, x2 = in(_) x2, x3 = in(_) x3,
+    );
+}
+
+/// Four floats of a buffer that no kernel under way writes.
+#[cube]
+pub(super) fn load_global_floats(address: u64) -> Vector<f32, Const<4>> {
+    let x: Vector<f32, Const<4>>;
+    gpu_asm!("ld.global.nc.v4.f32 {x}, [{a}];", x = out(_) x, a = in(_) address);
+    x
+}
