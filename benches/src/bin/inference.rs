@@ -181,7 +181,7 @@ impl Bench {
     /// A launch that failed leaves no numbers: reads some back.
     fn check(&self, prepared: &Prepared) -> anyhow::Result<()> {
         for batch in &prepared.batches {
-            let some = self.model.forward(batch).slice([0..1]);
+            let some = self.model.forward(batch).narrow(0, 0, 1);
             let values: Vec<f32> = some
                 .try_into_data()?
                 .try_to_vec()

@@ -211,7 +211,8 @@ pub trait ModernBertBackend: Backend {
         cross_entropy::decoder::forward::<Self>(hidden, weight, bias, targets, weights, spec)
     }
 
-    /// As [`ModernBertBackend::decoder_loss`], and the gradients of hidden states, weight and bias.
+    /// As [`ModernBertBackend::decoder_loss`], and then the gradients of hidden states, weight and bias.
+    #[allow(clippy::type_complexity)] // five tensors, each named in the line above
     #[fusion(default)]
     fn decoder_loss_gradients(
         hidden: FloatTensor<Self>,

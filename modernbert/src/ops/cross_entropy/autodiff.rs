@@ -97,6 +97,7 @@ impl<B: ModernBertBackend> Backward<B, 3> for DecoderBackward {
 }
 
 /// Sum of the losses, differentiable in hidden states, weight and bias, and sum of the hits, a constant.
+#[allow(clippy::type_complexity)] // two tensors of this backend
 pub(crate) fn decoder_loss<B: ModernBertBackend, C: CheckpointStrategy>(
     hidden: FloatTensor<Autodiff<B, C>>,
     weight: FloatTensor<Autodiff<B, C>>,

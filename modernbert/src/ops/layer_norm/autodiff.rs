@@ -176,6 +176,7 @@ impl<B: ModernBertBackend> Backward<B, 3> for Pair {
 }
 
 /// `(x + branch, norm(x + branch) * weight)`.
+#[allow(clippy::type_complexity)] // two tensors of this backend
 pub(crate) fn add_layer_norm<B: ModernBertBackend, C: CheckpointStrategy>(
     x: FloatTensor<Autodiff<B, C>>,
     branch: FloatTensor<Autodiff<B, C>>,

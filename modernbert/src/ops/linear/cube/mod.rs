@@ -4,7 +4,9 @@
 //! |---|---|---|
 //! | CUDA, compute capability 9.0 | bf16, f16; contiguous axes of whole 16 bytes | `hopper`: tensor cores |
 //! | CUDA, otherwise | f32, bf16, f16 | `tiled`: f32 arithmetic, any size |
-//! | wgpu, Vulkan, Metal; f64 | | the backend's own product |
+//! | wgpu, Vulkan, Metal | f16 | `tiled`: the backend's own product sums up in f16 |
+//! | wgpu, Vulkan, Metal | f32 | the backend's own product |
+//! | any | f64 | the backend's own product |
 //!
 //! The backend's own product isn't used on CUDA: it rounds f32 to TF32, and some of its kernels don't run at this model's
 //! sizes. Nothing is chosen by timing, so results don't change from run to run.
@@ -75,7 +77,8 @@ pub(crate) fn gemm(
         );
     }
     let single_or_half = matches!(lhs.dtype, DType::F32 | DType::F16 | DType::BF16);
-    if !is_cuda(&lhs) || !single_or_half || lhs.dtype != rhs.dtype {
+    let backend = !is_cuda(&lhs) && lhs.dtype == DType::F32;
+    if backend || !single_or_half || lhs.dtype != rhs.dtype {
         let out = portable::gemm::<CubeBackend>(lhs, rhs, transpose);
         return crate::ops::primitive::cast::<CubeBackend>(out, dtype);
     }
