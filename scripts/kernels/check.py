@@ -21,8 +21,8 @@ import time
 
 # Registers, threads and bytes of shared memory of a multiprocessor; a cube takes 1 KiB more than it asks for.
 MULTIPROCESSORS = {"80": (65536, 2048, 164), "86": (65536, 1536, 100), "89": (65536, 1536, 100), "90a": (65536, 2048, 228)}
-# Bytes a thread may spill: one register, once, costs nothing that could be measured.
-ALLOWED_SPILL = 4
+# Bytes a thread may spill: a few registers outside the loops cost nothing that could be measured.
+ALLOWED_SPILL = 32
 
 
 def package_folder(name):
