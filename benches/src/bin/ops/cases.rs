@@ -271,7 +271,7 @@ pub(crate) fn lookups(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> {
     let ids = int_tensor(host.iter().map(|&id| id as i32), &meter.device);
     let order = TokenOrder::new(host.clone());
     let out = embedding(table.clone(), ids.clone(), order.clone());
-    let expected = table.clone().select(0, ids.clone().slice([0..CHECKED]));
+    let expected = table.clone().select(0, ids.clone().narrow(0, 0, CHECKED));
     close(
         "embedding",
         &read(head(&out, CHECKED))?,
@@ -352,8 +352,8 @@ pub(crate) fn losses(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> {
             gradients.push((s - lse).exp() - one);
         }
     }
-    close("loss", &read(found.slice([0..FEW]))?, &losses, 1e-5)?;
-    anyhow::ensure!(read(hits.slice([0..FEW]))? == best, "loss: wrong hits");
+    close("loss", &read(found.narrow(0, 0, FEW))?, &losses, 1e-5)?;
+    anyhow::ensure!(read(hits.narrow(0, 0, FEW))? == best, "loss: wrong hits");
     close(
         "loss, gradient",
         &read(head(&gradient, FEW))?,
