@@ -34,10 +34,12 @@ pub struct Batch {
     pub sequences: Vec<Vec<u32>>,
     /// Their labels.
     pub labels: ClassificationLabels,
+    /// What dropout depends on: the seed and the number of the batch in the run; `None` where nothing is trained.
+    pub dropout_key: Option<(u64, u64)>,
 }
 
 impl Batch {
-    fn new(samples: Vec<Sample>) -> Self {
+    fn new(samples: Vec<Sample>, dropout_key: Option<(u64, u64)>) -> Self {
         let targets: Vec<Target> = samples.iter().map(|sample| sample.target).collect();
         let scores = targets.iter().map(|target| match target {
             Target::Class(class) => *class as f32,
@@ -57,6 +59,7 @@ impl Batch {
         Self {
             sequences: samples.into_iter().map(|sample| sample.ids).collect(),
             labels,
+            dropout_key,
         }
     }
 }
@@ -138,6 +141,10 @@ impl DataLoader<Batch> for BatchLoader {
             plan: plan.into_iter(),
             failure,
             done: 0,
+            // Batches of all epochs in one count.
+            dropout_key: self
+                .seed
+                .map(|seed| (seed, epoch * self.samples.len() as u64)),
         })
     }
 
@@ -162,6 +169,7 @@ struct Iter {
     plan: std::vec::IntoIter<Vec<usize>>,
     failure: Option<DatasetError>,
     done: usize,
+    dropout_key: Option<(u64, u64)>,
 }
 
 impl Iterator for Iter {
@@ -180,7 +188,9 @@ impl Iterator for Iter {
             }
         }
         self.done += samples.len();
-        Some(Ok(Batch::new(samples)))
+        let dropout_key = self.dropout_key;
+        self.dropout_key = dropout_key.map(|(seed, batch)| (seed, batch + 1));
+        Some(Ok(Batch::new(samples, dropout_key)))
     }
 }
 

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, ExecutionError, Tensor};
 use burn::train::metric::Adaptor;
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
-use modernbert::batch::PackedBatch;
+use modernbert::batch::{Dropout, DropoutRates, PackedBatch};
 use modernbert::model::{Classification, SequenceClassifier};
 
 use super::batches::Batch;
@@ -52,7 +52,13 @@ impl ClassifierLearner {
         // Sequences come from a tokenizer that truncates, so that a batch can't outgrow 32-bit boundaries.
         let packed = PackedBatch::from_sequences(&batch.sequences, &device)
             .expect("a batch of truncated sequences fits a packed batch");
-        self.model.forward(&packed, &batch.labels)
+        let dropout = batch.dropout_key.map(|(seed, batch)| Dropout {
+            rates: DropoutRates::from(self.model.model.config()),
+            seed,
+            batch,
+        });
+        self.model
+            .forward(&packed.with_dropout(dropout), &batch.labels)
     }
 }
 

@@ -275,7 +275,7 @@ impl Finetuning {
     /// The same samples, settings and first weights give the same result, bit for bit, on one CPU build.
     ///
     /// # Errors
-    /// No samples; labels the model has no output for; a config with dropout; a loss that is no number; a score that can't be
+    /// No samples; labels the model has no output for; a loss that is no number; a score that can't be
     /// computed; an interruption; a failure of the device.
     pub fn run(self, model: SequenceClassifier) -> Result<Finetuned, FinetuneError> {
         self.check(&model)?;
@@ -357,7 +357,6 @@ impl Finetuning {
                 });
             }
         }
-        model.model.config().check_no_dropout()?;
         let outputs = model.outputs();
         let scores = matches!(self.train[0].target, Target::Score(_));
         for (index, sample) in self.train.iter().enumerate() {

@@ -19,6 +19,30 @@ fn samples(lengths: &[usize]) -> Vec<Sample> {
         .collect()
 }
 
+/// Batches that train have a key of their own each, over all epochs; batches that score drop nothing.
+#[test]
+fn every_training_batch_has_its_own_dropout_key() {
+    let lengths: Vec<usize> = (0..40).map(|i| 1 + i % 7).collect();
+    let loader = BatchLoader::shuffled(samples(&lengths), 8, 3);
+    let keys = || -> Vec<Option<(u64, u64)>> {
+        loader
+            .iter()
+            .map(|batch| batch.unwrap().dropout_key)
+            .collect()
+    };
+    let mut all = [keys(), keys()].concat();
+    assert!(all.iter().all(|key| key.is_some_and(|(seed, _)| seed == 3)));
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 10);
+    let scoring = BatchLoader::in_order(samples(&lengths), 8);
+    assert!(
+        scoring
+            .iter()
+            .all(|batch| batch.unwrap().dropout_key.is_none())
+    );
+}
+
 #[test]
 fn every_sample_comes_once_an_epoch_and_in_another_order_each_time() {
     let lengths: Vec<usize> = (0..97).map(|i| 1 + i * 7 % 31).collect();
