@@ -239,7 +239,7 @@ fn half_precision_products_of_any_size_are_exact_up_to_the_last_rounding() {
     ];
     for (dtype, cast, rounding) in [
         (DType::BF16, FloatDType::BF16, 1.0 / 256.0),
-        (DType::F16, FloatDType::F16, 1.0 / 1024.0),
+        (DType::F16, FloatDType::F16, 1.0 / 512.0),
     ] {
         if !computes_in(dtype) {
             continue;
