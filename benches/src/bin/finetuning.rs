@@ -1,7 +1,7 @@
 //! Speed of finetuning and of scoring, beside transformers on the same sequences.
 //!
 //! ```text
-//! cargo run --release -p modernbert-benches --bin finetune -- --device flex --shape base --steps 20 --peer VENV/bin/python
+//! cargo run --release -p modernbert-benches --bin finetuning -- --device flex --shape base --steps 20 --peer VENV/bin/python
 //! ```
 //!
 //! Weights are random and sequences made up: they don't change the time. Lengths are spread around a mean of 40 tokens, as in GLUE;
