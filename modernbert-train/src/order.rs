@@ -48,7 +48,7 @@ pub(crate) fn below(rng: &mut impl Rng, end: u64) -> u64 {
 /// The order of one epoch over any number of samples, asked for one place at a time.
 ///
 /// Up to [`TABLE_LIMIT`] samples it is [`epoch_order`], an exact Fisher–Yates shuffle in a table. Beyond that, where a table would
-/// take gigabytes, it is a keyed permutation computed at each place: a Feistel network of [`ROUNDS`] rounds on the next larger
+/// take gigabytes, it is a keyed permutation computed at each place: a Feistel network of eight rounds on the next larger
 /// power of four, walked on until it meets a number below `n` (Black and Rogaway 2002, "cycle walking"), which is a bijection by
 /// construction and looks like a random one.
 #[derive(Debug, Clone)]

@@ -21,7 +21,7 @@ pub struct UnigramScore {
 }
 
 impl Unigram {
-    /// Counts the tokens of what is trained on, of each source the first [`COUNTED`] times its share.
+    /// Counts the tokens of what is trained on, of each source the first `COUNTED` times its share.
     pub fn count(sources: &[Source]) -> Self {
         let total: f64 = sources.iter().map(|source| source.proportion).sum();
         let mut counts: Vec<u64> = Vec::new();

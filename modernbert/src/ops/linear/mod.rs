@@ -72,10 +72,10 @@ pub fn gemm(lhs: Tensor<2>, rhs: Tensor<2>, transpose: Transpose) -> Tensor<2> {
     ))
 }
 
-/// As [`gemm`], with the result in f32.
+/// As [`gemm()`], with the result in f32.
 ///
 /// # Panics
-/// As [`gemm`].
+/// As [`gemm()`].
 pub fn gemm_f32(lhs: Tensor<2>, rhs: Tensor<2>, transpose: Transpose) -> Tensor<2> {
     check(&lhs, &rhs, transpose);
     Tensor::from_dispatch(<Dispatch as ModernBertBackend>::gemm_f32(
