@@ -39,7 +39,7 @@ struct Args {
     /// Timed stretches, of which the median is given.
     #[arg(long, default_value_t = 5)]
     runs: u32,
-    /// Checks only, with these rows instead of `--tokens`.
+    /// One timed stretch instead of `--runs`, for a look at the checks.
     #[arg(long)]
     check_only: bool,
     /// Also writes the rows here, as a JSON list.

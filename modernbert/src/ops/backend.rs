@@ -644,7 +644,9 @@ pub(super) fn kernels_in_use(device: &burn::tensor::Device) -> &'static str {
     let name = format!("{device:?}").to_lowercase();
     if name.contains("flex") {
         "native CPU attention, GeGLU, LayerNorm and cross-entropy; gemm crate"
-    } else if ["cuda", "wgpu", "vulkan", "metal"]
+    } else if name.contains("cuda") {
+        "CubeCL kernels, matrix products included"
+    } else if ["wgpu", "vulkan", "metal"]
         .iter()
         .any(|kind| name.contains(kind))
     {

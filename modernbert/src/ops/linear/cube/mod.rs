@@ -23,12 +23,12 @@ use burn::backend::TensorMetadata;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::ir::{ElemType, FloatKind};
+use cubecl::ir::ElemType;
 use cubecl::prelude::{CubeCount, CubeDim};
 
 use super::{Transpose, portable};
+use crate::ops::rows::{address, elems, empty};
 
 /// Rows, columns and inner dimension of a product.
 #[derive(Clone, Copy, Debug)]
@@ -76,19 +76,19 @@ pub(crate) fn gemm(
             dtype,
         );
     }
-    let single_or_half = matches!(lhs.dtype, DType::F32 | DType::F16 | DType::BF16);
-    let backend = !is_cuda(&lhs) && lhs.dtype == DType::F32;
-    if backend || !single_or_half || lhs.dtype != rhs.dtype {
+    let elements = elems([lhs.dtype, dtype]);
+    let own = (is_cuda(&lhs) || lhs.dtype != DType::F32) && lhs.dtype == rhs.dtype;
+    let Some(elements) = elements.filter(|_| own) else {
         let out = portable::gemm::<CubeBackend>(lhs, rhs, transpose);
         return crate::ops::primitive::cast::<CubeBackend>(out, dtype);
-    }
+    };
     // Rows may stand further apart than they are long, as the backend's own operations leave them on CUDA.
     #[cfg(feature = "cuda")]
     if hopper_host::serves(&lhs, &rhs, sizes) {
-        return hopper_host::gemm(lhs, rhs, transpose, sizes, dtype);
+        return hopper_host::gemm(lhs, rhs, transpose, sizes, (dtype, elements[1]));
     }
     let (lhs, rhs) = (into_contiguous(lhs), into_contiguous(rhs));
-    tiled(lhs, rhs, transpose, sizes, dtype)
+    tiled(lhs, rhs, transpose, sizes, dtype, elements)
 }
 
 /// Whether a tensor lives on a CUDA device.
@@ -107,6 +107,7 @@ fn tiled(
     transpose: Transpose,
     sizes: Sizes,
     dtype: DType,
+    [operands, result]: [ElemType; 2],
 ) -> CubeTensor {
     let Sizes {
         rows,
@@ -122,10 +123,7 @@ fn tiled(
         _ => (columns, 1),
     };
     let out = empty(&lhs, [rows, columns], dtype);
-    let address = lhs
-        .required_address_type()
-        .max(rhs.required_address_type())
-        .max(out.required_address_type());
+    let address = address(&[&lhs, &rhs, &out]);
     tiled::tiled_gemm::launch(
         &lhs.client,
         CubeCount::Static(
@@ -147,27 +145,10 @@ fn tiled(
         b_column,
         transpose == Transpose::Lhs,
         transpose != Transpose::Rhs,
-        elem(lhs.dtype),
-        elem(dtype),
+        operands,
+        result,
     );
     out
-}
-
-fn elem(dtype: DType) -> ElemType {
-    ElemType::Float(match dtype {
-        DType::F16 => FloatKind::F16,
-        DType::BF16 => FloatKind::BF16,
-        _ => FloatKind::F32,
-    })
-}
-
-fn empty<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype: DType) -> CubeTensor {
-    empty_device_contiguous_dtype(
-        like.client.clone(),
-        like.device.clone(),
-        Shape::new(shape),
-        dtype,
-    )
 }
 
 /// Launching the tensor-core product.
@@ -181,7 +162,7 @@ mod hopper_host {
     };
 
     use super::hopper::{self, Tiling};
-    use super::{Sizes, elem, empty};
+    use super::{Sizes, empty};
     use crate::ops::linear::Transpose;
 
     /// Whether every matrix can be described to the copy engine: its rows and its start stand at multiples of 16 bytes.
@@ -208,7 +189,7 @@ mod hopper_host {
         rhs: CubeTensor,
         transpose: Transpose,
         sizes: Sizes,
-        dtype: DType,
+        (dtype, element): (DType, ElemType),
     ) -> CubeTensor {
         let multiprocessors = lhs
             .client
@@ -270,7 +251,7 @@ mod hopper_host {
                 sum.clone().into_buffer_arg(),
                 plan.splits,
                 quads,
-                elem(dtype),
+                element,
             );
         }
         sum
