@@ -97,7 +97,7 @@ impl Session {
     /// A folder that is no model's, a device or dtype that isn't there.
     pub fn open(args: &FinetuneArgs) -> anyhow::Result<Self> {
         let precision: Precision = args.dtype.parse().map_err(anyhow::Error::msg)?;
-        let device = args.device.select()?;
+        let device = args.device.select_for_training()?;
         println!("{}", describe(&device, precision.name()));
         let folder = ModelSource::parse(&args.model).resolve(None)?;
         Ok(Self {

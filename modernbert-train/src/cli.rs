@@ -1,7 +1,7 @@
 //! What the programs of this workspace have in common on the command line.
 
 use clap::Args;
-use modernbert::device::{NamedDevice, compiled, select};
+use modernbert::device::{NamedDevice, compiled, pages_for_training, select};
 use std::process::ExitCode;
 
 /// Choice of device, the same in every program.
@@ -19,6 +19,16 @@ impl DeviceArgs {
     /// An unknown name, a backend that isn't compiled in, a machine without such a device.
     pub fn select(&self) -> anyhow::Result<NamedDevice> {
         Ok(select(self.device.as_deref())?)
+    }
+
+    /// The chosen device, its memory cut for training: see [`pages_for_training`].
+    ///
+    /// # Errors
+    /// As for [`Self::select`].
+    pub fn select_for_training(&self) -> anyhow::Result<NamedDevice> {
+        let named = self.select()?;
+        pages_for_training(&named.device);
+        Ok(named)
     }
 }
 

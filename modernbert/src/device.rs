@@ -86,6 +86,39 @@ pub fn largest_tensor(device: &Device) -> Option<u64> {
     None
 }
 
+/// Has `device` cut its memory into pages of `bytes` bytes from now on, before a program's tensors make it choose for itself;
+/// returns the size taken, or `None` where memory isn't cut into pages (`flex`, LibTorch).
+///
+/// CubeCL's pools take pages as large as the largest tensor they have met, and move what lives on smaller ones when a larger
+/// one comes along. A training step meets its largest tensors (scores over the vocabulary) when everything the backward needs
+/// is alive: without this, that moment needs twice the memory of any later one. Large pages also waste less between
+/// tensors. `bytes` is bounded by [`largest_tensor`].
+pub fn page_size(device: &Device, bytes: u64) -> Option<u64> {
+    #[cfg(feature = "cube")]
+    if let burn::backend::DispatchDevice::Cube(cube) = device.clone().inner().as_dispatch() {
+        // The pools add a megabyte of slack to what they are asked for.
+        const SLACK: u64 = 2 << 20;
+        let client = cube.client();
+        let bytes = bytes.min(
+            client
+                .properties()
+                .memory
+                .max_page_size
+                .saturating_sub(SLACK),
+        );
+        drop(client.empty(bytes as usize));
+        return Some(bytes);
+    }
+    let _ = (device, bytes);
+    None
+}
+
+/// Pages for training on `device`: a sixteenth of the largest tensor it takes, which is a 64th of an NVIDIA card's memory.
+/// See [`page_size`].
+pub fn pages_for_training(device: &Device) -> Option<u64> {
+    page_size(device, largest_tensor(device)? / 16)
+}
+
 fn is_graphics(device: &Device) -> bool {
     let name = format!("{device:?}").to_lowercase();
     ["wgpu", "vulkan", "metal"]

@@ -64,6 +64,9 @@ struct Args {
     /// Prints the loss of this many first steps on the first set and ends: for comparisons between builds and devices.
     #[arg(long)]
     losses: Option<u32>,
+    /// Pages the device's memory is cut into, in MiB; without it, as in pretraining. 0 leaves it to the device.
+    #[arg(long)]
+    page_mib: Option<u64>,
     /// Also writes the rows here, as a JSON list.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -76,6 +79,11 @@ fn main() -> std::process::ExitCode {
 fn run(args: &Args) -> anyhow::Result<()> {
     let named = args.device.select()?;
     let device = named.device.clone().autodiff();
+    match args.page_mib {
+        None => modernbert::device::pages_for_training(&device),
+        Some(0) => None,
+        Some(mib) => modernbert::device::page_size(&device, mib << 20),
+    };
     let mut config = ModernBertConfig::preset(&args.shape)?;
     if let Some(layers) = args.layers {
         config.layer_types.truncate(layers);

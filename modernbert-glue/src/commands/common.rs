@@ -167,7 +167,7 @@ pub(crate) fn make_folder(folder: &Path) -> anyhow::Result<()> {
 
 /// Device and dtype, once they are known to go together; prints what was chosen.
 pub(crate) fn device(args: &DeviceArgs, dtype: &str) -> anyhow::Result<(NamedDevice, Precision)> {
-    let device = args.select()?;
+    let device = args.select_for_training()?;
     let precision: Precision = dtype.parse().map_err(anyhow::Error::msg)?;
     if !device.device.supports_dtype(precision.dtype()) {
         bail!(

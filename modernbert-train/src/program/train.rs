@@ -175,7 +175,7 @@ impl CommonArgs {
         {
             bail!("--peak-tflops is {peak}; give the device's peak, above 0, or leave it out");
         }
-        let device = self.device.select()?;
+        let device = self.device.select_for_training()?;
         let progress = if self.lines {
             Progress::Lines
         } else {
