@@ -398,8 +398,16 @@ fn a_failed_run_leaves_no_weights_behind_not_even_older_ones() {
     assert_refused("no text", &output, &["nowhere"]);
     assert!(!weights.exists());
 
+    // Read at once or four steps at a time: the step is named, and not done.
+    let rate = "optimizer.learning_rate=1e30";
+    let weights = old("diverged-unseen");
+    let late = ["--set", rate, "--set", "run.read_every_steps=4"];
+    let output = place.run("diverged-unseen", &late);
+    let said = ["of step 2 is not finite", "left as they were"];
+    assert_refused("diverged, read late", &output, &said);
+    assert!(!weights.exists());
     let weights = old("diverged");
-    let output = place.run("diverged", &["--set", "optimizer.learning_rate=1e30"]);
+    let output = place.run("diverged", &["--set", rate]);
     let said = [
         "training stopped at step",
         "of step 2 is not finite",

@@ -4,7 +4,7 @@
 //! can be read by other programs, compared tensor by tensor, and loaded into a model that was built anew.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::optim::{GradientsParams, Optimizer};
+use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use modernbert::model::checkpoint_name;
 use std::any::Any;
@@ -82,9 +82,22 @@ impl NamedStableAdamW {
 
     /// Updates every parameter of `module` that has a gradient, at this learning rate. Nothing is read back from the device.
     pub fn step<M: Module>(&mut self, lr: f64, module: M, grads: GradientsParams) -> M {
+        self.step_if(None, lr, module, grads)
+    }
+
+    /// The same, where weights and moments stay as they are, bit for bit, unless the number in `go`, `[1]` on the module's
+    /// device, is above 0. [`Self::updates`] counts the step in either case: the host doesn't know.
+    pub fn step_if<M: Module>(
+        &mut self,
+        go: Option<Tensor<1>>,
+        lr: f64,
+        module: M,
+        grads: GradientsParams,
+    ) -> M {
         self.updates += 1;
         module.map(&mut Step {
             path: Vec::new(),
+            go,
             lr,
             grads,
             optimizer: &self.optimizer,
@@ -135,6 +148,7 @@ impl NamedStableAdamW {
 
 struct Step<'a> {
     path: Vec<String>,
+    go: Option<Tensor<1>>,
     lr: f64,
     grads: GradientsParams,
     optimizer: &'a StableAdamW,
@@ -160,9 +174,13 @@ impl ModuleMapper for Step<'_> {
         let name = checkpoint_name(&self.path);
         let state = self.states.remove(&name);
         let state = state.and_then(|state| state.downcast::<MomentsState<D>>().ok());
-        let (value, state) =
-            self.optimizer
-                .step(self.lr, value.inner(), gradient, state.map(|state| *state));
+        let (value, state) = self.optimizer.step_if(
+            self.go.clone(),
+            self.lr,
+            value.inner(),
+            gradient,
+            state.map(|state| *state),
+        );
         if let Some(state) = state {
             self.states.insert(name, Box::new(state));
         }

@@ -102,16 +102,16 @@ fn debiased(beta: f64, time: usize) -> f64 {
     (power - beta) / (power - 1.0)
 }
 
-impl Optimizer for StableAdamW {
-    type State<const D: usize> = MomentsState<D>;
-
-    fn step<const D: usize>(
+impl StableAdamW {
+    /// A step that leaves weight and moments as they are unless the number in `go`, `[1]`, is above 0.
+    pub(super) fn step_if<const D: usize>(
         &self,
+        go: Option<Tensor<1>>,
         lr: LearningRate,
         tensor: Tensor<D>,
         grad: Tensor<D>,
-        state: Option<Self::State<D>>,
-    ) -> (Tensor<D>, Option<Self::State<D>>) {
+        state: Option<MomentsState<D>>,
+    ) -> (Tensor<D>, Option<MomentsState<D>>) {
         let config = self.config;
         let (time, moments) = match state {
             // Both betas are 0 in the first step: what the moments start from doesn't matter.
@@ -129,13 +129,27 @@ impl Optimizer for StableAdamW {
                 0.0
             },
         };
-        let (tensor, moment_1, moment_2) = stable_adamw(tensor, grad, moments, step);
+        let (tensor, moment_1, moment_2) = stable_adamw(tensor, grad, moments, step, go);
         let state = MomentsState {
             time,
             moment_1,
             moment_2,
         };
         (tensor, Some(state))
+    }
+}
+
+impl Optimizer for StableAdamW {
+    type State<const D: usize> = MomentsState<D>;
+
+    fn step<const D: usize>(
+        &self,
+        lr: LearningRate,
+        tensor: Tensor<D>,
+        grad: Tensor<D>,
+        state: Option<Self::State<D>>,
+    ) -> (Tensor<D>, Option<Self::State<D>>) {
+        self.step_if(None, lr, tensor, grad, state)
     }
 
     fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {

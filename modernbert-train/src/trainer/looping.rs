@@ -3,6 +3,7 @@
 use burn::data::dataloader::{DataLoaderIterator, Progress as ItemProgress};
 use burn::module::Module;
 use burn::optim::GradientsAccumulator;
+use burn::tensor::Tensor;
 use burn::train::{
     EventProcessorTraining, Interrupter, LearnerEvent, SupervisedTrainingEventProcessor,
     TrainLoader, TrainStep, TrainingItem, ValidLoader,
@@ -42,6 +43,8 @@ pub(super) struct Loop {
     window: Window,
     measured: Window,
     pending: Vec<Pending>,
+    /// 1 on the device while every number of every step was finite; where losses are read back late, the optimizer asks it.
+    go: Tensor<1>,
     names: Arc<[String]>,
     /// When the steps began that are not read back yet.
     mark: Instant,
@@ -66,6 +69,7 @@ impl Loop {
             window: Window::restored(&state.window),
             measured: Window::default(),
             pending: Vec::new(),
+            go: Tensor::ones([1], &options.device.clone().inner()),
             names: Arc::from([]),
             mark: Instant::now(),
             last_save: Instant::now(),
@@ -144,27 +148,25 @@ impl Loop {
             self.names = squares.names.clone().into();
         }
         let (step, names) = (self.state.step + 1, self.names.clone());
-        self.pending
-            .push(Pending::new(step, outputs, &squares, names, known));
+        let pending = Pending::new(step, outputs, &squares, names, known);
+        self.go = pending.gate(self.go.clone());
+        self.pending.push(pending);
         // Where reading costs nothing, a number that isn't finite is noticed before the weights change.
         if self.options.read_every <= 1
             && let Err(failure) = self.read_back()
         {
-            return (
-                model,
-                Err(format!(
-                    "{failure}. The weights were left as they were before it"
-                )),
-            );
+            return (model, Err(failure));
         }
         if let Some(limit) = self.options.max_grad_norm {
             grads = clip_by_norm(&model.model, grads, &squares, limit);
         }
+        let go = (self.options.read_every > 1).then(|| self.go.clone());
         // The step's tokens count before its rate is asked for: a warmup that starts from zero moves at once.
         self.options.budget.add(tokens);
         let lr = self.options.scheduler.current();
         let model = MlmLearner {
-            model: self.options.optimizer.step(lr, model.model, grads),
+            // Where losses are read later, a step with a number that isn't finite is left out by the device.
+            model: self.options.optimizer.step_if(go, lr, model.model, grads),
         };
         self.state.step = step;
         self.state.tokens += tokens;

@@ -43,6 +43,12 @@ impl Pending {
         }
     }
 
+    /// `go`, `[1]`, as long as every number of the step is finite; 0 once one isn't. Nothing is read back.
+    pub(super) fn gate(&self, go: Tensor<1>) -> Tensor<1> {
+        let finite = self.values.clone().abs().lower_equal_elem(f32::MAX);
+        go * finite.float().min()
+    }
+
     /// The step's numbers from its part of what was read.
     fn finish(self, values: &[f32]) -> Result<Window, String> {
         let (losses, rest) = values.split_at(self.micro_batches);
@@ -66,7 +72,8 @@ impl Pending {
                     format!(", and so is the gradient of {name}")
                 });
             return Err(format!(
-                "{what} of step {} is not finite ({value}){first}. Lower optimizer.learning_rate or look at the data of this step",
+                "{what} of step {} is not finite ({value}){first}. Lower optimizer.learning_rate or look at the data of this step. \
+                 The weights were left as they were before it",
                 self.step
             ));
         }
@@ -144,6 +151,24 @@ mod tests {
             .collect();
         assert_eq!(numbers, [(3.0, 2.0, 5.0), (4.0, 2.0, 2.0)]);
         assert_eq!(windows[1].time, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_gate_that_has_closed_stays_closed() {
+        let gate = |go, loss, squares| pending(loss, squares).gate(go);
+        let read = |go: &Tensor<1>| go.clone().into_scalar::<f32>();
+        let mut go = Tensor::ones([1], &Device::default());
+        go = gate(go, 2.0, [3e38, 3e38]);
+        assert_eq!(read(&go), 1.0);
+        for (loss, squares) in [
+            (f32::NAN, [1.0, 1.0]),
+            (1.0, [f32::INFINITY, 1.0]),
+            (1.0, [1.0, f32::NAN]),
+        ] {
+            let shut = gate(go.clone(), loss, squares);
+            assert_eq!(read(&shut), 0.0, "{loss} {squares:?}");
+            assert_eq!(read(&gate(shut, 1.0, [1.0, 1.0])), 0.0);
+        }
     }
 
     #[test]

@@ -59,8 +59,8 @@ pub struct TokenStrategyOptions {
     pub eval_every: u64,
     /// Steps between lines and log rows.
     pub log_every: u64,
-    /// Steps after which losses and norms are read back from the device. With 1 they are looked at before the weights change; with
-    /// more, a number that isn't finite is noticed at the next reading, and nothing is saved in between.
+    /// Steps after which losses and norms are read back from the device. With 1 they are looked at before the weights change. With
+    /// more, the device itself leaves out a step with a number that isn't finite, and all after it; the next reading says so.
     pub read_every: u64,
     /// Limit of time for the phase: when the speed measured in the first steps says that it would take longer, its total is shortened
     /// once, so that a decay is still completed.

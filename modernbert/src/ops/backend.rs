@@ -261,9 +261,12 @@ pub trait ModernBertBackend: Backend {
         grad: FloatTensor<Self>,
         moment_1: FloatTensor<Self>,
         moment_2: FloatTensor<Self>,
+        go: FloatTensor<Self>,
         step: StableAdamWStep,
+        gated: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        optimizer::portable::step::<Self>(weight, grad, moment_1, moment_2, step)
+        let go = gated.then_some(go);
+        optimizer::portable::step::<Self>(weight, grad, (moment_1, moment_2), go, step)
     }
 
     /// Dropout by a key; see [`dropout`].
@@ -554,9 +557,11 @@ impl ModernBertBackend for burn_cubecl::CubeBackend {
         grad: FloatTensor<Self>,
         moment_1: FloatTensor<Self>,
         moment_2: FloatTensor<Self>,
+        go: FloatTensor<Self>,
         step: StableAdamWStep,
+        gated: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        optimizer::cube::step(weight, grad, moment_1, moment_2, step)
+        optimizer::cube::step(weight, grad, (moment_1, moment_2), go, step, gated)
     }
 
     fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {

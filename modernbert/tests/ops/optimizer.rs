@@ -52,7 +52,7 @@ fn run(rows: usize, width: usize) -> [Vec<f32>; 3] {
     let mut moments: (Tensor<2>, Tensor<2>) = (weight.zeros_like(), weight.zeros_like());
     for t in 1..=4 {
         let grad = tensor(&gradient(t as u64, rows * width), shape, &device);
-        let (new, m, v) = stable_adamw(weight, grad, moments, settings(t));
+        let (new, m, v) = stable_adamw(weight, grad, moments, settings(t), None);
         (weight, moments) = (new, (m, v));
     }
     [read(weight), read(moments.0), read(moments.1)]
@@ -94,9 +94,39 @@ fn tensors_that_are_held_elsewhere_keep_their_values() {
     let (m, v) = (weight.zeros_like(), weight.zeros_like());
     let held = (weight.clone(), m.clone(), v.clone());
     let grad = tensor(&normals(2, 64), [8, 8], &device);
-    let (new, ..) = stable_adamw(weight, grad, (m, v), settings(1));
+    let (new, ..) = stable_adamw(weight, grad, (m, v), settings(1), None);
     assert_ne!(bits(&read(new)), bits(&read(held.0.clone())));
     assert_eq!(bits(&read(held.0)), bits(&normals(1, 64)));
     assert_eq!(read(held.1), [0.0; 64]);
     assert_eq!(read(held.2), [0.0; 64]);
+}
+
+#[test]
+fn a_shut_gate_changes_nothing_and_an_open_one_is_no_other_step() {
+    let device = device();
+    let shape = [33, 65];
+    let count = shape[0] * shape[1];
+    let start = || {
+        let of = |seed| tensor(&normals(seed, count), shape, &device);
+        let v: Tensor<2> = of(3).abs();
+        (of(1), (of(2), v))
+    };
+    let step = |grad: &[f32], go: Option<f32>| {
+        let (weight, moments) = start();
+        let grad = tensor(grad, shape, &device);
+        let go = go.map(|go| Tensor::from_floats([go], &device));
+        let (weight, m, v) = stable_adamw(weight, grad, moments, settings(2), go);
+        [weight, m, v].map(|t| bits(&read(t)))
+    };
+    let (weight, (m, v)) = start();
+    let before = [weight, m, v].map(|t| bits(&read(t)));
+    let mut poisoned = normals(4, count);
+    poisoned[count - 1] = f32::NAN;
+    poisoned[7] = f32::INFINITY;
+    for go in [0.0, f32::NAN, -1.0] {
+        assert_eq!(step(&poisoned, Some(go)), before, "gate {go}");
+    }
+    let fine = normals(4, count);
+    assert_eq!(step(&fine, Some(1.0)), step(&fine, None));
+    assert_ne!(step(&fine, Some(1.0)), before);
 }

@@ -471,7 +471,7 @@ pub(crate) fn optimizer(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> 
         || {
             for held in &mut state {
                 if let Some([weight, grad, m, v]) = held.take() {
-                    let (weight, m, v) = stable_adamw(weight, grad.clone(), (m, v), step);
+                    let (weight, m, v) = stable_adamw(weight, grad.clone(), (m, v), step, None);
                     *held = Some([weight, grad, m, v]);
                 }
             }
@@ -482,7 +482,7 @@ pub(crate) fn optimizer(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> 
 
 fn check_step([weight, grad]: &[Tensor<2>; 2], step: StableAdamWStep) -> anyhow::Result<()> {
     let moments = (weight.zeros_like(), weight.zeros_like());
-    let (found, ..) = stable_adamw(weight.clone(), grad.clone(), moments, step);
+    let (found, ..) = stable_adamw(weight.clone(), grad.clone(), moments, step, None);
     let (weight, grad) = (read(weight.clone())?, read(grad.clone())?);
     let v: Vec<f64> = grad.iter().map(|g| (1.0 - step.b2) * g * g).collect();
     let floor = step.epsilon * step.epsilon;

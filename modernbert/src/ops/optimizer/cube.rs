@@ -77,11 +77,22 @@ fn sum_of_cube(x: f32) -> f32 {
     shared[0]
 }
 
+/// Whether a place within the tensor is to be written: without a gate it is, with one if its number says so.
+#[cube]
+fn writes(inside: bool, go: &[f32], #[comptime] gated: bool) -> bool {
+    if comptime!(gated) {
+        inside && go[0] > 0.0f32
+    } else {
+        inside
+    }
+}
+
 /// Weight and moments after the step.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn update_kernel<N: Size>(
     grad: &[Vector<f32, N>],
     partials: &[f32],
+    go: &[f32],
     weight: &mut [Vector<f32, N>],
     moment_1: &mut [Vector<f32, N>],
     moment_2: &mut [Vector<f32, N>],
@@ -94,6 +105,7 @@ fn update_kernel<N: Size>(
     not_b2: f32,
     epsilon: f32,
     decay: f32,
+    #[comptime] gated: bool,
 ) {
     let first = CUBE_POS * comptime!(UNITS * VECTORS) + UNIT_POS as usize;
     let mut gs = Array::<Vector<f32, N>>::new(VECTORS);
@@ -121,7 +133,7 @@ fn update_kernel<N: Size>(
     #[unroll]
     for i in 0..VECTORS {
         let at = first + comptime!(i * UNITS);
-        if at < total {
+        if writes(at < total, go, gated) {
             let g = gs[i];
             let m = ms[i] + (g - ms[i]) * Vector::new(not_b1);
             let v = vs[i] * Vector::new(b2) + g * g * Vector::new(not_b2);
@@ -136,16 +148,23 @@ fn update_kernel<N: Size>(
 pub(crate) fn step(
     weight: CubeTensor,
     grad: CubeTensor,
-    moment_1: CubeTensor,
-    moment_2: CubeTensor,
+    (moment_1, moment_2): (CubeTensor, CubeTensor),
+    go: CubeTensor,
     step: StableAdamWStep,
+    gated: bool,
 ) -> (CubeTensor, CubeTensor, CubeTensor) {
     let elements = weight.shape().num_elements();
-    let single = [&weight, &grad, &moment_1, &moment_2]
+    let single = [&weight, &grad, &moment_1, &moment_2, &go]
         .iter()
         .all(|tensor| tensor.dtype == DType::F32);
     if !single || elements == 0 {
-        return portable::step::<CubeBackend>(weight, grad, moment_1, moment_2, step);
+        return portable::step::<CubeBackend>(
+            weight,
+            grad,
+            (moment_1, moment_2),
+            gated.then_some(go),
+            step,
+        );
     }
     let grad = into_contiguous(grad);
     // What nobody else holds is updated where it lies.
@@ -192,6 +211,7 @@ pub(crate) fn step(
             vector,
             grad.into_buffer_arg(),
             partials.into_buffer_arg(),
+            go.into_buffer_arg(),
             weight.clone().into_buffer_arg(),
             moment_1.clone().into_buffer_arg(),
             moment_2.clone().into_buffer_arg(),
@@ -204,6 +224,7 @@ pub(crate) fn step(
             (1.0 - step.b2) as f32,
             step.epsilon as f32,
             step.decay as f32,
+            gated,
         );
     }
     (weight, moment_1, moment_2)

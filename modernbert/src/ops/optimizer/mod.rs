@@ -39,6 +39,9 @@ pub struct StableAdamWStep {
 
 /// Weight and both moments after a step; all tensors have one shape.
 ///
+/// With `go`, `[1]`, all three stay as they are, bit for bit, unless its number is above 0: a step whose gradients turn out
+/// not to be finite is left out by the device itself, long before the host has read why.
+///
 /// # Panics
 /// When the shapes differ.
 pub fn stable_adamw<const D: usize>(
@@ -46,6 +49,7 @@ pub fn stable_adamw<const D: usize>(
     grad: Tensor<D>,
     (moment_1, moment_2): (Tensor<D>, Tensor<D>),
     step: StableAdamWStep,
+    go: Option<Tensor<1>>,
 ) -> (Tensor<D>, Tensor<D>, Tensor<D>) {
     for (name, dims) in [
         ("gradient", grad.dims()),
@@ -54,12 +58,20 @@ pub fn stable_adamw<const D: usize>(
     ] {
         assert_eq!(dims, weight.dims(), "the {name} has the weight's shape");
     }
+    let gated = go.is_some();
+    // Without a gate nobody looks at the tensor in its place.
+    let go = match go {
+        Some(go) => go.into_dispatch(),
+        None => grad.clone().into_dispatch(),
+    };
     let (weight, moment_1, moment_2) = <Dispatch as ModernBertBackend>::stable_adamw_step(
         weight.into_dispatch(),
         grad.into_dispatch(),
         moment_1.into_dispatch(),
         moment_2.into_dispatch(),
+        go,
         step,
+        gated,
     );
     (
         Tensor::from_dispatch(weight),
@@ -75,7 +87,9 @@ pub(super) fn specs(
     _grad: &burn::backend::fusion::custom::TensorSpec,
     moment_1: &burn::backend::fusion::custom::TensorSpec,
     moment_2: &burn::backend::fusion::custom::TensorSpec,
+    _go: &burn::backend::fusion::custom::TensorSpec,
     _step: &StableAdamWStep,
+    _gated: &bool,
 ) -> (
     burn::backend::fusion::custom::TensorSpec,
     burn::backend::fusion::custom::TensorSpec,

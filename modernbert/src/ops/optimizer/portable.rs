@@ -1,7 +1,7 @@
 //! The step from operations that every backend has.
 
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, TensorMetadata};
+use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
 use burn::tensor::{Scalar, Shape};
 
 use super::StableAdamWStep;
@@ -10,13 +10,28 @@ use crate::ops::primitive::cast;
 pub(crate) fn step<B: Backend>(
     weight: FloatTensor<B>,
     grad: FloatTensor<B>,
-    moment_1: FloatTensor<B>,
-    moment_2: FloatTensor<B>,
+    (moment_1, moment_2): (FloatTensor<B>, FloatTensor<B>),
+    go: Option<FloatTensor<B>>,
     step: StableAdamWStep,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let shape = weight.shape();
     if shape.num_elements() == 0 {
         return (weight, moment_1, moment_2);
+    }
+    if let Some(go) = go {
+        let before = [weight.clone(), moment_1.clone(), moment_2.clone()];
+        let after = self::step::<B>(weight, grad, (moment_1, moment_2), None, step);
+        let settings = get_or_init_device_settings::<B>(&go.device());
+        // Asked for the other way round, a gate that is no number would be open.
+        let open = B::float_greater_elem(go, Scalar::from(0.0), settings.bool_dtype);
+        let shut = B::bool_reshape(B::bool_not(open), Shape::from(vec![1; shape.num_dims()]));
+        let shut = B::bool_expand(shut, shape);
+        let [weight, moment_1, moment_2] = before;
+        return (
+            B::float_mask_where(after.0, shut.clone(), weight),
+            B::float_mask_where(after.1, shut.clone(), moment_1),
+            B::float_mask_where(after.2, shut, moment_2),
+        );
     }
     let grad = cast::<B>(grad, weight.dtype());
     let square = B::float_mul(grad.clone(), grad.clone());
