@@ -3,8 +3,9 @@
 use anyhow::{Context, Result, bail};
 use burn::train::Interrupter;
 use modernbert::checkpoint::save;
+use modernbert::checkpoint::tiling::tile_from_folder;
 use modernbert::device::NamedDevice;
-use modernbert::model::{MaskedLm, Precision, initialize};
+use modernbert::model::{MaskedLm, Precision, initialize, named_parameters};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -116,7 +117,19 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
     let (mut model, mut state) = match &from {
         None => {
             let config = &prepared.phases[0].config;
-            let model = initialize(MaskedLm::new(config, &device)?, config, recipe.run.seed);
+            let mut model = initialize(MaskedLm::new(config, &device)?, config, recipe.run.seed);
+            if let Some(folder) = &phases[0].recipe.model.tile_from {
+                let tiling = phases[0].recipe.model.tiling.unwrap_or_default();
+                let (tiled, fresh) = tile_from_folder(model, config, folder, tiling)
+                    .with_context(|| format!("model.tile_from = {}", folder.display()))?;
+                model = tiled;
+                progress.note(&format!(
+                    "weights: tiled from {}; {} of {} tensors start at random",
+                    folder.display(),
+                    fresh.len(),
+                    named_parameters(&model).len(),
+                ));
+            }
             (model, first_state(&recipe, &phases)?)
         }
         Some((state, snapshot)) => {

@@ -1,8 +1,10 @@
 //! `[model]`: a preset, or sizes, or a preset with some sizes changed.
 
 use super::RecipeError;
+use modernbert::checkpoint::tiling::Tiling;
 use modernbert::config::ModernBertConfig;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// The vocabulary of a model is rounded up to a multiple of this, as every other width is a multiple of it.
 const VOCAB_MULTIPLE: usize = 64;
@@ -48,6 +50,13 @@ pub struct ModelRecipe {
     /// from more, about `0.02 · sqrt(768 / hidden_size)`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initializer_range: Option<f64>,
+    /// Folder of a trained smaller model to begin from instead of random weights: each of its matrices is repeated into this
+    /// model's, as the published large model was begun from base. Its tokenizer goes with it: set `data.tokenizer` to the same folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tile_from: Option<PathBuf>,
+    /// How: `"middle"` (the published way, the default), `"edge"`, or `"center"`, which leaves the rest random.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tiling: Option<Tiling>,
 }
 
 impl ModelRecipe {
@@ -107,6 +116,13 @@ impl ModelRecipe {
                 ));
             }
             config.initializer_range = range;
+        }
+        if let (Some(_), None) = (self.tiling, &self.tile_from) {
+            return Err(RecipeError::invalid(
+                "model.tiling",
+                "given",
+                "name the smaller model in model.tile_from as well, or leave it out",
+            ));
         }
         (config.bos_token_id, config.eos_token_id) = (None, None);
         (

@@ -44,6 +44,8 @@ pub(super) const KEYS: &[&str] = &[
     "model.num_attention_heads",
     "model.num_hidden_layers",
     "model.preset",
+    "model.tile_from",
+    "model.tiling",
     "model.vocab_size",
     "optimizer.beta1",
     "optimizer.beta2",

@@ -1,7 +1,8 @@
 //! Small tensors repeated into large ones.
 
 /// Where the small tensor lies in the large one, and what fills the rest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Tiling {
     /// In the middle, continued periodically to all sides: `new[j] = old[(j - offset) mod old]` with
     /// `offset = (new - old) / 2`, rounded down. What the published large model was started with.
