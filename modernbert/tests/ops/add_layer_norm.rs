@@ -151,6 +151,11 @@ impl Inputs {
                 &format!("d_branch, {what}"),
             );
             match d_weight {
+                // Nothing varies in a row of one. A device that contracts `x · scale - mean · scale` is left with a rounding error
+                // of x, times the 316 that the epsilon allows.
+                Some(found) if self.width == 1 => {
+                    assert!(found[0].abs() < 1e-4, "d_weight, {what}: {}", found[0]);
+                }
                 Some(found) => {
                     assert_close(
                         &found,

@@ -6,8 +6,8 @@ use modernbert::ops::attention::{AttentionSpec, attention, rotary_table};
 use modernbert::ops::dropout::{DropoutSpec, Site, attention_with_dropout, dropout};
 
 use crate::common::{
-    autodiff_device, bits, computes_in, device, normals, read, read64, relative_error, tensor,
-    tensor64, wide,
+    assert_close, autodiff_device, bits, computes_in, device, normals, read, read64,
+    relative_error, tensor, tensor64, wide,
 };
 
 fn spec(rate: f64, words: [u64; 4]) -> DropoutSpec {
@@ -162,9 +162,10 @@ fn the_gradient_is_dropped_where_the_value_is() {
         values.iter().zip(&mask).map(kept).collect()
     };
     let found = read(out.inner());
-    assert!(relative_error(&wide(&found), &expected(&normals(2, rows * width))) < 1e-6);
+    let values = expected(&normals(2, rows * width));
+    assert_close(&found, &values, 1e-6, "values");
     let grad = read(x.grad(&grads).unwrap());
-    assert!(relative_error(&wide(&grad), &expected(&d_out)) < 1e-6);
+    assert_close(&grad, &expected(&d_out), 1e-6, "gradient");
 }
 
 /// f64 takes the version of integer operations that every backend has.
@@ -286,14 +287,9 @@ fn attention_without_a_loss_is_attention() {
             (read(out.inner()), read(qkv.grad(&grads).unwrap()))
         };
         let ((out, grad), (expected_out, expected_grad)) = (run(true), run(false));
-        assert!(
-            relative_error(&wide(&out), &wide(&expected_out)) < 1e-5,
-            "{half_window:?}"
-        );
-        assert!(
-            relative_error(&wide(&grad), &wide(&expected_grad)) < 1e-5,
-            "{half_window:?}"
-        );
+        let what = |name: &str| format!("{name}, window {half_window:?}");
+        assert_close(&out, &wide(&expected_out), 1e-5, &what("out"));
+        assert_close(&grad, &wide(&expected_grad), 1e-5, &what("gradient"));
     }
 }
 

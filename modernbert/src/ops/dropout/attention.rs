@@ -8,6 +8,7 @@ use burn::tensor::{Int, Tensor, TensorData, activation};
 
 use super::{DropoutSpec, dropout};
 use crate::ops::attention::{AttentionSpec, Block, QUERY_BLOCK};
+use crate::ops::linear::linear;
 
 /// Hides a key from a query: finite, so that nothing ever computes `inf - inf`.
 const HIDDEN: f32 = -1e30;
@@ -71,7 +72,7 @@ pub fn attention_with_dropout(
                 x.clone()
                     .narrow(1, range.start + block.keys.start, block.keys.len())
             };
-            let scores = queries.matmul(at(&k).swap_dims(1, 2)) * spec.scale;
+            let scores = products(queries, at(&k)) * spec.scale;
             let scores = match mask(&block, spec) {
                 Some(mask) => {
                     let mask = Tensor::<3>::from_data(
@@ -85,12 +86,21 @@ pub fn attention_with_dropout(
             };
             let part = drop.part([sequence as u64, block.queries.start as u64]);
             let kept = dropout(activation::softmax(scores, 2), part);
-            outs.push(kept.matmul(at(&v)));
+            outs.push(products(kept, at(&v).swap_dims(1, 2)));
         }
     }
     Tensor::cat(outs, 1)
         .swap_dims(0, 1)
         .cast(burn::tensor::FloatDType::from(dtype))
+}
+
+/// `a · bᵀ` of each head, `[heads, m, k]` and `[heads, n, k]`: Burn's own batched product rounds f32 to TF32 on some devices.
+fn products(a: Tensor<3>, b: Tensor<3>) -> Tensor<3> {
+    let heads = (0..a.dims()[0]).map(|head| {
+        let of = |x: &Tensor<3>| -> Tensor<2> { x.clone().narrow(0, head, 1).squeeze_dim(0) };
+        linear(of(&a), of(&b), None).unsqueeze()
+    });
+    Tensor::cat(heads.collect(), 0)
 }
 
 /// What is added to the scores of a block, row by row; `None` where all keys are visible.

@@ -4,8 +4,8 @@
 //! what a backend does when an integer overflows.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::{BoolDType, IntDType, Scalar, Shape};
+use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
+use burn::tensor::{IntDType, Scalar, Shape};
 
 use super::{DropoutSpec, FACTORS, SHIFTS};
 use crate::ops::primitive::{cast, widen};
@@ -26,7 +26,7 @@ pub(crate) fn forward<B: Backend>(input: FloatTensor<B>, spec: DropoutSpec) -> F
     let dropped = B::int_lower_elem(
         bits,
         Scalar::from(i64::from(spec.threshold)),
-        BoolDType::Native,
+        get_or_init_device_settings::<B>(&device).bool_dtype,
     );
     let x = widen::<B>(B::float_reshape(input, Shape::new([elements])));
     let x = B::float_mul_scalar(x, Scalar::from(spec.scale() as f32));
