@@ -309,15 +309,14 @@ def run_case(kernels, family, dim, half, suffix, window, rotary, inside, capped,
         if not name.startswith(f"{family}_") or not name.endswith(f"_{suffix}"):
             continue
         role = name.split("_")[1]
-        if f"_{dim}_" not in name or (role == "ahead" and window is not None):
+        if f"_{dim}_" not in name:
             continue
         table = tiles(kernel.rows)
         grid = (HEADS, len(table), 1)
-        if role in ("forward", "ahead"):
+        if role == "forward":
             out, lse = numpy.zeros_like(problem.d_out), numpy.zeros_like(problem.lse, dtype=numpy.float32)
-            buffers = [qk, problem.qkv, table] + ([problem.table] if role == "forward" else []) + [out, lse]
-            names = [n for n in forward_names if role == "forward" or n != "half_window"]
-            results = kernel.run(grid, buffers, info(kernel, names), backwards)
+            buffers = [qk, problem.qkv, table, problem.table, out, lse]
+            results = kernel.run(grid, buffers, info(kernel, forward_names), backwards)
             worst[role] = close(name, "output", from_bits(results[-2], half), problem.out, step)
             close(name, "log-sum-exp", results[-1], problem.lse, 3 * step if rotary else 1e-4)
         else:
@@ -343,7 +342,7 @@ def main():
         kernels = {}
         for line in (args.folder / "index").read_text().splitlines():
             name, _, units, shared = line.split()
-            if args.only not in name or name.startswith(("rotate", "delta")):
+            if args.only not in name or name.startswith(("rotate", "delta", "portable")):
                 continue
             text = (args.folder / f"{name}.cu").read_text()
             kernel = kernels[name] = Kernel(name, text, shared, units, folder)

@@ -10,6 +10,8 @@
 pub mod attention;
 mod backend;
 pub mod cross_entropy;
+#[cfg(all(test, feature = "kernel-sources"))]
+mod cuda_sources;
 pub mod dropout;
 pub mod embedding;
 pub mod geglu;
@@ -19,6 +21,8 @@ pub mod layer_norm;
 pub mod linear;
 pub mod optimizer;
 mod primitive;
+#[cfg(feature = "ptx")]
+mod ptx;
 #[cfg(feature = "cube")]
 mod rows;
 #[cfg(feature = "flex")]

@@ -21,35 +21,13 @@ const THETA: f64 = 10_000.0;
 /// A version of the kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Version {
-    Hopper {
-        ahead: bool,
-        in_place: bool,
-        widest_inside: usize,
-    },
-    Ampere {
-        widest_inside: usize,
-    },
+    Hopper { widest_inside: usize },
+    Ampere { widest_inside: usize },
 }
 
-const VERSIONS: [Version; 6] = [
+const VERSIONS: [Version; 4] = [
+    Version::Hopper { widest_inside: 0 },
     Version::Hopper {
-        ahead: false,
-        in_place: false,
-        widest_inside: 0,
-    },
-    Version::Hopper {
-        ahead: false,
-        in_place: false,
-        widest_inside: WIDEST_INSIDE,
-    },
-    Version::Hopper {
-        ahead: true,
-        in_place: true,
-        widest_inside: 0,
-    },
-    Version::Hopper {
-        ahead: true,
-        in_place: true,
         widest_inside: WIDEST_INSIDE,
     },
     Version::Ampere { widest_inside: 0 },
@@ -137,28 +115,20 @@ impl Version {
     fn forward(self, p: &Problem) -> (CubeTensor, CubeTensor) {
         let (qkv, rotary) = (p.qkv.clone(), p.rotary.clone());
         match self {
-            Self::Hopper {
-                ahead,
-                widest_inside,
-                ..
-            } => hopper::forward_by(ahead, widest_inside, qkv, rotary, &p.spec),
+            Self::Hopper { widest_inside } => {
+                hopper::forward_by(widest_inside, qkv, rotary, &p.spec)
+            }
             Self::Ampere { widest_inside } => {
                 ampere::forward_by(widest_inside, qkv, rotary, &p.spec)
             }
         }
     }
 
-    fn backward(self, p: &Problem, kept: (CubeTensor, CubeTensor)) -> CubeTensor {
+    fn backward(self, p: &Problem, (out, lse): (CubeTensor, CubeTensor)) -> CubeTensor {
         let (d_out, qkv, rotary) = (p.d_out.clone(), p.qkv.clone(), p.rotary.clone());
         match self {
-            Self::Hopper {
-                in_place,
-                widest_inside,
-                ..
-            } => hopper::backward_by(in_place, widest_inside, d_out, qkv, kept, rotary, &p.spec),
-            Self::Ampere { widest_inside } => {
-                ampere::backward_by(widest_inside, d_out, qkv, kept, rotary, &p.spec)
-            }
+            Self::Hopper { .. } => hopper::backward(d_out, qkv, out, lse, rotary, &p.spec),
+            Self::Ampere { .. } => ampere::backward(d_out, qkv, out, lse, rotary, &p.spec),
         }
     }
 }
@@ -189,7 +159,8 @@ fn error(found: &[f64], expected: &[f64]) -> f64 {
     }) / largest
 }
 
-fn assert_exact(p: &Problem) {
+/// What is wrong with any version on a problem, in words.
+fn faults(p: &Problem) -> Vec<String> {
     let (qkv, d_out) = (read(p.qkv.clone()), read(p.d_out.clone()));
     let problem = reference::Problem {
         qkv: &qkv,
@@ -212,6 +183,7 @@ fn assert_exact(p: &Problem) {
     } else {
         8e-3
     };
+    let mut faults = Vec::new();
     for version in VERSIONS.into_iter().filter(|v| v.serves(&p.qkv)) {
         let results = found(version, p);
         for ((name, allowed), (found, expected)) in [("out", 1.0), ("lse", 1.0), ("gradient", 2.0)]
@@ -219,20 +191,21 @@ fn assert_exact(p: &Problem) {
             .zip(results.iter().zip(&expected))
         {
             let error = error(found, expected);
-            assert!(
-                error < allowed * step,
-                "{version:?}, {name}: {error:e}; head {}, {:?}, {:?}",
-                p.head_dim,
-                p.dtype,
-                p.spec
-            );
+            if error >= allowed * step {
+                faults.push(format!("{version:?}, {name}: {error:e}"));
+            }
         }
-        assert_eq!(results, found_again(version, p), "{version:?}: another run");
+        if results != found(version, p) {
+            faults.push(format!("{version:?}: another run gives other bits"));
+        }
     }
-}
-
-fn found_again(version: Version, p: &Problem) -> [Vec<f64>; 3] {
-    found(version, p)
+    let spec = &p.spec;
+    let what = format!(
+        "head {}, {:?}, window {:?}, rotary {}, soft cap {:?}",
+        p.head_dim, p.dtype, spec.half_window, spec.rotary, spec.softcap
+    );
+    let faults = faults.into_iter();
+    faults.map(|fault| format!("{fault}; {what}")).collect()
 }
 
 #[test]
@@ -241,18 +214,22 @@ fn every_version_computes_the_definition() {
         return;
     }
     let lengths = [1, 65, 0, 130, 30, 200, 64, 192];
+    let mut all = Vec::new();
     for dtype in [FloatDType::BF16, FloatDType::F16] {
         for window in [None, Some(0), Some(64), Some(65)] {
             for (rotary, softcap) in [(false, None), (true, None), (true, Some(2.0))] {
-                assert_exact(&problem(&lengths, 2, 64, dtype, window, rotary, softcap));
+                let p = problem(&lengths, 2, 64, dtype, window, rotary, softcap);
+                all.extend(faults(&p));
             }
         }
         for head_dim in [16, 32, 48, 80, 96, 112, 128] {
             for window in [None, Some(33)] {
-                assert_exact(&problem(&lengths, 1, head_dim, dtype, window, true, None));
+                let p = problem(&lengths, 1, head_dim, dtype, window, true, None);
+                all.extend(faults(&p));
             }
         }
     }
+    assert!(all.is_empty(), "{}", all.join("\n"));
 }
 
 /// A measurement, not a check: `cargo test --release … --lib -- --ignored --nocapture speed_of_every_version`.
@@ -264,7 +241,7 @@ fn speed_of_every_version() {
     }
     let batches = [("8192", vec![8192; 8]), ("512", vec![512; 128])];
     for (name, lengths) in &batches {
-        for head_dim in [32, 64, 80, 96, 128] {
+        for head_dim in [64, 128, 32, 80, 96] {
             for (window, rotary) in [(None, false), (Some(64), false), (Some(64), true)] {
                 let p = problem(
                     lengths,
@@ -290,15 +267,12 @@ fn speed_of_every_version() {
 }
 
 fn milliseconds(p: &Problem, call: impl Fn()) -> f64 {
-    const CALLS: usize = 20;
-    let wait = || {
-        let part =
-            CubeBackend::float_slice(p.rotary.clone(), &[burn::tensor::Slice::new(0, Some(1), 1)]);
-        drop(into_data_sync(part));
-    };
+    const CALLS: usize = 10;
+    // Reading a tensor back waits for what made it, not for what was launched after that.
+    let wait = || cubecl::future::block_on(p.qkv.client.sync()).expect("the device answers");
     call();
     let mut best = f64::INFINITY;
-    for _ in 0..5 {
+    for _ in 0..3 {
         wait();
         let start = Instant::now();
         (0..CALLS).for_each(|_| call());

@@ -13,19 +13,19 @@
 //! The portable kernels need shared memory and a barrier, nothing else: they run on wgpu (Vulkan, Metal, WebGPU) and on
 //! CUDA.
 
-#[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+#[cfg(feature = "ptx")]
 mod ampere;
-#[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+#[cfg(feature = "ptx")]
 mod call;
-#[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+#[cfg(feature = "ptx")]
 mod hopper;
 mod portable_backward;
 mod portable_forward;
-#[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+#[cfg(feature = "ptx")]
 mod ptx;
-#[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+#[cfg(feature = "ptx")]
 mod rows;
-#[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+#[cfg(feature = "ptx")]
 mod tensor_cores;
 mod tile;
 mod tiles;
@@ -55,10 +55,10 @@ const BUFFERS: u32 = 7;
 /// What computes a call.
 enum Kernel {
     /// Tensor-core kernels for compute capability 9.0.
-    #[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+    #[cfg(feature = "ptx")]
     Hopper,
     /// Tensor-core kernels for compute capability 8.0 and later.
-    #[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+    #[cfg(feature = "ptx")]
     Ampere,
     /// The kernels of this folder.
     Portable(Shape),
@@ -68,11 +68,11 @@ enum Kernel {
 
 /// The table.
 fn choose(qkv: &CubeTensor, spec: &AttentionSpec) -> Kernel {
-    #[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+    #[cfg(feature = "ptx")]
     if hopper::serves(qkv) {
         return Kernel::Hopper;
     }
-    #[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+    #[cfg(feature = "ptx")]
     if ampere::serves(qkv) {
         return Kernel::Ampere;
     }
@@ -107,9 +107,9 @@ pub(crate) fn forward(
     spec: &AttentionSpec,
 ) -> (CubeTensor, CubeTensor) {
     match choose(&qkv, spec) {
-        #[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+        #[cfg(feature = "ptx")]
         Kernel::Hopper => hopper::forward(qkv, rotary, spec),
-        #[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+        #[cfg(feature = "ptx")]
         Kernel::Ampere => ampere::forward(qkv, rotary, spec),
         Kernel::Portable(shape) => forward_in(shape, qkv, rotary, spec),
         Kernel::Operations => super::portable::forward::<CubeBackend>(qkv, rotary, spec),
@@ -156,9 +156,9 @@ pub(crate) fn backward(
     spec: &AttentionSpec,
 ) -> CubeTensor {
     match choose(&qkv, spec) {
-        #[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+        #[cfg(feature = "ptx")]
         Kernel::Hopper => hopper::backward(d_out, qkv, out, lse, rotary, spec),
-        #[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+        #[cfg(feature = "ptx")]
         Kernel::Ampere => ampere::backward(d_out, qkv, out, lse, rotary, spec),
         Kernel::Portable(shape) => backward_in(shape, d_out, qkv, out, lse, rotary, spec),
         Kernel::Operations => {
@@ -240,7 +240,7 @@ fn empty<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype: DType) -> 
 }
 
 /// The shape of `qkv`.
-#[cfg(any(feature = "cuda", feature = "kernel-sources"))]
+#[cfg(feature = "ptx")]
 fn shape_of(qkv: &CubeTensor) -> [usize; 4] {
     qkv.shape().dims()
 }

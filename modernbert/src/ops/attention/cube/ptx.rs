@@ -2,16 +2,7 @@
 
 use cubecl::prelude::*;
 
-/// Address of a shared allocation in the shared state space.
-#[cube]
-pub(super) fn shared_address(pointer: *const u32) -> u32 {
-    let address: u32;
-    gpu_asm!(
-        "{{ .reg .u64 t; cvta.to.shared.u64 t, {p}; cvt.u32.u64 {o}, t; }}",
-        o = out(_) address, p = in(_) pointer,
-    );
-    address
-}
+pub(super) use crate::ops::ptx::{pack, shared_address};
 
 /// As [`shared_address`], of floats.
 #[cube]
@@ -82,17 +73,6 @@ pub(super) fn reciprocal(x: f32) -> f32 {
     let y: f32;
     gpu_asm!("rcp.approx.ftz.f32 {y}, {x};", y = out(_) y, x = in(_) x, options(pure, nomem));
     y
-}
-
-/// Two floats rounded to `ty` (`bf16` or `f16`) in one register, `low` in the lower half.
-#[cube]
-pub(super) fn pack(low: f32, high: f32, #[comptime] ty: &str) -> u32 {
-    let packed: u32;
-    gpu_asm!(
-        "cvt.rn.{ty}x2.f32 {o}, {h}, {l};",
-        o = out(_) packed, h = in(_) high, l = in(_) low, options(pure, nomem)
-    );
-    packed
 }
 
 /// The two numbers of type `ty` in a register, as floats.

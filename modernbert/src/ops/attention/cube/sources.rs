@@ -4,19 +4,13 @@
 
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use cubecl::Compiler;
-use cubecl::ir::{
-    DeviceIdentity, DeviceProperties, HardwareProperties, MemoryDeviceProperties, TargetProperties,
-};
+use cubecl::ir::{DeviceProperties, ElemType, FloatKind, TargetProperties};
 use cubecl::prelude::*;
-use cubecl::profile::TimingMethod;
-use cubecl_cpp::shared::{CompilationOptions, CppCompiler, CppSupportedFeatures};
-use cubecl_cpp::target::Cuda;
 
 use super::{ampere, hopper, rows};
+use crate::ops::cuda_sources::{self, settings};
 
 /// A kernel's source and what its launch asks for.
 struct Source {
@@ -32,42 +26,7 @@ const EVERY: &[&str] = &["80", "86", "89", "90a"];
 const HOPPER: &[&str] = &["90a"];
 
 fn device() -> Arc<DeviceProperties> {
-    let hardware = HardwareProperties {
-        load_width: 128,
-        vector_register_count: None,
-        plane_size_min: 32,
-        plane_size_max: 32,
-        max_bindings: 1024,
-        max_shared_memory_size: 99 * 1024,
-        max_cube_count: (i32::MAX as u32, 65_535, 65_535),
-        max_units_per_cube: 1024,
-        max_cube_dim: (1024, 1024, 64),
-        num_streaming_multiprocessors: Some(1),
-        num_cpu_cores: None,
-        last_level_cache_size: None,
-        num_tensor_cores: Some(4),
-        min_tensor_cores_dim: Some(8),
-        max_vector_size: VectorSize::MAX,
-        cube_mma_reserved_shared_memory: 0,
-    };
-    let mut properties = DeviceProperties::new(
-        Default::default(),
-        MemoryDeviceProperties::new(1 << 30, 512),
-        hardware,
-        TimingMethod::Device,
-        DeviceIdentity {
-            name: "none".into(),
-            fingerprint: "ptx_sm80".into(),
-            physical: None,
-        },
-    );
-    cubecl_cpp::register_supported_types(&mut properties);
-    Arc::new(properties)
-}
-
-fn settings(units: u32) -> KernelSettings {
-    let dim = CubeDim::new_1d(units);
-    KernelSettings::new(dim.into(), ExecutionMode::Unchecked, AddressType::U32)
+    cuda_sources::device(80, 99 * 1024)
 }
 
 fn source(
@@ -76,26 +35,13 @@ fn source(
     units: u32,
     kernel: &dyn CubeKernel,
 ) -> Source {
-    let definition = cubecl::define_kernel(kernel).unwrap();
-    let options = CompilationOptions {
-        supports_features: CppSupportedFeatures {
-            grid_constants: true,
-            fast_math: true,
-            dp4a: true,
-            fast_tanh: true,
-            ..Default::default()
-        },
-        ..Default::default()
-    };
-    let compiled = CppCompiler::<Cuda>::default()
-        .compile(definition, &options)
-        .unwrap();
+    let (text, shared_bytes) = cuda_sources::compile(kernel);
     Source {
         name,
         architectures,
         units,
-        shared_bytes: compiled.shared_memory_size,
-        text: compiled.source,
+        shared_bytes,
+        text,
     }
 }
 
@@ -131,6 +77,7 @@ fn every_source() -> Vec<Source> {
             (false, false, false),
             (true, true, false),
             (false, true, true),
+            (true, true, true),
         ] {
             let suffix = format!(
                 "{ty}{}{}{}",
@@ -159,35 +106,19 @@ fn every_source() -> Vec<Source> {
                 &kernel!(hopper::forward::hopper_forward::HopperForward, shape.units(),
                     [0 1 2 3 4 5], [0 1 2 3 4 5 6 7 8], shape),
             );
+            // The backward has tiles turned before.
             if !inside {
-                let shape = of(hopper::Pass::Ahead);
+                let shape = of(hopper::Pass::Queries);
                 add(
-                    "hopper_ahead_64",
-                    HOPPER,
-                    shape.units(),
-                    &kernel!(hopper::ahead::hopper_global_forward::HopperGlobalForward, shape.units(),
-                        [0 1 2 3 4], [0 1 2 3 4 5 6 7], shape),
-                );
-            }
-            for in_place in [false, true] {
-                let named = |name: &str| format!("{name}{}", named("_in_place", in_place));
-                let shape = hopper::Shape {
-                    in_place,
-                    ..of(hopper::Pass::Queries)
-                };
-                add(
-                    &named("hopper_queries_64"),
+                    "hopper_queries_64",
                     HOPPER,
                     shape.units(),
                     &kernel!(hopper::backward::hopper_queries::HopperQueries, shape.units(),
                         [0 1 2 3 4 5 6 7], [0 1 2 3 4 5 6 7 8 9], shape),
                 );
-                let shape = hopper::Shape {
-                    in_place,
-                    ..of(hopper::Pass::Keys)
-                };
+                let shape = of(hopper::Pass::Keys);
                 add(
-                    &named("hopper_keys_64"),
+                    "hopper_keys_64",
                     HOPPER,
                     shape.units(),
                     &kernel!(hopper::backward::hopper_keys::HopperKeys, shape.units(),
@@ -207,6 +138,9 @@ fn every_source() -> Vec<Source> {
                     &kernel!(ampere::forward::ampere_forward::AmpereForward, ampere::UNITS,
                         [0 1 2 3 4 5], [0 1 2 3 4 5 6 7 8], of(false)),
                 );
+                if inside {
+                    continue;
+                }
                 add(
                     &format!("ampere_queries_{head_dim}"),
                     EVERY,
@@ -260,7 +194,44 @@ fn every_source() -> Vec<Source> {
             ));
         }
     }
+    portable_sources(&mut all);
     all
+}
+
+/// What CUDA runs where tensor cores don't serve: f32.
+fn portable_sources(all: &mut Vec<Source>) {
+    let (device, target) = (device(), Arc::new(TargetProperties::default()));
+    let elem = ElemType::Float(FloatKind::F32);
+    for (head_dim, softcap) in [(64, false), (64, true), (128, false), (256, true)] {
+        let shape = super::Shape {
+            tile: 64,
+            head_dim,
+            rotary: true,
+            softcap,
+        };
+        let units = shape.units() as u32;
+        macro_rules! add {
+            ($name:literal, $($path:ident)::+, [$($buffer:tt)*]) => {
+                all.push(source(
+                    format!("portable_{}_{head_dim}_f32{}", $name, named("_capped", softcap)),
+                    EVERY,
+                    units,
+                    &$($path)::+::new(
+                        settings(units),
+                        device.clone(),
+                        target.clone(),
+                        $({ let _ = stringify!($buffer); buffer() },)*
+                        (), (), (), (), (),
+                        shape,
+                        elem,
+                    ),
+                ))
+            };
+        }
+        add!("forward", super::portable_forward::forward_kernel::ForwardKernel, [0 1 2 3 4]);
+        add!("keys", super::portable_backward::keys_kernel::KeysKernel, [0 1 2 3 4 5 6]);
+        add!("queries", super::portable_backward::queries_kernel::QueriesKernel, [0 1 2 3 4 5 6]);
+    }
 }
 
 /// Writes the sources into the folder that `MODERNBERT_KERNEL_SOURCES` names, with an index for the script.
@@ -270,10 +241,9 @@ fn every_kernel_has_a_source() {
     assert!(all.iter().all(|source| source.text.contains("__global__")));
     // Ampere's shared memory is at most what compute capability 8.6 gives a cube.
     assert!(all.iter().all(|source| source.shared_bytes <= 99 * 1024));
-    let Some(folder) = std::env::var_os("MODERNBERT_KERNEL_SOURCES").map(PathBuf::from) else {
+    let Some(folder) = cuda_sources::folder() else {
         return;
     };
-    std::fs::create_dir_all(&folder).unwrap();
     let mut index = String::new();
     for source in all {
         std::fs::write(folder.join(format!("{}.cu", source.name)), &source.text).unwrap();

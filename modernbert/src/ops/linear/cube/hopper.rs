@@ -9,6 +9,7 @@ use cubecl::prelude::*;
 use cubecl_cpp::cuda::ptx::tensor_map_address;
 
 use super::ptx::*;
+use crate::ops::ptx::{descriptor, pack, shared_address};
 
 /// Rows of a tile: 64 for each of two warp groups.
 pub(super) const ROWS: u32 = 128;

@@ -13,17 +13,6 @@ use super::hopper::Tiling;
 /// Bytes in a row of a shared-memory tile: one period of the 128-byte swizzle.
 pub(super) const ROW_BYTES: u32 = 128;
 
-/// Address of a shared allocation in the shared state space.
-#[cube]
-pub(super) fn shared_address(pointer: *const u32) -> u32 {
-    let address: u32;
-    gpu_asm!(
-        "{{ .reg .u64 t; cvta.to.shared.u64 t, {p}; cvt.u32.u64 {o}, t; }}",
-        o = out(_) address, p = in(_) pointer,
-    );
-    address
-}
-
 /// The value of a variable, which inline PTX would otherwise take the address of where the variable can change.
 #[cube]
 fn value(x: u32) -> u32 {
@@ -104,17 +93,6 @@ pub(super) fn sync_warp() {
     gpu_asm!("bar.warp.sync 0xffffffff;");
 }
 
-/// Two floats rounded to `ty` (`bf16` or `f16`) in one register, `low` in the lower half.
-#[cube]
-pub(super) fn pack(low: f32, high: f32, #[comptime] ty: &str) -> u32 {
-    let packed: u32;
-    gpu_asm!(
-        "cvt.rn.{ty}x2.f32 {o}, {h}, {l};",
-        o = out(_) packed, h = in(_) high, l = in(_) low, options(pure, nomem)
-    );
-    packed
-}
-
 /// Writes four 8 by 8 matrices of two-byte elements held across a warp; lane `l` gives the address of row `l % 8` of matrix `l / 8`.
 #[cube]
 pub(super) fn store_matrices(address: u32, a: u32, b: u32, c: u32, d: u32) {
@@ -128,16 +106,6 @@ pub(super) fn store_matrices(address: u32, a: u32, b: u32, c: u32, d: u32) {
 #[cube]
 pub(super) fn store_pair(address: u32, a: f32, b: f32) {
     gpu_asm!("st.shared.v2.f32 [{p}], {{{a}, {b}}};", p = in(_) address, a = in(_) a, b = in(_) b);
-}
-
-/// Descriptor of a tile at byte address `address` under the 128-byte swizzle (PTX ISA, "matrix descriptor"): groups of eight rows
-/// are 1024 bytes apart; `block` is the distance of blocks of 64 elements along the outer dimension, for tiles stored with
-/// that dimension contiguous.
-#[cube]
-pub(super) fn descriptor(address: u32, #[comptime] block: u32) -> u64 {
-    let low = u64::cast_from((address & 0x3FFFFu32) >> 4u32);
-    let high = u64::cast_from(comptime!((1024u32 >> 4) | (1 << 30))) << 32u64;
-    low | high | u64::cast_from(comptime!((block >> 4) << 16))
 }
 
 /// The main loop of a warp group: for `steps` stages from `stage` on, waits until the stage is full, multiplies, and gives

@@ -52,7 +52,6 @@ pub(in super::super) fn ampere_queries(
         global_address(unsafe { v.as_ptr_unchecked() }) + u64::cast_from(v_offset + head_bytes);
     let d_out_base =
         global_address(unsafe { d_out.as_ptr_unchecked() }) + u64::cast_from(head_bytes);
-    let rotary_at = global_float_address(unsafe { rotary.as_ptr_unchecked() });
     let rows = comptime!(shape.rows());
 
     let first_key = max(query0 - half_window, 0i32);
@@ -86,7 +85,7 @@ pub(in super::super) fn ampere_queries(
         rows,
     );
     copy_async_commit();
-    arrive(q_at, rotary_at, query0, length, ROWS, shape);
+    arrived();
 
     let warp = UNIT_POS / 32u32;
     let lane = UNIT_POS % 32u32;
@@ -115,7 +114,7 @@ pub(in super::super) fn ampere_queries(
         let key0 = first_key + step * keys;
         let odd = u32::cast_from(step % 2i32);
         let stage = base + odd * comptime!(2 * tile_bytes);
-        arrive(stage, rotary_at, key0, length, shape.keys, shape);
+        arrived();
         if step + 1i32 < steps {
             let next = base + (1u32 - odd) * comptime!(2 * tile_bytes);
             load_rows(
@@ -250,7 +249,6 @@ pub(in super::super) fn ampere_keys(
     let row_numbers = u64::cast_from((CUBE_POS_X * total + sequence) * 4u32);
     let lse_base = global_address(unsafe { lse.as_ptr_unchecked() }) + row_numbers;
     let delta_base = global_address(unsafe { delta.as_ptr_unchecked() }) + row_numbers;
-    let rotary_at = global_float_address(unsafe { rotary.as_ptr_unchecked() });
     let rows = comptime!(shape.rows());
 
     let first_query = max(key0 - half_window, 0i32);
@@ -283,7 +281,7 @@ pub(in super::super) fn ampere_keys(
     );
     load_numbers(lse_base, delta_base, first_query, length, numbers_at, shape);
     copy_async_commit();
-    arrive(k_at, rotary_at, key0, length, ROWS, shape);
+    arrived();
 
     let warp = UNIT_POS / 32u32;
     let lane = UNIT_POS % 32u32;
@@ -305,7 +303,7 @@ pub(in super::super) fn ampere_keys(
         let query0 = first_query + step * queries;
         let odd = u32::cast_from(step % 2i32);
         let stage = base + odd * comptime!(2 * tile_bytes);
-        arrive(stage, rotary_at, query0, length, shape.keys, shape);
+        arrived();
         if step + 1i32 < steps {
             let next = base + (1u32 - odd) * comptime!(2 * tile_bytes);
             let query = query0 + queries;

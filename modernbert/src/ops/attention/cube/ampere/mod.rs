@@ -134,20 +134,8 @@ pub(super) fn backward(
     rotary: CubeTensor,
     spec: &AttentionSpec,
 ) -> CubeTensor {
-    backward_by(WIDEST_INSIDE, d_out, qkv, (out, lse), rotary, spec)
-}
-
-/// As [`backward`], windows up to another width turned as they arrive.
-pub(super) fn backward_by(
-    widest_inside: usize,
-    d_out: CubeTensor,
-    qkv: CubeTensor,
-    (out, lse): (CubeTensor, CubeTensor),
-    rotary: CubeTensor,
-    spec: &AttentionSpec,
-) -> CubeTensor {
     let dtype = qkv.dtype;
-    let call = Call::new(qkv, rotary, spec, widest_inside);
+    let call = Call::new(qkv, rotary, spec, 0);
     let d_out = into_contiguous(cast::<CubeBackend>(d_out, dtype));
     let out = into_contiguous(out);
     let lse = into_contiguous(lse);

@@ -403,7 +403,14 @@ pub(super) fn turn_back(
     }
 }
 
-/// Waits for the copies under way, turns the tile among them that is to be turned, and lets all units see them.
+/// Waits for the copies under way and lets all units see them.
+#[cube]
+pub(super) fn arrived() {
+    copy_async_wait(0u32);
+    sync_cube();
+}
+
+/// As [`arrived`]; where tiles are to be turned, the one at `tile` is.
 #[cube]
 pub(super) fn arrive(
     tile: u32,

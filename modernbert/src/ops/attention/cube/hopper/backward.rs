@@ -34,7 +34,6 @@ pub(in super::super) fn hopper_queries(
 ) {
     let ty = comptime!(dtype(shape.half));
     let groups = comptime!(shape.groups);
-    let inside = comptime!(shape.inside);
     let capped = comptime!(shape.capped);
     let threads = comptime!(shape.units());
     let tile_bytes = comptime!(KEYS * ROW_BYTES);
@@ -64,7 +63,7 @@ pub(in super::super) fn hopper_queries(
     let end_key = min(last_query + half_window + 1i32, length);
     let steps = (end_key - first_key + comptime!(KEYS as i32 - 1)) / comptime!(KEYS as i32);
 
-    load_tile(
+    load_whole_rows(
         q_base,
         qk_row,
         sequence,
@@ -73,9 +72,8 @@ pub(in super::super) fn hopper_queries(
         q_at,
         comptime!(groups * 64),
         threads,
-        inside,
     );
-    load_tile(
+    load_whole_rows(
         d_out_base,
         d_out_row,
         sequence,
@@ -84,27 +82,14 @@ pub(in super::super) fn hopper_queries(
         d_out_at,
         comptime!(groups * 64),
         threads,
-        false,
     );
-    load_tile(
-        k_base, qk_row, sequence, first_key, length, keys_at, KEYS, threads, inside,
+    load_whole_rows(
+        k_base, qk_row, sequence, first_key, length, keys_at, KEYS, threads,
     );
-    load_tile(
-        v_base, v_row, sequence, first_key, length, values_at, KEYS, threads, false,
+    load_whole_rows(
+        v_base, v_row, sequence, first_key, length, values_at, KEYS, threads,
     );
     copy_async_commit();
-    let rotary_at = global_float_address(unsafe { rotary.as_ptr_unchecked() });
-    if comptime!(inside) {
-        turn_own(
-            q_at,
-            rotary_at,
-            query0,
-            length,
-            comptime!(groups * 64),
-            threads,
-            ty,
-        );
-    }
 
     let group = UNIT_POS / 128u32;
     let lane = UNIT_POS % 32u32;
@@ -128,19 +113,11 @@ pub(in super::super) fn hopper_queries(
     for step in 0..steps {
         let key0 = first_key + step * comptime!(KEYS as i32);
         let stage = u32::cast_from(step % 2i32) * tile_bytes;
-        arrive(
-            keys_at + stage,
-            rotary_at,
-            key0,
-            length,
-            threads,
-            inside,
-            ty,
-        );
+        arrive();
         if step + 1i32 < steps {
             let next = tile_bytes - stage;
             let key = key0 + comptime!(KEYS as i32);
-            load_tile(
+            load_whole_rows(
                 k_base,
                 qk_row,
                 sequence,
@@ -149,9 +126,8 @@ pub(in super::super) fn hopper_queries(
                 keys_at + next,
                 KEYS,
                 threads,
-                inside,
             );
-            load_tile(
+            load_whole_rows(
                 v_base,
                 v_row,
                 sequence,
@@ -160,7 +136,6 @@ pub(in super::super) fn hopper_queries(
                 values_at + next,
                 KEYS,
                 threads,
-                false,
             );
             copy_async_commit();
         }
@@ -168,7 +143,7 @@ pub(in super::super) fn hopper_queries(
             && key0 + comptime!(KEYS as i32 - 1) >= group_first - half_window
         {
             let keys = descriptor(keys_at + stage);
-            let mut s = product_shared::<Const<32>>(q_desc, keys, 4usize, false, ty);
+            let mut s = product_shared::<Const<32>>(q_desc, keys, 4usize, ty);
             let slopes = probabilities(
                 &mut s,
                 row0,
@@ -180,13 +155,8 @@ pub(in super::super) fn hopper_queries(
                 softcap,
                 capped,
             );
-            let dp = product_shared::<Const<32>>(
-                d_out_desc,
-                descriptor(values_at + stage),
-                4usize,
-                false,
-                ty,
-            );
+            let dp =
+                product_shared::<Const<32>>(d_out_desc, descriptor(values_at + stage), 4usize, ty);
             #[unroll]
             for j in 0..16usize {
                 let (i0, i1) = comptime!((j / 2 * 4 + j % 2, j / 2 * 4 + j % 2 + 2));
@@ -200,7 +170,7 @@ pub(in super::super) fn hopper_queries(
                 s.insert(i1, ds1);
             }
             let ds = fragments(&s, ty);
-            acc = accumulated(acc, &ds, keys, shape.in_place, ty);
+            acc = add_product::<Const<32>>(acc, &ds, keys, ty);
         }
     }
     if comptime!(shape.rotated) {
@@ -247,7 +217,6 @@ pub(in super::super) fn hopper_keys(
 ) {
     let ty = comptime!(dtype(shape.half));
     let groups = comptime!(shape.groups);
-    let inside = comptime!(shape.inside);
     let capped = comptime!(shape.capped);
     let threads = comptime!(shape.units());
     let tile_bytes = comptime!(KEYS * ROW_BYTES);
@@ -283,7 +252,7 @@ pub(in super::super) fn hopper_keys(
     let end_query = min(last_key + half_window + 1i32, length);
     let steps = (end_query - first_query + comptime!(KEYS as i32 - 1)) / comptime!(KEYS as i32);
 
-    load_tile(
+    load_whole_rows(
         k_base,
         qk_row,
         sequence,
@@ -292,9 +261,8 @@ pub(in super::super) fn hopper_keys(
         k_at,
         comptime!(groups * 64),
         threads,
-        inside,
     );
-    load_tile(
+    load_whole_rows(
         v_base,
         v_row,
         sequence,
@@ -303,9 +271,8 @@ pub(in super::super) fn hopper_keys(
         v_at,
         comptime!(groups * 64),
         threads,
-        false,
     );
-    load_tile(
+    load_whole_rows(
         q_base,
         qk_row,
         sequence,
@@ -314,9 +281,8 @@ pub(in super::super) fn hopper_keys(
         queries_at,
         KEYS,
         threads,
-        inside,
     );
-    load_tile(
+    load_whole_rows(
         d_out_base,
         d_out_row,
         sequence,
@@ -325,22 +291,9 @@ pub(in super::super) fn hopper_keys(
         d_outs_at,
         KEYS,
         threads,
-        false,
     );
     load_numbers(lse_base, delta_base, first_query, length, numbers_at);
     copy_async_commit();
-    let rotary_at = global_float_address(unsafe { rotary.as_ptr_unchecked() });
-    if comptime!(inside) {
-        turn_own(
-            k_at,
-            rotary_at,
-            key0,
-            length,
-            comptime!(groups * 64),
-            threads,
-            ty,
-        );
-    }
 
     let group = UNIT_POS / 128u32;
     let lane = UNIT_POS % 32u32;
@@ -357,19 +310,11 @@ pub(in super::super) fn hopper_keys(
         let query0 = first_query + step * comptime!(KEYS as i32);
         let odd = u32::cast_from(step % 2i32);
         let stage = odd * tile_bytes;
-        arrive(
-            queries_at + stage,
-            rotary_at,
-            query0,
-            length,
-            threads,
-            inside,
-            ty,
-        );
+        arrive();
         if step + 1i32 < steps {
             let next = tile_bytes - stage;
             let query = query0 + comptime!(KEYS as i32);
-            load_tile(
+            load_whole_rows(
                 q_base,
                 qk_row,
                 sequence,
@@ -378,9 +323,8 @@ pub(in super::super) fn hopper_keys(
                 queries_at + next,
                 KEYS,
                 threads,
-                inside,
             );
-            load_tile(
+            load_whole_rows(
                 d_out_base,
                 d_out_row,
                 sequence,
@@ -389,7 +333,6 @@ pub(in super::super) fn hopper_keys(
                 d_outs_at + next,
                 KEYS,
                 threads,
-                false,
             );
             load_numbers(
                 lse_base,
@@ -405,7 +348,7 @@ pub(in super::super) fn hopper_keys(
         {
             let queries = descriptor(queries_at + stage);
             let d_outs = descriptor(d_outs_at + stage);
-            let mut s = product_shared::<Const<32>>(k_desc, queries, 4usize, false, ty);
+            let mut s = product_shared::<Const<32>>(k_desc, queries, 4usize, ty);
             let slopes = probabilities(
                 &mut s,
                 row0,
@@ -427,8 +370,8 @@ pub(in super::super) fn hopper_keys(
                 s.insert(i1, exp2(s.extract(i1) * scale_log2 - shift));
             }
             let p = fragments(&s, ty);
-            d_v = accumulated(d_v, &p, d_outs, shape.in_place, ty);
-            let dp = product_shared::<Const<32>>(v_desc, d_outs, 4usize, false, ty);
+            d_v = add_product::<Const<32>>(d_v, &p, d_outs, ty);
+            let dp = product_shared::<Const<32>>(v_desc, d_outs, 4usize, ty);
             #[unroll]
             for j in 0..16usize {
                 let (i0, i1) = comptime!((j / 2 * 4 + j % 2, j / 2 * 4 + j % 2 + 2));
@@ -444,7 +387,7 @@ pub(in super::super) fn hopper_keys(
                 s.insert(i1, ds1);
             }
             let ds = fragments(&s, ty);
-            d_k = accumulated(d_k, &ds, queries, shape.in_place, ty);
+            d_k = add_product::<Const<32>>(d_k, &ds, queries, ty);
         }
     }
     if comptime!(shape.rotated) {

@@ -112,15 +112,11 @@ pub(in super::super) fn hopper_forward(
     for step in 0..steps {
         let key0 = first_key + step * comptime!(KEYS as i32);
         let stage = u32::cast_from(step % 2i32) * tile_bytes;
-        arrive(
-            keys_at + stage,
-            rotary_at,
-            key0,
-            length,
-            threads,
-            inside,
-            ty,
-        );
+        if comptime!(inside) {
+            arrive_and_turn(keys_at + stage, rotary_at, key0, length, threads, ty);
+        } else {
+            arrive();
+        }
         if step + 1i32 < steps {
             let next = tile_bytes - stage;
             let key = key0 + comptime!(KEYS as i32);
@@ -153,7 +149,7 @@ pub(in super::super) fn hopper_forward(
             && key0 + comptime!(KEYS as i32 - 1) >= group_first - half_window
         {
             let mut s =
-                product_shared::<Const<32>>(q_desc, descriptor(keys_at + stage), 4usize, false, ty);
+                product_shared::<Const<32>>(q_desc, descriptor(keys_at + stage), 4usize, ty);
             if comptime!(capped) {
                 #[unroll]
                 for i in 0..32usize {
@@ -201,7 +197,7 @@ pub(in super::super) fn hopper_forward(
                 acc.insert(i0, acc.extract(i0) * old0);
                 acc.insert(i1, acc.extract(i1) * old1);
             }
-            acc = accumulated(acc, &p, descriptor(values_at + stage), shape.in_place, ty);
+            acc = sum_with_product::<Const<32>>(acc, &p, descriptor(values_at + stage), ty);
         }
     }
 

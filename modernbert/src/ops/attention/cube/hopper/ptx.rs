@@ -10,13 +10,10 @@ use cubecl::prelude::*;
 /// Bytes in a row of a shared-memory tile: 64 elements of two bytes, one period of the 128-byte swizzle.
 pub(super) const ROW_BYTES: u32 = 128;
 
-/// Descriptor of a tile in shared memory with 128-byte rows under the 128-byte swizzle, at byte address `address`
-/// (PTX ISA, "matrix descriptor"): stride between groups of eight rows 1024 bytes, leading dimension unused.
+/// Descriptor of a tile in shared memory with 128-byte rows under the 128-byte swizzle, one block wide.
 #[cube]
 pub(super) fn descriptor(address: u32) -> u64 {
-    let low = u64::cast_from((address & 0x3FFFFu32) >> 4u32);
-    let strides = u64::cast_from(comptime!((1024u32 >> 4) | (1 << 30))) << 32u64;
-    low | strides | 65536u64
+    crate::ops::ptx::descriptor(address, 16u32)
 }
 
 /// Makes writes to shared memory visible to the tensor cores, which read it through another proxy.
@@ -26,63 +23,30 @@ pub(super) fn fence_tensor_cores() {
 }
 
 /// `A · B` over `steps` slices of 16 along the inner dimension, both operands in shared memory; rows of A are 64, columns of
-/// B are 2 × the size of the result. With `transposed`, B is stored `[inner, columns]`, otherwise `[columns, inner]`.
+/// B are 2 × the size of the result; B is stored `[columns, inner]`.
 #[cube]
 pub(super) fn product_shared<N: Size>(
     a: u64,
     b: u64,
     #[comptime] steps: usize,
-    #[comptime] transposed: bool,
     #[comptime] ty: &str,
 ) -> Vector<f32, N> {
-    let text = comptime!(shared_text(N::value(), steps, transposed, true, ty));
+    let text = comptime!(shared_text(N::value(), steps, ty));
     let d: Vector<f32, N>;
     gpu_asm!("{text} // {d} {a} {b}", text = const text, d = out(_) d, a = in(_) a, b = in(_) b);
     d
 }
 
-/// Starts [`product_shared`]. What comes back is the product only after it has gone through [`settled`]; until then nothing
-/// may touch it.
-#[cube]
-pub(super) fn start_product_shared<N: Size>(
-    a: u64,
-    b: u64,
-    #[comptime] steps: usize,
-    #[comptime] transposed: bool,
-    #[comptime] ty: &str,
-) -> Vector<f32, N> {
-    let text = comptime!(shared_text(N::value(), steps, transposed, false, ty));
-    let d: Vector<f32, N>;
-    gpu_asm!("{text} // {d} {a} {b}", text = const text, d = out(_) d, a = in(_) a, b = in(_) b);
-    d
-}
-
-/// A product that was started, once at most `pending` groups of products are under way.
-#[cube]
-pub(super) fn settled<N: Size>(
-    started: Vector<f32, N>,
-    #[comptime] pending: usize,
-) -> Vector<f32, N> {
-    let text = comptime!(settled_text(N::value(), pending));
-    let d: Vector<f32, N>;
-    // Through a sequence: inline assembly takes a variable that was written to by its address.
-    let mut held = Sequence::<Vector<f32, N>>::new();
-    held.push(started);
-    let c = *held.index(0);
-    gpu_asm!("{text} // {d} {c}", text = const text, d = out(_) d, c = in(_) c);
-    d
-}
-
-/// `c + A · B` with A in registers, `[64, 64]` as four slices of 16 columns, by adding a product of its own to `c`.
+/// `c + A · B` with A in registers, `[64, 64]` as four slices of 16 columns, and B stored `[inner, columns]`, by adding a product
+/// of its own to `c`.
 #[cube]
 pub(super) fn sum_with_product<N: Size>(
     c: Vector<f32, N>,
     a: &Sequence<Vector<u32, Const<4>>>,
     b: u64,
-    #[comptime] transposed: bool,
     #[comptime] ty: &str,
 ) -> Vector<f32, N> {
-    let text = comptime!(registers_text(N::value(), 4, transposed, false, true, ty));
+    let text = comptime!(registers_text(N::value(), 4, false, ty));
     let d: Vector<f32, N>;
     let a0 = *a.index(0);
     let a1 = *a.index(1);
@@ -96,19 +60,17 @@ pub(super) fn sum_with_product<N: Size>(
     c + d
 }
 
-/// As [`sum_with_product`], summing in the registers of `c`. Where `waits`, every product started before it has come too.
+/// As [`sum_with_product`], summing in the registers of `c`.
 #[cube]
-pub(super) fn add_product_registers<N: Size>(
+pub(super) fn add_product<N: Size>(
     c: Vector<f32, N>,
     a: &Sequence<Vector<u32, Const<4>>>,
     b: u64,
-    #[comptime] transposed: bool,
-    #[comptime] waits: bool,
     #[comptime] ty: &str,
 ) -> Vector<f32, N> {
-    let text = comptime!(registers_text(N::value(), 4, transposed, true, waits, ty));
+    let text = comptime!(registers_text(N::value(), 4, true, ty));
     let d: Vector<f32, N>;
-    // As in `settled`.
+    // Through a sequence: inline assembly takes a variable that was written to by its address.
     let mut held = Sequence::<Vector<f32, N>>::new();
     held.push(c);
     let c = *held.index(0);
@@ -124,14 +86,9 @@ pub(super) fn add_product_registers<N: Size>(
     d
 }
 
-/// How far a descriptor moves per slice of 16 along the inner dimension, in its units of 16 bytes.
-fn slice_stride(transposed: bool) -> usize {
-    if transposed {
-        16 * ROW_BYTES as usize / 16
-    } else {
-        2
-    }
-}
+/// How far a descriptor moves per slice of 16 along the inner dimension, in its units of 16 bytes: along a row, or down 16 rows.
+const ALONG: usize = 2;
+const DOWN: usize = 16 * ROW_BYTES as usize / 16;
 
 fn instruction(n: usize, ty: &str) -> String {
     format!(
@@ -141,43 +98,35 @@ fn instruction(n: usize, ty: &str) -> String {
 }
 
 /// Outputs are registers `%0 … %(n-1)`, then A's and B's descriptors.
-fn shared_text(n: usize, steps: usize, transposed: bool, waits: bool, ty: &str) -> String {
+fn shared_text(n: usize, steps: usize, ty: &str) -> String {
     let name = instruction(n, ty);
-    let (a, b, trans) = (n, n + 1, u8::from(transposed));
+    let (a, b) = (n, n + 1);
     let mut text = OPEN.to_owned();
     for step in 0..steps {
         let _ = write!(
             text,
-            "add.s64 da, %{a}, {}; add.s64 db, %{b}, {}; {name} {}, da, db, p{}, 1, 1, 0, {trans}; ",
-            2 * step,
-            slice_stride(transposed) * step,
+            "add.s64 da, %{a}, {0}; add.s64 db, %{b}, {0}; {name} {1}, da, db, p{2}, 1, 1, 0, 0; ",
+            ALONG * step,
             accumulator(n),
             u8::from(step > 0),
         );
     }
-    close(text, waits)
+    text + CLOSE
 }
 
 /// Outputs first; what they start from, if `added`; four registers of A per slice, B's descriptor. CubeCL's inline assembly
 /// has no operand that is both read and written: the moves before the products are what the assembler makes one register of.
-fn registers_text(
-    n: usize,
-    steps: usize,
-    transposed: bool,
-    added: bool,
-    waits: bool,
-    ty: &str,
-) -> String {
+fn registers_text(n: usize, steps: usize, added: bool, ty: &str) -> String {
     let name = instruction(n, ty);
     let first = if added { 2 * n } else { n };
-    let (b, trans) = (first + 4 * steps, u8::from(transposed));
+    let b = first + 4 * steps;
     let mut text = if added { moves(n) } else { String::new() } + OPEN;
     for step in 0..steps {
         let a = first + 4 * step;
         let _ = write!(
             text,
-            "add.s64 db, %{b}, {}; {name} {}, {{%{a}, %{}, %{}, %{}}}, db, p{}, 1, 1, {trans}; ",
-            slice_stride(transposed) * step,
+            "add.s64 db, %{b}, {}; {name} {}, {{%{a}, %{}, %{}, %{}}}, db, p{}, 1, 1, 1; ",
+            DOWN * step,
             accumulator(n),
             a + 1,
             a + 2,
@@ -185,12 +134,7 @@ fn registers_text(
             u8::from(added || step > 0),
         );
     }
-    close(text, waits)
-}
-
-/// Outputs first, then what they are once the products are there.
-fn settled_text(n: usize, pending: usize) -> String {
-    format!("wgmma.wait_group.sync.aligned {pending}; {}", moves(n))
+    text + CLOSE
 }
 
 fn moves(n: usize) -> String {
@@ -200,15 +144,7 @@ fn moves(n: usize) -> String {
 }
 
 const OPEN: &str = "{ .reg .pred p0, p1; .reg .b64 da, db; setp.ne.b32 p0, 0, 0; setp.ne.b32 p1, 1, 0; wgmma.fence.sync.aligned; ";
-
-fn close(mut text: String, waits: bool) -> String {
-    text.push_str("wgmma.commit_group.sync.aligned; ");
-    if waits {
-        text.push_str("wgmma.wait_group.sync.aligned 0; ");
-    }
-    text.push('}');
-    text
-}
+const CLOSE: &str = "wgmma.commit_group.sync.aligned; wgmma.wait_group.sync.aligned 0; }";
 
 fn accumulator(n: usize) -> String {
     let registers: Vec<String> = (0..n).map(|i| format!("%{i}")).collect();

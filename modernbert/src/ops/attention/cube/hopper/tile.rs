@@ -22,8 +22,6 @@ pub(in super::super) struct Shape {
     pub(in super::super) capped: bool,
     /// f16 instead of bf16.
     pub(in super::super) half: bool,
-    /// Whether the tensor cores sum in the registers of a sum; otherwise each product is added to it.
-    pub(in super::super) in_place: bool,
 }
 
 impl Shape {
@@ -35,22 +33,6 @@ impl Shape {
     /// Rows of a cube.
     pub(in super::super) fn rows(self) -> u32 {
         self.groups * 64
-    }
-}
-
-/// `sums + weights · rows`, the rows of a tile.
-#[cube]
-pub(super) fn accumulated(
-    sums: Vector<f32, Const<32>>,
-    weights: &Sequence<Vector<u32, Const<4>>>,
-    rows: u64,
-    #[comptime] in_place: bool,
-    #[comptime] ty: &str,
-) -> Vector<f32, Const<32>> {
-    if comptime!(in_place) {
-        add_product_registers::<Const<32>>(sums, weights, rows, true, true, ty)
-    } else {
-        sum_with_product::<Const<32>>(sums, weights, rows, true, ty)
     }
 }
 
@@ -100,7 +82,7 @@ pub(super) fn load_tile(
 /// As [`load_tile`], neighbouring units taking neighbouring chunks of a row.
 #[allow(clippy::too_many_arguments)]
 #[cube]
-fn load_whole_rows(
+pub(super) fn load_whole_rows(
     base: u64,
     row_bytes: u32,
     sequence: u32,
@@ -150,26 +132,28 @@ pub(super) fn turn_own(
     rotate_rows(shared, &angles, rows, shape, ty);
 }
 
-/// Waits for the copies under way, turns the tile among them that is to be turned, and lets the tensor cores see all of it.
-#[allow(clippy::too_many_arguments)]
+/// Waits for the copies under way and lets the tensor cores see what they brought.
 #[cube]
-pub(super) fn arrive(
+pub(super) fn arrive() {
+    copy_async_wait(0u32);
+    fence_tensor_cores();
+    sync_cube();
+}
+
+/// As [`arrive`]; the tile at `shared` is turned before.
+#[cube]
+pub(super) fn arrive_and_turn(
     shared: u32,
     rotary: u64,
     first: i32,
     length: i32,
     #[comptime] threads: u32,
-    #[comptime] turned: bool,
     #[comptime] ty: &str,
 ) {
-    if comptime!(turned) {
-        let shape = comptime!(row_shape(threads));
-        let angles = load_angles(rotary, first, length, KEYS, shape);
-        copy_async_wait(0u32);
-        rotate_rows(shared, &angles, KEYS, shape, ty);
-    } else {
-        copy_async_wait(0u32);
-    }
+    let shape = comptime!(row_shape(threads));
+    let angles = load_angles(rotary, first, length, KEYS, shape);
+    copy_async_wait(0u32);
+    rotate_rows(shared, &angles, KEYS, shape, ty);
     fence_tensor_cores();
     sync_cube();
 }

@@ -1,0 +1,35 @@
+//! The PTX that matrix products and attention share.
+
+use cubecl::prelude::*;
+
+/// Address of a shared allocation in the shared state space.
+#[cube]
+pub(super) fn shared_address(pointer: *const u32) -> u32 {
+    let address: u32;
+    gpu_asm!(
+        "{{ .reg .u64 t; cvta.to.shared.u64 t, {p}; cvt.u32.u64 {o}, t; }}",
+        o = out(_) address, p = in(_) pointer,
+    );
+    address
+}
+
+/// Two floats rounded to `ty` (`bf16` or `f16`) in one register, `low` in the lower half.
+#[cube]
+pub(super) fn pack(low: f32, high: f32, #[comptime] ty: &str) -> u32 {
+    let packed: u32;
+    gpu_asm!(
+        "cvt.rn.{ty}x2.f32 {o}, {h}, {l};",
+        o = out(_) packed, h = in(_) high, l = in(_) low, options(pure, nomem)
+    );
+    packed
+}
+
+/// Descriptor of a tile at byte address `address` under the 128-byte swizzle (PTX ISA, "matrix descriptor"): groups of eight rows
+/// are 1024 bytes apart; `block` is the distance of blocks of 64 elements along the outer dimension, for tiles stored with
+/// that dimension contiguous.
+#[cube]
+pub(super) fn descriptor(address: u32, #[comptime] block: u32) -> u64 {
+    let low = u64::cast_from((address & 0x3FFFFu32) >> 4u32);
+    let high = u64::cast_from(comptime!((1024u32 >> 4) | (1 << 30))) << 32u64;
+    low | high | u64::cast_from(comptime!((block >> 4) << 16))
+}
