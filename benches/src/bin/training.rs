@@ -19,6 +19,7 @@ use modernbert::batch::PackedBatch;
 use modernbert::batch::SequenceLayout;
 use modernbert::config::ModernBertConfig;
 use modernbert::model::{MaskedLm, MaskedTokens, Precision, initialize};
+use modernbert::ops::{Op, use_plain};
 use modernbert_benches::lengths::{LengthSet, select};
 use modernbert_benches::row::{Row, heading, median};
 use modernbert_benches::usage::peak_mib;
@@ -61,6 +62,9 @@ struct Args {
     /// Peak of the device in TFLOP/s, for MFU.
     #[arg(long, default_value_t = 989.0)]
     peak_tflops: f64,
+    /// Ops to compute with Burn's own operations instead of this project's, or `all`: what fast versions are held against.
+    #[arg(long, value_delimiter = ',', value_name = "OPS")]
+    plain: Vec<String>,
     /// Prints the loss of this many first steps on the first set and ends: for comparisons between builds and devices.
     #[arg(long)]
     losses: Option<u32>,
@@ -79,6 +83,13 @@ fn main() -> std::process::ExitCode {
 fn run(args: &Args) -> anyhow::Result<()> {
     let named = args.device.select()?;
     let device = named.device.clone().autodiff();
+    if args.plain == ["all"] {
+        use_plain(&Op::ALL);
+    } else {
+        let plain = args.plain.iter().map(|name| name.parse());
+        let plain: Result<Vec<Op>, String> = plain.collect();
+        use_plain(&plain.map_err(anyhow::Error::msg)?);
+    }
     match args.page_mib {
         None => modernbert::device::pages_for_training(&device),
         Some(0) => None,
@@ -98,7 +109,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         let mut bench = Bench::new(args, &config, &device, &set)?;
         if let Some(steps) = args.losses {
             for step in 0..steps {
-                println!("step {step}  loss {:.6}", bench.step_and_read()?);
+                println!("step {step}  loss {:.8}", bench.step_and_read()?);
             }
             return Ok(());
         }

@@ -28,7 +28,7 @@ mod rows;
 #[cfg(feature = "flex")]
 mod simd;
 
-pub use backend::ModernBertBackend;
+pub use backend::{ModernBertBackend, Op, use_plain};
 
 /// Ends a call in f64 on a device whose exponentials are wrong in it; see [`crate::device::computes_in`].
 ///
