@@ -14,7 +14,7 @@ const LARGER: [&str; 8] = [
     "--set",
     "model.num_attention_heads=4",
     "--set",
-    "model.num_hidden_layers=6",
+    "model.num_hidden_layers=7",
 ];
 
 /// Loss of the first training row, and the words that the run said.

@@ -51,7 +51,7 @@ pub enum DeviceError {
 /// Names of the backends compiled into this program, fastest first.
 pub fn compiled() -> Vec<&'static str> {
     let all = [
-        ("cuda", cfg!(feature = "cuda")),
+        ("cuda", cfg!(feature = "cuda-unfused")),
         ("metal", cfg!(feature = "metal")),
         ("vulkan", cfg!(feature = "vulkan")),
         ("wgpu", cfg!(feature = "wgpu")),
@@ -216,7 +216,7 @@ fn flex(_name: &str) -> Result<Device, DeviceError> {
     Ok(Device::flex())
 }
 
-#[cfg(feature = "cuda")]
+#[cfg(feature = "cuda-unfused")]
 fn cuda(name: &str, index: usize) -> Result<Device, DeviceError> {
     present(name, burn::tensor::DeviceType::Cuda, index)?;
     Ok(Device::cuda(index))
@@ -249,7 +249,7 @@ fn tch(_name: &str, gpu: Option<usize>) -> Result<Device, DeviceError> {
 }
 
 /// Asks the driver before the device is opened: opening one that isn't there would end the program.
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
+#[cfg(any(feature = "cuda-unfused", feature = "wgpu"))]
 fn present(name: &str, kind: burn::tensor::DeviceType, index: usize) -> Result<(), DeviceError> {
     let absent = || DeviceError::Absent {
         name: name.to_string(),
@@ -262,9 +262,9 @@ fn present(name: &str, kind: burn::tensor::DeviceType, index: usize) -> Result<(
 }
 
 macro_rules! not_compiled {
-    ($($name:ident, $feature:literal, ($($argument:ident: $kind:ty),*);)*) => {
+    ($($name:ident, $feature:literal without $compiled:literal, ($($argument:ident: $kind:ty),*);)*) => {
         $(
-            #[cfg(not(feature = $feature))]
+            #[cfg(not(feature = $compiled))]
             fn $name(name: &str $(, $argument: $kind)*) -> Result<Device, DeviceError> {
                 $(let _ = $argument;)*
                 Err(DeviceError::NotCompiled { name: name.to_string(), feature: $feature })
@@ -274,12 +274,12 @@ macro_rules! not_compiled {
 }
 
 not_compiled! {
-    flex, "flex", ();
-    cuda, "cuda", (index: usize);
-    wgpu, "wgpu", ();
-    vulkan, "vulkan", ();
-    metal, "metal", ();
-    tch, "tch", (gpu: Option<usize>);
+    flex, "flex" without "flex", ();
+    cuda, "cuda" without "cuda-unfused", (index: usize);
+    wgpu, "wgpu" without "wgpu", ();
+    vulkan, "vulkan" without "vulkan", ();
+    metal, "metal" without "metal", ();
+    tch, "tch" without "tch", (gpu: Option<usize>);
 }
 
 #[cfg(test)]
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg(not(feature = "cuda"))]
+    #[cfg(not(feature = "cuda-unfused"))]
     fn a_backend_that_is_not_compiled_in_names_its_feature() {
         let message = select(Some("cuda:0")).unwrap_err().to_string();
         assert!(message.contains("cargo feature `cuda`"), "{message}");

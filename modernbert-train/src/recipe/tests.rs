@@ -73,6 +73,8 @@ fn the_list_of_keys_is_the_structs() {
     let all = [
         "model.preset=17m",
         "model.vocab_size=4096",
+        "model.tile_from=x",
+        "model.tiling=edge",
         "data.max_train_bytes=1",
         "run.max_seconds=1",
         "run.read_every_steps=1",

@@ -217,7 +217,7 @@ pub fn attention_backward(
 }
 
 /// Shapes of the forward's results, which a lazy backend needs before it runs.
-#[cfg(feature = "cube")]
+#[cfg(feature = "fusion")]
 pub(super) fn forward_specs(
     qkv: &burn::backend::fusion::custom::TensorSpec,
     _rotary: &burn::backend::fusion::custom::TensorSpec,

@@ -31,7 +31,7 @@ use crate::batch::TokenOrder;
 /// Shapes and units of each op are described in its module under [`crate::ops`].
 #[backend_extension(
     Autodiff,
-    Fusion: cfg(feature = "cube"),
+    Fusion: cfg(feature = "fusion"),
     Cube: cfg(feature = "cube"),
     Flex: cfg(feature = "flex"),
     LibTorch: cfg(feature = "tch"),

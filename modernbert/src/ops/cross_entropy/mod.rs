@@ -24,14 +24,14 @@ pub(super) mod decoder;
 #[cfg(feature = "flex")]
 pub(super) mod flex;
 pub(super) mod portable;
-#[cfg(feature = "cube")]
+#[cfg(feature = "fusion")]
 mod specs;
 
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Int, Tensor};
 
 use super::{ModernBertBackend, refuse_f64};
-#[cfg(feature = "cube")]
+#[cfg(feature = "fusion")]
 pub(super) use specs::*;
 
 /// What a pass over scores does beside taking losses.

@@ -60,7 +60,7 @@ pub fn embedding_backward(
 }
 
 /// Shape of the result, which a lazy backend needs before it runs.
-#[cfg(feature = "cube")]
+#[cfg(feature = "fusion")]
 pub(super) fn spec(
     table: &burn::backend::fusion::custom::TensorSpec,
     ids: &burn::backend::fusion::custom::TensorSpec,
@@ -71,7 +71,7 @@ pub(super) fn spec(
 }
 
 /// Shape of the gradient.
-#[cfg(feature = "cube")]
+#[cfg(feature = "fusion")]
 pub(super) fn backward_spec(
     d_out: &burn::backend::fusion::custom::TensorSpec,
     _ids: &burn::backend::fusion::custom::TensorSpec,

@@ -72,7 +72,7 @@ pub fn geglu_backward_again(d_out: Tensor<2>, input: Tensor<2>) -> (Tensor<2>, T
 }
 
 /// Shape of the MLP's result, which a lazy backend needs before it runs.
-#[cfg(feature = "cube")]
+#[cfg(feature = "fusion")]
 pub(super) fn mlp_spec(
     input: &burn::backend::fusion::custom::TensorSpec,
     _wi: &burn::backend::fusion::custom::TensorSpec,
@@ -83,7 +83,7 @@ pub(super) fn mlp_spec(
 }
 
 /// Shapes of the backward's results where it gives the output once more.
-#[cfg(feature = "cube")]
+#[cfg(feature = "fusion")]
 pub(super) fn again_specs(
     d_out: &burn::backend::fusion::custom::TensorSpec,
     input: &burn::backend::fusion::custom::TensorSpec,

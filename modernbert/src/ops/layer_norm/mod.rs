@@ -28,14 +28,14 @@ pub(super) mod cube;
 #[cfg(feature = "flex")]
 pub(super) mod flex;
 pub(super) mod portable;
-#[cfg(feature = "cube")]
+#[cfg(feature = "fusion")]
 mod specs;
 
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor};
 
 use super::ModernBertBackend;
-#[cfg(feature = "cube")]
+#[cfg(feature = "fusion")]
 pub(super) use specs::*;
 
 /// Which tensor of an [`add_layer_norm`] the backward starts from.

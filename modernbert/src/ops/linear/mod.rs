@@ -111,7 +111,7 @@ fn match_dtype<const D: usize>(tensor: Tensor<D>, dtype: burn::tensor::DType) ->
 }
 
 /// Shape of a product, which a lazy backend needs before it runs.
-#[cfg(feature = "cube")]
+#[cfg(feature = "fusion")]
 pub(super) fn gemm_spec(
     lhs: &burn::backend::fusion::custom::TensorSpec,
     rhs: &burn::backend::fusion::custom::TensorSpec,
@@ -126,7 +126,7 @@ pub(super) fn gemm_spec(
 }
 
 /// As [`gemm_spec`], in f32.
-#[cfg(feature = "cube")]
+#[cfg(feature = "fusion")]
 pub(super) fn gemm_f32_spec(
     lhs: &burn::backend::fusion::custom::TensorSpec,
     rhs: &burn::backend::fusion::custom::TensorSpec,
@@ -138,7 +138,7 @@ pub(super) fn gemm_f32_spec(
 }
 
 /// Shape of `linear`, which a lazy backend needs before it runs.
-#[cfg(feature = "cube")]
+#[cfg(feature = "fusion")]
 pub(super) fn linear_spec(
     input: &burn::backend::fusion::custom::TensorSpec,
     weight: &burn::backend::fusion::custom::TensorSpec,

@@ -81,7 +81,7 @@ pub fn stable_adamw<const D: usize>(
 }
 
 /// Shapes of the results, which a lazy backend needs before it runs.
-#[cfg(feature = "cube")]
+#[cfg(feature = "fusion")]
 pub(super) fn specs(
     weight: &burn::backend::fusion::custom::TensorSpec,
     _grad: &burn::backend::fusion::custom::TensorSpec,
