@@ -54,21 +54,21 @@ fn a_tiled_start_knows_what_the_smaller_model_knew() {
     assert!((random - nothing).abs() < 0.6, "{random} against {nothing}");
     assert!(tiled < nothing - 1.0, "{tiled} against {nothing}");
     assert!(said.contains("weights: tiled from"), "{said}");
-    let (edge, _) = first_loss(
+    let (center, _) = first_loss(
         &place,
-        "edge",
+        "center",
         &[
             "--set",
             &tokenizer,
             "--set",
             &from,
             "--set",
-            "model.tiling=\"edge\"",
+            "model.tiling=\"center\"",
         ],
     );
     assert!(
-        edge < nothing && edge.to_bits() != tiled.to_bits(),
-        "{edge}"
+        center < nothing + 0.6 && center.to_bits() != tiled.to_bits(),
+        "{center}"
     );
 }
 
