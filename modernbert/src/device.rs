@@ -241,6 +241,7 @@ fn metal(name: &str) -> Result<Device, DeviceError> {
 }
 
 #[cfg(feature = "tch")]
+#[allow(deprecated)] // Burn announces the end of this backend for its next version; until then it is supported here.
 fn tch(_name: &str, gpu: Option<usize>) -> Result<Device, DeviceError> {
     Ok(match gpu {
         None => Device::libtorch(),

@@ -1,5 +1,8 @@
 //! The extension of Burn's `Backend` trait through which every op of this crate is reached.
 
+// Burn announces the end of its LibTorch backend for its next version; until then it is supported here.
+#![cfg_attr(feature = "tch", allow(deprecated))]
+
 mod autodiff;
 #[cfg(feature = "cube")]
 mod cube;
@@ -312,7 +315,6 @@ pub trait ModernBertBackend: Backend {
 }
 
 #[cfg(feature = "tch")]
-#[allow(deprecated)] // Burn announces the end of this backend for its next version; until then it is supported here.
 impl ModernBertBackend for burn::backend::LibTorch {}
 
 pub(super) fn kernels_in_use(device: &burn::tensor::Device) -> &'static str {
