@@ -1,6 +1,5 @@
 //! The kernels for GPUs.
 
-use burn::backend::TensorMetadata;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
 

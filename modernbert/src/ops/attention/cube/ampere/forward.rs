@@ -199,6 +199,7 @@ pub(in super::super) fn ampere_forward(
         reciprocal(total1),
         shape,
     );
+    #[allow(clippy::manual_is_multiple_of)] // kernels have no such method
     if lane % 4u32 == 0u32 {
         let at = CUBE_POS_X * total + sequence;
         if row0 < length {

@@ -218,6 +218,7 @@ pub(in super::super) fn hopper_forward(
         inverse1,
         ty,
     );
+    #[allow(clippy::manual_is_multiple_of)] // kernels have no such method
     if lane % 4u32 == 0u32 {
         let at = CUBE_POS_X * total + sequence;
         if row0 < length {

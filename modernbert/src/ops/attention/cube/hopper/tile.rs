@@ -105,7 +105,7 @@ pub(super) fn load_whole_rows(
         let bytes = select(inside, 16u32, 0u32);
         let source = from + u64::cast_from(packed_row) * u64::cast_from(row_bytes);
         let target = to + comptime!(i * (threads / 8) * ROW_BYTES);
-        if comptime!(rows * 8 % threads != 0 && (i + 1) * (threads / 8) > rows) {
+        if comptime!(!(rows * 8).is_multiple_of(threads) && (i + 1) * (threads / 8) > rows) {
             if row < rows {
                 copy_async_16(target, source, bytes);
             }
