@@ -149,7 +149,11 @@ impl Loop {
         }
         let (step, names) = (self.state.step + 1, self.names.clone());
         let pending = Pending::new(step, outputs, &squares, names, known);
-        self.go = pending.gate(self.go.clone());
+        // Where losses are read later, a step with a number that isn't finite is left out by the device.
+        let go = (self.options.read_every > 1).then(|| pending.gate(self.go.clone()));
+        if let Some(go) = &go {
+            self.go = go.clone();
+        }
         self.pending.push(pending);
         // Where reading costs nothing, a number that isn't finite is noticed before the weights change.
         if self.options.read_every <= 1
@@ -160,12 +164,10 @@ impl Loop {
         if let Some(limit) = self.options.max_grad_norm {
             grads = clip_by_norm(&model.model, grads, &squares, limit);
         }
-        let go = (self.options.read_every > 1).then(|| self.go.clone());
         // The step's tokens count before its rate is asked for: a warmup that starts from zero moves at once.
         self.options.budget.add(tokens);
         let lr = self.options.scheduler.current();
         let model = MlmLearner {
-            // Where losses are read later, a step with a number that isn't finite is left out by the device.
             model: self.options.optimizer.step_if(go, lr, model.model, grads),
         };
         self.state.step = step;
