@@ -42,7 +42,8 @@ pub enum PositionError {
     Device(String),
 }
 
-/// Scores of evaluation items by position: a bucket from each of `edges` to the next. Tokens beyond the last edge are left out.
+/// Scores of evaluation items by position: a bucket from each of `edges` to the next. Tokens beyond the last edge are left out, and
+/// sequences of fewer than `shortest` tokens: buckets can be compared with each other where all hold the same sequences.
 ///
 /// Each item's losses are read back from the device, one item at a time.
 ///
@@ -52,6 +53,7 @@ pub fn scores_by_position(
     model: &MaskedLm,
     items: &[MlmItem],
     edges: &[usize],
+    shortest: usize,
 ) -> Result<Vec<PositionScores>, PositionError> {
     if edges.len() < 2 || edges.windows(2).any(|pair| pair[0] >= pair[1]) {
         return Err(PositionError::Edges(edges.to_vec()));
@@ -65,7 +67,12 @@ pub fn scores_by_position(
         let scores = model.token_scores(model.model.forward(&batch), &masked);
         let (losses, hits) = (read(scores.losses)?, read(scores.hits)?);
         let positions = item.layout.positions();
+        let cu_seqlens = item.layout.cu_seqlens();
         for (row, &token) in labels.positions[..item.labelled].iter().enumerate() {
+            let sequence = cu_seqlens.partition_point(|&start| start <= token);
+            if ((cu_seqlens[sequence] - cu_seqlens[sequence - 1]) as usize) < shortest {
+                continue;
+            }
             let position = positions[token as usize] as usize;
             let bucket = edges.partition_point(|&edge| edge <= position);
             if (1..edges.len()).contains(&bucket) {

@@ -41,7 +41,7 @@ fn buckets_add_up_to_the_whole() {
     config.pad_token_id = None;
     let model = initialize(MaskedLm::new(&config, &device).unwrap(), &config, 3);
     let edges = [0, 50, 100, 149, 200];
-    let found = scores_by_position(&model, &items, &edges).unwrap();
+    let found = scores_by_position(&model, &items, &edges, 0).unwrap();
 
     let mut counts = [0usize; 4];
     for item in &items {
@@ -64,6 +64,33 @@ fn buckets_add_up_to_the_whole() {
     assert!(counts[..3].iter().all(|&count| count > 5));
     // One place alone lies in the last bucket, and is labelled or not.
     assert!(counts[3] <= 1 && (counts[3] == 1 || found[3].loss.is_nan()));
+
+    // The sample of 60 tokens left out: the second and the third bucket have the tokens of the two others alone.
+    let long = scores_by_position(&model, &items, &edges, 100).unwrap();
+    let of_long = |from: usize, to: usize| {
+        let labelled = items.iter().map(|item| {
+            let ranges: Vec<_> = item
+                .layout
+                .ranges()
+                .take(2)
+                .filter(|r| r.len() >= 120)
+                .collect();
+            let of = |p: &&u32| {
+                ranges
+                    .iter()
+                    .any(|r| (r.start + from..(r.start + to).min(r.end)).contains(&(**p as usize)))
+            };
+            item.labels.positions[..item.labelled]
+                .iter()
+                .filter(of)
+                .count()
+        });
+        labelled.sum::<usize>()
+    };
+    for (bucket, pair) in long.iter().zip(edges.windows(2)) {
+        assert_eq!(bucket.tokens, of_long(pair[0], pair[1]));
+    }
+    assert!(long[0].tokens < found[0].tokens && long[2].tokens == found[2].tokens);
 
     let (mut loss, mut labelled) = (0.0, 0usize);
     for item in &items {
@@ -89,7 +116,7 @@ fn buckets_add_up_to_the_whole() {
 
     for edges in [&[0][..], &[0, 5, 5], &[9, 3]] {
         assert!(matches!(
-            scores_by_position(&model, &items, edges),
+            scores_by_position(&model, &items, edges, 0),
             Err(PositionError::Edges(_))
         ));
     }

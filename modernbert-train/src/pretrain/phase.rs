@@ -28,6 +28,9 @@ use crate::trainer::{
     TokenBudget, TokenScheduler, TokenStrategy, TokenStrategyOptions, peak_tflops,
 };
 
+/// Sequences of full length from which on they alone are scored by position.
+const FEW_SEQUENCES: usize = 4;
+
 /// Whether a phase is under way, which can be saved; before and after it there is nothing a signal should wait for.
 static TRAINING: AtomicBool = AtomicBool::new(false);
 
@@ -88,7 +91,8 @@ impl Session<'_> {
     }
 
     /// Held-out loss by where in its sequence a token stands, at the end of a phase: shown, and a line of `positions.jsonl`. Sequences are
-    /// those of the run's longest phase, so that phases can be compared.
+    /// those of the run's longest phase, so that phases can be compared, and where there are a few that fill it only they: short
+    /// documents are others than long ones, and would be seen in the first buckets alone.
     pub(super) fn by_position(
         &self,
         phases: &[Phase],
@@ -108,15 +112,29 @@ impl Session<'_> {
         }
         let masking = (&prepared.tokenizer, prepared.tokenizer.special().pad);
         let items = self.eval_items(&phase.recipe, data, masking)?;
-        let mut scores = scores_by_position(model, &items, &EDGES)?;
+        let longest = phase.recipe.data.sequence_length;
+        let full = items.iter().map(|item| {
+            let ranges = item.layout.ranges();
+            let real = ranges.take_while(|range| range.end <= item.real_tokens);
+            real.filter(|range| range.len() == longest).count()
+        });
+        let full: usize = full.sum();
+        let (shortest, which) = match full >= FEW_SEQUENCES {
+            true => (longest, format!(" in {full} sequences of {longest} tokens")),
+            false => (0, String::new()),
+        };
+        let mut scores = scores_by_position(model, &items, &EDGES, shortest)?;
         scores.retain(|bucket| bucket.tokens > 0);
         let shown: Vec<String> = scores
             .iter()
             .map(|bucket| format!("{}-{} {:.3}", bucket.from, bucket.to, bucket.loss))
             .collect();
         let progress = self.options.progress;
-        progress.note(&format!("held-out loss by position: {}", shown.join(", ")));
-        let row = json!({ "phase": state.phase_name, "step": state.step, "tokens": state.tokens, "positions": scores });
+        progress.note(&format!(
+            "held-out loss by position{which}: {}",
+            shown.join(", ")
+        ));
+        let row = json!({ "phase": state.phase_name, "step": state.step, "tokens": state.tokens, "shortest": shortest, "positions": scores });
         self.dir.append(POSITIONS_FILE, &row)?;
         Ok(())
     }

@@ -26,10 +26,13 @@ use crate::snapshot::RunState;
 type Processor = SupervisedTrainingEventProcessor<MlmLearner>;
 type Data<'a> = Box<dyn DataLoaderIterator<MlmItem> + 'a>;
 
-/// Steps whose time is not counted when the speed is first measured: caches and allocators warm up.
-const WARM_STEPS: u64 = 3;
-/// Steps after which the speed is taken as known.
-const MEASURED_STEPS: u64 = 12;
+/// Steps, and share of the limit of time, that are not counted when the speed is first measured: kernels are compiled, caches and
+/// allocators warm up.
+const WARM: (u64, f64) = (3, 0.02);
+/// Steps after those, and share of the limit of time in all, after which the speed is taken as known.
+const MEASURED: (u64, f64) = (9, 0.05);
+/// Share of the limit after which it is taken as known whatever the number of steps.
+const LATEST: f64 = 0.25;
 
 pub(super) struct Loop {
     options: TokenStrategyOptions,
@@ -41,6 +44,8 @@ pub(super) struct Loop {
     /// Steps of this process.
     steps_here: u64,
     window: Window,
+    /// The step of this process from which on the speed is measured.
+    warm_at: Option<u64>,
     measured: Window,
     pending: Vec<Pending>,
     /// 1 on the device while every number of every step was finite; where losses are read back late, the optimizer asks it.
@@ -67,6 +72,7 @@ impl Loop {
             epoch: 1,
             steps_here: 0,
             window: Window::restored(&state.window),
+            warm_at: None,
             measured: Window::default(),
             pending: Vec::new(),
             go: Tensor::ones([1], &options.device.clone().inner()),
@@ -203,7 +209,7 @@ impl Loop {
         for window in read_back(std::mem::take(&mut self.pending), time)? {
             let loss = window.loss_sum / window.labelled.max(1) as f64;
             self.state.first_loss.get_or_insert(loss);
-            if self.steps_here > WARM_STEPS {
+            if self.warm_at.is_some() {
                 self.measured.add(&window);
             }
             self.window.add(&window);
@@ -219,9 +225,15 @@ impl Loop {
         model: &MlmLearner,
         valid: &ValidLoader<MlmLearner>,
     ) -> Result<(), String> {
-        let fits = !self.state.fitted && self.steps_here == MEASURED_STEPS;
+        let spent = self.share_of_time();
+        let (steps_here, fitted) = (self.steps_here, self.state.fitted);
+        let fits = !fitted
+            && self.warm_at.is_some_and(|warm| {
+                let enough = steps_here >= warm + MEASURED.0 && spent >= MEASURED.1;
+                enough || (steps_here > warm && spent >= LATEST)
+            });
         // What compiling takes in the first steps must not be averaged into the speed.
-        let warm = !self.state.fitted && self.steps_here == WARM_STEPS;
+        let warm = !fitted && self.warm_at.is_none() && steps_here >= WARM.0 && spent >= WARM.1;
         let steps = self.window.steps + self.pending.len() as u64;
         let logs = steps >= self.options.log_every || self.spent();
         let evaluates = self.state.phase_tokens >= self.state.next_evaluation && !self.spent();
@@ -234,6 +246,9 @@ impl Loop {
         let reads = self.pending.len() as u64 >= self.options.read_every;
         if reads || warm || fits || logs || evaluates || saves {
             self.read_back()?;
+        }
+        if warm {
+            self.warm_at = Some(steps_here);
         }
         if fits {
             self.fit_to_time();
@@ -291,6 +306,13 @@ impl Loop {
         self.last_save = Instant::now();
         self.mark = Instant::now();
         Ok(())
+    }
+
+    /// Share of the limit of time that the phase has taken; 1 without a limit.
+    fn share_of_time(&self) -> f64 {
+        let seconds = self.state.phase_seconds + self.mark.elapsed().as_secs_f64();
+        let limit = self.options.max_time.map(|limit| limit.as_secs_f64());
+        limit.map_or(1.0, |limit| seconds / limit.max(1e-9))
     }
 
     /// Shortens the phase when the measured speed says that it wouldn't end in time.

@@ -33,19 +33,23 @@ pub(crate) fn run_rounded(case: &Case, round: fn(f32) -> f32) -> Results {
             for i in 0..length {
                 let place = ((first + i) * case.heads + head) * dim;
                 let d_out = &case.d_out[place..][..dim];
-                let (p, slopes) = probabilities(case, &q[i], &k, i, round);
+                let window = case.half_window.unwrap_or(length);
+                let seen = i.saturating_sub(window)..(i.saturating_add(window) + 1).min(length);
+                let (p, slopes) = probabilities(case, &q[i], &k[seen.clone()], round);
                 let p = rounded(p, round);
                 for d in 0..dim {
-                    out[place + d] = round((0..length).map(|j| p[j] * v[j][d]).sum());
+                    let values = v[seen.clone()].iter().map(|v| v[d]);
+                    out[place + d] = round(values.zip(&p).map(|(v, p)| p * v).sum());
                 }
-                let d_p = rounded((0..length).map(|j| dot(d_out, &v[j])).collect(), round);
+                let d_p = v[seen.clone()].iter().map(|v| dot(d_out, v)).collect();
+                let d_p = rounded(d_p, round);
                 let delta = dot(&p, &d_p);
-                for j in 0..length {
-                    let d_score = round(p[j] * (d_p[j] - delta) * slopes[j] * case.scale() as f32);
+                for (j, (p, (d_p, slope))) in seen.zip(p.iter().zip(d_p.iter().zip(&slopes))) {
+                    let d_score = round(p * (d_p - delta) * slope * case.scale() as f32);
                     for d in 0..dim {
                         d_q[i][d] += d_score * k[j][d];
                         d_k[j][d] += d_score * q[i][d];
-                        d_qkv[case.place(first + j, 2, head) + d] += p[j] * d_out[d];
+                        d_qkv[case.place(first + j, 2, head) + d] += p * d_out[d];
                     }
                 }
             }
@@ -85,21 +89,17 @@ fn turn(case: &Case, x: &[f32], position: usize, direction: f32) -> Vec<f32> {
     y
 }
 
-/// Probabilities of the keys (0 for hidden ones) and the derivative of the bound.
+/// Probabilities of the visible keys and the derivative of the bound.
 fn probabilities(
     case: &Case,
     q: &[f32],
     k: &[Vec<f32>],
-    i: usize,
     round: fn(f32) -> f32,
 ) -> (Vec<f32>, Vec<f32>) {
-    let mut scores = vec![f32::NEG_INFINITY; k.len()];
+    let round_score = |k: &Vec<f32>| round(dot(q, k) * case.scale() as f32);
+    let mut scores: Vec<f32> = k.iter().map(round_score).collect();
     let mut slopes = vec![1.0; k.len()];
-    for (j, k) in k.iter().enumerate() {
-        if case.half_window.is_some_and(|w| i.abs_diff(j) > w) {
-            continue;
-        }
-        scores[j] = round(dot(q, k) * case.scale() as f32);
+    for j in 0..k.len() {
         if let Some(cap) = case.softcap {
             let tanh = (scores[j] / cap as f32).tanh();
             slopes[j] = 1.0 - tanh * tanh;

@@ -4,6 +4,7 @@ use burn::tensor::{DType, FloatDType};
 
 use crate::case::Case;
 use crate::common::{bits, computes_in, device, read, relative_error, relative_rms_error, wide};
+use crate::naive;
 use modernbert::ops::attention::rotary_table;
 
 /// Rows of the output whose bits differ.
@@ -163,20 +164,25 @@ fn rows_of_8192_tokens_equal_a_dense_computation() {
     }
 }
 
-/// The mean over 8192 values is small against each of them, so the output's rounding is all that is seen.
+/// The stated bound of bf16 at the longest length: 0.4 % of the output and 1 % of the gradient, and no more than loops lose that
+/// round whatever they hold.
 #[test]
-fn bf16_at_8192_tokens_stays_within_three_thousandths_of_f32() {
+fn bf16_at_8192_tokens_loses_less_than_rounding_every_tensor() {
     if !computes_in(DType::BF16) {
         return;
     }
-    let mut case = Case::new(&[8192], 1, 16, 8).theta(10_000.0).window(64);
-    for x in case.qkv.iter_mut().chain(&mut case.d_out) {
-        *x = f32::from_bits(x.to_bits() & 0xffff_0000);
-    }
+    let round: fn(f32) -> f32 = |x| half::bf16::from_f32(x).to_f32();
+    let case = Case::new(&[8192], 1, 16, 8).theta(10_000.0).window(64);
+    let case = case.rounded(round);
     let (out, grad) = case.run_in(FloatDType::BF16);
-    let (expected_out, expected_grad) = case.run();
-    let error = relative_rms_error(&wide(&out), &wide(&expected_out));
-    assert!(error < 0.003, "output: {error}");
-    let error = relative_rms_error(&wide(&grad), &wide(&expected_grad));
-    assert!(error < 0.01, "gradient: {error}");
+    let (naive_out, naive_grad) = naive::run_rounded(&case, round);
+    let (exact_out, exact_grad) = case.run();
+    for (name, found, naive, exact, stated) in [
+        ("output", out, naive_out, exact_out, 0.004),
+        ("gradient", grad, naive_grad, exact_grad, 0.01),
+    ] {
+        let error = relative_rms_error(&wide(&found), &wide(&exact));
+        let allowed = relative_rms_error(&wide(&naive), &wide(&exact)).min(stated);
+        assert!(error <= allowed, "{name}: {error}, allowed {allowed}");
+    }
 }

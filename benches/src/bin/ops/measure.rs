@@ -61,10 +61,8 @@ impl Meter {
         let lookup = meter.time(|| {
             embedding(x.clone(), ids.clone(), order.clone());
         });
-        // One call at a time: lazily, several would become one kernel.
-        let multiply = meter.time_singly(|| {
-            drop(x.clone() * 1.5);
-        });
+        // One call at a time: lazily, several would become one kernel, and a product nobody holds is never computed.
+        let multiply = meter.time_singly(|| x.clone() * 1.5);
         meter.lookup_gbs = bytes / lookup / 1e6;
         meter.multiply_gbs = bytes / multiply / 1e6;
         meter
@@ -110,14 +108,15 @@ impl Meter {
         median(times.collect())
     }
 
-    /// Milliseconds of a call, each synchronised.
-    fn time_singly(&self, mut call: impl FnMut()) -> f64 {
-        call();
+    /// Milliseconds of a call, each synchronised before its result is let go.
+    fn time_singly<T>(&self, mut call: impl FnMut() -> T) -> f64 {
+        drop(call());
         self.sync();
         let times = (0..self.runs * self.calls).map(|_| {
             let start = Instant::now();
-            call();
+            let result = call();
             self.sync();
+            drop(result);
             start.elapsed().as_secs_f64() * 1e3
         });
         median(times.collect())
