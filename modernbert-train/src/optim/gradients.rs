@@ -4,6 +4,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use modernbert::model::checkpoint_name;
+use modernbert::ops::sum::{sum, sum_of_squares};
 
 /// The sum of squares of each parameter's gradient, still on the device.
 ///
@@ -53,7 +54,7 @@ impl ModuleVisitor for Squares<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.grads.get::<D>(param.id) {
             self.names.push(checkpoint_name(&self.path));
-            self.sums.push((gradient.clone() * gradient).sum());
+            self.sums.push(sum_of_squares(gradient));
         }
     }
 }
@@ -68,7 +69,7 @@ pub fn clip_by_norm<M: Module>(
     let Some(sums) = &squares.sums else {
         return grads;
     };
-    let norm = sums.clone().sum().sqrt();
+    let norm = sum(sums.clone()).sqrt();
     let factor = (norm + 1e-6).recip() * limit;
     let mut visit = Scale {
         factor: factor.clamp_max(1.0),

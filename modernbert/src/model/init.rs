@@ -16,6 +16,7 @@ use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
 use super::named::{NamedMapper, map_named, named_parameters};
 use crate::config::ModernBertConfig;
@@ -92,6 +93,21 @@ fn draw<M: Module>(
     map_named(module, &mut mapper)
 }
 
+/// Numbers drawn from one stream of the generator.
+const STREAM: usize = 1 << 16;
+
+/// `count` numbers by `draw`, on all cores: the same ones on any number of them, for each stream has its own numbers.
+fn drawn(count: usize, seed: u64, draw: impl Fn(&mut ChaCha8Rng) -> f64 + Sync) -> Vec<f32> {
+    let mut values = vec![0.0f32; count];
+    let streams = values.par_chunks_mut(STREAM).enumerate();
+    streams.for_each(|(stream, values)| {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(stream as u64);
+        values.fill_with(|| draw(&mut rng) as f32);
+    });
+    values
+}
+
 struct Initialize<'a> {
     config: &'a ModernBertConfig,
     /// Whether the module's head is a classifier's.
@@ -105,15 +121,15 @@ impl NamedMapper for Initialize<'_> {
     fn map<const D: usize>(&mut self, name: &str, value: Tensor<D>) -> Tensor<D> {
         let shape = value.dims();
         let count: usize = shape.iter().product();
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ fingerprint(name));
-        let mut values: Vec<f32> = match self.distribution(name, &shape) {
+        let seed = self.seed ^ fingerprint(name);
+        let mut values = match self.distribution(name, &shape) {
             Distribution::Constant(x) => vec![x; count],
-            Distribution::Uniform(bound) => (0..count)
-                .map(|_| (bound * (2.0 * rng.random::<f64>() - 1.0)) as f32)
-                .collect(),
-            Distribution::Normal { sigma, cutoff } => (0..count)
-                .map(|_| (sigma * truncated_normal(&mut rng, cutoff)) as f32)
-                .collect(),
+            Distribution::Uniform(bound) => {
+                drawn(count, seed, |rng| bound * (2.0 * rng.random::<f64>() - 1.0))
+            }
+            Distribution::Normal { sigma, cutoff } => {
+                drawn(count, seed, |rng| sigma * truncated_normal(rng, cutoff))
+            }
         };
         if self.method == InitMethod::Default
             && name.ends_with(EMBEDDING)

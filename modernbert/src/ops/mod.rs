@@ -27,6 +27,7 @@ mod ptx;
 mod rows;
 #[cfg(feature = "flex")]
 mod simd;
+pub mod sum;
 
 pub use backend::{ModernBertBackend, Op, use_plain};
 

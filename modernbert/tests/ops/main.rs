@@ -15,3 +15,4 @@ mod geglu;
 mod layer_norm;
 mod linear;
 mod optimizer;
+mod sum;

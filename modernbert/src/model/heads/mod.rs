@@ -33,6 +33,7 @@ use crate::batch::{Dropout, int_tensor};
 use crate::config::{Activation, ModernBertConfig};
 use crate::ops::cross_entropy::cross_entropy;
 use crate::ops::dropout::{Site, dropout};
+use crate::ops::sum::{mean, sum};
 
 /// `norm(act(dense(x)))`: shared by the MLM and the classification heads, in the model and in files, so that a classifier
 /// starts from the pretrained one.
@@ -80,12 +81,12 @@ fn mean_of_labelled(logits: Tensor<2>, labels: &[Option<u32>]) -> Tensor<1> {
     let targets = int_tensor(labels.iter().map(|l| l.unwrap_or(0) as i32), &device);
     let losses = cross_entropy(logits, targets);
     if count == labels.len() {
-        return losses.mean();
+        return mean(losses);
     }
     let share = 1.0 / count.max(1) as f32;
     let weights: Vec<f32> = labels
         .iter()
         .map(|l| if l.is_some() { share } else { 0.0 })
         .collect();
-    (losses * Tensor::from_floats(weights.as_slice(), &device)).sum()
+    sum(losses * Tensor::from_floats(weights.as_slice(), &device))
 }

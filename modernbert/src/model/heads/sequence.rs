@@ -12,6 +12,7 @@ use crate::model::linear::Linear;
 use crate::model::pooling::pool;
 use crate::model::precision::Precision;
 use crate::ops::cross_entropy::cross_entropy;
+use crate::ops::sum::mean;
 
 /// The encoder with a pooled head: `classifier(norm(gelu(dense(pool(h)))))`.
 #[derive(Module, Debug)]
@@ -120,19 +121,19 @@ impl SequenceClassifier {
             ClassificationLabels::Classes(classes) => {
                 let targets: Tensor<1, Int> =
                     int_tensor(classes.iter().map(|&c| c as i32), &device);
-                cross_entropy(logits.clone(), targets).mean()
+                mean(cross_entropy(logits.clone(), targets))
             }
             ClassificationLabels::Scores(scores) => {
                 let targets = Tensor::<1>::from_floats(scores.as_slice(), &device);
                 let error = logits.clone().flatten::<1>(0, 1) - targets;
-                (error.clone() * error).mean()
+                mean(error.clone() * error)
             }
             ClassificationLabels::MultiLabel(values) => {
                 let data = TensorData::new(values.clone(), [sequences, outputs]);
                 let targets = Tensor::<2>::from_data(data, &device);
                 // -[t log σ(x) + (1 - t) log σ(-x)] = (1 - t) x - log σ(x)
                 let absent = targets.neg() + 1.0;
-                (absent * logits.clone() - activation::log_sigmoid(logits.clone())).mean()
+                mean(absent * logits.clone() - activation::log_sigmoid(logits.clone()))
             }
         };
         Classification { loss, logits }

@@ -10,7 +10,7 @@ use crate::batch::TokenOrder;
 use crate::ops::attention::{self, AttentionSpec};
 use crate::ops::cross_entropy::{self, DecoderSpec};
 use crate::ops::dropout::{self, DropoutSpec};
-use crate::ops::{embedding, geglu, layer_norm, linear};
+use crate::ops::{embedding, geglu, layer_norm, linear, sum};
 
 impl<B: ModernBertBackend, C: CheckpointStrategy> ModernBertBackend for Autodiff<B, C> {
     fn packed_attention(
@@ -20,6 +20,10 @@ impl<B: ModernBertBackend, C: CheckpointStrategy> ModernBertBackend for Autodiff
         spec: AttentionSpec,
     ) -> FloatTensor<Self> {
         attention::autodiff::attention::<B, C>(qkv, rotary, cu_seqlens, spec)
+    }
+
+    fn total(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {
+        sum::autodiff::total::<B, C>(input, squared)
     }
 
     fn geglu(input: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -12,7 +12,7 @@ use crate::ops::dropout::{self, DropoutSpec};
 use crate::ops::layer_norm::{self, AddNormBackward};
 use crate::ops::linear::{self, Transpose};
 use crate::ops::optimizer::{self, StableAdamWStep};
-use crate::ops::{embedding, geglu};
+use crate::ops::{embedding, geglu, sum};
 
 impl ModernBertBackend for burn_cubecl::CubeBackend {
     fn packed_attention_forward(
@@ -224,6 +224,13 @@ impl ModernBertBackend for burn_cubecl::CubeBackend {
             return optimizer::portable::step::<Self>(weight, grad, (moment_1, moment_2), go, step);
         }
         optimizer::cube::step(weight, grad, (moment_1, moment_2), go, step, gated)
+    }
+
+    fn total(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {
+        if plain(Op::Sum) {
+            return sum::portable::total::<Self>(input, squared);
+        }
+        sum::cube::total(input, squared)
     }
 
     fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {

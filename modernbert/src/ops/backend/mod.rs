@@ -22,7 +22,7 @@ use super::dropout::{self, DropoutSpec};
 use super::layer_norm::AddNormBackward;
 use super::linear::Transpose;
 use super::optimizer::StableAdamWStep;
-use super::{cross_entropy, embedding, geglu, layer_norm, linear, optimizer};
+use super::{cross_entropy, embedding, geglu, layer_norm, linear, optimizer, sum};
 use crate::batch::TokenOrder;
 
 /// What the model asks of a backend beyond Burn's own operations.
@@ -207,6 +207,12 @@ pub trait ModernBertBackend: Backend {
     #[fusion(meta = cross_entropy::column_spec)]
     fn column_sums(input: FloatTensor<Self>) -> FloatTensor<Self> {
         cross_entropy::portable::column_sums::<Self>(input)
+    }
+
+    /// Sum of all elements or of their squares, `[1]`; see [`sum`].
+    #[fusion(meta = sum::spec)]
+    fn total(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {
+        sum::portable::total::<Self>(input, squared)
     }
 
     /// Decoder and cross-entropy: sums of the weighted losses and hits; see [`cross_entropy`].

@@ -21,11 +21,13 @@ pub enum Op {
     Optimizer,
     /// Dropout.
     Dropout,
+    /// Sums over whole tensors.
+    Sum,
 }
 
 impl Op {
     /// Every op.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Attention,
         Self::Linear,
         Self::Geglu,
@@ -34,6 +36,7 @@ impl Op {
         Self::Embedding,
         Self::Optimizer,
         Self::Dropout,
+        Self::Sum,
     ];
 
     /// Its name on a command line.
@@ -47,6 +50,7 @@ impl Op {
             Self::Embedding => "embedding",
             Self::Optimizer => "optimizer",
             Self::Dropout => "dropout",
+            Self::Sum => "sum",
         }
     }
 }

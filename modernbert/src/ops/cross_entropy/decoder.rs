@@ -67,8 +67,8 @@ impl<B: ModernBertBackend> Chunks<B> {
         );
         Chunk {
             hidden,
-            loss: B::float_sum(losses),
-            hits: B::float_sum(hits),
+            loss: B::total(losses, false),
+            hits: B::total(hits, false),
             d_logits,
         }
     }

@@ -8,7 +8,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::{StableAdamWStep, portable};
-use crate::ops::rows::{address, empty, grid, resident};
+use crate::ops::rows::{address, empty, grid, resident, sum_of_cube};
 
 /// Units of a cube; a power of two.
 const UNITS: usize = 256;
@@ -53,28 +53,10 @@ fn ratio_kernel<N: Size>(
         }
         first += CUBE_COUNT * comptime!(UNITS * VECTORS);
     }
-    let total_of_cube = sum_of_cube(sum);
+    let total_of_cube = sum_of_cube(sum, UNITS);
     if UNIT_POS == 0 {
         partials[CUBE_POS] = total_of_cube;
     }
-}
-
-/// Sum over the units of a cube, halved in a fixed order; the same in each of them.
-#[cube]
-fn sum_of_cube(x: f32) -> f32 {
-    let mut shared = Shared::<[f32]>::new_slice(UNITS);
-    let unit = UNIT_POS as usize;
-    shared[unit] = x;
-    sync_cube();
-    #[unroll]
-    for step in 0..comptime!(UNITS.trailing_zeros() as usize) {
-        let half = comptime!(UNITS >> (step + 1));
-        if unit < half {
-            shared[unit] += shared[unit + half];
-        }
-        sync_cube();
-    }
-    shared[0]
 }
 
 /// Whether a place within the tensor is to be written: without a gate it is, with one if its number says so.
@@ -127,7 +109,7 @@ fn update_kernel<N: Size>(
         ratio += partials[part];
         part += UNITS;
     }
-    let rms = (sum_of_cube(ratio) / elements).sqrt();
+    let rms = (sum_of_cube(ratio, UNITS) / elements).sqrt();
     let eta = lr / max(rms, 1.0f32);
     let keep = 1.0f32 - eta * decay;
     #[unroll]

@@ -124,6 +124,24 @@ pub(crate) fn elems<const N: usize>(dtypes: [DType; N]) -> Option<[ElemType; N]>
         .then(|| found.map(|elem| elem.unwrap_or(ElemType::Float(FloatKind::F32))))
 }
 
+/// Sum over the units of a cube of `units`, a power of two, halved in a fixed order; the same in each of them.
+#[cube]
+pub(crate) fn sum_of_cube(x: f32, #[comptime] units: usize) -> f32 {
+    let mut shared = Shared::<[f32]>::new_slice(units);
+    let unit = UNIT_POS as usize;
+    shared[unit] = x;
+    sync_cube();
+    #[unroll]
+    for step in 0..comptime!(units.trailing_zeros() as usize) {
+        let half = comptime!(units >> (step + 1));
+        if unit < half {
+            shared[unit] += shared[unit + half];
+        }
+        sync_cube();
+    }
+    shared[0]
+}
+
 /// An uninitialised tensor on the device of `like`.
 pub(crate) fn empty<const D: usize>(
     like: &CubeTensor,
