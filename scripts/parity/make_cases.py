@@ -235,6 +235,10 @@ def train(model, inputs, folder, spec):
     if spec["config"]["hidden_size"] >= 768 and spec["config"]["vocab_size"] < 50368:
         # The wider a model, the further a step carries it: at 3e-4 the first one leaves a loss of 1e-6.
         s["lr"] = 1e-6
+    if s["lr"] < TRAINING["lr"]:
+        # Decay is decoupled from the rate: at these rates a weight times (1 - 1e-5) is rounded by as much as a step moves it, and a device
+        # that multiplies and subtracts with one rounding is, rightly, elsewhere than torch with its two.
+        s["weight_decay"] = 0.0
     groups = [{"params": decayed, "weight_decay": s["weight_decay"]}, {"params": plain, "weight_decay": 0.0}]
     optimizer = StableAdamW(groups, lr=s["lr"], betas=(s["beta1"], s["beta2"]), eps=s["eps"], decouple_lr=True,
                             max_lr=s["lr"], triton=False, foreach=False)
