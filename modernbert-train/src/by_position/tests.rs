@@ -65,7 +65,7 @@ fn buckets_add_up_to_the_whole() {
     // One place alone lies in the last bucket, and is labelled or not.
     assert!(counts[3] <= 1 && (counts[3] == 1 || found[3].loss.is_nan()));
 
-    // The sample of 60 tokens left out: the second and the third bucket have the tokens of the two others alone.
+    // The sample of 60 tokens left out: each bucket has the tokens of the two others alone.
     let long = scores_by_position(&model, &items, &edges, 100).unwrap();
     let of_long = |from: usize, to: usize| {
         let labelled = items.iter().map(|item| {
