@@ -99,11 +99,11 @@ fn probabilities(
     let round_score = |k: &Vec<f32>| round(dot(q, k) * case.scale() as f32);
     let mut scores: Vec<f32> = k.iter().map(round_score).collect();
     let mut slopes = vec![1.0; k.len()];
-    for j in 0..k.len() {
-        if let Some(cap) = case.softcap {
-            let tanh = (scores[j] / cap as f32).tanh();
-            slopes[j] = 1.0 - tanh * tanh;
-            scores[j] = cap as f32 * tanh;
+    if let Some(cap) = case.softcap {
+        for (score, slope) in scores.iter_mut().zip(&mut slopes) {
+            let tanh = (*score / cap as f32).tanh();
+            *slope = 1.0 - tanh * tanh;
+            *score = cap as f32 * tanh;
         }
     }
     let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
