@@ -76,7 +76,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
-    let named = args.device.select()?;
+    let named = args.device.select_for_training()?;
     println!("{}", describe(&named, args.dtype.name()));
     let config = ModernBertConfig::preset(&args.shape)?;
     let model = SequenceClassifier::new(&config, 2, &named.device)?;

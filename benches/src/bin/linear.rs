@@ -70,7 +70,7 @@ fn shapes(model: &str) -> anyhow::Result<Vec<(String, usize, usize, usize)>> {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
-    let named = args.device.select()?;
+    let named = args.device.select_for_training()?;
     println!("{}", describe(&named, args.dtype.name()));
     println!("{}  {:>9}", heading(), "error");
     let mut rows = Vec::new();

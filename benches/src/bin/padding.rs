@@ -39,10 +39,11 @@ struct Args {
     /// Timed passes, of which the median is given; one more warms up.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
+    /// Real tokens may differ by this much between the ways. Attention of the padded ways is Burn's product, which an NVIDIA card
+    /// computes in TF32: 1e-2 is right there.
+    #[arg(long, default_value_t = 1e-4)]
+    tolerance: f32,
 }
-
-/// Real tokens may differ by this much between the ways.
-const TOLERANCE: f32 = 1e-4;
 
 fn main() -> std::process::ExitCode {
     main_with(|| run(&Args::parse()))
@@ -101,9 +102,10 @@ fn run(args: &Args) -> anyhow::Result<()> {
             for batch in &batches {
                 let gap = distance(model.forward(batch), padded.forward(batch, way)?)?;
                 ensure!(
-                    gap <= TOLERANCE,
-                    "set {}: {way:?} differs from the packed encoder by {gap:e}, allowed {TOLERANCE:e}",
-                    set.name
+                    gap <= args.tolerance,
+                    "set {}: {way:?} differs from the packed encoder by {gap:e}, allowed {:e}",
+                    set.name,
+                    args.tolerance
                 );
             }
         }

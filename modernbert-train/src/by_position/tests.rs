@@ -31,6 +31,7 @@ fn buckets_add_up_to_the_whole() {
         micro_batches: 1,
         pad_id: 3,
         seed: 5,
+        sequences: None,
     };
     let items = evaluation_items(&shard, &masker, &options, 1000).unwrap();
     assert_eq!(items.len(), 2);

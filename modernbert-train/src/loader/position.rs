@@ -36,6 +36,8 @@ pub struct Position {
 pub(super) struct Settings {
     row_length: usize,
     micro_batches: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sequences: Option<usize>,
     cut: Cut,
     sources: Vec<SourceSettings>,
 }
@@ -53,6 +55,7 @@ impl Settings {
         Self {
             row_length: options.row_length,
             micro_batches: options.micro_batches,
+            sequences: options.sequences,
             cut: sources
                 .first()
                 .map_or(Cut::WHOLE, |source| source.samples.cut()),
@@ -97,6 +100,13 @@ impl Position {
             if was != is {
                 return differs(setting, was.to_string(), is.to_string());
             }
+        }
+        if then.sequences != now.sequences {
+            let word = |sequences: Option<usize>| match sequences {
+                Some(most) => format!("off (at most {most} sequences a row)"),
+                None => "on".to_string(),
+            };
+            return differs("packing", word(then.sequences), word(now.sequences));
         }
         if then.cut != now.cut {
             let word = |cut: &Cut| format!("{:?}", cut.long_documents).to_lowercase();

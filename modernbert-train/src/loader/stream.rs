@@ -24,6 +24,8 @@ pub struct LoaderOptions {
     pub pad_id: u32,
     /// Seed of order and masks.
     pub seed: u64,
+    /// Training rows are not filled up but hold at most so many sequences, and end with the last one; `None` packs.
+    pub sequences: Option<usize>,
 }
 
 /// Endless masked rows, each a micro-batch; a cheap handle that [`TrainSteps`] are made from.
@@ -207,12 +209,15 @@ impl Plan {
             })
             .sum();
         let source_batch = ((per_step as f64 * sequences) as usize).max(1);
-        let pack = PackOptions::new(
-            options.micro_batches,
-            options.row_length,
-            source_batch,
-            options.pad_id,
-        );
+        let pack = PackOptions {
+            sequences: options.sequences,
+            ..PackOptions::new(
+                options.micro_batches,
+                options.row_length,
+                source_batch,
+                options.pad_id,
+            )
+        };
         let draws = Draws::new(
             sources.clone(),
             options.seed,

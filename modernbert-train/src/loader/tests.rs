@@ -30,7 +30,47 @@ fn options(micro_batches: usize) -> LoaderOptions {
         micro_batches,
         pad_id: PAD,
         seed: 5,
+        sequences: None,
     }
+}
+
+#[test]
+fn without_packing_a_row_is_its_sequences_and_nothing_behind_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let lengths = [20, 30, 9, 12, 40, 33, 8, 25];
+    let shard = shard(folder.path(), &lengths);
+    let options = LoaderOptions {
+        row_length: 120,
+        sequences: Some(3),
+        ..options(2)
+    };
+    let stream = TrainStream::new(shard, masker(0.3), options).unwrap();
+    let mut steps = stream.steps().unwrap();
+    let mut met = Vec::new();
+    let mut sizes = std::collections::BTreeSet::new();
+    let mut after = None;
+    for step in 0..5 {
+        for item in steps.next_step().unwrap() {
+            let ranges: Vec<_> = item.layout.ranges().collect();
+            assert_eq!(ranges.len(), 3);
+            assert_eq!(item.input_ids.len(), item.real_tokens);
+            assert!(!item.input_ids.contains(&PAD));
+            met.extend(ranges.into_iter().map(|range| range.len()));
+            sizes.insert(item.real_tokens);
+            after = (step == 2)
+                .then(|| item.position_after(1))
+                .or(Some(after))
+                .flatten();
+        }
+    }
+    assert!(sizes.len() > 3, "rows differ in their tokens: {sizes:?}");
+    assert!(lengths.iter().all(|length| met.contains(length)), "{met:?}");
+    let mut again = stream.steps_from(&after.unwrap()).unwrap();
+    let resumed: Vec<usize> = (0..2)
+        .flat_map(|_| again.next_step().unwrap())
+        .flat_map(|item| item.layout.ranges().map(|r| r.len()).collect::<Vec<_>>())
+        .collect();
+    assert_eq!(resumed, met[18..30]);
 }
 
 #[test]
@@ -316,6 +356,17 @@ fn other_data_or_settings_are_noticed() {
             },
         ),
         "row_length is 32 and was 64",
+    );
+    says(
+        stream(
+            "a",
+            &[20, 30, 9],
+            LoaderOptions {
+                sequences: Some(3),
+                ..options(2)
+            },
+        ),
+        "packing is off (at most 3 sequences a row) and was on",
     );
     let same = stream("a", &[20, 30, 9], options(2));
     assert!(same.steps_from(&position).is_ok());

@@ -51,12 +51,14 @@ impl<T: Length, I: Iterator<Item = T>> BestFit<I, T> {
             row_length,
             source_batch,
             buffer,
+            sequences,
             ..
         } = options;
         for (name, value) in [
             ("rows", rows),
             ("row_length", row_length),
             ("source_batch", source_batch),
+            ("sequences", sequences.unwrap_or(1)),
         ] {
             if value == 0 {
                 return Err(PackError::Zero { name });
@@ -145,8 +147,10 @@ impl<T: Length, I: Iterator<Item = T>> BestFit<I, T> {
             rows,
             row_length,
             buffer,
+            sequences,
             ..
         } = self.options;
+        let most = sequences.unwrap_or(usize::MAX);
         let empty = || FilledRow {
             sequences: Vec::new(),
             tokens: 0,
@@ -163,6 +167,7 @@ impl<T: Length, I: Iterator<Item = T>> BestFit<I, T> {
             // The first of the rows with the least space that is enough.
             let best = filling
                 .iter_mut()
+                .filter(|row| row.sequences.len() < most)
                 .filter(|row| row_length - row.tokens >= sequence.tokens())
                 .min_by_key(|row| row_length - row.tokens);
             match best {

@@ -30,6 +30,8 @@ pub struct PackOptions {
     /// Emit what is left at the end of the data too, although some rows may be missing or far from full. For evaluation,
     /// where every sequence counts; in training the left-over would only change the batch size.
     pub flush: bool,
+    /// At most so many sequences in a row, however much room is left; as many as fit without it.
+    pub sequences: Option<usize>,
 }
 
 impl PackOptions {
@@ -42,6 +44,7 @@ impl PackOptions {
             buffer: 5 * source_batch,
             pad_id,
             flush: false,
+            sequences: None,
         }
     }
 
@@ -57,7 +60,7 @@ impl PackOptions {
 /// One row: sequences one behind the other, then padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackedRow {
-    /// Exactly `row_length` ids.
+    /// Exactly `row_length` ids; fewer where [`PackOptions::sequences`] is set.
     pub ids: Vec<u32>,
     /// Where each sequence begins, and the row length at the end. Padding, if any, is the last sequence.
     pub cu_seqlens: Vec<u32>,
@@ -135,7 +138,8 @@ impl<I: Iterator<Item = Vec<u32>>> Iterator for Packer<I> {
 }
 
 impl PackedRow {
-    /// Sequences, which must fit, one behind the other and padding after them.
+    /// Sequences, which must fit, one behind the other and padding after them; none where [`PackOptions::sequences`] bounds their
+    /// number, since most of such a row would be padding.
     pub(crate) fn new(sequences: Vec<Vec<u32>>, options: &PackOptions) -> Self {
         let PackOptions {
             row_length, pad_id, ..
@@ -147,7 +151,7 @@ impl PackedRow {
             cu_seqlens.push(ids.len() as u32);
         }
         let real_tokens = ids.len();
-        if real_tokens < row_length {
+        if real_tokens < row_length && options.sequences.is_none() {
             ids.resize(row_length, pad_id);
             cu_seqlens.push(row_length as u32);
         }

@@ -240,9 +240,14 @@ proptest! {
         source_batch in 1usize..6,
         more in 1usize..20,
         flush: bool,
+        sequences in prop::option::of(1usize..4),
     ) {
-        let options =
-            PackOptions { buffer: source_batch + more, flush, ..PackOptions::new(rows, 20, source_batch, PAD) };
+        let options = PackOptions {
+            buffer: source_batch + more,
+            flush,
+            sequences,
+            ..PackOptions::new(rows, 20, source_batch, PAD)
+        };
         let mut packer = Packer::new(options.clone(), repeated(&lengths)).unwrap();
         let batches: Vec<_> = packer.by_ref().collect::<Result<_, _>>().unwrap();
         let again: Vec<_> =
@@ -251,8 +256,13 @@ proptest! {
 
         let mut seen: Vec<Vec<u32>> = Vec::new();
         for packed in batches.iter().flatten() {
-            prop_assert_eq!(packed.ids.len(), 20);
-            prop_assert_eq!(packed.cu_seqlens.last(), Some(&20));
+            if let Some(most) = sequences {
+                prop_assert!(packed.cu_seqlens.len() <= most + 1);
+                prop_assert_eq!(packed.ids.len(), packed.real_tokens);
+            } else {
+                prop_assert_eq!(packed.ids.len(), 20);
+            }
+            prop_assert_eq!(packed.cu_seqlens.last(), Some(&(packed.ids.len() as u32)));
             for bounds in packed.cu_seqlens.windows(2) {
                 let piece = &packed.ids[bounds[0] as usize..bounds[1] as usize];
                 if piece[0] != PAD {

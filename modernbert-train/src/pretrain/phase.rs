@@ -63,6 +63,8 @@ impl Session<'_> {
             micro_batches: recipe.batch.micro_batches,
             pad_id,
             seed: recipe.data_seed(),
+            sequences: (!recipe.batch.packing)
+                .then(|| (recipe.batch.tokens / recipe.data.sequence_length).max(1)),
         }
     }
 

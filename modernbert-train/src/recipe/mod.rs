@@ -124,6 +124,9 @@ pub struct BatchRecipe {
     pub tokens: usize,
     /// Micro-batches whose gradients are added up for one step. 1 by default.
     pub micro_batches: usize,
+    /// Fill the row with as many sequences as fit, as in the published runs; on by default. Off, a row holds `tokens` over
+    /// `data.sequence_length` sequences, however short they are, and steps differ in their tokens.
+    pub packing: bool,
     /// Over so many tokens the batch grows to `micro_batches`; none by default. See [`BatchWarmup`].
     pub warmup_tokens: TokenSpan,
     /// Micro-batches of the first, smallest step of the warmup. 1 by default.
@@ -139,6 +142,7 @@ impl Default for BatchRecipe {
         Self {
             tokens: 4096,
             micro_batches: 1,
+            packing: true,
             warmup_tokens: TokenSpan::Tokens(0),
             warmup_from: 1,
             warmup_step: 1,

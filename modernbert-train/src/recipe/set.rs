@@ -7,6 +7,7 @@ use toml::{Table, Value};
 /// Every key a recipe may have, dotted. A test holds this list to the structs.
 pub(super) const KEYS: &[&str] = &[
     "batch.micro_batches",
+    "batch.packing",
     "batch.recompute",
     "batch.tokens",
     "batch.warmup_from",

@@ -30,6 +30,7 @@ fn rows() -> Vec<MlmItem> {
         micro_batches: 2,
         pad_id: 3,
         seed: 5,
+        sequences: None,
     };
     let masker = Masker::from_ids(0.3, 4, 3, 64, vec![]).unwrap();
     let shard = Arc::new(Shard::open(&path).unwrap());

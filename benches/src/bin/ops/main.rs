@@ -60,7 +60,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
-    let named = args.device.select()?;
+    let named = args.device.select_for_training()?;
     println!("{}", describe(&named, args.dtype.name()));
     let mut meter = Meter::new(&named.device, args.calls, args.runs, args.only.clone());
     println!(
