@@ -1,0 +1,8 @@
+//! The program as a person runs it: tasks to results, and what it says to data and models it can't use.
+#![allow(clippy::unwrap_used)] // a test may fail loudly
+
+#[path = "../common/mod.rs"]
+mod common;
+mod jobs;
+mod place;
+mod refused;
