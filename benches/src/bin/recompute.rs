@@ -62,7 +62,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     if args.steps == 0 || args.tokens < 8 {
         bail!("--steps has to be 1 or more, --tokens 8 or more");
     }
-    let selected = args.device.select_for_training()?;
+    let selected = args.device.select()?;
     let device = selected.device.clone().autodiff();
     let heads = (args.hidden / 64).max(1);
     let mut config =

@@ -64,7 +64,7 @@ impl Session<'_> {
             pad_id,
             seed: recipe.data_seed(),
             sequences: (!recipe.batch.packing)
-                .then(|| (recipe.batch.tokens / recipe.data.sequence_length).max(1)),
+                .then(|| recipe.batch.tokens / recipe.data.sequence_length),
         }
     }
 
@@ -327,8 +327,9 @@ fn announce(phase: &Phase, data: &PhaseData, state: &RunState) -> String {
     } else {
         format!("{} tokens", human_count(state.phase_total))
     };
+    let most = if recipe.batch.packing { "" } else { "at most " };
     format!(
-        "phase {}: {stands}; up to {} tokens a sequence, {} a step, learning rate {:e} ({}), weight decay {:e}, rotary base {} \
+        "phase {}: {stands}; up to {} tokens a sequence, {most}{} a step, learning rate {:e} ({}), weight decay {:e}, rotary base {} \
          global and {} local",
         phase.name,
         recipe.data.sequence_length,

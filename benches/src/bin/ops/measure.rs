@@ -84,9 +84,10 @@ impl Meter {
         } else {
             x.cast(dtype)
         };
-        // Run now, not in the middle of a measurement.
+        // In one piece before it gets its rows: together they would be one kernel, whose result the backend sets apart.
         self.sync();
         let x = x.reshape(shape);
+        // Run now, not in the middle of a measurement.
         self.sync();
         x
     }
