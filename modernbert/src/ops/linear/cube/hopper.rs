@@ -4,10 +4,14 @@
 //! copy engine busy, filling stages of shared memory; two warp groups multiply, 64 rows each, and write their results through
 //! shared memory and the copy engine again, while the next tile's stages are filling. Rows, columns and inner dimension
 //! beyond the matrices are zeros on the way in and left out on the way back, so that any size is served.
+//!
+//! Cubes may work in clusters of two, on tiles one below the other: of what these share, the columns of the right operand, each
+//! cube reads half and the copy engine hands it to both.
 
 use cubecl::prelude::*;
 use cubecl_cpp::cuda::ptx::tensor_map_address;
 
+use super::plan::{Walk, place_of, tile_at};
 use super::ptx::*;
 use crate::ops::ptx::{descriptor, pack, shared_address};
 
@@ -18,8 +22,6 @@ pub(super) const INNER: u32 = 64;
 /// Units that multiply; one more warp feeds them.
 pub(super) const MULTIPLIERS: u32 = 256;
 pub(super) const UNITS: u32 = MULTIPLIERS + 32;
-/// Tiles along the rows that are worked on together, so that what they share stays in the second-level cache.
-const GROUP: u32 = 16;
 /// Rows of a box on its way out: what a warp holds of an accumulator.
 pub(super) const BOX_ROWS: u32 = 16;
 const BOX_BYTES: u32 = BOX_ROWS * ROW_BYTES;
@@ -40,10 +42,20 @@ pub(super) struct Tiling {
     pub(super) half: bool,
     /// The result is f32 instead of the operands' dtype.
     pub(super) wide: bool,
+    /// Tiles are stored one below the other, in the order of their numbers, instead of where they belong.
+    pub(super) packed: bool,
+    /// Cubes of a cluster, whose tiles lie one below the other: 1 or 2.
+    pub(super) cluster: u32,
 }
 
 impl Tiling {
-    pub(super) fn new(columns: u32, a_outer: bool, b_outer: bool, half: bool, wide: bool) -> Self {
+    pub(super) fn new(
+        (columns, cluster): (u32, u32),
+        a_outer: bool,
+        b_outer: bool,
+        half: bool,
+        wide: bool,
+    ) -> Self {
         Self {
             columns,
             // What fits beside the boxes on their way out.
@@ -52,6 +64,8 @@ impl Tiling {
             b_outer,
             half,
             wide,
+            packed: false,
+            cluster,
         }
     }
 
@@ -73,57 +87,15 @@ impl Tiling {
     }
 }
 
-/// A tile of the result: its first row and column, and its share of the inner dimension in stages.
-#[derive(CubeType)]
-struct Tile {
-    row: u32,
-    column: u32,
-    split: u32,
-    first_step: u32,
-    steps: u32,
-}
-
-/// Tile number `index`: splits one after the other; within one, [`GROUP`] tiles along the rows go through all columns.
-#[cube]
-fn tile_at(
-    index: u32,
-    row_tiles: u32,
-    column_tiles: u32,
-    inner_steps: u32,
-    steps_per_split: u32,
-    #[comptime] columns: u32,
-) -> Tile {
-    let per_split = row_tiles * column_tiles;
-    let split = index / per_split;
-    let within = index % per_split;
-    let per_group = column_tiles * comptime!(GROUP);
-    let first = within / per_group * comptime!(GROUP);
-    let rows = min(row_tiles - first, comptime!(GROUP).runtime());
-    let local = within % per_group;
-    let first_step = split * steps_per_split;
-    Tile {
-        row: (first + local % rows) * comptime!(ROWS),
-        column: local / rows * columns,
-        split,
-        first_step,
-        steps: min(steps_per_split, inner_steps - first_step),
-    }
-}
-
 /// `out[split] = a · b` over that split's share of the inner dimension.
 ///
-/// `a`, `b`, `out`: tensor maps whose boxes are those of `Maps` in this folder. `tiles` counts all splits.
-#[allow(clippy::too_many_arguments)]
-#[cube(launch_unchecked)]
+/// `a`, `b`, `out`: tensor maps whose boxes are those of `launch` in this folder.
+#[cube(launch_unchecked, cluster_dim = CubeDim::new_1d(tiling.cluster))]
 pub(super) fn hopper_gemm(
     a: &TensorMap<u16, Tiled>,
     b: &TensorMap<u16, Tiled>,
     out: &TensorMap<u32, Tiled>,
-    tiles: u32,
-    row_tiles: u32,
-    column_tiles: u32,
-    inner_steps: u32,
-    steps_per_split: u32,
+    walk: &Walk,
     #[comptime] tiling: Tiling,
 ) {
     let shared = Shared::<[u32]>::new_aligned_slice(comptime!(tiling.shared_words()), 1024usize);
@@ -132,170 +104,194 @@ pub(super) fn hopper_gemm(
     let base = shared_address(unsafe { shared.as_ptr_unchecked() });
     let full = shared_address(unsafe { barriers.as_ptr_unchecked() });
     let empty = full + comptime!(tiling.stages * 8);
-    let a_map = tensor_map_address(a);
-    let b_map = tensor_map_address(b);
     let out_map = tensor_map_address(out);
-    let stages = comptime!(tiling.stages);
-    let stage_bytes = comptime!(tiling.stage_bytes());
-    let a_bytes = comptime!(tiling.a_bytes());
-    let columns = comptime!(tiling.columns);
 
     if UNIT_POS == 0u32 {
         #[unroll]
-        for i in 0..stages {
+        for i in 0..comptime!(tiling.stages) {
             barrier_init(full + comptime!(i * 8), 1u32);
-            // One arrival from each warp that multiplies.
+            // One arrival from each warp that multiplies, in all cubes that the stage is filled for.
             barrier_init(
                 empty + comptime!(i * 8),
-                comptime!(MULTIPLIERS / 32).runtime(),
+                comptime!(tiling.cluster * MULTIPLIERS / 32).runtime(),
             );
         }
         barrier_fence();
     }
-    sync_cube();
+    if comptime!(tiling.cluster > 1) {
+        sync_cluster();
+    } else {
+        sync_cube();
+    }
 
     if UNIT_POS >= comptime!(MULTIPLIERS) {
         if UNIT_POS == comptime!(MULTIPLIERS) {
-            let mut stage = 0u32;
-            let mut parity = 1u32;
-            let mut index = CUBE_POS_X;
-            while index < tiles {
-                let tile = tile_at(
-                    index,
-                    row_tiles,
-                    column_tiles,
-                    inner_steps,
-                    steps_per_split,
-                    columns,
-                );
-                for step in 0..tile.steps {
-                    let inner = (tile.first_step + step) * comptime!(INNER);
-                    let barrier = full + stage * 8u32;
-                    let a_at = base + stage * stage_bytes;
-                    let b_at = a_at + a_bytes;
-                    barrier_wait(empty + stage * 8u32, parity);
-                    barrier_expect(barrier, stage_bytes.runtime());
-                    if comptime!(tiling.a_outer) {
-                        #[unroll]
-                        for i in 0..comptime!(ROWS / 64) {
-                            load_box(
-                                a_at + comptime!(i * 8192),
-                                a_map,
-                                tile.row + comptime!(i * 64),
-                                inner,
-                                barrier,
-                            );
-                        }
-                    } else {
-                        load_box(a_at, a_map, inner, tile.row, barrier);
-                    }
-                    if comptime!(tiling.b_outer) {
-                        #[unroll]
-                        for i in 0..comptime!(columns / 64) {
-                            load_box(
-                                b_at + comptime!(i * 8192),
-                                b_map,
-                                tile.column + comptime!(i * 64),
-                                inner,
-                                barrier,
-                            );
-                        }
-                    } else {
-                        load_box(b_at, b_map, inner, tile.column, barrier);
-                    }
-                    stage += 1u32;
-                    if stage == stages {
-                        stage = 0u32;
-                        parity = 1u32 - parity;
-                    }
+            feed_tiles(
+                base,
+                full,
+                empty,
+                tensor_map_address(a),
+                tensor_map_address(b),
+                walk,
+                tiling,
+            );
+        }
+    } else if comptime!(tiling.columns > 128) {
+        multiply_tiles::<Const<128>>(base, full, empty, out_map, walk, tiling);
+    } else {
+        multiply_tiles::<Const<64>>(base, full, empty, out_map, walk, tiling);
+    }
+    // A cube's memory must stay while others of its cluster may still write to it.
+    if comptime!(tiling.cluster > 1) {
+        sync_cluster();
+    }
+}
+
+/// What one unit does: fills stage after stage, each as soon as it is empty.
+#[cube]
+fn feed_tiles(
+    base: u32,
+    full: u32,
+    empty: u32,
+    a_map: u64,
+    b_map: u64,
+    walk: &Walk,
+    #[comptime] tiling: Tiling,
+) {
+    let stage_bytes = comptime!(tiling.stage_bytes());
+    let rank = CUBE_POS_X % comptime!(tiling.cluster);
+    let mut stage = 0u32;
+    let mut parity = 1u32;
+    let mut index = CUBE_POS_X / comptime!(tiling.cluster);
+    while index < walk.tiles {
+        let tile = tile_at(index, walk, rank, tiling);
+        for step in 0..tile.steps {
+            let inner = (tile.first_step + step) * comptime!(INNER);
+            let barrier = full + stage * 8u32;
+            let a_at = base + stage * stage_bytes;
+            let b_at = a_at + comptime!(tiling.a_bytes());
+            barrier_wait(empty + stage * 8u32, parity);
+            barrier_expect(barrier, stage_bytes.runtime());
+            if comptime!(tiling.a_outer) {
+                #[unroll]
+                for i in 0..comptime!(ROWS / 64) {
+                    load_box(
+                        a_at + comptime!(i * 8192),
+                        a_map,
+                        tile.row + comptime!(i * 64),
+                        inner,
+                        barrier,
+                    );
                 }
-                index += CUBE_COUNT_X;
+            } else {
+                load_box(a_at, a_map, inner, tile.row, barrier);
+            }
+            feed_right(b_at, b_map, inner, tile.column, barrier, rank, tiling);
+            stage += 1u32;
+            if stage == comptime!(tiling.stages) {
+                stage = 0u32;
+                parity = 1u32 - parity;
             }
         }
-    } else if comptime!(columns > 128) {
-        multiply_tiles::<Const<128>>(
-            base,
-            full,
-            empty,
-            out_map,
-            tiles,
-            row_tiles,
-            column_tiles,
-            inner_steps,
-            steps_per_split,
-            tiling,
+        index += CUBE_COUNT_X / comptime!(tiling.cluster);
+    }
+}
+
+/// The right operand's part of a stage; in a cluster, this cube's share of it for all.
+#[cube]
+fn feed_right(
+    at: u32,
+    map: u64,
+    inner: u32,
+    column: u32,
+    barrier: u32,
+    rank: u32,
+    #[comptime] tiling: Tiling,
+) {
+    let columns = comptime!(tiling.columns);
+    let cubes = comptime!((1u16 << tiling.cluster) - 1);
+    if comptime!(tiling.b_outer) {
+        #[unroll]
+        for i in 0..comptime!(columns / 64) {
+            let place = at + comptime!(i * 8192);
+            let first = column + comptime!(i * 64);
+            if comptime!(tiling.cluster > 1) {
+                if rank == comptime!(i % tiling.cluster) {
+                    load_box_for(place, map, first, inner, barrier, cubes.runtime());
+                }
+            } else {
+                load_box(place, map, first, inner, barrier);
+            }
+        }
+    } else if comptime!(tiling.cluster > 1) {
+        let share = rank * comptime!(columns / tiling.cluster);
+        load_box_for(
+            at + share * comptime!(ROW_BYTES),
+            map,
+            inner,
+            column + share,
+            barrier,
+            cubes.runtime(),
         );
     } else {
-        multiply_tiles::<Const<64>>(
-            base,
-            full,
-            empty,
-            out_map,
-            tiles,
-            row_tiles,
-            column_tiles,
-            inner_steps,
-            steps_per_split,
-            tiling,
-        );
+        load_box(at, map, inner, column, barrier);
     }
 }
 
 /// What the two warp groups do: each tile's product and its way out. The accumulator of a unit is the first `columns / 2`
 /// of `N` numbers.
-#[allow(clippy::too_many_arguments)]
 #[cube]
 fn multiply_tiles<N: Size>(
     base: u32,
     full: u32,
     empty: u32,
     out_map: u64,
-    tiles: u32,
-    row_tiles: u32,
-    column_tiles: u32,
-    inner_steps: u32,
-    steps_per_split: u32,
+    walk: &Walk,
     #[comptime] tiling: Tiling,
 ) {
     let stages = comptime!(tiling.stages);
-    let stage_bytes = comptime!(tiling.stage_bytes());
-    let a_bytes = comptime!(tiling.a_bytes());
-    let columns = comptime!(tiling.columns);
-    let group = UNIT_POS / 128u32;
+    let cluster = comptime!(tiling.cluster);
+    let rank = CUBE_POS_X % cluster;
     let lane = UNIT_POS % 32u32;
-    let leader = select(lane == 0u32, 1u32, 0u32);
-    let a_desc = descriptor(base + group * 8192u32, 8192u32);
-    let b_desc = descriptor(base + a_bytes, 8192u32);
+    // Each of a warp's first units gives stages back to one cube of the cluster.
+    let releases = select(lane < cluster, 1u32, 0u32);
+    let give_back = if comptime!(cluster > 1) {
+        address_in_cube(empty, (rank + lane) % cluster)
+    } else {
+        empty + 0u32
+    };
+    let a_desc = descriptor(base + UNIT_POS / 128u32 * 8192u32, 8192u32);
+    let b_desc = descriptor(base + comptime!(tiling.a_bytes()), 8192u32);
     let warp = UNIT_POS / 32u32;
-    let boxes = base + comptime!(stages * stage_bytes) + warp * comptime!(BOXES * BOX_BYTES);
+    let boxes =
+        base + comptime!(stages * tiling.stage_bytes()) + warp * comptime!(BOXES * BOX_BYTES);
     let mut stage = 0u32;
     let mut parity = 0u32;
-    let mut index = CUBE_POS_X;
-    while index < tiles {
-        let tile = tile_at(
-            index,
-            row_tiles,
-            column_tiles,
-            inner_steps,
-            steps_per_split,
-            columns,
-        );
+    let mut index = CUBE_POS_X / cluster;
+    while index < walk.tiles {
+        let tile = tile_at(index, walk, rank, tiling);
         let acc = multiply::<N>(
-            a_desc, b_desc, full, empty, stage, parity, tile.steps, leader, tiling,
+            a_desc, b_desc, full, give_back, stage, parity, tile.steps, releases, tiling,
         );
         let passed = stage + tile.steps;
         parity = (parity + passed / stages) % 2u32;
         stage = passed % stages;
+        let mut row = tile.row;
+        let mut column = tile.column;
+        if comptime!(tiling.packed) {
+            row = (index % walk.per_split * cluster + rank) * comptime!(ROWS);
+            column = 0u32;
+        }
         store_tile::<N>(
             &acc,
             boxes,
             out_map,
-            tile.column,
-            tile.row + warp * comptime!(BOX_ROWS),
+            column,
+            row + warp * comptime!(BOX_ROWS),
             tile.split,
             tiling,
         );
-        index += CUBE_COUNT_X;
+        index += CUBE_COUNT_X / cluster;
     }
     if lane == 0u32 {
         stores_wait();
@@ -393,5 +389,43 @@ pub(super) fn sum_splits<F: Float>(
             sum += parts[(split * quads + at) as usize];
         }
         out[at as usize] = Vector::cast_from(sum);
+    }
+}
+
+/// `out = sum over splits of parts[split]`, in order, of tiles stored [`Tiling::packed`]; four elements a unit.
+///
+/// `parts` `[splits, per_split · cluster · ROWS, tiling.columns]`, `out` `[rows, columns]`.
+#[cube(launch_unchecked)]
+pub(super) fn sum_tiles<F: Float>(
+    parts: &[Vector<f32, Const<4>>],
+    out: &mut [Vector<F, Const<4>>],
+    walk: &Walk,
+    splits: u32,
+    rows: u32,
+    columns: u32,
+    #[comptime] tiling: Tiling,
+    #[define(F)] _dtype: cubecl::ir::ElemType,
+) {
+    let row_quads = comptime!(tiling.columns / 4);
+    let quads = walk.per_split * comptime!(tiling.cluster * ROWS) * row_quads;
+    let at = ABSOLUTE_POS as u32;
+    if at < quads {
+        let line = at / row_quads;
+        let tile = line / comptime!(ROWS);
+        let (first, column) = place_of(
+            walk.first + tile / comptime!(tiling.cluster),
+            walk,
+            tile % comptime!(tiling.cluster),
+            tiling,
+        );
+        let row = first + line % comptime!(ROWS);
+        let column = column + at % row_quads * 4u32;
+        if row < rows && column < columns {
+            let mut sum = parts[at as usize];
+            for split in 1..splits {
+                sum += parts[(split * quads + at) as usize];
+            }
+            out[(row * (columns / 4u32) + column / 4u32) as usize] = Vector::cast_from(sum);
+        }
     }
 }

@@ -8,6 +8,7 @@ use cubecl::prelude::{
 };
 
 use super::hopper::{self, Tiling};
+use super::plan::{Plan, Walk};
 use super::{Sizes, empty};
 use crate::ops::linear::Transpose;
 
@@ -35,67 +36,117 @@ pub(super) fn gemm(
     rhs: CubeTensor,
     transpose: Transpose,
     sizes: Sizes,
-    (dtype, element): (DType, ElemType),
+    dtype: (DType, ElemType),
 ) -> CubeTensor {
-    let multiprocessors = lhs
+    let cubes = lhs
         .client
         .properties()
         .hardware
         .num_streaming_multiprocessors
         .unwrap_or(132);
-    let plan = Plan::new(sizes, multiprocessors);
-    let split = plan.splits > 1;
-    let wide = split || dtype == DType::F32;
-    let tiling = Tiling::new(
-        plan.columns,
-        transpose == Transpose::Lhs,
-        transpose != Transpose::Rhs,
-        lhs.dtype == DType::F16,
-        wide,
-    );
-    let out_dtype = if wide { DType::F32 } else { dtype };
-    let out = empty(
-        &lhs,
-        [plan.splits as usize, sizes.rows, sizes.columns],
-        out_dtype,
-    );
-    // SAFETY: all memory is addressed through tensor maps, which bound every access; tiles are counted by the plan.
-    unsafe {
-        hopper::hopper_gemm::launch_unchecked(
-            &lhs.client,
-            CubeCount::Static(plan.tiles().min(multiprocessors), 1, 1),
-            CubeDim::new_1d(hopper::UNITS),
-            operand(&lhs, tiling.a_outer, hopper::ROWS),
-            operand(&rhs, tiling.b_outer, plan.columns),
-            result(&out, tiling),
-            plan.tiles(),
-            plan.row_tiles,
-            plan.column_tiles,
-            plan.steps,
-            plan.steps_per_split,
-            tiling,
-        );
-    }
-    let shaped = |tensor: CubeTensor| {
-        burn_cubecl::ops::reshape(
-            tensor,
-            burn::tensor::Shape::new([sizes.rows, sizes.columns]),
+    // Where both operands lie along the inner dimension, as for a weight's gradient, cubes gain by sharing what they read
+    // (docs/lab-log.md); elsewhere waiting for each other costs more.
+    let clusters: &[u32] = match transpose {
+        Transpose::Lhs => &[2, 1],
+        _ => &[1],
+    };
+    let plan = Plan::new(sizes, cubes, clusters);
+    gemm_by(&plan, lhs, rhs, transpose, sizes, dtype)
+}
+
+/// The product by a plan.
+pub(super) fn gemm_by(
+    plan: &Plan,
+    lhs: CubeTensor,
+    rhs: CubeTensor,
+    transpose: Transpose,
+    sizes: Sizes,
+    (dtype, element): (DType, ElemType),
+) -> CubeTensor {
+    let tiling = |wide| {
+        Tiling::new(
+            (plan.columns, plan.cluster),
+            transpose == Transpose::Lhs,
+            transpose != Transpose::Rhs,
+            lhs.dtype == DType::F16,
+            wide,
         )
     };
-    if !split {
-        return shaped(out);
+    let run = |out: &CubeTensor, walk: &Walk, tiling: Tiling| {
+        let clusters = walk.tiles.min(plan.clusters);
+        // SAFETY: all memory is addressed through tensor maps, which bound every access; tiles are counted by the plan.
+        unsafe {
+            hopper::hopper_gemm::launch_unchecked(
+                &lhs.client,
+                CubeCount::Static(clusters * plan.cluster, 1, 1),
+                CubeDim::new_1d(hopper::UNITS),
+                operand(&lhs, tiling.a_outer, hopper::ROWS),
+                // A cube of a cluster copies its share of the columns.
+                operand(&rhs, tiling.b_outer, plan.columns / plan.cluster),
+                result(out, tiling),
+                walk.launch(),
+                tiling,
+            );
+        }
+    };
+    if plan.splits > 1 {
+        let shape = [plan.splits as usize, sizes.rows, sizes.columns];
+        let parts = empty(&lhs, shape, DType::F32);
+        run(&parts, &plan.all(), tiling(true));
+        return sum_parts(parts, plan.splits, sizes, (dtype, element));
     }
-    let sum = empty(&lhs, [sizes.rows, sizes.columns], dtype);
+    let out = empty(&lhs, [1, sizes.rows, sizes.columns], dtype);
+    run(&out, &plan.before_tail(), tiling(dtype == DType::F32));
+    if plan.tail_splits > 1 {
+        let tiling = Tiling {
+            packed: true,
+            ..tiling(true)
+        };
+        let walk = plan.the_tail();
+        let rows = (walk.per_split * plan.cluster * hopper::ROWS) as usize;
+        let shape = [plan.tail_splits as usize, rows, plan.columns as usize];
+        let parts = empty(&lhs, shape, DType::F32);
+        run(&parts, &walk, tiling);
+        let quads = rows as u32 * plan.columns / 4;
+        // SAFETY: columns are a multiple of eight, so that no quad crosses the end of a row; places beyond the matrix are left out.
+        unsafe {
+            hopper::sum_tiles::launch_unchecked(
+                &lhs.client,
+                CubeCount::Static(quads.div_ceil(256), 1, 1),
+                CubeDim::new_1d(256),
+                parts.into_buffer_arg(),
+                out.clone().into_buffer_arg(),
+                walk.launch(),
+                plan.tail_splits,
+                sizes.rows as u32,
+                sizes.columns as u32,
+                tiling,
+                element,
+            );
+        }
+    }
+    burn_cubecl::ops::reshape(out, burn::tensor::Shape::new([sizes.rows, sizes.columns]))
+}
+
+/// Adds the parts of all splits.
+fn sum_parts(
+    parts: CubeTensor,
+    splits: u32,
+    sizes: Sizes,
+    (dtype, element): (DType, ElemType),
+) -> CubeTensor {
+    let sum = empty(&parts, [sizes.rows, sizes.columns], dtype);
     let quads = (sizes.rows * sizes.columns / 4) as u32;
+    let client = parts.client.clone();
     // SAFETY: columns are a multiple of eight, so that `quads` quads are the whole of `sum` and of each split.
     unsafe {
         hopper::sum_splits::launch_unchecked(
-            &lhs.client,
+            &client,
             CubeCount::Static(quads.div_ceil(256), 1, 1),
             CubeDim::new_1d(256),
-            out.into_buffer_arg(),
+            parts.into_buffer_arg(),
             sum.clone().into_buffer_arg(),
-            plan.splits,
+            splits,
             quads,
             element,
         );
@@ -137,64 +188,4 @@ fn result(tensor: &CubeTensor, tiling: Tiling) -> TensorMapArg<Tiled> {
         kind,
     )
     .with_swizzle(TensorMapSwizzle::B128)
-}
-
-/// How a product is cut into tiles.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Plan {
-    pub(super) columns: u32,
-    pub(super) splits: u32,
-    pub(super) row_tiles: u32,
-    pub(super) column_tiles: u32,
-    /// Stages along the inner dimension, in all and of one split.
-    pub(super) steps: u32,
-    pub(super) steps_per_split: u32,
-}
-
-impl Plan {
-    /// The cheapest of the tile widths and splits, in stages of the slowest multiprocessor.
-    pub(super) fn new(sizes: Sizes, multiprocessors: u32) -> Self {
-        let row_tiles = (sizes.rows as u32).div_ceil(hopper::ROWS);
-        let steps = (sizes.inner as u32).div_ceil(hopper::INNER);
-        let mut best = None;
-        for columns in [256u32, 192, 128] {
-            let column_tiles = (sizes.columns as u32).div_ceil(columns);
-            for splits in 1..=16u32 {
-                let steps_per_split = steps.div_ceil(splits);
-                // Splits beyond the first are worth it only where they are long; none may be empty.
-                if splits > 1 && (steps_per_split < 16 || (splits - 1) * steps_per_split >= steps) {
-                    continue;
-                }
-                let tiles = row_tiles * column_tiles * splits;
-                let rounds = tiles.div_ceil(multiprocessors);
-                // A narrower tile reads more for each product; a tile's end costs about two stages more.
-                let width = f64::from(columns) + 24.0;
-                let end = if splits > 1 { 6.0 } else { 2.0 };
-                let mut cost = f64::from(rounds) * width * (f64::from(steps_per_split) + end);
-                if splits > 1 {
-                    // Parts are written, read and added at memory speed: per number what 0.0009 columns of a stage take.
-                    let numbers = sizes.rows as f64 * sizes.columns as f64;
-                    cost += 9e-4 * f64::from(splits) * numbers;
-                }
-                if best.is_none_or(|(least, _)| cost < least) {
-                    best = Some((
-                        cost,
-                        Self {
-                            columns,
-                            splits,
-                            row_tiles,
-                            column_tiles,
-                            steps,
-                            steps_per_split,
-                        },
-                    ));
-                }
-            }
-        }
-        best.expect("one split is always allowed").1
-    }
-
-    pub(super) fn tiles(&self) -> u32 {
-        self.row_tiles * self.column_tiles * self.splits
-    }
 }

@@ -16,6 +16,10 @@ mod hopper;
 #[cfg(feature = "ptx")]
 mod launch;
 #[cfg(feature = "ptx")]
+mod plan;
+#[cfg(all(test, feature = "cuda"))]
+mod plans;
+#[cfg(feature = "ptx")]
 mod ptx;
 #[cfg(all(test, feature = "kernel-sources"))]
 mod sources;

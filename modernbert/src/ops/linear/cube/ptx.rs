@@ -60,6 +60,33 @@ pub(super) fn load_box(shared: u32, map: u64, x: u32, y: u32, barrier: u32) {
     );
 }
 
+/// The same copy into this place of every cube of the cluster that `cubes` has a bit for; each one's barrier at `barrier` hears of it.
+#[cube]
+pub(super) fn load_box_for(shared: u32, map: u64, x: u32, y: u32, barrier: u32, cubes: u16) {
+    gpu_asm!(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [{d}], [{m}, {{{x}, {y}}}], [{b}], {c};",
+        d = in(_) shared, m = in(_) map, x = in(_) x, y = in(_) y, b = in(_) barrier, c = in(_) cubes,
+    );
+}
+
+/// What `address` in this cube's shared memory is in that of cube `rank` of its cluster.
+#[cube]
+pub(super) fn address_in_cube(address: u32, rank: u32) -> u32 {
+    let there: u32;
+    gpu_asm!(
+        "mapa.shared::cluster.u32 {o}, {a}, {r};",
+        o = out(_) there, a = in(_) value(address), r = in(_) value(rank), options(pure, nomem)
+    );
+    there
+}
+
+/// Barrier among all units of a cluster; what they wrote to shared memory before is seen after it.
+#[cube]
+pub(super) fn sync_cluster() {
+    gpu_asm!("barrier.cluster.arrive.release;");
+    gpu_asm!("barrier.cluster.wait.acquire;");
+}
+
 /// Starts the copy of a box from shared memory to a stack of matrices, and closes a group of copies.
 #[cube]
 pub(super) fn store_box(shared: u32, map: u64, x: u32, y: u32, z: u32) {
@@ -110,7 +137,7 @@ pub(super) fn store_pair(address: u32, a: f32, b: f32) {
 }
 
 /// The main loop of a warp group: for `steps` stages from `stage` on, waits until the stage is full, multiplies, and gives
-/// the stage before back. Returns the accumulator.
+/// the stage before back. Units with `releases` 1 do that, at the barriers from `empty` on. Returns the accumulator.
 #[allow(clippy::too_many_arguments)]
 #[cube]
 pub(super) fn multiply<N: Size>(
@@ -121,15 +148,15 @@ pub(super) fn multiply<N: Size>(
     stage: u32,
     parity: u32,
     steps: u32,
-    leader: u32,
+    releases: u32,
     #[comptime] tiling: Tiling,
 ) -> Vector<f32, N> {
     let text = comptime!(main_loop(N::value(), tiling));
     let d: Vector<f32, N>;
     gpu_asm!(
-        "{text} // {d} {a} {b} {full} {empty} {stage} {parity} {steps} {leader}",
+        "{text} // {d} {a} {b} {full} {empty} {stage} {parity} {steps} {releases}",
         text = const text, d = out(_) d, a = in(_) a, b = in(_) b, full = in(_) value(full), empty = in(_) value(empty),
-        stage = in(_) value(stage), parity = in(_) value(parity), steps = in(_) value(steps), leader = in(_) value(leader),
+        stage = in(_) value(stage), parity = in(_) value(parity), steps = in(_) value(steps), releases = in(_) value(releases),
     );
     d
 }
@@ -152,6 +179,12 @@ fn main_loop(n: usize, tiling: Tiling) -> String {
     };
     let (slice_a, slice_b) = (slice(tiling.a_outer), slice(tiling.b_outer));
     let (trans_a, trans_b) = (u8::from(tiling.a_outer), u8::from(tiling.b_outer));
+    // Not `release.cluster`: nothing was written that the other cube reads, and the fence it stands for costs half a stage's time.
+    let arrive = if tiling.cluster > 1 {
+        "mbarrier.arrive.shared::cluster.b64"
+    } else {
+        "mbarrier.arrive.shared::cta.b64"
+    };
     let mut text = String::from(
         "{ .reg .pred p, q, lead, first, always; .reg .b64 da, db, offset; .reg .b32 st, ph, it, bar, prev; ",
     );
@@ -190,11 +223,11 @@ fn main_loop(n: usize, tiling: Tiling) -> String {
     let _ = write!(
         text,
         "wgmma.commit_group.sync.aligned; wgmma.wait_group.sync.aligned 1; \
-         and.pred q, lead, first; @q mbarrier.arrive.shared::cta.b64 _, [prev]; \
+         and.pred q, lead, first; @q {arrive} _, [prev]; \
          mad.lo.u32 prev, st, 8, {}; \
          add.u32 st, st, 1; setp.eq.u32 p, st, {}; @p mov.b32 st, 0; @p xor.b32 ph, ph, 1; \
          add.u32 it, it, 1; setp.lt.u32 p, it, {}; @p bra STEP; \
-         wgmma.wait_group.sync.aligned 0; @lead mbarrier.arrive.shared::cta.b64 _, [prev]; }}",
+         wgmma.wait_group.sync.aligned 0; @lead {arrive} _, [prev]; }}",
         input(3),
         tiling.stages,
         input(6),
