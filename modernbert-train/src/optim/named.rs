@@ -3,12 +3,13 @@
 //! Burn's own `ModuleOptimizer` keys its state by parameter ids, which are drawn anew in every process. Names survive: a checkpoint
 //! can be read by other programs, compared tensor by tensor, and loaded into a model that was built anew.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{GradientCheckpointingStrategy, Tensor, TensorData};
 use modernbert::model::checkpoint_name;
+use modernbert::ops::optimizer::{Parameter, SteppedParameter, stable_adamw_all};
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::stable_adamw::{MomentsState, StableAdamW, StableAdamWConfig};
 
@@ -95,12 +96,21 @@ impl NamedStableAdamW {
         grads: GradientsParams,
     ) -> M {
         self.updates += 1;
-        module.map(&mut Step {
+        let mut before = Before {
             path: Vec::new(),
-            go,
             lr,
             grads,
             optimizer: &self.optimizer,
+            states: &mut self.states,
+            parameters: Vec::new(),
+            waiting: VecDeque::new(),
+            placeholders: BTreeMap::new(),
+        };
+        let module = module.map(&mut before);
+        let (parameters, waiting) = (before.parameters, before.waiting);
+        let stepped = stable_adamw_all(parameters, go);
+        module.map(&mut After {
+            stepped: waiting.into_iter().zip(stepped).collect(),
             states: &mut self.states,
         })
     }
@@ -146,16 +156,31 @@ impl NamedStableAdamW {
     }
 }
 
-struct Step<'a> {
+/// What a parameter needs to find its way back into the module.
+struct Waiting {
+    id: ParamId,
+    name: String,
+    /// Steps behind it after this one.
+    time: usize,
+    trainable: bool,
+    tracked: bool,
+    checkpointing: Option<GradientCheckpointingStrategy>,
+}
+
+/// Takes every parameter that has a gradient out of the module, so that its memory is nobody else's when it is updated.
+struct Before<'a> {
     path: Vec<String>,
-    go: Option<Tensor<1>>,
     lr: f64,
     grads: GradientsParams,
     optimizer: &'a StableAdamW,
     states: &'a mut BTreeMap<String, Box<dyn Any + Send>>,
+    parameters: Vec<Parameter>,
+    waiting: VecDeque<Waiting>,
+    /// Stands in a parameter's place until it comes back; one tensor for each number of axes.
+    placeholders: BTreeMap<usize, Box<dyn Any>>,
 }
 
-impl ModuleMapper for Step<'_> {
+impl ModuleMapper for Before<'_> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.to_string());
     }
@@ -169,27 +194,62 @@ impl ModuleMapper for Step<'_> {
         let Some(gradient) = self.grads.remove::<D>(id) else {
             return Param::from_mapped_value(id, value, mapper);
         };
-        let (trainable, tracked) = (value.is_require_grad(), value.device().is_autodiff());
-        let checkpointing = value.gradient_checkpointing_strategy();
         let name = checkpoint_name(&self.path);
+        let device = value.device();
         let state = self.states.remove(&name);
         let state = state.and_then(|state| state.downcast::<MomentsState<D>>().ok());
-        let (value, state) = self.optimizer.step_if(
-            self.go.clone(),
-            self.lr,
-            value.inner(),
-            gradient,
-            state.map(|state| *state),
-        );
-        if let Some(state) = state {
-            self.states.insert(name, Box::new(state));
+        let (trainable, tracked) = (value.is_require_grad(), device.is_autodiff());
+        let empty = || Tensor::<D>::empty([1; D], &device.clone().inner());
+        let checkpointing = value.gradient_checkpointing_strategy();
+        let (parameter, time) =
+            self.optimizer
+                .prepare(self.lr, value.inner(), gradient, state.map(|state| *state));
+        self.parameters.push(parameter);
+        self.waiting.push_back(Waiting {
+            id,
+            name,
+            time,
+            trainable,
+            tracked,
+            checkpointing,
+        });
+        let placeholder = self
+            .placeholders
+            .entry(D)
+            .or_insert_with(|| Box::new(empty()));
+        let placeholder = placeholder.downcast_ref().cloned();
+        let placeholder = placeholder.unwrap_or_else(empty);
+        Param::from_mapped_value(id, placeholder, mapper)
+    }
+}
+
+/// Puts them back, in the same order.
+struct After<'a> {
+    stepped: VecDeque<(Waiting, SteppedParameter)>,
+    states: &'a mut BTreeMap<String, Box<dyn Any + Send>>,
+}
+
+impl ModuleMapper for After<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self
+            .stepped
+            .front()
+            .is_none_or(|(next, _)| next.id != param.id)
+        {
+            return param;
         }
-        let value = match (tracked, checkpointing) {
+        let (id, value, mapper) = param.consume();
+        let Some((waiting, stepped)) = self.stepped.pop_front() else {
+            return Param::from_mapped_value(id, value, mapper);
+        };
+        let (value, state) = MomentsState::<D>::after(stepped, waiting.time);
+        self.states.insert(waiting.name, Box::new(state));
+        let value = match (waiting.tracked, waiting.checkpointing) {
             (false, _) => value,
-            (true, None) => Tensor::from_inner(value).set_require_grad(trainable),
+            (true, None) => Tensor::from_inner(value).set_require_grad(waiting.trainable),
             (true, Some(strategy)) => Tensor::from_inner(value)
                 .with_gradient_checkpointing_strategy(strategy)
-                .set_require_grad(trainable),
+                .set_require_grad(waiting.trainable),
         };
         Param::from_mapped_value(id, value, mapper)
     }

@@ -17,7 +17,7 @@
 
 use burn::optim::{LearningRate, Optimizer, RecordState, StateSink, StateSource};
 use burn::tensor::{Device, Tensor, TensorData};
-use modernbert::ops::optimizer::{StableAdamWStep, stable_adamw};
+use modernbert::ops::optimizer::{Parameter, StableAdamWStep, SteppedParameter, stable_adamw_all};
 
 /// Settings of [`StableAdamW`]; the defaults are the published recipe's.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,6 +67,17 @@ pub struct MomentsState<const D: usize> {
 }
 
 impl<const D: usize> MomentsState<D> {
+    /// Weight and state after a step.
+    pub(super) fn after(stepped: SteppedParameter, time: usize) -> (Tensor<D>, Self) {
+        let (weight, moment_1, moment_2) = stepped.into_tensors();
+        let state = Self {
+            time,
+            moment_1,
+            moment_2,
+        };
+        (weight, state)
+    }
+
     pub(super) fn moved_to(self, device: &Device) -> Self {
         Self {
             time: self.time,
@@ -103,15 +114,14 @@ fn debiased(beta: f64, time: usize) -> f64 {
 }
 
 impl StableAdamW {
-    /// A step that leaves weight and moments as they are unless the number in `go`, `[1]`, is above 0.
-    pub(super) fn step_if<const D: usize>(
+    /// A parameter as [`stable_adamw_all`] takes it, and the number of steps behind it after the next one.
+    pub(super) fn prepare<const D: usize>(
         &self,
-        go: Option<Tensor<1>>,
         lr: LearningRate,
         tensor: Tensor<D>,
         grad: Tensor<D>,
         state: Option<MomentsState<D>>,
-    ) -> (Tensor<D>, Option<MomentsState<D>>) {
+    ) -> (Parameter, usize) {
         let config = self.config;
         let (time, moments) = match state {
             // Both betas are 0 in the first step: what the moments start from doesn't matter.
@@ -129,13 +139,7 @@ impl StableAdamW {
                 0.0
             },
         };
-        let (tensor, moment_1, moment_2) = stable_adamw(tensor, grad, moments, step, go);
-        let state = MomentsState {
-            time,
-            moment_1,
-            moment_2,
-        };
-        (tensor, Some(state))
+        (Parameter::new(tensor, grad, moments, step), time)
     }
 }
 
@@ -149,7 +153,10 @@ impl Optimizer for StableAdamW {
         grad: Tensor<D>,
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
-        self.step_if(None, lr, tensor, grad, state)
+        let (parameter, time) = self.prepare(lr, tensor, grad, state);
+        let mut stepped = stable_adamw_all(vec![parameter], None);
+        let (tensor, state) = MomentsState::after(stepped.remove(0), time);
+        (tensor, Some(state))
     }
 
     fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {

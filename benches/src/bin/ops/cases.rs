@@ -9,7 +9,7 @@ use modernbert::ops::layer_norm::{
     AddNormBackward, Saved, add_layer_norm, add_layer_norm_backward, add_layer_norm_forward,
     layer_norm_backward, layer_norm_to,
 };
-use modernbert::ops::optimizer::{StableAdamWStep, stable_adamw};
+use modernbert::ops::optimizer::{Parameter, StableAdamWStep, stable_adamw, stable_adamw_all};
 use modernbert::ops::{geglu as gated, geglu::geglu_backward_again};
 
 use crate::check::{close, head, read, unit};
@@ -456,11 +456,12 @@ pub(crate) fn optimizer(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> 
         })
         .collect();
     check_step(&tensors[2], step)?;
-    let mut state: Vec<Option<[Tensor<2>; 4]>> = tensors
+    let grads: Vec<Tensor<2>> = tensors.iter().map(|[_, grad]| grad.clone()).collect();
+    let mut state: Vec<[Tensor<2>; 3]> = tensors
         .into_iter()
-        .map(|[weight, grad]| {
+        .map(|[weight, _]| {
             let (m, v) = (weight.zeros_like(), weight.zeros_like());
-            Some([weight, grad, m, v])
+            [weight, m, v]
         })
         .collect();
     meter.row(
@@ -469,12 +470,16 @@ pub(crate) fn optimizer(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> 
         shape.tokens,
         Work::Bytes(28.0 * elements as f64),
         || {
-            for held in &mut state {
-                if let Some([weight, grad, m, v]) = held.take() {
-                    let (weight, m, v) = stable_adamw(weight, grad.clone(), (m, v), step, None);
-                    *held = Some([weight, grad, m, v]);
-                }
-            }
+            let parameters = std::mem::take(&mut state).into_iter().zip(&grads);
+            let parameters = parameters
+                .map(|([weight, m, v], grad)| Parameter::new(weight, grad.clone(), (m, v), step));
+            let stepped = stable_adamw_all(parameters.collect(), None).into_iter();
+            state = stepped
+                .map(|stepped| {
+                    let (weight, m, v) = stepped.into_tensors();
+                    [weight, m, v]
+                })
+                .collect();
         },
     );
     Ok(())

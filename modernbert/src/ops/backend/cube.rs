@@ -11,7 +11,9 @@ use crate::ops::cross_entropy::{self, ScoreSpec};
 use crate::ops::dropout::{self, DropoutSpec};
 use crate::ops::layer_norm::{self, AddNormBackward};
 use crate::ops::linear::{self, Transpose};
-use crate::ops::optimizer::{self, StableAdamWStep};
+use crate::ops::optimizer::{
+    self, {Group, SteppedGroup},
+};
 use crate::ops::{embedding, geglu, sum};
 
 impl ModernBertBackend for burn_cubecl::CubeBackend {
@@ -210,20 +212,15 @@ impl ModernBertBackend for burn_cubecl::CubeBackend {
         embedding::cube::backward(d_out, ids, order, rows)
     }
 
-    fn stable_adamw_step(
-        weight: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        moment_1: FloatTensor<Self>,
-        moment_2: FloatTensor<Self>,
+    fn stable_adamw_steps(
+        group: Group<Self>,
         go: FloatTensor<Self>,
-        step: StableAdamWStep,
         gated: bool,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+    ) -> SteppedGroup<Self> {
         if plain(Op::Optimizer) {
-            let go = gated.then_some(go);
-            return optimizer::portable::step::<Self>(weight, grad, (moment_1, moment_2), go, step);
+            return optimizer::portable::steps::<Self>(group, gated.then_some(go));
         }
-        optimizer::cube::step(weight, grad, (moment_1, moment_2), go, step, gated)
+        optimizer::cube::steps(group, go, gated)
     }
 
     fn total(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {

@@ -21,7 +21,7 @@ use super::cross_entropy::{DecoderSpec, ScoreSpec};
 use super::dropout::{self, DropoutSpec};
 use super::layer_norm::AddNormBackward;
 use super::linear::Transpose;
-use super::optimizer::StableAdamWStep;
+use super::optimizer::{Group, SteppedGroup};
 use super::{cross_entropy, embedding, geglu, layer_norm, linear, optimizer, sum};
 use crate::batch::TokenOrder;
 
@@ -271,19 +271,14 @@ pub trait ModernBertBackend: Backend {
         embedding::portable::backward::<Self>(d_out, ids, rows)
     }
 
-    /// Weight, first and second moment after a step; see [`optimizer`].
+    /// Weights, first and second moments after a step; see [`optimizer`].
     #[fusion(meta = optimizer::specs)]
-    fn stable_adamw_step(
-        weight: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        moment_1: FloatTensor<Self>,
-        moment_2: FloatTensor<Self>,
+    fn stable_adamw_steps(
+        #[extension_type] group: Group<Self>,
         go: FloatTensor<Self>,
-        step: StableAdamWStep,
         gated: bool,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let go = gated.then_some(go);
-        optimizer::portable::step::<Self>(weight, grad, (moment_1, moment_2), go, step)
+    ) -> SteppedGroup<Self> {
+        optimizer::portable::steps::<Self>(group, gated.then_some(go))
     }
 
     /// Dropout by a key; see [`dropout`].

@@ -14,7 +14,7 @@ use cubecl::prelude::*;
 
 use super::{ScoreSpec, portable};
 use crate::ops::primitive::cast;
-use crate::ops::rows::{self, address, elem, empty, grid, vector_size};
+use crate::ops::rows::{self, address, elem, empty, grid, own, vector_size};
 
 /// Most units of a cube; a power of two.
 const UNITS: usize = 512;
@@ -237,11 +237,10 @@ fn run(
         return (losses, hits, logits);
     }
     let dtype = logits.dtype;
-    let logits = into_contiguous(logits);
-    let logits = if gradient && !logits.can_mut() {
-        logits.copy()
+    let logits = if gradient {
+        own(logits)
     } else {
-        logits
+        into_contiguous(logits)
     };
     let client = logits.client.clone();
     let most = client.properties().hardware.max_units_per_cube as usize;

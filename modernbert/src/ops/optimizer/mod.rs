@@ -1,4 +1,4 @@
-//! One step of StableAdamW on one tensor.
+//! One step of StableAdamW on any number of tensors.
 //!
 //! With gradient g, moments m and v, and the bias correction folded into the betas by the caller:
 //!
@@ -9,16 +9,22 @@
 //! θ = θ (1 - η decay) - η m / (sqrt(v) + ε)
 //! ```
 //!
-//! The mean stays on the device: nothing is read back. On CubeCL devices a step is two launches, a sum and an update; the second
-//! reads gradient and second moment again, which for all tensors of a layer lie in the cache by then. Moments and weight are
-//! updated where they lie unless somebody else holds them. Source: paper, section 2.2.2; torch-optimi's `StableAdamW`.
+//! The mean stays on the device: nothing is read back. On CubeCL devices a step is two launches for every sixteen tensors, sums and
+//! updates (fewer tensors where a kernel can't be given as many buffers); the second reads gradient and second moment again.
+//! Moments and weights are updated where they lie unless somebody else holds them. Source: paper, section 2.2.2; torch-optimi's
+//! `StableAdamW`.
 
 #[cfg(feature = "cube")]
 pub(super) mod cube;
+mod group;
 pub(super) mod portable;
 
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
+
+#[cfg(feature = "fusion")]
+pub(super) use group::specs;
+pub use group::{Group, Member, Stepped, SteppedGroup};
 
 use super::ModernBertBackend;
 
@@ -37,63 +43,83 @@ pub struct StableAdamWStep {
     pub decay: f64,
 }
 
-/// Weight and both moments after a step; all tensors have one shape.
+/// A parameter before its step: weight, gradient and moments, whatever their number of axes.
+pub type Parameter = Member<Dispatch>;
+
+/// A parameter after its step.
+pub type SteppedParameter = Stepped<Dispatch>;
+
+impl Parameter {
+    /// The tensors of a parameter, which have one shape.
+    ///
+    /// # Panics
+    /// When the shapes differ.
+    pub fn new<const D: usize>(
+        weight: Tensor<D>,
+        grad: Tensor<D>,
+        (moment_1, moment_2): (Tensor<D>, Tensor<D>),
+        step: StableAdamWStep,
+    ) -> Self {
+        for (name, dims) in [
+            ("gradient", grad.dims()),
+            ("first moment", moment_1.dims()),
+            ("second moment", moment_2.dims()),
+        ] {
+            assert_eq!(dims, weight.dims(), "the {name} has the weight's shape");
+        }
+        Self {
+            weight: weight.into_dispatch(),
+            grad: grad.into_dispatch(),
+            moment_1: moment_1.into_dispatch(),
+            moment_2: moment_2.into_dispatch(),
+            step,
+        }
+    }
+}
+
+impl SteppedParameter {
+    /// Weight, first and second moment, of the number of axes that [`Parameter::new`] was given.
+    pub fn into_tensors<const D: usize>(self) -> (Tensor<D>, Tensor<D>, Tensor<D>) {
+        (
+            Tensor::from_dispatch(self.weight),
+            Tensor::from_dispatch(self.moment_1),
+            Tensor::from_dispatch(self.moment_2),
+        )
+    }
+}
+
+/// Weights and moments after a step, in the order given; all parameters are on one device.
 ///
-/// With `go`, `[1]`, all three stay as they are, bit for bit, unless its number is above 0: a step whose gradients turn out
+/// With `go`, `[1]`, all of them stay as they are, bit for bit, unless its number is above 0: a step whose gradients turn out
 /// not to be finite is left out by the device itself, long before the host has read why.
+pub fn stable_adamw_all(
+    parameters: Vec<Parameter>,
+    go: Option<Tensor<1>>,
+) -> Vec<SteppedParameter> {
+    let Some(first) = parameters.first() else {
+        return Vec::new();
+    };
+    let gated = go.is_some();
+    // Without a gate nobody looks at the tensor in its place.
+    let go = match go {
+        Some(go) => go.into_dispatch(),
+        None => first.grad.clone(),
+    };
+    <Dispatch as ModernBertBackend>::stable_adamw_steps(Group(parameters), go, gated).0
+}
+
+/// Weight and both moments of one parameter after a step; see [`stable_adamw_all`].
 ///
 /// # Panics
 /// When the shapes differ.
 pub fn stable_adamw<const D: usize>(
     weight: Tensor<D>,
     grad: Tensor<D>,
-    (moment_1, moment_2): (Tensor<D>, Tensor<D>),
+    moments: (Tensor<D>, Tensor<D>),
     step: StableAdamWStep,
     go: Option<Tensor<1>>,
 ) -> (Tensor<D>, Tensor<D>, Tensor<D>) {
-    for (name, dims) in [
-        ("gradient", grad.dims()),
-        ("first moment", moment_1.dims()),
-        ("second moment", moment_2.dims()),
-    ] {
-        assert_eq!(dims, weight.dims(), "the {name} has the weight's shape");
-    }
-    let gated = go.is_some();
-    // Without a gate nobody looks at the tensor in its place.
-    let go = match go {
-        Some(go) => go.into_dispatch(),
-        None => grad.clone().into_dispatch(),
-    };
-    let (weight, moment_1, moment_2) = <Dispatch as ModernBertBackend>::stable_adamw_step(
-        weight.into_dispatch(),
-        grad.into_dispatch(),
-        moment_1.into_dispatch(),
-        moment_2.into_dispatch(),
-        go,
-        step,
-        gated,
-    );
-    (
-        Tensor::from_dispatch(weight),
-        Tensor::from_dispatch(moment_1),
-        Tensor::from_dispatch(moment_2),
-    )
-}
-
-/// Shapes of the results, which a lazy backend needs before it runs.
-#[cfg(feature = "fusion")]
-pub(super) fn specs(
-    weight: &burn::backend::fusion::custom::TensorSpec,
-    _grad: &burn::backend::fusion::custom::TensorSpec,
-    moment_1: &burn::backend::fusion::custom::TensorSpec,
-    moment_2: &burn::backend::fusion::custom::TensorSpec,
-    _go: &burn::backend::fusion::custom::TensorSpec,
-    _step: &StableAdamWStep,
-    _gated: &bool,
-) -> (
-    burn::backend::fusion::custom::TensorSpec,
-    burn::backend::fusion::custom::TensorSpec,
-    burn::backend::fusion::custom::TensorSpec,
-) {
-    (weight.clone(), moment_1.clone(), moment_2.clone())
+    let parameter = Parameter::new(weight, grad, moments, step);
+    let mut stepped = stable_adamw_all(vec![parameter], go);
+    stepped.remove(0).into_tensors()
 }

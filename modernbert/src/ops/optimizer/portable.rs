@@ -4,8 +4,29 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
 use burn::tensor::{Scalar, Shape};
 
-use super::StableAdamWStep;
+use super::{Group, Member, StableAdamWStep, Stepped, SteppedGroup};
 use crate::ops::primitive::cast;
+
+/// One parameter after the other.
+pub(crate) fn steps<B: Backend>(group: Group<B>, go: Option<FloatTensor<B>>) -> SteppedGroup<B> {
+    let stepped = group.0.into_iter().map(|member| {
+        let Member {
+            weight,
+            grad,
+            moment_1,
+            moment_2,
+            step,
+        } = member;
+        let (weight, moment_1, moment_2) =
+            self::step::<B>(weight, grad, (moment_1, moment_2), go.clone(), step);
+        Stepped {
+            weight,
+            moment_1,
+            moment_2,
+        }
+    });
+    SteppedGroup(stepped.collect())
+}
 
 pub(crate) fn step<B: Backend>(
     weight: FloatTensor<B>,

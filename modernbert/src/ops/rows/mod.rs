@@ -5,8 +5,11 @@
 //! known size, a row belongs to a plane and sums pass through its shuffles; elsewhere through shared memory. Sums are taken in
 //! one order, whatever the number of rows.
 
+use burn::backend::TensorMetadata;
 use burn::tensor::{DType, Shape};
+use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::ops::reshape;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::features::Plane;
 use cubecl::ir::{AddressType, ElemType, FloatKind};
@@ -89,6 +92,18 @@ pub(crate) fn vector_size(client: &Client, width: usize, dtypes: &[DType]) -> us
         .io_optimized_vector_sizes(bytes)
         .find(|&vector| width.is_multiple_of(vector) && vector <= most)
         .unwrap_or(1)
+}
+
+/// The tensor in one piece, and nobody else's: a copy where somebody else holds it.
+pub(crate) fn own(tensor: CubeTensor) -> CubeTensor {
+    let tensor = into_contiguous(tensor);
+    if tensor.can_mut() {
+        return tensor;
+    }
+    // The backend sets rows of a copy apart on some devices, but not where there is only one.
+    let shape = tensor.shape();
+    let flat = reshape(tensor, Shape::new([shape.num_elements()]));
+    reshape(flat.copy(), shape)
 }
 
 /// A grid of at least `cubes` cubes within the device's limits; kernels count them with `CUBE_POS` and skip those beyond.
