@@ -40,6 +40,7 @@ sets = [
     variable("variable-256", "paper", 512, normal(42, DOCUMENTS, 256, 64, 32, 512)),
     fixed("fixed-8192", "paper", 32, DOCUMENTS, 8192),
     variable("variable-4096", "paper", 32, normal(42, DOCUMENTS, 4096, 1024, 32, 8192)),
+    fixed("fixed-1024", "pretraining", 64, DOCUMENTS, 1024),
     variable("queries", "queries", 512, [queries.randint(32, 128) for _ in range(DOCUMENTS)]),
 ]
 target = pathlib.Path(__file__).resolve().parent.parent / "lengths.json"

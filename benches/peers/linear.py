@@ -1,18 +1,21 @@
 #!/usr/bin/env python3
 """cuBLAS (through torch) on the products that `--bin linear` measures, for a comparison in one run.
 
-    python3 benches/peers/linear.py [--json FILE] [--shape base,large] [--tokens 65536]
+    python3 benches/peers/linear.py [--json FILE] [--shape base,large] [--tokens 65536] [--rest MILLISECONDS]
 """
 import argparse
 import json
 import pathlib
 import statistics
+import time
 
 import torch
 
 
-def milliseconds(call, calls=50, runs=5):
+def milliseconds(call, rest, calls=50, runs=5):
     call()
+    torch.cuda.synchronize()
+    time.sleep(rest / 1e3)
     times = []
     for _ in range(runs):
         start, end = torch.cuda.Event(True), torch.cuda.Event(True)
@@ -31,6 +34,7 @@ def main():
     parser.add_argument("--json")
     parser.add_argument("--shape", default="base,large")
     parser.add_argument("--tokens", type=int, default=65536)
+    parser.add_argument("--rest", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(0)
     rows = []
@@ -44,7 +48,7 @@ def main():
             x, weight, d_out = make(tokens, inputs), make(outputs, inputs), make(tokens, outputs)
             passes = {"forward": lambda: x @ weight.t(), "d_input": lambda: d_out @ weight, "d_weight": lambda: d_out.t() @ x}
             for which, call in passes.items():
-                ms = milliseconds(call)
+                ms = milliseconds(call, arguments.rest)
                 row = {"set": f"{model} {name}", "op": "linear", "pass": which, "ms": ms, "tflops": 2 * tokens * inputs * outputs / ms / 1e9}
                 rows.append(row)
                 print(f"{row['set']:<14} {which:<8} {ms:>9.3f} ms {row['tflops']:>8.1f} TFLOP/s", flush=True)

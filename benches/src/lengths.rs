@@ -8,7 +8,7 @@ use serde::Deserialize;
 pub struct LengthSet {
     /// Name on the command line and in results.
     pub name: String,
-    /// `cpu`, `paper` or `queries`.
+    /// `cpu`, `paper`, `pretraining` or `queries`.
     pub group: String,
     /// Documents computed at once.
     pub batch: usize,
@@ -75,7 +75,7 @@ pub fn select(names: &[String]) -> anyhow::Result<Vec<LengthSet>> {
         if chosen.len() == before {
             let known: Vec<&str> = all.iter().map(|set| set.name.as_str()).collect();
             bail!(
-                "unknown set `{name}`; known are the groups cpu, paper and queries and the sets {}",
+                "unknown set `{name}`; known are the groups cpu, paper, pretraining and queries and the sets {}",
                 known.join(", ")
             );
         }

@@ -8,7 +8,7 @@
 //! the same shapes.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use burn::tensor::{DType, Device, Distribution, Tensor};
@@ -39,6 +39,9 @@ struct Args {
     /// Timed stretches, of which the median is given.
     #[arg(long, default_value_t = 5)]
     runs: u32,
+    /// Milliseconds that the device rests before a product is timed, so that what ran before doesn't slow it down.
+    #[arg(long, default_value_t = 0)]
+    rest: u64,
     /// One timed stretch instead of `--runs`, for a look at the checks.
     #[arg(long)]
     check_only: bool,
@@ -134,6 +137,8 @@ fn measure(
         scale.is_finite() && scale > 0.0 && error < bound,
         "relative error {error:.1e} (at most {bound:.0e}), norm {scale:.3e}"
     );
+    device.sync()?;
+    std::thread::sleep(Duration::from_millis(args.rest));
     let mut times = Vec::new();
     for _ in 0..if args.check_only { 1 } else { args.runs } {
         device.sync()?;

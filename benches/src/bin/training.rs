@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
-use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::optim::GradientsParams;
 use burn::tensor::Device;
 use clap::Parser;
 use modernbert::batch::PackedBatch;
@@ -24,7 +24,7 @@ use modernbert_benches::lengths::{LengthSet, select};
 use modernbert_benches::row::{Row, heading, median};
 use modernbert_benches::usage::peak_mib;
 use modernbert_train::cli::{DeviceArgs, describe, main_with};
-use modernbert_train::optim::StableAdamWConfig;
+use modernbert_train::optim::{NamedStableAdamW, StableAdamWConfig};
 
 /// Measures a training step of the masked language model: tokens per second, model TFLOP/s, and where the time goes.
 #[derive(Parser)]
@@ -143,8 +143,9 @@ struct Micro {
 }
 
 struct Bench {
-    model: MaskedLm,
-    optimizer: ModuleOptimizer,
+    /// Taken out while it is updated, so that nobody else holds its weights.
+    model: Option<MaskedLm>,
+    optimizer: NamedStableAdamW,
     micro: Vec<Micro>,
     name: String,
     tokens: usize,
@@ -163,7 +164,7 @@ impl Bench {
     ) -> anyhow::Result<Self> {
         let model =
             initialize(MaskedLm::new(config, device)?, config, 0).with_precision(args.dtype);
-        let optimizer = StableAdamWConfig::new(args.learning_rate).build().into();
+        let optimizer = NamedStableAdamW::new(StableAdamWConfig::new(args.learning_rate));
         let per_micro = args.tokens / args.micro_batches as usize;
         // Numerical Recipes' generator: any ids will do, the same ones in every run.
         let mut state = 1u32;
@@ -207,7 +208,7 @@ impl Bench {
             })
             .sum();
         Ok(Self {
-            model,
+            model: Some(model),
             optimizer,
             tokens: micro.iter().map(|m| m.ids.len()).sum(),
             labelled,
@@ -221,6 +222,7 @@ impl Bench {
 
     /// One step; `after` is called when a part has been handed to the device. The sum of the losses stays there.
     fn step(&mut self, mut after: impl FnMut(Part, &Device)) -> burn::tensor::Tensor<1> {
+        let model = self.model.take().expect("it is put back after each step");
         let mut accumulator = burn::optim::GradientsAccumulator::new();
         let mut sum = None;
         for micro in &self.micro {
@@ -228,12 +230,12 @@ impl Bench {
             let weights = vec![1.0; micro.positions.len()];
             let masked = MaskedTokens::new(&micro.positions, &micro.labels, &weights, &self.device);
             after(Part::Data, &self.device);
-            let output = self.model.forward(&batch, &masked);
+            let output = model.forward(&batch, &masked);
             after(Part::Forward, &self.device);
             let loss = output.loss_sum.clone() / self.labelled as f64;
             let grads = loss.backward();
-            let grads = GradientsParams::from_grads(grads, &self.model);
-            accumulator.accumulate(&self.model, grads);
+            let grads = GradientsParams::from_grads(grads, &model);
+            accumulator.accumulate(&model, grads);
             let loss = output.loss_sum.inner();
             sum = Some(match sum {
                 Some(sum) => sum + loss,
@@ -241,9 +243,8 @@ impl Bench {
             });
             after(Part::Backward, &self.device);
         }
-        self.model =
-            self.optimizer
-                .step(self.learning_rate, self.model.clone(), accumulator.grads());
+        let grads = accumulator.grads();
+        self.model = Some(self.optimizer.step(self.learning_rate, model, grads));
         after(Part::Optimizer, &self.device);
         sum.expect("at least one micro-batch")
     }

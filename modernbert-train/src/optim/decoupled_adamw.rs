@@ -11,6 +11,7 @@
 
 use burn::optim::{LearningRate, Optimizer};
 use burn::tensor::{Device, Tensor};
+use modernbert::ops::optimizer::{AdamWStep, Parameter, adamw_all};
 
 use super::stable_adamw::MomentsState;
 
@@ -52,31 +53,30 @@ impl Optimizer for DecoupledAdamW {
         grad: Tensor<D>,
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
-        let (b1, b2) = (self.beta1, self.beta2);
-        let square = grad.clone() * grad.clone();
-        let (time, moment_1, moment_2) = match state {
-            None => (1, grad * (1.0 - b1), square * (1.0 - b2)),
-            Some(state) => (
-                state.time + 1,
-                state.moment_1 * b1 + grad * (1.0 - b1),
-                state.moment_2 * b2 + square * (1.0 - b2),
-            ),
+        let (time, moments) = match state {
+            None => (1, (tensor.zeros_like(), tensor.zeros_like())),
+            Some(state) => (state.time + 1, (state.moment_1, state.moment_2)),
         };
         let power = time.min(i32::MAX as usize) as i32;
-        let (bias_1, bias_2) = (1.0 - b1.powi(power), 1.0 - b2.powi(power));
-        let decayed = if D > 1 && self.weight_decay != 0.0 {
-            tensor * (1.0 - lr / self.initial_lr * self.weight_decay)
-        } else {
-            tensor
+        let bias = |beta: f64| 1.0 - beta.powi(power);
+        let lr = lr / bias(self.beta1);
+        let step = AdamWStep {
+            lr,
+            b1: self.beta1,
+            b2: self.beta2,
+            epsilon: self.epsilon,
+            root_scale: 1.0 / bias(self.beta2).sqrt(),
+            stable: false,
+            // What a step of the corrected rate leaves of it is what a step of the rate itself would.
+            decay: if D > 1 {
+                self.weight_decay * bias(self.beta1) / self.initial_lr
+            } else {
+                0.0
+            },
         };
-        let root = moment_2.clone().sqrt() / bias_2.sqrt() + self.epsilon;
-        let updated = decayed - moment_1.clone() / root * (lr / bias_1);
-        let state = MomentsState {
-            time,
-            moment_1,
-            moment_2,
-        };
-        (updated, Some(state))
+        let mut stepped = adamw_all(vec![Parameter::new(tensor, grad, moments, step)], None);
+        let (tensor, state) = MomentsState::after(stepped.remove(0), time);
+        (tensor, Some(state))
     }
 
     fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {

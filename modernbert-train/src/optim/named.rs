@@ -7,7 +7,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{GradientCheckpointingStrategy, Tensor, TensorData};
 use modernbert::model::checkpoint_name;
-use modernbert::ops::optimizer::{Parameter, SteppedParameter, stable_adamw_all};
+use modernbert::ops::optimizer::{Parameter, SteppedParameter, adamw_all};
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -108,7 +108,7 @@ impl NamedStableAdamW {
         };
         let module = module.map(&mut before);
         let (parameters, waiting) = (before.parameters, before.waiting);
-        let stepped = stable_adamw_all(parameters, go);
+        let stepped = adamw_all(parameters, go);
         module.map(&mut After {
             stepped: waiting.into_iter().zip(stepped).collect(),
             states: &mut self.states,

@@ -17,7 +17,7 @@
 
 use burn::optim::{LearningRate, Optimizer, RecordState, StateSink, StateSource};
 use burn::tensor::{Device, Tensor, TensorData};
-use modernbert::ops::optimizer::{Parameter, StableAdamWStep, SteppedParameter, stable_adamw_all};
+use modernbert::ops::optimizer::{AdamWStep, Parameter, SteppedParameter, adamw_all};
 
 /// Settings of [`StableAdamW`]; the defaults are the published recipe's.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -114,7 +114,7 @@ fn debiased(beta: f64, time: usize) -> f64 {
 }
 
 impl StableAdamW {
-    /// A parameter as [`stable_adamw_all`] takes it, and the number of steps behind it after the next one.
+    /// A parameter as [`adamw_all`] takes it, and the number of steps behind it after the next one.
     pub(super) fn prepare<const D: usize>(
         &self,
         lr: LearningRate,
@@ -128,11 +128,13 @@ impl StableAdamW {
             None => (1, (tensor.zeros_like(), tensor.zeros_like())),
             Some(state) => (state.time + 1, (state.moment_1, state.moment_2)),
         };
-        let step = StableAdamWStep {
+        let step = AdamWStep {
             lr,
             b1: debiased(config.beta1, time),
             b2: debiased(config.beta2, time),
             epsilon: config.epsilon,
+            root_scale: 1.0,
+            stable: true,
             decay: if D > 1 {
                 config.weight_decay / config.max_lr
             } else {
@@ -154,7 +156,7 @@ impl Optimizer for StableAdamW {
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
         let (parameter, time) = self.prepare(lr, tensor, grad, state);
-        let mut stepped = stable_adamw_all(vec![parameter], None);
+        let mut stepped = adamw_all(vec![parameter], None);
         let (tensor, state) = MomentsState::after(stepped.remove(0), time);
         (tensor, Some(state))
     }

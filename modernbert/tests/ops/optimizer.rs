@@ -1,18 +1,20 @@
 //! StableAdamW's step against its formula in f64, over several steps, sizes and shapes.
 
 use burn::tensor::Tensor;
-use modernbert::ops::optimizer::{Parameter, StableAdamWStep, stable_adamw, stable_adamw_all};
+use modernbert::ops::optimizer::{AdamWStep, Parameter, adamw, adamw_all};
 
 use crate::common::{assert_close, bits, device, normals, read, tensor, wide};
 
 /// The settings of step `t` (from 1).
-fn settings(t: i32) -> StableAdamWStep {
+fn settings(t: i32) -> AdamWStep {
     let folded = |beta: f64| (beta.powi(t) - beta) / (beta.powi(t) - 1.0);
-    StableAdamWStep {
+    AdamWStep {
         lr: 0.01 / f64::from(t),
         b1: folded(0.9),
         b2: folded(0.98),
         epsilon: 1e-6,
+        root_scale: 1.0,
+        stable: true,
         decay: 0.5,
     }
 }
@@ -24,7 +26,7 @@ struct State {
 }
 
 impl State {
-    fn step(&mut self, grad: &[f64], s: StableAdamWStep) {
+    fn step(&mut self, grad: &[f64], s: AdamWStep) {
         let mut ratio = 0.0;
         for (i, g) in grad.iter().enumerate() {
             self.m[i] += (1.0 - s.b1) * (g - self.m[i]);
@@ -52,7 +54,7 @@ fn run(rows: usize, width: usize) -> [Vec<f32>; 3] {
     let mut moments: (Tensor<2>, Tensor<2>) = (weight.zeros_like(), weight.zeros_like());
     for t in 1..=4 {
         let grad = tensor(&gradient(t as u64, rows * width), shape, &device);
-        let (new, m, v) = stable_adamw(weight, grad, moments, settings(t), None);
+        let (new, m, v) = adamw(weight, grad, moments, settings(t), None);
         (weight, moments) = (new, (m, v));
     }
     [read(weight), read(moments.0), read(moments.1)]
@@ -94,7 +96,7 @@ fn tensors_that_are_held_elsewhere_keep_their_values() {
     let (m, v) = (weight.zeros_like(), weight.zeros_like());
     let held = (weight.clone(), m.clone(), v.clone());
     let grad = tensor(&normals(2, 64), [8, 8], &device);
-    let (new, ..) = stable_adamw(weight, grad, (m, v), settings(1), None);
+    let (new, ..) = adamw(weight, grad, (m, v), settings(1), None);
     assert_ne!(bits(&read(new)), bits(&read(held.0.clone())));
     assert_eq!(bits(&read(held.0)), bits(&normals(1, 64)));
     assert_eq!(read(held.1), [0.0; 64]);
@@ -117,7 +119,7 @@ fn a_step_of_tensors_that_are_held_elsewhere_is_no_other_step() {
     let run = |held: bool| {
         let (weight, grad, m, v) = (of(1), of(2), of(3), of(4) * 0.0 + 0.5);
         let keep = held.then(|| (weight.clone(), m.clone(), v.clone()));
-        let (weight, m, v) = stable_adamw(weight, grad, (m, v), settings(2), None);
+        let (weight, m, v) = adamw(weight, grad, (m, v), settings(2), None);
         let found = [weight, m, v].map(|x| bits(&read(x)));
         drop(keep);
         found
@@ -139,7 +141,7 @@ fn a_shut_gate_changes_nothing_and_an_open_one_is_no_other_step() {
         let (weight, moments) = start();
         let grad = tensor(grad, shape, &device);
         let go = go.map(|go| Tensor::from_floats([go], &device));
-        let (weight, m, v) = stable_adamw(weight, grad, moments, settings(2), go);
+        let (weight, m, v) = adamw(weight, grad, moments, settings(2), go);
         [weight, m, v].map(|t| bits(&read(t)))
     };
     let (weight, (m, v)) = start();
@@ -168,8 +170,10 @@ fn many_parameters_at_once_step_as_each_does_alone() {
             _ => 4 + (i as usize * 37) % 300,
         })
         .collect();
-    let step = |i: usize| StableAdamWStep {
+    let step = |i: usize| AdamWStep {
         decay: if i % 3 == 0 { 0.0 } else { 0.5 },
+        root_scale: if (21..=30).contains(&i) { 3.0 } else { 1.0 },
+        stable: !(21..=30).contains(&i),
         ..settings(if i == 20 { 3 } else { 2 })
     };
     let of = |kind: usize, i: usize| {
@@ -191,7 +195,7 @@ fn many_parameters_at_once_step_as_each_does_alone() {
             let moments = (row(moments.0), row(moments.1));
             Parameter::new(row(weight), row(grad), moments, step(i))
         });
-        let stepped = stable_adamw_all(parameters.collect(), gate());
+        let stepped = adamw_all(parameters.collect(), gate());
         assert_eq!(stepped.len(), sizes.len());
         for (i, stepped) in stepped.into_iter().enumerate() {
             let found = if i % 2 == 0 {
@@ -202,7 +206,7 @@ fn many_parameters_at_once_step_as_each_does_alone() {
                 [weight, m, v].map(|x| x.reshape([sizes[i]]))
             };
             let moments = (of(2, i), of(3, i));
-            let (weight, m, v) = stable_adamw(of(0, i), of(1, i), moments, step(i), gate());
+            let (weight, m, v) = adamw(of(0, i), of(1, i), moments, step(i), gate());
             let expected = [weight, m, v].map(|x| bits(&read(x)));
             let found = found.map(|x| bits(&read(x)));
             assert_eq!(
@@ -212,5 +216,5 @@ fn many_parameters_at_once_step_as_each_does_alone() {
             );
         }
     }
-    assert!(stable_adamw_all(Vec::new(), None).is_empty());
+    assert!(adamw_all(Vec::new(), None).is_empty());
 }

@@ -9,7 +9,7 @@ use modernbert::ops::layer_norm::{
     AddNormBackward, Saved, add_layer_norm, add_layer_norm_backward, add_layer_norm_forward,
     layer_norm_backward, layer_norm_to,
 };
-use modernbert::ops::optimizer::{Parameter, StableAdamWStep, stable_adamw, stable_adamw_all};
+use modernbert::ops::optimizer::{AdamWStep, Parameter, adamw, adamw_all};
 use modernbert::ops::{geglu as gated, geglu::geglu_backward_again};
 
 use crate::check::{close, head, read, unit};
@@ -439,11 +439,13 @@ pub(crate) fn optimizer(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> 
         sizes.extend([[3 * h, h], [h, h], [2 * i, h], [h, i], [1, h], [1, h]]);
     }
     let elements: usize = sizes.iter().map(|[a, b]| a * b).sum();
-    let step = StableAdamWStep {
+    let step = AdamWStep {
         lr: 1e-4,
         b1: 0.9,
         b2: 0.98,
         epsilon: 1e-6,
+        root_scale: 1.0,
+        stable: true,
         decay: 1e-2,
     };
     let tensors: Vec<[Tensor<2>; 2]> = sizes
@@ -473,7 +475,7 @@ pub(crate) fn optimizer(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> 
             let parameters = std::mem::take(&mut state).into_iter().zip(&grads);
             let parameters = parameters
                 .map(|([weight, m, v], grad)| Parameter::new(weight, grad.clone(), (m, v), step));
-            let stepped = stable_adamw_all(parameters.collect(), None).into_iter();
+            let stepped = adamw_all(parameters.collect(), None).into_iter();
             state = stepped
                 .map(|stepped| {
                     let (weight, m, v) = stepped.into_tensors();
@@ -485,9 +487,9 @@ pub(crate) fn optimizer(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn check_step([weight, grad]: &[Tensor<2>; 2], step: StableAdamWStep) -> anyhow::Result<()> {
+fn check_step([weight, grad]: &[Tensor<2>; 2], step: AdamWStep) -> anyhow::Result<()> {
     let moments = (weight.zeros_like(), weight.zeros_like());
-    let (found, ..) = stable_adamw(weight.clone(), grad.clone(), moments, step, None);
+    let (found, ..) = adamw(weight.clone(), grad.clone(), moments, step, None);
     let (weight, grad) = (read(weight.clone())?, read(grad.clone())?);
     let v: Vec<f64> = grad.iter().map(|g| (1.0 - step.b2) * g * g).collect();
     let floor = step.epsilon * step.epsilon;

@@ -212,11 +212,7 @@ impl ModernBertBackend for burn_cubecl::CubeBackend {
         embedding::cube::backward(d_out, ids, order, rows)
     }
 
-    fn stable_adamw_steps(
-        group: Group<Self>,
-        go: FloatTensor<Self>,
-        gated: bool,
-    ) -> SteppedGroup<Self> {
+    fn adamw_steps(group: Group<Self>, go: FloatTensor<Self>, gated: bool) -> SteppedGroup<Self> {
         if plain(Op::Optimizer) {
             return optimizer::portable::steps::<Self>(group, gated.then_some(go));
         }

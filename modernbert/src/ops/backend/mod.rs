@@ -273,7 +273,7 @@ pub trait ModernBertBackend: Backend {
 
     /// Weights, first and second moments after a step; see [`optimizer`].
     #[fusion(meta = optimizer::specs)]
-    fn stable_adamw_steps(
+    fn adamw_steps(
         #[extension_type] group: Group<Self>,
         go: FloatTensor<Self>,
         gated: bool,

@@ -1,4 +1,4 @@
-//! The step on CubeCL devices: a launch for the means of up to [`MOST`] parameters, a launch for their updates.
+//! The step on CubeCL devices: a launch for the means of up to [`MOST`] parameters where they are asked for, a launch for their updates.
 
 use burn::backend::TensorMetadata;
 use burn::tensor::DType;
@@ -7,7 +7,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{Group, Member, StableAdamWStep, Stepped, SteppedGroup, portable};
+use super::{AdamWStep, Group, Member, Stepped, SteppedGroup, portable};
 use crate::ops::rows::{address, empty, grid, own, resident, sum_of_cube};
 
 /// Units of a cube; a power of two.
@@ -116,6 +116,8 @@ fn update_kernel<N: Size>(
     b2: f32,
     not_b2: f32,
     epsilon: f32,
+    root_scale: f32,
+    #[comptime] stable: bool,
     #[comptime] gated: bool,
 ) {
     #[unroll]
@@ -141,14 +143,17 @@ fn update_kernel<N: Size>(
                 vs[i] = moment_2[at];
                 ws[i] = weight[at];
             }
-            let mut sum = UNIT_POS as usize;
-            let mut ratio = 0.0f32;
-            while sum < part.sums {
-                ratio += partials[part.first_sum + sum];
-                sum += UNITS;
+            let mut eta = lr + 0.0f32;
+            if comptime!(stable) {
+                let mut sum = UNIT_POS as usize;
+                let mut ratio = 0.0f32;
+                while sum < part.sums {
+                    ratio += partials[part.first_sum + sum];
+                    sum += UNITS;
+                }
+                let rms = (sum_of_cube(ratio, UNITS) / part.elements).sqrt();
+                eta = lr / max(rms, 1.0f32);
             }
-            let rms = (sum_of_cube(ratio, UNITS) / part.elements).sqrt();
-            let eta = lr / max(rms, 1.0f32);
             let keep = 1.0f32 - eta * part.decay;
             #[unroll]
             for i in 0..VECTORS {
@@ -157,7 +162,7 @@ fn update_kernel<N: Size>(
                     let g = gs[i];
                     let m = ms[i] + (g - ms[i]) * Vector::new(not_b1);
                     let v = vs[i] * Vector::new(b2) + g * g * Vector::new(not_b2);
-                    let root = v.sqrt() + Vector::new(epsilon);
+                    let root = v.sqrt() * Vector::new(root_scale) + Vector::new(epsilon);
                     weight[at] = ws[i] * Vector::new(keep) - m / root * Vector::new(eta);
                     moment_1[at] = m;
                     moment_2[at] = v;
@@ -183,12 +188,12 @@ impl Ready {
 
     /// Whether one launch serves both: the kernels read vectors of one size, and only decay may differ.
     fn goes_with(&self, other: &Self) -> bool {
-        let alike = |step: StableAdamWStep| StableAdamWStep { decay: 0.0, ..step };
+        let alike = |step: AdamWStep| AdamWStep { decay: 0.0, ..step };
         self.vector == other.vector && alike(self.member.step) == alike(other.member.step)
     }
 }
 
-/// See [`super::stable_adamw_all`].
+/// See [`super::adamw_all`].
 pub(crate) fn steps(
     group: Group<CubeBackend>,
     go: CubeTensor,
@@ -302,20 +307,22 @@ fn launch(
         // SAFETY: vectors beyond a tensor's last read others of it and write nothing, and each unit alone writes what it has
         // read; cubes beyond the last do nothing, or write a sum that nobody reads.
         unsafe {
-            ratio_kernel::launch_unchecked(
-                &client,
-                CubeCount::Static(sums as u32, 1, 1),
-                CubeDim::new_1d(UNITS as u32),
-                index,
-                vector,
-                each(|member| &member.grad).collect(),
-                each(|member| &member.moment_2).collect(),
-                partials.clone().into_buffer_arg(),
-                parts().collect(),
-                step.b2 as f32,
-                (1.0 - step.b2) as f32,
-                (step.epsilon * step.epsilon) as f32,
-            );
+            if step.stable {
+                ratio_kernel::launch_unchecked(
+                    &client,
+                    CubeCount::Static(sums as u32, 1, 1),
+                    CubeDim::new_1d(UNITS as u32),
+                    index,
+                    vector,
+                    each(|member| &member.grad).collect(),
+                    each(|member| &member.moment_2).collect(),
+                    partials.clone().into_buffer_arg(),
+                    parts().collect(),
+                    step.b2 as f32,
+                    (1.0 - step.b2) as f32,
+                    (step.epsilon * step.epsilon) as f32,
+                );
+            }
             update_kernel::launch_unchecked(
                 &client,
                 grid(&client, updates),
@@ -334,6 +341,8 @@ fn launch(
                 step.b2 as f32,
                 (1.0 - step.b2) as f32,
                 step.epsilon as f32,
+                step.root_scale as f32,
+                step.stable,
                 gated,
             );
         }

@@ -15,7 +15,7 @@ use burn::backend::{
     ExtensionType,
 };
 
-use super::StableAdamWStep;
+use super::AdamWStep;
 
 /// A parameter before its step; all tensors have one shape.
 #[derive(ExtensionType)]
@@ -30,7 +30,7 @@ pub struct Member<B: Backend> {
     /// Its second moment.
     pub moment_2: FloatTensor<B>,
     /// The numbers of its step.
-    pub step: StableAdamWStep,
+    pub step: AdamWStep,
 }
 
 /// A parameter after its step.

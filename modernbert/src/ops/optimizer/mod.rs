@@ -1,16 +1,19 @@
-//! One step of StableAdamW on any number of tensors.
+//! One step of AdamW or StableAdamW on any number of tensors.
 //!
-//! With gradient g, moments m and v, and the bias correction folded into the betas by the caller:
+//! With gradient g and moments m and v:
 //!
 //! ```text
 //! m = m + (1 - b1)(g - m)
 //! v = b2 v + (1 - b2) g²
-//! η = lr / max(1, sqrt(mean(g² / max(v, ε²))))         mean over the whole tensor
-//! θ = θ (1 - η decay) - η m / (sqrt(v) + ε)
+//! η = lr                                               AdamW
+//! η = lr / max(1, sqrt(mean(g² / max(v, ε²))))         StableAdamW; mean over the whole tensor
+//! θ = θ (1 - η decay) - η m / (sqrt(v) scale + ε)
 //! ```
 //!
-//! The mean stays on the device: nothing is read back. On CubeCL devices a step is two launches for every sixteen tensors, sums and
-//! updates (fewer tensors where a kernel can't be given as many buffers); the second reads gradient and second moment again.
+//! The caller corrects the moments' bias: StableAdamW folds it into the betas, AdamW into `lr` and `scale`.
+//!
+//! The mean stays on the device: nothing is read back. On CubeCL devices a step is two launches for every sixteen tensors, sums (for
+//! StableAdamW) and updates (fewer tensors where a kernel can't be given as many buffers); the second reads gradient and second moment again.
 //! Moments and weights are updated where they lie unless somebody else holds them. Source: paper, section 2.2.2; torch-optimi's
 //! `StableAdamW`.
 
@@ -30,15 +33,19 @@ use super::ModernBertBackend;
 
 /// The numbers of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StableAdamWStep {
+pub struct AdamWStep {
     /// Learning rate.
     pub lr: f64,
-    /// Folded decay of the first moment; 0 in the first step.
+    /// Decay of the first moment.
     pub b1: f64,
-    /// Folded decay of the second moment; 0 in the first step.
+    /// Decay of the second moment.
     pub b2: f64,
-    /// Floor of the second moment's root.
+    /// Added to the second moment's root.
     pub epsilon: f64,
+    /// Multiplies the second moment's root before that.
+    pub root_scale: f64,
+    /// Whether the rate shrinks where the second moment lags behind the gradient: StableAdamW.
+    pub stable: bool,
     /// Share of a weight lost per unit of learning rate; 0 for a tensor that is not decayed.
     pub decay: f64,
 }
@@ -58,7 +65,7 @@ impl Parameter {
         weight: Tensor<D>,
         grad: Tensor<D>,
         (moment_1, moment_2): (Tensor<D>, Tensor<D>),
-        step: StableAdamWStep,
+        step: AdamWStep,
     ) -> Self {
         for (name, dims) in [
             ("gradient", grad.dims()),
@@ -92,10 +99,7 @@ impl SteppedParameter {
 ///
 /// With `go`, `[1]`, all of them stay as they are, bit for bit, unless its number is above 0: a step whose gradients turn out
 /// not to be finite is left out by the device itself, long before the host has read why.
-pub fn stable_adamw_all(
-    parameters: Vec<Parameter>,
-    go: Option<Tensor<1>>,
-) -> Vec<SteppedParameter> {
+pub fn adamw_all(parameters: Vec<Parameter>, go: Option<Tensor<1>>) -> Vec<SteppedParameter> {
     let Some(first) = parameters.first() else {
         return Vec::new();
     };
@@ -105,21 +109,21 @@ pub fn stable_adamw_all(
         Some(go) => go.into_dispatch(),
         None => first.grad.clone(),
     };
-    <Dispatch as ModernBertBackend>::stable_adamw_steps(Group(parameters), go, gated).0
+    <Dispatch as ModernBertBackend>::adamw_steps(Group(parameters), go, gated).0
 }
 
-/// Weight and both moments of one parameter after a step; see [`stable_adamw_all`].
+/// Weight and both moments of one parameter after a step; see [`adamw_all`].
 ///
 /// # Panics
 /// When the shapes differ.
-pub fn stable_adamw<const D: usize>(
+pub fn adamw<const D: usize>(
     weight: Tensor<D>,
     grad: Tensor<D>,
     moments: (Tensor<D>, Tensor<D>),
-    step: StableAdamWStep,
+    step: AdamWStep,
     go: Option<Tensor<1>>,
 ) -> (Tensor<D>, Tensor<D>, Tensor<D>) {
     let parameter = Parameter::new(weight, grad, moments, step);
-    let mut stepped = stable_adamw_all(vec![parameter], go);
+    let mut stepped = adamw_all(vec![parameter], go);
     stepped.remove(0).into_tensors()
 }

@@ -4,7 +4,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
 use burn::tensor::{Scalar, Shape};
 
-use super::{Group, Member, StableAdamWStep, Stepped, SteppedGroup};
+use super::{AdamWStep, Group, Member, Stepped, SteppedGroup};
 use crate::ops::primitive::cast;
 
 /// One parameter after the other.
@@ -33,7 +33,7 @@ pub(crate) fn step<B: Backend>(
     grad: FloatTensor<B>,
     (moment_1, moment_2): (FloatTensor<B>, FloatTensor<B>),
     go: Option<FloatTensor<B>>,
-    step: StableAdamWStep,
+    step: AdamWStep,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let shape = weight.shape();
     if shape.num_elements() == 0 {
@@ -65,6 +65,21 @@ pub(crate) fn step<B: Backend>(
         B::float_mul_scalar(moment_2, Scalar::from(step.b2)),
         B::float_mul_scalar(square.clone(), Scalar::from(1.0 - step.b2)),
     );
+    let mut root = B::float_sqrt(moment_2.clone());
+    if step.root_scale != 1.0 {
+        root = B::float_mul_scalar(root, Scalar::from(step.root_scale));
+    }
+    let root = B::float_add_scalar(root, Scalar::from(step.epsilon));
+    let direction = B::float_div(moment_1.clone(), root);
+    if !step.stable {
+        let decayed = if step.decay == 0.0 {
+            weight
+        } else {
+            B::float_mul_scalar(weight, Scalar::from(1.0 - step.lr * step.decay))
+        };
+        let update = B::float_mul_scalar(direction, Scalar::from(step.lr));
+        return (B::float_sub(decayed, update), moment_1, moment_2);
+    }
     let floor = Scalar::from(step.epsilon * step.epsilon);
     let ratio = B::float_div(square, B::float_clamp_min(moment_2.clone(), floor));
     let rms = B::float_sqrt(B::float_mean(ratio));
@@ -79,7 +94,6 @@ pub(crate) fn step<B: Backend>(
         let factor = B::float_mul_scalar(eta.clone(), Scalar::from(-step.decay));
         B::float_mul(weight, B::float_add_scalar(factor, Scalar::from(1.0)))
     };
-    let root = B::float_add_scalar(B::float_sqrt(moment_2.clone()), Scalar::from(step.epsilon));
-    let update = B::float_mul(B::float_div(moment_1.clone(), root), eta);
+    let update = B::float_mul(direction, eta);
     (B::float_sub(decayed, update), moment_1, moment_2)
 }
