@@ -25,8 +25,6 @@ pub(super) const UNITS: u32 = MULTIPLIERS + 32;
 /// Rows of a box on its way out: what a warp holds of an accumulator.
 pub(super) const BOX_ROWS: u32 = 16;
 const BOX_BYTES: u32 = BOX_ROWS * ROW_BYTES;
-/// See [`Tiling::group`].
-const GROUP: u32 = 16;
 /// Boxes that each warp may have on their way out.
 const BOXES: u32 = 2;
 
@@ -46,8 +44,6 @@ pub(super) struct Tiling {
     pub(super) wide: bool,
     /// Tiles are stored one below the other, in the order of their numbers, instead of where they belong.
     pub(super) packed: bool,
-    /// Tiles along the rows that are worked on together, so that what they share stays in the second-level cache.
-    pub(super) group: u32,
     /// Cubes of a cluster, whose tiles lie one below the other: 1 or 2.
     pub(super) cluster: u32,
 }
@@ -69,7 +65,6 @@ impl Tiling {
             half,
             wide,
             packed: false,
-            group: GROUP,
             cluster,
         }
     }

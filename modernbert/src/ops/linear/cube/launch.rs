@@ -4,8 +4,7 @@ use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::{ElemType, FloatKind, UIntKind};
 use cubecl::prelude::{
-    CubeCount, CubeDim, TensorArg, TensorMapArg, TensorMapPrefetch, TensorMapSwizzle, Tiled,
-    TiledArgs,
+    CubeCount, CubeDim, TensorArg, TensorMapArg, TensorMapSwizzle, Tiled, TiledArgs,
 };
 
 use super::hopper::{self, Tiling};
@@ -52,38 +51,20 @@ pub(super) fn gemm(
         _ => &[1],
     };
     let plan = Plan::new(sizes, cubes, clusters);
-    gemm_by(&plan, Style::default(), lhs, rhs, transpose, sizes, dtype)
-}
-
-/// What may differ between two launches of one plan.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Style {
-    pub(super) group: u32,
-    pub(super) prefetch: TensorMapPrefetch,
-}
-
-impl Default for Style {
-    fn default() -> Self {
-        Self {
-            group: 16,
-            prefetch: TensorMapPrefetch::None,
-        }
-    }
+    gemm_by(&plan, lhs, rhs, transpose, sizes, dtype)
 }
 
 /// The product by a plan.
 pub(super) fn gemm_by(
     plan: &Plan,
-    style: Style,
     lhs: CubeTensor,
     rhs: CubeTensor,
     transpose: Transpose,
     sizes: Sizes,
     (dtype, element): (DType, ElemType),
 ) -> CubeTensor {
-    let tiling = |wide| Tiling {
-        group: style.group,
-        ..Tiling::new(
+    let tiling = |wide| {
+        Tiling::new(
             (plan.columns, plan.cluster),
             transpose == Transpose::Lhs,
             transpose != Transpose::Rhs,
@@ -99,14 +80,9 @@ pub(super) fn gemm_by(
                 &lhs.client,
                 CubeCount::Static(clusters * plan.cluster, 1, 1),
                 CubeDim::new_1d(hopper::UNITS),
-                operand(&lhs, tiling.a_outer, hopper::ROWS, style.prefetch),
+                operand(&lhs, tiling.a_outer, hopper::ROWS),
                 // A cube of a cluster copies its share of the columns.
-                operand(
-                    &rhs,
-                    tiling.b_outer,
-                    plan.columns / plan.cluster,
-                    style.prefetch,
-                ),
+                operand(&rhs, tiling.b_outer, plan.columns / plan.cluster),
                 result(out, tiling),
                 walk.launch(),
                 tiling,
@@ -180,12 +156,7 @@ fn sum_parts(
 
 /// A row-major operand in boxes: 64 elements of the contiguous axis, and of the other axis `outer` rows where the inner
 /// dimension is contiguous, or a stage of the inner dimension where it is not.
-fn operand(
-    tensor: &CubeTensor,
-    outer_contiguous: bool,
-    outer: u32,
-    prefetch: TensorMapPrefetch,
-) -> TensorMapArg<Tiled> {
+fn operand(tensor: &CubeTensor, outer_contiguous: bool, outer: u32) -> TensorMapArg<Tiled> {
     let other = if outer_contiguous {
         hopper::INNER
     } else {
@@ -199,7 +170,6 @@ fn operand(
         ElemType::UInt(UIntKind::U16),
     )
     .with_swizzle(TensorMapSwizzle::B128)
-    .with_prefetch(prefetch)
 }
 
 /// The stack of results in the boxes of a warp.

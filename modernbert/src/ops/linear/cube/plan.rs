@@ -5,6 +5,8 @@ use cubecl::prelude::*;
 use super::Sizes;
 use super::hopper::{INNER, ROWS, Tiling};
 
+/// Tiles along the rows that are worked on together, so that what they share stays in the second-level cache.
+const GROUP: u32 = 16;
 /// Stages of a tail's tile from which on it is worth splitting, and of each part.
 const LONG: u32 = 256;
 const LONG_PART: u32 = 64;
@@ -50,7 +52,7 @@ pub(super) struct Tile {
     pub(super) steps: u32,
 }
 
-/// First row and column of cube `rank`'s part of the result's tile number `number`: a group of tiles along the rows go through all
+/// First row and column of cube `rank`'s part of the result's tile number `number`: [`GROUP`] tiles along the rows go through all
 /// columns before the next ones do.
 #[cube]
 pub(super) fn place_of(
@@ -59,7 +61,7 @@ pub(super) fn place_of(
     rank: u32,
     #[comptime] tiling: Tiling,
 ) -> (u32, u32) {
-    let group = comptime!(tiling.group / tiling.cluster);
+    let group = comptime!(GROUP / tiling.cluster);
     let per_group = walk.column_tiles * group;
     let first = number / per_group * group;
     let rows = min(walk.row_tiles - first, group.runtime());

@@ -11,10 +11,9 @@ use burn::tensor::{Distribution, FloatDType, TensorData};
 use burn_cubecl::ops::into_data_sync;
 use burn_cubecl::{CubeBackend, CubeDevice};
 
-use super::launch::{Style, gemm_by};
+use super::launch::gemm_by;
 use super::plan::Plan;
 use super::*;
-use cubecl::prelude::TensorMapPrefetch;
 
 fn on_cuda() -> bool {
     let there = std::env::var("MODERNBERT_TEST_DEVICE").as_deref() == Ok("cuda");
@@ -102,15 +101,7 @@ fn every_plan_computes_the_product() {
                     for (dtype, bound) in [(DType::F32, 2e-5), (DType::BF16, 4e-3)] {
                         let (lhs, rhs) = (lhs.clone(), rhs.clone());
                         let dtype = (dtype, elems([dtype]).unwrap()[0]);
-                        let found = read(gemm_by(
-                            &plan,
-                            Style::default(),
-                            lhs,
-                            rhs,
-                            transpose,
-                            sizes,
-                            dtype,
-                        ));
+                        let found = read(gemm_by(&plan, lhs, rhs, transpose, sizes, dtype));
                         let worst = found
                             .iter()
                             .zip(&expected)
@@ -209,25 +200,15 @@ fn speed_of_every_plan() {
     ] {
         let (lhs, rhs) = operands(sizes, transpose, &|shape, _| drawn(shape));
         let flops = 2e-9 * (sizes.rows * sizes.columns) as f64 * sizes.inner as f64;
-        let mut versions: Vec<(Plan, Style, Vec<f64>)> = Vec::new();
-        for cluster in [1, 2] {
-            let plan = Plan::new(sizes, 132, &[cluster]);
-            for group in [8, 16, 32] {
-                for prefetch in [TensorMapPrefetch::None, TensorMapPrefetch::B256] {
-                    if cluster == 1 || group == 16 {
-                        versions.push((plan, Style { group, prefetch }, Vec::new()));
-                    }
-                }
-            }
-        }
+        let mut versions = [1, 2].map(|cluster| (Plan::new(sizes, 132, &[cluster]), Vec::new()));
         // All versions in turn, again and again: a card that has worked is slower than one that has waited.
         for round in 0..7 {
-            for (plan, style, times) in &mut versions {
+            for (plan, times) in &mut versions {
                 let start = Instant::now();
                 for _ in 0..10 {
                     let (lhs, rhs) = (lhs.clone(), rhs.clone());
                     let dtype = (dtype, elems([dtype]).unwrap()[0]);
-                    drop(gemm_by(plan, *style, lhs, rhs, transpose, sizes, dtype));
+                    drop(gemm_by(plan, lhs, rhs, transpose, sizes, dtype));
                 }
                 cubecl::future::block_on(lhs.client.sync()).unwrap();
                 // The first one compiles.
@@ -236,18 +217,16 @@ fn speed_of_every_plan() {
                 }
             }
         }
-        for (plan, style, times) in &mut versions {
+        for (plan, times) in &mut versions {
             times.sort_by(f64::total_cmp);
             let ms = times[times.len() / 2];
             println!(
-                "{name:<23} {:>3} columns, {:>2} splits, tail {:>3}/{}, cluster {}, group {:>2} {:?}: {ms:>6.3} ms {:>6.1} TFLOP/s",
+                "{name:<23} {:>3} columns, {:>2} splits, tail {:>3}/{}, cluster {}: {ms:>6.3} ms {:>6.1} TFLOP/s",
                 plan.columns,
                 plan.splits,
                 plan.tail,
                 plan.tail_splits,
                 plan.cluster,
-                style.group,
-                style.prefetch,
                 flops / ms
             );
         }
