@@ -18,10 +18,6 @@ const VECTORS: usize = 2;
 const SUMMING: usize = 4;
 /// Most parameters of a launch.
 const MOST: usize = 16;
-/// Buffers of a parameter, and of a launch beside them.
-const BUFFERS: usize = 4;
-const OTHER_BUFFERS: usize = 4;
-
 /// A parameter's part of both launches.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
 struct Part {
@@ -225,10 +221,10 @@ pub(crate) fn steps(
     SteppedGroup(stepped.into_iter().map(|(_, stepped)| stepped).collect())
 }
 
-/// As many parameters as a kernel of this device can be given the buffers of.
+/// Parameters of a launch: [`MOST`] on CUDA; one where a graphics API binds buffers, which it promises no more than eight of.
 fn most_of_a_launch(client: &Client) -> usize {
-    let buffers = client.properties().hardware.max_bindings as usize;
-    (buffers.saturating_sub(OTHER_BUFFERS) / BUFFERS).clamp(1, MOST)
+    let cuda = client.properties().identity.fingerprint.starts_with("ptx");
+    if cuda { MOST } else { 1 }
 }
 
 fn ready(

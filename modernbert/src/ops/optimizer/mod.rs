@@ -13,9 +13,9 @@
 //! The caller corrects the moments' bias: StableAdamW folds it into the betas, AdamW into `lr` and `scale`.
 //!
 //! The mean stays on the device: nothing is read back. On CubeCL devices a step is two launches for every sixteen tensors, sums (for
-//! StableAdamW) and updates (fewer tensors where a kernel can't be given as many buffers); the second reads gradient and second moment again.
-//! Moments and weights are updated where they lie unless somebody else holds them. Source: paper, section 2.2.2; torch-optimi's
-//! `StableAdamW`.
+//! StableAdamW) and updates (for each tensor through graphics APIs, which promise few buffers to a launch); the second reads gradient
+//! and second moment again. Moments and weights are updated where they lie unless somebody else holds them. Source: paper, section
+//! 2.2.2; torch-optimi's `StableAdamW`.
 
 #[cfg(feature = "cube")]
 pub(super) mod cube;
