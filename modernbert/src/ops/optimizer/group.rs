@@ -220,7 +220,7 @@ list!(SteppedGroup, Stepped);
 /// Shapes of the results, which a lazy backend needs before it runs.
 #[cfg(feature = "fusion")]
 pub(crate) fn specs(
-    group: &Vec<MemberMetadata>,
+    group: &[MemberMetadata],
     _go: &burn::backend::fusion::custom::TensorSpec,
     _gated: &bool,
 ) -> Vec<SteppedMetadata> {

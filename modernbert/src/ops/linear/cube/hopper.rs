@@ -258,7 +258,7 @@ fn multiply_tiles<N: Size>(
     let give_back = if comptime!(cluster > 1) {
         address_in_cube(empty, (rank + lane) % cluster)
     } else {
-        empty + 0u32
+        empty
     };
     let a_desc = descriptor(base + UNIT_POS / 128u32 * 8192u32, 8192u32);
     let b_desc = descriptor(base + comptime!(tiling.a_bytes()), 8192u32);
