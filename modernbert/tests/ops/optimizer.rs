@@ -171,7 +171,7 @@ fn many_parameters_at_once_step_as_each_does_alone() {
         })
         .collect();
     let step = |i: usize| AdamWStep {
-        decay: if i % 3 == 0 { 0.0 } else { 0.5 },
+        decay: if i.is_multiple_of(3) { 0.0 } else { 0.5 },
         root_scale: if (21..=30).contains(&i) { 3.0 } else { 1.0 },
         stable: !(21..=30).contains(&i),
         ..settings(if i == 20 { 3 } else { 2 })
@@ -188,7 +188,7 @@ fn many_parameters_at_once_step_as_each_does_alone() {
         let gate = || go.map(|go| Tensor::from_floats([go], &device));
         let parameters = (0..sizes.len()).map(|i| {
             let (weight, grad, moments) = (of(0, i), of(1, i), (of(2, i), of(3, i)));
-            if i % 2 == 0 {
+            if i.is_multiple_of(2) {
                 return Parameter::new(weight, grad, moments, step(i));
             }
             let row = |x: Tensor<1>| x.reshape([1, sizes[i]]);
@@ -198,7 +198,7 @@ fn many_parameters_at_once_step_as_each_does_alone() {
         let stepped = adamw_all(parameters.collect(), gate());
         assert_eq!(stepped.len(), sizes.len());
         for (i, stepped) in stepped.into_iter().enumerate() {
-            let found = if i % 2 == 0 {
+            let found = if i.is_multiple_of(2) {
                 let (weight, m, v) = stepped.into_tensors::<1>();
                 [weight, m, v]
             } else {
