@@ -11,9 +11,7 @@ use crate::ops::cross_entropy::{self, ScoreSpec};
 use crate::ops::dropout::{self, DropoutSpec};
 use crate::ops::layer_norm::{self, AddNormBackward};
 use crate::ops::linear::{self, Transpose};
-use crate::ops::optimizer::{
-    self, {Group, SteppedGroup},
-};
+use crate::ops::optimizer::{self, Group, SteppedGroup};
 use crate::ops::{embedding, geglu, sum};
 
 impl ModernBertBackend for burn_cubecl::CubeBackend {
