@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """cuBLAS (through torch) on the products that `--bin linear` measures, for a comparison in one run.
 
-    python3 benches/peers/linear.py [--json FILE] [--shape base,large] [--tokens 65536] [--rest MILLISECONDS]
+    python3 benches/peers/linear.py [--json FILE] [--shape base,large] [--tokens 65536] [--rest MILLISECONDS] [--only "Wi d_input"]
 """
 import argparse
 import json
@@ -35,6 +35,7 @@ def main():
     parser.add_argument("--shape", default="base,large")
     parser.add_argument("--tokens", type=int, default=65536)
     parser.add_argument("--rest", type=int, default=0)
+    parser.add_argument("--only", default="")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     rows = []
@@ -48,6 +49,8 @@ def main():
             x, weight, d_out = make(tokens, inputs), make(outputs, inputs), make(tokens, outputs)
             passes = {"forward": lambda: x @ weight.t(), "d_input": lambda: d_out @ weight, "d_weight": lambda: d_out.t() @ x}
             for which, call in passes.items():
+                if arguments.only not in f"{model} {name} {which}":
+                    continue
                 ms = milliseconds(call, arguments.rest)
                 row = {"set": f"{model} {name}", "op": "linear", "pass": which, "ms": ms, "tflops": 2 * tokens * inputs * outputs / ms / 1e9}
                 rows.append(row)

@@ -30,6 +30,9 @@ struct Args {
     /// Shapes of which model: base, large.
     #[arg(long, value_delimiter = ',', default_value = "base,large")]
     shape: Vec<String>,
+    /// Only products whose name and pass contain this, such as "Wi d_input".
+    #[arg(long, default_value = "")]
+    only: String,
     /// Tokens of a batch.
     #[arg(long, default_value_t = 65_536)]
     tokens: usize,
@@ -81,6 +84,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
         for (name, share, input, output) in shapes(model)? {
             let tokens = args.tokens * share / 10;
             for pass in ["forward", "d_input", "d_weight"] {
+                if !format!("{name} {pass}").contains(&args.only) {
+                    continue;
+                }
                 let (row, error) =
                     measure(args, &named.device, &name, pass, [tokens, input, output])
                         .with_context(|| format!("{name}, {pass}"))?;
@@ -89,6 +95,12 @@ fn run(args: &Args) -> anyhow::Result<()> {
             }
         }
     }
+    ensure!(
+        !rows.is_empty(),
+        "--only: no product of {} is called \"{}\"; names are such as \"large Wi d_input\"",
+        args.shape.join(" or "),
+        args.only
+    );
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&rows)?;
         std::fs::write(path, text + "\n")

@@ -29,7 +29,15 @@ pub(super) fn pack(low: f32, high: f32, #[comptime] ty: &str) -> u32 {
 /// that dimension contiguous.
 #[cube]
 pub(super) fn descriptor(address: u32, #[comptime] block: u32) -> u64 {
-    let low = u64::cast_from((address & 0x3FFFFu32) >> 4u32);
-    let high = u64::cast_from(comptime!((1024u32 >> 4) | (1 << 30))) << 32u64;
-    low | high | u64::cast_from(comptime!((block >> 4) << 16))
+    u64::cast_from(descriptor_low(address, block))
+        | (u64::cast_from(comptime!(DESCRIPTOR_HIGH)) << 32u64)
+}
+
+/// Upper half of every [`descriptor`]: the swizzle and the distance of groups of rows.
+pub(super) const DESCRIPTOR_HIGH: u32 = (1024 >> 4) | (1 << 30);
+
+/// Lower half of a [`descriptor`], the one that says where the tile is.
+#[cube]
+pub(super) fn descriptor_low(address: u32, #[comptime] block: u32) -> u32 {
+    ((address & 0x3FFFFu32) >> 4u32) | comptime!((block >> 4) << 16)
 }

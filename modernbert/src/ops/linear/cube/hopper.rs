@@ -11,9 +11,9 @@
 use cubecl::prelude::*;
 use cubecl_cpp::cuda::ptx::tensor_map_address;
 
-use super::plan::{Walk, place_of, tile_at};
+use super::plan::{Walk, tile_at};
 use super::ptx::*;
-use crate::ops::ptx::{descriptor, pack, shared_address};
+use crate::ops::ptx::{descriptor_low, pack, shared_address};
 
 /// Rows of a tile: 64 for each of two warp groups.
 pub(super) const ROWS: u32 = 128;
@@ -25,8 +25,10 @@ pub(super) const UNITS: u32 = MULTIPLIERS + 32;
 /// Rows of a box on its way out: what a warp holds of an accumulator.
 pub(super) const BOX_ROWS: u32 = 16;
 const BOX_BYTES: u32 = BOX_ROWS * ROW_BYTES;
-/// Boxes that each warp may have on their way out.
+/// Boxes of its own that each warp may have on their way out. A third one is its rows of the left operand's last stage, which
+/// nobody reads any more.
 const BOXES: u32 = 2;
+const BOXES_IN_TURN: u32 = BOXES + 1;
 
 /// What is known when a kernel is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -260,9 +262,10 @@ fn multiply_tiles<N: Size>(
     } else {
         empty
     };
-    let a_desc = descriptor(base + UNIT_POS / 128u32 * 8192u32, 8192u32);
-    let b_desc = descriptor(base + comptime!(tiling.a_bytes()), 8192u32);
+    let group = UNIT_POS / 128u32;
     let warp = UNIT_POS / 32u32;
+    let a_desc = descriptor_low(base + group * 8192u32, 8192u32);
+    let b_desc = descriptor_low(base + comptime!(tiling.a_bytes()), 8192u32);
     let boxes =
         base + comptime!(stages * tiling.stage_bytes()) + warp * comptime!(BOXES * BOX_BYTES);
     let mut stage = 0u32;
@@ -274,6 +277,7 @@ fn multiply_tiles<N: Size>(
             a_desc, b_desc, full, give_back, stage, parity, tile.steps, releases, tiling,
         );
         let passed = stage + tile.steps;
+        let last = (passed + comptime!(stages - 1)) % stages;
         parity = (parity + passed / stages) % 2u32;
         stage = passed % stages;
         let mut row = tile.row;
@@ -282,15 +286,35 @@ fn multiply_tiles<N: Size>(
             row = (index % walk.per_split * cluster + rank) * comptime!(ROWS);
             column = 0u32;
         }
+        let last_empty = give_back + last * 8u32;
+        let parts = comptime!(tiling.columns / tiling.box_columns());
+        let borrows = comptime!(parts > BOXES);
+        if comptime!(borrows) {
+            // All warps of the group have read the stage.
+            sync_warp_group(group);
+        } else if releases == 1u32 {
+            barrier_arrive(last_empty, cluster);
+        }
         store_tile::<N>(
             &acc,
             boxes,
+            base + last * comptime!(tiling.stage_bytes()) + warp * BOX_BYTES,
             out_map,
             column,
             row + warp * comptime!(BOX_ROWS),
             tile.split,
             tiling,
         );
+        if comptime!(borrows) {
+            if lane == 0u32 {
+                // As many parts left after the last one that went through the stage.
+                stores_wait_read(comptime!(parts % BOXES_IN_TURN));
+            }
+            sync_warp();
+            if releases == 1u32 {
+                barrier_arrive(last_empty, cluster);
+            }
+        }
         index += CUBE_COUNT_X / cluster;
     }
     if lane == 0u32 {
@@ -298,13 +322,14 @@ fn multiply_tiles<N: Size>(
     }
 }
 
-/// Writes a warp's part of an accumulator, 16 rows from `row` on, in boxes of 128 bytes a row, two of which may be on their way. Warps
-/// don't wait for each other.
+/// Writes a warp's part of an accumulator, 16 rows from `row` on, in boxes of 128 bytes a row: two from `boxes` on and the one at
+/// `borrowed` in turn. Warps don't wait for each other.
 #[allow(clippy::too_many_arguments)]
 #[cube]
 fn store_tile<N: Size>(
     acc: &Vector<f32, N>,
     boxes: u32,
+    borrowed: u32,
     map: u64,
     column: u32,
     row: u32,
@@ -316,9 +341,19 @@ fn store_tile<N: Size>(
     let width = comptime!(tiling.box_columns());
     #[unroll]
     for part in 0..comptime!(tiling.columns / width) {
-        let place = boxes + comptime!(part % BOXES * BOX_BYTES);
+        let turn = comptime!(part % BOXES_IN_TURN);
+        let place = if comptime!(turn < BOXES) {
+            boxes + comptime!(turn * BOX_BYTES)
+        } else {
+            borrowed
+        };
         if lane == 0u32 {
-            stores_wait_read_1();
+            // All that the tile before left behind, a whole product ago; then the box before the last two.
+            if comptime!(part == 0) {
+                stores_wait_read(0u32);
+            } else if comptime!(part >= BOXES_IN_TURN) {
+                stores_wait_read(comptime!(BOXES));
+            }
         }
         sync_warp();
         if comptime!(tiling.wide) {
@@ -369,63 +404,6 @@ fn store_tile<N: Size>(
         sync_warp();
         if lane == 0u32 {
             store_box(place, map, column + comptime!(part * width), row, split);
-        }
-    }
-}
-
-/// `out[i] = sum over splits of parts[split, i]`, in order; four elements a unit.
-#[cube(launch_unchecked)]
-pub(super) fn sum_splits<F: Float>(
-    parts: &[Vector<f32, Const<4>>],
-    out: &mut [Vector<F, Const<4>>],
-    splits: u32,
-    quads: u32,
-    #[define(F)] _dtype: cubecl::ir::ElemType,
-) {
-    let at = ABSOLUTE_POS as u32;
-    if at < quads {
-        let mut sum = parts[at as usize];
-        for split in 1..splits {
-            sum += parts[(split * quads + at) as usize];
-        }
-        out[at as usize] = Vector::cast_from(sum);
-    }
-}
-
-/// `out = sum over splits of parts[split]`, in order, of tiles stored [`Tiling::packed`]; four elements a unit.
-///
-/// `parts` `[splits, per_split · cluster · ROWS, tiling.columns]`, `out` `[rows, columns]`.
-#[cube(launch_unchecked)]
-pub(super) fn sum_tiles<F: Float>(
-    parts: &[Vector<f32, Const<4>>],
-    out: &mut [Vector<F, Const<4>>],
-    walk: &Walk,
-    splits: u32,
-    rows: u32,
-    columns: u32,
-    #[comptime] tiling: Tiling,
-    #[define(F)] _dtype: cubecl::ir::ElemType,
-) {
-    let row_quads = comptime!(tiling.columns / 4);
-    let quads = walk.per_split * comptime!(tiling.cluster * ROWS) * row_quads;
-    let at = ABSOLUTE_POS as u32;
-    if at < quads {
-        let line = at / row_quads;
-        let tile = line / comptime!(ROWS);
-        let (first, column) = place_of(
-            walk.first + tile / comptime!(tiling.cluster),
-            walk,
-            tile % comptime!(tiling.cluster),
-            tiling,
-        );
-        let row = first + line % comptime!(ROWS);
-        let column = column + at % row_quads * 4u32;
-        if row < rows && column < columns {
-            let mut sum = parts[at as usize];
-            for split in 1..splits {
-                sum += parts[(split * quads + at) as usize];
-            }
-            out[(row * (columns / 4u32) + column / 4u32) as usize] = Vector::cast_from(sum);
         }
     }
 }

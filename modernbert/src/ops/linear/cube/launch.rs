@@ -9,7 +9,7 @@ use cubecl::prelude::{
 
 use super::hopper::{self, Tiling};
 use super::plan::{Plan, Walk};
-use super::{Sizes, empty};
+use super::{Sizes, empty, sums};
 use crate::ops::linear::Transpose;
 
 /// Whether every matrix can be described to the copy engine: its rows and its start stand at multiples of 16 bytes.
@@ -44,13 +44,7 @@ pub(super) fn gemm(
         .hardware
         .num_streaming_multiprocessors
         .unwrap_or(132);
-    // Where both operands lie along the inner dimension, as for a weight's gradient, cubes gain by sharing what they read
-    // (docs/lab-log.md); elsewhere waiting for each other costs more.
-    let clusters: &[u32] = match transpose {
-        Transpose::Lhs => &[2, 1],
-        _ => &[1],
-    };
-    let plan = Plan::new(sizes, cubes, clusters);
+    let plan = Plan::new(sizes, cubes, &[2, 1]);
     gemm_by(&plan, lhs, rhs, transpose, sizes, dtype)
 }
 
@@ -110,7 +104,7 @@ pub(super) fn gemm_by(
         let quads = rows as u32 * plan.columns / 4;
         // SAFETY: columns are a multiple of eight, so that no quad crosses the end of a row; places beyond the matrix are left out.
         unsafe {
-            hopper::sum_tiles::launch_unchecked(
+            sums::sum_tiles::launch_unchecked(
                 &lhs.client,
                 CubeCount::Static(quads.div_ceil(256), 1, 1),
                 CubeDim::new_1d(256),
@@ -140,7 +134,7 @@ fn sum_parts(
     let client = parts.client.clone();
     // SAFETY: columns are a multiple of eight, so that `quads` quads are the whole of `sum` and of each split.
     unsafe {
-        hopper::sum_splits::launch_unchecked(
+        sums::sum_splits::launch_unchecked(
             &client,
             CubeCount::Static(quads.div_ceil(256), 1, 1),
             CubeDim::new_1d(256),

@@ -23,6 +23,8 @@ mod plans;
 mod ptx;
 #[cfg(all(test, feature = "kernel-sources"))]
 mod sources;
+#[cfg(feature = "ptx")]
+mod sums;
 mod tiled;
 
 use burn::backend::TensorMetadata;

@@ -159,13 +159,13 @@ impl Plan {
     }
 
     fn cost(&self, sizes: Sizes) -> f64 {
-        // A narrower tile and a cube on its own read more for each product; a tile's end costs about two stages more, in f32 six.
+        // In columns of a stage, of which 256 and the 24 are 1024 clocks. A narrower tile and a cube on its own read more for each
+        // product; a tile's end takes 2400 clocks, twice that in f32 (docs/lab-log.md).
         let alone = if self.cluster == 1 { 1.03 } else { 1.0 };
         let round = |splits: u32| {
-            let end = if splits > 1 { 6.0 } else { 2.0 };
-            (f64::from(self.columns) + 24.0)
+            let end = if splits > 1 { 1300.0 } else { 650.0 };
+            ((f64::from(self.columns) + 24.0) * f64::from(self.steps.div_ceil(splits)) + end)
                 * alone
-                * (f64::from(self.steps.div_ceil(splits)) + end)
         };
         let rounds = |tiles: u32| f64::from(tiles.div_ceil(self.clusters));
         // Parts are written, read and added at memory speed: per number what 0.0009 columns of a stage take.

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use cubecl::prelude::*;
 
 use super::hopper::Tiling;
+use crate::ops::ptx::DESCRIPTOR_HIGH;
 
 /// Bytes in a row of a shared-memory tile: one period of the 128-byte swizzle.
 pub(super) const ROW_BYTES: u32 = 128;
@@ -97,10 +98,10 @@ pub(super) fn store_box(shared: u32, map: u64, x: u32, y: u32, z: u32) {
     gpu_asm!("cp.async.bulk.commit_group;");
 }
 
-/// Waits until at most one group of this unit's stores still reads shared memory.
+/// Waits until at most `groups` groups of this unit's stores still read shared memory.
 #[cube]
-pub(super) fn stores_wait_read_1() {
-    gpu_asm!("cp.async.bulk.wait_group.read 1;");
+pub(super) fn stores_wait_read(#[comptime] groups: u32) {
+    gpu_asm!("cp.async.bulk.wait_group.read {n};", n = const groups);
 }
 
 /// Waits until all of this unit's stores have been written.
@@ -136,13 +137,31 @@ pub(super) fn store_pair(address: u32, a: f32, b: f32) {
     gpu_asm!("st.shared.v2.f32 [{p}], {{{a}, {b}}};", p = in(_) address, a = in(_) a, b = in(_) b);
 }
 
+/// Barrier among the units of a warp group, whose number is `group`.
+#[cube]
+pub(super) fn sync_warp_group(group: u32) {
+    // Barrier 0 is that of all units.
+    gpu_asm!("bar.sync {i}, 128;", i = in(_) value(group + 1u32));
+}
+
+/// Arrives at a barrier of a cube of the cluster, or of this cube where the cluster is one cube.
+#[cube]
+pub(super) fn barrier_arrive(address: u32, #[comptime] cluster: u32) {
+    if comptime!(cluster > 1) {
+        gpu_asm!("mbarrier.arrive.shared::cluster.b64 _, [{a}];", a = in(_) value(address));
+    } else {
+        gpu_asm!("mbarrier.arrive.shared::cta.b64 _, [{a}];", a = in(_) value(address));
+    }
+}
+
 /// The main loop of a warp group: for `steps` stages from `stage` on, waits until the stage is full, multiplies, and gives
-/// the stage before back. Units with `releases` 1 do that, at the barriers from `empty` on. Returns the accumulator.
+/// the stage before back; the last one stays with the caller. Units with `releases` 1 give back, at the barriers from `empty`
+/// on. `a` and `b` are lower halves of descriptors of the first stage. Returns the accumulator.
 #[allow(clippy::too_many_arguments)]
 #[cube]
 pub(super) fn multiply<N: Size>(
-    a: u64,
-    b: u64,
+    a: u32,
+    b: u32,
     full: u32,
     empty: u32,
     stage: u32,
@@ -155,7 +174,7 @@ pub(super) fn multiply<N: Size>(
     let d: Vector<f32, N>;
     gpu_asm!(
         "{text} // {d} {a} {b} {full} {empty} {stage} {parity} {steps} {releases}",
-        text = const text, d = out(_) d, a = in(_) a, b = in(_) b, full = in(_) value(full), empty = in(_) value(empty),
+        text = const text, d = out(_) d, a = in(_) value(a), b = in(_) value(b), full = in(_) value(full), empty = in(_) value(empty),
         stage = in(_) value(stage), parity = in(_) value(parity), steps = in(_) value(steps), releases = in(_) value(releases),
     );
     d
@@ -163,6 +182,10 @@ pub(super) fn multiply<N: Size>(
 
 /// Outputs are registers `%0 … %(n-1)`, then the inputs in the order of [`multiply`]. Vectors have sizes that are powers of two: of a
 /// tile of 192 columns the last outputs are never written, and never read.
+///
+/// Two warp groups share the tensor cores, product by product, so that each has the time of one product of the other to
+/// bring its next one. Descriptors are therefore counted in 32 bits beside a constant upper half: with 64-bit sums the
+/// instructions in between took longer than that (docs/lab-log.md).
 fn main_loop(n: usize, tiling: Tiling) -> String {
     let input = |i: usize| format!("%{}", n + i);
     let ty = if tiling.half { "f16" } else { "bf16" };
@@ -185,52 +208,56 @@ fn main_loop(n: usize, tiling: Tiling) -> String {
     } else {
         "mbarrier.arrive.shared::cta.b64"
     };
-    let mut text = String::from(
-        "{ .reg .pred p, q, lead, first, always; .reg .b64 da, db, offset; .reg .b32 st, ph, it, bar, prev; ",
-    );
-    let _ = write!(
-        text,
-        "mov.b32 st, {}; mov.b32 ph, {}; mov.b32 it, 0; mov.b32 prev, 0; setp.ne.b32 lead, {}, 0; setp.ne.b32 always, 1, 0; ",
-        input(4),
-        input(5),
-        input(7),
-    );
-    let _ = write!(
-        text,
-        "STEP: mad.lo.u32 bar, st, 8, {}; \
-         READY: mbarrier.try_wait.parity.shared::cta.b64 p, [bar], ph; @!p bra READY; \
-         mul.wide.u32 offset, st, {}; add.s64 da, {}, offset; add.s64 db, {}, offset; \
-         setp.ne.b32 first, it, 0; wgmma.fence.sync.aligned; ",
+    let places = format!(
+        "mad.lo.u32 bar, st, 8, {}; mad.lo.u32 sa, st, {words}, {}; mad.lo.u32 sb, st, {words}, {}; ",
         input(2),
-        tiling.stage_bytes() / 16,
         input(0),
         input(1),
+        words = tiling.stage_bytes() / 16,
     );
-    for k in 0..4 {
-        let scale = if k == 0 { "first" } else { "always" };
-        let _ = write!(
-            text,
-            "wgmma.mma_async.sync.aligned.m64n{}k16.f32.{ty}.{ty} {accumulator}, da, db, {scale}, 1, 1, {trans_a}, {trans_b}; ",
-            columns,
+    // One stage; the first one starts the accumulator and has none before it to give back.
+    let stage = |first: bool| {
+        let label = if first { "FIRST" } else { "READY" };
+        let mut text = format!(
+            "{label}: mbarrier.try_wait.parity.shared::cta.b64 p, [bar], ph; @!p bra {label}; wgmma.fence.sync.aligned; "
         );
-        if k < 3 {
+        for k in 0..4 {
+            let scale = if first && k == 0 { "never" } else { "always" };
             let _ = write!(
                 text,
-                "add.s64 da, da, {slice_a}; add.s64 db, db, {slice_b}; "
+                "add.u32 x, sa, {}; add.u32 y, sb, {}; mov.b64 da, {{x, {high}}}; mov.b64 db, {{y, {high}}}; \
+                 wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{ty}.{ty} {accumulator}, da, db, {scale}, 1, 1, {trans_a}, {trans_b}; ",
+                k * slice_a,
+                k * slice_b,
+                high = DESCRIPTOR_HIGH,
             );
         }
-    }
-    let _ = write!(
-        text,
-        "wgmma.commit_group.sync.aligned; wgmma.wait_group.sync.aligned 1; \
-         and.pred q, lead, first; @q {arrive} _, [prev]; \
-         mad.lo.u32 prev, st, 8, {}; \
-         add.u32 st, st, 1; setp.eq.u32 p, st, {}; @p mov.b32 st, 0; @p xor.b32 ph, ph, 1; \
-         add.u32 it, it, 1; setp.lt.u32 p, it, {}; @p bra STEP; \
-         wgmma.wait_group.sync.aligned 0; @lead {arrive} _, [prev]; }}",
-        input(3),
-        tiling.stages,
+        text += "wgmma.commit_group.sync.aligned; ";
+        if !first {
+            let _ = write!(
+                text,
+                "wgmma.wait_group.sync.aligned 1; @lead {arrive} _, [prev]; "
+            );
+        }
+        let _ = write!(
+            text,
+            "mad.lo.u32 prev, st, 8, {}; \
+             add.u32 st, st, 1; setp.eq.u32 p, st, {}; @p mov.b32 st, 0; @p xor.b32 ph, ph, 1; {places}\
+             sub.u32 left, left, 1; setp.eq.u32 q, left, 0; @q bra DONE; ",
+            input(3),
+            tiling.stages,
+        );
+        text
+    };
+    format!(
+        "{{ .reg .pred p, q, lead, never, always; .reg .b64 da, db; .reg .b32 sa, sb, x, y, st, ph, bar, prev, left; \
+         mov.b32 st, {}; mov.b32 ph, {}; mov.b32 left, {}; setp.ne.b32 lead, {}, 0; setp.ne.b32 never, 1, 1; setp.ne.b32 always, 1, 0; \
+         {places}{}STEP: {}bra STEP; DONE: wgmma.wait_group.sync.aligned 0; }}",
+        input(4),
+        input(5),
         input(6),
-    );
-    text
+        input(7),
+        stage(true),
+        stage(false),
+    )
 }
