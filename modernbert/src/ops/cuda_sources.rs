@@ -39,7 +39,7 @@ pub(super) fn device(capability: u32, shared_bytes: usize) -> Arc<DeviceProperti
         TimingMethod::Device,
         DeviceIdentity {
             name: "none".into(),
-            fingerprint: format!("ptx_sm{capability}").into(),
+            fingerprint: format!("ptx_sm{capability}"),
             physical: None,
         },
     );

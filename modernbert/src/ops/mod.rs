@@ -28,6 +28,8 @@ mod rows;
 #[cfg(feature = "flex")]
 mod simd;
 pub mod sum;
+#[cfg(all(test, any(feature = "cuda", feature = "wgpu")))]
+mod test_device;
 
 pub use backend::{ModernBertBackend, Op, use_plain};
 

@@ -14,7 +14,7 @@ use burn_cubecl::{CubeBackend, CubeDevice};
 use super::call::WIDEST_INSIDE;
 use super::*;
 use crate::batch::SequenceLayout;
-use crate::ops::attention::reference;
+use crate::ops::{attention::reference, test_device};
 
 const THETA: f64 = 10_000.0;
 
@@ -45,14 +45,6 @@ struct Problem {
     d_out: CubeTensor,
     rotary: CubeTensor,
     spec: AttentionSpec,
-}
-
-fn on_cuda() -> bool {
-    let there = std::env::var("MODERNBERT_TEST_DEVICE").as_deref() == Ok("cuda");
-    if !there {
-        eprintln!("skipped: MODERNBERT_TEST_DEVICE doesn't say cuda");
-    }
-    there
 }
 
 fn problem(
@@ -210,7 +202,7 @@ fn faults(p: &Problem) -> Vec<String> {
 
 #[test]
 fn every_version_computes_the_definition() {
-    if !on_cuda() {
+    if !test_device::is("cuda") {
         return;
     }
     let lengths = [1, 65, 0, 130, 30, 200, 64, 192];
@@ -236,7 +228,7 @@ fn every_version_computes_the_definition() {
 #[test]
 #[ignore = "a measurement"]
 fn speed_of_every_version() {
-    if !on_cuda() {
+    if !test_device::is("cuda") {
         return;
     }
     let batches = [("8192", vec![8192; 8]), ("512", vec![512; 128])];

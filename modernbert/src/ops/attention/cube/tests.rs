@@ -13,7 +13,7 @@ use burn_cubecl::ops::into_data_sync;
 
 use super::*;
 use crate::batch::SequenceLayout;
-use crate::ops::attention::portable;
+use crate::ops::{attention::portable, test_device};
 
 struct Problem {
     qkv: CubeTensor,
@@ -24,8 +24,7 @@ struct Problem {
 }
 
 fn problem(lengths: &[usize], head_dim: usize, half_window: Option<usize>) -> Option<Problem> {
-    if std::env::var("MODERNBERT_TEST_DEVICE").as_deref() != Ok("wgpu") {
-        eprintln!("skipped: MODERNBERT_TEST_DEVICE doesn't say wgpu");
+    if !test_device::is("wgpu") {
         return None;
     }
     let device = CubeDevice::default();

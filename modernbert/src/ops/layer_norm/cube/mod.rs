@@ -289,8 +289,7 @@ mod tests {
     /// The suites would pass on the operations every backend has just as well.
     #[test]
     fn the_kernels_serve_every_width_of_the_model() {
-        if std::env::var("MODERNBERT_TEST_DEVICE").as_deref() != Ok("wgpu") {
-            eprintln!("skipped: MODERNBERT_TEST_DEVICE doesn't say wgpu");
+        if !crate::ops::test_device::is("wgpu") {
             return;
         }
         let data = TensorData::new(vec![0.0f32; 4], vec![1, 4]);

@@ -14,14 +14,7 @@ use burn_cubecl::{CubeBackend, CubeDevice};
 use super::launch::gemm_by;
 use super::plan::Plan;
 use super::*;
-
-fn on_cuda() -> bool {
-    let there = std::env::var("MODERNBERT_TEST_DEVICE").as_deref() == Ok("cuda");
-    if !there {
-        eprintln!("skipped: MODERNBERT_TEST_DEVICE doesn't say cuda");
-    }
-    there
-}
+use crate::ops::test_device;
 
 /// Numbers without a period that a tile could share.
 fn waves([rows, columns]: [usize; 2], step: f32) -> CubeTensor {
@@ -78,7 +71,7 @@ fn sizes(rows: usize, columns: usize, inner: usize) -> Sizes {
 /// Clusters of one and two cubes, few multiprocessors (so that each walks over many tiles), all widths, splits and tails.
 #[test]
 fn every_plan_computes_the_product() {
-    if !on_cuda() {
+    if !test_device::is("cuda") {
         return;
     }
     let cases = [
@@ -122,7 +115,7 @@ fn every_plan_computes_the_product() {
 #[test]
 #[ignore = "a measurement"]
 fn speed_of_every_plan() {
-    if !on_cuda() {
+    if !test_device::is("cuda") {
         return;
     }
     let tokens = 65_536;
