@@ -59,6 +59,7 @@ pub fn main_with(run: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
 /// Runs a program that has more to say by its exit code than success; see [`main_with`].
 pub fn main_with_code(run: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
     keep_freed_memory();
+    crate::kernels::announce();
     match run() {
         Ok(code) => code,
         Err(error) => {

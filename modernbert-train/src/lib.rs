@@ -32,6 +32,7 @@ pub mod cli;
 pub mod corpus;
 pub mod finetune;
 pub mod formats;
+pub mod kernels;
 pub mod loader;
 pub mod mask;
 pub mod mixture;

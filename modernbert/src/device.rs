@@ -13,7 +13,8 @@
 //!
 //! Kernels for `cuda` and graphics APIs are compiled when they are first used. With the feature `kernel-cache`, [`select`] has
 //! them kept on disk, so that a program's second start compiles nothing: in the user's cache folder (`~/.cache/cubecl`), or
-//! where a `cubecl.toml` in the working directory or above says (`[environment] path`).
+//! where a `cubecl.toml` in the working directory or above says (`[environment] path`). [`select`] also has each compilation
+//! reported to the `log` crate, at level info under [`COMPILATION_LOG`]; a program that wants to hear of it installs a logger.
 
 use burn::tensor::{DType, Device};
 
@@ -47,6 +48,9 @@ pub enum DeviceError {
     #[error("this program was built without any backend; build it with `--features flex`")]
     NoBackend,
 }
+
+/// Target of the log records that name kernels being compiled: `[Compiling kernel] NAME`.
+pub const COMPILATION_LOG: &str = "cubecl::compilation";
 
 /// Names of the backends compiled into this program, fastest first.
 pub fn compiled() -> Vec<&'static str> {
@@ -140,8 +144,8 @@ pub struct NamedDevice {
 /// # Errors
 /// An unknown name, a backend that is not compiled in, a machine without such a device.
 pub fn select(name: Option<&str>) -> Result<NamedDevice, DeviceError> {
-    #[cfg(feature = "kernel-cache")]
-    keep_kernels();
+    #[cfg(feature = "cube")]
+    configure_kernels();
     if let Some(name) = name {
         return by_name(name);
     }
@@ -194,19 +198,27 @@ fn by_name(name: &str) -> Result<NamedDevice, DeviceError> {
     })
 }
 
-/// Turns CubeCL's store of compiled kernels on, before the first device reads the configuration. A program that has set or
-/// read its own configuration keeps it.
-#[cfg(feature = "kernel-cache")]
-fn keep_kernels() {
+/// Has compilations reported, and turns CubeCL's store of compiled kernels on, before the first device reads the configuration. A
+/// program that has set or read its own configuration keeps it, and so does one whose configuration logs compilations already.
+#[cfg(feature = "cube")]
+fn configure_kernels() {
+    use cubecl::config::compilation::CompilationLogLevel;
     use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
     let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
-    config.compilation.cache = true;
-    // CubeCL's own choice, a `target` folder above the working directory, is one for developing kernels.
-    if matches!(
-        config.environment.path,
-        cubecl::config::cache::CacheConfig::Target
-    ) {
-        config.environment.path = cubecl::config::cache::CacheConfig::Global;
+    let logger = &mut config.compilation.logger;
+    if matches!(logger.level, CompilationLogLevel::Disabled) {
+        logger.level = CompilationLogLevel::Basic;
+        // At level info.
+        logger.log = Some(Default::default());
+    }
+    #[cfg(feature = "kernel-cache")]
+    {
+        use cubecl::config::cache::CacheConfig;
+        config.compilation.cache = true;
+        // CubeCL's own choice, a `target` folder above the working directory, is one for developing kernels.
+        if matches!(config.environment.path, CacheConfig::Target) {
+            config.environment.path = CacheConfig::Global;
+        }
     }
     CubeClRuntimeConfig::try_set(config);
 }

@@ -36,7 +36,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::optim::DecoupledAdamW;
-use crate::trainer::{Progress, QuietRenderer, SeriesMetric};
+use crate::trainer::{Dashboard, Progress, QuietRenderer, SeriesMetric};
 use schedule::WarmupLinear;
 use strategy::{StepStrategy, Trained};
 
@@ -309,13 +309,15 @@ impl Finetuning {
         .metric_valid_numeric(ClassifierStats::score())
         .with_metric_logger(burn::train::logger::InMemoryMetricLogger::default())
         .with_application_logger(None)
-        .with_interrupter(self.interrupter)
+        .with_interrupter(self.interrupter.clone())
         .with_training_strategy(TrainingStrategy::Custom(Arc::new(strategy)))
         .label(&label)
         .num_epochs(epochs);
-        if progress != Progress::Dashboard {
-            training = training.renderer(Box::new(QuietRenderer));
-        }
+        training = if progress == Progress::Dashboard {
+            training.renderer(Box::new(Dashboard::new(self.interrupter)))
+        } else {
+            training.renderer(Box::new(QuietRenderer))
+        };
         let learner = ClassifierLearner { model }.train();
         let result = training.launch(Learner::new(learner, optimizer.into(), schedule));
         if let Some(clock) = clock {

@@ -24,7 +24,7 @@ use crate::recipe::{Phase, Recipe};
 use crate::run_dir::{METRICS_FILE, POSITIONS_FILE, RunDir};
 use crate::snapshot::RunState;
 use crate::trainer::{
-    MetricsLog, MlmLearner, Outcome, Progress, QuietRenderer, SavePolicy, SeriesMetric,
+    Dashboard, MetricsLog, MlmLearner, Outcome, Progress, QuietRenderer, SavePolicy, SeriesMetric,
     TokenBudget, TokenScheduler, TokenStrategy, TokenStrategyOptions, peak_tflops,
 };
 
@@ -211,9 +211,11 @@ impl Session<'_> {
         if self.peak(recipe).is_some() {
             training = training.metric_train_numeric(SeriesMetric::mfu());
         }
-        if options.progress != Progress::Dashboard {
-            training = training.renderer(Box::new(QuietRenderer));
-        }
+        training = if options.progress == Progress::Dashboard {
+            training.renderer(Box::new(Dashboard::new(options.interrupter.clone())))
+        } else {
+            training.renderer(Box::new(QuietRenderer))
+        };
         // The strategy has its own optimizer, whose state has names; burn-train's stays unused.
         let unused = optimizer_config(recipe).build().into();
         let learner = Learner::new(

@@ -5,6 +5,7 @@
 //! which the run is saved.
 
 mod budget;
+mod dashboard;
 mod evaluate;
 mod learner;
 mod log;
@@ -20,6 +21,7 @@ mod tests;
 mod window;
 
 pub use budget::TokenBudget;
+pub use dashboard::Dashboard;
 pub use evaluate::evaluate;
 pub use learner::{MlmLearner, MlmStepOutput};
 pub use log::{LogRow, MetricsLog, read_log};

@@ -1,0 +1,55 @@
+//! Whoever installs a logger hears which kernels are being compiled. Runs where `MODERNBERT_TEST_DEVICE` names a GPU, in a process
+//! of its own, since a device's configuration is read once.
+
+#![allow(clippy::unwrap_used)] // a test may fail loudly
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use burn::tensor::Tensor;
+use modernbert::device::{COMPILATION_LOG, select};
+use modernbert::ops::layer_norm::layer_norm;
+
+struct Heard(Mutex<Vec<String>>);
+
+static HEARD: Heard = Heard(Mutex::new(Vec::new()));
+
+impl log::Log for Heard {
+    fn enabled(&self, metadata: &log::Metadata) -> bool {
+        metadata.target() == COMPILATION_LOG
+    }
+    fn log(&self, record: &log::Record) {
+        if self.enabled(record.metadata()) {
+            self.0.lock().unwrap().push(record.args().to_string());
+        }
+    }
+    fn flush(&self) {}
+}
+
+#[test]
+fn compilations_are_reported_by_name() {
+    let name = std::env::var("MODERNBERT_TEST_DEVICE").unwrap_or_default();
+    if !["wgpu", "vulkan", "metal", "cuda"].contains(&name.as_str()) {
+        eprintln!("skipped: MODERNBERT_TEST_DEVICE names no GPU");
+        return;
+    }
+    log::set_logger(&HEARD).unwrap();
+    log::set_max_level(log::LevelFilter::Info);
+    let device = select(Some(&name)).unwrap().device;
+    let x = Tensor::<2>::ones([3, 8], &device);
+    let weight = Tensor::<1>::ones([8], &device);
+    let y = layer_norm(x, weight, None, 1e-5);
+    y.try_into_data().unwrap();
+    // Reports come on a thread of their own.
+    let start = Instant::now();
+    while HEARD.0.lock().unwrap().is_empty() && start.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let heard = HEARD.0.lock().unwrap();
+    assert!(
+        heard
+            .iter()
+            .any(|line| line.contains("modernbert::ops::layer_norm::")),
+        "{heard:?}"
+    );
+}
