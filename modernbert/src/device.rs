@@ -198,6 +198,35 @@ fn by_name(name: &str) -> Result<NamedDevice, DeviceError> {
     })
 }
 
+/// What `work` returns, and how many GPU kernels this process launched meanwhile, from whatever thread; 0 where no backend with
+/// kernels is compiled in. Operations that wait to be fused are counted when they are launched: read something back or
+/// synchronise within `work`.
+pub fn count_launches<R>(work: impl FnOnce() -> R) -> (R, usize) {
+    #[cfg(feature = "cube")]
+    {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicUsize, Ordering};
+
+        use cubecl::logging::{LaunchObservation, LaunchObserver};
+
+        #[derive(Default)]
+        struct Count(AtomicUsize);
+        impl LaunchObserver for Count {
+            fn launched(&self, _kernel: &'static str) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+
+        let count = Arc::new(Count::default());
+        let observation = LaunchObservation::new(count.clone());
+        let done = work();
+        drop(observation);
+        (done, count.0.load(Ordering::Relaxed))
+    }
+    #[cfg(not(feature = "cube"))]
+    (work(), 0)
+}
+
 /// Has compilations reported, and turns CubeCL's store of compiled kernels on, before the first device reads the configuration. A
 /// program that has set or read its own configuration keeps it, and so does one whose configuration logs compilations already.
 #[cfg(feature = "cube")]

@@ -1,4 +1,4 @@
-//! Whoever installs a logger hears which kernels are being compiled. Runs where `MODERNBERT_TEST_DEVICE` names a GPU, in a process
+//! Whoever installs a logger hears which kernels are being compiled, and launches can be counted. Runs where `MODERNBERT_TEST_DEVICE` names a GPU, in a process
 //! of its own, since a device's configuration is read once.
 
 #![allow(clippy::unwrap_used)] // a test may fail loudly
@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use burn::tensor::Tensor;
-use modernbert::device::{COMPILATION_LOG, select};
+use modernbert::device::{COMPILATION_LOG, count_launches, select};
 use modernbert::ops::layer_norm::layer_norm;
 
 struct Heard(Mutex<Vec<String>>);
@@ -27,7 +27,7 @@ impl log::Log for Heard {
 }
 
 #[test]
-fn compilations_are_reported_by_name() {
+fn compilations_are_reported_by_name_and_launches_counted() {
     let name = std::env::var("MODERNBERT_TEST_DEVICE").unwrap_or_default();
     if !["wgpu", "vulkan", "metal", "cuda"].contains(&name.as_str()) {
         eprintln!("skipped: MODERNBERT_TEST_DEVICE names no GPU");
@@ -38,8 +38,22 @@ fn compilations_are_reported_by_name() {
     let device = select(Some(&name)).unwrap().device;
     let x = Tensor::<2>::ones([3, 8], &device);
     let weight = Tensor::<1>::ones([8], &device);
-    let y = layer_norm(x, weight, None, 1e-5);
-    y.try_into_data().unwrap();
+    let normed = || {
+        let y = layer_norm(x.clone(), weight.clone(), None, 1e-5);
+        y.try_into_data().unwrap()
+    };
+    normed();
+    let (_, once) = count_launches(normed);
+    let (_, thrice) = count_launches(|| {
+        for _ in 0..3 {
+            normed();
+        }
+    });
+    assert!(once > 0);
+    assert_eq!(thrice, 3 * once);
+    // Nobody counts any more.
+    normed();
+    assert_eq!(count_launches(|| ()).1, 0);
     // Reports come on a thread of their own.
     let start = Instant::now();
     while HEARD.0.lock().unwrap().is_empty() && start.elapsed() < Duration::from_secs(10) {
