@@ -65,6 +65,7 @@ impl log::Log for Announcer {
 struct State {
     compiled: usize,
     last_line: Option<Instant>,
+    /// Dead when the dashboard has gone.
     dashboard: Option<Weak<Mutex<Box<dyn MetricsRenderer>>>>,
 }
 

@@ -1,5 +1,5 @@
-//! Whoever installs a logger hears which kernels are being compiled, and launches can be counted. Runs where `MODERNBERT_TEST_DEVICE` names a GPU, in a process
-//! of its own, since a device's configuration is read once.
+//! Whoever installs a logger hears which kernels are being compiled, and launches can be counted. Runs where
+//! `MODERNBERT_TEST_DEVICE` names a GPU, in a process of its own, since a device's configuration is read once.
 
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
@@ -55,15 +55,15 @@ fn compilations_are_reported_by_name_and_launches_counted() {
     normed();
     assert_eq!(count_launches(|| ()).1, 0);
     // Reports come on a thread of their own.
-    let start = Instant::now();
-    while HEARD.0.lock().unwrap().is_empty() && start.elapsed() < Duration::from_secs(10) {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let heard = HEARD.0.lock().unwrap();
-    assert!(
+    let named = || {
+        let heard = HEARD.0.lock().unwrap();
         heard
             .iter()
-            .any(|line| line.contains("modernbert::ops::layer_norm::")),
-        "{heard:?}"
-    );
+            .any(|line| line.contains("modernbert::ops::layer_norm::"))
+    };
+    let start = Instant::now();
+    while !named() && start.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(named(), "{:?}", HEARD.0.lock().unwrap());
 }

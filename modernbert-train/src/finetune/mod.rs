@@ -36,7 +36,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::optim::DecoupledAdamW;
-use crate::trainer::{Dashboard, Progress, QuietRenderer, SeriesMetric};
+use crate::trainer::{Progress, SeriesMetric};
 use schedule::WarmupLinear;
 use strategy::{StepStrategy, Trained};
 
@@ -298,7 +298,7 @@ impl Finetuning {
             self.clock,
             outcome.clone(),
         );
-        let mut training = SupervisedTraining::new(
+        let training = SupervisedTraining::new(
             // Nothing is written there: logs are kept in memory, and the best weights too.
             PathBuf::from("."),
             Arc::new(loader),
@@ -309,15 +309,11 @@ impl Finetuning {
         .metric_valid_numeric(ClassifierStats::score())
         .with_metric_logger(burn::train::logger::InMemoryMetricLogger::default())
         .with_application_logger(None)
-        .with_interrupter(self.interrupter.clone())
+        .renderer(progress.renderer(self.interrupter.clone()))
+        .with_interrupter(self.interrupter)
         .with_training_strategy(TrainingStrategy::Custom(Arc::new(strategy)))
         .label(&label)
         .num_epochs(epochs);
-        training = if progress == Progress::Dashboard {
-            training.renderer(Box::new(Dashboard::new(self.interrupter)))
-        } else {
-            training.renderer(Box::new(QuietRenderer))
-        };
         let learner = ClassifierLearner { model }.train();
         let result = training.launch(Learner::new(learner, optimizer.into(), schedule));
         if let Some(clock) = clock {

@@ -24,8 +24,8 @@ use crate::recipe::{Phase, Recipe};
 use crate::run_dir::{METRICS_FILE, POSITIONS_FILE, RunDir};
 use crate::snapshot::RunState;
 use crate::trainer::{
-    Dashboard, MetricsLog, MlmLearner, Outcome, Progress, QuietRenderer, SavePolicy, SeriesMetric,
-    TokenBudget, TokenScheduler, TokenStrategy, TokenStrategyOptions, peak_tflops,
+    MetricsLog, MlmLearner, Outcome, SavePolicy, SeriesMetric, TokenBudget, TokenScheduler,
+    TokenStrategy, TokenStrategyOptions, peak_tflops,
 };
 
 /// Sequences of full length from which on they alone are scored by position.
@@ -204,6 +204,7 @@ impl Session<'_> {
         .metric_train_numeric(SeriesMetric::time_left())
         .with_metric_logger(burn::train::logger::InMemoryMetricLogger::default())
         .with_application_logger(None)
+        .renderer(options.progress.renderer(options.interrupter.clone()))
         .with_interrupter(options.interrupter.clone())
         .with_training_strategy(TrainingStrategy::Custom(Arc::new(strategy)))
         .num_epochs(total.div_ceil(recipe.run.eval_every_tokens) as usize)
@@ -211,11 +212,6 @@ impl Session<'_> {
         if self.peak(recipe).is_some() {
             training = training.metric_train_numeric(SeriesMetric::mfu());
         }
-        training = if options.progress == Progress::Dashboard {
-            training.renderer(Box::new(Dashboard::new(options.interrupter.clone())))
-        } else {
-            training.renderer(Box::new(QuietRenderer))
-        };
         // The strategy has its own optimizer, whose state has names; burn-train's stays unused.
         let unused = optimizer_config(recipe).build().into();
         let learner = Learner::new(

@@ -1,5 +1,6 @@
 //! What a person sees: burn-train's dashboard on a terminal, plain lines otherwise.
 
+use burn::train::Interrupter;
 use burn::train::logger::{EvaluationProgressLogger, TrainingProgressLogger};
 use burn::train::metric::MetricDefinition;
 use burn::train::renderer::{
@@ -7,6 +8,8 @@ use burn::train::renderer::{
     MetricsRendererTraining,
 };
 use std::io::IsTerminal;
+
+use super::Dashboard;
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,14 @@ impl Progress {
             Self::Dashboard
         } else {
             Self::Lines
+        }
+    }
+
+    /// What burn-train draws on: the dashboard until it is dropped, or nothing.
+    pub(crate) fn renderer(self, interrupter: Interrupter) -> Box<dyn MetricsRenderer> {
+        match self {
+            Self::Dashboard => Box::new(Dashboard::new(interrupter)),
+            Self::Lines | Self::Silent => Box::new(QuietRenderer),
         }
     }
 
