@@ -5,7 +5,7 @@ use modernbert::checkpoint::ModelSource;
 use modernbert::device::NamedDevice;
 use modernbert::inference::BatchOptions;
 use modernbert::model::Precision;
-use modernbert_train::cli::DeviceArgs;
+use modernbert_cli::DeviceArgs;
 use std::path::PathBuf;
 
 /// The model, and where it is run.

@@ -6,7 +6,7 @@ use modernbert::config::{ModernBertConfig, ProblemType};
 use modernbert::device::NamedDevice;
 use modernbert::model::{Precision, SequenceClassifier};
 use modernbert::tokenizer::Tokenizer;
-use modernbert_train::cli::{DeviceArgs, describe};
+use modernbert_cli::{DeviceArgs, describe};
 use modernbert_train::finetune::{
     Encoded, FinetuneOptions, Finetuned, Finetuning, Sample, Score, Text, encode,
 };

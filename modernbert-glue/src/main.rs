@@ -5,7 +5,7 @@
 mod commands;
 
 use clap::{Parser, Subcommand};
-use modernbert_train::cli::main_with;
+use modernbert_cli::main_with;
 use std::process::ExitCode;
 
 /// Finetunes ModernBERT on GLUE.

@@ -28,25 +28,15 @@
 #![recursion_limit = "256"]
 
 pub mod by_position;
-pub mod cli;
-pub mod corpus;
 pub mod finetune;
-pub mod formats;
-pub mod kernels;
-pub mod loader;
-pub mod mask;
-pub mod mixture;
 pub mod optim;
-pub mod order;
-pub mod pack;
 pub mod pretrain;
 pub mod recipe;
 pub mod recompute;
-pub mod report;
 pub mod run_dir;
 pub mod schedule;
-pub mod shard;
 pub mod snapshot;
-pub mod tokenize;
 pub mod tools;
 pub mod trainer;
+
+pub use modernbert_data::{corpus, formats, loader, mask, mixture, order, pack, shard, tokenize};

@@ -5,9 +5,9 @@
 mod program;
 
 use clap::{Parser, Subcommand};
-use modernbert_train::cli::main_with_code;
-use modernbert_train::tokenize::{TokenizeArgs, run_command};
-use program::{show, train};
+use modernbert_cli::main_with_code;
+use program::tokenize::TokenizeArgs;
+use program::{show, tokenize, train};
 use std::process::ExitCode;
 
 /// Pretrains ModernBERT encoders.
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     main_with_code(|| match cli.command {
         Command::Demo(demo) => demo.run(),
-        Command::Tokenize(args) => run_command(&args).map(|()| ExitCode::SUCCESS),
+        Command::Tokenize(args) => tokenize::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(run) => run.run(),
         Command::Resume(resume) => resume.run(),
         Command::Rollback(rollback) => rollback.run(),

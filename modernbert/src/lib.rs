@@ -27,11 +27,9 @@
 // The types of wgpu nest deeper than the compiler expects by default.
 #![recursion_limit = "256"]
 
-pub mod batch;
 pub mod checkpoint;
-pub mod config;
-pub mod device;
 pub mod inference;
 pub mod model;
-pub mod ops;
-pub mod tokenizer;
+
+pub use burn_packed::{batch, device, ops};
+pub use modernbert_files::{config, tokenizer};

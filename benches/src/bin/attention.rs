@@ -21,7 +21,7 @@ use modernbert::ops::attention::{
 };
 use modernbert_benches::lengths::{LengthSet, select};
 use modernbert_benches::row::{Row, heading, median};
-use modernbert_train::cli::{DeviceArgs, describe, main_with};
+use modernbert_cli::{DeviceArgs, describe, main_with};
 
 /// Measures packed attention: milliseconds, pattern-exact TFLOP/s, GB/s and the floor.
 #[derive(Parser)]

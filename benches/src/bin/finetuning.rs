@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use modernbert::config::ModernBertConfig;
 use modernbert::model::{Precision, SequenceClassifier, initialize};
-use modernbert_train::cli::{DeviceArgs, describe, main_with};
+use modernbert_cli::{DeviceArgs, describe, main_with};
 use modernbert_train::finetune::{FinetuneOptions, Finetuning, Sample, Score, Target, predict};
 use modernbert_train::trainer::Progress;
 use serde::{Deserialize, Serialize};

@@ -18,7 +18,7 @@ use modernbert::model::{ModernBert, Precision, initialize};
 use modernbert_benches::lengths::{LengthSet, select};
 use modernbert_benches::row::{Row, heading, median};
 use modernbert_benches::usage::{cpu_seconds, peak_mib};
-use modernbert_train::cli::{DeviceArgs, describe, main_with};
+use modernbert_cli::{DeviceArgs, describe, main_with};
 
 /// Measures the encoder without a head: tokens per second over sets of document lengths.
 #[derive(Parser)]

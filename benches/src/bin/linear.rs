@@ -16,7 +16,7 @@ use clap::Parser;
 use modernbert::model::Precision;
 use modernbert::ops::linear::{Transpose, gemm, gemm_f32};
 use modernbert_benches::row::{Row, heading, median};
-use modernbert_train::cli::{DeviceArgs, describe, main_with};
+use modernbert_cli::{DeviceArgs, describe, main_with};
 
 /// Measures the products of `linear`: milliseconds and TFLOP/s, after checking each against f32.
 #[derive(Parser)]

@@ -18,7 +18,7 @@ use modernbert::model::{ModernBert, initialize};
 use modernbert_benches::lengths::select;
 use modernbert_benches::padded::{PaddedEncoder, Way};
 use modernbert_benches::row::median;
-use modernbert_train::cli::{DeviceArgs, describe, main_with};
+use modernbert_cli::{DeviceArgs, describe, main_with};
 use std::time::Instant;
 
 /// Compares the packed encoder with two padded ones of the same weights, in f32.

@@ -12,7 +12,7 @@ use modernbert::batch::{Dropout, DropoutRates, PackedBatch};
 use modernbert::config::ModernBertConfig;
 use modernbert::model::{MaskedLm, MaskedTokens, Precision, initialize};
 use modernbert_benches::usage::peak_mib;
-use modernbert_train::cli::{DeviceArgs, main_with};
+use modernbert_cli::{DeviceArgs, main_with};
 use modernbert_train::recompute::gradients;
 use std::process::ExitCode;
 use std::time::Instant;

@@ -24,7 +24,7 @@ use modernbert::ops::{Op, use_plain};
 use modernbert_benches::lengths::{LengthSet, select};
 use modernbert_benches::row::{Row, heading, median};
 use modernbert_benches::usage::peak_mib;
-use modernbert_train::cli::{DeviceArgs, describe, main_with};
+use modernbert_cli::{DeviceArgs, describe, main_with};
 use modernbert_train::optim::{NamedStableAdamW, StableAdamWConfig};
 
 /// Measures a training step of the masked language model: tokens per second, model TFLOP/s, and where the time goes.

@@ -8,11 +8,11 @@
 
 use clap::Parser;
 use modernbert::inference::{Prediction, TextClassifier};
+use modernbert_cli::main_with;
 use modernbert_examples::args::ModelArgs;
 use modernbert_examples::input::InputArgs;
 use modernbert_examples::output::Lines;
 use modernbert_examples::progress::Meter;
-use modernbert_train::cli::main_with;
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::VecDeque;

@@ -10,11 +10,11 @@
 use clap::{Parser, ValueEnum};
 use modernbert::config::Pooling;
 use modernbert::inference::{EmbedOptions, Embedding, Encoder};
+use modernbert_cli::main_with;
 use modernbert_examples::args::ModelArgs;
 use modernbert_examples::input::InputArgs;
 use modernbert_examples::output::{Lines, MatrixFile};
 use modernbert_examples::progress::Meter;
-use modernbert_train::cli::main_with;
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::VecDeque;

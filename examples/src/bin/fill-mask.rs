@@ -10,8 +10,8 @@ use clap::Parser;
 use modernbert::inference::fill_mask;
 use modernbert::model::MaskedLm;
 use modernbert::tokenizer::Tokenizer;
+use modernbert_cli::main_with;
 use modernbert_examples::args::SourceArgs;
-use modernbert_train::cli::main_with;
 use std::process::ExitCode;
 
 /// Guesses masked tokens.

@@ -9,10 +9,10 @@
 #![recursion_limit = "256"]
 
 use clap::Parser;
+use modernbert_cli::main_with;
 use modernbert_examples::finetuning::{FinetuneArgs, Session};
 use modernbert_glue::metrics::classification::accuracy;
 use modernbert_glue::metrics::correlation::{pearson, spearman};
-use modernbert_train::cli::main_with;
 use modernbert_train::finetune::table::{Columns, LabelSet, Table};
 use modernbert_train::finetune::{FinetuneOptions, Score, Target, classes, scores};
 use std::path::PathBuf;

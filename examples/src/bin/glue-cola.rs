@@ -7,10 +7,10 @@
 #![recursion_limit = "256"]
 
 use clap::Parser;
+use modernbert_cli::main_with;
 use modernbert_examples::finetuning::{GlueArgs, Session, names};
 use modernbert_glue::metrics::classification::{accuracy, matthews};
 use modernbert_glue::task::Task;
-use modernbert_train::cli::main_with;
 use modernbert_train::finetune::{FinetuneOptions, Score, classes};
 
 /// CoLA: is the sentence acceptable English? Scored by Matthews correlation, which a constant answer leaves at 0.

@@ -8,10 +8,10 @@
 #![recursion_limit = "256"]
 
 use clap::Parser;
+use modernbert_cli::main_with;
 use modernbert_examples::finetuning::{GlueArgs, Session, names};
 use modernbert_glue::metrics::classification::{accuracy, f1};
 use modernbert_glue::task::Task;
-use modernbert_train::cli::main_with;
 use modernbert_train::finetune::{FinetuneOptions, Score, classes};
 
 /// MRPC: do two sentences of the news say the same? Scored by F1 and accuracy.

@@ -7,10 +7,10 @@
 #![recursion_limit = "256"]
 
 use clap::Parser;
+use modernbert_cli::main_with;
 use modernbert_examples::finetuning::{GlueArgs, Session, names};
 use modernbert_glue::metrics::classification::accuracy;
 use modernbert_glue::task::Task;
-use modernbert_train::cli::main_with;
 use modernbert_train::finetune::{FinetuneOptions, Score, classes};
 
 /// QNLI: does the sentence answer the question? Scored by accuracy.

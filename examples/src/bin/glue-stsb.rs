@@ -9,10 +9,10 @@
 #![recursion_limit = "256"]
 
 use clap::Parser;
+use modernbert_cli::main_with;
 use modernbert_examples::finetuning::{GlueArgs, Session};
 use modernbert_glue::metrics::correlation::{pearson, spearman};
 use modernbert_glue::task::Task;
-use modernbert_train::cli::main_with;
 use modernbert_train::finetune::{FinetuneOptions, Score, scores};
 
 /// STS-B: how similar are two sentences, from 0 to 5?

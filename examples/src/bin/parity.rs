@@ -7,8 +7,8 @@
 #![recursion_limit = "256"]
 
 use clap::Parser;
+use modernbert_cli::{BAD_INPUT, DeviceArgs};
 use modernbert_examples::parity::{Report, Tolerances, check, save_copy};
-use modernbert_train::cli::{BAD_INPUT, DeviceArgs};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

@@ -10,11 +10,11 @@
 use anyhow::bail;
 use clap::Parser;
 use modernbert::inference::{Tagged, TaggedWords, Tagger};
+use modernbert_cli::main_with;
 use modernbert_examples::args::ModelArgs;
 use modernbert_examples::input::{InputArgs, Record};
 use modernbert_examples::output::Lines;
 use modernbert_examples::progress::Meter;
-use modernbert_train::cli::main_with;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;

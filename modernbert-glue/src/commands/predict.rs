@@ -1,10 +1,10 @@
 //! `modernbert-glue predict`.
 
 use clap::Args;
+use modernbert_cli::{DeviceArgs, describe};
 use modernbert_glue::data::{DataError, DataSource};
 use modernbert_glue::run::RunError;
 use modernbert_glue::submission::{find_model, predict_task};
-use modernbert_train::cli::{DeviceArgs, describe};
 use std::path::PathBuf;
 
 use super::common::{failed, make_folder, print, tasks};

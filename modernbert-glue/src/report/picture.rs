@@ -1,8 +1,6 @@
 //! The scores as bars, and the way to them as curves.
 
-use modernbert_train::report::plot::{
-    Bar, Group, Panel, PlotError, Series, plot_groups, plot_panels,
-};
+use modernbert_cli::plot::{Bar, Group, Panel, PlotError, Series, plot_groups, plot_panels};
 use std::path::{Path, PathBuf};
 
 use super::{JobView, seed_values, tasks_of};

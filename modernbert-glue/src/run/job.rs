@@ -1,7 +1,8 @@
 //! All tasks and seeds of a command: two rounds, one clock, one failure at a time.
 
+use modernbert_cli::text::human_seconds;
 use modernbert_train::finetune::JobClock;
-use modernbert_train::trainer::{Progress, human_seconds};
+use modernbert_train::trainer::Progress;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

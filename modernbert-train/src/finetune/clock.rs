@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::trainer::human_seconds;
+use modernbert_cli::text::human_seconds;
 
 /// Counts work done and work to do, and says when the job will be over.
 ///

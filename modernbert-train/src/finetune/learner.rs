@@ -4,8 +4,8 @@ use burn::module::Module;
 use burn::tensor::{Device, ExecutionError, Tensor};
 use burn::train::metric::Adaptor;
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
-use modernbert::batch::{Dropout, DropoutRates, PackedBatch};
-use modernbert::model::{Classification, SequenceClassifier};
+use modernbert::batch::{Dropout, PackedBatch};
+use modernbert::model::{Classification, SequenceClassifier, dropout_rates};
 
 use super::batches::Batch;
 
@@ -53,7 +53,7 @@ impl ClassifierLearner {
         let packed = PackedBatch::from_sequences(&batch.sequences, &device)
             .expect("a batch of truncated sequences fits a packed batch");
         let dropout = batch.dropout_key.map(|(seed, batch)| Dropout {
-            rates: DropoutRates::from(self.model.model.config()),
+            rates: dropout_rates(self.model.model.config()),
             seed,
             batch,
         });

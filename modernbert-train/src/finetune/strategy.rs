@@ -16,7 +16,8 @@ use super::learner::{ClassifierLearner, ClassifierOutput, ClassifierStats};
 use super::{
     Evaluation, FinetuneError, FinetuneOptions, Finetuned, JobClock, Score, Scorer, predict,
 };
-use crate::trainer::{Progress, human_seconds};
+use crate::trainer::Progress;
+use modernbert_cli::text::human_seconds;
 
 /// Steps whose losses are read back together: a read waits for the device, which should not happen after every step.
 const READ_EVERY: usize = 16;

@@ -17,10 +17,10 @@ use super::prepare::Prepared;
 use super::unigram::{Unigram, UnigramScore};
 use crate::optim::{NamedStableAdamW, StableAdamWConfig};
 use crate::recipe::{Phase, Precision as RecipePrecision, Recipe};
-use crate::report::plot::{Series, plot_curves};
 use crate::run_dir::{METRICS_FILE, PICTURE_FILE, RunDir};
 use crate::snapshot::{RunState, Snapshot};
 use crate::trainer::{Progress, read_log};
+use modernbert_cli::plot::{Series, plot_curves};
 
 /// Beyond this a size is a slip of the keyboard: a hundred times the largest encoder of this family.
 const MOST_PARAMETERS: u64 = 100_000_000_000;

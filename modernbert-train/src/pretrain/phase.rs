@@ -15,17 +15,15 @@ use super::launch::{PretrainOptions, optimizer_config, precision_of};
 use super::memory;
 use super::prepare::{PhaseData, Prepared};
 use crate::by_position::{EDGES, scores_by_position};
-use crate::loader::{
-    FixedLoader, LoaderOptions, MlmItem, TrainLoader, TrainStream, evaluation_items_of,
-};
+use crate::loader::{LoaderOptions, MlmItem, TrainLoader, TrainStream, evaluation_items_of};
 use crate::mask::Masker;
 use crate::optim::NamedStableAdamW;
 use crate::recipe::{Phase, Recipe};
 use crate::run_dir::{METRICS_FILE, POSITIONS_FILE, RunDir};
 use crate::snapshot::RunState;
 use crate::trainer::{
-    MetricsLog, MlmLearner, Outcome, SavePolicy, SeriesMetric, TokenBudget, TokenScheduler,
-    TokenStrategy, TokenStrategyOptions, peak_tflops,
+    FixedLoader, MetricsLog, MlmLearner, Outcome, RowLoader, SavePolicy, SeriesMetric, TokenBudget,
+    TokenScheduler, TokenStrategy, TokenStrategyOptions, peak_tflops,
 };
 
 /// Sequences of full length from which on they alone are scored by position.
@@ -190,7 +188,7 @@ impl Session<'_> {
         )?);
         let mut training = SupervisedTraining::new(
             self.dir.root(),
-            Arc::new(rows),
+            Arc::new(RowLoader(Arc::new(rows))),
             Arc::new(FixedLoader::new(eval_items)),
         )
         .metrics((SeriesMetric::loss(), SeriesMetric::masked_accuracy()))
@@ -313,7 +311,7 @@ impl Session<'_> {
 
 /// What a person should know when a phase begins or goes on.
 fn announce(phase: &Phase, data: &PhaseData, state: &RunState) -> String {
-    use crate::trainer::human_count;
+    use modernbert_cli::text::human_count;
     let recipe = &phase.recipe;
     let stands = if state.rows > 0 {
         format!(

@@ -16,7 +16,8 @@ use crate::recipe::{
     Tokenizer as TokenizerSetting,
 };
 use crate::shard::{Cut, LongDocuments, Shard, TokenizeOptions, write_shard};
-use crate::trainer::{Progress, human_count, human_seconds};
+use crate::trainer::Progress;
+use modernbert_cli::text::{human_count, human_seconds};
 
 /// Everything training needs that comes from text.
 pub struct Prepared {

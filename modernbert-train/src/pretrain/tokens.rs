@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use modernbert::checkpoint::write_atomically;
+use modernbert_cli::text::human_count;
 
 use super::prepare::{PhaseData, Prepared, SHARDS, model_config, shown};
 use crate::recipe::{
@@ -12,7 +13,7 @@ use crate::recipe::{
 };
 use crate::shard::{Check, Cut, LongDocuments, TokenizeOptions, TokenizerHash};
 use crate::tokenize::{INDEX_FILE, TokenFolder};
-use crate::trainer::{Progress, human_count};
+use crate::trainer::Progress;
 
 /// In a run's folder of shards: where the shards of each phase are, if they are elsewhere.
 const FOLDERS_FILE: &str = "folders.json";

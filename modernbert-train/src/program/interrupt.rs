@@ -11,7 +11,7 @@ use burn::train::Interrupter;
 /// A system that refuses the handler.
 #[cfg(unix)]
 pub(crate) fn stop_on_ctrl_c(interrupter: &Interrupter) -> std::io::Result<()> {
-    use modernbert_train::cli::INTERRUPTED;
+    use modernbert_cli::INTERRUPTED;
     use modernbert_train::pretrain::is_training;
     use signal_hook::consts::{SIGINT, SIGTERM};
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod interrupt;
 pub(crate) mod show;
+pub(crate) mod tokenize;
 pub(crate) mod train;
 
 #[allow(clippy::print_stdout)] // a program's output

@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use clap::Args;
-use modernbert_train::cli::DIFFERENT;
+use modernbert_cli::DIFFERENT;
 use modernbert_train::tools::{
     Against, Quantity, average, best_checkpoints, checkpoint_at, diff, export, inspect, lines,
     plot_runs,

@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use burn::train::Interrupter;
 use clap::Args;
-use modernbert_train::cli::{DeviceArgs, INTERRUPTED, describe};
+use modernbert_cli::{DeviceArgs, INTERRUPTED, describe};
 use modernbert_train::pretrain::{
     PretrainEnd, PretrainOptions, PretrainSummary, anneal_recipe, masked_lines, pretrain, resume,
     roll_back, start_from,

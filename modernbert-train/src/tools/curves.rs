@@ -3,9 +3,9 @@
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
-use crate::report::plot::{Series, plot_curves};
 use crate::run_dir::METRICS_FILE;
 use crate::trainer::{LogRow, read_log};
+use modernbert_cli::plot::{Series, plot_curves};
 
 /// What is drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -9,7 +9,8 @@ use crate::recipe::{Recipe, Tokenizer, builtin};
 use crate::run_dir::{METRICS_FILE, RECIPE_FILE, RunInfo, list_checkpoints};
 use crate::shard::Shard;
 use crate::snapshot::{MANIFEST_FILE, RunState, Snapshot, read_state, verify};
-use crate::trainer::{human_count, read_log};
+use crate::trainer::read_log;
+use modernbert_cli::text::human_count;
 
 /// FLOP/s of an H100 in bf16 (989 TFLOP/s at most) at a model FLOP utilisation that is good for training.
 const H100_AT_40_PERCENT: f64 = 0.4 * 989e12;

@@ -10,21 +10,35 @@ use burn::train::renderer::{
 };
 use burn::train::{Interrupter, LearnerSummary};
 
-use crate::kernels::{SharedRenderer, announce_on};
+use modernbert_cli::compiling::{Listener, announce_to};
+
+type SharedRenderer = Arc<Mutex<Box<dyn MetricsRenderer>>>;
 
 /// burn-train's own renderer of a terminal, on which compilations of kernels are counted too.
-pub struct Dashboard(SharedRenderer);
+pub struct Dashboard {
+    renderer: SharedRenderer,
+    /// Registered for compilations while the dashboard lives.
+    _listener: Arc<Listener>,
+}
 
 impl Dashboard {
     /// Takes the screen until it is dropped.
     pub fn new(interrupter: Interrupter) -> Self {
         let shared = Arc::new(Mutex::new(default_renderer(interrupter, None)));
-        announce_on(&shared);
-        Self(shared)
+        let renderer = shared.clone();
+        let listener: Arc<Listener> = Arc::new(move |event| {
+            let mut renderer = renderer.lock().unwrap_or_else(PoisonError::into_inner);
+            renderer.log_event_training(event);
+        });
+        announce_to(&listener);
+        Self {
+            renderer: shared,
+            _listener: listener,
+        }
     }
 
     fn inner(&self) -> MutexGuard<'_, Box<dyn MetricsRenderer>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.renderer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

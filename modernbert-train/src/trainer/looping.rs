@@ -15,13 +15,13 @@ use super::evaluate::evaluate;
 use super::learner::{MlmLearner, MlmStepOutput};
 use super::log::LogRow;
 use super::metrics::StepStats;
-use super::progress::{human_count, human_seconds};
 use super::readback::{Pending, read_back};
 use super::strategy::{Outcome, TokenStrategyOptions, TrainingReport};
 use super::window::Window;
 use crate::loader::MlmItem;
 use crate::optim::{GradientSquares, clip_by_norm};
 use crate::snapshot::RunState;
+use modernbert_cli::text::{human_count, human_seconds};
 
 type Processor = SupervisedTrainingEventProcessor<MlmLearner>;
 type Data<'a> = Box<dyn DataLoaderIterator<MlmItem> + 'a>;

@@ -8,6 +8,7 @@ mod budget;
 mod dashboard;
 mod evaluate;
 mod learner;
+mod loaders;
 mod log;
 mod looping;
 mod metrics;
@@ -24,11 +25,12 @@ pub use budget::TokenBudget;
 pub use dashboard::Dashboard;
 pub use evaluate::evaluate;
 pub use learner::{MlmLearner, MlmStepOutput};
+pub use loaders::{FixedLoader, RowLoader};
 pub use log::{LogRow, MetricsLog, read_log};
 pub use metrics::{SeriesMetric, StepStats};
 pub(crate) use peaks::cuda_name;
 pub use peaks::peak_tflops;
-pub use progress::{Progress, QuietRenderer, human_count, human_seconds};
+pub use progress::{Progress, QuietRenderer};
 pub use schedule::TokenScheduler;
 pub use strategy::{
     Outcome, SaveHook, SavePolicy, StepFlops, TokenStrategy, TokenStrategyOptions, TrainingReport,

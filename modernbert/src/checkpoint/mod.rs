@@ -12,49 +12,29 @@
 //! decoder is stored once. Every lie a file can tell is an error that names file and tensor, and none of them costs more
 //! memory than the file is long.
 
-mod error;
-mod expect;
-mod files;
-#[cfg(feature = "hub")]
-pub mod hub;
 mod load;
 mod save;
-mod source;
 #[cfg(test)]
 mod tests;
 pub mod tiling;
 
-pub use error::CheckpointError;
-pub use expect::open_checked;
-pub use files::{ShapedValues, TensorFiles};
 pub use load::{LoadReport, load};
-pub use save::{save, write_atomically};
-pub use source::{ModelSource, SourceError};
+pub use modernbert_files::atomic::write_atomically;
+#[cfg(feature = "hub")]
+pub use modernbert_files::checkpoint::hub;
+pub use modernbert_files::checkpoint::{
+    CONFIG_FILE, CheckpointError, ModelSource, ShapedValues, SourceError, TensorFiles,
+    WEIGHTS_FILE, open_checked, read_config,
+};
+pub use save::save;
 
 use burn::tensor::Device;
 use std::path::Path;
 
-use crate::config::ModernBertConfig;
 use crate::model::{
     MaskedLm, ModernBert, MultipleChoice, QuestionAnswerer, SequenceClassifier, TokenClassifier,
     initialize,
 };
-
-/// Name of the config file in a model folder.
-pub const CONFIG_FILE: &str = "config.json";
-/// Name of the weights file in a model folder.
-pub const WEIGHTS_FILE: &str = "model.safetensors";
-
-/// The config of a model folder.
-///
-/// # Errors
-/// A folder without `config.json`, or one that can't be read.
-pub fn read_config(folder: &Path) -> Result<ModernBertConfig, CheckpointError> {
-    if !folder.is_dir() {
-        return Err(CheckpointError::NoFolder(folder.to_path_buf()));
-    }
-    Ok(ModernBertConfig::from_file(folder.join(CONFIG_FILE))?)
-}
 
 impl MaskedLm {
     /// Loads a masked language model from a folder; every tensor must be there.
@@ -65,6 +45,23 @@ impl MaskedLm {
         let (config, files) = open_checked(folder)?;
         let (model, _) = load(Self::new(&config, device)?, &files, &[])?;
         Ok(model)
+    }
+}
+
+impl MaskedLm {
+    /// Loads a masked language model from a folder or from the Hub, as [`ModelSource::parse`] understands `name`.
+    ///
+    /// For other models resolve the source and pass the folder to their `from_folder`.
+    ///
+    /// # Errors
+    /// Those of [`ModelSource::resolve`] and [`MaskedLm::from_folder`].
+    pub fn from_pretrained(
+        name: &str,
+        revision: Option<&str>,
+        device: &Device,
+    ) -> Result<Self, SourceError> {
+        let folder = ModelSource::parse(name).resolve(revision)?;
+        Ok(Self::from_folder(&folder, device)?)
     }
 }
 

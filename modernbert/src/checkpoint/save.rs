@@ -5,8 +5,9 @@ use burn::tensor::Tensor;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, serialize_to_file};
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::Path;
+
+use modernbert_files::atomic::{persist, write_atomically};
 
 use super::{CONFIG_FILE, CheckpointError, WEIGHTS_FILE};
 use crate::config::ModernBertConfig;
@@ -54,35 +55,6 @@ pub fn save<M: Module>(
     serialize_to_file(views, Some(metadata), temporary.path())
         .map_err(|error| broken(error.to_string()))?;
     persist(temporary, &path).map_err(CheckpointError::io(&path))
-}
-
-/// Writes a file so that it appears whole or not at all: a temporary sibling is written, synchronised and renamed.
-///
-/// # Errors
-/// What the operating system refuses.
-pub fn write_atomically(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".write.")
-        .tempfile_in(folder)?;
-    temporary.write_all(content)?;
-    persist(temporary, path)
-}
-
-fn persist(temporary: tempfile::NamedTempFile, path: &Path) -> std::io::Result<()> {
-    // Temporary files are private to their owner; what we leave behind should be as readable as any new file.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(temporary.path(), std::fs::Permissions::from_mode(0o644))?;
-    }
-    // The content may have been written through another handle, so the file is synchronised by name.
-    std::fs::File::open(temporary.path())?.sync_all()?;
-    temporary.persist(path).map_err(|error| error.error)?;
-    Ok(())
 }
 
 #[derive(Default)]

@@ -46,7 +46,8 @@ pub struct Pass {
 impl Pass {
     /// What is dropped at a site of a layer.
     pub(super) fn dropout_at(&self, layer: usize, site: Site) -> Option<DropoutSpec> {
-        self.dropout.and_then(|dropout| dropout.at(layer, site))
+        self.dropout
+            .and_then(|dropout| DropoutSpec::of(&dropout, layer, site))
     }
 
     /// `x` without what is dropped at a site of a layer.

@@ -30,6 +30,7 @@ mod pooling;
 mod precision;
 mod rotary;
 
+pub use dropout::dropout_rates;
 pub use encoder::{ModernBert, Pass};
 pub use heads::{
     Classification, ClassificationLabels, LabelError, MaskedLm, MaskedLmOutput, MaskedTokens,

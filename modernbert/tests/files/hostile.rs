@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 
-use crate::common::device;
 use crate::memory::largest;
 use crate::model::{config, randomize, tokenizer};
+use test_support::device;
 
 /// A safetensors file of this header and so many zero bytes.
 fn file(header: &str, length: u64, data: usize) -> Vec<u8> {

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::common::device;
 use crate::model::{config, randomize, tokenizer};
 use crate::server::{COMMIT, Server};
+use test_support::device;
 
 /// Content by name.
 type Files = BTreeMap<String, Vec<u8>>;

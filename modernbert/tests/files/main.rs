@@ -2,8 +2,6 @@
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 #![recursion_limit = "256"]
 
-#[path = "../common/mod.rs"]
-mod common;
 mod hostile;
 #[cfg(feature = "hub")]
 mod hub;

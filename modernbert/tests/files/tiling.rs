@@ -8,7 +8,7 @@ use modernbert::config::ModernBertConfig;
 use modernbert::model::{MaskedLm, initialize, named_parameters};
 use std::collections::BTreeMap;
 
-use crate::common::{device, read};
+use test_support::{device, read};
 
 /// The shapes of base and large, thirty-two times narrower: heads of 2, offsets 4 (hidden) and 23 (inner).
 fn small() -> ModernBertConfig {

@@ -5,8 +5,8 @@ use modernbert::config::ProblemType;
 use modernbert::inference::{BatchOptions, InferenceError, Input, TextClassifier};
 use modernbert::model::{ModernBert, Precision, SequenceClassifier};
 
-use crate::common::{assert_close, device, read, wide};
 use crate::model::{TEXTS, config, randomize, tokenizer};
+use test_support::{assert_close, device, read, wide};
 
 fn inputs() -> Vec<Input<'static>> {
     TEXTS.iter().map(|&text| text.into()).collect()

@@ -6,8 +6,8 @@ use modernbert::inference::{
 };
 use modernbert::model::{ModernBert, pool};
 
-use crate::common::{assert_close, bits, device, read, wide};
 use crate::model::{TEXTS, config, randomize, tokenizer};
+use test_support::{assert_close, bits, device, read, wide};
 
 fn encoder_with(options: EmbedOptions, batches: BatchOptions) -> Encoder {
     let model = randomize(ModernBert::new(&config(), &device()).unwrap());

@@ -4,7 +4,5 @@
 #![recursion_limit = "256"]
 
 mod classify;
-#[path = "../common/mod.rs"]
-mod common;
 mod encode;
 mod model;

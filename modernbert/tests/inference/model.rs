@@ -9,7 +9,7 @@ use modernbert::config::ModernBertConfig;
 use modernbert::model::{NamedMapper, map_named};
 use modernbert::tokenizer::{Tokenizer, TrainOptions, train::train};
 
-use crate::common::{normals, tensor};
+use test_support::{normals, tensor};
 
 pub(crate) const TEXTS: [&str; 7] = [
     "one two three",

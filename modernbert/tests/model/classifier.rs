@@ -4,9 +4,9 @@ use modernbert::batch::PackedBatch;
 use modernbert::config::{ModernBertConfig, Pooling};
 use modernbert::model::{ClassificationLabels, SequenceClassifier};
 
-use crate::common::{assert_close, autodiff_device, device, ids, read, wide};
 use crate::reference::{Reference, Rows, pooled};
 use crate::toy;
+use test_support::{assert_close, autodiff_device, device, ids, read, wide};
 
 fn config(pooling: Pooling) -> ModernBertConfig {
     let mut config = toy::config(2);

@@ -4,10 +4,11 @@ use burn::tensor::Device;
 use modernbert::batch::{Dropout, DropoutRates, PackedBatch};
 use modernbert::model::{
     ClassificationLabels, MaskedLm, MaskedTokens, SequenceClassifier, TokenClassifier,
+    dropout_rates,
 };
 
-use crate::common::{autodiff_device, bits, device, ids, read};
 use crate::toy;
+use test_support::{autodiff_device, bits, device, ids, read};
 
 fn batch(device: &Device, dropout: Option<Dropout>) -> PackedBatch {
     let sequences: Vec<_> = [9, 1, 14]
@@ -103,7 +104,7 @@ fn every_site_drops_by_its_key_and_nothing_else_does() {
 #[test]
 fn rates_of_a_config() {
     let mut config = toy::config(3);
-    assert!(DropoutRates::from(&config).is_none());
+    assert!(dropout_rates(&config).is_none());
     config.embedding_dropout = 0.1;
     config.attention_dropout = 0.2;
     config.mlp_dropout = 0.3;
@@ -115,7 +116,7 @@ fn rates_of_a_config() {
         mlp: 0.3,
         classifier: 0.4,
     };
-    assert_eq!(DropoutRates::from(&config), expected);
+    assert_eq!(dropout_rates(&config), expected);
 }
 
 /// Over many keys the mean of the dropped network's first layer is the plain one: kept elements are scaled up.
@@ -200,7 +201,7 @@ fn a_classifier_trains_with_its_dropout() {
         &device,
     );
     let labels = ClassificationLabels::Classes(vec![0, 1, 2]);
-    let rates = DropoutRates::from(&config);
+    let rates = dropout_rates(&config);
     let loss = |dropout| {
         read(
             model

@@ -5,9 +5,9 @@ use modernbert::batch::{PackedBatch, int_tensor};
 use modernbert::config::{Activation, ModernBertConfig};
 use modernbert::model::{MaskedLm, ModernBert, Precision, initialize};
 
-use crate::common::{assert_close, bits, computes_in, device, ids, read, relative_rms_error, wide};
 use crate::reference::Reference;
 use crate::toy;
+use test_support::{assert_close, bits, computes_in, device, ids, read, relative_rms_error, wide};
 
 fn model(config: &ModernBertConfig) -> MaskedLm {
     toy::build(

@@ -9,11 +9,9 @@ use modernbert::model::{
 };
 use proptest::prelude::*;
 
-use crate::common::{
-    assert_close, autodiff_device, bits, device, ids, normals, read, tensor, wide,
-};
 use crate::reference::{Reference, Rows, pooled};
 use crate::toy;
+use test_support::{assert_close, autodiff_device, bits, device, ids, normals, read, tensor, wide};
 
 const LENGTHS: [usize; 4] = [4, 1, 11, 6];
 

@@ -6,8 +6,8 @@ use modernbert::model::{
     InitMethod, MaskedLm, MaskedTokens, ModernBert, SequenceClassifier, initialize, initialize_with,
 };
 
-use crate::common::{bits, device, holds, ids, read};
 use crate::toy;
+use test_support::{bits, device, holds, ids, read};
 
 /// What is left of a deviation when values beyond two of them are drawn again.
 const TRUNCATED: f64 = 0.879_63;

@@ -7,8 +7,6 @@
 #![recursion_limit = "256"]
 
 mod classifier;
-#[path = "../common/mod.rs"]
-mod common;
 mod dropout;
 mod forward;
 mod heads;

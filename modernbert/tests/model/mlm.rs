@@ -5,9 +5,9 @@ use burn::tensor::{Device, Tensor, activation};
 use modernbert::batch::{PackedBatch, int_tensor};
 use modernbert::model::{MaskedLm, MaskedTokens};
 
-use crate::common::{assert_close, autodiff_device, device, ids, read, relative_error, wide};
 use crate::reference::Reference;
 use crate::toy;
+use test_support::{assert_close, autodiff_device, device, ids, read, relative_error, wide};
 
 fn model(tied: bool, device: &Device) -> MaskedLm {
     let mut config = toy::config(3);

@@ -4,10 +4,8 @@ use burn::tensor::Tensor;
 use modernbert::batch::{PackedBatch, SequenceLayout, Unpadded};
 use modernbert::model::ModernBert;
 
-use crate::common::{
-    assert_close, autodiff_device, bits, device, ids, normals, read, tensor, wide,
-};
 use crate::toy;
+use test_support::{assert_close, autodiff_device, bits, device, ids, normals, read, tensor, wide};
 
 const WIDTH: usize = 16;
 

@@ -3,8 +3,8 @@
 use modernbert::config::{LayerType, ModernBertConfig};
 use modernbert::model::{MaskedLm, ModernBert, SequenceClassifier, named_parameters};
 
-use crate::common::{device, holds};
 use crate::toy;
+use test_support::{device, holds};
 
 type Named = Vec<(String, Vec<usize>)>;
 

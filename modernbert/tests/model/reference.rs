@@ -4,8 +4,8 @@
 
 use modernbert::config::{LayerType, ModernBertConfig, Pooling};
 
-use crate::common::wide;
 use crate::toy::Named;
+use test_support::wide;
 
 /// One vector per token.
 pub(crate) type Rows = Vec<Vec<f64>>;

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Gradients, Tensor};
 use modernbert::config::ModernBertConfig;
 use modernbert::model::{NamedMapper, map_named, named_parameters};
 
-use crate::common::{normals, read, tensor, wide};
+use test_support::{normals, read, tensor, wide};
 
 /// Values by parameter name.
 pub(crate) type Named = BTreeMap<String, Vec<f32>>;
@@ -143,7 +143,7 @@ pub(crate) fn assert_gradients_close(found: &Named, expected: &Named, tolerance:
             expected.iter().any(|&x| x != 0.0),
             "{name} has a gradient of nothing but zeros"
         );
-        crate::common::assert_close(&found[name], &wide(expected), tolerance, name);
+        test_support::assert_close(&found[name], &wide(expected), tolerance, name);
     }
 }
 

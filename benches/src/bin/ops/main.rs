@@ -18,7 +18,7 @@ use clap::Parser;
 use modernbert::config::ModernBertConfig;
 use modernbert::model::Precision;
 use modernbert_benches::row::heading;
-use modernbert_train::cli::{DeviceArgs, describe, main_with};
+use modernbert_cli::{DeviceArgs, describe, main_with};
 
 use cases::Shape;
 use measure::Meter;

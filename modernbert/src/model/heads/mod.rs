@@ -32,7 +32,7 @@ use super::precision::Precision;
 use crate::batch::{Dropout, int_tensor};
 use crate::config::{Activation, ModernBertConfig};
 use crate::ops::cross_entropy::cross_entropy;
-use crate::ops::dropout::{Site, dropout};
+use crate::ops::dropout::{DropoutSpec, Site, dropout};
 use crate::ops::sum::{mean, sum};
 
 /// `norm(act(dense(x)))`: shared by the MLM and the classification heads, in the model and in files, so that a classifier
@@ -64,7 +64,7 @@ impl PredictionHead {
 
 /// What a classifier sees of `z` in training: all but what is dropped.
 fn before_classifier(z: Tensor<2>, dropped: Option<Dropout>) -> Tensor<2> {
-    match dropped.and_then(|dropped| dropped.at(0, Site::Classifier)) {
+    match dropped.and_then(|dropped| DropoutSpec::of(&dropped, 0, Site::Classifier)) {
         Some(spec) => dropout(z, spec),
         None => z,
     }

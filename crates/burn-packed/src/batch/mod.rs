@@ -1,0 +1,91 @@
+//! Packed batches: the sequences of a batch one after the other, without padding between them.
+//!
+//! Packed is the native form of this crate. A padded batch is unpadded once, before the embedding, and its results are
+//! repadded once, at the end; see [`Unpadded`].
+
+mod order;
+mod padding;
+
+pub use order::{Runs, TokenOrder};
+pub use packed_layout::{Dropout, DropoutRates, LayoutError, SequenceLayout};
+pub use padding::{NO_LABEL, PaddingError, Unpadded};
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+/// Token ids of several sequences in a row, on a device, with the boundaries on both sides.
+#[derive(Clone, Debug)]
+pub struct PackedBatch {
+    /// Token ids, `[total]`.
+    pub ids: Tensor<1, Int>,
+    /// Boundaries of the sequences, `[sequences + 1]`.
+    pub cu_seqlens: Tensor<1, Int>,
+    /// The same boundaries on the host.
+    pub layout: SequenceLayout,
+    /// The ids on the host, for the gradient of the embedding.
+    pub order: TokenOrder,
+    /// What is dropped in training; `None`, as every constructor has it, drops nothing.
+    pub dropout: Option<Dropout>,
+}
+
+impl PackedBatch {
+    /// Packs sequences of token ids.
+    ///
+    /// # Errors
+    /// [`LayoutError::TooLong`] for more than `u32::MAX` tokens.
+    pub fn from_sequences<S: AsRef<[u32]>>(
+        sequences: &[S],
+        device: &Device,
+    ) -> Result<Self, LayoutError> {
+        let layout = SequenceLayout::from_lengths(sequences.iter().map(|s| s.as_ref().len()))?;
+        let ids: Vec<u32> = sequences
+            .iter()
+            .flat_map(|s| s.as_ref().iter().copied())
+            .collect();
+        Ok(Self::new(&ids, layout, device))
+    }
+
+    /// A batch of ids that already lie packed.
+    ///
+    /// # Panics
+    /// When the number of ids is not the layout's number of tokens.
+    pub fn new(ids: &[u32], layout: SequenceLayout, device: &Device) -> Self {
+        assert_eq!(
+            ids.len(),
+            layout.total_tokens(),
+            "{} ids for a layout of {} tokens",
+            ids.len(),
+            layout.total_tokens()
+        );
+        Self {
+            ids: int_tensor(ids.iter().map(|&id| id as i32), device),
+            cu_seqlens: int_tensor(layout.cu_seqlens().iter().map(|&c| c as i32), device),
+            layout,
+            order: TokenOrder::new(ids.to_vec()),
+            dropout: None,
+        }
+    }
+
+    /// The same batch for a training step that drops elements.
+    #[must_use]
+    pub fn with_dropout(mut self, dropout: Option<Dropout>) -> Self {
+        self.dropout = dropout;
+        self
+    }
+
+    /// The same batch for a model without gradients.
+    #[must_use]
+    pub fn inner(self) -> Self {
+        Self {
+            ids: self.ids.inner(),
+            cu_seqlens: self.cu_seqlens.inner(),
+            ..self
+        }
+    }
+}
+
+/// A 1-D integer tensor of host values.
+pub fn int_tensor(values: impl Iterator<Item = i32>, device: &Device) -> Tensor<1, Int> {
+    let values: Vec<i32> = values.collect();
+    let length = values.len();
+    Tensor::from_data(TensorData::new(values, [length]), device)
+}

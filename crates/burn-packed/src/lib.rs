@@ -1,0 +1,16 @@
+//! Packed (variable-length) encoder operations for [Burn](https://burn.dev): attention over sequences of different lengths
+//! without padding, and the fused operations around it.
+//!
+//! | module | contents | may use |
+//! |---|---|---|
+//! | [`batch`] | packed batches; unpadding and repadding | nothing |
+//! | [`device`] | devices by name | nothing |
+//! | [`ops`] | the Backend extension: attention, GeGLU, LayerNorm, cross-entropy, embedding, linear, dropout, optimizer | `batch`, `device` |
+//!
+//! The crate knows tensors and sequence boundaries; it knows no model.
+// The types of wgpu nest deeper than the compiler expects by default.
+#![recursion_limit = "256"]
+
+pub mod batch;
+pub mod device;
+pub mod ops;

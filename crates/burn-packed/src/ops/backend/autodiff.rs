@@ -1,0 +1,93 @@
+//! The derivatives.
+
+use burn::backend::Autodiff;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::tensor::DType;
+
+use super::PackedBackend;
+use crate::batch::TokenOrder;
+use crate::ops::attention::{self, AttentionSpec};
+use crate::ops::cross_entropy::{self, DecoderSpec};
+use crate::ops::dropout::{self, DropoutSpec};
+use crate::ops::{embedding, geglu, layer_norm, linear, sum};
+
+impl<B: PackedBackend, C: CheckpointStrategy> PackedBackend for Autodiff<B, C> {
+    fn packed_attention(
+        qkv: FloatTensor<Self>,
+        rotary: FloatTensor<Self>,
+        cu_seqlens: IntTensor<Self>,
+        spec: AttentionSpec,
+    ) -> FloatTensor<Self> {
+        attention::autodiff::attention::<B, C>(qkv, rotary, cu_seqlens, spec)
+    }
+
+    fn total(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {
+        sum::autodiff::total::<B, C>(input, squared)
+    }
+
+    fn geglu(input: FloatTensor<Self>) -> FloatTensor<Self> {
+        geglu::autodiff::geglu::<B, C>(input)
+    }
+
+    fn geglu_mlp(
+        input: FloatTensor<Self>,
+        wi: FloatTensor<Self>,
+        wo: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        geglu::autodiff::geglu_mlp::<B, C>(input, wi, wo)
+    }
+
+    fn layer_norm_rows(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+        out: DType,
+    ) -> FloatTensor<Self> {
+        layer_norm::autodiff::layer_norm::<B, C>(input, weight, eps, out)
+    }
+
+    fn add_layer_norm(
+        x: FloatTensor<Self>,
+        branch: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+        out: DType,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        layer_norm::autodiff::add_layer_norm::<B, C>(x, branch, weight, eps, out)
+    }
+
+    fn cross_entropy_rows(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        cross_entropy::autodiff::cross_entropy::<B, C>(logits, targets)
+    }
+
+    fn decoder_loss(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        spec: DecoderSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        cross_entropy::autodiff::decoder_loss::<B, C>(hidden, weight, bias, targets, weights, spec)
+    }
+
+    fn table_rows(
+        table: FloatTensor<Self>,
+        ids: IntTensor<Self>,
+        order: TokenOrder,
+    ) -> FloatTensor<Self> {
+        embedding::autodiff::embedding::<B, C>(table, ids, order)
+    }
+
+    fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {
+        dropout::autodiff::dropout::<B, C>(input, spec)
+    }
+
+    fn linear_weight(input: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        linear::autodiff::linear::<B, C>(input, weight)
+    }
+}

@@ -1,0 +1,233 @@
+//! The kernels for GPUs.
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::tensor::DType;
+
+use super::PackedBackend;
+use super::plain::{Op, plain};
+use crate::batch::TokenOrder;
+use crate::ops::attention::{self, AttentionSpec};
+use crate::ops::cross_entropy::{self, ScoreSpec};
+use crate::ops::dropout::{self, DropoutSpec};
+use crate::ops::layer_norm::{self, AddNormBackward};
+use crate::ops::linear::{self, Transpose};
+use crate::ops::optimizer::{self, Group, SteppedGroup};
+use crate::ops::{embedding, geglu, sum};
+
+impl PackedBackend for burn_cubecl::CubeBackend {
+    fn packed_attention_forward(
+        qkv: FloatTensor<Self>,
+        rotary: FloatTensor<Self>,
+        cu_seqlens: IntTensor<Self>,
+        spec: AttentionSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if plain(Op::Attention) {
+            return attention::portable::forward::<Self>(qkv, rotary, &spec);
+        }
+        // The tiles are cut on the host, which knows the boundaries.
+        let _ = cu_seqlens;
+        attention::cube::forward(qkv, rotary, &spec)
+    }
+
+    fn packed_attention_backward(
+        d_out: FloatTensor<Self>,
+        qkv: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        rotary: FloatTensor<Self>,
+        cu_seqlens: IntTensor<Self>,
+        spec: AttentionSpec,
+    ) -> FloatTensor<Self> {
+        if plain(Op::Attention) {
+            return attention::portable::backward::<Self>(d_out, qkv, out, lse, rotary, &spec);
+        }
+        let _ = cu_seqlens;
+        attention::cube::backward(d_out, qkv, out, lse, rotary, &spec)
+    }
+
+    fn gemm(
+        lhs: FloatTensor<Self>,
+        rhs: FloatTensor<Self>,
+        transpose: Transpose,
+    ) -> FloatTensor<Self> {
+        if plain(Op::Linear) {
+            return linear::portable::gemm::<Self>(lhs, rhs, transpose);
+        }
+        linear::cube::gemm(lhs, rhs, transpose, false)
+    }
+
+    fn gemm_f32(
+        lhs: FloatTensor<Self>,
+        rhs: FloatTensor<Self>,
+        transpose: Transpose,
+    ) -> FloatTensor<Self> {
+        if plain(Op::Linear) {
+            return linear::portable::gemm_f32::<Self>(lhs, rhs, transpose);
+        }
+        linear::cube::gemm(lhs, rhs, transpose, true)
+    }
+
+    fn geglu(input: FloatTensor<Self>) -> FloatTensor<Self> {
+        if plain(Op::Geglu) {
+            return geglu::portable::forward::<Self>(input);
+        }
+        geglu::cube::forward(input)
+    }
+
+    fn geglu_backward(d_out: FloatTensor<Self>, input: FloatTensor<Self>) -> FloatTensor<Self> {
+        if plain(Op::Geglu) {
+            return geglu::portable::backward::<Self>(d_out, input);
+        }
+        geglu::cube::backward(d_out, input)
+    }
+
+    fn geglu_backward_again(
+        d_out: FloatTensor<Self>,
+        input: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if plain(Op::Geglu) {
+            let out = Self::geglu(input.clone());
+            return (Self::geglu_backward(d_out, input), out);
+        }
+        geglu::cube::backward_again(d_out, input)
+    }
+
+    fn layer_norm_rows(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+        out: DType,
+    ) -> FloatTensor<Self> {
+        if plain(Op::LayerNorm) {
+            return layer_norm::portable::forward::<Self>(input, weight, eps, out);
+        }
+        layer_norm::cube::forward(input, weight, eps, out)
+    }
+
+    fn layer_norm_rows_backward(
+        d_out: FloatTensor<Self>,
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if plain(Op::LayerNorm) {
+            return layer_norm::portable::backward::<Self>(d_out, input, weight, eps);
+        }
+        layer_norm::cube::backward(d_out, input, weight, eps)
+    }
+
+    fn add_layer_norm_forward(
+        x: FloatTensor<Self>,
+        branch: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+        out: DType,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        if plain(Op::LayerNorm) {
+            return layer_norm::portable::add_forward::<Self>(x, branch, weight, eps, out);
+        }
+        layer_norm::cube::add_forward(x, branch, weight, eps, out)
+    }
+
+    fn add_layer_norm_backward(
+        d_sum: FloatTensor<Self>,
+        d_normed: FloatTensor<Self>,
+        saved: FloatTensor<Self>,
+        inv_std: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        spec: AddNormBackward,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        if plain(Op::LayerNorm) {
+            return layer_norm::portable::add_backward::<Self>(
+                d_sum, d_normed, saved, inv_std, weight, &spec,
+            );
+        }
+        layer_norm::cube::add_backward(d_sum, d_normed, saved, inv_std, weight, spec)
+    }
+
+    fn cross_entropy_rows(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        if plain(Op::CrossEntropy) {
+            return cross_entropy::portable::forward::<Self>(logits, targets);
+        }
+        cross_entropy::cube::forward(logits, targets)
+    }
+
+    fn cross_entropy_rows_backward(
+        d_loss: FloatTensor<Self>,
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        if plain(Op::CrossEntropy) {
+            return cross_entropy::portable::backward::<Self>(d_loss, logits, targets);
+        }
+        cross_entropy::cube::backward(d_loss, logits, targets)
+    }
+
+    fn cross_entropy_scores(
+        logits: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        spec: ScoreSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        if plain(Op::CrossEntropy) {
+            return cross_entropy::portable::scores::<Self>(logits, bias, targets, weights, spec);
+        }
+        cross_entropy::cube::scores(logits, bias, targets, weights, spec)
+    }
+
+    fn column_sums(input: FloatTensor<Self>) -> FloatTensor<Self> {
+        if plain(Op::CrossEntropy) {
+            return cross_entropy::portable::column_sums::<Self>(input);
+        }
+        cross_entropy::cube::column_sums(input)
+    }
+
+    fn table_rows(
+        table: FloatTensor<Self>,
+        ids: IntTensor<Self>,
+        order: TokenOrder,
+    ) -> FloatTensor<Self> {
+        if plain(Op::Embedding) {
+            return embedding::portable::forward::<Self>(table, ids);
+        }
+        let _ = order;
+        embedding::cube::forward(table, ids)
+    }
+
+    fn table_rows_backward(
+        d_out: FloatTensor<Self>,
+        ids: IntTensor<Self>,
+        order: TokenOrder,
+        rows: usize,
+    ) -> FloatTensor<Self> {
+        if plain(Op::Embedding) {
+            return embedding::portable::backward::<Self>(d_out, ids, rows);
+        }
+        embedding::cube::backward(d_out, ids, order, rows)
+    }
+
+    fn adamw_steps(group: Group<Self>, go: FloatTensor<Self>, gated: bool) -> SteppedGroup<Self> {
+        if plain(Op::Optimizer) {
+            return optimizer::portable::steps::<Self>(group, gated.then_some(go));
+        }
+        optimizer::cube::steps(group, go, gated)
+    }
+
+    fn total(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {
+        if plain(Op::Sum) {
+            return sum::portable::total::<Self>(input, squared);
+        }
+        sum::cube::total(input, squared)
+    }
+
+    fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {
+        if plain(Op::Dropout) {
+            return dropout::portable::forward::<Self>(input, spec);
+        }
+        dropout::cube::forward(input, spec)
+    }
+}

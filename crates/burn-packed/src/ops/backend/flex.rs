@@ -1,0 +1,151 @@
+//! The native CPU versions.
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::tensor::DType;
+
+use super::PackedBackend;
+use super::plain::{Op, plain};
+use crate::ops::attention::{self, AttentionSpec};
+use crate::ops::cross_entropy::{self, ScoreSpec};
+use crate::ops::dropout::{self, DropoutSpec};
+use crate::ops::geglu;
+use crate::ops::layer_norm::{self, AddNormBackward};
+
+impl PackedBackend for burn::backend::Flex {
+    fn packed_attention_forward(
+        qkv: FloatTensor<Self>,
+        rotary: FloatTensor<Self>,
+        cu_seqlens: IntTensor<Self>,
+        spec: AttentionSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if plain(Op::Attention) {
+            return attention::portable::forward::<Self>(qkv, rotary, &spec);
+        }
+        let _ = cu_seqlens;
+        attention::flex::forward(qkv, rotary, &spec)
+    }
+
+    fn packed_attention_backward(
+        d_out: FloatTensor<Self>,
+        qkv: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        rotary: FloatTensor<Self>,
+        cu_seqlens: IntTensor<Self>,
+        spec: AttentionSpec,
+    ) -> FloatTensor<Self> {
+        if plain(Op::Attention) {
+            return attention::portable::backward::<Self>(d_out, qkv, out, lse, rotary, &spec);
+        }
+        let _ = cu_seqlens;
+        attention::flex::backward(d_out, qkv, out, lse, rotary, &spec)
+    }
+
+    fn geglu(input: FloatTensor<Self>) -> FloatTensor<Self> {
+        if plain(Op::Geglu) {
+            return geglu::portable::forward::<Self>(input);
+        }
+        geglu::flex::forward(input)
+    }
+
+    fn geglu_backward(d_out: FloatTensor<Self>, input: FloatTensor<Self>) -> FloatTensor<Self> {
+        if plain(Op::Geglu) {
+            return geglu::portable::backward::<Self>(d_out, input);
+        }
+        geglu::flex::backward(d_out, input)
+    }
+
+    fn layer_norm_rows(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+        out: DType,
+    ) -> FloatTensor<Self> {
+        if plain(Op::LayerNorm) {
+            return layer_norm::portable::forward::<Self>(input, weight, eps, out);
+        }
+        layer_norm::flex::forward(input, weight, eps, out)
+    }
+
+    fn add_layer_norm_forward(
+        x: FloatTensor<Self>,
+        branch: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+        out: DType,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        if plain(Op::LayerNorm) {
+            return layer_norm::portable::add_forward::<Self>(x, branch, weight, eps, out);
+        }
+        layer_norm::flex::add_forward(x, branch, weight, eps, out)
+    }
+
+    fn add_layer_norm_backward(
+        d_sum: FloatTensor<Self>,
+        d_normed: FloatTensor<Self>,
+        saved: FloatTensor<Self>,
+        inv_std: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        spec: AddNormBackward,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        if plain(Op::LayerNorm) {
+            return layer_norm::portable::add_backward::<Self>(
+                d_sum, d_normed, saved, inv_std, weight, &spec,
+            );
+        }
+        layer_norm::flex::add_backward(d_sum, d_normed, saved, inv_std, weight, &spec)
+    }
+
+    fn layer_norm_rows_backward(
+        d_out: FloatTensor<Self>,
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if plain(Op::LayerNorm) {
+            return layer_norm::portable::backward::<Self>(d_out, input, weight, eps);
+        }
+        layer_norm::flex::backward(d_out, input, weight, eps)
+    }
+
+    fn cross_entropy_rows(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        if plain(Op::CrossEntropy) {
+            return cross_entropy::portable::forward::<Self>(logits, targets);
+        }
+        cross_entropy::flex::forward(logits, targets)
+    }
+
+    fn cross_entropy_rows_backward(
+        d_loss: FloatTensor<Self>,
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        if plain(Op::CrossEntropy) {
+            return cross_entropy::portable::backward::<Self>(d_loss, logits, targets);
+        }
+        cross_entropy::flex::backward(d_loss, logits, targets)
+    }
+
+    fn cross_entropy_scores(
+        logits: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        spec: ScoreSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        if plain(Op::CrossEntropy) {
+            return cross_entropy::portable::scores::<Self>(logits, bias, targets, weights, spec);
+        }
+        cross_entropy::flex::scores(logits, bias, targets, weights, spec)
+    }
+
+    fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {
+        if plain(Op::Dropout) {
+            return dropout::portable::forward::<Self>(input, spec);
+        }
+        dropout::flex::forward(input, spec)
+    }
+}

@@ -1,0 +1,335 @@
+//! The extension of Burn's `Backend` trait through which every op of this crate is reached.
+
+// Burn announces the end of its LibTorch backend for its next version; until then it is supported here.
+#![cfg_attr(feature = "tch", allow(deprecated))]
+
+mod autodiff;
+#[cfg(feature = "cube")]
+mod cube;
+#[cfg(feature = "flex")]
+mod flex;
+mod plain;
+
+pub use plain::{Op, use_plain};
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, TensorMetadata, backend_extension};
+use burn::tensor::DType;
+
+use super::attention::{self, AttentionSpec};
+use super::cross_entropy::{DecoderSpec, ScoreSpec};
+use super::dropout::{self, DropoutSpec};
+use super::layer_norm::AddNormBackward;
+use super::linear::Transpose;
+use super::optimizer::{Group, SteppedGroup};
+use super::{cross_entropy, embedding, geglu, layer_norm, linear, optimizer, sum};
+use crate::batch::TokenOrder;
+
+/// What the model asks of a backend beyond Burn's own operations.
+///
+/// Each op has a differentiable entry and the forward and backward it is made of. The default bodies use operations that
+/// every backend has, so a new backend works as soon as it implements the trait, and gets faster as it overrides methods.
+/// The entries are overridden for `Autodiff` alone.
+///
+/// Shapes and units of each op are described in its module under [`crate::ops`].
+#[backend_extension(
+    Autodiff,
+    Fusion: cfg(feature = "fusion"),
+    Cube: cfg(feature = "cube"),
+    Flex: cfg(feature = "flex"),
+    LibTorch: cfg(feature = "tch"),
+)]
+pub trait PackedBackend: Backend {
+    /// Packed attention; see [`attention`].
+    #[fusion(dtype = qkv, shape = burn::tensor::Shape::new([qkv[0], qkv[2], qkv[3]]))]
+    fn packed_attention(
+        qkv: FloatTensor<Self>,
+        rotary: FloatTensor<Self>,
+        cu_seqlens: IntTensor<Self>,
+        spec: AttentionSpec,
+    ) -> FloatTensor<Self> {
+        Self::packed_attention_forward(qkv, rotary, cu_seqlens, spec).0
+    }
+
+    /// Output `[total, heads, head_dim]` and log-sum-exp `[heads, total]` (f32).
+    #[fusion(meta = attention::forward_specs)]
+    fn packed_attention_forward(
+        qkv: FloatTensor<Self>,
+        rotary: FloatTensor<Self>,
+        cu_seqlens: IntTensor<Self>,
+        spec: AttentionSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let _ = cu_seqlens;
+        attention::portable::forward::<Self>(qkv, rotary, &spec)
+    }
+
+    /// Gradient of `qkv`, `[total, 3, heads, head_dim]`.
+    #[fusion(dtype = qkv, shape = qkv)]
+    fn packed_attention_backward(
+        d_out: FloatTensor<Self>,
+        qkv: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        rotary: FloatTensor<Self>,
+        cu_seqlens: IntTensor<Self>,
+        spec: AttentionSpec,
+    ) -> FloatTensor<Self> {
+        let _ = cu_seqlens;
+        attention::portable::backward::<Self>(d_out, qkv, out, lse, rotary, &spec)
+    }
+
+    /// Gated linear unit with exact GELU; see [`geglu`].
+    #[fusion(dtype = input, shape = burn::tensor::Shape::new([input[0], input[1] / 2]))]
+    fn geglu(input: FloatTensor<Self>) -> FloatTensor<Self> {
+        geglu::portable::forward::<Self>(input)
+    }
+
+    /// Gradient of the input of [`PackedBackend::geglu`].
+    #[fusion(dtype = input, shape = input)]
+    fn geglu_backward(d_out: FloatTensor<Self>, input: FloatTensor<Self>) -> FloatTensor<Self> {
+        geglu::portable::backward::<Self>(d_out, input)
+    }
+
+    /// As [`PackedBackend::geglu_backward`], and the output of the forward beside it.
+    #[fusion(meta = geglu::again_specs)]
+    fn geglu_backward_again(
+        d_out: FloatTensor<Self>,
+        input: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let out = Self::geglu(input.clone());
+        (Self::geglu_backward(d_out, input), out)
+    }
+
+    /// `geglu(input · wiᵀ) · woᵀ`, the weights read in the dtype of the input; see [`geglu`].
+    #[fusion(meta = geglu::mlp_spec)]
+    fn geglu_mlp(
+        input: FloatTensor<Self>,
+        wi: FloatTensor<Self>,
+        wo: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let gated = Self::geglu(Self::linear_weight(input, wi));
+        Self::linear_weight(gated, wo)
+    }
+
+    /// LayerNorm over the last axis, without bias, in the dtype `out`; see [`layer_norm`].
+    #[fusion(meta = layer_norm::forward_spec)]
+    fn layer_norm_rows(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+        out: DType,
+    ) -> FloatTensor<Self> {
+        layer_norm::portable::forward::<Self>(input, weight, eps, out)
+    }
+
+    /// Gradients of the input and of the weight of [`PackedBackend::layer_norm_rows`].
+    #[fusion(meta = layer_norm::backward_specs)]
+    fn layer_norm_rows_backward(
+        d_out: FloatTensor<Self>,
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        layer_norm::portable::backward::<Self>(d_out, input, weight, eps)
+    }
+
+    /// Residual sum and its norm; see [`layer_norm`].
+    #[fusion(meta = layer_norm::add_specs)]
+    fn add_layer_norm(
+        x: FloatTensor<Self>,
+        branch: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+        out: DType,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (sum, normed, _) = Self::add_layer_norm_forward(x, branch, weight, eps, out);
+        (sum, normed)
+    }
+
+    /// As [`PackedBackend::add_layer_norm`], and the inverse standard deviation of each row, `[tokens]` in f32.
+    #[fusion(meta = layer_norm::add_forward_specs)]
+    fn add_layer_norm_forward(
+        x: FloatTensor<Self>,
+        branch: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+        out: DType,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        layer_norm::portable::add_forward::<Self>(x, branch, weight, eps, out)
+    }
+
+    /// Gradients of `x`, the branch and the weight of [`PackedBackend::add_layer_norm`].
+    #[fusion(meta = layer_norm::add_backward_specs)]
+    fn add_layer_norm_backward(
+        d_sum: FloatTensor<Self>,
+        d_normed: FloatTensor<Self>,
+        saved: FloatTensor<Self>,
+        inv_std: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        spec: AddNormBackward,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        layer_norm::portable::add_backward::<Self>(d_sum, d_normed, saved, inv_std, weight, &spec)
+    }
+
+    /// Cross-entropy of each row; see [`cross_entropy`].
+    #[fusion(meta = cross_entropy::row_spec)]
+    fn cross_entropy_rows(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        cross_entropy::portable::forward::<Self>(logits, targets)
+    }
+
+    /// Gradient of the logits of [`PackedBackend::cross_entropy_rows`].
+    #[fusion(dtype = logits, shape = logits)]
+    fn cross_entropy_rows_backward(
+        d_loss: FloatTensor<Self>,
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        cross_entropy::portable::backward::<Self>(d_loss, logits, targets)
+    }
+
+    /// Weighted losses and hits `[rows]` in f32, and the gradient of the scores `[rows, classes]` where `spec` asks for it
+    /// (the scores where it doesn't); see [`cross_entropy`].
+    #[fusion(meta = cross_entropy::score_specs)]
+    fn cross_entropy_scores(
+        logits: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        spec: ScoreSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        cross_entropy::portable::scores::<Self>(logits, bias, targets, weights, spec)
+    }
+
+    /// Sum of each column of `[rows, width]`, in f32.
+    #[fusion(meta = cross_entropy::column_spec)]
+    fn column_sums(input: FloatTensor<Self>) -> FloatTensor<Self> {
+        cross_entropy::portable::column_sums::<Self>(input)
+    }
+
+    /// Sum of all elements or of their squares, `[1]`; see [`sum`].
+    #[fusion(meta = sum::spec)]
+    fn total(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {
+        sum::portable::total::<Self>(input, squared)
+    }
+
+    /// Decoder and cross-entropy: sums of the weighted losses and hits; see [`cross_entropy`].
+    #[fusion(default)]
+    fn decoder_loss(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        spec: DecoderSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        cross_entropy::decoder::forward::<Self>(hidden, weight, bias, targets, weights, spec)
+    }
+
+    /// As [`PackedBackend::decoder_loss`], and then the gradients of hidden states, weight and bias.
+    #[allow(clippy::type_complexity)] // five tensors, each named in the line above
+    #[fusion(default)]
+    fn decoder_loss_gradients(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        spec: DecoderSpec,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    ) {
+        cross_entropy::decoder::with_gradients::<Self>(hidden, weight, bias, targets, weights, spec)
+    }
+
+    /// Rows of a table; see [`embedding`].
+    #[fusion(meta = embedding::spec)]
+    fn table_rows(
+        table: FloatTensor<Self>,
+        ids: IntTensor<Self>,
+        order: TokenOrder,
+    ) -> FloatTensor<Self> {
+        let _ = order;
+        embedding::portable::forward::<Self>(table, ids)
+    }
+
+    /// Gradient of the table of [`PackedBackend::table_rows`], `[rows, width]` in f32.
+    #[fusion(meta = embedding::backward_spec)]
+    fn table_rows_backward(
+        d_out: FloatTensor<Self>,
+        ids: IntTensor<Self>,
+        order: TokenOrder,
+        rows: usize,
+    ) -> FloatTensor<Self> {
+        let _ = order;
+        embedding::portable::backward::<Self>(d_out, ids, rows)
+    }
+
+    /// Weights, first and second moments after a step; see [`optimizer`].
+    #[fusion(meta = optimizer::specs)]
+    fn adamw_steps(
+        #[extension_type] group: Group<Self>,
+        go: FloatTensor<Self>,
+        gated: bool,
+    ) -> SteppedGroup<Self> {
+        optimizer::portable::steps::<Self>(group, gated.then_some(go))
+    }
+
+    /// Dropout by a key; see [`dropout`].
+    #[fusion(dtype = input, shape = input)]
+    fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {
+        dropout::portable::forward::<Self>(input, spec)
+    }
+
+    /// Matrix product with the stated operands transposed; the differentiable `linear` is made of three of these.
+    #[fusion(meta = linear::gemm_spec)]
+    fn gemm(
+        lhs: FloatTensor<Self>,
+        rhs: FloatTensor<Self>,
+        transpose: Transpose,
+    ) -> FloatTensor<Self> {
+        linear::portable::gemm::<Self>(lhs, rhs, transpose)
+    }
+
+    /// As [`PackedBackend::gemm`], with a result in f32: gradients of f32 parameters lose nothing to a half-precision pass.
+    #[fusion(meta = linear::gemm_f32_spec)]
+    fn gemm_f32(
+        lhs: FloatTensor<Self>,
+        rhs: FloatTensor<Self>,
+        transpose: Transpose,
+    ) -> FloatTensor<Self> {
+        linear::portable::gemm_f32::<Self>(lhs, rhs, transpose)
+    }
+
+    /// `input · weightᵀ`, the weight read in the dtype of the input; see [`linear`].
+    #[fusion(meta = linear::linear_spec)]
+    fn linear_weight(input: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let weight = super::primitive::cast::<Self>(weight, input.dtype());
+        Self::gemm(input, weight, Transpose::Rhs)
+    }
+}
+
+#[cfg(feature = "tch")]
+impl PackedBackend for burn::backend::LibTorch {}
+
+pub(super) fn kernels_in_use(device: &burn::tensor::Device) -> &'static str {
+    let name = format!("{device:?}").to_lowercase();
+    if name.contains("flex") {
+        "native CPU attention, GeGLU, LayerNorm and cross-entropy; gemm crate"
+    } else if name.contains("cuda") {
+        "CubeCL kernels, matrix products included"
+    } else if ["wgpu", "vulkan", "metal"]
+        .iter()
+        .any(|kind| name.contains(kind))
+    {
+        "CubeCL kernels; matrix products on the backend's own"
+    } else {
+        "portable ops on the backend's own operations"
+    }
+}

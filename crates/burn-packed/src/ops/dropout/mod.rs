@@ -1,0 +1,155 @@
+//! Dropout whose mask is a pure function of a key.
+//!
+//! ```text
+//! bits(i)  = fmix32(fmix32(i ^ key[0]) ^ key[1])      in 32-bit words; fmix32 is MurmurHash3's finalizer
+//! out[i]   = x[i] / (1 - p)   where bits(i) >= p 2^32, else 0
+//! ```
+//!
+//! `i` is the place of the element in the contiguous tensor. Nothing is stored and nothing is drawn from a generator with a state: the
+//! same key drops the same elements on every backend, whoever asks and how often. Dropout is linear, so its derivative is the
+//! same op on the gradient. A counter-based generator by the principle of Salmon et al. 2011 ("Parallel random numbers: as easy as
+//! 1, 2, 3"), with a shorter mixing function: dropout needs bits that are even and unrelated, not cryptography.
+//!
+//! Any float dtype, computed in f32 (f64 in f64).
+
+mod attention;
+pub(super) mod autodiff;
+#[cfg(feature = "cube")]
+pub(super) mod cube;
+#[cfg(feature = "flex")]
+pub(super) mod flex;
+pub(super) mod portable;
+
+pub use attention::attention_with_dropout;
+
+use burn::backend::Dispatch;
+use burn::tensor::Tensor;
+
+use super::PackedBackend;
+use crate::batch::Dropout;
+
+/// A place in the model where elements are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Site {
+    /// After the embedding norm.
+    Embedding = 1,
+    /// Of the attention probabilities.
+    AttentionProbabilities = 2,
+    /// After the attention output projection.
+    AttentionOutput = 3,
+    /// In the MLP, after the gate.
+    Mlp = 4,
+    /// Before a classifier.
+    Classifier = 5,
+}
+
+/// One application of dropout: how much, and which elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropoutSpec {
+    threshold: u32,
+    key: [u32; 2],
+}
+
+impl DropoutSpec {
+    /// Dropout of a batch at a site of a layer; `None` where nothing is dropped.
+    pub fn of(dropout: &Dropout, layer: usize, site: Site) -> Option<Self> {
+        let rates = &dropout.rates;
+        let rate = match site {
+            Site::Embedding => rates.embedding,
+            Site::AttentionProbabilities => rates.attention_probabilities,
+            Site::AttentionOutput => rates.attention_output,
+            Site::Mlp => rates.mlp,
+            Site::Classifier => rates.classifier,
+        };
+        let words = [dropout.seed, dropout.batch, layer as u64, site as u64];
+        Self::new(rate, words)
+    }
+
+    /// Drops elements with probability `rate`, rounded to a multiple of 2⁻³²; which ones, `words` decide. `None` for a rate that rounds
+    /// to 0.
+    ///
+    /// # Panics
+    /// If `rate` is not at least 0 and below 1.
+    pub fn new(rate: f64, words: [u64; 4]) -> Option<Self> {
+        assert!((0.0..1.0).contains(&rate), "a dropout rate of {rate}");
+        let threshold = (rate * 2f64.powi(32)).round().min(f64::from(u32::MAX)) as u32;
+        (threshold > 0).then(|| Self {
+            threshold,
+            key: key(words),
+        })
+    }
+
+    /// The probability with which an element is dropped.
+    pub fn rate(&self) -> f64 {
+        f64::from(self.threshold) / 2f64.powi(32)
+    }
+
+    /// What kept elements are multiplied by.
+    pub fn scale(&self) -> f64 {
+        1.0 / (1.0 - self.rate())
+    }
+
+    /// Whether the element at place `index` is kept.
+    #[inline(always)]
+    pub fn keeps(&self, index: u32) -> bool {
+        bits(index, self.key) >= self.threshold
+    }
+
+    /// The same rate with another key, for a part of a larger whole.
+    fn part(&self, words: [u64; 2]) -> Self {
+        let [low, high] = self.key;
+        let own = (u64::from(high) << 32) | u64::from(low);
+        Self {
+            threshold: self.threshold,
+            key: key([own, words[0], words[1], 0]),
+        }
+    }
+}
+
+/// The definition, on 32-bit words.
+#[inline(always)]
+fn bits(index: u32, key: [u32; 2]) -> u32 {
+    fmix32(fmix32(index ^ key[0]) ^ key[1])
+}
+
+/// Odd factors and shifts of the finalizer of MurmurHash3 (Appleby 2011), a bijection in which every bit changes every other.
+const FACTORS: [u32; 2] = [0x85eb_ca6b, 0xc2b2_ae35];
+const SHIFTS: [u32; 3] = [16, 13, 16];
+
+#[inline(always)]
+fn fmix32(x: u32) -> u32 {
+    let x = (x ^ (x >> SHIFTS[0])).wrapping_mul(FACTORS[0]);
+    let x = (x ^ (x >> SHIFTS[1])).wrapping_mul(FACTORS[1]);
+    x ^ (x >> SHIFTS[2])
+}
+
+/// Words mixed into a key, one after the other, so that each changes all of it (the finalizer of SplitMix64).
+fn key(words: [u64; 4]) -> [u32; 2] {
+    let mix = |state: u64, word: u64| {
+        let x = (state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    };
+    let mixed = words.into_iter().fold(0, mix);
+    [mixed as u32, (mixed >> 32) as u32]
+}
+
+/// Most elements a call can tell apart.
+const MOST: usize = u32::MAX as usize;
+
+/// Drops elements of a tensor.
+///
+/// # Panics
+/// For tensors of 2³² elements or more.
+pub fn dropout<const D: usize>(input: Tensor<D>, spec: DropoutSpec) -> Tensor<D> {
+    let elements = input.dims().iter().product::<usize>();
+    assert!(
+        elements <= MOST,
+        "dropout counts elements in 32 bits; {elements} are too many for one call: use smaller micro-batches"
+    );
+    Tensor::from_dispatch(<Dispatch as PackedBackend>::dropout(
+        input.into_dispatch(),
+        spec,
+    ))
+}

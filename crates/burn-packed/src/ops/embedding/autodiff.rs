@@ -1,0 +1,65 @@
+//! The derivative of the lookup as a node of Burn's graph; it keeps the ids alone.
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, TensorMetadata};
+use burn::tensor::DType;
+
+use crate::batch::TokenOrder;
+use crate::ops::PackedBackend;
+use crate::ops::primitive::cast;
+
+#[derive(Debug)]
+struct EmbeddingBackward;
+
+#[derive(Clone, Debug)]
+struct State<B: PackedBackend> {
+    ids: IntTensor<B>,
+    order: TokenOrder,
+    rows: usize,
+    dtype: DType,
+}
+
+impl<B: PackedBackend> Backward<B, 1> for EmbeddingBackward {
+    type State = State<B>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let [table] = ops.parents;
+        let d_out = grads.consume::<B>(&ops.node);
+        if let Some(node) = table {
+            let state = ops.state;
+            let d_table = B::table_rows_backward(d_out, state.ids, state.order, state.rows);
+            grads.register::<B>(node.id, cast::<B>(d_table, state.dtype));
+        }
+    }
+}
+
+pub(crate) fn embedding<B: PackedBackend, C: CheckpointStrategy>(
+    table: FloatTensor<Autodiff<B, C>>,
+    ids: IntTensor<B>,
+    order: TokenOrder,
+) -> FloatTensor<Autodiff<B, C>> {
+    match EmbeddingBackward
+        .prepare::<C>([table.node()])
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(prep) => {
+            let state = State {
+                ids: ids.clone(),
+                order: order.clone(),
+                rows: table.shape()[0],
+                dtype: table.dtype(),
+            };
+            prep.finish(state, B::table_rows(table.into_primitive(), ids, order))
+        }
+        OpsKind::UnTracked(prep) => prep.finish(B::table_rows(table.into_primitive(), ids, order)),
+    }
+}

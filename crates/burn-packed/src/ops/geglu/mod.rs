@@ -1,0 +1,94 @@
+//! Gated linear unit with GELU (GeGLU): `out[t, j] = gelu(input[t, j]) * input[t, width + j]`.
+//!
+//! The first half of a row is activated, the second half is the linear gate; `gelu(x) = x Φ(x)` with the exact normal
+//! distribution function, and the exact derivative `Φ(x) + x φ(x)` (Burn's own `gelu` derives the tanh approximation,
+//! which differs by up to 9e-4). Input `[tokens, 2 * width]`, output `[tokens, width]`, any float dtype, computed in f32.
+//!
+//! [`geglu_mlp`] is the MLP around it, `geglu(x · wiᵀ) · woᵀ`, as one node of the graph. It keeps `x` and `u = x · wiᵀ`: the
+//! gated rows, which the gradient of `wo` needs, are half as large as `u` and come out of the backward's own pass over it, so
+//! they are not kept. Backward with `g = geglu(u)`:
+//!
+//! ```text
+//! d_g      = d_out · wo           d_u, g  = geglu_backward(d_g, u)
+//! d_wo     = d_outᵀ · g           d_wi    = d_uᵀ · x           d_x = d_u · wi
+//! ```
+
+pub(super) mod autodiff;
+#[cfg(feature = "cube")]
+pub(super) mod cube;
+#[cfg(feature = "flex")]
+pub(super) mod flex;
+pub(super) mod portable;
+
+use burn::backend::Dispatch;
+use burn::tensor::Tensor;
+
+use super::{PackedBackend, refuse_f64};
+
+/// GeGLU of each row.
+///
+/// # Panics
+/// When the width of `input` is odd, and in f64 where [`crate::device::computes_in`] says no.
+pub fn geglu(input: Tensor<2>) -> Tensor<2> {
+    let [_, width] = input.dims();
+    assert!(
+        width.is_multiple_of(2),
+        "geglu splits its input in two halves; {width} columns can't be split"
+    );
+    refuse_f64(&input.device(), input.dtype(), "geglu");
+    Tensor::from_dispatch(<Dispatch as PackedBackend>::geglu(input.into_dispatch()))
+}
+
+/// `geglu(input · wiᵀ) · woᵀ`: input `[tokens, in]`, `wi [2 * width, in]`, `wo [out, width]`, result `[tokens, out]` in the
+/// dtype of the input, in which the weights are read; gradients of f32 weights are f32 in any pass.
+///
+/// # Panics
+/// When the widths contradict each other, and in f64 where [`crate::device::computes_in`] says no.
+pub fn geglu_mlp(input: Tensor<2>, wi: Tensor<2>, wo: Tensor<2>) -> Tensor<2> {
+    let ([_, given], [double, expected], [_, width]) = (input.dims(), wi.dims(), wo.dims());
+    assert!(
+        given == expected && double == 2 * width,
+        "weights {:?} and {:?} make no MLP for rows of {given}",
+        wi.dims(),
+        wo.dims()
+    );
+    refuse_f64(&input.device(), input.dtype(), "geglu_mlp");
+    Tensor::from_dispatch(<Dispatch as PackedBackend>::geglu_mlp(
+        input.into_dispatch(),
+        wi.into_dispatch(),
+        wo.into_dispatch(),
+    ))
+}
+
+/// Gradient of the input of [`geglu`] and the output of its forward, in one pass.
+pub fn geglu_backward_again(d_out: Tensor<2>, input: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    let (d_input, out) = <Dispatch as PackedBackend>::geglu_backward_again(
+        d_out.into_dispatch(),
+        input.into_dispatch(),
+    );
+    (Tensor::from_dispatch(d_input), Tensor::from_dispatch(out))
+}
+
+/// Shape of the MLP's result, which a lazy backend needs before it runs.
+#[cfg(feature = "fusion")]
+pub(super) fn mlp_spec(
+    input: &burn::backend::fusion::custom::TensorSpec,
+    _wi: &burn::backend::fusion::custom::TensorSpec,
+    wo: &burn::backend::fusion::custom::TensorSpec,
+) -> burn::backend::fusion::custom::TensorSpec {
+    let shape = burn::tensor::Shape::new([input.shape[0], wo.shape[0]]);
+    burn::backend::fusion::custom::TensorSpec::new(shape, input.dtype)
+}
+
+/// Shapes of the backward's results where it gives the output once more.
+#[cfg(feature = "fusion")]
+pub(super) fn again_specs(
+    d_out: &burn::backend::fusion::custom::TensorSpec,
+    input: &burn::backend::fusion::custom::TensorSpec,
+) -> (
+    burn::backend::fusion::custom::TensorSpec,
+    burn::backend::fusion::custom::TensorSpec,
+) {
+    let out = burn::backend::fusion::custom::TensorSpec::new(d_out.shape.clone(), input.dtype);
+    (input.clone(), out)
+}

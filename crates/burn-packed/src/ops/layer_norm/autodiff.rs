@@ -1,0 +1,241 @@
+//! The derivatives of LayerNorm and of the residual sum with LayerNorm as nodes of Burn's graph.
+//!
+//! A node of that graph has one output. The pair `(sum, normed)` is a node of its own, hidden, with a tap for each of its
+//! outputs: a tap puts the gradient that arrives at it aside, and the pair, which runs after both, makes one pass of them.
+
+use burn::backend::Autodiff;
+use burn::backend::autodiff::NodeId;
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::DType;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{AddNormBackward, Saved};
+use crate::ops::PackedBackend;
+use crate::ops::primitive::cast;
+
+#[derive(Debug)]
+struct LayerNormBackward;
+
+impl<B: PackedBackend> Backward<B, 2> for LayerNormBackward {
+    type State = (NodeId, NodeId, f64);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 2>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
+        let [input_node, weight_node] = ops.parents;
+        let d_out = grads.consume::<B>(&ops.node);
+        let (input, weight, eps) = ops.state;
+        let input = checkpointer.retrieve_node_output(input);
+        let weight = checkpointer.retrieve_node_output(weight);
+        let (d_input, d_weight) = B::layer_norm_rows_backward(d_out, input, weight, eps);
+        if let Some(node) = input_node {
+            grads.register::<B>(node.id, d_input);
+        }
+        if let Some(node) = weight_node {
+            grads.register::<B>(node.id, d_weight);
+        }
+    }
+}
+
+pub(crate) fn layer_norm<B: PackedBackend, C: CheckpointStrategy>(
+    input: FloatTensor<Autodiff<B, C>>,
+    weight: FloatTensor<Autodiff<B, C>>,
+    eps: f64,
+    out: DType,
+) -> FloatTensor<Autodiff<B, C>> {
+    match LayerNormBackward
+        .prepare::<C>([input.node(), weight.node()])
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(mut prep) => {
+            let saved = (prep.checkpoint(&input), prep.checkpoint(&weight), eps);
+            let out = B::layer_norm_rows(input.into_primitive(), weight.into_primitive(), eps, out);
+            prep.finish(saved, out)
+        }
+        OpsKind::UnTracked(prep) => prep.finish(B::layer_norm_rows(
+            input.into_primitive(),
+            weight.into_primitive(),
+            eps,
+            out,
+        )),
+    }
+}
+
+/// Gradients that have arrived at the outputs of a pair.
+#[derive(Debug)]
+struct Arrived<B: Backend> {
+    sum: Option<FloatTensor<B>>,
+    normed: Option<FloatTensor<B>>,
+}
+
+type Shelf<B> = Arc<Mutex<Arrived<B>>>;
+
+#[derive(Clone, Copy, Debug)]
+enum Output {
+    Sum,
+    Normed,
+}
+
+#[derive(Debug)]
+struct Tap;
+
+impl<B: PackedBackend> Backward<B, 1> for Tap {
+    type State = (Output, Shelf<B>);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let [pair] = ops.parents;
+        let grad = grads.consume::<B>(&ops.node);
+        let Some(pair) = pair else { return };
+        let (output, shelf) = ops.state;
+        let mut arrived = shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        // A node only runs with a gradient under its own name: the first that arrives is entered there as well, and
+        // dropped by the pair unread.
+        if arrived.sum.is_none() && arrived.normed.is_none() {
+            grads.register::<B>(pair.id, grad.clone());
+        }
+        match output {
+            Output::Sum => arrived.sum = Some(grad),
+            Output::Normed => arrived.normed = Some(grad),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Pair;
+
+#[derive(Clone, Debug)]
+struct PairState<B: PackedBackend> {
+    shelf: Shelf<B>,
+    saved: FloatTensor<B>,
+    inv_std: FloatTensor<B>,
+    weight: NodeId,
+    spec: AddNormBackward,
+}
+
+impl<B: PackedBackend> Backward<B, 3> for Pair {
+    type State = PairState<B>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 3>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
+        let [x, branch, weight_node] = ops.parents;
+        drop(grads.consume::<B>(&ops.node));
+        let state = ops.state;
+        let weight = checkpointer.retrieve_node_output(state.weight);
+        let (d_sum, d_normed) = {
+            let mut arrived = state.shelf.lock().unwrap_or_else(PoisonError::into_inner);
+            (arrived.sum.take(), arrived.normed.take())
+        };
+        let mut spec = state.spec;
+        spec.joined = d_sum.is_some();
+        let (d_x, d_branch, d_weight) = match (d_sum, d_normed) {
+            (None, None) => return,
+            (Some(d_sum), None) => {
+                let d_branch = cast::<B>(d_sum.clone(), spec.branch);
+                (d_sum, d_branch, None)
+            }
+            (d_sum, Some(d_normed)) => {
+                let d_sum = d_sum.unwrap_or_else(|| d_normed.clone());
+                let (d_x, d_branch, d_weight) = B::add_layer_norm_backward(
+                    d_sum,
+                    d_normed,
+                    state.saved,
+                    state.inv_std,
+                    weight,
+                    spec,
+                );
+                (d_x, d_branch, Some(d_weight))
+            }
+        };
+        if let Some(node) = x {
+            grads.register::<B>(node.id, d_x);
+        }
+        if let Some(node) = branch {
+            grads.register::<B>(node.id, d_branch);
+        }
+        if let (Some(node), Some(d_weight)) = (weight_node, d_weight) {
+            grads.register::<B>(node.id, d_weight);
+        }
+    }
+}
+
+/// `(x + branch, norm(x + branch) * weight)`.
+#[allow(clippy::type_complexity)] // two tensors of this backend
+pub(crate) fn add_layer_norm<B: PackedBackend, C: CheckpointStrategy>(
+    x: FloatTensor<Autodiff<B, C>>,
+    branch: FloatTensor<Autodiff<B, C>>,
+    weight: FloatTensor<Autodiff<B, C>>,
+    eps: f64,
+    out: DType,
+) -> (FloatTensor<Autodiff<B, C>>, FloatTensor<Autodiff<B, C>>) {
+    let shelf = Arc::new(Mutex::new(Arrived {
+        sum: None,
+        normed: None,
+    }));
+    let spec = AddNormBackward {
+        eps,
+        saved: Saved::for_output(out),
+        joined: true,
+        sum: x.dtype(),
+        branch: branch.dtype(),
+    };
+    let (pair, normed) = match Pair
+        .prepare::<C>([x.node(), branch.node(), weight.node()])
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(mut prep) => {
+            let weight_id = prep.checkpoint(&weight);
+            let (sum, normed, inv_std) = B::add_layer_norm_forward(
+                x.into_primitive(),
+                branch.into_primitive(),
+                weight.into_primitive(),
+                eps,
+                out,
+            );
+            let state = PairState {
+                shelf: shelf.clone(),
+                saved: match spec.saved {
+                    Saved::Sum => sum.clone(),
+                    Saved::Normed => normed.clone(),
+                },
+                inv_std,
+                weight: weight_id,
+                spec,
+            };
+            (prep.finish(state, sum), normed)
+        }
+        OpsKind::UnTracked(prep) => {
+            let (sum, normed) = B::add_layer_norm(
+                x.into_primitive(),
+                branch.into_primitive(),
+                weight.into_primitive(),
+                eps,
+                out,
+            );
+            (prep.finish(sum), normed)
+        }
+    };
+    let tap = |output, value| match Tap.prepare::<C>([pair.node()]).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish((output, shelf.clone()), value),
+        OpsKind::UnTracked(prep) => prep.finish(value),
+    };
+    let sum = tap(Output::Sum, pair.primitive().clone());
+    (sum, tap(Output::Normed, normed))
+}

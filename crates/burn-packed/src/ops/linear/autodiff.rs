@@ -1,0 +1,97 @@
+//! The derivative of `linear` as a node of Burn's graph.
+
+use burn::backend::autodiff::NodeId;
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, TensorMetadata};
+use burn::tensor::DType;
+
+use super::Transpose;
+use crate::ops::PackedBackend;
+use crate::ops::primitive::cast;
+
+#[derive(Debug)]
+struct LinearBackward;
+
+/// What the derivative needs.
+#[derive(Debug)]
+struct Saved<B: Backend> {
+    /// Where the weight needs a gradient.
+    input: Option<NodeId>,
+    /// In the dtype of the input, where the input needs a gradient: the pass casts each weight once.
+    weight: Option<FloatTensor<B>>,
+    weight_dtype: DType,
+}
+
+impl<B: Backend> Clone for Saved<B> {
+    fn clone(&self) -> Self {
+        Self {
+            input: self.input,
+            weight: self.weight.clone(),
+            weight_dtype: self.weight_dtype,
+        }
+    }
+}
+
+impl<B: PackedBackend> Backward<B, 2> for LinearBackward {
+    type State = Saved<B>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 2>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
+        let [input_node, weight_node] = ops.parents;
+        let d_out = grads.consume::<B>(&ops.node);
+        let Saved {
+            input,
+            weight,
+            weight_dtype,
+        } = ops.state;
+        if let (Some(node), Some(weight)) = (input_node, weight) {
+            grads.register::<B>(node.id, B::gemm(d_out.clone(), weight, Transpose::None));
+        }
+        if let (Some(node), Some(input)) = (weight_node, input) {
+            let input: FloatTensor<B> = checkpointer.retrieve_node_output(input);
+            let d_weight = if weight_dtype == DType::F32 && d_out.dtype() != DType::F32 {
+                B::gemm_f32(d_out, input, Transpose::Lhs)
+            } else {
+                cast::<B>(B::gemm(d_out, input, Transpose::Lhs), weight_dtype)
+            };
+            grads.register::<B>(node.id, d_weight);
+        }
+    }
+}
+
+pub(crate) fn linear<B: PackedBackend, C: CheckpointStrategy>(
+    input: FloatTensor<Autodiff<B, C>>,
+    weight: FloatTensor<Autodiff<B, C>>,
+) -> FloatTensor<Autodiff<B, C>> {
+    let (input_tracked, weight_tracked) = (input.is_tracked(), weight.is_tracked());
+    match LinearBackward
+        .prepare::<C>([input.node(), weight.node()])
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(mut prep) => {
+            let saved_input = weight_tracked.then(|| prep.checkpoint(&input));
+            let (input, weight) = (input.into_primitive(), weight.into_primitive());
+            let weight_dtype = weight.dtype();
+            let weight = cast::<B>(weight, input.dtype());
+            let saved = Saved {
+                input: saved_input,
+                weight: input_tracked.then(|| weight.clone()),
+                weight_dtype,
+            };
+            let out = B::linear_weight(input, weight);
+            prep.finish(saved, out)
+        }
+        OpsKind::UnTracked(prep) => prep.finish(B::linear_weight(
+            input.into_primitive(),
+            weight.into_primitive(),
+        )),
+    }
+}

@@ -1,0 +1,188 @@
+//! Who sees whom: the edge of the window, the number of visible keys, heads, and 8192 tokens.
+
+use burn::tensor::{DType, FloatDType};
+
+use crate::case::Case;
+use crate::naive;
+use burn_packed::ops::attention::rotary_table;
+use test_support::{bits, computes_in, device, read, relative_error, relative_rms_error, wide};
+
+/// Rows of the output whose bits differ.
+fn changed_rows(case: &Case, before: &[f32], after: &[f32]) -> Vec<usize> {
+    let row = case.heads * case.head_dim;
+    (0..case.total())
+        .filter(|i| bits(&before[i * row..][..row]) != bits(&after[i * row..][..row]))
+        .collect()
+}
+
+#[test]
+fn a_key_or_value_is_seen_at_distance_64_and_not_at_65_on_both_sides() {
+    let case = Case::new(&[200], 2, 16, 1).window(64).theta(10_000.0);
+    let before = case.forward();
+    for part in [1, 2] {
+        let mut changed = case.clone();
+        for head in 0..2 {
+            changed.qkv[case.place(100, part, head) + 3] += 4.0;
+        }
+        let rows = changed_rows(&case, &before, &changed.forward());
+        assert_eq!(rows, (36..=164).collect::<Vec<_>>(), "part {part}");
+    }
+}
+
+#[test]
+fn the_gradient_reaches_distance_64_and_not_65_on_both_sides() {
+    let mut case = Case::new(&[200], 1, 16, 2).window(64).theta(10_000.0);
+    case.d_out.fill(0.0);
+    case.d_out[100 * 16..101 * 16].fill(1.0);
+    let (_, grad) = case.run();
+    for part in 0..3 {
+        let reached: Vec<usize> = (0..200)
+            .filter(|&i| {
+                grad[case.place(i, part, 0)..][..16]
+                    .iter()
+                    .any(|&g| g != 0.0)
+            })
+            .collect();
+        let expected: Vec<usize> = if part == 0 {
+            vec![100]
+        } else {
+            (36..=164).collect()
+        };
+        assert_eq!(reached, expected, "part {part}");
+    }
+}
+
+#[test]
+fn an_interior_query_sees_129_keys_and_the_first_one_65() {
+    // Without queries every visible key weighs the same: one value of 1 comes back as one over their number.
+    let mut case = Case::new(&[200], 1, 4, 3).window(64);
+    case.qkv.fill(0.0);
+    for (row, keys) in [
+        (100, 129),
+        (0, 65),
+        (199, 65),
+        (10, 75),
+        (64, 129),
+        (63, 128),
+    ] {
+        let mut one = case.clone();
+        one.qkv[case.place(row, 2, 0)] = 1.0;
+        let share = one.forward()[row * 4];
+        assert!(
+            (share * keys as f32 - 1.0).abs() < 1e-5,
+            "row {row} sees {} keys",
+            1.0 / share
+        );
+    }
+}
+
+#[test]
+fn a_window_of_zero_returns_the_values() {
+    let case = Case::new(&[3, 70], 2, 8, 4).window(0).theta(10_000.0);
+    let values: Vec<f32> = (0..73)
+        .flat_map(|i| case.qkv[case.place(i, 2, 0)..][..16].to_vec())
+        .collect();
+    assert!(relative_error(&wide(&case.forward()), &wide(&values)) < 1e-6);
+}
+
+#[test]
+fn a_window_as_wide_as_the_sequence_is_global() {
+    let case = Case::new(&[5, 90], 2, 16, 5).theta(10_000.0);
+    let (out, grad) = case.run();
+    for window in [89, 90, usize::MAX] {
+        let (windowed_out, windowed_grad) = case.clone().window(window).run();
+        assert_eq!(bits(&out), bits(&windowed_out), "window {window}");
+        assert_eq!(bits(&grad), bits(&windowed_grad), "window {window}");
+    }
+}
+
+#[test]
+fn heads_do_not_see_each_other() {
+    let case = Case::new(&[30], 3, 8, 6).window(5).theta(10_000.0);
+    let (out, grad) = case.run();
+    // Swapping two rows of one head's q is what permuting its rows of Wqkv does.
+    let mut changed = case.clone();
+    for i in 0..30 {
+        let q = case.place(i, 0, 1);
+        changed.qkv.swap(q, q + 3);
+    }
+    let (changed_out, changed_grad) = changed.run();
+    for i in 0..30 {
+        for head in 0..3 {
+            let place = (i * 3 + head) * 8;
+            let equal = bits(&out[place..][..8]) == bits(&changed_out[place..][..8]);
+            assert_eq!(equal, head != 1, "row {i}, head {head}");
+            for part in 0..3 {
+                let place = case.place(i, part, head);
+                let equal = bits(&grad[place..][..8]) == bits(&changed_grad[place..][..8]);
+                assert!(
+                    equal || head == 1,
+                    "gradient of row {i}, part {part}, head {head}"
+                );
+            }
+        }
+    }
+}
+
+/// Selected rows at full length, densely and in f64; the angles are the table's own.
+#[test]
+fn rows_of_8192_tokens_equal_a_dense_computation() {
+    let (length, dim, theta) = (8192, 16, 160_000.0);
+    let case = Case::new(&[length], 1, dim, 7).theta(theta);
+    let table = wide(&read(rotary_table(length, dim, theta, &device())));
+    let turned = |i: usize, part: usize| -> Vec<f64> {
+        let x = wide(&case.qkv[case.place(i, part, 0)..][..dim]);
+        let (cos, sin) = table[i * dim..][..dim].split_at(dim / 2);
+        let half = dim / 2;
+        let first = (0..half).map(|d| x[d] * cos[d] - x[d + half] * sin[d]);
+        let second = (0..half).map(|d| x[d + half] * cos[d] + x[d] * sin[d]);
+        first.chain(second).collect()
+    };
+    let keys: Vec<Vec<f64>> = (0..length).map(|j| turned(j, 1)).collect();
+    for window in [None, Some(64)] {
+        let out = case.clone().window(window).forward();
+        for i in [0, 63, 64, 4095, 8127, 8191] {
+            let q = turned(i, 0);
+            let visible: Vec<usize> = (0..length)
+                .filter(|j| window.is_none_or(|w| i.abs_diff(*j) <= w))
+                .collect();
+            let score =
+                |&j: &usize| (0..dim).map(|d| q[d] * keys[j][d]).sum::<f64>() * case.scale();
+            let weights: Vec<f64> = visible.iter().map(|j| score(j).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            let expected: Vec<f64> = (0..dim)
+                .map(|d| {
+                    let values = visible
+                        .iter()
+                        .map(|&j| f64::from(case.qkv[case.place(j, 2, 0) + d]));
+                    values.zip(&weights).map(|(v, w)| v * w).sum::<f64>() / sum
+                })
+                .collect();
+            let error = relative_error(&wide(&out[i * dim..][..dim]), &expected);
+            assert!(error < 1e-5, "window {window:?}, row {i}: {error:e}");
+        }
+    }
+}
+
+/// The stated bound of bf16 at the longest length: 0.4 % of the output and 1 % of the gradient, and no more than loops lose that
+/// round whatever they hold.
+#[test]
+fn bf16_at_8192_tokens_loses_less_than_rounding_every_tensor() {
+    if !computes_in(DType::BF16) {
+        return;
+    }
+    let round: fn(f32) -> f32 = |x| half::bf16::from_f32(x).to_f32();
+    let case = Case::new(&[8192], 1, 16, 8).theta(10_000.0).window(64);
+    let case = case.rounded(round);
+    let (out, grad) = case.run_in(FloatDType::BF16);
+    let (naive_out, naive_grad) = naive::run_rounded(&case, round);
+    let (exact_out, exact_grad) = case.run();
+    for (name, found, naive, exact, stated) in [
+        ("output", out, naive_out, exact_out, 0.004),
+        ("gradient", grad, naive_grad, exact_grad, 0.01),
+    ] {
+        let error = relative_rms_error(&wide(&found), &wide(&exact));
+        let allowed = relative_rms_error(&wide(&naive), &wide(&exact)).min(stated);
+        assert!(error <= allowed, "{name}: {error}, allowed {allowed}");
+    }
+}

@@ -1,0 +1,385 @@
+//! Residual sum with LayerNorm: both outputs, all gradients, either output unused, both ways of keeping the normalised row.
+
+use burn::tensor::{DType, FloatDType, Tensor};
+use burn_packed::ops::layer_norm::{
+    AddNormBackward, Saved, add_layer_norm, add_layer_norm_backward, add_layer_norm_forward,
+};
+use proptest::prelude::*;
+
+use test_support::{
+    assert_close, autodiff_device, bits, computes_in, device, max_error, normals, read, read64,
+    relative_error, tensor, tensor64, wide,
+};
+
+const EPS: f64 = 1e-5;
+
+struct Inputs {
+    rows: usize,
+    width: usize,
+    x: Vec<f32>,
+    branch: Vec<f32>,
+    weight: Vec<f32>,
+    d_sum: Vec<f32>,
+    d_normed: Vec<f32>,
+}
+
+/// Sum, norm, and the gradients of x (the branch's is the same) and of the weight.
+struct Expected {
+    sum: Vec<f64>,
+    normed: Vec<f64>,
+    d_x: Vec<f64>,
+    d_weight: Vec<f64>,
+}
+
+fn forward(x: &[f64], branch: &[f64], weight: &[f64]) -> (Vec<f64>, Vec<f64>) {
+    let sum: Vec<f64> = x.iter().zip(branch).map(|(x, b)| x + b).collect();
+    let n = weight.len() as f64;
+    let normed = sum
+        .chunks(weight.len())
+        .flat_map(|row| {
+            let mean = row.iter().sum::<f64>() / n;
+            let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+            let scale = 1.0 / (variance + EPS).sqrt();
+            row.iter()
+                .zip(weight)
+                .map(move |(x, w)| (x - mean) * scale * w)
+        })
+        .collect();
+    (sum, normed)
+}
+
+impl Inputs {
+    fn new(rows: usize, width: usize) -> Self {
+        Self {
+            rows,
+            width,
+            x: normals(1, rows * width)
+                .iter()
+                .map(|x| 3.0 * x + 1.0)
+                .collect(),
+            branch: normals(2, rows * width),
+            weight: normals(3, width).iter().map(|w| 1.0 + 0.3 * w).collect(),
+            d_sum: normals(4, rows * width),
+            d_normed: normals(5, rows * width),
+        }
+    }
+
+    fn shape(&self) -> [usize; 2] {
+        [self.rows, self.width]
+    }
+
+    /// The formula; a gradient that isn't there counts as zeros.
+    fn expected(&self, sum_used: bool, normed_used: bool) -> Expected {
+        let used = |values: &[f32], used: bool| -> Vec<f64> {
+            let scale = if used { 1.0 } else { 0.0 };
+            values.iter().map(|&v| scale * f64::from(v)).collect()
+        };
+        let (d_sum, d_normed) = (
+            used(&self.d_sum, sum_used),
+            used(&self.d_normed, normed_used),
+        );
+        let weight = wide(&self.weight);
+        let (sum, normed) = forward(&wide(&self.x), &wide(&self.branch), &weight);
+        let n = self.width as f64;
+        let (mut d_x, mut d_weight) = (vec![], vec![0.0; self.width]);
+        for (row, (d_sum, d)) in sum
+            .chunks(self.width)
+            .zip(d_sum.chunks(self.width).zip(d_normed.chunks(self.width)))
+        {
+            let mean = row.iter().sum::<f64>() / n;
+            let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+            let scale = 1.0 / (variance + EPS).sqrt();
+            let y: Vec<f64> = row.iter().map(|x| (x - mean) * scale).collect();
+            let g: Vec<f64> = d.iter().zip(&weight).map(|(d, w)| d * w).collect();
+            let mean_g = g.iter().sum::<f64>() / n;
+            let mean_gy = g.iter().zip(&y).map(|(g, y)| g * y).sum::<f64>() / n;
+            for j in 0..self.width {
+                d_x.push(d_sum[j] + scale * (g[j] - mean_g - y[j] * mean_gy));
+                d_weight[j] += d[j] * y[j];
+            }
+        }
+        Expected {
+            sum,
+            normed,
+            d_x,
+            d_weight,
+        }
+    }
+
+    /// Sum, norm, gradients of x, branch and weight through the graph.
+    fn run(&self, sum_used: bool, normed_used: bool) -> [Option<Vec<f32>>; 5] {
+        let device = autodiff_device();
+        let x = tensor(&self.x, self.shape(), &device).require_grad();
+        let branch = tensor(&self.branch, self.shape(), &device).require_grad();
+        let weight = tensor(&self.weight, [self.width], &device).require_grad();
+        let (sum, normed) =
+            add_layer_norm(x.clone(), branch.clone(), weight.clone(), EPS, DType::F32);
+        let times =
+            |out: &Tensor<2>, d: &[f32]| (out.clone() * tensor(d, self.shape(), &device)).sum();
+        let loss = match (sum_used, normed_used) {
+            (true, true) => times(&sum, &self.d_sum) + times(&normed, &self.d_normed),
+            (true, false) => times(&sum, &self.d_sum),
+            _ => times(&normed, &self.d_normed),
+        };
+        let grads = loss.backward();
+        [
+            Some(read(sum.inner())),
+            Some(read(normed.inner())),
+            x.grad(&grads).map(read),
+            branch.grad(&grads).map(read),
+            weight.grad(&grads).map(read),
+        ]
+    }
+
+    fn check(&self) {
+        for (sum_used, normed_used) in [(true, true), (true, false), (false, true)] {
+            let what = format!("{} x {}, {sum_used} {normed_used}", self.rows, self.width);
+            let expected = self.expected(sum_used, normed_used);
+            let [sum, normed, d_x, d_branch, d_weight] = self.run(sum_used, normed_used);
+            assert_close(&sum.unwrap(), &expected.sum, 1e-6, &format!("sum, {what}"));
+            assert_close(
+                &normed.unwrap(),
+                &expected.normed,
+                5e-6,
+                &format!("normed, {what}"),
+            );
+            let gradient = |name: &str, found: &[f32], expected: &[f64]| {
+                let what = format!("{name}, {what}");
+                if self.width == 1 {
+                    // Nothing varies in a row of one. A device that contracts `x · scale - mean · scale` is left with a rounding error
+                    // of x, times the 316 that the epsilon allows.
+                    let error = max_error(&wide(found), expected);
+                    assert!(error < 1e-4, "{what}: error {error:e}");
+                } else {
+                    assert_close(found, expected, 5e-6, &what);
+                }
+            };
+            gradient("d_x", &d_x.unwrap(), &expected.d_x);
+            gradient("d_branch", &d_branch.unwrap(), &expected.d_x);
+            match d_weight {
+                Some(found) => gradient("d_weight", &found, &expected.d_weight),
+                None => assert!(
+                    !normed_used,
+                    "the weight has a gradient where the norm is used"
+                ),
+            }
+        }
+    }
+}
+
+#[test]
+fn outputs_and_gradients_equal_the_formula() {
+    for (rows, width) in [
+        (1, 1),
+        (1, 3),
+        (5, 16),
+        (37, 33),
+        (2, 768),
+        (3, 1024),
+        (3, 2052),
+    ] {
+        Inputs::new(rows, width).check();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_shape_equals_the_formula(rows in 1usize..70, width in 2usize..300) {
+        Inputs::new(rows, width).check();
+    }
+}
+
+/// The formula of this page against differences of its own forward.
+#[test]
+fn the_formula_is_the_derivative() {
+    let inputs = Inputs::new(2, 7);
+    let expected = inputs.expected(true, true);
+    let loss = |x: &[f64], weight: &[f64]| {
+        let (sum, normed) = forward(x, &wide(&inputs.branch), weight);
+        let dot =
+            |a: &[f64], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, &b)| a * f64::from(b)).sum() };
+        dot(&sum, &inputs.d_sum) + dot(&normed, &inputs.d_normed)
+    };
+    let (x, weight) = (wide(&inputs.x), wide(&inputs.weight));
+    let step = 1e-5;
+    for (i, &d) in expected.d_x.iter().enumerate() {
+        let moved = |by: f64| {
+            let mut x = x.clone();
+            x[i] += by;
+            loss(&x, &weight)
+        };
+        let slope = (moved(step) - moved(-step)) / (2.0 * step);
+        assert!((slope - d).abs() < 1e-7, "x[{i}]: {slope} {d}");
+    }
+    for (j, &d) in expected.d_weight.iter().enumerate() {
+        let moved = |by: f64| {
+            let mut weight = weight.clone();
+            weight[j] += by;
+            loss(&x, &weight)
+        };
+        let slope = (moved(step) - moved(-step)) / (2.0 * step);
+        assert!((slope - d).abs() < 1e-7, "weight[{j}]: {slope} {d}");
+    }
+}
+
+#[test]
+fn the_sum_may_be_used_twice() {
+    let inputs = Inputs::new(4, 12);
+    let device = autodiff_device();
+    let x = tensor(&inputs.x, [4, 12], &device).require_grad();
+    let branch = tensor(&inputs.branch, [4, 12], &device);
+    let weight = tensor(&inputs.weight, [12], &device);
+    let (sum, normed) = add_layer_norm(x.clone(), branch, weight, EPS, DType::F32);
+    let d_sum = tensor(&inputs.d_sum, [4, 12], &device);
+    // Once beside the norm and once behind it, deeper in the graph.
+    let behind = (sum.clone() + normed * tensor(&inputs.d_normed, [4, 12], &device)).sum();
+    let grads = (behind + (sum * d_sum).sum()).backward();
+    let mut twice = Inputs::new(4, 12);
+    twice.d_sum.iter_mut().for_each(|d| *d += 1.0);
+    let expected = twice.expected(true, true);
+    assert_close(&read(x.grad(&grads).unwrap()), &expected.d_x, 5e-6, "d_x");
+}
+
+#[test]
+fn the_output_serves_the_backward_as_well_as_the_sum() {
+    for (rows, width) in [(5, 24), (70, 33), (3, 768)] {
+        let mut inputs = Inputs::new(rows, width);
+        inputs.weight[1] = 0.0;
+        let device = device();
+        let of = |values: &[f32]| tensor(values, inputs.shape(), &device);
+        let weight = tensor(&inputs.weight, [width], &device);
+        let (sum, normed, inv_std) = add_layer_norm_forward(
+            of(&inputs.x),
+            of(&inputs.branch),
+            weight.clone(),
+            EPS,
+            DType::F32,
+        );
+        for joined in [true, false] {
+            let expected = inputs.expected(joined, true);
+            for (saved, kept) in [(Saved::Sum, &sum), (Saved::Normed, &normed)] {
+                let (d_x, d_branch, d_weight) = add_layer_norm_backward(
+                    (of(&inputs.d_sum), of(&inputs.d_normed)),
+                    (kept.clone(), inv_std.clone()),
+                    weight.clone(),
+                    AddNormBackward {
+                        eps: EPS,
+                        saved,
+                        joined,
+                        sum: DType::F32,
+                        branch: DType::F32,
+                    },
+                );
+                let what = format!("{rows} x {width}, {saved:?}, joined {joined}");
+                let mut expected_weight = expected.d_weight.clone();
+                let mut expected_x = expected.d_x.clone();
+                if saved == Saved::Normed {
+                    // The documented exception: nothing is known of a column whose weight is 0.
+                    expected_weight[1] = 0.0;
+                    expected_x
+                        .iter_mut()
+                        .skip(1)
+                        .step_by(width)
+                        .for_each(|d| *d = 0.0);
+                }
+                let known = |values: Vec<f32>| -> Vec<f32> {
+                    let blank = saved == Saved::Normed;
+                    let keep = |(i, v): (usize, f32)| {
+                        if blank && i % width == 1 { 0.0 } else { v }
+                    };
+                    values.into_iter().enumerate().map(keep).collect()
+                };
+                assert_close(&known(read(d_x)), &expected_x, 1e-5, &what);
+                assert_close(&known(read(d_branch)), &expected_x, 1e-5, &what);
+                assert_close(&read(d_weight), &expected_weight, 1e-5, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn portable_ops_in_f64_equal_the_formula() {
+    if !computes_in(DType::F64) {
+        return;
+    }
+    let inputs = Inputs::new(6, 19);
+    let expected = inputs.expected(true, true);
+    let device = autodiff_device();
+    let of = |values: &[f32]| tensor64(&wide(values), [6, 19], &device);
+    let (x, branch) = (
+        of(&inputs.x).require_grad(),
+        of(&inputs.branch).require_grad(),
+    );
+    let weight = tensor64(&wide(&inputs.weight), [19], &device).require_grad();
+    let (sum, normed) = add_layer_norm(x.clone(), branch.clone(), weight.clone(), EPS, DType::F64);
+    let grads = ((sum * of(&inputs.d_sum)).sum() + (normed.clone() * of(&inputs.d_normed)).sum())
+        .backward();
+    let errors = [
+        relative_error(&read64(normed.inner()), &expected.normed),
+        relative_error(&read64(x.grad(&grads).unwrap()), &expected.d_x),
+        relative_error(&read64(branch.grad(&grads).unwrap()), &expected.d_x),
+        relative_error(&read64(weight.grad(&grads).unwrap()), &expected.d_weight),
+    ];
+    assert!(errors.iter().all(|&e| e < 1e-10), "{errors:?}");
+}
+
+/// In half precision: the stream stays f32, the branch and the norm are half; gradients within the rounding of their dtype.
+#[test]
+fn half_precision_rounds_the_branch_and_the_norm_alone() {
+    for (dtype, float, unit) in [
+        (DType::BF16, FloatDType::BF16, 2f64.powi(-8)),
+        (DType::F16, FloatDType::F16, 2f64.powi(-11)),
+    ] {
+        if !computes_in(dtype) {
+            continue;
+        }
+        let mut inputs = Inputs::new(33, 96);
+        let device = autodiff_device();
+        let rounded = |values: &[f32]| tensor(values, [33, 96], &device).cast(float);
+        // The formula sees the numbers the op sees.
+        inputs.branch = read(rounded(&inputs.branch).inner());
+        inputs.d_normed = read(rounded(&inputs.d_normed).inner());
+        let expected = inputs.expected(true, true);
+        let x = tensor(&inputs.x, [33, 96], &device).require_grad();
+        let branch = rounded(&inputs.branch).require_grad();
+        let weight = tensor(&inputs.weight, [96], &device).require_grad();
+        let (sum, normed) = add_layer_norm(x.clone(), branch.clone(), weight.clone(), EPS, dtype);
+        assert_eq!((sum.dtype(), normed.dtype()), (DType::F32, dtype));
+        let loss = (sum.clone() * tensor(&inputs.d_sum, [33, 96], &device)).sum()
+            + (normed.clone() * rounded(&inputs.d_normed))
+                .cast(FloatDType::F32)
+                .sum();
+        let grads = loss.backward();
+        let (d_x, d_branch) = (x.grad(&grads).unwrap(), branch.grad(&grads).unwrap());
+        assert_eq!((d_x.dtype(), d_branch.dtype()), (DType::F32, dtype));
+        assert_close(&read(sum.inner()), &expected.sum, 1e-6, "sum");
+        assert_close(&read(normed.inner()), &expected.normed, unit, "normed");
+        assert_close(&read(d_x), &expected.d_x, unit, "d_x");
+        assert_close(&read(d_branch), &expected.d_x, 2.0 * unit, "d_branch");
+        let d_weight = read(weight.grad(&grads).unwrap());
+        assert_close(&d_weight, &expected.d_weight, unit, "d_weight");
+    }
+}
+
+#[test]
+fn three_backward_runs_are_bit_identical() {
+    let inputs = Inputs::new(300, 48);
+    let run = || inputs.run(true, true).map(|values| bits(&values.unwrap()));
+    let first = run();
+    assert_eq!(run(), first);
+    assert_eq!(run(), first);
+}
+
+#[test]
+fn no_rows_yield_no_rows_and_a_zero_weight_gradient() {
+    let device = autodiff_device();
+    let x = tensor(&[], [0, 6], &device).require_grad();
+    let branch = tensor(&[], [0, 6], &device).require_grad();
+    let weight = tensor(&[1.0; 6], [6], &device).require_grad();
+    let (sum, normed) = add_layer_norm(x, branch, weight.clone(), EPS, DType::F32);
+    assert_eq!((sum.dims(), normed.dims()), ([0, 6], [0, 6]));
+    let grads = (sum.sum() + normed.sum()).backward();
+    assert_eq!(read(weight.grad(&grads).unwrap()), [0.0; 6]);
+}

@@ -1,0 +1,105 @@
+//! What the programs of this workspace have in common on the command line.
+
+use burn_packed::device::{NamedDevice, compiled, pages_for_training, select};
+use clap::Args;
+use std::process::ExitCode;
+
+/// Choice of device, the same in every program.
+#[derive(Args, Clone, Debug, Default)]
+pub struct DeviceArgs {
+    /// Device to compute on: flex (CPU), cuda, cuda:1, wgpu, vulkan, metal, tch; by default the best one compiled in.
+    #[arg(long, value_name = "NAME", env = "MODERNBERT_DEVICE")]
+    pub device: Option<String>,
+}
+
+impl DeviceArgs {
+    /// The chosen device.
+    ///
+    /// # Errors
+    /// An unknown name, a backend that isn't compiled in, a machine without such a device.
+    pub fn select(&self) -> anyhow::Result<NamedDevice> {
+        Ok(select(self.device.as_deref())?)
+    }
+
+    /// The chosen device, its memory cut for training: see [`pages_for_training`].
+    ///
+    /// # Errors
+    /// As for [`Self::select`].
+    pub fn select_for_training(&self) -> anyhow::Result<NamedDevice> {
+        let named = self.select()?;
+        pages_for_training(&named.device);
+        Ok(named)
+    }
+}
+
+/// The line every program prints at start.
+pub fn describe(device: &NamedDevice, dtype: &str) -> String {
+    format!(
+        "device {} (compiled in: {}), dtype {dtype}, kernels: {}",
+        device.name,
+        compiled().join(", "),
+        burn_packed::ops::kernels_in_use(&device.device)
+    )
+}
+
+/// Exit code for input that can't be used.
+pub const BAD_INPUT: u8 = 2;
+
+/// Exit code of a comparison that found differences.
+pub const DIFFERENT: u8 = 1;
+
+/// Exit code of a run that was asked to stop (128 and the number of SIGINT, as shells have it).
+pub const INTERRUPTED: u8 = 130;
+
+/// Runs a program: prints an error as one message and turns it into exit code 2.
+pub fn main_with(run: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
+    main_with_code(|| run().map(|()| ExitCode::SUCCESS))
+}
+
+/// Runs a program that has more to say by its exit code than success; see [`main_with`].
+pub fn main_with_code(run: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
+    keep_freed_memory();
+    crate::compiling::announce();
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            #[allow(clippy::print_stderr)] // the one place where programs report their errors
+            {
+                eprintln!("error: {}", one_message(&error));
+            }
+            ExitCode::from(BAD_INPUT)
+        }
+    }
+}
+
+/// Lets the C library keep what is freed for the next layer, up to 1 GiB.
+///
+/// Tensors of a few megabytes come and go with every operation on a CPU. By default glibc hands them back to the system, which
+/// clears and maps the same pages again a moment later: up to a fifth of an encoder's pass (docs/lab-log.md).
+fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        const BLOCKS_OF_THEIR_OWN_FROM: libc::c_int = 256 << 20;
+        const KEPT: libc::c_int = 1 << 30;
+        // SAFETY: mallopt only sets two numbers of the allocator, and no other thread runs yet that could do so too. Where it
+        // refuses, everything works as before.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, BLOCKS_OF_THEIR_OWN_FROM);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
+        }
+    }
+}
+
+/// The error and its causes in one line, a cause left out where its text already stands in the line.
+fn one_message(error: &anyhow::Error) -> String {
+    let mut message = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if message.is_empty() {
+            message = text;
+        } else if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+    }
+    message
+}

@@ -1,0 +1,80 @@
+//! Why no batch could be made.
+
+use packed_layout::LayoutError;
+
+use crate::mask::MaskError;
+use crate::pack::PackError;
+
+/// An error of the loader; each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum LoaderError {
+    /// The shard is empty.
+    #[error("{place} holds no samples; give the corpus more text")]
+    Empty {
+        /// The shard, or the source of a mixture.
+        place: String,
+    },
+    /// There is no source.
+    #[error("a stream needs at least one source; name the shards to train on")]
+    NoSources,
+    /// A proportion is none.
+    #[error("{place}: a proportion of {proportion} makes no sense; give a number above 0")]
+    Proportion {
+        /// The source.
+        place: String,
+        /// Its proportion.
+        proportion: f64,
+    },
+    /// More ranks or threads than make sense, or a rank that isn't one.
+    #[error("rank {rank} of {ranks}: count ranks from 0, below their number")]
+    Rank {
+        /// The rank.
+        rank: usize,
+        /// Their number.
+        ranks: usize,
+    },
+    /// A sample doesn't fit, or the packer's settings don't.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// Masking failed.
+    #[error(transparent)]
+    Mask(#[from] MaskError),
+    /// A row's boundaries contradict each other.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// A position belongs to other data.
+    #[error(
+        "{place}: not the data this run was started with (its SHA-256 was {was} and is {is}); put the old shards back, or start \
+         a new run"
+    )]
+    Changed {
+        /// The shard, or the source where the number of shards differs.
+        place: String,
+        /// Hash then.
+        was: String,
+        /// Hash now.
+        is: String,
+    },
+    /// A position belongs to other settings.
+    #[error(
+        "{setting} is {is} and was {was} when the run was saved; a run goes on with the settings it began with: put it back, or \
+         start a new run"
+    )]
+    Settings {
+        /// The setting.
+        setting: &'static str,
+        /// Its value then.
+        was: String,
+        /// Its value now.
+        is: String,
+    },
+    /// A position contradicts itself.
+    #[error("the saved data position can't be used ({0}); take an older checkpoint")]
+    Position(String),
+    /// The packer ended, which an endless stream must not.
+    #[error("the packer ended before the run did; this is a defect of the program")]
+    Ended,
+    /// A loader thread died.
+    #[error("a loader thread stopped: {0}")]
+    Thread(String),
+}

@@ -1,0 +1,367 @@
+//! The order in which samples are met, packed and masked: a pure function of the shards and the settings.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use packed_layout::{Dropout, DropoutRates, SequenceLayout};
+
+use super::position::Settings;
+use super::source::{Drawn, Draws, Orders, Piece};
+use super::{LoaderError, MlmItem, Position, Source};
+use crate::mask::{MaskKey, Masker, label_cap};
+use crate::pack::{BestFit, FilledRow, PackOptions, PackStats, PackedRow};
+use crate::shard::{Cut, Shard};
+
+/// Settings of a stream.
+#[derive(Clone, Debug)]
+pub struct LoaderOptions {
+    /// Tokens of a packed row.
+    pub row_length: usize,
+    /// Rows of a full step: the packer chooses among the documents for so many rows at once. A smaller step, as in a batch-size
+    /// warmup, takes fewer rows of the same stream.
+    pub micro_batches: usize,
+    /// Padding id.
+    pub pad_id: u32,
+    /// Seed of order and masks.
+    pub seed: u64,
+    /// Training rows are not filled up but hold at most so many sequences, and end with the last one; `None` packs.
+    pub sequences: Option<usize>,
+}
+
+/// Endless masked rows, each a micro-batch; a cheap handle that [`TrainSteps`] are made from.
+#[derive(Clone, Debug)]
+pub struct TrainStream {
+    pub(super) sources: Arc<[Source]>,
+    masker: Masker,
+    options: LoaderOptions,
+    orders: Arc<Orders>,
+    settings: Arc<Settings>,
+    dropout: Option<DropoutRates>,
+    rank: usize,
+    ranks: usize,
+}
+
+/// Which rows one reader of a stream makes; it plans them all.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share {
+    pub(super) index: usize,
+    pub(super) of: usize,
+}
+
+impl TrainStream {
+    /// A stream over one shard, whose samples are taken as they are.
+    ///
+    /// # Errors
+    /// A shard without samples.
+    pub fn new(
+        shard: Arc<Shard>,
+        masker: Masker,
+        options: LoaderOptions,
+    ) -> Result<Self, LoaderError> {
+        let name = shard.path().display().to_string();
+        let source = Source::new(name, 1.0, [shard], Cut::WHOLE);
+        Self::of_sources(vec![source], masker, options)
+    }
+
+    /// A stream over several sources in their proportions.
+    ///
+    /// # Errors
+    /// No source, an empty one, a proportion that is not above 0.
+    pub fn of_sources(
+        sources: Vec<Source>,
+        masker: Masker,
+        options: LoaderOptions,
+    ) -> Result<Self, LoaderError> {
+        if sources.is_empty() {
+            return Err(LoaderError::NoSources);
+        }
+        for source in &sources {
+            source.check()?;
+        }
+        Ok(Self {
+            settings: Arc::new(Settings::of(&options, &sources)),
+            sources: sources.into(),
+            masker,
+            options,
+            orders: Arc::default(),
+            dropout: None,
+            rank: 0,
+            ranks: 1,
+        })
+    }
+
+    /// The same rows, each with its own key for dropout at these rates.
+    #[must_use]
+    pub fn with_dropout(mut self, rates: DropoutRates) -> Self {
+        self.dropout = (!rates.is_none()).then_some(rates);
+        self
+    }
+
+    /// The share of one of several processes or devices: rows `rank`, `rank + ranks`, … of the same stream.
+    ///
+    /// # Errors
+    /// A rank that is not below the number of ranks.
+    pub fn for_rank(mut self, rank: usize, ranks: usize) -> Result<Self, LoaderError> {
+        if rank >= ranks {
+            return Err(LoaderError::Rank { rank, ranks });
+        }
+        (self.rank, self.ranks) = (rank, ranks);
+        Ok(self)
+    }
+
+    /// The position before the first row.
+    pub fn start(&self) -> Position {
+        Position {
+            seed: self.options.seed,
+            epoch: 0,
+            row: 0,
+            packed_from: 0,
+            drawn: vec![Drawn::default(); self.sources.len()],
+            held: Vec::new(),
+            settings: (*self.settings).clone(),
+        }
+    }
+
+    /// The position before `row`, found by packing everything before it again; no token is read.
+    ///
+    /// # Errors
+    /// As [`TrainSteps::next_row`].
+    pub fn seek(&self, row: u64) -> Result<Position, LoaderError> {
+        let mut plan = Plan::new(self, &self.start())?;
+        while plan.next + (plan.rows.len() as u64) <= row {
+            plan.next_batch()?;
+        }
+        Ok(plan.batch.at(row))
+    }
+
+    /// The rows of this rank from the first one on.
+    ///
+    /// # Errors
+    /// Settings the packer can't work with.
+    pub fn steps(&self) -> Result<TrainSteps, LoaderError> {
+        self.steps_from(&self.start())
+    }
+
+    /// The rows of this rank from a position on: those of an uninterrupted stream.
+    ///
+    /// # Errors
+    /// A position of other data or settings.
+    pub fn steps_from(&self, position: &Position) -> Result<TrainSteps, LoaderError> {
+        self.share(position, Share { index: 0, of: 1 })
+    }
+
+    pub(super) fn share(
+        &self,
+        position: &Position,
+        share: Share,
+    ) -> Result<TrainSteps, LoaderError> {
+        Ok(TrainSteps {
+            plan: Plan::new(self, position)?,
+            from: position.row,
+            share,
+            stream: self.clone(),
+        })
+    }
+}
+
+/// A batch of rows that were packed together, and where the packer stood before them.
+#[derive(Clone, Debug)]
+pub(super) struct Batch {
+    start: Arc<Position>,
+    /// Epoch of the first source after the batch was packed.
+    epoch: u64,
+}
+
+impl Batch {
+    /// The position before `row`, which is one of this batch or later.
+    pub(super) fn at(&self, row: u64) -> Position {
+        Position {
+            row,
+            epoch: self.epoch,
+            ..(*self.start).clone()
+        }
+    }
+}
+
+/// Which samples lie in which row.
+struct Plan {
+    packer: BestFit<Draws, Piece>,
+    start: Arc<Position>,
+    samples: u64,
+    batch: Batch,
+    rows: VecDeque<FilledRow<Piece>>,
+    /// Number of the first of `rows`.
+    next: u64,
+}
+
+impl Plan {
+    fn new(stream: &TrainStream, position: &Position) -> Result<Self, LoaderError> {
+        let (options, sources) = (&stream.options, &stream.sources);
+        position.check(options.seed, &stream.settings, sources)?;
+        let per_step = options.row_length * options.micro_batches;
+        // Sequences of the mixture have this mean length: each source gives tokens in its proportion.
+        let total: f64 = sources.iter().map(|source| source.proportion).sum();
+        let sequences: f64 = sources
+            .iter()
+            .map(|source| {
+                let samples = &source.samples;
+                source.proportion / total * samples.len() as f64 / samples.tokens().max(1) as f64
+            })
+            .sum();
+        let source_batch = ((per_step as f64 * sequences) as usize).max(1);
+        let pack = PackOptions {
+            sequences: options.sequences,
+            ..PackOptions::new(
+                options.micro_batches,
+                options.row_length,
+                source_batch,
+                options.pad_id,
+            )
+        };
+        let draws = Draws::new(
+            sources.clone(),
+            options.seed,
+            position.drawn.clone(),
+            stream.orders.clone(),
+        );
+        let held = position.held.iter().map(|&(source, sample)| Piece {
+            source,
+            sample,
+            tokens: sources[source as usize].samples.sample_len(sample) as u32,
+        });
+        let start = Arc::new(position.clone());
+        Ok(Self {
+            packer: BestFit::new(pack, draws, held.collect())?,
+            samples: sources[0].samples.len(),
+            batch: Batch {
+                epoch: position.epoch,
+                start: start.clone(),
+            },
+            start,
+            rows: VecDeque::new(),
+            next: position.packed_from,
+        })
+    }
+
+    /// Packs the rows of the next batch. Rows of the one before that were not taken are passed over.
+    fn next_batch(&mut self) -> Result<(), LoaderError> {
+        let first = self.next + self.rows.len() as u64;
+        let drawn = self.packer.source().drawn().to_vec();
+        let start = Position {
+            row: first,
+            packed_from: first,
+            epoch: drawn[0].samples / self.samples,
+            held: self
+                .packer
+                .held()
+                .map(|piece| (piece.source, piece.sample))
+                .collect(),
+            drawn,
+            ..(*self.start).clone()
+        };
+        let rows = self.packer.next().ok_or(LoaderError::Ended)??;
+        self.next = first;
+        self.batch = Batch {
+            start: Arc::new(start),
+            epoch: self.packer.source().drawn()[0].samples / self.samples,
+        };
+        self.rows = rows.into();
+        Ok(())
+    }
+
+    /// The next row and its number.
+    fn next_row(&mut self) -> Result<(u64, FilledRow<Piece>), LoaderError> {
+        loop {
+            if let Some(row) = self.rows.pop_front() {
+                self.next += 1;
+                return Ok((self.next - 1, row));
+            }
+            self.next_batch()?;
+        }
+    }
+}
+
+/// A stream under way.
+pub struct TrainSteps {
+    stream: TrainStream,
+    plan: Plan,
+    from: u64,
+    share: Share,
+}
+
+impl TrainSteps {
+    /// The next row of this rank.
+    ///
+    /// # Errors
+    /// A sample longer than a row, or more labels than a row's cap allows.
+    pub fn next_row(&mut self) -> Result<MlmItem, LoaderError> {
+        let (rank, ranks) = (self.stream.rank as u64, self.stream.ranks as u64);
+        loop {
+            let (number, row) = self.plan.next_row()?;
+            if number < self.from || number % ranks != rank {
+                continue;
+            }
+            // Counted from where this reader began, so that the first row is the first reader's.
+            let mine = (number - self.from) / ranks % self.share.of as u64;
+            if mine == self.share.index as u64 {
+                return self.make(number, row);
+            }
+        }
+    }
+
+    /// The rows of a full step, each with the labelled tokens of all of them as its denominator.
+    ///
+    /// # Errors
+    /// As [`Self::next_row`].
+    pub fn next_step(&mut self) -> Result<Vec<MlmItem>, LoaderError> {
+        let rows = self.stream.options.micro_batches;
+        let mut items: Vec<MlmItem> = (0..rows)
+            .map(|_| self.next_row())
+            .collect::<Result<_, _>>()?;
+        MlmItem::share_denominator(&mut items);
+        Ok(items)
+    }
+
+    /// How well the rows packed so far are filled, those of other ranks and threads included.
+    pub fn stats(&self) -> PackStats {
+        self.plan.packer.stats()
+    }
+
+    fn make(&self, number: u64, row: FilledRow<Piece>) -> Result<MlmItem, LoaderError> {
+        let TrainStream {
+            sources,
+            masker,
+            options,
+            ..
+        } = &self.stream;
+        let sequences = row
+            .sequences
+            .iter()
+            .map(|piece| sources[piece.source as usize].samples.get(piece.sample));
+        let pack = self.plan.packer.options();
+        let row = PackedRow::new(sequences.collect(), pack);
+        let key = MaskKey {
+            seed: options.seed,
+            epoch: 0,
+            row: number,
+        };
+        let cap = label_cap(options.row_length, masker.mask_prob());
+        let masked = masker.mask(&row, key);
+        let labelled = masked.labels.len();
+        Ok(MlmItem {
+            labels: masked.capped(cap)?,
+            input_ids: masked.input_ids,
+            layout: SequenceLayout::from_cu_seqlens(row.cu_seqlens)?,
+            real_tokens: row.real_tokens,
+            labelled,
+            step_labelled: labelled,
+            row: number,
+            dropout: self.stream.dropout.map(|rates| Dropout {
+                rates,
+                seed: options.seed,
+                batch: number,
+            }),
+            batch: Some(self.plan.batch.clone()),
+        })
+    }
+}

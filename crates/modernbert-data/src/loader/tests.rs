@@ -1,0 +1,505 @@
+use super::*;
+use crate::mask::CappedLabels;
+use crate::mask::Masker;
+use crate::shard::{Cut, LongDocuments, Shard, ShardWriter, TokenizerHash};
+use packed_layout::DropoutRates;
+use std::sync::Arc;
+
+const PAD: u32 = 3;
+
+fn shard(folder: &std::path::Path, lengths: &[usize]) -> Arc<Shard> {
+    std::fs::create_dir_all(folder).unwrap();
+    let path = folder.join("train.tokens");
+    let mut writer = ShardWriter::create(&path, 100, TokenizerHash([0; 32])).unwrap();
+    for (i, &length) in lengths.iter().enumerate() {
+        let sample: Vec<u32> = (0..length)
+            .map(|j| 10 + ((i * 7 + j) % 80) as u32)
+            .collect();
+        writer.push(&sample).unwrap();
+    }
+    writer.finish().unwrap();
+    Arc::new(Shard::open(&path).unwrap())
+}
+
+fn masker(prob: f64) -> Masker {
+    Masker::from_ids(prob, 4, PAD, 100, vec![]).unwrap()
+}
+
+fn options(micro_batches: usize) -> LoaderOptions {
+    LoaderOptions {
+        row_length: 64,
+        micro_batches,
+        pad_id: PAD,
+        seed: 5,
+        sequences: None,
+    }
+}
+
+#[test]
+fn without_packing_a_row_is_its_sequences_and_nothing_behind_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let lengths = [20, 30, 9, 12, 40, 33, 8, 25];
+    let shard = shard(folder.path(), &lengths);
+    let options = LoaderOptions {
+        row_length: 120,
+        sequences: Some(3),
+        ..options(2)
+    };
+    let stream = TrainStream::new(shard, masker(0.3), options).unwrap();
+    let mut steps = stream.steps().unwrap();
+    let mut met = Vec::new();
+    let mut sizes = std::collections::BTreeSet::new();
+    let mut after = None;
+    for step in 0..5 {
+        for item in steps.next_step().unwrap() {
+            let ranges: Vec<_> = item.layout.ranges().collect();
+            assert_eq!(ranges.len(), 3);
+            assert_eq!(item.input_ids.len(), item.real_tokens);
+            assert!(!item.input_ids.contains(&PAD));
+            met.extend(ranges.into_iter().map(|range| range.len()));
+            sizes.insert(item.real_tokens);
+            after = (step == 2)
+                .then(|| item.position_after(1))
+                .or(Some(after))
+                .flatten();
+        }
+    }
+    assert!(sizes.len() > 3, "rows differ in their tokens: {sizes:?}");
+    assert!(lengths.iter().all(|length| met.contains(length)), "{met:?}");
+    let mut again = stream.steps_from(&after.unwrap()).unwrap();
+    let resumed: Vec<usize> = (0..2)
+        .flat_map(|_| again.next_step().unwrap())
+        .flat_map(|item| item.layout.ranges().map(|r| r.len()).collect::<Vec<_>>())
+        .collect();
+    assert_eq!(resumed, met[18..30]);
+}
+
+#[test]
+fn the_same_settings_give_the_same_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = shard(folder.path(), &[20, 30, 9, 12, 40, 33, 8, 25]);
+    let stream = TrainStream::new(shard, masker(0.3), options(2)).unwrap();
+    let (mut a, mut b) = (stream.steps().unwrap(), stream.steps().unwrap());
+    for _ in 0..20 {
+        let (a, b) = (a.next_step().unwrap(), b.next_step().unwrap());
+        for (a, b) in a.iter().zip(&b) {
+            assert_eq!(a.input_ids, b.input_ids);
+            assert_eq!(a.layout, b.layout);
+            assert_eq!(a.labels.labels, b.labels.labels);
+        }
+    }
+}
+
+#[test]
+fn the_loader_hands_out_the_rows_of_the_stream_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = shard(folder.path(), &[20, 30, 9, 12, 40]);
+    let stream = TrainStream::new(shard, masker(0.3), options(2)).unwrap();
+    let mut steps = stream.steps().unwrap();
+    let expected: Vec<_> = (0..10).flat_map(|_| steps.next_step().unwrap()).collect();
+    let loader = TrainLoader::new(stream, 1000);
+    for (item, expected) in loader.rows().zip(&expected) {
+        assert_eq!(item.unwrap().input_ids, expected.input_ids);
+    }
+}
+
+#[test]
+fn every_step_states_its_denominator() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = shard(folder.path(), &[20, 30, 9, 12, 40]);
+    let mut steps = TrainStream::new(shard, masker(0.3), options(3))
+        .unwrap()
+        .steps()
+        .unwrap();
+    for _ in 0..5 {
+        let items = steps.next_step().unwrap();
+        let total: usize = items.iter().map(|item| item.labelled).sum();
+        assert!(items.iter().all(|item| item.step_labelled == total));
+        for item in &items {
+            assert_eq!(
+                item.labels.weights.iter().sum::<f32>() as usize,
+                item.labelled
+            );
+            assert_eq!(item.layout.total_tokens(), 64);
+        }
+    }
+}
+
+#[test]
+fn a_sample_longer_than_a_row_reaches_the_trainer_as_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = shard(folder.path(), &[20, 65]);
+    let loader = TrainLoader::new(
+        TrainStream::new(shard, masker(0.3), options(1)).unwrap(),
+        1000,
+    );
+    assert!(loader.rows().any(|item| item.is_err()));
+}
+
+#[test]
+fn an_empty_shard_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = shard(folder.path(), &[]);
+    assert!(matches!(
+        TrainStream::new(shard.clone(), masker(0.3), options(1)),
+        Err(LoaderError::Empty { .. })
+    ));
+    assert!(evaluation_items(&shard, &masker(0.15), &options(1), 100).is_err());
+}
+
+#[test]
+fn evaluation_meets_every_sample_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let lengths = [20, 30, 9, 12, 40, 33];
+    let shard = shard(folder.path(), &lengths);
+    let items = evaluation_items(&shard, &masker(0.15), &options(1), 10_000).unwrap();
+    let real: usize = items.iter().map(|item| item.real_tokens).sum();
+    assert_eq!(real, lengths.iter().sum::<usize>());
+    let seen: Vec<usize> = items
+        .iter()
+        .flat_map(|item| {
+            let real = item
+                .layout
+                .ranges()
+                .filter(|range| range.end <= item.real_tokens);
+            real.map(|range| range.len()).collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(seen, lengths);
+}
+
+/// Everything about a row that training sees.
+fn essence(item: &MlmItem) -> (u64, Vec<u32>, SequenceLayout, CappedLabels) {
+    let MlmItem {
+        row,
+        input_ids,
+        layout,
+        labels,
+        ..
+    } = item.clone();
+    (row, input_ids, layout, labels)
+}
+
+fn rows(steps: &mut TrainSteps, count: usize) -> Vec<MlmItem> {
+    (0..count).map(|_| steps.next_row().unwrap()).collect()
+}
+
+fn lengths(count: usize) -> Vec<usize> {
+    (0..count).map(|i| 8 + i * 37 % 50).collect()
+}
+
+/// A stream over a mixture of two shards with documents longer than a row.
+fn mixture(folder: &std::path::Path) -> TrainStream {
+    let cut = Cut {
+        max_length: 40,
+        min_length: 8,
+        long_documents: LongDocuments::Split,
+    };
+    let source = |name: &str, proportion, lengths: &[usize]| {
+        let shard = shard(&folder.join(name), lengths);
+        Source::new(name, proportion, [shard], cut)
+    };
+    let mut long = lengths(12);
+    long.extend([200, 41, 300]);
+    let sources = vec![source("a", 0.75, &lengths(40)), source("b", 0.25, &long)];
+    TrainStream::of_sources(sources, masker(0.3), options(3)).unwrap()
+}
+
+#[test]
+fn threads_change_nothing_about_the_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let stream = mixture(folder.path());
+    let expected: Vec<_> = rows(&mut stream.steps().unwrap(), 60)
+        .iter()
+        .map(essence)
+        .collect();
+    for threads in [1, 2, 4] {
+        let loader = TrainLoader::new(stream.clone(), 1000).with_threads(threads);
+        let found: Vec<_> = loader
+            .rows()
+            .take(60)
+            .map(|item| essence(&item.unwrap()))
+            .collect();
+        assert_eq!(found, expected, "{threads} threads");
+    }
+}
+
+#[test]
+fn ranks_together_have_the_rows_of_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let stream = mixture(folder.path());
+    let expected: Vec<_> = rows(&mut stream.steps().unwrap(), 48)
+        .iter()
+        .map(essence)
+        .collect();
+    for ranks in [1, 2, 4] {
+        let mut merged = Vec::new();
+        for rank in 0..ranks {
+            let share = stream.clone().for_rank(rank, ranks).unwrap();
+            let loader = TrainLoader::new(share, 1000).with_threads(2);
+            merged.extend(
+                loader
+                    .rows()
+                    .take(48 / ranks)
+                    .map(|item| essence(&item.unwrap())),
+            );
+        }
+        merged.sort_by_key(|row| row.0);
+        assert_eq!(merged, expected, "{ranks} ranks");
+    }
+    assert!(matches!(
+        stream.for_rank(2, 2),
+        Err(LoaderError::Rank { rank: 2, ranks: 2 })
+    ));
+}
+
+#[test]
+fn any_position_is_a_place_to_go_on_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let stream = mixture(folder.path());
+    let all = rows(&mut stream.steps().unwrap(), 90);
+    let expected: Vec<_> = all.iter().map(essence).collect();
+    // Over a hundred samples: several epochs lie in these rows.
+    assert!(all[80].position_after(1).unwrap().epoch >= 2);
+    for row in [0usize, 1, 2, 3, 7, 29, 30, 31, 61] {
+        let position = match row {
+            0 => stream.start(),
+            _ => all[row - 1].position_after(1).unwrap(),
+        };
+        assert_eq!(position.row, row as u64);
+        // As a checkpoint holds it.
+        let text = serde_json::to_string(&position).unwrap();
+        let read: Position = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, position);
+        let mut steps = stream.steps_from(&read).unwrap();
+        let found: Vec<_> = rows(&mut steps, 20).iter().map(essence).collect();
+        assert_eq!(found, expected[row..row + 20], "from row {row}");
+        // The row alone is enough, too.
+        let sought = stream.seek(row as u64).unwrap();
+        assert_eq!((sought.row, sought.seed), (position.row, position.seed));
+        let mut steps = stream.steps_from(&sought).unwrap();
+        assert_eq!(essence(&steps.next_row().unwrap()), expected[row]);
+    }
+    for threads in [1, 3] {
+        let loader = TrainLoader::new(stream.clone(), 1000).with_threads(threads);
+        let from_row: Vec<_> = loader
+            .clone()
+            .starting_at(31)
+            .rows()
+            .take(20)
+            .map(|item| essence(&item.unwrap()))
+            .collect();
+        assert_eq!(from_row, expected[31..51]);
+        let position = all[30].position_after(1).unwrap();
+        let loader = loader.from_position(position).unwrap();
+        let found: Vec<_> = loader
+            .rows()
+            .take(20)
+            .map(|item| essence(&item.unwrap()))
+            .collect();
+        assert_eq!(found, expected[31..51]);
+    }
+    // Two ranks at row 30, whichever wrote the position.
+    for rank in 0..2 {
+        let share = stream.clone().for_rank(rank, 2).unwrap();
+        let mut steps = share.steps().unwrap();
+        let last = rows(&mut steps, 15).pop().unwrap();
+        let position = last.position_after(2 - rank as u64).unwrap();
+        assert_eq!(position.row, 30);
+        let mut again = share.steps_from(&position).unwrap();
+        for _ in 0..10 {
+            assert_eq!(
+                essence(&again.next_row().unwrap()),
+                essence(&steps.next_row().unwrap())
+            );
+        }
+    }
+}
+
+#[test]
+fn other_data_or_settings_are_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let stream = |name: &str, lengths: &[usize], options: LoaderOptions| {
+        TrainStream::new(shard(&path(name), lengths), masker(0.3), options).unwrap()
+    };
+    let position = stream("a", &[20, 30, 9], options(2)).seek(5).unwrap();
+    let says = |stream: TrainStream, words: &str| {
+        let message = stream.steps_from(&position).err().unwrap().to_string();
+        assert!(message.contains(words), "{message}");
+    };
+    says(
+        stream("a", &[20, 30, 10], options(2)),
+        "train.tokens: not the data this run was started with",
+    );
+    says(
+        stream("a", &[20, 30, 9], options(3)),
+        "micro_batches is 3 and was 2",
+    );
+    says(
+        stream(
+            "a",
+            &[20, 30, 9],
+            LoaderOptions {
+                seed: 6,
+                ..options(2)
+            },
+        ),
+        "seed is 6 and was 5",
+    );
+    says(
+        stream(
+            "a",
+            &[20, 30, 9],
+            LoaderOptions {
+                row_length: 32,
+                ..options(2)
+            },
+        ),
+        "row_length is 32 and was 64",
+    );
+    says(
+        stream(
+            "a",
+            &[20, 30, 9],
+            LoaderOptions {
+                sequences: Some(3),
+                ..options(2)
+            },
+        ),
+        "packing is off (at most 3 sequences a row) and was on",
+    );
+    let same = stream("a", &[20, 30, 9], options(2));
+    assert!(same.steps_from(&position).is_ok());
+    let mut damaged = position.clone();
+    damaged.held.push((7, 0));
+    assert!(matches!(
+        same.steps_from(&damaged),
+        Err(LoaderError::Position(_))
+    ));
+}
+
+#[test]
+fn an_error_arrives_behind_the_rows_before_it_and_threads_end_with_the_iterator() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lengths = lengths(60);
+    lengths.push(65);
+    let shard = shard(folder.path(), &lengths);
+    let stream = TrainStream::new(shard.clone(), masker(0.3), options(1)).unwrap();
+    let mut alone = stream.steps().unwrap();
+    let good = std::iter::from_fn(|| alone.next_row().ok()).count();
+    let handles = Arc::strong_count(&stream.sources);
+    for threads in [1, 2, 4] {
+        let loader = TrainLoader::new(stream.clone(), 1000).with_threads(threads);
+        let mut rows = loader.rows();
+        for _ in 0..good {
+            assert!(rows.next().unwrap().is_ok());
+        }
+        let error = rows.next().unwrap().unwrap_err().to_string();
+        assert!(error.contains("65 tokens and a row holds 64"), "{error}");
+        assert!(rows.next().is_none(), "an end after the error");
+        // One that is dropped at once: its threads, full of rows nobody takes, must not hang.
+        drop(rows);
+        drop(loader.rows());
+        drop(loader);
+        assert_eq!(
+            Arc::strong_count(&stream.sources),
+            handles,
+            "a thread still holds the stream"
+        );
+    }
+}
+
+#[test]
+fn rows_of_a_stream_carry_their_own_dropout_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let rates = DropoutRates {
+        attention_output: 0.1,
+        ..DropoutRates::default()
+    };
+    let shard = shard(folder.path(), &lengths(20));
+    let stream = TrainStream::new(shard.clone(), masker(0.3), options(2)).unwrap();
+    let plain = rows(&mut stream.steps().unwrap(), 3);
+    assert!(plain.iter().all(|item| item.dropout.is_none()));
+    let stream = stream.with_dropout(rates);
+    for (row, item) in rows(&mut stream.steps().unwrap(), 3).iter().enumerate() {
+        let dropout = item.dropout.unwrap();
+        assert_eq!(
+            (dropout.rates, dropout.seed, dropout.batch),
+            (rates, 5, row as u64)
+        );
+    }
+    let eval = evaluation_items(&shard, &masker(0.15), &options(1), 500).unwrap();
+    assert!(
+        eval.iter()
+            .all(|item| item.dropout.is_none() && item.position_after(1).is_none())
+    );
+}
+
+/// Masked at 15 %, special tokens protected, and what a sample's masking is doesn't depend on the rows it lies in.
+#[test]
+fn evaluation_masks_each_sample_for_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("eval.tokens");
+    let mut writer = ShardWriter::create(&path, 100, TokenizerHash([0; 32])).unwrap();
+    for i in 0..600u32 {
+        let mut sample = vec![1];
+        sample.extend((0..60 + i % 60).map(|j| 10 + (i + j) % 80));
+        sample.push(2);
+        writer.push(&sample).unwrap();
+    }
+    writer.finish().unwrap();
+    let shard = Arc::new(Shard::open(&path).unwrap());
+    let masker = Masker::from_ids(0.15, 4, PAD, 100, vec![0, 1, 2, PAD, 4]).unwrap();
+    let at = |row_length| {
+        let options = LoaderOptions {
+            row_length,
+            ..options(1)
+        };
+        evaluation_items(&shard, &masker, &options, usize::MAX).unwrap()
+    };
+    /// A sample as the model sees it, and its labels by position.
+    type Seen = (Vec<u32>, Vec<(u32, u32)>);
+    fn samples(items: &[MlmItem]) -> Vec<Seen> {
+        let mut samples = Vec::new();
+        for item in items {
+            let labels: Vec<(u32, u32)> = item.labels.positions[..item.labelled]
+                .iter()
+                .copied()
+                .zip(item.labels.labels.clone())
+                .collect();
+            for range in item
+                .layout
+                .ranges()
+                .filter(|range| range.end <= item.real_tokens)
+            {
+                let own = labels
+                    .iter()
+                    .filter(|(position, _)| range.contains(&(*position as usize)));
+                let own = own.map(|&(position, label)| (position - range.start as u32, label));
+                samples.push((item.input_ids[range.clone()].to_vec(), own.collect()));
+            }
+        }
+        samples
+    }
+    let (short, long) = (at(128), at(1024));
+    assert_eq!(samples(&short), samples(&long));
+    assert_eq!(samples(&long), samples(&at(1024)));
+    let (mut tokens, mut labelled) = (0usize, 0usize);
+    for (ids, labels) in samples(&long) {
+        assert!(
+            ids.first() == Some(&1) && ids.last() == Some(&2),
+            "special tokens stay"
+        );
+        assert!(labels.iter().all(|&(_, label)| label >= 10));
+        tokens += ids.len() - 2;
+        labelled += labels.len();
+    }
+    let share = labelled as f64 / tokens as f64;
+    // Five standard deviations of 54 000 draws.
+    assert!((share - 0.15).abs() < 0.008, "{share}");
+    assert!(
+        evaluation_items(&shard, &masker, &options(1), 1000).is_err(),
+        "samples longer than a row"
+    );
+}

@@ -1,0 +1,105 @@
+//! One variant for each way a model folder can be wrong.
+
+use std::path::PathBuf;
+
+use crate::config::ConfigError;
+
+/// Why a checkpoint can't be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// There is no such folder.
+    #[error("no model folder at {}; it should hold config.json and model.safetensors", .0.display())]
+    NoFolder(PathBuf),
+    /// A folder without weights.
+    #[error("{} holds neither model.safetensors nor model.safetensors.index.json; is it a model folder?", .0.display())]
+    NoWeights(PathBuf),
+    /// The operating system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Not a safetensors file, or a damaged one.
+    #[error("{} is not a valid safetensors file ({reason}); copy or download it again", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The index of a sharded checkpoint is broken.
+    #[error("{}: {reason}; copy or download the index again", path.display())]
+    Index {
+        /// The index file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A tensor the model needs is not there.
+    #[error(
+        "{place}: tensor `{name}` is missing; the file must hold every tensor of the model that config.json describes"
+    )]
+    Missing {
+        /// File or folder.
+        place: String,
+        /// The tensor.
+        name: String,
+    },
+    /// Tensors that no ModernBERT has.
+    #[error(
+        "{place}: {count} unknown tensor(s), the first is `{name}`; the file is not of the model that config.json describes"
+    )]
+    Unknown {
+        /// File or folder.
+        place: String,
+        /// The first unknown tensor.
+        name: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// A tensor of another shape.
+    #[error("{place}: tensor `{name}` has shape {found:?}, config.json asks for {expected:?}")]
+    Shape {
+        /// File or folder.
+        place: String,
+        /// The tensor.
+        name: String,
+        /// Shape in the file.
+        found: Vec<usize>,
+        /// Shape the model needs.
+        expected: Vec<usize>,
+    },
+    /// A number format this library doesn't read.
+    #[error(
+        "{place}: tensor `{name}` has dtype {dtype}; weights are read from F32, F16, BF16 and F64"
+    )]
+    Dtype {
+        /// File or folder.
+        place: String,
+        /// The tensor.
+        name: String,
+        /// Its dtype.
+        dtype: String,
+    },
+    /// The model could not be read back from its device.
+    #[error("tensor `{name}` could not be read from its device: {reason}")]
+    Device {
+        /// The tensor.
+        name: String,
+        /// What the backend said.
+        reason: String,
+    },
+    /// config.json is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+impl CheckpointError {
+    /// The system's error about `path`, for `map_err`.
+    pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}

@@ -1,0 +1,41 @@
+//! The weights of a model folder: safetensors, one file or sharded, and where the folder comes from.
+//!
+//! | item | what it does |
+//! |---|---|
+//! | [`TensorFiles`] | the tensors of a folder, memory-mapped, one file or sharded |
+//! | [`open_checked`] | config and tensors of a folder, once the files are known to fit the config |
+//! | [`ModelSource`] | a folder, or a name on the Hugging Face Hub (feature `hub`) |
+//!
+//! A malformed file is an error that names file and tensor, and reading one costs no more memory than the file is long.
+
+mod error;
+mod expect;
+mod files;
+#[cfg(feature = "hub")]
+pub mod hub;
+mod source;
+
+pub use error::CheckpointError;
+pub use expect::open_checked;
+pub use files::{ShapedValues, TensorFiles};
+pub use source::{ModelSource, SourceError};
+
+use std::path::Path;
+
+use crate::config::ModernBertConfig;
+
+/// Name of the config file in a model folder.
+pub const CONFIG_FILE: &str = "config.json";
+/// Name of the weights file in a model folder.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+
+/// The config of a model folder.
+///
+/// # Errors
+/// A folder without `config.json`, or one that can't be read.
+pub fn read_config(folder: &Path) -> Result<ModernBertConfig, CheckpointError> {
+    if !folder.is_dir() {
+        return Err(CheckpointError::NoFolder(folder.to_path_buf()));
+    }
+    Ok(ModernBertConfig::from_file(folder.join(CONFIG_FILE))?)
+}

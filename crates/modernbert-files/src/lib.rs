@@ -1,0 +1,13 @@
+//! The files of a model folder, read and written without a tensor library: `config.json`, `tokenizer.json`, safetensors.
+//!
+//! | module | contents | may use |
+//! |---|---|---|
+//! | [`config`] | `config.json` and presets | nothing |
+//! | [`tokenizer`] | `tokenizer.json`, pairs, training one from text | nothing |
+//! | [`checkpoint`] | safetensors files, sharded ones too; models by folder or by name on the Hugging Face Hub | `config` |
+//! | [`atomic`] | files that appear whole or not at all | nothing |
+
+pub mod atomic;
+pub mod checkpoint;
+pub mod config;
+pub mod tokenizer;

@@ -1,0 +1,182 @@
+//! Where each sequence of a packed batch begins and ends, as the host knows it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Boundaries of the sequences in a packed batch; cheap to clone.
+///
+/// The host copy exists because kernels are chosen and grids are sized from lengths, and reading them back from a device
+/// would stall it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SequenceLayout {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Inner {
+    cu_seqlens: Vec<u32>,
+    max_seqlen: usize,
+}
+
+/// Why a list of boundaries is no layout.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    /// The list must hold at least the leading zero.
+    #[error("cu_seqlens is empty; it must start with 0 and end with the number of tokens")]
+    Empty,
+    /// The first boundary is not zero.
+    #[error("cu_seqlens starts with {0}; it must start with 0")]
+    Start(u32),
+    /// A boundary lies before the one in front of it.
+    #[error(
+        "cu_seqlens[{index}] is {value}, less than {previous} before it; boundaries never go back"
+    )]
+    Decreasing {
+        /// Position in the list.
+        index: usize,
+        /// The boundary at that position.
+        value: u32,
+        /// The boundary before it.
+        previous: u32,
+    },
+    /// More tokens than 32-bit boundaries can count.
+    #[error("the batch holds {0} tokens; a packed batch is limited to {max} tokens", max = u32::MAX)]
+    TooLong(usize),
+}
+
+impl SequenceLayout {
+    /// Layout of sequences with these lengths (in tokens), one after the other. Empty sequences are allowed.
+    ///
+    /// # Errors
+    /// [`LayoutError::TooLong`] when the lengths add up to more than `u32::MAX`.
+    pub fn from_lengths(lengths: impl IntoIterator<Item = usize>) -> Result<Self, LayoutError> {
+        let mut cu_seqlens = vec![0u32];
+        let mut total = 0usize;
+        for length in lengths {
+            total += length;
+            cu_seqlens.push(u32::try_from(total).map_err(|_| LayoutError::TooLong(total))?);
+        }
+        Self::from_cu_seqlens(cu_seqlens)
+    }
+
+    /// Layout from cumulative lengths: `[0, len_0, len_0 + len_1, …, total]`.
+    ///
+    /// # Errors
+    /// A list that is empty, doesn't start with 0, or goes back.
+    pub fn from_cu_seqlens(cu_seqlens: Vec<u32>) -> Result<Self, LayoutError> {
+        match cu_seqlens.first() {
+            None => return Err(LayoutError::Empty),
+            Some(&first) if first != 0 => return Err(LayoutError::Start(first)),
+            Some(_) => {}
+        }
+        let mut max_seqlen = 0;
+        for (i, pair) in cu_seqlens.windows(2).enumerate() {
+            if pair[1] < pair[0] {
+                return Err(LayoutError::Decreasing {
+                    index: i + 1,
+                    value: pair[1],
+                    previous: pair[0],
+                });
+            }
+            max_seqlen = max_seqlen.max((pair[1] - pair[0]) as usize);
+        }
+        Ok(Self {
+            inner: Arc::new(Inner {
+                cu_seqlens,
+                max_seqlen,
+            }),
+        })
+    }
+
+    /// Cumulative lengths, `[sequences + 1]`.
+    pub fn cu_seqlens(&self) -> &[u32] {
+        &self.inner.cu_seqlens
+    }
+
+    /// Length of the longest sequence, in tokens.
+    pub fn max_seqlen(&self) -> usize {
+        self.inner.max_seqlen
+    }
+
+    /// Number of sequences, empty ones included.
+    pub fn num_sequences(&self) -> usize {
+        self.inner.cu_seqlens.len() - 1
+    }
+
+    /// Number of tokens of all sequences together.
+    pub fn total_tokens(&self) -> usize {
+        self.inner
+            .cu_seqlens
+            .last()
+            .map_or(0, |&total| total as usize)
+    }
+
+    /// Rows of each sequence in the packed batch.
+    pub fn ranges(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        self.inner
+            .cu_seqlens
+            .windows(2)
+            .map(|pair| pair[0] as usize..pair[1] as usize)
+    }
+
+    /// Length of each sequence, in tokens.
+    pub fn lengths(&self) -> impl Iterator<Item = usize> + '_ {
+        self.ranges().map(|range| range.len())
+    }
+
+    /// Position of each token inside its own sequence, `[total_tokens]`.
+    pub fn positions(&self) -> Vec<i32> {
+        self.lengths().flat_map(|length| 0..length as i32).collect()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_and_boundaries_say_the_same() {
+        let layout = SequenceLayout::from_lengths([3, 0, 2]).unwrap();
+        assert_eq!(layout.cu_seqlens(), [0, 3, 3, 5]);
+        assert_eq!(layout.max_seqlen(), 3);
+        assert_eq!(layout.num_sequences(), 3);
+        assert_eq!(layout.total_tokens(), 5);
+        assert_eq!(layout.positions(), [0, 1, 2, 0, 1]);
+        assert_eq!(
+            layout,
+            SequenceLayout::from_cu_seqlens(vec![0, 3, 3, 5]).unwrap()
+        );
+    }
+
+    #[test]
+    fn no_sequence_is_a_layout_too() {
+        let layout = SequenceLayout::from_lengths([]).unwrap();
+        assert_eq!(layout.total_tokens(), 0);
+        assert_eq!(layout.num_sequences(), 0);
+    }
+
+    #[test]
+    fn boundaries_that_lie_are_refused() {
+        assert_eq!(
+            SequenceLayout::from_cu_seqlens(vec![]),
+            Err(LayoutError::Empty)
+        );
+        assert_eq!(
+            SequenceLayout::from_cu_seqlens(vec![1, 2]),
+            Err(LayoutError::Start(1))
+        );
+        assert!(matches!(
+            SequenceLayout::from_cu_seqlens(vec![0, 5, 4]),
+            Err(LayoutError::Decreasing {
+                index: 2,
+                value: 4,
+                previous: 5
+            })
+        ));
+        assert!(matches!(
+            SequenceLayout::from_lengths([u32::MAX as usize, 1]),
+            Err(LayoutError::TooLong(_))
+        ));
+    }
+}

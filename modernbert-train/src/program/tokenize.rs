@@ -1,0 +1,238 @@
+//! `modernbert-train tokenize`.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use modernbert::tokenizer::Tokenizer;
+
+use modernbert_cli::text::{human_count, human_seconds};
+use modernbert_data::formats::Fields;
+use modernbert_data::mixture::Mixture;
+use modernbert_data::shard::{Cut, LongDocuments};
+use modernbert_data::tokenize::{Step, TokenizeFolderOptions, TokenizeSource, tokenize};
+
+/// Turns text into a folder of token shards that runs read in place.
+///
+/// Reads files and folders of .txt, .md and source code (a document each), .jsonl, .jsonl.gz, .jsonl.zst, .json.gz and .json.zst (a
+/// document a line), .parquet (a document a row), and folders of MosaicML's MDS shards with text or tokens. Part of the documents is
+/// held out by the hash of their content. The output depends on input and options alone, not on the number of threads.
+///
+/// Examples:
+///
+///   modernbert-train tokenize corpus/ notes.jsonl.gz --tokenizer tokenizer.json --out shards
+///
+///   modernbert-train tokenize --mixture mixture.toml --tokenizer model/ --out shards --threads 16
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct TokenizeArgs {
+    /// Files and folders of text, as one source; or use --mixture.
+    #[arg(required_unless_present = "mixture", conflicts_with = "mixture")]
+    paths: Vec<PathBuf>,
+    /// A TOML file that lists sources with their paths, proportions and licences.
+    #[arg(long, value_name = "FILE")]
+    mixture: Option<PathBuf>,
+    /// The tokenizer: a tokenizer.json, or the folder that holds it.
+    #[arg(long, value_name = "PATH")]
+    tokenizer: PathBuf,
+    /// Folder for the shards, the tokenizer and the index shards.json.
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+    /// The field of JSON rows, or column of Parquet and MDS, that holds the text. (A mixture file says it for each source.)
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    text_field: String,
+    /// The column of MDS samples without a text that holds token ids.
+    #[arg(long, value_name = "NAME", default_value = "input_ids")]
+    token_field: String,
+    /// Terms of the text, for the index. (A mixture file says it for each source.)
+    #[arg(long, value_name = "TERMS", default_value = "not stated")]
+    licence: String,
+    /// Share of the documents that is held out for evaluation; 0 for none.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
+    eval_fraction: f64,
+    /// Seed of the choice of held-out documents.
+    #[arg(long, default_value_t = 17)]
+    seed: u64,
+    /// Cut documents into samples of so many tokens now. Without it they stay whole and each run cuts them for its own length.
+    #[arg(long, value_name = "TOKENS")]
+    max_length: Option<usize>,
+    /// With --max-length: cut longer documents into several samples, or keep their beginning.
+    #[arg(long, value_enum, default_value = "split")]
+    long_documents: Long,
+    /// Documents with fewer tokens, [CLS] and [SEP] included, are dropped.
+    #[arg(long, value_name = "TOKENS", default_value_t = 8)]
+    min_length: usize,
+    /// A shard is closed once it holds so many tokens.
+    #[arg(long, value_name = "TOKENS", default_value_t = 100_000_000)]
+    shard_tokens: u64,
+    /// Cores to tokenize on; all by default. The output is the same for any number.
+    #[arg(long, value_name = "COUNT")]
+    threads: Option<usize>,
+    /// Name rows that can't be read, count them and go on, instead of stopping at the first.
+    #[arg(long)]
+    skip_unreadable: bool,
+    /// Replace a folder of shards that is there already.
+    #[arg(long)]
+    overwrite: bool,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum Long {
+    Split,
+    Truncate,
+}
+
+/// Rows that can't be read and are named; the rest is counted.
+const NAMED: u64 = 20;
+
+/// Runs the subcommand; its last line on standard output is for programs.
+///
+/// # Errors
+/// Input that can't be read, settings that make no sense, a folder that can't be written.
+pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let options = options(args)?;
+    let sources = match &args.mixture {
+        Some(path) => TokenizeSource::of_mixture(Mixture::from_file(path)?),
+        None => vec![TokenizeSource {
+            name: "text".into(),
+            paths: args.paths.clone(),
+            proportion: 1.0,
+            licence: args.licence.clone(),
+            fields: Fields {
+                text: args.text_field.clone(),
+                tokens: args.token_field.clone(),
+                ..Fields::default()
+            },
+        }],
+    };
+    let tokenizer = if args.tokenizer.is_dir() {
+        Tokenizer::from_folder(&args.tokenizer)?
+    } else {
+        Tokenizer::from_file(&args.tokenizer)?
+    };
+    // Drawn on standard error, and only on a terminal.
+    let bar = ProgressBar::new(0);
+    bar.set_style(ProgressStyle::with_template(
+        "{prefix} {bar:30} {bytes}/{total_bytes} read, {msg}, {eta} left",
+    )?);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let (mut documents, mut tokens, mut unreadable) = (0u64, 0u64, 0u64);
+    let report = tokenize(
+        &tokenizer,
+        &sources,
+        &args.out,
+        &options,
+        &mut |step| match step {
+            Step::Source(name, bytes) => {
+                bar.reset();
+                bar.set_prefix(name.to_owned());
+                bar.set_length(bytes);
+            }
+            Step::Done(more_documents, more_tokens, bytes) => {
+                documents += more_documents;
+                tokens += more_tokens;
+                let speed = tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
+                bar.set_message(format!(
+                    "{} documents, {} tokens, {} tok/s",
+                    human_count(documents),
+                    human_count(tokens),
+                    human_count(speed as u64)
+                ));
+                bar.inc(bytes);
+            }
+            Step::Unreadable(error) => {
+                unreadable += 1;
+                if unreadable <= NAMED {
+                    bar.suspend(|| warn(&format!("passed over: {error}")));
+                }
+            }
+        },
+    )?;
+    bar.finish_and_clear();
+    if unreadable > NAMED {
+        warn(&format!(
+            "{} more rows were passed over",
+            unreadable - NAMED
+        ));
+    }
+    if report.skipped_files > 0 {
+        print(&format!(
+            "{} files of other kinds were left out",
+            report.skipped_files
+        ));
+    }
+    let (mut train, mut eval) = (0, 0);
+    for source in &report.index.sources {
+        train += source.train.tokens;
+        eval += source.eval.tokens;
+        print(&format!(
+            "{}: {} documents, {} tokens in {} shards to train on ({} of the mixture); {} documents, {} tokens held out; licence: {}",
+            source.name,
+            source.train.documents,
+            human_count(source.train.tokens),
+            source.train.shards.len(),
+            source.proportion,
+            source.eval.documents,
+            human_count(source.eval.tokens),
+            source.licence,
+        ));
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    print(&format!(
+        "{} on {} threads",
+        human_seconds(seconds),
+        options.threads
+    ));
+    print(&format!(
+        "tokenize: documents={documents} train_tokens={train} eval_tokens={eval} unreadable={unreadable} tok_s={:.0} seconds={seconds:.1} out={}",
+        tokens as f64 / seconds.max(1e-9),
+        args.out.display()
+    ));
+    Ok(())
+}
+
+fn options(args: &TokenizeArgs) -> anyhow::Result<TokenizeFolderOptions> {
+    let cut = match args.max_length {
+        Some(length) if length < 3 => {
+            bail!(
+                "--max-length {length}: there has to be room for [CLS], text and [SEP]; set 3 or more"
+            )
+        }
+        Some(max_length) => Some(Cut {
+            max_length,
+            min_length: args.min_length,
+            long_documents: match args.long_documents {
+                Long::Split => LongDocuments::Split,
+                Long::Truncate => LongDocuments::Truncate,
+            },
+        }),
+        None => None,
+    };
+    if args.threads == Some(0) || args.shard_tokens == 0 {
+        bail!("--threads and --shard-tokens have to be 1 or more");
+    }
+    let defaults = TokenizeFolderOptions::default();
+    Ok(TokenizeFolderOptions {
+        cut,
+        min_length: args.min_length,
+        eval_fraction: args.eval_fraction,
+        seed: args.seed,
+        shard_tokens: args.shard_tokens,
+        threads: args.threads.unwrap_or(defaults.threads),
+        skip_unreadable: args.skip_unreadable,
+        overwrite: args.overwrite,
+    })
+}
+
+#[allow(clippy::print_stdout)] // a program's output
+fn print(text: &str) {
+    println!("{text}");
+}
+
+#[allow(clippy::print_stderr)] // what a person should see, apart from the output
+fn warn(text: &str) {
+    eprintln!("{text}");
+}

@@ -1,3 +1,0 @@
-//! Pictures of a run.
-
-pub mod plot;
