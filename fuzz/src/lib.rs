@@ -1,19 +1,12 @@
 //! What the fuzz targets share.
 //!
-//! This crate compiles the pages that read files, from where they stand, and nothing else: building it with the fuzzer's
-//! instrumentation takes a minute, where all of Burn would take half an hour. Those pages use no other part of the project.
-#![allow(dead_code, missing_docs, unreachable_pub)]
+//! The targets depend on the crates without a tensor library alone: building those with the fuzzer's instrumentation takes a
+//! minute or two, where Burn would take half an hour.
 
-// The shard's pages call the model crate by its name; here that is this crate.
-extern crate self as modernbert;
-
-pub mod checkpoint;
-#[path = "../../modernbert/src/config/mod.rs"]
-pub mod config;
 pub mod memory;
-pub mod shard;
-#[path = "../../modernbert/src/tokenizer/mod.rs"]
-pub mod tokenizer;
+
+pub use modernbert_data::shard;
+pub use modernbert_files::{checkpoint, config, tokenizer};
 
 use std::path::PathBuf;
 
