@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes modernbert-train/tests/fixtures/mds with MosaicML's own writer, for the tests of our reader.
+"""Writes crates/modernbert-data/tests/fixtures/mds with MosaicML's own writer, for the tests of our reader.
 
 Needs `pip install mosaicml-streaming` (0.13.0 was used). Its writer needs few of its many dependencies; run with
 `--stub` and the unpacked wheels of it, of zstd and of catalogue on PYTHONPATH; the others are replaced by empty modules.
@@ -39,7 +39,7 @@ if "--stub" in sys.argv:
 import numpy as np
 from streaming.base.format.mds.writer import MDSWriter
 
-OUT = Path(__file__).resolve().parent.parent / "modernbert-train/tests/fixtures/mds"
+OUT = Path(__file__).resolve().parent.parent / "crates/modernbert-data/tests/fixtures/mds"
 
 shutil.rmtree(OUT, ignore_errors=True)
 
