@@ -1,16 +1,13 @@
 //! ModernBERT on Burn: the encoder of [Smarter, Better, Faster, Longer](https://arxiv.org/abs/2412.13663), its heads, its
 //! files and its kernels. Everything needed to run the model; training it is the crate `modernbert-train`.
 //!
-//! | room | what it holds | may use |
+//! | module | contents | may use |
 //! |---|---|---|
-//! | [`config`] | `config.json` and presets | nothing |
-//! | [`tokenizer`] | `tokenizer.json`, pairs, training one from text | nothing |
-//! | [`batch`] | packed batches; unpadding and repadding | nothing |
-//! | [`ops`] | the Backend extension: attention, GeGLU, LayerNorm, cross-entropy, linear | `batch` |
+//! | [`config`], [`tokenizer`] | `config.json`, `tokenizer.json`; from `modernbert-files` | nothing |
+//! | [`batch`], [`ops`], [`device`] | packed batches, the Backend extension, devices by name; from `burn-packed` | nothing of this crate |
 //! | [`model`] | encoder and heads as Burn modules | `ops`, `batch`, `config` |
-//! | [`checkpoint`] | safetensors in and out under Hugging Face's names | `model`, `config` |
-//! | [`inference`] | texts in, answers out | all of the above |
-//! | [`device`] | devices by name | nothing |
+//! | [`checkpoint`] | modules to and from safetensors under Hugging Face's names | `model`, `config` |
+//! | [`inference`] | texts in, results out | all of the above |
 //!
 //! The backend is a cargo feature (`flex`, `cuda`, `wgpu`, `vulkan`, `metal`, `tch`) plus a [`burn::tensor::Device`]:
 //!

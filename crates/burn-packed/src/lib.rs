@@ -14,3 +14,8 @@
 pub mod batch;
 pub mod device;
 pub mod ops;
+
+/// The example of the README is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

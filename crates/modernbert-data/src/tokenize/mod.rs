@@ -1,10 +1,9 @@
 //! Text of any size to a folder of token shards.
 //!
-//! | page | what it holds |
+//! | item | contents |
 //! |---|---|
 //! | [`tokenize`] | sources of text or tokens to shards, on several cores, one batch of documents in memory at a time |
 //! | [`TokenFolder`] | such a folder, opened: shards held to their hashes, sources for the loader |
-//! | [`TokenizeArgs`] | the program's subcommand |
 //!
 //! The folder is a function of the input and the options: neither the number of threads nor the speed of the disk changes a byte.
 
