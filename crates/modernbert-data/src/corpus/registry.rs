@@ -232,7 +232,7 @@ fn own_sources(options: &RegistryOptions) -> Result<Corpus, CorpusError> {
     let root = options
         .own_sources
         .clone()
-        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
     let mut seen = Seen::default();
     let mut documents = Vec::new();
     // Of a workspace only the folders of its crates: `target` and the like hold no sources of ours.
