@@ -236,7 +236,7 @@ fn own_sources(options: &RegistryOptions) -> Result<Corpus, CorpusError> {
     let mut seen = Seen::default();
     let mut documents = Vec::new();
     // Of a workspace only the folders of its crates: `target` and the like hold no sources of ours.
-    let mut folders = folders(&root);
+    let mut folders = [folders(&root), folders(&root.join("crates"))].concat();
     folders.retain(|folder| folder.join("Cargo.toml").is_file());
     folders.sort_unstable();
     for path in folders
