@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn packed_and_both_padded_ways_agree() {
-        let device = Device::default();
+        let device = test_support::device();
         let mut config = ModernBertConfig::of_shape(4, 32, 48, 4);
         (config.vocab_size, config.local_attention) = (100, 8);
         // Sharp attention: with the usual small weights it would be near uniform, and a missing window wouldn't show.
@@ -261,7 +261,7 @@ mod tests {
     fn layers_it_does_not_know_are_refused() {
         let mut config = ModernBertConfig::of_shape(1, 32, 48, 4);
         config.mlp_bias = true;
-        let model = ModernBert::new(&config, &Device::default()).unwrap();
+        let model = ModernBert::new(&config, &test_support::device()).unwrap();
         assert!(PaddedEncoder::new(&model).is_err());
     }
 }

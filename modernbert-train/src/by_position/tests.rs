@@ -1,10 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
-
-use burn::tensor::Device;
 use modernbert::config::ModernBertConfig;
 use modernbert::model::initialize;
+use std::sync::Arc;
 
 use super::*;
 use crate::loader::{LoaderOptions, evaluation_items};
@@ -36,7 +34,7 @@ fn buckets_add_up_to_the_whole() {
     let items = evaluation_items(&shard, &masker, &options, 1000).unwrap();
     assert_eq!(items.len(), 2);
 
-    let device = Device::default();
+    let device = test_support::device();
     let mut config = ModernBertConfig::of_shape(1, 16, 24, 2);
     config.vocab_size = 64;
     config.pad_token_id = None;

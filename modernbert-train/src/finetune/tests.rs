@@ -4,7 +4,6 @@ use super::strategy::is_better;
 use super::*;
 use burn::data::dataloader::DataLoader;
 use burn::optim::lr_scheduler::LrScheduler;
-use burn::tensor::Device;
 use modernbert::config::ModernBertConfig;
 use modernbert::model::initialize;
 
@@ -90,7 +89,7 @@ fn predictions_keep_the_order_of_the_sequences() {
     let mut config = ModernBertConfig::of_shape(2, 32, 48, 2);
     config.vocab_size = 128;
     config.pad_token_id = None;
-    let device = Device::default();
+    let device = test_support::device();
     let model = SequenceClassifier::new(&config, 2, &device).unwrap();
     let model = initialize(model, &config, 1);
     let samples = samples(&[9, 2, 30, 4, 17]);
@@ -109,7 +108,7 @@ fn tiny(outputs: usize) -> SequenceClassifier {
     config.vocab_size = 128;
     config.pad_token_id = None;
     config.initializer_range = 0.2;
-    let model = SequenceClassifier::new(&config, outputs, &Device::default()).unwrap();
+    let model = SequenceClassifier::new(&config, outputs, &test_support::device()).unwrap();
     initialize(model, &config, 1)
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use burn::optim::Optimizer;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 
 /// One step in f64, written from the formulas with nothing shared with the code under test.
 struct Reference {
@@ -74,7 +74,7 @@ fn the_reference_follows_the_golden_trace() {
 
 #[test]
 fn the_tensors_follow_the_golden_trace() {
-    let device = Device::default();
+    let device = test_support::device();
     let mut theta = Tensor::<2>::from_floats([[1.0, -2.0, 0.5]], &device);
     let mut state = None;
     for (g, golden) in GRADIENTS.iter().zip(GOLDEN) {
@@ -89,7 +89,7 @@ fn the_tensors_follow_the_golden_trace() {
 
 #[test]
 fn at_the_peak_a_zero_gradient_decays_by_exactly_the_weight_decay() {
-    let device = Device::default();
+    let device = test_support::device();
     let theta = Tensor::<2>::ones([4, 4], &device);
     let zero = Tensor::<2>::zeros([4, 4], &device);
     let config = StableAdamWConfig::new(8e-4);
@@ -100,7 +100,7 @@ fn at_the_peak_a_zero_gradient_decays_by_exactly_the_weight_decay() {
 
 #[test]
 fn vectors_are_not_decayed() {
-    let device = Device::default();
+    let device = test_support::device();
     let theta = Tensor::<1>::ones([4], &device);
     let zero = Tensor::<1>::zeros([4], &device);
     let (theta, _) = config().build().step(0.01, theta, zero, None);
@@ -111,7 +111,7 @@ fn vectors_are_not_decayed() {
 #[test]
 fn a_spike_is_taken_in_smaller_steps() {
     // After many small gradients a large one: AdamW would jump by about lr * m / sqrt(v), StableAdamW divides by the rms.
-    let device = Device::default();
+    let device = test_support::device();
     let optimizer = StableAdamWConfig::new(1.0).build();
     let mut theta = Tensor::<1>::zeros([1], &device);
     let mut state = None;
@@ -125,7 +125,7 @@ fn a_spike_is_taken_in_smaller_steps() {
 
 #[test]
 fn decoupled_adamw_follows_its_formula() {
-    let device = Device::default();
+    let device = test_support::device();
     let optimizer = DecoupledAdamW::new(0.02, 0.01);
     let mut theta = Tensor::<2>::from_floats([[1.0, -2.0, 0.5]], &device);
     let (mut expected, mut m, mut v) = ([1.0f64, -2.0, 0.5], [0.0f64; 3], [0.0f64; 3]);
@@ -162,7 +162,7 @@ mod whole_model {
 
     fn model() -> MaskedLm {
         let config = small_config(64);
-        let device = Device::default().autodiff();
+        let device = test_support::autodiff_device();
         initialize(MaskedLm::new(&config, &device).unwrap(), &config, 5)
     }
 

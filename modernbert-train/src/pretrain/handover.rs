@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn weights_stay_and_the_rotary_base_changes() {
-        let device = Device::default();
+        let device = test_support::device();
         let config = ModernBertConfig {
             global_rope_theta: 10_000.0,
             ..crate::snapshot::tests::small_config(64)

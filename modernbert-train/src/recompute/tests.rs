@@ -72,7 +72,7 @@ fn gradients_are_those_of_the_usual_step() {
         },
         ..dropout
     };
-    let device = Device::default().autodiff();
+    let device = test_support::autodiff_device();
     for (tied, dropout) in [
         (true, None),
         (true, Some(kernels)),

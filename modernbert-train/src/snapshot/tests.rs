@@ -3,7 +3,7 @@
 use super::*;
 use burn::module::Module;
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use modernbert::config::ModernBertConfig;
 use modernbert::model::{MaskedLm, initialize};
 use std::fs;
@@ -25,7 +25,7 @@ pub(crate) fn small_config(vocab_size: usize) -> ModernBertConfig {
 
 fn small_model() -> MaskedLm {
     let config = small_config(64);
-    let device = Device::default();
+    let device = test_support::device();
     initialize(MaskedLm::new(&config, &device).unwrap(), &config, 5)
 }
 
@@ -76,7 +76,7 @@ fn what_is_read_goes_on_bit_for_bit() {
     let snapshot = Snapshot::open(&written(folder.path())).unwrap();
     assert_eq!(snapshot.state, state(3, 3));
 
-    let model = snapshot.model(&Device::default()).unwrap();
+    let model = snapshot.model(&test_support::device()).unwrap();
     let mut optimizer = NamedStableAdamW::new(StableAdamWConfig::new(1e-2));
     snapshot.restore_optimizer(&model, &mut optimizer).unwrap();
     assert_eq!(optimizer.updates(), 3);
@@ -184,7 +184,7 @@ fn what_a_crash_leaves_is_tidied() {
 fn moments_of_another_model_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let snapshot = Snapshot::open(&written(folder.path())).unwrap();
-    let other = MaskedLm::new(&small_config(128), &Device::default()).unwrap();
+    let other = MaskedLm::new(&small_config(128), &test_support::device()).unwrap();
     let mut optimizer = NamedStableAdamW::new(StableAdamWConfig::new(1e-2));
     let error = snapshot
         .restore_optimizer(&other, &mut optimizer)

@@ -101,7 +101,7 @@ fn the_mean_of_equal_checkpoints_is_the_checkpoint() {
             assert_eq!(*mean, ((f64::from(a) + f64::from(b)) / 2.0) as f32);
         }
     }
-    let device = burn::tensor::Device::default();
+    let device = test_support::device();
     modernbert::model::MaskedLm::from_folder(&out, &device).unwrap();
     assert!(average(&[], &out).is_err());
 }
@@ -139,7 +139,7 @@ fn an_exported_checkpoint_is_a_model_folder() {
     let saved = run(&root, &[(2, 1, None)]);
     let out = folder.path().join("model");
     export(&checkpoint_at(&root).unwrap(), &out).unwrap();
-    let device = burn::tensor::Device::default();
+    let device = test_support::device();
     modernbert::model::MaskedLm::from_folder(&out, &device).unwrap();
     let mut names: Vec<_> = fs::read_dir(&out)
         .unwrap()

@@ -113,10 +113,9 @@ pub(super) fn read_back(pending: Vec<Pending>, time: Duration) -> Result<Vec<Win
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::Device;
 
     fn pending(loss: f32, squares: [f32; 2]) -> Pending {
-        let device = Device::default();
+        let device = test_support::device();
         let one = |x: f32| Tensor::<1>::from_floats([x], &device);
         let output = MlmStepOutput {
             loss_sum: one(loss),
@@ -157,7 +156,7 @@ mod tests {
     fn a_gate_that_has_closed_stays_closed() {
         let gate = |go, loss, squares| pending(loss, squares).gate(go);
         let read = |go: &Tensor<1>| go.clone().into_scalar::<f32>();
-        let mut go = Tensor::ones([1], &Device::default());
+        let mut go = Tensor::ones([1], &test_support::device());
         go = gate(go, 2.0, [3e38, 3e38]);
         assert_eq!(read(&go), 1.0);
         for (loss, squares) in [

@@ -2,7 +2,6 @@
 
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::Device;
 use burn::train::TrainStep;
 use modernbert::batch::{PackedBatch, SequenceLayout};
 use modernbert::model::{MaskedLm, MaskedTokens, initialize};
@@ -40,7 +39,7 @@ fn rows() -> Vec<MlmItem> {
 
 fn learner() -> MlmLearner {
     let config = small_config(64);
-    let device = Device::default().autodiff();
+    let device = test_support::autodiff_device();
     let model = initialize(MaskedLm::new(&config, &device).unwrap(), &config, 5);
     MlmLearner { model }.train()
 }

@@ -2,7 +2,6 @@ use super::*;
 use crate::batch::PackedBatch;
 use crate::config::ModernBertConfig;
 use crate::model::{ModernBert, named_parameters};
-use burn::tensor::Device;
 use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
 use std::fs;
 
@@ -21,7 +20,7 @@ fn config() -> ModernBertConfig {
 fn mlm() -> MaskedLm {
     let config = config();
     initialize(
-        MaskedLm::new(&config, &Device::default()).unwrap(),
+        MaskedLm::new(&config, &test_support::device()).unwrap(),
         &config,
         1,
     )
@@ -37,7 +36,7 @@ fn what_is_saved_loads_to_the_same_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let model = mlm();
     save(&model, &config(), folder.path()).unwrap();
-    let loaded = MaskedLm::from_folder(folder.path(), &Device::default()).unwrap();
+    let loaded = MaskedLm::from_folder(folder.path(), &test_support::device()).unwrap();
     assert_eq!(hidden(&model.model), hidden(&loaded.model));
     let names: Vec<_> = fs::read_dir(folder.path())
         .unwrap()
@@ -61,7 +60,7 @@ fn a_classifier_takes_the_pretrained_head_and_reports_the_rest() {
     let model = mlm();
     save(&model, &config(), folder.path()).unwrap();
     let (classifier, report) =
-        SequenceClassifier::from_folder(folder.path(), 3, 7, &Device::default()).unwrap();
+        SequenceClassifier::from_folder(folder.path(), 3, 7, &test_support::device()).unwrap();
     assert_eq!(report.fresh, ["classifier.weight", "classifier.bias"]);
     assert_eq!(report.unused, ["decoder.bias"]);
     assert_eq!(hidden(&model.model), hidden(&classifier.model));
@@ -74,7 +73,7 @@ fn a_bare_encoder_is_read_with_and_without_prefix() {
     save(&model.model, &config(), folder.path()).unwrap();
     let bare = TensorFiles::open(folder.path()).unwrap();
     assert!(bare.names().any(|name| name == "embeddings.norm.weight"));
-    let fresh = ModernBert::new(&config(), &Device::default()).unwrap();
+    let fresh = ModernBert::new(&config(), &test_support::device()).unwrap();
     let (encoder, _) = load(fresh.clone(), &bare, &[]).unwrap();
     assert_eq!(hidden(&model.model), hidden(&encoder));
 
@@ -84,7 +83,7 @@ fn a_bare_encoder_is_read_with_and_without_prefix() {
     assert_eq!(report.unused.len(), 3, "{:?}", report.unused);
 
     let (classifier, report) =
-        SequenceClassifier::from_folder(folder.path(), 2, 7, &Device::default()).unwrap();
+        SequenceClassifier::from_folder(folder.path(), 2, 7, &test_support::device()).unwrap();
     assert_eq!(report.fresh.len(), 4, "{:?}", report.fresh);
     assert_eq!(hidden(&model.model), hidden(&classifier.model));
 }
@@ -117,7 +116,7 @@ fn write_changed(
 }
 
 fn load_error(folder: &std::path::Path) -> CheckpointError {
-    MaskedLm::from_folder(folder, &Device::default()).unwrap_err()
+    MaskedLm::from_folder(folder, &test_support::device()).unwrap_err()
 }
 
 #[test]
@@ -225,7 +224,7 @@ fn shards_with_an_index_are_one_checkpoint() {
     fs::remove_file(folder.path().join(WEIGHTS_FILE)).unwrap();
     let index = folder.path().join("model.safetensors.index.json");
     fs::write(&index, serde_json::json!({ "weight_map": map }).to_string()).unwrap();
-    let loaded = MaskedLm::from_folder(folder.path(), &Device::default()).unwrap();
+    let loaded = MaskedLm::from_folder(folder.path(), &test_support::device()).unwrap();
     assert_eq!(hidden(&model.model), hidden(&loaded.model));
 
     map.insert("model.extra".into(), "model-0.safetensors".into());
@@ -261,7 +260,7 @@ fn half_precision_files_are_read() {
         )
     });
     serialize_to_file(views, None, &path).unwrap();
-    let loaded = MaskedLm::from_folder(folder.path(), &Device::default()).unwrap();
+    let loaded = MaskedLm::from_folder(folder.path(), &test_support::device()).unwrap();
     let (a, b) = (hidden(&mlm().model), hidden(&loaded.model));
     let worst = a
         .iter()

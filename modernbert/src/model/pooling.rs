@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     fn pooled(values: &[[f32; 2]], lengths: &[usize], pooling: Pooling) -> Vec<f32> {
-        let device = burn::tensor::Device::default();
+        let device = test_support::device();
         let flat = values.concat();
         let hidden = Tensor::from_data(TensorData::new(flat, [values.len(), 2]), &device);
         let layout = SequenceLayout::from_lengths(lengths.iter().copied()).unwrap();

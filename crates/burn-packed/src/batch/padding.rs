@@ -156,7 +156,7 @@ mod tests {
             for i in 0..24 {
                 prop_assert_eq!(labels[i], if mask[i] { i64::from(ids[i]) } else { NO_LABEL });
             }
-            let device = burn::tensor::Device::default();
+            let device = test_support::device();
             let packed: Vec<f32> = unpadded.ids.iter().map(|&id| id as f32).collect();
             let packed = Tensor::<1>::from_floats(packed.as_slice(), &device).reshape([-1, 1]);
             if unpadded.ids.is_empty() { return Ok(()); }
