@@ -130,11 +130,10 @@ mod tests {
 
     #[test]
     fn the_real_dev_sets_give_the_known_majorities() {
-        let Some(dir) = std::env::var_os("MODERNBERT_DATA") else {
-            println!("skipped: MODERNBERT_DATA not set");
+        let Some(data) = test_support::data() else {
             return;
         };
-        let dir = PathBuf::from(dir).join("glue");
+        let dir = data.join("glue");
         for (task, metric, rows, all) in [
             (Task::Cola, "accuracy", 721.0, 1043.0),
             (Task::Sst2, "accuracy", 444.0, 872.0),

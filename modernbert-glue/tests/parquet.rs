@@ -9,15 +9,12 @@ mod common;
 
 use modernbert_glue::data::{Split, TaskData};
 use modernbert_glue::task::Task;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 /// Converts the tasks of a GLUE folder with `scripts/glue_parquet.py`; none without Python.
 fn convert(glue: &Path) -> Option<tempfile::TempDir> {
-    let Some(python) = std::env::var_os("MODERNBERT_PYTHON") else {
-        println!("skipped: MODERNBERT_PYTHON not set");
-        return None;
-    };
+    let python = test_support::variable("MODERNBERT_PYTHON")?;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/glue_parquet.py");
     let out = tempfile::tempdir().unwrap();
     let run = Command::new(python)
@@ -77,11 +74,10 @@ fn what_trips_readers_up_trips_neither_form() {
 
 #[test]
 fn the_official_files_are_the_same_in_both_forms() {
-    let Some(data) = std::env::var_os("MODERNBERT_DATA") else {
-        println!("skipped: MODERNBERT_DATA not set");
+    let Some(data) = test_support::data() else {
         return;
     };
-    let glue = PathBuf::from(data).join("glue");
+    let glue = data.join("glue");
     let Some(hub) = convert(&glue) else {
         return;
     };

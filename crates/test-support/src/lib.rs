@@ -1,46 +1,16 @@
-//! What the tests share: the device under test, numbers that are the same in every run, and errors.
-//!
-//! The suite is the same on every backend. `MODERNBERT_TEST_DEVICE` names the device (`flex` without it) among those
-//! compiled in, in the words of [`burn_packed::device::select`]; anything else ends the run.
+//! Shared by tests: the device under test, reproducible numbers, error measures, reports of skipped tests.
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
-use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+#[cfg(feature = "device")]
+mod device;
+mod skip;
+
+#[cfg(feature = "device")]
+pub use device::*;
+pub use skip::*;
+
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-
-/// The device under test.
-pub fn device() -> Device {
-    let name = std::env::var("MODERNBERT_TEST_DEVICE").unwrap_or_else(|_| "flex".to_owned());
-    match burn_packed::device::select(Some(&name)) {
-        Ok(selected) => selected.device,
-        Err(error) => panic!("MODERNBERT_TEST_DEVICE: {error}"),
-    }
-}
-
-/// The device under test with gradients.
-pub fn autodiff_device() -> Device {
-    device().autodiff()
-}
-
-/// Whether the device under test computes in `dtype`; where it doesn't, a test says so and passes.
-pub fn computes_in(dtype: DType) -> bool {
-    let supported = burn_packed::device::computes_in(&device(), dtype);
-    if !supported {
-        eprintln!("skipped: the device doesn't compute in {dtype:?}");
-    }
-    supported
-}
-
-/// Whether a tensor of so many f32 values fits the device under test; where it doesn't, a test says so and passes.
-/// (WebGPU promises 128 MiB per buffer, and software drivers give no more.)
-pub fn holds(values: usize) -> bool {
-    let probe = Tensor::<1>::ones([values], &device()).slice(0..1);
-    let held = probe.try_into_data().is_ok();
-    if !held {
-        eprintln!("skipped: the device doesn't hold {values} values in one tensor");
-    }
-    held
-}
 
 /// A generator that is the same in every run.
 pub fn rng(seed: u64) -> ChaCha8Rng {
@@ -66,36 +36,6 @@ pub fn ids(seed: u64, count: usize, vocab: u32) -> Vec<u32> {
 /// The values in f64.
 pub fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| f64::from(x)).collect()
-}
-
-/// An f32 tensor of these values.
-pub fn tensor<const D: usize>(values: &[f32], shape: [usize; D], device: &Device) -> Tensor<D> {
-    Tensor::from_data(
-        TensorData::new(values.to_vec(), shape),
-        (device, DType::F32),
-    )
-}
-
-/// An f64 tensor of these values.
-pub fn tensor64<const D: usize>(values: &[f64], shape: [usize; D], device: &Device) -> Tensor<D> {
-    Tensor::from_data(
-        TensorData::new(values.to_vec(), shape),
-        (device, DType::F64),
-    )
-}
-
-/// The values of a tensor of any float dtype.
-pub fn read<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor
-        .cast(FloatDType::F32)
-        .into_data()
-        .try_to_vec()
-        .unwrap()
-}
-
-/// The values of an f64 tensor.
-pub fn read64<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
-    tensor.into_data().try_to_vec().unwrap()
 }
 
 /// Bit patterns, for comparisons that allow nothing.

@@ -6,11 +6,7 @@ use std::path::PathBuf;
 use super::*;
 
 fn glue_dir() -> Option<PathBuf> {
-    let dir = std::env::var_os("MODERNBERT_DATA").map(|dir| PathBuf::from(dir).join("glue"));
-    if dir.is_none() {
-        println!("skipped: MODERNBERT_DATA not set");
-    }
-    dir
+    Some(test_support::data()?.join("glue"))
 }
 
 fn counts(split: &Split, classes: usize) -> Vec<usize> {

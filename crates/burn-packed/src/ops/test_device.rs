@@ -1,10 +1,10 @@
 //! For tests of kernels, which need one device and no other.
 
-/// Whether `MODERNBERT_TEST_DEVICE` names `device`; says so where it doesn't, since the test is then skipped.
+/// Returns whether `MODERNBERT_TEST_DEVICE` is `device`; reports a skipped test otherwise.
 pub(crate) fn is(device: &str) -> bool {
     let there = std::env::var("MODERNBERT_TEST_DEVICE").as_deref() == Ok(device);
     if !there {
-        eprintln!("skipped: MODERNBERT_TEST_DEVICE doesn't say {device}");
+        test_support::skip(&format!("MODERNBERT_TEST_DEVICE is not {device}"));
     }
     there
 }

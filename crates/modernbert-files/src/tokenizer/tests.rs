@@ -37,11 +37,10 @@ fn golden_ids_of_the_published_tokenizer() {
         pair: Option<String>,
         ids: Vec<u32>,
     }
-    let Some(data) = std::env::var_os("MODERNBERT_DATA") else {
-        println!("skipped: MODERNBERT_DATA not set");
+    let Some(data) = test_support::data() else {
         return;
     };
-    let folder = Path::new(&data).join("tokenizer");
+    let folder = data.join("tokenizer");
     let tokenizer = Tokenizer::from_folder(&folder).unwrap();
     assert_eq!(tokenizer.vocab_size(), 50_368);
     for (id, name) in [(50_285, "[unused0]"), (50_367, "[unused82]")] {
