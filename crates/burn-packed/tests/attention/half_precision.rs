@@ -1,10 +1,10 @@
 //! bf16 and f16, which devices with tensor cores have kernels of their own for: with heads of 64, and with others.
 
-use burn::tensor::{DType, FloatDType};
+use burn::tensor::{DType, Device, FloatDType};
 
 use crate::case::Case;
 use crate::naive;
-use test_support::{bits, computes_in, holds, largest, max_error, normals, wide};
+use test_support::{autodiff_device, bits, computes_in, holds, largest, max_error, normals, wide};
 
 type Rounding = fn(f32) -> f32;
 
@@ -131,22 +131,41 @@ fn large_scores_stay_finite() {
     }
 }
 
+/// The CPU where it is compiled in, else the device under test; with gradients.
+///
+/// At 8192 tokens a software GPU takes minutes for what the CPU computes in seconds, and the CPU's f32 attention is another
+/// implementation than the one under test.
+fn reference_device() -> Device {
+    match burn_packed::device::select(Some("flex")) {
+        Ok(flex) => flex.device.autodiff(),
+        Err(_) => autodiff_device(),
+    }
+}
+
 #[test]
 fn eight_thousand_tokens_agree_with_f32() {
     if dtypes().is_empty() || !holds(8192 * 3 * 128) {
         return;
     }
+    let close = |found: &[f32], expected: &[f32], allowed: f64, what: &str| {
+        let error = test_support::relative_rms_error(&wide(found), &wide(expected));
+        assert!(error < allowed, "{what}: {error}");
+    };
     for (dtype, round, step) in dtypes() {
         for window in [None, Some(64)] {
             let case = Case::new(&[8192, 30], 1, 64, 450)
                 .window(window)
                 .theta(160_000.0)
                 .rounded(round);
+            let (expected_out, expected_grad) = case.run_on(&reference_device(), FloatDType::F32);
             let (out, grad) = case.run_in(dtype);
-            let (expected_out, expected_grad) = case.run();
-            for (found, expected) in [(out, expected_out), (grad, expected_grad)] {
-                let error = test_support::relative_rms_error(&wide(&found), &wide(&expected));
-                assert!(error < 1.5 * step, "{dtype:?} {window:?}: {error}");
+            let what = format!("{dtype:?} {window:?}");
+            close(&out, &expected_out, 1.5 * step, &what);
+            close(&grad, &expected_grad, 1.5 * step, &what);
+            if window.is_some() {
+                let (out, grad) = case.run();
+                close(&out, &expected_out, 1e-5, "f32, local");
+                close(&grad, &expected_grad, 1e-5, "f32, local");
             }
         }
     }
