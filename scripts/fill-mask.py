@@ -1,4 +1,4 @@
-"""The fill-mask example in Python's transformers: shows that a folder written here loads there and gives the same numbers.
+"""The fill-mask example in Python's transformers: checks that a folder written here loads there and gives the same numbers.
 
 Usage: python3 scripts/fill-mask.py MODEL_FOLDER TEXT    (needs torch and transformers)
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes crates/modernbert-data/tests/fixtures/mds with MosaicML's own writer, for the tests of our reader.
+"""Writes crates/modernbert-data/tests/fixtures/mds with MosaicML's own writer, for the tests of this project's reader.
 
 Needs `pip install mosaicml-streaming` (0.13.0 was used). Its writer needs few of its many dependencies; run with
 `--stub` and the unpacked wheels of it, of zstd and of catalogue on PYTHONPATH; the others are replaced by empty modules.

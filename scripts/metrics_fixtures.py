@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the scores of scikit-learn and SciPy that the Rust metrics are held to.
+"""Writes the scores of scikit-learn and SciPy with which the Rust metrics are compared.
 
     pip install numpy scipy scikit-learn
     python scripts/metrics_fixtures.py            # writes modernbert-glue/tests/fixtures/metrics.json

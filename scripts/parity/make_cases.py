@@ -150,7 +150,7 @@ def build(spec):
 
 
 def rewrite_config(folder, generation):
-    """The same config in the words of transformers 4.x, or a mixture: new layer types beside old thetas."""
+    """The same config with the keys of transformers 4.x, or a mixture: new layer types beside old thetas."""
     path = folder / "config.json"
     config = json.loads(path.read_text())
     rope = config.pop("rope_parameters")

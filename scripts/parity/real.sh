@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The released weights, where the hub can be reached: downloads them, lets transformers compute, runs the parity program and
-# fill-mask.
+# Compares the released weights: downloads them from the hub, computes reference outputs with transformers, and runs the parity
+# program and fill-mask.
 #   PYTHON=.venv/bin/python scripts/parity/real.sh [FOLDER [MODEL...]]
 # MODEL is a name on the hub or a folder; by default the two published models. Cases of each: short texts padded on the right and
 # on the left (logits and hidden states), and texts of 12, 1024 and 8192 tokens in one batch (hidden states).

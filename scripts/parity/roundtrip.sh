@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What we write, transformers loads: saves every given case's model anew and runs it in Python.
+# Saves the model of every given case through this library, loads it with transformers and compares the outputs.
 #   scripts/parity/roundtrip.sh cases/*      (PYTHON: an interpreter with torch, transformers and safetensors)
 set -euo pipefail
 python="${PYTHON:-python3}"
