@@ -5,7 +5,7 @@ use packed_layout::LayoutError;
 use crate::mask::MaskError;
 use crate::pack::PackError;
 
-/// An error of the loader; each says what to do.
+/// An error of the loader; each names a remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum LoaderError {
     /// The shard is empty.
@@ -57,7 +57,7 @@ pub enum LoaderError {
     },
     /// A position belongs to other settings.
     #[error(
-        "{setting} is {is} and was {was} when the run was saved; a run goes on with the settings it began with: put it back, or \
+        "{setting} is {is} and was {was} when the run was saved; a run continues with the settings it began with: put it back, or \
          start a new run"
     )]
     Settings {

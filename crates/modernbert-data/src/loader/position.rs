@@ -1,4 +1,4 @@
-//! Where a stream stands.
+//! Resumable data-loader position.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,11 +6,11 @@ use super::source::Drawn;
 use super::{LoaderError, LoaderOptions, Source};
 use crate::shard::Cut;
 
-/// Where a stream stands: what a checkpoint has to hold of the data so that a run goes on with the very next row.
+/// Resumable data-loader position: the part of a checkpoint that makes a run continue with the very next row.
 ///
-/// The rows of a stream are a pure function of data and settings, so `seed` and `row` alone would do
-/// ([`super::TrainStream::seek`] finds a position from a row by packing everything before it again, without reading a token). What
-/// the packer held back spares that. Data and settings are noted so that a change of either is noticed.
+/// The rows of a stream are a pure function of data and settings, so `seed` and `row` would be enough
+/// ([`super::TrainStream::seek`] finds a position from a row by packing everything before it again, without reading a token). The
+/// samples that the packer holds save that work. Data and settings are stored so that a change of either is an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
@@ -22,15 +22,15 @@ pub struct Position {
     pub row: u64,
     /// The first row of the batch of rows that were packed together.
     pub(super) packed_from: u64,
-    /// What was drawn before it.
+    /// Samples and tokens drawn from each source before it.
     pub(super) drawn: Vec<Drawn>,
-    /// What the packer held before it, as (source, sample).
+    /// Samples in the packer's buffer before it, as (source, sample).
     pub(super) held: Vec<(u32, u64)>,
-    /// What the rows depend on.
+    /// Settings and data that the rows depend on.
     pub(super) settings: Settings,
 }
 
-/// Settings that decide which samples lie in which row.
+/// Settings that decide which sample is in which row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Settings {
@@ -72,7 +72,7 @@ impl Settings {
 }
 
 impl Position {
-    /// Whether this is a position of a stream with these settings.
+    /// Checks that this is a position of a stream with these settings.
     pub(super) fn check(
         &self,
         seed: u64,

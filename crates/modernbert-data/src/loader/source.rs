@@ -1,4 +1,4 @@
-//! What a stream draws samples from, and in which order.
+//! Sources of samples, and the order in which a stream draws from them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +12,7 @@ use crate::shard::{Cut, Samples, Shard};
 /// Shards that are drawn from as one, and their share of the tokens.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// What to call it in messages.
+    /// Its name in messages.
     pub name: String,
     /// Its share of the tokens, in proportion to those of the other sources.
     pub proportion: f64,
@@ -59,7 +59,7 @@ impl Source {
     }
 }
 
-/// A sample on its way into a row.
+/// A sample that is assigned to a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) source: u32,
@@ -73,7 +73,7 @@ impl Length for Piece {
     }
 }
 
-/// How much of a source was drawn.
+/// Counts of what was drawn from a source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Drawn {
@@ -138,7 +138,7 @@ impl Iterator for Draws {
     }
 }
 
-/// Orders that several threads walk along, each made once.
+/// Epoch orders that several threads share, each made once.
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     made: Mutex<Vec<(usize, u64, Arc<EpochOrder>)>>,

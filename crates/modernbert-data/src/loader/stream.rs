@@ -1,32 +1,17 @@
-//! The order in which samples are met, packed and masked: a pure function of the shards and the settings.
+//! The order in which samples are drawn, packed and masked: a pure function of the shards and the settings.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use packed_layout::{Dropout, DropoutRates, SequenceLayout};
 
+use super::item::RowBatch;
 use super::position::Settings;
 use super::source::{Drawn, Draws, Orders, Piece};
-use super::{LoaderError, MlmItem, Position, Source};
+use super::{LoaderError, LoaderOptions, MlmItem, Position, Source};
 use crate::mask::{MaskKey, Masker, label_cap};
 use crate::pack::{BestFit, FilledRow, PackOptions, PackStats, PackedRow};
 use crate::shard::{Cut, Shard};
-
-/// Settings of a stream.
-#[derive(Clone, Debug)]
-pub struct LoaderOptions {
-    /// Tokens of a packed row.
-    pub row_length: usize,
-    /// Rows of a full step: the packer chooses among the documents for so many rows at once. A smaller step, as in a batch-size
-    /// warmup, takes fewer rows of the same stream.
-    pub micro_batches: usize,
-    /// Padding id.
-    pub pad_id: u32,
-    /// Seed of order and masks.
-    pub seed: u64,
-    /// Training rows are not filled up but hold at most so many sequences, and end with the last one; `None` packs.
-    pub sequences: Option<usize>,
-}
 
 /// Endless masked rows, each a micro-batch; a cheap handle that [`TrainSteps`] are made from.
 #[derive(Clone, Debug)]
@@ -41,7 +26,7 @@ pub struct TrainStream {
     ranks: usize,
 }
 
-/// Which rows one reader of a stream makes; it plans them all.
+/// The rows that one reader of a stream makes; every reader plans all of them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Share {
     pub(super) index: usize,
@@ -164,31 +149,12 @@ impl TrainStream {
     }
 }
 
-/// A batch of rows that were packed together, and where the packer stood before them.
-#[derive(Clone, Debug)]
-pub(super) struct Batch {
-    start: Arc<Position>,
-    /// Epoch of the first source after the batch was packed.
-    epoch: u64,
-}
-
-impl Batch {
-    /// The position before `row`, which is one of this batch or later.
-    pub(super) fn at(&self, row: u64) -> Position {
-        Position {
-            row,
-            epoch: self.epoch,
-            ..(*self.start).clone()
-        }
-    }
-}
-
-/// Which samples lie in which row.
+/// The assignment of samples to rows.
 struct Plan {
     packer: BestFit<Draws, Piece>,
     start: Arc<Position>,
     samples: u64,
-    batch: Batch,
+    batch: RowBatch,
     rows: VecDeque<FilledRow<Piece>>,
     /// Number of the first of `rows`.
     next: u64,
@@ -233,7 +199,7 @@ impl Plan {
         Ok(Self {
             packer: BestFit::new(pack, draws, held.collect())?,
             samples: sources[0].samples.len(),
-            batch: Batch {
+            batch: RowBatch {
                 epoch: position.epoch,
                 start: start.clone(),
             },
@@ -243,7 +209,7 @@ impl Plan {
         })
     }
 
-    /// Packs the rows of the next batch. Rows of the one before that were not taken are passed over.
+    /// Packs the rows of the next batch. Rows of the batch before that were not taken are skipped.
     fn next_batch(&mut self) -> Result<(), LoaderError> {
         let first = self.next + self.rows.len() as u64;
         let drawn = self.packer.source().drawn().to_vec();
@@ -261,7 +227,7 @@ impl Plan {
         };
         let rows = self.packer.next().ok_or(LoaderError::Ended)??;
         self.next = first;
-        self.batch = Batch {
+        self.batch = RowBatch {
             start: Arc::new(start),
             epoch: self.packer.source().drawn()[0].samples / self.samples,
         };
@@ -322,7 +288,7 @@ impl TrainSteps {
         Ok(items)
     }
 
-    /// How well the rows packed so far are filled, those of other ranks and threads included.
+    /// Fill rate of the rows packed so far, those of other ranks and threads included.
     pub fn stats(&self) -> PackStats {
         self.plan.packer.stats()
     }

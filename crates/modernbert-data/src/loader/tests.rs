@@ -2,7 +2,7 @@ use super::*;
 use crate::mask::CappedLabels;
 use crate::mask::Masker;
 use crate::shard::{Cut, LongDocuments, Shard, ShardWriter, TokenizerHash};
-use packed_layout::DropoutRates;
+use packed_layout::{DropoutRates, SequenceLayout};
 use std::sync::Arc;
 
 const PAD: u32 = 3;

@@ -57,7 +57,7 @@ impl TrainLoader {
     }
 }
 
-/// Where a loader begins.
+/// Start of a loader.
 #[derive(Clone)]
 enum Start {
     Row(u64),
@@ -96,7 +96,7 @@ impl TrainLoader {
     }
 }
 
-/// Makes rows until the first error, which the trainer receives, or until nobody receives any more.
+/// Makes rows until the first error, which the trainer receives, or until the receiver is dropped.
 fn produce(stream: &TrainStream, start: Start, share: Share, sender: &SyncSender<Made>) {
     let position = match start {
         Start::Position(position) => Ok(*position),
@@ -147,7 +147,7 @@ impl Iterator for Prefetched {
 
     fn next(&mut self) -> Option<Self::Item> {
         let thread = &mut self.threads[self.next];
-        // Its end was told already.
+        // Its end was reported already.
         let receiver = thread.receiver.as_ref()?;
         let made = match receiver.recv() {
             Ok(made) => made,
@@ -175,14 +175,14 @@ impl Prefetched {
 }
 
 impl Drop for Prefetched {
-    /// Threads that wait to hand out a row find nobody there and end; none outlives the iterator.
+    /// Threads that wait to send a row see the closed channel and end; none outlives the iterator.
     fn drop(&mut self) {
         for thread in &mut self.threads {
             thread.receiver = None;
         }
         for thread in &mut self.threads {
             if let Some(handle) = thread.handle.take() {
-                // A panic was either told as an error or concerns rows that nobody wants any more.
+                // A panic was either reported as an error or concerns rows that are not needed any more.
                 drop(handle.join());
             }
         }
