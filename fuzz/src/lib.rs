@@ -5,7 +5,7 @@
 
 pub mod memory;
 
-pub use modernbert_data::shard;
+pub use modernbert_data::{formats, shard};
 pub use modernbert_files::{checkpoint, config, tokenizer};
 
 use std::path::PathBuf;

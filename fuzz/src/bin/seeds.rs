@@ -42,5 +42,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         writer.finish()?;
     }
+
+    for (name, rows) in [
+        ("csv", "\u{feff}id,text,label\r\n1,\"a \"\"b\"\", c\nd\",x\r\n2,e,y\r\n"),
+        ("tsv", "id\ttext\n1\t\"a\n"),
+        ("jsonl", "{\"text\":\"a\",\"id\":18446744073709551617}\n\"b\"\n{\"text\":null,\"x\":[{\"y\":\"]\"}]}\n"),
+    ] {
+        put("rows", name, rows.as_bytes())?;
+    }
+    let mut mds = br#"{"version":2,"shards":[{"format":"mds","version":2,"column_names":["text"],"column_encodings":["str"],"column_sizes":[null],"compression":null,"raw_data":{"basename":"shard.00000.mds","bytes":19},"zip_data":null,"samples":1}]}"#.to_vec();
+    mds.push(0);
+    // One sample: count, two offsets, length of the text, the text.
+    for word in [1u32, 12, 19, 3] {
+        mds.extend(word.to_le_bytes());
+    }
+    mds.extend(b"one");
+    put("mds", "one", &mds)?;
     Ok(())
 }
