@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     main_with_code(|| match cli.command {
         Command::Demo(demo) => demo.run(),
-        Command::Tokenize(args) => tokenize::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Tokenize(args) => tokenize::run(&args),
         Command::Run(run) => run.run(),
         Command::Resume(resume) => resume.run(),
         Command::Rollback(rollback) => rollback.run(),

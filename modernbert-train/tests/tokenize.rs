@@ -67,6 +67,14 @@ fn a_mixture_becomes_shards_and_shards_a_model() {
         "{stdout}"
     );
 
+    let shards = place.path("shards");
+    let stdout = assert_success(&program(&["inspect", text(&shards), "--json"]));
+    let described: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(described["kind"], "token folder");
+    assert_eq!(described["sources"][1]["licence"], "unknown");
+    let train = &described["sources"][0]["train"];
+    assert!(train["tokens"].as_u64() > Some(0) && described["held_out_tokens"].as_u64() > Some(0));
+
     place.write("recipe.toml", recipe(&place.path("shards")));
     let stdout = assert_success(&place.run("plain", &[]));
     assert!(
@@ -100,7 +108,7 @@ fn what_cant_be_tokenized_is_named_with_a_remedy() {
     place.write("rows.jsonl", whole.clone() + "\n{\"body\": \n");
     let paths = [text(&rows), "--text-field", "body"];
     let refused = tokenize(&place, &paths);
-    assert_refused("a bad row", &refused, &["rows.jsonl:41: not a row of JSON"]);
+    assert_refused("a bad row", &refused, &["rows.jsonl:41: not JSON"]);
     let skipping = [&paths[..], &["--skip-unreadable"]].concat();
     let output = tokenize(&place, &skipping);
     let stdout = assert_success(&output);
@@ -110,7 +118,7 @@ fn what_cant_be_tokenized_is_named_with_a_remedy() {
     );
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
-        stderr.contains("passed over: ") && stderr.contains("rows.jsonl:41"),
+        stderr.contains("skipped: ") && stderr.contains("rows.jsonl:41"),
         "{stderr}"
     );
 
@@ -128,7 +136,7 @@ fn what_cant_be_tokenized_is_named_with_a_remedy() {
         (
             "another field",
             &[text(&rows), "--overwrite"],
-            "rows.jsonl:1: the row has no \"text\" string",
+            "rows.jsonl:1: no field \"text\"",
         ),
         (
             "no room",

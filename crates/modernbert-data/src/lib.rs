@@ -2,17 +2,17 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`formats`] | text files, rows of JSON, Parquet and MDS as one stream of records |
+//! | [`formats`] | rows of text, JSONL, CSV, TSV and Parquet; documents of these and of MDS; labelled tables |
 //! | [`corpus`] | documents from files, folders and the cargo registry; a held-out split |
 //! | [`shard`] | token shards: tokenized samples in one memory-mapped, hashed file |
 //! | [`mixture`], [`tokenize`] | sources in their proportions, and text of any size to a folder of shards |
 //! | [`order`] | the shuffle |
 //! | [`pack`] | greedy best-fit packing into rows of fixed length |
 //! | [`mask`] | masking, 80/10/10, by counter-based random streams |
-//! | [`loader`] | the three together, on threads of their own |
+//! | [`loader`] | shards to masked rows, on threads of their own; resumable positions |
 //!
-//! Data flows one way: `corpus` → `shard` → `order` → `pack` → `mask` → `loader`. Every random choice is a function of
-//! seed, epoch and position.
+//! Data flows one way: `formats` → `corpus` → `shard` → `order` → `pack` → `mask` → `loader`, and modules depend in that direction
+//! alone. Every random choice is a function of seed, epoch and position.
 
 pub mod corpus;
 pub mod formats;

@@ -1,6 +1,6 @@
 //! The order in which an epoch visits its samples.
 //!
-//! A pure function of `(seed, epoch)`: a resumed run, or another rank, computes the same order without being told. The
+//! A pure function of `(seed, epoch)`: a resumed run, or another rank, computes the same order without communication. The
 //! shuffle is written out here instead of taken from a library, because a library may change the numbers it draws
 //! between versions, and because a biased shuffle once ruined ModernBERT's first training run (paper, appendix C.1).
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// What random numbers are drawn for; the same `(seed, epoch)` gives unrelated numbers for each.
+/// Purpose of random numbers; the same `(seed, epoch)` gives unrelated numbers for each.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Purpose {
     /// The order of the samples.
@@ -88,12 +88,12 @@ impl EpochOrder {
         }
     }
 
-    /// How many samples there are.
+    /// Number of samples.
     pub fn len(&self) -> u64 {
         self.n
     }
 
-    /// Whether there are none.
+    /// Returns true if there are none.
     pub fn is_empty(&self) -> bool {
         self.n == 0
     }

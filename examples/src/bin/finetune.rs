@@ -13,7 +13,7 @@ use modernbert_cli::main_with;
 use modernbert_examples::finetuning::{FinetuneArgs, Session};
 use modernbert_glue::metrics::classification::accuracy;
 use modernbert_glue::metrics::correlation::{pearson, spearman};
-use modernbert_train::finetune::table::{Columns, LabelSet, Table};
+use modernbert_train::finetune::table::{Columns, LabelSet, Table, class_texts, score_texts};
 use modernbert_train::finetune::{FinetuneOptions, Score, Target, classes, scores};
 use std::path::PathBuf;
 
@@ -66,7 +66,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     );
 
     if args.regression {
-        let (train, dev) = (train.scores()?, dev.scores()?);
+        let (train, dev) = (score_texts(&train)?, score_texts(&dev)?);
         let truth: Vec<f64> = dev.iter().map(|text| number(text.target)).collect();
         let (train, dev) = (session.encode(&train)?, session.encode(&dev)?);
         let score = move |outputs: &[Vec<f32>]| {
@@ -85,12 +85,12 @@ fn run(args: &Args) -> anyhow::Result<()> {
     }
     let labels = LabelSet::of(&train)?;
     println!("labels: {}", labels.names().join(", "));
-    let dev_texts = dev.classes(&labels)?;
+    let dev_texts = class_texts(&dev, &labels)?;
     let truth: Vec<usize> = dev_texts
         .iter()
         .map(|text| number(text.target) as usize)
         .collect();
-    let train = session.encode(&train.classes(&labels)?)?;
+    let train = session.encode(&class_texts(&train, &labels)?)?;
     let dev = session.encode(&dev_texts)?;
     let score = move |outputs: &[Vec<f32>]| {
         let accuracy = accuracy(&truth, &classes(outputs)).ok_or("no predictions")?;

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use modernbert_train::formats::FormatError;
+
 use crate::task::Task;
 
 /// Why a GLUE folder could not be read. Every message names the place and what to do about it.
@@ -137,13 +139,20 @@ pub enum DataError {
         /// Highest score allowed.
         max: f32,
     },
-    /// A Parquet file that can't be read as one.
-    #[error("{path}: not a readable Parquet file ({reason}); download it again")]
-    Parquet {
-        /// The file.
+    /// A Parquet file that can't be read.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// Parts of a split are missing, or there in two forms.
+    #[error(
+        "{path}: the split {split} is not whole or there twice ({found}); keep one complete set of files"
+    )]
+    Parts {
+        /// The folder.
         path: PathBuf,
-        /// What the reader said.
-        reason: String,
+        /// The split.
+        split: String,
+        /// The files of the split.
+        found: String,
     },
     /// A cell of a type that its column should not have.
     #[error(

@@ -1,11 +1,8 @@
 //! The Hub's Parquet files: the same examples with columns under other names and class ids instead of label names.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use ::parquet::errors::ParquetError;
-use ::parquet::file::reader::{FileReader, SerializedFileReader};
-use ::parquet::record::Field;
+use modernbert_train::formats::{Cell, Row, Rows};
 
 use super::{DataError, Example, Label, Split};
 use crate::task::{SplitFile, Task, TaskKind};
@@ -30,6 +27,30 @@ fn files(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     files
 }
 
+/// Refuses a split of which a part is missing or there twice: rows would be lost or doubled.
+fn check_parts(folder: &Path, split: &str, paths: &[PathBuf]) -> Result<(), DataError> {
+    let names = paths.iter().filter_map(|path| path.file_stem()?.to_str());
+    let names: Vec<&str> = names.collect();
+    let counts = names
+        .iter()
+        .map(|name| name.rsplit_once("-of-")?.1.parse().ok());
+    let counts: Vec<Option<usize>> = counts.collect();
+    let is_whole = match counts[..] {
+        [Some(count), ..] => {
+            count == names.len() && counts.iter().all(|other| *other == Some(count))
+        }
+        _ => counts.iter().all(Option::is_none) && (names.len() == 1 || !names.contains(&split)),
+    };
+    if is_whole {
+        return Ok(());
+    }
+    Err(DataError::Parts {
+        path: folder.to_path_buf(),
+        split: split.to_string(),
+        found: names.join(", "),
+    })
+}
+
 pub(super) fn load_split(
     folder: &Path,
     task: Task,
@@ -46,6 +67,7 @@ pub(super) fn load_split(
             task,
         });
     };
+    check_parts(folder, &split, &paths)?;
     let mut examples = Vec::new();
     for path in &paths {
         read_file(path, task, labelled, &mut examples)?;
@@ -73,132 +95,84 @@ fn read_file(
     labelled: bool,
     examples: &mut Vec<Example>,
 ) -> Result<(), DataError> {
-    let broken = |error: ParquetError| DataError::Parquet {
-        path: path.to_path_buf(),
-        reason: error.to_string(),
-    };
-    let file = File::open(path).map_err(|source| DataError::Read {
-        path: path.to_path_buf(),
-        source,
-    })?;
-    let reader = SerializedFileReader::new(file).map_err(broken)?;
-    let schema = reader.metadata().file_metadata().schema();
-    let names: Vec<&str> = schema
-        .get_fields()
-        .iter()
-        .map(|field| field.name())
-        .collect();
-    let column = |name: &str| {
-        let found = names.iter().position(|known| *known == name);
-        found.ok_or_else(|| DataError::MissingColumn {
-            path: path.to_path_buf(),
-            column: name.to_string(),
-            found: names
-                .iter()
-                .map(|name| format!("'{name}'"))
-                .collect::<Vec<_>>()
-                .join(", "),
-        })
-    };
     let (name_a, name_b) = task.hub_columns();
-    let column_a = column(name_a)?;
-    let column_b = name_b.map(column).transpose()?;
-    let column_label = labelled.then(|| column("label")).transpose()?;
-    for (i, row) in reader.get_row_iter(None).map_err(broken)?.enumerate() {
-        let row = row.map_err(broken)?;
-        let cells: Vec<&Field> = row.get_column_iter().map(|(_, cell)| cell).collect();
-        let cell = Cell {
-            path,
-            row: i + 1,
-            cells: &cells,
-            names: &names,
-        };
-        let label = match column_label {
-            Some(column) => cell.label(task, column)?,
-            None => Label::Hidden,
-        };
+    let label = labelled.then_some("label");
+    let columns: Vec<&str> = [Some(name_a), name_b, label]
+        .into_iter()
+        .flatten()
+        .collect();
+    for row in Rows::open_columns(path, &columns)? {
+        let row = row?;
+        let cells = Cells { path, row: &row };
         examples.push(Example {
             index: examples.len(),
-            text_a: cell.text(column_a)?,
-            text_b: column_b.map(|column| cell.text(column)).transpose()?,
-            label,
+            text_a: cells.text(name_a)?,
+            text_b: name_b.map(|column| cells.text(column)).transpose()?,
+            label: match label {
+                Some(column) => cells.label(task, column)?,
+                None => Label::Hidden,
+            },
         });
     }
     Ok(())
 }
 
-/// The cells of one row and where it stands.
-struct Cell<'a> {
+/// The cells of one row, with its place.
+struct Cells<'a> {
     path: &'a Path,
-    row: usize,
-    cells: &'a [&'a Field],
-    names: &'a [&'a str],
+    row: &'a Row,
 }
 
-impl Cell<'_> {
-    fn wrong(&self, column: usize, expected: &'static str) -> DataError {
+impl Cells<'_> {
+    fn number(&self) -> usize {
+        self.row.number() as usize
+    }
+
+    fn wrong(&self, column: &str, expected: &'static str) -> DataError {
+        let found = self.row.cell(column);
         DataError::CellType {
             path: self.path.to_path_buf(),
-            row: self.row,
-            column: self.names[column].to_string(),
-            found: self
-                .cells
-                .get(column)
-                .map_or_else(|| "nothing".to_string(), ToString::to_string),
+            row: self.number(),
+            column: column.to_string(),
+            found: found.map_or_else(|| "nothing".to_string(), |cell| cell.to_json().to_string()),
             expected,
         }
     }
 
-    fn text(&self, column: usize) -> Result<String, DataError> {
-        let text = match self.cells.get(column) {
-            Some(Field::Str(text)) => Some(text.clone()),
-            Some(Field::Bytes(bytes)) => String::from_utf8(bytes.data().to_vec()).ok(),
-            _ => None,
-        };
-        text.ok_or_else(|| self.wrong(column, "text"))
+    fn text(&self, column: &str) -> Result<String, DataError> {
+        match self.row.cell(column) {
+            Some(Cell::Text(text)) => Ok(text.clone()),
+            _ => Err(self.wrong(column, "text")),
+        }
     }
 
-    fn label(&self, task: Task, column: usize) -> Result<Label, DataError> {
-        let Some(cell) = self.cells.get(column) else {
-            return Err(self.wrong(column, "a label"));
-        };
-        let number = match cell {
-            Field::Byte(x) => Some(f64::from(*x)),
-            Field::Short(x) => Some(f64::from(*x)),
-            Field::Int(x) => Some(f64::from(*x)),
-            Field::Long(x) => Some(*x as f64),
-            Field::Float(x) => Some(f64::from(*x)),
-            Field::Double(x) => Some(*x),
-            _ => None,
-        };
-        match (task.kind(), number, cell) {
-            (TaskKind::Regression { min, max }, Some(score), _) => {
-                let score = score as f32;
+    fn label(&self, task: Task, column: &str) -> Result<Label, DataError> {
+        match (task.kind(), self.row.cell(column)) {
+            (TaskKind::Regression { min, max }, Some(Cell::Number(number))) => {
+                let score: f32 = number.parse().unwrap_or(f32::NAN);
                 // A NaN is in no range.
                 if (min..=max).contains(&score) {
                     return Ok(Label::Score(score));
                 }
                 Err(DataError::ScoreOutOfRange {
                     path: self.path.to_path_buf(),
-                    line: self.row,
+                    line: self.number(),
                     score: score.to_string(),
                     min,
                     max,
                 })
             }
-            (TaskKind::Classification { labels }, Some(id), _)
-                if id >= 0.0 && id.fract() == 0.0 && (id as usize) < labels.len() =>
-            {
-                Ok(Label::Class(id as usize))
+            (TaskKind::Classification { labels }, Some(Cell::Number(number))) => {
+                let id: Option<usize> = number.parse().ok();
+                id.filter(|&id| id < labels.len())
+                    .map(Label::Class)
+                    .ok_or_else(|| self.unknown(number.clone(), task))
             }
-            (TaskKind::Classification { labels }, _, Field::Str(name)) => {
+            (TaskKind::Classification { labels }, Some(Cell::Text(name))) => {
                 let known = labels.iter().position(|label| label == name);
                 let id = task.label_id(name).or(known);
                 id.map(Label::Class)
                     .ok_or_else(|| self.unknown(name.clone(), task))
-            }
-            (TaskKind::Classification { .. }, Some(id), _) => {
-                Err(self.unknown(id.to_string(), task))
             }
             _ => Err(self.wrong(column, "a label")),
         }
@@ -207,7 +181,7 @@ impl Cell<'_> {
     fn unknown(&self, label: String, task: Task) -> DataError {
         DataError::UnknownLabel {
             path: self.path.to_path_buf(),
-            line: self.row,
+            line: self.number(),
             label,
             known: format!("a class id from 0 to {}", task.num_outputs() - 1),
         }

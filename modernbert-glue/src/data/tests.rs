@@ -435,6 +435,28 @@ mod parquet_files {
     }
 
     #[test]
+    fn a_split_that_lacks_a_part_or_is_there_twice_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let columns = [Text("sentence", vec!["a"]), Class("label", vec![0])];
+        let file = |name: &str| dir.path().join("sst2").join(name);
+        write(&file("validation.parquet"), &columns);
+        write(&file("train-00001-of-00002.parquet"), &columns);
+        let load = || message(dir.path(), Task::Sst2);
+        assert_says(&load(), &["the split train", "train-00001-of-00002"]);
+        write(&file("train-00000-of-00002.parquet"), &columns);
+        assert_eq!(
+            TaskData::load(dir.path(), Task::Sst2)
+                .unwrap()
+                .train
+                .examples
+                .len(),
+            2
+        );
+        write(&file("train.parquet"), &columns);
+        assert_says(&load(), &["the split train", "keep one complete set"]);
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_file_and_row() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sst2/train-0.parquet");
@@ -442,7 +464,7 @@ mod parquet_files {
         write(&path, &[Text("text", vec!["a"]), Class("label", vec![0])]);
         assert_says(
             &load(),
-            &["train-0.parquet", "no column 'sentence'", "'text'"],
+            &["train-0.parquet", "no column \"sentence\"", "\"text\""],
         );
         write(
             &path,
@@ -461,7 +483,7 @@ mod parquet_files {
         assert_says(&load(), &["validation-*.parquet", "no such file"]);
         let bytes = fs::read(&path).unwrap();
         fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
-        assert_says(&load(), &["train-0.parquet", "not a readable Parquet file"]);
+        assert_says(&load(), &["train-0.parquet", "not a Parquet file"]);
     }
 }
 

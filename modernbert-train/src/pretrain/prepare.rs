@@ -105,11 +105,14 @@ pub fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<Prepa
         }
         let found = open_phase(recipe, &tokenizer, &folder, names)?;
         if names.of == i {
+            let tokens = found.train[0].samples.tokens();
+            check_epochs(recipe, tokens)?;
             progress.note(&format!(
-                "tokens: {} in {} samples of up to {} to train on, {} held out, vocabulary {} ({})",
-                human_count(found.train[0].samples.tokens()),
+                "tokens: {} in {} samples of up to {} to train on ({:.1} epochs), {} held out, vocabulary {} ({})",
+                human_count(tokens),
                 found.train[0].samples.len(),
                 recipe.data.sequence_length,
+                epochs(recipe, tokens),
                 human_count(found.eval[0].samples.tokens()),
                 tokenizer.vocab_size(),
                 human_seconds(started.elapsed().as_secs_f64()),
@@ -122,6 +125,27 @@ pub fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<Prepa
         phases: data,
         eval_documents: eval,
     })
+}
+
+/// Most epochs of cargo's sources: a recipe with more of them was meant for a corpus of its own.
+const REGISTRY_EPOCHS: f64 = 100.0;
+
+/// Passes over a corpus of `tokens` tokens in a phase.
+fn epochs(recipe: &Recipe, tokens: u64) -> f64 {
+    recipe.run.total_tokens as f64 / tokens.max(1) as f64
+}
+
+/// Refuses a recipe for a large corpus that is run without one.
+fn check_epochs(recipe: &Recipe, tokens: u64) -> Result<()> {
+    let epochs = epochs(recipe, tokens);
+    if recipe.data.corpus == CorpusSetting::Registry && epochs > REGISTRY_EPOCHS {
+        bail!(
+            "run.total_tokens = {}: {epochs:.0} epochs of the {} tokens in cargo's sources; name a corpus with --corpus (or data.corpus), or              set fewer tokens",
+            recipe.run.total_tokens,
+            human_count(tokens),
+        );
+    }
+    Ok(())
 }
 
 /// What [`prepare`] made, read back from the run's folder; the corpus isn't needed. Shards are held to the hash in their header.
@@ -281,12 +305,19 @@ fn documents(recipe: &Recipe, progress: Progress) -> Result<(Vec<Document>, Vec<
         mut train,
         eval,
         by,
+        limited_to,
         duplicates,
     } = split(
         corpus,
         EvalSize::Bytes(recipe.data.eval_bytes as usize),
         recipe.run.seed,
     )?;
+    if let Some(bytes) = limited_to {
+        progress.note(&format!(
+            "data.eval_bytes = {} is more than a fifth of this corpus: {bytes} bytes are held out",
+            recipe.data.eval_bytes
+        ));
+    }
     limit_bytes(&mut train, recipe.data.max_train_bytes)?;
     progress.note(&format!(
         "split by {by}: {} documents ({:.1} MB) to train on, {} ({:.1} MB) held out, {duplicates} duplicates dropped",

@@ -1,6 +1,10 @@
 //! `modernbert-train tokenize`.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -12,13 +16,16 @@ use modernbert_cli::text::{human_count, human_seconds};
 use modernbert_data::formats::Fields;
 use modernbert_data::mixture::Mixture;
 use modernbert_data::shard::{Cut, LongDocuments};
-use modernbert_data::tokenize::{Step, TokenizeFolderOptions, TokenizeSource, tokenize};
+use modernbert_data::tokenize::{
+    TokenizeEvent, TokenizeFolderError, TokenizeFolderOptions, TokenizeSource, tokenize,
+};
 
 /// Turns text into a folder of token shards that runs read in place.
 ///
-/// Reads files and folders of .txt, .md and source code (a document each), .jsonl, .jsonl.gz, .jsonl.zst, .json.gz and .json.zst (a
-/// document a line), .parquet (a document a row), and folders of MosaicML's MDS shards with text or tokens. Part of the documents is
-/// held out by the hash of their content. The output depends on input and options alone, not on the number of threads.
+/// Reads files and folders of .txt, .md and source code (a document each), .jsonl, .csv and .tsv (a document a row), each also as .gz
+/// or .zst, .parquet (a document a row), and folders of MosaicML's MDS shards with text or tokens. Part of the documents is held out by
+/// the hash of their content. The output depends on input and options alone, not on the number of threads. It appears in its folder
+/// when it is finished; until then, and after Ctrl-C or an error, the folder is as it was.
 ///
 /// Examples:
 ///
@@ -40,16 +47,16 @@ pub(crate) struct TokenizeArgs {
     /// Folder for the shards, the tokenizer and the index shards.json.
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
-    /// The field of JSON rows, or column of Parquet and MDS, that holds the text. (A mixture file says it for each source.)
+    /// Field or column of rows that holds the text. (A mixture file names it for each source.)
     #[arg(long, value_name = "NAME", default_value = "text")]
     text_field: String,
-    /// The column of MDS samples without a text that holds token ids.
+    /// Column of MDS samples without a text that holds token ids.
     #[arg(long, value_name = "NAME", default_value = "input_ids")]
     token_field: String,
-    /// Terms of the text, for the index. (A mixture file says it for each source.)
+    /// Terms of the text, for the index. (A mixture file names them for each source.)
     #[arg(long, value_name = "TERMS", default_value = "not stated")]
     licence: String,
-    /// Share of the documents that is held out for evaluation; 0 for none.
+    /// Share of the documents that is held out for evaluation, at least one of each source; 0 for none.
     #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
     eval_fraction: f64,
     /// Seed of the choice of held-out documents.
@@ -70,10 +77,10 @@ pub(crate) struct TokenizeArgs {
     /// Cores to tokenize on; all by default. The output is the same for any number.
     #[arg(long, value_name = "COUNT")]
     threads: Option<usize>,
-    /// Name rows that can't be read, count them and go on, instead of stopping at the first.
+    /// Names and counts rows that can't be read and goes on, instead of stopping at the first.
     #[arg(long)]
     skip_unreadable: bool,
-    /// Replace a folder of shards that is there already.
+    /// Replaces a set of shards that is there already, once the new one is finished.
     #[arg(long)]
     overwrite: bool,
 }
@@ -84,14 +91,14 @@ enum Long {
     Truncate,
 }
 
-/// Rows that can't be read and are named; the rest is counted.
+/// Unreadable rows that are named; the rest is counted.
 const NAMED: u64 = 20;
 
 /// Runs the subcommand; its last line on standard output is for programs.
 ///
 /// # Errors
 /// Input that can't be read, settings that make no sense, a folder that can't be written.
-pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let options = options(args)?;
     let sources = match &args.mixture {
@@ -120,18 +127,15 @@ pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<()> {
     )?);
     bar.enable_steady_tick(Duration::from_millis(200));
     let (mut documents, mut tokens, mut unreadable) = (0u64, 0u64, 0u64);
-    let report = tokenize(
-        &tokenizer,
-        &sources,
-        &args.out,
-        &options,
-        &mut |step| match step {
-            Step::Source(name, bytes) => {
+    let interrupted = interrupt_flag()?;
+    let mut see = |event: TokenizeEvent| {
+        match event {
+            TokenizeEvent::Source(name, bytes) => {
                 bar.reset();
                 bar.set_prefix(name.to_owned());
                 bar.set_length(bytes);
             }
-            Step::Done(more_documents, more_tokens, bytes) => {
+            TokenizeEvent::Done(more_documents, more_tokens, bytes) => {
                 documents += more_documents;
                 tokens += more_tokens;
                 let speed = tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
@@ -143,25 +147,43 @@ pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<()> {
                 ));
                 bar.inc(bytes);
             }
-            Step::Unreadable(error) => {
+            TokenizeEvent::Unreadable(error) => {
                 unreadable += 1;
                 if unreadable <= NAMED {
-                    bar.suspend(|| warn(&format!("passed over: {error}")));
+                    bar.suspend(|| warn(&format!("skipped: {error}")));
                 }
             }
-        },
-    )?;
+        }
+        if interrupted.load(Ordering::Relaxed) {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    };
+    let report = match tokenize(&tokenizer, &sources, &args.out, &options, &mut see) {
+        Err(TokenizeFolderError::Interrupted) => {
+            bar.finish_and_clear();
+            warn("interrupted; nothing was written");
+            return Ok(ExitCode::from(modernbert_cli::INTERRUPTED));
+        }
+        other => other?,
+    };
     bar.finish_and_clear();
     if unreadable > NAMED {
         warn(&format!(
-            "{} more rows were passed over",
-            unreadable - NAMED
+            "{} more were skipped",
+            count(unreadable - NAMED, "row")
         ));
     }
     if report.skipped_files > 0 {
         print(&format!(
-            "{} files of other kinds were left out",
-            report.skipped_files
+            "left out: {} of other kinds",
+            count(report.skipped_files as u64, "file")
+        ));
+    }
+    if report.repeated_files > 0 {
+        print(&format!(
+            "left out: {} to files that are read under another name",
+            count(report.repeated_files as u64, "link")
         ));
     }
     let (mut train, mut eval) = (0, 0);
@@ -169,29 +191,52 @@ pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<()> {
         train += source.train.tokens;
         eval += source.eval.tokens;
         print(&format!(
-            "{}: {} documents, {} tokens in {} shards to train on ({} of the mixture); {} documents, {} tokens held out; licence: {}",
+            "{}: {}, {} tokens in {} to train on ({} of the mixture); {}, {} tokens held out; licence: {}",
             source.name,
-            source.train.documents,
+            count(source.train.documents, "document"),
             human_count(source.train.tokens),
-            source.train.shards.len(),
+            count(source.train.shards.len() as u64, "shard"),
             source.proportion,
-            source.eval.documents,
+            count(source.eval.documents, "document"),
             human_count(source.eval.tokens),
             source.licence,
         ));
     }
     let seconds = started.elapsed().as_secs_f64();
     print(&format!(
-        "{} on {} threads",
+        "{} on {}",
         human_seconds(seconds),
-        options.threads
+        count(options.threads as u64, "thread")
     ));
     print(&format!(
         "tokenize: documents={documents} train_tokens={train} eval_tokens={eval} unreadable={unreadable} tok_s={:.0} seconds={seconds:.1} out={}",
         tokens as f64 / seconds.max(1e-9),
         args.out.display()
     ));
-    Ok(())
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A flag that the first Ctrl-C (or SIGTERM, SIGHUP) sets; the second ends the process, whose temporary folder the next run removes.
+#[cfg(unix)]
+fn interrupt_flag() -> std::io::Result<Arc<AtomicBool>> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let code = modernbert_cli::INTERRUPTED.into();
+        signal_hook::flag::register_conditional_shutdown(signal, code, flag.clone())?;
+        signal_hook::flag::register(signal, flag.clone())?;
+    }
+    Ok(flag)
+}
+
+#[cfg(not(unix))]
+fn interrupt_flag() -> std::io::Result<Arc<AtomicBool>> {
+    Ok(Arc::default())
+}
+
+fn count(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
 }
 
 fn options(args: &TokenizeArgs) -> anyhow::Result<TokenizeFolderOptions> {

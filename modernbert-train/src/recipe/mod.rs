@@ -73,7 +73,7 @@ pub struct DataRecipe {
     /// At most so many bytes of text are trained on; all of it by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_train_bytes: Option<u64>,
-    /// So many bytes of text are held out for evaluation. 1 MiB by default.
+    /// Bytes of text that are held out for evaluation; of a small corpus at most a fifth. 1 MiB by default.
     pub eval_bytes: u64,
     /// Evaluate on these texts instead of holding some of `corpus` out; the same forms as there.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,14 +1,15 @@
 //! Recipes, runs, checkpoints and shards in words.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::{Value, json};
 use std::path::Path;
 
+use super::inspect_data::{shard, shards, token_folder};
 use crate::pretrain::TrainingMemory;
 use crate::recipe::{Recipe, Tokenizer, builtin};
 use crate::run_dir::{METRICS_FILE, RECIPE_FILE, RunInfo, list_checkpoints};
-use crate::shard::Shard;
 use crate::snapshot::{MANIFEST_FILE, RunState, Snapshot, read_state, verify};
+use crate::tokenize::INDEX_FILE;
 use crate::trainer::read_log;
 use modernbert_cli::text::human_count;
 
@@ -18,8 +19,8 @@ const H100_AT_40_PERCENT: f64 = 0.4 * 989e12;
 /// Vocabulary taken where the tokenizer isn't learned: that of the published models.
 const PUBLISHED_VOCAB: usize = 50_368;
 
-/// Describes what is at `path`: a recipe (a file, or the name of one that travels in the program), a run's folder, a checkpoint, a
-/// shard, or a folder of shards. Checkpoints and shards are held to their hashes.
+/// Describes a recipe (a file, or the name of a built-in one), a run's folder, a checkpoint, a shard, or a folder of shards such as
+/// `modernbert-train tokenize` writes. The hashes of checkpoints and shards are verified.
 ///
 /// # Errors
 /// Nothing of the kind at this place, or something damaged.
@@ -30,6 +31,9 @@ pub fn inspect(path: &Path) -> Result<Value> {
         }
         if path.join(RECIPE_FILE).is_file() {
             return run(path);
+        }
+        if path.join(INDEX_FILE).is_file() {
+            return token_folder(path);
         }
         return shards(path);
     }
@@ -154,45 +158,6 @@ fn checkpoint(path: &Path) -> Result<Value> {
             "local_rope_theta": config.local_rope_theta,
         },
     }))
-}
-
-fn shard(path: &Path) -> Result<Value> {
-    let shard = Shard::open(path)?;
-    let mut lengths: Vec<usize> = (0..shard.len()).map(|i| shard.sample_len(i)).collect();
-    lengths.sort_unstable();
-    let at = |share: f64| {
-        let last = lengths.len().saturating_sub(1);
-        lengths.get((share * last as f64) as usize).copied()
-    };
-    Ok(json!({
-        "kind": "shard",
-        "path": path,
-        "samples": shard.len(),
-        "tokens": shard.tokens(),
-        "vocabulary": shard.vocab_size(),
-        "sha256": crate::snapshot::hex(&shard.sha256()),
-        "lengths": { "shortest": at(0.0), "median": at(0.5), "p90": at(0.9), "longest": at(1.0) },
-    }))
-}
-
-fn shards(folder: &Path) -> Result<Value> {
-    let mut found: Vec<_> = std::fs::read_dir(folder)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|ending| ending == "tokens"))
-        .collect();
-    found.sort();
-    if found.is_empty() {
-        bail!(
-            "{}: nothing to describe here: no recipe.toml (a run), no manifest.json (a checkpoint), no .tokens file (shards)",
-            folder.display()
-        );
-    }
-    let all: Vec<Value> = found
-        .iter()
-        .map(|path| shard(path))
-        .collect::<Result<_>>()?;
-    let tokens: u64 = all.iter().filter_map(|one| one["tokens"].as_u64()).sum();
-    Ok(json!({ "kind": "shards", "path": folder, "tokens": tokens, "shards": all }))
 }
 
 /// What a person looks for first; the rest follows by the alphabet.

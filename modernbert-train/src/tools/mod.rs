@@ -5,6 +5,7 @@ mod curves;
 mod diff;
 mod export;
 mod inspect;
+mod inspect_data;
 #[cfg(test)]
 mod tests;
 

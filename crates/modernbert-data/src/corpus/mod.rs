@@ -26,9 +26,9 @@ pub use split::{EvalSize, Split, SplitBy, split};
 /// A piece of text that belongs together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
-    /// What to call it in messages: a relative path, a row's id or `file:line`.
+    /// Its name in messages: a relative path, a row's id or `file:line`.
     pub name: String,
-    /// Documents of one group are alike and stay on one side of a [`split`]: the files of one crate, say.
+    /// Documents of one group are alike and stay together in a [`split`]: the files of one crate, say.
     pub group: String,
     /// The text, never blank.
     pub text: String,
@@ -39,7 +39,7 @@ pub struct Document {
 pub struct Corpus {
     /// The documents, in an order that is always the same.
     pub documents: Vec<Document>,
-    /// Where they are from, in words for a person.
+    /// Their origin.
     pub origin: Origin,
 }
 
@@ -67,18 +67,18 @@ fn bytes(documents: &[Document]) -> usize {
     documents.iter().map(|document| document.text.len()).sum()
 }
 
-/// Notes which texts were met, by their SHA-256.
+/// Set of the texts seen so far, by their SHA-256.
 #[derive(Debug, Default)]
 struct Seen(HashSet<[u8; 32]>);
 
 impl Seen {
-    /// True the first time this text is met.
+    /// Returns true if this text is new.
     fn insert(&mut self, text: &str) -> bool {
         self.0.insert(Sha256::digest(text).into())
     }
 }
 
-/// A number that orders names evenly and always alike, and another way for each seed.
+/// A hash that orders names uniformly and reproducibly, differently for each seed.
 fn rank(seed: u64, name: &str) -> [u8; 32] {
     Sha256::new_with_prefix(seed.to_le_bytes())
         .chain_update(name)

@@ -1,9 +1,9 @@
-//! Where a corpus is from.
+//! Origin of a corpus.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a corpus is from; [`fmt::Display`] says it in a line for a person.
+/// Origin of a corpus; [`fmt::Display`] writes one line for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// A file or folder that was named.

@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 use super::{Corpus, CorpusError, Document, Origin, Seen, bytes, rank};
 use crate::formats::{files_below, read_text, relative};
 
-/// Shorter files say nothing: a list of modules, a pointer to another file.
+/// Shorter files hold no prose or code of their own: a list of modules, a pointer to another file.
 const LEAST_BYTES: u64 = 256;
 
-/// What to take from the registry.
+/// Size of the sample of the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistryOptions {
     /// Bytes of text to take in all; the sample ends before the file that would be too much.
     pub max_bytes: usize,
-    /// Bytes to take of one crate at most before every other crate had its turn.
+    /// Bytes to take of one crate at most before every other crate was sampled.
     pub crate_bytes: usize,
     /// Longer files are left out: they are mostly generated.
     pub max_file_bytes: u64,
     /// Cargo's folder; by default `$CARGO_HOME`, or `.cargo` in the home folder.
     pub cargo_home: Option<PathBuf>,
-    /// The sources to use where there is no registry; by default those of this project, if they are still there.
+    /// The sources to use where there is no registry; by default those of this project, if they still exist.
     pub own_sources: Option<PathBuf>,
 }
 
@@ -51,10 +51,10 @@ struct Crate {
 impl Corpus {
     /// A sample of the `.rs` and `.md` files in cargo's registry: the same from the same registry.
     ///
-    /// Crates take turns in an order that hashes decide, and so do the files of a crate, so that the sample is of many
+    /// Crates are sampled round-robin in an order that hashes decide, and so are the files of a crate, so that the sample is of many
     /// crates and not of those that come first in the alphabet. Of each crate only the newest version counts, and equal
     /// files are taken once. A document's group is its crate. Where there is no registry, the sources of this project are
-    /// used, and [`Corpus::origin`] says so.
+    /// used, and [`Corpus::origin`] names them.
     ///
     /// No name in it tells where the registry is.
     pub fn from_registry(options: &RegistryOptions) -> Result<Self, CorpusError> {
@@ -153,7 +153,7 @@ fn sample(crates: &mut [Crate], options: &RegistryOptions) -> Vec<Document> {
         for one in crates.iter_mut() {
             while let Some((path, length)) = one.next_file(options) {
                 if one.taken + length > allowance {
-                    // Its turn comes when every crate has taken as much.
+                    // It is sampled again once every crate gave as much.
                     more = true;
                     break;
                 }
@@ -161,7 +161,7 @@ fn sample(crates: &mut [Crate], options: &RegistryOptions) -> Vec<Document> {
                     return documents;
                 }
                 one.drop_file();
-                // What is not text, or has gone, is left out: nobody chose this file by name.
+                // A file that is not text, or is gone, is left out: the user did not name it.
                 let Ok(text) = read_text(&path) else { continue };
                 if seen.insert(&text) {
                     one.taken += text.len();

@@ -3,17 +3,20 @@
 use std::path::Path;
 
 use super::{Corpus, CorpusError, Document, Origin, bytes};
-use crate::formats::{Content, Fields, Records, inputs};
+use crate::formats::{Content, Fields, FoundInputs, Records, find_inputs};
 
 impl Corpus {
-    /// Reads a file, or every file of a folder and the folders in it that is of a known format, sorted by name; see
-    /// [`crate::formats`].
+    /// Reads a file, or every file in and below a folder that is of a known format, sorted by path; see [`find_inputs`].
     ///
-    /// A text file is one document, and each row of other formats is one; blank ones are dropped. Every document is a group of its
-    /// own. Links in a folder are not followed.
+    /// A text file is one document, and so is each row of other formats; blank ones are dropped. Every document is a group of its own.
+    ///
+    /// # Errors
+    /// A file that can't be read, with file and row; a folder without documents; tokens instead of text.
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self, CorpusError> {
         let root = path.as_ref();
-        let (inputs, skipped) = inputs(root)?;
+        let FoundInputs {
+            inputs, skipped, ..
+        } = find_inputs(root)?;
         let mut documents = Vec::new();
         for input in &inputs {
             for record in Records::open(input, &Fields::default())? {

@@ -5,16 +5,19 @@ use std::fmt;
 
 use super::{Corpus, CorpusError, Document, Seen, bytes, rank};
 
-/// How much text is set aside.
+/// Of a corpus that is small for the bytes asked for, one part in so many is set aside.
+const LARGEST_PART: usize = 5;
+
+/// Amount of text that is set aside.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum EvalSize {
     /// This share of all bytes, between 0 and 1.
     Fraction(f64),
-    /// About this many bytes.
+    /// About this many bytes, and at most a fifth of all: a small corpus is for training.
     Bytes(usize),
 }
 
-/// What was kept together.
+/// The unit of a split, which is never divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SplitBy {
     /// Whole groups: no document that is evaluated has a sibling that was trained on.
@@ -35,22 +38,24 @@ impl fmt::Display for SplitBy {
     }
 }
 
-/// The two sides of a corpus.
+/// A corpus divided into training and held-out documents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
     /// Documents to train on.
     pub train: Vec<Document>,
     /// Documents to evaluate with.
     pub eval: Vec<Document>,
-    /// What was kept together.
+    /// The unit of the split.
     pub by: SplitBy,
+    /// Bytes that were to be set aside, if [`EvalSize::Bytes`] asked for more than a fifth of the corpus.
+    pub limited_to: Option<usize>,
     /// Documents dropped because another one has the same text.
     pub duplicates: usize,
 }
 
 /// Sets about `size` of a corpus aside; which part depends on `seed`.
 ///
-/// Equal texts are first dropped but for one, so that no text is on both sides. Then whole groups are set aside, as many
+/// Equal texts are first dropped but for one, so that no text is in both splits. Then whole groups are set aside, as many
 /// as fit into `size`; of a corpus with a single group, whole documents. Where even the smallest of them is more than
 /// twice as large as asked, as with a single long text, the last lines of the longest document are set aside instead.
 pub fn split(corpus: Corpus, size: EvalSize, seed: u64) -> Result<Split, CorpusError> {
@@ -64,10 +69,15 @@ pub fn split(corpus: Corpus, size: EvalSize, seed: u64) -> Result<Split, CorpusE
     if total < 2 {
         return Err(CorpusError::TooSmall { bytes: total });
     }
+    let mut limited_to = None;
     let target = match size {
         EvalSize::Fraction(share) if share > 0.0 && share < 1.0 => (total as f64 * share) as usize,
         EvalSize::Fraction(share) => return Err(CorpusError::Fraction(share)),
-        EvalSize::Bytes(bytes) => bytes,
+        EvalSize::Bytes(bytes) => {
+            let most = (total / LARGEST_PART).max(1);
+            limited_to = (bytes > most).then_some(most);
+            bytes.min(most)
+        }
     };
     // At least a byte, and never more than half: the larger part is for training.
     let target = target.clamp(1, total / 2);
@@ -81,7 +91,7 @@ pub fn split(corpus: Corpus, size: EvalSize, seed: u64) -> Result<Split, CorpusE
     } else {
         SplitBy::Group
     };
-    // Within a single group, a document's own name stands for its group.
+    // Within a single group, each document is a unit of its own.
     let unit = |document: &Document| {
         if single {
             document.name.clone()
@@ -100,6 +110,7 @@ pub fn split(corpus: Corpus, size: EvalSize, seed: u64) -> Result<Split, CorpusE
             train,
             eval,
             by: SplitBy::Lines,
+            limited_to,
             duplicates,
         });
     }
@@ -110,6 +121,7 @@ pub fn split(corpus: Corpus, size: EvalSize, seed: u64) -> Result<Split, CorpusE
         train,
         eval,
         by,
+        limited_to,
         duplicates,
     })
 }
@@ -166,7 +178,7 @@ fn cut_longest(
     Ok((documents, vec![tail]))
 }
 
-/// Where the last `target` bytes of a text begin: at a line, else at a word, else at a character.
+/// Position of the last `target` bytes of a text: at the beginning of a line, else of a word, else of a character.
 fn cut(text: &str, target: usize) -> Option<usize> {
     let wanted = text.ceil_char_boundary(text.len().checked_sub(target)?);
     let (before, after) = text.split_at(wanted);

@@ -84,28 +84,26 @@ fn mistakes_name_the_place_and_the_remedy() {
     );
     let none = error(&[("a.png", b"x")], "");
     assert!(
-        none.contains("no documents found")
-            && none.contains(".jsonl.gz")
-            && none.contains("1 file"),
+        none.contains("no documents found") && none.contains(".jsonl") && none.contains("1 file"),
         "{none}"
     );
     let ending = error(&[("a.png", b"x")], "a.png");
-    assert!(ending.contains("a.png: not a kind of text"), "{ending}");
-    assert!(error(&[("a.txt", b"ab\xffc")], "").contains("a.txt: not UTF-8 at byte 2"));
+    assert!(
+        ending.contains("a.png: the format of this file is not known"),
+        "{ending}"
+    );
+    assert!(error(&[("a.txt", b"ab\xffc")], "").contains("a.txt:1: not UTF-8 at byte 2"));
     let rows = b"{\"text\": \"x\"}\n\xc3(\n";
-    assert!(error(&[("a.jsonl", rows)], "").contains("a.jsonl: not UTF-8 at byte 14"));
+    assert!(error(&[("a.jsonl", rows)], "").contains("a.jsonl:2: not UTF-8 at byte 14"));
     assert!(
         error(&[("a.jsonl", b"{\"text\": \"x\"}\n\n{\"text\": ")], "")
-            .contains("a.jsonl:3: not a row of JSON")
+            .contains("a.jsonl:3: not JSON")
     );
+    assert!(error(&[("a.jsonl", b"[1]")], "").contains("a.jsonl:1: not a JSON object"));
     assert!(
-        error(&[("a.jsonl", b"[1]")], "").contains("a.jsonl:1: not a row of JSON (not an object)")
+        error(&[("a.jsonl", b"{\"body\": \"x\"}")], "").contains("a.jsonl:1: no field \"text\"")
     );
-    assert!(
-        error(&[("a.jsonl", b"{\"body\": \"x\"}")], "")
-            .contains("a.jsonl:1: the row has no \"text\"")
-    );
-    assert!(error(&[("a.jsonl", b"{\"text\": 5}")], "").contains("has no \"text\" string"));
+    assert!(error(&[("a.jsonl", b"{\"text\": 5}")], "").contains("the field \"text\" is a number"));
     let mut broken = gzip(&"{\"text\": \"some words\"}\n".repeat(50));
     broken.truncate(broken.len() - 9);
     assert!(error(&[("a.jsonl.gz", &broken)], "").contains("a.jsonl.gz: not a whole gzip file"));
@@ -306,6 +304,24 @@ fn one_group_is_split_by_document_and_one_document_by_lines() {
     assert!(by_lines.eval[0].text.starts_with("line "));
     let share = by_lines.eval[0].text.len() as f64 / text.len() as f64;
     assert!((0.04..=0.05).contains(&share), "{share}");
+}
+
+#[test]
+fn a_small_corpus_gives_a_fifth_at_most() {
+    let documents: Vec<_> = (0..100)
+        .map(|i| {
+            document(
+                &i.to_string(),
+                &i.to_string(),
+                format!("text number {i:03}"),
+            )
+        })
+        .collect();
+    let small = split(corpus(documents.clone()), EvalSize::Bytes(1 << 20), 1).unwrap();
+    assert_eq!((small.train.len(), small.eval.len()), (80, 20));
+    assert_eq!(small.limited_to, Some(300));
+    let fine = split(corpus(documents), EvalSize::Bytes(100), 1).unwrap();
+    assert_eq!((fine.eval.len(), fine.limited_to), (6, None));
 }
 
 #[test]

@@ -1,105 +1,244 @@
-//! Which files a path stands for.
+//! The input files that a path stands for.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Kind;
-use super::mds::INDEX_FILE;
-use crate::corpus::CorpusError;
+use super::FormatError;
+use super::kind::FileKind;
+use super::mds::{INDEX_FILE, files_of_index, is_index};
 
 /// A file, or a folder of MDS shards.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Input {
-    /// Where it is.
+pub struct InputFile {
+    /// Its path.
     pub path: PathBuf,
-    /// What to call it: its path as seen from the folder that was named.
+    /// Its name in messages: its path as seen from the folder that was named.
     pub name: String,
     /// Whether it is a folder of MDS shards.
     pub is_mds: bool,
 }
 
-/// The inputs that a path stands for, sorted by path, and how many files were left out for their ending.
+impl InputFile {
+    /// The files on disk: itself, or the shards that an MDS index lists, plain and compressed.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        if !self.is_mds {
+            return vec![self.path.clone()];
+        }
+        let shards = files_of_index(&self.path).into_iter();
+        shards.map(|file| self.path.join(file)).collect()
+    }
+}
+
+/// The input files of a path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FoundInputs {
+    /// The files, sorted by path.
+    pub inputs: Vec<InputFile>,
+    /// Files of other kinds, which are left out.
+    pub skipped: usize,
+    /// Links to files and folders that are there under another name, which are read once.
+    pub repeated: usize,
+}
+
+/// Finds the input files that a path stands for.
 ///
-/// A file is itself, a folder all files in it and below whose ending is known. A folder with MDS shards is one input, and none of its
-/// files are. Links in a folder are not followed.
+/// A file is itself; a folder is all files in it and below whose ending is known. A folder with MDS shards is one input, and no other
+/// file in it is one; shards that an index of a folder above lists are read by that index alone. Symbolic links are followed, and a
+/// file that several links lead to is read once.
 ///
 /// # Errors
-/// A path that can't be read, a single file with an unknown ending.
-pub fn inputs(root: &Path) -> Result<(Vec<Input>, usize), CorpusError> {
-    let metadata = fs::metadata(root).map_err(|source| CorpusError::Read {
+/// A path that can't be read, a single file with an unknown ending, a link to a file of a known ending that is not there.
+pub fn find_inputs(root: &Path) -> Result<FoundInputs, FormatError> {
+    let metadata = fs::metadata(root).map_err(|source| FormatError::Read {
         path: root.into(),
         source,
     })?;
     if !metadata.is_dir() {
-        if Kind::of(root).is_none() {
-            return Err(CorpusError::Ending { path: root.into() });
+        if FileKind::of(root).is_none() {
+            return Err(FormatError::Ending { path: root.into() });
         }
         let name = root.file_name().map_or_else(|| root.into(), PathBuf::from);
-        let input = Input {
-            path: root.into(),
-            name: name.display().to_string(),
-            is_mds: false,
-        };
-        return Ok((vec![input], 0));
+        return Ok(FoundInputs {
+            inputs: vec![InputFile {
+                path: root.into(),
+                name: name.display().to_string(),
+                is_mds: false,
+            }],
+            ..FoundInputs::default()
+        });
     }
-    let (mut found, mut skipped) = (Vec::new(), 0);
-    let files = files_below(root)?;
-    let shards: Vec<&Path> = files
-        .iter()
-        .filter(|file| file.file_name().is_some_and(|name| name == INDEX_FILE))
-        .filter(|file| super::mds::is_index(file))
-        .filter_map(|file| file.parent())
-        .collect();
+    let Below {
+        files,
+        repeated,
+        broken,
+        others,
+    } = below(root)?;
+    if let Some(path) = broken.iter().find(|path| FileKind::of(path).is_some()) {
+        return Err(FormatError::BrokenLink { path: path.clone() });
+    }
+    let mut found = FoundInputs {
+        skipped: broken.len() + others,
+        repeated,
+        ..FoundInputs::default()
+    };
+    let mds = MdsFolders::of(&files)?;
     for file in &files {
         let folder = file.parent().unwrap_or(root);
-        if shards.contains(&folder) {
-            if file.file_name().is_some_and(|name| name == INDEX_FILE) {
+        if let Some(&is_input) = mds.folders.get(folder) {
+            if is_input && file.file_name().is_some_and(|name| name == INDEX_FILE) {
                 let name = match relative(root, folder) {
                     name if name.is_empty() => folder
                         .file_name()
                         .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
                     name => name,
                 };
-                found.push(Input {
+                found.inputs.push(InputFile {
                     path: folder.into(),
                     name,
                     is_mds: true,
                 });
+            } else if !mds.shards.contains_key(file)
+                && file.file_name().is_none_or(|name| name != INDEX_FILE)
+            {
+                found.skipped += 1;
             }
-        } else if Kind::of(file).is_some() {
-            found.push(Input {
+        } else if mds.shards.contains_key(file) {
+            // In a folder below the one whose index lists it.
+        } else if FileKind::of(file).is_some() {
+            found.inputs.push(InputFile {
                 path: file.clone(),
                 name: relative(root, file),
                 is_mds: false,
             });
         } else {
-            skipped += 1;
+            found.skipped += 1;
         }
     }
-    Ok((found, skipped))
+    Ok(found)
 }
 
-/// Every file in `folder` and below, sorted by path.
-pub(crate) fn files_below(folder: &Path) -> Result<Vec<PathBuf>, CorpusError> {
-    let mut files = Vec::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        let failed = |source| CorpusError::Read {
-            path: folder.clone(),
-            source,
-        };
-        for entry in fs::read_dir(&folder).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let kind = entry.file_type().map_err(failed)?;
-            if kind.is_dir() {
-                folders.push(entry.path());
-            } else if kind.is_file() {
-                files.push(entry.path());
+/// Folders with an MDS index.
+#[derive(Default)]
+struct MdsFolders {
+    /// Whether the folder is an input, or one above lists its shards.
+    folders: BTreeMap<PathBuf, bool>,
+    /// Shards by path, with the index that lists them.
+    shards: HashMap<PathBuf, PathBuf>,
+}
+
+impl MdsFolders {
+    fn of(files: &[PathBuf]) -> Result<Self, FormatError> {
+        let mut this = Self::default();
+        let mut indexes: Vec<&PathBuf> = files
+            .iter()
+            .filter(|file| file.file_name().is_some_and(|name| name == INDEX_FILE))
+            .filter(|file| is_index(file))
+            .collect();
+        indexes.sort_by_key(|index| index.components().count());
+        for index in indexes {
+            let folder = index.parent().unwrap_or(Path::new(""));
+            let shards: Vec<PathBuf> = files_of_index(folder)
+                .into_iter()
+                .map(|shard| folder.join(shard))
+                .collect();
+            let others: Vec<&PathBuf> = shards
+                .iter()
+                .filter_map(|shard| this.shards.get(shard))
+                .collect();
+            let is_input = match &others[..] {
+                [] => true,
+                all if all.len() == shards.len() => false,
+                some => {
+                    return Err(FormatError::SharedShards {
+                        path: index.clone(),
+                        other: some[0].clone(),
+                    });
+                }
+            };
+            if is_input {
+                for shard in shards {
+                    this.shards.insert(shard, index.clone());
+                }
+            }
+            this.folders.insert(folder.into(), is_input);
+        }
+        Ok(this)
+    }
+}
+
+/// Every file in `folder` and below, links followed, sorted by path.
+pub(crate) fn files_below(folder: &Path) -> Result<Vec<PathBuf>, FormatError> {
+    Ok(below(folder)?.files)
+}
+
+/// What is in a folder and below.
+#[derive(Default)]
+struct Below {
+    /// Files, sorted by path; each once, whatever leads to it.
+    files: Vec<PathBuf>,
+    /// Links that lead to what is there anyway.
+    repeated: usize,
+    /// Links that lead nowhere.
+    broken: Vec<PathBuf>,
+    /// Pipes, sockets and devices.
+    others: usize,
+}
+
+/// Lists a folder. Links are followed after everything that is really there, in the order of their paths: so the names that are found
+/// don't depend on the order of the file system, and a link to a folder above ends.
+fn below(root: &Path) -> Result<Below, FormatError> {
+    let mut found = Below::default();
+    let (mut folders, mut files) = (HashSet::new(), HashSet::new());
+    let mut links = BTreeSet::new();
+    let mut pending = vec![root.to_path_buf()];
+    loop {
+        while let Some(folder) = pending.pop() {
+            let failed = |source| FormatError::Read {
+                path: folder.clone(),
+                source,
+            };
+            let real = folder.canonicalize().map_err(failed)?;
+            if !folders.insert(real.clone()) {
+                found.repeated += 1;
+                continue;
+            }
+            for entry in fs::read_dir(&folder).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                let kind = entry.file_type().map_err(failed)?;
+                if kind.is_symlink() {
+                    links.insert(entry.path());
+                } else if kind.is_dir() {
+                    pending.push(entry.path());
+                } else if !kind.is_file() {
+                    found.others += 1;
+                } else if files.insert(real.join(entry.file_name())) {
+                    found.files.push(entry.path());
+                } else {
+                    found.repeated += 1;
+                }
             }
         }
+        let Some(link) = links.pop_first() else { break };
+        match fs::metadata(&link) {
+            Ok(metadata) if metadata.is_dir() => pending.push(link),
+            Ok(metadata) if metadata.is_file() => {
+                let real = link.canonicalize().map_err(|source| FormatError::Read {
+                    path: link.clone(),
+                    source,
+                })?;
+                if files.insert(real) {
+                    found.files.push(link);
+                } else {
+                    found.repeated += 1;
+                }
+            }
+            Ok(_) => found.others += 1,
+            Err(_) => found.broken.push(link),
+        }
     }
-    files.sort_unstable();
-    Ok(files)
+    found.files.sort_unstable();
+    Ok(found)
 }
 
 /// `path` as seen from `root`, with `/` on every system.

@@ -33,7 +33,7 @@ pub enum MaskError {
         "a vocabulary of {0} ids has none to replace tokens with; use the tokenizer's vocab_size"
     )]
     Vocabulary(u32),
-    /// More tokens were chosen than there is room for.
+    /// More tokens were chosen than the cap allows.
     #[error(
         "{labels} tokens of a row are to be predicted and the cap is {cap}; \
          compute the cap with `label_cap` from the row's length and the masking probability"
@@ -41,12 +41,12 @@ pub enum MaskError {
     Overflow {
         /// Tokens chosen.
         labels: usize,
-        /// Room for them.
+        /// The cap.
         cap: usize,
     },
 }
 
-/// What a row's masking depends on.
+/// Key of a row's masking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaskKey {
     /// The run's seed.
@@ -60,7 +60,7 @@ pub struct MaskKey {
 /// A row with some of its tokens hidden.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaskedRow {
-    /// What the model sees.
+    /// Input of the model.
     pub input_ids: Vec<u32>,
     /// Which positions are predicted, ascending.
     pub positions: Vec<u32>,
@@ -101,7 +101,7 @@ impl MaskedRow {
     }
 }
 
-/// Room for the predicted tokens of a row: the expected number plus six standard deviations of the binomial, which a
+/// Cap on the predicted tokens of a row: the expected number plus six standard deviations of the binomial, which a
 /// row exceeds about once in a billion.
 pub fn label_cap(tokens: usize, mask_prob: f64) -> usize {
     let mean = tokens as f64 * mask_prob;

@@ -1,4 +1,4 @@
-//! A mixture file: what a model is to read, in which shares, under which licences.
+//! A mixture file: sources of text, their proportions and licences.
 //!
 //! ```toml
 //! [[source]]
@@ -15,7 +15,7 @@
 //! licence = "MIT OR Apache-2.0"
 //! ```
 //!
-//! A share says how often a source is drawn from, not how large it is: a small source with a large share is read several times
+//! A proportion is how often a source is drawn from, not how large it is: a small source with a large share is read several times
 //! while a large one is read once. The corpus of the published models is not public; a mixture file is how a run states its own.
 
 #[cfg(test)]
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-/// What a model is to read.
+/// A mixture of sources.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mixture {
@@ -38,7 +38,7 @@ pub struct Mixture {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MixtureSource {
-    /// What to call it.
+    /// Its name.
     pub name: String,
     /// Files and folders.
     pub paths: Vec<PathBuf>,
@@ -63,7 +63,7 @@ pub enum MixtureError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The text is not TOML, lacks a field, has an unknown one, or one of another kind.
@@ -87,7 +87,7 @@ pub enum MixtureError {
         path: PathBuf,
         /// The source's name.
         name: String,
-        /// What to change.
+        /// The fault and its remedy.
         reason: String,
     },
     /// The shares don't add up.
@@ -100,8 +100,8 @@ pub enum MixtureError {
     },
 }
 
-/// How far the sum of the proportions may be from 1: shares such as 0.333 are meant well.
-const SLACK: f64 = 0.002;
+/// Greatest distance of the sum of the proportions from 1: shares such as 0.333 are rounded.
+pub(crate) const PROPORTION_SLACK: f64 = 0.002;
 
 impl Mixture {
     /// Reads a mixture file; paths in it are seen from its folder.
@@ -113,7 +113,8 @@ impl Mixture {
             path: path.into(),
             source,
         })?;
-        let mut mixture: Self = toml::from_str(&text).map_err(|error| MixtureError::Parse {
+        let text = text.trim_start_matches('\u{feff}');
+        let mut mixture: Self = toml::from_str(text).map_err(|error| MixtureError::Parse {
             path: path.into(),
             reason: error.to_string().trim_end().to_owned(),
         })?;
@@ -162,7 +163,7 @@ impl Mixture {
             }
         }
         let sum: f64 = self.sources.iter().map(|source| source.proportion).sum();
-        if (sum - 1.0).abs() > SLACK {
+        if (sum - 1.0).abs() > PROPORTION_SLACK {
             return Err(MixtureError::Sum {
                 path: path.into(),
                 sum,

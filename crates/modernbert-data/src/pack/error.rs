@@ -1,4 +1,4 @@
-//! What can be wrong with packing.
+//! Errors of packing.
 
 /// An error of the packer.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

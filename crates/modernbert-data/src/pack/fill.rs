@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::{PackError, PackOptions, PackStats};
 
-/// What the packer needs to know of a sequence.
+/// Length of a sequence, all that the packer uses of it.
 pub trait Length {
     /// Its tokens.
     fn tokens(&self) -> usize;
@@ -19,7 +19,7 @@ impl Length for Vec<u32> {
 /// A row while it is filled, and when it is full.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilledRow<T> {
-    /// What lies in it, in order.
+    /// Its sequences, in order.
     pub sequences: Vec<T>,
     /// Tokens of all of them.
     pub tokens: usize,
@@ -28,7 +28,7 @@ pub struct FilledRow<T> {
 /// An iterator over batches of rows, each a list of sequences that fit.
 ///
 /// It is a pure function of its source and of what it held back before: a packer made from [`BestFit::held`] and the rest of the
-/// source goes on as if it had never stopped.
+/// source continues as if it had never stopped.
 #[derive(Debug)]
 pub struct BestFit<I, T> {
     options: PackOptions,
@@ -81,12 +81,12 @@ impl<T: Length, I: Iterator<Item = T>> BestFit<I, T> {
         })
     }
 
-    /// How rows are filled.
+    /// Settings of the packer.
     pub fn options(&self) -> &PackOptions {
         &self.options
     }
 
-    /// Where sequences come from, with those taken so far gone.
+    /// Source of sequences, without those taken so far.
     pub fn source(&self) -> &I {
         &self.source
     }
@@ -96,7 +96,7 @@ impl<T: Length, I: Iterator<Item = T>> BestFit<I, T> {
         self.buffer.iter()
     }
 
-    /// How well the rows emitted so far are filled.
+    /// Fill rate of the rows emitted so far.
     pub fn stats(&self) -> PackStats {
         self.stats
     }

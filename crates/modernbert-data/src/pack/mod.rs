@@ -14,7 +14,7 @@ mod tests;
 pub use error::PackError;
 pub use fill::{BestFit, FilledRow, Length};
 
-/// How rows are filled.
+/// Settings of the packer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackOptions {
     /// Rows in each batch.
@@ -30,7 +30,7 @@ pub struct PackOptions {
     /// Emit what is left at the end of the data too, although some rows may be missing or far from full. For evaluation,
     /// where every sequence counts; in training the left-over would only change the batch size.
     pub flush: bool,
-    /// At most so many sequences in a row, however much room is left; as many as fit without it.
+    /// Maximum number of sequences in a row, even if more would fit; `None` for as many as fit.
     pub sequences: Option<usize>,
 }
 
@@ -62,13 +62,13 @@ impl PackOptions {
 pub struct PackedRow {
     /// Exactly `row_length` ids; fewer where [`PackOptions::sequences`] is set.
     pub ids: Vec<u32>,
-    /// Where each sequence begins, and the row length at the end. Padding, if any, is the last sequence.
+    /// Start of each sequence, and the row length at the end. Padding, if any, is the last sequence.
     pub cu_seqlens: Vec<u32>,
     /// Tokens that are not padding.
     pub real_tokens: usize,
 }
 
-/// How well the rows emitted so far are filled.
+/// Fill rate of the rows emitted so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PackStats {
     /// Rows emitted.
@@ -112,7 +112,7 @@ impl<I: Iterator<Item = Vec<u32>>> Packer<I> {
         Ok(Self { rows })
     }
 
-    /// How well the rows emitted so far are filled.
+    /// Fill rate of the rows emitted so far.
     pub fn stats(&self) -> PackStats {
         self.rows.stats()
     }

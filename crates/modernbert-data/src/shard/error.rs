@@ -1,4 +1,4 @@
-//! What can be wrong with a shard.
+//! Errors of shards.
 
 use std::path::PathBuf;
 
@@ -10,17 +10,17 @@ pub enum ShardError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file cannot be written.
     #[error(
-        "{path}: cannot be written ({source}); choose a folder you may write to with room left"
+        "{path}: cannot be written ({source}); choose a folder you may write to, on a disk with enough free space"
     )]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file is something else.
@@ -53,9 +53,9 @@ pub enum ShardError {
         /// The vocabulary it claims.
         vocab_size: u64,
     },
-    /// The file is longer or shorter than its header says.
+    /// The file's length contradicts its header.
     #[error(
-        "{path}: {actual} bytes long, but its header promises {samples} samples with {tokens} tokens, which is another \
+        "{path}: {actual} bytes long, but its header states {samples} samples with {tokens} tokens, which is another \
          length; the file was cut short or damaged, copy or make it again"
     )]
     Length {

@@ -9,14 +9,14 @@ use super::ShardError;
 
 /// Length of the header in bytes.
 pub const HEADER_LEN: usize = 128;
-/// What the SHA-256 covers of the header.
+/// Bytes of the header that the SHA-256 covers.
 const HASHED: usize = 72;
 const MAGIC: [u8; 8] = *b"MBSHARD\0";
 const VERSION: u32 = 1;
 /// Offsets are aligned to this.
 const ALIGN: u64 = 8;
 
-/// Tells tokenizers apart: the SHA-256 of a tokenizer's JSON.
+/// SHA-256 of a tokenizer's JSON, which identifies the tokenizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenizerHash(pub [u8; 32]);
 
@@ -50,7 +50,7 @@ impl Header {
         (end.wrapping_neg() % ALIGN) as usize
     }
 
-    /// Where the offsets begin and the file ends; `None` if that is beyond any file.
+    /// Positions of the offsets and of the end of the file; `None` if that is beyond any file.
     pub(super) fn layout(&self) -> Option<(u64, u64)> {
         let tokens = self.tokens.checked_mul(self.width() as u64)?;
         let offsets = tokens

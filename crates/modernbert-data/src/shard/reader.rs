@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::header::{HEADER_LEN, Header, array};
 use super::{ShardError, TokenizerHash};
 
-/// How much of a shard is checked when it is opened.
+/// Extent of the checks when a shard is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Check {
     /// Everything, by reading the file once: lengths, offsets, SHA-256, ids.
@@ -35,7 +35,7 @@ impl Shard {
         Self::open_with(path, Check::Whole)
     }
 
-    /// Opens a shard; with [`Check::Structure`] the content is not held to its hash.
+    /// Opens a shard; with [`Check::Structure`] the content is not compared with its hash.
     pub fn open_with(path: impl AsRef<Path>, check: Check) -> Result<Self, ShardError> {
         let path = path.as_ref().to_path_buf();
         let open = || {
@@ -74,7 +74,7 @@ impl Shard {
         Ok(shard)
     }
 
-    /// Holds the content to its SHA-256 and every id to the vocabulary.
+    /// Compares the content with its SHA-256 and checks that every id is in the vocabulary.
     pub fn verify(&self) -> Result<(), ShardError> {
         let payload = Sha256::new_with_prefix(&self.map[HEADER_LEN..]);
         if self.header.seal(payload) != self.header {
@@ -116,7 +116,7 @@ impl Shard {
         self.header.samples as usize
     }
 
-    /// Whether there is no sample.
+    /// Returns true if there is no sample.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{LongDocuments, Shard};
 
-/// How documents become the samples of a phase.
+/// Rule that cuts documents into the samples of a phase.
 ///
 /// A document is what a shard calls a sample: `[CLS] … [SEP]`. One of up to `max_length` tokens is taken whole. A longer one is cut
 /// between its first and last token, which every piece gets: a piece, too, is `[CLS] … [SEP]`.
@@ -18,7 +18,7 @@ pub struct Cut {
     pub max_length: usize,
     /// A last piece with fewer tokens is dropped.
     pub min_length: usize,
-    /// What becomes of longer documents.
+    /// Treatment of longer documents.
     pub long_documents: LongDocuments,
 }
 
@@ -44,7 +44,7 @@ impl Cut {
         }
     }
 
-    /// Where piece `piece` of a document of `length` tokens lies in it, its added first and last token left out; `None` for a
+    /// Range of piece `piece` in a document of `length` tokens, without the first and last token that are added; `None` for a
     /// document that is taken whole.
     fn piece(&self, length: usize, piece: usize) -> Option<Range<usize>> {
         if length <= self.max_length {
@@ -78,7 +78,7 @@ impl Samples {
     /// Cuts the documents of `shards`, in their order. Looks at every document's length once.
     ///
     /// # Panics
-    /// If [`Cut::max_length`] is below 3, which leaves no room for text.
+    /// If [`Cut::max_length`] is below 3, which leaves no space for text.
     pub fn new(shards: impl IntoIterator<Item = Arc<Shard>>, cut: Cut) -> Self {
         assert!(cut.max_length >= 3, "samples of {} tokens", cut.max_length);
         let (mut first, mut tokens) = (0, 0);
@@ -115,14 +115,14 @@ impl Samples {
         }
     }
 
-    /// How many samples there are.
+    /// Number of samples.
     pub fn len(&self) -> u64 {
         self.parts
             .last()
             .map_or(0, |part| part.first + part.samples)
     }
 
-    /// Whether there are none.
+    /// Returns true if there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -132,7 +132,7 @@ impl Samples {
         self.tokens
     }
 
-    /// How documents were cut.
+    /// The rule that cut the documents.
     pub fn cut(&self) -> Cut {
         self.cut
     }

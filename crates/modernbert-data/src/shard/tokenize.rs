@@ -12,7 +12,7 @@ use crate::corpus::Document;
 /// Documents tokenized before their samples are written: enough for every core, few enough to keep in memory.
 const DOCUMENTS_AT_A_TIME: usize = 256;
 
-/// What to do with a document that is longer than a sample.
+/// Treatment of a document that is longer than a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LongDocuments {
@@ -23,14 +23,14 @@ pub enum LongDocuments {
     Truncate,
 }
 
-/// How documents become samples.
+/// Rules that make samples of documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenizeOptions {
     /// Tokens in a sample at most, `[CLS]` and `[SEP]` included.
     pub max_length: usize,
     /// Samples with fewer tokens, `[CLS]` and `[SEP]` included, are dropped.
     pub min_length: usize,
-    /// What to do with longer documents.
+    /// Treatment of longer documents.
     pub long_documents: LongDocuments,
 }
 
@@ -44,7 +44,7 @@ impl Default for TokenizeOptions {
     }
 }
 
-/// An error on the way from documents to samples.
+/// An error of tokenizing documents.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizeError {
     /// A document could not be tokenized.
@@ -52,7 +52,7 @@ pub enum TokenizeError {
     Document {
         /// The document's name.
         document: String,
-        /// What is wrong.
+        /// The tokenizer's error.
         source: TokenizerError,
     },
     /// The tokenizer is unusable.
@@ -61,9 +61,9 @@ pub enum TokenizeError {
     /// The shard could not be written.
     #[error(transparent)]
     Shard(#[from] ShardError),
-    /// Samples have no room for text.
+    /// Samples have no space for text.
     #[error(
-        "samples of {max_length} tokens have no room for text between [CLS] and [SEP]; use 3 or more"
+        "samples of {max_length} tokens have no space for text between [CLS] and [SEP]; use 3 or more"
     )]
     MaxLength {
         /// The length asked for.

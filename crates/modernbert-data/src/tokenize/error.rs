@@ -1,18 +1,22 @@
-//! Why no folder of shards was made.
+//! Errors of making a folder of shards.
 
 use std::path::PathBuf;
 
 use modernbert_files::tokenizer::TokenizerError;
 
 use crate::corpus::CorpusError;
+use crate::formats::FormatError;
 use crate::shard::ShardError;
 
-/// Why no folder was made.
+/// Why no folder was made; what was in its place is still there.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizeFolderError {
-    /// A source can't be read.
+    /// A source holds nothing.
     #[error(transparent)]
     Corpus(#[from] CorpusError),
+    /// A source can't be read.
+    #[error(transparent)]
+    Format(#[from] FormatError),
     /// The tokenizer is unusable.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -21,26 +25,69 @@ pub enum TokenizeFolderError {
     Document {
         /// The document's name.
         document: String,
-        /// What is wrong.
+        /// The tokenizer's error.
         source: TokenizerError,
     },
     /// A shard could not be written.
     #[error(transparent)]
     Shard(#[from] ShardError),
     /// The folder or its index could not be written.
-    #[error("{path}: can't be written ({source}); choose a folder you may write to with room left", path = path.display())]
+    #[error("{path}: can't be written ({source}); choose a folder you may write to, on a disk with enough free space", path = path.display())]
     Write {
         /// The folder or file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// There is a folder already.
+    /// There are shards already.
     #[error("{path}: there are shards already; choose another folder, or pass --overwrite", path = path.display())]
     Exists {
         /// The folder.
         path: PathBuf,
     },
+    /// The folder holds something else, which is never removed.
+    #[error(
+        "{path}: holds {file}, which is not of a finished set of shards; choose another folder, or empty this one",
+        path = path.display(), file = file.display()
+    )]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// The first such file or folder in it.
+        file: PathBuf,
+    },
+    /// The folder is a file.
+    #[error("{path}: not a folder; choose another name", path = path.display())]
+    NotAFolder {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Two paths of a source lead to one file.
+    #[error(
+        "{file}: source {source_name} names this file twice, itself or by a folder that holds it; name it once",
+        file = file.display()
+    )]
+    Twice {
+        /// The source.
+        source_name: String,
+        /// The file.
+        file: PathBuf,
+    },
+    /// Tokens from elsewhere that the tokenizer doesn't have.
+    #[error(
+        "{document}: token id {id} is not in a vocabulary of {vocab_size}; pass the tokenizer that these tokens were made with"
+    )]
+    TokenId {
+        /// The document's name.
+        document: String,
+        /// The id.
+        id: u32,
+        /// The vocabulary.
+        vocab_size: usize,
+    },
+    /// The caller ended the work.
+    #[error("interrupted; nothing was written")]
+    Interrupted,
     /// A source gave nothing.
     #[error(
         "source {name}: no document of {min_length} tokens or more; add text, or lower --min-length"
@@ -51,18 +98,15 @@ pub enum TokenizeFolderError {
         /// The least number of tokens.
         min_length: usize,
     },
-    /// Nothing was held out.
+    /// Nothing could be held out.
     #[error(
-        "source {name}: none of its {documents} documents fell into the held-out share of {fraction}; raise --eval-fraction, or set it \
-         to 0 and evaluate on text of its own"
+        "source {name}: its only document is too short to hold a part of {min_length} tokens out; add text, or set --eval-fraction 0"
     )]
     NoEval {
         /// The source.
         name: String,
-        /// Its documents.
-        documents: u64,
-        /// The share.
-        fraction: f64,
+        /// The least number of tokens.
+        min_length: usize,
     },
     /// The held-out share is none.
     #[error("--eval-fraction {0}: give a share of at least 0 and below 1")]
@@ -70,9 +114,9 @@ pub enum TokenizeFolderError {
     /// Threads can't be started.
     #[error("{threads} threads can't be started: {reason}")]
     Threads {
-        /// How many.
+        /// Their number.
         threads: usize,
-        /// What the pool said.
+        /// The pool's error.
         reason: String,
     },
 }

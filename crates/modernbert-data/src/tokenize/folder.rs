@@ -1,87 +1,13 @@
-//! A folder of token shards and its index.
+//! A folder of token shards, opened and checked.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use modernbert_files::tokenizer::{Tokenizer, TokenizerError};
-use serde::{Deserialize, Serialize};
-
+use super::index::{INDEX_FILE, Index, IndexError, SplitEntry, hex};
 use crate::loader::Source;
 use crate::shard::{Check, Cut, Shard, ShardError, TokenizerHash};
-
-/// The name of the file that says what a folder holds; it is written last, so that a folder with one is whole.
-pub const INDEX_FILE: &str = "shards.json";
-const FORMAT: &str = "modernbert token shards";
-const VERSION: u32 = 1;
-
-/// What a folder holds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Index {
-    /// What kind of file this is.
-    pub format: String,
-    /// Version of its layout.
-    pub version: u32,
-    /// SHA-256 of the tokenizer, which lies beside.
-    pub tokenizer: String,
-    /// Share of the documents that was held out, by the hash of their content.
-    pub eval_fraction: f64,
-    /// Seed of that choice.
-    pub seed: u64,
-    /// How documents were cut; `None` if they are whole.
-    pub cut: Option<Cut>,
-    /// The sources, in the order of the mixture.
-    pub sources: Vec<SourceEntry>,
-}
-
-/// A source of a folder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SourceEntry {
-    /// Its name.
-    pub name: String,
-    /// The terms of its text.
-    pub licence: String,
-    /// Its share of the tokens that are trained on.
-    pub proportion: f64,
-    /// Rows that could not be read and were passed over, as asked.
-    pub unreadable: u64,
-    /// What is trained on.
-    pub train: SideEntry,
-    /// What is held out.
-    pub eval: SideEntry,
-}
-
-/// One side of a source.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SideEntry {
-    /// Documents.
-    pub documents: u64,
-    /// Documents that were too short to be kept.
-    pub too_short: u64,
-    /// Samples: documents, or pieces of them.
-    pub samples: u64,
-    /// Tokens of them.
-    pub tokens: u64,
-    /// Its shards, in order.
-    pub shards: Vec<ShardEntry>,
-}
-
-/// A shard of a folder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ShardEntry {
-    /// Its file, as seen from the folder, with `/` on every system.
-    pub file: String,
-    /// Samples in it.
-    pub samples: u64,
-    /// Tokens in it.
-    pub tokens: u64,
-    /// SHA-256 of its content.
-    pub sha256: String,
-}
+use modernbert_files::tokenizer::{Tokenizer, TokenizerError};
 
 /// Why a folder can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -94,16 +20,40 @@ pub enum FolderError {
     Read {
         /// The index.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The index is something else.
-    #[error("{path}: not an index of token shards ({reason}); make the folder again", path = path.display())]
+    /// The index is something else, or contradicts itself.
+    #[error("{path}: not a valid index of token shards ({reason}); make the folder again", path = path.display())]
     Index {
         /// The index.
         path: PathBuf,
-        /// What is wrong.
-        reason: String,
+        /// The fault.
+        reason: IndexError,
+    },
+    /// The tokenizer in the folder is not the one of the index.
+    #[error(
+        "{path}: the tokenizer in this folder is not the one that the shards were made with; copy the folder again, or make it again",
+        path = path.display()
+    )]
+    OtherTokenizer {
+        /// The index.
+        path: PathBuf,
+    },
+    /// A shard's counts differ from the index.
+    #[error(
+        "{path}: it holds {actual} {what} and the folder's index says {expected}; the index was changed, make the folder again",
+        path = path.display()
+    )]
+    Count {
+        /// The shard.
+        path: PathBuf,
+        /// Samples or tokens.
+        what: &'static str,
+        /// Count in the shard.
+        actual: u64,
+        /// Count in the index.
+        expected: u64,
     },
     /// A shard is not the one that was written.
     #[error(
@@ -129,7 +79,7 @@ pub enum FolderError {
 /// A folder of token shards, opened.
 #[derive(Debug)]
 pub struct TokenFolder {
-    /// What it holds.
+    /// Its index.
     pub index: Index,
     /// The tokenizer it was made with.
     pub tokenizer: Tokenizer,
@@ -137,58 +87,29 @@ pub struct TokenFolder {
     eval: Vec<Vec<Arc<Shard>>>,
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-impl Index {
-    pub(super) fn new(
-        tokenizer: TokenizerHash,
-        eval_fraction: f64,
-        seed: u64,
-        cut: Option<Cut>,
-    ) -> Self {
-        Self {
-            format: FORMAT.into(),
-            version: VERSION,
-            tokenizer: hex(&tokenizer.0),
-            eval_fraction,
-            seed,
-            cut,
-            sources: Vec::new(),
-        }
-    }
-}
-
 impl TokenFolder {
-    /// Opens a folder and holds every shard to the index; with [`Check::Whole`] also every token to its shard's hash.
+    /// Opens a folder and compares every shard with the index; with [`Check::Whole`] also every token with its shard's hash.
     ///
     /// # Errors
-    /// A folder without an index or tokenizer, a shard that is missing, damaged, replaced, or made with another tokenizer.
+    /// A folder without an index or tokenizer, an index that contradicts itself or names files outside of the folder, a shard that is
+    /// missing, damaged, replaced, of other counts, or made with another tokenizer.
     pub fn open(folder: &Path, check: Check) -> Result<Self, FolderError> {
         let path = folder.join(INDEX_FILE);
         let text = fs::read_to_string(&path).map_err(|source| FolderError::Read {
             path: path.clone(),
             source,
         })?;
-        let wrong = |reason: String| FolderError::Index {
+        let index = Index::parse(&text).map_err(|reason| FolderError::Index {
             path: path.clone(),
             reason,
-        };
-        let index: Index = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-        if index.format != FORMAT || index.version != VERSION {
-            return Err(wrong(format!(
-                "{:?}, version {}",
-                index.format, index.version
-            )));
-        }
+        })?;
         let tokenizer = Tokenizer::from_folder(folder)?;
         let hash = TokenizerHash::of(&tokenizer)?;
         if hex(&hash.0) != index.tokenizer {
-            return Err(wrong("the tokenizer beside it is another one".into()));
+            return Err(FolderError::OtherTokenizer { path });
         }
-        let open = |side: &SideEntry| -> Result<Vec<Arc<Shard>>, FolderError> {
-            let shards = side.shards.iter().map(|entry| {
+        let open = |split: &SplitEntry| -> Result<Vec<Arc<Shard>>, FolderError> {
+            let shards = split.shards.iter().map(|entry| {
                 let shard = Shard::open_with(folder.join(&entry.file), check)?;
                 shard.expect_tokenizer(hash)?;
                 let actual = hex(&shard.sha256());
@@ -198,6 +119,19 @@ impl TokenFolder {
                         actual,
                         expected: entry.sha256.clone(),
                     });
+                }
+                for (what, actual, expected) in [
+                    ("samples", shard.len() as u64, entry.samples),
+                    ("tokens", shard.tokens() as u64, entry.tokens),
+                ] {
+                    if actual != expected {
+                        return Err(FolderError::Count {
+                            path: shard.path().into(),
+                            what,
+                            actual,
+                            expected,
+                        });
+                    }
                 }
                 Ok(Arc::new(shard))
             });

@@ -1,11 +1,12 @@
 //! `index.json`.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Component, Path};
 
 use serde::Deserialize;
 
-use crate::corpus::CorpusError;
+use crate::formats::{Compression, FormatError};
 
 /// The name of the file that lists a folder's shards.
 pub const INDEX_FILE: &str = "index.json";
@@ -36,6 +37,7 @@ struct Shard {
 #[derive(Deserialize)]
 struct File {
     basename: String,
+    bytes: u64,
 }
 
 /// A column of a shard.
@@ -47,65 +49,86 @@ pub(super) struct Column {
     pub(super) size: Option<usize>,
 }
 
-/// How a shard's second file is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Compression {
-    Zstd,
-    Gzip,
-}
-
 /// A shard as the index describes it.
 #[derive(Debug, Clone)]
-pub(super) struct ShardEntry {
-    pub(super) raw: String,
+pub(super) struct MdsShard {
+    /// File name and size of the plain shard.
+    pub(super) raw: (String, u64),
+    /// File name and compression of the compressed shard.
     pub(super) zip: Option<(String, Compression)>,
     pub(super) samples: usize,
     pub(super) columns: Vec<Column>,
 }
 
-/// Whether a file called `index.json` is one of these: others have that name too.
+/// Returns true if a file called `index.json` is one of these: others have that name too.
 pub(crate) fn is_index(path: &Path) -> bool {
-    let read = || -> Option<bool> {
-        let text = fs::read_to_string(path).ok()?;
-        let value: serde_json::Value = serde_json::from_str(&text).ok()?;
-        let shards = value.get("shards")?.as_array()?;
-        Some(shards.iter().all(|shard| shard.get("raw_data").is_some()))
-    };
-    read().unwrap_or(false)
+    shards(path).is_some_and(|shards| shards.iter().all(|shard| shard.get("raw_data").is_some()))
+}
+
+/// Names of the files that a folder's index lists, plain and compressed, relative to the folder; entries without a valid name are left out.
+pub(crate) fn files_of_index(folder: &Path) -> Vec<String> {
+    let shards = shards(&folder.join(INDEX_FILE)).unwrap_or_default();
+    let files = shards.iter().flat_map(|shard| {
+        let name = |file: &str| Some(shard.get(file)?.get("basename")?.as_str()?.to_owned());
+        [name("raw_data"), name("zip_data")].into_iter().flatten()
+    });
+    files.filter_map(|file| inside(file).ok()).collect()
+}
+
+fn shards(path: &Path) -> Option<Vec<serde_json::Value>> {
+    let mut index: serde_json::Value = serde_json::from_str(&text(path).ok()?).ok()?;
+    match index.get_mut("shards")?.take() {
+        serde_json::Value::Array(shards) => Some(shards),
+        _ => None,
+    }
+}
+
+fn text(path: &Path) -> Result<String, FormatError> {
+    let text = fs::read_to_string(path).map_err(|source| FormatError::Read {
+        path: path.into(),
+        source,
+    })?;
+    Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
 /// The shards of a folder.
-pub(super) fn read_index(folder: &Path) -> Result<Vec<ShardEntry>, CorpusError> {
+pub(super) fn read_index(folder: &Path) -> Result<Vec<MdsShard>, FormatError> {
     let path = folder.join(INDEX_FILE);
-    let bad = |reason: String| CorpusError::Mds {
+    let bad = |reason: String| FormatError::Mds {
         path: path.clone(),
         reason,
     };
-    let text = fs::read_to_string(&path).map_err(|source| CorpusError::Read {
-        path: path.clone(),
-        source,
-    })?;
-    let index: Index = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+    let index: Index =
+        serde_json::from_str(&text(&path)?).map_err(|error| bad(error.to_string()))?;
     if index.version != 2 {
         return Err(bad(format!(
             "version {} of the format, known is 2",
             index.version
         )));
     }
-    index
-        .shards
-        .into_iter()
-        .map(|shard| entry(shard).map_err(bad))
-        .collect()
+    let mut files = HashSet::new();
+    let mut entries = Vec::with_capacity(index.shards.len());
+    for shard in index.shards {
+        let entry = entry(shard).map_err(bad)?;
+        if !files.insert(entry.raw.0.clone()) {
+            return Err(bad(format!("the shard {} is listed twice", entry.raw.0)));
+        }
+        entries.push(entry);
+    }
+    Ok(entries)
 }
 
-fn entry(shard: Shard) -> Result<ShardEntry, String> {
+fn entry(shard: Shard) -> Result<MdsShard, String> {
     if shard.format != "mds" {
         return Err(format!("a shard of format {:?}, not \"mds\"", shard.format));
     }
     let count = shard.column_names.len();
     if shard.column_encodings.len() != count || shard.column_sizes.len() != count {
         return Err("names, encodings and sizes of the columns are not equally many".into());
+    }
+    let names: HashSet<&String> = shard.column_names.iter().collect();
+    if names.len() < count {
+        return Err("two columns have one name".into());
     }
     let columns = shard
         .column_names
@@ -129,8 +152,8 @@ fn entry(shard: Shard) -> Result<ShardEntry, String> {
         }
         _ => None,
     };
-    Ok(ShardEntry {
-        raw: inside(shard.raw_data.basename)?,
+    Ok(MdsShard {
+        raw: (inside(shard.raw_data.basename)?, shard.raw_data.bytes),
         zip,
         samples: shard.samples,
         columns: columns.collect(),
@@ -143,6 +166,8 @@ fn inside(name: String) -> Result<String, String> {
     if !name.is_empty() && Path::new(&name).components().all(plain) {
         Ok(name)
     } else {
-        Err(format!("a shard called {name:?}, outside of the folder"))
+        Err(format!(
+            "a shard called {name:?}, which is outside of the folder"
+        ))
     }
 }

@@ -1,4 +1,4 @@
-//! MDS, the shard format of MosaicML's streaming library, in which ModernBERT's own training data lay.
+//! MDS, the shard format of MosaicML's streaming library, in which ModernBERT's own training data was stored.
 //!
 //! A folder holds shards and an `index.json`, which lists for each shard its columns with their encodings, the number of samples, and the
 //! names, sizes and hashes of the plain file (`raw_data`) and of a compressed one (`zip_data`), either of which may be absent from
@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Text is a column of encoding `str` (or `bytes` that are UTF-8). Tokens are `ndarray` columns of an integer type, with type and shape
-//! in the encoding's name or in front of the values, or `bytes` of i64 as MosaicML's own converters write them. What isn't asked for is
-//! passed over unread, so that pickled columns are no danger. Compressed shards are read whole, with Zstandard or gzip.
+//! in the encoding's name or in front of the values, or `bytes` of i64 as MosaicML's own converters write them. Columns
+//! that are not asked for are not decoded, so pickled ones are no danger. Compressed shards are read whole, with Zstandard or gzip.
 
 mod index;
 mod shard;
@@ -21,67 +21,78 @@ use std::path::{Path, PathBuf};
 use std::vec::IntoIter;
 
 pub use index::INDEX_FILE;
-pub(super) use index::is_index;
+pub(super) use index::{files_of_index, is_index};
 
-use index::{ShardEntry, read_index};
+use index::{MdsShard, read_index};
 use shard::ShardFile;
 
-use super::{Content, Fields, Place, Record, text};
-use crate::corpus::CorpusError;
+use super::row::quoted;
+use super::{Content, Fields, Record, text};
+use crate::formats::FormatError;
+use crate::formats::bytes::ReadBytes;
 
 /// The samples of a folder, shard after shard.
 pub struct Samples {
     folder: PathBuf,
-    place: Place,
+    name: String,
     fields: Fields,
-    entries: IntoIter<ShardEntry>,
+    entries: IntoIter<MdsShard>,
     shard: Option<ShardFile>,
     next: usize,
+    read: ReadBytes,
 }
 
 impl Samples {
-    /// Opens a folder's index.
+    /// Opens a folder's index; adds to `read` what is read of its shards.
     ///
     /// # Errors
-    /// An index that can't be read or isn't one; a folder whose first shard has neither a text nor a token column.
-    pub fn open(folder: &Path, name: &str, fields: &Fields) -> Result<Self, CorpusError> {
+    /// An index that can't be read or isn't one; a shard that has neither a text nor a token column, or not the one that the first has.
+    pub fn open(
+        folder: &Path,
+        name: &str,
+        fields: &Fields,
+        read: &ReadBytes,
+    ) -> Result<Self, FormatError> {
         let entries = read_index(folder)?;
-        if let Some(first) = entries.first() {
-            let has = |name: &String| first.columns.iter().any(|column| column.name == *name);
-            if !has(&fields.text) && !has(&fields.tokens) {
-                let columns: Vec<&str> = first
-                    .columns
-                    .iter()
-                    .map(|column| column.name.as_str())
-                    .collect();
-                return Err(CorpusError::NoColumn {
-                    path: folder.join(INDEX_FILE),
+        let has = |entry: &MdsShard, name: &str| entry.columns.iter().any(|c| c.name == name);
+        let first_has_text = entries
+            .first()
+            .is_some_and(|first| has(first, &fields.text));
+        for entry in &entries {
+            let has_text = has(entry, &fields.text);
+            if !has_text && !has(entry, &fields.tokens) {
+                let columns = entry.columns.iter().map(|column| column.name.as_str());
+                return Err(FormatError::NoColumn {
+                    path: folder.join(&entry.raw.0),
                     column: format!("{} or {}", fields.text, fields.tokens),
-                    columns: columns.join(", "),
+                    columns: quoted(columns),
+                    hint: "",
+                });
+            }
+            if has_text != first_has_text {
+                return Err(FormatError::Mds {
+                    path: folder.join(&entry.raw.0),
+                    reason: "of the shards that the index lists, some hold text and some tokens; write an index for each kind".into(),
                 });
             }
         }
         Ok(Self {
             folder: folder.into(),
-            place: Place::new(folder, name),
+            name: name.into(),
             fields: fields.clone(),
             entries: entries.into_iter(),
             shard: None,
             next: 0,
+            read: read.clone(),
         })
     }
 
-    fn record(&self, shard: &ShardFile, sample: usize) -> Result<Option<Record>, CorpusError> {
+    fn record(&self, shard: &ShardFile, sample: usize) -> Result<Option<Record>, FormatError> {
         let values = shard.sample(sample)?;
         let id = values.find(&self.fields.id).and_then(value::name);
         let name = id.unwrap_or_else(|| {
             let file = shard.path().file_name().unwrap_or_default();
-            format!(
-                "{}/{}:{}",
-                self.place.name,
-                file.to_string_lossy(),
-                sample + 1
-            )
+            format!("{}/{}:{}", self.name, file.to_string_lossy(), sample + 1)
         });
         let bad = |reason: String| shard.bad(sample, reason);
         if let Some(column) = values.find(&self.fields.text) {
@@ -98,7 +109,7 @@ impl Samples {
 }
 
 impl Iterator for Samples {
-    type Item = Result<Record, CorpusError>;
+    type Item = Result<Record, FormatError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -115,7 +126,7 @@ impl Iterator for Samples {
             self.shard = None;
             self.next = 0;
             let entry = self.entries.next()?;
-            match ShardFile::open(&self.folder, entry) {
+            match ShardFile::open(&self.folder, entry, &self.read) {
                 Ok(shard) => self.shard = Some(shard),
                 // The next shard may be whole.
                 Err(error) => return Some(Err(error)),

@@ -1,13 +1,10 @@
 //! A shard's file.
 
-use std::fs::{self, File};
-use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::MultiGzDecoder;
-
-use super::index::{Column, Compression, ShardEntry};
-use crate::corpus::CorpusError;
+use super::index::{Column, MdsShard};
+use crate::formats::bytes::{Bytes, ReadBytes};
+use crate::formats::{Compression, FormatError};
 
 /// Shards are limited to some ten megabytes by their writers; offsets reach no further than this.
 const LARGEST: u64 = u32::MAX as u64;
@@ -41,42 +38,52 @@ impl<'a> Sample<'a> {
 }
 
 impl ShardFile {
-    /// Reads the plain file, or the compressed one where that is what there is.
-    pub(super) fn open(folder: &Path, entry: ShardEntry) -> Result<Self, CorpusError> {
-        let raw = folder.join(&entry.raw);
-        let (path, bytes) = match &entry.zip {
-            Some((zip, compression)) if !raw.exists() => {
-                let path = folder.join(zip);
-                let bytes = unpack(&path, *compression)?;
-                (path, bytes)
-            }
-            _ => {
-                let bytes = fs::read(&raw).map_err(|source| CorpusError::Read {
-                    path: raw.clone(),
-                    source,
-                })?;
-                (raw, bytes)
-            }
+    /// Reads the plain file, or the compressed one where only that is there.
+    pub(super) fn open(
+        folder: &Path,
+        entry: MdsShard,
+        read: &ReadBytes,
+    ) -> Result<Self, FormatError> {
+        let (raw, size) = (folder.join(&entry.raw.0), entry.raw.1);
+        let (path, compression) = match &entry.zip {
+            Some((zip, compression)) if !raw.exists() => (folder.join(zip), *compression),
+            _ => (raw, Compression::None),
         };
+        let mut bytes = Vec::new();
+        let length = Bytes::open(&path, compression, read)?.rest(&mut bytes, LARGEST + 1)? as u64;
+        if length != size {
+            let reason = if length > LARGEST {
+                "it holds more than 4 GiB, the most a shard can".into()
+            } else {
+                format!("it holds {length} bytes and the index says {size}")
+            };
+            return Err(FormatError::Mds { path, reason });
+        }
         let shard = Self {
             path,
             bytes,
             columns: entry.columns,
             samples: entry.samples,
         };
+        let wrong = |reason: String| FormatError::Mds {
+            path: shard.path.clone(),
+            reason,
+        };
         match shard.word(0) {
-            Some(samples) if samples as usize == shard.samples => Ok(shard),
-            samples => Err(CorpusError::Mds {
-                path: shard.path.clone(),
-                reason: match samples {
-                    Some(samples) => format!(
-                        "it holds {samples} samples and the index says {}",
-                        shard.samples
-                    ),
-                    None => "it is cut short".into(),
-                },
-            }),
+            Some(samples) if samples as usize == shard.samples => {}
+            Some(samples) => {
+                let expected = shard.samples;
+                return Err(wrong(format!(
+                    "it holds {samples} samples and the index says {expected}"
+                )));
+            }
+            None => return Err(wrong("it is cut short".into())),
         }
+        // Otherwise a count without samples would give an error for each.
+        if shard.samples > 0 && shard.word(1 + shard.samples).is_none() {
+            return Err(wrong("it is cut short".into()));
+        }
+        Ok(shard)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -88,8 +95,8 @@ impl ShardFile {
     }
 
     /// An error of a sample.
-    pub(super) fn bad(&self, sample: usize, reason: String) -> CorpusError {
-        CorpusError::BadSample {
+    pub(super) fn bad(&self, sample: usize, reason: String) -> FormatError {
+        FormatError::BadSample {
             path: self.path.clone(),
             sample: sample + 1,
             reason,
@@ -102,7 +109,7 @@ impl ShardFile {
     }
 
     /// The values of sample `index`.
-    pub(super) fn sample(&self, index: usize) -> Result<Sample<'_>, CorpusError> {
+    pub(super) fn sample(&self, index: usize) -> Result<Sample<'_>, FormatError> {
         let read = || {
             let begin = self.word(1 + index)? as usize;
             let end = self.word(2 + index)? as usize;
@@ -129,35 +136,4 @@ impl ShardFile {
             None => Err(self.bad(index, "it reaches beyond the shard".into())),
         }
     }
-}
-
-fn unpack(path: &Path, compression: Compression) -> Result<Vec<u8>, CorpusError> {
-    let file = File::open(path).map_err(|source| CorpusError::Read {
-        path: path.into(),
-        source,
-    })?;
-    let file = BufReader::new(file);
-    let mut bytes = Vec::new();
-    let read = match compression {
-        Compression::Zstd => zstd::Decoder::with_buffer(file)
-            .and_then(|unpacked| unpacked.take(LARGEST + 1).read_to_end(&mut bytes))
-            .map_err(|source| CorpusError::Zstd {
-                path: path.into(),
-                source,
-            }),
-        Compression::Gzip => MultiGzDecoder::new(file)
-            .take(LARGEST + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|source| CorpusError::Gzip {
-                path: path.into(),
-                source,
-            }),
-    };
-    if read? as u64 > LARGEST {
-        return Err(CorpusError::Mds {
-            path: path.into(),
-            reason: "it unpacks to more than 4 GiB, which no shard is".into(),
-        });
-    }
-    Ok(bytes)
 }

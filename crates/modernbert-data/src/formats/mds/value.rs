@@ -99,7 +99,7 @@ impl Type {
     }
 }
 
-/// Type and values of an array: what the encoding leaves open stands in front of the values.
+/// Type and values of an array. Type or shape precede the values where the encoding doesn't name them.
 fn array<'a>(arguments: &str, mut bytes: &'a [u8]) -> Result<(Type, &'a [u8]), String> {
     let mut byte = || -> Result<u8, String> {
         let (&first, rest) = bytes.split_first().ok_or("an array is cut short")?;

@@ -1,0 +1,68 @@
+//! Errors of tables.
+
+use std::path::PathBuf;
+
+use crate::formats::FormatError;
+
+/// Why a table can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// The file can't be read.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// One column for two things.
+    #[error("the column {0:?} is named twice; text, pair and label are different columns")]
+    SameColumn(String),
+    /// No rows.
+    #[error("{}: holds no rows; pass a file with texts and labels", .0.display())]
+    Empty(PathBuf),
+    /// A label that the training set doesn't have.
+    #[error("{}:{line}: the label {label:?} is not among those of the training set: {known}{hint}", path.display())]
+    Label {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// The label.
+        label: String,
+        /// The known ones.
+        known: String,
+        /// A known one that means the same; or nothing.
+        hint: String,
+    },
+    /// Two spellings of what looks like one label.
+    #[error(
+        "{}:{line}: the label {label:?} differs from {other:?} in line {other_line} in its spelling only; write one spelling, or names that \
+         differ in more", path.display()
+    )]
+    Spelling {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// The label.
+        label: String,
+        /// The first spelling.
+        other: String,
+        /// Its line, from 1.
+        other_line: u64,
+    },
+    /// A score that is no number.
+    #[error("{}:{line}: the label {label:?} is not a finite number, which regression needs; correct it or leave the row out", path.display())]
+    Score {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// The label.
+        label: String,
+    },
+    /// One class only.
+    #[error("{}: every row has the label {label:?}; a classifier needs two or more", path.display())]
+    OneClass {
+        /// The file.
+        path: PathBuf,
+        /// The label.
+        label: String,
+    },
+}

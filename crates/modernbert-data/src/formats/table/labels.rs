@@ -1,0 +1,137 @@
+//! The classes of a training set.
+
+use std::collections::BTreeMap;
+
+use super::super::row::is_whole;
+use super::{Table, TableError};
+
+/// The classes of a data set, by class id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelSet {
+    names: Vec<String>,
+}
+
+/// Labels named in an error; the rest is counted.
+const NAMED: usize = 20;
+
+impl LabelSet {
+    /// The labels of a training set: by size if all are whole numbers, else in alphabetical order.
+    ///
+    /// # Errors
+    /// Only one label in all rows; two labels that differ in their spelling only: in case, invisible characters, or as numbers (`1` and
+    /// `1.0`).
+    pub fn of(train: &Table) -> Result<Self, TableError> {
+        // Label and first line by what the label means.
+        let mut meanings: BTreeMap<String, (&str, u64)> = BTreeMap::new();
+        for row in &train.rows {
+            let (other, other_line) = *meanings
+                .entry(meaning(&row.label))
+                .or_insert((&row.label, row.line));
+            if other != row.label {
+                return Err(TableError::Spelling {
+                    path: train.path.clone(),
+                    line: row.line,
+                    label: row.label.clone(),
+                    other: other.to_owned(),
+                    other_line,
+                });
+            }
+        }
+        let mut names: Vec<String> = meanings
+            .into_values()
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        names.sort();
+        if names.iter().all(|name| is_whole(name)) {
+            names.sort_by(|a, b| by_size(a, b));
+        }
+        if let [label] = &names[..] {
+            return Err(TableError::OneClass {
+                path: train.path.clone(),
+                label: label.clone(),
+            });
+        }
+        Ok(Self { names })
+    }
+
+    /// Their names, by class id.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The class id of a label.
+    pub fn id(&self, label: &str) -> Option<u32> {
+        let position = self.names.iter().position(|name| name == label)?;
+        u32::try_from(position).ok()
+    }
+
+    /// The label that means the same as `label` in another spelling.
+    pub(super) fn alike(&self, label: &str) -> Option<&str> {
+        let meant = meaning(label);
+        let found = self.names.iter().find(|name| meaning(name) == meant);
+        found.map(String::as_str)
+    }
+
+    pub(super) fn in_words(&self) -> String {
+        let mut words = self.names[..self.names.len().min(NAMED)].join(", ");
+        if self.names.len() > NAMED {
+            words += &format!(" and {} more", self.names.len() - NAMED);
+        }
+        words
+    }
+}
+
+/// A label without what doesn't count: case, characters that can't be seen, the form of a number.
+fn meaning(label: &str) -> String {
+    let visible = |c: &char| {
+        !matches!(
+            c,
+            '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{ad}'
+        )
+    };
+    let folded: String = label
+        .chars()
+        .filter(visible)
+        .map(|c| if c.is_whitespace() { ' ' } else { c })
+        .flat_map(char::to_lowercase)
+        .collect();
+    let folded = folded.trim();
+    let sign = if folded.starts_with('-') { "-" } else { "" };
+    let digits = folded.strip_prefix(['-', '+']).unwrap_or(folded);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits.bytes().any(|byte| byte.is_ascii_digit())
+        || !all_digits(whole)
+        || !all_digits(fraction)
+    {
+        return folded.to_owned();
+    }
+    // Digits, not floating point: large numbers stay apart.
+    let (whole, fraction) = (
+        whole.trim_start_matches('0'),
+        fraction.trim_end_matches('0'),
+    );
+    match (whole, fraction) {
+        ("", "") => "0".into(),
+        (whole, "") => format!("{sign}{whole}"),
+        ("", fraction) => format!("{sign}0.{fraction}"),
+        (whole, fraction) => format!("{sign}{whole}.{fraction}"),
+    }
+}
+
+/// Compares whole numbers of any size.
+fn by_size(a: &str, b: &str) -> std::cmp::Ordering {
+    let key = |number: &str| {
+        let is_negative = number.starts_with('-');
+        let digits = number
+            .trim_start_matches(['-', '+'])
+            .trim_start_matches('0');
+        (is_negative, digits.len(), digits.to_owned())
+    };
+    let ((negative, length, digits), (other_negative, other_length, other)) = (key(a), key(b));
+    match (negative, other_negative) {
+        (false, false) => (length, digits).cmp(&(other_length, other)),
+        (true, true) => (other_length, other).cmp(&(length, digits)),
+        (first, second) => second.cmp(&first),
+    }
+}

@@ -1,0 +1,176 @@
+//! Rows with labels: what a classifier is finetuned on, from CSV, TSV, JSONL and Parquet files.
+
+mod error;
+mod labels;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+pub use error::TableError;
+pub use labels::LabelSet;
+
+use super::row::{Cell, Row, is_whole};
+use super::{FormatError, Rows};
+
+/// Names of the columns or fields to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Columns {
+    /// The text, or the first of a pair.
+    pub text: String,
+    /// The second text of a pair.
+    pub pair: Option<String>,
+    /// The label.
+    pub label: String,
+}
+
+/// One labelled row of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelledRow {
+    /// Line in the file, from 1 (of a row of several lines the first); in Parquet the row, from 1.
+    pub line: u64,
+    /// The text.
+    pub text: String,
+    /// The second text.
+    pub pair: Option<String>,
+    /// The label as the file spells it, without white space around it; never empty.
+    pub label: String,
+}
+
+/// A file of labelled rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// The file.
+    pub path: PathBuf,
+    /// Its rows, in order; at least one.
+    pub rows: Vec<LabelledRow>,
+}
+
+impl Table {
+    /// Reads a file; its ending says its format, see [`Rows`].
+    ///
+    /// # Errors
+    /// A file that can't be read, a missing or doubled column, a broken row, a row without text or label, labels of different types:
+    /// with file and line.
+    pub fn read(path: &Path, columns: &Columns) -> Result<Self, TableError> {
+        let wanted = [
+            Some(&columns.text),
+            columns.pair.as_ref(),
+            Some(&columns.label),
+        ];
+        let wanted: Vec<&str> = wanted.into_iter().flatten().map(String::as_str).collect();
+        for (i, column) in wanted.iter().enumerate() {
+            if wanted[..i].contains(column) {
+                return Err(TableError::SameColumn((*column).into()));
+            }
+        }
+        let mut rows = Vec::new();
+        let mut first: Option<(u64, &'static str)> = None;
+        for row in Rows::open_columns(path, &wanted)? {
+            let mut row = row?;
+            if row.is_bare() {
+                return Err(row
+                    .error("a text without a label; write an object with both, or use .csv or .tsv")
+                    .into());
+            }
+            let (label, type_name) = label(&row, &columns.label)?;
+            let (line, type_before) = *first.get_or_insert((row.number(), type_name));
+            if type_before != type_name {
+                return Err(row
+                    .error(format!(
+                        "the label is {type_name}, in line {line} it is {type_before}; write all labels as one type"
+                    ))
+                    .into());
+            }
+            let pair = columns.pair.as_deref().map(|pair| row.take_text(pair));
+            rows.push(LabelledRow {
+                line: row.number(),
+                pair: pair.transpose()?,
+                label,
+                text: row.take_text(&columns.text)?,
+            });
+        }
+        if rows.is_empty() {
+            return Err(TableError::Empty(path.to_path_buf()));
+        }
+        Ok(Self {
+            path: path.to_path_buf(),
+            rows,
+        })
+    }
+
+    /// The class id of every row.
+    ///
+    /// # Errors
+    /// A label that is not in the set, with file and line.
+    pub fn class_ids(&self, labels: &LabelSet) -> Result<Vec<u32>, TableError> {
+        let id = |row: &LabelledRow| {
+            labels.id(&row.label).ok_or_else(|| TableError::Label {
+                path: self.path.clone(),
+                line: row.line,
+                label: row.label.clone(),
+                known: labels.in_words(),
+                hint: labels.alike(&row.label).map_or_else(String::new, |known| {
+                    format!("; the training set spells it {known:?}, write one spelling")
+                }),
+            })
+        };
+        self.rows.iter().map(id).collect()
+    }
+
+    /// The label of every row as a number.
+    ///
+    /// # Errors
+    /// A label that is no finite number, with file and line.
+    pub fn scores(&self) -> Result<Vec<f32>, TableError> {
+        let score = |row: &LabelledRow| {
+            let score: Option<f32> = row.label.parse().ok();
+            let score = score.filter(|score| score.is_finite());
+            score.ok_or_else(|| TableError::Score {
+                path: self.path.clone(),
+                line: row.line,
+                label: row.label.clone(),
+            })
+        };
+        self.rows.iter().map(score).collect()
+    }
+}
+
+/// A row's label and its type in words.
+fn label(row: &Row, column: &str) -> Result<(String, &'static str), FormatError> {
+    let cell = row.cell(column);
+    let label = match cell {
+        Some(Cell::Text(label)) => label.trim().to_owned(),
+        Some(Cell::Number(label)) => {
+            let large = |value: f64| !is_whole(label) && value.abs() >= 2f64.powi(53);
+            if label
+                .parse()
+                .is_ok_and(|value: f64| value.is_nan() || large(value))
+            {
+                return Err(row.error(format!(
+                    "the label {label} is not an exact number; write labels as whole numbers or strings"
+                )));
+            }
+            label.clone()
+        }
+        Some(Cell::Bool(label)) => label.to_string(),
+        Some(Cell::Null) => {
+            return Err(row.error("the label is null; give the row a label or leave it out"));
+        }
+        Some(cell @ Cell::Nested(_)) => {
+            return Err(row.error(format!(
+                "the label is {}, neither a string nor a number; one label a row is read here",
+                cell.type_name()
+            )));
+        }
+        None => {
+            return Err(row.error(format!(
+                "no field {column:?} for the label; name the field that holds it, or leave the row out"
+            )));
+        }
+    };
+    if label.is_empty() {
+        return Err(row.error("the label is empty; give the row a label or leave it out"));
+    }
+    Ok((label, cell.map_or("", Cell::type_name)))
+}

@@ -1,0 +1,217 @@
+//! A set of shards that appears in its folder whole, or leaves the folder as it was.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::TokenizeFolderError;
+use super::index::{INDEX_FILE, Index};
+use crate::formats::{files_below, relative};
+
+/// Beginning of the names of folders in which sets are made; random letters follow.
+const PREFIX: &str = ".tokenize-";
+/// Locked while the set is made: the folder of a process that was killed has a lock that is free.
+const LOCK_FILE: &str = "lock";
+/// The set that was replaced, until it is removed.
+const OLD: &str = "old";
+/// The set that is made.
+const NEW: &str = "new";
+/// Files of a set beside the index and its shards.
+const TOKENIZER_FILES: [&str; 2] = ["tokenizer.json", "tokenizer_config.json"];
+
+/// A set of shards under way, in a temporary folder inside of its target, and so on the same file system. Dropping it removes what was
+/// made.
+pub(super) struct Staging {
+    out: PathBuf,
+    /// True if the target was made for this set.
+    is_new: bool,
+    folder: Option<TempDir>,
+    _lock: File,
+}
+
+impl Staging {
+    /// Checks the target before any work, and makes the temporary folder.
+    ///
+    /// # Errors
+    /// A target that is no folder, can't be written, holds a set and `overwrite` is false, or holds anything that is not of a set.
+    pub(super) fn begin(out: &Path, overwrite: bool) -> Result<Self, TokenizeFolderError> {
+        let failed = |source| TokenizeFolderError::Write {
+            path: out.into(),
+            source,
+        };
+        let is_new = !out.exists();
+        if is_new {
+            fs::create_dir_all(out).map_err(failed)?;
+        } else if !out.is_dir() {
+            return Err(TokenizeFolderError::NotAFolder { path: out.into() });
+        }
+        let out = out.canonicalize().map_err(failed)?;
+        if !is_new {
+            remove_abandoned(&out).map_err(failed)?;
+            check_target(&out, overwrite)?;
+        }
+        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&out);
+        let begin = || {
+            let folder = folder?;
+            fs::create_dir(folder.path().join(NEW))?;
+            let lock = File::create(folder.path().join(LOCK_FILE))?;
+            lock.lock()?;
+            Ok((folder, lock))
+        };
+        let (folder, lock) = begin().map_err(failed)?;
+        Ok(Self {
+            out,
+            is_new,
+            folder: Some(folder),
+            _lock: lock,
+        })
+    }
+
+    /// The folder that the set is made in.
+    pub(super) fn path(&self) -> PathBuf {
+        self.inside(NEW)
+    }
+
+    fn inside(&self, name: &str) -> PathBuf {
+        let folder = self.folder.as_ref().map_or(&*self.out, TempDir::path);
+        folder.join(name)
+    }
+
+    /// Puts the finished set in place of the old one, which is removed afterwards. The index goes first and comes last: a folder with
+    /// an index is whole at any moment.
+    ///
+    /// # Errors
+    /// An error of the system; the old set is back in its place then.
+    pub(super) fn publish(mut self, overwrite: bool) -> Result<(), TokenizeFolderError> {
+        check_target(&self.out, overwrite)?;
+        let (new, old) = (self.path(), self.inside(OLD));
+        let mut moved = Vec::new();
+        let mut publish = || -> io::Result<()> {
+            fs::create_dir(&old)?;
+            let index_last = |name: &PathBuf| name == Path::new(INDEX_FILE);
+            let mut present = names(&self.out)?;
+            present.sort_by_key(|name| !index_last(name));
+            let mut made = names(&new)?;
+            made.sort_by_key(index_last);
+            let away = present
+                .iter()
+                .map(|name| (self.out.join(name), old.join(name)));
+            let into = made
+                .iter()
+                .map(|name| (new.join(name), self.out.join(name)));
+            for (from, to) in away.chain(into) {
+                fs::rename(&from, &to)?;
+                moved.push((from, to));
+            }
+            #[cfg(unix)]
+            File::open(&self.out)?.sync_all()?;
+            Ok(())
+        };
+        if let Err(source) = publish() {
+            for (from, to) in moved.iter().rev() {
+                // Nothing more can be done where going back fails too; the error below names the folder.
+                let _ = fs::rename(to, from);
+            }
+            return Err(TokenizeFolderError::Write {
+                path: self.out.clone(),
+                source,
+            });
+        }
+        self.is_new = false;
+        Ok(())
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        self.folder = None;
+        if self.is_new {
+            // Fails if someone else put something there meanwhile, which then stays.
+            let _ = fs::remove_dir(&self.out);
+        }
+    }
+}
+
+/// Names in a folder, those of sets under way left out.
+fn names(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if !name.to_string_lossy().starts_with(PREFIX) {
+            names.push(PathBuf::from(name));
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Removes what killed processes left: folders with our prefix whose lock is free.
+fn remove_abandoned(out: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(out)? {
+        let entry = entry?;
+        let is_folder = entry.file_type()?.is_dir();
+        if !is_folder || !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        let lock = File::open(entry.path().join(LOCK_FILE));
+        if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a target that holds a set that is not to be replaced, or anything that is not of a set.
+fn check_target(out: &Path, overwrite: bool) -> Result<(), TokenizeFolderError> {
+    let failed = |source| TokenizeFolderError::Write {
+        path: out.into(),
+        source,
+    };
+    let index = out.join(INDEX_FILE);
+    if !index.exists() {
+        return match names(out).map_err(failed)?.first() {
+            None => Ok(()),
+            Some(name) => Err(TokenizeFolderError::Foreign {
+                path: out.into(),
+                file: name.clone(),
+            }),
+        };
+    }
+    if !overwrite {
+        return Err(TokenizeFolderError::Exists { path: out.into() });
+    }
+    let text = fs::read_to_string(&index).map_err(failed)?;
+    let foreign = |file: String| TokenizeFolderError::Foreign {
+        path: out.into(),
+        file: file.into(),
+    };
+    let listed = Index::parse(&text).map_err(|_| foreign(INDEX_FILE.into()))?;
+    let is_of_set = |name: &Path| {
+        name == Path::new(INDEX_FILE)
+            || TOKENIZER_FILES.iter().any(|file| name == Path::new(file))
+            || listed
+                .shards()
+                .any(|shard| Path::new(&shard.file).starts_with(name))
+    };
+    // Empty folders too.
+    if let Some(name) = names(out)
+        .map_err(failed)?
+        .iter()
+        .find(|name| !is_of_set(name))
+    {
+        return Err(foreign(name.display().to_string()));
+    }
+    for path in files_below(out)? {
+        let file = relative(out, &path);
+        let is_ours = file == INDEX_FILE
+            || file.starts_with(PREFIX)
+            || TOKENIZER_FILES.contains(&file.as_str())
+            || listed.shards().any(|shard| shard.file == file);
+        if !is_ours {
+            return Err(foreign(file));
+        }
+    }
+    Ok(())
+}
