@@ -12,9 +12,9 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use burn::tensor::{DType, Device, Distribution, Int, Tensor};
+use burn::tensor::{DType, Device, Distribution, Tensor};
 use clap::Parser;
-use modernbert::batch::{SequenceLayout, int_tensor};
+use modernbert::batch::SequenceLayout;
 use modernbert::model::Precision;
 use modernbert::ops::attention::{
     AttentionSpec, attention_backward, attention_forward, rotary_table,
@@ -145,8 +145,7 @@ fn compile(args: &Args, device: &Device) -> anyhow::Result<()> {
 struct Problem {
     qkv: Tensor<4>,
     d_out: Tensor<3>,
-    rotary: Tensor<2>,
-    cu_seqlens: Tensor<1, Int>,
+    rotary: Option<Tensor<2>>,
     spec: AttentionSpec,
     head_dim: usize,
     device: Device,
@@ -170,27 +169,15 @@ impl Problem {
                 .cast(dtype),
             d_out: Tensor::<3>::random([total, args.heads, head_dim], normal, options())
                 .cast(dtype),
-            rotary: rotary_table(layout.max_seqlen(), head_dim, 160_000.0, device),
-            cu_seqlens: int_tensor(layout.cu_seqlens().iter().map(|&c| c as i32), device),
-            spec: AttentionSpec {
-                layout: layout.clone(),
-                half_window,
-                scale: 1.0 / (head_dim as f64).sqrt(),
-                softcap: None,
-                rotary,
-            },
+            rotary: rotary.then(|| rotary_table(layout.max_seqlen(), head_dim, 160_000.0, device)),
+            spec: AttentionSpec::new(layout.clone(), half_window, 1.0 / (head_dim as f64).sqrt()),
             head_dim,
             device: device.clone(),
         }
     }
 
     fn forward(&self) -> (Tensor<3>, Tensor<2>) {
-        attention_forward(
-            self.qkv.clone(),
-            self.cu_seqlens.clone(),
-            self.rotary.clone(),
-            self.spec.clone(),
-        )
+        attention_forward(self.qkv.clone(), self.rotary.clone(), self.spec.clone())
     }
 
     /// q, k and v of the first head of the first token.
@@ -203,7 +190,6 @@ impl Problem {
             self.d_out.clone(),
             self.qkv.clone(),
             (out.clone(), lse.clone()),
-            self.cu_seqlens.clone(),
             self.rotary.clone(),
             self.spec.clone(),
         )
@@ -255,7 +241,7 @@ impl Problem {
         let tensor = (total * args.heads * self.head_dim * self.qkv.dtype().size()) as f64;
         let row = |pass: &'static str, ms: f64, flops: f64, tensors: f64| {
             let bytes = tensors * tensor;
-            let op = match (self.spec.half_window, self.spec.rotary) {
+            let op = match (self.spec.half_window, self.rotary.is_some()) {
                 (None, false) => "global",
                 (None, true) => "global+rot",
                 (Some(_), false) => "local",

@@ -46,15 +46,10 @@ impl Attention {
             .wqkv
             .forward(input)
             .reshape([total, 3, self.heads, head_dim]);
-        let spec = AttentionSpec {
-            layout: layout.clone(),
-            half_window: self.half_window,
-            scale: 1.0 / (head_dim as f64).sqrt(),
-            softcap: None,
-            rotary: true,
-        };
+        let scale = 1.0 / (head_dim as f64).sqrt();
+        let spec = AttentionSpec::new(layout.clone(), self.half_window, scale);
         let out = match pass.dropout_at(layer, Site::AttentionProbabilities) {
-            None => attention(qkv, pass.cu_seqlens.clone(), Some(table), spec),
+            None => attention(qkv, Some(table), spec),
             Some(dropped) => attention_with_dropout(qkv, Some(table), &spec, dropped),
         };
         self.wo.forward(out.reshape([total, hidden]))

@@ -1,7 +1,7 @@
 //! The encoder: packed token ids to hidden states.
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Tensor};
 use std::sync::Arc;
 
 use super::embeddings::Embeddings;
@@ -36,7 +36,6 @@ pub struct ModernBert {
 #[derive(Clone, Debug)]
 pub struct Pass {
     pub(super) layout: SequenceLayout,
-    pub(super) cu_seqlens: Tensor<1, Int>,
     pub(super) device: Device,
     pub(super) precision: Precision,
     pub(super) rotary: RotaryCache,
@@ -150,7 +149,6 @@ impl ModernBert {
     pub fn pass(&self, batch: &PackedBatch) -> Pass {
         Pass {
             layout: batch.layout.clone(),
-            cu_seqlens: batch.cu_seqlens.clone(),
             device: self.device(),
             precision: self.precision,
             rotary: self.rotary.clone(),

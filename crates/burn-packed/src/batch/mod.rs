@@ -12,14 +12,12 @@ pub use padding::{NO_LABEL, PaddingError, Unpadded};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-/// Token ids of several sequences in a row, on a device, with the boundaries on both sides.
+/// Token ids of several sequences, one after the other, on a device, with their boundaries.
 #[derive(Clone, Debug)]
 pub struct PackedBatch {
     /// Token ids, `[total]`.
     pub ids: Tensor<1, Int>,
-    /// Boundaries of the sequences, `[sequences + 1]`.
-    pub cu_seqlens: Tensor<1, Int>,
-    /// The same boundaries on the host.
+    /// Boundaries of the sequences, on the host: kernels are chosen and sized from lengths.
     pub layout: SequenceLayout,
     /// The ids on the host, for the gradient of the embedding.
     pub order: TokenOrder,
@@ -44,7 +42,7 @@ impl PackedBatch {
         Ok(Self::new(&ids, layout, device))
     }
 
-    /// A batch of ids that already lie packed.
+    /// A batch of ids that are packed already.
     ///
     /// # Panics
     /// When the number of ids is not the layout's number of tokens.
@@ -58,7 +56,6 @@ impl PackedBatch {
         );
         Self {
             ids: int_tensor(ids.iter().map(|&id| id as i32), device),
-            cu_seqlens: int_tensor(layout.cu_seqlens().iter().map(|&c| c as i32), device),
             layout,
             order: TokenOrder::new(ids.to_vec()),
             dropout: None,
@@ -77,7 +74,6 @@ impl PackedBatch {
     pub fn inner(self) -> Self {
         Self {
             ids: self.ids.inner(),
-            cu_seqlens: self.cu_seqlens.inner(),
             ..self
         }
     }

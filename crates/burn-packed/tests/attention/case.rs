@@ -1,7 +1,7 @@
 //! One attention problem, to be computed by the op, by the f64 reference and by plain f32 loops.
 
 use burn::tensor::{DType, Device, FloatDType, Tensor};
-use burn_packed::batch::{SequenceLayout, int_tensor};
+use burn_packed::batch::SequenceLayout;
 use burn_packed::ops::attention::{AttentionSpec, attention, reference::Problem, rotary_table};
 
 use test_support::{autodiff_device, normals, read, read64, tensor, tensor64, wide};
@@ -97,17 +97,10 @@ impl Case {
         )
     }
 
-    fn call(&self, qkv: Tensor<4>, rotary: Option<Tensor<2>>, device: &Device) -> Tensor<3> {
+    fn call(&self, qkv: Tensor<4>, rotary: Option<Tensor<2>>) -> Tensor<3> {
         let layout = SequenceLayout::from_lengths(self.lengths.iter().copied()).unwrap();
-        let cu_seqlens = int_tensor(layout.cu_seqlens().iter().map(|&c| c as i32), device);
-        let spec = AttentionSpec {
-            layout,
-            half_window: self.half_window,
-            scale: self.scale(),
-            softcap: self.softcap,
-            rotary: rotary.is_some(),
-        };
-        attention(qkv, cu_seqlens, rotary, spec)
+        let spec = AttentionSpec::new(layout, self.half_window, self.scale());
+        attention(qkv, rotary, spec.with_softcap(self.softcap))
     }
 
     fn table(&self, device: &Device) -> Option<Tensor<2>> {
@@ -117,14 +110,14 @@ impl Case {
 
     /// The op on a tensor of the shape of `qkv`, with the case's positions and window.
     pub(crate) fn attend(&self, qkv: Tensor<4>, device: &Device) -> Tensor<3> {
-        self.call(qkv, self.table(device), device)
+        self.call(qkv, self.table(device))
     }
 
     /// The op's output on a device without gradients.
     pub(crate) fn forward(&self) -> Vec<f32> {
         let device = test_support::device();
         let qkv = tensor(&self.qkv, self.shapes().0, &device);
-        read(self.call(qkv, self.table(&device), &device))
+        read(self.call(qkv, self.table(&device)))
     }
 
     /// The op's output and gradient, with `qkv` and `d_out` in `dtype`.
@@ -138,7 +131,7 @@ impl Case {
         let qkv = tensor(&self.qkv, qkv_shape, device)
             .cast(dtype)
             .require_grad();
-        let out = self.call(qkv.clone(), self.table(device), device);
+        let out = self.call(qkv.clone(), self.table(device));
         assert_eq!(
             out.dtype(),
             DType::from(dtype),
@@ -170,7 +163,7 @@ impl Case {
                 .collect();
             tensor64(&values, [self.longest(), self.head_dim], &device)
         });
-        let out = self.call(qkv.clone(), table, &device);
+        let out = self.call(qkv.clone(), table);
         let d_out = tensor64(&wide(&self.d_out), out_shape, &device);
         let grads = (out.clone() * d_out).sum().backward();
         (read64(out.inner()), read64(qkv.grad(&grads).unwrap()))

@@ -1,7 +1,7 @@
 //! Dropout: the mask of the definition on every backend, its rate, independence of keys and places, the gradient.
 
 use burn::tensor::{DType, FloatDType, Tensor};
-use burn_packed::batch::{Dropout, DropoutRates, SequenceLayout, int_tensor};
+use burn_packed::batch::{Dropout, DropoutRates, SequenceLayout};
 use burn_packed::ops::attention::{AttentionSpec, attention, rotary_table};
 use burn_packed::ops::dropout::{DropoutSpec, Site, attention_with_dropout, dropout};
 
@@ -249,13 +249,7 @@ const LENGTHS: [usize; 4] = [70, 1, 0, 150];
 fn attention_case(half_window: Option<usize>) -> (AttentionSpec, Vec<f32>, [usize; 4]) {
     let layout = SequenceLayout::from_lengths(LENGTHS).unwrap();
     let shape = [layout.total_tokens(), 3, 2, 16];
-    let spec = AttentionSpec {
-        layout,
-        half_window,
-        scale: 0.25,
-        softcap: None,
-        rotary: true,
-    };
+    let spec = AttentionSpec::new(layout, half_window, 0.25);
     (spec, normals(7, shape.iter().product()), shape)
 }
 
@@ -268,18 +262,12 @@ fn attention_without_a_loss_is_attention() {
         let (spec, values, shape) = attention_case(half_window);
         let device = autodiff_device();
         let table = rotary_table(256, 16, 10_000.0, &device);
-        let bounds = int_tensor(spec.layout.cu_seqlens().iter().map(|&c| c as i32), &device);
         let run = |dropped: bool| {
             let qkv = tensor(&values, shape, &device).require_grad();
             let out = if dropped {
                 attention_with_dropout(qkv.clone(), Some(table.clone()), &spec, drop)
             } else {
-                attention(
-                    qkv.clone(),
-                    bounds.clone(),
-                    Some(table.clone()),
-                    spec.clone(),
-                )
+                attention(qkv.clone(), Some(table.clone()), spec.clone())
             };
             let weights = tensor(
                 &normals(8, out.dims().iter().product()),

@@ -5,7 +5,7 @@ use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::tensor::FloatTensor;
 
 use super::AttentionSpec;
 use crate::ops::PackedBackend;
@@ -19,7 +19,6 @@ struct State<B: PackedBackend> {
     out: FloatTensor<B>,
     lse: FloatTensor<B>,
     rotary: FloatTensor<B>,
-    cu_seqlens: IntTensor<B>,
     spec: AttentionSpec,
 }
 
@@ -43,7 +42,6 @@ impl<B: PackedBackend> Backward<B, 1> for AttentionBackward {
                 state.out,
                 state.lse,
                 state.rotary,
-                state.cu_seqlens,
                 state.spec,
             );
             grads.register::<B>(node.id, d_qkv);
@@ -55,7 +53,6 @@ impl<B: PackedBackend> Backward<B, 1> for AttentionBackward {
 pub(crate) fn attention<B: PackedBackend, C: CheckpointStrategy>(
     qkv: FloatTensor<Autodiff<B, C>>,
     rotary: FloatTensor<Autodiff<B, C>>,
-    cu_seqlens: IntTensor<B>,
     spec: AttentionSpec,
 ) -> FloatTensor<Autodiff<B, C>> {
     let rotary = rotary.into_primitive();
@@ -66,24 +63,19 @@ pub(crate) fn attention<B: PackedBackend, C: CheckpointStrategy>(
     {
         OpsKind::Tracked(mut prep) => {
             let saved = prep.checkpoint(&qkv);
-            let (out, lse) = B::packed_attention_forward(
-                qkv.into_primitive(),
-                rotary.clone(),
-                cu_seqlens.clone(),
-                spec.clone(),
-            );
+            let (out, lse) =
+                B::packed_attention_forward(qkv.into_primitive(), rotary.clone(), spec.clone());
             let state = State {
                 qkv: saved,
                 out: out.clone(),
                 lse,
                 rotary,
-                cu_seqlens,
                 spec,
             };
             prep.finish(state, out)
         }
         OpsKind::UnTracked(prep) => {
-            let out = B::packed_attention(qkv.into_primitive(), rotary, cu_seqlens, spec);
+            let out = B::packed_attention(qkv.into_primitive(), rotary, spec);
             prep.finish(out)
         }
     }

@@ -1,13 +1,14 @@
 //! The forward pass of CPU attention for processors with AVX-512.
 //!
-//! Queries stand in the lanes of the vectors, 32 at a time. Scores of a tile are kept transposed, `[keys, 32]`: the maximum, the
-//! exponentials and the sum of the softmax then run down the keys without ever crossing lanes, and the probabilities already
-//! lie as the second product wants its left operand. Keys come in chunks whose scores fit the first-level cache; a running
-//! maximum and sum join the chunks, so that memory doesn't grow with the length.
+//! A vector lane is a query, and a tile is 32 queries. Scores of a tile are stored transposed, `[keys, 32]`: the maximum, the
+//! exponentials and the sum of the softmax need no operation across lanes, and the probabilities have the layout of the
+//! second GEMM's left operand. Keys are processed in chunks whose scores fit the L1 cache; an online softmax (running maximum
+//! and sum) joins the chunks, so that memory doesn't grow with the length.
 //!
-//! The order of every sum depends on the sequence alone, so a result doesn't change with what else is in the batch.
+//! The order of every sum depends on the sequence alone: results are batch-invariant.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::AttentionSpec;
 
@@ -20,9 +21,9 @@ const COLUMNS: usize = 8;
 /// Keys of a chunk, a multiple of [`KEYS`]: 30 KiB of scores.
 const CHUNK: usize = 240;
 
-/// Where the parts of one head of one sequence lie, and where its results go.
+/// Inputs and outputs of one head of one sequence.
 pub(super) struct Head<'a> {
-    /// q of the sequence's first token; element `(token, d)` lies at `token * stride + d`.
+    /// q of the sequence's first token; element `(token, d)` is at `token * stride + d`.
     pub(super) q: &'a [f32],
     /// k in the same way.
     pub(super) k: &'a [f32],
@@ -31,7 +32,7 @@ pub(super) struct Head<'a> {
     pub(super) stride: usize,
     pub(super) length: usize,
     pub(super) dim: usize,
-    /// Table of the rotary positions, `[positions, dim]`.
+    /// The rotary table, `[positions, dim]`.
     pub(super) rotary: &'a [f32],
     /// First output element of the sequence and head, rows `out_stride` apart.
     pub(super) out: *mut f32,
@@ -40,7 +41,7 @@ pub(super) struct Head<'a> {
     pub(super) lse: *mut f32,
 }
 
-/// Whether this processor and this head size and scoring are served here.
+/// Whether [`forward`] supports this head size and spec on this processor.
 pub(super) fn serves(dim: usize, spec: &AttentionSpec) -> bool {
     dim > 0
         && dim.is_multiple_of(16)
@@ -52,14 +53,14 @@ pub(super) fn serves(dim: usize, spec: &AttentionSpec) -> bool {
 ///
 /// # Safety
 /// [`serves`] must have agreed; `q`, `k`, `v` and the table must hold `length` rows; `out` and `lse` must be valid for `length` rows
-/// that nobody else touches.
+/// that no other thread accesses.
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn forward(head: &Head, spec: &AttentionSpec) {
     let (length, dim) = (head.length, head.dim);
-    // Products read whole groups of keys: zeros follow the last one.
+    // The first GEMM reads whole groups of keys: zeros follow the last key.
     let mut keys = vec![0.0f32; (length + KEYS) * dim];
     for (i, row) in keys.chunks_exact_mut(dim).take(length).enumerate() {
-        head.copy_row(head.k, i, spec.rotary, row);
+        head.copy_row(head.k, i, spec.rope, row);
     }
     let mut rows = vec![0.0f32; TILE * dim];
     let mut queries = vec![0.0f32; TILE * dim];
@@ -70,7 +71,7 @@ pub(super) unsafe fn forward(head: &Head, spec: &AttentionSpec) {
         let count = block.queries.len();
         rows[count * dim..].fill(0.0);
         for (row, i) in rows.chunks_exact_mut(dim).zip(block.queries.clone()) {
-            head.copy_row(head.q, i, spec.rotary, row);
+            head.copy_row(head.q, i, spec.rope, row);
             row.iter_mut().for_each(|x| *x *= spec.scale as f32);
         }
         for half in (0..TILE).step_by(16) {
@@ -95,7 +96,7 @@ pub(super) unsafe fn forward(head: &Head, spec: &AttentionSpec) {
             for key in (0..chunk.len()).step_by(KEYS) {
                 // SAFETY: `keys` holds at least KEYS rows from every key of the sequence on, and `scores` a whole number of groups.
                 unsafe {
-                    product::<KEYS>(
+                    multiply::<KEYS>(
                         dim,
                         queries.as_ptr(),
                         keys.as_ptr().add((start + key) * dim),
@@ -105,9 +106,10 @@ pub(super) unsafe fn forward(head: &Head, spec: &AttentionSpec) {
                     );
                 }
             }
-            if let Some(w) = spec.half_window {
+            if spec.half_window.is_some() {
                 for (row, key) in scores.chunks_exact_mut(TILE).zip(chunk.clone()) {
-                    hide(row, key, first, w);
+                    // The window is symmetric: the queries that see a key are the keys that it would see as a query.
+                    hide(row, &spec.visible(key..key + 1, length), first);
                 }
             }
             let seen = &mut scores[..chunk.len() * TILE];
@@ -126,7 +128,7 @@ pub(super) unsafe fn forward(head: &Head, spec: &AttentionSpec) {
             for d in (0..dim).step_by(COLUMNS) {
                 // SAFETY: v holds `dim` elements, a multiple of COLUMNS, for every key of the chunk; `sums` is [dim, 32].
                 unsafe {
-                    product::<COLUMNS>(
+                    multiply::<COLUMNS>(
                         chunk.len(),
                         scores.as_ptr(),
                         head.v[start * head.stride..].as_ptr().add(d),
@@ -169,12 +171,12 @@ pub(super) unsafe fn forward(head: &Head, spec: &AttentionSpec) {
 }
 
 impl Head<'_> {
-    /// Row `i` of q or k, rotated if asked for.
+    /// Copies row `i` of q or k, with RoPE applied if `rope`.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn copy_row(&self, part: &[f32], i: usize, rotary: bool, target: &mut [f32]) {
+    fn copy_row(&self, part: &[f32], i: usize, rope: bool, target: &mut [f32]) {
         let source = &part[i * self.stride..][..self.dim];
-        if !rotary {
+        if !rope {
             target.copy_from_slice(source);
             return;
         }
@@ -189,20 +191,18 @@ impl Head<'_> {
     }
 }
 
-/// Hides `key` from the queries of the tile (which begins at query `first`) that are farther than `w` from it.
+/// Hides a key from the queries of the tile (which begins at query `first`) that are not among `queries`.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn hide(row: &mut [f32], key: usize, first: usize, w: usize) {
-    let low = key.saturating_sub(w).saturating_sub(first).min(TILE);
-    let high = (key.saturating_add(w).saturating_add(1))
-        .saturating_sub(first)
-        .min(TILE);
+fn hide(row: &mut [f32], queries: &Range<usize>, first: usize) {
+    let low = queries.start.saturating_sub(first).min(TILE);
+    let high = queries.end.saturating_sub(first).min(TILE);
     row[..low].fill(f32::NEG_INFINITY);
     row[high..].fill(f32::NEG_INFINITY);
 }
 
-/// Turns scores `[keys, 32]` into `exp(score - max)`, brings maximum and sum up to date and returns by how much what was summed up
-/// so far shrinks.
+/// One step of the online softmax: replaces scores `[keys, 32]` by `exp(score - max)`, updates maximum and sum, and returns the
+/// factor for the sums over earlier chunks.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn softmax(scores: &mut [f32], max: &mut [__m512; 2], sum: &mut [__m512; 2]) -> [__m512; 2] {
@@ -219,7 +219,7 @@ fn softmax(scores: &mut [f32], max: &mut [__m512; 2], sum: &mut [__m512; 2]) -> 
             _mm512_max_ps(tops[0], tops[1]),
             _mm512_max_ps(tops[2], tops[3]),
         );
-        // A query that has seen no key yet has a maximum of minus infinity; subtracting that would give NaN.
+        // A query without a visible key so far has a maximum of minus infinity; subtracting that would give NaN.
         let hidden = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(top, _mm512_set1_ps(f32::NEG_INFINITY));
         let shift = _mm512_mask_mov_ps(top, hidden, _mm512_setzero_ps());
         shrink[half] = exp(_mm512_sub_ps(max[half], shift));
@@ -246,7 +246,7 @@ fn softmax(scores: &mut [f32], max: &mut [__m512; 2], sum: &mut [__m512; 2]) -> 
 fn exp(x: __m512) -> __m512 {
     let low = _mm512_set1_ps(-87.0);
     let tiny = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, low);
-    // In this order a NaN stays one.
+    // This order of operands propagates NaN.
     let x = _mm512_max_ps(low, x);
     let n = _mm512_roundscale_ps::<0>(_mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::LOG2_E)));
     let r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693_359_4), x);
@@ -272,7 +272,7 @@ fn exp(x: __m512) -> __m512 {
 /// `left` must hold `[depth, 32]`, `target` `[N, 32]` and `right` every element that the strides reach.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn product<const N: usize>(
+unsafe fn multiply<const N: usize>(
     depth: usize,
     left: *const f32,
     right: *const f32,

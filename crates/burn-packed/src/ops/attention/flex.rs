@@ -1,9 +1,9 @@
-//! Attention on the CPU: one task per sequence and head, matrix products over blocks of queries.
+//! Attention on the CPU: one task per sequence and head, GEMMs over blocks of queries.
 //!
-//! A task copies its rotated queries and keys into contiguous scratch (`length × head_dim`), so that the products run on
-//! dense rows and positions are turned once per token. Scores of [`QUERY_BLOCK`] queries are all that is ever held.
+//! A task applies RoPE to its queries and keys while it copies them into contiguous scratch (`length × head_dim`), so that
+//! GEMMs read dense rows and RoPE is applied once per token. Scores exist for [`QUERY_BLOCK`] queries at a time.
 //!
-//! Forward has a faster version for the published head sizes where the processor has AVX-512, next door in `avx512.rs`.
+//! Where the processor has AVX-512, `avx512.rs` has a faster forward pass for head sizes that are multiples of 16.
 
 use burn_flex::FlexTensor;
 use gemm::{Parallelism, gemm};
@@ -11,18 +11,18 @@ use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
-use super::{AttentionSpec, Block, QUERY_BLOCK, portable};
+use super::{AttentionSpec, Block, QUERY_BLOCK, fallback};
 use crate::ops::host::{HostTensor, is_native, tensor};
 use crate::ops::simd;
 
-/// See [`super::attention`]; log-sum-exp `[heads, total]`.
+/// Output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`; see [`super::attention`].
 pub(crate) fn forward(
     qkv: FlexTensor,
     rotary: FlexTensor,
     spec: &AttentionSpec,
 ) -> (FlexTensor, FlexTensor) {
     if !is_native(&qkv) {
-        return portable::forward::<burn::backend::Flex>(qkv, rotary, spec);
+        return fallback::forward::<burn::backend::Flex>(qkv, rotary, spec);
     }
     let dtype = qkv.dtype();
     let shape = Dims::of(&qkv);
@@ -39,8 +39,8 @@ pub(crate) fn forward(
                     &qkv.values()
                         [((task.first * 3 + part) * shape.heads + task.head) * shape.head_dim..]
                 };
-                // SAFETY: the processor has been asked; the slices begin at the sequence's first token, and the outputs are
-                // this task's own, as argued below for the general version.
+                // SAFETY: `serves` checked the processor; the slices begin at the sequence's first token; only this task
+                // writes these outputs, as argued below for the general version.
                 unsafe {
                     avx512::forward(
                         &avx512::Head {
@@ -71,9 +71,9 @@ pub(crate) fn forward(
                     // SAFETY: (head, token) pairs of different tasks differ, so no two tasks write the same element.
                     unsafe { *lse.at(task.head * shape.total + task.first + i) = value };
                 }
-                // SAFETY: the destination rows belong to this task's tokens and head alone, and lie inside `out`.
+                // SAFETY: the destination rows belong to this task's tokens and head alone, and are inside `out`.
                 unsafe {
-                    product(
+                    multiply(
                         Matrix::new(scores.as_ptr(), columns, 1),
                         head.v_rows(block.keys.start),
                         MatrixMut::new(
@@ -96,7 +96,7 @@ pub(crate) fn forward(
     )
 }
 
-/// Gradient of `qkv`.
+/// Gradient `[total, 3, heads, head_dim]` of `qkv`.
 pub(crate) fn backward(
     d_out: FlexTensor,
     qkv: FlexTensor,
@@ -106,7 +106,7 @@ pub(crate) fn backward(
     spec: &AttentionSpec,
 ) -> FlexTensor {
     if !is_native(&qkv) {
-        return portable::backward::<burn::backend::Flex>(d_out, qkv, out, lse, rotary, spec);
+        return fallback::backward::<burn::backend::Flex>(d_out, qkv, out, lse, rotary, spec);
     }
     let dtype = qkv.dtype();
     let shape = Dims::of(&qkv);
@@ -125,12 +125,12 @@ pub(crate) fn backward(
             );
             for (part, mut rows) in [d_q, d_k, d_v].into_iter().enumerate() {
                 for (i, row) in rows.chunks_exact_mut(shape.head_dim).enumerate() {
-                    if spec.rotary && part < 2 {
-                        rotate(row, &rotary.values()[i * shape.head_dim..], -1.0);
+                    if spec.rope && part < 2 {
+                        apply_rope(row, &rotary.values()[i * shape.head_dim..], -1.0);
                     }
                     let start =
                         (((task.first + i) * 3 + part) * shape.heads + task.head) * shape.head_dim;
-                    // SAFETY: rows of different (sequence, head, part) never overlap, and `start` lies inside `d_qkv`.
+                    // SAFETY: rows of different (sequence, head, part) never overlap, and `start` is inside `d_qkv`.
                     let target =
                         unsafe { std::slice::from_raw_parts_mut(d_qkv.at(start), shape.head_dim) };
                     target.copy_from_slice(row);
@@ -141,7 +141,7 @@ pub(crate) fn backward(
     tensor(d_qkv, [shape.total, 3, shape.heads, shape.head_dim], dtype)
 }
 
-/// Gradients of the rotated q and k and of v of one head of one sequence, each `[length, head_dim]`.
+/// Gradients of q and k after RoPE and of v, of one head of one sequence, each `[length, head_dim]`.
 fn head_backward(
     head: &Head,
     d_out: &[f32],
@@ -162,7 +162,7 @@ fn head_backward(
             simd::exp_shifted(row, lse[i], 1.0);
         }
         d_p.resize(rows * columns, 0.0);
-        // SAFETY: every matrix below lies inside the slice or vector its pointer comes from: rows `block.queries` of
+        // SAFETY: every matrix below is inside the slice or vector its pointer comes from: rows `block.queries` of
         // d_out, rows `block.keys` of k and v, and the whole of p and d_p.
         unsafe {
             let d_out_rows = Matrix::new(
@@ -173,14 +173,14 @@ fn head_backward(
             let p_transposed = Matrix::new(p.as_ptr(), 1, columns);
             let [d_q, d_k, d_v] = &mut grads;
             let key_row = block.keys.start * dim;
-            product(
+            multiply(
                 p_transposed,
                 d_out_rows,
                 MatrixMut::new(d_v.as_mut_ptr().add(key_row), dim),
                 [columns, rows, dim],
                 Accumulate::Yes,
             );
-            product(
+            multiply(
                 d_out_rows,
                 head.v_rows(block.keys.start).transposed(),
                 MatrixMut::new(d_p.as_mut_ptr(), columns),
@@ -203,14 +203,14 @@ fn head_backward(
                     }
                 }
             }
-            product(
+            multiply(
                 Matrix::new(d_p.as_ptr(), columns, 1),
                 Matrix::new(head.k.as_ptr().add(key_row), dim, 1),
                 MatrixMut::new(d_q.as_mut_ptr().add(block.queries.start * dim), dim),
                 [rows, columns, dim],
                 Accumulate::No,
             );
-            product(
+            multiply(
                 Matrix::new(d_p.as_ptr(), 1, columns),
                 Matrix::new(head.q.as_ptr().add(block.queries.start * dim), dim, 1),
                 MatrixMut::new(d_k.as_mut_ptr().add(key_row), dim),
@@ -261,7 +261,7 @@ fn tasks(spec: &AttentionSpec, heads: usize) -> Vec<Task> {
         .collect()
 }
 
-/// q and k of one head of one sequence, rotated and contiguous; v where it lies.
+/// One head of one sequence: q and k with RoPE applied, contiguous, and v in place.
 struct Head<'a> {
     dims: Dims,
     head: usize,
@@ -281,8 +281,8 @@ impl<'a> Head<'a> {
             let mut rows = Vec::with_capacity(task.length * dim);
             for i in 0..task.length {
                 rows.extend_from_slice(&qkv[start(i, part)..][..dim]);
-                if spec.rotary {
-                    rotate(&mut rows[i * dim..], &rotary[i * dim..], 1.0);
+                if spec.rope {
+                    apply_rope(&mut rows[i * dim..], &rotary[i * dim..], 1.0);
                 }
             }
             rows
@@ -298,13 +298,14 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// v from row `first` of the sequence on, strided as in the packed tensor.
+    /// v from row `first` of the sequence on, with the stride of the packed tensor.
     fn v_rows(&self, first: usize) -> Matrix {
         let stride = 3 * self.dims.heads * self.dims.head_dim;
         Matrix::new(self.v[first * stride..].as_ptr(), stride, 1)
     }
 
-    /// Scaled (and bounded) scores of a block, row-major `[queries, keys]`, windows not yet applied.
+    /// Scaled (and bounded) scores of a block, row-major `[queries, keys]`, before the window is applied; `slopes` gets the
+    /// derivative of the softcap.
     fn scores(
         &self,
         block: &Block,
@@ -313,11 +314,11 @@ impl<'a> Head<'a> {
         slopes: Option<&mut Vec<f32>>,
     ) {
         let (rows, columns, dim) = (block.queries.len(), block.keys.len(), self.dims.head_dim);
-        // The product overwrites whatever an earlier block left there.
+        // The GEMM overwrites what an earlier block left here.
         scores.resize(rows * columns, 0.0);
         // SAFETY: rows `queries` of q and `keys` of k exist, and `scores` holds rows × columns elements.
         unsafe {
-            product(
+            multiply(
                 Matrix::new(self.q.as_ptr().add(block.queries.start * dim), dim, 1),
                 Matrix::new(self.k.as_ptr().add(block.keys.start * dim), dim, 1).transposed(),
                 MatrixMut::new(scores.as_mut_ptr(), columns),
@@ -341,15 +342,15 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Hides what lies outside the window of query `i` in its row of a block.
+/// Hides the keys outside the window of query `i` in its row of a block.
 fn hide(row: &mut [f32], block: &Block, i: usize, spec: &AttentionSpec) {
-    let visible = spec.visible(block, i);
+    let visible = spec.visible_in(block, i);
     row[..visible.start].fill(f32::NEG_INFINITY);
     row[visible.end..].fill(f32::NEG_INFINITY);
 }
 
-/// Turns one row by the angles of a row of the table, forwards or (for gradients) backwards.
-fn rotate(x: &mut [f32], table: &[f32], direction: f32) {
+/// Applies RoPE to one row with a row of the table; `direction` is 1, or -1 for the gradient.
+fn apply_rope(x: &mut [f32], table: &[f32], direction: f32) {
     let half = x.len() / 2;
     let (a, b) = x.split_at_mut(half);
     let (cos, sin) = table[..2 * half].split_at(half);
@@ -410,7 +411,7 @@ enum Accumulate {
 ///
 /// # Safety
 /// All elements that the sizes and distances reach must be valid, and no other thread may touch those of `target`.
-unsafe fn product(
+unsafe fn multiply(
     left: Matrix,
     right: Matrix,
     target: MatrixMut,
@@ -443,18 +444,18 @@ unsafe fn product(
     }
 }
 
-/// A pointer that tasks share; each writes its own elements.
+/// A pointer that tasks share; each task writes its own elements.
 #[derive(Clone, Copy)]
 struct Shared(*mut f32);
 
-// SAFETY: tasks write disjoint elements, which each use of the pointer argues for.
+// SAFETY: tasks write disjoint elements, as each use of the pointer argues.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 
 impl Shared {
     /// # Safety
-    /// `index` must lie inside the vector the pointer was taken from.
+    /// `index` must be inside the vector the pointer was taken from.
     unsafe fn at(self, index: usize) -> *mut f32 {
         // SAFETY: passed on to the caller.
         unsafe { self.0.add(index) }

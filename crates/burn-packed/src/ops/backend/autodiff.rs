@@ -16,10 +16,9 @@ impl<B: PackedBackend, C: CheckpointStrategy> PackedBackend for Autodiff<B, C> {
     fn packed_attention(
         qkv: FloatTensor<Self>,
         rotary: FloatTensor<Self>,
-        cu_seqlens: IntTensor<Self>,
         spec: AttentionSpec,
     ) -> FloatTensor<Self> {
-        attention::autodiff::attention::<B, C>(qkv, rotary, cu_seqlens, spec)
+        attention::autodiff::attention::<B, C>(qkv, rotary, spec)
     }
 
     fn total(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {

@@ -18,14 +18,11 @@ impl PackedBackend for burn_cubecl::CubeBackend {
     fn packed_attention_forward(
         qkv: FloatTensor<Self>,
         rotary: FloatTensor<Self>,
-        cu_seqlens: IntTensor<Self>,
         spec: AttentionSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         if plain(Op::Attention) {
-            return attention::portable::forward::<Self>(qkv, rotary, &spec);
+            return attention::fallback::forward::<Self>(qkv, rotary, &spec);
         }
-        // The tiles are cut on the host, which knows the boundaries.
-        let _ = cu_seqlens;
         attention::cube::forward(qkv, rotary, &spec)
     }
 
@@ -35,13 +32,11 @@ impl PackedBackend for burn_cubecl::CubeBackend {
         out: FloatTensor<Self>,
         lse: FloatTensor<Self>,
         rotary: FloatTensor<Self>,
-        cu_seqlens: IntTensor<Self>,
         spec: AttentionSpec,
     ) -> FloatTensor<Self> {
         if plain(Op::Attention) {
-            return attention::portable::backward::<Self>(d_out, qkv, out, lse, rotary, &spec);
+            return attention::fallback::backward::<Self>(d_out, qkv, out, lse, rotary, &spec);
         }
-        let _ = cu_seqlens;
         attention::cube::backward(d_out, qkv, out, lse, rotary, &spec)
     }
 

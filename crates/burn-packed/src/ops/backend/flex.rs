@@ -15,13 +15,11 @@ impl PackedBackend for burn::backend::Flex {
     fn packed_attention_forward(
         qkv: FloatTensor<Self>,
         rotary: FloatTensor<Self>,
-        cu_seqlens: IntTensor<Self>,
         spec: AttentionSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         if plain(Op::Attention) {
-            return attention::portable::forward::<Self>(qkv, rotary, &spec);
+            return attention::fallback::forward::<Self>(qkv, rotary, &spec);
         }
-        let _ = cu_seqlens;
         attention::flex::forward(qkv, rotary, &spec)
     }
 
@@ -31,13 +29,11 @@ impl PackedBackend for burn::backend::Flex {
         out: FloatTensor<Self>,
         lse: FloatTensor<Self>,
         rotary: FloatTensor<Self>,
-        cu_seqlens: IntTensor<Self>,
         spec: AttentionSpec,
     ) -> FloatTensor<Self> {
         if plain(Op::Attention) {
-            return attention::portable::backward::<Self>(d_out, qkv, out, lse, rotary, &spec);
+            return attention::fallback::backward::<Self>(d_out, qkv, out, lse, rotary, &spec);
         }
-        let _ = cu_seqlens;
         attention::flex::backward(d_out, qkv, out, lse, rotary, &spec)
     }
 

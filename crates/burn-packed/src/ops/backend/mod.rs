@@ -45,10 +45,9 @@ pub trait PackedBackend: Backend {
     fn packed_attention(
         qkv: FloatTensor<Self>,
         rotary: FloatTensor<Self>,
-        cu_seqlens: IntTensor<Self>,
         spec: AttentionSpec,
     ) -> FloatTensor<Self> {
-        Self::packed_attention_forward(qkv, rotary, cu_seqlens, spec).0
+        Self::packed_attention_forward(qkv, rotary, spec).0
     }
 
     /// Output `[total, heads, head_dim]` and log-sum-exp `[heads, total]` (f32).
@@ -56,11 +55,9 @@ pub trait PackedBackend: Backend {
     fn packed_attention_forward(
         qkv: FloatTensor<Self>,
         rotary: FloatTensor<Self>,
-        cu_seqlens: IntTensor<Self>,
         spec: AttentionSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let _ = cu_seqlens;
-        attention::portable::forward::<Self>(qkv, rotary, &spec)
+        attention::fallback::forward::<Self>(qkv, rotary, &spec)
     }
 
     /// Gradient of `qkv`, `[total, 3, heads, head_dim]`.
@@ -71,11 +68,9 @@ pub trait PackedBackend: Backend {
         out: FloatTensor<Self>,
         lse: FloatTensor<Self>,
         rotary: FloatTensor<Self>,
-        cu_seqlens: IntTensor<Self>,
         spec: AttentionSpec,
     ) -> FloatTensor<Self> {
-        let _ = cu_seqlens;
-        attention::portable::backward::<Self>(d_out, qkv, out, lse, rotary, &spec)
+        attention::fallback::backward::<Self>(d_out, qkv, out, lse, rotary, &spec)
     }
 
     /// Gated linear unit with exact GELU; see [`geglu`].

@@ -106,7 +106,7 @@ fn products(a: Tensor<3>, b: Tensor<3>) -> Tensor<3> {
 /// What is added to the scores of a block, row by row; `None` where all keys are visible.
 fn mask(block: &Block, spec: &AttentionSpec) -> Option<Vec<f32>> {
     let columns = block.keys.len();
-    let mut visible = block.queries.clone().map(|i| spec.visible(block, i));
+    let mut visible = block.queries.clone().map(|i| spec.visible_in(block, i));
     if visible.clone().all(|keys| keys == (0..columns)) {
         return None;
     }

@@ -69,7 +69,7 @@ impl<'a> Call<'a> {
             scale_log2: (spec.softcap.unwrap_or(spec.scale) * log2_e) as f32,
             softcap: spec.softcap.map_or(0.0, |bound| spec.scale / bound) as f32,
             // Decided by the layer's window alone, so that a sequence's result is the same in any company.
-            inside: spec.rotary && spec.half_window.is_some_and(|w| w < widest_inside),
+            inside: spec.rope && spec.half_window.is_some_and(|w| w < widest_inside),
         }
     }
 
@@ -106,7 +106,7 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn source(&self) -> Source {
-        let rotated = (self.spec.rotary && !self.inside()).then(|| self.rotated());
+        let rotated = (self.spec.rope && !self.inside()).then(|| self.rotated());
         let parts = if rotated.is_some() { 2 } else { 3 };
         Source {
             qk: rotated.unwrap_or_else(|| self.qkv.clone()),

@@ -91,7 +91,7 @@ fn problem(
             half_window,
             scale: 1.0 / (head_dim as f64).sqrt(),
             softcap,
-            rotary,
+            rope: rotary,
         },
     }
 }
@@ -160,7 +160,7 @@ fn faults(p: &Problem) -> Vec<String> {
         heads: p.heads,
         head_dim: p.head_dim,
         half_window: p.spec.half_window,
-        theta: p.spec.rotary.then_some(THETA),
+        theta: p.spec.rope.then_some(THETA),
         scale: p.spec.scale,
         softcap: p.spec.softcap,
     };
@@ -194,7 +194,7 @@ fn faults(p: &Problem) -> Vec<String> {
     let spec = &p.spec;
     let what = format!(
         "head {}, {:?}, window {:?}, rotary {}, soft cap {:?}",
-        p.head_dim, p.dtype, spec.half_window, spec.rotary, spec.softcap
+        p.head_dim, p.dtype, spec.half_window, spec.rope, spec.softcap
     );
     let faults = faults.into_iter();
     faults.map(|fault| format!("{fault}; {what}")).collect()

@@ -78,7 +78,7 @@ fn choose(qkv: &CubeTensor, spec: &AttentionSpec) -> Kernel {
     }
     let head_dim = qkv.shape()[3];
     let half_or_single = matches!(qkv.dtype, DType::F32 | DType::F16 | DType::BF16);
-    let unpaired = spec.rotary && !head_dim.is_multiple_of(2);
+    let unpaired = spec.rope && !head_dim.is_multiple_of(2);
     if !half_or_single || unpaired || head_dim > LARGEST_HEAD {
         return Kernel::Operations;
     }
@@ -87,7 +87,7 @@ fn choose(qkv: &CubeTensor, spec: &AttentionSpec) -> Kernel {
         .map(|tile| Shape {
             tile,
             head_dim,
-            rotary: spec.rotary,
+            rotary: spec.rope,
             softcap: spec.softcap.is_some(),
         })
         .into_iter()
@@ -112,7 +112,7 @@ pub(crate) fn forward(
         #[cfg(feature = "ptx")]
         Kernel::Ampere => ampere::forward(qkv, rotary, spec),
         Kernel::Portable(shape) => forward_in(shape, qkv, rotary, spec),
-        Kernel::Operations => super::portable::forward::<CubeBackend>(qkv, rotary, spec),
+        Kernel::Operations => super::fallback::forward::<CubeBackend>(qkv, rotary, spec),
     }
 }
 
@@ -162,7 +162,7 @@ pub(crate) fn backward(
         Kernel::Ampere => ampere::backward(d_out, qkv, out, lse, rotary, spec),
         Kernel::Portable(shape) => backward_in(shape, d_out, qkv, out, lse, rotary, spec),
         Kernel::Operations => {
-            super::portable::backward::<CubeBackend>(d_out, qkv, out, lse, rotary, spec)
+            super::fallback::backward::<CubeBackend>(d_out, qkv, out, lse, rotary, spec)
         }
     }
 }

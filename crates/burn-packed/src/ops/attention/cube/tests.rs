@@ -13,7 +13,7 @@ use burn_cubecl::ops::into_data_sync;
 
 use super::*;
 use crate::batch::SequenceLayout;
-use crate::ops::{attention::portable, test_device};
+use crate::ops::{attention::fallback, test_device};
 
 struct Problem {
     qkv: CubeTensor,
@@ -57,7 +57,7 @@ fn problem(lengths: &[usize], head_dim: usize, half_window: Option<usize>) -> Op
             half_window,
             scale: 1.0 / (head_dim as f64).sqrt(),
             softcap: None,
-            rotary: true,
+            rope: true,
         },
         head_dim,
     })
@@ -97,8 +97,8 @@ impl Problem {
 
     fn by_operations(&self) -> Found {
         let (qkv, rotary, spec) = (&self.qkv, &self.rotary, &self.spec);
-        let (out, lse) = portable::forward::<CubeBackend>(qkv.clone(), rotary.clone(), spec);
-        let grad = portable::backward::<CubeBackend>(
+        let (out, lse) = fallback::forward::<CubeBackend>(qkv.clone(), rotary.clone(), spec);
+        let grad = fallback::backward::<CubeBackend>(
             self.d_out.clone(),
             qkv.clone(),
             out.clone(),

@@ -66,7 +66,7 @@ fn shape_for(call: &Call, backward: bool) -> Shape {
         ..shape(
             call.head_dim as u32,
             backward,
-            call.spec.rotary,
+            call.spec.rope,
             call.inside(),
         )
     }

@@ -52,7 +52,7 @@ fn shape_for(call: &Call, pass: Pass) -> Shape {
     Shape {
         capped: call.spec.softcap.is_some(),
         half: call.half(),
-        ..shape(pass, call.spec.rotary, call.inside())
+        ..shape(pass, call.spec.rope, call.inside())
     }
 }
 

@@ -1,7 +1,7 @@
-//! Attention from operations that every backend has: the path of a backend without a kernel of its own, and the
-//! readable statement of forward and backward.
+//! Attention from tensor operations that every backend has: the fallback of a backend without a kernel of its own, and the
+//! readable statement of forward and backward pass.
 //!
-//! One block of queries of one sequence at a time, all heads together; see the module above for the definition.
+//! The loop is over blocks of queries of one sequence, all heads together; see the parent module for the definition.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
@@ -10,7 +10,7 @@ use burn::tensor::{DType, Scalar, Shape, TensorData};
 use super::{AttentionSpec, Block, QUERY_BLOCK};
 use crate::ops::primitive::{assign, cast, narrow, reshape, widen};
 
-/// Stands for minus infinity in masks: finite, so that no row of a visible block ever computes `inf - inf`.
+/// Added to the scores of hidden keys in place of minus infinity: finite, so that no row computes `inf - inf`.
 const HIDDEN: f32 = -1e30;
 
 /// Output `[total, heads, head_dim]` in the dtype of `qkv`, log-sum-exp `[heads, total]` in f32 (f64 for f64 input).
@@ -50,7 +50,7 @@ pub(crate) fn backward<B: Backend>(
     let [q, k, v] = heads_first::<B>(qkv, rotary.clone(), spec);
     let d_out = B::float_swap_dims(widen::<B>(d_out), 0, 1);
     let out = B::float_swap_dims(widen::<B>(out), 0, 1);
-    // delta_i = sum_d out_id * d_out_id = sum_j p_ij (d_out_i · v_j), the mean that the softmax derivative subtracts.
+    // delta_i = sum_d out_id * d_out_id = sum_j p_ij (d_out_i · v_j), which the derivative of the softmax subtracts.
     let delta = B::float_sum_dim(B::float_mul(d_out.clone(), out), 2);
 
     let zeros = B::float_mul_scalar(q.clone(), Scalar::from(0.0));
@@ -94,12 +94,12 @@ pub(crate) fn backward<B: Backend>(
         add_at::<B>(&mut d_k, keys, transposed_matmul::<B>(d_scores, q));
     });
 
-    if spec.rotary {
+    if spec.rope {
         let (cos, sin) = angles::<B>(rotary, spec, d_q.dtype());
-        // A rotation is orthogonal: its gradient is the rotation by the negative angle.
+        // RoPE is orthogonal: its gradient is RoPE by the negative angles.
         let sin = B::float_neg(sin);
-        d_q = rotate::<B>(d_q, cos.clone(), sin.clone());
-        d_k = rotate::<B>(d_k, cos, sin);
+        d_q = apply_rope::<B>(d_q, cos.clone(), sin.clone());
+        d_k = apply_rope::<B>(d_k, cos, sin);
     }
     let [heads, total, head_dim] = d_q.shape().dims();
     let parts = [d_q, d_k, d_v]
@@ -107,7 +107,7 @@ pub(crate) fn backward<B: Backend>(
     cast::<B>(B::float_cat(parts.into(), 1), dtype)
 }
 
-/// q, k, v as `[heads, total, head_dim]` in f32 (or f64), q and k rotated.
+/// q, k, v as `[heads, total, head_dim]` in f32 (or f64), with RoPE applied to q and k.
 fn heads_first<B: Backend>(
     qkv: FloatTensor<B>,
     rotary: FloatTensor<B>,
@@ -120,13 +120,13 @@ fn heads_first<B: Backend>(
         B::float_swap_dims(reshape::<B, 3>(part, [total, heads, head_dim]), 0, 1)
     };
     let (q, k, v) = (part(0), part(1), part(2));
-    if !spec.rotary {
+    if !spec.rope {
         return [q, k, v];
     }
     let (cos, sin) = angles::<B>(rotary, spec, q.dtype());
     [
-        rotate::<B>(q, cos.clone(), sin.clone()),
-        rotate::<B>(k, cos, sin),
+        apply_rope::<B>(q, cos.clone(), sin.clone()),
+        apply_rope::<B>(k, cos, sin),
         v,
     ]
 }
@@ -150,7 +150,8 @@ fn angles<B: Backend>(
     )
 }
 
-fn rotate<B: Backend>(
+/// `x [heads, total, head_dim]` with RoPE applied.
+fn apply_rope<B: Backend>(
     x: FloatTensor<B>,
     cos: FloatTensor<B>,
     sin: FloatTensor<B>,
@@ -166,6 +167,7 @@ fn rotate<B: Backend>(
     B::float_cat(vec![first, second], 2)
 }
 
+/// Output `[heads, queries, head_dim]` and log-sum-exp `[heads, queries]` of a block, whose sequence starts at `first_row`.
 fn block_forward<B: Backend>(
     q: &FloatTensor<B>,
     k: &FloatTensor<B>,
@@ -190,7 +192,7 @@ fn block_forward<B: Backend>(
     (out, reshape::<B, 2>(lse, [heads, rows]))
 }
 
-/// Scaled and, where asked for, softly bounded scores; with the bound's tanh, which its derivative needs.
+/// Scaled scores, bounded where the spec has a softcap; with the tanh of the softcap, which the backward pass needs.
 fn capped_scores<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
@@ -210,7 +212,7 @@ fn capped_scores<B: Backend>(
     }
 }
 
-/// Hides the keys of a block that lie outside the window of a query; most blocks of a long sequence have some.
+/// Hides the keys of a block that are outside the window of a query; most blocks of a long sequence have some.
 fn masked<B: Backend>(
     scores: FloatTensor<B>,
     block: &Block,
@@ -220,13 +222,13 @@ fn masked<B: Backend>(
     if block
         .queries
         .clone()
-        .all(|i| spec.visible(block, i) == (0..columns))
+        .all(|i| spec.visible_in(block, i) == (0..columns))
     {
         return scores;
     }
     let mut mask = vec![HIDDEN; rows * columns];
     for (row, i) in mask.chunks_mut(columns).zip(block.queries.clone()) {
-        row[spec.visible(block, i)].fill(0.0);
+        row[spec.visible_in(block, i)].fill(0.0);
     }
     let mask = B::float_from_data(
         TensorData::new(mask, Shape::new([1, rows, columns])),
@@ -240,6 +242,7 @@ fn transposed_matmul<B: Backend>(lhs: FloatTensor<B>, rhs: FloatTensor<B>) -> Fl
     B::float_matmul(B::float_swap_dims(lhs, 1, 2), rhs)
 }
 
+/// Adds `value` to `rows` of `sum`.
 fn add_at<B: Backend>(
     sum: &mut FloatTensor<B>,
     rows: std::ops::Range<usize>,
