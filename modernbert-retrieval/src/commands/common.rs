@@ -1,0 +1,235 @@
+//! Arguments and output that several commands share.
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use modernbert_retrieval::bm25::{Analyzer, Bm25, Parameters};
+use modernbert_retrieval::data::{CorpusSummary, Dataset, DatasetOptions};
+use modernbert_retrieval::metrics::{
+    Convention, EvaluateOptions, Measure, mteb_ignores_identical_ids,
+};
+use modernbert_retrieval::run::{Duplicates, Run};
+
+/// Choice of the data set.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SetArgs {
+    /// Reads one set of a folder with several: a NanoBEIR set, a language of CoIR or MLDR, a forum of CQADupStack; `all` reads each of them.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) subset: Option<String>,
+    /// Uses the judgments of this split: test, dev or train.
+    #[arg(long, default_value = "test")]
+    pub(crate) split: String,
+    /// Accepts judgments of absent documents and queries; the set is then marked as partial.
+    #[arg(long)]
+    pub(crate) partial: bool,
+}
+
+impl SetArgs {
+    /// Opens the sets of a folder: one, or with `--subset all` each of them.
+    pub(crate) fn open(&self, folder: &Path) -> anyhow::Result<Vec<Dataset>> {
+        let subsets = match self.subset.as_deref() {
+            Some("all") => {
+                let found = Dataset::subsets(folder)?;
+                if found.is_empty() {
+                    bail!(
+                        "{}: contains one set only; leave --subset out",
+                        folder.display()
+                    );
+                }
+                found.into_iter().map(Some).collect()
+            }
+            other => vec![other.map(str::to_string)],
+        };
+        let open = |subset: Option<String>| {
+            let options = DatasetOptions {
+                split: self.split.clone(),
+                subset,
+                partial: self.partial,
+            };
+            Ok(Dataset::open(folder, &options)?)
+        };
+        subsets.into_iter().map(open).collect()
+    }
+}
+
+/// Definitions by the name of who uses them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConventionName {
+    /// trec_eval's measures; hits with the query's own id are left out in the sets in which MTEB leaves them out.
+    Mteb,
+    /// trec_eval's measures; hits with the query's own id are left out in every set.
+    Beir,
+    /// trec_eval's measures on all hits.
+    Trec,
+    /// Measures of sentence-transformers' evaluator: grades of 1 or more count alike, ties by ascending document id.
+    SentenceTransformers,
+}
+
+/// Choice of the measures.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct MeasureArgs {
+    /// Computes these measures, separated by commas: ndcg, map, mrr, also with a cutoff (ndcg@10); recall@K, p@K, success@K.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = Measure::standard())]
+    pub(crate) measures: Vec<Measure>,
+    /// Takes the measures' definitions from: mteb, beir, trec or sentence-transformers.
+    #[arg(long, value_enum, default_value = "mteb", hide_possible_values = true)]
+    pub(crate) convention: ConventionName,
+    /// Counts judged queries that a run lacks as 0 instead of leaving them out.
+    #[arg(long)]
+    pub(crate) complete: bool,
+    /// Counts grades from here on as relevant; nDCG uses the grades themselves.
+    #[arg(long, value_name = "GRADE", default_value_t = 1)]
+    pub(crate) relevance_level: i32,
+    /// Keeps the better score where a run file ranks a document twice for one query.
+    #[arg(long)]
+    pub(crate) keep_best: bool,
+}
+
+impl MeasureArgs {
+    pub(crate) fn options(&self) -> anyhow::Result<EvaluateOptions> {
+        if self.relevance_level < 1 {
+            bail!(
+                "--relevance-level is {}; it is 1 or more",
+                self.relevance_level
+            );
+        }
+        Ok(EvaluateOptions {
+            measures: self.measures.clone(),
+            convention: match self.convention {
+                ConventionName::SentenceTransformers => Convention::SentenceTransformers,
+                _ => Convention::TrecEval,
+            },
+            relevance_level: self.relevance_level,
+            complete: self.complete,
+        })
+    }
+
+    /// Whether hits with the query's own id are left out of this set.
+    pub(crate) fn drops_identical_ids(&self, set: &str) -> bool {
+        match self.convention {
+            ConventionName::Mteb => mteb_ignores_identical_ids(set),
+            ConventionName::Beir => true,
+            ConventionName::Trec | ConventionName::SentenceTransformers => false,
+        }
+    }
+
+    /// Reads a run file for a set.
+    pub(crate) fn read(&self, path: &Path, set: &str) -> anyhow::Result<Run> {
+        let duplicates = if self.keep_best {
+            Duplicates::KeepBest
+        } else {
+            Duplicates::Refuse
+        };
+        let mut run = Run::read(path, duplicates)?;
+        if self.drops_identical_ids(set) {
+            run.drop_identical_ids();
+        }
+        Ok(run)
+    }
+}
+
+/// Name of an analyzer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AnalyzerName {
+    /// Lower case, no stop words, Porter's stems.
+    English,
+    /// Lower case only.
+    Words,
+}
+
+/// Settings of BM25.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Bm25Args {
+    /// Sets BM25's saturation of repeated words.
+    #[arg(long, default_value_t = Parameters::default().k1)]
+    pub(crate) k1: f64,
+    /// Sets BM25's weight of the document length, 0 to 1.
+    #[arg(long, default_value_t = Parameters::default().b)]
+    pub(crate) b: f64,
+    /// Analyzes texts for BM25 as english (stop words, stems) or as words (lower case only).
+    #[arg(
+        long,
+        value_enum,
+        default_value = "english",
+        hide_possible_values = true
+    )]
+    pub(crate) analyzer: AnalyzerName,
+}
+
+/// What one pass over a corpus yields.
+pub(crate) struct Corpus {
+    pub(crate) ids: HashSet<String>,
+    pub(crate) bm25: Option<Bm25>,
+    pub(crate) summary: CorpusSummary,
+}
+
+/// Reads a corpus and builds its BM25 index if there are settings for one.
+pub(crate) fn read_corpus(set: &Dataset, bm25: Option<&Bm25Args>) -> anyhow::Result<Corpus> {
+    const CHUNK: usize = 4096;
+    let mut index = match bm25 {
+        None => None,
+        Some(args) => {
+            let analyzer = match args.analyzer {
+                AnalyzerName::English => Analyzer::English,
+                AnalyzerName::Words => Analyzer::Words,
+            };
+            Some(Bm25::new(
+                analyzer,
+                Parameters {
+                    k1: args.k1,
+                    b: args.b,
+                },
+            )?)
+        }
+    };
+    let mut ids = HashSet::new();
+    let mut chunk: Vec<(String, String)> = Vec::new();
+    let mut documents = set.documents();
+    for document in documents.by_ref() {
+        let document = document?;
+        ids.insert(document.id.clone());
+        if let Some(index) = &mut index {
+            let text = document.full_text();
+            chunk.push((document.id, text));
+            if chunk.len() == CHUNK {
+                index.add(&chunk);
+                chunk.clear();
+            }
+        }
+    }
+    if let Some(index) = &mut index {
+        index.add(&chunk);
+    }
+    Ok(Corpus {
+        ids,
+        bm25: index,
+        summary: documents.summary().clone(),
+    })
+}
+
+/// The run file of a set: a file itself, or in a folder of runs the one named after the set. `None` if the folder has none.
+pub(crate) fn run_file(path: &Path, set: &str) -> Option<PathBuf> {
+    if !path.is_dir() {
+        return Some(path.to_path_buf());
+    }
+    let file = path.join(file_name(set));
+    file.is_file().then_some(file)
+}
+
+/// Name of a set's run file.
+pub(crate) fn file_name(set: &str) -> String {
+    format!("{}.run", set.replace(['/', '\\'], "-"))
+}
+
+/// Writes to standard output; a closed pipe is no error.
+pub(crate) fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}");
+}
+
+pub(crate) fn make_folder(path: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(path).with_context(|| format!("{}: cannot be created", path.display()))
+}

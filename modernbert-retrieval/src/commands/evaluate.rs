@@ -1,0 +1,338 @@
+//! `modernbert-retrieval evaluate`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use modernbert_cli::plot::{Bar, Group, plot_groups};
+use modernbert_files::atomic::write_atomically;
+use modernbert_retrieval::data::Dataset;
+use modernbert_retrieval::metrics::{Evaluation, Measure, evaluate};
+use modernbert_retrieval::run::Run;
+use modernbert_retrieval::table::paper::PAPER_SYSTEMS;
+use modernbert_retrieval::table::{Column, SetSize, aligned, columns, markdown};
+use serde_json::{Map, Value, json};
+
+use super::common::{
+    Bm25Args, MeasureArgs, SetArgs, file_name, make_folder, print, read_corpus, run_file,
+};
+
+#[derive(Args)]
+pub(crate) struct EvaluateArgs {
+    /// Reads the data set in this folder (BEIR, NanoBEIR, MLDR or CoIR); can be repeated.
+    #[arg(long, required = true, value_name = "FOLDER")]
+    data: Vec<PathBuf>,
+    #[command(flatten)]
+    set: SetArgs,
+    /// Scores this TREC run file, or a folder with one file SET.run per data set; can be repeated.
+    #[arg(long, value_name = "FILE|FOLDER")]
+    run: Vec<PathBuf>,
+    /// Leaves the row of BM25 out.
+    #[arg(long)]
+    no_bm25: bool,
+    #[command(flatten)]
+    bm25: Bm25Args,
+    /// Searches so many documents per query.
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+    top: usize,
+    #[command(flatten)]
+    measures: MeasureArgs,
+    /// Writes evaluation.json, evaluation.md, scores.png and the run files of BM25 into this folder.
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+}
+
+const BM25: &str = "bm25";
+
+/// Scores of all systems on one set.
+struct SetResult {
+    size: SetSize,
+    notes: Vec<String>,
+    systems: Vec<(String, Evaluation)>,
+}
+
+pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
+    if args.no_bm25 && args.run.is_empty() {
+        bail!("nothing to evaluate; give a run with --run, or leave --no-bm25 out");
+    }
+    if args.top == 0 {
+        bail!("--top is 0; it is 1 or more");
+    }
+    let names = system_names(&args.run)?;
+    let mut sets = Vec::new();
+    for folder in &args.data {
+        sets.extend(args.set.open(folder)?);
+    }
+    let file = args.run.iter().find(|path| !path.is_dir());
+    if let Some(file) = file.filter(|_| sets.len() > 1) {
+        bail!(
+            "{} is one run file for {} data sets; give a folder with one file SET.run per set",
+            file.display(),
+            sets.len()
+        );
+    }
+    if let Some(out) = &args.out {
+        make_folder(out)?;
+    }
+    let mut results = Vec::new();
+    for set in &sets {
+        let result = one_set(args, set, &names)?;
+        print(&set_text(&result, args));
+        results.push(result);
+    }
+    let mut systems: Vec<String> = Vec::new();
+    if !args.no_bm25 {
+        systems.push(BM25.to_string());
+    }
+    systems.extend(names);
+    let summary = summary(&results);
+    if let Some(columns) = &summary {
+        print(&markdown(columns, &systems));
+    }
+    if let Some(out) = &args.out {
+        write(out, args, &results, summary.as_deref(), &systems)?;
+    }
+    Ok(())
+}
+
+/// Names of the given runs: of a file its stem, of a folder its last part; made unique by the paths themselves where they collide.
+fn system_names(runs: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+    let short = |path: &PathBuf| {
+        let name = if path.is_dir() {
+            path.file_name()
+        } else {
+            path.file_stem()
+        };
+        name.map_or_else(
+            || path.display().to_string(),
+            |name| name.to_string_lossy().into_owned(),
+        )
+    };
+    let names: Vec<String> = runs.iter().map(short).collect();
+    let is_unique =
+        |name: &String| name != BM25 && names.iter().filter(|other| *other == name).count() == 1;
+    let unique = names.iter().zip(runs).map(|(name, path)| {
+        if is_unique(name) {
+            name.clone()
+        } else {
+            path.display().to_string()
+        }
+    });
+    let unique: Vec<String> = unique.collect();
+    for (i, name) in unique.iter().enumerate() {
+        if unique[..i].contains(name) {
+            bail!("--run {name} is given twice; leave one of them out");
+        }
+    }
+    Ok(unique)
+}
+
+fn one_set(args: &EvaluateArgs, set: &Dataset, names: &[String]) -> anyhow::Result<SetResult> {
+    let corpus = read_corpus(set, (!args.no_bm25).then_some(&args.bm25))?;
+    let mut notes = set.notes.clone();
+    notes.extend(corpus.summary.notes());
+    let options = args.measures.options()?;
+    let mut runs: Vec<(String, Run)> = Vec::new();
+    if let Some(index) = &corpus.bm25 {
+        let queries = set
+            .queries
+            .iter()
+            .map(|query| (query.id.as_str(), query.text.as_str()));
+        // One more than asked for, because the query's own document may have to go.
+        let mut run = index.run(queries, args.top + 1);
+        if args.measures.drops_identical_ids(&set.name) {
+            run.drop_identical_ids();
+        }
+        run.truncate(args.top);
+        if let Some(out) = &args.out {
+            let folder = out.join(BM25);
+            make_folder(&folder)?;
+            run.write(&folder.join(file_name(&set.name)))?;
+        }
+        runs.push((BM25.to_string(), run));
+    }
+    for (path, name) in args.run.iter().zip(names) {
+        match run_file(path, &set.name) {
+            Some(file) => runs.push((name.clone(), args.measures.read(&file, &set.name)?)),
+            None => notes.push(format!(
+                "{}: no file {}",
+                path.display(),
+                file_name(&set.name)
+            )),
+        }
+    }
+    let mut systems = Vec::new();
+    for (name, run) in runs {
+        let unknown = run.unknown_documents(&corpus.ids);
+        if unknown > 0 {
+            notes.push(format!(
+                "{name}: {unknown} of its documents are not in the corpus; is it a run on this set?"
+            ));
+        }
+        let evaluation = evaluate(&run, &set.judgments, &options);
+        if evaluation.queries.is_empty() {
+            bail!(
+                "{name}: none of its queries is judged in {}; it is a run on another set or split",
+                set.name
+            );
+        }
+        if evaluation.missing > 0 {
+            let fate = if options.complete {
+                "count as 0"
+            } else {
+                "are left out of the means (--complete counts them as 0)"
+            };
+            notes.push(format!(
+                "{name}: lacks {} of the judged queries, which {fate}",
+                evaluation.missing
+            ));
+        }
+        if evaluation.unjudged > 0 {
+            notes.push(format!(
+                "{name}: {} of its queries have no judgment and are left out",
+                evaluation.unjudged
+            ));
+        }
+        systems.push((name, evaluation));
+    }
+    Ok(SetResult {
+        size: SetSize {
+            name: set.name.clone(),
+            documents: corpus.summary.documents,
+            queries: set.judgments.queries.len(),
+            incomplete: set.is_missing_queries() || corpus.summary.missing > 0,
+        },
+        notes,
+        systems,
+    })
+}
+
+fn set_text(result: &SetResult, args: &EvaluateArgs) -> String {
+    let size = &result.size;
+    let mut text = format!(
+        "{} ({}): {} documents, {} judged queries{}\n",
+        size.name,
+        args.set.split,
+        size.documents,
+        size.queries,
+        if size.is_partial() { ", partial" } else { "" }
+    );
+    for note in &result.notes {
+        text.push_str(&format!("  note: {note}\n"));
+    }
+    let header = ["system".to_string()].into_iter();
+    let header = header.chain(args.measures.measures.iter().map(ToString::to_string));
+    let mut rows = vec![header.chain(["queries".to_string()]).collect::<Vec<_>>()];
+    for (name, evaluation) in &result.systems {
+        let scores = evaluation.means.iter().map(|mean| format!("{mean:.4}"));
+        let count = evaluation.queries.len().to_string();
+        rows.push(
+            std::iter::once(name.clone())
+                .chain(scores)
+                .chain([count])
+                .collect(),
+        );
+    }
+    text.push_str(&aligned(&rows));
+    text
+}
+
+/// Columns of nDCG@10, `None` if it was not evaluated.
+fn summary(results: &[SetResult]) -> Option<Vec<Column>> {
+    let of_set = |result: &SetResult| {
+        let score = |(name, evaluation): &(String, Evaluation)| {
+            Some((name.clone(), evaluation.mean(Measure::Ndcg(Some(10)))?))
+        };
+        let scores: Option<BTreeMap<String, f64>> = result.systems.iter().map(score).collect();
+        Some((result.size.clone(), scores?))
+    };
+    let sets: Option<Vec<_>> = results.iter().map(of_set).collect();
+    Some(columns(&sets?))
+}
+
+fn write(
+    out: &Path,
+    args: &EvaluateArgs,
+    results: &[SetResult],
+    summary: Option<&[Column]>,
+    systems: &[String],
+) -> anyhow::Result<()> {
+    let mut page: String = results
+        .iter()
+        .map(|result| set_text(result, args) + "\n")
+        .collect();
+    let mut files = Vec::new();
+    if let Some(columns) = summary {
+        page.push_str(&markdown(columns, systems));
+        let picture = out.join("scores.png");
+        let bar = |value: f64| Bar {
+            value,
+            spread: None,
+            points: Vec::new(),
+        };
+        let group = |column: &Column| Group {
+            name: column.title.clone(),
+            bars: systems
+                .iter()
+                .map(|system| column.scores.get(system).copied().map(bar))
+                .collect(),
+            reference: column.paper.and_then(|scores| scores[0]),
+        };
+        let groups: Vec<Group> = columns.iter().map(group).collect();
+        plot_groups(
+            &picture,
+            "Retrieval (* partial data)",
+            systems,
+            &groups,
+            PAPER_SYSTEMS[0],
+            "nDCG@10, times 100",
+        )?;
+        files.push(picture);
+    }
+    let sets: Vec<Value> = results.iter().map(|result| json_of(result, args)).collect();
+    let report = json!({ "split": args.set.split, "sets": sets });
+    let json_file = out.join("evaluation.json");
+    let page_file = out.join("evaluation.md");
+    for (path, content) in [
+        (&json_file, serde_json::to_vec_pretty(&report)?),
+        (&page_file, page.into_bytes()),
+    ] {
+        write_atomically(path, &content)
+            .with_context(|| format!("{}: cannot be written", path.display()))?;
+    }
+    files.extend([json_file, page_file]);
+    let files: Vec<String> = files
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    print(&format!("written: {}", files.join(" ")));
+    Ok(())
+}
+
+fn json_of(result: &SetResult, args: &EvaluateArgs) -> Value {
+    let named = |scores: &[f64]| -> Map<String, Value> {
+        let names = args.measures.measures.iter().map(ToString::to_string);
+        names
+            .zip(scores.iter().map(|&score| Value::from(score)))
+            .collect()
+    };
+    let system = |(name, evaluation): &(String, Evaluation)| {
+        let queries = evaluation.queries.iter();
+        let by_query: Map<String, Value> = queries
+            .map(|(id, scores)| (id.clone(), named(scores).into()))
+            .collect();
+        let value = json!({
+            "means": named(&evaluation.means),
+            "missing_queries": evaluation.missing,
+            "queries": by_query,
+        });
+        (name.clone(), value)
+    };
+    json!({
+        "set": result.size,
+        "partial": result.size.is_partial(),
+        "notes": result.notes,
+        "systems": result.systems.iter().map(system).collect::<Map<String, Value>>(),
+    })
+}

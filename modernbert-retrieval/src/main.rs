@@ -1,0 +1,31 @@
+//! `modernbert-retrieval`: evaluation of retrieval from the command line.
+
+mod commands;
+
+use clap::{Parser, Subcommand};
+use modernbert_cli::main_with;
+use std::process::ExitCode;
+
+/// Evaluates retrieval.
+#[derive(Parser)]
+#[command(version, about, long_about = None)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Scores run files and BM25 on data sets, beside the paper's results.
+    Evaluate(commands::evaluate::EvaluateArgs),
+    /// Compares two run files query by query, with the significance of their difference.
+    Compare(commands::compare::CompareArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    main_with(|| match cli.command {
+        Command::Evaluate(args) => commands::evaluate::run(&args),
+        Command::Compare(args) => commands::compare::run(&args),
+    })
+}

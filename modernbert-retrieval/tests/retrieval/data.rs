@@ -1,0 +1,176 @@
+//! Faults of data sets: what is refused with file and line, and what is noted.
+
+use modernbert_retrieval::data::{Dataset, DatasetOptions};
+
+use crate::files::{Place, assert_says, open, query_ids, refusal};
+
+#[test]
+fn names_file_and_line_of_what_it_refuses() {
+    let corpus = "{\"_id\":\"d1\",\"text\":\"a\"}\n{\"_id\":\"d2\",\"text\":\"b\"}\n{\"_id\":\"d3\",\"text\":\"c\"}\n";
+    let cases: [(&str, String, &[&str]); 19] = [
+        (
+            "corpus.jsonl",
+            format!("{corpus}{{\"_id\":\"d2\",\"text\":\"again\"}}\n"),
+            &["corpus.jsonl:4", "'d2'", "corpus.jsonl:2"],
+        ),
+        (
+            "corpus.jsonl",
+            corpus.replace("{\"_id\":\"d2\"", "{\"_id\":\"\""),
+            &["corpus.jsonl:2", "document id is empty"],
+        ),
+        (
+            "corpus.jsonl",
+            corpus.replace("\"_id\":\"d2\"", "\"key\":\"d2\""),
+            &["corpus.jsonl:2", "'_id'", "'key', 'text'"],
+        ),
+        (
+            "corpus.jsonl",
+            corpus.replace("\"b\"", "7"),
+            &["corpus.jsonl:2", "'text'", "a number", "a string"],
+        ),
+        (
+            "corpus.jsonl",
+            format!("{corpus}[1]\n"),
+            &["corpus.jsonl:4", "not a JSON object"],
+        ),
+        (
+            "corpus.jsonl",
+            format!("{corpus}{{\"_id\""),
+            &["corpus.jsonl:4", "not a JSON object"],
+        ),
+        (
+            "corpus.jsonl",
+            "\n\n".to_string(),
+            &["corpus.jsonl", "no document"],
+        ),
+        (
+            "corpus.jsonl",
+            "{\"_id\":\"d1\",\"text\":\"a\"}\n".to_string(),
+            &["test.tsv:3", "'d2'", "2 such documents", "--partial"],
+        ),
+        (
+            "queries.jsonl",
+            "{\"_id\":\"a\",\"text\":\"x\"}\n{\"_id\":\"a\",\"text\":\"y\"}\n".to_string(),
+            &["queries.jsonl:2", "'a'", "queries.jsonl:1"],
+        ),
+        (
+            "queries.jsonl",
+            "{\"_id\":\"a\",\"text\":\" \"}\n".to_string(),
+            &["queries.jsonl:1", "query 'a' is empty"],
+        ),
+        (
+            "queries.jsonl",
+            "{\"_id\":\"a\",\"text\":\"x\"}\n".to_string(),
+            &["test.tsv:4", "query 'b'", "--partial"],
+        ),
+        (
+            "qrels/test.tsv",
+            "query-id\tcorpus-id\tscore\na\td1\n".to_string(),
+            &["test.tsv:2", "2 columns"],
+        ),
+        (
+            "qrels/test.tsv",
+            "a\td1\t1\nb\n".to_string(),
+            &["test.tsv:2", "1 columns"],
+        ),
+        (
+            "qrels/test.tsv",
+            "a\td1\t1.5\n".to_string(),
+            &["test.tsv:1", "'1.5'", "not an integer"],
+        ),
+        (
+            "qrels/test.tsv",
+            "a\td1\t1\na\td1\t2\n".to_string(),
+            &["test.tsv:2", "'a'", "'d1'", "2 here", "1 before"],
+        ),
+        (
+            "qrels/test.tsv",
+            "a\t\t1\n".to_string(),
+            &["test.tsv:1", "document id is empty"],
+        ),
+        (
+            "qrels/test.tsv",
+            "query-id\tcorpus-id\tscore\n".to_string(),
+            &["test.tsv", "no judgment"],
+        ),
+        (
+            "qrels/test.tsv",
+            "a\td1\t99999999999\n".to_string(),
+            &["test.tsv:1", "99999999999"],
+        ),
+        ("queries.jsonl", String::new(), &["test.tsv:2", "query 'a'"]),
+    ];
+    for (name, text, parts) in cases {
+        let place = Place::beir();
+        place.write(name, &text);
+        assert_says(&refusal(place.path()), parts);
+    }
+}
+
+#[test]
+fn refuses_what_is_not_text_or_not_whole() {
+    let place = Place::beir();
+    place.write_bytes(
+        "corpus.jsonl",
+        b"{\"_id\":\"d1\",\"text\":\"a\"}\n\xff\xfe\n",
+    );
+    assert_says(&refusal(place.path()), &["corpus.jsonl:2", "UTF-8"]);
+
+    let place = Place::beir();
+    std::fs::remove_file(place.path().join("corpus.jsonl")).unwrap();
+    let whole = place.write_gz(
+        "corpus.jsonl.gz",
+        &"{\"_id\":\"d1\",\"text\":\"abc\"}\n".repeat(50),
+    );
+    let bytes = std::fs::read(&whole).unwrap();
+    std::fs::write(&whole, &bytes[..bytes.len() - 9]).unwrap();
+    assert_says(&refusal(place.path()), &["corpus.jsonl.gz:"]);
+
+    let place = Place::new();
+    assert_says(
+        &refusal(place.path()),
+        &["no retrieval data set", "corpus.jsonl"],
+    );
+    assert_says(
+        &refusal(&place.path().join("absent")),
+        &["absent", "no such folder"],
+    );
+    place.write("corpus/a.parquet", "no parquet");
+    place.write("queries/a.parquet", "no parquet");
+    place.write("qrels/test.tsv", "q\t1\t1\n");
+    assert_says(&refusal(place.path()), &["a.parquet", "Parquet"]);
+}
+
+#[test]
+fn partial_sets_are_accepted_on_request_and_noted() {
+    let place = Place::beir();
+    place.write("corpus.jsonl", "{\"_id\":\"d1\",\"text\":\"a\"}\n");
+    place.write("queries.jsonl", "{\"_id\":\"a\",\"text\":\"x\"}\n");
+    let options = DatasetOptions {
+        partial: true,
+        ..DatasetOptions::default()
+    };
+    let set = Dataset::open(place.path(), &options).unwrap();
+    assert!(set.is_missing_queries());
+    assert_eq!(query_ids(&set), ["a"]);
+    assert!(!set.judgments.queries.contains_key("b"));
+    assert_says(
+        &set.notes.join("\n"),
+        &["partial: 1 query is judged but absent"],
+    );
+    let mut stream = set.documents();
+    assert_eq!(stream.by_ref().map(Result::unwrap).count(), 1);
+    assert_eq!(stream.summary().missing, 2);
+}
+
+#[test]
+fn notes_repeated_rows_and_queries_without_a_relevant_document() {
+    let place = Place::beir();
+    place.write("qrels/test.tsv", "a\td1\t1\na\td1\t1\nb\td3\t0\n");
+    let set = open(place.path()).unwrap();
+    let notes = set.notes.join("\n");
+    assert_says(
+        &notes,
+        &["1 row is repeated", "1 query has no relevant document"],
+    );
+}
