@@ -1,4 +1,4 @@
-//! Retrieval: data sets, run files, measures and BM25.
+//! Retrieval: data sets, run files, measures, BM25, an exact vector index, MaxSim and rank fusion.
 //!
 //! | module | contents |
 //! |---|---|
@@ -6,10 +6,21 @@
 //! | [`run`] | ranked documents by query; TREC run files |
 //! | [`metrics`] | nDCG, MAP, MRR, recall, precision; significance of a difference |
 //! | [`bm25`] | the lexical baseline |
+//! | [`vectors`] | files of vectors, as `embed` writes them |
+//! | [`index`] | an exact vector index on disk |
+//! | [`maxsim`] | scores of multi-vector models |
+//! | [`fusion`] | several runs combined by their ranks |
 //! | [`table`] | results beside the paper's |
+//!
+//! The library knows no tensor library and no model: vectors are slices of f32.
 
 pub mod bm25;
 pub mod data;
+pub mod fusion;
+pub mod index;
+mod kernel;
+pub mod maxsim;
 pub mod metrics;
 pub mod run;
 pub mod table;
+pub mod vectors;

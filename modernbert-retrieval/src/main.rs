@@ -1,4 +1,4 @@
-//! `modernbert-retrieval`: evaluation of retrieval from the command line.
+//! `modernbert-retrieval`: evaluation and vector search from the command line.
 
 mod commands;
 
@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use modernbert_cli::main_with;
 use std::process::ExitCode;
 
-/// Evaluates retrieval.
+/// Evaluates retrieval and searches vectors.
 #[derive(Parser)]
 #[command(version, about, long_about = None)]
 struct Cli {
@@ -20,6 +20,12 @@ enum Command {
     Evaluate(commands::evaluate::EvaluateArgs),
     /// Compares two run files query by query, with the significance of their difference.
     Compare(commands::compare::CompareArgs),
+    /// Combines run files by reciprocal rank fusion.
+    Fuse(commands::fuse::FuseArgs),
+    /// Builds and changes an exact vector index.
+    Index(commands::index::IndexArgs),
+    /// Searches a vector index.
+    Search(commands::search::SearchArgs),
 }
 
 fn main() -> ExitCode {
@@ -27,5 +33,8 @@ fn main() -> ExitCode {
     main_with(|| match cli.command {
         Command::Evaluate(args) => commands::evaluate::run(&args),
         Command::Compare(args) => commands::compare::run(&args),
+        Command::Fuse(args) => commands::fuse::run(&args),
+        Command::Index(args) => commands::index::run(&args),
+        Command::Search(args) => commands::search::run(&args),
     })
 }

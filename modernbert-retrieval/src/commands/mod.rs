@@ -3,3 +3,6 @@
 pub(crate) mod common;
 pub(crate) mod compare;
 pub(crate) mod evaluate;
+pub(crate) mod fuse;
+pub(crate) mod index;
+pub(crate) mod search;

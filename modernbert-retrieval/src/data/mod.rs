@@ -22,10 +22,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use judgments::{Collected, Place};
-use rows::{Row, Rows, rows_of};
+use rows::{Rows, rows_of};
 use serde_json::Value;
 
-pub(crate) use rows::lines;
+pub(crate) use rows::{Row, lines, rows};
 
 const DOCUMENT_ID: [&str; 4] = ["_id", "id", "docid", "doc_id"];
 const QUERY_ID: [&str; 3] = ["_id", "id", "query_id"];

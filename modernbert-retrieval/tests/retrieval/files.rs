@@ -95,3 +95,15 @@ pub(crate) fn assert_says(message: &str, parts: &[&str]) {
         assert!(message.contains(part), "no `{part}` in: {message}");
     }
 }
+
+/// Reproducible numbers between -1 and 1.
+pub(crate) fn numbers(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..count).map(next).collect()
+}

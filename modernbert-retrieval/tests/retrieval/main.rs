@@ -1,10 +1,16 @@
-//! Data sets, measures, BM25 and the program, from files as a person has them.
+//! Data sets, measures, BM25, indexes and the program, from files as a person has them.
+#![allow(clippy::unwrap_used)] // a test may fail loudly
 
 mod bm25;
 mod cranfield;
 mod data;
 mod files;
+mod fusion;
+mod index;
 mod layouts;
+mod maxsim;
 mod measures;
 mod program;
 mod runs;
+mod searching;
+mod vectors;

@@ -1,0 +1,247 @@
+//! `modernbert-retrieval index`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use clap::{Args, Subcommand, ValueEnum};
+use modernbert_cli::text::human_count;
+use modernbert_retrieval::index::{
+    Dtype, IndexOptions, IndexWriter, ModelId, Similarity, VectorIndex,
+};
+use modernbert_retrieval::vectors::{Vectors, model_hash};
+
+use super::common::print;
+
+#[derive(Args)]
+pub(crate) struct IndexArgs {
+    #[command(subcommand)]
+    command: IndexCommand,
+}
+
+#[derive(Subcommand)]
+enum IndexCommand {
+    /// Builds an index from a file of vectors.
+    Build {
+        /// Writes the index into this folder.
+        #[arg(value_name = "INDEX")]
+        index: PathBuf,
+        #[command(flatten)]
+        vectors: VectorArgs,
+        /// Stores components as f32, f16 or int8.
+        #[arg(long, value_enum, default_value = "f16", hide_possible_values = true)]
+        dtype: DtypeName,
+        /// Compares vectors by cosine or by dot (product).
+        #[arg(
+            long,
+            value_enum,
+            default_value = "cosine",
+            hide_possible_values = true
+        )]
+        similarity: SimilarityName,
+    },
+    /// Adds vectors; an id that is in the index is an error.
+    Add {
+        /// Changes the index in this folder.
+        #[arg(value_name = "INDEX")]
+        index: PathBuf,
+        #[command(flatten)]
+        vectors: VectorArgs,
+    },
+    /// Adds vectors and replaces those whose ids are in the index.
+    Update {
+        /// Changes the index in this folder.
+        #[arg(value_name = "INDEX")]
+        index: PathBuf,
+        #[command(flatten)]
+        vectors: VectorArgs,
+    },
+    /// Deletes vectors by id.
+    Delete {
+        /// Changes the index in this folder.
+        #[arg(value_name = "INDEX")]
+        index: PathBuf,
+        /// Deletes these ids; an id that is not in the index is an error.
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+    },
+    /// Removes the bytes of deleted vectors and merges small files.
+    Compact {
+        /// Changes the index in this folder.
+        #[arg(value_name = "INDEX")]
+        index: PathBuf,
+    },
+    /// Checks every byte against its checksum and prints counts and sizes.
+    Info {
+        /// Reads the index in this folder.
+        #[arg(value_name = "INDEX")]
+        index: PathBuf,
+    },
+}
+
+/// Vectors and where they come from.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct VectorArgs {
+    /// Reads vectors from this file, as `embed --out` writes it: .safetensors, or .jsonl.
+    #[arg(long, value_name = "FILE")]
+    vectors: PathBuf,
+    /// Takes ids from the JSONL file that was embedded (fields `_id` or `id`), row by row.
+    #[arg(long, value_name = "FILE")]
+    texts: Option<PathBuf>,
+    /// Keeps these fields of the texts as metadata, separated by commas.
+    #[arg(long, value_name = "FIELDS", value_delimiter = ',')]
+    metadata: Vec<String>,
+    /// Names the model's folder: its hash is stored, and vectors of another model are refused later.
+    #[arg(long, value_name = "FOLDER")]
+    model: Option<PathBuf>,
+}
+
+impl VectorArgs {
+    fn read(&self) -> anyhow::Result<Vectors> {
+        Ok(Vectors::read(
+            &self.vectors,
+            self.texts.as_deref(),
+            &self.metadata,
+        )?)
+    }
+
+    fn model(&self) -> anyhow::Result<ModelId> {
+        model_id(self.model.as_deref())
+    }
+}
+
+/// Identity of the model in a folder; unknown without one.
+pub(crate) fn model_id(folder: Option<&Path>) -> anyhow::Result<ModelId> {
+    let Some(folder) = folder else {
+        return Ok(ModelId::default());
+    };
+    Ok(ModelId {
+        name: folder.display().to_string(),
+        hash: model_hash(folder)?,
+    })
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DtypeName {
+    F32,
+    F16,
+    Int8,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SimilarityName {
+    Cosine,
+    Dot,
+}
+
+pub(crate) fn run(args: &IndexArgs) -> anyhow::Result<()> {
+    match &args.command {
+        IndexCommand::Build {
+            index,
+            vectors,
+            dtype,
+            similarity,
+        } => {
+            let read = vectors.read()?;
+            let options = IndexOptions {
+                dimension: read.dimension,
+                dtype: match dtype {
+                    DtypeName::F32 => Dtype::F32,
+                    DtypeName::F16 => Dtype::F16,
+                    DtypeName::Int8 => Dtype::Int8,
+                },
+                similarity: match similarity {
+                    SimilarityName::Cosine => Similarity::Cosine,
+                    SimilarityName::Dot => Similarity::Dot,
+                },
+                model: vectors.model()?,
+            };
+            let mut writer = IndexWriter::create(index, &options)?;
+            for (id, vector, metadata) in read.iter() {
+                writer.add(id, vector, metadata)?;
+            }
+            writer.commit()?;
+            print(&format!(
+                "built: {} vectors of {} components",
+                writer.len(),
+                read.dimension
+            ));
+        }
+        IndexCommand::Add { index, vectors } => change(index, vectors, false)?,
+        IndexCommand::Update { index, vectors } => change(index, vectors, true)?,
+        IndexCommand::Delete { index, ids } => {
+            let mut writer = IndexWriter::open(index)?;
+            for id in ids {
+                if !writer.delete(id) {
+                    bail!("{}: no id '{id}'; nothing was deleted", index.display());
+                }
+            }
+            writer.commit()?;
+            print(&format!(
+                "deleted: {}; {} vectors left",
+                ids.len(),
+                writer.len()
+            ));
+        }
+        IndexCommand::Compact { index } => {
+            let mut writer = IndexWriter::open(index)?;
+            let removed = writer.compact()?;
+            print(&format!(
+                "compacted: {removed} deleted vectors removed, {} left",
+                writer.len()
+            ));
+        }
+        IndexCommand::Info { index } => print(&info(index)?),
+    }
+    Ok(())
+}
+
+fn change(index: &Path, vectors: &VectorArgs, replace: bool) -> anyhow::Result<()> {
+    let read = vectors.read()?;
+    let mut writer = IndexWriter::open(index)?;
+    writer.check_model(&vectors.model()?)?;
+    let mut replaced = 0;
+    for (id, vector, metadata) in read.iter() {
+        if replace {
+            replaced += usize::from(writer.update(id, vector, metadata)?);
+        } else {
+            writer.add(id, vector, metadata)?;
+        }
+    }
+    writer.commit()?;
+    print(&format!(
+        "added: {}, replaced: {replaced}; {} vectors in all",
+        read.len() - replaced,
+        writer.len()
+    ));
+    Ok(())
+}
+
+fn info(folder: &Path) -> anyhow::Result<String> {
+    let info = VectorIndex::open(folder)?.info();
+    let model = &info.options.model;
+    let known = |text: &str| {
+        if text.is_empty() {
+            "not known".to_string()
+        } else {
+            text.to_string()
+        }
+    };
+    Ok(format!(
+        "{}: every checksum agrees\nvectors     {}\ndeleted     {}\ncomponents  {}\ndtype       {}\nsimilarity  {}\nfiles       {}, {} bytes\n\
+         changes     {}\nmodel       {}\nhash        {}",
+        folder.display(),
+        info.vectors,
+        info.deleted,
+        info.options.dimension,
+        info.options.dtype.name(),
+        match info.options.similarity {
+            Similarity::Cosine => "cosine",
+            Similarity::Dot => "dot",
+        },
+        info.segments,
+        human_count(info.bytes),
+        info.generation,
+        known(&model.name),
+        known(&model.hash),
+    ))
+}

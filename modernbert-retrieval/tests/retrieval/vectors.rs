@@ -1,0 +1,376 @@
+//! Files of vectors, and the commands that index and search them.
+
+use std::path::{Path, PathBuf};
+
+use modernbert_retrieval::vectors::{Vectors, model_hash};
+use safetensors::tensor::{Dtype, TensorView};
+
+use crate::files::{Place, assert_says, numbers};
+use crate::program::{program, refused, succeeds, text};
+
+const DIMENSION: usize = 8;
+
+fn write_tensor(path: &Path, name: &str, shape: Vec<usize>, values: &[f32]) {
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    let view = TensorView::new(Dtype::F32, shape, &bytes).unwrap();
+    std::fs::write(path, safetensors::serialize([(name, view)], None).unwrap()).unwrap();
+}
+
+fn json_lines(place: &Place, name: &str, ids: &[&str], values: &[f32]) -> PathBuf {
+    let rows = ids.iter().zip(values.chunks_exact(DIMENSION));
+    let line = |(id, vector): (&&str, &[f32])| {
+        format!(
+            "{}\n",
+            serde_json::json!({ "index": 0, "id": id, "embedding": vector })
+        )
+    };
+    place.write(name, &rows.map(line).collect::<String>())
+}
+
+fn refusal(path: &Path, texts: Option<&Path>) -> String {
+    Vectors::read(path, texts, &[]).unwrap_err().to_string()
+}
+
+#[test]
+fn tensors_and_json_lines_are_the_same_vectors() {
+    let place = Place::new();
+    let values = numbers(3 * DIMENSION, 1);
+    let tensor = place.path().join("x.safetensors");
+    write_tensor(&tensor, "embeddings", vec![3, DIMENSION], &values);
+    let texts = place.write("texts.jsonl", "{\"_id\":\"a\",\"text\":\"x\",\"n\":1}\n{\"_id\":\"b\",\"text\":\"y\"}\n{\"_id\":3,\"text\":\"z\"}\n");
+    let from_tensor = Vectors::read(&tensor, Some(&texts), &["n".to_string()]).unwrap();
+    assert_eq!(from_tensor.ids, ["a", "b", "3"]);
+    assert_eq!(from_tensor.metadata, ["{\"n\":1}", "", ""]);
+    let lines = json_lines(&place, "x.jsonl", &["a", "b", "3"], &values);
+    let from_lines = Vectors::read(&lines, None, &[]).unwrap();
+    assert_eq!(
+        (&from_lines.ids, &from_lines.values),
+        (&from_tensor.ids, &from_tensor.values)
+    );
+}
+
+#[test]
+fn files_without_ids_or_with_other_shapes_are_refused() {
+    let place = Place::new();
+    let tensor = place.path().join("x.safetensors");
+    write_tensor(&tensor, "embeddings", vec![2, 2], &[1.0; 4]);
+    let one = place.write("one.jsonl", "{\"_id\":\"a\"}\n");
+    assert_says(
+        &refusal(&tensor, None),
+        &["x.safetensors", "no ids", "--texts"],
+    );
+    assert_says(
+        &refusal(&tensor, Some(&one)),
+        &["2 vectors", "one.jsonl has 1 texts"],
+    );
+    write_tensor(&tensor, "embeddings", vec![4], &[1.0; 4]);
+    assert_says(&refusal(&tensor, Some(&one)), &["[4]"]);
+    write_tensor(&tensor, "weights", vec![2, 2], &[1.0; 4]);
+    assert_says(&refusal(&tensor, Some(&one)), &["`embeddings`", "weights"]);
+    let lines = place.write(
+        "x.jsonl",
+        "{\"id\":\"a\",\"embedding\":[1,2]}\n{\"id\":\"b\",\"embedding\":[1]}\n",
+    );
+    assert_says(
+        &refusal(&lines, None),
+        &["x.jsonl:2", "1 components where 2"],
+    );
+    let lines = place.write("x.jsonl", "{\"id\":\"a\",\"embedding\":[1,\"2\"]}\n");
+    assert_says(
+        &refusal(&lines, None),
+        &["x.jsonl:1", "'embedding'", "list of numbers"],
+    );
+    let lines = place.write("x.jsonl", "{\"embedding\":[1,2]}\n");
+    assert_says(&refusal(&lines, None), &["x.jsonl:1", "'_id', 'id'"]);
+    assert_says(&refusal(&place.write("x.jsonl", ""), None), &["x.jsonl"]);
+}
+
+#[test]
+fn the_hash_of_a_model_follows_its_files_only() {
+    let place = Place::new();
+    place.write("m/config.json", "{}");
+    place.write("m/model.safetensors", "weights");
+    place.write("m/1_Pooling/config.json", "{\"mean\":true}");
+    let hash = || model_hash(&place.path().join("m")).unwrap();
+    let first = hash();
+    assert_eq!(first.len(), 64);
+    place.write("m/README.md", "other words");
+    place.write("m/logs/notes.json", "{}");
+    assert_eq!(hash(), first);
+    place.write("m/1_Pooling/config.json", "{\"mean\":false}");
+    let second = hash();
+    assert_ne!(second, first);
+    // The bytes of two files, divided in another place.
+    place.write("m/config.json", "{}w");
+    place.write("m/model.safetensors", "eights");
+    assert_ne!(hash(), second);
+    assert_says(
+        &model_hash(place.path()).unwrap_err().to_string(),
+        &["config.json"],
+    );
+}
+
+#[test]
+fn the_program_builds_changes_and_searches_an_index() {
+    let place = Place::new();
+    let values = numbers(6 * DIMENSION, 3);
+    let documents = json_lines(
+        &place,
+        "docs.jsonl",
+        &["d0", "d1", "d2", "d3"],
+        &values[..4 * DIMENSION],
+    );
+    let more = json_lines(
+        &place,
+        "more.jsonl",
+        &["d3", "d4"],
+        &values[4 * DIMENSION..],
+    );
+    let queries = json_lines(
+        &place,
+        "queries.jsonl",
+        &["q1", "q2"],
+        &values[DIMENSION..3 * DIMENSION],
+    );
+    let index = place.path().join("index");
+    let (index, documents, more, queries) =
+        (text(&index), text(&documents), text(&more), text(&queries));
+    place.write("model/config.json", "{}");
+    place.write("other/config.json", "{\"a\":1}");
+    let (model, other) = (place.path().join("model"), place.path().join("other"));
+
+    assert_says(
+        &succeeds(&[
+            "index",
+            "build",
+            index,
+            "--vectors",
+            documents,
+            "--model",
+            text(&model),
+        ]),
+        &["built: 4 vectors of 8"],
+    );
+    refused(
+        &["index", "build", index, "--vectors", documents],
+        &["contains an index"],
+    );
+    refused(
+        &["index", "add", index, "--vectors", more],
+        &["'d3'", "index update"],
+    );
+    refused(
+        &[
+            "index",
+            "update",
+            index,
+            "--vectors",
+            more,
+            "--model",
+            text(&other),
+        ],
+        &["not with"],
+    );
+    assert_says(
+        &succeeds(&[
+            "index",
+            "update",
+            index,
+            "--vectors",
+            more,
+            "--model",
+            text(&model),
+        ]),
+        &["added: 1, replaced: 1; 5 vectors"],
+    );
+    refused(
+        &["index", "delete", index, "d0", "d9"],
+        &["no id 'd9'", "nothing was deleted"],
+    );
+    assert_says(
+        &succeeds(&["index", "delete", index, "d0"]),
+        &["4 vectors left"],
+    );
+    assert_says(
+        &succeeds(&["index", "compact", index]),
+        &["2 deleted vectors removed"],
+    );
+    assert_says(
+        &succeeds(&["index", "info", index]),
+        &[
+            "vectors     4",
+            "deleted     0",
+            "dtype       f16",
+            &model_hash(&model).unwrap(),
+        ],
+    );
+
+    let stdout = succeeds(&["search", index, "--queries", queries, "--top", "2"]);
+    let rows: Vec<serde_json::Value> = stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(rows.len(), 4);
+    assert_eq!(
+        (&rows[0]["query"], &rows[0]["id"], &rows[0]["rank"]),
+        (&"q1".into(), &"d1".into(), &1.into())
+    );
+    assert_eq!(rows[2]["id"], "d2");
+    assert!((rows[0]["score"].as_f64().unwrap() - 1.0).abs() < 1e-3);
+    refused(
+        &[
+            "search",
+            index,
+            "--queries",
+            queries,
+            "--model",
+            text(&other),
+        ],
+        &["not with"],
+    );
+    refused(
+        &["search", index, "--queries", queries, "--filter", "x"],
+        &["FIELD=VALUE"],
+    );
+    refused(
+        &["search", "/no/index", "--queries", queries],
+        &["/no/index", "no index"],
+    );
+    let short = place.write("short.jsonl", "{\"id\":\"q\",\"embedding\":[1,2]}\n");
+    refused(
+        &["search", index, "--queries", text(&short)],
+        &["short.jsonl", "2 components", "has 8"],
+    );
+}
+
+#[test]
+fn metadata_filters_and_fused_runs() {
+    let place = Place::new();
+    let values = numbers(4 * DIMENSION, 3);
+    let documents = json_lines(
+        &place,
+        "docs.jsonl",
+        &["d0", "d1", "d2"],
+        &values[..3 * DIMENSION],
+    );
+    let texts = place.write("texts.jsonl", "{\"_id\":\"d0\",\"lang\":\"en\",\"n\":1}\n{\"_id\":\"d1\",\"lang\":\"de\",\"n\":1}\n{\"_id\":\"d2\",\"n\":2}\n");
+    let queries = json_lines(&place, "queries.jsonl", &["q"], &values[3 * DIMENSION..]);
+    let index = place.path().join("index");
+    let (index, queries) = (text(&index), text(&queries));
+    succeeds(&[
+        "index",
+        "build",
+        index,
+        "--vectors",
+        text(&documents),
+        "--texts",
+        text(&texts),
+        "--metadata",
+        "lang,n",
+        "--dtype",
+        "int8",
+    ]);
+    let found = |filters: &[&str]| {
+        let mut arguments = vec!["search", index, "--queries", queries];
+        filters
+            .iter()
+            .for_each(|filter| arguments.extend(["--filter", *filter]));
+        let stdout = succeeds(&arguments);
+        let mut ids: Vec<String> = stdout
+            .lines()
+            .map(|line| {
+                serde_json::from_str::<serde_json::Value>(line).unwrap()["id"]
+                    .as_str()
+                    .unwrap()
+                    .to_string()
+            })
+            .collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(found(&["lang=de"]), ["d1"]);
+    assert_eq!(found(&["n=1"]), ["d0", "d1"]);
+    assert_eq!(found(&["n=1", "lang=en"]), ["d0"]);
+    assert!(found(&["lang=null"]).is_empty());
+
+    let run = place.path().join("vectors.run");
+    succeeds(&["search", index, "--queries", queries, "--out", text(&run)]);
+    let lexical = place.write("bm25.run", "q Q0 d2 1 9 bm25\nq Q0 d9 2 8 bm25\n");
+    let fused = place.path().join("fused.run");
+    succeeds(&[
+        "fuse",
+        text(&run),
+        text(&lexical),
+        "--out",
+        text(&fused),
+        "--top",
+        "2",
+    ]);
+    let rows = std::fs::read_to_string(&fused).unwrap();
+    assert_eq!(rows.lines().count(), 2);
+    assert!(rows.starts_with("q Q0 d2 1 "), "{rows}");
+    refused(
+        &[
+            "fuse",
+            text(&run),
+            text(&lexical),
+            "--out",
+            text(&fused),
+            "--weights",
+            "1",
+        ],
+        &["1 numbers for 2 runs"],
+    );
+}
+
+/// A file size limit stands for a full disk: a write fails in the middle of a segment.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_leaves_the_index_as_it_was() {
+    let place = Place::new();
+    let documents = json_lines(&place, "docs.jsonl", &["d0"], &numbers(DIMENSION, 1));
+    let ids: Vec<String> = (0..2000).map(|i| format!("n{i}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let many = json_lines(&place, "many.jsonl", &ids, &numbers(2000 * DIMENSION, 2));
+    let index = place.path().join("index");
+    succeeds(&[
+        "index",
+        "build",
+        text(&index),
+        "--vectors",
+        text(&documents),
+    ]);
+    let script = "trap '' XFSZ; ulimit -f 16; exec \"$@\"";
+    let arguments = [
+        "-c",
+        script,
+        "sh",
+        env!("CARGO_BIN_EXE_modernbert-retrieval"),
+        "index",
+        "add",
+        text(&index),
+        "--vectors",
+        text(&many),
+    ];
+    let output = std::process::Command::new("sh")
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert_says(
+        &String::from_utf8(output.stderr).unwrap(),
+        &["segment-00000002.vec", "free space"],
+    );
+    assert_says(
+        &succeeds(&["index", "info", text(&index)]),
+        &["vectors     1"],
+    );
+    assert!(
+        program(&["index", "add", text(&index), "--vectors", text(&many)])
+            .status
+            .success()
+    );
+}
