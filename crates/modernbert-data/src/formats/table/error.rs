@@ -48,7 +48,7 @@ pub enum TableError {
         other_line: u64,
     },
     /// A score that is no number.
-    #[error("{}:{line}: the label {label:?} is not a finite number, which regression needs; correct it or leave the row out", path.display())]
+    #[error("{}:{line}: the label {label:?} is not a number; regression needs finite numbers, correct it or leave the row out", path.display())]
     Score {
         /// The file.
         path: PathBuf,
