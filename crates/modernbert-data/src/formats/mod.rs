@@ -18,7 +18,7 @@ mod delimited;
 mod error;
 mod json;
 mod kind;
-pub mod mds;
+mod mds;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod records;

@@ -154,7 +154,7 @@ fn cell(field: Field) -> Cell {
         // Also a text in a column whose writer left out that it is one.
         Field::Bytes(bytes) => match String::from_utf8(bytes.data().to_vec()) {
             Ok(text) => Cell::Text(text),
-            Err(error) => Cell::Nested(error.into_bytes().into()),
+            Err(error) => Cell::Bytes(error.into_bytes()),
         },
         Field::Group(_) | Field::ListInternal(_) | Field::MapInternal(_) => {
             Cell::Nested(json(field))

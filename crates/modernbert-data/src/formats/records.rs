@@ -66,7 +66,7 @@ impl Records {
         let (path, name) = (input.path.as_path(), input.name.as_str());
         let read = ReadBytes::default();
         let stream: Stream = if input.is_mds {
-            Box::new(mds::Samples::open(path, name, fields, &read)?)
+            Box::new(mds::MdsRecords::open(path, name, fields, &read)?)
         } else {
             let kind =
                 FileKind::of(path).ok_or_else(|| FormatError::Ending { path: path.into() })?;

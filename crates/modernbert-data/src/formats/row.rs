@@ -20,6 +20,8 @@ pub enum Cell {
     Number(String),
     /// A list or an object.
     Nested(Value),
+    /// Bytes that are not UTF-8.
+    Bytes(Vec<u8>),
 }
 
 impl Cell {
@@ -32,6 +34,7 @@ impl Cell {
             Self::Number(_) => "a number",
             Self::Nested(Value::Array(_)) => "a list",
             Self::Nested(_) => "an object",
+            Self::Bytes(_) => "bytes that are not UTF-8",
         }
     }
 
@@ -42,6 +45,7 @@ impl Cell {
             Self::Text(text) => text.clone().into(),
             Self::Bool(value) => (*value).into(),
             Self::Nested(value) => value.clone(),
+            Self::Bytes(bytes) => bytes.clone().into(),
             Self::Number(digits) => match serde_json::from_str(digits) {
                 Ok(Value::Number(number)) if number.is_f64() && is_whole(digits) => {
                     digits.clone().into()
@@ -207,7 +211,7 @@ impl Row {
                 format!("the field {column:?} is null; give the row a text or leave it out")
             }
             Some(cell) => format!(
-                "the field {column:?} is {}, not a string; write it in quotes",
+                "the field {column:?} is {}, not a string; write it as a string",
                 cell.type_name()
             ),
         })

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::formats::{Compression, FormatError};
 
 /// The name of the file that lists a folder's shards.
-pub const INDEX_FILE: &str = "index.json";
+pub(crate) const INDEX_FILE: &str = "index.json";
 
 #[derive(Deserialize)]
 struct Index {

@@ -20,8 +20,7 @@ mod value;
 use std::path::{Path, PathBuf};
 use std::vec::IntoIter;
 
-pub use index::INDEX_FILE;
-pub(super) use index::{files_of_index, is_index};
+pub(super) use index::{INDEX_FILE, files_of_index, is_index};
 
 use index::{MdsShard, read_index};
 use shard::ShardFile;
@@ -32,7 +31,7 @@ use crate::formats::FormatError;
 use crate::formats::bytes::ReadBytes;
 
 /// The samples of a folder, shard after shard.
-pub struct Samples {
+pub(super) struct MdsRecords {
     folder: PathBuf,
     name: String,
     fields: Fields,
@@ -42,12 +41,12 @@ pub struct Samples {
     read: ReadBytes,
 }
 
-impl Samples {
+impl MdsRecords {
     /// Opens a folder's index; adds to `read` what is read of its shards.
     ///
     /// # Errors
     /// An index that can't be read or isn't one; a shard that has neither a text nor a token column, or not the one that the first has.
-    pub fn open(
+    pub(super) fn open(
         folder: &Path,
         name: &str,
         fields: &Fields,
@@ -108,7 +107,7 @@ impl Samples {
     }
 }
 
-impl Iterator for Samples {
+impl Iterator for MdsRecords {
     type Item = Result<Record, FormatError>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -157,7 +157,7 @@ fn label(row: &Row, column: &str) -> Result<(String, &'static str), FormatError>
         Some(Cell::Null) => {
             return Err(row.error("the label is null; give the row a label or leave it out"));
         }
-        Some(cell @ Cell::Nested(_)) => {
+        Some(cell @ (Cell::Nested(_) | Cell::Bytes(_))) => {
             return Err(row.error(format!(
                 "the label is {}, neither a string nor a number; one label a row is read here",
                 cell.type_name()
