@@ -1,10 +1,11 @@
 //! What the finetuning programs share: arguments, the opened model, a run with its last lines.
 
 use clap::Args;
-use modernbert::checkpoint::{ModelSource, save};
+use modernbert::checkpoint::{ModelSource, WEIGHTS_FILE, save};
 use modernbert::config::{ModernBertConfig, ProblemType};
 use modernbert::device::NamedDevice;
 use modernbert::model::{Precision, SequenceClassifier};
+use modernbert::output::{OutputCheck, StagedFolder};
 use modernbert::tokenizer::Tokenizer;
 use modernbert_cli::{DeviceArgs, describe};
 use modernbert_train::finetune::{
@@ -42,6 +43,30 @@ pub struct FinetuneArgs {
     /// Dtype of matrix products and attention: f32 or bf16.
     #[arg(long, default_value = "f32")]
     pub dtype: String,
+}
+
+impl FinetuneArgs {
+    /// Checks settings, and the place for the model, before any work.
+    fn check(&self) -> anyhow::Result<()> {
+        if let Some(rate) = self.learning_rate {
+            anyhow::ensure!(
+                rate > 0.0 && rate.is_finite(),
+                "--learning-rate is {rate}; give a finite number above 0"
+            );
+        }
+        let Some(out) = &self.out else { return Ok(()) };
+        let source = ModelSource::parse(&self.model);
+        let bytes = match &source {
+            ModelSource::Folder(folder) => modernbert::checkpoint::read_config(folder)
+                .map_or(0, |config| config.mlm_parameters().saturating_mul(4)),
+            ModelSource::Hub(_) => 0,
+        };
+        OutputCheck::folder(out)
+            .inputs([&self.model])
+            .needs(bytes)
+            .check()?;
+        Ok(())
+    }
 }
 
 /// GLUE's data, for the programs of its tasks.
@@ -97,8 +122,13 @@ impl Session {
     /// A folder that is no model's, a device or dtype that isn't there.
     pub fn open(args: &FinetuneArgs) -> anyhow::Result<Self> {
         let precision: Precision = args.dtype.parse().map_err(anyhow::Error::msg)?;
+        anyhow::ensure!(
+            precision != Precision::F16,
+            "--dtype is f16; training computes in f32 or bf16"
+        );
         let device = args.device.select_for_training()?;
         println!("{}", describe(&device, precision.name()));
+        args.check()?;
         let folder = ModelSource::parse(&args.model).resolve(None)?;
         Ok(Self {
             config: modernbert::checkpoint::read_config(&folder)?,
@@ -196,8 +226,10 @@ impl Session {
                 [] => ProblemType::Regression,
                 _ => ProblemType::SingleLabel,
             });
-            save(&finetuned.model, &config, out)?;
-            self.tokenizer.save(out)?;
+            let staged = StagedFolder::create(out)?;
+            save(&finetuned.model, &config, staged.path())?;
+            self.tokenizer.save(staged.path())?;
+            staged.publish(WEIGHTS_FILE)?;
             println!("model in {}", out.display());
         }
         Ok(finetuned)

@@ -1,9 +1,10 @@
-//! Where results go: standard output, or a file that appears whole or not at all.
+//! Results on standard output, or in a file that appears complete or not at all.
 
 use anyhow::Context;
+use modernbert::atomic::PendingFile;
+use modernbert::output::{OutputCheck, OutputError};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
 
 /// Lines of text, on standard output or into a file.
 pub enum Lines {
@@ -13,46 +14,54 @@ pub enum Lines {
     File(Part),
 }
 
-/// A file that is still written under a temporary name.
+/// A file that is being written.
 pub struct Part {
     path: PathBuf,
-    file: BufWriter<NamedTempFile>,
+    file: BufWriter<PendingFile>,
+}
+
+/// Checks `--out` before any work: a new file in a folder that can be written, and neither the input nor inside the model's folder.
+///
+/// # Errors
+/// The first reason against the place, with what to do.
+pub fn check_out(out: Option<&Path>, model: &str, input: Option<&str>) -> anyhow::Result<()> {
+    if let Some(out) = out {
+        let inputs = [Some(model), input].into_iter().flatten();
+        OutputCheck::file(out).inputs(inputs).check()?;
+    }
+    Ok(())
+}
+
+fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> OutputError {
+    OutputError::write(path)
 }
 
 impl Part {
-    /// Begins `path` beside where it will be.
+    /// Begins `path`.
     ///
     /// # Errors
     /// A folder that can't be written.
     pub fn create(path: &Path) -> anyhow::Result<Self> {
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
-        let file = NamedTempFile::new_in(folder)
-            .with_context(|| format!("{} can't be written; check --out", path.display()))?;
+        let file = PendingFile::create(path).map_err(failed(path))?;
         Ok(Self {
             path: path.to_path_buf(),
             file: BufWriter::new(file),
         })
     }
 
-    /// Puts the file in its place.
+    fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        Ok(self.file.write_all(bytes).map_err(failed(&self.path))?)
+    }
+
+    /// Gives the complete file its name.
     ///
     /// # Errors
     /// What the operating system refuses.
     pub fn finish(self) -> anyhow::Result<()> {
-        let place = self.path.display().to_string();
-        let failed = || format!("{place} can't be written");
-        let file = self.file.into_inner().with_context(failed)?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            let mode = std::fs::Permissions::from_mode(0o644);
-            std::fs::set_permissions(file.path(), mode).with_context(failed)?;
-        }
-        file.persist(&self.path).with_context(failed)?;
-        Ok(())
+        let place = self.path;
+        let file = self.file.into_inner();
+        let file = file.map_err(|error| failed(&place)(error.into_error()))?;
+        Ok(file.publish().map_err(failed(&place))?)
     }
 }
 
@@ -74,10 +83,9 @@ impl Lines {
     /// What the operating system refuses.
     pub fn line(&mut self, text: &str) -> anyhow::Result<()> {
         match self {
-            Self::Standard(out) => writeln!(out, "{text}"),
-            Self::File(part) => writeln!(part.file, "{text}"),
+            Self::Standard(out) => writeln!(out, "{text}").context("the results can't be written"),
+            Self::File(part) => part.write(format!("{text}\n").as_bytes()),
         }
-        .context("the results can't be written")
     }
 
     /// After the last line.
@@ -111,7 +119,7 @@ impl MatrixFile {
         let mut part = Part::create(path)?;
         // Room for two numbers of twenty digits beside the fixed words.
         let header = (metadata.to_string().len() + 200).next_multiple_of(8);
-        part.file.write_all(&vec![b' '; 8 + header])?;
+        part.write(&vec![b' '; 8 + header])?;
         Ok(Self {
             part,
             metadata,
@@ -129,7 +137,7 @@ impl MatrixFile {
         debug_assert_eq!(row.len(), self.width);
         self.rows += 1;
         for value in row {
-            self.part.file.write_all(&value.to_le_bytes())?;
+            self.part.write(&value.to_le_bytes())?;
         }
         Ok(())
     }
@@ -150,11 +158,10 @@ impl MatrixFile {
             "the header of the file needs more room than was left"
         );
         header.push_str(&" ".repeat(self.header - header.len()));
-        self.part.file.seek(SeekFrom::Start(0))?;
-        self.part
-            .file
-            .write_all(&(self.header as u64).to_le_bytes())?;
-        self.part.file.write_all(header.as_bytes())?;
+        let sought = self.part.file.seek(SeekFrom::Start(0));
+        sought.map_err(failed(&self.part.path))?;
+        self.part.write(&(self.header as u64).to_le_bytes())?;
+        self.part.write(header.as_bytes())?;
         self.part.finish()
     }
 }

@@ -68,7 +68,8 @@ fn probabilities_fall_and_add_up_to_one() {
 #[test]
 fn regression_gives_numbers_and_a_file_takes_the_lines() {
     let model = model(&["score"], Some(ProblemType::Regression));
-    let out = model.path().join("out.jsonl");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let out = elsewhere.path().join("out.jsonl");
     let output = classify(
         model.path(),
         &["one", "two", "--out", out.to_str().unwrap()],

@@ -172,7 +172,7 @@ fn what_cant_be_embedded_is_named_with_its_place() {
     );
     assert_refused(
         &embed(&["a", "--out", "/no/x.jsonl"], ""),
-        &["/no/x.jsonl", "check --out"],
+        &["/no/x.jsonl", "no folder /no", "--out"],
     );
     assert_refused(&embed(&["a", "--dtype", "f8"], ""), &["unknown dtype `f8`"]);
     assert_refused(&embed(&["a", "--batch-tokens", "0"], ""), &["1 or more"]);
@@ -192,4 +192,71 @@ fn what_cant_be_embedded_is_named_with_its_place() {
     assert_refused(&output, &["org/model", said]);
     fs::remove_file(model.path().join("tokenizer.json")).unwrap();
     assert_refused(&embed(&["a"], ""), &["tokenizer.json"]);
+}
+
+#[test]
+fn results_never_replace_what_is_there() {
+    let model = model();
+    let place = tempfile::tempdir().unwrap();
+    let input = place.path().join("texts.jsonl");
+    fs::write(&input, "\"one two\"\n").unwrap();
+    let taken = place.path().join("taken.safetensors");
+    fs::write(&taken, "precious").unwrap();
+    let weights = fs::read(model.path().join("model.safetensors")).unwrap();
+    for (out, said) in [
+        (input.clone(), "same as the input"),
+        (model.path().join("model.safetensors"), "inside the input"),
+        (model.path().join("new.jsonl"), "inside the input"),
+        (taken.clone(), "exists already"),
+        (place.path().join("a.jsonl").join("b.jsonl"), "no folder"),
+    ] {
+        let more = [
+            "--input",
+            input.to_str().unwrap(),
+            "--out",
+            out.to_str().unwrap(),
+        ];
+        assert_refused(&embed(model.path(), &more, ""), &[said]);
+    }
+    assert_eq!(fs::read_to_string(&taken).unwrap(), "precious");
+    assert_eq!(fs::read_to_string(&input).unwrap(), "\"one two\"\n");
+    assert_eq!(
+        fs::read(model.path().join("model.safetensors")).unwrap(),
+        weights
+    );
+}
+
+/// Killed while it writes, it leaves nothing, whatever the signal.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_interrupted_program_leaves_no_file() {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let model = model();
+    for signal in ["INT", "TERM", "HUP", "KILL"] {
+        let place = tempfile::tempdir().unwrap();
+        let out = place.path().join("v.safetensors");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_embed"))
+            .args(["--device", "flex", "--input", "-", "--model"])
+            .arg(model.path())
+            .arg("--out")
+            .arg(&out)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // More than it reads ahead: when all of it is taken, vectors are being written.
+        for i in 0..4000 {
+            writeln!(stdin, "one two {i}").unwrap();
+        }
+        stdin.flush().unwrap();
+        let id = child.id().to_string();
+        let killed = Command::new("kill").args(["-s", signal, &id]).status();
+        assert!(killed.unwrap().success());
+        assert!(!child.wait().unwrap().success(), "{signal}");
+        drop(stdin);
+        let left = fs::read_dir(place.path()).unwrap().count();
+        assert_eq!(left, 0, "{signal}");
+    }
 }

@@ -42,7 +42,8 @@ fn finetune(folder: &Path, more: &[&str]) -> Output {
 #[test]
 fn own_labels_are_learned_and_classify_knows_them() {
     let place = place();
-    let out = place.path().join("reviews");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let out = elsewhere.path().join("reviews");
     let output = finetune(
         place.path(),
         &[
@@ -95,6 +96,11 @@ fn what_cannot_be_used_is_named_with_its_place() {
         &["train.csv", "no column \"second\""],
     );
     refused(&["--epochs", "0"], &["epochs is 0"]);
+    for rate in ["0", "-1", "nan", "inf"] {
+        let argument = format!("--learning-rate={rate}");
+        refused(&[&argument], &["--learning-rate is", "above 0"]);
+    }
+    refused(&["--dtype", "f16"], &["--dtype is f16", "f32 or bf16"]);
     let dev = place.path().join("dev.jsonl");
     let unknown =
         "{\"review\":\"a\",\"stars\":\"one star\"}\n{\"review\":\"a\",\"stars\":\"four\"}\n";
@@ -144,7 +150,8 @@ fn rte_starts_from_what_mnli_left() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    let (glue, out) = (glue.to_str().unwrap(), place.path().join("mnli"));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (glue, out) = (glue.to_str().unwrap(), elsewhere.path().join("mnli"));
     let mnli = ask(
         env!("CARGO_BIN_EXE_glue-mnli"),
         place.path(),
@@ -162,4 +169,39 @@ fn rte_starts_from_what_mnli_left() {
     let text = stdout(&rte);
     assert!(text.contains("train is partial: 24 of 2490 rows"), "{text}");
     assert!(text.contains("accuracy 0.5000"), "{text}");
+}
+
+#[test]
+fn a_model_never_replaces_what_is_there() {
+    let place = place();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let taken = elsewhere.path().join("taken");
+    fs::create_dir(&taken).unwrap();
+    fs::write(taken.join("model.safetensors"), "precious").unwrap();
+    let weights = fs::read(place.path().join("model.safetensors")).unwrap();
+    for (out, said) in [
+        (place.path().to_path_buf(), "same as the input"),
+        (place.path().join("better"), "inside the input"),
+        (taken.clone(), "not empty"),
+        (taken.join("model.safetensors"), "is a file"),
+    ] {
+        let more = [
+            "--text",
+            "review",
+            "--label",
+            "stars",
+            "--out",
+            out.to_str().unwrap(),
+        ];
+        assert_refused(&finetune(place.path(), &more), &[said, "--out"]);
+    }
+    assert_eq!(
+        fs::read_to_string(taken.join("model.safetensors")).unwrap(),
+        "precious"
+    );
+    assert_eq!(
+        fs::read(place.path().join("model.safetensors")).unwrap(),
+        weights
+    );
+    assert!(!place.path().join("better").exists());
 }

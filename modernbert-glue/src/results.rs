@@ -12,9 +12,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
+use modernbert::atomic::write_atomically;
 use serde::{Deserialize, Serialize};
 
 use crate::data::TaskData;
@@ -47,7 +48,7 @@ pub enum ResultsError {
     },
     /// The system refused to take the file.
     #[error(
-        "{path}: cannot be written ({source}); check the room on the disk and that you may write there"
+        "{path}: cannot be written ({source}); check the free space on the disk and that you may write there"
     )]
     Write {
         /// The file.
@@ -154,7 +155,8 @@ impl Results {
             source,
         })?;
         text.push('\n');
-        replace(folder, &path, text.as_bytes())
+        fs::create_dir_all(folder)
+            .and_then(|()| write_atomically(&path, text.as_bytes()))
             .map_err(|source| ResultsError::Write { path, source })?;
         Ok(all)
     }
@@ -175,23 +177,6 @@ impl Results {
     pub fn markdown_table(&self) -> String {
         render::markdown(self)
     }
-}
-
-fn replace(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".results");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // Temporary files are private by default; results are an ordinary file, under the user's umask.
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
 }
 
 #[cfg(test)]

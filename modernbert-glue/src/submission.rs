@@ -3,7 +3,7 @@
 use modernbert::checkpoint::{open_checked, write_atomically};
 use modernbert::model::{Precision, SequenceClassifier};
 use modernbert::tokenizer::Tokenizer;
-use modernbert_train::finetune::{encode, predict};
+use modernbert_train::finetune::{encode, predict_with};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -44,6 +44,28 @@ pub fn find_model(run: &Path, task: Task) -> Option<Finetuned> {
     })
 }
 
+/// Whether a folder holds nothing but files of predictions that [`predict_task`] wrote: others must not be replaced.
+pub fn is_own_folder(folder: &Path) -> bool {
+    let names: Vec<String> = Task::ALL
+        .iter()
+        .flat_map(|task| task.test_splits().iter().map(|s| file_name(*task, s.name)))
+        .collect();
+    let own = |path: PathBuf| {
+        let known = path
+            .file_name()
+            .is_some_and(|name| names.iter().any(|known| name == known.as_str()));
+        let text = std::fs::read(&path).unwrap_or_default();
+        known && text.starts_with(HEAD.as_bytes())
+    };
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    entries
+        .into_iter()
+        .all(|entry| entry.is_ok_and(|entry| own(entry.path())))
+}
+
+/// The first line of a file of predictions.
+const HEAD: &str = "index\tprediction\n";
+
 /// The name GLUE wants for the predictions of a test set.
 pub fn file_name(task: Task, split: &str) -> String {
     let name = match (task, split) {
@@ -54,16 +76,18 @@ pub fn file_name(task: Task, split: &str) -> String {
     format!("{name}.tsv")
 }
 
-/// Predicts every test set of `task` and writes a file for each into `out`.
+/// Predicts every test set of `task` and writes a file for each into `out`. `see` is called after each batch with the test set, the rows done, and
+/// all of its rows.
 ///
 /// # Errors
-/// No test files, or wrong ones; a model that can't be read or is of another task; outputs that are no numbers.
+/// No test files, or wrong ones; a model that can't be read or is of another task; outputs that are not finite.
 pub fn predict_task(
     task: Task,
     data: &Path,
     finetuned: &Finetuned,
     device: &Device,
     out: &Path,
+    see: &mut dyn FnMut(&str, usize, usize),
 ) -> Result<Vec<Written>, RunError> {
     let splits = TaskData::load_test(data, task)?;
     let folder = &finetuned.model;
@@ -81,7 +105,7 @@ pub fn predict_task(
     for split in &splits {
         let encoded = encode(&tokenizer, &split.texts(), settings.max_length)?;
         let rows: Vec<&[u32]> = encoded.samples.iter().map(|s| s.ids.as_slice()).collect();
-        let outputs = predict(&model, &rows)?;
+        let outputs = predict_with(&model, &rows, &mut |done| see(split.name, done, rows.len()))?;
         let predictions: Vec<Prediction> = outputs
             .iter()
             .map(|outputs| Prediction::from_outputs(task, outputs))
@@ -104,7 +128,7 @@ fn write(
     predictions: &[Prediction],
     path: &Path,
 ) -> Result<(), RunError> {
-    let mut text = String::from("index\tprediction\n");
+    let mut text = String::from(HEAD);
     for (row, prediction) in split.examples.iter().zip(predictions) {
         text += &format!("{}\t{}\n", row.index, spelled(task, *prediction));
     }

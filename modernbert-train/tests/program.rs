@@ -388,25 +388,21 @@ fn an_output_folder_that_cant_be_one_is_named_with_a_remedy() {
 }
 
 #[test]
-fn a_failed_run_leaves_no_weights_behind_not_even_older_ones() {
+fn a_failed_run_leaves_no_weights_behind() {
     let place = Place::new();
-    let old = |out: &str| place.write(&format!("{out}/{WEIGHTS}"), "of an older run");
-
-    let weights = old("no-text");
+    let weights = |out: &str| place.path(out).join(WEIGHTS);
     let corpus = format!("data.corpus={:?}", text(&place.path("nowhere")));
     let output = place.run("no-text", &["--set", &corpus]);
     assert_refused("no text", &output, &["nowhere"]);
-    assert!(!weights.exists());
+    assert!(!weights("no-text").exists());
 
     // Read at once or four steps at a time: the step is named, and not done.
     let rate = "optimizer.learning_rate=1e30";
-    let weights = old("diverged-unseen");
     let late = ["--set", rate, "--set", "run.read_every_steps=4"];
     let output = place.run("diverged-unseen", &late);
     let said = ["of step 2 is not finite", "left as they were"];
     assert_refused("diverged, read late", &output, &said);
-    assert!(!weights.exists());
-    let weights = old("diverged");
+    assert!(!weights("diverged-unseen").exists());
     let output = place.run("diverged", &["--set", rate]);
     let said = [
         "training stopped at step",
@@ -415,11 +411,68 @@ fn a_failed_run_leaves_no_weights_behind_not_even_older_ones() {
         "Lower optimizer.learning_rate",
     ];
     assert_refused("diverged", &output, &said);
-    assert!(!weights.exists());
+    assert!(!weights("diverged").exists());
+    // Nothing was saved in it: the same folder can be used again.
+    assert_success(&place.run("diverged", &[]));
+}
 
-    // A recipe that is refused has not begun: what the folder holds is still the older run's, whole.
-    let weights = old("refused-at-once");
-    let output = place.run("refused-at-once", &["--set", "batch.tokens=1"]);
-    assert_refused("settings", &output, &["batch.tokens"]);
-    assert_eq!(fs::read_to_string(weights).unwrap(), "of an older run");
+#[test]
+fn a_folder_that_holds_something_else_is_refused_and_left_alone() {
+    let place = Place::new();
+    for (out, file) in [
+        ("downloaded", WEIGHTS),
+        ("mine", "recipe.toml"),
+        ("stuff", "checkpoints/my/file"),
+    ] {
+        let path = place.write(&format!("{out}/{file}"), "precious");
+        for more in [&[][..], &["--restart"][..]] {
+            let output = place.run(out, more);
+            assert_refused(out, &output, &[out, file, "--out"]);
+            assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+            assert_eq!(fs::read_dir(place.path(out)).unwrap().count(), 1);
+        }
+    }
+    // The folder of the recipe itself, of the corpus, and one inside of the corpus.
+    let folder = place.path("recipe.toml");
+    let folder = folder.parent().unwrap().to_path_buf();
+    let recipe = place.path("recipe.toml");
+    let before = fs::read(&recipe).unwrap();
+    for (out, said) in [
+        (folder.clone(), "contains"),
+        (place.path("corpus"), "same as the input"),
+        (place.path("corpus/run"), "inside the input"),
+    ] {
+        let arguments = ["run", text(&recipe), "--restart", "--out", text(&out)];
+        let output = program(&arguments);
+        assert_refused(text(&out), &output, &[said, "--out"]);
+    }
+    assert_eq!(fs::read(&recipe).unwrap(), before);
+    assert_eq!(fs::read_dir(place.path("corpus")).unwrap().count(), 40);
+}
+
+#[test]
+fn restart_replaces_a_run_and_nothing_else() {
+    let place = Place::new();
+    let out = place.path("out");
+    assert_success(&place.run("out", &[]));
+    let again = place.run("out", &[]);
+    assert_refused("a run", &again, &["holds a run", "--restart"]);
+    let checkpoint = fs::read_dir(out.join("checkpoints")).unwrap().next();
+    let checkpoint = checkpoint.unwrap().unwrap().path();
+    // The checkpoint a run would start from is not deleted for it.
+    let from = ["--from", text(&checkpoint), "--restart"];
+    let output = place.run("out", &from);
+    assert_refused("its own start", &output, &["contains", "--out"]);
+    assert!(checkpoint.is_dir());
+    let mine = place.write("out/checkpoints/my/file", "precious");
+    let output = place.run("out", &["--restart"]);
+    assert_refused(
+        "with a file",
+        &output,
+        &["checkpoints/my", "nothing is removed"],
+    );
+    assert_eq!(fs::read_to_string(&mine).unwrap(), "precious");
+    assert!(out.join(WEIGHTS).is_file());
+    fs::remove_dir_all(mine.parent().unwrap()).unwrap();
+    assert_success(&place.run("out", &["--restart"]));
 }

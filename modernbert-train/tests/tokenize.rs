@@ -166,3 +166,55 @@ fn what_cant_be_tokenized_is_named_with_a_remedy() {
         assert_refused(what, &output, &[said]);
     }
 }
+
+#[test]
+fn what_is_read_is_no_place_for_shards() {
+    let place = place();
+    let (corpus, rows, tokenizer) = (
+        place.path("corpus"),
+        place.path("rows.jsonl"),
+        place.path("tokenizer"),
+    );
+    let inside = corpus.join("shards");
+    for (out, said) in [
+        (&tokenizer, "same as the input"),
+        (&corpus, "same as the input"),
+        (&inside, "inside the input"),
+        (&rows, "is a file"),
+    ] {
+        let arguments = [
+            "tokenize",
+            "--tokenizer",
+            text(&tokenizer),
+            "--out",
+            text(out),
+            text(&corpus),
+            "--overwrite",
+        ];
+        assert_refused(said, &program(&arguments), &[said, "--out"]);
+    }
+    assert!(!inside.exists());
+    for threads in ["0", "100000"] {
+        let arguments = [text(&corpus), "--overwrite", "--threads", threads];
+        let said = ["--threads", "1 to 1024"];
+        assert_refused(threads, &tokenize(&place, &arguments), &said);
+    }
+}
+
+#[test]
+fn an_index_that_leads_out_of_its_folder_is_refused() {
+    let place = place();
+    let corpus = place.path("corpus");
+    assert_success(&tokenize(&place, &[text(&corpus)]));
+    let index = place.path("shards/shards.json");
+    let good = fs::read_to_string(&index).unwrap();
+    for path in ["../../etc/passwd", "/etc/passwd", "text/../../x", ""] {
+        fs::write(&index, good.replace("text/train-00000.tokens", path)).unwrap();
+        let setting = format!("data.corpus={:?}", text(&place.path("shards")));
+        place.refuses(
+            path,
+            &["--set", &setting],
+            &["shards.json", "inside of the folder"],
+        );
+    }
+}

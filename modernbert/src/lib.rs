@@ -4,6 +4,7 @@
 //! | module | contents | may use |
 //! |---|---|---|
 //! | [`config`], [`tokenizer`] | `config.json`, `tokenizer.json`; from `modernbert-files` | nothing |
+//! | [`atomic`], [`output`], [`lock`] | files that appear complete or not at all, places for results; from `modernbert-files` | nothing |
 //! | [`batch`], [`ops`], [`device`] | packed batches, the Backend extension, devices by name; from `burn-packed` | nothing of this crate |
 //! | [`model`] | encoder and heads as Burn modules | `ops`, `batch`, `config` |
 //! | [`checkpoint`] | modules to and from safetensors under Hugging Face's names | `model`, `config` |
@@ -29,4 +30,4 @@ pub mod inference;
 pub mod model;
 
 pub use burn_packed::{batch, device, ops};
-pub use modernbert_files::{config, tokenizer};
+pub use modernbert_files::{atomic, config, lock, output, tokenizer};

@@ -3,11 +3,12 @@
 //! | module | contents |
 //! |---|---|
 //! | [`program`] | the device argument, exit codes, how a program reports its error |
-//! | [`compiling`] | says on screen which GPU kernels are being compiled |
-//! | [`plot`] | pictures |
-//! | [`text`] | counts and durations for people |
+//! | [`compiling`] | messages about GPU kernels that are being compiled |
+//! | [`plot`] | plots as PNG files |
+//! | [`text`], [`counter`] | counts and durations for people, progress |
 
 pub mod compiling;
+pub mod counter;
 pub mod plot;
 pub mod program;
 pub mod text;

@@ -4,11 +4,13 @@
 //! nothing has to be installed.
 
 mod axis;
+mod file;
 mod groups;
 mod panels;
 #[cfg(test)]
 mod tests;
 
+pub use file::is_own_picture;
 pub use groups::{Bar, Group, plot_groups};
 pub use panels::{Panel, plot_panels};
 
@@ -46,7 +48,7 @@ const COLOURS: [RGBColor; 7] = [
 pub struct Series {
     /// Its name in the legend.
     pub name: String,
-    /// Its points, by rising x. Points that are not finite are left out.
+    /// Its points, by rising x. Points that are not finite, or absurdly large, are left out.
     pub points: Vec<(f64, f64)>,
     /// How much of its weight a neighbour keeps with each step away from the averaged point, 0 to 1, such as 0.95: draws the points thin
     /// and pale, and their average bold over them. `None` draws the points as they are.
@@ -72,17 +74,18 @@ impl Series {
         }
     }
 
-    fn finite(&self) -> Vec<(f64, f64)> {
-        let finite = |(x, y): &&(f64, f64)| x.is_finite() && y.is_finite();
-        self.points.iter().filter(finite).copied().collect()
+    /// The points that can be drawn: finite ones within ±1e30. Beyond that the width of an axis overflows.
+    pub fn drawable(&self) -> Vec<(f64, f64)> {
+        let drawable = |(x, y): &&(f64, f64)| axis::is_drawable(*x) && axis::is_drawable(*y);
+        self.points.iter().filter(drawable).copied().collect()
     }
 }
 
 /// Why there is no picture.
 #[derive(Debug, thiserror::Error)]
 pub enum PlotError {
-    /// No series has a finite point.
-    #[error("{path}: there is nothing to draw; no series has a finite point", path = .0.display())]
+    /// No series has a point that can be drawn.
+    #[error("{path}: there is nothing to draw; no series has a finite point within 1e30", path = .0.display())]
     Empty(PathBuf),
     /// The file could not be written.
     #[error("{path}: {source}", path = path.display())]
@@ -135,7 +138,7 @@ fn font_is_ready() -> bool {
 }
 
 /// Draws the series into the PNG `path`, 1200 by 700 pixels; `references` are horizontal dashed lines, each a name and its y.
-/// The file appears whole or not at all.
+/// The file appears complete or not at all.
 ///
 /// # Errors
 /// No finite point in any series, or a file that cannot be written.
@@ -147,44 +150,18 @@ pub fn plot_curves(
     y_label: &str,
     references: &[(&str, f64)],
 ) -> Result<(), PlotError> {
-    if series.iter().all(|s| s.finite().is_empty()) {
+    if series.iter().all(|s| s.drawable().is_empty()) {
         return Err(PlotError::Empty(path.to_owned()));
     }
     let references: Vec<_> = references
         .iter()
-        .filter(|r| r.1.is_finite())
+        .filter(|r| axis::is_drawable(r.1))
         .copied()
         .collect();
-    whole(path, |sibling| {
+    file::draw_file(path, |sibling| {
         draw(sibling, title, series, x_label, y_label, &references)
             .map_err(|error| error.to_string())
     })
-}
-
-/// Lets `draw` write a picture beside `path` and gives it its name once it is whole.
-fn whole(path: &Path, draw: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), PlotError> {
-    let draw_error = |message: String| PlotError::Draw {
-        path: path.to_owned(),
-        message,
-    };
-    let io_error = |source| PlotError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    if !font_is_ready() {
-        return Err(draw_error("the built-in font was refused".to_owned()));
-    }
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let sibling = path.with_file_name(format!(".{name}.{}.tmp.png", std::process::id()));
-    // Asked first, because the drawing library reports a folder that is not there as an internal error.
-    std::fs::File::create(&sibling).map_err(io_error)?;
-    let drawn = draw(&sibling)
-        .map_err(draw_error)
-        .and_then(|()| std::fs::rename(&sibling, path).map_err(io_error));
-    if drawn.is_err() {
-        let _ = std::fs::remove_file(&sibling);
-    }
-    drawn
 }
 
 type Area<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
@@ -198,7 +175,10 @@ fn text_style<'a>(size: u32) -> TextStyle<'a> {
     ("sans-serif", size).into_font().color(&INK)
 }
 
-/// Places the legend's entries: left edge and row of each, and the number of rows.
+/// Lines of a legend at most; the rest of the entries is counted.
+const LEGEND_ROWS: i32 = 8;
+
+/// Places the legend's entries: left edge and row of each that fits into [`LEGEND_ROWS`] rows, and the number of rows.
 fn legend_places(root: &Area<'_>, entries: &[Entry<'_>]) -> (Vec<(i32, i32)>, i32) {
     let (mut x, mut row) = (90, 0);
     let mut places = Vec::new();
@@ -209,6 +189,9 @@ fn legend_places(root: &Area<'_>, entries: &[Entry<'_>]) -> (Vec<(i32, i32)>, i3
         let width = 46 + text + 34;
         if x > 90 && x + width > SIZE.0 as i32 - 30 {
             (x, row) = (90, row + 1);
+        }
+        if row == LEGEND_ROWS {
+            return (places, row);
         }
         places.push((x, row));
         x += width;
@@ -241,7 +224,15 @@ fn draw<'a>(
 
     let (places, rows) = legend_places(&root, &entries);
     let (head, body) = root.split_vertically(62 + 26 * rows);
-    head.draw(&Text::new(title.to_owned(), (90, 20), text_style(24)))?;
+    let more = match entries.len() - places.len() {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    head.draw(&Text::new(
+        format!("{title}{more}"),
+        (90, 20),
+        text_style(24),
+    ))?;
     for ((name, colour, dashed), (x, row)) in entries.iter().zip(places) {
         let y = 66 + 26 * row;
         let pieces = if *dashed {
@@ -260,7 +251,7 @@ fn draw<'a>(
         ))?;
     }
 
-    let points: Vec<_> = series.iter().map(Series::finite).collect();
+    let points: Vec<_> = series.iter().map(Series::drawable).collect();
     let xs = points.iter().flatten().map(|p| p.0);
     let ys = points
         .iter()

@@ -1,5 +1,6 @@
 //! What the programs of this workspace have in common on the command line.
 
+use anyhow::Context;
 use burn_packed::device::{NamedDevice, compiled, pages_for_training, select};
 use clap::Args;
 use std::process::ExitCode;
@@ -7,9 +8,23 @@ use std::process::ExitCode;
 /// Choice of device, the same in every program.
 #[derive(Args, Clone, Debug, Default)]
 pub struct DeviceArgs {
-    /// Device to compute on: flex (CPU), cuda, cuda:1, wgpu, vulkan, metal, tch; by default the best one compiled in.
-    #[arg(long, value_name = "NAME", env = "MODERNBERT_DEVICE")]
+    /// Device to compute on: flex (CPU), cuda, cuda:1, wgpu, vulkan, metal, tch; by default that of the environment variable
+    /// MODERNBERT_DEVICE, else the best one compiled in.
+    #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
+}
+
+/// The environment variable that names the device.
+const DEVICE_VARIABLE: &str = "MODERNBERT_DEVICE";
+
+/// The device that the environment names; one that is empty counts as not set, as shells leave it.
+fn device_variable(value: Option<std::ffi::OsString>) -> anyhow::Result<Option<String>> {
+    let Some(value) = value else { return Ok(None) };
+    let name = value
+        .to_str()
+        .with_context(|| format!("{DEVICE_VARIABLE} is not UTF-8; name a device such as flex"))?;
+    let name = name.trim();
+    Ok((!name.is_empty()).then(|| name.to_string()))
 }
 
 impl DeviceArgs {
@@ -18,7 +33,11 @@ impl DeviceArgs {
     /// # Errors
     /// An unknown name, a backend that isn't compiled in, a machine without such a device.
     pub fn select(&self) -> anyhow::Result<NamedDevice> {
-        Ok(select(self.device.as_deref())?)
+        let name = match &self.device {
+            Some(name) => Some(name.clone()),
+            None => device_variable(std::env::var_os(DEVICE_VARIABLE))?,
+        };
+        Ok(select(name.as_deref())?)
     }
 
     /// The chosen device, its memory cut for training: see [`pages_for_training`].
@@ -32,7 +51,7 @@ impl DeviceArgs {
     }
 }
 
-/// The line every program prints at start.
+/// The first line of every program: device and kernels.
 pub fn describe(device: &NamedDevice, dtype: &str) -> String {
     format!(
         "device {} (compiled in: {}), dtype {dtype}, kernels: {}",
@@ -48,7 +67,7 @@ pub const BAD_INPUT: u8 = 2;
 /// Exit code of a comparison that found differences.
 pub const DIFFERENT: u8 = 1;
 
-/// Exit code of a run that was asked to stop (128 and the number of SIGINT, as shells have it).
+/// Exit code of a run that was interrupted: 128 plus the number of SIGINT, as in shells.
 pub const INTERRUPTED: u8 = 130;
 
 /// Runs a program: prints an error as one message and turns it into exit code 2.
@@ -56,7 +75,7 @@ pub fn main_with(run: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     main_with_code(|| run().map(|()| ExitCode::SUCCESS))
 }
 
-/// Runs a program that has more to say by its exit code than success; see [`main_with`].
+/// Runs a program with exit codes of its own; see [`main_with`].
 pub fn main_with_code(run: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
     keep_freed_memory();
     crate::compiling::announce();
@@ -90,7 +109,7 @@ fn keep_freed_memory() {
     }
 }
 
-/// The error and its causes in one line, a cause left out where its text already stands in the line.
+/// The error and its causes in one line; a cause whose text is in the line already is left out.
 fn one_message(error: &anyhow::Error) -> String {
     let mut message = String::new();
     for cause in error.chain() {
@@ -102,4 +121,27 @@ fn one_message(error: &anyhow::Error) -> String {
         }
     }
     message
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn an_empty_variable_is_not_set() {
+        let read = |text: &str| device_variable(Some(text.into())).unwrap();
+        assert_eq!(read(""), None);
+        assert_eq!(read("  "), None);
+        assert_eq!(read("cuda:1").as_deref(), Some("cuda:1"));
+        assert_eq!(device_variable(None).unwrap(), None);
+        #[cfg(unix)]
+        {
+            use std::os::unix::ffi::OsStringExt;
+            let broken = std::ffi::OsString::from_vec(vec![0xff]);
+            let message = device_variable(Some(broken)).unwrap_err().to_string();
+            assert!(message.contains("MODERNBERT_DEVICE"), "{message}");
+        }
+    }
 }

@@ -1,37 +1,307 @@
-//! Files that appear whole or not at all.
+//! Files that appear complete or not at all, and files that are never opened through a symbolic link.
 
-use std::io::Write;
-use std::path::Path;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use tempfile::TempPath;
 
-/// Writes a file so that it appears whole or not at all: a temporary sibling is written, synchronised and renamed.
-///
-/// # Errors
-/// What the operating system refuses.
-pub fn write_atomically(path: &Path, content: &[u8]) -> std::io::Result<()> {
+/// Prefix of temporary names. Random letters follow, so that nobody can prepare a link under the name.
+const PREFIX: &str = ".partial-";
+
+/// The folder that holds `path`.
+pub(crate) fn folder_of(path: &Path) -> &Path {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".write.")
-        .tempfile_in(folder)?;
-    temporary.write_all(content)?;
-    persist(temporary, path)
+    folder.unwrap_or(Path::new("."))
 }
 
-/// Gives a finished temporary file its name, once its content is on disk.
+/// A file that is being written and gets its name only when it is complete.
 ///
-/// # Errors
-/// What the operating system refuses.
-pub fn persist(temporary: tempfile::NamedTempFile, path: &Path) -> std::io::Result<()> {
-    // Temporary files are private to their owner; what we leave behind should be as readable as any new file.
+/// On Linux the unfinished file has no name at all: it disappears with the process, however the process ends. On other systems, and on
+/// file systems without unnamed files, it has a random name in the target's folder and is removed when the value is dropped.
+/// Permissions follow the umask, as for any new file. Publishing replaces what has the name, also a symbolic link, and never writes
+/// through it.
+#[derive(Debug)]
+pub struct PendingFile {
+    target: PathBuf,
+    file: File,
+    /// The random name, if the file has one.
+    named: Option<TempPath>,
+}
+
+impl PendingFile {
+    /// Begins the file that will be `target`.
+    ///
+    /// # Errors
+    /// A folder that is missing or can't be written.
+    pub fn create(target: &Path) -> io::Result<Self> {
+        let folder = folder_of(target);
+        if let Some(file) = unnamed_file(folder) {
+            return Ok(Self {
+                target: target.to_path_buf(),
+                file,
+                named: None,
+            });
+        }
+        let (file, path) = builder().tempfile_in(folder)?.into_parts();
+        Ok(Self {
+            target: target.to_path_buf(),
+            file,
+            named: Some(path),
+        })
+    }
+
+    /// A path under which the unfinished file can be opened by code that takes paths. Valid in this process, while `self` lives.
+    pub fn path(&self) -> PathBuf {
+        match &self.named {
+            Some(path) => path.to_path_buf(),
+            None => path_of_descriptor(&self.file),
+        }
+    }
+
+    /// The path the file will have.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Waits until the content is on the disk and gives the file its name.
+    ///
+    /// # Errors
+    /// What the operating system refuses; nothing is left of the file then.
+    pub fn publish(self) -> io::Result<()> {
+        self.file.sync_all()?;
+        let named = match self.named {
+            Some(path) => path,
+            None => link(&self.file, folder_of(&self.target))?,
+        };
+        named.persist(&self.target).map_err(|error| error.error)
+    }
+}
+
+impl Write for PendingFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Read for PendingFile {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.file.read(bytes)
+    }
+}
+
+impl Seek for PendingFile {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.file.seek(position)
+    }
+}
+
+fn builder() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(PREFIX);
+    // Temporary files are private by default; the umask decides about files that stay.
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(temporary.path(), std::fs::Permissions::from_mode(0o644))?;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    // The content may have been written through another handle, so the file is synchronised by name.
-    std::fs::File::open(temporary.path())?.sync_all()?;
-    temporary.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    builder
+}
+
+/// A file without a name in `folder`; `None` where the file system has none, or where it could not be given a name later.
+#[cfg(target_os = "linux")]
+fn unnamed_file(folder: &Path) -> Option<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o666);
+    options.custom_flags(rustix::fs::OFlags::TMPFILE.bits() as i32);
+    let file = options.open(folder).ok()?;
+    // Without /proc the file could never get its name.
+    path_of_descriptor(&file).exists().then_some(file)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unnamed_file(_folder: &Path) -> Option<File> {
+    None
+}
+
+#[cfg(unix)]
+fn path_of_descriptor(file: &File) -> PathBuf {
+    use std::os::fd::AsRawFd;
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+#[cfg(not(unix))]
+fn path_of_descriptor(_file: &File) -> PathBuf {
+    PathBuf::new()
+}
+
+/// Gives an unnamed file a random name in `folder`.
+#[cfg(target_os = "linux")]
+fn link(file: &File, folder: &Path) -> io::Result<TempPath> {
+    use rustix::fs::{AtFlags, CWD, linkat};
+    let from = path_of_descriptor(file);
+    let named = builder().make_in(folder, |path| {
+        Ok(linkat(CWD, &from, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+    })?;
+    Ok(named.into_temp_path())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn link(_file: &File, _folder: &Path) -> io::Result<TempPath> {
+    Err(io::Error::from(io::ErrorKind::Unsupported))
+}
+
+/// Writes a file so that it appears complete or not at all; see [`PendingFile`].
+///
+/// # Errors
+/// What the operating system refuses.
+pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = PendingFile::create(path)?;
+    file.write_all(content)?;
+    file.publish()
+}
+
+/// Copies a file so that the copy appears complete or not at all; see [`PendingFile`].
+///
+/// # Errors
+/// What the operating system refuses.
+pub fn copy_atomically(from: &Path, to: &Path) -> io::Result<()> {
+    let mut source = File::open(from)?;
+    let mut file = PendingFile::create(to)?;
+    io::copy(&mut source, &mut file)?;
+    file.publish()
+}
+
+/// Opens a file of a folder that may come from someone else, to write at its end; a file that is not there is made.
+///
+/// # Errors
+/// A symbolic link or anything else that is no regular file; what the operating system refuses.
+pub fn open_append(path: &Path) -> io::Result<File> {
+    open_plain(path, OpenOptions::new().append(true).create(true))
+}
+
+/// Opens a file to read and write as [`open_append`] does, at its beginning and without truncation.
+///
+/// # Errors
+/// As for [`open_append`].
+pub fn open_update(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    open_plain(
+        path,
+        options.read(true).write(true).create(true).truncate(false),
+    )
+}
+
+fn open_plain(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let refused = |what: &str| {
+        let text = format!("{what}, and is not written through; remove it or use another folder");
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    };
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        use std::os::unix::fs::OpenOptionsExt;
+        // Without NONBLOCK a named pipe would wait for a reader forever.
+        options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32);
+    }
+    let is_link = || {
+        let found = std::fs::symlink_metadata(path);
+        found.is_ok_and(|found| found.file_type().is_symlink())
+    };
+    if cfg!(not(unix)) && is_link() {
+        return Err(refused("it is a symbolic link"));
+    }
+    let file = match options.open(path) {
+        Err(_) if is_link() => return Err(refused("it is a symbolic link")),
+        other => other?,
+    };
+    if !file.metadata()?.is_file() {
+        return Err(refused("it is no regular file"));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn an_unfinished_file_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("a.bin");
+        let mut file = PendingFile::create(&target).unwrap();
+        file.write_all(b"half").unwrap();
+        assert_eq!(fs::read(file.path()).unwrap(), b"half");
+        drop(file);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        write_atomically(&target, b"all").unwrap();
+        write_atomically(&target, b"all of it").unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"all of it");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(write_atomically(&folder.path().join("none/a"), b"").is_err());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_unfinished_file_has_no_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = PendingFile::create(&folder.path().join("a.bin")).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        file.publish().unwrap();
+        assert!(folder.path().join("a.bin").is_file());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn permissions_are_those_of_any_new_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |name: &str| {
+            let data = fs::metadata(folder.path().join(name)).unwrap();
+            data.permissions().mode() & 0o777
+        };
+        fs::write(folder.path().join("plain"), "x").unwrap();
+        write_atomically(&folder.path().join("atomic"), b"x").unwrap();
+        copy_atomically(&folder.path().join("plain"), &folder.path().join("copy")).unwrap();
+        let (file, path) = builder().tempfile_in(folder.path()).unwrap().into_parts();
+        drop(file);
+        path.persist(folder.path().join("named")).unwrap();
+        for name in ["atomic", "copy", "named"] {
+            assert_eq!(mode(name), mode("plain"), "{name}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_replaced_and_never_written_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let (precious, link) = (folder.path().join("precious"), folder.path().join("link"));
+        fs::write(&precious, "precious").unwrap();
+        std::os::unix::fs::symlink(&precious, &link).unwrap();
+        for error in [open_append(&link), open_update(&link)] {
+            let message = error.unwrap_err().to_string();
+            assert!(message.contains("symbolic link"), "{message}");
+        }
+        let dangling = folder.path().join("dangling");
+        std::os::unix::fs::symlink(folder.path().join("nowhere"), &dangling).unwrap();
+        assert!(open_append(&dangling).is_err());
+        assert!(!folder.path().join("nowhere").exists());
+        write_atomically(&link, b"new").unwrap();
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+        assert_eq!(fs::read_to_string(&link).unwrap(), "new");
+        assert!(open_append(folder.path()).is_err());
+        // A folder in place of the file, and a file that is one.
+        let mut file = open_append(&precious).unwrap();
+        file.write_all(b" indeed").unwrap();
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious indeed");
+    }
 }

@@ -5,9 +5,11 @@
 //! | [`config`] | `config.json` and presets | nothing |
 //! | [`tokenizer`] | `tokenizer.json`, pairs, training one from text | nothing |
 //! | [`checkpoint`] | safetensors files, sharded ones too; models by folder or by name on the Hugging Face Hub | `config` |
-//! | [`atomic`] | files that appear whole or not at all | nothing |
+//! | [`atomic`], [`output`], [`lock`] | files that appear complete or not at all; checks of a place before the work; one process at a time | nothing |
 
 pub mod atomic;
 pub mod checkpoint;
 pub mod config;
+pub mod lock;
+pub mod output;
 pub mod tokenizer;

@@ -12,7 +12,7 @@ use modernbert::inference::{AnswerOptions, Answerer, Answers};
 use modernbert_cli::main_with;
 use modernbert_examples::args::ModelArgs;
 use modernbert_examples::input::{Format, InputArgs, Record};
-use modernbert_examples::output::Lines;
+use modernbert_examples::output::{Lines, check_out};
 use modernbert_examples::progress::Meter;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -58,6 +58,11 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
+    check_out(
+        args.out.as_deref(),
+        &args.model.source.model,
+        args.input.as_deref(),
+    )?;
     anyhow::ensure!(
         args.n_best > 0,
         "--n-best is 0; ask for at least one answer"

@@ -11,7 +11,7 @@ use modernbert::inference::{Prediction, TextClassifier};
 use modernbert_cli::main_with;
 use modernbert_examples::args::ModelArgs;
 use modernbert_examples::input::InputArgs;
-use modernbert_examples::output::Lines;
+use modernbert_examples::output::{Lines, check_out};
 use modernbert_examples::progress::Meter;
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -43,6 +43,11 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
+    check_out(
+        args.out.as_deref(),
+        &args.model.source.model,
+        args.input.input.as_deref(),
+    )?;
     anyhow::ensure!(
         args.top != Some(0),
         "--top is 0; ask for at least one label"

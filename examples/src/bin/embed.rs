@@ -13,7 +13,7 @@ use modernbert::inference::{EmbedOptions, Embedding, Encoder};
 use modernbert_cli::main_with;
 use modernbert_examples::args::ModelArgs;
 use modernbert_examples::input::InputArgs;
-use modernbert_examples::output::{Lines, MatrixFile};
+use modernbert_examples::output::{Lines, MatrixFile, check_out};
 use modernbert_examples::progress::Meter;
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -70,6 +70,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
         matches!(kind, None | Some(Some("safetensors" | "jsonl"))),
         "--out takes a file that ends in .safetensors or .jsonl"
     );
+    check_out(
+        args.out.as_deref(),
+        &args.model.source.model,
+        args.input.input.as_deref(),
+    )?;
     let (device, precision) = args.model.source.device()?;
     let options = EmbedOptions {
         pooling: match args.pooling {

@@ -13,7 +13,7 @@ use modernbert::inference::{Tagged, TaggedWords, Tagger};
 use modernbert_cli::main_with;
 use modernbert_examples::args::ModelArgs;
 use modernbert_examples::input::{InputArgs, Record};
-use modernbert_examples::output::Lines;
+use modernbert_examples::output::{Lines, check_out};
 use modernbert_examples::progress::Meter;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -55,6 +55,11 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
+    check_out(
+        args.out.as_deref(),
+        &args.model.source.model,
+        args.input.input.as_deref(),
+    )?;
     let mut input = args.input.clone();
     if let Some(field) = &args.words_field {
         input.text_field = field.clone();

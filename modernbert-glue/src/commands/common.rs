@@ -2,8 +2,12 @@
 
 use anyhow::{Context, bail};
 use clap::Args;
+use modernbert::checkpoint::open_checked;
+use modernbert::config::ModernBertConfig;
 use modernbert::device::NamedDevice;
+use modernbert::lock::{FolderLock, LOCK_FILE};
 use modernbert::model::Precision;
+use modernbert::output::OutputCheck;
 use modernbert_cli::{DeviceArgs, describe};
 use modernbert_glue::data::DataSource;
 use modernbert_glue::run::{Keep, MnliStart, RunOptions, job_seeds};
@@ -61,7 +65,7 @@ pub(crate) struct JobArgs {
     pub(crate) again: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Dtype of matrix products: f32 or bf16; STS-B is always computed in f32.
+    /// Dtype of matrix multiplication and attention: f32 or bf16; STS-B is always computed in f32.
     #[arg(long, default_value = "f32")]
     pub(crate) dtype: String,
     /// Plain lines even on a terminal.
@@ -79,7 +83,9 @@ impl JobArgs {
             ("--evaluate-every", self.evaluate_every),
         ] {
             positive(name, value)?;
+            at_most(name, value, 1_000_000)?;
         }
+        at_most("--seeds", Some(self.seeds), 1000)?;
         if self.max_length < 8 {
             bail!(
                 "--max-length is {}; at least 8 tokens are needed for a pair with its special tokens",
@@ -130,9 +136,72 @@ impl JobArgs {
         Ok(DataSource::parse(&self.data).resolve(tasks)?)
     }
 
-    pub(crate) fn make_out(&self) -> anyhow::Result<()> {
-        make_folder(&self.out)
+    /// Checks `--out` before any work.
+    ///
+    /// # Errors
+    /// A folder that is or contains what is read, that holds something else than a job, or that can't be written.
+    pub(crate) fn check_out(&self) -> anyhow::Result<()> {
+        let mut inputs = vec![PathBuf::from(&self.data), PathBuf::from(&self.model)];
+        if !matches!(self.mnli.as_str(), "auto" | "off") {
+            inputs.push(PathBuf::from(&self.mnli));
+        }
+        OutputCheck::folder(&self.out)
+            .inputs(inputs)
+            .replaces(is_job)
+            .check()?;
+        Ok(())
     }
+
+    /// Makes `--out` and locks it for as long as the value lives.
+    ///
+    /// # Errors
+    /// Another process at work in the folder; a folder that can't be written.
+    pub(crate) fn make_out(&self) -> anyhow::Result<FolderLock> {
+        make_folder(&self.out)?;
+        Ok(FolderLock::acquire(&self.out)?)
+    }
+}
+
+/// Whether a folder is that of a job: nothing in it is replaced but what a job made.
+fn is_job(folder: &Path) -> bool {
+    let parts = ["results.json", "sweep.json", "runs", "sweep", LOCK_FILE];
+    parts.iter().any(|name| folder.join(name).exists())
+}
+
+/// Whether `folder` holds a model finetuned on MNLI that has the sizes of `config`.
+///
+/// # Errors
+/// A model without a classifier for three classes, or of another size.
+pub(crate) fn check_mnli(folder: &Path, config: &ModernBertConfig) -> anyhow::Result<()> {
+    let place = folder.display();
+    let (found, files) = open_checked(folder)?;
+    let rows = files
+        .names()
+        .any(|name| name == "classifier.weight")
+        .then(|| found.label_count());
+    if rows != Some(Task::Mnli.num_outputs()) {
+        bail!(
+            "--mnli {place}: this model was not finetuned on MNLI (it has no classifier of {} classes); give a folder such as \
+             RUN/runs/mnli/seed-1618/model, or --mnli off",
+            Task::Mnli.num_outputs()
+        );
+    }
+    let sizes = |config: &ModernBertConfig| {
+        (
+            config.vocab_size,
+            config.hidden_size,
+            config.intermediate_size,
+            config.num_hidden_layers,
+        )
+    };
+    if sizes(&found) != sizes(config) {
+        bail!(
+            "--mnli {place}: this model is another one than --model (vocabulary, hidden, intermediate, layers: {:?} and {:?})",
+            sizes(&found),
+            sizes(config)
+        );
+    }
+    Ok(())
 }
 
 pub(crate) fn positive(name: &str, value: Option<usize>) -> anyhow::Result<()> {
@@ -142,9 +211,17 @@ pub(crate) fn positive(name: &str, value: Option<usize>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Refuses counts that would overflow, or fill the memory, long before they made sense.
+pub(crate) fn at_most(name: &str, value: Option<usize>, most: usize) -> anyhow::Result<()> {
+    if let Some(value) = value.filter(|&value| value > most) {
+        bail!("{name} is {value}; it must be at most {most}");
+    }
+    Ok(())
+}
+
 pub(crate) fn check_rate(rate: Option<f64>) -> anyhow::Result<()> {
     if rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
-        bail!("--learning-rate must be above 0");
+        bail!("--learning-rate must be a finite number above 0");
     }
     Ok(())
 }
@@ -169,6 +246,9 @@ pub(crate) fn make_folder(folder: &Path) -> anyhow::Result<()> {
 pub(crate) fn device(args: &DeviceArgs, dtype: &str) -> anyhow::Result<(NamedDevice, Precision)> {
     let device = args.select_for_training()?;
     let precision: Precision = dtype.parse().map_err(anyhow::Error::msg)?;
+    if precision == Precision::F16 {
+        bail!("--dtype is {dtype}; training computes in f32 or bf16");
+    }
     if !device.device.supports_dtype(precision.dtype()) {
         bail!(
             "device {} doesn't compute in {}; use --dtype f32",

@@ -1,10 +1,13 @@
 //! `modernbert-glue predict`.
 
 use clap::Args;
+use modernbert::output::OutputCheck;
+use modernbert_cli::counter::Counter;
+use modernbert_cli::text::counted;
 use modernbert_cli::{DeviceArgs, describe};
 use modernbert_glue::data::{DataError, DataSource};
 use modernbert_glue::run::RunError;
-use modernbert_glue::submission::{find_model, predict_task};
+use modernbert_glue::submission::{find_model, is_own_folder, predict_task};
 use std::path::PathBuf;
 
 use super::common::{failed, make_folder, print, tasks};
@@ -45,6 +48,10 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<()> {
         "{}: no finetuned model there; give the --out folder of a run that kept its models",
         args.run.display()
     );
+    OutputCheck::folder(&args.out)
+        .inputs([&args.run, &PathBuf::from(&args.data)])
+        .replaces(is_own_folder)
+        .check()?;
     let device = args.device.select()?;
     print(&describe(&device, "as in the run"));
     let tasks: Vec<_> = models.iter().map(|(task, _)| *task).collect();
@@ -52,7 +59,19 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<()> {
     make_folder(&args.out)?;
     let (mut failures, mut files) = (Vec::new(), 0);
     for (task, model) in &models {
-        match predict_task(*task, &data, model, &device.device, &args.out) {
+        let mut counter: Option<(String, Counter)> = None;
+        let mut see = |split: &str, done: usize, total: usize| {
+            let label = format!("{task} {split}");
+            if counter.as_ref().is_none_or(|(known, _)| *known != label) {
+                counter = Some((label.clone(), Counter::new(label, total)));
+            }
+            if let Some((_, counter)) = &mut counter {
+                counter.update(done);
+            }
+        };
+        let predicted = predict_task(*task, &data, model, &device.device, &args.out, &mut see);
+        drop(counter);
+        match predicted {
             Ok(written) => {
                 for file in &written {
                     files += 1;
@@ -62,9 +81,9 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<()> {
                         ""
                     };
                     print(&format!(
-                        "{task}: {} rows{partial}, {} inputs cut, model of seed {} -> {}",
-                        file.rows,
-                        file.truncated,
+                        "{task}: {}{partial}, {} cut, model of seed {} -> {}",
+                        counted(file.rows as u64, "row", "rows"),
+                        counted(file.truncated as u64, "input", "inputs"),
                         model.record.settings.seed,
                         file.path.display()
                     ));

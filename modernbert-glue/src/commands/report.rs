@@ -2,7 +2,10 @@
 
 use anyhow::Context;
 use clap::Args;
-use modernbert_glue::report::{JobView, distinguish, markdown, pictures};
+use modernbert::atomic::write_atomically;
+use modernbert::output::OutputCheck;
+use modernbert_cli::plot::is_own_picture;
+use modernbert_glue::report::{JobView, PICTURES, distinguish, is_own_page, markdown, pictures};
 use modernbert_glue::task::paper::ModelSize;
 use std::path::PathBuf;
 
@@ -31,12 +34,22 @@ pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<()> {
     }
     distinguish(&mut views);
     let against = args.against.as_ref().and_then(|_| views.pop());
+    let out = args.out.as_ref().unwrap_or(&args.runs[0]);
+    if !out.is_dir() {
+        OutputCheck::folder(out).check()?;
+        make_folder(out)?;
+    }
+    let path = out.join("glue.md");
+    // A report replaces an older report, and nothing else.
+    OutputCheck::file(&path).replaces(is_own_page).check()?;
+    for name in PICTURES {
+        let path = out.join(name);
+        OutputCheck::file(&path).replaces(is_own_picture).check()?;
+    }
     let page = markdown(&views, against.as_ref());
     print(&page);
-    let out = args.out.as_ref().unwrap_or(&args.runs[0]);
-    make_folder(out)?;
-    let path = out.join("glue.md");
-    std::fs::write(&path, &page).with_context(|| format!("can't write {}", path.display()))?;
+    write_atomically(&path, page.as_bytes())
+        .with_context(|| format!("{}: can't be written", path.display()))?;
     let all: Vec<&JobView> = views.iter().chain(&against).collect();
     let size = if args.large {
         ModelSize::Large

@@ -1,12 +1,14 @@
 //! `modernbert-glue run`.
 
 use clap::{Args, ValueEnum};
-use modernbert_glue::run::{Keep, Pretrained, run_job};
+use modernbert_glue::run::{Keep, MnliStart, Pretrained, run_job};
 use modernbert_glue::sweep::read_sweep;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::common::{JobArgs, check_decay, check_rate, failed, positive, print, tasks};
+use super::common::{
+    JobArgs, at_most, check_decay, check_mnli, check_rate, failed, positive, print, tasks,
+};
 
 #[derive(Args)]
 pub(crate) struct RunArgs {
@@ -41,6 +43,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let job = &args.job;
     let tasks = tasks(&job.task, true)?;
     positive("--epochs", args.epochs)?;
+    at_most("--epochs", args.epochs, 10_000)?;
     check_rate(args.learning_rate)?;
     check_decay(args.weight_decay)?;
     let mut options = job.options()?;
@@ -66,9 +69,13 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
             ));
         }
     }
+    job.check_out()?;
     let pretrained = Pretrained::open(&job.model)?;
+    if let MnliStart::Folder(folder) = &options.mnli {
+        check_mnli(folder, pretrained.config())?;
+    }
     let data = job.folder(&tasks)?;
-    job.make_out()?;
+    let _lock = job.make_out()?;
     let report = run_job(&tasks, &data, &pretrained, &options, &job.out)?;
     let results = report.results;
     if !results.tasks.is_empty() {

@@ -1,11 +1,13 @@
 //! `modernbert-glue sweep`.
 
 use clap::Args;
-use modernbert_glue::run::Pretrained;
+use modernbert_glue::run::{MnliStart, Pretrained};
 use modernbert_glue::sweep::{Grid, run_sweep, table};
 use std::time::Instant;
 
-use super::common::{JobArgs, check_decay, check_rate, failed, positive, print, tasks};
+use super::common::{
+    JobArgs, at_most, check_decay, check_mnli, check_rate, failed, positive, print, tasks,
+};
 
 #[derive(Args)]
 pub(crate) struct SweepArgs {
@@ -29,6 +31,7 @@ pub(crate) fn run(args: &SweepArgs) -> anyhow::Result<()> {
     let tasks = tasks(&job.task, true)?;
     for &epochs in &args.epochs {
         positive("--epochs", Some(epochs))?;
+        at_most("--epochs", Some(epochs), 10_000)?;
     }
     for &rate in &args.learning_rates {
         check_rate(Some(rate))?;
@@ -37,9 +40,13 @@ pub(crate) fn run(args: &SweepArgs) -> anyhow::Result<()> {
         check_decay(Some(decay))?;
     }
     let options = job.options()?;
+    job.check_out()?;
     let pretrained = Pretrained::open(&job.model)?;
+    if let MnliStart::Folder(folder) = &options.mnli {
+        check_mnli(folder, pretrained.config())?;
+    }
     let data = job.folder(&tasks)?;
-    job.make_out()?;
+    let _lock = job.make_out()?;
     let grid = Grid {
         learning_rates: args.learning_rates.clone(),
         weight_decays: args.weight_decays.clone(),

@@ -9,8 +9,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use picture::{PictureError, pictures};
-pub use table::markdown;
+pub use picture::{PICTURES, PictureError, pictures};
+pub use table::{is_own_page, markdown};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -9,6 +9,9 @@ use crate::task::paper::ModelSize;
 /// Why there is no picture.
 pub type PictureError = PlotError;
 
+/// Names of the pictures.
+pub const PICTURES: [&str; 2] = ["glue-scores.png", "glue-curves.png"];
+
 /// Draws `glue-scores.png` (main scores with spread and seeds, the paper's as lines) and `glue-curves.png` (main dev score over the
 /// steps, a curve per seed) into `folder`, which must be there.
 ///
@@ -19,7 +22,7 @@ pub fn pictures(
     views: &[&JobView],
     size: ModelSize,
 ) -> Result<Vec<PathBuf>, PictureError> {
-    let scores = folder.join("glue-scores.png");
+    let scores = folder.join(PICTURES[0]);
     let tasks = tasks_of(views.iter().copied());
     let names: Vec<String> = views.iter().map(|view| view.name.clone()).collect();
     let percent = |value: f64| 100.0 * value;
@@ -63,7 +66,7 @@ pub fn pictures(
         "main metric, times 100",
     )?;
 
-    let curves = folder.join("glue-curves.png");
+    let curves = folder.join(PICTURES[1]);
     let panels: Vec<Panel> = tasks
         .iter()
         .map(|&task| {

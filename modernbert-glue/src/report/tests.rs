@@ -164,3 +164,19 @@ fn folders_of_one_name_are_told_apart_and_others_refused() {
     let missing = JobView::open(place.path()).err().unwrap().to_string();
     assert!(missing.contains("no results.json"), "{missing}");
 }
+
+#[test]
+fn a_run_without_a_defined_score_is_never_the_best() {
+    let place = tempfile::tempdir().unwrap();
+    let write = |seed: u64, score: f64| {
+        let folder = crate::run::seed_folder(place.path(), Task::Stsb, seed);
+        std::fs::create_dir_all(folder.join("model")).unwrap();
+        // `Metrics` keeps a number that is not finite as undefined.
+        record(Task::Stsb, seed, score).write(&folder).unwrap();
+    };
+    write(1, f64::NAN);
+    assert!(crate::run::best_run(place.path(), Task::Stsb).is_none());
+    write(2, -0.9);
+    let (best, _) = crate::run::best_run(place.path(), Task::Stsb).unwrap();
+    assert_eq!(best.settings.seed, 2);
+}

@@ -205,7 +205,10 @@ impl Job<'_> {
         // Written after each task, so that nothing is lost should a later one fail.
         self.report.results.write(self.out)?;
         if self.options.keep == Keep::Best {
-            self.prune(task, best_model(self.out, task));
+            // Without a defined score none is best, and none is removed.
+            if let Some(best) = best_model(self.out, task) {
+                self.prune(task, Some(best));
+            }
         }
         Ok(())
     }
@@ -266,21 +269,25 @@ pub(crate) fn best_model(out: &Path, task: Task) -> Option<PathBuf> {
     best_run(out, task).map(|(_, folder)| folder.join(MODEL_FOLDER))
 }
 
-/// The run whose model is there and whose main score is best; of equals the one of the lowest seed.
+/// The run whose model is there and whose main score is best; of equals the one of the lowest seed. A run whose main score is undefined,
+/// such as the correlation of constant predictions, is never the best.
 pub(crate) fn best_run(out: &Path, task: Task) -> Option<(RunRecord, PathBuf)> {
     let runs = out.join("runs").join(task.name());
     let entries = std::fs::read_dir(runs).into_iter().flatten().flatten();
-    let mut found: Vec<(RunRecord, PathBuf)> = entries
+    let mut found: Vec<(f64, RunRecord, PathBuf)> = entries
         .map(|entry| entry.path())
         .filter(|path| path.join(MODEL_FOLDER).is_dir())
-        .filter_map(|path| Some((RunRecord::read(&path).ok()??, path)))
+        .filter_map(|path| {
+            let record = RunRecord::read(&path).ok()??;
+            Some((record.main_score()?, record, path))
+        })
         .collect();
-    let score = |record: &RunRecord| record.main_score().unwrap_or(f64::NEG_INFINITY);
-    found.sort_by(|(a, _), (b, _)| {
-        let by_score = score(b).total_cmp(&score(a));
-        by_score.then(a.settings.seed.cmp(&b.settings.seed))
+    found.sort_by(|(a, first, _), (b, second, _)| {
+        let by_score = b.total_cmp(a);
+        by_score.then(first.settings.seed.cmp(&second.settings.seed))
     });
-    found.into_iter().next()
+    let (_, record, path) = found.into_iter().next()?;
+    Some((record, path))
 }
 
 fn fail(options: &RunOptions, report: &mut JobReport, task: Task, message: &str) {

@@ -189,6 +189,15 @@ fn rte_starts_from_the_model_of_mnli_and_a_report_and_test_files_come_of_it() {
         let bytes = fs::read(place.path("out").join(picture)).unwrap();
         assert!(bytes.starts_with(b"\x89PNG"), "{picture}");
     }
+    // A report replaces a report, and nothing else.
+    assert!(program(&["report", &run]).status.success());
+    let page = place.path("out/glue.md");
+    let written = fs::read_to_string(&page).unwrap();
+    fs::write(&page, "precious").unwrap();
+    let output = program(&["report", &run]);
+    assert_refused("own page", &output, &["glue.md", "exists already"]);
+    assert_eq!(fs::read_to_string(&page).unwrap(), "precious");
+    fs::write(&page, written).unwrap();
     let nothing = program(&["report", &path("glue")]);
     assert_refused("no results", &nothing, &["no results.json there"]);
 
@@ -227,6 +236,17 @@ fn rte_starts_from_the_model_of_mnli_and_a_report_and_test_files_come_of_it() {
             assert_eq!(index, i.to_string());
             assert!(labels.contains(&label), "{file}: {label}");
         }
+    }
+    // Predictions replace predictions, and nothing else.
+    assert!(program(&arguments).status.success());
+    let mine = place.path("submission/notes.txt");
+    fs::write(&mine, "precious").unwrap();
+    assert_refused("a file", &program(&arguments), &["not empty", "--out"]);
+    assert_eq!(fs::read_to_string(&mine).unwrap(), "precious");
+    fs::remove_file(&mine).unwrap();
+    for out in [&data, &run] {
+        let arguments = ["predict", "--run", &run, "--data", &data, "--out", out];
+        assert_refused(out, &program(&arguments), &["same as the input"]);
     }
     let arguments = [&arguments[..], &["--task", "sst2"]].concat();
     assert_refused(

@@ -100,6 +100,20 @@ fn settings_that_make_no_sense_are_named() {
             &["--weight-decay", "from 0 up to 1"],
         ),
         (&["--dtype", "f8"], &["unknown dtype `f8`", "f32, bf16"]),
+        (&["--dtype", "f16"], &["--dtype is f16", "f32 or bf16"]),
+        (
+            &["--seeds", "18446744073709551615"],
+            &["--seeds", "at most"],
+        ),
+        (
+            &["--batch-size", "18446744073709551615"],
+            &["--batch-size", "at most"],
+        ),
+        (
+            &["--epochs", "18446744073709551615"],
+            &["--epochs", "at most"],
+        ),
+        (&["--learning-rate", "inf"], &["--learning-rate", "finite"]),
     ] {
         assert_refused(more[0], &place.run("cola", more), said);
     }
@@ -150,4 +164,64 @@ fn a_task_that_fails_leaves_the_others_their_results() {
             "{stdout}"
         );
     }
+}
+
+#[test]
+fn two_jobs_never_share_a_folder() {
+    let place = Place::new();
+    let out = place.path("out");
+    fs::create_dir(&out).unwrap();
+    let lock = modernbert::lock::FolderLock::acquire(&out).unwrap();
+    for command in ["run", "sweep"] {
+        let output = place.command(command, "cola", &["--max-rows", "16"]);
+        let id = std::process::id().to_string();
+        assert_refused(command, &output, &["another process works", &id]);
+    }
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
+    drop(lock);
+    let output = place.run("cola", &["--max-rows", "16", "--epochs", "1"]);
+    assert!(output.status.success());
+}
+
+#[test]
+fn a_folder_that_holds_something_else_is_left_alone() {
+    let place = Place::new();
+    let taken = place.path("taken");
+    fs::create_dir(&taken).unwrap();
+    fs::write(taken.join("notes.txt"), "precious").unwrap();
+    for (out, said) in [
+        ("taken", "not empty"),
+        ("model", "same as the input"),
+        ("model/out", "inside the input"),
+        ("glue", "same as the input"),
+        ("glue/RTE", "inside the input"),
+    ] {
+        let out = place.path(out);
+        let output = place.run("cola", &["--out", out.to_str().unwrap()]);
+        assert_refused(said, &output, &[said, "--out"]);
+    }
+    assert_eq!(
+        fs::read_to_string(taken.join("notes.txt")).unwrap(),
+        "precious"
+    );
+    assert_eq!(fs::read_dir(&taken).unwrap().count(), 1);
+    assert!(!place.path("model/lock").exists() && !place.path("glue/lock").exists());
+}
+
+#[test]
+fn a_model_that_never_saw_mnli_is_no_start_from_mnli() {
+    let place = Place::new();
+    let model = place.path("model");
+    let pretrained = model.to_str().unwrap();
+    let output = place.run("rte", &["--mnli", pretrained, "--max-rows", "16"]);
+    let said = ["--mnli", "was not finetuned on MNLI", "--mnli off"];
+    assert_refused("pretrained", &output, &said);
+    // A classifier of two classes neither.
+    let settings = ["--max-rows", "16", "--epochs", "1"];
+    assert!(place.run("cola", &settings).status.success());
+    let cola = place.path("out/runs/cola/seed-1618/model");
+    let cola = cola.to_str().unwrap();
+    let output = place.run("rte", &["--mnli", cola, "--max-rows", "16"]);
+    assert_refused("two classes", &output, &said);
+    assert!(!place.path("out/runs/rte").exists());
 }

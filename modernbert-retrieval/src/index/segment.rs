@@ -11,11 +11,10 @@
 //! All numbers are little-endian. Every byte is covered by a checksum.
 
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
-use modernbert_files::atomic::persist;
+use modernbert_files::atomic::write_atomically;
 use rayon::prelude::*;
 
 use super::{Dtype, IndexError};
@@ -185,13 +184,7 @@ impl SegmentBuilder {
         content[..HEADER].copy_from_slice(&header);
 
         let failed = IndexError::io;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let temporary = tempfile::Builder::new()
-            .prefix(".segment-")
-            .tempfile_in(folder);
-        let mut temporary = temporary.map_err(failed(path))?;
-        temporary.write_all(&content).map_err(failed(path))?;
-        persist(temporary, path).map_err(failed(path))?;
+        write_atomically(path, &content).map_err(failed(path))?;
         Ok(checksum(&header, &sums))
     }
 

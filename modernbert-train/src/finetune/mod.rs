@@ -27,7 +27,7 @@ pub use batches::{Batch, BatchLoader, Sample, Target};
 pub use clock::JobClock;
 pub use encode::{Encoded, Text, encode};
 pub use learner::{ClassifierLearner, ClassifierOutput, ClassifierStats};
-pub use predict::{classes, predict, scores};
+pub use predict::{classes, predict, predict_with, scores};
 
 use burn::module::Module;
 use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};

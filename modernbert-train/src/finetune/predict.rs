@@ -19,13 +19,26 @@ pub fn predict(
     model: &SequenceClassifier,
     sequences: &[&[u32]],
 ) -> Result<Vec<Vec<f32>>, FinetuneError> {
-    predict_in_batches(model, sequences, BATCH_TOKENS)
+    predict_with(model, sequences, &mut |_| {})
+}
+
+/// As [`predict`]; `see` is called after each batch with the number of sequences done.
+///
+/// # Errors
+/// As for [`predict`].
+pub fn predict_with(
+    model: &SequenceClassifier,
+    sequences: &[&[u32]],
+    see: &mut dyn FnMut(usize),
+) -> Result<Vec<Vec<f32>>, FinetuneError> {
+    predict_in_batches(model, sequences, BATCH_TOKENS, see)
 }
 
 pub(super) fn predict_in_batches(
     model: &SequenceClassifier,
     sequences: &[&[u32]],
     batch_tokens: usize,
+    see: &mut dyn FnMut(usize),
 ) -> Result<Vec<Vec<f32>>, FinetuneError> {
     let device: Device = model.model.device();
     let mut order: Vec<usize> = (0..sequences.len()).collect();
@@ -54,6 +67,7 @@ pub(super) fn predict_in_batches(
         for (&i, row) in chunk.iter().zip(values.chunks(width)) {
             outputs[i] = row.to_vec();
         }
+        see(sequences.len() - rest.len());
     }
     Ok(outputs)
 }

@@ -94,7 +94,7 @@ fn predictions_keep_the_order_of_the_sequences() {
     let model = initialize(model, &config, 1);
     let samples = samples(&[9, 2, 30, 4, 17]);
     let rows: Vec<&[u32]> = samples.iter().map(|sample| sample.ids.as_slice()).collect();
-    let together = predict_in_batches(&model, &rows, 40).unwrap();
+    let together = predict_in_batches(&model, &rows, 40, &mut |_| {}).unwrap();
     for (row, outputs) in rows.iter().zip(&together) {
         let alone = predict(&model, &[row]).unwrap();
         for (a, b) in alone[0].iter().zip(outputs) {

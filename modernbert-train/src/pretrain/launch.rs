@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, bail};
 use burn::train::Interrupter;
-use modernbert::checkpoint::save;
 use modernbert::checkpoint::tiling::tile_from_folder;
+use modernbert::checkpoint::{ModelSource, save};
 use modernbert::device::NamedDevice;
 use modernbert::model::{MaskedLm, Precision, initialize, named_parameters};
 use serde_json::json;
@@ -118,6 +118,15 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
         None => {
             let config = &prepared.phases[0].config;
             let mut model = initialize(MaskedLm::new(config, &device)?, config, recipe.run.seed);
+            if let Some(from) = &phases[0].recipe.model.from {
+                let published = ModelSource::parse(from)
+                    .resolve(None)
+                    .map_err(anyhow::Error::from)
+                    .and_then(|folder| Ok(MaskedLm::from_folder(&folder, &device)?))
+                    .with_context(|| format!("model.from = {from}"))?;
+                model = with_config(published, config, &device)?;
+                progress.note(&format!("weights: those of {from}; the optimizer is fresh"));
+            }
             if let Some(folder) = &phases[0].recipe.model.tile_from {
                 let tiling = phases[0].recipe.model.tiling.unwrap_or_default();
                 let (tiled, fresh) = tile_from_folder(model, config, folder, tiling)
@@ -204,6 +213,7 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
     )?;
     let unigram = Unigram::count(&prepared.phases[last].train).score(&eval_items);
     draw(dir.root(), unigram.loss)?;
+    dir.record_model()?;
     dir.note(
         "finished",
         json!({ "step": state.step, "eval_loss": state.eval_loss }),

@@ -22,7 +22,7 @@ pub use memory::TrainingMemory;
 pub use phase::is_training;
 pub use prepare::{PhaseData, Prepared, SHARDS, is_prepared, prepare, reopen};
 pub use samples::{MaskedLine, masked_lines};
-pub use start::{anneal_recipe, pretrain, resume, roll_back, run_of_checkpoint, start_from};
+pub use start::{anneal_model_recipe, anneal_recipe, pretrain, resume, roll_back, start_from};
 pub use unigram::{Unigram, UnigramScore};
 
 pub use crate::run_dir::{METRICS_FILE, PICTURE_FILE, RECIPE_FILE};

@@ -131,7 +131,7 @@ pub fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<Prepa
 const REGISTRY_EPOCHS: f64 = 100.0;
 
 /// Passes over a corpus of `tokens` tokens in a phase.
-fn epochs(recipe: &Recipe, tokens: u64) -> f64 {
+pub(super) fn epochs(recipe: &Recipe, tokens: u64) -> f64 {
     recipe.run.total_tokens as f64 / tokens.max(1) as f64
 }
 
@@ -203,8 +203,7 @@ pub fn is_prepared(phases: &[Phase], out: &Path) -> bool {
             .all(|names| folder.join(&names.train).is_file() && folder.join(&names.eval).is_file())
 }
 
-/// Folder of the token shards in a run's folder.
-pub const SHARDS: &str = "shards";
+pub use crate::run_dir::SHARDS;
 
 /// Files of a phase's samples.
 struct ShardNames {
@@ -377,7 +376,7 @@ fn read_corpus(recipe: &Recipe, setting: &CorpusSetting) -> Result<Corpus> {
         CorpusSetting::Registry => {
             let mut options = RegistryOptions::default();
             if let Some(limit) = recipe.data.max_train_bytes {
-                options.max_bytes = (limit + recipe.data.eval_bytes) as usize;
+                options.max_bytes = limit.saturating_add(recipe.data.eval_bytes) as usize;
             }
             Ok(Corpus::from_registry(&options)?)
         }

@@ -7,8 +7,11 @@ use std::time::Instant;
 
 use super::launch::{PretrainEnd, PretrainOptions, Ready, first_state, launch};
 use super::prepare::{Prepared, SHARDS, is_prepared, prepare, reopen};
-use crate::recipe::{Corpus, Phase, PhaseRecipe, Recipe, Tokenizer};
-use crate::run_dir::{Choice, METRICS_FILE, RECIPE_FILE, RunDir, RunInfo, cut_log, sha256_of};
+use crate::recipe::{Corpus, Phase, PhaseRecipe, Recipe, Tokenizer, builtin};
+use crate::run_dir::{
+    Choice, METRICS_FILE, RECIPE_FILE, RunDir, RunInfo, cut_log, recipe_of_run, run_of_checkpoint,
+    sha256_of,
+};
 use crate::snapshot::{RunState, Snapshot};
 
 /// Trains what the recipe describes and writes the model folder `out`.
@@ -18,8 +21,9 @@ use crate::snapshot::{RunState, Snapshot};
 /// is whole; the folder gets its `model.safetensors` only at the end.
 pub fn pretrain(recipe: &Recipe, options: &PretrainOptions) -> Result<PretrainEnd> {
     let started = Instant::now();
+    let (recipe, _) = recipe.clone().resolve_model()?;
     recipe.validate()?;
-    let dir = RunDir::create(&options.out, recipe, options.restart)?;
+    let dir = RunDir::create(&options.out, &recipe, options.restart)?;
     let phases = recipe.phases()?;
     let prepared = prepare(&phases, dir.root(), options.progress)?;
     let mut info = RunInfo::new(&recipe.to_toml()?);
@@ -27,7 +31,7 @@ pub fn pretrain(recipe: &Recipe, options: &PretrainOptions) -> Result<PretrainEn
     launch(
         Ready {
             dir,
-            recipe: recipe.clone(),
+            recipe,
             phases,
             prepared,
             from: None,
@@ -105,6 +109,11 @@ pub fn start_from(
     let snapshot = Snapshot::open(checkpoint)?;
     let origin = run_of_checkpoint(checkpoint)?;
     let mut recipe = recipe.clone();
+    if recipe.model.from.take().is_some() {
+        // Sizes and tokenizer of a published model are those of the checkpoint's run.
+        recipe.model = recipe_of_run(&origin)?.model;
+        recipe.model.from = None;
+    }
     recipe.data.tokenizer = Tokenizer::Path(absolute(&origin)?);
     recipe.validate()?;
     let phases = recipe.phases()?;
@@ -172,7 +181,7 @@ pub fn roll_back(
     let started = Instant::now();
     let snapshot = Snapshot::open(checkpoint)?;
     let origin = run_of_checkpoint(checkpoint)?;
-    let old = Recipe::from_file(origin.join(RECIPE_FILE))?;
+    let old = recipe_of_run(&origin)?;
     let recipe = old.with_overrides(overrides)?;
     recipe.validate()?;
     let (phases, before) = (recipe.phases()?, old.phases()?);
@@ -219,6 +228,29 @@ pub fn roll_back(
     )
 }
 
+/// A recipe that anneals a published model, named by its folder or on the Hub: the built-in recipe `continue` with the 1-sqrt decay over
+/// `tokens`, on `corpus`.
+///
+/// # Errors
+/// None that a test doesn't rule out.
+pub fn anneal_model_recipe(from: &str, tokens: u64, corpus: &[PathBuf]) -> Result<Recipe> {
+    let mut recipe = builtin("continue").context("there is no recipe continue")??;
+    recipe.model.from = Some(from.to_owned());
+    recipe.schedule = crate::schedule::Schedule::OneMinusSqrt {
+        decay_tokens: crate::schedule::TokenSpan::Fraction(1.0),
+        final_fraction: 0.001,
+    };
+    recipe.run.total_tokens = tokens;
+    if !corpus.is_empty() {
+        recipe.data.corpus = Corpus::Paths(corpus.to_vec());
+    }
+    recipe.phase = vec![PhaseRecipe {
+        name: "anneal".to_string(),
+        settings: toml::Table::new(),
+    }];
+    Ok(recipe)
+}
+
 /// A recipe that anneals a checkpoint: the settings of its phase with the 1-sqrt decay over `tokens`, on `corpus` if given.
 ///
 /// # Errors
@@ -226,7 +258,7 @@ pub fn roll_back(
 pub fn anneal_recipe(checkpoint: &Path, tokens: u64, corpus: &[PathBuf]) -> Result<Recipe> {
     let origin = run_of_checkpoint(checkpoint)?;
     let state = crate::snapshot::Snapshot::open(checkpoint)?.state;
-    let run = Recipe::from_file(origin.join(RECIPE_FILE))?;
+    let run = recipe_of_run(&origin)?;
     let phases = run.phases()?;
     let phase = phases
         .into_iter()
@@ -248,22 +280,6 @@ pub fn anneal_recipe(checkpoint: &Path, tokens: u64, corpus: &[PathBuf]) -> Resu
         settings: toml::Table::new(),
     }];
     Ok(recipe)
-}
-
-/// The folder of the run that a checkpoint lies in.
-///
-/// # Errors
-/// A checkpoint outside of a run.
-pub fn run_of_checkpoint(checkpoint: &Path) -> Result<PathBuf> {
-    let checkpoint = absolute(checkpoint)?;
-    let run = checkpoint.parent().and_then(Path::parent);
-    let run = run.filter(|run| run.join(RECIPE_FILE).is_file());
-    run.map(Path::to_path_buf).with_context(|| {
-        format!(
-            "{}: it doesn't lie in a run's folder (RUN/checkpoints/step-…), whose recipe and tokenizer are needed",
-            checkpoint.display()
-        )
-    })
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use modernbert::checkpoint::write_atomically;
 use modernbert_cli::text::human_count;
 
-use super::prepare::{PhaseData, Prepared, SHARDS, model_config, shown};
+use super::prepare::{PhaseData, Prepared, SHARDS, epochs, model_config, shown};
 use crate::recipe::{
     Corpus, LongDocuments as RecipeLong, Phase, Recipe, Tokenizer as TokenizerSetting,
 };
@@ -74,6 +74,12 @@ pub(super) fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Resul
     write_atomically(&path, &serde_json::to_vec_pretty(&folders)?)
         .with_context(|| format!("{}: can't be written", path.display()))?;
     for (phase, data) in phases.iter().zip(&prepared.phases) {
+        let tokens = data.train.iter().map(|source| source.samples.tokens());
+        progress.note(&format!(
+            "{}: {:.1} epochs",
+            phase.name,
+            epochs(&phase.recipe, tokens.sum())
+        ));
         for source in &data.train {
             progress.note(&format!(
                 "{}: source {}: {} of the tokens, {} in {} samples of up to {}",

@@ -3,6 +3,7 @@
 use anyhow::bail;
 use clap::Args;
 use modernbert_cli::DIFFERENT;
+use modernbert_cli::text::counted;
 use modernbert_train::tools::{
     Against, Quantity, average, best_checkpoints, checkpoint_at, diff, export, inspect, lines,
     plot_runs,
@@ -161,10 +162,17 @@ pub(crate) struct Plot {
 
 impl Plot {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let points = plot_runs(&self.runs, self.quantity, self.against, &self.out)?;
+        let drawn = plot_runs(&self.runs, self.quantity, self.against, &self.out)?;
+        if drawn.left_out > 0 {
+            print(&format!(
+                "{} not finite, or absurdly large, and left out",
+                counted(drawn.left_out as u64, "point is", "points are")
+            ));
+        }
         print(&format!(
-            "plot: runs={} points={points} out={}",
+            "plot: runs={} points={} out={}",
             self.runs.len(),
+            drawn.points,
             self.out.display()
         ));
         Ok(ExitCode::SUCCESS)

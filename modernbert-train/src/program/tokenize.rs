@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use modernbert::output::OutputCheck;
 use modernbert::tokenizer::Tokenizer;
 
 use modernbert_cli::text::{human_count, human_seconds};
@@ -120,6 +121,12 @@ pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<ExitCode> {
     } else {
         Tokenizer::from_file(&args.tokenizer)?
     };
+    let read = sources.iter().flat_map(|source| source.paths.iter());
+    // What the folder may hold already is for `tokenize` itself to judge.
+    OutputCheck::folder(&args.out)
+        .inputs(read.chain([&args.tokenizer]).chain(&args.mixture))
+        .replaces(|_| true)
+        .check()?;
     // Drawn on standard error, and only on a terminal.
     let bar = ProgressBar::new(0);
     bar.set_style(ProgressStyle::with_template(
@@ -256,8 +263,11 @@ fn options(args: &TokenizeArgs) -> anyhow::Result<TokenizeFolderOptions> {
         }),
         None => None,
     };
-    if args.threads == Some(0) || args.shard_tokens == 0 {
-        bail!("--threads and --shard-tokens have to be 1 or more");
+    if args.shard_tokens == 0 {
+        bail!("--shard-tokens is 0; set 1 or more");
+    }
+    if let Some(threads) = args.threads.filter(|threads| !(1..=1024).contains(threads)) {
+        bail!("--threads is {threads}; set 1 to 1024, or leave it out to use all cores");
     }
     let defaults = TokenizeFolderOptions::default();
     Ok(TokenizeFolderOptions {

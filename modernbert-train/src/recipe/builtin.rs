@@ -1,16 +1,17 @@
-//! The recipes of `recipes/`, which travel in the program.
+//! The recipes of `recipes/`, which are built into the program.
 
-use super::{Recipe, RecipeError};
+use super::{Recipe, RecipeError, RecipeText};
 
-const ALL: [(&str, &str); 5] = [
+const ALL: [(&str, &str); 6] = [
     ("demo", include_str!("../../recipes/demo.toml")),
     ("cpu-tiny", include_str!("../../recipes/cpu-tiny.toml")),
+    ("continue", include_str!("../../recipes/continue.toml")),
     ("h100-15min", include_str!("../../recipes/h100-15min.toml")),
     ("base", include_str!("../../recipes/base.toml")),
     ("large", include_str!("../../recipes/large.toml")),
 ];
 
-/// The recipe of this name among those that travel in the program, such as `cpu-tiny`; `None` if there is none.
+/// The built-in recipe of this name, such as `cpu-tiny`; `None` if there is none.
 ///
 /// # Errors
 /// Those of [`Recipe::from_str`], which for these files a test rules out.
@@ -18,6 +19,13 @@ pub fn builtin(name: &str) -> Option<Result<Recipe, RecipeError>> {
     let name = name.strip_suffix(".toml").unwrap_or(name);
     let (_, text) = ALL.iter().find(|(known, _)| *known == name)?;
     Some(Recipe::from_str(text, &format!("recipes/{name}.toml")))
+}
+
+/// The text of a built-in recipe, by which complaints find their line.
+pub fn builtin_text(name: &str) -> Option<RecipeText> {
+    let name = name.strip_suffix(".toml").unwrap_or(name);
+    let (_, text) = ALL.iter().find(|(known, _)| *known == name)?;
+    Some(RecipeText::new(format!("recipes/{name}.toml"), *text))
 }
 
 /// Names that [`builtin`] knows.

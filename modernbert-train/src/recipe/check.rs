@@ -2,6 +2,7 @@
 
 use super::{Recipe, Tokenizer};
 use crate::schedule::ScheduleError;
+use modernbert::checkpoint::SourceError;
 use modernbert::config::ConfigError;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -61,6 +62,30 @@ pub enum RecipeError {
         /// What to change.
         remedy: String,
     },
+    /// An error with the place of its setting.
+    #[error("{place}: {source}")]
+    At {
+        /// File and line, or `--set`.
+        place: String,
+        /// What is wrong.
+        source: Box<RecipeError>,
+    },
+    /// The model of `model.from` and the recipe don't fit together.
+    #[error("model.from = {from}: {reason}")]
+    From {
+        /// The model.
+        from: String,
+        /// What doesn't fit, and what to do.
+        reason: String,
+    },
+    /// The model of `model.from` can't be found.
+    #[error("model.from = {from}: {source}")]
+    Source {
+        /// The model.
+        from: String,
+        /// Why.
+        source: Box<SourceError>,
+    },
     /// A phase can't be run.
     #[error("phase {name}: {source}")]
     Phase {
@@ -89,6 +114,11 @@ impl RecipeError {
 
 /// 256 bytes and the special tokens have to fit into a vocabulary.
 const MIN_VOCAB: usize = 300;
+
+/// Ten years: durations are added to a clock, which overflows far beyond.
+const MOST_SECONDS: u64 = 315_360_000;
+/// More threads than that are a typing error, and a system may refuse to start them.
+const MOST_THREADS: usize = 1024;
 
 fn want(
     good: bool,
@@ -149,10 +179,14 @@ impl Recipe {
             data.tokenizer_vocab,
             format!("256 bytes and the special tokens have to fit: set {MIN_VOCAB} or more"),
         )?;
-        // Of a tokenizer in a file nothing is known yet: its size is checked when it has been read.
-        let config = self
-            .model
-            .config(if trained { data.tokenizer_vocab } else { 1 })?;
+        // Of a tokenizer in a file nothing is known yet: its size is checked when it has been read. Sizes of a published model neither.
+        let longest = match (&self.model.from, self.model.hidden_size) {
+            (Some(_), None) => self.model.max_position_embeddings.unwrap_or(usize::MAX),
+            _ => {
+                let vocab = if trained { data.tokenizer_vocab } else { 1 };
+                self.model.config(vocab)?.max_position_embeddings
+            }
+        };
         if let super::Corpus::Paths(paths) = &data.corpus {
             want(
                 !paths.is_empty(),
@@ -174,8 +208,13 @@ impl Recipe {
             "set enough bytes for an evaluation, such as 1_048_576",
         )?;
         let threads = data.loader_threads;
-        want(threads > 0, "data.loader_threads", threads, "set 1 or more")?;
-        let (length, longest) = (data.sequence_length, config.max_position_embeddings);
+        want(
+            (1..=MOST_THREADS).contains(&threads),
+            "data.loader_threads",
+            threads,
+            format!("set 1 or more, and {MOST_THREADS} at most"),
+        )?;
+        let length = data.sequence_length;
         want(length >= 8, "data.sequence_length", length, "set 8 or more")?;
         want(
             length <= longest,
@@ -297,10 +336,10 @@ impl Recipe {
         let checkpoint = &self.checkpoint;
         let minutes = checkpoint.every_minutes;
         want(
-            minutes > 0.0 && minutes.is_finite(),
+            minutes > 0.0 && minutes <= MOST_SECONDS as f64 / 60.0,
             "checkpoint.every_minutes",
             minutes,
-            "set it above 0",
+            "set it above 0 and to ten years at most",
         )?;
         let counts = [
             (
@@ -346,6 +385,13 @@ impl Recipe {
         for (key, value) in counts {
             want(value > 0, key, value, "set 1 or more")?;
         }
+        let seconds = run.max_seconds.unwrap_or(1);
+        want(
+            seconds <= MOST_SECONDS,
+            "run.max_seconds",
+            seconds,
+            format!("ten years are {MOST_SECONDS}: set less, or leave it out"),
+        )?;
         for (key, value) in [
             ("data.seed", self.data.seed.unwrap_or(0)),
             ("run.seed", run.seed),

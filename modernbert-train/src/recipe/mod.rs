@@ -7,17 +7,23 @@
 
 mod builtin;
 mod check;
+mod from;
 mod model;
+mod paths;
 mod phase;
+mod place;
+#[cfg(test)]
+mod reference;
 mod set;
 #[cfg(test)]
 mod tests;
 mod text_or;
 
-pub use builtin::{builtin, builtin_names};
+pub use builtin::{builtin, builtin_names, builtin_text};
 pub use check::RecipeError;
 pub use model::ModelRecipe;
 pub use phase::{Phase, PhaseRecipe};
+pub use place::RecipeText;
 pub use text_or::{Corpus, Tokenizer};
 
 use crate::schedule::{BatchWarmup, Schedule, TokenSpan};
@@ -29,6 +35,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// The model to train.
+    #[serde(default)]
     pub model: ModelRecipe,
     /// What it is trained on.
     #[serde(default)]

@@ -50,6 +50,10 @@ pub struct ModelRecipe {
     /// from more, about `0.02 · sqrt(768 / hidden_size)`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initializer_range: Option<f64>,
+    /// A published model to go on with: its folder, or its name on the Hugging Face Hub, such as `"answerdotai/ModernBERT-base"`. Sizes,
+    /// weights and tokenizer are its own, the optimizer is fresh. Rotary bases and `model.max_position_embeddings` may be given beside it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     /// Folder of a trained smaller model to begin from instead of random weights: each of its matrices is repeated into this
     /// model's, as the published large model was begun from base. Its tokenizer goes with it: set `data.tokenizer` to the same folder.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -53,7 +53,8 @@ pub struct Phase {
 }
 
 impl PhaseRecipe {
-    pub(super) fn check_keys(&self, source_name: &str) -> Result<(), RecipeError> {
+    /// Whether the phase sets known keys that may differ from phase to phase; `place` says where a key is set.
+    pub(super) fn check_keys(&self, place: &dyn Fn(&str) -> String) -> Result<(), RecipeError> {
         let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if self.name.is_empty() || !self.name.chars().all(good) {
             return Err(RecipeError::invalid(
@@ -66,17 +67,17 @@ impl PhaseRecipe {
             let shared = SHARED.contains(&key.as_str())
                 || key.starts_with("model.") && !CHANGEABLE.contains(&key.as_str());
             if !KEYS.contains(&key.as_str()) {
-                return Err(unknown(
-                    &format!("{source_name}, phase {}", self.name),
-                    &key,
-                ));
+                return Err(unknown(&place(&key), &key));
             }
             if shared {
-                return Err(RecipeError::invalid(
-                    &format!("phase.{}.{key}", self.name),
-                    "set for one phase",
-                    "it is the same in every phase: set it outside",
-                ));
+                return Err(RecipeError::At {
+                    place: place(&key),
+                    source: Box::new(RecipeError::invalid(
+                        &format!("phase.{}.{key}", self.name),
+                        "set for one phase",
+                        "it is the same in every phase: set it outside",
+                    )),
+                });
             }
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! TOML in and out, and single values replaced from the command line.
 
+use super::place::{self, RecipeText, line_of_key};
 use super::{Recipe, RecipeError};
 use std::path::Path;
 use toml::{Table, Value};
@@ -34,6 +35,7 @@ pub(super) const KEYS: &[&str] = &[
     "dropout.mlp",
     "mask.eval",
     "mask.train",
+    "model.from",
     "model.global_attn_every_n_layers",
     "model.global_rope_theta",
     "model.hidden_size",
@@ -90,17 +92,24 @@ fn last_part(key: &str) -> &str {
     key.rsplit('.').next().unwrap_or(key)
 }
 
-/// The three keys most like `key`: by all of it, or by its last part alone, as the section is what one forgets.
+/// The keys like `key`, three at most: by all of it, or by its last part alone, as the section is what one forgets. Keys that are not near
+/// are no help and are not named.
 pub(super) fn unknown(source_name: &str, key: &str) -> RecipeError {
     let likeness =
-        |known: &&&str| distance(key, known).min(distance(last_part(key), last_part(known)));
-    let mut near: Vec<_> = KEYS.iter().collect();
-    near.sort_by_key(likeness);
-    let near: Vec<_> = near.into_iter().take(3).copied().collect();
+        |known: &str| distance(key, known).min(distance(last_part(key), last_part(known)));
+    let most = 1 + last_part(key).chars().count() / 4;
+    let mut near: Vec<_> = KEYS.iter().map(|known| (likeness(known), *known)).collect();
+    near.retain(|(likeness, _)| *likeness <= most);
+    near.sort();
+    let near: Vec<_> = near.into_iter().take(3).map(|(_, known)| known).collect();
     RecipeError::UnknownKey {
         source_name: source_name.to_owned(),
         key: key.to_owned(),
-        hint: format!("the nearest are {}", near.join(", ")),
+        hint: match near[..] {
+            [] => "docs/recipe.md lists all settings".to_owned(),
+            [one] => format!("the nearest is {one}"),
+            _ => format!("the nearest are {}", near.join(", ")),
+        },
     }
 }
 
@@ -124,15 +133,16 @@ fn parse_value(raw: &str) -> Value {
 }
 
 impl Recipe {
-    /// Reads a recipe; `source_name` stands in every complaint about it. The settings are checked one by one; whether they fit together
+    /// Reads a recipe; every complaint begins with `source_name` and the line. The settings are checked one by one; whether they fit together
     /// is for [`Self::validate`], after any overrides.
     ///
     /// # Errors
     /// Text that is not TOML, an unknown key, a missing field, a value of the wrong kind; each with its line.
     pub fn from_str(text: &str, source_name: &str) -> Result<Self, RecipeError> {
-        let parse_error = |error: toml::de::Error| RecipeError::Parse {
-            source_name: source_name.to_owned(),
-            message: error.to_string().trim_end().to_owned(),
+        let parse_error = |error: toml::de::Error| place::parse_error(source_name, text, &error);
+        let at = |key: &str, phase: Option<&str>| match line_of_key(text, key, phase) {
+            Some(line) => format!("{source_name}:{line}"),
+            None => source_name.to_owned(),
         };
         let mut table = text.parse::<Table>().map_err(parse_error)?;
         table.remove("phase");
@@ -145,26 +155,42 @@ impl Recipe {
             .iter()
             .find(|key| !KEYS.contains(&key.as_str()) && !sections(key))
         {
-            return Err(unknown(source_name, key));
+            return Err(unknown(&at(key, None), key));
         }
         let recipe: Self = toml::from_str(text).map_err(parse_error)?;
+        let named = RecipeText::new(source_name, text);
         for phase in &recipe.phase {
-            phase.check_keys(source_name)?;
+            phase
+                .check_keys(&|key| at(key, Some(&phase.name)))
+                .map_err(|error| named.locate(error))?;
         }
         Ok(recipe)
     }
 
-    /// Reads a recipe file; see [`Self::from_str`].
+    /// Reads a recipe file; see [`Self::from_str`]. Relative paths in it are relative to the file's folder, and are made absolute.
     ///
     /// # Errors
     /// A file that cannot be read, and those of [`Self::from_str`].
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, RecipeError> {
+        Ok(Self::from_file_with_text(path)?.0)
+    }
+
+    /// As [`Self::from_file`], with the text, by which later complaints find their line.
+    ///
+    /// # Errors
+    /// Those of [`Self::from_file`].
+    pub fn from_file_with_text(path: impl AsRef<Path>) -> Result<(Self, RecipeText), RecipeError> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Io {
+        let unreadable = |source| RecipeError::Io {
             path: path.to_owned(),
             source,
-        })?;
-        Self::from_str(&text, &path.display().to_string())
+        };
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let name = path.display().to_string();
+        let recipe = Self::from_str(&text, &name)?;
+        let absolute = std::path::absolute(path).map_err(unreadable)?;
+        let folder = absolute.parent().unwrap_or(Path::new("/"));
+        Ok((recipe.with_paths_in(folder), RecipeText::new(name, text)))
     }
 
     /// The recipe with single values replaced, each given as `key=value` with a dotted key. The value is read as TOML, and as plain text
@@ -277,7 +303,7 @@ impl Recipe {
         if inner.is_empty() {
             found.settings.remove(section);
         }
-        found.check_keys("--set")?;
+        found.check_keys(&|_| format!("--set, phase {phase}"))?;
         recipe.phases().map_err(|error| failed(error.to_string()))?;
         Ok(recipe)
     }

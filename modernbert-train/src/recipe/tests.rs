@@ -74,6 +74,7 @@ fn the_list_of_keys_is_the_structs() {
         "model.preset=17m",
         "model.vocab_size=4096",
         "model.tile_from=x",
+        "model.from=x",
         "model.tiling=edge",
         "data.max_train_bytes=1",
         "run.max_seconds=1",
@@ -137,11 +138,11 @@ fn an_override_that_does_not_fit_is_explained() {
     let cases: [(&[&str], &str); 8] = [
         (
             &["optimizer.learning_rat=1"],
-            "no setting optimizer.learning_rat; the nearest are optimizer.learning_rate",
+            "no setting optimizer.learning_rat; the nearest is optimizer.learning_rate",
         ),
         (
             &["learning_rate=1"],
-            "the nearest are optimizer.learning_rate",
+            "the nearest is optimizer.learning_rate",
         ),
         (&["optimizer.learning_rate"], "write it as key=value"),
         (
@@ -176,14 +177,11 @@ fn a_mistake_in_a_file_is_shown_with_its_line() {
     let cases = [
         (
             edited("seed = 17", "sed = 17"),
-            "my.toml: there is no setting run.sed; the nearest are data.seed, run.seed",
+            "there is no setting run.sed; the nearest are data.seed, run.seed",
         ),
         (edited("[mask]", "[masks]"), "no setting masks."),
         (edited("seed = 17", "seed = 'x'"), "seed = 'x'"),
-        (
-            edited("beta1 = 0.9", "beta1 = "),
-            "my.toml: TOML parse error at line",
-        ),
+        (edited("beta1 = 0.9", "beta1 = "), "(`beta1 = "),
         (edited("\"5%\"", "\"5\""), "warmup_tokens = \"5\""),
         (
             edited("corpus = \"registry\"", "corpus = 5"),
@@ -192,6 +190,10 @@ fn a_mistake_in_a_file_is_shown_with_its_line() {
     ];
     for (message, expected) in cases {
         assert!(message.contains(expected), "{message}\nlacks\n{expected}");
+        let place = message.split(": ").next().unwrap();
+        let line = place.strip_prefix("my.toml:").unwrap();
+        assert!(line.parse::<usize>().unwrap() > 3, "{message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
     }
     let missing = Recipe::from_file("/nonexistent/r.toml")
         .unwrap_err()
@@ -474,4 +476,187 @@ fn published_numbers_have_sources() {
     let rate =
         last.optimizer.learning_rate * last.schedule.factor(50_000_000_000, last.run.total_tokens);
     assert!((rate - 3e-7).abs() < 1e-15, "{rate}");
+}
+
+#[test]
+fn suggestions_are_near_or_none() {
+    for key in [
+        "colour",
+        "optimizer.name",
+        "x",
+        "model.wings",
+        "data.nothing_like_it",
+    ] {
+        let message = complaint(&[&format!("{key}=1")]);
+        assert!(
+            message.contains("docs/recipe.md lists all") && !message.contains("nearest"),
+            "{message}"
+        );
+    }
+    for (key, near) in [
+        ("model.hiden_size", "model.hidden_size"),
+        ("run.precison", "run.precision"),
+        ("batches.tokens", "batch.tokens"),
+    ] {
+        let message = complaint(&[&format!("{key}=1")]);
+        assert!(message.contains(near), "{message}");
+    }
+}
+
+#[test]
+fn a_setting_that_makes_no_sense_has_its_line_or_its_argument() {
+    let text = "\
+[model]
+preset = '17m'
+
+[batch]
+tokens = 0
+
+[[phase]]
+name = 'a'
+run.total_tokens = 100_000
+
+[[phase]]
+name = 'b'
+run = { total_tokens = 5 }
+optimizer.learning_rate = -1.0
+";
+    let message = |text: &str, overrides: &[&str]| {
+        let overrides: Vec<String> = overrides.iter().map(|set| (*set).to_owned()).collect();
+        let recipe = Recipe::from_str(text, "r.toml").unwrap();
+        let error = recipe
+            .with_overrides(&overrides)
+            .and_then(|recipe| recipe.validate());
+        let named = RecipeText::new("r.toml", text).with_overrides(&overrides);
+        named.locate(error.unwrap_err()).to_string()
+    };
+    let said = message(text, &[]);
+    assert!(
+        said.starts_with("r.toml:5: ") && said.contains("batch.tokens is 0"),
+        "{said}"
+    );
+    let fixed = text.replace("tokens = 0", "tokens = 1024");
+    let said = message(&fixed, &[]);
+    assert!(said.starts_with("r.toml:14: phase b: "), "{said}");
+    let fixed = fixed.replace("-1.0", "1e-3");
+    let said = message(&fixed, &[]);
+    assert!(said.starts_with("r.toml:13: phase b: "), "{said}");
+    let said = message(&fixed.replace("= 5 }", "= 100_000 }"), &["mask.train=2"]);
+    assert!(said.starts_with("--set mask.train=2: "), "{said}");
+    let said = message(
+        &fixed.replace("= 5 }", "= 100_000 }"),
+        &["phase.b.mask.eval=0"],
+    );
+    assert!(said.starts_with("--set phase.b.mask.eval=0: "), "{said}");
+    // A default has no line.
+    let said = message("model.preset = '17m'", &[]);
+    assert!(
+        said.starts_with("r.toml: run.total_tokens is missing"),
+        "{said}"
+    );
+    // Durations and thread counts that would overflow a clock or a system.
+    for set in [
+        "checkpoint.every_minutes=1e300",
+        "run.max_seconds=9_000_000_000_000",
+        "data.loader_threads=1_000_000",
+    ] {
+        let text = "model.preset = '17m'\nrun.total_tokens = 1_000_000";
+        let said = message(text, &[set]);
+        assert!(said.starts_with(&format!("--set {set}: ")), "{said}");
+    }
+}
+
+#[test]
+fn paths_are_relative_to_the_recipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("r.toml");
+    std::fs::create_dir(folder.path().join("model")).unwrap();
+    let text = "\
+model = { from = 'model', tile_from = '/large' }
+data = { corpus = ['a.txt', '/b'], eval_corpus = 'registry', tokenizer = 'tok' }
+[[phase]]
+name = 'x'
+run.total_tokens = 1
+data.corpus = 'registry'
+[[phase]]
+name = 'y'
+run.total_tokens = 1
+data.corpus = 'shards'
+";
+    std::fs::write(&path, text).unwrap();
+    let recipe = Recipe::from_file(&path).unwrap();
+    let inside = |name: &str| folder.path().join(name);
+    assert_eq!(
+        recipe.data.corpus,
+        Corpus::Paths(vec![inside("a.txt"), "/b".into()])
+    );
+    assert_eq!(recipe.data.eval_corpus, Some(Corpus::Registry));
+    assert_eq!(recipe.data.tokenizer, Tokenizer::Path(inside("tok")));
+    assert_eq!(recipe.model.from.as_deref(), inside("model").to_str());
+    assert_eq!(recipe.model.tile_from, Some("/large".into()));
+    let phases = recipe.phases().unwrap();
+    assert_eq!(phases[0].recipe.data.corpus, Corpus::Registry);
+    assert_eq!(
+        phases[1].recipe.data.corpus,
+        Corpus::Paths(vec![inside("shards")])
+    );
+    std::fs::write(&path, "model.from = 'org/name'\nrun.total_tokens = 1").unwrap();
+    let recipe = Recipe::from_file(&path).unwrap();
+    assert_eq!(recipe.model.from.as_deref(), Some("org/name"));
+}
+
+#[test]
+fn a_published_model_gives_sizes_and_tokenizer() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = modernbert::config::ModernBertConfig::of_shape(4, 32, 48, 2);
+    config.vocab_size = 384;
+    config.max_position_embeddings = 64;
+    config.global_rope_theta = 12_345.0;
+    config.save(folder.path().join("config.json")).unwrap();
+    let from = folder.path().to_str().unwrap();
+    let recipe = |more: &str| {
+        let text = format!("model.from = '{from}'\nrun.total_tokens = 1_000_000\n{more}");
+        Recipe::from_str(&text, "r.toml").unwrap()
+    };
+    let (resolved, found) = recipe("").resolve_model().unwrap();
+    let place = folder.path().canonicalize().unwrap();
+    assert_eq!(found.as_ref(), Some(&place));
+    assert_eq!(resolved.data.tokenizer, Tokenizer::Path(place));
+    let mine = resolved.model.config(300).unwrap();
+    let sizes = |c: &modernbert::config::ModernBertConfig| {
+        (
+            c.vocab_size,
+            c.hidden_size,
+            c.num_hidden_layers,
+            c.global_rope_theta,
+        )
+    };
+    assert_eq!(sizes(&mine), sizes(&config));
+    // What was resolved is a recipe by itself.
+    let again = Recipe::from_str(&resolved.to_toml().unwrap(), "x").unwrap();
+    assert_eq!(again.resolve_model().unwrap().0, resolved);
+    let longer = recipe("model.global_rope_theta = 160_000.0").resolve_model();
+    assert_eq!(longer.unwrap().0.model.global_rope_theta, Some(160_000.0));
+    for (more, said) in [
+        (
+            "model.hidden_size = 64",
+            "model.hidden_size is 64, and the model has 32",
+        ),
+        ("model.preset = '17m'", "no model of the preset"),
+        ("data.tokenizer = 'other'", "leave data.tokenizer out"),
+        (
+            "model.tile_from = 'other'",
+            "weights come from one of the two",
+        ),
+    ] {
+        let message = recipe(more).resolve_model().unwrap_err().to_string();
+        assert!(message.contains(said), "{message}");
+    }
+    config.norm_eps = 1e-3;
+    config.save(folder.path().join("config.json")).unwrap();
+    let message = recipe("").resolve_model().unwrap_err().to_string();
+    assert!(message.contains("norm_eps"), "{message}");
+    let nowhere = Recipe::from_str("model.from = './nowhere'", "r.toml").unwrap();
+    let message = nowhere.resolve_model().unwrap_err().to_string();
+    assert!(message.contains("./nowhere"), "{message}");
 }

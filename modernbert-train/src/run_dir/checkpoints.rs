@@ -8,10 +8,10 @@ use super::{CHECKPOINTS, RunDirError};
 use crate::recipe::CheckpointRecipe;
 use crate::snapshot::{RunState, Snapshot, discard, read_state, verify};
 
-/// How the names of checkpoints begin; the step follows.
+/// Prefix of checkpoints; the step follows.
 pub(super) const PREFIX: &str = "step-";
-/// How the names of those begin that a resume went back behind.
-const ASIDE: &str = "aside-";
+/// Prefix of checkpoints newer than the one that a resume began from.
+pub(super) const ASIDE: &str = "aside-";
 
 /// A checkpoint by its name; its content is not looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,20 @@ pub fn list_checkpoints(root: &Path) -> Result<Vec<StoredCheckpoint>, RunDirErro
     Ok(found)
 }
 
+/// The folder of the run that a checkpoint belongs to.
+///
+/// # Errors
+/// A checkpoint that is not in a run's folder.
+pub fn run_of_checkpoint(checkpoint: &Path) -> Result<PathBuf, RunDirError> {
+    let place = checkpoint
+        .canonicalize()
+        .map_err(|_| RunDirError::NoFolder(checkpoint.to_path_buf()))?;
+    let run = place.parent().and_then(Path::parent);
+    let run = run.filter(|run| run.join(super::RECIPE_FILE).is_file());
+    run.map(Path::to_path_buf)
+        .ok_or_else(|| RunDirError::OutsideRun(checkpoint.to_path_buf()))
+}
+
 /// Which checkpoint a resume starts from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
@@ -59,17 +73,21 @@ pub enum Choice {
     Step(u64),
 }
 
-impl FromStr for Choice {
-    type Err = String;
+/// Text that names no checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("write latest, previous, or a step such as step-1200")]
+pub struct ChoiceError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for Choice {
+    type Err = ChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, ChoiceError> {
         match text {
             "latest" => Ok(Self::Latest),
             "previous" => Ok(Self::Previous),
             other => {
                 let step = other.strip_prefix(PREFIX).unwrap_or(other).parse();
-                step.map(Self::Step)
-                    .map_err(|_| "write latest, previous, or a step such as step-1200".to_string())
+                step.map(Self::Step).map_err(|_| ChoiceError)
             }
         }
     }
@@ -130,7 +148,7 @@ fn newest_good(checkpoints: &[StoredCheckpoint]) -> Option<&StoredCheckpoint> {
     checkpoints
         .iter()
         .rev()
-        .find(|checkpoint| verify(&checkpoint.path).is_ok())
+        .find(|checkpoint| Snapshot::open(&checkpoint.path).is_ok())
 }
 
 /// Drops checkpoints that the rule doesn't keep. The last one of every phase is kept in any case. Before anything is dropped, the newest
@@ -169,7 +187,12 @@ pub(super) fn retain(root: &Path, rule: &CheckpointRecipe) -> Result<(), RunDirE
         );
     }
     let newest = found.last().cloned();
-    found.retain(|one| !keep.contains(&one.step));
+    // A checkpoint that was copied under another number is the user's.
+    let renamed = |one: &StoredCheckpoint| {
+        let state = read_state(&one.path);
+        state.is_ok_and(|state| state.step != one.step)
+    };
+    found.retain(|one| !keep.contains(&one.step) && !renamed(one));
     let (Some(newest), false) = (newest, found.is_empty()) else {
         return Ok(());
     };

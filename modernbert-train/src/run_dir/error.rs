@@ -24,7 +24,7 @@ pub enum RunDirError {
     },
     /// The folder holds a run with checkpoints already.
     #[error(
-        "{path} holds a run that stands at step {step}; go on with it (`modernbert-train resume {path}`), give --out another \
+        "{path} holds a run at step {step}; go on with it (`modernbert-train resume {path}`), give --out another \
          folder, or pass --restart to delete it and begin anew", path = path.display()
     )]
     HoldsRun {
@@ -32,6 +32,25 @@ pub enum RunDirError {
         path: PathBuf,
         /// Step of its newest checkpoint.
         step: u64,
+    },
+    /// The folder holds a finished model whose checkpoints are gone.
+    #[error(
+        "{path} holds the model of a finished run; give --out another folder, or pass --restart to delete that run and begin anew",
+        path = .0.display()
+    )]
+    HoldsModel(PathBuf),
+    /// The folder holds something that the run didn't write.
+    #[error(
+        "{path}: the folder holds {entry}, and {reason}; nothing is removed: give --out another folder, or move {entry} away",
+        path = path.display(), entry = entry.display()
+    )]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// What is in it, relative to the folder.
+        entry: PathBuf,
+        /// Why that is none of a run's files.
+        reason: String,
     },
     /// Another process holds the folder's lock.
     #[error(
@@ -50,6 +69,14 @@ pub enum RunDirError {
         path = .0.display()
     )]
     NoRun(PathBuf),
+    /// There is no such folder.
+    #[error("{}: there is no such folder", .0.display())]
+    NoFolder(PathBuf),
+    /// A checkpoint that is not in a run's folder.
+    #[error(
+        "{}: it is not in a run's folder (RUN/checkpoints/step-…), whose recipe and tokenizer are needed", .0.display()
+    )]
+    OutsideRun(PathBuf),
     /// The recipe isn't the one the run was begun with.
     #[error(
         "{path}: the recipe was changed since the run was begun; put it back, or begin another run from a checkpoint with \
@@ -108,6 +135,14 @@ impl From<SnapshotError> for RunDirError {
 }
 
 impl RunDirError {
+    pub(super) fn foreign(root: &Path, entry: &Path, reason: &str) -> Self {
+        Self::Foreign {
+            path: root.to_path_buf(),
+            entry: entry.strip_prefix(root).unwrap_or(entry).to_path_buf(),
+            reason: reason.to_string(),
+        }
+    }
+
     pub(super) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Self::Io { path, source }

@@ -1,14 +1,15 @@
 //! `run.json`: what a run was begun with, by hash.
 
-use modernbert::checkpoint::write_atomically;
+use modernbert::atomic::write_atomically;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::own::MODEL_FILES;
 use super::{INFO_FILE, RunDirError};
 use crate::shard::Shard;
-use crate::snapshot::hex;
+use crate::snapshot::{FileHash, hash_file, hex};
 
 /// What a run was begun with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,9 +19,12 @@ pub struct RunInfo {
     pub program: String,
     /// SHA-256 of the text of `recipe.toml`.
     pub recipe_sha256: String,
-    /// SHA-256 of each token shard's content by its path: relative to the run's folder where it lies inside.
+    /// SHA-256 of each token shard's content by its path: relative to the run's folder where it is inside.
     #[serde(default)]
     pub shards: BTreeMap<String, String>,
+    /// Length and hash of tokenizer and finished model, as the run wrote them.
+    #[serde(default)]
+    pub files: BTreeMap<String, FileHash>,
     /// The checkpoint of another run this one started from, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_from: Option<String>,
@@ -39,8 +43,28 @@ impl RunInfo {
             program: format!("modernbert-train {}", env!("CARGO_PKG_VERSION")),
             recipe_sha256: sha256_of(recipe),
             shards: BTreeMap::new(),
+            files: BTreeMap::new(),
             started_from: None,
         }
+    }
+
+    /// Whether this program wrote it.
+    pub(super) fn is_ours(&self) -> bool {
+        self.program.starts_with("modernbert-train ")
+    }
+
+    /// Lists the files of tokenizer and model that are in the folder, with their hashes.
+    ///
+    /// # Errors
+    /// A file that can't be read.
+    pub(super) fn record_model(&mut self, root: &Path) -> Result<(), RunDirError> {
+        for name in MODEL_FILES {
+            let path = root.join(name);
+            if path.is_file() {
+                self.files.insert(name.to_string(), hash_file(&path)?);
+            }
+        }
+        Ok(())
     }
 
     /// Reads `run.json` of a run's folder; `None` if there is none.
@@ -91,6 +115,7 @@ impl RunInfo {
         }
         if self.shards.is_empty() {
             self.shards = found;
+            self.record_model(root)?;
             return self.write(root);
         }
         for (name, expected) in &self.shards {

@@ -3,11 +3,11 @@
 //! | name | content |
 //! |---|---|
 //! | `recipe.toml` | the resolved recipe; its hash is in `run.json` |
-//! | `run.json` | format, hashes of recipe and token shards |
+//! | `run.json` | format, hashes of recipe, token shards and finished model: what the run wrote |
 //! | `lock` | held by the process that works on the run |
 //! | `history.jsonl` | when the run was begun, resumed, interrupted, finished |
 //! | `shards/` | token shards |
-//! | `checkpoints/step-NNNNNNNN/` | see [`crate::snapshot`]; `aside-…` are checkpoints a later resume went back behind |
+//! | `checkpoints/step-NNNNNNNN/` | see [`crate::snapshot`]; `aside-…` are checkpoints newer than the one that a later resume began from |
 //! | `metrics.jsonl`, `loss.png` | the log, and its picture at the end |
 //! | `positions.jsonl` | held-out loss by position, a line at the end of each phase |
 //! | `model.safetensors`, `config.json`, `tokenizer*.json` | the finished model |
@@ -16,21 +16,24 @@ mod checkpoints;
 mod error;
 mod info;
 mod log;
+mod own;
 #[cfg(test)]
 mod tests;
 
-pub use checkpoints::{Choice, StoredCheckpoint, list_checkpoints};
+pub use checkpoints::{Choice, ChoiceError, StoredCheckpoint, list_checkpoints, run_of_checkpoint};
 pub use error::RunDirError;
 pub use info::{RunInfo, sha256_of};
 pub use log::cut_log;
 
+use modernbert::atomic::open_append;
+use modernbert::lock::{FolderLock, LockError};
 use serde_json::json;
-use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::recipe::{CheckpointRecipe, Recipe};
 use crate::snapshot::{self, RunState, write_snapshot};
+use own::Contents;
 
 /// Log of a run.
 pub const METRICS_FILE: &str = "metrics.jsonl";
@@ -44,42 +47,73 @@ pub const INFO_FILE: &str = "run.json";
 pub const HISTORY_FILE: &str = "history.jsonl";
 /// Held-out loss by position, a line at the end of each phase.
 pub const POSITIONS_FILE: &str = "positions.jsonl";
-const LOCK_FILE: &str = "lock";
+/// Folder of token shards.
+pub const SHARDS: &str = "shards";
 const CHECKPOINTS: &str = "checkpoints";
+
+/// The recipe a run was begun with. Paths in it are as the run resolved them.
+///
+/// # Errors
+/// A folder without a recipe, or one that can't be read.
+pub fn recipe_of_run(root: &Path) -> Result<Recipe, RunDirError> {
+    let path = root.join(RECIPE_FILE);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(RunDirError::NoRun(root.to_path_buf()));
+        }
+        Err(error) => return Err(RunDirError::io(&path)(error)),
+    };
+    Ok(Recipe::from_str(&text, &path.display().to_string())?)
+}
 
 /// A run's folder, locked by this process for as long as the value lives.
 pub struct RunDir {
     root: PathBuf,
-    _lock: File,
+    _lock: FolderLock,
 }
 
 impl RunDir {
-    /// Makes the folder of a new run, or empties that of an older one, and writes its recipe.
+    /// Makes the folder of a new run and writes its recipe.
     ///
-    /// An older run that has checkpoints is only replaced when `restart` allows it.
+    /// The folder may be missing, empty, or hold a run of this program. A run that has checkpoints or a model is only replaced when
+    /// `restart` allows it, and nothing is removed but what `run.json` and the checkpoints' manifests list.
     ///
     /// # Errors
-    /// A folder that can't be made or written, that another process works on, or that holds a run.
+    /// A folder that can't be made or written, that another process works on, that holds a run, or that holds anything else.
     pub fn create(root: &Path, recipe: &Recipe, restart: bool) -> Result<Self, RunDirError> {
+        // Looked at before anything is made: a folder of someone else doesn't even get a lock.
+        if root.is_dir() {
+            Self::replaceable(root, restart)?;
+        }
         let made = std::fs::create_dir_all(root);
         made.map_err(|source| RunDirError::Make {
             path: root.to_path_buf(),
             source,
         })?;
         let dir = Self::lock(root)?;
-        let found = list_checkpoints(root)?;
-        if let Some(last) = found.last().filter(|_| !restart) {
-            return Err(RunDirError::HoldsRun {
-                path: root.to_path_buf(),
-                step: last.step,
-            });
-        }
-        dir.remove_older_run()?;
+        Self::replaceable(root, restart)?.remove()?;
         let text = recipe.to_toml()?;
-        dir.write(RECIPE_FILE, text.as_bytes())?;
+        // The recipe's hash first: a recipe without it would be taken for the user's.
         RunInfo::new(&text).write(root)?;
+        dir.write(RECIPE_FILE, text.as_bytes())?;
         dir.note("begun", json!({}))?;
         Ok(dir)
+    }
+
+    /// What a new run in the folder would remove.
+    fn replaceable(root: &Path, restart: bool) -> Result<Contents, RunDirError> {
+        let step = list_checkpoints(root)?.last().map(|last| last.step);
+        let contents = Contents::of(root)?;
+        let finished = root.join(modernbert::checkpoint::WEIGHTS_FILE).exists();
+        match step {
+            Some(step) if !restart => Err(RunDirError::HoldsRun {
+                path: root.to_path_buf(),
+                step,
+            }),
+            None if finished && !restart => Err(RunDirError::HoldsModel(root.to_path_buf())),
+            _ => Ok(contents),
+        }
     }
 
     /// Opens the folder of a run that was begun before, and tidies what a crash may have left.
@@ -107,64 +141,19 @@ impl RunDir {
     }
 
     fn lock(root: &Path) -> Result<Self, RunDirError> {
-        let path = root.join(LOCK_FILE);
-        let mut options = File::options();
-        let opened = options
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path);
-        let mut file = opened.map_err(RunDirError::io(&path))?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                let owner = std::fs::read_to_string(&path).unwrap_or_default();
-                return Err(RunDirError::Locked {
-                    path: root.to_path_buf(),
-                    owner: owner.trim().to_string(),
-                });
-            }
-            // Some network file systems have no locks; two processes on one run are then the user's to avoid.
-            Err(TryLockError::Error(_)) | Ok(()) => {}
-        }
-        let written = file
-            .set_len(0)
-            .and_then(|()| writeln!(file, "{}", std::process::id()));
-        written.map_err(RunDirError::io(&path))?;
+        let lock = FolderLock::acquire(root).map_err(|error| match error {
+            LockError::Held { path, owner } => RunDirError::Locked { path, owner },
+            LockError::Io { path, source } => RunDirError::Io { path, source },
+        })?;
         Ok(Self {
             root: root.to_path_buf(),
-            _lock: file,
+            _lock: lock,
         })
     }
 
     /// The folder.
     pub fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// A run's folder may hold an older run: nothing of it must outlive the start of a new one.
-    fn remove_older_run(&self) -> Result<(), RunDirError> {
-        let files = [
-            modernbert::checkpoint::WEIGHTS_FILE,
-            PICTURE_FILE,
-            METRICS_FILE,
-            POSITIONS_FILE,
-            INFO_FILE,
-            RECIPE_FILE,
-            HISTORY_FILE,
-        ];
-        let gone = |path: &Path, result: std::io::Result<()>| match result {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(RunDirError::io(path)(error))
-            }
-            _ => Ok(()),
-        };
-        for name in files {
-            let path = self.root.join(name);
-            gone(&path, std::fs::remove_file(&path))?;
-        }
-        let path = self.root.join(CHECKPOINTS);
-        gone(&path, std::fs::remove_dir_all(&path))
     }
 
     fn write(&self, name: &str, content: &[u8]) -> Result<(), RunDirError> {
@@ -194,9 +183,21 @@ impl RunDir {
     /// What the operating system refuses.
     pub fn append(&self, name: &str, row: &serde_json::Value) -> Result<(), RunDirError> {
         let path = self.root.join(name);
-        let file = File::options().create(true).append(true).open(&path);
-        file.and_then(|mut file| file.write_all(format!("{row}\n").as_bytes()))
+        open_append(&path)
+            .and_then(|mut file| file.write_all(format!("{row}\n").as_bytes()))
             .map_err(RunDirError::io(&path))
+    }
+
+    /// Lists the files of the finished model, with their hashes, as written by this run.
+    ///
+    /// # Errors
+    /// What the operating system refuses.
+    pub fn record_model(&self) -> Result<(), RunDirError> {
+        if let Some(mut info) = RunInfo::read(&self.root)? {
+            info.record_model(&self.root)?;
+            info.write(&self.root)?;
+        }
+        Ok(())
     }
 
     /// Whether a file of lines of JSON has one of this step.
@@ -226,7 +227,7 @@ impl RunDir {
         Ok(place)
     }
 
-    /// Where the checkpoint of a step lies.
+    /// The folder of a step's checkpoint.
     pub fn checkpoint_path(&self, step: u64) -> PathBuf {
         self.root
             .join(CHECKPOINTS)

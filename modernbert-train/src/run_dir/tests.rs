@@ -230,3 +230,135 @@ fn the_log_is_cut_back_to_a_step() {
     assert_eq!(cut_log(&place.root(), 0).unwrap(), 3);
     assert_eq!(fs::read_to_string(&path).unwrap(), "");
 }
+
+fn refused(root: &Path, restart: bool) -> String {
+    let result = RunDir::create(root, &recipe(), restart);
+    result.err().unwrap().to_string()
+}
+
+/// Every file below a folder with its content.
+fn content(folder: &Path) -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = std::collections::BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(content(&path));
+        } else {
+            found.insert(path.clone(), fs::read(&path).unwrap());
+        }
+    }
+    found
+}
+
+#[test]
+fn a_folder_that_holds_no_run_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, file) in [
+        ("downloaded", "model.safetensors"),
+        ("recipe", "recipe.toml"),
+        ("checkpoints", "checkpoints/my/file"),
+        ("notes", "notes.txt"),
+        ("run", "run.json"),
+        ("metrics", "metrics.jsonl"),
+    ] {
+        let root = folder.path().join(name);
+        let path = root.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "{\"precious\": 1}").unwrap();
+        let before = content(&root);
+        for restart in [false, true] {
+            // The damaged run.json is called that.
+            let message = refused(&root, restart);
+            assert!(
+                message.contains("nothing is removed") || message.contains("run.json: damaged"),
+                "{message}"
+            );
+            assert_eq!(content(&root), before, "{name}");
+        }
+    }
+}
+
+#[test]
+fn restart_removes_only_what_the_run_wrote() {
+    let place = Place::new();
+    let root = place.root();
+    place.save(10, None, false, &CheckpointRecipe::default());
+    for name in ["tokenizer.json", "config.json", "model.safetensors"] {
+        fs::write(root.join(name), "of the run").unwrap();
+    }
+    place.dir.record_model().unwrap();
+    fs::write(root.join(METRICS_FILE), "{\"step\":1}\n").unwrap();
+    let Place { folder, dir } = place;
+    drop(dir);
+    let before = content(&root);
+    let message = refused(&root, false);
+    assert!(message.contains("--restart"), "{message}");
+    let checkpoint = root.join("checkpoints/step-00000010");
+    for added in [
+        root.join("checkpoints/my/file"),
+        root.join("notes.txt"),
+        root.join("best/model.safetensors"),
+        checkpoint.join("notes.txt"),
+        root.join("shards/train.tokens"),
+        root.join("loss.png"),
+    ] {
+        fs::create_dir_all(added.parent().unwrap()).unwrap();
+        fs::write(&added, "precious").unwrap();
+        let message = refused(&root, true);
+        assert!(message.contains("nothing is removed"), "{message}");
+        assert_eq!(fs::read_to_string(&added).unwrap(), "precious");
+        fs::remove_file(&added).unwrap();
+        let _ = fs::remove_dir(added.parent().unwrap());
+        assert_eq!(content(&root), before);
+    }
+    for changed in [RECIPE_FILE, "model.safetensors", "tokenizer.json"] {
+        let path = root.join(changed);
+        let own = fs::read(&path).unwrap();
+        fs::write(&path, "precious").unwrap();
+        let message = refused(&root, true);
+        assert!(
+            message.contains(changed) && message.contains("changed"),
+            "{message}"
+        );
+        fs::write(&path, own).unwrap();
+        assert_eq!(content(&root), before);
+    }
+    drop(RunDir::create(&root, &recipe(), true).unwrap());
+    let left: Vec<String> = fs::read_dir(&root)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(left.len(), 4, "{left:?}");
+    // Nothing was trained in it yet: a new run needs no --restart.
+    drop(RunDir::create(&root, &recipe(), false).unwrap());
+    drop(folder);
+}
+
+#[cfg(unix)]
+#[test]
+fn links_in_a_folder_handed_over_are_not_followed() {
+    use std::os::unix::fs::symlink;
+    let place = Place::new();
+    let root = place.root();
+    let precious = place.folder.path().join("precious");
+    fs::write(&precious, "precious").unwrap();
+    let Place { folder, dir } = place;
+    drop(dir);
+    for name in ["lock", HISTORY_FILE, POSITIONS_FILE] {
+        let path = root.join(name);
+        let _ = fs::remove_file(&path);
+        symlink(&precious, &path).unwrap();
+        let message = match RunDir::open(&root) {
+            Err(error) => error.to_string(),
+            Ok((dir, ..)) => dir.append(name, &json!({})).unwrap_err().to_string(),
+        };
+        assert!(message.contains("symbolic link"), "{name}: {message}");
+        let message = refused(&root, true);
+        assert!(message.contains(name), "{message}");
+        fs::remove_file(&path).unwrap();
+    }
+    symlink(folder.path(), root.join("checkpoints")).unwrap();
+    let message = refused(&root, true);
+    assert!(message.contains("checkpoints"), "{message}");
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+}

@@ -31,6 +31,17 @@ pub enum SnapshotError {
         /// How it differs.
         reason: String,
     },
+    /// The folder's name has another step than its state.
+    #[error(
+        "{path}: this is the checkpoint of step {step}, copied or renamed; give the folder its name step-{step:08} back, or remove it",
+        path = path.display()
+    )]
+    Renamed {
+        /// The folder.
+        path: PathBuf,
+        /// Its step.
+        step: u64,
+    },
     /// The checkpoint was written by a newer program.
     #[error("{path}: format {found}, this program knows {known}; use the program that wrote it, or a newer one", path = path.display())]
     Format {

@@ -69,6 +69,15 @@ impl Manifest {
                 known: FORMAT,
             });
         }
+        let plain = |name: &String| {
+            let mut parts = Path::new(name).components();
+            let only = matches!(parts.next(), Some(std::path::Component::Normal(_)));
+            only && parts.next().is_none()
+        };
+        if let Some(name) = manifest.files.keys().find(|name| !plain(name)) {
+            let reason = format!("it lists {name:?}, which is no name of a file");
+            return Err(SnapshotError::damaged(&path, reason));
+        }
         if list_hash(&manifest.files) != manifest.sha256 {
             return Err(SnapshotError::damaged(
                 &path,
@@ -123,7 +132,11 @@ fn list_hash(files: &BTreeMap<String, FileHash>) -> String {
     hex(&hash.finalize())
 }
 
-fn hash_file(path: &Path) -> Result<FileHash, SnapshotError> {
+/// Length and hash of a file.
+///
+/// # Errors
+/// What the operating system refuses.
+pub(crate) fn hash_file(path: &Path) -> Result<FileHash, SnapshotError> {
     let mut file = File::open(path).map_err(SnapshotError::io(path))?;
     let (mut hash, mut bytes) = (Sha256::new(), 0);
     let mut buffer = vec![0; 1 << 20];

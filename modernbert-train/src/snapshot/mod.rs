@@ -1,10 +1,10 @@
-//! Checkpoints of a run: one folder each, which appears whole or not at all.
+//! Checkpoints of a run: one folder each, which appears complete or not at all.
 //!
 //! | file | content |
 //! |---|---|
 //! | `model.safetensors`, `config.json` | the weights, as in any model folder |
 //! | `optimizer.safetensors` | both moments of every parameter, `NAME.moment_1` and `NAME.moment_2` |
-//! | `state.json` | where the run stands: phase, steps, tokens, position in the data, the log row under way |
+//! | `state.json` | position of the run: phase, steps, tokens, data-loader position, sums since the last row of the log |
 //! | `manifest.json` | length and SHA-256 of each of the others, and of this list |
 //!
 //! The folder is written under a temporary name beside its place, every file and the folder are synchronised, then it is renamed and
@@ -20,9 +20,9 @@ pub(crate) mod tests;
 mod write;
 
 pub(crate) use error::remedy;
-pub(crate) use manifest::hex;
+pub(crate) use manifest::{hash_file, hex};
 pub(crate) use read::read_state;
-pub(crate) use write::{discard, recover};
+pub(crate) use write::{REPLACED, TEMPORARY, discard, recover};
 
 pub use error::SnapshotError;
 pub use manifest::{FileHash, Manifest, verify};
@@ -32,7 +32,7 @@ pub use write::{write_snapshot, write_tensors};
 
 /// The moments of the optimizer.
 pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
-/// Where the run stands.
+/// Position of the run.
 pub const STATE_FILE: &str = "state.json";
 /// Lengths and hashes of the other files.
 pub const MANIFEST_FILE: &str = "manifest.json";

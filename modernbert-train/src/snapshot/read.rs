@@ -12,7 +12,7 @@ use crate::optim::{NamedStableAdamW, StoredTensor};
 pub struct Snapshot {
     /// Its folder.
     pub path: PathBuf,
-    /// Where the run stood.
+    /// Position of the run.
     pub state: RunState,
     /// Its files.
     pub manifest: Manifest,
@@ -22,12 +22,23 @@ impl Snapshot {
     /// Opens a checkpoint and holds every file to its hash.
     ///
     /// # Errors
-    /// A folder that is no checkpoint; a file that was damaged, by name.
+    /// A folder that is no checkpoint; a file that was damaged, by name; a checkpoint under the number of another.
     pub fn open(path: &Path) -> Result<Self, SnapshotError> {
         let manifest = verify(path)?;
+        let state = read_state(path)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let named = name
+            .strip_prefix("step-")
+            .and_then(|step| step.parse().ok());
+        if named.is_some_and(|step: u64| step != state.step) {
+            return Err(SnapshotError::Renamed {
+                path: path.to_path_buf(),
+                step: state.step,
+            });
+        }
         Ok(Self {
             path: path.to_path_buf(),
-            state: read_state(path)?,
+            state,
             manifest,
         })
     }
@@ -55,7 +66,7 @@ impl Snapshot {
     }
 }
 
-/// Where the run stood when this checkpoint was written; its files are not held to their hashes.
+/// Position of the run when this checkpoint was written; its files are not held to their hashes.
 pub(crate) fn read_state(folder: &Path) -> Result<RunState, SnapshotError> {
     let path = folder.join(STATE_FILE);
     let text = std::fs::read(&path).map_err(SnapshotError::io(&path))?;

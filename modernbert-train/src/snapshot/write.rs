@@ -1,10 +1,7 @@
-//! Writing a checkpoint so that it appears whole or not at all.
+//! Writing a checkpoint so that it appears complete or not at all.
 
-use modernbert::checkpoint::{CheckpointError, WEIGHTS_FILE, save};
+use modernbert::checkpoint::{F32Tensor, WEIGHTS_FILE, save, write_safetensors};
 use modernbert::model::MaskedLm;
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, serialize_to_file};
-use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
@@ -12,10 +9,10 @@ use super::manifest::Manifest;
 use super::{MANIFEST_FILE, OPTIMIZER_FILE, RunState, STATE_FILE, SnapshotError};
 use crate::optim::{NamedStableAdamW, StoredTensor};
 
-/// How names of checkpoints that are being written begin; one that stays behind was cut short by a crash and is removed.
+/// Prefix of checkpoints that are being written; one that is left was cut short by a crash and is removed.
 pub(crate) const TEMPORARY: &str = ".writing-";
-/// How the name of a checkpoint begins while another takes its place.
-const REPLACED: &str = ".replaced-";
+/// Prefix of a checkpoint while another takes its place.
+pub(crate) const REPLACED: &str = ".replaced-";
 
 /// Writes the checkpoint folder `place`, replacing one that is there.
 ///
@@ -141,24 +138,20 @@ fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), Snapshot
 /// # Errors
 /// What the operating system refuses.
 pub fn write_tensors(path: &Path, tensors: &[StoredTensor]) -> Result<(), SnapshotError> {
-    let broken = |error: safetensors::SafeTensorError| match error {
-        safetensors::SafeTensorError::IoError(source) => SnapshotError::io(path)(source),
-        other => SnapshotError::Model(CheckpointError::Format {
-            path: path.to_path_buf(),
-            reason: other.to_string(),
-        }),
-    };
-    let mut views = Vec::with_capacity(tensors.len());
     let bytes: Vec<Vec<u8>> = tensors
         .iter()
         .map(|tensor| tensor.values.iter().flat_map(|x| x.to_le_bytes()).collect())
         .collect();
-    for (tensor, bytes) in tensors.iter().zip(&bytes) {
-        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).map_err(broken)?;
-        views.push((tensor.name.as_str(), view));
-    }
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    serialize_to_file(views, Some(metadata), path).map_err(broken)
+    let views: Vec<F32Tensor<'_>> = tensors
+        .iter()
+        .zip(&bytes)
+        .map(|(tensor, bytes)| F32Tensor {
+            name: &tensor.name,
+            shape: &tensor.shape,
+            bytes,
+        })
+        .collect();
+    write_safetensors(path, &views).map_err(SnapshotError::from)
 }
 
 /// Waits until a file or folder is on the disk.

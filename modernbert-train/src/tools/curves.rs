@@ -1,13 +1,14 @@
 //! Curves of one or several runs in one picture.
 
-use anyhow::{Context, Result, bail};
+use modernbert::output::OutputCheck;
 use std::path::{Path, PathBuf};
 
+use super::ToolError;
 use crate::run_dir::METRICS_FILE;
 use crate::trainer::{LogRow, read_log};
-use modernbert_cli::plot::{Series, plot_curves};
+use modernbert_cli::plot::{Series, is_own_picture, plot_curves};
 
-/// What is drawn.
+/// A quantity to draw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Quantity {
     /// Cross-entropy in nats, of training and held out.
@@ -21,7 +22,7 @@ pub enum Quantity {
     GradNorm,
     /// Tokens per second.
     Speed,
-    /// Model FLOP utilisation in percent.
+    /// Model FLOP utilization in percent.
     Mfu,
     /// Tokens of a step, padding included.
     Batch,
@@ -29,7 +30,7 @@ pub enum Quantity {
     Packing,
 }
 
-/// What it is drawn against.
+/// The horizontal axis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Against {
     /// Tokens seen.
@@ -55,12 +56,12 @@ impl Quantity {
 
     fn words(self) -> (&'static str, &'static str) {
         match self {
-            Self::Loss => ("Masked language modelling loss", "loss (nats)"),
+            Self::Loss => ("Masked language modeling loss", "loss (nats)"),
             Self::Accuracy => ("Masked accuracy", "accuracy (%)"),
             Self::Lr => ("Learning rate", "learning rate"),
             Self::GradNorm => ("Gradient norm", "norm"),
             Self::Speed => ("Training speed", "tokens per second"),
-            Self::Mfu => ("Model FLOP utilisation", "MFU (%)"),
+            Self::Mfu => ("Model FLOP utilization", "MFU (%)"),
             Self::Batch => ("Batch size", "tokens per step"),
             Self::Packing => ("Packing efficiency", "not padding (%)"),
         }
@@ -74,16 +75,29 @@ impl Quantity {
     }
 }
 
-/// Draws a quantity of the logs of several runs into the PNG `out`. Returns how many points were drawn.
+/// Points of a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drawn {
+    /// Points in it.
+    pub points: usize,
+    /// Points that are not finite, or absurdly large, and are not in it.
+    pub left_out: usize,
+}
+
+/// Draws a quantity of the logs of several runs into the PNG `out`. An older picture of this program is replaced, no other file.
 ///
 /// # Errors
-/// A run without a log, a log that can't be read, nothing to draw.
+/// A place that can't be written or is inside of a run; a run without a log, a log that can't be read, nothing to draw.
 pub fn plot_runs(
     runs: &[PathBuf],
     quantity: Quantity,
     against: Against,
     out: &Path,
-) -> Result<usize> {
+) -> Result<Drawn, ToolError> {
+    OutputCheck::file(out)
+        .inputs(runs)
+        .replaces(is_own_picture)
+        .check()?;
     let names = short_names(runs);
     let mut series = Vec::new();
     for (run, name) in runs.iter().zip(names) {
@@ -92,8 +106,7 @@ pub fn plot_runs(
         } else {
             run.join(METRICS_FILE)
         };
-        let rows = read_log(&log)
-            .with_context(|| format!("{}: no log of a run can be read here", log.display()))?;
+        let rows = read_log(&log).map_err(|source| ToolError::Log { path: log, source })?;
         for split in ["train", "eval"] {
             let points: Vec<(f64, f64)> = rows
                 .iter()
@@ -121,17 +134,21 @@ pub fn plot_runs(
             });
         }
     }
-    let points = series.iter().map(|one| one.points.len()).sum();
-    if points == 0 {
-        bail!("none of the logs has this quantity; see the keys of their rows");
-    }
+    let all: usize = series.iter().map(|one| one.points.len()).sum();
     let (title, y) = quantity.words();
+    if all == 0 {
+        return Err(ToolError::NoQuantity { quantity: y });
+    }
+    let points = series.iter().map(|one| one.drawable().len()).sum();
     let x = match against {
         Against::Tokens => "tokens",
         Against::Steps => "steps",
     };
     plot_curves(out, title, &series, x, y, &[])?;
-    Ok(points)
+    Ok(Drawn {
+        points,
+        left_out: all - points,
+    })
 }
 
 /// The last part of each path, or all of it where several runs end alike.

@@ -1,10 +1,9 @@
 //! Whether two runs are the same, bit for bit.
 
-use anyhow::Result;
 use serde::Serialize;
 use std::path::Path;
 
-use super::checkpoint_at;
+use super::{ToolError, checkpoint_at};
 use crate::optim::StoredTensor;
 use crate::run_dir::METRICS_FILE;
 use crate::snapshot::{OPTIMIZER_FILE, Snapshot, read_tensors};
@@ -38,7 +37,7 @@ const LISTED: usize = 5;
 ///
 /// # Errors
 /// A folder that holds no good checkpoint.
-pub fn diff(a: &Path, b: &Path) -> Result<Difference> {
+pub fn diff(a: &Path, b: &Path) -> Result<Difference, ToolError> {
     let (first, second) = (
         Snapshot::open(&checkpoint_at(a)?)?,
         Snapshot::open(&checkpoint_at(b)?)?,
@@ -61,14 +60,16 @@ pub fn diff(a: &Path, b: &Path) -> Result<Difference> {
         *count = left.len();
         compare(file, &left, &right, &mut found.differences);
     }
-    let rows = |snapshot: &Snapshot| -> Result<Vec<LogRow>> {
+    let rows = |snapshot: &Snapshot| -> Result<Vec<LogRow>, ToolError> {
         let log = snapshot
             .path
             .parent()
             .and_then(Path::parent)
             .map(|run| run.join(METRICS_FILE));
         let mut rows = match log {
-            Some(log) if log.is_file() => read_log(&log)?,
+            Some(path) if path.is_file() => {
+                read_log(&path).map_err(|source| ToolError::Log { path, source })?
+            }
             _ => Vec::new(),
         };
         rows.retain(|row| row.step <= snapshot.state.step);
@@ -102,9 +103,15 @@ fn compare(file: &str, a: &[StoredTensor], b: &[StoredTensor], out: &mut Vec<Str
             continue;
         }
         listed += 1;
-        let largest = pairs().map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+        let finite = |(x, y): &(&f32, &f32)| x.is_finite() && y.is_finite();
+        let largest = pairs().filter(finite).map(|(x, y)| (x - y).abs());
+        let largest = largest.fold(0.0, f32::max);
+        let not_finite = match pairs().filter(|pair| !finite(pair)).count() {
+            0 => String::new(),
+            count => format!("; {count} are not finite in one of the two"),
+        };
         out.push(format!(
-            "{file}: {}: {count} of {} numbers differ, by up to {largest:e}",
+            "{file}: {}: {count} of {} numbers differ, by up to {largest:e}{not_finite}",
             a.name,
             a.values.len()
         ));

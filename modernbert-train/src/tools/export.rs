@@ -1,48 +1,64 @@
 //! A checkpoint as a model folder.
 
-use anyhow::{Context, Result};
+use modernbert::atomic::copy_atomically;
 use modernbert::checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
-use std::path::Path;
+use modernbert::output::{OutputCheck, OutputError, StagedFolder};
+use std::path::{Path, PathBuf};
 
-use crate::pretrain::run_of_checkpoint;
-use crate::snapshot::verify;
+use super::ToolError;
+use crate::run_dir::run_of_checkpoint;
+use crate::snapshot::{Manifest, verify};
 
 const TOKENIZER_FILES: [&str; 2] = ["tokenizer.json", "tokenizer_config.json"];
 
-/// Copies weights, config and tokenizer of a checkpoint into the folder `out`, which Hugging Face's libraries then read. The weights
-/// come last, so a folder that has them is whole.
+/// Copies weights, config and tokenizer of a checkpoint into the new folder `out`, which Hugging Face's libraries then read.
 ///
 /// # Errors
-/// A damaged checkpoint, or one that lies in no run; a folder that can't be written.
-pub fn export(checkpoint: &Path, out: &Path) -> Result<()> {
+/// A damaged checkpoint, or one outside of a run; a folder that holds something or can't be written.
+pub fn export(checkpoint: &Path, out: &Path) -> Result<(), ToolError> {
+    let run = check_model_folder(out, &[checkpoint.to_path_buf()])?;
     verify(checkpoint)?;
-    let run = run_of_checkpoint(checkpoint)?;
-    std::fs::create_dir_all(out)
-        .with_context(|| format!("{}: can't be made; name another folder", out.display()))?;
-    copy_tokenizer(&run, out)?;
+    let staged = StagedFolder::create(out)?;
+    copy_tokenizer(&run, staged.path())?;
     for name in [CONFIG_FILE, WEIGHTS_FILE] {
-        copy(&checkpoint.join(name), &out.join(name))?;
+        copy(&checkpoint.join(name), &staged.path().join(name))?;
     }
-    Ok(())
+    Ok(staged.publish(WEIGHTS_FILE)?)
+}
+
+/// Whether a model can be written to `out`: new, outside of the checkpoints and their runs, with room for the weights. Returns the run of
+/// the first checkpoint.
+pub(super) fn check_model_folder(
+    out: &Path,
+    checkpoints: &[PathBuf],
+) -> Result<PathBuf, ToolError> {
+    let Some(first) = checkpoints.first() else {
+        return Err(ToolError::NoCheckpoints);
+    };
+    let manifest = Manifest::read(first)?;
+    let weights = manifest.files.get(WEIGHTS_FILE);
+    let mut inputs = checkpoints.to_vec();
+    for checkpoint in checkpoints {
+        inputs.extend(run_of_checkpoint(checkpoint));
+    }
+    OutputCheck::folder(out)
+        .inputs(inputs)
+        .needs(weights.map_or(0, |weights| weights.bytes))
+        .check()?;
+    Ok(run_of_checkpoint(first)?)
 }
 
 /// Copies the tokenizer of a run's folder.
-pub(super) fn copy_tokenizer(run: &Path, out: &Path) -> Result<()> {
+pub(super) fn copy_tokenizer(run: &Path, out: &Path) -> Result<(), ToolError> {
     for name in TOKENIZER_FILES {
         copy(&run.join(name), &out.join(name))?;
     }
     Ok(())
 }
 
-/// Copies a file under a temporary name, then renames it.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let name = to.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = to.with_file_name(format!(".{name}.{}", std::process::id()));
-    let copied = std::fs::copy(from, &temporary)
-        .and_then(|_| std::fs::File::open(&temporary)?.sync_all())
-        .and_then(|()| std::fs::rename(&temporary, to));
-    if copied.is_err() {
-        let _ = std::fs::remove_file(&temporary);
+fn copy(from: &Path, to: &Path) -> Result<(), ToolError> {
+    if let Err(error) = std::fs::File::open(from) {
+        return Err(ToolError::read(from)(error));
     }
-    copied.with_context(|| format!("{} can't be copied to {}", from.display(), to.display()))
+    Ok(copy_atomically(from, to).map_err(OutputError::write(to))?)
 }

@@ -1,13 +1,13 @@
 //! Recipes, runs, checkpoints and shards in words.
 
-use anyhow::Result;
 use serde_json::{Value, json};
 use std::path::Path;
 
+use super::ToolError;
 use super::inspect_data::{shard, shards, token_folder};
 use crate::pretrain::TrainingMemory;
 use crate::recipe::{Recipe, Tokenizer, builtin};
-use crate::run_dir::{METRICS_FILE, RECIPE_FILE, RunInfo, list_checkpoints};
+use crate::run_dir::{METRICS_FILE, RECIPE_FILE, RunInfo, list_checkpoints, recipe_of_run};
 use crate::snapshot::{MANIFEST_FILE, RunState, Snapshot, read_state, verify};
 use crate::tokenize::INDEX_FILE;
 use crate::trainer::read_log;
@@ -24,7 +24,7 @@ const PUBLISHED_VOCAB: usize = 50_368;
 ///
 /// # Errors
 /// Nothing of the kind at this place, or something damaged.
-pub fn inspect(path: &Path) -> Result<Value> {
+pub fn inspect(path: &Path) -> Result<Value, ToolError> {
     if path.is_dir() {
         if path.join(MANIFEST_FILE).is_file() {
             return checkpoint(path);
@@ -48,14 +48,16 @@ pub fn inspect(path: &Path) -> Result<Value> {
 }
 
 /// Sizes, memory and work of each phase.
-fn recipe(recipe: &Recipe) -> Result<Value> {
+fn recipe(recipe: &Recipe) -> Result<Value, ToolError> {
+    let (recipe, _) = recipe.clone().resolve_model()?;
     recipe.validate()?;
     let mut phases = Vec::new();
     for phase in recipe.phases()? {
         let one = &phase.recipe;
-        let vocab = match one.data.tokenizer {
-            Tokenizer::Train => one.data.tokenizer_vocab,
-            Tokenizer::Path(_) => PUBLISHED_VOCAB,
+        let vocab = match (one.data.tokenizer.clone(), one.model.vocab_size) {
+            (Tokenizer::Path(_), Some(vocab)) => vocab,
+            (Tokenizer::Path(_), None) => PUBLISHED_VOCAB,
+            (Tokenizer::Train, _) => one.data.tokenizer_vocab,
         };
         let config = one.model.config(vocab)?;
         let length = one.data.sequence_length;
@@ -106,9 +108,13 @@ fn state_json(state: &RunState) -> Value {
     })
 }
 
-fn run(path: &Path) -> Result<Value> {
-    let text = Recipe::from_file(path.join(RECIPE_FILE))?;
-    let phases: Vec<String> = text.phases()?.into_iter().map(|phase| phase.name).collect();
+fn run(path: &Path) -> Result<Value, ToolError> {
+    let recipe = recipe_of_run(path)?;
+    let phases: Vec<String> = recipe
+        .phases()?
+        .into_iter()
+        .map(|phase| phase.name)
+        .collect();
     let mut checkpoints = Vec::new();
     for one in list_checkpoints(path)? {
         let mut described = match read_state(&one.path) {
@@ -140,7 +146,7 @@ fn run(path: &Path) -> Result<Value> {
     }))
 }
 
-fn checkpoint(path: &Path) -> Result<Value> {
+fn checkpoint(path: &Path) -> Result<Value, ToolError> {
     let snapshot = Snapshot::open(path)?;
     let config = modernbert::checkpoint::read_config(path)?;
     Ok(json!({
@@ -160,7 +166,7 @@ fn checkpoint(path: &Path) -> Result<Value> {
     }))
 }
 
-/// What a person looks for first; the rest follows by the alphabet.
+/// Keys that come first; the rest follows by the alphabet.
 const FIRST: [&str; 9] = [
     "kind",
     "phase",

@@ -1,9 +1,9 @@
 //! Token shards in words.
 
-use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use std::path::Path;
 
+use super::ToolError;
 use crate::shard::{Check, Shard};
 use crate::tokenize::{SplitEntry, TokenFolder};
 
@@ -11,7 +11,7 @@ use crate::tokenize::{SplitEntry, TokenFolder};
 ///
 /// # Errors
 /// A file that is no shard, or damaged.
-pub(super) fn shard(path: &Path) -> Result<Value> {
+pub(super) fn shard(path: &Path) -> Result<Value, ToolError> {
     let shard = Shard::open(path)?;
     let mut lengths: Vec<usize> = (0..shard.len()).map(|i| shard.sample_len(i)).collect();
     lengths.sort_unstable();
@@ -21,7 +21,7 @@ pub(super) fn shard(path: &Path) -> Result<Value> {
     };
     Ok(json!({
         "kind": "shard",
-        "path": path,
+        "path": path.display().to_string(),
         "samples": shard.len(),
         "tokens": shard.tokens(),
         "vocabulary": shard.vocab_size(),
@@ -34,31 +34,29 @@ pub(super) fn shard(path: &Path) -> Result<Value> {
 ///
 /// # Errors
 /// A folder without shards; a damaged shard.
-pub(super) fn shards(folder: &Path) -> Result<Value> {
-    let mut found: Vec<_> = std::fs::read_dir(folder)?
+pub(super) fn shards(folder: &Path) -> Result<Value, ToolError> {
+    let mut found: Vec<_> = std::fs::read_dir(folder)
+        .map_err(ToolError::read(folder))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|ending| ending == "tokens"))
         .collect();
     found.sort();
     if found.is_empty() {
-        bail!(
-            "{}: nothing to describe here: no recipe.toml (a run), no manifest.json (a checkpoint), no shards.json (what `tokenize` wrote), no .tokens file (shards)",
-            folder.display()
-        );
+        return Err(ToolError::Nothing(folder.to_path_buf()));
     }
     let all: Vec<Value> = found
         .iter()
         .map(|path| shard(path))
-        .collect::<Result<_>>()?;
+        .collect::<Result<_, _>>()?;
     let tokens: u64 = all.iter().filter_map(|one| one["tokens"].as_u64()).sum();
-    Ok(json!({ "kind": "shards", "path": folder, "tokens": tokens, "shards": all }))
+    Ok(json!({ "kind": "shards", "path": folder.display().to_string(), "tokens": tokens, "shards": all }))
 }
 
 /// Describes a folder that `modernbert-train tokenize` wrote, once all of it is verified.
 ///
 /// # Errors
 /// An index that contradicts itself or its shards, a damaged shard, another tokenizer.
-pub(super) fn token_folder(folder: &Path) -> Result<Value> {
+pub(super) fn token_folder(folder: &Path) -> Result<Value, ToolError> {
     let TokenFolder {
         index, tokenizer, ..
     } = TokenFolder::open(folder, Check::Whole)?;
@@ -90,7 +88,7 @@ pub(super) fn token_folder(folder: &Path) -> Result<Value> {
     });
     Ok(json!({
         "kind": "token folder",
-        "path": folder,
+        "path": folder.display().to_string(),
         "tokens": tokens,
         "held_out_tokens": eval_tokens,
         "vocabulary": tokenizer.vocab_size(),

@@ -1,8 +1,9 @@
-//! What one does with runs and checkpoints beside training: compare, average, export, describe, draw.
+//! Tools for runs and checkpoints: compare, average, export, describe, draw.
 
 mod average;
 mod curves;
 mod diff;
+mod error;
 mod export;
 mod inspect;
 mod inspect_data;
@@ -10,12 +11,12 @@ mod inspect_data;
 mod tests;
 
 pub use average::{average, best_checkpoints};
-pub use curves::{Against, Quantity, plot_runs};
+pub use curves::{Against, Drawn, Quantity, plot_runs};
 pub use diff::{Difference, diff};
+pub use error::ToolError;
 pub use export::export;
 pub use inspect::{inspect, lines};
 
-use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
 use crate::run_dir::{RECIPE_FILE, list_checkpoints};
@@ -25,21 +26,18 @@ use crate::snapshot::MANIFEST_FILE;
 ///
 /// # Errors
 /// A folder that is neither.
-pub fn checkpoint_at(path: &Path) -> Result<PathBuf> {
+pub fn checkpoint_at(path: &Path) -> Result<PathBuf, ToolError> {
     if path.join(MANIFEST_FILE).is_file() {
         return Ok(path.to_path_buf());
     }
     if !path.is_dir() {
-        bail!("{}: there is no such folder", path.display());
+        return Err(ToolError::NoFolder(path.to_path_buf()));
     }
-    let found = list_checkpoints(path)?;
-    let newest = found.last().map(|one| one.path.clone());
-    newest.with_context(|| {
-        let what = if path.join(RECIPE_FILE).is_file() {
-            "this run has no checkpoint yet"
-        } else {
-            "this is neither a run nor a checkpoint (a folder such as RUN/checkpoints/step-00000100)"
-        };
-        format!("{}: {what}", path.display())
-    })
+    match list_checkpoints(path)?.pop() {
+        Some(newest) => Ok(newest.path),
+        None if path.join(RECIPE_FILE).is_file() => {
+            Err(ToolError::NoCheckpointYet(path.to_path_buf()))
+        }
+        None => Err(ToolError::NeitherRunNorCheckpoint(path.to_path_buf())),
+    }
 }

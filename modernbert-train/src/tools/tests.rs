@@ -91,6 +91,7 @@ fn the_mean_of_equal_checkpoints_is_the_checkpoint() {
     let weights = |place: &Path| read_tensors(&place.join("model.safetensors")).unwrap();
     assert_eq!(weights(&out), weights(&saved[0]));
 
+    let out = folder.path().join("other");
     average(&[saved[0].clone(), saved[2].clone()], &out).unwrap();
     for ((mean, a), b) in weights(&out)
         .iter()
@@ -157,7 +158,8 @@ fn an_exported_checkpoint_is_a_model_folder() {
     );
     // A damaged checkpoint is not passed on.
     fs::write(saved[0].join("model.safetensors"), "damaged").unwrap();
-    assert!(export(&saved[0], &out).is_err());
+    assert!(export(&saved[0], &folder.path().join("again")).is_err());
+    assert!(!folder.path().join("again").exists());
     modernbert::model::MaskedLm::from_folder(&out, &device).unwrap();
 }
 
@@ -207,11 +209,106 @@ fn curves_of_several_runs_are_drawn() {
     run(&b, &[]);
     let out = folder.path().join("curves.png");
     let points = plot_runs(&[a.clone(), b], Quantity::Loss, Against::Tokens, &out).unwrap();
-    assert_eq!(points, 6);
+    assert_eq!((points.points, points.left_out), (6, 0));
     assert_eq!(fs::read(&out).unwrap()[..4], *b"\x89PNG");
     assert_eq!(
-        plot_runs(std::slice::from_ref(&a), Quantity::Lr, Against::Steps, &out).unwrap(),
+        plot_runs(std::slice::from_ref(&a), Quantity::Lr, Against::Steps, &out)
+            .unwrap()
+            .points,
         2
     );
     assert!(plot_runs(&[a], Quantity::Mfu, Against::Steps, &out).is_err());
+}
+
+#[test]
+fn a_model_never_replaces_what_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("a");
+    let saved = run(&root, &[(1, 1, None), (2, 1, None)]);
+    let other = folder.path().join("b");
+    run(&other, &[(2, 1, None)]);
+    let downloaded = folder.path().join("downloaded");
+    fs::create_dir(&downloaded).unwrap();
+    fs::write(downloaded.join("model.safetensors"), "precious").unwrap();
+    for (out, said) in [
+        (root.clone(), "same as the input"),
+        (root.join("model"), "inside the input"),
+        (saved[0].clone(), "same as the input"),
+        (saved[1].join("model"), "inside the input"),
+        (other.clone(), "not empty"),
+        (
+            other.join("checkpoints/step-00000002/model"),
+            "inside the checkpoint",
+        ),
+        (downloaded.clone(), "not empty"),
+    ] {
+        for message in [
+            export(&saved[0], &out).unwrap_err().to_string(),
+            average(&saved[..1], &out).unwrap_err().to_string(),
+        ] {
+            assert!(message.contains(said), "{message}");
+        }
+    }
+    let kept = fs::read_to_string(downloaded.join("model.safetensors")).unwrap();
+    assert_eq!(kept, "precious");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+    assert!(diff(&root, &saved[1]).unwrap().identical());
+
+    let picture = folder.path().join("holiday.png");
+    fs::write(&picture, "precious").unwrap();
+    for (out, said) in [
+        (picture.clone(), "exists already"),
+        (root.join("metrics.jsonl"), "inside the input"),
+    ] {
+        let drawn = plot_runs(
+            std::slice::from_ref(&root),
+            Quantity::Loss,
+            Against::Steps,
+            &out,
+        );
+        let message = drawn.unwrap_err().to_string();
+        assert!(message.contains(said), "{message}");
+    }
+    assert_eq!(fs::read_to_string(&picture).unwrap(), "precious");
+}
+
+#[test]
+fn a_checkpoint_under_another_number_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("a");
+    let saved = run(&root, &[(2, 1, Some(1.0))]);
+    let copied = saved[0].with_file_name("step-00000009");
+    fs::create_dir(&copied).unwrap();
+    for entry in fs::read_dir(&saved[0]).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copied.join(entry.file_name())).unwrap();
+    }
+    for message in [
+        diff(&root, &saved[0]).unwrap_err().to_string(),
+        best_checkpoints(&root, 1, false).unwrap_err().to_string(),
+    ] {
+        assert!(
+            message.contains("step-00000009") && message.contains("checkpoint of step 2"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_is_never_best() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("a");
+    let saves = [(1, 0, Some(3.0)), (2, 0, Some(4.0))];
+    let saved = run(&root, &saves);
+    // A negative NaN sorts before every number.
+    let state = saved[1].join("state.json");
+    let text = fs::read_to_string(&state).unwrap();
+    fs::write(
+        &state,
+        text.replace("\"eval_loss\": 4.0", "\"eval_loss\": null"),
+    )
+    .unwrap();
+    let chosen = best_checkpoints(&root, 1, false).unwrap();
+    assert_eq!(chosen[0].1, 1);
+    assert!(best_checkpoints(&root, 2, false).is_err());
 }

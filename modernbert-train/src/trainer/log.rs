@@ -64,7 +64,7 @@ impl MetricsLog {
     pub fn open(path: &Path) -> std::io::Result<Self> {
         Ok(Self {
             path: path.to_path_buf(),
-            file: File::options().create(true).append(true).open(path)?,
+            file: modernbert::atomic::open_append(path)?,
         })
     }
 

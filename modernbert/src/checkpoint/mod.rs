@@ -23,8 +23,8 @@ pub use modernbert_files::atomic::write_atomically;
 #[cfg(feature = "hub")]
 pub use modernbert_files::checkpoint::hub;
 pub use modernbert_files::checkpoint::{
-    CONFIG_FILE, CheckpointError, ModelSource, ShapedValues, SourceError, TensorFiles,
-    WEIGHTS_FILE, open_checked, read_config,
+    CONFIG_FILE, CheckpointError, F32Tensor, ModelSource, ShapedValues, SourceError, TensorFiles,
+    WEIGHTS_FILE, open_checked, read_config, write_safetensors,
 };
 pub use save::save;
 

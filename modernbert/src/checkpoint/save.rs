@@ -2,20 +2,17 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, serialize_to_file};
-use std::collections::HashMap;
 use std::path::Path;
 
-use modernbert_files::atomic::{persist, write_atomically};
+use modernbert_files::atomic::write_atomically;
 
-use super::{CONFIG_FILE, CheckpointError, WEIGHTS_FILE};
+use super::{CONFIG_FILE, CheckpointError, F32Tensor, WEIGHTS_FILE, write_safetensors};
 use crate::config::ModernBertConfig;
 use crate::model::{NamedMapper, map_named};
 
 /// Writes `config.json` and `model.safetensors` (f32) of `module` into `folder`, which is made if need be.
 ///
-/// Each file appears whole or not at all, the weights last: a folder with weights is a complete model. Parameters of a
+/// Each file appears complete or not at all, the weights last: a folder with weights is a complete model. Parameters of a
 /// bare encoder are written without the leading `model.`, as Hugging Face does.
 ///
 /// # Errors
@@ -35,26 +32,12 @@ pub fn save<M: Module>(
     if let Some(error) = collect.error {
         return Err(error);
     }
-    let path = folder.join(WEIGHTS_FILE);
-    let broken = |reason: String| CheckpointError::Format {
-        path: path.clone(),
-        reason,
-    };
-    let mut views = Vec::with_capacity(collect.tensors.len());
-    for (name, shape, bytes) in &collect.tensors {
-        let view = TensorView::new(Dtype::F32, shape.clone(), bytes)
-            .map_err(|error| broken(error.to_string()))?;
-        views.push((name.as_str(), view));
-    }
-    // transformers refuses files that don't say which framework's layout they hold.
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    let temporary = tempfile::Builder::new()
-        .prefix(".model.")
-        .tempfile_in(folder)
-        .map_err(CheckpointError::io(folder))?;
-    serialize_to_file(views, Some(metadata), temporary.path())
-        .map_err(|error| broken(error.to_string()))?;
-    persist(temporary, &path).map_err(CheckpointError::io(&path))
+    let tensors: Vec<F32Tensor<'_>> = collect
+        .tensors
+        .iter()
+        .map(|(name, shape, bytes)| F32Tensor { name, shape, bytes })
+        .collect();
+    write_safetensors(&folder.join(WEIGHTS_FILE), &tensors)
 }
 
 #[derive(Default)]

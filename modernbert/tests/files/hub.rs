@@ -291,6 +291,14 @@ fn settings_are_those_of_python() {
         with(&[("HF_HOME", "/a"), ("HF_HUB_CACHE", "/b")]).cache,
         Path::new("/b")
     );
+    // Without a home nothing is read from folders that others can write to.
+    let homeless = HubOptions {
+        offline: true,
+        ..with(&[])
+    };
+    assert_eq!(homeless.cache, Path::new(""));
+    let message = download("org/name", &homeless).unwrap_err().to_string();
+    assert!(message.contains("HF_HOME"), "{message}");
     assert_eq!(with(&[("HF_ENDPOINT", "http://m")]).endpoint, "http://m");
     for yes in ["1", "true", "ON", "Yes"] {
         assert!(with(&[("HF_HUB_OFFLINE", yes)]).offline, "{yes}");

@@ -2,6 +2,14 @@
 
 use std::ops::Range;
 
+/// Largest magnitude that is drawn.
+const LARGEST: f64 = 1e30;
+
+/// Whether a number can be a coordinate: finite, and small enough that sums and widths stay finite.
+pub(super) fn is_drawable(value: f64) -> bool {
+    value.is_finite() && value.abs() <= LARGEST
+}
+
 /// The range that holds all values, widened by `margin` of its width on both sides. Never empty: a single value gets room around it.
 pub(super) fn range(values: impl Iterator<Item = f64>, margin: f64) -> Range<f64> {
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
@@ -11,8 +19,13 @@ pub(super) fn range(values: impl Iterator<Item = f64>, margin: f64) -> Range<f64
         return 0.0..1.0;
     }
     let width = high - low;
-    if width <= low.abs().max(high.abs()) * 1e-9 {
-        let room = if low == 0.0 { 1.0 } else { low.abs() * 0.1 };
+    // Ticks of a narrower range would be lost in rounding, and those of denormal numbers don't advance.
+    if width <= (low.abs().max(high.abs()) * 1e-9).max(1e-30) {
+        let room = if low.abs() <= 1e-30 {
+            1.0
+        } else {
+            low.abs() * 0.1
+        };
         return low - room..high + room;
     }
     low - width * margin..high + width * margin

@@ -4,7 +4,8 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::path::Path;
 
-use super::{COLOURS, Drawn, INK, PlotError, SIZE, axis, legend_places, text_style, whole};
+use super::file::draw_file;
+use super::{COLOURS, Drawn, INK, PlotError, SIZE, axis, legend_places, text_style};
 
 /// One bar.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +30,7 @@ pub struct Group {
 }
 
 /// Draws groups of bars into the PNG `path`, 1200 by 700 pixels. `series` names the bars of a group, `reference` the line across
-/// it. The file appears whole or not at all.
+/// it. The file appears complete or not at all.
 ///
 /// # Errors
 /// No finite value in any group, or a file that cannot be written.
@@ -42,10 +43,10 @@ pub fn plot_groups(
     y_label: &str,
 ) -> Result<(), PlotError> {
     let bars = groups.iter().flat_map(|group| group.bars.iter().flatten());
-    if !bars.clone().any(|bar| bar.value.is_finite()) {
+    if !bars.clone().any(|bar| axis::is_drawable(bar.value)) {
         return Err(PlotError::Empty(path.to_owned()));
     }
-    whole(path, |sibling| {
+    draw_file(path, |sibling| {
         draw(sibling, title, series, groups, reference, y_label).map_err(|error| error.to_string())
     })
 }
@@ -87,7 +88,7 @@ fn draw<'a>(
         points.chain([bar.value - spread, bar.value + spread, 0.0])
     });
     let ends = ends.chain(groups.iter().filter_map(|group| group.reference));
-    let y_range = axis::range(ends.filter(|y| y.is_finite()), 0.04);
+    let y_range = axis::range(ends.filter(|y| axis::is_drawable(*y)), 0.04);
     let y_ticks = axis::Ticks::over(&y_range, 10);
     let mut chart = ChartBuilder::on(&body)
         .margin_right(40)
@@ -112,21 +113,21 @@ fn draw<'a>(
     for (g, group) in groups.iter().enumerate() {
         let left = g as f64 + 0.1;
         for (i, bar) in group.bars.iter().enumerate() {
-            let Some(bar) = bar.as_ref().filter(|bar| bar.value.is_finite()) else {
+            let Some(bar) = bar.as_ref().filter(|bar| axis::is_drawable(bar.value)) else {
                 continue;
             };
             let (from, to) = (left + width * i as f64, left + width * (i as f64 + 0.92));
             let middle = (from + to) / 2.0;
             let shape = [(from, 0.0), (to, bar.value)];
             chart.draw_series([Rectangle::new(shape, colour(i).mix(0.55).filled())])?;
-            if let Some(spread) = bar.spread.filter(|spread| spread.is_finite()) {
+            if let Some(spread) = bar.spread.filter(|spread| axis::is_drawable(*spread)) {
                 let whisker = vec![(middle, bar.value - spread), (middle, bar.value + spread)];
                 chart.draw_series([PathElement::new(whisker, INK.stroke_width(2))])?;
             }
-            let points = bar.points.iter().filter(|y| y.is_finite());
+            let points = bar.points.iter().filter(|y| axis::is_drawable(**y));
             chart.draw_series(points.map(|&y| Circle::new((middle, y), 3, colour(i).filled())))?;
         }
-        if let Some(y) = group.reference.filter(|y| y.is_finite()) {
+        if let Some(y) = group.reference.filter(|y| axis::is_drawable(*y)) {
             let line = vec![(left - 0.04, y), (left + 0.84, y)];
             chart.draw_series([PathElement::new(line, INK.stroke_width(2))])?;
         }

@@ -4,7 +4,8 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::path::Path;
 
-use super::{COLOURS, Drawn, PlotError, SIZE, Series, axis, legend_places, text_style, whole};
+use super::file::draw_file;
+use super::{COLOURS, Drawn, PlotError, SIZE, Series, axis, legend_places, text_style};
 
 /// One small plot.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,7 +20,7 @@ pub struct Panel {
 const ROW: u32 = 320;
 const COLUMNS: usize = 3;
 
-/// Draws panels into the PNG `path`, up to three in a row of 1200 by 320 pixels. The file appears whole or not at all.
+/// Draws panels into the PNG `path`, up to three in a row of 1200 by 320 pixels. The file appears complete or not at all.
 ///
 /// # Errors
 /// No finite point in any panel, or a file that cannot be written.
@@ -30,7 +31,7 @@ pub fn plot_panels(
     x_label: &str,
 ) -> Result<(), PlotError> {
     let all = || panels.iter().flat_map(|panel| &panel.series);
-    if all().all(|series| series.finite().is_empty()) {
+    if all().all(|series| series.drawable().is_empty()) {
         return Err(PlotError::Empty(path.to_owned()));
     }
     let mut names: Vec<&str> = Vec::new();
@@ -39,7 +40,7 @@ pub fn plot_panels(
             names.push(&series.name);
         }
     }
-    whole(path, |sibling| {
+    draw_file(path, |sibling| {
         draw(sibling, title, panels, &names, x_label).map_err(|error| error.to_string())
     })
 }
@@ -80,7 +81,7 @@ fn draw<'a>(
         .iter()
         .zip(panels)
     {
-        let points: Vec<_> = panel.series.iter().map(Series::finite).collect();
+        let points: Vec<_> = panel.series.iter().map(Series::drawable).collect();
         if points.iter().all(Vec::is_empty) {
             continue;
         }

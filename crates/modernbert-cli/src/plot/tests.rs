@@ -31,6 +31,62 @@ fn a_picture_is_a_whole_png_and_leaves_nothing_beside_it() {
     let bytes = std::fs::read(&path).unwrap();
     assert!(bytes.starts_with(b"\x89PNG") && bytes.len() > 10_000);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert!(is_own_picture(&path));
+    let other = folder.path().join("other.png");
+    std::fs::write(
+        &other,
+        b"\x89PNG\r\n\x1a\n of a holiday, long enough to be looked at until the mark ends",
+    )
+    .unwrap();
+    assert!(!is_own_picture(&other) && !is_own_picture(folder.path()));
+}
+
+#[test]
+fn absurd_numbers_are_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("loss.png");
+    let absurd = [f64::MAX, -f64::MAX, f64::NAN, f64::INFINITY, 1e300];
+    let points = |ys: &[f64]| ys.iter().enumerate().map(|(i, &y)| (i as f64, y)).collect();
+    let only = Series::new("absurd", points(&absurd));
+    assert!(only.drawable().is_empty());
+    let none = plot_curves(&path, "", &[only], "", "", &[("NaN", f64::NAN)]).unwrap_err();
+    assert!(matches!(none, PlotError::Empty(_)), "{none}");
+    for ys in [
+        vec![1.0, f64::MAX, 2.0],
+        vec![1e-320, 2e-320, 0.0],
+        vec![1e30, -1e30],
+        vec![5e-324],
+        vec![1.0, 1.0 + f64::EPSILON],
+    ] {
+        let series = Series::new("a", points(&ys)).smoothed(0.9);
+        plot_curves(&path, "", &[series], "", "", &[("far", f64::MAX)]).unwrap();
+    }
+    let groups = [Group {
+        name: "g".to_owned(),
+        bars: vec![Some(Bar {
+            value: 1.0,
+            spread: Some(f64::INFINITY),
+            points: vec![f64::NAN, f64::MAX],
+        })],
+        reference: Some(f64::MAX),
+    }];
+    plot_groups(&path, "", &["a".to_owned()], &groups, "paper", "").unwrap();
+}
+
+#[test]
+fn more_curves_than_a_legend_holds_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("many.png");
+    let name = |i: usize| format!("a run with quite a long name, number {i}");
+    let series: Vec<Series> = (0..300)
+        .map(|i| Series::new(name(i), vec![(0.0, i as f64), (1.0, 0.0)]))
+        .collect();
+    plot_curves(&path, "Loss", &series, "", "", &[]).unwrap();
+    let panel = |series| Panel {
+        title: "task".to_owned(),
+        series,
+    };
+    plot_panels(&path, "Curves", &[panel(series)], "step").unwrap();
 }
 
 #[test]

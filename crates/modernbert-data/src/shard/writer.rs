@@ -4,8 +4,8 @@ use std::fs;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use modernbert_files::atomic::PendingFile;
 use sha2::{Digest, Sha256};
-use tempfile::NamedTempFile;
 
 use super::header::{HEADER_LEN, Header};
 use super::{ShardError, TokenizerHash};
@@ -30,7 +30,7 @@ pub struct ShardInfo {
 #[derive(Debug)]
 pub struct ShardWriter {
     path: PathBuf,
-    file: BufWriter<NamedTempFile>,
+    file: BufWriter<PendingFile>,
     header: Header,
     hash: Sha256,
     offsets: Vec<u64>,
@@ -61,7 +61,7 @@ impl ShardWriter {
         };
         let begin = || {
             fs::create_dir_all(folder)?;
-            let mut file = BufWriter::new(NamedTempFile::new_in(folder)?);
+            let mut file = BufWriter::new(PendingFile::create(&path)?);
             file.write_all(&[0; HEADER_LEN])?;
             Ok(file)
         };
@@ -124,9 +124,7 @@ impl ShardWriter {
         let bytes = file.stream_position().map_err(failed)?;
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
         file.write_all(&header.to_bytes()).map_err(failed)?;
-        share(&file).map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(&path).map_err(|error| failed(error.error))?;
+        file.publish().map_err(failed)?;
         Ok(ShardInfo {
             path,
             samples: header.samples as usize,
@@ -145,17 +143,4 @@ impl ShardWriter {
                 source,
             })
     }
-}
-
-/// Temporary files are made for their owner alone; a shard is an ordinary file that others may read.
-#[cfg(unix)]
-fn share(file: &NamedTempFile) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.as_file()
-        .set_permissions(fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn share(_file: &NamedTempFile) -> std::io::Result<()> {
-    Ok(())
 }

@@ -14,7 +14,7 @@ pub enum CheckpointError {
     #[error("{} holds neither model.safetensors nor model.safetensors.index.json; is it a model folder?", .0.display())]
     NoWeights(PathBuf),
     /// The operating system refused.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{remedy}", path.display(), remedy = crate::output::space_remedy(source))]
     Io {
         /// The file.
         path: PathBuf,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`TensorFiles`] | the tensors of a folder, memory-mapped, one file or sharded |
 //! | [`open_checked`] | config and tensors of a folder, once the files are known to fit the config |
+//! | [`write_safetensors`] | writes tensors, atomically |
 //! | [`ModelSource`] | a folder, or a name on the Hugging Face Hub (feature `hub`) |
 //!
 //! A malformed file is an error that names file and tensor, and reading one costs no more memory than the file is long.
@@ -14,11 +15,13 @@ mod files;
 #[cfg(feature = "hub")]
 pub mod hub;
 mod source;
+mod write;
 
 pub use error::CheckpointError;
 pub use expect::open_checked;
 pub use files::{ShapedValues, TensorFiles};
 pub use source::{ModelSource, SourceError};
+pub use write::{F32Tensor, write_safetensors};
 
 use std::path::Path;
 

@@ -100,19 +100,13 @@ impl ModernBertConfig {
         format!("{:#}\n", Value::Object(map))
     }
 
-    /// Writes a `config.json`; see [`Self::to_json_string`]. The file appears whole or not at all.
+    /// Writes a `config.json`; see [`Self::to_json_string`]. The file appears complete or not at all.
     ///
     /// # Errors
     /// [`ConfigError::Io`], with the path.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), ConfigError> {
         let path = path.as_ref();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let sibling = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-        let written = std::fs::write(&sibling, self.to_json_string())
-            .and_then(|()| std::fs::rename(&sibling, path));
-        written.map_err(|source| {
-            let _ = std::fs::remove_file(&sibling);
-            io_error(path, source)
-        })
+        let written = crate::atomic::write_atomically(path, self.to_json_string().as_bytes());
+        written.map_err(|source| io_error(path, source))
     }
 }

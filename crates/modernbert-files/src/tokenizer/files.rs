@@ -89,7 +89,7 @@ impl Tokenizer {
             .map_err(|error| serialize(error.to_string()))?;
         for (name, content) in [(TOKENIZER_FILE, tokenizer), (CONFIG_FILE, config)] {
             let path = folder.join(name);
-            std::fs::write(&path, content + "\n")
+            crate::atomic::write_atomically(&path, (content + "\n").as_bytes())
                 .map_err(|source| TokenizerError::Write { path, source })?;
         }
         Ok(())

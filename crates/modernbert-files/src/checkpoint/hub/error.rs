@@ -10,6 +10,11 @@ pub enum HubError {
         "{0:?} is neither a folder nor the name of a model on the Hub; names look like organisation/model"
     )]
     Name(String),
+    /// No variable says where models are kept.
+    #[error(
+        "there is no folder for models of the Hub: neither HOME nor HF_HOME is set; set HF_HOME to a folder of yours, or pass a model's folder"
+    )]
+    NoCache,
     /// The Hub has no such model or revision.
     #[error(
         "{endpoint} has no model {name} with a revision {revision:?}, or keeps it private; check the name, or set HF_TOKEN"

@@ -45,6 +45,9 @@ pub fn download(name: &str, options: &HubOptions) -> Result<PathBuf, HubError> {
     if !is_repository(name) {
         return Err(HubError::Name(name.to_string()));
     }
+    if options.cache.as_os_str().is_empty() {
+        return Err(HubError::NoCache);
+    }
     let cached = Cached::new(name, options);
     // A commit never changes: if it is here, nobody needs to be asked.
     if cache::is_commit(&options.revision)
@@ -88,6 +91,9 @@ pub fn download_dataset(
 ) -> Result<PathBuf, HubError> {
     if !is_repository(name) {
         return Err(HubError::Name(name.to_string()));
+    }
+    if options.cache.as_os_str().is_empty() {
+        return Err(HubError::NoCache);
     }
     let cached = Cached::dataset(name, options);
     let in_cache = |reason: String| {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub struct HubOptions {
     /// Server, `https://huggingface.co` by default.
     pub endpoint: String,
-    /// Folder of the cache.
+    /// Folder of the cache; empty where no variable says where, see [`HubError::NoCache`](super::HubError::NoCache).
     pub cache: PathBuf,
     /// Sent with every request.
     pub token: Option<String>,
@@ -52,14 +52,14 @@ impl HubOptions {
             let truths = ["1", "ON", "YES", "TRUE"];
             get(names).is_some_and(|value| truths.contains(&value.trim().to_uppercase().as_str()))
         };
-        let home = path(&["HF_HOME"]).unwrap_or_else(|| {
+        // Without a home there is no default: in a folder that others can write to, they could prepare the model.
+        let home = path(&["HF_HOME"]).or_else(|| {
             path(&["XDG_CACHE_HOME"])
                 .or_else(|| path(&["HOME", "USERPROFILE"]).map(|home| home.join(".cache")))
-                .unwrap_or_else(std::env::temp_dir)
-                .join("huggingface")
+                .map(|cache| cache.join("huggingface"))
         });
         let stored = || {
-            let file = path(&["HF_TOKEN_PATH"]).unwrap_or_else(|| home.join("token"));
+            let file = path(&["HF_TOKEN_PATH"]).or_else(|| Some(home.as_ref()?.join("token")))?;
             std::fs::read_to_string(file).ok()
         };
         let token = if yes(&["HF_HUB_DISABLE_IMPLICIT_TOKEN"]) {
@@ -70,7 +70,8 @@ impl HubOptions {
         Self {
             endpoint: get(&["HF_ENDPOINT"]).unwrap_or_else(|| "https://huggingface.co".into()),
             cache: path(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"])
-                .unwrap_or_else(|| home.join("hub")),
+                .or_else(|| Some(home.as_ref()?.join("hub")))
+                .unwrap_or_default(),
             token: token
                 .map(|token| token.trim().to_string())
                 .filter(|token| !token.is_empty()),

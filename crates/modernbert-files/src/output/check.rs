@@ -1,0 +1,265 @@
+//! Checks of a place for results, before the work.
+
+use std::path::{Path, PathBuf};
+
+use super::{OutputError, free_bytes};
+use crate::atomic::{PendingFile, folder_of};
+
+/// Name of the file that marks a checkpoint of a run.
+const CHECKPOINT_MANIFEST: &str = "manifest.json";
+const CHECKPOINT_STATE: &str = "state.json";
+
+type Own<'a> = Box<dyn Fn(&Path) -> bool + 'a>;
+
+/// What a program knows about the place it will write to. [`Self::check`] changes nothing on the disk.
+pub struct OutputCheck<'a> {
+    path: &'a Path,
+    is_folder: bool,
+    inputs: Vec<PathBuf>,
+    own: Option<Own<'a>>,
+    overwrite: bool,
+    remedy: String,
+    needed: u64,
+}
+
+impl<'a> OutputCheck<'a> {
+    /// A file that will be written. Its folder must exist, the file itself must not.
+    pub fn file(path: &'a Path) -> Self {
+        Self {
+            path,
+            is_folder: false,
+            inputs: Vec::new(),
+            own: None,
+            overwrite: false,
+            remedy: "give --out another name, or remove the file".to_string(),
+            needed: 0,
+        }
+    }
+
+    /// A folder that will be filled. It may be missing or empty; folders above it are made.
+    pub fn folder(path: &'a Path) -> Self {
+        Self {
+            is_folder: true,
+            ..Self::file(path)
+        }
+    }
+
+    /// Files and folders that the program reads: the output may be none of them and in none of them.
+    #[must_use]
+    pub fn inputs<P: AsRef<Path>>(mut self, inputs: impl IntoIterator<Item = P>) -> Self {
+        let paths = inputs.into_iter().map(|input| input.as_ref().to_path_buf());
+        self.inputs.extend(paths);
+        self
+    }
+
+    /// Accepts what is at the place already if the program made it itself, as `own` finds out.
+    #[must_use]
+    pub fn replaces(mut self, own: impl Fn(&Path) -> bool + 'a) -> Self {
+        self.own = Some(Box::new(own));
+        self
+    }
+
+    /// The program's `--overwrite`: accepts a regular file that is there already.
+    #[must_use]
+    pub fn overwrite(mut self, allowed: bool) -> Self {
+        self.overwrite = allowed;
+        self.remedy = "give --out another name, or pass --overwrite to replace it".to_string();
+        self
+    }
+
+    /// Bytes that will be written, where they are known.
+    #[must_use]
+    pub fn needs(mut self, bytes: u64) -> Self {
+        self.needed = bytes;
+        self
+    }
+
+    /// Whether results can be written at the place.
+    ///
+    /// # Errors
+    /// The first reason against it, with what to do.
+    pub fn check(&self) -> Result<(), OutputError> {
+        self.check_inputs()?;
+        if self.is_folder {
+            self.check_folder()?;
+        } else {
+            self.check_file()?;
+        }
+        let existing = nearest_folder(self.path, self.is_folder);
+        let unwritable = |source| OutputError::Unwritable {
+            path: self.path.to_path_buf(),
+            source,
+        };
+        // The only test that also knows read-only file systems and access lists is to begin a file.
+        PendingFile::create(&existing.join("x")).map_err(unwritable)?;
+        let free = free_bytes(&existing).unwrap_or(u64::MAX);
+        if free < self.needed {
+            return Err(OutputError::Space {
+                path: self.path.to_path_buf(),
+                needed: self.needed,
+                free,
+            });
+        }
+        Ok(())
+    }
+
+    fn check_inputs(&self) -> Result<(), OutputError> {
+        let place = resolved(self.path);
+        for input in &self.inputs {
+            // A Hub name, or a file that is missing: its reader says so.
+            let Ok(read) = input.canonicalize() else {
+                continue;
+            };
+            if read == place || same_file(&read, self.path) {
+                return Err(OutputError::IsInput {
+                    path: self.path.to_path_buf(),
+                    input: input.clone(),
+                });
+            }
+            if self.is_folder && read.starts_with(&place) {
+                return Err(OutputError::ContainsInput {
+                    path: self.path.to_path_buf(),
+                    input: input.clone(),
+                });
+            }
+            if read.is_dir() && place.starts_with(&read) {
+                return Err(OutputError::InsideInput {
+                    path: self.path.to_path_buf(),
+                    input: input.clone(),
+                });
+            }
+        }
+        let is_checkpoint = |folder: &&Path| {
+            folder.join(CHECKPOINT_MANIFEST).is_file() && folder.join(CHECKPOINT_STATE).is_file()
+        };
+        if let Some(folder) = place.ancestors().find(is_checkpoint) {
+            return Err(OutputError::InsideCheckpoint {
+                path: self.path.to_path_buf(),
+                folder: folder.to_path_buf(),
+            });
+        }
+        Ok(())
+    }
+
+    fn kind(&self, what: &'static str) -> OutputError {
+        OutputError::Kind {
+            path: self.path.to_path_buf(),
+            what,
+            wanted: if self.is_folder {
+                "a new folder"
+            } else {
+                "the name of a new file"
+            },
+        }
+    }
+
+    fn check_file(&self) -> Result<(), OutputError> {
+        if self.path.file_name().is_none() {
+            return Err(self.kind("a folder"));
+        }
+        let folder = folder_of(self.path);
+        if !folder.is_dir() {
+            return Err(OutputError::NoFolder {
+                path: self.path.to_path_buf(),
+                folder: folder.to_path_buf(),
+            });
+        }
+        let Ok(found) = std::fs::symlink_metadata(self.path) else {
+            return Ok(());
+        };
+        let kind = found.file_type();
+        if kind.is_symlink() {
+            return Err(self.kind("a symbolic link"));
+        }
+        if kind.is_dir() {
+            return Err(self.kind("a folder"));
+        }
+        if !kind.is_file() {
+            return Err(self.kind("a device or a pipe"));
+        }
+        if self.overwrite || self.own.as_ref().is_some_and(|own| own(self.path)) {
+            return Ok(());
+        }
+        Err(OutputError::Exists {
+            path: self.path.to_path_buf(),
+            remedy: self.remedy.clone(),
+        })
+    }
+
+    fn check_folder(&self) -> Result<(), OutputError> {
+        if std::fs::symlink_metadata(self.path).is_err() {
+            let existing = nearest_existing(self.path);
+            return match existing.is_dir() {
+                true => Ok(()),
+                false => Err(OutputError::Unwritable {
+                    path: self.path.to_path_buf(),
+                    source: std::io::Error::from(std::io::ErrorKind::NotADirectory),
+                }),
+            };
+        }
+        if !self.path.exists() {
+            return Err(self.kind("a symbolic link that leads nowhere"));
+        }
+        if !self.path.is_dir() {
+            return Err(self.kind("a file"));
+        }
+        let unreadable = |source| OutputError::Unwritable {
+            path: self.path.to_path_buf(),
+            source,
+        };
+        let first = std::fs::read_dir(self.path).map_err(unreadable)?.next();
+        let Some(first) = first else { return Ok(()) };
+        if self.own.as_ref().is_some_and(|own| own(self.path)) {
+            return Ok(());
+        }
+        let found = first.map_err(unreadable)?.file_name();
+        Err(OutputError::NotEmpty {
+            path: self.path.to_path_buf(),
+            found: found.to_string_lossy().into_owned(),
+        })
+    }
+}
+
+/// The nearest path at or above `path` that exists.
+fn nearest_existing(path: &Path) -> PathBuf {
+    let found = path
+        .ancestors()
+        .find(|above| !above.as_os_str().is_empty() && above.exists());
+    found.unwrap_or(Path::new(".")).to_path_buf()
+}
+
+fn nearest_folder(path: &Path, is_folder: bool) -> PathBuf {
+    if is_folder {
+        nearest_existing(path)
+    } else {
+        folder_of(path).to_path_buf()
+    }
+}
+
+/// `path` with its existing part resolved: links and `..` in it don't hide where it leads.
+fn resolved(path: &Path) -> PathBuf {
+    if let Ok(whole) = path.canonicalize() {
+        return whole;
+    }
+    match (path.file_name(), path.parent()) {
+        (Some(name), Some(parent)) if !parent.as_os_str().is_empty() => resolved(parent).join(name),
+        (Some(name), _) => resolved(Path::new(".")).join(name),
+        _ => path.to_path_buf(),
+    }
+}
+
+/// Whether two paths are names of one file.
+#[cfg(unix)]
+fn same_file(a: &Path, b: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |path: &Path| {
+        let data = std::fs::metadata(path).ok()?;
+        Some((data.dev(), data.ino()))
+    };
+    identity(a).is_some_and(|a| Some(a) == identity(b))
+}
+
+#[cfg(not(unix))]
+fn same_file(_a: &Path, _b: &Path) -> bool {
+    false
+}

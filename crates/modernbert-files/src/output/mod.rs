@@ -1,0 +1,124 @@
+//! Places for results: checked before the work, written completely or not at all.
+//!
+//! Every program that takes `--out` asks [`OutputCheck`] before it computes anything, and writes through
+//! [`PendingFile`](crate::atomic::PendingFile) or [`StagedFolder`] after it. A place that holds something else is refused, never replaced.
+
+mod check;
+mod space;
+mod staged;
+#[cfg(test)]
+mod tests;
+
+pub use check::OutputCheck;
+pub use space::{free_bytes, space_remedy};
+pub use staged::StagedFolder;
+
+use std::path::PathBuf;
+
+/// Why nothing can be written at a place.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// There is a file already.
+    #[error("{path}: the file exists already; {remedy}", path = path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+        /// What to do.
+        remedy: String,
+    },
+    /// A folder that holds something.
+    #[error("{path}: the folder is not empty (it holds {found}); give --out a new folder", path = path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+        /// One of its entries.
+        found: String,
+    },
+    /// The place is what is read.
+    #[error("{path}: --out is the same as the input {input}; give --out another place", path = path.display(), input = input.display())]
+    IsInput {
+        /// The place.
+        path: PathBuf,
+        /// The input.
+        input: PathBuf,
+    },
+    /// The place is inside of what is read.
+    #[error("{path}: --out is inside the input {input}; give --out a place outside of it", path = path.display(), input = input.display())]
+    InsideInput {
+        /// The place.
+        path: PathBuf,
+        /// The input.
+        input: PathBuf,
+    },
+    /// What is read is inside of the place.
+    #[error("{path}: --out contains the input {input}; give --out another folder", path = path.display(), input = input.display())]
+    ContainsInput {
+        /// The place.
+        path: PathBuf,
+        /// The input.
+        input: PathBuf,
+    },
+    /// The place belongs to a checkpoint, whose files are hashed.
+    #[error("{path}: --out is inside the checkpoint {folder}; give --out a place outside of it", path = path.display(), folder = folder.display())]
+    InsideCheckpoint {
+        /// The place.
+        path: PathBuf,
+        /// The checkpoint.
+        folder: PathBuf,
+    },
+    /// Something that is neither a file nor absent.
+    #[error("{path}: --out is {what}; give --out {wanted}", path = path.display())]
+    Kind {
+        /// The place.
+        path: PathBuf,
+        /// What is there.
+        what: &'static str,
+        /// What belongs there.
+        wanted: &'static str,
+    },
+    /// The folder of a file is missing.
+    #[error("{path}: there is no folder {folder}; make it, or give --out another place", path = path.display(), folder = folder.display())]
+    NoFolder {
+        /// The file.
+        path: PathBuf,
+        /// Its folder.
+        folder: PathBuf,
+    },
+    /// The folder can't be written to.
+    #[error("{path}: can't be written ({source}); give --out a place you may write to", path = path.display())]
+    Unwritable {
+        /// The place.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The disk is too full.
+    #[error(
+        "{path}: {needed_mb:.0} MB are needed and {free_mb:.0} MB are free on the disk; free some space, or give --out a place on another \
+         disk", path = path.display(), needed_mb = *needed as f64 / 1e6, free_mb = *free as f64 / 1e6
+    )]
+    Space {
+        /// The place.
+        path: PathBuf,
+        /// Bytes that will be written.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// Writing failed after the check.
+    #[error("{path}: can't be written ({source}){remedy}", path = path.display(), remedy = space_remedy(source))]
+    Write {
+        /// The place.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl OutputError {
+    /// A write to `path` that failed.
+    pub fn write(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Write { path, source }
+    }
+}

@@ -1,0 +1,30 @@
+//! Free space, and what to do where there is none.
+
+use std::path::Path;
+
+/// Bytes that this user can still write on the file system of `path`, which must exist; `None` where the system doesn't say.
+#[cfg(unix)]
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+/// Bytes that this user can still write on the file system of `path`, which must exist; `None` where the system doesn't say.
+#[cfg(not(unix))]
+pub fn free_bytes(_path: &Path) -> Option<u64> {
+    None
+}
+
+/// What to do about an error that a full or protected disk gives, to be appended to a message; empty for other errors.
+pub fn space_remedy(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind as Kind;
+    match error.kind() {
+        Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge => {
+            "; free some space and try again"
+        }
+        Kind::ReadOnlyFilesystem | Kind::PermissionDenied => {
+            "; make the folder writable, or use another one"
+        }
+        _ => "",
+    }
+}

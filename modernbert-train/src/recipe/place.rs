@@ -1,0 +1,164 @@
+//! Lines of a recipe's text, for messages that begin with them.
+
+use std::ops::Range;
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+use super::RecipeError;
+
+/// A recipe's text with its name, to say in which line a setting is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecipeText {
+    name: String,
+    text: String,
+    overrides: Vec<String>,
+}
+
+impl RecipeText {
+    /// The text of the recipe called `name`, a path as a rule.
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            text: text.into(),
+            overrides: Vec::new(),
+        }
+    }
+
+    /// The same with the `key=value` overrides of the command line, which have no line.
+    #[must_use]
+    pub fn with_overrides(mut self, overrides: &[String]) -> Self {
+        self.overrides = overrides.to_vec();
+        self
+    }
+
+    /// The place of a setting: `recipe.toml:12`, `--set key=value`, or the recipe's name where the setting is a default.
+    pub fn place(&self, key: &str, phase: Option<&str>) -> String {
+        let of_phase = phase.map(|phase| format!("phase.{phase}.{key}"));
+        let overrides = |text: &&String| {
+            let set = text.split('=').next().unwrap_or_default().trim();
+            set == key || Some(set) == of_phase.as_deref()
+        };
+        if let Some(text) = self.overrides.iter().rev().find(overrides) {
+            return format!("--set {text}");
+        }
+        match line_of_key(&self.text, key, phase) {
+            Some(line) => format!("{}:{line}", self.name),
+            None => self.name.clone(),
+        }
+    }
+
+    /// Whether the recipe or an override sets this key itself.
+    pub fn sets(&self, key: &str) -> bool {
+        let overridden = self.overrides.iter().any(|text| {
+            let set = text.split('=').next().unwrap_or_default().trim();
+            set == key || set.starts_with("phase.") && set.ends_with(&format!(".{key}"))
+        });
+        overridden || sets_key(&self.text, key)
+    }
+
+    /// The error with the place of its setting in front.
+    pub fn locate(&self, error: RecipeError) -> RecipeError {
+        let (key, phase) = match &error {
+            RecipeError::Invalid { key, .. } => (key.as_str(), None),
+            RecipeError::Phase { name, source } => match &**source {
+                RecipeError::Invalid { key, .. } => (key.as_str(), Some(name.as_str())),
+                RecipeError::Schedule(_) => ("schedule", Some(name.as_str())),
+                RecipeError::Model(_) => ("model", None),
+                _ => return error,
+            },
+            RecipeError::Schedule(_) => ("schedule", None),
+            RecipeError::Model(_) => ("model", None),
+            _ => return error,
+        };
+        RecipeError::At {
+            place: self.place(key, phase),
+            source: Box::new(error),
+        }
+    }
+}
+
+/// Number of the line in which a byte of `text` is, from 1.
+fn line_at(text: &str, byte: usize) -> usize {
+    let before = text.as_bytes().iter().take(byte);
+    1 + before.filter(|&&byte| byte == b'\n').count()
+}
+
+/// A TOML error as `name:line: message`, in one line.
+pub(super) fn parse_error(name: &str, text: &str, error: &toml::de::Error) -> RecipeError {
+    let message = error.message().replace('\n', ", ");
+    let Some(span) = error.span() else {
+        return RecipeError::Parse {
+            source_name: name.to_owned(),
+            message,
+        };
+    };
+    let number = line_at(text, span.start);
+    let line = text.lines().nth(number - 1).unwrap_or_default().trim();
+    let excerpt: String = line.chars().take(60).collect();
+    RecipeError::Parse {
+        source_name: format!("{name}:{number}"),
+        message: format!("{message} (`{excerpt}`)"),
+    }
+}
+
+/// The line of a dotted key, in the phase of this name if it is set there, else outside of phases.
+pub(super) fn line_of_key(text: &str, key: &str, phase: Option<&str>) -> Option<usize> {
+    let table = DeTable::parse(text).ok()?;
+    let parts: Vec<&str> = key.split('.').collect();
+    let inside = phase.and_then(|phase| span_of(phase_table(table.get_ref(), phase)?, &parts));
+    let span = inside.or_else(|| span_of(table.get_ref(), &parts))?;
+    Some(line_at(text, span.start))
+}
+
+/// Whether a text sets a dotted key, in a phase or outside.
+fn sets_key(text: &str, key: &str) -> bool {
+    let Ok(table) = DeTable::parse(text) else {
+        return false;
+    };
+    let Some((section, name)) = key.split_once('.') else {
+        return false;
+    };
+    let has = |table: &DeTable<'_>| match entry(table, section).map(|(_, value)| value.get_ref()) {
+        Some(DeValue::Table(inner)) => entry(inner, name).is_some(),
+        _ => false,
+    };
+    let in_phases = match entry(table.get_ref(), "phase").map(|(_, value)| value.get_ref()) {
+        Some(DeValue::Array(phases)) => phases
+            .iter()
+            .any(|phase| matches!(phase.get_ref(), DeValue::Table(phase) if has(phase))),
+        _ => false,
+    };
+    has(table.get_ref()) || in_phases
+}
+
+fn phase_table<'a, 'i>(table: &'a DeTable<'i>, phase: &str) -> Option<&'a DeTable<'i>> {
+    let (_, phases) = entry(table, "phase")?;
+    let DeValue::Array(phases) = phases.get_ref() else {
+        return None;
+    };
+    phases.iter().find_map(|one| {
+        let DeValue::Table(one) = one.get_ref() else {
+            return None;
+        };
+        let (_, name) = entry(one, "name")?;
+        (name.get_ref().as_str() == Some(phase)).then_some(one)
+    })
+}
+
+fn entry<'a, 'i>(
+    table: &'a DeTable<'i>,
+    name: &str,
+) -> Option<(&'a Spanned<DeString<'i>>, &'a Spanned<DeValue<'i>>)> {
+    table.iter().find(|(key, _)| key.get_ref() == name)
+}
+
+/// The bytes of a key; of the section where the section is there without the key.
+fn span_of(table: &DeTable<'_>, parts: &[&str]) -> Option<Range<usize>> {
+    let (first, rest) = parts.split_first()?;
+    let (key, value) = entry(table, first)?;
+    let inner = match value.get_ref() {
+        DeValue::Table(inner) if !rest.is_empty() => span_of(inner, rest),
+        _ => None,
+    };
+    inner.or_else(|| Some(key.span()))
+}

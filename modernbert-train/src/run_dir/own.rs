@@ -1,0 +1,189 @@
+//! What of a folder a run wrote: nothing else is ever removed.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{Metadata, symlink_metadata};
+use std::path::{Path, PathBuf};
+
+use super::checkpoints::{ASIDE, PREFIX};
+use super::{
+    CHECKPOINTS, HISTORY_FILE, INFO_FILE, METRICS_FILE, PICTURE_FILE, POSITIONS_FILE, RECIPE_FILE,
+    RunDirError, RunInfo, SHARDS, sha256_of,
+};
+use crate::shard::Shard;
+use crate::snapshot::{
+    MANIFEST_FILE, Manifest, OPTIMIZER_FILE, REPLACED, STATE_FILE, TEMPORARY, hash_file, hex,
+};
+use modernbert::checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
+use modernbert::lock::LOCK_FILE;
+
+/// Prefix of files that are being written and have no name yet.
+const PARTIAL: &str = ".partial-";
+/// Files of a model that `run.json` lists with their hashes.
+pub(super) const MODEL_FILES: [&str; 4] = [
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    "tokenizer.json",
+    "tokenizer_config.json",
+];
+
+/// The files and folders of a run, in an order in which they can be removed.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    files: Vec<PathBuf>,
+    folders: Vec<PathBuf>,
+}
+
+impl Contents {
+    /// Looks through a run's folder.
+    ///
+    /// # Errors
+    /// The first entry that no run of this program wrote, or that was changed since; a folder that can't be read.
+    pub(super) fn of(root: &Path) -> Result<Self, RunDirError> {
+        let mut contents = Self::default();
+        let entries = entries(root)?;
+        if entries.iter().all(|(path, _)| is(path, LOCK_FILE)) {
+            return Ok(contents);
+        }
+        let foreign = |path: &Path, reason: &str| RunDirError::foreign(root, path, reason);
+        let info = match symlink_metadata(root.join(INFO_FILE)) {
+            Ok(data) if data.is_file() => RunInfo::read(root)?,
+            _ => None,
+        };
+        let Some(info) = info.filter(RunInfo::is_ours) else {
+            let other = entries.iter().find(|(path, _)| !is(path, LOCK_FILE));
+            let path = other.map_or(root, |(path, _)| path.as_path());
+            return Err(foreign(path, "the folder holds no run"));
+        };
+        for (path, data) in &entries {
+            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            if data.is_dir() {
+                match name {
+                    SHARDS => contents.shards(root, path, &info)?,
+                    CHECKPOINTS => contents.checkpoints(root, path)?,
+                    _ => return Err(foreign(path, "no run makes such a folder")),
+                }
+                continue;
+            }
+            if !data.is_file() {
+                return Err(foreign(path, "a run makes files and folders alone"));
+            }
+            let changed = || foreign(path, "it was changed since the run wrote it");
+            match name {
+                LOCK_FILE => continue,
+                INFO_FILE | HISTORY_FILE | METRICS_FILE | POSITIONS_FILE => {}
+                RECIPE_FILE => {
+                    let text = std::fs::read_to_string(path).unwrap_or_default();
+                    if sha256_of(&text) != info.recipe_sha256 {
+                        return Err(changed());
+                    }
+                }
+                PICTURE_FILE => {
+                    if !modernbert_cli::plot::is_own_picture(path) {
+                        return Err(changed());
+                    }
+                }
+                // A run that was ended while it prepared its data has listed nothing yet.
+                "tokenizer.json" | "tokenizer_config.json" if info.files.is_empty() => {}
+                name if MODEL_FILES.contains(&name) => match info.files.get(name) {
+                    Some(written) if *written == hash_file(path)? => {}
+                    _ => return Err(changed()),
+                },
+                name if name.starts_with(PARTIAL) => {}
+                _ => return Err(foreign(path, "no run makes such a file")),
+            }
+            contents.files.push(path.clone());
+        }
+        // Last, so that a removal that is cut short still leaves a run.
+        contents.files.sort_by_key(|path| is(path, INFO_FILE));
+        Ok(contents)
+    }
+
+    fn shards(&mut self, root: &Path, folder: &Path, info: &RunInfo) -> Result<(), RunDirError> {
+        for (path, data) in entries(folder)? {
+            let name = path.strip_prefix(root).unwrap_or(&path);
+            let ours = match info.shards.get(&name.display().to_string()) {
+                Some(hash) => Shard::open(&path).is_ok_and(|shard| hex(&shard.sha256()) == *hash),
+                None if is(&path, "folders.json") => true,
+                None => is_partial(&path) || info.shards.is_empty() && Shard::open(&path).is_ok(),
+            };
+            if !ours || !data.is_file() {
+                return Err(RunDirError::foreign(
+                    root,
+                    &path,
+                    "it is no shard of the run",
+                ));
+            }
+            self.files.push(path);
+        }
+        self.folders.push(folder.to_path_buf());
+        Ok(())
+    }
+
+    fn checkpoints(&mut self, root: &Path, folder: &Path) -> Result<(), RunDirError> {
+        for (path, data) in entries(folder)? {
+            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            let known = [PREFIX, ASIDE, TEMPORARY, REPLACED];
+            if !data.is_dir() || !known.iter().any(|prefix| name.starts_with(prefix)) {
+                return Err(RunDirError::foreign(root, &path, "it is no checkpoint"));
+            }
+            let listed: BTreeSet<String> = if name.starts_with(TEMPORARY) {
+                let names = [CONFIG_FILE, WEIGHTS_FILE, OPTIMIZER_FILE, STATE_FILE];
+                names.map(str::to_string).into()
+            } else {
+                let manifest = Manifest::read(&path).map_err(|error| {
+                    RunDirError::foreign(root, &path, &format!("its manifest: {error}"))
+                })?;
+                manifest.files.into_keys().collect()
+            };
+            for (file, data) in entries(&path)? {
+                let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
+                let ours = name == MANIFEST_FILE || listed.contains(name) || is_partial(&file);
+                if !ours || !data.is_file() {
+                    let reason = "it is no file of the checkpoint";
+                    return Err(RunDirError::foreign(root, &file, reason));
+                }
+                self.files.push(file);
+            }
+            self.folders.push(path);
+        }
+        self.folders.push(folder.to_path_buf());
+        Ok(())
+    }
+
+    /// Removes what was found. A folder that got something else in the meantime stays.
+    ///
+    /// # Errors
+    /// What the operating system refuses.
+    pub(super) fn remove(&self) -> Result<(), RunDirError> {
+        for path in &self.files {
+            std::fs::remove_file(path).map_err(RunDirError::io(path))?;
+        }
+        for path in &self.folders {
+            std::fs::remove_dir(path).map_err(RunDirError::io(path))?;
+        }
+        Ok(())
+    }
+}
+
+fn is(path: &Path, name: &str) -> bool {
+    path.file_name() == Some(OsStr::new(name))
+}
+
+fn is_partial(path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str);
+    name.is_some_and(|name| name.starts_with(PARTIAL))
+}
+
+/// The entries of a folder, links not followed, by name.
+fn entries(folder: &Path) -> Result<Vec<(PathBuf, Metadata)>, RunDirError> {
+    let read = std::fs::read_dir(folder).map_err(RunDirError::io(folder))?;
+    let mut entries = Vec::new();
+    for entry in read {
+        let path = entry.map_err(RunDirError::io(folder))?.path();
+        let data = symlink_metadata(&path).map_err(RunDirError::io(&path))?;
+        entries.push((path, data));
+    }
+    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(entries)
+}

@@ -1,0 +1,133 @@
+use modernbert::checkpoint::CheckpointError;
+use modernbert::config::ConfigError;
+use modernbert::output::OutputError;
+use modernbert_cli::plot::PlotError;
+use std::path::PathBuf;
+
+use crate::recipe::RecipeError;
+use crate::run_dir::RunDirError;
+use crate::shard::ShardError;
+use crate::snapshot::SnapshotError;
+use crate::tokenize::FolderError;
+
+/// Why a run or checkpoint can't be compared, averaged, exported, described or drawn.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolError {
+    /// Nothing to average.
+    #[error("no checkpoint is named; name the checkpoints to average, or a run with --run")]
+    NoCheckpoints,
+    /// Checkpoints that don't belong together.
+    #[error(
+        "{other}: its {what} differ from those of {first}; average checkpoints of one phase of one run",
+        other = other.display(), first = first.display()
+    )]
+    Differ {
+        /// The checkpoint.
+        other: PathBuf,
+        /// The one it is compared with.
+        first: PathBuf,
+        /// What differs.
+        what: &'static str,
+    },
+    /// Too few checkpoints have a held-out loss.
+    #[error(
+        "{run}: {found} of its checkpoints have a held-out loss{beside}, {wanted} are asked for; train with checkpoint.keep_best and \
+         checkpoint.every_steps, or name the checkpoints", run = run.display(), beside = if *with_last { " beside the last one" } else { "" }
+    )]
+    TooFew {
+        /// The run.
+        run: PathBuf,
+        /// Checkpoints with a loss.
+        found: usize,
+        /// Checkpoints asked for.
+        wanted: usize,
+        /// Whether the last one is taken in any case.
+        with_last: bool,
+    },
+    /// There is no such folder.
+    #[error("{}: there is no such folder", .0.display())]
+    NoFolder(PathBuf),
+    /// A run without a checkpoint.
+    #[error("{}: this run has no checkpoint yet", .0.display())]
+    NoCheckpointYet(PathBuf),
+    /// A folder that is something else.
+    #[error(
+        "{}: this is neither a run nor a checkpoint (a folder such as RUN/checkpoints/step-00000100)", .0.display()
+    )]
+    NeitherRunNorCheckpoint(PathBuf),
+    /// A folder without anything that can be described.
+    #[error(
+        "{}: nothing to describe here: no recipe.toml (a run), no manifest.json (a checkpoint), no shards.json or .tokens file (shards)",
+        .0.display()
+    )]
+    Nothing(PathBuf),
+    /// A log that can't be read.
+    #[error("{path}: no log of a run can be read here ({source}); name a run's folder or its metrics.jsonl", path = path.display())]
+    Log {
+        /// The log.
+        path: PathBuf,
+        /// What is wrong.
+        source: std::io::Error,
+    },
+    /// Logs without the quantity.
+    #[error("none of the logs has {quantity}; the keys of their rows name what they have")]
+    NoQuantity {
+        /// The quantity.
+        quantity: &'static str,
+    },
+    /// A file or folder that can't be read.
+    #[error("{path}: can't be read ({source})", path = path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The place for results.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Snapshot(Box<SnapshotError>),
+    /// A run's folder.
+    #[error(transparent)]
+    RunDir(Box<RunDirError>),
+    /// A recipe.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// A model's files.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A model's config.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A shard.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// A folder of shards.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The picture.
+    #[error(transparent)]
+    Plot(#[from] PlotError),
+}
+
+impl From<SnapshotError> for ToolError {
+    fn from(error: SnapshotError) -> Self {
+        Self::Snapshot(Box::new(error))
+    }
+}
+
+impl From<RunDirError> for ToolError {
+    fn from(error: RunDirError) -> Self {
+        Self::RunDir(Box::new(error))
+    }
+}
+
+impl ToolError {
+    /// A file or folder that could not be read, for `map_err`.
+    pub(super) fn read(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Read { path, source }
+    }
+}
