@@ -286,7 +286,7 @@ fn settings_that_make_no_sense_are_named_with_a_remedy() {
         ),
         (
             "model.hiden_size=32",
-            &["model.hiden_size", "nearest are model.hidden_size"],
+            &["model.hiden_size", "nearest is model.hidden_size"],
         ),
         (
             "model.hidden_size=wide",
@@ -348,7 +348,7 @@ fn a_recipe_that_cant_be_read_is_named_with_a_remedy() {
         &["recipe.toml", "batches", "batch.tokens"],
     );
     place.write("recipe.toml", "model = [");
-    place.refuses("not TOML", &[], &["recipe.toml", "line 1"]);
+    place.refuses("not TOML", &[], &["recipe.toml:1: ", "unclosed array"]);
     place.write("recipe.toml", "[model]\npreset = \"17m\"\n");
     place.refuses(
         "no [run]",
@@ -427,7 +427,8 @@ fn a_folder_that_holds_something_else_is_refused_and_left_alone() {
         let path = place.write(&format!("{out}/{file}"), "precious");
         for more in [&[][..], &["--restart"][..]] {
             let output = place.run(out, more);
-            assert_refused(out, &output, &[out, file, "--out"]);
+            let first = file.split('/').next().unwrap();
+            assert_refused(out, &output, &[out, first, "--out"]);
             assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
             assert_eq!(fs::read_dir(place.path(out)).unwrap().count(), 1);
         }

@@ -141,10 +141,8 @@ impl JobArgs {
     /// # Errors
     /// A folder that is or contains what is read, that holds something else than a job, or that can't be written.
     pub(crate) fn check_out(&self) -> anyhow::Result<()> {
-        let mut inputs = vec![PathBuf::from(&self.data), PathBuf::from(&self.model)];
-        if !matches!(self.mnli.as_str(), "auto" | "off") {
-            inputs.push(PathBuf::from(&self.mnli));
-        }
+        // The MNLI model may be one of the same job.
+        let inputs = [&self.data, &self.model];
         OutputCheck::folder(&self.out)
             .inputs(inputs)
             .replaces(is_job)

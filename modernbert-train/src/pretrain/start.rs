@@ -153,7 +153,7 @@ pub fn start_from(
     carry_log(&origin, dir.root(), state.step)?;
     dir.note(
         "started from",
-        json!({ "checkpoint": checkpoint, "step": state.step }),
+        json!({ "checkpoint": checkpoint.display().to_string(), "step": state.step }),
     )?;
     launch(
         Ready {
@@ -207,7 +207,7 @@ pub fn roll_back(
         }
     }
     carry_log(&origin, dir.root(), state.step)?;
-    let note = json!({ "checkpoint": checkpoint, "step": state.step, "changes": overrides });
+    let note = json!({ "checkpoint": checkpoint.display().to_string(), "step": state.step, "changes": overrides });
     dir.note("rolled back", note)?;
     options.progress.note(&format!(
         "rolled back to step {} of {}, with {}",

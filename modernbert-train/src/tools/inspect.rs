@@ -135,7 +135,7 @@ fn run(path: &Path) -> Result<Value, ToolError> {
     let info = RunInfo::read(path)?;
     Ok(json!({
         "kind": "run",
-        "path": path,
+        "path": path.display().to_string(),
         "phases": phases,
         "finished": path.join(modernbert::checkpoint::WEIGHTS_FILE).is_file(),
         "started_from": info.as_ref().and_then(|info| info.started_from.clone()),
@@ -151,7 +151,7 @@ fn checkpoint(path: &Path) -> Result<Value, ToolError> {
     let config = modernbert::checkpoint::read_config(path)?;
     Ok(json!({
         "kind": "checkpoint",
-        "path": path,
+        "path": path.display().to_string(),
         "state": state_json(&snapshot.state),
         "files": snapshot.manifest.files,
         "model": {

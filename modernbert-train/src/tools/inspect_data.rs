@@ -49,7 +49,9 @@ pub(super) fn shards(folder: &Path) -> Result<Value, ToolError> {
         .map(|path| shard(path))
         .collect::<Result<_, _>>()?;
     let tokens: u64 = all.iter().filter_map(|one| one["tokens"].as_u64()).sum();
-    Ok(json!({ "kind": "shards", "path": folder.display().to_string(), "tokens": tokens, "shards": all }))
+    Ok(
+        json!({ "kind": "shards", "path": folder.display().to_string(), "tokens": tokens, "shards": all }),
+    )
 }
 
 /// Describes a folder that `modernbert-train tokenize` wrote, once all of it is verified.

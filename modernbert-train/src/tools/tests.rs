@@ -231,7 +231,7 @@ fn a_model_never_replaces_what_is_there() {
     fs::create_dir(&downloaded).unwrap();
     fs::write(downloaded.join("model.safetensors"), "precious").unwrap();
     for (out, said) in [
-        (root.clone(), "same as the input"),
+        (root.clone(), "contains the input"),
         (root.join("model"), "inside the input"),
         (saved[0].clone(), "same as the input"),
         (saved[1].join("model"), "inside the input"),

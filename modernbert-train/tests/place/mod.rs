@@ -59,9 +59,15 @@ pub(crate) fn text(path: &Path) -> &str {
 }
 
 pub(crate) fn program(arguments: &[&str]) -> Output {
+    program_with(arguments, &[])
+}
+
+/// As [`program`], with these variables in the environment.
+pub(crate) fn program_with(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_modernbert-train"))
         .args(arguments)
         .env_remove("MODERNBERT_DEVICE")
+        .envs(variables.iter().copied())
         .output()
         .unwrap()
 }
