@@ -433,7 +433,7 @@ fn a_run_is_not_begun_over_another_one() {
     assert_refused(
         "occupied",
         &output,
-        &["holds a run that stands at step", "resume", "--restart"],
+        &["holds a run at step", "resume", "--restart"],
     );
     reference.assert_identical(&run);
     let output = resume(&reference.place.path("nothing"), &[]);
