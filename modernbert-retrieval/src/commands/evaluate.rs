@@ -8,6 +8,7 @@ use clap::Args;
 use modernbert_cli::plot::{Bar, Group, plot_groups};
 use modernbert_files::atomic::write_atomically;
 use modernbert_retrieval::data::Dataset;
+use modernbert_retrieval::fusion::{RRF_K, reciprocal_rank_fusion};
 use modernbert_retrieval::metrics::{Evaluation, Measure, evaluate};
 use modernbert_retrieval::run::Run;
 use modernbert_retrieval::table::paper::PAPER_SYSTEMS;
@@ -17,6 +18,7 @@ use serde_json::{Map, Value, json};
 use super::common::{
     Bm25Args, MeasureArgs, SetArgs, file_name, make_folder, print, read_corpus, run_file,
 };
+use super::dense::{DenseArgs, HYBRID, VECTORS};
 
 #[derive(Args)]
 pub(crate) struct EvaluateArgs {
@@ -37,8 +39,10 @@ pub(crate) struct EvaluateArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     top: usize,
     #[command(flatten)]
+    dense: DenseArgs,
+    #[command(flatten)]
     measures: MeasureArgs,
-    /// Writes evaluation.json, evaluation.md, scores.png and the run files of BM25 into this folder.
+    /// Writes evaluation.json, evaluation.md, scores.png and the run files of BM25 and of the vectors into this folder.
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 }
@@ -53,8 +57,8 @@ struct SetResult {
 }
 
 pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
-    if args.no_bm25 && args.run.is_empty() {
-        bail!("nothing to evaluate; give a run with --run, or leave --no-bm25 out");
+    if args.no_bm25 && args.run.is_empty() && !args.dense.is_given() {
+        bail!("nothing to evaluate; give --run or --vectors, or leave --no-bm25 out");
     }
     if args.top == 0 {
         bail!("--top is 0; it is 1 or more");
@@ -72,6 +76,12 @@ pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
             sets.len()
         );
     }
+    if args.dense.is_given() && sets.len() > 1 {
+        bail!(
+            "--vectors is one file for {} data sets; evaluate them one by one",
+            sets.len()
+        );
+    }
     if let Some(out) = &args.out {
         make_folder(out)?;
     }
@@ -84,6 +94,12 @@ pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let mut systems: Vec<String> = Vec::new();
     if !args.no_bm25 {
         systems.push(BM25.to_string());
+    }
+    if args.dense.is_given() {
+        systems.push(VECTORS.to_string());
+        if !args.no_bm25 {
+            systems.push(HYBRID.to_string());
+        }
     }
     systems.extend(names);
     let summary = summary(&results);
@@ -110,8 +126,10 @@ fn system_names(runs: &[PathBuf]) -> anyhow::Result<Vec<String>> {
         )
     };
     let names: Vec<String> = runs.iter().map(short).collect();
-    let is_unique =
-        |name: &String| name != BM25 && names.iter().filter(|other| *other == name).count() == 1;
+    let is_unique = |name: &String| {
+        ![BM25, VECTORS, HYBRID].contains(&name.as_str())
+            && names.iter().filter(|other| *other == name).count() == 1
+    };
     let unique = names.iter().zip(runs).map(|(name, path)| {
         if is_unique(name) {
             name.clone()
@@ -140,17 +158,26 @@ fn one_set(args: &EvaluateArgs, set: &Dataset, names: &[String]) -> anyhow::Resu
             .iter()
             .map(|query| (query.id.as_str(), query.text.as_str()));
         // One more than asked for, because the query's own document may have to go.
-        let mut run = index.run(queries, args.top + 1);
+        runs.push((BM25.to_string(), index.run(queries, args.top + 1)));
+    }
+    if let Some(run) = args.dense.search(set, args.top + 1)? {
+        runs.push((VECTORS.to_string(), run));
+    }
+    for (name, run) in &mut runs {
         if args.measures.drops_identical_ids(&set.name) {
             run.drop_identical_ids();
         }
         run.truncate(args.top);
         if let Some(out) = &args.out {
-            let folder = out.join(BM25);
+            let folder = out.join(name);
             make_folder(&folder)?;
             run.write(&folder.join(file_name(&set.name)))?;
         }
-        runs.push((BM25.to_string(), run));
+    }
+    if let [(_, bm25), (_, vectors)] = &runs[..] {
+        let mut fused = reciprocal_rank_fusion(&[(bm25, 1.0), (vectors, 1.0)], RRF_K);
+        fused.truncate(args.top);
+        runs.push((HYBRID.to_string(), fused));
     }
     for (path, name) in args.run.iter().zip(names) {
         match run_file(path, &set.name) {

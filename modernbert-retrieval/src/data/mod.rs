@@ -3,16 +3,19 @@
 //! | module | contents |
 //! |---|---|
 //! | [`layout`](Layout) | which files of a folder are corpus, queries and judgments |
+//! | [`documents`](Documents) | the stream of a corpus |
 //! | [`judgments`](Judgments) | grades by query and document |
 //! | `rows` | JSONL and Parquet files as rows with their place |
 //!
 //! Queries and judgments are read when a set is opened; documents are a stream, because a corpus can be larger than memory.
 
+mod documents;
 mod error;
 mod judgments;
 mod layout;
 mod rows;
 
+pub use documents::{CorpusSummary, Document, Documents};
 pub use error::DataError;
 pub use judgments::Judgments;
 pub use layout::Layout;
@@ -22,34 +25,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use judgments::{Collected, Place};
-use rows::{Rows, rows_of};
+use rows::rows_of;
 use serde_json::Value;
 
 pub(crate) use rows::{Row, lines, rows};
 
 const DOCUMENT_ID: [&str; 4] = ["_id", "id", "docid", "doc_id"];
 const QUERY_ID: [&str; 3] = ["_id", "id", "query_id"];
-
-/// A document of a corpus.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Document {
-    /// Its id, unique in the corpus.
-    pub id: String,
-    /// Its title; empty where it has none.
-    pub title: String,
-    /// Its text; can be empty.
-    pub text: String,
-}
-
-impl Document {
-    /// Returns title and text with a space between them, trimmed: what is indexed and encoded.
-    pub fn full_text(&self) -> String {
-        if self.title.is_empty() {
-            return self.text.trim().to_string();
-        }
-        format!("{} {}", self.title, self.text).trim().to_string()
-    }
-}
 
 /// A query.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +79,7 @@ pub struct Dataset {
     /// Facts that do not stop an evaluation, in sentences.
     pub notes: Vec<String>,
     corpus: Vec<PathBuf>,
+    query_files: Vec<PathBuf>,
     judged: HashMap<String, Place>,
     partial: bool,
     missing_queries: bool,
@@ -217,11 +200,22 @@ impl Dataset {
             judgments: collected.judgments,
             notes,
             corpus: files.corpus,
+            query_files: files.queries,
             judged: collected.documents,
             partial: options.partial,
             missing_queries,
             drops_empty,
         })
+    }
+
+    /// Files of the corpus.
+    pub fn corpus_files(&self) -> &[PathBuf] {
+        &self.corpus
+    }
+
+    /// Files of the queries of all splits.
+    pub fn query_files(&self) -> &[PathBuf] {
+        &self.query_files
     }
 
     /// Returns the documents in the order of their files. After the last one, the stream checks that every judged document occurred.
@@ -230,161 +224,7 @@ impl Dataset {
     /// Items are errors for a malformed row, two documents of one id, a corpus without a document and, unless
     /// [`DatasetOptions::partial`], a judged document that is absent.
     pub fn documents(&self) -> Documents<'_> {
-        Documents {
-            dataset: self,
-            rows: rows_of(&self.corpus),
-            seen: HashMap::new(),
-            paths: Vec::new(),
-            state: State::Reading,
-            summary: CorpusSummary::default(),
-        }
-    }
-}
-
-/// Counts about a corpus that was read to its end.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CorpusSummary {
-    /// Documents returned.
-    pub documents: usize,
-    /// Documents among them with neither title nor text.
-    pub empty: usize,
-    /// Documents without text that were left out, as NanoBEIR does.
-    pub left_out: usize,
-    /// Judged documents that are absent from the corpus.
-    pub missing: usize,
-}
-
-impl CorpusSummary {
-    /// The counts that are worth a sentence.
-    pub fn notes(&self) -> Vec<String> {
-        let sentences = [
-            (
-                self.empty,
-                "document without text",
-                "documents without text",
-            ),
-            (
-                self.left_out,
-                "document without text left out",
-                "documents without text left out",
-            ),
-            (
-                self.missing,
-                "judged document is absent from the corpus and counts as not found: the set is partial",
-                "judged documents are absent from the corpus and count as not found: the set is partial",
-            ),
-        ];
-        let present = sentences.into_iter().filter(|(count, ..)| *count > 0);
-        present
-            .map(|(count, one, many)| counted(count, one, many))
-            .collect()
-    }
-}
-
-/// Stream of a corpus's documents; see [`Dataset::documents`].
-pub struct Documents<'set> {
-    dataset: &'set Dataset,
-    rows: Rows,
-    seen: HashMap<String, (u32, usize)>,
-    paths: Vec<Arc<PathBuf>>,
-    state: State,
-    summary: CorpusSummary,
-}
-
-#[derive(PartialEq)]
-enum State {
-    Reading,
-    Done,
-}
-
-impl Documents<'_> {
-    /// Counts of what was read so far.
-    pub fn summary(&self) -> &CorpusSummary {
-        &self.summary
-    }
-
-    fn document(&mut self, row: Row) -> Result<Option<Document>, DataError> {
-        let id = row.id(&DOCUMENT_ID, "document")?;
-        if self.paths.last().is_none_or(|last| *last != row.path) {
-            self.paths.push(Arc::clone(&row.path));
-        }
-        if let Some(&(file, line)) = self.seen.get(&id) {
-            return Err(DataError::DuplicateId {
-                path: row.path.to_path_buf(),
-                line: row.line,
-                what: "document",
-                id,
-                first_path: self.paths[file as usize].to_path_buf(),
-                first_line: line,
-            });
-        }
-        self.seen
-            .insert(id.clone(), (self.paths.len() as u32 - 1, row.line));
-        let title = row.text_or_empty(&["title"])?;
-        let text = row.text(&["text"])?;
-        let document = Document { id, title, text };
-        if document.full_text().is_empty() {
-            if self.dataset.drops_empty {
-                self.summary.left_out += 1;
-                return Ok(None);
-            }
-            self.summary.empty += 1;
-        }
-        self.summary.documents += 1;
-        Ok(Some(document))
-    }
-
-    fn check_end(&mut self) -> Result<(), DataError> {
-        if self.summary.documents == 0 {
-            return Err(DataError::EmptyCorpus {
-                path: self.dataset.corpus[0].clone(),
-            });
-        }
-        let absent = self
-            .dataset
-            .judged
-            .iter()
-            .filter(|(id, _)| !self.seen.contains_key(*id));
-        let absent: Vec<(&String, &Place)> = absent.collect();
-        self.summary.missing = absent.len();
-        let first = absent
-            .iter()
-            .min_by_key(|(_, place)| (&place.path, place.line));
-        match first {
-            Some((id, place)) if !self.dataset.partial => Err(DataError::MissingDocument {
-                path: place.path.clone(),
-                line: place.line,
-                id: id.to_string(),
-                count: absent.len(),
-            }),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Iterator for Documents<'_> {
-    type Item = Result<Document, DataError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while self.state == State::Reading {
-            let result = match self.rows.next() {
-                Some(Ok(row)) => self.document(row),
-                Some(Err(error)) => Err(error),
-                None => {
-                    self.state = State::Done;
-                    return self.check_end().err().map(Err);
-                }
-            };
-            match result {
-                Ok(Some(document)) => return Some(Ok(document)),
-                Ok(None) => {}
-                Err(error) => {
-                    self.state = State::Done;
-                    return Some(Err(error));
-                }
-            }
-        }
-        None
+        Documents::new(self)
     }
 }
 

@@ -374,3 +374,86 @@ fn a_full_disk_leaves_the_index_as_it_was() {
             .success()
     );
 }
+
+#[test]
+fn evaluate_scores_vectors_and_combines_them_with_bm25() {
+    let place = Place::beir();
+    let unit = |i: usize| {
+        (0..DIMENSION)
+            .map(|j| f32::from(u8::from(i == j)))
+            .collect::<Vec<f32>>()
+    };
+    // Query a is nearest to d3, then d1; query b to d3; query c is of another split.
+    let a: Vec<f32> = unit(2)
+        .iter()
+        .zip(unit(0))
+        .map(|(x, y)| 2.0 * x + y)
+        .collect();
+    let documents: Vec<f32> = (0..4).flat_map(unit).collect();
+    let queries = [a, unit(2), unit(3)].concat();
+    let files = ["docs.safetensors", "queries.safetensors"].map(|name| place.path().join(name));
+    write_tensor(&files[0], "embeddings", vec![4, DIMENSION], &documents);
+    write_tensor(&files[1], "embeddings", vec![3, DIMENSION], &queries);
+    let folder = text(place.path());
+    let out = place.path().join("out");
+    let arguments = [
+        "evaluate",
+        "--data",
+        folder,
+        "--vectors",
+        text(&files[0]),
+        "--query-vectors",
+        text(&files[1]),
+    ];
+    let stdout = succeeds(
+        &[
+            &arguments[..],
+            &["--measures", "mrr@10,ndcg@10", "--out", text(&out)],
+        ]
+        .concat(),
+    );
+    // First relevant documents: d1 at rank 2 for a, d3 at rank 1 for b.
+    assert_says(
+        &stdout,
+        &[
+            "| vectors      | 0.7500 |",
+            "| bm25+vectors |",
+            "| bm25         |",
+        ],
+    );
+    let name = format!(
+        "{}.run",
+        place.path().file_name().unwrap().to_str().unwrap()
+    );
+    let run = std::fs::read_to_string(out.join("vectors").join(name)).unwrap();
+    assert!(run.starts_with("a Q0 d3 1 0.89"), "{run}");
+    assert!(!run.contains("c Q0"), "{run}");
+
+    let lines = json_lines(&place, "q.jsonl", &["a", "b", "a"], &queries);
+    refused(
+        &[
+            "evaluate",
+            "--data",
+            folder,
+            "--vectors",
+            text(&files[0]),
+            "--query-vectors",
+            text(&lines),
+        ],
+        &["q.jsonl", "'a' occurs twice"],
+    );
+    refused(&arguments[..5], &["--query-vectors"]);
+    let short = place.write("short.jsonl", "{\"id\":\"a\",\"embedding\":[1,2]}\n");
+    refused(
+        &[
+            "evaluate",
+            "--data",
+            folder,
+            "--vectors",
+            text(&files[0]),
+            "--query-vectors",
+            text(&short),
+        ],
+        &["short.jsonl", "2 components"],
+    );
+}
