@@ -298,7 +298,7 @@ impl IndexWriter {
             let name = name.to_string_lossy();
             let unused =
                 name.starts_with("segment-") && name.ends_with(".vec") && !used.contains(&*name);
-            if unused || name.starts_with(".segment-") || name.starts_with(".write.") {
+            if unused || name.starts_with(".partial-") {
                 std::fs::remove_file(file.path()).map_err(IndexError::io(&file.path()))?;
             }
         }

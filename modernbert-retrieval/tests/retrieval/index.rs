@@ -239,7 +239,7 @@ fn an_uncommitted_build_leaves_no_index_and_no_files() {
     assert_says(&refusal(&folder), &["no index", "index build"]);
     // A killed process leaves files of these names; the next writer removes them.
     build(&folder, &plain(), 1);
-    for name in ["segment-00000077.vec", ".segment-abc", ".write.abc"] {
+    for name in ["segment-00000077.vec", ".partial-abc"] {
         std::fs::write(folder.join(name), "left behind").unwrap();
     }
     assert_eq!(VectorIndex::open(&folder).unwrap().len(), 1);
