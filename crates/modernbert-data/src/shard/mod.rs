@@ -19,6 +19,7 @@
 
 mod error;
 mod header;
+mod pieces;
 mod reader;
 mod samples;
 mod tokenize;
@@ -29,6 +30,7 @@ mod tests;
 
 pub use error::ShardError;
 pub use header::{HEADER_LEN, TokenizerHash};
+pub use pieces::encode_document;
 pub use reader::{Check, Shard};
 pub use samples::{Cut, Samples};
 pub use tokenize::{

@@ -6,7 +6,7 @@ use modernbert_files::tokenizer::{Tokenizer, TokenizerError};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{ShardError, ShardInfo, ShardWriter, TokenizerHash};
+use super::{ShardError, ShardInfo, ShardWriter, TokenizerHash, encode_document};
 use crate::corpus::Document;
 
 /// Documents tokenized before their samples are written: enough for every core, few enough to keep in memory.
@@ -92,7 +92,7 @@ pub fn tokenize_documents(
     let samples: Vec<Vec<Vec<u32>>> = documents
         .par_iter()
         .map(|document| {
-            let ids = tokenizer.encode_plain(&document.text).map_err(|source| {
+            let ids = encode_document(tokenizer, &document.text).map_err(|source| {
                 TokenizeError::Document {
                     document: document.name.clone(),
                     source,

@@ -17,7 +17,7 @@ use super::source::{TokenizeSource, read, size};
 use super::split_writer::ShardSettings;
 use super::staging::Staging;
 use crate::formats::{Content, FormatError, InputFile, Record};
-use crate::shard::{Cut, LongDocuments, TokenizerHash};
+use crate::shard::{Cut, LongDocuments, TokenizerHash, encode_document};
 
 /// Batches read ahead while one is tokenized.
 const AHEAD: usize = 2;
@@ -230,7 +230,7 @@ impl Maker<'_> {
         let special = self.tokenizer.special();
         let (hash, mut ids) = match record.content {
             Content::Text(text) => {
-                let ids = self.tokenizer.encode_plain(&text);
+                let ids = encode_document(self.tokenizer, &text);
                 let ids = ids.map_err(|source| TokenizeFolderError::Document {
                     document: record.name,
                     source,
