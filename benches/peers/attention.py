@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""FlashAttention-2 (torch's varlen_attn) on the batches that `--bin attention` measures, for a comparison in one run.
+"""FlashAttention-2 (torch's varlen_attn) on the batches of the program `attention`.
 
     python3 benches/peers/attention.py [--json FILE] [--heads 12] [--head-dim 64] [--tokens 65536] [--sets paper,queries]
 
-Prints and writes the same rows. `+rot` is rotary positions through torch.compile and then attention.
+Prints and writes the same rows. `+rot` is RoPE (compiled with torch.compile) followed by attention.
 """
 import argparse
 import json

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""The peer of `finetune`: transformers' ModernBertForSequenceClassification finetuned on the same sequences, attention `sdpa`.
+"""The peer of `finetuning`: transformers' ModernBertForSequenceClassification finetuned on the same sequences, attention `sdpa`.
 
     python benches/peers/finetune.py --device cuda --dtype bf16 --shape base --steps 100
 
-Needs torch and transformers. Makes the sequences of our own program (same lengths, same ids, same classes, same batches), pads each
-batch to its longest sequence as transformers does, runs AdamW, and prints a row of JSON with the fields of our program. Weights are random
-and in f32; with --dtype bf16 the model runs under autocast, as the authors' finetuning does.
+Needs torch and transformers. Uses the sequences of `finetuning` (same lengths, ids, classes and batches), pads each batch to its
+longest sequence as transformers does, runs AdamW, and prints a row of JSON with the same fields. Weights are random and in f32; with
+--dtype bf16 the model runs under autocast, as in the authors' finetuning.
 """
 import argparse
 import json

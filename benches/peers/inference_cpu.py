@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The peer of `inference --device flex`: transformers' ModernBERT in f32 on the CPU, attention `sdpa`, padded batches.
 
-Needs torch and transformers. Takes the sets of benches/lengths.json (group `cpu` unless names are given) and prints a row of JSON
-for each, with the fields of our own program. With --turns it reads names of sets from standard input and answers each with one
-timed pass. Weights are random; throughput counts real tokens, while the padded ones are computed as well, as transformers does.
+Needs torch and transformers. Measures sets of benches/lengths.json (group `cpu` unless names are given) and prints a row of JSON for
+each, with the fields of `inference`. With --turns it reads names of sets from standard input and prints one timed pass for each. Weights
+are random. Throughput counts tokens without padding; transformers computes on the padding as well.
 """
 import argparse
 import json

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes benches/lengths.json: the document lengths every measurement uses, ours and the peers'.
+"""Writes benches/lengths.json: the document lengths of all measurements, of this project and its peers.
 
 The four sets of 8192 documents follow section 4 of the ModernBERT paper: fixed and normally distributed lengths, truncated to
-integers and clamped. The CPU sets are single batches that take seconds on two cores. Standard library, fixed seed: running
+integers and clamped. The CPU sets are single batches that take seconds on two cores. The seed is fixed: running
 this again writes the same file.
 """
 import json

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""cuBLAS (through torch) on the products that `--bin linear` measures, for a comparison in one run.
+"""cuBLAS (through torch) on the GEMMs of the program `linear`.
 
     python3 benches/peers/linear.py [--json FILE] [--shape base,large] [--tokens 65536] [--rest MILLISECONDS] [--only "Wi d_input"]
 """

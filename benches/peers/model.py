@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""The strongest PyTorch side of `--bin inference` and `--bin training`: an unpadded ModernBERT through torch.compile, FlashAttention-2
-(torch's varlen_attn) and fused AdamW, on the same documents.
+"""The fastest PyTorch peer of `inference` and `training`: an unpadded ModernBERT with torch.compile, FlashAttention-2 (torch's
+varlen_attn) and fused AdamW, on the same documents.
 
     python3 benches/peers/model.py inference|training [--shape base|large] [--tokens 65536] [--sets paper] [--json FILE] [--eager]
 
-Inference holds bf16 weights; training is autocast to bf16 over f32 weights, 30 % of the tokens predicted. Milliseconds are medians
+Inference holds bf16 weights; training uses autocast to bf16 with f32 weights, and labels 30 % of the tokens. Milliseconds are medians
 between CUDA events, after compilation and warm-up.
 """
 import argparse

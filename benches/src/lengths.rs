@@ -10,7 +10,7 @@ pub struct LengthSet {
     pub name: String,
     /// `cpu`, `paper`, `pretraining` or `queries`.
     pub group: String,
-    /// Documents computed at once.
+    /// Documents of a batch.
     pub batch: usize,
     /// Tokens of each document.
     pub lengths: Vec<usize>,
@@ -39,29 +39,29 @@ struct Fixed {
 }
 
 impl LengthSet {
-    /// Lengths batch by batch, in the order of the file.
+    /// Returns the lengths of each batch, in the order of the file.
     pub fn batches(&self) -> impl Iterator<Item = &[usize]> {
         self.lengths.chunks(self.batch)
     }
 
-    /// Tokens of all documents.
+    /// Returns the number of tokens of all documents.
     pub fn tokens(&self) -> usize {
         self.lengths.iter().sum()
     }
 }
 
-/// Every set of the committed file.
+/// Returns all sets of `benches/lengths.json`.
 ///
 /// # Errors
-/// A file that doesn't parse, or a set without documents.
+/// If the file does not parse, or a set has no documents.
 pub fn all() -> anyhow::Result<Vec<LengthSet>> {
     parse(include_str!("../lengths.json")).context("benches/lengths.json")
 }
 
-/// The sets called `names`; a name is a set's or a group's.
+/// Returns the sets that `names` selects; a name is that of a set or of a group.
 ///
 /// # Errors
-/// A name that is neither.
+/// If a name is neither.
 pub fn select(names: &[String]) -> anyhow::Result<Vec<LengthSet>> {
     let all = all()?;
     let mut chosen = Vec::new();
@@ -75,7 +75,7 @@ pub fn select(names: &[String]) -> anyhow::Result<Vec<LengthSet>> {
         if chosen.len() == before {
             let known: Vec<&str> = all.iter().map(|set| set.name.as_str()).collect();
             bail!(
-                "unknown set `{name}`; known are the groups cpu, paper, pretraining and queries and the sets {}",
+                "unknown set `{name}`; use one of the groups cpu, paper, pretraining and queries or one of the sets {}",
                 known.join(", ")
             );
         }

@@ -1,12 +1,12 @@
-//! What unpadding once replaces, as baselines: the same encoder on padded rows, in two ways.
+//! Baselines for packed sequences: the same encoder with padding, in two ways.
 //!
 //! | way | embedding, norms, MLP | attention |
 //! |---|---|---|
-//! | [`Way::PerLayer`] | packed | repadded and unpadded again in every layer, as MosaicBERT does |
+//! | [`Way::PerLayer`] | packed | repadded and unpadded in every layer, as in MosaicBERT |
 //! | [`Way::Padded`] | on `sequences × longest` rows, padding included | on padded rows |
 //!
-//! Attention is dense: scores of all pairs, a mask for padding and window. Weights are those of a [`ModernBert`], products and
-//! norms are the library's, so that a difference in time is one of layout.
+//! Attention is dense: scores of all pairs, with a mask for padding and window. The weights are those of a [`ModernBert`], and GEMMs and
+//! norms are the library's, so that a difference in time comes from the layout.
 
 use std::collections::HashMap;
 
@@ -19,47 +19,47 @@ use modernbert::model::{ModernBert, NamedMapper, map_named};
 use modernbert::ops::attention::rotary_table;
 use modernbert::ops::{geglu::geglu, layer_norm::layer_norm, linear::linear};
 
-/// Which rows carry padding.
+/// Parts of the encoder that compute on padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// Those of attention alone.
+    /// Attention only.
     PerLayer,
-    /// All of them.
+    /// Everything.
     Padded,
 }
 
-/// Added to the score of a key that must not be seen; finite, so that a row of nothing but such keys stays a number.
-const HIDDEN: f32 = -1e30;
+/// Added to the scores of masked keys; finite, so that a row with only masked keys does not become NaN.
+const MASKED: f32 = -1e30;
 
-/// An encoder on padded rows. Forward alone, in f32.
+/// Forward pass of an encoder on padded rows, in f32.
 pub struct PaddedEncoder {
     config: ModernBertConfig,
-    /// Matrices `[out, in]`, and norm weights as `[1, width]`, under their names in files.
+    /// Matrices `[out, in]`, and norm weights as `[1, width]`, by their names in checkpoint files.
     weights: HashMap<String, Tensor<2>>,
     device: Device,
 }
 
-/// Where the tokens of a packed batch lie in its padded form.
+/// Positions of the tokens of a packed batch in its padded form.
 struct Places {
     rows: usize,
     width: usize,
     /// Row `sequence × width + position` of each token.
     indices: Tensor<1, Int>,
-    /// 0 for a key that is seen and [`HIDDEN`] for padding, `[rows, 1, 1, width]`.
+    /// 0 for a token and [`MASKED`] for padding, `[rows, 1, 1, width]`.
     padding: Tensor<4>,
 }
 
 impl PaddedEncoder {
-    /// Takes the weights of `model`.
+    /// Creates a padded encoder with the weights of `model`.
     ///
     /// # Errors
-    /// A config with biases or another activation than the published one, which these baselines don't have.
+    /// If the config has biases or another activation than exact GELU.
     pub fn new(model: &ModernBert) -> anyhow::Result<Self> {
         let config = model.config().clone();
         let plain = !(config.attention_bias || config.mlp_bias || config.norm_bias);
         ensure!(
             plain && config.hidden_activation == Activation::Gelu,
-            "the padded baselines know the published layers alone: no biases, exact GELU"
+            "the padded baselines support only layers without biases and with exact GELU"
         );
         struct Collect(HashMap<String, Tensor<2>>);
         impl NamedMapper for Collect {
@@ -79,10 +79,10 @@ impl PaddedEncoder {
         })
     }
 
-    /// Hidden states of the real tokens after the final norm, `[total, hidden]`, in the order of the packed batch.
+    /// Returns the hidden states of the tokens after the final norm, `[total, hidden]`, in the order of the packed batch.
     ///
     /// # Errors
-    /// A weight that the model lacks.
+    /// If the model lacks a weight.
     pub fn forward(&self, batch: &PackedBatch, way: Way) -> anyhow::Result<Tensor<2>> {
         let places = self.places(&batch.layout);
         let ids = match way {
@@ -144,7 +144,7 @@ impl PaddedEncoder {
 
     fn places(&self, layout: &SequenceLayout) -> Places {
         let (rows, width) = (layout.num_sequences(), layout.max_seqlen());
-        let mut padding = vec![HIDDEN; rows * width];
+        let mut padding = vec![MASKED; rows * width];
         let mut indices = Vec::with_capacity(layout.total_tokens());
         for (row, length) in layout.lengths().enumerate() {
             padding[row * width..][..length].fill(0.0);
@@ -182,11 +182,11 @@ impl PaddedEncoder {
         out.swap_dims(1, 2).reshape([rows * width, hidden])
     }
 
-    /// 0 within the window and [`HIDDEN`] beyond it, `[1, 1, width, width]`.
+    /// Mask with 0 inside the window and [`MASKED`] outside it, `[1, 1, width, width]`.
     fn window(&self, width: usize) -> Tensor<4> {
         let half = self.config.half_window();
         let values: Vec<f32> = (0..width)
-            .flat_map(|i| (0..width).map(move |j| if i.abs_diff(j) <= half { 0.0 } else { HIDDEN }))
+            .flat_map(|i| (0..width).map(move |j| if i.abs_diff(j) <= half { 0.0 } else { MASKED }))
             .collect();
         Tensor::from_data(TensorData::new(values, [1, 1, width, width]), &self.device)
     }
@@ -200,7 +200,7 @@ impl Places {
     }
 }
 
-/// Turns the pair of elements `d` and `d + head_dim / 2` by the angle of its position; `table` holds cosines, then sines.
+/// Applies RoPE to each pair of elements `d` and `d + head_dim / 2`; `table` holds cosines, then sines.
 fn rotate(x: Tensor<4>, table: &Tensor<2>) -> Tensor<4> {
     let [_, _, width, head_dim] = x.dims();
     let half = head_dim / 2;
@@ -225,11 +225,11 @@ mod tests {
     use modernbert::model::initialize;
 
     #[test]
-    fn packed_and_both_padded_ways_agree() {
+    fn packed_and_padded_encoders_agree() {
         let device = test_support::device();
         let mut config = ModernBertConfig::of_shape(4, 32, 48, 4);
         (config.vocab_size, config.local_attention) = (100, 8);
-        // Sharp attention: with the usual small weights it would be near uniform, and a missing window wouldn't show.
+        // Large weights make attention sharp; nearly uniform attention would not reveal a missing window.
         config.initializer_range = 0.4;
         config.pad_token_id = None;
         for token in [
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_it_does_not_know_are_refused() {
+    fn refuses_layers_with_biases() {
         let mut config = ModernBertConfig::of_shape(1, 32, 48, 4);
         config.mlp_bias = true;
         let model = ModernBert::new(&config, &test_support::device()).unwrap();

@@ -5,27 +5,27 @@ use serde::Serialize;
 /// One measurement.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// Which documents.
+    /// Name of the set of documents, or of the model's shape.
     pub set: String,
-    /// What was computed.
+    /// Name of the operation.
     pub op: String,
     /// `forward` or `backward`.
     pub pass: &'static str,
-    /// Milliseconds of one pass over the set, by the clock.
+    /// Wall-clock milliseconds of one pass over the set.
     pub ms: f64,
     /// Tokens (padding not counted) per second.
     pub tok_s: f64,
-    /// Operations of the model's formula (a multiply-add counts as two) per second, in 10¹².
+    /// FLOP of the model's formula (a multiply-add counts as two) per second, in 10¹².
     pub tflops: f64,
-    /// Least memory traffic per second, in 10⁹ bytes, where that is what limits the operation.
+    /// Minimal memory traffic per second, in 10⁹ bytes, for memory-bound operations.
     pub gbs: Option<f64>,
-    /// Most memory held so far, in MiB: of the process on a CPU, of the device's pools elsewhere.
+    /// Peak memory so far, in MiB: of the process on a CPU, of the device's memory pools otherwise.
     pub peak_mib: Option<f64>,
-    /// Milliseconds of processor time of all threads together: says more than `ms` where the machine is shared.
+    /// CPU milliseconds of all threads together; more reliable than `ms` on a shared machine.
     pub cpu_ms: Option<f64>,
 }
 
-/// The head of the table that [`Row::line`] fills.
+/// Returns the heading of the table whose lines [`Row::line`] returns.
 pub fn heading() -> String {
     format!(
         "{:<14} {:<10} {:<8} {:>11} {:>11} {:>9} {:>8} {:>9} {:>11}",
@@ -34,7 +34,7 @@ pub fn heading() -> String {
 }
 
 impl Row {
-    /// The row as a line of the table.
+    /// Returns the row as a line of the table.
     pub fn line(&self) -> String {
         let optional = |value: Option<f64>| {
             value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"))
@@ -54,10 +54,10 @@ impl Row {
     }
 }
 
-/// The middle one of some measurements; the lower of the two in the middle where their number is even.
+/// Returns the median; of an even number of values the lower of the middle two.
 ///
 /// # Panics
-/// Without any measurement.
+/// If there are no values.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[(values.len() - 1) / 2]

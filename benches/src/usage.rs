@@ -1,10 +1,10 @@
-//! What the process and the device have used.
+//! CPU time and peak memory of the process and the device.
 
 use burn::tensor::Device;
 
-/// Processor time of all threads of this process so far, in seconds; `None` where the system doesn't tell (other than Linux).
+/// Returns the CPU time of all threads of this process so far, in seconds; `None` on systems other than Linux.
 pub fn cpu_seconds() -> Option<f64> {
-    // The main thread's file counts itself alone, so the threads are summed. Nanoseconds stand first.
+    // A file per thread, whose first field is nanoseconds.
     let tasks = std::fs::read_dir("/proc/self/task").ok()?;
     let mut nanoseconds = 0u64;
     for task in tasks {
@@ -14,7 +14,7 @@ pub fn cpu_seconds() -> Option<f64> {
     Some(nanoseconds as f64 / 1e9)
 }
 
-/// Most memory held so far, in MiB: of the device's pools where it has some, otherwise of the process.
+/// Returns the peak memory so far, in MiB: of the device's memory pools if it has them, otherwise of the process.
 pub fn peak_mib(device: &Device) -> Option<f64> {
     if let Some(pools) = device.memory_pool_usage() {
         return Some(pools.bytes_reserved as f64 / 1_048_576.0);

@@ -1,12 +1,11 @@
-//! Speed of packed attention alone, forward and backward.
+//! Speed of packed attention in isolation, forward and backward pass.
 //!
 //! ```text
 //! cargo run --release -p modernbert-benches --no-default-features --features cuda --bin attention -- --json rows.json
 //! ```
 //!
-//! Each set of documents is cut into one batch of as many whole documents as fit the tokens asked for. FLOPs are those of the
-//! pattern exactly: 4 × visible pairs × head size × heads forward, 2.5 times that backward. The floor is the time of moving
-//! the tensors once at the bandwidth given.
+//! Each set of documents is one batch, of as many whole documents as fit into `--tokens`. FLOP are counted exactly for the visible pairs:
+//! 4 × pairs × head size × heads forward, 2.5 times that backward. The floor is the time to move each tensor once at `--bandwidth`.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -23,46 +22,46 @@ use modernbert_benches::lengths::{LengthSet, select};
 use modernbert_benches::row::{Row, heading, median};
 use modernbert_cli::{DeviceArgs, describe, main_with};
 
-/// Measures packed attention: milliseconds, pattern-exact TFLOP/s, GB/s and the floor.
+/// Measures packed attention: milliseconds, TFLOP/s of the visible pairs, GB/s and the floor set by memory bandwidth.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Dtype of q, k, v: bf16, f16 or f32.
+    /// Use q, k and v in this dtype: bf16, f16 or f32.
     #[arg(long, default_value = "bf16")]
     dtype: Precision,
-    /// Number of heads.
+    /// Use this many heads.
     #[arg(long, default_value_t = 12)]
     heads: usize,
-    /// Size of a head.
+    /// Use heads of this size.
     #[arg(long, default_value_t = 64)]
     head_dim: usize,
-    /// Tokens of a batch, at most.
+    /// Use batches of at most this many tokens.
     #[arg(long, default_value_t = 65_536)]
     tokens: usize,
-    /// Sets of benches/lengths.json.
+    /// Measure these sets or groups of sets of benches/lengths.json, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "paper,queries")]
     sets: Vec<String>,
-    /// Calls per timed stretch, which ends with a synchronisation.
+    /// Make this many calls per run; a run ends with a synchronization.
     #[arg(long, default_value_t = 20)]
     calls: u32,
-    /// Timed stretches, of which the median is given.
+    /// Time this many runs and print their median.
     #[arg(long, default_value_t = 5)]
     runs: u32,
-    /// First prints the seconds of compilation: what the first forward and backward of each op take beyond the second. Kernels
-    /// kept on disk by an earlier run count too: see docs/performance.md for how to begin without them.
+    /// Print the seconds of kernel compilation first: what the first forward and backward pass of each op takes beyond the second.
+    /// Kernels that an earlier run cached on disk are not compiled again; docs/performance.md says how to start without them.
     #[arg(long)]
     cold: bool,
-    /// Memory bandwidth of the floor, in GB/s.
+    /// Compute the floor for this memory bandwidth, in GB/s.
     #[arg(long, default_value_t = 3000.0)]
     bandwidth: f64,
-    /// Also writes the rows here, as a JSON list.
+    /// Write the rows to this file too, as a JSON list.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
 
-/// Keys visible on each side in ModernBERT's local layers.
+/// Half the window of ModernBERT's local layers: visible keys on each side.
 const HALF_WINDOW: usize = 64;
 
 fn main() -> std::process::ExitCode {
@@ -93,12 +92,12 @@ fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&rows)?;
         std::fs::write(path, text + "\n")
-            .with_context(|| format!("can't write {}", path.display()))?;
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
 
-/// As many whole documents of a set as fit the tokens asked for.
+/// Returns the lengths of as many whole documents of a set as fit into `--tokens`.
 fn batch(args: &Args, set: &LengthSet) -> anyhow::Result<SequenceLayout> {
     let mut lengths = Vec::new();
     let mut total = 0;
@@ -111,7 +110,7 @@ fn batch(args: &Args, set: &LengthSet) -> anyhow::Result<SequenceLayout> {
     }
     if lengths.is_empty() {
         bail!(
-            "--tokens {} holds no document of set {}",
+            "--tokens {} is less than the first document of set {}; raise it",
             args.tokens,
             set.name
         );
@@ -119,14 +118,14 @@ fn batch(args: &Args, set: &LengthSet) -> anyhow::Result<SequenceLayout> {
     Ok(SequenceLayout::from_lengths(lengths)?)
 }
 
-/// Prints what compilation adds to the first calls: lengths don't recompile, so a small batch stands for all.
+/// Prints the compilation time of the first calls. Lengths do not cause recompilation, so a small batch is representative.
 fn compile(args: &Args, device: &Device) -> anyhow::Result<()> {
     let layout = SequenceLayout::from_lengths([512, 200])?;
     let mut seconds = 0.0;
     for window in [None, Some(HALF_WINDOW)] {
         for rotary in [false, true] {
             let problem = Problem::new(args, device, &layout, window, rotary);
-            // Reading back compiles too, kernels that are not attention's: it comes before.
+            // Reading back compiles kernels as well, which do not belong to attention: done before.
             finite(problem.first_row(problem.qkv.clone()))?;
             let once = || -> anyhow::Result<f64> {
                 let start = Instant::now();
@@ -180,7 +179,7 @@ impl Problem {
         attention_forward(self.qkv.clone(), self.rotary.clone(), self.spec.clone())
     }
 
-    /// q, k and v of the first head of the first token.
+    /// Returns q, k and v of the first head of the first token.
     fn first_row(&self, qkv: Tensor<4>) -> Tensor<4> {
         qkv.slice([0..1, 0..3, 0..1, 0..self.head_dim])
     }
@@ -195,7 +194,7 @@ impl Problem {
         )
     }
 
-    /// Milliseconds of a call, each result kept until the stretch has ended and one value of the last read back.
+    /// Returns the milliseconds of a call; all results are kept until the end of the run, and a value of the last one is read back.
     fn time<T>(
         &self,
         args: &Args,
@@ -267,7 +266,7 @@ impl Problem {
     }
 }
 
-/// Pairs of a query and a key it sees, in a sequence of `length` tokens.
+/// Returns the number of pairs of a query and a visible key in a sequence of `length` tokens.
 fn pairs(length: usize, half_window: Option<usize>) -> f64 {
     match half_window {
         None => (length * length) as f64,
@@ -277,15 +276,15 @@ fn pairs(length: usize, half_window: Option<usize>) -> f64 {
     }
 }
 
-/// A launch that failed leaves no numbers: reads some back.
+/// Reads some values back and fails if they are not finite: a failed launch leaves NaN.
 fn finite<const D: usize>(tensor: Tensor<D>) -> anyhow::Result<()> {
     let values: Vec<f32> = tensor
         .cast(DType::F32)
         .try_into_data()?
         .try_to_vec()
-        .map_err(|error| anyhow::anyhow!("can't read the result: {error:?}"))?;
+        .map_err(|error| anyhow::anyhow!("cannot read the result: {error:?}"))?;
     if values.iter().any(|x| !x.is_finite()) || values.iter().all(|&x| x == 0.0) {
-        bail!("the kernel left no numbers");
+        bail!("the kernel's output is not finite");
     }
     Ok(())
 }

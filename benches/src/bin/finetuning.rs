@@ -1,12 +1,12 @@
-//! Speed of finetuning and of scoring, beside transformers on the same sequences.
+//! Speed of finetuning and scoring, compared with transformers on the same sequences.
 //!
 //! ```text
 //! cargo run --release -p modernbert-benches --bin finetuning -- --device flex --shape base --steps 20 --peer VENV/bin/python
 //! ```
 //!
-//! Weights are random and sequences made up: they don't change the time. Lengths are spread around a mean of 40 tokens, as in GLUE;
-//! batches are of similar length and packed here, padded to their longest sequence there. `--peer` runs
-//! `benches/peers/finetune.py` with the same settings after our own run and prints the ratio.
+//! Weights and ids are random, which does not change the time. Lengths are distributed around a mean of 40 tokens, as in GLUE. Batches
+//! contain sequences of similar length; this program packs them, the peer pads them to the longest. `--peer` runs
+//! `benches/peers/finetune.py` with the same settings afterwards and prints the ratio.
 
 use anyhow::{Context, bail};
 use clap::Parser;
@@ -26,39 +26,39 @@ use std::time::Instant;
 struct Args {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Dtype of products and attention: f32, bf16 or f16.
+    /// Compute GEMMs and attention in this dtype: f32, bf16 or f16.
     #[arg(long, default_value = "f32")]
     dtype: Precision,
-    /// Shape of the model: base, large or another preset.
+    /// Use the shape of this preset: base, large or another one.
     #[arg(long, default_value = "base")]
     shape: String,
-    /// Sequences of a step.
+    /// Use this many sequences per step.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
-    /// Mean tokens of a sequence.
+    /// Use sequences of this mean length, in tokens.
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(8..))]
     mean: u32,
-    /// Longest sequence.
+    /// Truncate sequences to this many tokens.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(8..))]
     longest: u32,
-    /// Timed steps.
+    /// Time this many steps.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
-    /// Steps before them.
+    /// Run this many untimed steps before.
     #[arg(long, default_value_t = 10)]
     warm_up: u32,
-    /// Sequences that are scored.
+    /// Score this many sequences.
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     eval_sequences: u32,
-    /// Python with torch and transformers, to measure the same there.
+    /// Measure the same with this Python interpreter, which needs torch and transformers.
     #[arg(long, value_name = "PYTHON")]
     peer: Option<PathBuf>,
-    /// Device of the peer as torch calls it; by default cuda for our GPU backends and cpu otherwise.
+    /// Run the peer on this device, in torch's notation; by default cuda for `--device cuda` and cpu otherwise.
     #[arg(long)]
     peer_device: Option<String>,
 }
 
-/// One measurement, as the peer prints it too.
+/// One measurement; the peer prints the same fields.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Row {
     program: String,
@@ -82,7 +82,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let model = SequenceClassifier::new(&config, 2, &named.device)?;
     let model = initialize(model, &config, 0).with_precision(args.dtype);
 
-    // Kernels are compiled and memory is taken in a run of its own.
+    // Warm-up: compiles kernels and allocates memory.
     let (warm, model) = train(args, model, args.warm_up.max(1))?;
     drop(warm);
     let (trained, model) = train(args, model, args.steps)?;
@@ -113,7 +113,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Trains for so many steps; scoring, of one sequence after the last step, is not counted.
+/// Trains for `steps` steps. The evaluation after the last step, of one sequence, is not timed.
 fn train(
     args: &Args,
     model: SequenceClassifier,
@@ -144,14 +144,14 @@ fn train(
     Ok((row, finetuned.model))
 }
 
-/// The sequences of `benches/peers/finetune.py`: a generator of 32 bits, the upper bits of each state.
+/// Returns the same sequences as `benches/peers/finetune.py`: from the upper bits of a 32-bit linear congruential generator.
 fn sequences(args: &Args, count: usize) -> Vec<Sample> {
     let mut state = 1u32;
     let mut number = |below: u32| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 8) % below
     };
-    // The sum of two uniform numbers: most sequences near the mean, some short, some long.
+    // The sum of two uniform values: most sequences are near the mean, some are short, some long.
     let lengths: Vec<u32> = (0..count)
         .map(|_| (number(args.mean) + number(args.mean) + 1).clamp(8, args.longest))
         .collect();
@@ -188,7 +188,7 @@ fn peer(args: &Args, python: &PathBuf, device: &str) -> anyhow::Result<Row> {
     }
     let output = command
         .output()
-        .with_context(|| format!("{} can't be started", python.display()))?;
+        .with_context(|| format!("cannot start {}", python.display()))?;
     if !output.status.success() {
         bail!(
             "{script} failed: {}",

@@ -4,7 +4,7 @@
 //! cargo run --release -p modernbert-benches --bin inference -- --device flex --dtype f32 --shape base
 //! ```
 //!
-//! Weights are random: they don't change the time. Documents are packed, ids are uniform in [100, 16000).
+//! Weights are random, which does not change the time. Documents are packed, ids are uniform in [100, 16000).
 
 use std::io::BufRead;
 use std::path::PathBuf;
@@ -26,35 +26,35 @@ use modernbert_cli::{DeviceArgs, describe, main_with};
 struct Args {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Dtype of products and attention: f32, bf16 or f16.
+    /// Compute GEMMs and attention in this dtype: f32, bf16 or f16.
     #[arg(long, default_value = "f32")]
     dtype: Precision,
-    /// Shape of the model: base, large or another preset.
+    /// Use the shape of this preset: base, large or another one.
     #[arg(long, default_value = "base")]
     shape: String,
-    /// Sets or groups of sets of benches/lengths.json, with commas between them; `cpu` on a CPU, otherwise `paper,queries`.
+    /// Measure these sets or groups of sets of benches/lengths.json, separated by commas; `cpu` on a CPU, otherwise `paper,queries`.
     #[arg(long, value_delimiter = ',')]
     sets: Option<Vec<String>>,
-    /// Documents computed at once, instead of each set's own number.
+    /// Use batches of this many documents instead of each set's own number.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     batch: Option<u32>,
-    /// Only the first documents of each set.
+    /// Use only this many first documents of each set.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     documents: Option<u32>,
-    /// One batch of as many whole documents of each set as fit these tokens, instead of each set's own batches.
+    /// Use one batch per set, of as many whole documents as fit into this many tokens, instead of the set's own batches.
     #[arg(long, conflicts_with_all = ["batch", "documents"])]
     tokens: Option<usize>,
-    /// Timed passes, of which the median is given.
+    /// Time this many passes and print their median.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Untimed passes before them.
+    /// Run this many untimed passes before.
     #[arg(long, default_value_t = 1)]
     warm_up: u32,
-    /// Also writes the rows here, as a JSON list.
+    /// Write the rows to this file too, as a JSON list.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Reads names of sets from standard input, a line each, and answers every line with one timed pass as a line of JSON:
-    /// so that a script can take turns between programs.
+    /// Read names of sets from standard input, one per line, and print a timed pass as a line of JSON for each: a script can
+    /// alternate between programs this way.
     #[arg(long, conflicts_with_all = ["json", "sets"])]
     turns: bool,
 }
@@ -107,7 +107,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&rows)?;
         std::fs::write(path, text + "\n")
-            .with_context(|| format!("can't write {}", path.display()))?;
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
@@ -117,7 +117,7 @@ struct Bench {
     config: ModernBertConfig,
 }
 
-/// A set with its batches on the device.
+/// A set of documents and its batches on the device.
 struct Prepared {
     set: LengthSet,
     batches: Vec<PackedBatch>,
@@ -140,14 +140,14 @@ impl Bench {
             let count = fitting.count();
             anyhow::ensure!(
                 count > 0,
-                "--tokens {tokens} holds no document of set {}",
+                "--tokens {tokens} is less than the first document of set {}; raise it",
                 set.name
             );
             set.lengths.truncate(count);
             set.batch = count;
         }
         let device = self.model.device();
-        // Numerical Recipes' generator: any ids will do, the same ones in every run.
+        // The linear congruential generator of Numerical Recipes: any ids will do, if they are the same in every run.
         let mut state = 1u32;
         let mut id = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -164,7 +164,7 @@ impl Bench {
         Ok(Prepared { set, batches })
     }
 
-    /// Milliseconds by the clock and of processor time for one pass over the set.
+    /// Returns wall-clock and CPU milliseconds of one pass over the set.
     fn pass(&self, prepared: &Prepared) -> anyhow::Result<(f64, Option<f64>)> {
         let device = self.model.device();
         device.sync()?;
@@ -178,17 +178,17 @@ impl Bench {
         Ok((ms, cpu))
     }
 
-    /// A launch that failed leaves no numbers: reads some back.
+    /// Reads some values back and fails if they are not finite: a failed launch leaves NaN.
     fn check(&self, prepared: &Prepared) -> anyhow::Result<()> {
         for batch in &prepared.batches {
             let some = self.model.forward(batch).narrow(0, 0, 1);
             let values: Vec<f32> = some
                 .try_into_data()?
                 .try_to_vec()
-                .map_err(|error| anyhow::anyhow!("can't read the result: {error:?}"))?;
+                .map_err(|error| anyhow::anyhow!("cannot read the result: {error:?}"))?;
             anyhow::ensure!(
                 values.iter().all(|x| x.is_finite()) && values.iter().any(|&x| x != 0.0),
-                "the encoder left no numbers"
+                "the encoder's output is not finite"
             );
         }
         Ok(())

@@ -1,10 +1,10 @@
-//! Speed of the products of `linear`: forward and both gradients, at the shapes of base and large.
+//! Speed of the GEMMs of `linear`: forward pass and both gradients, in the shapes of base and large.
 //!
 //! ```text
 //! cargo run --release -p modernbert-benches --no-default-features --features cuda --bin linear -- --json rows.json
 //! ```
 //!
-//! Each product is checked against the same product in f32 before it is timed. `benches/peers/linear.py` measures cuBLAS on
+//! Each GEMM is checked against an f32 GEMM before it is timed. `benches/peers/linear.py` measures cuBLAS on
 //! the same shapes.
 
 use std::path::PathBuf;
@@ -18,37 +18,37 @@ use modernbert::ops::linear::{Transpose, gemm, gemm_f32};
 use modernbert_benches::row::{Row, heading, median};
 use modernbert_cli::{DeviceArgs, describe, main_with};
 
-/// Measures the products of `linear`: milliseconds and TFLOP/s, after checking each against f32.
+/// Measures the GEMMs of `linear`: milliseconds and TFLOP/s, after checking each against f32.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Dtype of the operands: bf16, f16 or f32.
+    /// Use operands in this dtype: bf16, f16 or f32.
     #[arg(long, default_value = "bf16")]
     dtype: Precision,
-    /// Shapes of which model: base, large.
+    /// Measure the shapes of these models, separated by commas: base, large.
     #[arg(long, value_delimiter = ',', default_value = "base,large")]
     shape: Vec<String>,
-    /// Only products whose name and pass contain this, such as "Wi d_input".
+    /// Measure only GEMMs whose name and pass contain this, such as "Wi d_input".
     #[arg(long, default_value = "")]
     only: String,
-    /// Tokens of a batch.
+    /// Use this many tokens.
     #[arg(long, default_value_t = 65_536)]
     tokens: usize,
-    /// Calls per timed stretch, which ends with a synchronisation.
+    /// Make this many calls per run; a run ends with a synchronization.
     #[arg(long, default_value_t = 50)]
     calls: u32,
-    /// Timed stretches, of which the median is given.
+    /// Time this many runs and print their median.
     #[arg(long, default_value_t = 5)]
     runs: u32,
-    /// Milliseconds that the device rests before a product is timed, so that what ran before doesn't slow it down.
+    /// Let the device idle for this many milliseconds before each GEMM, so that the load before does not slow it down.
     #[arg(long, default_value_t = 0)]
     rest: u64,
-    /// One timed stretch instead of `--runs`, for a look at the checks.
+    /// Time a single run instead of `--runs`, to see only the checks.
     #[arg(long)]
     check_only: bool,
-    /// Also writes the rows here, as a JSON list.
+    /// Write the rows to this file too, as a JSON list.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -57,7 +57,7 @@ fn main() -> std::process::ExitCode {
     main_with(|| run(&Args::parse()))
 }
 
-/// Name, share of the tokens (in tenths), inputs, outputs.
+/// Name, share of the tokens (in tenths), input width, output width.
 fn shapes(model: &str) -> anyhow::Result<Vec<(String, usize, usize, usize)>> {
     let (hidden, inner) = match model {
         "base" => (768, 1152),
@@ -97,14 +97,14 @@ fn run(args: &Args) -> anyhow::Result<()> {
     }
     ensure!(
         !rows.is_empty(),
-        "--only: no product of {} is called \"{}\"; names are such as \"large Wi d_input\"",
+        "--only: no GEMM of {} contains \"{}\" in its name; names look like \"large Wi d_input\"",
         args.shape.join(" or "),
         args.only
     );
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&rows)?;
         std::fs::write(path, text + "\n")
-            .with_context(|| format!("can't write {}", path.display()))?;
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
@@ -128,7 +128,7 @@ fn measure(
         _ => (random([tokens, output]), x, Transpose::Lhs),
     };
     let call = || match pass {
-        // Gradients of f32 weights.
+        // Gradients of f32 weights are f32.
         "d_weight" => gemm_f32(lhs.clone(), rhs.clone(), transpose),
         _ => gemm(lhs.clone(), rhs.clone(), transpose),
     };

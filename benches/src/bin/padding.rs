@@ -1,11 +1,11 @@
-//! What unpadding once is worth: the packed encoder beside the same weights on padded rows.
+//! Speed of the packed encoder compared with the same weights on padded rows.
 //!
 //! ```text
 //! cargo run --release -p modernbert-benches --bin padding -- --device flex --sets ragged
 //! ```
 //!
-//! Each pass computes the same documents in three ways: packed from the embedding to the end; repadded for attention in every
-//! layer (MosaicBERT's way); padded throughout. Weights are random, attention of the padded ways is dense.
+//! Each pass computes the same documents in three ways: packed throughout; packed, but repadded for attention in every layer (as in
+//! MosaicBERT); padded throughout. Weights are random; attention of the padded ways is dense.
 
 #![recursion_limit = "256"]
 
@@ -27,20 +27,20 @@ use std::time::Instant;
 struct Args {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Shape of the model: base, large or another preset.
+    /// Use the shape of this preset: base, large or another one.
     #[arg(long, default_value = "base")]
     shape: String,
-    /// Sets or groups of sets of benches/lengths.json, with commas between them.
+    /// Measure these sets or groups of sets of benches/lengths.json, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "cpu")]
     sets: Vec<String>,
-    /// Only the first documents of each set.
+    /// Use only this many first documents of each set.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     documents: Option<u32>,
-    /// Timed passes, of which the median is given; one more warms up.
+    /// Time this many passes, after one to warm up, and print their median.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Real tokens may differ by this much between the ways. Attention of the padded ways is Burn's product, which an NVIDIA card
-    /// computes in TF32: 2e-2 passes there.
+    /// Allow this absolute difference between the results. The padded ways use Burn's matmul for attention, which computes in TF32 on
+    /// NVIDIA GPUs: use 2e-2 there.
     #[arg(long, default_value_t = 1e-4)]
     tolerance: f32,
 }
@@ -97,7 +97,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         };
         let ways = [None, Some(Way::PerLayer), Some(Way::Padded)];
         let mut times = [const { Vec::new() }; 3];
-        // The first round warms up and compares; the ways take turns, so that what else the machine does hits all alike.
+        // The first round warms up and compares. The ways alternate, so that other load on the machine affects all of them.
         for way in [Way::PerLayer, Way::Padded] {
             for batch in &batches {
                 let gap = distance(model.forward(batch), padded.forward(batch, way)?)?;
@@ -128,14 +128,14 @@ fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The largest difference of two tensors; infinite where one is not a number.
+/// Returns the largest difference of two tensors; infinite if a value is NaN.
 fn distance(a: Tensor<2>, b: Tensor<2>) -> anyhow::Result<f32> {
     let values: Vec<f32> = (a - b)
         .abs()
         .try_into_data()
-        .map_err(|error| anyhow::anyhow!("the device could not be read: {error}"))?
+        .map_err(|error| anyhow::anyhow!("cannot read from the device: {error}"))?
         .try_to_vec()
-        .map_err(|error| anyhow::anyhow!("the device could not be read: {error:?}"))?;
+        .map_err(|error| anyhow::anyhow!("cannot read from the device: {error:?}"))?;
     Ok(values.into_iter().fold(0.0, |max, x| {
         if x.is_nan() {
             f32::INFINITY

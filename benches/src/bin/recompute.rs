@@ -1,4 +1,4 @@
-//! Memory and time of a training step with and without activation checkpointing: one process, one number.
+//! Memory and time of a training step with and without activation checkpointing, one configuration per process.
 //!
 //! ```sh
 //! for way in keep recompute; do cargo run --release -p modernbert-benches --bin recompute -- $way; done
@@ -17,32 +17,32 @@ use modernbert_train::recompute::gradients;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// Peak memory and time of a step.
+/// Measures peak memory and time of a training step with or without activation checkpointing.
 #[derive(Parser)]
 struct Args {
-    /// Keep all activations, or each layer's input alone.
+    /// Save all activations (`keep`), or only each layer's input (`recompute`).
     way: Way,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Tokens of the one sequence.
+    /// Use one sequence of this many tokens.
     #[arg(long, default_value_t = 8192)]
     tokens: usize,
-    /// Layers; one above a multiple of three.
+    /// Use this many layers, one more than a multiple of three.
     #[arg(long, default_value_t = 7)]
     layers: usize,
-    /// Hidden size; head size is 64.
+    /// Use this hidden size, a multiple of the head size 64.
     #[arg(long, default_value_t = 128)]
     hidden: usize,
-    /// Vocabulary.
+    /// Use a vocabulary of this size.
     #[arg(long, default_value_t = 4096)]
     vocab: usize,
-    /// Dropout after the attention output.
+    /// Use this dropout rate after the attention output projection.
     #[arg(long, default_value_t = 0.1)]
     dropout: f64,
-    /// Products and attention in bf16.
+    /// Compute GEMMs and attention in bf16.
     #[arg(long)]
     bf16: bool,
-    /// Steps; the time is that of the last.
+    /// Run this many steps and time the last one.
     #[arg(long, default_value_t = 2)]
     steps: u64,
 }
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> anyhow::Result<()> {
     if args.steps == 0 || args.tokens < 8 {
-        bail!("--steps has to be 1 or more, --tokens 8 or more");
+        bail!("--steps must be at least 1, and --tokens at least 8");
     }
     let selected = args.device.select()?;
     let device = selected.device.clone().autodiff();

@@ -1,12 +1,12 @@
-//! Speed of a training step of the masked language model.
+//! Speed of a training step of masked language modelling.
 //!
 //! ```text
 //! cargo run --release -p modernbert-benches --no-default-features --features cuda --bin training -- --dtype bf16 --shape base
 //! ```
 //!
-//! A step is forward, loss over the labelled tokens (30 % of a batch of whole documents), backward and StableAdamW, with nothing read back
-//! until a stretch of steps has ended. The parts are timed in stretches of their own, with a synchronisation after each part,
-//! so that they add up to somewhat more than the step. Weights and ids are random: they don't change the time.
+//! A step is the forward pass, the loss over the labelled tokens (30 % of a batch of whole documents), the backward pass and StableAdamW,
+//! without a readback until the end of a run. The parts are timed in separate runs with a synchronization after each part, so
+//! their sum is somewhat more than a step. Weights and ids are random: which does not change the time.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -20,62 +20,63 @@ use modernbert::batch::SequenceLayout;
 use modernbert::config::ModernBertConfig;
 use modernbert::device::count_launches;
 use modernbert::model::{MaskedLm, MaskedTokens, Precision, initialize};
-use modernbert::ops::{Op, use_plain};
+use modernbert::ops::{Op, use_fallback};
 use modernbert_benches::lengths::{LengthSet, select};
 use modernbert_benches::row::{Row, heading, median};
 use modernbert_benches::usage::peak_mib;
 use modernbert_cli::{DeviceArgs, describe, main_with};
 use modernbert_train::optim::{NamedStableAdamW, StableAdamWConfig};
 
-/// Measures a training step of the masked language model: tokens per second, model TFLOP/s, and where the time goes.
+/// Measures a training step of masked language modelling: tokens per second, model TFLOP/s, and the time of each part.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Dtype of products and attention: bf16, f16 or f32.
+    /// Compute GEMMs and attention in this dtype: bf16, f16 or f32.
     #[arg(long, default_value = "bf16")]
     dtype: Precision,
-    /// Shape of the model: base, large or another preset.
+    /// Use the shape of this preset: base, large or another one.
     #[arg(long, default_value = "base")]
     shape: String,
-    /// Layers, instead of the shape's own number; for small machines.
+    /// Use this many layers instead of the preset's; for small machines.
     #[arg(long)]
     layers: Option<usize>,
-    /// Tokens of a step, at most: as many whole documents as fit.
+    /// Use steps of at most this many tokens, in whole documents.
     #[arg(long, default_value_t = 65_536)]
     tokens: usize,
-    /// Micro-batches a step is cut into.
+    /// Accumulate gradients over this many micro-batches per step.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     micro_batches: u32,
-    /// Share of the tokens that is predicted.
+    /// Label this share of the tokens.
     #[arg(long, default_value_t = 0.3)]
     predicted: f64,
-    /// Sets or groups of sets of benches/lengths.json.
+    /// Measure these sets or groups of sets of benches/lengths.json, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "paper")]
     sets: Vec<String>,
-    /// Steps per timed stretch.
+    /// Make this many steps per run; a run ends with a readback.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
-    /// Timed stretches, of which the median is given.
+    /// Time this many runs and print their median.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Peak of the device in TFLOP/s, for MFU.
+    /// Compute MFU (model FLOP utilization) for this peak of the device, in TFLOP/s.
     #[arg(long, default_value_t = 989.0)]
     peak_tflops: f64,
-    /// Ops to compute with Burn's own operations instead of this project's, or `all`: what fast versions are held against.
+    /// Compute these ops with their fallbacks (Burn's tensor operations) instead of this project's kernels; `all` for every op.
     #[arg(long, value_delimiter = ',', value_name = "OPS")]
-    plain: Vec<String>,
-    /// Prints the loss of this many first steps on the first set and ends: for comparisons between builds and devices.
+    fallback: Vec<String>,
+    /// Print the losses of this many steps on the first set and stop, to compare builds and devices.
     #[arg(long)]
     losses: Option<u32>,
-    /// Learning rate of StableAdamW; the published one of base. With --losses a lower one keeps the batch from being learned by heart.
+    /// Use this learning rate; the default is the published one of base. With --losses, a lower one keeps the model from memorizing the
+    /// batch.
     #[arg(long, default_value_t = 8e-4)]
     learning_rate: f64,
-    /// Pages the device's memory is cut into, in MiB; without it, as in pretraining. 0 leaves it to the device.
+    /// Use memory pages of this many MiB on the device; by default the size used in pretraining, 0 for the device's own choice.
     #[arg(long)]
     page_mib: Option<u64>,
-    /// Also writes the rows here, as a JSON list.
+    /// Write the rows to this file too, as a JSON list.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -87,12 +88,12 @@ fn main() -> std::process::ExitCode {
 fn run(args: &Args) -> anyhow::Result<()> {
     let named = args.device.select()?;
     let device = named.device.clone().autodiff();
-    if args.plain == ["all"] {
-        use_plain(&Op::ALL);
+    if args.fallback == ["all"] {
+        use_fallback(&Op::ALL);
     } else {
-        let plain = args.plain.iter().map(|name| name.parse());
-        let plain: Result<Vec<Op>, String> = plain.collect();
-        use_plain(&plain.map_err(anyhow::Error::msg)?);
+        let ops = args.fallback.iter().map(|name| name.parse());
+        let ops: Result<Vec<Op>, _> = ops.collect();
+        use_fallback(&ops.context("--fallback")?);
     }
     match args.page_mib {
         None => modernbert::device::pages_for_training(&device),
@@ -130,12 +131,12 @@ fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&rows)?;
         std::fs::write(path, text + "\n")
-            .with_context(|| format!("can't write {}", path.display()))?;
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
 
-/// A micro-batch on the host.
+/// A micro-batch, on the host.
 struct Micro {
     ids: Vec<u32>,
     layout: SequenceLayout,
@@ -144,7 +145,7 @@ struct Micro {
 }
 
 struct Bench {
-    /// Taken out while it is updated, so that nobody else holds its weights.
+    /// Taken out during the update, so that its weights are uniquely owned and updated in place.
     model: Option<MaskedLm>,
     optimizer: NamedStableAdamW,
     micro: Vec<Micro>,
@@ -167,7 +168,7 @@ impl Bench {
             initialize(MaskedLm::new(config, device)?, config, 0).with_precision(args.dtype);
         let optimizer = NamedStableAdamW::new(StableAdamWConfig::new(args.learning_rate));
         let per_micro = args.tokens / args.micro_batches as usize;
-        // Numerical Recipes' generator: any ids will do, the same ones in every run.
+        // The linear congruential generator of Numerical Recipes: any ids will do, if they are the same in every run.
         let mut state = 1u32;
         let mut random = move || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -183,13 +184,16 @@ impl Bench {
                 lengths.push(length);
             }
             if lengths.is_empty() {
-                bail!("{per_micro} tokens hold no document of set {}", set.name);
+                bail!(
+                    "--tokens: a micro-batch of {per_micro} tokens is less than the first document of set {}; raise it",
+                    set.name
+                );
             }
             let share = (args.predicted * f64::from(1 << 24)) as u32;
             let positions: Vec<u32> = (0..total as u32).filter(|_| random() < share).collect();
             ensure!(
                 !positions.is_empty(),
-                "--predicted {} leaves nothing to predict",
+                "--predicted {} labels no token; raise it",
                 args.predicted
             );
             let mut id = || 100 + random() % (config.vocab_size as u32 - 100).min(15_900);
@@ -221,9 +225,12 @@ impl Bench {
         })
     }
 
-    /// One step; `after` is called when a part has been handed to the device. The sum of the losses stays there.
+    /// Runs a step and returns the sum of the losses, on the device; `after` is called when a part has been submitted to it.
     fn step(&mut self, mut after: impl FnMut(Part, &Device)) -> burn::tensor::Tensor<1> {
-        let model = self.model.take().expect("it is put back after each step");
+        let model = self
+            .model
+            .take()
+            .expect("the model is put back after each step");
         let mut accumulator = burn::optim::GradientsAccumulator::new();
         let mut sum = None;
         for micro in &self.micro {
@@ -263,13 +270,13 @@ impl Bench {
         let loss = self.step_and_read()?;
         self.device.sync()?;
         let first = first.elapsed().as_secs_f64();
-        // The first step also sets up the optimizer's moments.
+        // The first step also allocates the optimizer's moments.
         let (second, launches) = count_launches(|| self.step_and_read());
         second?;
         println!("{}: first step {first:.1} s, loss {loss:.3}", self.name);
-        // None on a CPU.
+        // There are no launches on a CPU.
         if launches > 0 {
-            println!("{}: {launches} kernel launches a step", self.name);
+            println!("{}: {launches} kernel launches per step", self.name);
         }
         let mut times = Vec::new();
         for _ in 0..args.runs {

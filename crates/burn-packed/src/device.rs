@@ -11,48 +11,48 @@
 //! | `metal` | `metal` | an Apple GPU |
 //! | `tch`, `tch:cuda:0` | `tch` | LibTorch |
 //!
-//! Kernels for `cuda` and graphics APIs are compiled when they are first used. With the feature `kernel-cache`, [`select`] has
-//! them kept on disk, so that a program's second start compiles nothing: in the user's cache folder (`~/.cache/cubecl`), or
-//! where a `cubecl.toml` in the working directory or above says (`[environment] path`). [`select`] also has each compilation
-//! reported to the `log` crate, at level info under [`COMPILATION_LOG`]; a program that wants to hear of it installs a logger.
+//! Kernels for `cuda` and graphics APIs are compiled at their first use. With the feature `kernel-cache`, [`select`] enables a cache on
+//! disk, so that a program's second start compiles nothing: in the user's cache folder (`~/.cache/cubecl`), or in the folder that
+//! `[environment] path` names in a `cubecl.toml` in the working directory or above. [`select`] also enables log records of compilations
+//! (crate `log`, level info, target [`COMPILATION_LOG`]) for programs that install a logger.
 
 use burn::tensor::{DType, Device};
 
-/// Why a device can't be had.
+/// Reasons why a device is not available.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
-    /// The name means nothing.
+    /// The name is not that of a device.
     #[error("unknown device `{name}`; this program knows {}", compiled().join(", "))]
     Unknown {
-        /// What was asked for.
+        /// The name as given.
         name: String,
     },
-    /// The backend exists but is not in this program.
+    /// The backend is not compiled into this program.
     #[error(
         "device `{name}` needs the cargo feature `{feature}`, which this program was built without; \
-         it has {}", compiled().join(", ")
+         rebuild it with the feature or use one of {}", compiled().join(", ")
     )]
     NotCompiled {
-        /// What was asked for.
+        /// The name as given.
         name: String,
         /// The feature to build with.
         feature: &'static str,
     },
-    /// Compiled in, but the machine has none.
-    #[error("no {name} device answers on this machine; try another of {}", compiled().join(", "))]
+    /// The backend is compiled in, but the machine has no such device.
+    #[error("no device `{name}` found on this machine; use one of {}", compiled().join(", "))]
     Absent {
-        /// What was asked for.
+        /// The name as given.
         name: String,
     },
-    /// No backend at all.
-    #[error("this program was built without any backend; build it with `--features flex`")]
+    /// No backend is compiled in.
+    #[error("this program was built without a backend; rebuild it with `--features flex`")]
     NoBackend,
 }
 
 /// Target of the log records that name kernels being compiled: `[Compiling kernel] NAME`.
 pub const COMPILATION_LOG: &str = "cubecl::compilation";
 
-/// Names of the backends compiled into this program, fastest first.
+/// Returns the names of the backends compiled into this program, fastest first.
 pub fn compiled() -> Vec<&'static str> {
     let all = [
         ("cuda", cfg!(feature = "cuda-unfused")),
@@ -67,20 +67,19 @@ pub fn compiled() -> Vec<&'static str> {
         .collect()
 }
 
-/// Whether what this crate computes on `device` may be in `dtype`.
+/// Returns whether the ops of this crate support `dtype` on `device`.
 ///
-/// Burn's own answer, with one correction: through a graphics API (wgpu, Vulkan, Metal) f64 is for sums and products
-/// alone. SPIR-V defines exponentials, logarithms and tangents for 16 and 32 bits only, so that drivers which announce f64
-/// return anything at all for them.
+/// This is Burn's `supports_dtype` with one exception: through a graphics API (wgpu, Vulkan, Metal) f64 is not supported. SPIR-V defines
+/// exponentials, logarithms and tangents only for 16 and 32 bits, and drivers that report f64 return wrong values for them.
 pub fn computes_in(device: &Device, dtype: impl Into<DType>) -> bool {
     let dtype = dtype.into();
     device.supports_dtype(dtype) && !(dtype == DType::F64 && is_graphics(device))
 }
 
-/// Bytes of the largest tensor that `device` takes in one piece; `None` where only its memory limits it.
+/// Returns the size of the largest tensor on `device` in bytes; `None` if only its memory is a limit.
 ///
-/// Graphics APIs bind a buffer to a program whole, and drivers bound that: WebGPU promises 128 MiB, and software drivers
-/// give no more. CUDA's allocator here hands out at most a quarter of the card's memory at once.
+/// Graphics APIs limit the size of a buffer: WebGPU guarantees 128 MiB, and software drivers offer no more. On CUDA, CubeCL allocates at
+/// most a quarter of the GPU's memory at once.
 pub fn largest_tensor(device: &Device) -> Option<u64> {
     #[cfg(feature = "cube")]
     if let burn::backend::DispatchDevice::Cube(device) = device.clone().inner().as_dispatch() {
@@ -90,17 +89,17 @@ pub fn largest_tensor(device: &Device) -> Option<u64> {
     None
 }
 
-/// Has `device` cut its memory into pages of `bytes` bytes from now on, before a program's tensors make it choose for itself;
-/// returns the size taken, or `None` where memory isn't cut into pages (`flex`, LibTorch).
+/// Sets the page size of `device`'s memory pools to `bytes`, at most [`largest_tensor`]. Call it before the first tensor is allocated.
+/// Returns the size used, or `None` if the backend has no memory pages (`flex`, LibTorch).
 ///
-/// CubeCL's pools take pages as large as the largest tensor they have met, and move what lives on smaller ones when a larger
-/// one comes along. A training step meets its largest tensors (scores over the vocabulary) when everything the backward needs
-/// is alive: without this, that moment needs twice the memory of any later one. Large pages also waste less between
-/// tensors. `bytes` is bounded by [`largest_tensor`].
+/// By default CubeCL's pools use pages of the size of the largest tensor so far, and move tensors from smaller pages when a larger one
+/// is allocated. A training step allocates its largest tensors (scores over the vocabulary) when all activations saved for backward
+/// are alive: without this call, the first step needs twice the memory of later ones. Large pages also waste less memory between
+/// tensors.
 pub fn page_size(device: &Device, bytes: u64) -> Option<u64> {
     #[cfg(feature = "cube")]
     if let burn::backend::DispatchDevice::Cube(cube) = device.clone().inner().as_dispatch() {
-        // The pools add a megabyte of slack to what they are asked for.
+        // The pools add a megabyte of slack to a request.
         const SLACK: u64 = 2 << 20;
         let client = cube.client();
         let bytes = bytes.min(
@@ -117,8 +116,8 @@ pub fn page_size(device: &Device, bytes: u64) -> Option<u64> {
     None
 }
 
-/// Pages for training on `device`: a sixteenth of the largest tensor it takes, which is a 64th of an NVIDIA card's memory.
-/// See [`page_size`].
+/// Sets the page size for training on `device`: a sixteenth of [`largest_tensor`], which is a 64th of an NVIDIA GPU's memory. See
+/// [`page_size`].
 pub fn pages_for_training(device: &Device) -> Option<u64> {
     page_size(device, largest_tensor(device)? / 16)
 }
@@ -130,19 +129,19 @@ fn is_graphics(device: &Device) -> bool {
         .any(|kind| name.contains(kind))
 }
 
-/// A device and the name it is printed under.
+/// A device and its name.
 #[derive(Clone, Debug)]
 pub struct NamedDevice {
-    /// For printing: `flex`, `cuda:0`, …
+    /// Name with its index: `flex`, `cuda:0`, …
     pub name: String,
-    /// For computing.
+    /// The device.
     pub device: Device,
 }
 
-/// The device called `name`, or the best one compiled in that answers on this machine.
+/// Returns the device called `name`; without a name, the first of [`compiled`] that this machine has.
 ///
 /// # Errors
-/// An unknown name, a backend that is not compiled in, a machine without such a device.
+/// If the name is unknown, the backend is not compiled in, or the machine has no such device.
 pub fn select(name: Option<&str>) -> Result<NamedDevice, DeviceError> {
     #[cfg(feature = "cube")]
     configure_kernels();
@@ -198,9 +197,9 @@ fn by_name(name: &str) -> Result<NamedDevice, DeviceError> {
     })
 }
 
-/// What `work` returns, and how many GPU kernels this process launched meanwhile, from whatever thread; 0 where no backend with
-/// kernels is compiled in. Operations that wait to be fused are counted when they are launched: read something back or
-/// synchronise within `work`.
+/// Runs `work` and returns its result with the number of GPU kernels that all threads of this process launched meanwhile; 0 if no GPU
+/// backend is compiled in. Operations that Fusion has not launched yet are not counted: read a result back or synchronize within
+/// `work`.
 pub fn count_launches<R>(work: impl FnOnce() -> R) -> (R, usize) {
     #[cfg(feature = "cube")]
     {
@@ -227,8 +226,8 @@ pub fn count_launches<R>(work: impl FnOnce() -> R) -> (R, usize) {
     (work(), 0)
 }
 
-/// Has compilations reported, and turns CubeCL's store of compiled kernels on, before the first device reads the configuration. A
-/// program that has set or read its own configuration keeps it, and so does one whose configuration logs compilations already.
+/// Enables log records of compilations and CubeCL's cache of compiled kernels; must run before the first device reads the configuration.
+/// It does not override a configuration that the program has set or read, nor its own choice of a compilation log.
 #[cfg(feature = "cube")]
 fn configure_kernels() {
     use cubecl::config::compilation::CompilationLogLevel;
@@ -244,7 +243,7 @@ fn configure_kernels() {
     {
         use cubecl::config::cache::CacheConfig;
         config.compilation.cache = true;
-        // CubeCL's own choice, a `target` folder above the working directory, is one for developing kernels.
+        // CubeCL's default, a `target` folder above the working directory, is meant for developing kernels.
         if matches!(config.environment.path, CacheConfig::Target) {
             config.environment.path = CacheConfig::Global;
         }
@@ -282,7 +281,7 @@ fn metal(name: &str) -> Result<Device, DeviceError> {
 }
 
 #[cfg(feature = "tch")]
-#[allow(deprecated)] // Burn announces the end of this backend for its next version; until then it is supported here.
+#[allow(deprecated)] // Burn 0.22 deprecates its LibTorch backend, but still has it.
 fn tch(_name: &str, gpu: Option<usize>) -> Result<Device, DeviceError> {
     Ok(match gpu {
         None => Device::libtorch(),
@@ -290,7 +289,7 @@ fn tch(_name: &str, gpu: Option<usize>) -> Result<Device, DeviceError> {
     })
 }
 
-/// Asks the driver before the device is opened: opening one that isn't there would end the program.
+/// Checks that the machine has the device: opening one that does not exist would abort the program.
 #[cfg(any(feature = "cuda-unfused", feature = "wgpu"))]
 fn present(name: &str, kind: burn::tensor::DeviceType, index: usize) -> Result<(), DeviceError> {
     let absent = || DeviceError::Absent {
@@ -329,7 +328,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_name_lists_the_known_ones() {
+    fn unknown_name_lists_the_known_ones() {
         for name in ["gpu", "cuda:x", "flex:1", "tch:vulkan", ""] {
             let message = select(Some(name)).unwrap_err().to_string();
             assert!(message.contains("unknown device"), "{name}: {message}");
@@ -338,14 +337,14 @@ mod tests {
 
     #[test]
     #[cfg(not(feature = "cuda-unfused"))]
-    fn a_backend_that_is_not_compiled_in_names_its_feature() {
+    fn missing_backend_names_its_feature() {
         let message = select(Some("cuda:0")).unwrap_err().to_string();
         assert!(message.contains("cargo feature `cuda`"), "{message}");
     }
 
     #[test]
     #[cfg(feature = "flex")]
-    fn the_cpu_is_always_there() {
+    fn flex_is_always_available() {
         assert_eq!(select(Some("flex")).unwrap().name, "flex");
         assert!(select(None).is_ok());
     }

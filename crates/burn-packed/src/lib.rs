@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | [`batch`] | packed batches; unpadding and repadding | nothing |
 //! | [`device`] | devices by name | nothing |
-//! | [`ops`] | the Backend extension: attention, GeGLU, LayerNorm, cross-entropy, embedding, linear, dropout, optimizer | `batch`, `device` |
+//! | [`ops`] | the Backend extension: attention, GeGLU, LayerNorm, cross-entropy, gathered rows, linear, dropout, optimizer | `batch`, `device` |
 //!
 //! The crate knows tensors and sequence boundaries; it knows no model.
 // The types of wgpu nest deeper than the compiler expects by default.

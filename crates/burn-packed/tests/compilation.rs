@@ -1,5 +1,5 @@
-//! Whoever installs a logger hears which kernels are being compiled, and launches can be counted. Runs where
-//! `MODERNBERT_TEST_DEVICE` names a GPU, in a process of its own, since a device's configuration is read once.
+//! Log records of kernel compilations, and counted launches. The test needs `MODERNBERT_TEST_DEVICE` to name a GPU, and a process of its
+//! own, because CubeCL reads its configuration once.
 
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
@@ -27,7 +27,7 @@ impl log::Log for Heard {
 }
 
 #[test]
-fn compilations_are_reported_by_name_and_launches_counted() {
+fn logs_compilations_by_name_and_counts_launches() {
     let name = std::env::var("MODERNBERT_TEST_DEVICE").unwrap_or_default();
     if !["wgpu", "vulkan", "metal", "cuda"].contains(&name.as_str()) {
         test_support::skip("MODERNBERT_TEST_DEVICE names no GPU");
@@ -51,10 +51,10 @@ fn compilations_are_reported_by_name_and_launches_counted() {
     });
     assert!(once > 0);
     assert_eq!(thrice, 3 * once);
-    // Nobody counts any more.
+    // Outside of a count.
     normed();
     assert_eq!(count_launches(|| ()).1, 0);
-    // Reports come on a thread of their own.
+    // Another thread writes the records.
     let named = || {
         let heard = HEARD.0.lock().unwrap();
         heard

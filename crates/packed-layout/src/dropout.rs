@@ -1,11 +1,11 @@
-//! Dropout of a training batch: its rates, and the key that decides which elements are dropped.
+//! Dropout of a training batch: rates, and the key that determines which elements are dropped.
 
-/// How likely elements are dropped at each site of the model in training; 0 leaves a site out.
+/// Probability of dropping an element at each site of the model during training; 0 for no dropout.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct DropoutRates {
     /// After the embedding norm.
     pub embedding: f64,
-    /// Of the attention probabilities. Such attention is computed from plain tensor operations, which is slow.
+    /// Of the attention probabilities. Attention is then computed by a fallback without kernels, which is slow.
     pub attention_probabilities: f64,
     /// After the attention output projection: 0.1 in the published pretraining runs.
     pub attention_output: f64,
@@ -16,7 +16,7 @@ pub struct DropoutRates {
 }
 
 impl DropoutRates {
-    /// Whether nothing is dropped anywhere.
+    /// Returns whether all rates are 0.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
@@ -24,14 +24,14 @@ impl DropoutRates {
 
 /// Dropout of one batch.
 ///
-/// Which elements are dropped is a pure function of `seed`, `batch`, the layer, the site and the place of the element; see
-/// the dropout op of `burn-packed`. A step that is repeated, after a resume or in a recomputed layer, drops the same elements again.
+/// The dropped elements are a pure function of `seed`, `batch`, the layer, the site and the index of the element; see the dropout op
+/// of `burn-packed`. A repeated step, after a resume or in a recomputed layer, therefore drops the same elements.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {
-    /// How likely.
+    /// Probabilities.
     pub rates: DropoutRates,
     /// Seed of the run.
     pub seed: u64,
-    /// Number of the micro-batch over the whole run and all ranks, which stands for step and micro-batch at once.
+    /// Index of the micro-batch in the whole run, over all steps and ranks.
     pub batch: u64,
 }

@@ -1,12 +1,12 @@
-//! Where each sequence of a packed batch begins and ends, as the host knows it.
+//! Boundaries of the sequences in a packed batch, on the host.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 /// Boundaries of the sequences in a packed batch; cheap to clone.
 ///
-/// The host copy exists because kernels are chosen and grids are sized from lengths, and reading them back from a device
-/// would stall it.
+/// A host copy is needed because kernels and grid sizes are chosen from the lengths, and reading them back from a device would stall
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SequenceLayout {
     inner: Arc<Inner>,
@@ -18,23 +18,23 @@ struct Inner {
     max_seqlen: usize,
 }
 
-/// Why a list of boundaries is no layout.
+/// Errors of a malformed list of boundaries.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
-    /// The list must hold at least the leading zero.
+    /// The list is empty, without even the leading zero.
     #[error("cu_seqlens is empty; it must start with 0 and end with the number of tokens")]
     Empty,
     /// The first boundary is not zero.
     #[error("cu_seqlens starts with {0}; it must start with 0")]
     Start(u32),
-    /// A boundary lies before the one in front of it.
+    /// A boundary is less than the one before it.
     #[error(
-        "cu_seqlens[{index}] is {value}, less than {previous} before it; boundaries never go back"
+        "cu_seqlens[{index}] is {value}, less than {previous} before it; boundaries must not decrease"
     )]
     Decreasing {
-        /// Position in the list.
+        /// Index in the list.
         index: usize,
-        /// The boundary at that position.
+        /// The boundary at that index.
         value: u32,
         /// The boundary before it.
         previous: u32,
@@ -45,10 +45,10 @@ pub enum LayoutError {
 }
 
 impl SequenceLayout {
-    /// Layout of sequences with these lengths (in tokens), one after the other. Empty sequences are allowed.
+    /// Returns the layout of consecutive sequences with these lengths, in tokens. Empty sequences are allowed.
     ///
     /// # Errors
-    /// [`LayoutError::TooLong`] when the lengths add up to more than `u32::MAX`.
+    /// [`LayoutError::TooLong`] if the sum of the lengths exceeds `u32::MAX`.
     pub fn from_lengths(lengths: impl IntoIterator<Item = usize>) -> Result<Self, LayoutError> {
         let mut cu_seqlens = vec![0u32];
         let mut total = 0usize;
@@ -59,10 +59,10 @@ impl SequenceLayout {
         Self::from_cu_seqlens(cu_seqlens)
     }
 
-    /// Layout from cumulative lengths: `[0, len_0, len_0 + len_1, …, total]`.
+    /// Returns the layout with these cumulative lengths: `[0, len_0, len_0 + len_1, …, total]`.
     ///
     /// # Errors
-    /// A list that is empty, doesn't start with 0, or goes back.
+    /// If the list is empty, does not start with 0, or decreases.
     pub fn from_cu_seqlens(cu_seqlens: Vec<u32>) -> Result<Self, LayoutError> {
         match cu_seqlens.first() {
             None => return Err(LayoutError::Empty),
@@ -88,22 +88,22 @@ impl SequenceLayout {
         })
     }
 
-    /// Cumulative lengths, `[sequences + 1]`.
+    /// Returns the cumulative lengths, `[sequences + 1]`.
     pub fn cu_seqlens(&self) -> &[u32] {
         &self.inner.cu_seqlens
     }
 
-    /// Length of the longest sequence, in tokens.
+    /// Returns the length of the longest sequence, in tokens.
     pub fn max_seqlen(&self) -> usize {
         self.inner.max_seqlen
     }
 
-    /// Number of sequences, empty ones included.
+    /// Returns the number of sequences, including empty ones.
     pub fn num_sequences(&self) -> usize {
         self.inner.cu_seqlens.len() - 1
     }
 
-    /// Number of tokens of all sequences together.
+    /// Returns the number of tokens of all sequences.
     pub fn total_tokens(&self) -> usize {
         self.inner
             .cu_seqlens
@@ -111,7 +111,7 @@ impl SequenceLayout {
             .map_or(0, |&total| total as usize)
     }
 
-    /// Rows of each sequence in the packed batch.
+    /// Returns the rows of each sequence in the packed batch.
     pub fn ranges(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         self.inner
             .cu_seqlens
@@ -119,12 +119,12 @@ impl SequenceLayout {
             .map(|pair| pair[0] as usize..pair[1] as usize)
     }
 
-    /// Length of each sequence, in tokens.
+    /// Returns the length of each sequence, in tokens.
     pub fn lengths(&self) -> impl Iterator<Item = usize> + '_ {
         self.ranges().map(|range| range.len())
     }
 
-    /// Position of each token inside its own sequence, `[total_tokens]`.
+    /// Returns the position of each token in its sequence, `[total_tokens]`.
     pub fn positions(&self) -> Vec<i32> {
         self.lengths().flat_map(|length| 0..length as i32).collect()
     }
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_and_boundaries_say_the_same() {
+    fn lengths_and_boundaries_give_the_same_layout() {
         let layout = SequenceLayout::from_lengths([3, 0, 2]).unwrap();
         assert_eq!(layout.cu_seqlens(), [0, 3, 3, 5]);
         assert_eq!(layout.max_seqlen(), 3);
@@ -150,14 +150,14 @@ mod tests {
     }
 
     #[test]
-    fn no_sequence_is_a_layout_too() {
+    fn layout_may_be_without_sequences() {
         let layout = SequenceLayout::from_lengths([]).unwrap();
         assert_eq!(layout.total_tokens(), 0);
         assert_eq!(layout.num_sequences(), 0);
     }
 
     #[test]
-    fn boundaries_that_lie_are_refused() {
+    fn refuses_malformed_boundaries() {
         assert_eq!(
             SequenceLayout::from_cu_seqlens(vec![]),
             Err(LayoutError::Empty)

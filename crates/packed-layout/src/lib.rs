@@ -1,5 +1,5 @@
-//! What data loaders and kernels both know of a packed batch: where its sequences begin and end, and the key of its dropout.
-//! Host memory alone; no tensor library.
+//! Description of a packed batch that data loaders and kernels share: boundaries of its sequences, and the key of its dropout. The types
+//! are in host memory and need no tensor library.
 
 mod dropout;
 mod layout;

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 use super::norm::LayerNorm;
 use crate::batch::TokenOrder;
 use crate::config::ModernBertConfig;
-use crate::ops::embedding::embedding;
+use crate::ops::gather_rows::gather_rows;
 
 /// One row per token of the vocabulary, `[vocab, hidden]`.
 #[derive(Module, Debug)]
@@ -36,7 +36,7 @@ impl Embeddings {
 
     /// `[total]` ids to `[total, hidden]`.
     pub(super) fn forward(&self, ids: Tensor<1, Int>, order: TokenOrder) -> Tensor<2> {
-        let rows = embedding(self.tok_embeddings.weight.val(), ids, order);
+        let rows = gather_rows(self.tok_embeddings.weight.val(), ids, order);
         self.norm.forward(rows)
     }
 }

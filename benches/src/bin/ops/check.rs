@@ -1,18 +1,18 @@
-//! Whether an op gave the right numbers, on a part of its result.
+//! Checks of a part of an op's result against expected values.
 
 use anyhow::{bail, ensure};
 use burn::tensor::{DType, Tensor};
 
-/// Values of a tensor, as f64.
+/// Reads the values of a tensor as f64.
 pub(crate) fn read<const D: usize>(tensor: Tensor<D>) -> anyhow::Result<Vec<f64>> {
     let data = tensor.cast(DType::F32).try_into_data()?;
     let values: Vec<f32> = data
         .try_to_vec()
-        .map_err(|error| anyhow::anyhow!("can't read the result: {error:?}"))?;
+        .map_err(|error| anyhow::anyhow!("cannot read the result: {error:?}"))?;
     Ok(values.into_iter().map(f64::from).collect())
 }
 
-/// The largest difference must be at most `tolerance` of the largest expected value.
+/// Fails if the largest difference exceeds `tolerance` times the largest expected value, or if a value is not finite.
 pub(crate) fn close(
     what: &str,
     found: &[f64],
@@ -29,24 +29,24 @@ pub(crate) fn close(
     let mut worst = 0.0f64;
     for (found, expected) in found.iter().zip(expected) {
         if !found.is_finite() {
-            bail!("{what}: the result holds {found}");
+            bail!("{what}: the result contains {found}");
         }
         worst = worst.max((found - expected).abs());
     }
     ensure!(
         worst <= tolerance * largest,
-        "{what}: off by {worst:e} where values reach {largest:e}; allowed is a share of {tolerance:e}"
+        "{what}: the largest error is {worst:e}, of values up to {largest:e}; the relative tolerance is {tolerance:e}"
     );
     Ok(())
 }
 
-/// The first `count` rows.
+/// Returns the first `count` rows.
 pub(crate) fn head(tensor: &Tensor<2>, count: usize) -> Tensor<2> {
     let [rows, width] = tensor.dims();
     tensor.clone().slice([0..count.min(rows), 0..width])
 }
 
-/// Relative rounding of a dtype.
+/// Relative tolerance for a dtype: its rounding error, 1e-5 for f32.
 pub(crate) fn unit(dtype: DType) -> f64 {
     match dtype {
         DType::BF16 => 2f64.powi(-8),

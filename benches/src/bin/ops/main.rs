@@ -1,11 +1,11 @@
-//! Speed of the memory-bound ops alone, beside the bandwidth of a copy measured in the same run.
+//! Speed of the memory-bound ops in isolation, relative to the bandwidth of a copy measured in the same run.
 //!
 //! ```text
 //! cargo run --release -p modernbert-benches --no-default-features --features cuda --bin ops -- --dtype bf16 --json rows.json
 //! ```
 //!
-//! Every op is checked against plain tensor operations or host arithmetic before it is timed. GB/s are of the least traffic: each
-//! tensor that goes in or comes out counted once. `share` is that over the copy's bandwidth.
+//! Every op is checked against Burn's tensor operations or host arithmetic before it is timed. GB/s count the minimal memory
+//! traffic: each input and output tensor once. `share` is their ratio to the copy's bandwidth.
 
 mod cases;
 mod check;
@@ -23,34 +23,34 @@ use modernbert_cli::{DeviceArgs, describe, main_with};
 use cases::Shape;
 use measure::Meter;
 
-/// Measures the memory-bound ops: milliseconds, GB/s and share of the copy bandwidth.
+/// Measures the memory-bound ops: milliseconds, GB/s and their share of the copy bandwidth.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Dtype of products, in which branches and norms are: bf16, f16 or f32.
+    /// Compute in this dtype: bf16, f16 or f32.
     #[arg(long, default_value = "bf16")]
     dtype: Precision,
-    /// Shapes of the model, with commas between them.
+    /// Measure these model presets, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "base,large")]
     shapes: Vec<String>,
-    /// Tokens of a batch.
+    /// Use batches of this many tokens.
     #[arg(long, default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(64..))]
     tokens: u32,
-    /// Only ops whose name contains this.
+    /// Measure only ops whose name contains this.
     #[arg(long)]
     only: Option<String>,
-    /// Calls per timed stretch, which ends with a synchronisation.
+    /// Make this many calls per run; a run ends with a synchronization.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     calls: u32,
-    /// Timed stretches, of which the median is given.
+    /// Time this many runs and print their median.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Also measures decoder and loss together, whose time is mostly matrix products.
+    /// Measure the decoder with its loss too; most of its time is in GEMMs.
     #[arg(long)]
     decoder: bool,
-    /// Also writes the rows here, as a JSON list.
+    /// Write the rows to this file too, as a JSON list.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -64,9 +64,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
     println!("{}", describe(&named, args.dtype.name()));
     let mut meter = Meter::new(&named.device, args.calls, args.runs, args.only.clone());
     println!(
-        "copy bandwidth {:.0} GB/s (lookup of rows in order {:.0}, multiplication by a number {:.0})",
+        "copy bandwidth {:.0} GB/s (row gather in order {:.0}, multiplication by a scalar {:.0})",
         meter.copy_gbs(),
-        meter.lookup_gbs,
+        meter.gather_gbs,
         meter.multiply_gbs
     );
     println!("{}  {:>6}", heading(), "share");
@@ -75,7 +75,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         let shape = Shape::new(name, &config, args.tokens as usize, args.dtype.dtype());
         cases::norms(&mut meter, &shape)?;
         cases::geglu(&mut meter, &shape)?;
-        cases::lookups(&mut meter, &shape)?;
+        cases::gather_rows(&mut meter, &shape)?;
         cases::losses(&mut meter, &shape)?;
         if args.decoder {
             cases::decoder(&mut meter, &shape)?;

@@ -1,19 +1,19 @@
-//! Timing, and the bandwidth that everything is compared with.
+//! Timing of calls, and the copy bandwidth as the reference.
 
 use std::time::Instant;
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use modernbert::batch::{TokenOrder, int_tensor};
-use modernbert::ops::embedding::embedding;
+use modernbert::ops::gather_rows::gather_rows;
 use modernbert_benches::row::{Row, median};
 use serde::Serialize;
 
-/// A measurement with its share of the copy bandwidth.
+/// A row of the results with the share of the copy bandwidth.
 #[derive(Serialize)]
-pub(crate) struct Shared {
+pub(crate) struct MeasuredRow {
     #[serde(flatten)]
     row: Row,
-    /// GB/s over those of a copy; none where memory is not what limits the op.
+    /// GB/s divided by those of a copy; `None` for ops that are not memory-bound.
     share: Option<f64>,
 }
 
@@ -23,32 +23,32 @@ pub(crate) struct Meter {
     calls: u32,
     runs: u32,
     only: Option<String>,
-    pub(crate) lookup_gbs: f64,
+    pub(crate) gather_gbs: f64,
     pub(crate) multiply_gbs: f64,
-    pub(crate) rows: Vec<Shared>,
+    pub(crate) rows: Vec<MeasuredRow>,
 }
 
-/// What an op moves or computes.
+/// Amount of work of an op.
 pub(crate) enum Work {
-    /// Least bytes to and from memory.
+    /// Minimal bytes read from and written to memory.
     Bytes(f64),
-    /// Operations of its products.
+    /// Floating-point operations of its GEMMs.
     Flops(f64),
 }
 
-/// Rows and columns of the tensor that is copied for comparison: 400 MB in f32 on a GPU.
+/// Shape of the copied tensor: 400 MB in f32 on a GPU.
 const COPY: [usize; 2] = [131_072, 768];
 const SMALL_COPY: [usize; 2] = [4096, 768];
 
 impl Meter {
-    /// A meter for `device`, the copy already measured.
+    /// Creates a meter for `device` and measures the copy bandwidth.
     pub(crate) fn new(device: &Device, calls: u32, runs: u32, only: Option<String>) -> Self {
         let mut meter = Self {
             device: device.clone(),
             calls,
             runs,
             only,
-            lookup_gbs: 0.0,
+            gather_gbs: 0.0,
             multiply_gbs: 0.0,
             rows: Vec::new(),
         };
@@ -58,23 +58,23 @@ impl Meter {
         let bytes = (2 * rows * width * 4) as f64;
         let ids = int_tensor((0..rows).map(|row| row as i32), device);
         let order = TokenOrder::new((0..rows as u32).collect());
-        let lookup = meter.time(|| {
-            embedding(x.clone(), ids.clone(), order.clone());
+        let gather = meter.time(|| {
+            gather_rows(x.clone(), ids.clone(), order.clone());
         });
-        // One call at a time: lazily, several would become one kernel, and a product nobody holds is never computed.
+        // Synchronized after each call: Fusion would fuse several multiplications into one kernel, and drop unused results.
         let multiply = meter.time_singly(|| x.clone() * 1.5);
-        meter.lookup_gbs = bytes / lookup / 1e6;
+        meter.gather_gbs = bytes / gather / 1e6;
         meter.multiply_gbs = bytes / multiply / 1e6;
         meter
     }
 
-    /// The faster of the two copies.
+    /// Returns the bandwidth of the faster of the two copies.
     pub(crate) fn copy_gbs(&self) -> f64 {
-        self.lookup_gbs.max(self.multiply_gbs)
+        self.gather_gbs.max(self.multiply_gbs)
     }
 
-    /// Standard normal numbers, rows one behind the other as this project's ops leave them. The backend's own operations set some
-    /// rows further apart on CUDA, and each timed call would begin with a copy.
+    /// Returns a contiguous tensor of standard normal values. The backend's own operations pad some rows on CUDA, and each timed call
+    /// would begin with a copy.
     pub(crate) fn normal<const D: usize>(&self, shape: [usize; D], dtype: DType) -> Tensor<D> {
         let normal = Distribution::Normal(0.0, 1.0);
         let count = shape.iter().product::<usize>();
@@ -84,10 +84,10 @@ impl Meter {
         } else {
             x.cast(dtype)
         };
-        // In one piece before it gets its rows: together they would be one kernel, whose result the backend sets apart.
+        // Before the reshape, or Fusion makes one kernel of both and the backend pads its result.
         self.sync();
         let x = x.reshape(shape);
-        // Run now, not in the middle of a measurement.
+        // Fusion must not postpone this into a measurement.
         self.sync();
         x
     }
@@ -98,7 +98,7 @@ impl Meter {
         }
     }
 
-    /// Milliseconds of a call, several between two synchronisations.
+    /// Returns the milliseconds of a call, of `calls` between two synchronizations.
     fn time(&self, mut call: impl FnMut()) -> f64 {
         call();
         self.sync();
@@ -113,7 +113,7 @@ impl Meter {
         median(times.collect())
     }
 
-    /// Milliseconds of a call, each synchronised before its result is let go.
+    /// Returns the milliseconds of a call, with a synchronization after each before its result is dropped.
     fn time_singly<T>(&self, mut call: impl FnMut() -> T) -> f64 {
         drop(call());
         self.sync();
@@ -127,12 +127,12 @@ impl Meter {
         median(times.collect())
     }
 
-    /// Whether an op of this name was asked for.
+    /// Returns whether an op is selected.
     pub(crate) fn wants(&self, op: &str) -> bool {
         self.only.as_ref().is_none_or(|only| op.contains(only))
     }
 
-    /// Times a call, prints its row and keeps it.
+    /// Times a call, prints its row and stores it.
     pub(crate) fn row(
         &mut self,
         set: &str,
@@ -160,6 +160,6 @@ impl Meter {
         let share = gbs.map(|gbs| gbs / self.copy_gbs());
         let text = share.map_or_else(|| "-".to_owned(), |share| format!("{share:.2}"));
         println!("{}  {text:>6}", row.line());
-        self.rows.push(Shared { row, share });
+        self.rows.push(MeasuredRow { row, share });
     }
 }

@@ -1,7 +1,7 @@
 //! The operations of the model that Burn's tensor API doesn't have, or doesn't have fast or exact enough.
 //!
 //! Every op folder reads alone: `mod.rs` says what is computed, in which shapes and units, and offers it on
-//! [`burn::tensor::Tensor`]; `portable.rs` computes it with the operations every backend has; `autodiff.rs` is its
+//! [`burn::tensor::Tensor`]; `fallback.rs` computes it with tensor operations every backend has; `autodiff.rs` is its
 //! derivative; `flex.rs` is the native CPU version, `cube/` the kernels for GPUs. [`PackedBackend`] ties them together: the model calls the op, the
 //! backend of the tensor decides which version runs.
 //!
@@ -13,7 +13,7 @@ pub mod cross_entropy;
 #[cfg(all(test, feature = "kernel-sources"))]
 mod cuda_sources;
 pub mod dropout;
-pub mod embedding;
+pub mod gather_rows;
 pub mod geglu;
 #[cfg(feature = "flex")]
 mod host;
@@ -31,7 +31,7 @@ pub mod sum;
 #[cfg(all(test, any(feature = "cuda", feature = "wgpu")))]
 mod test_device;
 
-pub use backend::{Op, PackedBackend, use_plain};
+pub use backend::{Op, PackedBackend, UnknownOp, use_fallback};
 
 /// Ends a call in f64 on a device whose exponentials are wrong in it; see [`crate::device::computes_in`].
 ///

@@ -1,4 +1,4 @@
-//! Residual sum with LayerNorm: both outputs, all gradients, either output unused, both ways of keeping the normalised row.
+//! Residual addition fused with LayerNorm: both outputs, all gradients, unused outputs, both tensors that may be saved for backward.
 
 use burn::tensor::{DType, FloatDType, Tensor};
 use burn_packed::ops::layer_norm::{
@@ -23,7 +23,7 @@ struct Inputs {
     d_normed: Vec<f32>,
 }
 
-/// Sum, norm, and the gradients of x (the branch's is the same) and of the weight.
+/// Sum, norm, and gradients of x (the branch's is the same) and weight.
 struct Expected {
     sum: Vec<f64>,
     normed: Vec<f64>,
@@ -68,7 +68,7 @@ impl Inputs {
         [self.rows, self.width]
     }
 
-    /// The formula; a gradient that isn't there counts as zeros.
+    /// Expected values by the formula; the gradient of an unused output is 0.
     fn expected(&self, sum_used: bool, normed_used: bool) -> Expected {
         let used = |values: &[f32], used: bool| -> Vec<f64> {
             let scale = if used { 1.0 } else { 0.0 };
@@ -106,7 +106,7 @@ impl Inputs {
         }
     }
 
-    /// Sum, norm, gradients of x, branch and weight through the graph.
+    /// Sum, norm, and gradients of x, branch and weight through autodiff.
     fn run(&self, sum_used: bool, normed_used: bool) -> [Option<Vec<f32>>; 5] {
         let device = autodiff_device();
         let x = tensor(&self.x, self.shape(), &device).require_grad();
@@ -146,8 +146,8 @@ impl Inputs {
             let gradient = |name: &str, found: &[f32], expected: &[f64]| {
                 let what = format!("{name}, {what}");
                 if self.width == 1 {
-                    // Nothing varies in a row of one. A device that contracts `x · scale - mean · scale` is left with a rounding error
-                    // of x, times the 316 that the epsilon allows.
+                    // A row of one element has no variance. A device that contracts `x · scale - mean · scale` has a rounding error of
+                    // x, multiplied by 316 (the inverse root of epsilon).
                     let error = max_error(&wide(found), expected);
                     assert!(error < 1e-4, "{what}: error {error:e}");
                 } else {
@@ -186,14 +186,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 6, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_shape_equals_the_formula(rows in 1usize..70, width in 2usize..300) {
+    fn all_shapes_equal_the_formula(rows in 1usize..70, width in 2usize..300) {
         Inputs::new(rows, width).check();
     }
 }
 
-/// The formula of this page against differences of its own forward.
+/// Checks the expected gradients against finite differences of the expected outputs.
 #[test]
-fn the_formula_is_the_derivative() {
+fn expected_gradients_are_the_derivative() {
     let inputs = Inputs::new(2, 7);
     let expected = inputs.expected(true, true);
     let loss = |x: &[f64], weight: &[f64]| {
@@ -225,7 +225,7 @@ fn the_formula_is_the_derivative() {
 }
 
 #[test]
-fn the_sum_may_be_used_twice() {
+fn sum_may_be_used_twice() {
     let inputs = Inputs::new(4, 12);
     let device = autodiff_device();
     let x = tensor(&inputs.x, [4, 12], &device).require_grad();
@@ -233,7 +233,7 @@ fn the_sum_may_be_used_twice() {
     let weight = tensor(&inputs.weight, [12], &device);
     let (sum, normed) = add_layer_norm(x.clone(), branch, weight, EPS, DType::F32);
     let d_sum = tensor(&inputs.d_sum, [4, 12], &device);
-    // Once beside the norm and once behind it, deeper in the graph.
+    // Once beside the norm, and once deeper in the graph.
     let behind = (sum.clone() + normed * tensor(&inputs.d_normed, [4, 12], &device)).sum();
     let grads = (behind + (sum * d_sum).sum()).backward();
     let mut twice = Inputs::new(4, 12);
@@ -243,7 +243,7 @@ fn the_sum_may_be_used_twice() {
 }
 
 #[test]
-fn the_output_serves_the_backward_as_well_as_the_sum() {
+fn saved_output_gives_the_gradients_of_the_saved_sum() {
     for (rows, width) in [(5, 24), (70, 33), (3, 768)] {
         let mut inputs = Inputs::new(rows, width);
         inputs.weight[1] = 0.0;
@@ -276,7 +276,7 @@ fn the_output_serves_the_backward_as_well_as_the_sum() {
                 let mut expected_weight = expected.d_weight.clone();
                 let mut expected_x = expected.d_x.clone();
                 if saved == Saved::Normed {
-                    // The documented exception: nothing is known of a column whose weight is 0.
+                    // The documented exception: a column whose weight is 0.
                     expected_weight[1] = 0.0;
                     expected_x
                         .iter_mut()
@@ -300,7 +300,7 @@ fn the_output_serves_the_backward_as_well_as_the_sum() {
 }
 
 #[test]
-fn portable_ops_in_f64_equal_the_formula() {
+fn fallback_in_f64_equals_the_formula() {
     if !computes_in(DType::F64) {
         return;
     }
@@ -325,9 +325,9 @@ fn portable_ops_in_f64_equal_the_formula() {
     assert!(errors.iter().all(|&e| e < 1e-10), "{errors:?}");
 }
 
-/// In half precision: the stream stays f32, the branch and the norm are half; gradients within the rounding of their dtype.
+/// With a half-precision branch and norm the residual stream stays f32; gradients are within the rounding of their dtypes.
 #[test]
-fn half_precision_rounds_the_branch_and_the_norm_alone() {
+fn half_precision_rounds_only_branch_and_norm() {
     for (dtype, float, unit) in [
         (DType::BF16, FloatDType::BF16, 2f64.powi(-8)),
         (DType::F16, FloatDType::F16, 2f64.powi(-11)),
@@ -338,7 +338,7 @@ fn half_precision_rounds_the_branch_and_the_norm_alone() {
         let mut inputs = Inputs::new(33, 96);
         let device = autodiff_device();
         let rounded = |values: &[f32]| tensor(values, [33, 96], &device).cast(float);
-        // The formula sees the numbers the op sees.
+        // The formula gets the rounded inputs of the op.
         inputs.branch = read(rounded(&inputs.branch).inner());
         inputs.d_normed = read(rounded(&inputs.d_normed).inner());
         let expected = inputs.expected(true, true);
@@ -373,7 +373,7 @@ fn three_backward_runs_are_bit_identical() {
 }
 
 #[test]
-fn no_rows_yield_no_rows_and_a_zero_weight_gradient() {
+fn empty_input_gives_empty_outputs_and_a_zero_weight_gradient() {
     let device = autodiff_device();
     let x = tensor(&[], [0, 6], &device).require_grad();
     let branch = tensor(&[], [0, 6], &device).require_grad();

@@ -1,4 +1,4 @@
-//! Cross-entropy of rows: loss, gradient, logits far apart.
+//! Cross-entropy of rows: losses, gradients, large logits.
 
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
 use burn_packed::batch::int_tensor;
@@ -62,8 +62,8 @@ fn loss_and_gradient_equal_the_formula() {
 }
 
 #[test]
-fn a_known_row_has_the_loss_computed_by_hand() {
-    // Equal logits: ln of the number of classes. One class: nothing to be wrong about.
+fn loss_equals_values_computed_by_hand() {
+    // Equal logits: the logarithm of the number of classes. One class: 0.
     let (losses, grad) = run(&[0.5; 8], &[3, 0], &[1.0, 1.0]);
     assert_close(&losses, &[4f64.ln(); 2], 1e-7, "losses");
     assert_close(
@@ -89,7 +89,7 @@ fn large_logits_stay_finite() {
 }
 
 #[test]
-fn rows_of_weight_zero_get_no_gradient() {
+fn rows_of_weight_zero_have_no_gradient() {
     let logits = normals(4, 3 * 11);
     let (_, grad) = run(&logits, &[1, 2, 3], &[1.0, 0.0, 2.0]);
     assert!(
@@ -100,7 +100,7 @@ fn rows_of_weight_zero_get_no_gradient() {
 }
 
 #[test]
-fn the_gradient_of_a_row_sums_to_zero() {
+fn gradient_of_a_row_sums_to_zero() {
     let (_, grad) = run(&normals(5, 4 * 500), &[1, 2, 3, 499], &[1.0; 4]);
     for row in grad.chunks(500) {
         assert!(row.iter().sum::<f32>().abs() < 1e-5);
@@ -108,7 +108,7 @@ fn the_gradient_of_a_row_sums_to_zero() {
 }
 
 #[test]
-fn portable_ops_in_f64_equal_the_formula() {
+fn fallback_in_f64_equals_the_formula() {
     if !computes_in(DType::F64) {
         return;
     }
@@ -150,13 +150,13 @@ fn half_precision_logits_give_an_f32_loss() {
 }
 
 #[test]
-fn no_rows_yield_no_losses() {
+fn empty_input_gives_no_losses() {
     let device = autodiff_device();
     let logits = tensor(&[], [0, 6], &device).require_grad();
     let losses = cross_entropy(logits.clone(), class_tensor(&[], &device));
     assert_eq!(losses.dims(), [0]);
     let grads = losses.clone().sum().backward();
-    // Read, because a lazy backend has computed nothing until then.
+    // Read back, because Fusion computes nothing before.
     assert!(read(losses.inner()).is_empty());
     assert!(read(logits.grad(&grads).unwrap()).is_empty());
 }

@@ -1,4 +1,4 @@
-//! Decoder with cross-entropy: loss, hits and gradients, whole and in chunks, with rows that don't count.
+//! Decoder fused with cross-entropy: loss, hits and gradients, in one chunk and several, with rows of weight 0.
 
 use burn::tensor::{DType, FloatDType, Int, Tensor};
 use burn_packed::batch::int_tensor;
@@ -41,7 +41,7 @@ impl Inputs {
             weight: normals(2, classes * width),
             bias: normals(3, classes),
             targets: ids(4, rows, classes as u32),
-            // Every fourth row is filling.
+            // Every fourth row has weight 0.
             weights: (0..rows)
                 .map(|i| if i % 4 == 3 { 0.0 } else { 1.0 })
                 .collect(),
@@ -79,7 +79,7 @@ impl Inputs {
         }
     }
 
-    /// The formula, with the hidden states and weights a pass in `dtype` sees.
+    /// Checks against the formula, with hidden states and weights rounded to `dtype`.
     fn check(&self, found: &Found, dtype: DType, bias: bool, tolerance: f64, what: &str) {
         let rounded = |values: &[f32], shape: [usize; 2]| {
             wide(&read(tensor(values, shape, &device()).cast(dtype)))
@@ -153,13 +153,13 @@ fn loss_hits_and_gradients_equal_the_formula() {
 }
 
 #[test]
-fn half_precision_scores_stay_within_their_rounding() {
+fn half_precision_is_within_its_rounding() {
     for dtype in [DType::BF16, DType::F16] {
         if !computes_in(dtype) {
             continue;
         }
         let mut inputs = Inputs::new(20, 16, 64);
-        // Targets that win clearly or lose clearly, so that rounding doesn't decide about hits.
+        // Targets win or lose by a margin, so that rounding does not change hits.
         inputs.weight.iter_mut().for_each(|w| *w *= 2.0);
         for row in 0..10 {
             let target = inputs.targets[row] as usize;
@@ -172,7 +172,7 @@ fn half_precision_scores_stay_within_their_rounding() {
 }
 
 #[test]
-fn without_a_graph_loss_and_hits_are_the_same() {
+fn loss_and_hits_are_the_same_without_autodiff() {
     let inputs = Inputs::new(11, 8, 33);
     let found = inputs.run(DType::F32, true, None);
     let device = device();
@@ -189,7 +189,7 @@ fn without_a_graph_loss_and_hits_are_the_same() {
 }
 
 #[test]
-fn of_equal_scores_the_first_wins() {
+fn first_of_equal_scores_wins() {
     let logits = tensor(&[1.0, 2.0, 2.0, 0.0, 2.0, 1.0, 2.0, 2.0], [2, 4], &device());
     let targets = int_tensor([1, 2].into_iter(), &device());
     let weights = tensor(&[1.0, 1.0], [2], &device());
@@ -198,7 +198,7 @@ fn of_equal_scores_the_first_wins() {
 }
 
 #[test]
-fn scores_that_are_held_elsewhere_keep_their_values() {
+fn shared_scores_are_not_overwritten() {
     let values = normals(1, 3 * 10);
     let logits = tensor(&values, [3, 10], &device());
     let targets = int_tensor([1, 2, 9].into_iter(), &device());
@@ -208,15 +208,15 @@ fn scores_that_are_held_elsewhere_keep_their_values() {
     assert_eq!(bits(&read(logits)), bits(&values));
 }
 
-/// Rows of a kilobyte or more whose bytes are no multiple of 512: a backend that makes a copy may set them apart.
+/// Rows of at least 1 KiB whose size is no multiple of 512 bytes: a backend may pad them in a copy.
 #[test]
-fn scores_in_one_piece_that_are_held_elsewhere_give_what_others_give() {
+fn shared_contiguous_scores_give_the_same_results() {
     for (rows, classes) in [(5, 1000), (7, 333)] {
         let values = normals(1, rows * classes);
         let targets = ids(2, rows, classes as u32);
         let run = |held: bool| {
             let flat = tensor(&values, [rows * classes], &device());
-            // Read, so that it stands in memory as it came before it gets its rows.
+            // Read back before the reshape, or Fusion makes one kernel of both and pads the rows.
             assert_eq!(bits(&read(flat.clone())), bits(&values));
             let logits: Tensor<2> = flat.reshape([rows, classes]);
             let keep = held.then(|| logits.clone());
@@ -233,7 +233,7 @@ fn scores_in_one_piece_that_are_held_elsewhere_give_what_others_give() {
 }
 
 #[test]
-fn no_rows_have_no_loss() {
+fn empty_input_has_no_loss() {
     let device = autodiff_device();
     let weight = tensor(&normals(2, 12), [3, 4], &device).require_grad();
     let hidden = tensor(&[], [0, 4], &device);
@@ -263,9 +263,9 @@ fn two_runs_are_bit_identical() {
     assert_eq!(run(), run());
 }
 
-/// The cast of a half-precision pass must not reach the parameters.
+/// The cast in a half-precision pass must not change the parameters.
 #[test]
-fn the_weight_stays_in_f32() {
+fn weight_stays_in_f32() {
     if !computes_in(DType::BF16) {
         return;
     }

@@ -1,4 +1,4 @@
-//! Dropout: the mask of the definition on every backend, its rate, independence of keys and places, the gradient.
+//! Dropout: the same mask on every backend, its rate, independence of keys and indices, the gradient.
 
 use burn::tensor::{DType, FloatDType, Tensor};
 use burn_packed::batch::{Dropout, DropoutRates, SequenceLayout};
@@ -14,13 +14,13 @@ fn spec(rate: f64, words: [u64; 4]) -> DropoutSpec {
     DropoutSpec::new(rate, words).unwrap()
 }
 
-/// What is kept of ones, as 0 and 1.
+/// Whether each of `count` elements is kept.
 fn kept(count: usize, spec: DropoutSpec) -> Vec<bool> {
     let ones = Tensor::<1>::ones([count], (&device(), DType::F32));
     read(dropout(ones, spec)).iter().map(|&x| x > 0.0).collect()
 }
 
-/// The mask of the definition, written out once more.
+/// The mask by an independent implementation of the definition.
 fn defined(count: usize, rate: f64, words: [u64; 4]) -> Vec<bool> {
     let mut key = 0u64;
     for word in words {
@@ -40,9 +40,9 @@ fn defined(count: usize, rate: f64, words: [u64; 4]) -> Vec<bool> {
         .collect()
 }
 
-/// Masks of runs that were begun before must come out the same on every machine.
+/// A resumed run must have the same masks on every machine.
 #[test]
-fn the_mask_is_the_golden_one() {
+fn mask_equals_the_golden_values() {
     let golden = [
         0, 1, 0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0, 1, 1,
     ];
@@ -51,7 +51,7 @@ fn the_mask_is_the_golden_one() {
 }
 
 #[test]
-fn the_mask_is_that_of_the_definition() {
+fn mask_equals_the_definition() {
     for (rate, words, count) in [
         (0.1, [17, 0, 0, 3], 70_000),
         (0.5, [u64::MAX, 1 << 40, 21, 4], 1000),
@@ -61,9 +61,9 @@ fn the_mask_is_that_of_the_definition() {
     }
 }
 
-/// Rows, columns and more axes are counted through, a view as if it were copied first.
+/// Indices count elements in row-major order for any rank; a view is like its copy.
 #[test]
-fn places_count_through_the_tensor() {
+fn mask_depends_on_row_major_indices() {
     let drop = spec(0.3, [1, 2, 3, 4]);
     let values = normals(1, 7 * 30);
     let matrix = tensor(&values, [7, 30], &device());
@@ -80,7 +80,7 @@ fn places_count_through_the_tensor() {
 }
 
 #[test]
-fn as_many_are_dropped_as_the_rate_says_and_the_mean_stays() {
+fn rate_and_mean_are_as_specified() {
     let count = 1_000_000usize;
     for rate in [0.1, 0.25, 0.5] {
         let kept = kept(count, spec(rate, [9, 8, 7, 3]));
@@ -88,7 +88,7 @@ fn as_many_are_dropped_as_the_rate_says_and_the_mean_stays() {
         // Five standard deviations of the binomial.
         let five = 5.0 * (rate * (1.0 - rate) / count as f64).sqrt();
         assert!((share - rate).abs() < five, "{share} at a rate of {rate}");
-        // Runs of neighbours and rows of a matrix 768 wide are as unrelated as chance has it.
+        // Neighboring elements, and elements a row of 768 apart, are uncorrelated.
         for distance in [1, 2, 16, 768] {
             let both = (0..count - distance)
                 .filter(|&i| !kept[i] && !kept[i + distance])
@@ -109,9 +109,9 @@ fn as_many_are_dropped_as_the_rate_says_and_the_mean_stays() {
     assert!(values.iter().all(|&x| x == 0.0 || (x - 1.25).abs() < 1e-6));
 }
 
-/// Masks of other seeds, batches, layers and sites have no more in common than chance has it.
+/// Masks of different seeds, batches, layers and sites are uncorrelated.
 #[test]
-fn keys_are_unrelated() {
+fn keys_are_independent() {
     let count = 200_000;
     let base = [17u64, 1000, 5, 3];
     let rate = 0.1;
@@ -142,12 +142,12 @@ fn keys_are_unrelated() {
             "{both} in common instead of {expected}"
         );
     }
-    // Words in other places are another key.
+    // The order of the words matters.
     assert_ne!(first, kept(count, spec(rate, [1000, 17, 5, 3])));
 }
 
 #[test]
-fn the_gradient_is_dropped_where_the_value_is() {
+fn gradient_has_the_mask_of_the_value() {
     let (rows, width) = (40, 33);
     let drop = spec(0.4, [3, 1, 4, 1]);
     let device = autodiff_device();
@@ -168,9 +168,9 @@ fn the_gradient_is_dropped_where_the_value_is() {
     assert_close(&grad, &expected(&d_out), 1e-6, "gradient");
 }
 
-/// f64 takes the version of integer operations that every backend has.
+/// f64 uses the fallback on every backend.
 #[test]
-fn portable_operations_drop_the_same() {
+fn fallback_has_the_same_mask() {
     if !computes_in(DType::F64) {
         return;
     }
@@ -202,7 +202,7 @@ fn bf16_is_the_rounded_f32_result() {
 }
 
 #[test]
-fn what_is_dropped_is_zero_whatever_it_was() {
+fn dropped_infinity_and_nan_become_zero() {
     let drop = spec(0.5, [1, 1, 1, 1]);
     let values = [f32::INFINITY; 64];
     let found = read(dropout(tensor(&values, [64], &device()), drop));
@@ -211,7 +211,7 @@ fn what_is_dropped_is_zero_whatever_it_was() {
 }
 
 #[test]
-fn rates_and_sites() {
+fn spec_takes_the_rate_of_its_site() {
     assert_eq!(DropoutSpec::new(0.0, [1; 4]), None);
     let rates = DropoutRates {
         attention_output: 0.1,
@@ -253,10 +253,10 @@ fn attention_case(half_window: Option<usize>) -> (AttentionSpec, Vec<f32>, [usiz
     (spec, normals(7, shape.iter().product()), shape)
 }
 
-/// With next to nothing dropped it is the attention of the model, in value and gradient, global and windowed.
+/// At a rate of almost 0 the result is that of attention, in value and gradient, global and windowed.
 #[test]
-fn attention_without_a_loss_is_attention() {
-    // 2⁻³² of the elements.
+fn attention_at_rate_zero_equals_attention() {
+    // A rate of 2⁻³².
     let drop = spec(2f64.powi(-32), [1, 2, 3, 4]);
     for half_window in [None, Some(9)] {
         let (spec, values, shape) = attention_case(half_window);
@@ -284,9 +284,9 @@ fn attention_without_a_loss_is_attention() {
     }
 }
 
-/// The values all one, the output is the sum of what is left of the probabilities: 1 on average.
+/// With all values 1, the output is the sum of the remaining probabilities: 1 on average.
 #[test]
-fn attention_drops_probabilities_and_keeps_their_mean() {
+fn attention_dropout_keeps_the_mean_of_probabilities() {
     let (spec, mut values, shape) = attention_case(None);
     for token in values.chunks_mut(3 * 32) {
         token[64..].fill(1.0);
@@ -302,7 +302,7 @@ fn attention_drops_probabilities_and_keeps_their_mean() {
     ));
     let again = read(attention_with_dropout(qkv, Some(table), &spec, drop));
     assert_eq!(bits(&out), bits(&again));
-    // One value per token and head stands for all sixteen. The sequence of one token keeps its only key or loses it.
+    // The sixteen values of a token and head are equal. A sequence of one token keeps its only key or drops it.
     let sums: Vec<f64> = out.iter().step_by(16).map(|&x| f64::from(x)).collect();
     assert!(
         sums.iter().any(|sum| (sum - 1.0).abs() > 0.01),

@@ -1,4 +1,4 @@
-//! GeGLU: golden values, which half is which, the exact derivative.
+//! GeGLU: golden values, the order of the halves, the exact derivative.
 
 use burn::tensor::{DType, FloatDType};
 use burn_packed::ops::geglu::{geglu, geglu_backward_again, geglu_mlp};
@@ -9,7 +9,7 @@ use test_support::{
     relative_error, tensor, tensor64, wide,
 };
 
-/// erf by its series of positive terms, `2/√π e^(-x²) Σ 2ⁿ x^(2n+1) / (2n+1)!!`.
+/// erf by a series of positive terms, `2/√π e^(-x²) Σ 2ⁿ x^(2n+1) / (2n+1)!!`.
 fn erf(x: f64) -> f64 {
     let (mut term, mut sum) = (x, x);
     for n in 1..200 {
@@ -31,7 +31,7 @@ fn slope(x: f64) -> f64 {
     cdf(x) + x * (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt()
 }
 
-/// Rows of `width` activated and `width` gate values; both cover the range in which GELU bends.
+/// Rows of `width` activated and `width` gate values, in the range where GELU is nonlinear.
 fn input(rows: usize, width: usize) -> Vec<f32> {
     normals(1, rows * 2 * width)
         .iter()
@@ -52,7 +52,7 @@ fn expected(input: &[f64], d_out: &[f64], width: usize) -> (Vec<f64>, Vec<f64>) 
 }
 
 #[test]
-fn values_are_the_golden_ones() {
+fn values_equal_the_golden_values() {
     let golden = [
         (-3.0, -0.004_049_69),
         (-2.0, -0.045_500_26),
@@ -104,9 +104,9 @@ fn output_and_gradient_equal_the_formula() {
     }
 }
 
-/// The tanh approximation's slope is off by up to 9e-4; this one must not be.
+/// The derivative of the tanh approximation would be off by up to 9e-4.
 #[test]
-fn the_derivative_is_that_of_the_exact_gelu_everywhere() {
+fn derivative_is_that_of_the_exact_gelu() {
     let values: Vec<f32> = (-600..=600).map(|i| i as f32 / 100.0).collect();
     let rows: Vec<f32> = values.iter().flat_map(|&x| [x, 1.0]).collect();
     let device = autodiff_device();
@@ -120,7 +120,7 @@ fn the_derivative_is_that_of_the_exact_gelu_everywhere() {
 }
 
 #[test]
-fn portable_ops_in_f64_equal_the_formula() {
+fn fallback_in_f64_equals_the_formula() {
     if !computes_in(DType::F64) {
         return;
     }
@@ -173,18 +173,18 @@ fn bf16_is_the_rounded_f32_result() {
 }
 
 #[test]
-fn no_rows_yield_no_rows() {
+fn empty_input_gives_empty_output() {
     let input = tensor(&[], [0, 6], &autodiff_device()).require_grad();
     let out = geglu(input.clone());
     assert_eq!(out.dims(), [0, 3]);
     let grads = out.clone().sum().backward();
-    // Read, because a lazy backend has computed nothing until then.
+    // Read back, because Fusion computes nothing before.
     assert!(read(out.inner()).is_empty());
     assert!(read(input.grad(&grads).unwrap()).is_empty());
 }
 
 #[test]
-fn the_backward_gives_the_output_again() {
+fn backward_with_output_returns_the_output() {
     for (rows, width) in [(3, 7), (40, 33), (5, 64)] {
         let (values, d_out) = (input(rows, width), normals(2, rows * width));
         let x = tensor(&values, [rows, 2 * width], &device());
@@ -195,7 +195,7 @@ fn the_backward_gives_the_output_again() {
     }
 }
 
-/// Output and gradients of input and weights; through one node or through three.
+/// Output, and gradients of input and weights, through one node of the autodiff graph or through three.
 fn mlp(one_node: bool, dtype: DType) -> [Vec<f32>; 4] {
     let (rows, hidden, width, out_width) = (9, 12, 20, 14);
     let device = autodiff_device();
@@ -226,20 +226,20 @@ fn mlp(one_node: bool, dtype: DType) -> [Vec<f32>; 4] {
 }
 
 #[test]
-fn the_mlp_as_one_node_equals_its_three_parts() {
+fn mlp_in_one_node_equals_its_three_parts() {
     for dtype in [DType::F32, DType::BF16, DType::F16] {
         if dtype != DType::F32 && !computes_in(dtype) {
             continue;
         }
         for (found, expected) in mlp(true, dtype).iter().zip(mlp(false, dtype)) {
-            // The same operations in the same order: nothing is left to rounding.
+            // The same operations in the same order give the same bits.
             assert_close(found, &wide(&expected), 1e-6, "one node and three");
         }
     }
 }
 
 #[test]
-fn an_mlp_of_no_rows_has_zero_gradients() {
+fn mlp_of_an_empty_input_has_zero_gradients() {
     let device = autodiff_device();
     let x = tensor(&[], [0, 6], &device).require_grad();
     let wi = tensor(&[0.5; 48], [8, 6], &device).require_grad();

@@ -1,4 +1,4 @@
-//! LayerNorm: output and both gradients, the edges of its range, repetition.
+//! LayerNorm: output and both gradients, extreme inputs, determinism.
 
 use burn::tensor::{DType, FloatDType};
 use burn_packed::ops::layer_norm::layer_norm;
@@ -102,7 +102,7 @@ fn output_and_gradients_equal_the_formula() {
 }
 
 #[test]
-fn portable_ops_in_f64_equal_the_formula() {
+fn fallback_in_f64_equals_the_formula() {
     if !computes_in(DType::F64) {
         return;
     }
@@ -125,7 +125,7 @@ fn portable_ops_in_f64_equal_the_formula() {
 }
 
 #[test]
-fn a_bias_is_added_and_its_gradient_is_the_sum_over_rows() {
+fn bias_is_added_and_its_gradient_is_the_sum_over_rows() {
     let inputs = Inputs::new(6, 10);
     let device = autodiff_device();
     let bias = normals(4, 10);
@@ -161,7 +161,7 @@ fn a_bias_is_added_and_its_gradient_is_the_sum_over_rows() {
 }
 
 #[test]
-fn a_row_without_variance_yields_zeros_and_finite_gradients() {
+fn row_without_variance_gives_zeros_and_finite_gradients() {
     let mut inputs = Inputs::new(3, 32);
     inputs.x[32..64].fill(7.0);
     let [out, d_x, _] = inputs.run();
@@ -170,7 +170,7 @@ fn a_row_without_variance_yields_zeros_and_finite_gradients() {
 }
 
 #[test]
-fn a_mean_a_thousand_deviations_away_costs_three_digits_at_most() {
+fn large_mean_costs_three_digits_at_most() {
     let mut inputs = Inputs::new(4, 256);
     inputs.x = normals(5, 4 * 256).iter().map(|x| x + 1000.0).collect();
     let [out, ..] = inputs.run();
@@ -204,7 +204,7 @@ fn bf16_is_the_rounded_f32_result() {
 }
 
 #[test]
-fn no_rows_yield_no_rows_and_a_zero_weight_gradient() {
+fn empty_input_gives_empty_output_and_a_zero_weight_gradient() {
     let device = autodiff_device();
     let x = tensor(&[], [0, 6], &device).require_grad();
     let weight = tensor(&[1.0; 6], [6], &device).require_grad();

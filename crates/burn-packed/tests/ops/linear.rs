@@ -1,4 +1,4 @@
-//! The product with a weight: forward, both gradients, bias, mixed dtypes.
+//! Linear layers and GEMM: forward pass, both gradients, bias, mixed dtypes.
 
 use burn::tensor::{DType, FloatDType};
 use burn_packed::ops::linear::{Transpose, gemm, gemm_f32, linear};
@@ -8,8 +8,8 @@ use test_support::{
     relative_error, relative_rms_error, tensor, tensor64, wide,
 };
 
-/// `a [m, k] · b [k, n]` in f64, each given by how to find an element.
-fn product(
+/// `a [m, k] · b [k, n]` in f64; the operands are functions of their indices.
+fn matmul(
     [m, k, n]: [usize; 3],
     a: impl Fn(usize, usize) -> f32,
     b: impl Fn(usize, usize) -> f32,
@@ -53,9 +53,9 @@ impl Inputs {
         let weight = |r: usize, c: usize| self.weight[r * i + c];
         let d_out = |r: usize, c: usize| self.d_out[r * o + c];
         [
-            product([t, i, o], x, |r, c| weight(c, r)),
-            product([t, o, i], d_out, weight),
-            product([o, t, i], |r, c| d_out(c, r), x),
+            matmul([t, i, o], x, |r, c| weight(c, r)),
+            matmul([t, o, i], d_out, weight),
+            matmul([o, t, i], |r, c| d_out(c, r), x),
         ]
     }
 }
@@ -103,7 +103,7 @@ fn output_and_gradients_equal_the_formula() {
 }
 
 #[test]
-fn portable_ops_in_f64_equal_the_formula() {
+fn fallback_in_f64_equals_the_formula() {
     if !computes_in(DType::F64) {
         return;
     }
@@ -127,7 +127,7 @@ fn portable_ops_in_f64_equal_the_formula() {
 }
 
 #[test]
-fn a_side_without_gradient_leaves_the_other_its_own() {
+fn operand_without_gradient_does_not_affect_the_other() {
     let inputs = Inputs::new([6, 10, 4]);
     let [_, expected_x, expected_weight] = inputs.expected();
     let device = autodiff_device();
@@ -159,7 +159,7 @@ fn a_side_without_gradient_leaves_the_other_its_own() {
 }
 
 #[test]
-fn a_bias_is_added_to_every_row_and_its_gradient_is_their_sum() {
+fn bias_is_added_to_every_row_and_its_gradient_is_the_sum() {
     let inputs = Inputs::new([5, 8, 3]);
     let device = autodiff_device();
     let bias = [1.0, -2.0, 3.0];
@@ -187,9 +187,9 @@ fn a_bias_is_added_to_every_row_and_its_gradient_is_their_sum() {
     );
 }
 
-/// Parameters stay f32 while the pass is in bf16: the product is bf16, the weight's gradient f32.
+/// f32 parameters in a bf16 pass: the output is bf16, the weight's gradient f32.
 #[test]
-fn a_half_precision_input_takes_an_f32_weight_along() {
+fn f32_weight_serves_a_half_precision_input() {
     if !computes_in(DType::BF16) {
         return;
     }
@@ -220,11 +220,12 @@ fn a_half_precision_input_takes_an_f32_weight_along() {
     }
 }
 
-/// The bare product, read either way, in half precision: operands are rounded beforehand, so that what remains is the rounding
-/// of the result, or a few of them where a processor sums up in pieces of the operands' dtype. Sizes end in the middle of every tile that kernels use; the last two are long and narrow, which some
-/// kernels split along the inner dimension; sizes that aren't multiples of eight have rows no copy engine can address.
+/// GEMM in half precision, every transposition. The operands are rounded beforehand, so that only the rounding of the result remains,
+/// or a few of them on processors that accumulate in parts in the operands' dtype. The sizes end in the middle of every tile that
+/// kernels use. The last two are long and narrow, which some kernels split along K. Rows whose size is not a multiple of eight
+/// elements cannot be addressed by TMA.
 #[test]
-fn half_precision_products_of_any_size_are_exact_up_to_the_last_rounding() {
+fn half_precision_gemm_of_any_size_is_exact_up_to_the_last_rounding() {
     let sizes = [
         [1, 8, 8],
         [3, 24, 16],
@@ -256,7 +257,7 @@ fn half_precision_products_of_any_size_are_exact_up_to_the_last_rounding() {
                 let a = tensor(&normals(seed, m * k), left, &device).cast(cast);
                 let b = tensor(&normals(seed + 1, k * n), right, &device).cast(cast);
                 let (x, y) = (read(a.clone()), read(b.clone()));
-                let expected = product(
+                let expected = matmul(
                     [m, k, n],
                     |i, p| match transpose {
                         Transpose::Lhs => x[p * m + i],
@@ -282,9 +283,9 @@ fn half_precision_products_of_any_size_are_exact_up_to_the_last_rounding() {
     }
 }
 
-/// Row by row the same bits in any company, and in every run.
+/// Rows are batch-invariant and deterministic.
 #[test]
-fn a_row_of_a_product_does_not_depend_on_the_others() {
+fn gemm_rows_are_batch_invariant() {
     for (dtype, cast) in [
         (DType::F32, FloatDType::F32),
         (DType::BF16, FloatDType::BF16),
@@ -299,7 +300,7 @@ fn a_row_of_a_product_does_not_depend_on_the_others() {
         let all = read(gemm(a.clone(), b.clone(), Transpose::Rhs));
         let again = read(gemm(a.clone(), b.clone(), Transpose::Rhs));
         assert_eq!(bits(&all), bits(&again), "{dtype:?}: two runs");
-        // The company changes, the number of rows doesn't.
+        // The other rows change, their number does not.
         let others = tensor(&normals(7, (m - 150) * k), [m - 150, k], &device).cast(cast);
         let a = burn::tensor::Tensor::cat(vec![a.slice([0..150, 0..k]), others], 0);
         let mixed = read(gemm(a, b, Transpose::Rhs));
@@ -308,7 +309,7 @@ fn a_row_of_a_product_does_not_depend_on_the_others() {
 }
 
 #[test]
-fn no_rows_yield_no_rows() {
+fn empty_gemm_gives_an_empty_result() {
     let out = linear(
         tensor(&[], [0, 6], &device()),
         tensor(&[1.0; 12], [2, 6], &device()),
@@ -318,7 +319,7 @@ fn no_rows_yield_no_rows() {
 }
 
 #[test]
-fn no_rows_yield_no_rows_and_a_zero_weight_gradient() {
+fn empty_input_gives_empty_output_and_a_zero_weight_gradient() {
     let device = autodiff_device();
     let input = tensor::<2>(&[], [0, 3], &device).require_grad();
     let weight = tensor(&[1.0; 6], [2, 3], &device).require_grad();

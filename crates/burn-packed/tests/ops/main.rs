@@ -1,6 +1,6 @@
-//! The ops around attention, each against its formula in f64: values, gradients, other dtypes, the edges of the range.
+//! The ops other than attention, each against its formula in f64: values, gradients, dtypes, extreme inputs.
 //!
-//! Run on another device with `MODERNBERT_TEST_DEVICE`.
+//! `MODERNBERT_TEST_DEVICE` selects the device.
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 #![recursion_limit = "256"]
 
@@ -8,7 +8,7 @@ mod add_layer_norm;
 mod cross_entropy;
 mod decoder;
 mod dropout;
-mod embedding;
+mod gather_rows;
 mod geglu;
 mod layer_norm;
 mod linear;

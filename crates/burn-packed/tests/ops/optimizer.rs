@@ -1,11 +1,11 @@
-//! StableAdamW's step against its formula in f64, over several steps, sizes and shapes.
+//! StableAdamW against its formula in f64, over several steps, sizes and shapes.
 
 use burn::tensor::Tensor;
 use burn_packed::ops::optimizer::{AdamWStep, Parameter, adamw, adamw_all};
 
 use test_support::{assert_close, bits, device, normals, read, tensor, wide};
 
-/// The settings of step `t` (from 1).
+/// Hyperparameters of step `t` (from 1).
 fn settings(t: i32) -> AdamWStep {
     let folded = |beta: f64| (beta.powi(t) - beta) / (beta.powi(t) - 1.0);
     AdamWStep {
@@ -41,7 +41,7 @@ impl State {
     }
 }
 
-/// A gradient whose size jumps in the third step, so that the divisor is not 1.
+/// A gradient that grows in the third step, so that the divisor of the learning rate is not 1.
 fn gradient(t: u64, count: usize) -> Vec<f32> {
     let size = if t == 3 { 8.0 } else { 0.1 };
     normals(10 + t, count).iter().map(|g| size * g).collect()
@@ -88,9 +88,9 @@ fn two_runs_are_bit_identical() {
     );
 }
 
-/// What somebody else still holds must not change under their hands.
+/// The update is in place only for uniquely owned tensors.
 #[test]
-fn tensors_that_are_held_elsewhere_keep_their_values() {
+fn shared_tensors_are_not_overwritten() {
     let device = device();
     let weight = tensor(&normals(1, 64), [8, 8], &device);
     let (m, v) = (weight.zeros_like(), weight.zeros_like());
@@ -103,15 +103,15 @@ fn tensors_that_are_held_elsewhere_keep_their_values() {
     assert_eq!(read(held.2), [0.0; 64]);
 }
 
-/// Rows whose bytes are no multiple of 512: a backend that makes a copy may set them apart.
+/// Rows whose size is no multiple of 512 bytes: a backend may pad them in a copy.
 #[test]
-fn a_step_of_tensors_that_are_held_elsewhere_is_no_other_step() {
+fn step_of_shared_tensors_gives_the_same_result() {
     let device = device();
     let shape = [5, 1000];
     let of = |seed| {
         let values = normals(seed, 5000);
         let flat = tensor(&values, [5000], &device);
-        // Read, so that it stands in memory as it came before it gets its rows.
+        // Read back before the reshape, or Fusion makes one kernel of both and pads the rows.
         assert_eq!(bits(&read(flat.clone())), bits(&values));
         let x: Tensor<2> = flat.reshape(shape);
         x
@@ -128,7 +128,7 @@ fn a_step_of_tensors_that_are_held_elsewhere_is_no_other_step() {
 }
 
 #[test]
-fn a_shut_gate_changes_nothing_and_an_open_one_is_no_other_step() {
+fn all_finite_flag_skips_the_step_or_leaves_it_unchanged() {
     let device = device();
     let shape = [33, 65];
     let count = shape[0] * shape[1];
@@ -157,10 +157,10 @@ fn a_shut_gate_changes_nothing_and_an_open_one_is_no_other_step() {
     assert_ne!(step(&fine, Some(1.0)), before);
 }
 
-/// Sizes that are whole vectors and that aren't, more of them than one launch takes, of one and two axes, with decays of their own,
-/// and one with a step of its own.
+/// More parameters than one launch takes, with sizes that are and are not multiples of a vector, of one and two axes, with different
+/// decays, and one with different hyperparameters.
 #[test]
-fn many_parameters_at_once_step_as_each_does_alone() {
+fn joint_step_equals_single_steps() {
     let device = device();
     let sizes: Vec<usize> = (0..45u64)
         .map(|i| match i {

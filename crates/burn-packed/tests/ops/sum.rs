@@ -1,4 +1,4 @@
-//! Sums over whole tensors: values, gradients, other dtypes, and the same bits every time.
+//! Sums over whole tensors: values, gradients, dtypes, determinism.
 
 use burn::tensor::{DType, FloatDType, Tensor};
 use burn_packed::ops::sum::{mean, sum, sum_of_squares};
@@ -14,7 +14,7 @@ fn check(rows: usize, width: usize) {
     let found = |sum: fn(Tensor<2>) -> Tensor<1>| -> Vec<f64> {
         wide(&read(sum(tensor(&x, [rows, width], &device()))))
     };
-    // Terms of both signs cancel: the error is measured by their sizes.
+    // Terms of both signs cancel, so the error is relative to the sum of their absolute values.
     let sizes: f64 = x.iter().map(|&x| f64::from(x.abs())).sum();
     let expected: f64 = x.iter().map(|&x| f64::from(x)).sum();
     let error = (found(sum)[0] - expected).abs();
@@ -23,7 +23,7 @@ fn check(rows: usize, width: usize) {
     assert!(error <= 1e-6 * sizes, "{what}: mean off by {error:e}");
     let squares: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
     let error = (found(sum_of_squares)[0] - squares).abs();
-    // Loops that add one after the other lose a digit over millions of terms of one sign.
+    // A sequential sum loses a digit over millions of terms of one sign.
     assert!(error <= 1e-5 * squares, "{what}: squares off by {error:e}");
 }
 
@@ -45,13 +45,13 @@ fn values_equal_the_formula() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
     #[test]
-    fn any_shape_is_summed_whole(rows in 1usize..3000, width in 1usize..40) {
+    fn all_shapes_equal_the_formula(rows in 1usize..3000, width in 1usize..40) {
         check(rows, width);
     }
 }
 
 #[test]
-fn nothing_sums_to_zero() {
+fn empty_sum_is_zero() {
     let empty = Tensor::<2>::zeros([0, 5], &device());
     assert_eq!(read(sum(empty.clone())), [0.0]);
     assert_eq!(read(sum_of_squares(empty)), [0.0]);
@@ -76,7 +76,7 @@ fn half_precision_is_summed_in_f32() {
         if !computes_in(DType::from(dtype)) {
             continue;
         }
-        // Ones beyond what either dtype can count to.
+        // More ones than either dtype can count.
         let ones = Tensor::<2>::ones([70, 1000], &device()).cast(dtype);
         let total = sum(ones);
         assert_eq!(total.dtype(), DType::F32);
@@ -85,7 +85,7 @@ fn half_precision_is_summed_in_f32() {
 }
 
 #[test]
-fn the_same_bits_every_time() {
+fn three_runs_are_bit_identical() {
     let x = tensor(&normals(9, 1_000_003), [1_000_003], &device());
     let first = bits(&read(sum(x.clone())));
     for _ in 0..10 {
@@ -94,7 +94,7 @@ fn the_same_bits_every_time() {
 }
 
 #[test]
-fn a_number_that_is_not_finite_is_seen() {
+fn non_finite_values_reach_the_sum() {
     let mut values = normals(10, 5000);
     values[4321] = f32::NAN;
     assert!(read(sum_of_squares(tensor(&values, [5000], &device())))[0].is_nan());

@@ -9,7 +9,7 @@ use crate::config::{ConfigError, ModernBertConfig};
 use crate::model::encoder::ModernBert;
 use crate::model::precision::Precision;
 use crate::ops::cross_entropy::{cross_entropy, decoder_loss};
-use crate::ops::{embedding::embedding, linear::linear};
+use crate::ops::{gather_rows::gather_rows, linear::linear};
 
 /// Scores over the vocabulary; the weight is the token embedding unless the config unties it.
 #[derive(Module, Debug)]
@@ -137,7 +137,7 @@ impl MaskedLm {
     /// Loss and hits over the labelled tokens of a batch, from its hidden states `[total, hidden]`.
     pub fn score(&self, hidden: Tensor<2>, masked: &MaskedTokens) -> MaskedLmOutput {
         let precision = self.model.precision();
-        let hidden = embedding(hidden, masked.positions.clone(), masked.order.clone());
+        let hidden = gather_rows(hidden, masked.positions.clone(), masked.order.clone());
         let z = precision.lower(self.head.forward(hidden, precision));
         let (weight, bias) = self.decoder();
         let (loss_sum, correct) = decoder_loss(

@@ -10,7 +10,7 @@ use crate::batch::TokenOrder;
 use crate::ops::attention::{self, AttentionSpec};
 use crate::ops::cross_entropy::{self, DecoderSpec};
 use crate::ops::dropout::{self, DropoutSpec};
-use crate::ops::{embedding, geglu, layer_norm, linear, sum};
+use crate::ops::{gather_rows, geglu, layer_norm, linear, sum};
 
 impl<B: PackedBackend, C: CheckpointStrategy> PackedBackend for Autodiff<B, C> {
     fn packed_attention(
@@ -74,12 +74,12 @@ impl<B: PackedBackend, C: CheckpointStrategy> PackedBackend for Autodiff<B, C> {
         cross_entropy::autodiff::decoder_loss::<B, C>(hidden, weight, bias, targets, weights, spec)
     }
 
-    fn table_rows(
+    fn gather_rows(
         table: FloatTensor<Self>,
         ids: IntTensor<Self>,
         order: TokenOrder,
     ) -> FloatTensor<Self> {
-        embedding::autodiff::embedding::<B, C>(table, ids, order)
+        gather_rows::autodiff::gather_rows::<B, C>(table, ids, order)
     }
 
     fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {

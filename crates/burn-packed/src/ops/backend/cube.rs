@@ -4,7 +4,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
 
 use super::PackedBackend;
-use super::plain::{Op, plain};
+use super::fallback::{Op, uses_fallback};
 use crate::batch::TokenOrder;
 use crate::ops::attention::{self, AttentionSpec};
 use crate::ops::cross_entropy::{self, ScoreSpec};
@@ -12,7 +12,7 @@ use crate::ops::dropout::{self, DropoutSpec};
 use crate::ops::layer_norm::{self, AddNormBackward};
 use crate::ops::linear::{self, Transpose};
 use crate::ops::optimizer::{self, Group, SteppedGroup};
-use crate::ops::{embedding, geglu, sum};
+use crate::ops::{gather_rows, geglu, sum};
 
 impl PackedBackend for burn_cubecl::CubeBackend {
     fn packed_attention_forward(
@@ -20,7 +20,7 @@ impl PackedBackend for burn_cubecl::CubeBackend {
         rotary: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        if plain(Op::Attention) {
+        if uses_fallback(Op::Attention) {
             return attention::fallback::forward::<Self>(qkv, rotary, &spec);
         }
         attention::cube::forward(qkv, rotary, &spec)
@@ -34,7 +34,7 @@ impl PackedBackend for burn_cubecl::CubeBackend {
         rotary: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> FloatTensor<Self> {
-        if plain(Op::Attention) {
+        if uses_fallback(Op::Attention) {
             return attention::fallback::backward::<Self>(d_out, qkv, out, lse, rotary, &spec);
         }
         attention::cube::backward(d_out, qkv, out, lse, rotary, &spec)
@@ -45,8 +45,8 @@ impl PackedBackend for burn_cubecl::CubeBackend {
         rhs: FloatTensor<Self>,
         transpose: Transpose,
     ) -> FloatTensor<Self> {
-        if plain(Op::Linear) {
-            return linear::portable::gemm::<Self>(lhs, rhs, transpose);
+        if uses_fallback(Op::Linear) {
+            return linear::fallback::gemm::<Self>(lhs, rhs, transpose);
         }
         linear::cube::gemm(lhs, rhs, transpose, false)
     }
@@ -56,22 +56,22 @@ impl PackedBackend for burn_cubecl::CubeBackend {
         rhs: FloatTensor<Self>,
         transpose: Transpose,
     ) -> FloatTensor<Self> {
-        if plain(Op::Linear) {
-            return linear::portable::gemm_f32::<Self>(lhs, rhs, transpose);
+        if uses_fallback(Op::Linear) {
+            return linear::fallback::gemm_f32::<Self>(lhs, rhs, transpose);
         }
         linear::cube::gemm(lhs, rhs, transpose, true)
     }
 
     fn geglu(input: FloatTensor<Self>) -> FloatTensor<Self> {
-        if plain(Op::Geglu) {
-            return geglu::portable::forward::<Self>(input);
+        if uses_fallback(Op::Geglu) {
+            return geglu::fallback::forward::<Self>(input);
         }
         geglu::cube::forward(input)
     }
 
     fn geglu_backward(d_out: FloatTensor<Self>, input: FloatTensor<Self>) -> FloatTensor<Self> {
-        if plain(Op::Geglu) {
-            return geglu::portable::backward::<Self>(d_out, input);
+        if uses_fallback(Op::Geglu) {
+            return geglu::fallback::backward::<Self>(d_out, input);
         }
         geglu::cube::backward(d_out, input)
     }
@@ -80,7 +80,7 @@ impl PackedBackend for burn_cubecl::CubeBackend {
         d_out: FloatTensor<Self>,
         input: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        if plain(Op::Geglu) {
+        if uses_fallback(Op::Geglu) {
             let out = Self::geglu(input.clone());
             return (Self::geglu_backward(d_out, input), out);
         }
@@ -93,8 +93,8 @@ impl PackedBackend for burn_cubecl::CubeBackend {
         eps: f64,
         out: DType,
     ) -> FloatTensor<Self> {
-        if plain(Op::LayerNorm) {
-            return layer_norm::portable::forward::<Self>(input, weight, eps, out);
+        if uses_fallback(Op::LayerNorm) {
+            return layer_norm::fallback::forward::<Self>(input, weight, eps, out);
         }
         layer_norm::cube::forward(input, weight, eps, out)
     }
@@ -105,8 +105,8 @@ impl PackedBackend for burn_cubecl::CubeBackend {
         weight: FloatTensor<Self>,
         eps: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        if plain(Op::LayerNorm) {
-            return layer_norm::portable::backward::<Self>(d_out, input, weight, eps);
+        if uses_fallback(Op::LayerNorm) {
+            return layer_norm::fallback::backward::<Self>(d_out, input, weight, eps);
         }
         layer_norm::cube::backward(d_out, input, weight, eps)
     }
@@ -118,8 +118,8 @@ impl PackedBackend for burn_cubecl::CubeBackend {
         eps: f64,
         out: DType,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        if plain(Op::LayerNorm) {
-            return layer_norm::portable::add_forward::<Self>(x, branch, weight, eps, out);
+        if uses_fallback(Op::LayerNorm) {
+            return layer_norm::fallback::add_forward::<Self>(x, branch, weight, eps, out);
         }
         layer_norm::cube::add_forward(x, branch, weight, eps, out)
     }
@@ -132,8 +132,8 @@ impl PackedBackend for burn_cubecl::CubeBackend {
         weight: FloatTensor<Self>,
         spec: AddNormBackward,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        if plain(Op::LayerNorm) {
-            return layer_norm::portable::add_backward::<Self>(
+        if uses_fallback(Op::LayerNorm) {
+            return layer_norm::fallback::add_backward::<Self>(
                 d_sum, d_normed, saved, inv_std, weight, &spec,
             );
         }
@@ -144,8 +144,8 @@ impl PackedBackend for burn_cubecl::CubeBackend {
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
     ) -> FloatTensor<Self> {
-        if plain(Op::CrossEntropy) {
-            return cross_entropy::portable::forward::<Self>(logits, targets);
+        if uses_fallback(Op::CrossEntropy) {
+            return cross_entropy::fallback::forward::<Self>(logits, targets);
         }
         cross_entropy::cube::forward(logits, targets)
     }
@@ -155,8 +155,8 @@ impl PackedBackend for burn_cubecl::CubeBackend {
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
     ) -> FloatTensor<Self> {
-        if plain(Op::CrossEntropy) {
-            return cross_entropy::portable::backward::<Self>(d_loss, logits, targets);
+        if uses_fallback(Op::CrossEntropy) {
+            return cross_entropy::fallback::backward::<Self>(d_loss, logits, targets);
         }
         cross_entropy::cube::backward(d_loss, logits, targets)
     }
@@ -168,60 +168,60 @@ impl PackedBackend for burn_cubecl::CubeBackend {
         weights: FloatTensor<Self>,
         spec: ScoreSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        if plain(Op::CrossEntropy) {
-            return cross_entropy::portable::scores::<Self>(logits, bias, targets, weights, spec);
+        if uses_fallback(Op::CrossEntropy) {
+            return cross_entropy::fallback::scores::<Self>(logits, bias, targets, weights, spec);
         }
         cross_entropy::cube::scores(logits, bias, targets, weights, spec)
     }
 
     fn column_sums(input: FloatTensor<Self>) -> FloatTensor<Self> {
-        if plain(Op::CrossEntropy) {
-            return cross_entropy::portable::column_sums::<Self>(input);
+        if uses_fallback(Op::CrossEntropy) {
+            return cross_entropy::fallback::column_sums::<Self>(input);
         }
         cross_entropy::cube::column_sums(input)
     }
 
-    fn table_rows(
+    fn gather_rows(
         table: FloatTensor<Self>,
         ids: IntTensor<Self>,
         order: TokenOrder,
     ) -> FloatTensor<Self> {
-        if plain(Op::Embedding) {
-            return embedding::portable::forward::<Self>(table, ids);
+        if uses_fallback(Op::GatherRows) {
+            return gather_rows::fallback::forward::<Self>(table, ids);
         }
         let _ = order;
-        embedding::cube::forward(table, ids)
+        gather_rows::cube::forward(table, ids)
     }
 
-    fn table_rows_backward(
+    fn gather_rows_backward(
         d_out: FloatTensor<Self>,
         ids: IntTensor<Self>,
         order: TokenOrder,
         rows: usize,
     ) -> FloatTensor<Self> {
-        if plain(Op::Embedding) {
-            return embedding::portable::backward::<Self>(d_out, ids, rows);
+        if uses_fallback(Op::GatherRows) {
+            return gather_rows::fallback::backward::<Self>(d_out, ids, rows);
         }
-        embedding::cube::backward(d_out, ids, order, rows)
+        gather_rows::cube::backward(d_out, ids, order, rows)
     }
 
     fn adamw_steps(group: Group<Self>, go: FloatTensor<Self>, gated: bool) -> SteppedGroup<Self> {
-        if plain(Op::Optimizer) {
-            return optimizer::portable::steps::<Self>(group, gated.then_some(go));
+        if uses_fallback(Op::Optimizer) {
+            return optimizer::fallback::steps::<Self>(group, gated.then_some(go));
         }
         optimizer::cube::steps(group, go, gated)
     }
 
     fn total(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {
-        if plain(Op::Sum) {
-            return sum::portable::total::<Self>(input, squared);
+        if uses_fallback(Op::Sum) {
+            return sum::fallback::total::<Self>(input, squared);
         }
         sum::cube::total(input, squared)
     }
 
     fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {
-        if plain(Op::Dropout) {
-            return dropout::portable::forward::<Self>(input, spec);
+        if uses_fallback(Op::Dropout) {
+            return dropout::fallback::forward::<Self>(input, spec);
         }
         dropout::cube::forward(input, spec)
     }

@@ -4,7 +4,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
 
 use super::PackedBackend;
-use super::plain::{Op, plain};
+use super::fallback::{Op, uses_fallback};
 use crate::ops::attention::{self, AttentionSpec};
 use crate::ops::cross_entropy::{self, ScoreSpec};
 use crate::ops::dropout::{self, DropoutSpec};
@@ -17,7 +17,7 @@ impl PackedBackend for burn::backend::Flex {
         rotary: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        if plain(Op::Attention) {
+        if uses_fallback(Op::Attention) {
             return attention::fallback::forward::<Self>(qkv, rotary, &spec);
         }
         attention::flex::forward(qkv, rotary, &spec)
@@ -31,22 +31,22 @@ impl PackedBackend for burn::backend::Flex {
         rotary: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> FloatTensor<Self> {
-        if plain(Op::Attention) {
+        if uses_fallback(Op::Attention) {
             return attention::fallback::backward::<Self>(d_out, qkv, out, lse, rotary, &spec);
         }
         attention::flex::backward(d_out, qkv, out, lse, rotary, &spec)
     }
 
     fn geglu(input: FloatTensor<Self>) -> FloatTensor<Self> {
-        if plain(Op::Geglu) {
-            return geglu::portable::forward::<Self>(input);
+        if uses_fallback(Op::Geglu) {
+            return geglu::fallback::forward::<Self>(input);
         }
         geglu::flex::forward(input)
     }
 
     fn geglu_backward(d_out: FloatTensor<Self>, input: FloatTensor<Self>) -> FloatTensor<Self> {
-        if plain(Op::Geglu) {
-            return geglu::portable::backward::<Self>(d_out, input);
+        if uses_fallback(Op::Geglu) {
+            return geglu::fallback::backward::<Self>(d_out, input);
         }
         geglu::flex::backward(d_out, input)
     }
@@ -57,8 +57,8 @@ impl PackedBackend for burn::backend::Flex {
         eps: f64,
         out: DType,
     ) -> FloatTensor<Self> {
-        if plain(Op::LayerNorm) {
-            return layer_norm::portable::forward::<Self>(input, weight, eps, out);
+        if uses_fallback(Op::LayerNorm) {
+            return layer_norm::fallback::forward::<Self>(input, weight, eps, out);
         }
         layer_norm::flex::forward(input, weight, eps, out)
     }
@@ -70,8 +70,8 @@ impl PackedBackend for burn::backend::Flex {
         eps: f64,
         out: DType,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        if plain(Op::LayerNorm) {
-            return layer_norm::portable::add_forward::<Self>(x, branch, weight, eps, out);
+        if uses_fallback(Op::LayerNorm) {
+            return layer_norm::fallback::add_forward::<Self>(x, branch, weight, eps, out);
         }
         layer_norm::flex::add_forward(x, branch, weight, eps, out)
     }
@@ -84,8 +84,8 @@ impl PackedBackend for burn::backend::Flex {
         weight: FloatTensor<Self>,
         spec: AddNormBackward,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        if plain(Op::LayerNorm) {
-            return layer_norm::portable::add_backward::<Self>(
+        if uses_fallback(Op::LayerNorm) {
+            return layer_norm::fallback::add_backward::<Self>(
                 d_sum, d_normed, saved, inv_std, weight, &spec,
             );
         }
@@ -98,8 +98,8 @@ impl PackedBackend for burn::backend::Flex {
         weight: FloatTensor<Self>,
         eps: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        if plain(Op::LayerNorm) {
-            return layer_norm::portable::backward::<Self>(d_out, input, weight, eps);
+        if uses_fallback(Op::LayerNorm) {
+            return layer_norm::fallback::backward::<Self>(d_out, input, weight, eps);
         }
         layer_norm::flex::backward(d_out, input, weight, eps)
     }
@@ -108,8 +108,8 @@ impl PackedBackend for burn::backend::Flex {
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
     ) -> FloatTensor<Self> {
-        if plain(Op::CrossEntropy) {
-            return cross_entropy::portable::forward::<Self>(logits, targets);
+        if uses_fallback(Op::CrossEntropy) {
+            return cross_entropy::fallback::forward::<Self>(logits, targets);
         }
         cross_entropy::flex::forward(logits, targets)
     }
@@ -119,8 +119,8 @@ impl PackedBackend for burn::backend::Flex {
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
     ) -> FloatTensor<Self> {
-        if plain(Op::CrossEntropy) {
-            return cross_entropy::portable::backward::<Self>(d_loss, logits, targets);
+        if uses_fallback(Op::CrossEntropy) {
+            return cross_entropy::fallback::backward::<Self>(d_loss, logits, targets);
         }
         cross_entropy::flex::backward(d_loss, logits, targets)
     }
@@ -132,15 +132,15 @@ impl PackedBackend for burn::backend::Flex {
         weights: FloatTensor<Self>,
         spec: ScoreSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        if plain(Op::CrossEntropy) {
-            return cross_entropy::portable::scores::<Self>(logits, bias, targets, weights, spec);
+        if uses_fallback(Op::CrossEntropy) {
+            return cross_entropy::fallback::scores::<Self>(logits, bias, targets, weights, spec);
         }
         cross_entropy::flex::scores(logits, bias, targets, weights, spec)
     }
 
     fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {
-        if plain(Op::Dropout) {
-            return dropout::portable::forward::<Self>(input, spec);
+        if uses_fallback(Op::Dropout) {
+            return dropout::fallback::forward::<Self>(input, spec);
         }
         dropout::flex::forward(input, spec)
     }

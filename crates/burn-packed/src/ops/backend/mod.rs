@@ -6,11 +6,11 @@
 mod autodiff;
 #[cfg(feature = "cube")]
 mod cube;
+mod fallback;
 #[cfg(feature = "flex")]
 mod flex;
-mod plain;
 
-pub use plain::{Op, use_plain};
+pub use fallback::{Op, UnknownOp, use_fallback};
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, backend_extension};
@@ -22,7 +22,7 @@ use super::dropout::{self, DropoutSpec};
 use super::layer_norm::AddNormBackward;
 use super::linear::Transpose;
 use super::optimizer::{Group, SteppedGroup};
-use super::{cross_entropy, embedding, geglu, layer_norm, linear, optimizer, sum};
+use super::{cross_entropy, gather_rows, geglu, layer_norm, linear, optimizer, sum};
 use crate::batch::TokenOrder;
 
 /// What the model asks of a backend beyond Burn's own operations.
@@ -76,13 +76,13 @@ pub trait PackedBackend: Backend {
     /// Gated linear unit with exact GELU; see [`geglu`].
     #[fusion(dtype = input, shape = burn::tensor::Shape::new([input[0], input[1] / 2]))]
     fn geglu(input: FloatTensor<Self>) -> FloatTensor<Self> {
-        geglu::portable::forward::<Self>(input)
+        geglu::fallback::forward::<Self>(input)
     }
 
     /// Gradient of the input of [`PackedBackend::geglu`].
     #[fusion(dtype = input, shape = input)]
     fn geglu_backward(d_out: FloatTensor<Self>, input: FloatTensor<Self>) -> FloatTensor<Self> {
-        geglu::portable::backward::<Self>(d_out, input)
+        geglu::fallback::backward::<Self>(d_out, input)
     }
 
     /// As [`PackedBackend::geglu_backward`], and the output of the forward beside it.
@@ -114,7 +114,7 @@ pub trait PackedBackend: Backend {
         eps: f64,
         out: DType,
     ) -> FloatTensor<Self> {
-        layer_norm::portable::forward::<Self>(input, weight, eps, out)
+        layer_norm::fallback::forward::<Self>(input, weight, eps, out)
     }
 
     /// Gradients of the input and of the weight of [`PackedBackend::layer_norm_rows`].
@@ -125,7 +125,7 @@ pub trait PackedBackend: Backend {
         weight: FloatTensor<Self>,
         eps: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        layer_norm::portable::backward::<Self>(d_out, input, weight, eps)
+        layer_norm::fallback::backward::<Self>(d_out, input, weight, eps)
     }
 
     /// Residual sum and its norm; see [`layer_norm`].
@@ -150,7 +150,7 @@ pub trait PackedBackend: Backend {
         eps: f64,
         out: DType,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        layer_norm::portable::add_forward::<Self>(x, branch, weight, eps, out)
+        layer_norm::fallback::add_forward::<Self>(x, branch, weight, eps, out)
     }
 
     /// Gradients of `x`, the branch and the weight of [`PackedBackend::add_layer_norm`].
@@ -163,7 +163,7 @@ pub trait PackedBackend: Backend {
         weight: FloatTensor<Self>,
         spec: AddNormBackward,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        layer_norm::portable::add_backward::<Self>(d_sum, d_normed, saved, inv_std, weight, &spec)
+        layer_norm::fallback::add_backward::<Self>(d_sum, d_normed, saved, inv_std, weight, &spec)
     }
 
     /// Cross-entropy of each row; see [`cross_entropy`].
@@ -172,7 +172,7 @@ pub trait PackedBackend: Backend {
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
     ) -> FloatTensor<Self> {
-        cross_entropy::portable::forward::<Self>(logits, targets)
+        cross_entropy::fallback::forward::<Self>(logits, targets)
     }
 
     /// Gradient of the logits of [`PackedBackend::cross_entropy_rows`].
@@ -182,7 +182,7 @@ pub trait PackedBackend: Backend {
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
     ) -> FloatTensor<Self> {
-        cross_entropy::portable::backward::<Self>(d_loss, logits, targets)
+        cross_entropy::fallback::backward::<Self>(d_loss, logits, targets)
     }
 
     /// Weighted losses and hits `[rows]` in f32, and the gradient of the scores `[rows, classes]` where `spec` asks for it
@@ -195,19 +195,19 @@ pub trait PackedBackend: Backend {
         weights: FloatTensor<Self>,
         spec: ScoreSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        cross_entropy::portable::scores::<Self>(logits, bias, targets, weights, spec)
+        cross_entropy::fallback::scores::<Self>(logits, bias, targets, weights, spec)
     }
 
     /// Sum of each column of `[rows, width]`, in f32.
     #[fusion(meta = cross_entropy::column_spec)]
     fn column_sums(input: FloatTensor<Self>) -> FloatTensor<Self> {
-        cross_entropy::portable::column_sums::<Self>(input)
+        cross_entropy::fallback::column_sums::<Self>(input)
     }
 
     /// Sum of all elements or of their squares, `[1]`; see [`sum`].
     #[fusion(meta = sum::spec)]
     fn total(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {
-        sum::portable::total::<Self>(input, squared)
+        sum::fallback::total::<Self>(input, squared)
     }
 
     /// Decoder and cross-entropy: sums of the weighted losses and hits; see [`cross_entropy`].
@@ -243,27 +243,27 @@ pub trait PackedBackend: Backend {
         cross_entropy::decoder::with_gradients::<Self>(hidden, weight, bias, targets, weights, spec)
     }
 
-    /// Rows of a table; see [`embedding`].
-    #[fusion(meta = embedding::spec)]
-    fn table_rows(
+    /// Rows of a table; see [`gather_rows`].
+    #[fusion(meta = gather_rows::spec)]
+    fn gather_rows(
         table: FloatTensor<Self>,
         ids: IntTensor<Self>,
         order: TokenOrder,
     ) -> FloatTensor<Self> {
         let _ = order;
-        embedding::portable::forward::<Self>(table, ids)
+        gather_rows::fallback::forward::<Self>(table, ids)
     }
 
-    /// Gradient of the table of [`PackedBackend::table_rows`], `[rows, width]` in f32.
-    #[fusion(meta = embedding::backward_spec)]
-    fn table_rows_backward(
+    /// Gradient of the table of [`PackedBackend::gather_rows`], `[rows, width]` in f32.
+    #[fusion(meta = gather_rows::backward_spec)]
+    fn gather_rows_backward(
         d_out: FloatTensor<Self>,
         ids: IntTensor<Self>,
         order: TokenOrder,
         rows: usize,
     ) -> FloatTensor<Self> {
         let _ = order;
-        embedding::portable::backward::<Self>(d_out, ids, rows)
+        gather_rows::fallback::backward::<Self>(d_out, ids, rows)
     }
 
     /// Weights, first and second moments after a step; see [`optimizer`].
@@ -273,13 +273,13 @@ pub trait PackedBackend: Backend {
         go: FloatTensor<Self>,
         gated: bool,
     ) -> SteppedGroup<Self> {
-        optimizer::portable::steps::<Self>(group, gated.then_some(go))
+        optimizer::fallback::steps::<Self>(group, gated.then_some(go))
     }
 
     /// Dropout by a key; see [`dropout`].
     #[fusion(dtype = input, shape = input)]
     fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {
-        dropout::portable::forward::<Self>(input, spec)
+        dropout::fallback::forward::<Self>(input, spec)
     }
 
     /// Matrix product with the stated operands transposed; the differentiable `linear` is made of three of these.
@@ -289,7 +289,7 @@ pub trait PackedBackend: Backend {
         rhs: FloatTensor<Self>,
         transpose: Transpose,
     ) -> FloatTensor<Self> {
-        linear::portable::gemm::<Self>(lhs, rhs, transpose)
+        linear::fallback::gemm::<Self>(lhs, rhs, transpose)
     }
 
     /// As [`PackedBackend::gemm`], with a result in f32: gradients of f32 parameters lose nothing to a half-precision pass.
@@ -299,7 +299,7 @@ pub trait PackedBackend: Backend {
         rhs: FloatTensor<Self>,
         transpose: Transpose,
     ) -> FloatTensor<Self> {
-        linear::portable::gemm_f32::<Self>(lhs, rhs, transpose)
+        linear::fallback::gemm_f32::<Self>(lhs, rhs, transpose)
     }
 
     /// `input · weightᵀ`, the weight read in the dtype of the input; see [`linear`].

@@ -12,7 +12,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{ScoreSpec, portable};
+use super::{ScoreSpec, fallback};
 use crate::ops::primitive::cast;
 use crate::ops::rows::{self, address, elem, empty, grid, own, vector_size};
 
@@ -196,7 +196,7 @@ pub(crate) fn scores(
     spec: ScoreSpec,
 ) -> (CubeTensor, CubeTensor, CubeTensor) {
     let Some(elem) = elem(logits.dtype) else {
-        return portable::scores::<CubeBackend>(logits, bias, targets, weights, spec);
+        return fallback::scores::<CubeBackend>(logits, bias, targets, weights, spec);
     };
     run(
         logits,
@@ -211,14 +211,14 @@ pub(crate) fn scores(
 pub(crate) fn forward(logits: CubeTensor, targets: CubeTensor) -> CubeTensor {
     match elem(logits.dtype) {
         Some(elem) => run(logits, None, targets, None, false, elem).0,
-        None => portable::forward::<CubeBackend>(logits, targets),
+        None => fallback::forward::<CubeBackend>(logits, targets),
     }
 }
 
 pub(crate) fn backward(d_loss: CubeTensor, logits: CubeTensor, targets: CubeTensor) -> CubeTensor {
     match elem(logits.dtype) {
         Some(elem) => run(logits, None, targets, Some(d_loss), true, elem).2,
-        None => portable::backward::<CubeBackend>(d_loss, logits, targets),
+        None => fallback::backward::<CubeBackend>(d_loss, logits, targets),
     }
 }
 
@@ -298,6 +298,6 @@ pub(crate) fn column_sums(input: CubeTensor) -> CubeTensor {
             let vector = vector_size(&input.client, width, &[input.dtype]);
             rows::column_sums(into_contiguous(input), elem, vector)
         }
-        _ => portable::column_sums::<CubeBackend>(input),
+        _ => fallback::column_sums::<CubeBackend>(input),
     }
 }

@@ -5,13 +5,13 @@ use burn::tensor::DType;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::{ScoreSpec, portable};
+use super::{ScoreSpec, fallback};
 use crate::ops::host::{HostTensor, indices, is_native, tensor};
 use crate::ops::simd;
 
 pub(crate) fn forward(logits: FlexTensor, targets: FlexTensor) -> FlexTensor {
     if !is_native(&logits) {
-        return portable::forward::<Flex>(logits, targets);
+        return fallback::forward::<Flex>(logits, targets);
     }
     let [rows, classes] = logits.layout().shape().dims::<2>();
     let logits = HostTensor::new(logits);
@@ -26,7 +26,7 @@ pub(crate) fn forward(logits: FlexTensor, targets: FlexTensor) -> FlexTensor {
 
 pub(crate) fn backward(d_loss: FlexTensor, logits: FlexTensor, targets: FlexTensor) -> FlexTensor {
     if !is_native(&logits) {
-        return portable::backward::<Flex>(d_loss, logits, targets);
+        return fallback::backward::<Flex>(d_loss, logits, targets);
     }
     let dtype = logits.dtype();
     let [rows, classes] = logits.layout().shape().dims::<2>();
@@ -54,7 +54,7 @@ pub(crate) fn scores(
     spec: ScoreSpec,
 ) -> (FlexTensor, FlexTensor, FlexTensor) {
     if !is_native(&logits) {
-        return portable::scores::<Flex>(logits, bias, targets, weights, spec);
+        return fallback::scores::<Flex>(logits, bias, targets, weights, spec);
     }
     let dtype = logits.dtype();
     let [rows, classes] = logits.layout().shape().dims::<2>();

@@ -9,7 +9,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 
-use super::{DropoutSpec, portable};
+use super::{DropoutSpec, fallback};
 
 #[cube]
 fn mix(x: u32) -> u32 {
@@ -42,7 +42,7 @@ pub(crate) fn forward(input: CubeTensor, spec: DropoutSpec) -> CubeTensor {
         DType::F32 => FloatKind::F32,
         DType::F16 => FloatKind::F16,
         DType::BF16 => FloatKind::BF16,
-        _ => return portable::forward::<CubeBackend>(input, spec),
+        _ => return fallback::forward::<CubeBackend>(input, spec),
     };
     let elements = input.shape().num_elements();
     if elements == 0 {

@@ -6,7 +6,7 @@ use burn_flex::FlexTensor;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-use super::{DropoutSpec, portable};
+use super::{DropoutSpec, fallback};
 use crate::ops::host::{HostTensor, is_native, tensor};
 
 /// Elements a thread takes at a time.
@@ -14,7 +14,7 @@ const CHUNK: usize = 1 << 15;
 
 pub(crate) fn forward(input: FlexTensor, spec: DropoutSpec) -> FlexTensor {
     if !is_native(&input) {
-        return portable::forward::<Flex>(input, spec);
+        return fallback::forward::<Flex>(input, spec);
     }
     let dtype = input.dtype();
     let shape = input.layout().shape().clone();

@@ -16,9 +16,9 @@ mod attention;
 pub(super) mod autodiff;
 #[cfg(feature = "cube")]
 pub(super) mod cube;
+pub(super) mod fallback;
 #[cfg(feature = "flex")]
 pub(super) mod flex;
-pub(super) mod portable;
 
 pub use attention::attention_with_dropout;
 

@@ -6,7 +6,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::portable;
+use super::fallback;
 use crate::ops::primitive::cast;
 use crate::ops::rows::{address, elem, empty, grid, vector_size};
 
@@ -157,7 +157,7 @@ impl Plan {
 
 pub(crate) fn forward(input: CubeTensor) -> CubeTensor {
     let Some(plan) = Plan::new(&input) else {
-        return portable::forward::<CubeBackend>(input);
+        return fallback::forward::<CubeBackend>(input);
     };
     let out = empty(&input, [plan.rows, plan.width], input.dtype);
     if plan.rows == 0 {
@@ -186,7 +186,7 @@ pub(crate) fn forward(input: CubeTensor) -> CubeTensor {
 pub(crate) fn backward(d_out: CubeTensor, input: CubeTensor) -> CubeTensor {
     match Plan::new(&input) {
         Some(plan) => backward_in(plan, d_out, input, false).0,
-        None => portable::backward::<CubeBackend>(d_out, input),
+        None => fallback::backward::<CubeBackend>(d_out, input),
     }
 }
 
@@ -195,8 +195,8 @@ pub(crate) fn backward_again(d_out: CubeTensor, input: CubeTensor) -> (CubeTenso
     match Plan::new(&input) {
         Some(plan) => backward_in(plan, d_out, input, true),
         None => (
-            portable::backward::<CubeBackend>(d_out, input.clone()),
-            portable::forward::<CubeBackend>(input),
+            fallback::backward::<CubeBackend>(d_out, input.clone()),
+            fallback::forward::<CubeBackend>(input),
         ),
     }
 }

@@ -4,13 +4,13 @@ use burn::backend::Flex;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::portable;
+use super::fallback;
 use crate::ops::host::{HostTensor, is_native, rows_per_task, tensor};
 use crate::ops::simd;
 
 pub(crate) fn forward(input: FlexTensor) -> FlexTensor {
     if !is_native(&input) {
-        return portable::forward::<Flex>(input);
+        return fallback::forward::<Flex>(input);
     }
     let dtype = input.dtype();
     let [rows, width] = input.layout().shape().dims::<2>();
@@ -33,7 +33,7 @@ pub(crate) fn forward(input: FlexTensor) -> FlexTensor {
 
 pub(crate) fn backward(d_out: FlexTensor, input: FlexTensor) -> FlexTensor {
     if !is_native(&input) {
-        return portable::backward::<Flex>(d_out, input);
+        return fallback::backward::<Flex>(d_out, input);
     }
     let dtype = input.dtype();
     let [rows, width] = input.layout().shape().dims::<2>();

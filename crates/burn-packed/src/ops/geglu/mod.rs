@@ -16,9 +16,9 @@
 pub(super) mod autodiff;
 #[cfg(feature = "cube")]
 pub(super) mod cube;
+pub(super) mod fallback;
 #[cfg(feature = "flex")]
 pub(super) mod flex;
-pub(super) mod portable;
 
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;

@@ -6,14 +6,14 @@ use burn::tensor::DType;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::{AddNormBackward, Saved, portable};
+use super::{AddNormBackward, Saved, fallback};
 use crate::ops::host::{HostTensor, is_native, rows_per_task, tensor};
 use crate::ops::primitive::cast;
 use crate::ops::simd;
 
 pub(crate) fn forward(input: FlexTensor, weight: FlexTensor, eps: f64, out: DType) -> FlexTensor {
     if !is_native(&input) {
-        return portable::forward::<Flex>(input, weight, eps, out);
+        return fallback::forward::<Flex>(input, weight, eps, out);
     }
     let dtype = out;
     let [rows, width] = input.layout().shape().dims::<2>();
@@ -41,7 +41,7 @@ pub(crate) fn add_forward(
     out: DType,
 ) -> (FlexTensor, FlexTensor, FlexTensor) {
     if x.dtype() != DType::F32 || !is_native(&branch) {
-        return portable::add_forward::<Flex>(x, branch, weight, eps, out);
+        return fallback::add_forward::<Flex>(x, branch, weight, eps, out);
     }
     let [rows, width] = x.layout().shape().dims::<2>();
     let [x, branch, weight] = [x, branch, weight].map(HostTensor::new);
@@ -82,7 +82,7 @@ pub(crate) fn add_backward(
     spec: &AddNormBackward,
 ) -> (FlexTensor, FlexTensor, FlexTensor) {
     if !is_native(&saved) || spec.saved == Saved::Normed {
-        return portable::add_backward::<Flex>(d_sum, d_normed, saved, inv_std, weight, spec);
+        return fallback::add_backward::<Flex>(d_sum, d_normed, saved, inv_std, weight, spec);
     }
     let (through, d_weight) = backward(d_normed, saved, weight, spec.eps);
     let d_x = if spec.joined {
@@ -100,7 +100,7 @@ pub(crate) fn backward(
     eps: f64,
 ) -> (FlexTensor, FlexTensor) {
     if !is_native(&input) {
-        return portable::backward::<Flex>(d_out, input, weight, eps);
+        return fallback::backward::<Flex>(d_out, input, weight, eps);
     }
     let (dtype, weight_dtype) = (input.dtype(), weight.dtype());
     let [rows, width] = input.layout().shape().dims::<2>();

@@ -25,9 +25,9 @@
 pub(super) mod autodiff;
 #[cfg(feature = "cube")]
 pub(super) mod cube;
+pub(super) mod fallback;
 #[cfg(feature = "flex")]
 pub(super) mod flex;
-pub(super) mod portable;
 #[cfg(feature = "fusion")]
 mod specs;
 

@@ -7,7 +7,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{AdamWStep, Group, Member, Stepped, SteppedGroup, portable};
+use super::{AdamWStep, Group, Member, Stepped, SteppedGroup, fallback};
 use crate::ops::rows::{address, empty, grid, own, resident, sum_of_cube};
 
 /// Units of a cube; a power of two.
@@ -211,7 +211,7 @@ pub(crate) fn steps(
             }
             Err(member) => {
                 let one = Group(vec![*member]);
-                let mut one = portable::steps::<CubeBackend>(one, gated.then(|| go.clone()));
+                let mut one = fallback::steps::<CubeBackend>(one, gated.then(|| go.clone()));
                 stepped.push((place, one.0.remove(0)));
             }
         }

@@ -19,8 +19,8 @@
 
 #[cfg(feature = "cube")]
 pub(super) mod cube;
+pub(super) mod fallback;
 mod group;
-pub(super) mod portable;
 
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;

@@ -8,7 +8,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::portable;
+use super::fallback;
 use crate::ops::rows::{address, elem, empty, resident, sum_of_cube, vector_size};
 
 /// Units of a cube; a power of two.
@@ -62,7 +62,7 @@ fn parts_kernel<F: Float, N: Size>(
 pub(crate) fn total(input: CubeTensor, squared: bool) -> CubeTensor {
     let elements = input.shape().num_elements();
     let Some(found) = elem(input.dtype).filter(|_| elements > 0) else {
-        return portable::total::<CubeBackend>(input, squared);
+        return fallback::total::<CubeBackend>(input, squared);
     };
     let input = into_contiguous(input);
     let vector = vector_size(&input.client, elements, &[input.dtype]);

@@ -14,7 +14,7 @@
 pub(super) mod autodiff;
 #[cfg(feature = "cube")]
 pub(super) mod cube;
-pub(super) mod portable;
+pub(super) mod fallback;
 
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;

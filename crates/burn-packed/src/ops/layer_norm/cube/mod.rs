@@ -10,7 +10,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::CubeCount;
 
-use super::{AddNormBackward, Saved, portable};
+use super::{AddNormBackward, Saved, fallback};
 use crate::ops::primitive::cast;
 use crate::ops::rows::{Deal, address, column_sums, elems, empty, grid, resident, vector_size};
 use kernels::{Backward, Source};
@@ -63,7 +63,7 @@ pub(crate) fn forward(input: CubeTensor, weight: CubeTensor, eps: f64, out: DTyp
     let types = [input.dtype, out];
     let plan = deal(&input, width, &FORWARD);
     let (Some((deal, vector)), Some(elems)) = (plan, elems(types)) else {
-        return portable::forward::<CubeBackend>(input, weight, eps, out);
+        return fallback::forward::<CubeBackend>(input, weight, eps, out);
     };
     let result = empty(&input, [rows, width], out);
     if rows == 0 {
@@ -103,7 +103,7 @@ pub(crate) fn add_forward(
     let (Some((deal, vector)), Some(elems), DType::F32) =
         (plan, elems([branch.dtype, out]), x.dtype)
     else {
-        return portable::add_forward::<CubeBackend>(x, branch, weight, eps, out);
+        return fallback::add_forward::<CubeBackend>(x, branch, weight, eps, out);
     };
     let sum = empty(&x, [rows, width], DType::F32);
     let normed = empty(&x, [rows, width], out);
@@ -156,7 +156,7 @@ pub(crate) fn backward(
     };
     match call.run() {
         Ok((d_input, _, d_weight)) => (d_input, d_weight),
-        Err(call) => portable::backward::<CubeBackend>(call.d_out, call.saved, call.weight, eps),
+        Err(call) => fallback::backward::<CubeBackend>(call.d_out, call.saved, call.weight, eps),
     }
 }
 
@@ -183,7 +183,7 @@ pub(crate) fn add_backward(
         branch: spec.branch,
     };
     call.run().unwrap_or_else(|_| {
-        portable::add_backward::<CubeBackend>(d_sum, d_normed, saved, inv_std, weight, &spec)
+        fallback::add_backward::<CubeBackend>(d_sum, d_normed, saved, inv_std, weight, &spec)
     })
 }
 

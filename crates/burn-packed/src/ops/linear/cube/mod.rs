@@ -35,7 +35,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::{CubeCount, CubeDim};
 
-use super::{Transpose, portable};
+use super::{Transpose, fallback};
 use crate::ops::rows::{address, elems, empty};
 
 /// Rows, columns and inner dimension of a product.
@@ -87,7 +87,7 @@ pub(crate) fn gemm(
     let elements = elems([lhs.dtype, dtype]);
     let own = (is_cuda(&lhs) || lhs.dtype != DType::F32) && lhs.dtype == rhs.dtype;
     let Some(elements) = elements.filter(|_| own) else {
-        let out = portable::gemm::<CubeBackend>(lhs, rhs, transpose);
+        let out = fallback::gemm::<CubeBackend>(lhs, rhs, transpose);
         return crate::ops::primitive::cast::<CubeBackend>(out, dtype);
     };
     // Rows may stand further apart than they are long, as the backend's own operations leave them on CUDA.

@@ -11,7 +11,7 @@
 pub(super) mod autodiff;
 #[cfg(feature = "cube")]
 pub(super) mod cube;
-pub(super) mod portable;
+pub(super) mod fallback;
 
 use burn::backend::Dispatch;
 use burn::tensor::{Int, Tensor};
@@ -25,7 +25,7 @@ use crate::batch::TokenOrder;
 ///
 /// # Panics
 /// When `order` is not that of as many ids.
-pub fn embedding(table: Tensor<2>, ids: Tensor<1, Int>, order: TokenOrder) -> Tensor<2> {
+pub fn gather_rows(table: Tensor<2>, ids: Tensor<1, Int>, order: TokenOrder) -> Tensor<2> {
     let [tokens] = ids.dims();
     assert_eq!(
         tokens,
@@ -37,7 +37,7 @@ pub fn embedding(table: Tensor<2>, ids: Tensor<1, Int>, order: TokenOrder) -> Te
     if tokens == 0 {
         return Tensor::zeros([0, width], (&table.device(), table.dtype()));
     }
-    Tensor::from_dispatch(<Dispatch as PackedBackend>::table_rows(
+    Tensor::from_dispatch(<Dispatch as PackedBackend>::gather_rows(
         table.into_dispatch(),
         ids.into_dispatch(),
         order,
@@ -45,13 +45,13 @@ pub fn embedding(table: Tensor<2>, ids: Tensor<1, Int>, order: TokenOrder) -> Te
 }
 
 /// Gradient `[rows, width]` of the table in f32 (f64 for f64), for callers that derive by hand.
-pub fn embedding_backward(
+pub fn gather_rows_backward(
     d_out: Tensor<2>,
     ids: Tensor<1, Int>,
     order: TokenOrder,
     rows: usize,
 ) -> Tensor<2> {
-    Tensor::from_dispatch(<Dispatch as PackedBackend>::table_rows_backward(
+    Tensor::from_dispatch(<Dispatch as PackedBackend>::gather_rows_backward(
         d_out.into_dispatch(),
         ids.into_dispatch(),
         order,

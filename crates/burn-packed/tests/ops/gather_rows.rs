@@ -1,8 +1,8 @@
-//! Rows of a table: values, gradients of rows that none, few and very many tokens read.
+//! Row gather: values; gradients of rows that no token, few tokens and very many tokens read.
 
 use burn::tensor::{DType, FloatDType};
 use burn_packed::batch::{TokenOrder, int_tensor};
-use burn_packed::ops::embedding::{embedding, embedding_backward};
+use burn_packed::ops::gather_rows::{gather_rows, gather_rows_backward};
 use proptest::prelude::*;
 
 use test_support::{
@@ -14,7 +14,7 @@ fn run(ids: &[u32], rows: usize, width: usize) -> (Vec<f32>, Vec<f32>) {
     let device = autodiff_device();
     let table = tensor(&normals(1, rows * width), [rows, width], &device).require_grad();
     let places = int_tensor(ids.iter().map(|&id| id as i32), &device);
-    let out = embedding(table.clone(), places, TokenOrder::new(ids.to_vec()));
+    let out = gather_rows(table.clone(), places, TokenOrder::new(ids.to_vec()));
     let d_out = tensor(&normals(2, ids.len() * width), [ids.len(), width], &device);
     let grads = (out.clone() * d_out).sum().backward();
     (read(out.inner()), read(table.grad(&grads).unwrap()))
@@ -59,7 +59,7 @@ fn values_and_gradients_equal_the_formula() {
 }
 
 #[test]
-fn a_row_that_most_tokens_read_is_summed_in_pieces() {
+fn long_runs_are_summed_in_pieces() {
     let mut ids = ids(4, 700, 50);
     ids.iter_mut().step_by(2).for_each(|id| *id = 49);
     check(&ids, 50, 36);
@@ -71,17 +71,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 6, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_ids_equal_the_formula(seed in 0u64..1000, tokens in 1usize..300, rows in 1usize..40) {
+    fn all_ids_equal_the_formula(seed in 0u64..1000, tokens in 1usize..300, rows in 1usize..40) {
         check(&ids(seed, tokens, rows as u32), rows, 12);
     }
 }
 
 #[test]
-fn both_uses_of_a_table_add_up() {
+fn gradients_of_two_uses_add_up() {
     let device = autodiff_device();
     let table = tensor(&normals(1, 6 * 4), [6, 4], &device).require_grad();
     let order = TokenOrder::new(vec![1, 4, 1]);
-    let out = embedding(
+    let out = gather_rows(
         table.clone(),
         int_tensor([1, 4, 1].into_iter(), &device),
         order,
@@ -103,13 +103,13 @@ fn half_precision_gradients_are_summed_in_f32() {
     if !computes_in(DType::BF16) {
         return;
     }
-    // 1024 ones and a thousandth: in bf16 the sum would stop at 256.
+    // 1024 ones and a thousandth: a sum in bf16 would stop at 256.
     let (count, width) = (1025, 4);
     let mut d_out = vec![1.0f32; count * width];
     d_out[..width].fill(1.0 / 1024.0);
     let d_out = tensor(&d_out, [count, width], &device()).cast(FloatDType::BF16);
     let places = int_tensor((0..count).map(|_| 1), &device());
-    let grad = embedding_backward(d_out, places, TokenOrder::new(vec![1; count]), 3);
+    let grad = gather_rows_backward(d_out, places, TokenOrder::new(vec![1; count]), 3);
     assert_eq!(grad.dtype(), DType::F32);
     let total = 1024.0 + 1.0 / 1024.0;
     let expected: Vec<f64> = (0..12)
@@ -133,9 +133,9 @@ fn three_runs_are_bit_identical() {
 }
 
 #[test]
-fn no_tokens_read_nothing() {
+fn empty_ids_give_no_rows() {
     let table = tensor(&normals(1, 12), [3, 4], &device());
-    let out = embedding(
+    let out = gather_rows(
         table,
         int_tensor([].into_iter(), &device()),
         TokenOrder::new(vec![]),

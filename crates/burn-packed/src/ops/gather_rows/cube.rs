@@ -8,7 +8,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::portable;
+use super::fallback;
 use crate::batch::TokenOrder;
 use crate::ops::rows::{Deal, address, elem, empty, grid, vector_size};
 
@@ -164,7 +164,7 @@ pub(crate) fn forward(table: CubeTensor, ids: CubeTensor) -> CubeTensor {
     let [_, width] = table.shape().dims();
     let [tokens] = ids.shape().dims();
     let (Some(elem), true) = (elem(table.dtype), width > 0 && tokens > 0) else {
-        return portable::forward::<CubeBackend>(table, ids);
+        return fallback::forward::<CubeBackend>(table, ids);
     };
     let table = into_contiguous(table);
     let ids = into_contiguous(CubeBackend::int_cast(ids, IntDType::I32));
@@ -239,7 +239,7 @@ pub(crate) fn backward(
     let vector = vector_size(&client, width, &[DType::F32]);
     let deal = Deal::new(&client, width, vector, UNITS, 32);
     let (Some(elem), Some(deal), true) = (elem(d_out.dtype), deal, tokens > 0) else {
-        return portable::backward::<CubeBackend>(d_out, ids, rows);
+        return fallback::backward::<CubeBackend>(d_out, ids, rows);
     };
     let d_out = into_contiguous(d_out);
     let tables = Tables::new(&order);

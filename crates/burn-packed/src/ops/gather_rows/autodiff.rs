@@ -12,7 +12,7 @@ use crate::ops::PackedBackend;
 use crate::ops::primitive::cast;
 
 #[derive(Debug)]
-struct EmbeddingBackward;
+struct GatherRowsBackward;
 
 #[derive(Clone, Debug)]
 struct State<B: PackedBackend> {
@@ -22,7 +22,7 @@ struct State<B: PackedBackend> {
     dtype: DType,
 }
 
-impl<B: PackedBackend> Backward<B, 1> for EmbeddingBackward {
+impl<B: PackedBackend> Backward<B, 1> for GatherRowsBackward {
     type State = State<B>;
 
     fn backward(
@@ -35,18 +35,18 @@ impl<B: PackedBackend> Backward<B, 1> for EmbeddingBackward {
         let d_out = grads.consume::<B>(&ops.node);
         if let Some(node) = table {
             let state = ops.state;
-            let d_table = B::table_rows_backward(d_out, state.ids, state.order, state.rows);
+            let d_table = B::gather_rows_backward(d_out, state.ids, state.order, state.rows);
             grads.register::<B>(node.id, cast::<B>(d_table, state.dtype));
         }
     }
 }
 
-pub(crate) fn embedding<B: PackedBackend, C: CheckpointStrategy>(
+pub(crate) fn gather_rows<B: PackedBackend, C: CheckpointStrategy>(
     table: FloatTensor<Autodiff<B, C>>,
     ids: IntTensor<B>,
     order: TokenOrder,
 ) -> FloatTensor<Autodiff<B, C>> {
-    match EmbeddingBackward
+    match GatherRowsBackward
         .prepare::<C>([table.node()])
         .compute_bound()
         .stateful()
@@ -58,8 +58,8 @@ pub(crate) fn embedding<B: PackedBackend, C: CheckpointStrategy>(
                 rows: table.shape()[0],
                 dtype: table.dtype(),
             };
-            prep.finish(state, B::table_rows(table.into_primitive(), ids, order))
+            prep.finish(state, B::gather_rows(table.into_primitive(), ids, order))
         }
-        OpsKind::UnTracked(prep) => prep.finish(B::table_rows(table.into_primitive(), ids, order)),
+        OpsKind::UnTracked(prep) => prep.finish(B::gather_rows(table.into_primitive(), ids, order)),
     }
 }

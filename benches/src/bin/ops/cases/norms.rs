@@ -1,0 +1,151 @@
+//! LayerNorm, alone and fused with the residual addition.
+
+use burn::tensor::{DType, Tensor};
+use modernbert::ops::layer_norm::{
+    AddNormBackward, Saved, add_layer_norm, add_layer_norm_backward, add_layer_norm_forward,
+    layer_norm_backward, layer_norm_to,
+};
+
+use super::{CHECKED, Shape};
+use crate::check::{close, head, read, unit};
+use crate::measure::{Meter, Work};
+
+const EPS: f64 = 1e-5;
+
+/// Normalized rows and inverse standard deviations, from Burn's tensor operations.
+fn normalized(x: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    let centered = x.clone() - x.mean_dim(1);
+    let variance = (centered.clone() * centered.clone()).mean_dim(1);
+    let inv_std = (variance + EPS).sqrt().recip();
+    (centered * inv_std.clone(), inv_std)
+}
+
+/// Measures `norm` and `add+norm`, forward and backward.
+pub(crate) fn norms(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> {
+    let (size, dtype) = ([shape.tokens, shape.hidden], shape.dtype);
+    let each = dtype.size();
+    let x = meter.normal(size, DType::F32);
+    let weight = meter.normal([shape.hidden], DType::F32) * 0.1 + 1.0;
+    if meter.wants("norm") {
+        let out = layer_norm_to(x.clone(), weight.clone(), EPS, dtype);
+        let (y, inv_std) = normalized(head(&x, CHECKED));
+        let expected = read(y.clone() * weight.clone().unsqueeze())?;
+        close(
+            "norm",
+            &read(head(&out, CHECKED))?,
+            &expected,
+            2.0 * unit(dtype),
+        )?;
+        meter.row(
+            &shape.name,
+            ("norm", "forward"),
+            shape.tokens,
+            Work::Bytes(shape.bytes(shape.hidden, 4 + each)),
+            || drop(layer_norm_to(x.clone(), weight.clone(), EPS, dtype)),
+        );
+        let d_out = meter.normal(size, DType::F32);
+        let (d_x, d_weight) = layer_norm_backward(d_out.clone(), x.clone(), weight.clone(), EPS);
+        let g = head(&d_out, CHECKED) * weight.clone().unsqueeze();
+        let expected =
+            (g.clone() - g.clone().mean_dim(1) - y.clone() * (g * y).mean_dim(1)) * inv_std;
+        close(
+            "norm, d_x",
+            &read(head(&d_x, CHECKED))?,
+            &read(expected)?,
+            1e-4,
+        )?;
+        let expected = read((d_out.clone() * normalized(x.clone()).0).sum_dim(0))?;
+        close("norm, d_weight", &read(d_weight)?, &expected, 1e-4)?;
+        meter.row(
+            &shape.name,
+            ("norm", "backward"),
+            shape.tokens,
+            Work::Bytes(shape.bytes(shape.hidden, 12)),
+            || {
+                layer_norm_backward(d_out.clone(), x.clone(), weight.clone(), EPS);
+            },
+        );
+    }
+    if meter.wants("add+norm") {
+        let branch = meter.normal(size, dtype);
+        let (sum, normed, inv_std) =
+            add_layer_norm_forward(x.clone(), branch.clone(), weight.clone(), EPS, dtype);
+        let expected = head(&x, CHECKED) + head(&branch, CHECKED).cast(DType::F32);
+        close(
+            "sum",
+            &read(head(&sum, CHECKED))?,
+            &read(expected.clone())?,
+            1e-5,
+        )?;
+        let (y, scale) = normalized(expected);
+        let expected = read(y.clone() * weight.clone().unsqueeze())?;
+        close(
+            "add+norm",
+            &read(head(&normed, CHECKED))?,
+            &expected,
+            2.0 * unit(dtype),
+        )?;
+        meter.row(
+            &shape.name,
+            ("add+norm", "forward"),
+            shape.tokens,
+            Work::Bytes(shape.bytes(shape.hidden, 8 + 2 * each)),
+            || {
+                add_layer_norm(x.clone(), branch.clone(), weight.clone(), EPS, dtype);
+            },
+        );
+        let d_sum = meter.normal(size, DType::F32);
+        let d_normed = meter.normal(size, dtype);
+        let spec = AddNormBackward {
+            eps: EPS,
+            saved: Saved::for_output(dtype),
+            joined: true,
+            sum: DType::F32,
+            branch: dtype,
+        };
+        let (saved, saved_bytes) = match spec.saved {
+            Saved::Sum => (sum, 4),
+            Saved::Normed => (normed, each),
+        };
+        let backward = || {
+            add_layer_norm_backward(
+                (d_sum.clone(), d_normed.clone()),
+                (saved.clone(), inv_std.clone()),
+                weight.clone(),
+                spec,
+            )
+        };
+        let (d_x, d_branch, d_weight) = backward();
+        let d = head(&d_normed, CHECKED).cast(DType::F32);
+        let g = d * weight.clone().unsqueeze();
+        let d_input = (g.clone() - g.clone().mean_dim(1) - y.clone() * (g * y).mean_dim(1)) * scale;
+        let expected = read(head(&d_sum, CHECKED) + d_input)?;
+        close(
+            "add+norm, d_x",
+            &read(head(&d_x, CHECKED))?,
+            &expected,
+            2.0 * unit(dtype),
+        )?;
+        let found = read(head(&d_branch, CHECKED))?;
+        close("add+norm, d_branch", &found, &expected, 2.0 * unit(dtype))?;
+        let all = normalized(x.clone() + branch.clone().cast(DType::F32)).0;
+        let expected = read((d_normed.clone().cast(DType::F32) * all).sum_dim(0))?;
+        close(
+            "add+norm, d_weight",
+            &read(d_weight)?,
+            &expected,
+            unit(dtype),
+        )?;
+        let second = if dtype == DType::F32 { 0 } else { each };
+        meter.row(
+            &shape.name,
+            ("add+norm", "backward"),
+            shape.tokens,
+            Work::Bytes(shape.bytes(shape.hidden, 8 + each + saved_bytes + second)),
+            || {
+                backward();
+            },
+        );
+    }
+    Ok(())
+}
