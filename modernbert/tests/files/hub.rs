@@ -1,5 +1,6 @@
 //! Models of the Hub, from a server on this machine.
 
+use modernbert::Loader;
 use modernbert::checkpoint::hub::{HubError, HubOptions, download, download_dataset};
 use modernbert::checkpoint::save;
 use modernbert::model::MaskedLm;
@@ -72,7 +73,7 @@ fn a_model_is_downloaded_once_and_laid_out_as_python_does() {
         let target = fs::read_link(file.unwrap().path()).unwrap();
         assert!(target.starts_with("../../blobs"), "{}", target.display());
     }
-    MaskedLm::from_folder(&folder, &device()).unwrap();
+    MaskedLm::load(Loader::new(&folder).device(device())).unwrap();
     Tokenizer::from_folder(&folder).unwrap();
 
     server.requests();
@@ -112,7 +113,7 @@ fn a_new_commit_brings_only_what_changed() {
         fs::read(folder.join("tokenizer_config.json")).unwrap(),
         b"{}"
     );
-    MaskedLm::from_folder(&folder, &device()).unwrap();
+    MaskedLm::load(Loader::new(&folder).device(device())).unwrap();
     let whole = server
         .requests()
         .into_iter()
@@ -129,7 +130,8 @@ fn offline_and_unreachable_use_the_cache_or_say_what_to_do() {
     };
     let error = download("org/tiny", &offline).unwrap_err();
     assert!(
-        error.to_string().contains("HF_HUB_OFFLINE is set"),
+        error.to_string().contains("HF_HUB_OFFLINE is set")
+            && error.to_string().contains("offline"),
         "{error}"
     );
     assert!(server.requests().is_empty());
@@ -224,6 +226,72 @@ fn a_broken_transfer_is_an_error_and_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn a_transfer_that_stalls_is_given_up_and_continued() {
+    let (server, _cache, mut options) = setup();
+    options.timeout = std::time::Duration::from_millis(300);
+    {
+        let mut content = server.content.lock().unwrap();
+        content.break_after = Some(1000);
+        content.stall = std::time::Duration::from_secs(20);
+    }
+    let start = std::time::Instant::now();
+    let error = download("org/tiny", &options).unwrap_err();
+    assert!(matches!(error, HubError::Transfer { .. }), "{error}");
+    assert!(start.elapsed().as_secs() < 15, "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_server_that_never_answers_is_given_up() {
+    // Connections are accepted by the system, and nobody reads them.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (_server, _cache, mut options) = setup();
+    options.endpoint = format!("http://{}", listener.local_addr().unwrap());
+    options.timeout = std::time::Duration::from_millis(300);
+    let start = std::time::Instant::now();
+    let error = download("org/tiny", &options).unwrap_err();
+    assert!(
+        error.to_string().contains("could not be reached"),
+        "{error}"
+    );
+    assert!(start.elapsed().as_secs() < 15, "{:?}", start.elapsed());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_damaged_file_of_the_cache_is_named_and_downloaded_again_once_deleted() {
+    let (server, _cache, options) = setup();
+    let folder = download("org/tiny", &options).unwrap();
+    let blob = fs::canonicalize(folder.join("model.safetensors")).unwrap();
+    fs::write(&blob, "damaged").unwrap();
+    let error = MaskedLm::load(Loader::new(&folder).device(device())).unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.contains(&format!("delete {} from the cache", blob.display())),
+        "{message}"
+    );
+    fs::remove_file(&blob).unwrap();
+    server.requests();
+    assert_eq!(download("org/tiny", &options).unwrap(), folder);
+    MaskedLm::load(Loader::new(&folder).device(device())).unwrap();
+}
+
+#[test]
+fn files_for_sentence_embeddings_come_along() {
+    let (server, _cache, options) = setup();
+    {
+        let mut content = server.content.lock().unwrap();
+        let files = content.commits.get_mut(COMMIT).unwrap();
+        files.insert("modules.json".into(), b"[]".to_vec());
+        files.insert("1_Pooling/config.json".into(), b"{}".to_vec());
+        files.insert("onnx/model.onnx".into(), b"large".to_vec());
+    }
+    let folder = download("org/tiny", &options).unwrap();
+    assert!(folder.join("modules.json").is_file());
+    assert!(folder.join("1_Pooling/config.json").is_file());
+    assert!(!folder.join("onnx").exists());
+}
+
+#[test]
 fn sharded_weights_come_with_all_their_files_and_others_are_refused() {
     let (server, _cache, options) = setup();
     let edit = |change: &dyn Fn(&mut Files)| {
@@ -247,7 +315,7 @@ fn sharded_weights_come_with_all_their_files_and_others_are_refused() {
         files.insert("model.safetensors.index.json".into(), index.to_vec());
     });
     let folder = download("org/tiny", &options).unwrap();
-    MaskedLm::from_folder(&folder, &device()).unwrap();
+    MaskedLm::load(Loader::new(&folder).device(device())).unwrap();
 
     edit(&|files| {
         files.remove("model.safetensors");

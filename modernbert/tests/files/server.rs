@@ -20,6 +20,8 @@ pub(crate) struct Content {
     pub(crate) status: Option<u16>,
     /// Bytes after which a transfer of a weights file breaks off, once.
     pub(crate) break_after: Option<usize>,
+    /// Time that a broken transfer stays open without data.
+    pub(crate) stall: std::time::Duration,
     /// Every request: its path, and `Range` if it has one.
     pub(crate) requests: Vec<String>,
 }
@@ -93,11 +95,10 @@ fn answer(stream: TcpStream, content: &Mutex<Content>) {
         return reply(stream, 401, "", b"", None);
     }
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    // Files of data sets may lie in folders.
+    // Files may be in folders.
     let nested = match parts[..] {
-        ["datasets", "org", "tiny", "resolve", commit, ref file @ ..] => {
-            Some((commit, file.join("/")))
-        }
+        ["datasets", "org", "tiny", "resolve", commit, ref file @ ..]
+        | ["org", "tiny", "resolve", commit, ref file @ ..] => Some((commit, file.join("/"))),
         _ => None,
     };
     let parts = match &nested {
@@ -159,7 +160,13 @@ fn answer(stream: TcpStream, content: &Mutex<Content>) {
             } else {
                 None
             };
+            let open = cut.map(|_| (stream.try_clone().unwrap(), content.stall));
+            drop(content);
             reply(stream, 206, &headers, &bytes[from..to], cut);
+            if let Some((stream, stall)) = open {
+                std::thread::sleep(stall);
+                drop(stream);
+            }
         }
         _ => reply(stream, 404, "", b"", None),
     }

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use super::{CONFIG_FILE, HubOptions, INDEX_FILE, WEIGHTS_FILE};
 
-/// Whether a revision is a commit: forty hexadecimal digits.
+/// Returns true for a commit: forty hexadecimal digits.
 pub(super) fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// What the cache holds of one model.
+/// The part of the cache that belongs to one model or data set.
 pub(super) struct Cached {
     folder: PathBuf,
     revision: String,
@@ -63,14 +63,8 @@ impl Cached {
         (has(CONFIG_FILE) && (has(WEIGHTS_FILE) || sharded())).then_some(folder)
     }
 
-    /// Notes which commit a branch or tag stood for.
+    /// Writes the commit of a branch or tag.
     pub(super) fn point(&self, revision: &str, commit: &str) -> std::io::Result<()> {
-        // The library leaves a reference under the commit's own name, which says nothing.
-        if revision != commit
-            && let Some(own) = self.reference(commit)
-        {
-            let _ = std::fs::remove_file(own);
-        }
         let Some(path) = self.reference(revision).filter(|_| !is_commit(revision)) else {
             return Ok(());
         };
@@ -105,27 +99,31 @@ pub(super) fn shards(index: &Path) -> Option<BTreeSet<String>> {
     files.filter(|files| !files.is_empty() && files.iter().all(plain))
 }
 
-/// Whether a folder has a file, at most two folders down, whose path in it is wanted.
+/// Returns true if a folder has a file, at most two folders down, whose path in it is wanted.
 pub(super) fn holds(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> bool {
-    fn walk(folder: &Path, prefix: &str, depth: usize, wanted: &dyn Fn(&str) -> bool) -> bool {
+    fn search(folder: &Path, prefix: &str, depth: usize, wanted: &dyn Fn(&str) -> bool) -> bool {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
         entries.into_iter().any(|entry| {
             let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
             let path = entry.path();
             if path.is_dir() {
-                depth > 0 && walk(&path, &format!("{name}/"), depth - 1, wanted)
+                depth > 0 && search(&path, &format!("{name}/"), depth - 1, wanted)
             } else {
                 wanted(&name)
             }
         })
     }
-    walk(folder, "", 2, wanted)
+    search(folder, "", 2, wanted)
 }
 
 /// Makes `path`, which is `file` in its snapshot, another name of `blob`.
 pub(super) fn link(blob: &Path, path: &Path, file: &str) -> std::io::Result<()> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
+    }
+    // A link whose blob was deleted, because its content was damaged.
+    if path.symlink_metadata().is_ok() {
+        std::fs::remove_file(path)?;
     }
     #[cfg(unix)]
     {

@@ -1,8 +1,9 @@
 //! Models by name from the Hugging Face Hub, cached where Python's libraries cache them (feature `hub`).
 //!
-//! [`download`] asks the Hub which commit a revision stands for, and fetches the files of that commit that are not in the
-//! cache yet: a model that Python downloaded is not downloaded again, and the other way round. Where the Hub can't be
-//! reached, what is in the cache is used.
+//! [`download`] asks the Hub for the commit of a revision, and downloads the files of that commit that are not in the cache
+//! yet: a model that Python downloaded is not downloaded again, and the other way round. Where the Hub can't be reached, the
+//! cache is used. A server that doesn't respond, or a transfer that stalls, is an error after a timeout; the next download
+//! continues the transfer.
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -11,30 +12,43 @@
 //! | `HF_TOKEN` | token for private and gated models; else the file `HF_TOKEN_PATH`, `$HF_HOME/token` by default |
 //! | `HF_HUB_DISABLE_IMPLICIT_TOKEN` | 1: send no token |
 //! | `HF_HUB_OFFLINE` | 1: use the cache alone |
+//! | `HF_HUB_DOWNLOAD_TIMEOUT` | seconds without any data after which a transfer is given up; 30 by default |
 //! | `HF_ENDPOINT` | another server with the same interface |
 
 mod cache;
+mod client;
 mod error;
 mod options;
 
 pub use error::HubError;
 pub use options::HubOptions;
 
-use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
-use hf_hub::{Repo, RepoType};
 use std::path::{Path, PathBuf};
 
 use super::source::is_repository;
 use super::{CONFIG_FILE, WEIGHTS_FILE};
+use crate::sentences::{LENGTH_FILE, MODULES_FILE, PROMPTS_FILE};
 use cache::Cached;
+use client::{Client, Info, RequestError};
 
+/// The reason why the server is not asked.
+const OFFLINE: &str = "only the cache may be used (HF_HUB_OFFLINE is set, or offline is asked for)";
 const INDEX_FILE: &str = "model.safetensors.index.json";
-/// Files that are fetched if the repository has them.
-const EXTRAS: [&str; 3] = [
+/// Files that are downloaded if the repository has them.
+const EXTRAS: [&str; 6] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    MODULES_FILE,
+    LENGTH_FILE,
+    PROMPTS_FILE,
 ];
+
+/// Returns true for a file that belongs to a model beside its config and weights: one of [`EXTRAS`], or how it pools.
+fn is_extra(file: &str) -> bool {
+    let pooling = file.strip_suffix("/config.json");
+    EXTRAS.contains(&file) || pooling.is_some_and(|folder| folder.ends_with("_Pooling"))
+}
 
 /// The folder, inside the cache, with config, weights and tokenizer of the model `name` at the wanted revision.
 ///
@@ -60,11 +74,10 @@ pub fn download(name: &str, options: &HubOptions) -> Result<PathBuf, HubError> {
             name: name.to_string(),
             revision: options.revision.clone(),
             cache: options.cache.clone(),
-            reason: "HF_HUB_OFFLINE is set".to_string(),
+            reason: OFFLINE.to_string(),
         });
     }
-    let asked = Session::new(name, options);
-    match asked.and_then(|session| session.fetch(&cached)) {
+    match Session::new(name, Kind::Model, options).fetch(&cached) {
         Err(HubError::Unreachable { reason, .. }) => {
             cached.complete().ok_or_else(|| HubError::NotCached {
                 name: name.to_string(),
@@ -108,14 +121,9 @@ pub fn download_dataset(
             })
     };
     if options.offline {
-        return in_cache("HF_HUB_OFFLINE is set".to_string());
+        return in_cache(OFFLINE.to_string());
     }
-    let asked = Session::new(name, options);
-    let asked = asked.map(|session| Session {
-        kind: RepoType::Dataset,
-        ..session
-    });
-    match asked.and_then(|session| session.fetch_files(&cached, what, wanted)) {
+    match Session::new(name, Kind::Dataset, options).fetch_files(&cached, what, wanted) {
         Err(HubError::Unreachable { reason, .. }) => in_cache(format!(
             "{} could not be reached: {reason}",
             options.endpoint
@@ -124,39 +132,43 @@ pub fn download_dataset(
     }
 }
 
+/// Kind of a repository.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Model,
+    Dataset,
+}
+
 /// One conversation with the Hub about one model or data set.
 struct Session<'a> {
     name: &'a str,
-    kind: RepoType,
+    kind: Kind,
     options: &'a HubOptions,
-    api: Api,
+    client: Client,
 }
 
 impl<'a> Session<'a> {
-    fn new(name: &'a str, options: &'a HubOptions) -> Result<Self, HubError> {
-        let api = ApiBuilder::new()
-            .with_endpoint(options.endpoint.trim_end_matches('/').to_string())
-            .with_cache_dir(options.cache.clone())
-            .with_token(options.token.clone())
-            .with_progress(options.progress)
-            .with_user_agent("modernbert", env!("CARGO_PKG_VERSION"))
-            .build();
-        let session = |api| Self {
+    fn new(name: &'a str, kind: Kind, options: &'a HubOptions) -> Self {
+        Self {
             name,
-            kind: RepoType::Model,
+            kind,
             options,
-            api,
-        };
-        api.map(session).map_err(|error| HubError::Unreachable {
-            endpoint: options.endpoint.clone(),
-            reason: error.to_string(),
-        })
+            client: Client::new(options),
+        }
     }
 
-    fn repo(&self, revision: &str) -> ApiRepo {
-        let (name, revision) = (self.name.to_string(), revision.to_string());
-        self.api
-            .repo(Repo::with_revision(name, self.kind, revision))
+    /// The commit and the files of the wanted revision.
+    fn info(&self) -> Result<Info, HubError> {
+        let kind = match self.kind {
+            Kind::Model => "models",
+            Kind::Dataset => "datasets",
+        };
+        let info = self.client.info(kind, self.name, &self.options.revision);
+        let info = info.map_err(|error| self.explain(error, None))?;
+        if !cache::is_commit(&info.sha) {
+            return Err(self.strange(format!("{:?} is no commit", info.sha)));
+        }
+        Ok(info)
     }
 
     fn fetch_files(
@@ -165,15 +177,8 @@ impl<'a> Session<'a> {
         what: &str,
         wanted: &dyn Fn(&str) -> bool,
     ) -> Result<PathBuf, HubError> {
-        let info = self
-            .repo(&self.options.revision)
-            .info()
-            .map_err(|error| self.explain(error, None))?;
-        if !cache::is_commit(&info.sha) {
-            return Err(self.strange(format!("{:?} is no commit", info.sha)));
-        }
-        let repo = self.repo(&info.sha);
-        let files = info.siblings.iter().map(|sibling| &sibling.rfilename);
+        let info = self.info()?;
+        let files = info.siblings.iter().map(|sibling| &sibling.name);
         let files: Vec<&String> = files.filter(|file| wanted(file)).collect();
         if files.is_empty() {
             return Err(HubError::NoData {
@@ -182,12 +187,10 @@ impl<'a> Session<'a> {
             });
         }
         for file in files {
-            // The path becomes one in the cache.
-            let normal = |part: &str| !part.is_empty() && part != "." && part != "..";
-            if file.contains('\\') || !file.split('/').all(normal) {
+            if !is_path(file) {
                 return Err(self.strange(format!("{file:?} is no name of a file")));
             }
-            self.file(&repo, cached, &info.sha, file)?;
+            self.file(cached, &info.sha, file)?;
         }
         cached
             .point(&self.options.revision, &info.sha)
@@ -199,38 +202,28 @@ impl<'a> Session<'a> {
     }
 
     fn fetch(&self, cached: &Cached) -> Result<PathBuf, HubError> {
-        let info = self
-            .repo(&self.options.revision)
-            .info()
-            .map_err(|error| self.explain(error, None))?;
-        if !cache::is_commit(&info.sha) {
-            return Err(self.strange(format!("{:?} is no commit", info.sha)));
-        }
+        let info = self.info()?;
         // Every file is asked for at that commit, so that a push in between can't mix two versions.
-        let repo = self.repo(&info.sha);
-        let has = |file: &str| {
-            info.siblings
-                .iter()
-                .any(|sibling| sibling.rfilename == file)
-        };
+        let has = |file: &str| info.siblings.iter().any(|sibling| sibling.name == file);
         if !has(CONFIG_FILE) {
             return Err(HubError::NoFile {
                 name: self.name.to_string(),
                 file: CONFIG_FILE.to_string(),
             });
         }
-        let config = self.file(&repo, cached, &info.sha, CONFIG_FILE)?;
-        for file in EXTRAS.into_iter().filter(|file| has(file)) {
-            self.file(&repo, cached, &info.sha, file)?;
+        let config = self.file(cached, &info.sha, CONFIG_FILE)?;
+        let extras = info.siblings.iter().map(|sibling| sibling.name.as_str());
+        for file in extras.filter(|file| is_extra(file) && is_path(file)) {
+            self.file(cached, &info.sha, file)?;
         }
         if has(WEIGHTS_FILE) {
-            self.file(&repo, cached, &info.sha, WEIGHTS_FILE)?;
+            self.file(cached, &info.sha, WEIGHTS_FILE)?;
         } else if has(INDEX_FILE) {
-            let index = self.file(&repo, cached, &info.sha, INDEX_FILE)?;
+            let index = self.file(cached, &info.sha, INDEX_FILE)?;
             let shards = cache::shards(&index)
                 .ok_or_else(|| self.strange(format!("{INDEX_FILE} names no files")))?;
             for shard in shards {
-                self.file(&repo, cached, &info.sha, &shard)?;
+                self.file(cached, &info.sha, &shard)?;
             }
         } else {
             return Err(HubError::NoFile {
@@ -247,33 +240,30 @@ impl<'a> Session<'a> {
         Ok(config.parent().unwrap_or(Path::new("")).to_path_buf())
     }
 
-    /// The path of one file of a commit, which is downloaded unless it is there.
-    fn file(
-        &self,
-        repo: &ApiRepo,
-        cached: &Cached,
-        commit: &str,
-        file: &str,
-    ) -> Result<PathBuf, HubError> {
+    /// The path of one file of a commit, which is downloaded unless it is in the cache.
+    fn file(&self, cached: &Cached, commit: &str, file: &str) -> Result<PathBuf, HubError> {
         let path = cached.snapshot(commit).join(file);
         if path.is_file() {
             return Ok(path);
         }
         let explain = |error| self.explain(error, Some(file));
-        let metadata = self.api.metadata(&repo.url(file)).map_err(explain)?;
+        let prefix = match self.kind {
+            Kind::Model => "",
+            Kind::Dataset => "datasets/",
+        };
+        let url = self.client.url(prefix, self.name, commit, file);
+        let metadata = self.client.metadata(&url).map_err(explain)?;
         // The tag becomes the name of a file in the cache.
         let safe = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
-        if metadata.etag().is_empty() || !metadata.etag().chars().all(safe) {
-            return Err(self.strange(format!("the tag of {file} is {:?}", metadata.etag())));
+        if metadata.tag.is_empty() || !metadata.tag.chars().all(safe) {
+            return Err(self.strange(format!("the tag of {file} is {:?}", metadata.tag)));
         }
-        if metadata.commit_hash() != commit {
-            return Err(self.strange(format!(
-                "{file} is of commit {:?}, not of {commit}",
-                metadata.commit_hash()
-            )));
+        if metadata.commit != commit {
+            let other = metadata.commit;
+            return Err(self.strange(format!("{file} is of commit {other:?}, not of {commit}")));
         }
-        let size = metadata.size() as u64;
-        let blob = cached.blob(metadata.etag());
+        let size = metadata.size;
+        let blob = cached.blob(&metadata.tag);
         let broken = |source| HubError::Io {
             path: blob.clone(),
             source,
@@ -283,12 +273,19 @@ impl<'a> Session<'a> {
             cache::link(&blob, &path, file).map_err(broken)?;
             return Ok(path);
         }
-        let path = repo.download(file).map_err(explain)?;
-        let found = std::fs::metadata(&path).map_err(broken)?.len();
+        if let Some(parent) = blob.parent() {
+            std::fs::create_dir_all(parent).map_err(broken)?;
+        }
+        let part = cached.blob(&format!("{}.incomplete", metadata.tag));
+        self.client
+            .download(&url, size, &part, file)
+            .map_err(explain)?;
+        let found = std::fs::metadata(&part).map_err(broken)?.len();
         if found != size {
-            // Left there, it would be taken for the whole file next time.
-            let _ = std::fs::remove_file(&path);
-            let _ = std::fs::remove_file(&blob);
+            // Shorter, it is continued next time; longer, it is of something else.
+            if found > size {
+                let _ = std::fs::remove_file(&part);
+            }
             return Err(HubError::Incomplete {
                 name: self.name.to_string(),
                 file: file.to_string(),
@@ -296,6 +293,8 @@ impl<'a> Session<'a> {
                 expected: size,
             });
         }
+        std::fs::rename(&part, &blob).map_err(broken)?;
+        cache::link(&blob, &path, file).map_err(broken)?;
         Ok(path)
     }
 
@@ -307,39 +306,47 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn explain(&self, error: ApiError, file: Option<&str>) -> HubError {
+    fn explain(&self, error: RequestError, file: Option<&str>) -> HubError {
+        let name = self.name.to_string();
         let status = match &error {
-            ApiError::RequestError(error) => match **error {
-                ureq::Error::StatusCode(status) => Some(status),
-                _ => None,
-            },
+            RequestError::Status(status) => Some(*status),
             _ => None,
         };
-        let name = self.name.to_string();
-        match (status, file) {
-            (Some(401 | 403), _) => HubError::Forbidden {
+        match (status, error, file) {
+            (Some(401 | 403), ..) => HubError::Forbidden {
                 name,
                 token: self.options.token.is_some(),
             },
-            (Some(404), None) => HubError::NotFound {
+            (Some(404), _, None) => HubError::NotFound {
                 name,
                 revision: self.options.revision.clone(),
                 endpoint: self.options.endpoint.clone(),
             },
-            (Some(404), Some(file)) => HubError::NoFile {
+            (Some(404), _, Some(file)) => HubError::NoFile {
                 name,
                 file: file.to_string(),
             },
-            (Some(400..500), _) => self.strange(error.to_string()),
-            (_, None) => HubError::Unreachable {
+            (Some(400..500), error, _) => self.strange(error.to_string()),
+            (_, RequestError::Malformed(reason), _) => self.strange(reason),
+            (_, RequestError::File(source), _) => HubError::Io {
+                path: self.options.cache.clone(),
+                source,
+            },
+            (_, error, None) => HubError::Unreachable {
                 endpoint: self.options.endpoint.clone(),
                 reason: error.to_string(),
             },
-            (_, Some(file)) => HubError::Transfer {
+            (_, error, Some(file)) => HubError::Transfer {
                 name,
                 file: file.to_string(),
                 reason: error.to_string(),
             },
         }
     }
+}
+
+/// Returns true for a relative path without steps out of its folder, which becomes one in the cache.
+fn is_path(file: &str) -> bool {
+    let normal = |part: &str| !part.is_empty() && part != "." && part != "..";
+    !file.contains('\\') && file.split('/').all(normal)
 }

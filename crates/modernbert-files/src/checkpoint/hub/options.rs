@@ -1,9 +1,13 @@
-//! The settings Python's users know.
+//! Settings from the environment, under the names that Python's libraries use.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::time::Duration;
 
-/// Where to ask, what to send, where to keep.
+/// The default of [`HubOptions::timeout`].
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Server, token, cache and revision.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HubOptions {
     /// Server, `https://huggingface.co` by default.
@@ -14,10 +18,12 @@ pub struct HubOptions {
     pub token: Option<String>,
     /// Branch, tag or commit; `main` by default.
     pub revision: String,
-    /// Whether only the cache may be used.
+    /// True if only the cache may be used.
     pub offline: bool,
-    /// Whether downloads draw a bar on standard error.
+    /// True if downloads show their progress on standard error.
     pub progress: bool,
+    /// Time without a response or any data after which a transfer is given up.
+    pub timeout: Duration,
 }
 
 impl std::fmt::Debug for HubOptions {
@@ -78,6 +84,10 @@ impl HubOptions {
             revision: "main".to_string(),
             offline: yes(&["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]),
             progress: false,
+            timeout: get(&["HF_HUB_DOWNLOAD_TIMEOUT"])
+                .and_then(|seconds| seconds.trim().parse().ok())
+                .filter(|seconds| (1..=86_400).contains(seconds))
+                .map_or(TIMEOUT, Duration::from_secs),
         }
     }
 }
