@@ -5,11 +5,16 @@
 //! | [`config`] | `config.json` and presets | nothing |
 //! | [`tokenizer`] | `tokenizer.json`, pairs, training one from text | nothing |
 //! | [`checkpoint`] | safetensors files, sharded ones too; models by folder or by name on the Hugging Face Hub | `config` |
+//! | [`card`] | the model card, `README.md` | `config` |
+//! | [`sentences`] | the files of sentence-transformers: pooling, normalization, prompts | `config` |
 //! | [`atomic`], [`output`], [`lock`] | files that appear complete or not at all; checks of a place before the work; one process at a time | nothing |
 
 pub mod atomic;
+mod cached;
+pub mod card;
 pub mod checkpoint;
 pub mod config;
 pub mod lock;
 pub mod output;
+pub mod sentences;
 pub mod tokenizer;

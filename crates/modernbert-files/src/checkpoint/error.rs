@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use crate::cached::replace_file;
+
 use crate::config::ConfigError;
 
 /// Why a checkpoint can't be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// There is no such folder.
-    #[error("no model folder at {}; it should hold config.json and model.safetensors", .0.display())]
+    #[error("there is no folder {}{}; a model folder holds config.json and model.safetensors", .0.display(), super::source::hint(.0))]
     NoFolder(PathBuf),
     /// A folder without weights.
     #[error("{} holds neither model.safetensors nor model.safetensors.index.json; is it a model folder?", .0.display())]
@@ -22,7 +24,7 @@ pub enum CheckpointError {
         source: std::io::Error,
     },
     /// Not a safetensors file, or a damaged one.
-    #[error("{} is not a valid safetensors file ({reason}); copy or download it again", path.display())]
+    #[error("{} is not a valid safetensors file ({reason}); {}", path.display(), replace_file(path))]
     Format {
         /// The file.
         path: PathBuf,
@@ -30,7 +32,7 @@ pub enum CheckpointError {
         reason: String,
     },
     /// The index of a sharded checkpoint is broken.
-    #[error("{}: {reason}; copy or download the index again", path.display())]
+    #[error("{}: {reason}; {}", path.display(), replace_file(path))]
     Index {
         /// The index file.
         path: PathBuf,
@@ -82,6 +84,20 @@ pub enum CheckpointError {
         name: String,
         /// Its dtype.
         dtype: String,
+    },
+    /// Weights that are not finite.
+    #[error(
+        "{place}: tensor `{name}` has {count} of {total} values that are NaN or infinite; the training that wrote it diverged, or the file is damaged: use an earlier checkpoint, or download it again"
+    )]
+    NonFinite {
+        /// File or folder.
+        place: String,
+        /// The tensor.
+        name: String,
+        /// Number of values that are NaN or infinite.
+        count: usize,
+        /// Number of all values.
+        total: usize,
     },
     /// The model could not be read back from its device.
     #[error("tensor `{name}` could not be read from its device: {reason}")]

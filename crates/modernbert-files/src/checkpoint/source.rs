@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::CheckpointError;
 
-/// A model as people name it on a command line.
+/// A model as users name it on a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelSource {
     /// A folder with config.json, weights and tokenizer.
@@ -21,21 +21,33 @@ pub enum SourceError {
     FolderRevision(PathBuf),
     /// The Hub is needed, and the program was built without it.
     #[error(
-        "there is no folder {0}; to load a model of that name from the Hugging Face Hub, build with `--features hub`"
+        "there is no folder {name}{hint}; to load a model of that name from the Hugging Face Hub, build with `--features hub`"
     )]
-    NoHub(String),
+    NoHub {
+        /// The name.
+        name: String,
+        /// A folder of a similar name, as a question; empty without one.
+        hint: String,
+    },
     /// The folder holds no such model.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The Hub doesn't give it.
+    /// There is no folder of this name, and the Hub doesn't give such a model either.
     #[cfg(feature = "hub")]
-    #[error(transparent)]
-    Hub(#[from] super::hub::HubError),
+    #[error("there is no folder {name}{hint}, and as a model of the Hugging Face Hub: {source}")]
+    Hub {
+        /// The name.
+        name: String,
+        /// A folder of a similar name, as a question; empty without one.
+        hint: String,
+        /// What went wrong at the Hub.
+        source: Box<super::hub::HubError>,
+    },
 }
 
 impl ModelSource {
-    /// What `text` means: a folder if there is one of that name, else a name on the Hub if it can be one, else a folder
-    /// that isn't there. The rule of Hugging Face's `from_pretrained`.
+    /// Reads `text` by the rule of Hugging Face's `from_pretrained`: a folder if there is one of that name, else a name on the
+    /// Hub if it can be one, else a folder that doesn't exist.
     pub fn parse(text: &str) -> Self {
         let path = Path::new(text);
         if !path.exists() && is_repository(text) {
@@ -47,13 +59,16 @@ impl ModelSource {
 
     /// The folder that holds the model; a model of the Hub is downloaded unless it is in the cache already.
     ///
-    /// `revision` is a branch, tag or commit of the Hub. Settings are those of the environment, see the module `hub`
-    /// (with feature `hub`). Whether a folder holds a model shows when it is loaded.
+    /// `revision` is a branch, tag or commit of the Hub; with `offline` only the cache is used. Other settings are those of the
+    /// environment, see the module `hub` (with feature `hub`). The files of a folder are checked when it is loaded.
     ///
     /// # Errors
-    /// A revision of a folder; everything that can go wrong with a download.
-    pub fn resolve(&self, revision: Option<&str>) -> Result<PathBuf, SourceError> {
+    /// A folder that doesn't exist, a revision of a folder; everything that can go wrong with a download.
+    pub fn resolve(&self, revision: Option<&str>, offline: bool) -> Result<PathBuf, SourceError> {
         match self {
+            Self::Folder(path) if !path.is_dir() => {
+                Err(CheckpointError::NoFolder(path.clone()).into())
+            }
             Self::Folder(path) if revision.is_some() => {
                 Err(SourceError::FolderRevision(path.clone()))
             }
@@ -64,15 +79,69 @@ impl ModelSource {
                 if let Some(revision) = revision {
                     options.revision = revision.to_string();
                 }
-                Ok(super::hub::download(name, &options)?)
+                options.offline |= offline;
+                super::hub::download(name, &options).map_err(|source| SourceError::Hub {
+                    name: name.clone(),
+                    hint: hint(Path::new(name)),
+                    source: Box::new(source),
+                })
             }
             #[cfg(not(feature = "hub"))]
-            Self::Hub(name) => Err(SourceError::NoHub(name.clone())),
+            Self::Hub(name) => {
+                let _ = offline;
+                Err(SourceError::NoHub {
+                    name: name.clone(),
+                    hint: hint(Path::new(name)),
+                })
+            }
         }
     }
 }
 
-/// Whether the Hub could have a repository of this name.
+/// ` (did you mean FOLDER?)` for the folder beside `path` whose name differs least, by two letters at most; empty without one.
+pub(super) fn hint(path: &Path) -> String {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+        return String::new();
+    };
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let entries = std::fs::read_dir(folder.unwrap_or(Path::new(".")));
+    let nearest = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.path().is_dir())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .map(|other| (distance(name, &other), other))
+        .filter(|(distance, _)| *distance <= 2 && *distance < name.chars().count())
+        .min();
+    match nearest {
+        Some((_, other)) => format!(" (did you mean {}?)", path.with_file_name(other).display()),
+        None => String::new(),
+    }
+}
+
+/// Letters to add, remove, replace or swap with their neighbor to make one name the other.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+/// Returns true for a name that a repository of the Hub can have.
 pub(super) fn is_repository(name: &str) -> bool {
     let part = |part: &str| {
         !part.is_empty()
@@ -116,7 +185,41 @@ mod tests {
             assert!(!hub(text), "{text}");
         }
         assert!(!hub("src"), "a folder of the crate, where tests run");
-        let refused = ModelSource::Folder("src".into()).resolve(Some("main"));
+        let refused = ModelSource::Folder("src".into()).resolve(Some("main"), false);
         assert!(matches!(refused, Err(SourceError::FolderRevision(_))));
+    }
+
+    #[test]
+    fn a_mistyped_folder_is_reported_before_the_network() {
+        let error = ModelSource::parse("srv").resolve(None, true).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.starts_with("there is no folder srv (did you mean src?)"),
+            "{message}"
+        );
+        let error = ModelSource::parse("./srv").resolve(None, true).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("did you mean ./src?"), "{message}");
+        let message = ModelSource::parse("quite/other").resolve(None, true);
+        let message = message.unwrap_err().to_string();
+        assert!(
+            message.starts_with("there is no folder quite/other"),
+            "{message}"
+        );
+        assert!(!message.contains("did you mean"), "{message}");
+    }
+
+    #[test]
+    fn distances_count_letters() {
+        for (a, b, expected) in [
+            ("demo", "demo", 0),
+            ("dmeo", "demo", 1),
+            ("dem", "demo", 1),
+            ("demos", "demo", 1),
+            ("dino", "demo", 3),
+            ("", "ab", 2),
+        ] {
+            assert_eq!(distance(a, b), expected, "{a} {b}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Hugging Face's `config.json`, in and out.
 //!
-//! transformers 4.x says `global_attn_every_n_layers`, `global_rope_theta` and `local_rope_theta`; 5.x says `layer_types` and
+//! transformers 4.x has `global_attn_every_n_layers`, `global_rope_theta` and `local_rope_theta`; 5.x has `layer_types` and
 //! `rope_parameters`. Both are read, also mixed in one file, and both are written, so that either version loads what we save. Where the
 //! two disagree the newer form wins, as in 5.x itself. Keys that do not concern us are ignored.
 //!
@@ -16,7 +16,10 @@ use super::{Activation, ConfigError, LayerType, ModernBertConfig, Pooling, Probl
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// A JSON object that knows where it came from, so that each complaint names the file and the key.
+/// More labels are a mistake in the file.
+const MAX_LABELS: usize = 1 << 16;
+
+/// A JSON object and the file it came from, so that each error names the file and the key.
 struct Fields<'a> {
     map: &'a Map<String, Value>,
     source: &'a str,
@@ -176,15 +179,56 @@ impl Fields<'_> {
         Ok((global, if local == -1.0 { global } else { local }))
     }
 
-    /// `{"0": "name", "1": "other"}`, in the order of the ids, which must be 0, 1, 2, …
+    /// `{"0": "name", "1": "other"}` in the order of the ids, or a list of names. Names may be numbers, as some tools write them. An id
+    /// below the largest that has no name is called `LABEL_id`, as in transformers. Without `id2label`, `label2id` is read.
     fn labels(&self) -> Result<Option<Vec<String>>, ConfigError> {
-        let read = |value: &Value| {
-            let map = value.as_object()?;
-            let name = |id: usize| Some(map.get(&id.to_string())?.as_str()?.to_owned());
-            Some(Some((0..map.len()).map(name).collect::<Option<Vec<_>>>()?))
+        let name = |value: &Value| match value {
+            Value::String(name) => Some(name.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            Value::Bool(flag) => Some(flag.to_string()),
+            _ => None,
         };
-        let expected = "an object from \"0\", \"1\", … to label names, without gaps";
-        self.get("id2label", None, expected, read)
+        let by_id = |pairs: Vec<(usize, String)>| {
+            let count = pairs.iter().map(|(id, _)| id + 1).max()?;
+            let mut names: Vec<String> = (0..count).map(|id| format!("LABEL_{id}")).collect();
+            for (id, name) in pairs {
+                names[id] = name;
+            }
+            Some(names)
+        };
+        let id = |id: &str| {
+            id.trim()
+                .parse::<usize>()
+                .ok()
+                .filter(|id| *id < MAX_LABELS)
+        };
+        let named = |value: &Value| match value {
+            Value::Array(names) => names.iter().map(name).collect::<Option<Vec<_>>>(),
+            Value::Object(map) if map.is_empty() => Some(Vec::new()),
+            Value::Object(map) => {
+                let pairs = map
+                    .iter()
+                    .map(|(key, value)| Some((id(key)?, name(value)?)));
+                by_id(pairs.collect::<Option<_>>()?)
+            }
+            _ => None,
+        };
+        let expected = format!(
+            "an object from ids below {MAX_LABELS}, such as \"0\", to the names of the labels"
+        );
+        let names = self.get("id2label", None, &expected, |value| named(value).map(Some))?;
+        if names.is_some() {
+            return Ok(names.filter(|names| !names.is_empty()));
+        }
+        let turned = |value: &Value| {
+            let map = value.as_object()?;
+            let pairs = map
+                .iter()
+                .map(|(name, value)| Some((id(&value.to_string())?, name.clone())));
+            Some(by_id(pairs.collect::<Option<_>>()?))
+        };
+        let expected = "an object from the names of the labels to their ids";
+        self.get("label2id", None, expected, turned)
     }
 
     fn config(&self) -> Result<ModernBertConfig, ConfigError> {
@@ -213,6 +257,9 @@ impl Fields<'_> {
                 ProblemType::SingleLabel,
                 ProblemType::MultiLabel,
             ];
+            if value.as_str() == Some("") {
+                return Some(None);
+            }
             all.into_iter()
                 .find(|p| value.as_str() == Some(p.name()))
                 .map(Some)
@@ -272,7 +319,7 @@ impl Fields<'_> {
 }
 
 impl ModernBertConfig {
-    /// Reads the text of a `config.json`; `source_name` stands in every complaint about it.
+    /// Reads the text of a `config.json`; `source_name` is its name in errors.
     ///
     /// # Errors
     /// Text that is no JSON object, another model type, a value of the wrong kind, and everything [`Self::validate`] refuses.

@@ -1,11 +1,11 @@
-//! What a ModernBERT looks like: sizes, switches and constants, as Hugging Face's `config.json` states them.
+//! The configuration of a ModernBERT: sizes, flags and constants, as in Hugging Face's `config.json`.
 //!
-//! | part | what it does |
+//! | item | contents |
 //! |---|---|
-//! | this page | the struct, and what follows from it directly |
+//! | this file | the struct, and quantities that follow from it directly |
 //! | [`hf`](ModernBertConfig::from_json_str) | `config.json` in and out, in the forms of transformers 4.x and 5.x |
 //! | [`presets`](ModernBertConfig::preset) | the published sizes, by name |
-//! | [`validate`](ModernBertConfig::validate) | refuses what cannot be built, and says what to change |
+//! | [`validate`](ModernBertConfig::validate) | checks, each error with its remedy |
 //! | [`count`](ModernBertConfig::encoder_parameters) | parameters and floating-point operations, by formula |
 //!
 //! Paper: <https://arxiv.org/abs/2412.13663>, table 4 and section 2.1.
@@ -97,7 +97,7 @@ impl Activation {
     }
 }
 
-/// How far a layer looks.
+/// The attention window of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LayerType {
     /// Every token of its own sequence: `full_attention`.
@@ -152,7 +152,7 @@ impl Pooling {
     }
 }
 
-/// Which loss a classifier is trained with.
+/// The loss that a classifier is trained with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProblemType {
     /// Mean squared error: `regression`.
@@ -174,9 +174,9 @@ impl ProblemType {
     }
 }
 
-/// Everything that decides the shapes and the arithmetic of a model.
+/// The shapes and the arithmetic of a model.
 ///
-/// The fields are public and may be set to anything; [`ModernBertConfig::validate`] says whether a model can be built from them.
+/// The fields are public and may be set to anything; [`ModernBertConfig::validate`] checks that a model can be built from them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModernBertConfig {
     /// Rows of the token embedding.
@@ -195,17 +195,17 @@ pub struct ModernBertConfig {
     pub classifier_activation: Activation,
     /// Added to the variance inside the square root of every LayerNorm.
     pub norm_eps: f64,
-    /// Whether LayerNorms have a bias.
+    /// True if LayerNorms have a bias.
     pub norm_bias: bool,
-    /// Whether `Wqkv` and `Wo` of attention have a bias.
+    /// True if `Wqkv` and `Wo` of attention have a bias.
     pub attention_bias: bool,
-    /// Whether `Wi` and `Wo` of the MLP have a bias.
+    /// True if `Wi` and `Wo` of the MLP have a bias.
     pub mlp_bias: bool,
-    /// Whether the dense layer of the heads has a bias.
+    /// True if the dense layer of the heads has a bias.
     pub classifier_bias: bool,
-    /// Whether the masked-language-model decoder has a bias.
+    /// True if the masked-language-model decoder has a bias.
     pub decoder_bias: bool,
-    /// Whether the decoder shares the token embedding.
+    /// True if the decoder shares the token embedding.
     pub tie_word_embeddings: bool,
     /// The type of each layer, first to last.
     pub layer_types: Vec<LayerType>,
@@ -215,7 +215,7 @@ pub struct ModernBertConfig {
     pub global_rope_theta: f64,
     /// Base of the rotary frequencies of local layers.
     pub local_rope_theta: f64,
-    /// Longest sequence the model is meant for. No tensor depends on it.
+    /// Longest sequence of the model, in tokens. No tensor depends on it.
     pub max_position_embeddings: usize,
     /// Dropout of the attention probabilities, and after the attention output projection, as in transformers.
     pub attention_dropout: f64,
@@ -227,7 +227,7 @@ pub struct ModernBertConfig {
     pub classifier_dropout: f64,
     /// How a sequence classifier pools.
     pub classifier_pooling: Pooling,
-    /// Standard deviation of the random initialisation.
+    /// Standard deviation of the random initialization.
     pub initializer_range: f64,
     /// Random weights are cut off at this many standard deviations.
     pub initializer_cutoff_factor: f64,
@@ -245,7 +245,7 @@ pub struct ModernBertConfig {
     pub id2label: Option<Vec<String>>,
     /// Number of labels; agrees with `id2label` where both are given.
     pub num_labels: Option<usize>,
-    /// Which loss a classifier is trained with; `None` leaves it to the labels.
+    /// The loss that a classifier is trained with; `None` leaves it to the labels.
     pub problem_type: Option<ProblemType>,
     /// Classes the weights belong to, such as `ModernBertForMaskedLM`.
     pub architectures: Vec<String>,

@@ -62,6 +62,36 @@ fn new_form() -> Value {
 }
 
 #[test]
+fn labels_come_in_many_forms() {
+    let labels = |json: serde_json::Value| read(&json).unwrap().id2label;
+    let names = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect::<Vec<_>>());
+    for (json, expected) in [
+        (json!({"id2label": {"0": 0, "1": 1}}), names(&["0", "1"])),
+        (json!({"id2label": ["neg", "pos"]}), names(&["neg", "pos"])),
+        (
+            json!({"id2label": {"1": "neg", "2": "pos"}}),
+            names(&["LABEL_0", "neg", "pos"]),
+        ),
+        (
+            json!({"id2label": {"0": true, "1": false}}),
+            names(&["true", "false"]),
+        ),
+        (
+            json!({"label2id": {"pos": 1, "neg": 0}}),
+            names(&["neg", "pos"]),
+        ),
+        (json!({"id2label": {}}), None),
+        (json!({"id2label": null}), None),
+    ] {
+        assert_eq!(labels(json.clone()), expected, "{json}");
+    }
+    assert_eq!(
+        read(&json!({"problem_type": ""})).unwrap().problem_type,
+        None
+    );
+}
+
+#[test]
 fn both_generations_and_their_mixture_are_one_model() {
     let mut mixed = new_form();
     let map = mixed.as_object_mut().unwrap();
@@ -170,7 +200,9 @@ fn each_lie_is_named() {
             json!({"rope_parameters": {"rope_theta": 1.0}}),
             "full_attention and sliding_attention",
         ),
-        (json!({"id2label": {"0": "a", "2": "b"}}), "id2label"),
+        (json!({"id2label": {"first": "a"}}), "id2label"),
+        (json!({"id2label": {"0": ["a"]}}), "id2label"),
+        (json!({"id2label": {"99999999": "a"}}), "id2label"),
         (
             json!({"problem_type": "ranking"}),
             "problem_type is \"ranking\"",

@@ -1,4 +1,4 @@
-//! What can be built and what cannot, each refusal with its remedy.
+//! Checks of a configuration; each error has its remedy.
 
 use super::{ModernBertConfig, Pooling};
 use std::path::PathBuf;
@@ -11,12 +11,13 @@ pub enum ConfigError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// The text is not a JSON object.
     #[error(
-        "{source_name}: not a JSON object: {message}; expected the config.json of a ModernBERT model"
+        "{source_name}: not a JSON object: {message}; expected the config.json of a ModernBERT model, {}",
+        crate::cached::replace_file(source_name)
     )]
     Json {
         /// The file, or the name the caller gave the text.
@@ -29,7 +30,7 @@ pub enum ConfigError {
     ModelType {
         /// The file, or the name the caller gave the text.
         source_name: String,
-        /// What it says instead.
+        /// The model type in the file.
         found: String,
     },
     /// A key holds something it cannot hold.
@@ -39,9 +40,9 @@ pub enum ConfigError {
         source_name: String,
         /// The key, dotted where it is nested.
         key: String,
-        /// What stands there.
+        /// Its value.
         value: String,
-        /// What may stand there.
+        /// The values it can have.
         expected: String,
     },
     /// The settings do not describe a model.
@@ -54,7 +55,7 @@ pub enum ConfigError {
         /// What to change.
         remedy: String,
     },
-    /// A weight, or what a pass makes of so many tokens, that the device can't hold in one piece.
+    /// A weight, or an activation of a forward pass, that the device can't hold in one tensor.
     #[error(
         "{what} takes {needed} bytes, and this device holds at most {limit} in one tensor; {remedy}"
     )]
@@ -90,7 +91,7 @@ pub enum ConfigError {
     },
 }
 
-/// Larger sizes are a slip of the pen; the bound keeps every count far from overflow.
+/// Larger sizes are mistakes; the bound keeps every count far from overflow.
 const MAX_SIZE: usize = 1 << 31;
 
 /// The same for the number of layers, of which a list is made.
@@ -109,10 +110,10 @@ fn refuse(
 }
 
 impl ModernBertConfig {
-    /// Whether a model can be built from these settings.
+    /// Checks that a model can be built from these settings.
     ///
     /// # Errors
-    /// The first setting that stands in the way, its value and what to do about it.
+    /// The first setting that prevents it, its value and the remedy.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.validate_sizes()?;
         self.validate_layers()?;
@@ -284,8 +285,8 @@ impl ModernBertConfig {
         }
     }
 
-    /// Whether the layers follow the rule of the published models: layers 0, n, 2n, … are global and the last layer is one of them.
-    /// Presets and pretraining hold to it; loading takes any layer types a file gives.
+    /// Checks that the layers follow the rule of the published models: layers 0, n, 2n, … are global and the last layer is one of them.
+    /// Presets and pretraining follow it; loading takes any layer types a file gives.
     ///
     /// # Errors
     /// What [`Self::validate`] refuses, and layer types that break the rule.

@@ -12,17 +12,18 @@ pub enum TokenizerError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// The file is no tokenizer.
     #[error(
-        "{place}: not a `tokenizer.json` of the tokenizers library ({reason}); download or train it again"
+        "{place}: not a `tokenizer.json` of the tokenizers library ({reason}); {}",
+        crate::cached::replace_file(place)
     )]
     Parse {
         /// The file.
         place: String,
-        /// What the library said.
+        /// Message of the library.
         reason: String,
     },
     /// A special token is missing.
@@ -33,7 +34,7 @@ pub enum TokenizerError {
         /// The file.
         place: String,
         /// The token's text.
-        token: &'static str,
+        token: String,
     },
     /// The file lays sequences out in another way.
     #[error(
@@ -57,13 +58,13 @@ pub enum TokenizerError {
     /// The library could not encode a text.
     #[error("the text could not be encoded ({reason}); check the tokenizer file")]
     Encode {
-        /// What the library said.
+        /// Message of the library.
         reason: String,
     },
     /// The library could not decode ids.
     #[error("the ids could not be decoded ({reason}); check that they come from this tokenizer")]
     Decode {
-        /// What the library said.
+        /// Message of the library.
         reason: String,
     },
     /// The library could not write the tokenizer as JSON.
@@ -71,7 +72,7 @@ pub enum TokenizerError {
         "the tokenizer could not be written as JSON ({reason}); check the file it was read from"
     )]
     Serialize {
-        /// What the library said.
+        /// Message of the library.
         reason: String,
     },
     /// A file cannot be written.
@@ -79,7 +80,7 @@ pub enum TokenizerError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// The vocabulary asked for cannot hold the bytes and the special tokens.

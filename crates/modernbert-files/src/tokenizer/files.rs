@@ -4,33 +4,35 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::guard::{Reason, check_growth};
 use super::{Tokenizer, TokenizerError};
 
-/// The file with everything the tokenizer does.
+/// The file with the tokenizer itself.
 pub(super) const TOKENIZER_FILE: &str = "tokenizer.json";
-/// The file that tells Python which class to load and which token plays which part.
+/// The file with the class that Python loads and the names of the special tokens.
 const CONFIG_FILE: &str = "tokenizer_config.json";
-/// The longest sequence ModernBERT is trained for.
-const MODEL_MAX_LENGTH: usize = 8192;
 
-/// The library's tokenizer from the content of a `tokenizer.json`, or what is wrong with it.
+/// The library's tokenizer from the content of a `tokenizer.json`.
 ///
 /// The library panics where a decoder is broken JSON, where a `Precompiled` table is damaged, and where a template names
 /// what isn't there. So the text is parsed as a whole first, which leaves nothing broken or doubled; tokenizers with such
 /// a table, which no ModernBERT has, are refused; and templates are checked.
-pub(super) fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
-    let json: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+pub(super) fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, Reason> {
+    let json: Value = serde_json::from_slice(bytes).map_err(Reason::new)?;
     if json.get("normalizer").is_some_and(precompiled) {
-        return Err("a Precompiled normalizer is not supported".to_string());
+        return Err(Reason::new("a Precompiled normalizer is not supported"));
+    }
+    if let Some(normalizer) = json.get("normalizer") {
+        check_growth(normalizer)?;
     }
     if let Some(post_processor) = json.get("post_processor") {
         check_templates(post_processor)?;
     }
-    serde_json::from_value(json).map_err(|error| error.to_string())
+    serde_json::from_value(json).map_err(Reason::new)
 }
 
 /// Refuses templates, at any depth, with a special token they don't define, or with a second text for a single one.
-fn check_templates(post_processor: &Value) -> Result<(), String> {
+fn check_templates(post_processor: &Value) -> Result<(), Reason> {
     match post_processor {
         Value::Array(parts) => parts.iter().try_for_each(check_templates),
         Value::Object(fields) => {
@@ -44,12 +46,12 @@ fn check_templates(post_processor: &Value) -> Result<(), String> {
                             .and_then(|all| all.get(token))
                             .is_none()
                     {
-                        return Err(format!(
+                        return Err(Reason::new(format!(
                             "the template `{template}` uses {token}, which `special_tokens` does not define"
-                        ));
+                        )));
                     }
                     if template == "single" && id("Sequence") == Some("B") {
-                        return Err("the template `single` asks for a second text".to_string());
+                        return Err(Reason::new("the template `single` asks for a second text"));
                     }
                 }
             }
@@ -59,7 +61,7 @@ fn check_templates(post_processor: &Value) -> Result<(), String> {
     }
 }
 
-/// Whether a normalizer, or one inside it, may be read as a `Precompiled` table.
+/// Returns true if a normalizer, or one inside it, may be read as a `Precompiled` table.
 fn precompiled(normalizer: &Value) -> bool {
     match normalizer {
         Value::Array(parts) => parts.iter().any(precompiled),
@@ -73,7 +75,10 @@ fn precompiled(normalizer: &Value) -> bool {
 }
 
 impl Tokenizer {
-    /// Writes `tokenizer.json` and `tokenizer_config.json` into `folder`, which is made if it is not there.
+    /// Writes `tokenizer.json` and `tokenizer_config.json` into `folder`, which is made if it doesn't exist.
+    ///
+    /// # Errors
+    /// A folder or file that can't be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<(), TokenizerError> {
         let folder = folder.as_ref();
         std::fs::create_dir_all(folder).map_err(|source| TokenizerError::Write {
@@ -112,18 +117,23 @@ impl Tokenizer {
                 (id.to_string(), value)
             })
             .collect();
-        json!({
+        let name = |id: u32| self.inner.id_to_token(id);
+        let special = self.special();
+        let mut config = json!({
             "added_tokens_decoder": decoder,
             // The clean-up strips spaces before punctuation, so that decoded text would not be the text encoded.
             "clean_up_tokenization_spaces": false,
-            "cls_token": "[CLS]",
-            "mask_token": "[MASK]",
+            "cls_token": name(special.cls),
+            "mask_token": name(special.mask),
             "model_input_names": ["input_ids", "attention_mask"],
-            "model_max_length": MODEL_MAX_LENGTH,
-            "pad_token": "[PAD]",
-            "sep_token": "[SEP]",
+            "pad_token": name(special.pad),
+            "sep_token": name(special.sep),
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "unk_token": "[UNK]",
-        })
+            "unk_token": name(special.unk),
+        });
+        if let Some(tokens) = self.max_length() {
+            config["model_max_length"] = tokens.into();
+        }
+        config
     }
 }

@@ -1,18 +1,25 @@
 //! Text to token ids and back.
 //!
-//! [`Tokenizer`] wraps a `tokenizer.json` of the [`tokenizers`] library and holds it to what the rest of this project
-//! relies on: the five special tokens exist, and one text becomes `[CLS] A [SEP]`, two become `[CLS] A [SEP] B [SEP]`.
-//! Ids are always looked up by the token's text, because every tokenizer numbers them differently. [`train`] makes a
-//! tokenizer of the same kind from any text.
+//! [`Tokenizer`] wraps a `tokenizer.json` of the [`tokenizers`] library and checks what the rest of this project relies on:
+//! the five special tokens exist, and one text becomes `[CLS] A [SEP]`, two become `[CLS] A [SEP] B [SEP]`. The tokens of
+//! these roles may have other names: `tokenizer_config.json` and `special_tokens_map.json` beside it are read, and ids are
+//! always looked up by the token's text, because every tokenizer numbers them differently. [`train`] makes a tokenizer of
+//! the same kind from any text.
 //!
 //! Truncation and padding settings in a file are ignored: sequences are packed, not padded, and a caller that wants a
-//! length limit says so with [`Tokenizer::encode_truncated`].
+//! length limit says so with [`Tokenizer::encode_truncated`]. A panic of the library is an error.
 
 mod error;
 mod files;
+mod guard;
+mod offsets;
+mod pieces;
+mod roles;
 pub mod train;
 mod words;
 
+#[cfg(test)]
+mod robust_tests;
 #[cfg(test)]
 mod tests;
 
@@ -21,19 +28,22 @@ use std::path::Path;
 use rayon::prelude::*;
 
 pub use error::TokenizerError;
+use guard::{Reason, guarded};
+use roles::Roles;
 pub use train::TrainOptions;
 pub use words::EncodedWords;
 
 /// The ids of the five special tokens of one tokenizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpecialTokens {
-    /// `[UNK]`: stands for what cannot be encoded; never produced by a byte-level tokenizer.
+    /// `[UNK]`: a piece of text that cannot be encoded. A byte-level tokenizer never produces it; where the file has none, it
+    /// is `[PAD]`.
     pub unk: u32,
     /// `[CLS]`: opens every sequence.
     pub cls: u32,
     /// `[SEP]`: closes every text.
     pub sep: u32,
-    /// `[PAD]`: fills what is left of a row.
+    /// `[PAD]`: padding.
     pub pad: u32,
     /// `[MASK]`: a token to predict.
     pub mask: u32,
@@ -45,13 +55,13 @@ impl SpecialTokens {
         [self.unk, self.cls, self.sep, self.pad, self.mask]
     }
 
-    /// Whether `id` is one of the five.
+    /// Returns true if `id` is one of the five.
     pub fn contains(&self, id: u32) -> bool {
         self.ids().contains(&id)
     }
 }
 
-/// A sequence with its special tokens, and whether text was cut off to make it fit.
+/// A sequence with its special tokens, truncated or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
     /// Token ids, `[CLS]` first and `[SEP]` last.
@@ -60,12 +70,12 @@ pub struct Encoded {
     pub truncated: bool,
 }
 
-/// A sequence whose tokens know which part of the text they came from.
+/// A sequence with the position of each token in the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedOffsets {
     /// Token ids, `[CLS]` first and `[SEP]` last.
     pub ids: Vec<u32>,
-    /// For each token the bytes `start..end` of the text it stands for; `(0, 0)` for special tokens of the template.
+    /// For each token its bytes `start..end` in the original text, whatever the normalizer does; `(0, 0)` for `[CLS]` and `[SEP]`.
     pub offsets: Vec<(usize, usize)>,
 }
 
@@ -74,55 +84,76 @@ pub struct EncodedOffsets {
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     special: SpecialTokens,
+    /// Tokens of a sequence at most, as `tokenizer_config.json` has it.
+    max_length: Option<usize>,
+    /// Largest id and one.
+    id_bound: usize,
+    /// True if long texts can be cut before blanks.
+    piecewise: bool,
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`.
+    /// Reads a `tokenizer.json`, and the names of its special tokens from the files beside it.
+    ///
+    /// # Errors
+    /// A file that can't be read or is no tokenizer; one without the special tokens or with another template; one on which the library
+    /// panics.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, TokenizerError> {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(|source| TokenizerError::Read {
             path: path.into(),
             source,
         })?;
-        Self::from_bytes(&bytes, &path.display().to_string())
+        let roles = Roles::read(path.parent().unwrap_or(Path::new("")))?;
+        Self::with_roles(&bytes, &path.display().to_string(), roles)
     }
 
     /// Reads `tokenizer.json` in a model folder.
+    ///
+    /// # Errors
+    /// As [`Self::from_file`].
     pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self, TokenizerError> {
         Self::from_file(folder.as_ref().join(files::TOKENIZER_FILE))
     }
 
-    /// Reads the content of a `tokenizer.json`; `place` is what errors call it.
+    /// Reads the content of a `tokenizer.json`; `place` is its name in errors.
+    ///
+    /// # Errors
+    /// As [`Self::from_file`].
     pub fn from_bytes(bytes: &[u8], place: &str) -> Result<Self, TokenizerError> {
-        let mut inner = files::parse(bytes).map_err(|reason| TokenizerError::Parse {
+        Self::with_roles(bytes, place, Roles::default())
+    }
+
+    fn with_roles(bytes: &[u8], place: &str, roles: Roles) -> Result<Self, TokenizerError> {
+        let wrong = |reason: Reason| TokenizerError::Parse {
             place: place.into(),
-            reason,
-        })?;
-        inner.with_padding(None);
-        inner
-            .with_truncation(None)
-            .map_err(|error| TokenizerError::Parse {
-                place: place.into(),
-                reason: error.to_string(),
-            })?;
-        let id = |token: &'static str| {
-            inner
-                .token_to_id(token)
-                .ok_or_else(|| TokenizerError::MissingSpecial {
-                    place: place.into(),
-                    token,
-                })
+            reason: reason.to_string(),
         };
-        let special = SpecialTokens {
-            unk: id("[UNK]")?,
-            cls: id("[CLS]")?,
-            sep: id("[SEP]")?,
-            pad: id("[PAD]")?,
-            mask: id("[MASK]")?,
+        let inner = guarded(|| -> Result<_, Reason> {
+            let mut inner = files::parse(bytes)?;
+            inner.with_padding(None);
+            let cut = inner.with_truncation(None).map(|_| ());
+            cut.map_err(Reason::new)?;
+            Ok(inner)
+        });
+        let inner: tokenizers::Tokenizer = inner.flatten().map_err(wrong)?;
+        let mut tokenizer = Self {
+            inner,
+            special: SpecialTokens {
+                unk: 0,
+                cls: 0,
+                sep: 0,
+                pad: 0,
+                mask: 0,
+            },
+            max_length: roles.max_length,
+            id_bound: 0,
+            piecewise: false,
         };
-        let tokenizer = Self { inner, special };
+        tokenizer.probe().map_err(wrong)?;
+        tokenizer.special = tokenizer.find_special(&roles, place)?;
         // The methods below put the special tokens in place themselves: a file that means another layout must not pass.
-        let SpecialTokens { cls, sep, .. } = special;
+        let SpecialTokens { cls, sep, .. } = tokenizer.special;
         if tokenizer.with_template("")? != [cls, sep]
             || tokenizer.with_template(("", ""))? != [cls, sep, sep]
         {
@@ -130,7 +161,64 @@ impl Tokenizer {
                 place: place.into(),
             });
         }
+        let ids = tokenizer.inner.get_vocab(true);
+        tokenizer.id_bound = ids.values().max().map_or(0, |&id| id as usize + 1);
+        tokenizer.piecewise = tokenizer.starts_anew_at_blanks();
         Ok(tokenizer)
+    }
+
+    /// Tries the tokenizer on a few texts, so that a file on which the library panics is refused when it is loaded.
+    fn probe(&self) -> Result<(), Reason> {
+        for text in guard::PROBES {
+            guarded(|| {
+                let encoding = self.inner.encode(text, true)?;
+                self.inner.encode_fast(text, false)?;
+                self.inner.encode_fast((text, text), true)?;
+                self.inner.decode(encoding.get_ids(), false)
+            })?
+            .map_err(|error: tokenizers::Error| {
+                Reason::new(format!("it can't encode {text:?}: {error}"))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The ids of the special tokens: by the names that the files give, by the usual names, by the template.
+    fn find_special(&self, roles: &Roles, place: &str) -> Result<SpecialTokens, TokenizerError> {
+        let template = self.with_template("")?;
+        let by_template = |at: usize| template.get(at).copied().filter(|_| template.len() == 2);
+        let find = |given: &Option<String>, usual: &[&str]| match given {
+            Some(name) => self.inner.token_to_id(name),
+            None => usual.iter().find_map(|name| self.inner.token_to_id(name)),
+        };
+        let named = |given: &Option<String>, usual: &[&str], other: Option<u32>| {
+            find(given, usual)
+                .or(other)
+                .ok_or_else(|| TokenizerError::MissingSpecial {
+                    place: place.into(),
+                    token: given.clone().unwrap_or_else(|| usual[0].to_string()),
+                })
+        };
+        let pad = named(&roles.pad, &["[PAD]", "<pad>", "<|padding|>"], None)?;
+        Ok(SpecialTokens {
+            unk: named(&roles.unk, &["[UNK]", "<unk>"], Some(pad))?,
+            cls: named(&roles.cls, &["[CLS]", "<s>", "<bos>"], by_template(0))?,
+            sep: named(&roles.sep, &["[SEP]", "</s>", "<eos>"], by_template(1))?,
+            pad,
+            mask: named(&roles.mask, &["[MASK]", "<mask>"], None)?,
+        })
+    }
+
+    /// The same tokenizer for a model that takes at most so many tokens; written to `tokenizer_config.json` by [`Self::save`].
+    #[must_use]
+    pub fn with_max_length(mut self, tokens: usize) -> Self {
+        self.max_length = Some(tokens);
+        self
+    }
+
+    /// Tokens of a sequence at most, special tokens included, as `tokenizer_config.json` has it; `None` without a limit.
+    pub fn max_length(&self) -> Option<usize> {
+        self.max_length
     }
 
     /// The ids of the special tokens.
@@ -138,27 +226,53 @@ impl Tokenizer {
         self.special
     }
 
-    /// How many ids there are, added tokens included.
+    /// Rows that the embedding of a model for this tokenizer has at least: the largest id and one.
+    pub fn id_bound(&self) -> usize {
+        self.id_bound
+    }
+
+    /// Number of tokens, added ones included.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
 
     /// `[CLS] text [SEP]`.
+    ///
+    /// # Errors
+    /// A text that the library can't encode.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        self.with_template(text)
+        let mut ids = vec![self.special.cls];
+        ids.append(&mut self.encode_plain(text)?);
+        ids.push(self.special.sep);
+        Ok(ids)
     }
 
     /// `[CLS] first [SEP] second [SEP]`.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
     pub fn encode_pair(&self, first: &str, second: &str) -> Result<Vec<u32>, TokenizerError> {
-        self.with_template((first, second))
+        let mut ids = self.encode(first)?;
+        ids.append(&mut self.encode_plain(second)?);
+        ids.push(self.special.sep);
+        Ok(ids)
     }
 
-    /// The tokens of `text` alone, without `[CLS]` and `[SEP]`.
+    /// The tokens of `text` alone, without `[CLS]` and `[SEP]`. A long text is encoded in pieces of 1 MiB, which bounds the memory.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        self.inner
-            .encode_fast(text, false)
-            .map(|encoding| encoding.get_ids().to_vec())
-            .map_err(encode_error)
+        let mut ids = Vec::new();
+        for (_, piece) in self.pieces(text) {
+            ids.append(&mut self.encode_piece(piece)?);
+        }
+        Ok(ids)
+    }
+
+    fn encode_piece(&self, piece: &str) -> Result<Vec<u32>, TokenizerError> {
+        let encoding = guarded(|| self.inner.encode_fast(piece, false)).map_err(encode_error)?;
+        Ok(encoding.map_err(encode_error)?.get_ids().to_vec())
     }
 
     /// Every text as `[CLS] text [SEP]`, in parallel, in the order given.
@@ -172,19 +286,49 @@ impl Tokenizer {
             .collect()
     }
 
-    /// `[CLS] text [SEP]` with the place in the text of every token.
+    /// `[CLS] text [SEP]` with the position in the text of every token.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
     pub fn encode_with_offsets(&self, text: &str) -> Result<EncodedOffsets, TokenizerError> {
-        let encoding = self.inner.encode(text, true).map_err(encode_error)?;
-        Ok(EncodedOffsets {
-            ids: encoding.get_ids().to_vec(),
-            offsets: encoding.get_offsets().to_vec(),
-        })
+        let (mut ids, mut offsets) = (vec![self.special.cls], vec![(0, 0)]);
+        for (at, piece) in self.pieces(text) {
+            let encoding = guarded(|| self.inner.encode(piece, false)).map_err(encode_error)?;
+            let encoding = encoding.map_err(encode_error)?;
+            ids.extend_from_slice(encoding.get_ids());
+            let mut found = encoding.get_offsets().to_vec();
+            self.complete_offsets(piece, &mut found);
+            offsets.extend(found.iter().map(|(start, end)| (at + start, at + end)));
+        }
+        ids.push(self.special.sep);
+        offsets.push((0, 0));
+        Ok(EncodedOffsets { ids, offsets })
+    }
+
+    /// As [`Self::encode_with_offsets`], of the beginning of a text that is much longer than `tokens` tokens; the flag is true if that
+    /// left something out.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_beginning_with_offsets(
+        &self,
+        text: &str,
+        tokens: usize,
+    ) -> Result<(EncodedOffsets, bool), TokenizerError> {
+        let count = |encoded: &EncodedOffsets| encoded.ids.len();
+        let encode = |text: &str| self.encode_with_offsets(text);
+        let (encoded, whole) = self.of_beginning(text, tokens, encode, count)?;
+        Ok((encoded, !whole))
     }
 
     /// One text or a pair in at most `max_length` tokens.
     ///
-    /// Text is cut on the right, and `[CLS]` and every `[SEP]` stay. Of a pair the longer text is cut first; once both
-    /// are equally long they are cut alike, and the text that was longer keeps the odd token.
+    /// Text is truncated on the right, and `[CLS]` and every `[SEP]` stay. Of a pair the longer text is truncated first; once
+    /// both are equally long they are truncated alike, and the text that was longer keeps the odd token. Of a text that is much
+    /// longer than `max_length` tokens only the beginning is encoded.
+    ///
+    /// # Errors
+    /// A maximum length below that of the special tokens; as [`Self::encode`].
     pub fn encode_truncated(
         &self,
         first: &str,
@@ -199,33 +343,45 @@ impl Tokenizer {
             });
         }
         let SpecialTokens { cls, sep, .. } = self.special;
-        let first = self.encode_plain(first)?;
-        let second = second.map(|text| self.encode_plain(text)).transpose()?;
         let room = max_length - added;
-        let second_len = second.as_ref().map_or(0, Vec::len);
-        let (keep_first, keep_second) = longest_first(first.len(), second_len, room);
+        // A beginning stands for all the bytes behind it.
+        let beginning = |text: &str| {
+            let (ids, whole) = self.encode_beginning(text, room)?;
+            let length = if whole {
+                ids.len()
+            } else {
+                text.len().max(ids.len())
+            };
+            Ok((ids, length))
+        };
+        let (first, first_len) = beginning(first)?;
+        let second = second.map(beginning).transpose()?;
+        let second_len = second.as_ref().map_or(0, |(_, length)| *length);
+        let (keep_first, keep_second) = longest_first(first_len, second_len, room);
 
         let mut ids = Vec::with_capacity(keep_first + keep_second + added);
         ids.push(cls);
         ids.extend_from_slice(&first[..keep_first]);
         ids.push(sep);
-        if let Some(second) = second {
+        if let Some((second, _)) = second {
             ids.extend_from_slice(&second[..keep_second]);
             ids.push(sep);
         }
         Ok(Encoded {
             ids,
-            truncated: keep_first + keep_second < first.len() + second_len,
+            truncated: keep_first + keep_second < first_len + second_len,
         })
     }
 
     /// The text of a sequence, special tokens included.
+    ///
+    /// # Errors
+    /// Ids that the library can't decode.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
-        self.inner
-            .decode(ids, false)
-            .map_err(|error| TokenizerError::Decode {
-                reason: error.to_string(),
-            })
+        let wrong = |reason: String| TokenizerError::Decode { reason };
+        let text = guarded(|| self.inner.decode(ids, false));
+        let text = text.map_err(|reason| wrong(reason.to_string()))?;
+        text.map_err(|error| wrong(error.to_string()))
     }
 
     /// The readable text of a single token, for example `" Paris"`; `None` if no token has this id.
@@ -252,14 +408,12 @@ impl Tokenizer {
         &self,
         input: impl Into<tokenizers::EncodeInput<'s>>,
     ) -> Result<Vec<u32>, TokenizerError> {
-        self.inner
-            .encode_fast(input, true)
-            .map(|encoding| encoding.get_ids().to_vec())
-            .map_err(encode_error)
+        let encoding = guarded(|| self.inner.encode_fast(input, true)).map_err(encode_error)?;
+        Ok(encoding.map_err(encode_error)?.get_ids().to_vec())
     }
 }
 
-/// How many tokens of two texts fit into `room` when the longer one is cut first.
+/// Tokens of two texts that fit into `room` when the longer one is truncated first.
 fn longest_first(first: usize, second: usize, room: usize) -> (usize, usize) {
     if first + second <= room {
         return (first, second);
@@ -273,7 +427,7 @@ fn longest_first(first: usize, second: usize, room: usize) -> (usize, usize) {
     }
 }
 
-fn encode_error(error: tokenizers::Error) -> TokenizerError {
+fn encode_error(error: impl ToString) -> TokenizerError {
     TokenizerError::Encode {
         reason: error.to_string(),
     }

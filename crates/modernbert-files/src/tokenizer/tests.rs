@@ -15,7 +15,7 @@ const TEXTS: [&str; 4] = [
     "the the the the then there their they",
 ];
 
-fn small() -> Tokenizer {
+pub(super) fn small() -> Tokenizer {
     static SMALL: LazyLock<Tokenizer> = LazyLock::new(|| {
         train(
             TEXTS,
@@ -186,7 +186,7 @@ fn saved_and_read_back() {
 }
 
 #[test]
-fn files_that_lie() {
+fn malformed_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let missing = Tokenizer::from_folder(folder.path())
         .unwrap_err()
@@ -198,12 +198,12 @@ fn files_that_lie() {
     ));
 
     let json = small().to_json().unwrap();
-    let nameless = json.replace("[SEP]", "[END]");
+    let nameless = json.replace("[MASK]", "[HIDE]");
     let error = Tokenizer::from_bytes(nameless.as_bytes(), "x.json")
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("[SEP]") && error.contains("x.json"),
+        error.contains("[MASK]") && error.contains("x.json"),
         "{error}"
     );
 

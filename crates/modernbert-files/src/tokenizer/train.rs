@@ -21,6 +21,9 @@ use super::{Tokenizer, TokenizerError};
 const SPECIALS: [&str; 5] = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"];
 /// Vocabularies are a multiple of this, which matrix units like.
 const MULTIPLE: usize = 64;
+/// Tokens of a sequence of the published models at most.
+const MAX_LENGTH: usize = 8192;
+
 /// How to train.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrainOptions {
@@ -83,7 +86,8 @@ where
     let mut model = BPE::default();
     trainer.train(&mut model).map_err(failed)?;
     let json = tokenizer_json(&model, vocab_size)?;
-    Tokenizer::from_bytes(json.to_string().as_bytes(), "the trained tokenizer")
+    let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes(), "the trained tokenizer")?;
+    Ok(tokenizer.with_max_length(MAX_LENGTH))
 }
 
 /// The pieces that merges may not cross.

@@ -1,0 +1,296 @@
+//! The files of the sentence-transformers library: how a text becomes one vector.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `modules.json` | the stages behind the encoder: pooling, normalization |
+//! | `1_Pooling/config.json` | how the tokens' vectors become one |
+//! | `sentence_bert_config.json` | tokens of a text at most |
+//! | `config_sentence_transformers.json` | prompts that are put before a text |
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::config::Pooling;
+
+/// File with the stages behind the encoder.
+pub const MODULES_FILE: &str = "modules.json";
+/// File with the usual pooling, for folders without [`MODULES_FILE`].
+pub const POOLING_FILE: &str = "1_Pooling/config.json";
+/// File with the longest text.
+pub const LENGTH_FILE: &str = "sentence_bert_config.json";
+/// File with the prompts.
+pub const PROMPTS_FILE: &str = "config_sentence_transformers.json";
+
+/// What a folder says about its sentence embeddings; `None` and empty where it says nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SentenceSettings {
+    /// How the tokens' vectors become one.
+    pub pooling: Option<Pooling>,
+    /// True if vectors are scaled to length one.
+    pub normalize: Option<bool>,
+    /// Tokens of a text at most, special tokens included.
+    pub max_length: Option<usize>,
+    /// Texts that are put before a text, by name.
+    pub prompts: BTreeMap<String, String>,
+    /// Name of the prompt that is used unless another is asked for.
+    pub default_prompt: Option<String>,
+}
+
+/// Why the files can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SentencesError {
+    /// The file can't be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Error of the operating system.
+        source: std::io::Error,
+    },
+    /// The file is not what the library writes.
+    #[error("{}: {reason}; {}", path.display(), crate::cached::replace_file(path))]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A stage or pooling that is not supported.
+    #[error(
+        "{}: {what} is not supported, and without it the vectors would be others; use a model with cls, mean or max pooling", path.display()
+    )]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The stage or pooling.
+        what: String,
+    },
+}
+
+impl SentenceSettings {
+    /// Reads the files of a model folder; files that don't exist say nothing.
+    ///
+    /// # Errors
+    /// A file that can't be read or is malformed; a stage or pooling that is not supported.
+    pub fn read(folder: &Path) -> Result<Self, SentencesError> {
+        let mut settings = Self::default();
+        let modules = folder.join(MODULES_FILE);
+        match read_json(&modules)? {
+            Some(json) => settings.read_modules(folder, &modules, &json)?,
+            None => settings.pooling = read_pooling(&folder.join(POOLING_FILE))?,
+        }
+        if let Some(json) = read_json(&folder.join(LENGTH_FILE))? {
+            let length = json.get("max_seq_length").and_then(Value::as_u64);
+            settings.max_length = length.and_then(|length| usize::try_from(length).ok());
+        }
+        if let Some(json) = read_json(&folder.join(PROMPTS_FILE))? {
+            settings.read_prompts(&json);
+        }
+        Ok(settings)
+    }
+
+    fn read_modules(
+        &mut self,
+        folder: &Path,
+        file: &Path,
+        json: &Value,
+    ) -> Result<(), SentencesError> {
+        let wrong = |reason: &str| SentencesError::Format {
+            path: file.to_path_buf(),
+            reason: reason.to_string(),
+        };
+        let modules = json.as_array().ok_or_else(|| wrong("not a list"))?;
+        self.normalize = Some(false);
+        for module in modules {
+            let text = |key: &str| module.get(key).and_then(Value::as_str);
+            let kind = text("type").ok_or_else(|| wrong("a module has no `type`"))?;
+            let path = text("path").unwrap_or_default();
+            if path.split(['/', '\\']).any(|part| part == "..") || Path::new(path).is_absolute() {
+                return Err(wrong("the `path` of a module is outside the folder"));
+            }
+            match kind.rsplit('.').next().unwrap_or(kind) {
+                "Transformer" => {}
+                "Normalize" => self.normalize = Some(true),
+                "Pooling" => self.pooling = read_pooling(&folder.join(path).join("config.json"))?,
+                other => {
+                    return Err(SentencesError::Unsupported {
+                        path: file.to_path_buf(),
+                        what: format!("the module {other}"),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_prompts(&mut self, json: &Value) {
+        let prompts = json.get("prompts").and_then(Value::as_object);
+        let prompts = prompts.into_iter().flatten();
+        self.prompts = prompts
+            .filter_map(|(name, text)| Some((name.clone(), text.as_str()?.to_string())))
+            .collect();
+        let name = json.get("default_prompt_name").and_then(Value::as_str);
+        self.default_prompt = name
+            .filter(|name| self.prompts.contains_key(*name))
+            .map(str::to_string);
+    }
+
+    /// The text of the prompt that is used unless another is asked for.
+    pub fn default_prompt_text(&self) -> Option<&str> {
+        let name = self.default_prompt.as_ref()?;
+        self.prompts
+            .get(name)
+            .map(String::as_str)
+            .filter(|text| !text.is_empty())
+    }
+}
+
+fn read_json(path: &Path) -> Result<Option<Value>, SentencesError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(source) => {
+            return Err(SentencesError::Io {
+                path: path.to_path_buf(),
+                source,
+            });
+        }
+    };
+    let json = serde_json::from_slice(&bytes).map_err(|error| SentencesError::Format {
+        path: path.to_path_buf(),
+        reason: error.to_string(),
+    })?;
+    Ok(Some(json))
+}
+
+/// Reads the pooling of one stage: flags in older files, a name in newer ones.
+fn read_pooling(path: &Path) -> Result<Option<Pooling>, SentencesError> {
+    let Some(json) = read_json(path)? else {
+        return Ok(None);
+    };
+    let mut modes: Vec<&str> = match json.get("pooling_mode") {
+        Some(Value::String(mode)) => vec![mode],
+        Some(Value::Array(modes)) => modes.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    let flags = [
+        ("pooling_mode_cls_token", "cls"),
+        ("pooling_mode_mean_tokens", "mean"),
+        ("pooling_mode_max_tokens", "max"),
+        ("pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens"),
+        ("pooling_mode_weightedmean_tokens", "weightedmean"),
+        ("pooling_mode_lasttoken", "lasttoken"),
+    ];
+    if modes.is_empty() {
+        let set = |flag: &str| json.get(flag).and_then(Value::as_bool) == Some(true);
+        modes = flags
+            .into_iter()
+            .filter(|(flag, _)| set(flag))
+            .map(|(_, mode)| mode)
+            .collect();
+    }
+    match modes[..] {
+        [] | ["mean"] => Ok(Some(Pooling::Mean)),
+        ["cls"] => Ok(Some(Pooling::Cls)),
+        ["max"] => Ok(Some(Pooling::Max)),
+        _ => Err(SentencesError::Unsupported {
+            path: path.to_path_buf(),
+            what: format!("the pooling {}", modes.join(" with ")),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use serde_json::json;
+
+    fn folder(files: &[(&str, Value)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, json) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, json.to_string()).unwrap();
+        }
+        folder
+    }
+
+    fn read(files: &[(&str, Value)]) -> Result<SentenceSettings, SentencesError> {
+        SentenceSettings::read(folder(files).path())
+    }
+
+    #[test]
+    fn a_folder_without_these_files_says_nothing() {
+        assert_eq!(read(&[]).unwrap(), SentenceSettings::default());
+    }
+
+    #[test]
+    fn stages_length_and_prompts_are_read() {
+        let modules = json!([
+            {"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"},
+            {"idx": 1, "path": "pool", "type": "sentence_transformers.models.Pooling"},
+            {"idx": 2, "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+        ]);
+        let pooling = json!({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false});
+        let prompts = json!({"prompts": {"query": "q: "}, "default_prompt_name": "query"});
+        let found = read(&[
+            (MODULES_FILE, modules),
+            ("pool/config.json", pooling),
+            (LENGTH_FILE, json!({"max_seq_length": 8})),
+            (PROMPTS_FILE, prompts),
+        ]);
+        let found = found.unwrap();
+        assert_eq!(found.pooling, Some(Pooling::Cls));
+        assert_eq!(found.normalize, Some(true));
+        assert_eq!(found.max_length, Some(8));
+        assert_eq!(found.default_prompt_text(), Some("q: "));
+    }
+
+    #[test]
+    fn pooling_has_flags_or_a_name() {
+        for (json, expected) in [
+            (json!({"pooling_mode_max_tokens": true}), Pooling::Max),
+            (json!({"pooling_mode": "cls"}), Pooling::Cls),
+            (json!({}), Pooling::Mean),
+        ] {
+            let found = read(&[(POOLING_FILE, json)]).unwrap();
+            assert_eq!(found.pooling, Some(expected));
+            assert_eq!(found.normalize, None);
+        }
+    }
+
+    #[test]
+    fn other_stages_and_poolings_are_refused_by_name() {
+        let dense = json!([{"path": "2_Dense", "type": "sentence_transformers.models.Dense"}]);
+        let two = json!({"pooling_mode_cls_token": true, "pooling_mode_max_tokens": true});
+        for (file, json, said) in [
+            (MODULES_FILE, dense, "Dense"),
+            (POOLING_FILE, two, "cls with max"),
+            (
+                POOLING_FILE,
+                json!({"pooling_mode": "lasttoken"}),
+                "lasttoken",
+            ),
+            (MODULES_FILE, json!({}), "not a list"),
+            (
+                MODULES_FILE,
+                json!([{"path": "../x", "type": "a.Pooling"}]),
+                "outside",
+            ),
+        ] {
+            let message = read(&[(file, json)]).unwrap_err().to_string();
+            assert!(message.contains(said), "{message}");
+        }
+    }
+}
