@@ -1,6 +1,7 @@
 //! Test predictions in the form in which gluebenchmark.com takes them: one file per test set, `index` and `prediction`.
 
-use modernbert::checkpoint::{open_checked, write_atomically};
+use modernbert::Loader;
+use modernbert::checkpoint::{CheckpointError, write_atomically};
 use modernbert::model::{Precision, SequenceClassifier};
 use modernbert::tokenizer::Tokenizer;
 use modernbert_train::finetune::{encode, predict_with};
@@ -91,11 +92,15 @@ pub fn predict_task(
 ) -> Result<Vec<Written>, RunError> {
     let splits = TaskData::load_test(data, task)?;
     let folder = &finetuned.model;
-    drop(open_checked(folder)?);
-    let (model, report) = SequenceClassifier::from_folder(folder, task.num_outputs(), 0, device)?;
-    if let Some(name) = report.fresh.into_iter().next() {
-        let place = folder.display().to_string();
-        return Err(modernbert::checkpoint::CheckpointError::Missing { place, name }.into());
+    let model = SequenceClassifier::load(Loader::new(folder).device(device))?;
+    if model.outputs() != task.num_outputs() {
+        return Err(CheckpointError::Shape {
+            place: folder.display().to_string(),
+            name: "classifier.weight".to_string(),
+            found: vec![model.outputs(), model.model.config().hidden_size],
+            expected: vec![task.num_outputs(), model.model.config().hidden_size],
+        }
+        .into());
     }
     let settings = &finetuned.record.settings;
     let precision: Precision = settings.precision.parse().unwrap_or_default();

@@ -99,7 +99,7 @@ fn a_recipe_becomes_a_model_folder_whose_loss_has_fallen() {
     // The corpus isn't needed any more: the folder alone is a model.
     fs::remove_dir_all(place.path("corpus")).unwrap();
     let device = modernbert::device::select(Some("flex")).unwrap().device;
-    modernbert::model::MaskedLm::from_folder(&out, &device).unwrap();
+    modernbert::model::MaskedLm::load(modernbert::Loader::new(&out).device(&device)).unwrap();
     let tokenizer = modernbert::tokenizer::Tokenizer::from_folder(&out).unwrap();
     assert_eq!(tokenizer.vocab_size(), 384);
 }

@@ -1,5 +1,5 @@
 //! ModernBERT on Burn: the encoder of [Smarter, Better, Faster, Longer](https://arxiv.org/abs/2412.13663), its heads, its
-//! files and its kernels. Everything needed to run the model; training it is the crate `modernbert-train`.
+//! files and its inference. The crate contains all that runs the model; training is the crate `modernbert-train`.
 //!
 //! | module | contents | may use |
 //! |---|---|---|
@@ -8,9 +8,22 @@
 //! | [`batch`], [`ops`], [`device`] | packed batches, the Backend extension, devices by name; from `burn-packed` | nothing of this crate |
 //! | [`model`] | encoder and heads as Burn modules | `ops`, `batch`, `config` |
 //! | [`checkpoint`] | modules to and from safetensors under Hugging Face's names | `model`, `config` |
+//! | [`Loader`] | one builder for every model and pipeline: source, device, precision, batches | all of the above |
 //! | [`inference`] | texts in, results out | all of the above |
+//! | [`cosine_similarity`], [`top_k`] | vectors compared | nothing |
 //!
-//! The backend is a cargo feature (`flex`, `cuda`, `wgpu`, `vulkan`, `metal`, `tch`) plus a [`burn::tensor::Device`]:
+//! Two lines from a name to vectors:
+//!
+//! ```
+//! # let folder = tiny_models::masked_lm();
+//! # let name = folder.path();
+//! let encoder = modernbert::Encoder::load(name)?; // a folder, or a name on the Hugging Face Hub
+//! let vectors = encoder.encode(&["one two", "three"])?;
+//! # assert_eq!(vectors.len(), 2);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The model itself is a Burn module. The backend is a cargo feature (`flex`, `cuda`, `wgpu`, `vulkan`, `metal`, `tch`) plus a [`burn::tensor::Device`]:
 //!
 //! ```
 //! use modernbert::{batch::PackedBatch, config::ModernBertConfig, device, model::{ModernBert, initialize}};
@@ -27,7 +40,18 @@
 
 pub mod checkpoint;
 pub mod inference;
+mod loader;
 pub mod model;
+mod similarity;
 
 pub use burn_packed::{batch, device, ops};
 pub use modernbert_files::{atomic, config, lock, output, tokenizer};
+
+pub use inference::{
+    AnswerOptions, Answerer, BatchOptions, Chooser, Embedding, Encoder, Entity, InferenceError,
+    Input, MaskFiller, Prediction, Tagger, TextClassifier,
+};
+pub use loader::{DeviceChoice, HeadStart, LoadError, Loader};
+pub use model::Precision;
+pub use modernbert_files::sentences;
+pub use similarity::{Neighbor, WidthError, cosine_similarity, dot, normalize, top_k};

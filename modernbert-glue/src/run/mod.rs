@@ -59,6 +59,9 @@ pub enum RunError {
     /// The model's folder.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The model can't be loaded.
+    #[error(transparent)]
+    Load(#[from] modernbert::LoadError),
     /// The model's config.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -1,10 +1,11 @@
 //! The model a job starts from.
 
 use burn::tensor::Device;
-use modernbert::checkpoint::{LoadReport, ModelSource, WEIGHTS_FILE, open_checked, read_config};
+use modernbert::checkpoint::{LoadReport, WEIGHTS_FILE, open_checked, read_config};
 use modernbert::config::{ModernBertConfig, ProblemType};
 use modernbert::model::{SequenceClassifier, initialize};
 use modernbert::tokenizer::Tokenizer;
+use modernbert::{HeadStart, Loader};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::Read;
@@ -29,7 +30,7 @@ impl Pretrained {
     /// # Errors
     /// A folder that is no model's, a tokenizer that isn't the model's, a download that fails.
     pub fn open(model: &str) -> Result<Self, RunError> {
-        let folder = ModelSource::parse(model).resolve(None)?;
+        let folder = Loader::from(model).folder()?;
         let config = read_config(&folder)?;
         let tokenizer = Tokenizer::from_folder(&folder)?;
         if tokenizer.vocab_size() > config.vocab_size {
@@ -100,16 +101,18 @@ impl Pretrained {
         device: &Device,
     ) -> Result<(SequenceClassifier, LoadReport), RunError> {
         let outputs = task.num_outputs();
+        let start = |folder: &Path, start| {
+            let loader = Loader::new(folder).device(device);
+            SequenceClassifier::load_for_finetuning(loader, outputs, start, seed)
+        };
         Ok(match mnli {
-            Some(folder) => {
-                SequenceClassifier::from_folder_of_another_task(folder, outputs, seed, device)?
-            }
+            Some(folder) => start(folder, HeadStart::Fresh)?,
             None if random => {
                 let model = SequenceClassifier::new(&self.config, outputs, device)?;
                 let model = initialize(model, &self.config, seed);
                 (model, LoadReport::default())
             }
-            None => SequenceClassifier::from_folder(&self.folder, outputs, seed, device)?,
+            None => start(&self.folder, HeadStart::Kept)?,
         })
     }
 

@@ -178,7 +178,9 @@ pub fn run_seed(run: &Run<'_>, folder: &Path, keep_model: bool) -> Result<RunRec
     if keep_model {
         let model = folder.join(MODEL_FOLDER);
         save(&trained.model, &run.pretrained.task_config(task), &model)?;
-        run.pretrained.tokenizer().save(&model)?;
+        let positions = run.pretrained.config().max_position_embeddings;
+        let tokenizer = run.pretrained.tokenizer().clone();
+        tokenizer.with_max_length(positions).save(&model)?;
     }
     let metrics = |score: &Score| score.metrics.iter().cloned().collect::<Metrics>();
     let record = RunRecord {

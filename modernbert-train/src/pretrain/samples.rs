@@ -1,6 +1,6 @@
 //! Held-out lines with one token masked: what a person looks at to see whether a model learned anything.
 
-use modernbert::inference::{Candidate, FillMaskError, fill_mask};
+use modernbert::inference::{Candidate, InferenceError, fill_mask};
 use modernbert::model::MaskedLm;
 use modernbert::tokenizer::Tokenizer;
 
@@ -29,7 +29,7 @@ pub fn masked_lines(
     tokenizer: &Tokenizer,
     documents: &[Document],
     count: usize,
-) -> Result<Vec<MaskedLine>, FillMaskError> {
+) -> Result<Vec<MaskedLine>, InferenceError> {
     let mask = tokenizer
         .token(tokenizer.special().mask)
         .unwrap_or_default();

@@ -1,3 +1,4 @@
+use modernbert::LoadError;
 use modernbert::checkpoint::CheckpointError;
 use std::path::{Path, PathBuf};
 
@@ -55,6 +56,9 @@ pub enum SnapshotError {
     /// Weights or config can't be written or read.
     #[error(transparent)]
     Model(#[from] CheckpointError),
+    /// The model can't be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// The optimizer's state can't be written or read.
     #[error(transparent)]
     Moments(#[from] MomentsError),

@@ -1,5 +1,6 @@
 //! Reading a checkpoint, after holding it to its hashes.
 
+use modernbert::Loader;
 use modernbert::checkpoint::TensorFiles;
 use modernbert::model::MaskedLm;
 use std::path::{Path, PathBuf};
@@ -48,7 +49,7 @@ impl Snapshot {
     /// # Errors
     /// Files that are not those of a masked language model.
     pub fn model(&self, device: &burn::tensor::Device) -> Result<MaskedLm, SnapshotError> {
-        Ok(MaskedLm::from_folder(&self.path, device)?)
+        Ok(MaskedLm::load(Loader::new(&self.path).device(device))?)
     }
 
     /// Loads the moments of `model`'s parameters into `optimizer`.

@@ -103,7 +103,7 @@ fn the_mean_of_equal_checkpoints_is_the_checkpoint() {
         }
     }
     let device = test_support::device();
-    modernbert::model::MaskedLm::from_folder(&out, &device).unwrap();
+    modernbert::model::MaskedLm::load(modernbert::Loader::new(&out).device(&device)).unwrap();
     assert!(average(&[], &out).is_err());
 }
 
@@ -141,7 +141,7 @@ fn an_exported_checkpoint_is_a_model_folder() {
     let out = folder.path().join("model");
     export(&checkpoint_at(&root).unwrap(), &out).unwrap();
     let device = test_support::device();
-    modernbert::model::MaskedLm::from_folder(&out, &device).unwrap();
+    modernbert::model::MaskedLm::load(modernbert::Loader::new(&out).device(&device)).unwrap();
     let mut names: Vec<_> = fs::read_dir(&out)
         .unwrap()
         .map(|e| e.unwrap().file_name())
@@ -160,7 +160,7 @@ fn an_exported_checkpoint_is_a_model_folder() {
     fs::write(saved[0].join("model.safetensors"), "damaged").unwrap();
     assert!(export(&saved[0], &folder.path().join("again")).is_err());
     assert!(!folder.path().join("again").exists());
-    modernbert::model::MaskedLm::from_folder(&out, &device).unwrap();
+    modernbert::model::MaskedLm::load(modernbert::Loader::new(&out).device(&device)).unwrap();
 }
 
 #[test]

@@ -2,17 +2,17 @@
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{CheckpointError, TensorFiles};
 use crate::model::{NamedMapper, map_named, named_parameters};
 
-/// What a load did beside copying tensors of the same name.
+/// The differences between a module's parameters and the tensors of the files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadReport {
-    /// Parameters the files don't have, left as they were.
+    /// Parameters that the files lack; they keep their value.
     pub fresh: Vec<String>,
-    /// Tensors of other heads, or a tied decoder's copy, that the model has no use for.
+    /// Tensors that the model doesn't use: those of other heads, and the copy of a tied decoder.
     pub unused: Vec<String>,
 }
 
@@ -23,58 +23,37 @@ const ENCODER: &str = "model.";
 
 /// Copies the tensors of `files` into `module`.
 ///
-/// Parameters whose name starts with one of `may_be_fresh` keep their value when the files lack them; a lack of any other
-/// is an error, and so is a tensor of no known head.
+/// Parameters whose name starts with one of `may_be_fresh` keep their value where the files lack them. The shapes are compared before
+/// anything is read, and one tensor at a time is on the host.
 ///
 /// # Errors
-/// A missing, unknown or misshapen tensor, by name. The module is then lost; build it again.
+/// A missing, unknown or misshapen tensor, a dtype that holds no weights, a weight that is NaN or infinite: each by name. The module is
+/// lost then; build it again.
 pub fn load<M: Module>(
     module: M,
     files: &TensorFiles,
     may_be_fresh: &[&str],
 ) -> Result<(M, LoadReport), CheckpointError> {
-    let wanted = named_parameters(&module);
-    let encoder_alone = !wanted.iter().any(|(name, _)| name.starts_with(ENCODER));
-    let mut used = BTreeSet::new();
+    let parameters = named_parameters(&module);
+    let prefixed = parameters.iter().any(|(name, _)| name.starts_with(ENCODER));
     let mut report = LoadReport::default();
-    let mut values = Vec::with_capacity(wanted.len());
-    for (name, shape) in &wanted {
-        let candidates = if encoder_alone {
-            [name.clone(), format!("{ENCODER}{name}")]
-        } else {
-            [
-                name.clone(),
-                name.strip_prefix(ENCODER).unwrap_or(name).to_string(),
-            ]
-        };
-        let mut found = None;
-        for candidate in candidates {
-            if let Some((found_shape, value)) = files.read(&candidate)? {
-                if found_shape != *shape {
-                    return Err(CheckpointError::Shape {
-                        place: files.place(),
-                        name: candidate,
-                        found: found_shape,
-                        expected: shape.clone(),
-                    });
-                }
-                used.insert(candidate);
-                found = Some(value);
-                break;
+    let mut sources = BTreeMap::new();
+    for (name, shape) in parameters {
+        match source_of(&name, &shape, files, prefixed)? {
+            Some(source) => {
+                sources.insert(name, source);
+            }
+            None if may_be_fresh.iter().any(|prefix| name.starts_with(prefix)) => {
+                report.fresh.push(name);
+            }
+            None => {
+                let place = files.place();
+                return Err(CheckpointError::Missing { place, name });
             }
         }
-        if found.is_none() {
-            if !may_be_fresh.iter().any(|prefix| name.starts_with(prefix)) {
-                return Err(CheckpointError::Missing {
-                    place: files.place(),
-                    name: name.clone(),
-                });
-            }
-            report.fresh.push(name.clone());
-        }
-        values.push(found);
     }
-    let left_over: Vec<&str> = files.names().filter(|name| !used.contains(*name)).collect();
+    let used: BTreeSet<&str> = sources.values().map(String::as_str).collect();
+    let left_over: Vec<&str> = files.names().filter(|name| !used.contains(name)).collect();
     let unknown: Vec<&&str> = left_over
         .iter()
         .filter(|name| !HEADS.iter().any(|head| name.starts_with(head)))
@@ -87,20 +66,88 @@ pub fn load<M: Module>(
         });
     }
     report.unused = left_over.into_iter().map(str::to_string).collect();
-    let module = map_named(module, &mut Fill(values.into_iter()));
-    Ok((module, report))
+    let mut fill = Fill {
+        files,
+        sources,
+        error: None,
+    };
+    let module = map_named(module, &mut fill);
+    match fill.error {
+        Some(error) => Err(error),
+        None => Ok((module, report)),
+    }
 }
 
-/// Hands out values in the order in which the module holds its parameters.
-struct Fill(std::vec::IntoIter<Option<Vec<f32>>>);
-
-impl NamedMapper for Fill {
-    fn map<const D: usize>(&mut self, _name: &str, value: Tensor<D>) -> Tensor<D> {
-        match self.0.next().flatten() {
-            Some(values) => {
-                Tensor::from_data(TensorData::new(values, value.dims()), &value.device())
+/// The tensor of the files that belongs to a parameter: of the same name, with or without the prefix of the encoder.
+fn source_of(
+    name: &str,
+    shape: &[usize],
+    files: &TensorFiles,
+    prefixed: bool,
+) -> Result<Option<String>, CheckpointError> {
+    let other = if prefixed {
+        name.strip_prefix(ENCODER).unwrap_or(name).to_string()
+    } else {
+        format!("{ENCODER}{name}")
+    };
+    for candidate in [name.to_string(), other] {
+        match files.shape(&candidate)? {
+            Some(found) if found == shape => return Ok(Some(candidate)),
+            Some(found) => {
+                return Err(CheckpointError::Shape {
+                    place: files.place(),
+                    name: candidate,
+                    found,
+                    expected: shape.to_vec(),
+                });
             }
-            None => value,
+            None => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Gives each parameter the values of its tensor.
+struct Fill<'a> {
+    files: &'a TensorFiles,
+    /// Name of the tensor in the files by name of the parameter.
+    sources: BTreeMap<String, String>,
+    error: Option<CheckpointError>,
+}
+
+impl Fill<'_> {
+    fn values(&self, source: &str) -> Result<Vec<f32>, CheckpointError> {
+        let place = || self.files.place();
+        let name = || source.to_string();
+        let Some((_, values)) = self.files.read(source)? else {
+            return Err(CheckpointError::Missing {
+                place: place(),
+                name: name(),
+            });
+        };
+        match values.iter().filter(|value| !value.is_finite()).count() {
+            0 => Ok(values),
+            count => Err(CheckpointError::NonFinite {
+                place: place(),
+                name: name(),
+                count,
+                total: values.len(),
+            }),
+        }
+    }
+}
+
+impl NamedMapper for Fill<'_> {
+    fn map<const D: usize>(&mut self, name: &str, value: Tensor<D>) -> Tensor<D> {
+        let Some(source) = self.sources.get(name).filter(|_| self.error.is_none()) else {
+            return value;
+        };
+        match self.values(source) {
+            Ok(values) => Tensor::from_data(TensorData::new(values, value.dims()), &value.device()),
+            Err(error) => {
+                self.error = Some(error);
+                value
+            }
         }
     }
 }

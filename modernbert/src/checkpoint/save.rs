@@ -1,6 +1,5 @@
 //! Writes a module to a safetensors file, by name.
 
-use burn::module::Module;
 use burn::tensor::Tensor;
 use std::path::Path;
 
@@ -8,21 +7,27 @@ use modernbert_files::atomic::write_atomically;
 
 use super::{CONFIG_FILE, CheckpointError, F32Tensor, WEIGHTS_FILE, write_safetensors};
 use crate::config::ModernBertConfig;
-use crate::model::{NamedMapper, map_named};
+use crate::model::{Architecture, NamedMapper, map_named};
 
 /// Writes `config.json` and `model.safetensors` (f32) of `module` into `folder`, which is made if need be.
+/// `architectures` in `config.json` becomes the class of `module`.
 ///
 /// Each file appears complete or not at all, the weights last: a folder with weights is a complete model. Parameters of a
 /// bare encoder are written without the leading `model.`, as Hugging Face does.
 ///
 /// # Errors
-/// What the operating system refuses, or a device that can't be read.
-pub fn save<M: Module>(
+/// A folder that can't be written, or a device that can't be read.
+pub fn save<M: Architecture>(
     module: &M,
     config: &ModernBertConfig,
     folder: &Path,
 ) -> Result<(), CheckpointError> {
     std::fs::create_dir_all(folder).map_err(CheckpointError::io(folder))?;
+    // The head decides, whatever the model was loaded from.
+    let config = ModernBertConfig {
+        architectures: vec![M::CLASS.to_string()],
+        ..config.clone()
+    };
     let config_path = folder.join(CONFIG_FILE);
     write_atomically(&config_path, config.to_json_string().as_bytes())
         .map_err(CheckpointError::io(&config_path))?;

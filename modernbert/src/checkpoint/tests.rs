@@ -1,7 +1,8 @@
 use super::*;
 use crate::batch::PackedBatch;
 use crate::config::ModernBertConfig;
-use crate::model::{ModernBert, named_parameters};
+use crate::loader::{HeadStart, LoadError, Loader};
+use crate::model::{MaskedLm, ModernBert, SequenceClassifier, initialize, named_parameters};
 use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
 use std::fs;
 
@@ -36,7 +37,7 @@ fn what_is_saved_loads_to_the_same_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let model = mlm();
     save(&model, &config(), folder.path()).unwrap();
-    let loaded = MaskedLm::from_folder(folder.path(), &test_support::device()).unwrap();
+    let loaded = MaskedLm::load(loader(folder.path())).unwrap();
     assert_eq!(hidden(&model.model), hidden(&loaded.model));
     let names: Vec<_> = fs::read_dir(folder.path())
         .unwrap()
@@ -60,7 +61,8 @@ fn a_classifier_takes_the_pretrained_head_and_reports_the_rest() {
     let model = mlm();
     save(&model, &config(), folder.path()).unwrap();
     let (classifier, report) =
-        SequenceClassifier::from_folder(folder.path(), 3, 7, &test_support::device()).unwrap();
+        SequenceClassifier::load_for_finetuning(loader(folder.path()), 3, HeadStart::Kept, 7)
+            .unwrap();
     assert_eq!(report.fresh, ["classifier.weight", "classifier.bias"]);
     assert_eq!(report.unused, ["decoder.bias"]);
     assert_eq!(hidden(&model.model), hidden(&classifier.model));
@@ -83,7 +85,8 @@ fn a_bare_encoder_is_read_with_and_without_prefix() {
     assert_eq!(report.unused.len(), 3, "{:?}", report.unused);
 
     let (classifier, report) =
-        SequenceClassifier::from_folder(folder.path(), 2, 7, &test_support::device()).unwrap();
+        SequenceClassifier::load_for_finetuning(loader(folder.path()), 2, HeadStart::Kept, 7)
+            .unwrap();
     assert_eq!(report.fresh.len(), 4, "{:?}", report.fresh);
     assert_eq!(hidden(&model.model), hidden(&classifier.model));
 }
@@ -115,8 +118,15 @@ fn write_changed(
     serialize_to_file(views, None, &path).unwrap();
 }
 
+fn loader(folder: &std::path::Path) -> Loader {
+    Loader::new(folder).device(test_support::device())
+}
+
 fn load_error(folder: &std::path::Path) -> CheckpointError {
-    MaskedLm::from_folder(folder, &test_support::device()).unwrap_err()
+    match MaskedLm::load(loader(folder)).unwrap_err() {
+        LoadError::Checkpoint(error) => error,
+        other => panic!("{other}"),
+    }
 }
 
 #[test]
@@ -131,6 +141,67 @@ fn a_missing_tensor_is_named() {
         "{message}"
     );
     assert!(message.contains(WEIGHTS_FILE), "{message}");
+}
+
+#[test]
+fn a_weight_that_is_not_finite_is_named() {
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let folder = tempfile::tempdir().unwrap();
+        write_changed(folder.path(), |tensors| {
+            for (name, _, bytes) in tensors {
+                if name == "model.layers.1.mlp.Wi.weight" {
+                    bytes[8..12].copy_from_slice(&value.to_le_bytes());
+                }
+            }
+        });
+        let message = load_error(folder.path()).to_string();
+        assert!(
+            message.contains("`model.layers.1.mlp.Wi.weight` has 1 of 3072"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn parameters_are_filled_by_name() {
+    // In the reverse order of the module's, every value the hash of its name.
+    let value = |name: &str| {
+        name.bytes()
+            .fold(7u32, |h, b| h.wrapping_mul(31).wrapping_add(u32::from(b)))
+            % 97
+    };
+    let folder = tempfile::tempdir().unwrap();
+    write_changed(folder.path(), |tensors| {
+        tensors.reverse();
+        for (name, _, bytes) in tensors {
+            let own = (value(name) as f32).to_le_bytes();
+            bytes.chunks_mut(4).for_each(|x| x.copy_from_slice(&own));
+        }
+    });
+    struct Check<F>(F);
+    impl<F: Fn(&str) -> u32> crate::model::NamedMapper for Check<F> {
+        fn map<const D: usize>(
+            &mut self,
+            name: &str,
+            tensor: burn::tensor::Tensor<D>,
+        ) -> burn::tensor::Tensor<D> {
+            let values: Vec<f32> = tensor.clone().into_data().try_to_vec().unwrap();
+            assert!(values.iter().all(|&x| x == (self.0)(name) as f32), "{name}");
+            tensor
+        }
+    }
+    let model = MaskedLm::load(loader(folder.path())).unwrap();
+    crate::model::map_named(model, &mut Check(value));
+}
+
+#[test]
+fn a_saved_model_names_its_own_class() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = SequenceClassifier::new(&config(), 2, &test_support::device()).unwrap();
+    assert_eq!(config().architectures, ["ModernBertForMaskedLM"]);
+    save(&model, &config(), folder.path()).unwrap();
+    let saved = read_config(folder.path()).unwrap();
+    assert_eq!(saved.architectures, ["ModernBertForSequenceClassification"]);
 }
 
 #[test]
@@ -224,7 +295,7 @@ fn shards_with_an_index_are_one_checkpoint() {
     fs::remove_file(folder.path().join(WEIGHTS_FILE)).unwrap();
     let index = folder.path().join("model.safetensors.index.json");
     fs::write(&index, serde_json::json!({ "weight_map": map }).to_string()).unwrap();
-    let loaded = MaskedLm::from_folder(folder.path(), &test_support::device()).unwrap();
+    let loaded = MaskedLm::load(loader(folder.path())).unwrap();
     assert_eq!(hidden(&model.model), hidden(&loaded.model));
 
     map.insert("model.extra".into(), "model-0.safetensors".into());
@@ -260,7 +331,7 @@ fn half_precision_files_are_read() {
         )
     });
     serialize_to_file(views, None, &path).unwrap();
-    let loaded = MaskedLm::from_folder(folder.path(), &test_support::device()).unwrap();
+    let loaded = MaskedLm::load(loader(folder.path())).unwrap();
     let (a, b) = (hidden(&mlm().model), hidden(&loaded.model));
     let worst = a
         .iter()

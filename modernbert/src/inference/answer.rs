@@ -1,25 +1,21 @@
 //! Spans of a text that answer a question.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-
-use burn::tensor::Device;
-
+use super::ranking::Ranking;
 use super::runner::{Runner, read};
 use super::spans::Characters;
 use super::{BatchOptions, InferenceError, Progress};
-use crate::checkpoint::{CheckpointError, open_checked};
-use crate::model::{Precision, QuestionAnswerer};
+use crate::loader::Loader;
+use crate::model::QuestionAnswerer;
 use crate::tokenizer::Tokenizer;
 
-/// What counts as an answer, and how long contexts are read.
+/// Limits on answers, and the overlap of the windows in which a long context is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnswerOptions {
     /// Answers given, best first.
     pub n_best: usize,
     /// Tokens of an answer at most.
     pub max_answer: usize,
-    /// Tokens of the context that neighbouring windows share, where it doesn't fit into one sequence.
+    /// Tokens of the context that neighboring windows share, where it doesn't fit into one sequence.
     pub stride: usize,
 }
 
@@ -36,11 +32,11 @@ impl Default for AnswerOptions {
 /// A span of the context.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// The span's text, blanks at both ends left out.
+    /// Text of the span, without blanks at both ends.
     pub text: String,
     /// First character.
     pub start: usize,
-    /// The character behind the last one.
+    /// Character after the last one.
     pub end: usize,
     /// Sum of the scores of its first and last token.
     pub score: f32,
@@ -48,7 +44,7 @@ pub struct Answer {
     pub probability: f32,
 }
 
-/// What a model says to a question.
+/// The answers to a question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answers {
     /// The best spans, best first; none if the context is empty.
@@ -60,7 +56,18 @@ pub struct Answers {
     pub windows: usize,
 }
 
-/// A question answerer and its tokenizer.
+/// A model for extractive question answering and its tokenizer.
+///
+/// ```
+/// use modernbert::Answerer;
+///
+/// # let folder = tiny_models::question_answerer();
+/// # let name = folder.path();
+/// let answerer = Answerer::load(name)?;
+/// let found = answerer.answer(&[("two", "one two three")])?;
+/// println!("{:?}", found[0].best[0].text);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Answerer {
     model: QuestionAnswerer,
@@ -71,7 +78,7 @@ pub struct Answerer {
 /// A window of a context beside its question.
 struct Window {
     ids: Vec<u32>,
-    /// Number of the question.
+    /// Number of the question, from 0.
     item: usize,
     /// Position in `ids` of the first token of the context.
     first: usize,
@@ -82,52 +89,60 @@ struct Window {
 }
 
 impl Answerer {
-    /// An answerer of these parts.
+    /// An answerer of these parts, with the options at their defaults.
     ///
     /// # Errors
-    /// Batches without tokens, or a maximum length beyond the model's.
+    /// Batches without tokens, a maximum length beyond the model's, a tokenizer of another model.
     pub fn new(
         model: QuestionAnswerer,
         tokenizer: Tokenizer,
-        options: AnswerOptions,
         batches: BatchOptions,
     ) -> Result<Self, InferenceError> {
         let runner = Runner::new(model.model.config(), tokenizer, batches)?;
         Ok(Self {
             model,
             runner,
-            options,
+            options: AnswerOptions::default(),
         })
     }
 
-    /// Loads a finetuned question answerer and its tokenizer.
+    /// Loads a finetuned question answerer and its tokenizer, from a folder or by its name on the Hub.
     ///
     /// # Errors
-    /// A folder without a model, a head for questions or a tokenizer, and those of [`Self::new`].
-    pub fn from_folder(
-        folder: &Path,
-        precision: Precision,
-        options: AnswerOptions,
-        batches: BatchOptions,
-        device: &Device,
-    ) -> Result<Self, InferenceError> {
-        open_checked(folder)?;
-        let (model, report) = QuestionAnswerer::from_folder(folder, 0, device)?;
-        if let Some(name) = report.fresh.into_iter().next() {
-            let place = folder.display().to_string();
-            return Err(CheckpointError::Missing { place, name }.into());
-        }
-        let tokenizer = Tokenizer::from_folder(folder)?;
-        Self::new(model.with_precision(precision), tokenizer, options, batches)
+    /// As [`QuestionAnswerer::load`] and [`Self::new`].
+    pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
+        let opened = model.into().open()?;
+        let build = |config: &_, _, device: &_| QuestionAnswerer::new(config, device);
+        let model = opened.classifier(Some(2), build)?;
+        let model = model.with_precision(opened.precision);
+        Self::new(model, opened.tokenizer()?, opened.batches.clone())
     }
 
-    /// Answers to questions, each about its context, in order.
+    /// The same answerer with other options.
+    #[must_use]
+    pub fn with_options(mut self, options: AnswerOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Answers to questions, each with its context, in order.
     ///
     /// # Errors
-    /// A question that leaves no room for a context; a tokenizer that doesn't belong to the model; a device that fails.
-    pub fn answer<S: AsRef<str>>(
+    /// A question that leaves no space for a context; a text that can't be encoded, an output that is not finite, a device that fails.
+    pub fn answer<Q: AsRef<str>, C: AsRef<str>>(
         &self,
-        questions: &[(S, S)],
+        questions: &[(Q, C)],
+    ) -> Result<Vec<Answers>, InferenceError> {
+        self.answer_with(questions, &mut |_| {})
+    }
+
+    /// As [`Self::answer`], reporting progress after each batch of windows.
+    ///
+    /// # Errors
+    /// As [`Self::answer`].
+    pub fn answer_with<Q: AsRef<str>, C: AsRef<str>>(
+        &self,
+        questions: &[(Q, C)],
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Answers>, InferenceError> {
         let (mut windows, mut offsets) = (Vec::new(), Vec::new());
@@ -143,21 +158,25 @@ impl Answerer {
             Ok(ranges
                 .map(|range| (start[range.clone()].to_vec(), end[range].to_vec()))
                 .collect())
-        })?;
+        });
+        let question_of: Vec<usize> = windows.iter().map(|window| window.item).collect();
+        let scores = scores.map_err(|error| error.of_question(&question_of))?;
         let mut windows = windows.iter().zip(&scores).peekable();
         let mut answers = Vec::with_capacity(questions.len());
         for (item, (_, context)) in questions.iter().enumerate() {
-            let mut spans = BTreeMap::new();
+            let mut ranking = Ranking::new(self.options.n_best);
             let (mut none_score, mut count) = (f32::INFINITY, 0);
             while let Some((window, (start, end))) =
                 windows.next_if(|(window, _)| window.item == item)
             {
-                self.spans(window, start, end, &mut spans);
+                self.add_spans(window, start, end, &mut ranking);
+                let next = windows.peek().filter(|(next, _)| next.item == item);
+                ranking.close(next.map(|(next, _)| next.from));
                 none_score = none_score.min(start[0] + end[0]);
                 count += 1;
             }
             answers.push(Answers {
-                best: self.best(context.as_ref(), &offsets[item], spans),
+                best: self.best(context.as_ref(), &offsets[item], ranking),
                 none_score,
                 windows: count,
             });
@@ -165,7 +184,7 @@ impl Answerer {
         Ok(answers)
     }
 
-    /// Adds the windows of one context; returns where each of its tokens stands, in bytes.
+    /// Adds the windows of one context; returns the positions of its tokens, in bytes.
     fn windows(
         &self,
         item: usize,
@@ -178,8 +197,6 @@ impl Answerer {
         let encoded = self.runner.tokenizer.encode_with_offsets(context)?;
         let inner = 1..encoded.ids.len().saturating_sub(1).max(1);
         let tokens = &encoded.ids[inner.clone()];
-        self.runner.check_ids(&question)?;
-        self.runner.check_ids(tokens)?;
         let (max_length, stride) = (self.runner.max_length, self.options.stride);
         let room = max_length.saturating_sub(question.len() + 3);
         if room == 0 || (tokens.len() > room && stride >= room) {
@@ -212,40 +229,21 @@ impl Answerer {
         }
     }
 
-    /// Collects the score of every span of a window; of a span that stands in several windows, the best.
-    fn spans(
-        &self,
-        window: &Window,
-        start: &[f32],
-        end: &[f32],
-        spans: &mut BTreeMap<(usize, usize), f32>,
-    ) {
+    /// Adds the score of every span of a window.
+    fn add_spans(&self, window: &Window, start: &[f32], end: &[f32], ranking: &mut Ranking) {
         for i in 0..window.count {
             let last = (i + self.options.max_answer.max(1)).min(window.count);
             for j in i..last {
                 let score = start[window.first + i] + end[window.first + j];
-                let best = spans
-                    .entry((window.from + i, window.from + j))
-                    .or_insert(score);
-                *best = best.max(score);
+                ranking.add((window.from + i, window.from + j), score);
             }
         }
     }
 
-    fn best(
-        &self,
-        context: &str,
-        offsets: &[(usize, usize)],
-        spans: BTreeMap<(usize, usize), f32>,
-    ) -> Vec<Answer> {
-        let largest = spans.values().copied().fold(f32::NEG_INFINITY, f32::max);
-        let power = |score: f32| f64::from(score - largest).exp();
-        let sum: f64 = spans.values().map(|&score| power(score)).sum();
-        let mut ranking: Vec<_> = spans.into_iter().collect();
-        ranking.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    fn best(&self, context: &str, offsets: &[(usize, usize)], ranking: Ranking) -> Vec<Answer> {
         let characters = Characters::new(context);
         let mut best: Vec<Answer> = Vec::new();
-        for ((first, last), score) in ranking {
+        for ((first, last), score, probability) in ranking.ranked() {
             if best.len() >= self.options.n_best {
                 break;
             }
@@ -259,7 +257,7 @@ impl Answerer {
                 start,
                 end,
                 score,
-                probability: (power(score) / sum) as f32,
+                probability,
             });
         }
         best

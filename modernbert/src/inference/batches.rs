@@ -1,33 +1,8 @@
-//! Which texts are computed together.
+//! Batches: the texts that are computed together.
 
 use std::ops::Range;
 
-/// How texts are cut and put together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BatchOptions {
-    /// Tokens of all sequences in a batch together, at most; a longer sequence is a batch of its own.
-    pub batch_tokens: usize,
-    /// Tokens of one sequence at most, special tokens included; what is longer is cut on the right. The model's own limit
-    /// if not given.
-    pub max_length: Option<usize>,
-    /// Inputs of a stream that are read before they are sorted and computed.
-    pub window: usize,
-    /// Bytes of text after which such a window is full, however few inputs it has.
-    pub window_bytes: usize,
-}
-
-impl Default for BatchOptions {
-    fn default() -> Self {
-        Self {
-            batch_tokens: 8192,
-            max_length: None,
-            window: 4096,
-            window_bytes: 16 << 20,
-        }
-    }
-}
-
-/// Sequences in the order in which they are computed, and where each batch lies in that order.
+/// Sequences in the order in which they are computed, divided into batches.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Plan {
     /// Indices of the sequences, longest first; equal lengths stay in their order.
@@ -38,8 +13,8 @@ pub(super) struct Plan {
 
 /// Sorts sequences by length and fills batches of at most `budget` tokens.
 ///
-/// The plan follows from the lengths alone, so that what a text says never moves its neighbours. The longest come first:
-/// if a batch doesn't fit the device, that shows at once.
+/// The plan follows from the lengths alone, so that the content of a text never moves its neighbors. The longest come first:
+/// a batch that doesn't fit the device fails at once.
 pub(super) fn plan(lengths: &[usize], budget: usize) -> Plan {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(lengths[i]));

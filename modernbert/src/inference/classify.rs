@@ -1,30 +1,26 @@
 //! Texts to classes or scores.
 
-use std::path::Path;
-
-use burn::tensor::Device;
-
 use super::runner::{Runner, read_rows};
 use super::{BatchOptions, InferenceError, Input, Progress, Stream};
-use crate::checkpoint::{CheckpointError, TensorFiles, open_checked};
 use crate::config::{ModernBertConfig, ProblemType};
-use crate::model::{Precision, SequenceClassifier};
+use crate::loader::Loader;
+use crate::model::SequenceClassifier;
 use crate::tokenizer::{Encoded, Tokenizer};
 
-/// What a classifier says of a text.
+/// The prediction for a text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prediction {
     /// One number per label: probabilities that add up to one, an independent probability each, or plain scores, by
     /// [`TextClassifier::problem`].
     pub scores: Vec<f32>,
-    /// Tokens the model saw, special tokens included.
+    /// Tokens that the model read, special tokens included.
     pub tokens: usize,
-    /// Whether the text was longer than that.
+    /// True if the text was longer than that.
     pub truncated: bool,
 }
 
 impl Prediction {
-    /// Labels by falling score.
+    /// Numbers of the labels by falling score.
     pub fn ranking(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.scores.len()).collect();
         order.sort_by(|&a, &b| self.scores[b].total_cmp(&self.scores[a]).then(a.cmp(&b)));
@@ -32,7 +28,20 @@ impl Prediction {
     }
 }
 
-/// A classifier and its tokenizer.
+/// A sequence classifier and its tokenizer, for classes or scores of texts.
+///
+/// ```
+/// use modernbert::TextClassifier;
+///
+/// # let folder = tiny_models::sequence_classifier(&["bad", "good"]);
+/// # let name = folder.path();
+/// let classifier = TextClassifier::load(name)?;
+/// for prediction in classifier.classify(&["one two", "three"])? {
+///     let best = prediction.ranking()[0];
+///     println!("{} {:.2}", classifier.labels()[best], prediction.scores[best]);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct TextClassifier {
     model: SequenceClassifier,
@@ -42,23 +51,20 @@ pub struct TextClassifier {
 }
 
 impl TextClassifier {
-    /// A classifier of these parts with `outputs` labels, named by the model's config or `LABEL_0`, `LABEL_1`, ….
+    /// A classifier of these parts; its labels are named by the model's config or `LABEL_0`, `LABEL_1`, ….
     ///
     /// # Errors
-    /// Batches without tokens, a maximum length beyond the model's, as many names as there are no outputs.
+    /// Batches without tokens, a maximum length beyond the model's, a tokenizer of another model; a number of label names that differs
+    /// from the number of outputs.
     pub fn new(
         model: SequenceClassifier,
-        outputs: usize,
         tokenizer: Tokenizer,
         batches: BatchOptions,
     ) -> Result<Self, InferenceError> {
         let config = model.model.config();
+        let outputs = model.outputs();
         let labels = label_names(config, outputs)?;
-        let problem = config.problem_type.unwrap_or(if outputs == 1 {
-            ProblemType::Regression
-        } else {
-            ProblemType::SingleLabel
-        });
+        let problem = problem(config.problem_type, outputs);
         let runner = Runner::new(config, tokenizer, batches)?;
         Ok(Self {
             model,
@@ -68,26 +74,15 @@ impl TextClassifier {
         })
     }
 
-    /// Loads a finetuned classifier and its tokenizer.
+    /// Loads a finetuned classifier and its tokenizer, from a folder or by its name on the Hub.
     ///
     /// # Errors
-    /// A folder without a model, a classifier or a tokenizer, and those of [`Self::new`].
-    pub fn from_folder(
-        folder: &Path,
-        precision: Precision,
-        batches: BatchOptions,
-        device: &Device,
-    ) -> Result<Self, InferenceError> {
-        let (_, files) = open_checked(folder)?;
-        let outputs = classifier_outputs(&files)?;
-        drop(files);
-        let (model, report) = SequenceClassifier::from_folder(folder, outputs, 0, device)?;
-        if let Some(name) = report.fresh.into_iter().next() {
-            let place = folder.display().to_string();
-            return Err(CheckpointError::Missing { place, name }.into());
-        }
-        let tokenizer = Tokenizer::from_folder(folder)?;
-        Self::new(model.with_precision(precision), outputs, tokenizer, batches)
+    /// As [`SequenceClassifier::load`] and [`Self::new`].
+    pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
+        let opened = model.into().open()?;
+        let classifier = opened.classifier(None, SequenceClassifier::new)?;
+        let classifier = classifier.with_precision(opened.precision);
+        Self::new(classifier, opened.tokenizer()?, opened.batches.clone())
     }
 
     /// Names of the labels, in the order of the scores.
@@ -95,20 +90,28 @@ impl TextClassifier {
         &self.labels
     }
 
-    /// What the scores mean.
+    /// Tokens of a text at most, special tokens included; longer texts are truncated.
+    pub fn max_length(&self) -> usize {
+        self.runner.max_length
+    }
+
+    /// Meaning of the scores.
     pub fn problem(&self) -> ProblemType {
         self.problem
     }
 
-    /// The prediction for every input, in order.
+    /// The prediction for every text or pair, in order.
     ///
     /// # Errors
-    /// A tokenizer that doesn't belong to the model; a device that fails.
-    pub fn classify(&self, inputs: &[Input<'_>]) -> Result<Vec<Prediction>, InferenceError> {
-        self.classify_with(inputs, &mut |_| {})
+    /// A text that can't be encoded, an output that is not finite, a device that fails.
+    pub fn classify<'a, T>(&self, texts: &'a [T]) -> Result<Vec<Prediction>, InferenceError>
+    where
+        &'a T: Into<Input<'a>>,
+    {
+        self.classify_with(&Input::of_all(texts), &mut |_| {})
     }
 
-    /// As [`Self::classify`], telling after each batch how far it has come.
+    /// As [`Self::classify`], reporting progress after each batch.
     ///
     /// # Errors
     /// As [`Self::classify`].
@@ -151,19 +154,20 @@ impl TextClassifier {
     }
 }
 
-/// Rows of the classifier in the files: the shape in the file decides, because config.json often doesn't say.
-pub(super) fn classifier_outputs(files: &TensorFiles) -> Result<usize, CheckpointError> {
-    let name = "classifier.weight";
-    match files.shape(name)? {
-        Some(shape) if !shape.is_empty() => Ok(shape[0]),
-        _ => Err(CheckpointError::Missing {
-            place: files.place(),
-            name: name.to_string(),
-        }),
+/// Meaning of the outputs.
+///
+/// A single output is a score, as in Hugging Face's models, unless the config says otherwise. Classes of which there is only one can't
+/// exclude each other: that output is an independent probability.
+fn problem(given: Option<ProblemType>, outputs: usize) -> ProblemType {
+    match (given, outputs) {
+        (None, 1) => ProblemType::Regression,
+        (Some(ProblemType::SingleLabel), 1) => ProblemType::MultiLabel,
+        (Some(given), _) => given,
+        (None, _) => ProblemType::SingleLabel,
     }
 }
 
-/// Names of `outputs` labels.
+/// Names of the labels of `outputs` outputs.
 pub(super) fn label_names(
     config: &ModernBertConfig,
     outputs: usize,
@@ -178,13 +182,18 @@ pub(super) fn label_names(
     }
 }
 
-/// What a classifier's outputs mean to people.
+/// Scores of a classifier's outputs.
 fn scores(logits: Vec<f32>, problem: ProblemType) -> Vec<f32> {
     match problem {
         ProblemType::Regression => logits,
-        ProblemType::MultiLabel => logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
+        ProblemType::MultiLabel => logits.iter().map(|x| sigmoid(*x)).collect(),
         ProblemType::SingleLabel => softmax(&logits),
     }
+}
+
+/// Logistic function, computed in f64.
+fn sigmoid(x: f32) -> f32 {
+    (1.0 / (1.0 + (-f64::from(x)).exp())) as f32
 }
 
 /// Probabilities that add up to one, computed in f64.
@@ -212,5 +221,16 @@ mod tests {
         let multi = scores(logits, ProblemType::MultiLabel);
         assert!((multi[1] - 0.952_574_1).abs() < 1e-6, "{multi:?}");
         assert_eq!(softmax(&[1000.0, -1000.0]), [1.0, 0.0]);
+    }
+
+    #[test]
+    fn a_single_output_is_never_a_certainty() {
+        assert_eq!(problem(None, 1), ProblemType::Regression);
+        assert_eq!(problem(None, 2), ProblemType::SingleLabel);
+        let single = Some(ProblemType::SingleLabel);
+        assert_eq!(problem(single, 1), ProblemType::MultiLabel);
+        assert_eq!(problem(single, 2), ProblemType::SingleLabel);
+        let regression = Some(ProblemType::Regression);
+        assert_eq!(problem(regression, 1), ProblemType::Regression);
     }
 }

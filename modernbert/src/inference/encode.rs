@@ -1,24 +1,22 @@
 //! Texts to vectors.
 
-use std::path::Path;
+use modernbert_files::sentences::SentenceSettings;
 
 use super::runner::{Runner, read_rows};
 use super::{BatchOptions, InferenceError, Input, Progress, Stream};
-use crate::checkpoint::{CheckpointError, load, open_checked};
 use crate::config::Pooling;
-use crate::model::{ModernBert, Precision, pool};
+use crate::loader::Loader;
+use crate::model::{ModernBert, pool};
+use crate::similarity::normalize;
 use crate::tokenizer::{Encoded, Tokenizer};
-use burn::tensor::Device;
 
 /// How a text becomes one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EmbedOptions {
-    /// First token, or mean over the tokens, special tokens included.
+    /// First token, mean over the tokens, or largest value of each feature, special tokens included.
     pub pooling: Pooling,
-    /// Whether vectors are scaled to length one, so that their dot product is their cosine.
+    /// True if vectors are scaled to length one, so that their dot product is their cosine.
     pub normalize: bool,
-    /// Dtype of products and attention, for models loaded by [`Encoder::from_folder`].
-    pub precision: Precision,
 }
 
 impl Default for EmbedOptions {
@@ -26,7 +24,6 @@ impl Default for EmbedOptions {
         Self {
             pooling: Pooling::Mean,
             normalize: true,
-            precision: Precision::F32,
         }
     }
 }
@@ -36,21 +33,29 @@ impl Default for EmbedOptions {
 pub struct Embedding {
     /// `[hidden]`.
     pub values: Vec<f32>,
-    /// Tokens the model saw, special tokens included.
+    /// Tokens that the model read, special tokens included.
     pub tokens: usize,
-    /// Whether the text was longer than that.
+    /// True if the text was longer than that.
     pub truncated: bool,
 }
 
-/// A model and its tokenizer, turning texts into vectors.
+impl AsRef<[f32]> for Embedding {
+    fn as_ref(&self) -> &[f32] {
+        &self.values
+    }
+}
+
+/// A model and its tokenizer, for vectors of texts.
 ///
-/// ```no_run
-/// use modernbert::inference::{BatchOptions, EmbedOptions, Encoder};
+/// ```
+/// use modernbert::{Encoder, cosine_similarity};
 ///
-/// let device = modernbert::device::select(None)?.device;
-/// let encoder = Encoder::from_folder("runs/demo".as_ref(), EmbedOptions::default(), BatchOptions::default(), &device)?;
-/// let vectors = encoder.encode(&["fn main() {}".into(), ("a question", "an answer").into()])?;
-/// assert_eq!(vectors.len(), 2);
+/// # let folder = tiny_models::masked_lm();
+/// # let name = folder.path();
+/// let encoder = Encoder::load(name)?; // a folder, or a name on the Hub: "org/name"
+/// let vectors = encoder.encode(&["one two", "three"])?;
+/// println!("{}", cosine_similarity(&vectors[0], &vectors[1])?);
+/// # assert_eq!(vectors.len(), 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -58,13 +63,15 @@ pub struct Encoder {
     model: ModernBert,
     runner: Runner,
     options: EmbedOptions,
+    /// Put before every text.
+    prompt: Option<String>,
 }
 
 impl Encoder {
     /// An encoder of these parts.
     ///
     /// # Errors
-    /// Batches without tokens, or a maximum length beyond the model's.
+    /// Batches without tokens, a maximum length beyond the model's, a tokenizer of another model.
     pub fn new(
         model: ModernBert,
         tokenizer: Tokenizer,
@@ -76,29 +83,71 @@ impl Encoder {
             model,
             runner,
             options,
+            prompt: None,
         })
     }
 
-    /// Loads encoder and tokenizer from the folder of any ModernBERT; its head is left aside.
+    /// Loads encoder and tokenizer of any ModernBERT, from a folder or by its name on the Hub; the head is left out.
+    ///
+    /// Pooling, normalization, the longest text and the default prompt are those of the folder's files for sentence-transformers, where
+    /// it has them; otherwise the mean, scaled to length one.
     ///
     /// # Errors
-    /// A folder without a model or a tokenizer, and those of [`Self::new`].
-    pub fn from_folder(
-        folder: &Path,
-        options: EmbedOptions,
-        batches: BatchOptions,
-        device: &Device,
-    ) -> Result<Self, InferenceError> {
-        let (config, files) = open_checked(folder)?;
-        let model = ModernBert::new(&config, device).map_err(CheckpointError::from)?;
-        let (model, _) = load(model, &files, &[])?;
-        let tokenizer = Tokenizer::from_folder(folder)?;
-        Self::new(
-            model.with_precision(options.precision),
-            tokenizer,
-            options,
-            batches,
-        )
+    /// As [`ModernBert::load`] and [`Self::new`]; files for sentence-transformers that ask for something that is not supported.
+    pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
+        let opened = model.into().open()?;
+        let settings = SentenceSettings::read(&opened.folder)?;
+        let defaults = EmbedOptions::default();
+        let options = EmbedOptions {
+            pooling: settings.pooling.unwrap_or(defaults.pooling),
+            normalize: settings.normalize.unwrap_or(defaults.normalize),
+        };
+        let limit = opened.config.max_position_embeddings;
+        let mut batches = opened.batches.clone();
+        batches.max_length = batches.max_length.or(settings
+            .max_length
+            .map(|length| length.clamp(2, limit.max(2))));
+        let encoder = opened.complete(ModernBert::new)?;
+        let encoder = encoder.with_precision(opened.precision);
+        let mut encoder = Self::new(encoder, opened.tokenizer()?, options, batches)?;
+        encoder.prompt = settings.default_prompt_text().map(str::to_string);
+        Ok(encoder)
+    }
+
+    /// The same encoder with another pooling.
+    ///
+    /// ```
+    /// use modernbert::{Encoder, config::Pooling};
+    ///
+    /// # let folder = tiny_models::masked_lm();
+    /// # let name = folder.path();
+    /// let encoder = Encoder::load(name)?.with_pooling(Pooling::Cls).with_normalize(false);
+    /// assert_eq!(encoder.encode(&["one"])?[0].values.len(), encoder.width());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_pooling(mut self, pooling: Pooling) -> Self {
+        self.options.pooling = pooling;
+        self
+    }
+
+    /// The same encoder with vectors that are scaled to length one, or not.
+    #[must_use]
+    pub fn with_normalize(mut self, normalize: bool) -> Self {
+        self.options.normalize = normalize;
+        self
+    }
+
+    /// The same encoder with a text that is put before every text, such as `query: `; `None` for none.
+    #[must_use]
+    pub fn with_prompt(mut self, prompt: Option<String>) -> Self {
+        self.prompt = prompt.filter(|prompt| !prompt.is_empty());
+        self
+    }
+
+    /// How a text becomes one vector.
+    pub fn options(&self) -> EmbedOptions {
+        self.options
     }
 
     /// The model.
@@ -106,20 +155,39 @@ impl Encoder {
         &self.model
     }
 
-    /// Length of the vectors.
+    /// Width of the vectors.
     pub fn width(&self) -> usize {
         self.model.config().hidden_size
     }
 
-    /// The vector of every input, in order.
-    ///
-    /// # Errors
-    /// A tokenizer that doesn't belong to the model; a device that fails.
-    pub fn encode(&self, inputs: &[Input<'_>]) -> Result<Vec<Embedding>, InferenceError> {
-        self.encode_with(inputs, &mut |_| {})
+    /// Tokens of a text at most, special tokens included; longer texts are truncated.
+    pub fn max_length(&self) -> usize {
+        self.runner.max_length
     }
 
-    /// As [`Self::encode`], telling after each batch how far it has come.
+    /// The vector of every text or pair, in order.
+    ///
+    /// ```
+    /// # let folder = tiny_models::masked_lm();
+    /// # let name = folder.path();
+    /// let encoder = modernbert::Encoder::load(name)?;
+    /// let texts = vec!["one".to_string(), "two three".to_string()];
+    /// assert_eq!(encoder.encode(&texts)?.len(), 2);
+    /// let pairs = [("one", "two"), ("three", "one")];
+    /// assert_eq!(encoder.encode(&pairs)?[0].tokens, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A text that can't be encoded, an output that is not finite, a device that fails.
+    pub fn encode<'a, T>(&self, texts: &'a [T]) -> Result<Vec<Embedding>, InferenceError>
+    where
+        &'a T: Into<Input<'a>>,
+    {
+        self.encode_with(&Input::of_all(texts), &mut |_| {})
+    }
+
+    /// As [`Self::encode`], reporting progress after each batch.
     ///
     /// # Errors
     /// As [`Self::encode`].
@@ -128,7 +196,19 @@ impl Encoder {
         inputs: &[Input<'_>],
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Embedding>, InferenceError> {
-        let encoded = self.runner.tokenize(inputs)?;
+        let encoded = match &self.prompt {
+            Some(prompt) => {
+                let prompted: Vec<Input<'_>> = inputs
+                    .iter()
+                    .map(|input| Input {
+                        text: format!("{prompt}{}", input.text).into(),
+                        pair: input.pair.as_deref().map(Into::into),
+                    })
+                    .collect();
+                self.runner.tokenize(&prompted)?
+            }
+            None => self.runner.tokenize(inputs)?,
+        };
         let sequences: Vec<&[u32]> = encoded.iter().map(|e| e.ids.as_slice()).collect();
         let model = &self.model;
         let vectors = self.runner.run(&sequences, model, progress, |batch| {
@@ -167,16 +247,5 @@ impl Encoder {
             },
         );
         Stream::new(inputs.into_iter(), options, run, Box::new(progress))
-    }
-}
-
-/// Scales a vector to length one; a vector of zeros stays.
-fn normalize(values: &mut [f32]) {
-    let squares: f64 = values.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-    let norm = squares.sqrt();
-    if norm > 0.0 {
-        values
-            .iter_mut()
-            .for_each(|x| *x = (f64::from(*x) / norm) as f32);
     }
 }

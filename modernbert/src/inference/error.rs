@@ -1,13 +1,19 @@
-//! What can go wrong between a text and its answer.
+//! The reasons why texts can't be run through a model.
 
 use crate::batch::LayoutError;
-use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
+use crate::loader::LoadError;
 use crate::tokenizer::TokenizerError;
 
 /// Why texts can't be run through a model.
 #[derive(Debug, thiserror::Error)]
 pub enum InferenceError {
+    /// The model can't be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The files for sentence embeddings ask for something that is not supported.
+    #[error(transparent)]
+    Sentences(#[from] modernbert_files::sentences::SentencesError),
     /// A batch can't hold a single token.
     #[error("a batch of 0 tokens holds no text; set the tokens per batch to 1 or more")]
     NoBudget,
@@ -16,24 +22,24 @@ pub enum InferenceError {
         "texts of up to {max_length} tokens are asked for, the model takes {limit}; set a maximum length of at most {limit}"
     )]
     MaxLength {
-        /// What was asked for.
+        /// The length asked for.
         max_length: usize,
         /// Positions of the model.
         limit: usize,
     },
-    /// The vocabulary of the tokenizer and of the model differ.
+    /// The vocabularies of the tokenizer and of the model differ.
     #[error(
-        "token id {id} is outside the model's vocabulary of {vocab}; the tokenizer belongs to another model"
+        "the tokenizer has {tokens} tokens and the model {rows} rows in its embedding: the tokenizer belongs to another model; copy tokenizer.json from the folder that the weights come from"
     )]
     Vocabulary {
-        /// The id.
-        id: u32,
-        /// Size of the model's vocabulary.
-        vocab: usize,
+        /// Tokens of the tokenizer.
+        tokens: usize,
+        /// Rows of the model's embedding.
+        rows: usize,
     },
-    /// The number of label names isn't the number of outputs.
+    /// The number of label names differs from the number of outputs.
     #[error(
-        "config.json names {names} labels, the classifier has {outputs} outputs; make id2label name each of them"
+        "config.json names {names} labels, the classifier has {outputs} outputs; make id2label name each output, from 0"
     )]
     Labels {
         /// Names given.
@@ -48,17 +54,47 @@ pub enum InferenceError {
     NoRoom {
         /// Tokens of the question.
         question: usize,
-        /// Tokens that neighbouring windows share.
+        /// Tokens that neighboring windows share.
         stride: usize,
         /// Tokens of a sequence at most.
         max_length: usize,
     },
+    /// The text has no mask token.
+    #[error("the text has no {mask}; put one where a token should be predicted: {text:?}")]
+    NoMask {
+        /// The mask token of this tokenizer.
+        mask: String,
+        /// The text.
+        text: String,
+    },
+    /// A text that can't be cut is longer than the model's positions.
+    #[error("the text has {tokens} tokens, the model takes {limit}; shorten it")]
+    TooLong {
+        /// Tokens of the text.
+        tokens: usize,
+        /// Positions of the model, or the maximum length that was asked for.
+        limit: usize,
+    },
+    /// A question without choices.
+    #[error("question {index} has no choices; give each question one choice or more")]
+    NoChoices {
+        /// Number of the question, from 1.
+        index: usize,
+    },
+    /// An output that is NaN or infinite.
+    #[error(
+        "text {index}: the model's output is not finite (NaN or infinity) in {precision}; {}",
+        if *precision == "f32" { "the weights overflow even in f32: use another checkpoint" } else { "compute in f32 instead" }
+    )]
+    NonFinite {
+        /// Number of the text, from 1.
+        index: usize,
+        /// Dtype of matrix multiplications and attention.
+        precision: &'static str,
+    },
     /// The text can't be encoded.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// The model can't be read.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
     /// More tokens than a batch can hold.
     #[error(transparent)]
     Layout(#[from] LayoutError),
@@ -68,4 +104,34 @@ pub enum InferenceError {
     /// The device could not be read.
     #[error("the results could not be read from the device: {0}")]
     Device(String),
+}
+
+impl InferenceError {
+    /// The same error about the question that a sequence belongs to; `question_of` has its number, from 0, for each sequence.
+    pub(super) fn of_question(self, question_of: &[usize]) -> Self {
+        match self {
+            Self::NonFinite { index, precision } => Self::NonFinite {
+                index: question_of
+                    .get(index - 1)
+                    .map_or(index, |&number| number + 1),
+                precision,
+            },
+            other => other,
+        }
+    }
+
+    /// The same error about a text that `texts` other texts came before.
+    #[must_use]
+    pub fn after(self, texts: usize) -> Self {
+        match self {
+            Self::NonFinite { index, precision } => Self::NonFinite {
+                index: index + texts,
+                precision,
+            },
+            Self::NoChoices { index } => Self::NoChoices {
+                index: index + texts,
+            },
+            other => other,
+        }
+    }
 }

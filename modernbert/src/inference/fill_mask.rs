@@ -1,102 +1,139 @@
-//! What could stand at a masked position.
+//! Predictions for masked tokens.
 
 use burn::tensor::activation::softmax;
 
-use crate::batch::{LayoutError, PackedBatch, int_tensor};
-use crate::config::ConfigError;
+use super::runner::{Runner, read};
+use super::{BatchOptions, InferenceError};
+use crate::batch::{PackedBatch, int_tensor};
+use crate::loader::Loader;
 use crate::model::MaskedLm;
-use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::tokenizer::Tokenizer;
 
-/// Masks scored at once: a row of scores is as wide as the vocabulary.
+/// Masks that are scored at once: a row of scores is as wide as the vocabulary.
 const ROWS: usize = 256;
 
-/// A token and how likely the model finds it.
+/// A predicted token and its probability.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
     /// Id of the token.
     pub id: u32,
-    /// The token as text; often with a leading blank, which belongs to it.
+    /// The token as text, often with a leading blank.
     pub token: String,
     /// Probability over the whole vocabulary.
     pub probability: f32,
 }
 
-/// Why a text can't be filled in.
-#[derive(Debug, thiserror::Error)]
-pub enum FillMaskError {
-    /// There is nothing to fill in.
-    #[error("the text holds no {mask}; put one where a token should be guessed: {text:?}")]
-    NoMask {
-        /// The mask token of this tokenizer.
-        mask: String,
-        /// The text.
-        text: String,
-    },
-    /// The text is longer than the model's positions.
-    #[error("the text has {tokens} tokens, the model takes {limit}; shorten it")]
-    TooLong {
-        /// Tokens of the text.
-        tokens: usize,
-        /// Positions of the model.
-        limit: usize,
-    },
-    /// The vocabulary of the tokenizer and of the model differ.
-    #[error(
-        "token id {id} is outside the model's vocabulary of {vocab}; the tokenizer belongs to another model"
-    )]
-    Vocabulary {
-        /// The id.
-        id: u32,
-        /// Size of the model's vocabulary.
-        vocab: usize,
-    },
-    /// The text can't be encoded.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// More tokens than a batch can hold.
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// The text is more than the device holds at once.
-    #[error(transparent)]
-    TooLarge(#[from] ConfigError),
-    /// The device could not be read.
-    #[error("the scores could not be read from the device: {0}")]
-    Device(String),
+/// A masked language model and its tokenizer, for predictions of masked tokens.
+///
+/// ```
+/// use modernbert::MaskFiller;
+///
+/// # let folder = tiny_models::masked_lm();
+/// # let name = folder.path();
+/// let filler = MaskFiller::load(name)?;
+/// let masks = filler.fill("one [MASK] three", 5)?;
+/// println!("{:?} with probability {:.2}", masks[0][0].token, masks[0][0].probability);
+/// # assert_eq!((masks.len(), masks[0].len()), (1, 5));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct MaskFiller {
+    model: MaskedLm,
+    runner: Runner,
+}
+
+impl MaskFiller {
+    /// A mask filler of these parts.
+    ///
+    /// # Errors
+    /// Batches without tokens, a maximum length beyond the model's, a tokenizer of another model.
+    pub fn new(
+        model: MaskedLm,
+        tokenizer: Tokenizer,
+        batches: BatchOptions,
+    ) -> Result<Self, InferenceError> {
+        let runner = Runner::new(model.model.config(), tokenizer, batches)?;
+        Ok(Self { model, runner })
+    }
+
+    /// Loads a masked language model and its tokenizer, from a folder or by its name on the Hub.
+    ///
+    /// # Errors
+    /// As [`MaskedLm::load`] and [`Self::new`].
+    pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
+        let opened = model.into().open()?;
+        let model = opened.complete(MaskedLm::new)?;
+        let model = model.with_precision(opened.precision);
+        Self::new(model, opened.tokenizer()?, opened.batches.clone())
+    }
+
+    /// The mask token of this tokenizer, such as `[MASK]`.
+    pub fn mask(&self) -> String {
+        let tokenizer = &self.runner.tokenizer;
+        tokenizer
+            .token(tokenizer.special().mask)
+            .unwrap_or_default()
+    }
+
+    /// The `count` likeliest tokens for every mask of `text`, best first, one list per mask in order.
+    ///
+    /// # Errors
+    /// As [`fill_mask`].
+    pub fn fill(&self, text: &str, count: usize) -> Result<Vec<Vec<Candidate>>, InferenceError> {
+        fill(
+            &self.model,
+            &self.runner.tokenizer,
+            self.runner.max_length,
+            text,
+            count,
+        )
+    }
 }
 
 /// The `count` likeliest tokens for every mask of `text`, best first, one list per mask in order.
 ///
 /// # Errors
-/// A text without mask or beyond the model's positions; a tokenizer that doesn't belong to the model.
+/// A text without a mask or beyond the model's positions; a tokenizer of another model; an output that is not finite.
 pub fn fill_mask(
     model: &MaskedLm,
     tokenizer: &Tokenizer,
     text: &str,
     count: usize,
-) -> Result<Vec<Vec<Candidate>>, FillMaskError> {
+) -> Result<Vec<Vec<Candidate>>, InferenceError> {
+    let limit = model.model.config().max_position_embeddings;
+    fill(model, tokenizer, limit, text, count)
+}
+
+fn fill(
+    model: &MaskedLm,
+    tokenizer: &Tokenizer,
+    limit: usize,
+    text: &str,
+    count: usize,
+) -> Result<Vec<Vec<Candidate>>, InferenceError> {
     let ids = tokenizer.encode(text)?;
-    let config = model.model.config();
-    if ids.len() > config.max_position_embeddings {
-        return Err(FillMaskError::TooLong {
-            tokens: ids.len(),
-            limit: config.max_position_embeddings,
-        });
-    }
-    if let Some(&id) = ids.iter().find(|&&id| id as usize >= config.vocab_size) {
-        return Err(FillMaskError::Vocabulary {
-            id,
-            vocab: config.vocab_size,
-        });
-    }
     let mask = tokenizer.special().mask;
     let positions: Vec<i32> = (0..ids.len())
         .filter(|&i| ids[i] == mask)
         .map(|i| i as i32)
         .collect();
     if positions.is_empty() {
-        return Err(FillMaskError::NoMask {
+        return Err(InferenceError::NoMask {
             mask: tokenizer.token(mask).unwrap_or_default(),
-            text: text.to_string(),
+            text: text.chars().take(200).collect(),
+        });
+    }
+    if ids.len() > limit {
+        return Err(InferenceError::TooLong {
+            tokens: ids.len(),
+            limit,
+        });
+    }
+    let rows = model.model.config().vocab_size;
+    if ids.iter().any(|&id| id as usize >= rows) {
+        return Err(InferenceError::Vocabulary {
+            tokens: tokenizer.id_bound(),
+            rows,
         });
     }
     model.model.check_tokens(ids.len())?;
@@ -107,11 +144,14 @@ pub fn fill_mask(
     for some in positions.chunks(ROWS) {
         let rows = int_tensor(some.iter().copied(), &device);
         let logits = model.decode(hidden.clone().select(0, rows));
-        let probabilities: Vec<f32> = softmax(logits, 1)
-            .try_into_data()
-            .map_err(|error| FillMaskError::Device(error.to_string()))?
-            .try_to_vec()
-            .map_err(|error| FillMaskError::Device(format!("{error:?}")))?;
+        let probabilities = read(softmax(logits, 1))?;
+        // A logit that is not finite makes its whole row NaN.
+        if probabilities.iter().any(|p| !p.is_finite()) {
+            return Err(InferenceError::NonFinite {
+                index: 1,
+                precision: model.model.precision().name(),
+            });
+        }
         let rows = probabilities.chunks(probabilities.len() / some.len());
         candidates.extend(rows.map(|row| best(row, count, tokenizer)));
     }

@@ -1,37 +1,44 @@
-//! Using a model: texts in, answers out.
+//! Inference: texts in, results out.
 //!
-//! | page | what it does |
+//! | item | contents |
 //! |---|---|
-//! | [`Encoder`] | texts or pairs to vectors, pooled and normalised |
+//! | [`Encoder`] | texts or pairs to vectors, pooled and normalized |
 //! | [`TextClassifier`] | texts or pairs to class probabilities or scores |
-//! | [`Tagger`] | a label for every token or word; entities with their place in the text |
+//! | [`Tagger`] | a label for every token or word; entities with their positions in the text |
 //! | [`Answerer`] | spans of a text that answer a question |
-//! | [`fill_mask`] | what could stand at a masked position |
-//! | [`BatchOptions`] | tokens per batch, longest text, how much of a stream is held at once |
+//! | [`Chooser`] | the probability of each choice of a question |
+//! | [`MaskFiller`] | predictions for masked tokens |
+//! | [`BatchOptions`] | tokens per batch, longest text, window of a stream |
 //!
-//! All of them tokenise in parallel, sort by length, pack up to a budget of tokens per batch and give results back in the
-//! order of the inputs. What a text yields depends on nothing else: with the same lengths beside it the result is
-//! bit-identical, with any others the same up to rounding.
+//! All of them are loaded by [`Loader`](crate::Loader), tokenize in parallel, sort by length, pack up to a budget of tokens per
+//! batch and return results in the order of the inputs. The result of a text is batch-invariant: with the same lengths
+//! beside it bit-identical, with any others the same up to rounding. An output that is NaN or infinite is an error that
+//! names the text.
 
 mod answer;
 mod batches;
+mod choose;
 mod classify;
 mod encode;
+mod entities;
 mod error;
 mod fill_mask;
 mod input;
+mod ranking;
 mod runner;
 mod spans;
 mod stream;
 mod tag;
 
+pub use crate::loader::BatchOptions;
 pub use answer::{Answer, AnswerOptions, Answerer, Answers};
-pub use batches::BatchOptions;
+pub use choose::{Choice, Chooser};
 pub use classify::{Prediction, TextClassifier};
 pub use encode::{EmbedOptions, Embedding, Encoder};
+pub use entities::Entity;
 pub use error::InferenceError;
-pub use fill_mask::{Candidate, FillMaskError, fill_mask};
+pub use fill_mask::{Candidate, MaskFiller, fill_mask};
 pub use input::Input;
 pub use runner::Progress;
 pub use stream::Stream;
-pub use tag::{Entity, Tag, Tagged, TaggedWords, Tagger};
+pub use tag::{Tag, Tagged, TaggedWords, Tagger};

@@ -3,15 +3,15 @@
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::batches::{BatchOptions, plan};
-use super::{InferenceError, Input};
+use super::batches::plan;
+use super::{BatchOptions, InferenceError, Input};
 use crate::batch::PackedBatch;
 use crate::config::ModernBertConfig;
 use crate::model::ModernBert;
 use crate::model::limits::most_tokens;
 use crate::tokenizer::{Encoded, Tokenizer};
 
-/// How far a call has come.
+/// Progress of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Sequences computed.
@@ -23,8 +23,9 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// What was done before, and then this.
-    pub(super) fn then(self, more: Self) -> Self {
+    /// The progress of two calls, one after the other.
+    #[must_use]
+    pub fn then(self, more: Self) -> Self {
         Self {
             done: self.done + more.done,
             total: self.done + more.total,
@@ -33,14 +34,13 @@ impl Progress {
     }
 }
 
-/// Tokenises, packs, and puts results back in order; what is computed is the caller's.
+/// Tokenizes, packs, and puts results back in order; the caller computes them.
 #[derive(Debug)]
 pub(super) struct Runner {
     pub(super) tokenizer: Tokenizer,
     pub(super) options: BatchOptions,
     /// Tokens of one sequence at most.
     pub(super) max_length: usize,
-    vocab: usize,
 }
 
 impl Runner {
@@ -53,45 +53,38 @@ impl Runner {
             return Err(InferenceError::NoBudget);
         }
         let limit = config.max_position_embeddings;
-        let max_length = options.max_length.unwrap_or(limit);
+        let own = tokenizer.max_length().unwrap_or(limit).min(limit);
+        let max_length = options.max_length.unwrap_or(own);
         if max_length > limit {
             return Err(InferenceError::MaxLength { max_length, limit });
+        }
+        // Vocabularies are padded to a multiple of 64 or more, never to twice their size.
+        let (tokens, rows) = (tokenizer.id_bound(), config.vocab_size);
+        if tokens > rows || tokens < rows / 2 {
+            return Err(InferenceError::Vocabulary { tokens, rows });
         }
         Ok(Self {
             tokenizer,
             options,
             max_length,
-            vocab: config.vocab_size,
         })
     }
 
-    /// Every input as ids, in parallel, cut to the longest length allowed.
+    /// The ids of every input, in parallel, truncated to the maximum length.
     pub(super) fn tokenize(&self, inputs: &[Input<'_>]) -> Result<Vec<Encoded>, InferenceError> {
         let encode = |input: &Input<'_>| {
-            let encoded = self.tokenizer.encode_truncated(
-                &input.text,
-                input.pair.as_deref(),
-                self.max_length,
-            )?;
-            self.check_ids(&encoded.ids)?;
-            Ok(encoded)
+            let pair = input.pair.as_deref();
+            Ok(self
+                .tokenizer
+                .encode_truncated(&input.text, pair, self.max_length)?)
         };
         inputs.par_iter().map(encode).collect()
     }
 
-    /// Refuses ids that the model has no embedding for.
-    pub(super) fn check_ids(&self, ids: &[u32]) -> Result<(), InferenceError> {
-        match ids.iter().find(|&&id| id as usize >= self.vocab) {
-            Some(&id) => Err(InferenceError::Vocabulary {
-                id,
-                vocab: self.vocab,
-            }),
-            None => Ok(()),
-        }
-    }
-
     /// Runs `forward` on batches of `sequences`; it returns one result per sequence of its batch, in order.
-    pub(super) fn run<T>(
+    ///
+    /// A result with a value that is not finite is an error that names the sequence, counted from 1.
+    pub(super) fn run<T: Finite>(
         &self,
         sequences: &[&[u32]],
         model: &ModernBert,
@@ -111,6 +104,12 @@ impl Runner {
             let ids: Vec<&[u32]> = members.iter().map(|&i| sequences[i]).collect();
             let batch = PackedBatch::from_sequences(&ids, &device)?;
             for (&i, result) in members.iter().zip(forward(&batch)?) {
+                if !result.is_finite() {
+                    return Err(InferenceError::NonFinite {
+                        index: i + 1,
+                        precision: model.precision().name(),
+                    });
+                }
                 results[i] = Some(result);
             }
             done += members.len();
@@ -122,6 +121,30 @@ impl Runner {
             });
         }
         Ok(results.into_iter().flatten().collect())
+    }
+}
+
+/// A result whose values can be checked.
+pub(super) trait Finite {
+    /// Returns false if a value is NaN or infinite.
+    fn is_finite(&self) -> bool;
+}
+
+impl Finite for f32 {
+    fn is_finite(&self) -> bool {
+        f32::is_finite(*self)
+    }
+}
+
+impl<T: Finite> Finite for Vec<T> {
+    fn is_finite(&self) -> bool {
+        self.iter().all(Finite::is_finite)
+    }
+}
+
+impl<A: Finite, B: Finite> Finite for (A, B) {
+    fn is_finite(&self) -> bool {
+        self.0.is_finite() && self.1.is_finite()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Places in a text, counted in characters as Python counts them.
+//! Positions in a text, counted in characters as Python counts them.
 
 /// Number of the character at each byte of a text.
 pub(super) struct Characters<'t> {
@@ -17,9 +17,8 @@ impl<'t> Characters<'t> {
         Self { text, before }
     }
 
-    /// Characters `start..end` and text of the bytes `start..end`, blanks at both ends left out.
-    ///
-    /// Tokens carry the space before a word; no one who asks for the word means it.
+    /// Characters `start..end` and text of the bytes `start..end`, without blanks at both ends: a token includes the space before its
+    /// word.
     pub(super) fn trimmed(&self, (start, end): (usize, usize)) -> (usize, usize, &'t str) {
         let end = end.min(self.text.len());
         let piece = self.text.get(start.min(end)..end).unwrap_or_default();

@@ -9,9 +9,9 @@ type Run<'m, T> = Box<
     dyn FnMut(&[Input<'static>], &mut dyn FnMut(Progress)) -> Result<Vec<T>, InferenceError> + 'm,
 >;
 
-/// Results of a stream of inputs, in their order; holds one window of them at a time.
+/// Results of a stream of inputs, in their order; holds one window of them in memory.
 ///
-/// An error of the source is handed on after the results of everything before it; after an error the stream has ended.
+/// An error of the source is returned after the results of everything before it. After an error the stream ends.
 pub struct Stream<'m, I, T, E> {
     inputs: Option<I>,
     options: BatchOptions,
@@ -44,7 +44,7 @@ where
         }
     }
 
-    /// Reads a window; an error of the source, or its end, is kept for later.
+    /// Reads a window; an error or the end of the source is reported after its results.
     fn window(&mut self) -> Vec<Input<'static>> {
         let (mut window, mut bytes) = (Vec::new(), 0usize);
         while let Some(inputs) = &mut self.inputs {
@@ -82,15 +82,15 @@ where
             if !window.is_empty() {
                 let before = self.before;
                 let (progress, now) = (&mut self.progress, &mut self.before);
-                let mut tell = |window: Progress| {
+                let mut report = |window: Progress| {
                     *now = before.then(window);
                     progress(*now);
                 };
-                match (self.run)(&window, &mut tell) {
+                match (self.run)(&window, &mut report) {
                     Ok(results) => self.ready = results.into(),
                     Err(error) => {
                         (self.inputs, self.failed) = (None, None);
-                        return Some(Err(error.into()));
+                        return Some(Err(error.after(before.done).into()));
                     }
                 }
             }

@@ -1,17 +1,15 @@
-//! A label for every token or word, and the entities they make up.
+//! A label for every token or word.
 
-use std::path::Path;
-
-use burn::tensor::Device;
 use rayon::prelude::*;
 
-use super::classify::{classifier_outputs, label_names, softmax};
+use super::classify::{label_names, softmax};
+use super::entities::{Entity, entities};
 use super::runner::{Runner, read_rows};
 use super::spans::Characters;
 use super::{BatchOptions, InferenceError, Progress};
-use crate::checkpoint::{CheckpointError, open_checked};
-use crate::model::{Precision, TokenClassifier};
-use crate::tokenizer::Tokenizer;
+use crate::loader::Loader;
+use crate::model::TokenClassifier;
+use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// A token's label.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +20,7 @@ pub struct Tag {
     pub score: f32,
     /// First character of the token in its text; 0 for words.
     pub start: usize,
-    /// The character behind its last one; 0 for words.
+    /// Character after its last one; 0 for words.
     pub end: usize,
 }
 
@@ -31,84 +29,96 @@ pub struct Tag {
 pub struct Tagged {
     /// One per token of the text, special tokens left out.
     pub tags: Vec<Tag>,
-    /// Tokens the model saw, special tokens included.
+    /// Tokens that the model read, special tokens included.
     pub tokens: usize,
-    /// Whether the text was longer than that.
+    /// True if the text was longer than that.
     pub truncated: bool,
 }
 
 /// Words and their labels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaggedWords {
-    /// One per word, that of its first token; `None` for empty words and those beyond the maximum length.
+    /// Label of each word's first token; `None` for empty words and those beyond the maximum length.
     pub tags: Vec<Option<Tag>>,
-    /// Tokens the model saw, special tokens included.
+    /// Tokens that the model read, special tokens included.
     pub tokens: usize,
-    /// Whether the words had more.
+    /// True if the words had more.
     pub truncated: bool,
 }
 
-/// Neighbouring tokens that name one thing.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Entity {
-    /// Kind of the thing, without the `B-` or `I-` of its tokens.
-    pub label: String,
-    /// Mean probability of its tokens' labels.
-    pub score: f32,
-    /// First character.
-    pub start: usize,
-    /// The character behind the last one.
-    pub end: usize,
-}
-
-/// A token classifier and its tokenizer.
+/// A token classifier and its tokenizer, for labels of tokens or words, and entities.
+///
+/// ```
+/// use modernbert::Tagger;
+///
+/// # let folder = tiny_models::token_classifier(&["O", "B-PER", "I-PER"]);
+/// # let name = folder.path();
+/// let tagger = Tagger::load(name)?;
+/// for tagged in tagger.tag(&["one two three"])? {
+///     for entity in tagger.entities(&tagged.tags) {
+///         println!("{} {}..{}", entity.label, entity.start, entity.end);
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Tagger {
     model: TokenClassifier,
     runner: Runner,
     labels: Vec<String>,
+    prefix_space: bool,
 }
 
 impl Tagger {
-    /// A tagger of these parts with `outputs` labels, named by the model's config or `LABEL_0`, `LABEL_1`, ….
+    /// A tagger of these parts; its labels are named by the model's config or `LABEL_0`, `LABEL_1`, ….
     ///
     /// # Errors
-    /// Batches without tokens, a maximum length beyond the model's, as many names as there are no outputs.
+    /// Batches without tokens, a maximum length beyond the model's, a tokenizer of another model; a number of label names that differs
+    /// from the number of outputs.
     pub fn new(
         model: TokenClassifier,
-        outputs: usize,
         tokenizer: Tokenizer,
         batches: BatchOptions,
     ) -> Result<Self, InferenceError> {
-        let labels = label_names(model.model.config(), outputs)?;
+        let labels = label_names(model.model.config(), model.outputs())?;
         let runner = Runner::new(model.model.config(), tokenizer, batches)?;
+        // `[CLS]` and `[SEP]` are always there.
+        if runner.max_length < 2 {
+            return Err(TokenizerError::MaxLength {
+                max_length: runner.max_length,
+                needed: 2,
+            }
+            .into());
+        }
         Ok(Self {
             model,
             runner,
             labels,
+            prefix_space: false,
         })
     }
 
-    /// Loads a finetuned token classifier and its tokenizer.
+    /// Loads a finetuned token classifier and its tokenizer, from a folder or by its name on the Hub.
     ///
     /// # Errors
-    /// A folder without a model, a classifier or a tokenizer, and those of [`Self::new`].
-    pub fn from_folder(
-        folder: &Path,
-        precision: Precision,
-        batches: BatchOptions,
-        device: &Device,
-    ) -> Result<Self, InferenceError> {
-        let (_, files) = open_checked(folder)?;
-        let outputs = classifier_outputs(&files)?;
-        drop(files);
-        let (model, report) = TokenClassifier::from_folder(folder, outputs, 0, device)?;
-        if let Some(name) = report.fresh.into_iter().next() {
-            let place = folder.display().to_string();
-            return Err(CheckpointError::Missing { place, name }.into());
-        }
-        let tokenizer = Tokenizer::from_folder(folder)?;
-        Self::new(model.with_precision(precision), outputs, tokenizer, batches)
+    /// As [`TokenClassifier::load`] and [`Self::new`].
+    pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
+        let opened = model.into().open()?;
+        let classifier = opened.classifier(None, TokenClassifier::new)?;
+        let classifier = classifier.with_precision(opened.precision);
+        Self::new(classifier, opened.tokenizer()?, opened.batches.clone())
+    }
+
+    /// The same tagger reading each text or word as if it began with a space, for models trained on words.
+    #[must_use]
+    pub fn with_prefix_space(mut self, prefix_space: bool) -> Self {
+        self.prefix_space = prefix_space;
+        self
+    }
+
+    /// Tokens of a text at most, special tokens included; longer texts are truncated.
+    pub fn max_length(&self) -> usize {
+        self.runner.max_length
     }
 
     /// Names of the labels.
@@ -118,36 +128,39 @@ impl Tagger {
 
     /// Labels for every token of every text, in order.
     ///
-    /// With `prefix_space` a text is read as if a space stood before it, for models trained on words.
+    /// # Errors
+    /// A text that can't be encoded, an output that is not finite, a device that fails.
+    pub fn tag<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Tagged>, InferenceError> {
+        self.tag_with(texts, &mut |_| {})
+    }
+
+    /// As [`Self::tag`], reporting progress after each batch.
     ///
     /// # Errors
-    /// A tokenizer that doesn't belong to the model; a device that fails.
-    pub fn tag<S: AsRef<str> + Sync>(
+    /// As [`Self::tag`].
+    pub fn tag_with<S: AsRef<str> + Sync>(
         &self,
         texts: &[S],
-        prefix_space: bool,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Tagged>, InferenceError> {
         let limit = self.runner.max_length;
         let encode = |text: &S| {
             let text = text.as_ref();
             let shift = usize::from(
-                prefix_space && !text.is_empty() && !text.starts_with(char::is_whitespace),
+                self.prefix_space && !text.is_empty() && !text.starts_with(char::is_whitespace),
             );
-            let encoded = if shift == 1 {
-                self.runner
-                    .tokenizer
-                    .encode_with_offsets(&format!(" {text}"))?
+            let tokenizer = &self.runner.tokenizer;
+            let (encoded, more) = if shift == 1 {
+                tokenizer.encode_beginning_with_offsets(&format!(" {text}"), limit)?
             } else {
-                self.runner.tokenizer.encode_with_offsets(text)?
+                tokenizer.encode_beginning_with_offsets(text, limit)?
             };
-            let truncated = encoded.ids.len() > limit;
+            let truncated = more || encoded.ids.len() > limit;
             let mut ids = encoded.ids;
             if truncated {
                 ids.truncate(limit - 1);
-                ids.push(self.runner.tokenizer.special().sep);
+                ids.push(tokenizer.special().sep);
             }
-            self.runner.check_ids(&ids)?;
             let inner = encoded.offsets.iter().skip(1).take(ids.len() - 2);
             let back = |&(start, end): &(usize, usize)| {
                 (start.saturating_sub(shift), end.saturating_sub(shift))
@@ -158,15 +171,6 @@ impl Tagger {
                 truncated,
             })
         };
-        // `[CLS]` and `[SEP]` always stand there.
-        if limit < 2 {
-            let max_length = limit;
-            return Err(crate::tokenizer::TokenizerError::MaxLength {
-                max_length,
-                needed: 2,
-            }
-            .into());
-        }
         let encoded: Vec<_> = texts
             .par_iter()
             .map(encode)
@@ -193,24 +197,30 @@ impl Tagger {
         Ok(found.map(finish).collect())
     }
 
-    /// One label for every word of every sentence, in order; `prefix_space` as in [`Tokenizer::encode_words`].
+    /// One label for every word of every sentence, in order.
     ///
     /// # Errors
     /// As [`Self::tag`].
     pub fn tag_words<S: AsRef<str> + Sync>(
         &self,
         sentences: &[Vec<S>],
-        prefix_space: bool,
+    ) -> Result<Vec<TaggedWords>, InferenceError> {
+        self.tag_words_with(sentences, &mut |_| {})
+    }
+
+    /// As [`Self::tag_words`], reporting progress after each batch.
+    ///
+    /// # Errors
+    /// As [`Self::tag`].
+    pub fn tag_words_with<S: AsRef<str> + Sync>(
+        &self,
+        sentences: &[Vec<S>],
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<TaggedWords>, InferenceError> {
         let limit = self.runner.max_length;
         let encode = |words: &Vec<S>| {
-            let encoded = self
-                .runner
-                .tokenizer
-                .encode_words(words, prefix_space, limit)?;
-            self.runner.check_ids(&encoded.ids)?;
-            Ok(encoded)
+            let tokenizer = &self.runner.tokenizer;
+            Ok(tokenizer.encode_words(words, self.prefix_space, limit)?)
         };
         let encoded: Vec<_> = sentences
             .par_iter()
@@ -231,46 +241,10 @@ impl Tagger {
         Ok(scores.into_iter().zip(&encoded).map(finish).collect())
     }
 
-    /// The entities that a text's tags make up: tokens of one kind in a row, a new one at every `B-`; `O` is none.
-    ///
-    /// Labels without `B-` or `I-` are kinds of their own.
+    /// The entities that a text's tags make up, by the scheme of the labels: IOB, IOBES or BILOU, or names without a prefix. `O` is
+    /// outside of all entities.
     pub fn entities(&self, tags: &[Tag]) -> Vec<Entity> {
-        let mut entities: Vec<(Entity, usize)> = Vec::new();
-        let mut open = false;
-        for tag in tags {
-            let name = self.labels.get(tag.label).map_or("O", String::as_str);
-            let (begins, kind) = match (name.strip_prefix("B-"), name.strip_prefix("I-")) {
-                (Some(kind), _) => (true, kind),
-                (_, Some(kind)) => (false, kind),
-                _ => (false, name),
-            };
-            if kind == "O" {
-                open = false;
-                continue;
-            }
-            match entities.last_mut() {
-                Some((entity, count)) if open && !begins && entity.label == kind => {
-                    entity.end = tag.end.max(entity.end);
-                    entity.score += tag.score;
-                    *count += 1;
-                }
-                _ => entities.push((
-                    Entity {
-                        label: kind.to_string(),
-                        score: tag.score,
-                        start: tag.start,
-                        end: tag.end,
-                    },
-                    1,
-                )),
-            }
-            open = true;
-        }
-        let mean = |(mut entity, count): (Entity, usize)| {
-            entity.score /= count as f32;
-            entity
-        };
-        entities.into_iter().map(mean).collect()
+        entities(tags, &self.labels)
     }
 
     /// Logits of every token of every sequence.
@@ -293,7 +267,7 @@ impl Tagger {
 /// A text as tokens.
 struct Pieces {
     ids: Vec<u32>,
-    /// Where the tokens between `[CLS]` and `[SEP]` stand in the text, in bytes.
+    /// Positions in the text of the tokens between `[CLS]` and `[SEP]`, in bytes.
     offsets: Vec<(usize, usize)>,
     truncated: bool,
 }

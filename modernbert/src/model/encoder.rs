@@ -32,7 +32,7 @@ pub struct ModernBert {
     rotary: RotaryCache,
 }
 
-/// What all layers of one forward pass share; see [`ModernBert::pass`].
+/// State shared by all layers of one forward pass; see [`ModernBert::pass`].
 #[derive(Clone, Debug)]
 pub struct Pass {
     pub(super) layout: SequenceLayout,
@@ -43,13 +43,13 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// What is dropped at a site of a layer.
+    /// Dropout at a site of a layer.
     pub(super) fn dropout_at(&self, layer: usize, site: Site) -> Option<DropoutSpec> {
         self.dropout
             .and_then(|dropout| DropoutSpec::of(&dropout, layer, site))
     }
 
-    /// `x` without what is dropped at a site of a layer.
+    /// Applies the dropout of a site of a layer to `x`.
     pub(super) fn drop(&self, x: Tensor<2>, layer: usize, site: Site) -> Tensor<2> {
         match self.dropout_at(layer, site) {
             Some(spec) => dropout(x, spec),
@@ -62,7 +62,7 @@ impl ModernBert {
     /// An encoder of this shape with all weights zero and all norms one; load or [`super::initialize`] it before use.
     ///
     /// # Errors
-    /// What [`ModernBertConfig::validate`] refuses; a matrix larger than the device holds in one tensor.
+    /// As [`ModernBertConfig::validate`]; a matrix larger than the device holds in one tensor.
     pub fn new(config: &ModernBertConfig, device: &Device) -> Result<Self, ConfigError> {
         config.validate()?;
         limits::check_weights(config, device)?;
@@ -80,30 +80,30 @@ impl ModernBert {
         })
     }
 
-    /// The same encoder computing its products in another dtype; parameters stay f32.
+    /// The same encoder with its matrix multiplications in another dtype; parameters stay f32.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
     }
 
-    /// The same encoder, asking its training step for activation checkpointing: to keep no more of each layer than its input, and
-    /// to compute the layer again when its gradient is due. The encoder itself computes what it computes without.
+    /// The same encoder with activation checkpointing on or off: a training step saves only the input of each layer and computes
+    /// the layer again in the backward pass. The outputs don't change.
     pub fn with_recompute(mut self, recompute: bool) -> Self {
         self.recomputes = recompute;
         self
     }
 
-    /// Whether its training step is to use activation checkpointing.
+    /// True if training uses activation checkpointing.
     pub fn recomputes(&self) -> bool {
         self.recomputes
     }
 
-    /// The shape this encoder was built with.
+    /// The config of this encoder.
     pub fn config(&self) -> &ModernBertConfig {
         &self.config
     }
 
-    /// Dtype of products and attention.
+    /// Dtype of matrix multiplications and attention.
     pub fn precision(&self) -> Precision {
         self.precision
     }
@@ -115,7 +115,7 @@ impl ModernBert {
 
     /// Hidden states after the final norm, `[total, hidden]` in f32, one row per token of the batch.
     ///
-    /// Where the device bounds its tensors, ask [`ModernBert::check_tokens`] first.
+    /// Call [`ModernBert::check_tokens`] first where the device bounds its tensors.
     pub fn forward(&self, batch: &PackedBatch) -> Tensor<2> {
         self.run(batch, |_| {})
     }
@@ -129,7 +129,7 @@ impl ModernBert {
         states
     }
 
-    /// `see` gets what enters each layer.
+    /// Calls `see` with the input of each layer.
     fn run(&self, batch: &PackedBatch, mut see: impl FnMut(&Tensor<2>)) -> Tensor<2> {
         let pass = self.pass(batch);
         let x = self.embed(batch);
@@ -143,9 +143,9 @@ impl ModernBert {
         stream.norm(&self.final_norm, dtype).1
     }
 
-    // The stages of `forward`, for callers that run them one by one: training that keeps no more of each layer than its input.
+    // The stages of `forward`, for callers that run them one by one: activation checkpointing.
 
-    /// What all layers of a pass over `batch` share.
+    /// State shared by all layers of a pass over `batch`.
     pub fn pass(&self, batch: &PackedBatch) -> Pass {
         Pass {
             layout: batch.layout.clone(),

@@ -1,4 +1,4 @@
-//! Random weights: truncated normals as the published models were started from (`full_megatron`).
+//! Random initialization: truncated normals, by the method of the published models (`full_megatron`).
 //!
 //! | parameter | standard deviation before truncation |
 //! |---|---|
@@ -21,30 +21,30 @@ use rayon::prelude::*;
 use super::named::{NamedMapper, map_named, named_parameters};
 use crate::config::ModernBertConfig;
 
-/// How first weights are drawn: the methods of the official repository.
+/// Method of initialization, as in the official repository.
 ///
 /// `dim` is the width a matrix reads (its columns), `L` the number of layers, `std` is `initializer_range`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InitMethod {
-    /// The published models' method, the table at the top of this page.
+    /// The published models' method, see the table in the module docs.
     #[default]
     FullMegatron,
-    /// Normal with deviation `std`, never cut; the row of the padding token is zero.
+    /// Normal with deviation `std`, never truncated; the row of the padding token is zero.
     Default,
-    /// Normal with deviation `std`, cut at the config's factor; `Wo` of attention and MLP divided by `sqrt(2 L)`.
+    /// Normal with deviation `std`, truncated at the config's factor; `Wo` of attention and MLP divided by `sqrt(2 L)`.
     Normal,
-    /// Normal with deviation `1 / sqrt(dim)`, cut at 3; both `Wo` of layer `i` divided by `sqrt(2 (i + 1))`.
+    /// Normal with deviation `1 / sqrt(dim)`, truncated at 3; both `Wo` of layer `i` divided by `sqrt(2 (i + 1))`.
     Mitchell,
-    /// Normal with deviation `sqrt(2 / dim)`, never cut.
+    /// Normal with deviation `sqrt(2 / dim)`, never truncated.
     KaimingNormal,
-    /// Normal with deviation `1 / sqrt(dim)`, never cut.
+    /// Normal with deviation `1 / sqrt(dim)`, never truncated.
     FanIn,
 }
 
-/// Two settings that don't go together.
+/// Two settings that exclude each other.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a small token embedding can't be combined with full_megatron; choose another initialisation, or leave the embedding as it is"
+    "a small token embedding can't be combined with full_megatron; choose another initialization, or leave the embedding as it is"
 )]
 pub struct InitError;
 
@@ -110,7 +110,7 @@ fn drawn(count: usize, seed: u64, draw: impl Fn(&mut ChaCha8Rng) -> f64 + Sync) 
 
 struct Initialize<'a> {
     config: &'a ModernBertConfig,
-    /// Whether the module's head is a classifier's.
+    /// True if the module's head is a classifier.
     classifies: bool,
     method: InitMethod,
     small_embedding: bool,

@@ -37,7 +37,7 @@ impl EncoderLayer {
         }
     }
 
-    /// What entered the layer, `[total, hidden]` in f32, and the stream behind it.
+    /// The layer's input, `[total, hidden]` in f32, and the stream after the layer.
     pub(super) fn forward(&self, stream: Stream, pass: &Pass) -> (Tensor<2>, Stream) {
         let precision = pass.precision;
         let (entered, normed) = match &self.attn_norm {
@@ -58,8 +58,8 @@ impl EncoderLayer {
     }
 }
 
-/// The residual stream between two blocks: `x` in f32, and the last block's output, still to be added to it. The sum is
-/// taken together with the norm that follows.
+/// The residual stream between two blocks: `x` in f32, and the last block's output, which is added to it by the norm that
+/// follows: sum and norm are one op.
 pub(super) struct Stream {
     x: Tensor<2>,
     branch: Option<Tensor<2>>,

@@ -1,4 +1,4 @@
-//! What fits a device that bounds its tensors, known before anything is allocated.
+//! Limits of a device that bounds its tensors, checked before anything is allocated.
 
 use burn::tensor::Device;
 
@@ -44,13 +44,13 @@ fn check_weights_within(config: &ModernBertConfig, limit: u64) -> Result<(), Con
     Ok(())
 }
 
-/// Bytes of the widest tensor that a pass makes of one token: queries, keys and values, or the gated layer before its gate.
+/// Bytes of the widest tensor of a forward pass for one token: queries, keys and values, or the gated layer before its gate.
 fn token_bytes(config: &ModernBertConfig) -> u64 {
     let widest = (3 * config.hidden_size).max(2 * config.intermediate_size);
     FLOAT * widest as u64
 }
 
-/// Tokens that a pass over one batch can take on `device`; `usize::MAX` where only memory limits it.
+/// Tokens that a forward pass can take on `device`; `usize::MAX` where only memory limits it.
 pub(crate) fn most_tokens(config: &ModernBertConfig, device: &Device) -> usize {
     let limit = largest_tensor(device).map(|limit| limit / token_bytes(config));
     limit.map_or(usize::MAX, |tokens| {
@@ -59,8 +59,8 @@ pub(crate) fn most_tokens(config: &ModernBertConfig, device: &Device) -> usize {
 }
 
 impl ModernBert {
-    /// Whether the device can hold what a pass over a batch of so many tokens makes, each tensor by itself. A pass that it
-    /// can't hold ends in the backend's panic.
+    /// Checks that the device can hold each tensor of a forward pass over so many tokens. Without the check, the backend
+    /// panics.
     ///
     /// # Errors
     /// [`ConfigError::TooLarge`]: more tokens than the device binds at once at this model's width.

@@ -1,6 +1,6 @@
 //! The encoder and its heads, as Burn modules.
 //!
-//! | page | what it holds |
+//! | item | contents |
 //! |---|---|
 //! | [`ModernBert`] | embeddings, layers, final norm: packed ids to hidden states |
 //! | [`MaskedLm`] | the encoder with the masked-language-model head |
@@ -10,10 +10,11 @@
 //! | [`initialize`] | random weights by the published rule |
 //! | [`NamedMapper`] | parameters under the names that checkpoint files use |
 //!
-//! The parts are private modules of a few lines each; a layer is assembled from them by the config. The model calls
+//! The parts are short private modules; the config decides how a layer is assembled from them. The model calls
 //! [`crate::ops`] and never a kernel. Paper: <https://arxiv.org/abs/2412.13663>, section 2.1.
 
 mod activation;
+mod architecture;
 mod attention;
 mod dropout;
 mod embeddings;
@@ -30,6 +31,7 @@ mod pooling;
 mod precision;
 mod rotary;
 
+pub use architecture::Architecture;
 pub use dropout::dropout_rates;
 pub use encoder::{ModernBert, Pass};
 pub use heads::{
@@ -40,4 +42,4 @@ pub use heads::{
 pub use init::{InitError, InitMethod, initialize, initialize_with};
 pub use named::{NamedMapper, checkpoint_name, map_named, named_parameters};
 pub use pooling::pool;
-pub use precision::Precision;
+pub use precision::{Precision, UnknownPrecision};

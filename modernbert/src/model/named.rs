@@ -3,15 +3,15 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
-/// Something done to every parameter of a module, by name.
+/// A function of every parameter of a module, by name.
 pub trait NamedMapper {
     /// Returns the new value of the parameter `name`, in the shape of the old one.
     fn map<const D: usize>(&mut self, name: &str, value: Tensor<D>) -> Tensor<D>;
 }
 
-/// Replaces every float parameter of `module` by what `mapper` makes of it.
+/// Replaces every float parameter of `module` by its image under `mapper`.
 pub fn map_named<M: Module>(module: M, mapper: &mut impl NamedMapper) -> M {
-    module.map(&mut Walk {
+    module.map(&mut Visit {
         path: Vec::new(),
         mapper,
     })
@@ -43,12 +43,12 @@ pub fn named_parameters<M: Module>(module: &M) -> Vec<(String, Vec<usize>)> {
     collect.found
 }
 
-struct Walk<'a, N> {
+struct Visit<'a, N> {
     path: Vec<String>,
     mapper: &'a mut N,
 }
 
-impl<N: NamedMapper> ModuleMapper for Walk<'_, N> {
+impl<N: NamedMapper> ModuleMapper for Visit<'_, N> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.to_string());
     }
@@ -72,7 +72,7 @@ impl<N: NamedMapper> ModuleMapper for Walk<'_, N> {
     }
 }
 
-/// The name of a parameter in checkpoint files from the fields on the way to it: fields are lower case in Rust, files capitalise the
+/// The name of a parameter in checkpoint files, from the path of its fields: fields are lower case in Rust, files capitalize the
 /// projections.
 pub fn checkpoint_name(path: &[String]) -> String {
     let parts: Vec<&str> = path

@@ -31,8 +31,8 @@ pub fn pool(hidden: Tensor<2>, layout: &SequenceLayout, pooling: Pooling) -> Ten
 
 /// The mean over some tokens of each sequence that has any.
 ///
-/// An averaging matrix is one product; sums by index would be serial on some backends. Its size is bounded by the batch:
-/// sequences × tokens. The product is the model's own, because that of some backends is less exact than f32.
+/// One matrix multiplication with an averaging matrix; sums by index would be serial on some backends. The matrix is
+/// `[sequences, tokens]`. The op is the model's own `linear`, because the matmul of some backends is less exact than f32.
 fn average(
     hidden: Tensor<2>,
     layout: &SequenceLayout,
@@ -53,7 +53,7 @@ fn average(
 }
 
 /// The largest value of each feature, sequences of similar length together: `[group, longest, hidden]` at once, the short
-/// ones filled up with their first token again, which changes no maximum.
+/// ones padded with their first token, which changes no maximum.
 fn largest(hidden: Tensor<2>, layout: &SequenceLayout) -> Tensor<2> {
     let (device, [_, width]) = (hidden.device(), hidden.dims());
     let ranges: Vec<Range<usize>> = layout.ranges().collect();
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_maximum_of_ragged_sequences_is_that_of_a_plain_loop() {
+    fn the_maximum_of_ragged_sequences_is_that_of_a_simple_loop() {
         let lengths = [1, 40, 3, 0, 0, 7, 7, 6, 90, 2];
         let total = lengths.iter().sum::<usize>();
         let values: Vec<[f32; 2]> = (0..total)

@@ -1,24 +1,24 @@
-//! Which numbers are computed in which dtype.
+//! Mixed precision: the dtype of each kind of computation.
 
 use burn::tensor::{DType, FloatDType, Tensor};
 
-/// Dtype of matrix products and attention.
+/// Dtype of matrix multiplications and attention.
 ///
 /// Parameters, the residual stream, norms, softmax and loss stay in f32 whatever is chosen here; Burn has no automatic
-/// casting, so this small type is the whole policy.
+/// casting, so this type is the whole policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// Everything in IEEE f32.
     #[default]
     F32,
-    /// Products and attention in bf16, accumulated in f32.
+    /// Matrix multiplications and attention in bf16, accumulated in f32.
     Bf16,
-    /// Products and attention in f16, accumulated in f32.
+    /// Matrix multiplications and attention in f16, accumulated in f32.
     F16,
 }
 
 impl Precision {
-    /// The dtype products are computed in.
+    /// The dtype of matrix multiplications.
     pub fn dtype(self) -> DType {
         match self {
             Self::F32 => DType::F32,
@@ -36,7 +36,7 @@ impl Precision {
         }
     }
 
-    /// What enters a matrix product.
+    /// Casts the input of a matrix multiplication.
     pub(super) fn lower<const D: usize>(self, tensor: Tensor<D>) -> Tensor<D> {
         match self {
             Self::F32 => tensor,
@@ -45,7 +45,7 @@ impl Precision {
         }
     }
 
-    /// What joins the residual stream.
+    /// Casts what is added to the residual stream.
     pub(super) fn raise<const D: usize>(self, tensor: Tensor<D>) -> Tensor<D> {
         match self {
             Self::F32 => tensor,
@@ -54,17 +54,20 @@ impl Precision {
     }
 }
 
-impl std::str::FromStr for Precision {
-    type Err = String;
+/// A name of no precision.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown dtype `{0}`; known are f32, bf16 and f16")]
+pub struct UnknownPrecision(String);
 
-    fn from_str(name: &str) -> Result<Self, String> {
+impl std::str::FromStr for Precision {
+    type Err = UnknownPrecision;
+
+    fn from_str(name: &str) -> Result<Self, UnknownPrecision> {
         match name {
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
             "f16" => Ok(Self::F16),
-            _ => Err(format!(
-                "unknown dtype `{name}`; known are f32, bf16 and f16"
-            )),
+            _ => Err(UnknownPrecision(name.to_string())),
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Rotary tables, made once per base frequency and device.
+//! RoPE tables, computed once per base frequency and device.
 
 use burn::tensor::{Device, Tensor};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::ops::attention::rotary_table;
 
-/// Cache of rotary tables; clones of a model share it.
+/// Cache of RoPE tables; clones of a model share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RotaryCache {
     tables: Arc<Mutex<Vec<Entry>>>,

@@ -4,6 +4,7 @@ use modernbert::checkpoint::{CheckpointError, TensorFiles, open_checked, save};
 use modernbert::config::ModernBertConfig;
 use modernbert::model::{MaskedLm, SequenceClassifier};
 use modernbert::tokenizer::Tokenizer;
+use modernbert::{HeadStart, LoadError, Loader};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::fs;
@@ -177,17 +178,22 @@ fn a_config_that_promises_a_giant_costs_nothing() {
             json[key] = value.clone();
             json.as_object_mut().unwrap().remove("layer_types");
         });
-        let (found, most) = largest(|| MaskedLm::from_folder(folder.path(), &device()));
+        let (found, most) = largest(|| MaskedLm::load(Loader::new(folder.path()).device(device())));
         let error = found.unwrap_err();
         assert!(
             matches!(
                 error,
-                CheckpointError::Shape { .. } | CheckpointError::Missing { .. }
+                LoadError::Checkpoint(
+                    CheckpointError::Shape { .. } | CheckpointError::Missing { .. }
+                )
             ),
             "{key}: {error}"
         );
         assert!(most <= size(folder.path()), "{key}: {most} bytes at once");
-        assert!(SequenceClassifier::from_folder(folder.path(), 2, 1, &device()).is_err());
+        assert!({
+            let start = HeadStart::Kept;
+            SequenceClassifier::load_for_finetuning(folder.path(), 2, start, 1).is_err()
+        });
     }
     let folder = model_folder();
     assert!(open_checked(folder.path()).is_ok());

@@ -1,9 +1,10 @@
 //! Texts to classes.
 
+use modernbert::Loader;
 use modernbert::checkpoint::save;
 use modernbert::config::ProblemType;
 use modernbert::inference::{BatchOptions, InferenceError, Input, TextClassifier};
-use modernbert::model::{ModernBert, Precision, SequenceClassifier};
+use modernbert::model::{ModernBert, SequenceClassifier};
 
 use crate::model::{TEXTS, config, randomize, tokenizer};
 use test_support::{assert_close, device, read, wide};
@@ -22,11 +23,8 @@ fn a_saved_classifier_gives_its_labels_and_probabilities_back() {
     save(&model, &config, folder.path()).unwrap();
     tokenizer().save(folder.path()).unwrap();
     let load = |batch_tokens| {
-        let batches = BatchOptions {
-            batch_tokens,
-            ..BatchOptions::default()
-        };
-        TextClassifier::from_folder(folder.path(), Precision::F32, batches, &device()).unwrap()
+        let loader = Loader::new(folder.path()).device(device());
+        TextClassifier::load(loader.batch_tokens(batch_tokens)).unwrap()
     };
     let classifier = load(8192);
     assert_eq!(classifier.labels(), ["bad", "good", "odd"]);
@@ -66,18 +64,21 @@ fn one_output_is_a_score_and_unnamed_labels_are_numbered() {
         let mut config = config();
         config.problem_type = problem;
         let model = SequenceClassifier::new(&config, outputs, &device()).unwrap();
-        TextClassifier::new(
-            randomize(model),
-            outputs,
-            tokenizer(),
-            BatchOptions::default(),
-        )
-        .unwrap()
+        TextClassifier::new(randomize(model), tokenizer(), BatchOptions::default()).unwrap()
     };
     assert_eq!(build(1, None).problem(), ProblemType::Regression);
+    // One class can't exclude others: a softmax over it would always be 1.
+    let single = build(1, Some(ProblemType::SingleLabel));
+    let scores = &single.classify(&["one", "two"]).unwrap();
+    assert!(
+        scores
+            .iter()
+            .all(|p| p.scores[0] > 0.0 && p.scores[0] < 1.0)
+    );
+    assert_ne!(scores[0].scores, scores[1].scores);
     let multi = build(2, Some(ProblemType::MultiLabel));
     assert_eq!(multi.labels(), ["LABEL_0", "LABEL_1"]);
-    let scores = &multi.classify(&["one".into()]).unwrap()[0].scores;
+    let scores = &multi.classify(&["one"]).unwrap()[0].scores;
     assert!(scores.iter().all(|p| (0.0..=1.0).contains(p)), "{scores:?}");
 }
 
@@ -88,9 +89,8 @@ fn a_model_without_classifier_and_too_few_names_are_refused() {
     save(&encoder, &config(), folder.path()).unwrap();
     tokenizer().save(folder.path()).unwrap();
     let load = || {
-        let batches = BatchOptions::default();
-        let found = TextClassifier::from_folder(folder.path(), Precision::F32, batches, &device());
-        found.unwrap_err().to_string()
+        let loader = Loader::new(folder.path()).device(device());
+        TextClassifier::load(loader).unwrap_err().to_string()
     };
     assert!(
         load().contains("`classifier.weight` is missing"),

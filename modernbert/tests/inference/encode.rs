@@ -77,16 +77,9 @@ fn what_the_neighbours_say_changes_no_bit() {
 fn a_vector_is_the_pooled_hidden_state_of_its_text() {
     for pooling in [Pooling::Cls, Pooling::Mean, Pooling::Max] {
         for normalize in [false, true] {
-            let options = EmbedOptions {
-                pooling,
-                normalize,
-                ..EmbedOptions::default()
-            };
+            let options = EmbedOptions { pooling, normalize };
             let encoder = encoder_with(options, BatchOptions::default());
-            let found = encoder
-                .encode(&[("one two", "three").into()])
-                .unwrap()
-                .remove(0);
+            let found = encoder.encode(&[("one two", "three")]).unwrap().remove(0);
             let ids = tokenizer().encode_pair("one two", "three").unwrap();
             assert_eq!(found.tokens, ids.len());
             let batch = modernbert::batch::PackedBatch::from_sequences(&[ids], &device()).unwrap();
@@ -201,7 +194,7 @@ fn long_texts_are_cut_and_say_so() {
         };
         assert_eq!(found.truncated, whole.unwrap().len() > 5);
     }
-    let endless = encoder(8192).encode(&["one ".repeat(500).into()]).unwrap();
+    let endless = encoder(8192).encode(&["one ".repeat(500)]).unwrap();
     assert_eq!((endless[0].tokens, endless[0].truncated), (64, true));
 }
 
@@ -224,7 +217,7 @@ fn settings_that_cant_work_are_named() {
     };
     assert!(make(long).contains("the model takes 64"));
     let mut small = config();
-    small.vocab_size = 200;
+    small.vocab_size = 200; // The tokenizer has 320.
     (
         small.bos_token_id,
         small.eos_token_id,
@@ -238,15 +231,11 @@ fn settings_that_cant_work_are_named() {
         EmbedOptions::default(),
         BatchOptions::default(),
     );
-    let error = encoder
-        .unwrap()
-        .encode(&["one".into()])
-        .unwrap_err()
-        .to_string();
+    let error = encoder.unwrap_err().to_string();
     assert!(error.contains("belongs to another model"), "{error}");
 }
 
 #[test]
 fn no_text_is_no_vector() {
-    assert_eq!(encoder(10).encode(&[]).unwrap(), []);
+    assert_eq!(encoder(10).encode::<&str>(&[]).unwrap(), []);
 }

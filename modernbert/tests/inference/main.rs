@@ -5,4 +5,5 @@
 
 mod classify;
 mod encode;
+mod loading;
 mod model;

@@ -1,8 +1,8 @@
-//! Starts a large model from a trained smaller one (the paper's centre tiling with wraparound).
+//! Tiled initialization: a large model from a trained smaller one (the paper's center tiling with wraparound).
 //!
-//! Every matrix of the small model is repeated into the large one's; `Wqkv` and `Wi` hold several matrices, which are tiled
-//! each on its own. Layers are copied from the layer at the same relative depth, whatever its kind. The final norm keeps
-//! its start, as in the official code; the decoder is the embedding again, or tiled where it is untied.
+//! Every matrix of the small model is repeated into the large one's; `Wqkv` and `Wi` hold several matrices, each of which is tiled
+//! by itself. Layers are copied from the layer at the same relative depth, whatever its kind. The final norm keeps
+//! its initialization, as in the official code; the decoder is the embedding again, or tiled where it is untied.
 //!
 //! Sources: paper, section 2.2.2 and appendix A; official repository, `src/bert_layers/initialization.py`.
 
@@ -18,7 +18,7 @@ use super::{CheckpointError, TensorFiles, open_checked};
 use crate::config::ModernBertConfig;
 use crate::model::{NamedMapper, map_named};
 
-/// Why one model can't be started from another.
+/// Why one model can't be initialized from another.
 #[derive(Debug, thiserror::Error)]
 pub enum TilingError {
     /// The new model is not larger.
@@ -38,9 +38,9 @@ pub enum TilingError {
     Checkpoint(#[from] CheckpointError),
 }
 
-/// Fills `module`, freshly initialised for `config`, from the smaller model in `folder`.
+/// Fills `module`, freshly initialized for `config`, from the smaller model in `folder`.
 ///
-/// Returns the module and the names of the parameters that keep their random start: those of a head that the folder
+/// Returns the module and the names of the parameters that keep their random initialization: those of a head that the folder
 /// lacks, a first attention norm's successors copied from a layer without one, and the final norm.
 ///
 /// # Errors
@@ -133,7 +133,7 @@ struct Fill<'a> {
 }
 
 impl Fill<'_> {
-    /// Name of the tensor that `name` is tiled from, `None` for what keeps its start.
+    /// Name of the tensor that `name` is tiled from, `None` for parameters that keep their initialization.
     fn source(&self, name: &str) -> Option<String> {
         let bare = name.strip_prefix("model.").unwrap_or(name);
         if bare.starts_with("final_norm.") || bare.starts_with("classifier.") {

@@ -1,21 +1,21 @@
 //! Small tensors repeated into large ones.
 
-/// Where the small tensor lies in the large one, and what fills the rest.
+/// Position of the small tensor in the large one, and the values of the rest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tiling {
     /// In the middle, continued periodically to all sides: `new[j] = old[(j - offset) mod old]` with
-    /// `offset = (new - old) / 2`, rounded down. What the published large model was started with.
+    /// `offset = (new - old) / 2`, rounded down. The method of the published large model.
     #[default]
     Middle,
     /// At the beginning, continued periodically: `new[j] = old[j mod old]`.
     Edge,
-    /// In the middle; the rest keeps its random start.
+    /// In the middle; the rest keeps its random initialization.
     Center,
 }
 
 impl Tiling {
-    /// The index of the small axis that stands at `j` of the large one, `None` for what stays as it is.
+    /// The index of the small axis that is copied to `j` of the large one, `None` for values that stay.
     fn source(self, j: usize, old: usize, new: usize) -> Option<usize> {
         let offset = (new - old) / 2;
         match self {

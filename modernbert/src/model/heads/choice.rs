@@ -1,4 +1,4 @@
-//! Multiple choice: which of several continuations fits.
+//! Multiple choice: a score for each of several continuations.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -12,7 +12,7 @@ use crate::model::linear::Linear;
 use crate::model::pooling::pool;
 use crate::model::precision::Precision;
 
-/// The encoder with one pooled score per sequence; the scores of a question's choices compete.
+/// The encoder with one pooled score per sequence, and a softmax over the choices of a question.
 ///
 /// A batch of `Q` questions with `C` choices each is `Q · C` sequences, the choices of the first question first. Padded ids
 /// `[Q, C, S]` in row-major order are thus the padded batch `[Q · C, S]` of [`crate::batch::Unpadded`].
@@ -30,7 +30,7 @@ impl MultipleChoice {
     /// A model with the config's pooling, all weights zero.
     ///
     /// # Errors
-    /// What [`ModernBertConfig::validate`] refuses.
+    /// As [`ModernBertConfig::validate`].
     pub fn new(config: &ModernBertConfig, device: &Device) -> Result<Self, ConfigError> {
         Ok(Self {
             model: ModernBert::new(config, device)?,
@@ -40,7 +40,7 @@ impl MultipleChoice {
         })
     }
 
-    /// The same model computing its products in another dtype.
+    /// The same model with its matrix multiplications in another dtype.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.model = self.model.with_precision(precision);
         self

@@ -1,4 +1,4 @@
-//! Labels that don't fit a model's outputs, refused before they reach a loss.
+//! Checks of labels against a model's outputs, before the loss.
 
 /// Why labels can't be used with the outputs of a batch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -6,11 +6,11 @@ pub enum LabelError {
     /// Too few or too many labels.
     #[error("{found} labels for {expected} {unit}; give one for each")]
     Count {
-        /// What is labelled: sequences, tokens, questions.
+        /// The labeled things: sequences, tokens, questions.
         unit: &'static str,
-        /// How many the batch has.
+        /// Their number in the batch.
         expected: usize,
-        /// How many labels were given.
+        /// Number of labels given.
         found: usize,
     },
     /// A class the model has no output for.
@@ -25,9 +25,9 @@ pub enum LabelError {
         /// Outputs of the model.
         classes: usize,
     },
-    /// A position behind the end of its sequence.
+    /// A position after the end of its sequence.
     #[error(
-        "the {which} of span {index} is token {position} of a sequence of {length} tokens; leave spans that were cut off as None"
+        "the {which} of span {index} is token {position} of a sequence of {length} tokens; pass None for spans that were truncated"
     )]
     Position {
         /// `start` or `end`.
@@ -51,7 +51,7 @@ pub enum LabelError {
     },
 }
 
-/// As many labels as there are things to label.
+/// Checks the number of labels.
 pub(super) fn check_count(
     unit: &'static str,
     expected: usize,
@@ -67,7 +67,7 @@ pub(super) fn check_count(
     })
 }
 
-/// Every class below the number of outputs.
+/// Checks that every class is below the number of outputs.
 pub(super) fn check_classes(
     classes: impl Iterator<Item = Option<u32>>,
     outputs: usize,

@@ -1,4 +1,4 @@
-//! Masked language modelling: a score for every token of the vocabulary at the labelled positions.
+//! Masked language modeling: a score for every token of the vocabulary at the labeled positions.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
@@ -30,16 +30,16 @@ pub struct MaskedLm {
     decoder: Decoder,
 }
 
-/// Labelled positions of a packed batch, on the device of the model.
+/// Labeled positions of a packed batch, on the device of the model.
 ///
-/// The number of rows may be fixed from batch to batch by filling up with weight 0, so that shapes don't vary.
+/// Rows of weight 0 may pad the number of rows to a fixed one, so that shapes don't vary from batch to batch.
 #[derive(Clone, Debug)]
 pub struct MaskedTokens {
-    /// Row of each labelled token in the batch, `[rows]`.
+    /// Row of each labeled token in the batch, `[rows]`.
     pub positions: Tensor<1, Int>,
-    /// The token that stood there, `[rows]`.
+    /// The original token, `[rows]`.
     pub labels: Tensor<1, Int>,
-    /// 1 for a labelled token, 0 for filling, `[rows]`.
+    /// 1 for a labeled token, 0 for padding, `[rows]`.
     pub weights: Tensor<1>,
     /// The positions on the host, for the gradient of the hidden states.
     pub order: TokenOrder,
@@ -57,7 +57,7 @@ impl MaskedTokens {
     }
 }
 
-/// Sums over the labelled rows of a batch; divide by the number of labelled tokens, of one batch or of several.
+/// Sums over the labeled rows of a batch; divide by the number of labeled tokens, of one batch or of several.
 #[derive(Clone, Debug)]
 pub struct MaskedLmOutput {
     /// Sum of the cross-entropies, `[1]`, in nats.
@@ -66,7 +66,7 @@ pub struct MaskedLmOutput {
     pub correct: Tensor<1>,
 }
 
-/// Scores of labelled rows one by one, the filling ones included.
+/// Scores of labeled rows one by one, padding included.
 #[derive(Clone, Debug)]
 pub struct TokenScores {
     /// Cross-entropy of each row, `[rows]`, in nats.
@@ -79,7 +79,7 @@ impl MaskedLm {
     /// A model of this shape with all weights zero; load or [`crate::model::initialize`] it before use.
     ///
     /// # Errors
-    /// What [`ModernBertConfig::validate`] refuses.
+    /// As [`ModernBertConfig::validate`].
     pub fn new(config: &ModernBertConfig, device: &Device) -> Result<Self, ConfigError> {
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
         Ok(Self {
@@ -95,19 +95,19 @@ impl MaskedLm {
         })
     }
 
-    /// The same model computing its products in another dtype.
+    /// The same model with its matrix multiplications in another dtype.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.model = self.model.with_precision(precision);
         self
     }
 
-    /// The same model asking for activation checkpointing; see [`ModernBert::with_recompute`].
+    /// The same model with activation checkpointing on or off; see [`ModernBert::with_recompute`].
     pub fn with_recompute(mut self, recompute: bool) -> Self {
         self.model = self.model.with_recompute(recompute);
         self
     }
 
-    /// Scores `[rows, vocab]` in f32 at the given rows of the batch alone; head and decoder never see the others.
+    /// Scores `[rows, vocab]` in f32 at the given rows of the batch alone; head and decoder compute no others.
     pub fn logits(&self, batch: &PackedBatch, positions: Tensor<1, Int>) -> Tensor<2> {
         self.decode(self.model.forward(batch).select(0, positions))
     }
@@ -129,12 +129,12 @@ impl MaskedLm {
         (weight, self.decoder.bias.as_ref().map(|bias| bias.val()))
     }
 
-    /// Loss and hits over the labelled tokens.
+    /// Loss and hits over the labeled tokens.
     pub fn forward(&self, batch: &PackedBatch, masked: &MaskedTokens) -> MaskedLmOutput {
         self.score(self.model.forward(batch), masked)
     }
 
-    /// Loss and hits over the labelled tokens of a batch, from its hidden states `[total, hidden]`.
+    /// Loss and hits over the labeled tokens of a batch, from its hidden states `[total, hidden]`.
     pub fn score(&self, hidden: Tensor<2>, masked: &MaskedTokens) -> MaskedLmOutput {
         let precision = self.model.precision();
         let hidden = gather_rows(hidden, masked.positions.clone(), masked.order.clone());
@@ -151,7 +151,7 @@ impl MaskedLm {
         MaskedLmOutput { loss_sum, correct }
     }
 
-    /// Loss and hit of each labelled token of a batch, from its hidden states `[total, hidden]`.
+    /// Loss and hit of each labeled token of a batch, from its hidden states `[total, hidden]`.
     pub fn token_scores(&self, hidden: Tensor<2>, masked: &MaskedTokens) -> TokenScores {
         let logits = self.decode(hidden.select(0, masked.positions.clone()));
         let hits = logits

@@ -1,4 +1,4 @@
-//! What stands on the encoder.
+//! The heads on top of the encoder.
 //!
 //! | head | outputs | Hugging Face's class |
 //! |---|---|---|
@@ -62,7 +62,7 @@ impl PredictionHead {
     }
 }
 
-/// What a classifier sees of `z` in training: all but what is dropped.
+/// The classifier's input: `z`, with dropout in training.
 fn before_classifier(z: Tensor<2>, dropped: Option<Dropout>) -> Tensor<2> {
     match dropped.and_then(|dropped| DropoutSpec::of(&dropped, 0, Site::Classifier)) {
         Some(spec) => dropout(z, spec),
@@ -70,8 +70,8 @@ fn before_classifier(z: Tensor<2>, dropped: Option<Dropout>) -> Tensor<2> {
     }
 }
 
-/// Mean cross-entropy `[1]` of the rows of `logits [rows, classes]` that have a label; 0 where none has. Labels are checked
-/// by the caller.
+/// Mean cross-entropy `[1]` of the rows of `logits [rows, classes]` that have a label; 0 without any. The caller checks the
+/// labels.
 fn mean_of_labelled(logits: Tensor<2>, labels: &[Option<u32>]) -> Tensor<1> {
     let device = logits.device();
     let count = labels.iter().flatten().count();

@@ -1,4 +1,4 @@
-//! Extractive question answering: where in the text the answer starts and ends.
+//! Extractive question answering: start and end of the answer in the text.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -11,10 +11,10 @@ use crate::model::encoder::ModernBert;
 use crate::model::linear::Linear;
 use crate::model::precision::Precision;
 
-/// Scores of a hidden position: finite, so that a masked softmax never computes `inf - inf`.
+/// Score of a padding position: finite, so that a masked softmax never computes `inf - inf`.
 const HIDDEN: f32 = -1e30;
 
-/// The encoder with two outputs on every token: how likely an answer starts there, and ends there.
+/// The encoder with two outputs per token: the scores of an answer that starts or ends there.
 #[derive(Module, Debug)]
 pub struct QuestionAnswerer {
     /// The encoder.
@@ -32,9 +32,9 @@ pub struct SpanLogits {
     pub end: Tensor<1>,
 }
 
-/// Where the answer of each sequence lies; both ends inclusive, in tokens from the start of the sequence.
+/// Position of the answer in each sequence; both ends inclusive, in tokens from the start of the sequence.
 ///
-/// `None` leaves a sequence out: its answer was cut off.
+/// `None` leaves a sequence out: its answer was truncated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpanLabels {
     /// First token of each answer.
@@ -56,7 +56,7 @@ impl QuestionAnswerer {
     /// A model with all weights zero.
     ///
     /// # Errors
-    /// What [`ModernBertConfig::validate`] refuses.
+    /// As [`ModernBertConfig::validate`].
     pub fn new(config: &ModernBertConfig, device: &Device) -> Result<Self, ConfigError> {
         Ok(Self {
             model: ModernBert::new(config, device)?,
@@ -65,7 +65,7 @@ impl QuestionAnswerer {
         })
     }
 
-    /// The same model computing its products in another dtype.
+    /// The same model with its matrix multiplications in another dtype.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.model = self.model.with_precision(precision);
         self
@@ -95,11 +95,11 @@ impl QuestionAnswerer {
 
     /// Scores and loss: cross-entropy over the tokens of each sequence.
     ///
-    /// Padding takes no part in the softmax. Hugging Face's loss counts the scores of padding positions too, so the two
-    /// agree on batches without padding.
+    /// Padding is excluded from the softmax. Hugging Face's loss includes the scores of padding positions, so the two agree on
+    /// batches without padding.
     ///
     /// # Errors
-    /// Another number of spans than of sequences; a position behind the end of its sequence.
+    /// A number of spans that differs from the number of sequences; a position after the end of its sequence.
     pub fn forward(
         &self,
         batch: &PackedBatch,
@@ -140,7 +140,7 @@ fn check_spans(
     Ok(())
 }
 
-/// Packed scores `[total]` as `[sequences, longest]`, hidden behind the end of a sequence.
+/// Packed scores `[total]` as `[sequences, longest]`, masked after the end of a sequence.
 fn by_sequence(scores: Tensor<1>, layout: &SequenceLayout) -> Tensor<2> {
     let device = scores.device();
     let (rows, width) = (layout.num_sequences(), layout.max_seqlen());

@@ -25,7 +25,7 @@ pub struct SequenceClassifier {
     pooling: Pooling,
 }
 
-/// Labels of a batch; their kind chooses the loss, as in Hugging Face's models.
+/// Labels of a batch; their kind decides the loss, as in Hugging Face's models.
 #[derive(Clone, Debug)]
 pub enum ClassificationLabels {
     /// One class per sequence: cross-entropy.
@@ -37,10 +37,10 @@ pub enum ClassificationLabels {
 }
 
 impl ClassificationLabels {
-    /// Whether these labels fit `sequences` sequences and a model with `outputs` outputs.
+    /// Checks that these labels fit `sequences` sequences and a model with `outputs` outputs.
     ///
     /// # Errors
-    /// Another number of labels than asked for; a class without an output.
+    /// A wrong number of labels; a class without an output.
     pub fn check(&self, sequences: usize, outputs: usize) -> Result<(), LabelError> {
         match self {
             Self::Classes(classes) => {
@@ -54,7 +54,7 @@ impl ClassificationLabels {
     }
 }
 
-/// Result of a labelled batch.
+/// Result of a labeled batch.
 #[derive(Clone, Debug)]
 pub struct Classification {
     /// Mean loss over the sequences, `[1]`.
@@ -67,7 +67,7 @@ impl SequenceClassifier {
     /// A classifier with `num_labels` outputs and the config's pooling, all weights zero.
     ///
     /// # Errors
-    /// What [`ModernBertConfig::validate`] refuses.
+    /// As [`ModernBertConfig::validate`].
     pub fn new(
         config: &ModernBertConfig,
         num_labels: usize,
@@ -81,13 +81,13 @@ impl SequenceClassifier {
         })
     }
 
-    /// The same model computing its products in another dtype.
+    /// The same model with its matrix multiplications in another dtype.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.model = self.model.with_precision(precision);
         self
     }
 
-    /// How many numbers it puts out per sequence.
+    /// Number of outputs per sequence.
     pub fn outputs(&self) -> usize {
         self.classifier.weight.val().dims()[0]
     }

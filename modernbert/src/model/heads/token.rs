@@ -24,7 +24,7 @@ impl TokenClassifier {
     /// A classifier with `num_labels` outputs per token, all weights zero.
     ///
     /// # Errors
-    /// What [`ModernBertConfig::validate`] refuses.
+    /// As [`ModernBertConfig::validate`].
     pub fn new(
         config: &ModernBertConfig,
         num_labels: usize,
@@ -37,10 +37,15 @@ impl TokenClassifier {
         })
     }
 
-    /// The same model computing its products in another dtype.
+    /// The same model with its matrix multiplications in another dtype.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.model = self.model.with_precision(precision);
         self
+    }
+
+    /// Number of outputs per token.
+    pub fn outputs(&self) -> usize {
+        self.classifier.weight.val().dims()[0]
     }
 
     /// Outputs `[total, labels]` in f32, one row per token of the batch.
@@ -58,13 +63,13 @@ impl TokenClassifier {
         self.classifier.forward(before_classifier(z, dropped))
     }
 
-    /// Outputs, and the mean cross-entropy over the labelled tokens.
+    /// Outputs, and the mean cross-entropy over the labeled tokens.
     ///
-    /// `labels` holds one entry per token of the batch, `None` where a token doesn't count (continuations of words,
+    /// `labels` holds one entry per token of the batch, `None` for a token without a label (continuations of words,
     /// special tokens). A batch without any label has loss 0.
     ///
     /// # Errors
-    /// Another number of labels than of tokens; a class without an output.
+    /// A number of labels that differs from the number of tokens; a class without an output.
     pub fn forward(
         &self,
         batch: &PackedBatch,

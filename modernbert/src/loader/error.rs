@@ -1,0 +1,66 @@
+//! The reasons why a model can't be loaded.
+
+use crate::checkpoint::{CheckpointError, SourceError};
+use crate::device::DeviceError;
+use crate::tokenizer::TokenizerError;
+
+/// Why a model can't be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The folder doesn't exist, or the Hub doesn't give the model.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The files of the folder can't be used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The tokenizer of the folder can't be used.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The device is not available.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The device doesn't compute in the precision asked for.
+    #[error("the device does not compute in {precision}; use f32")]
+    Precision {
+        /// The precision.
+        precision: &'static str,
+    },
+    /// The folder holds a model without the head asked for.
+    #[error(
+        "{place} holds a pretrained model without a head for this use: tensor `{tensor}` is missing, which {class} needs; finetune it first"
+    )]
+    NoHead {
+        /// Folder or file.
+        place: String,
+        /// Class of Hugging Face's libraries.
+        class: &'static str,
+        /// The first missing tensor.
+        tensor: String,
+    },
+    /// The folder holds a model with another head.
+    #[error(
+        "{place} holds a {found}, and {wanted} is needed for this use; load the folder of a model that was finetuned for it"
+    )]
+    OtherHead {
+        /// Folder.
+        place: String,
+        /// Class of the model in the folder.
+        found: String,
+        /// Class of Hugging Face's libraries that is needed.
+        wanted: &'static str,
+    },
+    /// A classifier with another number of outputs than its use needs.
+    #[error(
+        "{place}: `classifier.weight` has {found} outputs, {class} needs {expected}; load the folder of a model that was finetuned for this use"
+    )]
+    Outputs {
+        /// Folder or file.
+        place: String,
+        /// Class of Hugging Face's libraries.
+        class: &'static str,
+        /// Outputs in the file.
+        found: usize,
+        /// Outputs the class has.
+        expected: usize,
+    },
+}

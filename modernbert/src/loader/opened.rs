@@ -1,0 +1,158 @@
+//! A model folder whose files are open.
+
+use burn::tensor::Device;
+use std::path::PathBuf;
+
+use super::{BatchOptions, LoadError, Loader};
+use crate::checkpoint::{CheckpointError, LoadReport, TensorFiles, load, open_checked};
+use crate::config::{ConfigError, ModernBertConfig};
+use crate::model::{
+    Architecture, ModernBert, MultipleChoice, Precision, QuestionAnswerer, SequenceClassifier,
+    TokenClassifier, initialize,
+};
+use crate::tokenizer::Tokenizer;
+
+/// The classifier's weight, in the files of every model that has one.
+const CLASSIFIER: &str = "classifier.weight";
+/// Parameters of a head, by the beginning of their names.
+const HEAD: [&str; 2] = ["head.", "classifier."];
+
+/// A model folder, and the settings of the model.
+pub(crate) struct Opened {
+    pub(crate) folder: PathBuf,
+    pub(crate) config: ModernBertConfig,
+    pub(crate) device: Device,
+    pub(crate) precision: Precision,
+    pub(crate) batches: BatchOptions,
+    files: TensorFiles,
+}
+
+impl Loader {
+    /// Finds the folder and opens its files, which are known to fit its config then.
+    pub(crate) fn open(self) -> Result<Opened, LoadError> {
+        let device = self.select_device()?;
+        let folder = self.folder()?;
+        let (config, files) = open_checked(&folder)?;
+        Ok(Opened {
+            folder,
+            config,
+            device,
+            precision: self.precision,
+            batches: self.batches,
+            files,
+        })
+    }
+}
+
+impl Opened {
+    /// The tokenizer of the folder.
+    pub(crate) fn tokenizer(&self) -> Result<Tokenizer, LoadError> {
+        Ok(Tokenizer::from_folder(&self.folder)?)
+    }
+
+    fn place(&self) -> String {
+        self.folder.display().to_string()
+    }
+
+    /// Loads a model all of whose parameters must be in the folder.
+    pub(crate) fn complete<M: Architecture>(
+        &self,
+        build: impl FnOnce(&ModernBertConfig, &Device) -> Result<M, ConfigError>,
+    ) -> Result<M, LoadError> {
+        self.check_class(M::CLASS)?;
+        let model = build(&self.config, &self.device).map_err(CheckpointError::from)?;
+        match load(model, &self.files, &[]) {
+            Ok((model, _)) => Ok(model),
+            Err(CheckpointError::Missing { place, name })
+                if name.starts_with("head.") || name.starts_with("decoder.") =>
+            {
+                Err(LoadError::NoHead {
+                    place,
+                    class: M::CLASS,
+                    tensor: name,
+                })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// As [`Self::complete`], for a model with a classifier; `build` also gets the number of its outputs, which the shape in the file
+    /// decides, because `config.json` often doesn't say. `expected` is the number that the class prescribes.
+    pub(crate) fn classifier<M: Architecture>(
+        &self,
+        expected: Option<usize>,
+        build: impl FnOnce(&ModernBertConfig, usize, &Device) -> Result<M, ConfigError>,
+    ) -> Result<M, LoadError> {
+        self.check_class(M::CLASS)?;
+        let found = match self.files.shape(CLASSIFIER)? {
+            Some(shape) if !shape.is_empty() => shape[0],
+            _ => {
+                return Err(LoadError::NoHead {
+                    place: self.place(),
+                    class: M::CLASS,
+                    tensor: CLASSIFIER.to_string(),
+                });
+            }
+        };
+        if let Some(expected) = expected.filter(|&expected| expected != found) {
+            return Err(LoadError::Outputs {
+                place: self.place(),
+                class: M::CLASS,
+                found,
+                expected,
+            });
+        }
+        self.complete(|config, device| build(config, found, device))
+    }
+
+    /// Loads a model that finetuning starts from: what the folder lacks of the head is initialized from `seed`, and the classifier too
+    /// where `fresh_classifier` says so.
+    pub(crate) fn start<M: Architecture>(
+        self,
+        fresh_classifier: bool,
+        seed: u64,
+        build: impl FnOnce(&ModernBertConfig, &Device) -> Result<M, ConfigError>,
+    ) -> Result<(M, LoadReport), LoadError> {
+        let files = if fresh_classifier {
+            self.files.without("classifier.")
+        } else {
+            self.files
+        };
+        let model = build(&self.config, &self.device).map_err(CheckpointError::from)?;
+        let model = initialize(model, &self.config, seed);
+        Ok(load(model, &files, &HEAD)?)
+    }
+
+    /// Refuses a folder whose config names another head.
+    ///
+    /// A folder that names no class with a classifier passes: older files keep the class of the pretrained model, and the tensors
+    /// decide. But only a sequence classifier has a `problem_type`.
+    fn check_class(&self, wanted: &'static str) -> Result<(), LoadError> {
+        let classifiers = [
+            SequenceClassifier::CLASS,
+            TokenClassifier::CLASS,
+            QuestionAnswerer::CLASS,
+            MultipleChoice::CLASS,
+        ];
+        if wanted == ModernBert::CLASS {
+            return Ok(());
+        }
+        let found = self.config.architectures.first().map(String::as_str);
+        let other = match found {
+            Some(found) if found == wanted => None,
+            Some(found) if classifiers.contains(&found) => Some(found),
+            _ if self.config.problem_type.is_some() && wanted != SequenceClassifier::CLASS => {
+                Some(SequenceClassifier::CLASS)
+            }
+            _ => None,
+        };
+        match other {
+            Some(found) => Err(LoadError::OtherHead {
+                place: self.place(),
+                found: found.to_string(),
+                wanted,
+            }),
+            None => Ok(()),
+        }
+    }
+}

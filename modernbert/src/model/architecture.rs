@@ -1,0 +1,37 @@
+//! The class that Hugging Face's libraries have for each model.
+
+use burn::module::Module;
+
+use super::{
+    MaskedLm, ModernBert, MultipleChoice, QuestionAnswerer, SequenceClassifier, TokenClassifier,
+};
+
+/// A module that Hugging Face's libraries have a class for.
+pub trait Architecture: Module {
+    /// Name of the class, as `architectures` in `config.json` gives it.
+    const CLASS: &'static str;
+}
+
+impl Architecture for ModernBert {
+    const CLASS: &'static str = "ModernBertModel";
+}
+
+impl Architecture for MaskedLm {
+    const CLASS: &'static str = "ModernBertForMaskedLM";
+}
+
+impl Architecture for SequenceClassifier {
+    const CLASS: &'static str = "ModernBertForSequenceClassification";
+}
+
+impl Architecture for TokenClassifier {
+    const CLASS: &'static str = "ModernBertForTokenClassification";
+}
+
+impl Architecture for QuestionAnswerer {
+    const CLASS: &'static str = "ModernBertForQuestionAnswering";
+}
+
+impl Architecture for MultipleChoice {
+    const CLASS: &'static str = "ModernBertForMultipleChoice";
+}
