@@ -1,77 +1,80 @@
-//! Settings that every program takes.
+//! Settings that every inference program takes.
 
-use clap::Args;
-use modernbert::checkpoint::ModelSource;
-use modernbert::device::NamedDevice;
-use modernbert::inference::BatchOptions;
-use modernbert::model::Precision;
+use clap::{Args, ValueEnum};
+use modernbert::{Loader, Precision};
 use modernbert_cli::DeviceArgs;
-use std::path::PathBuf;
+use std::ffi::OsString;
 
-/// The model, and where it is run.
+/// The model, and how it runs.
 #[derive(Args, Clone, Debug)]
-pub struct SourceArgs {
+pub struct ModelArgs {
     /// Model: a folder with config.json, model.safetensors and tokenizer.json, or a name on the Hugging Face Hub.
     #[arg(long, value_name = "FOLDER|NAME")]
-    pub model: String,
+    pub model: OsString,
     /// Branch, tag or commit, for models of the Hub.
     #[arg(long)]
     pub revision: Option<String>,
+    /// Use models of the Hub from the cache alone.
+    #[arg(long)]
+    pub offline: bool,
     /// Device, the same in every program.
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Dtype of matrix products and attention: f32, bf16 or f16.
-    #[arg(long, default_value = "f32")]
-    pub dtype: String,
-}
-
-/// The model, and how texts go through it.
-#[derive(Args, Clone, Debug)]
-pub struct ModelArgs {
-    /// Which model, and where.
-    #[command(flatten)]
-    pub source: SourceArgs,
+    /// Dtype of matrix multiplications and attention.
+    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    pub dtype: Dtype,
     /// Tokens per batch.
     #[arg(long, value_name = "N", default_value_t = 8192)]
     pub batch_tokens: usize,
-    /// Tokens per text at most, what is longer is cut; by default the model's limit.
+    /// Tokens per text at most, longer texts are truncated; by default what the model's files ask for.
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
 }
 
-impl SourceArgs {
-    /// The folder of the model, downloaded if need be.
-    ///
-    /// # Errors
-    /// A name that is no model, a download that fails.
-    pub fn folder(&self) -> anyhow::Result<PathBuf> {
-        Ok(ModelSource::parse(&self.model).resolve(self.revision.as_deref())?)
-    }
+/// Dtype of matrix multiplications and attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    /// IEEE single precision.
+    F32,
+    /// bfloat16, accumulated in f32.
+    Bf16,
+    /// IEEE half precision, accumulated in f32.
+    F16,
+}
 
-    /// Device and dtype, once they are known to go together.
-    ///
-    /// # Errors
-    /// An unknown device or dtype, or a device that doesn't compute in that dtype.
-    pub fn device(&self) -> anyhow::Result<(NamedDevice, Precision)> {
-        let precision: Precision = self.dtype.parse().map_err(anyhow::Error::msg)?;
-        let device = self.device.select()?;
-        anyhow::ensure!(
-            device.device.supports_dtype(precision.dtype()),
-            "the device {} does not compute in {}; use --dtype f32",
-            device.name,
-            precision.name()
-        );
-        Ok((device, precision))
+impl From<Dtype> for Precision {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::Bf16 => Self::Bf16,
+            Dtype::F16 => Self::F16,
+        }
     }
 }
 
 impl ModelArgs {
-    /// How texts are cut and batched.
-    pub fn batches(&self) -> BatchOptions {
-        BatchOptions {
-            batch_tokens: self.batch_tokens,
-            max_length: self.max_length,
-            ..BatchOptions::default()
+    /// The loader with these settings, and the name of its device.
+    ///
+    /// # Errors
+    /// An unknown device, or one that is not available.
+    pub fn loader(&self) -> anyhow::Result<(Loader, String)> {
+        let device = self.device.select()?;
+        let mut loader = Loader::from(&self.model)
+            .offline(self.offline)
+            .device(&device.device)
+            .precision(self.dtype.into())
+            .batch_tokens(self.batch_tokens);
+        if let Some(revision) = &self.revision {
+            loader = loader.revision(revision);
         }
+        if let Some(tokens) = self.max_length {
+            loader = loader.max_length(tokens);
+        }
+        Ok((loader, device.name.to_string()))
+    }
+
+    /// The line's end that names the device and the dtype, as in `flex f32`.
+    pub fn ran_on(&self, device: &str) -> String {
+        format!("{device} {}", Precision::from(self.dtype).name())
     }
 }

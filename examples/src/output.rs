@@ -24,9 +24,13 @@ pub struct Part {
 ///
 /// # Errors
 /// The first reason against the place, with what to do.
-pub fn check_out(out: Option<&Path>, model: &str, input: Option<&str>) -> anyhow::Result<()> {
+pub fn check_out(
+    out: Option<&Path>,
+    model: impl AsRef<Path>,
+    input: Option<&str>,
+) -> anyhow::Result<()> {
     if let Some(out) = out {
-        let inputs = [Some(model), input].into_iter().flatten();
+        let inputs = [Some(model.as_ref()), input.map(Path::new)].into_iter().flatten();
         OutputCheck::file(out).inputs(inputs).check()?;
     }
     Ok(())

@@ -1,20 +1,21 @@
-//! How far a program has come: a bar on a terminal, now and then a line elsewhere, a closing line always. All of it goes
-//! to standard error, so that results on standard output stay clean.
+//! Progress of a program: a bar on a terminal, a line every ten seconds elsewhere, a closing line always. All of it goes to standard
+//! error, so that standard output has the results alone.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use modernbert::inference::Progress;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// Time between two lines where there is no terminal.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Shows how many texts and tokens are done.
+/// Shows the number of texts and tokens that are done.
 pub struct Meter {
     program: &'static str,
     start: Instant,
     last_line: Instant,
     now: Progress,
+    truncated: usize,
     bar: Option<ProgressBar>,
 }
 
@@ -33,6 +34,7 @@ impl Meter {
             start: Instant::now(),
             last_line: Instant::now(),
             now: Progress::default(),
+            truncated: 0,
             bar,
         }
     }
@@ -41,7 +43,7 @@ impl Meter {
         self.now.tokens as f64 / self.start.elapsed().as_secs_f64().max(1e-9)
     }
 
-    /// Takes note of where things stand.
+    /// Shows the progress so far.
     pub fn update(&mut self, now: Progress) {
         self.now = now;
         match &self.bar {
@@ -58,37 +60,62 @@ impl Meter {
         }
     }
 
-    /// Where things stand.
+    /// The progress so far.
     pub fn now(&self) -> Progress {
         self.now
     }
 
-    /// As [`Self::update`], `now` being counted from where things stood at `before`.
-    pub fn update_after(&mut self, before: Progress, now: Progress) {
-        self.update(Progress {
-            done: before.done + now.done,
-            total: before.done + now.total,
-            tokens: before.tokens + now.tokens,
-        });
+    /// Counts a text that was longer than the model reads.
+    pub fn count_truncated(&mut self, truncated: bool) {
+        self.truncated += usize::from(truncated);
     }
 
-    /// The closing line; `device` as in `flex f32`.
-    pub fn finish(&self, device: &str) {
+    /// The closing line; `device` as in `flex f32`. Says how many texts were truncated to `max_length` tokens.
+    pub fn finish(&self, device: &str, max_length: usize) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
         self.line(device);
+        if self.truncated > 0 {
+            let were = if self.truncated == 1 { "was" } else { "were" };
+            self.print(&format!(
+                "{} of {} {were} truncated to {max_length} tokens; see --max-length",
+                self.truncated,
+                counted(self.now.done, "text")
+            ));
+        }
     }
 
-    #[allow(clippy::print_stderr)] // a program's progress
     fn line(&self, end: &str) {
-        eprintln!(
-            "{}: {} texts, {} tokens in {:.1} s, {:.0} tok/s, {end}",
-            self.program,
-            self.now.done,
-            self.now.tokens,
+        self.print(&format!(
+            "{}, {} in {:.1} s, {:.0} tok/s, {end}",
+            counted(self.now.done, "text"),
+            counted(self.now.tokens, "token"),
             self.start.elapsed().as_secs_f64(),
             self.rate()
-        );
+        ));
+    }
+
+    /// Prints a line; a closed standard error is no reason to lose results.
+    fn print(&self, line: &str) {
+        let _ = writeln!(std::io::stderr(), "{}: {line}", self.program);
+    }
+}
+
+/// A count and its noun: `1 text`, `2 texts`.
+fn counted(count: usize, noun: &str) -> String {
+    let end = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{end}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counted;
+
+    #[test]
+    fn a_count_and_its_noun_agree() {
+        assert_eq!(counted(1, "text"), "1 text");
+        assert_eq!(counted(0, "text"), "0 texts");
+        assert_eq!(counted(21, "token"), "21 tokens");
     }
 }

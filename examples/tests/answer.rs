@@ -1,16 +1,15 @@
 //! `answer` as a person runs it, on a tiny model of random weights, and against a plain search over all spans.
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
-mod common;
-
-use common::{ask, assert_refused, config, json_lines, stdout, tokenizer};
 use modernbert::batch::PackedBatch;
 use modernbert::checkpoint::save;
-use modernbert::inference::{AnswerOptions, Answerer, BatchOptions};
-use modernbert::model::{Precision, QuestionAnswerer, initialize};
+use modernbert::model::{QuestionAnswerer, initialize};
+use modernbert::{AnswerOptions, Answerer, Loader};
 use std::path::Path;
 use std::process::Output;
 use tempfile::TempDir;
+use tiny_models::programs::{ask, assert_refused, json_lines, stdout};
+use tiny_models::{config, tokenizer};
 
 fn model() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -39,19 +38,15 @@ fn the_best_spans_are_those_of_a_plain_search() {
         max_answer: 4,
         stride: 2,
     };
-    let batches = BatchOptions::default();
-    let answerer =
-        Answerer::from_folder(folder.path(), Precision::F32, options, batches, &device).unwrap();
-    let found = answerer
-        .answer(&[(question, context)], &mut |_| {})
-        .unwrap()
-        .remove(0);
+    let loader = Loader::new(folder.path()).device(&device);
+    let answerer = Answerer::load(&loader).unwrap().with_options(options);
+    let found = answerer.answer(&[(question, context)]).unwrap().remove(0);
     assert_eq!(found.windows, 1);
 
     let tokenizer = tokenizer();
     let ids = tokenizer.encode_pair(question, context).unwrap();
     let offsets = tokenizer.encode_with_offsets(context).unwrap().offsets;
-    let (model, _) = QuestionAnswerer::from_folder(folder.path(), 0, &device).unwrap();
+    let model = QuestionAnswerer::load(&loader).unwrap();
     let batch = PackedBatch::from_sequences(std::slice::from_ref(&ids), &device).unwrap();
     let logits = model.logits(&batch);
     let start: Vec<f32> = logits.start.into_data().try_to_vec().unwrap();

@@ -1,15 +1,14 @@
 //! `classify` as a person runs it, on a tiny model of random weights.
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
-mod common;
-
-use common::{ask, assert_refused, config, json_lines, stdout, tokenizer};
 use modernbert::checkpoint::save;
 use modernbert::config::ProblemType;
 use modernbert::model::{MaskedLm, SequenceClassifier, initialize};
 use std::path::Path;
 use std::process::Output;
 use tempfile::TempDir;
+use tiny_models::programs::{ask, assert_refused, json_lines, stdout};
+use tiny_models::{config, tokenizer};
 
 fn model(labels: &[&str], problem: Option<ProblemType>) -> TempDir {
     let folder = tempfile::tempdir().unwrap();

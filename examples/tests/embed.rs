@@ -1,9 +1,6 @@
 //! `embed` as a person runs it, on a tiny model of random weights.
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
-mod common;
-
-use common::{ask, assert_refused, config, json_lines, stdout, tokenizer};
 use modernbert::checkpoint::{TensorFiles, save};
 use modernbert::model::{MaskedLm, initialize};
 use serde_json::Value;
@@ -11,6 +8,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 use tempfile::TempDir;
+use tiny_models::programs::{ask, assert_refused, json_lines, stdout};
+use tiny_models::{config, tokenizer};
 
 fn model() -> TempDir {
     let folder = tempfile::tempdir().unwrap();

@@ -148,6 +148,6 @@ fn what_cant_be_filled_in_is_named() {
     let said = ["holds neither model.safetensors", "is it a model folder?"];
     assert_refused(&model.ask(&["[MASK]"]), &said);
     fs::remove_dir_all(&model.0).unwrap();
-    let said = ["no model folder", "config.json and model.safetensors"];
+    let said = ["there is no folder", "config.json and model.safetensors"];
     assert_refused(&model.ask(&["[MASK]"]), &said);
 }

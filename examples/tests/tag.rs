@@ -1,14 +1,13 @@
 //! `tag` as a person runs it, on a tiny model of random weights.
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
-mod common;
-
-use common::{ask, assert_refused, config, json_lines, stdout, tokenizer};
 use modernbert::checkpoint::save;
 use modernbert::model::{TokenClassifier, initialize};
 use std::path::Path;
 use std::process::Output;
 use tempfile::TempDir;
+use tiny_models::programs::{ask, assert_refused, json_lines, stdout};
+use tiny_models::{config, tokenizer};
 
 const LABELS: [&str; 5] = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"];
 

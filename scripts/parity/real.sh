@@ -54,10 +54,10 @@ for i, row in enumerate(rows):
     ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
 write("long", {"input_ids": ids, "attention_mask": mask}, False)
 PY
-  run() { cargo run --quiet --release --manifest-path "$root/Cargo.toml" -p modernbert-examples --bin "$@"; }
-  run parity -- "$target"/{right,left,long} || failed=1
+  run() { cargo run --quiet --release --manifest-path "$root/Cargo.toml" -p "$1" --bin "${@:2}"; }
+  run modernbert-training-examples parity -- "$target"/{right,left,long} || failed=1
   question="The capital of France is [MASK]."
-  best=$(run fill-mask -- --model "$target/model" --top 1 --json "$question" | "$python" -c 'import json, sys; print(json.load(sys.stdin)["masks"][0][0]["token"])')
+  best=$(run modernbert-examples fill-mask -- --model "$target/model" --top 1 --json "$question" | "$python" -c 'import json, sys; print(json.load(sys.stdin)["masks"][0][0]["token"])')
   echo "$name: $question ->$best"
   [ "$best" = " Paris" ] || failed=1
 done

@@ -4,7 +4,7 @@
 set -euo pipefail
 python="${PYTHON:-python3}"
 root=$(cd "$(dirname "$0")/../.." && pwd)
-parity="${PARITY:-cargo run --quiet --release --manifest-path $root/Cargo.toml -p modernbert-examples --bin parity --}"
+parity="${PARITY:-cargo run --quiet --release --manifest-path $root/Cargo.toml -p modernbert-training-examples --bin parity --}"
 failed=0
 for case in "$@"; do
   folder=$(mktemp -d)

@@ -38,13 +38,13 @@ struct Args {
     /// Tokens of an answer at most.
     #[arg(long, value_name = "N", default_value_t = 30)]
     max_answer: usize,
-    /// Tokens that neighbouring windows of a long text share.
+    /// Tokens that neighboring windows of a long text share.
     #[arg(long, value_name = "N", default_value_t = 128)]
     stride: usize,
-    /// File for JSON lines instead of standard output.
+    /// Write JSON lines to this file instead of standard output.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// JSON lines on standard output.
+    /// Print JSON lines.
     #[arg(long)]
     json: bool,
 }
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> anyhow::Result<()> {
     check_out(
         args.out.as_deref(),
-        &args.model.source.model,
+        &args.model.model,
         args.input.as_deref(),
     )?;
     anyhow::ensure!(
@@ -72,15 +72,13 @@ fn run(args: &Args) -> anyhow::Result<()> {
         "--max-answer is 0; allow at least one token"
     );
     let mut records = questions(args)?;
-    let (device, precision) = args.model.source.device()?;
-    let folder = args.model.source.folder()?;
+    let (loader, device) = args.model.loader()?;
     let options = AnswerOptions {
         n_best: args.n_best,
         max_answer: args.max_answer,
         stride: args.stride,
     };
-    let batches = args.model.batches();
-    let answerer = Answerer::from_folder(&folder, precision, options, batches, &device.device)?;
+    let answerer = Answerer::load(loader)?.with_options(options);
     let mut lines = Lines::new(args.out.as_deref())?;
     let mut meter = Meter::new("answer");
     let mut index = 0;
@@ -91,7 +89,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
         }
         let pairs: Vec<(&str, &str)> = window.iter().map(pair).collect::<Result<_, _>>()?;
         let before = meter.now();
-        let found = answerer.answer(&pairs, &mut |now| meter.update_after(before, now))?;
+        let found = answerer
+            .answer_with(&pairs, &mut |now| meter.update(before.then(now)))
+            .map_err(|error| error.after(index))?;
         for ((answers, (question, _)), record) in found.iter().zip(&pairs).zip(&window) {
             let line = if args.json || args.out.is_some() {
                 as_json(index, record.id.as_ref(), answers).to_string()
@@ -103,7 +103,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     lines.finish()?;
-    meter.finish(&format!("{} {}", device.name, precision.name()));
+    meter.finish(&args.model.ran_on(&device), 0);
     Ok(())
 }
 
@@ -172,8 +172,14 @@ fn for_people(question: &str, answers: &Answers) -> String {
         ));
     }
     lines.push(format!(
-        "  no answer has score {:.2}, read in {} window(s)",
-        answers.none_score, answers.windows
+        "  no answer has score {:.2}, read in {} {}",
+        answers.none_score,
+        answers.windows,
+        if answers.windows == 1 {
+            "window"
+        } else {
+            "windows"
+        }
     ));
     lines.join("\n")
 }

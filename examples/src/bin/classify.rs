@@ -1,4 +1,4 @@
-//! Says which class a text or a pair of texts belongs to.
+//! Classifies texts or pairs of texts.
 //!
 //! ```sh
 //! cargo run --release -p modernbert-examples --bin classify -- --model runs/glue/rte --input pairs.jsonl --json
@@ -7,7 +7,7 @@
 #![recursion_limit = "256"]
 
 use clap::Parser;
-use modernbert::inference::{Prediction, TextClassifier};
+use modernbert::{Prediction, TextClassifier};
 use modernbert_cli::main_with;
 use modernbert_examples::args::ModelArgs;
 use modernbert_examples::input::InputArgs;
@@ -19,20 +19,20 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Says which class a text or a pair of texts belongs to.
+/// Classifies texts or pairs of texts.
 #[derive(Parser)]
 struct Args {
     #[command(flatten)]
     input: InputArgs,
     #[command(flatten)]
     model: ModelArgs,
-    /// Labels shown per text, best first; all in JSON unless given.
+    /// Labels per text, best first; by default 1, and all of them in JSON.
     #[arg(long, value_name = "N")]
     top: Option<usize>,
-    /// File for JSON lines instead of standard output.
+    /// Write JSON lines to this file instead of standard output.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// JSON lines on standard output.
+    /// Print JSON lines.
     #[arg(long)]
     json: bool,
 }
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> anyhow::Result<()> {
     check_out(
         args.out.as_deref(),
-        &args.model.source.model,
+        &args.model.model,
         args.input.input.as_deref(),
     )?;
     anyhow::ensure!(
@@ -53,15 +53,13 @@ fn run(args: &Args) -> anyhow::Result<()> {
         "--top is 0; ask for at least one label"
     );
     let records = args.input.records()?;
-    let (device, precision) = args.model.source.device()?;
-    let folder = args.model.source.folder()?;
-    let batches = args.model.batches();
-    let classifier = TextClassifier::from_folder(&folder, precision, batches, &device.device)?;
+    let (loader, device) = args.model.loader()?;
+    let classifier = TextClassifier::load(loader)?;
     let mut lines = Lines::new(args.out.as_deref())?;
     let json = args.json || args.out.is_some();
 
     let meter = RefCell::new(Meter::new("classify"));
-    // The stream reads ahead by a window; what a line begins with waits here for its prediction.
+    // The stream reads ahead by a window; the beginnings of the lines are kept here until their predictions come.
     let heads = RefCell::new(VecDeque::new());
     let inputs = records.map(|record| {
         record.map(|record| {
@@ -73,6 +71,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let predictions = classifier.stream(inputs, |now| meter.borrow_mut().update(now));
     for (index, prediction) in predictions.enumerate() {
         let prediction: Prediction = prediction?;
+        meter.borrow_mut().count_truncated(prediction.truncated);
         let (id, shown) = heads.borrow_mut().pop_front().unwrap_or_default();
         let names = classifier.labels();
         let line = if json {
@@ -85,7 +84,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     lines.finish()?;
     meter
         .borrow()
-        .finish(&format!("{} {}", device.name, precision.name()));
+        .finish(&args.model.ran_on(&device), classifier.max_length());
     Ok(())
 }
 

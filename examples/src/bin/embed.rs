@@ -1,4 +1,4 @@
-//! Turns texts into vectors.
+//! Embeds texts: one vector for each.
 //!
 //! ```sh
 //! cargo run --release -p modernbert-examples --bin embed -- --model runs/demo "pub fn len(&self)" "impl Drop for Guard"
@@ -9,7 +9,7 @@
 
 use clap::{Parser, ValueEnum};
 use modernbert::config::Pooling;
-use modernbert::inference::{EmbedOptions, Embedding, Encoder};
+use modernbert::{Embedding, Encoder};
 use modernbert_cli::main_with;
 use modernbert_examples::args::ModelArgs;
 use modernbert_examples::input::InputArgs;
@@ -21,23 +21,27 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Turns texts into vectors.
+/// Embeds texts: one vector for each.
 #[derive(Parser)]
 struct Args {
     #[command(flatten)]
     input: InputArgs,
     #[command(flatten)]
     model: ModelArgs,
-    /// Which vector stands for a text: that of the first token, the mean over all tokens, or the largest value of each feature.
-    #[arg(long, value_enum, default_value_t = PoolingArg::Mean)]
-    pooling: PoolingArg,
-    /// Leaves vectors as long as they are; by default they have length 1.
+    /// Vector of a text: that of the first token, the mean over all tokens, or the largest value of each feature; by default that of
+    /// the model's files for sentence-transformers, or else the mean.
+    #[arg(long, value_enum)]
+    pooling: Option<PoolingArg>,
+    /// Keep vectors at their length; by default they are scaled to length 1, unless the model's files say otherwise.
     #[arg(long)]
     no_normalize: bool,
-    /// File for the vectors: .safetensors (tensor `embeddings`, one row per text) or .jsonl.
+    /// Put this before every text, such as `query: `; by default the prompt of the model's files.
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
+    /// Write the vectors to this file: .safetensors (tensor `embeddings`, one row per text) or .jsonl.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// JSON lines with whole vectors on standard output.
+    /// Print JSON lines with complete vectors.
     #[arg(long)]
     json: bool,
 }
@@ -72,27 +76,30 @@ fn run(args: &Args) -> anyhow::Result<()> {
     );
     check_out(
         args.out.as_deref(),
-        &args.model.source.model,
+        &args.model.model,
         args.input.input.as_deref(),
     )?;
-    let (device, precision) = args.model.source.device()?;
-    let options = EmbedOptions {
-        pooling: match args.pooling {
+    let (loader, device) = args.model.loader()?;
+    let mut encoder = Encoder::load(loader)?;
+    if let Some(pooling) = args.pooling {
+        encoder = encoder.with_pooling(match pooling {
             PoolingArg::Cls => Pooling::Cls,
             PoolingArg::Mean => Pooling::Mean,
             PoolingArg::Max => Pooling::Max,
-        },
-        normalize: !args.no_normalize,
-        precision,
-    };
-    let folder = args.model.source.folder()?;
-    let encoder = Encoder::from_folder(&folder, options, args.model.batches(), &device.device)?;
+        });
+    }
+    if args.no_normalize {
+        encoder = encoder.with_normalize(false);
+    }
+    if args.prompt.is_some() {
+        encoder = encoder.with_prompt(args.prompt.clone());
+    }
     let mut output = match (&args.out, kind.flatten()) {
         (Some(path), Some("safetensors")) => {
             let metadata = json!({
-                "model": args.model.source.model,
-                "pooling": options.pooling.name(),
-                "normalized": options.normalize.to_string(),
+                "model": args.model.model.to_string_lossy(),
+                "pooling": encoder.options().pooling.name(),
+                "normalized": encoder.options().normalize.to_string(),
             });
             Output::Matrix(MatrixFile::create(path, encoder.width(), metadata)?)
         }
@@ -102,7 +109,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     };
 
     let meter = RefCell::new(Meter::new("embed"));
-    // The stream reads ahead by a window; ids wait here for their vectors.
+    // The stream reads ahead by a window; ids are kept here until their vectors come.
     let ids = RefCell::new(VecDeque::new());
     let inputs = records.map(|record| {
         record.map(|record| {
@@ -113,6 +120,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let vectors = encoder.stream(inputs, |now| meter.borrow_mut().update(now));
     for (index, vector) in vectors.enumerate() {
         let vector: Embedding = vector?;
+        meter.borrow_mut().count_truncated(vector.truncated);
         let id = ids.borrow_mut().pop_front().flatten();
         match &mut output {
             Output::Matrix(file) => file.push(&vector.values)?,
@@ -126,7 +134,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     }
     meter
         .borrow()
-        .finish(&format!("{} {}", device.name, precision.name()));
+        .finish(&args.model.ran_on(&device), encoder.max_length());
     Ok(())
 }
 

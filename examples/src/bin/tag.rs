@@ -26,22 +26,22 @@ struct Args {
     input: InputArgs,
     #[command(flatten)]
     model: ModelArgs,
-    /// Every argument is one text of words divided by blanks, and every word gets one label.
+    /// Split each text into words at its blanks, and give every word one label.
     #[arg(long)]
     words: bool,
-    /// Field of a JSON line that holds a list of words; they get one label each.
+    /// Field of a JSON line with a list of words, which get one label each.
     #[arg(long, value_name = "FIELD")]
     words_field: Option<String>,
-    /// Reads a space in front of each word, or of each text: true or false; by default true for words alone.
+    /// Read each word, or each text, as if it began with a space: true or false; by default true for words alone.
     #[arg(long, value_name = "BOOL")]
     add_prefix_space: Option<bool>,
-    /// Every token with its label, besides the entities.
+    /// Print every token with its label, besides the entities.
     #[arg(long)]
     tokens: bool,
-    /// File for JSON lines instead of standard output.
+    /// Write JSON lines to this file instead of standard output.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// JSON lines on standard output.
+    /// Print JSON lines.
     #[arg(long)]
     json: bool,
 }
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> anyhow::Result<()> {
     check_out(
         args.out.as_deref(),
-        &args.model.source.model,
+        &args.model.model,
         args.input.input.as_deref(),
     )?;
     let mut input = args.input.clone();
@@ -66,13 +66,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
         input.lists = true;
     }
     let mut records = input.records()?;
-    let (device, precision) = args.model.source.device()?;
-    let folder = args.model.source.folder()?;
-    let tagger = Tagger::from_folder(&folder, precision, args.model.batches(), &device.device)?;
+    let words = args.words || args.words_field.is_some();
+    let (loader, device) = args.model.loader()?;
+    let tagger = Tagger::load(loader)?.with_prefix_space(args.add_prefix_space.unwrap_or(words));
     let mut lines = Lines::new(args.out.as_deref())?;
     let mut meter = Meter::new("tag");
-    let words = args.words || args.words_field.is_some();
-    let prefix = args.add_prefix_space.unwrap_or(words);
     let mut index = 0;
     loop {
         let window: Vec<Record> = records.by_ref().take(WINDOW).collect::<Result<_, _>>()?;
@@ -80,23 +78,33 @@ fn run(args: &Args) -> anyhow::Result<()> {
             break;
         }
         let before = meter.now();
-        let tell = &mut |now| meter.update_after(before, now);
+        let mut truncated = Vec::new();
+        let report = &mut |now| meter.update(before.then(now));
         let found = if words {
             let sentences: Vec<Vec<String>> = window
                 .iter()
                 .map(|r| words_of(r, args))
                 .collect::<Result<_, _>>()?;
-            let tagged = tagger.tag_words(&sentences, prefix, tell)?;
+            let tagged = tagger
+                .tag_words_with(&sentences, report)
+                .map_err(|error| error.after(before.done))?;
             let line = |(words, tagged): (&Vec<String>, &TaggedWords)| {
                 words_line(args, &tagger, words, tagged)
             };
+            truncated.extend(tagged.iter().map(|t| t.truncated));
             sentences.iter().zip(&tagged).map(line).collect::<Vec<_>>()
         } else {
             let texts: Vec<&str> = window.iter().map(|r| r.input.text.as_ref()).collect();
-            let tagged = tagger.tag(&texts, prefix, tell)?;
+            let tagged = tagger
+                .tag_with(&texts, report)
+                .map_err(|error| error.after(before.done))?;
             let line = |(text, tagged): (&&str, &Tagged)| text_line(args, &tagger, text, tagged);
+            truncated.extend(tagged.iter().map(|t| t.truncated));
             texts.iter().zip(&tagged).map(line).collect()
         };
+        for truncated in truncated {
+            meter.count_truncated(truncated);
+        }
         for (line, record) in found.into_iter().zip(window) {
             match line {
                 Line::Json(mut object) => {
@@ -112,7 +120,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     lines.finish()?;
-    meter.finish(&format!("{} {}", device.name, precision.name()));
+    meter.finish(&args.model.ran_on(&device), tagger.max_length());
     Ok(())
 }
 

@@ -1,14 +1,14 @@
 //! Holds models against the numbers transformers computed for them; `docs/parity.md` describes the case folders.
 //!
 //! ```sh
-//! cargo run --release -p modernbert-examples --bin parity -- cases/*
+//! cargo run --release -p modernbert-training-examples --bin parity -- cases/*
 //! ```
 
 #![recursion_limit = "256"]
 
 use clap::Parser;
 use modernbert_cli::{BAD_INPUT, DeviceArgs};
-use modernbert_examples::parity::{Report, Tolerances, check, save_copy};
+use modernbert_training_examples::parity::{Report, Tolerances, check, save_copy};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

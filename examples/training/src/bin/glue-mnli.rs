@@ -2,7 +2,7 @@
 //! kinds as in training (matched) and of others (mismatched).
 //!
 //! ```sh
-//! cargo run --release -p modernbert-examples --bin glue-mnli -- --model runs/demo --data GLUE --out runs/mnli
+//! cargo run --release -p modernbert-training-examples --bin glue-mnli -- --model runs/demo --data GLUE --out runs/mnli
 //! ```
 //!
 //! The model it saves is what the paper starts RTE, MRPC and STS-B from.
@@ -11,10 +11,10 @@
 
 use clap::Parser;
 use modernbert_cli::main_with;
-use modernbert_examples::finetuning::{GlueArgs, Session, names};
 use modernbert_glue::metrics::classification::accuracy;
 use modernbert_glue::task::Task;
 use modernbert_train::finetune::{FinetuneOptions, Score, classes};
+use modernbert_training_examples::finetuning::{GlueArgs, Session, names};
 
 /// MNLI: does the hypothesis follow from the premise, contradict it, or neither?
 #[derive(Parser)]

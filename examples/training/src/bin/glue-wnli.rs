@@ -1,19 +1,21 @@
-//! QNLI: does the sentence answer the question? Scored by accuracy.
+//! WNLI: is the sentence with its pronoun replaced still true? Scored by accuracy.
 //!
 //! ```sh
-//! cargo run --release -p modernbert-examples --bin glue-qnli -- --model runs/demo --data GLUE --out runs/qnli
+//! cargo run --release -p modernbert-training-examples --bin glue-wnli -- --model runs/demo --data GLUE --out runs/wnli
 //! ```
-
+//!
+//! Sentences of the dev set are those of the training set with the opposite answer, so that a model that has learned them by heart
+//! falls below the 56 % of a constant answer. The paper leaves the task out; these are its settings for RTE.
 #![recursion_limit = "256"]
 
 use clap::Parser;
 use modernbert_cli::main_with;
-use modernbert_examples::finetuning::{GlueArgs, Session, names};
 use modernbert_glue::metrics::classification::accuracy;
 use modernbert_glue::task::Task;
 use modernbert_train::finetune::{FinetuneOptions, Score, classes};
+use modernbert_training_examples::finetuning::{GlueArgs, Session, names};
 
-/// QNLI: does the sentence answer the question? Scored by accuracy.
+/// WNLI: is the sentence with its pronoun replaced still true? Scored by accuracy.
 #[derive(Parser)]
 struct Args {
     #[command(flatten)]
@@ -26,19 +28,19 @@ fn main() -> std::process::ExitCode {
 
 fn run(args: &GlueArgs) -> anyhow::Result<()> {
     let session = Session::open(&args.finetune)?;
-    let data = args.load(Task::Qnli)?;
-    // A row is a question, a sentence of Wikipedia and a class: 0 if the answer is in the sentence.
+    let data = args.load(Task::Wnli)?;
+    // A row is a sentence, a part of it with the pronoun replaced, and a class: 1 if it follows.
     let train = session.encode(&data.train.texts())?;
     let dev = session.encode(&data.dev[0].texts())?;
 
     // The paper's settings for base models (arXiv 2412.13663, table 6).
     let options = FinetuneOptions {
-        epochs: 2,
-        learning_rate: 8e-5,
-        weight_decay: 5e-6,
+        epochs: 3,
+        learning_rate: 5e-5,
+        weight_decay: 1e-5,
         batch_size: 64,
         patience: Some(3),
-        label: "glue-qnli".to_string(),
+        label: "glue-wnli".to_string(),
         ..FinetuneOptions::default()
     };
     let truth = data.dev[0].classes();
@@ -47,7 +49,7 @@ fn run(args: &GlueArgs) -> anyhow::Result<()> {
         let accuracy = accuracy(&truth, &predicted).ok_or("no predictions")?;
         Ok(Score::of("accuracy", accuracy))
     };
-    let labels = names(&["entailment", "not_entailment"]);
+    let labels = names(&["not_entailment", "entailment"]);
     session.finetune(&labels, train, dev, options, score)?;
     Ok(())
 }

@@ -2,8 +2,9 @@
 
 use anyhow::{Result, bail, ensure};
 use burn::tensor::{Device, Tensor};
+use modernbert::Loader;
 use modernbert::batch::PackedBatch;
-use modernbert::checkpoint::{LoadReport, save};
+use modernbert::checkpoint::save;
 use modernbert::model::{
     MaskedLm, ModernBert, MultipleChoice, QuestionAnswerer, SequenceClassifier, TokenClassifier,
 };
@@ -44,45 +45,27 @@ impl AnyModel {
     pub fn load(case: &Case, device: &Device) -> Result<Self> {
         let folder = &case.folder;
         let class = case.config.architectures.first().map_or("", String::as_str);
-        let labels = case.config.label_count();
-        let (model, report) = match class {
-            "ModernBertModel" | "" => {
-                let (model, report) = ModernBert::from_folder(folder, device)?;
-                (Self::Encoder(model), report)
-            }
-            "ModernBertForMaskedLM" => {
-                let model = MaskedLm::from_folder(folder, device)?;
-                (Self::MaskedLm(model), LoadReport::default())
-            }
+        let loader = Loader::new(folder).device(device);
+        Ok(match class {
+            "ModernBertModel" | "" => Self::Encoder(ModernBert::load(loader)?),
+            "ModernBertForMaskedLM" => Self::MaskedLm(MaskedLm::load(loader)?),
             "ModernBertForSequenceClassification" => {
-                let (model, report) = SequenceClassifier::from_folder(folder, labels, 0, device)?;
-                (Self::Sequence(model), report)
+                Self::Sequence(SequenceClassifier::load(loader)?)
             }
-            "ModernBertForTokenClassification" => {
-                let (model, report) = TokenClassifier::from_folder(folder, labels, 0, device)?;
-                (Self::Token(model), report)
-            }
-            "ModernBertForQuestionAnswering" => {
-                let (model, report) = QuestionAnswerer::from_folder(folder, 0, device)?;
-                (Self::Question(model), report)
-            }
+            "ModernBertForTokenClassification" => Self::Token(TokenClassifier::load(loader)?),
+            "ModernBertForQuestionAnswering" => Self::Question(QuestionAnswerer::load(loader)?),
             "ModernBertForMultipleChoice" => {
                 ensure!(
                     case.choices.is_some(),
                     "a multiple-choice case needs input_ids [questions, choices, tokens]"
                 );
-                let (model, report) = MultipleChoice::from_folder(folder, 0, device)?;
-                (Self::Choice(model), report)
+                Self::Choice(MultipleChoice::load(loader)?)
             }
             other => bail!(
                 "config.json: architectures names {other}; known are ModernBertModel and ModernBertFor + MaskedLM, \
                  SequenceClassification, TokenClassification, QuestionAnswering, MultipleChoice"
             ),
-        };
-        if let Some(name) = report.fresh.first() {
-            bail!("model.safetensors: tensor `{name}` is missing, which {class} needs");
-        }
-        Ok(model)
+        })
     }
 
     /// The encoder.

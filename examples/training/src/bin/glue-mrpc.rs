@@ -1,7 +1,7 @@
 //! MRPC: do two sentences of the news say the same? Scored by F1 and accuracy.
 //!
 //! ```sh
-//! cargo run --release -p modernbert-examples --bin glue-mrpc -- --model runs/demo --data GLUE --out runs/mrpc
+//! cargo run --release -p modernbert-training-examples --bin glue-mrpc -- --model runs/demo --data GLUE --out runs/mrpc
 //! ```
 //!
 //! The paper starts this task from a model finetuned on MNLI: pass the folder that `glue-mnli` saved as `--model`.
@@ -9,10 +9,10 @@
 
 use clap::Parser;
 use modernbert_cli::main_with;
-use modernbert_examples::finetuning::{GlueArgs, Session, names};
 use modernbert_glue::metrics::classification::{accuracy, f1};
 use modernbert_glue::task::Task;
 use modernbert_train::finetune::{FinetuneOptions, Score, classes};
+use modernbert_training_examples::finetuning::{GlueArgs, Session, names};
 
 /// MRPC: do two sentences of the news say the same? Scored by F1 and accuracy.
 #[derive(Parser)]

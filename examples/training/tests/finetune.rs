@@ -1,15 +1,15 @@
 //! `finetune` and a program of a GLUE task as a person runs them, on a tiny model of random weights.
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
-mod common;
-
-use common::{ask, assert_refused, config, json_lines, stdout, tokenizer};
-use modernbert::checkpoint::save;
+use modernbert::checkpoint::{read_config, save};
 use modernbert::model::{MaskedLm, initialize};
+use modernbert::{Loader, Tagger, TextClassifier};
 use std::fs;
 use std::path::Path;
 use std::process::Output;
 use tempfile::TempDir;
+use tiny_models::programs::{ask, assert_refused, stdout};
+use tiny_models::{config, tokenizer};
 
 /// A folder with a model, and files of rows whose label is the word in them.
 fn place() -> TempDir {
@@ -67,17 +67,23 @@ fn own_labels_are_learned_and_classify_knows_them() {
         "{text}"
     );
     assert!(text.contains("accuracy 1.0000"), "{text}");
-    let output = ask(
-        env!("CARGO_BIN_EXE_classify"),
-        &out,
-        &["--json", "two, two", "three, three"],
-        "",
-    );
-    let best: Vec<String> = json_lines(&output)
+    let classifier = TextClassifier::load(Loader::new(&out).device("flex")).unwrap();
+    let predictions = classifier.classify(&["two, two", "three, three"]).unwrap();
+    let best = predictions
         .iter()
-        .map(|line| line["labels"][0]["label"].as_str().unwrap().to_string())
-        .collect();
-    assert_eq!(best, ["two star", "three star"]);
+        .map(|p| &classifier.labels()[p.ranking()[0]]);
+    assert_eq!(best.collect::<Vec<_>>(), ["two star", "three star"]);
+    // The folder says what it holds, and other heads refuse it.
+    let config = read_config(&out).unwrap();
+    assert_eq!(
+        config.architectures,
+        ["ModernBertForSequenceClassification"]
+    );
+    let message = Tagger::load(&out).unwrap_err().to_string();
+    assert!(
+        message.contains("ModernBertForSequenceClassification"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Finetunes a classifier on texts and labels of your own, from CSV, TSV or JSONL files.
 //!
 //! ```sh
-//! cargo run --release -p modernbert-examples --bin finetune -- --model runs/demo \
+//! cargo run --release -p modernbert-training-examples --bin finetune -- --model runs/demo \
 //!     --train train.csv --dev dev.csv --text review --label stars --out runs/reviews
 //! cargo run --release -p modernbert-examples --bin classify -- --model runs/reviews "What a waste of time."
 //! ```
@@ -10,11 +10,11 @@
 
 use clap::Parser;
 use modernbert_cli::main_with;
-use modernbert_examples::finetuning::{FinetuneArgs, Session};
 use modernbert_glue::metrics::classification::accuracy;
 use modernbert_glue::metrics::correlation::{pearson, spearman};
 use modernbert_train::finetune::table::{Columns, LabelSet, Table, class_texts, score_texts};
 use modernbert_train::finetune::{FinetuneOptions, Score, Target, classes, scores};
+use modernbert_training_examples::finetuning::{FinetuneArgs, Session};
 use std::path::PathBuf;
 
 /// Finetunes a classifier on texts and labels of your own.

@@ -2,10 +2,7 @@
 //! shown against transformers; see docs/parity.md.
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
-mod common;
-
 use burn::tensor::Device;
-use common::config;
 use modernbert::batch::PackedBatch;
 use modernbert::checkpoint::save;
 use modernbert::config::ModernBertConfig;
@@ -16,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 use tempfile::TempDir;
+use tiny_models::config;
 
 /// Two rows of six: one whole, one with padding on the left.
 const MASK: [i64; 12] = [1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 0];
@@ -242,5 +240,5 @@ fn what_cant_be_used_is_named_and_is_no_difference() {
     refused(case.path(), "id 99999 is outside the vocabulary");
     std::fs::remove_file(&path).unwrap();
     refused(case.path(), "inputs.safetensors");
-    refused(Path::new("/nowhere/at/all"), "no model folder");
+    refused(Path::new("/nowhere/at/all"), "there is no folder");
 }

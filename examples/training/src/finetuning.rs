@@ -7,6 +7,7 @@ use modernbert::device::NamedDevice;
 use modernbert::model::{Precision, SequenceClassifier};
 use modernbert::output::{OutputCheck, StagedFolder};
 use modernbert::tokenizer::Tokenizer;
+use modernbert::{HeadStart, Loader};
 use modernbert_cli::{DeviceArgs, describe};
 use modernbert_train::finetune::{
     Encoded, FinetuneOptions, Finetuned, Finetuning, Sample, Score, Text, encode,
@@ -40,8 +41,8 @@ pub struct FinetuneArgs {
     /// Device, the same in every program.
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Dtype of matrix products and attention: f32 or bf16.
-    #[arg(long, default_value = "f32")]
+    /// Dtype of matrix multiplications and attention.
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
     pub dtype: String,
 }
 
@@ -129,7 +130,7 @@ impl Session {
         let device = args.device.select_for_training()?;
         println!("{}", describe(&device, precision.name()));
         args.check()?;
-        let folder = ModelSource::parse(&args.model).resolve(None)?;
+        let folder = Loader::from(&args.model).folder()?;
         Ok(Self {
             config: modernbert::checkpoint::read_config(&folder)?,
             tokenizer: Tokenizer::from_folder(&folder)?,
@@ -192,15 +193,12 @@ impl Session {
             ..options
         };
         let outputs = labels.len().max(1);
-        let device = &self.device.device;
-        // Whatever classifier the folder may have is for another task: this one starts fresh.
-        let (model, _) = SequenceClassifier::from_folder_of_another_task(
-            &self.folder,
-            outputs,
-            args.seed,
-            device,
-        )?;
-        let model = model.with_precision(self.precision);
+        let loader = Loader::new(&self.folder)
+            .device(&self.device.device)
+            .precision(self.precision);
+        // A classifier that the folder may have is for another task.
+        let (model, _) =
+            SequenceClassifier::load_for_finetuning(loader, outputs, HeadStart::Fresh, args.seed)?;
         let finetuned = Finetuning::new(train, dev, options, score).run(model)?;
         let metrics: Vec<String> = finetuned
             .best
@@ -228,7 +226,9 @@ impl Session {
             });
             let staged = StagedFolder::create(out)?;
             save(&finetuned.model, &config, staged.path())?;
-            self.tokenizer.save(staged.path())?;
+            let positions = config.max_position_embeddings;
+            let tokenizer = self.tokenizer.clone().with_max_length(positions);
+            tokenizer.save(staged.path())?;
             staged.publish(WEIGHTS_FILE)?;
             println!("model in {}", out.display());
         }

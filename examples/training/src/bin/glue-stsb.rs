@@ -1,7 +1,7 @@
 //! STS-B: how similar are two sentences, from 0 to 5? A regression, scored by the correlations of Spearman and Pearson.
 //!
 //! ```sh
-//! cargo run --release -p modernbert-examples --bin glue-stsb -- --model runs/demo --data GLUE --out runs/stsb
+//! cargo run --release -p modernbert-training-examples --bin glue-stsb -- --model runs/demo --data GLUE --out runs/stsb
 //! ```
 //!
 //! The paper starts this task from a model finetuned on MNLI: pass the folder that `glue-mnli` saved as `--model`.
@@ -10,10 +10,10 @@
 
 use clap::Parser;
 use modernbert_cli::main_with;
-use modernbert_examples::finetuning::{GlueArgs, Session};
 use modernbert_glue::metrics::correlation::{pearson, spearman};
 use modernbert_glue::task::Task;
 use modernbert_train::finetune::{FinetuneOptions, Score, scores};
+use modernbert_training_examples::finetuning::{GlueArgs, Session};
 
 /// STS-B: how similar are two sentences, from 0 to 5?
 #[derive(Parser)]

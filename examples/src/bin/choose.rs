@@ -1,0 +1,66 @@
+//! Answers multiple-choice questions.
+//!
+//! ```sh
+//! cargo run --release -p modernbert-examples --bin choose -- --model runs/swag "She opens the door and" "walks in." "swims."
+//! ```
+
+#![recursion_limit = "256"]
+
+use clap::Parser;
+use modernbert::Chooser;
+use modernbert_cli::main_with;
+use modernbert_examples::args::ModelArgs;
+use serde_json::json;
+use std::process::ExitCode;
+
+/// Answers multiple-choice questions.
+#[derive(Parser)]
+struct Args {
+    /// The question, or the beginning that the choices continue.
+    question: String,
+    /// The choices.
+    #[arg(required = true)]
+    choices: Vec<String>,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    main_with(|| run(&args))
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    let (loader, _) = args.model.loader()?;
+    let chooser = Chooser::load(loader)?;
+    let found = chooser.choose(&[(&args.question, args.choices.clone())])?;
+    let Some(found) = found.into_iter().next() else {
+        anyhow::bail!("no question; pass one and its choices");
+    };
+    let mut order: Vec<usize> = (0..args.choices.len()).collect();
+    order.sort_by(|&a, &b| found.probabilities[b].total_cmp(&found.probabilities[a]));
+    if args.json {
+        let choices: Vec<_> = order
+            .iter()
+            .map(|&i| json!({"choice": args.choices[i], "index": i, "probability": found.probabilities[i]}))
+            .collect();
+        println!(
+            "{}",
+            json!({"question": args.question, "choices": choices, "truncated": found.truncated})
+        );
+        return Ok(());
+    }
+    for &i in &order {
+        println!("  {:.4}  {:?}", found.probabilities[i], args.choices[i]);
+    }
+    if found.truncated {
+        println!(
+            "  the question was truncated to {} tokens",
+            chooser.max_length()
+        );
+    }
+    Ok(())
+}
