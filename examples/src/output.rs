@@ -30,7 +30,9 @@ pub fn check_out(
     input: Option<&str>,
 ) -> anyhow::Result<()> {
     if let Some(out) = out {
-        let inputs = [Some(model.as_ref()), input.map(Path::new)].into_iter().flatten();
+        let inputs = [Some(model.as_ref()), input.map(Path::new)]
+            .into_iter()
+            .flatten();
         OutputCheck::file(out).inputs(inputs).check()?;
     }
     Ok(())

@@ -2,8 +2,9 @@
 
 use anyhow::{Context, Result, bail};
 use burn::train::Interrupter;
+use modernbert::Loader;
+use modernbert::checkpoint::save;
 use modernbert::checkpoint::tiling::tile_from_folder;
-use modernbert::checkpoint::{ModelSource, save};
 use modernbert::device::NamedDevice;
 use modernbert::model::{MaskedLm, Precision, initialize, named_parameters};
 use serde_json::json;
@@ -119,10 +120,7 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
             let config = &prepared.phases[0].config;
             let mut model = initialize(MaskedLm::new(config, &device)?, config, recipe.run.seed);
             if let Some(from) = &phases[0].recipe.model.from {
-                let published = ModelSource::parse(from)
-                    .resolve(None)
-                    .map_err(anyhow::Error::from)
-                    .and_then(|folder| Ok(MaskedLm::from_folder(&folder, &device)?))
+                let published = MaskedLm::load(Loader::from(from).device(&device))
                     .with_context(|| format!("model.from = {from}"))?;
                 model = with_config(published, config, &device)?;
                 progress.note(&format!("weights: those of {from}; the optimizer is fresh"));

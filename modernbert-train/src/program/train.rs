@@ -338,10 +338,7 @@ impl Start {
         }
         match ModelSource::parse(name) {
             ModelSource::Hub(name) => {
-                let problem = || format!("there is no folder {name}, and as a model of the Hub");
-                ModelSource::Hub(name.clone())
-                    .resolve(None)
-                    .with_context(problem)?;
+                ModelSource::Hub(name.clone()).resolve(None, false)?;
                 Ok(Self::Model(name))
             }
             ModelSource::Folder(folder) => Ok(Self::Checkpoint(checkpoint_at(&folder)?)),

@@ -1,6 +1,7 @@
 //! `model.from`: a published model to go on with.
 
-use modernbert::checkpoint::{ModelSource, SourceError, read_config};
+use modernbert::Loader;
+use modernbert::checkpoint::{SourceError, read_config};
 use modernbert::config::ModernBertConfig;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +22,7 @@ impl Recipe {
             from: from.clone(),
             source: Box::new(source),
         };
-        let folder = ModelSource::parse(&from).resolve(None).map_err(not_found)?;
+        let folder = Loader::from(&from).folder().map_err(not_found)?;
         let config = read_config(&folder).map_err(|error| not_found(SourceError::from(error)))?;
         if self.model.tile_from.is_some() {
             let reason = "model.tile_from is given as well; weights come from one of the two";
