@@ -173,7 +173,7 @@ fn what_cant_be_embedded_is_named_with_its_place() {
         &embed(&["a", "--out", "/no/x.jsonl"], ""),
         &["/no/x.jsonl", "no folder /no", "--out"],
     );
-    assert_refused(&embed(&["a", "--dtype", "f8"], ""), &["unknown dtype `f8`"]);
+    assert_refused(&embed(&["a", "--dtype", "f8"], ""), &["invalid value 'f8'"]);
     assert_refused(&embed(&["a", "--batch-tokens", "0"], ""), &["1 or more"]);
     assert_refused(
         &embed(&["a", "--max-length", "65"], ""),

@@ -236,8 +236,8 @@ fn text_that_cant_be_used_is_named_with_a_remedy() {
         ("pictures", &["pictures", "no documents found", "1 files"]),
         ("pictures/a.png", &["a.png", "ends in", ".txt"]),
         ("latin1.txt", &["latin1.txt", "byte 4", "convert"]),
-        ("rows.jsonl", &["rows.jsonl:2", "write one object"]),
-        ("textless.jsonl", &["textless.jsonl:1", "rename"]),
+        ("rows.jsonl", &["rows.jsonl:2", "not JSON"]),
+        ("textless.jsonl", &["textless.jsonl:1", "name the field"]),
         (
             "broken.jsonl.gz",
             &["broken.jsonl.gz", "download or compress it again"],

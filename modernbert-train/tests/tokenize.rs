@@ -214,7 +214,7 @@ fn an_index_that_leads_out_of_its_folder_is_refused() {
         place.refuses(
             path,
             &["--set", &setting],
-            &["shards.json", "inside of the folder"],
+            &["shards.json", "outside of the folder"],
         );
     }
 }

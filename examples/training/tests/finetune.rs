@@ -106,7 +106,10 @@ fn what_cannot_be_used_is_named_with_its_place() {
         let argument = format!("--learning-rate={rate}");
         refused(&[&argument], &["--learning-rate is", "above 0"]);
     }
-    refused(&["--dtype", "f16"], &["--dtype is f16", "f32 or bf16"]);
+    refused(
+        &["--dtype", "f16"],
+        &["invalid value 'f16' for '--dtype", "f32, bf16"],
+    );
     let dev = place.path().join("dev.jsonl");
     let unknown =
         "{\"review\":\"a\",\"stars\":\"one star\"}\n{\"review\":\"a\",\"stars\":\"four\"}\n";

@@ -216,7 +216,7 @@ mod tests {
             ("dmeo", "demo", 1),
             ("dem", "demo", 1),
             ("demos", "demo", 1),
-            ("dino", "demo", 3),
+            ("dino", "demo", 2),
             ("", "ab", 2),
         ] {
             assert_eq!(distance(a, b), expected, "{a} {b}");
