@@ -43,7 +43,7 @@ pub(super) fn draw_file(
     write_atomically(path, &marked(&picture)).map_err(io_error)
 }
 
-/// Whether the file is a picture that [`draw_file`] made. One that is not must not be replaced.
+/// Whether the file is a picture that `draw_file` made. One that is not must not be replaced.
 pub fn is_own_picture(path: &Path) -> bool {
     let mut start = [0; HEAD + 8 + MARK.len()];
     let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
