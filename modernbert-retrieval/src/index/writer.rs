@@ -5,6 +5,8 @@ use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use modernbert_files::atomic::open_update;
+
 use super::manifest::{Entry, Manifest};
 use super::segment::SegmentBuilder;
 use super::{
@@ -309,14 +311,7 @@ impl IndexWriter {
 /// Locks a folder until the file is dropped.
 fn lock(folder: &Path) -> Result<File, IndexError> {
     let path = folder.join("lock");
-    let mut options = File::options();
-    let opened = options
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&path);
-    let mut file = opened.map_err(IndexError::io(&path))?;
+    let mut file = open_update(&path).map_err(IndexError::io(&path))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

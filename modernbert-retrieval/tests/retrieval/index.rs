@@ -252,6 +252,21 @@ fn an_uncommitted_build_leaves_no_index_and_no_files() {
     assert_eq!(names, ["lock", "manifest", "segment-00000001.vec"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_lock_that_is_a_link_is_refused() {
+    let place = Place::new();
+    let folder = place.path().join("index");
+    build(&folder, &plain(), 1);
+    let precious = place.path().join("precious");
+    std::fs::write(&precious, "precious").unwrap();
+    std::fs::remove_file(folder.join("lock")).unwrap();
+    std::os::unix::fs::symlink(&precious, folder.join("lock")).unwrap();
+    let message = IndexWriter::open(&folder).err().unwrap().to_string();
+    assert_says(&message, &["lock"]);
+    assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
+}
+
 #[test]
 fn every_flipped_byte_and_every_cut_is_detected() {
     let place = Place::new();
