@@ -236,7 +236,10 @@ fn text_that_cant_be_used_is_named_with_a_remedy() {
         ("pictures", &["pictures", "no documents found", "1 files"]),
         ("pictures/a.png", &["a.png", "ends in", ".txt"]),
         ("latin1.txt", &["latin1.txt", "byte 4", "convert"]),
-        ("rows.jsonl", &["rows.jsonl:2", "not JSON"]),
+        (
+            "rows.jsonl",
+            &["rows.jsonl:2", "not JSON", "write one object"],
+        ),
         ("textless.jsonl", &["textless.jsonl:1", "name the field"]),
         (
             "broken.jsonl.gz",

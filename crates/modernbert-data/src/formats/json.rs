@@ -12,7 +12,8 @@ use super::row::{Cell, RowContent, Wanted, no_field};
 /// `wanted` picks members by name; the others are checked to be JSON and left out.
 pub(super) fn row(line: &str, wanted: Option<&Wanted>) -> Result<RowContent, String> {
     let line = line.trim_start_matches('\u{feff}').trim();
-    serde_json::from_str::<IgnoredAny>(line).map_err(|error| format!("not JSON ({error})"))?;
+    serde_json::from_str::<IgnoredAny>(line)
+        .map_err(|error| format!("not JSON ({error}); write one object on each line"))?;
     match line.as_bytes().first() {
         Some(b'"') => Ok(RowContent::Bare(string(line)?)),
         Some(b'{') => members(line, wanted),
