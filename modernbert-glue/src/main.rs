@@ -5,7 +5,7 @@
 mod commands;
 
 use clap::{Parser, Subcommand};
-use modernbert_cli::main_with;
+use modernbert_cli::main_with_code;
 use std::process::ExitCode;
 
 /// Finetunes ModernBERT on GLUE.
@@ -32,10 +32,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    main_with(|| match cli.command {
+    main_with_code(|| match cli.command {
         Command::Run(args) => commands::run::run(&args),
         Command::Sweep(args) => commands::sweep::run(&args),
-        Command::Report(args) => commands::report::run(&args),
-        Command::Predict(args) => commands::predict::run(&args),
+        Command::Report(args) => commands::report::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Predict(args) => commands::predict::run(&args).map(|()| ExitCode::SUCCESS),
     })
 }

@@ -95,6 +95,8 @@ pub struct SweepReport {
     pub kept: usize,
     /// Runs that were made.
     pub made: usize,
+    /// Whether the sweep was interrupted; the same command goes on with it.
+    pub interrupted: bool,
 }
 
 /// The sweep in a folder; none if there is none.
@@ -133,6 +135,7 @@ pub fn run_sweep(
         failures: Vec::new(),
         kept: 0,
         made: 0,
+        interrupted: false,
     };
     let limit = pretrained.config().max_position_embeddings;
     let mut options = options.clone();
@@ -161,6 +164,9 @@ pub fn run_sweep(
             report: &mut report,
         };
         let rows = runs.all(&combinations);
+        if report.interrupted {
+            break;
+        }
         report.sweep.insert(
             task,
             TaskSweep {
@@ -199,6 +205,9 @@ impl Combinations<'_> {
             let seeds = self.options.seeds.clone();
             let scores: Vec<Option<f64>> =
                 seeds.iter().map(|&seed| self.seed(tuned, seed)).collect();
+            if self.report.interrupted {
+                break;
+            }
             let sum: Option<f64> = scores.iter().copied().sum();
             let score = sum.map(|sum| sum / scores.len() as f64);
             self.options.progress.note(&format!(
@@ -247,6 +256,9 @@ impl Combinations<'_> {
     /// The main score of one run; a failure is noted and has none.
     fn seed(&mut self, tuned: Tuned, seed: u64) -> Option<f64> {
         let task = self.prepared.data.task;
+        if self.report.interrupted {
+            return None;
+        }
         let folder = self.folder(&tuned, seed);
         let run = self.run(seed);
         let found = if self.options.again {
@@ -271,6 +283,11 @@ impl Combinations<'_> {
             Ok(record) => {
                 self.report.made += 1;
                 record.main_score()
+            }
+            Err(error @ RunError::Interrupted { .. }) => {
+                self.options.progress.note(&error.to_string());
+                self.report.interrupted = true;
+                None
             }
             Err(error) => {
                 let message = format!("{} seed {seed}: {error}", name(&tuned));

@@ -12,8 +12,8 @@ use modernbert::tokenizer::{TrainOptions, train::train};
 use modernbert_glue::data::TaskData;
 use modernbert_glue::metrics::{Metrics, Prediction, evaluate};
 use modernbert_glue::task::Task;
+use modernbert_train::engine::Progress;
 use modernbert_train::finetune::{FinetuneOptions, Finetuning, Sample, Score, encode, predict};
-use modernbert_train::trainer::Progress;
 use std::path::PathBuf;
 
 /// Rows to learn.

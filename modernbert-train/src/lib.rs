@@ -3,14 +3,14 @@
 //! | module | contents |
 //! |---|---|
 //! | [`corpus`], [`formats`], [`shard`], [`mixture`], [`tokenize`], [`order`], [`pack`], [`mask`], [`loader`] | the data, from text to masked rows; from `modernbert-data` |
-//! | [`optim`], [`schedule`] | StableAdamW; warmup, plateau and 1-sqrt decay in tokens |
+//! | [`optim`], [`schedule`] | StableAdamW and decoupled AdamW; learning rates and batch sizes over a run |
 //! | [`recipe`] | a run as a TOML file |
-//! | [`trainer`] | the loop inside burn-train, its dashboard and its log |
-//! | [`finetune`] | the loop every finetuning shares |
+//! | [`engine`] | the one training loop: steps, evaluations, checkpoints, burn-train's dashboard, the log |
+//! | [`finetune`] | finetuning of classifiers on that loop |
 //! | [`snapshot`] | checkpoints: weights, moments, position and hashes in one folder that appears whole or not at all |
 //! | [`run_dir`] | the folder of a run: lock, recipe, history, which checkpoints are kept |
 //! | [`by_position`] | held-out loss by the position of a token in its sequence |
-//! | [`recompute`] | gradients with activation checkpointing: a layer keeps its input alone |
+//! | [`recompute`] | gradients with activation checkpointing: only a layer's input is saved |
 //! | [`pretrain`] | a recipe from beginning to end, and resuming a run |
 //! | [`tools`] | comparing, averaging, exporting and describing runs and checkpoints |
 //!
@@ -19,6 +19,7 @@
 #![recursion_limit = "256"]
 
 pub mod by_position;
+pub mod engine;
 pub mod finetune;
 pub mod optim;
 pub mod pretrain;
@@ -28,6 +29,5 @@ pub mod run_dir;
 pub mod schedule;
 pub mod snapshot;
 pub mod tools;
-pub mod trainer;
 
 pub use modernbert_data::{corpus, formats, loader, mask, mixture, order, pack, shard, tokenize};

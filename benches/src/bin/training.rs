@@ -25,7 +25,7 @@ use modernbert_benches::lengths::{LengthSet, select};
 use modernbert_benches::row::{Row, heading, median};
 use modernbert_benches::usage::peak_mib;
 use modernbert_cli::{DeviceArgs, describe, main_with};
-use modernbert_train::optim::{NamedStableAdamW, StableAdamWConfig};
+use modernbert_train::optim::{NamedOptimizer, StableAdamWConfig};
 
 /// Measures a training step of masked language modelling: tokens per second, model TFLOP/s, and the time of each part.
 #[derive(Parser)]
@@ -147,7 +147,7 @@ struct Micro {
 struct Bench {
     /// Taken out during the update, so that its weights are uniquely owned and updated in place.
     model: Option<MaskedLm>,
-    optimizer: NamedStableAdamW,
+    optimizer: NamedOptimizer,
     micro: Vec<Micro>,
     name: String,
     tokens: usize,
@@ -166,7 +166,7 @@ impl Bench {
     ) -> anyhow::Result<Self> {
         let model =
             initialize(MaskedLm::new(config, device)?, config, 0).with_precision(args.dtype);
-        let optimizer = NamedStableAdamW::new(StableAdamWConfig::new(args.learning_rate));
+        let optimizer = NamedOptimizer::new(StableAdamWConfig::new(args.learning_rate));
         let per_micro = args.tokens / args.micro_batches as usize;
         // The linear congruential generator of Numerical Recipes: any ids will do, if they are the same in every run.
         let mut state = 1u32;

@@ -1,6 +1,7 @@
 //! Says on screen which GPU kernels are being compiled: a program that has never run on a machine spends its first seconds on
 //! them, and would seem to stand still.
 
+use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,6 @@ impl log::Log for Announcer {
         metadata.target() == COMPILATION_LOG
     }
 
-    #[allow(clippy::print_stderr)] // progress of a program, which has no other place for it
     fn log(&self, record: &log::Record) {
         if !self.enabled(record.metadata()) {
             return;
@@ -53,7 +53,7 @@ impl log::Log for Announcer {
         if let Some(listener) = listener {
             listener("Kernels compiled".to_owned());
         } else if let Some(line) = line {
-            eprintln!("{line}");
+            let _ = writeln!(std::io::stderr(), "{line}");
         }
     }
 

@@ -14,5 +14,5 @@ pub mod program;
 pub mod text;
 
 pub use program::{
-    BAD_INPUT, DIFFERENT, DeviceArgs, INTERRUPTED, describe, main_with, main_with_code,
+    BAD_INPUT, DIFFERENT, DeviceArgs, INTERRUPTED, describe, main_with, main_with_code, say,
 };

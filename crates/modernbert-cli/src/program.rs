@@ -61,6 +61,12 @@ pub fn describe(device: &NamedDevice, dtype: &str) -> String {
     )
 }
 
+/// Prints a line of a program's output. A standard output that is closed or full is ignored: the work behind the line is done.
+pub fn say(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
 /// Exit code for input that can't be used.
 pub const BAD_INPUT: u8 = 2;
 
@@ -82,10 +88,9 @@ pub fn main_with_code(run: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCod
     match run() {
         Ok(code) => code,
         Err(error) => {
-            #[allow(clippy::print_stderr)] // the one place where programs report their errors
-            {
-                eprintln!("error: {}", one_message(&error));
-            }
+            use std::io::Write;
+            // Standard error may be closed; the exit code is left.
+            let _ = writeln!(std::io::stderr(), "error: {}", one_message(&error));
             ExitCode::from(BAD_INPUT)
         }
     }

@@ -1,18 +1,22 @@
 //! What the finetuning programs share: arguments, the opened model, a run with its last lines.
 
+use anyhow::Context;
 use clap::Args;
-use modernbert::checkpoint::{ModelSource, WEIGHTS_FILE, save};
+use modernbert::checkpoint::{CONFIG_FILE, ModelSource, WEIGHTS_FILE, save};
 use modernbert::config::{ModernBertConfig, ProblemType};
 use modernbert::device::NamedDevice;
 use modernbert::model::{Precision, SequenceClassifier};
 use modernbert::output::{OutputCheck, StagedFolder};
 use modernbert::tokenizer::Tokenizer;
 use modernbert::{HeadStart, Loader};
-use modernbert_cli::{DeviceArgs, describe};
+use modernbert_cli::{DeviceArgs, INTERRUPTED, describe, say};
+use modernbert_train::engine::{Progress, device_peak, stop_on_signals};
 use modernbert_train::finetune::{
-    Encoded, FinetuneOptions, Finetuned, Finetuning, Sample, Score, Text, encode,
+    BoxError, Encoded, FinetuneError, FinetuneOptions, Finetuned, Finetuning, Sample, Saving,
+    Score, Text, encode, has_checkpoints, remove_checkpoints,
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The model to start from and what differs from a program's settings.
 #[derive(Args, Clone, Debug)]
@@ -38,6 +42,21 @@ pub struct FinetuneArgs {
     /// Longest input in tokens; what is longer is cut and counted.
     #[arg(long, default_value_t = 256)]
     pub max_length: usize,
+    /// Micro-batches of a step, whose gradients are accumulated: more of them take less memory.
+    #[arg(long, default_value_t = 1)]
+    pub micro_batches: usize,
+    /// Steps between checkpoints in --out; by default none by steps. Checkpoints by steps stay after the end of the run.
+    #[arg(long, value_name = "STEPS", requires = "out", value_parser = clap::value_parser!(u64).range(1..))]
+    pub save_every: Option<u64>,
+    /// Minutes between checkpoints in --out.
+    #[arg(long, value_name = "MINUTES", requires = "out", default_value_t = 15.0)]
+    pub save_every_minutes: f64,
+    /// Goes on from the newest checkpoint in --out, bit for bit as if the run had never stopped; give the other options as before.
+    #[arg(long, requires = "out")]
+    pub resume: bool,
+    /// Plain lines even on a terminal.
+    #[arg(long)]
+    pub lines: bool,
     /// Device, the same in every program.
     #[command(flatten)]
     pub device: DeviceArgs,
@@ -62,9 +81,13 @@ impl FinetuneArgs {
                 .map_or(0, |config| config.mlm_parameters().saturating_mul(4)),
             ModelSource::Hub(_) => 0,
         };
+        let resumable = |out: &Path| {
+            has_checkpoints(out).is_ok_and(|has| has) || !out.join(CONFIG_FILE).exists()
+        };
         OutputCheck::folder(out)
             .inputs([&self.model])
             .needs(bytes)
+            .replaces(|out| self.resume && resumable(out))
             .check()?;
         Ok(())
     }
@@ -99,7 +122,7 @@ impl GlueArgs {
             data.dev.iter_mut().for_each(|split| split.truncate(rows));
         }
         for note in modernbert_glue::data::notes(&data) {
-            println!("{note}");
+            say(&note);
         }
         Ok(data)
     }
@@ -128,7 +151,7 @@ impl Session {
             "--dtype is f16; training computes in f32 or bf16"
         );
         let device = args.device.select_for_training()?;
-        println!("{}", describe(&device, precision.name()));
+        say(&describe(&device, precision.name()));
         args.check()?;
         let folder = Loader::from(&args.model).folder()?;
         Ok(Self {
@@ -163,15 +186,18 @@ impl Session {
             empty,
         } = encode(&self.tokenizer, texts, limit)?;
         if truncated + empty > 0 {
-            println!(
-                "of {} inputs {truncated} were cut to {limit} tokens, {empty} have an empty text",
+            say(&format!(
+                "of {} inputs {truncated} were truncated to {limit} tokens, {empty} have an empty text",
                 samples.len()
-            );
+            ));
         }
         Ok(samples)
     }
 
     /// Finetunes a classifier with these labels (none: regression), prints the best score and saves the model with `--out`.
+    ///
+    /// A run that is interrupted (Ctrl-C) saves a checkpoint and the best model so far with `--out`, and ends the process with exit code
+    /// 130.
     ///
     /// # Errors
     /// Those of [`Finetuning::run`], and a folder that can't be written.
@@ -181,7 +207,7 @@ impl Session {
         train: Vec<Sample>,
         dev: Vec<Sample>,
         options: FinetuneOptions,
-        score: impl FnMut(&[Vec<f32>]) -> Result<Score, String> + Send + 'static,
+        score: impl FnMut(&[Vec<f32>]) -> Result<Score, BoxError> + Send + 'static,
     ) -> anyhow::Result<Finetuned> {
         let args = &self.args;
         let scale = (768.0 / self.config.hidden_size as f64).max(1.0);
@@ -189,17 +215,36 @@ impl Session {
             epochs: args.epochs.unwrap_or(options.epochs),
             learning_rate: args.learning_rate.unwrap_or(options.learning_rate * scale),
             batch_size: args.batch_size.unwrap_or(options.batch_size),
+            micro_batches: args.micro_batches,
             seed: args.seed,
             ..options
         };
         let outputs = labels.len().max(1);
+        let device = &self.device.device;
+        // Whatever classifier the folder may have is for another task: this one starts fresh.
         let loader = Loader::new(&self.folder)
-            .device(&self.device.device)
+            .device(device)
             .precision(self.precision);
-        // A classifier that the folder may have is for another task.
         let (model, _) =
             SequenceClassifier::load_for_finetuning(loader, outputs, HeadStart::Fresh, args.seed)?;
-        let finetuned = Finetuning::new(train, dev, options, score).run(model)?;
+        let mut run = Finetuning::new(train, dev, options, score);
+        if args.lines {
+            run.progress = Progress::Lines;
+        }
+        run.peak_flops = device_peak(&self.device, self.precision);
+        run.saving = args
+            .out
+            .as_deref()
+            .map(|out| self.saving(out))
+            .transpose()?;
+        stop_on_signals(&run.interrupter)?;
+        let finetuned = match run.run(model) {
+            Err(FinetuneError::Interrupted { at, label }) => {
+                say(&FinetuneError::Interrupted { at, label }.to_string());
+                std::process::exit(INTERRUPTED.into());
+            }
+            other => other?,
+        };
         let metrics: Vec<String> = finetuned
             .best
             .score
@@ -207,15 +252,15 @@ impl Session {
             .iter()
             .map(|(name, value)| match value {
                 Some(value) => format!("{name} {value:.4}"),
-                None => format!("{name} n/a"),
+                None => format!("{name} undefined"),
             })
             .collect();
-        println!(
+        say(&format!(
             "best at step {} of {}: {}",
             finetuned.best.step,
             finetuned.planned_steps,
             metrics.join(", ")
-        );
+        ));
         if let Some(out) = &args.out {
             let mut config = self.config.clone();
             config.num_labels = Some(outputs);
@@ -224,15 +269,53 @@ impl Session {
                 [] => ProblemType::Regression,
                 _ => ProblemType::SingleLabel,
             });
-            let staged = StagedFolder::create(out)?;
-            save(&finetuned.model, &config, staged.path())?;
             let positions = config.max_position_embeddings;
             let tokenizer = self.tokenizer.clone().with_max_length(positions);
-            tokenizer.save(staged.path())?;
-            staged.publish(WEIGHTS_FILE)?;
-            println!("model in {}", out.display());
+            if args.resume {
+                // What is there is this run's: its checkpoints were.
+                save(&finetuned.model, &config, out)?;
+                tokenizer.save(out)?;
+            } else {
+                let staged = StagedFolder::create(out)?;
+                save(&finetuned.model, &config, staged.path())?;
+                tokenizer.save(staged.path())?;
+                staged.publish(WEIGHTS_FILE)?;
+            }
+            say(&format!("model in {}", out.display()));
+        }
+        if let Some(at) = &finetuned.interrupted {
+            let how = match &at.checkpoint {
+                Some(place) => format!(
+                    ", saved in {}; go on with the same command and --resume",
+                    place.display()
+                ),
+                None => String::new(),
+            };
+            say(&format!("interrupted at step {}{how}", at.step));
+            std::process::exit(INTERRUPTED.into());
+        }
+        if let (Some(out), None) = (&args.out, args.save_every) {
+            remove_checkpoints(out)?;
         }
         Ok(finetuned)
+    }
+
+    /// The checkpoints of a run in `out`.
+    fn saving(&self, out: &Path) -> anyhow::Result<Saving> {
+        let args = &self.args;
+        let every = Duration::try_from_secs_f64(60.0 * args.save_every_minutes);
+        let every = every.ok().filter(|every| !every.is_zero());
+        let every = every.with_context(|| {
+            let minutes = args.save_every_minutes;
+            format!("--save-every-minutes is {minutes}; give a number above 0")
+        })?;
+        Ok(Saving {
+            every_steps: args.save_every,
+            every,
+            resume: args.resume,
+            identity: format!("{} {}", args.model, self.precision.name()),
+            ..Saving::new(out)
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Arguments and lines that several commands share.
 
 use anyhow::{Context, bail};
+use burn::train::Interrupter;
 use clap::Args;
 use modernbert::checkpoint::open_checked;
 use modernbert::config::ModernBertConfig;
@@ -8,13 +9,14 @@ use modernbert::device::NamedDevice;
 use modernbert::lock::{FolderLock, LOCK_FILE};
 use modernbert::model::Precision;
 use modernbert::output::OutputCheck;
-use modernbert_cli::{DeviceArgs, describe};
+use modernbert_cli::{DeviceArgs, INTERRUPTED, describe};
 use modernbert_glue::data::DataSource;
 use modernbert_glue::run::{Keep, MnliStart, RunOptions, job_seeds};
 use modernbert_glue::task::Task;
-use modernbert_train::trainer::Progress;
+use modernbert_train::engine::{Progress, stop_on_signals};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 /// Data, model and settings of a finetuning command.
 #[derive(Args)]
@@ -99,6 +101,8 @@ impl JobArgs {
             );
         }
         let (device, precision) = device(&self.device, &self.dtype)?;
+        let interrupter = Interrupter::new();
+        stop_on_signals(&interrupter)?;
         let progress = if self.lines {
             Progress::Lines
         } else {
@@ -128,6 +132,7 @@ impl JobArgs {
             keep: Keep::Best,
             again: self.again,
             progress,
+            interrupter,
         })
     }
 
@@ -298,7 +303,16 @@ pub(crate) fn failed(failures: &[(Task, String)], of: usize) -> anyhow::Result<(
     bail!("{} of {of} tasks failed: {}", tasks.len(), lines.join("; "));
 }
 
-#[allow(clippy::print_stdout)] // a program's output
-pub(crate) fn print(text: &str) {
-    println!("{text}");
+pub(crate) use modernbert_cli::say as print;
+
+/// The end of a job: exit code 130 for one that was interrupted and goes on with the same command.
+pub(crate) fn ended(interrupted: bool, out: &Path) -> ExitCode {
+    if !interrupted {
+        return ExitCode::SUCCESS;
+    }
+    print(&format!(
+        "interrupted; what is done is in {}, and the same command goes on",
+        out.display()
+    ));
+    ExitCode::from(INTERRUPTED)
 }

@@ -4,10 +4,11 @@ use clap::{Args, ValueEnum};
 use modernbert_glue::run::{Keep, MnliStart, Pretrained, run_job};
 use modernbert_glue::sweep::read_sweep;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use super::common::{
-    JobArgs, at_most, check_decay, check_mnli, check_rate, failed, positive, print, tasks,
+    JobArgs, at_most, check_decay, check_mnli, check_rate, ended, failed, positive, print, tasks,
 };
 
 #[derive(Args)]
@@ -38,7 +39,7 @@ enum KeepArg {
     None,
 }
 
-pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let job = &args.job;
     let tasks = tasks(&job.task, true)?;
@@ -94,5 +95,6 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         started.elapsed().as_secs_f64(),
         job.out.display()
     ));
-    failed(&report.failures, tasks.len())
+    failed(&report.failures, tasks.len())?;
+    Ok(ended(report.interrupted, &job.out))
 }

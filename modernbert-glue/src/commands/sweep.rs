@@ -3,10 +3,11 @@
 use clap::Args;
 use modernbert_glue::run::{MnliStart, Pretrained};
 use modernbert_glue::sweep::{Grid, run_sweep, table};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use super::common::{
-    JobArgs, at_most, check_decay, check_mnli, check_rate, failed, positive, print, tasks,
+    JobArgs, at_most, check_decay, check_mnli, check_rate, ended, failed, positive, print, tasks,
 };
 
 #[derive(Args)]
@@ -25,7 +26,7 @@ pub(crate) struct SweepArgs {
     epochs: Vec<usize>,
 }
 
-pub(crate) fn run(args: &SweepArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &SweepArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let job = &args.job;
     let tasks = tasks(&job.task, true)?;
@@ -66,5 +67,6 @@ pub(crate) fn run(args: &SweepArgs) -> anyhow::Result<()> {
         started.elapsed().as_secs_f64(),
         job.out.display()
     ));
-    failed(&report.failures, tasks.len())
+    failed(&report.failures, tasks.len())?;
+    Ok(ended(report.interrupted, &job.out))
 }

@@ -1,8 +1,8 @@
 //! All tasks and seeds of a command: two rounds, one clock, one failure at a time.
 
 use modernbert_cli::text::human_seconds;
+use modernbert_train::engine::Progress;
 use modernbert_train::finetune::JobClock;
-use modernbert_train::trainer::Progress;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::{
 use crate::results::{Results, SeedResult, TaskResult};
 use crate::task::Task;
 
-/// What came of a job.
+/// Result of a job.
 #[derive(Default)]
 pub struct JobReport {
     /// The results of its tasks.
@@ -27,6 +27,8 @@ pub struct JobReport {
     pub kept: usize,
     /// Runs that were made.
     pub made: usize,
+    /// Whether the job was interrupted; the same command goes on with it.
+    pub interrupted: bool,
 }
 
 struct Job<'a> {
@@ -97,13 +99,17 @@ pub fn run_job(
             job.task(prepared, None)?;
         }
     }
-    let mnli = if second.is_empty() { None } else { job.mnli() };
+    let mnli = if second.is_empty() || job.report.interrupted {
+        None
+    } else {
+        job.mnli()
+    };
     for &task in &second {
         if let Some(prepared) = prepared.get(&task) {
             job.task(prepared, mnli.as_deref())?;
         }
     }
-    if options.keep == Keep::None {
+    if options.keep == Keep::None && !job.report.interrupted {
         for &task in tasks {
             job.prune(task, None);
         }
@@ -158,12 +164,20 @@ impl Job<'_> {
 
     fn task(&mut self, prepared: &Prepared, mnli: Option<&Path>) -> Result<(), RunError> {
         let task = prepared.data.task;
+        if self.report.interrupted {
+            return Ok(());
+        }
         let begun = Instant::now();
         let (mut records, mut failed) = (Vec::new(), Vec::new());
         for &seed in &self.options.seeds {
             self.begun += 1;
             match self.seed(prepared, seed, mnli) {
                 Ok(record) => records.push(record),
+                Err(error @ RunError::Interrupted { .. }) => {
+                    note(self.options, &error.to_string());
+                    self.report.interrupted = true;
+                    return Ok(());
+                }
                 Err(error) => {
                     let message = error.to_string();
                     let prefix = format!("{task} seed {seed}: ");

@@ -1,17 +1,17 @@
 //! Finetuning on GLUE by the paper's protocol: data to samples, a classifier per seed, the best weights of each scored on the
 //! dev sets.
 //!
-//! | page | what it holds |
+//! | item | contents |
 //! |---|---|
-//! | [`RunOptions`] | what the caller chose; the rest is the paper's |
+//! | [`RunOptions`] | settings of a job; the rest is the paper's |
 //! | [`Pretrained`] | the model's folder, opened once |
-//! | [`Settings`], [`RunRecord`] | everything that decides a run, and what came of it, as `run.json` |
+//! | [`Settings`], [`RunRecord`] | everything that decides a run, and its result, as `run.json` |
 //! | [`Prepared`] | a task's data as sequences |
 //! | [`run_seed`] | one task, one seed |
 //! | [`run_job`] | all tasks and seeds, in two rounds, resumed where they were left |
 //!
-//! A run's folder holds `results.json` and `runs/TASK/seed-N/run.json`; beside the latter, `model/` is the finetuned model where
-//! it is kept.
+//! A job's folder holds `results.json` and `runs/TASK/seed-N/run.json`; beside the latter, `metrics.jsonl` is the log of the training,
+//! `model/` the finetuned model where it is kept, and `checkpoints/` the state of a run that was interrupted.
 
 mod job;
 mod options;
@@ -113,6 +113,14 @@ pub enum RunError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// The job was interrupted; the run is saved.
+    #[error("{label}: interrupted at step {step}; the same command goes on from there")]
+    Interrupted {
+        /// The run.
+        label: String,
+        /// Steps done.
+        step: usize,
     },
     /// A bug, or a device that gave up in the middle of a task.
     #[error("stopped by a failure inside: {0}")]

@@ -1,8 +1,9 @@
-//! What the caller of a job chose.
+//! Settings of a job.
 
+use burn::train::Interrupter;
 use modernbert::device::NamedDevice;
 use modernbert::model::Precision;
-use modernbert_train::trainer::Progress;
+use modernbert_train::engine::Progress;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -50,8 +51,8 @@ pub struct Tuned {
     pub epochs: usize,
 }
 
-/// What to run tasks with; `None` takes the paper's value for the task.
-#[derive(Clone, Debug)]
+/// Settings of a job; `None` takes the paper's value for the task.
+#[derive(Clone)]
 pub struct RunOptions {
     /// Where to compute.
     pub device: NamedDevice,
@@ -89,4 +90,6 @@ pub struct RunOptions {
     pub again: bool,
     /// How progress is shown.
     pub progress: Progress,
+    /// Ends the whole job: the run under way is saved, and the same command goes on from there.
+    pub interrupter: Interrupter,
 }

@@ -1,9 +1,12 @@
 //! One task, one seed.
 
-use burn::train::Interrupter;
 use modernbert::checkpoint::save;
 use modernbert::model::Precision;
-use modernbert_train::finetune::{FinetuneOptions, Finetuned, Finetuning, JobClock, Score};
+use modernbert_train::engine::device_peak;
+use modernbert_train::finetune::{
+    FinetuneError, FinetuneOptions, Finetuned, Finetuning, JobClock, Saving, Score,
+    has_checkpoints, remove_checkpoints,
+};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
@@ -68,6 +71,7 @@ impl Run<'_> {
         let epochs = tuned.map_or(paper.epochs, |tuned| tuned.epochs);
         let mut settings = FinetuneOptions {
             epochs: options.epochs.unwrap_or(epochs),
+            micro_batches: 1,
             batch_size: options.batch_size.unwrap_or(paper.batch_size),
             learning_rate: options.learning_rate.unwrap_or(rate),
             weight_decay: options.weight_decay.unwrap_or(decay),
@@ -119,7 +123,11 @@ impl Run<'_> {
         })
     }
 
-    fn train(&self) -> Result<Finetuned, RunError> {
+    /// Trains in `folder`, from its newest checkpoint if an earlier run of the same settings was interrupted there.
+    fn train(&self, folder: &Path, settings: &Settings) -> Result<Finetuned, RunError> {
+        if self.options.again && has_checkpoints(folder)? {
+            remove_checkpoints(folder)?;
+        }
         let (model, _) = self.pretrained.classifier(
             self.task(),
             self.mnli,
@@ -129,7 +137,7 @@ impl Run<'_> {
         )?;
         let data = labels_of(&self.prepared.data);
         let score = move |outputs: &[Vec<f32>]| {
-            let metrics = score(&data, outputs).map_err(|error| error.to_string())?;
+            let metrics = score(&data, outputs)?;
             Ok(Score {
                 main: metrics.get(data.task.main_metric().name()),
                 metrics: metrics.iter().map(|(n, v)| (n.to_string(), v)).collect(),
@@ -142,10 +150,27 @@ impl Run<'_> {
             score,
         );
         finetuning.progress = self.options.progress;
-        // Interrupting one run from its dashboard leaves the others alone.
-        finetuning.interrupter = Interrupter::new();
+        finetuning.interrupter = self.options.interrupter.clone();
         finetuning.clock = self.clock.clone();
-        Ok(finetuning.run(model.with_precision(self.precision()))?)
+        finetuning.peak_flops = device_peak(&self.options.device, self.precision());
+        finetuning.saving = Some(Saving {
+            resume: true,
+            identity: serde_json::to_string(settings).unwrap_or_default(),
+            ..Saving::new(folder)
+        });
+        let finetuned = finetuning.run(model.with_precision(self.precision()));
+        let at = match finetuned {
+            Ok(Finetuned {
+                interrupted: Some(at),
+                ..
+            })
+            | Err(FinetuneError::Interrupted { at, .. }) => at,
+            other => return Ok(other?),
+        };
+        Err(RunError::Interrupted {
+            label: self.label.clone(),
+            step: at.step,
+        })
     }
 }
 
@@ -158,7 +183,8 @@ impl Run<'_> {
 pub fn run_seed(run: &Run<'_>, folder: &Path, keep_model: bool) -> Result<RunRecord, RunError> {
     let settings = run.settings()?;
     // A kernel or a device that gives up panics; the other tasks shall not pay for it.
-    let trained = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.train()));
+    let train = std::panic::AssertUnwindSafe(|| run.train(folder, &settings));
+    let trained = std::panic::catch_unwind(train);
     let trained = trained.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
@@ -206,6 +232,7 @@ pub fn run_seed(run: &Run<'_>, folder: &Path, keep_model: bool) -> Result<RunRec
         evaluated: trained.evaluated,
     };
     record.write(folder)?;
+    remove_checkpoints(folder)?;
     // As a resumed job would read it, so that both see the same digits.
     Ok(RunRecord::read(folder)?.unwrap_or(record))
 }

@@ -1,7 +1,7 @@
-//! Held-out loss by where in its sequence a token stands.
+//! Held-out loss by the position of a token in its sequence.
 //!
-//! What context extension is for: a model that was trained on short sequences alone gets worse beyond their length, one that was
-//! extended doesn't, and neither may lose on the first tokens.
+//! The loss by position shows the effect of context extension: a model trained on short sequences alone gets worse beyond their length, an
+//! extended model does not, and neither may get worse on the first tokens.
 
 #[cfg(test)]
 mod tests;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::loader::MlmItem;
 
-/// Where buckets begin, the last one ending at 8192.
+/// First positions of the buckets; the last bucket ends at 8192.
 pub const EDGES: [usize; 8] = [0, 128, 512, 1024, 2048, 4096, 6144, 8192];
 
 /// Scores of the labelled tokens at some positions.
@@ -25,16 +25,16 @@ pub struct PositionScores {
     pub to: usize,
     /// Labelled tokens in it.
     pub tokens: usize,
-    /// Their mean cross-entropy in nats; not a number where there are none.
+    /// Their mean cross-entropy in nats; NaN where there are none.
     pub loss: f64,
-    /// Share of them that was guessed right; not a number where there are none.
+    /// Share of them predicted correctly; NaN where there are none.
     pub masked_accuracy: f64,
 }
 
-/// Why no scores could be had.
+/// Why the scores can't be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum PositionError {
-    /// Buckets make no sense.
+    /// The buckets' edges do not rise.
     #[error("buckets need at least two edges, each above the one before; they are {0:?}")]
     Edges(Vec<usize>),
     /// The device could not be read.

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use modernbert_cli::text::human_seconds;
 
-/// Counts work done and work to do, and says when the job will be over.
+/// Counts work done and work to do, and estimates the time left.
 ///
-/// Work is whatever unit the parts of the job agree on; finetunings count tokens, see
+/// The parts of the job choose the unit of work; finetunings count tokens, see
 /// [`FinetuneOptions::work`](super::FinetuneOptions::work).
 #[derive(Debug)]
 pub struct JobClock {
@@ -18,7 +18,7 @@ pub struct JobClock {
 }
 
 impl JobClock {
-    /// A job of so much work; its time begins with the first piece of it.
+    /// A job of so much work.
     pub fn new(total: u64) -> Self {
         Self {
             total: AtomicU64::new(total),
@@ -27,18 +27,18 @@ impl JobClock {
         }
     }
 
-    /// Says that work is about to begin; later calls change nothing.
+    /// Starts the clock; later calls have no effect.
     pub fn start(&self) {
         let mut started = self.started.lock().unwrap_or_else(|e| e.into_inner());
         started.get_or_insert_with(Instant::now);
     }
 
-    /// So much work is done.
+    /// Adds work that is done.
     pub fn add(&self, work: u64) {
         self.done.fetch_add(work, Ordering::Relaxed);
     }
 
-    /// So much work that was planned will not come: a run stopped early, failed, or was done already.
+    /// Subtracts planned work that will not run: a run stopped early, failed, or was done already.
     pub fn drop_work(&self, work: u64) {
         let less = |total: u64| Some(total.saturating_sub(work));
         let _ = self

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::batches::{Sample, Target};
 
-/// A text or a pair of texts with what the model should say of it.
+/// A text or a pair of texts with its target.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Text<'a> {
     /// The text, or the first of the pair.
@@ -16,18 +16,18 @@ pub struct Text<'a> {
     pub target: Target,
 }
 
-/// Sequences, and what a person should know about them.
+/// Sequences, and counts of the unusual ones.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Encoded {
     /// One per text, in order.
     pub samples: Vec<Sample>,
-    /// How many were longer than the limit and were cut; of a pair the longer text loses its end first.
+    /// How many were longer than the limit and were truncated; of a pair the longer text loses its end first.
     pub truncated: usize,
     /// How many have a text without a token; they are kept.
     pub empty: usize,
 }
 
-/// Tokenises texts on all cores: `[CLS] text [SEP]` or `[CLS] text [SEP] pair [SEP]`, at most `max_length` tokens.
+/// Tokenizes texts on all cores: `[CLS] text [SEP]` or `[CLS] text [SEP] pair [SEP]`, at most `max_length` tokens.
 ///
 /// # Errors
 /// A limit too small for the special tokens.

@@ -1,11 +1,11 @@
 #![allow(clippy::unwrap_used)]
 use super::predict::predict_in_batches;
-use super::strategy::is_better;
 use super::*;
-use burn::data::dataloader::DataLoader;
-use burn::optim::lr_scheduler::LrScheduler;
+use crate::engine::Progress;
 use modernbert::config::ModernBertConfig;
+use modernbert::model::SequenceClassifier;
 use modernbert::model::initialize;
+use std::sync::{Arc, Mutex};
 
 fn samples(lengths: &[usize]) -> Vec<Sample> {
     lengths
@@ -18,61 +18,69 @@ fn samples(lengths: &[usize]) -> Vec<Sample> {
         .collect()
 }
 
-/// Batches that train have a key of their own each, over all epochs; batches that score drop nothing.
+/// Micro-batches of training have a key of their own each, over all epochs.
 #[test]
-fn every_training_batch_has_its_own_dropout_key() {
+fn every_micro_batch_has_its_own_dropout_key() {
     let lengths: Vec<usize> = (0..40).map(|i| 1 + i % 7).collect();
-    let loader = BatchLoader::shuffled(samples(&lengths), 8, 3);
-    let keys = || -> Vec<Option<(u64, u64)>> {
-        loader
-            .iter()
-            .map(|batch| batch.unwrap().dropout_key)
-            .collect()
-    };
-    let mut all = [keys(), keys()].concat();
-    assert!(all.iter().all(|key| key.is_some_and(|(seed, _)| seed == 3)));
-    all.sort_unstable();
-    all.dedup();
-    assert_eq!(all.len(), 10);
-    let scoring = BatchLoader::in_order(samples(&lengths), 8);
-    assert!(
-        scoring
-            .iter()
-            .all(|batch| batch.unwrap().dropout_key.is_none())
-    );
+    for micro_batches in [1, 3] {
+        let mut batches = Batches::new(samples(&lengths), 8, micro_batches, 3);
+        let mut keys: Vec<(u64, u64)> = (0..10)
+            .flat_map(|step| batches.after(step))
+            .map(|batch| batch.dropout_key)
+            .collect();
+        assert!(keys.iter().all(|&(seed, _)| seed == 3));
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), 10 * micro_batches);
+    }
+}
+
+#[test]
+fn micro_batches_share_the_sequences_of_a_step() {
+    let mut whole = Batches::new(samples(&[3; 20]), 8, 1, 7);
+    let mut cut = Batches::new(samples(&[3; 20]), 8, 3, 7);
+    for step in 0..6 {
+        let (one, several) = (whole.after(step), cut.after(step));
+        assert_eq!(one.len(), 1);
+        assert_eq!(one[0].share, 1.0);
+        let ids: Vec<_> = several.iter().flat_map(|b| b.sequences.clone()).collect();
+        assert_eq!(ids, one[0].sequences);
+        let shares: f64 = several.iter().map(|batch| batch.share).sum();
+        assert!((shares - 1.0).abs() < 1e-12, "{shares}");
+    }
 }
 
 #[test]
 fn every_sample_comes_once_an_epoch_and_in_another_order_each_time() {
     let lengths: Vec<usize> = (0..97).map(|i| 1 + i * 7 % 31).collect();
-    let loader = BatchLoader::shuffled(samples(&lengths), 8, 3);
-    let epoch = |loader: &BatchLoader| -> Vec<u32> {
-        loader
-            .iter()
-            .flat_map(|batch| batch.unwrap().sequences)
+    let epoch = |seed: u64, epoch: u64| -> Vec<u32> {
+        let mut batches = Batches::new(samples(&lengths), 8, 1, seed);
+        let steps = batches.per_epoch();
+        assert_eq!(steps, 13);
+        (epoch * steps..(epoch + 1) * steps)
+            .flat_map(|step| batches.after(step))
+            .flat_map(|batch| batch.sequences)
             .map(|ids| ids[0])
             .collect()
     };
-    let (first, second) = (epoch(&loader), epoch(&loader));
+    let (first, second) = (epoch(3, 0), epoch(3, 1));
     assert_ne!(first, second);
     for mut ids in [first.clone(), second] {
         ids.sort_unstable();
         assert_eq!(ids, (0..97).collect::<Vec<u32>>());
     }
-    assert_eq!(
-        first,
-        epoch(&BatchLoader::shuffled(samples(&lengths), 8, 3))
-    );
-    assert_ne!(
-        first,
-        epoch(&BatchLoader::shuffled(samples(&lengths), 8, 4))
-    );
+    assert_eq!(first, epoch(3, 0));
+    assert_ne!(first, epoch(4, 0));
 }
 
 #[test]
 fn the_rate_rises_falls_and_is_never_zero() {
-    let mut schedule = WarmupLinear::new(1.0, 0.1, 100);
-    let rates: Vec<f64> = (0..100).map(|_| schedule.step()).collect();
+    let options = FinetuneOptions {
+        learning_rate: 1.0,
+        warmup: 0.1,
+        ..FinetuneOptions::default()
+    };
+    let rates: Vec<f64> = (1..=100).map(|step| options.rate().at(step, 100)).collect();
     assert!(
         rates.iter().all(|&rate| rate > 0.0 && rate <= 1.0),
         "{rates:?}"
@@ -192,7 +200,6 @@ fn patience_ends_a_run_that_no_longer_gets_better() {
     let result = run_with(patient, &SCORES).0.unwrap();
     assert_eq!((result.steps, result.planned_steps), (10, 16));
     assert_eq!(result.best.step, 6);
-    assert!(is_better(Some(-1.0), None) && !is_better(None, None) && !is_better(None, Some(0.0)));
 }
 
 #[test]
@@ -214,7 +221,7 @@ fn the_same_seed_gives_the_same_numbers_and_another_one_others() {
 }
 
 #[test]
-fn a_loss_that_is_no_number_ends_the_run_and_names_the_step() {
+fn a_non_finite_loss_ends_the_run_and_names_the_step() {
     let (result, _) = run_with(options(1e30), &[]);
     let error = result.unwrap_err();
     assert!(
@@ -290,4 +297,143 @@ fn the_clock_of_a_job_knows_what_is_left() {
     assert_eq!(run.run(tiny(2)).unwrap().steps, 4);
     assert_eq!(clock.done(), 3 * 4 * 32 + 2 * 12);
     assert_eq!(clock.share(), 1.0);
+}
+
+/// A run on 32 short sequences in `folder`, saved every third step; `stop_at` interrupts it in that evaluation.
+fn saved(
+    folder: &std::path::Path,
+    resume: bool,
+    stop_at: Option<usize>,
+    options: FinetuneOptions,
+) -> Result<Finetuned, FinetuneError> {
+    let lengths: Vec<usize> = (0..32).map(|i| 2 + i * 5 % 7).collect();
+    let interrupter = burn::train::Interrupter::new();
+    let (stop, mut calls) = (interrupter.clone(), 0);
+    let score = move |outputs: &[Vec<f32>]| {
+        calls += 1;
+        if Some(calls) == stop_at {
+            stop.stop(None);
+        }
+        Ok(Score::of("first", f64::from(outputs[0][0] - outputs[0][1])))
+    };
+    let mut run = Finetuning::new(samples(&lengths), samples(&[3, 9, 4]), options, score);
+    run.progress = Progress::Silent;
+    run.interrupter = interrupter;
+    run.saving = Some(Saving {
+        every_steps: Some(3),
+        resume,
+        identity: "toy".to_string(),
+        ..Saving::new(folder)
+    });
+    run.run(tiny(2))
+}
+
+fn toy() -> FinetuneOptions {
+    FinetuneOptions {
+        micro_batches: 2,
+        ..options(1e-2)
+    }
+}
+
+#[test]
+fn an_interrupted_run_goes_on_bit_for_bit() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let whole = saved(one.path(), false, None, toy()).unwrap();
+    assert_eq!((whole.steps, whole.interrupted.clone()), (16, None));
+    // Interrupted in its second evaluation, after step 4: the best weights so far come back.
+    let half = saved(two.path(), false, Some(2), toy()).unwrap();
+    let at = half.interrupted.unwrap();
+    assert_eq!(at.step, 4);
+    assert!(
+        at.checkpoint
+            .unwrap()
+            .ends_with("checkpoints/step-00000004")
+    );
+    assert_eq!(half.evaluations, whole.evaluations[..2]);
+    assert!(half.best.step <= 4);
+
+    // Without being asked to resume, nothing is overwritten.
+    let refused = saved(two.path(), false, None, toy()).unwrap_err();
+    assert!(refused.to_string().contains("--resume"), "{refused}");
+    // Interrupted once more, resumed again.
+    let more = saved(two.path(), true, Some(3), toy()).unwrap();
+    assert_eq!(more.interrupted.unwrap().step, 10);
+    let end = saved(two.path(), true, None, toy()).unwrap();
+    assert_eq!(end.losses, whole.losses);
+    assert_eq!(end.evaluations, whole.evaluations);
+    assert_eq!((end.best, end.outputs), (whole.best, whole.outputs));
+    let found = crate::tools::diff(one.path(), two.path()).unwrap();
+    assert!(found.identical(), "{:?}", found.differences);
+    assert!(found.weights > 0 && found.optimizer == 2 * found.weights && found.rows == 16);
+    // Resuming a finished run trains nothing and returns the same.
+    let again = saved(two.path(), true, Some(1), toy()).unwrap();
+    assert_eq!((again.losses, again.interrupted), (whole.losses, None));
+    remove_checkpoints(two.path()).unwrap();
+    assert!(!two.path().join("checkpoints").exists());
+    assert!(two.path().join("metrics.jsonl").is_file());
+}
+
+#[test]
+fn a_checkpoint_of_other_settings_or_data_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    saved(folder.path(), false, Some(2), toy()).unwrap();
+    let other = FinetuneOptions { seed: 9, ..toy() };
+    let refused = saved(folder.path(), true, None, other).unwrap_err();
+    assert!(
+        matches!(refused, FinetuneError::OtherRun { .. }),
+        "{refused}"
+    );
+    let newest = crate::run_dir::list_checkpoints(folder.path()).unwrap();
+    let weights = newest.last().unwrap().path.join("best/model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    let damaged = saved(folder.path(), true, None, toy()).unwrap_err();
+    let text = damaged.to_string();
+    assert!(
+        text.contains("best/model.safetensors") && text.contains("delete this checkpoint"),
+        "{text}"
+    );
+}
+
+#[test]
+fn patience_survives_an_interruption() {
+    let patient = FinetuneOptions {
+        patience: Some(1),
+        learning_rate: 1e-9,
+        ..toy()
+    };
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let whole = saved(one.path(), false, None, patient.clone()).unwrap();
+    let half = saved(two.path(), false, Some(1), patient.clone()).unwrap();
+    assert!(half.interrupted.is_some() && whole.steps < 16);
+    let end = saved(two.path(), true, None, patient).unwrap();
+    assert_eq!(
+        (end.steps, end.evaluations),
+        (whole.steps, whole.evaluations)
+    );
+}
+
+#[test]
+fn a_last_step_that_diverges_is_an_error_and_saves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let diverging = FinetuneOptions {
+        epochs: 1,
+        batch_size: 32,
+        ..options(1e38)
+    };
+    let error = saved(folder.path(), false, None, diverging).unwrap_err();
+    assert!(
+        matches!(error, FinetuneError::DivergedAfter { step: 1, .. }),
+        "{error}"
+    );
+    assert!(!has_checkpoints(folder.path()).unwrap());
+}
+
+#[test]
+fn without_a_defined_score_the_last_weights_come_back() {
+    let (result, outputs) = run_with(options(1e-2), &[]);
+    let result = result.unwrap();
+    assert_eq!((result.best.step, result.best.score.main), (16, None));
+    assert_eq!(Some(&result.outputs), outputs.last());
 }

@@ -11,11 +11,11 @@
 
 use burn::optim::{LearningRate, Optimizer};
 use burn::tensor::{Device, Tensor};
-use modernbert::ops::optimizer::{AdamWStep, Parameter, adamw_all};
+use modernbert::ops::optimizer::AdamWStep;
 
-use super::stable_adamw::MomentsState;
+use super::rule::{MomentsState, UpdateRule};
 
-/// Settings and optimizer in one; see the module's page.
+/// Settings and optimizer in one; see the module docs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DecoupledAdamW {
     /// Decay of the first moment, 0.9 in the authors' finetuning.
@@ -43,6 +43,28 @@ impl DecoupledAdamW {
     }
 }
 
+impl DecoupledAdamW {
+    /// Numbers of update `time` (from 1) of a parameter of `rank` axes at the rate `lr`.
+    pub(super) fn numbers(&self, lr: LearningRate, time: usize, rank: usize) -> AdamWStep {
+        let power = time.min(i32::MAX as usize) as i32;
+        let bias = |beta: f64| 1.0 - beta.powi(power);
+        AdamWStep {
+            lr: lr / bias(self.beta1),
+            b1: self.beta1,
+            b2: self.beta2,
+            epsilon: self.epsilon,
+            root_scale: 1.0 / bias(self.beta2).sqrt(),
+            stable: false,
+            // The decay at the corrected rate is what it would be at the rate itself.
+            decay: if rank > 1 {
+                self.weight_decay * bias(self.beta1) / self.initial_lr
+            } else {
+                0.0
+            },
+        }
+    }
+}
+
 impl Optimizer for DecoupledAdamW {
     type State<const D: usize> = MomentsState<D>;
 
@@ -53,30 +75,7 @@ impl Optimizer for DecoupledAdamW {
         grad: Tensor<D>,
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
-        let (time, moments) = match state {
-            None => (1, (tensor.zeros_like(), tensor.zeros_like())),
-            Some(state) => (state.time + 1, (state.moment_1, state.moment_2)),
-        };
-        let power = time.min(i32::MAX as usize) as i32;
-        let bias = |beta: f64| 1.0 - beta.powi(power);
-        let lr = lr / bias(self.beta1);
-        let step = AdamWStep {
-            lr,
-            b1: self.beta1,
-            b2: self.beta2,
-            epsilon: self.epsilon,
-            root_scale: 1.0 / bias(self.beta2).sqrt(),
-            stable: false,
-            // What a step of the corrected rate leaves of it is what a step of the rate itself would.
-            decay: if D > 1 {
-                self.weight_decay * bias(self.beta1) / self.initial_lr
-            } else {
-                0.0
-            },
-        };
-        let mut stepped = adamw_all(vec![Parameter::new(tensor, grad, moments, step)], None);
-        let (tensor, state) = MomentsState::after(stepped.remove(0), time);
-        (tensor, Some(state))
+        UpdateRule::DecoupledAdamW(*self).step_one(lr, tensor, grad, state)
     }
 
     fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {

@@ -8,8 +8,8 @@ use modernbert::ops::sum::{sum, sum_of_squares};
 
 /// The sum of squares of each parameter's gradient, still on the device.
 ///
-/// Its root over all is the gradient norm; and a gradient with a number that isn't finite makes its sum not finite, which names the
-/// tensor without looking at any other number.
+/// The root of their total is the gradient norm. A gradient with a non-finite value has a non-finite sum, which names the tensor without
+/// a look at any other value.
 #[derive(Clone, Debug)]
 pub struct GradientSquares {
     /// Names of the parameters, in the order of `sums`.

@@ -1,13 +1,19 @@
-//! Optimizers that Burn doesn't have, one of them with its state under the names of checkpoint files.
+//! Optimizers that Burn does not have, and their state under the names of checkpoint files.
+//!
+//! A learning rate's way: `optimizer.learning_rate` of the recipe →
+//! [`Recipe::learning_rate`](crate::recipe::Recipe::learning_rate) → [`LearningRate::at`](crate::schedule::LearningRate::at) in the
+//! training loop → [`NamedOptimizer::step_if`] → [`UpdateRule`] → [`adamw_all`](modernbert::ops::optimizer::adamw_all).
 
 mod decoupled_adamw;
 mod gradients;
 mod named;
+mod rule;
 mod stable_adamw;
 #[cfg(test)]
 mod tests;
 
 pub use decoupled_adamw::DecoupledAdamW;
 pub use gradients::{GradientSquares, clip_by_norm};
-pub use named::{MomentsError, NamedStableAdamW, StoredTensor};
-pub use stable_adamw::{MomentsState, StableAdamW, StableAdamWConfig};
+pub use named::{MomentsError, NamedOptimizer, StoredTensor};
+pub use rule::{MomentsState, UpdateRule};
+pub use stable_adamw::{StableAdamW, StableAdamWConfig};

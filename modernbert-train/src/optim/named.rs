@@ -1,4 +1,4 @@
-//! StableAdamW over all parameters of a module, its state under the names of checkpoint files.
+//! An optimizer over all parameters of a module, with its state under the names of checkpoint files.
 //!
 //! Burn's own `ModuleOptimizer` keys its state by parameter ids, which are drawn anew in every process. Names survive: a checkpoint
 //! can be read by other programs, compared tensor by tensor, and loaded into a model that was built anew.
@@ -11,7 +11,7 @@ use modernbert::ops::optimizer::{Parameter, SteppedParameter, adamw_all};
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 
-use super::stable_adamw::{MomentsState, StableAdamW, StableAdamWConfig};
+use super::rule::{MomentsState, UpdateRule};
 
 /// Why moments could not be read or taken over.
 #[derive(Debug, thiserror::Error)]
@@ -53,30 +53,34 @@ pub struct StoredTensor {
     pub values: Vec<f32>,
 }
 
-/// StableAdamW and the moments of every parameter it has updated.
-pub struct NamedStableAdamW {
-    optimizer: StableAdamW,
-    /// `MomentsState<D>` of each parameter; the rank is the parameter's, so only the module's walk can name the type.
+/// An update rule and the moments of every parameter that it has updated.
+pub struct NamedOptimizer {
+    rule: UpdateRule,
+    /// `MomentsState<D>` of each parameter, where D is the parameter's rank: only a visitor of the module can name the type.
     states: BTreeMap<String, Box<dyn Any + Send>>,
     updates: u64,
 }
 
-impl NamedStableAdamW {
-    /// An optimizer that has updated nothing yet.
-    pub fn new(config: StableAdamWConfig) -> Self {
+impl NamedOptimizer {
+    /// An optimizer without moments.
+    pub fn new(rule: impl Into<UpdateRule>) -> Self {
         Self {
-            optimizer: config.build(),
+            rule: rule.into(),
             states: BTreeMap::new(),
             updates: 0,
         }
     }
 
-    /// Changes rate and decay, keeping the moments: the hand-over to the next phase.
-    pub fn reconfigure(&mut self, config: StableAdamWConfig) {
-        self.optimizer = config.build();
+    /// The same moments under another rule: a phase transition.
+    #[must_use]
+    pub fn with_rule(self, rule: impl Into<UpdateRule>) -> Self {
+        Self {
+            rule: rule.into(),
+            ..self
+        }
     }
 
-    /// Updates done since the moments were zero.
+    /// Number of updates since the moments were zero.
     pub fn updates(&self) -> u64 {
         self.updates
     }
@@ -86,11 +90,11 @@ impl NamedStableAdamW {
         self.step_if(None, lr, module, grads)
     }
 
-    /// The same, where weights and moments stay as they are, bit for bit, unless the number in `go`, `[1]` on the module's
-    /// device, is above 0. [`Self::updates`] counts the step in either case: the host doesn't know.
+    /// As [`Self::step`], where weights and moments stay bit-identical unless the flag `all_finite`, `[1]` on the module's device, is
+    /// above 0. [`Self::updates`] counts the step in either case, as the host does not know the flag.
     pub fn step_if<M: Module>(
         &mut self,
-        go: Option<Tensor<1>>,
+        all_finite: Option<Tensor<1>>,
         lr: f64,
         module: M,
         grads: GradientsParams,
@@ -100,7 +104,7 @@ impl NamedStableAdamW {
             path: Vec::new(),
             lr,
             grads,
-            optimizer: &self.optimizer,
+            rule: self.rule,
             states: &mut self.states,
             parameters: Vec::new(),
             waiting: VecDeque::new(),
@@ -108,7 +112,7 @@ impl NamedStableAdamW {
         };
         let module = module.map(&mut before);
         let (parameters, waiting) = (before.parameters, before.waiting);
-        let stepped = adamw_all(parameters, go);
+        let stepped = adamw_all(parameters, all_finite);
         module.map(&mut After {
             stepped: waiting.into_iter().zip(stepped).collect(),
             states: &mut self.states,
@@ -129,7 +133,8 @@ impl NamedStableAdamW {
         export.found
     }
 
-    /// Takes over moments that [`Self::moments`] gave, by name; `read` finds a tensor. `updates` is how many are behind them.
+    /// Restores moments by the names that [`Self::moments`] gives them; `read` finds a tensor, `updates` is the number of updates that made
+    /// them.
     ///
     /// # Errors
     /// A missing tensor, or one of another shape than its parameter.
@@ -156,27 +161,27 @@ impl NamedStableAdamW {
     }
 }
 
-/// What a parameter needs to find its way back into the module.
+/// A parameter that was taken out of the module, with all that its return needs.
 struct Waiting {
     id: ParamId,
     name: String,
-    /// Steps behind it after this one.
+    /// Updates of the parameter, this one included.
     time: usize,
     trainable: bool,
     tracked: bool,
     checkpointing: Option<GradientCheckpointingStrategy>,
 }
 
-/// Takes every parameter that has a gradient out of the module, so that its memory is nobody else's when it is updated.
+/// Takes every parameter that has a gradient out of the module, so that the optimizer holds the only reference and can update in place.
 struct Before<'a> {
     path: Vec<String>,
     lr: f64,
     grads: GradientsParams,
-    optimizer: &'a StableAdamW,
+    rule: UpdateRule,
     states: &'a mut BTreeMap<String, Box<dyn Any + Send>>,
     parameters: Vec<Parameter>,
     waiting: VecDeque<Waiting>,
-    /// Stands in a parameter's place until it comes back; one tensor for each number of axes.
+    /// Tensors in place of the parameters until these return; one for each rank.
     placeholders: BTreeMap<usize, Box<dyn Any>>,
 }
 
@@ -202,7 +207,7 @@ impl ModuleMapper for Before<'_> {
         let empty = || Tensor::<D>::empty([1; D], &device.clone().inner());
         let checkpointing = value.gradient_checkpointing_strategy();
         let (parameter, time) =
-            self.optimizer
+            self.rule
                 .prepare(self.lr, value.inner(), gradient, state.map(|state| *state));
         self.parameters.push(parameter);
         self.waiting.push_back(Waiting {
@@ -223,7 +228,7 @@ impl ModuleMapper for Before<'_> {
     }
 }
 
-/// Puts them back, in the same order.
+/// Puts the updated parameters back, in the same order.
 struct After<'a> {
     stepped: VecDeque<(Waiting, SteppedParameter)>,
     states: &'a mut BTreeMap<String, Box<dyn Any + Send>>,

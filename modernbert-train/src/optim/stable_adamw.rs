@@ -12,12 +12,14 @@
 //! θ  = θ - η m / (sqrt(v) + ε)
 //! ```
 //!
-//! Decay leaves out norms and biases: every parameter with one axis. The step itself is [`modernbert::ops::optimizer`]; the
-//! divisor stays on the device, so it reads nothing back. Source: paper, section 2.2.2; torch-optimi's `StableAdamW`, which the recipe used.
+//! Decay leaves out norms and biases: every parameter with one axis. The update itself is [`modernbert::ops::optimizer`]; the
+//! divisor stays on the device, so nothing is read back. Source: paper, section 2.2.2; torch-optimi's `StableAdamW`, which the recipe used.
 
-use burn::optim::{LearningRate, Optimizer, RecordState, StateSink, StateSource};
-use burn::tensor::{Device, Tensor, TensorData};
-use modernbert::ops::optimizer::{AdamWStep, Parameter, SteppedParameter, adamw_all};
+use burn::optim::{LearningRate, Optimizer};
+use burn::tensor::{Device, Tensor};
+use modernbert::ops::optimizer::AdamWStep;
+
+use super::rule::{MomentsState, UpdateRule};
 
 /// Settings of [`StableAdamW`]; the defaults are the published recipe's.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,65 +48,16 @@ impl StableAdamWConfig {
         }
     }
 
-    /// The optimizer.
+    /// The rule as an optimizer of Burn.
     pub fn build(self) -> StableAdamW {
         StableAdamW { config: self }
     }
 }
 
-/// See the module's page.
+/// StableAdamW as an optimizer of Burn; see the module docs.
 #[derive(Clone, Debug)]
 pub struct StableAdamW {
     config: StableAdamWConfig,
-}
-
-/// Moments of one parameter, and the number of steps behind them.
-#[derive(Clone)]
-pub struct MomentsState<const D: usize> {
-    pub(super) time: usize,
-    pub(super) moment_1: Tensor<D>,
-    pub(super) moment_2: Tensor<D>,
-}
-
-impl<const D: usize> MomentsState<D> {
-    /// Weight and state after a step.
-    pub(super) fn after(stepped: SteppedParameter, time: usize) -> (Tensor<D>, Self) {
-        let (weight, moment_1, moment_2) = stepped.into_tensors();
-        let state = Self {
-            time,
-            moment_1,
-            moment_2,
-        };
-        (weight, state)
-    }
-
-    pub(super) fn moved_to(self, device: &Device) -> Self {
-        Self {
-            time: self.time,
-            moment_1: self.moment_1.to_device(device),
-            moment_2: self.moment_2.to_device(device),
-        }
-    }
-}
-
-/// Written by hand: the derive macro of this name works inside burn-optim alone. The step count travels as a tensor of one
-/// number.
-impl<const D: usize> RecordState for MomentsState<D> {
-    fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
-        out.push_tensor(prefix, "time", TensorData::from([self.time as i64]));
-        out.push_tensor(prefix, "moment_1", self.moment_1.to_data());
-        out.push_tensor(prefix, "moment_2", self.moment_2.to_data());
-    }
-
-    fn state_unflatten(prefix: &str, src: &mut StateSource, device: &Device) -> Option<Self> {
-        let time = src.take_tensor(prefix, "time")?;
-        let time = time.iter::<i64>().next()?;
-        Some(Self {
-            time: usize::try_from(time).ok()?,
-            moment_1: Tensor::from_data(src.take_tensor(prefix, "moment_1")?, device),
-            moment_2: Tensor::from_data(src.take_tensor(prefix, "moment_2")?, device),
-        })
-    }
 }
 
 /// `(β^t - β) / (β^t - 1)`.
@@ -113,35 +66,23 @@ fn debiased(beta: f64, time: usize) -> f64 {
     (power - beta) / (power - 1.0)
 }
 
-impl StableAdamW {
-    /// A parameter as [`adamw_all`] takes it, and the number of steps behind it after the next one.
-    pub(super) fn prepare<const D: usize>(
-        &self,
-        lr: LearningRate,
-        tensor: Tensor<D>,
-        grad: Tensor<D>,
-        state: Option<MomentsState<D>>,
-    ) -> (Parameter, usize) {
-        let config = self.config;
-        let (time, moments) = match state {
-            // Both betas are 0 in the first step: what the moments start from doesn't matter.
-            None => (1, (tensor.zeros_like(), tensor.zeros_like())),
-            Some(state) => (state.time + 1, (state.moment_1, state.moment_2)),
-        };
-        let step = AdamWStep {
+impl StableAdamWConfig {
+    /// Numbers of update `time` (from 1) of a parameter of `rank` axes at the rate `lr`. Both betas are 0 in the first update, so that the
+    /// initial moments have no effect.
+    pub(super) fn numbers(&self, lr: LearningRate, time: usize, rank: usize) -> AdamWStep {
+        AdamWStep {
             lr,
-            b1: debiased(config.beta1, time),
-            b2: debiased(config.beta2, time),
-            epsilon: config.epsilon,
+            b1: debiased(self.beta1, time),
+            b2: debiased(self.beta2, time),
+            epsilon: self.epsilon,
             root_scale: 1.0,
             stable: true,
-            decay: if D > 1 {
-                config.weight_decay / config.max_lr
+            decay: if rank > 1 {
+                self.weight_decay / self.max_lr
             } else {
                 0.0
             },
-        };
-        (Parameter::new(tensor, grad, moments, step), time)
+        }
     }
 }
 
@@ -155,10 +96,7 @@ impl Optimizer for StableAdamW {
         grad: Tensor<D>,
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
-        let (parameter, time) = self.prepare(lr, tensor, grad, state);
-        let mut stepped = adamw_all(vec![parameter], None);
-        let (tensor, state) = MomentsState::after(stepped.remove(0), time);
-        (tensor, Some(state))
+        UpdateRule::StableAdamW(self.config).step_one(lr, tensor, grad, state)
     }
 
     fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {

@@ -200,7 +200,7 @@ mod whole_model {
 
     #[test]
     fn decay_takes_matrices_and_leaves_norms_and_biases() {
-        let mut optimizer = NamedStableAdamW::new(config());
+        let mut optimizer = NamedOptimizer::new(config());
         let before = model();
         let zero = gradients(&before, |_| 0.0);
         let after = optimizer.step(0.01, before.clone(), zero);
@@ -217,7 +217,7 @@ mod whole_model {
 
     #[test]
     fn it_does_what_burns_driver_does_with_the_same_optimizer() {
-        let mut named = NamedStableAdamW::new(config());
+        let mut named = NamedOptimizer::new(config());
         let mut other: ModuleOptimizer = config().build().into();
         let (mut a, mut b) = (model(), model());
         for lr in [0.01, 0.02, 0.005] {

@@ -1,6 +1,5 @@
-//! The phases of a run one after the other, from wherever it stands.
+//! The phases of a run one after the other, from any state of the run.
 
-use anyhow::{Context, Result, bail};
 use burn::train::Interrupter;
 use modernbert::Loader;
 use modernbert::checkpoint::save;
@@ -9,24 +8,24 @@ use modernbert::device::NamedDevice;
 use modernbert::model::{MaskedLm, Precision, initialize, named_parameters};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
-use super::handover::with_config;
-use super::phase::{PhaseEnd, Session};
+use super::error::{PictureError, PretrainError, Result, invalid};
+use super::phase::Session;
 use super::prepare::Prepared;
+use super::transition::with_config;
 use super::unigram::{Unigram, UnigramScore};
-use crate::optim::{NamedStableAdamW, StableAdamWConfig};
-use crate::recipe::{Phase, Precision as RecipePrecision, Recipe};
+use crate::engine::{Outcome, Progress, read_log};
+use crate::optim::NamedOptimizer;
+use crate::recipe::{Phase, Recipe};
 use crate::run_dir::{METRICS_FILE, PICTURE_FILE, RunDir};
 use crate::snapshot::{RunState, Snapshot};
-use crate::trainer::{Progress, read_log};
 use modernbert_cli::plot::{Series, plot_curves};
 
-/// Beyond this a size is a slip of the keyboard: a hundred times the largest encoder of this family.
+/// Larger sizes are typing errors: this is a hundred times the largest encoder of this family.
 const MOST_PARAMETERS: u64 = 100_000_000_000;
 
-/// What a run needs beside its recipe.
+/// Settings of a run beside its recipe.
 pub struct PretrainOptions {
     /// Folder for everything the run makes.
     pub out: PathBuf,
@@ -44,7 +43,7 @@ pub struct PretrainOptions {
 
 /// How a run ended.
 pub enum PretrainEnd {
-    /// All tokens are seen; the folder is a model.
+    /// All tokens were seen; the folder is a model.
     Finished(Box<PretrainSummary>),
     /// It was asked to stop, and can be resumed.
     Interrupted {
@@ -61,12 +60,12 @@ pub struct PretrainSummary {
     pub model: MaskedLm,
     /// Its data.
     pub prepared: Prepared,
-    /// Where the run stands: losses of the first step and of the last evaluation among it.
+    /// The run's last state, with the losses of the first step and of the last evaluation.
     pub state: RunState,
     /// Real tokens per second in this process, evaluations and saving left out.
     pub tok_s: f64,
-    /// Cross-entropy and hits of the unigram model on the last phase's masked tokens.
-    pub unigram: UnigramScore,
+    /// Score of the unigram model on the last phase's masked tokens; `None` where none was masked.
+    pub unigram: Option<UnigramScore>,
     /// Wall-clock seconds of this process, from text to files.
     pub seconds: f64,
 }
@@ -77,27 +76,9 @@ pub(super) struct Ready {
     pub(super) recipe: Recipe,
     pub(super) phases: Vec<Phase>,
     pub(super) prepared: Prepared,
-    /// Where it stands, and the checkpoint with weights and moments; a run that begins has none.
+    /// The state to go on from, and the checkpoint with weights and moments; `None` for a run that begins.
     pub(super) from: Option<(RunState, Snapshot)>,
     pub(super) started: Instant,
-}
-
-pub(super) fn precision_of(recipe: &Recipe) -> Precision {
-    match recipe.run.precision {
-        RecipePrecision::F32 => Precision::F32,
-        RecipePrecision::Bf16 => Precision::Bf16,
-    }
-}
-
-pub(super) fn optimizer_config(recipe: &Recipe) -> StableAdamWConfig {
-    let optimizer = &recipe.optimizer;
-    StableAdamWConfig {
-        beta1: optimizer.beta1,
-        beta2: optimizer.beta2,
-        epsilon: optimizer.epsilon,
-        weight_decay: optimizer.weight_decay,
-        max_lr: optimizer.max_lr.unwrap_or(optimizer.learning_rate),
-    }
 }
 
 /// Trains until all phases are done or the interrupter stops it.
@@ -111,27 +92,37 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
         started,
     } = ready;
     let progress = options.progress;
-    let precision = precision_of(&phases[0].recipe);
+    let precision = phases[0].recipe.precision();
     check_device(&options.device, precision, &prepared)?;
     let device = options.device.device.clone();
-    let mut optimizer = NamedStableAdamW::new(optimizer_config(&phases[0].recipe));
+    let mut optimizer = NamedOptimizer::new(phases[0].recipe.update_rule());
     let (mut model, mut state) = match &from {
         None => {
             let config = &prepared.phases[0].config;
             let mut model = initialize(MaskedLm::new(config, &device)?, config, recipe.run.seed);
             if let Some(from) = &phases[0].recipe.model.from {
-                let published = MaskedLm::load(Loader::from(from).device(&device))
-                    .with_context(|| format!("model.from = {from}"))?;
+                let published =
+                    MaskedLm::load(Loader::from(from).device(&device)).map_err(|source| {
+                        PretrainError::Published {
+                            from: from.clone(),
+                            source: Box::new(source),
+                        }
+                    })?;
                 model = with_config(published, config, &device)?;
                 progress.note(&format!("weights: those of {from}; the optimizer is fresh"));
             }
             if let Some(folder) = &phases[0].recipe.model.tile_from {
                 let tiling = phases[0].recipe.model.tiling.unwrap_or_default();
-                let (tiled, fresh) = tile_from_folder(model, config, folder, tiling)
-                    .with_context(|| format!("model.tile_from = {}", folder.display()))?;
+                let (tiled, fresh) =
+                    tile_from_folder(model, config, folder, tiling).map_err(|source| {
+                        PretrainError::Tiling {
+                            path: folder.clone(),
+                            source: Box::new(source),
+                        }
+                    })?;
                 model = tiled;
                 progress.note(&format!(
-                    "weights: tiled from {}; {} of {} tensors start at random",
+                    "weights: tiled from {}; {} of {} tensors are initialized at random",
                     folder.display(),
                     fresh.len(),
                     named_parameters(&model).len(),
@@ -158,10 +149,10 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
         modernbert::ops::kernels_in_use(&device),
     ));
 
-    let dir = Arc::new(dir);
     let session = Session {
-        dir: dir.clone(),
+        dir: &dir,
         options,
+        phases: &phases,
         several: phases.len() > 1,
     };
     let (mut tokens, mut seconds) = (0, 0.0);
@@ -175,21 +166,19 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
         if *model.model.config() != data.config {
             model = with_config(model, &data.config, &device)?.with_precision(precision);
         }
-        optimizer.reconfigure(optimizer_config(&phase.recipe));
-        let pad = prepared.tokenizer.special().pad;
-        let masking = (&prepared.tokenizer, pad);
-        let end = session.run(phase, data, masking, model, optimizer, state)?;
-        let PhaseEnd {
+        optimizer = optimizer.with_rule(phase.recipe.update_rule());
+        let masking = (&prepared.tokenizer, prepared.tokenizer.special().pad);
+        let Outcome {
             model: trained,
-            outcome,
-        } = end;
-        tokens += outcome.report.tokens;
-        seconds += outcome.report.seconds;
-        if let Some(failure) = &outcome.report.failure {
-            return Err(failed(&dir, outcome.state.step, failure));
-        }
-        (model, optimizer, state) = (trained, outcome.optimizer, outcome.state);
-        if outcome.report.interrupted {
+            optimizer: updated,
+            state: reached,
+            report,
+            ..
+        } = session.run(phase, data, masking, model, (optimizer, state))?;
+        (model, optimizer, state) = (trained, updated, reached);
+        tokens += report.tokens;
+        seconds += report.seconds;
+        if report.interrupted {
             dir.note(
                 "interrupted",
                 json!({ "step": state.step, "phase": state.phase_name }),
@@ -210,7 +199,7 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
         (&prepared.tokenizer, prepared.tokenizer.special().pad),
     )?;
     let unigram = Unigram::count(&prepared.phases[last].train).score(&eval_items);
-    draw(dir.root(), unigram.loss)?;
+    draw(dir.root(), unigram).map_err(PretrainError::Picture)?;
     dir.record_model()?;
     dir.note(
         "finished",
@@ -226,29 +215,10 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
     })))
 }
 
-/// The error of a run that failed while it trained, with what is left of it.
-fn failed(dir: &RunDir, step: u64, failure: &str) -> anyhow::Error {
-    let _ = dir.note("failed", json!({ "step": step, "why": failure }));
-    let last = crate::run_dir::list_checkpoints(dir.root())
-        .ok()
-        .and_then(|found| found.last().map(|one| one.step));
-    let rest = match last {
-        Some(step) => format!(
-            ". The run's last checkpoint is that of step {step}; `modernbert-train resume {}` goes on from it",
-            dir.root().display()
-        ),
-        None => String::new(),
-    };
-    anyhow::anyhow!(
-        "training stopped at step {step}: {}{rest}",
-        super::phase::explain(failure)
-    )
-}
-
-/// Where a run of this recipe begins.
+/// The state in which a run of this recipe begins.
 pub(super) fn first_state(recipe: &Recipe, phases: &[Phase]) -> Result<RunState> {
     let Some(first) = phases.first() else {
-        bail!("the recipe has no phase");
+        return invalid("the recipe has no phase; give it one, or no [[phase]] at all");
     };
     let state = RunState {
         recipe_sha256: crate::run_dir::sha256_of(&recipe.to_toml()?),
@@ -273,7 +243,7 @@ fn begin(state: RunState, phase: &Phase) -> RunState {
     }
 }
 
-/// The hand-over: time, data and schedule begin anew, step and token counts of the run go on.
+/// The phase transition: time, data and schedule begin anew, step and token counts of the run go on.
 fn next_phase(state: &RunState, next: Option<&Phase>) -> RunState {
     let moved = RunState {
         phase: state.phase + 1,
@@ -289,43 +259,46 @@ fn check_device(device: &NamedDevice, precision: Precision, prepared: &Prepared)
     if let Some(data) = prepared.phases.first()
         && data.config.mlm_parameters() > MOST_PARAMETERS
     {
-        bail!(
+        return invalid(format!(
             "model: these sizes make {:.0} billion parameters; lower model.hidden_size, model.intermediate_size or \
              model.num_hidden_layers",
             data.config.mlm_parameters() as f64 / 1e9
-        );
+        ));
     }
     if !device.device.supports_dtype(precision.dtype()) {
-        bail!(
+        return invalid(format!(
             "device {} doesn't compute in {}; use --dtype f32",
             device.name,
             precision.name()
-        );
+        ));
     }
     Ok(())
 }
 
-/// Draws the run's log.
-fn draw(out: &Path, unigram_loss: f64) -> Result<()> {
-    let rows = read_log(&out.join(METRICS_FILE))
-        .with_context(|| "the picture of the loss can't be drawn")?;
+/// Draws the run's log; a unigram loss that is undefined is left out.
+fn draw(out: &Path, unigram: Option<UnigramScore>) -> Result<(), PictureError> {
+    let rows = read_log(&out.join(METRICS_FILE))?;
     let curve = |split: &str| -> Vec<(f64, f64)> {
         rows.iter()
             .filter(|row| row.split == split)
-            .map(|row| (row.tokens as f64, row.loss))
+            .filter_map(|row| Some((row.tokens as f64, row.loss?)))
             .collect()
     };
     let series = [
         Series::new("train", curve("train")).smoothed(0.6),
         Series::new("held out", curve("eval")),
     ];
+    let unigram: Vec<_> = unigram
+        .iter()
+        .map(|score| ("unigram", score.loss))
+        .collect();
     plot_curves(
         &out.join(PICTURE_FILE),
         "Masked language modelling loss",
         &series,
         "tokens",
         "loss (nats)",
-        &[("unigram", unigram_loss)],
+        &unigram,
     )?;
     Ok(())
 }

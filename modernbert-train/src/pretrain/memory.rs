@@ -1,4 +1,4 @@
-//! How much memory a recipe takes, by formula.
+//! Memory of a recipe, by formula.
 
 use modernbert::config::ModernBertConfig;
 
@@ -11,7 +11,7 @@ use crate::recipe::Recipe;
 pub struct TrainingMemory {
     /// Weights, gradients and two moments of every parameter, in f32.
     pub state: u64,
-    /// What the layers keep of a micro-batch for the way back.
+    /// Activations of a micro-batch saved for backward by the layers.
     pub activations: u64,
     /// Scores over the vocabulary at the labelled positions, their gradient and one temporary of that size.
     pub logits: u64,
@@ -20,7 +20,7 @@ pub struct TrainingMemory {
 impl TrainingMemory {
     /// The estimate for a model trained by a recipe (of one phase).
     ///
-    /// A layer keeps of each token its two normalised inputs, queries, keys and values before and after rotation, attention's result,
+    /// A layer saves for each token its two normalized inputs, queries, keys and values before and after rotation, attention's result,
     /// two residual sums, and the MLP's two halves and their product: about `13 hidden + 3 intermediate` numbers of 4 bytes, with
     /// products in bf16 two thirds of that.
     pub fn of(config: &ModernBertConfig, recipe: &Recipe) -> Self {
@@ -49,7 +49,7 @@ impl TrainingMemory {
     }
 }
 
-/// Memory this machine can give to new programs, on Linux.
+/// Memory available to new programs, in bytes, on Linux.
 fn available() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text
@@ -71,7 +71,7 @@ pub(super) fn warning(config: &ModernBertConfig, recipe: &Recipe) -> Option<Stri
             needed.state as f64 / 1e9,
             (needed.activations + needed.logits) as f64 / 1e9,
             free as f64 / 1e9,
-            super::phase::SMALLER
+            crate::engine::SMALLER_STEP
         )
     })
 }

@@ -1,25 +1,32 @@
 //! A recipe from beginning to end: corpus, tokenizer, shards, model, the phases of training, model folder, picture.
 //!
-//! | page | what it does |
+//! | module | contents |
 //! |---|---|
-//! | [`prepare`](prepare()) | text to tokenizer and shards |
+//! | [`prepare`](prepare()), `tokens` | text, or a folder of token shards, to tokenizer and samples |
 //! | [`pretrain`], [`resume`], [`start_from`], [`roll_back`] | begin a run, go on with one, begin one from a checkpoint of another |
-//! | `phase` | one phase inside burn-train |
-//! | `handover` | the same weights under the next phase's config |
+//! | `launch`, `phase` | the phases one after the other; one phase in the training loop |
+//! | `mlm` | masked language modeling as a [`Task`](crate::engine::Task) |
+//! | `transition` | the same weights under the next phase's config |
+//! | `unigram`, `samples` | the baseline; held-out predictions |
+//! | `memory` | bytes that a recipe takes |
 
-mod handover;
+mod error;
 mod launch;
 mod memory;
+mod mlm;
 mod phase;
 mod prepare;
 mod samples;
 mod start;
+#[cfg(test)]
+mod tests;
 mod tokens;
+mod transition;
 mod unigram;
 
+pub use error::{PictureError, PretrainError};
 pub use launch::{PretrainEnd, PretrainOptions, PretrainSummary};
 pub use memory::TrainingMemory;
-pub use phase::is_training;
 pub use prepare::{PhaseData, Prepared, SHARDS, is_prepared, prepare, reopen};
 pub use samples::{MaskedLine, masked_lines};
 pub use start::{anneal_model_recipe, anneal_recipe, pretrain, resume, roll_back, start_from};

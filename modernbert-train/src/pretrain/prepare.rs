@@ -1,6 +1,5 @@
 //! From text to tokenizer, shards and model config.
 
-use anyhow::{Context, Result, bail};
 use modernbert::config::ModernBertConfig;
 use modernbert::tokenizer::{Tokenizer, train::TrainOptions, train::train};
 use std::collections::HashSet;
@@ -8,18 +7,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::error::{PretrainError, Result, invalid};
 use super::tokens;
 use crate::corpus::{Corpus, Document, EvalSize, RegistryOptions, Split, split};
+use crate::engine::Progress;
 use crate::loader::Source;
-use crate::recipe::{
-    Corpus as CorpusSetting, LongDocuments as RecipeLong, Phase, Recipe,
-    Tokenizer as TokenizerSetting,
-};
-use crate::shard::{Cut, LongDocuments, Shard, TokenizeOptions, write_shard};
-use crate::trainer::Progress;
+use crate::recipe::{Corpus as CorpusSetting, Phase, Recipe, Tokenizer as TokenizerSetting};
+use crate::shard::{Cut, Shard, TokenizeOptions, write_shard};
+
 use modernbert_cli::text::{human_count, human_seconds};
 
-/// Everything training needs that comes from text.
+/// Everything that training needs from text.
 pub struct Prepared {
     /// The tokenizer, read or learned.
     pub tokenizer: Tokenizer,
@@ -32,9 +30,9 @@ pub struct Prepared {
 /// The samples of a phase, and the model's shape in it.
 #[derive(Clone)]
 pub struct PhaseData {
-    /// What is trained on.
+    /// Sources to train on.
     pub train: Vec<Source>,
-    /// What is held out, from each source its share.
+    /// Held-out sources, each with its share.
     pub eval: Vec<Source>,
     /// Shape of the model, fitted to the tokenizer.
     pub config: ModernBertConfig,
@@ -48,7 +46,7 @@ impl PhaseData {
     }
 }
 
-/// Held-out documents a resumed run shows guesses on.
+/// Held-out documents on which a resumed run shows predictions.
 const SHOWN: usize = 64;
 
 /// Reads the corpus, holds documents out, gets a tokenizer and writes token shards and tokenizer files into `out`.
@@ -67,7 +65,7 @@ pub fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<Prepa
         return tokens::prepare(phases, out, progress);
     }
     let Some(first) = phases.first().map(|phase| &phase.recipe) else {
-        bail!("the recipe has no phase");
+        return invalid("the recipe has no phase");
     };
     let (train, eval) = documents(first, progress)?;
     let tokenizer = match &first.data.tokenizer {
@@ -85,8 +83,7 @@ pub fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<Prepa
     tokenizer.save(out)?;
 
     let folder = out.join(SHARDS);
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("{}: can't be made", folder.display()))?;
+    std::fs::create_dir_all(&folder).map_err(PretrainError::io(&folder, "can't be made"))?;
     let mut data = Vec::with_capacity(phases.len());
     for (i, names) in shard_names(phases).iter().enumerate() {
         let recipe = &phases[i].recipe;
@@ -139,16 +136,17 @@ pub(super) fn epochs(recipe: &Recipe, tokens: u64) -> f64 {
 fn check_epochs(recipe: &Recipe, tokens: u64) -> Result<()> {
     let epochs = epochs(recipe, tokens);
     if recipe.data.corpus == CorpusSetting::Registry && epochs > REGISTRY_EPOCHS {
-        bail!(
+        return invalid(format!(
             "run.total_tokens = {}: {epochs:.0} epochs of the {} tokens in cargo's sources; name a corpus with --corpus (or data.corpus), or              set fewer tokens",
             recipe.run.total_tokens,
             human_count(tokens),
-        );
+        ));
     }
     Ok(())
 }
 
-/// What [`prepare`] made, read back from the run's folder; the corpus isn't needed. Shards are held to the hash in their header.
+/// Reads the results of [`prepare`] back from the run's folder; the corpus isn't needed. Shards are checked against the hash in their
+/// header.
 ///
 /// # Errors
 /// A missing or damaged file, by name.
@@ -191,7 +189,7 @@ pub(super) fn shown(tokenizer: &Tokenizer, eval: &[Source]) -> Result<Vec<Docume
     documents.collect()
 }
 
-/// Whether everything that [`reopen`] needs is there; a run that was ended while it prepared its data prepares it again.
+/// Whether the folder has everything that [`reopen`] needs. A run that was ended while it prepared its data prepares the data again.
 pub fn is_prepared(phases: &[Phase], out: &Path) -> bool {
     if tokens::is_prepared(out) {
         return true;
@@ -256,10 +254,10 @@ fn open_phase(
     let open = |name: &str| -> Result<Vec<Source>> {
         let shard = Shard::open(folder.join(name))?;
         if shard.is_empty() {
-            bail!(
+            return invalid(format!(
                 "{}: no document gave a sample long enough; give the corpus more text",
                 shard.path().display()
-            );
+            ));
         }
         // Documents were cut when they were tokenized.
         Ok(vec![Source::new(name, 1.0, [Arc::new(shard)], Cut::WHOLE)])
@@ -279,10 +277,7 @@ fn write_samples(
 ) -> Result<()> {
     let options = TokenizeOptions {
         max_length: recipe.data.sequence_length,
-        long_documents: match recipe.data.long_documents {
-            RecipeLong::Split => LongDocuments::Split,
-            RecipeLong::Truncate => LongDocuments::Truncate,
-        },
+        long_documents: recipe.data.long_documents.into(),
         ..TokenizeOptions::default()
     };
     write_shard(tokenizer, documents, &options, path)?;
@@ -366,7 +361,9 @@ fn limit_bytes(train: &mut Vec<Document>, limit: Option<u64>) -> Result<()> {
         fits
     });
     if train.is_empty() {
-        bail!("data.max_train_bytes = {limit} leaves no document to train on; raise it");
+        return invalid(format!(
+            "data.max_train_bytes = {limit} leaves no document to train on; raise it"
+        ));
     }
     Ok(())
 }
@@ -383,7 +380,9 @@ fn read_corpus(recipe: &Recipe, setting: &CorpusSetting) -> Result<Corpus> {
         CorpusSetting::Paths(paths) => {
             let mut paths = paths.iter();
             let Some(first) = paths.next() else {
-                bail!("data.corpus is an empty list; name a file or a folder, or \"registry\"");
+                return invalid(
+                    "data.corpus is an empty list; name a file or a folder, or \"registry\"",
+                );
             };
             let mut corpus = Corpus::from_path(first)?;
             for path in paths {

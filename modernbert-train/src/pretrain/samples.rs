@@ -1,4 +1,4 @@
-//! Held-out lines with one token masked: what a person looks at to see whether a model learned anything.
+//! Held-out lines with one token masked, and the model's predictions: a quick look at what a model learned.
 
 use modernbert::inference::{Candidate, InferenceError, fill_mask};
 use modernbert::model::MaskedLm;
@@ -6,21 +6,21 @@ use modernbert::tokenizer::Tokenizer;
 
 use crate::corpus::Document;
 
-/// A line, what was masked, and the model's guesses.
+/// A line, the masked token, and the model's predictions.
 #[derive(Clone, Debug)]
 pub struct MaskedLine {
     /// The line with the mask token in it.
     pub text: String,
-    /// The token that stood there.
+    /// The masked token.
     pub truth: String,
-    /// The model's best guesses.
-    pub guesses: Vec<Candidate>,
+    /// The model's best predictions.
+    pub predictions: Vec<Candidate>,
 }
 
-/// Masks a word in `count` lines of different documents and asks the model for its three best guesses.
+/// Masks a word in `count` lines of different documents and returns the model's three best predictions for each.
 ///
 /// Lines of 30 to 90 characters are taken, the word nearest to their middle is masked; comments and lines without a word
-/// of at least three letters are passed over. The choice depends on the documents alone.
+/// of at least three letters are skipped. The choice depends on the documents alone.
 ///
 /// # Errors
 /// A model or tokenizer that can't be used.
@@ -45,11 +45,11 @@ pub fn masked_lines(
         let candidate = lines[from..].iter().find_map(|line| maskable(line));
         if let Some((before, truth, after)) = candidate {
             let text = format!("{before}{mask}{after}");
-            let guesses = fill_mask(model, tokenizer, &text, 3)?;
+            let predictions = fill_mask(model, tokenizer, &text, 3)?;
             found.push(MaskedLine {
                 text,
                 truth: truth.to_string(),
-                guesses: guesses.into_iter().next().unwrap_or_default(),
+                predictions: predictions.into_iter().next().unwrap_or_default(),
             });
         }
         if found.len() == count {

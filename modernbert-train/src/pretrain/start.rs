@@ -1,10 +1,10 @@
-//! The ways into a run: from text, from where it stopped, from a checkpoint of another run.
+//! Starting a run: from text, from its last checkpoint, from a checkpoint of another run.
 
-use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::error::{PretrainError, Result, invalid};
 use super::launch::{PretrainEnd, PretrainOptions, Ready, first_state, launch};
 use super::prepare::{Prepared, SHARDS, is_prepared, prepare, reopen};
 use crate::recipe::{Corpus, Phase, PhaseRecipe, Recipe, Tokenizer, builtin};
@@ -43,7 +43,7 @@ pub fn pretrain(recipe: &Recipe, options: &PretrainOptions) -> Result<PretrainEn
 
 /// Goes on with the run in `options.out` from the chosen checkpoint; a run that has none yet begins anew.
 ///
-/// The log is cut back to the checkpoint. Checkpoints of later steps, which a choice other than the newest leaves behind, are set
+/// The log is cut back to the checkpoint. Checkpoints of later steps, which exist if the choice is not the newest, are set
 /// aside under another name.
 ///
 /// # Errors
@@ -63,12 +63,14 @@ pub fn resume(choice: Choice, options: &PretrainOptions) -> Result<PretrainEnd> 
     check_shards(&mut info, &dir, &prepared)?;
     let step = snapshot.as_ref().map_or(0, |snapshot| snapshot.state.step);
     if let Some(snapshot) = &snapshot {
-        let text = std::fs::read_to_string(dir.root().join(RECIPE_FILE))?;
+        let path = dir.root().join(RECIPE_FILE);
+        let text =
+            std::fs::read_to_string(&path).map_err(PretrainError::io(&path, "can't be read"))?;
         if snapshot.state.recipe_sha256 != sha256_of(&text) {
-            bail!(
+            return invalid(format!(
                 "{}: this checkpoint belongs to another recipe than {RECIPE_FILE}",
                 snapshot.path.display()
-            );
+            ));
         }
         let aside = dir.set_aside_after(step)?;
         if aside > 0 {
@@ -95,7 +97,7 @@ pub fn resume(choice: Choice, options: &PretrainOptions) -> Result<PretrainEnd> 
     )
 }
 
-/// Begins a run with the weights and moments of a checkpoint of another run: its first phase starts at token 0, as after a hand-over.
+/// Begins a run with the weights and moments of a checkpoint of another run: its first phase starts at token 0, as after a phase transition.
 /// The tokenizer is that run's, whatever the recipe says.
 ///
 /// # Errors
@@ -131,13 +133,13 @@ pub fn start_from(
         )
     };
     if shape(&config) != shape(wanted) {
-        bail!(
+        return invalid(format!(
             "{}: its model has another shape than the recipe's (vocabulary, hidden, intermediate, layers, heads: {:?} and {:?}); give \
              the recipe the [model] of the run it comes from",
             checkpoint.display(),
             shape(&config),
             shape(wanted)
-        );
+        ));
     }
     let text = recipe.to_toml()?;
     let mut info = RunInfo::new(&text);
@@ -234,7 +236,8 @@ pub fn roll_back(
 /// # Errors
 /// None that a test doesn't rule out.
 pub fn anneal_model_recipe(from: &str, tokens: u64, corpus: &[PathBuf]) -> Result<Recipe> {
-    let mut recipe = builtin("continue").context("there is no recipe continue")??;
+    let mut recipe = builtin("continue")
+        .ok_or_else(|| PretrainError::Invalid("there is no recipe continue".to_string()))??;
     recipe.model.from = Some(from.to_owned());
     recipe.schedule = crate::schedule::Schedule::OneMinusSqrt {
         decay_tokens: crate::schedule::TokenSpan::Fraction(1.0),
@@ -260,10 +263,12 @@ pub fn anneal_recipe(checkpoint: &Path, tokens: u64, corpus: &[PathBuf]) -> Resu
     let state = crate::snapshot::Snapshot::open(checkpoint)?.state;
     let run = recipe_of_run(&origin)?;
     let phases = run.phases()?;
-    let phase = phases
-        .into_iter()
-        .nth(state.phase)
-        .with_context(|| format!("{}: its phase isn't in the recipe", checkpoint.display()))?;
+    let phase = phases.into_iter().nth(state.phase).ok_or_else(|| {
+        PretrainError::Invalid(format!(
+            "{}: its phase isn't in the recipe; put the recipe of its run back",
+            checkpoint.display()
+        ))
+    })?;
     let mut recipe = phase.recipe;
     recipe.schedule = crate::schedule::Schedule::OneMinusSqrt {
         decay_tokens: crate::schedule::TokenSpan::Fraction(1.0),
@@ -284,7 +289,7 @@ pub fn anneal_recipe(checkpoint: &Path, tokens: u64, corpus: &[PathBuf]) -> Resu
 
 fn absolute(path: &Path) -> Result<PathBuf> {
     path.canonicalize()
-        .with_context(|| format!("{}: there is no such folder", path.display()))
+        .map_err(PretrainError::io(path, "there is no such folder"))
 }
 
 fn check_shards(info: &mut RunInfo, dir: &RunDir, prepared: &Prepared) -> Result<()> {
@@ -295,8 +300,8 @@ fn check_shards(info: &mut RunInfo, dir: &RunDir, prepared: &Prepared) -> Result
 /// Settings that decide which tokens a run sees must be those of the run it is rolled back to.
 fn same_data(now: &[Phase], then: &[Phase]) -> Result<()> {
     if now.len() != then.len() {
-        bail!(
-            "a roll-back keeps the run's phases; to begin with others, use `modernbert-train run RECIPE --from CHECKPOINT`"
+        return invalid(
+            "a roll-back keeps the run's phases; to begin with others, use `modernbert-train run RECIPE --from CHECKPOINT`",
         );
     }
     for (now, then) in now.iter().zip(then) {
@@ -308,11 +313,11 @@ fn same_data(now: &[Phase], then: &[Phase]) -> Result<()> {
             && a.model.config(1).ok().map(|c| c.hidden_size)
                 == b.model.config(1).ok().map(|c| c.hidden_size);
         if !same || now.name != then.name {
-            bail!(
+            return invalid(format!(
                 "phase {}: a roll-back keeps data, masks, batch.tokens, seeds and sizes, as its position in the data would mean \
                  nothing in another; to change them, use `modernbert-train run RECIPE --from CHECKPOINT`",
                 then.name
-            );
+            ));
         }
     }
     Ok(())
@@ -326,17 +331,16 @@ fn copy_data(from: &Path, to: &Path) -> Result<()> {
         }
         std::fs::copy(from, to)
             .map(|_| ())
-            .with_context(|| format!("{}: can't be copied to {}", from.display(), to.display()))
+            .map_err(PretrainError::io(from, "can't be copied"))
     };
     let shards = to.join(SHARDS);
     let _ = std::fs::remove_dir_all(&shards);
-    std::fs::create_dir_all(&shards)
-        .with_context(|| format!("{}: can't be made", shards.display()))?;
+    std::fs::create_dir_all(&shards).map_err(PretrainError::io(&shards, "can't be made"))?;
     let listed = from.join(SHARDS);
-    let entries = std::fs::read_dir(&listed)
-        .with_context(|| format!("{}: can't be read", listed.display()))?;
+    let entries =
+        std::fs::read_dir(&listed).map_err(PretrainError::io(&listed, "can't be read"))?;
     for entry in entries {
-        let entry = entry?;
+        let entry = entry.map_err(PretrainError::io(&listed, "can't be read"))?;
         copy(&entry.path(), &shards.join(entry.file_name()))?;
     }
     for name in ["tokenizer.json", "tokenizer_config.json"] {
@@ -350,8 +354,7 @@ fn copy_data(from: &Path, to: &Path) -> Result<()> {
 fn carry_log(from: &Path, to: &Path, step: u64) -> Result<()> {
     let (source, target) = (from.join(METRICS_FILE), to.join(METRICS_FILE));
     if source.is_file() {
-        std::fs::copy(&source, &target)
-            .with_context(|| format!("{}: can't be copied", source.display()))?;
+        std::fs::copy(&source, &target).map_err(PretrainError::io(&source, "can't be copied"))?;
         cut_log(to, step)?;
     }
     Ok(())

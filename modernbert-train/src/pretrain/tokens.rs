@@ -3,17 +3,15 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
 use modernbert::checkpoint::write_atomically;
 use modernbert_cli::text::human_count;
 
+use super::error::{PretrainError, Result, invalid};
 use super::prepare::{PhaseData, Prepared, SHARDS, epochs, model_config, shown};
-use crate::recipe::{
-    Corpus, LongDocuments as RecipeLong, Phase, Recipe, Tokenizer as TokenizerSetting,
-};
-use crate::shard::{Check, Cut, LongDocuments, TokenizeOptions, TokenizerHash};
+use crate::engine::Progress;
+use crate::recipe::{Corpus, Phase, Recipe, Tokenizer as TokenizerSetting};
+use crate::shard::{Check, Cut, TokenizeOptions, TokenizerHash};
 use crate::tokenize::{INDEX_FILE, TokenFolder};
-use crate::trainer::Progress;
 
 /// In a run's folder of shards: where the shards of each phase are, if they are elsewhere.
 const FOLDERS_FILE: &str = "folders.json";
@@ -43,9 +41,9 @@ pub(super) fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Resul
     let mut folders = Vec::with_capacity(phases.len());
     for Phase { name, recipe } in phases {
         let Some(path) = folder(recipe) else {
-            bail!(
+            return invalid(format!(
                 "phase {name}: its corpus is text and another phase's is a folder of token shards; tokenize both with one tokenizer"
-            );
+            ));
         };
         for (key, set) in [
             (
@@ -55,24 +53,24 @@ pub(super) fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Resul
             ("data.eval_corpus", recipe.data.eval_corpus.is_some()),
         ] {
             if set {
-                bail!(
+                return invalid(format!(
                     "{key} is set, and the corpus is token shards, which hold out their own documents; leave it out"
-                );
+                ));
             }
         }
         let path = path
             .canonicalize()
-            .with_context(|| format!("{}: can't be found", path.display()))?;
+            .map_err(PretrainError::io(path, "can't be found"))?;
         folders.push(path);
     }
     let prepared = open(phases, &folders)?;
     prepared.tokenizer.save(out)?;
     let shards = out.join(SHARDS);
-    std::fs::create_dir_all(&shards)
-        .with_context(|| format!("{}: can't be made", shards.display()))?;
+    std::fs::create_dir_all(&shards).map_err(PretrainError::io(&shards, "can't be made"))?;
     let path = shards.join(FOLDERS_FILE);
-    write_atomically(&path, &serde_json::to_vec_pretty(&folders)?)
-        .with_context(|| format!("{}: can't be written", path.display()))?;
+    let text = serde_json::to_vec_pretty(&folders).map_err(std::io::Error::other);
+    text.and_then(|text| write_atomically(&path, &text))
+        .map_err(PretrainError::io(&path, "can't be written"))?;
     for (phase, data) in phases.iter().zip(&prepared.phases) {
         let tokens = data.train.iter().map(|source| source.samples.tokens());
         progress.note(&format!(
@@ -101,17 +99,17 @@ pub(super) fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Resul
 /// A folder that is gone or changed.
 pub(super) fn reopen(phases: &[Phase], out: &Path) -> Result<Prepared> {
     let path = out.join(SHARDS).join(FOLDERS_FILE);
-    let text =
-        std::fs::read(&path).with_context(|| format!("{}: can't be read", path.display()))?;
+    let text = std::fs::read(&path).map_err(PretrainError::io(&path, "can't be read"))?;
     let folders: Vec<PathBuf> = serde_json::from_slice(&text)
-        .with_context(|| format!("{}: not a list of folders", path.display()))?;
+        .map_err(std::io::Error::other)
+        .map_err(PretrainError::io(&path, "not a list of folders"))?;
     if folders.len() != phases.len() {
-        bail!(
+        return invalid(format!(
             "{}: lists {} folders for {} phases; begin the run anew",
             path.display(),
             folders.len(),
             phases.len()
-        );
+        ));
     }
     open(phases, &folders)
 }
@@ -132,10 +130,10 @@ fn open(phases: &[Phase], folders: &[PathBuf]) -> Result<Prepared> {
         };
         let of = *first.get_or_insert(folder);
         if of.index.tokenizer != folder.index.tokenizer {
-            bail!(
+            return invalid(format!(
                 "{}: made with another tokenizer than the first phase's shards; use one tokenizer for all",
                 path.display()
-            );
+            ));
         }
         if let TokenizerSetting::Path(named) = &recipe.data.tokenizer {
             let named_hash = if named.is_dir() {
@@ -144,20 +142,17 @@ fn open(phases: &[Phase], folders: &[PathBuf]) -> Result<Prepared> {
                 TokenizerHash::of(&modernbert::tokenizer::Tokenizer::from_file(named)?)?
             };
             if named_hash != TokenizerHash::of(&folder.tokenizer)? {
-                bail!(
+                return invalid(format!(
                     "{}: the shards were made with another tokenizer than data.tokenizer ({}); leave that out, or tokenize again",
                     path.display(),
                     named.display()
-                );
+                ));
             }
         }
         let cut = Cut {
             max_length: recipe.data.sequence_length,
             min_length: TokenizeOptions::default().min_length,
-            long_documents: match recipe.data.long_documents {
-                RecipeLong::Split => LongDocuments::Split,
-                RecipeLong::Truncate => LongDocuments::Truncate,
-            },
+            long_documents: recipe.data.long_documents.into(),
         };
         let found = PhaseData {
             train: folder.train_sources(cut),
@@ -165,15 +160,15 @@ fn open(phases: &[Phase], folders: &[PathBuf]) -> Result<Prepared> {
             config: model_config(recipe, &folder.tokenizer)?,
         };
         if found.eval.is_empty() {
-            bail!(
+            return invalid(format!(
                 "{}: no documents are held out to evaluate on; tokenize with --eval-fraction",
                 path.display()
-            );
+            ));
         }
         data.push(found);
     }
     let Some(folder) = first else {
-        bail!("the recipe has no phase");
+        return invalid("the recipe has no phase");
     };
     let tokenizer = folder.tokenizer.clone();
     let eval_documents = match data.first() {

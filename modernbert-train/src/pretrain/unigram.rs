@@ -54,8 +54,8 @@ impl Unigram {
         }
     }
 
-    /// Scores the labelled tokens, with one added to every count so that no token is impossible.
-    pub fn score(&self, items: &[MlmItem]) -> UnigramScore {
+    /// Scores the labelled tokens, with one added to every count so that no token is impossible; `None` where no token is labelled.
+    pub fn score(&self, items: &[MlmItem]) -> Option<UnigramScore> {
         let best = (0..self.counts.len()).max_by_key(|&id| self.counts[id]);
         let denominator = (self.total + self.counts.len() as u64) as f64;
         let (mut loss, mut hits, mut labelled) = (0.0, 0usize, 0usize);
@@ -67,10 +67,10 @@ impl Unigram {
                 labelled += 1;
             }
         }
-        let count = labelled.max(1) as f64;
-        UnigramScore {
+        let count = labelled as f64;
+        (labelled > 0).then(|| UnigramScore {
             loss: loss / count,
             top1: hits as f64 / count,
-        }
+        })
     }
 }

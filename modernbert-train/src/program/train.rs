@@ -7,6 +7,7 @@ use modernbert::checkpoint::ModelSource;
 use modernbert::output::OutputCheck;
 use modernbert_cli::text::human_count;
 use modernbert_cli::{DeviceArgs, INTERRUPTED, describe};
+use modernbert_train::engine::{Progress, stop_on_signals};
 use modernbert_train::pretrain::{
     PretrainEnd, PretrainOptions, PretrainSummary, anneal_model_recipe, anneal_recipe,
     masked_lines, pretrain, resume, roll_back, start_from,
@@ -16,11 +17,9 @@ use modernbert_train::recipe::{
 };
 use modernbert_train::run_dir::{Choice, recipe_of_run, run_of_checkpoint};
 use modernbert_train::tools::checkpoint_at;
-use modernbert_train::trainer::Progress;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::interrupt::stop_on_ctrl_c;
 use super::print;
 
 pub(crate) const RUN_HELP: &str = "\
@@ -235,7 +234,7 @@ impl CommonArgs {
             Progress::detect()
         };
         let interrupter = Interrupter::new();
-        stop_on_ctrl_c(&interrupter)?;
+        stop_on_signals(&interrupter)?;
         Ok(PretrainOptions {
             out: out.to_path_buf(),
             device,
@@ -471,13 +470,15 @@ fn finish(name: &str, end: PretrainEnd, options: &PretrainOptions) -> anyhow::Re
     };
     show_predictions(&summary)?;
     let state = &summary.state;
+    let defined =
+        |value: Option<f64>| value.map_or("undefined".to_string(), |value| format!("{value:.4}"));
     print(&format!(
-        "{name}: loss_start={:.4} loss_end={:.4} unigram_loss={:.4} top1={:.4} unigram_top1={:.4} tok_s={:.0} seconds={:.0} out={}",
-        state.first_loss.unwrap_or(f64::NAN),
-        state.eval_loss.unwrap_or(f64::NAN),
-        summary.unigram.loss,
-        state.eval_accuracy.unwrap_or(f64::NAN),
-        summary.unigram.top1,
+        "{name}: loss_start={} loss_end={} unigram_loss={} top1={} unigram_top1={} tok_s={:.0} seconds={:.0} out={}",
+        defined(state.first_loss),
+        defined(state.eval_loss),
+        defined(summary.unigram.map(|score| score.loss)),
+        defined(state.eval_accuracy),
+        defined(summary.unigram.map(|score| score.top1)),
         summary.tok_s,
         summary.seconds,
         options.out.display()
@@ -496,15 +497,15 @@ fn show_predictions(summary: &PretrainSummary) -> anyhow::Result<()> {
     .context("the model can't be tried on held-out text")?;
     for line in lines {
         print(&line.text);
-        let guesses: Vec<String> = line
-            .guesses
+        let predictions: Vec<String> = line
+            .predictions
             .iter()
-            .map(|guess| format!("{:?} {:.0} %", guess.token, 100.0 * guess.probability))
+            .map(|one| format!("{:?} {:.0} %", one.token, 100.0 * one.probability))
             .collect();
         print(&format!(
-            "    was {:?}; guesses {}",
+            "    was {:?}; predicted {}",
             line.truth,
-            guesses.join(", ")
+            predictions.join(", ")
         ));
     }
     Ok(())

@@ -7,6 +7,7 @@
 
 mod builtin;
 mod check;
+mod convert;
 mod from;
 mod model;
 mod paths;

@@ -1,23 +1,22 @@
 //! Gradients with activation checkpointing.
 //!
-//! The usual step records every operation of the forward pass and keeps what the derivatives of all of them need: for a layer of
-//! ModernBERT about a dozen times its input. Here the forward pass runs without a record and keeps the input of each layer alone
-//! (`[tokens, hidden]` in f32). Then, from the head down, one layer at a time is computed again with a record and differentiated:
+//! The usual step records every operation of the forward pass and saves activations for the backward pass of each: for a layer of
+//! ModernBERT about a dozen times its input. Here the forward pass runs without a graph and saves only the input of each layer
+//! (`[tokens, hidden]` in f32). Then, from the head down, one layer at a time is recomputed with a graph and differentiated:
 //!
 //! ```text
-//! x[0] = embed(ids),  x[i+1] = layer_i(x[i])          no record
-//! g    = ∂loss/∂x[L]                                  the head, recorded
-//! g    = ∂(layer_i(x[i]) · g)/∂x[i]                   for i = L-1 … 0, recorded, then forgotten
+//! x[0] = embed(ids),  x[i+1] = layer_i(x[i])          no graph
+//! g    = ∂loss/∂x[L]                                  the head, with a graph
+//! g    = ∂(layer_i(x[i]) · g)/∂x[i]                   for i = L-1 … 0, with a graph that is then dropped
 //! ```
 //!
-//! The dot product with the incoming gradient g has exactly the derivative that the chain rule asks for, so that gradients are
-//! those of the usual step, bit for bit where the backend computes an operation alike with and without a record (the CPU does).
-//! Dropout is a function of its key and comes out the same both times. The price is one more forward pass of the layers, about a
-//! third more computation.
+//! The derivative of the dot product with the incoming gradient g is the one of the chain rule, so that gradients are those of the usual
+//! step, bit-identical where the backend computes an operation alike with and without a graph (the CPU does). Dropout is a function of its
+//! key and drops the same elements both times. The cost is one more forward pass of the layers, about a third more computation.
 //!
-//! Why this is not a node in Burn's graph: a node's backward that records and differentiates a layer itself would meet the
-//! parameters, which belong to the graph that is just being walked and locked. Walking the layers by hand needs no such thing, and
-//! the training step it serves wants gradients by parameter anyway.
+//! This is not a node in Burn's graph because a node whose backward pass records and differentiates a layer would meet the parameters of
+//! the graph that is being traversed and is locked. The explicit loop over the layers needs no such node, and the training step needs
+//! gradients by parameter anyway.
 
 #[cfg(test)]
 mod tests;

@@ -190,7 +190,7 @@ pub(super) fn retain(root: &Path, rule: &CheckpointRecipe) -> Result<(), RunDirE
     // A checkpoint that was copied under another number is the user's.
     let renamed = |one: &StoredCheckpoint| {
         let state = read_state(&one.path);
-        state.is_ok_and(|state| state.step != one.step)
+        state.is_ok_and(|state: RunState| state.step != one.step)
     };
     found.retain(|one| !keep.contains(&one.step) && !renamed(one));
     let (Some(newest), false) = (newest, found.is_empty()) else {

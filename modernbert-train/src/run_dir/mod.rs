@@ -141,13 +141,9 @@ impl RunDir {
     }
 
     fn lock(root: &Path) -> Result<Self, RunDirError> {
-        let lock = FolderLock::acquire(root).map_err(|error| match error {
-            LockError::Held { path, owner } => RunDirError::Locked { path, owner },
-            LockError::Io { path, source } => RunDirError::Io { path, source },
-        })?;
         Ok(Self {
             root: root.to_path_buf(),
-            _lock: lock,
+            _lock: lock_folder(root)?,
         })
     }
 
@@ -217,7 +213,7 @@ impl RunDir {
     pub fn save(
         &self,
         model: &modernbert::model::MaskedLm,
-        optimizer: &crate::optim::NamedStableAdamW,
+        optimizer: &crate::optim::NamedOptimizer,
         state: &RunState,
         rule: &CheckpointRecipe,
     ) -> Result<PathBuf, RunDirError> {
@@ -229,9 +225,7 @@ impl RunDir {
 
     /// The folder of a step's checkpoint.
     pub fn checkpoint_path(&self, step: u64) -> PathBuf {
-        self.root
-            .join(CHECKPOINTS)
-            .join(format!("{}{step:08}", checkpoints::PREFIX))
+        checkpoint_place(&self.root, step)
     }
 
     /// Moves checkpoints of later steps out of the way, when the run goes back behind them. They stay as `aside-…`.
@@ -241,4 +235,21 @@ impl RunDir {
     pub fn set_aside_after(&self, step: u64) -> Result<usize, RunDirError> {
         checkpoints::set_aside_after(&self.root, step)
     }
+}
+
+/// Locks a folder for as long as the file lives: no two processes work on one run.
+///
+/// # Errors
+/// A folder that another process holds, or that can't be written.
+pub fn lock_folder(root: &Path) -> Result<FolderLock, RunDirError> {
+    FolderLock::acquire(root).map_err(|error| match error {
+        LockError::Held { path, owner } => RunDirError::Locked { path, owner },
+        LockError::Io { path, source } => RunDirError::Io { path, source },
+    })
+}
+
+/// The folder of a step's checkpoint.
+pub(crate) fn checkpoint_place(root: &Path, step: u64) -> PathBuf {
+    root.join(CHECKPOINTS)
+        .join(format!("{}{step:08}", checkpoints::PREFIX))
 }

@@ -1,20 +1,23 @@
-//! How the learning rate moves over a run: a factor between 0 and 1 on the peak rate. And how the batch grows: [`BatchWarmup`].
+//! Learning rates over a run: a factor between 0 and 1 on the peak rate, [`Schedule`]; the rate itself, [`LearningRate`]. And the growth of
+//! the batch: [`BatchWarmup`].
 //!
 //! Schedules count tokens, not steps, so that they stay put when the batch size changes, and are pure functions: a resumed run needs
 //! to remember nothing but how many tokens it has seen. Paper: <https://arxiv.org/abs/2412.13663>, section 2.2.2; the square-root
 //! decay is that of <https://arxiv.org/abs/2405.18392>.
 
 mod batch;
+mod rate;
 mod span;
 #[cfg(test)]
 mod tests;
 
 pub use batch::BatchWarmup;
+pub use rate::LearningRate;
 
 use serde::{Deserialize, Serialize};
 pub use span::TokenSpan;
 
-/// The way down at the end of a run. `x` runs from 0 at its start to 1 at its end, `f` is the factor it ends on.
+/// Shape of the decay at the end of a run. `x` runs from 0 at its start to 1 at its end, `f` is the factor it ends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DecayShape {

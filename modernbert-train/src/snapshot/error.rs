@@ -71,7 +71,7 @@ impl SnapshotError {
         move |source| Self::Io { path, source }
     }
 
-    pub(super) fn damaged(path: impl AsRef<Path>, reason: impl ToString) -> Self {
+    pub(crate) fn damaged(path: impl AsRef<Path>, reason: impl ToString) -> Self {
         Self::Damaged {
             path: path.as_ref().to_path_buf(),
             reason: reason.to_string(),

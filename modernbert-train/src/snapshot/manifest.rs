@@ -33,10 +33,10 @@ pub struct Manifest {
 
 impl Manifest {
     /// Hashes the named files of a folder.
-    pub(super) fn of(folder: &Path, names: &[&str]) -> Result<Self, SnapshotError> {
+    pub(super) fn of(folder: &Path, names: &[String]) -> Result<Self, SnapshotError> {
         let mut files = BTreeMap::new();
-        for &name in names {
-            files.insert(name.to_string(), hash_file(&folder.join(name))?);
+        for name in names {
+            files.insert(name.clone(), hash_file(&folder.join(name))?);
         }
         Ok(Self {
             format: FORMAT,

@@ -7,8 +7,8 @@
 //! | `state.json` | position of the run: phase, steps, tokens, data-loader position, sums since the last row of the log |
 //! | `manifest.json` | length and SHA-256 of each of the others, and of this list |
 //!
-//! The folder is written under a temporary name beside its place, every file and the folder are synchronised, then it is renamed and
-//! the parent synchronised: a crash at any moment leaves either no folder of that name or a complete one. Reading holds every file to
+//! The folder is written under a temporary name beside its place, every file and the folder are synchronized, then it is renamed and
+//! the parent synchronized: a crash at any moment leaves either no folder of that name or a complete one. Reading holds every file to
 //! its hash first, so that damage is named and never trained on.
 
 mod error;
@@ -28,7 +28,7 @@ pub use error::SnapshotError;
 pub use manifest::{FileHash, Manifest, verify};
 pub use read::{Snapshot, read_tensors};
 pub use state::{RunState, WindowState};
-pub use write::{write_snapshot, write_tensors};
+pub use write::{Content, write_checkpoint, write_snapshot, write_tensors};
 
 /// The moments of the optimizer.
 pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";

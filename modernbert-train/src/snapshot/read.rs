@@ -1,12 +1,14 @@
 //! Reading a checkpoint, after holding it to its hashes.
 
+use burn::module::Module;
 use modernbert::Loader;
 use modernbert::checkpoint::TensorFiles;
 use modernbert::model::MaskedLm;
+use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 
 use super::{Manifest, OPTIMIZER_FILE, RunState, STATE_FILE, SnapshotError, verify};
-use crate::optim::{NamedStableAdamW, StoredTensor};
+use crate::optim::{NamedOptimizer, StoredTensor};
 
 /// A checkpoint whose files are what was written.
 #[derive(Clone, Debug)]
@@ -26,7 +28,7 @@ impl Snapshot {
     /// A folder that is no checkpoint; a file that was damaged, by name; a checkpoint under the number of another.
     pub fn open(path: &Path) -> Result<Self, SnapshotError> {
         let manifest = verify(path)?;
-        let state = read_state(path)?;
+        let state: RunState = read_state(path)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let named = name
             .strip_prefix("step-")
@@ -56,10 +58,10 @@ impl Snapshot {
     ///
     /// # Errors
     /// A missing or misshapen tensor, by name.
-    pub fn restore_optimizer(
+    pub fn restore_optimizer<M: Module>(
         &self,
-        model: &MaskedLm,
-        optimizer: &mut NamedStableAdamW,
+        model: &M,
+        optimizer: &mut NamedOptimizer,
     ) -> Result<(), SnapshotError> {
         let files = TensorFiles::open(&self.path.join(OPTIMIZER_FILE))?;
         let read = |name: &str| files.read(name).ok().flatten();
@@ -67,8 +69,8 @@ impl Snapshot {
     }
 }
 
-/// Position of the run when this checkpoint was written; its files are not held to their hashes.
-pub(crate) fn read_state(folder: &Path) -> Result<RunState, SnapshotError> {
+/// The state in this checkpoint, whose files are not checked against their hashes.
+pub(crate) fn read_state<S: DeserializeOwned>(folder: &Path) -> Result<S, SnapshotError> {
     let path = folder.join(STATE_FILE);
     let text = std::fs::read(&path).map_err(SnapshotError::io(&path))?;
     serde_json::from_slice(&text).map_err(|error| SnapshotError::damaged(&path, error))

@@ -47,8 +47,20 @@ pub struct RunState {
     pub eval_accuracy: Option<f64>,
     /// The step at which that was measured.
     pub eval_step: Option<u64>,
+    /// The best score of an evaluation, the bits of an f64; finetuning only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_score_bits: Option<u64>,
+    /// Evaluations since the one with the best score; finetuning only.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unimproved: u64,
     /// Steps since the last row of the log.
     pub window: WindowState,
+}
+
+/// Whether a count is at its default, which is not written.
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl RunState {

@@ -9,7 +9,7 @@ use modernbert::model::{MaskedLm, initialize};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::optim::{NamedStableAdamW, StableAdamWConfig};
+use crate::optim::{NamedOptimizer, StableAdamWConfig};
 
 pub(crate) fn small_config(vocab_size: usize) -> ModernBertConfig {
     ModernBertConfig {
@@ -30,7 +30,7 @@ fn small_model() -> MaskedLm {
 }
 
 /// A model after a few updates with made-up gradients, and its optimizer.
-pub(crate) fn trained(updates: usize) -> (MaskedLm, NamedStableAdamW) {
+pub(crate) fn trained(updates: usize) -> (MaskedLm, NamedOptimizer) {
     struct MakeUp(GradientsParams, f32);
     impl burn::module::ModuleVisitor for MakeUp {
         fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
@@ -40,7 +40,7 @@ pub(crate) fn trained(updates: usize) -> (MaskedLm, NamedStableAdamW) {
     }
     let (mut model, mut optimizer) = (
         small_model(),
-        NamedStableAdamW::new(StableAdamWConfig::new(1e-2)),
+        NamedOptimizer::new(StableAdamWConfig::new(1e-2)),
     );
     for i in 0..updates {
         let mut gradients = MakeUp(GradientsParams::new(), i as f32);
@@ -77,7 +77,7 @@ fn what_is_read_goes_on_bit_for_bit() {
     assert_eq!(snapshot.state, state(3, 3));
 
     let model = snapshot.model(&test_support::device()).unwrap();
-    let mut optimizer = NamedStableAdamW::new(StableAdamWConfig::new(1e-2));
+    let mut optimizer = NamedOptimizer::new(StableAdamWConfig::new(1e-2));
     snapshot.restore_optimizer(&model, &mut optimizer).unwrap();
     assert_eq!(optimizer.updates(), 3);
     // Written again, every file is the same: nothing was lost on the way.
@@ -185,7 +185,7 @@ fn moments_of_another_model_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let snapshot = Snapshot::open(&written(folder.path())).unwrap();
     let other = MaskedLm::new(&small_config(128), &test_support::device()).unwrap();
-    let mut optimizer = NamedStableAdamW::new(StableAdamWConfig::new(1e-2));
+    let mut optimizer = NamedOptimizer::new(StableAdamWConfig::new(1e-2));
     let error = snapshot
         .restore_optimizer(&other, &mut optimizer)
         .unwrap_err();

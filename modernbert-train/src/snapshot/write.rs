@@ -1,29 +1,63 @@
 //! Writing a checkpoint so that it appears complete or not at all.
 
 use modernbert::checkpoint::{F32Tensor, WEIGHTS_FILE, save, write_safetensors};
+use modernbert::config::ModernBertConfig;
+use modernbert::model::Architecture;
 use modernbert::model::MaskedLm;
+use serde::Serialize;
 use std::fs::File;
 use std::path::Path;
 
 use super::manifest::Manifest;
 use super::{MANIFEST_FILE, OPTIMIZER_FILE, RunState, STATE_FILE, SnapshotError};
-use crate::optim::{NamedStableAdamW, StoredTensor};
+use crate::optim::{NamedOptimizer, StoredTensor};
 
 /// Prefix of checkpoints that are being written; one that is left was cut short by a crash and is removed.
 pub(crate) const TEMPORARY: &str = ".writing-";
 /// Prefix of a checkpoint while another takes its place.
 pub(crate) const REPLACED: &str = ".replaced-";
 
-/// Writes the checkpoint folder `place`, replacing one that is there.
+/// The content of a checkpoint.
+pub struct Content<'a, M, S> {
+    /// The model.
+    pub model: &'a M,
+    /// Its config.
+    pub config: &'a ModernBertConfig,
+    /// The optimizer with the moments of the model's parameters.
+    pub optimizer: &'a NamedOptimizer,
+    /// Position, counts and sums, as JSON.
+    pub state: &'a S,
+}
+
+/// Writes the checkpoint folder `place` of a pretraining run, replacing one that is there.
 ///
 /// # Errors
-/// What the operating system refuses (a full disk, a protected folder), or a device that can't be read. Nothing is left of the attempt
-/// then, and what was there before is untouched.
+/// As [`write_checkpoint`].
 pub fn write_snapshot(
     place: &Path,
     model: &MaskedLm,
-    optimizer: &NamedStableAdamW,
+    optimizer: &NamedOptimizer,
     state: &RunState,
+) -> Result<(), SnapshotError> {
+    let content = Content {
+        model,
+        config: model.model.config(),
+        optimizer,
+        state,
+    };
+    write_checkpoint(place, &content, |_| Ok(Vec::new()))
+}
+
+/// Writes the checkpoint folder `place`, replacing one that is there. `more` writes further files into the folder it is given and returns
+/// their names relative to that folder.
+///
+/// # Errors
+/// The operating system's refusal (a full disk, a protected folder), a device that can't be read. Nothing is left of the attempt then, and
+/// the checkpoint that was there before is untouched.
+pub fn write_checkpoint<M: Architecture, S: Serialize>(
+    place: &Path,
+    content: &Content<'_, M, S>,
+    more: impl FnOnce(&Path) -> Result<Vec<String>, SnapshotError>,
 ) -> Result<(), SnapshotError> {
     let parent = place.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(SnapshotError::io(parent))?;
@@ -31,9 +65,9 @@ pub fn write_snapshot(
     let temporary = parent.join(format!("{TEMPORARY}{name}"));
     let replaced = parent.join(format!("{REPLACED}{name}"));
     let written = remove(&temporary)
-        .and_then(|()| fill(&temporary, model, optimizer, state))
+        .and_then(|()| fill(&temporary, content, more))
         .and_then(|()| take_place(&temporary, place, &replaced))
-        .and_then(|()| synchronise(parent));
+        .and_then(|()| synchronize(parent));
     if written.is_err() {
         let _ = std::fs::remove_dir_all(&temporary);
         return written;
@@ -102,31 +136,34 @@ fn remove(folder: &Path) -> Result<(), SnapshotError> {
     }
 }
 
-fn fill(
+fn fill<M: Architecture, S: Serialize>(
     folder: &Path,
-    model: &MaskedLm,
-    optimizer: &NamedStableAdamW,
-    state: &RunState,
+    content: &Content<'_, M, S>,
+    more: impl FnOnce(&Path) -> Result<Vec<String>, SnapshotError>,
 ) -> Result<(), SnapshotError> {
     std::fs::create_dir(folder).map_err(SnapshotError::io(folder))?;
-    save(model, model.model.config(), folder)?;
-    write_tensors(&folder.join(OPTIMIZER_FILE), &optimizer.moments(model)?)?;
-    write_json(&folder.join(STATE_FILE), state)?;
-    let names = [
+    save(content.model, content.config, folder)?;
+    let moments = content.optimizer.moments(content.model)?;
+    write_tensors(&folder.join(OPTIMIZER_FILE), &moments)?;
+    write_json(&folder.join(STATE_FILE), content.state)?;
+    let mut names: Vec<String> = [
         modernbert::checkpoint::CONFIG_FILE,
         WEIGHTS_FILE,
         OPTIMIZER_FILE,
         STATE_FILE,
-    ];
+    ]
+    .map(str::to_string)
+    .to_vec();
+    names.extend(more(folder)?);
     let manifest = Manifest::of(folder, &names)?;
     write_json(&folder.join(MANIFEST_FILE), &manifest)?;
-    for name in names.into_iter().chain([MANIFEST_FILE]) {
-        synchronise(&folder.join(name))?;
+    for name in names.iter().map(String::as_str).chain([MANIFEST_FILE]) {
+        synchronize(&folder.join(name))?;
     }
-    synchronise(folder)
+    synchronize(folder)
 }
 
-fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), SnapshotError> {
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), SnapshotError> {
     let mut text = serde_json::to_vec_pretty(value)
         .map_err(|error| SnapshotError::io(path)(std::io::Error::other(error)))?;
     text.push(b'\n');
@@ -155,7 +192,7 @@ pub fn write_tensors(path: &Path, tensors: &[StoredTensor]) -> Result<(), Snapsh
 }
 
 /// Waits until a file or folder is on the disk.
-fn synchronise(path: &Path) -> Result<(), SnapshotError> {
+fn synchronize(path: &Path) -> Result<(), SnapshotError> {
     // Windows opens no folders; there, renaming is synchronised by the system itself.
     if cfg!(windows) && path.is_dir() {
         return Ok(());

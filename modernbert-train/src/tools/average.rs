@@ -76,7 +76,7 @@ pub fn best_checkpoints(run: &Path, best: usize, with_last: bool) -> Result<Vec<
     let found = list_checkpoints(run)?;
     let mut all = Vec::with_capacity(found.len());
     for one in found {
-        let state = read_state(&one.path)?;
+        let state: crate::snapshot::RunState = read_state(&one.path)?;
         if state.step != one.step {
             return Err(SnapshotError::Renamed {
                 path: one.path,

@@ -4,8 +4,8 @@ use modernbert::output::OutputCheck;
 use std::path::{Path, PathBuf};
 
 use super::ToolError;
+use crate::engine::{LogRow, read_log};
 use crate::run_dir::METRICS_FILE;
-use crate::trainer::{LogRow, read_log};
 use modernbert_cli::plot::{Series, is_own_picture, plot_curves};
 
 /// A quantity to draw.
@@ -43,8 +43,8 @@ pub enum Against {
 impl Quantity {
     fn of(self, row: &LogRow) -> Option<f64> {
         match self {
-            Self::Loss => Some(row.loss),
-            Self::Accuracy => Some(100.0 * row.masked_accuracy),
+            Self::Loss => row.loss,
+            Self::Accuracy => row.masked_accuracy.map(|share| 100.0 * share),
             Self::Lr => row.lr,
             Self::GradNorm => row.grad_norm,
             Self::Speed => row.tok_s,

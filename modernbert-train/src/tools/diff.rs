@@ -4,10 +4,10 @@ use serde::Serialize;
 use std::path::Path;
 
 use super::{ToolError, checkpoint_at};
+use crate::engine::{LogRow, read_log};
 use crate::optim::StoredTensor;
 use crate::run_dir::METRICS_FILE;
 use crate::snapshot::{OPTIMIZER_FILE, Snapshot, read_tensors};
-use crate::trainer::{LogRow, read_log};
 
 /// What differs between two runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -122,14 +122,30 @@ fn compare(file: &str, a: &[StoredTensor], b: &[StoredTensor], out: &mut Vec<Str
 }
 
 fn compare_rows(a: &[LogRow], b: &[LogRow], out: &mut Vec<String>) {
-    let key = |row: &LogRow| (row.split.clone(), row.step, row.tokens, row.loss.to_bits());
+    let bits = |value: Option<f64>| value.map(f64::to_bits);
+    let key = |row: &LogRow| {
+        let numbers = (bits(row.loss), bits(row.score));
+        (row.split.clone(), row.step, row.tokens, numbers)
+    };
     if a.len() != b.len() {
         out.push(format!("log: {} and {} rows", a.len(), b.len()));
     }
     if let Some((a, b)) = a.iter().zip(b).find(|(a, b)| key(a) != key(b)) {
         out.push(format!(
             "log: {} row of step {} (tokens {}, loss {}) against {} row of step {} (tokens {}, loss {})",
-            a.split, a.step, a.tokens, a.loss, b.split, b.step, b.tokens, b.loss
+            a.split,
+            a.step,
+            a.tokens,
+            loss_of(a),
+            b.split,
+            b.step,
+            b.tokens,
+            loss_of(b)
         ));
     }
+}
+
+fn loss_of(row: &LogRow) -> String {
+    row.loss
+        .map_or("undefined".to_string(), |loss| loss.to_string())
 }

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use super::ToolError;
 use super::inspect_data::{shard, shards, token_folder};
+use crate::engine::read_log;
 use crate::pretrain::TrainingMemory;
 use crate::recipe::{Recipe, Tokenizer, builtin};
 use crate::run_dir::{METRICS_FILE, RECIPE_FILE, RunInfo, list_checkpoints, recipe_of_run};
 use crate::snapshot::{MANIFEST_FILE, RunState, Snapshot, read_state, verify};
 use crate::tokenize::INDEX_FILE;
-use crate::trainer::read_log;
 use modernbert_cli::text::human_count;
 
 /// FLOP/s of an H100 in bf16 (989 TFLOP/s at most) at a model FLOP utilisation that is good for training.

@@ -9,7 +9,7 @@
 #![recursion_limit = "256"]
 
 use clap::Parser;
-use modernbert_cli::main_with;
+use modernbert_cli::{main_with, say};
 use modernbert_glue::metrics::classification::accuracy;
 use modernbert_glue::metrics::correlation::{pearson, spearman};
 use modernbert_train::finetune::table::{Columns, LabelSet, Table, class_texts, score_texts};
@@ -59,11 +59,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
         patience: Some(3),
         ..FinetuneOptions::default()
     };
-    println!(
+    say(&format!(
         "{} rows to train on, {} to score on",
         train.rows.len(),
         dev.rows.len()
-    );
+    ));
 
     if args.regression {
         let (train, dev) = (score_texts(&train)?, score_texts(&dev)?);
@@ -84,7 +84,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     let labels = LabelSet::of(&train)?;
-    println!("labels: {}", labels.names().join(", "));
+    say(&format!("labels: {}", labels.names().join(", ")));
     let dev_texts = class_texts(&dev, &labels)?;
     let truth: Vec<usize> = dev_texts
         .iter()

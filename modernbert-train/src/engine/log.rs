@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one JSON object a line, for programs and pictures.
+//! `metrics.jsonl`: one JSON object a line, with the same columns for every kind of training.
 
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 /// One line of the log.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LogRow {
     /// `train` or `eval`.
     pub split: String,
@@ -14,14 +14,20 @@ pub struct LogRow {
     pub step: u64,
     /// Tokens seen, padding not counted.
     pub tokens: u64,
-    /// Mean cross-entropy over the labelled tokens, in nats.
-    pub loss: f64,
-    /// Share of the labelled tokens guessed right.
-    pub masked_accuracy: f64,
+    /// Mean loss: of pretraining the cross-entropy over the labelled tokens, of finetuning the loss over the sequences, in nats. Missing
+    /// where it is undefined, as in an evaluation without a labelled token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// Share of the labelled tokens predicted correctly; pretraining only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masked_accuracy: Option<f64>,
+    /// Score by which the best weights are chosen; evaluations of finetuning only, missing where it is undefined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
     /// Learning rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,
-    /// Tokens per second without padding.
+    /// Tokens per second, padding not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tok_s: Option<f64>,
     /// Share of the time spent waiting for data.
@@ -42,10 +48,10 @@ pub struct LogRow {
     /// Share of the rows that is not padding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packing: Option<f64>,
-    /// Tokens the phase has still to see.
+    /// Tokens left of the phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_left: Option<u64>,
-    /// Seconds the phase will still take at this speed.
+    /// Seconds left of the phase at this speed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds_left: Option<f64>,
 }
@@ -57,10 +63,10 @@ pub struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Opens a log to go on with it; one that isn't there is begun.
+    /// Opens a log to append to it, and creates it where there is none.
     ///
     /// # Errors
-    /// What the operating system refuses.
+    /// The operating system's refusal.
     pub fn open(path: &Path) -> std::io::Result<Self> {
         Ok(Self {
             path: path.to_path_buf(),
@@ -68,11 +74,11 @@ impl MetricsLog {
         })
     }
 
-    /// Waits until the rows are on the disk; a checkpoint must not outlive the rows before it.
+    /// Waits until the rows are on the disk: a checkpoint must not outlive the rows before it.
     ///
     /// # Errors
-    /// What the operating system refuses, with the path.
-    pub fn synchronise(&self) -> std::io::Result<()> {
+    /// The operating system's refusal, with the path.
+    pub fn synchronize(&self) -> std::io::Result<()> {
         self.file.sync_data().map_err(|error| self.named(&error))
     }
 
@@ -85,7 +91,7 @@ impl MetricsLog {
     /// Appends one row.
     ///
     /// # Errors
-    /// What the operating system refuses, with the path.
+    /// The operating system's refusal, with the path.
     pub fn append(&mut self, row: &LogRow) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(row)?;
         line.push(b'\n');
@@ -95,10 +101,10 @@ impl MetricsLog {
     }
 }
 
-/// Rows of a log; a last line cut short by a crash is left out.
+/// Returns the rows of a log, without a last line that a crash cut short.
 ///
 /// # Errors
-/// A file that can't be read, or a line before the last that is no row.
+/// A file that can't be read; a line before the last that is no row.
 pub fn read_log(path: &Path) -> std::io::Result<Vec<LogRow>> {
     let wrong = |line: usize, error: &dyn std::fmt::Display| {
         std::io::Error::new(
@@ -135,25 +141,17 @@ mod tests {
             split: "train".into(),
             step: 3,
             tokens: 4096,
-            loss: 5.5,
-            masked_accuracy: 0.25,
+            loss: Some(5.5),
+            masked_accuracy: Some(0.25),
             lr: Some(1e-3),
-            tok_s: None,
-            data_wait: None,
-            mfu: None,
-            phase: None,
-            grad_norm: None,
-            batch_tokens: None,
-            packing: None,
-            tokens_left: None,
-            seconds_left: None,
+            ..LogRow::default()
         };
         let mut log = MetricsLog::open(&path).unwrap();
         log.append(&row).unwrap();
         log.append(&row).unwrap();
         assert_eq!(read_log(&path).unwrap(), [row.clone(), row.clone()]);
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(!text.contains("mfu"));
+        assert!(!text.contains("mfu") && !text.contains("score"));
         std::fs::write(&path, format!("{text}{{\"split\": \"tr")).unwrap();
         assert_eq!(read_log(&path).unwrap().len(), 2);
         std::fs::write(&path, format!("broken\n{text}")).unwrap();

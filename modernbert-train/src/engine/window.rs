@@ -2,22 +2,24 @@
 
 use std::time::Duration;
 
-use super::metrics::StepStats;
+use super::log::LogRow;
 use crate::snapshot::WindowState;
 
+/// Sums over some steps.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Window {
     pub(super) steps: u64,
     pub(super) loss_sum: f64,
     pub(super) correct: f64,
-    pub(super) labelled: u64,
-    /// Tokens that are not padding.
+    /// Denominator of `loss_sum`.
+    pub(super) weight: u64,
+    /// Tokens without padding.
     pub(super) tokens: u64,
     /// Tokens with padding.
     pub(super) slots: u64,
     /// Gradient norm of the last step.
     pub(super) norm: f64,
-    /// Of the steps of this process alone: what follows says how fast it is, and a resumed run starts counting anew.
+    /// The speed's numerators and denominators, which count the steps of this process alone: a resumed run measures anew.
     pub(super) timed_tokens: u64,
     pub(super) flops: f64,
     pub(super) waited: Duration,
@@ -29,7 +31,7 @@ impl Window {
         self.steps += other.steps;
         self.loss_sum += other.loss_sum;
         self.correct += other.correct;
-        self.labelled += other.labelled;
+        self.weight += other.weight;
         self.tokens += other.tokens;
         self.slots += other.slots;
         self.norm = other.norm;
@@ -39,20 +41,23 @@ impl Window {
         self.time += other.time;
     }
 
-    /// What the numbers mean; learning rate, batch size and what is left are the loop's to add.
-    pub(super) fn stats(&self, peak_flops: Option<f64>) -> StepStats {
+    /// Mean loss; 0 where nothing has a weight.
+    pub(super) fn loss(&self) -> f64 {
+        self.loss_sum / self.weight.max(1) as f64
+    }
+
+    /// The row's columns that follow from these sums.
+    pub(super) fn row(&self, peak_flops: Option<f64>, counts_correct: bool) -> LogRow {
         let seconds = self.time.as_secs_f64().max(1e-9);
-        let labelled = self.labelled.max(1) as f64;
-        StepStats {
-            loss: self.loss_sum / labelled,
-            masked_accuracy: self.correct / labelled,
+        LogRow {
+            loss: Some(self.loss()),
+            masked_accuracy: counts_correct.then(|| self.correct / self.weight.max(1) as f64),
             tok_s: Some(self.timed_tokens as f64 / seconds),
             data_wait: Some((self.waited.as_secs_f64() / seconds).min(1.0)),
             mfu: peak_flops.map(|peak| self.flops / seconds / peak),
             grad_norm: Some(self.norm),
             packing: Some(self.tokens as f64 / self.slots.max(1) as f64),
-            labelled: self.labelled as usize,
-            ..StepStats::default()
+            ..LogRow::default()
         }
     }
 
@@ -61,7 +66,7 @@ impl Window {
             steps: self.steps,
             loss_bits: self.loss_sum.to_bits(),
             correct_bits: self.correct.to_bits(),
-            labelled: self.labelled,
+            labelled: self.weight,
             tokens: self.tokens,
             slots: self.slots,
             norm_bits: self.norm.to_bits(),
@@ -73,7 +78,7 @@ impl Window {
             steps: state.steps,
             loss_sum: f64::from_bits(state.loss_bits),
             correct: f64::from_bits(state.correct_bits),
-            labelled: state.labelled,
+            weight: state.labelled,
             tokens: state.tokens,
             slots: state.slots,
             norm: f64::from_bits(state.norm_bits),

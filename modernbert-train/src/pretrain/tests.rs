@@ -1,16 +1,14 @@
 #![allow(clippy::unwrap_used)]
 
-use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::train::TrainStep;
 use modernbert::batch::{PackedBatch, SequenceLayout};
 use modernbert::model::{MaskedLm, MaskedTokens, initialize};
 use std::sync::Arc;
 
-use super::MlmLearner;
+use super::mlm::gradients;
 use crate::loader::{LoaderOptions, MlmItem, TrainStream};
 use crate::mask::Masker;
-use crate::optim::{GradientSquares, NamedStableAdamW, StableAdamWConfig};
+use crate::optim::{GradientSquares, NamedOptimizer, StableAdamWConfig};
 use crate::shard::{Shard, ShardWriter, TokenizerHash};
 use crate::snapshot::tests::small_config;
 
@@ -37,21 +35,20 @@ fn rows() -> Vec<MlmItem> {
     stream.steps().unwrap().next_step().unwrap()
 }
 
-fn learner() -> MlmLearner {
+fn model() -> MaskedLm {
     let config = small_config(64);
     let device = test_support::autodiff_device();
-    let model = initialize(MaskedLm::new(&config, &device).unwrap(), &config, 5);
-    MlmLearner { model }.train()
+    initialize(MaskedLm::new(&config, &device).unwrap(), &config, 5)
 }
 
-fn squares(learner: &MlmLearner, grads: &GradientsParams) -> Vec<f32> {
-    let squares = GradientSquares::of(&learner.model, grads);
+fn squares(model: &MaskedLm, grads: &GradientsParams) -> Vec<f32> {
+    let squares = GradientSquares::of(model, grads);
     squares.sums.unwrap().to_data().try_to_vec().unwrap()
 }
 
 #[test]
 fn micro_batches_add_up_to_the_token_exact_mean() {
-    let (rows, learner) = (rows(), learner());
+    let (rows, model) = (rows(), model());
     let counts: Vec<usize> = rows.iter().map(|row| row.labelled).collect();
     assert_ne!(
         counts[0], counts[1],
@@ -60,13 +57,13 @@ fn micro_batches_add_up_to_the_token_exact_mean() {
     let mut accumulator = GradientsAccumulator::new();
     for row in &rows {
         assert_eq!(row.step_labelled, counts[0] + counts[1]);
-        let output = TrainStep::step(&learner, row.clone());
-        accumulator.accumulate(&learner, output.grads);
+        let (_, grads) = gradients(&model, row);
+        accumulator.accumulate(&model, grads);
     }
-    let in_pieces = squares(&learner, &accumulator.grads());
+    let in_pieces = squares(&model, &accumulator.grads());
 
     // The same sequences in one row, and the mean over all of its labelled tokens.
-    let device = learner.model.model.device();
+    let device = model.model.device();
     let ids: Vec<u32> = rows.iter().flat_map(|row| row.input_ids.clone()).collect();
     let mut bounds = vec![0];
     let (mut positions, mut labels) = (Vec::new(), Vec::new());
@@ -85,9 +82,9 @@ fn micro_batches_add_up_to_the_token_exact_mean() {
     let batch = PackedBatch::new(&ids, layout, &device);
     let weights = vec![1.0; labels.len()];
     let masked = MaskedTokens::new(&positions, &labels, &weights, &device);
-    let loss = learner.model.forward(&batch, &masked).loss_sum / labels.len() as f64;
-    let grads = GradientsParams::from_grads(loss.backward(), &learner.model);
-    let at_once = squares(&learner, &grads);
+    let loss = model.forward(&batch, &masked).loss_sum / labels.len() as f64;
+    let grads = GradientsParams::from_grads(loss.backward(), &model);
+    let at_once = squares(&model, &grads);
     for (a, b) in in_pieces.iter().zip(&at_once) {
         assert!(
             (a.sqrt() - b.sqrt()).abs() <= 1e-5 * b.sqrt().max(1.0),
@@ -97,7 +94,7 @@ fn micro_batches_add_up_to_the_token_exact_mean() {
 }
 
 #[test]
-fn a_weight_that_is_no_number_is_noticed_before_any_other_changes() {
+fn a_non_finite_weight_is_found_before_any_other_changes() {
     use modernbert::model::{NamedMapper, map_named};
     struct Poison;
     impl NamedMapper for Poison {
@@ -114,17 +111,15 @@ fn a_weight_that_is_no_number_is_noticed_before_any_other_changes() {
         }
     }
     let row = rows().remove(0);
-    let learner = MlmLearner {
-        model: map_named(learner().model, &mut Poison),
-    };
-    let output = TrainStep::step(&learner, row);
-    let found = GradientSquares::of(&learner.model, &output.grads);
+    let model = map_named(model(), &mut Poison);
+    let (_, grads) = gradients(&model, &row);
+    let found = GradientSquares::of(&model, &grads);
     let sums: Vec<f32> = found.sums.clone().unwrap().to_data().try_to_vec().unwrap();
     assert!(sums.iter().any(|sum| !sum.is_finite()));
     assert_eq!(found.names.len(), sums.len());
-    // What names them is in the order of the module, as the optimizer's state is.
-    let mut optimizer = NamedStableAdamW::new(StableAdamWConfig::new(1e-3));
-    let model = optimizer.step(1e-3, learner.model, output.grads);
+    // The names are in the order of the module, as the optimizer's state is.
+    let mut optimizer = NamedOptimizer::new(StableAdamWConfig::new(1e-3));
+    let model = optimizer.step(1e-3, model, grads);
     let moments = optimizer.moments(&model).unwrap();
     let names: Vec<String> = found
         .names

@@ -1,9 +1,10 @@
-//! What devices can do at most, for MFU.
+//! Peak FLOP/s of devices, for MFU.
 
+use modernbert::device::NamedDevice;
 use modernbert::model::Precision;
 
-/// Part of a device's name, peak of dense products in TFLOP/s in bf16 (with f32 accumulation) and in f32 (without tensor cores, as the
-/// kernels here compute it). The makers' data sheets; dense, not sparse.
+/// Part of a device's name, peak of dense matrix multiplications in TFLOP/s in bf16 (with f32 accumulation) and in f32 (without tensor
+/// cores, as the kernels here compute). Source: the makers' data sheets, without sparsity.
 const PEAKS: [(&str, f64, f64); 14] = [
     ("H200", 989.0, 67.0),
     ("H100 NVL", 835.0, 60.0),
@@ -35,8 +36,15 @@ pub fn peak_tflops(name: &str, precision: Precision) -> Option<f64> {
     })
 }
 
+/// Peak FLOP/s of a device at a precision, from its name; `None` for devices that are not in the table.
+pub fn device_peak(device: &NamedDevice, precision: Precision) -> Option<f64> {
+    let index = device.name.strip_prefix("cuda:")?.parse().ok()?;
+    let peak = peak_tflops(&cuda_name(index)?, precision)?;
+    Some(peak * 1e12)
+}
+
 /// Name of CUDA device number `index` as the driver gives it, on Linux.
-pub(crate) fn cuda_name(index: usize) -> Option<String> {
+fn cuda_name(index: usize) -> Option<String> {
     let mut folders: Vec<_> = std::fs::read_dir("/proc/driver/nvidia/gpus")
         .ok()?
         .filter_map(|entry| Some(entry.ok()?.path()))

@@ -1,12 +1,12 @@
-//! The same weights in a model of another config: what changes from phase to phase.
+//! The same weights in a model of another config: the part of a phase transition that concerns the model.
 
 use burn::tensor::{Device, Tensor};
 use modernbert::config::{ConfigError, ModernBertConfig};
 use modernbert::model::{MaskedLm, NamedMapper, map_named};
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::HashMap;
 
-/// `model` under another config of the same shapes, such as another rotary base; no number leaves the device.
+/// `model` under another config of the same shapes, such as another rotary base. Parameters go by name, and no value leaves the device.
 ///
 /// # Errors
 /// A config that can't be built.
@@ -19,26 +19,29 @@ pub(super) fn with_config(
     device: &Device,
 ) -> Result<MaskedLm, ConfigError> {
     let precision = model.model.precision();
-    let mut take = Take(VecDeque::new());
+    let mut take = Take(HashMap::new());
     map_named(model, &mut take);
     let fresh = MaskedLm::new(config, device)?.with_precision(precision);
     Ok(map_named(fresh, &mut Give(take.0)))
 }
 
-struct Take(VecDeque<Box<dyn Any>>);
+/// `Tensor<D>` of each parameter by its name.
+type Tensors = HashMap<String, Box<dyn Any>>;
+
+struct Take(Tensors);
 
 impl NamedMapper for Take {
-    fn map<const D: usize>(&mut self, _name: &str, value: Tensor<D>) -> Tensor<D> {
-        self.0.push_back(Box::new(value.clone()));
+    fn map<const D: usize>(&mut self, name: &str, value: Tensor<D>) -> Tensor<D> {
+        self.0.insert(name.to_string(), Box::new(value.clone()));
         value
     }
 }
 
-struct Give(VecDeque<Box<dyn Any>>);
+struct Give(Tensors);
 
 impl NamedMapper for Give {
-    fn map<const D: usize>(&mut self, _name: &str, value: Tensor<D>) -> Tensor<D> {
-        let given = self.0.pop_front();
+    fn map<const D: usize>(&mut self, name: &str, value: Tensor<D>) -> Tensor<D> {
+        let given = self.0.remove(name);
         match given.and_then(|given| given.downcast::<Tensor<D>>().ok()) {
             Some(given) => *given,
             None => value,

@@ -1,0 +1,68 @@
+//! The one training loop, for every kind of training.
+//!
+//! [`Loop`] trains a [`Task`]: masked language modeling ([`pretrain`](crate::pretrain)) and classifiers
+//! ([`finetune`](crate::finetune)) today. A step is
+//!
+//! 1. micro-batches of the task, each with the denominator of the whole step;
+//! 2. [`Task::step`]: sums on the device and accumulated gradients;
+//! 3. the squares of the gradients, from which the norm, clipping and the all-finite flag follow;
+//! 4. [`NamedOptimizer::step_if`](crate::optim::NamedOptimizer::step_if) at the rate of [`LearningRate`](crate::schedule::LearningRate);
+//! 5. whatever [`Cadence::due`] returns: readback, fit to the time limit, log row, evaluation, checkpoint, end.
+//!
+//! | module | contents |
+//! |---|---|
+//! | `training_loop` | [`Loop`], [`Settings`], [`Outcome`] |
+//! | `task` | [`Task`]: what a kind of training provides |
+//! | `cadence` | [`Cadence`]: what is due after a step, a pure function |
+//! | `early_stopping` | [`EarlyStopping`]: the best score, patience |
+//! | `readback`, `window`, `finite` | losses and norms from the device; sums between two log rows; gates for non-finite values |
+//! | `reporter`, `series`, `dashboard`, `progress`, `log` | [`Reporter`]: burn-train's dashboard, plain lines, `metrics.jsonl` |
+//! | `interrupt`, `terminal` | [`stop_on_signals`]: Ctrl-C, SIGTERM, SIGHUP; the dashboard's keys |
+//! | `error` | [`EngineError`] |
+//! | `peaks` | peak FLOP/s of devices, for MFU |
+//!
+//! Non-finite values end a run before they are saved: a loss or gradient before its update is applied, a parameter before any checkpoint
+//! and at the end, a loss, score or output of an evaluation at once. An evaluation without a single target is undefined: it has no
+//! number in the log and is never best.
+//!
+//! # Seams
+//!
+//! - **A task of another loss** implements [`Task`]; the loop, its log, checkpoints and keys stay as they are. If the loss is a sum over
+//!   micro-batches, [`Task::gradients`] is enough.
+//! - **A cached two-pass step (GradCache)**, whose loss needs the embeddings of all micro-batches at once, replaces [`Task::step`]:
+//!   the first pass embeds each micro-batch without a graph, the loss gives a gradient for each embedding, the second pass recomputes
+//!   each micro-batch with a graph and accumulates the gradients of its dot product with them. [`recompute`](crate::recompute) does the
+//!   same within one micro-batch, layer by layer.
+//! - **Gradients reduced over ranks** belong between [`Task::step`] and the squares of the gradients, in `Loop::step`, together with the
+//!   step's sums and counts: denominators are those of the whole step before that point, and norm, flag, clipping and update depend on
+//!   the reduced gradients alone after it. Data order and masks are keyed by the global row, so each rank takes its share of the rows.
+//!   Evaluations reduce their sums inside [`Task::evaluate`]; one rank reports and saves.
+
+mod cadence;
+mod dashboard;
+mod early_stopping;
+mod error;
+mod finite;
+mod interrupt;
+mod log;
+mod peaks;
+mod progress;
+mod readback;
+mod reporter;
+mod series;
+mod task;
+mod terminal;
+mod training_loop;
+mod window;
+
+pub use cadence::{Cadence, Due, Moment, Unit};
+pub use early_stopping::EarlyStopping;
+pub use error::{BoxError, EngineError, Failure, SMALLER_STEP};
+pub use interrupt::{is_training, stop_on_signals};
+pub use log::{LogRow, MetricsLog, read_log};
+pub use peaks::{device_peak, peak_tflops};
+pub use progress::Progress;
+pub use readback::NotFinite;
+pub use reporter::{Reporter, ReporterOptions, Suffix};
+pub use task::{Counts, Evaluation, EvaluationError, Sums, Task};
+pub use training_loop::{Loop, Outcome, Report, Settings};

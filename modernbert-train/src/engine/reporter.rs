@@ -1,0 +1,261 @@
+//! Everything a training shows and records: burn-train's dashboard, plain lines, `metrics.jsonl`.
+
+use burn::train::Interrupter;
+use burn::train::logger::TrainingProgressLogger;
+use burn::train::renderer::MetricsRenderer;
+use std::time::{Duration, Instant};
+
+use super::cadence::Unit;
+use super::dashboard::Dashboard;
+use super::log::{LogRow, MetricsLog};
+use super::progress::Progress;
+use super::series::{Columns, Series};
+use super::task::{Evaluation, Task};
+use modernbert_cli::text::{human_count, human_seconds};
+
+/// Text added to every line, such as the progress of a job of several runs.
+pub type Suffix = Box<dyn Fn() -> String>;
+
+/// Settings of a [`Reporter`].
+pub struct ReporterOptions {
+    /// How progress is shown.
+    pub progress: Progress,
+    /// Title of the dashboard.
+    pub title: String,
+    /// Beginning of every line; empty for none.
+    pub prefix: String,
+    /// End of every line.
+    pub suffix: Option<Suffix>,
+    /// Unit of the run's length.
+    pub unit: Unit,
+    /// Number of evaluations, which the dashboard counts as epochs.
+    pub evaluations: u64,
+    /// Time between two lines of the training log; rows of the log are not held back.
+    pub line_every: Duration,
+    /// The metrics log, if the run has a folder.
+    pub log: Option<MetricsLog>,
+    /// Whether the peak of the device, and with it MFU, is known.
+    pub has_mfu: bool,
+}
+
+/// The one place through which a loop reports.
+pub struct Reporter {
+    options: ReporterOptions,
+    dashboard: Option<Dashboard>,
+    train: Vec<Series>,
+    eval: Vec<Series>,
+    last_line: Option<Instant>,
+    /// Evaluations done and the one under way; burn-train's epochs.
+    epoch: usize,
+}
+
+impl Reporter {
+    /// A reporter for the task `T`. The dashboard, if there is one, owns the screen until [`Self::end`] or the drop of this value, and
+    /// its keys stop `interrupter`.
+    pub fn new<T: Task>(options: ReporterOptions, interrupter: &Interrupter) -> Self {
+        let columns = Columns {
+            accuracy: T::COUNTS_CORRECT,
+            score: T::SCORED,
+            mfu: options.has_mfu,
+        };
+        let dashboard = options.progress == Progress::Dashboard;
+        Self {
+            dashboard: dashboard.then(|| Dashboard::new(interrupter.clone())),
+            train: Series::all(columns),
+            eval: Series::all(columns),
+            last_line: None,
+            epoch: 1,
+            options,
+        }
+    }
+
+    /// The training begins, of `total` units.
+    pub(super) fn begin(&mut self, total: u64) {
+        let (epochs, title) = (
+            self.options.evaluations as usize,
+            self.options.title.clone(),
+        );
+        let definitions: Vec<_> = self.train.iter().map(Series::definition).collect();
+        self.draw(|renderer| {
+            for definition in definitions {
+                renderer.register_metric(definition);
+            }
+            renderer.start(epochs, 1, None, Some(&title));
+            renderer.start_split("train", total as usize);
+        });
+        // The first line is due when the interval has passed once.
+        self.last_line = Some(Instant::now());
+    }
+
+    /// Records and shows a row of the training log, whose loss is a mean over `weight` items.
+    pub(super) fn train(
+        &mut self,
+        row: &LogRow,
+        weight: u64,
+        (seen, total): (u64, u64),
+    ) -> std::io::Result<()> {
+        self.record(row)?;
+        let every = self.options.line_every;
+        if self.last_line.is_none_or(|last| last.elapsed() >= every) {
+            self.last_line = Some(Instant::now());
+            self.line(&self.train_line(row, seen, total));
+        }
+        let states: Vec<_> = self
+            .train
+            .iter_mut()
+            .filter_map(|series| series.update(row, weight))
+            .collect();
+        self.draw(|renderer| {
+            for state in states {
+                renderer.update_train(state);
+            }
+            renderer.log_event_training("Iteration".to_string());
+        });
+        self.update_split(seen.min(total) as usize);
+        Ok(())
+    }
+
+    /// An evaluation over `items` batches or sequences begins.
+    pub(super) fn begin_evaluation(&mut self, items: usize) {
+        self.train.iter_mut().for_each(Series::reset);
+        self.eval.iter_mut().for_each(Series::reset);
+        self.draw(|renderer| {
+            renderer.end_split();
+            renderer.start_split("valid", items);
+        });
+    }
+
+    /// Records and shows an evaluation; `next` is the total of the training if it goes on.
+    pub(super) fn evaluated(
+        &mut self,
+        row: &LogRow,
+        evaluation: &Evaluation,
+        (seen, total): (u64, u64),
+        better: bool,
+        next: Option<u64>,
+    ) -> std::io::Result<()> {
+        self.record(row)?;
+        self.line(&self.eval_line(row, evaluation, total, better));
+        let (items, epoch) = (evaluation.items, self.epoch);
+        self.epoch += 1;
+        let states: Vec<_> = self
+            .eval
+            .iter_mut()
+            .filter_map(|series| series.update(row, items as u64))
+            .collect();
+        self.draw(|renderer| {
+            for state in states {
+                renderer.update_valid(state);
+            }
+        });
+        self.update_split(items);
+        self.draw(|renderer| {
+            renderer.end_split();
+            renderer.update_epoch(epoch);
+        });
+        if let Some(total) = next {
+            self.draw(|renderer| renderer.start_split("train", total as usize));
+            self.update_split(seen.min(total) as usize);
+        }
+        Ok(())
+    }
+
+    /// Gives the screen back.
+    pub(super) fn end(&mut self) {
+        self.draw(|renderer| TrainingProgressLogger::end(renderer));
+        self.dashboard = None;
+    }
+
+    /// Waits until the rows of the log are on the disk.
+    pub(super) fn synchronize(&self) -> std::io::Result<()> {
+        match &self.options.log {
+            Some(log) => log.synchronize(),
+            None => Ok(()),
+        }
+    }
+
+    /// Prints a line, unless the dashboard owns the screen.
+    pub(super) fn line(&self, text: &str) {
+        let suffix = self.options.suffix.as_ref().map(|suffix| suffix());
+        let prefix = &self.options.prefix;
+        let space = if prefix.is_empty() { "" } else { " " };
+        let suffix = suffix.unwrap_or_default();
+        self.options
+            .progress
+            .line(&format!("{prefix}{space}{text}{suffix}"));
+    }
+
+    fn record(&mut self, row: &LogRow) -> std::io::Result<()> {
+        match &mut self.options.log {
+            Some(log) => log.append(row),
+            None => Ok(()),
+        }
+    }
+
+    fn draw(&self, draw: impl FnOnce(&mut dyn MetricsRenderer)) {
+        if let Some(dashboard) = &self.dashboard {
+            dashboard.draw(draw);
+        }
+    }
+
+    fn update_split(&self, items: usize) {
+        if let Some(dashboard) = &self.dashboard {
+            dashboard.update_split(items);
+        }
+    }
+
+    fn train_line(&self, row: &LogRow, seen: u64, total: u64) -> String {
+        let percent = |share: Option<f64>| 100.0 * share.unwrap_or(0.0);
+        let position = match self.options.unit {
+            Unit::Tokens => format!(
+                "train step {:>6}  tokens {:>8} of {}",
+                row.step,
+                human_count(seen),
+                human_count(total)
+            ),
+            Unit::Steps => format!("train step {:>5} of {total}", row.step),
+        };
+        let accuracy = row.masked_accuracy;
+        let accuracy = accuracy.map_or(String::new(), |a| format!("  accuracy {:.1} %", 100.0 * a));
+        let mfu = row.mfu;
+        let mfu = mfu.map_or(String::new(), |mfu| format!("  mfu {:.1} %", 100.0 * mfu));
+        format!(
+            "{position}  loss {}{accuracy}  lr {:.2e}  norm {:.2}  batch {}  packed {:.1} %  {:>7} tok/s  wait {:.1} %{mfu}  left {}",
+            defined(row.loss),
+            row.lr.unwrap_or(0.0),
+            row.grad_norm.unwrap_or(0.0),
+            human_count(row.batch_tokens.unwrap_or(0)),
+            percent(row.packing),
+            human_count(row.tok_s.unwrap_or(0.0) as u64),
+            percent(row.data_wait),
+            human_seconds(row.seconds_left.unwrap_or(0.0)),
+        )
+    }
+
+    fn eval_line(&self, row: &LogRow, found: &Evaluation, total: u64, better: bool) -> String {
+        let mut line = match self.options.unit {
+            Unit::Tokens => format!(
+                "eval  step {:>6}  tokens {:>8}",
+                row.step,
+                human_count(row.tokens)
+            ),
+            Unit::Steps => format!("eval  step {:>5} of {total}", row.step),
+        };
+        line += &format!("  loss {}", defined(found.loss));
+        if let Some(accuracy) = found.accuracy {
+            line += &format!("  accuracy {:.1} %", 100.0 * accuracy);
+        }
+        for (name, value) in &found.metrics {
+            line += &format!("  {name} {}", defined(*value));
+        }
+        if better {
+            line += "  (best)";
+        }
+        line
+    }
+}
+
+/// Four digits of a number, or `undefined`.
+fn defined(value: Option<f64>) -> String {
+    value.map_or("undefined".to_string(), |value| format!("{value:.4}"))
+}

@@ -1,0 +1,106 @@
+//! The terminal under the dashboard: keys that raise signals although it is in raw mode, and giving it back when the process ends at once.
+
+/// Leaves mouse reporting and the alternate screen, shows the cursor: undoes what burn-train's dashboard writes at its start.
+#[cfg(unix)]
+const LEAVE: &str = "\x1b[?1006l\x1b[?1015l\x1b[?1003l\x1b[?1002l\x1b[?1000l\x1b[?1049l\x1b[?25h";
+
+#[cfg(unix)]
+pub(super) use unix::Terminal;
+
+#[cfg(unix)]
+mod unix {
+    use rustix::termios::{
+        LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcsetattr,
+    };
+    use std::fs::File;
+    use std::io::Write;
+    use std::os::fd::{AsFd, BorrowedFd};
+    use std::time::{Duration, Instant};
+
+    /// Longest wait for the dashboard's thread to put the terminal into raw mode.
+    const RAW_MODE_WITHIN: Duration = Duration::from_secs(2);
+
+    /// The value of a control character that is switched off (`_POSIX_VDISABLE`).
+    const NO_KEY: u8 = if cfg!(any(target_os = "linux", target_os = "android")) {
+        0
+    } else {
+        0xff
+    };
+
+    /// The controlling terminal and its modes before the dashboard.
+    pub(in crate::engine) struct Terminal {
+        tty: Option<File>,
+        modes: Termios,
+    }
+
+    impl Terminal {
+        /// Remembers the terminal's modes; `None` where there is no terminal.
+        pub(in crate::engine) fn remember() -> Option<Self> {
+            // The same choice as the dashboard's terminal library.
+            let tty = match isatty(std::io::stdin()) {
+                true => None,
+                false => Some(
+                    File::options()
+                        .read(true)
+                        .write(true)
+                        .open("/dev/tty")
+                        .ok()?,
+                ),
+            };
+            let modes = match &tty {
+                Some(tty) => tcgetattr(tty).ok()?,
+                None => tcgetattr(std::io::stdin()).ok()?,
+            };
+            Some(Self { tty, modes })
+        }
+
+        fn with<R>(&self, act: impl FnOnce(BorrowedFd<'_>) -> R) -> R {
+            match &self.tty {
+                Some(tty) => act(tty.as_fd()),
+                None => act(std::io::stdin().as_fd()),
+            }
+        }
+
+        /// Waits until the terminal is in raw mode, then lets Ctrl-C raise SIGINT again: in raw mode it would be a key like any other,
+        /// which the dashboard ignores. Ctrl-Z and Ctrl-\ stay keys, as a stopped dashboard would leave the terminal unusable.
+        pub(in crate::engine) fn raise_signals(&self) {
+            let started = Instant::now();
+            while started.elapsed() < RAW_MODE_WITHIN {
+                let Ok(mut modes) = self.with(|tty| tcgetattr(tty)) else {
+                    return;
+                };
+                if modes.local_modes.contains(LocalModes::ICANON) {
+                    std::thread::sleep(Duration::from_millis(2));
+                    continue;
+                }
+                modes.local_modes.insert(LocalModes::ISIG);
+                modes.special_codes[SpecialCodeIndex::VSUSP] = NO_KEY;
+                modes.special_codes[SpecialCodeIndex::VQUIT] = NO_KEY;
+                let _ = self.with(|tty| tcsetattr(tty, OptionalActions::Now, &modes));
+                return;
+            }
+        }
+
+        /// Gives the terminal back as it was before the dashboard, for a process that is about to end.
+        pub(in crate::engine) fn restore(&self) {
+            let _ = self.with(|tty| tcsetattr(tty, OptionalActions::Now, &self.modes));
+            let mut out = std::io::stdout();
+            let _ = out.write_all(super::LEAVE.as_bytes());
+            let _ = out.flush();
+        }
+    }
+}
+
+#[cfg(not(unix))]
+pub(super) struct Terminal;
+
+#[cfg(not(unix))]
+impl Terminal {
+    pub(super) fn remember() -> Option<Self> {
+        None
+    }
+
+    pub(super) fn raise_signals(&self) {}
+
+    pub(super) fn restore(&self) {}
+}

@@ -1,0 +1,477 @@
+//! The training loop.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use burn::train::Interrupter;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::cadence::{Cadence, Due, Moment, Unit};
+use super::early_stopping::EarlyStopping;
+use super::error::{EngineError, Failure, panic_text};
+use super::finite::non_finite_parameter;
+use super::interrupt::Training;
+use super::log::LogRow;
+use super::readback::{Pending, read_back};
+use super::reporter::Reporter;
+use super::task::{Evaluation, EvaluationError, Task};
+use super::window::Window;
+use crate::optim::{GradientSquares, NamedOptimizer, clip_by_norm};
+use crate::schedule::LearningRate;
+use crate::snapshot::RunState;
+use modernbert_cli::text::{human_count, human_seconds};
+
+/// Settings of the loop.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The intervals.
+    pub cadence: Cadence,
+    /// The learning rate as a function of the units seen.
+    pub learning_rate: LearningRate,
+    /// Gradients of a larger norm are scaled down to this norm.
+    pub max_grad_norm: Option<f64>,
+    /// Evaluations without a better score after which the run ends.
+    pub patience: Option<u64>,
+    /// Whether checkpoints are written.
+    pub saves: bool,
+    /// Peak FLOP/s of the device for MFU, if known.
+    pub peak_flops: Option<f64>,
+}
+
+/// Counts of a loop that ended or was interrupted.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Tokens this process trained on, padding not counted.
+    pub tokens: u64,
+    /// Seconds of their training, evaluations and saving left out.
+    pub seconds: f64,
+    /// Whether the loop ended because the interrupter asked for it.
+    pub interrupted: bool,
+    /// Whether early stopping ended the run.
+    pub stopped_early: bool,
+}
+
+/// Results of a loop.
+pub struct Outcome<T: Task> {
+    /// The task with what it kept.
+    pub task: T,
+    /// The model with its last weights, on a device without gradients.
+    pub model: T::Model,
+    /// The optimizer with its moments.
+    pub optimizer: NamedOptimizer,
+    /// Position, counts and sums of the run.
+    pub state: RunState,
+    /// Counts of this process.
+    pub report: Report,
+}
+
+/// Training of one phase; see the [module](super).
+pub struct Loop<T: Task> {
+    task: T,
+    settings: Settings,
+    optimizer: NamedOptimizer,
+    state: RunState,
+    reporter: Reporter,
+    interrupter: Interrupter,
+    report: Report,
+    stopping: EarlyStopping,
+    /// Steps of this process.
+    steps_here: u64,
+    window: Window,
+    /// The step of this process after which the speed is measured.
+    measured_from: Option<u64>,
+    measured: Window,
+    pending: Vec<Pending>,
+    /// All-finite flag on the device, `[1]`: 1 while every loss and gradient of every step was finite. Where losses are read back late,
+    /// the optimizer skips its update otherwise (cf. `found_inf`).
+    all_finite: Option<Tensor<1>>,
+    names: Arc<[String]>,
+    /// Start of the steps that are not read back yet.
+    mark: Instant,
+    last_save: Instant,
+    saved_step: Option<u64>,
+    batch_tokens: u64,
+}
+
+impl<T: Task> Loop<T> {
+    /// A loop that goes on from `state` with `optimizer`'s moments.
+    pub fn new(
+        task: T,
+        settings: Settings,
+        (optimizer, state): (NamedOptimizer, RunState),
+        reporter: Reporter,
+        interrupter: Interrupter,
+    ) -> Self {
+        Self {
+            task,
+            optimizer,
+            reporter,
+            interrupter,
+            report: Report::default(),
+            stopping: EarlyStopping {
+                patience: settings.patience,
+                best: state.best_score_bits.map(f64::from_bits),
+                unimproved: state.unimproved,
+            },
+            steps_here: 0,
+            window: Window::restored(&state.window),
+            measured_from: None,
+            measured: Window::default(),
+            pending: Vec::new(),
+            all_finite: None,
+            names: Arc::from([]),
+            mark: Instant::now(),
+            last_save: Instant::now(),
+            saved_step: (state.step > 0).then_some(state.step),
+            batch_tokens: 0,
+            state,
+            settings,
+        }
+    }
+
+    /// Trains until the phase has seen its total, early stopping ends it, or the interrupter asks for an end. The end of the phase is
+    /// evaluated, and either end is saved.
+    ///
+    /// # Errors
+    /// Data, device or files that can't be used; a non-finite loss, gradient, parameter or evaluation. Checkpoints of earlier steps are
+    /// whole.
+    pub fn run(mut self, model: T::Model) -> Result<Outcome<T>, Failure> {
+        let device = model.devices().into_iter().next().unwrap_or_default();
+        let device = if device.is_autodiff() {
+            device
+        } else {
+            device.autodiff()
+        };
+        let model = model.train().fork(&device);
+        self.all_finite = Some(Tensor::ones([1], &device.inner()));
+        let _training = Training::begin();
+        // Backends report an exhausted device by a panic, which must not take the checkpoints' folder or the other runs of a job along.
+        let trained = catch_unwind(AssertUnwindSafe(|| self.train(model)));
+        self.reporter.end();
+        let error = match trained {
+            Ok(Ok(model)) => {
+                return Ok(Outcome {
+                    model: model.valid(),
+                    task: self.task,
+                    optimizer: self.optimizer,
+                    state: self.state,
+                    report: self.report,
+                });
+            }
+            Ok(Err(error)) => error,
+            Err(panic) => EngineError::Panicked(panic_text(&*panic)),
+        };
+        Err(Failure {
+            step: self.state.step,
+            error,
+        })
+    }
+
+    fn train(&mut self, mut model: T::Model) -> Result<T::Model, EngineError> {
+        self.reporter.begin(self.total());
+        self.mark = Instant::now();
+        while !self.ended() && !self.interrupter.should_stop() {
+            model = self.step(model)?;
+            self.after_step(&model)?;
+        }
+        self.finish(&model)?;
+        Ok(model)
+    }
+
+    /// Units of the phase seen.
+    fn seen(&self) -> u64 {
+        match self.settings.cadence.unit {
+            Unit::Tokens => self.state.phase_tokens,
+            Unit::Steps => self.state.step,
+        }
+    }
+
+    /// Units of the phase.
+    fn total(&self) -> u64 {
+        self.state.phase_total
+    }
+
+    fn ended(&self) -> bool {
+        self.seen() >= self.total() || self.report.stopped_early
+    }
+
+    /// One optimizer step: micro-batches, their gradients, the update.
+    fn step(&mut self, model: T::Model) -> Result<T::Model, EngineError> {
+        let asked = Instant::now();
+        let seen = self.seen();
+        let batches = self.task.next_step(&self.state, seen);
+        let batches = batches
+            .map_err(EngineError::Data)?
+            .ok_or(EngineError::DataEnded)?;
+        let counts = self.task.counts(&batches);
+        let known = Window {
+            tokens: counts.tokens,
+            timed_tokens: counts.tokens,
+            slots: counts.slots,
+            weight: counts.weight,
+            flops: counts.flops,
+            waited: asked.elapsed(),
+            ..Window::default()
+        };
+        self.batch_tokens = counts.slots;
+
+        let (sums, mut gradients) = self.task.step(&model, batches);
+        // Ranks of a data-parallel run would sum `gradients`, `sums` and `counts` here: below, nothing depends on how many there are.
+        let squares = GradientSquares::of(&model, &gradients);
+        if self.names.len() != squares.names.len() {
+            self.names = squares.names.clone().into();
+        }
+        let step = self.state.step + 1;
+        let pending = Pending::new(step, sums, &squares, self.names.clone(), known);
+        // Where losses are read back late, the device skips the update of a step with a non-finite value.
+        let late = self.settings.cadence.read_every > 1;
+        let all_finite = self.all_finite.take().map(|flag| match late {
+            true => pending.gate(flag),
+            false => flag,
+        });
+        self.all_finite.clone_from(&all_finite);
+        self.pending.push(pending);
+        // Where a readback costs nothing, a non-finite value is found before the weights change.
+        if !late {
+            self.read_back()?;
+        }
+        if let Some(limit) = self.settings.max_grad_norm {
+            gradients = clip_by_norm(&model, gradients, &squares, limit);
+        }
+        self.state.step = step;
+        self.state.tokens += counts.tokens;
+        self.state.phase_tokens += counts.tokens;
+        self.state.rows += counts.rows;
+        self.state.position = counts.position;
+        // The rate is that of the counts after the step: a warmup that starts from zero moves at once.
+        let rate = self.settings.learning_rate.at(self.seen(), self.total());
+        let model = self
+            .optimizer
+            .step_if(all_finite.filter(|_| late), rate, model, gradients);
+        self.state.optimizer_updates = self.optimizer.updates();
+        self.steps_here += 1;
+        self.report.tokens += counts.tokens;
+        Ok(model)
+    }
+
+    /// Reads back the losses and norms that are still on the device.
+    fn read_back(&mut self) -> Result<(), EngineError> {
+        let time = self.mark.elapsed();
+        self.mark = Instant::now();
+        for window in read_back(std::mem::take(&mut self.pending), time)? {
+            self.state.first_loss.get_or_insert(window.loss());
+            if self.measured_from.is_some() {
+                self.measured.add(&window);
+            }
+            self.window.add(&window);
+            self.state.phase_seconds += window.time.as_secs_f64();
+            self.report.seconds += window.time.as_secs_f64();
+        }
+        Ok(())
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            step: self.state.step,
+            steps_here: self.steps_here,
+            seen: self.seen(),
+            total: self.total(),
+            next_evaluation: self.state.next_evaluation,
+            unlogged: self.window.steps + self.pending.len() as u64,
+            unread: self.pending.len() as u64,
+            since_save: self.last_save.elapsed(),
+            trained: Duration::from_secs_f64(self.state.phase_seconds) + self.mark.elapsed(),
+            fitted: self.state.fitted,
+            measured_from: self.measured_from,
+        }
+    }
+
+    /// Does what is due between two steps, in the order of [`Due`].
+    fn after_step(&mut self, model: &T::Model) -> Result<(), EngineError> {
+        let due: Due = self.settings.cadence.due(&self.moment());
+        if due.read {
+            self.read_back()?;
+        }
+        if due.measure {
+            self.measured_from = Some(self.steps_here);
+        }
+        if due.fit {
+            self.fit_to_time();
+        }
+        if due.log {
+            self.log_window()?;
+        }
+        if due.evaluate {
+            let (next, seen) = (self.state.next_evaluation, self.seen());
+            self.state.next_evaluation = self.settings.cadence.next_evaluation(next, seen);
+            self.evaluation(model)?;
+        }
+        // Fitting to time may have ended the phase, whose checkpoint then follows its evaluation.
+        if due.save && self.settings.saves && !self.ended() {
+            if due.evaluate_for_save && self.state.eval_step != Some(self.state.step) {
+                self.evaluation(model)?;
+            }
+            self.save(model)?;
+        }
+        Ok(())
+    }
+
+    /// The end of the phase, or an interruption: evaluates a phase that is done, and saves in either case.
+    fn finish(&mut self, model: &T::Model) -> Result<(), EngineError> {
+        self.read_back()?;
+        if self.ended() {
+            if self.state.eval_step != Some(self.state.step) || self.steps_here == 0 {
+                self.evaluation(model)?;
+            }
+            if !self.settings.saves {
+                self.check_parameters(model)?;
+            }
+            self.state.phase_done = true;
+            return self.save(model);
+        }
+        self.report.interrupted = true;
+        if self.saved_step != Some(self.state.step) && self.state.step > 0 {
+            self.save(model)?;
+        }
+        Ok(())
+    }
+
+    /// Fails where a parameter is not finite.
+    fn check_parameters(&self, model: &T::Model) -> Result<(), EngineError> {
+        let step = self.state.step;
+        match non_finite_parameter(model)? {
+            Some(name) => Err(EngineError::Diverged { step, name }),
+            None => Ok(()),
+        }
+    }
+
+    fn save(&mut self, model: &T::Model) -> Result<(), EngineError> {
+        if !self.settings.saves {
+            return Ok(());
+        }
+        self.check_parameters(model)?;
+        self.state.window = self.window.save();
+        self.reporter.synchronize()?;
+        self.task
+            .save(model, &self.optimizer, &self.state)
+            .map_err(EngineError::Save)?;
+        self.saved_step = Some(self.state.step);
+        self.last_save = Instant::now();
+        self.mark = Instant::now();
+        Ok(())
+    }
+
+    /// Lowers the phase's total when the measured speed shows that the phase would not end in time.
+    fn fit_to_time(&mut self) {
+        self.state.fitted = true;
+        let seconds = self.measured.time.as_secs_f64().max(1e-9);
+        let (units, unit) = match self.settings.cadence.unit {
+            Unit::Tokens => (self.measured.timed_tokens, "tok/s"),
+            Unit::Steps => (self.measured.steps, "steps/s"),
+        };
+        let speed = units as f64 / seconds;
+        let moment = Moment {
+            trained: Duration::from_secs_f64(self.state.phase_seconds),
+            ..self.moment()
+        };
+        let Some(total) = self.settings.cadence.fitted_total(&moment, speed) else {
+            return;
+        };
+        let limit = self.settings.cadence.time_limit.unwrap_or_default();
+        let name = match self.settings.cadence.unit {
+            Unit::Tokens => "tokens",
+            Unit::Steps => "steps",
+        };
+        self.reporter.line(&format!(
+            "this machine does {} {unit}: the run is shortened from {} to {} {name} to end within {}",
+            human_count(speed as u64),
+            human_count(self.total()),
+            human_count(total),
+            human_seconds(limit.as_secs_f64()),
+        ));
+        self.state.phase_total = total;
+    }
+
+    /// Writes and shows the sums since the last row of the log.
+    fn log_window(&mut self) -> Result<(), EngineError> {
+        let window = std::mem::take(&mut self.window);
+        let (seen, total) = (self.seen(), self.total());
+        let left = total.saturating_sub(seen);
+        let (tokens_left, units) = match self.settings.cadence.unit {
+            Unit::Tokens => (left, window.timed_tokens),
+            Unit::Steps => {
+                let per_step = self.state.tokens as f64 / self.state.step.max(1) as f64;
+                ((left as f64 * per_step) as u64, window.steps)
+            }
+        };
+        let row = window.row(self.settings.peak_flops, T::COUNTS_CORRECT);
+        let speed = units as f64 / window.time.as_secs_f64().max(1e-9);
+        let row = LogRow {
+            lr: Some(self.settings.learning_rate.at(seen, total)),
+            batch_tokens: Some(self.batch_tokens),
+            tokens_left: Some(tokens_left),
+            seconds_left: Some(left as f64 / speed.max(1e-9)),
+            ..self.row("train", row)
+        };
+        self.task.logged(self.state.step, window.loss());
+        self.reporter.train(&row, window.weight, (seen, total))?;
+        Ok(())
+    }
+
+    fn row(&self, split: &str, row: LogRow) -> LogRow {
+        LogRow {
+            split: split.to_string(),
+            step: self.state.step,
+            tokens: self.state.tokens,
+            phase: Some(self.state.phase_name.clone()),
+            ..row
+        }
+    }
+
+    /// Evaluates, records, and lets early stopping judge.
+    fn evaluation(&mut self, model: &T::Model) -> Result<(), EngineError> {
+        let items = self.task.evaluation_items();
+        self.reporter.begin_evaluation(items);
+        let step = self.state.step;
+        let model = model.valid();
+        let evaluation = self.task.evaluate(&model, step);
+        let evaluation = evaluation.map_err(|error| match error {
+            EvaluationError::NotFinite { what, value } => {
+                EngineError::DivergedEvaluation { step, what, value }
+            }
+            EvaluationError::Other(source) => EngineError::Evaluation { step, source },
+        })?;
+        let better = T::SCORED && self.stopping.judge(evaluation.score);
+        if T::SCORED {
+            if better {
+                self.task.keep_best(model);
+            }
+            self.state.best_score_bits = self.stopping.best.map(f64::to_bits);
+            self.state.unimproved = self.stopping.unimproved;
+            self.report.stopped_early = self.stopping.stops();
+        }
+        let Evaluation {
+            loss,
+            accuracy,
+            score,
+            ..
+        } = evaluation;
+        let row = LogRow {
+            loss,
+            masked_accuracy: accuracy,
+            score,
+            ..LogRow::default()
+        };
+        let row = self.row("eval", row);
+        let goes_on = !self.ended() && !self.interrupter.should_stop();
+        let next = goes_on.then(|| self.total());
+        self.reporter
+            .evaluated(&row, &evaluation, (self.seen(), self.total()), better, next)?;
+        self.state.eval_loss = loss;
+        self.state.eval_accuracy = accuracy;
+        self.state.eval_step = Some(step);
+        self.mark = Instant::now();
+        Ok(())
+    }
+}

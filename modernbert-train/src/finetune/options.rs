@@ -1,0 +1,88 @@
+//! Settings of a finetuning.
+
+use super::batches::Sample;
+use crate::optim::{DecoupledAdamW, UpdateRule};
+use crate::schedule::{LearningRate, Schedule, TokenSpan};
+
+/// Settings of a finetuning.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FinetuneOptions {
+    /// Passes over the training samples.
+    pub epochs: usize,
+    /// Sequences of a step.
+    pub batch_size: usize,
+    /// Micro-batches of a step, whose gradients are accumulated: more of them take less memory.
+    pub micro_batches: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Share of a weight removed per step at the peak.
+    pub weight_decay: f64,
+    /// Share of the steps in which the learning rate rises.
+    pub warmup: f64,
+    /// Seed of the order of samples.
+    pub seed: u64,
+    /// Steps between two evaluations on the dev set; `None` evaluates after every epoch. The last step is always evaluated.
+    pub evaluate_every: Option<usize>,
+    /// Evaluations in a row without a better score after which training stops; `None` never stops early.
+    pub patience: Option<usize>,
+    /// Name of the run on the dashboard and in its lines.
+    pub label: String,
+}
+
+impl Default for FinetuneOptions {
+    /// Settings that suit many small data sets and base-sized models: 3 epochs in batches of 32 at 5e-5.
+    fn default() -> Self {
+        Self {
+            epochs: 3,
+            batch_size: 32,
+            micro_batches: 1,
+            learning_rate: 5e-5,
+            weight_decay: 5e-6,
+            warmup: 0.06,
+            seed: 0,
+            evaluate_every: None,
+            patience: None,
+            label: "finetune".to_string(),
+        }
+    }
+}
+
+impl FinetuneOptions {
+    /// Steps of one pass over so many samples.
+    pub fn steps_per_epoch(&self, samples: usize) -> usize {
+        samples.div_ceil(self.batch_size.max(1))
+    }
+
+    /// Steps between two evaluations.
+    pub fn evaluation_interval(&self, samples: usize) -> usize {
+        let epoch = self.steps_per_epoch(samples).max(1);
+        self.evaluate_every.unwrap_or(epoch).max(1)
+    }
+
+    /// Work of a run without early stopping, in tokens of a forward pass (a training step counts three), for
+    /// [`JobClock`](super::JobClock).
+    pub fn work(&self, train: &[Sample], dev: &[Sample]) -> u64 {
+        let tokens = |samples: &[Sample]| samples.iter().map(|s| s.ids.len() as u64).sum::<u64>();
+        let steps = self.steps_per_epoch(train.len()) * self.epochs;
+        let evaluations = steps.div_ceil(self.evaluation_interval(train.len()));
+        3 * tokens(train) * self.epochs as u64 + tokens(dev) * evaluations as u64
+    }
+
+    /// The rule by which parameters are updated.
+    pub fn update_rule(&self) -> UpdateRule {
+        DecoupledAdamW::new(self.learning_rate, self.weight_decay).into()
+    }
+
+    /// The rate over the steps: linear warmup, then linear to zero. The first step has the first share of the warmup, the last step the
+    /// last share of the decay: neither is zero.
+    pub fn rate(&self) -> LearningRate {
+        LearningRate {
+            peak: self.learning_rate,
+            schedule: Schedule::LinearWithWarmup {
+                warmup_tokens: TokenSpan::Fraction(self.warmup),
+                final_fraction: 0.0,
+            },
+            margin: 1,
+        }
+    }
+}

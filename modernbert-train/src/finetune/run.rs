@@ -1,0 +1,409 @@
+//! A finetuning from its samples to the best weights.
+
+use burn::train::Interrupter;
+use modernbert::model::SequenceClassifier;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::batches::{Batches, Sample, Target};
+use super::saving::{Folder, Resumed, Saving, fingerprint, is_cpu};
+use super::task::{Best, ClassifierTask, History};
+use super::{FinetuneError, FinetuneOptions, JobClock, predict};
+use crate::engine::{
+    BoxError, Cadence, Loop, MetricsLog, Outcome, Progress, Report, Reporter, ReporterOptions,
+    Settings, Suffix, Unit,
+};
+use crate::optim::NamedOptimizer;
+use crate::run_dir::{METRICS_FILE, RunDirError};
+use crate::snapshot::RunState;
+
+/// Steps between two rows of the log, and between two readbacks on a GPU, which stall the device.
+const LOG_EVERY: u64 = 16;
+/// Time between two lines.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+/// Name of the one phase in the log.
+const PHASE: &str = "finetune";
+
+/// Result of an evaluation on the dev set.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Score {
+    /// The number that decides which weights are best, higher is better; `None` where it is undefined, which is never best.
+    pub main: Option<f64>,
+    /// Numbers for the log, the main one among them, in the order in which they are shown.
+    pub metrics: Vec<(String, Option<f64>)>,
+}
+
+impl Score {
+    /// A score of one number.
+    pub fn of(name: &str, value: f64) -> Self {
+        Self {
+            main: Some(value),
+            metrics: vec![(name.to_string(), Some(value))],
+        }
+    }
+}
+
+/// One evaluation on the dev set during training.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Optimizer steps done.
+    pub step: usize,
+    /// Its result.
+    pub score: Score,
+}
+
+/// Computes the score of the dev set from the outputs for its samples, in their order.
+pub type Scorer = Box<dyn FnMut(&[Vec<f32>]) -> Result<Score, BoxError> + Send>;
+
+/// Data, score and settings of a finetuning.
+pub struct Finetuning {
+    /// Labelled sequences to train on.
+    pub train: Vec<Sample>,
+    /// Sequences to score the model on. Their targets give the dev loss of the log; where a target does not fit the model's outputs, there
+    /// is no such loss.
+    pub dev: Vec<Sample>,
+    /// Outputs of the dev samples to a score.
+    pub score: Scorer,
+    /// Settings.
+    pub options: FinetuneOptions,
+    /// How progress is shown.
+    pub progress: Progress,
+    /// Ends the run from outside.
+    pub interrupter: Interrupter,
+    /// The clock of the job to which this run belongs.
+    pub clock: Option<Arc<JobClock>>,
+    /// The folder in which the run is saved; `None` keeps everything in memory.
+    pub saving: Option<Saving>,
+    /// Peak FLOP/s of the device, for MFU; see [`device_peak`](crate::engine::device_peak).
+    pub peak_flops: Option<f64>,
+}
+
+/// Where a run was interrupted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interruption {
+    /// Steps done.
+    pub step: usize,
+    /// The checkpoint from which it goes on, if the run has a folder and did a step.
+    pub checkpoint: Option<PathBuf>,
+}
+
+impl Interruption {
+    /// `, saved in PLACE` where it was saved.
+    pub(super) fn place(&self) -> String {
+        let place = self.checkpoint.as_ref();
+        place.map_or(String::new(), |place| {
+            format!(", saved in {}", place.display())
+        })
+    }
+}
+
+/// A finished or interrupted finetuning.
+#[derive(Debug)]
+pub struct Finetuned {
+    /// The model with the weights of the best score; the last weights where no evaluation had a defined score.
+    pub model: SequenceClassifier,
+    /// Outputs of those weights for the dev samples.
+    pub outputs: Vec<Vec<f32>>,
+    /// Their evaluation.
+    pub best: Evaluation,
+    /// Every evaluation, in order.
+    pub evaluations: Vec<Evaluation>,
+    /// Steps done and the mean loss of the steps since the entry before.
+    pub losses: Vec<(usize, f64)>,
+    /// Optimizer steps done.
+    pub steps: usize,
+    /// Steps without early stopping.
+    pub planned_steps: usize,
+    /// Seconds of training, evaluations and saving left out.
+    pub train_seconds: f64,
+    /// Seconds of evaluations.
+    pub eval_seconds: f64,
+    /// Sequences evaluated in that time.
+    pub evaluated: usize,
+    /// Set where the run was interrupted: the model is the best one so far.
+    pub interrupted: Option<Interruption>,
+}
+
+impl Finetuning {
+    /// A run without clock and folder, shown as [`Progress::detect`] chooses.
+    ///
+    /// `score` gets the outputs for the dev samples, in order: logits of the classes, or one number.
+    pub fn new(
+        train: Vec<Sample>,
+        dev: Vec<Sample>,
+        options: FinetuneOptions,
+        score: impl FnMut(&[Vec<f32>]) -> Result<Score, BoxError> + Send + 'static,
+    ) -> Self {
+        Self {
+            train,
+            dev,
+            score: Box::new(score),
+            options,
+            progress: Progress::detect(),
+            interrupter: Interrupter::new(),
+            clock: None,
+            saving: None,
+            peak_flops: None,
+        }
+    }
+
+    /// Trains `model` and returns it with the weights of the best score. A run with a folder that is resumed ends as if it had never
+    /// stopped.
+    ///
+    /// The same samples, settings and initial weights give the same result, bit for bit, on one CPU build.
+    ///
+    /// # Errors
+    /// No samples; labels without an output of the model; a non-finite loss, parameter or output; a score that can't be computed; an
+    /// interruption before the first evaluation; a checkpoint of another run; a folder that can't be written; a failure of the device.
+    pub fn run(self, model: SequenceClassifier) -> Result<Finetuned, FinetuneError> {
+        self.check(&model)?;
+        let Self {
+            train,
+            dev,
+            score,
+            options,
+            progress,
+            interrupter,
+            clock,
+            saving,
+            peak_flops,
+        } = self;
+        let label = options.label.clone();
+        let planned_steps = options.steps_per_epoch(train.len()) * options.epochs;
+        let interval = options.evaluation_interval(train.len()) as u64;
+        let mut left_of_work = options.work(&train, &dev);
+
+        let optimizer = NamedOptimizer::new(options.update_rule());
+        let identity = saving.as_ref().map(|saving| saving.identity.as_str());
+        let mut begun = Resumed {
+            state: RunState {
+                recipe_sha256: fingerprint(
+                    &options,
+                    identity.unwrap_or_default(),
+                    &model,
+                    &train,
+                    &dev,
+                ),
+                phase_name: PHASE.to_string(),
+                phase_total: planned_steps as u64,
+                next_evaluation: interval,
+                ..RunState::default()
+            },
+            model,
+            optimizer,
+            history: History::default(),
+        };
+        let (mut every_steps, mut every, mut log) = (None, None, None);
+        let mut folder = None;
+        if let Some(saving) = saving {
+            (every_steps, every) = (saving.every_steps, Some(saving.every));
+            let sha256 = begun.state.recipe_sha256.clone();
+            let opened = Folder::open(saving, sha256, &begun.model)?;
+            let empty = NamedOptimizer::new(options.update_rule());
+            if let Some(resumed) = opened.resume(&begun.model, empty)? {
+                progress.note(&format!(
+                    "{label}: resuming from step {} of {planned_steps}",
+                    resumed.state.step
+                ));
+                begun = resumed;
+            }
+            let path = opened.root().join(METRICS_FILE);
+            let opened_log = MetricsLog::open(&path);
+            log = Some(opened_log.map_err(|source| RunDirError::Io { path, source })?);
+            folder = Some(opened);
+        }
+        if let Some(clock) = &clock {
+            clock.start();
+            // Work of an earlier process takes no time in this one.
+            clock.drop_work(begun.history.work.min(left_of_work));
+        }
+        left_of_work = left_of_work.saturating_sub(begun.history.work);
+        let done_before = clock.as_ref().map_or(0, |clock| clock.done());
+
+        let on_cpu = is_cpu(&begun.model.model.device());
+        let settings = Settings {
+            cadence: Cadence {
+                unit: Unit::Steps,
+                evaluate_every: interval,
+                log_every: LOG_EVERY,
+                log_before_evaluation: true,
+                read_every: if on_cpu { 1 } else { LOG_EVERY },
+                save_every_steps: every_steps,
+                save_every: every,
+                evaluate_before_save: false,
+                time_limit: None,
+            },
+            learning_rate: options.rate(),
+            max_grad_norm: None,
+            patience: options.patience.map(|patience| patience as u64),
+            saves: folder.is_some(),
+            peak_flops,
+        };
+        let task = ClassifierTask {
+            batches: Batches::new(
+                train,
+                options.batch_size,
+                options.micro_batches,
+                options.seed,
+            ),
+            config: begun.model.model.config().clone(),
+            dev,
+            score,
+            clock: clock.clone(),
+            folder,
+            history: begun.history,
+            latest: Vec::new(),
+        };
+        let Resumed {
+            model,
+            optimizer,
+            state,
+            ..
+        } = begun;
+        let outcome = if state.phase_done {
+            Ok(Outcome {
+                task,
+                model,
+                optimizer,
+                state,
+                report: Report::default(),
+            })
+        } else {
+            let on_clock = clock.clone();
+            let suffix =
+                on_clock.map(|clock| -> Suffix { Box::new(move || format!("  | {clock}")) });
+            let reporter = Reporter::new::<ClassifierTask>(
+                ReporterOptions {
+                    progress,
+                    title: label.clone(),
+                    prefix: label.clone(),
+                    suffix,
+                    unit: Unit::Steps,
+                    evaluations: (planned_steps as u64).div_ceil(interval),
+                    line_every: LINE_EVERY,
+                    log,
+                    has_mfu: peak_flops.is_some(),
+                },
+                &interrupter,
+            );
+            Loop::new(task, settings, (optimizer, state), reporter, interrupter).run(model)
+        };
+        if let Some(clock) = clock {
+            // Early stopping and failures leave work undone that the job counted on.
+            clock.drop_work(left_of_work.saturating_sub(clock.done() - done_before));
+        }
+        let outcome = outcome.map_err(|failure| FinetuneError::of(label.clone(), failure))?;
+        finish(outcome, label, planned_steps)
+    }
+
+    fn check(&self, model: &SequenceClassifier) -> Result<(), FinetuneError> {
+        let label = || self.options.label.clone();
+        for (what, samples) in [("training", &self.train), ("dev", &self.dev)] {
+            if samples.is_empty() {
+                return Err(FinetuneError::Empty {
+                    label: label(),
+                    what,
+                });
+            }
+        }
+        for (setting, value) in [
+            ("epochs", self.options.epochs),
+            ("batch_size", self.options.batch_size),
+            ("micro_batches", self.options.micro_batches),
+        ] {
+            if value == 0 {
+                return Err(FinetuneError::Zero {
+                    label: label(),
+                    setting,
+                });
+            }
+        }
+        let outputs = model.outputs();
+        let scores = matches!(self.train[0].target, Target::Score(_));
+        for (index, sample) in self.train.iter().enumerate() {
+            let reason = match sample.target {
+                Target::Class(class) if !scores && (class as usize) < outputs => continue,
+                Target::Score(score) if scores && score.is_finite() && outputs == 1 => continue,
+                Target::Class(class) if !scores => {
+                    format!("class {class}, but the model has {outputs} outputs")
+                }
+                Target::Score(score) if scores && outputs == 1 => format!("its score is {score}"),
+                Target::Score(_) if scores => {
+                    format!("a score, but the model has {outputs} outputs instead of one")
+                }
+                _ => "some samples have classes and some have scores".to_string(),
+            };
+            return Err(FinetuneError::Target {
+                label: label(),
+                index,
+                reason,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The best weights of a loop that ended.
+fn finish(
+    outcome: Outcome<ClassifierTask>,
+    label: String,
+    planned_steps: usize,
+) -> Result<Finetuned, FinetuneError> {
+    let Outcome {
+        task,
+        model,
+        state,
+        report,
+        ..
+    } = outcome;
+    let step = state.step;
+    let interrupted = report.interrupted.then(|| Interruption {
+        step: step as usize,
+        checkpoint: task.folder.as_ref().and_then(|f| f.checkpoint(step)),
+    });
+    let History {
+        best,
+        evaluations,
+        losses,
+        eval_seconds,
+        evaluated,
+        ..
+    } = task.history;
+    let best = match (best, evaluations.last()) {
+        (Some(best), _) => best,
+        // No evaluation had a defined score: the last weights are as good as any.
+        (None, Some(last)) if interrupted.is_none() => {
+            let rows: Vec<&[u32]> = task.dev.iter().map(|s| s.ids.as_slice()).collect();
+            let outputs = match task.latest.is_empty() {
+                true => predict(&model, &rows)?,
+                false => task.latest,
+            };
+            Best {
+                model,
+                outputs,
+                evaluation: last.clone(),
+            }
+        }
+        _ => {
+            let at = interrupted.unwrap_or(Interruption {
+                step: step as usize,
+                checkpoint: None,
+            });
+            return Err(FinetuneError::Interrupted { label, at });
+        }
+    };
+    Ok(Finetuned {
+        model: best.model,
+        outputs: best.outputs,
+        best: best.evaluation,
+        evaluations,
+        losses,
+        steps: step as usize,
+        planned_steps,
+        train_seconds: state.phase_seconds,
+        eval_seconds,
+        evaluated,
+        interrupted,
+    })
+}

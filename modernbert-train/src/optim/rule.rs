@@ -1,0 +1,112 @@
+//! The update rules, and what they share: moments and one parameter's update.
+
+use burn::optim::{LearningRate, RecordState, StateSink, StateSource};
+use burn::tensor::{Device, Tensor, TensorData};
+use modernbert::ops::optimizer::{Parameter, SteppedParameter, adamw_all};
+
+use super::decoupled_adamw::DecoupledAdamW;
+use super::stable_adamw::StableAdamWConfig;
+
+/// How a parameter is updated: the settings of one of the optimizers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum UpdateRule {
+    /// StableAdamW, for pretraining.
+    StableAdamW(StableAdamWConfig),
+    /// AdamW with decoupled weight decay, for finetuning.
+    DecoupledAdamW(DecoupledAdamW),
+}
+
+impl From<StableAdamWConfig> for UpdateRule {
+    fn from(config: StableAdamWConfig) -> Self {
+        Self::StableAdamW(config)
+    }
+}
+
+impl From<DecoupledAdamW> for UpdateRule {
+    fn from(config: DecoupledAdamW) -> Self {
+        Self::DecoupledAdamW(config)
+    }
+}
+
+impl UpdateRule {
+    /// A parameter as [`adamw_all`] takes it, and the number of its updates after this one.
+    pub(super) fn prepare<const D: usize>(
+        &self,
+        lr: LearningRate,
+        tensor: Tensor<D>,
+        grad: Tensor<D>,
+        state: Option<MomentsState<D>>,
+    ) -> (Parameter, usize) {
+        let (time, moments) = match state {
+            None => (1, (tensor.zeros_like(), tensor.zeros_like())),
+            Some(state) => (state.time + 1, (state.moment_1, state.moment_2)),
+        };
+        let step = match self {
+            Self::StableAdamW(config) => config.numbers(lr, time, D),
+            Self::DecoupledAdamW(config) => config.numbers(lr, time, D),
+        };
+        (Parameter::new(tensor, grad, moments, step), time)
+    }
+
+    /// Updates one parameter.
+    pub(super) fn step_one<const D: usize>(
+        &self,
+        lr: LearningRate,
+        tensor: Tensor<D>,
+        grad: Tensor<D>,
+        state: Option<MomentsState<D>>,
+    ) -> (Tensor<D>, Option<MomentsState<D>>) {
+        let (parameter, time) = self.prepare(lr, tensor, grad, state);
+        let mut stepped = adamw_all(vec![parameter], None);
+        let (tensor, state) = MomentsState::after(stepped.remove(0), time);
+        (tensor, Some(state))
+    }
+}
+
+/// Moments of one parameter, and the number of updates that made them.
+#[derive(Clone)]
+pub struct MomentsState<const D: usize> {
+    pub(super) time: usize,
+    pub(super) moment_1: Tensor<D>,
+    pub(super) moment_2: Tensor<D>,
+}
+
+impl<const D: usize> MomentsState<D> {
+    /// Weight and state after an update.
+    pub(super) fn after(stepped: SteppedParameter, time: usize) -> (Tensor<D>, Self) {
+        let (weight, moment_1, moment_2) = stepped.into_tensors();
+        let state = Self {
+            time,
+            moment_1,
+            moment_2,
+        };
+        (weight, state)
+    }
+
+    pub(super) fn moved_to(self, device: &Device) -> Self {
+        Self {
+            time: self.time,
+            moment_1: self.moment_1.to_device(device),
+            moment_2: self.moment_2.to_device(device),
+        }
+    }
+}
+
+/// Written by hand: the derive macro of this name works inside burn-optim alone. The count is stored as a tensor of one number.
+impl<const D: usize> RecordState for MomentsState<D> {
+    fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
+        out.push_tensor(prefix, "time", TensorData::from([self.time as i64]));
+        out.push_tensor(prefix, "moment_1", self.moment_1.to_data());
+        out.push_tensor(prefix, "moment_2", self.moment_2.to_data());
+    }
+
+    fn state_unflatten(prefix: &str, src: &mut StateSource, device: &Device) -> Option<Self> {
+        let time = src.take_tensor(prefix, "time")?;
+        let time = time.iter::<i64>().next()?;
+        Some(Self {
+            time: usize::try_from(time).ok()?,
+            moment_1: Tensor::from_data(src.take_tensor(prefix, "moment_1")?, device),
+            moment_2: Tensor::from_data(src.take_tensor(prefix, "moment_2")?, device),
+        })
+    }
+}

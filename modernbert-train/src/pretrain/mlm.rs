@@ -1,0 +1,152 @@
+//! Masked language modeling as a task of the training loop.
+
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+use modernbert::batch::PackedBatch;
+use modernbert::config::ModernBertConfig;
+use modernbert::model::{MaskedLm, MaskedLmOutput, MaskedTokens};
+
+use crate::engine::{BoxError, Counts, Evaluation, EvaluationError, Sums, Task};
+use crate::loader::{MlmItem, Prefetched};
+use crate::optim::NamedOptimizer;
+use crate::recipe::CheckpointRecipe;
+use crate::recompute;
+use crate::run_dir::RunDir;
+use crate::schedule::BatchWarmup;
+use crate::snapshot::RunState;
+
+/// A phase's data and its place for checkpoints.
+pub(super) struct MlmTask<'a> {
+    /// Endless training rows.
+    pub(super) rows: Prefetched,
+    /// Micro-batches of a step.
+    pub(super) batch: BatchWarmup,
+    /// Held-out rows.
+    pub(super) held_out: Vec<MlmItem>,
+    /// The model's sizes, for FLOP counts.
+    pub(super) config: ModernBertConfig,
+    /// The run's folder.
+    pub(super) dir: &'a RunDir,
+    /// Which checkpoints are kept.
+    pub(super) rule: &'a CheckpointRecipe,
+}
+
+/// A micro-batch on the model's device.
+fn inputs(model: &MaskedLm, item: &MlmItem) -> (PackedBatch, MaskedTokens) {
+    let device = model.model.device();
+    let batch =
+        PackedBatch::new(&item.input_ids, item.layout.clone(), &device).with_dropout(item.dropout);
+    let labels = &item.labels;
+    let masked = MaskedTokens::new(&labels.positions, &labels.labels, &labels.weights, &device);
+    (batch, masked)
+}
+
+/// Sums and gradients of one micro-batch: the loss is divided by the labelled tokens of the whole step, so that micro-batches add up to
+/// the token-exact mean.
+pub(super) fn gradients(model: &MaskedLm, item: &MlmItem) -> (Sums, GradientsParams) {
+    let (batch, masked) = inputs(model, item);
+    let denominator = item.step_labelled.max(1) as f64;
+    if model.model.recomputes() {
+        let (output, gradients) = recompute::gradients(model, &batch, &masked, denominator);
+        return (sums(output), gradients);
+    }
+    let output = model.forward(&batch, &masked);
+    let loss = output.loss_sum.clone() / denominator;
+    let gradients = GradientsParams::from_grads(loss.backward(), model);
+    let output = MaskedLmOutput {
+        loss_sum: output.loss_sum.inner(),
+        correct: output.correct.inner(),
+    };
+    (sums(output), gradients)
+}
+
+fn sums(output: MaskedLmOutput) -> Sums {
+    Sums {
+        loss: output.loss_sum,
+        correct: Some(output.correct),
+    }
+}
+
+impl Task for MlmTask<'_> {
+    type Model = MaskedLm;
+    type Batch = MlmItem;
+
+    const SCORED: bool = false;
+    const COUNTS_CORRECT: bool = true;
+
+    fn next_step(
+        &mut self,
+        _state: &RunState,
+        seen: u64,
+    ) -> Result<Option<Vec<MlmItem>>, BoxError> {
+        let mut items = Vec::with_capacity(self.batch.full());
+        for _ in 0..self.batch.size(seen) {
+            match self.rows.next() {
+                Some(item) => items.push(item?),
+                None => return Ok(None),
+            }
+        }
+        MlmItem::share_denominator(&mut items);
+        Ok(Some(items))
+    }
+
+    fn counts(&self, items: &[MlmItem]) -> Counts {
+        let lengths: Vec<usize> = items
+            .iter()
+            .flat_map(|item| item.layout.lengths())
+            .collect();
+        let labelled: usize = items.iter().map(|item| item.labelled).sum();
+        Counts {
+            tokens: items.iter().map(|item| item.real_tokens as u64).sum(),
+            slots: items.iter().map(|item| item.input_ids.len() as u64).sum(),
+            rows: items.len() as u64,
+            weight: labelled as u64,
+            flops: self.config.train_flops(&lengths, labelled) as f64,
+            position: items.last().and_then(|item| item.position_after(1)),
+        }
+    }
+
+    fn gradients(&self, model: &MaskedLm, item: MlmItem) -> (Sums, GradientsParams) {
+        gradients(model, &item)
+    }
+
+    fn evaluation_items(&self) -> usize {
+        self.held_out.len()
+    }
+
+    fn evaluate(&mut self, model: &MaskedLm, _step: u64) -> Result<Evaluation, EvaluationError> {
+        let (mut loss, mut correct, mut labelled) = (0.0, 0.0, 0);
+        for item in &self.held_out {
+            labelled += item.labelled;
+            let (batch, masked) = inputs(model, item);
+            let output = model.forward(&batch, &masked);
+            loss += read(output.loss_sum)?;
+            correct += read(output.correct)?;
+        }
+        if labelled == 0 {
+            return Ok(Evaluation::default());
+        }
+        let count = labelled as f64;
+        Ok(Evaluation {
+            loss: Some(EvaluationError::finite("the held-out loss", loss / count)?),
+            accuracy: Some(correct / count),
+            items: labelled,
+            ..Evaluation::default()
+        })
+    }
+
+    fn save(
+        &mut self,
+        model: &MaskedLm,
+        optimizer: &NamedOptimizer,
+        state: &RunState,
+    ) -> Result<(), BoxError> {
+        self.dir.save(model, optimizer, state, self.rule)?;
+        Ok(())
+    }
+}
+
+fn read(sum: Tensor<1>) -> Result<f64, EvaluationError> {
+    sum.try_into_scalar::<f64>()
+        .map_err(|error| EvaluationError::other(format!("the device could not be read: {error}")))
+}
