@@ -235,7 +235,9 @@ fn an_interrupted_program_leaves_no_file() {
     for signal in ["INT", "TERM", "HUP", "KILL"] {
         let place = tempfile::tempdir().unwrap();
         let out = place.path().join("v.safetensors");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_embed"))
+        // Under nohup, or in the background of a script, signals arrive ignored.
+        let mut child = Command::new("env")
+            .args(["--default-signal=INT,HUP", env!("CARGO_BIN_EXE_embed")])
             .args(["--device", "flex", "--input", "-", "--model"])
             .arg(model.path())
             .arg("--out")

@@ -174,9 +174,8 @@ impl Run<'_> {
     }
 }
 
-/// Finetunes and scores; writes the record into `folder` last, and before it the model where `keep_model` says so. What an
-/// interrupted run left there is overwritten: a run starts from its beginning, and gives the same numbers as if it had never
-/// been interrupted.
+/// Finetunes and scores; writes the record into `folder` last, and before it the model where `keep_model` says so. A run that was
+/// interrupted goes on from its newest checkpoint in `folder`, and gives the same numbers as if it had never been interrupted.
 ///
 /// # Errors
 /// Anything that keeps this run from having a score, failures inside of it included; other runs are not touched.

@@ -146,7 +146,11 @@ fn a_training_that_diverges_has_no_result() {
     assert_eq!(result["seeds"].as_array().unwrap().len(), 0);
     let failed = result["failed"][0].as_str().unwrap();
     assert!(failed.contains("training diverged"), "{failed}");
-    assert!(!place.path("out/runs/cola/seed-1618").exists());
+    // The log of the training stays, to show where it diverged; no result, model or checkpoint does.
+    let folder = place.path("out/runs/cola/seed-1618");
+    for name in ["run.json", "model", "checkpoints"] {
+        assert!(!folder.join(name).exists(), "{name}");
+    }
 }
 
 #[test]

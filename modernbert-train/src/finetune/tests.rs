@@ -400,13 +400,16 @@ fn a_checkpoint_of_other_settings_or_data_is_refused() {
 fn patience_survives_an_interruption() {
     let patient = FinetuneOptions {
         patience: Some(1),
-        learning_rate: 1e-9,
+        // Too small to change any f32 output, and no decay, which does not depend on the peak: no evaluation beats the first.
+        learning_rate: 1e-30,
+        weight_decay: 0.0,
         ..toy()
     };
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let whole = saved(one.path(), false, None, patient.clone()).unwrap();
     let half = saved(two.path(), false, Some(1), patient.clone()).unwrap();
-    assert!(half.interrupted.is_some() && whole.steps < 16);
+    assert!(half.interrupted.is_some());
+    assert!(whole.steps < 16, "{:?}", whole.evaluations);
     let end = saved(two.path(), true, None, patient).unwrap();
     assert_eq!(
         (end.steps, end.evaluations),

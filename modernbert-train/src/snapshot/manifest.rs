@@ -69,13 +69,14 @@ impl Manifest {
                 known: FORMAT,
             });
         }
-        let plain = |name: &String| {
-            let mut parts = Path::new(name).components();
-            let only = matches!(parts.next(), Some(std::path::Component::Normal(_)));
-            only && parts.next().is_none()
+        // A name may lead into a folder of the checkpoint (`best/model.safetensors`), never out of it.
+        let inside = |name: &String| {
+            let mut parts = Path::new(name).components().peekable();
+            parts.peek().is_some()
+                && parts.all(|part| matches!(part, std::path::Component::Normal(_)))
         };
-        if let Some(name) = manifest.files.keys().find(|name| !plain(name)) {
-            let reason = format!("it lists {name:?}, which is no name of a file");
+        if let Some(name) = manifest.files.keys().find(|name| !inside(name)) {
+            let reason = format!("it lists {name:?}, which is not a file inside the checkpoint");
             return Err(SnapshotError::damaged(&path, reason));
         }
         if list_hash(&manifest.files) != manifest.sha256 {

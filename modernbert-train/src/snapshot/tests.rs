@@ -129,6 +129,14 @@ fn every_damage_is_named() {
         message.contains("manifest.json") && message.contains("list of files"),
         "{message}"
     );
+    // A name that leads out of the checkpoint is never opened.
+    let first = names.iter().find(|name| *name != MANIFEST_FILE).unwrap();
+    for outside in ["../../secret", "/etc/hostname", "./x/../../y", ""] {
+        let forged = good.replace(&format!("\"{first}\""), &format!("\"{outside}\""));
+        assert_ne!(forged, good);
+        let message = complaint(MANIFEST_FILE, Some(forged.as_bytes()));
+        assert!(message.contains("inside the checkpoint"), "{message}");
+    }
     let message = complaint(MANIFEST_FILE, Some(b"{"));
     assert!(message.contains("manifest.json: damaged"), "{message}");
     let message = complaint(
