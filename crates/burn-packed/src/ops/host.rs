@@ -1,11 +1,11 @@
-//! Views of CPU tensors as slices of f32, and back.
+//! Conversions between CPU tensors and slices of f32.
 
 use burn::backend::Flex;
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::{DType, FloatDType, Shape, TensorData};
 use burn_flex::FlexTensor;
 
-/// A contiguous f32 copy of a tensor, or the tensor itself where it already is one.
+/// A tensor whose values can be read as a slice of f32: the tensor itself if it is contiguous and f32, otherwise a copy.
 pub(crate) struct HostTensor {
     tensor: FlexTensor,
     start: usize,
@@ -33,13 +33,13 @@ impl HostTensor {
     }
 }
 
-/// Class ids or boundaries as `usize`.
+/// Returns the values of an integer tensor as `usize`.
 pub(crate) fn indices(tensor: FlexTensor) -> Vec<usize> {
     let data = tensor.into_data();
     data.iter::<i64>().map(|index| index as usize).collect()
 }
 
-/// A tensor of these values, narrowed to `dtype` if that is not f32.
+/// Returns a tensor of these values, cast to `dtype`.
 pub(crate) fn tensor<const D: usize>(
     values: Vec<f32>,
     shape: [usize; D],
@@ -53,12 +53,12 @@ pub(crate) fn tensor<const D: usize>(
     }
 }
 
-/// Whether the native loops, which compute in f32, serve this dtype; f64 takes the portable path.
+/// Returns whether the native loops, which compute in f32, serve this tensor; f64 takes the fallback.
 pub(crate) fn is_native(tensor: &FlexTensor) -> bool {
     tensor.dtype() != DType::F64
 }
 
-/// Rows a thread takes at a time: few enough to share the work, many enough that handing them out costs nothing.
+/// Returns the number of rows of a parallel task: four tasks per thread for balance, at most 256 rows each.
 pub(crate) fn rows_per_task(rows: usize) -> usize {
     rows.div_ceil(4 * rayon::current_num_threads())
         .clamp(1, 256)

@@ -1,11 +1,11 @@
-//! The operations of the model that Burn's tensor API doesn't have, or doesn't have fast or exact enough.
+//! Operations that Burn's tensor API does not have, or not fast or exact enough for training encoders.
 //!
-//! Every op folder reads alone: `mod.rs` says what is computed, in which shapes and units, and offers it on
+//! Each op is a folder that can be read on its own: `mod.rs` describes formula, shapes, dtypes and units and offers the op on
 //! [`burn::tensor::Tensor`]; `fallback.rs` computes it with tensor operations every backend has; `autodiff.rs` is its
-//! derivative; `flex.rs` is the native CPU version, `cube/` the kernels for GPUs. [`PackedBackend`] ties them together: the model calls the op, the
-//! backend of the tensor decides which version runs.
+//! derivative; `flex.rs` is the native CPU version, `cube/` or `cube.rs` the kernels for GPUs. [`PackedBackend`] connects them: the
+//! caller uses the op, and the backend of the tensor selects the version.
 //!
-//! This room knows tensors and sequence boundaries, never the model.
+//! This module knows tensors and sequence boundaries, but no model.
 
 pub mod attention;
 mod backend;
@@ -33,7 +33,7 @@ mod test_device;
 
 pub use backend::{Op, PackedBackend, UnknownOp, use_fallback};
 
-/// Ends a call in f64 on a device whose exponentials are wrong in it; see [`crate::device::computes_in`].
+/// Rejects f64 on a device that computes wrong exponentials in f64; see [`crate::device::computes_in`].
 ///
 /// # Panics
 /// On such a device.
@@ -42,12 +42,12 @@ fn refuse_f64(device: &burn::tensor::Device, dtype: burn::tensor::DType, op: &st
     let refused = dtype == burn::tensor::DType::F64 && !crate::device::computes_in(device, dtype);
     assert!(
         !refused,
-        "{op} in f64 is not to be had on {device:?}: graphics APIs have no exponential in f64; cast to f32, or use the \
-         `flex` or `cuda` device"
+        "{op}: f64 is not supported on {device:?}, because graphics APIs have no exponential in f64; cast to f32, or use the \
+         device `flex` or `cuda`"
     );
 }
 
-/// The version of each op that runs on `device`, for the line programs print at start.
+/// Returns a one-line description of the kernels that `device` uses, for programs to print at start.
 pub fn kernels_in_use(device: &burn::tensor::Device) -> &'static str {
     backend::kernels_in_use(device)
 }

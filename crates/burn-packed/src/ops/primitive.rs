@@ -1,11 +1,11 @@
-//! Short names for operations on backend primitives, which otherwise take a line each.
+//! Short forms of operations on backend primitives.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::{DType, FloatDType, Shape, Slice};
+use burn::tensor::{DType, Shape, Slice};
 use std::ops::Range;
 
-/// Rows `range` of axis `axis`, every other axis whole.
+/// Returns indices `range` of axis `axis`.
 pub(super) fn narrow<B: Backend>(
     tensor: FloatTensor<B>,
     axis: usize,
@@ -15,7 +15,7 @@ pub(super) fn narrow<B: Backend>(
     B::float_slice(tensor, &slices)
 }
 
-/// `tensor` with rows `range` of axis `axis` replaced by `value`.
+/// Returns `tensor` with indices `range` of axis `axis` replaced by `value`.
 pub(super) fn assign<B: Backend>(
     tensor: FloatTensor<B>,
     axis: usize,
@@ -39,15 +39,21 @@ pub(super) fn reshape<B: Backend, const D: usize>(
     B::float_reshape(tensor, Shape::new(shape))
 }
 
-/// The tensor in f32; half-precision inputs are computed in f32, f64 stays what it is.
-pub(super) fn widen<B: Backend>(tensor: FloatTensor<B>) -> FloatTensor<B> {
-    match tensor.dtype() {
-        DType::F32 | DType::F64 => tensor,
-        _ => B::float_cast(tensor, FloatDType::F32),
+/// Returns the dtype that ops compute and accumulate in: f64 for f64, f32 for everything else.
+pub(super) fn widened(dtype: DType) -> DType {
+    match dtype {
+        DType::F64 => DType::F64,
+        _ => DType::F32,
     }
 }
 
-/// The tensor in `dtype`, untouched when it already is.
+/// Casts the tensor to the dtype that ops compute in; see [`widened`].
+pub(super) fn widen<B: Backend>(tensor: FloatTensor<B>) -> FloatTensor<B> {
+    let dtype = widened(tensor.dtype());
+    cast::<B>(tensor, dtype)
+}
+
+/// Casts the tensor to `dtype`; does nothing if it has that dtype.
 pub(super) fn cast<B: Backend>(tensor: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
     if tensor.dtype() == dtype {
         tensor

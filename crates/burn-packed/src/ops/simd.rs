@@ -1,8 +1,8 @@
-//! Loops of the CPU path that the compiler turns into vector code.
+//! Vectorized loops of the CPU versions.
 //!
-//! The standard library's `exp` is a call per element, which would cost more than the matrix products around it. The
-//! versions here are branch-free, so that a loop over a slice becomes vector code; [`multiversion`] compiles each loop for
-//! several instruction sets and picks one at run time.
+//! The standard library's `exp` is a call per element, which would take longer than the matmuls around it. The functions here are
+//! branch-free, so that the compiler vectorizes loops over slices; [`multiversion`] compiles each loop for several instruction sets
+//! and selects one at run time.
 
 use multiversion::multiversion;
 
@@ -35,8 +35,8 @@ pub(crate) fn exp(x: f32) -> f32 {
 
 /// Distribution function and density of the standard normal: `(Φ(x), φ(x))`, absolute error below 4e-7.
 ///
-/// `erfc(z) = exp(-z²) Q(1 / (1 + 0.4 z))` with Q of degree eight, fitted to 3e-10 over z in [0, 9]; what is left of the
-/// error is f32 rounding. The exponential serves both results, and GELU needs both for its derivative.
+/// `erfc(z) = exp(-z²) Q(1 / (1 + 0.4 z))` with Q of degree eight, fitted to 3e-10 for z in [0, 9]; the rest of the error is f32
+/// rounding. The exponential serves both results, and the derivative of GELU needs both.
 #[inline(always)]
 pub(crate) fn normal(x: f32) -> (f32, f32) {
     const FRAC_1_SQRT_2PI: f32 = 0.398_942_3;
@@ -66,9 +66,9 @@ pub(crate) fn normal(x: f32) -> (f32, f32) {
     (cdf, gauss * FRAC_1_SQRT_2PI)
 }
 
-/// Turns a row of scores into probabilities in place and returns the log of the sum of exponentials.
+/// Softmax of a row of scores, in place; returns the log-sum-exp.
 ///
-/// A row without a finite score (everything hidden) becomes zeros with a log-sum-exp of minus infinity.
+/// A row without a finite score (all keys masked) becomes zeros, with a log-sum-exp of minus infinity.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub(crate) fn softmax_row(row: &mut [f32]) -> f32 {
     let max = max(row);
@@ -87,7 +87,7 @@ pub(crate) fn softmax_row(row: &mut [f32]) -> f32 {
     max + sum.ln()
 }
 
-/// Log of the sum of exponentials of a row.
+/// Log-sum-exp of a row.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub(crate) fn log_sum_exp(row: &[f32]) -> f32 {
     let max = max(row);
@@ -117,7 +117,7 @@ pub(crate) fn exp_shifted(row: &mut [f32], shift: f32, scale: f32) {
     }
 }
 
-/// Sum of `a[j] * b[j]`, in a fixed order that doesn't depend on the instruction set.
+/// Sum of `a[j] * b[j]`, in an order that does not depend on the instruction set.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2", "x86_64+avx2"))]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0f32; LANES];
@@ -136,10 +136,10 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + tail
 }
 
-/// Several running sums let the additions of a reduction overlap.
+/// Running sums of a reduction: several of them let the additions overlap and vectorize.
 const LANES: usize = 16;
 
-/// Largest element. A single running maximum would be a chain of dependent comparisons, several are vector code.
+/// Largest element, by several running maxima: one would be a chain of dependent comparisons.
 #[inline(always)]
 fn max(row: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
@@ -277,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exp_is_within_two_parts_in_ten_million() {
+    fn exp_has_a_relative_error_below_2e_7() {
         for i in -870_000..880_000 {
             let x = i as f32 / 10_000.0;
             let exact = f64::from(x).exp();
@@ -311,14 +311,14 @@ mod tests {
     }
 
     #[test]
-    fn softmax_of_a_hidden_row_is_zero_not_nan() {
+    fn softmax_of_a_masked_row_is_zero_not_nan() {
         let mut row = [f32::NEG_INFINITY; 5];
         assert_eq!(softmax_row(&mut row), f32::NEG_INFINITY);
         assert_eq!(row, [0.0; 5]);
     }
 
     #[test]
-    fn softmax_survives_large_scores() {
+    fn softmax_of_large_scores_does_not_overflow() {
         let mut row = [1e4, 1e4 - 1.0, -1e4];
         let lse = softmax_row(&mut row);
         assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6);

@@ -1,10 +1,10 @@
-//! For tests of kernels, which need one device and no other.
+//! Device check for kernel tests that need a particular device.
 
 /// Returns whether `MODERNBERT_TEST_DEVICE` is `device`; reports a skipped test otherwise.
 pub(crate) fn is(device: &str) -> bool {
-    let there = std::env::var("MODERNBERT_TEST_DEVICE").as_deref() == Ok(device);
-    if !there {
+    let is_named = std::env::var("MODERNBERT_TEST_DEVICE").as_deref() == Ok(device);
+    if !is_named {
         test_support::skip(&format!("MODERNBERT_TEST_DEVICE is not {device}"));
     }
-    there
+    is_named
 }

@@ -257,8 +257,8 @@ fn saved_output_gives_the_gradients_of_the_saved_sum() {
             EPS,
             DType::F32,
         );
-        for joined in [true, false] {
-            let expected = inputs.expected(joined, true);
+        for has_d_sum in [true, false] {
+            let expected = inputs.expected(has_d_sum, true);
             for (saved, kept) in [(Saved::Sum, &sum), (Saved::Normed, &normed)] {
                 let (d_x, d_branch, d_weight) = add_layer_norm_backward(
                     (of(&inputs.d_sum), of(&inputs.d_normed)),
@@ -267,12 +267,12 @@ fn saved_output_gives_the_gradients_of_the_saved_sum() {
                     AddNormBackward {
                         eps: EPS,
                         saved,
-                        joined,
+                        has_d_sum,
                         sum: DType::F32,
                         branch: DType::F32,
                     },
                 );
-                let what = format!("{rows} x {width}, {saved:?}, joined {joined}");
+                let what = format!("{rows} x {width}, {saved:?}, has_d_sum {has_d_sum}");
                 let mut expected_weight = expected.d_weight.clone();
                 let mut expected_x = expected.d_x.clone();
                 if saved == Saved::Normed {

@@ -1,7 +1,7 @@
 //! GeGLU: golden values, the order of the halves, the exact derivative.
 
 use burn::tensor::{DType, FloatDType};
-use burn_packed::ops::geglu::{geglu, geglu_backward_again, geglu_mlp};
+use burn_packed::ops::geglu::{geglu, geglu_backward_with_output, geglu_mlp};
 use burn_packed::ops::linear::linear;
 
 use test_support::{
@@ -188,7 +188,8 @@ fn backward_with_output_returns_the_output() {
     for (rows, width) in [(3, 7), (40, 33), (5, 64)] {
         let (values, d_out) = (input(rows, width), normals(2, rows * width));
         let x = tensor(&values, [rows, 2 * width], &device());
-        let (d_input, out) = geglu_backward_again(tensor(&d_out, [rows, width], &device()), x);
+        let (d_input, out) =
+            geglu_backward_with_output(tensor(&d_out, [rows, width], &device()), x);
         let (expected_out, expected_grad) = expected(&wide(&values), &wide(&d_out), width);
         assert_close(&read(out), &expected_out, 1e-6, "output");
         assert_close(&read(d_input), &expected_grad, 1e-6, "gradient");

@@ -1,7 +1,7 @@
 //! GeGLU, and its backward pass that also returns the output.
 
 use burn::tensor::{DType, Tensor};
-use modernbert::ops::geglu::{self as op, geglu_backward_again};
+use modernbert::ops::geglu::{self as op, geglu_backward_with_output};
 
 use super::{CHECKED, Shape};
 use crate::check::{close, head, read, unit};
@@ -15,7 +15,7 @@ pub(crate) fn geglu(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> {
     let each = shape.dtype.size();
     let input = meter.normal([shape.tokens, 2 * shape.inner], shape.dtype);
     let d_out = meter.normal([shape.tokens, shape.inner], shape.dtype);
-    let (d_input, out_again) = geglu_backward_again(d_out.clone(), input.clone());
+    let (d_input, out_again) = geglu_backward_with_output(d_out.clone(), input.clone());
     let out = op::geglu(input.clone());
     let wide = head(&input, CHECKED).cast(DType::F32);
     let x = wide.clone().slice([0..CHECKED, 0..shape.inner]);
@@ -53,7 +53,7 @@ pub(crate) fn geglu(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> {
         shape.tokens,
         Work::Bytes(shape.bytes(shape.inner, 6 * each)),
         || {
-            geglu_backward_again(d_out.clone(), input.clone());
+            geglu_backward_with_output(d_out.clone(), input.clone());
         },
     );
     Ok(())

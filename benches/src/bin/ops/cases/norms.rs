@@ -99,7 +99,7 @@ pub(crate) fn norms(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> {
         let spec = AddNormBackward {
             eps: EPS,
             saved: Saved::for_output(dtype),
-            joined: true,
+            has_d_sum: true,
             sum: DType::F32,
             branch: dtype,
         };

@@ -1,4 +1,4 @@
-//! The derivatives.
+//! `PackedBackend` for `Autodiff`: the differentiable entries.
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;

@@ -1,4 +1,4 @@
-//! The kernels for GPUs.
+//! `PackedBackend` for CubeCL backends: the GPU kernels.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
@@ -76,7 +76,7 @@ impl PackedBackend for burn_cubecl::CubeBackend {
         geglu::cube::backward(d_out, input)
     }
 
-    fn geglu_backward_again(
+    fn geglu_backward_with_output(
         d_out: FloatTensor<Self>,
         input: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
@@ -84,7 +84,7 @@ impl PackedBackend for burn_cubecl::CubeBackend {
             let out = Self::geglu(input.clone());
             return (Self::geglu_backward(d_out, input), out);
         }
-        geglu::cube::backward_again(d_out, input)
+        geglu::cube::backward_with_output(d_out, input)
     }
 
     fn layer_norm_rows(
@@ -205,11 +205,15 @@ impl PackedBackend for burn_cubecl::CubeBackend {
         gather_rows::cube::backward(d_out, ids, order, rows)
     }
 
-    fn adamw_steps(group: Group<Self>, go: FloatTensor<Self>, gated: bool) -> SteppedGroup<Self> {
+    fn adamw_steps(
+        group: Group<Self>,
+        all_finite: FloatTensor<Self>,
+        gated: bool,
+    ) -> SteppedGroup<Self> {
         if uses_fallback(Op::Optimizer) {
-            return optimizer::fallback::steps::<Self>(group, gated.then_some(go));
+            return optimizer::fallback::steps::<Self>(group, gated.then_some(all_finite));
         }
-        optimizer::cube::steps(group, go, gated)
+        optimizer::cube::steps(group, all_finite, gated)
     }
 
     fn total(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {

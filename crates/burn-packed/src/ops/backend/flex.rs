@@ -1,4 +1,4 @@
-//! The native CPU versions.
+//! `PackedBackend` for `Flex`: the native CPU versions.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;

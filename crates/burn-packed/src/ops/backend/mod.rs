@@ -1,6 +1,6 @@
-//! The extension of Burn's `Backend` trait through which every op of this crate is reached.
+//! The extension of Burn's `Backend` trait: one method per op of this crate and pass.
 
-// Burn announces the end of its LibTorch backend for its next version; until then it is supported here.
+// Burn 0.22 deprecates its LibTorch backend, but still has it.
 #![cfg_attr(feature = "tch", allow(deprecated))]
 
 mod autodiff;
@@ -17,6 +17,7 @@ use burn::backend::{Backend, TensorMetadata, backend_extension};
 use burn::tensor::DType;
 
 use super::attention::{self, AttentionSpec};
+use super::cross_entropy::decoder::Decoder;
 use super::cross_entropy::{DecoderSpec, ScoreSpec};
 use super::dropout::{self, DropoutSpec};
 use super::layer_norm::AddNormBackward;
@@ -25,11 +26,11 @@ use super::optimizer::{Group, SteppedGroup};
 use super::{cross_entropy, gather_rows, geglu, layer_norm, linear, optimizer, sum};
 use crate::batch::TokenOrder;
 
-/// What the model asks of a backend beyond Burn's own operations.
+/// Ops of this crate that a backend provides beyond Burn's own.
 ///
-/// Each op has a differentiable entry and the forward and backward it is made of. The default bodies use operations that
-/// every backend has, so a new backend works as soon as it implements the trait, and gets faster as it overrides methods.
-/// The entries are overridden for `Autodiff` alone.
+/// Each op has a differentiable entry, and the forward and backward pass that it consists of. The default bodies are the fallbacks,
+/// from tensor operations every backend has: a new backend works as soon as it implements the trait, and gets faster with each
+/// method it overrides. Only `Autodiff` overrides the differentiable entries.
 ///
 /// Shapes and units of each op are described in its module under [`crate::ops`].
 #[backend_extension(
@@ -85,9 +86,9 @@ pub trait PackedBackend: Backend {
         geglu::fallback::backward::<Self>(d_out, input)
     }
 
-    /// As [`PackedBackend::geglu_backward`], and the output of the forward beside it.
-    #[fusion(meta = geglu::again_specs)]
-    fn geglu_backward_again(
+    /// Gradient of the input of [`PackedBackend::geglu`], and its output, computed again.
+    #[fusion(meta = geglu::backward_with_output_specs)]
+    fn geglu_backward_with_output(
         d_out: FloatTensor<Self>,
         input: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
@@ -95,7 +96,7 @@ pub trait PackedBackend: Backend {
         (Self::geglu_backward(d_out, input), out)
     }
 
-    /// `geglu(input · wiᵀ) · woᵀ`, the weights read in the dtype of the input; see [`geglu`].
+    /// `geglu(input · wiᵀ) · woᵀ`, the weights cast to the dtype of the input; see [`geglu`].
     #[fusion(meta = geglu::mlp_spec)]
     fn geglu_mlp(
         input: FloatTensor<Self>,
@@ -128,7 +129,7 @@ pub trait PackedBackend: Backend {
         layer_norm::fallback::backward::<Self>(d_out, input, weight, eps)
     }
 
-    /// Residual sum and its norm; see [`layer_norm`].
+    /// Residual sum and its LayerNorm; see [`layer_norm`].
     #[fusion(meta = layer_norm::add_specs)]
     fn add_layer_norm(
         x: FloatTensor<Self>,
@@ -141,7 +142,7 @@ pub trait PackedBackend: Backend {
         (sum, normed)
     }
 
-    /// As [`PackedBackend::add_layer_norm`], and the inverse standard deviation of each row, `[tokens]` in f32.
+    /// Forward pass of [`PackedBackend::add_layer_norm`]: also the inverse standard deviation of each row, `[tokens]` in f32.
     #[fusion(meta = layer_norm::add_forward_specs)]
     fn add_layer_norm_forward(
         x: FloatTensor<Self>,
@@ -185,8 +186,8 @@ pub trait PackedBackend: Backend {
         cross_entropy::fallback::backward::<Self>(d_loss, logits, targets)
     }
 
-    /// Weighted losses and hits `[rows]` in f32, and the gradient of the scores `[rows, classes]` where `spec` asks for it
-    /// (the scores where it doesn't); see [`cross_entropy`].
+    /// Weighted losses and hits `[rows]` in f32, and the gradient of the scores `[rows, classes]` (the scores, if `spec.gradient` is
+    /// false); see [`cross_entropy`].
     #[fusion(meta = cross_entropy::score_specs)]
     fn cross_entropy_scores(
         logits: FloatTensor<Self>,
@@ -198,7 +199,7 @@ pub trait PackedBackend: Backend {
         cross_entropy::fallback::scores::<Self>(logits, bias, targets, weights, spec)
     }
 
-    /// Sum of each column of `[rows, width]`, in f32.
+    /// Sum of each column of `[rows, width]`: `[width]` in f32.
     #[fusion(meta = cross_entropy::column_spec)]
     fn column_sums(input: FloatTensor<Self>) -> FloatTensor<Self> {
         cross_entropy::fallback::column_sums::<Self>(input)
@@ -210,7 +211,7 @@ pub trait PackedBackend: Backend {
         sum::fallback::total::<Self>(input, squared)
     }
 
-    /// Decoder and cross-entropy: sums of the weighted losses and hits; see [`cross_entropy`].
+    /// Decoder and cross-entropy: sums of the weighted losses and hits, `[1]` each; see [`cross_entropy`].
     #[fusion(default)]
     fn decoder_loss(
         hidden: FloatTensor<Self>,
@@ -220,11 +221,11 @@ pub trait PackedBackend: Backend {
         weights: FloatTensor<Self>,
         spec: DecoderSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        cross_entropy::decoder::forward::<Self>(hidden, weight, bias, targets, weights, spec)
+        Decoder::<Self>::new(hidden, weight, bias, targets, weights, spec).forward()
     }
 
-    /// As [`PackedBackend::decoder_loss`], and then the gradients of hidden states, weight and bias.
-    #[allow(clippy::type_complexity)] // five tensors, each named in the line above
+    /// Results of [`PackedBackend::decoder_loss`], and gradients of hidden states, weight and bias.
+    #[allow(clippy::type_complexity)] // five tensors, named in the line above
     #[fusion(default)]
     fn decoder_loss_gradients(
         hidden: FloatTensor<Self>,
@@ -240,10 +241,10 @@ pub trait PackedBackend: Backend {
         FloatTensor<Self>,
         FloatTensor<Self>,
     ) {
-        cross_entropy::decoder::with_gradients::<Self>(hidden, weight, bias, targets, weights, spec)
+        Decoder::<Self>::new(hidden, weight, bias, targets, weights, spec).with_gradients()
     }
 
-    /// Rows of a table; see [`gather_rows`].
+    /// Rows of a table by index; see [`gather_rows`].
     #[fusion(meta = gather_rows::spec)]
     fn gather_rows(
         table: FloatTensor<Self>,
@@ -270,19 +271,19 @@ pub trait PackedBackend: Backend {
     #[fusion(meta = optimizer::specs)]
     fn adamw_steps(
         #[extension_type] group: Group<Self>,
-        go: FloatTensor<Self>,
+        all_finite: FloatTensor<Self>,
         gated: bool,
     ) -> SteppedGroup<Self> {
-        optimizer::fallback::steps::<Self>(group, gated.then_some(go))
+        optimizer::fallback::steps::<Self>(group, gated.then_some(all_finite))
     }
 
-    /// Dropout by a key; see [`dropout`].
+    /// Counter-based dropout; see [`dropout`].
     #[fusion(dtype = input, shape = input)]
     fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {
         dropout::fallback::forward::<Self>(input, spec)
     }
 
-    /// Matrix product with the stated operands transposed; the differentiable `linear` is made of three of these.
+    /// GEMM with one operand transposed as stated; the differentiable `linear` consists of three of these. See [`linear`].
     #[fusion(meta = linear::gemm_spec)]
     fn gemm(
         lhs: FloatTensor<Self>,
@@ -292,7 +293,7 @@ pub trait PackedBackend: Backend {
         linear::fallback::gemm::<Self>(lhs, rhs, transpose)
     }
 
-    /// As [`PackedBackend::gemm`], with a result in f32: gradients of f32 parameters lose nothing to a half-precision pass.
+    /// The same as [`PackedBackend::gemm`] with an f32 result: gradients of f32 parameters are not rounded in a half-precision pass.
     #[fusion(meta = linear::gemm_f32_spec)]
     fn gemm_f32(
         lhs: FloatTensor<Self>,
@@ -302,7 +303,7 @@ pub trait PackedBackend: Backend {
         linear::fallback::gemm_f32::<Self>(lhs, rhs, transpose)
     }
 
-    /// `input · weightᵀ`, the weight read in the dtype of the input; see [`linear`].
+    /// `input · weightᵀ`, the weight cast to the dtype of the input; see [`linear`].
     #[fusion(meta = linear::linear_spec)]
     fn linear_weight(input: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         let weight = super::primitive::cast::<Self>(weight, input.dtype());
@@ -318,13 +319,13 @@ pub(super) fn kernels_in_use(device: &burn::tensor::Device) -> &'static str {
     if name.contains("flex") {
         "native CPU attention, GeGLU, LayerNorm and cross-entropy; gemm crate"
     } else if name.contains("cuda") {
-        "CubeCL kernels, matrix products included"
+        "CubeCL kernels, GEMM included"
     } else if ["wgpu", "vulkan", "metal"]
         .iter()
         .any(|kind| name.contains(kind))
     {
-        "CubeCL kernels; matrix products on the backend's own"
+        "CubeCL kernels; the backend's own GEMM"
     } else {
-        "portable ops on the backend's own operations"
+        "fallbacks from the backend's own operations"
     }
 }

@@ -1,4 +1,4 @@
-//! The derivatives of cross-entropy, alone and behind a decoder, as nodes of Burn's graph.
+//! The derivatives of cross-entropy, alone and fused with a decoder, as nodes of Burn's autodiff graph.
 
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -77,7 +77,7 @@ impl<B: PackedBackend> Backward<B, 3> for DecoderBackward {
         let [hidden, weight, bias] = ops.parents;
         let d_loss = grads.consume::<B>(&ops.node);
         let state = ops.state;
-        // In f32, and only then rounded to the gradient's dtype: the factor is a mean's small share.
+        // Multiplied in f32 and then rounded to the gradient's dtype: d_loss may be as small as 1 / tokens.
         let matrix = |gradient: FloatTensor<B>| {
             let dtype = gradient.dtype();
             let factor = reshape::<B, 2>(d_loss.clone(), [1, 1]);
@@ -96,7 +96,7 @@ impl<B: PackedBackend> Backward<B, 3> for DecoderBackward {
     }
 }
 
-/// Sum of the losses, differentiable in hidden states, weight and bias, and sum of the hits, a constant.
+/// Sum of the losses, differentiable in hidden states, weight and bias; and sum of the hits, a constant.
 #[allow(clippy::type_complexity)] // two tensors of this backend
 pub(crate) fn decoder_loss<B: PackedBackend, C: CheckpointStrategy>(
     hidden: FloatTensor<Autodiff<B, C>>,

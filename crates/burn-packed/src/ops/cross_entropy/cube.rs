@@ -1,8 +1,8 @@
-//! Cross-entropy on CubeCL devices: a cube to a row, two walks over it, the second out of the cache.
+//! Cross-entropy on CubeCL devices: one thread block per row, two passes over the row.
 //!
-//! The first walk takes maximum and sum of exponentials together, the second writes the gradient where the score stood. A row
-//! of the vocabulary is 100 kB in bf16 and only as many rows are under way as the second-level cache holds, so that memory
-//! sees one read and one write.
+//! The first pass computes maximum and sum of exponentials together (online softmax), the second writes the gradient in place of the
+//! scores. A row of the vocabulary takes 100 kB in bf16, and only as many rows are in flight as fit into the L2 cache, so global
+//! memory sees one read and one write.
 
 use burn::backend::TensorMetadata;
 use burn::backend::ops::IntTensorOps;
@@ -14,28 +14,31 @@ use cubecl::prelude::*;
 
 use super::{ScoreSpec, fallback};
 use crate::ops::primitive::cast;
-use crate::ops::rows::{self, address, elem, empty, grid, own, vector_size};
+use crate::ops::rows::{
+    self, address, elem, empty, grid, placeholder, uniquely_owned, vector_size,
+};
 
-/// Most units of a cube; a power of two.
-const UNITS: usize = 512;
-/// Vectors that a unit reads before it computes with them.
+/// Threads of a block, at most; a power of two.
+const THREADS: usize = 512;
+/// Vectors that a thread loads before it computes with them, so that the loads overlap.
 const VECTORS: usize = 4;
-/// Stands for the largest score before any has been seen; finite, so that nothing ever computes `inf - inf`.
+/// Initial maximum; finite, so that no difference is `inf - inf`.
 const LOWEST: f32 = -3.0e38;
 
-/// What a kernel is compiled for.
+/// Compile-time configuration of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Walk {
-    units: usize,
+struct RowConfig {
+    /// Threads of a block; a power of two.
+    threads: usize,
     /// Whether a bias is added to the scores.
     bias: bool,
-    /// Whether rows have weights.
+    /// Whether rows have weights; otherwise they all weigh 1.
     weighted: bool,
-    /// Whether the gradient is written over the scores.
+    /// Whether the gradient overwrites the scores.
     gradient: bool,
 }
 
-/// The scores of a vector in f32.
+/// Returns the scores of a vector in f32, with the bias if there is one.
 #[cube]
 fn score<F: Float, N: Size>(
     logits: Vector<F, N>,
@@ -50,7 +53,10 @@ fn score<F: Float, N: Size>(
     x
 }
 
-/// Loss of each row times its weight, its weight where no class beats the target, and the gradient of the weighted loss.
+/// For each row: its weighted loss, its weight if no class beats the target (otherwise 0), and the gradient of the weighted loss.
+///
+/// Grid: one block per row. `logits` is `[rows, vectors]`, `bias` `[vectors]`, the others `[rows]`; `bias` and `weights` are
+/// placeholders where `config` does not use them.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn rows_kernel<F: Float, N: Size>(
     logits: &mut [Vector<F, N>],
@@ -61,44 +67,47 @@ fn rows_kernel<F: Float, N: Size>(
     hits: &mut [f32],
     rows: usize,
     vectors: usize,
-    #[comptime] walk: Walk,
+    #[comptime] config: RowConfig,
     #[define(F)] _dtype: ElemType,
 ) {
     let row = CUBE_POS;
     if row < rows {
-        let units = comptime!(walk.units);
-        let unit = UNIT_POS as usize;
-        let mut tops = Shared::<[f32]>::new_slice(units);
-        let mut sums = Shared::<[f32]>::new_slice(units);
-        let mut beaten = Shared::<[f32]>::new_slice(units);
+        let threads = comptime!(config.threads);
+        let thread = UNIT_POS as usize;
         let start = row * vectors;
         let target = usize::cast_from(targets[row]);
         let mut weight = 1.0f32;
-        if comptime!(walk.weighted) {
+        if comptime!(config.weighted) {
             weight = weights[row];
         }
-        let place = target / N::value();
-        let reached = pick::<N>(
-            score::<F, N>(logits[start + place], bias, place, walk.bias),
+        let target_vector = target / N::value();
+        let target_score = element::<N>(
+            score::<F, N>(
+                logits[start + target_vector],
+                bias,
+                target_vector,
+                config.bias,
+            ),
             target % N::value(),
         );
 
+        // First pass. `sum` is relative to `top`; `better` counts the classes that beat the target.
         let mut top = LOWEST.runtime();
         let mut sum = 0.0f32;
         let mut better = 0.0f32;
-        let mut first = unit;
+        let mut first = thread;
         let mut read = Array::<Vector<F, N>>::new(VECTORS);
         while first < vectors {
             #[unroll]
             for i in 0..VECTORS {
-                let at = first + comptime!(i * units);
+                let at = first + comptime!(i * threads);
                 read[i] = logits[start + select(at < vectors, at, first)];
             }
             #[unroll]
             for i in 0..VECTORS {
-                let at = first + comptime!(i * units);
+                let at = first + comptime!(i * threads);
                 if at < vectors {
-                    let x = score::<F, N>(read[i], bias, at, walk.bias);
+                    let x = score::<F, N>(read[i], bias, at, config.bias);
                     let mut highest = top;
                     #[unroll]
                     for k in 0..N::value() {
@@ -110,84 +119,120 @@ fn rows_kernel<F: Float, N: Size>(
                         let value = x.extract(k);
                         added += (value - highest).exp();
                         let before = at * N::value() + k < target;
-                        let beats = value > reached || (value == reached && before);
+                        let beats = value > target_score || (value == target_score && before);
                         better += select(beats, 1.0f32, 0.0f32);
                     }
                     sum = sum * (top - highest).exp() + added;
                     top = highest;
                 }
             }
-            first += comptime!(VECTORS * units);
+            first += comptime!(VECTORS * threads);
         }
-        tops[unit] = top;
-        sums[unit] = sum;
-        beaten[unit] = better;
-        sync_cube();
-        #[unroll]
-        for step in 0..comptime!(units.trailing_zeros() as usize) {
-            let half = comptime!(units >> (step + 1));
-            if unit < half {
-                let a = tops[unit];
-                let b = tops[unit + half];
-                let highest = max(a, b);
-                sums[unit] =
-                    sums[unit] * (a - highest).exp() + sums[unit + half] * (b - highest).exp();
-                tops[unit] = highest;
-                beaten[unit] += beaten[unit + half];
-            }
-            sync_cube();
+        let (top, sum, better) = combine(top, sum, better, threads);
+        if thread == 0 {
+            losses[row] = weight * (top - target_score + sum.ln());
+            hits[row] = select(better == 0.0f32, weight, 0.0f32);
         }
-        let top = tops[0];
-        let sum = sums[0];
-        if unit == 0 {
-            losses[row] = weight * (top - reached + sum.ln());
-            hits[row] = select(beaten[0] == 0.0f32, weight, 0.0f32);
-        }
-        if comptime!(walk.gradient) {
-            // Normalised by the sum, not by its logarithm, whose rounding grows with the scores.
-            let scale = weight / sum;
-            let mut first = unit;
-            while first < vectors {
-                #[unroll]
-                for i in 0..VECTORS {
-                    let at = first + comptime!(i * units);
-                    read[i] = logits[start + select(at < vectors, at, first)];
-                }
-                #[unroll]
-                for i in 0..VECTORS {
-                    let at = first + comptime!(i * units);
-                    if at < vectors {
-                        let x = score::<F, N>(read[i], bias, at, walk.bias);
-                        let mut d = Vector::<f32, N>::empty();
-                        #[unroll]
-                        for k in 0..N::value() {
-                            let p = (x.extract(k) - top).exp() * scale;
-                            let hit = at * N::value() + k == target;
-                            d.insert(k, p - select(hit, weight, 0.0f32));
-                        }
-                        logits[start + at] = Vector::cast_from(d);
-                    }
-                }
-                first += comptime!(VECTORS * units);
-            }
+        if comptime!(config.gradient) {
+            let softmax = Softmax { top, sum };
+            write_gradient::<F, N>(
+                logits, bias, start, vectors, target, weight, &softmax, config,
+            );
         }
     }
 }
 
-/// The element of a vector at a place known at run time only.
+/// Combines the maxima, sums relative to them, and counts of all threads of the block, by a binary tree in shared memory.
 #[cube]
-fn pick<N: Size>(vector: Vector<f32, N>, place: usize) -> f32 {
+fn combine(top: f32, sum: f32, better: f32, #[comptime] threads: usize) -> (f32, f32, f32) {
+    let thread = UNIT_POS as usize;
+    let mut tops = Shared::<[f32]>::new_slice(threads);
+    let mut sums = Shared::<[f32]>::new_slice(threads);
+    let mut counts = Shared::<[f32]>::new_slice(threads);
+    tops[thread] = top;
+    sums[thread] = sum;
+    counts[thread] = better;
+    sync_cube();
+    #[unroll]
+    for step in 0..comptime!(threads.trailing_zeros() as usize) {
+        let half = comptime!(threads >> (step + 1));
+        if thread < half {
+            let a = tops[thread];
+            let b = tops[thread + half];
+            let highest = max(a, b);
+            sums[thread] =
+                sums[thread] * (a - highest).exp() + sums[thread + half] * (b - highest).exp();
+            tops[thread] = highest;
+            counts[thread] += counts[thread + half];
+        }
+        sync_cube();
+    }
+    (tops[0], sums[0], counts[0])
+}
+
+/// Maximum of a row's scores, and the sum of their exponentials relative to it.
+#[derive(CubeType)]
+struct Softmax {
+    top: f32,
+    sum: f32,
+}
+
+/// Second pass: overwrites the scores of a row with `weight * (softmax - onehot(target))`.
+#[cube]
+fn write_gradient<F: Float, N: Size>(
+    logits: &mut [Vector<F, N>],
+    bias: &[Vector<F, N>],
+    start: usize,
+    vectors: usize,
+    target: usize,
+    weight: f32,
+    softmax: &Softmax,
+    #[comptime] config: RowConfig,
+) {
+    let threads = comptime!(config.threads);
+    // Normalized by the sum, not by its logarithm, whose rounding error grows with the scores.
+    let scale = weight / softmax.sum;
+    let mut read = Array::<Vector<F, N>>::new(VECTORS);
+    let mut first = UNIT_POS as usize;
+    while first < vectors {
+        #[unroll]
+        for i in 0..VECTORS {
+            let at = first + comptime!(i * threads);
+            read[i] = logits[start + select(at < vectors, at, first)];
+        }
+        #[unroll]
+        for i in 0..VECTORS {
+            let at = first + comptime!(i * threads);
+            if at < vectors {
+                let x = score::<F, N>(read[i], bias, at, config.bias);
+                let mut d = Vector::<f32, N>::empty();
+                #[unroll]
+                for k in 0..N::value() {
+                    let p = (x.extract(k) - softmax.top).exp() * scale;
+                    let is_target = at * N::value() + k == target;
+                    d.insert(k, p - select(is_target, weight, 0.0f32));
+                }
+                logits[start + at] = Vector::cast_from(d);
+            }
+        }
+        first += comptime!(VECTORS * threads);
+    }
+}
+
+/// Returns the element of a vector at an index known at run time only.
+#[cube]
+fn element<N: Size>(vector: Vector<f32, N>, index: usize) -> f32 {
     let mut found = 0.0f32;
     #[unroll]
     for k in 0..N::value() {
-        found = select(place == k, vector.extract(k), found);
+        found = select(index == k, vector.extract(k), found);
     }
     found
 }
 
-/// Weighted losses, weighted hits, and the gradient of the scores (or the scores, where none is asked for).
+/// Weighted losses, weighted hits, and the gradient of the scores (the scores, if `spec.gradient` is false).
 ///
-/// The gradient lies where the scores lay if nobody else holds them.
+/// The gradient overwrites the scores if they are uniquely owned.
 pub(crate) fn scores(
     logits: CubeTensor,
     bias: CubeTensor,
@@ -195,102 +240,123 @@ pub(crate) fn scores(
     weights: CubeTensor,
     spec: ScoreSpec,
 ) -> (CubeTensor, CubeTensor, CubeTensor) {
-    let Some(elem) = elem(logits.dtype) else {
-        return fallback::scores::<CubeBackend>(logits, bias, targets, weights, spec);
-    };
-    run(
-        logits,
-        Some(bias).filter(|_| spec.bias),
-        targets,
-        Some(weights),
-        spec.gradient,
-        elem,
-    )
+    match elem(logits.dtype) {
+        Some(elem) => RowArguments {
+            logits,
+            bias: Some(bias).filter(|_| spec.bias),
+            targets,
+            weights: Some(weights),
+            gradient: spec.gradient,
+            elem,
+        }
+        .launch(),
+        None => fallback::scores::<CubeBackend>(logits, bias, targets, weights, spec),
+    }
 }
 
 pub(crate) fn forward(logits: CubeTensor, targets: CubeTensor) -> CubeTensor {
     match elem(logits.dtype) {
-        Some(elem) => run(logits, None, targets, None, false, elem).0,
+        Some(elem) => {
+            let arguments = RowArguments {
+                logits,
+                bias: None,
+                targets,
+                weights: None,
+                gradient: false,
+                elem,
+            };
+            arguments.launch().0
+        }
         None => fallback::forward::<CubeBackend>(logits, targets),
     }
 }
 
 pub(crate) fn backward(d_loss: CubeTensor, logits: CubeTensor, targets: CubeTensor) -> CubeTensor {
     match elem(logits.dtype) {
-        Some(elem) => run(logits, None, targets, Some(d_loss), true, elem).2,
+        Some(elem) => {
+            let arguments = RowArguments {
+                logits,
+                bias: None,
+                targets,
+                weights: Some(d_loss),
+                gradient: true,
+                elem,
+            };
+            arguments.launch().2
+        }
         None => fallback::backward::<CubeBackend>(d_loss, logits, targets),
     }
 }
 
-fn run(
+/// Arguments of a launch.
+struct RowArguments {
     logits: CubeTensor,
     bias: Option<CubeTensor>,
     targets: CubeTensor,
     weights: Option<CubeTensor>,
     gradient: bool,
     elem: ElemType,
-) -> (CubeTensor, CubeTensor, CubeTensor) {
-    let [rows, classes] = logits.shape().dims();
-    let losses = empty(&logits, [rows], DType::F32);
-    let hits = empty(&logits, [rows], DType::F32);
-    if rows == 0 || classes == 0 {
-        return (losses, hits, logits);
-    }
-    let dtype = logits.dtype;
-    let logits = if gradient {
-        own(logits)
-    } else {
-        into_contiguous(logits)
-    };
-    let client = logits.client.clone();
-    let most = client.properties().hardware.max_units_per_cube as usize;
-    let vector = vector_size(&client, classes, &[dtype]);
-    let vectors = classes / vector;
-    let mut units = UNITS;
-    while units > 1 && (units > most || units / 2 >= vectors) {
-        units /= 2;
-    }
-    let walk = Walk {
-        units,
-        bias: bias.is_some(),
-        weighted: weights.is_some(),
-        gradient,
-    };
-    // Arguments that a kernel isn't compiled to touch still want a buffer.
-    let unused = |dtype| empty(&logits, [vector], dtype);
-    let bias = match bias {
-        Some(bias) => into_contiguous(cast::<CubeBackend>(bias, dtype)),
-        None => unused(dtype),
-    };
-    let weights = match weights {
-        Some(weights) => into_contiguous(cast::<CubeBackend>(weights, DType::F32)),
-        None => unused(DType::F32),
-    };
-    let targets = into_contiguous(CubeBackend::int_cast(targets, IntDType::I32));
-    // SAFETY: a cube reads and writes its own row, vectors beyond the row's last are not touched, and targets are classes.
-    unsafe {
-        rows_kernel::launch_unchecked(
-            &client,
-            grid(&client, rows),
-            CubeDim::new_1d(units as u32),
-            address(&[&logits]),
-            vector,
-            logits.clone().into_buffer_arg(),
-            bias.into_buffer_arg(),
-            targets.into_buffer_arg(),
-            weights.into_buffer_arg(),
-            losses.clone().into_buffer_arg(),
-            hits.clone().into_buffer_arg(),
-            rows,
-            vectors,
-            walk,
-            elem,
-        );
-    }
-    (losses, hits, logits)
 }
 
-/// Sum of each column, in f32.
+impl RowArguments {
+    /// Launches the kernel: losses, hits, and the gradient or the scores.
+    fn launch(self) -> (CubeTensor, CubeTensor, CubeTensor) {
+        let [rows, classes] = self.logits.shape().dims();
+        let losses = empty(&self.logits, [rows], DType::F32);
+        let hits = empty(&self.logits, [rows], DType::F32);
+        if rows == 0 || classes == 0 {
+            return (losses, hits, self.logits);
+        }
+        let dtype = self.logits.dtype;
+        let logits = if self.gradient {
+            uniquely_owned(self.logits)
+        } else {
+            into_contiguous(self.logits)
+        };
+        let client = logits.client.clone();
+        let vector = vector_size(&client, classes, &[dtype]);
+        let vectors = classes / vector;
+        let most = client.properties().hardware.max_units_per_cube as usize;
+        let mut threads = THREADS;
+        while threads > 1 && (threads > most || threads / 2 >= vectors) {
+            threads /= 2;
+        }
+        let config = RowConfig {
+            threads,
+            bias: self.bias.is_some(),
+            weighted: self.weights.is_some(),
+            gradient: self.gradient,
+        };
+        let bias = self.bias.map(|bias| cast::<CubeBackend>(bias, dtype));
+        let bias = placeholder(bias, &logits, vector, dtype);
+        let weights = self.weights.map(|w| cast::<CubeBackend>(w, DType::F32));
+        let weights = placeholder(weights, &logits, vector, DType::F32);
+        let targets = into_contiguous(CubeBackend::int_cast(self.targets, IntDType::I32));
+        // SAFETY: a block reads and writes its own row, vectors beyond the row's last are not touched, and targets are classes.
+        unsafe {
+            rows_kernel::launch_unchecked(
+                &client,
+                grid(&client, rows),
+                CubeDim::new_1d(threads as u32),
+                address(&[&logits]),
+                vector,
+                logits.clone().into_buffer_arg(),
+                bias.into_buffer_arg(),
+                targets.into_buffer_arg(),
+                weights.into_buffer_arg(),
+                losses.clone().into_buffer_arg(),
+                hits.clone().into_buffer_arg(),
+                rows,
+                vectors,
+                config,
+                self.elem,
+            );
+        }
+        (losses, hits, logits)
+    }
+}
+
+/// Returns the sum of each column, in f32.
 pub(crate) fn column_sums(input: CubeTensor) -> CubeTensor {
     let [rows, width] = input.shape().dims();
     match elem(input.dtype) {

@@ -1,4 +1,4 @@
-//! Decoder and cross-entropy together, a chunk of rows at a time, so that the scores of all rows never exist.
+//! Decoder and cross-entropy fused, a chunk of rows at a time: the scores of all rows are never in memory together.
 
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -10,8 +10,8 @@ use crate::ops::PackedBackend;
 use crate::ops::linear::Transpose;
 use crate::ops::primitive::{cast, narrow, reshape};
 
-/// Arguments of a decoder, cut into chunks.
-struct Chunks<B: PackedBackend> {
+/// Arguments of the decoder's loss.
+pub(crate) struct Decoder<B: PackedBackend> {
     hidden: FloatTensor<B>,
     /// In the dtype of `hidden`.
     weight: FloatTensor<B>,
@@ -21,15 +21,37 @@ struct Chunks<B: PackedBackend> {
     spec: DecoderSpec,
 }
 
-/// One chunk: its hidden states, its sums of losses and hits, and the gradient of its scores.
+/// Results of one chunk of rows.
 struct Chunk<B: PackedBackend> {
+    /// Hidden states of the chunk's rows.
     hidden: FloatTensor<B>,
+    /// Sums of the weighted losses and hits.
     loss: FloatTensor<B>,
     hits: FloatTensor<B>,
+    /// Gradient of the scores.
     d_logits: FloatTensor<B>,
 }
 
-impl<B: PackedBackend> Chunks<B> {
+impl<B: PackedBackend> Decoder<B> {
+    /// Casts weight and bias to the dtype of the hidden states, once for all chunks.
+    pub(crate) fn new(
+        hidden: FloatTensor<B>,
+        weight: FloatTensor<B>,
+        bias: FloatTensor<B>,
+        targets: IntTensor<B>,
+        weights: FloatTensor<B>,
+        spec: DecoderSpec,
+    ) -> Self {
+        Self {
+            weight: cast::<B>(weight, hidden.dtype()),
+            bias: cast::<B>(bias, hidden.dtype()),
+            hidden,
+            targets,
+            weights,
+            spec,
+        }
+    }
+
     fn ranges(&self) -> impl Iterator<Item = Range<usize>> + use<B> {
         let (rows, step) = (self.hidden.shape()[0], self.spec.rows.max(1));
         (0..rows)
@@ -72,25 +94,67 @@ impl<B: PackedBackend> Chunks<B> {
             d_logits,
         }
     }
-}
 
-fn chunks<B: PackedBackend>(
-    hidden: FloatTensor<B>,
-    weight: FloatTensor<B>,
-    bias: FloatTensor<B>,
-    targets: IntTensor<B>,
-    weights: FloatTensor<B>,
-    spec: DecoderSpec,
-) -> Chunks<B> {
-    Chunks {
-        weight: cast::<B>(weight, hidden.dtype()),
-        bias: cast::<B>(bias, hidden.dtype()),
-        hidden,
-        targets,
-        weights,
-        spec,
+    /// Returns the sums of the weighted losses and hits, `[1]` each.
+    pub(crate) fn forward(self) -> (FloatTensor<B>, FloatTensor<B>) {
+        let (mut loss, mut hits) = (None, None);
+        for range in self.ranges() {
+            let chunk = self.chunk(range, false);
+            loss = Some(add::<B>(loss, chunk.loss));
+            hits = Some(add::<B>(hits, chunk.hits));
+        }
+        (total::<B>(loss), total::<B>(hits))
+    }
+
+    /// Returns the results of [`Self::forward`], and the gradients of the loss: of the hidden states in their dtype, of weight and
+    /// bias in f32.
+    #[allow(clippy::type_complexity)] // five tensors, as the backend extension requires
+    pub(crate) fn with_gradients(
+        self,
+    ) -> (
+        FloatTensor<B>,
+        FloatTensor<B>,
+        FloatTensor<B>,
+        FloatTensor<B>,
+        FloatTensor<B>,
+    ) {
+        let is_half = !matches!(self.hidden.dtype(), DType::F32 | DType::F64);
+        let (mut loss, mut hits) = (None, None);
+        let (mut d_hidden, mut d_weight, mut d_bias) = (Vec::new(), None, None);
+        for range in self.ranges() {
+            let chunk = self.chunk(range, true);
+            loss = Some(add::<B>(loss, chunk.loss));
+            hits = Some(add::<B>(hits, chunk.hits));
+            d_hidden.push(B::gemm(
+                chunk.d_logits.clone(),
+                self.weight.clone(),
+                Transpose::None,
+            ));
+            d_bias = Some(add::<B>(d_bias, B::column_sums(chunk.d_logits.clone())));
+            let part = if is_half {
+                B::gemm_f32(chunk.d_logits, chunk.hidden, Transpose::Lhs)
+            } else {
+                B::gemm(chunk.d_logits, chunk.hidden, Transpose::Lhs)
+            };
+            d_weight = Some(add::<B>(d_weight, part));
+        }
+        let d_hidden = if d_hidden.len() == 1 {
+            d_hidden.remove(0)
+        } else {
+            B::float_cat(d_hidden, 0)
+        };
+        (
+            total::<B>(loss),
+            total::<B>(hits),
+            d_hidden,
+            d_weight.expect(NOT_EMPTY),
+            d_bias.expect(NOT_EMPTY),
+        )
     }
 }
+
+/// [`super::decoder_loss`] returns early without rows.
+const NOT_EMPTY: &str = "a decoder has at least one chunk";
 
 fn add<B: PackedBackend>(sum: Option<FloatTensor<B>>, more: FloatTensor<B>) -> FloatTensor<B> {
     match sum {
@@ -99,77 +163,7 @@ fn add<B: PackedBackend>(sum: Option<FloatTensor<B>>, more: FloatTensor<B>) -> F
     }
 }
 
-/// Sums of losses and hits, `[1]` each.
-pub(crate) fn forward<B: PackedBackend>(
-    hidden: FloatTensor<B>,
-    weight: FloatTensor<B>,
-    bias: FloatTensor<B>,
-    targets: IntTensor<B>,
-    weights: FloatTensor<B>,
-    spec: DecoderSpec,
-) -> (FloatTensor<B>, FloatTensor<B>) {
-    let chunks = chunks::<B>(hidden, weight, bias, targets, weights, spec);
-    let (mut loss, mut hits) = (None, None);
-    for range in chunks.ranges() {
-        let chunk = chunks.chunk(range, false);
-        loss = Some(add::<B>(loss, chunk.loss));
-        hits = Some(add::<B>(hits, chunk.hits));
-    }
-    (one::<B>(loss), one::<B>(hits))
-}
-
-/// A sum as `[1]`; a decoder of no rows ends before it gets here.
-fn one<B: PackedBackend>(sum: Option<FloatTensor<B>>) -> FloatTensor<B> {
-    reshape::<B, 1>(sum.expect("a decoder has at least one chunk"), [1])
-}
-
-/// As [`forward`], and the gradients of hidden states (in their dtype), weight and bias (in f32) of the sum of losses.
-#[allow(clippy::type_complexity)] // five tensors, as the backend extension wants them
-pub(crate) fn with_gradients<B: PackedBackend>(
-    hidden: FloatTensor<B>,
-    weight: FloatTensor<B>,
-    bias: FloatTensor<B>,
-    targets: IntTensor<B>,
-    weights: FloatTensor<B>,
-    spec: DecoderSpec,
-) -> (
-    FloatTensor<B>,
-    FloatTensor<B>,
-    FloatTensor<B>,
-    FloatTensor<B>,
-    FloatTensor<B>,
-) {
-    let half = !matches!(hidden.dtype(), DType::F32 | DType::F64);
-    let chunks = chunks::<B>(hidden, weight, bias, targets, weights, spec);
-    let (mut loss, mut hits) = (None, None);
-    let (mut d_hidden, mut d_weight, mut d_bias) = (Vec::new(), None, None);
-    for range in chunks.ranges() {
-        let chunk = chunks.chunk(range, true);
-        loss = Some(add::<B>(loss, chunk.loss));
-        hits = Some(add::<B>(hits, chunk.hits));
-        d_hidden.push(B::gemm(
-            chunk.d_logits.clone(),
-            chunks.weight.clone(),
-            Transpose::None,
-        ));
-        d_bias = Some(add::<B>(d_bias, B::column_sums(chunk.d_logits.clone())));
-        let part = if half {
-            B::gemm_f32(chunk.d_logits, chunk.hidden, Transpose::Lhs)
-        } else {
-            B::gemm(chunk.d_logits, chunk.hidden, Transpose::Lhs)
-        };
-        d_weight = Some(add::<B>(d_weight, part));
-    }
-    let d_hidden = if d_hidden.len() == 1 {
-        d_hidden.remove(0)
-    } else {
-        B::float_cat(d_hidden, 0)
-    };
-    (
-        one::<B>(loss),
-        one::<B>(hits),
-        d_hidden,
-        d_weight.expect("a decoder has at least one chunk"),
-        d_bias.expect("a decoder has at least one chunk"),
-    )
+/// Returns a sum over chunks as `[1]`.
+fn total<B: PackedBackend>(sum: Option<FloatTensor<B>>) -> FloatTensor<B> {
+    reshape::<B, 1>(sum.expect(NOT_EMPTY), [1])
 }

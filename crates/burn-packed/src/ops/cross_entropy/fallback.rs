@@ -1,4 +1,4 @@
-//! Cross-entropy from operations that every backend has.
+//! Cross-entropy from tensor operations that every backend has.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
@@ -50,7 +50,7 @@ fn shifted_exp<B: Backend>(logits: FloatTensor<B>) -> (FloatTensor<B>, FloatTens
     (B::float_exp(B::float_sub(logits, max.clone())), max)
 }
 
-/// Weighted losses, weighted hits, and the gradient of the scores (or the scores, where none is asked for).
+/// Weighted losses, weighted hits, and the gradient of the scores (the scores, if `spec.gradient` is false).
 pub(crate) fn scores<B: Backend>(
     logits: FloatTensor<B>,
     bias: FloatTensor<B>,

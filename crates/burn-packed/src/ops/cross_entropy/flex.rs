@@ -1,4 +1,4 @@
-//! Cross-entropy on the CPU: two passes over each row, shared among threads.
+//! Cross-entropy on the CPU: two passes over each row, rows in parallel.
 
 use burn::backend::Flex;
 use burn::tensor::DType;
@@ -37,7 +37,7 @@ pub(crate) fn backward(d_loss: FlexTensor, logits: FlexTensor, targets: FlexTens
         .zip(indices(targets))
         .zip(d_loss.values().par_iter())
         .for_each(|((row, target), &d_loss)| {
-            // Normalised by the sum, not by the log-sum-exp, whose rounding grows with the logits.
+            // Normalized by the sum, not by the log-sum-exp, whose rounding error grows with the logits.
             simd::softmax_row(row);
             row.iter_mut().for_each(|p| *p *= d_loss);
             row[target] -= d_loss;
@@ -45,7 +45,7 @@ pub(crate) fn backward(d_loss: FlexTensor, logits: FlexTensor, targets: FlexTens
     tensor(d_logits, [rows, classes], dtype)
 }
 
-/// Weighted losses, weighted hits, and the gradient of the scores (or the scores, where none is asked for).
+/// Weighted losses, weighted hits, and the gradient of the scores (the scores, if `spec.gradient` is false).
 pub(crate) fn scores(
     logits: FlexTensor,
     bias: FlexTensor,
@@ -70,9 +70,9 @@ pub(crate) fn scores(
                     *score += bias;
                 }
             }
-            let reached = row[target];
-            let beaten = row[..target].iter().any(|&x| x >= reached)
-                || row[target..].iter().any(|&x| x > reached);
+            let target_score = row[target];
+            let is_beaten = row[..target].iter().any(|&x| x >= target_score)
+                || row[target..].iter().any(|&x| x > target_score);
             let lse = if spec.gradient {
                 let lse = simd::softmax_row(row);
                 row.iter_mut().for_each(|p| *p *= weight);
@@ -81,7 +81,10 @@ pub(crate) fn scores(
             } else {
                 simd::log_sum_exp(row)
             };
-            (weight * (lse - reached), if beaten { 0.0 } else { weight })
+            (
+                weight * (lse - target_score),
+                if is_beaten { 0.0 } else { weight },
+            )
         })
         .unzip();
     (

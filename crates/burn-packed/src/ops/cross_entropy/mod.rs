@@ -1,21 +1,21 @@
-//! Cross-entropy of each row: `loss_t = log sum_v exp(logits[t, v]) - logits[t, target_t]`, alone or behind a decoder.
+//! Cross-entropy of each row: `loss_t = log sum_v exp(logits[t, v]) - logits[t, target_t]`, alone or fused with a decoder.
 //!
 //! `logits [rows, classes]` in any float dtype, `targets [rows]` of class ids, result `[rows]` in f32 (nats). There is no
-//! ignored class: rows that shouldn't count get weight zero by the caller. Backward keeps the logits and the targets
-//! alone; Burn's own loss keeps three copies of the logits.
+//! ignored class: the caller gives rows that do not count the weight 0. Only logits and targets are saved for backward; Burn's own
+//! loss saves three copies of the logits.
 //!
-//! [`decoder_loss`] puts the product with the vocabulary in front and never holds all scores: for a chunk of rows it takes
+//! [`decoder_loss`] starts from the hidden states and never holds all scores. For each chunk of rows it computes
 //!
 //! ```text
 //! logits   = hidden · weightᵀ + bias
 //! loss    += sum_t w_t loss_t              hits += sum_t w_t [no class beats the target]
-//! d_logits = w_t (softmax(logits_t) - onehot(target_t))              where the scores lay
+//! d_logits = w_t (softmax(logits_t) - onehot(target_t))              in place of the scores
 //! d_hidden = d_logits · weight             d_weight += d_logitsᵀ · hidden             d_bias += sum_t d_logits_t
 //! ```
 //!
-//! The gradients are those of the sum, taken in the forward; the backward multiplies them by the number that arrives. What is
-//! kept is therefore one gradient of each argument, and nothing that grows with rows × classes. A class beats the target when its
-//! score is higher, or the same with a smaller id: hits are those of an argmax that takes the first of equals.
+//! The forward pass already computes the gradients of the sum; the backward pass multiplies them by the gradient of the loss. Saved
+//! for backward is therefore one gradient per argument, and nothing of size rows × classes. A class beats the target if its score
+//! is higher, or equal with a smaller id: a hit is a row whose argmax (the first of equals) is the target.
 
 pub(super) mod autodiff;
 #[cfg(feature = "cube")]
@@ -34,33 +34,33 @@ use super::{PackedBackend, refuse_f64};
 #[cfg(feature = "fusion")]
 pub(super) use specs::*;
 
-/// What a pass over scores does beside taking losses.
+/// Optional parts of a pass over scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScoreSpec {
-    /// Whether the bias is added to the scores; without it the argument is ignored.
+    /// Whether the bias is added to the scores; the argument is ignored otherwise.
     pub bias: bool,
-    /// Whether the gradient takes the place of the scores.
+    /// Whether the gradient overwrites the scores.
     pub gradient: bool,
 }
 
-/// What a decoder needs beside tensors.
+/// Settings of a decoder's loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecoderSpec {
-    /// Whether there is a bias; without it the argument is ignored.
+    /// Whether there is a bias; the argument is ignored otherwise.
     pub bias: bool,
     /// Rows of a chunk.
     pub rows: usize,
 }
 
-/// Bytes that the scores of a chunk may take: many on a card that wants large products, few where memory comes in small
-/// buffers (128 MiB are what WebGPU promises) or passes through a cache.
+/// Largest size of a chunk's scores in bytes: large on CUDA, for large GEMMs; small elsewhere, for small buffers (WebGPU guarantees
+/// 128 MiB) and CPU caches.
 const LARGE_CHUNK: usize = 512 << 20;
 const SMALL_CHUNK: usize = 64 << 20;
-/// Rows of a chunk come in multiples of this, for the sake of the products.
+/// The rows of a chunk are a multiple of this, the height of a GEMM tile.
 const CHUNK_ROWS: usize = 128;
 
 impl DecoderSpec {
-    /// Chunks of a size that suits the device.
+    /// Returns settings with a chunk size that suits the device, for scores in `dtype`.
     pub fn new(bias: bool, classes: usize, dtype: DType, device: &Device) -> Self {
         let is_cuda = format!("{device:?}").to_lowercase().contains("cuda");
         let bytes = if is_cuda { LARGE_CHUNK } else { SMALL_CHUNK };
@@ -72,17 +72,17 @@ impl DecoderSpec {
     }
 }
 
-/// Cross-entropy of each row, in nats.
+/// Cross-entropy of each row of `logits [rows, classes]` for `targets [rows]`: `[rows]`, in nats.
 ///
-/// A target outside `0..classes` is a mistake of the calling code; data is checked where it is read.
+/// The caller must check that targets are in `0..classes`; the kernels do not.
 ///
 /// # Panics
-/// When the numbers of rows differ, and in f64 where [`crate::device::computes_in`] says no.
+/// If the numbers of rows differ, or in f64 on a device for which [`crate::device::computes_in`] returns false.
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     let ([rows, _], [labels]) = (logits.dims(), targets.dims());
     assert_eq!(
         rows, labels,
-        "{rows} rows of logits need as many targets, got {labels}"
+        "cross_entropy: {rows} rows of logits but {labels} targets"
     );
     refuse_f64(&logits.device(), logits.dtype(), "cross_entropy");
     Tensor::from_dispatch(<Dispatch as PackedBackend>::cross_entropy_rows(
@@ -91,18 +91,18 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     ))
 }
 
-/// Sum of the weighted cross-entropies of `hidden · weightᵀ + bias` and sum of the weights of the rows that hit, `[1]` each.
+/// Sum of the weighted cross-entropies of `hidden · weightᵀ + bias`, and sum of the weights of the hits; `[1]` each.
 ///
 /// # Arguments
-/// - `hidden`: `[rows, width]` in the dtype the product is computed in.
-/// - `weight`: `[classes, width]`, `bias`: `[classes]`, in f32; cast to that dtype here, their gradients stay f32.
-/// - `targets`: `[rows]` of class ids, `weights`: `[rows]` in f32, 0 for a row that doesn't count. Targets and weights have no gradient.
-/// - `rows`: rows of a chunk, if not what [`DecoderSpec::new`] chooses.
+/// - `hidden`: `[rows, width]`, in the dtype of the GEMMs.
+/// - `weight`: `[classes, width]`, `bias`: `[classes]`, in f32; they are cast to the dtype of `hidden`, their gradients are f32.
+/// - `targets`: `[rows]` of class ids, `weights`: `[rows]` in f32, 0 for a row that does not count. Neither has a gradient.
+/// - `rows`: rows of a chunk; `None` for those of [`DecoderSpec::new`].
 ///
-/// No rows make two constants of 0.
+/// Without rows both results are the constant 0.
 ///
 /// # Panics
-/// When shapes contradict each other, and in f64 where [`crate::device::computes_in`] says no.
+/// If the shapes are inconsistent, or in f64 on a device for which [`crate::device::computes_in`] returns false.
 pub fn decoder_loss(
     hidden: Tensor<2>,
     weight: Tensor<2>,
@@ -115,12 +115,12 @@ pub fn decoder_loss(
     assert_eq!(
         width,
         expected,
-        "a decoder {:?} takes {expected} columns, got {width}",
+        "decoder_loss: the weight {:?} takes inputs of width {expected}, got {width}",
         weight.dims()
     );
     assert!(
         targets.dims() == [count] && weights.dims() == [count],
-        "{count} rows need as many targets and weights, got {:?} and {:?}",
+        "decoder_loss: {count} rows of hidden states, but targets {:?} and weights {:?}",
         targets.dims(),
         weights.dims()
     );
@@ -144,7 +144,7 @@ pub fn decoder_loss(
     (Tensor::from_dispatch(loss), Tensor::from_dispatch(hits))
 }
 
-/// Weighted losses `[rows]`, weighted hits `[rows]` and gradient of the scores, for callers that derive by hand.
+/// Weighted losses `[rows]`, weighted hits `[rows]` and the gradient of the scores `[rows, classes]`, without autodiff.
 pub fn cross_entropy_scores(
     logits: Tensor<2>,
     bias: Option<Tensor<1>>,

@@ -1,19 +1,13 @@
-//! Shapes and dtypes of results, which a lazy backend needs before it runs.
+//! Shapes and dtypes of the results, which Fusion needs before an op runs.
 
 use burn::backend::fusion::custom::TensorSpec;
-use burn::tensor::{DType, Shape};
+use burn::tensor::Shape;
 
 use super::ScoreSpec;
-
-fn wide(dtype: DType) -> DType {
-    match dtype {
-        DType::F64 => DType::F64,
-        _ => DType::F32,
-    }
-}
+use crate::ops::primitive::widened;
 
 pub(in crate::ops) fn row_spec(logits: &TensorSpec, targets: &TensorSpec) -> TensorSpec {
-    TensorSpec::new(targets.shape.clone(), wide(logits.dtype))
+    TensorSpec::new(targets.shape.clone(), widened(logits.dtype))
 }
 
 pub(in crate::ops) fn score_specs(
@@ -28,5 +22,5 @@ pub(in crate::ops) fn score_specs(
 }
 
 pub(in crate::ops) fn column_spec(input: &TensorSpec) -> TensorSpec {
-    TensorSpec::new(Shape::new([input.shape[1]]), wide(input.dtype))
+    TensorSpec::new(Shape::new([input.shape[1]]), widened(input.dtype))
 }

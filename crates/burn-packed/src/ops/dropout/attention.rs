@@ -1,8 +1,8 @@
-//! Attention that drops some of its probabilities.
+//! Attention with dropout of its probabilities.
 //!
-//! No published ModernBERT is trained this way, so it has no kernel: this is the definition of [`crate::ops::attention`] with
-//! [`dropout`] between softmax and product, from tensor operations that Burn derives itself. The probabilities of a block of queries
-//! stay in memory for the backward pass.
+//! No published ModernBERT is trained this way, so there is no kernel: this is [`crate::ops::attention`] with [`dropout`] between
+//! softmax and the matmul with V, from tensor operations that Burn differentiates. The probabilities of all query blocks are saved
+//! for backward.
 
 use burn::tensor::{Int, Tensor, TensorData, activation};
 
@@ -10,15 +10,15 @@ use super::{DropoutSpec, dropout};
 use crate::ops::attention::{AttentionSpec, Block, QUERY_BLOCK};
 use crate::ops::linear::linear;
 
-/// Hides a key from a query: finite, so that nothing ever computes `inf - inf`.
-const HIDDEN: f32 = -1e30;
+/// Added to the scores of masked keys; finite, so that no difference is `inf - inf`.
+const MASKED: f32 = -1e30;
 
 /// [`crate::ops::attention::attention`] with dropout of the probabilities; arguments and result as there, without a softcap.
 ///
-/// Which probabilities are dropped depends on the sequence's place in the batch, on head, query and key.
+/// The key of a probability depends on the sequence's index in the batch, the head, the query and the key.
 ///
 /// # Panics
-/// As there, and for a softcap, which the model doesn't have.
+/// As there, and if `spec` has a softcap.
 pub fn attention_with_dropout(
     qkv: Tensor<4>,
     rotary: Option<Tensor<2>>,
@@ -33,7 +33,7 @@ pub fn attention_with_dropout(
     );
     assert!(
         spec.softcap.is_none(),
-        "a softcap has no dropout of its probabilities"
+        "attention_with_dropout: a softcap is not supported"
     );
     if total == 0 {
         return Tensor::zeros([0, heads, head_dim], (&qkv.device(), qkv.dtype()));
@@ -59,8 +59,8 @@ pub fn attention_with_dropout(
             .cast(burn::tensor::FloatDType::from(q.dtype()))
             .select(0, positions)
             .reshape([1, total, head_dim]);
-        q = rotate(q, &angles);
-        k = rotate(k, &angles);
+        q = apply_rope(q, &angles);
+        k = apply_rope(k, &angles);
     }
     let mut outs = Vec::new();
     for (sequence, range) in spec.layout.ranges().enumerate() {
@@ -72,7 +72,7 @@ pub fn attention_with_dropout(
                 x.clone()
                     .narrow(1, range.start + block.keys.start, block.keys.len())
             };
-            let scores = products(queries, at(&k)) * spec.scale;
+            let scores = matmul_heads(queries, at(&k)) * spec.scale;
             let scores = match mask(&block, spec) {
                 Some(mask) => {
                     let mask = Tensor::<3>::from_data(
@@ -86,7 +86,7 @@ pub fn attention_with_dropout(
             };
             let part = drop.part([sequence as u64, block.queries.start as u64]);
             let kept = dropout(activation::softmax(scores, 2), part);
-            outs.push(products(kept, at(&v).swap_dims(1, 2)));
+            outs.push(matmul_heads(kept, at(&v).swap_dims(1, 2)));
         }
     }
     Tensor::cat(outs, 1)
@@ -94,8 +94,8 @@ pub fn attention_with_dropout(
         .cast(burn::tensor::FloatDType::from(dtype))
 }
 
-/// `a · bᵀ` of each head, `[heads, m, k]` and `[heads, n, k]`: Burn's own batched product rounds f32 to TF32 on some devices.
-fn products(a: Tensor<3>, b: Tensor<3>) -> Tensor<3> {
+/// `a · bᵀ` of each head, `[heads, m, k]` and `[heads, n, k]`. Burn's own batched matmul rounds f32 to TF32 on some devices.
+fn matmul_heads(a: Tensor<3>, b: Tensor<3>) -> Tensor<3> {
     let heads = (0..a.dims()[0]).map(|head| {
         let of = |x: &Tensor<3>| -> Tensor<2> { x.clone().narrow(0, head, 1).squeeze_dim(0) };
         linear(of(&a), of(&b), None).unsqueeze()
@@ -103,22 +103,22 @@ fn products(a: Tensor<3>, b: Tensor<3>) -> Tensor<3> {
     Tensor::cat(heads.collect(), 0)
 }
 
-/// What is added to the scores of a block, row by row; `None` where all keys are visible.
+/// Returns the mask to add to the scores of a block, row by row; `None` if all keys are visible.
 fn mask(block: &Block, spec: &AttentionSpec) -> Option<Vec<f32>> {
     let columns = block.keys.len();
     let mut visible = block.queries.clone().map(|i| spec.visible_in(block, i));
     if visible.clone().all(|keys| keys == (0..columns)) {
         return None;
     }
-    let mut mask = vec![HIDDEN; block.queries.len() * columns];
+    let mut mask = vec![MASKED; block.queries.len() * columns];
     for (row, keys) in mask.chunks_mut(columns).zip(&mut visible) {
         row[keys].fill(0.0);
     }
     Some(mask)
 }
 
-/// `x [heads, total, head_dim]` turned by the angles whose cosines and sines are the halves of `angles [1, total, head_dim]`.
-fn rotate(x: Tensor<3>, angles: &Tensor<3>) -> Tensor<3> {
+/// Applies RoPE to `x [heads, total, head_dim]`; the halves of `angles [1, total, head_dim]` are the cosines and sines.
+fn apply_rope(x: Tensor<3>, angles: &Tensor<3>) -> Tensor<3> {
     let half = x.dims()[2] / 2;
     let halves = |x: &Tensor<3>| {
         (

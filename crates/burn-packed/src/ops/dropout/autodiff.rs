@@ -1,4 +1,4 @@
-//! The derivative of dropout as a node of Burn's graph: dropout of the gradient. It keeps nothing.
+//! The derivative of dropout as a node of Burn's autodiff graph: dropout of the gradient. Nothing is saved for backward.
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};

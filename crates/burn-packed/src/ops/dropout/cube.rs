@@ -1,22 +1,24 @@
-//! Dropout on CubeCL devices: one unit per element.
+//! Dropout on CubeCL devices: one thread per element.
 
 use burn::backend::TensorMetadata;
-use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 
-use super::{DropoutSpec, fallback};
+use super::{DropoutSpec, FACTORS, SHIFTS, fallback};
+use crate::ops::rows::elem;
 
+/// The finalizer of MurmurHash3; see [`super::fmix32`].
 #[cube]
-fn mix(x: u32) -> u32 {
-    let x = (x ^ (x >> 16u32)) * 0x85eb_ca6bu32;
-    let x = (x ^ (x >> 13u32)) * 0xc2b2_ae35u32;
-    x ^ (x >> 16u32)
+fn fmix32(x: u32) -> u32 {
+    let x = (x ^ (x >> comptime!(SHIFTS[0]))) * comptime!(FACTORS[0]);
+    let x = (x ^ (x >> comptime!(SHIFTS[1]))) * comptime!(FACTORS[1]);
+    x ^ (x >> comptime!(SHIFTS[2]))
 }
+
+/// `out[i] = input[i] * scale` if the bits of `i` are at least `threshold`, else 0; see the module docs of [`super`].
 
 #[cube(launch, address_type = "dynamic")]
 fn dropout_kernel<F: Float>(
@@ -31,18 +33,15 @@ fn dropout_kernel<F: Float>(
 ) {
     let index = ABSOLUTE_POS;
     if index < elements {
-        let bits = mix(mix(index as u32 ^ key_low) ^ key_high);
+        let bits = fmix32(fmix32(index as u32 ^ key_low) ^ key_high);
         let kept = f32::cast_from(input[index]) * scale;
         out[index] = F::cast_from(select(bits >= threshold, kept, 0.0f32));
     }
 }
 
 pub(crate) fn forward(input: CubeTensor, spec: DropoutSpec) -> CubeTensor {
-    let kind = match input.dtype {
-        DType::F32 => FloatKind::F32,
-        DType::F16 => FloatKind::F16,
-        DType::BF16 => FloatKind::BF16,
-        _ => return fallback::forward::<CubeBackend>(input, spec),
+    let Some(elem) = elem(input.dtype) else {
+        return fallback::forward::<CubeBackend>(input, spec);
     };
     let elements = input.shape().num_elements();
     if elements == 0 {
@@ -69,7 +68,7 @@ pub(crate) fn forward(input: CubeTensor, spec: DropoutSpec) -> CubeTensor {
         spec.key[1],
         spec.threshold,
         spec.scale() as f32,
-        ElemType::Float(kind),
+        elem,
     );
     out
 }

@@ -1,7 +1,7 @@
-//! Dropout from integer operations that every backend has.
+//! Dropout from integer tensor operations that every backend has.
 //!
-//! Words of 32 bits are computed in 64-bit integers, products in halves: no intermediate exceeds 2^49, so that nothing depends on
-//! what a backend does when an integer overflows.
+//! 32-bit words are computed in 64-bit integers, and multiplied in two halves: no intermediate exceeds 2^49, so the result does not
+//! depend on how a backend handles integer overflow.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
@@ -30,7 +30,7 @@ pub(crate) fn forward<B: Backend>(input: FloatTensor<B>, spec: DropoutSpec) -> F
     );
     let x = widen::<B>(B::float_reshape(input, Shape::new([elements])));
     let x = B::float_mul_scalar(x, Scalar::from(spec.scale() as f32));
-    // Filled and not multiplied by 0, which would let infinities through as NaN.
+    // Filled, not multiplied by 0, which would turn infinities into NaN.
     let x = B::float_mask_fill(x, dropped, Scalar::from(0.0));
     cast::<B>(B::float_reshape(x, shape), dtype)
 }
@@ -49,7 +49,7 @@ fn fmix32<B: Backend>(x: IntTensor<B>) -> IntTensor<B> {
 fn multiply<B: Backend>(x: IntTensor<B>, factor: u32) -> IntTensor<B> {
     let (low, high) = (i64::from(factor & 0xffff), i64::from(factor >> 16));
     let by = |factor: i64| B::int_mul_scalar(x.clone(), Scalar::from(factor));
-    // Of the product with the upper half only its lower 16 bits stay below 2^32 once shifted.
+    // Of the product with the upper half, only the lower 16 bits remain below 2^32 after the shift.
     let upper = B::bitwise_and_scalar(by(high), Scalar::from(0xffff_i64));
     let upper = B::bitwise_left_shift_scalar(upper, Scalar::from(16_i64));
     B::bitwise_and_scalar(B::int_add(by(low), upper), Scalar::from(WORD))

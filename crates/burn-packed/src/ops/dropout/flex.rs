@@ -1,4 +1,4 @@
-//! Dropout on the CPU: one pass over the elements, shared among threads.
+//! Dropout on the CPU: one pass over the elements, in parallel.
 
 use burn::backend::Flex;
 use burn::backend::ops::FloatTensorOps;
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::{DropoutSpec, fallback};
 use crate::ops::host::{HostTensor, is_native, tensor};
 
-/// Elements a thread takes at a time.
+/// Elements of a parallel task.
 const CHUNK: usize = 1 << 15;
 
 pub(crate) fn forward(input: FlexTensor, spec: DropoutSpec) -> FlexTensor {
@@ -34,7 +34,7 @@ pub(crate) fn forward(input: FlexTensor, spec: DropoutSpec) -> FlexTensor {
 fn fill(first: u32, values: &[f32], out: &mut [f32], spec: DropoutSpec) {
     let scale = spec.scale() as f32;
     for (i, (out, x)) in out.iter_mut().zip(values).enumerate() {
-        // The caller's tensor has fewer than 2^32 elements.
+        // No overflow: `super::dropout` limits tensors to 2^32 - 1 elements.
         let kept = spec.keeps(first.wrapping_add(i as u32));
         *out = if kept { x * scale } else { 0.0 };
     }

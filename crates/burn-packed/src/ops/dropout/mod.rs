@@ -5,10 +5,10 @@
 //! out[i]   = x[i] / (1 - p)   where bits(i) >= p 2^32, else 0
 //! ```
 //!
-//! `i` is the place of the element in the contiguous tensor. Nothing is stored and nothing is drawn from a generator with a state: the
-//! same key drops the same elements on every backend, whoever asks and how often. Dropout is linear, so its derivative is the
-//! same op on the gradient. A counter-based generator by the principle of Salmon et al. 2011 ("Parallel random numbers: as easy as
-//! 1, 2, 3"), with a shorter mixing function: dropout needs bits that are even and unrelated, not cryptography.
+//! `i` is the index of the element in the contiguous tensor. No mask is stored and no stateful generator is used: the same key
+//! drops the same elements on every backend and in every call. Dropout is linear, so its derivative is the same op on the gradient.
+//! It is a counter-based generator in the sense of Salmon et al. 2011 ("Parallel random numbers: as easy as 1, 2, 3") with a
+//! shorter mixing function: dropout needs uniform and independent bits, not cryptographic ones.
 //!
 //! Any float dtype, computed in f32 (f64 in f64).
 
@@ -28,7 +28,7 @@ use burn::tensor::Tensor;
 use super::PackedBackend;
 use crate::batch::Dropout;
 
-/// A place in the model where elements are dropped.
+/// A point of the model at which elements are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Site {
     /// After the embedding norm.
@@ -43,7 +43,7 @@ pub enum Site {
     Classifier = 5,
 }
 
-/// One application of dropout: how much, and which elements.
+/// One application of dropout: its rate, and the key that selects the elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DropoutSpec {
     threshold: u32,
@@ -51,7 +51,7 @@ pub struct DropoutSpec {
 }
 
 impl DropoutSpec {
-    /// Dropout of a batch at a site of a layer; `None` where nothing is dropped.
+    /// Returns the dropout of a batch at a site of a layer; `None` if the rate is 0.
     pub fn of(dropout: &Dropout, layer: usize, site: Site) -> Option<Self> {
         let rates = &dropout.rates;
         let rate = match site {
@@ -65,13 +65,15 @@ impl DropoutSpec {
         Self::new(rate, words)
     }
 
-    /// Drops elements with probability `rate`, rounded to a multiple of 2⁻³²; which ones, `words` decide. `None` for a rate that rounds
-    /// to 0.
+    /// Returns dropout with probability `rate`, rounded to a multiple of 2⁻³², and a key made of `words`. `None` if the rate rounds to 0.
     ///
     /// # Panics
-    /// If `rate` is not at least 0 and below 1.
+    /// If `rate` is not in `[0, 1)`.
     pub fn new(rate: f64, words: [u64; 4]) -> Option<Self> {
-        assert!((0.0..1.0).contains(&rate), "a dropout rate of {rate}");
+        assert!(
+            (0.0..1.0).contains(&rate),
+            "dropout: the rate {rate} is not in [0, 1)"
+        );
         let threshold = (rate * 2f64.powi(32)).round().min(f64::from(u32::MAX)) as u32;
         (threshold > 0).then(|| Self {
             threshold,
@@ -79,23 +81,23 @@ impl DropoutSpec {
         })
     }
 
-    /// The probability with which an element is dropped.
+    /// Probability with which an element is dropped.
     pub fn rate(&self) -> f64 {
         f64::from(self.threshold) / 2f64.powi(32)
     }
 
-    /// What kept elements are multiplied by.
+    /// Factor of the kept elements.
     pub fn scale(&self) -> f64 {
         1.0 / (1.0 - self.rate())
     }
 
-    /// Whether the element at place `index` is kept.
+    /// Returns whether the element at `index` is kept.
     #[inline(always)]
     pub fn keeps(&self, index: u32) -> bool {
         bits(index, self.key) >= self.threshold
     }
 
-    /// The same rate with another key, for a part of a larger whole.
+    /// Returns the same rate with a key derived from this one, for a part of a tensor.
     fn part(&self, words: [u64; 2]) -> Self {
         let [low, high] = self.key;
         let own = (u64::from(high) << 32) | u64::from(low);
@@ -106,7 +108,7 @@ impl DropoutSpec {
     }
 }
 
-/// The definition, on 32-bit words.
+/// Pseudo-random bits of an element; the definition that all versions implement.
 #[inline(always)]
 fn bits(index: u32, key: [u32; 2]) -> u32 {
     fmix32(fmix32(index ^ key[0]) ^ key[1])
@@ -123,7 +125,7 @@ fn fmix32(x: u32) -> u32 {
     x ^ (x >> SHIFTS[2])
 }
 
-/// Words mixed into a key, one after the other, so that each changes all of it (the finalizer of SplitMix64).
+/// Mixes words into a key, one after the other, so that each of them changes all its bits (the finalizer of SplitMix64).
 fn key(words: [u64; 4]) -> [u32; 2] {
     let mix = |state: u64, word: u64| {
         let x = (state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -135,18 +137,18 @@ fn key(words: [u64; 4]) -> [u32; 2] {
     [mixed as u32, (mixed >> 32) as u32]
 }
 
-/// Most elements a call can tell apart.
-const MOST: usize = u32::MAX as usize;
+/// Most elements of a tensor: indices are 32 bits wide.
+const MAX_ELEMENTS: usize = u32::MAX as usize;
 
-/// Drops elements of a tensor.
+/// Sets the elements that `spec` drops to 0 and scales the others by [`DropoutSpec::scale`]; any shape.
 ///
 /// # Panics
-/// For tensors of 2³² elements or more.
+/// If the tensor has 2³² elements or more.
 pub fn dropout<const D: usize>(input: Tensor<D>, spec: DropoutSpec) -> Tensor<D> {
     let elements = input.dims().iter().product::<usize>();
     assert!(
-        elements <= MOST,
-        "dropout counts elements in 32 bits; {elements} are too many for one call: use smaller micro-batches"
+        elements <= MAX_ELEMENTS,
+        "dropout: a tensor of {elements} elements exceeds 32-bit indices; use smaller micro-batches"
     );
     Tensor::from_dispatch(<Dispatch as PackedBackend>::dropout(
         input.into_dispatch(),

@@ -1,4 +1,4 @@
-//! The derivative of the lookup as a node of Burn's graph; it keeps the ids alone.
+//! The derivative of the row gather as a node of Burn's autodiff graph. Only the ids are saved for backward.
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;

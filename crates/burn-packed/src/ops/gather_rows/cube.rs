@@ -1,4 +1,4 @@
-//! The lookup on CubeCL devices: a gather, and sums over runs of equal ids in two steps.
+//! Row gather on CubeCL devices: the gather itself, and its gradient as sums over runs of equal ids, in two kernels.
 
 use burn::backend::TensorMetadata;
 use burn::backend::ops::{FloatTensorOps, IntTensorOps};
@@ -10,22 +10,27 @@ use cubecl::prelude::*;
 
 use super::fallback;
 use crate::batch::TokenOrder;
-use crate::ops::rows::{Deal, address, elem, empty, grid, vector_size};
+use crate::ops::rows::{
+    COLUMN_BLOCK, COLUMN_SLICES, RowPartition, address, elem, empty, grid, sum_of_slices,
+    vector_size,
+};
 
-/// Units of a cube in every kernel here.
-const UNITS: usize = 256;
-/// Vectors that a unit of the gather moves.
+/// Threads of a block of the gather and of the kernel for pieces.
+const THREADS: usize = 256;
+/// Vectors that a thread of the gather moves.
 const VECTORS: usize = 4;
-/// Tokens that a piece of a run holds, at most.
+/// Elements of a row that a thread of the kernel for pieces holds, at most.
+const HELD: usize = 32;
+/// Tokens of a piece of a run, at most.
 const PIECE: usize = 32;
-/// Rows that are read before they are added.
+/// Rows that are loaded before they are added, so that the loads overlap.
 const AHEAD: usize = 2;
-/// Units that share a column of a long run, and vectors of a cube's columns.
-const SLICES: usize = 8;
-const COLUMNS: usize = 32;
-/// Numbers that a piece takes in its table: first place, number of places, row it goes to, whether that row is a partial sum.
-const ENTRY: usize = 4;
+/// Numbers of a piece in its table: first position, number of positions, row it is written to, whether that row is a partial sum.
+const PIECE_ENTRY: usize = 4;
+/// Numbers of a long run in its table: first partial row, number of partial rows, row of the gradient.
+const RUN_ENTRY: usize = 3;
 
+/// `out[t] = table[ids[t]]`; `total` vectors in `out`, `vectors` per row, [`VECTORS`] per thread.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn gather_kernel<F: Float, N: Size>(
     table: &[Vector<F, N>],
@@ -35,41 +40,44 @@ fn gather_kernel<F: Float, N: Size>(
     #[comptime] vectors: usize,
     #[define(F)] _dtype: ElemType,
 ) {
-    let first = CUBE_POS * comptime!(UNITS * VECTORS) + UNIT_POS as usize;
+    let first = CUBE_POS * comptime!(THREADS * VECTORS) + UNIT_POS as usize;
     let mut read = Array::<Vector<F, N>>::new(VECTORS);
     #[unroll]
     for i in 0..VECTORS {
-        let at = first + comptime!(i * UNITS);
+        let at = first + comptime!(i * THREADS);
         let at = select(at < total, at, 0usize);
         let row = usize::cast_from(ids[at / vectors]);
         read[i] = table[row * vectors + at % vectors];
     }
     #[unroll]
     for i in 0..VECTORS {
-        let at = first + comptime!(i * UNITS);
+        let at = first + comptime!(i * THREADS);
         if at < total {
             out[at] = read[i];
         }
     }
 }
 
-/// Sum over the tokens of each piece, into the gradient or, for pieces of a long run, into their own row of partial sums.
+/// Sums the rows of each piece's tokens, into the gradient or, for pieces of a long run, into the piece's row of `partials`.
+///
+/// `d_out` is `[tokens, width]`; `positions` are token positions grouped by id; `pieces` is `[count, PIECE_ENTRY]`. A piece belongs to
+/// the lanes of one row of `partition`, and its tokens are added in the order of the batch.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn pieces_kernel<F: Float, N: Size>(
     d_out: &[Vector<F, N>],
-    places: &[u32],
+    positions: &[u32],
     pieces: &[u32],
     d_table: &mut [Vector<f32, N>],
     partials: &mut [Vector<f32, N>],
     count: usize,
-    #[comptime] deal: Deal,
+    #[comptime] partition: RowPartition,
     #[define(F)] _dtype: ElemType,
 ) {
-    let held = comptime!(deal.held());
-    let lane = UNIT_POS as usize % deal.lanes;
-    let piece = CUBE_POS * deal.rows + UNIT_POS as usize / deal.lanes;
+    let held = comptime!(partition.held());
+    let lane = UNIT_POS as usize % partition.lanes;
+    let piece = CUBE_POS * partition.block_rows + UNIT_POS as usize / partition.lanes;
     if piece < count {
-        let entry = piece * ENTRY;
+        let entry = piece * PIECE_ENTRY;
         let start = pieces[entry] as usize;
         let length = pieces[entry + 1] as usize;
         let row = pieces[entry + 2] as usize;
@@ -85,12 +93,12 @@ fn pieces_kernel<F: Float, N: Size>(
             #[unroll]
             for ahead in 0..AHEAD {
                 let next = select(token + ahead < length, token + ahead, token);
-                let from = places[start + next] as usize * deal.vectors;
+                let from = positions[start + next] as usize * partition.vectors;
                 #[unroll]
                 for i in 0..held {
-                    let at = lane + comptime!(i * deal.lanes);
+                    let at = lane + comptime!(i * partition.lanes);
                     read[comptime!(ahead * held + i)] =
-                        d_out[from + select(at < deal.vectors, at, 0usize)];
+                        d_out[from + select(at < partition.vectors, at, 0usize)];
                 }
             }
             #[unroll]
@@ -107,9 +115,9 @@ fn pieces_kernel<F: Float, N: Size>(
         }
         #[unroll]
         for i in 0..held {
-            let at = lane + comptime!(i * deal.lanes);
-            if at < deal.vectors {
-                let to = row * deal.vectors + at;
+            let at = lane + comptime!(i * partition.lanes);
+            if at < partition.vectors {
+                let to = row * partition.vectors + at;
                 if partial {
                     partials[to] = sums[i];
                 } else {
@@ -120,7 +128,9 @@ fn pieces_kernel<F: Float, N: Size>(
     }
 }
 
-/// Sums of the partial sums of each long run; `long` holds first partial row, number of partial rows and row of the table.
+/// Sums the partial rows of each long run into its row of the gradient; `long` is `[count, RUN_ENTRY]`.
+///
+/// A block has [`COLUMN_BLOCK`] vectors of one run, and [`COLUMN_SLICES`] threads per vector.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn long_kernel<N: Size>(
     partials: &[Vector<f32, N>],
@@ -129,32 +139,25 @@ fn long_kernel<N: Size>(
     count: usize,
     #[comptime] vectors: usize,
 ) {
-    let blocks = comptime!(vectors.div_ceil(COLUMNS));
+    let blocks = comptime!(vectors.div_ceil(COLUMN_BLOCK));
     let run = CUBE_POS / blocks;
     if run < count {
-        let mut shared = Shared::<[Vector<f32, N>]>::new_slice(comptime!(SLICES * COLUMNS));
-        let first = long[run * 3] as usize;
-        let parts = long[run * 3 + 1] as usize;
-        let row = long[run * 3 + 2] as usize;
-        let slice = UNIT_POS as usize / COLUMNS;
-        let column = CUBE_POS % blocks * COLUMNS + UNIT_POS as usize % COLUMNS;
+        let first = long[run * RUN_ENTRY] as usize;
+        let parts = long[run * RUN_ENTRY + 1] as usize;
+        let row = long[run * RUN_ENTRY + 2] as usize;
+        let slice = UNIT_POS as usize / COLUMN_BLOCK;
+        let column = CUBE_POS % blocks * COLUMN_BLOCK + UNIT_POS as usize % COLUMN_BLOCK;
         let inside = column < vectors;
         let mut sum = Vector::<f32, N>::new(0.0f32);
         if inside {
             let mut part = slice;
             while part < parts {
                 sum += partials[(first + part) * vectors + column];
-                part += SLICES;
+                part += COLUMN_SLICES;
             }
         }
-        shared[UNIT_POS as usize] = sum;
-        sync_cube();
+        let total = sum_of_slices::<N>(sum);
         if inside && slice == 0 {
-            let mut total = Vector::<f32, N>::new(0.0f32);
-            #[unroll]
-            for other in 0..SLICES {
-                total += shared[UNIT_POS as usize + comptime!(other * COLUMNS)];
-            }
             d_table[row * vectors + column] = total;
         }
     }
@@ -176,8 +179,8 @@ pub(crate) fn forward(table: CubeTensor, ids: CubeTensor) -> CubeTensor {
     unsafe {
         gather_kernel::launch_unchecked(
             &client,
-            grid(&client, total.div_ceil(UNITS * VECTORS)),
-            CubeDim::new_1d(UNITS as u32),
+            grid(&client, total.div_ceil(THREADS * VECTORS)),
+            CubeDim::new_1d(THREADS as u32),
             address(&[&table, &out]),
             vector,
             table.into_buffer_arg(),
@@ -191,9 +194,11 @@ pub(crate) fn forward(table: CubeTensor, ids: CubeTensor) -> CubeTensor {
     out
 }
 
-/// The host's tables for [`pieces_kernel`] and [`long_kernel`].
+/// Tables for [`pieces_kernel`] and [`long_kernel`], made on the host.
 struct Tables {
+    /// `[pieces, PIECE_ENTRY]`
     pieces: Vec<u32>,
+    /// `[long runs, RUN_ENTRY]`
     long: Vec<u32>,
     /// Rows of partial sums.
     partials: usize,
@@ -204,12 +209,12 @@ impl Tables {
         let runs = order.runs();
         let (mut pieces, mut long) = (Vec::new(), Vec::new());
         let (mut start, mut partials) = (0u32, 0u32);
-        for (id, places) in runs.iter() {
-            let parts = places.len().div_ceil(PIECE) as u32;
+        for (id, positions) in runs.iter() {
+            let parts = positions.len().div_ceil(PIECE) as u32;
             if parts > 1 {
                 long.extend([partials, parts, id]);
             }
-            for part in places.chunks(PIECE) {
+            for part in positions.chunks(PIECE) {
                 let length = part.len() as u32;
                 if parts > 1 {
                     pieces.extend([start, length, partials, 1]);
@@ -237,8 +242,8 @@ pub(crate) fn backward(
     let [tokens, width] = d_out.shape().dims();
     let client = d_out.client.clone();
     let vector = vector_size(&client, width, &[DType::F32]);
-    let deal = Deal::new(&client, width, vector, UNITS, 32);
-    let (Some(elem), Some(deal), true) = (elem(d_out.dtype), deal, tokens > 0) else {
+    let partition = RowPartition::new(&client, width, vector, THREADS, HELD);
+    let (Some(elem), Some(partition), true) = (elem(d_out.dtype), partition, tokens > 0) else {
         return fallback::backward::<CubeBackend>(d_out, ids, rows);
     };
     let d_out = into_contiguous(d_out);
@@ -256,15 +261,16 @@ pub(crate) fn backward(
     let zeros = CubeBackend::float_zeros(Shape::new([rows, width]), &d_out.device, FloatDType::F32);
     let d_table = into_contiguous(zeros);
     let partials = empty(&d_out, [tables.partials.max(1), width], DType::F32);
-    let (count, runs) = (tables.pieces.len() / ENTRY, tables.long.len() / 3);
+    let count = tables.pieces.len() / PIECE_ENTRY;
+    let runs = tables.long.len() / RUN_ENTRY;
     let index = address(&[&d_out, &d_table, &partials]);
-    // SAFETY: the tables hold places, rows and partial rows that exist; pieces and runs beyond the last do nothing, vectors
+    // SAFETY: the tables hold positions, rows and partial rows that exist; pieces and runs beyond the last do nothing, vectors
     // beyond a row's last read its first and write nothing.
     unsafe {
         pieces_kernel::launch_unchecked(
             &client,
-            grid(&client, count.div_ceil(deal.rows)),
-            deal.dim(),
+            grid(&client, count.div_ceil(partition.block_rows)),
+            partition.block_dim(),
             index,
             vector,
             d_out.clone().into_buffer_arg(),
@@ -273,21 +279,21 @@ pub(crate) fn backward(
             d_table.clone().into_buffer_arg(),
             partials.clone().into_buffer_arg(),
             count,
-            deal,
+            partition,
             elem,
         );
         if runs > 0 {
             long_kernel::launch_unchecked(
                 &client,
-                grid(&client, runs * deal.vectors.div_ceil(COLUMNS)),
-                CubeDim::new_1d((SLICES * COLUMNS) as u32),
+                grid(&client, runs * partition.vectors.div_ceil(COLUMN_BLOCK)),
+                CubeDim::new_1d((COLUMN_SLICES * COLUMN_BLOCK) as u32),
                 index,
                 vector,
                 partials.into_buffer_arg(),
                 upload(&tables.long).into_buffer_arg(),
                 d_table.clone().into_buffer_arg(),
                 runs,
-                deal.vectors,
+                partition.vectors,
             );
         }
     }
@@ -299,7 +305,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_runs_are_cut_and_short_ones_go_to_their_row() {
+    fn splits_long_runs_into_pieces() {
         let mut ids = vec![5u32; PIECE + 1];
         ids.extend([3, 9, 3]);
         let tables = Tables::new(&TokenOrder::new(ids));

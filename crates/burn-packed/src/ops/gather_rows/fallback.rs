@@ -1,4 +1,4 @@
-//! The lookup from operations that every backend has.
+//! Row gather from tensor operations that every backend has.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};

@@ -1,12 +1,11 @@
-//! Rows of a table by number: `out[t] = table[ids[t]]`.
+//! Gathers rows of a table by index: `out[t] = table[ids[t]]`. It serves the token embedding and the selection of labelled rows.
 //!
 //! `table [rows, width]` in any float dtype, `ids [tokens]`, result `[tokens, width]` in the table's dtype. The gradient of a row
-//! is the sum of the gradients of all tokens that read it, taken in f32 in the order of the batch, so that it is the same in
-//! every run and no atomic addition is needed. Burn's own derivative walks over all tokens one after the other on CubeCL
-//! devices.
+//! is the sum of the gradients of all tokens that read it, in f32 and in the order of the batch: it is deterministic and needs no
+//! atomics. Burn's own derivative processes the tokens one after the other on CubeCL devices.
 //!
-//! The ids are known to the host, where a batch is made; [`TokenOrder`] groups them there. A row that many tokens read (a mask token
-//! stands in a fifth of all places) is summed in pieces by different cubes, and the pieces are added up by a second kernel.
+//! The host knows the ids when it makes a batch, and [`TokenOrder`] groups them there. A row that many tokens read (the mask token
+//! is a fifth of all tokens in pretraining) is summed in pieces by several thread blocks; a second kernel adds the pieces.
 
 pub(super) mod autodiff;
 #[cfg(feature = "cube")]
@@ -19,18 +18,18 @@ use burn::tensor::{Int, Tensor};
 use super::PackedBackend;
 use crate::batch::TokenOrder;
 
-/// `table[ids]`.
+/// Returns `table[ids]`, `[tokens, width]`; `order` is the [`TokenOrder`] of the same ids.
 ///
-/// An id outside the table is a mistake of the calling code; data is checked where it is read.
+/// The caller must check that ids are in `0..rows`; the kernels do not.
 ///
 /// # Panics
-/// When `order` is not that of as many ids.
+/// If `order` is one of another number of ids.
 pub fn gather_rows(table: Tensor<2>, ids: Tensor<1, Int>, order: TokenOrder) -> Tensor<2> {
     let [tokens] = ids.dims();
     assert_eq!(
         tokens,
         order.len(),
-        "{tokens} ids need their own order, got one of {}",
+        "gather_rows: {tokens} ids, but an order of {}",
         order.len()
     );
     let [_, width] = table.dims();
@@ -44,7 +43,7 @@ pub fn gather_rows(table: Tensor<2>, ids: Tensor<1, Int>, order: TokenOrder) -> 
     ))
 }
 
-/// Gradient `[rows, width]` of the table in f32 (f64 for f64), for callers that derive by hand.
+/// Gradient `[rows, width]` of the table in f32 (f64 for f64), without autodiff.
 pub fn gather_rows_backward(
     d_out: Tensor<2>,
     ids: Tensor<1, Int>,
@@ -59,7 +58,7 @@ pub fn gather_rows_backward(
     ))
 }
 
-/// Shape of the result, which a lazy backend needs before it runs.
+/// Shape and dtype of the result, which Fusion needs before the op runs.
 #[cfg(feature = "fusion")]
 pub(super) fn spec(
     table: &burn::backend::fusion::custom::TensorSpec,
@@ -70,7 +69,7 @@ pub(super) fn spec(
     burn::backend::fusion::custom::TensorSpec::new(shape, table.dtype)
 }
 
-/// Shape of the gradient.
+/// Shape and dtype of the gradient.
 #[cfg(feature = "fusion")]
 pub(super) fn backward_spec(
     d_out: &burn::backend::fusion::custom::TensorSpec,
@@ -78,11 +77,7 @@ pub(super) fn backward_spec(
     _order: &TokenOrder,
     rows: &usize,
 ) -> burn::backend::fusion::custom::TensorSpec {
-    use burn::tensor::DType;
     let shape = burn::tensor::Shape::new([*rows, d_out.shape[1]]);
-    let dtype = match d_out.dtype {
-        DType::F64 => DType::F64,
-        _ => DType::F32,
-    };
+    let dtype = super::primitive::widened(d_out.dtype);
     burn::backend::fusion::custom::TensorSpec::new(shape, dtype)
 }

@@ -1,4 +1,4 @@
-//! The derivatives of GeGLU and of the MLP around it as nodes of Burn's graph.
+//! The derivatives of GeGLU and of the MLP around it as nodes of Burn's autodiff graph.
 
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -10,6 +10,7 @@ use burn::tensor::DType;
 
 use crate::ops::PackedBackend;
 use crate::ops::linear::Transpose;
+use crate::ops::linear::autodiff::weight_gradient;
 use crate::ops::primitive::cast;
 
 #[derive(Debug)]
@@ -55,12 +56,12 @@ struct MlpBackward;
 #[derive(Clone, Debug)]
 struct MlpState<B: PackedBackend> {
     input: NodeId,
-    /// Both weights in the dtype of the input: the pass casts each once.
+    /// Both weights in the dtype of the input: a pass casts each once.
     wi: FloatTensor<B>,
     wo: FloatTensor<B>,
-    /// The dtypes their gradients are in.
+    /// Dtypes of their gradients.
     weight_dtypes: [DType; 2],
-    /// What enters the activation, `[tokens, 2 * width]`.
+    /// Input of the activation, `[tokens, 2 * width]`.
     u: FloatTensor<B>,
 }
 
@@ -81,7 +82,7 @@ impl<B: PackedBackend> Backward<B, 3> for MlpBackward {
         let d_gated = B::gemm(d_out.clone(), state.wo, Transpose::None);
         let d_u = match wo_node {
             Some(node) => {
-                let (d_u, gated) = B::geglu_backward_again(d_gated, state.u);
+                let (d_u, gated) = B::geglu_backward_with_output(d_gated, state.u);
                 grads.register::<B>(node.id, weight_gradient::<B>(d_out, gated, wo_dtype));
                 d_u
             }
@@ -94,19 +95,6 @@ impl<B: PackedBackend> Backward<B, 3> for MlpBackward {
         if let Some(node) = input_node {
             grads.register::<B>(node.id, B::gemm(d_u, state.wi, Transpose::None));
         }
-    }
-}
-
-/// `d_outᵀ · input` in the dtype of the weight, without a rounding in between where that is f32.
-fn weight_gradient<B: PackedBackend>(
-    d_out: FloatTensor<B>,
-    input: FloatTensor<B>,
-    dtype: DType,
-) -> FloatTensor<B> {
-    if dtype == DType::F32 && d_out.dtype() != DType::F32 {
-        B::gemm_f32(d_out, input, Transpose::Lhs)
-    } else {
-        cast::<B>(B::gemm(d_out, input, Transpose::Lhs), dtype)
     }
 }
 

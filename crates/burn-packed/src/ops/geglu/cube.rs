@@ -1,4 +1,4 @@
-//! GeGLU on CubeCL devices: one pass over the input, vectors of both halves at a time.
+//! GeGLU on CubeCL devices: one pass over the input; a thread loads a vector of both halves of a row.
 
 use burn::backend::TensorMetadata;
 use burn_cubecl::CubeBackend;
@@ -10,15 +10,15 @@ use super::fallback;
 use crate::ops::primitive::cast;
 use crate::ops::rows::{address, elem, empty, grid, vector_size};
 
-/// Units of a cube.
-const UNITS: usize = 256;
-/// Vectors of each half that a unit works on, a cube's units side by side.
+/// Threads of a block.
+const THREADS: usize = 256;
+/// Vectors of each half that a thread works on. They are [`THREADS`] apart, so that neighboring threads read neighboring vectors.
 const VECTORS: usize = 2;
 
 /// Distribution function and density of the standard normal, each to within 4e-7.
 ///
-/// `erfc(z) = exp(-z²) Q(1 / (1 + 0.4 z))`, the fit that the CPU's loops use: one exponential serves both results, and the
-/// tail keeps its digits where `1 + erf` would round them away.
+/// `erfc(z) = exp(-z²) Q(1 / (1 + 0.4 z))` with the polynomial of `simd::normal`. One exponential serves both results, and the tail
+/// keeps its relative precision, which `1 + erf` would lose.
 #[cube]
 fn normal<N: Size>(x: Vector<f32, N>) -> (Vector<f32, N>, Vector<f32, N>) {
     let one = Vector::<f32, N>::new(1.0f32);
@@ -40,7 +40,7 @@ fn normal<N: Size>(x: Vector<f32, N>) -> (Vector<f32, N>, Vector<f32, N>) {
     (cdf, gauss * Vector::new(0.398_942_3f32))
 }
 
-/// `out[t, j] = gelu(input[t, j]) * input[t, half + j]`; `half` counts vectors.
+/// `out[t, j] = gelu(input[t, j]) * input[t, half + j]`; `half` vectors per half row, `total` in `out`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn forward_kernel<F: Float, N: Size>(
     input: &[Vector<F, N>],
@@ -49,12 +49,12 @@ fn forward_kernel<F: Float, N: Size>(
     #[comptime] half: usize,
     #[define(F)] _dtype: ElemType,
 ) {
-    let first = CUBE_POS * comptime!(UNITS * VECTORS) + UNIT_POS as usize;
+    let first = CUBE_POS * comptime!(THREADS * VECTORS) + UNIT_POS as usize;
     let mut xs = Array::<Vector<F, N>>::new(VECTORS);
     let mut gates = Array::<Vector<F, N>>::new(VECTORS);
     #[unroll]
     for i in 0..VECTORS {
-        let at = first + comptime!(i * UNITS);
+        let at = first + comptime!(i * THREADS);
         let at = select(at < total, at, 0usize);
         let place = at + at / half * half;
         xs[i] = input[place];
@@ -62,7 +62,7 @@ fn forward_kernel<F: Float, N: Size>(
     }
     #[unroll]
     for i in 0..VECTORS {
-        let at = first + comptime!(i * UNITS);
+        let at = first + comptime!(i * THREADS);
         if at < total {
             let x = Vector::<f32, N>::cast_from(xs[i]);
             let (cdf, _density) = normal::<N>(x);
@@ -72,7 +72,7 @@ fn forward_kernel<F: Float, N: Size>(
     }
 }
 
-/// Gradient of the input, and the forward's output once more where `again` says so.
+/// Gradient of the input; also the output of the forward pass if `with_output` (otherwise `out` is a placeholder).
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn backward_kernel<F: Float, N: Size>(
     d_out: &[Vector<F, N>],
@@ -81,16 +81,16 @@ fn backward_kernel<F: Float, N: Size>(
     out: &mut [Vector<F, N>],
     total: usize,
     #[comptime] half: usize,
-    #[comptime] again: bool,
+    #[comptime] with_output: bool,
     #[define(F)] _dtype: ElemType,
 ) {
-    let first = CUBE_POS * comptime!(UNITS * VECTORS) + UNIT_POS as usize;
+    let first = CUBE_POS * comptime!(THREADS * VECTORS) + UNIT_POS as usize;
     let mut xs = Array::<Vector<F, N>>::new(VECTORS);
     let mut gates = Array::<Vector<F, N>>::new(VECTORS);
     let mut grads = Array::<Vector<F, N>>::new(VECTORS);
     #[unroll]
     for i in 0..VECTORS {
-        let at = first + comptime!(i * UNITS);
+        let at = first + comptime!(i * THREADS);
         let at = select(at < total, at, 0usize);
         let place = at + at / half * half;
         xs[i] = input[place];
@@ -99,7 +99,7 @@ fn backward_kernel<F: Float, N: Size>(
     }
     #[unroll]
     for i in 0..VECTORS {
-        let at = first + comptime!(i * UNITS);
+        let at = first + comptime!(i * THREADS);
         if at < total {
             let place = at + at / half * half;
             let x = Vector::<f32, N>::cast_from(xs[i]);
@@ -109,23 +109,23 @@ fn backward_kernel<F: Float, N: Size>(
             let gelu = x * cdf;
             d_input[place] = Vector::cast_from(d * gate * (cdf + x * density));
             d_input[place + half] = Vector::cast_from(d * gelu);
-            if comptime!(again) {
+            if comptime!(with_output) {
                 out[at] = Vector::cast_from(gelu * gate);
             }
         }
     }
 }
 
-/// What a launch is made of.
-struct Plan {
+/// Sizes of a launch.
+struct LaunchSizes {
     rows: usize,
     width: usize,
     vector: usize,
     elem: ElemType,
 }
 
-impl Plan {
-    /// `None` where no kernel serves the input.
+impl LaunchSizes {
+    /// `None` if no kernel serves the input.
     fn new(input: &CubeTensor) -> Option<Self> {
         let [rows, double] = input.shape().dims();
         let width = double / 2;
@@ -147,20 +147,20 @@ impl Plan {
     }
 
     fn count(&self, client: &Client) -> CubeCount {
-        grid(client, self.total().div_ceil(UNITS * VECTORS))
+        grid(client, self.total().div_ceil(THREADS * VECTORS))
     }
 
     fn dim(&self) -> CubeDim {
-        CubeDim::new_1d(UNITS as u32)
+        CubeDim::new_1d(THREADS as u32)
     }
 }
 
 pub(crate) fn forward(input: CubeTensor) -> CubeTensor {
-    let Some(plan) = Plan::new(&input) else {
+    let Some(sizes) = LaunchSizes::new(&input) else {
         return fallback::forward::<CubeBackend>(input);
     };
-    let out = empty(&input, [plan.rows, plan.width], input.dtype);
-    if plan.rows == 0 {
+    let out = empty(&input, [sizes.rows, sizes.width], input.dtype);
+    if sizes.rows == 0 {
         return out;
     }
     let input = into_contiguous(input);
@@ -169,31 +169,34 @@ pub(crate) fn forward(input: CubeTensor) -> CubeTensor {
     unsafe {
         forward_kernel::launch_unchecked(
             &client,
-            plan.count(&client),
-            plan.dim(),
+            sizes.count(&client),
+            sizes.dim(),
             address(&[&input]),
-            plan.vector,
+            sizes.vector,
             input.into_buffer_arg(),
             out.clone().into_buffer_arg(),
-            plan.total(),
-            plan.half(),
-            plan.elem,
+            sizes.total(),
+            sizes.half(),
+            sizes.elem,
         );
     }
     out
 }
 
 pub(crate) fn backward(d_out: CubeTensor, input: CubeTensor) -> CubeTensor {
-    match Plan::new(&input) {
-        Some(plan) => backward_in(plan, d_out, input, false).0,
+    match LaunchSizes::new(&input) {
+        Some(sizes) => launch_backward(sizes, d_out, input, false).0,
         None => fallback::backward::<CubeBackend>(d_out, input),
     }
 }
 
-/// Gradient of the input, and the output of the forward beside it.
-pub(crate) fn backward_again(d_out: CubeTensor, input: CubeTensor) -> (CubeTensor, CubeTensor) {
-    match Plan::new(&input) {
-        Some(plan) => backward_in(plan, d_out, input, true),
+/// Gradient of the input, and the output of the forward pass.
+pub(crate) fn backward_with_output(
+    d_out: CubeTensor,
+    input: CubeTensor,
+) -> (CubeTensor, CubeTensor) {
+    match LaunchSizes::new(&input) {
+        Some(sizes) => launch_backward(sizes, d_out, input, true),
         None => (
             fallback::backward::<CubeBackend>(d_out, input.clone()),
             fallback::forward::<CubeBackend>(input),
@@ -201,18 +204,18 @@ pub(crate) fn backward_again(d_out: CubeTensor, input: CubeTensor) -> (CubeTenso
     }
 }
 
-fn backward_in(
-    plan: Plan,
+fn launch_backward(
+    sizes: LaunchSizes,
     d_out: CubeTensor,
     input: CubeTensor,
-    again: bool,
+    with_output: bool,
 ) -> (CubeTensor, CubeTensor) {
     let dtype = input.dtype;
-    let d_input = empty(&input, [plan.rows, 2 * plan.width], dtype);
-    // An argument that the kernel isn't compiled to touch still wants a buffer.
-    let out_rows = if again { plan.rows } else { 1 };
-    let out = empty(&input, [out_rows, plan.width], dtype);
-    if plan.rows > 0 {
+    let d_input = empty(&input, [sizes.rows, 2 * sizes.width], dtype);
+    // Every argument needs a buffer, also one that the kernel is compiled not to use.
+    let out_rows = if with_output { sizes.rows } else { 1 };
+    let out = empty(&input, [out_rows, sizes.width], dtype);
+    if sizes.rows > 0 {
         let d_out = into_contiguous(cast::<CubeBackend>(d_out, dtype));
         let input = into_contiguous(input);
         let client = input.client.clone();
@@ -220,18 +223,18 @@ fn backward_in(
         unsafe {
             backward_kernel::launch_unchecked(
                 &client,
-                plan.count(&client),
-                plan.dim(),
+                sizes.count(&client),
+                sizes.dim(),
                 address(&[&input]),
-                plan.vector,
+                sizes.vector,
                 d_out.into_buffer_arg(),
                 input.into_buffer_arg(),
                 d_input.clone().into_buffer_arg(),
                 out.clone().into_buffer_arg(),
-                plan.total(),
-                plan.half(),
-                again,
-                plan.elem,
+                sizes.total(),
+                sizes.half(),
+                with_output,
+                sizes.elem,
             );
         }
     }

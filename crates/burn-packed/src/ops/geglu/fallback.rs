@@ -1,4 +1,4 @@
-//! GeGLU from operations that every backend has.
+//! GeGLU from tensor operations that every backend has.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
@@ -10,7 +10,7 @@ use crate::ops::primitive::{cast, narrow, widen};
 pub(crate) fn forward<B: Backend>(input: FloatTensor<B>) -> FloatTensor<B> {
     let dtype = input.dtype();
     let [rows, width] = input.shape().dims();
-    // Burn's CubeCL backends can't activate half of no rows.
+    // Burn's CubeCL backends cannot slice a tensor without rows.
     if rows == 0 {
         let shape = Shape::new([0, width / 2]);
         return B::float_zeros(shape, &input.device(), FloatDType::from(dtype));

@@ -1,4 +1,4 @@
-//! GeGLU on the CPU: one pass over the rows, shared among threads.
+//! GeGLU on the CPU: one pass over the rows, in parallel.
 
 use burn::backend::Flex;
 use burn_flex::FlexTensor;

@@ -1,15 +1,15 @@
 //! Gated linear unit with GELU (GeGLU): `out[t, j] = gelu(input[t, j]) * input[t, width + j]`.
 //!
-//! The first half of a row is activated, the second half is the linear gate; `gelu(x) = x Φ(x)` with the exact normal
-//! distribution function, and the exact derivative `Φ(x) + x φ(x)` (Burn's own `gelu` derives the tanh approximation,
-//! which differs by up to 9e-4). Input `[tokens, 2 * width]`, output `[tokens, width]`, any float dtype, computed in f32.
+//! The first half of a row is activated, the second half is the linear gate. `gelu(x) = x Φ(x)` with the exact normal
+//! distribution function and the exact derivative `Φ(x) + x φ(x)` (the backward pass of Burn's own `gelu` is that of the tanh
+//! approximation, which differs by up to 9e-4). Input `[tokens, 2 * width]`, output `[tokens, width]`, any float dtype, computed in f32.
 //!
-//! [`geglu_mlp`] is the MLP around it, `geglu(x · wiᵀ) · woᵀ`, as one node of the graph. It keeps `x` and `u = x · wiᵀ`: the
-//! gated rows, which the gradient of `wo` needs, are half as large as `u` and come out of the backward's own pass over it, so
-//! they are not kept. Backward with `g = geglu(u)`:
+//! [`geglu_mlp`] is the whole MLP, `geglu(x · wiᵀ) · woᵀ`, as one node of the autodiff graph. It saves `x` and `u = x · wiᵀ` for
+//! backward. The gated rows, which the gradient of `wo` needs, are not saved: the backward kernel reads `u` anyway and computes
+//! them again. Backward pass with `g = geglu(u)`:
 //!
 //! ```text
-//! d_g      = d_out · wo           d_u, g  = geglu_backward(d_g, u)
+//! d_g      = d_out · wo           d_u, g = geglu_backward_with_output(d_g, u)
 //! d_wo     = d_outᵀ · g           d_wi    = d_uᵀ · x           d_x = d_u · wi
 //! ```
 
@@ -25,30 +25,30 @@ use burn::tensor::Tensor;
 
 use super::{PackedBackend, refuse_f64};
 
-/// GeGLU of each row.
+/// GeGLU of each row: `[tokens, 2 * width]` to `[tokens, width]`.
 ///
 /// # Panics
-/// When the width of `input` is odd, and in f64 where [`crate::device::computes_in`] says no.
+/// If the width of `input` is odd, or in f64 on a device for which [`crate::device::computes_in`] returns false.
 pub fn geglu(input: Tensor<2>) -> Tensor<2> {
     let [_, width] = input.dims();
     assert!(
         width.is_multiple_of(2),
-        "geglu splits its input in two halves; {width} columns can't be split"
+        "geglu splits rows in two halves, and a width of {width} is odd"
     );
     refuse_f64(&input.device(), input.dtype(), "geglu");
     Tensor::from_dispatch(<Dispatch as PackedBackend>::geglu(input.into_dispatch()))
 }
 
 /// `geglu(input · wiᵀ) · woᵀ`: input `[tokens, in]`, `wi [2 * width, in]`, `wo [out, width]`, result `[tokens, out]` in the
-/// dtype of the input, in which the weights are read; gradients of f32 weights are f32 in any pass.
+/// dtype of the input, to which the weights are cast. Gradients of f32 weights are f32 in any pass.
 ///
 /// # Panics
-/// When the widths contradict each other, and in f64 where [`crate::device::computes_in`] says no.
+/// If the widths are inconsistent, or in f64 on a device for which [`crate::device::computes_in`] returns false.
 pub fn geglu_mlp(input: Tensor<2>, wi: Tensor<2>, wo: Tensor<2>) -> Tensor<2> {
     let ([_, given], [double, expected], [_, width]) = (input.dims(), wi.dims(), wo.dims());
     assert!(
         given == expected && double == 2 * width,
-        "weights {:?} and {:?} make no MLP for rows of {given}",
+        "geglu_mlp: weights {:?} and {:?} do not fit inputs of width {given}",
         wi.dims(),
         wo.dims()
     );
@@ -60,16 +60,16 @@ pub fn geglu_mlp(input: Tensor<2>, wi: Tensor<2>, wo: Tensor<2>) -> Tensor<2> {
     ))
 }
 
-/// Gradient of the input of [`geglu`] and the output of its forward, in one pass.
-pub fn geglu_backward_again(d_out: Tensor<2>, input: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
-    let (d_input, out) = <Dispatch as PackedBackend>::geglu_backward_again(
+/// Gradient of the input of [`geglu`], and its output, in one pass and without autodiff.
+pub fn geglu_backward_with_output(d_out: Tensor<2>, input: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    let (d_input, out) = <Dispatch as PackedBackend>::geglu_backward_with_output(
         d_out.into_dispatch(),
         input.into_dispatch(),
     );
     (Tensor::from_dispatch(d_input), Tensor::from_dispatch(out))
 }
 
-/// Shape of the MLP's result, which a lazy backend needs before it runs.
+/// Shape and dtype of the MLP's result, which Fusion needs before the op runs.
 #[cfg(feature = "fusion")]
 pub(super) fn mlp_spec(
     input: &burn::backend::fusion::custom::TensorSpec,
@@ -80,9 +80,9 @@ pub(super) fn mlp_spec(
     burn::backend::fusion::custom::TensorSpec::new(shape, input.dtype)
 }
 
-/// Shapes of the backward's results where it gives the output once more.
+/// Shapes and dtypes of the results of [`geglu_backward_with_output`].
 #[cfg(feature = "fusion")]
-pub(super) fn again_specs(
+pub(super) fn backward_with_output_specs(
     d_out: &burn::backend::fusion::custom::TensorSpec,
     input: &burn::backend::fusion::custom::TensorSpec,
 ) -> (

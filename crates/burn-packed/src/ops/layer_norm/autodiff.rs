@@ -1,7 +1,8 @@
-//! The derivatives of LayerNorm and of the residual sum with LayerNorm as nodes of Burn's graph.
+//! The derivatives of LayerNorm and of the fused residual addition with LayerNorm as nodes of Burn's autodiff graph.
 //!
-//! A node of that graph has one output. The pair `(sum, normed)` is a node of its own, hidden, with a tap for each of its
-//! outputs: a tap puts the gradient that arrives at it aside, and the pair, which runs after both, makes one pass of them.
+//! A node of that graph has one output, but the fused op has two. It is therefore three nodes: a hidden node for the op, and an
+//! output node each for `sum` and `normed`. In the backward pass the output nodes run first and leave their gradients in
+//! [`OutputGradients`]; the hidden node then computes all gradients in one pass.
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::NodeId;
@@ -69,14 +70,14 @@ pub(crate) fn layer_norm<B: PackedBackend, C: CheckpointStrategy>(
     }
 }
 
-/// Gradients that have arrived at the outputs of a pair.
+/// Gradients of the two outputs, as far as they exist.
 #[derive(Debug)]
-struct Arrived<B: Backend> {
+struct OutputGradients<B: Backend> {
     sum: Option<FloatTensor<B>>,
     normed: Option<FloatTensor<B>>,
 }
 
-type Shelf<B> = Arc<Mutex<Arrived<B>>>;
+type SharedGradients<B> = Arc<Mutex<OutputGradients<B>>>;
 
 #[derive(Clone, Copy, Debug)]
 enum Output {
@@ -85,10 +86,10 @@ enum Output {
 }
 
 #[derive(Debug)]
-struct Tap;
+struct OutputNode;
 
-impl<B: PackedBackend> Backward<B, 1> for Tap {
-    type State = (Output, Shelf<B>);
+impl<B: PackedBackend> Backward<B, 1> for OutputNode {
+    type State = (Output, SharedGradients<B>);
 
     fn backward(
         self,
@@ -96,37 +97,36 @@ impl<B: PackedBackend> Backward<B, 1> for Tap {
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let [pair] = ops.parents;
+        let [op] = ops.parents;
         let grad = grads.consume::<B>(&ops.node);
-        let Some(pair) = pair else { return };
-        let (output, shelf) = ops.state;
-        let mut arrived = shelf.lock().unwrap_or_else(PoisonError::into_inner);
-        // A node only runs with a gradient under its own name: the first that arrives is entered there as well, and
-        // dropped by the pair unread.
-        if arrived.sum.is_none() && arrived.normed.is_none() {
-            grads.register::<B>(pair.id, grad.clone());
+        let Some(op) = op else { return };
+        let (output, shared) = ops.state;
+        let mut gradients = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        // Burn runs a node only if a gradient is registered for it. The hidden node discards this one.
+        if gradients.sum.is_none() && gradients.normed.is_none() {
+            grads.register::<B>(op.id, grad.clone());
         }
         match output {
-            Output::Sum => arrived.sum = Some(grad),
-            Output::Normed => arrived.normed = Some(grad),
+            Output::Sum => gradients.sum = Some(grad),
+            Output::Normed => gradients.normed = Some(grad),
         }
     }
 }
 
 #[derive(Debug)]
-struct Pair;
+struct AddLayerNormBackward;
 
 #[derive(Clone, Debug)]
-struct PairState<B: PackedBackend> {
-    shelf: Shelf<B>,
+struct AddLayerNormState<B: PackedBackend> {
+    gradients: SharedGradients<B>,
     saved: FloatTensor<B>,
     inv_std: FloatTensor<B>,
     weight: NodeId,
     spec: AddNormBackward,
 }
 
-impl<B: PackedBackend> Backward<B, 3> for Pair {
-    type State = PairState<B>;
+impl<B: PackedBackend> Backward<B, 3> for AddLayerNormBackward {
+    type State = AddLayerNormState<B>;
 
     fn backward(
         self,
@@ -139,11 +139,12 @@ impl<B: PackedBackend> Backward<B, 3> for Pair {
         let state = ops.state;
         let weight = checkpointer.retrieve_node_output(state.weight);
         let (d_sum, d_normed) = {
-            let mut arrived = state.shelf.lock().unwrap_or_else(PoisonError::into_inner);
-            (arrived.sum.take(), arrived.normed.take())
+            let shared = &state.gradients;
+            let mut gradients = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            (gradients.sum.take(), gradients.normed.take())
         };
         let mut spec = state.spec;
-        spec.joined = d_sum.is_some();
+        spec.has_d_sum = d_sum.is_some();
         let (d_x, d_branch, d_weight) = match (d_sum, d_normed) {
             (None, None) => return,
             (Some(d_sum), None) => {
@@ -184,18 +185,18 @@ pub(crate) fn add_layer_norm<B: PackedBackend, C: CheckpointStrategy>(
     eps: f64,
     out: DType,
 ) -> (FloatTensor<Autodiff<B, C>>, FloatTensor<Autodiff<B, C>>) {
-    let shelf = Arc::new(Mutex::new(Arrived {
+    let gradients = Arc::new(Mutex::new(OutputGradients {
         sum: None,
         normed: None,
     }));
     let spec = AddNormBackward {
         eps,
         saved: Saved::for_output(out),
-        joined: true,
+        has_d_sum: true,
         sum: x.dtype(),
         branch: branch.dtype(),
     };
-    let (pair, normed) = match Pair
+    let (op, normed) = match AddLayerNormBackward
         .prepare::<C>([x.node(), branch.node(), weight.node()])
         .compute_bound()
         .stateful()
@@ -209,8 +210,8 @@ pub(crate) fn add_layer_norm<B: PackedBackend, C: CheckpointStrategy>(
                 eps,
                 out,
             );
-            let state = PairState {
-                shelf: shelf.clone(),
+            let state = AddLayerNormState {
+                gradients: gradients.clone(),
                 saved: match spec.saved {
                     Saved::Sum => sum.clone(),
                     Saved::Normed => normed.clone(),
@@ -232,10 +233,14 @@ pub(crate) fn add_layer_norm<B: PackedBackend, C: CheckpointStrategy>(
             (prep.finish(sum), normed)
         }
     };
-    let tap = |output, value| match Tap.prepare::<C>([pair.node()]).compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish((output, shelf.clone()), value),
+    let output_node = |output, value| match OutputNode
+        .prepare::<C>([op.node()])
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(prep) => prep.finish((output, gradients.clone()), value),
         OpsKind::UnTracked(prep) => prep.finish(value),
     };
-    let sum = tap(Output::Sum, pair.primitive().clone());
-    (sum, tap(Output::Normed, normed))
+    let sum = output_node(Output::Sum, op.primitive().clone());
+    (sum, output_node(Output::Normed, normed))
 }

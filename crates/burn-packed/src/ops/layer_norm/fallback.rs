@@ -1,11 +1,11 @@
-//! LayerNorm from operations that every backend has.
+//! LayerNorm from tensor operations that every backend has.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{DType, FloatDType, Scalar, Shape};
 
 use super::{AddNormBackward, Saved};
-use crate::ops::primitive::{cast, reshape, widen};
+use crate::ops::primitive::{cast, reshape, widen, widened};
 
 pub(crate) fn forward<B: Backend>(
     input: FloatTensor<B>,
@@ -13,9 +13,9 @@ pub(crate) fn forward<B: Backend>(
     eps: f64,
     out: DType,
 ) -> FloatTensor<B> {
-    // Burn's CubeCL backends can't start a kernel on no elements.
+    // Burn's CubeCL backends cannot launch a kernel without elements.
     if input.shape()[0] == 0 {
-        return none::<B>(&input, input.shape(), out);
+        return zeros::<B>(&input, input.shape(), out);
     }
     let (normed, _) = normalize::<B>(widen::<B>(input), eps);
     cast::<B>(weighted::<B>(normed, weight), out)
@@ -30,8 +30,8 @@ pub(crate) fn add_forward<B: Backend>(
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let rows = x.shape()[0];
     if rows == 0 {
-        let normed = none::<B>(&x, x.shape(), out);
-        let inv_std = none::<B>(&x, Shape::new([0]), wide(x.dtype()));
+        let normed = zeros::<B>(&x, x.shape(), out);
+        let inv_std = zeros::<B>(&x, Shape::new([0]), widened(x.dtype()));
         return (x, normed, inv_std);
     }
     let branch = cast::<B>(branch, x.dtype());
@@ -51,12 +51,12 @@ pub(crate) fn backward<B: Backend>(
     eps: f64,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     if input.shape()[0] == 0 {
-        let d_weight = none::<B>(&weight, weight.shape(), weight.dtype());
+        let d_weight = zeros::<B>(&weight, weight.shape(), weight.dtype());
         return (input, d_weight);
     }
     let dtype = input.dtype();
     let (y, inv_std) = normalize::<B>(widen::<B>(input), eps);
-    let (d_input, d_weight) = through::<B>(d_out, y, inv_std, weight);
+    let (d_input, d_weight) = norm_backward::<B>(d_out, y, inv_std, weight);
     (cast::<B>(d_input, dtype), d_weight)
 }
 
@@ -71,16 +71,16 @@ pub(crate) fn add_backward<B: Backend>(
     let rows = saved.shape()[0];
     if rows == 0 {
         return (
-            none::<B>(&saved, saved.shape(), spec.sum),
-            none::<B>(&saved, saved.shape(), spec.branch),
-            none::<B>(&weight, weight.shape(), weight.dtype()),
+            zeros::<B>(&saved, saved.shape(), spec.sum),
+            zeros::<B>(&saved, saved.shape(), spec.branch),
+            zeros::<B>(&weight, weight.shape(), weight.dtype()),
         );
     }
     let saved = widen::<B>(saved);
     let (y, inv_std) = match spec.saved {
         Saved::Sum => normalize::<B>(saved, spec.eps),
         Saved::Normed => {
-            // Where the weight is 0 the output is too, and divided by 1 it stays so.
+            // A weight of 0 is replaced by 1: the output is 0 there, and so is y.
             let weight = cast::<B>(weight.clone(), saved.dtype());
             let sign = B::float_sign(weight.clone());
             let is_zero = B::float_add_scalar(
@@ -91,8 +91,8 @@ pub(crate) fn add_backward<B: Backend>(
             (y, reshape::<B, 2>(inv_std, [rows, 1]))
         }
     };
-    let (mut d_x, d_weight) = through::<B>(d_normed, y, inv_std, weight);
-    if spec.joined {
+    let (mut d_x, d_weight) = norm_backward::<B>(d_normed, y, inv_std, weight);
+    if spec.has_d_sum {
         d_x = B::float_add(cast::<B>(d_sum, d_x.dtype()), d_x);
     }
     (
@@ -102,8 +102,8 @@ pub(crate) fn add_backward<B: Backend>(
     )
 }
 
-/// Gradients of input (in f32 or f64) and weight from the normalised rows and their inverse standard deviations.
-fn through<B: Backend>(
+/// Gradients of the input (in f32 or f64) and the weight, from normalized rows and inverse standard deviations `[tokens, 1]`.
+fn norm_backward<B: Backend>(
     d_out: FloatTensor<B>,
     y: FloatTensor<B>,
     inv_std: FloatTensor<B>,
@@ -115,23 +115,23 @@ fn through<B: Backend>(
     let g = weighted::<B>(d_out, weight);
     let mean_g = B::float_mean_dim(g.clone(), 1);
     let mean_gy = B::float_mean_dim(B::float_mul(g.clone(), y.clone()), 1);
-    let centred = B::float_sub(B::float_sub(g, mean_g), B::float_mul(y, mean_gy));
+    let centered = B::float_sub(B::float_sub(g, mean_g), B::float_mul(y, mean_gy));
     (
-        B::float_mul(centred, inv_std),
+        B::float_mul(centered, inv_std),
         cast::<B>(reshape::<B, 1>(d_weight, [width]), weight_dtype),
     )
 }
 
-/// Normalised rows, and the inverse standard deviation `[tokens, 1]`.
+/// Normalized rows and inverse standard deviations `[tokens, 1]`.
 fn normalize<B: Backend>(x: FloatTensor<B>, eps: f64) -> (FloatTensor<B>, FloatTensor<B>) {
     let mean = B::float_mean_dim(x.clone(), 1);
-    let centred = B::float_sub(x, mean);
-    let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), 1);
+    let centered = B::float_sub(x, mean);
+    let variance = B::float_mean_dim(B::float_mul(centered.clone(), centered.clone()), 1);
     let inv_std = B::float_recip(B::float_sqrt(B::float_add_scalar(
         variance,
         Scalar::from(eps),
     )));
-    (B::float_mul(centred, inv_std.clone()), inv_std)
+    (B::float_mul(centered, inv_std.clone()), inv_std)
 }
 
 fn weighted<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
@@ -144,15 +144,7 @@ fn row<B: Backend>(weight: FloatTensor<B>) -> FloatTensor<B> {
     reshape::<B, 2>(weight, [1, width])
 }
 
-/// The dtype statistics are in.
-fn wide(dtype: DType) -> DType {
-    match dtype {
-        DType::F64 => DType::F64,
-        _ => DType::F32,
-    }
-}
-
 /// Zeros on the device of `like`.
-fn none<B: Backend>(like: &FloatTensor<B>, shape: Shape, dtype: DType) -> FloatTensor<B> {
+fn zeros<B: Backend>(like: &FloatTensor<B>, shape: Shape, dtype: DType) -> FloatTensor<B> {
     B::float_zeros(shape, &like.device(), FloatDType::from(dtype))
 }

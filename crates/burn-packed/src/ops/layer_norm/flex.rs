@@ -1,4 +1,4 @@
-//! LayerNorm on the CPU: one pass over the rows, shared among threads.
+//! LayerNorm on the CPU: one pass over the rows, in parallel.
 
 use burn::backend::Flex;
 use burn::backend::ops::FloatTensorOps;
@@ -32,7 +32,7 @@ pub(crate) fn forward(input: FlexTensor, weight: FlexTensor, eps: f64, out: DTyp
     tensor(out, [rows, width], dtype)
 }
 
-/// Sum, normalised sum and inverse standard deviations.
+/// Sum, normalized sum and inverse standard deviations.
 pub(crate) fn add_forward(
     x: FlexTensor,
     branch: FlexTensor,
@@ -84,11 +84,11 @@ pub(crate) fn add_backward(
     if !is_native(&saved) || spec.saved == Saved::Normed {
         return fallback::add_backward::<Flex>(d_sum, d_normed, saved, inv_std, weight, spec);
     }
-    let (through, d_weight) = backward(d_normed, saved, weight, spec.eps);
-    let d_x = if spec.joined {
-        Flex::float_add(d_sum, cast::<Flex>(through, spec.sum))
+    let (d_input, d_weight) = backward(d_normed, saved, weight, spec.eps);
+    let d_x = if spec.has_d_sum {
+        Flex::float_add(d_sum, cast::<Flex>(d_input, spec.sum))
     } else {
-        cast::<Flex>(through, spec.sum)
+        cast::<Flex>(d_input, spec.sum)
     };
     (d_x.clone(), cast::<Flex>(d_x, spec.branch), d_weight)
 }
@@ -112,8 +112,8 @@ pub(crate) fn backward(
             tensor(vec![], [0], weight_dtype),
         );
     }
-    // Each chunk sums its own part of the weight gradient and the parts are added in order. The chunk size depends on
-    // nothing but the input, so the sum is the same on any number of threads.
+    // Each chunk sums its part of the weight gradient, and the parts are added in order. The chunk size is fixed, so the sum
+    // does not depend on the number of threads.
     const STEP: usize = 128;
     let parts: Vec<Vec<f32>> = d_input
         .par_chunks_mut(STEP * width)

@@ -1,26 +1,29 @@
-//! LayerNorm over the last axis: `out = (x - mean) / sqrt(variance + eps) * weight (+ bias)`, alone or behind a residual sum.
+//! LayerNorm over the last axis: `out = (x - mean) / sqrt(variance + eps) * weight (+ bias)`, alone or fused with a residual
+//! addition.
 //!
-//! The variance is the biased one (divided by the width) and eps stands inside the root. `[tokens, width]` in and out, any
-//! float dtype in, any out, computed in f32 (f64 for f64).
+//! The variance is biased (divided by the width), and eps is added to it before the root. Input and output are `[tokens, width]` in
+//! any float dtypes; the computation is in f32 (f64 for f64).
 //!
-//! [`add_layer_norm`] is the pair that every pre-norm block needs: `sum = x + branch` and `norm(sum)`. With `g = d_normed *
-//! weight`, `y` the normalised row and `s` its inverse standard deviation, its derivative is one expression,
+//! [`add_layer_norm`] computes what every pre-norm block needs: `sum = x + branch` and `norm(sum)`. With `g = d_normed *
+//! weight`, `y` the normalized row and `s` its inverse standard deviation, its derivative is
 //!
 //! ```text
 //! d_x = d_branch = d_sum + s * (g - mean(g) - y * mean(g * y))
 //! d_weight       = sum_rows d_normed * y
 //! ```
 //!
-//! so that forward and backward each read and write every tensor once.
+//! so forward and backward pass each read and write every tensor once.
 //!
-//! What is kept for the backward: [`layer_norm`] keeps its input and takes the statistics again. [`add_layer_norm`] keeps
-//! `s` and one of two tensors ([`Saved`]): the sum, or, where the output is bf16, the output. The product behind the norm
-//! keeps that output in any case, so a norm in a bf16 pass adds four bytes per token to what the graph holds, and the f32
-//! sum is free as soon as the next block has read it. `y` is then `normed / weight` with bf16's relative error of at most
-//! 2⁻⁸. It enters `d_x` times `mean(g * y)`, which is smaller than `g` by about the root of the width, and `d_weight` in a sum
-//! over all rows; both errors lie below the one that a gradient in bf16 brings with it. The price: in a column whose weight is
-//! exactly 0 the output says nothing about `y`, and the gradient of that weight counts as 0. f16 has too small a range for this and
-//! keeps the sum, as does f32.
+//! # Activations saved for backward
+//!
+//! [`layer_norm`] saves its input and computes the statistics again. [`add_layer_norm`] saves `s` and one of two tensors
+//! ([`Saved`]): the output if it is bf16, otherwise the sum. The linear layer after the norm saves that output anyway, so a norm in
+//! a bf16 pass adds four bytes per token to the graph, and the f32 sum is freed as soon as the next block has read it.
+//!
+//! With the output saved, `y` is `normed / weight` with bf16's relative error of at most 2⁻⁸. `y` enters `d_x` multiplied by
+//! `mean(g * y)`, which is smaller than `g` by about the root of the width, and `d_weight` in a sum over all rows; both errors are
+//! smaller than the rounding of a bf16 gradient. The drawback: in a column whose weight is exactly 0 the output does not determine
+//! `y`, and the gradient of that weight is 0. f16 has too small a range for this method and saves the sum, as does f32.
 
 pub(super) mod autodiff;
 #[cfg(feature = "cube")]
@@ -38,17 +41,17 @@ use super::PackedBackend;
 #[cfg(feature = "fusion")]
 pub(super) use specs::*;
 
-/// Which tensor of an [`add_layer_norm`] the backward starts from.
+/// The tensor that [`add_layer_norm`] saves for the backward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Saved {
-    /// The sum; the statistics are taken again.
+    /// The sum; its statistics are computed again.
     Sum,
-    /// The output, from which the normalised row follows by division by the weight.
+    /// The output; divided by the weight it is the normalized row.
     Normed,
 }
 
 impl Saved {
-    /// What serves an output of this dtype.
+    /// Returns what is saved for an output of this dtype.
     pub fn for_output(dtype: DType) -> Self {
         match dtype {
             DType::BF16 => Self::Normed,
@@ -57,22 +60,22 @@ impl Saved {
     }
 }
 
-/// What the backward of [`add_layer_norm`] needs beside tensors.
+/// Settings of the backward pass of [`add_layer_norm`].
 #[derive(Clone, Copy, Debug)]
 pub struct AddNormBackward {
     /// Added to the variance.
     pub eps: f64,
-    /// What the saved tensor is.
+    /// The saved tensor.
     pub saved: Saved,
-    /// Whether the sum has a gradient of its own; without it the argument is ignored.
-    pub joined: bool,
+    /// Whether the sum has a gradient of its own; the argument is ignored otherwise.
+    pub has_d_sum: bool,
     /// Dtype of the sum and of its gradient.
     pub sum: DType,
     /// Dtype of the branch and of its gradient.
     pub branch: DType,
 }
 
-/// LayerNorm of each row of `input` with `weight` and `bias` of the row's width.
+/// LayerNorm of each row of `input [tokens, width]` with `weight [width]` and `bias [width]`, in the dtype of `input`.
 pub fn layer_norm(
     input: Tensor<2>,
     weight: Tensor<1>,
@@ -87,7 +90,7 @@ pub fn layer_norm(
     }
 }
 
-/// LayerNorm without bias whose result is in `dtype`.
+/// LayerNorm of each row of `input [tokens, width]` with `weight [width]`, in `dtype`.
 pub fn layer_norm_to(input: Tensor<2>, weight: Tensor<1>, eps: f64, dtype: DType) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as PackedBackend>::layer_norm_rows(
         input.into_dispatch(),
@@ -102,7 +105,7 @@ pub fn layer_norm_to(input: Tensor<2>, weight: Tensor<1>, eps: f64, dtype: DType
 /// `x` and `branch` are `[tokens, width]`, `branch` in any float dtype.
 ///
 /// # Panics
-/// When the shapes of `x` and `branch` differ.
+/// If the shapes of `x` and `branch` differ.
 pub fn add_layer_norm(
     x: Tensor<2>,
     branch: Tensor<2>,
@@ -113,7 +116,7 @@ pub fn add_layer_norm(
     assert_eq!(
         x.dims(),
         branch.dims(),
-        "a branch has the shape of what it is added to"
+        "add_layer_norm: x and branch have different shapes"
     );
     let (sum, normed) = <Dispatch as PackedBackend>::add_layer_norm(
         x.into_dispatch(),
@@ -125,7 +128,7 @@ pub fn add_layer_norm(
     (Tensor::from_dispatch(sum), Tensor::from_dispatch(normed))
 }
 
-/// `(sum, normed)` of [`add_layer_norm`] and the inverse standard deviation of each row, for callers that derive by hand.
+/// Forward pass of [`add_layer_norm`] without autodiff: `(sum, normed)` and the inverse standard deviation of each row, `[tokens]`.
 pub fn add_layer_norm_forward(
     x: Tensor<2>,
     branch: Tensor<2>,
@@ -147,8 +150,9 @@ pub fn add_layer_norm_forward(
     )
 }
 
-/// Gradients of `x`, the branch and the weight of [`add_layer_norm`], from those of the sum (left out with `spec.joined`
-/// false) and of the norm; `saved` is the tensor that `spec.saved` names.
+/// Backward pass of [`add_layer_norm`] without autodiff: gradients of `x`, branch and weight.
+///
+/// `d_sum` is ignored unless `spec.has_d_sum`; `saved` is the tensor that `spec.saved` names, `inv_std` is `[tokens]`.
 pub fn add_layer_norm_backward(
     (d_sum, d_normed): (Tensor<2>, Tensor<2>),
     (saved, inv_std): (Tensor<2>, Tensor<1>),
@@ -170,7 +174,7 @@ pub fn add_layer_norm_backward(
     )
 }
 
-/// Gradients of the input and of the weight of [`layer_norm`].
+/// Backward pass of [`layer_norm`] without autodiff: gradients of input and weight.
 pub fn layer_norm_backward(
     d_out: Tensor<2>,
     input: Tensor<2>,

@@ -1,9 +1,10 @@
-//! Shapes and dtypes of results, which a lazy backend needs before it runs.
+//! Shapes and dtypes of the results, which Fusion needs before an op runs.
 
 use burn::backend::fusion::custom::TensorSpec;
 use burn::tensor::{DType, Shape};
 
 use super::AddNormBackward;
+use crate::ops::primitive::widened;
 
 pub(in crate::ops) fn forward_spec(
     input: &TensorSpec,
@@ -41,11 +42,7 @@ pub(in crate::ops) fn add_forward_specs(
     out: &DType,
 ) -> (TensorSpec, TensorSpec, TensorSpec) {
     let (sum, normed) = add_specs(x, branch, weight, eps, out);
-    let dtype = match x.dtype {
-        DType::F64 => DType::F64,
-        _ => DType::F32,
-    };
-    let inv_std = TensorSpec::new(Shape::new([x.shape[0]]), dtype);
+    let inv_std = TensorSpec::new(Shape::new([x.shape[0]]), widened(x.dtype));
     (sum, normed, inv_std)
 }
 

@@ -1,4 +1,4 @@
-//! The derivative of `linear` as a node of Burn's graph.
+//! The derivative of `linear` as a node of Burn's autodiff graph.
 
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -15,12 +15,12 @@ use crate::ops::primitive::cast;
 #[derive(Debug)]
 struct LinearBackward;
 
-/// What the derivative needs.
+/// Activations and weights saved for the backward pass.
 #[derive(Debug)]
 struct Saved<B: Backend> {
-    /// Where the weight needs a gradient.
+    /// Saved if the weight needs a gradient.
     input: Option<NodeId>,
-    /// In the dtype of the input, where the input needs a gradient: the pass casts each weight once.
+    /// Saved if the input needs a gradient, in the dtype of the input: a pass casts each weight once.
     weight: Option<FloatTensor<B>>,
     weight_dtype: DType,
 }
@@ -56,13 +56,22 @@ impl<B: PackedBackend> Backward<B, 2> for LinearBackward {
         }
         if let (Some(node), Some(input)) = (weight_node, input) {
             let input: FloatTensor<B> = checkpointer.retrieve_node_output(input);
-            let d_weight = if weight_dtype == DType::F32 && d_out.dtype() != DType::F32 {
-                B::gemm_f32(d_out, input, Transpose::Lhs)
-            } else {
-                cast::<B>(B::gemm(d_out, input, Transpose::Lhs), weight_dtype)
-            };
+            let d_weight = weight_gradient::<B>(d_out, input, weight_dtype);
             grads.register::<B>(node.id, d_weight);
         }
+    }
+}
+
+/// `d_outᵀ · input` in the dtype of the weight: accumulated and returned in f32 for an f32 weight of a half-precision pass.
+pub(in crate::ops) fn weight_gradient<B: PackedBackend>(
+    d_out: FloatTensor<B>,
+    input: FloatTensor<B>,
+    dtype: DType,
+) -> FloatTensor<B> {
+    if dtype == DType::F32 && d_out.dtype() != DType::F32 {
+        B::gemm_f32(d_out, input, Transpose::Lhs)
+    } else {
+        cast::<B>(B::gemm(d_out, input, Transpose::Lhs), dtype)
     }
 }
 

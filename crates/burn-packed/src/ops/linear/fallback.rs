@@ -1,4 +1,4 @@
-//! The product through the backend's own matrix multiplication.
+//! GEMM by the backend's own matmul.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
@@ -19,14 +19,14 @@ pub(crate) fn gemm<B: Backend>(
     };
     let ([m, k], [_, n]) = (lhs.shape().dims(), rhs.shape().dims());
     if m == 0 || k == 0 || n == 0 {
-        // A sum over nothing; Burn's CubeCL backends can't start a product on no elements.
+        // An empty sum is 0; Burn's CubeCL backends cannot launch a matmul without elements.
         let dtype = FloatDType::from(lhs.dtype());
         return B::float_zeros(Shape::new([m, n]), &lhs.device(), dtype);
     }
     B::float_matmul(lhs, rhs)
 }
 
-/// As [`gemm`], in f32 from the operands on.
+/// The same as [`gemm`] with the operands cast to f32 first.
 pub(crate) fn gemm_f32<B: Backend>(
     lhs: FloatTensor<B>,
     rhs: FloatTensor<B>,

@@ -1,6 +1,6 @@
-//! Matrix product with a weight: `out = input · weightᵀ (+ bias)`, weights stored `[out, in]` as in checkpoints.
+//! Linear layer: `out = input · weightᵀ (+ bias)`, weights stored `[out, in]` as in checkpoints.
 //!
-//! Forward, input gradient and weight gradient are the same product with other operands transposed:
+//! The forward pass, the input gradient and the weight gradient are GEMMs that differ in which operand is transposed:
 //!
 //! ```text
 //! out      = input · weightᵀ       [tokens, in] · [out, in]ᵀ
@@ -8,8 +8,8 @@
 //! d_weight = d_outᵀ · input        [tokens, out]ᵀ · [tokens, in]
 //! ```
 //!
-//! so a backend with a product of its own overrides [`PackedBackend::gemm`] alone and serves all three. Where f32 weights meet a
-//! half-precision pass, the weight is cast once per pass and its gradient comes out of the product in f32
+//! so a backend with its own GEMM overrides [`PackedBackend::gemm`] alone and serves all three. If weights are f32 and the pass
+//! is in half precision, the weight is cast once per pass, and its gradient is accumulated and returned in f32
 //! ([`PackedBackend::gemm_f32`]).
 
 pub(super) mod autodiff;
@@ -22,7 +22,7 @@ use burn::tensor::Tensor;
 
 use super::PackedBackend;
 
-/// Which operand of a product is read transposed.
+/// The operand of a GEMM that is read transposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transpose {
     /// `[m, k] · [k, n]`
@@ -33,18 +33,18 @@ pub enum Transpose {
     Rhs,
 }
 
-/// `input [tokens, in]` times `weight [out, in]` transposed, plus `bias [out]`: `[tokens, out]`.
+/// `input [tokens, in] · weight [out, in]ᵀ + bias [out]`, of shape `[tokens, out]` in the dtype of the input.
 ///
-/// The weight is cast to the dtype of the input where they differ, so that f32 parameters serve a half-precision pass.
+/// The weight is cast to the dtype of the input, so f32 parameters serve a half-precision pass.
 ///
 /// # Panics
-/// When the widths differ.
+/// If the widths of input and weight differ.
 pub fn linear(input: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     let ([_, width], [_, expected]) = (input.dims(), weight.dims());
     assert_eq!(
         width,
         expected,
-        "a weight {:?} takes {expected} columns, got {width}",
+        "linear: the weight {:?} takes inputs of width {expected}, got {width}",
         weight.dims()
     );
     let dtype = input.dtype();
@@ -58,11 +58,10 @@ pub fn linear(input: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> T
     }
 }
 
-/// `lhs` times `rhs`, read transposed as asked: the bare product that [`linear`] and its gradients are made of, without a derivative of
-/// its own. The result has the operands' dtype.
+/// `lhs · rhs` with one operand transposed as `transpose` says, in the operands' dtype. Not differentiable; [`linear`] is.
 ///
 /// # Panics
-/// When the inner sizes differ, or the dtypes.
+/// If the inner dimensions or the dtypes differ.
 pub fn gemm(lhs: Tensor<2>, rhs: Tensor<2>, transpose: Transpose) -> Tensor<2> {
     check(&lhs, &rhs, transpose);
     Tensor::from_dispatch(<Dispatch as PackedBackend>::gemm(
@@ -72,10 +71,10 @@ pub fn gemm(lhs: Tensor<2>, rhs: Tensor<2>, transpose: Transpose) -> Tensor<2> {
     ))
 }
 
-/// As [`gemm()`], with the result in f32.
+/// The same as [`gemm()`] with an f32 result.
 ///
 /// # Panics
-/// As [`gemm()`].
+/// If the inner dimensions or the dtypes differ.
 pub fn gemm_f32(lhs: Tensor<2>, rhs: Tensor<2>, transpose: Transpose) -> Tensor<2> {
     check(&lhs, &rhs, transpose);
     Tensor::from_dispatch(<Dispatch as PackedBackend>::gemm_f32(
@@ -95,11 +94,15 @@ fn check(lhs: &Tensor<2>, rhs: &Tensor<2>, transpose: Transpose) {
     assert_eq!(
         left,
         right,
-        "{transpose:?}: {:?} by {:?}",
+        "gemm, Transpose::{transpose:?}: the inner dimensions of {:?} and {:?} differ",
         lhs.dims(),
         rhs.dims()
     );
-    assert_eq!(lhs.dtype(), rhs.dtype(), "both operands need one dtype");
+    assert_eq!(
+        lhs.dtype(),
+        rhs.dtype(),
+        "gemm: the operands' dtypes differ"
+    );
 }
 
 fn match_dtype<const D: usize>(tensor: Tensor<D>, dtype: burn::tensor::DType) -> Tensor<D> {
@@ -110,7 +113,7 @@ fn match_dtype<const D: usize>(tensor: Tensor<D>, dtype: burn::tensor::DType) ->
     }
 }
 
-/// Shape of a product, which a lazy backend needs before it runs.
+/// Shape and dtype of a GEMM's result, which Fusion needs before the op runs.
 #[cfg(feature = "fusion")]
 pub(super) fn gemm_spec(
     lhs: &burn::backend::fusion::custom::TensorSpec,
@@ -125,7 +128,7 @@ pub(super) fn gemm_spec(
     burn::backend::fusion::custom::TensorSpec::new(burn::tensor::Shape::new([m, n]), lhs.dtype)
 }
 
-/// As [`gemm_spec`], in f32.
+/// The same as [`gemm_spec`] in f32.
 #[cfg(feature = "fusion")]
 pub(super) fn gemm_f32_spec(
     lhs: &burn::backend::fusion::custom::TensorSpec,
@@ -137,7 +140,7 @@ pub(super) fn gemm_f32_spec(
     spec
 }
 
-/// Shape of `linear`, which a lazy backend needs before it runs.
+/// Shape and dtype of a linear layer's result, which Fusion needs before the op runs.
 #[cfg(feature = "fusion")]
 pub(super) fn linear_spec(
     input: &burn::backend::fusion::custom::TensorSpec,

@@ -1,4 +1,5 @@
-//! The step on CubeCL devices: a launch for the means of up to [`MOST`] parameters where they are asked for, a launch for their updates.
+//! The optimizer step on CubeCL devices, for up to [`MAX_PARAMETERS`] parameters at a time: one launch for the means of StableAdamW, one
+//! for the updates.
 
 use burn::backend::TensorMetadata;
 use burn::tensor::DType;
@@ -8,43 +9,85 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::{AdamWStep, Group, Member, Stepped, SteppedGroup, fallback};
-use crate::ops::rows::{address, empty, grid, own, resident, sum_of_cube};
+use crate::ops::rows::{
+    address, block_sum, empty, grid, is_cuda, resident_blocks, uniquely_owned, vector_size,
+};
 
-/// Units of a cube; a power of two.
-const UNITS: usize = 256;
-/// Vectors that a unit reads before it computes with them.
+/// Threads of a block; a power of two.
+const THREADS: usize = 256;
+/// Vectors that a thread loads before it computes with them, so that the loads overlap.
 const VECTORS: usize = 2;
-/// Cubes per multiprocessor that sum at the same time.
-const SUMMING: usize = 4;
-/// Most parameters of a launch.
-const MOST: usize = 16;
-/// A parameter's part of both launches.
+/// Blocks per multiprocessor that compute sums.
+const SUM_BLOCKS: usize = 4;
+/// Parameters of a launch, at most.
+const MAX_PARAMETERS: usize = 16;
+
+/// A parameter's share of both launches.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
 struct Part {
     /// Vectors of each of its tensors.
-    total: usize,
-    /// Cubes that sum, after those of the parameters before it.
+    vectors: usize,
+    /// Number and first index of its blocks in the launch that sums.
     first_sum: usize,
     sums: usize,
-    /// Cubes that update, likewise.
+    /// Number and first index of its blocks in the launch that updates.
     first_update: usize,
     updates: usize,
     elements: f32,
     decay: f32,
 }
 
-/// A tensor of each parameter.
+impl Part {
+    /// The part as a kernel argument.
+    fn launch(&self) -> PartLaunch {
+        PartLaunch::new(
+            self.vectors,
+            self.first_sum,
+            self.sums,
+            self.first_update,
+            self.updates,
+            self.elements,
+            self.decay,
+        )
+    }
+}
+
+/// Numbers of a step that all parameters of a launch share; `1 - b` is computed in f64 on the host.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+struct Factors {
+    lr: f32,
+    one_minus_b1: f32,
+    b2: f32,
+    one_minus_b2: f32,
+    epsilon: f32,
+    root_scale: f32,
+}
+
+impl Factors {
+    /// The numbers of a step as a kernel argument.
+    fn launch(step: &AdamWStep) -> FactorsLaunch {
+        FactorsLaunch::new(
+            step.lr as f32,
+            (1.0 - step.b1) as f32,
+            step.b2 as f32,
+            (1.0 - step.b2) as f32,
+            step.epsilon as f32,
+            step.root_scale as f32,
+        )
+    }
+}
+
+/// One tensor of each parameter.
 type Tensors<N> = Sequence<Box<[Vector<f32, N>]>>;
 
-/// Each cube's part of `sum(g² / max(v, ε²))`, v after the step.
+/// `partials[block]`: the block's part of `Σ g² / max(v, ε²)` of its parameter, with `v` after the step. `floor` is `ε²`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn ratio_kernel<N: Size>(
     grads: &Tensors<N>,
     moments_2: &Tensors<N>,
     partials: &mut [f32],
     parts: &Sequence<Part>,
-    b2: f32,
-    not_b2: f32,
+    factors: &Factors,
     floor: f32,
 ) {
     let mut sum = 0.0f32;
@@ -54,65 +97,64 @@ fn ratio_kernel<N: Size>(
         if CUBE_POS >= part.first_sum && CUBE_POS < part.first_sum + part.sums {
             let grad = grads.index(k);
             let moment_2 = moments_2.index(k);
-            let cube = CUBE_POS - part.first_sum;
-            let mut first = cube * comptime!(UNITS * VECTORS) + UNIT_POS as usize;
+            let block = CUBE_POS - part.first_sum;
+            let mut first = block * comptime!(THREADS * VECTORS) + UNIT_POS as usize;
             let mut gs = Array::<Vector<f32, N>>::new(VECTORS);
             let mut vs = Array::<Vector<f32, N>>::new(VECTORS);
-            while first < part.total {
+            while first < part.vectors {
                 #[unroll]
                 for i in 0..VECTORS {
-                    let at = first + comptime!(i * UNITS);
-                    let at = select(at < part.total, at, first);
+                    let at = first + comptime!(i * THREADS);
+                    let at = select(at < part.vectors, at, first);
                     gs[i] = grad[at];
                     vs[i] = moment_2[at];
                 }
                 #[unroll]
                 for i in 0..VECTORS {
-                    if first + comptime!(i * UNITS) < part.total {
+                    if first + comptime!(i * THREADS) < part.vectors {
                         let square = gs[i] * gs[i];
-                        let v = vs[i] * Vector::new(b2) + square * Vector::new(not_b2);
+                        let v = vs[i] * Vector::new(factors.b2)
+                            + square * Vector::new(factors.one_minus_b2);
                         #[unroll]
                         for j in 0..N::value() {
                             sum += square.extract(j) / max(v.extract(j), floor);
                         }
                     }
                 }
-                first += part.sums * comptime!(UNITS * VECTORS);
+                first += part.sums * comptime!(THREADS * VECTORS);
             }
         }
     }
-    let total_of_cube = sum_of_cube(sum, UNITS);
+    let total = block_sum(sum, THREADS);
     if UNIT_POS == 0 {
-        partials[CUBE_POS] = total_of_cube;
+        partials[CUBE_POS] = total;
     }
 }
 
-/// Whether a place within the tensor is to be written: without a gate it is, with one if its number says so.
+/// Returns whether a vector is written: if it is inside the tensor and, when `gated`, the all-finite flag is set.
 #[cube]
-fn writes(inside: bool, go: &[f32], #[comptime] gated: bool) -> bool {
+fn is_written(inside: bool, all_finite: &[f32], #[comptime] gated: bool) -> bool {
     if comptime!(gated) {
-        inside && go[0] > 0.0f32
+        // False for NaN too.
+        inside && all_finite[0] > 0.0f32
     } else {
         inside
     }
 }
 
-/// Weights and moments after the step.
+/// Updates weights and moments in place.
+///
+/// `all_finite` is `[1]`, read if `gated`; `partials` are those of [`ratio_kernel`], read if `stable`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn update_kernel<N: Size>(
     grads: &Tensors<N>,
     partials: &[f32],
-    go: &[f32],
+    all_finite: &[f32],
     weights: &mut Tensors<N>,
     moments_1: &mut Tensors<N>,
     moments_2: &mut Tensors<N>,
     parts: &Sequence<Part>,
-    lr: f32,
-    not_b1: f32,
-    b2: f32,
-    not_b2: f32,
-    epsilon: f32,
-    root_scale: f32,
+    factors: &Factors,
     #[comptime] stable: bool,
     #[comptime] gated: bool,
 ) {
@@ -124,41 +166,43 @@ fn update_kernel<N: Size>(
             let weight = weights.index_mut(k);
             let moment_1 = moments_1.index_mut(k);
             let moment_2 = moments_2.index_mut(k);
-            let cube = CUBE_POS - part.first_update;
-            let first = cube * comptime!(UNITS * VECTORS) + UNIT_POS as usize;
+            let block = CUBE_POS - part.first_update;
+            let first = block * comptime!(THREADS * VECTORS) + UNIT_POS as usize;
             let mut gs = Array::<Vector<f32, N>>::new(VECTORS);
             let mut ms = Array::<Vector<f32, N>>::new(VECTORS);
             let mut vs = Array::<Vector<f32, N>>::new(VECTORS);
             let mut ws = Array::<Vector<f32, N>>::new(VECTORS);
             #[unroll]
             for i in 0..VECTORS {
-                let at = first + comptime!(i * UNITS);
-                let at = select(at < part.total, at, 0usize);
+                let at = first + comptime!(i * THREADS);
+                let at = select(at < part.vectors, at, 0usize);
                 gs[i] = grad[at];
                 ms[i] = moment_1[at];
                 vs[i] = moment_2[at];
                 ws[i] = weight[at];
             }
-            let mut eta = lr + 0.0f32;
+            let mut eta = factors.lr + 0.0f32;
             if comptime!(stable) {
                 let mut sum = UNIT_POS as usize;
                 let mut ratio = 0.0f32;
                 while sum < part.sums {
                     ratio += partials[part.first_sum + sum];
-                    sum += UNITS;
+                    sum += THREADS;
                 }
-                let rms = (sum_of_cube(ratio, UNITS) / part.elements).sqrt();
-                eta = lr / max(rms, 1.0f32);
+                let rms = (block_sum(ratio, THREADS) / part.elements).sqrt();
+                eta = factors.lr / max(rms, 1.0f32);
             }
             let keep = 1.0f32 - eta * part.decay;
             #[unroll]
             for i in 0..VECTORS {
-                let at = first + comptime!(i * UNITS);
-                if writes(at < part.total, go, gated) {
+                let at = first + comptime!(i * THREADS);
+                if is_written(at < part.vectors, all_finite, gated) {
                     let g = gs[i];
-                    let m = ms[i] + (g - ms[i]) * Vector::new(not_b1);
-                    let v = vs[i] * Vector::new(b2) + g * g * Vector::new(not_b2);
-                    let root = v.sqrt() * Vector::new(root_scale) + Vector::new(epsilon);
+                    let m = ms[i] + (g - ms[i]) * Vector::new(factors.one_minus_b1);
+                    let v =
+                        vs[i] * Vector::new(factors.b2) + g * g * Vector::new(factors.one_minus_b2);
+                    let root =
+                        v.sqrt() * Vector::new(factors.root_scale) + Vector::new(factors.epsilon);
                     weight[at] = ws[i] * Vector::new(keep) - m / root * Vector::new(eta);
                     moment_1[at] = m;
                     moment_2[at] = v;
@@ -168,22 +212,23 @@ fn update_kernel<N: Size>(
     }
 }
 
-/// A parameter that the kernels serve: all tensors in f32, in one piece, and what is updated held by nobody else.
+/// A parameter that the kernels serve: all tensors f32 and contiguous, those that are updated uniquely owned.
 struct Ready {
-    place: usize,
+    /// Index in the caller's list.
+    index: usize,
     member: Member<CubeBackend>,
-    /// Elements read at once.
+    /// Elements of a vector.
     vector: usize,
 }
 
 impl Ready {
     /// Vectors of each tensor.
-    fn total(&self) -> usize {
+    fn vectors(&self) -> usize {
         self.member.weight.shape().num_elements() / self.vector
     }
 
-    /// Whether one launch serves both: the kernels read vectors of one size, and only decay may differ.
-    fn goes_with(&self, other: &Self) -> bool {
+    /// Returns whether one launch can serve both: the vector sizes must agree, and only the decay may differ.
+    fn fits_launch_of(&self, other: &Self) -> bool {
         let alike = |step: AdamWStep| AdamWStep { decay: 0.0, ..step };
         self.vector == other.vector && alike(self.member.step) == alike(other.member.step)
     }
@@ -192,45 +237,48 @@ impl Ready {
 /// See [`super::adamw_all`].
 pub(crate) fn steps(
     group: Group<CubeBackend>,
-    go: CubeTensor,
+    all_finite: CubeTensor,
     gated: bool,
 ) -> SteppedGroup<CubeBackend> {
     let count = group.0.len();
     let mut stepped: Vec<(usize, Stepped<CubeBackend>)> = Vec::with_capacity(count);
     let mut waiting: Vec<Ready> = Vec::new();
-    for (place, member) in group.0.into_iter().enumerate() {
-        match ready(place, member, &go) {
+    for (index, member) in group.0.into_iter().enumerate() {
+        match ready(index, member, &all_finite) {
             Ok(next) => {
-                let most = most_of_a_launch(&next.member.weight.client);
+                let most = max_parameters(&next.member.weight.client);
                 let full = waiting.len() == most
-                    || waiting.first().is_some_and(|first| !first.goes_with(&next));
+                    || waiting
+                        .first()
+                        .is_some_and(|first| !first.fits_launch_of(&next));
                 if full {
-                    stepped.extend(launch(std::mem::take(&mut waiting), &go, gated));
+                    stepped.extend(launch(std::mem::take(&mut waiting), &all_finite, gated));
                 }
                 waiting.push(next);
             }
             Err(member) => {
                 let one = Group(vec![*member]);
-                let mut one = fallback::steps::<CubeBackend>(one, gated.then(|| go.clone()));
-                stepped.push((place, one.0.remove(0)));
+                let mut one =
+                    fallback::steps::<CubeBackend>(one, gated.then(|| all_finite.clone()));
+                stepped.push((index, one.0.remove(0)));
             }
         }
     }
-    stepped.extend(launch(waiting, &go, gated));
-    stepped.sort_by_key(|(place, _)| *place);
+    stepped.extend(launch(waiting, &all_finite, gated));
+    stepped.sort_by_key(|(index, _)| *index);
     SteppedGroup(stepped.into_iter().map(|(_, stepped)| stepped).collect())
 }
 
-/// Parameters of a launch: [`MOST`] on CUDA; one where a graphics API binds buffers, which it promises no more than eight of.
-fn most_of_a_launch(client: &Client) -> usize {
-    let cuda = client.properties().identity.fingerprint.starts_with("ptx");
-    if cuda { MOST } else { 1 }
+/// Returns the parameters of a launch, at most: one through graphics APIs, which guarantee only eight buffers.
+fn max_parameters(client: &Client) -> usize {
+    if is_cuda(client) { MAX_PARAMETERS } else { 1 }
 }
 
+/// Prepares a parameter for the kernels, or returns it if they do not serve it.
 fn ready(
-    place: usize,
+    index: usize,
     member: Member<CubeBackend>,
-    go: &CubeTensor,
+    all_finite: &CubeTensor,
 ) -> Result<Ready, Box<Member<CubeBackend>>> {
     let elements = member.weight.shape().num_elements();
     let tensors = [
@@ -238,35 +286,29 @@ fn ready(
         &member.grad,
         &member.moment_1,
         &member.moment_2,
-        go,
+        all_finite,
     ];
     if elements == 0 || tensors.iter().any(|tensor| tensor.dtype != DType::F32) {
         return Err(Box::new(member));
     }
-    let client = &member.weight.client;
-    let most = client.properties().hardware.max_vector_size;
-    let vector = client
-        .io_optimized_vector_sizes(4)
-        .find(|&vector| elements.is_multiple_of(vector) && vector <= most)
-        .unwrap_or(1);
     Ok(Ready {
-        place,
-        vector,
+        index,
+        vector: vector_size(&member.weight.client, elements, &[DType::F32]),
         member: Member {
             grad: into_contiguous(member.grad),
-            // What nobody else holds is updated where it lies.
-            weight: own(member.weight),
-            moment_1: own(member.moment_1),
-            moment_2: own(member.moment_2),
+            // A tensor that is uniquely owned is updated in place, without a copy.
+            weight: uniquely_owned(member.weight),
+            moment_1: uniquely_owned(member.moment_1),
+            moment_2: uniquely_owned(member.moment_2),
             step: member.step,
         },
     })
 }
 
-/// Both launches of parameters that go together.
+/// Both launches of parameters that fit one launch; returns them with their indices.
 fn launch(
     group: Vec<Ready>,
-    go: &CubeTensor,
+    all_finite: &CubeTensor,
     gated: bool,
 ) -> impl Iterator<Item = (usize, Stepped<CubeBackend>)> {
     if let Some(first) = group.first() {
@@ -274,17 +316,17 @@ fn launch(
         let client = first.member.weight.client.clone();
         let vector = first.vector;
         let (mut sums, mut updates) = (0, 0);
-        let parts: Vec<PartOnHost> = group
+        let parts: Vec<Part> = group
             .iter()
             .map(|ready| {
-                let cubes = ready.total().div_ceil(UNITS * VECTORS);
-                let part = PartOnHost {
-                    total: ready.total(),
+                let blocks = ready.vectors().div_ceil(THREADS * VECTORS);
+                let part = Part {
+                    vectors: ready.vectors(),
                     first_sum: sums,
-                    sums: cubes.min(resident(&client, SUMMING)),
+                    sums: blocks.min(resident_blocks(&client, SUM_BLOCKS)),
                     first_update: updates,
-                    updates: cubes,
-                    elements: (ready.total() * vector) as f32,
+                    updates: blocks,
+                    elements: (ready.vectors() * vector) as f32,
                     decay: ready.member.step.decay as f32,
                 };
                 sums += part.sums;
@@ -294,50 +336,44 @@ fn launch(
             .collect();
         let partials = empty(&first.member.weight, [sums], DType::F32);
         let all: Vec<&CubeTensor> = group.iter().map(|ready| &ready.member.weight).collect();
-        let index = address(&all);
+        let address = address(&all);
         let each = |which: fn(&Member<CubeBackend>) -> &CubeTensor| {
             let members = group.iter().map(|ready| &ready.member);
             members.map(move |member| which(member).clone().into_buffer_arg())
         };
-        let parts = || parts.iter().map(PartOnHost::argument);
-        // SAFETY: vectors beyond a tensor's last read others of it and write nothing, and each unit alone writes what it has
-        // read; cubes beyond the last do nothing, or write a sum that nobody reads.
+        let parts = || parts.iter().map(Part::launch);
+        // SAFETY: instead of vectors beyond a tensor's last, a thread reads others of it and writes nothing; each thread writes only
+        // what it has read; excess blocks do nothing.
         unsafe {
             if step.stable {
                 ratio_kernel::launch_unchecked(
                     &client,
                     CubeCount::Static(sums as u32, 1, 1),
-                    CubeDim::new_1d(UNITS as u32),
-                    index,
+                    CubeDim::new_1d(THREADS as u32),
+                    address,
                     vector,
                     each(|member| &member.grad).collect(),
                     each(|member| &member.moment_2).collect(),
                     partials.clone().into_buffer_arg(),
                     parts().collect(),
-                    step.b2 as f32,
-                    (1.0 - step.b2) as f32,
+                    Factors::launch(&step),
                     (step.epsilon * step.epsilon) as f32,
                 );
             }
             update_kernel::launch_unchecked(
                 &client,
                 grid(&client, updates),
-                CubeDim::new_1d(UNITS as u32),
-                index,
+                CubeDim::new_1d(THREADS as u32),
+                address,
                 vector,
                 each(|member| &member.grad).collect(),
                 partials.into_buffer_arg(),
-                go.clone().into_buffer_arg(),
+                all_finite.clone().into_buffer_arg(),
                 each(|member| &member.weight).collect(),
                 each(|member| &member.moment_1).collect(),
                 each(|member| &member.moment_2).collect(),
                 parts().collect(),
-                step.lr as f32,
-                (1.0 - step.b1) as f32,
-                step.b2 as f32,
-                (1.0 - step.b2) as f32,
-                step.epsilon as f32,
-                step.root_scale as f32,
+                Factors::launch(&step),
                 step.stable,
                 gated,
             );
@@ -355,31 +391,6 @@ fn launch(
             moment_1,
             moment_2,
         };
-        (ready.place, stepped)
+        (ready.index, stepped)
     })
-}
-
-/// [`Part`] before it becomes an argument.
-struct PartOnHost {
-    total: usize,
-    first_sum: usize,
-    sums: usize,
-    first_update: usize,
-    updates: usize,
-    elements: f32,
-    decay: f32,
-}
-
-impl PartOnHost {
-    fn argument(&self) -> PartLaunch {
-        PartLaunch::new(
-            self.total,
-            self.first_sum,
-            self.sums,
-            self.first_update,
-            self.updates,
-            self.elements,
-            self.decay,
-        )
-    }
 }

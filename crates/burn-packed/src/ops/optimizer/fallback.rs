@@ -1,4 +1,4 @@
-//! The step from operations that every backend has.
+//! The optimizer step from tensor operations that every backend has.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
@@ -7,8 +7,11 @@ use burn::tensor::{Scalar, Shape};
 use super::{AdamWStep, Group, Member, Stepped, SteppedGroup};
 use crate::ops::primitive::cast;
 
-/// One parameter after the other.
-pub(crate) fn steps<B: Backend>(group: Group<B>, go: Option<FloatTensor<B>>) -> SteppedGroup<B> {
+/// Steps one parameter after the other.
+pub(crate) fn steps<B: Backend>(
+    group: Group<B>,
+    all_finite: Option<FloatTensor<B>>,
+) -> SteppedGroup<B> {
     let stepped = group.0.into_iter().map(|member| {
         let Member {
             weight,
@@ -18,7 +21,7 @@ pub(crate) fn steps<B: Backend>(group: Group<B>, go: Option<FloatTensor<B>>) -> 
             step,
         } = member;
         let (weight, moment_1, moment_2) =
-            self::step::<B>(weight, grad, (moment_1, moment_2), go.clone(), step);
+            self::step::<B>(weight, grad, (moment_1, moment_2), all_finite.clone(), step);
         Stepped {
             weight,
             moment_1,
@@ -32,26 +35,26 @@ pub(crate) fn step<B: Backend>(
     weight: FloatTensor<B>,
     grad: FloatTensor<B>,
     (moment_1, moment_2): (FloatTensor<B>, FloatTensor<B>),
-    go: Option<FloatTensor<B>>,
+    all_finite: Option<FloatTensor<B>>,
     step: AdamWStep,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let shape = weight.shape();
     if shape.num_elements() == 0 {
         return (weight, moment_1, moment_2);
     }
-    if let Some(go) = go {
+    if let Some(flag) = all_finite {
         let before = [weight.clone(), moment_1.clone(), moment_2.clone()];
         let after = self::step::<B>(weight, grad, (moment_1, moment_2), None, step);
-        let settings = get_or_init_device_settings::<B>(&go.device());
-        // Asked for the other way round, a gate that is no number would be open.
-        let open = B::float_greater_elem(go, Scalar::from(0.0), settings.bool_dtype);
-        let shut = B::bool_reshape(B::bool_not(open), Shape::from(vec![1; shape.num_dims()]));
-        let shut = B::bool_expand(shut, shape);
+        let settings = get_or_init_device_settings::<B>(&flag.device());
+        // Negated, because `flag <= 0` is false for NaN and would let the update through.
+        let is_set = B::float_greater_elem(flag, Scalar::from(0.0), settings.bool_dtype);
+        let skipped = B::bool_reshape(B::bool_not(is_set), Shape::from(vec![1; shape.num_dims()]));
+        let skipped = B::bool_expand(skipped, shape);
         let [weight, moment_1, moment_2] = before;
         return (
-            B::float_mask_where(after.0, shut.clone(), weight),
-            B::float_mask_where(after.1, shut.clone(), moment_1),
-            B::float_mask_where(after.2, shut, moment_2),
+            B::float_mask_where(after.0, skipped.clone(), weight),
+            B::float_mask_where(after.1, skipped.clone(), moment_1),
+            B::float_mask_where(after.2, skipped, moment_2),
         );
     }
     let grad = cast::<B>(grad, weight.dtype());

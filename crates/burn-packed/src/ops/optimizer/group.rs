@@ -1,7 +1,7 @@
-//! Tensors of many parameters as one argument of an operation.
+//! The tensors of many parameters as one argument of a backend extension.
 //!
-//! Burn's derive macros know structs of tensors, not lists. A list is its members one behind the other, wherever tensors are counted,
-//! described or handed on.
+//! Burn's derive macros support structs of tensors, but no lists of them. The macro here implements the same traits for a list, by
+//! the members in order.
 
 #[cfg(feature = "fusion")]
 use burn::backend::fusion::custom::{
@@ -29,7 +29,7 @@ pub struct Member<B: Backend> {
     pub moment_1: FloatTensor<B>,
     /// Its second moment.
     pub moment_2: FloatTensor<B>,
-    /// The numbers of its step.
+    /// The hyperparameters of its step.
     pub step: AdamWStep,
 }
 
@@ -45,13 +45,13 @@ pub struct Stepped<B: Backend> {
     pub moment_2: FloatTensor<B>,
 }
 
-/// Parameters before a step that all of them take together.
+/// Parameters before a joint step.
 pub struct Group<B: Backend>(pub Vec<Member<B>>);
 
-/// The same parameters after it.
+/// Parameters after a joint step.
 pub struct SteppedGroup<B: Backend>(pub Vec<Stepped<B>>);
 
-/// What the derive macro writes for a struct, for a list of `$item`.
+/// Implements for a list of `$item` what the derive macro implements for a struct.
 macro_rules! list {
     ($list:ident, $item:ident) => {
         impl<B: Backend> ExtensionType<B> for $list<B> {
@@ -217,11 +217,11 @@ macro_rules! list {
 list!(Group, Member);
 list!(SteppedGroup, Stepped);
 
-/// Shapes of the results, which a lazy backend needs before it runs.
+/// Shapes and dtypes of the results, which Fusion needs before the op runs.
 #[cfg(feature = "fusion")]
 pub(crate) fn specs(
     group: &[MemberMetadata],
-    _go: &burn::backend::fusion::custom::TensorSpec,
+    _all_finite: &burn::backend::fusion::custom::TensorSpec,
     _gated: &bool,
 ) -> Vec<SteppedMetadata> {
     let stepped = |member: &MemberMetadata| SteppedMetadata {

@@ -10,12 +10,12 @@
 //! θ = θ (1 - η decay) - η m / (sqrt(v) scale + ε)
 //! ```
 //!
-//! The caller corrects the moments' bias: StableAdamW folds it into the betas, AdamW into `lr` and `scale`.
+//! Bias correction of the moments is the caller's: StableAdamW folds it into the betas, AdamW into `lr` and `scale`.
 //!
-//! The mean stays on the device: nothing is read back. On CubeCL devices a step is two launches for every sixteen tensors, sums (for
-//! StableAdamW) and updates (for each tensor through graphics APIs, which promise few buffers to a launch); the second reads gradient
-//! and second moment again. Moments and weights are updated where they lie unless somebody else holds them. Source: paper, section
-//! 2.2.2; torch-optimi's `StableAdamW`.
+//! The mean stays on the device; nothing is read back. On CubeCL devices a step takes two launches per sixteen tensors, one for the
+//! means (StableAdamW only) and one for the updates; through graphics APIs, which guarantee few buffers per launch, two per tensor. The
+//! second launch reads gradient and second moment again. Moments and weights are updated in place if they are uniquely owned.
+//! Source: the ModernBERT paper, section 2.2.2; torch-optimi's `StableAdamW`.
 
 #[cfg(feature = "cube")]
 pub(super) mod cube;
@@ -31,7 +31,7 @@ pub use group::{Group, Member, Stepped, SteppedGroup};
 
 use super::PackedBackend;
 
-/// The numbers of a step.
+/// Hyperparameters of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWStep {
     /// Learning rate.
@@ -42,25 +42,25 @@ pub struct AdamWStep {
     pub b2: f64,
     /// Added to the second moment's root.
     pub epsilon: f64,
-    /// Multiplies the second moment's root before that.
+    /// Factor of the second moment's root, applied before `epsilon` is added.
     pub root_scale: f64,
-    /// Whether the rate shrinks where the second moment lags behind the gradient: StableAdamW.
+    /// Whether the learning rate is reduced where the second moment lags behind the gradient (StableAdamW).
     pub stable: bool,
-    /// Share of a weight lost per unit of learning rate; 0 for a tensor that is not decayed.
+    /// Weight decay per unit of learning rate; 0 for a tensor that is not decayed.
     pub decay: f64,
 }
 
-/// A parameter before its step: weight, gradient and moments, whatever their number of axes.
+/// A parameter before its step: weight, gradient and moments, of any rank.
 pub type Parameter = Member<Dispatch>;
 
 /// A parameter after its step.
 pub type SteppedParameter = Stepped<Dispatch>;
 
 impl Parameter {
-    /// The tensors of a parameter, which have one shape.
+    /// A parameter of these tensors, which have the same shape.
     ///
     /// # Panics
-    /// When the shapes differ.
+    /// If the shapes differ.
     pub fn new<const D: usize>(
         weight: Tensor<D>,
         grad: Tensor<D>,
@@ -72,7 +72,11 @@ impl Parameter {
             ("first moment", moment_1.dims()),
             ("second moment", moment_2.dims()),
         ] {
-            assert_eq!(dims, weight.dims(), "the {name} has the weight's shape");
+            assert_eq!(
+                dims,
+                weight.dims(),
+                "the {name}'s shape differs from the weight's"
+            );
         }
         Self {
             weight: weight.into_dispatch(),
@@ -85,7 +89,7 @@ impl Parameter {
 }
 
 impl SteppedParameter {
-    /// Weight, first and second moment, of the number of axes that [`Parameter::new`] was given.
+    /// Returns weight, first and second moment, with the rank that was given to [`Parameter::new`].
     pub fn into_tensors<const D: usize>(self) -> (Tensor<D>, Tensor<D>, Tensor<D>) {
         (
             Tensor::from_dispatch(self.weight),
@@ -95,35 +99,38 @@ impl SteppedParameter {
     }
 }
 
-/// Weights and moments after a step, in the order given; all parameters are on one device.
+/// Steps all parameters, which are on one device; returns weights and moments in the same order.
 ///
-/// With `go`, `[1]`, all of them stay as they are, bit for bit, unless its number is above 0: a step whose gradients turn out
-/// not to be finite is left out by the device itself, long before the host has read why.
-pub fn adamw_all(parameters: Vec<Parameter>, go: Option<Tensor<1>>) -> Vec<SteppedParameter> {
+/// `all_finite` is a flag of shape `[1]` (PyTorch's `found_inf`, inverted): if it is given and not above 0, all parameters stay
+/// bit-identical. The device thereby skips a step with non-finite gradients by itself, without a readback.
+pub fn adamw_all(
+    parameters: Vec<Parameter>,
+    all_finite: Option<Tensor<1>>,
+) -> Vec<SteppedParameter> {
     let Some(first) = parameters.first() else {
         return Vec::new();
     };
-    let gated = go.is_some();
-    // Without a gate nobody looks at the tensor in its place.
-    let go = match go {
-        Some(go) => go.into_dispatch(),
+    let gated = all_finite.is_some();
+    // An argument of the backend extension cannot be optional; any tensor serves as the placeholder.
+    let flag = match all_finite {
+        Some(flag) => flag.into_dispatch(),
         None => first.grad.clone(),
     };
-    <Dispatch as PackedBackend>::adamw_steps(Group(parameters), go, gated).0
+    <Dispatch as PackedBackend>::adamw_steps(Group(parameters), flag, gated).0
 }
 
-/// Weight and both moments of one parameter after a step; see [`adamw_all`].
+/// Steps one parameter: weight and both moments; see [`adamw_all`].
 ///
 /// # Panics
-/// When the shapes differ.
+/// If the shapes differ.
 pub fn adamw<const D: usize>(
     weight: Tensor<D>,
     grad: Tensor<D>,
     moments: (Tensor<D>, Tensor<D>),
     step: AdamWStep,
-    go: Option<Tensor<1>>,
+    all_finite: Option<Tensor<1>>,
 ) -> (Tensor<D>, Tensor<D>, Tensor<D>) {
     let parameter = Parameter::new(weight, grad, moments, step);
-    let mut stepped = adamw_all(vec![parameter], go);
+    let mut stepped = adamw_all(vec![parameter], all_finite);
     stepped.remove(0).into_tensors()
 }

@@ -1,4 +1,4 @@
-//! The derivative of a sum as a node of Burn's graph.
+//! The derivative of a sum as a node of Burn's autodiff graph.
 
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -18,7 +18,7 @@ struct TotalBackward;
 struct State {
     shape: Shape,
     dtype: DType,
-    /// The input, where squares were summed.
+    /// The input, saved if squares are summed.
     input: Option<NodeId>,
 }
 

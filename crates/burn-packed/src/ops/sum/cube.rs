@@ -1,4 +1,4 @@
-//! Sums on CubeCL devices: each cube its part, then one cube the parts.
+//! Sums on CubeCL devices, in two launches: each thread block sums its part, then one block sums the parts.
 
 use burn::backend::TensorMetadata;
 use burn::tensor::DType;
@@ -9,16 +9,16 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::fallback;
-use crate::ops::rows::{address, elem, empty, resident, sum_of_cube, vector_size};
+use crate::ops::rows::{address, block_sum, elem, empty, resident_blocks, vector_size};
 
-/// Units of a cube; a power of two.
-const UNITS: usize = 256;
-/// Vectors that a unit reads before it adds them.
+/// Threads of a block; a power of two.
+const THREADS: usize = 256;
+/// Vectors that a thread loads before it adds them, so that the loads overlap.
 const VECTORS: usize = 4;
-/// Cubes per multiprocessor that sum at the same time.
-const SUMMING: usize = 4;
+/// Blocks per multiprocessor.
+const BLOCKS: usize = 4;
 
-/// Each cube's part of the sum of `total` vectors.
+/// `parts[block]`: the sum of the block's share of `total` vectors, or of their squares.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn parts_kernel<F: Float, N: Size>(
     input: &[Vector<F, N>],
@@ -28,18 +28,18 @@ fn parts_kernel<F: Float, N: Size>(
     #[define(F)] _elem: ElemType,
 ) {
     let mut sum = 0.0f32;
-    let mut first = CUBE_POS * comptime!(UNITS * VECTORS) + UNIT_POS as usize;
+    let mut first = CUBE_POS * comptime!(THREADS * VECTORS) + UNIT_POS as usize;
     let mut read = Array::<Vector<F, N>>::new(VECTORS);
     while first < total {
         #[unroll]
         for i in 0..VECTORS {
-            let at = first + comptime!(i * UNITS);
+            let at = first + comptime!(i * THREADS);
             let at = select(at < total, at, first);
             read[i] = input[at];
         }
         #[unroll]
         for i in 0..VECTORS {
-            if first + comptime!(i * UNITS) < total {
+            if first + comptime!(i * THREADS) < total {
                 #[unroll]
                 for k in 0..N::value() {
                     let x = f32::cast_from(read[i].extract(k));
@@ -51,11 +51,11 @@ fn parts_kernel<F: Float, N: Size>(
                 }
             }
         }
-        first += CUBE_COUNT * comptime!(UNITS * VECTORS);
+        first += CUBE_COUNT * comptime!(THREADS * VECTORS);
     }
-    let of_cube = sum_of_cube(sum, UNITS);
+    let part = block_sum(sum, THREADS);
     if UNIT_POS == 0 {
-        parts[CUBE_POS] = of_cube;
+        parts[CUBE_POS] = part;
     }
 }
 
@@ -67,8 +67,8 @@ pub(crate) fn total(input: CubeTensor, squared: bool) -> CubeTensor {
     let input = into_contiguous(input);
     let vector = vector_size(&input.client, elements, &[input.dtype]);
     let vectors = elements / vector;
-    let cubes = vectors.div_ceil(UNITS * VECTORS);
-    let parts = launch(&input, (vectors, vector, found), cubes, squared);
+    let blocks = vectors.div_ceil(THREADS * VECTORS);
+    let parts = launch(&input, (vectors, vector, found), blocks, squared);
     match parts.shape().num_elements() {
         1 => parts,
         count => {
@@ -78,22 +78,22 @@ pub(crate) fn total(input: CubeTensor, squared: bool) -> CubeTensor {
     }
 }
 
-/// Parts of the sum by at most `cubes` cubes, `[parts]`.
+/// Sums `total` vectors of `vector` elements with at most `blocks` blocks: `[parts]` in f32.
 fn launch(
     input: &CubeTensor,
     (total, vector, elem): (usize, usize, ElemType),
-    cubes: usize,
+    blocks: usize,
     squared: bool,
 ) -> CubeTensor {
     let client = input.client.clone();
-    let cubes = cubes.min(resident(&client, SUMMING));
-    let parts = empty(input, [cubes], DType::F32);
-    // SAFETY: vectors beyond the last are read at the unit's first place and not added, and each cube writes its own part.
+    let blocks = blocks.min(resident_blocks(&client, BLOCKS));
+    let parts = empty(input, [blocks], DType::F32);
+    // SAFETY: instead of vectors beyond the last, a thread reads its first one and does not add it; each block writes its own part.
     unsafe {
         parts_kernel::launch_unchecked(
             &client,
-            CubeCount::Static(cubes as u32, 1, 1),
-            CubeDim::new_1d(UNITS as u32),
+            CubeCount::Static(blocks as u32, 1, 1),
+            CubeDim::new_1d(THREADS as u32),
             address(&[input]),
             vector,
             input.clone().into_buffer_arg(),

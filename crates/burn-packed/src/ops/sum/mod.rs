@@ -1,8 +1,8 @@
-//! Sums over all elements of a tensor, taken in one order.
+//! Sums over all elements of a tensor, in a fixed order.
 //!
-//! Burn's own `sum` lets the cubes of a GPU add to one number in whatever order they end: the last digit differs from run to run, and
-//! with it a logged loss, and everything behind a gradient that was clipped by its norm. Here each cube writes its part, and one
-//! cube adds the parts.
+//! In Burn's own `sum` the thread blocks of a GPU add to one number with atomics, in the order in which they finish: the last digit
+//! differs from run to run, and with it a logged loss and every step after a gradient was clipped by its norm. Here each block
+//! writes its part, and one block adds the parts.
 //!
 //! | function | result | derivative |
 //! |---|---|---|
@@ -21,32 +21,28 @@ use burn::tensor::Tensor;
 
 use super::PackedBackend;
 
-/// Sum of all elements, `[1]`, in f32 (f64 for f64); 0 of none.
+/// Sum of all elements, `[1]`, in f32 (f64 for f64); 0 for no elements.
 pub fn sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
     Tensor::from_dispatch(<Dispatch as PackedBackend>::total(x.into_dispatch(), false))
 }
 
-/// Sum of the squares of all elements, `[1]`, in f32 (f64 for f64); 0 of none.
+/// Sum of the squares of all elements, `[1]`, in f32 (f64 for f64); 0 for no elements.
 pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> Tensor<1> {
     Tensor::from_dispatch(<Dispatch as PackedBackend>::total(x.into_dispatch(), true))
 }
 
-/// Mean of all elements, `[1]`, in f32 (f64 for f64); not a number of none.
+/// Mean of all elements, `[1]`, in f32 (f64 for f64); NaN for no elements.
 pub fn mean<const D: usize>(x: Tensor<D>) -> Tensor<1> {
     let elements = x.shape().num_elements() as f64;
     sum(x) / elements
 }
 
-/// Shape and dtype of the result, which a lazy backend needs before it runs.
+/// Shape and dtype of the result, which Fusion needs before the op runs.
 #[cfg(feature = "fusion")]
 pub(super) fn spec(
     input: &burn::backend::fusion::custom::TensorSpec,
     _squared: &bool,
 ) -> burn::backend::fusion::custom::TensorSpec {
-    use burn::tensor::{DType, Shape};
-    let dtype = match input.dtype {
-        DType::F64 => DType::F64,
-        _ => DType::F32,
-    };
-    burn::backend::fusion::custom::TensorSpec::new(Shape::new([1]), dtype)
+    let dtype = super::primitive::widened(input.dtype);
+    burn::backend::fusion::custom::TensorSpec::new(burn::tensor::Shape::new([1]), dtype)
 }

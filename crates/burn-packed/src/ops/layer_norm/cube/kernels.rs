@@ -1,58 +1,63 @@
-//! The kernels: a row to a plane, read once, kept in registers.
+//! LayerNorm kernels. A row belongs to a warp (or to 256 threads, if it is wide), is read once and kept in registers.
+//!
+//! All kernels use the partition of [`crate::ops::rows`]: blocks of `block_rows` rows, `lanes` threads per row, of which each holds
+//! `held` vectors. Every lane takes part in the row sums; slots beyond the end of a row hold zeros, and rows beyond the last
+//! read row 0 and write nothing.
 
 use cubecl::prelude::*;
 
-use crate::ops::rows::{Deal, row_sum, within};
+use crate::ops::rows::{RowPartition, row_sum, vector_sum};
 
-/// Where the normalised row comes from in the backward.
+/// Tensor from which the backward pass computes the normalized row `y`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Source {
-    /// From the input of the norm, whose statistics are taken again.
+    /// The input of the norm, whose statistics are computed again.
     Input,
-    /// From the output, divided by the weight.
+    /// The output of the norm: `y = output / weight`.
     Output,
 }
 
-/// What a backward kernel is compiled for.
+/// Compile-time configuration of the backward kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Backward {
-    pub(super) deal: Deal,
+pub(super) struct BackwardConfig {
+    pub(super) partition: RowPartition,
     pub(super) source: Source,
-    /// Whether the sum's own gradient is added to what passes through the norm.
-    pub(super) joined: bool,
-    /// Whether the gradient is written a second time, in the branch's dtype.
-    pub(super) split: bool,
+    /// Whether the gradient of the residual sum is added to the gradient that passes through the norm.
+    pub(super) has_d_sum: bool,
+    /// Whether the gradient is also written to `d_branch`, in the branch's dtype.
+    pub(super) writes_d_branch: bool,
 }
 
-/// Mean and inverse standard deviation of a row in registers; slots beyond the row hold zeros.
+/// Returns mean and inverse standard deviation of a row in registers.
 #[cube]
 fn statistics<N: Size>(
     values: &Array<Vector<f32, N>>,
     lane: usize,
     eps: f32,
     exchange: &mut Shared<[f32]>,
-    #[comptime] deal: Deal,
+    #[comptime] partition: RowPartition,
 ) -> (f32, f32) {
     let mut sum = 0.0f32;
     #[unroll]
-    for i in 0..comptime!(deal.held()) {
-        sum += within::<N>(values[i]);
+    for i in 0..comptime!(partition.held()) {
+        sum += vector_sum::<N>(values[i]);
     }
-    let share = comptime!(1.0f32 / deal.width as f32);
-    let mean = row_sum(sum, exchange, deal) * share;
+    let inv_width = comptime!(1.0f32 / partition.width as f32);
+    let mean = row_sum(sum, exchange, partition) * inv_width;
     let mut squares = 0.0f32;
     #[unroll]
-    for i in 0..comptime!(deal.held()) {
-        let centred = values[i] - Vector::new(mean);
-        let square = within::<N>(centred * centred);
-        let at = lane + comptime!(i * deal.lanes);
-        squares += select(at < deal.vectors, square, 0.0f32);
+    for i in 0..comptime!(partition.held()) {
+        let centered = values[i] - Vector::new(mean);
+        let square = vector_sum::<N>(centered * centered);
+        // The zeros in slots beyond the row are not centered.
+        let at = lane + comptime!(i * partition.lanes);
+        squares += select(at < partition.vectors, square, 0.0f32);
     }
-    let variance = row_sum(squares, exchange, deal) * share;
+    let variance = row_sum(squares, exchange, partition) * inv_width;
     (mean, 1.0f32 / (variance + eps).sqrt())
 }
 
-/// Writes `(values - mean) * inv_std * weight` of a row.
+/// Writes `(values - mean) * inv_std * weight` to the row that begins at vector `start`.
 #[cube]
 fn write_normed<O: Float, N: Size>(
     values: &Array<Vector<f32, N>>,
@@ -62,19 +67,19 @@ fn write_normed<O: Float, N: Size>(
     lane: usize,
     mean: f32,
     inv_std: f32,
-    #[comptime] deal: Deal,
+    #[comptime] partition: RowPartition,
 ) {
     #[unroll]
-    for i in 0..comptime!(deal.held()) {
-        let at = lane + comptime!(i * deal.lanes);
-        if at < deal.vectors {
+    for i in 0..comptime!(partition.held()) {
+        let at = lane + comptime!(i * partition.lanes);
+        if at < partition.vectors {
             let y = (values[i] - Vector::new(mean)) * Vector::new(inv_std);
             out[start + at] = Vector::cast_from(y * weight[at]);
         }
     }
 }
 
-/// `out = norm(x) * weight`.
+/// `out = norm(x) * weight`; `x` and `out` are `[rows, width]`, `weight` is `[width]`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 pub(super) fn forward_kernel<X: Float, O: Float, N: Size>(
     x: &[Vector<X, N>],
@@ -82,30 +87,30 @@ pub(super) fn forward_kernel<X: Float, O: Float, N: Size>(
     out: &mut [Vector<O, N>],
     rows: usize,
     eps: f32,
-    #[comptime] deal: Deal,
+    #[comptime] partition: RowPartition,
     #[define(X, O)] _dtypes: [ElemType; 2],
 ) {
-    let mut exchange = Shared::<[f32]>::new_slice(deal.exchange());
-    let lane = UNIT_POS as usize % deal.lanes;
-    let row = CUBE_POS * deal.rows + UNIT_POS as usize / deal.lanes;
+    let mut exchange = Shared::<[f32]>::new_slice(partition.exchange());
+    let lane = UNIT_POS as usize % partition.lanes;
+    let row = CUBE_POS * partition.block_rows + UNIT_POS as usize / partition.lanes;
     let inside = row < rows;
-    let start = select(inside, row, 0usize) * deal.vectors;
-    let mut values = Array::<Vector<f32, N>>::new(comptime!(deal.held()));
+    let start = select(inside, row, 0usize) * partition.vectors;
+    let mut values = Array::<Vector<f32, N>>::new(comptime!(partition.held()));
     #[unroll]
-    for i in 0..comptime!(deal.held()) {
-        let at = lane + comptime!(i * deal.lanes);
+    for i in 0..comptime!(partition.held()) {
+        let at = lane + comptime!(i * partition.lanes);
         values[i] = Vector::new(0.0f32);
-        if at < deal.vectors {
+        if at < partition.vectors {
             values[i] = Vector::cast_from(x[start + at]);
         }
     }
-    let (mean, inv_std) = statistics::<N>(&values, lane, eps, &mut exchange, deal);
+    let (mean, inv_std) = statistics::<N>(&values, lane, eps, &mut exchange, partition);
     if inside {
-        write_normed::<O, N>(&values, weight, out, start, lane, mean, inv_std, deal);
+        write_normed::<O, N>(&values, weight, out, start, lane, mean, inv_std, partition);
     }
 }
 
-/// `sum = x + branch`, `out = norm(sum) * weight` and the inverse standard deviation of each row.
+/// `sum = x + branch`, `out = norm(sum) * weight`, and `inv_stds [rows]`; matrices are `[rows, width]`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 pub(super) fn add_forward_kernel<B: Float, O: Float, N: Size>(
     x: &[Vector<f32, N>],
@@ -116,43 +121,88 @@ pub(super) fn add_forward_kernel<B: Float, O: Float, N: Size>(
     inv_stds: &mut [f32],
     rows: usize,
     eps: f32,
-    #[comptime] deal: Deal,
+    #[comptime] partition: RowPartition,
     #[define(B, O)] _dtypes: [ElemType; 2],
 ) {
-    let mut exchange = Shared::<[f32]>::new_slice(deal.exchange());
-    let lane = UNIT_POS as usize % deal.lanes;
-    let row = CUBE_POS * deal.rows + UNIT_POS as usize / deal.lanes;
+    let mut exchange = Shared::<[f32]>::new_slice(partition.exchange());
+    let lane = UNIT_POS as usize % partition.lanes;
+    let row = CUBE_POS * partition.block_rows + UNIT_POS as usize / partition.lanes;
     let inside = row < rows;
-    let start = select(inside, row, 0usize) * deal.vectors;
-    let mut values = Array::<Vector<f32, N>>::new(comptime!(deal.held()));
+    let start = select(inside, row, 0usize) * partition.vectors;
+    let mut values = Array::<Vector<f32, N>>::new(comptime!(partition.held()));
     #[unroll]
-    for i in 0..comptime!(deal.held()) {
-        let at = lane + comptime!(i * deal.lanes);
+    for i in 0..comptime!(partition.held()) {
+        let at = lane + comptime!(i * partition.lanes);
         values[i] = Vector::new(0.0f32);
-        if at < deal.vectors {
+        if at < partition.vectors {
             values[i] = x[start + at] + Vector::<f32, N>::cast_from(branch[start + at]);
         }
     }
-    let (mean, inv_std) = statistics::<N>(&values, lane, eps, &mut exchange, deal);
+    let (mean, inv_std) = statistics::<N>(&values, lane, eps, &mut exchange, partition);
     if inside {
         #[unroll]
-        for i in 0..comptime!(deal.held()) {
-            let at = lane + comptime!(i * deal.lanes);
-            if at < deal.vectors {
+        for i in 0..comptime!(partition.held()) {
+            let at = lane + comptime!(i * partition.lanes);
+            if at < partition.vectors {
                 sum[start + at] = values[i];
             }
         }
-        write_normed::<O, N>(&values, weight, out, start, lane, mean, inv_std, deal);
+        write_normed::<O, N>(&values, weight, out, start, lane, mean, inv_std, partition);
         if lane == 0 {
             inv_stds[row] = inv_std;
         }
     }
 }
 
-/// With `g = d_out * weight` and `y` the normalised row, `d_x = inv_std * (g - mean(g) - y * mean(g * y))`, plus the sum's own
-/// gradient where there is one; and each cube's part of `sum_rows d_out * y`.
+/// The normalized row is `y = saved * scale + shift`, divided by the weight where the output was saved.
+#[derive(CubeType)]
+struct Normalization {
+    scale: f32,
+    shift: f32,
+    inv_std: f32,
+}
+
+/// Returns how to normalize the saved row in registers.
+#[cube]
+fn normalization<S: Float, N: Size>(
+    saved: &Array<Vector<S, N>>,
+    inv_stds: &[f32],
+    row: usize,
+    lane: usize,
+    eps: f32,
+    exchange: &mut Shared<[f32]>,
+    #[comptime] config: BackwardConfig,
+) -> Normalization {
+    let held = comptime!(config.partition.held());
+    let mut inv_std = 0.0f32;
+    let mut scale = 1.0f32;
+    let mut shift = 0.0f32;
+    if comptime!(config.source == Source::Output) {
+        inv_std += inv_stds[row];
+    } else {
+        let mut values = Array::<Vector<f32, N>>::new(held);
+        #[unroll]
+        for i in 0..held {
+            values[i] = Vector::cast_from(saved[i]);
+        }
+        let (mean, found) = statistics::<N>(&values, lane, eps, exchange, config.partition);
+        inv_std += found;
+        scale = found;
+        shift = -mean * found;
+    }
+    Normalization {
+        scale,
+        shift,
+        inv_std,
+    }
+}
+
+/// With `g = d_out * weight`: `d_x = inv_std * (g - mean(g) - y * mean(g * y))`, plus `d_sum` if there is one; and each block's part of
+/// `d_weight = Σ_rows d_out * y`, which [`crate::ops::rows::column_sums`] adds up.
 ///
-/// A cube takes every `CUBE_COUNT`-th group of rows, so that the order of the sums depends on the grid alone.
+/// Matrices are `[rows, width]`, `partials` is `[blocks, width]`. A block takes every `CUBE_COUNT`-th group of `block_rows` rows,
+/// so that the order of the sums depends on the grid alone. `inv_stds`, `d_sum` and `d_branch` are placeholders where `config`
+/// does not use them.
 #[cube(launch_unchecked, address_type = "dynamic")]
 pub(super) fn backward_kernel<G: Float, S: Float, X: Float, B: Float, N: Size>(
     d_out: &[Vector<G, N>],
@@ -165,130 +215,130 @@ pub(super) fn backward_kernel<G: Float, S: Float, X: Float, B: Float, N: Size>(
     partials: &mut [Vector<f32, N>],
     rows: usize,
     eps: f32,
-    #[comptime] spec: Backward,
+    #[comptime] config: BackwardConfig,
     #[define(G, S, X, B)] _dtypes: [ElemType; 4],
 ) {
-    let deal = comptime!(spec.deal);
-    let held = comptime!(deal.held());
-    let mut exchange = Shared::<[f32]>::new_slice(deal.exchange());
-    let lane = UNIT_POS as usize % deal.lanes;
-    let group = UNIT_POS as usize / deal.lanes;
-    let share = comptime!(1.0f32 / deal.width as f32);
+    let partition = comptime!(config.partition);
+    let held = comptime!(partition.held());
+    let mut exchange = Shared::<[f32]>::new_slice(partition.exchange());
+    let lane = UNIT_POS as usize % partition.lanes;
+    let block_row = UNIT_POS as usize / partition.lanes;
+    let inv_width = comptime!(1.0f32 / partition.width as f32);
     let mut d_weight = Array::<Vector<f32, N>>::new(held);
+    // The row is kept in the dtypes it was read in, which takes fewer registers than f32.
     let mut grads = Array::<Vector<G, N>>::new(held);
-    let mut kept = Array::<Vector<S, N>>::new(held);
-    let mut own = Array::<Vector<X, N>>::new(held);
+    let mut saved_row = Array::<Vector<S, N>>::new(held);
+    let mut d_sum_row = Array::<Vector<X, N>>::new(held);
     #[unroll]
     for i in 0..held {
         d_weight[i] = Vector::new(0.0f32);
     }
-    let mut first = CUBE_POS * deal.rows;
+    let mut first = CUBE_POS * partition.block_rows;
     while first < rows {
-        let row = first + group;
+        let row = first + block_row;
         let inside = row < rows;
-        let start = select(inside, row, 0usize) * deal.vectors;
+        let row = select(inside, row, 0usize);
+        let start = row * partition.vectors;
         #[unroll]
         for i in 0..held {
-            let at = lane + comptime!(i * deal.lanes);
+            let at = lane + comptime!(i * partition.lanes);
             grads[i] = Vector::new(G::new(0.0));
-            kept[i] = Vector::new(S::new(0.0));
-            if comptime!(spec.joined) {
-                own[i] = Vector::new(X::new(0.0));
+            saved_row[i] = Vector::new(S::new(0.0));
+            if comptime!(config.has_d_sum) {
+                d_sum_row[i] = Vector::new(X::new(0.0));
             }
-            if at < deal.vectors {
+            if at < partition.vectors {
                 grads[i] = d_out[start + at];
-                kept[i] = saved[start + at];
-                if comptime!(spec.joined) {
-                    own[i] = d_sum[start + at];
+                saved_row[i] = saved[start + at];
+                if comptime!(config.has_d_sum) {
+                    d_sum_row[i] = d_sum[start + at];
                 }
             }
         }
-        // `y` is `kept * scale + shift`, times the inverse of the weight where the output was kept.
-        let mut inv_std = 0.0f32;
-        let mut scale = 1.0f32;
-        let mut shift = 0.0f32;
-        if comptime!(spec.source == Source::Output) {
-            inv_std += inv_stds[select(inside, row, 0usize)];
-        } else {
-            let mut values = Array::<Vector<f32, N>>::new(held);
-            #[unroll]
-            for i in 0..held {
-                values[i] = Vector::cast_from(kept[i]);
-            }
-            let (mean, found) = statistics::<N>(&values, lane, eps, &mut exchange, deal);
-            inv_std += found;
-            scale = found;
-            shift = -mean * found;
-        }
+        let norm =
+            normalization::<S, N>(&saved_row, inv_stds, row, lane, eps, &mut exchange, config);
         let mut sum_g = 0.0f32;
         let mut sum_gy = 0.0f32;
         #[unroll]
         for i in 0..held {
-            let at = lane + comptime!(i * deal.lanes);
-            if at < deal.vectors {
+            let at = lane + comptime!(i * partition.lanes);
+            if at < partition.vectors {
                 let d = Vector::<f32, N>::cast_from(grads[i]);
                 let g = d * weight[at];
-                let saved = Vector::<f32, N>::cast_from(kept[i]);
-                sum_g += within::<N>(g);
-                if comptime!(spec.source == Source::Output) {
+                let saved = Vector::<f32, N>::cast_from(saved_row[i]);
+                sum_g += vector_sum::<N>(g);
+                if comptime!(config.source == Source::Output) {
+                    // g * y = d * weight * (output / weight). The sum for `d_weight` is divided by the weight at the end.
                     let dy = d * saved;
-                    sum_gy += within::<N>(dy);
-                    d_weight[i] += select_rows::<N>(inside, dy);
+                    sum_gy += vector_sum::<N>(dy);
+                    d_weight[i] += zero_unless::<N>(inside, dy);
                 } else {
-                    let y = saved * Vector::new(scale) + Vector::new(shift);
-                    sum_gy += within::<N>(g * y);
-                    d_weight[i] += select_rows::<N>(inside, d * y);
+                    let y = saved * Vector::new(norm.scale) + Vector::new(norm.shift);
+                    sum_gy += vector_sum::<N>(g * y);
+                    d_weight[i] += zero_unless::<N>(inside, d * y);
                 }
             }
         }
-        let mean_g = row_sum(sum_g, &mut exchange, deal) * share;
-        let mean_gy = row_sum(sum_gy, &mut exchange, deal) * share;
+        let mean_g = row_sum(sum_g, &mut exchange, partition) * inv_width;
+        let mean_gy = row_sum(sum_gy, &mut exchange, partition) * inv_width;
         if inside {
             #[unroll]
             for i in 0..held {
-                let at = lane + comptime!(i * deal.lanes);
-                if at < deal.vectors {
+                let at = lane + comptime!(i * partition.lanes);
+                if at < partition.vectors {
                     let w = weight[at];
                     let g = Vector::<f32, N>::cast_from(grads[i]) * w;
-                    let saved = Vector::<f32, N>::cast_from(kept[i]);
-                    let mut y = saved * Vector::new(scale) + Vector::new(shift);
-                    if comptime!(spec.source == Source::Output) {
-                        y = over::<N>(saved, w);
+                    let saved = Vector::<f32, N>::cast_from(saved_row[i]);
+                    let mut y = saved * Vector::new(norm.scale) + Vector::new(norm.shift);
+                    if comptime!(config.source == Source::Output) {
+                        y = quotient_or_zero::<N>(saved, w);
                     }
-                    let centred = g - Vector::new(mean_g) - y * Vector::new(mean_gy);
-                    let mut d = centred * Vector::new(inv_std);
-                    if comptime!(spec.joined) {
-                        d += Vector::<f32, N>::cast_from(own[i]);
+                    let centered = g - Vector::new(mean_g) - y * Vector::new(mean_gy);
+                    let mut d = centered * Vector::new(norm.inv_std);
+                    if comptime!(config.has_d_sum) {
+                        d += Vector::<f32, N>::cast_from(d_sum_row[i]);
                     }
                     d_x[start + at] = Vector::cast_from(d);
-                    if comptime!(spec.split) {
+                    if comptime!(config.writes_d_branch) {
                         d_branch[start + at] = Vector::cast_from(d);
                     }
                 }
             }
         }
-        first += CUBE_COUNT * deal.rows;
+        first += CUBE_COUNT * partition.block_rows;
     }
+    write_partial::<N>(&d_weight, weight, partials, block_row, lane, config);
+}
 
-    // The cube's groups add up one after the other, in shared memory.
-    let mut total = Shared::<[Vector<f32, N>]>::new_slice(deal.vectors);
+/// Writes the sum of `d_weight` over the rows of the block, which are added one after the other in shared memory.
+#[cube]
+fn write_partial<N: Size>(
+    d_weight: &Array<Vector<f32, N>>,
+    weight: &[Vector<f32, N>],
+    partials: &mut [Vector<f32, N>],
+    block_row: usize,
+    lane: usize,
+    #[comptime] config: BackwardConfig,
+) {
+    let partition = comptime!(config.partition);
+    let mut total = Shared::<[Vector<f32, N>]>::new_slice(partition.vectors);
     #[unroll]
-    for turn in 0..comptime!(deal.rows) {
+    for turn in 0..comptime!(partition.block_rows) {
         sync_cube();
-        if group == turn {
+        if block_row == turn {
             #[unroll]
-            for i in 0..held {
-                let at = lane + comptime!(i * deal.lanes);
-                if at < deal.vectors {
+            for i in 0..comptime!(partition.held()) {
+                let at = lane + comptime!(i * partition.lanes);
+                if at < partition.vectors {
                     let mut value = d_weight[i];
                     if comptime!(turn > 0) {
                         value += total[at];
                     }
-                    if comptime!(turn + 1 == deal.rows) {
-                        if comptime!(spec.source == Source::Output) {
-                            value = over::<N>(value, weight[at]);
+                    if comptime!(turn + 1 == partition.block_rows) {
+                        if comptime!(config.source == Source::Output) {
+                            value = quotient_or_zero::<N>(value, weight[at]);
                         }
-                        partials[CUBE_POS * deal.vectors + at] = value;
+                        partials[CUBE_POS * partition.vectors + at] = value;
                     } else {
                         total[at] = value;
                     }
@@ -298,25 +348,25 @@ pub(super) fn backward_kernel<G: Float, S: Float, X: Float, B: Float, N: Size>(
     }
 }
 
-/// `value`, or zeros in a row that doesn't exist.
+/// Returns `value`, or zeros for a row that does not exist.
 #[cube]
-fn select_rows<N: Size>(inside: bool, value: Vector<f32, N>) -> Vector<f32, N> {
+fn zero_unless<N: Size>(inside: bool, value: Vector<f32, N>) -> Vector<f32, N> {
     value * Vector::new(select(inside, 1.0f32, 0.0f32))
 }
 
-/// `a / b` by elements, 0 where `b` is.
+/// Returns `a / b` element by element, and 0 where `b` is 0.
 #[cube]
-fn over<N: Size>(a: Vector<f32, N>, b: Vector<f32, N>) -> Vector<f32, N> {
+fn quotient_or_zero<N: Size>(a: Vector<f32, N>, b: Vector<f32, N>) -> Vector<f32, N> {
     let mut quotient = Vector::<f32, N>::empty();
     #[unroll]
     for k in 0..N::value() {
-        quotient.insert(k, over_scalar(a.extract(k), b.extract(k)));
+        quotient.insert(k, scalar_quotient_or_zero(a.extract(k), b.extract(k)));
     }
     quotient
 }
 
 #[cube]
-fn over_scalar(a: f32, b: f32) -> f32 {
-    let zero = b == 0.0f32;
-    select(zero, 0.0f32, a / select(zero, 1.0f32, b))
+fn scalar_quotient_or_zero(a: f32, b: f32) -> f32 {
+    let is_zero = b == 0.0f32;
+    select(is_zero, 0.0f32, a / select(is_zero, 1.0f32, b))
 }

@@ -1,4 +1,4 @@
-//! LayerNorm on CubeCL devices: sizes of the launches, and what goes to operations every backend has.
+//! LayerNorm on CubeCL devices: launches of the kernels, and which calls go to the fallback.
 
 mod kernels;
 
@@ -12,46 +12,45 @@ use cubecl::prelude::CubeCount;
 
 use super::{AddNormBackward, Saved, fallback};
 use crate::ops::primitive::cast;
-use crate::ops::rows::{Deal, address, column_sums, elems, empty, grid, resident, vector_size};
-use kernels::{Backward, Source};
+use crate::ops::rows::{
+    RowPartition, address, column_sums, elems, empty, grid, placeholder, resident_blocks,
+    vector_size,
+};
+use kernels::{BackwardConfig, Source};
 
-/// Units of a cube: several rows to a cube forward; few of them backward, where a unit takes many registers.
-const FORWARD_UNITS: usize = 256;
-const BACKWARD_UNITS: usize = 128;
-/// Elements of a row that a unit holds, at most.
-const FORWARD_HELD: usize = 64;
-const BACKWARD_HELD: usize = 32;
-/// Cubes of a backward per multiprocessor: what its registers allow.
-const BACKWARD_CUBES: usize = 4;
-/// Tensors of the forward and of the backward kernel that has the most. (WebGPU promises eight, of which CubeCL takes one.)
-const FORWARD_BUFFERS: u32 = 6;
-const BACKWARD_BUFFERS: u32 = 8;
-
-/// Sizes of a launch.
-struct Size {
-    units: usize,
+/// Limits of a kernel's launches.
+struct Limits {
+    /// Threads of a block: enough for several rows forward, fewer backward, where a thread takes many registers.
+    threads: usize,
+    /// Elements of a row that a thread holds in registers, at most.
     held: usize,
+    /// Buffers of the largest kernel. (WebGPU guarantees eight per launch, of which CubeCL uses one.)
     buffers: u32,
 }
 
-const FORWARD: Size = Size {
-    units: FORWARD_UNITS,
-    held: FORWARD_HELD,
-    buffers: FORWARD_BUFFERS,
+const FORWARD: Limits = Limits {
+    threads: 256,
+    held: 64,
+    buffers: 6,
 };
-const BACKWARD: Size = Size {
-    units: BACKWARD_UNITS,
-    held: BACKWARD_HELD,
-    buffers: BACKWARD_BUFFERS,
+const BACKWARD: Limits = Limits {
+    threads: 128,
+    held: 32,
+    buffers: 8,
 };
+/// Blocks per multiprocessor of a backward launch: as many as its registers allow.
+const BACKWARD_BLOCKS: usize = 4;
 
-/// How rows are dealt, in vectors of which size. The weight and the sums are in f32: vectors are as wide as f32 allows.
-fn deal(like: &CubeTensor, width: usize, size: &Size) -> Option<(Deal, usize)> {
+/// Returns the partition of rows and the vector size; `None` if no kernel serves rows of this width. Weight and sums are f32, so
+/// vectors are as wide as f32 allows.
+fn partition(like: &CubeTensor, width: usize, limits: &Limits) -> Option<(RowPartition, usize)> {
     let client = &like.client;
+    if client.properties().hardware.max_bindings < limits.buffers {
+        return None;
+    }
     let vector = vector_size(client, width, &[DType::F32]);
-    (client.properties().hardware.max_bindings >= size.buffers)
-        .then(|| Deal::new(client, width, vector, size.units, size.held))?
-        .map(|deal| (deal, vector))
+    let partition = RowPartition::new(client, width, vector, limits.threads, limits.held)?;
+    Some((partition, vector))
 }
 
 fn f32_row(weight: CubeTensor) -> CubeTensor {
@@ -61,8 +60,8 @@ fn f32_row(weight: CubeTensor) -> CubeTensor {
 pub(crate) fn forward(input: CubeTensor, weight: CubeTensor, eps: f64, out: DType) -> CubeTensor {
     let [rows, width] = input.shape().dims();
     let types = [input.dtype, out];
-    let plan = deal(&input, width, &FORWARD);
-    let (Some((deal, vector)), Some(elems)) = (plan, elems(types)) else {
+    let plan = partition(&input, width, &FORWARD);
+    let (Some((partition, vector)), Some(elems)) = (plan, elems(types)) else {
         return fallback::forward::<CubeBackend>(input, weight, eps, out);
     };
     let result = empty(&input, [rows, width], out);
@@ -75,8 +74,8 @@ pub(crate) fn forward(input: CubeTensor, weight: CubeTensor, eps: f64, out: DTyp
     unsafe {
         kernels::forward_kernel::launch_unchecked(
             &client,
-            grid(&client, rows.div_ceil(deal.rows)),
-            deal.dim(),
+            grid(&client, rows.div_ceil(partition.block_rows)),
+            partition.block_dim(),
             address(&[&input, &result]),
             vector,
             input.into_buffer_arg(),
@@ -84,7 +83,7 @@ pub(crate) fn forward(input: CubeTensor, weight: CubeTensor, eps: f64, out: DTyp
             result.clone().into_buffer_arg(),
             rows,
             eps as f32,
-            deal,
+            partition,
             elems,
         );
     }
@@ -99,8 +98,8 @@ pub(crate) fn add_forward(
     out: DType,
 ) -> (CubeTensor, CubeTensor, CubeTensor) {
     let [rows, width] = x.shape().dims();
-    let plan = deal(&x, width, &FORWARD);
-    let (Some((deal, vector)), Some(elems), DType::F32) =
+    let plan = partition(&x, width, &FORWARD);
+    let (Some((partition, vector)), Some(elems), DType::F32) =
         (plan, elems([branch.dtype, out]), x.dtype)
     else {
         return fallback::add_forward::<CubeBackend>(x, branch, weight, eps, out);
@@ -117,8 +116,8 @@ pub(crate) fn add_forward(
     unsafe {
         kernels::add_forward_kernel::launch_unchecked(
             &client,
-            grid(&client, rows.div_ceil(deal.rows)),
-            deal.dim(),
+            grid(&client, rows.div_ceil(partition.block_rows)),
+            partition.block_dim(),
             address(&[&x, &branch, &normed]),
             vector,
             x.into_buffer_arg(),
@@ -129,7 +128,7 @@ pub(crate) fn add_forward(
             inv_std.clone().into_buffer_arg(),
             rows,
             eps as f32,
-            deal,
+            partition,
             elems,
         );
     }
@@ -143,20 +142,20 @@ pub(crate) fn backward(
     eps: f64,
 ) -> (CubeTensor, CubeTensor) {
     let dtype = input.dtype;
-    let call = Call {
-        d_out,
-        saved: input,
+    let arguments = BackwardArguments {
+        d_out: d_out.clone(),
+        saved: input.clone(),
         inv_std: None,
-        weight,
+        weight: weight.clone(),
         d_sum: None,
         eps,
         source: Source::Input,
-        dtype,
-        branch: dtype,
+        d_x: dtype,
+        d_branch: dtype,
     };
-    match call.run() {
-        Ok((d_input, _, d_weight)) => (d_input, d_weight),
-        Err(call) => fallback::backward::<CubeBackend>(call.d_out, call.saved, call.weight, eps),
+    match arguments.launch() {
+        Some((d_input, _, d_weight)) => (d_input, d_weight),
+        None => fallback::backward::<CubeBackend>(d_out, input, weight, eps),
     }
 }
 
@@ -168,27 +167,27 @@ pub(crate) fn add_backward(
     weight: CubeTensor,
     spec: AddNormBackward,
 ) -> (CubeTensor, CubeTensor, CubeTensor) {
-    let call = Call {
+    let arguments = BackwardArguments {
         d_out: d_normed.clone(),
         saved: saved.clone(),
         inv_std: Some(inv_std.clone()),
         weight: weight.clone(),
-        d_sum: spec.joined.then(|| d_sum.clone()),
+        d_sum: spec.has_d_sum.then(|| d_sum.clone()),
         eps: spec.eps,
         source: match spec.saved {
             Saved::Sum => Source::Input,
             Saved::Normed => Source::Output,
         },
-        dtype: spec.sum,
-        branch: spec.branch,
+        d_x: spec.sum,
+        d_branch: spec.branch,
     };
-    call.run().unwrap_or_else(|_| {
+    arguments.launch().unwrap_or_else(|| {
         fallback::add_backward::<CubeBackend>(d_sum, d_normed, saved, inv_std, weight, &spec)
     })
 }
 
-/// A backward of either op.
-struct Call {
+/// Arguments of a backward launch, of either op.
+struct BackwardArguments {
     d_out: CubeTensor,
     saved: CubeTensor,
     inv_std: Option<CubeTensor>,
@@ -197,64 +196,50 @@ struct Call {
     eps: f64,
     source: Source,
     /// Dtype of the input's gradient.
-    dtype: DType,
-    /// Dtype of the branch's gradient, which is the input's where they agree.
-    branch: DType,
+    d_x: DType,
+    /// Dtype of the branch's gradient; if the same, the two gradients are one tensor.
+    d_branch: DType,
 }
 
-impl Call {
-    /// Gradients of the input, the branch and the weight; the call itself where no kernel serves it.
-    #[allow(clippy::result_large_err)] // nothing fails often here, and the tensors go on to the other path
-    fn run(self) -> Result<(CubeTensor, CubeTensor, CubeTensor), Self> {
+impl BackwardArguments {
+    /// Launches the kernel: gradients of the input, the branch and the weight. `None` if no kernel serves the call.
+    fn launch(self) -> Option<(CubeTensor, CubeTensor, CubeTensor)> {
         let [rows, width] = self.saved.shape().dims();
-        let plan = deal(&self.saved, width, &BACKWARD);
-        let types = elems([self.d_out.dtype, self.saved.dtype, self.dtype, self.branch]);
-        let (Some((deal, vector)), Some(types)) = (plan, types) else {
-            return Err(self);
-        };
-        let d_sum_differs = self.d_sum.as_ref().is_some_and(|d| d.dtype != self.dtype);
+        let (partition, vector) = partition(&self.saved, width, &BACKWARD)?;
+        let types = elems([self.d_out.dtype, self.saved.dtype, self.d_x, self.d_branch])?;
+        let d_sum_differs = self.d_sum.as_ref().is_some_and(|d| d.dtype != self.d_x);
         if rows == 0 || d_sum_differs {
-            return Err(self);
+            return None;
         }
-        let split = self.branch != self.dtype;
-        let spec = Backward {
-            deal,
+        let config = BackwardConfig {
+            partition,
             source: self.source,
-            joined: self.d_sum.is_some(),
-            split,
+            has_d_sum: self.d_sum.is_some(),
+            writes_d_branch: self.d_branch != self.d_x,
         };
         let like = self.saved.clone();
         let client = like.client.clone();
         let (d_out, saved) = (into_contiguous(self.d_out), into_contiguous(self.saved));
         let weight_dtype = self.weight.dtype;
         let weight = f32_row(self.weight);
-        let cubes = rows
-            .div_ceil(deal.rows)
-            .min(resident(&client, BACKWARD_CUBES));
-        let d_x = empty(&like, [rows, width], self.dtype);
-        // Arguments that a kernel isn't compiled to touch still want a buffer.
-        let unused = |dtype| empty(&like, [vector], dtype);
-        let d_branch = if split {
-            empty(&like, [rows, width], self.branch)
-        } else {
-            unused(self.branch)
-        };
-        let d_sum = match self.d_sum {
-            Some(d_sum) => into_contiguous(d_sum),
-            None => unused(self.dtype),
-        };
-        let inv_std = match self.inv_std {
-            Some(inv_std) => into_contiguous(inv_std),
-            None => unused(DType::F32),
-        };
-        let partials = empty(&like, [cubes, width], DType::F32);
-        // SAFETY: rows beyond the last read row 0 and write nothing; vectors beyond a row are neither read nor written; buffers that
-        // are one vector long belong to arguments that the comptime flags keep untouched.
+        let blocks = rows
+            .div_ceil(partition.block_rows)
+            .min(resident_blocks(&client, BACKWARD_BLOCKS));
+        let d_x = empty(&like, [rows, width], self.d_x);
+        let d_branch = config
+            .writes_d_branch
+            .then(|| empty(&like, [rows, width], self.d_branch));
+        let d_branch = placeholder(d_branch, &like, vector, self.d_branch);
+        let d_sum = placeholder(self.d_sum, &like, vector, self.d_x);
+        let inv_std = placeholder(self.inv_std, &like, vector, DType::F32);
+        let partials = empty(&like, [blocks, width], DType::F32);
+        // SAFETY: rows beyond the last read row 0 and write nothing; vectors beyond a row are neither read nor written; the kernel is
+        // compiled not to touch placeholders.
         unsafe {
             kernels::backward_kernel::launch_unchecked(
                 &client,
-                CubeCount::Static(cubes as u32, 1, 1),
-                deal.dim(),
+                CubeCount::Static(blocks as u32, 1, 1),
+                partition.block_dim(),
                 address(&[&d_out, &saved, &d_x, &partials]),
                 vector,
                 d_out.into_buffer_arg(),
@@ -267,14 +252,18 @@ impl Call {
                 partials.clone().into_buffer_arg(),
                 rows,
                 self.eps as f32,
-                spec,
+                config,
                 types,
             );
         }
-        // Single columns to a unit: a vector each would leave most of the device idle.
+        // One column per thread: vectors would leave most of the device idle.
         let d_weight = column_sums(partials, ElemType::Float(FloatKind::F32), 1);
-        let d_branch = if split { d_branch } else { d_x.clone() };
-        Ok((d_x, d_branch, cast::<CubeBackend>(d_weight, weight_dtype)))
+        let d_branch = if config.writes_d_branch {
+            d_branch
+        } else {
+            d_x.clone()
+        };
+        Some((d_x, d_branch, cast::<CubeBackend>(d_weight, weight_dtype)))
     }
 }
 
@@ -286,17 +275,17 @@ mod tests {
 
     use super::*;
 
-    /// The suites would pass on the operations every backend has just as well.
+    /// The test suites would pass on the fallback as well.
     #[test]
-    fn the_kernels_serve_every_width_of_the_model() {
+    fn kernels_serve_every_width_of_the_model() {
         if !crate::ops::test_device::is("wgpu") {
             return;
         }
         let data = TensorData::new(vec![0.0f32; 4], vec![1, 4]);
         let like = CubeBackend::float_from_data(data, &CubeDevice::default());
         for width in [1, 33, 192, 768, 1024, 2052, 4096] {
-            for size in [&FORWARD, &BACKWARD] {
-                assert!(deal(&like, width, size).is_some(), "width {width}");
+            for limits in [&FORWARD, &BACKWARD] {
+                assert!(partition(&like, width, limits).is_some(), "width {width}");
             }
         }
     }

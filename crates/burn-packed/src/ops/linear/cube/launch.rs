@@ -1,6 +1,6 @@
-//! Launching the tensor-core product: what it serves, how it is cut into tiles, how matrices are described to the copy engine.
+//! Launches of the Hopper GEMM: which GEMMs it serves, its tensor maps, and the sums of splits.
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::{ElemType, FloatKind, UIntKind};
 use cubecl::prelude::{
@@ -8,157 +8,148 @@ use cubecl::prelude::{
 };
 
 use super::hopper::{self, Tiling};
-use super::plan::{Plan, Walk};
-use super::{Sizes, empty, sums};
+use super::plan::{Plan, TileSchedule};
+use super::{Gemm, empty, sums};
 use crate::ops::linear::Transpose;
 
-/// Whether every matrix can be described to the copy engine: its rows and its start stand at multiples of 16 bytes.
-pub(super) fn serves(lhs: &CubeTensor, rhs: &CubeTensor, sizes: Sizes) -> bool {
-    let rows_fit = |tensor: &CubeTensor| {
-        let (shape, strides) = (tensor.meta.shape(), tensor.meta.strides());
-        strides[1] == 1 && strides[0] >= shape[1] && strides[0].is_multiple_of(8)
-    };
-    matches!(lhs.dtype, DType::BF16 | DType::F16)
-        && rows_fit(lhs)
-        && rows_fit(rhs)
-        && sizes.columns.is_multiple_of(8)
-        && [lhs, rhs]
-            .iter()
-            .all(|t| t.handle.offset_start.unwrap_or(0).is_multiple_of(16))
-        && [sizes.rows, sizes.columns, sizes.inner]
-            .iter()
-            .all(|&n| n < 1 << 31)
-        && lhs.client.properties().identity.fingerprint == "ptx_sm90"
-}
+/// Multiprocessors of an H100, for a device that does not report how many it has.
+const MULTIPROCESSORS: u32 = 132;
+/// Threads of a block of the kernels in `sums.rs`.
+const SUM_THREADS: u32 = 256;
 
-pub(super) fn gemm(
-    lhs: CubeTensor,
-    rhs: CubeTensor,
-    transpose: Transpose,
-    sizes: Sizes,
-    dtype: (DType, ElemType),
-) -> CubeTensor {
-    let cubes = lhs
-        .client
-        .properties()
-        .hardware
-        .num_streaming_multiprocessors
-        .unwrap_or(132);
-    let plan = Plan::new(sizes, cubes, &[2, 1]);
-    gemm_by(&plan, lhs, rhs, transpose, sizes, dtype)
-}
+impl Gemm {
+    /// Returns whether TMA can address the operands and the output (rows and base at multiples of 16 bytes), on a device of compute
+    /// capability 9.0.
+    pub(super) fn fits_hopper(&self) -> bool {
+        let rows_fit = |tensor: &CubeTensor| {
+            let (shape, strides) = (tensor.meta.shape(), tensor.meta.strides());
+            strides[1] == 1 && strides[0] >= shape[1] && strides[0].is_multiple_of(8)
+        };
+        let shape = self.shape;
+        matches!(self.lhs.dtype, DType::BF16 | DType::F16)
+            && rows_fit(&self.lhs)
+            && rows_fit(&self.rhs)
+            && shape.n.is_multiple_of(8)
+            && [&self.lhs, &self.rhs]
+                .iter()
+                .all(|t| t.handle.offset_start.unwrap_or(0).is_multiple_of(16))
+            && [shape.m, shape.n, shape.k].iter().all(|&n| n < 1 << 31)
+            && self.lhs.client.properties().identity.fingerprint == "ptx_sm90"
+    }
 
-/// The product by a plan.
-pub(super) fn gemm_by(
-    plan: &Plan,
-    lhs: CubeTensor,
-    rhs: CubeTensor,
-    transpose: Transpose,
-    sizes: Sizes,
-    (dtype, element): (DType, ElemType),
-) -> CubeTensor {
-    let tiling = |wide| {
+    /// Runs the Hopper GEMM by the cheapest plan.
+    pub(super) fn run_hopper(&self) -> CubeTensor {
+        let hardware = &self.lhs.client.properties().hardware;
+        let multiprocessors = hardware
+            .num_streaming_multiprocessors
+            .unwrap_or(MULTIPROCESSORS);
+        self.run_by(&Plan::new(self.shape, multiprocessors, &[2, 1]))
+    }
+
+    /// Runs the Hopper GEMM by a plan.
+    pub(super) fn run_by(&self, plan: &Plan) -> CubeTensor {
+        let (m, n) = (self.shape.m, self.shape.n);
+        if plan.splits > 1 {
+            let parts = empty(&self.lhs, [plan.splits as usize, m, n], DType::F32);
+            self.launch(plan, &plan.all_tiles(), &parts, self.tiling(plan, true));
+            return self.sum_splits(parts, plan.splits);
+        }
+        let out = empty(&self.lhs, [1, m, n], self.out);
+        let f32_out = self.out == DType::F32;
+        self.launch(plan, &plan.full_waves(), &out, self.tiling(plan, f32_out));
+        if plan.tail_splits > 1 {
+            self.add_tail(plan, &out);
+        }
+        burn_cubecl::ops::reshape(out, Shape::new([m, n]))
+    }
+
+    fn tiling(&self, plan: &Plan, f32_out: bool) -> Tiling {
         Tiling::new(
-            (plan.columns, plan.cluster),
-            transpose == Transpose::Lhs,
-            transpose != Transpose::Rhs,
-            lhs.dtype == DType::F16,
-            wide,
+            (plan.tile_n, plan.cluster),
+            self.transpose == Transpose::Lhs,
+            self.transpose != Transpose::Rhs,
+            self.lhs.dtype == DType::F16,
+            f32_out,
         )
-    };
-    let run = |out: &CubeTensor, walk: &Walk, tiling: Tiling| {
-        let clusters = walk.tiles.min(plan.clusters);
+    }
+
+    /// Launches the kernel for the tiles of a schedule.
+    fn launch(&self, plan: &Plan, schedule: &TileSchedule, out: &CubeTensor, tiling: Tiling) {
+        let clusters = schedule.tiles.min(plan.resident_clusters);
         // SAFETY: all memory is addressed through tensor maps, which bound every access; tiles are counted by the plan.
         unsafe {
             hopper::hopper_gemm::launch_unchecked(
-                &lhs.client,
+                &self.lhs.client,
                 CubeCount::Static(clusters * plan.cluster, 1, 1),
-                CubeDim::new_1d(hopper::UNITS),
-                operand(&lhs, tiling.a_outer, hopper::ROWS),
-                // A cube of a cluster copies its share of the columns.
-                operand(&rhs, tiling.b_outer, plan.columns / plan.cluster),
-                result(out, tiling),
-                walk.launch(),
+                CubeDim::new_1d(hopper::THREADS),
+                operand_map(&self.lhs, tiling.a_m_major, hopper::TILE_M),
+                // A block of a cluster loads its share of the columns.
+                operand_map(&self.rhs, tiling.b_n_major, plan.tile_n / plan.cluster),
+                output_map(out, tiling),
+                schedule.launch(),
                 tiling,
             );
         }
-    };
-    if plan.splits > 1 {
-        let shape = [plan.splits as usize, sizes.rows, sizes.columns];
-        let parts = empty(&lhs, shape, DType::F32);
-        run(&parts, &plan.all(), tiling(true));
-        return sum_parts(parts, plan.splits, sizes, (dtype, element));
     }
-    let out = empty(&lhs, [1, sizes.rows, sizes.columns], dtype);
-    run(&out, &plan.before_tail(), tiling(dtype == DType::F32));
-    if plan.tail_splits > 1 {
+
+    /// Computes the tiles of the last wave in parts, stacked tile by tile, and writes their sums to `out [1, m, n]`.
+    fn add_tail(&self, plan: &Plan, out: &CubeTensor) {
         let tiling = Tiling {
-            packed: true,
-            ..tiling(true)
+            stacked: true,
+            ..self.tiling(plan, true)
         };
-        let walk = plan.the_tail();
-        let rows = (walk.per_split * plan.cluster * hopper::ROWS) as usize;
-        let shape = [plan.tail_splits as usize, rows, plan.columns as usize];
-        let parts = empty(&lhs, shape, DType::F32);
-        run(&parts, &walk, tiling);
-        let quads = rows as u32 * plan.columns / 4;
-        // SAFETY: columns are a multiple of eight, so that no quad crosses the end of a row; places beyond the matrix are left out.
+        let schedule = plan.tail();
+        let rows = (schedule.tiles_per_split * plan.cluster * hopper::TILE_M) as usize;
+        let shape = [plan.tail_splits as usize, rows, plan.tile_n as usize];
+        let parts = empty(&self.lhs, shape, DType::F32);
+        self.launch(plan, &schedule, &parts, tiling);
+        let quads = rows as u32 * plan.tile_n / 4;
+        // SAFETY: columns are a multiple of eight, so that no quad crosses the end of a row; elements outside the matrix are skipped.
         unsafe {
             sums::sum_tiles::launch_unchecked(
-                &lhs.client,
-                CubeCount::Static(quads.div_ceil(256), 1, 1),
-                CubeDim::new_1d(256),
+                &self.lhs.client,
+                CubeCount::Static(quads.div_ceil(SUM_THREADS), 1, 1),
+                CubeDim::new_1d(SUM_THREADS),
                 parts.into_buffer_arg(),
                 out.clone().into_buffer_arg(),
-                walk.launch(),
+                schedule.launch(),
                 plan.tail_splits,
-                sizes.rows as u32,
-                sizes.columns as u32,
+                self.shape.m as u32,
+                self.shape.n as u32,
                 tiling,
-                element,
+                self.out_element,
             );
         }
     }
-    burn_cubecl::ops::reshape(out, burn::tensor::Shape::new([sizes.rows, sizes.columns]))
-}
 
-/// Adds the parts of all splits.
-fn sum_parts(
-    parts: CubeTensor,
-    splits: u32,
-    sizes: Sizes,
-    (dtype, element): (DType, ElemType),
-) -> CubeTensor {
-    let sum = empty(&parts, [sizes.rows, sizes.columns], dtype);
-    let quads = (sizes.rows * sizes.columns / 4) as u32;
-    let client = parts.client.clone();
-    // SAFETY: columns are a multiple of eight, so that `quads` quads are the whole of `sum` and of each split.
-    unsafe {
-        sums::sum_splits::launch_unchecked(
-            &client,
-            CubeCount::Static(quads.div_ceil(256), 1, 1),
-            CubeDim::new_1d(256),
-            parts.into_buffer_arg(),
-            sum.clone().into_buffer_arg(),
-            splits,
-            quads,
-            element,
-        );
+    /// Sums the parts of all splits, `[splits, m, n]` in f32, to `[m, n]` in the output's dtype.
+    fn sum_splits(&self, parts: CubeTensor, splits: u32) -> CubeTensor {
+        let sum = empty(&parts, [self.shape.m, self.shape.n], self.out);
+        let quads = (self.shape.m * self.shape.n / 4) as u32;
+        // SAFETY: columns are a multiple of eight, so that `quads` quads are the whole of `sum` and of each split.
+        unsafe {
+            sums::sum_splits::launch_unchecked(
+                &self.lhs.client,
+                CubeCount::Static(quads.div_ceil(SUM_THREADS), 1, 1),
+                CubeDim::new_1d(SUM_THREADS),
+                parts.into_buffer_arg(),
+                sum.clone().into_buffer_arg(),
+                splits,
+                quads,
+                self.out_element,
+            );
+        }
+        sum
     }
-    sum
 }
 
-/// A row-major operand in boxes: 64 elements of the contiguous axis, and of the other axis `outer` rows where the inner
-/// dimension is contiguous, or a stage of the inner dimension where it is not.
-fn operand(tensor: &CubeTensor, outer_contiguous: bool, outer: u32) -> TensorMapArg<Tiled> {
-    let other = if outer_contiguous {
-        hopper::INNER
-    } else {
-        outer
-    } as usize;
+/// Tensor map of an operand. Its box is 64 elements of the contiguous axis by, on the other axis, `outer` rows of a K-major operand or
+/// the [`hopper::TILE_K`] inner elements of a stage for an M- or N-major one.
+fn operand_map(tensor: &CubeTensor, mn_major: bool, outer: u32) -> TensorMapArg<Tiled> {
+    let rows = if mn_major { hopper::TILE_K } else { outer } as usize;
     TensorMapArg::new(
         TiledArgs {
-            tile_size: [other, 64].into(),
+            tile_size: [rows, 64].into(),
         },
         tensor.clone().into_tensor_arg(),
         ElemType::UInt(UIntKind::U16),
@@ -166,17 +157,18 @@ fn operand(tensor: &CubeTensor, outer_contiguous: bool, outer: u32) -> TensorMap
     .with_swizzle(TensorMapSwizzle::B128)
 }
 
-/// The stack of results in the boxes of a warp.
-fn result(tensor: &CubeTensor, tiling: Tiling) -> TensorMapArg<Tiled> {
-    let kind = if tiling.wide {
+/// Tensor map of the output, a stack of matrices. Its box is a staging buffer of the epilogue.
+fn output_map(tensor: &CubeTensor, tiling: Tiling) -> TensorMapArg<Tiled> {
+    let kind = if tiling.f32_out {
         ElemType::Float(FloatKind::F32)
     } else {
         ElemType::UInt(UIntKind::U16)
     };
+    let rows = hopper::STAGING_ROWS as usize;
     let argument: TensorArg = tensor.clone().into_tensor_arg();
     TensorMapArg::new(
         TiledArgs {
-            tile_size: [1, hopper::BOX_ROWS as usize, tiling.box_columns() as usize].into(),
+            tile_size: [1, rows, tiling.staging_columns() as usize].into(),
         },
         argument,
         kind,

@@ -1,217 +1,244 @@
-//! How a product is cut into tiles, and in which order cubes take them.
+//! Tile scheduling of the Hopper GEMM: how a GEMM is divided into output tiles and split along K, and in which order thread blocks
+//! take the tiles.
 
 use cubecl::prelude::*;
 
-use super::Sizes;
-use super::hopper::{INNER, ROWS, Tiling};
+use super::GemmShape;
+use super::hopper::{TILE_K, TILE_M, Tiling};
 
-/// Tiles along the rows that are worked on together, so that what they share stays in the second-level cache.
-const GROUP: u32 = 16;
-/// Stages of a tail's tile from which on it is worth splitting, and of each part.
-const LONG: u32 = 256;
-const LONG_PART: u32 = 64;
+/// Tiles along the rows that are rasterized together, so that the operands they share stay in the L2 cache.
+const RASTER_GROUP: u32 = 16;
+/// Fewest K steps of a tile whose last wave is split, and of each of the parts (measured: docs/lab-log.md).
+const MIN_TAIL_STEPS: u32 = 256;
+const MIN_TAIL_PART: u32 = 64;
+/// Fewest K steps of a split where all tiles are split.
+const MIN_SPLIT_STEPS: u32 = 16;
 
-/// How tiles are counted: those of a split, one split after the other. One number stands for the tiles of all cubes of a cluster.
+/// Tiles of one launch and their numbering, host and device alike: those of split 0, then those of split 1, and so on. A cluster
+/// takes one number for the tiles of all its blocks.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
-pub(super) struct Walk {
+pub(super) struct TileSchedule {
     /// Tiles of all splits.
     pub(super) tiles: u32,
-    /// Tiles of a split, of which the first is number `first` of the result's.
-    pub(super) per_split: u32,
-    pub(super) first: u32,
-    /// Tiles along the rows and the columns of the result.
+    /// Tiles of a split.
+    pub(super) tiles_per_split: u32,
+    /// Number of the first of them among the tiles of the whole output.
+    pub(super) first_tile: u32,
+    /// Tiles of the whole output along its rows and its columns.
     pub(super) row_tiles: u32,
     pub(super) column_tiles: u32,
-    /// Stages along the inner dimension, in all and of one split.
-    pub(super) steps: u32,
-    pub(super) steps_per_split: u32,
+    /// K steps (of [`TILE_K`] elements) of the GEMM, and of one split.
+    pub(super) k_steps: u32,
+    pub(super) k_steps_per_split: u32,
 }
 
-impl Walk {
-    /// As an argument of a kernel.
-    pub(super) fn launch(&self) -> WalkLaunch {
-        WalkLaunch::new(
+impl TileSchedule {
+    /// The schedule as a kernel argument.
+    pub(super) fn launch(&self) -> TileScheduleLaunch {
+        TileScheduleLaunch::new(
             self.tiles,
-            self.per_split,
-            self.first,
+            self.tiles_per_split,
+            self.first_tile,
             self.row_tiles,
             self.column_tiles,
-            self.steps,
-            self.steps_per_split,
+            self.k_steps,
+            self.k_steps_per_split,
         )
     }
 }
 
-/// A tile of the result: its first row and column, and its share of the inner dimension in stages.
+/// One output tile: its first row and column, and its share of the K steps.
 #[derive(CubeType)]
 pub(super) struct Tile {
     pub(super) row: u32,
     pub(super) column: u32,
     pub(super) split: u32,
-    pub(super) first_step: u32,
-    pub(super) steps: u32,
+    pub(super) first_k_step: u32,
+    pub(super) k_steps: u32,
 }
 
-/// First row and column of cube `rank`'s part of the result's tile number `number`: [`GROUP`] tiles along the rows go through all
-/// columns before the next ones do.
+/// Returns the first row and column of the part that block `rank` of a cluster has in tile `number` of the output.
+///
+/// Rasterization: a group of [`RASTER_GROUP`] tiles along the rows passes through all columns before the next group starts;
+/// within a column of tiles the row changes fastest.
 #[cube]
-pub(super) fn place_of(
+pub(super) fn tile_origin(
     number: u32,
-    walk: &Walk,
+    schedule: &TileSchedule,
     rank: u32,
     #[comptime] tiling: Tiling,
 ) -> (u32, u32) {
-    let group = comptime!(GROUP / tiling.cluster);
-    let per_group = walk.column_tiles * group;
+    let group = comptime!(RASTER_GROUP / tiling.cluster);
+    let per_group = schedule.column_tiles * group;
     let first = number / per_group * group;
-    let rows = min(walk.row_tiles - first, group.runtime());
+    // The last group may have fewer rows of tiles.
+    let rows = min(schedule.row_tiles - first, group.runtime());
     let local = number % per_group;
-    let row = (first + local % rows) * comptime!(tiling.cluster * ROWS) + rank * comptime!(ROWS);
-    (row, local / rows * comptime!(tiling.columns))
+    let row =
+        (first + local % rows) * comptime!(tiling.cluster * TILE_M) + rank * comptime!(TILE_M);
+    (row, local / rows * comptime!(tiling.tile_n))
 }
 
-/// Cube `rank`'s tile number `index` of a walk.
+/// Returns tile `index` of a schedule as block `rank` of a cluster computes it.
 #[cube]
-pub(super) fn tile_at(index: u32, walk: &Walk, rank: u32, #[comptime] tiling: Tiling) -> Tile {
-    let split = index / walk.per_split;
-    let (row, column) = place_of(walk.first + index % walk.per_split, walk, rank, tiling);
-    let first_step = split * walk.steps_per_split;
+pub(super) fn tile_at(
+    index: u32,
+    schedule: &TileSchedule,
+    rank: u32,
+    #[comptime] tiling: Tiling,
+) -> Tile {
+    let split = index / schedule.tiles_per_split;
+    let (row, column) = tile_origin(
+        schedule.first_tile + index % schedule.tiles_per_split,
+        schedule,
+        rank,
+        tiling,
+    );
+    let first_k_step = split * schedule.k_steps_per_split;
     Tile {
         row,
         column,
         split,
-        first_step,
-        steps: min(walk.steps_per_split, walk.steps - first_step),
+        first_k_step,
+        k_steps: min(schedule.k_steps_per_split, schedule.k_steps - first_k_step),
     }
 }
 
-/// How a product is cut into tiles: all of them along the inner dimension into `splits` parts, or those of the last, unfilled round
-/// into `tail_splits`.
+/// Division of a GEMM into tiles. Either all tiles are split along K into `splits` parts (split-K), or only those of the last,
+/// partial wave into `tail_splits` parts, or none.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Plan {
-    /// Cubes of a cluster, and clusters that work at the same time.
+    /// Blocks of a cluster.
     pub(super) cluster: u32,
-    pub(super) clusters: u32,
+    /// Clusters that are resident at the same time; a wave has so many tiles.
+    pub(super) resident_clusters: u32,
     /// Columns of a tile.
-    pub(super) columns: u32,
+    pub(super) tile_n: u32,
     pub(super) row_tiles: u32,
     pub(super) column_tiles: u32,
-    /// Stages along the inner dimension.
-    pub(super) steps: u32,
+    /// K steps of the GEMM.
+    pub(super) k_steps: u32,
     pub(super) splits: u32,
-    /// Tiles of the last round that are split on their own, and into how many parts.
-    pub(super) tail: u32,
+    /// Tiles of the last wave that are split on their own, and into how many parts.
+    pub(super) tail_tiles: u32,
     pub(super) tail_splits: u32,
 }
 
 impl Plan {
-    /// The cheapest of the possible plans, in stages of the slowest multiprocessor.
-    pub(super) fn new(sizes: Sizes, multiprocessors: u32, clusters: &[u32]) -> Self {
-        Self::all_possible(sizes, multiprocessors, clusters)
-            .min_by(|a, b| a.cost(sizes).total_cmp(&b.cost(sizes)))
-            .expect("one split is always possible")
+    /// Returns the candidate of the lowest estimated cost.
+    pub(super) fn new(shape: GemmShape, multiprocessors: u32, clusters: &[u32]) -> Self {
+        Self::candidates(shape, multiprocessors, clusters)
+            .min_by(|a, b| a.cost(shape).total_cmp(&b.cost(shape)))
+            .expect("a plan without splits is always possible")
     }
 
-    /// All tile widths, splits and tails, for the given sizes of clusters.
-    pub(super) fn all_possible(
-        sizes: Sizes,
+    /// Returns all possible tile widths, splits and split tails for these cluster sizes.
+    pub(super) fn candidates(
+        shape: GemmShape,
         multiprocessors: u32,
         clusters: &[u32],
     ) -> impl Iterator<Item = Self> {
-        let styles = clusters
+        let tilings = clusters
             .iter()
-            .flat_map(|&cluster| [256u32, 192, 128].map(|columns| (cluster, columns)));
-        styles
-            .flat_map(move |(cluster, columns)| {
+            .flat_map(|&cluster| [256u32, 192, 128].map(|tile_n| (cluster, tile_n)));
+        tilings
+            .flat_map(move |(cluster, tile_n)| {
                 let whole = Self {
                     cluster,
-                    clusters: (multiprocessors / cluster).max(1),
-                    columns,
-                    row_tiles: (sizes.rows as u32).div_ceil(ROWS * cluster),
-                    column_tiles: (sizes.columns as u32).div_ceil(columns),
-                    steps: (sizes.inner as u32).div_ceil(INNER),
+                    resident_clusters: (multiprocessors / cluster).max(1),
+                    tile_n,
+                    row_tiles: (shape.m as u32).div_ceil(TILE_M * cluster),
+                    column_tiles: (shape.n as u32).div_ceil(tile_n),
+                    k_steps: (shape.k as u32).div_ceil(TILE_K),
                     splits: 1,
-                    tail: 0,
+                    tail_tiles: 0,
                     tail_splits: 1,
                 };
                 let splits = (1..=16).map(move |splits| Self { splits, ..whole });
                 let tails = (2..=8).map(move |tail_splits| Self {
-                    tail: whole.per_split() % whole.clusters,
+                    tail_tiles: whole.output_tiles() % whole.resident_clusters,
                     tail_splits,
                     ..whole
                 });
                 splits.chain(tails)
             })
-            .filter(Self::possible)
+            .filter(Self::is_possible)
     }
 
-    /// Splits beyond the first are worth it only where they are long; none may be empty.
-    fn possible(&self) -> bool {
-        let filled = |splits: u32| (splits - 1) * self.steps.div_ceil(splits) < self.steps;
+    /// Returns whether every part has K steps, and enough of them to be worth a split.
+    fn is_possible(&self) -> bool {
+        let none_empty = |splits: u32| (splits - 1) * self.k_steps.div_ceil(splits) < self.k_steps;
         if self.tail_splits > 1 {
-            return self.tail > 0
-                && self.tail < self.per_split()
-                && self.steps >= LONG
-                && self.steps.div_ceil(self.tail_splits) >= LONG_PART
-                && filled(self.tail_splits);
+            return self.tail_tiles > 0
+                && self.tail_tiles < self.output_tiles()
+                && self.k_steps >= MIN_TAIL_STEPS
+                && self.k_steps.div_ceil(self.tail_splits) >= MIN_TAIL_PART
+                && none_empty(self.tail_splits);
         }
-        self.splits == 1 || (self.steps.div_ceil(self.splits) >= 16 && filled(self.splits))
+        self.splits == 1
+            || (self.k_steps.div_ceil(self.splits) >= MIN_SPLIT_STEPS && none_empty(self.splits))
     }
 
-    fn cost(&self, sizes: Sizes) -> f64 {
-        // In columns of a stage, of which 256 and the 24 are 1024 clocks. A narrower tile and a cube on its own read more for each
-        // product; a tile's end takes 2400 clocks, twice that in f32 (docs/lab-log.md).
-        let alone = if self.cluster == 1 { 1.03 } else { 1.0 };
-        let round = |splits: u32| {
-            let end = if splits > 1 { 1300.0 } else { 650.0 };
-            ((f64::from(self.columns) + 24.0) * f64::from(self.steps.div_ceil(splits)) + end)
-                * alone
+    /// Estimated duration on the slowest multiprocessor. The unit is one column of one K step: 256 + 24 of them take 1024 cycles.
+    fn cost(&self, shape: GemmShape) -> f64 {
+        // Measured (docs/lab-log.md): a narrower tile, and a block without a cluster, load more bytes per FLOP (the constant 24,
+        // the factor 1.03); the epilogue takes 2400 cycles, twice that for f32.
+        let unclustered = if self.cluster == 1 { 1.03 } else { 1.0 };
+        let wave = |splits: u32| {
+            let epilogue = if splits > 1 { 1300.0 } else { 650.0 };
+            ((f64::from(self.tile_n) + 24.0) * f64::from(self.k_steps.div_ceil(splits)) + epilogue)
+                * unclustered
         };
-        let rounds = |tiles: u32| f64::from(tiles.div_ceil(self.clusters));
-        // Parts are written, read and added at memory speed: per number what 0.0009 columns of a stage take.
-        let adding = |splits: u32, numbers: f64| {
+        let waves = |tiles: u32| f64::from(tiles.div_ceil(self.resident_clusters));
+        // Parts are written, read and summed at memory bandwidth: 0.0009 units per element.
+        let reduction = |splits: u32, elements: f64| {
             if splits > 1 {
-                9e-4 * f64::from(splits) * numbers
+                9e-4 * f64::from(splits) * elements
             } else {
                 0.0
             }
         };
-        let numbers = sizes.rows as f64 * sizes.columns as f64;
-        let in_tail = f64::from(self.tail * self.cluster * ROWS) * f64::from(self.columns);
-        rounds((self.per_split() - self.tail) * self.splits) * round(self.splits)
-            + rounds(self.tail * self.tail_splits) * round(self.tail_splits)
-            + adding(self.splits, numbers)
-            + adding(self.tail_splits, in_tail)
+        let elements = shape.m as f64 * shape.n as f64;
+        let in_tail = f64::from(self.tail_tiles * self.cluster * TILE_M) * f64::from(self.tile_n);
+        waves((self.output_tiles() - self.tail_tiles) * self.splits) * wave(self.splits)
+            + waves(self.tail_tiles * self.tail_splits) * wave(self.tail_splits)
+            + reduction(self.splits, elements)
+            + reduction(self.tail_splits, in_tail)
     }
 
-    fn per_split(&self) -> u32 {
+    /// Tiles of the output; those of a cluster count as one.
+    fn output_tiles(&self) -> u32 {
         self.row_tiles * self.column_tiles
     }
 
-    fn walk(&self, first: u32, per_split: u32, splits: u32) -> Walk {
-        Walk {
-            tiles: per_split * splits,
-            per_split,
-            first,
+    fn schedule(&self, first_tile: u32, tiles_per_split: u32, splits: u32) -> TileSchedule {
+        TileSchedule {
+            tiles: tiles_per_split * splits,
+            tiles_per_split,
+            first_tile,
             row_tiles: self.row_tiles,
             column_tiles: self.column_tiles,
-            steps: self.steps,
-            steps_per_split: self.steps.div_ceil(splits),
+            k_steps: self.k_steps,
+            k_steps_per_split: self.k_steps.div_ceil(splits),
         }
     }
 
-    /// All tiles, split.
-    pub(super) fn all(&self) -> Walk {
-        self.walk(0, self.per_split(), self.splits)
+    /// All tiles, each in `splits` parts.
+    pub(super) fn all_tiles(&self) -> TileSchedule {
+        self.schedule(0, self.output_tiles(), self.splits)
     }
 
-    /// The tiles of filled rounds.
-    pub(super) fn before_tail(&self) -> Walk {
-        self.walk(0, self.per_split() - self.tail, 1)
+    /// The tiles of full waves, unsplit.
+    pub(super) fn full_waves(&self) -> TileSchedule {
+        self.schedule(0, self.output_tiles() - self.tail_tiles, 1)
     }
 
-    /// The tiles of the last round, split.
-    pub(super) fn the_tail(&self) -> Walk {
-        self.walk(self.per_split() - self.tail, self.tail, self.tail_splits)
+    /// The tiles of the last wave, each in `tail_splits` parts.
+    pub(super) fn tail(&self) -> TileSchedule {
+        self.schedule(
+            self.output_tiles() - self.tail_tiles,
+            self.tail_tiles,
+            self.tail_splits,
+        )
     }
 }

@@ -1,11 +1,11 @@
-//! Sums of what was multiplied in parts along the inner dimension.
+//! Sums of the parts of a GEMM that was split along K. Parts are added in the order of the splits, in f32.
 
 use cubecl::prelude::*;
 
-use super::hopper::{ROWS, Tiling};
-use super::plan::{Walk, place_of};
+use super::hopper::{TILE_M, Tiling};
+use super::plan::{TileSchedule, tile_origin};
 
-/// `out[i] = sum over splits of parts[split, i]`, in order; four elements a unit.
+/// `out[i] = Σ_split parts[split, i]`; a thread sums four elements. `parts [splits, quads]`, `out [quads]`.
 #[cube(launch_unchecked)]
 pub(super) fn sum_splits<F: Float>(
     parts: &[Vector<f32, Const<4>>],
@@ -24,33 +24,33 @@ pub(super) fn sum_splits<F: Float>(
     }
 }
 
-/// `out = sum over splits of parts[split]`, in order, of tiles stored [`Tiling::packed`]; four elements a unit.
+/// The same for tiles that the kernel stored [`Tiling::stacked`], writing each sum to its place in the matrix.
 ///
-/// `parts` `[splits, per_split · cluster · ROWS, tiling.columns]`, `out` `[rows, columns]`.
+/// `parts [splits, tiles_per_split · cluster · TILE_M, tile_n]`, `out [rows, columns]`; a thread sums four elements.
 #[cube(launch_unchecked)]
 pub(super) fn sum_tiles<F: Float>(
     parts: &[Vector<f32, Const<4>>],
     out: &mut [Vector<F, Const<4>>],
-    walk: &Walk,
+    schedule: &TileSchedule,
     splits: u32,
     rows: u32,
     columns: u32,
     #[comptime] tiling: Tiling,
     #[define(F)] _dtype: cubecl::ir::ElemType,
 ) {
-    let row_quads = comptime!(tiling.columns / 4);
-    let quads = walk.per_split * comptime!(tiling.cluster * ROWS) * row_quads;
+    let row_quads = comptime!(tiling.tile_n / 4);
+    let quads = schedule.tiles_per_split * comptime!(tiling.cluster * TILE_M) * row_quads;
     let at = ABSOLUTE_POS as u32;
     if at < quads {
-        let line = at / row_quads;
-        let tile = line / comptime!(ROWS);
-        let (first, column) = place_of(
-            walk.first + tile / comptime!(tiling.cluster),
-            walk,
+        let stacked_row = at / row_quads;
+        let tile = stacked_row / comptime!(TILE_M);
+        let (first, column) = tile_origin(
+            schedule.first_tile + tile / comptime!(tiling.cluster),
+            schedule,
             tile % comptime!(tiling.cluster),
             tiling,
         );
-        let row = first + line % comptime!(ROWS);
+        let row = first + stacked_row % comptime!(TILE_M);
         let column = column + at % row_quads * 4u32;
         if row < rows && column < columns {
             let mut sum = parts[at as usize];

@@ -1,6 +1,6 @@
-//! Every plan and tiling of the tensor-core product on a card, those that would not be picked too; and their speeds.
+//! Every plan and tiling of the Hopper GEMM on a GPU, including those that the cost model does not choose; and their speeds.
 //!
-//! Run where `MODERNBERT_TEST_DEVICE` says `cuda`, on a card of compute capability 9.0.
+//! The tests need `MODERNBERT_TEST_DEVICE=cuda` and a GPU of compute capability 9.0.
 
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
@@ -11,13 +11,12 @@ use burn::tensor::{Distribution, FloatDType, TensorData};
 use burn_cubecl::ops::into_data_sync;
 use burn_cubecl::{CubeBackend, CubeDevice};
 
-use super::launch::gemm_by;
 use super::plan::Plan;
 use super::*;
 use crate::ops::test_device;
 
-/// Numbers without a period that a tile could share.
-fn waves([rows, columns]: [usize; 2], step: f32) -> CubeTensor {
+/// Values whose period does not divide a tile, so that swapped tiles do not go unnoticed.
+fn aperiodic([rows, columns]: [usize; 2], step: f32) -> CubeTensor {
     let values: Vec<f32> = (0..rows * columns)
         .map(|i| (i as f32 * step).sin() * (1.0 + (i % 100_003) as f32 * 0.37).cos())
         .collect();
@@ -26,7 +25,7 @@ fn waves([rows, columns]: [usize; 2], step: f32) -> CubeTensor {
     CubeBackend::float_cast(wide, FloatDType::BF16)
 }
 
-fn drawn([rows, columns]: [usize; 2]) -> CubeTensor {
+fn normals([rows, columns]: [usize; 2]) -> CubeTensor {
     CubeBackend::float_random(
         [rows, columns].into(),
         Distribution::Normal(0.0, 1.0),
@@ -36,19 +35,14 @@ fn drawn([rows, columns]: [usize; 2]) -> CubeTensor {
 }
 
 fn operands(
-    sizes: Sizes,
+    GemmShape { m, n, k }: GemmShape,
     transpose: Transpose,
     make: &dyn Fn([usize; 2], f32) -> CubeTensor,
 ) -> (CubeTensor, CubeTensor) {
-    let Sizes {
-        rows,
-        columns,
-        inner,
-    } = sizes;
     let (lhs, rhs) = match transpose {
-        Transpose::None => ([rows, inner], [inner, columns]),
-        Transpose::Lhs => ([inner, rows], [inner, columns]),
-        Transpose::Rhs => ([rows, inner], [columns, inner]),
+        Transpose::None => ([m, k], [k, n]),
+        Transpose::Lhs => ([k, m], [k, n]),
+        Transpose::Rhs => ([m, k], [n, k]),
     };
     (make(lhs, 0.731), make(rhs, 1.127))
 }
@@ -60,41 +54,53 @@ fn read(tensor: CubeTensor) -> Vec<f32> {
 
 const TRANSPOSES: [Transpose; 3] = [Transpose::None, Transpose::Lhs, Transpose::Rhs];
 
-fn sizes(rows: usize, columns: usize, inner: usize) -> Sizes {
-    Sizes {
-        rows,
-        columns,
-        inner,
+fn shape(m: usize, n: usize, k: usize) -> GemmShape {
+    GemmShape { m, n, k }
+}
+
+fn problem(operands: &(CubeTensor, CubeTensor), transpose: Transpose, out: DType) -> Gemm {
+    let (lhs, rhs) = operands.clone();
+    Gemm {
+        shape: GemmShape::of(&lhs, &rhs, transpose),
+        operand_element: elem(lhs.dtype).unwrap(),
+        out_element: elem(out).unwrap(),
+        lhs,
+        rhs,
+        transpose,
+        out,
     }
 }
 
-/// Clusters of one and two cubes, few multiprocessors (so that each walks over many tiles), all widths, splits and tails.
+/// Clusters of one and two blocks, all tile widths, splits and tails; few multiprocessors, so that each block loops over many tiles.
 #[test]
-fn every_plan_computes_the_product() {
+fn every_plan_computes_the_gemm() {
     if !test_device::is("cuda") {
         return;
     }
     let cases = [
-        (sizes(1000, 520, 200), 4),
-        (sizes(130, 264, 4160), 4),
-        (sizes(1400, 264, 520), 6),
-        // Ten or eleven tiles on four or two places, 260 stages: the last round is split.
-        (sizes(1290, 248, 16_640), 4),
+        (shape(1000, 520, 200), 4),
+        (shape(130, 264, 4160), 4),
+        (shape(1400, 264, 520), 6),
+        // Ten or eleven tiles on four blocks or two clusters, 260 K steps: the last wave is split.
+        (shape(1290, 248, 16_640), 4),
     ];
     let mut tails = 0;
-    for (sizes, cubes) in cases {
+    for (shape, multiprocessors) in cases {
         for transpose in TRANSPOSES {
-            let (lhs, rhs) = operands(sizes, transpose, &waves);
+            let operands = operands(shape, transpose, &aperiodic);
             let wide = |t: &CubeTensor| CubeBackend::float_cast(t.clone(), FloatDType::F32);
-            let expected = read(super::gemm(wide(&lhs), wide(&rhs), transpose, true));
+            let expected = read(super::gemm(
+                wide(&operands.0),
+                wide(&operands.1),
+                transpose,
+                true,
+            ));
             let scale = expected.iter().fold(0.0f32, |a, b| a.max(b.abs()));
             for cluster in [1, 2] {
-                for plan in Plan::all_possible(sizes, cubes, &[cluster]) {
-                    tails += usize::from(plan.tail > 0);
+                for plan in Plan::candidates(shape, multiprocessors, &[cluster]) {
+                    tails += usize::from(plan.tail_tiles > 0);
                     for (dtype, bound) in [(DType::F32, 2e-5), (DType::BF16, 4e-3)] {
-                        let (lhs, rhs) = (lhs.clone(), rhs.clone());
-                        let dtype = (dtype, elems([dtype]).unwrap()[0]);
-                        let found = read(gemm_by(&plan, lhs, rhs, transpose, sizes, dtype));
+                        let found = read(problem(&operands, transpose, dtype).run_by(&plan));
                         let worst = found
                             .iter()
                             .zip(&expected)
@@ -108,7 +114,7 @@ fn every_plan_computes_the_product() {
             }
         }
     }
-    assert!(tails > 0, "no case has a last round to split");
+    assert!(tails > 0, "no case has a last wave to split");
 }
 
 /// A measurement, not a check: `cargo test --release … --lib -- --ignored --nocapture speed_of_every_plan`.
@@ -123,88 +129,87 @@ fn speed_of_every_plan() {
     let forward = Transpose::Rhs;
     let d_input = Transpose::None;
     let d_weight = Transpose::Lhs;
-    for (name, sizes, transpose, dtype) in [
+    for (name, shape, transpose, dtype) in [
         (
             "base Wqkv forward",
-            sizes(tokens, 2304, 768),
+            shape(tokens, 2304, 768),
             forward,
             DType::BF16,
         ),
         (
             "base attn.Wo forward",
-            sizes(tokens, 768, 768),
+            shape(tokens, 768, 768),
             forward,
             DType::BF16,
         ),
         (
             "base mlp.Wo d_input",
-            sizes(tokens, 1152, 768),
+            shape(tokens, 1152, 768),
             d_input,
             DType::BF16,
         ),
         (
             "base Wi d_weight",
-            sizes(2304, 768, tokens),
+            shape(2304, 768, tokens),
             d_weight,
             DType::F32,
         ),
         (
             "large Wqkv forward",
-            sizes(tokens, 3072, 1024),
+            shape(tokens, 3072, 1024),
             forward,
             DType::BF16,
         ),
         (
             "large Wqkv d_input",
-            sizes(tokens, 1024, 3072),
+            shape(tokens, 1024, 3072),
             d_input,
             DType::BF16,
         ),
         (
             "large Wi d_input",
-            sizes(tokens, 1024, 5248),
+            shape(tokens, 1024, 5248),
             d_input,
             DType::BF16,
         ),
         (
             "large Wi d_weight",
-            sizes(5248, 1024, tokens),
+            shape(5248, 1024, tokens),
             d_weight,
             DType::F32,
         ),
         (
             "large decoder forward",
-            sizes(masked, 50_368, 1024),
+            shape(masked, 50_368, 1024),
             forward,
             DType::BF16,
         ),
         (
             "large decoder d_input",
-            sizes(masked, 1024, 50_368),
+            shape(masked, 1024, 50_368),
             d_input,
             DType::BF16,
         ),
         (
             "large decoder d_weight",
-            sizes(50_368, 1024, masked),
+            shape(50_368, 1024, masked),
             d_weight,
             DType::F32,
         ),
     ] {
-        let (lhs, rhs) = operands(sizes, transpose, &|shape, _| drawn(shape));
-        let flops = 2e-9 * (sizes.rows * sizes.columns) as f64 * sizes.inner as f64;
-        let mut versions = [1, 2].map(|cluster| (Plan::new(sizes, 132, &[cluster]), Vec::new()));
-        // All versions in turn, again and again: a card that has worked is slower than one that has waited.
+        let operands = operands(shape, transpose, &|shape, _| normals(shape));
+        let gemm = problem(&operands, transpose, dtype);
+        let flops = 2e-9 * (shape.m * shape.n) as f64 * shape.k as f64;
+        let mut versions = [1, 2].map(|cluster| (Plan::new(shape, 132, &[cluster]), Vec::new()));
+        // The versions alternate: a GPU that has been busy is slower than one that was idle.
         for round in 0..7 {
             for (plan, times) in &mut versions {
                 let start = Instant::now();
                 for _ in 0..10 {
-                    let (lhs, rhs) = (lhs.clone(), rhs.clone());
-                    let dtype = (dtype, elems([dtype]).unwrap()[0]);
-                    drop(gemm_by(plan, lhs, rhs, transpose, sizes, dtype));
+                    drop(gemm.run_by(plan));
                 }
-                cubecl::future::block_on(lhs.client.sync()).unwrap();
-                // The first one compiles.
+                cubecl::future::block_on(gemm.lhs.client.sync()).unwrap();
+                // The first round compiles.
                 if round > 0 {
                     times.push(start.elapsed().as_secs_f64() * 1e2);
                 }
@@ -215,9 +220,9 @@ fn speed_of_every_plan() {
             let ms = times[times.len() / 2];
             println!(
                 "{name:<23} {:>3} columns, {:>2} splits, tail {:>3}/{}, cluster {}: {ms:>6.3} ms {:>6.1} TFLOP/s",
-                plan.columns,
+                plan.tile_n,
                 plan.splits,
-                plan.tail,
+                plan.tail_tiles,
                 plan.tail_splits,
                 plan.cluster,
                 flops / ms

@@ -1,0 +1,153 @@
+//! The epilogue of the Hopper GEMM: accumulator → staging buffer in shared memory → TMA store.
+//!
+//! Each warp stores its 16 rows of the tile by itself, in parts of 128 bytes per row (64 columns of bf16 or f16, 32 of f32);
+//! warps do not wait for each other.
+//!
+//! # Accumulator layout
+//!
+//! What one WGMMA of shape m64nNk16 leaves in the registers `d` of a warp group (PTX ISA, "wgmma accumulator"). Warp `w` of the
+//! group holds rows `16 w .. 16 w + 16`; of these, lane `l` holds, for every eight columns `8 j .. 8 j + 8`:
+//!
+//! ```text
+//!                  column 8j + 2(l % 4)    8j + 2(l % 4) + 1
+//! row l / 4             d[4j]                   d[4j + 1]
+//! row l / 4 + 8         d[4j + 2]               d[4j + 3]
+//! ```
+//!
+//! # Staging buffers
+//!
+//! 16 rows of 128 bytes under the 128-byte swizzle that the tensor map names: the 16-byte chunk `c` of row `r` is at chunk
+//! `c ^ (r % 8)`. Part `p` goes through buffer `p % 3`: two private ones, and the warp's 2 KiB of the A tile in the stage that
+//! the main loop read last. Before a buffer is overwritten, the warp's lane 0, which issues the stores, waits until TMA has
+//! read what was staged there before.
+
+use cubecl::prelude::*;
+
+use super::super::ptx::*;
+use super::{PRIVATE_STAGING, STAGING_BYTES, Tiling};
+use crate::ops::ptx::pack;
+
+/// Buffers that the parts of a tile go through, the borrowed one included.
+const STAGING: u32 = PRIVATE_STAGING + 1;
+
+/// Destination of a warp's rows, and the buffers on the way there.
+#[derive(CubeType)]
+pub(super) struct Destination {
+    /// Address of the warp's private staging buffers.
+    pub(super) staging: u32,
+    /// Address of the borrowed one.
+    pub(super) borrowed: u32,
+    /// Tensor map of the output.
+    pub(super) map: u64,
+    /// First column, first row and matrix of the stack.
+    pub(super) column: u32,
+    pub(super) row: u32,
+    pub(super) split: u32,
+}
+
+/// Stores a warp's 16 rows of the accumulator.
+#[cube]
+pub(super) fn store_accumulator<N: Size>(
+    acc: &Vector<f32, N>,
+    to: &Destination,
+    #[comptime] tiling: Tiling,
+) {
+    let lane = UNIT_POS % 32u32;
+    let columns = comptime!(tiling.staging_columns());
+    #[unroll]
+    for part in 0..comptime!(tiling.tile_n / columns) {
+        let buffer = comptime!(part % STAGING);
+        let staging = if comptime!(buffer < PRIVATE_STAGING) {
+            to.staging + comptime!(buffer * STAGING_BYTES)
+        } else {
+            to.borrowed
+        };
+        if lane == 0u32 {
+            if comptime!(part == 0) {
+                // All stores of the previous tile: they were issued a whole main loop ago, so this does not wait in practice.
+                tma_store_wait_read(0u32);
+            } else if comptime!(part >= STAGING) {
+                // The store that read this buffer; the two after it may be pending.
+                tma_store_wait_read(comptime!(STAGING - 1));
+            }
+        }
+        sync_warp();
+        if comptime!(tiling.f32_out) {
+            stage_f32::<N>(acc, staging, part, lane);
+        } else {
+            stage_half::<N>(acc, staging, part, lane, tiling.f16);
+        }
+        // TMA reads through the async proxy, which sees ordinary writes only after this fence of the threads that wrote.
+        fence_async_proxy();
+        sync_warp();
+        if lane == 0u32 {
+            tma_store(
+                staging,
+                to.map,
+                to.column + comptime!(part * columns),
+                to.row,
+                to.split,
+            );
+        }
+    }
+}
+
+/// Writes 32 columns of the accumulator as f32: four groups of eight columns, of which a lane holds two pairs.
+#[cube]
+fn stage_f32<N: Size>(acc: &Vector<f32, N>, staging: u32, #[comptime] part: u32, lane: u32) {
+    let r = lane / 4u32;
+    // A pair takes half of a chunk of 16 bytes: the lower half for even lanes.
+    let at0 = staging + r * comptime!(ROW_BYTES) + lane % 2u32 * 8u32;
+    let at1 = at0 + comptime!(8 * ROW_BYTES);
+    #[unroll]
+    for j in 0..4u32 {
+        let i = comptime!(((part * 4 + j) * 4) as usize);
+        let chunk = ((comptime!(j * 2) + lane % 4u32 / 2u32) ^ (r % 8u32)) * 16u32;
+        store_pair(at0 + chunk, acc.extract(i), acc.extract(comptime!(i + 1)));
+        store_pair(
+            at1 + chunk,
+            acc.extract(comptime!(i + 2)),
+            acc.extract(comptime!(i + 3)),
+        );
+    }
+}
+
+/// Writes 64 columns of the accumulator in bf16 or f16: four times 16 columns with `stmatrix`, whose fragments are those of the
+/// accumulator rounded and packed in pairs.
+#[cube]
+fn stage_half<N: Size>(
+    acc: &Vector<f32, N>,
+    staging: u32,
+    #[comptime] part: u32,
+    lane: u32,
+    #[comptime] f16: bool,
+) {
+    let ty = comptime!(if f16 { "f16" } else { "bf16" });
+    // Lanes give row addresses: 0..16 for the left eight columns, 16..32 for the right ones.
+    let r = lane % 16u32;
+    let at = staging + r * comptime!(ROW_BYTES);
+    #[unroll]
+    for pair in 0..4u32 {
+        let i = comptime!(((part * 8 + pair * 2) * 4) as usize);
+        let chunk = ((comptime!(pair * 2) + lane / 16u32) ^ (r % 8u32)) * 16u32;
+        stmatrix_x4(
+            at + chunk,
+            pack(acc.extract(i), acc.extract(comptime!(i + 1)), ty),
+            pack(
+                acc.extract(comptime!(i + 2)),
+                acc.extract(comptime!(i + 3)),
+                ty,
+            ),
+            pack(
+                acc.extract(comptime!(i + 4)),
+                acc.extract(comptime!(i + 5)),
+                ty,
+            ),
+            pack(
+                acc.extract(comptime!(i + 6)),
+                acc.extract(comptime!(i + 7)),
+                ty,
+            ),
+        );
+    }
+}

@@ -1,0 +1,222 @@
+//! GEMM with tensor cores for Hopper (compute capability 9.0): bf16 or f16 operands, f32 accumulation.
+//!
+//! The kernel is persistent and warp-specialized: the grid has as many thread blocks as the device has multiprocessors, and
+//! each block loops over output tiles of [`TILE_M`] × `tile_n` in the order of its [`TileSchedule`].
+//!
+//! | threads | role | file |
+//! |---|---|---|
+//! | 0..128 | consumer warp group 0: WGMMA on rows 0..64 of the tile, then the epilogue of these rows | `consumer.rs`, `epilogue.rs` |
+//! | 128..256 | consumer warp group 1: the same for rows 64..128 | |
+//! | 256..288 | producer warp, of which only the first thread works: issues the TMA loads | `producer.rs` |
+//!
+//! The two sides share a ring of `stages` buffers in shared memory. A stage holds [`TILE_K`] elements of the inner dimension of
+//! both operands; a tile takes `k_steps` stages, and the ring goes on from one tile to the next without draining, so that the
+//! loads of a tile overlap the epilogue of the tile before.
+//!
+//! # mbarriers
+//!
+//! Two per stage, 8 bytes each, initialized once by thread 0:
+//!
+//! | mbarrier | arrivals per phase | completes when | who waits |
+//! |---|---|---|---|
+//! | `full[s]` | 1: the producer, which also announces `stage_bytes` | TMA has written all bytes of the stage | both consumer warp groups, before their WGMMAs |
+//! | `empty[s]` | one lane of each consumer warp of every block in the cluster | all warps have finished reading the stage | the producer, before it loads into the stage again |
+//!
+//! Both sides count phases by parity, which flips whenever the ring starts again at stage 0. Consumers begin with parity 0. The
+//! producer begins with parity 1: on a new mbarrier the phase of parity 1 counts as complete, so the first round of waits
+//! passes at once. Consumers release a stage one step late, when the next stage's WGMMAs are in flight. The last stage of a
+//! tile is released by the epilogue, which may first use it as a staging buffer.
+//!
+//! # Shared memory
+//!
+//! ```text
+//! stage 0          stage 1     …  stage S-1    staging buffers of the epilogue
+//! ┌──────┬───────┬──────┬───────┬─────────────┬────────────────────────────────┐
+//! │ A 0  │ B 0   │ A 1  │ B 1   │ …           │ 8 warps × 2 buffers × 2 KiB    │
+//! └──────┴───────┴──────┴───────┴─────────────┴────────────────────────────────┘
+//! A: 16 KiB        B: tile_n × 128 bytes        then full[0..S], empty[0..S]
+//! ```
+//!
+//! Operand tiles have rows of 128 bytes (64 elements) under the 128-byte swizzle. Where an operand is K-major (its inner
+//! dimension is contiguous), a row is 64 inner elements of one row of A or one column of B. Where it is M- or N-major, the tile
+//! is a sequence of 8 KiB blocks, each of 64 inner elements (rows) by 64 elements of the other dimension.
+//!
+//! # Clusters
+//!
+//! With `cluster == 2` two blocks work on tiles one below the other and need the same columns of B. Each block loads half of
+//! them and TMA multicasts that half to both. A multicast load signals `full[s]` of every destination block, so each block
+//! still announces all of `stage_bytes`. A stage can be overwritten by the peer as well; that is why a consumer warp arrives at
+//! `empty[s]` of both blocks.
+
+mod consumer;
+mod epilogue;
+mod producer;
+
+use cubecl::prelude::*;
+use cubecl_cpp::cuda::ptx::tensor_map_address;
+
+use super::plan::TileSchedule;
+use super::ptx::*;
+use crate::ops::ptx::shared_address;
+use consumer::consumer_warp_group;
+use producer::producer_thread;
+
+/// Rows of an output tile: 64, the M of one WGMMA, for each of two consumer warp groups.
+pub(super) const TILE_M: u32 = 128;
+/// Inner elements of a stage: 128 bytes, one period of the swizzle, and four WGMMAs of K = 16.
+pub(super) const TILE_K: u32 = 64;
+/// Threads of the two consumer warp groups.
+const CONSUMER_THREADS: u32 = 256;
+const CONSUMER_WARPS: u32 = CONSUMER_THREADS / 32;
+/// Threads of a block: the consumers and one producer warp.
+pub(super) const THREADS: u32 = CONSUMER_THREADS + 32;
+/// Bytes of a block of 64 inner by 64 outer elements in an M- or N-major tile; also half of a K-major A tile.
+const BLOCK_BYTES: u32 = 64 * ROW_BYTES;
+/// Rows of a staging buffer for the TMA store: the rows of the accumulator that one warp holds.
+pub(super) const STAGING_ROWS: u32 = 16;
+const STAGING_BYTES: u32 = STAGING_ROWS * ROW_BYTES;
+/// Private staging buffers per warp. The epilogue uses a drained pipeline stage as one more; a third private one would not fit
+/// beside four stages.
+const PRIVATE_STAGING: u32 = 2;
+
+/// Compile-time configuration of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Tiling {
+    /// Columns of an output tile: 128, 192 or 256.
+    pub(super) tile_n: u32,
+    /// Stages of the pipeline.
+    pub(super) stages: u32,
+    /// Whether A is stored `[k, m]` (M-major) instead of `[m, k]`.
+    pub(super) a_m_major: bool,
+    /// Whether B is stored `[k, n]` (N-major) instead of `[n, k]`.
+    pub(super) b_n_major: bool,
+    /// Whether the operands are f16 instead of bf16.
+    pub(super) f16: bool,
+    /// Whether the output is f32 instead of the operands' dtype.
+    pub(super) f32_out: bool,
+    /// Whether output tiles are stored one below the other, in the order of their numbers, instead of at their place in the
+    /// matrix. The buffer is then `[splits, tiles · TILE_M, tile_n]`; `sums.rs` puts the sums in place.
+    pub(super) stacked: bool,
+    /// Thread blocks of a cluster: 1 or 2.
+    pub(super) cluster: u32,
+}
+
+impl Tiling {
+    pub(super) fn new(
+        (tile_n, cluster): (u32, u32),
+        a_m_major: bool,
+        b_n_major: bool,
+        f16: bool,
+        f32_out: bool,
+    ) -> Self {
+        Self {
+            tile_n,
+            // As many as fit into 227 KiB beside 32 KiB of staging buffers.
+            stages: if tile_n == 128 { 6 } else { 4 },
+            a_m_major,
+            b_n_major,
+            f16,
+            f32_out,
+            stacked: false,
+            cluster,
+        }
+    }
+
+    /// Bytes of the A tile of a stage.
+    pub(super) fn a_bytes(&self) -> u32 {
+        TILE_M * TILE_K * 2
+    }
+
+    /// Bytes of a stage, both operands.
+    pub(super) fn stage_bytes(&self) -> u32 {
+        self.a_bytes() + self.tile_n * TILE_K * 2
+    }
+
+    /// 32-bit words of shared memory without the mbarriers.
+    fn shared_words(&self) -> usize {
+        ((self.stages * self.stage_bytes() + CONSUMER_WARPS * PRIVATE_STAGING * STAGING_BYTES) / 4)
+            as usize
+    }
+
+    /// Columns of a staging buffer: 128 bytes.
+    pub(super) fn staging_columns(&self) -> u32 {
+        if self.f32_out { 32 } else { 64 }
+    }
+}
+
+/// Addresses in the shared state space of the block.
+#[derive(CubeType, Clone, Copy)]
+struct Pipeline {
+    /// First byte of stage 0.
+    stages: u32,
+    /// `full[0]`, and `empty[0]` behind the last `full`.
+    full: u32,
+    empty: u32,
+}
+
+/// `out[split] = A · B` over that split's share of the inner dimension, for every tile of `schedule`.
+///
+/// Grid: `clusters · cluster` blocks of [`THREADS`] threads; roles, mbarriers and shared memory are described in the module's
+/// docs. `a`, `b` and `out` are tensor maps with the boxes that `launch.rs` gives them; `out` is a stack of matrices, one per
+/// split.
+#[cube(launch_unchecked, cluster_dim = CubeDim::new_1d(tiling.cluster))]
+pub(super) fn hopper_gemm(
+    a: &TensorMap<u16, Tiled>,
+    b: &TensorMap<u16, Tiled>,
+    out: &TensorMap<u32, Tiled>,
+    schedule: &TileSchedule,
+    #[comptime] tiling: Tiling,
+) {
+    // The swizzle repeats every 1024 bytes, so tiles must start at multiples of that.
+    let shared = Shared::<[u32]>::new_aligned_slice(comptime!(tiling.shared_words()), 1024usize);
+    let barriers =
+        Shared::<[u32]>::new_aligned_slice(comptime!(tiling.stages as usize * 4), 16usize);
+    let stages = shared_address(unsafe { shared.as_ptr_unchecked() });
+    let full = shared_address(unsafe { barriers.as_ptr_unchecked() });
+    let empty = full + comptime!(tiling.stages * 8);
+    let pipeline = Pipeline {
+        stages,
+        full,
+        empty,
+    };
+    let out_map = tensor_map_address(out);
+
+    if UNIT_POS == 0u32 {
+        #[unroll]
+        for i in 0..comptime!(tiling.stages) {
+            mbarrier_init(full + comptime!(i * 8), 1u32);
+            mbarrier_init(
+                empty + comptime!(i * 8),
+                comptime!(tiling.cluster * CONSUMER_WARPS).runtime(),
+            );
+        }
+        mbarrier_init_fence();
+    }
+    // No block may load into its peer, or arrive there, before the peer's mbarriers exist.
+    if comptime!(tiling.cluster > 1) {
+        sync_cluster();
+    } else {
+        sync_cube();
+    }
+
+    if UNIT_POS >= comptime!(CONSUMER_THREADS) {
+        if UNIT_POS == comptime!(CONSUMER_THREADS) {
+            producer_thread(
+                &pipeline,
+                tensor_map_address(a),
+                tensor_map_address(b),
+                schedule,
+                tiling,
+            );
+        }
+    // The accumulator is a vector, whose size must be a power of two: 64 f32 for 128 columns, 128 for 192 and 256.
+    } else if comptime!(tiling.tile_n > 128) {
+        consumer_warp_group::<Const<128>>(&pipeline, out_map, schedule, tiling);
+    } else {
+        consumer_warp_group::<Const<64>>(&pipeline, out_map, schedule, tiling);
+    }
+    // A block's shared memory must outlive multicast loads and arrivals of its peer.
+    if comptime!(tiling.cluster > 1) {
+        sync_cluster();
+    }
+}

@@ -1,0 +1,100 @@
+//! The producer of the Hopper GEMM: one thread that issues TMA loads.
+
+use cubecl::prelude::*;
+
+use super::super::plan::{TileSchedule, tile_at};
+use super::super::ptx::*;
+use super::{BLOCK_BYTES, Pipeline, TILE_K, TILE_M, Tiling};
+
+/// Producer thread: for every tile of this block and every K step, waits until the stage is empty, announces its bytes at
+/// `full[stage]` and issues the loads of both operands.
+#[cube]
+pub(super) fn producer_thread(
+    pipeline: &Pipeline,
+    a_map: u64,
+    b_map: u64,
+    schedule: &TileSchedule,
+    #[comptime] tiling: Tiling,
+) {
+    let stage_bytes = comptime!(tiling.stage_bytes());
+    let rank = CUBE_POS_X % comptime!(tiling.cluster);
+    let mut stage = 0u32;
+    // The parity that counts as complete on new mbarriers: the first waits pass at once.
+    let mut parity = 1u32;
+    let mut index = CUBE_POS_X / comptime!(tiling.cluster);
+    while index < schedule.tiles {
+        let tile = tile_at(index, schedule, rank, tiling);
+        for step in 0..tile.k_steps {
+            let k = (tile.first_k_step + step) * comptime!(TILE_K);
+            let full = pipeline.full + stage * 8u32;
+            let a_tile = pipeline.stages + stage * stage_bytes;
+            let b_tile = a_tile + comptime!(tiling.a_bytes());
+            mbarrier_wait(pipeline.empty + stage * 8u32, parity);
+            // Also for bytes beyond the matrices' edges: TMA fills them with zeros and counts them.
+            mbarrier_arrive_expect_tx(full, stage_bytes.runtime());
+            if comptime!(tiling.a_m_major) {
+                #[unroll]
+                for i in 0..comptime!(TILE_M / 64) {
+                    tma_load(
+                        a_tile + comptime!(i * BLOCK_BYTES),
+                        a_map,
+                        tile.row + comptime!(i * 64),
+                        k,
+                        full,
+                    );
+                }
+            } else {
+                tma_load(a_tile, a_map, k, tile.row, full);
+            }
+            load_b(b_tile, b_map, k, tile.column, full, rank, tiling);
+            stage += 1u32;
+            if stage == comptime!(tiling.stages) {
+                stage = 0u32;
+                parity = 1u32 - parity;
+            }
+        }
+        index += CUBE_COUNT_X / comptime!(tiling.cluster);
+    }
+}
+
+/// Loads the B tile of a stage; in a cluster, this block's half of the columns, multicast to both blocks.
+#[cube]
+fn load_b(
+    b_tile: u32,
+    map: u64,
+    k: u32,
+    column: u32,
+    full: u32,
+    rank: u32,
+    #[comptime] tiling: Tiling,
+) {
+    let tile_n = comptime!(tiling.tile_n);
+    let all_blocks = comptime!((1u16 << tiling.cluster) - 1);
+    if comptime!(tiling.b_n_major) {
+        #[unroll]
+        for i in 0..comptime!(tile_n / 64) {
+            let block = b_tile + comptime!(i * BLOCK_BYTES);
+            let first = column + comptime!(i * 64);
+            if comptime!(tiling.cluster > 1) {
+                // The ranks alternate, block of 64 columns by block.
+                if rank == comptime!(i % tiling.cluster) {
+                    tma_load_multicast(block, map, first, k, full, all_blocks.runtime());
+                }
+            } else {
+                tma_load(block, map, first, k, full);
+            }
+        }
+    } else if comptime!(tiling.cluster > 1) {
+        let share = rank * comptime!(tile_n / tiling.cluster);
+        tma_load_multicast(
+            b_tile + share * comptime!(ROW_BYTES),
+            map,
+            k,
+            column + share,
+            full,
+            all_blocks.runtime(),
+        );
+    } else {
+        tma_load(b_tile, map, k, column, full);
+    }
+}

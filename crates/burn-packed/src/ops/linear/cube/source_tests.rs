@@ -1,0 +1,53 @@
+//! CUDA C++ of the Hopper GEMM, generated without a device: a kernel that CubeCL cannot expand fails here, and the sources can be
+//! compiled with NVRTC on any machine.
+
+#![allow(clippy::unwrap_used)] // a test may fail loudly
+
+use std::sync::Arc;
+
+use cubecl::ir::TargetProperties;
+
+use crate::ops::cuda_sources;
+
+use super::hopper::{THREADS, Tiling, hopper_gemm};
+use super::plan::TileScheduleCompilationArg;
+
+/// Writes the sources into the folder that `MODERNBERT_KERNEL_SOURCES` names, if it is set.
+#[test]
+fn every_tiling_has_a_source_within_shared_memory() {
+    let folder = cuda_sources::folder();
+    for (tile_n, cluster) in [128, 192, 256].into_iter().flat_map(|n| [(n, 1), (n, 2)]) {
+        for (a_m_major, b_n_major) in [(false, false), (false, true), (true, true)] {
+            for (f16, f32_out) in [(false, false), (false, true), (true, false)] {
+                let tiling = Tiling::new((tile_n, cluster), a_m_major, b_n_major, f16, f32_out);
+                let kernel = hopper_gemm::HopperGemm::new(
+                    cuda_sources::settings(THREADS),
+                    cuda_sources::device(90, 227 * 1024),
+                    Arc::new(TargetProperties::default()),
+                    (),
+                    (),
+                    (),
+                    TileScheduleCompilationArg {
+                        tiles: (),
+                        tiles_per_split: (),
+                        first_tile: (),
+                        row_tiles: (),
+                        column_tiles: (),
+                        k_steps: (),
+                        k_steps_per_split: (),
+                    },
+                    tiling,
+                );
+                let (source, shared_bytes) = cuda_sources::compile(&kernel);
+                assert!(shared_bytes <= 227 * 1024, "{tiling:?}");
+                assert!(source.contains("wgmma.mma_async"));
+                if let Some(folder) = &folder {
+                    let name = format!(
+                        "gemm-{tile_n}-{cluster}-{a_m_major}-{b_n_major}-{f16}-{f32_out}.cu"
+                    );
+                    std::fs::write(folder.join(name), source).unwrap();
+                }
+            }
+        }
+    }
+}
