@@ -4,8 +4,8 @@
     python3 scripts/kernels/check.py FOLDER [--only PART_OF_A_NAME] [--json FILE]
 
 Needs no GPU. NVRTC, CUDA's headers and ptxas come from PyPI: nvidia-cuda-nvrtc-cu12, nvidia-cuda-runtime-cu12, nvidia-cuda-nvcc-cu12
-(or from CUDA_PATH). Prints registers, spilled bytes, shared memory, cubes that fit a multiprocessor and seconds of compilation; ends
-with 1 where a kernel doesn't compile, spills more than it may, or has its warp-group products serialised.
+(or from CUDA_PATH). Prints registers, spilled bytes, shared memory, thread blocks per multiprocessor and seconds of compilation; exits
+with 1 where a kernel doesn't compile, spills more than it may, or has its WGMMA instructions serialized.
 """
 import argparse
 import ctypes
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 
-# Registers, threads and bytes of shared memory of a multiprocessor; a cube takes 1 KiB more than it asks for.
+# Registers, threads and bytes of shared memory of a multiprocessor; a block takes 1 KiB more than it asks for.
 MULTIPROCESSORS = {"80": (65536, 2048, 164), "86": (65536, 1536, 100), "89": (65536, 1536, 100), "90a": (65536, 2048, 228)}
 # Bytes a thread may spill: a few registers outside the loops cost nothing that could be measured.
 ALLOWED_SPILL = 32
@@ -69,7 +69,7 @@ class Compiler:
         return text.value.decode()
 
     def assemble(self, ptx, architecture, keep=None):
-        """Registers, bytes spilled, and what the assembler warned of."""
+        """Registers, bytes spilled, and the assembler's warnings."""
         with tempfile.TemporaryDirectory() as folder:
             source = pathlib.Path(folder) / "kernel.ptx"
             source.write_text(ptx)
@@ -86,7 +86,7 @@ class Compiler:
 
 
 def fitting(architecture, units, registers, shared):
-    """Cubes of this kernel that share a multiprocessor."""
+    """Thread blocks of this kernel that share a multiprocessor."""
     all_registers, threads, kilobytes = MULTIPROCESSORS[architecture]
     per_warp = -(-registers * 32 // 256) * 256
     warps = units // 32
@@ -103,7 +103,7 @@ def main():
     args = parser.parse_args()
     compiler = Compiler()
     rows, failed = [], []
-    print(f"{'kernel':<44} {'sm':>4} {'registers':>9} {'spilled':>8} {'shared':>7} {'cubes':>6} {'nvrtc s':>8} {'ptxas s':>8}")
+    print(f"{'kernel':<44} {'sm':>4} {'registers':>9} {'spilled':>8} {'shared':>7} {'blocks':>6} {'nvrtc s':>8} {'ptxas s':>8}")
     if args.keep:
         args.keep.mkdir(parents=True, exist_ok=True)
     for line in (args.folder / "index").read_text().splitlines():
@@ -128,18 +128,18 @@ def main():
                 print(f"{name:<44} {architecture:>4} doesn't compile:\n{error}")
                 failed.append(name)
                 continue
-            cubes = fitting(architecture, int(units), registers, int(shared))
-            if spilled > ALLOWED_SPILL or warnings or cubes < 1:
+            blocks = fitting(architecture, int(units), registers, int(shared))
+            if spilled > ALLOWED_SPILL or warnings or blocks < 1:
                 failed.append(f"{name} for sm_{architecture}")
-            row = dict(kernel=name, sm=architecture, units=int(units), registers=registers, spilled=spilled, shared=int(shared), cubes=cubes,
+            row = dict(kernel=name, sm=architecture, units=int(units), registers=registers, spilled=spilled, shared=int(shared), blocks=blocks,
                        nvrtc_s=middle - start, ptxas_s=end - middle, warnings=warnings)
             rows.append(row)
-            print(f"{name:<44} {architecture:>4} {registers:>9} {spilled:>8} {shared:>7} {cubes:>6} {row['nvrtc_s']:>8.2f} {row['ptxas_s']:>8.2f}",
+            print(f"{name:<44} {architecture:>4} {registers:>9} {spilled:>8} {shared:>7} {blocks:>6} {row['nvrtc_s']:>8.2f} {row['ptxas_s']:>8.2f}",
                   *warnings, flush=True)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
     if failed:
-        print("not as they should be:", *sorted(set(failed)), sep="\n  ")
+        print("failed:", *sorted(set(failed)), sep="\n  ")
         sys.exit(1)
 
 

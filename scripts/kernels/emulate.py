@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the kernel sources in a folder (see ../check-kernels) on the CPU and holds their results against an exact computation.
+"""Runs the kernel sources in a folder (see ../check-kernels) on the CPU and compares their results to an exact computation.
 
     python3 scripts/kernels/emulate.py FOLDER [--only PART_OF_A_NAME] [--keep FOLDER]
 
@@ -255,7 +255,7 @@ class Problem:
             from_bits(self.qkv, half), from_bits(self.d_out, half), window, rotary, self.softcap, self.scale)
 
     def rotated(self):
-        """What the pass before a global layer makes: rotated queries and keys."""
+        """Queries and keys with RoPE applied, as the kernel before a global layer computes them."""
         x, start = from_bits(self.qkv, self.half)[:, :2].copy(), 0
         for length in LENGTHS:
             angles = numpy.arange(length)[:, None, None, None] * THETA ** (-2.0 * numpy.arange(self.dim // 2) / self.dim)
@@ -291,7 +291,7 @@ def run_case(kernels, family, dim, half, suffix, window, rotary, inside, capped,
         kinds = {"half_window": "i", "scale": "f", "scale_log2": "f", "softcap": "f"}
         return [(kinds.get(name, "u"), numbers[name]) for name in names]
 
-    def info(kernel, names):
+    def info(kernel, backward_names):
         groups = {}
         for kind, value in pack(names):
             groups.setdefault(kind, []).append(value)

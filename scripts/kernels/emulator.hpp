@@ -1,8 +1,8 @@
-// Runs one CUDA kernel on the CPU, slowly and exactly: a block at a time, its threads as fibers that meet at barriers and at the
+// Runs one CUDA kernel on the CPU, slowly and exactly: a block at a time, its threads as fibers that synchronize at barriers and at the
 // instructions of a warp or a warp group. Inline PTX has been replaced by calls of `emu::execute` (see emulate.py).
 //
-// It checks what a card wouldn't say: asynchronous copies land only when they are waited for, shared memory starts as NaN,
-// addresses outside the shared allocation or outside a buffer end the program, and fibers run in an order that can be chosen.
+// It finds errors that a GPU doesn't report: asynchronous copies complete only when they are waited for, shared memory is initialized to
+// NaN, addresses outside the shared allocation or outside a buffer end the program, and the order of fibers can be chosen.
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -41,13 +41,13 @@ enum Kind {
     TO_SHARED, TO_GLOBAL, COPY, COMMIT, WAIT, FENCE, EX2, LG2, RCP, PACK, UNPACK, LOAD_SHARED, STORE_SHARED, LOAD_GLOBAL,
     MMA, LDMATRIX, WGMMA, MOVE
 };
-// What an asm text does: see emulate.py for how it is read.
+// The meaning of an asm text; emulate.py translates texts.
 struct Op {
     Kind kind;
-    int size = 0;       // bytes of a copy, groups left pending, half of a pair, columns of a product, registers moved
+    int size = 0;       // bytes of a copy, groups left pending, half of a pair, columns of a result, registers moved
     bool half = false;  // f16 instead of bf16
     bool trans = false; // transposed right operand
-    bool registers = false; // left operand of a warp-group product in registers
+    bool registers = false; // left operand of WGMMA in registers
     bool accumulates = false; // results start from operands
     int steps = 0;      // slices of 16
 };
@@ -61,7 +61,7 @@ struct Fiber {
     std::vector<Copy> open;
     std::vector<std::vector<Copy>> groups;
 };
-// Threads that do something together: a warp, a warp group or the block.
+// Threads that execute an instruction together: a warp, a warp group or the block.
 struct Meeting {
     unsigned size = 0, arrived = 0;
     uint64_t generation = 0;
@@ -102,7 +102,7 @@ inline char *global_at(uint64_t address, unsigned bytes) {
 }
 
 inline void yield() { swapcontext(&current->context, &scheduler); }
-// All of `meeting` arrive; the last does `work`; then all go on.
+// All threads of `meeting` arrive; the last does `work`; then all continue.
 template <typename Work> inline void meet(Meeting &meeting, unsigned place, const Register *in, Register *out, Work work) {
     meeting.in[place] = in;
     meeting.out[place] = out;
@@ -295,7 +295,7 @@ inline float shuffle_xor(float x, unsigned mask) {
     return out.f();
 }
 
-// A buffer that ends where a page begins that can't be touched.
+// A buffer that ends at a page without access.
 inline void *allocate(size_t bytes) {
     size_t page = 4096, room = (bytes + page - 1) / page * page;
     char *start = static_cast<char *>(mmap(nullptr, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));

@@ -1,6 +1,6 @@
 //! Packed batches: the sequences of a batch one after the other, without padding between them.
 //!
-//! Packed is the native form of this crate. A padded batch is unpadded once, before the embedding, and its results are
+//! The ops of this crate work on packed batches. A padded batch is unpadded once, before the embedding, and its results are
 //! repadded once, at the end; see [`Unpadded`].
 
 mod order;
@@ -19,9 +19,9 @@ pub struct PackedBatch {
     pub ids: Tensor<1, Int>,
     /// Boundaries of the sequences, on the host: kernels are chosen and sized from lengths.
     pub layout: SequenceLayout,
-    /// The ids on the host, for the gradient of the embedding.
+    /// The ids on the host, sorted when the gradient of the embedding asks for it.
     pub order: TokenOrder,
-    /// What is dropped in training; `None`, as every constructor has it, drops nothing.
+    /// Dropout of a training step; constructors set `None`, no dropout.
     pub dropout: Option<Dropout>,
 }
 
@@ -62,14 +62,14 @@ impl PackedBatch {
         }
     }
 
-    /// The same batch for a training step that drops elements.
+    /// The same batch with the dropout of a training step.
     #[must_use]
     pub fn with_dropout(mut self, dropout: Option<Dropout>) -> Self {
         self.dropout = dropout;
         self
     }
 
-    /// The same batch for a model without gradients.
+    /// The same batch without autodiff, for a model without gradients.
     #[must_use]
     pub fn inner(self) -> Self {
         Self {

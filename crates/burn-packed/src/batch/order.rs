@@ -1,9 +1,8 @@
-//! Ids sorted on the host: what a lookup needs to sum its gradient in parallel and in a fixed order.
+//! Ids sorted on the host, with which the gradient of a lookup is summed in parallel and in a fixed order.
 
 use std::sync::{Arc, OnceLock};
 
-/// The rows a lookup reads, as the host knows them, and the order that groups equal ids; sorted once, when it is first asked
-/// for.
+/// The ids of a lookup on the host, and the order that groups equal ids: sorted once, at the first use.
 #[derive(Clone, Debug)]
 pub struct TokenOrder(Arc<Inner>);
 
@@ -13,12 +12,12 @@ struct Inner {
     runs: OnceLock<Runs>,
 }
 
-/// Positions grouped by id: those of equal ids follow one another, in the order of the batch.
+/// Positions grouped by id: those of equal ids are adjacent, in the order of the batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Runs {
     /// Every position once.
     pub positions: Vec<u32>,
-    /// The ids that occur, ascending, each with the place of its first position in `positions`.
+    /// The ids that occur, ascending, each with the index of its first position in `positions`.
     pub starts: Vec<(u32, u32)>,
 }
 
@@ -36,7 +35,7 @@ impl TokenOrder {
         self.0.ids.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no ids.
     pub fn is_empty(&self) -> bool {
         self.0.ids.is_empty()
     }
@@ -78,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_ids_stand_together_in_the_order_of_the_batch() {
+    fn equal_ids_are_adjacent_in_the_order_of_the_batch() {
         let order = TokenOrder::new(vec![7, 2, 7, 0, 2, 7]);
         let runs: Vec<(u32, Vec<u32>)> = order
             .runs()

@@ -4,10 +4,10 @@ use burn::tensor::{IndexingUpdateOp, Tensor};
 
 use super::{LayoutError, SequenceLayout, int_tensor};
 
-/// The label that means none, as PyTorch's losses know it.
+/// The label of positions without a label, that of PyTorch's losses.
 pub const NO_LABEL: i64 = -100;
 
-/// The real tokens of a padded batch, with what is needed to put results back where they belong.
+/// The real tokens of a padded batch, and their positions in it.
 #[derive(Clone, Debug)]
 pub struct Unpadded {
     /// Ids of the real tokens, row after row.
@@ -39,7 +39,7 @@ pub enum PaddingError {
     },
     /// The real tokens of a row are not contiguous.
     #[error(
-        "row {row} of the attention mask has a hole at column {column}: padding may stand before or after the tokens of a \
+        "row {row} of the attention mask has a hole at column {column}: padding may be before or after the tokens of a \
          row, not between them; remove the masked tokens from the row instead"
     )]
     Hole {
@@ -56,11 +56,11 @@ pub enum PaddingError {
 impl Unpadded {
     /// Collects the tokens of `ids [rows, width]` (row-major) whose mask entry is true, in order.
     ///
-    /// Padding may stand left, right or between tokens here; [`Unpadded::refuse_holes`] is for callers whose positions
-    /// would be wrong with holes.
+    /// Padding may be left, right or between tokens; [`Unpadded::refuse_holes`] is for callers whose positions would be wrong
+    /// with holes.
     ///
     /// # Errors
-    /// [`PaddingError::Shape`] when the sizes don't fit.
+    /// [`PaddingError::Shape`] when ids or mask don't have `rows * width` entries.
     pub fn new(
         ids: &[u32],
         mask: &[bool],
@@ -95,7 +95,7 @@ impl Unpadded {
     /// Refuses masks with padding between the tokens of a row.
     ///
     /// # Errors
-    /// [`PaddingError::Hole`] naming the first such place.
+    /// [`PaddingError::Hole`] with the first such row and column.
     pub fn refuse_holes(self) -> Result<Self, PaddingError> {
         for (row, range) in self.layout.ranges().enumerate() {
             for pair in self.indices[range].windows(2) {
@@ -110,9 +110,9 @@ impl Unpadded {
         Ok(self)
     }
 
-    /// Puts packed rows `[total, features]` back into `[rows, width, features]`, zeros at the padding.
+    /// Packed rows `[total, features]` as `[rows, width, features]`, zeros at the padding.
     ///
-    /// Differentiable: the gradient of a real position reaches its token, that of padding reaches nothing.
+    /// Differentiable: the gradient of a real position is that of its token; the gradient of padding is dropped.
     pub fn repad(&self, packed: Tensor<2>) -> Tensor<3> {
         let [_, features] = packed.dims();
         let device = packed.device();
@@ -126,7 +126,7 @@ impl Unpadded {
             .reshape([self.rows, self.width, features])
     }
 
-    /// Puts one label per real token back into `[rows, width]` (row-major), [`NO_LABEL`] at the padding.
+    /// One label per real token as `[rows, width]` (row-major), [`NO_LABEL`] at the padding.
     ///
     /// # Panics
     /// When there isn't one label per token.
@@ -147,7 +147,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn repad_puts_every_token_back(mask in prop::collection::vec(any::<bool>(), 24)) {
+        fn repad_restores_every_token(mask in prop::collection::vec(any::<bool>(), 24)) {
             let (rows, width) = (4, 6);
             let ids: Vec<u32> = (1..=24).collect();
             let unpadded = Unpadded::new(&ids, &mask, rows, width).unwrap();
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_is_refused_with_its_place() {
+    fn a_hole_is_refused_with_its_row_and_column() {
         let mask = [true, true, true, true, false, true];
         let unpadded = Unpadded::new(&[1; 6], &mask, 2, 3).unwrap();
         assert_eq!(

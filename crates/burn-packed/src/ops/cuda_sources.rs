@@ -1,4 +1,4 @@
-//! CUDA C++ of kernels, as the device's runtime would hand it to NVRTC, made without a device.
+//! CUDA C++ of kernels, as the CUDA runtime would pass it to NVRTC, generated without a device.
 
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
@@ -12,7 +12,7 @@ use cubecl::profile::TimingMethod;
 use cubecl_cpp::shared::{CompilationOptions, CppCompiler, CppSupportedFeatures};
 use cubecl_cpp::target::Cuda;
 
-/// A card that isn't there, of a compute capability (80, 90, …) with so many bytes of shared memory for a cube.
+/// Properties of a device of a compute capability (80, 90, …), with so many bytes of shared memory for a block.
 pub(super) fn device(capability: u32, shared_bytes: usize) -> Arc<DeviceProperties> {
     let hardware = HardwareProperties {
         load_width: 128,
@@ -47,13 +47,13 @@ pub(super) fn device(capability: u32, shared_bytes: usize) -> Arc<DeviceProperti
     Arc::new(properties)
 }
 
-/// How kernels of this crate are launched: unchecked, by cubes of so many units, with 32-bit addresses.
+/// Settings with which the kernels of this crate are launched: unchecked, in blocks of `units` threads, with 32-bit addresses.
 pub(super) fn settings(units: u32) -> KernelSettings {
     let dim = CubeDim::new_1d(units);
     KernelSettings::new(dim.into(), ExecutionMode::Unchecked, AddressType::U32)
 }
 
-/// Source of a kernel, and the bytes of shared memory it takes.
+/// Source of a kernel, and its bytes of shared memory.
 pub(super) fn compile(kernel: &dyn CubeKernel) -> (String, usize) {
     let definition = cubecl::define_kernel(kernel).unwrap();
     let options = CompilationOptions {
@@ -72,7 +72,7 @@ pub(super) fn compile(kernel: &dyn CubeKernel) -> (String, usize) {
     (compiled.source, compiled.shared_memory_size)
 }
 
-/// The folder that `MODERNBERT_KERNEL_SOURCES` names for sources to be written to; made if need be.
+/// The folder for sources, which `MODERNBERT_KERNEL_SOURCES` names; created if it doesn't exist.
 pub(super) fn folder() -> Option<PathBuf> {
     let folder = std::env::var_os("MODERNBERT_KERNEL_SOURCES").map(PathBuf::from)?;
     std::fs::create_dir_all(&folder).unwrap();

@@ -1,4 +1,4 @@
-//! The PTX that matrix products and attention share.
+//! PTX instructions that GEMM and attention kernels share.
 
 use cubecl::prelude::*;
 
@@ -24,19 +24,19 @@ pub(super) fn pack(low: f32, high: f32, #[comptime] ty: &str) -> u32 {
     packed
 }
 
-/// Descriptor of a tile at byte address `address` under the 128-byte swizzle (PTX ISA, "matrix descriptor"): groups of eight rows
-/// are 1024 bytes apart; `block` is the distance of blocks of 64 elements along the outer dimension, for tiles stored with
-/// that dimension contiguous.
+/// WGMMA's descriptor of a tile at byte address `address` of shared memory under the 128-byte swizzle (PTX ISA, "matrix descriptor"): groups
+/// of eight rows are 1024 bytes apart. For tiles whose outer dimension is contiguous, `block` is the distance in bytes of blocks of 64
+/// elements along it.
 #[cube]
 pub(super) fn descriptor(address: u32, #[comptime] block: u32) -> u64 {
     u64::cast_from(descriptor_low(address, block))
         | (u64::cast_from(comptime!(DESCRIPTOR_HIGH)) << 32u64)
 }
 
-/// Upper half of every [`descriptor`]: the swizzle and the distance of groups of rows.
+/// Upper half of every [`descriptor`]: the swizzle and the distance of groups of eight rows.
 pub(super) const DESCRIPTOR_HIGH: u32 = (1024 >> 4) | (1 << 30);
 
-/// Lower half of a [`descriptor`], the one that says where the tile is.
+/// Lower half of a [`descriptor`]: the address of the tile and the distance of blocks.
 #[cube]
 pub(super) fn descriptor_low(address: u32, #[comptime] block: u32) -> u32 {
     ((address & 0x3FFFFu32) >> 4u32) | comptime!((block >> 4) << 16)

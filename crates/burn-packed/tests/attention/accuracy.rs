@@ -1,4 +1,4 @@
-//! Output and gradient against the f64 reference, the reference against differences, dtypes against each other.
+//! Output and gradient against the f64 reference, the reference against difference quotients, dtypes against each other.
 
 use burn::tensor::{DType, FloatDType};
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ use crate::case::Case;
 use crate::naive;
 use test_support::{computes_in, largest, max_error, relative_rms_error, wide};
 
-/// The op may be off by twice what plain f32 loops are off by, plus this share of the largest value.
+/// The error may be twice that of f32 loops, plus this share of the largest value.
 const FLOOR: f64 = 1e-6;
 
 /// Largest error of output and gradient, as shares of what is allowed.
@@ -42,22 +42,22 @@ fn assert_accurate(case: &Case) {
     );
 }
 
-/// Around every border: none, one, two tokens, a block of 64 queries, a window, two windows.
+/// Lengths around every border: none, one, two tokens, a block of 64 queries, a window, two windows.
 const RAGGED: [usize; 12] = [0, 1, 2, 63, 64, 65, 66, 0, 127, 128, 129, 130];
 
 #[test]
-fn global_attention_is_as_exact_as_f32_allows() {
+fn global_attention_is_as_accurate_as_f32_allows() {
     assert_accurate(&Case::new(&RAGGED, 1, 64, 1).theta(160_000.0));
 }
 
 #[test]
-fn local_attention_is_as_exact_as_f32_allows() {
+fn local_attention_is_as_accurate_as_f32_allows() {
     assert_accurate(&Case::new(&RAGGED, 1, 64, 2).theta(10_000.0).window(64));
     assert_accurate(&Case::new(&RAGGED, 1, 32, 3).theta(10_000.0).window(65));
 }
 
 #[test]
-fn every_window_is_as_exact_as_f32_allows() {
+fn every_window_is_as_accurate_as_f32_allows() {
     for (seed, window) in [None, Some(0), Some(1), Some(64), Some(65), Some(1000)]
         .into_iter()
         .enumerate()
@@ -70,7 +70,7 @@ fn every_window_is_as_exact_as_f32_allows() {
 }
 
 #[test]
-fn a_thousand_tokens_are_as_exact_as_f32_allows() {
+fn a_thousand_tokens_are_as_accurate_as_f32_allows() {
     assert_accurate(&Case::new(&[1000, 63], 1, 32, 22).theta(160_000.0));
     for (seed, window) in [0, 1, 64, 65].into_iter().enumerate() {
         let case = Case::new(&[1, 1000, 0, 129], 1, 32, 23 + seed as u64);
@@ -79,13 +79,13 @@ fn a_thousand_tokens_are_as_exact_as_f32_allows() {
 }
 
 #[test]
-fn long_sequences_are_as_exact_as_f32_allows() {
+fn long_sequences_are_as_accurate_as_f32_allows() {
     assert_accurate(&Case::new(&[300, 7], 1, 32, 20).theta(160_000.0));
     assert_accurate(&Case::new(&[7, 301], 1, 32, 21).theta(10_000.0).window(64));
 }
 
 #[test]
-fn every_head_dim_is_as_exact_as_f32_allows() {
+fn every_head_dim_is_as_accurate_as_f32_allows() {
     for head_dim in [2, 16, 32, 64, 80, 96, 128] {
         let case = Case::new(&[1, 70, 3], 3, head_dim, 30 + head_dim as u64);
         assert_accurate(&case.clone().theta(10_000.0).window(16));
@@ -94,7 +94,7 @@ fn every_head_dim_is_as_exact_as_f32_allows() {
 }
 
 #[test]
-fn a_softcap_is_as_exact_as_f32_allows() {
+fn a_softcap_is_as_accurate_as_f32_allows() {
     for (window, theta, cap) in [
         (None, None, 0.5),
         (Some(64), Some(10_000.0), 2.0),
@@ -111,12 +111,12 @@ fn a_softcap_is_as_exact_as_f32_allows() {
 
 #[test]
 fn a_softcap_bounds_the_scores() {
-    let loud = Case::new(&[40], 1, 16, 41).louder(10.0);
-    let (out, _) = loud.clone().softcap(1e-3).run();
+    let case = Case::new(&[40], 1, 16, 41).with_qk_times(10.0);
+    let (out, _) = case.clone().softcap(1e-3).run();
     // Scores within a thousandth of each other: the output is the mean of the values.
     for (d, out) in out.iter().take(16).enumerate() {
         let mean = (0..40)
-            .map(|i| loud.qkv[loud.place(i, 2, 0) + d])
+            .map(|i| case.qkv[case.place(i, 2, 0) + d])
             .sum::<f32>()
             / 40.0;
         assert!((out - mean).abs() < 5e-3);
@@ -124,12 +124,12 @@ fn a_softcap_bounds_the_scores() {
 }
 
 #[test]
-fn scores_a_hundred_times_as_large_stay_finite_and_exact() {
+fn scores_a_hundred_times_as_large_stay_finite_and_accurate() {
     for window in [None, Some(64)] {
         let case = Case::new(&[1, 66, 130], 2, 64, 50)
             .window(window)
             .theta(10_000.0)
-            .louder(10.0);
+            .with_qk_times(10.0);
         let (out, grad) = case.run();
         assert!(out.iter().chain(&grad).all(|x| x.is_finite()));
         assert_accurate(&case);
@@ -138,13 +138,15 @@ fn scores_a_hundred_times_as_large_stay_finite_and_exact() {
 
 #[test]
 fn scores_beyond_the_range_of_exp_stay_finite() {
-    let case = Case::new(&[5, 66], 1, 32, 51).louder(1000.0).window(8);
+    let case = Case::new(&[5, 66], 1, 32, 51)
+        .with_qk_times(1000.0)
+        .window(8);
     let (out, grad) = case.run();
     assert!(out.iter().chain(&grad).all(|x| x.is_finite()));
 }
 
 #[test]
-fn portable_ops_in_f64_equal_the_reference() {
+fn the_fallback_in_f64_equals_the_reference() {
     if !computes_in(DType::F64) {
         return;
     }
@@ -173,7 +175,7 @@ fn portable_ops_in_f64_equal_the_reference() {
     }
 }
 
-/// A device either computes in f64 or says that it doesn't.
+/// A device either computes in f64 or the op refuses.
 #[test]
 fn f64_is_refused_where_it_would_be_wrong() {
     if burn_packed::device::computes_in(&test_support::device(), DType::F64) {
@@ -188,7 +190,7 @@ fn f64_is_refused_where_it_would_be_wrong() {
     );
 }
 
-/// Holds the judge itself: its gradient is that of its output.
+/// Checks the reference itself: its gradient is that of its output.
 #[test]
 fn the_reference_gradient_is_the_slope_of_the_reference() {
     for (window, theta, softcap) in [
@@ -244,7 +246,7 @@ fn the_gradient_is_the_slope_of_the_output() {
                     .map(|(o, d)| o * f64::from(*d))
                     .sum()
             };
-            // Five points: the remainder is of the fourth order in the step.
+            // Five points, so that the remainder is of the fourth order in the step.
             let (h, slope) = (0.01f32, |h: f32| {
                 (loss(h) - loss(-h)) / (2.0 * f64::from(h))
             });
@@ -325,16 +327,27 @@ fn f16_stays_within_one_thousandth_of_f32() {
     }
 }
 
+/// Size of half a head, theta and softcap. A kernel is compiled for each of the six, which on a software driver takes longer than its
+/// runs: they differ in padding, in the passes over a row, in RoPE and in the softcap.
+fn variants() -> impl Strategy<Value = (usize, Option<f64>, Option<f64>)> {
+    prop_oneof![
+        Just((1, Some(10_000.0), None)),
+        Just((7, None, None)),
+        Just((8, Some(160_000.0), Some(3.0))),
+        Just((13, Some(10_000.0), None)),
+        Just((16, Some(160_000.0), None)),
+        Just((19, None, Some(3.0))),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
 
     #[test]
-    fn any_lengths_and_windows_are_as_exact_as_f32_allows(
+    fn any_lengths_and_windows_are_as_accurate_as_f32_allows(
         lengths in prop::collection::vec(prop_oneof![3 => 0usize..12, 1 => 60usize..72], 0..6),
         window in prop_oneof![Just(None), (0usize..80).prop_map(Some)],
-        theta in prop_oneof![Just(None), Just(Some(10_000.0)), Just(Some(160_000.0))],
-        softcap in prop_oneof![3 => Just(None), 1 => Just(Some(3.0))],
-        half_dim in 1usize..20,
+        (half_dim, theta, softcap) in variants(),
         heads in 1usize..4,
         seed in any::<u32>(),
     ) {

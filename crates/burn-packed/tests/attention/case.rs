@@ -1,4 +1,4 @@
-//! One attention problem, to be computed by the op, by the f64 reference and by plain f32 loops.
+//! One attention problem for the op, for the f64 reference and for f32 loops.
 
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use burn_packed::batch::SequenceLayout;
@@ -51,8 +51,8 @@ impl Case {
         self
     }
 
-    /// Multiplies q and k, so that scores grow by the square.
-    pub(crate) fn louder(mut self, factor: f32) -> Self {
+    /// Multiplies q and k by `factor`, and scores thus by its square.
+    pub(crate) fn with_qk_times(mut self, factor: f32) -> Self {
         let part = self.heads * self.head_dim;
         for token in self.qkv.chunks_mut(3 * part) {
             token[..2 * part].iter_mut().for_each(|x| *x *= factor);
@@ -60,7 +60,7 @@ impl Case {
         self
     }
 
-    /// Rounds every input to `dtype`, so that all ways to compute it start from the same numbers.
+    /// Rounds every input to `dtype`, so that all versions get the same numbers.
     pub(crate) fn rounded(mut self, round: fn(f32) -> f32) -> Self {
         for x in self.qkv.iter_mut().chain(&mut self.d_out) {
             *x = round(*x);
@@ -81,7 +81,7 @@ impl Case {
         3 * self.heads * self.head_dim
     }
 
-    /// Place of element 0 of q, k or v (part 0, 1, 2) of a row.
+    /// Index of element 0 of q, k or v (part 0, 1, 2) of a row.
     pub(crate) fn place(&self, row: usize, part: usize, head: usize) -> usize {
         ((row * 3 + part) * self.heads + head) * self.head_dim
     }
@@ -147,7 +147,7 @@ impl Case {
         self.run_in(FloatDType::F32)
     }
 
-    /// The same in f64, where the portable version runs on every backend; the rotary table is exact too.
+    /// The same in f64, which every backend computes by the fallback; the rotary table is exact too.
     pub(crate) fn run64(&self) -> (Vec<f64>, Vec<f64>) {
         let device = autodiff_device();
         let (qkv_shape, out_shape) = self.shapes();

@@ -1,4 +1,4 @@
-//! Activation checkpointing: what the backward recomputes is what the forward had.
+//! Activation checkpointing: gradients with recomputed inputs equal those with saved inputs.
 
 use burn::tensor::{Device, FloatDType, Tensor};
 
@@ -14,17 +14,17 @@ fn checkpointing() -> Device {
 fn checkpointing_changes_no_bit() {
     let case = Case::new(&[5, 0, 70, 129], 2, 32, 600).theta(10_000.0);
     for case in [case.clone(), case.clone().window(16), case.softcap(2.0)] {
-        let plain = case.run_on(&autodiff_device(), FloatDType::F32);
+        let saved = case.run_on(&autodiff_device(), FloatDType::F32);
         let recomputed = case.run_on(&checkpointing(), FloatDType::F32);
-        assert_eq!(bits(&plain.0), bits(&recomputed.0));
-        assert_eq!(bits(&plain.1), bits(&recomputed.1));
+        assert_eq!(bits(&saved.0), bits(&recomputed.0));
+        assert_eq!(bits(&saved.1), bits(&recomputed.1));
     }
 }
 
-/// q, k and v come out of operations that checkpointing recomputes, and the output goes into others: the op asks for inputs that
-/// were dropped, and twice in a chain.
+/// q, k and v are outputs of operations that checkpointing recomputes, and the output is an input of others: the op asks for
+/// dropped inputs, and does so twice in a chain.
 #[test]
-fn recomputed_inputs_reach_the_backward() {
+fn recomputed_inputs_reach_the_backward_pass() {
     let case = Case::new(&[3, 66], 2, 16, 610).theta(10_000.0).window(8);
     let gradient = |device: &Device| -> Vec<f32> {
         let shape = [69, 3, 2, 16];
@@ -36,9 +36,9 @@ fn recomputed_inputs_reach_the_backward() {
         let out = attend(second).exp();
         read(leaf.grad(&out.sum().backward()).unwrap())
     };
-    let (plain, recomputed) = (gradient(&autodiff_device()), gradient(&checkpointing()));
-    assert!(plain.iter().any(|&g| g != 0.0));
-    for (a, b) in plain.iter().zip(&recomputed) {
+    let (saved, recomputed) = (gradient(&autodiff_device()), gradient(&checkpointing()));
+    assert!(saved.iter().any(|&g| g != 0.0));
+    for (a, b) in saved.iter().zip(&recomputed) {
         // Fused and unfused elementwise operations may round differently.
         assert!((a - b).abs() <= 1e-5 * (1.0 + a.abs()), "{a} {b}");
     }

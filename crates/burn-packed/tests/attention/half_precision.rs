@@ -1,4 +1,4 @@
-//! bf16 and f16, which devices with tensor cores have kernels of their own for: with heads of 64, and with others.
+//! bf16 and f16, for which devices with tensor cores have special kernels: for heads of 64, and for other sizes.
 
 use burn::tensor::{DType, Device, FloatDType};
 
@@ -8,7 +8,7 @@ use test_support::{autodiff_device, bits, computes_in, holds, largest, max_error
 
 type Rounding = fn(f32) -> f32;
 
-/// The dtypes the device under test computes in, with the rounding to each and its distance of neighbours at 1.
+/// The dtypes in which the device under test computes, with their rounding and the distance of neighbors at 1.
 fn dtypes() -> Vec<(FloatDType, Rounding, f64)> {
     let bf16: Rounding = |x| half::bf16::from_f32(x).to_f32();
     let f16: Rounding = |x| half::f16::from_f32(x).to_f32();
@@ -21,8 +21,8 @@ fn dtypes() -> Vec<(FloatDType, Rounding, f64)> {
     .collect()
 }
 
-/// Errors of output, and of the gradients of q, k and v, are at most twice those of loops that round whatever they hold, and
-/// half a step of the dtype at the largest value (loops may be lucky).
+/// Errors of the output and of the gradients of q, k and v are at most twice those of loops that round every tensor, plus half a step
+/// of the dtype at the largest value (the loops' errors may cancel).
 #[track_caller]
 fn assert_accurate(case: &Case) {
     for (dtype, round, step) in dtypes() {
@@ -30,7 +30,7 @@ fn assert_accurate(case: &Case) {
         let (out, grad) = case.run_in(dtype);
         let (naive_out, naive_grad) = naive::run_rounded(&case, round);
         let (expected_out, expected_grad) = case.reference();
-        // A gradient that cancels to nothing is held against the size of what cancels.
+        // A gradient whose terms cancel is compared to the size of the terms.
         let scale = largest(&expected_grad).max(1.0);
         let check = |name: &str, found: &[f32], naive: &[f32], expected: &[f64]| {
             let allowed = 2.0 * max_error(&wide(naive), expected) + 0.5 * step * scale;
@@ -65,11 +65,11 @@ fn assert_accurate(case: &Case) {
     }
 }
 
-/// Around every border: none, one, two tokens, a tile of 64, a window, two of each.
+/// Lengths around every border: none, one, two tokens, a tile of 64, a window, two of each.
 const RAGGED: [usize; 14] = [0, 1, 2, 63, 64, 65, 66, 0, 127, 128, 129, 130, 191, 193];
 
 #[test]
-fn every_window_is_as_exact_as_the_dtype_allows() {
+fn every_window_is_as_accurate_as_the_dtype_allows() {
     for (seed, window) in [None, Some(0), Some(1), Some(64), Some(65), Some(500)]
         .into_iter()
         .enumerate()
@@ -79,13 +79,13 @@ fn every_window_is_as_exact_as_the_dtype_allows() {
 }
 
 #[test]
-fn rotated_attention_is_as_exact_as_the_dtype_allows() {
+fn attention_with_rope_is_as_accurate_as_the_dtype_allows() {
     assert_accurate(&Case::new(&RAGGED, 3, 64, 410).theta(160_000.0));
     assert_accurate(&Case::new(&RAGGED, 3, 64, 412).theta(10_000.0).window(64));
 }
 
 #[test]
-fn every_head_size_is_as_exact_as_the_dtype_allows() {
+fn every_head_size_is_as_accurate_as_the_dtype_allows() {
     for (seed, head_dim) in [8, 16, 32, 48, 80, 96, 128].into_iter().enumerate() {
         let case = Case::new(&[1, 70, 0, 130], 2, head_dim, 480 + 2 * seed as u64);
         assert_accurate(&case);
@@ -95,7 +95,7 @@ fn every_head_size_is_as_exact_as_the_dtype_allows() {
 }
 
 #[test]
-fn a_softcap_is_as_exact_as_the_dtype_allows_for_other_head_sizes() {
+fn a_softcap_is_as_accurate_as_the_dtype_allows_for_other_head_sizes() {
     for (seed, head_dim) in [32, 80, 128].into_iter().enumerate() {
         let case = Case::new(&[66, 7], 2, head_dim, 500 + 2 * seed as u64).softcap(3.0);
         assert_accurate(&case.theta(10_000.0).window(20));
@@ -103,14 +103,18 @@ fn a_softcap_is_as_exact_as_the_dtype_allows_for_other_head_sizes() {
 }
 
 #[test]
-fn a_thousand_tokens_are_as_exact_as_the_dtype_allows() {
+fn a_thousand_tokens_are_as_accurate_as_the_dtype_allows() {
     assert_accurate(&Case::new(&[1000, 7], 1, 64, 420).theta(160_000.0));
     assert_accurate(&Case::new(&[1000, 7], 1, 64, 422).theta(10_000.0).window(64));
 }
 
 #[test]
-fn a_softcap_is_as_exact_as_the_dtype_allows() {
-    assert_accurate(&Case::new(&[66, 130], 2, 64, 430).louder(2.0).softcap(5.0));
+fn a_softcap_is_as_accurate_as_the_dtype_allows() {
+    assert_accurate(
+        &Case::new(&[66, 130], 2, 64, 430)
+            .with_qk_times(2.0)
+            .softcap(5.0),
+    );
     assert_accurate(&Case::new(&[66, 130], 2, 64, 432).softcap(30.0).window(16));
 }
 
@@ -119,7 +123,7 @@ fn large_scores_stay_finite() {
     for (dtype, round, _) in dtypes() {
         for window in [None, Some(3)] {
             let case = Case::new(&[1, 70, 200], 2, 64, 440)
-                .louder(30.0)
+                .with_qk_times(30.0)
                 .window(window)
                 .rounded(round);
             let (out, grad) = case.run_in(dtype);
@@ -171,9 +175,9 @@ fn eight_thousand_tokens_agree_with_f32() {
     }
 }
 
-/// What a sequence yields depends on it alone, and is the same every time.
+/// Results of a sequence depend on that sequence alone, and every run has the same bits.
 #[test]
-fn sequences_are_bit_identical_in_any_company() {
+fn results_are_batch_invariant_and_repeatable() {
     for (dtype, round, _) in dtypes() {
         for (window, head_dim) in [
             (None, 64),
@@ -201,7 +205,7 @@ fn sequences_are_bit_identical_in_any_company() {
                     "{dtype:?} {window:?}: repeated"
                 );
             }
-            // Another content for the second sequence; then the order turned round.
+            // The second sequence is replaced; then the order is reversed.
             let width = 2 * head_dim;
             let mut changed = case.clone();
             changed.qkv[5 * 3 * width..75 * 3 * width]
@@ -213,20 +217,20 @@ fn sequences_are_bit_identical_in_any_company() {
                 bits(&changed.1[75 * 3 * width..])
             );
 
-            let mut turned = case.clone();
-            (turned.lengths, turned.qkv, turned.d_out) = (vec![], vec![], vec![]);
+            let mut reversed = case.clone();
+            (reversed.lengths, reversed.qkv, reversed.d_out) = (vec![], vec![], vec![]);
             for index in (0..lengths.len()).rev() {
                 let start: usize = lengths[..index].iter().sum();
                 let end = start + lengths[index];
-                turned.lengths.push(lengths[index]);
-                turned
+                reversed.lengths.push(lengths[index]);
+                reversed
                     .qkv
                     .extend_from_slice(&case.qkv[start * 3 * width..end * 3 * width]);
-                turned
+                reversed
                     .d_out
                     .extend_from_slice(&case.d_out[start * width..end * width]);
             }
-            let found = turned.run_in(dtype);
+            let found = reversed.run_in(dtype);
             let mut from = 0;
             for index in (0..lengths.len()).rev() {
                 let start: usize = lengths[..index].iter().sum();
@@ -237,7 +241,7 @@ fn sequences_are_bit_identical_in_any_company() {
                     assert_eq!(
                         bits(&results[start * row..(start + count) * row]),
                         bits(&other[from * row..(from + count) * row]),
-                        "{dtype:?} {window:?}: sequence {index} elsewhere"
+                        "{dtype:?} {window:?}: sequence {index} at another place"
                     );
                 }
                 from += count;

@@ -1,7 +1,10 @@
-//! Packed attention: its numbers, its windows, its sequences.
+//! Packed attention on the device that `MODERNBERT_TEST_DEVICE` names (the CPU without it).
 //!
-//! `accuracy` holds the op against the f64 reference, `windows` says who sees whom, `sequences` that packed neighbours
-//! don't matter, `rotary` what positions do, `checkpointing` that recomputed inputs are the same. Run on another device with `MODERNBERT_TEST_DEVICE`.
+//! - `accuracy`, `half_precision`: errors against the f64 reference, in f32 and in bf16 and f16;
+//! - `windows`: which keys a query sees;
+//! - `sequences`: results are batch-invariant;
+//! - `rotary`: RoPE;
+//! - `checkpointing`: gradients with recomputed inputs.
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 #![recursion_limit = "256"]
 

@@ -1,4 +1,4 @@
-//! Attention in plain f32 loops: how large an error the number format alone explains.
+//! Attention in f32 loops: the error that the number format alone explains.
 
 use crate::case::{Case, Results};
 
@@ -20,12 +20,12 @@ pub(crate) fn run_rounded(case: &Case, round: fn(f32) -> f32) -> Results {
                 let row = |i: usize| case.qkv[case.place(first + i, part, head)..][..dim].to_vec();
                 (0..length).map(row).collect()
             };
-            let turned = |part| -> Vec<Vec<f32>> {
+            let rotated_rows = |part| -> Vec<Vec<f32>> {
                 let rows = rows(part).into_iter().enumerate();
-                rows.map(|(i, row)| rounded(turn(case, &row, i, 1.0), round))
+                rows.map(|(i, row)| rounded(apply_rope(case, &row, i, 1.0), round))
                     .collect()
             };
-            let (q, k, v) = (turned(0), turned(1), rows(2));
+            let (q, k, v) = (rotated_rows(0), rotated_rows(1), rows(2));
             let (mut d_q, mut d_k) = (
                 vec![vec![0.0f32; dim]; length],
                 vec![vec![0.0f32; dim]; length],
@@ -56,7 +56,7 @@ pub(crate) fn run_rounded(case: &Case, round: fn(f32) -> f32) -> Results {
             for (part, rows) in [d_q, d_k].iter().enumerate() {
                 for (i, row) in rows.iter().enumerate() {
                     let place = case.place(first + i, part, head);
-                    d_qkv[place..place + dim].copy_from_slice(&turn(case, row, i, -1.0));
+                    d_qkv[place..place + dim].copy_from_slice(&apply_rope(case, row, i, -1.0));
                 }
             }
         }
@@ -74,7 +74,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
 
-fn turn(case: &Case, x: &[f32], position: usize, direction: f32) -> Vec<f32> {
+fn apply_rope(case: &Case, x: &[f32], position: usize, direction: f32) -> Vec<f32> {
     let Some(theta) = case.theta else {
         return x.to_vec();
     };

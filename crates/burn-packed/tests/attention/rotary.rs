@@ -1,4 +1,4 @@
-//! What positions do: frequencies, distance alone, a fresh start in every sequence.
+//! RoPE: frequencies, scores as functions of the distance, positions that restart in every sequence.
 
 use crate::case::Case;
 use burn_packed::ops::attention::rotary_table;
@@ -19,7 +19,7 @@ fn frequencies_are_the_golden_ones() {
     for (theta, expected) in golden {
         let table = read(rotary_table(2, 64, theta, &device()));
         for (d, expected) in [0, 1, 2, 16, 31].into_iter().zip(expected) {
-            // Row 1 turns by one frequency; its angle is that frequency.
+            // The angles of row 1 are the frequencies.
             let (cos, sin) = (f64::from(table[64 + d]), f64::from(table[64 + 32 + d]));
             let frequency: f64 = sin.atan2(cos);
             assert!(
@@ -27,18 +27,18 @@ fn frequencies_are_the_golden_ones() {
                 "theta {theta}, d {d}: {frequency}"
             );
         }
-        assert_eq!(table[..32], [1.0; 32], "position 0 is not turned");
-        assert_eq!(table[32..64], [0.0; 32], "position 0 is not turned");
+        assert_eq!(table[..32], [1.0; 32], "the angles of position 0 are 0");
+        assert_eq!(table[32..64], [0.0; 32], "the angles of position 0 are 0");
     }
 }
 
 #[test]
-fn scores_depend_on_the_distance_alone() {
+fn scores_depend_only_on_the_distance() {
     let (length, dim) = (100, 32);
     let mut case = Case::new(&[length], 1, dim, 1).window(1).theta(10_000.0);
     let (q, k) = (case.qkv[..dim].to_vec(), case.qkv[dim..2 * dim].to_vec());
     for i in 0..length {
-        // The same q and k everywhere, and values that tell the three visible keys apart.
+        // The same q and k everywhere, and values that distinguish the three visible keys.
         let place = case.place(i, 0, 0);
         case.qkv[place..][..dim].copy_from_slice(&q);
         case.qkv[place + dim..][..dim].copy_from_slice(&k);
@@ -46,7 +46,7 @@ fn scores_depend_on_the_distance_alone() {
         case.qkv[place + 2 * dim + i % 3] = 1.0;
     }
     let out = case.forward();
-    // Probabilities of the left neighbour, the token and the right neighbour, at every interior position.
+    // Probabilities of the left neighbor, the token and the right neighbor, at every interior position.
     let at = |i: usize| [(i + 2) % 3, i % 3, (i + 1) % 3].map(|d| out[i * dim + d]);
     let expected = at(1);
     assert!(
@@ -75,7 +75,7 @@ fn positions_restart_in_every_sequence() {
 }
 
 #[test]
-fn rotation_and_theta_matter() {
+fn rope_and_theta_change_the_output() {
     let case = Case::new(&[20], 1, 32, 4);
     let outputs =
         [None, Some(10_000.0), Some(160_000.0)].map(|theta| case.clone().theta(theta).forward());

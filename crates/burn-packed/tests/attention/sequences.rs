@@ -1,4 +1,4 @@
-//! Packed neighbours don't matter: isolation, order, repetition, and sequences of no tokens.
+//! Batch invariance: results of a sequence don't depend on the other sequences, their order or the run; empty sequences.
 
 use crate::case::{Case, Results};
 use test_support::{bits, normals};
@@ -14,7 +14,7 @@ fn of_sequence(case: &Case, results: &Results, index: usize) -> (Vec<u32>, Vec<u
     )
 }
 
-/// A case of some sequences of another, in the given order.
+/// The case of some of a case's sequences, in the given order.
 fn picked(case: &Case, order: &[usize]) -> Case {
     let mut picked = case.clone();
     (picked.lengths, picked.qkv, picked.d_out) = (vec![], vec![], vec![]);
@@ -84,7 +84,7 @@ fn permuting_sequences_permutes_results_bit_for_bit() {
 }
 
 #[test]
-fn a_sequence_alone_is_a_sequence_in_company() {
+fn a_sequence_has_the_same_results_alone_and_in_a_batch() {
     for case in cases() {
         let together = case.run();
         for index in [0, 1, 3, 4, 5] {
@@ -118,7 +118,7 @@ fn forward_is_the_same_with_and_without_gradients() {
 }
 
 #[test]
-fn no_sequences_and_empty_sequences_yield_nothing() {
+fn no_sequences_and_empty_sequences_have_an_empty_output() {
     for lengths in [&[][..], &[0], &[0, 0, 0]] {
         for window in [None, Some(64)] {
             let case = Case::new(lengths, 2, 8, 2).window(window).theta(10_000.0);
@@ -128,7 +128,7 @@ fn no_sequences_and_empty_sequences_yield_nothing() {
 }
 
 #[test]
-fn empty_sequences_between_others_change_nothing() {
+fn empty_sequences_between_others_change_no_bit() {
     let case = Case::new(&[4, 66], 2, 16, 3).theta(10_000.0).window(8);
     let mut sparse = case.clone();
     sparse.lengths = vec![0, 4, 0, 0, 66, 0];

@@ -1,4 +1,4 @@
-//! Who sees whom: the edge of the window, the number of visible keys, heads, and 8192 tokens.
+//! Visible keys: the edge of the window, their number, heads, and 8192 tokens.
 
 use burn::tensor::{DType, FloatDType};
 
@@ -16,7 +16,7 @@ fn changed_rows(case: &Case, before: &[f32], after: &[f32]) -> Vec<usize> {
 }
 
 #[test]
-fn a_key_or_value_is_seen_at_distance_64_and_not_at_65_on_both_sides() {
+fn a_key_or_value_is_visible_at_distance_64_and_not_at_65_on_both_sides() {
     let case = Case::new(&[200], 2, 16, 1).window(64).theta(10_000.0);
     let before = case.forward();
     for part in [1, 2] {
@@ -54,7 +54,7 @@ fn the_gradient_reaches_distance_64_and_not_65_on_both_sides() {
 
 #[test]
 fn an_interior_query_sees_129_keys_and_the_first_one_65() {
-    // Without queries every visible key weighs the same: one value of 1 comes back as one over their number.
+    // With queries of zeros all visible keys have the same weight: a single value of 1 gives one over their number.
     let mut case = Case::new(&[200], 1, 4, 3).window(64);
     case.qkv.fill(0.0);
     for (row, keys) in [
@@ -124,13 +124,13 @@ fn heads_do_not_see_each_other() {
     }
 }
 
-/// Selected rows at full length, densely and in f64; the angles are the table's own.
+/// Some rows at full length against a dense f64 computation with the angles of the table.
 #[test]
 fn rows_of_8192_tokens_equal_a_dense_computation() {
     let (length, dim, theta) = (8192, 16, 160_000.0);
     let case = Case::new(&[length], 1, dim, 7).theta(theta);
     let table = wide(&read(rotary_table(length, dim, theta, &device())));
-    let turned = |i: usize, part: usize| -> Vec<f64> {
+    let rotated = |i: usize, part: usize| -> Vec<f64> {
         let x = wide(&case.qkv[case.place(i, part, 0)..][..dim]);
         let (cos, sin) = table[i * dim..][..dim].split_at(dim / 2);
         let half = dim / 2;
@@ -138,11 +138,11 @@ fn rows_of_8192_tokens_equal_a_dense_computation() {
         let second = (0..half).map(|d| x[d + half] * cos[d] + x[d] * sin[d]);
         first.chain(second).collect()
     };
-    let keys: Vec<Vec<f64>> = (0..length).map(|j| turned(j, 1)).collect();
+    let keys: Vec<Vec<f64>> = (0..length).map(|j| rotated(j, 1)).collect();
     for window in [None, Some(64)] {
         let out = case.clone().window(window).forward();
         for i in [0, 63, 64, 4095, 8127, 8191] {
-            let q = turned(i, 0);
+            let q = rotated(i, 0);
             let visible: Vec<usize> = (0..length)
                 .filter(|j| window.is_none_or(|w| i.abs_diff(*j) <= w))
                 .collect();
@@ -164,8 +164,8 @@ fn rows_of_8192_tokens_equal_a_dense_computation() {
     }
 }
 
-/// The stated bound of bf16 at the longest length: 0.4 % of the output and 1 % of the gradient, and no more than loops lose that
-/// round whatever they hold.
+/// The documented bound of bf16 at the longest length: 0.4 % of the output and 1 % of the gradient, and no more than the error of
+/// loops that round every tensor.
 #[test]
 fn bf16_at_8192_tokens_loses_less_than_rounding_every_tensor() {
     if !computes_in(DType::BF16) {

@@ -1,6 +1,6 @@
-//! Attention in f64 on the host, one loop per symbol of the definition: what every other version is held against.
+//! Attention in f64 on the host, one loop per symbol of the definition: the reference to which tests compare all versions.
 //!
-//! Slow on purpose. It shares no code with the versions it judges, the windows and positions included.
+//! It shares no code with these versions, windows and RoPE included.
 
 /// Arguments of a reference computation; everything row-major.
 #[derive(Clone, Debug)]
@@ -15,7 +15,7 @@ pub struct Problem<'a> {
     pub head_dim: usize,
     /// Keys visible on each side, inclusive; `None` for all.
     pub half_window: Option<usize>,
-    /// Base of the rotary frequencies, or `None` for no rotation.
+    /// Base of the rotary frequencies, or `None` for no RoPE.
     pub theta: Option<f64>,
     /// Factor on the scores.
     pub scale: f64,
@@ -23,19 +23,42 @@ pub struct Problem<'a> {
     pub softcap: Option<f64>,
 }
 
+/// One head of one sequence.
+struct Sequence {
+    head: usize,
+    /// Row of the batch at which the sequence starts.
+    first: usize,
+    /// q of every token after RoPE.
+    q: Vec<Vec<f64>>,
+    /// k of every token after RoPE.
+    k: Vec<Vec<f64>>,
+    v: Vec<Vec<f64>>,
+}
+
+/// The softmax of a query over all keys of its sequence.
+struct Softmax {
+    /// Probabilities; 0 for hidden keys.
+    p: Vec<f64>,
+    log_sum_exp: f64,
+    /// Derivative of the bound on the scores.
+    slopes: Vec<f64>,
+}
+
 impl Problem<'_> {
     /// Output, `[total, heads, head_dim]`.
     pub fn forward(&self) -> Vec<f64> {
         let mut out = vec![0.0; self.qkv.len() / 3];
-        self.for_each_row(|row, head, first, length, i| {
-            let p = self.probabilities(first, length, i, head).0;
-            for (j, p) in p.iter().enumerate() {
-                for d in 0..self.head_dim {
-                    out[(row * self.heads + head) * self.head_dim + d] +=
-                        p * self.value(first + j, 2, head, d);
+        for sequence in self.sequences() {
+            for i in 0..sequence.q.len() {
+                let softmax = self.softmax(&sequence, i);
+                let at = ((sequence.first + i) * self.heads + sequence.head) * self.head_dim;
+                for (p, v) in softmax.p.iter().zip(&sequence.v) {
+                    for (out, v) in out[at..at + self.head_dim].iter_mut().zip(v) {
+                        *out += p * v;
+                    }
                 }
             }
-        });
+        }
         out
     }
 
@@ -43,79 +66,90 @@ impl Problem<'_> {
     pub fn log_sum_exp(&self) -> Vec<f64> {
         let total: usize = self.lengths.iter().sum();
         let mut lse = vec![0.0; self.heads * total];
-        self.for_each_row(|row, head, first, length, i| {
-            lse[head * total + row] = self.probabilities(first, length, i, head).1;
-        });
+        for sequence in self.sequences() {
+            for i in 0..sequence.q.len() {
+                lse[sequence.head * total + sequence.first + i] =
+                    self.softmax(&sequence, i).log_sum_exp;
+            }
+        }
         lse
     }
 
     /// Gradient of `qkv` for the gradient `d_out` of the output.
     pub fn backward(&self, d_out: &[f64]) -> Vec<f64> {
         let mut d_qkv = vec![0.0; self.qkv.len()];
-        self.for_each_row(|row, head, first, length, i| {
-            let (p, _, slopes) = self.probabilities_and_slopes(first, length, i, head);
-            let d_out = &d_out[(row * self.heads + head) * self.head_dim..][..self.head_dim];
-            let d_p: Vec<f64> = (0..length)
-                .map(|j| {
-                    (0..self.head_dim)
-                        .map(|d| d_out[d] * self.value(first + j, 2, head, d))
-                        .sum()
-                })
-                .collect();
-            let delta: f64 = p.iter().zip(&d_p).map(|(p, d)| p * d).sum();
-            let q = self.rotated(first, i, 0, head);
-            let mut d_q = vec![0.0; self.head_dim];
-            for j in 0..length {
-                let d_score = p[j] * (d_p[j] - delta) * slopes[j] * self.scale;
-                let k = self.rotated(first, j, 1, head);
-                let d_k: Vec<f64> = q.iter().map(|q| d_score * q).collect();
-                for (d_q, k) in d_q.iter_mut().zip(&k) {
-                    *d_q += d_score * k;
-                }
-                for (d, g) in self.turn(&d_k, j, -1.0).into_iter().enumerate() {
-                    d_qkv[self.index(first + j, 1, head, d)] += g;
-                }
-                for (d, d_out) in d_out.iter().enumerate() {
-                    d_qkv[self.index(first + j, 2, head, d)] += p[j] * d_out;
+        for sequence in self.sequences() {
+            let length = sequence.q.len();
+            let zeros = || vec![vec![0.0; self.head_dim]; length];
+            let (mut d_q, mut d_k, mut d_v) = (zeros(), zeros(), zeros());
+            for (i, d_q) in d_q.iter_mut().enumerate() {
+                let Softmax { p, slopes, .. } = self.softmax(&sequence, i);
+                let at = ((sequence.first + i) * self.heads + sequence.head) * self.head_dim;
+                let d_out = &d_out[at..at + self.head_dim];
+                let d_p: Vec<f64> = sequence.v.iter().map(|v| dot(d_out, v)).collect();
+                let delta = dot(&p, &d_p);
+                for j in 0..length {
+                    let d_score = p[j] * (d_p[j] - delta) * slopes[j] * self.scale;
+                    for d in 0..self.head_dim {
+                        d_q[d] += d_score * sequence.k[j][d];
+                        d_k[j][d] += d_score * sequence.q[i][d];
+                        d_v[j][d] += p[j] * d_out[d];
+                    }
                 }
             }
-            for (d, g) in self.turn(&d_q, i, -1.0).into_iter().enumerate() {
-                d_qkv[self.index(row, 0, head, d)] += g;
+            for (part, rows) in [d_q, d_k, d_v].iter().enumerate() {
+                for (i, row) in rows.iter().enumerate() {
+                    let grad = if part < 2 {
+                        self.rope(row, i, -1.0)
+                    } else {
+                        row.clone()
+                    };
+                    let at = self.index(sequence.first + i, part, sequence.head);
+                    d_qkv[at..at + self.head_dim].copy_from_slice(&grad);
+                }
             }
-        });
+        }
         d_qkv
     }
 
-    /// Calls `visit(row, head, first row of the sequence, its length, position in it)`.
-    fn for_each_row(&self, mut visit: impl FnMut(usize, usize, usize, usize, usize)) {
+    /// Every head of every sequence.
+    fn sequences(&self) -> Vec<Sequence> {
+        let mut sequences = Vec::new();
         let mut first = 0;
         for &length in self.lengths {
-            for i in 0..length {
-                for head in 0..self.heads {
-                    visit(first + i, head, first, length, i);
-                }
+            for head in 0..self.heads {
+                let rows = |part: usize, rope: bool| -> Vec<Vec<f64>> {
+                    let row = |i: usize| {
+                        let at = self.index(first + i, part, head);
+                        let row = &self.qkv[at..at + self.head_dim];
+                        if rope {
+                            self.rope(row, i, 1.0)
+                        } else {
+                            row.to_vec()
+                        }
+                    };
+                    (0..length).map(row).collect()
+                };
+                sequences.push(Sequence {
+                    head,
+                    first,
+                    q: rows(0, true),
+                    k: rows(1, true),
+                    v: rows(2, false),
+                });
             }
             first += length;
         }
+        sequences
     }
 
-    fn index(&self, row: usize, part: usize, head: usize, d: usize) -> usize {
-        ((row * 3 + part) * self.heads + head) * self.head_dim + d
+    /// Index of element 0 of q, k or v (part 0, 1, 2) of a row of the batch.
+    fn index(&self, row: usize, part: usize, head: usize) -> usize {
+        ((row * 3 + part) * self.heads + head) * self.head_dim
     }
 
-    fn value(&self, row: usize, part: usize, head: usize, d: usize) -> f64 {
-        self.qkv[self.index(row, part, head, d)]
-    }
-
-    /// q (part 0) or k (part 1) of a token, turned by its position.
-    fn rotated(&self, first: usize, position: usize, part: usize, head: usize) -> Vec<f64> {
-        let x: Vec<f64> = (0..self.head_dim)
-            .map(|d| self.value(first + position, part, head, d))
-            .collect();
-        self.turn(&x, position, 1.0)
-    }
-
-    fn turn(&self, x: &[f64], position: usize, direction: f64) -> Vec<f64> {
+    /// RoPE at a position; its transpose for a `direction` of -1.
+    fn rope(&self, x: &[f64], position: usize, direction: f64) -> Vec<f64> {
         let Some(theta) = self.theta else {
             return x.to_vec();
         };
@@ -130,28 +164,16 @@ impl Problem<'_> {
         y
     }
 
-    fn probabilities(&self, first: usize, length: usize, i: usize, head: usize) -> (Vec<f64>, f64) {
-        let (p, lse, _) = self.probabilities_and_slopes(first, length, i, head);
-        (p, lse)
-    }
-
-    /// Probabilities over all keys of the sequence (0 for hidden ones), log-sum-exp, derivative of the bound.
-    fn probabilities_and_slopes(
-        &self,
-        first: usize,
-        length: usize,
-        i: usize,
-        head: usize,
-    ) -> (Vec<f64>, f64, Vec<f64>) {
-        let q = self.rotated(first, i, 0, head);
+    /// The softmax of query `i`.
+    fn softmax(&self, sequence: &Sequence, i: usize) -> Softmax {
+        let length = sequence.k.len();
         let mut scores = vec![f64::NEG_INFINITY; length];
         let mut slopes = vec![1.0; length];
         for j in 0..length {
             if self.half_window.is_some_and(|w| i.abs_diff(j) > w) {
                 continue;
             }
-            let k = self.rotated(first, j, 1, head);
-            let score = self.scale * q.iter().zip(&k).map(|(q, k)| q * k).sum::<f64>();
+            let score = self.scale * dot(&sequence.q[i], &sequence.k[j]);
             scores[j] = match self.softcap {
                 None => score,
                 Some(cap) => {
@@ -163,11 +185,15 @@ impl Problem<'_> {
         }
         let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
-        let lse = max + sum.ln();
-        (
-            scores.iter().map(|s| (s - lse).exp()).collect(),
-            lse,
+        let log_sum_exp = max + sum.ln();
+        Softmax {
+            p: scores.iter().map(|s| (s - log_sum_exp).exp()).collect(),
+            log_sum_exp,
             slopes,
-        )
+        }
     }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
