@@ -291,7 +291,7 @@ def run_case(kernels, family, dim, half, suffix, window, rotary, inside, capped,
         kinds = {"half_window": "i", "scale": "f", "scale_log2": "f", "softcap": "f"}
         return [(kinds.get(name, "u"), numbers[name]) for name in names]
 
-    def info(kernel, backward_names):
+    def info(kernel, names):
         groups = {}
         for kind, value in pack(names):
             groups.setdefault(kind, []).append(value)
@@ -302,8 +302,7 @@ def run_case(kernels, family, dim, half, suffix, window, rotary, inside, capped,
             data += values + bytes(-len(values) % 8)
         return data
 
-    forward_names = ["qk_row", "k_offset", "v_row", "v_offset", "heads", "total", "half_window", "scale_log2", "softcap"]
-    backward_names = forward_names[:7] + ["scale", "scale_log2", "softcap"]
+    names = ["qk_row", "k_offset", "v_row", "v_offset", "heads", "total", "half_window", "scale", "scale_log2", "softcap"]
     worst = {}
     for name, kernel in kernels.items():
         if not name.startswith(f"{family}_") or not name.endswith(f"_{suffix}"):
@@ -316,14 +315,14 @@ def run_case(kernels, family, dim, half, suffix, window, rotary, inside, capped,
         if role == "forward":
             out, lse = numpy.zeros_like(problem.d_out), numpy.zeros_like(problem.lse, dtype=numpy.float32)
             buffers = [qk, problem.qkv, table, problem.table, out, lse]
-            results = kernel.run(grid, buffers, info(kernel, forward_names), backwards)
+            results = kernel.run(grid, buffers, info(kernel, names), backwards)
             worst[role] = close(name, "output", from_bits(results[-2], half), problem.out, step)
             close(name, "log-sum-exp", results[-1], problem.lse, 3 * step if rotary else 1e-4)
         else:
             delta = (from_bits(to_bits(problem.out, half), half) * from_bits(problem.d_out, half)).sum(-1).T.astype(numpy.float32).copy()
             grad = numpy.zeros_like(problem.qkv)
             buffers = [qk, problem.qkv, problem.d_out, problem.lse.astype(numpy.float32), delta, table, problem.table, grad]
-            results = kernel.run(grid, buffers, info(kernel, backward_names), backwards)
+            results = kernel.run(grid, buffers, info(kernel, names), backwards)
             found = from_bits(results[-1], half)
             parts = [0] if role == "queries" else [1, 2]
             worst[role] = max(close(name, f"gradient of {'qkv'[p]}", found[:, p], problem.grad[:, p], 3 * step) for p in parts)

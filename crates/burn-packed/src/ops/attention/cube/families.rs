@@ -1,6 +1,6 @@
-//! Every tensor-core kernel on a card, those that the table doesn't pick too, against the f64 definition; and their speeds.
+//! All tensor-core kernels that a device runs, also those that it doesn't choose, against the f64 definition; and their speeds.
 //!
-//! Run where `MODERNBERT_TEST_DEVICE` says `cuda`. Kernels for a newer card than the one at hand are left out.
+//! Run where `MODERNBERT_TEST_DEVICE` says `cuda`.
 
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
@@ -11,7 +11,7 @@ use burn::tensor::{FloatDType, TensorData};
 use burn_cubecl::ops::into_data_sync;
 use burn_cubecl::{CubeBackend, CubeDevice};
 
-use super::call::WIDEST_INSIDE;
+use super::tensor_cores::{Instructions, LARGEST_ROPE_INSIDE};
 use super::*;
 use crate::batch::SequenceLayout;
 use crate::ops::{attention::reference, test_device};
@@ -20,20 +20,23 @@ const THETA: f64 = 10_000.0;
 
 /// A version of the kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
-    Hopper { widest_inside: usize },
-    Ampere { widest_inside: usize },
+struct Version {
+    instructions: Instructions,
+    largest_rope_inside: usize,
+}
+
+const fn version(instructions: Instructions, largest_rope_inside: usize) -> Version {
+    Version {
+        instructions,
+        largest_rope_inside,
+    }
 }
 
 const VERSIONS: [Version; 4] = [
-    Version::Hopper { widest_inside: 0 },
-    Version::Hopper {
-        widest_inside: WIDEST_INSIDE,
-    },
-    Version::Ampere { widest_inside: 0 },
-    Version::Ampere {
-        widest_inside: WIDEST_INSIDE,
-    },
+    version(Instructions::Hopper, 0),
+    version(Instructions::Hopper, LARGEST_ROPE_INSIDE),
+    version(Instructions::Ampere, 0),
+    version(Instructions::Ampere, LARGEST_ROPE_INSIDE),
 ];
 
 struct Problem {
@@ -97,31 +100,20 @@ fn problem(
 }
 
 impl Version {
-    fn serves(self, qkv: &CubeTensor) -> bool {
-        match self {
-            Self::Hopper { .. } => hopper::serves(qkv),
-            Self::Ampere { .. } => ampere::serves(qkv),
-        }
+    fn supports(self, qkv: &CubeTensor) -> bool {
+        self.instructions.supports(qkv)
     }
 
     fn forward(self, p: &Problem) -> (CubeTensor, CubeTensor) {
         let (qkv, rotary) = (p.qkv.clone(), p.rotary.clone());
-        match self {
-            Self::Hopper { widest_inside } => {
-                hopper::forward_by(widest_inside, qkv, rotary, &p.spec)
-            }
-            Self::Ampere { widest_inside } => {
-                ampere::forward_by(widest_inside, qkv, rotary, &p.spec)
-            }
-        }
+        self.instructions
+            .forward(self.largest_rope_inside, qkv, rotary, &p.spec)
     }
 
     fn backward(self, p: &Problem, (out, lse): (CubeTensor, CubeTensor)) -> CubeTensor {
         let (d_out, qkv, rotary) = (p.d_out.clone(), p.qkv.clone(), p.rotary.clone());
-        match self {
-            Self::Hopper { .. } => hopper::backward(d_out, qkv, out, lse, rotary, &p.spec),
-            Self::Ampere { .. } => ampere::backward(d_out, qkv, out, lse, rotary, &p.spec),
-        }
+        self.instructions
+            .backward(d_out, qkv, out, lse, rotary, &p.spec)
     }
 }
 
@@ -151,7 +143,7 @@ fn error(found: &[f64], expected: &[f64]) -> f64 {
     }) / largest
 }
 
-/// What is wrong with any version on a problem, in words.
+/// Descriptions of the versions' errors beyond what is allowed.
 fn faults(p: &Problem) -> Vec<String> {
     let (qkv, d_out) = (read(p.qkv.clone()), read(p.d_out.clone()));
     let problem = reference::Problem {
@@ -176,7 +168,7 @@ fn faults(p: &Problem) -> Vec<String> {
         8e-3
     };
     let mut faults = Vec::new();
-    for version in VERSIONS.into_iter().filter(|v| v.serves(&p.qkv)) {
+    for version in VERSIONS.into_iter().filter(|v| v.supports(&p.qkv)) {
         let results = found(version, p);
         for ((name, allowed), (found, expected)) in [("out", 1.0), ("lse", 1.0), ("gradient", 2.0)]
             .into_iter()
@@ -188,7 +180,7 @@ fn faults(p: &Problem) -> Vec<String> {
             }
         }
         if results != found(version, p) {
-            faults.push(format!("{version:?}: another run gives other bits"));
+            faults.push(format!("{version:?}: a second run is not bit-identical"));
         }
     }
     let spec = &p.spec;
@@ -224,7 +216,7 @@ fn every_version_computes_the_definition() {
     assert!(all.is_empty(), "{}", all.join("\n"));
 }
 
-/// A measurement, not a check: `cargo test --release … --lib -- --ignored --nocapture speed_of_every_version`.
+/// A measurement: `cargo test --release … --lib -- --ignored --nocapture speed_of_every_version`.
 #[test]
 #[ignore = "a measurement"]
 fn speed_of_every_version() {
@@ -244,7 +236,7 @@ fn speed_of_every_version() {
                     rotary,
                     None,
                 );
-                for version in VERSIONS.into_iter().filter(|v| v.serves(&p.qkv)) {
+                for version in VERSIONS.into_iter().filter(|v| v.supports(&p.qkv)) {
                     let kept = version.forward(&p);
                     let forward = milliseconds(&p, || drop(version.forward(&p)));
                     let backward = milliseconds(&p, || drop(version.backward(&p, kept.clone())));

@@ -1,6 +1,6 @@
-//! The CUDA C++ of every tensor-core kernel, as the device's runtime would hand it to NVRTC, made without a device.
+//! The CUDA C++ of every attention kernel, as the CUDA runtime would pass it to NVRTC, generated without a device.
 //!
-//! `scripts/check-kernels` compiles what this writes for each architecture and reads registers and spills.
+//! `scripts/check-kernels` compiles it for each architecture and reads registers and spills.
 
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
@@ -9,7 +9,11 @@ use std::sync::Arc;
 use cubecl::ir::{DeviceProperties, ElemType, FloatKind, TargetProperties};
 use cubecl::prelude::*;
 
-use super::{ampere, hopper, rows};
+use super::portable;
+use super::tensor_cores::ampere::Ampere;
+use super::tensor_cores::hopper::Hopper;
+use super::tensor_cores::shape::{ArgsCompilationArg, Shape};
+use super::tensor_cores::{HostFamily, Pass, backward, forward, passes};
 use crate::ops::cuda_sources::{self, settings};
 
 /// A kernel's source and what its launch asks for.
@@ -45,7 +49,7 @@ fn source(
     }
 }
 
-/// Arguments of a kernel's constructor for `buffers` buffers and scalars that say nothing about themselves.
+/// The argument of a kernel's constructor for a buffer.
 fn buffer() -> BufferCompilationArg {
     BufferCompilationArg { inplace: None }
 }
@@ -54,18 +58,64 @@ fn named(what: &str, on: bool) -> &str {
     if on { what } else { "" }
 }
 
-/// A kernel with `buffers` buffers, `scalars` scalars and a shape.
+/// The launch arguments in a kernel's constructor.
+fn args() -> ArgsCompilationArg {
+    ArgsCompilationArg {
+        qk_row: (),
+        k_offset: (),
+        v_row: (),
+        v_offset: (),
+        heads: (),
+        total: (),
+        half_window: (),
+        scale: (),
+        scale_log2: (),
+        softcap: (),
+    }
+}
+
+/// A kernel with a buffer for each token in brackets.
 macro_rules! kernel {
-    ($($path:ident)::+, $units:expr, [$($buffer:tt)*], [$($scalar:tt)*], $shape:expr) => {
-        $($path)::+::new(
-            settings($units),
+    ($($path:ident)::+, $family:ty, [$($buffer:tt)*], $shape:expr) => {
+        $($path)::+::<$family>::new(
+            settings($shape.threads()),
             device(),
             Arc::new(TargetProperties::default()),
             $({ let _ = stringify!($buffer); buffer() },)*
-            $({ let _ = stringify!($scalar); },)*
+            args(),
             $shape,
         )
     };
+}
+
+/// The kernels of a family for a head size, `variant` being a shape's RoPE, softcap and dtype.
+macro_rules! family_sources {
+    ($all:expr, $family:ty, $name:literal, $architectures:expr, $head_dim:expr, $variant:expr, $suffix:expr) => {{
+        let variant: Shape = $variant;
+        let of = |pass| Shape {
+            rope_inside: variant.rope_inside,
+            rope: variant.rope,
+            capped: variant.capped,
+            half: variant.half,
+            ..<$family>::shape(pass, $head_dim)
+        };
+        let mut add = |role: &str, shape: Shape, kernel: &dyn CubeKernel| {
+            let name = format!("{}_{role}_{}_{}", $name, $head_dim, $suffix);
+            $all.push(source(name, $architectures, shape.threads(), kernel));
+        };
+        let shape = of(Pass::Forward);
+        add("forward", shape,
+            &kernel!(forward::attention_forward::AttentionForward, $family, [0 1 2 3 4 5], shape));
+        // The backward pass never applies RoPE inside.
+        if !variant.rope_inside {
+            let shape = of(Pass::Queries);
+            add("queries", shape,
+                &kernel!(backward::attention_queries::AttentionQueries, $family, [0 1 2 3 4 5 6 7], shape));
+            let shape = of(Pass::Keys);
+            add("keys", shape,
+                &kernel!(backward::attention_keys::AttentionKeys, $family, [0 1 2 3 4 5 6 7], shape));
+        }
+    }};
 }
 
 fn every_source() -> Vec<Source> {
@@ -73,7 +123,7 @@ fn every_source() -> Vec<Source> {
     let mut all = Vec::new();
     for half in [false, true] {
         let ty = if half { "f16" } else { "bf16" };
-        for (inside, rotated, capped) in [
+        for (rope_inside, rope, capped) in [
             (false, false, false),
             (true, true, false),
             (false, true, true),
@@ -81,89 +131,29 @@ fn every_source() -> Vec<Source> {
         ] {
             let suffix = format!(
                 "{ty}{}{}{}",
-                named("_inside", inside),
-                named("_rotated", rotated),
+                named("_inside", rope_inside),
+                named("_rotated", rope),
                 named("_capped", capped)
             );
-            let mut add = |name: &str, architectures, units, kernel: &dyn CubeKernel| {
-                all.push(source(
-                    format!("{name}_{suffix}"),
-                    architectures,
-                    units,
-                    kernel,
-                ));
-            };
-            let of = |pass| hopper::Shape {
+            let variant = Shape {
+                rope_inside,
+                rope,
                 capped,
                 half,
-                ..hopper::shape(pass, rotated, inside)
+                ..Hopper::shape(Pass::Forward, 64)
             };
-            let shape = of(hopper::Pass::Forward);
-            add(
-                "hopper_forward_64",
-                HOPPER,
-                shape.units(),
-                &kernel!(hopper::forward::hopper_forward::HopperForward, shape.units(),
-                    [0 1 2 3 4 5], [0 1 2 3 4 5 6 7 8], shape),
-            );
-            // The backward has tiles turned before.
-            if !inside {
-                let shape = of(hopper::Pass::Queries);
-                add(
-                    "hopper_queries_64",
-                    HOPPER,
-                    shape.units(),
-                    &kernel!(hopper::backward::hopper_queries::HopperQueries, shape.units(),
-                        [0 1 2 3 4 5 6 7], [0 1 2 3 4 5 6 7 8 9], shape),
-                );
-                let shape = of(hopper::Pass::Keys);
-                add(
-                    "hopper_keys_64",
-                    HOPPER,
-                    shape.units(),
-                    &kernel!(hopper::backward::hopper_keys::HopperKeys, shape.units(),
-                        [0 1 2 3 4 5 6 7], [0 1 2 3 4 5 6 7 8 9], shape),
-                );
-            }
+            family_sources!(all, Hopper, "hopper", HOPPER, 64, variant, suffix);
             for head_dim in [32, 64, 80, 96, 128] {
-                let of = |backward| ampere::Shape {
-                    capped,
-                    half,
-                    ..ampere::shape(head_dim, backward, rotated, inside)
-                };
-                add(
-                    &format!("ampere_forward_{head_dim}"),
-                    EVERY,
-                    ampere::UNITS,
-                    &kernel!(ampere::forward::ampere_forward::AmpereForward, ampere::UNITS,
-                        [0 1 2 3 4 5], [0 1 2 3 4 5 6 7 8], of(false)),
-                );
-                if inside {
-                    continue;
-                }
-                add(
-                    &format!("ampere_queries_{head_dim}"),
-                    EVERY,
-                    ampere::UNITS,
-                    &kernel!(ampere::backward::ampere_queries::AmpereQueries, ampere::UNITS,
-                        [0 1 2 3 4 5 6 7], [0 1 2 3 4 5 6 7 8 9], of(true)),
-                );
-                add(
-                    &format!("ampere_keys_{head_dim}"),
-                    EVERY,
-                    ampere::UNITS,
-                    &kernel!(ampere::backward::ampere_keys::AmpereKeys, ampere::UNITS,
-                        [0 1 2 3 4 5 6 7], [0 1 2 3 4 5 6 7 8 9], of(true)),
-                );
+                family_sources!(all, Ampere, "ampere", EVERY, head_dim, variant, suffix);
             }
         }
         for head_dim in [32, 64, 80, 96, 128] {
             all.push(source(
                 format!("rotate_{head_dim}_{ty}"),
                 EVERY,
-                rows::UNITS,
-                &rows::rotate_kernel::RotateKernel::new(
-                    settings(rows::UNITS),
+                passes::THREADS,
+                &passes::rope_kernel::RopeKernel::new(
+                    settings(passes::THREADS),
                     device.clone(),
                     target.clone(),
                     buffer(),
@@ -178,9 +168,9 @@ fn every_source() -> Vec<Source> {
             all.push(source(
                 format!("delta_{head_dim}_{ty}"),
                 EVERY,
-                rows::UNITS,
-                &rows::delta_kernel::DeltaKernel::new(
-                    settings(rows::UNITS),
+                passes::THREADS,
+                &passes::delta_kernel::DeltaKernel::new(
+                    settings(passes::THREADS),
                     device.clone(),
                     target.clone(),
                     buffer(),
@@ -198,18 +188,18 @@ fn every_source() -> Vec<Source> {
     all
 }
 
-/// What CUDA runs where tensor cores don't serve: f32.
+/// What CUDA runs in f32.
 fn portable_sources(all: &mut Vec<Source>) {
     let (device, target) = (device(), Arc::new(TargetProperties::default()));
     let elem = ElemType::Float(FloatKind::F32);
     for (head_dim, softcap) in [(64, false), (64, true), (128, false), (256, true)] {
-        let shape = super::Shape {
+        let shape = portable::Shape {
             tile: 64,
             head_dim,
-            rotary: true,
+            rope: true,
             softcap,
         };
-        let units = shape.units() as u32;
+        let units = shape.threads() as u32;
         macro_rules! add {
             ($name:literal, $($path:ident)::+, [$($buffer:tt)*]) => {
                 all.push(source(
@@ -221,16 +211,22 @@ fn portable_sources(all: &mut Vec<Source>) {
                         device.clone(),
                         target.clone(),
                         $({ let _ = stringify!($buffer); buffer() },)*
-                        (), (), (), (), (),
+                        portable::ArgsCompilationArg {
+                            heads: (),
+                            total: (),
+                            half_window: (),
+                            scale: (),
+                            softcap: (),
+                        },
                         shape,
                         elem,
                     ),
                 ))
             };
         }
-        add!("forward", super::portable_forward::forward_kernel::ForwardKernel, [0 1 2 3 4]);
-        add!("keys", super::portable_backward::keys_kernel::KeysKernel, [0 1 2 3 4 5 6]);
-        add!("queries", super::portable_backward::queries_kernel::QueriesKernel, [0 1 2 3 4 5 6]);
+        add!("forward", portable::forward::forward_kernel::ForwardKernel, [0 1 2 3 4]);
+        add!("keys", portable::backward::keys_kernel::KeysKernel, [0 1 2 3 4 5 6]);
+        add!("queries", portable::backward::queries_kernel::QueriesKernel, [0 1 2 3 4 5 6]);
     }
 }
 
@@ -239,7 +235,7 @@ fn portable_sources(all: &mut Vec<Source>) {
 fn every_kernel_has_a_source() {
     let all = every_source();
     assert!(all.iter().all(|source| source.text.contains("__global__")));
-    // Ampere's shared memory is at most what compute capability 8.6 gives a cube.
+    // Ampere's shared memory is at most what compute capability 8.6 gives a block.
     assert!(all.iter().all(|source| source.shared_bytes <= 99 * 1024));
     let Some(folder) = cuda_sources::folder() else {
         return;

@@ -1,4 +1,4 @@
-//! Every tile size against the operations every backend has, on a device the suites may not have picked that size for.
+//! The portable kernels with every tile size against the fallback: for its device, the suites test the size that is chosen there.
 //!
 //! Run where `MODERNBERT_TEST_DEVICE` says `wgpu`; a machine without a graphics driver can't.
 
@@ -11,9 +11,10 @@ use burn::tensor::TensorData;
 use burn_cubecl::CubeDevice;
 use burn_cubecl::ops::into_data_sync;
 
+use super::portable::{Shape, TILES};
 use super::*;
 use crate::batch::SequenceLayout;
-use crate::ops::{attention::fallback, test_device};
+use crate::ops::test_device;
 
 struct Problem {
     qkv: CubeTensor,
@@ -70,7 +71,7 @@ impl Problem {
         Shape {
             tile,
             head_dim: self.head_dim,
-            rotary: true,
+            rope: true,
             softcap: false,
         }
     }
@@ -82,8 +83,8 @@ impl Problem {
     fn by_kernels(&self, tile: usize) -> Found {
         let shape = self.shape(tile);
         let (qkv, rotary, spec) = (&self.qkv, &self.rotary, &self.spec);
-        let (out, lse) = forward_in(shape, qkv.clone(), rotary.clone(), spec);
-        let grad = backward_in(
+        let (out, lse) = portable::forward(shape, qkv.clone(), rotary.clone(), spec);
+        let grad = portable::backward(
             shape,
             self.d_out.clone(),
             qkv.clone(),
@@ -95,7 +96,7 @@ impl Problem {
         self.found((out, lse), grad)
     }
 
-    fn by_operations(&self) -> Found {
+    fn by_fallback(&self) -> Found {
         let (qkv, rotary, spec) = (&self.qkv, &self.rotary, &self.spec);
         let (out, lse) = fallback::forward::<CubeBackend>(qkv.clone(), rotary.clone(), spec);
         let grad = fallback::backward::<CubeBackend>(
@@ -111,12 +112,12 @@ impl Problem {
 }
 
 #[test]
-fn every_tile_size_equals_the_operations() {
+fn every_tile_size_equals_the_fallback() {
     for (head_dim, window) in [(64, None), (64, Some(20)), (80, Some(64)), (16, Some(0))] {
         let Some(problem) = problem(&[1, 33, 0, 64, 100], head_dim, window) else {
             return;
         };
-        let expected = problem.by_operations();
+        let expected = problem.by_fallback();
         for tile in TILES {
             let found = problem.by_kernels(tile);
             for (name, (found, expected)) in ["out", "lse", "gradient"]
@@ -136,10 +137,10 @@ fn every_tile_size_equals_the_operations() {
     }
 }
 
-/// A measurement, not a check: `cargo test … --lib -- --ignored --nocapture kernels_against_operations`.
+/// A measurement: `cargo test … --lib -- --ignored --nocapture speed_of_kernels_and_fallback`.
 #[test]
 #[ignore = "a measurement; takes a minute"]
-fn kernels_against_operations() {
+fn speed_of_kernels_and_fallback() {
     let ragged = [1000, 7, 130, 64, 300, 31, 512, 4];
     for (name, lengths) in [("512", &[512, 512, 512, 512][..]), ("ragged", &ragged)] {
         for window in [None, Some(64)] {
@@ -155,10 +156,10 @@ fn kernels_against_operations() {
                 });
                 millis.fold(f64::INFINITY, f64::min)
             };
-            let operations = time(&|| problem.by_operations());
+            let by_fallback = time(&|| problem.by_fallback());
             let tiles = TILES.map(|tile| time(&|| problem.by_kernels(tile)));
             println!(
-                "{name}, window {window:?}: operations {operations:.0} ms, tiles of {TILES:?} {tiles:.0?} ms"
+                "{name}, window {window:?}: fallback {by_fallback:.0} ms, tiles of {TILES:?} {tiles:.0?} ms"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! The PTX that both tensor-core families use: addresses, asynchronous copies, conversions and a few functions.
+//! PTX instructions that both tensor-core families use: addresses, asynchronous copies, conversions and a few functions.
 
 use cubecl::prelude::*;
 
@@ -31,7 +31,7 @@ pub(super) fn global_float_address(pointer: *const f32) -> u64 {
     address
 }
 
-/// Sixteen bytes from global to shared memory without passing through registers; zeros where `bytes` is 0.
+/// Starts the copy of 16 bytes from global to shared memory; writes zeros where `bytes` is 0.
 #[cube]
 pub(super) fn copy_async_16(shared: u32, global: u64, bytes: u32) {
     gpu_asm!(
@@ -40,12 +40,13 @@ pub(super) fn copy_async_16(shared: u32, global: u64, bytes: u32) {
     );
 }
 
+/// Makes the copies that this thread started since the last commit a group.
 #[cube]
 pub(super) fn copy_async_commit() {
     gpu_asm!("cp.async.commit_group;");
 }
 
-/// Waits until at most `pending` groups of copies are under way.
+/// Waits until at most `pending` groups of this thread's copies are incomplete.
 #[cube]
 pub(super) fn copy_async_wait(#[comptime] pending: u32) {
     gpu_asm!("cp.async.wait_group {n};", n = const pending);
@@ -75,7 +76,7 @@ pub(super) fn reciprocal(x: f32) -> f32 {
     y
 }
 
-/// The two numbers of type `ty` in a register, as floats.
+/// The lower half of a register, a number of type `ty`, as f32.
 #[cube]
 pub(super) fn unpack_low(packed: u32, #[comptime] ty: &str) -> f32 {
     let x: f32;
@@ -86,7 +87,7 @@ pub(super) fn unpack_low(packed: u32, #[comptime] ty: &str) -> f32 {
     x
 }
 
-/// The upper half of a register, as [`unpack_low`].
+/// As [`unpack_low`], the upper half.
 #[cube]
 pub(super) fn unpack_high(packed: u32, #[comptime] ty: &str) -> f32 {
     let x: f32;
@@ -97,7 +98,7 @@ pub(super) fn unpack_high(packed: u32, #[comptime] ty: &str) -> f32 {
     x
 }
 
-/// Four bytes from global to shared memory, as [`copy_async_16`].
+/// As [`copy_async_16`], 4 bytes.
 #[cube]
 pub(super) fn copy_async_4(shared: u32, global: u64, bytes: u32) {
     gpu_asm!(
@@ -120,7 +121,7 @@ pub(super) fn quad_sum(x: f32) -> f32 {
     a + plane_shuffle_xor(a, 2u32)
 }
 
-/// Sixteen bytes of shared memory.
+/// Reads 16 bytes of shared memory.
 #[cube]
 pub(super) fn load_shared_16(address: u32) -> Vector<u32, Const<4>> {
     let x: Vector<u32, Const<4>>;
@@ -128,10 +129,10 @@ pub(super) fn load_shared_16(address: u32) -> Vector<u32, Const<4>> {
     x
 }
 
-/// Writes sixteen bytes of shared memory.
+/// Writes 16 bytes of shared memory.
 #[cube]
 pub(super) fn store_shared_16(address: u32, x: Vector<u32, Const<4>>) {
-    // Element by element: inline assembly takes a variable that was written to by its address.
+    // Element by element: inline assembly passes a mutable variable by its address.
     let (x0, x1, x2, x3) = (
         x.extract(0usize),
         x.extract(1usize),
@@ -144,10 +145,16 @@ pub(super) fn store_shared_16(address: u32, x: Vector<u32, Const<4>>) {
     );
 }
 
-/// Four floats of a buffer that no kernel under way writes.
+/// Reads four floats of a buffer that no running kernel writes.
 #[cube]
 pub(super) fn load_global_floats(address: u64) -> Vector<f32, Const<4>> {
     let x: Vector<f32, Const<4>>;
     gpu_asm!("ld.global.nc.v4.f32 {x}, [{a}];", x = out(_) x, a = in(_) address);
     x
+}
+
+/// Orders this thread's writes to shared memory before reads of the async proxy, through which WGMMA reads its operands.
+#[cube]
+pub(super) fn fence_async_proxy() {
+    gpu_asm!("fence.proxy.async.shared::cta;");
 }

@@ -1,14 +1,14 @@
-//! Warp-group matrix products as inline PTX.
+//! WGMMA, the warp-group matrix multiplication, as inline PTX.
 //!
-//! CubeCL has none of its own. An instruction's text is put together on the host while the kernel is being defined (see the
-//! `*_text` functions), because its register list depends on the shape.
+//! CubeCL has no such instruction. Its text is assembled on the host while the kernel is being defined (see the `*_text`
+//! functions), because its list of registers depends on the shape. Every function here waits for its result.
 
 use std::fmt::Write as _;
 
 use cubecl::prelude::*;
 
 /// Bytes in a row of a shared-memory tile: 64 elements of two bytes, one period of the 128-byte swizzle.
-pub(super) const ROW_BYTES: u32 = 128;
+const ROW_BYTES: u32 = 128;
 
 /// Descriptor of a tile in shared memory with 128-byte rows under the 128-byte swizzle, one block wide.
 #[cube]
@@ -16,16 +16,10 @@ pub(super) fn descriptor(address: u32) -> u64 {
     crate::ops::ptx::descriptor(address, 16u32)
 }
 
-/// Makes writes to shared memory visible to the tensor cores, which read it through another proxy.
+/// `A · B` over `steps` slices of 16 along the inner dimension, both operands in shared memory, given by their descriptors: A has
+/// 64 rows, B is stored `[columns, inner]` with `2 N` columns.
 #[cube]
-pub(super) fn fence_tensor_cores() {
-    gpu_asm!("fence.proxy.async.shared::cta;");
-}
-
-/// `A · B` over `steps` slices of 16 along the inner dimension, both operands in shared memory; rows of A are 64, columns of
-/// B are 2 × the size of the result; B is stored `[columns, inner]`.
-#[cube]
-pub(super) fn product_shared<N: Size>(
+pub(super) fn multiply<N: Size>(
     a: u64,
     b: u64,
     #[comptime] steps: usize,
@@ -37,8 +31,8 @@ pub(super) fn product_shared<N: Size>(
     d
 }
 
-/// `c + A · B` with A in registers, `[64, 64]` as four slices of 16 columns, and B stored `[inner, columns]`, by adding a product
-/// of its own to `c`.
+/// `c + A · B` with A in registers, `[64, 64]` as four slices of 16 columns, and B stored `[inner, columns]`. The product has registers
+/// of its own and is then added: faster than [`add_product`] where other instructions have just changed `c`.
 #[cube]
 pub(super) fn sum_with_product<N: Size>(
     c: Vector<f32, N>,
@@ -60,7 +54,7 @@ pub(super) fn sum_with_product<N: Size>(
     c + d
 }
 
-/// As [`sum_with_product`], summing in the registers of `c`.
+/// As [`sum_with_product`], accumulating in the registers of `c`.
 #[cube]
 pub(super) fn add_product<N: Size>(
     c: Vector<f32, N>,
@@ -70,7 +64,7 @@ pub(super) fn add_product<N: Size>(
 ) -> Vector<f32, N> {
     let text = comptime!(registers_text(N::value(), 4, true, ty));
     let d: Vector<f32, N>;
-    // Through a sequence: inline assembly takes a variable that was written to by its address.
+    // Through a sequence: inline assembly passes a mutable variable by its address.
     let mut held = Sequence::<Vector<f32, N>>::new();
     held.push(c);
     let c = *held.index(0);
@@ -86,7 +80,7 @@ pub(super) fn add_product<N: Size>(
     d
 }
 
-/// How far a descriptor moves per slice of 16 along the inner dimension, in its units of 16 bytes: along a row, or down 16 rows.
+/// Distance between slices of 16 along the inner dimension, in a descriptor's units of 16 bytes: along a row, or down 16 rows.
 const ALONG: usize = 2;
 const DOWN: usize = 16 * ROW_BYTES as usize / 16;
 
@@ -97,7 +91,7 @@ fn instruction(n: usize, ty: &str) -> String {
     )
 }
 
-/// Outputs are registers `%0 … %(n-1)`, then A's and B's descriptors.
+/// Operands of the text: the result's registers `%0 … %(n-1)`, then A's and B's descriptors.
 fn shared_text(n: usize, steps: usize, ty: &str) -> String {
     let name = instruction(n, ty);
     let (a, b) = (n, n + 1);
@@ -114,8 +108,9 @@ fn shared_text(n: usize, steps: usize, ty: &str) -> String {
     text + CLOSE
 }
 
-/// Outputs first; what they start from, if `added`; four registers of A per slice, B's descriptor. CubeCL's inline assembly
-/// has no operand that is both read and written: the moves before the products are what the assembler makes one register of.
+/// Operands of the text: the result's registers; those of `c`, if `added`; four registers of A per slice; B's descriptor. CubeCL's
+/// inline assembly has no operand that is both read and written: `c` is moved to the result's registers first, and the assembler
+/// allocates one register for both.
 fn registers_text(n: usize, steps: usize, added: bool, ty: &str) -> String {
     let name = instruction(n, ty);
     let first = if added { 2 * n } else { n };

@@ -1,21 +1,23 @@
-//! Passes over rows that go before the tensor-core kernels: rotated queries and keys, and the backward's row sums.
+//! Kernels over rows that run before the attention kernels: RoPE for queries and keys, and the sums `delta` for the backward pass.
 
 use cubecl::prelude::*;
 
+use super::super::tile::Tile;
 use super::ptx::*;
-use super::tensor_cores::*;
+use super::rows::apply_rope;
+use super::shape::dtype;
 
-/// Units of a cube in both passes.
-pub(super) const UNITS: u32 = 256;
-/// Rows of a tile in [`rotate_kernel`].
-pub(super) const ROTATED_ROWS: u32 = 32;
-/// Units that add up a row of a head in [`delta_kernel`].
+/// Threads of a block of both kernels.
+pub(in super::super) const THREADS: u32 = 256;
+/// Rows of a block of [`rope_kernel`].
+pub(super) const ROPE_ROWS: u32 = 32;
+/// Threads per row of a head in [`delta_kernel`].
 pub(super) const DELTA_LANES: u32 = 8;
 
-/// Rotated queries and keys: `[total, 2, heads, head_dim]` from `qkv` `[total, 3, heads, head_dim]`, sixteen bytes of each
-/// half at a time. Cube (y, z) is a tile of [`ROTATED_ROWS`] rows, cube x a head.
+/// Queries and keys with RoPE applied: `[total, 2, heads, head_dim]` from `qkv` `[total, 3, heads, head_dim]`, 16 bytes of each half
+/// of a head at a time. Block (y, z) is a tile of [`ROPE_ROWS`] rows, block x a head.
 #[cube(launch_unchecked)]
-pub(super) fn rotate_kernel(
+pub(in super::super) fn rope_kernel(
     qkv: &[Vector<u32, Const<4>>],
     rotary: &[Vector<f32, Const<4>>],
     tiles: &[u32],
@@ -26,24 +28,24 @@ pub(super) fn rotate_kernel(
 ) {
     let ty = comptime!(dtype(half));
     let pairs = comptime!(head_dim / 16);
-    let items = comptime!(ROTATED_ROWS * 2 * pairs);
-    let tile = tile_of(tiles);
+    let items = comptime!(ROPE_ROWS * 2 * pairs);
+    let tile = Tile::of_block(tiles, 0i32);
     #[unroll]
-    for i in 0..comptime!(items.div_ceil(UNITS)) {
-        // A row, its query or key, a pair of chunks: of head CUBE_POS_X alone.
-        let item = UNIT_POS + comptime!(i * UNITS);
+    for i in 0..comptime!(items.div_ceil(THREADS)) {
+        // A row, query or key, and a pair of chunks, of head CUBE_POS_X.
+        let item = UNIT_POS + comptime!(i * THREADS);
         let row = i32::cast_from(item / comptime!(2 * pairs));
         let part = item / pairs % 2u32;
         let chunk = item % pairs;
         let position = tile.first + row;
-        if row < comptime!(ROTATED_ROWS as i32) && position < tile.length {
+        if row < comptime!(ROPE_ROWS as i32) && position < tile.length {
             let packed_row = tile.sequence + u32::cast_from(position);
             let from =
                 ((packed_row * 3u32 + part) * heads + CUBE_POS_X) * comptime!(2 * pairs) + chunk;
             let to =
                 ((packed_row * 2u32 + part) * heads + CUBE_POS_X) * comptime!(2 * pairs) + chunk;
             let angle = u32::cast_from(position) * comptime!(head_dim / 4) + chunk * 2u32;
-            let (first, second) = turn(
+            let (first, second) = apply_rope(
                 qkv[from as usize],
                 qkv[(from + pairs) as usize],
                 rotary[angle as usize],
@@ -58,9 +60,9 @@ pub(super) fn rotate_kernel(
     }
 }
 
-/// `delta[head, row] = sum_d out * d_out`, [`DELTA_LANES`] units to a row of a head.
+/// `delta[head, row] = sum_d out · d_out`, [`DELTA_LANES`] threads per row of a head.
 #[cube(launch_unchecked)]
-pub(super) fn delta_kernel(
+pub(in super::super) fn delta_kernel(
     out: &[Vector<u32, Const<4>>],
     d_out: &[Vector<u32, Const<4>>],
     delta: &mut [f32],
@@ -71,7 +73,7 @@ pub(super) fn delta_kernel(
 ) {
     let ty = comptime!(dtype(half));
     let chunks = comptime!(head_dim / 8);
-    let position = CUBE_POS_X * UNITS + UNIT_POS;
+    let position = CUBE_POS_X * THREADS + UNIT_POS;
     let pair = position / DELTA_LANES;
     let lane = position % DELTA_LANES;
     let inside = pair < heads * total;

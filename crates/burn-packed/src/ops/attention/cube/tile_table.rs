@@ -1,4 +1,4 @@
-//! The host's list of tiles: which rows each cube works on.
+//! The tile scheduler: the host's list of tiles, which gives every thread block its rows.
 
 use std::sync::Mutex;
 
@@ -10,37 +10,37 @@ use cubecl::prelude::CubeElement;
 
 use crate::batch::SequenceLayout;
 
-/// Numbers a tile takes in the table: its first row, the first row of its sequence, the row after the last.
+/// Numbers of a tile in the table: its first row, the first row of its sequence, the row after the sequence's last.
 const ENTRY: usize = 3;
-/// Tables kept on devices. A batch needs one per tile size, so this is several batches' worth.
-const KEPT: usize = 32;
+/// Tables cached on devices. A batch needs one per tile size: these are for several batches.
+const CACHED: usize = 32;
 
-/// A table on a device and the grid that covers it: `heads × y × z` cubes.
+/// A table on a device and the grid that covers it: `heads × y × z` blocks.
 #[derive(Clone)]
-pub(super) struct Table {
+pub(super) struct TileTable {
     pub(super) entries: CubeTensor,
     pub(super) y: u32,
     pub(super) z: u32,
 }
 
-struct Kept {
+struct Cached {
     layout: SequenceLayout,
     tile: usize,
     device: CubeDevice,
-    table: Table,
+    table: TileTable,
 }
 
 /// Most recently used first. A layout is shared by all layers of a step, forward and backward: it is uploaded once.
-static TABLES: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+static TABLES: Mutex<Vec<Cached>> = Mutex::new(Vec::new());
 
 /// The table of `layout` in tiles of `tile` rows, on the device of `like`.
-pub(super) fn table(layout: &SequenceLayout, tile: usize, like: &CubeTensor) -> Table {
+pub(super) fn tile_table(layout: &SequenceLayout, tile: usize, like: &CubeTensor) -> TileTable {
     let device = like.device();
-    // A thread that panicked while it held the list can't have left it half-written in a way that matters.
+    // A panic in another thread leaves the list valid: each change of it is complete or not started.
     let mut tables = TABLES.lock().unwrap_or_else(|held| held.into_inner());
-    let found = tables
-        .iter()
-        .position(|kept| kept.tile == tile && kept.device == device && kept.layout == *layout);
+    let found = tables.iter().position(|cached| {
+        cached.tile == tile && cached.device == device && cached.layout == *layout
+    });
     if let Some(index) = found {
         tables[..=index].rotate_right(1);
         return tables[0].table.clone();
@@ -56,7 +56,7 @@ pub(super) fn table(layout: &SequenceLayout, tile: usize, like: &CubeTensor) -> 
         entries.len() / ENTRY
     );
     let handle = like.client.create_from_slice(u32::as_bytes(&entries));
-    let table = Table {
+    let table = TileTable {
         entries: CubeTensor::new_contiguous(
             like.client.clone(),
             device.clone(),
@@ -67,18 +67,18 @@ pub(super) fn table(layout: &SequenceLayout, tile: usize, like: &CubeTensor) -> 
         y: y as u32,
         z: z as u32,
     };
-    let kept = Kept {
+    let cached = Cached {
         layout: layout.clone(),
         tile,
         device,
         table: table.clone(),
     };
-    tables.insert(0, kept);
-    tables.truncate(KEPT);
+    tables.insert(0, cached);
+    tables.truncate(CACHED);
     table
 }
 
-/// Tiles of every sequence, the longest sequences first: the last cubes to start should be the cheapest.
+/// Tiles of every sequence, the longest sequences first: the last blocks to start should be the cheapest.
 fn entries(layout: &SequenceLayout, tile: usize) -> Vec<u32> {
     let mut ranges: Vec<_> = layout.ranges().filter(|range| !range.is_empty()).collect();
     ranges.sort_by_key(|range| std::cmp::Reverse(range.len()));
@@ -94,7 +94,7 @@ fn entries(layout: &SequenceLayout, tile: usize) -> Vec<u32> {
         .collect()
 }
 
-/// The table as `y × z` tiles with `y` at most `most`, filled up with tiles of no rows.
+/// The table as `y × z` tiles with `y` at most `most`, padded with tiles without rows.
 fn grid(mut entries: Vec<u32>, most: usize) -> (Vec<u32>, usize, usize) {
     let tiles = entries.len() / ENTRY;
     let z = tiles.div_ceil(most).max(1);

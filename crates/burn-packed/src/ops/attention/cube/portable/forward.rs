@@ -1,0 +1,175 @@
+//! The forward kernel.
+
+use cubecl::prelude::*;
+
+use super::super::tile::{K, OUT, Q, Tile, V};
+use super::tile::{
+    Args, HIDDEN, LANES, Memory, ROWS, Rows, Shape, bounded, own_column, own_row, zeros,
+};
+
+/// Output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`.
+///
+/// Block x is a head, block (y, z) a tile of queries, given by `tiles`. The block loops over the tiles of keys that its queries see,
+/// with an online softmax.
+#[cube(launch, address_type = "dynamic")]
+pub(in super::super) fn forward_kernel<F: Float>(
+    qkv: &[F],
+    rotary: &[f32],
+    tiles: &[u32],
+    out: &mut [F],
+    lse: &mut [f32],
+    args: &Args,
+    #[comptime] shape: Shape,
+    #[define(F)] _dtype: ElemType,
+) {
+    let tile = Tile::of_block(tiles, args.half_window);
+    let queries = Rows::new(&tile, tile.first, args.heads, Q, shape);
+    let mut memory = Memory::new(shape);
+    let mut softmax = OnlineSoftmax::new(shape);
+    let mut sums = zeros(comptime!(ROWS * shape.dims()));
+
+    // Tiles of keys start at multiples of the tile's size from the start of the sequence, so that results are batch-invariant.
+    let size = comptime!(shape.tile as i32);
+    let span = tile.visible_to_any(comptime!(shape.tile as u32));
+    let mut first = span.first / size * size;
+    while first <= span.last {
+        let k_rows = Rows::new(&tile, first, args.heads, K, shape);
+        let v_rows = Rows::new(&tile, first, args.heads, V, shape);
+        let mut block = memory.scores::<F>(qkv, &queries, qkv, &k_rows, rotary, shape);
+        softmax.update(
+            &mut block,
+            &mut memory,
+            &mut sums,
+            &tile,
+            first,
+            args,
+            shape,
+        );
+        memory.accumulate::<F>(&mut sums, qkv, &v_rows, rotary, shape);
+        first += size;
+    }
+
+    let weights = softmax.sums();
+    let column = own_column();
+    #[unroll]
+    for r in 0..ROWS {
+        let row = own_row() + r;
+        let sum = weights[r];
+        if row < queries.count && column == 0 {
+            let at = CUBE_POS_X as usize * args.total
+                + tile.sequence as usize
+                + usize::cast_from(tile.first)
+                + row;
+            lse[at] = softmax.max[r] + sum.ln();
+        }
+        #[unroll]
+        for d in 0..comptime!(shape.dims()) {
+            sums[comptime!(r * shape.dims() + d)] /= sum;
+        }
+    }
+    let rows = Rows::new(&tile, tile.first, args.heads, OUT, shape);
+    memory.store::<F>(out, &sums, &rows, rotary, shape);
+}
+
+/// Online softmax of a thread's rows.
+#[derive(CubeType)]
+struct OnlineSoftmax {
+    /// Maximum of each row over the tiles so far; the same in all threads of a row.
+    max: Array<f32>,
+    /// Sum of `exp(score - maximum)` over this thread's columns.
+    sum: Array<f32>,
+    /// One number per thread and row, through which the threads of a row share maxima and sums.
+    partials: Shared<[f32]>,
+}
+
+#[cube]
+impl OnlineSoftmax {
+    fn new(#[comptime] shape: Shape) -> OnlineSoftmax {
+        let mut max = Array::<f32>::new(ROWS);
+        #[unroll]
+        for r in 0..ROWS {
+            max[r] = HIDDEN;
+        }
+        OnlineSoftmax {
+            max,
+            sum: zeros(ROWS),
+            partials: Shared::<[f32]>::new_slice(shape.row_partials()),
+        }
+    }
+
+    /// Turns a block of products into weights, in `memory`, and rescales the sums over earlier tiles. `first` is the position of the
+    /// block's first key.
+    #[allow(clippy::too_many_arguments)]
+    fn update(
+        &mut self,
+        block: &mut Array<f32>,
+        memory: &mut Memory,
+        sums: &mut Array<f32>,
+        tile: &Tile,
+        first: i32,
+        args: &Args,
+        #[comptime] shape: Shape,
+    ) {
+        let columns = comptime!(shape.columns());
+        let row = own_row();
+        let lane = own_column();
+        #[unroll]
+        for r in 0..ROWS {
+            let seen = tile.visible(tile.first + i32::cast_from(row + r));
+            let mut top = HIDDEN.runtime();
+            #[unroll]
+            for c in 0..columns {
+                let at = comptime!(r * columns + c);
+                let (score, _slope) = bounded(block[at], args, shape);
+                let key = first + i32::cast_from(lane + comptime!(c * LANES));
+                let score = select(seen.contains(key), score, HIDDEN.runtime());
+                block[at] = score;
+                top = max(top, score);
+            }
+            self.partials[(row + r) * (LANES + 1) + lane] = top;
+        }
+        sync_cube();
+        #[unroll]
+        for r in 0..ROWS {
+            let mut top = self.max[r];
+            for other in 0..LANES {
+                top = max(top, self.partials[(row + r) * (LANES + 1) + other]);
+            }
+            let shrink = (self.max[r] - top).exp();
+            self.max[r] = top;
+            let mut sum = 0.0f32;
+            #[unroll]
+            for c in 0..columns {
+                let score = block[comptime!(r * columns + c)];
+                let weight = select(score <= HIDDEN, 0.0f32, (score - top).exp());
+                sum += weight;
+                memory.set_weight(r, c, weight, shape);
+            }
+            self.sum[r] = self.sum[r] * shrink + sum;
+            #[unroll]
+            for d in 0..comptime!(shape.dims()) {
+                sums[comptime!(r * shape.dims() + d)] *= shrink;
+            }
+        }
+    }
+
+    /// The sum of each row's weights over all columns.
+    fn sums(&mut self) -> Array<f32> {
+        let row = own_row();
+        #[unroll]
+        for r in 0..ROWS {
+            self.partials[(row + r) * (LANES + 1) + own_column()] = self.sum[r];
+        }
+        sync_cube();
+        let mut sums = Array::<f32>::new(ROWS);
+        #[unroll]
+        for r in 0..ROWS {
+            let mut sum = 0.0f32;
+            for other in 0..LANES {
+                sum += self.partials[(row + r) * (LANES + 1) + other];
+            }
+            sums[r] = sum;
+        }
+        sums
+    }
+}

@@ -1,0 +1,164 @@
+//! Attention kernels for any GPU: f32 arithmetic, shared memory and barriers, no tensor cores.
+
+pub(super) mod backward;
+pub(super) mod forward;
+mod tile;
+
+#[cfg(all(test, feature = "kernel-sources"))]
+pub(super) use tile::ArgsCompilationArg;
+pub(super) use tile::Shape;
+
+use burn::tensor::DType;
+use burn_cubecl::CubeBackend;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::ir::{AddressType, ElemType, FloatKind};
+use cubecl::prelude::CubeDim;
+
+use super::super::AttentionSpec;
+use super::tile_table::TileTable;
+use super::{Call, dims};
+use crate::ops::primitive::cast;
+use tile::ArgsLaunch;
+
+/// Rows of a tile, the preferred number first: the device's limits decide.
+pub(super) const TILES: [usize; 2] = [64, 32];
+/// The largest head whose gradients fit the registers of a thread.
+const LARGEST_HEAD: usize = 256;
+/// Tensors of the kernel with the most tensors; WebGPU promises eight bindings, and CubeCL takes one for the other arguments.
+const BUFFERS: u32 = 7;
+
+impl Shape {
+    /// The kernels for `qkv`, if its dtype, its head size and the device allow any.
+    pub(super) fn choose(qkv: &CubeTensor, spec: &AttentionSpec) -> Option<Self> {
+        let head_dim = dims(qkv)[3];
+        let dtype = matches!(qkv.dtype, DType::F32 | DType::F16 | DType::BF16);
+        let unpaired = spec.rope && !head_dim.is_multiple_of(2);
+        if !dtype || unpaired || head_dim > LARGEST_HEAD {
+            return None;
+        }
+        let hardware = &qkv.client.properties().hardware;
+        let shapes = TILES.map(|tile| Self {
+            tile,
+            head_dim,
+            rope: spec.rope,
+            softcap: spec.softcap.is_some(),
+        });
+        shapes.into_iter().find(|shape| {
+            BUFFERS <= hardware.max_bindings
+                && shape.threads() <= hardware.max_units_per_cube as usize
+                && shape.threads() <= hardware.max_cube_dim.0 as usize
+                && shape.shared_bytes() <= hardware.max_shared_memory_size
+        })
+    }
+}
+
+/// Output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`.
+pub(super) fn forward(
+    shape: Shape,
+    qkv: CubeTensor,
+    rotary: CubeTensor,
+    spec: &AttentionSpec,
+) -> (CubeTensor, CubeTensor) {
+    let call = Call::new(qkv, rotary, spec);
+    let tiles = call.tiles(shape.tile);
+    let (out, lse) = (call.output(), call.lse());
+    forward::forward_kernel::launch(
+        &call.qkv.client,
+        call.count(&tiles),
+        CubeDim::new_1d(shape.threads() as u32),
+        call.address(&tiles),
+        call.qkv.clone().into_buffer_arg(),
+        call.rotary.clone().into_buffer_arg(),
+        tiles.entries.clone().into_buffer_arg(),
+        out.clone().into_buffer_arg(),
+        lse.clone().into_buffer_arg(),
+        call.args(),
+        shape,
+        call.elem(),
+    );
+    (out, lse)
+}
+
+/// Gradient `[total, 3, heads, head_dim]` of `qkv`.
+pub(super) fn backward(
+    shape: Shape,
+    d_out: CubeTensor,
+    qkv: CubeTensor,
+    out: CubeTensor,
+    lse: CubeTensor,
+    rotary: CubeTensor,
+    spec: &AttentionSpec,
+) -> CubeTensor {
+    let d_out = into_contiguous(cast::<CubeBackend>(d_out, qkv.dtype));
+    let (out, lse) = (into_contiguous(out), into_contiguous(lse));
+    let call = Call::new(qkv, rotary, spec);
+    let client = &call.qkv.client;
+    let tiles = call.tiles(shape.tile);
+    let (delta, d_qkv) = (call.lse(), call.gradient());
+    let rows = call.heads * call.total;
+    let dim = CubeDim::new(client, rows);
+    backward::delta_kernel::launch(
+        client,
+        cubecl::calculate_cube_count_elemwise(client, rows, dim),
+        dim,
+        call.address(&tiles),
+        out.into_buffer_arg(),
+        d_out.clone().into_buffer_arg(),
+        delta.clone().into_buffer_arg(),
+        call.args(),
+        shape.head_dim,
+        call.elem(),
+    );
+    macro_rules! launch {
+        ($kernel:ident) => {
+            backward::$kernel::launch(
+                client,
+                call.count(&tiles),
+                CubeDim::new_1d(shape.threads() as u32),
+                call.address(&tiles),
+                call.qkv.clone().into_buffer_arg(),
+                call.rotary.clone().into_buffer_arg(),
+                tiles.entries.clone().into_buffer_arg(),
+                d_out.clone().into_buffer_arg(),
+                lse.clone().into_buffer_arg(),
+                delta.clone().into_buffer_arg(),
+                d_qkv.clone().into_buffer_arg(),
+                call.args(),
+                shape,
+                call.elem(),
+            )
+        };
+    }
+    launch!(keys_kernel);
+    launch!(queries_kernel);
+    d_qkv
+}
+
+impl Call<'_> {
+    fn args(&self) -> ArgsLaunch {
+        ArgsLaunch::new(
+            self.heads,
+            self.total,
+            self.half_window,
+            self.spec.scale as f32,
+            self.spec.softcap.unwrap_or(1.0) as f32,
+        )
+    }
+
+    fn elem(&self) -> ElemType {
+        ElemType::Float(match self.qkv.dtype {
+            DType::F16 => FloatKind::F16,
+            DType::BF16 => FloatKind::BF16,
+            _ => FloatKind::F32,
+        })
+    }
+
+    /// Width of the indices; `qkv` and its gradient are the largest tensors.
+    fn address(&self, tiles: &TileTable) -> AddressType {
+        self.qkv
+            .required_address_type()
+            .max(self.rotary.required_address_type())
+            .max(tiles.entries.required_address_type())
+    }
+}

@@ -1,0 +1,459 @@
+//! The parts of the portable kernels: rows in shared memory, matrix multiplications of two tiles, sums over weights, stores.
+//!
+//! A block works on a tile of `tile` rows. Its threads are a grid of `tile / 4` by 16, of which a thread has 4 rows of the tile
+//! and every 16th column of each:
+//!
+//! ```text
+//!                columns 0   1  …  15   16  17 …
+//! rows  0 to 3   thread  0   1  …  15    0   1 …
+//! rows  4 to 7   thread 16  17  …  31   16  17 …
+//! …
+//! ```
+//!
+//! Neighboring threads thus access neighboring columns. Rows pass through shared memory a few dimensions at a time, so that
+//! a kernel needs equally little of it for every head size. The dimensions loaded together are as many of the first half of a
+//! head as of the second, at the same places in both: the pairs that RoPE rotates. Each half is padded with zeros to a multiple of
+//! 8, which makes any head size possible.
+
+use cubecl::prelude::*;
+
+use super::super::tile::{K, Q, Tile};
+
+/// Rows of a tile that a thread has.
+pub(super) const ROWS: usize = 4;
+/// Threads that share a row.
+pub(super) const LANES: usize = 16;
+/// Dimensions of two operands loaded at a time for scores.
+const DOT: usize = 16;
+/// Dimensions of one operand loaded at a time for a sum over rows.
+const SUM: usize = 32;
+/// The score of a hidden key; finite, so that nothing computes `inf - inf`.
+pub(super) const HIDDEN: f32 = -3.0e38;
+
+/// What a kernel is compiled for. Lengths, windows and the number of heads are launch arguments: they never recompile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in super::super) struct Shape {
+    /// Rows of a tile, of queries as of keys: a multiple of 16.
+    pub(in super::super) tile: usize,
+    /// Size of a head.
+    pub(in super::super) head_dim: usize,
+    /// Whether RoPE is applied to q and k.
+    pub(in super::super) rope: bool,
+    /// Whether scores have a softcap.
+    pub(in super::super) softcap: bool,
+}
+
+/// Launch arguments besides tensors.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+pub(in super::super) struct Args {
+    /// Number of heads.
+    pub(in super::super) heads: usize,
+    /// Tokens of the batch.
+    pub(in super::super) total: usize,
+    /// Rows visible on each side, inclusive; at most the longest sequence.
+    pub(in super::super) half_window: i32,
+    /// Factor on the scores.
+    pub(in super::super) scale: f32,
+    /// Bound on the scores; 1 without softcap.
+    pub(in super::super) softcap: f32,
+}
+
+impl Shape {
+    /// Threads of a block.
+    pub(in super::super) fn threads(self) -> usize {
+        self.tile / ROWS * LANES
+    }
+
+    /// Columns of a tile of scores that a thread has of each of its rows.
+    pub(super) fn columns(self) -> usize {
+        self.tile / LANES
+    }
+
+    /// Dimensions of the first half of a head; the second half has one fewer where the size is odd.
+    fn half(self) -> usize {
+        self.head_dim.div_ceil(2)
+    }
+
+    /// Dimensions of a head with both halves padded: a multiple of 16.
+    fn padded(self) -> usize {
+        self.half().next_multiple_of(LANES / 2) * 2
+    }
+
+    /// Dimensions that a thread has of each of its rows.
+    pub(super) fn dims(self) -> usize {
+        self.padded() / LANES
+    }
+
+    /// Elements of the shared memory through which rows pass; a column of padding keeps rows in different banks.
+    pub(super) fn stage(self) -> usize {
+        (2 * self.tile * (DOT + 1)).max(self.tile * (SUM + 1))
+    }
+
+    /// Elements of the shared memory for a tile of weights.
+    pub(super) fn weights(self) -> usize {
+        self.tile * (self.tile + 1)
+    }
+
+    /// Elements of the shared memory for maxima and sums of rows, one per thread and row.
+    pub(super) fn row_partials(self) -> usize {
+        self.tile * (LANES + 1)
+    }
+
+    /// Bytes of shared memory of the kernel that takes most.
+    pub(super) fn shared_bytes(self) -> usize {
+        4 * (self.stage() + self.weights() + self.row_partials())
+    }
+}
+
+/// The shared memory of the kernels.
+#[derive(CubeType)]
+pub(super) struct Memory {
+    /// Dimensions of rows, on their way from and to global memory.
+    stage: Shared<[f32]>,
+    /// Weights of a tile.
+    weights: Shared<[f32]>,
+}
+
+/// Rows of a tile of a tensor.
+#[derive(CubeType, Clone, Copy)]
+pub(super) struct Rows {
+    /// Index of element 0 of the head in the first row.
+    start: usize,
+    /// Elements from a row to the next.
+    stride: usize,
+    /// Rows that exist; the rest of the tile counts as zeros.
+    pub(super) count: usize,
+    /// Position of the first row in its sequence.
+    position: usize,
+    /// Whether these are queries or keys, with RoPE to be applied.
+    #[cube(comptime)]
+    rope: bool,
+}
+
+#[cube]
+impl Rows {
+    /// Rows from position `first` of the tile's sequence on, of part `of.0` of a tensor `[total, of.1, heads, head_dim]`.
+    pub(super) fn new(
+        tile: &Tile,
+        first: i32,
+        heads: usize,
+        #[comptime] of: (usize, usize),
+        #[comptime] shape: Shape,
+    ) -> Rows {
+        let width = heads * comptime!(shape.head_dim);
+        let position = usize::cast_from(first);
+        let row = tile.sequence as usize + position;
+        Rows {
+            start: (row * comptime!(of.1) + comptime!(of.0)) * width
+                + CUBE_POS_X as usize * comptime!(shape.head_dim),
+            stride: width * comptime!(of.1),
+            count: min(usize::cast_from(tile.length - first), shape.tile),
+            position,
+            rope: comptime!(shape.rope && (of == Q || of == K)),
+        }
+    }
+}
+
+/// First of the rows of a tile that this thread has.
+#[cube]
+pub(super) fn own_row() -> usize {
+    UNIT_POS as usize / LANES * ROWS
+}
+
+/// First column that this thread has.
+#[cube]
+pub(super) fn own_column() -> usize {
+    UNIT_POS as usize % LANES
+}
+
+/// `length` zeros in registers.
+#[cube]
+pub(super) fn zeros(#[comptime] length: usize) -> Array<f32> {
+    let mut zeros = Array::<f32>::new(length);
+    #[unroll]
+    for i in 0..length {
+        zeros[i] = 0.0f32;
+    }
+    zeros
+}
+
+/// Whether dimension `d` of a half of `size` dimensions exists; known at compile time where halves have no padding.
+#[cube]
+fn in_half(d: usize, #[comptime] size: usize, #[comptime] shape: Shape) -> bool {
+    if comptime!(shape.padded() == shape.head_dim) {
+        true.runtime()
+    } else {
+        d < size
+    }
+}
+
+/// RoPE on a pair of elements of dimension `d` of the first half of a head, at `position`; its transpose if `transposed`.
+#[cube]
+fn apply_rope(
+    low: f32,
+    high: f32,
+    rotary: &[f32],
+    position: usize,
+    d: usize,
+    #[comptime] transposed: bool,
+    #[comptime] shape: Shape,
+) -> (f32, f32) {
+    let angle = position * comptime!(shape.head_dim) + d;
+    let cos = rotary[angle];
+    let sin = rotary[angle + comptime!(shape.half())];
+    let sin = if comptime!(transposed) { -sin } else { sin };
+    (low * cos - high * sin, high * cos + low * sin)
+}
+
+#[cube]
+impl Memory {
+    pub(super) fn new(#[comptime] shape: Shape) -> Memory {
+        Memory {
+            stage: Shared::<[f32]>::new_slice(shape.stage()),
+            weights: Shared::<[f32]>::new_slice(shape.weights()),
+        }
+    }
+
+    /// Sets the weight of one of this thread's rows `r` and columns `c`.
+    pub(super) fn set_weight(
+        &mut self,
+        #[comptime] r: usize,
+        #[comptime] c: usize,
+        weight: f32,
+        #[comptime] shape: Shape,
+    ) {
+        let row = (own_row() + r) * comptime!(shape.tile + 1);
+        self.weights[row + own_column() + comptime!(c * LANES)] = weight;
+    }
+
+    /// Loads dimensions of the rows into the stage, with RoPE applied: those from `first` on of the first half of the head, and behind
+    /// them those from `first` on of the second half. `to` is the place in the stage, the number of dimensions and the distance of rows.
+    fn load<F: Float>(
+        &mut self,
+        source: &[F],
+        rotary: &[f32],
+        rows: &Rows,
+        first: usize,
+        #[comptime] to: (usize, usize, usize),
+        #[comptime] shape: Shape,
+    ) {
+        let (offset, width, pitch) = comptime!(to);
+        let pairs = comptime!(width / 2);
+        let half = comptime!(shape.half());
+        #[unroll]
+        for i in 0..comptime!(shape.tile * pairs / shape.threads()) {
+            let pair = UNIT_POS as usize + comptime!(i * shape.threads());
+            let row = pair / pairs;
+            let d = pair % pairs;
+            let mut low = 0.0f32;
+            let mut high = 0.0f32;
+            if row < rows.count && in_half(first + d, half, shape) {
+                let at = rows.start + row * rows.stride + first + d;
+                low = f32::cast_from(source[at]);
+                if in_half(first + d, comptime!(shape.head_dim - shape.half()), shape) {
+                    high = f32::cast_from(source[at + half]);
+                }
+                if comptime!(rows.rope) {
+                    let position = rows.position + row;
+                    let (a, b) = apply_rope(low, high, rotary, position, first + d, false, shape);
+                    low = a;
+                    high = b;
+                }
+            }
+            let place = row * pitch + d + offset;
+            self.stage[place] = low;
+            self.stage[place + pairs] = high;
+        }
+    }
+
+    /// `a · bᵀ` over the dimensions of a head: this thread's 4 rows of `a` by its columns, which are rows of `b`.
+    pub(super) fn scores<F: Float>(
+        &mut self,
+        a: &[F],
+        a_rows: &Rows,
+        b: &[F],
+        b_rows: &Rows,
+        rotary: &[f32],
+        #[comptime] shape: Shape,
+    ) -> Array<f32> {
+        let columns = comptime!(shape.columns());
+        let pitch = comptime!(DOT + 1);
+        let second = comptime!(shape.tile * (DOT + 1));
+        let row = own_row();
+        let lane = own_column();
+        let mut block = zeros(comptime!(ROWS * columns));
+        let mut first = 0usize;
+        while first < comptime!(shape.padded() / 2) {
+            self.load::<F>(
+                a,
+                rotary,
+                a_rows,
+                first,
+                comptime!((0usize, DOT, pitch)),
+                shape,
+            );
+            self.load::<F>(
+                b,
+                rotary,
+                b_rows,
+                first,
+                comptime!((second, DOT, pitch)),
+                shape,
+            );
+            // All of both operands' dimensions are in the stage.
+            sync_cube();
+            for k in 0..DOT {
+                let mut left = Array::<f32>::new(ROWS);
+                #[unroll]
+                for r in 0..ROWS {
+                    left[r] = self.stage[(row + r) * pitch + k];
+                }
+                #[unroll]
+                for c in 0..columns {
+                    let right = self.stage[(lane + comptime!(c * LANES)) * pitch + k + second];
+                    #[unroll]
+                    for r in 0..ROWS {
+                        block[comptime!(r * columns + c)] += left[r] * right;
+                    }
+                }
+            }
+            // All threads have read the stage.
+            sync_cube();
+            first += comptime!(DOT / 2);
+        }
+        block
+    }
+
+    /// `sums += weights · b`: this thread's 4 rows of the weights by its dimensions. The barrier before the weights are read also
+    /// completes them: threads may have set them just before.
+    pub(super) fn accumulate<F: Float>(
+        &mut self,
+        sums: &mut Array<f32>,
+        b: &[F],
+        b_rows: &Rows,
+        rotary: &[f32],
+        #[comptime] shape: Shape,
+    ) {
+        let dims = comptime!(shape.dims());
+        let pitch = comptime!(SUM + 1);
+        let row = own_row();
+        let lane = own_column();
+        #[unroll]
+        for part in 0..comptime!(shape.padded().div_ceil(SUM)) {
+            let width = comptime!((shape.padded() - part * SUM).min(SUM));
+            let first = comptime!(part * SUM / 2).runtime();
+            self.load::<F>(
+                b,
+                rotary,
+                b_rows,
+                first,
+                comptime!((0usize, width, pitch)),
+                shape,
+            );
+            sync_cube();
+            for k in 0..b_rows.count {
+                let mut left = Array::<f32>::new(ROWS);
+                #[unroll]
+                for r in 0..ROWS {
+                    left[r] = self.weights[(row + r) * comptime!(shape.tile + 1) + k];
+                }
+                #[unroll]
+                for c in 0..comptime!(width / LANES) {
+                    let right = self.stage[k * pitch + lane + comptime!(c * LANES)];
+                    #[unroll]
+                    for r in 0..ROWS {
+                        sums[comptime!(r * dims + part * SUM / LANES + c)] += left[r] * right;
+                    }
+                }
+            }
+            // All threads have read the stage.
+            sync_cube();
+        }
+    }
+
+    /// Writes a block's results `[tile, head_dim]`, rounded, as far as the rows exist. Results for queries or keys are gradients of rotated
+    /// rows: the transpose of RoPE makes them gradients of the rows.
+    pub(super) fn store<F: Float>(
+        &mut self,
+        target: &mut [F],
+        sums: &Array<f32>,
+        rows: &Rows,
+        rotary: &[f32],
+        #[comptime] shape: Shape,
+    ) {
+        let dims = comptime!(shape.dims());
+        let pitch = comptime!(SUM + 1);
+        let half = comptime!(shape.half());
+        #[unroll]
+        for part in 0..comptime!(shape.padded().div_ceil(SUM)) {
+            let width = comptime!((shape.padded() - part * SUM).min(SUM));
+            let pairs = comptime!(width / 2);
+            #[unroll]
+            for c in 0..comptime!(width / LANES) {
+                #[unroll]
+                for r in 0..ROWS {
+                    self.stage[(own_row() + r) * pitch + own_column() + comptime!(c * LANES)] =
+                        sums[comptime!(r * dims + part * SUM / LANES + c)];
+                }
+            }
+            sync_cube();
+            #[unroll]
+            for i in 0..comptime!(shape.tile * pairs / shape.threads()) {
+                let pair = UNIT_POS as usize + comptime!(i * shape.threads());
+                let row = pair / pairs;
+                let d = pair % pairs;
+                let dim = d + comptime!(part * SUM / 2);
+                if row < rows.count && in_half(dim, half, shape) {
+                    let mut low = self.stage[row * pitch + d];
+                    let mut high = self.stage[row * pitch + d + pairs];
+                    if comptime!(rows.rope) {
+                        let position = rows.position + row;
+                        let (a, b) = apply_rope(low, high, rotary, position, dim, true, shape);
+                        low = a;
+                        high = b;
+                    }
+                    let at = rows.start + row * rows.stride + dim;
+                    target[at] = F::cast_from(low);
+                    if in_half(dim, comptime!(shape.head_dim - shape.half()), shape) {
+                        target[at + half] = F::cast_from(high);
+                    }
+                }
+            }
+            sync_cube();
+        }
+    }
+}
+
+/// Score of a query and a key, given the product of their rows, and the derivative of the softcap there.
+#[cube]
+pub(super) fn bounded(product: f32, args: &Args, #[comptime] shape: Shape) -> (f32, f32) {
+    let mut score = product * args.scale;
+    let mut slope = 1.0f32;
+    if comptime!(shape.softcap) {
+        let bound = tanh(score / args.softcap);
+        score = bound * args.softcap;
+        slope = 1.0f32 - bound * bound;
+    }
+    (score, slope)
+}
+
+/// Hyperbolic tangent to the last digits: a driver's own may have three correct ones.
+#[cube]
+fn tanh(x: f32) -> f32 {
+    let size = x.abs();
+    let square = x * x;
+    // Taylor, where the quotient below would cancel.
+    let near = size
+        * (1.0f32
+            + square
+                * (-0.333_333_34f32
+                    + square
+                        * (0.133_333_34f32
+                            + square
+                                * (-0.053_968_254f32
+                                    + square * (0.021_869_488f32 + square * -0.008_863_236f32)))));
+    let e = (-2.0f32 * size).exp();
+    let far = (1.0f32 - e) / (1.0f32 + e);
+    let positive = select(size < 0.35f32, near, far);
+    select(x < 0.0f32, -positive, positive)
+}

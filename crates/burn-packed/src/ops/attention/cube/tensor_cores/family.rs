@@ -1,0 +1,79 @@
+//! What a family of tensor-core instructions supplies to the kernels: copy, multiply and access to results.
+//!
+//! A result of a matrix multiplication (*fragment*) is `[rows, 8 · parts]` in f32, spread over the registers of a warp, 16 rows to
+//! a warp. Both families have PTX's layout for it. Of every part, 8 columns wide, lane `l` holds four elements `e`:
+//!
+//! ```text
+//!                 columns of a part
+//!                 0   1     2   3     4   5     6   7
+//!               ┌─────────┬─────────┬─────────┬─────────┐
+//! row 0         │ lane  0 │ lane  1 │ lane  2 │ lane  3 │   e = 0, 1: row l / 4,
+//! row 1         │ lane  4 │ lane  5 │ lane  6 │ lane  7 │             columns 2 (l % 4) and 2 (l % 4) + 1
+//! …             │    …    │    …    │    …    │    …    │
+//! row 7         │ lane 28 │ lane 29 │ lane 30 │ lane 31 │
+//!               ├─────────┼─────────┼─────────┼─────────┤
+//! row 8         │ lane  0 │ lane  1 │ lane  2 │ lane  3 │   e = 2, 3: the same columns of row l / 4 + 8
+//! …             │    …    │    …    │    …    │    …    │
+//! row 15        │ lane 28 │ lane 29 │ lane 30 │ lane 31 │
+//!               └─────────┴─────────┴─────────┴─────────┘
+//! ```
+//!
+//! So a thread has parts of two rows, its *upper* row (`e` < 2) and its *lower* row, eight rows below; the four lanes of a
+//! quad together have both rows. Rounded to 16 bits in pairs, two neighbouring parts of a result are exactly a `[16, 16]` left
+//! operand of the next multiplication: probabilities never pass through shared memory.
+
+use cubecl::prelude::*;
+
+use super::super::tile::Tile;
+use super::rows::Rows;
+use super::shape::Shape;
+
+/// A family of tensor-core instructions.
+#[cube]
+pub(in super::super) trait Family: Send + Sync + 'static {
+    /// The own rows of a warp or warp group as left operand.
+    type Left: CubeType;
+    /// A thread's elements of a result.
+    type Fragment: Fragment;
+
+    /// Starts this thread's share of the copy of `count` rows, from position `first` of the tile's sequence on, to `shared`; zeros
+    /// in place of rows outside the sequence. With `rope`, a thread copies the chunks to which it will apply RoPE.
+    fn copy(
+        rows: &Rows,
+        tile: &Tile,
+        first: i32,
+        shared: u32,
+        #[comptime] count: u32,
+        #[comptime] rope: bool,
+        #[comptime] shape: Shape,
+    );
+
+    /// The own rows at `shared` as left operand.
+    fn left(shared: u32, #[comptime] shape: Shape) -> Self::Left;
+
+    /// `left · tileᵀ`, `[group, keys]`, the tile at `shared` being `[keys, head_dim]`.
+    fn scores(left: &Self::Left, shared: u32, #[comptime] shape: Shape) -> Self::Fragment;
+
+    /// `sums += weights · tile`, `[group, head_dim]`, with weights `[group, keys]` rounded to 16 bits. `rescaled` says that other
+    /// instructions have just changed the sums.
+    fn accumulate(
+        sums: &mut Self::Fragment,
+        weights: &Self::Fragment,
+        shared: u32,
+        #[comptime] rescaled: bool,
+        #[comptime] shape: Shape,
+    );
+
+    /// A fragment of zeros, with `parts` parts.
+    fn zeros(#[comptime] parts: usize) -> Self::Fragment;
+}
+
+/// A thread's elements of a result; see the module documentation.
+#[cube]
+pub(in super::super) trait Fragment {
+    /// Element `e` of a part.
+    fn get(&self, #[comptime] part: usize, #[comptime] e: usize) -> f32;
+
+    /// Replaces element `e` of a part.
+    fn set(&mut self, #[comptime] part: usize, #[comptime] e: usize, value: f32);
+}

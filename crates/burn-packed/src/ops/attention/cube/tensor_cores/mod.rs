@@ -1,0 +1,297 @@
+//! Attention on tensor cores: kernels written once over a [`family::Family`] of instructions, and their launches.
+//!
+//! | file | content |
+//! |---|---|
+//! | `forward.rs`, `backward.rs` | the three attention kernels |
+//! | `passes.rs` | kernels before them: RoPE for queries and keys, and `delta` |
+//! | `rows.rs` | copies of rows to shared memory, RoPE there; the life of a stage and its barriers |
+//! | `fragments.rs` | softcap, mask, online softmax and stores on results in registers |
+//! | `family.rs` | what a family supplies; the layout of results, drawn |
+//! | `hopper.rs` (`wgmma.rs`), `ampere.rs` | the families |
+//! | `shape.rs` | what a kernel is compiled for, and its launch arguments |
+//!
+//! Scores, weights and accumulators are f32 in registers. The backward pass saves output and log-sum-exp only. RoPE is applied
+//! in shared memory in the forward pass of windowed layers, and else by a kernel before, which the backward pass repeats
+//! instead of saving its result: it reads and writes two thirds of `qkv` at memory speed.
+
+pub(super) mod ampere;
+pub(super) mod backward;
+mod family;
+pub(super) mod forward;
+mod fragments;
+pub(super) mod hopper;
+pub(super) mod passes;
+mod ptx;
+mod rows;
+pub(super) mod shape;
+mod wgmma;
+
+use burn::tensor::DType;
+use burn_cubecl::CubeBackend;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::CubeDim;
+
+use super::super::AttentionSpec;
+use super::Call;
+use crate::ops::primitive::cast;
+use ampere::Ampere;
+use family::Family;
+use hopper::Hopper;
+use shape::{ArgsLaunch, Shape};
+
+/// The largest window for which RoPE is applied after a tile's copy. This repeats RoPE for each tile of queries that sees a tile of
+/// keys: a few times within a window, but in a global layer as often as the sequence has tiles, so that a kernel which applies it
+/// once costs less. It depends on the layer's window alone: results are batch-invariant.
+pub(super) const LARGEST_ROPE_INSIDE: usize = 256;
+
+/// The attention kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// Output.
+    Forward,
+    /// Gradient of the queries.
+    Queries,
+    /// Gradients of keys and values.
+    Keys,
+}
+
+/// The host's part of a family.
+pub(super) trait HostFamily {
+    /// A kernel for bf16, without RoPE and softcap.
+    fn shape(pass: Pass, head_dim: u32) -> Shape;
+
+    /// Whether a CUDA device of a compute capability (90 for 9.0), with so much shared memory for a block, has kernels for a head
+    /// size.
+    fn supports(head_dim: u32, capability: u32, shared_bytes: usize) -> bool;
+}
+
+/// The families, the preferred one first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Instructions {
+    /// WGMMA.
+    Hopper,
+    /// `mma.sync`.
+    Ampere,
+}
+
+impl Instructions {
+    /// The family that computes attention of `qkv`, if any.
+    pub(super) fn choose(qkv: &CubeTensor) -> Option<Self> {
+        [Self::Hopper, Self::Ampere]
+            .into_iter()
+            .find(|family| family.supports(qkv))
+    }
+
+    pub(super) fn supports(self, qkv: &CubeTensor) -> bool {
+        let properties = qkv.client.properties();
+        let capability = properties.identity.fingerprint.strip_prefix("ptx_sm");
+        let Some(capability) = capability.and_then(|c| c.parse().ok()) else {
+            return false;
+        };
+        let [total, parts, heads, head_dim] = super::dims(qkv);
+        // Kernels address words of four bytes with 32 bits, and differences of such addresses.
+        let words = total * parts * heads * head_dim / 2;
+        let shared_bytes = properties.hardware.max_shared_memory_size;
+        let supports = match self {
+            Self::Hopper => Hopper::supports,
+            Self::Ampere => Ampere::supports,
+        };
+        matches!(qkv.dtype, DType::BF16 | DType::F16)
+            && words < u32::MAX as usize / 2
+            && supports(head_dim as u32, capability, shared_bytes)
+    }
+
+    /// Output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`, RoPE being applied inside for windows below
+    /// `largest_rope_inside`: [`LARGEST_ROPE_INSIDE`], except in measurements.
+    pub(super) fn forward(
+        self,
+        largest_rope_inside: usize,
+        qkv: CubeTensor,
+        rotary: CubeTensor,
+        spec: &AttentionSpec,
+    ) -> (CubeTensor, CubeTensor) {
+        let call = Call::new(qkv, rotary, spec);
+        match self {
+            Self::Hopper => call.forward::<Hopper>(largest_rope_inside),
+            Self::Ampere => call.forward::<Ampere>(largest_rope_inside),
+        }
+    }
+
+    /// Gradient `[total, 3, heads, head_dim]` of `qkv`.
+    pub(super) fn backward(
+        self,
+        d_out: CubeTensor,
+        qkv: CubeTensor,
+        out: CubeTensor,
+        lse: CubeTensor,
+        rotary: CubeTensor,
+        spec: &AttentionSpec,
+    ) -> CubeTensor {
+        let d_out = into_contiguous(cast::<CubeBackend>(d_out, qkv.dtype));
+        let (out, lse) = (into_contiguous(out), into_contiguous(lse));
+        let call = Call::new(qkv, rotary, spec);
+        match self {
+            Self::Hopper => call.backward::<Hopper>(d_out, out, lse),
+            Self::Ampere => call.backward::<Ampere>(d_out, out, lse),
+        }
+    }
+}
+
+impl Call<'_> {
+    fn shape<F: HostFamily>(&self, pass: Pass, rope_inside: bool) -> Shape {
+        Shape {
+            rope_inside,
+            rope: self.spec.rope,
+            capped: self.spec.softcap.is_some(),
+            half: self.half(),
+            ..F::shape(pass, self.head_dim as u32)
+        }
+    }
+
+    fn half(&self) -> bool {
+        self.qkv.dtype == DType::F16
+    }
+
+    /// The tensor of queries and keys, with RoPE applied unless that happens inside, and the launch arguments for it.
+    fn prepared(&self, rope_inside: bool) -> (CubeTensor, impl Fn() -> ArgsLaunch) {
+        let apart = self.spec.rope && !rope_inside;
+        let qk = if apart {
+            self.with_rope()
+        } else {
+            self.qkv.clone()
+        };
+        let log2_e = std::f64::consts::LOG2_E;
+        let AttentionSpec { scale, softcap, .. } = *self.spec;
+        let (heads, total) = (self.heads as u32, self.total as u32);
+        let (half_window, head_bytes) = (self.half_window, heads * self.head_dim as u32 * 2);
+        let args = move || {
+            ArgsLaunch::new(
+                if apart { 2 } else { 3 } * head_bytes,
+                head_bytes,
+                3 * head_bytes,
+                2 * head_bytes,
+                heads,
+                total,
+                half_window,
+                scale as f32,
+                (softcap.unwrap_or(scale) * log2_e) as f32,
+                softcap.map_or(0.0, |softcap| scale / softcap) as f32,
+            )
+        };
+        (qk, args)
+    }
+
+    fn forward<F: Family + HostFamily>(
+        &self,
+        largest_rope_inside: usize,
+    ) -> (CubeTensor, CubeTensor) {
+        let window = self.spec.half_window;
+        let rope_inside = self.spec.rope && window.is_some_and(|w| w < largest_rope_inside);
+        let shape = self.shape::<F>(Pass::Forward, rope_inside);
+        let (qk, args) = self.prepared(rope_inside);
+        let tiles = self.tiles(shape.rows as usize);
+        let (out, lse) = (self.output(), self.lse());
+        // SAFETY: every row read or written is inside its sequence (rows outside are replaced by zeros or not stored), the tile
+        // table's rows are inside the batch, and loops run over at most the sequence.
+        unsafe {
+            forward::attention_forward::launch_unchecked::<F>(
+                &self.qkv.client,
+                self.count(&tiles),
+                CubeDim::new_1d(shape.threads()),
+                qk.into_buffer_arg(),
+                self.qkv.clone().into_buffer_arg(),
+                tiles.entries.into_buffer_arg(),
+                self.rotary.clone().into_buffer_arg(),
+                out.clone().into_buffer_arg(),
+                lse.clone().into_buffer_arg(),
+                args(),
+                shape,
+            );
+        }
+        (out, lse)
+    }
+
+    fn backward<F: Family + HostFamily>(
+        &self,
+        d_out: CubeTensor,
+        out: CubeTensor,
+        lse: CubeTensor,
+    ) -> CubeTensor {
+        let (qk, args) = self.prepared(false);
+        let delta = self.delta(&out, &d_out);
+        let d_qkv = self.gradient();
+        macro_rules! launch {
+            ($kernel:ident, $pass:expr) => {{
+                let shape = self.shape::<F>($pass, false);
+                let tiles = self.tiles(shape.rows as usize);
+                // SAFETY: as in the forward pass.
+                unsafe {
+                    backward::$kernel::launch_unchecked::<F>(
+                        &self.qkv.client,
+                        self.count(&tiles),
+                        CubeDim::new_1d(shape.threads()),
+                        qk.clone().into_buffer_arg(),
+                        self.qkv.clone().into_buffer_arg(),
+                        d_out.clone().into_buffer_arg(),
+                        lse.clone().into_buffer_arg(),
+                        delta.clone().into_buffer_arg(),
+                        tiles.entries.into_buffer_arg(),
+                        self.rotary.clone().into_buffer_arg(),
+                        d_qkv.clone().into_buffer_arg(),
+                        args(),
+                        shape,
+                    )
+                }
+            }};
+        }
+        launch!(attention_queries, Pass::Queries);
+        launch!(attention_keys, Pass::Keys);
+        d_qkv
+    }
+
+    /// Queries and keys with RoPE applied, `[total, 2, heads, head_dim]`.
+    fn with_rope(&self) -> CubeTensor {
+        let shape = [self.total, 2, self.heads, self.head_dim];
+        let rotated = super::empty(&self.qkv, shape, self.qkv.dtype);
+        let tiles = self.tiles(passes::ROPE_ROWS as usize);
+        // SAFETY: rows outside the sequence are left out; a thread writes its own eight elements of each half.
+        unsafe {
+            passes::rope_kernel::launch_unchecked(
+                &self.qkv.client,
+                self.count(&tiles),
+                CubeDim::new_1d(passes::THREADS),
+                self.qkv.clone().into_buffer_arg(),
+                self.rotary.clone().into_buffer_arg(),
+                tiles.entries.into_buffer_arg(),
+                rotated.clone().into_buffer_arg(),
+                self.heads as u32,
+                self.head_dim as u32,
+                self.half(),
+            );
+        }
+        rotated
+    }
+
+    /// `sum_d out · d_out` of every row and head, `[heads, total]` in f32.
+    fn delta(&self, out: &CubeTensor, d_out: &CubeTensor) -> CubeTensor {
+        let delta = self.lse();
+        let threads = self.heads * self.total * passes::DELTA_LANES as usize;
+        // SAFETY: the kernel stays below `heads * total` rows.
+        unsafe {
+            passes::delta_kernel::launch_unchecked(
+                &self.qkv.client,
+                super::CubeCount::Static(threads.div_ceil(passes::THREADS as usize) as u32, 1, 1),
+                CubeDim::new_1d(passes::THREADS),
+                out.clone().into_buffer_arg(),
+                d_out.clone().into_buffer_arg(),
+                delta.clone().into_buffer_arg(),
+                self.heads as u32,
+                self.total as u32,
+                self.head_dim as u32,
+                self.half(),
+            );
+        }
+        delta
+    }
+}
