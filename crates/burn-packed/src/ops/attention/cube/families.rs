@@ -11,9 +11,10 @@ use burn::tensor::{FloatDType, TensorData};
 use burn_cubecl::ops::into_data_sync;
 use burn_cubecl::{CubeBackend, CubeDevice};
 
-use super::tensor_cores::{Instructions, LARGEST_ROPE_INSIDE};
+use super::tensor_cores::{Instructions, Limits};
 use super::*;
 use crate::batch::SequenceLayout;
+use crate::ops::primitive::narrow;
 use crate::ops::{attention::reference, test_device};
 
 const THETA: f64 = 10_000.0;
@@ -22,21 +23,33 @@ const THETA: f64 = 10_000.0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Version {
     instructions: Instructions,
-    largest_rope_inside: usize,
+    limits: Limits,
 }
 
-const fn version(instructions: Instructions, largest_rope_inside: usize) -> Version {
+/// RoPE inside for windows below `rope_inside`; the warp-specialized kernels for sequences of `pipelined` tokens and more.
+const fn version(instructions: Instructions, rope_inside: usize, pipelined: usize) -> Version {
     Version {
         instructions,
-        largest_rope_inside,
+        limits: Limits {
+            rope_inside,
+            pipelined_forward: pipelined,
+            pipelined_backward: pipelined,
+        },
     }
 }
 
-const VERSIONS: [Version; 4] = [
-    version(Instructions::Hopper, 0),
-    version(Instructions::Hopper, LARGEST_ROPE_INSIDE),
-    version(Instructions::Ampere, 0),
-    version(Instructions::Ampere, LARGEST_ROPE_INSIDE),
+/// A length above all others: the warp-specialized kernels compute nothing.
+const NEVER: usize = usize::MAX;
+const ROPE_INSIDE: usize = Limits::CHOSEN.rope_inside;
+const PIPELINED: Version = version(Instructions::Hopper, ROPE_INSIDE, 1);
+const VERSIONS: [Version; 6] = [
+    version(Instructions::Hopper, 0, NEVER),
+    version(Instructions::Hopper, ROPE_INSIDE, NEVER),
+    PIPELINED,
+    // Some sequences of a batch by each of both kernels.
+    version(Instructions::Hopper, ROPE_INSIDE, 100),
+    version(Instructions::Ampere, 0, NEVER),
+    version(Instructions::Ampere, ROPE_INSIDE, NEVER),
 ];
 
 struct Problem {
@@ -106,14 +119,13 @@ impl Version {
 
     fn forward(self, p: &Problem) -> (CubeTensor, CubeTensor) {
         let (qkv, rotary) = (p.qkv.clone(), p.rotary.clone());
-        self.instructions
-            .forward(self.largest_rope_inside, qkv, rotary, &p.spec)
+        self.instructions.forward(self.limits, qkv, rotary, &p.spec)
     }
 
     fn backward(self, p: &Problem, (out, lse): (CubeTensor, CubeTensor)) -> CubeTensor {
         let (d_out, qkv, rotary) = (p.d_out.clone(), p.qkv.clone(), p.rotary.clone());
         self.instructions
-            .backward(d_out, qkv, out, lse, rotary, &p.spec)
+            .backward(self.limits, d_out, qkv, out, lse, rotary, &p.spec)
     }
 }
 
@@ -143,8 +155,8 @@ fn error(found: &[f64], expected: &[f64]) -> f64 {
     }) / largest
 }
 
-/// Descriptions of the versions' errors beyond what is allowed.
-fn faults(p: &Problem) -> Vec<String> {
+/// Descriptions of the errors of `versions` beyond what is allowed.
+fn faults(p: &Problem, versions: &[Version]) -> Vec<String> {
     let (qkv, d_out) = (read(p.qkv.clone()), read(p.d_out.clone()));
     let problem = reference::Problem {
         qkv: &qkv,
@@ -168,7 +180,7 @@ fn faults(p: &Problem) -> Vec<String> {
         8e-3
     };
     let mut faults = Vec::new();
-    for version in VERSIONS.into_iter().filter(|v| v.supports(&p.qkv)) {
+    for &version in versions.iter().filter(|v| v.supports(&p.qkv)) {
         let results = found(version, p);
         for ((name, allowed), (found, expected)) in [("out", 1.0), ("lse", 1.0), ("gradient", 2.0)]
             .into_iter()
@@ -203,17 +215,130 @@ fn every_version_computes_the_definition() {
         for window in [None, Some(0), Some(64), Some(65)] {
             for (rotary, softcap) in [(false, None), (true, None), (true, Some(2.0))] {
                 let p = problem(&lengths, 2, 64, dtype, window, rotary, softcap);
-                all.extend(faults(&p));
+                all.extend(faults(&p, &VERSIONS));
             }
         }
         for head_dim in [16, 32, 48, 80, 96, 112, 128] {
             for window in [None, Some(33)] {
                 let p = problem(&lengths, 1, head_dim, dtype, window, true, None);
-                all.extend(faults(&p));
+                all.extend(faults(&p, &VERSIONS));
             }
         }
     }
     assert!(all.is_empty(), "{}", all.join("\n"));
+}
+
+/// Rings that start again several times, tiles that end at, before and behind a sequence's end, and all orders of the sums of dQ.
+#[test]
+fn pipelined_kernels_compute_long_sequences() {
+    if !test_device::is("cuda") {
+        return;
+    }
+    let lengths = [127, 128, 129, 0, 191, 192, 193, 384, 1, 1000, 1531];
+    let mut all = Vec::new();
+    for dtype in [FloatDType::BF16, FloatDType::F16] {
+        for rotary in [false, true] {
+            let p = problem(&lengths, 2, 64, dtype, None, rotary, None);
+            all.extend(faults(&p, &[PIPELINED]));
+        }
+    }
+    assert!(all.is_empty(), "{}", all.join("\n"));
+}
+
+/// Many more blocks than are resident: the order of the sums of dQ may not depend on which blocks run at the same time.
+#[test]
+fn pipelined_results_are_bit_identical_and_batch_invariant() {
+    let lengths = [1500, 700, 2048, 1, 900, 1500, 333, 2000, 64, 1100];
+    if !test_device::is("cuda") {
+        return;
+    }
+    let (heads, head_dim) = (12, 64);
+    let p = problem(
+        &lengths,
+        heads,
+        head_dim,
+        FloatDType::BF16,
+        None,
+        true,
+        None,
+    );
+    if !PIPELINED.supports(&p.qkv) {
+        return;
+    }
+    let expected = found(PIPELINED, &p);
+    for run in 0..10 {
+        assert!(found(PIPELINED, &p) == expected, "run {run} differs");
+    }
+    let shared = found(version(Instructions::Hopper, ROPE_INSIDE, NEVER), &p);
+    for (name, (a, b)) in ["out", "lse", "gradient"]
+        .into_iter()
+        .zip(expected.iter().zip(&shared))
+    {
+        assert!(error(a, b) < 2e-2, "{name}: {:e}", error(a, b));
+    }
+    let mut start = 0;
+    for length in lengths {
+        let rows = start..start + length;
+        start += length;
+        let mut alone = problem(
+            &[length],
+            heads,
+            head_dim,
+            FloatDType::BF16,
+            None,
+            true,
+            None,
+        );
+        alone.qkv = narrow::<CubeBackend>(p.qkv.clone(), 0, rows.clone());
+        alone.d_out = narrow::<CubeBackend>(p.d_out.clone(), 0, rows.clone());
+        let [out, _, grad] = found(PIPELINED, &alone);
+        let width = heads * head_dim;
+        let of = |all: &[f64], parts: usize| {
+            all[rows.start * width * parts..rows.end * width * parts].to_vec()
+        };
+        assert!(out == of(&expected[0], 1), "out of {length} tokens alone");
+        assert!(
+            grad == of(&expected[2], 3),
+            "gradient of {length} tokens alone"
+        );
+    }
+}
+
+/// A measurement: `cargo test --release … --lib -- --ignored --nocapture speed_of_pipelined_kernels`. Global layers of the base model,
+/// 65,536 tokens a batch; the backward pass includes `delta`. The versions alternate, since a busy GPU is slower than an idle one.
+#[test]
+#[ignore = "a measurement"]
+fn speed_of_pipelined_kernels() {
+    if !test_device::is("cuda") {
+        return;
+    }
+    const TOKENS: usize = 65_536;
+    let versions = [
+        ("before", version(Instructions::Hopper, ROPE_INSIDE, NEVER)),
+        ("pipelined", PIPELINED),
+    ];
+    for length in [256, 384, 512, 768, 1024, 2048, 4096, 8192] {
+        let lengths = vec![length; TOKENS / length];
+        let p = problem(&lengths, 12, 64, FloatDType::BF16, None, false, None);
+        let mut best = [[f64::INFINITY; 2]; 2];
+        for _ in 0..3 {
+            for ((_, version), best) in versions.iter().zip(&mut best) {
+                let kept = version.forward(&p);
+                best[0] = best[0].min(milliseconds(&p, || drop(version.forward(&p))));
+                let backward = || drop(version.backward(&p, kept.clone()));
+                best[1] = best[1].min(milliseconds(&p, backward));
+            }
+        }
+        // Two GEMMs forward and five backward, 2 FLOPs to a multiplication and addition.
+        let flops = 2.0 * (lengths.len() * length * length * 12 * 64) as f64;
+        for ((name, _), [forward, backward]) in versions.iter().zip(best) {
+            println!(
+                "{length:>5} tokens {name:<9} forward {forward:>7.3} ms {:>4.0} TFLOP/s, backward {backward:>7.3} ms {:>4.0} TFLOP/s",
+                2e-9 * flops / forward,
+                5e-9 * flops / backward
+            );
+        }
+    }
 }
 
 /// A measurement: `cargo test --release … --lib -- --ignored --nocapture speed_of_every_version`.

@@ -18,6 +18,8 @@ mod tensor_cores;
 mod tile;
 mod tile_table;
 
+use std::ops::Range;
+
 use burn::backend::TensorMetadata;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeBackend;
@@ -29,8 +31,8 @@ use cubecl::prelude::CubeCount;
 use super::{AttentionSpec, fallback};
 use crate::ops::primitive::cast;
 #[cfg(feature = "ptx")]
-use tensor_cores::{Instructions, LARGEST_ROPE_INSIDE};
-use tile_table::{TileTable, tile_table};
+use tensor_cores::{Instructions, Limits};
+use tile_table::{ALL_LENGTHS, TileTable, tile_table};
 
 /// What computes a call.
 enum Kernels {
@@ -58,7 +60,7 @@ pub(crate) fn forward(
     match choose(&qkv, spec) {
         #[cfg(feature = "ptx")]
         Kernels::TensorCores(instructions) => {
-            instructions.forward(LARGEST_ROPE_INSIDE, qkv, rotary, spec)
+            instructions.forward(Limits::CHOSEN, qkv, rotary, spec)
         }
         Kernels::Portable(shape) => portable::forward(shape, qkv, rotary, spec),
         Kernels::Fallback => fallback::forward::<CubeBackend>(qkv, rotary, spec),
@@ -77,7 +79,7 @@ pub(crate) fn backward(
     match choose(&qkv, spec) {
         #[cfg(feature = "ptx")]
         Kernels::TensorCores(instructions) => {
-            instructions.backward(d_out, qkv, out, lse, rotary, spec)
+            instructions.backward(Limits::CHOSEN, d_out, qkv, out, lse, rotary, spec)
         }
         Kernels::Portable(shape) => portable::backward(shape, d_out, qkv, out, lse, rotary, spec),
         Kernels::Fallback => fallback::backward::<CubeBackend>(d_out, qkv, out, lse, rotary, spec),
@@ -127,9 +129,15 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The tiles of `rows` rows.
+    /// The tiles of `rows` rows of all sequences.
     fn tiles(&self, rows: usize) -> TileTable {
-        tile_table(&self.spec.layout, rows, &self.qkv)
+        self.tiles_of(ALL_LENGTHS, rows)
+            .expect("a call has at least one token")
+    }
+
+    /// The tiles of `rows` rows of the sequences of some lengths, if there are any.
+    fn tiles_of(&self, lengths: Range<usize>, rows: usize) -> Option<TileTable> {
+        tile_table(&self.spec.layout, lengths, rows, &self.qkv)
     }
 
     /// A block for every head and tile.

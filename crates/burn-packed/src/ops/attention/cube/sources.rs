@@ -13,7 +13,7 @@ use super::portable;
 use super::tensor_cores::ampere::Ampere;
 use super::tensor_cores::hopper::Hopper;
 use super::tensor_cores::shape::{ArgsCompilationArg, Shape};
-use super::tensor_cores::{HostFamily, Pass, backward, forward, passes};
+use super::tensor_cores::{HostFamily, Pass, backward, forward, passes, pipelined};
 use crate::ops::cuda_sources::{self, settings};
 
 /// A kernel's source and what its launch asks for.
@@ -147,6 +147,7 @@ fn every_source() -> Vec<Source> {
                 family_sources!(all, Ampere, "ampere", EVERY, head_dim, variant, suffix);
             }
         }
+        pipelined_sources(&mut all, half);
         for head_dim in [32, 64, 80, 96, 128] {
             all.push(source(
                 format!("rotate_{head_dim}_{ty}"),
@@ -186,6 +187,47 @@ fn every_source() -> Vec<Source> {
     }
     portable_sources(&mut all);
     all
+}
+
+/// The warp-specialized kernels.
+fn pipelined_sources(all: &mut Vec<Source>, half: bool) {
+    let (device, target) = (device(), Arc::new(TargetProperties::default()));
+    let ty = if half { "f16" } else { "bf16" };
+    macro_rules! add {
+        ($role:literal, $threads:expr, $($path:ident)::+, [$($buffer:tt)*], $($argument:expr),*) => {
+            all.push(source(
+                format!("pipelined_{}_64_{ty}", $role),
+                HOPPER,
+                $threads,
+                &pipelined::$($path)::+::new(
+                    settings($threads),
+                    device.clone(),
+                    target.clone(),
+                    $({ let _ = stringify!($buffer); buffer() },)*
+                    args(),
+                    $($argument,)*
+                ),
+            ))
+        };
+    }
+    add!("forward", pipelined::forward::THREADS, forward::pipelined_forward::PipelinedForward, [0 1 2 3 4], (), half);
+    let rope = true;
+    add!(
+        "backward",
+        pipelined::backward::THREADS,
+        backward::pipelined_backward::PipelinedBackward,
+        [0 1 2 3 4 5 6 7 8 9],
+        rope,
+        half
+    );
+    add!(
+        "finish",
+        pipelined::backward::FINISH_THREADS,
+        backward::finish_queries::FinishQueries,
+        [0 1 2 3],
+        rope,
+        half
+    );
 }
 
 /// What CUDA runs in f32.
@@ -236,7 +278,10 @@ fn every_kernel_has_a_source() {
     let all = every_source();
     assert!(all.iter().all(|source| source.text.contains("__global__")));
     // Ampere's shared memory is at most what compute capability 8.6 gives a block.
-    assert!(all.iter().all(|source| source.shared_bytes <= 99 * 1024));
+    assert!(
+        all.iter()
+            .all(|source| source.architectures == HOPPER || source.shared_bytes <= 99 * 1024)
+    );
     let Some(folder) = cuda_sources::folder() else {
         return;
     };

@@ -42,7 +42,12 @@ impl Span {
 impl Tile {
     /// This block's entry of the host's tile table (see `tile_table`).
     pub(super) fn of_block(table: &[u32], half_window: i32) -> Tile {
-        let entry = (CUBE_POS_Y + CUBE_POS_Z * CUBE_COUNT_Y) * 3u32;
+        Tile::of_entry(table, CUBE_POS_Y + CUBE_POS_Z * CUBE_COUNT_Y, half_window)
+    }
+
+    /// An entry of the host's tile table.
+    pub(super) fn of_entry(table: &[u32], index: u32, half_window: i32) -> Tile {
+        let entry = index * 3u32;
         let row = table[entry as usize];
         let sequence = table[(entry + 1u32) as usize];
         let end = table[(entry + 2u32) as usize];

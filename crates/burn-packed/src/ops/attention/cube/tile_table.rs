@@ -1,5 +1,6 @@
 //! The tile scheduler: the host's list of tiles, which gives every thread block its rows.
 
+use std::ops::Range;
 use std::sync::Mutex;
 
 use burn::backend::TensorMetadata;
@@ -12,6 +13,8 @@ use crate::batch::SequenceLayout;
 
 /// Numbers of a tile in the table: its first row, the first row of its sequence, the row after the sequence's last.
 const ENTRY: usize = 3;
+/// The lengths of all sequences.
+pub(super) const ALL_LENGTHS: Range<usize> = 0..usize::MAX;
 /// Tables cached on devices. A batch needs one per tile size: these are for several batches.
 const CACHED: usize = 32;
 
@@ -23,8 +26,17 @@ pub(super) struct TileTable {
     pub(super) z: u32,
 }
 
+impl TileTable {
+    /// Entries, those without rows at the end included.
+    #[cfg(feature = "ptx")]
+    pub(super) fn len(&self) -> u32 {
+        self.y * self.z
+    }
+}
+
 struct Cached {
     layout: SequenceLayout,
+    lengths: Range<usize>,
     tile: usize,
     device: CubeDevice,
     table: TileTable,
@@ -33,23 +45,38 @@ struct Cached {
 /// Most recently used first. A layout is shared by all layers of a step, forward and backward: it is uploaded once.
 static TABLES: Mutex<Vec<Cached>> = Mutex::new(Vec::new());
 
-/// The table of `layout` in tiles of `tile` rows, on the device of `like`.
-pub(super) fn tile_table(layout: &SequenceLayout, tile: usize, like: &CubeTensor) -> TileTable {
+/// The table of the sequences of `layout` whose length is one of `lengths`, in tiles of `tile` rows, on the device of `like`. `None`
+/// if there are none.
+pub(super) fn tile_table(
+    layout: &SequenceLayout,
+    lengths: Range<usize>,
+    tile: usize,
+    like: &CubeTensor,
+) -> Option<TileTable> {
+    if !layout
+        .ranges()
+        .any(|range| !range.is_empty() && lengths.contains(&range.len()))
+    {
+        return None;
+    }
     let device = like.device();
     // A panic in another thread leaves the list valid: each change of it is complete or not started.
     let mut tables = TABLES.lock().unwrap_or_else(|held| held.into_inner());
     let found = tables.iter().position(|cached| {
-        cached.tile == tile && cached.device == device && cached.layout == *layout
+        cached.tile == tile
+            && cached.lengths == lengths
+            && cached.device == device
+            && cached.layout == *layout
     });
     if let Some(index) = found {
         tables[..=index].rotate_right(1);
-        return tables[0].table.clone();
+        return Some(tables[0].table.clone());
     }
     let (most_y, most_z) = {
         let (_, y, z) = like.client.properties().hardware.max_cube_count;
         (y as usize, z as usize)
     };
-    let (entries, y, z) = grid(entries(layout, tile), most_y);
+    let (entries, y, z) = grid(entries(layout, &lengths, tile), most_y);
     assert!(
         z <= most_z,
         "{} tiles of {tile} tokens are more than this device starts at once; make the batch smaller",
@@ -69,18 +96,22 @@ pub(super) fn tile_table(layout: &SequenceLayout, tile: usize, like: &CubeTensor
     };
     let cached = Cached {
         layout: layout.clone(),
+        lengths,
         tile,
         device,
         table: table.clone(),
     };
     tables.insert(0, cached);
     tables.truncate(CACHED);
-    table
+    Some(table)
 }
 
-/// Tiles of every sequence, the longest sequences first: the last blocks to start should be the cheapest.
-fn entries(layout: &SequenceLayout, tile: usize) -> Vec<u32> {
-    let mut ranges: Vec<_> = layout.ranges().filter(|range| !range.is_empty()).collect();
+/// Tiles of every sequence of these lengths, the longest sequences first: the last blocks to start should be the cheapest.
+fn entries(layout: &SequenceLayout, lengths: &Range<usize>, tile: usize) -> Vec<u32> {
+    let mut ranges: Vec<_> = layout
+        .ranges()
+        .filter(|range| !range.is_empty() && lengths.contains(&range.len()))
+        .collect();
     ranges.sort_by_key(|range| std::cmp::Reverse(range.len()));
     ranges
         .into_iter()
@@ -111,7 +142,7 @@ mod tests {
     fn tiles_start_with_their_sequence_and_the_longest_comes_first() {
         let layout = SequenceLayout::from_lengths([3, 0, 70, 1]).unwrap();
         assert_eq!(
-            entries(&layout, 32),
+            entries(&layout, &ALL_LENGTHS, 32),
             [3, 3, 73, 35, 3, 73, 67, 3, 73, 0, 0, 3, 73, 73, 74]
         );
     }

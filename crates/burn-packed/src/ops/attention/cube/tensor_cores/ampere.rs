@@ -33,6 +33,8 @@ const LARGEST_HEAD: u32 = 128;
 pub(in super::super) struct Ampere;
 
 impl HostFamily for Ampere {
+    const PIPELINED: bool = false;
+
     /// Tiles of 64 keys where two blocks with them fit the 100 KiB of compute capability 8.6, of 32 otherwise. The backward kernels
     /// have twice as many own rows, and keep them in registers where accumulators leave some.
     fn shape(pass: Pass, head_dim: u32) -> Shape {

@@ -114,7 +114,9 @@ pub(in super::super) fn attention_queries<F: Family>(
         upper: args.scale,
         lower: args.scale,
     };
-    store::<F>(d_qkv, &d_q, &scale, &place, &tile, args.heads, Q, shape);
+    store::<F>(
+        d_qkv, &d_q, &scale, &place, &tile, CUBE_POS_X, args.heads, Q, shape,
+    );
 }
 
 /// Gradients of keys and values: parts 1 and 2 of `d_qkv`.
@@ -211,8 +213,12 @@ pub(in super::super) fn attention_keys<F: Family>(
         upper: 1.0f32,
         lower: 1.0f32,
     };
-    store::<F>(d_qkv, &d_k, &scale, &place, &tile, args.heads, K, shape);
-    store::<F>(d_qkv, &d_v, &one, &place, &tile, args.heads, V, shape);
+    store::<F>(
+        d_qkv, &d_k, &scale, &place, &tile, CUBE_POS_X, args.heads, K, shape,
+    );
+    store::<F>(
+        d_qkv, &d_v, &one, &place, &tile, CUBE_POS_X, args.heads, V, shape,
+    );
 }
 
 /// Completes the tiles of a stage to which no RoPE is applied; see [`super::rows`].

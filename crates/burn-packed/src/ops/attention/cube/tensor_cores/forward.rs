@@ -90,6 +90,8 @@ pub(in super::super) fn attention_forward<F: Family>(
         upper: reciprocal(weights.upper),
         lower: reciprocal(weights.lower),
     };
-    store::<F>(out, &sums, &factor, &place, &tile, args.heads, OUT, shape);
+    store::<F>(
+        out, &sums, &factor, &place, &tile, CUBE_POS_X, args.heads, OUT, shape,
+    );
     softmax.store_lse(lse, &weights, &place, &tile, args);
 }

@@ -138,7 +138,7 @@ impl OnlineSoftmax {
         }
     }
 
-    /// Writes the log-sum-exp of this thread's rows, `[heads, total]`, given [`OnlineSoftmax::sums`].
+    /// Writes the log-sum-exp of this thread's rows, given [`OnlineSoftmax::sums`].
     pub(super) fn store_lse(
         &self,
         lse: &mut [f32],
@@ -147,16 +147,31 @@ impl OnlineSoftmax {
         tile: &Tile,
         args: &Args,
     ) {
-        if place.column == 0u32 {
-            let at = CUBE_POS_X * args.total + tile.sequence;
-            let upper = (self.max.upper * args.scale_log2 + log2(sums.upper)) * LN_2;
-            let lower = (self.max.lower * args.scale_log2 + log2(sums.lower)) * LN_2;
-            if place.row < tile.length {
-                lse[(at + u32::cast_from(place.row)) as usize] = upper;
-            }
-            if place.row + 8i32 < tile.length {
-                lse[(at + u32::cast_from(place.row + 8i32)) as usize] = lower;
-            }
+        let log = Pair {
+            upper: self.max.upper * args.scale_log2 + log2(sums.upper),
+            lower: self.max.lower * args.scale_log2 + log2(sums.lower),
+        };
+        store_lse(lse, &log, place, tile, CUBE_POS_X, args);
+    }
+}
+
+/// Writes the log-sum-exp of this thread's rows, `[heads, total]`, given in units of log2.
+#[cube]
+pub(super) fn store_lse(
+    lse: &mut [f32],
+    log: &Pair,
+    place: &Place,
+    tile: &Tile,
+    head: u32,
+    args: &Args,
+) {
+    if place.column == 0u32 {
+        let at = head * args.total + tile.sequence;
+        if place.row < tile.length {
+            lse[(at + u32::cast_from(place.row)) as usize] = log.upper * LN_2;
+        }
+        if place.row + 8i32 < tile.length {
+            lse[(at + u32::cast_from(place.row + 8i32)) as usize] = log.lower * LN_2;
         }
     }
 }
@@ -245,6 +260,7 @@ pub(super) fn store<F: Family>(
     factor: &Pair,
     place: &Place,
     tile: &Tile,
+    head: u32,
     heads: u32,
     #[comptime] of: (usize, usize),
     #[comptime] shape: Shape,
@@ -252,7 +268,7 @@ pub(super) fn store<F: Family>(
     // Words of two elements.
     let words = comptime!(shape.head_dim / 2);
     let head_words = heads * words;
-    let word = CUBE_POS_X * words + place.column / 2u32 + head_words * comptime!(of.0 as u32);
+    let word = head * words + place.column / 2u32 + head_words * comptime!(of.0 as u32);
     #[unroll]
     for half in 0..2usize {
         let row = place.row + comptime!(half as i32 * 8);

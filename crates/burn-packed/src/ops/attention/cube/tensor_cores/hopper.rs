@@ -19,6 +19,8 @@ use super::{HostFamily, Pass};
 pub(in super::super) struct Hopper;
 
 impl HostFamily for Hopper {
+    const PIPELINED: bool = true;
+
     fn shape(pass: Pass, head_dim: u32) -> Shape {
         Shape {
             head_dim,
@@ -99,7 +101,7 @@ impl Family for Hopper {
 /// A fragment `[64, 64]`: element `e` of part `p` is number `4 p + e`.
 #[derive(CubeType)]
 pub(in super::super) struct WgmmaFragment {
-    elements: Vector<f32, Const<32>>,
+    pub(super) elements: Vector<f32, Const<32>>,
 }
 
 #[cube]

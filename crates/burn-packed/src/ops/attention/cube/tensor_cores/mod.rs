@@ -3,6 +3,7 @@
 //! | file | content |
 //! |---|---|
 //! | `forward.rs`, `backward.rs` | the three attention kernels |
+//! | `pipelined/` | warp-specialized kernels for long sequences of global layers on Hopper |
 //! | `passes.rs` | kernels before them: RoPE for queries and keys, and `delta` |
 //! | `rows.rs` | copies of rows to shared memory, RoPE there; the life of a stage and its barriers |
 //! | `fragments.rs` | softcap, mask, online softmax and stores on results in registers |
@@ -21,6 +22,7 @@ pub(super) mod forward;
 mod fragments;
 pub(super) mod hopper;
 pub(super) mod passes;
+pub(super) mod pipelined;
 mod ptx;
 mod rows;
 pub(super) mod shape;
@@ -33,17 +35,37 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::CubeDim;
 
 use super::super::AttentionSpec;
-use super::Call;
+use super::tile_table::ALL_LENGTHS;
+use super::{Call, CubeCount};
 use crate::ops::primitive::cast;
 use ampere::Ampere;
 use family::Family;
 use hopper::Hopper;
 use shape::{ArgsLaunch, Shape};
 
-/// The largest window for which RoPE is applied after a tile's copy. This repeats RoPE for each tile of queries that sees a tile of
-/// keys: a few times within a window, but in a global layer as often as the sequence has tiles, so that a kernel which applies it
-/// once costs less. It depends on the layer's window alone: results are batch-invariant.
-pub(super) const LARGEST_ROPE_INSIDE: usize = 256;
+/// The windows and lengths that decide between kernels. They depend on the layer's window and a sequence's own length alone, so that
+/// results are batch-invariant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Below this window, RoPE is applied after a tile's copy. This repeats RoPE for each tile of queries that sees a tile of keys: a few
+    /// times within a window, but in a global layer as often as the sequence has tiles, so that a kernel which applies it once
+    /// costs less.
+    pub(super) rope_inside: usize,
+    /// From this length on, the warp-specialized kernels compute a sequence of a global layer on Hopper, forward and backward.
+    pub(super) pipelined_forward: usize,
+    pub(super) pipelined_backward: usize,
+}
+
+impl Limits {
+    /// The limits outside tests and measurements. No sequence is long enough for the warp-specialized kernels, because these have not
+    /// been measured. The prototype suggests 384 for the forward pass, whose tiles of 192 queries and 128 keys are mostly padding
+    /// in shorter sequences, and 1024 for the backward pass: below, the kernels that compute the scores twice are faster.
+    pub(super) const CHOSEN: Self = Self {
+        rope_inside: 256,
+        pipelined_forward: usize::MAX,
+        pipelined_backward: usize::MAX,
+    };
+}
 
 /// The attention kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +80,9 @@ pub(super) enum Pass {
 
 /// The host's part of a family.
 pub(super) trait HostFamily {
+    /// Whether the warp-specialized kernels of `pipelined/` belong to the family.
+    const PIPELINED: bool;
+
     /// A kernel for bf16, without RoPE and softcap.
     fn shape(pass: Pass, head_dim: u32) -> Shape;
 
@@ -102,25 +127,25 @@ impl Instructions {
             && supports(head_dim as u32, capability, shared_bytes)
     }
 
-    /// Output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`, RoPE being applied inside for windows below
-    /// `largest_rope_inside`: [`LARGEST_ROPE_INSIDE`], except in measurements.
+    /// Output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`. The limits are [`Limits::CHOSEN`], except in tests.
     pub(super) fn forward(
         self,
-        largest_rope_inside: usize,
+        limits: Limits,
         qkv: CubeTensor,
         rotary: CubeTensor,
         spec: &AttentionSpec,
     ) -> (CubeTensor, CubeTensor) {
         let call = Call::new(qkv, rotary, spec);
         match self {
-            Self::Hopper => call.forward::<Hopper>(largest_rope_inside),
-            Self::Ampere => call.forward::<Ampere>(largest_rope_inside),
+            Self::Hopper => call.forward::<Hopper>(limits),
+            Self::Ampere => call.forward::<Ampere>(limits),
         }
     }
 
     /// Gradient `[total, 3, heads, head_dim]` of `qkv`.
     pub(super) fn backward(
         self,
+        limits: Limits,
         d_out: CubeTensor,
         qkv: CubeTensor,
         out: CubeTensor,
@@ -132,8 +157,8 @@ impl Instructions {
         let (out, lse) = (into_contiguous(out), into_contiguous(lse));
         let call = Call::new(qkv, rotary, spec);
         match self {
-            Self::Hopper => call.backward::<Hopper>(d_out, out, lse),
-            Self::Ampere => call.backward::<Ampere>(d_out, out, lse),
+            Self::Hopper => call.backward::<Hopper>(limits, d_out, out, lse),
+            Self::Ampere => call.backward::<Ampere>(limits, d_out, out, lse),
         }
     }
 }
@@ -182,16 +207,21 @@ impl Call<'_> {
         (qk, args)
     }
 
-    fn forward<F: Family + HostFamily>(
-        &self,
-        largest_rope_inside: usize,
-    ) -> (CubeTensor, CubeTensor) {
+    fn forward<F: Family + HostFamily>(&self, limits: Limits) -> (CubeTensor, CubeTensor) {
         let window = self.spec.half_window;
-        let rope_inside = self.spec.rope && window.is_some_and(|w| w < largest_rope_inside);
-        let shape = self.shape::<F>(Pass::Forward, rope_inside);
+        let rope_inside = self.spec.rope && window.is_some_and(|w| w < limits.rope_inside);
         let (qk, args) = self.prepared(rope_inside);
-        let tiles = self.tiles(shape.rows as usize);
         let (out, lse) = (self.output(), self.lse());
+        let mut lengths = ALL_LENGTHS;
+        if F::PIPELINED && pipelined::supports(self.spec) {
+            let from = limits.pipelined_forward;
+            pipelined::forward(self, from..usize::MAX, &qk, args(), &out, &lse);
+            lengths.end = from;
+        }
+        let shape = self.shape::<F>(Pass::Forward, rope_inside);
+        let Some(tiles) = self.tiles_of(lengths, shape.rows as usize) else {
+            return (out, lse);
+        };
         // SAFETY: every row read or written is inside its sequence (rows outside are replaced by zeros or not stored), the tile
         // table's rows are inside the batch, and loops run over at most the sequence.
         unsafe {
@@ -214,6 +244,7 @@ impl Call<'_> {
 
     fn backward<F: Family + HostFamily>(
         &self,
+        limits: Limits,
         d_out: CubeTensor,
         out: CubeTensor,
         lse: CubeTensor,
@@ -221,10 +252,24 @@ impl Call<'_> {
         let (qk, args) = self.prepared(false);
         let delta = self.delta(&out, &d_out);
         let d_qkv = self.gradient();
+        let mut lengths = ALL_LENGTHS;
+        if F::PIPELINED && pipelined::supports(self.spec) {
+            let saved = pipelined::Saved {
+                qk: &qk,
+                d_out: &d_out,
+                lse: &lse,
+                delta: &delta,
+            };
+            let from = limits.pipelined_backward;
+            pipelined::backward(self, from..usize::MAX, &saved, &args, &d_qkv);
+            lengths.end = from;
+        }
         macro_rules! launch {
             ($kernel:ident, $pass:expr) => {{
                 let shape = self.shape::<F>($pass, false);
-                let tiles = self.tiles(shape.rows as usize);
+                let Some(tiles) = self.tiles_of(lengths.clone(), shape.rows as usize) else {
+                    return d_qkv;
+                };
                 // SAFETY: as in the forward pass.
                 unsafe {
                     backward::$kernel::launch_unchecked::<F>(
@@ -281,7 +326,7 @@ impl Call<'_> {
         unsafe {
             passes::delta_kernel::launch_unchecked(
                 &self.qkv.client,
-                super::CubeCount::Static(threads.div_ceil(passes::THREADS as usize) as u32, 1, 1),
+                CubeCount::Static(threads.div_ceil(passes::THREADS as usize) as u32, 1, 1),
                 CubeDim::new_1d(passes::THREADS),
                 out.clone().into_buffer_arg(),
                 d_out.clone().into_buffer_arg(),

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use cubecl::prelude::*;
 
 /// Bytes in a row of a shared-memory tile: 64 elements of two bytes, one period of the 128-byte swizzle.
-const ROW_BYTES: u32 = 128;
+pub(super) const ROW_BYTES: u32 = 128;
 
 /// Descriptor of a tile in shared memory with 128-byte rows under the 128-byte swizzle, one block wide.
 #[cube]

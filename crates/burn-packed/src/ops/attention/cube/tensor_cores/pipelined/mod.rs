@@ -1,0 +1,135 @@
+//! Warp-specialized kernels for Hopper: global layers, heads of 64, no softcap, long sequences.
+//!
+//! One warp group (the producer) copies tiles to shared memory, the others (consumers) compute. Each consumer overlaps its softmax with
+//! WGMMAs that run asynchronously. Which sequences these kernels compute depends on a sequence's own length (see
+//! [`Limits`](super::Limits)), so that results stay batch-invariant; the others of a batch are left to the kernels that all families share.
+//!
+//! | file | content |
+//! |---|---|
+//! | `forward.rs` | output and log-sum-exp |
+//! | `backward.rs` | all gradients |
+//! | `producer.rs` | rings of stages, the life of their mbarriers, copies |
+//! | `ptx.rs` | barriers, register reallocation, asynchronous WGMMA |
+
+pub(in super::super) mod backward;
+pub(in super::super) mod forward;
+mod producer;
+mod ptx;
+
+use std::ops::Range;
+
+use burn::tensor::DType;
+use burn_cubecl::ops::numeric::zeros_client;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::{CubeCount, CubeDim};
+
+use super::super::{AttentionSpec, Call};
+use super::shape::ArgsLaunch;
+
+/// Whether these kernels compute what a call asks for, on Hopper.
+pub(super) fn supports(spec: &AttentionSpec) -> bool {
+    spec.half_window.is_none() && spec.softcap.is_none()
+}
+
+/// Blocks that are resident at the same time: one for each multiprocessor.
+fn resident_blocks(call: &Call) -> u32 {
+    let hardware = &call.qkv.client.properties().hardware;
+    hardware.num_streaming_multiprocessors.unwrap_or(1)
+}
+
+/// Writes output and log-sum-exp of the sequences of some lengths. `qk` holds queries and keys with RoPE applied.
+pub(super) fn forward(
+    call: &Call,
+    lengths: Range<usize>,
+    qk: &CubeTensor,
+    args: ArgsLaunch,
+    out: &CubeTensor,
+    lse: &CubeTensor,
+) {
+    let Some(tiles) = call.tiles_of(lengths, forward::QUERIES as usize) else {
+        return;
+    };
+    let work = tiles.len() * call.heads as u32;
+    // SAFETY: rows beyond a sequence's end are not read (zeros take their place) and not stored, the tile table's rows are inside
+    // the batch, and loops run over the sequence. Blocks don't wait for each other.
+    unsafe {
+        forward::pipelined_forward::launch_unchecked(
+            &call.qkv.client,
+            CubeCount::Static(work.min(resident_blocks(call)), 1, 1),
+            CubeDim::new_1d(forward::THREADS),
+            qk.clone().into_buffer_arg(),
+            call.qkv.clone().into_buffer_arg(),
+            tiles.entries.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            lse.clone().into_buffer_arg(),
+            args,
+            work,
+            call.half(),
+        );
+    }
+}
+
+/// What the backward pass reads.
+pub(super) struct Saved<'a> {
+    /// Queries and keys with RoPE applied.
+    pub(super) qk: &'a CubeTensor,
+    pub(super) d_out: &'a CubeTensor,
+    pub(super) lse: &'a CubeTensor,
+    pub(super) delta: &'a CubeTensor,
+}
+
+/// Writes the gradients of the sequences of some lengths.
+pub(super) fn backward(
+    call: &Call,
+    lengths: Range<usize>,
+    saved: &Saved,
+    args: impl Fn() -> ArgsLaunch,
+    d_qkv: &CubeTensor,
+) {
+    let Some(tiles) = call.tiles_of(lengths, backward::ROWS as usize) else {
+        return;
+    };
+    let work = tiles.len() * call.heads as u32;
+    let places = work as usize;
+    let numbers = backward::TILE_NUMBERS as usize;
+    let sums = super::super::empty(&call.qkv, [2 * places * numbers], DType::F32);
+    let turns = zeros_client(
+        call.qkv.client.clone(),
+        call.qkv.device.clone(),
+        burn::tensor::Shape::new([2 * places + 1]),
+        DType::U32,
+    );
+    // SAFETY: as in the forward pass; a block waits only for blocks that started before it.
+    unsafe {
+        backward::pipelined_backward::launch_unchecked(
+            &call.qkv.client,
+            CubeCount::Static(work, 1, 1),
+            CubeDim::new_1d(backward::THREADS),
+            saved.qk.clone().into_buffer_arg(),
+            call.qkv.clone().into_buffer_arg(),
+            saved.d_out.clone().into_buffer_arg(),
+            saved.lse.clone().into_buffer_arg(),
+            saved.delta.clone().into_buffer_arg(),
+            tiles.entries.clone().into_buffer_arg(),
+            call.rotary.clone().into_buffer_arg(),
+            sums.clone().into_buffer_arg(),
+            turns.into_buffer_arg(),
+            d_qkv.clone().into_buffer_arg(),
+            args(),
+            call.spec.rope,
+            call.half(),
+        );
+        backward::finish_queries::launch_unchecked(
+            &call.qkv.client,
+            call.count(&tiles),
+            CubeDim::new_1d(backward::FINISH_THREADS),
+            sums.into_buffer_arg(),
+            tiles.entries.into_buffer_arg(),
+            call.rotary.clone().into_buffer_arg(),
+            d_qkv.clone().into_buffer_arg(),
+            args(),
+            call.spec.rope,
+            call.half(),
+        );
+    }
+}

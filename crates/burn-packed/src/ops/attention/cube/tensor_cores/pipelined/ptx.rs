@@ -1,0 +1,451 @@
+//! PTX of warp-specialized kernels: mbarriers, named barriers, register reallocation, and WGMMA that is not waited for.
+//!
+//! A WGMMA that is *started* runs while its thread goes on. Its result is valid after [`await_result`], which returns it in a new
+//! value: nothing may read the value of the `start_…` function itself. The functions are few and large because of two limits of inline
+//! PTX. Inline PTX has no operand that is both read and written, so an accumulator is moved to the result's registers first, and
+//! `ptxas` serializes all WGMMAs if such a move is between two of them. What runs at the same time is therefore started by one function.
+
+use std::fmt::Write as _;
+
+use cubecl::prelude::*;
+
+use super::super::wgmma::ROW_BYTES;
+
+/// Copies a variable into a value. Inline PTX takes the address of a mutable variable instead of its value.
+#[allow(clippy::identity_op)] // the addition forces the copy
+#[cube]
+pub(super) fn value(x: u32) -> u32 {
+    x + 0u32
+}
+
+/// Initializes the mbarrier at `address`: a phase completes after `count` arrivals.
+#[cube]
+pub(super) fn mbarrier_init(address: u32, #[comptime] count: u32) {
+    gpu_asm!("mbarrier.init.shared::cta.b64 [{a}], {n};", a = in(_) value(address), n = const count);
+}
+
+/// Makes initialized mbarriers visible to all threads of the block and to the async proxy; the block's barrier must follow.
+#[cube]
+pub(super) fn mbarrier_init_fence() {
+    gpu_asm!("fence.mbarrier_init.release.cluster;");
+}
+
+/// Arrives at an mbarrier.
+#[cube]
+pub(super) fn mbarrier_arrive(address: u32) {
+    gpu_asm!("mbarrier.arrive.shared::cta.b64 _, [{a}];", a = in(_) value(address));
+}
+
+/// Waits until the phase of this parity has completed.
+#[cube]
+pub(super) fn mbarrier_wait(address: u32, parity: u32) {
+    gpu_asm!(
+        "{{ .reg .pred p; WAIT: mbarrier.try_wait.parity.shared::cta.b64 p, [{a}], {ph}; @!p bra WAIT; }}",
+        a = in(_) value(address), ph = in(_) value(parity),
+    );
+}
+
+/// 1 if the phase of this parity has completed for every lane of the warp, else 0.
+#[cube]
+pub(super) fn mbarrier_test(address: u32, parity: u32) -> u32 {
+    let done: u32;
+    gpu_asm!(
+        "{{ .reg .pred p, q; mbarrier.test_wait.parity.shared::cta.b64 p, [{a}], {ph}; \
+         vote.sync.all.pred q, p, 0xffffffff; selp.u32 {o}, 1, 0, q; }}",
+        o = out(_) done, a = in(_) value(address), ph = in(_) value(parity),
+    );
+    done
+}
+
+/// Waits at named barrier `id` until `threads` threads have arrived. Barrier 0 is the one of `sync_cube`.
+#[cube]
+pub(super) fn named_barrier_sync(id: u32, #[comptime] threads: u32) {
+    gpu_asm!("bar.sync {i}, {n};", i = in(_) value(id), n = const threads);
+}
+
+/// Arrives at named barrier `id` without waiting.
+#[cube]
+pub(super) fn named_barrier_arrive(id: u32, #[comptime] threads: u32) {
+    gpu_asm!("bar.arrive {i}, {n};", i = in(_) value(id), n = const threads);
+}
+
+/// Barrier for the threads of a warp.
+#[cube]
+pub(super) fn sync_warp() {
+    gpu_asm!("bar.warp.sync 0xffffffff;");
+}
+
+/// Gives registers of this warp group back, down to `count` for each thread.
+#[cube]
+pub(super) fn decrease_registers(#[comptime] count: u32) {
+    gpu_asm!("setmaxnreg.dec.sync.aligned.u32 {n};", n = const count);
+}
+
+/// Takes registers for this warp group, up to `count` for each thread; waits until they are available.
+#[cube]
+pub(super) fn increase_registers(#[comptime] count: u32) {
+    gpu_asm!("setmaxnreg.inc.sync.aligned.u32 {n};", n = const count);
+}
+
+/// Adds 1 to the counter at global address `address` and returns what it was.
+#[cube]
+pub(super) fn take_ticket(address: u64) -> u32 {
+    let ticket: u32;
+    gpu_asm!("atom.global.add.u32 {o}, [{a}], 1;", o = out(_) ticket, a = in(_) address);
+    ticket
+}
+
+/// Writes a number to shared memory.
+#[cube]
+pub(super) fn store_shared(address: u32, x: u32) {
+    gpu_asm!("st.shared.u32 [{a}], {x};", a = in(_) value(address), x = in(_) value(x));
+}
+
+/// Reads a number of shared memory.
+#[cube]
+pub(super) fn load_shared(address: u32) -> u32 {
+    let x: u32;
+    gpu_asm!("ld.shared.u32 {x}, [{a}];", x = out(_) x, a = in(_) address);
+    x
+}
+
+/// Waits until the counter at global address `address` is `turn`; what its writer wrote before is then visible.
+#[cube]
+pub(super) fn await_turn(address: u64, turn: u32) {
+    gpu_asm!(
+        "{{ .reg .pred p; .reg .u32 x; POLL: ld.acquire.gpu.global.u32 x, [{a}]; setp.ne.u32 p, x, {t}; @p bra POLL; }}",
+        a = in(_) address, t = in(_) value(turn),
+    );
+}
+
+/// Sets the counter at global address `address`, after everything that this thread has written.
+#[cube]
+pub(super) fn end_turn(address: u64, turn: u32) {
+    gpu_asm!("fence.acq_rel.gpu; st.release.gpu.global.u32 [{a}], {t};", a = in(_) address, t = in(_) value(turn));
+}
+
+/// Starts the addition of f32 numbers in shared memory to those in global memory, `bytes` in all.
+#[cube]
+pub(super) fn bulk_add(global: u64, shared: u32, #[comptime] bytes: u32) {
+    gpu_asm!(
+        "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [{g}], [{s}], {n};",
+        g = in(_) global, s = in(_) value(shared), n = const bytes,
+    );
+}
+
+/// Starts a copy from shared to global memory.
+#[cube]
+pub(super) fn bulk_store(global: u64, shared: u32, #[comptime] bytes: u32) {
+    gpu_asm!(
+        "cp.async.bulk.global.shared::cta.bulk_group [{g}], [{s}], {n};",
+        g = in(_) global, s = in(_) value(shared), n = const bytes,
+    );
+}
+
+/// Ends a group of bulk operations and waits until all of this thread's have read shared memory.
+#[cube]
+pub(super) fn bulk_wait_read() {
+    gpu_asm!("cp.async.bulk.commit_group;");
+    gpu_asm!("cp.async.bulk.wait_group.read 0;");
+}
+
+/// Waits until all groups of bulk operations of this thread are complete.
+#[cube]
+pub(super) fn bulk_wait() {
+    gpu_asm!("cp.async.bulk.wait_group 0;");
+}
+
+/// Reads two floats of shared memory.
+#[cube]
+pub(super) fn load_shared_pair(address: u32) -> Vector<f32, Const<2>> {
+    let x: Vector<f32, Const<2>>;
+    gpu_asm!("ld.shared.v2.f32 {x}, [{a}];", x = out(_) x, a = in(_) value(address));
+    x
+}
+
+/// Writes four floats to shared memory.
+#[cube]
+pub(super) fn store_shared_floats(address: u32, a: f32, b: f32, c: f32, d: f32) {
+    gpu_asm!(
+        "st.shared.v4.f32 [{p}], {{{a}, {b}, {c}, {d}}};",
+        p = in(_) value(address), a = in(_) a, b = in(_) b, c = in(_) c, d = in(_) d,
+    );
+}
+
+/// Starts `A · Bᵀ`, `[64, 2 N]`, over 64 inner elements; both operands in shared memory, given by descriptors, with 64 elements a row.
+#[cube]
+pub(super) fn start_multiply<N: Size>(a: u64, b: u64, #[comptime] ty: &str) -> Vector<f32, N> {
+    let text = comptime!(multiply_text(N::value(), ty));
+    let d: Vector<f32, N>;
+    gpu_asm!("{text} // {d} {a} {b}", text = const text, d = out(_) d, a = in(_) a, b = in(_) b);
+    d
+}
+
+/// Results of WGMMAs that one function starts. Inline PTX has one output: a vector, whose length is a power of two.
+pub(super) type Started = Vector<f32, Const<128>>;
+
+/// Starts `q · kᵀ`, `[64, 128]`, and then `sums + weights · v`, `[64, 64]`, as two groups: elements 0 to 63 and 64 to 95 of the result.
+/// `weights` are 8 slices of 16 columns in registers, `q`, `k` and `v` descriptors, `v` stored `[inner, columns]`.
+#[cube]
+pub(super) fn start_scores_and_sum(
+    sums: Vector<f32, Const<32>>,
+    weights: &Sequence<Vector<u32, Const<4>>>,
+    q: u64,
+    k: u64,
+    v: u64,
+    #[comptime] ty: &str,
+) -> Started {
+    let text = comptime!(scores_and_sum_text(ty));
+    let d: Vector<f32, Const<128>>;
+    let c = unchanged(sums);
+    let (w0, w1, w2, w3) = (
+        *weights.index(0),
+        *weights.index(1),
+        *weights.index(2),
+        *weights.index(3),
+    );
+    let (w4, w5, w6, w7) = (
+        *weights.index(4),
+        *weights.index(5),
+        *weights.index(6),
+        *weights.index(7),
+    );
+    gpu_asm!(
+        "{text} // {d} {c} {w0} {w1} {w2} {w3} {w4} {w5} {w6} {w7} {q} {k} {v}",
+        text = const text, d = out(_) d, c = in(_) c,
+        w0 = in(_) w0, w1 = in(_) w1, w2 = in(_) w2, w3 = in(_) w3, w4 = in(_) w4, w5 = in(_) w5, w6 = in(_) w6, w7 = in(_) w7,
+        q = in(_) q, k = in(_) k, v = in(_) v,
+    );
+    d
+}
+
+/// Starts `sums + weights · v`, as in [`start_scores_and_sum`].
+#[cube]
+pub(super) fn start_sum(
+    sums: Vector<f32, Const<32>>,
+    weights: &Sequence<Vector<u32, Const<4>>>,
+    v: u64,
+    #[comptime] ty: &str,
+) -> Vector<f32, Const<32>> {
+    let text = comptime!(sum_text(ty));
+    let d: Vector<f32, Const<32>>;
+    let c = unchanged(sums);
+    let (w0, w1, w2, w3) = (
+        *weights.index(0),
+        *weights.index(1),
+        *weights.index(2),
+        *weights.index(3),
+    );
+    let (w4, w5, w6, w7) = (
+        *weights.index(4),
+        *weights.index(5),
+        *weights.index(6),
+        *weights.index(7),
+    );
+    gpu_asm!(
+        "{text} // {d} {c} {w0} {w1} {w2} {w3} {w4} {w5} {w6} {w7} {v}",
+        text = const text, d = out(_) d, c = in(_) c,
+        w0 = in(_) w0, w1 = in(_) w1, w2 = in(_) w2, w3 = in(_) w3, w4 = in(_) w4, w5 = in(_) w5, w6 = in(_) w6, w7 = in(_) w7,
+        v = in(_) v,
+    );
+    d
+}
+
+/// Starts all gradients of a step of the backward pass, as three groups, each 32 elements of the result, in this order:
+///
+/// 1. `d_v + p · d_out`;
+/// 2. `d_k + e · q`, the last group to complete;
+/// 3. this consumer's 64 rows of `d_scores · all_k`, the second group to complete.
+///
+/// `p` and `e` are 8 slices of 16 columns in registers, the rest descriptors. Between the first group and the others, `e` is stored
+/// transposed at `transposed` (see `stmatrix`), and named barrier 1 makes both consumers' parts of `d_scores` visible.
+#[allow(clippy::too_many_arguments)] // operands of inline PTX
+#[cube]
+pub(super) fn start_gradients(
+    d_v: Vector<f32, Const<32>>,
+    d_k: Vector<f32, Const<32>>,
+    p: &Sequence<Vector<u32, Const<4>>>,
+    e: &Sequence<Vector<u32, Const<4>>>,
+    d_out: u64,
+    q: u64,
+    d_scores0: u64,
+    d_scores1: u64,
+    all_k: u64,
+    transposed: u32,
+    #[comptime] ty: &str,
+) -> Started {
+    let text = comptime!(gradients_text(ty));
+    let d: Vector<f32, Const<128>>;
+    let (c_v, c_k) = (unchanged(d_v), unchanged(d_k));
+    let (p0, p1, p2, p3) = (*p.index(0), *p.index(1), *p.index(2), *p.index(3));
+    let (p4, p5, p6, p7) = (*p.index(4), *p.index(5), *p.index(6), *p.index(7));
+    let (e0, e1, e2, e3) = (*e.index(0), *e.index(1), *e.index(2), *e.index(3));
+    let (e4, e5, e6, e7) = (*e.index(4), *e.index(5), *e.index(6), *e.index(7));
+    gpu_asm!(
+        "{text} // {d} {c_v} {c_k} {p0} {p1} {p2} {p3} {p4} {p5} {p6} {p7} {e0} {e1} {e2} {e3} {e4} {e5} {e6} {e7} \
+         {d_out} {q} {s0} {s1} {all_k} {at}",
+        text = const text, d = out(_) d, c_v = in(_) c_v, c_k = in(_) c_k,
+        p0 = in(_) p0, p1 = in(_) p1, p2 = in(_) p2, p3 = in(_) p3, p4 = in(_) p4, p5 = in(_) p5, p6 = in(_) p6, p7 = in(_) p7,
+        e0 = in(_) e0, e1 = in(_) e1, e2 = in(_) e2, e3 = in(_) e3, e4 = in(_) e4, e5 = in(_) e5, e6 = in(_) e6, e7 = in(_) e7,
+        d_out = in(_) d_out, q = in(_) q, s0 = in(_) d_scores0, s1 = in(_) d_scores1, all_k = in(_) all_k, at = in(_) value(transposed),
+    );
+    d
+}
+
+/// Waits until at most `pending` of this warp group's WGMMA groups are incomplete and returns `x`, a result of one that is complete.
+#[cube]
+pub(super) fn await_result<N: Size>(x: Vector<f32, N>, #[comptime] pending: u32) -> Vector<f32, N> {
+    let text = comptime!(await_text(N::value(), pending));
+    let d: Vector<f32, N>;
+    let c = unchanged(x);
+    gpu_asm!("{text} // {d} {c}", text = const text, d = out(_) d, c = in(_) c);
+    d
+}
+
+/// As [`await_result`], elements `from … from + N - 1` of what one function started.
+#[cube]
+pub(super) fn await_part<N: Size>(
+    x: Started,
+    #[comptime] from: usize,
+    #[comptime] pending: u32,
+) -> Vector<f32, N> {
+    let text = comptime!(await_part_text(N::value(), from, pending));
+    let d: Vector<f32, N>;
+    let c = unchanged(x);
+    gpu_asm!("{text} // {d} {c}", text = const text, d = out(_) d, c = in(_) c);
+    d
+}
+
+/// A value of a vector that may be a mutable variable: inline PTX would take the variable's address.
+#[cube]
+pub(super) fn unchanged<N: Size>(x: Vector<f32, N>) -> Vector<f32, N> {
+    let mut held = Sequence::<Vector<f32, N>>::new();
+    held.push(x);
+    *held.index(0)
+}
+
+/// How far a descriptor moves per slice of 16 inner elements, in its units of 16 bytes: along a row, or down 16 rows.
+const ALONG: usize = 2;
+const DOWN: usize = 16 * ROW_BYTES as usize / 16;
+/// Slices of 16 of a tile of 128 rows.
+const SLICES: usize = 8;
+
+const OPEN: &str =
+    "{ .reg .pred p0, p1; .reg .b64 da, db; setp.ne.b32 p0, 0, 0; setp.ne.b32 p1, 1, 0; ";
+const FENCE: &str = "wgmma.fence.sync.aligned; ";
+const COMMIT: &str = "wgmma.commit_group.sync.aligned; ";
+
+/// Registers `%first … %(first + count - 1)` in braces.
+fn registers(first: usize, count: usize) -> String {
+    let names: Vec<String> = (first..first + count).map(|i| format!("%{i}")).collect();
+    format!("{{{}}}", names.join(", "))
+}
+
+fn moves(to: usize, from: usize, count: usize) -> String {
+    (0..count)
+        .map(|i| format!("mov.f32 %{}, %{}; ", to + i, from + i))
+        .collect()
+}
+
+/// `d = A · Bᵀ` over 64 inner elements, operands at descriptors `%a` and `%b`, `d` being `n` registers.
+fn multiply_slices(d: usize, n: usize, a: usize, b: usize, ty: &str) -> String {
+    (0..4).fold(String::new(), |mut text, step| {
+        let _ = write!(
+            text,
+            "add.s64 da, %{a}, {0}; add.s64 db, %{b}, {0}; \
+             wgmma.mma_async.sync.aligned.m64n{1}k16.f32.{ty}.{ty} {2}, da, db, p{3}, 1, 1, 0, 0; ",
+            ALONG * step,
+            2 * n,
+            registers(d, n),
+            u8::from(step > 0),
+        );
+        text
+    }) + COMMIT
+}
+
+/// `d += W · V`, W in registers from `%w` on, V at descriptor `%v`.
+fn sum_slices(d: usize, w: usize, v: usize, ty: &str) -> String {
+    (0..SLICES).fold(String::new(), |mut text, step| {
+        let _ = write!(
+            text,
+            "add.s64 db, %{v}, {}; wgmma.mma_async.sync.aligned.m64n64k16.f32.{ty}.{ty} {}, {}, db, p1, 1, 1, 1; ",
+            DOWN * step,
+            registers(d, 32),
+            registers(w + 4 * step, 4),
+        );
+        text
+    }) + COMMIT
+}
+
+fn multiply_text(n: usize, ty: &str) -> String {
+    format!("{OPEN}{FENCE}{}}}", multiply_slices(0, n, n, n + 1, ty))
+}
+
+fn scores_and_sum_text(ty: &str) -> String {
+    let (s, d, c, w) = (0, 64, 128, 160);
+    let q = w + 4 * SLICES;
+    format!(
+        "{OPEN}{}{FENCE}{}{}}}",
+        moves(d, c, 32),
+        multiply_slices(s, 64, q, q + 1, ty),
+        sum_slices(d, w, q + 2, ty)
+    )
+}
+
+fn sum_text(ty: &str) -> String {
+    let (d, c, w) = (0, 32, 64);
+    format!(
+        "{OPEN}{}{FENCE}{}}}",
+        moves(d, c, 32),
+        sum_slices(d, w, w + 4 * SLICES, ty)
+    )
+}
+
+fn await_part_text(n: usize, from: usize, pending: u32) -> String {
+    format!(
+        "wgmma.wait_group.sync.aligned {pending}; {}",
+        moves(0, n + from, n)
+    )
+}
+
+fn await_text(n: usize, pending: u32) -> String {
+    format!(
+        "wgmma.wait_group.sync.aligned {pending}; {}",
+        moves(0, n, n)
+    )
+}
+
+fn gradients_text(ty: &str) -> String {
+    let (v, k, x, c, p) = (0, 32, 64, 128, 192);
+    let e = p + 4 * SLICES;
+    let d_out = e + 4 * SLICES;
+    let (q, d0, d1, all_k, at) = (d_out + 1, d_out + 2, d_out + 3, d_out + 4, d_out + 5);
+    let mut text = format!(
+        "{OPEN}.reg .b32 at; {}{FENCE}{}",
+        moves(v, c, 64),
+        sum_slices(v, p, d_out, ty)
+    );
+    for slice in 0..SLICES {
+        let _ = write!(
+            text,
+            "add.u32 at, %{at}, {}; stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [at], {}; ",
+            slice * 16 * ROW_BYTES as usize,
+            registers(e + 4 * slice, 4),
+        );
+    }
+    text += "fence.proxy.async.shared::cta; bar.sync 1, 256; ";
+    for slice in 0..SLICES {
+        let _ = write!(
+            text,
+            "add.s64 da, %{}, {}; add.s64 db, %{all_k}, {}; \
+             wgmma.mma_async.sync.aligned.m64n64k16.f32.{ty}.{ty} {}, da, db, p{}, 1, 1, 0, 1; ",
+            if slice < SLICES / 2 { d0 } else { d1 },
+            ALONG * (slice % (SLICES / 2)),
+            DOWN * slice,
+            registers(x, 32),
+            u8::from(slice > 0),
+        );
+    }
+    text += COMMIT;
+    text + &sum_slices(k, e, q, ty) + "}"
+}
