@@ -18,6 +18,10 @@ import numpy
 
 HERE = pathlib.Path(__file__).resolve().parent
 LENGTHS = [1, 65, 0, 130, 30, 200]
+# For kernels with larger tiles: rings of stages that start again, several tiles of a sequence.
+LONG_LENGTHS = [1, 129, 0, 128, 520, 200]
+# Blocks of persistent kernels.
+RESIDENT = 5
 HEADS = 2
 THETA = 10000.0
 SOFTCAP = 2.0
@@ -38,8 +42,6 @@ def meaning(text):
         trans = re.search(r"p[01], 1, 1, (?:0, )?([01]); ", first).group(1)
         adds = text.lstrip().startswith("mov.f32")
         return f"{{emu::WGMMA, {columns}, {half}, {'true' if trans == '1' else 'false'}, {str(registers).lower()}, {str(adds).lower()}, {steps}}}"
-    if text.lstrip().startswith("wgmma.wait_group"):
-        return f"{{emu::MOVE, {text.count('mov.f32')}}}"
     if found := re.search(r"cp\.async\.c[ag]\.shared\.global \[.*?\], \[.*?\], (\d+),", text):
         return f"{{emu::COPY, {found.group(1)}}}"
     if found := re.search(r"cp\.async\.wait_group (\d+)", text):
@@ -56,6 +58,90 @@ def meaning(text):
         if re.search(pattern, text):
             return f"{{emu::{kind}}}"
     sys.exit(f"the emulator doesn't know this PTX: {text}")
+
+
+# Texts of warp-specialized kernels, and their C++; `$n` is operand n.
+FUNCTIONS = [
+    (r"mbarrier\.init\.shared::cta\.b64 \[%0\], (\d+);", r"emu::mbarrier_init($0.u(), \1);"),
+    (r"fence\.mbarrier_init.*", ""),
+    (r"mbarrier\.arrive\.shared::cta\.b64 _, \[%0\];", "emu::mbarrier_arrive($0.u());"),
+    (r"\{ \.reg \.pred p; WAIT: mbarrier\.try_wait\.parity\.shared::cta\.b64 p, \[%0\], %1; @!p bra WAIT; \}",
+     "emu::mbarrier_wait($0.u(), $1.u());"),
+    (r"\{ \.reg \.pred p, q; mbarrier\.test_wait\.parity\.shared::cta\.b64 p, \[%1\], %2; vote\.sync\.all\.pred q, p, 0xffffffff; "
+     r"selp\.u32 %0, 1, 0, q; \}", "$0 = emu::Register(unsigned(emu::vote(emu::mbarrier_test($1.u(), $2.u()), true)));"),
+    (r"bar\.sync %0, (\d+);", r"emu::named_barrier($0.u(), \1, true);"),
+    (r"bar\.arrive %0, (\d+);", r"emu::named_barrier($0.u(), \1, false);"),
+    (r"bar\.warp\.sync 0xffffffff;", "emu::vote(true, true);"),
+    (r"setmaxnreg\.(?:inc|dec)\.sync\.aligned\.u32 (\d+);", r'if (\1 % 8 || \1 < 24 || \1 > 256) emu::fail("registers");'),
+    (r"atom\.global\.add\.u32 %0, \[%1\], 1;",
+     "auto at = reinterpret_cast<uint32_t *>(emu::global_at($1.bits, 4)); $0 = emu::Register((*at)++);"),
+    (r"st\.shared\.u32 \[%0\], %1;", "uint32_t x = $1.u(); std::memcpy(emu::shared_at($0.u(), 4), &x, 4);"),
+    (r"ld\.shared\.u32 %0, \[%1\];", "$0 = emu::Register(emu::load<uint32_t>(emu::shared_at($1.u(), 4)));"),
+    (r"\{ \.reg \.pred p; \.reg \.u32 x; POLL: ld\.acquire\.gpu\.global\.u32 x, \[%0\]; setp\.ne\.u32 p, x, %1; @p bra POLL; \}",
+     "emu::wait_until([&] { return emu::load<uint32_t>(emu::global_at($0.bits, 4)) == $1.u(); });"),
+    (r"fence\.acq_rel\.gpu; st\.release\.gpu\.global\.u32 \[%0\], %1;", "uint32_t x = $1.u(); std::memcpy(emu::global_at($0.bits, 4), &x, 4); emu::moved = true;"),
+    (r"cp\.reduce\.async\.bulk\.global\.shared::cta\.bulk_group\.add\.f32 \[%0\], \[%1\], (\d+);",
+     r"emu::start_bulk($0.bits, $1.u(), \1, true);"),
+    (r"cp\.async\.bulk\.global\.shared::cta\.bulk_group \[%0\], \[%1\], (\d+);", r"emu::start_bulk($0.bits, $1.u(), \1, false);"),
+    (r"cp\.async\.bulk\.commit_group;", ""),
+    (r"cp\.async\.bulk\.wait_group\.read 0;", "emu::wait_bulk(true);"),
+    (r"cp\.async\.bulk\.wait_group 0;", "emu::wait_bulk(false);"),
+    (r"ld\.shared\.v2\.f32 \{%0, %1\}, \[%2\];",
+     "auto at = emu::shared_at($2.u(), 8); $0 = emu::Register(emu::load<float>(at)); $1 = emu::Register(emu::load<float>(at + 4));"),
+    (r"st\.shared\.v4\.f32 \[%0\], \{%1, %2, %3, %4\};",
+     "float x[4] = {$1.f(), $2.f(), $3.f(), $4.f()}; std::memcpy(emu::shared_at($0.u(), 16), x, 16);"),
+]
+
+# Statements of texts that start WGMMAs or wait for them. `first` is the result's first register, `last` the accumulators by it.
+STATEMENTS = [
+    (r"\.reg \.pred .*|\.reg \.b64 .*|\.reg \.b32 .*|setp\.ne\.b32 p0, 0, 0|setp\.ne\.b32 p1, 1, 0|wgmma\.fence.*|fence\.proxy\.async.*", ""),
+    (r"add\.s64 (d[ab]), %(\d+), (\d+)", r"\1 = $\2.bits + \3;"),
+    (r"add\.u32 at, %(\d+), (\d+)", r"at = $\1.u() + \2;"),
+    (r"mov\.f32 %(\d+), %(\d+)", r"$\1 = $\2;"),
+    (r"bar\.sync (\d+), (\d+)", r"emu::named_barrier(\1, \2, true);"),
+    (r"wgmma\.commit_group.*", "emu::commit_wgmma();"),
+    (r"stmatrix\.sync\.aligned\.m8n8\.x4\.trans\.shared\.b16 \[at\], \{%(\d+), %(\d+), %(\d+), %(\d+)\}",
+     r"{ emu::Register x[4] = {$\1, $\2, $\3, $\4}; emu::store_matrices(at, x, true); }"),
+]
+WGMMA = re.compile(r"wgmma\.mma_async\.sync\.aligned\.m64n(\d+)k16\.f32\.(b?f16)\.b?f16 \{%(\d+), .*?\}, (da|\{.*?\}), db, p([01]), 1, 1, (?:([01]), )?([01])")
+
+
+def statement(text, started):
+    """C++ of a statement; `started` has the columns of every result that the text has started."""
+    if found := WGMMA.fullmatch(text):
+        columns, ty, first, left, adds, a_trans, trans = found.groups()
+        registers, first = int(columns) // 2, int(first)
+        fresh = first not in started
+        started[first] = registers
+        d = ", ".join(f"${first + i}" for i in range(registers))
+        a = "nullptr" if left == "da" else "a"
+        held = "" if left == "da" else f"emu::Register a[4] = {{{left.strip('{}').replace('%', '$')}}}; "
+        return (f"{{ emu::Register d[{registers}] = {{{d}}}; {held}"
+                f"acc_{first} = emu::start_slice({columns}, {str(ty == 'f16').lower()}, {str(fresh).lower()}, {str(adds == '1').lower()}, d, {a}, da, "
+                f"{int(a_trans or 0)}, db, {trans}, {'0' if fresh else f'acc_{first}'}); }}")
+    for pattern, code in STATEMENTS:
+        if found := re.fullmatch(pattern, text):
+            return found.expand(code)
+    sys.exit(f"the emulator doesn't know this PTX: {text}")
+
+
+def function(text):
+    """The body of a C++ function for a text that the kinds of `meaning` don't cover, or None."""
+    text = " ".join(text.split("//")[0].split())
+    for pattern, code in FUNCTIONS:
+        if found := re.fullmatch(pattern, text):
+            return found.expand(code)
+    if text.startswith("wgmma.wait_group"):
+        first, *moves = [part.strip() for part in text.rstrip("; ").split(";")]
+        code = f"emu::wait_wgmma({first.split()[-1]}); "
+        return code + " ".join(re.sub(r"mov\.f32 %(\d+), %(\d+)", r"$\1 = emu::resolve($\2);", move) for move in moves)
+    if "wgmma.mma_async" in text and "wgmma.wait_group" not in text:
+        started = {}
+        lines = [statement(part.strip(), started) for part in text.strip("{} ").split(";") if part.strip()]
+        declared = "uint64_t da = 0, db = 0; uint32_t at = 0; " + " ".join(f"size_t acc_{first} = 0;" for first in started)
+        tokens = " ".join(f"for (int i = 0; i < {count}; i++) out[{first} + i] = emu::token(acc_{first}, i);" for first, count in started.items())
+        return " ".join([declared, *lines, tokens])
+    return None
 
 
 def split_operands(text):
@@ -78,14 +164,21 @@ ASM = re.compile(r'asm (?:volatile)?\("((?:[^"\\]|\\.)*)"\s*:(.*?):(.*?)(?::\s*"
 
 def translate(source):
     """The source with inline PTX as calls, without what only CUDA's compiler knows."""
-    ops = {}
+    ops, functions = {}, {}
 
     def call(found):
         text, outputs, inputs = found.groups()
         outputs, inputs = split_operands(outputs), split_operands(inputs)
-        op = ops.setdefault(meaning(text), f"op_{len(ops)}")
+        if code := function(text):
+            # Operands are numbered through, outputs first.
+            code = re.sub(r"\$(\d+)", lambda n: f"out[{n[1]}]" if int(n[1]) < len(outputs) else f"in[{int(n[1]) - len(outputs)}]", code)
+            execute = functions.setdefault(code, f"asm_{len(functions)}") + "(out_, in_);"
+        elif code is None:
+            execute = f"emu::execute({ops.setdefault(meaning(text), f'op_{len(ops)}')}, out_, in_);"
+        else:
+            return ""
         lines = [f"emu::Register in_[] = {{{', '.join(f'emu::Register({x})' for x in inputs) or 'emu::Register()'}}};",
-                 f"emu::Register out_[{max(len(outputs), 1)}];", f"emu::execute({op}, out_, in_);"]
+                 f"emu::Register out_[{max(len(outputs), 1)}];", execute]
         lines += [f"emu::assign({x}, out_[{i}]);" for i, x in enumerate(outputs)]
         return "{ " + " ".join(lines) + " }"
 
@@ -96,6 +189,7 @@ def translate(source):
     # Types of fixed width are the library's here.
     body = re.sub(r"^typedef (?:un)?signed .*;$", "", body, flags=re.M)
     constants = "".join(f"static const emu::Op {name} = {op};\n" for op, name in ops.items())
+    constants += "".join(f"static void {name}(emu::Register *out, const emu::Register *in) {{ {code} }}\n" for code, name in functions.items())
     return constants + body
 
 
@@ -185,12 +279,12 @@ def rotate(x, angles, direction=1.0):
     return numpy.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
 
 
-def exact(qkv, d_out, window, rotary, softcap, scale):
+def exact(lengths, qkv, d_out, window, rotary, softcap, scale):
     """Output, log-sum-exp and gradient in f64, by the definition."""
     total, _, heads, dim = qkv.shape
     out, lse, grad = numpy.zeros((total, heads, dim)), numpy.zeros((heads, total)), numpy.zeros_like(qkv)
     start = 0
-    for length in LENGTHS:
+    for length in lengths:
         rows = slice(start, start + length)
         positions = numpy.arange(length)[:, None]
         angles = positions * THETA ** (-2.0 * numpy.arange(dim // 2) / dim) * (1.0 if rotary else 0.0)
@@ -220,11 +314,11 @@ def exact(qkv, d_out, window, rotary, softcap, scale):
     return out, lse, grad
 
 
-def tiles(rows):
+def tiles(lengths, rows):
     """The host's table, the longest sequences first."""
     entries, start = [], 0
     spans = []
-    for length in LENGTHS:
+    for length in lengths:
         if length:
             spans.append((start, start + length))
         start += length
@@ -234,30 +328,30 @@ def tiles(rows):
     return numpy.array(entries + [[0, 0, 0]], numpy.uint32)
 
 
-def scalars(*values):
-    """Scalars as CubeCL passes them: each type together, in the order of the kernel's struct."""
-    return values
-
-
 class Problem:
-    def __init__(self, dim, half, window, rotary, capped):
+    def __init__(self, dim, half, window, rotary, capped, lengths=LENGTHS):
         random = numpy.random.default_rng(dim + 7 * half + 13 * capped)
-        total = sum(LENGTHS)
+        total = sum(lengths)
+        self.lengths = lengths
         self.dim, self.half, self.window, self.rotary = dim, half, window, rotary
         self.total = total
         self.scale = 1 / math.sqrt(dim)
         self.softcap = SOFTCAP if capped else None
         self.qkv = to_bits(random.standard_normal((total, 3, HEADS, dim)), half)
         self.d_out = to_bits(random.standard_normal((total, HEADS, dim)), half)
-        angles = numpy.arange(max(LENGTHS))[:, None] * THETA ** (-2.0 * numpy.arange(dim // 2) / dim)
+        angles = numpy.arange(max(lengths))[:, None] * THETA ** (-2.0 * numpy.arange(dim // 2) / dim)
         self.table = numpy.concatenate([numpy.cos(angles), numpy.sin(angles)], 1).astype(numpy.float32)
         self.out, self.lse, self.grad = exact(
-            from_bits(self.qkv, half), from_bits(self.d_out, half), window, rotary, self.softcap, self.scale)
+            lengths, from_bits(self.qkv, half), from_bits(self.d_out, half), window, rotary, self.softcap, self.scale)
+
+    def delta(self):
+        rounded = from_bits(to_bits(self.out, self.half), self.half)
+        return (rounded * from_bits(self.d_out, self.half)).sum(-1).T.astype(numpy.float32).copy()
 
     def rotated(self):
         """Queries and keys with RoPE applied, as the kernel before a global layer computes them."""
         x, start = from_bits(self.qkv, self.half)[:, :2].copy(), 0
-        for length in LENGTHS:
+        for length in self.lengths:
             angles = numpy.arange(length)[:, None, None, None] * THETA ** (-2.0 * numpy.arange(self.dim // 2) / self.dim)
             x[start:start + length] = rotate(x[start:start + length], angles)
             start += length
@@ -272,37 +366,59 @@ def close(name, what, found, expected, step):
     return error
 
 
+def info(kernel, problem, separate, **others):
+    """Scalars in CubeCL's info struct: each type together, in the order of the kernel's arguments, each list padded to eight bytes.
+    `others` are unsigned arguments behind those that all kernels have."""
+    head_bytes = HEADS * problem.dim * 2
+    longest = max(problem.lengths)
+    width = longest if problem.window is None else min(problem.window, longest)
+    log2e = math.log2(math.e)
+    groups = dict(
+        u=[(2 if separate else 3) * head_bytes, head_bytes, 3 * head_bytes, 2 * head_bytes, HEADS, problem.total, *others.values()],
+        i=[width],
+        f=[problem.scale, (problem.softcap or problem.scale) * log2e, problem.scale / problem.softcap if problem.softcap else 0.0])
+    dtypes = {"u": numpy.uint32, "i": numpy.int32, "f": numpy.float32}
+    data = b""
+    for kind in kernel.scalar_order:
+        values = numpy.array(groups[kind], dtypes[kind]).tobytes()
+        data += values + bytes(-len(values) % 8)
+    return data
+
+
+def run_pipelined(kernels, half, backwards):
+    """The warp-specialized kernels, whose blocks loop over work or add to each other's sums."""
+    ty = "f16" if half else "bf16"
+    problem = Problem(64, half, None, True, False, LONG_LENGTHS)
+    step = 4e-3 if not half else 1e-3
+    qk, worst = problem.rotated(), {}
+    if kernel := kernels.get(f"pipelined_forward_64_{ty}"):
+        table = tiles(LONG_LENGTHS, 192)
+        work = len(table) * HEADS
+        out, lse = numpy.zeros_like(problem.d_out), numpy.zeros_like(problem.lse, dtype=numpy.float32)
+        scalars = info(kernel, problem, True, work=work)
+        results = kernel.run((min(work, RESIDENT), 1, 1), [qk, problem.qkv, table, out, lse], scalars, backwards)
+        worst["forward"] = close(kernel.name, "output", from_bits(results[-2], half), problem.out, step)
+        close(kernel.name, "log-sum-exp", results[-1], problem.lse, 3 * step)
+    kernel, finish = kernels.get(f"pipelined_backward_64_{ty}"), kernels.get(f"pipelined_finish_64_{ty}")
+    if kernel and finish:
+        table = tiles(LONG_LENGTHS, 128)
+        work = len(table) * HEADS
+        sums = numpy.full(2 * work * 128 * 64, numpy.nan, numpy.float32)
+        turns, grad = numpy.zeros(2 * work + 1, numpy.uint32), numpy.zeros_like(problem.qkv)
+        buffers = [qk, problem.qkv, problem.d_out, problem.lse.astype(numpy.float32), problem.delta(), table, problem.table, sums, turns, grad]
+        results = kernel.run((work, 1, 1), buffers, info(kernel, problem, True), backwards)
+        sums, grad = results[7], results[9]
+        grad = finish.run((HEADS, len(table), 1), [sums, table, problem.table, grad], info(finish, problem, True), backwards)[-1]
+        found = from_bits(grad, half)
+        worst["backward"] = max(close(kernel.name, f"gradient of {'qkv'[p]}", found[:, p], problem.grad[:, p], 3 * step) for p in range(3))
+    print(f"pipelined 64 {ty:<20} {'late' if backwards else 'early':<12} " + ", ".join(f"{k} {v:.1e}" for k, v in worst.items()), flush=True)
+
+
 def run_case(kernels, family, dim, half, suffix, window, rotary, inside, capped, backwards):
     problem = Problem(dim, half, window, rotary, capped)
     step = 4e-3 if not half else 1e-3
-    longest = max(LENGTHS)
-    head_bytes = HEADS * dim * 2
     separate = rotary and not inside
     qk = problem.rotated() if separate else problem.qkv
-    width = longest if window is None else min(window, longest)
-    log2e = math.log2(math.e)
-    numbers = dict(
-        qk_row=(2 if separate else 3) * head_bytes, k_offset=head_bytes, v_row=3 * head_bytes, v_offset=2 * head_bytes, heads=HEADS,
-        total=problem.total, half_window=width, scale=problem.scale, scale_log2=(problem.softcap or problem.scale) * log2e,
-        softcap=problem.scale / problem.softcap if capped else 0.0)
-
-    def pack(names):
-        """Scalars in the order of CubeCL's info struct: types in order of first use, each list padded to eight bytes."""
-        kinds = {"half_window": "i", "scale": "f", "scale_log2": "f", "softcap": "f"}
-        return [(kinds.get(name, "u"), numbers[name]) for name in names]
-
-    def info(kernel, names):
-        groups = {}
-        for kind, value in pack(names):
-            groups.setdefault(kind, []).append(value)
-        dtypes = {"u": numpy.uint32, "i": numpy.int32, "f": numpy.float32}
-        data = b""
-        for kind in kernel.scalar_order:
-            values = numpy.array(groups[kind], dtypes[kind]).tobytes()
-            data += values + bytes(-len(values) % 8)
-        return data
-
-    names = ["qk_row", "k_offset", "v_row", "v_offset", "heads", "total", "half_window", "scale", "scale_log2", "softcap"]
     worst = {}
     for name, kernel in kernels.items():
         if not name.startswith(f"{family}_") or not name.endswith(f"_{suffix}"):
@@ -310,19 +426,19 @@ def run_case(kernels, family, dim, half, suffix, window, rotary, inside, capped,
         role = name.split("_")[1]
         if f"_{dim}_" not in name:
             continue
-        table = tiles(kernel.rows)
+        table = tiles(LENGTHS, kernel.rows)
         grid = (HEADS, len(table), 1)
+        scalars = info(kernel, problem, separate)
         if role == "forward":
             out, lse = numpy.zeros_like(problem.d_out), numpy.zeros_like(problem.lse, dtype=numpy.float32)
             buffers = [qk, problem.qkv, table, problem.table, out, lse]
-            results = kernel.run(grid, buffers, info(kernel, names), backwards)
+            results = kernel.run(grid, buffers, scalars, backwards)
             worst[role] = close(name, "output", from_bits(results[-2], half), problem.out, step)
             close(name, "log-sum-exp", results[-1], problem.lse, 3 * step if rotary else 1e-4)
         else:
-            delta = (from_bits(to_bits(problem.out, half), half) * from_bits(problem.d_out, half)).sum(-1).T.astype(numpy.float32).copy()
             grad = numpy.zeros_like(problem.qkv)
-            buffers = [qk, problem.qkv, problem.d_out, problem.lse.astype(numpy.float32), delta, table, problem.table, grad]
-            results = kernel.run(grid, buffers, info(kernel, names), backwards)
+            buffers = [qk, problem.qkv, problem.d_out, problem.lse.astype(numpy.float32), problem.delta(), table, problem.table, grad]
+            results = kernel.run(grid, buffers, scalars, backwards)
             found = from_bits(results[-1], half)
             parts = [0] if role == "queries" else [1, 2]
             worst[role] = max(close(name, f"gradient of {'qkv'[p]}", found[:, p], problem.grad[:, p], 3 * step) for p in parts)
@@ -348,6 +464,11 @@ def main():
             kernel.rows = int(units) // 128 * 64 if name.startswith("hopper") else 64
             order = re.search(r"struct info_st \{(.*?)\};", text, re.S).group(1)
             kernel.scalar_order = [{"uint32": "u", "int32_": "i", "float ": "f"}[t[:6]] for t in re.findall(r"(uint32_t|int32_t|float )\s*scalars", order)]
+        for half in (False, True):
+            if any(name.startswith("pipelined") and name.endswith("_f16") == half for name in kernels):
+                run_pipelined(kernels, half, False)
+                run_pipelined(kernels, half, True)
+        kernels = {name: kernel for name, kernel in kernels.items() if not name.startswith("pipelined")}
         families = sorted({(name.split("_")[0], int(re.search(r"_(\d+)_", name).group(1)), name[re.search(r"_(bf16|f16)", name).start() + 1:])
                            for name in kernels})
         for family, dim, suffix in families:

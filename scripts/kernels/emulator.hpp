@@ -2,13 +2,17 @@
 // instructions of a warp or a warp group. Inline PTX has been replaced by calls of `emu::execute` (see emulate.py).
 //
 // It finds errors that a GPU doesn't report: asynchronous copies complete only when they are waited for, shared memory is initialized to
-// NaN, addresses outside the shared allocation or outside a buffer end the program, and the order of fibers can be chosen.
+// NaN, addresses outside the shared allocation or outside a buffer end the program, the order of fibers can be chosen, and threads that
+// wait for each other end the program. Asynchronous WGMMA and bulk copies read shared memory either when they start or at the last moment
+// allowed (`late`); the result of a WGMMA is a token until it is waited for.
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
+#include <memory>
 #include <string>
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -39,12 +43,12 @@ inline void assign(unsigned long &to, Register from) { to = from.bits; }
 
 enum Kind {
     TO_SHARED, TO_GLOBAL, COPY, COMMIT, WAIT, FENCE, EX2, LG2, RCP, PACK, UNPACK, LOAD_SHARED, STORE_SHARED, LOAD_GLOBAL,
-    MMA, LDMATRIX, WGMMA, MOVE
+    MMA, LDMATRIX, WGMMA
 };
 // The meaning of an asm text; emulate.py translates texts.
 struct Op {
     Kind kind;
-    int size = 0;       // bytes of a copy, groups left pending, half of a pair, columns of a result, registers moved
+    int size = 0;       // bytes of a copy, groups left pending, half of a pair, columns of a result
     bool half = false;  // f16 instead of bf16
     bool trans = false; // transposed right operand
     bool registers = false; // left operand of WGMMA in registers
@@ -53,6 +57,8 @@ struct Op {
 };
 
 struct Copy { uint32_t to; uint64_t from; unsigned size, bytes; };
+// A copy from shared to global memory, or an addition, of many bytes.
+struct Bulk { uint64_t to; uint32_t from; unsigned bytes; bool adds, read; std::vector<float> numbers; };
 struct Fiber {
     ucontext_t context;
     Dim thread;
@@ -60,6 +66,9 @@ struct Fiber {
     bool done = false;
     std::vector<Copy> open;
     std::vector<std::vector<Copy>> groups;
+    std::vector<Bulk> bulk;
+    // WGMMA groups that this thread has committed, and those that are complete.
+    unsigned committed = 0, retired = 0;
 };
 // Threads that execute an instruction together: a warp, a warp group or the block.
 struct Meeting {
@@ -69,9 +78,28 @@ struct Meeting {
     std::vector<Register *> out;
 };
 
+// The result of started WGMMAs of a warp group, `[64, columns]`, its WGMMA group, and what is left to do.
+struct Accumulator {
+    int columns = 0;
+    unsigned group = 0;
+    std::vector<float> numbers;
+    std::vector<std::function<void()>> left;
+};
+struct WarpGroup {
+    std::vector<std::unique_ptr<Accumulator>> accumulators;
+    size_t done = 0;
+};
+struct Mbarrier { unsigned count = 0, pending = 0, phase = 0; };
+struct NamedBarrier { unsigned arrived = 0; uint64_t generation = 0; };
+
 constexpr uint32_t SHARED_BASE = 1024; // an address in the shared state space; tiles are aligned to 1024
 inline std::vector<Fiber> fibers;
 inline std::vector<Meeting> warps, groups;
+inline std::vector<WarpGroup> warp_groups;
+inline std::map<uint32_t, Mbarrier> mbarriers;
+inline std::map<unsigned, NamedBarrier> named_barriers;
+inline bool late = false;
+inline bool moved = false; // something happened in this round for which a fiber may have waited
 inline Meeting block;
 inline Fiber *current = nullptr;
 inline ucontext_t scheduler;
@@ -102,6 +130,10 @@ inline char *global_at(uint64_t address, unsigned bytes) {
 }
 
 inline void yield() { swapcontext(&current->context, &scheduler); }
+template <typename Condition> inline void wait_until(Condition condition) {
+    while (!condition()) yield();
+    moved = true;
+}
 // All threads of `meeting` arrive; the last does `work`; then all continue.
 template <typename Work> inline void meet(Meeting &meeting, unsigned place, const Register *in, Register *out, Work work) {
     meeting.in[place] = in;
@@ -111,8 +143,9 @@ template <typename Work> inline void meet(Meeting &meeting, unsigned place, cons
         work();
         meeting.arrived = 0;
         meeting.generation++;
+        moved = true;
     } else {
-        while (meeting.generation == generation) yield();
+        wait_until([&] { return meeting.generation != generation; });
     }
 }
 inline void barrier() { meet(block, current->id, nullptr, nullptr, [] {}); }
@@ -243,9 +276,6 @@ inline void execute(const Op &op, Register *out, const Register *in) {
         }
         break;
     case FENCE: break;
-    case MOVE:
-        for (int i = 0; i < op.size; i++) out[i] = in[i];
-        break;
     case EX2: out[0] = Register(std::exp2(in[0].f())); break;
     case LG2: out[0] = Register(std::log2(in[0].f())); break;
     case RCP: out[0] = Register(1.0f / in[0].f()); break;
@@ -286,6 +316,174 @@ inline void execute(const Op &op, Register *out, const Register *in) {
     }
 }
 
+// Tokens are NaNs: an accumulator's index and a register's.
+constexpr uint32_t TOKEN = 0xffc00000;
+inline bool is_token(uint32_t bits) { return (bits & TOKEN) == TOKEN && (bits & ~TOKEN) != 0; }
+inline Register token(size_t accumulator, int element) {
+    if (accumulator >= 1 << 15) fail("too many WGMMAs for the emulator");
+    return Register(TOKEN | uint32_t(accumulator + 1) << 6 | uint32_t(element));
+}
+
+// Where register `r` of a lane is in `[64, columns]`.
+inline size_t fragment_place(unsigned lane, int r, int columns) {
+    return (lane / 32 * 16 + lane % 32 / 4 + r % 4 / 2 * 8) * columns + r / 4 * 8 + lane % 4 * 2 + r % 2;
+}
+
+// One slice of 16: D[64, n] (+)= A · B. `d` are the result's registers, `a` four registers or, if `left` is given, A's descriptor.
+// `first` starts an accumulator, from zero or, if `adds`, from the registers. Returns the accumulator's index.
+inline size_t start_slice(int columns, bool half, bool first, bool adds, const Register *d, const Register *a, uint64_t left, bool a_trans,
+                          uint64_t right, bool trans, size_t accumulator) {
+    Meeting &meeting = groups[current->id / 128];
+    WarpGroup &group = warp_groups[current->id / 128];
+    unsigned committed = current->committed;
+    size_t index = accumulator;
+    if (a_trans) fail("transposed left operand");
+    Register operands[64 + 4];
+    for (int r = 0; r < columns / 2; r++) operands[r] = d[r];
+    for (int r = 0; a && r < 4; r++) operands[64 + r] = a[r];
+    if (first) index = group.accumulators.size();
+    meet(meeting, current->id % 128, operands, nullptr, [&] {
+        if (first) {
+            group.accumulators.push_back(std::make_unique<Accumulator>());
+            Accumulator &fresh = *group.accumulators[index];
+            fresh.columns = columns;
+            fresh.group = committed;
+            fresh.numbers.assign(64 * columns, 0.0f);
+            for (unsigned lane = 0; adds && lane < 128; lane++)
+                for (int r = 0; r < columns / 2; r++) {
+                    if (is_token(meeting.in[lane][r].u())) fail("an accumulator that is not complete");
+                    fresh.numbers[fragment_place(lane, r, columns)] = meeting.in[lane][r].f();
+                }
+        }
+        std::vector<float> rows(64 * 16);
+        for (unsigned lane = 0; a && lane < 128; lane++)
+            for (int r = 0; r < 4; r++)
+                for (int i = 0; i < 2; i++)
+                    rows[(lane / 32 * 16 + lane % 32 / 4 + r % 2 * 8) * 16 + lane % 4 * 2 + i + r / 2 * 8] =
+                        part(meeting.in[lane][64 + r].u(), i, half);
+        Accumulator *sums = group.accumulators[index].get();
+        auto work = [=]() mutable {
+            if (!a)
+                for (int m = 0; m < 64; m++)
+                    for (int k = 0; k < 16; k++) rows[m * 16 + k] = tile_element(left, m, k, half);
+            for (int n = 0; n < columns; n++)
+                for (int k = 0; k < 16; k++) {
+                    float b = trans ? tile_element(right, k, n, half) : tile_element(right, n, k, half);
+                    for (int m = 0; m < 64; m++) sums->numbers[m * columns + n] += rows[m * 16 + k] * b;
+                }
+        };
+        if (late) sums->left.push_back(work);
+        else work();
+    });
+    return index;
+}
+
+inline void commit_wgmma() { current->committed++; }
+// Waits until at most `pending` groups are incomplete.
+inline void wait_wgmma(unsigned pending) {
+    WarpGroup &group = warp_groups[current->id / 128];
+    if (current->committed > pending) current->retired = std::max(current->retired, current->committed - pending);
+    while (group.done < group.accumulators.size() && group.accumulators[group.done]->group < current->retired) {
+        for (auto &work : group.accumulators[group.done]->left) work();
+        group.accumulators[group.done++]->left.clear();
+    }
+}
+// The number that a token stands for.
+inline Register resolve(Register x) {
+    if (!is_token(x.u())) return x;
+    size_t index = ((x.u() & ~TOKEN) >> 6) - 1;
+    Accumulator &sums = *warp_groups[current->id / 128].accumulators.at(index);
+    if (sums.group >= current->retired) fail("the result of a WGMMA that is not complete");
+    return Register(sums.numbers[fragment_place(current->id % 128, int(x.u() & 63), sums.columns)]);
+}
+
+inline void mbarrier_init(uint32_t address, unsigned count) { mbarriers[address] = {count, count, 0}; }
+inline Mbarrier &mbarrier_at(uint32_t address) {
+    auto found = mbarriers.find(address);
+    if (found == mbarriers.end()) fail("not an mbarrier");
+    return found->second;
+}
+inline void mbarrier_arrive(uint32_t address) {
+    Mbarrier &barrier = mbarrier_at(address);
+    if (--barrier.pending == 0) {
+        barrier.pending = barrier.count;
+        barrier.phase ^= 1;
+        moved = true;
+    }
+}
+inline bool mbarrier_test(uint32_t address, unsigned parity) { return mbarrier_at(address).phase != parity; }
+inline void mbarrier_wait(uint32_t address, unsigned parity) { wait_until([&] { return mbarrier_test(address, parity); }); }
+
+// Arrives at a named barrier of `threads` threads, and waits there if `waits`.
+inline void named_barrier(unsigned id, unsigned threads, bool waits) {
+    if (id == 0 || id > 15) fail("not a named barrier");
+    NamedBarrier &barrier = named_barriers[id];
+    uint64_t generation = barrier.generation;
+    if (++barrier.arrived == threads) {
+        barrier.arrived = 0;
+        barrier.generation++;
+        moved = true;
+    } else if (waits) {
+        wait_until([&] { return barrier.generation != generation; });
+    }
+}
+
+inline bool vote(bool mine, bool all) {
+    Meeting &warp = warps[current->id / 32];
+    Register in{unsigned(mine)}, out;
+    meet(warp, current->id % 32, &in, &out, [&] {
+        unsigned count = 0;
+        for (unsigned lane = 0; lane < 32; lane++) count += warp.in[lane]->u();
+        for (unsigned lane = 0; lane < 32; lane++) *warp.out[lane] = Register(unsigned(all ? count == 32 : count > 0));
+    });
+    return out.u();
+}
+
+// Stores four matrices; lanes 8 i to 8 i + 7 give the addresses of the rows of matrix i.
+inline void store_matrices(uint32_t address, const Register *x, bool trans) {
+    Meeting &warp = warps[current->id / 32];
+    Register in[5] = {Register(address), x[0], x[1], x[2], x[3]};
+    meet(warp, current->id % 32, in, nullptr, [&] {
+        for (unsigned lane = 0; lane < 32; lane++)
+            for (unsigned m = 0; m < 4; m++)
+                for (unsigned i = 0; i < 2; i++) {
+                    unsigned row = trans ? lane % 4 * 2 + i : lane / 4, column = trans ? lane / 4 : lane % 4 * 2 + i;
+                    uint16_t bits = uint16_t(warp.in[lane][1 + m].u() >> (16 * i));
+                    std::memcpy(shared_at(warp.in[8 * m + row][0].u(), 16) + 2 * column, &bits, 2);
+                }
+    });
+}
+
+inline void read_bulk(Bulk &bulk) {
+    if (bulk.read) return;
+    bulk.read = true;
+    bulk.numbers.resize(bulk.bytes / 4);
+    for (size_t i = 0; i < bulk.numbers.size(); i++) std::memcpy(&bulk.numbers[i], shared_at(bulk.from + 4 * i, 4), 4);
+}
+inline void write_bulk(Bulk &bulk) {
+    for (size_t i = 0; i < bulk.numbers.size(); i++) {
+        float *to = reinterpret_cast<float *>(global_at(bulk.to + 4 * i, 4));
+        *to = bulk.adds ? *to + bulk.numbers[i] : bulk.numbers[i];
+    }
+}
+inline void start_bulk(uint64_t to, uint32_t from, unsigned bytes, bool adds) {
+    if (to % 16 || from % 16 || bytes % 16) fail("misaligned bulk operation");
+    current->bulk.push_back({to, from, bytes, adds, false, {}});
+    if (!late) read_bulk(current->bulk.back());
+}
+inline void wait_bulk(bool only_read) {
+    for (Bulk &bulk : current->bulk) read_bulk(bulk);
+    if (only_read) return;
+    for (Bulk &bulk : current->bulk) write_bulk(bulk);
+    current->bulk.clear();
+}
+
+template <typename T> inline T load(const char *from) {
+    T x;
+    std::memcpy(&x, from, sizeof x);
+    return x;
+}
+
 inline float shuffle_xor(float x, unsigned mask) {
     Meeting &warp = warps[current->id / 32];
     Register in(x), out;
@@ -306,13 +504,15 @@ inline void *allocate(size_t bytes) {
 }
 
 inline void enter() {
+    moved = true;
     body();
-    current->done = true;
+    current->done = moved = true;
     while (true) yield();
 }
 
-// Runs `kernel` on every block; `backwards` runs fibers from the last to the first.
+// Runs `kernel` on every block; `backwards` runs fibers from the last to the first, and asynchronous instructions late.
 inline void launch(Dim grid, unsigned threads, size_t shared_bytes, bool backwards, std::function<void()> kernel) {
+    late = backwards;
     constexpr size_t STACK = 256 * 1024;
     static std::vector<char> stacks;
     stacks.resize(threads * STACK);
@@ -337,6 +537,10 @@ inline void launch(Dim grid, unsigned threads, size_t shared_bytes, bool backwar
                 warps.assign((threads + 31) / 32, meeting(32));
                 groups.assign((threads + 127) / 128, meeting(128));
                 block = meeting(threads);
+                warp_groups.clear();
+                warp_groups.resize(groups.size());
+                mbarriers.clear();
+                named_barriers.clear();
                 for (unsigned i = 0; i < threads; i++) {
                     Fiber &fiber = fibers[i];
                     fiber.id = i;
@@ -347,7 +551,8 @@ inline void launch(Dim grid, unsigned threads, size_t shared_bytes, bool backwar
                     fiber.context.uc_link = nullptr;
                     makecontext(&fiber.context, enter, 0);
                 }
-                for (size_t left = threads, idle = 0; left > 0;) {
+                for (size_t left = threads; left > 0;) {
+                    moved = false;
                     for (unsigned i = 0; i < threads; i++) {
                         Fiber &fiber = fibers[backwards ? threads - 1 - i : i];
                         if (fiber.done) continue;
@@ -355,8 +560,15 @@ inline void launch(Dim grid, unsigned threads, size_t shared_bytes, bool backwar
                         swapcontext(&scheduler, &fiber.context);
                         if (fiber.done) left--;
                     }
-                    if (++idle > 10'000'000) fail("threads wait for each other");
+                    if (!moved) fail("threads wait for each other");
                 }
+                for (Fiber &fiber : fibers)
+                    if (!fiber.bulk.empty()) {
+                        current = &fiber;
+                        fail("ends with bulk operations that it did not wait for");
+                    }
+                for (auto &[id, barrier] : named_barriers)
+                    if (barrier.arrived) fail("ends with threads that have arrived at a named barrier");
                 current = nullptr;
             }
     free(shared);
@@ -375,6 +587,8 @@ inline void launch(Dim grid, unsigned threads, size_t shared_bytes, bool backwar
 #define gridDim (emu::grid_size)
 #define __syncthreads() emu::barrier()
 #define __activemask() 0xffffffffu
+#define __any_sync(mask, x) emu::vote(x, false)
+#define __all_sync(mask, x) emu::vote(x, true)
 #define __shfl_xor_sync(mask, value, lanes) emu::shuffle_xor(value, lanes)
 inline float max(float a, float b) { return std::fmax(a, b); }
 inline float min(float a, float b) { return std::fmin(a, b); }
