@@ -158,8 +158,8 @@ pub fn plot_curves(
         .filter(|r| axis::is_drawable(r.1))
         .copied()
         .collect();
-    file::draw_file(path, |sibling| {
-        draw(sibling, title, series, x_label, y_label, &references)
+    file::draw_file(path, SIZE, |pixels| {
+        draw(pixels, title, series, x_label, y_label, &references)
             .map_err(|error| error.to_string())
     })
 }
@@ -200,14 +200,14 @@ fn legend_places(root: &Area<'_>, entries: &[Entry<'_>]) -> (Vec<(i32, i32)>, i3
 }
 
 fn draw<'a>(
-    path: &'a Path,
+    pixels: &'a mut [u8],
     title: &str,
     series: &[Series],
     x_label: &str,
     y_label: &str,
     references: &[(&str, f64)],
 ) -> Drawn<'a> {
-    let root = BitMapBackend::new(path, SIZE).into_drawing_area();
+    let root = BitMapBackend::with_buffer(pixels, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let colour = |i: usize| COLOURS[i % COLOURS.len()];
     let muted = |i: usize| MUTED[i % MUTED.len()];

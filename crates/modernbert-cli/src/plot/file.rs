@@ -9,13 +9,15 @@ use super::{PlotError, font_is_ready};
 const SIGNATURE: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
 /// Length of the signature and of the header chunk behind it.
 const HEAD: usize = 8 + 25;
-/// The text that marks a picture as one of ours: keyword, zero, value.
-const MARK: &[u8] = b"Software\0modernbert plot";
+/// Keyword and value of the text chunk that marks a picture as one of this project's.
+const KEYWORD: &str = "Software";
+const PROGRAM: &str = "modernbert plot";
 
-/// Lets `draw` write a picture under a random name beside `path`, marks it, and gives it its name.
+/// Lets `draw` fill the pixels of a picture (`size` is width and height; three bytes a pixel, row by row), and writes it to `path`.
 pub(super) fn draw_file(
     path: &Path,
-    draw: impl FnOnce(&Path) -> Result<(), String>,
+    size: (u32, u32),
+    draw: impl FnOnce(&mut [u8]) -> Result<(), String>,
 ) -> Result<(), PlotError> {
     let draw_error = |message: String| PlotError::Draw {
         path: path.to_owned(),
@@ -28,61 +30,29 @@ pub(super) fn draw_file(
     if !font_is_ready() {
         return Err(draw_error("the built-in font was refused".to_owned()));
     }
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    // The drawing library chooses the format by the ending, and takes nothing but a path.
-    let scratch = tempfile::Builder::new()
-        .prefix(".partial-")
-        .suffix(".png")
-        .tempfile_in(folder.unwrap_or(Path::new(".")))
-        .map_err(io_error)?;
-    draw(scratch.path()).map_err(draw_error)?;
-    let picture = std::fs::read(scratch.path()).map_err(io_error)?;
-    drop(scratch);
-    write_atomically(path, &marked(&picture)).map_err(io_error)
+    let mut pixels = vec![0; 3 * size.0 as usize * size.1 as usize];
+    draw(&mut pixels).map_err(draw_error)?;
+    let picture = encoded(&pixels, size).map_err(|error| draw_error(error.to_string()))?;
+    write_atomically(path, &picture).map_err(io_error)
+}
+
+/// The pixels as a PNG file, with the text that marks it behind its header.
+fn encoded(pixels: &[u8], (width, height): (u32, u32)) -> Result<Vec<u8>, png::EncodingError> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.add_text_chunk(KEYWORD.to_owned(), PROGRAM.to_owned())?;
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(pixels)?;
+    writer.finish()?;
+    Ok(file)
 }
 
 /// Whether the file is a picture that `draw_file` made. One that is not must not be replaced.
 pub fn is_own_picture(path: &Path) -> bool {
-    let mut start = [0; HEAD + 8 + MARK.len()];
+    let mark = format!("{KEYWORD}\0{PROGRAM}");
+    let mut start = vec![0; HEAD + 8 + mark.len()];
     let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
-    read.is_ok() && start.starts_with(&SIGNATURE) && start.ends_with(MARK)
-}
-
-/// The picture with a text chunk behind its header.
-fn marked(picture: &[u8]) -> Vec<u8> {
-    if picture.len() < HEAD || !picture.starts_with(&SIGNATURE) {
-        return picture.to_vec();
-    }
-    let typed = [b"tEXt", MARK].concat();
-    let mut out = picture[..HEAD].to_vec();
-    out.extend((MARK.len() as u32).to_be_bytes());
-    out.extend(&typed);
-    out.extend(crc(&typed).to_be_bytes());
-    out.extend(&picture[HEAD..]);
-    out
-}
-
-/// CRC-32 of a PNG chunk (ISO 3309).
-fn crc(bytes: &[u8]) -> u32 {
-    let step = |crc: u32, _| {
-        let carry = crc & 1;
-        (crc >> 1) ^ (0xEDB8_8320 * carry)
-    };
-    let all = bytes.iter().fold(u32::MAX, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), step)
-    });
-    !all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_checksum_is_that_of_png() {
-        // The chunk that ends every PNG file is empty and has a well-known checksum.
-        assert_eq!(crc(b"IEND"), 0xAE42_6082);
-    }
+    read.is_ok() && start.starts_with(&SIGNATURE) && start.ends_with(mark.as_bytes())
 }

@@ -46,20 +46,20 @@ pub fn plot_groups(
     if !bars.clone().any(|bar| axis::is_drawable(bar.value)) {
         return Err(PlotError::Empty(path.to_owned()));
     }
-    draw_file(path, |sibling| {
-        draw(sibling, title, series, groups, reference, y_label).map_err(|error| error.to_string())
+    draw_file(path, SIZE, |pixels| {
+        draw(pixels, title, series, groups, reference, y_label).map_err(|error| error.to_string())
     })
 }
 
 fn draw<'a>(
-    path: &'a Path,
+    pixels: &'a mut [u8],
     title: &str,
     series: &[String],
     groups: &[Group],
     reference: &str,
     y_label: &str,
 ) -> Drawn<'a> {
-    let root = BitMapBackend::new(path, SIZE).into_drawing_area();
+    let root = BitMapBackend::with_buffer(pixels, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let colour = |i: usize| COLOURS[i % COLOURS.len()];
     let mut entries: Vec<(&str, RGBColor, bool)> = series

@@ -40,23 +40,28 @@ pub fn plot_panels(
             names.push(&series.name);
         }
     }
-    draw_file(path, |sibling| {
-        draw(sibling, title, panels, &names, x_label).map_err(|error| error.to_string())
+    draw_file(path, grid(panels.len()).2, |pixels| {
+        draw(pixels, title, panels, &names, x_label).map_err(|error| error.to_string())
     })
 }
 
+/// Columns and rows for so many panels, and the size of the picture in pixels.
+fn grid(panels: usize) -> (usize, u32, (u32, u32)) {
+    let columns = panels.clamp(1, COLUMNS);
+    let rows = panels.div_ceil(columns).max(1) as u32;
+    // The legend may need several lines; half a row is enough for names of runs.
+    (columns, rows, (SIZE.0, 110 + ROW * rows))
+}
+
 fn draw<'a>(
-    path: &'a Path,
+    pixels: &'a mut [u8],
     title: &str,
     panels: &[Panel],
     names: &[&str],
     x_label: &str,
 ) -> Drawn<'a> {
-    let columns = panels.len().clamp(1, COLUMNS);
-    let rows = panels.len().div_ceil(columns).max(1) as u32;
-    // The legend may need several lines; half a row is plenty for names of runs.
-    let size = (SIZE.0, 110 + ROW * rows);
-    let root = BitMapBackend::new(path, size).into_drawing_area();
+    let (columns, rows, size) = grid(panels.len());
+    let root = BitMapBackend::with_buffer(pixels, size).into_drawing_area();
     root.fill(&WHITE)?;
     let colour = |name: &str| {
         let i = names.iter().position(|known| *known == name).unwrap_or(0);
