@@ -23,7 +23,7 @@ pub enum ShardError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// The file is something else.
+    /// The file is not a shard.
     #[error(
         "{path}: not a token shard (it does not begin with `MBSHARD`); pass a file that this program wrote"
     )]
@@ -48,9 +48,9 @@ pub enum ShardError {
     Width {
         /// The file.
         path: PathBuf,
-        /// Bytes per token it claims.
+        /// Bytes per token in its header.
         bytes: u32,
-        /// The vocabulary it claims.
+        /// The vocabulary in its header.
         vocab_size: u64,
     },
     /// The file's length contradicts its header.
@@ -63,14 +63,14 @@ pub enum ShardError {
         path: PathBuf,
         /// Its length.
         actual: u64,
-        /// Samples it claims.
+        /// Samples in its header.
         samples: u64,
-        /// Tokens it claims.
+        /// Tokens in its header.
         tokens: u64,
     },
     /// The offsets do not divide the tokens.
     #[error(
-        "{path}: sample {sample} does not begin where the one before it ends; the file is damaged, make it again"
+        "{path}: sample {sample} does not begin at the end of the previous one; the file is damaged, make it again"
     )]
     Offsets {
         /// The file.
@@ -78,7 +78,7 @@ pub enum ShardError {
         /// The first sample that is wrong.
         sample: usize,
     },
-    /// The content is not what was written.
+    /// The content was changed after it was written.
     #[error(
         "{path}: its content does not match its SHA-256; the file was changed or damaged, copy or make it again"
     )]

@@ -84,7 +84,7 @@ impl Header {
         self
     }
 
-    /// Reads a header and checks it as far as it can be without the rest.
+    /// Reads a header and makes all checks that need no other part of the file.
     pub(super) fn parse(file: &[u8], path: &Path) -> Result<Self, ShardError> {
         let path = || path.to_path_buf();
         if !file.starts_with(&MAGIC) {
@@ -126,7 +126,7 @@ impl Header {
     }
 }
 
-/// `N` bytes from `at`; the caller has checked that they are there.
+/// `N` bytes from `at`; the caller has checked the length.
 pub(super) fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut array = [0; N];
     array.copy_from_slice(&bytes[at..at + N]);

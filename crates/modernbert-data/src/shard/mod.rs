@@ -1,9 +1,9 @@
 //! Token shards: tokenized samples in one file that is read in place.
 //!
-//! A shard is a header of [`HEADER_LEN`] bytes, the tokens of all samples one behind the other (u16 where the vocabulary
-//! allows it, else u32), zero bytes up to a multiple of 8, and where each sample begins, as u64. All numbers are
-//! little-endian. The header holds the counts, a SHA-256 of everything else and the hash of the tokenizer, so that a
-//! file cut short, changed or made with another tokenizer is noticed before it trains a model.
+//! A shard is a header of [`HEADER_LEN`] bytes, the tokens of all samples in order (u16 where the vocabulary
+//! allows it, else u32), zero bytes up to a multiple of 8, and the offset of each sample, as u64. All numbers are
+//! little-endian. The header contains the counts, a SHA-256 of everything else and the hash of the tokenizer, so that a
+//! truncated or changed file, or one made with another tokenizer, is detected before a model is trained on it.
 //!
 //! | bytes | content |
 //! |---|---|
@@ -19,7 +19,6 @@
 
 mod error;
 mod header;
-mod pieces;
 mod reader;
 mod samples;
 mod tokenize;
@@ -30,7 +29,6 @@ mod tests;
 
 pub use error::ShardError;
 pub use header::{HEADER_LEN, TokenizerHash};
-pub use pieces::encode_document;
 pub use reader::{Check, Shard};
 pub use samples::{Cut, Samples};
 pub use tokenize::{

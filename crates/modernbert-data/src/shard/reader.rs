@@ -16,11 +16,11 @@ pub enum Check {
     /// Everything, by reading the file once: lengths, offsets, SHA-256, ids.
     #[default]
     Whole,
-    /// Lengths and offsets, which is what reading safely needs.
+    /// Lengths and offsets, the checks that safe reading needs.
     Structure,
 }
 
-/// A shard, mapped into memory: only what is asked for is read.
+/// A memory-mapped shard: only accessed pages are read.
 #[derive(Debug)]
 pub struct Shard {
     path: PathBuf,
@@ -41,7 +41,7 @@ impl Shard {
         let open = || {
             let file = File::open(&path)?;
             // SAFETY: the map is only read, and through bounds-checked slices of bytes, any value of which is valid.
-            // As with every mapped file, another program must not shorten it meanwhile; ours replaces files whole.
+            // As with every mapped file, another program must not truncate it meanwhile; this project replaces files atomically.
             unsafe { Mmap::map(&file) }
         };
         let map = open().map_err(|source| ShardError::Read {

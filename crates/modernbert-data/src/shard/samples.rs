@@ -1,4 +1,4 @@
-//! Documents of shards as the samples of a phase: at most so many tokens each.
+//! Documents of shards as the samples of a phase, with a maximum length.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::{LongDocuments, Shard};
 /// Rule that cuts documents into the samples of a phase.
 ///
 /// A document is what a shard calls a sample: `[CLS] … [SEP]`. One of up to `max_length` tokens is taken whole. A longer one is cut
-/// between its first and last token, which every piece gets: a piece, too, is `[CLS] … [SEP]`.
+/// between its first and last token, which every piece gets too: a piece is `[CLS] … [SEP]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cut {
@@ -75,7 +75,7 @@ struct Part {
 }
 
 impl Samples {
-    /// Cuts the documents of `shards`, in their order. Looks at every document's length once.
+    /// Cuts the documents of `shards`, in their order. Reads every document's length once.
     ///
     /// # Panics
     /// If [`Cut::max_length`] is below 3, which leaves no space for text.
@@ -173,7 +173,7 @@ impl Samples {
         }
     }
 
-    /// The part, document and piece that a sample is.
+    /// The part, document and piece of a sample.
     fn locate(&self, index: u64) -> (&Part, usize, usize) {
         assert!(index < self.len(), "sample {index} of {}", self.len());
         let part = &self.parts[self.parts.partition_point(|part| part.first <= index) - 1];

@@ -21,16 +21,16 @@ fn write(path: &Path, vocab_size: usize, samples: &[Vec<u32>]) -> ShardInfo {
     writer.finish().unwrap()
 }
 
-/// A good shard of three samples and seven tokens, changed by `lie`, opened without its hash.
-fn open_lie(lie: impl FnOnce(&mut Vec<u8>)) -> ShardError {
+/// A valid shard of three samples and seven tokens, changed by `change`, opened without its hash.
+fn open_changed(change: impl FnOnce(&mut Vec<u8>)) -> ShardError {
     let folder = TempDir::new().unwrap();
-    let path = folder.path().join("lie.shard");
+    let path = folder.path().join("change.shard");
     write(&path, 100, &[vec![1, 2, 3], vec![4], vec![5, 6, 99]]);
     let mut bytes = fs::read(&path).unwrap();
-    lie(&mut bytes);
+    change(&mut bytes);
     fs::write(&path, bytes).unwrap();
     let error = Shard::open_with(&path, Check::Structure).unwrap_err();
-    assert!(error.to_string().contains("lie.shard"), "{error}");
+    assert!(error.to_string().contains("change.shard"), "{error}");
     error
 }
 
@@ -114,11 +114,11 @@ fn not_there() {
 #[test]
 fn wrong_magic() {
     assert!(matches!(
-        open_lie(|bytes| bytes[0] = b'X'),
+        open_changed(|bytes| bytes[0] = b'X'),
         ShardError::Magic { .. }
     ));
     assert!(matches!(
-        open_lie(|bytes| bytes.clear()),
+        open_changed(|bytes| bytes.clear()),
         ShardError::Magic { .. } | ShardError::Read { .. }
     ));
 }
@@ -126,7 +126,7 @@ fn wrong_magic() {
 #[test]
 fn unknown_version() {
     assert!(matches!(
-        open_lie(|bytes| bytes[8] = 2),
+        open_changed(|bytes| bytes[8] = 2),
         ShardError::Version { version: 2, .. }
     ));
 }
@@ -134,15 +134,15 @@ fn unknown_version() {
 #[test]
 fn width_that_does_not_suit_the_vocabulary() {
     assert!(matches!(
-        open_lie(|bytes| bytes[12] = 4),
+        open_changed(|bytes| bytes[12] = 4),
         ShardError::Width { bytes: 4, .. }
     ));
     assert!(matches!(
-        open_lie(|bytes| set(bytes, 16, 0)),
+        open_changed(|bytes| set(bytes, 16, 0)),
         ShardError::Width { .. }
     ));
     assert!(matches!(
-        open_lie(|bytes| set(bytes, 16, u64::MAX)),
+        open_changed(|bytes| set(bytes, 16, u64::MAX)),
         ShardError::Width { .. }
     ));
 }
@@ -150,15 +150,15 @@ fn width_that_does_not_suit_the_vocabulary() {
 #[test]
 fn cut_short_or_long() {
     assert!(matches!(
-        open_lie(|bytes| bytes.truncate(40)),
+        open_changed(|bytes| bytes.truncate(40)),
         ShardError::Length { actual: 40, .. }
     ));
     assert!(matches!(
-        open_lie(|bytes| bytes.truncate(bytes.len() - 1)),
+        open_changed(|bytes| bytes.truncate(bytes.len() - 1)),
         ShardError::Length { .. }
     ));
     assert!(matches!(
-        open_lie(|bytes| bytes.push(0)),
+        open_changed(|bytes| bytes.push(0)),
         ShardError::Length { .. }
     ));
 }
@@ -166,19 +166,19 @@ fn cut_short_or_long() {
 #[test]
 fn counts_that_lie() {
     for count in [0, 4, 1000, u64::MAX / 2, u64::MAX] {
-        let samples = open_lie(|bytes| set(bytes, 24, count));
+        let samples = open_changed(|bytes| set(bytes, 24, count));
         assert!(
             matches!(samples, ShardError::Length { .. }),
             "{count} samples"
         );
-        let tokens = open_lie(|bytes| set(bytes, 32, count));
+        let tokens = open_changed(|bytes| set(bytes, 32, count));
         assert!(
             matches!(tokens, ShardError::Length { .. }),
             "{count} tokens"
         );
     }
-    // A token more hides in the zero bytes; the offsets give it away.
-    let hidden = open_lie(|bytes| set(bytes, 32, 8));
+    // An additional token in the zero bytes contradicts the offsets.
+    let hidden = open_changed(|bytes| set(bytes, 32, 8));
     assert!(matches!(hidden, ShardError::Offsets { sample: 3, .. }));
 }
 
@@ -187,7 +187,7 @@ fn offsets_that_lie() {
     // 128 of header, 7 tokens of 2 bytes, 2 zero bytes.
     let offsets = 144;
     for (index, value, sample) in [(0, 1, 0), (1, 5, 2), (1, u64::MAX, 1), (3, 6, 3)] {
-        let error = open_lie(|bytes| set(bytes, offsets + 8 * index, value));
+        let error = open_changed(|bytes| set(bytes, offsets + 8 * index, value));
         assert!(
             matches!(error, ShardError::Offsets { sample: found, .. } if found == sample),
             "{error}"
@@ -415,7 +415,7 @@ fn documents_are_cut_when_they_are_read() {
         assert!(document[1..].starts_with(&text), "{document:?}: {of:?}");
         assert!(
             document.len() - 2 - text.len() < 3,
-            "no more than a short rest is lost"
+            "only a short last piece is dropped"
         );
     }
     let tokens: usize = pieces.iter().map(Vec::len).sum();

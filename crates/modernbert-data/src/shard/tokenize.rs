@@ -1,4 +1,4 @@
-//! Documents to samples.
+//! Tokenizes documents into samples.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use modernbert_files::tokenizer::{Tokenizer, TokenizerError};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{ShardError, ShardInfo, ShardWriter, TokenizerHash, encode_document};
+use super::{ShardError, ShardInfo, ShardWriter, TokenizerHash};
 use crate::corpus::Document;
 
 /// Documents tokenized before their samples are written: enough for every core, few enough to keep in memory.
@@ -66,10 +66,10 @@ pub enum TokenizeError {
         "samples of {max_length} tokens have no space for text between [CLS] and [SEP]; use 3 or more"
     )]
     MaxLength {
-        /// The length asked for.
+        /// The length given.
         max_length: usize,
     },
-    /// Nothing was left.
+    /// No sample was long enough.
     #[error(
         "no document gave a sample of {min_length} tokens or more; add text, or lower the minimum sample length"
     )]
@@ -92,7 +92,7 @@ pub fn tokenize_documents(
     let samples: Vec<Vec<Vec<u32>>> = documents
         .par_iter()
         .map(|document| {
-            let ids = encode_document(tokenizer, &document.text).map_err(|source| {
+            let ids = tokenizer.encode_plain(&document.text).map_err(|source| {
                 TokenizeError::Document {
                     document: document.name.clone(),
                     source,

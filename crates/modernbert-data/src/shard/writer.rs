@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::header::{HEADER_LEN, Header};
 use super::{ShardError, TokenizerHash};
 
-/// What a finished shard holds.
+/// Counts of a finished shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardInfo {
     /// The file.
@@ -25,8 +25,8 @@ pub struct ShardInfo {
     pub sha256: [u8; 32],
 }
 
-/// Writes samples one by one. The file appears under its name only when it is whole: until then it is a temporary
-/// file beside it, which is removed if the writer is dropped.
+/// Writes samples one by one. The file appears under its name only when it is complete: before that it is a temporary
+/// file in the same folder, which is removed if the writer is dropped.
 #[derive(Debug)]
 pub struct ShardWriter {
     path: PathBuf,
@@ -38,7 +38,7 @@ pub struct ShardWriter {
 }
 
 impl ShardWriter {
-    /// Begins a shard at `path`; folders on the way are made.
+    /// Begins a shard at `path`; missing folders are created.
     pub fn create(
         path: impl AsRef<Path>,
         vocab_size: usize,
@@ -79,7 +79,7 @@ impl ShardWriter {
         })
     }
 
-    /// Adds a sample, as it is to be read: `[CLS] … [SEP]`.
+    /// Adds a sample: `[CLS] … [SEP]`.
     pub fn push(&mut self, sample: &[u32]) -> Result<(), ShardError> {
         let vocab_size = self.header.vocab_size;
         if let Some(&id) = sample.iter().find(|&&id| u64::from(id) >= vocab_size) {
@@ -103,7 +103,7 @@ impl ShardWriter {
         self.emit()
     }
 
-    /// Writes what is missing and gives the file its name.
+    /// Writes offsets and header, and gives the file its name.
     pub fn finish(mut self) -> Result<ShardInfo, ShardError> {
         self.bytes.clear();
         self.bytes.resize(self.header.padding(), 0);

@@ -17,7 +17,7 @@ use super::source::{TokenizeSource, read, size};
 use super::split_writer::ShardSettings;
 use super::staging::Staging;
 use crate::formats::{Content, FormatError, InputFile, Record};
-use crate::shard::{Cut, LongDocuments, TokenizerHash, encode_document};
+use crate::shard::{Cut, LongDocuments, TokenizerHash};
 
 /// Batches read ahead while one is tokenized.
 const AHEAD: usize = 2;
@@ -33,13 +33,13 @@ pub struct TokenizeFolderOptions {
     pub eval_fraction: f64,
     /// Seed of that choice.
     pub seed: u64,
-    /// A shard is closed once it holds so many tokens.
+    /// Tokens after which a shard ends.
     pub shard_tokens: u64,
     /// Threads that tokenize.
     pub threads: usize,
     /// Skips rows that can't be read instead of stopping at the first.
     pub skip_unreadable: bool,
-    /// Replaces a set of shards that is there already.
+    /// Replaces an existing set of shards.
     pub overwrite: bool,
 }
 
@@ -83,13 +83,13 @@ pub struct TokenizeReport {
 /// Tokenizes `sources` into shards, and writes the tokenizer and an index beside them.
 ///
 /// Each source is read once, by a thread of its own, while the batch before is tokenized on `threads` cores. A document is held out by
-/// the hash of its content: equal documents are in the same split, so that no evaluated document was trained on. Everything is made in
-/// a temporary folder inside `out` and appears at once when it is finished; an old set stays until then. `see` is called with each
+/// the hash of its content: equal documents are in the same split, so that no evaluated document was trained on. Everything is written to
+/// a temporary folder inside `out` and appears at once when it is finished; an old set is kept until then. `see` is called with each
 /// event, at least for every few megabytes of text; [`ControlFlow::Break`] ends the work.
 ///
 /// # Errors
 /// Sources that can't be read (with file and row) or are named twice, a folder that can't be written or holds other files, a source
-/// without a usable document, [`TokenizeFolderError::Interrupted`]. `out` is as it was then.
+/// without a usable document, [`TokenizeFolderError::Interrupted`]. `out` is unchanged then.
 pub fn tokenize(
     tokenizer: &Tokenizer,
     sources: &[TokenizeSource],
@@ -107,7 +107,7 @@ pub fn tokenize(
             threads: options.threads,
             reason: error.to_string(),
         })?;
-    // Every path is checked before hours are spent on the first.
+    // Every path is checked before the first is tokenized, which may take hours.
     let (mut skipped_files, mut repeated_files) = (0, 0);
     let mut found = Vec::new();
     for source in sources {
@@ -230,7 +230,7 @@ impl Maker<'_> {
         let special = self.tokenizer.special();
         let (hash, mut ids) = match record.content {
             Content::Text(text) => {
-                let ids = encode_document(self.tokenizer, &text);
+                let ids = self.tokenizer.encode_plain(&text);
                 let ids = ids.map_err(|source| TokenizeFolderError::Document {
                     document: record.name,
                     source,
@@ -252,7 +252,7 @@ impl Maker<'_> {
         };
         let hash: [u8; 32] = hash.finalize().into();
         let draw = u64::from_le_bytes(hash[..8].try_into().unwrap_or_default());
-        // Tokens from elsewhere may or may not have them; every document has them here.
+        // Tokens of an input may lack `[CLS]` and `[SEP]`; every stored document has them.
         if ids.first() != Some(&special.cls) {
             ids.insert(0, special.cls);
         }

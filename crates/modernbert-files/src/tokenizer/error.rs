@@ -1,8 +1,8 @@
-//! What can go wrong between a text and its ids.
+//! Errors of tokenizers.
 
 use std::path::PathBuf;
 
-/// An error of the tokenizer; each says where it arose and what to do.
+/// An error of the tokenizer; each names the place and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
     /// The file cannot be read.
@@ -36,7 +36,7 @@ pub enum TokenizerError {
         /// The token's text.
         token: String,
     },
-    /// The file lays sequences out in another way.
+    /// The file has another layout of sequences.
     #[error(
         "{place}: its post-processor does not make `[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]`; \
          set that template (type `TemplateProcessing`) or use another tokenizer"
@@ -45,12 +45,12 @@ pub enum TokenizerError {
         /// The file.
         place: String,
     },
-    /// The limit has no room for the special tokens.
+    /// The limit is below the number of special tokens.
     #[error(
-        "a maximum length of {max_length} has no room for the {needed} special tokens; use a longer one"
+        "a maximum length of {max_length} is below the {needed} special tokens; use a longer one"
     )]
     MaxLength {
-        /// The limit asked for.
+        /// The limit given.
         max_length: usize,
         /// Tokens that the template adds.
         needed: usize,
@@ -60,6 +60,14 @@ pub enum TokenizerError {
     Encode {
         /// Message of the library.
         reason: String,
+    },
+    /// A long text has no place at which it can be cut without changing its ids.
+    #[error(
+        "{mebibytes} MiB of the text have no white space or punctuation to cut at; check that it is text, or split it"
+    )]
+    NoPlaceToCut {
+        /// Length of the text that was searched, in MiB.
+        mebibytes: usize,
     },
     /// The library could not decode ids.
     #[error("the ids could not be decoded ({reason}); check that they come from this tokenizer")]
@@ -88,14 +96,14 @@ pub enum TokenizerError {
         "a vocabulary of {vocab_size} cannot hold 256 bytes and {specials} special tokens; ask for {smallest} or more"
     )]
     VocabTooSmall {
-        /// The size asked for.
+        /// The size given.
         vocab_size: usize,
-        /// How many special tokens there are.
+        /// Number of special tokens.
         specials: usize,
         /// The smallest size that works.
         smallest: usize,
     },
-    /// There was nothing to learn from.
+    /// There was no text to train on.
     #[error("no text to train a tokenizer on; pass at least one document that is not empty")]
     NoText,
 }

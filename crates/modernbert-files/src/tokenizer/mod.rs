@@ -29,6 +29,7 @@ use rayon::prelude::*;
 
 pub use error::TokenizerError;
 use guard::{Reason, guarded};
+use pieces::PIECE;
 use roles::Roles;
 pub use train::TrainOptions;
 pub use words::EncodedWords;
@@ -88,8 +89,6 @@ pub struct Tokenizer {
     max_length: Option<usize>,
     /// Largest id and one.
     id_bound: usize,
-    /// True if long texts can be cut before blanks.
-    piecewise: bool,
 }
 
 impl Tokenizer {
@@ -148,7 +147,6 @@ impl Tokenizer {
             },
             max_length: roles.max_length,
             id_bound: 0,
-            piecewise: false,
         };
         tokenizer.probe().map_err(wrong)?;
         tokenizer.special = tokenizer.find_special(&roles, place)?;
@@ -163,7 +161,6 @@ impl Tokenizer {
         }
         let ids = tokenizer.inner.get_vocab(true);
         tokenizer.id_bound = ids.values().max().map_or(0, |&id| id as usize + 1);
-        tokenizer.piecewise = tokenizer.starts_anew_at_blanks();
         Ok(tokenizer)
     }
 
@@ -239,7 +236,7 @@ impl Tokenizer {
     /// `[CLS] text [SEP]`.
     ///
     /// # Errors
-    /// A text that the library can't encode.
+    /// A text that the library can't encode; 8 MiB of text without white space or punctuation to cut at.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = vec![self.special.cls];
         ids.append(&mut self.encode_plain(text)?);
@@ -258,18 +255,21 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The tokens of `text` alone, without `[CLS]` and `[SEP]`. A long text is encoded in pieces of 1 MiB, which bounds the memory.
+    /// Returns the ids of `text` alone, without `[CLS]` and `[SEP]`. A long text is encoded in pieces, which bounds the memory; its ids
+    /// are those of the whole text.
     ///
     /// # Errors
     /// As [`Self::encode`].
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = Vec::new();
-        for (_, piece) in self.pieces(text) {
+        self.for_each_piece(text, PIECE, |_, piece| {
             ids.append(&mut self.encode_piece(piece)?);
-        }
+            Ok(())
+        })?;
         Ok(ids)
     }
 
+    /// Returns the ids of `piece`, encoded at once.
     fn encode_piece(&self, piece: &str) -> Result<Vec<u32>, TokenizerError> {
         let encoding = guarded(|| self.inner.encode_fast(piece, false)).map_err(encode_error)?;
         Ok(encoding.map_err(encode_error)?.get_ids().to_vec())
@@ -292,14 +292,15 @@ impl Tokenizer {
     /// As [`Self::encode`].
     pub fn encode_with_offsets(&self, text: &str) -> Result<EncodedOffsets, TokenizerError> {
         let (mut ids, mut offsets) = (vec![self.special.cls], vec![(0, 0)]);
-        for (at, piece) in self.pieces(text) {
+        self.for_each_piece(text, PIECE, |at, piece| {
             let encoding = guarded(|| self.inner.encode(piece, false)).map_err(encode_error)?;
             let encoding = encoding.map_err(encode_error)?;
             ids.extend_from_slice(encoding.get_ids());
             let mut found = encoding.get_offsets().to_vec();
             self.complete_offsets(piece, &mut found);
             offsets.extend(found.iter().map(|(start, end)| (at + start, at + end)));
-        }
+            Ok(())
+        })?;
         ids.push(self.special.sep);
         offsets.push((0, 0));
         Ok(EncodedOffsets { ids, offsets })
@@ -315,9 +316,8 @@ impl Tokenizer {
         text: &str,
         tokens: usize,
     ) -> Result<(EncodedOffsets, bool), TokenizerError> {
-        let count = |encoded: &EncodedOffsets| encoded.ids.len();
         let encode = |text: &str| self.encode_with_offsets(text);
-        let (encoded, whole) = self.of_beginning(text, tokens, encode, count)?;
+        let (encoded, whole) = self.of_beginning(text, tokens, encode, |encoded| &encoded.ids)?;
         Ok((encoded, !whole))
     }
 

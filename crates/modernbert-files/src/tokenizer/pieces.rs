@@ -1,122 +1,242 @@
-//! Long texts, encoded in pieces: the library needs some 150 bytes of memory for each byte of text.
+//! Long texts, encoded in pieces that have the ids of the whole text: the tokenizers library needs some 150 bytes of memory for each byte
+//! of a text that it encodes at once.
+//!
+//! A piece ends before white space or punctuation, where tokens of every common pre-tokenizer begin anew. Each cut is verified with the
+//! tokenizer itself: the text around the cut has the same ids in one piece and in two. So the ids are those of the whole text, for any
+//! tokenizer that looks no further than [`WINDOW`] bytes around a place.
 
 use super::{Tokenizer, TokenizerError};
 
 /// Bytes of a piece.
-const PIECE: usize = 1 << 20;
-/// Bytes before the end of a piece in which a place to cut is looked for.
-const REACH: usize = 1 << 16;
+pub(super) const PIECE: usize = 256 << 10;
+/// Bytes on each side of a cut that are encoded to verify it.
+const WINDOW: usize = 512;
+/// Places that are tried before the piece is made longer.
+const PLACES: usize = 16;
+/// Longest text without a place to cut, in bytes: a longer one would need gigabytes of memory.
+const MOST_UNCUT: usize = 8 << 20;
 /// Bytes of text that are encoded for each token wanted. Texts have 3 to 5.
-const BYTES_A_TOKEN: usize = 16;
-/// Tokens at the end of a beginning that may differ from those of the whole text.
+const BYTES_PER_TOKEN: usize = 16;
+/// Tokens that a beginning has beyond those wanted: `[CLS]` and `[SEP]`, and the last ones, which an unverified cut may change.
 const MARGIN: usize = 64;
 
-/// The end of the first piece of `text`, at most `limit` bytes long.
-///
-/// A piece ends before a blank that follows something else: tokens begin there in the whole text too. Where there is no such place
-/// nearby, it ends between two characters.
-pub(super) fn end_of_piece(text: &str, limit: usize) -> usize {
-    if text.len() <= limit {
-        return text.len();
-    }
-    let end = text.floor_char_boundary(limit);
-    let start = text.floor_char_boundary(end.saturating_sub(REACH));
-    let mut after_blank = false;
-    for (at, character) in text[start..end].char_indices().rev() {
-        if after_blank && !character.is_whitespace() {
-            return start + at + character.len_utf8();
-        }
-        after_blank = character.is_whitespace();
-    }
-    // At least one character, so that there is always a next piece.
-    end.max(text.chars().next().map_or(0, char::len_utf8))
-}
-
 impl Tokenizer {
-    /// The pieces of `text`, each with the position of its first byte; one piece where the tokenizer doesn't start anew at blanks.
-    pub(super) fn pieces<'t>(&self, text: &'t str) -> impl Iterator<Item = (usize, &'t str)> {
-        let limit = if self.piecewise { PIECE } else { usize::MAX };
-        let mut at = 0;
-        let mut first = true;
-        std::iter::from_fn(move || {
-            if at == text.len() && !first {
-                return None;
-            }
-            first = false;
-            let piece = &text[at..][..end_of_piece(&text[at..], limit)];
-            let start = at;
-            at += piece.len();
-            Some((start, piece))
-        })
+    /// Calls `encode` for each piece of `text`, with the position of its first byte. Pieces have about `piece` bytes, or more where the
+    /// text has no place to cut. An empty text is one empty piece.
+    pub(super) fn for_each_piece(
+        &self,
+        text: &str,
+        piece: usize,
+        mut encode: impl FnMut(usize, &str) -> Result<(), TokenizerError>,
+    ) -> Result<(), TokenizerError> {
+        let (mut at, mut rest) = (0, text);
+        while let Some(end) = self.end_of_piece(rest, piece)? {
+            let (head, tail) = rest.split_at(end);
+            encode(at, head)?;
+            at += end;
+            rest = tail;
+        }
+        encode(at, rest)
     }
 
-    /// Tokens of the beginning of `text`; see [`Self::of_beginning`].
+    /// Ids of the beginning of `text`; see [`Self::of_beginning`].
     pub(super) fn encode_beginning(
         &self,
         text: &str,
         tokens: usize,
     ) -> Result<(Vec<u32>, bool), TokenizerError> {
-        self.of_beginning(text, tokens, |text| self.encode_plain(text), Vec::len)
+        self.of_beginning(text, tokens, |text| self.encode_plain(text), |ids| ids)
     }
 
-    /// What `encode` returns for the beginning of `text`: for all of it, or for at least `tokens` tokens where it is much longer. The flag
-    /// is true for all. Memory and time are bounded by `tokens`, not by the length of the text.
+    /// Returns the value of `encode` for all of `text` and true, or for a beginning and false where the text is much longer than `tokens`
+    /// tokens. The first `tokens` ids of a beginning are those of the whole text. Memory and time are bounded by `tokens`, not by the
+    /// length of the text.
     pub(super) fn of_beginning<T>(
         &self,
         text: &str,
         tokens: usize,
         encode: impl Fn(&str) -> Result<T, TokenizerError>,
-        count: impl Fn(&T) -> usize,
+        ids: impl Fn(&T) -> &[u32],
     ) -> Result<(T, bool), TokenizerError> {
-        let mut limit = tokens.saturating_mul(BYTES_A_TOKEN).saturating_add(4096);
-        loop {
-            let end = if self.piecewise {
-                end_of_piece(text, limit)
-            } else {
-                text.len()
-            };
+        let mut limit = tokens.saturating_mul(BYTES_PER_TOKEN).saturating_add(4096);
+        while limit < text.len() {
+            let cut = self.last_cut(text, 0, text.floor_char_boundary(limit))?;
+            let end = cut.unwrap_or(text.floor_char_boundary(limit));
             let encoded = encode(&text[..end])?;
-            if end == text.len() {
-                return Ok((encoded, true));
-            }
-            if count(&encoded) >= tokens.saturating_add(MARGIN) {
-                return Ok((encoded, false));
+            if ids(&encoded).len() >= tokens.saturating_add(MARGIN) {
+                // Without a verified cut, a text of twice the length must have the same first ids.
+                let longer = text.ceil_char_boundary(end.saturating_mul(2).min(text.len()));
+                if cut.is_some()
+                    || ids(&encode(&text[..longer])?).get(..tokens) == ids(&encoded).get(..tokens)
+                {
+                    return Ok((encoded, false));
+                }
             }
             limit = limit.saturating_mul(4);
         }
+        Ok((encode(text)?, true))
     }
 
-    /// Tries whether texts can be cut before blanks: whether the tokens of the pieces are those of the whole.
-    pub(super) fn starts_anew_at_blanks(&self) -> bool {
-        let text = "One two  three,\n\n\tfour. 12345 it's日本 語 end";
-        let Ok(whole) = self.encode_piece(text) else {
-            return false;
-        };
-        let cuts = text.char_indices().zip(text.chars().skip(1));
-        let mut cuts = cuts
-            .filter(|((_, left), right)| !left.is_whitespace() && right.is_whitespace())
-            .map(|((at, left), _)| at + left.len_utf8());
-        cuts.all(|cut| {
-            let pieces = [&text[..cut], &text[cut..]].map(|piece| self.encode_piece(piece));
-            match pieces {
-                [Ok(left), Ok(right)] => [left, right].concat() == whole,
-                _ => false,
+    /// Returns the end of the first piece of a text, verified; `None` if the text is to be encoded whole.
+    fn end_of_piece(&self, text: &str, piece: usize) -> Result<Option<usize>, TokenizerError> {
+        let (mut from, mut limit) = (0, piece);
+        while limit < text.len() {
+            let end = text.floor_char_boundary(limit);
+            if let Some(at) = self.last_cut(text, from, end)? {
+                return Ok(Some(at));
             }
-        })
+            if limit >= MOST_UNCUT {
+                return Err(TokenizerError::NoPlaceToCut {
+                    mebibytes: limit >> 20,
+                });
+            }
+            from = end;
+            limit = limit.saturating_mul(2);
+        }
+        Ok(None)
     }
+
+    /// Returns the last place in `text[from..end]` at which the text can be cut without changing its ids, if one of the last [`PLACES`]
+    /// can.
+    fn last_cut(
+        &self,
+        text: &str,
+        from: usize,
+        end: usize,
+    ) -> Result<Option<usize>, TokenizerError> {
+        for at in places(text, from, end).take(PLACES) {
+            if self.is_exact(text, at)? {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns true if the text around `at` has the same ids in one piece and in two.
+    fn is_exact(&self, text: &str, at: usize) -> Result<bool, TokenizerError> {
+        let from = text.floor_char_boundary(at.saturating_sub(WINDOW));
+        let to = text.ceil_char_boundary((at + WINDOW).min(text.len()));
+        let whole = self.encode_piece(&text[from..to])?;
+        let (head, tail) = (
+            self.encode_piece(&text[from..at])?,
+            self.encode_piece(&text[at..to])?,
+        );
+        Ok(whole.starts_with(&head) && whole[head.len()..] == tail)
+    }
+}
+
+/// Places in `text[from..end]`, the last first, at which a piece may end: between a character and the white space behind it, or between
+/// a letter or digit and the punctuation behind it.
+fn places(text: &str, from: usize, end: usize) -> impl Iterator<Item = usize> {
+    let mut next: Option<char> = None;
+    text[from..end]
+        .char_indices()
+        .rev()
+        .filter_map(move |(at, character)| {
+            let behind = next.replace(character)?;
+            let is_punctuation =
+                behind.is_ascii_punctuation() || matches!(behind, '。' | '、' | '，');
+            let is_place = (behind.is_whitespace() && !character.is_whitespace())
+                || (is_punctuation && character.is_alphanumeric());
+            is_place.then_some(from + at + character.len_utf8())
+        })
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::tokenizer::train::{TrainOptions, train};
+    use proptest::prelude::*;
+    use std::path::Path;
+    use std::sync::LazyLock;
+
+    /// A trained tokenizer, and the published one where the test data are.
+    static TOKENIZERS: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
+        let options = TrainOptions {
+            vocab_size: 512,
+            ..TrainOptions::default()
+        };
+        let texts = ["the model's tokens, the tokens of the model.\n\n  Two  lines\u{e9}"; 4];
+        let mut tokenizers = vec![train(texts, &options).unwrap()];
+        if let Some(data) = std::env::var_os("MODERNBERT_DATA") {
+            tokenizers.push(Tokenizer::from_folder(Path::new(&data).join("tokenizer")).unwrap());
+        }
+        tokenizers
+    });
+
+    fn in_pieces(tokenizer: &Tokenizer, text: &str, piece: usize) -> Vec<u32> {
+        let mut ids = Vec::new();
+        let encode = |_, piece: &str| {
+            ids.extend(tokenizer.encode_piece(piece)?);
+            Ok(())
+        };
+        tokenizer.for_each_piece(text, piece, encode).unwrap();
+        ids
+    }
 
     #[test]
-    fn pieces_end_before_blanks_or_between_characters() {
-        assert_eq!(end_of_piece("one two three", 99), 13);
-        assert_eq!(end_of_piece("one two three", 9), 7);
-        assert_eq!(end_of_piece("one   two", 5), 3);
-        assert_eq!(end_of_piece("日本語", 4), 3);
-        assert_eq!(end_of_piece("日本語", 1), 3);
-        assert_eq!(end_of_piece("   x", 2), 2);
+    fn real_text_has_the_ids_of_the_whole() {
+        let source = include_str!("../config/hf.rs").repeat(3);
+        for tokenizer in TOKENIZERS.iter() {
+            let whole = tokenizer.encode_piece(&source).unwrap();
+            for piece in [64, 1000, 4096] {
+                assert_eq!(in_pieces(tokenizer, &source, piece), whole);
+            }
+        }
+    }
+
+    #[test]
+    fn long_texts_without_blanks_have_the_ids_of_the_whole() {
+        // 13 and 12 bytes: multiples of neither are powers of two, so that a cut at a power of two falls inside a word.
+        for part in ["themodeltoken", "thetokens,is"] {
+            let text = part.repeat((5 << 18) / part.len());
+            assert!(text.len() > 1 << 20);
+            for tokenizer in TOKENIZERS.iter() {
+                let whole = tokenizer.encode_piece(&text).unwrap();
+                assert!(tokenizer.encode_plain(&text).unwrap() == whole, "{part}");
+                let encoded = tokenizer.encode_with_offsets(&text).unwrap();
+                assert!(encoded.ids[1..=whole.len()] == whole, "{part}");
+                let (beginning, is_whole) = tokenizer.encode_beginning(&text, 512).unwrap();
+                assert!(!is_whole && beginning.len() < 100_000);
+                assert_eq!(beginning[..512], whole[..512]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_without_a_place_to_cut_is_whole_or_refused() {
+        let tokenizer = &TOKENIZERS[0];
+        let word = "x".repeat(5000);
+        let whole = tokenizer.encode_piece(&word).unwrap();
+        assert_eq!(in_pieces(tokenizer, &word, 64), whole);
+        let endless = "x".repeat(MOST_UNCUT + PIECE);
+        let message = tokenizer.encode_plain(&endless).unwrap_err().to_string();
+        assert!(message.contains("8 MiB"), "{message}");
+        // Its beginning is encoded all the same.
+        let (beginning, is_whole) = tokenizer.encode_beginning(&endless, 8).unwrap();
+        assert!(!is_whole && beginning.len() >= 8);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn any_text_has_the_ids_of_the_whole(
+            parts in prop::collection::vec(
+                prop::sample::select(vec![
+                    " ", "  ", "\n", "\n\n", "\t", "\r\n", "a", "word", "It's", "'s", "12", ".", ",", "!", "e\u{301}", "\u{301}", "日本", "。", "🙂",
+                    "[MASK]", " [MASK]", "[SEP]", "|||IP_ADDRESS|||", "<|endoftext|>", "                ", "\u{a0}", "\u{200b}", "Σ", "ﬁ", "-", "_x",
+                ]),
+                1..120,
+            ),
+            piece in 1usize..48,
+        ) {
+            let text = parts.concat();
+            for tokenizer in TOKENIZERS.iter() {
+                let whole = tokenizer.encode_piece(&text).unwrap();
+                prop_assert_eq!(in_pieces(tokenizer, &text, piece), whole);
+            }
+        }
     }
 }

@@ -221,7 +221,6 @@ fn stripped_accents_belong_to_their_letter_and_punctuation_to_nobody() {
 #[test]
 fn long_texts_in_pieces_have_the_tokens_of_the_whole() {
     let tokenizer = small();
-    assert!(tokenizer.piecewise);
     let line = "The quick brown fox,  it's  déjà\n\n vu 12345 日本語 \t the end. ";
     let text = line.repeat((3 << 20) / line.len());
     let whole = guarded(|| tokenizer.inner.encode_fast(text.as_str(), true))
