@@ -7,13 +7,13 @@ mod program;
 use clap::{Parser, Subcommand};
 use modernbert_cli::main_with_code;
 use program::tokenize::TokenizeArgs;
-use program::{show, tokenize, train};
+use program::{arguments, show, tokenize};
 use std::process::ExitCode;
 
 /// Pretrains ModernBERT encoders.
 ///
-/// A run lives in a folder: its recipe, its data as tokens, its log, its checkpoints, and in the end its model. Ctrl-C saves it and
-/// ends with exit code 130; `resume` goes on from there, or from the last checkpoint after a crash, as if nothing had happened.
+/// A run is a folder with its recipe, its data as tokens, its log, its checkpoints, and at the end its model. Ctrl-C saves it and
+/// ends with exit code 130; `resume` continues from there, or from the last checkpoint after a crash, bit-identical to an uninterrupted run.
 /// Exit codes: 0 done, 1 runs differ (diff), 2 unusable input or a failure, 130 interrupted and saved.
 #[derive(Parser)]
 #[command(version, about)]
@@ -24,22 +24,22 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Trains a small model within minutes on text that is on this machine anyway, and shows what it learned.
-    Demo(train::Demo),
-    /// Turns text into a folder of token shards.
+    /// Trains a small model within minutes on the Rust sources of cargo's registry, and shows predictions on held-out text.
+    Demo(arguments::Demo),
+    /// Tokenizes text into a folder of token shards.
     Tokenize(Box<TokenizeArgs>),
     /// Runs a recipe: corpus, tokenizer, the phases of training, model folder.
-    #[command(after_help = train::RUN_HELP)]
-    Run(train::Run),
-    /// Goes on with a run from its last checkpoint.
-    #[command(after_help = train::RESUME_HELP)]
-    Resume(train::Resume),
-    /// Begins a run that repeats another from one of its checkpoints on, with other settings (a lower learning rate, say).
-    #[command(after_help = train::ROLLBACK_HELP)]
-    Rollback(train::Rollback),
-    /// Begins a run that decays the learning rate from a checkpoint of another, on other data if you like.
-    #[command(after_help = train::ANNEAL_HELP)]
-    Anneal(train::Anneal),
+    #[command(after_help = arguments::RUN_HELP)]
+    Run(arguments::Run),
+    /// Resumes a run from its last checkpoint.
+    #[command(after_help = arguments::RESUME_HELP)]
+    Resume(arguments::Resume),
+    /// Begins a run that continues another from one of its checkpoints with other settings, such as a lower learning rate.
+    #[command(after_help = arguments::ROLLBACK_HELP)]
+    Rollback(arguments::Rollback),
+    /// Begins a run that decays the learning rate from a checkpoint of another run, optionally on other data.
+    #[command(after_help = arguments::ANNEAL_HELP)]
+    Anneal(arguments::Anneal),
     /// Compares two runs bit for bit: weights, optimizer state, and step, tokens and loss of the log.
     Diff(show::Diff),
     /// Writes the mean of checkpoints as a model folder.

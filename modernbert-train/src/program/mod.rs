@@ -1,5 +1,6 @@
-//! The commands, each a struct of its arguments and what it does.
+//! The commands: arguments and function of each.
 
+pub(crate) mod arguments;
 pub(crate) mod show;
 pub(crate) mod tokenize;
 pub(crate) mod train;

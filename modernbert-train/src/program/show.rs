@@ -1,4 +1,4 @@
-//! Commands that look at runs and checkpoints, or make something of them.
+//! Commands on runs and checkpoints: compare, average, export, inspect, plot.
 
 use anyhow::bail;
 use clap::Args;
@@ -22,11 +22,11 @@ pub(crate) const AVERAGE_HELP: &str = "\
 
 #[derive(Args)]
 pub(crate) struct Diff {
-    /// A run's folder (its newest checkpoint is compared) or a checkpoint.
+    /// Compares this run (its newest checkpoint) or checkpoint.
     a: PathBuf,
-    /// The other one.
+    /// Compares it with this run or checkpoint.
     b: PathBuf,
-    /// One JSON object instead of lines.
+    /// Prints one JSON object instead of lines.
     #[arg(long)]
     json: bool,
 }
@@ -56,18 +56,18 @@ impl Diff {
 
 #[derive(Args)]
 pub(crate) struct Average {
-    /// The checkpoints.
+    /// Averages these checkpoints.
     checkpoints: Vec<PathBuf>,
-    /// Chooses among the checkpoints of this run instead.
+    /// Chooses among the checkpoints of this run.
     #[arg(long, value_name = "RUN", conflicts_with = "checkpoints")]
     run: Option<PathBuf>,
-    /// So many of the run's checkpoints, by held-out loss.
+    /// Averages this number of the run's checkpoints, the best by held-out loss.
     #[arg(long, value_name = "COUNT", default_value_t = 0, requires = "run")]
     best: usize,
-    /// And its newest one.
+    /// Adds its newest one.
     #[arg(long, requires = "run")]
     with_last: bool,
-    /// Folder for the model.
+    /// Writes the model to this folder.
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
 }
@@ -102,9 +102,9 @@ impl Average {
 
 #[derive(Args)]
 pub(crate) struct Export {
-    /// A checkpoint, or a run's folder: then its newest one.
+    /// Exports this checkpoint, or the newest one of this run.
     checkpoint: PathBuf,
-    /// Folder for the model.
+    /// Writes the model to this folder.
     out: PathBuf,
 }
 
@@ -123,9 +123,9 @@ impl Export {
 
 #[derive(Args)]
 pub(crate) struct Inspect {
-    /// A recipe (file or name), a run's folder, a checkpoint, a .tokens shard, or a folder of them.
+    /// Describes this recipe (file or name), run, checkpoint, .tokens shard, or folder of shards.
     path: PathBuf,
-    /// One JSON object instead of lines.
+    /// Prints one JSON object instead of lines.
     #[arg(long)]
     json: bool,
 }
@@ -146,16 +146,16 @@ impl Inspect {
 
 #[derive(Args)]
 pub(crate) struct Plot {
-    /// Folders of runs, or metrics.jsonl files.
+    /// Draws these runs: folders, or metrics.jsonl files.
     #[arg(required = true)]
     runs: Vec<PathBuf>,
-    /// The picture.
+    /// Writes this PNG file.
     #[arg(long, value_name = "FILE", default_value = "curves.png")]
     out: PathBuf,
-    /// What to draw.
+    /// Draws this quantity.
     #[arg(long, value_enum, default_value_t)]
     quantity: Quantity,
-    /// What to draw it against.
+    /// Draws it over this axis.
     #[arg(long, value_enum, default_value_t)]
     against: Against,
 }
@@ -165,8 +165,8 @@ impl Plot {
         let drawn = plot_runs(&self.runs, self.quantity, self.against, &self.out)?;
         if drawn.left_out > 0 {
             print(&format!(
-                "{} not finite, or absurdly large, and left out",
-                counted(drawn.left_out as u64, "point is", "points are")
+                "{} not finite, or too large to be drawn, and left out",
+                counted(drawn.left_out, "point is", "points are")
             ));
         }
         print(&format!(

@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use modernbert::output::OutputCheck;
 use modernbert::tokenizer::Tokenizer;
 
-use modernbert_cli::text::{human_count, human_seconds};
+use modernbert_cli::text::{counted, human_count, human_seconds};
 use modernbert_data::formats::Fields;
 use modernbert_data::mixture::Mixture;
 use modernbert_data::shard::{Cut, LongDocuments};
@@ -21,12 +21,12 @@ use modernbert_data::tokenize::{
     TokenizeEvent, TokenizeFolderError, TokenizeFolderOptions, TokenizeSource, tokenize,
 };
 
-/// Turns text into a folder of token shards that runs read in place.
+/// Tokenizes text into a folder of token shards that runs read in place.
 ///
 /// Reads files and folders of .txt, .md and source code (a document each), .jsonl, .csv and .tsv (a document a row), each also as .gz
 /// or .zst, .parquet (a document a row), and folders of MosaicML's MDS shards with text or tokens. Part of the documents is held out by
 /// the hash of their content. The output depends on input and options alone, not on the number of threads. It appears in its folder
-/// when it is finished; until then, and after Ctrl-C or an error, the folder is as it was.
+/// when it is finished; before that, and after Ctrl-C or an error, the folder is unchanged.
 ///
 /// Examples:
 ///
@@ -36,52 +36,52 @@ use modernbert_data::tokenize::{
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct TokenizeArgs {
-    /// Files and folders of text, as one source; or use --mixture.
+    /// Reads these files and folders of text as one source; or use --mixture.
     #[arg(required_unless_present = "mixture", conflicts_with = "mixture")]
     paths: Vec<PathBuf>,
-    /// A TOML file that lists sources with their paths, proportions and licences.
+    /// Reads the sources that this TOML file lists with their paths, proportions and licences.
     #[arg(long, value_name = "FILE")]
     mixture: Option<PathBuf>,
-    /// The tokenizer: a tokenizer.json, or the folder that holds it.
+    /// Tokenizes with this tokenizer.json, or the one in this folder.
     #[arg(long, value_name = "PATH")]
     tokenizer: PathBuf,
-    /// Folder for the shards, the tokenizer and the index shards.json.
+    /// Writes the shards, the tokenizer and the index shards.json to this folder.
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
-    /// Field or column of rows that holds the text. (A mixture file names it for each source.)
+    /// Reads the text of rows from this field or column. (A mixture file names it for each source.)
     #[arg(long, value_name = "NAME", default_value = "text")]
     text_field: String,
-    /// Column of MDS samples without a text that holds token ids.
+    /// Reads token ids of MDS samples without a text from this column.
     #[arg(long, value_name = "NAME", default_value = "input_ids")]
     token_field: String,
-    /// Terms of the text, for the index. (A mixture file names them for each source.)
+    /// Writes these terms of the text into the index. (A mixture file names them for each source.)
     #[arg(long, value_name = "TERMS", default_value = "not stated")]
     licence: String,
-    /// Share of the documents that is held out for evaluation, at least one of each source; 0 for none.
+    /// Holds out this share of the documents for evaluation, at least one of each source; 0 for none.
     #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
     eval_fraction: f64,
-    /// Seed of the choice of held-out documents.
+    /// Chooses held-out documents by this seed.
     #[arg(long, default_value_t = 17)]
     seed: u64,
-    /// Cut documents into samples of so many tokens now. Without it they stay whole and each run cuts them for its own length.
+    /// Cuts documents into samples of this many tokens. By default they are stored whole, and each run cuts them to its own length.
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<usize>,
-    /// With --max-length: cut longer documents into several samples, or keep their beginning.
+    /// With --max-length: cuts longer documents into several samples, or keeps only their beginning.
     #[arg(long, value_enum, default_value = "split")]
     long_documents: Long,
-    /// Documents with fewer tokens, [CLS] and [SEP] included, are dropped.
+    /// Drops documents with fewer tokens, [CLS] and [SEP] included.
     #[arg(long, value_name = "TOKENS", default_value_t = 8)]
     min_length: usize,
-    /// A shard is closed once it holds so many tokens.
+    /// Ends a shard when it has this many tokens.
     #[arg(long, value_name = "TOKENS", default_value_t = 100_000_000)]
     shard_tokens: u64,
-    /// Cores to tokenize on; all by default. The output is the same for any number.
+    /// Uses this many threads; one per core by default. The output is the same for any number.
     #[arg(long, value_name = "COUNT")]
     threads: Option<usize>,
-    /// Names and counts rows that can't be read and goes on, instead of stopping at the first.
+    /// Skips rows that can't be read, and names and counts them, instead of stopping at the first.
     #[arg(long)]
     skip_unreadable: bool,
-    /// Replaces a set of shards that is there already, once the new one is finished.
+    /// Replaces an existing set of shards when the new one is finished.
     #[arg(long)]
     overwrite: bool,
 }
@@ -92,13 +92,13 @@ enum Long {
     Truncate,
 }
 
-/// Unreadable rows that are named; the rest is counted.
+/// Number of unreadable rows that are named; the others are counted.
 const NAMED: u64 = 20;
 
 /// Runs the subcommand; its last line on standard output is for programs.
 ///
 /// # Errors
-/// Input that can't be read, settings that make no sense, a folder that can't be written.
+/// Input that can't be read, invalid settings, a folder that can't be written.
 pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let options = options(args)?;
@@ -122,7 +122,7 @@ pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<ExitCode> {
         Tokenizer::from_file(&args.tokenizer)?
     };
     let read = sources.iter().flat_map(|source| source.paths.iter());
-    // What the folder may hold already is for `tokenize` itself to judge.
+    // `tokenize` itself checks the content of an existing folder.
     OutputCheck::folder(&args.out)
         .inputs(read.chain([&args.tokenizer]).chain(&args.mixture))
         .replaces(|_| true)
@@ -178,19 +178,19 @@ pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<ExitCode> {
     if unreadable > NAMED {
         warn(&format!(
             "{} more were skipped",
-            count(unreadable - NAMED, "row")
+            counted(unreadable - NAMED, "row", "rows")
         ));
     }
     if report.skipped_files > 0 {
         print(&format!(
             "left out: {} of other kinds",
-            count(report.skipped_files as u64, "file")
+            counted(report.skipped_files, "file", "files")
         ));
     }
     if report.repeated_files > 0 {
         print(&format!(
             "left out: {} to files that are read under another name",
-            count(report.repeated_files as u64, "link")
+            counted(report.repeated_files, "link", "links")
         ));
     }
     let (mut train, mut eval) = (0, 0);
@@ -200,11 +200,11 @@ pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<ExitCode> {
         print(&format!(
             "{}: {}, {} tokens in {} to train on ({} of the mixture); {}, {} tokens held out; licence: {}",
             source.name,
-            count(source.train.documents, "document"),
+            counted(source.train.documents, "document", "documents"),
             human_count(source.train.tokens),
-            count(source.train.shards.len() as u64, "shard"),
+            counted(source.train.shards.len(), "shard", "shards"),
             source.proportion,
-            count(source.eval.documents, "document"),
+            counted(source.eval.documents, "document", "documents"),
             human_count(source.eval.tokens),
             source.licence,
         ));
@@ -213,7 +213,7 @@ pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<ExitCode> {
     print(&format!(
         "{} on {}",
         human_seconds(seconds),
-        count(options.threads as u64, "thread")
+        counted(options.threads, "thread", "threads")
     ));
     print(&format!(
         "tokenize: documents={documents} train_tokens={train} eval_tokens={eval} unreadable={unreadable} tok_s={:.0} seconds={seconds:.1} out={}",
@@ -241,16 +241,11 @@ fn interrupt_flag() -> std::io::Result<Arc<AtomicBool>> {
     Ok(Arc::default())
 }
 
-fn count(number: u64, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{plural}")
-}
-
 fn options(args: &TokenizeArgs) -> anyhow::Result<TokenizeFolderOptions> {
     let cut = match args.max_length {
         Some(length) if length < 3 => {
             bail!(
-                "--max-length {length}: there has to be room for [CLS], text and [SEP]; set 3 or more"
+                "--max-length {length}: [CLS], text and [SEP] need at least 3 tokens; set 3 or more"
             )
         }
         Some(max_length) => Some(Cut {
@@ -287,7 +282,7 @@ fn print(text: &str) {
     println!("{text}");
 }
 
-#[allow(clippy::print_stderr)] // what a person should see, apart from the output
+#[allow(clippy::print_stderr)] // messages for a person, apart from the output
 fn warn(text: &str) {
     eprintln!("{text}");
 }

@@ -14,14 +14,14 @@ const ALL: [(&str, &str); 6] = [
 /// The built-in recipe of this name, such as `cpu-tiny`; `None` if there is none.
 ///
 /// # Errors
-/// Those of [`Recipe::from_str`], which for these files a test rules out.
+/// Those of [`Recipe::from_str`]; a test shows that these files have none.
 pub fn builtin(name: &str) -> Option<Result<Recipe, RecipeError>> {
     let name = name.strip_suffix(".toml").unwrap_or(name);
     let (_, text) = ALL.iter().find(|(known, _)| *known == name)?;
     Some(Recipe::from_str(text, &format!("recipes/{name}.toml")))
 }
 
-/// The text of a built-in recipe, by which complaints find their line.
+/// The text of a built-in recipe, for the line numbers of messages.
 pub fn builtin_text(name: &str) -> Option<RecipeText> {
     let name = name.strip_suffix(".toml").unwrap_or(name);
     let (_, text) = ALL.iter().find(|(known, _)| *known == name)?;

@@ -1,13 +1,13 @@
-//! What a recipe may not say, and what fits together.
+//! Checks of a recipe: limits of settings, and settings that exclude each other.
 
-use super::{Recipe, Tokenizer};
+use super::{Recipe, TokenizerSource};
 use crate::schedule::ScheduleError;
 use modernbert::checkpoint::SourceError;
 use modernbert::config::ConfigError;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// Why a recipe was refused.
+/// Reason why a recipe was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
     /// The file could not be read.
@@ -18,10 +18,10 @@ pub enum RecipeError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// The text is not TOML, lacks a field, or holds a value of the wrong kind.
+    /// The text is not TOML, lacks a field, or has a value of the wrong type.
     #[error("{source_name}: {message}")]
     Parse {
         /// The file, or the name the caller gave the text.
@@ -36,7 +36,7 @@ pub enum RecipeError {
         source_name: String,
         /// The dotted key.
         key: String,
-        /// The nearest keys there are.
+        /// The most similar keys.
         hint: String,
     },
     /// An override has no `=`.
@@ -49,17 +49,17 @@ pub enum RecipeError {
         key: String,
         /// The value as given.
         value: String,
-        /// What was expected.
+        /// The expected value.
         message: String,
     },
-    /// A setting makes no sense, alone or beside another one.
+    /// A setting is invalid, by itself or with another one.
     #[error("{key} is {value}; {remedy}")]
     Invalid {
         /// The dotted key.
         key: String,
         /// Its value.
         value: String,
-        /// What to change.
+        /// Remedy.
         remedy: String,
     },
     /// An error with the place of its setting.
@@ -67,15 +67,15 @@ pub enum RecipeError {
     At {
         /// File and line, or `--set`.
         place: String,
-        /// What is wrong.
+        /// Description of the fault.
         source: Box<RecipeError>,
     },
-    /// The model of `model.from` and the recipe don't fit together.
+    /// The model of `model.from` contradicts the recipe.
     #[error("model.from = {from}: {reason}")]
     From {
         /// The model.
         from: String,
-        /// What doesn't fit, and what to do.
+        /// Description of the conflict, and the remedy.
         reason: String,
     },
     /// The model of `model.from` can't be found.
@@ -91,7 +91,7 @@ pub enum RecipeError {
     Phase {
         /// The phase.
         name: String,
-        /// What is wrong with it.
+        /// Description of the fault.
         source: Box<RecipeError>,
     },
     /// The schedule does not fit the run.
@@ -112,10 +112,10 @@ impl RecipeError {
     }
 }
 
-/// 256 bytes and the special tokens have to fit into a vocabulary.
+/// Smallest vocabulary: 256 bytes and the special tokens.
 const MIN_VOCAB: usize = 300;
 
-/// Ten years: durations are added to a clock, which overflows far beyond.
+/// Ten years: durations are added to a clock, which would overflow.
 const MOST_SECONDS: u64 = 315_360_000;
 /// More threads than that are a typing error, and a system may refuse to start them.
 const MOST_THREADS: usize = 1024;
@@ -134,10 +134,10 @@ fn want(
 }
 
 impl Recipe {
-    /// Whether the settings make sense together.
+    /// Checks each setting and their combinations.
     ///
     /// # Errors
-    /// The first that does not, with its value and what to change.
+    /// The first invalid setting, with its value and the remedy.
     pub fn validate(&self) -> Result<(), RecipeError> {
         let several = !self.phase.is_empty();
         let mut names = BTreeSet::new();
@@ -146,7 +146,7 @@ impl Recipe {
                 names.insert(phase.name.clone()),
                 "phase.name",
                 &phase.name,
-                "two phases have it: name them differently",
+                "two phases have this name: name them differently",
             )?;
             phase.recipe.validate_alone().map_err(|error| {
                 if several {
@@ -172,14 +172,14 @@ impl Recipe {
 
     fn validate_data(&self) -> Result<(), RecipeError> {
         let data = &self.data;
-        let trained = data.tokenizer == Tokenizer::Train;
+        let trained = data.tokenizer == TokenizerSource::Train;
         want(
             !trained || data.tokenizer_vocab >= MIN_VOCAB,
             "data.tokenizer_vocab",
             data.tokenizer_vocab,
             format!("256 bytes and the special tokens have to fit: set {MIN_VOCAB} or more"),
         )?;
-        // Of a tokenizer in a file nothing is known yet: its size is checked when it has been read. Sizes of a published model neither.
+        // The sizes of a tokenizer file and of a published model are unknown here and checked when they are read.
         let longest = match (&self.model.from, self.model.hidden_size) {
             (Some(_), None) => self.model.max_position_embeddings.unwrap_or(usize::MAX),
             _ => {
@@ -187,7 +187,7 @@ impl Recipe {
                 self.model.config(vocab)?.max_position_embeddings
             }
         };
-        if let super::Corpus::Paths(paths) = &data.corpus {
+        if let super::CorpusSource::Paths(paths) = &data.corpus {
             want(
                 !paths.is_empty(),
                 "data.corpus",
@@ -229,7 +229,7 @@ impl Recipe {
             "batch.tokens",
             self.batch.tokens,
             format!(
-                "a sequence of data.sequence_length ({length}) has to fit: raise it, or lower the other"
+                "it must be at least data.sequence_length ({length}): raise it, or lower the other"
             ),
         )
     }

@@ -1,20 +1,20 @@
-//! A recipe's settings as the types that train by them: each conversion stands here, once.
+//! Conversions of a recipe's settings to those of the loader, the optimizer and the loop.
 
-use modernbert::model::Precision as ModelPrecision;
+use modernbert::model::Precision;
 use std::time::Duration;
 
-use super::{LongDocuments, Precision, Recipe};
+use super::{LongDocuments, Recipe, TrainingPrecision};
 use crate::engine::{Cadence, Unit};
 use crate::loader::LoaderOptions;
 use crate::optim::{StableAdamWConfig, UpdateRule};
 use crate::schedule::LearningRate;
 use crate::shard::LongDocuments as Cutting;
 
-impl From<Precision> for ModelPrecision {
-    fn from(precision: Precision) -> Self {
+impl From<TrainingPrecision> for Precision {
+    fn from(precision: TrainingPrecision) -> Self {
         match precision {
-            Precision::F32 => Self::F32,
-            Precision::Bf16 => Self::Bf16,
+            TrainingPrecision::F32 => Self::F32,
+            TrainingPrecision::Bf16 => Self::Bf16,
         }
     }
 }
@@ -30,7 +30,7 @@ impl From<LongDocuments> for Cutting {
 
 impl Recipe {
     /// Dtype of matrix multiplications and attention.
-    pub fn precision(&self) -> ModelPrecision {
+    pub fn precision(&self) -> Precision {
         self.run.precision.into()
     }
 

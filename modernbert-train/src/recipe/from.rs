@@ -1,15 +1,15 @@
-//! `model.from`: a published model to go on with.
+//! `model.from`: continued pretraining of a published model.
 
 use modernbert::Loader;
 use modernbert::checkpoint::{SourceError, read_config};
 use modernbert::config::ModernBertConfig;
 use std::path::{Path, PathBuf};
 
-use super::{ModelRecipe, Recipe, RecipeError, Tokenizer};
+use super::{ModelRecipe, Recipe, RecipeError, TokenizerSource};
 
 impl Recipe {
-    /// The recipe with sizes and tokenizer of the model that `model.from` names, and that model's folder; the recipe as it is where it names
-    /// none. A model of the Hub is downloaded unless it is in the cache. The result doesn't depend on the model's files any more, but for
+    /// The recipe with sizes and tokenizer of the model that `model.from` names, and that model's folder; the unchanged recipe if it names
+    /// none. A model of the Hub is downloaded unless it is in the cache. Of the model's files the result depends only on
     /// weights and tokenizer.
     ///
     /// # Errors
@@ -32,11 +32,11 @@ impl Recipe {
         let absolute = |path: &Path| path.canonicalize().unwrap_or(path.to_path_buf());
         let folder = absolute(&folder);
         match &self.data.tokenizer {
-            Tokenizer::Train => self.data.tokenizer = Tokenizer::Path(folder.clone()),
-            Tokenizer::Path(path) if absolute(path) == folder => {}
-            Tokenizer::Path(path) => {
+            TokenizerSource::Train => self.data.tokenizer = TokenizerSource::Path(folder.clone()),
+            TokenizerSource::Path(path) if absolute(path) == folder => {}
+            TokenizerSource::Path(path) => {
                 let reason = format!(
-                    "data.tokenizer is {}; the model knows its own tokenizer alone: leave data.tokenizer out",
+                    "data.tokenizer is {}; the model needs its own tokenizer: leave data.tokenizer out",
                     path.display()
                 );
                 return Err(wrong(&from, reason));
@@ -58,7 +58,7 @@ impl ModelRecipe {
     fn with_sizes_of(mut self, config: &ModernBertConfig, from: &str) -> Result<Self, RecipeError> {
         let Some(every_n) = config.global_every_n() else {
             let reason =
-                "its global layers are not every n-th; such a model can be run, and not trained";
+                "its global layers are not every n-th; such a model can be run but not trained";
             return Err(wrong(from, reason));
         };
         if let Some(name) = self.preset.take() {
@@ -124,7 +124,7 @@ impl ModelRecipe {
         let mine = self.config(1)?;
         if let Some(name) = other_kind(&mine, config) {
             let reason = format!(
-                "its config.json has another {name} than a recipe can describe; such a model can be run, and not trained"
+                "its config.json has another {name} than a recipe can describe; such a model can be run but not trained"
             );
             return Err(wrong(from, reason));
         }
@@ -132,7 +132,7 @@ impl ModelRecipe {
     }
 }
 
-/// The first field, beside sizes and what a head or a dropout rate decides, in which a recipe's config is another than `config`.
+/// The first field, apart from sizes, heads and dropout rates, in which a recipe's config differs from `config`.
 fn other_kind(mine: &ModernBertConfig, config: &ModernBertConfig) -> Option<&'static str> {
     let same = [
         (

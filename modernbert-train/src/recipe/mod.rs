@@ -1,6 +1,6 @@
 //! A pretraining run as a TOML file.
 //!
-//! Every field of the file is a field of a struct here, under the same name; unknown names are refused. What the file leaves out takes
+//! Every field of the file is a field of a struct here, under the same name; unknown names are refused. Missing fields have
 //! the default documented at the field. A value can be replaced from the command line (`--set optimizer.learning_rate=1e-3`), see
 //! [`Recipe::with_overrides`]. A run of several phases lists them as `[[phase]]`, each with the settings in which it differs, see
 //! [`PhaseRecipe`]. `recipes/` holds recipes to start from; [`builtin`] finds them by name.
@@ -16,16 +16,16 @@ mod place;
 #[cfg(test)]
 mod reference;
 mod set;
+mod sources;
 #[cfg(test)]
 mod tests;
-mod text_or;
 
 pub use builtin::{builtin, builtin_names, builtin_text};
 pub use check::RecipeError;
 pub use model::ModelRecipe;
 pub use phase::{Phase, PhaseRecipe};
 pub use place::RecipeText;
-pub use text_or::{Corpus, Tokenizer};
+pub use sources::{CorpusSource, TokenizerSource};
 
 use crate::schedule::{BatchWarmup, Schedule, TokenSpan};
 use modernbert::batch::DropoutRates;
@@ -38,28 +38,28 @@ pub struct Recipe {
     /// The model to train.
     #[serde(default)]
     pub model: ModelRecipe,
-    /// What it is trained on.
+    /// The training data.
     #[serde(default)]
     pub data: DataRecipe,
-    /// How much goes into one step.
+    /// The size of a step.
     #[serde(default)]
     pub batch: BatchRecipe,
-    /// How many tokens are hidden.
+    /// The shares of masked tokens.
     #[serde(default)]
     pub mask: MaskRecipe,
-    /// What is dropped in training.
+    /// Dropout rates in training.
     #[serde(default)]
     pub dropout: DropoutRecipe,
     /// The optimizer, StableAdamW.
     #[serde(default)]
     pub optimizer: OptimizerRecipe,
-    /// How the learning rate moves; by default the trapezoid with 5 % warmup and 30 % 1-sqrt decay.
+    /// The learning-rate schedule; by default the trapezoid with 5 % warmup and 30 % 1-sqrt decay.
     #[serde(default)]
     pub schedule: Schedule,
-    /// How long it runs, and what it says on the way.
+    /// Length of the run, evaluations and logging.
     #[serde(default)]
     pub run: RunRecipe,
-    /// When the run is saved, and what is kept.
+    /// Intervals of checkpoints, and the ones that are kept.
     #[serde(default)]
     pub checkpoint: CheckpointRecipe,
     /// The phases of the run, in order; without any, the run is one phase of the settings above.
@@ -72,46 +72,46 @@ pub struct Recipe {
 #[serde(default, deny_unknown_fields)]
 pub struct DataRecipe {
     /// `"registry"` (the sources cargo has unpacked on this machine, the default), or a path, or a list of paths; or the path of a
-    /// folder that `modernbert-train tokenize` made, which brings its tokenizer and its held-out documents.
-    pub corpus: Corpus,
-    /// `"train"` (learn one from the corpus, the default), or the path of a `tokenizer.json` or of the folder that holds it.
-    pub tokenizer: Tokenizer,
-    /// Vocabulary of a tokenizer learned from the corpus, special tokens included. 4096 by default.
+    /// folder that `modernbert-train tokenize` wrote, which contains its tokenizer and its held-out documents.
+    pub corpus: CorpusSource,
+    /// `"train"` (train one on the corpus, the default), or the path of a `tokenizer.json` or of the folder that holds it.
+    pub tokenizer: TokenizerSource,
+    /// Vocabulary of a tokenizer trained on the corpus, special tokens included. 4096 by default.
     pub tokenizer_vocab: usize,
-    /// At most so many bytes of text are trained on; all of it by default.
+    /// Bytes of text to train on, at most; all of the corpus by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_train_bytes: Option<u64>,
     /// Bytes of text that are held out for evaluation; of a small corpus at most a fifth. 1 MiB by default.
     pub eval_bytes: u64,
     /// Evaluate on these texts instead of holding some of `corpus` out; the same forms as there.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub eval_corpus: Option<Corpus>,
-    /// What becomes of a document longer than a sequence. `"split"` by default.
+    pub eval_corpus: Option<CorpusSource>,
+    /// Treatment of a document longer than a sequence. `"split"` by default.
     pub long_documents: LongDocuments,
-    /// Threads that pack and mask ahead of the training step. 1 by default; their number changes nothing about the rows.
+    /// Threads that pack and mask ahead of the training step. 1 by default; the rows don't depend on the number.
     pub loader_threads: usize,
     /// Longest sequence in tokens. 512 by default.
     pub sequence_length: usize,
-    /// Decides the order of the data and the masks; `run.seed` by default.
+    /// Seed of the order of the data and the masks; `run.seed` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
 }
 
-/// What becomes of a document longer than a sequence.
+/// Treatment of a document longer than a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LongDocuments {
-    /// It is cut into sequences, and all of it is used.
+    /// Cut into sequences, all of which are used.
     Split,
-    /// Its beginning is used.
+    /// Only its beginning is used.
     Truncate,
 }
 
 impl Default for DataRecipe {
     fn default() -> Self {
         Self {
-            corpus: Corpus::Registry,
-            tokenizer: Tokenizer::Train,
+            corpus: CorpusSource::Registry,
+            tokenizer: TokenizerSource::Train,
             tokenizer_vocab: 4096,
             max_train_bytes: None,
             eval_bytes: 1 << 20,
@@ -130,18 +130,19 @@ impl Default for DataRecipe {
 pub struct BatchRecipe {
     /// Tokens in a micro-batch, the row that sequences are packed into. 4096 by default.
     pub tokens: usize,
-    /// Micro-batches whose gradients are added up for one step. 1 by default.
+    /// Micro-batches of a step (gradient accumulation). 1 by default.
     pub micro_batches: usize,
-    /// Fill the row with as many sequences as fit, as in the published runs; on by default. Off, a row holds `tokens` over
-    /// `data.sequence_length` sequences, however short they are, and steps differ in their tokens.
+    /// Packing: fill a row with as many sequences as fit, as in the published runs; on by default. If off, a row has
+    /// `tokens / data.sequence_length` sequences of any length, and steps differ in their number of tokens.
     pub packing: bool,
-    /// Over so many tokens the batch grows to `micro_batches`; none by default. See [`BatchWarmup`].
+    /// Tokens over which the batch grows to `micro_batches`; none by default. See [`BatchWarmup`].
     pub warmup_tokens: TokenSpan,
     /// Micro-batches of the first, smallest step of the warmup. 1 by default.
     pub warmup_from: usize,
     /// Micro-batches by which the warmup grows at a time. 1 by default.
     pub warmup_step: usize,
-    /// Keep of each layer its input alone and compute it again for its gradient: a third more work, far less memory. Off by default.
+    /// Activation checkpointing: save only the input of each layer and recompute the layer in the backward pass: a third more computation,
+    /// much less memory. Off by default.
     pub recompute: bool,
 }
 
@@ -178,7 +179,7 @@ impl Default for MaskRecipe {
     }
 }
 
-/// `[dropout]`: how likely elements are dropped in training, at each site of the model. All 0 by default.
+/// `[dropout]`: probability with which elements are dropped in training, at each site of the model. All 0 by default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DropoutRecipe {
@@ -213,17 +214,17 @@ pub struct OptimizerRecipe {
     pub learning_rate: f64,
     /// Share of each weight removed by a step at the peak rate. 1e-5 by default.
     pub weight_decay: f64,
-    /// How much of the mean gradient a step keeps. 0.9 by default.
+    /// Decay of the first moment, the running mean of the gradient. 0.9 by default.
     pub beta1: f64,
-    /// How much of the mean squared gradient a step keeps. 0.98 by default.
+    /// Decay of the second moment, the running mean of the squared gradient. 0.98 by default.
     pub beta2: f64,
-    /// Added to the root of the mean squared gradient. 1e-6 by default.
+    /// Added to the root of the second moment. 1e-6 by default.
     pub epsilon: f64,
     /// The rate at which a step decays by exactly `weight_decay`; `learning_rate` by default. Composer keeps the first phase's peak
-    /// when a later phase only lowers the rate; give it here to do the same.
+    /// when a later phase only lowers the rate; set it here to do the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_lr: Option<f64>,
-    /// Gradients of a larger norm are scaled down to it; off by default, as StableAdamW takes care of spikes itself.
+    /// Gradients of a larger norm are scaled down to it; off by default, because StableAdamW limits spikes itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_grad_norm: Option<f64>,
 }
@@ -246,25 +247,25 @@ impl Default for OptimizerRecipe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunRecipe {
-    /// Tokens to train on, padding not counted. It has no default: give it, here or in each phase.
+    /// Tokens to train on, padding not counted. Required, here or in each phase.
     pub total_tokens: u64,
-    /// End after about so many seconds even if tokens are left; no limit by default. Each phase has its own.
+    /// Time limit in seconds: the run is shortened to end within it; no limit by default. Each phase has its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_seconds: Option<u64>,
-    /// Decides the weights and, unless `data.seed` is given, the order of the data and the masks. 17 by default.
+    /// Seed of the initialization and, unless `data.seed` is given, of the order of the data and the masks. 17 by default.
     pub seed: u64,
-    /// Evaluate each time so many tokens have been trained on. 200 000 by default.
+    /// Tokens of training between evaluations. 200 000 by default.
     pub eval_every_tokens: u64,
     /// Tokens of one evaluation. 65 536 by default.
     pub eval_tokens: u64,
-    /// Report the loss every so many steps. 10 by default.
+    /// Steps between rows of the log. 10 by default.
     pub log_every_steps: u64,
-    /// Read loss and gradient norm back from the device every so many steps: by default 1 on a CPU, where it costs nothing, and
-    /// `log_every_steps` elsewhere, where it would stall the device.
+    /// Steps between readbacks of loss and gradient norm from the device: by default 1 on a CPU, where they cost nothing, and
+    /// `log_every_steps` elsewhere, where they stall the device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub read_every_steps: Option<u64>,
-    /// Number format of matrix products and attention. `"f32"` by default.
-    pub precision: Precision,
+    /// Dtype of matrix multiplications and attention. `"f32"` by default.
+    pub precision: TrainingPrecision,
 }
 
 impl Default for RunRecipe {
@@ -277,7 +278,7 @@ impl Default for RunRecipe {
             eval_tokens: 65_536,
             log_every_steps: 10,
             read_every_steps: None,
-            precision: Precision::F32,
+            precision: TrainingPrecision::F32,
         }
     }
 }
@@ -286,16 +287,16 @@ impl Default for RunRecipe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CheckpointRecipe {
-    /// Save after every so many steps of the run; off by default. Beside `every_minutes`, whichever is due.
+    /// Steps of the run between checkpoints, in addition to `every_minutes`; off by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub every_steps: Option<u64>,
-    /// Save when the last save is so many minutes ago. 15 by default.
+    /// Minutes between checkpoints. 15 by default.
     pub every_minutes: f64,
-    /// The newest so many checkpoints are kept. 2 by default, 1 at least.
+    /// Number of newest checkpoints that are kept. 2 by default, 1 at least.
     pub keep_last: usize,
-    /// Beside them the best so many by held-out loss; 0 by default. Every save by step is then evaluated first.
+    /// Number of best checkpoints by held-out loss that are kept too; 0 by default. Every checkpoint by steps is then evaluated first.
     pub keep_best: usize,
-    /// Beside them every checkpoint whose step is a multiple of this; off by default. These are what a later `anneal` starts from.
+    /// Every checkpoint whose step is a multiple of this is kept too; off by default. A later `anneal` can start from these.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_every_steps: Option<u64>,
 }
@@ -312,18 +313,18 @@ impl Default for CheckpointRecipe {
     }
 }
 
-/// Number format of matrix products and attention. Parameters, norms, softmax and loss are f32 in either.
+/// Dtype of matrix multiplications and attention. Parameters, norms, softmax and loss are f32 in either case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Precision {
+pub enum TrainingPrecision {
     /// 32-bit floats, on every device.
     #[default]
     F32,
-    /// 16-bit brain floats.
+    /// bfloat16.
     Bf16,
 }
 
-impl Precision {
+impl TrainingPrecision {
     /// `f32` or `bf16`, as in recipes.
     pub fn name(self) -> &'static str {
         match self {
@@ -339,7 +340,7 @@ impl Recipe {
         (self.batch.tokens as u64).saturating_mul(self.batch.micro_batches as u64)
     }
 
-    /// How many micro-batches a step has after how many tokens.
+    /// Number of micro-batches of a step as a function of the tokens seen.
     pub fn batch_warmup(&self) -> BatchWarmup {
         let batch = &self.batch;
         BatchWarmup::new(

@@ -6,7 +6,7 @@ use modernbert::config::ModernBertConfig;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// The vocabulary of a model is rounded up to a multiple of this, as every other width is a multiple of it.
+/// The vocabulary of a model is rounded up to a multiple of this; every other width is a multiple of it.
 const VOCAB_MULTIPLE: usize = 64;
 
 /// `[model]`. Without a preset the four sizes of the shape are needed; with one, each field given here replaces the preset's.
@@ -16,7 +16,7 @@ pub struct ModelRecipe {
     /// A published size, such as `"17m"` or `"base"`; see [`ModernBertConfig::preset`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preset: Option<String>,
-    /// Rows of the token embedding. By default the tokenizer's vocabulary, rounded up to a multiple of 64, whatever the preset says.
+    /// Rows of the token embedding. By default the tokenizer's vocabulary, rounded up to a multiple of 64, independent of the preset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vocab_size: Option<usize>,
     /// Width of the residual stream.
@@ -46,25 +46,25 @@ pub struct ModelRecipe {
     /// Longest sequence the model is meant for. 8192 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_position_embeddings: Option<usize>,
-    /// Standard deviation of fresh weights before truncation. 0.02 by default, chosen for a width of 768; narrow models start faster
-    /// from more, about `0.02 · sqrt(768 / hidden_size)`.
+    /// Standard deviation of the initialization before truncation. 0.02 by default, chosen for a width of 768; narrow models learn faster
+    /// with a larger one, about `0.02 · sqrt(768 / hidden_size)`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initializer_range: Option<f64>,
-    /// A published model to go on with: its folder, or its name on the Hugging Face Hub, such as `"answerdotai/ModernBERT-base"`. Sizes,
-    /// weights and tokenizer are its own, the optimizer is fresh. Rotary bases and `model.max_position_embeddings` may be given beside it.
+    /// A published model to continue: its folder, or its name on the Hugging Face Hub, such as `"answerdotai/ModernBERT-base"`. Sizes,
+    /// weights and tokenizer are its own, the optimizer is fresh. Rotary bases and `model.max_position_embeddings` may be set in addition.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// Folder of a trained smaller model to begin from instead of random weights: each of its matrices is repeated into this
-    /// model's, as the published large model was begun from base. Its tokenizer goes with it: set `data.tokenizer` to the same folder.
+    /// Folder of a trained smaller model for tiled initialization instead of random weights: each of its matrices is repeated into this
+    /// model's, as the published large model was initialized from base. Set `data.tokenizer` to the same folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tile_from: Option<PathBuf>,
-    /// How: `"middle"` (the published way, the default), `"edge"`, or `"center"`, which leaves the rest random.
+    /// Method of tiled initialization: `"middle"` (the published one, the default), `"edge"`, or `"center"`, which leaves the other values random.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tiling: Option<Tiling>,
 }
 
 impl ModelRecipe {
-    /// The configuration for a tokenizer of `tokenizer_vocab` ids. Its special-token ids are all `None`: they are the tokenizer's to give.
+    /// The configuration for a tokenizer of `tokenizer_vocab` ids. Its special-token ids are all `None`; the tokenizer sets them.
     ///
     /// # Errors
     /// A preset that does not exist, a missing size, a vocabulary smaller than the tokenizer's, and everything

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
-use super::{Corpus, Recipe, Tokenizer};
+use super::{CorpusSource, Recipe, TokenizerSource};
 
 /// Keys of `[data]` and `[model]` that may hold paths, and the words among their values that are none.
 const KEYS: [(&str, &str, &str); 5] = [
@@ -15,19 +15,19 @@ const KEYS: [(&str, &str, &str); 5] = [
 ];
 
 impl Recipe {
-    /// The recipe with every relative path joined to `folder`, phases included. A `model.from` that is no folder there stays: it is a
+    /// The recipe with every relative path joined to `folder`, phases included. A `model.from` that is no folder there is not changed: it is a
     /// name on the Hub.
     #[must_use]
     pub fn with_paths_in(mut self, folder: &Path) -> Self {
         let join = |path: &mut PathBuf| *path = folder.join(&*path);
-        let corpus = |corpus: &mut Corpus| {
-            if let Corpus::Paths(paths) = corpus {
+        let corpus = |corpus: &mut CorpusSource| {
+            if let CorpusSource::Paths(paths) = corpus {
                 paths.iter_mut().for_each(join);
             }
         };
         corpus(&mut self.data.corpus);
         self.data.eval_corpus.iter_mut().for_each(corpus);
-        if let Tokenizer::Path(path) = &mut self.data.tokenizer {
+        if let TokenizerSource::Path(path) = &mut self.data.tokenizer {
             join(path);
         }
         self.model.tile_from.iter_mut().for_each(join);

@@ -1,4 +1,4 @@
-//! Phases: stretches of a run that differ in some settings.
+//! Phases: parts of a run that differ in some settings.
 
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -21,7 +21,7 @@ const SHARED: &[&str] = &[
 /// Keys of `[model]` a phase may change.
 const CHANGEABLE: &[&str] = &["model.global_rope_theta", "model.local_rope_theta"];
 
-/// `[[phase]]`: a name, and the settings in which the phase differs from those outside, in the same sections.
+/// `[[phase]]`: a name, and the settings in which the phase differs from those outside the phases, in the same sections.
 ///
 /// ```toml
 /// [[phase]]
@@ -32,13 +32,13 @@ const CHANGEABLE: &[&str] = &["model.global_rope_theta", "model.local_rope_theta
 /// run.total_tokens = 250_000_000_000
 /// ```
 ///
-/// Weights and moments are handed from phase to phase; tokens, schedule, batch-size warmup and data begin anew. A phase that names a
-/// `schedule.kind` replaces the schedule outside, otherwise single settings of it.
+/// At a phase transition weights and moments are kept; tokens, schedule, batch-size warmup and data start again. A phase that sets a
+/// `schedule.kind` replaces the whole schedule, otherwise single settings of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PhaseRecipe {
     /// Its name, in the log and on the command line: letters, digits, `-` and `_`.
     pub name: String,
-    /// What differs.
+    /// The settings of the phase.
     #[serde(flatten)]
     pub settings: Table,
 }
@@ -53,7 +53,7 @@ pub struct Phase {
 }
 
 impl PhaseRecipe {
-    /// Whether the phase sets known keys that may differ from phase to phase; `place` says where a key is set.
+    /// Checks that the phase sets only known keys that may differ from phase to phase; `place` returns the place of a key.
     pub(super) fn check_keys(&self, place: &dyn Fn(&str) -> String) -> Result<(), RecipeError> {
         let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if self.name.is_empty() || !self.name.chars().all(good) {
@@ -83,7 +83,7 @@ impl PhaseRecipe {
         Ok(())
     }
 
-    /// Whether the phase sets this dotted key itself.
+    /// Returns true if the phase sets this dotted key itself.
     pub(super) fn sets(&self, key: &str) -> bool {
         let replaced = key.starts_with("schedule.")
             && dotted(&self.settings)
@@ -93,7 +93,7 @@ impl PhaseRecipe {
     }
 }
 
-/// Puts `over` into `base`, section by section.
+/// Merges `over` into `base`, section by section.
 fn merge(base: &mut Table, over: &Table) {
     for (section, value) in over {
         let Value::Table(inner) = value else {
@@ -104,7 +104,7 @@ fn merge(base: &mut Table, over: &Table) {
             .entry(section)
             .or_insert_with(|| Value::Table(Table::new()));
         if let Value::Table(target) = entry {
-            // Settings of one kind of schedule mean nothing to another.
+            // Settings of one kind of schedule don't apply to another.
             if section == "schedule" && inner.contains_key("kind") {
                 target.clear();
             }

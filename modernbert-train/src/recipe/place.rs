@@ -1,4 +1,4 @@
-//! Lines of a recipe's text, for messages that begin with them.
+//! Lines of a recipe's text, for messages.
 
 use std::ops::Range;
 use toml::Spanned;
@@ -6,7 +6,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::RecipeError;
 
-/// A recipe's text with its name, to say in which line a setting is.
+/// A recipe's text with its name, to find the line of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecipeText {
     name: String,
@@ -47,7 +47,7 @@ impl RecipeText {
         }
     }
 
-    /// Whether the recipe or an override sets this key itself.
+    /// Returns true if the recipe or an override sets this key itself.
     pub fn sets(&self, key: &str) -> bool {
         let overridden = self.overrides.iter().any(|text| {
             let set = text.split('=').next().unwrap_or_default().trim();
@@ -110,7 +110,7 @@ pub(super) fn line_of_key(text: &str, key: &str, phase: Option<&str>) -> Option<
     Some(line_at(text, span.start))
 }
 
-/// Whether a text sets a dotted key, in a phase or outside.
+/// Returns true if a text sets a dotted key, in a phase or outside.
 fn sets_key(text: &str, key: &str) -> bool {
     let Ok(table) = DeTable::parse(text) else {
         return false;

@@ -1,4 +1,4 @@
-//! `docs/recipe.md`, made from the doc comments of the recipe's structs and their defaults.
+//! `docs/recipe.md`, generated from the doc comments of the recipe's structs and their defaults.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;

@@ -1,11 +1,11 @@
-//! TOML in and out, and single values replaced from the command line.
+//! Reading and writing TOML, and single values replaced from the command line.
 
 use super::place::{self, RecipeText, line_of_key};
 use super::{Recipe, RecipeError};
 use std::path::Path;
 use toml::{Table, Value};
 
-/// Every key a recipe may have, dotted. A test holds this list to the structs.
+/// Every key a recipe may have, dotted. A test compares this list with the structs.
 pub(super) const KEYS: &[&str] = &[
     "batch.micro_batches",
     "batch.packing",
@@ -72,7 +72,7 @@ pub(super) const KEYS: &[&str] = &[
     "schedule.warmup_tokens",
 ];
 
-/// Letters to insert, delete or replace on the way from `a` to `b`.
+/// Letters to insert, delete or replace to make `b` of `a`.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -92,8 +92,8 @@ fn last_part(key: &str) -> &str {
     key.rsplit('.').next().unwrap_or(key)
 }
 
-/// The keys like `key`, three at most: by all of it, or by its last part alone, as the section is what one forgets. Keys that are not near
-/// are no help and are not named.
+/// The keys similar to `key`, at most three: by the whole key, or by its last part, because a section is easily forgotten. Others
+/// are not named.
 pub(super) fn unknown(source_name: &str, key: &str) -> RecipeError {
     let likeness =
         |known: &str| distance(key, known).min(distance(last_part(key), last_part(known)));
@@ -133,8 +133,8 @@ fn parse_value(raw: &str) -> Value {
 }
 
 impl Recipe {
-    /// Reads a recipe; every complaint begins with `source_name` and the line. The settings are checked one by one; whether they fit together
-    /// is for [`Self::validate`], after any overrides.
+    /// Reads a recipe; every error begins with `source_name` and the line. The settings are checked one by one; [`Self::validate`] checks
+    /// their combinations, after any overrides.
     ///
     /// # Errors
     /// Text that is not TOML, an unknown key, a missing field, a value of the wrong kind; each with its line.
@@ -175,7 +175,7 @@ impl Recipe {
         Ok(Self::from_file_with_text(path)?.0)
     }
 
-    /// As [`Self::from_file`], with the text, by which later complaints find their line.
+    /// As [`Self::from_file`], with the text, for the line numbers of later errors.
     ///
     /// # Errors
     /// Those of [`Self::from_file`].
@@ -194,7 +194,7 @@ impl Recipe {
     }
 
     /// The recipe with single values replaced, each given as `key=value` with a dotted key. The value is read as TOML, and as plain text
-    /// where it is none, so `run.precision=bf16` needs no quotes. An empty value takes the key out, back to its default. A new
+    /// where it is none, so `run.precision=bf16` needs no quotes. An empty value removes the key, which restores its default. A new
     /// `schedule.kind` starts with the defaults of that kind, and is applied before other keys of the schedule.
     /// `phase.NAME.key=value` changes one phase; a key that phases set themselves can't be changed outside them.
     ///

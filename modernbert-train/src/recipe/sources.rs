@@ -1,25 +1,25 @@
-//! Fields in which one word is special and anything else is a path.
+//! Sources of corpus and tokenizer: a keyword, or paths.
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Where text comes from: `"registry"`, a path, or a list of paths. A folder called registry is written `"./registry"`.
+/// Source of the corpus: `"registry"`, a path, or a list of paths. A folder called registry is written `"./registry"`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "OneOrMany", into = "OneOrMany")]
-pub enum Corpus {
+pub enum CorpusSource {
     /// The sources that cargo has unpacked on this machine.
     Registry,
     /// These files and folders.
     Paths(Vec<PathBuf>),
 }
 
-/// Where the tokenizer comes from: `"train"`, or a path. A folder called train is written `"./train"`.
+/// Source of the tokenizer: `"train"`, or a path. A folder called train is written `"./train"`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "PathBuf", into = "PathBuf")]
-pub enum Tokenizer {
-    /// It is learned from the corpus.
+pub enum TokenizerSource {
+    /// A tokenizer trained on the corpus.
     Train,
-    /// A `tokenizer.json`, or a folder that holds one.
+    /// A `tokenizer.json`, or a folder with one.
     Path(PathBuf),
 }
 
@@ -33,7 +33,7 @@ enum OneOrMany {
     Many(Vec<PathBuf>),
 }
 
-impl From<OneOrMany> for Corpus {
+impl From<OneOrMany> for CorpusSource {
     fn from(value: OneOrMany) -> Self {
         match value {
             OneOrMany::One(path) if path.as_os_str() == "registry" => Self::Registry,
@@ -43,16 +43,16 @@ impl From<OneOrMany> for Corpus {
     }
 }
 
-impl From<Corpus> for OneOrMany {
-    fn from(value: Corpus) -> Self {
+impl From<CorpusSource> for OneOrMany {
+    fn from(value: CorpusSource) -> Self {
         match value {
-            Corpus::Registry => Self::One("registry".into()),
-            Corpus::Paths(paths) => Self::Many(paths),
+            CorpusSource::Registry => Self::One("registry".into()),
+            CorpusSource::Paths(paths) => Self::Many(paths),
         }
     }
 }
 
-impl From<PathBuf> for Tokenizer {
+impl From<PathBuf> for TokenizerSource {
     fn from(path: PathBuf) -> Self {
         if path.as_os_str() == "train" {
             Self::Train
@@ -62,11 +62,11 @@ impl From<PathBuf> for Tokenizer {
     }
 }
 
-impl From<Tokenizer> for PathBuf {
-    fn from(value: Tokenizer) -> Self {
+impl From<TokenizerSource> for PathBuf {
+    fn from(value: TokenizerSource) -> Self {
         match value {
-            Tokenizer::Train => "train".into(),
-            Tokenizer::Path(path) => path,
+            TokenizerSource::Train => "train".into(),
+            TokenizerSource::Path(path) => path,
         }
     }
 }

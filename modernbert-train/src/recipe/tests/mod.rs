@@ -1,0 +1,341 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::schedule::{DecayShape, TokenSpan};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+const DEMO: &str = include_str!("../../../recipes/demo.toml");
+
+mod messages;
+mod phases;
+mod sources;
+
+fn demo() -> Recipe {
+    Recipe::from_str(DEMO, "demo.toml").unwrap()
+}
+
+fn set(overrides: &[&str]) -> Result<Recipe, RecipeError> {
+    demo().with_overrides(
+        &overrides
+            .iter()
+            .map(|s| (*s).to_owned())
+            .collect::<Vec<_>>(),
+    )
+}
+
+fn complaint(overrides: &[&str]) -> String {
+    set(overrides)
+        .and_then(|recipe| recipe.validate())
+        .unwrap_err()
+        .to_string()
+}
+
+#[test]
+fn the_recipes_in_the_folder_are_good() {
+    for name in builtin_names() {
+        let recipe = builtin(name).unwrap().unwrap();
+        recipe
+            .validate()
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(
+            Recipe::from_str(&recipe.to_toml().unwrap(), "x").unwrap(),
+            recipe
+        );
+    }
+    let config = demo().model.config(4096).unwrap();
+    assert_eq!(
+        (config.head_dim(), config.half_window(), config.vocab_size),
+        (64, 64, 4096)
+    );
+    assert_eq!(demo().tokens_per_step(), 2048);
+    assert_eq!(demo().schedule, Schedule::default());
+}
+
+#[test]
+fn two_lines_are_a_recipe() {
+    let recipe =
+        Recipe::from_str("model.preset = '17m'\nrun.total_tokens = 1_000_000", "x").unwrap();
+    recipe.validate().unwrap();
+    assert_eq!(
+        (recipe.data.corpus.clone(), recipe.data.tokenizer.clone()),
+        (CorpusSource::Registry, TokenizerSource::Train)
+    );
+    assert_eq!(
+        (recipe.run.seed, recipe.run.precision),
+        (17, TrainingPrecision::F32)
+    );
+    let config = recipe.model.config(4000).unwrap();
+    assert_eq!(
+        (config.hidden_size, config.vocab_size, config.pad_token_id),
+        (256, 4032, None)
+    );
+}
+
+#[test]
+fn the_list_of_keys_is_the_structs() {
+    let all = [
+        "model.preset=17m",
+        "model.vocab_size=4096",
+        "model.tile_from=x",
+        "model.from=x",
+        "model.tiling=edge",
+        "data.max_train_bytes=1",
+        "run.max_seconds=1",
+        "run.read_every_steps=1",
+        "data.seed=1",
+        "data.eval_corpus=x",
+        "optimizer.max_lr=1",
+        "optimizer.max_grad_norm=1",
+        "checkpoint.every_steps=1",
+        "checkpoint.keep_every_steps=1",
+    ];
+    let recipe = set(&all).unwrap();
+    let table = toml::Table::try_from(&recipe).unwrap();
+    let found: BTreeSet<_> = set::dotted(&table).into_iter().collect();
+    assert_eq!(found, set::KEYS.iter().map(|k| (*k).to_owned()).collect());
+}
+
+#[test]
+fn overrides_replace_values() {
+    let recipe = set(&[
+        "optimizer.learning_rate=1e-3",
+        "run.precision=bf16",
+        "run.max_seconds=",
+        "data.corpus=/some/text",
+        "schedule.warmup_tokens=7%",
+        "schedule.kind=constant",
+        "optimizer.weight_decay = 0",
+        "data.tokenizer='a b'",
+    ]);
+    let recipe = recipe.unwrap();
+    assert_eq!(recipe.optimizer.learning_rate, 1e-3);
+    assert_eq!(
+        (recipe.run.precision, recipe.run.max_seconds),
+        (TrainingPrecision::Bf16, None)
+    );
+    assert_eq!(
+        recipe.data.corpus,
+        CorpusSource::Paths(vec!["/some/text".into()])
+    );
+    assert_eq!(recipe.data.tokenizer, TokenizerSource::Path("a b".into()));
+    assert_eq!(
+        recipe.schedule,
+        Schedule::Constant {
+            warmup_tokens: TokenSpan::Fraction(0.07)
+        }
+    );
+    assert_eq!(recipe.optimizer.weight_decay, 0.0);
+    let paths = set(&["data.corpus=['a', 'b']", "schedule.decay=linear"]).unwrap();
+    assert_eq!(
+        paths.data.corpus,
+        CorpusSource::Paths(vec!["a".into(), "b".into()])
+    );
+    assert!(matches!(
+        paths.schedule,
+        Schedule::WarmupStableDecay {
+            decay: DecayShape::Linear,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn an_override_that_does_not_fit_is_explained() {
+    let cases: [(&[&str], &str); 8] = [
+        (
+            &["optimizer.learning_rat=1"],
+            "no setting optimizer.learning_rat; the nearest is optimizer.learning_rate",
+        ),
+        (
+            &["learning_rate=1"],
+            "the nearest is optimizer.learning_rate",
+        ),
+        (&["optimizer.learning_rate"], "write it as key=value"),
+        (
+            &["run.total_tokens=many"],
+            "--set run.total_tokens=many: invalid type: string",
+        ),
+        (&["run.total_tokens=2.5"], "--set run.total_tokens=2.5"),
+        (
+            &["run.total_tokens="],
+            "run.total_tokens is missing; give it",
+        ),
+        (&["data.long_documents=drop"], "`split` or `truncate`"),
+        (
+            &["schedule.kind=constant", "schedule.decay_tokens=5"],
+            "no meaning for kind = \"constant\"",
+        ),
+    ];
+    for (overrides, expected) in cases {
+        let message = complaint(overrides);
+        assert!(message.contains(expected), "{message}\nlacks\n{expected}");
+    }
+}
+
+#[test]
+fn a_mistake_in_a_file_is_shown_with_its_line() {
+    let edited = |from: &str, to: &str| {
+        assert!(DEMO.contains(from));
+        Recipe::from_str(&DEMO.replace(from, to), "my.toml")
+            .unwrap_err()
+            .to_string()
+    };
+    let cases = [
+        (
+            edited("seed = 17", "sed = 17"),
+            "there is no setting run.sed; the nearest are data.seed, run.seed",
+        ),
+        (edited("[mask]", "[masks]"), "no setting masks."),
+        (edited("seed = 17", "seed = 'x'"), "seed = 'x'"),
+        (edited("beta1 = 0.9", "beta1 = "), "(`beta1 =`)"),
+        (edited("\"5%\"", "\"5\""), "warmup_tokens = \"5\""),
+        (
+            edited("corpus = \"registry\"", "corpus = 5"),
+            "expected \"registry\", a path, or a list of paths",
+        ),
+    ];
+    for (message, expected) in cases {
+        assert!(message.contains(expected), "{message}\nlacks\n{expected}");
+        let place = message.split(": ").next().unwrap();
+        let line = place.strip_prefix("my.toml:").unwrap();
+        assert!(line.parse::<usize>().unwrap() > 3, "{message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+    }
+    let missing = Recipe::from_file("/nonexistent/r.toml")
+        .unwrap_err()
+        .to_string();
+    assert!(missing.starts_with("/nonexistent/r.toml: "));
+}
+
+#[test]
+fn settings_that_do_not_go_together_are_named() {
+    let cases: [(&[&str], &str); 21] = [
+        (
+            &["batch.tokens=256"],
+            "batch.tokens is 256; it must be at least data.sequence_length (512)",
+        ),
+        (
+            &["data.sequence_length=1024"],
+            "model.max_position_embeddings (512)",
+        ),
+        (
+            &["run.total_tokens=100"],
+            "run.total_tokens is 100; one step takes 2048",
+        ),
+        (&["mask.train=0"], "mask.train is 0"),
+        (
+            &["optimizer.learning_rate=-1"],
+            "optimizer.learning_rate is -1",
+        ),
+        (
+            &["optimizer.learning_rate=nan"],
+            "optimizer.learning_rate is NaN",
+        ),
+        (&["optimizer.beta2=1"], "optimizer.beta2 is 1"),
+        (&["optimizer.weight_decay=1"], "optimizer.weight_decay is 1"),
+        (&["batch.micro_batches=0"], "batch.micro_batches is 0"),
+        (&["run.log_every_steps=0"], "run.log_every_steps is 0"),
+        (&["schedule.warmup_tokens=80%"], "shorten one of them"),
+        (
+            &["model.num_hidden_layers=5"],
+            "[model]: num_hidden_layers is 5",
+        ),
+        (
+            &["model.num_hidden_layers=9223372036854775807"],
+            "[model]: num_hidden_layers is 9223372036854775807",
+        ),
+        (
+            &["model.hidden_size="],
+            "model.hidden_size is missing; give it, or name a model.preset",
+        ),
+        (
+            &["model.preset=tiny"],
+            "[model]: there is no preset \"tiny\"",
+        ),
+        (
+            &["model.vocab_size=4000"],
+            "model.vocab_size is 4000; the tokenizer has 4096 ids",
+        ),
+        (
+            &["model.global_attn_every_n_layers=0"],
+            "set it to 1 or more",
+        ),
+        (&["data.tokenizer_vocab=100"], "data.tokenizer_vocab is 100"),
+        (&["data.corpus=[]"], "data.corpus is an empty list"),
+        (&["dropout.mlp=1"], "dropout.mlp is 1"),
+        (&["data.loader_threads=0"], "data.loader_threads is 0"),
+    ];
+    for (overrides, expected) in cases {
+        let message = complaint(overrides);
+        assert!(message.contains(expected), "{message}\nlacks\n{expected}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_override_panics(text in "[ -~\n]{0,40}", key in 0..set::KEYS.len()) {
+        let _ = demo().with_overrides(&[text.clone(), format!("{}={text}", set::KEYS[key])]);
+        if let Ok(recipe) = demo().with_overrides(&[format!("{}={text}", set::KEYS[key])]) {
+            let _ = recipe.validate();
+        }
+        let _ = Recipe::from_str(&text, "x");
+    }
+}
+
+const PHASES: &str = "
+model.preset = '17m'
+model.global_rope_theta = 10_000.0
+data.sequence_length = 256
+[[phase]]
+name = 'first'
+run.total_tokens = 1_000_000
+[[phase]]
+name = 'second'
+model.global_rope_theta = 160_000.0
+schedule.kind = 'one_minus_sqrt'
+optimizer.learning_rate = 1e-4
+run = { total_tokens = 500_000, eval_every_tokens = 100_000 }
+";
+
+/// Every number of the published recipes stands with its source.
+#[test]
+fn published_numbers_have_sources() {
+    for text in [
+        include_str!("../../../recipes/base.toml"),
+        include_str!("../../../recipes/large.toml"),
+    ] {
+        for line in text
+            .lines()
+            .filter(|line| line.contains(" = ") && !line.starts_with('#'))
+        {
+            let comment = line.split_once('#').map(|(_, comment)| comment.trim());
+            let sourced = comment.is_some_and(|comment| {
+                ["P", "Y", "C", "this"]
+                    .iter()
+                    .any(|s| comment.starts_with(s))
+            });
+            assert!(sourced || line.starts_with("name"), "{line}");
+        }
+    }
+    let base = builtin("base").unwrap().unwrap();
+    let phases = base.phases().unwrap();
+    let first = &phases[0].recipe;
+    let sizes: Vec<usize> = first
+        .batch_warmup()
+        .sizes()
+        .iter()
+        .map(|(size, _)| size * 96)
+        .collect();
+    assert_eq!(sizes, [768, 1536, 2304, 3072, 3840]);
+    assert_eq!(first.batch_warmup().sizes()[0].1, 3_333_333_334);
+    let steps: Vec<u64> = phases
+        .iter()
+        .map(|phase| phase.recipe.tokens_per_step())
+        .collect();
+    assert_eq!(steps, [4_718_592; 3]);
+    let last = &phases[2].recipe;
+    let rate =
+        last.optimizer.learning_rate * last.schedule.factor(50_000_000_000, last.run.total_tokens);
+    assert!((rate - 3e-7).abs() < 1e-15, "{rate}");
+}
