@@ -12,7 +12,7 @@ use std::path::Path;
 /// A line longer than this is refused: it would not be a text but a file without line ends.
 const LONGEST_LINE: u64 = 256 << 20;
 
-/// Where texts come from.
+/// Source of the texts.
 #[derive(Args, Clone, Debug, Default)]
 pub struct InputArgs {
     /// Texts, one per argument.
@@ -29,7 +29,7 @@ pub struct InputArgs {
     /// Field of a JSON line that holds the second text of a pair, if it is there.
     #[arg(long, value_name = "FIELD", default_value = "pair")]
     pub pair_field: String,
-    /// Whether the text field holds a list of strings instead, which the program reads from the record's JSON.
+    /// True if the text field holds a list of strings instead, which the program reads from the record's JSON.
     #[arg(skip)]
     pub lists: bool,
 }

@@ -62,7 +62,7 @@ impl Part {
     /// Gives the complete file its name.
     ///
     /// # Errors
-    /// What the operating system refuses.
+    /// An error of the operating system.
     pub fn finish(self) -> anyhow::Result<()> {
         let place = self.path;
         let file = self.file.into_inner();
@@ -86,7 +86,7 @@ impl Lines {
     /// One more line.
     ///
     /// # Errors
-    /// What the operating system refuses.
+    /// An error of the operating system.
     pub fn line(&mut self, text: &str) -> anyhow::Result<()> {
         match self {
             Self::Standard(out) => writeln!(out, "{text}").context("the results can't be written"),
@@ -97,7 +97,7 @@ impl Lines {
     /// After the last line.
     ///
     /// # Errors
-    /// What the operating system refuses.
+    /// An error of the operating system.
     pub fn finish(self) -> anyhow::Result<()> {
         match self {
             Self::Standard(mut out) => out.flush().context("the results can't be written"),
@@ -138,7 +138,7 @@ impl MatrixFile {
     /// One more row.
     ///
     /// # Errors
-    /// What the operating system refuses.
+    /// An error of the operating system.
     pub fn push(&mut self, row: &[f32]) -> anyhow::Result<()> {
         debug_assert_eq!(row.len(), self.width);
         self.rows += 1;
@@ -151,7 +151,7 @@ impl MatrixFile {
     /// Writes the header and puts the file in its place.
     ///
     /// # Errors
-    /// What the operating system refuses.
+    /// An error of the operating system.
     pub fn finish(mut self) -> anyhow::Result<()> {
         let end = self.rows * self.width * 4;
         let mut header = serde_json::json!({

@@ -2,7 +2,8 @@
 //! error, so that standard output has the results alone.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use modernbert::inference::Progress;
+use modernbert::inference::StreamProgress;
+use modernbert_cli::text::counted;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ pub struct Meter {
     program: &'static str,
     start: Instant,
     last_line: Instant,
-    now: Progress,
+    now: StreamProgress,
     truncated: usize,
     bar: Option<ProgressBar>,
 }
@@ -33,7 +34,7 @@ impl Meter {
             program,
             start: Instant::now(),
             last_line: Instant::now(),
-            now: Progress::default(),
+            now: StreamProgress::default(),
             truncated: 0,
             bar,
         }
@@ -44,7 +45,7 @@ impl Meter {
     }
 
     /// Shows the progress so far.
-    pub fn update(&mut self, now: Progress) {
+    pub fn update(&mut self, now: StreamProgress) {
         self.now = now;
         match &self.bar {
             Some(bar) => {
@@ -61,7 +62,7 @@ impl Meter {
     }
 
     /// The progress so far.
-    pub fn now(&self) -> Progress {
+    pub fn now(&self) -> StreamProgress {
         self.now
     }
 
@@ -81,7 +82,7 @@ impl Meter {
             self.print(&format!(
                 "{} of {} {were} truncated to {max_length} tokens; see --max-length",
                 self.truncated,
-                counted(self.now.done, "text")
+                counted(self.now.done, "text", "texts")
             ));
         }
     }
@@ -89,8 +90,8 @@ impl Meter {
     fn line(&self, end: &str) {
         self.print(&format!(
             "{}, {} in {:.1} s, {:.0} tok/s, {end}",
-            counted(self.now.done, "text"),
-            counted(self.now.tokens, "token"),
+            counted(self.now.done, "text", "texts"),
+            counted(self.now.tokens, "token", "tokens"),
             self.start.elapsed().as_secs_f64(),
             self.rate()
         ));
@@ -99,23 +100,5 @@ impl Meter {
     /// Prints a line; a closed standard error is no reason to lose results.
     fn print(&self, line: &str) {
         let _ = writeln!(std::io::stderr(), "{}: {line}", self.program);
-    }
-}
-
-/// A count and its noun: `1 text`, `2 texts`.
-fn counted(count: usize, noun: &str) -> String {
-    let end = if count == 1 { "" } else { "s" };
-    format!("{count} {noun}{end}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::counted;
-
-    #[test]
-    fn a_count_and_its_noun_agree() {
-        assert_eq!(counted(1, "text"), "1 text");
-        assert_eq!(counted(0, "text"), "0 texts");
-        assert_eq!(counted(21, "token"), "21 tokens");
     }
 }

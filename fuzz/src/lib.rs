@@ -1,4 +1,4 @@
-//! What the fuzz targets share.
+//! Code shared by the fuzz targets.
 //!
 //! The targets depend on the crates without a tensor library alone: building those with the fuzzer's instrumentation takes a
 //! minute or two, where Burn would take half an hour.

@@ -1,10 +1,10 @@
-//! The score of a model that never reads the sentences: what any finetuned model has to beat.
+//! The constant baseline: the score of a model that never reads the sentences.
 
 use crate::data::{Label, TaskData};
 use crate::metrics::{MetricError, Metrics, Prediction, evaluate_dev};
 use crate::task::TaskKind;
 
-/// The one prediction that suits the training labels best: the most frequent class (the lowest id of equals), or the
+/// The constant prediction with the best score on the training labels: the most frequent class (the lowest id of equals), or the
 /// mean score.
 pub fn constant_prediction(data: &TaskData) -> Result<Prediction, MetricError> {
     let task = data.task;

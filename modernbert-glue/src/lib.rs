@@ -1,14 +1,14 @@
 //! GLUE on ModernBERT and Burn: nine tasks from the official files to scores.
 //!
-//! | room | what it holds |
+//! | module | contents |
 //! |---|---|
-//! | [`task`] | what each task is, and the paper's settings for it |
+//! | [`task`] | folder, columns, labels and scores of each task, and the paper's settings for it |
 //! | [`data`] | the official TSV files and the Hub's Parquet files, checked row by row |
-//! | [`metrics`], [`baseline`] | scores, and what a constant answer would get |
-//! | [`run`] | finetuning and scoring: one run, and jobs of many that can be resumed |
+//! | [`metrics`], [`baseline`] | scores, also of a constant prediction |
+//! | [`run`] | finetuning and scoring: one run, and resumable jobs of many runs |
 //! | [`sweep`] | the paper's search for hyperparameters |
 //! | [`results`] | `results.json` and its tables |
-//! | [`report`] | runs side by side, beside the paper and against each other, with pictures |
+//! | [`report`] | comparison of runs with the paper and with each other, with plots |
 //! | [`submission`] | test predictions as gluebenchmark.com takes them |
 // The types of wgpu nest deeper than the compiler expects by default.
 #![recursion_limit = "256"]

@@ -18,13 +18,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Finetunes a pretrained model on each task by the paper's settings and scores it on the dev sets. The same command goes on
-    /// where an earlier one was interrupted.
+    /// Finetunes a pretrained model on each task by the paper's settings and scores it on the dev sets. The same command resumes
+    /// an interrupted one.
     Run(commands::run::RunArgs),
-    /// Tries the paper's learning rates, weight decays and epochs on each task. The same command goes on where an earlier one was
-    /// interrupted.
+    /// Tries the paper's learning rates, weight decays and epochs on each task. The same command resumes an
+    /// interrupted one.
     Sweep(commands::sweep::SweepArgs),
-    /// Puts runs beside the paper and against each other, in Markdown and as pictures.
+    /// Compares runs with the paper and with each other, in Markdown and as plots.
     Report(commands::report::ReportArgs),
     /// Predicts the test sets with the models of a run, in the form gluebenchmark.com takes.
     Predict(commands::predict::PredictArgs),

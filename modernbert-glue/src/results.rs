@@ -1,4 +1,4 @@
-//! `results.json`: what was reached, on how much data, against which baseline.
+//! `results.json`: scores, sizes of the data, and baselines.
 //!
 //! ```json
 //! {"rte": {"metrics": {"accuracy": 0.61}, "spread": {"accuracy": 0.02}, "start": "mnli", "baseline": {"accuracy": 0.527},
@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `metrics` is the mean over `seeds` and `spread` the standard deviation (n - 1), a score that does not exist is `null`, as is
-//! the spread of a single run. `notes` says what is special about the data, `failed` why a seed has no score. Tables for people are
+//! the spread of a single run. `notes` are remarks about the data, `failed` the reasons why a seed has no score. Tables for people are
 //! [`Results::text_table`] and [`Results::markdown_table`].
 
 use std::collections::BTreeMap;
@@ -27,33 +27,33 @@ mod render;
 /// The name of the file in its folder.
 pub const FILE_NAME: &str = "results.json";
 
-/// Why results could not be read or written.
+/// Reason why results could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum ResultsError {
-    /// The system refused to hand out the file.
+    /// The file can't be read.
     #[error("{path}: cannot be read ({source}); check that it is a file and that you may read it")]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// The file holds something else.
+    /// The file has other content.
     #[error("{path}: not a results file ({source}); move it away, it is not overwritten")]
     Json {
         /// The file.
         path: PathBuf,
-        /// What does not fit, with its line.
+        /// The JSON error, with its line.
         source: serde_json::Error,
     },
-    /// The system refused to take the file.
+    /// The file can't be written.
     #[error(
         "{path}: cannot be written ({source}); check the free space on the disk and that you may write there"
     )]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: io::Error,
     },
 }
@@ -77,7 +77,7 @@ pub struct TaskResult {
     /// Standard deviation over the seeds.
     #[serde(default)]
     pub spread: Metrics,
-    /// What the runs started from: `pretrained`, `random`, `mnli` or `random+mnli`.
+    /// Start of the runs: `pretrained`, `random`, `mnli` or `random+mnli`.
     #[serde(default)]
     pub start: String,
     /// Dev scores of a constant prediction.
@@ -86,11 +86,11 @@ pub struct TaskResult {
     pub train_rows: usize,
     /// Rows scored.
     pub dev_rows: usize,
-    /// Whether the data are less than the official release.
+    /// True if the data have fewer rows than the official release.
     pub partial: bool,
     /// The runs.
     pub seeds: Vec<SeedResult>,
-    /// What a person should know about the data.
+    /// Notes about the data, for a person.
     #[serde(default)]
     pub notes: Vec<String>,
     /// Seeds without a score, and why.
@@ -99,7 +99,7 @@ pub struct TaskResult {
 }
 
 impl TaskResult {
-    /// Sums up the runs of a task; row counts are those of the data as they are now.
+    /// Sums up the runs of a task; row counts are those of the current data.
     pub fn new(data: &TaskData, baseline: Metrics, seeds: Vec<SeedResult>) -> Self {
         Self {
             metrics: Metrics::mean(seeds.iter().map(|run| &run.metrics)),

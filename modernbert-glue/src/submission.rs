@@ -1,4 +1,4 @@
-//! Test predictions in the form in which gluebenchmark.com takes them: one file per test set, `index` and `prediction`.
+//! Test predictions in the form that gluebenchmark.com accepts: one file per test set, `index` and `prediction`.
 
 use modernbert::Loader;
 use modernbert::checkpoint::{CheckpointError, write_atomically};
@@ -29,9 +29,9 @@ pub struct Written {
     pub path: PathBuf,
     /// Rows in it.
     pub rows: usize,
-    /// Inputs that were cut.
+    /// Number of truncated inputs.
     pub truncated: usize,
-    /// Whether the test set has fewer rows than the official one: such a file is refused by the server.
+    /// True if the test set has fewer rows than the official one: such a file is refused by the server.
     pub partial: bool,
 }
 
@@ -45,7 +45,7 @@ pub fn find_model(run: &Path, task: Task) -> Option<Finetuned> {
     })
 }
 
-/// Whether a folder holds nothing but files of predictions that [`predict_task`] wrote: others must not be replaced.
+/// Returns true if a folder contains only files of predictions that [`predict_task`] wrote: other files must not be replaced.
 pub fn is_own_folder(folder: &Path) -> bool {
     let names: Vec<String> = Task::ALL
         .iter()
@@ -67,7 +67,7 @@ pub fn is_own_folder(folder: &Path) -> bool {
 /// The first line of a file of predictions.
 const HEAD: &str = "index\tprediction\n";
 
-/// The name GLUE wants for the predictions of a test set.
+/// GLUE's file name for the predictions of a test set.
 pub fn file_name(task: Task, split: &str) -> String {
     let name = match (task, split) {
         (Task::Mnli, "test_mismatched") => "MNLI-mm",
@@ -81,7 +81,7 @@ pub fn file_name(task: Task, split: &str) -> String {
 /// all of its rows.
 ///
 /// # Errors
-/// No test files, or wrong ones; a model that can't be read or is of another task; outputs that are not finite.
+/// Missing or malformed test files; a model that can't be read or is of another task; outputs that are not finite.
 pub fn predict_task(
     task: Task,
     data: &Path,

@@ -16,7 +16,7 @@ use crate::run::{
 use crate::task::Task;
 use crate::task::paper::{SWEEP_LEARNING_RATES, SWEEP_WEIGHT_DECAYS};
 
-/// The name of the file with what a sweep found.
+/// Name of the file with the results of a sweep.
 pub const FILE_NAME: &str = "sweep.json";
 
 /// The combinations of a sweep; an empty list takes the paper's values.
@@ -72,7 +72,7 @@ pub struct SweepRow {
     pub seeds: Vec<Option<f64>>,
 }
 
-/// What a sweep found for a task.
+/// Result of a sweep for a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskSweep {
@@ -82,27 +82,27 @@ pub struct TaskSweep {
     pub rows: Vec<SweepRow>,
 }
 
-/// What a sweep found, by task.
+/// Results of a sweep by task.
 pub type Sweep = BTreeMap<Task, TaskSweep>;
 
-/// What came of a sweep command.
+/// Outcome of a sweep command.
 pub struct SweepReport {
-    /// What was found, by task.
+    /// Results by task.
     pub sweep: Sweep,
-    /// What failed, and why.
+    /// Tasks that failed, with the reason.
     pub failures: Vec<(Task, String)>,
-    /// Runs that were there already.
+    /// Existing runs that were kept.
     pub kept: usize,
     /// Runs that were made.
     pub made: usize,
-    /// Whether the sweep was interrupted; the same command goes on with it.
+    /// True if the sweep was interrupted; the same command resumes it.
     pub interrupted: bool,
 }
 
 /// The sweep in a folder; none if there is none.
 ///
 /// # Errors
-/// A file that can't be read or is something else.
+/// A file that can't be read or is malformed.
 pub fn read_sweep(folder: &Path) -> Result<Option<Sweep>, RunError> {
     let path = folder.join(FILE_NAME);
     let text = match std::fs::read_to_string(&path) {
@@ -118,10 +118,10 @@ pub fn read_sweep(folder: &Path) -> Result<Option<Sweep>, RunError> {
 }
 
 /// Runs every combination of `grid` on every task with every seed and keeps `sweep.json` in `out` up to date; runs that `out`
-/// holds are kept, so that the same command goes on where it stopped.
+/// holds are kept, so that the same command resumes an interrupted sweep.
 ///
 /// # Errors
-/// A `sweep.json` that can't be read or written; everything else is in the report.
+/// A `sweep.json` that can't be read or written; other errors are in the report.
 pub fn run_sweep(
     tasks: &[Task],
     data: &Path,
@@ -308,7 +308,7 @@ impl Combinations<'_> {
     }
 }
 
-/// A combination as folders and lines call it: `lr5e-5 wd1e-6 ep3`.
+/// Name of a combination in folders and lines: `lr5e-5 wd1e-6 ep3`.
 fn name(tuned: &Tuned) -> String {
     format!(
         "lr{:e} wd{:e} ep{}",

@@ -1,4 +1,4 @@
-//! What each GLUE task is: its folder, columns, labels, official size and scores.
+//! GLUE's tasks: folder, columns, labels, official size and scores of each.
 //!
 //! GLUE: Wang et al. 2018, <https://arxiv.org/abs/1804.07461>. Everything here is a constant; reading files is
 //! [`crate::data`], scoring is [`crate::metrics`]. What the ModernBERT paper chose per task is in [`paper`].
@@ -33,13 +33,13 @@ pub enum Task {
     Qnli,
     /// Does the first sentence entail the second? Small.
     Rte,
-    /// Does the sentence entail its copy with the pronoun resolved? Tiny; built so that the training labels mislead.
+    /// Does the sentence entail its copy with the pronoun resolved? Tiny; built so that the training labels are misleading.
     Wnli,
-    /// GLUE's diagnostic set: MNLI's labels, hidden, and nothing to train on.
+    /// GLUE's diagnostic set: MNLI's labels, hidden, and no training set.
     Ax,
 }
 
-/// What a model predicts for a task.
+/// Kind of a task's prediction.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum TaskKind {
     /// One of several classes; the class id is the position in `labels`.
@@ -103,7 +103,7 @@ pub struct SplitFile {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown GLUE task '{name}': use one of {known}", known = known_names())]
 pub struct UnknownTask {
-    /// What was asked for.
+    /// The name given.
     pub name: String,
 }
 
@@ -162,7 +162,7 @@ impl Task {
         self.facts().kind
     }
 
-    /// How many numbers the model's head puts out: one per class, or one score.
+    /// Number of outputs of the model's head: one per class, or one score.
     pub fn num_outputs(self) -> usize {
         match self.kind() {
             TaskKind::Classification { labels } => labels.len(),
@@ -182,7 +182,7 @@ impl Task {
         self.file_labels().iter().position(|known| *known == label)
     }
 
-    /// Whether an example is two sentences rather than one.
+    /// Returns true if an example is two sentences rather than one.
     pub fn is_pair(self) -> bool {
         self.facts().text_b.is_some()
     }

@@ -23,7 +23,7 @@ const TEXTS: usize = 500;
 /// Longest input; a few premises of RTE are longer and are cut.
 const MAX_LENGTH: usize = 96;
 const BATCH: usize = 16;
-/// What counts as learned by heart.
+/// Score from which on a model has memorized its training set.
 const LEARNED: f64 = 0.95;
 
 /// The scores of a small fresh model on the first rows of a task before and after it was trained on them.

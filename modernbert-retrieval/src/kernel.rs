@@ -8,7 +8,7 @@ use multiversion::multiversion;
 /// Vectors of a panel.
 pub(crate) const LANES: usize = 16;
 
-/// Queries per call: with 16 vectors, 12 accumulators of 8 lanes are what AVX2's 16 registers hold beside the operands.
+/// Queries per call: with 16 vectors, 12 accumulators of 8 lanes and the operands fill AVX2's 16 registers.
 const GROUP: usize = 6;
 
 /// Scores of one query with the vectors of a panel.
@@ -43,7 +43,7 @@ impl PackedQueries {
     }
 
     /// Calls `visit(first query, panel number, scores)` for each group of queries with each panel. `panels` is `[n, dimension, 16]`. All panels
-    /// of a group follow each other, so that its queries stay in the first-level cache.
+    /// of a group follow each other, so that its queries stay in the L1 cache.
     pub(crate) fn score(&self, panels: &[f32], mut visit: impl FnMut(usize, usize, &[Scores])) {
         let size = self.dimension * LANES;
         let (groups, single) = self

@@ -10,7 +10,7 @@
 //! | [`index`] | an exact vector index on disk |
 //! | [`maxsim`] | scores of multi-vector models |
 //! | [`fusion`] | several runs combined by their ranks |
-//! | [`table`] | results beside the paper's |
+//! | [`table`] | results with the paper's |
 //!
 //! The library knows no tensor library and no model: vectors are slices of f32.
 

@@ -16,7 +16,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Scores run files, vectors and BM25 on data sets, beside the paper's results.
+    /// Scores run files, vectors and BM25 on data sets, and prints the paper's results with them.
     Evaluate(commands::evaluate::EvaluateArgs),
     /// Compares two run files query by query, with the significance of their difference.
     Compare(commands::compare::CompareArgs),

@@ -1,6 +1,6 @@
 //! MaxSim, the score of a multi-vector (ColBERT) model: for each query token the largest dot product with a document token, summed.
 //!
-//! No matrix of all token pairs is ever held: 16 document tokens meet 6 query tokens at a time.
+//! The matrix of all token pairs is never in memory: scores are computed for 16 document tokens and 6 query tokens at a time.
 
 use rayon::prelude::*;
 

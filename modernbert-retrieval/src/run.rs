@@ -17,7 +17,7 @@ pub struct Hit {
     pub score: f64,
 }
 
-/// What a system found: hits by query id, each document at most once per query.
+/// Results of a retrieval system: hits by query id, each document at most once per query.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Run {
     /// Name of the system, the last column of a run file.
@@ -97,7 +97,7 @@ impl Run {
     }
 
     /// Writes a TREC run file in evaluation order, with ranks from 1. Scores are written so that they are read back exactly. The file
-    /// appears whole or not at all.
+    /// appears complete or not at all.
     ///
     /// # Errors
     /// [`DataError`]: an id with white space, a run without hits, a file that cannot be written.

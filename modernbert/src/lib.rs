@@ -9,8 +9,8 @@
 //! | [`model`] | encoder and heads as Burn modules | `ops`, `batch`, `config` |
 //! | [`checkpoint`] | modules to and from safetensors under Hugging Face's names | `model`, `config` |
 //! | [`Loader`] | one builder for every model and pipeline: source, device, precision, batches | all of the above |
-//! | [`inference`] | texts in, results out | all of the above |
-//! | [`cosine_similarity`], [`top_k`] | vectors compared | nothing |
+//! | [`inference`] | pipelines from texts to results | all of the above |
+//! | [`cosine_similarity`], [`top_k`] | comparison of vectors | nothing |
 //!
 //! Two lines from a name to vectors:
 //!

@@ -1,6 +1,6 @@
-//! Vectors compared: dot product, cosine, nearest neighbors.
+//! Comparison of vectors: dot product, cosine, nearest neighbors.
 
-/// Why vectors can't be compared.
+/// Reason why vectors can't be compared.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a vector has {left} numbers and vector {index} has {right}; compare vectors of the same model"
@@ -87,7 +87,7 @@ fn cosine(a: &[f32], b: &[f32], length_of_a: f64) -> f32 {
     }
 }
 
-/// Scales a vector to length one; a vector of zeros stays.
+/// Scales a vector to length one; a vector of zeros is not changed.
 ///
 /// ```
 /// let mut vector = [3.0, 4.0];

@@ -1,4 +1,4 @@
-//! Speed of a training step of masked language modelling.
+//! Speed of a training step of masked language modeling.
 //!
 //! ```text
 //! cargo run --release -p modernbert-benches --no-default-features --features cuda --bin training -- --dtype bf16 --shape base
@@ -6,7 +6,7 @@
 //!
 //! A step is the forward pass, the loss over the labelled tokens (30 % of a batch of whole documents), the backward pass and StableAdamW,
 //! without a readback until the end of a run. The parts are timed in separate runs with a synchronization after each part, so
-//! their sum is somewhat more than a step. Weights and ids are random: which does not change the time.
+//! their sum is somewhat more than a step. Weights and ids are random, which does not change the time.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -27,7 +27,7 @@ use modernbert_benches::usage::peak_mib;
 use modernbert_cli::{DeviceArgs, describe, main_with};
 use modernbert_train::optim::{NamedOptimizer, StableAdamWConfig};
 
-/// Measures a training step of masked language modelling: tokens per second, model TFLOP/s, and the time of each part.
+/// Measures a training step of masked language modeling: tokens per second, model TFLOP/s, and the time of each part.
 #[derive(Parser)]
 #[command(version)]
 struct Args {

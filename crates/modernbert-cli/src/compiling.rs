@@ -1,5 +1,5 @@
-//! Says on screen which GPU kernels are being compiled: a program that has never run on a machine spends its first seconds on
-//! them, and would seem to stand still.
+//! Messages about GPU kernels that are being compiled: a program that runs on a machine for the first time spends its first seconds on
+//! compilation, and would otherwise seem to hang.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -10,20 +10,20 @@ use burn_packed::device::COMPILATION_LOG;
 /// Lines are at least this far apart.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Takes an event to show instead of a line on standard error; a dashboard that owns the screen registers one.
+/// Shows an event instead of a line on standard error; registered by a dashboard that owns the screen.
 pub type Listener = dyn Fn(String) + Send + Sync;
 
 static ANNOUNCER: Announcer = Announcer(Mutex::new(State::new()));
 
-/// From now on compilations are announced: to the listener while there is one, by a line on standard error at most once a second
-/// otherwise. Where a program has a logger of its own, the records stay with that.
+/// Announces compilations from now on: to the listener while there is one, otherwise by a line on standard error at most once a second.
+/// If a program has a logger of its own, the logger receives the records instead.
 pub fn announce() {
     if log::set_logger(&ANNOUNCER).is_ok() {
         log::set_max_level(log::LevelFilter::Info);
     }
 }
 
-/// Sends announcements to this listener for as long as it lives.
+/// Sends announcements to this listener until it is dropped.
 pub fn announce_to(listener: &Arc<Listener>) {
     ANNOUNCER.state().listener = Some(Arc::downgrade(listener));
 }
@@ -63,7 +63,7 @@ impl log::Log for Announcer {
 struct State {
     compiled: usize,
     last_line: Option<Instant>,
-    /// Dead when its owner has gone.
+    /// Invalid after its owner was dropped.
     listener: Option<Weak<Listener>>,
 }
 
@@ -89,7 +89,7 @@ impl State {
     }
 }
 
-/// `linear HopperGemm` of `[Compiling kernel] burn_packed::ops::linear::cube::hopper::HopperGemm<…>`: the op, where it is one of ours,
+/// `linear HopperGemm` of `[Compiling kernel] burn_packed::ops::linear::cube::hopper::HopperGemm<…>`: the op, for a kernel of this project,
 /// and the kernel.
 fn short_name(message: &str) -> String {
     let name = message.rsplit("] ").next().unwrap_or(message);

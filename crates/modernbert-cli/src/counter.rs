@@ -1,4 +1,4 @@
-//! Progress of a countable piece of work on standard error: one line that is rewritten on a terminal, a line now and then elsewhere.
+//! Progress of a countable piece of work on standard error: one line that is rewritten on a terminal, a line every ten seconds elsewhere.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ const TERMINAL_PAUSE: Duration = Duration::from_millis(200);
 /// Pause between two lines elsewhere.
 const LINE_PAUSE: Duration = Duration::from_secs(10);
 
-/// Shows how much of a piece of work is done.
+/// Progress display of a countable piece of work.
 pub struct Counter {
     label: String,
     total: usize,
@@ -33,7 +33,7 @@ impl Counter {
         }
     }
 
-    /// Notes that `done` of the total are done, and shows it where the last time is long enough ago.
+    /// Notes that `done` of the total are done, and shows it if the pause since the last update is over.
     pub fn update(&mut self, done: usize) {
         let pause = if self.is_terminal {
             TERMINAL_PAUSE
@@ -51,7 +51,7 @@ impl Counter {
         } else {
             ("", "\n")
         };
-        // Progress that can't be shown is no reason to end the work.
+        // An error of the progress display must not end the work.
         let _ = write!(std::io::stderr(), "{before}{text}{after}");
         let _ = std::io::stderr().flush();
     }

@@ -1,4 +1,4 @@
-//! What the programs of this workspace share.
+//! Code shared by the programs of this workspace.
 //!
 //! | module | contents |
 //! |---|---|

@@ -1,6 +1,6 @@
-//! Curves as a PNG: loss over tokens, and whatever else has two axes.
+//! Curves as a PNG, such as loss over tokens.
 //!
-//! The title and the legend have a strip of their own above the plot, so neither ever covers a curve. The font travels in the binary;
+//! Title and legend are above the plot, so that they never cover a curve. The font is built in;
 //! nothing has to be installed.
 
 mod axis;
@@ -20,7 +20,7 @@ use plotters::style::{FontStyle, register_font};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// Reference lines have muted colours of their own.
+/// Muted colors of reference lines.
 const MUTED: [RGBColor; 3] = [
     RGBColor(120, 120, 120),
     RGBColor(150, 100, 70),
@@ -28,11 +28,11 @@ const MUTED: [RGBColor; 3] = [
 ];
 
 const SIZE: (u32, u32) = (1200, 700);
-/// A curve of so few points shows where they are; a single point would be invisible otherwise.
+/// Largest number of points that are drawn as dots too; a single point would be invisible otherwise.
 const MARKED: usize = 60;
 const INK: RGBColor = RGBColor(40, 40, 40);
 
-/// Okabe and Ito's palette without yellow: apart for every kind of colour vision, dark enough for thin lines on white.
+/// Okabe and Ito's palette without yellow: distinguishable with every kind of color vision, dark enough for thin lines on white.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -48,15 +48,15 @@ const COLOURS: [RGBColor; 7] = [
 pub struct Series {
     /// Its name in the legend.
     pub name: String,
-    /// Its points, by rising x. Points that are not finite, or absurdly large, are left out.
+    /// Its points, by rising x. Points that are not finite, or beyond ±1e30, are left out.
     pub points: Vec<(f64, f64)>,
-    /// How much of its weight a neighbour keeps with each step away from the averaged point, 0 to 1, such as 0.95: draws the points thin
-    /// and pale, and their average bold over them. `None` draws the points as they are.
+    /// Factor on the weight of a neighbor for each step of distance from the averaged point, 0 to 1, such as 0.95: draws the points thin
+    /// and pale, and their average bold over them. `None` draws the points without an average.
     pub smoothing: Option<f64>,
 }
 
 impl Series {
-    /// A curve drawn as it is.
+    /// A curve without smoothing.
     pub fn new(name: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
         Self {
             name: name.into(),
@@ -81,7 +81,7 @@ impl Series {
     }
 }
 
-/// Why there is no picture.
+/// Reason why a plot can't be written.
 #[derive(Debug, thiserror::Error)]
 pub enum PlotError {
     /// No series has a point that can be drawn.
@@ -92,21 +92,21 @@ pub enum PlotError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// The drawing library gave up.
+    /// The drawing library failed.
     #[error("{path}: {message}", path = path.display())]
     Draw {
         /// The file.
         path: PathBuf,
-        /// Its words.
+        /// Its message.
         message: String,
     },
 }
 
-/// The points with y averaged over as many neighbours on either side, whose weights fall by `weight` with each step away. Looking both
-/// ways alike keeps the average from trailing behind a falling curve; towards the ends it therefore takes in less and less.
+/// The points with y averaged over neighbors in both directions, whose weights fall by `weight` with each step of distance. The symmetric
+/// average does not lag behind a falling curve; near the ends it has fewer neighbors.
 fn moving_average(points: &[(f64, f64)], weight: f64) -> Vec<(f64, f64)> {
     let weight = weight.clamp(0.0, 0.999);
     let average = |(i, &(x, y)): (usize, &(f64, f64))| {
@@ -160,7 +160,6 @@ pub fn plot_curves(
         .collect();
     file::draw_file(path, SIZE, |pixels| {
         draw(pixels, title, series, x_label, y_label, &references)
-            .map_err(|error| error.to_string())
     })
 }
 
@@ -168,14 +167,14 @@ type Area<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
 type Drawn<'a, T = ()> =
     Result<T, DrawingAreaErrorKind<<BitMapBackend<'a> as DrawingBackend>::ErrorType>>;
 
-/// One entry of the legend: name, colour, dashed or not.
+/// One entry of the legend: name, color, dashed or not.
 type Entry<'a> = (&'a str, RGBColor, bool);
 
 fn text_style<'a>(size: u32) -> TextStyle<'a> {
     ("sans-serif", size).into_font().color(&INK)
 }
 
-/// Lines of a legend at most; the rest of the entries is counted.
+/// Largest number of lines of a legend; further entries are counted.
 const LEGEND_ROWS: i32 = 8;
 
 /// Places the legend's entries: left edge and row of each that fits into [`LEGEND_ROWS`] rows, and the number of rows.

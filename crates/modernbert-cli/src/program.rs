@@ -1,4 +1,4 @@
-//! What the programs of this workspace have in common on the command line.
+//! Command-line arguments and errors shared by the programs of this workspace.
 
 use anyhow::Context;
 use burn_packed::device::{NamedDevice, compiled, pages_for_training, select};

@@ -14,7 +14,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 pub(crate) enum Purpose {
     /// The order of the samples.
     Order = 1,
-    /// Which tokens are masked.
+    /// Choice of the masked tokens.
     Mask = 2,
 }
 
@@ -45,12 +45,12 @@ pub(crate) fn below(rng: &mut impl Rng, end: u64) -> u64 {
     }
 }
 
-/// The order of one epoch over any number of samples, asked for one place at a time.
+/// The order of one epoch over any number of samples, computed for one position at a time.
 ///
 /// Up to [`TABLE_LIMIT`] samples it is [`epoch_order`], an exact Fisher–Yates shuffle in a table. Beyond that, where a table would
 /// take gigabytes, it is a keyed permutation computed at each place: a Feistel network of eight rounds on the next larger
-/// power of four, walked on until it meets a number below `n` (Black and Rogaway 2002, "cycle walking"), which is a bijection by
-/// construction and looks like a random one.
+/// power of four, applied repeatedly until the result is below `n` (cycle walking, Black and Rogaway 2002), which is a bijection by
+/// construction and indistinguishable from a random one.
 #[derive(Debug, Clone)]
 pub struct EpochOrder {
     n: u64,
@@ -202,7 +202,7 @@ mod tests {
         assert!((0..1000).any(|place| other.at(place) != order.at(place)));
     }
 
-    /// A network on a domain that can be looked at whole: each number once, and cycle walking included.
+    /// A network on a small domain, checked exhaustively: each number once, with cycle walking.
     #[test]
     fn the_network_is_a_bijection() {
         for n in [2u64, 3, 5, 64, 1000, 4096, 4097] {
@@ -216,8 +216,8 @@ mod tests {
         }
     }
 
-    /// Of a billion, a sample: no number twice, all in range, and the numbers at the first places fall evenly, which is
-    /// what a biased shuffle gets wrong.
+    /// A sample of a billion: no number twice, all in range, and the numbers at the first positions are uniform, unlike
+    /// those of a biased shuffle.
     #[test]
     fn a_billion_samples_are_shuffled_without_bias() {
         let n = 1_000_000_000u64;
@@ -245,7 +245,7 @@ mod tests {
         // 63 degrees of freedom: above 103.4 once in a thousand.
         let early = chi2(&mut (0..64_000).map(|place| order.at(place)), 64, n);
         assert!(early < 103.4, "{early}");
-        // Neighbours are as far apart as chance has it: differences of successive places, modulo n.
+        // Differences of successive positions, modulo n, are uniform.
         let steps = chi2(
             &mut (0..64_000).map(|place| (order.at(place + 1) + n - order.at(place)) % n),
             64,

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use tempfile::TempPath;
 
-/// Prefix of temporary names. Random letters follow, so that nobody can prepare a link under the name.
+/// Prefix of temporary names. Random letters follow, so that no other user can prepare a link under the name.
 const PREFIX: &str = ".partial-";
 
 /// The folder that holds `path`.
@@ -16,12 +16,12 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     folder.unwrap_or(Path::new("."))
 }
 
-/// A file that is being written and gets its name only when it is complete.
+/// A file that is being written and is given its name only when it is complete.
 ///
-/// On Linux the unfinished file has no name at all: it disappears with the process, however the process ends. On other systems, and on
+/// On Linux the unfinished file has no name at all: it disappears when the process ends for any reason. On other systems, and on
 /// file systems without unnamed files, it has a random name in the target's folder and is removed when the value is dropped.
-/// Permissions follow the umask, as for any new file. Publishing replaces what has the name, also a symbolic link, and never writes
-/// through it.
+/// Permissions follow the umask, as for any new file. Publishing replaces an existing file or symbolic link of that name, and never writes
+/// through a link.
 #[derive(Debug)]
 pub struct PendingFile {
     target: PathBuf,
@@ -68,7 +68,7 @@ impl PendingFile {
     /// Waits until the content is on the disk and gives the file its name.
     ///
     /// # Errors
-    /// What the operating system refuses; nothing is left of the file then.
+    /// An error of the operating system; the file is removed then.
     pub fn publish(self) -> io::Result<()> {
         self.file.sync_all()?;
         let named = match self.named {
@@ -104,7 +104,7 @@ impl Seek for PendingFile {
 fn builder() -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(PREFIX);
-    // Temporary files are private by default; the umask decides about files that stay.
+    // Temporary files are private by default; permanent files follow the umask.
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -160,7 +160,7 @@ fn link(_file: &File, _folder: &Path) -> io::Result<TempPath> {
 /// Writes a file so that it appears complete or not at all; see [`PendingFile`].
 ///
 /// # Errors
-/// What the operating system refuses.
+/// An error of the operating system.
 pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = PendingFile::create(path)?;
     file.write_all(content)?;
@@ -170,7 +170,7 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
 /// Copies a file so that the copy appears complete or not at all; see [`PendingFile`].
 ///
 /// # Errors
-/// What the operating system refuses.
+/// An error of the operating system.
 pub fn copy_atomically(from: &Path, to: &Path) -> io::Result<()> {
     let mut source = File::open(from)?;
     let mut file = PendingFile::create(to)?;
@@ -178,10 +178,10 @@ pub fn copy_atomically(from: &Path, to: &Path) -> io::Result<()> {
     file.publish()
 }
 
-/// Opens a file of a folder that may come from someone else, to write at its end; a file that is not there is made.
+/// Opens a file of a folder that may be another user's, to append to it; a missing file is created.
 ///
 /// # Errors
-/// A symbolic link or anything else that is no regular file; what the operating system refuses.
+/// A symbolic link or any other file that is not regular; an error of the operating system.
 pub fn open_append(path: &Path) -> io::Result<File> {
     open_plain(path, OpenOptions::new().append(true).create(true))
 }
@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
         assert_eq!(fs::read_to_string(&link).unwrap(), "new");
         assert!(open_append(folder.path()).is_err());
-        // A folder in place of the file, and a file that is one.
+        // A folder instead of the file, and a path below a file.
         let mut file = open_append(&precious).unwrap();
         file.write_all(b" indeed").unwrap();
         assert_eq!(fs::read_to_string(&precious).unwrap(), "precious indeed");

@@ -1,8 +1,8 @@
-//! Remedies for damaged files: a file in the cache of the Hub is deleted, any other copied again.
+//! Remedies for damaged files: deleting one in the cache of the Hub, copying any other again.
 
 use std::path::Path;
 
-/// The remedy for a damaged file. In the cache of the Hub the file's name is a link, and its content must be deleted too.
+/// The remedy for a damaged file. In the cache of the Hub the file's name is a link, and the blob it points to must be deleted too.
 pub(crate) fn replace_file(path: impl AsRef<Path>) -> String {
     let path = path.as_ref();
     let cached = path.components().any(|part| {

@@ -8,12 +8,12 @@ use crate::config::ModernBertConfig;
 /// Name of the card in a model folder.
 pub const CARD_FILE: &str = "README.md";
 
-/// What a card says beyond the model's config; what is empty is described as unknown.
+/// Content of a card beyond the model's config; empty fields are described as unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelCard {
     /// Name of the model.
     pub name: String,
-    /// Training: recipe, tokens, the model it began with.
+    /// Training: recipe, tokens, the model it started from.
     pub training: String,
     /// Data: sources, size, licenses.
     pub data: String,

@@ -8,6 +8,7 @@
 //! | [`card`] | the model card, `README.md` | `config` |
 //! | [`sentences`] | the files of sentence-transformers: pooling, normalization, prompts | `config` |
 //! | [`atomic`], [`output`], [`lock`] | files that appear complete or not at all; checks of a place before the work; one process at a time | nothing |
+//! | [`wording`] | a count with its noun, for messages | nothing |
 
 pub mod atomic;
 mod cached;
@@ -18,3 +19,4 @@ pub mod lock;
 pub mod output;
 pub mod sentences;
 pub mod tokenizer;
+pub mod wording;

@@ -1,4 +1,4 @@
-//! One process at a time in a folder.
+//! Locks of folders: one process at a time works in a folder.
 
 use std::fs::{File, TryLockError};
 use std::io::Write;
@@ -9,7 +9,7 @@ use crate::atomic::open_update;
 /// Name of the file that is locked.
 pub const LOCK_FILE: &str = "lock";
 
-/// Why a folder can't be locked.
+/// Reason why a folder can't be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process holds the lock.
@@ -28,7 +28,7 @@ pub enum LockError {
     Io {
         /// The lock file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
 }
@@ -43,8 +43,20 @@ impl FolderLock {
     /// Locks `folder`, which must exist, by its file `lock`.
     ///
     /// # Errors
-    /// Another process at work there; a lock file that is a symbolic link or can't be written.
+    /// Another process holds the lock; a lock file that is a symbolic link or can't be written.
     pub fn acquire(folder: &Path) -> Result<Self, LockError> {
+        Self::lock(folder, false)
+    }
+
+    /// As [`Self::acquire`], where two processes would damage each other's files: a file system without locks is an error.
+    ///
+    /// # Errors
+    /// As [`Self::acquire`]; a file system without locks.
+    pub fn acquire_strictly(folder: &Path) -> Result<Self, LockError> {
+        Self::lock(folder, true)
+    }
+
+    fn lock(folder: &Path, strictly: bool) -> Result<Self, LockError> {
         let path = folder.join(LOCK_FILE);
         let broken = |source| LockError::Io {
             path: path.clone(),
@@ -59,7 +71,8 @@ impl FolderLock {
                     owner: owner.trim().chars().take(20).collect(),
                 });
             }
-            // Some network file systems have no locks; two processes in one folder are then the user's to avoid.
+            Err(TryLockError::Error(source)) if strictly => return Err(broken(source)),
+            // Some network file systems have no locks; there the user must not start two processes in one folder.
             Err(TryLockError::Error(_)) | Ok(()) => {}
         }
         file.set_len(0)

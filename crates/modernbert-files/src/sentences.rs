@@ -1,9 +1,9 @@
-//! The files of the sentence-transformers library: how a text becomes one vector.
+//! The files of the sentence-transformers library: pooling, normalization, length and prompts.
 //!
 //! | file | contents |
 //! |---|---|
-//! | `modules.json` | the stages behind the encoder: pooling, normalization |
-//! | `1_Pooling/config.json` | how the tokens' vectors become one |
+//! | `modules.json` | the stages after the encoder: pooling, normalization |
+//! | `1_Pooling/config.json` | the pooling of the tokens' vectors |
 //! | `sentence_bert_config.json` | tokens of a text at most |
 //! | `config_sentence_transformers.json` | prompts that are put before a text |
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::config::Pooling;
 
-/// File with the stages behind the encoder.
+/// File with the stages after the encoder.
 pub const MODULES_FILE: &str = "modules.json";
 /// File with the usual pooling, for folders without [`MODULES_FILE`].
 pub const POOLING_FILE: &str = "1_Pooling/config.json";
@@ -23,10 +23,10 @@ pub const LENGTH_FILE: &str = "sentence_bert_config.json";
 /// File with the prompts.
 pub const PROMPTS_FILE: &str = "config_sentence_transformers.json";
 
-/// What a folder says about its sentence embeddings; `None` and empty where it says nothing.
+/// A folder's settings of sentence embeddings; `None` and empty where the folder has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SentenceSettings {
-    /// How the tokens' vectors become one.
+    /// Reduction of the tokens' vectors to one.
     pub pooling: Option<Pooling>,
     /// True if vectors are scaled to length one.
     pub normalize: Option<bool>,
@@ -34,11 +34,11 @@ pub struct SentenceSettings {
     pub max_length: Option<usize>,
     /// Texts that are put before a text, by name.
     pub prompts: BTreeMap<String, String>,
-    /// Name of the prompt that is used unless another is asked for.
+    /// Name of the default prompt.
     pub default_prompt: Option<String>,
 }
 
-/// Why the files can't be used.
+/// Reason why the files can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SentencesError {
     /// The file can't be read.
@@ -49,17 +49,17 @@ pub enum SentencesError {
         /// Error of the operating system.
         source: std::io::Error,
     },
-    /// The file is not what the library writes.
+    /// The file is malformed.
     #[error("{}: {reason}; {}", path.display(), crate::cached::replace_file(path))]
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the fault.
         reason: String,
     },
     /// A stage or pooling that is not supported.
     #[error(
-        "{}: {what} is not supported, and without it the vectors would be others; use a model with cls, mean or max pooling", path.display()
+        "{}: {what} is not supported, and without it the vectors would be different; use a model with cls, mean or max pooling", path.display()
     )]
     Unsupported {
         /// The file.
@@ -70,7 +70,7 @@ pub enum SentencesError {
 }
 
 impl SentenceSettings {
-    /// Reads the files of a model folder; files that don't exist say nothing.
+    /// Reads the files of a model folder; missing files leave the settings empty.
     ///
     /// # Errors
     /// A file that can't be read or is malformed; a stage or pooling that is not supported.
@@ -137,7 +137,7 @@ impl SentenceSettings {
             .map(str::to_string);
     }
 
-    /// The text of the prompt that is used unless another is asked for.
+    /// The text of the default prompt.
     pub fn default_prompt_text(&self) -> Option<&str> {
         let name = self.default_prompt.as_ref()?;
         self.prompts

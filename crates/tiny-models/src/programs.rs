@@ -26,13 +26,26 @@ pub fn ask(program: &str, folder: &Path, more: &[&str], input: impl AsRef<[u8]>)
     child.wait_with_output().unwrap()
 }
 
+/// Runs `program` with arguments, and with these variables in its environment, in addition to the test's own.
+///
+/// # Panics
+/// If the program can't be started.
+pub fn run(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    Command::new(program)
+        .args(arguments)
+        .env_remove("MODERNBERT_DEVICE")
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap()
+}
+
 /// Standard output of a program that succeeded.
 ///
 /// # Panics
 /// If the program failed, with what it printed.
 pub fn stdout(output: &Output) -> &str {
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{stderr}");
+    assert!(output.status.success(), "{:?}: {stderr}", output.status);
     std::str::from_utf8(&output.stdout).unwrap()
 }
 
@@ -52,12 +65,24 @@ pub fn json_lines(output: &Output) -> Vec<Value> {
 /// # Panics
 /// If it didn't.
 pub fn assert_refused(output: &Output, said: &[&str]) {
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert_case_refused("the program", output, said);
+}
+
+/// As [`assert_refused`]; `case` names the case in the test's message.
+///
+/// # Panics
+/// As there.
+pub fn assert_case_refused(case: &str, output: &Output, said: &[&str]) {
+    let [stderr, stdout] =
+        [&output.stderr, &output.stdout].map(|text| String::from_utf8_lossy(text));
+    let all = format!("{stderr}\n--- stdout\n{stdout}");
+    assert_eq!(output.status.code(), Some(2), "{case}: {all}");
     let errors = stderr.lines().filter(|line| line.starts_with("error:"));
-    assert_eq!(errors.count(), 1, "{stderr}");
-    assert!(!stderr.contains("panicked"), "{stderr}");
+    assert_eq!(errors.count(), 1, "{case}: {all}");
+    for panic in ["panicked", "RUST_BACKTRACE"] {
+        assert!(!all.contains(panic), "{case}: {all}");
+    }
     for phrase in said {
-        assert!(stderr.contains(phrase), "no {phrase:?} in: {stderr}");
+        assert!(stderr.contains(phrase), "{case}: no {phrase:?} in: {all}");
     }
 }

@@ -1,4 +1,4 @@
-//! What the finetuning programs share: arguments, the opened model, a run with its last lines.
+//! Code shared by the finetuning programs: arguments, the opened model, a run with its last lines.
 
 use anyhow::Context;
 use clap::Args;
@@ -146,10 +146,6 @@ impl Session {
     /// A folder that is no model's, a device or dtype that isn't there.
     pub fn open(args: &FinetuneArgs) -> anyhow::Result<Self> {
         let precision: Precision = args.dtype.parse().map_err(anyhow::Error::msg)?;
-        anyhow::ensure!(
-            precision != Precision::F16,
-            "--dtype is f16; training computes in f32 or bf16"
-        );
         let device = args.device.select_for_training()?;
         say(&describe(&device, precision.name()));
         args.check()?;
@@ -221,7 +217,7 @@ impl Session {
         };
         let outputs = labels.len().max(1);
         let device = &self.device.device;
-        // Whatever classifier the folder may have is for another task: this one starts fresh.
+        // A classifier in the folder is for another task: this one is initialized.
         let loader = Loader::new(&self.folder)
             .device(device)
             .precision(self.precision);

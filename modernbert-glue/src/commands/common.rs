@@ -1,4 +1,4 @@
-//! Arguments and lines that several commands share.
+//! Arguments and output that several commands share.
 
 use anyhow::{Context, bail};
 use burn::train::Interrupter;
@@ -21,62 +21,62 @@ use std::process::ExitCode;
 /// Data, model and settings of a finetuning command.
 #[derive(Args)]
 pub(crate) struct JobArgs {
-    /// Tasks, separated by commas: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli; or all.
+    /// Runs these tasks, separated by commas: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli; or all.
     #[arg(long, value_name = "TASKS")]
     pub(crate) task: String,
-    /// Folder that holds CoLA, RTE, … as GLUE distributes them or as Parquet files, or a data set of the Hub (nyu-mll/glue).
+    /// Reads GLUE from this folder (CoLA, RTE, … as GLUE distributes them or as Parquet files), or from a data set of the Hub (nyu-mll/glue).
     #[arg(long, value_name = "FOLDER|NAME")]
     pub(crate) data: String,
-    /// The pretrained model: a folder with config.json, model.safetensors, tokenizer.json, or a name on the Hub.
+    /// Finetunes this pretrained model: a folder with config.json, model.safetensors, tokenizer.json, or a name on the Hub.
     #[arg(long, value_name = "FOLDER|NAME")]
     pub(crate) model: String,
-    /// Folder for results.
+    /// Writes results to this folder.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: PathBuf,
-    /// Number of runs per setting, each from its own seed.
+    /// Runs each setting this many times, each time with another seed.
     #[arg(long, default_value_t = 1)]
     pub(crate) seeds: usize,
-    /// Random weights instead of the model's; config and tokenizer stay. For comparison.
+    /// Starts from random weights instead of the model's, with the same config and tokenizer; for comparison.
     #[arg(long)]
     pub(crate) random_init: bool,
-    /// What RTE, MRPC and STS-B start from: `auto` (the MNLI model of the run, else the pretrained one), `off` (the pretrained
+    /// Starts RTE, MRPC and STS-B from this model: `auto` (the MNLI model of the run, else the pretrained one), `off` (the pretrained
     /// one), or a folder with a model finetuned on MNLI.
     #[arg(long, value_name = "auto|off|FOLDER", default_value = "auto")]
     pub(crate) mnli: String,
-    /// Sequences of a step; by default the paper's 64.
+    /// Trains on this many sequences per step; the paper's 64 by default.
     #[arg(long)]
     pub(crate) batch_size: Option<usize>,
-    /// Longest input in tokens; what is longer is cut and counted.
+    /// Truncates inputs to this many tokens, and counts the truncated ones.
     #[arg(long, default_value_t = 256)]
     pub(crate) max_length: usize,
-    /// Share of the steps in which the learning rate rises.
+    /// Raises the learning rate over this share of the steps.
     #[arg(long, default_value_t = 0.06)]
     pub(crate) warmup: f64,
-    /// Only the first so many rows of each set; results then say that the set is partial.
+    /// Reads only this many rows of each set; results are then marked as partial.
     #[arg(long)]
     pub(crate) max_rows: Option<usize>,
-    /// Steps between scorings of the dev set; by default an epoch, at most 2000 steps.
+    /// Scores the dev set after this many steps; an epoch by default, at most 2000 steps.
     #[arg(long, value_name = "STEPS")]
     pub(crate) evaluate_every: Option<usize>,
-    /// A run stops after so many scorings in a row without anything better; 0 never stops early. The best weights count either
-    /// way.
+    /// Stops a run after this many evaluations in a row without a better score; 0 never stops early. The best weights are the result in
+    /// either case.
     #[arg(long, value_name = "SCORINGS", default_value_t = 3)]
     pub(crate) patience: usize,
-    /// Does runs again that are there already.
+    /// Repeats existing runs.
     #[arg(long)]
     pub(crate) again: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Dtype of matrix multiplication and attention: f32 or bf16; STS-B is always computed in f32.
+    /// Computes matrix multiplications and attention in this dtype: f32 or bf16; STS-B is always computed in f32.
     #[arg(long, default_value = "f32")]
     pub(crate) dtype: String,
-    /// Plain lines even on a terminal.
+    /// Prints lines instead of the dashboard on a terminal.
     #[arg(long)]
     pub(crate) lines: bool,
 }
 
 impl JobArgs {
-    /// The options without the hyperparameters, which the commands treat each in its own way.
+    /// The options without the hyperparameters, which each command sets in its own way.
     pub(crate) fn options(&self) -> anyhow::Result<RunOptions> {
         for (name, value) in [
             ("--seeds", Some(self.seeds)),
@@ -144,7 +144,7 @@ impl JobArgs {
     /// Checks `--out` before any work.
     ///
     /// # Errors
-    /// A folder that is or contains what is read, that holds something else than a job, or that can't be written.
+    /// A folder that is or contains an input, that contains other files than a job's, or that can't be written.
     pub(crate) fn check_out(&self) -> anyhow::Result<()> {
         // The MNLI model may be one of the same job.
         let inputs = [&self.data, &self.model];
@@ -155,7 +155,7 @@ impl JobArgs {
         Ok(())
     }
 
-    /// Makes `--out` and locks it for as long as the value lives.
+    /// Creates `--out` and locks it until the value is dropped.
     ///
     /// # Errors
     /// Another process at work in the folder; a folder that can't be written.
@@ -165,13 +165,13 @@ impl JobArgs {
     }
 }
 
-/// Whether a folder is that of a job: nothing in it is replaced but what a job made.
+/// Returns true if a folder is that of a job: only files that a job wrote are replaced.
 fn is_job(folder: &Path) -> bool {
     let parts = ["results.json", "sweep.json", "runs", "sweep", LOCK_FILE];
     parts.iter().any(|name| folder.join(name).exists())
 }
 
-/// Whether `folder` holds a model finetuned on MNLI that has the sizes of `config`.
+/// Checks that `folder` contains a model finetuned on MNLI that has the sizes of `config`.
 ///
 /// # Errors
 /// A model without a classifier for three classes, or of another size.
@@ -199,7 +199,7 @@ pub(crate) fn check_mnli(folder: &Path, config: &ModernBertConfig) -> anyhow::Re
     };
     if sizes(&found) != sizes(config) {
         bail!(
-            "--mnli {place}: this model is another one than --model (vocabulary, hidden, intermediate, layers: {:?} and {:?})",
+            "--mnli {place}: this model differs from --model (vocabulary, hidden, intermediate, layers: {:?} and {:?})",
             sizes(&found),
             sizes(config)
         );
@@ -214,7 +214,7 @@ pub(crate) fn positive(name: &str, value: Option<usize>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses counts that would overflow, or fill the memory, long before they made sense.
+/// Refuses counts that would overflow or fill the memory.
 pub(crate) fn at_most(name: &str, value: Option<usize>, most: usize) -> anyhow::Result<()> {
     if let Some(value) = value.filter(|&value| value > most) {
         bail!("{name} is {value}; it must be at most {most}");
@@ -245,7 +245,7 @@ pub(crate) fn make_folder(folder: &Path) -> anyhow::Result<()> {
     })
 }
 
-/// Device and dtype, once they are known to go together; prints what was chosen.
+/// Device and dtype, if the device supports the dtype; prints both.
 pub(crate) fn device(args: &DeviceArgs, dtype: &str) -> anyhow::Result<(NamedDevice, Precision)> {
     let device = args.select_for_training()?;
     let precision: Precision = dtype.parse().map_err(anyhow::Error::msg)?;
@@ -289,7 +289,7 @@ pub(crate) fn tasks(names: &str, trainable: bool) -> anyhow::Result<Vec<Task>> {
     Ok(tasks)
 }
 
-/// The error of a command of which some parts failed: in full, because standard error alone must say what to do.
+/// The error of a command of which some parts failed: complete, because a user may read only standard error.
 pub(crate) fn failed(failures: &[(Task, String)], of: usize) -> anyhow::Result<()> {
     if failures.is_empty() {
         return Ok(());
@@ -305,13 +305,13 @@ pub(crate) fn failed(failures: &[(Task, String)], of: usize) -> anyhow::Result<(
 
 pub(crate) use modernbert_cli::say as print;
 
-/// The end of a job: exit code 130 for one that was interrupted and goes on with the same command.
+/// The end of a job: exit code 130 for an interrupted one, which the same command resumes.
 pub(crate) fn ended(interrupted: bool, out: &Path) -> ExitCode {
     if !interrupted {
         return ExitCode::SUCCESS;
     }
     print(&format!(
-        "interrupted; what is done is in {}, and the same command goes on",
+        "interrupted; finished runs are in {}, and the same command continues",
         out.display()
     ));
     ExitCode::from(INTERRUPTED)

@@ -1,4 +1,4 @@
-//! The commands: arguments in, lines out. What they do is the library's.
+//! The commands: arguments and output; the library does the work.
 
 pub(crate) mod common;
 pub(crate) mod predict;

@@ -14,16 +14,16 @@ use super::common::{failed, make_folder, print, tasks};
 
 #[derive(Args)]
 pub(crate) struct PredictArgs {
-    /// Folder of a run that kept its models.
+    /// Predicts with the models in the folder of this run.
     #[arg(long, value_name = "RUN")]
     run: PathBuf,
-    /// Folder or data set of the Hub that holds the test sets.
+    /// Reads the test sets from this folder or data set of the Hub.
     #[arg(long, value_name = "FOLDER|NAME")]
     data: String,
-    /// Folder for CoLA.tsv, MNLI-m.tsv, ….
+    /// Writes CoLA.tsv, MNLI-m.tsv, … to this folder.
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
-    /// Tasks, separated by commas, ax among them (predicted by MNLI's model); by default all that the run has a model for.
+    /// Predicts these tasks, separated by commas, also ax (with MNLI's model); by default all for which the run has a model.
     #[arg(long, value_name = "TASKS", default_value = "all")]
     task: String,
     #[command(flatten)]
@@ -81,9 +81,9 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<()> {
                         ""
                     };
                     print(&format!(
-                        "{task}: {}{partial}, {} cut, model of seed {} -> {}",
-                        counted(file.rows as u64, "row", "rows"),
-                        counted(file.truncated as u64, "input", "inputs"),
+                        "{task}: {}{partial}, {} truncated, model of seed {} -> {}",
+                        counted(file.rows, "row", "rows"),
+                        counted(file.truncated, "input", "inputs"),
                         model.record.settings.seed,
                         file.path.display()
                     ));
@@ -91,12 +91,12 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<()> {
                 let official = task.test_splits().len();
                 if written.len() < official {
                     print(&format!(
-                        "{task}: {} of {official} test sets are there",
+                        "{task}: {} of {official} test sets found",
                         written.len()
                     ));
                 }
             }
-            // All tasks were meant that can be predicted, and these have no test set here.
+            // By default tasks without a test set are skipped.
             Err(RunError::Data(
                 error @ (DataError::NoFile { .. } | DataError::NoTaskFolder { .. }),
             )) if args.task == "all" => print(&format!("{task}: left out: {error}")),

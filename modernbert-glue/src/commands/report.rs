@@ -13,13 +13,13 @@ use super::common::{make_folder, print};
 
 #[derive(Args)]
 pub(crate) struct ReportArgs {
-    /// Folders of runs.
+    /// Reports these runs.
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
-    /// A run to compare each of them with.
+    /// Compares each of them with this run.
     #[arg(long, value_name = "RUN")]
     against: Option<PathBuf>,
-    /// Folder for glue.md and the pictures; by default the first run's.
+    /// Writes glue.md and the plots to this folder; the first run's by default.
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     /// Draws the paper's large model as the line to compare with instead of the base one.
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<()> {
         make_folder(out)?;
     }
     let path = out.join("glue.md");
-    // A report replaces an older report, and nothing else.
+    // A report replaces only an older report.
     OutputCheck::file(&path).replaces(is_own_page).check()?;
     for name in PICTURES {
         let path = out.join(name);

@@ -15,19 +15,19 @@ use super::common::{
 pub(crate) struct RunArgs {
     #[command(flatten)]
     job: JobArgs,
-    /// Passes over the training set; by default the paper's number for the task.
+    /// Trains for this many epochs; the paper's number for the task by default.
     #[arg(long)]
     epochs: Option<usize>,
-    /// Peak learning rate; by default the paper's for the task, times 768 / width for narrower models.
+    /// Trains at this peak learning rate; by default the paper's for the task, times 768 / width for narrower models.
     #[arg(long)]
     learning_rate: Option<f64>,
-    /// Decoupled weight decay; by default the paper's for the task.
+    /// Uses this decoupled weight decay; the paper's for the task by default.
     #[arg(long)]
     weight_decay: Option<f64>,
-    /// Takes the best settings of a sweep instead of the paper's.
+    /// Uses the best settings of a sweep instead of the paper's.
     #[arg(long, value_name = "FOLDER")]
     sweep: Option<PathBuf>,
-    /// Finetuned models that stay: of every seed, of the best seed of each task, or none.
+    /// Keeps these finetuned models: of every seed, of the best seed of each task, or none.
     #[arg(long, value_enum, default_value_t = KeepArg::Best)]
     keep: KeepArg,
 }

@@ -14,14 +14,14 @@ use super::common::{
 pub(crate) struct SweepArgs {
     #[command(flatten)]
     job: JobArgs,
-    /// Peak learning rates to try, separated by commas; by default the paper's 1e-5, 3e-5, 5e-5 and 8e-5, times 768 / width for
+    /// Tries these peak learning rates, separated by commas; by default the paper's 1e-5, 3e-5, 5e-5 and 8e-5, times 768 / width for
     /// narrower models.
     #[arg(long, value_delimiter = ',')]
     learning_rates: Vec<f64>,
-    /// Weight decays to try; by default the paper's 1e-6, 5e-6, 8e-6 and 1e-5.
+    /// Tries these weight decays; by default the paper's 1e-6, 5e-6, 8e-6 and 1e-5.
     #[arg(long, value_delimiter = ',')]
     weight_decays: Vec<f64>,
-    /// Epochs to try; by default the paper's 1, 2, 3 for SST-2, MNLI and RTE, and 2, 5, 10 for the others.
+    /// Tries these numbers of epochs; by default the paper's 1, 2, 3 for SST-2, MNLI and RTE, and 2, 5, 10 for the others.
     #[arg(long, value_delimiter = ',')]
     epochs: Vec<usize>,
 }

@@ -1,4 +1,4 @@
-//! One variant for each way a GLUE folder can be wrong.
+//! Errors of GLUE folders.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,28 +7,28 @@ use modernbert_train::formats::FormatError;
 
 use crate::task::Task;
 
-/// Why a GLUE folder could not be read. Every message names the place and what to do about it.
+/// Reason why a GLUE folder could not be read. Every message names the place and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// The GLUE folder itself is not there.
+    /// The GLUE folder is missing.
     #[error(
         "{path}: no such folder; give the folder that holds the GLUE task folders (CoLA, SST-2, ...)"
     )]
     NoGlueFolder {
-        /// The folder asked for.
+        /// The folder.
         path: PathBuf,
     },
-    /// The folder of a task is not there.
+    /// The folder of a task is missing.
     #[error("{path}: no such folder; put the GLUE files of {task} there: {files}")]
     NoTaskFolder {
-        /// Where the folder was expected.
+        /// Expected path of the folder.
         path: PathBuf,
         /// The task.
         task: Task,
-        /// The files it should hold.
+        /// The files it should contain.
         files: String,
     },
-    /// A file of a task is not there.
+    /// A file of a task is missing.
     #[error(
         "{path}: no such file; {task} needs it, get it with the official GLUE download or from the Hub (nyu-mll/glue)"
     )]
@@ -38,12 +38,12 @@ pub enum DataError {
         /// The task.
         task: Task,
     },
-    /// The system refused to hand out a file.
+    /// A file can't be read.
     #[error("{path}: cannot be read ({source}); check that it is a file and that you may read it")]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// Bytes that are no UTF-8 text.
@@ -72,7 +72,7 @@ pub enum DataError {
         /// The columns there, quoted.
         found: String,
     },
-    /// The header names a column twice, so that which one is meant is a guess.
+    /// The header names a column twice.
     #[error(
         "{path}: the header names the column '{column}' more than once; this is not the official GLUE layout"
     )]
@@ -84,7 +84,7 @@ pub enum DataError {
     },
     /// A row with more or fewer columns than the file has.
     #[error(
-        "{path}:{line}: {found} columns where {expected} belong; the row is cut or holds a tab too many: repair it or \
+        "{path}:{line}: {found} columns, {expected} are expected; the row is truncated or has too many tabs: correct it or \
          download the file again"
     )]
     ColumnCount {
@@ -113,7 +113,7 @@ pub enum DataError {
     },
     /// A score that is no number.
     #[error(
-        "{path}:{line}: the score '{score}' is not a number; repair the row or download the file again"
+        "{path}:{line}: the score '{score}' is not a number; correct the row or download the file again"
     )]
     ScoreNotANumber {
         /// The file.
@@ -142,9 +142,9 @@ pub enum DataError {
     /// A Parquet file that can't be read.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// Parts of a split are missing, or there in two forms.
+    /// Parts of a split are missing, or exist in two forms.
     #[error(
-        "{path}: the split {split} is not whole or there twice ({found}); keep one complete set of files"
+        "{path}: the split {split} is incomplete or exists twice ({found}); keep one complete set of files"
     )]
     Parts {
         /// The folder.
@@ -165,12 +165,12 @@ pub enum DataError {
         row: usize,
         /// The column.
         column: String,
-        /// What is there.
+        /// The value found.
         found: String,
-        /// What should be.
+        /// The expected value.
         expected: &'static str,
     },
-    /// A task that has nothing to train on.
+    /// A task without a training set.
     #[error(
         "{task} has no training set, only unlabelled sentences; choose another task to train on"
     )]

@@ -1,8 +1,8 @@
 //! GLUE folders to examples: the official TSV files or the Hub's Parquet files, read strictly.
 //!
-//! Columns are found by name, text is taken as it stands (blanks and quotes included), and anything that does not fit is
-//! an error with its file and line (in Parquet: row). Two things are tolerated and counted instead: rows of QQP that were
-//! broken over several lines, which every user of the official file drops, and empty sentences. Both forms of the same data
+//! Columns are found by name, text is taken unchanged (blanks and quotes included), and any other deviation is
+//! an error with its file and line (in Parquet: row). Two deviations are tolerated and counted instead: rows of QQP that are
+//! split over several lines, which every user of the official file drops, and empty sentences. Both forms of the same data
 //! give identical examples.
 //!
 //! | form | files in the folder of a task |
@@ -10,7 +10,7 @@
 //! | official | `train.tsv`, `dev.tsv` (MNLI: `dev_matched.tsv`, …), `test.tsv` |
 //! | Hub | `train-00000-of-00001.parquet` or `train.parquet`, the same for `validation` (`validation_matched`, …) and `test` |
 //!
-//! Where a folder holds both, the official files are taken.
+//! If a folder contains both, the official files are read.
 
 mod error;
 mod notes;
@@ -34,14 +34,14 @@ pub use source::{DataSource, SourceError};
 use crate::task::{SplitFile, Task};
 use official::file_name;
 
-/// What an example is labelled with.
+/// Label of an example.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Label {
     /// A class id.
     Class(usize),
     /// A score.
     Score(f32),
-    /// Nothing: a test row.
+    /// No label: a test row.
     Hidden,
 }
 
@@ -63,7 +63,7 @@ pub struct Example {
 pub struct SkippedRow {
     /// Its line in the file, from 1.
     pub line: usize,
-    /// How many columns it has.
+    /// Number of its columns.
     pub columns: usize,
 }
 
@@ -78,7 +78,7 @@ pub struct Split {
     pub examples: Vec<Example>,
     /// Rows the official file has.
     pub official_rows: usize,
-    /// Whether there are fewer rows than in the official file, rows left out counted as missing.
+    /// True if there are fewer rows than in the official file, rows left out counted as missing.
     pub partial: bool,
     /// Corrupt rows left out; only QQP may have any.
     pub skipped: Vec<SkippedRow>,
@@ -100,13 +100,13 @@ impl Split {
         }
     }
 
-    /// Keeps the first `rows` examples only, and says so in `partial`.
+    /// Keeps only the first `rows` examples, and sets `partial`.
     pub fn truncate(&mut self, rows: usize) {
         self.partial |= rows < self.examples.len();
         self.examples.truncate(rows);
     }
 
-    /// The rows as texts to train on or to predict; a hidden label becomes class 0, which prediction doesn't look at.
+    /// The rows as texts to train on or to predict; a hidden label becomes class 0, which prediction ignores.
     pub fn texts(&self) -> Vec<Text<'_>> {
         let rows = self.examples.iter();
         rows.map(|row| Text {
@@ -151,7 +151,7 @@ impl Split {
     }
 }
 
-/// What training a task needs.
+/// Data of a task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskData {
     /// The task.
@@ -160,7 +160,7 @@ pub struct TaskData {
     pub train: Split,
     /// The dev sets: one, or for MNLI matched and, where the file exists, mismatched.
     pub dev: Vec<Split>,
-    /// Dev files that are not there although the official release has them.
+    /// Dev files of the official release that are missing.
     pub missing: Vec<PathBuf>,
 }
 
@@ -187,7 +187,7 @@ impl TaskData {
         Ok(load_splits(&folder, task, task.test_splits(), false)?.0)
     }
 
-    /// Whether anything the official release has is not here.
+    /// Returns true if rows or files of the official release are missing.
     pub fn partial(&self) -> bool {
         self.train.partial || !self.missing.is_empty() || self.dev.iter().any(|split| split.partial)
     }

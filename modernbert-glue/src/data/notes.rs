@@ -1,8 +1,8 @@
-//! What a person should know about the data of a task, in words.
+//! Notes about the data of a task, for a person.
 
 use super::{Split, TaskData};
 
-/// Lines of broken rows that are named; the rest is counted.
+/// Number of malformed lines that are named; the others are counted.
 const NAMED: usize = 12;
 
 /// Sets with fewer rows than the official ones, sets that are missing, rows that were left out, empty sentences.
@@ -61,7 +61,7 @@ fn skipped(split: &Split) -> Option<String> {
         String::new()
     };
     Some(format!(
-        "{}: {} broken lines left out: {}{more}",
+        "{}: {} malformed lines left out: {}{more}",
         split.name,
         split.skipped.len(),
         lines.join(", ")

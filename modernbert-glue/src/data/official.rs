@@ -115,7 +115,7 @@ pub(super) fn parse_label(
                     });
                 }
             };
-            // A NaN is in no range.
+            // NaN is in no range.
             if !(min..=max).contains(&score) {
                 return Err(DataError::ScoreOutOfRange {
                     path: path(),

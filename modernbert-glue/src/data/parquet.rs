@@ -7,12 +7,12 @@ use modernbert_train::formats::{Cell, Row, Rows};
 use super::{DataError, Example, Label, Split};
 use crate::task::{SplitFile, Task, TaskKind};
 
-/// Whether a folder has any Parquet file.
+/// Returns true if a folder has any Parquet file.
 pub(super) fn any(folder: &Path) -> bool {
     !files(folder, |_| true).is_empty()
 }
 
-/// Files of a split: `train.parquet`, or `train-00000-of-00002.parquet` and its fellows in order.
+/// Files of a split: `train.parquet`, or `train-00000-of-00002.parquet` and the following ones in order.
 fn files(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = entries
@@ -27,7 +27,7 @@ fn files(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     files
 }
 
-/// Refuses a split of which a part is missing or there twice: rows would be lost or doubled.
+/// Refuses a split of which a part is missing or exists twice: rows would be lost or duplicated.
 fn check_parts(folder: &Path, split: &str, paths: &[PathBuf]) -> Result<(), DataError> {
     let names = paths.iter().filter_map(|path| path.file_stem()?.to_str());
     let names: Vec<&str> = names.collect();
@@ -150,7 +150,7 @@ impl Cells<'_> {
         match (task.kind(), self.row.cell(column)) {
             (TaskKind::Regression { min, max }, Some(Cell::Number(number))) => {
                 let score: f32 = number.parse().unwrap_or(f32::NAN);
-                // A NaN is in no range.
+                // NaN is in no range.
                 if (min..=max).contains(&score) {
                     return Ok(Label::Score(score));
                 }

@@ -1,4 +1,4 @@
-//! The official files, where `MODERNBERT_DATA` names a folder that holds them as `glue/`.
+//! Tests on the official files, if `MODERNBERT_DATA` names a folder that contains them as `glue/`.
 #![allow(clippy::unwrap_used)]
 
 use std::path::PathBuf;

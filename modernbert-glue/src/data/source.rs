@@ -1,4 +1,4 @@
-//! Where GLUE comes from: a folder on this machine, or a data set of the Hugging Face Hub.
+//! Source of GLUE: a folder on this machine, or a data set of the Hugging Face Hub.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ pub enum DataSource {
     Hub(String),
 }
 
-/// Why a data set of the Hub can't be had.
+/// Reason why a data set of the Hub is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The Hub is needed, and the program was built without it.
@@ -23,15 +23,15 @@ pub enum SourceError {
         "there is no folder {0}; to load a data set of that name from the Hugging Face Hub, build with `--features hub`"
     )]
     NoHub(String),
-    /// The Hub doesn't give it.
+    /// The Hub's error.
     #[cfg(feature = "hub")]
     #[error(transparent)]
     Hub(#[from] modernbert::checkpoint::hub::HubError),
 }
 
 impl DataSource {
-    /// What `text` means: a folder if there is one of that name, else a name on the Hub if it can be one, else a folder that
-    /// isn't there.
+    /// Parses a source: a folder if there is one of that name, else a name on the Hub if it can be one, else a folder that
+    /// doesn't exist.
     pub fn parse(text: &str) -> Self {
         // Data sets are named by the same rule as models.
         match ModelSource::parse(text) {
@@ -40,10 +40,10 @@ impl DataSource {
         }
     }
 
-    /// The folder that holds the folders of these tasks; what the cache lacks of a data set of the Hub is downloaded.
+    /// The folder that holds the folders of these tasks; files of a data set of the Hub that are not in the cache are downloaded.
     ///
     /// # Errors
-    /// Everything that can go wrong with a download. Whether a folder holds the tasks shows when they are read.
+    /// The errors of a download. Missing tasks are an error when they are read.
     pub fn resolve(&self, tasks: &[Task]) -> Result<PathBuf, SourceError> {
         match self {
             Self::Folder(path) => Ok(path.clone()),

@@ -1,4 +1,4 @@
-//! Small files, each telling one lie.
+//! Small files, each with one fault.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -497,9 +497,9 @@ fn notes_name_what_is_missing_broken_and_empty() {
         [
             "train is partial: 2 of 363846 rows",
             "dev is partial: 2 of 40430 rows",
-            "train: 2 broken lines left out: 3, 4",
+            "train: 2 malformed lines left out: 3, 4",
             "train: 1 examples with an empty sentence, kept",
-            "dev: 2 broken lines left out: 3, 4",
+            "dev: 2 malformed lines left out: 3, 4",
             "dev: 1 examples with an empty sentence, kept",
         ]
     );

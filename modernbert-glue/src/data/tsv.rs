@@ -1,7 +1,7 @@
-//! Tab-separated text as GLUE writes it: no quoting, so a double quote is a letter like any other.
+//! Tab-separated text as GLUE writes it: no quoting, so a double quote is an ordinary character.
 //!
 //! Lines end at `\n`; one `\r` before it is dropped, any other stays in the text. A byte order mark at the start, a
-//! missing last newline and blank lines at the end are all fine.
+//! missing last newline and blank lines at the end are all accepted.
 
 use std::fs;
 use std::io;
@@ -44,7 +44,7 @@ impl TextFile {
         })
     }
 
-    /// Where the text came from.
+    /// File of the text.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -55,7 +55,7 @@ impl TextFile {
     }
 }
 
-/// The lines of a text with their numbers, from 1: see the module for what counts as a line.
+/// The lines of a text with their numbers, from 1: the module docs define a line.
 pub fn read_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let text = text
         .strip_prefix('\u{feff}')
@@ -69,14 +69,14 @@ pub fn read_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .map(|(i, line)| (i + 1, line.strip_suffix('\r').unwrap_or(line)))
 }
 
-/// Where the wanted columns are in a file.
+/// Positions of the wanted columns in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     names: Vec<String>,
 }
 
 impl Header {
-    /// Takes the header line apart.
+    /// Parses the header line.
     pub fn parse(line: &str) -> Self {
         Self {
             names: line.split('\t').map(str::to_string).collect(),
@@ -90,7 +90,7 @@ impl Header {
         }
     }
 
-    /// How many columns every row must have.
+    /// Number of columns that every row must have.
     pub fn width(&self) -> usize {
         self.names.len()
     }

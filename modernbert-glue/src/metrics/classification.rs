@@ -35,7 +35,7 @@ pub fn f1(truth: &[usize], predicted: &[usize]) -> Option<f64> {
 /// (tp tn - fp fn) / sqrt((tp + fp) (tp + fn) (tn + fp) (tn + fn))
 /// ```
 ///
-/// 0 when the truth or the predictions hold one class only.
+/// 0 if labels or predictions have one class only.
 pub fn matthews(truth: &[usize], predicted: &[usize]) -> Option<f64> {
     if truth.is_empty() || truth.len() != predicted.len() {
         return None;

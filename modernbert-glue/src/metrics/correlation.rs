@@ -9,7 +9,7 @@ pub fn pearson(x: &[f64], y: &[f64]) -> Option<f64> {
     }
     let (x, y) = (unit(x), unit(y));
     let r: f64 = x.iter().zip(&y).map(|(x, y)| x * y).sum();
-    // Rounding can lead out of the range by a last digit; a NaN stays one through the clamp.
+    // Rounding can leave the range by a last digit; the clamp keeps NaN.
     Some(r.clamp(-1.0, 1.0)).filter(|r| r.is_finite())
 }
 

@@ -1,7 +1,7 @@
 //! Scores as GLUE defines them, equal to scikit-learn's and SciPy's to 1e-12 (`scripts/metrics_fixtures.py`).
 //!
-//! A score that does not exist, such as the correlation of a constant, is `None` and written as `null`: never a 0 that
-//! looks measured. Two zeros are scores by convention, as in scikit-learn: Matthews when either side holds one class
+//! A score that does not exist, such as the correlation of a constant, is `None` and written as `null`, never as
+//! 0. Two zeros are scores by convention, as in scikit-learn: Matthews when labels or predictions have one class
 //! only, and F1 when class 1 neither occurs nor is predicted.
 
 pub mod classification;
@@ -16,7 +16,7 @@ pub use table::Metrics;
 use crate::data::{Label, Split, TaskData};
 use crate::task::{Metric, Task, TaskKind};
 
-/// What a model says about one example.
+/// Prediction of a model for one example.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Prediction {
     /// A class id.
@@ -56,7 +56,7 @@ impl Prediction {
     }
 }
 
-/// Why predictions could not be scored.
+/// Reason why predictions could not be scored.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum MetricError {
     /// Not one prediction per label.
@@ -66,21 +66,21 @@ pub enum MetricError {
     Length {
         /// The task.
         task: Task,
-        /// How many predictions.
+        /// Number of predictions.
         predictions: usize,
-        /// How many labels.
+        /// Number of labels.
         labels: usize,
     },
     /// Not one list of predictions per dev set.
     #[error(
-        "{task}: predictions for {predictions} dev sets where there are {splits}; predict every dev set, in order"
+        "{task}: predictions for {predictions} dev sets, the task has {splits}; predict every dev set, in order"
     )]
     Splits {
         /// The task.
         task: Task,
-        /// How many lists of predictions.
+        /// Number of lists of predictions.
         predictions: usize,
-        /// How many dev sets.
+        /// Number of dev sets.
         splits: usize,
     },
     /// Nothing to score.
@@ -115,7 +115,7 @@ pub enum MetricError {
     },
     /// A head of the wrong width.
     #[error(
-        "{task}: the model puts out {found} numbers where the task has {expected}; load a model with that many labels"
+        "{task}: the model has {found} outputs, the task needs {expected}; load a model with that many labels"
     )]
     Outputs {
         /// The task.
@@ -125,8 +125,10 @@ pub enum MetricError {
         /// Outputs of the model.
         found: usize,
     },
-    /// An output that is no number: the training diverged.
-    #[error("{task}: the model puts out {value}; the training diverged, lower the learning rate")]
+    /// A non-finite output: the training diverged.
+    #[error(
+        "{task}: the model's output is {value}; the training diverged, lower the learning rate"
+    )]
     NotFinite {
         /// The task.
         task: Task,
@@ -234,9 +236,9 @@ fn predicted_scores(task: Task, predictions: &[Prediction]) -> Result<Vec<f64>, 
 
 /// Scores predictions for all dev sets of a task, one list per entry of `data.dev` and in its order.
 ///
-/// With several official dev sets (MNLI) a metric is the mean over those that are there, as in the authors' summary,
-/// followed by one value per official set: `accuracy`, `accuracy_matched`, `accuracy_mismatched`. The value of a set
-/// that is not there is undefined.
+/// With several official dev sets (MNLI) a metric is the mean over the existing ones, as in the authors' summary,
+/// followed by one value per official set: `accuracy`, `accuracy_matched`, `accuracy_mismatched`. The value of a missing
+/// set is undefined.
 pub fn evaluate_dev(
     data: &TaskData,
     predictions: &[Vec<Prediction>],

@@ -22,7 +22,7 @@ impl Metrics {
         }
     }
 
-    /// The score of that name, if it is there and defined.
+    /// The score of that name, if it exists and is defined.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.values
             .iter()
@@ -37,7 +37,7 @@ impl Metrics {
             .map(|(name, value)| (name.as_str(), *value))
     }
 
-    /// Whether there is no score at all.
+    /// Returns true if there is no score at all.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }

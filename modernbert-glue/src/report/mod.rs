@@ -1,6 +1,6 @@
-//! Runs side by side: beside the paper's numbers, and one against another.
+//! Comparison of runs with the paper's numbers and with each other.
 //!
-//! [`JobView::open`] reads a job's folder, [`markdown`] makes the page, [`pictures`] the PNG files beside it. Scores are times
+//! [`JobView::open`] reads a job's folder, [`markdown`] makes the report, [`pictures`] its PNG files. Scores are times
 //! 100 with one decimal, as in the paper; a spread is the standard deviation over the seeds (n - 1).
 
 mod picture;
@@ -21,7 +21,7 @@ use crate::task::Task;
 
 /// A job's folder as it was read.
 pub struct JobView {
-    /// How tables call it: the folder's name.
+    /// Name in tables: the folder's.
     pub name: String,
     /// The folder.
     pub folder: PathBuf,
@@ -31,7 +31,7 @@ pub struct JobView {
     pub records: BTreeMap<Task, Vec<RunRecord>>,
 }
 
-/// Why a folder can't be reported on.
+/// Reason why a folder can't be reported on.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// There are no results.
@@ -49,7 +49,7 @@ impl JobView {
     /// Reads `results.json` and the records of its runs.
     ///
     /// # Errors
-    /// No results there, or files that are something else.
+    /// No results, or malformed files.
     pub fn open(folder: &Path) -> Result<Self, ReportError> {
         let results = Results::read(folder)?;
         let results = results.ok_or_else(|| ReportError::NoResults(folder.to_path_buf()))?;
@@ -80,7 +80,7 @@ impl JobView {
     }
 }
 
-/// Gives jobs whose folders have one name the folder's path as a name.
+/// Names jobs whose folders have the same name by the folder's path.
 pub fn distinguish(views: &mut [JobView]) {
     let names: Vec<String> = views.iter().map(|view| view.name.clone()).collect();
     for view in views.iter_mut() {

@@ -1,4 +1,4 @@
-//! The scores as bars, and the way to them as curves.
+//! Plots of the final scores (bars) and of the scores during training (curves).
 
 use modernbert_cli::plot::{Bar, Group, Panel, PlotError, Series, plot_groups, plot_panels};
 use std::path::{Path, PathBuf};
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use super::{JobView, seed_values, tasks_of};
 use crate::task::paper::ModelSize;
 
-/// Why there is no picture.
+/// Reason why there is no picture.
 pub type PictureError = PlotError;
 
 /// Names of the pictures.
 pub const PICTURES: [&str; 2] = ["glue-scores.png", "glue-curves.png"];
 
 /// Draws `glue-scores.png` (main scores with spread and seeds, the paper's as lines) and `glue-curves.png` (main dev score over the
-/// steps, a curve per seed) into `folder`, which must be there.
+/// steps, a curve per seed) into `folder`, which must exist.
 ///
 /// # Errors
 /// Nothing to draw, or a file that can't be written.

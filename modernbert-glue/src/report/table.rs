@@ -1,4 +1,4 @@
-//! The page in Markdown.
+//! The report in Markdown.
 
 use std::fmt::Write;
 
@@ -10,14 +10,14 @@ use crate::task::paper::ModelSize;
 /// The first lines of every report.
 const HEAD: &str = "# GLUE\n\n";
 
-/// Whether a file is a report that [`markdown`] made: one that is not must not be replaced.
+/// Returns true if a file is a report that [`markdown`] made: another file must not be replaced.
 pub fn is_own_page(path: &std::path::Path) -> bool {
     std::fs::read(path).is_ok_and(|text| text.starts_with(HEAD.as_bytes()))
 }
 
 /// The report on `views`, each beside the paper's rows; with `against` also the difference to that job.
 ///
-/// A star marks tasks with less than the official data. The mean is over the paper's eight tasks and is there only where a job has
+/// A star marks tasks with less than the official data. The mean is over the paper's eight tasks and is given only if a job has
 /// all of them; WNLI, which is in no table of the paper, is never in it.
 pub fn markdown(views: &[JobView], against: Option<&JobView>) -> String {
     let all: Vec<&JobView> = views.iter().chain(against).collect();

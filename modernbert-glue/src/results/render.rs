@@ -6,7 +6,7 @@ use crate::task::Task;
 const HEAD: [&str; 8] = [
     "task", "metric", "score", "baseline", "delta", "train", "dev", "seeds",
 ];
-/// Columns from here on are numbers and stand to the right.
+/// Columns from here on are numbers and are right-aligned.
 const FIRST_NUMBER: usize = 2;
 const NOTE: &str =
     "fewer rows than the official GLUE release: not comparable with published scores";

@@ -1,4 +1,4 @@
-//! All tasks and seeds of a command: two rounds, one clock, one failure at a time.
+//! All tasks and seeds of a command, in two rounds; a failure ends only its own run.
 
 use modernbert_cli::text::human_seconds;
 use modernbert_train::engine::Progress;
@@ -21,13 +21,13 @@ use crate::task::Task;
 pub struct JobReport {
     /// The results of its tasks.
     pub results: Results,
-    /// Why a task, or a seed of it, has none.
+    /// Reason why a task, or a seed of it, has none.
     pub failures: Vec<(Task, String)>,
-    /// Runs that were there already.
+    /// Existing runs that were kept.
     pub kept: usize,
     /// Runs that were made.
     pub made: usize,
-    /// Whether the job was interrupted; the same command goes on with it.
+    /// True if the job was interrupted; the same command resumes it.
     pub interrupted: bool,
 }
 
@@ -43,11 +43,11 @@ struct Job<'a> {
 
 /// Runs tasks with every seed, the ones that start from MNLI last, and keeps `results.json` in `out` up to date.
 ///
-/// Runs that `out` holds with the same settings are kept as they are. A task or seed that fails is reported and the rest
-/// goes on.
+/// Runs that `out` holds with the same settings are kept as they are. A task or seed that fails is reported; the others
+/// continue.
 ///
 /// # Errors
-/// Nothing but a results file that can't be written or is something else; everything else is in the report.
+/// A results file that can't be written or has other content; other errors are in the report.
 pub fn run_job(
     tasks: &[Task],
     data: &Path,
@@ -55,7 +55,7 @@ pub fn run_job(
     options: &RunOptions,
     out: &Path,
 ) -> Result<JobReport, RunError> {
-    // A results file that can't be read should be known before the hours of work, not after.
+    // A results file that can't be read is an error before the hours of work, not after.
     Results::read(out)?;
     let mut report = JobReport::default();
     let max_length = options
@@ -130,7 +130,7 @@ impl Job<'_> {
         }
     }
 
-    /// Adds up the work of all runs; what turns out to be done already is taken off again.
+    /// Adds up the work of all runs; finished work is subtracted.
     fn plan(&mut self, prepared: &BTreeMap<Task, Prepared>) {
         let mut work = 0;
         for prepared in prepared.values() {
@@ -154,7 +154,7 @@ impl Job<'_> {
                 if best.is_none() {
                     note(
                         self.options,
-                        "no model finetuned on MNLI here: rte, mrpc and stsb start from the pretrained one",
+                        "no model finetuned on MNLI in this job: rte, mrpc and stsb start from the pretrained one",
                     );
                 }
                 best
@@ -216,7 +216,7 @@ impl Job<'_> {
             );
         }
         self.report.results.tasks.insert(task, result);
-        // Written after each task, so that nothing is lost should a later one fail.
+        // Written after each task, so that a later failure loses no result.
         self.report.results.write(self.out)?;
         if self.options.keep == Keep::Best {
             // Without a defined score none is best, and none is removed.
@@ -249,7 +249,7 @@ impl Job<'_> {
                 return Ok(record);
             }
         }
-        // The dashboard's title is all it shows of the job as a whole.
+        // Only the dashboard's title shows the progress of the job.
         if self.options.progress == Progress::Dashboard {
             run.label = format!(
                 "{} (run {} of {}, {})",
@@ -271,7 +271,7 @@ impl Job<'_> {
         for &seed in &self.options.seeds {
             let model = seed_folder(self.out, task, seed).join(MODEL_FOLDER);
             if but.as_ref() != Some(&model) {
-                // A model that stays costs room, nothing else.
+                // A model that can't be removed only takes disk space.
                 let _ = std::fs::remove_dir_all(model);
             }
         }
@@ -283,7 +283,7 @@ pub(crate) fn best_model(out: &Path, task: Task) -> Option<PathBuf> {
     best_run(out, task).map(|(_, folder)| folder.join(MODEL_FOLDER))
 }
 
-/// The run whose model is there and whose main score is best; of equals the one of the lowest seed. A run whose main score is undefined,
+/// The run that kept its model and has the best main score; of equals the one of the lowest seed. A run whose main score is undefined,
 /// such as the correlation of constant predictions, is never the best.
 pub(crate) fn best_run(out: &Path, task: Task) -> Option<(RunRecord, PathBuf)> {
     let runs = out.join("runs").join(task.name());

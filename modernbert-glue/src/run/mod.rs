@@ -8,7 +8,7 @@
 //! | [`Settings`], [`RunRecord`] | everything that decides a run, and its result, as `run.json` |
 //! | [`Prepared`] | a task's data as sequences |
 //! | [`run_seed`] | one task, one seed |
-//! | [`run_job`] | all tasks and seeds, in two rounds, resumed where they were left |
+//! | [`run_job`] | all tasks and seeds, in two rounds, resumable |
 //!
 //! A job's folder holds `results.json` and `runs/TASK/seed-N/run.json`; beside the latter, `metrics.jsonl` is the log of the training,
 //! `model/` the finetuned model where it is kept, and `checkpoints/` the state of a run that was interrupted.
@@ -44,7 +44,7 @@ pub const RUN_FILE: &str = "run.json";
 /// Name of the folder of its model.
 pub const MODEL_FOLDER: &str = "model";
 
-/// Why a task has no score.
+/// Reason why a task has no score.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The task's files.
@@ -71,13 +71,13 @@ pub enum RunError {
     /// Training or prediction.
     #[error(transparent)]
     Finetune(#[from] FinetuneError),
-    /// Predictions that can't be scored, such as numbers that are none.
+    /// Predictions that can't be scored, such as non-finite numbers.
     #[error(transparent)]
     Metric(#[from] MetricError),
     /// `results.json`.
     #[error(transparent)]
     Results(#[from] ResultsError),
-    /// AX and the like.
+    /// A task without labelled data, such as AX.
     #[error("{0} has no labelled data to train on; it can only be predicted")]
     NotTrainable(Task),
     /// Tokenizer and model of different vocabularies.
@@ -90,39 +90,39 @@ pub enum RunError {
         /// Rows of the model's embedding.
         model: usize,
     },
-    /// A finished run with other settings where this one should go.
+    /// A finished run with other settings in the same folder.
     #[error("{}: made with other settings ({differences}); give another --out, or --again to replace it", path.display())]
     OtherSettings {
         /// Its `run.json`.
         path: PathBuf,
-        /// What differs.
+        /// Description of the difference.
         differences: String,
     },
-    /// A `run.json` that is none.
+    /// A malformed `run.json`.
     #[error("{}: not a record of a run ({reason}); move it away", path.display())]
     Record {
         /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// Description of the conflict.
         reason: String,
     },
     /// A file that can't be read, written or removed.
-    #[error("{}: {source}; check that it is there, the room on the disk and your rights", path.display())]
+    #[error("{}: {source}; check that the file exists, the free disk space and your permissions", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// The job was interrupted; the run is saved.
-    #[error("{label}: interrupted at step {step}; the same command goes on from there")]
+    #[error("{label}: interrupted at step {step}; the same command continues from there")]
     Interrupted {
         /// The run.
         label: String,
         /// Steps done.
         step: usize,
     },
-    /// A bug, or a device that gave up in the middle of a task.
-    #[error("stopped by a failure inside: {0}")]
+    /// A panic: a bug, or a device that failed during a task.
+    #[error("stopped by an internal failure: {0}")]
     Panic(String),
 }

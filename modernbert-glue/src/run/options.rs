@@ -18,18 +18,18 @@ pub fn job_seeds(count: usize) -> Vec<u64> {
     (0..count).map(seed).collect()
 }
 
-/// Which finetuned models stay on the disk.
+/// Rule for the finetuned models that are kept on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
     /// Those of every seed.
     All,
     /// Per task, that of the seed with the best main score.
     Best,
-    /// None; MNLI's stays until the tasks that start from it are done.
+    /// None; MNLI's is kept until the tasks that start from it are done.
     None,
 }
 
-/// What RTE, MRPC and STS-B start from.
+/// Model that RTE, MRPC and STS-B start from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MnliStart {
     /// The best model of this job's MNLI runs; the pretrained model where there is none.
@@ -54,17 +54,17 @@ pub struct Tuned {
 /// Settings of a job; `None` takes the paper's value for the task.
 #[derive(Clone)]
 pub struct RunOptions {
-    /// Where to compute.
+    /// Device.
     pub device: NamedDevice,
-    /// Dtype of products and attention; STS-B is computed in f32 whatever is chosen, as by the authors.
+    /// Dtype of matrix multiplications and attention; STS-B is always computed in f32, as by the authors.
     pub precision: Precision,
     /// One run per seed.
     pub seeds: Vec<u64>,
-    /// Whether weights start random instead of pretrained; tokenizer and config are the model's.
+    /// True if weights start random instead of pretrained; tokenizer and config are the model's.
     pub random_init: bool,
-    /// What RTE, MRPC and STS-B start from.
+    /// Model that RTE, MRPC and STS-B start from.
     pub mnli: MnliStart,
-    /// Hyperparameters of a sweep, by task; they come before the paper's.
+    /// Hyperparameters of a sweep, by task; they have priority over the paper's.
     pub tuned: BTreeMap<Task, Tuned>,
     /// Passes over the training set.
     pub epochs: Option<usize>,
@@ -74,22 +74,22 @@ pub struct RunOptions {
     pub learning_rate: Option<f64>,
     /// Decoupled weight decay.
     pub weight_decay: Option<f64>,
-    /// Longer pairs are cut to so many tokens.
+    /// Longer pairs are truncated to this many tokens.
     pub max_length: usize,
     /// Share of the steps in which the learning rate rises.
     pub warmup: f64,
-    /// Only so many rows of the training set and of each dev set.
+    /// Number of rows read of the training set and of each dev set; all by default.
     pub max_rows: Option<usize>,
-    /// Steps between scorings of the dev set; by default an epoch, but at most 2000 steps.
+    /// Steps between evaluations on the dev set; by default an epoch, but at most 2000 steps.
     pub evaluate_every: Option<usize>,
-    /// Scorings in a row without anything better after which a run stops; `None` never stops early.
+    /// Evaluations in a row without a better score after which a run stops; `None` never stops early.
     pub patience: Option<usize>,
-    /// Which models stay.
+    /// Rule for the models that are kept.
     pub keep: Keep,
-    /// Whether runs that are there already are done again.
+    /// True if existing runs are repeated.
     pub again: bool,
-    /// How progress is shown.
+    /// Display of progress.
     pub progress: Progress,
-    /// Ends the whole job: the run under way is saved, and the same command goes on from there.
+    /// Ends the whole job: the current run is saved, and the same command continues from there.
     pub interrupter: Interrupter,
 }

@@ -10,7 +10,7 @@ use crate::data::{Split, TaskData, notes};
 use crate::metrics::Metrics;
 use crate::task::Task;
 
-/// A task's training and dev sets, read, cut and tokenised.
+/// A task's training and dev sets, read, tokenized and truncated.
 pub struct Prepared {
     /// The rows.
     pub data: TaskData,
@@ -20,18 +20,18 @@ pub struct Prepared {
     pub dev: Vec<Sample>,
     /// Scores of the best constant answer.
     pub baseline: Metrics,
-    /// Sequences that were cut to the maximum length.
+    /// Number of sequences that were truncated to the maximum length.
     pub truncated: usize,
-    /// What a person should know about the data.
+    /// Notes about the data, for a person.
     pub notes: Vec<String>,
 }
 
 impl Prepared {
     /// Reads the task from the folder that holds the folders of the tasks, keeps the first `max_rows` rows of each set, and
-    /// tokenises with at most `max_length` tokens each.
+    /// tokenizes with at most `max_length` tokens each.
     ///
     /// # Errors
-    /// Files that are missing or wrong, with file and line; a length that is too small.
+    /// Missing or malformed files, with file and line; a length that is too small.
     pub fn new(
         task: Task,
         folder: &Path,
@@ -52,7 +52,7 @@ impl Prepared {
         if truncated > 0 {
             let read = train.samples.len() + dev.samples.len();
             notes.push(format!(
-                "{truncated} of {read} inputs were longer than {max_length} tokens and were cut"
+                "{truncated} of {read} inputs were longer than {max_length} tokens and were truncated"
             ));
         }
         Ok(Self {

@@ -76,7 +76,7 @@ impl Pretrained {
         &self.config
     }
 
-    /// Which of the paper's columns applies: large from a width of 1024.
+    /// The applicable column of the paper: large from a width of 1024.
     pub fn size(&self) -> ModelSize {
         if self.config.hidden_size >= 1024 {
             ModelSize::Large
@@ -85,8 +85,8 @@ impl Pretrained {
         }
     }
 
-    /// What the paper's learning rates are multiplied by: they were tuned for widths of 768 and 1024. A narrower model gets
-    /// 768 / width, without which a model of width 128 would hardly move in the paper's number of steps.
+    /// Factor on the paper's learning rates, which were tuned for widths of 768 and 1024. A narrower model gets
+    /// 768 / width, without which a model of width 128 would hardly change in the paper's number of steps.
     pub fn learning_rate_scale(&self) -> f64 {
         (768.0 / self.config.hidden_size as f64).max(1.0)
     }

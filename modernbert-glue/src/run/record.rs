@@ -1,4 +1,4 @@
-//! `run.json`: what decided a run, and what came of it.
+//! `run.json`: settings and result of a run.
 
 use modernbert::checkpoint::write_atomically;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ pub struct Settings {
     pub start: String,
     /// SHA-256 of the weights it started from; of the config's text where they were random.
     pub start_sha256: String,
-    /// Seed of fresh weights and of the order of samples.
+    /// Seed of the initialization and of the order of samples.
     pub seed: u64,
     /// Passes over the training set.
     pub epochs: usize,
@@ -31,11 +31,11 @@ pub struct Settings {
     pub warmup: f64,
     /// Longest input in tokens.
     pub max_length: usize,
-    /// Steps between scorings of the dev set.
+    /// Steps between evaluations on the dev set.
     pub evaluate_every: usize,
-    /// Scorings without anything better after which training stops.
+    /// Evaluations without a better score after which training stops.
     pub patience: Option<usize>,
-    /// Dtype of products and attention.
+    /// Dtype of matrix multiplications and attention.
     pub precision: String,
     /// Rows trained on.
     pub train_rows: usize,
@@ -44,7 +44,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What differs from other settings, in words; empty where nothing does.
+    /// Differences from other settings, in words; empty if there are none.
     pub fn differences(&self, other: &Self) -> String {
         let fields = |settings: &Self| serde_json::to_value(settings).unwrap_or_default();
         let (mine, theirs) = (fields(self), fields(other));
@@ -57,7 +57,7 @@ impl Settings {
     }
 }
 
-/// One scoring of the dev sets during training.
+/// One evaluation on the dev sets during training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluationRecord {
@@ -75,7 +75,7 @@ pub struct RunRecord {
     pub task: Task,
     /// The model as it was named.
     pub model: String,
-    /// What decided the run.
+    /// Settings of the run.
     pub settings: Settings,
     /// Scores of the best weights.
     pub metrics: Metrics,
@@ -83,17 +83,17 @@ pub struct RunRecord {
     pub best_step: usize,
     /// Steps done.
     pub steps: usize,
-    /// Steps there would have been without early stopping.
+    /// Steps planned without early stopping.
     pub planned_steps: usize,
-    /// Every scoring.
+    /// Every evaluation.
     pub evaluations: Vec<EvaluationRecord>,
     /// Steps done and the mean loss of the steps since the entry before.
     pub losses: Vec<(usize, f64)>,
-    /// Where it was computed.
+    /// Device.
     pub device: String,
-    /// Seconds of training, scoring left out.
+    /// Seconds of training, without evaluations.
     pub train_seconds: f64,
-    /// Seconds of scoring.
+    /// Seconds of evaluations.
     pub eval_seconds: f64,
     /// Sequences scored in that time.
     pub evaluated: usize,
@@ -110,7 +110,7 @@ impl RunRecord {
     /// The record in a run's folder; none if the run was not finished.
     ///
     /// # Errors
-    /// A file that can't be read or is something else.
+    /// A file that can't be read or is malformed.
     pub fn read(folder: &Path) -> Result<Option<Self>, RunError> {
         let path = folder.join(RUN_FILE);
         let text = match std::fs::read_to_string(&path) {
@@ -133,7 +133,7 @@ impl RunRecord {
         let Some(record) = Self::read(folder)? else {
             return Ok(None);
         };
-        // Numbers that went through text may come back with another last digit; both sides go through it.
+        // Numbers that are read from text may differ in the last digit, so both are converted to text and back.
         let text = serde_json::to_string(settings).unwrap_or_default();
         let wanted = serde_json::from_str(&text).unwrap_or_else(|_| settings.clone());
         let differences = record.settings.differences(&wanted);
@@ -149,7 +149,7 @@ impl RunRecord {
     /// Writes the record; a run that has one is finished.
     ///
     /// # Errors
-    /// What the operating system refuses.
+    /// An error of the operating system.
     pub fn write(&self, folder: &Path) -> Result<(), RunError> {
         let path = folder.join(RUN_FILE);
         let write = || {

@@ -18,22 +18,22 @@ use crate::data::{Split, TaskData};
 use crate::metrics::{Metrics, Prediction, evaluate_dev};
 use crate::task::Task;
 
-/// Steps between scorings of the dev set where an epoch is longer.
+/// Steps between evaluations on the dev set if an epoch is longer.
 const LONGEST_INTERVAL: usize = 2000;
 
-/// One run that is about to happen.
+/// A run to be done.
 pub struct Run<'a> {
     /// The task's data.
     pub prepared: &'a Prepared,
     /// The model of the job.
     pub pretrained: &'a Pretrained,
-    /// What the caller chose.
+    /// Settings of the caller.
     pub options: &'a RunOptions,
     /// The seed.
     pub seed: u64,
     /// A model finetuned on MNLI to start from instead.
     pub mnli: Option<&'a Path>,
-    /// What the dashboard and the lines call the run.
+    /// Name of the run on the dashboard and in lines.
     pub label: String,
     /// The job's clock.
     pub clock: Option<Arc<JobClock>>,
@@ -44,7 +44,7 @@ impl Run<'_> {
         self.prepared.data.task
     }
 
-    /// The dtype of products: the caller's, but f32 for STS-B, as by the authors.
+    /// The dtype of matrix multiplications: the caller's, but f32 for STS-B, as by the authors.
     fn precision(&self) -> Precision {
         match self.task() {
             Task::Stsb => Precision::F32,
@@ -174,14 +174,14 @@ impl Run<'_> {
     }
 }
 
-/// Finetunes and scores; writes the record into `folder` last, and before it the model where `keep_model` says so. A run that was
-/// interrupted goes on from its newest checkpoint in `folder`, and gives the same numbers as if it had never been interrupted.
+/// Finetunes and scores; writes the model into `folder` if `keep_model` is true, and the record last. A run that was
+/// interrupted continues from its newest checkpoint in `folder`, and gives the same numbers as an uninterrupted one.
 ///
 /// # Errors
-/// Anything that keeps this run from having a score, failures inside of it included; other runs are not touched.
+/// Every reason why this run has no score, panics included; other runs are not affected.
 pub fn run_seed(run: &Run<'_>, folder: &Path, keep_model: bool) -> Result<RunRecord, RunError> {
     let settings = run.settings()?;
-    // A kernel or a device that gives up panics; the other tasks shall not pay for it.
+    // A failing kernel or device panics, which must not end the other tasks.
     let train = std::panic::AssertUnwindSafe(|| run.train(folder, &settings));
     let trained = std::panic::catch_unwind(train);
     let trained = trained.unwrap_or_else(|panic| {
@@ -232,11 +232,11 @@ pub fn run_seed(run: &Run<'_>, folder: &Path, keep_model: bool) -> Result<RunRec
     };
     record.write(folder)?;
     remove_checkpoints(folder)?;
-    // As a resumed job would read it, so that both see the same digits.
+    // As a resumed job would read it, so that both have the same digits.
     Ok(RunRecord::read(folder)?.unwrap_or(record))
 }
 
-/// The data without its texts, which a scorer has no use for.
+/// The data without its texts, which a scorer doesn't need.
 fn labels_of(data: &TaskData) -> TaskData {
     let bare = |split: &Split| Split {
         examples: split

@@ -1,10 +1,10 @@
-//! The table behind [`Task`]: one constant per task.
+//! The constants of each [`Task`].
 
 use super::{Metric, SplitFile, Task, TaskKind};
 
 pub(super) struct Facts {
     pub(super) name: &'static str,
-    /// The official folder first, then other names found in the wild.
+    /// The official folder first, then other names in use.
     pub(super) folders: &'static [&'static str],
     pub(super) kind: TaskKind,
     pub(super) file_labels: &'static [&'static str],

@@ -1,12 +1,12 @@
-//! What the ModernBERT paper chose and reached per task.
+//! The ModernBERT paper's settings and scores per task.
 //!
 //! Source: Warner et al. 2024, <https://arxiv.org/abs/2412.13663>: Table 6 (chosen hyperparameters), Table 5 (dev scores)
 //! and Appendix E.1 (protocol: sweep, early stopping, which tasks start from MNLI). Batch 64 for every task: the
-//! published ACL version. The weight decays only make sense where the decay is not multiplied by the learning rate.
+//! published ACL version. The weight decays are meant for a decay that is not multiplied by the learning rate.
 
 use super::Task;
 
-/// Which of the two published models.
+/// One of the two published models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ModelSize {
     /// ModernBERT-base, 149M parameters.
@@ -20,12 +20,12 @@ pub const SWEEP_LEARNING_RATES: [f64; 4] = [1e-5, 3e-5, 5e-5, 8e-5];
 /// Weight decays of the paper's sweep.
 pub const SWEEP_WEIGHT_DECAYS: [f64; 4] = [1e-6, 5e-6, 8e-6, 1e-5];
 
-/// How one task is finetuned.
+/// Settings of finetuning one task.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Hyperparameters {
     /// Highest learning rate of the schedule.
     pub learning_rate: f64,
-    /// Fully decoupled weight decay: taken off per step as it stands at the highest learning rate.
+    /// Fully decoupled weight decay: the share subtracted per step at the highest learning rate.
     pub weight_decay: f64,
     /// Passes over the training set.
     pub epochs: usize,

@@ -1,4 +1,4 @@
-//! Where each test works: a tiny model, tiny data, and the program run on them.
+//! The folder that each test works in, with a tiny model and tiny data, and runs of the program there.
 
 use modernbert::config::ModernBertConfig;
 use modernbert::model::{MaskedLm, initialize};
@@ -7,8 +7,10 @@ use modernbert_glue::task::Task;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use tempfile::TempDir;
+use tiny_models::programs;
+pub(crate) use tiny_models::programs::assert_case_refused as assert_refused;
 
 use crate::common;
 
@@ -49,11 +51,7 @@ impl Place {
             }
         }
         arguments.extend(more);
-        Command::new(env!("CARGO_BIN_EXE_modernbert-glue"))
-            .args(&arguments)
-            .env_remove("MODERNBERT_DEVICE")
-            .output()
-            .unwrap()
+        programs::run(env!("CARGO_BIN_EXE_modernbert-glue"), &arguments, &[])
     }
 
     pub(crate) fn results(&self) -> Value {
@@ -90,23 +88,6 @@ pub(crate) fn tokenizer(vocab_size: usize) -> Tokenizer {
         ..TrainOptions::default()
     };
     train(texts, &options).unwrap()
-}
-
-/// Exit code 2, one message on standard error that holds every phrase of `said`, no panic.
-pub(crate) fn assert_refused(what: &str, output: &Output, said: &[&str]) {
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    let all = format!("{stderr}\n--- stdout\n{stdout}");
-    assert_eq!(output.status.code(), Some(2), "{what}: {all}");
-    let errors = stderr
-        .lines()
-        .filter(|line| line.starts_with("error:"))
-        .count();
-    assert_eq!(errors, 1, "{what}: {all}");
-    assert!(!all.contains("panicked"), "{what}: {all}");
-    for phrase in said {
-        assert!(stderr.contains(phrase), "{what}: no {phrase:?} in: {all}");
-    }
 }
 
 pub(crate) fn keys(value: &Value) -> Vec<&str> {

@@ -1,4 +1,4 @@
-//! What the program says to data, models and settings it can't use, and what a failure leaves alone.
+//! Messages about data, models and settings that can't be used; files that a failure doesn't change.
 
 use std::fs;
 

@@ -102,7 +102,7 @@ impl Word {
         last >= 1 && self.0[last] == self.0[last - 1] && self.is_consonant(last)
     }
 
-    /// Whether the first `length` letters end in consonant, vowel, consonant other than w, x and y.
+    /// Returns true if the first `length` letters end in consonant, vowel, consonant other than w, x and y.
     fn ends_short(&self, length: usize) -> bool {
         length >= 3
             && self.is_consonant(length - 3)

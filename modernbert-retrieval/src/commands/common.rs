@@ -107,7 +107,7 @@ impl MeasureArgs {
         })
     }
 
-    /// Whether hits with the query's own id are left out of this set.
+    /// Returns true if hits with the query's own id are left out of this set.
     pub(crate) fn drops_identical_ids(&self, set: &str) -> bool {
         match self.convention {
             ConventionName::Mteb => mteb_ignores_identical_ids(set),
@@ -159,7 +159,7 @@ pub(crate) struct Bm25Args {
     pub(crate) analyzer: AnalyzerName,
 }
 
-/// What one pass over a corpus yields.
+/// Result of one pass over a corpus.
 pub(crate) struct Corpus {
     pub(crate) ids: HashSet<String>,
     pub(crate) bm25: Option<Bm25>,

@@ -25,7 +25,7 @@ pub(crate) struct CompareArgs {
     set: SetArgs,
     #[command(flatten)]
     measures: MeasureArgs,
-    /// Draws so many random sign patterns where there are too many to try all.
+    /// Draws this many random sign patterns if there are too many to try all.
     #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
     samples: usize,
     /// Sets the seed of the random sign patterns.

@@ -35,7 +35,7 @@ pub(crate) struct EvaluateArgs {
     no_bm25: bool,
     #[command(flatten)]
     bm25: Bm25Args,
-    /// Searches so many documents per query.
+    /// Searches this many documents per query.
     #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     top: usize,
     #[command(flatten)]
@@ -157,7 +157,7 @@ fn one_set(args: &EvaluateArgs, set: &Dataset, names: &[String]) -> anyhow::Resu
             .queries
             .iter()
             .map(|query| (query.id.as_str(), query.text.as_str()));
-        // One more than asked for, because the query's own document may have to go.
+        // One more than needed, because the query's own document may be left out.
         runs.push((BM25.to_string(), index.run(queries, args.top + 1)));
     }
     if let Some(run) = args.dense.search(set, args.top + 1)? {

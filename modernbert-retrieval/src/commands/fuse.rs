@@ -23,7 +23,7 @@ pub(crate) struct FuseArgs {
     /// Sets a weight per run, separated by commas; by default all are 1.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     weights: Vec<f64>,
-    /// Keeps so many documents per query.
+    /// Keeps this many documents per query.
     #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     top: usize,
 }

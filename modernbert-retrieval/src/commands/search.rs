@@ -23,7 +23,7 @@ pub(crate) struct SearchArgs {
     /// Takes query ids from the JSONL file that was embedded (fields `_id` or `id`), row by row.
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
-    /// Returns so many vectors per query.
+    /// Returns this many vectors per query.
     #[arg(long, value_name = "COUNT", default_value_t = 10)]
     top: usize,
     /// Finds only vectors whose metadata has this value; can be repeated, and all must agree.

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use modernbert_files::wording::counted;
+
 use super::judgments::Place;
 use super::rows::{Row, Rows, rows_of};
-use super::{DOCUMENT_ID, DataError, Dataset, counted};
+use super::{DOCUMENT_ID, DataError, Dataset};
 
 /// A document of a corpus.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +45,7 @@ pub struct CorpusSummary {
 }
 
 impl CorpusSummary {
-    /// The counts that are worth a sentence.
+    /// The counts as notes for a person.
     pub fn notes(&self) -> Vec<String> {
         let sentences = [
             (

@@ -138,7 +138,7 @@ impl Collected {
     }
 
     fn read_table(&mut self, path: &Path) -> Result<(), DataError> {
-        // BEIR's files have a header; TREC's have none and a second column that nobody uses.
+        // BEIR's files have a header; TREC's have none, and an unused second column.
         let mut header: Option<[Option<usize>; 3]> = None;
         for line in lines(path)? {
             let Line { number, text } = line?;

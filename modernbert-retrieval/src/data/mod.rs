@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use judgments::{Collected, Place};
+use modernbert_files::wording::counted;
 use rows::rows_of;
 use serde_json::Value;
 
@@ -283,8 +284,4 @@ fn inline_judgments(row: &Row, collected: &mut Collected) -> Result<(), DataErro
         collected.add(&query, &document, 1, &place)?;
     }
     Ok(())
-}
-
-pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
 }

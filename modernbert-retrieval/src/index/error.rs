@@ -18,11 +18,11 @@ pub enum IndexError {
         path: PathBuf,
     },
     /// Another process changes the index.
-    #[error("{path}: another process ({owner}) is changing this index; wait for it to end")]
+    #[error("{path}: another process (process {owner}) is changing this index; wait for it to end")]
     Locked {
         /// The folder.
         path: PathBuf,
-        /// Its process id, if known.
+        /// Its process id, as that process wrote it.
         owner: String,
     },
     /// The operating system refused.
@@ -38,7 +38,7 @@ pub enum IndexError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// Description of the fault.
         reason: String,
     },
     /// The index was written by a newer version.

@@ -1,4 +1,4 @@
-//! An exact vector index on disk: memory-mapped, checksummed, changed in whole steps.
+//! An exact vector index on disk: memory-mapped, checksummed, with atomic changes.
 //!
 //! | module | contents |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! Exact search: every vector meets every query.
+//! Exact search: every query is compared with every vector.
 
 use std::cmp::Ordering;
 
@@ -8,7 +8,7 @@ use super::top::{Candidate, Top};
 use super::{Dtype, IndexError, VectorIndex, options, prepared};
 use crate::kernel::{LANES, PackedQueries};
 
-/// Bytes of decoded panels that a thread works on at a time: they stay in the second-level cache while all queries pass.
+/// Bytes of decoded panels that a thread works on at a time: they stay in the L2 cache while all queries are computed.
 const BLOCK_BYTES: usize = 384 << 10;
 
 /// A vector found for a query.

@@ -132,7 +132,7 @@ impl SegmentBuilder {
         self.push_scaled(id, vector, metadata, self.dtype.scale(vector));
     }
 
-    /// As [`Self::push`], with the scale that the vector was stored with before, so that its bytes stay the same.
+    /// As [`Self::push`], with the scale that the vector was stored with before, so that its bytes don't change.
     pub(crate) fn push_scaled(&mut self, id: &str, vector: &[f32], metadata: &str, scale: f32) {
         self.scales.push(scale);
         self.ids.push(id);
@@ -157,7 +157,7 @@ impl SegmentBuilder {
         self.pending.clear();
     }
 
-    /// Writes the file so that it appears whole or not at all. Returns its checksum.
+    /// Writes the file so that it appears complete or not at all. Returns its checksum.
     pub(crate) fn write(mut self, path: &Path) -> Result<u32, IndexError> {
         if !self.pending.is_empty() {
             self.store_panel();
@@ -231,7 +231,7 @@ impl Segment {
     pub(crate) fn open(path: &Path, expected: u32, verify: bool) -> Result<Self, IndexError> {
         let file = File::open(path).map_err(IndexError::io(path))?;
         // SAFETY: the map is only read. Segment files are never written again once they have their name; a writer that replaces an index
-        // removes names, and the mapped file lives on until the map is dropped.
+        // removes names, and the mapped file exists until the map is dropped.
         let map = unsafe { Mmap::map(&file) }.map_err(IndexError::io(path))?;
         let damaged = |reason: &str| IndexError::damaged(path, reason);
         if map.len() < HEADER || map[..8] != *MAGIC {

@@ -1,11 +1,9 @@
 //! Building and changing an index.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::{File, TryLockError};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use modernbert_files::atomic::open_update;
+use modernbert_files::lock::{FolderLock, LockError};
 
 use super::manifest::{Entry, Manifest};
 use super::segment::SegmentBuilder;
@@ -22,7 +20,7 @@ const SEGMENT_ROWS: usize = 65_536;
 enum Place {
     /// Entry of the manifest and row.
     Stored(usize, u32),
-    /// Row of the segment in the making.
+    /// Row of the unfinished segment.
     Pending(u32),
 }
 
@@ -35,14 +33,14 @@ pub struct IndexWriter {
     places: HashMap<String, Place>,
     deleted: BTreeMap<usize, HashSet<u32>>,
     added: usize,
-    _lock: File,
+    _lock: FolderLock,
 }
 
 impl IndexWriter {
     /// Makes an empty index in a folder, which is created if needed. The index exists once it is committed.
     ///
     /// # Errors
-    /// [`IndexError`]: an index is there, another process works on the folder, a dimension outside 1 to 65,536, a refusal by the system.
+    /// [`IndexError`]: an index is there, another process works on the folder, a dimension outside 1 to 65,536, an error of the operating system.
     pub fn create(folder: &Path, options: &IndexOptions) -> Result<Self, IndexError> {
         if options.dimension == 0 || options.dimension > MAX_DIMENSION {
             return Err(IndexError::BadDimension {
@@ -104,7 +102,12 @@ impl IndexWriter {
         Ok(writer)
     }
 
-    fn new(folder: &Path, manifest: Manifest, places: HashMap<String, Place>, lock: File) -> Self {
+    fn new(
+        folder: &Path,
+        manifest: Manifest,
+        places: HashMap<String, Place>,
+        lock: FolderLock,
+    ) -> Self {
         Self {
             folder: folder.to_path_buf(),
             pending: SegmentBuilder::new(manifest.dtype, manifest.dimension),
@@ -308,25 +311,10 @@ impl IndexWriter {
     }
 }
 
-/// Locks a folder until the file is dropped.
-fn lock(folder: &Path) -> Result<File, IndexError> {
-    let path = folder.join("lock");
-    let mut file = open_update(&path).map_err(IndexError::io(&path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let owner = std::fs::read_to_string(&path).unwrap_or_default();
-            return Err(IndexError::Locked {
-                path: folder.to_path_buf(),
-                owner: format!("process {}", owner.trim()),
-            });
-        }
-        // Without locks two writers could publish over each other; better to refuse.
-        Err(TryLockError::Error(source)) => return Err(IndexError::Io { path, source }),
-    }
-    let written = file
-        .set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()));
-    written.map_err(IndexError::io(&path))?;
-    Ok(file)
+/// Locks a folder until the lock is dropped. Without locks two writers could publish over each other: a file system without them is refused.
+fn lock(folder: &Path) -> Result<FolderLock, IndexError> {
+    FolderLock::acquire_strictly(folder).map_err(|error| match error {
+        LockError::Held { path, owner } => IndexError::Locked { path, owner },
+        LockError::Io { path, source } => IndexError::Io { path, source },
+    })
 }

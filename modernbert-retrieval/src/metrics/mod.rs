@@ -86,7 +86,7 @@ impl FromStr for Measure {
 }
 
 impl Measure {
-    /// Returns the measures that a table shows unless told otherwise.
+    /// Returns the default measures of a table.
     pub fn standard() -> Vec<Self> {
         vec![
             Self::Ndcg(Some(10)),

@@ -1,9 +1,9 @@
-//! Paired randomization test: how often would a difference this large arise if both systems were equally good?
+//! Paired randomization test: the probability of a difference at least this large if both systems were equally good.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Up to so many differing queries all sign patterns are enumerated.
+/// Up to this many differing queries all sign patterns are enumerated.
 const EXACT_UP_TO: usize = 16;
 
 /// Two systems compared on the same queries.

@@ -1,4 +1,4 @@
-//! Results by system and set, beside the paper's.
+//! Results by system and set, with the paper's.
 
 pub mod paper;
 

@@ -20,7 +20,7 @@ pub enum VectorError {
     NoMatrix {
         /// The file.
         path: PathBuf,
-        /// What it has.
+        /// The value found.
         found: String,
     },
     /// A safetensors file has no ids.
@@ -62,7 +62,7 @@ pub enum VectorError {
     Model {
         /// The folder or file.
         path: PathBuf,
-        /// What is wrong.
+        /// Description of the fault.
         reason: String,
     },
 }

@@ -28,7 +28,7 @@ pub fn model_hash(folder: &Path) -> Result<String, VectorError> {
     for (name, path) in files {
         let mut file = File::open(&path).map_err(|error| failed(&path, error))?;
         let length = file.metadata().map_err(|error| failed(&path, error))?.len();
-        // Lengths keep the end of one file from passing for the beginning of the next.
+        // Lengths separate the end of one file from the beginning of the next.
         hash.update((name.len() as u64).to_le_bytes());
         hash.update(name.as_bytes());
         hash.update(length.to_le_bytes());

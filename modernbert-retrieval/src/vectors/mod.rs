@@ -25,7 +25,7 @@ pub struct Vectors {
     pub values: Vec<f32>,
     /// `[n]`.
     pub ids: Vec<String>,
-    /// `[n]`: a JSON object of the fields asked for; empty where a row has none of them.
+    /// `[n]`: a JSON object of the requested fields; empty where a row has none of them.
     pub metadata: Vec<String>,
 }
 

@@ -31,7 +31,7 @@ pub struct PositionScores {
     pub masked_accuracy: f64,
 }
 
-/// Why the scores can't be computed.
+/// Reason why the scores can't be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum PositionError {
     /// The buckets' edges do not rise.

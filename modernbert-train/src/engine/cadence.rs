@@ -1,4 +1,4 @@
-//! What is due after a step: a pure function of the settings and of counts and times.
+//! The actions due after a step, as a pure function of settings, counts and times.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub struct Cadence {
     pub evaluate_every: u64,
     /// Steps between rows of the log.
     pub log_every: u64,
-    /// Whether each evaluation is preceded by a row of the log.
+    /// True if each evaluation is preceded by a row of the log.
     pub log_before_evaluation: bool,
     /// Steps after which losses and norms are read back from the device. With 1, non-finite values are found before the weights change.
     /// With more, the device skips the update of a step with a non-finite value and of all later steps, and the next readback fails.
@@ -36,7 +36,7 @@ pub struct Cadence {
     pub save_every_steps: Option<u64>,
     /// Time between checkpoints; `None` saves none by time.
     pub save_every: Option<Duration>,
-    /// Whether a checkpoint by steps is evaluated first.
+    /// True if a checkpoint by steps is evaluated first.
     pub evaluate_before_save: bool,
     /// Time limit of the phase. When the speed of the first steps shows that the phase would take longer, its total is lowered once, so
     /// that a learning-rate decay is still completed.
@@ -64,13 +64,13 @@ pub struct Moment {
     pub since_save: Duration,
     /// Time of training in this phase.
     pub trained: Duration,
-    /// Whether the phase has been fitted to its time limit.
+    /// True if the phase has been fitted to its time limit.
     pub fitted: bool,
     /// The step of this process after which the speed is measured, once there is one.
     pub measured_from: Option<u64>,
 }
 
-/// What is due, in the order in which it is done.
+/// The actions that are due, in the order in which the loop performs them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Due {
     /// Read losses and norms back.
@@ -323,7 +323,7 @@ mod tests {
             fitted: false,
             ..quiet()
         };
-        // Neither two slow steps nor three steps in no time are a warm-up.
+        // Neither two slow steps nor three very fast ones are a warm-up.
         assert!(!limited.due(&at(2, 10, None)).measure);
         assert!(!limited.due(&at(3, 1, None)).measure);
         assert!(limited.due(&at(3, 2, None)).measure);

@@ -1,11 +1,11 @@
-//! burn-train's dashboard, shared with those who have something to show between two steps, and its keys.
+//! burn-train's dashboard, its keys, and access to it from outside the loop.
 //!
 //! | key | effect |
 //! |---|---|
-//! | Ctrl-C | saves after the step and ends; once more ends at once ([`stop_on_signals`](super::stop_on_signals)) |
+//! | Ctrl-C | saves after the step and ends; a second one ends at once ([`stop_on_signals`](super::stop_on_signals)) |
 //! | `q`, then `s` | saves after the step and ends |
-//! | `q`, then `k` | ends at once; the last checkpoint is left |
-//! | `q`, then `c` | goes on |
+//! | `q`, then `k` | ends at once; the last checkpoint is kept |
+//! | `q`, then `c` | continues |
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,22 +21,22 @@ use super::terminal::Terminal;
 use modernbert_cli::INTERRUPTED;
 use modernbert_cli::compiling::{Listener, announce_to};
 
-/// How often the dashboard is asked whether its `k` was pressed.
+/// Interval of the check whether the dashboard's `k` was pressed.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 
 /// No number of items.
 const NONE: usize = usize::MAX;
 
-/// The panic with which burn-train's renderer answers every event after `k`.
+/// Message of the panic that burn-train's renderer raises at every event after `k`.
 const KILLED: &str = "Killing training from user input";
 
-/// The dashboard on the screen, for those who end the process or have an event to show.
+/// The dashboard on the screen, for code that ends the process or shows an event.
 static ON_SCREEN: Mutex<Option<Arc<Shared>>> = Mutex::new(None);
 
 struct Shared {
     renderer: Mutex<Option<Box<dyn MetricsRenderer>>>,
     terminal: Option<Terminal>,
-    /// Items of the present split that are done, which the watch repeats; [`NONE`] before the first split.
+    /// Finished items of the current split, which the watching thread repeats; [`NONE`] before the first split.
     items: AtomicUsize,
     closed: AtomicBool,
 }
@@ -50,7 +50,7 @@ pub(super) struct Dashboard {
 }
 
 impl Dashboard {
-    /// Takes the screen until the value is dropped.
+    /// Owns the screen until the value is dropped.
     pub(super) fn new(interrupter: Interrupter) -> Self {
         let terminal = Terminal::remember();
         let renderer = default_renderer(interrupter, None);
@@ -73,7 +73,7 @@ impl Dashboard {
         let watch = std::thread::spawn(move || {
             while !watched.closed.load(Ordering::Relaxed) {
                 std::thread::park_timeout(WATCH_EVERY);
-                // Any event makes a dashboard whose `k` was pressed panic; this one repeats what the screen shows.
+                // After `k` any event makes the dashboard panic; this event repeats the values on the screen.
                 let items = watched.items.load(Ordering::Relaxed);
                 if items != NONE {
                     watched.draw(|renderer| renderer.update_split(items));
@@ -92,7 +92,7 @@ impl Dashboard {
         self.shared.draw(draw);
     }
 
-    /// Shows how many items of the present split are done.
+    /// Shows the number of finished items of the current split.
     pub(super) fn update_split(&self, items: usize) {
         self.shared.items.store(items, Ordering::Relaxed);
         self.shared.draw(|renderer| renderer.update_split(items));
@@ -103,7 +103,7 @@ impl Drop for Dashboard {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::Relaxed);
         *on_screen() = None;
-        // The renderer gives the screen back when it is dropped, here and not in a clone of `shared` that outlives this value.
+        // The renderer restores the screen when it is dropped: here, not in a clone of `shared` that outlives this value.
         let renderer = self.shared.renderer().take();
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(renderer)));
         if let Err(panic) = dropped {
@@ -132,7 +132,7 @@ impl Shared {
         }
     }
 
-    /// Ends the process where the panic is the answer to `k`; any other panic goes on.
+    /// Ends the process if the panic was raised because of `k`; resumes any other panic.
     fn panicked(&self, panic: Box<dyn std::any::Any + Send>) {
         if panic_text(&*panic).contains(KILLED) {
             exit_now(self.terminal.as_ref());
@@ -157,7 +157,7 @@ pub(super) fn show_event(event: &str) -> bool {
     }
 }
 
-/// Ends the process with [`INTERRUPTED`] after giving the terminal back. A checkpoint that is being written has no name yet and is removed
+/// Ends the process with [`INTERRUPTED`] after restoring the terminal. A checkpoint that is being written has a temporary name and is removed
 /// by the next resume.
 pub(super) fn end_process() -> ! {
     let shared = on_screen().clone();

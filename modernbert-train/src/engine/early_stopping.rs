@@ -1,8 +1,8 @@
-//! The best score so far, and when to stop for the lack of a better one.
+//! Early stopping: the best score so far, and the end of a run that no longer improves.
 
 /// Chooses the best evaluation and ends a run that no longer improves.
 ///
-/// The best score and the evaluations since then are part of [`RunState`](crate::snapshot::RunState), so that a resumed run decides alike.
+/// The best score and the evaluations since then are part of [`RunState`](crate::snapshot::RunState), so that a resumed run makes the same decisions.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct EarlyStopping {
     /// Evaluations in a row without a better score after which the run ends; `None` never ends it.
@@ -28,14 +28,14 @@ impl EarlyStopping {
         better
     }
 
-    /// Whether the patience is used up.
+    /// Returns true if the patience is used up.
     pub fn stops(&self) -> bool {
         self.patience
             .is_some_and(|patience| self.unimproved >= patience)
     }
 }
 
-/// Whether `new` beats `old`. An undefined or non-finite score beats none; any finite score beats an undefined one.
+/// Returns true if `new` beats `old`. An undefined or non-finite score beats none; any finite score beats an undefined one.
 fn is_better(new: Option<f64>, old: Option<f64>) -> bool {
     let new = new.filter(|new| new.is_finite());
     new.is_some_and(|new| old.is_none_or(|old| new > old))

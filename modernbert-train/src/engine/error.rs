@@ -1,11 +1,11 @@
-//! Why a training loop ends early.
+//! Errors of a training loop.
 
 use super::readback::NotFinite;
 
 /// An error of a task, whatever its type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a training loop failed.
+/// Reason why a training loop failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The training data can't be read.
@@ -74,12 +74,12 @@ pub struct Failure {
     pub error: EngineError,
 }
 
-/// What helps against too little device memory in pretraining.
+/// Remedy for too little device memory in pretraining.
 pub const SMALLER_STEP: &str = "halve batch.tokens and double batch.micro_batches (the same step in smaller micro-batches), shorten \
                                 data.sequence_length, or choose a smaller model";
 
 impl EngineError {
-    /// Whether the message is one that backends and drivers give when a device has too little memory.
+    /// Returns true if the message is one that backends and drivers give when a device has too little memory.
     pub fn is_out_of_memory(&self) -> bool {
         let text = self.to_string().to_lowercase();
         [

@@ -1,4 +1,4 @@
-//! The gate in front of every checkpoint: no parameter is NaN or infinite.
+//! The check before every checkpoint: no parameter is NaN or infinite.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
@@ -9,7 +9,7 @@ use super::error::EngineError;
 
 /// Name of the first parameter of `module` whose sum of squares is not finite: a value is NaN, infinite or beyond 1.8e19. One readback.
 ///
-/// The losses of a step speak for the weights before its update, so a last update that diverges shows here alone.
+/// The losses of a step depend on the weights before its update, so only this check detects a last update that diverges.
 ///
 /// # Errors
 /// A device that can't be read.

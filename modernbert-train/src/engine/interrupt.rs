@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::train::Interrupter;
 
-/// Number of training loops under way in this process.
+/// Number of training loops running in this process.
 static TRAINING: AtomicUsize = AtomicUsize::new(0);
 
-/// Marks a training loop as under way until it is dropped.
+/// Marks a training loop as running until the value is dropped.
 pub(super) struct Training;
 
 impl Training {
@@ -23,16 +23,16 @@ impl Drop for Training {
     }
 }
 
-/// Whether this process trains at the moment, so that an interruption has something to save.
+/// Returns true if this process trains at the moment, so that an interruption has something to save.
 pub fn is_training() -> bool {
     TRAINING.load(Ordering::SeqCst) > 0
 }
 
-/// Makes SIGINT (Ctrl-C, on the dashboard too), SIGTERM (with which machines that are taken back end processes) and SIGHUP (a closed
-/// terminal) stop `interrupter`, so that the run is saved after the present step. A second SIGINT or SIGTERM, and any of them while nothing
-/// trains, ends the process at once with exit code 130 and gives the terminal back; a half-written checkpoint has no name yet.
+/// Makes SIGINT (Ctrl-C, on the dashboard too), SIGTERM (sent before a preempted machine stops) and SIGHUP (a closed
+/// terminal) stop `interrupter`, so that the run is saved after the current step. A second SIGINT or SIGTERM, and any of them while nothing
+/// trains, ends the process at once with exit code 130 and restores the terminal; an incomplete checkpoint has a temporary name.
 ///
-/// Where there are no such signals (Windows), Ctrl-C ends the process, and the last checkpoint is left.
+/// On systems without these signals (Windows), Ctrl-C ends the process, and the last checkpoint is kept.
 ///
 /// # Errors
 /// A system that refuses the handler.
@@ -63,7 +63,7 @@ pub fn stop_on_signals(interrupter: &Interrupter) -> std::io::Result<()> {
     Ok(())
 }
 
-/// See above: there are no such signals here.
+/// As above; this system has no such signals.
 ///
 /// # Errors
 /// None.

@@ -56,7 +56,7 @@ pub struct LogRow {
     pub seconds_left: Option<f64>,
 }
 
-/// Appends rows to a file, each line whole.
+/// Appends rows to a file, each line complete.
 pub struct MetricsLog {
     path: PathBuf,
     file: File,
@@ -66,7 +66,7 @@ impl MetricsLog {
     /// Opens a log to append to it, and creates it where there is none.
     ///
     /// # Errors
-    /// The operating system's refusal.
+    /// An error of the operating system.
     pub fn open(path: &Path) -> std::io::Result<Self> {
         Ok(Self {
             path: path.to_path_buf(),
@@ -77,7 +77,7 @@ impl MetricsLog {
     /// Waits until the rows are on the disk: a checkpoint must not outlive the rows before it.
     ///
     /// # Errors
-    /// The operating system's refusal, with the path.
+    /// An error of the operating system, with the path.
     pub fn synchronize(&self) -> std::io::Result<()> {
         self.file.sync_data().map_err(|error| self.named(&error))
     }
@@ -91,7 +91,7 @@ impl MetricsLog {
     /// Appends one row.
     ///
     /// # Errors
-    /// The operating system's refusal, with the path.
+    /// An error of the operating system, with the path.
     pub fn append(&mut self, row: &LogRow) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(row)?;
         line.push(b'\n');

@@ -7,15 +7,15 @@
 //! 2. [`Task::step`]: sums on the device and accumulated gradients;
 //! 3. the squares of the gradients, from which the norm, clipping and the all-finite flag follow;
 //! 4. [`NamedOptimizer::step_if`](crate::optim::NamedOptimizer::step_if) at the rate of [`LearningRate`](crate::schedule::LearningRate);
-//! 5. whatever [`Cadence::due`] returns: readback, fit to the time limit, log row, evaluation, checkpoint, end.
+//! 5. the actions of [`Cadence::due`]: readback, fit to the time limit, log row, evaluation, checkpoint, end.
 //!
 //! | module | contents |
 //! |---|---|
 //! | `training_loop` | [`Loop`], [`Settings`], [`Outcome`] |
-//! | `task` | [`Task`]: what a kind of training provides |
-//! | `cadence` | [`Cadence`]: what is due after a step, a pure function |
+//! | `task` | [`Task`]: the data, loss, evaluation and checkpoints of a kind of training |
+//! | `cadence` | [`Cadence`]: the actions due after a step, a pure function |
 //! | `early_stopping` | [`EarlyStopping`]: the best score, patience |
-//! | `readback`, `window`, `finite` | losses and norms from the device; sums between two log rows; gates for non-finite values |
+//! | `readback`, `window`, `finite` | losses and norms from the device; sums between two log rows; checks for non-finite values |
 //! | `reporter`, `series`, `dashboard`, `progress`, `log` | [`Reporter`]: burn-train's dashboard, plain lines, `metrics.jsonl` |
 //! | `interrupt`, `terminal` | [`stop_on_signals`]: Ctrl-C, SIGTERM, SIGHUP; the dashboard's keys |
 //! | `error` | [`EngineError`] |

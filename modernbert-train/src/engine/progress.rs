@@ -1,8 +1,8 @@
-//! How progress is shown, and the lines for a person.
+//! Display of progress, and lines for a person.
 
 use std::io::{IsTerminal, Write};
 
-/// How progress is shown.
+/// Display of progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// burn-train's dashboard.
@@ -32,7 +32,7 @@ impl Progress {
 
     /// Prints a line before or after a training loop, where there is no dashboard to disturb.
     ///
-    /// A standard output that is closed or full is no reason to lose a run: the line is dropped, and the training goes on.
+    /// A closed or full standard output does not end a run: the line is dropped, and training continues.
     pub fn note(self, text: &str) {
         if self != Self::Silent {
             let _ = writeln!(std::io::stdout(), "{text}");

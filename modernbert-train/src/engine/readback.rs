@@ -1,4 +1,4 @@
-//! Losses and norms of steps that are still on the device, and reading them back together.
+//! Losses and norms of steps that are still on the device, and their readback in one transfer.
 
 use burn::tensor::Tensor;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub struct NotFinite {
     pub what: String,
     /// Its value; of a gradient the sum of its squares.
     pub value: f64,
-    /// The first gradient that is not finite either, in words; empty if there is none.
+    /// The first gradient that is also not finite, in words; empty if there is none.
     pub also: String,
 }
 

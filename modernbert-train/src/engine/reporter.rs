@@ -1,4 +1,4 @@
-//! Everything a training shows and records: burn-train's dashboard, plain lines, `metrics.jsonl`.
+//! Output of a training run: burn-train's dashboard, lines of text, `metrics.jsonl`.
 
 use burn::train::Interrupter;
 use burn::train::logger::TrainingProgressLogger;
@@ -18,7 +18,7 @@ pub type Suffix = Box<dyn Fn() -> String>;
 
 /// Settings of a [`Reporter`].
 pub struct ReporterOptions {
-    /// How progress is shown.
+    /// Display of progress.
     pub progress: Progress,
     /// Title of the dashboard.
     pub title: String,
@@ -30,22 +30,22 @@ pub struct ReporterOptions {
     pub unit: Unit,
     /// Number of evaluations, which the dashboard counts as epochs.
     pub evaluations: u64,
-    /// Time between two lines of the training log; rows of the log are not held back.
+    /// Least time between two lines of text; it does not delay rows of the log.
     pub line_every: Duration,
     /// The metrics log, if the run has a folder.
     pub log: Option<MetricsLog>,
-    /// Whether the peak of the device, and with it MFU, is known.
+    /// True if the peak of the device, and with it MFU, is known.
     pub has_mfu: bool,
 }
 
-/// The one place through which a loop reports.
+/// The only output of a loop.
 pub struct Reporter {
     options: ReporterOptions,
     dashboard: Option<Dashboard>,
     train: Vec<Series>,
     eval: Vec<Series>,
     last_line: Option<Instant>,
-    /// Evaluations done and the one under way; burn-train's epochs.
+    /// Finished evaluations and the current one; burn-train's epochs.
     epoch: usize,
 }
 
@@ -69,7 +69,7 @@ impl Reporter {
         }
     }
 
-    /// The training begins, of `total` units.
+    /// Begins a training of `total` units.
     pub(super) fn begin(&mut self, total: u64) {
         let (epochs, title) = (
             self.options.evaluations as usize,
@@ -115,7 +115,7 @@ impl Reporter {
         Ok(())
     }
 
-    /// An evaluation over `items` batches or sequences begins.
+    /// Begins an evaluation over `items` batches or sequences.
     pub(super) fn begin_evaluation(&mut self, items: usize) {
         self.train.iter_mut().for_each(Series::reset);
         self.eval.iter_mut().for_each(Series::reset);
@@ -125,7 +125,7 @@ impl Reporter {
         });
     }
 
-    /// Records and shows an evaluation; `next` is the total of the training if it goes on.
+    /// Records and shows an evaluation; `next` is the total of the training if it continues.
     pub(super) fn evaluated(
         &mut self,
         row: &LogRow,
@@ -160,7 +160,7 @@ impl Reporter {
         Ok(())
     }
 
-    /// Gives the screen back.
+    /// Restores the screen.
     pub(super) fn end(&mut self) {
         self.draw(|renderer| TrainingProgressLogger::end(renderer));
         self.dashboard = None;

@@ -19,7 +19,7 @@ pub(super) struct Series {
     state: NumericMetricState,
 }
 
-/// Which optional series a task has.
+/// The optional series of a task.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Columns {
     pub(super) accuracy: bool,

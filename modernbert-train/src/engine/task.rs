@@ -1,4 +1,4 @@
-//! What a kind of training gives to the loop.
+//! The interface between the loop and a kind of training.
 
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
@@ -51,16 +51,16 @@ pub struct Evaluation {
     pub items: usize,
 }
 
-/// A kind of training: its data, its loss, its evaluation, its checkpoints. The loop does the rest; see the [module](super).
+/// A kind of training: its data, its loss, its evaluation, its checkpoints. The [module](super) describes the loop.
 pub trait Task {
     /// The module under training.
     type Model: Module;
     /// A micro-batch on the host.
     type Batch;
 
-    /// Whether [`Evaluation::score`] chooses the best weights.
+    /// True if [`Evaluation::score`] chooses the best weights.
     const SCORED: bool;
-    /// Whether [`Sums::correct`] is counted.
+    /// True if [`Sums::correct`] is counted.
     const COUNTS_CORRECT: bool;
 
     /// Returns the micro-batches of the next step, each with the denominator of the whole step; `None` at the end of the data.
@@ -109,10 +109,10 @@ pub trait Task {
     /// Keeps `model`: the evaluation before this call had the best score so far.
     fn keep_best(&mut self, _model: Self::Model) {}
 
-    /// Takes note of a row of the training log: steps done and mean loss of the steps since the row before.
+    /// Receives a row of the training log: steps done and mean loss of the steps since the previous row.
     fn logged(&mut self, _step: u64, _loss: f64) {}
 
-    /// Writes a checkpoint. Everything is read back, and every parameter is finite.
+    /// Writes a checkpoint. Before this call the loop has read all losses back and checked that every parameter is finite.
     ///
     /// # Errors
     /// A file that can't be written, a device that can't be read.
@@ -124,7 +124,7 @@ pub trait Task {
     ) -> Result<(), BoxError>;
 }
 
-/// Why an evaluation failed.
+/// Reason why an evaluation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluationError {
     /// The model gives NaN or an infinite number.

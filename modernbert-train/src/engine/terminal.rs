@@ -1,4 +1,4 @@
-//! The terminal under the dashboard: keys that raise signals although it is in raw mode, and giving it back when the process ends at once.
+//! The terminal of the dashboard: keys that raise signals in raw mode, and restoring the terminal when the process ends at once.
 
 /// Leaves mouse reporting and the alternate screen, shows the cursor: undoes what burn-train's dashboard writes at its start.
 #[cfg(unix)]
@@ -34,7 +34,7 @@ mod unix {
     }
 
     impl Terminal {
-        /// Remembers the terminal's modes; `None` where there is no terminal.
+        /// Reads the terminal's modes; `None` if there is no terminal.
         pub(in crate::engine) fn remember() -> Option<Self> {
             // The same choice as the dashboard's terminal library.
             let tty = match isatty(std::io::stdin()) {
@@ -61,8 +61,8 @@ mod unix {
             }
         }
 
-        /// Waits until the terminal is in raw mode, then lets Ctrl-C raise SIGINT again: in raw mode it would be a key like any other,
-        /// which the dashboard ignores. Ctrl-Z and Ctrl-\ stay keys, as a stopped dashboard would leave the terminal unusable.
+        /// Waits until the terminal is in raw mode, then lets Ctrl-C raise SIGINT again: in raw mode it would be an ordinary key,
+        /// which the dashboard ignores. Ctrl-Z and Ctrl-\ stay keys, because a stopped dashboard would leave the terminal unusable.
         pub(in crate::engine) fn raise_signals(&self) {
             let started = Instant::now();
             while started.elapsed() < RAW_MODE_WITHIN {
@@ -81,7 +81,7 @@ mod unix {
             }
         }
 
-        /// Gives the terminal back as it was before the dashboard, for a process that is about to end.
+        /// Restores the terminal to its state before the dashboard, for a process that is about to end.
         pub(in crate::engine) fn restore(&self) {
             let _ = self.with(|tty| tcsetattr(tty, OptionalActions::Now, &self.modes));
             let mut out = std::io::stdout();

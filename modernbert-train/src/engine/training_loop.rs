@@ -33,7 +33,7 @@ pub struct Settings {
     pub max_grad_norm: Option<f64>,
     /// Evaluations without a better score after which the run ends.
     pub patience: Option<u64>,
-    /// Whether checkpoints are written.
+    /// True if checkpoints are written.
     pub saves: bool,
     /// Peak FLOP/s of the device for MFU, if known.
     pub peak_flops: Option<f64>,
@@ -44,17 +44,17 @@ pub struct Settings {
 pub struct Report {
     /// Tokens this process trained on, padding not counted.
     pub tokens: u64,
-    /// Seconds of their training, evaluations and saving left out.
+    /// Seconds of training, without evaluations and saving.
     pub seconds: f64,
-    /// Whether the loop ended because the interrupter asked for it.
+    /// True if the loop ended because the interrupter asked for it.
     pub interrupted: bool,
-    /// Whether early stopping ended the run.
+    /// True if early stopping ended the run.
     pub stopped_early: bool,
 }
 
 /// Results of a loop.
 pub struct Outcome<T: Task> {
-    /// The task with what it kept.
+    /// The task, with the weights it kept.
     pub task: T,
     /// The model with its last weights, on a device without gradients.
     pub model: T::Model,
@@ -95,7 +95,7 @@ pub struct Loop<T: Task> {
 }
 
 impl<T: Task> Loop<T> {
-    /// A loop that goes on from `state` with `optimizer`'s moments.
+    /// Creates a loop that continues from `state` with `optimizer`'s moments.
     pub fn new(
         task: T,
         settings: Settings,
@@ -130,12 +130,12 @@ impl<T: Task> Loop<T> {
         }
     }
 
-    /// Trains until the phase has seen its total, early stopping ends it, or the interrupter asks for an end. The end of the phase is
-    /// evaluated, and either end is saved.
+    /// Trains until the phase has seen its total, early stopping ends it, or the interrupter stops it. The end of the phase is
+    /// evaluated; in each case a checkpoint is written.
     ///
     /// # Errors
-    /// Data, device or files that can't be used; a non-finite loss, gradient, parameter or evaluation. Checkpoints of earlier steps are
-    /// whole.
+    /// Data, device or files that can't be used; a non-finite loss, gradient, parameter or evaluation. Checkpoints of earlier steps stay
+    /// complete.
     pub fn run(mut self, model: T::Model) -> Result<Outcome<T>, Failure> {
         let device = model.devices().into_iter().next().unwrap_or_default();
         let device = if device.is_autodiff() {
@@ -146,7 +146,7 @@ impl<T: Task> Loop<T> {
         let model = model.train().fork(&device);
         self.all_finite = Some(Tensor::ones([1], &device.inner()));
         let _training = Training::begin();
-        // Backends report an exhausted device by a panic, which must not take the checkpoints' folder or the other runs of a job along.
+        // Backends report an exhausted device by a panic, which must not end the other runs of a job.
         let trained = catch_unwind(AssertUnwindSafe(|| self.train(model)));
         self.reporter.end();
         let error = match trained {
@@ -217,7 +217,7 @@ impl<T: Task> Loop<T> {
         self.batch_tokens = counts.slots;
 
         let (sums, mut gradients) = self.task.step(&model, batches);
-        // Ranks of a data-parallel run would sum `gradients`, `sums` and `counts` here: below, nothing depends on how many there are.
+        // Ranks of a data-parallel run would sum `gradients`, `sums` and `counts` here: the code below doesn't depend on their number.
         let squares = GradientSquares::of(&model, &gradients);
         if self.names.len() != squares.names.len() {
             self.names = squares.names.clone().into();
@@ -244,7 +244,7 @@ impl<T: Task> Loop<T> {
         self.state.phase_tokens += counts.tokens;
         self.state.rows += counts.rows;
         self.state.position = counts.position;
-        // The rate is that of the counts after the step: a warmup that starts from zero moves at once.
+        // The rate is that of the counts after the step, so that the first step of a warmup from zero has a rate above zero.
         let rate = self.settings.learning_rate.at(self.seen(), self.total());
         let model = self
             .optimizer
@@ -287,7 +287,7 @@ impl<T: Task> Loop<T> {
         }
     }
 
-    /// Does what is due between two steps, in the order of [`Due`].
+    /// Performs the actions due between two steps, in the order of [`Due`].
     fn after_step(&mut self, model: &T::Model) -> Result<(), EngineError> {
         let due: Due = self.settings.cadence.due(&self.moment());
         if due.read {
@@ -307,7 +307,7 @@ impl<T: Task> Loop<T> {
             self.state.next_evaluation = self.settings.cadence.next_evaluation(next, seen);
             self.evaluation(model)?;
         }
-        // Fitting to time may have ended the phase, whose checkpoint then follows its evaluation.
+        // Fitting to the time limit may have ended the phase; its checkpoint then follows its evaluation.
         if due.save && self.settings.saves && !self.ended() {
             if due.evaluate_for_save && self.state.eval_step != Some(self.state.step) {
                 self.evaluation(model)?;
@@ -317,7 +317,7 @@ impl<T: Task> Loop<T> {
         Ok(())
     }
 
-    /// The end of the phase, or an interruption: evaluates a phase that is done, and saves in either case.
+    /// Ends the phase or an interrupted run: evaluates a phase that is done, and saves in either case.
     fn finish(&mut self, model: &T::Model) -> Result<(), EngineError> {
         self.read_back()?;
         if self.ended() {
@@ -429,7 +429,7 @@ impl<T: Task> Loop<T> {
         }
     }
 
-    /// Evaluates, records, and lets early stopping judge.
+    /// Evaluates, records the result, and updates early stopping.
     fn evaluation(&mut self, model: &T::Model) -> Result<(), EngineError> {
         let items = self.task.evaluation_items();
         self.reporter.begin_evaluation(items);

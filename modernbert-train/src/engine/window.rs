@@ -19,7 +19,7 @@ pub(super) struct Window {
     pub(super) slots: u64,
     /// Gradient norm of the last step.
     pub(super) norm: f64,
-    /// The speed's numerators and denominators, which count the steps of this process alone: a resumed run measures anew.
+    /// The speed's numerators and denominators, which count only the steps of this process: a resumed run measures its own speed.
     pub(super) timed_tokens: u64,
     pub(super) flops: f64,
     pub(super) waited: Duration,

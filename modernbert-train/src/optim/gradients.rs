@@ -1,4 +1,4 @@
-//! Norms of gradients, computed where the gradients are.
+//! Norms of gradients, computed on the device.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
@@ -8,13 +8,13 @@ use modernbert::ops::sum::{sum, sum_of_squares};
 
 /// The sum of squares of each parameter's gradient, still on the device.
 ///
-/// The root of their total is the gradient norm. A gradient with a non-finite value has a non-finite sum, which names the tensor without
-/// a look at any other value.
+/// The root of their total is the gradient norm. A gradient with a non-finite value has a non-finite sum, which identifies the tensor without
+/// reading its values.
 #[derive(Clone, Debug)]
 pub struct GradientSquares {
     /// Names of the parameters, in the order of `sums`.
     pub names: Vec<String>,
-    /// One sum each, `[names]`; `None` if there is no gradient at all.
+    /// The sum of each, `[names]`; `None` if there is no gradient.
     pub sums: Option<Tensor<1>>,
 }
 

@@ -1,6 +1,6 @@
 //! Optimizers that Burn does not have, and their state under the names of checkpoint files.
 //!
-//! A learning rate's way: `optimizer.learning_rate` of the recipe →
+//! Path of a learning rate: `optimizer.learning_rate` of the recipe →
 //! [`Recipe::learning_rate`](crate::recipe::Recipe::learning_rate) → [`LearningRate::at`](crate::schedule::LearningRate::at) in the
 //! training loop → [`NamedOptimizer::step_if`] → [`UpdateRule`] → [`adamw_all`](modernbert::ops::optimizer::adamw_all).
 

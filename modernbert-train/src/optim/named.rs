@@ -1,7 +1,7 @@
 //! An optimizer over all parameters of a module, with its state under the names of checkpoint files.
 //!
-//! Burn's own `ModuleOptimizer` keys its state by parameter ids, which are drawn anew in every process. Names survive: a checkpoint
-//! can be read by other programs, compared tensor by tensor, and loaded into a model that was built anew.
+//! Burn's own `ModuleOptimizer` keys its state by parameter ids, which differ in every process. With names a checkpoint
+//! can be read by other programs, compared tensor by tensor, and loaded into a newly built model.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::rule::{MomentsState, UpdateRule};
 
-/// Why moments could not be read or taken over.
+/// Reason why moments could not be read or restored.
 #[derive(Debug, thiserror::Error)]
 pub enum MomentsError {
     /// A parameter has no moments in the file.
@@ -37,7 +37,7 @@ pub enum MomentsError {
     Device {
         /// Name of the tensor.
         name: String,
-        /// What the device said.
+        /// Message of the device.
         reason: String,
     },
 }
@@ -91,7 +91,7 @@ impl NamedOptimizer {
     }
 
     /// As [`Self::step`], where weights and moments stay bit-identical unless the flag `all_finite`, `[1]` on the module's device, is
-    /// above 0. [`Self::updates`] counts the step in either case, as the host does not know the flag.
+    /// above 0. [`Self::updates`] counts the step in either case, because the host does not know the flag.
     pub fn step_if<M: Module>(
         &mut self,
         all_finite: Option<Tensor<1>>,
@@ -161,7 +161,7 @@ impl NamedOptimizer {
     }
 }
 
-/// A parameter that was taken out of the module, with all that its return needs.
+/// A parameter taken out of the module, with the information to put it back.
 struct Waiting {
     id: ParamId,
     name: String,
@@ -181,7 +181,7 @@ struct Before<'a> {
     states: &'a mut BTreeMap<String, Box<dyn Any + Send>>,
     parameters: Vec<Parameter>,
     waiting: VecDeque<Waiting>,
-    /// Tensors in place of the parameters until these return; one for each rank.
+    /// Placeholder tensors in the module while its parameters are updated, one for each rank.
     placeholders: BTreeMap<usize, Box<dyn Any>>,
 }
 

@@ -1,4 +1,4 @@
-//! The update rules, and what they share: moments and one parameter's update.
+//! The update rules, and their shared code: moments and one parameter's update.
 
 use burn::optim::{LearningRate, RecordState, StateSink, StateSource};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -7,7 +7,7 @@ use modernbert::ops::optimizer::{Parameter, SteppedParameter, adamw_all};
 use super::decoupled_adamw::DecoupledAdamW;
 use super::stable_adamw::StableAdamWConfig;
 
-/// How a parameter is updated: the settings of one of the optimizers.
+/// Rule for updating a parameter: the settings of one of the optimizers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum UpdateRule {
     /// StableAdamW, for pretraining.
@@ -29,7 +29,7 @@ impl From<DecoupledAdamW> for UpdateRule {
 }
 
 impl UpdateRule {
-    /// A parameter as [`adamw_all`] takes it, and the number of its updates after this one.
+    /// Input of [`adamw_all`] for a parameter, and the number of its updates including this one.
     pub(super) fn prepare<const D: usize>(
         &self,
         lr: LearningRate,

@@ -180,7 +180,7 @@ mod whole_model {
         read.0
     }
 
-    /// A gradient for every parameter: what `of` makes of its value.
+    /// A gradient for every parameter, computed by `of` from its value.
     fn gradients(model: &MaskedLm, of: fn(f32) -> f32) -> GradientsParams {
         struct Make(GradientsParams, fn(f32) -> f32);
         impl ModuleVisitor for Make {

@@ -1,4 +1,4 @@
-//! Why a pretraining run can't begin, go on or end.
+//! Errors of pretraining runs.
 
 use modernbert::LoadError;
 use modernbert::checkpoint::CheckpointError;
@@ -18,7 +18,7 @@ use crate::shard::{ShardError, TokenizeError};
 use crate::snapshot::SnapshotError;
 use crate::tokenize::FolderError;
 
-/// Why a pretraining run failed.
+/// Reason why a pretraining run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PretrainError {
     /// Settings or files that do not fit; the message names the place and the remedy.
@@ -29,7 +29,7 @@ pub enum PretrainError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What can't be done.
+        /// The operation that failed.
         what: &'static str,
         /// The system's error.
         source: std::io::Error,
@@ -41,7 +41,7 @@ pub enum PretrainError {
         step: u64,
         /// The loop's error.
         reason: String,
-        /// What is left of the run, and how it goes on.
+        /// The last checkpoint, and the command that resumes the run.
         rest: String,
     },
     /// The smaller model for a tiled initialization.
@@ -49,7 +49,7 @@ pub enum PretrainError {
     Tiling {
         /// Its folder.
         path: PathBuf,
-        /// What does not fit.
+        /// Description of the conflict.
         source: Box<TilingError>,
     },
     /// The published model that the run continues.
@@ -57,7 +57,7 @@ pub enum PretrainError {
     Published {
         /// Its folder, or its name on the Hugging Face Hub.
         from: String,
-        /// Why it can't be used.
+        /// Reason why it can't be used.
         source: Box<LoadError>,
     },
     /// The picture of the loss.
@@ -87,7 +87,7 @@ pub enum PretrainError {
     /// A token shard.
     #[error(transparent)]
     Shard(Box<ShardError>),
-    /// Turning text into tokens.
+    /// Tokenizing the corpus.
     #[error(transparent)]
     Tokenize(Box<TokenizeError>),
     /// A folder of token shards.
@@ -104,7 +104,7 @@ pub enum PretrainError {
     Position(#[from] PositionError),
 }
 
-/// Errors of other modules are boxed: they hold several paths and texts, and every result would carry their size.
+/// Errors of other modules are boxed: they contain several paths and texts, and every result would have their size.
 macro_rules! boxed {
     ($($variant:ident($error:ty),)*) => {
         $(impl From<$error> for PretrainError {
@@ -129,7 +129,7 @@ boxed! {
     Loader(LoaderError),
 }
 
-/// Why the loss can't be drawn.
+/// Reason why the loss can't be drawn.
 #[derive(Debug, thiserror::Error)]
 pub enum PictureError {
     /// The log can't be read.

@@ -1,4 +1,4 @@
-//! The phases of a run one after the other, from any state of the run.
+//! The phases of a run in order, from any state of the run.
 
 use burn::train::Interrupter;
 use modernbert::Loader;
@@ -22,34 +22,34 @@ use crate::run_dir::{METRICS_FILE, PICTURE_FILE, RunDir};
 use crate::snapshot::{RunState, Snapshot};
 use modernbert_cli::plot::{Series, plot_curves};
 
-/// Larger sizes are typing errors: this is a hundred times the largest encoder of this family.
+/// Larger sizes are typing errors: the limit is a hundred times the largest encoder of this family.
 const MOST_PARAMETERS: u64 = 100_000_000_000;
 
-/// Settings of a run beside its recipe.
+/// Settings of a run in addition to its recipe.
 pub struct PretrainOptions {
-    /// Folder for everything the run makes.
+    /// Folder of the run.
     pub out: PathBuf,
-    /// Where to train.
+    /// Device.
     pub device: NamedDevice,
-    /// How progress is shown.
+    /// Display of progress.
     pub progress: Progress,
     /// Peak of the device in TFLOP/s, for MFU; by default that of the device's name, where it is known.
     pub peak_tflops: Option<f64>,
     /// Handle that stops the run early; it is saved first.
     pub interrupter: Interrupter,
-    /// Whether an older run in the folder may be deleted although it has checkpoints.
+    /// True if an older run in the folder may be deleted although it has checkpoints.
     pub restart: bool,
 }
 
-/// How a run ended.
+/// End of a run.
 pub enum PretrainEnd {
     /// All tokens were seen; the folder is a model.
     Finished(Box<PretrainSummary>),
-    /// It was asked to stop, and can be resumed.
+    /// The run was interrupted, and can be resumed.
     Interrupted {
         /// Steps done.
         step: u64,
-        /// The checkpoint it goes on from, if any step was done.
+        /// The checkpoint that a resume starts from, if any step was done.
         checkpoint: Option<PathBuf>,
     },
 }
@@ -62,7 +62,7 @@ pub struct PretrainSummary {
     pub prepared: Prepared,
     /// The run's last state, with the losses of the first step and of the last evaluation.
     pub state: RunState,
-    /// Real tokens per second in this process, evaluations and saving left out.
+    /// Tokens per second in this process, without padding, evaluations and saving.
     pub tok_s: f64,
     /// Score of the unigram model on the last phase's masked tokens; `None` where none was masked.
     pub unigram: Option<UnigramScore>,
@@ -76,7 +76,7 @@ pub(super) struct Ready {
     pub(super) recipe: Recipe,
     pub(super) phases: Vec<Phase>,
     pub(super) prepared: Prepared,
-    /// The state to go on from, and the checkpoint with weights and moments; `None` for a run that begins.
+    /// The state to continue from, and the checkpoint with weights and moments; `None` for a new run.
     pub(super) from: Option<(RunState, Snapshot)>,
     pub(super) started: Instant,
 }
@@ -243,7 +243,7 @@ fn begin(state: RunState, phase: &Phase) -> RunState {
     }
 }
 
-/// The phase transition: time, data and schedule begin anew, step and token counts of the run go on.
+/// The state after a phase transition: time, data and schedule start again, step and token counts of the run continue.
 fn next_phase(state: &RunState, next: Option<&Phase>) -> RunState {
     let moved = RunState {
         phase: state.phase + 1,
@@ -294,7 +294,7 @@ fn draw(out: &Path, unigram: Option<UnigramScore>) -> Result<(), PictureError> {
         .collect();
     plot_curves(
         &out.join(PICTURE_FILE),
-        "Masked language modelling loss",
+        "Masked language modeling loss",
         &series,
         "tokens",
         "loss (nats)",

@@ -5,13 +5,13 @@ use modernbert::config::ModernBertConfig;
 use crate::mask::label_cap;
 use crate::recipe::Recipe;
 
-/// Bytes that training holds at its peak, by what they are for. An estimate: temporaries of single operations come on top, and a
-/// device that reuses buffers early stays below.
+/// Bytes that training needs at its peak, by purpose. An estimate: temporaries of single operations are not included, and a
+/// device that reuses buffers early needs less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct TrainingMemory {
     /// Weights, gradients and two moments of every parameter, in f32.
     pub state: u64,
-    /// Activations of a micro-batch saved for backward by the layers.
+    /// Activations of a micro-batch saved for backward in the layers.
     pub activations: u64,
     /// Scores over the vocabulary at the labelled positions, their gradient and one temporary of that size.
     pub logits: u64,
@@ -20,14 +20,14 @@ pub struct TrainingMemory {
 impl TrainingMemory {
     /// The estimate for a model trained by a recipe (of one phase).
     ///
-    /// A layer saves for each token its two normalized inputs, queries, keys and values before and after rotation, attention's result,
+    /// A layer saves for each token its two normalized inputs, queries, keys and values before and after RoPE, attention's result,
     /// two residual sums, and the MLP's two halves and their product: about `13 hidden + 3 intermediate` numbers of 4 bytes, with
-    /// products in bf16 two thirds of that.
+    /// GEMMs in bf16 two thirds of that.
     pub fn of(config: &ModernBertConfig, recipe: &Recipe) -> Self {
         let tokens = recipe.batch.tokens as u64;
         let (hidden, intermediate) = (config.hidden_size as u64, config.intermediate_size as u64);
         let layers = config.num_hidden_layers as u64;
-        // With activation checkpointing a layer keeps its input, and one layer at a time the rest.
+        // With activation checkpointing each layer saves its input, and one layer at a time the other activations.
         let (whole, inputs) = if recipe.batch.recompute {
             (1, tokens * layers * hidden * 4)
         } else {
@@ -35,7 +35,7 @@ impl TrainingMemory {
         };
         let kept = tokens * whole * (13 * hidden + 3 * intermediate) * 4;
         let labelled = label_cap(recipe.batch.tokens, recipe.mask.train) as u64;
-        let low = recipe.run.precision == crate::recipe::Precision::Bf16;
+        let low = recipe.run.precision == crate::recipe::TrainingPrecision::Bf16;
         Self {
             state: 16 * config.mlm_parameters(),
             activations: inputs + if low { kept / 3 * 2 } else { kept },
@@ -59,8 +59,8 @@ fn available() -> Option<u64> {
     Some(1024 * kilobytes)
 }
 
-/// What to tell a person whose recipe may not fit into this machine's memory; a system that runs out of it ends the process without a
-/// word.
+/// Returns a warning if the recipe may not fit into this machine's memory: a system without free memory kills the process without a
+/// message.
 pub(super) fn warning(config: &ModernBertConfig, recipe: &Recipe) -> Option<String> {
     let needed = TrainingMemory::of(config, recipe);
     let free = available()?;
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(half.state, whole.state);
         assert_eq!(half.activations * 2, whole.activations);
         assert!(whole.total() > 40_000_000_000, "{whole:?}");
-        // More than any machine has: it is said before it happens.
+        // More than any machine has: the warning precedes the run.
         let mut endless = recipe;
         endless.batch.tokens = 1 << 40;
         if available().is_some() {

@@ -15,7 +15,7 @@ use crate::run_dir::RunDir;
 use crate::schedule::BatchWarmup;
 use crate::snapshot::RunState;
 
-/// A phase's data and its place for checkpoints.
+/// A phase's data and the folder of its checkpoints.
 pub(super) struct MlmTask<'a> {
     /// Endless training rows.
     pub(super) rows: Prefetched,
@@ -27,7 +27,7 @@ pub(super) struct MlmTask<'a> {
     pub(super) config: ModernBertConfig,
     /// The run's folder.
     pub(super) dir: &'a RunDir,
-    /// Which checkpoints are kept.
+    /// Rule for the checkpoints that are kept.
     pub(super) rule: &'a CheckpointRecipe,
 }
 

@@ -1,14 +1,14 @@
-//! A recipe from beginning to end: corpus, tokenizer, shards, model, the phases of training, model folder, picture.
+//! Pretraining by a recipe: corpus, tokenizer, shards, model, the phases of training, model folder, plot of the loss.
 //!
 //! | module | contents |
 //! |---|---|
 //! | [`prepare`](prepare()), `tokens` | text, or a folder of token shards, to tokenizer and samples |
-//! | [`pretrain`], [`resume`], [`start_from`], [`roll_back`] | begin a run, go on with one, begin one from a checkpoint of another |
-//! | `launch`, `phase` | the phases one after the other; one phase in the training loop |
+//! | [`pretrain`], [`resume`], [`start_from`], [`roll_back`] | start a run, resume one, start one from a checkpoint of another |
+//! | `launch`, `phase` | the phases in order; one phase in the training loop |
 //! | `mlm` | masked language modeling as a [`Task`](crate::engine::Task) |
 //! | `transition` | the same weights under the next phase's config |
 //! | `unigram`, `samples` | the baseline; held-out predictions |
-//! | `memory` | bytes that a recipe takes |
+//! | `memory` | bytes that a recipe needs |
 
 mod error;
 mod launch;

@@ -22,7 +22,7 @@ use crate::recipe::{Phase, Recipe};
 use crate::run_dir::{METRICS_FILE, POSITIONS_FILE, RunDir, list_checkpoints};
 use crate::snapshot::RunState;
 
-/// Number of full-length sequences from which on they alone are scored by position.
+/// Number of full-length sequences from which on only these are scored by position.
 const FEW_SEQUENCES: usize = 4;
 
 /// Name of the CPU device, on which a readback costs nothing and memory is that of the machine.
@@ -34,7 +34,7 @@ pub(super) struct Session<'a> {
     pub(super) options: &'a PretrainOptions,
     /// The phases of the recipe.
     pub(super) phases: &'a [Phase],
-    /// Whether the recipe has more than one phase.
+    /// True if the recipe has more than one phase.
     pub(super) several: bool,
 }
 
@@ -66,9 +66,9 @@ impl<'a> Session<'a> {
         Ok(items)
     }
 
-    /// Held-out loss by the position of a token in its sequence, at the end of a phase: shown, and a line of `positions.jsonl`. Sequences
-    /// are those of the run's longest phase, so that phases can be compared. Where at least [`FEW_SEQUENCES`] have the full length, only
-    /// these are scored: short documents differ from long ones and would be part of the first buckets alone.
+    /// Computes the held-out loss by the position of a token in its sequence at the end of a phase, prints it, and appends it to
+    /// `positions.jsonl`. Sequences are those of the run's longest phase, so that phases can be compared. If at least [`FEW_SEQUENCES`] have
+    /// the full length, only these are scored: short documents differ from long ones and would be in the first buckets only.
     pub(super) fn by_position(
         &self,
         phases: &[Phase],
@@ -118,7 +118,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Trains a phase from `state` on.
+    /// Trains a phase from `state`.
     pub(super) fn run(
         &self,
         phase: &Phase,
@@ -192,7 +192,7 @@ impl<'a> Session<'a> {
             .map_err(|failure| self.failed(&failure))
     }
 
-    /// The error of a run that failed in training, with what is left of the run.
+    /// The error of a run that failed in training, with the run's last checkpoint.
     fn failed(&self, failure: &Failure) -> PretrainError {
         let reason = failure.error.explained(SMALLER_STEP);
         let note = json!({ "step": failure.step, "why": failure.error.to_string() });
@@ -205,7 +205,7 @@ impl<'a> Session<'a> {
             reason,
             rest: last.map_or(String::new(), |step| {
                 format!(
-                    ". The run's last checkpoint is that of step {step}; `modernbert-train resume {}` goes on from it",
+                    ". The run's last checkpoint is that of step {step}; `modernbert-train resume {}` continues from it",
                     root.display()
                 )
             }),
@@ -213,13 +213,13 @@ impl<'a> Session<'a> {
     }
 }
 
-/// The line with which a phase begins or goes on.
+/// The line printed when a phase begins or is resumed.
 fn announce(phase: &Phase, data: &PhaseData, state: &RunState) -> String {
     use modernbert_cli::text::human_count;
     let recipe = &phase.recipe;
     let stands = if state.rows > 0 {
         format!(
-            "goes on at step {}, {} of {} tokens",
+            "continues at step {}, {} of {} tokens",
             state.step,
             human_count(state.phase_tokens),
             human_count(state.phase_total)

@@ -12,18 +12,18 @@ use super::tokens;
 use crate::corpus::{Corpus, Document, EvalSize, RegistryOptions, Split, split};
 use crate::engine::Progress;
 use crate::loader::Source;
-use crate::recipe::{Corpus as CorpusSetting, Phase, Recipe, Tokenizer as TokenizerSetting};
+use crate::recipe::{CorpusSource, Phase, Recipe, TokenizerSource};
 use crate::shard::{Cut, Shard, TokenizeOptions, write_shard};
 
 use modernbert_cli::text::{human_count, human_seconds};
 
-/// Everything that training needs from text.
+/// The data of a run: tokenizer and samples.
 pub struct Prepared {
-    /// The tokenizer, read or learned.
+    /// The tokenizer, read or trained.
     pub tokenizer: Tokenizer,
     /// The samples of each phase.
     pub phases: Vec<PhaseData>,
-    /// Documents behind the held-out samples, for a person to look at.
+    /// Documents of the held-out samples, for a person to look at.
     pub eval_documents: Vec<Document>,
 }
 
@@ -49,13 +49,13 @@ impl PhaseData {
 /// Held-out documents on which a resumed run shows predictions.
 const SHOWN: usize = 64;
 
-/// Reads the corpus, holds documents out, gets a tokenizer and writes token shards and tokenizer files into `out`.
+/// Reads the corpus, holds documents out, reads or trains a tokenizer, and writes token shards and tokenizer files into `out`.
 ///
 /// The held-out documents are those of the first phase's corpus; a later phase with another corpus leaves them out of its training
-/// data and is evaluated on the same ones.
+/// data and is evaluated on the same documents.
 ///
 /// # Errors
-/// Missing, empty or broken text, a tokenizer without ModernBERT's special tokens, a folder that can't be written.
+/// Missing, empty or malformed text, a tokenizer without ModernBERT's special tokens, a folder that can't be written.
 pub fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<Prepared> {
     let started = Instant::now();
     if phases
@@ -69,7 +69,7 @@ pub fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<Prepa
     };
     let (train, eval) = documents(first, progress)?;
     let tokenizer = match &first.data.tokenizer {
-        TokenizerSetting::Train => {
+        TokenizerSource::Train => {
             let options = TrainOptions {
                 vocab_size: first.data.tokenizer_vocab,
                 ..TrainOptions::default()
@@ -77,8 +77,8 @@ pub fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<Prepa
             let texts = train.iter().map(|document| document.text.as_str());
             self::train(texts, &options)?
         }
-        TokenizerSetting::Path(path) if path.is_dir() => Tokenizer::from_folder(path)?,
-        TokenizerSetting::Path(path) => Tokenizer::from_file(path)?,
+        TokenizerSource::Path(path) if path.is_dir() => Tokenizer::from_folder(path)?,
+        TokenizerSource::Path(path) => Tokenizer::from_file(path)?,
     };
     tokenizer.save(out)?;
 
@@ -124,10 +124,10 @@ pub fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<Prepa
     })
 }
 
-/// Most epochs of cargo's sources: a recipe with more of them was meant for a corpus of its own.
+/// Largest number of epochs of cargo's sources: a recipe with more epochs needs a corpus.
 const REGISTRY_EPOCHS: f64 = 100.0;
 
-/// Passes over a corpus of `tokens` tokens in a phase.
+/// Epochs of a corpus of `tokens` tokens in a phase.
 pub(super) fn epochs(recipe: &Recipe, tokens: u64) -> f64 {
     recipe.run.total_tokens as f64 / tokens.max(1) as f64
 }
@@ -135,7 +135,7 @@ pub(super) fn epochs(recipe: &Recipe, tokens: u64) -> f64 {
 /// Refuses a recipe for a large corpus that is run without one.
 fn check_epochs(recipe: &Recipe, tokens: u64) -> Result<()> {
     let epochs = epochs(recipe, tokens);
-    if recipe.data.corpus == CorpusSetting::Registry && epochs > REGISTRY_EPOCHS {
+    if recipe.data.corpus == CorpusSource::Registry && epochs > REGISTRY_EPOCHS {
         return invalid(format!(
             "run.total_tokens = {}: {epochs:.0} epochs of the {} tokens in cargo's sources; name a corpus with --corpus (or data.corpus), or              set fewer tokens",
             recipe.run.total_tokens,
@@ -189,7 +189,7 @@ pub(super) fn shown(tokenizer: &Tokenizer, eval: &[Source]) -> Result<Vec<Docume
     documents.collect()
 }
 
-/// Whether the folder has everything that [`reopen`] needs. A run that was ended while it prepared its data prepares the data again.
+/// Returns true if the folder has everything that [`reopen`] needs. A run that was ended while it prepared its data prepares the data again.
 pub fn is_prepared(phases: &[Phase], out: &Path) -> bool {
     if tokens::is_prepared(out) {
         return true;
@@ -207,7 +207,7 @@ pub use crate::run_dir::SHARDS;
 struct ShardNames {
     train: String,
     eval: String,
-    /// The phase they are named after: the first that cuts the same documents alike.
+    /// The phase they are named after: the first one that cuts the same documents to the same length.
     of: usize,
 }
 
@@ -284,7 +284,7 @@ fn write_samples(
     Ok(())
 }
 
-/// Documents to train on and to hold out.
+/// Training documents and held-out documents.
 fn documents(recipe: &Recipe, progress: Progress) -> Result<(Vec<Document>, Vec<Document>)> {
     if let Some(setting) = &recipe.data.eval_corpus {
         let corpus = read_corpus(recipe, setting)?;
@@ -368,16 +368,16 @@ fn limit_bytes(train: &mut Vec<Document>, limit: Option<u64>) -> Result<()> {
     Ok(())
 }
 
-fn read_corpus(recipe: &Recipe, setting: &CorpusSetting) -> Result<Corpus> {
+fn read_corpus(recipe: &Recipe, setting: &CorpusSource) -> Result<Corpus> {
     match setting {
-        CorpusSetting::Registry => {
+        CorpusSource::Registry => {
             let mut options = RegistryOptions::default();
             if let Some(limit) = recipe.data.max_train_bytes {
                 options.max_bytes = limit.saturating_add(recipe.data.eval_bytes) as usize;
             }
             Ok(Corpus::from_registry(&options)?)
         }
-        CorpusSetting::Paths(paths) => {
+        CorpusSource::Paths(paths) => {
             let mut paths = paths.iter();
             let Some(first) = paths.next() else {
                 return invalid(

@@ -1,4 +1,4 @@
-//! Held-out lines with one token masked, and the model's predictions: a quick look at what a model learned.
+//! Held-out lines with one token masked, and the model's predictions.
 
 use modernbert::inference::{Candidate, InferenceError, fill_mask};
 use modernbert::model::MaskedLm;

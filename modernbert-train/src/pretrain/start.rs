@@ -7,18 +7,18 @@ use std::time::Instant;
 use super::error::{PretrainError, Result, invalid};
 use super::launch::{PretrainEnd, PretrainOptions, Ready, first_state, launch};
 use super::prepare::{Prepared, SHARDS, is_prepared, prepare, reopen};
-use crate::recipe::{Corpus, Phase, PhaseRecipe, Recipe, Tokenizer, builtin};
+use crate::recipe::{CorpusSource, Phase, PhaseRecipe, Recipe, TokenizerSource, builtin};
 use crate::run_dir::{
     Choice, METRICS_FILE, RECIPE_FILE, RunDir, RunInfo, cut_log, recipe_of_run, run_of_checkpoint,
     sha256_of,
 };
 use crate::snapshot::{RunState, Snapshot};
 
-/// Trains what the recipe describes and writes the model folder `out`.
+/// Trains by the recipe and writes the model folder `out`.
 ///
 /// # Errors
-/// Bad settings, bad data, a device that can't be used, a loss that stops being a number, a disk that is full. What was saved before
-/// is whole; the folder gets its `model.safetensors` only at the end.
+/// Invalid settings, invalid data, a device that can't be used, a non-finite loss, a full disk. Earlier checkpoints stay
+/// complete; `model.safetensors` is written only at the end.
 pub fn pretrain(recipe: &Recipe, options: &PretrainOptions) -> Result<PretrainEnd> {
     let started = Instant::now();
     let (recipe, _) = recipe.clone().resolve_model()?;
@@ -41,10 +41,10 @@ pub fn pretrain(recipe: &Recipe, options: &PretrainOptions) -> Result<PretrainEn
     )
 }
 
-/// Goes on with the run in `options.out` from the chosen checkpoint; a run that has none yet begins anew.
+/// Resumes the run in `options.out` from the chosen checkpoint; a run without checkpoints starts again.
 ///
-/// The log is cut back to the checkpoint. Checkpoints of later steps, which exist if the choice is not the newest, are set
-/// aside under another name.
+/// The log is cut back to the checkpoint. Checkpoints of later steps, which exist if the choice is not the newest, are
+/// renamed.
 ///
 /// # Errors
 /// As [`pretrain`]; a recipe or a shard that was changed since the run was begun; a damaged checkpoint, by name.
@@ -75,7 +75,7 @@ pub fn resume(choice: Choice, options: &PretrainOptions) -> Result<PretrainEnd> 
         let aside = dir.set_aside_after(step)?;
         if aside > 0 {
             progress.note(&format!(
-                "{aside} checkpoints of later steps are set aside (checkpoints/aside-…)"
+                "{aside} checkpoints of later steps are renamed (checkpoints/aside-…)"
             ));
         }
     }
@@ -98,7 +98,7 @@ pub fn resume(choice: Choice, options: &PretrainOptions) -> Result<PretrainEnd> 
 }
 
 /// Begins a run with the weights and moments of a checkpoint of another run: its first phase starts at token 0, as after a phase transition.
-/// The tokenizer is that run's, whatever the recipe says.
+/// The tokenizer is that run's, independent of the recipe.
 ///
 /// # Errors
 /// As [`pretrain`]; a checkpoint of another shape.
@@ -116,7 +116,7 @@ pub fn start_from(
         recipe.model = recipe_of_run(&origin)?.model;
         recipe.model.from = None;
     }
-    recipe.data.tokenizer = Tokenizer::Path(absolute(&origin)?);
+    recipe.data.tokenizer = TokenizerSource::Path(absolute(&origin)?);
     recipe.validate()?;
     let phases = recipe.phases()?;
     let dir = RunDir::create(&options.out, &recipe, options.restart)?;
@@ -170,8 +170,8 @@ pub fn start_from(
     )
 }
 
-/// Begins a run that repeats another one from one of its checkpoints on, with other settings: the same data position, moments and
-/// counts, another learning rate, say. The other run is left as it is.
+/// Begins a run that continues another run from one of its checkpoints with the same data position, moments and
+/// counts but other settings, such as another learning rate. The other run is not changed.
 ///
 /// # Errors
 /// As [`start_from`]; settings that would have given other data.
@@ -234,7 +234,7 @@ pub fn roll_back(
 /// `tokens`, on `corpus`.
 ///
 /// # Errors
-/// None that a test doesn't rule out.
+/// None in practice: a test parses the built-in recipe.
 pub fn anneal_model_recipe(from: &str, tokens: u64, corpus: &[PathBuf]) -> Result<Recipe> {
     let mut recipe = builtin("continue")
         .ok_or_else(|| PretrainError::Invalid("there is no recipe continue".to_string()))??;
@@ -245,7 +245,7 @@ pub fn anneal_model_recipe(from: &str, tokens: u64, corpus: &[PathBuf]) -> Resul
     };
     recipe.run.total_tokens = tokens;
     if !corpus.is_empty() {
-        recipe.data.corpus = Corpus::Paths(corpus.to_vec());
+        recipe.data.corpus = CorpusSource::Paths(corpus.to_vec());
     }
     recipe.phase = vec![PhaseRecipe {
         name: "anneal".to_string(),
@@ -265,7 +265,7 @@ pub fn anneal_recipe(checkpoint: &Path, tokens: u64, corpus: &[PathBuf]) -> Resu
     let phases = run.phases()?;
     let phase = phases.into_iter().nth(state.phase).ok_or_else(|| {
         PretrainError::Invalid(format!(
-            "{}: its phase isn't in the recipe; put the recipe of its run back",
+            "{}: its phase isn't in the recipe; restore the recipe of its run",
             checkpoint.display()
         ))
     })?;
@@ -278,7 +278,7 @@ pub fn anneal_recipe(checkpoint: &Path, tokens: u64, corpus: &[PathBuf]) -> Resu
     recipe.run.total_tokens = tokens;
     recipe.run.max_seconds = None;
     if !corpus.is_empty() {
-        recipe.data.corpus = Corpus::Paths(corpus.to_vec());
+        recipe.data.corpus = CorpusSource::Paths(corpus.to_vec());
     }
     recipe.phase = vec![PhaseRecipe {
         name: "anneal".to_string(),
@@ -297,11 +297,11 @@ fn check_shards(info: &mut RunInfo, dir: &RunDir, prepared: &Prepared) -> Result
     Ok(info.check_shards(dir.root(), shards)?)
 }
 
-/// Settings that decide which tokens a run sees must be those of the run it is rolled back to.
+/// Checks that the settings that decide the order of the data are those of the run that is rolled back.
 fn same_data(now: &[Phase], then: &[Phase]) -> Result<()> {
     if now.len() != then.len() {
         return invalid(
-            "a roll-back keeps the run's phases; to begin with others, use `modernbert-train run RECIPE --from CHECKPOINT`",
+            "a rollback keeps the run's phases; to start with others, use `modernbert-train run RECIPE --from CHECKPOINT`",
         );
     }
     for (now, then) in now.iter().zip(then) {
@@ -314,7 +314,7 @@ fn same_data(now: &[Phase], then: &[Phase]) -> Result<()> {
                 == b.model.config(1).ok().map(|c| c.hidden_size);
         if !same || now.name != then.name {
             return invalid(format!(
-                "phase {}: a roll-back keeps data, masks, batch.tokens, seeds and sizes, as its position in the data would mean \
+                "phase {}: a rollback keeps data, masks, batch.tokens, seeds and sizes, as its position in the data would mean \
                  nothing in another; to change them, use `modernbert-train run RECIPE --from CHECKPOINT`",
                 then.name
             ));
@@ -350,7 +350,7 @@ fn copy_data(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The log of the other run up to where this one begins.
+/// The log of the other run up to the start of this one.
 fn carry_log(from: &Path, to: &Path, step: u64) -> Result<()> {
     let (source, target) = (from.join(METRICS_FILE), to.join(METRICS_FILE));
     if source.is_file() {

@@ -12,7 +12,7 @@ use crate::optim::{GradientSquares, NamedOptimizer, StableAdamWConfig};
 use crate::shard::{Shard, ShardWriter, TokenizerHash};
 use crate::snapshot::tests::small_config;
 
-/// Two packed and masked rows of different fill.
+/// Two packed and masked rows with different numbers of tokens.
 fn rows() -> Vec<MlmItem> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("train.tokens");

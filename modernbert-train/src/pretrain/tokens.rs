@@ -1,4 +1,4 @@
-//! Runs on folders of token shards that `modernbert-train tokenize` made.
+//! Runs on folders of token shards written by `modernbert-train tokenize`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,33 +9,33 @@ use modernbert_cli::text::human_count;
 use super::error::{PretrainError, Result, invalid};
 use super::prepare::{PhaseData, Prepared, SHARDS, epochs, model_config, shown};
 use crate::engine::Progress;
-use crate::recipe::{Corpus, Phase, Recipe, Tokenizer as TokenizerSetting};
+use crate::recipe::{CorpusSource, Phase, Recipe, TokenizerSource};
 use crate::shard::{Check, Cut, TokenizeOptions, TokenizerHash};
 use crate::tokenize::{INDEX_FILE, TokenFolder};
 
-/// In a run's folder of shards: where the shards of each phase are, if they are elsewhere.
+/// File in a run's folder of shards that lists the folders of each phase's shards, if they are elsewhere.
 const FOLDERS_FILE: &str = "folders.json";
 
-/// The folder of token shards that a recipe's corpus is, if it is one.
+/// The folder of token shards that a recipe names as its corpus, if it names one.
 pub(super) fn folder(recipe: &Recipe) -> Option<&Path> {
     match &recipe.data.corpus {
-        Corpus::Paths(paths) => match &paths[..] {
+        CorpusSource::Paths(paths) => match &paths[..] {
             [path] if path.join(INDEX_FILE).is_file() => Some(path),
             _ => None,
         },
-        Corpus::Registry => None,
+        CorpusSource::Registry => None,
     }
 }
 
-/// Whether a run was prepared from token folders.
+/// Returns true if a run was prepared from token folders.
 pub(super) fn is_prepared(out: &Path) -> bool {
     out.join(SHARDS).join(FOLDERS_FILE).is_file() && out.join("tokenizer.json").is_file()
 }
 
-/// Opens the phases' folders, holds every shard to its hash, and notes in the run's folder where they are.
+/// Opens the phases' folders, verifies the hash of every shard, and records the folders in the run's folder.
 ///
 /// # Errors
-/// Phases of which only some are token folders, folders of different tokenizers, settings that only text has a use for, folders
+/// Phases of which only some are token folders, folders of different tokenizers, settings that apply to text only, folders
 /// without held-out documents.
 pub(super) fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<Prepared> {
     let mut folders = Vec::with_capacity(phases.len());
@@ -93,7 +93,7 @@ pub(super) fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Resul
     Ok(prepared)
 }
 
-/// What [`prepare`] opened, for a run that goes on.
+/// Reopens the data that [`prepare`] opened, for a resumed run.
 ///
 /// # Errors
 /// A folder that is gone or changed.
@@ -105,7 +105,7 @@ pub(super) fn reopen(phases: &[Phase], out: &Path) -> Result<Prepared> {
         .map_err(PretrainError::io(&path, "not a list of folders"))?;
     if folders.len() != phases.len() {
         return invalid(format!(
-            "{}: lists {} folders for {} phases; begin the run anew",
+            "{}: lists {} folders for {} phases; start the run again",
             path.display(),
             folders.len(),
             phases.len()
@@ -135,7 +135,7 @@ fn open(phases: &[Phase], folders: &[PathBuf]) -> Result<Prepared> {
                 path.display()
             ));
         }
-        if let TokenizerSetting::Path(named) = &recipe.data.tokenizer {
+        if let TokenizerSource::Path(named) = &recipe.data.tokenizer {
             let named_hash = if named.is_dir() {
                 TokenizerHash::of(&modernbert::tokenizer::Tokenizer::from_folder(named)?)?
             } else {

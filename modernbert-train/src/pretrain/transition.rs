@@ -6,13 +6,14 @@ use modernbert::model::{MaskedLm, NamedMapper, map_named};
 use std::any::Any;
 use std::collections::HashMap;
 
-/// `model` under another config of the same shapes, such as another rotary base. Parameters go by name, and no value leaves the device.
+/// Returns `model` under another config of the same shapes, such as another rotary base. Parameters are matched by name and stay on the
+/// device.
 ///
 /// # Errors
 /// A config that can't be built.
 ///
 /// # Panics
-/// If the shapes differ, which configs made from one recipe can't.
+/// If the shapes differ; those of configs of one recipe are equal.
 pub(super) fn with_config(
     model: MaskedLm,
     config: &ModernBertConfig,
@@ -75,7 +76,7 @@ mod tests {
         assert_ne!(hidden(&changed), before);
         assert_eq!(changed.model.config().global_rope_theta, 160_000.0);
         assert_eq!(named_parameters(&changed), named_parameters(&model));
-        // There and back is the same model: nothing but the base differed.
+        // Back under the first config it is the same model: only the base differed.
         let back = with_config(changed, &config, &device).unwrap();
         assert_eq!(hidden(&back), before);
     }

@@ -1,8 +1,8 @@
-//! The baseline every masked language model must beat: token frequencies, with no look at the context.
+//! The unigram baseline: token frequencies, independent of the context.
 
 use crate::loader::{MlmItem, Source};
 
-/// Frequencies are known well enough from so many tokens; a corpus of terabytes is not read a second time for them.
+/// Number of tokens that give the frequencies with enough precision; a larger corpus is not read a second time.
 const COUNTED: u64 = 50_000_000;
 
 /// Token counts of training data.
@@ -21,7 +21,7 @@ pub struct UnigramScore {
 }
 
 impl Unigram {
-    /// Counts the tokens of what is trained on, of each source the first `COUNTED` times its share.
+    /// Counts tokens of the training data, of each source the first `COUNTED` times its share.
     pub fn count(sources: &[Source]) -> Self {
         let total: f64 = sources.iter().map(|source| source.proportion).sum();
         let mut counts: Vec<u64> = Vec::new();

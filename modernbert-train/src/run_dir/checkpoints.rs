@@ -1,4 +1,4 @@
-//! The checkpoints of a run: finding, choosing, dropping.
+//! The checkpoints of a run: finding, choosing and removing them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ pub(super) const PREFIX: &str = "step-";
 /// Prefix of checkpoints newer than the one that a resume began from.
 pub(super) const ASIDE: &str = "aside-";
 
-/// A checkpoint by its name; its content is not looked at.
+/// A checkpoint by its name; its content is not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredCheckpoint {
     /// The step in its name.
@@ -61,13 +61,13 @@ pub fn run_of_checkpoint(checkpoint: &Path) -> Result<PathBuf, RunDirError> {
         .ok_or_else(|| RunDirError::OutsideRun(checkpoint.to_path_buf()))
 }
 
-/// Which checkpoint a resume starts from.
+/// Checkpoint that a resume starts from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
     /// The newest; damage to it is an error.
     #[default]
     Latest,
-    /// The newest good one before the newest.
+    /// The newest intact one before the newest.
     Previous,
     /// The one of this step.
     Step(u64),
@@ -97,7 +97,7 @@ impl Choice {
     /// Opens the chosen checkpoint of a run; `None` if the run has none yet.
     ///
     /// # Errors
-    /// A damaged checkpoint, with the file and the way out; a step that was not saved.
+    /// A damaged checkpoint, with the file and the remedy; a step that was not saved.
     pub fn open(self, root: &Path) -> Result<Option<Snapshot>, RunDirError> {
         let found = list_checkpoints(root)?;
         let known = || {
@@ -124,7 +124,7 @@ impl Choice {
                 .map_err(|source| RunDirError::Damaged {
                     hint: match newest_good(older) {
                         Some(good) => format!(
-                            "The one before it is good: resume with --from previous to go on from step {}",
+                            "The previous one is intact: resume with --from previous to continue from step {}",
                             good.step
                         ),
                         None => "No other checkpoint of the run is good: begin it again with --restart".to_string(),
@@ -151,8 +151,8 @@ fn newest_good(checkpoints: &[StoredCheckpoint]) -> Option<&StoredCheckpoint> {
         .find(|checkpoint| Snapshot::open(&checkpoint.path).is_ok())
 }
 
-/// Drops checkpoints that the rule doesn't keep. The last one of every phase is kept in any case. Before anything is dropped, the newest
-/// is read back and held to its hashes: should it be damaged, everything stays.
+/// Removes checkpoints that the rule doesn't keep. The last one of every phase is always kept. Before any is removed, the newest
+/// is read back and verified by its hashes: if it is damaged, all are kept.
 pub(super) fn retain(root: &Path, rule: &CheckpointRecipe) -> Result<(), RunDirError> {
     let mut found = list_checkpoints(root)?;
     let states: Vec<Option<RunState>> =

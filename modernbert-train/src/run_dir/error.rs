@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use crate::recipe::RecipeError;
 use crate::snapshot::{SnapshotError, remedy};
 
-/// Why a run's folder can't be used.
+/// Reason why a run's folder can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RunDirError {
     /// The folder can't be made.
@@ -11,7 +11,7 @@ pub enum RunDirError {
     Make {
         /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// The operating system refused.
@@ -19,12 +19,12 @@ pub enum RunDirError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// The folder holds a run with checkpoints already.
     #[error(
-        "{path} holds a run at step {step}; go on with it (`modernbert-train resume {path}`), give --out another \
+        "{path} holds a run at step {step}; resume it (`modernbert-train resume {path}`), give --out another \
          folder, or pass --restart to delete it and begin anew", path = path.display()
     )]
     HoldsRun {
@@ -35,7 +35,7 @@ pub enum RunDirError {
     },
     /// The folder holds a finished model whose checkpoints are gone.
     #[error(
-        "{path} holds the model of a finished run; give --out another folder, or pass --restart to delete that run and begin anew",
+        "{path} holds the model of a finished run; give --out another folder, or pass --restart to delete that run and start again",
         path = .0.display()
     )]
     HoldsModel(PathBuf),
@@ -47,9 +47,9 @@ pub enum RunDirError {
     Foreign {
         /// The folder.
         path: PathBuf,
-        /// What is in it, relative to the folder.
+        /// The entry, relative to the folder.
         entry: PathBuf,
-        /// Why that is none of a run's files.
+        /// Reason why that is none of a run's files.
         reason: String,
     },
     /// Another process holds the folder's lock.
@@ -79,19 +79,19 @@ pub enum RunDirError {
     OutsideRun(PathBuf),
     /// The recipe isn't the one the run was begun with.
     #[error(
-        "{path}: the recipe was changed since the run was begun; put it back, or begin another run from a checkpoint with \
+        "{path}: the recipe was changed since the run was begun; restore it, or begin another run from a checkpoint with \
          `modernbert-train rollback CHECKPOINT --out FOLDER --set key=value`", path = .0.display()
     )]
     RecipeChanged(PathBuf),
     /// A shard isn't the one the run was begun with.
     #[error(
-        "{path}: this shard was changed since the run was begun ({reason}); put the old one back, or begin another run",
+        "{path}: this shard was changed since the run was begun ({reason}); restore the old one, or begin another run",
         path = path.display()
     )]
     ShardChanged {
         /// The shard.
         path: PathBuf,
-        /// How it differs.
+        /// Description of the difference.
         reason: String,
     },
     /// `run.json` can't be understood.
@@ -99,25 +99,25 @@ pub enum RunDirError {
     Info {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// Description of the fault.
         reason: String,
     },
-    /// The checkpoint asked for isn't there.
+    /// The chosen checkpoint doesn't exist.
     #[error("{path} has no {wanted}; its checkpoints are: {known}", path = path.display())]
     NoSuchCheckpoint {
         /// The run's folder.
         path: PathBuf,
-        /// What was asked for.
+        /// The choice, in words.
         wanted: String,
-        /// Those there are.
+        /// The existing ones.
         known: String,
     },
     /// The newest checkpoint is damaged.
     #[error("{source}. {hint}")]
     Damaged {
-        /// What is damaged, and how.
+        /// The damaged file.
         source: Box<SnapshotError>,
-        /// What to do.
+        /// Remedy.
         hint: String,
     },
     /// A checkpoint can't be written or read.

@@ -1,4 +1,4 @@
-//! `run.json`: what a run was begun with, by hash.
+//! `run.json`: hashes of a run's recipe, shards, tokenizer and model.
 
 use modernbert::atomic::write_atomically;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use super::{INFO_FILE, RunDirError};
 use crate::shard::Shard;
 use crate::snapshot::{FileHash, hash_file, hex};
 
-/// What a run was begun with.
+/// Content of `run.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunInfo {
     format: u32,
@@ -48,7 +48,7 @@ impl RunInfo {
         }
     }
 
-    /// Whether this program wrote it.
+    /// Returns true if this program wrote it.
     pub(super) fn is_ours(&self) -> bool {
         self.program.starts_with("modernbert-train ")
     }
@@ -88,7 +88,7 @@ impl RunInfo {
     /// Writes `run.json`.
     ///
     /// # Errors
-    /// What the operating system refuses.
+    /// An error of the operating system.
     pub fn write(&self, root: &Path) -> Result<(), RunDirError> {
         let path = root.join(INFO_FILE);
         let text = serde_json::to_vec_pretty(self).map_err(|error| RunDirError::Info {
@@ -98,10 +98,10 @@ impl RunInfo {
         write_atomically(&path, &text).map_err(RunDirError::io(&path))
     }
 
-    /// Writes down the shards a run uses, or holds them to what was written down.
+    /// Records the hashes of a run's shards, or verifies them against the recorded ones.
     ///
     /// # Errors
-    /// A shard that is another one than when the run was begun, or isn't there any more.
+    /// A shard that was changed or removed since the run was begun.
     pub fn check_shards<'a>(
         &mut self,
         root: &Path,

@@ -1,11 +1,11 @@
-//! The log of a run that goes on from a checkpoint.
+//! The log of a resumed run.
 
 use std::path::Path;
 
 use super::{METRICS_FILE, POSITIONS_FILE, RunDirError};
 
-/// Cuts the log back to the rows of `step` and before, as a run that goes on from there writes the later ones again. A last line
-/// that a crash cut short goes with them. Gives the number of lines that were cut off.
+/// Cuts the log back to the rows up to `step`, because a run that is resumed there writes the later ones again. A last line
+/// truncated by a crash is removed too. Returns the number of lines that were cut off.
 ///
 /// # Errors
 /// A log that can't be read or written.

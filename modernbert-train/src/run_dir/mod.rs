@@ -1,14 +1,14 @@
-//! The folder of a run: what is in it, who may write to it, which checkpoints it holds.
+//! The folder of a run: its files, its lock, its checkpoints.
 //!
 //! | name | content |
 //! |---|---|
 //! | `recipe.toml` | the resolved recipe; its hash is in `run.json` |
-//! | `run.json` | format, hashes of recipe, token shards and finished model: what the run wrote |
+//! | `run.json` | format, hashes of recipe, token shards and finished model |
 //! | `lock` | held by the process that works on the run |
-//! | `history.jsonl` | when the run was begun, resumed, interrupted, finished |
+//! | `history.jsonl` | times at which the run was begun, resumed, interrupted and finished |
 //! | `shards/` | token shards |
-//! | `checkpoints/step-NNNNNNNN/` | see [`crate::snapshot`]; `aside-…` are checkpoints newer than the one that a later resume began from |
-//! | `metrics.jsonl`, `loss.png` | the log, and its picture at the end |
+//! | `checkpoints/step-NNNNNNNN/` | see [`crate::snapshot`]; `aside-…` are checkpoints newer than the one that a resume started from |
+//! | `metrics.jsonl`, `loss.png` | the log, and its plot at the end |
 //! | `positions.jsonl` | held-out loss by position, a line at the end of each phase |
 //! | `model.safetensors`, `config.json`, `tokenizer*.json` | the finished model |
 
@@ -43,7 +43,7 @@ pub const PICTURE_FILE: &str = "loss.png";
 pub const RECIPE_FILE: &str = "recipe.toml";
 /// Hashes of recipe and shards.
 pub const INFO_FILE: &str = "run.json";
-/// What happened to the run, and when.
+/// Events of the run, with their times.
 pub const HISTORY_FILE: &str = "history.jsonl";
 /// Held-out loss by position, a line at the end of each phase.
 pub const POSITIONS_FILE: &str = "positions.jsonl";
@@ -74,15 +74,15 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Makes the folder of a new run and writes its recipe.
+    /// Creates the folder of a new run and writes its recipe.
     ///
-    /// The folder may be missing, empty, or hold a run of this program. A run that has checkpoints or a model is only replaced when
-    /// `restart` allows it, and nothing is removed but what `run.json` and the checkpoints' manifests list.
+    /// The folder may be missing, empty, or contain a run of this program. A run that has checkpoints or a model is only replaced if
+    /// `restart` is true, and only files listed in `run.json` and the checkpoints' manifests are removed.
     ///
     /// # Errors
     /// A folder that can't be made or written, that another process works on, that holds a run, or that holds anything else.
     pub fn create(root: &Path, recipe: &Recipe, restart: bool) -> Result<Self, RunDirError> {
-        // Looked at before anything is made: a folder of someone else doesn't even get a lock.
+        // Checked before anything is written: not even a lock is made in another program's folder.
         if root.is_dir() {
             Self::replaceable(root, restart)?;
         }
@@ -94,14 +94,14 @@ impl RunDir {
         let dir = Self::lock(root)?;
         Self::replaceable(root, restart)?.remove()?;
         let text = recipe.to_toml()?;
-        // The recipe's hash first: a recipe without it would be taken for the user's.
+        // The recipe's hash first: a recipe without it would be treated as the user's file.
         RunInfo::new(&text).write(root)?;
         dir.write(RECIPE_FILE, text.as_bytes())?;
         dir.note("begun", json!({}))?;
         Ok(dir)
     }
 
-    /// What a new run in the folder would remove.
+    /// Returns the files of a run that a new run in the folder would remove.
     fn replaceable(root: &Path, restart: bool) -> Result<Contents, RunDirError> {
         let step = list_checkpoints(root)?.last().map(|last| last.step);
         let contents = Contents::of(root)?;
@@ -116,7 +116,7 @@ impl RunDir {
         }
     }
 
-    /// Opens the folder of a run that was begun before, and tidies what a crash may have left.
+    /// Opens the folder of an existing run, and removes incomplete files that a crash may have left.
     ///
     /// # Errors
     /// No run in the folder; a recipe that was changed; another process at work on it.
@@ -160,7 +160,7 @@ impl RunDir {
     /// Adds a line to the run's history.
     ///
     /// # Errors
-    /// What the operating system refuses.
+    /// An error of the operating system.
     pub fn note(&self, event: &str, mut what: serde_json::Value) -> Result<(), RunDirError> {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         if let Some(map) = what.as_object_mut() {
@@ -176,7 +176,7 @@ impl RunDir {
     /// Adds a line of JSON to a file of the run.
     ///
     /// # Errors
-    /// What the operating system refuses.
+    /// An error of the operating system.
     pub fn append(&self, name: &str, row: &serde_json::Value) -> Result<(), RunDirError> {
         let path = self.root.join(name);
         open_append(&path)
@@ -187,7 +187,7 @@ impl RunDir {
     /// Lists the files of the finished model, with their hashes, as written by this run.
     ///
     /// # Errors
-    /// What the operating system refuses.
+    /// An error of the operating system.
     pub fn record_model(&self) -> Result<(), RunDirError> {
         if let Some(mut info) = RunInfo::read(&self.root)? {
             info.record_model(&self.root)?;
@@ -196,7 +196,7 @@ impl RunDir {
         Ok(())
     }
 
-    /// Whether a file of lines of JSON has one of this step.
+    /// Returns true if a file of lines of JSON has one of this step.
     pub fn has_row(&self, name: &str, step: u64) -> bool {
         let text = std::fs::read_to_string(self.root.join(name)).unwrap_or_default();
         let step_of = |line: &str| -> Option<u64> {
@@ -206,10 +206,10 @@ impl RunDir {
         text.lines().any(|line| step_of(line) == Some(step))
     }
 
-    /// Saves a checkpoint under its step, then drops old ones by the recipe's rule. Gives its folder.
+    /// Saves a checkpoint under its step, then removes old ones by the recipe's rule. Returns its folder.
     ///
     /// # Errors
-    /// What the operating system refuses; the older checkpoints are then all still there.
+    /// An error of the operating system; all older checkpoints are kept then.
     pub fn save(
         &self,
         model: &modernbert::model::MaskedLm,
@@ -228,16 +228,16 @@ impl RunDir {
         checkpoint_place(&self.root, step)
     }
 
-    /// Moves checkpoints of later steps out of the way, when the run goes back behind them. They stay as `aside-…`.
+    /// Renames checkpoints of steps after `step` to `aside-…`, when the run is resumed from an older one.
     ///
     /// # Errors
-    /// What the operating system refuses.
+    /// An error of the operating system.
     pub fn set_aside_after(&self, step: u64) -> Result<usize, RunDirError> {
         checkpoints::set_aside_after(&self.root, step)
     }
 }
 
-/// Locks a folder for as long as the file lives: no two processes work on one run.
+/// Locks a folder until the value is dropped: no two processes work on one run.
 ///
 /// # Errors
 /// A folder that another process holds, or that can't be written.

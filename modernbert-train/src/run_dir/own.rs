@@ -1,4 +1,4 @@
-//! What of a folder a run wrote: nothing else is ever removed.
+//! The files in a folder that a run wrote; only these are ever removed.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -35,7 +35,7 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// Looks through a run's folder.
+    /// Lists the files and folders that the run wrote.
     ///
     /// # Errors
     /// The first entry that no run of this program wrote, or that was changed since; a folder that can't be read.
@@ -83,7 +83,7 @@ impl Contents {
                         return Err(changed());
                     }
                 }
-                // A run that was ended while it prepared its data has listed nothing yet.
+                // A run that was killed while it prepared its data has listed nothing yet.
                 "tokenizer.json" | "tokenizer_config.json" if info.files.is_empty() => {}
                 name if MODEL_FILES.contains(&name) => match info.files.get(name) {
                     Some(written) if *written == hash_file(path)? => {}
@@ -94,7 +94,7 @@ impl Contents {
             }
             contents.files.push(path.clone());
         }
-        // Last, so that a removal that is cut short still leaves a run.
+        // Last, so that an interrupted removal still leaves a run.
         contents.files.sort_by_key(|path| is(path, INFO_FILE));
         Ok(contents)
     }
@@ -151,10 +151,10 @@ impl Contents {
         Ok(())
     }
 
-    /// Removes what was found. A folder that got something else in the meantime stays.
+    /// Removes the listed files. A folder that contains other files by now is kept.
     ///
     /// # Errors
-    /// What the operating system refuses.
+    /// An error of the operating system.
     pub(super) fn remove(&self) -> Result<(), RunDirError> {
         for path in &self.files {
             std::fs::remove_file(path).map_err(RunDirError::io(path))?;

@@ -85,7 +85,7 @@ fn the_only_good_checkpoint_is_never_dropped() {
     place.save(10, None, false, &one);
     place.save(20, None, false, &one);
     assert_eq!(place.steps(), [20]);
-    // Should what was just written be damaged on the disk, the one before it stays.
+    // If the checkpoint just written is damaged on the disk, the previous one is kept.
     let all = CheckpointRecipe {
         keep_last: 9,
         ..CheckpointRecipe::default()
@@ -267,7 +267,7 @@ fn a_folder_that_holds_no_run_is_left_alone() {
         fs::write(&path, "{\"precious\": 1}").unwrap();
         let before = content(&root);
         for restart in [false, true] {
-            // The damaged run.json is called that.
+            // The message names the damaged run.json.
             let message = refused(&root, restart);
             assert!(
                 message.contains("nothing is removed") || message.contains("run.json: damaged"),

@@ -1,4 +1,4 @@
-//! Batch-size warmup: small steps first, which learn more per token while the model knows little.
+//! Batch-size warmup: small steps first, which learn more per token early in training.
 
 /// Sizes of a step, in micro-batches, by the tokens seen.
 ///

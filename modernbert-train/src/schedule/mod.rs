@@ -1,8 +1,8 @@
-//! Learning rates over a run: a factor between 0 and 1 on the peak rate, [`Schedule`]; the rate itself, [`LearningRate`]. And the growth of
-//! the batch: [`BatchWarmup`].
+//! Learning rates over a run: a factor between 0 and 1 on the peak rate, [`Schedule`]; the rate itself, [`LearningRate`]. Batch-size
+//! warmup: [`BatchWarmup`].
 //!
-//! Schedules count tokens, not steps, so that they stay put when the batch size changes, and are pure functions: a resumed run needs
-//! to remember nothing but how many tokens it has seen. Paper: <https://arxiv.org/abs/2412.13663>, section 2.2.2; the square-root
+//! Schedules count tokens, not steps, so that they don't change with the batch size, and are pure functions: a resumed run needs
+//! only the number of tokens it has seen. Paper: <https://arxiv.org/abs/2412.13663>, section 2.2.2; the square-root
 //! decay is that of <https://arxiv.org/abs/2405.18392>.
 
 mod batch;
@@ -17,7 +17,7 @@ pub use rate::LearningRate;
 use serde::{Deserialize, Serialize};
 pub use span::TokenSpan;
 
-/// Shape of the decay at the end of a run. `x` runs from 0 at its start to 1 at its end, `f` is the factor it ends on.
+/// Shape of the decay at the end of a run. `x` runs from 0 at its start to 1 at its end, `f` is the last factor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DecayShape {
@@ -48,7 +48,7 @@ pub enum Schedule {
         /// Length of the warmup; none by default.
         warmup_tokens: TokenSpan,
     },
-    /// The trapezoid: linear warmup, a plateau, and a decay that ends with the run.
+    /// The trapezoid: linear warmup, constant rate, and a decay that ends with the run.
     WarmupStableDecay {
         /// Length of the warmup; none by default.
         warmup_tokens: TokenSpan,
@@ -66,7 +66,7 @@ pub enum Schedule {
         /// The factor at the very end; 0.001 by default.
         final_fraction: f64,
     },
-    /// Linear warmup, then a straight line down to the end: the usual schedule of finetuning.
+    /// Linear warmup, then linear decay to the end: the usual schedule of finetuning.
     LinearWithWarmup {
         /// Length of the warmup; none by default.
         warmup_tokens: TokenSpan,
@@ -75,7 +75,7 @@ pub enum Schedule {
     },
 }
 
-/// Why a schedule does not fit a run.
+/// Reason why a schedule does not fit a run.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ScheduleError {
     /// Warmup and decay do not fit one after the other.
@@ -92,7 +92,15 @@ pub enum ScheduleError {
         /// Tokens of the run.
         total: u64,
     },
-    /// The last factor is not one.
+    /// A key that schedules of this kind don't have.
+    #[error("schedule.{key} has no meaning for kind = \"{kind}\"; remove it or change the kind")]
+    UnusedKey {
+        /// Name of the key.
+        key: &'static str,
+        /// Kind of the schedule.
+        kind: &'static str,
+    },
+    /// The last factor is not between 0 and 1.
     #[error("schedule.final_fraction is {0}; set a fraction of the peak rate from 0 to 1")]
     FinalFraction(f64),
 }
@@ -162,8 +170,8 @@ impl Schedule {
 
     /// The factor on the peak rate after `tokens_seen` tokens of a run of `total_tokens`, padding not counted in either.
     ///
-    /// A warmup starts at 0 (the trapezoid's at 1e-10, so that no rate is ever exactly 0) and reaches 1 at its end. Past the end of the
-    /// run the last factor stays. Where warmup and decay overlap, which [`Self::check`] refuses, the warmup comes first.
+    /// A warmup starts at 0 (the trapezoid's at 1e-10, so that no rate is ever exactly 0) and reaches 1 at its end. After the end of the
+    /// run the last factor applies. Where warmup and decay overlap, which [`Self::check`] refuses, the warmup comes first.
     pub fn factor(&self, tokens_seen: u64, total_tokens: u64) -> f64 {
         let (warmup, decay, shape, final_fraction) = self.parts(total_tokens);
         if tokens_seen < warmup {
@@ -182,7 +190,7 @@ impl Schedule {
         shape.at(x.min(1.0), final_fraction)
     }
 
-    /// Whether the schedule fits a run of `total_tokens`.
+    /// Checks that the schedule fits a run of `total_tokens`.
     ///
     /// # Errors
     /// Warmup and decay longer than the run, and a last factor outside 0 to 1.

@@ -1,13 +1,13 @@
-//! The TOML side of schedules: spans of tokens, and the flat table a schedule is read from.
+//! Schedules in TOML: spans of tokens, and the flat table a schedule is read from.
 
-use super::{DecayShape, Schedule};
+use super::{DecayShape, Schedule, ScheduleError};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A stretch of a run: a number of tokens (`3_000_000`), or a share of the run (`"5%"`).
+/// Part of a run: a number of tokens (`3_000_000`), or a share of the run (`"5%"`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum TokenSpan {
-    /// So many tokens.
+    /// Number of tokens.
     Tokens(u64),
     /// This share of the run's tokens, 0 to 1.
     Fraction(f64),
@@ -82,7 +82,7 @@ impl<'de> Deserialize<'de> for TokenSpan {
     }
 }
 
-/// What may stand in a `[schedule]` table. Read flat, so that a mistake is reported at its own line, and sorted into variants after.
+/// Keys of a `[schedule]` table. They are read flat, so that a mistake is reported at its own line, and sorted into variants after.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Table {
@@ -103,17 +103,15 @@ enum Kind {
 }
 
 impl TryFrom<Table> for Schedule {
-    type Error = String;
+    type Error = ScheduleError;
 
-    fn try_from(mut table: Table) -> Result<Self, String> {
+    fn try_from(mut table: Table) -> Result<Self, ScheduleError> {
         let warmup = table.warmup_tokens.take();
         let decay = table.decay_tokens.take();
         let shape = table.decay.take();
         let last = table.final_fraction.take();
-        let refuse = |name: &str, given: bool, kind: &str| match given {
-            true => Err(format!(
-                "schedule.{name} has no meaning for kind = \"{kind}\"; remove it or change the kind"
-            )),
+        let refuse = |key: &'static str, given: bool, kind: &'static str| match given {
+            true => Err(ScheduleError::UnusedKey { key, kind }),
             false => Ok(()),
         };
         Ok(match table.kind {

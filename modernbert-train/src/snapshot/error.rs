@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::optim::MomentsError;
 
-/// Why a checkpoint can't be written or read.
+/// Reason why a checkpoint can't be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// The operating system refused.
@@ -12,29 +12,29 @@ pub enum SnapshotError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// There is no checkpoint at this place.
+    /// The path is no checkpoint.
     #[error(
         "{path} is no checkpoint (it has no {file}); give a folder such as RUN/checkpoints/step-00000100",
         path = .path.display(), file = super::MANIFEST_FILE
     )]
     NotOne {
-        /// The place.
+        /// The path.
         path: PathBuf,
     },
-    /// A file isn't what was written.
+    /// A file was changed after it was written.
     #[error("{path}: damaged: {reason}", path = path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// How it differs.
+        /// Description of the difference.
         reason: String,
     },
     /// The folder's name has another step than its state.
     #[error(
-        "{path}: this is the checkpoint of step {step}, copied or renamed; give the folder its name step-{step:08} back, or remove it",
+        "{path}: this is the checkpoint of step {step}, copied or renamed; rename the folder to step-{step:08}, or remove it",
         path = path.display()
     )]
     Renamed {
@@ -65,7 +65,7 @@ pub enum SnapshotError {
 }
 
 impl SnapshotError {
-    /// What a file operation on `path` failed with.
+    /// The error of a file operation on `path`.
     pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Self::Io { path, source }
@@ -79,7 +79,7 @@ impl SnapshotError {
     }
 }
 
-/// What to do about an error that a full or protected disk gives.
+/// Remedy for an error of a full or write-protected disk.
 pub(crate) fn remedy(error: &std::io::Error) -> &'static str {
     use std::io::ErrorKind as Kind;
     match error.kind() {

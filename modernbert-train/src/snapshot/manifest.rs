@@ -1,4 +1,4 @@
-//! Which files a checkpoint has, and what is in them.
+//! The manifest of a checkpoint: its files with their lengths and hashes.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -27,7 +27,7 @@ pub struct Manifest {
     format: u32,
     /// The files of the checkpoint beside the manifest.
     pub files: BTreeMap<String, FileHash>,
-    /// SHA-256 over the list of files, so that damage to this file isn't taken for damage to another one.
+    /// SHA-256 over the list of files, which tells damage to this file from damage to another one.
     sha256: String,
 }
 
@@ -45,10 +45,10 @@ impl Manifest {
         })
     }
 
-    /// Reads the manifest of a checkpoint; the other files are not looked at.
+    /// Reads the manifest of a checkpoint; the other files are not read.
     ///
     /// # Errors
-    /// A folder that is no checkpoint, a damaged manifest, a format of the future.
+    /// A folder that is no checkpoint, a damaged manifest, a newer format.
     pub fn read(folder: &Path) -> Result<Self, SnapshotError> {
         let path = folder.join(MANIFEST_FILE);
         let text = match std::fs::read(&path) {
@@ -94,7 +94,7 @@ impl Manifest {
     }
 }
 
-/// Holds every file of a checkpoint to the manifest.
+/// Verifies every file of a checkpoint against the manifest.
 ///
 /// # Errors
 /// The first file that is missing, has another length or another content, by name.
@@ -118,7 +118,7 @@ pub fn verify(folder: &Path) -> Result<Manifest, SnapshotError> {
         if hash_file(&path)?.sha256 != expected.sha256 {
             return Err(SnapshotError::damaged(
                 &path,
-                "its content is not what was written (SHA-256)",
+                "its content was changed (SHA-256)",
             ));
         }
     }
@@ -136,7 +136,7 @@ fn list_hash(files: &BTreeMap<String, FileHash>) -> String {
 /// Length and hash of a file.
 ///
 /// # Errors
-/// What the operating system refuses.
+/// An error of the operating system.
 pub(crate) fn hash_file(path: &Path) -> Result<FileHash, SnapshotError> {
     let mut file = File::open(path).map_err(SnapshotError::io(path))?;
     let (mut hash, mut bytes) = (Sha256::new(), 0);

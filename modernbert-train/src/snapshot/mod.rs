@@ -4,12 +4,12 @@
 //! |---|---|
 //! | `model.safetensors`, `config.json` | the weights, as in any model folder |
 //! | `optimizer.safetensors` | both moments of every parameter, `NAME.moment_1` and `NAME.moment_2` |
-//! | `state.json` | position of the run: phase, steps, tokens, data-loader position, sums since the last row of the log |
+//! | `state.json` | state of the run: phase, steps, tokens, data-loader position, sums since the last row of the log |
 //! | `manifest.json` | length and SHA-256 of each of the others, and of this list |
 //!
 //! The folder is written under a temporary name beside its place, every file and the folder are synchronized, then it is renamed and
-//! the parent synchronized: a crash at any moment leaves either no folder of that name or a complete one. Reading holds every file to
-//! its hash first, so that damage is named and never trained on.
+//! the parent synchronized: a crash at any moment leaves either no folder of that name or a complete one. Reading verifies the hash of
+//! every file first: a damaged file is an error that names it.
 
 mod error;
 mod manifest;
@@ -32,7 +32,7 @@ pub use write::{Content, write_checkpoint, write_snapshot, write_tensors};
 
 /// The moments of the optimizer.
 pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
-/// Position of the run.
+/// State of the run.
 pub const STATE_FILE: &str = "state.json";
 /// Lengths and hashes of the other files.
 pub const MANIFEST_FILE: &str = "manifest.json";

@@ -1,4 +1,4 @@
-//! Reading a checkpoint, after holding it to its hashes.
+//! Reading a checkpoint, after its hashes were verified.
 
 use burn::module::Module;
 use modernbert::Loader;
@@ -10,22 +10,22 @@ use std::path::{Path, PathBuf};
 use super::{Manifest, OPTIMIZER_FILE, RunState, STATE_FILE, SnapshotError, verify};
 use crate::optim::{NamedOptimizer, StoredTensor};
 
-/// A checkpoint whose files are what was written.
+/// A checkpoint with verified files.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Its folder.
     pub path: PathBuf,
-    /// Position of the run.
+    /// State of the run.
     pub state: RunState,
     /// Its files.
     pub manifest: Manifest,
 }
 
 impl Snapshot {
-    /// Opens a checkpoint and holds every file to its hash.
+    /// Opens a checkpoint and verifies the hash of every file.
     ///
     /// # Errors
-    /// A folder that is no checkpoint; a file that was damaged, by name; a checkpoint under the number of another.
+    /// A folder that is no checkpoint; a file that was damaged, by name; a checkpoint with the step of another.
     pub fn open(path: &Path) -> Result<Self, SnapshotError> {
         let manifest = verify(path)?;
         let state: RunState = read_state(path)?;
@@ -79,7 +79,7 @@ pub(crate) fn read_state<S: DeserializeOwned>(folder: &Path) -> Result<S, Snapsh
 /// All tensors of a safetensors file, by name.
 ///
 /// # Errors
-/// A file that can't be read, or holds no floats.
+/// A file that can't be read, or contains no floats.
 pub fn read_tensors(path: &Path) -> Result<Vec<StoredTensor>, SnapshotError> {
     let files = TensorFiles::open(path)?;
     let names: Vec<String> = files.names().map(str::to_string).collect();

@@ -1,13 +1,13 @@
-//! Where a run stands, beside its weights and moments.
+//! The state of a run, apart from weights and moments.
 
 use serde::{Deserialize, Serialize};
 
 use crate::loader::Position;
 
-/// `state.json`: everything the loop needs to go on as if it had never stopped.
+/// `state.json`: everything that the loop needs to continue bit-identical to an uninterrupted run.
 ///
 /// Order of the data, masks and learning rate are functions of the recipe, of its seeds and of these counts, so no generator's state
-/// stands here. Sums are stored as the bits of their f64 (`_bits`), because decimal text would not always give the same number back.
+/// is stored. Sums are stored as the bits of their f64 (`_bits`), because decimal text would not always restore the same number.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
     /// SHA-256 of the run's resolved recipe.
@@ -16,7 +16,7 @@ pub struct RunState {
     pub phase: usize,
     /// Its name.
     pub phase_name: String,
-    /// Whether the phase has seen all of its tokens.
+    /// True if the phase has seen all of its tokens.
     pub phase_done: bool,
     /// Optimizer steps of the run.
     pub step: u64,
@@ -26,18 +26,18 @@ pub struct RunState {
     pub phase_tokens: u64,
     /// Rows of the phase's data that were trained on: the number of the next one.
     pub rows: u64,
-    /// Where the phase's data goes on, which spares packing everything before it again; the row alone says the same.
+    /// Position of the phase's data loader, with which earlier rows need not be packed again; the row number determines the same position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,
-    /// Tokens of the phase, which may have been shortened to fit a limit of time.
+    /// Tokens of the phase, which may have been reduced to fit the time limit.
     pub phase_total: u64,
-    /// Whether the speed has been measured and the phase been fitted to its limit of time.
+    /// True if the speed has been measured and the phase been fitted to its time limit.
     pub fitted: bool,
     /// Phase tokens at which the next evaluation is due.
     pub next_evaluation: u64,
-    /// Updates behind the optimizer's moments.
+    /// Number of updates of the optimizer's moments.
     pub optimizer_updates: u64,
-    /// Seconds of training in this phase, evaluations and saving left out.
+    /// Seconds of training in this phase, without evaluations and saving.
     pub phase_seconds: f64,
     /// Loss of the run's first step.
     pub first_loss: Option<f64>,
@@ -57,7 +57,7 @@ pub struct RunState {
     pub window: WindowState,
 }
 
-/// Whether a count is at its default, which is not written.
+/// Returns true if a count is at its default, which is not written.
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
 fn is_zero(count: &u64) -> bool {
     *count == 0
@@ -77,7 +77,7 @@ pub struct WindowState {
     pub steps: u64,
     /// Sum of the cross-entropies, the bits of an f64.
     pub loss_bits: u64,
-    /// Labelled tokens guessed right, the bits of an f64.
+    /// Correct predictions, the bits of an f64.
     pub correct_bits: u64,
     /// Labelled tokens.
     pub labelled: u64,

@@ -80,7 +80,7 @@ fn what_is_read_goes_on_bit_for_bit() {
     let mut optimizer = NamedOptimizer::new(StableAdamWConfig::new(1e-2));
     snapshot.restore_optimizer(&model, &mut optimizer).unwrap();
     assert_eq!(optimizer.updates(), 3);
-    // Written again, every file is the same: nothing was lost on the way.
+    // Written again, every file is the same.
     let again = folder.path().join("again");
     write_snapshot(&again, &model, &optimizer, &snapshot.state).unwrap();
     assert_eq!(Manifest::read(&again).unwrap(), snapshot.manifest);
@@ -153,7 +153,7 @@ fn a_write_that_fails_leaves_what_was_there() {
     let folder = tempfile::tempdir().unwrap();
     let place = written(folder.path());
     let before = Manifest::read(&place).unwrap();
-    // A file stands where the new checkpoint would be put together.
+    // A file has the temporary name of the new checkpoint.
     let (model, optimizer) = trained(1);
     let blocked = folder.path().join("blocked");
     fs::write(&blocked, "a file").unwrap();

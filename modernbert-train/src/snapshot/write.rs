@@ -12,9 +12,9 @@ use super::manifest::Manifest;
 use super::{MANIFEST_FILE, OPTIMIZER_FILE, RunState, STATE_FILE, SnapshotError};
 use crate::optim::{NamedOptimizer, StoredTensor};
 
-/// Prefix of checkpoints that are being written; one that is left was cut short by a crash and is removed.
+/// Prefix of checkpoints that are being written; one that remains after a crash is incomplete and is removed.
 pub(crate) const TEMPORARY: &str = ".writing-";
-/// Prefix of a checkpoint while another takes its place.
+/// Prefix of a checkpoint while another one replaces it.
 pub(crate) const REPLACED: &str = ".replaced-";
 
 /// The content of a checkpoint.
@@ -29,7 +29,7 @@ pub struct Content<'a, M, S> {
     pub state: &'a S,
 }
 
-/// Writes the checkpoint folder `place` of a pretraining run, replacing one that is there.
+/// Writes the checkpoint folder `place` of a pretraining run, replacing an existing one.
 ///
 /// # Errors
 /// As [`write_checkpoint`].
@@ -48,12 +48,12 @@ pub fn write_snapshot(
     write_checkpoint(place, &content, |_| Ok(Vec::new()))
 }
 
-/// Writes the checkpoint folder `place`, replacing one that is there. `more` writes further files into the folder it is given and returns
+/// Writes the checkpoint folder `place`, replacing an existing one. `more` writes further files into the folder it is given and returns
 /// their names relative to that folder.
 ///
 /// # Errors
-/// The operating system's refusal (a full disk, a protected folder), a device that can't be read. Nothing is left of the attempt then, and
-/// the checkpoint that was there before is untouched.
+/// An error of the operating system (a full disk, a write-protected folder), a device that can't be read. The incomplete folder is removed
+/// then, and an existing checkpoint is not changed.
 pub fn write_checkpoint<M: Architecture, S: Serialize>(
     place: &Path,
     content: &Content<'_, M, S>,
@@ -75,8 +75,8 @@ pub fn write_checkpoint<M: Architecture, S: Serialize>(
     remove(&replaced)
 }
 
-/// Puts `temporary` at `place`. What is there moves to `replaced` first: between the two renames there is no folder at `place`, but a
-/// complete one at either of the other names, which [`recover`] moves back.
+/// Renames `temporary` to `place`. An existing folder is renamed to `replaced` first: between the two renames there is no folder at `place`,
+/// but complete ones under the other two names, which [`recover`] renames back.
 fn take_place(temporary: &Path, place: &Path, replaced: &Path) -> Result<(), SnapshotError> {
     remove(replaced)?;
     match std::fs::rename(place, replaced) {
@@ -88,10 +88,10 @@ fn take_place(temporary: &Path, place: &Path, replaced: &Path) -> Result<(), Sna
     std::fs::rename(temporary, place).map_err(SnapshotError::io(place))
 }
 
-/// Removes a checkpoint. It loses its name first, so that a crash leaves no half of one.
+/// Removes a checkpoint. It is renamed first, so that a crash leaves no incomplete checkpoint.
 ///
 /// # Errors
-/// What the operating system refuses.
+/// An error of the operating system.
 pub(crate) fn discard(place: &Path) -> Result<(), SnapshotError> {
     let name = place.file_name().unwrap_or_default().to_string_lossy();
     let nameless = place.with_file_name(format!("{TEMPORARY}dropped-{name}"));
@@ -100,10 +100,10 @@ pub(crate) fn discard(place: &Path) -> Result<(), SnapshotError> {
     remove(&nameless)
 }
 
-/// Tidies a folder of checkpoints after a crash: what was being written is removed, what was being replaced is put back.
+/// Recovers a folder of checkpoints after a crash: incomplete ones are removed, one that was being replaced is restored.
 ///
 /// # Errors
-/// What the operating system refuses.
+/// An error of the operating system.
 pub(crate) fn recover(parent: &Path) -> Result<(), SnapshotError> {
     let entries = match std::fs::read_dir(parent) {
         Ok(entries) => entries,
@@ -173,7 +173,7 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<(), SnapshotError> 
 /// Writes tensors as a safetensors file, in f32.
 ///
 /// # Errors
-/// What the operating system refuses.
+/// An error of the operating system.
 pub fn write_tensors(path: &Path, tensors: &[StoredTensor]) -> Result<(), SnapshotError> {
     let bytes: Vec<Vec<u8>> = tensors
         .iter()
@@ -193,7 +193,7 @@ pub fn write_tensors(path: &Path, tensors: &[StoredTensor]) -> Result<(), Snapsh
 
 /// Waits until a file or folder is on the disk.
 fn synchronize(path: &Path) -> Result<(), SnapshotError> {
-    // Windows opens no folders; there, renaming is synchronised by the system itself.
+    // Windows opens no folders; there, renaming is synchronized by the system itself.
     if cfg!(windows) && path.is_dir() {
         return Ok(());
     }

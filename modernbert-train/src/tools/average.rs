@@ -20,7 +20,7 @@ type Rated = (PathBuf, u64, Option<f64>);
 /// The published base model is the mean of the last checkpoint of its decay phase and of the three best ones (paper, appendix A).
 ///
 /// # Errors
-/// No checkpoint, a damaged one, models of different shapes or rotary bases, a folder that holds something or can't be written.
+/// No checkpoint, a damaged one, models of different shapes or rotary bases, a folder that is not empty or can't be written.
 pub fn average(checkpoints: &[PathBuf], out: &Path) -> Result<(), ToolError> {
     let Some((first, others)) = checkpoints.split_first() else {
         return Err(ToolError::NoCheckpoints);
@@ -71,7 +71,7 @@ pub fn average(checkpoints: &[PathBuf], out: &Path) -> Result<(), ToolError> {
 /// were not evaluated when they were saved, or whose loss is not finite, are never among the best.
 ///
 /// # Errors
-/// Fewer evaluated checkpoints than asked for; a checkpoint under the number of another.
+/// Fewer evaluated checkpoints than asked for; a checkpoint with the step of another.
 pub fn best_checkpoints(run: &Path, best: usize, with_last: bool) -> Result<Vec<Rated>, ToolError> {
     let found = list_checkpoints(run)?;
     let mut all = Vec::with_capacity(found.len());
@@ -84,7 +84,7 @@ pub fn best_checkpoints(run: &Path, best: usize, with_last: bool) -> Result<Vec<
             }
             .into());
         }
-        // A loss that is no number is never among the best.
+        // A non-finite loss is never among the best.
         let loss = state.own_eval_loss().filter(|loss| loss.is_finite());
         all.push((one.path, one.step, loss));
     }

@@ -1,4 +1,4 @@
-//! Curves of one or several runs in one picture.
+//! Curves of one or several runs in one plot.
 
 use modernbert::output::OutputCheck;
 use std::path::{Path, PathBuf};
@@ -75,12 +75,12 @@ impl Quantity {
     }
 }
 
-/// Points of a picture.
+/// Points of a plot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drawn {
     /// Points in it.
     pub points: usize,
-    /// Points that are not finite, or absurdly large, and are not in it.
+    /// Points that are not finite, or beyond the limit of what can be drawn, and are left out.
     pub left_out: usize,
 }
 
@@ -151,7 +151,7 @@ pub fn plot_runs(
     })
 }
 
-/// The last part of each path, or all of it where several runs end alike.
+/// The last part of each path, or the whole path where several runs have the same last part.
 fn short_names(runs: &[PathBuf]) -> Vec<String> {
     let last = |path: &PathBuf| {
         let name = path.file_name().unwrap_or(path.as_os_str());

@@ -1,4 +1,4 @@
-//! Whether two runs are the same, bit for bit.
+//! Bit-for-bit comparison of two runs.
 
 use serde::Serialize;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::optim::StoredTensor;
 use crate::run_dir::METRICS_FILE;
 use crate::snapshot::{OPTIMIZER_FILE, Snapshot, read_tensors};
 
-/// What differs between two runs.
+/// Differences between two runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Difference {
     /// Tensors of weights compared.
@@ -23,7 +23,7 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// Whether nothing differs.
+    /// Returns true if nothing differs.
     pub fn identical(&self) -> bool {
         self.differences.is_empty()
     }
@@ -36,7 +36,7 @@ const LISTED: usize = 5;
 /// step and tokens, and the step, tokens and loss of every row of the logs up to there.
 ///
 /// # Errors
-/// A folder that holds no good checkpoint.
+/// A folder without an intact checkpoint.
 pub fn diff(a: &Path, b: &Path) -> Result<Difference, ToolError> {
     let (first, second) = (
         Snapshot::open(&checkpoint_at(a)?)?,

@@ -10,7 +10,7 @@ use crate::shard::ShardError;
 use crate::snapshot::SnapshotError;
 use crate::tokenize::FolderError;
 
-/// Why a run or checkpoint can't be compared, averaged, exported, described or drawn.
+/// Reason why a run or checkpoint can't be compared, averaged, exported, described or drawn.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolError {
     /// Nothing to average.
@@ -26,12 +26,12 @@ pub enum ToolError {
         other: PathBuf,
         /// The one it is compared with.
         first: PathBuf,
-        /// What differs.
+        /// Description of the difference.
         what: &'static str,
     },
     /// Too few checkpoints have a held-out loss.
     #[error(
-        "{run}: {found} of its checkpoints have a held-out loss{beside}, {wanted} are asked for; train with checkpoint.keep_best and \
+        "{run}: {found} of its checkpoints have a held-out loss{beside}, {wanted} are needed; train with checkpoint.keep_best and \
          checkpoint.every_steps, or name the checkpoints", run = run.display(), beside = if *with_last { " beside the last one" } else { "" }
     )]
     TooFew {
@@ -39,9 +39,9 @@ pub enum ToolError {
         run: PathBuf,
         /// Checkpoints with a loss.
         found: usize,
-        /// Checkpoints asked for.
+        /// Checkpoints needed.
         wanted: usize,
-        /// Whether the last one is taken in any case.
+        /// True if the last one is taken in any case.
         with_last: bool,
     },
     /// There is no such folder.
@@ -50,27 +50,27 @@ pub enum ToolError {
     /// A run without a checkpoint.
     #[error("{}: this run has no checkpoint yet", .0.display())]
     NoCheckpointYet(PathBuf),
-    /// A folder that is something else.
+    /// A folder that is neither a run nor a checkpoint.
     #[error(
         "{}: this is neither a run nor a checkpoint (a folder such as RUN/checkpoints/step-00000100)", .0.display()
     )]
     NeitherRunNorCheckpoint(PathBuf),
     /// A folder without anything that can be described.
     #[error(
-        "{}: nothing to describe here: no recipe.toml (a run), no manifest.json (a checkpoint), no shards.json or .tokens file (shards)",
+        "{}: nothing to describe: no recipe.toml (a run), no manifest.json (a checkpoint), no shards.json or .tokens file (shards)",
         .0.display()
     )]
     Nothing(PathBuf),
     /// A log that can't be read.
-    #[error("{path}: no log of a run can be read here ({source}); name a run's folder or its metrics.jsonl", path = path.display())]
+    #[error("{path}: not a log of a run ({source}); name a run's folder or its metrics.jsonl", path = path.display())]
     Log {
         /// The log.
         path: PathBuf,
-        /// What is wrong.
+        /// Description of the fault.
         source: std::io::Error,
     },
     /// Logs without the quantity.
-    #[error("none of the logs has {quantity}; the keys of their rows name what they have")]
+    #[error("none of the logs has {quantity}; choose a quantity that is a key of their rows")]
     NoQuantity {
         /// The quantity.
         quantity: &'static str,
@@ -80,7 +80,7 @@ pub enum ToolError {
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// The place for results.

@@ -14,7 +14,7 @@ const TOKENIZER_FILES: [&str; 2] = ["tokenizer.json", "tokenizer_config.json"];
 /// Copies weights, config and tokenizer of a checkpoint into the new folder `out`, which Hugging Face's libraries then read.
 ///
 /// # Errors
-/// A damaged checkpoint, or one outside of a run; a folder that holds something or can't be written.
+/// A damaged checkpoint, or one outside of a run; a folder that is not empty or can't be written.
 pub fn export(checkpoint: &Path, out: &Path) -> Result<(), ToolError> {
     let run = check_model_folder(out, &[checkpoint.to_path_buf()])?;
     verify(checkpoint)?;
@@ -26,8 +26,8 @@ pub fn export(checkpoint: &Path, out: &Path) -> Result<(), ToolError> {
     Ok(staged.publish(WEIGHTS_FILE)?)
 }
 
-/// Whether a model can be written to `out`: new, outside of the checkpoints and their runs, with room for the weights. Returns the run of
-/// the first checkpoint.
+/// Checks that a model can be written to `out`: new, outside the checkpoints and their runs, with enough disk space for the weights. Returns
+/// the run of the first checkpoint.
 pub(super) fn check_model_folder(
     out: &Path,
     checkpoints: &[PathBuf],

@@ -1,4 +1,4 @@
-//! Recipes, runs, checkpoints and shards in words.
+//! Descriptions of recipes, runs, checkpoints and shards.
 
 use serde_json::{Value, json};
 use std::path::Path;
@@ -7,23 +7,23 @@ use super::ToolError;
 use super::inspect_data::{shard, shards, token_folder};
 use crate::engine::read_log;
 use crate::pretrain::TrainingMemory;
-use crate::recipe::{Recipe, Tokenizer, builtin};
+use crate::recipe::{Recipe, TokenizerSource, builtin};
 use crate::run_dir::{METRICS_FILE, RECIPE_FILE, RunInfo, list_checkpoints, recipe_of_run};
 use crate::snapshot::{MANIFEST_FILE, RunState, Snapshot, read_state, verify};
 use crate::tokenize::INDEX_FILE;
 use modernbert_cli::text::human_count;
 
-/// FLOP/s of an H100 in bf16 (989 TFLOP/s at most) at a model FLOP utilisation that is good for training.
+/// FLOP/s of an H100 in bf16 (989 TFLOP/s at most) at a model FLOP utilization of 40 %.
 const H100_AT_40_PERCENT: f64 = 0.4 * 989e12;
 
-/// Vocabulary taken where the tokenizer isn't learned: that of the published models.
+/// Vocabulary assumed where the tokenizer is not trained: that of the published models.
 const PUBLISHED_VOCAB: usize = 50_368;
 
 /// Describes a recipe (a file, or the name of a built-in one), a run's folder, a checkpoint, a shard, or a folder of shards such as
 /// `modernbert-train tokenize` writes. The hashes of checkpoints and shards are verified.
 ///
 /// # Errors
-/// Nothing of the kind at this place, or something damaged.
+/// A path that is none of these, or a damaged file.
 pub fn inspect(path: &Path) -> Result<Value, ToolError> {
     if path.is_dir() {
         if path.join(MANIFEST_FILE).is_file() {
@@ -55,9 +55,9 @@ fn recipe(recipe: &Recipe) -> Result<Value, ToolError> {
     for phase in recipe.phases()? {
         let one = &phase.recipe;
         let vocab = match (one.data.tokenizer.clone(), one.model.vocab_size) {
-            (Tokenizer::Path(_), Some(vocab)) => vocab,
-            (Tokenizer::Path(_), None) => PUBLISHED_VOCAB,
-            (Tokenizer::Train, _) => one.data.tokenizer_vocab,
+            (TokenizerSource::Path(_), Some(vocab)) => vocab,
+            (TokenizerSource::Path(_), None) => PUBLISHED_VOCAB,
+            (TokenizerSource::Train, _) => one.data.tokenizer_vocab,
         };
         let config = one.model.config(vocab)?;
         let length = one.data.sequence_length;
@@ -166,7 +166,7 @@ fn checkpoint(path: &Path) -> Result<Value, ToolError> {
     }))
 }
 
-/// Keys that come first; the rest follows by the alphabet.
+/// Keys that come first; the others follow in alphabetical order.
 const FIRST: [&str; 9] = [
     "kind",
     "phase",
@@ -215,7 +215,7 @@ fn write_lines(value: &Value, depth: usize, out: &mut Vec<String>) {
     }
 }
 
-/// A value, large numbers with a short form beside them.
+/// A value as text, large numbers followed by a short form.
 fn words(key: &str, value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

@@ -1,4 +1,4 @@
-//! Token shards in words.
+//! Descriptions of token shards.
 
 use serde_json::{Value, json};
 use std::path::Path;
@@ -30,7 +30,7 @@ pub(super) fn shard(path: &Path) -> Result<Value, ToolError> {
     }))
 }
 
-/// Describes a folder of shards without an index, as a run has one.
+/// Describes a folder of shards without an index, such as that of a run.
 ///
 /// # Errors
 /// A folder without shards; a damaged shard.

@@ -1,11 +1,13 @@
-//! What the tests of the program share: a folder with a corpus and a recipe, and how to run and judge the program.
+//! What the tests of the program share: a folder with a corpus and a recipe, and runs of the program there.
 #![allow(dead_code)] // each test file uses its share
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use tempfile::TempDir;
+use tiny_models::programs;
+pub(crate) use tiny_models::programs::assert_case_refused as assert_refused;
 
 pub(crate) const WEIGHTS: &str = "model.safetensors";
 
@@ -64,51 +66,11 @@ pub(crate) fn program(arguments: &[&str]) -> Output {
 
 /// As [`program`], with these variables in the environment.
 pub(crate) fn program_with(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_modernbert-train"))
-        .args(arguments)
-        .env_remove("MODERNBERT_DEVICE")
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap()
-}
-
-/// Exit code 2, one message on standard error that holds every phrase of `said`, and no panic.
-pub(crate) fn assert_refused(what: &str, output: &Output, said: &[&str]) {
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(
-        output.status.code(),
-        Some(2),
-        "{what}: {stderr}\n---\n{stdout}"
-    );
-    let errors = stderr
-        .lines()
-        .filter(|line| line.starts_with("error:"))
-        .count();
-    assert_eq!(errors, 1, "{what}: {stderr}");
-    for panic in ["panicked", "RUST_BACKTRACE"] {
-        assert!(
-            !stderr.contains(panic) && !stdout.contains(panic),
-            "{what}: {stderr}"
-        );
-    }
-    for phrase in said {
-        assert!(
-            stderr.contains(phrase),
-            "{what}: no {phrase:?} in: {stderr}"
-        );
-    }
+    programs::run(env!("CARGO_BIN_EXE_modernbert-train"), arguments, variables)
 }
 
 pub(crate) fn assert_success(output: &Output) -> String {
-    let stdout = String::from_utf8(output.stdout.clone()).unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{:?}: {stderr}\n---\n{stdout}",
-        output.status
-    );
-    stdout
+    programs::stdout(output).to_owned()
 }
 
 /// Forty documents of fifteen sentences each, from so few words that their frequencies can be learned in a few steps.

@@ -28,7 +28,7 @@ const ENCODER: &str = "model.";
 ///
 /// # Errors
 /// A missing, unknown or misshapen tensor, a dtype that holds no weights, a weight that is NaN or infinite: each by name. The module is
-/// lost then; build it again.
+/// dropped then; build it again.
 pub fn load<M: Module>(
     module: M,
     files: &TensorFiles,

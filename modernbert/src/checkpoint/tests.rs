@@ -91,7 +91,7 @@ fn a_bare_encoder_is_read_with_and_without_prefix() {
     assert_eq!(hidden(&model.model), hidden(&classifier.model));
 }
 
-/// Writes the model's tensors after `change` has had its way with them.
+/// Writes the model's tensors after `change` was applied.
 fn write_changed(
     folder: &std::path::Path,
     change: impl Fn(&mut Vec<(String, Vec<usize>, Vec<u8>)>),

@@ -3,7 +3,7 @@
 use super::ranking::Ranking;
 use super::runner::{Runner, read};
 use super::spans::Characters;
-use super::{BatchOptions, InferenceError, Progress};
+use super::{BatchOptions, InferenceError, StreamProgress};
 use crate::loader::Loader;
 use crate::model::QuestionAnswerer;
 use crate::tokenizer::Tokenizer;
@@ -143,7 +143,7 @@ impl Answerer {
     pub fn answer_with<Q: AsRef<str>, C: AsRef<str>>(
         &self,
         questions: &[(Q, C)],
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(StreamProgress),
     ) -> Result<Vec<Answers>, InferenceError> {
         let (mut windows, mut offsets) = (Vec::new(), Vec::new());
         for (item, (question, context)) in questions.iter().enumerate() {

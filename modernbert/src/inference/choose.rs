@@ -2,7 +2,7 @@
 
 use super::classify::softmax;
 use super::runner::{Runner, read};
-use super::{BatchOptions, InferenceError, Input, Progress};
+use super::{BatchOptions, InferenceError, Input, StreamProgress};
 use crate::loader::Loader;
 use crate::model::MultipleChoice;
 use crate::tokenizer::Tokenizer;
@@ -12,7 +12,7 @@ use crate::tokenizer::Tokenizer;
 pub struct Choice {
     /// Probability of each choice; they add up to one.
     pub probabilities: Vec<f32>,
-    /// Number of the likeliest choice, from 0.
+    /// Number of the most probable choice, from 0.
     pub best: usize,
     /// True if the question with one of its choices was truncated.
     pub truncated: bool,
@@ -85,7 +85,7 @@ impl Chooser {
     pub fn choose_with<Q: AsRef<str>, C: AsRef<str>>(
         &self,
         questions: &[(Q, Vec<C>)],
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(StreamProgress),
     ) -> Result<Vec<Choice>, InferenceError> {
         if let Some(index) = questions.iter().position(|(_, choices)| choices.is_empty()) {
             return Err(InferenceError::NoChoices { index: index + 1 });

@@ -1,7 +1,7 @@
 //! Texts to classes or scores.
 
 use super::runner::{Runner, read_rows};
-use super::{BatchOptions, InferenceError, Input, Progress, Stream};
+use super::{BatchOptions, InferenceError, Input, Stream, StreamProgress};
 use crate::config::{ModernBertConfig, ProblemType};
 use crate::loader::Loader;
 use crate::model::SequenceClassifier;
@@ -118,7 +118,7 @@ impl TextClassifier {
     pub fn classify_with(
         &self,
         inputs: &[Input<'_>],
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(StreamProgress),
     ) -> Result<Vec<Prediction>, InferenceError> {
         let encoded = self.runner.tokenize(inputs)?;
         let sequences: Vec<&[u32]> = encoded.iter().map(|e| e.ids.as_slice()).collect();
@@ -138,7 +138,7 @@ impl TextClassifier {
     pub fn stream<'m, I, E>(
         &'m self,
         inputs: I,
-        progress: impl FnMut(Progress) + 'm,
+        progress: impl FnMut(StreamProgress) + 'm,
     ) -> Stream<'m, I::IntoIter, Prediction, E>
     where
         I: IntoIterator<Item = Result<Input<'static>, E>>,
@@ -146,7 +146,7 @@ impl TextClassifier {
     {
         let options = self.runner.options.clone();
         let run = Box::new(
-            |window: &[Input<'static>], progress: &mut dyn FnMut(Progress)| {
+            |window: &[Input<'static>], progress: &mut dyn FnMut(StreamProgress)| {
                 self.classify_with(window, progress)
             },
         );

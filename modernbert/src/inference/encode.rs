@@ -3,14 +3,14 @@
 use modernbert_files::sentences::SentenceSettings;
 
 use super::runner::{Runner, read_rows};
-use super::{BatchOptions, InferenceError, Input, Progress, Stream};
+use super::{BatchOptions, InferenceError, Input, Stream, StreamProgress};
 use crate::config::Pooling;
 use crate::loader::Loader;
 use crate::model::{ModernBert, pool};
 use crate::similarity::normalize;
 use crate::tokenizer::{Encoded, Tokenizer};
 
-/// How a text becomes one vector.
+/// Settings of the vector of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EmbedOptions {
     /// First token, mean over the tokens, or largest value of each feature, special tokens included.
@@ -145,7 +145,7 @@ impl Encoder {
         self
     }
 
-    /// How a text becomes one vector.
+    /// Settings of the vector of a text.
     pub fn options(&self) -> EmbedOptions {
         self.options
     }
@@ -194,7 +194,7 @@ impl Encoder {
     pub fn encode_with(
         &self,
         inputs: &[Input<'_>],
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(StreamProgress),
     ) -> Result<Vec<Embedding>, InferenceError> {
         let encoded = match &self.prompt {
             Some(prompt) => {
@@ -234,7 +234,7 @@ impl Encoder {
     pub fn stream<'m, I, E>(
         &'m self,
         inputs: I,
-        progress: impl FnMut(Progress) + 'm,
+        progress: impl FnMut(StreamProgress) + 'm,
     ) -> Stream<'m, I::IntoIter, Embedding, E>
     where
         I: IntoIterator<Item = Result<Input<'static>, E>>,
@@ -242,7 +242,7 @@ impl Encoder {
     {
         let options = self.runner.options.clone();
         let run = Box::new(
-            |window: &[Input<'static>], progress: &mut dyn FnMut(Progress)| {
+            |window: &[Input<'static>], progress: &mut dyn FnMut(StreamProgress)| {
                 self.encode_with(window, progress)
             },
         );

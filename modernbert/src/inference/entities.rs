@@ -1,11 +1,11 @@
-//! Entities: neighboring tokens whose labels name one thing.
+//! Entities: neighboring tokens whose labels belong together.
 
 use super::Tag;
 
-/// Neighboring tokens that name one thing.
+/// Neighboring tokens that form one entity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entity {
-    /// Kind of the thing: the label of its tokens without its prefix.
+    /// Kind of the entity: the label of its tokens without its prefix.
     pub label: String,
     /// Mean probability of its tokens' labels.
     pub score: f32,
@@ -18,13 +18,13 @@ pub struct Entity {
 /// Position of a token in its entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
-    /// Begins an entity: `B`, in front of more tokens.
+    /// First token of an entity of several: `B`.
     Begin,
-    /// Is inside of one: `I` or `M`; begins one where none of its kind is open.
+    /// Token inside an entity: `I` or `M`; the first one where no entity of its kind is open.
     Inside,
-    /// Ends one: `E` or `L`.
+    /// Last token of an entity: `E` or `L`.
     End,
-    /// Is one by itself: `S` or `U`.
+    /// The only token of an entity: `S` or `U`.
     Single,
 }
 
@@ -68,7 +68,7 @@ impl Scheme {
     }
 }
 
-/// The entities that tags make up; `labels` are the names of the labels.
+/// The entities that tags form; `labels` are the names of the labels.
 pub(super) fn entities(tags: &[Tag], labels: &[String]) -> Vec<Entity> {
     let scheme = Scheme::of(labels);
     let mut entities: Vec<(Entity, usize)> = Vec::new();

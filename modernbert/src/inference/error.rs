@@ -1,11 +1,11 @@
-//! The reasons why texts can't be run through a model.
+//! Errors of the pipelines.
 
 use crate::batch::LayoutError;
 use crate::config::ConfigError;
 use crate::loader::LoadError;
 use crate::tokenizer::TokenizerError;
 
-/// Why texts can't be run through a model.
+/// Reason why texts can't be run through a model.
 #[derive(Debug, thiserror::Error)]
 pub enum InferenceError {
     /// The model can't be loaded.
@@ -19,10 +19,10 @@ pub enum InferenceError {
     NoBudget,
     /// The longest text allowed is longer than the model's positions.
     #[error(
-        "texts of up to {max_length} tokens are asked for, the model takes {limit}; set a maximum length of at most {limit}"
+        "the maximum length is {max_length} tokens, the model takes {limit}; set a maximum length of at most {limit}"
     )]
     MaxLength {
-        /// The length asked for.
+        /// The maximum length that was set.
         max_length: usize,
         /// Positions of the model.
         limit: usize,
@@ -49,7 +49,7 @@ pub enum InferenceError {
     },
     /// No context fits beside a question.
     #[error(
-        "a question of {question} tokens and an overlap of {stride} leave no room for a context in {max_length} tokens; shorten one, or allow longer sequences"
+        "a question of {question} tokens and an overlap of {stride} leave no tokens for the context in a sequence of {max_length}; shorten one, or allow longer sequences"
     )]
     NoRoom {
         /// Tokens of the question.
@@ -72,7 +72,7 @@ pub enum InferenceError {
     TooLong {
         /// Tokens of the text.
         tokens: usize,
-        /// Positions of the model, or the maximum length that was asked for.
+        /// Positions of the model, or the maximum length that was set.
         limit: usize,
     },
     /// A question without choices.
@@ -120,7 +120,7 @@ impl InferenceError {
         }
     }
 
-    /// The same error about a text that `texts` other texts came before.
+    /// The same error, with the number of the text increased by `texts`.
     #[must_use]
     pub fn after(self, texts: usize) -> Self {
         match self {

@@ -9,7 +9,7 @@ use crate::loader::Loader;
 use crate::model::MaskedLm;
 use crate::tokenizer::Tokenizer;
 
-/// Masks that are scored at once: a row of scores is as wide as the vocabulary.
+/// Masks that are scored together: a row of scores is as wide as the vocabulary.
 const ROWS: usize = 256;
 
 /// A predicted token and its probability.
@@ -75,7 +75,7 @@ impl MaskFiller {
             .unwrap_or_default()
     }
 
-    /// The `count` likeliest tokens for every mask of `text`, best first, one list per mask in order.
+    /// The `count` most probable tokens for every mask of `text`, best first, one list per mask in order.
     ///
     /// # Errors
     /// As [`fill_mask`].
@@ -90,7 +90,7 @@ impl MaskFiller {
     }
 }
 
-/// The `count` likeliest tokens for every mask of `text`, best first, one list per mask in order.
+/// The `count` most probable tokens for every mask of `text`, best first, one list per mask in order.
 ///
 /// # Errors
 /// A text without a mask or beyond the model's positions; a tokenizer of another model; an output that is not finite.

@@ -1,4 +1,4 @@
-//! Inference: texts in, results out.
+//! Inference: pipelines from texts to results.
 //!
 //! | item | contents |
 //! |---|---|
@@ -11,8 +11,8 @@
 //! | [`BatchOptions`] | tokens per batch, longest text, window of a stream |
 //!
 //! All of them are loaded by [`Loader`](crate::Loader), tokenize in parallel, sort by length, pack up to a budget of tokens per
-//! batch and return results in the order of the inputs. The result of a text is batch-invariant: with the same lengths
-//! beside it bit-identical, with any others the same up to rounding. An output that is NaN or infinite is an error that
+//! batch and return results in the order of the inputs. The result of a text is batch-invariant: bit-identical in batches of the
+//! same lengths, and the same up to rounding in any other. An output that is NaN or infinite is an error that
 //! names the text.
 
 mod answer;
@@ -39,6 +39,6 @@ pub use entities::Entity;
 pub use error::InferenceError;
 pub use fill_mask::{Candidate, MaskFiller, fill_mask};
 pub use input::Input;
-pub use runner::Progress;
+pub use runner::StreamProgress;
 pub use stream::Stream;
 pub use tag::{Tag, Tagged, TaggedWords, Tagger};

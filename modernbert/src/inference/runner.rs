@@ -1,4 +1,4 @@
-//! From texts to one result per text, through batches of tokens.
+//! Runs a model on texts in batches of tokens, one result per text.
 
 use burn::tensor::Tensor;
 use rayon::prelude::*;
@@ -11,9 +11,9 @@ use crate::model::ModernBert;
 use crate::model::limits::most_tokens;
 use crate::tokenizer::{Encoded, Tokenizer};
 
-/// Progress of a call.
+/// StreamProgress of a pipeline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct StreamProgress {
     /// Sequences computed.
     pub done: usize,
     /// Sequences of this call; of a stream, those read so far.
@@ -22,7 +22,7 @@ pub struct Progress {
     pub tokens: usize,
 }
 
-impl Progress {
+impl StreamProgress {
     /// The progress of two calls, one after the other.
     #[must_use]
     pub fn then(self, more: Self) -> Self {
@@ -88,7 +88,7 @@ impl Runner {
         &self,
         sequences: &[&[u32]],
         model: &ModernBert,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(StreamProgress),
         mut forward: impl FnMut(&PackedBatch) -> Result<Vec<T>, InferenceError>,
     ) -> Result<Vec<T>, InferenceError> {
         let lengths: Vec<usize> = sequences.iter().map(|ids| ids.len()).collect();
@@ -114,7 +114,7 @@ impl Runner {
             }
             done += members.len();
             tokens += batch.layout.total_tokens();
-            progress(Progress {
+            progress(StreamProgress {
                 done,
                 total: sequences.len(),
                 tokens,

@@ -1,12 +1,13 @@
-//! More texts than fit into memory.
+//! Streams of texts that need not fit into memory.
 
 use std::collections::VecDeque;
 
-use super::{BatchOptions, InferenceError, Input, Progress};
+use super::{BatchOptions, InferenceError, Input, StreamProgress};
 
 /// Computes one window of inputs.
 type Run<'m, T> = Box<
-    dyn FnMut(&[Input<'static>], &mut dyn FnMut(Progress)) -> Result<Vec<T>, InferenceError> + 'm,
+    dyn FnMut(&[Input<'static>], &mut dyn FnMut(StreamProgress)) -> Result<Vec<T>, InferenceError>
+        + 'm,
 >;
 
 /// Results of a stream of inputs, in their order; holds one window of them in memory.
@@ -16,8 +17,8 @@ pub struct Stream<'m, I, T, E> {
     inputs: Option<I>,
     options: BatchOptions,
     run: Run<'m, T>,
-    progress: Box<dyn FnMut(Progress) + 'm>,
-    before: Progress,
+    progress: Box<dyn FnMut(StreamProgress) + 'm>,
+    before: StreamProgress,
     ready: VecDeque<T>,
     failed: Option<E>,
 }
@@ -31,14 +32,14 @@ where
         inputs: I,
         options: BatchOptions,
         run: Run<'m, T>,
-        progress: Box<dyn FnMut(Progress) + 'm>,
+        progress: Box<dyn FnMut(StreamProgress) + 'm>,
     ) -> Self {
         Self {
             inputs: Some(inputs),
             options,
             run,
             progress,
-            before: Progress::default(),
+            before: StreamProgress::default(),
             ready: VecDeque::new(),
             failed: None,
         }
@@ -82,7 +83,7 @@ where
             if !window.is_empty() {
                 let before = self.before;
                 let (progress, now) = (&mut self.progress, &mut self.before);
-                let mut report = |window: Progress| {
+                let mut report = |window: StreamProgress| {
                     *now = before.then(window);
                     progress(*now);
                 };

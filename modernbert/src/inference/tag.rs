@@ -6,7 +6,7 @@ use super::classify::{label_names, softmax};
 use super::entities::{Entity, entities};
 use super::runner::{Runner, read_rows};
 use super::spans::Characters;
-use super::{BatchOptions, InferenceError, Progress};
+use super::{BatchOptions, InferenceError, StreamProgress};
 use crate::loader::Loader;
 use crate::model::TokenClassifier;
 use crate::tokenizer::{Tokenizer, TokenizerError};
@@ -141,7 +141,7 @@ impl Tagger {
     pub fn tag_with<S: AsRef<str> + Sync>(
         &self,
         texts: &[S],
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(StreamProgress),
     ) -> Result<Vec<Tagged>, InferenceError> {
         let limit = self.runner.max_length;
         let encode = |text: &S| {
@@ -215,7 +215,7 @@ impl Tagger {
     pub fn tag_words_with<S: AsRef<str> + Sync>(
         &self,
         sentences: &[Vec<S>],
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(StreamProgress),
     ) -> Result<Vec<TaggedWords>, InferenceError> {
         let limit = self.runner.max_length;
         let encode = |words: &Vec<S>| {
@@ -251,7 +251,7 @@ impl Tagger {
     fn scores(
         &self,
         sequences: &[&[u32]],
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(StreamProgress),
     ) -> Result<Vec<Vec<Vec<f32>>>, InferenceError> {
         let encoder = &self.model.model;
         self.runner.run(sequences, encoder, progress, |batch| {
@@ -272,7 +272,7 @@ struct Pieces {
     truncated: bool,
 }
 
-/// The likeliest label of a token.
+/// The most probable label of a token.
 fn tag(logits: &[f32], start: usize, end: usize) -> Tag {
     let scores = softmax(logits);
     let best = (0..scores.len()).reduce(|best, i| if scores[i] > scores[best] { i } else { best });

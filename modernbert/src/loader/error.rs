@@ -1,10 +1,10 @@
-//! The reasons why a model can't be loaded.
+//! Errors of loading models.
 
 use crate::checkpoint::{CheckpointError, SourceError};
 use crate::device::DeviceError;
 use crate::tokenizer::TokenizerError;
 
-/// Why a model can't be loaded.
+/// Reason why a model can't be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The folder doesn't exist, or the Hub doesn't give the model.
@@ -19,13 +19,13 @@ pub enum LoadError {
     /// The device is not available.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// The device doesn't compute in the precision asked for.
+    /// The device doesn't support the chosen precision.
     #[error("the device does not compute in {precision}; use f32")]
     Precision {
         /// The precision.
         precision: &'static str,
     },
-    /// The folder holds a model without the head asked for.
+    /// The folder contains a model without the needed head.
     #[error(
         "{place} holds a pretrained model without a head for this use: tensor `{tensor}` is missing, which {class} needs; finetune it first"
     )]

@@ -27,8 +27,8 @@ use crate::model::Precision;
 
 /// The source of a model and its settings: the one builder of every model and every pipeline.
 ///
-/// The source is a folder, or a name on the Hugging Face Hub (cargo feature `hub`); a folder of that name wins. Everything else has a
-/// default, so that a name alone will do:
+/// The source is a folder, or a name on the Hugging Face Hub (cargo feature `hub`); a folder of that name has priority. All other settings
+/// have a default:
 ///
 /// ```
 /// use modernbert::{Encoder, Loader, Precision};
@@ -134,7 +134,7 @@ impl Loader {
     /// The device that the model will be on.
     ///
     /// # Errors
-    /// A device that is unknown or not available, or that doesn't compute in the precision asked for.
+    /// A device that is unknown or not available, or that doesn't support the chosen precision.
     pub fn select_device(&self) -> Result<Device, LoadError> {
         let device = match &self.device {
             DeviceChoice::Best => device::select(None)?.device,

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::encoder::Pass;
+use super::encoder::ForwardPass;
 use super::linear::Linear;
 use crate::config::{LayerType, ModernBertConfig};
 use crate::ops::attention::{AttentionSpec, attention};
@@ -35,7 +35,7 @@ impl Attention {
     }
 
     /// `[total, hidden]` in and out, in the dtype of the input.
-    pub(super) fn forward(&self, input: Tensor<2>, pass: &Pass, layer: usize) -> Tensor<2> {
+    pub(super) fn forward(&self, input: Tensor<2>, pass: &ForwardPass, layer: usize) -> Tensor<2> {
         let [total, hidden] = input.dims();
         let head_dim = hidden / self.heads;
         let layout = &pass.layout;

@@ -1,4 +1,4 @@
-//! Token embedding followed by a norm; there are no position or type embeddings.
+//! Token embedding followed by a norm. There are no position or type embeddings.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};

@@ -34,7 +34,7 @@ pub struct ModernBert {
 
 /// State shared by all layers of one forward pass; see [`ModernBert::pass`].
 #[derive(Clone, Debug)]
-pub struct Pass {
+pub struct ForwardPass {
     pub(super) layout: SequenceLayout,
     pub(super) device: Device,
     pub(super) precision: Precision,
@@ -42,7 +42,7 @@ pub struct Pass {
     dropout: Option<Dropout>,
 }
 
-impl Pass {
+impl ForwardPass {
     /// Dropout at a site of a layer.
     pub(super) fn dropout_at(&self, layer: usize, site: Site) -> Option<DropoutSpec> {
         self.dropout
@@ -86,8 +86,8 @@ impl ModernBert {
         self
     }
 
-    /// The same encoder with activation checkpointing on or off: a training step saves only the input of each layer and computes
-    /// the layer again in the backward pass. The outputs don't change.
+    /// The same encoder with activation checkpointing on or off: a training step saves only the input of each layer and recomputes
+    /// the layer in the backward pass. The outputs don't change.
     pub fn with_recompute(mut self, recompute: bool) -> Self {
         self.recomputes = recompute;
         self
@@ -146,8 +146,8 @@ impl ModernBert {
     // The stages of `forward`, for callers that run them one by one: activation checkpointing.
 
     /// State shared by all layers of a pass over `batch`.
-    pub fn pass(&self, batch: &PackedBatch) -> Pass {
-        Pass {
+    pub fn pass(&self, batch: &PackedBatch) -> ForwardPass {
+        ForwardPass {
             layout: batch.layout.clone(),
             device: self.device(),
             precision: self.precision,
@@ -173,7 +173,7 @@ impl ModernBert {
     ///
     /// # Panics
     /// If `index` is not below [`Self::num_layers`].
-    pub fn layer(&self, index: usize, input: Tensor<2>, pass: &Pass) -> Tensor<2> {
+    pub fn layer(&self, index: usize, input: Tensor<2>, pass: &ForwardPass) -> Tensor<2> {
         let (_, behind) = self.layers[index].forward(Stream::start(input), pass);
         behind.sum()
     }

@@ -9,8 +9,8 @@
 //! | norm weights | 1 |
 //!
 //! Values beyond `initializer_cutoff_factor` (2) standard deviations are drawn again, which leaves 0.8796 of the
-//! deviation. Source: the official repository, `src/bert_layers/initialization.py`; Hugging Face gives the dense of the
-//! MLM head, too, the deviation of the output projections.
+//! deviation. Source: the official repository, `src/bert_layers/initialization.py`; Hugging Face initializes the dense layer of the
+//! MLM head with the deviation of the output projections too.
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
@@ -48,10 +48,10 @@ pub enum InitMethod {
 )]
 pub struct InitError;
 
-/// Gives every parameter of `module` (an encoder, with or without head) a fresh random value by the published method.
+/// Initializes every parameter of `module` (an encoder, with or without head) by the published method.
 ///
 /// Each tensor has a random stream of its own, chosen by `seed` and its name: the same on every backend, and
-/// independent of what else the module holds.
+/// independent of the other parameters.
 pub fn initialize<M: Module>(module: M, config: &ModernBertConfig, seed: u64) -> M {
     draw(module, config, InitMethod::FullMegatron, false, seed)
 }
@@ -96,7 +96,7 @@ fn draw<M: Module>(
 /// Numbers drawn from one stream of the generator.
 const STREAM: usize = 1 << 16;
 
-/// `count` numbers by `draw`, on all cores: the same ones on any number of them, for each stream has its own numbers.
+/// `count` numbers by `draw`, on all cores: the same ones on any number of cores, because each stream has its own numbers.
 fn drawn(count: usize, seed: u64, draw: impl Fn(&mut ChaCha8Rng) -> f64 + Sync) -> Vec<f32> {
     let mut values = vec![0.0f32; count];
     let streams = values.par_chunks_mut(STREAM).enumerate();
@@ -147,7 +147,7 @@ const EMBEDDING: &str = "tok_embeddings.weight";
 enum Distribution {
     Constant(f32),
     Uniform(f64),
-    /// Cut at `cutoff` deviations.
+    /// Truncated at `cutoff` deviations.
     Normal {
         sigma: f64,
         cutoff: f64,

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
 
 use super::attention::Attention;
-use super::encoder::Pass;
+use super::encoder::ForwardPass;
 use super::mlp::Mlp;
 use super::norm::LayerNorm;
 use crate::config::{LayerType, ModernBertConfig};
@@ -38,7 +38,7 @@ impl EncoderLayer {
     }
 
     /// The layer's input, `[total, hidden]` in f32, and the stream after the layer.
-    pub(super) fn forward(&self, stream: Stream, pass: &Pass) -> (Tensor<2>, Stream) {
+    pub(super) fn forward(&self, stream: Stream, pass: &ForwardPass) -> (Tensor<2>, Stream) {
         let precision = pass.precision;
         let (entered, normed) = match &self.attn_norm {
             Some(norm) => stream.norm(norm, precision.dtype()),

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::activation::activate;
-use super::encoder::Pass;
+use super::encoder::ForwardPass;
 use super::linear::Linear;
 use crate::config::{Activation, ModernBertConfig};
 use crate::ops::dropout::Site;
@@ -34,7 +34,7 @@ impl Mlp {
     }
 
     /// `[total, hidden]` in and out, in the dtype of the input.
-    pub(super) fn forward(&self, input: Tensor<2>, pass: &Pass, layer: usize) -> Tensor<2> {
+    pub(super) fn forward(&self, input: Tensor<2>, pass: &ForwardPass, layer: usize) -> Tensor<2> {
         let biased = self.wi.bias.is_some() || self.wo.bias.is_some();
         let drops = pass.dropout_at(layer, Site::Mlp).is_some();
         if self.activation == Activation::Gelu && !biased && !drops {

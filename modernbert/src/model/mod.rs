@@ -33,7 +33,7 @@ mod rotary;
 
 pub use architecture::Architecture;
 pub use dropout::dropout_rates;
-pub use encoder::{ModernBert, Pass};
+pub use encoder::{ForwardPass, ModernBert};
 pub use heads::{
     Classification, ClassificationLabels, LabelError, MaskedLm, MaskedLmOutput, MaskedTokens,
     MultipleChoice, QuestionAnswerer, SequenceClassifier, SpanLabels, SpanLogits, SpanOutput,

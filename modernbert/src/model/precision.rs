@@ -4,8 +4,8 @@ use burn::tensor::{DType, FloatDType, Tensor};
 
 /// Dtype of matrix multiplications and attention.
 ///
-/// Parameters, the residual stream, norms, softmax and loss stay in f32 whatever is chosen here; Burn has no automatic
-/// casting, so this type is the whole policy.
+/// Parameters, the residual stream, norms, softmax and loss stay in f32 in any case. Burn has no automatic
+/// casting, so this type defines the whole policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// Everything in IEEE f32.
@@ -54,7 +54,7 @@ impl Precision {
     }
 }
 
-/// A name of no precision.
+/// Reason why a text is no precision.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown dtype `{0}`; known are f32, bf16 and f16")]
 pub struct UnknownPrecision(String);

@@ -2,7 +2,7 @@
 
 use modernbert::config::Pooling;
 use modernbert::inference::{
-    BatchOptions, EmbedOptions, Embedding, Encoder, InferenceError, Input, Progress,
+    BatchOptions, EmbedOptions, Embedding, Encoder, InferenceError, Input, StreamProgress,
 };
 use modernbert::model::{ModernBert, pool};
 
@@ -106,7 +106,7 @@ fn a_stream_yields_what_a_list_yields_and_reads_a_window_at_a_time() {
     let expected = encoder.encode(&inputs).unwrap();
     let (read, last) = (
         std::cell::Cell::new(0),
-        std::cell::Cell::new(Progress::default()),
+        std::cell::Cell::new(StreamProgress::default()),
     );
     let source = inputs.iter().map(|input| {
         read.set(read.get() + 1);
@@ -129,7 +129,7 @@ fn a_stream_yields_what_a_list_yields_and_reads_a_window_at_a_time() {
     let done = inputs.len();
     assert_eq!(
         last.get(),
-        Progress {
+        StreamProgress {
             done,
             total: done,
             tokens

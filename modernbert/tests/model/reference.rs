@@ -90,25 +90,25 @@ impl Reference<'_> {
         };
         let part =
             |i: usize, part: usize, head: usize| &qkv[i][part * hidden + head * dim..][..dim];
-        let turned = |i: usize, which: usize, head: usize| -> Vec<f64> {
+        let rotated = |i: usize, which: usize, head: usize| -> Vec<f64> {
             let x = part(i, which, head);
             let half = dim / 2;
-            let turn = |d: usize| {
+            let rotated_element = |d: usize| {
                 let angle = i as f64 * theta.powf(-2.0 * (d % half) as f64 / dim as f64);
                 let partner = if d < half { -x[d + half] } else { x[d - half] };
                 x[d] * angle.cos() + partner * angle.sin()
             };
-            (0..dim).map(turn).collect()
+            (0..dim).map(rotated_element).collect()
         };
         let mut out = vec![vec![0.0; hidden]; rows.len()];
         for head in 0..heads {
             for (i, out) in out.iter_mut().enumerate() {
-                let q = turned(i, 0, head);
+                let q = rotated(i, 0, head);
                 let visible: Vec<usize> = (0..rows.len())
                     .filter(|j| i.abs_diff(*j) <= half_window)
                     .collect();
                 let score = |&j: &usize| -> f64 {
-                    let k = turned(j, 1, head);
+                    let k = rotated(j, 1, head);
                     q.iter().zip(&k).map(|(q, k)| q * k).sum::<f64>() / (dim as f64).sqrt()
                 };
                 let weights: Vec<f64> = visible.iter().map(|j| score(j).exp()).collect();

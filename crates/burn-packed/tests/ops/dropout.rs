@@ -14,7 +14,7 @@ fn spec(rate: f64, words: [u64; 4]) -> DropoutSpec {
     DropoutSpec::new(rate, words).unwrap()
 }
 
-/// Whether each of `count` elements is kept.
+/// Returns true if each of `count` elements is kept.
 fn kept(count: usize, spec: DropoutSpec) -> Vec<bool> {
     let ones = Tensor::<1>::ones([count], (&device(), DType::F32));
     read(dropout(ones, spec)).iter().map(|&x| x > 0.0).collect()

@@ -5,12 +5,12 @@ use std::ops::Range;
 /// Largest magnitude that is drawn.
 const LARGEST: f64 = 1e30;
 
-/// Whether a number can be a coordinate: finite, and small enough that sums and widths stay finite.
+/// Returns true if a number can be a coordinate: finite, and small enough that sums and widths stay finite.
 pub(super) fn is_drawable(value: f64) -> bool {
     value.is_finite() && value.abs() <= LARGEST
 }
 
-/// The range that holds all values, widened by `margin` of its width on both sides. Never empty: a single value gets room around it.
+/// The range that holds all values, widened by `margin` of its width on both sides. Never empty: the range of a single value is widened too.
 pub(super) fn range(values: impl Iterator<Item = f64>, margin: f64) -> Range<f64> {
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
         (low.min(value), high.max(value))
@@ -31,7 +31,7 @@ pub(super) fn range(values: impl Iterator<Item = f64>, margin: f64) -> Range<f64
     low - width * margin..high + width * margin
 }
 
-/// How the numbers along one axis are written: one unit and one number of decimals for all of them.
+/// Format of the numbers along one axis: one unit and one number of decimals for all of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Ticks {
     divisor: f64,
@@ -50,7 +50,7 @@ impl Ticks {
             .unwrap_or((1.0, ""));
         let divisor = if unit == "k" { 1e3 } else { from };
         let step = (range.end - range.start) / divisor / f64::from(count);
-        // A step of 0.2 or 0.25 wants up to two decimals, one of 20 none.
+        // A step of 0.2 or 0.25 needs up to two decimals, one of 20 none.
         let decimals = (-step.max(1e-12).log10() + 0.7).ceil().clamp(0.0, 9.0) as usize;
         Self {
             divisor,

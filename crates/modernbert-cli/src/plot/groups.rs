@@ -1,4 +1,4 @@
-//! Bars in groups with their spread: scores of several runs side by side.
+//! Bars in groups with their spread, such as scores of several runs.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -12,16 +12,16 @@ use super::{COLOURS, Drawn, INK, PlotError, SIZE, axis, legend_places, text_styl
 pub struct Bar {
     /// Its height.
     pub value: f64,
-    /// Length of the whisker on either side, if there is one.
+    /// Half the length of the whisker, if there is one.
     pub spread: Option<f64>,
-    /// The values behind the bar, drawn as dots.
+    /// The single values, drawn as dots.
     pub points: Vec<f64>,
 }
 
 /// Bars that belong together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
-    /// Written below.
+    /// Label below the group.
     pub name: String,
     /// One per series; `None` leaves its place empty.
     pub bars: Vec<Option<Bar>>,
@@ -47,7 +47,7 @@ pub fn plot_groups(
         return Err(PlotError::Empty(path.to_owned()));
     }
     draw_file(path, SIZE, |pixels| {
-        draw(pixels, title, series, groups, reference, y_label).map_err(|error| error.to_string())
+        draw(pixels, title, series, groups, reference, y_label)
     })
 }
 

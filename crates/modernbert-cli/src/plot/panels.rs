@@ -1,4 +1,4 @@
-//! Several small plots of the same kind on one page.
+//! Several small plots in one PNG.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -10,7 +10,7 @@ use super::{COLOURS, Drawn, PlotError, SIZE, Series, axis, legend_places, text_s
 /// One small plot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Panel {
-    /// Written above it.
+    /// Title above the panel.
     pub title: String,
     /// Its curves. Curves of one name have one colour, on this panel and on the others.
     pub series: Vec<Series>,
@@ -41,11 +41,11 @@ pub fn plot_panels(
         }
     }
     draw_file(path, grid(panels.len()).2, |pixels| {
-        draw(pixels, title, panels, &names, x_label).map_err(|error| error.to_string())
+        draw(pixels, title, panels, &names, x_label)
     })
 }
 
-/// Columns and rows for so many panels, and the size of the picture in pixels.
+/// Columns and rows for this many panels, and the size of the plot in pixels.
 fn grid(panels: usize) -> (usize, u32, (u32, u32)) {
     let columns = panels.clamp(1, COLUMNS);
     let rows = panels.div_ceil(columns).max(1) as u32;

@@ -22,7 +22,9 @@ pub enum CorpusError {
         skipped: usize,
     },
     /// Tokens where text is wanted.
-    #[error("{path}: holds tokens and no text; make shards of it with `modernbert-train tokenize`")]
+    #[error(
+        "{path}: contains tokens and no text; make shards of it with `modernbert-train tokenize`"
+    )]
     Tokens {
         /// The file or folder.
         path: PathBuf,
@@ -32,15 +34,15 @@ pub enum CorpusError {
         "no cargo registry and no sources of this project were found; pass a file or folder of text instead"
     )]
     NoRegistry,
-    /// There is too little to set some of it aside.
+    /// There is too little text to hold some of it out.
     #[error(
-        "a corpus of {bytes} bytes is too small to set some of it aside for evaluation; pass more text"
+        "a corpus of {bytes} bytes is too small to hold some of it out for evaluation; pass more text"
     )]
     TooSmall {
         /// Its size.
         bytes: usize,
     },
-    /// The share for evaluation is none.
+    /// The share for evaluation is invalid.
     #[error("an evaluation share of {0} is not between 0 and 1; 0.05 is a good one")]
     Fraction(f64),
 }

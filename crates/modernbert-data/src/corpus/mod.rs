@@ -1,8 +1,8 @@
-//! Text from disk, as documents.
+//! Documents from text on disk.
 //!
 //! [`Corpus::from_path`] reads files and folders; [`Corpus::from_registry`] takes a sample of the Rust sources that cargo
-//! keeps on every Rust developer's machine, so that training can be tried without a download. Both give the same
-//! documents in the same order every time. [`split`] sets documents aside for evaluation so that none of them, and none
+//! keeps on every Rust developer's machine, so that training can be tried without a download. Both return the same
+//! documents in the same order every time. [`split`] holds documents out for evaluation so that none of them, and none
 //! of their group, is trained on.
 
 mod error;
@@ -23,21 +23,21 @@ pub use origin::Origin;
 pub use registry::RegistryOptions;
 pub use split::{EvalSize, Split, SplitBy, split};
 
-/// A piece of text that belongs together.
+/// A text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
     /// Its name in messages: a relative path, a row's id or `file:line`.
     pub name: String,
-    /// Documents of one group are alike and stay together in a [`split`]: the files of one crate, say.
+    /// Documents of one group are similar and stay together in a [`split`], such as the files of one crate.
     pub group: String,
     /// The text, never blank.
     pub text: String,
 }
 
-/// Documents and where they are from.
+/// Documents and their origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Corpus {
-    /// The documents, in an order that is always the same.
+    /// The documents, in a reproducible order.
     pub documents: Vec<Document>,
     /// Their origin.
     pub origin: Origin,

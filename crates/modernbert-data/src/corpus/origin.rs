@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// Origin of a corpus; [`fmt::Display`] writes one line for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// A file or folder that was named.
+    /// A named file or folder.
     Path {
         /// The file or folder.
         path: PathBuf,

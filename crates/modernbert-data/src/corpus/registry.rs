@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use super::{Corpus, CorpusError, Document, Origin, Seen, bytes, rank};
 use crate::formats::{files_below, read_text, relative};
 
-/// Shorter files hold no prose or code of their own: a list of modules, a pointer to another file.
+/// Shorter files contain little prose or code: a list of modules, a reference to another file.
 const LEAST_BYTES: u64 = 256;
 
 /// Size of the sample of the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistryOptions {
-    /// Bytes of text to take in all; the sample ends before the file that would be too much.
+    /// Bytes of text in all, at most.
     pub max_bytes: usize,
-    /// Bytes to take of one crate at most before every other crate was sampled.
+    /// Bytes of one crate, at most, before every other crate was sampled.
     pub crate_bytes: usize,
     /// Longer files are left out: they are mostly generated.
     pub max_file_bytes: u64,
@@ -43,7 +43,7 @@ struct Crate {
     name: String,
     version: String,
     folder: PathBuf,
-    /// Files that were not looked at yet, the next one last; `None` before the folder was read.
+    /// Files that were not read yet, the next one last; `None` before the folder was read.
     files: Option<Vec<PathBuf>>,
     taken: usize,
 }
@@ -52,11 +52,11 @@ impl Corpus {
     /// A sample of the `.rs` and `.md` files in cargo's registry: the same from the same registry.
     ///
     /// Crates are sampled round-robin in an order that hashes decide, and so are the files of a crate, so that the sample is of many
-    /// crates and not of those that come first in the alphabet. Of each crate only the newest version counts, and equal
+    /// crates, not only of the first ones of the alphabet. Of each crate only the newest version counts, and equal
     /// files are taken once. A document's group is its crate. Where there is no registry, the sources of this project are
     /// used, and [`Corpus::origin`] names them.
     ///
-    /// No name in it tells where the registry is.
+    /// Names of documents don't contain the path of the registry.
     pub fn from_registry(options: &RegistryOptions) -> Result<Self, CorpusError> {
         let home = options.cargo_home.clone().or_else(cargo_home);
         let mut crates = home
@@ -98,7 +98,7 @@ fn crates(source: &Path) -> Vec<Crate> {
             })
         })
         .collect();
-    // The path decides between two registries that hold the same version.
+    // The path decides between two registries that have the same version.
     found.sort_by_cached_key(|one| {
         (
             one.name.clone(),
@@ -113,7 +113,7 @@ fn crates(source: &Path) -> Vec<Crate> {
     found
 }
 
-/// The folders in a folder; none if it cannot be read, as a registry is nothing that must be there.
+/// The folders in a folder; none if it cannot be read, because a registry is optional.
 fn folders(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
@@ -153,7 +153,7 @@ fn sample(crates: &mut [Crate], options: &RegistryOptions) -> Vec<Document> {
         for one in crates.iter_mut() {
             while let Some((path, length)) = one.next_file(options) {
                 if one.taken + length > allowance {
-                    // It is sampled again once every crate gave as much.
+                    // It is sampled again after every other crate.
                     more = true;
                     break;
                 }
@@ -161,7 +161,7 @@ fn sample(crates: &mut [Crate], options: &RegistryOptions) -> Vec<Document> {
                     return documents;
                 }
                 one.drop_file();
-                // A file that is not text, or is gone, is left out: the user did not name it.
+                // A file that is not text, or no longer exists, is left out: the user did not name it.
                 let Ok(text) = read_text(&path) else { continue };
                 if seen.insert(&text) {
                     one.taken += text.len();
@@ -202,7 +202,7 @@ impl Crate {
         None
     }
 
-    /// Goes on to the file after the next one.
+    /// Skips the next file.
     fn drop_file(&mut self) {
         self.files.as_mut().map(Vec::pop);
     }
@@ -235,7 +235,7 @@ fn own_sources(options: &RegistryOptions) -> Result<Corpus, CorpusError> {
         .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
     let mut seen = Seen::default();
     let mut documents = Vec::new();
-    // Of a workspace only the folders of its crates: `target` and the like hold no sources of ours.
+    // Of a workspace only the folders of its crates: `target` and similar folders contain no sources of the project.
     let mut folders = [folders(&root), folders(&root.join("crates"))].concat();
     folders.retain(|folder| folder.join("Cargo.toml").is_file());
     folders.sort_unstable();
@@ -249,7 +249,7 @@ fn own_sources(options: &RegistryOptions) -> Result<Corpus, CorpusError> {
         let Ok(text) = read_text(&path) else { continue };
         if !text.trim().is_empty() && seen.insert(&text) {
             let name = relative(&root, &path);
-            // The files of one folder are alike.
+            // The files of one folder are similar.
             let group = name
                 .rsplit_once('/')
                 .map_or("", |(folder, _)| folder)

@@ -1,30 +1,30 @@
-//! Setting documents aside for evaluation.
+//! Holding documents out for evaluation.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{Corpus, CorpusError, Document, Seen, bytes, rank};
 
-/// Of a corpus that is small for the bytes asked for, one part in so many is set aside.
+/// Of a corpus that is small for the requested bytes, one part in this many is held out.
 const LARGEST_PART: usize = 5;
 
-/// Amount of text that is set aside.
+/// Amount of text that is held out.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum EvalSize {
     /// This share of all bytes, between 0 and 1.
     Fraction(f64),
-    /// About this many bytes, and at most a fifth of all: a small corpus is for training.
+    /// About this many bytes, and at most a fifth of the corpus.
     Bytes(usize),
 }
 
 /// The unit of a split, which is never divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SplitBy {
-    /// Whole groups: no document that is evaluated has a sibling that was trained on.
+    /// Whole groups: no held-out document is in a group with a training document.
     Group,
     /// Whole documents of a single group.
     Document,
-    /// The last lines of the longest document, because nothing smaller could be set aside.
+    /// The last lines of the longest document, because no smaller unit could be held out.
     Lines,
 }
 
@@ -47,17 +47,17 @@ pub struct Split {
     pub eval: Vec<Document>,
     /// The unit of the split.
     pub by: SplitBy,
-    /// Bytes that were to be set aside, if [`EvalSize::Bytes`] asked for more than a fifth of the corpus.
+    /// Bytes that were to be held out, if [`EvalSize::Bytes`] asked for more than a fifth of the corpus.
     pub limited_to: Option<usize>,
     /// Documents dropped because another one has the same text.
     pub duplicates: usize,
 }
 
-/// Sets about `size` of a corpus aside; which part depends on `seed`.
+/// Holds out about `size` of a corpus; `seed` decides which documents.
 ///
-/// Equal texts are first dropped but for one, so that no text is in both splits. Then whole groups are set aside, as many
-/// as fit into `size`; of a corpus with a single group, whole documents. Where even the smallest of them is more than
-/// twice as large as asked, as with a single long text, the last lines of the longest document are set aside instead.
+/// Duplicates are dropped first, so that no text is in both splits. Then whole groups are held out, as many
+/// as fit into `size`; of a corpus with a single group, whole documents. If even the smallest of them is more than
+/// twice as large as `size`, as with a single long text, the last lines of the longest document are held out instead.
 pub fn split(corpus: Corpus, size: EvalSize, seed: u64) -> Result<Split, CorpusError> {
     let mut documents = corpus.documents;
     let all = documents.len();
@@ -79,7 +79,7 @@ pub fn split(corpus: Corpus, size: EvalSize, seed: u64) -> Result<Split, CorpusE
             bytes.min(most)
         }
     };
-    // At least a byte, and never more than half: the larger part is for training.
+    // At least a byte, and at most half: the larger part is for training.
     let target = target.clamp(1, total / 2);
 
     let group = |document: &Document| document.group.clone();
@@ -126,8 +126,8 @@ pub fn split(corpus: Corpus, size: EvalSize, seed: u64) -> Result<Split, CorpusE
     })
 }
 
-/// Names whose sizes add up to `target` at most, in the order of their hashes; the smallest alone if none fits but it is
-/// not far too large; else none.
+/// Names whose sizes add up to at most `target`, in the order of their hashes; only the smallest if none fits and it is
+/// at most twice as large; else none.
 fn choose(sizes: &BTreeMap<String, usize>, target: usize, seed: u64) -> Vec<String> {
     let mut names: Vec<&String> = sizes.keys().collect();
     names.sort_by_cached_key(|name| rank(seed, name));
@@ -150,7 +150,7 @@ fn choose(sizes: &BTreeMap<String, usize>, target: usize, seed: u64) -> Vec<Stri
     chosen
 }
 
-/// Sets the end of the longest document aside.
+/// Holds out the end of the longest document.
 fn cut_longest(
     mut documents: Vec<Document>,
     target: usize,

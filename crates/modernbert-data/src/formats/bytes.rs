@@ -11,15 +11,15 @@ use flate2::bufread::MultiGzDecoder;
 use super::FormatError;
 use super::kind::Compression;
 
-/// A compressed file may unpack to this many bytes whatever its size.
+/// A compressed file of any size may unpack to this many bytes.
 const FREE_BYTES: u64 = 256 << 20;
 /// Beyond [`FREE_BYTES`] a file may unpack to this many times its size. Text packs 3 to 10 times, logs up to 100.
 const MOST_TIMES: u64 = 400;
 
-/// Bytes that were read of a file on disk, shared with whoever shows progress.
+/// Bytes that were read of a file on disk, shared with the progress display.
 pub type ReadBytes = Arc<AtomicU64>;
 
-/// A file under way: unpacked bytes, and what errors of reading mean.
+/// An open file: its unpacked bytes, and the conversion of read errors.
 pub(crate) struct Bytes {
     reader: Box<dyn BufRead + Send>,
     path: PathBuf,
@@ -102,7 +102,7 @@ impl Bytes {
         match self.compression {
             Compression::None => FormatError::Read { path, source },
             Compression::Gzip => FormatError::Gzip { path, source },
-            // The message is all that the library gives.
+            // The library returns only a message.
             Compression::Zstd if source.to_string().contains("too much memory") => {
                 FormatError::ZstdWindow { path }
             }
@@ -149,7 +149,7 @@ impl Read for Counted {
     }
 }
 
-/// Ends a file that unpacks to far more than any text would.
+/// Stops reading a file that unpacks to far more than any text.
 struct Guarded {
     unpacked: Box<dyn Read + Send>,
     packed: ReadBytes,

@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+use modernbert_files::wording::counted;
+
 use super::FormatError;
 use super::row::{Cell, RowContent, Wanted, quoted};
 use super::text::{Lines, without_end};
@@ -60,7 +62,7 @@ impl Delimited {
         };
         let Some(wanted) = wanted else {
             for (position, name) in header.iter().enumerate() {
-                // Columns without a name, as of a row number, say nothing and may be several.
+                // Columns without a name, such as a row number, are ignored and may be several.
                 if name.is_empty() {
                     continue;
                 }
@@ -103,11 +105,11 @@ impl Delimited {
                     "a tab inside a field can't be written in .tsv: replace it with a space, or write .csv or .jsonl"
                 }
             };
-            let columns = if found == 1 { "column" } else { "columns" };
+            let found = counted(found, "column", "columns");
             return Some(Err(FormatError::Row {
                 path: self.lines.path().into(),
                 line,
-                reason: format!("{found} {columns} where the header has {expected}; {remedy}"),
+                reason: format!("{found} where the header has {expected}; {remedy}"),
             }));
         }
         let mut fields: Vec<Option<String>> = fields.into_iter().map(Some).collect();
@@ -198,7 +200,7 @@ impl Delimited {
         }
     }
 
-    /// An error behind which no row can be found.
+    /// An error after which no row can be found.
     fn fatal(&mut self, line: u64, reason: &str) -> FormatError {
         self.lines.end();
         FormatError::Syntax {
@@ -215,7 +217,7 @@ const BEHIND_QUOTE: &str = "text follows the double quote that closes a field; d
 const STRAY_QUOTE: &str = "a double quote inside a field that does not begin with one; enclose the field in double quotes and double those in it";
 const CARRIAGE_RETURN: &str = "a carriage return without a line feed; convert the line ends, or enclose the field in double quotes";
 
-/// A guess why no column has the name that was asked for.
+/// Probable reason why no column has the wanted name.
 fn hint(header: &[String], style: Style) -> &'static str {
     match header {
         [] => "; the file is empty",

@@ -15,10 +15,8 @@ pub enum FormatError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// A symbolic link leads nowhere.
-    #[error(
-        "{path}: a symbolic link to a file that is not there; restore the file or remove the link"
-    )]
+    /// The target of a symbolic link is missing.
+    #[error("{path}: a symbolic link to a missing file; restore the file or remove the link")]
     BrokenLink {
         /// The link.
         path: PathBuf,
@@ -80,7 +78,7 @@ pub enum FormatError {
         path: PathBuf,
         /// The line, or in Parquet the row, counted from 1.
         line: u64,
-        /// What is wrong and what to do.
+        /// Description of the fault, and the remedy.
         reason: String,
     },
     /// A fault after which the rows that follow can't be found.
@@ -90,7 +88,7 @@ pub enum FormatError {
         path: PathBuf,
         /// The line, counted from 1.
         line: u64,
-        /// What is wrong and what to do.
+        /// Description of the fault, and the remedy.
         reason: String,
     },
     /// A table has no such column.
@@ -103,9 +101,9 @@ pub enum FormatError {
         path: PathBuf,
         /// The column that was expected.
         column: String,
-        /// Those there are.
+        /// The existing columns.
         columns: String,
-        /// A guess at the cause; or nothing.
+        /// Probable cause; empty if unknown.
         hint: &'static str,
     },
     /// A table has a column twice.
@@ -118,7 +116,7 @@ pub enum FormatError {
     },
     /// More text in one piece than is read here.
     #[error(
-        "{path}:{line}: {what} is longer than {megabytes} MiB; is it text? Split it into several"
+        "{path}:{line}: {what} is longer than {megabytes} MiB; check that it is text, or split it into several"
     )]
     TooLong {
         /// The file.
@@ -178,7 +176,7 @@ pub enum FormatError {
     Mds {
         /// The index or shard.
         path: PathBuf,
-        /// What is wrong.
+        /// Description of the fault.
         reason: String,
     },
     /// A sample of an MDS shard can't be read.
@@ -190,7 +188,7 @@ pub enum FormatError {
         path: PathBuf,
         /// The sample, counted from 1.
         sample: usize,
-        /// What is wrong.
+        /// Description of the fault.
         reason: String,
     },
 }

@@ -15,7 +15,7 @@ pub struct InputFile {
     pub path: PathBuf,
     /// Its name in messages: its path as seen from the folder that was named.
     pub name: String,
-    /// Whether it is a folder of MDS shards.
+    /// True if it is a folder of MDS shards.
     pub is_mds: bool,
 }
 
@@ -37,7 +37,7 @@ pub struct FoundInputs {
     pub inputs: Vec<InputFile>,
     /// Files of other kinds, which are left out.
     pub skipped: usize,
-    /// Links to files and folders that are there under another name, which are read once.
+    /// Links to files and folders that are found under another name too, and are read once.
     pub repeated: usize,
 }
 
@@ -48,7 +48,7 @@ pub struct FoundInputs {
 /// file that several links lead to is read once.
 ///
 /// # Errors
-/// A path that can't be read, a single file with an unknown ending, a link to a file of a known ending that is not there.
+/// A path that can't be read, a single file with an unknown ending, a link to a missing file of a known ending.
 pub fn find_inputs(root: &Path) -> Result<FoundInputs, FormatError> {
     let metadata = fs::metadata(root).map_err(|source| FormatError::Read {
         path: root.into(),
@@ -121,7 +121,7 @@ pub fn find_inputs(root: &Path) -> Result<FoundInputs, FormatError> {
 /// Folders with an MDS index.
 #[derive(Default)]
 struct MdsFolders {
-    /// Whether the folder is an input, or one above lists its shards.
+    /// True if the folder is an input, or one above lists its shards.
     folders: BTreeMap<PathBuf, bool>,
     /// Shards by path, with the index that lists them.
     shards: HashMap<PathBuf, PathBuf>,
@@ -172,21 +172,21 @@ pub(crate) fn files_below(folder: &Path) -> Result<Vec<PathBuf>, FormatError> {
     Ok(below(folder)?.files)
 }
 
-/// What is in a folder and below.
+/// Content of a folder and the folders below.
 #[derive(Default)]
 struct Below {
-    /// Files, sorted by path; each once, whatever leads to it.
+    /// Files, sorted by path; each once, under one of its names.
     files: Vec<PathBuf>,
-    /// Links that lead to what is there anyway.
+    /// Links to files that are found under another name.
     repeated: usize,
-    /// Links that lead nowhere.
+    /// Links to missing files.
     broken: Vec<PathBuf>,
     /// Pipes, sockets and devices.
     others: usize,
 }
 
-/// Lists a folder. Links are followed after everything that is really there, in the order of their paths: so the names that are found
-/// don't depend on the order of the file system, and a link to a folder above ends.
+/// Lists a folder. Links are followed after all real entries, in the order of their paths: the resulting names
+/// don't depend on the order of the file system, and a link to a folder above is not followed again.
 fn below(root: &Path) -> Result<Below, FormatError> {
     let mut found = Below::default();
     let (mut folders, mut files) = (HashSet::new(), HashSet::new());

@@ -1,19 +1,19 @@
-//! A line of JSON as a row. Numbers keep the spelling of the file, so that large ones stay apart; a name given twice is noticed.
+//! A line of JSON as a row. Numbers keep the spelling of the file, so that large ones stay distinct; a duplicate name is an error.
 
 use std::collections::HashSet;
 
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
+use super::reason::Reason;
 use super::row::{Cell, RowContent, Wanted, no_field};
 
 /// The row in a line: an object, or a string as a bare text.
 ///
 /// `wanted` picks members by name; the others are checked to be JSON and left out.
-pub(super) fn row(line: &str, wanted: Option<&Wanted>) -> Result<RowContent, String> {
+pub(super) fn row(line: &str, wanted: Option<&Wanted>) -> Result<RowContent, Reason> {
     let line = line.trim_start_matches('\u{feff}').trim();
-    serde_json::from_str::<IgnoredAny>(line)
-        .map_err(|error| format!("not JSON ({error}); write one object on each line"))?;
+    serde_json::from_str::<IgnoredAny>(line).map_err(not_json)?;
     match line.as_bytes().first() {
         Some(b'"') => Ok(RowContent::Bare(string(line)?)),
         Some(b'{') => members(line, wanted),
@@ -22,14 +22,14 @@ pub(super) fn row(line: &str, wanted: Option<&Wanted>) -> Result<RowContent, Str
 }
 
 /// The members of an object that is known to be valid JSON.
-fn members(object: &str, wanted: Option<&Wanted>) -> Result<RowContent, String> {
+fn members(object: &str, wanted: Option<&Wanted>) -> Result<RowContent, Reason> {
     let bytes = object.as_bytes();
     let (mut cells, mut seen, mut others) = (Vec::new(), HashSet::new(), Vec::new());
     let mut at = space(bytes, 1);
     while bytes.get(at).is_some_and(|&byte| byte == b'"') {
         let end = string_end(bytes, at);
         let name = string(&object[at..end])?;
-        // Over the colon.
+        // After the colon.
         let from = space(bytes, space(bytes, end) + 1);
         let to = value_end(bytes, from);
         let is_wanted = wanted.is_none_or(|wanted| wanted.names.contains(&name));
@@ -37,7 +37,8 @@ fn members(object: &str, wanted: Option<&Wanted>) -> Result<RowContent, String> 
             if !seen.insert(name.clone()) {
                 return Err(format!(
                     "the object has more than one field {name:?}; rename or remove all but one"
-                ));
+                )
+                .into());
             }
             cells.push((name, cell(&object[from..to])?));
         } else {
@@ -51,28 +52,31 @@ fn members(object: &str, wanted: Option<&Wanted>) -> Result<RowContent, String> 
     let required = wanted.map_or(&[][..], |wanted| &wanted.names[..wanted.required]);
     if let Some(missing) = required.iter().find(|name| !seen.contains(*name)) {
         let names = cells.iter().map(|(name, _)| name).chain(&others);
-        return Err(no_field(missing, names.map(String::as_str)));
+        return Err(no_field(missing, names.map(String::as_str)).into());
     }
     Ok(RowContent::Cells(cells))
 }
 
-fn cell(value: &str) -> Result<Cell, String> {
+fn cell(value: &str) -> Result<Cell, Reason> {
     Ok(match value.as_bytes().first() {
         Some(b'"') => Cell::Text(string(value)?),
         Some(b't') => Cell::Bool(true),
         Some(b'f') => Cell::Bool(false),
         Some(b'n') => Cell::Null,
         Some(b'{' | b'[') => {
-            let value: Value =
-                serde_json::from_str(value).map_err(|error| format!("not JSON ({error})"))?;
+            let value: Value = serde_json::from_str(value).map_err(not_json)?;
             Cell::Nested(value)
         }
         _ => Cell::Number(value.to_owned()),
     })
 }
 
-fn string(quoted: &str) -> Result<String, String> {
-    serde_json::from_str(quoted).map_err(|error| format!("not JSON ({error})"))
+fn string(quoted: &str) -> Result<String, Reason> {
+    serde_json::from_str(quoted).map_err(not_json)
+}
+
+fn not_json(error: serde_json::Error) -> Reason {
+    format!("not JSON ({error}); write one object on each line").into()
 }
 
 /// The first byte from `at` on that is not white space.
@@ -167,10 +171,10 @@ mod tests {
             ("{\"a\":\"\\ud800\"}", "not JSON"),
             (&"[".repeat(100_000), "not JSON"),
         ] {
-            let message = row(line, None).unwrap_err();
+            let message = row(line, None).unwrap_err().to_string();
             assert!(message.contains(said), "{message}");
         }
-        // A name that is not asked for may come twice.
+        // A name that is not wanted may occur twice.
         let wanted = Wanted::all_of(&["b"]);
         assert!(row("{\"a\":1,\"a\":2,\"b\":3}", Some(&wanted)).is_ok());
     }

@@ -16,11 +16,13 @@
 mod bytes;
 mod delimited;
 mod error;
+mod inputs;
 mod json;
 mod kind;
 mod mds;
 #[cfg(feature = "parquet")]
 mod parquet;
+mod reason;
 mod records;
 mod row;
 mod rows;
@@ -28,15 +30,14 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 mod text;
-mod walk;
 
 pub use bytes::ReadBytes;
 pub use error::FormatError;
+pub use inputs::{FoundInputs, InputFile, find_inputs};
+pub(crate) use inputs::{files_below, relative};
 pub(crate) use kind::endings;
 pub use kind::{Compression, FileKind, Format, TEXT_ENDINGS};
 pub use records::{Content, Fields, Record, Records};
 pub use row::{Cell, Row};
 pub use rows::Rows;
 pub use text::read_text;
-pub use walk::{FoundInputs, InputFile, find_inputs};
-pub(crate) use walk::{files_below, relative};

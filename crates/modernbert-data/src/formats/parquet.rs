@@ -151,7 +151,7 @@ fn cell(field: Field) -> Cell {
         Field::Null => Cell::Null,
         Field::Bool(value) => Cell::Bool(value),
         Field::Str(text) => Cell::Text(text),
-        // Also a text in a column whose writer left out that it is one.
+        // Also text in a column whose writer did not mark it as text.
         Field::Bytes(bytes) => match String::from_utf8(bytes.data().to_vec()) {
             Ok(text) => Cell::Text(text),
             Err(error) => Cell::Bytes(error.into_bytes()),

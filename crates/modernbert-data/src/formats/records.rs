@@ -1,4 +1,4 @@
-//! The documents of files: what a corpus is made of.
+//! The documents of files.
 
 use std::path::Path;
 

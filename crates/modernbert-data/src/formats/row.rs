@@ -68,7 +68,7 @@ pub(super) fn is_whole(number: &str) -> bool {
 pub(super) struct Wanted {
     /// Their names, without repetition.
     pub(super) names: Vec<String>,
-    /// How many of them, from the first, a table has to have.
+    /// Number of leading names that a table must have.
     pub(super) required: usize,
 }
 

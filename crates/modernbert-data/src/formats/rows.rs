@@ -206,7 +206,7 @@ impl Iterator for Rows {
                     .map_err(|reason| FormatError::Row {
                         path: self.path.to_path_buf(),
                         line: number,
-                        reason,
+                        reason: reason.into(),
                     });
             },
             Source::Delimited(rows) => rows.next()?,

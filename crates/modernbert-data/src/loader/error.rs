@@ -1,4 +1,4 @@
-//! Why no batch could be made.
+//! Errors of the loader.
 
 use packed_layout::LayoutError;
 
@@ -17,15 +17,15 @@ pub enum LoaderError {
     /// There is no source.
     #[error("a stream needs at least one source; name the shards to train on")]
     NoSources,
-    /// A proportion is none.
-    #[error("{place}: a proportion of {proportion} makes no sense; give a number above 0")]
+    /// A proportion is invalid.
+    #[error("{place}: the proportion is {proportion}; give a number above 0")]
     Proportion {
         /// The source.
         place: String,
         /// Its proportion.
         proportion: f64,
     },
-    /// More ranks or threads than make sense, or a rank that isn't one.
+    /// A rank that is not below the number of ranks.
     #[error("rank {rank} of {ranks}: count ranks from 0, below their number")]
     Rank {
         /// The rank.
@@ -44,7 +44,7 @@ pub enum LoaderError {
     Layout(#[from] LayoutError),
     /// A position belongs to other data.
     #[error(
-        "{place}: not the data this run was started with (its SHA-256 was {was} and is {is}); put the old shards back, or start \
+        "{place}: not the data this run was started with (its SHA-256 was {was} and is {is}); restore the old shards, or start \
          a new run"
     )]
     Changed {
@@ -57,7 +57,7 @@ pub enum LoaderError {
     },
     /// A position belongs to other settings.
     #[error(
-        "{setting} is {is} and was {was} when the run was saved; a run continues with the settings it began with: put it back, or \
+        "{setting} is {is} and was {was} when the run was saved; a run continues with the settings it began with: restore it, or \
          start a new run"
     )]
     Settings {
@@ -74,7 +74,7 @@ pub enum LoaderError {
     /// The packer ended, which an endless stream must not.
     #[error("the packer ended before the run did; this is a defect of the program")]
     Ended,
-    /// A loader thread died.
+    /// A loader thread ended early.
     #[error("a loader thread stopped: {0}")]
     Thread(String),
 }

@@ -1,4 +1,4 @@
-//! Held-out samples as batches that are the same each time.
+//! Held-out samples as reproducible batches.
 
 use packed_layout::SequenceLayout;
 
@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 /// Masked evaluation batches over the first samples of a shard, at most `max_tokens` tokens of them.
 ///
-/// Samples aren't packed: they come in their order, each whole and masked by a key of its own, so that neither the tokens
-/// hidden nor the loss of a sample depends on the row length or on its neighbours. A row is no more than the container of the
-/// samples that fit into it one after another.
+/// Samples are not packed by best fit: they keep their order, each whole and masked by its own key, so that neither the
+/// masked tokens nor the loss of a sample depends on the row length or on its neighbors. A row contains the
+/// consecutive samples that fit into it.
 ///
 /// # Errors
 /// A shard without samples, a first sample longer than a row or than `max_tokens`, more labels than a row's cap allows.
@@ -91,7 +91,7 @@ pub fn evaluation_items_of(
         .collect()
 }
 
-/// A row while samples are laid into it.
+/// A row while samples are added.
 struct Row {
     ids: Vec<u32>,
     cu_seqlens: Vec<u32>,

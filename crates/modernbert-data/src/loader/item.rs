@@ -1,4 +1,4 @@
-//! A masked micro-batch, the loader's product.
+//! A masked micro-batch, the loader's output.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ pub struct MlmItem {
     pub input_ids: Vec<u32>,
     /// Boundaries of the sequences in the row; padding at the end is one more sequence.
     pub layout: SequenceLayout,
-    /// Labelled positions, filled up to a fixed number with weight 0.
+    /// Labelled positions, padded to a fixed number with weight 0.
     pub labels: CappedLabels,
     /// Tokens that are not padding.
     pub real_tokens: usize,
@@ -30,7 +30,7 @@ pub struct MlmItem {
 }
 
 impl MlmItem {
-    /// Returns the data-loader position after `rows` rows from this one on, which a checkpoint stores. A single rank passes 1; one of
+    /// Returns the data-loader position `rows` rows after this one, which a checkpoint stores. A single rank passes 1; one of
     /// several ranks passes the number of rows up to its next one.
     ///
     /// `None` for an item that is not of a [`super::TrainStream`].
@@ -38,7 +38,7 @@ impl MlmItem {
         self.batch.as_ref().map(|batch| batch.at(self.row + rows))
     }
 
-    /// Gives every item of a step the labelled tokens of all of them as its denominator. The loader doesn't know the size of a step: the
+    /// Sets the denominator of every item of a step to the labelled tokens of all items. The loader doesn't know the size of a step: the
     /// caller that groups micro-batches into one calls this.
     pub fn share_denominator(items: &mut [Self]) {
         let total = items.iter().map(|item| item.labelled).sum();

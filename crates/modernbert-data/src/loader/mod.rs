@@ -1,8 +1,8 @@
-//! From token shards to masked micro-batches, on threads of their own.
+//! From token shards to masked micro-batches, on separate threads.
 //!
 //! The stream is a pure function of shards and settings: sources drawn from in their proportions, each in shuffled epochs, packed
-//! greedily into rows of a fixed number of tokens, masked with a key per row. One row is one micro-batch. The number of loader
-//! threads, of ranks, and of rows a step takes changes nothing about the rows. A run resumes from a [`Position`].
+//! greedily into rows of a fixed number of tokens, masked with a key per row. One row is one micro-batch. The rows don't depend on the number of loader
+//! threads, of ranks, or of rows per step. A run resumes from a [`Position`].
 
 mod error;
 mod evaluation;

@@ -12,6 +12,6 @@ pub struct LoaderOptions {
     pub pad_id: u32,
     /// Seed of order and masks.
     pub seed: u64,
-    /// If set, packing is off: a training row holds at most so many sequences and is no longer than they are.
+    /// If set, packing is off: a training row contains at most this many sequences and no padding.
     pub sequences: Option<usize>,
 }

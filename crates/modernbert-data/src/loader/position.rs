@@ -10,7 +10,7 @@ use crate::shard::Cut;
 ///
 /// The rows of a stream are a pure function of data and settings, so `seed` and `row` would be enough
 /// ([`super::TrainStream::seek`] finds a position from a row by packing everything before it again, without reading a token). The
-/// samples that the packer holds save that work. Data and settings are stored so that a change of either is an error.
+/// samples in the packer's buffer make that work unnecessary. Data and settings are stored so that a change of either is an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {

@@ -9,7 +9,7 @@ use crate::order::EpochOrder;
 use crate::pack::Length;
 use crate::shard::{Cut, Samples, Shard};
 
-/// Shards that are drawn from as one, and their share of the tokens.
+/// Shards that form one source, and its share of the tokens.
 #[derive(Debug, Clone)]
 pub struct Source {
     /// Its name in messages.
@@ -73,7 +73,7 @@ impl Length for Piece {
     }
 }
 
-/// Counts of what was drawn from a source.
+/// Counts of the samples drawn from a source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Drawn {
@@ -83,8 +83,8 @@ pub(super) struct Drawn {
     pub(super) tokens: u64,
 }
 
-/// Samples without end. Each is of the source whose share of the tokens drawn so far lags furthest behind its proportion, so that
-/// the shares are right at any moment to within a sample; within a source, epoch follows epoch, each in an order of its own.
+/// Endless samples. Each is of the source whose share of the tokens drawn so far is furthest below its proportion, so that
+/// the shares are exact at any moment to within a sample; within a source, epoch follows epoch, each in an order of its own.
 #[derive(Debug, Clone)]
 pub(super) struct Draws {
     sources: Arc<[Source]>,

@@ -247,7 +247,7 @@ impl Plan {
     }
 }
 
-/// A stream under way.
+/// Iterator over the rows of a stream.
 pub struct TrainSteps {
     stream: TrainStream,
     plan: Plan,
@@ -267,7 +267,7 @@ impl TrainSteps {
             if number < self.from || number % ranks != rank {
                 continue;
             }
-            // Counted from where this reader began, so that the first row is the first reader's.
+            // Counted from this reader's start, so that the first row is the first reader's.
             let mine = (number - self.from) / ranks % self.share.of as u64;
             if mine == self.share.index as u64 {
                 return self.make(number, row);

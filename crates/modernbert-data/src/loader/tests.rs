@@ -168,7 +168,7 @@ fn evaluation_meets_every_sample_once() {
     assert_eq!(seen, lengths);
 }
 
-/// Everything about a row that training sees.
+/// All data of a row that training uses.
 fn essence(item: &MlmItem) -> (u64, Vec<u32>, SequenceLayout, CappedLabels) {
     let MlmItem {
         row,
@@ -259,7 +259,7 @@ fn any_position_is_a_place_to_go_on_from() {
     let stream = mixture(folder.path());
     let all = rows(&mut stream.steps().unwrap(), 90);
     let expected: Vec<_> = all.iter().map(essence).collect();
-    // Over a hundred samples: several epochs lie in these rows.
+    // Over a hundred samples: these rows span several epochs.
     assert!(all[80].position_after(1).unwrap().epoch >= 2);
     for row in [0usize, 1, 2, 3, 7, 29, 30, 31, 61] {
         let position = match row {
@@ -267,7 +267,7 @@ fn any_position_is_a_place_to_go_on_from() {
             _ => all[row - 1].position_after(1).unwrap(),
         };
         assert_eq!(position.row, row as u64);
-        // As a checkpoint holds it.
+        // As a checkpoint stores it.
         let text = serde_json::to_string(&position).unwrap();
         let read: Position = serde_json::from_str(&text).unwrap();
         assert_eq!(read, position);
@@ -398,7 +398,7 @@ fn an_error_arrives_behind_the_rows_before_it_and_threads_end_with_the_iterator(
         let error = rows.next().unwrap().unwrap_err().to_string();
         assert!(error.contains("65 tokens and a row holds 64"), "{error}");
         assert!(rows.next().is_none(), "an end after the error");
-        // One that is dropped at once: its threads, full of rows nobody takes, must not hang.
+        // A loader that is dropped at once: its threads, whose rows are not received, must not hang.
         drop(rows);
         drop(loader.rows());
         drop(loader);
@@ -436,7 +436,7 @@ fn rows_of_a_stream_carry_their_own_dropout_key() {
     );
 }
 
-/// Masked at 15 %, special tokens protected, and what a sample's masking is doesn't depend on the rows it lies in.
+/// Masked at 15 %, special tokens protected; a sample's masking doesn't depend on its row.
 #[test]
 fn evaluation_masks_each_sample_for_itself() {
     let folder = tempfile::tempdir().unwrap();

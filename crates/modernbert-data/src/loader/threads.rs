@@ -1,4 +1,4 @@
-//! Rows prepared ahead of the training step, on threads of their own.
+//! Rows prepared ahead of the training step, on separate threads.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -22,7 +22,7 @@ pub struct TrainLoader {
 }
 
 impl TrainLoader {
-    /// A loader over `stream` from its first row, with one thread; `total_tokens` is what progress is measured against.
+    /// A loader over `stream` from its first row, with one thread; `total_tokens` is the total for progress.
     pub fn new(stream: TrainStream, total_tokens: u64) -> Self {
         Self {
             stream,
@@ -90,7 +90,7 @@ impl TrainLoader {
         }
     }
 
-    /// Tokens that progress is measured against.
+    /// Total tokens, for progress.
     pub fn total_tokens(&self) -> usize {
         self.total_tokens
     }
@@ -123,7 +123,7 @@ struct Thread {
 }
 
 impl Thread {
-    /// Why it ended without a word.
+    /// Reason why the thread ended without an error.
     fn obituary(&mut self) -> LoaderError {
         let panic = self.handle.take().and_then(|handle| handle.join().err());
         let words = panic.as_ref().and_then(|panic| {
@@ -147,7 +147,7 @@ impl Iterator for Prefetched {
 
     fn next(&mut self) -> Option<Self::Item> {
         let thread = &mut self.threads[self.next];
-        // Its end was reported already.
+        // Its end was reported before.
         let receiver = thread.receiver.as_ref()?;
         let made = match receiver.recv() {
             Ok(made) => made,
@@ -168,7 +168,7 @@ impl Iterator for Prefetched {
 }
 
 impl Prefetched {
-    /// Real tokens handed out, at most the total, and the total.
+    /// Tokens of the received rows without padding, at most the total, and the total.
     pub fn tokens(&self) -> (usize, usize) {
         (self.tokens.min(self.total), self.total)
     }

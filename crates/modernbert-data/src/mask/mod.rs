@@ -3,7 +3,7 @@
 //! With masking probability `p` (0.3 in ModernBERT), a token is predicted with probability `p`; of those, 80 % are
 //! shown as `[MASK]`, 10 % as a random token, 10 % as they are. One uniform draw for each position decides all of it.
 //!
-//! Which tokens are chosen is a pure function of [`MaskKey`], not of what was masked before, so a resumed run masks the
+//! The choice of tokens is a pure function of [`MaskKey`], independent of earlier rows, so a resumed run masks the
 //! same tokens. Random tokens are uniform over every id but the padding one. (The published code draws them up to the
 //! largest id in the batch, so that one row's masking depends on the others.)
 
@@ -25,10 +25,10 @@ const SHOWN_CHANGED: f64 = 0.9;
 /// An error of masking.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum MaskError {
-    /// The probability is none.
+    /// The probability is invalid.
     #[error("a masking probability of {0} is not between 0 and 1; ModernBERT is trained with 0.3")]
     Probability(f64),
-    /// There is no id to replace with.
+    /// There is no id to draw random tokens from.
     #[error(
         "a vocabulary of {0} ids has none to replace tokens with; use the tokenizer's vocab_size"
     )]
@@ -57,30 +57,30 @@ pub struct MaskKey {
     pub row: u64,
 }
 
-/// A row with some of its tokens hidden.
+/// A row with some of its tokens masked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaskedRow {
     /// Input of the model.
     pub input_ids: Vec<u32>,
-    /// Which positions are predicted, ascending.
+    /// Predicted positions, ascending.
     pub positions: Vec<u32>,
     /// The original ids at these positions.
     pub labels: Vec<u32>,
 }
 
-/// The predicted positions of a row, filled up to a fixed count, so that every step has the same shapes.
+/// The predicted positions of a row, padded to a fixed count, so that every step has the same shapes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CappedLabels {
-    /// Positions; the filling ones are 0.
+    /// Positions; padding is 0.
     pub positions: Vec<u32>,
-    /// Labels; the filling ones are 0.
+    /// Labels; padding is 0.
     pub labels: Vec<u32>,
-    /// 1 for predicted positions, 0 for filling ones.
+    /// 1 for predicted positions, 0 for padding.
     pub weights: Vec<f32>,
 }
 
 impl MaskedRow {
-    /// Positions and labels filled up to `cap`; too many are an error, never cut off.
+    /// Positions and labels padded to `cap`; more are an error and never dropped.
     pub fn capped(&self, cap: usize) -> Result<CappedLabels, MaskError> {
         let labels = self.labels.len();
         if labels > cap {
@@ -109,7 +109,7 @@ pub fn label_cap(tokens: usize, mask_prob: f64) -> usize {
     ((mean + 6.0 * deviation).ceil() as usize).min(tokens)
 }
 
-/// Hides tokens of rows.
+/// Masks tokens of rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Masker {
     mask_prob: f64,
@@ -123,8 +123,8 @@ pub struct Masker {
 impl Masker {
     /// Masking for rows of this tokenizer.
     ///
-    /// With `protect_special`, special tokens such as `[CLS]` are never predicted: for evaluation, where they would only
-    /// flatter the score. ModernBERT itself was trained without.
+    /// With `protect_special`, special tokens such as `[CLS]` are never predicted: for evaluation, where they would
+    /// inflate the score. ModernBERT itself was trained without.
     pub fn new(
         tokenizer: &Tokenizer,
         mask_prob: f64,
@@ -145,7 +145,7 @@ impl Masker {
         )
     }
 
-    /// The same from plain ids: `0..vocab_size` is what random tokens are drawn from (without `pad_id`), `protected`
+    /// The same from plain ids: random tokens are drawn from `0..vocab_size` (without `pad_id`), `protected`
     /// ids are never predicted.
     pub fn from_ids(
         mask_prob: f64,
@@ -174,9 +174,9 @@ impl Masker {
         self.mask_prob
     }
 
-    /// Hides tokens of `row`. Padding is neither predicted nor changed.
+    /// Masks tokens of `row`. Padding is neither predicted nor changed.
     pub fn mask(&self, row: &PackedRow, key: MaskKey) -> MaskedRow {
-        // Two streams of one key: how often a random token was drawn must not shift the choice of later positions.
+        // Two streams of one key: the number of random tokens must not change the choice of later positions.
         let mut choice = keyed_rng(Purpose::Mask, key.seed, key.epoch, key.row);
         let mut replacement = choice.clone();
         replacement.set_stream(1);

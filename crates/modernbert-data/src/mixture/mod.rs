@@ -5,7 +5,7 @@
 //! name = "web"                      # letters, digits, - and _; the name of its folder of shards
 //! paths = ["web", "more.parquet"]   # files and folders, as seen from this file
 //! proportion = 0.7                  # its share of the tokens that are trained on
-//! licence = "ODC-By 1.0"            # never empty: write "unknown" if that is what it is
+//! licence = "ODC-By 1.0"            # never empty: write "unknown" if it is unknown
 //! text_field = "text"               # the field or column with the text; "text" by default
 //!
 //! [[source]]
@@ -15,8 +15,8 @@
 //! licence = "MIT OR Apache-2.0"
 //! ```
 //!
-//! A proportion is how often a source is drawn from, not how large it is: a small source with a large share is read several times
-//! while a large one is read once. The corpus of the published models is not public; a mixture file is how a run states its own.
+//! A proportion is the share of drawn tokens, not the size of the source: a small source with a large share is read several times
+//! while a large one is read once. The corpus of the published models is not public; a mixture file documents that of a run.
 
 #[cfg(test)]
 mod tests;
@@ -55,7 +55,7 @@ fn text() -> String {
     "text".into()
 }
 
-/// Why a mixture file was refused.
+/// Reason why a mixture file was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum MixtureError {
     /// The file could not be read.
@@ -80,7 +80,7 @@ pub enum MixtureError {
         /// The file.
         path: PathBuf,
     },
-    /// A source makes no sense.
+    /// A source is invalid.
     #[error("{path}: source {name:?}: {reason}", path = path.display())]
     Source {
         /// The file.
@@ -91,7 +91,7 @@ pub enum MixtureError {
         reason: String,
     },
     /// The shares don't add up.
-    #[error("{path}: the proportions add up to {sum}; they are shares of one whole, make them add up to 1", path = path.display())]
+    #[error("{path}: the proportions add up to {sum}; change them so that they add up to 1", path = path.display())]
     Sum {
         /// The file.
         path: PathBuf,

@@ -27,7 +27,7 @@ pub enum PackError {
          cut documents to at most {row_length} tokens when they are tokenized, or use longer rows"
     )]
     TooLong {
-        /// Which sequence of the source, counted from 0 without the empty ones.
+        /// Number of the sequence in the source, from 0, empty ones not counted.
         index: usize,
         /// Its tokens.
         length: usize,

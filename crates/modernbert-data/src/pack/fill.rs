@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::{PackError, PackOptions, PackStats};
 
-/// Length of a sequence, all that the packer uses of it.
+/// Length of a sequence.
 pub trait Length {
     /// Its tokens.
     fn tokens(&self) -> usize;
@@ -27,8 +27,8 @@ pub struct FilledRow<T> {
 
 /// An iterator over batches of rows, each a list of sequences that fit.
 ///
-/// It is a pure function of its source and of what it held back before: a packer made from [`BestFit::held`] and the rest of the
-/// source continues as if it had never stopped.
+/// The batches are a pure function of the source and of the buffered sequences: a packer made from [`BestFit::held`] and the rest of the
+/// source continues an interrupted one exactly.
 #[derive(Debug)]
 pub struct BestFit<I, T> {
     options: PackOptions,
@@ -178,7 +178,7 @@ impl<T: Length, I: Iterator<Item = T>> BestFit<I, T> {
                 None => skipped.push(sequence),
             }
         }
-        // One by one to the front, which reverses them: the published order.
+        // Each is inserted at the front, which reverses them, as in the published code.
         for sequence in skipped {
             self.buffer.push_front(sequence);
         }

@@ -1,7 +1,7 @@
 //! Packing sequences of many lengths into rows of one length.
 //!
 //! Each sequence goes into the row whose free space it fills best (greedy best fit over a buffer of sequences), so that
-//! hardly any padding is left. The rules, and the order of what comes out, are those of ModernBERT's own training code
+//! little padding is left. The rules, and the order of the rows, are those of ModernBERT's own training code
 //! (`GreedyBestFitSequencePacker` in <https://github.com/AnswerDotAI/ModernBERT>, `src/sequence_packer.py`); a golden
 //! case of its tests is kept here.
 
@@ -27,8 +27,8 @@ pub struct PackOptions {
     pub buffer: usize,
     /// The id that fills the end of a row.
     pub pad_id: u32,
-    /// Emit what is left at the end of the data too, although some rows may be missing or far from full. For evaluation,
-    /// where every sequence counts; in training the left-over would only change the batch size.
+    /// Emit the remaining sequences at the end of the data too, although some rows may be missing or mostly padding. For evaluation,
+    /// where every sequence counts; in training they would only change the batch size.
     pub flush: bool,
     /// Maximum number of sequences in a row, even if more would fit; `None` for as many as fit.
     pub sequences: Option<usize>,
@@ -57,7 +57,7 @@ impl PackOptions {
     }
 }
 
-/// One row: sequences one behind the other, then padding.
+/// One row: consecutive sequences, then padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackedRow {
     /// Exactly `row_length` ids; fewer where [`PackOptions::sequences`] is set.
@@ -138,7 +138,7 @@ impl<I: Iterator<Item = Vec<u32>>> Iterator for Packer<I> {
 }
 
 impl PackedRow {
-    /// Sequences, which must fit, one behind the other and padding after them; none where [`PackOptions::sequences`] bounds their
+    /// Consecutive sequences, which must fit, and padding after them; none where [`PackOptions::sequences`] bounds their
     /// number, since most of such a row would be padding.
     pub(crate) fn new(sequences: Vec<Vec<u32>>, options: &PackOptions) -> Self {
         let PackOptions {

@@ -106,7 +106,7 @@ fn short_documents_pack_almost_without_padding() {
     );
 }
 
-/// A sequence of which only the length matters.
+/// A sequence without content, only a length.
 struct Only(usize);
 
 impl Length for Only {
@@ -115,7 +115,7 @@ impl Length for Only {
     }
 }
 
-/// Lengths as of web text: log-normal with a median of 400 tokens and a long tail, cut off at `longest` as a phase does.
+/// Lengths similar to those of web text: log-normal with a median of 400 tokens and a long tail, cut off at `longest` as a phase does.
 fn web_lengths(count: usize, longest: usize) -> impl Iterator<Item = Only> {
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(7);
     let mut unit = move || f64::from(rng.next_u32()) / 2f64.powi(32);
@@ -146,7 +146,7 @@ fn realistic_lengths_pack_above_99_percent() {
             "{longest}: {}",
             stats.efficiency()
         );
-        // What one document per padded row would have given.
+        // The fill rate of one document per padded row.
         let unpacked = mean as f64 / longest as f64;
         assert!(unpacked < 0.6, "{unpacked}");
     }

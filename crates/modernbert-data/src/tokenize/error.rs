@@ -1,4 +1,4 @@
-//! Errors of making a folder of shards.
+//! Errors of writing a folder of shards.
 
 use std::path::PathBuf;
 
@@ -8,10 +8,10 @@ use crate::corpus::CorpusError;
 use crate::formats::FormatError;
 use crate::shard::ShardError;
 
-/// Why no folder was made; what was in its place is still there.
+/// Reason why no folder was written; existing files are unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizeFolderError {
-    /// A source holds nothing.
+    /// A source has no documents.
     #[error(transparent)]
     Corpus(#[from] CorpusError),
     /// A source can't be read.
@@ -39,15 +39,15 @@ pub enum TokenizeFolderError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// There are shards already.
-    #[error("{path}: there are shards already; choose another folder, or pass --overwrite", path = path.display())]
+    /// The folder contains shards.
+    #[error("{path}: contains shards; choose another folder, or pass --overwrite", path = path.display())]
     Exists {
         /// The folder.
         path: PathBuf,
     },
-    /// The folder holds something else, which is never removed.
+    /// The folder contains other files, which are never removed.
     #[error(
-        "{path}: holds {file}, which is not of a finished set of shards; choose another folder, or empty this one",
+        "{path}: contains {file}, which is not part of a finished set of shards; choose another folder, or empty this one",
         path = path.display(), file = file.display()
     )]
     Foreign {
@@ -73,7 +73,7 @@ pub enum TokenizeFolderError {
         /// The file.
         file: PathBuf,
     },
-    /// Tokens from elsewhere that the tokenizer doesn't have.
+    /// Tokens of an input that the tokenizer doesn't have.
     #[error(
         "{document}: token id {id} is not in a vocabulary of {vocab_size}; pass the tokenizer that these tokens were made with"
     )]
@@ -108,7 +108,7 @@ pub enum TokenizeFolderError {
         /// The least number of tokens.
         min_length: usize,
     },
-    /// The held-out share is none.
+    /// The held-out share is invalid.
     #[error("--eval-fraction {0}: give a share of at least 0 and below 1")]
     Fraction(f64),
     /// Threads can't be started.

@@ -9,7 +9,7 @@ use crate::loader::Source;
 use crate::shard::{Check, Cut, Shard, ShardError, TokenizerHash};
 use modernbert_files::tokenizer::{Tokenizer, TokenizerError};
 
-/// Why a folder can't be used.
+/// Reason why a folder can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     /// There is no index, or it can't be read.
@@ -23,7 +23,7 @@ pub enum FolderError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// The index is something else, or contradicts itself.
+    /// The index is malformed or inconsistent.
     #[error("{path}: not a valid index of token shards ({reason}); make the folder again", path = path.display())]
     Index {
         /// The index.
@@ -42,7 +42,7 @@ pub enum FolderError {
     },
     /// A shard's counts differ from the index.
     #[error(
-        "{path}: it holds {actual} {what} and the folder's index says {expected}; the index was changed, make the folder again",
+        "{path}: contains {actual} {what}, the folder's index lists {expected}; the index was changed, make the folder again",
         path = path.display()
     )]
     Count {
@@ -55,9 +55,9 @@ pub enum FolderError {
         /// Count in the index.
         expected: u64,
     },
-    /// A shard is not the one that was written.
+    /// A shard was changed or replaced.
     #[error(
-        "{path}: its SHA-256 is {actual} and the folder's index says {expected}; the shard was changed or replaced, make it again",
+        "{path}: its SHA-256 is {actual}, the folder's index lists {expected}; the shard was changed or replaced, make it again",
         path = path.display()
     )]
     Changed {

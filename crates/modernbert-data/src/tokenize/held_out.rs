@@ -1,8 +1,8 @@
 //! The documents of a source, divided into those to train on and those that are held out.
 //!
 //! A document is held out if the hash of the seed and its content, as a fraction, is below the share. A small source may have no such
-//! document; then the one with the smallest hash is held out, and of a single document the end. So that this can be decided when the
-//! last document is known, documents wait in memory until one is held out, in their order.
+//! document; then the one with the smallest hash is held out, and of a single document the end. This is decided when the
+//! last document is known, so documents are buffered in order until one is held out.
 
 use super::TokenizeFolderError;
 use super::index::SplitEntry;
@@ -25,7 +25,7 @@ impl Made {
     }
 }
 
-/// Both splits of a source under way.
+/// Both splits of a source while they are written.
 pub(super) struct Division<'a> {
     train: SplitWriter<'a>,
     eval: SplitWriter<'a>,
@@ -47,7 +47,7 @@ impl<'a> Division<'a> {
         }
     }
 
-    /// Takes the next document.
+    /// Adds the next document.
     pub(super) fn push(&mut self, made: Made) -> Result<(), TokenizeFolderError> {
         if (made.draw as f64) < self.fraction * 2f64.powi(64) {
             self.eval.push(&made.samples)?;

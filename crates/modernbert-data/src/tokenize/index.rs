@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::mixture::PROPORTION_SLACK;
 use crate::shard::{Cut, TokenizerHash};
 
-/// Name of the index; it is written last, so that a folder with one is whole.
+/// Name of the index; it is written last, so that a folder with an index is complete.
 pub const INDEX_FILE: &str = "shards.json";
 const FORMAT: &str = "modernbert token shards";
 const VERSION: u32 = 1;
@@ -43,7 +43,7 @@ pub struct SourceEntry {
     pub licence: String,
     /// Its share of the tokens that are trained on.
     pub proportion: f64,
-    /// Rows that could not be read and were skipped, as asked.
+    /// Rows that could not be read and were skipped.
     pub unreadable: u64,
     /// The documents to train on.
     pub train: SplitEntry,
@@ -81,10 +81,10 @@ pub struct ShardEntry {
     pub sha256: String,
 }
 
-/// Why an index can't be right.
+/// Reason why an index is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
-    /// It isn't JSON, or of other fields.
+    /// It is not JSON, or has other fields.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
     /// It is of another format or version.
@@ -95,8 +95,8 @@ pub enum IndexError {
         /// Its version.
         version: u32,
     },
-    /// A file that would be read from outside of the folder.
-    #[error("the shard {0:?} is outside of the folder")]
+    /// A file outside the folder.
+    #[error("the shard {0:?} is outside the folder")]
     Outside(String),
     /// A shard or a source is listed twice.
     #[error("{0:?} is listed twice")]
@@ -143,7 +143,7 @@ impl Index {
         }
     }
 
-    /// Reads an index and checks it as far as it can be without the shards.
+    /// Reads an index and makes all checks that need no shard.
     pub(super) fn parse(text: &str) -> Result<Self, IndexError> {
         let index: Self = serde_json::from_str(text)?;
         if index.format != FORMAT || index.version != VERSION {

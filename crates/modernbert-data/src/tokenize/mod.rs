@@ -1,11 +1,11 @@
-//! Text of any size to a folder of token shards.
+//! Tokenizes text of any size into a folder of token shards.
 //!
 //! | item | contents |
 //! |---|---|
 //! | [`tokenize`] | sources of text or tokens to shards, on several cores, one batch of documents in memory at a time |
 //! | [`TokenFolder`] | such a folder, opened: shards compared with their hashes, sources for the loader |
 //!
-//! The folder is a function of the input and the options: neither the number of threads nor the speed of the disk changes a byte.
+//! The folder is a function of the input and the options: it is byte-identical for any number of threads.
 
 mod error;
 mod folder;

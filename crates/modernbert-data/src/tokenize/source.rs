@@ -68,7 +68,7 @@ impl TokenizeSource {
             }
             for input in &found.inputs {
                 for file in input.files() {
-                    // A shard of MDS may be there in one of two forms.
+                    // A shard of MDS may be compressed or not.
                     let Ok(real) = file.canonicalize() else {
                         continue;
                     };
@@ -94,7 +94,7 @@ pub(super) fn size(input: &InputFile) -> u64 {
     input.files().iter().map(|file| of(file)).sum()
 }
 
-/// Documents on their way from the reader.
+/// A batch of documents from the reader.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) records: Vec<Record>,
@@ -103,7 +103,7 @@ pub(super) struct Batch {
     pub(super) read: u64,
 }
 
-/// Hands out batches of documents until `send` returns false or something can't be read.
+/// Sends batches of documents until `send` returns false or a document can't be read.
 pub(super) fn read(
     inputs: &[InputFile],
     fields: &Fields,

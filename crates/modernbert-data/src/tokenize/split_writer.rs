@@ -17,7 +17,7 @@ pub(super) struct ShardSettings<'a> {
     pub(super) source: &'a str,
     pub(super) tokenizer: &'a Tokenizer,
     pub(super) hash: TokenizerHash,
-    /// A shard is closed once it holds so many tokens.
+    /// Tokens after which a shard ends.
     pub(super) shard_tokens: u64,
 }
 

@@ -1,4 +1,4 @@
-//! A set of shards that appears in its folder whole, or leaves the folder as it was.
+//! A set of shards that appears in its folder complete, or leaves the folder unchanged.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,19 +10,19 @@ use super::TokenizeFolderError;
 use super::index::{INDEX_FILE, Index};
 use crate::formats::{files_below, relative};
 
-/// Beginning of the names of folders in which sets are made; random letters follow.
+/// Prefix of the temporary folders of sets; random letters follow.
 const PREFIX: &str = ".tokenize-";
-/// Locked while the set is made: the folder of a process that was killed has a lock that is free.
+/// Locked while the set is written: in the folder of a killed process the lock is free.
 const LOCK_FILE: &str = "lock";
-/// The set that was replaced, until it is removed.
+/// The replaced set, until it is removed.
 const OLD: &str = "old";
-/// The set that is made.
+/// The new set.
 const NEW: &str = "new";
 /// Files of a set beside the index and its shards.
 const TOKENIZER_FILES: [&str; 2] = ["tokenizer.json", "tokenizer_config.json"];
 
-/// A set of shards under way, in a temporary folder inside of its target, and so on the same file system. Dropping it removes what was
-/// made.
+/// A set of shards while it is written, in a temporary folder inside its target and therefore on the same file system. Dropping it removes
+/// its files.
 pub(super) struct Staging {
     out: PathBuf,
     /// True if the target was made for this set.
@@ -32,10 +32,10 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Checks the target before any work, and makes the temporary folder.
+    /// Checks the target before any work, and creates the temporary folder.
     ///
     /// # Errors
-    /// A target that is no folder, can't be written, holds a set and `overwrite` is false, or holds anything that is not of a set.
+    /// A target that is no folder, can't be written, contains a set while `overwrite` is false, or contains any other file.
     pub(super) fn begin(out: &Path, overwrite: bool) -> Result<Self, TokenizeFolderError> {
         let failed = |source| TokenizeFolderError::Write {
             path: out.into(),
@@ -69,7 +69,7 @@ impl Staging {
         })
     }
 
-    /// The folder that the set is made in.
+    /// The temporary folder of the set.
     pub(super) fn path(&self) -> PathBuf {
         self.inside(NEW)
     }
@@ -79,11 +79,11 @@ impl Staging {
         folder.join(name)
     }
 
-    /// Puts the finished set in place of the old one, which is removed afterwards. The index goes first and comes last: a folder with
-    /// an index is whole at any moment.
+    /// Replaces the old set, which is then removed, by the finished one. The old index is removed first and the new one written last: a folder with
+    /// an index is complete at any moment.
     ///
     /// # Errors
-    /// An error of the system; the old set is back in its place then.
+    /// An error of the operating system; the old set is restored then.
     pub(super) fn publish(mut self, overwrite: bool) -> Result<(), TokenizeFolderError> {
         check_target(&self.out, overwrite)?;
         let (new, old) = (self.path(), self.inside(OLD));
@@ -111,7 +111,7 @@ impl Staging {
         };
         if let Err(source) = publish() {
             for (from, to) in moved.iter().rev() {
-                // Nothing more can be done where going back fails too; the error below names the folder.
+                // If restoring fails too, nothing more can be done; the error below names the folder.
                 let _ = fs::rename(to, from);
             }
             return Err(TokenizeFolderError::Write {
@@ -128,13 +128,13 @@ impl Drop for Staging {
     fn drop(&mut self) {
         self.folder = None;
         if self.is_new {
-            // Fails if someone else put something there meanwhile, which then stays.
+            // Fails if another process wrote a file there meanwhile; that file is kept.
             let _ = fs::remove_dir(&self.out);
         }
     }
 }
 
-/// Names in a folder, those of sets under way left out.
+/// Names in a folder, without temporary folders of sets.
 fn names(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -147,7 +147,7 @@ fn names(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(names)
 }
 
-/// Removes what killed processes left: folders with our prefix whose lock is free.
+/// Removes temporary folders of killed processes: those with a free lock.
 fn remove_abandoned(out: &Path) -> io::Result<()> {
     for entry in fs::read_dir(out)? {
         let entry = entry?;
@@ -163,7 +163,7 @@ fn remove_abandoned(out: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Refuses a target that holds a set that is not to be replaced, or anything that is not of a set.
+/// Refuses a target that contains a set that must not be replaced, or any file that is not part of a set.
 fn check_target(out: &Path, overwrite: bool) -> Result<(), TokenizeFolderError> {
     let failed = |source| TokenizeFolderError::Write {
         path: out.into(),

@@ -1,4 +1,4 @@
-//! One variant for each way a model folder can be wrong.
+//! Errors of model folders.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use crate::cached::replace_file;
 
 use crate::config::ConfigError;
 
-/// Why a checkpoint can't be read or written.
+/// Reason why a checkpoint can't be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// There is no such folder.
@@ -20,7 +20,7 @@ pub enum CheckpointError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// Not a safetensors file, or a damaged one.
@@ -28,18 +28,18 @@ pub enum CheckpointError {
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the fault.
         reason: String,
     },
-    /// The index of a sharded checkpoint is broken.
+    /// The index of a sharded checkpoint is malformed.
     #[error("{}: {reason}; {}", path.display(), replace_file(path))]
     Index {
         /// The index file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the fault.
         reason: String,
     },
-    /// A tensor the model needs is not there.
+    /// A tensor that the model needs is missing.
     #[error(
         "{place}: tensor `{name}` is missing; the file must hold every tensor of the model that config.json describes"
     )]
@@ -58,7 +58,7 @@ pub enum CheckpointError {
         place: String,
         /// The first unknown tensor.
         name: String,
-        /// How many there are.
+        /// Number of them.
         count: usize,
     },
     /// A tensor of another shape.
@@ -104,7 +104,7 @@ pub enum CheckpointError {
     Device {
         /// The tensor.
         name: String,
-        /// What the backend said.
+        /// Message of the backend.
         reason: String,
     },
     /// config.json is wrong.

@@ -1,13 +1,13 @@
-//! Holds a config to the files beside it before anything of the config's size is allocated.
+//! Checks a config against the weights of its folder before anything of the config's size is allocated.
 
 use std::path::Path;
 
 use super::{CheckpointError, TensorFiles, read_config};
 use crate::config::ModernBertConfig;
 
-/// The config of a model folder and its files, once the files are known to hold an encoder of that size.
+/// The config of a model folder and its files, once the files are known to contain an encoder of that size.
 ///
-/// A config that promises a giant model beside a small file is refused here, where it costs nothing.
+/// A config of a giant model with a small file is refused here, before memory is allocated.
 ///
 /// # Errors
 /// Missing or damaged files; an encoder tensor that is missing or has another shape, by name.

@@ -15,7 +15,7 @@ const INDEX_FILE: &str = "model.safetensors.index.json";
 /// Shape of a tensor and its values in row-major order.
 pub type ShapedValues = (Vec<usize>, Vec<f32>);
 
-/// Mapped safetensors files and where each tensor lies in them.
+/// Mapped safetensors files, and the position of each tensor.
 pub struct TensorFiles {
     place: PathBuf,
     maps: Vec<(PathBuf, Mmap)>,
@@ -26,7 +26,7 @@ impl TensorFiles {
     /// Opens the weights of a model folder, or a single safetensors file.
     ///
     /// # Errors
-    /// Missing files, damaged files, an index that names files or tensors that are not there.
+    /// Missing files, damaged files, an index that names missing files or tensors.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         if path.is_file() {
             return Self::open_all(path, vec![path.to_path_buf()]);
@@ -88,7 +88,7 @@ impl TensorFiles {
                 }
                 Some(found) if Some(found) != file.as_str().map(OsStr::new) => {
                     return Err(wrong(format!(
-                        "tensor `{name}` is in {}, not where the index says",
+                        "tensor `{name}` is in {}, not in the file that the index names",
                         found.display()
                     )));
                 }
@@ -103,7 +103,7 @@ impl TensorFiles {
         let mut tensors = BTreeMap::new();
         for path in paths {
             let file = File::open(&path).map_err(CheckpointError::io(&path))?;
-            // SAFETY: the mapping is read only. A file that another process cuts short while it is mapped can end this
+            // SAFETY: the mapping is read only. If another process truncates the file while it is mapped, it can end this
             // process with a bus error; it can't make it read wrong memory.
             let map = unsafe { Mmap::map(&file) }.map_err(CheckpointError::io(&path))?;
             let names = parse(&path, &map)?
@@ -116,7 +116,7 @@ impl TensorFiles {
                     return Err(CheckpointError::Format {
                         path,
                         reason: format!(
-                            "tensor `{name}` stands in another file of this checkpoint too"
+                            "tensor `{name}` is in another file of this checkpoint too"
                         ),
                     });
                 }

@@ -1,6 +1,6 @@
-//! The weights of a model folder: safetensors, one file or sharded, and where the folder comes from.
+//! The weights of a model folder (safetensors, one file or sharded), and the source of the folder.
 //!
-//! | item | what it does |
+//! | item | contents |
 //! |---|---|
 //! | [`TensorFiles`] | the tensors of a folder, memory-mapped, one file or sharded |
 //! | [`open_checked`] | config and tensors of a folder, once the files are known to fit the config |

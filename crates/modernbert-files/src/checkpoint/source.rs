@@ -1,4 +1,4 @@
-//! Where a model comes from: a folder on this machine, or a name on the Hugging Face Hub.
+//! Source of a model: a folder on this machine, or a name on the Hugging Face Hub.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ pub enum ModelSource {
     Hub(String),
 }
 
-/// Why a model can't be found.
+/// Reason why a model can't be found.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// A revision of a folder.
@@ -29,7 +29,7 @@ pub enum SourceError {
         /// A folder of a similar name, as a question; empty without one.
         hint: String,
     },
-    /// The folder holds no such model.
+    /// The folder contains no such model.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// There is no folder of this name, and the Hub doesn't give such a model either.
@@ -40,7 +40,7 @@ pub enum SourceError {
         name: String,
         /// A folder of a similar name, as a question; empty without one.
         hint: String,
-        /// What went wrong at the Hub.
+        /// The Hub's error.
         source: Box<super::hub::HubError>,
     },
 }
@@ -63,7 +63,7 @@ impl ModelSource {
     /// environment, see the module `hub` (with feature `hub`). The files of a folder are checked when it is loaded.
     ///
     /// # Errors
-    /// A folder that doesn't exist, a revision of a folder; everything that can go wrong with a download.
+    /// A folder that doesn't exist, a revision of a folder; the errors of a download.
     pub fn resolve(&self, revision: Option<&str>, offline: bool) -> Result<PathBuf, SourceError> {
         match self {
             Self::Folder(path) if !path.is_dir() => {

@@ -22,7 +22,7 @@ pub struct F32Tensor<'a> {
 /// Writes tensors as a safetensors file, sorted by name. The file appears complete or not at all, with the permissions of any new file.
 ///
 /// # Errors
-/// What the operating system refuses; a tensor whose bytes don't fit its shape, or two of one name.
+/// An error of the operating system; a tensor whose bytes don't fit its shape, or two of one name.
 pub fn write_safetensors(path: &Path, tensors: &[F32Tensor<'_>]) -> Result<(), CheckpointError> {
     let broken = |reason: String| CheckpointError::Format {
         path: path.to_path_buf(),
@@ -42,7 +42,7 @@ pub fn write_safetensors(path: &Path, tensors: &[F32Tensor<'_>]) -> Result<(), C
         };
         infos.push((tensor.name.to_string(), info));
     }
-    // transformers refuses files that don't say which framework's layout they hold.
+    // transformers refuses files without the name of a framework in their metadata.
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     let metadata =
         Metadata::new(Some(metadata), infos).map_err(|error| broken(error.to_string()))?;

@@ -2,7 +2,7 @@
 
 use super::{LayerType, ModernBertConfig};
 
-/// Sizes are below 2³¹ (see `validate`), so the sums fit an `u128`; what leaves this file fits an `u64` for any model that fits a disk.
+/// Sizes are below 2³¹ (see `validate`), so the sums fit an `u128`; returned counts fit an `u64` for any model that fits a disk.
 fn narrow(count: u128) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
@@ -91,7 +91,7 @@ impl ModernBertConfig {
         narrow(2 * self.size().3 * self.layer_matrices())
     }
 
-    /// Forward operations of all layers' attention products over sequences of these lengths: `4H` for each query-key pair.
+    /// Forward operations of all layers' attention GEMMs over sequences of these lengths: `4H` for each query-key pair.
     pub fn attention_flops(&self, lengths: &[usize]) -> u64 {
         let (_, h, _, _) = self.size();
         let of_type = |kind| self.layer_types.iter().filter(|t| **t == kind).count() as u128;
@@ -119,7 +119,7 @@ impl ModernBertConfig {
         narrow(linear + head + u128::from(self.attention_flops(lengths)))
     }
 
-    /// Operations of a training step, taken as three times the forward pass: the backward pass has two products for each of its products.
+    /// Operations of a training step, taken as three times the forward pass: the backward pass has two GEMMs for each GEMM of the forward pass.
     pub fn train_flops(&self, lengths: &[usize], predicted: usize) -> u64 {
         self.forward_flops(lengths, predicted).saturating_mul(3)
     }

@@ -1,11 +1,11 @@
 //! Hugging Face's `config.json`, in and out.
 //!
 //! transformers 4.x has `global_attn_every_n_layers`, `global_rope_theta` and `local_rope_theta`; 5.x has `layer_types` and
-//! `rope_parameters`. Both are read, also mixed in one file, and both are written, so that either version loads what we save. Where the
-//! two disagree the newer form wins, as in 5.x itself. Keys that do not concern us are ignored.
+//! `rope_parameters`. Both are read, also mixed in one file, and both are written, so that either version loads a saved model. Where the
+//! two disagree the newer form is used, as in 5.x itself. Other keys are ignored.
 //!
 //! A missing key takes the default of the Hugging Face class, so that one file means the same model in both libraries. That differs from
-//! the presets in one place: the class pools `cls`, the published files say `mean`.
+//! the presets in one place: the class pools `cls`, the published files set `mean`.
 //!
 //! The rotary base of local layers can be absent in three ways: the key is missing (10000, the class default), it is `null`, or it is -1.
 //! The last two come from early checkpoints, which had one base for all layers: they take the base of the global layers.
@@ -111,7 +111,7 @@ impl Fields<'_> {
             .ok_or_else(|| self.wrong("layer_types", &expected))
     }
 
-    /// The rotary base that the 5.x form gives for this type of layer, if it gives one.
+    /// The rotary base of the 5.x form for this type of layer, if there is one.
     fn rope_parameters(&self, layer_type: LayerType) -> Result<Option<f64>, ConfigError> {
         let Some(outer) = ["rope_parameters", "rope_scaling"]
             .into_iter()
@@ -220,7 +220,7 @@ impl Fields<'_> {
         if names.is_some() {
             return Ok(names.filter(|names| !names.is_empty()));
         }
-        let turned = |value: &Value| {
+        let inverted = |value: &Value| {
             let map = value.as_object()?;
             let pairs = map
                 .iter()
@@ -228,7 +228,7 @@ impl Fields<'_> {
             Some(by_id(pairs.collect::<Option<_>>()?))
         };
         let expected = "an object from the names of the labels to their ids";
-        self.get("label2id", None, expected, turned)
+        self.get("label2id", None, expected, inverted)
     }
 
     fn config(&self) -> Result<ModernBertConfig, ConfigError> {

@@ -1,10 +1,10 @@
-//! Writing `config.json` in the words of both transformers 4.x and 5.x.
+//! Writing `config.json` in the forms of both transformers 4.x and 5.x.
 
 use super::{ConfigError, LayerType, ModernBertConfig};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// The first release with this model: the oldest that reads what we write.
+/// The first release with this model, and the oldest one that reads the written files.
 const TRANSFORMERS_VERSION: &str = "4.48.0";
 
 pub(super) fn io_error(path: &Path, source: std::io::Error) -> ConfigError {
@@ -17,7 +17,7 @@ pub(super) fn io_error(path: &Path, source: std::io::Error) -> ConfigError {
 impl ModernBertConfig {
     /// The text of a `config.json` that transformers 4.48 and later, 5.x included, read as this model.
     ///
-    /// 4.x has no word for layer types that follow no rule; `global_attn_every_n_layers` is left out then, and only 5.x reads the model
+    /// 4.x has no key for layer types that follow no rule; `global_attn_every_n_layers` is left out then, and only 5.x reads the model
     /// correctly.
     pub fn to_json_string(&self) -> String {
         let rope = |theta: f64| json!({"rope_type": "default", "rope_theta": theta});

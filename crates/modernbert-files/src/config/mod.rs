@@ -129,7 +129,7 @@ impl LayerType {
     }
 }
 
-/// How token states become one vector.
+/// Reduction of token states to one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Pooling {
     /// The first token: `cls`.
@@ -225,7 +225,7 @@ pub struct ModernBertConfig {
     pub mlp_dropout: f64,
     /// Dropout before the classifier.
     pub classifier_dropout: f64,
-    /// How a sequence classifier pools.
+    /// Pooling of a sequence classifier.
     pub classifier_pooling: Pooling,
     /// Standard deviation of the random initialization.
     pub initializer_range: f64,

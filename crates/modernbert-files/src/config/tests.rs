@@ -12,7 +12,7 @@ fn complaint(value: &Value) -> String {
     read(value).unwrap_err().to_string()
 }
 
-/// The file of the published base model, in the words of transformers 4.48.
+/// The file of the published base model, in the form of transformers 4.48.
 fn old_form() -> Value {
     json!({
         "architectures": ["ModernBertForMaskedLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 50281,
@@ -28,7 +28,7 @@ fn old_form() -> Value {
     })
 }
 
-/// The same model in the words of transformers 5.
+/// The same model in the form of transformers 5.
 fn new_form() -> Value {
     let mut value = old_form();
     let map = value.as_object_mut().unwrap();

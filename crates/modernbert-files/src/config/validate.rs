@@ -3,7 +3,7 @@
 use super::{ModernBertConfig, Pooling};
 use std::path::PathBuf;
 
-/// Why a configuration was refused.
+/// Reason why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read or written.
@@ -22,7 +22,7 @@ pub enum ConfigError {
     Json {
         /// The file, or the name the caller gave the text.
         source_name: String,
-        /// Where and why reading stopped.
+        /// Place and reason, as the JSON library reports them.
         message: String,
     },
     /// The file describes another model.
@@ -33,7 +33,7 @@ pub enum ConfigError {
         /// The model type in the file.
         found: String,
     },
-    /// A key holds something it cannot hold.
+    /// A key has an invalid value.
     #[error("{source_name}: {key} is {value}; expected {expected}")]
     Value {
         /// The file, or the name the caller gave the text.
@@ -42,7 +42,7 @@ pub enum ConfigError {
         key: String,
         /// Its value.
         value: String,
-        /// The values it can have.
+        /// The valid values.
         expected: String,
     },
     /// The settings do not describe a model.
@@ -52,7 +52,7 @@ pub enum ConfigError {
         setting: &'static str,
         /// Its value.
         value: String,
-        /// What to change.
+        /// Remedy.
         remedy: String,
     },
     /// A weight, or an activation of a forward pass, that the device can't hold in one tensor.
@@ -60,13 +60,13 @@ pub enum ConfigError {
         "{what} takes {needed} bytes, and this device holds at most {limit} in one tensor; {remedy}"
     )]
     TooLarge {
-        /// What doesn't fit.
+        /// Name of the tensor.
         what: String,
         /// Its size in bytes.
         needed: u64,
         /// The device's limit in bytes.
         limit: u64,
-        /// What to change.
+        /// Remedy.
         remedy: String,
     },
     /// The settings in a file do not describe a model.
@@ -78,15 +78,15 @@ pub enum ConfigError {
         setting: &'static str,
         /// Its value.
         value: String,
-        /// What to change.
+        /// Remedy.
         remedy: String,
     },
     /// No preset has this name.
     #[error("there is no preset {name:?}; the presets are {known}")]
     Preset {
-        /// The name asked for.
+        /// The name given.
         name: String,
-        /// The names there are.
+        /// The known names.
         known: String,
     },
 }
@@ -94,7 +94,7 @@ pub enum ConfigError {
 /// Larger sizes are mistakes; the bound keeps every count far from overflow.
 const MAX_SIZE: usize = 1 << 31;
 
-/// The same for the number of layers, of which a list is made.
+/// The same for the number of layers, the length of a list.
 pub(super) const MAX_LAYERS: usize = 1 << 16;
 
 fn refuse(
@@ -270,7 +270,7 @@ impl ModernBertConfig {
         ]
     }
 
-    /// Refuses dropout, for callers that compare training with another implementation: that one drops other elements.
+    /// Refuses dropout, for callers that compare training with another implementation, which drops other elements.
     ///
     /// # Errors
     /// The first dropout that is not 0. Published models have none.
@@ -289,7 +289,7 @@ impl ModernBertConfig {
     /// Presets and pretraining follow it; loading takes any layer types a file gives.
     ///
     /// # Errors
-    /// What [`Self::validate`] refuses, and layer types that break the rule.
+    /// The errors of [`Self::validate`], and layer types that break the rule.
     pub fn check_trainable(&self) -> Result<(), ConfigError> {
         self.validate()?;
         let layers = self.num_hidden_layers;

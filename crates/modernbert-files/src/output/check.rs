@@ -11,7 +11,7 @@ const CHECKPOINT_STATE: &str = "state.json";
 
 type Own<'a> = Box<dyn Fn(&Path) -> bool + 'a>;
 
-/// What a program knows about the place it will write to. [`Self::check`] changes nothing on the disk.
+/// Requirements of a program on the place it will write to. [`Self::check`] changes nothing on the disk.
 pub struct OutputCheck<'a> {
     path: &'a Path,
     is_folder: bool,
@@ -44,7 +44,7 @@ impl<'a> OutputCheck<'a> {
         }
     }
 
-    /// Files and folders that the program reads: the output may be none of them and in none of them.
+    /// Files and folders that the program reads: the output may neither be one of them nor be inside one.
     #[must_use]
     pub fn inputs<P: AsRef<Path>>(mut self, inputs: impl IntoIterator<Item = P>) -> Self {
         let paths = inputs.into_iter().map(|input| input.as_ref().to_path_buf());
@@ -52,14 +52,14 @@ impl<'a> OutputCheck<'a> {
         self
     }
 
-    /// Accepts what is at the place already if the program made it itself, as `own` finds out.
+    /// Accepts existing content of the place if `own` returns true: the program wrote it.
     #[must_use]
     pub fn replaces(mut self, own: impl Fn(&Path) -> bool + 'a) -> Self {
         self.own = Some(Box::new(own));
         self
     }
 
-    /// The program's `--overwrite`: accepts a regular file that is there already.
+    /// The program's `--overwrite`: accepts an existing regular file.
     #[must_use]
     pub fn overwrite(mut self, allowed: bool) -> Self {
         self.overwrite = allowed;
@@ -74,10 +74,10 @@ impl<'a> OutputCheck<'a> {
         self
     }
 
-    /// Whether results can be written at the place.
+    /// Checks that results can be written at the place.
     ///
     /// # Errors
-    /// The first reason against it, with what to do.
+    /// The first fault, with its remedy.
     pub fn check(&self) -> Result<(), OutputError> {
         self.check_inputs()?;
         if self.is_folder {
@@ -90,7 +90,7 @@ impl<'a> OutputCheck<'a> {
             path: self.path.to_path_buf(),
             source,
         };
-        // The only test that also knows read-only file systems and access lists is to begin a file.
+        // Only beginning a file also detects read-only file systems and access lists.
         PendingFile::create(&existing.join("x")).map_err(unwritable)?;
         let free = free_bytes(&existing).unwrap_or(u64::MAX);
         if free < self.needed {
@@ -106,7 +106,7 @@ impl<'a> OutputCheck<'a> {
     fn check_inputs(&self) -> Result<(), OutputError> {
         let place = resolved(self.path);
         for input in &self.inputs {
-            // A Hub name, or a file that is missing: its reader says so.
+            // A Hub name, or a missing file, which its reader reports.
             let Ok(read) = input.canonicalize() else {
                 continue;
             };
@@ -236,7 +236,7 @@ fn nearest_folder(path: &Path, is_folder: bool) -> PathBuf {
     }
 }
 
-/// `path` with its existing part resolved: links and `..` in it don't hide where it leads.
+/// `path` with its existing part resolved: links and `..` in it don't hide its target.
 fn resolved(path: &Path) -> PathBuf {
     if let Ok(whole) = path.canonicalize() {
         return whole;
@@ -248,7 +248,7 @@ fn resolved(path: &Path) -> PathBuf {
     }
 }
 
-/// Whether two paths are names of one file.
+/// Returns true if two paths are names of one file.
 #[cfg(unix)]
 fn same_file(a: &Path, b: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;

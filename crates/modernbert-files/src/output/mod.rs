@@ -1,7 +1,7 @@
 //! Places for results: checked before the work, written completely or not at all.
 //!
-//! Every program that takes `--out` asks [`OutputCheck`] before it computes anything, and writes through
-//! [`PendingFile`](crate::atomic::PendingFile) or [`StagedFolder`] after it. A place that holds something else is refused, never replaced.
+//! Every program with an `--out` calls [`OutputCheck`] before it computes anything, and writes through
+//! [`PendingFile`](crate::atomic::PendingFile) or [`StagedFolder`] after it. Other content of the place is an error and is never replaced.
 
 mod check;
 mod space;
@@ -15,7 +15,7 @@ pub use staged::StagedFolder;
 
 use std::path::PathBuf;
 
-/// Why nothing can be written at a place.
+/// Reason why nothing can be written at a place.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
     /// There is a file already.
@@ -23,10 +23,10 @@ pub enum OutputError {
     Exists {
         /// The file.
         path: PathBuf,
-        /// What to do.
+        /// Remedy.
         remedy: String,
     },
-    /// A folder that holds something.
+    /// A folder that is not empty.
     #[error("{path}: the folder is not empty (it holds {found}); give --out a new folder", path = path.display())]
     NotEmpty {
         /// The folder.
@@ -34,7 +34,7 @@ pub enum OutputError {
         /// One of its entries.
         found: String,
     },
-    /// The place is what is read.
+    /// The place is an input.
     #[error("{path}: --out is the same as the input {input}; give --out another place", path = path.display(), input = input.display())]
     IsInput {
         /// The place.
@@ -42,7 +42,7 @@ pub enum OutputError {
         /// The input.
         input: PathBuf,
     },
-    /// The place is inside of what is read.
+    /// The place is inside an input.
     #[error("{path}: --out is inside the input {input}; give --out a place outside of it", path = path.display(), input = input.display())]
     InsideInput {
         /// The place.
@@ -50,7 +50,7 @@ pub enum OutputError {
         /// The input.
         input: PathBuf,
     },
-    /// What is read is inside of the place.
+    /// The place contains an input.
     #[error("{path}: --out contains the input {input}; give --out another folder", path = path.display(), input = input.display())]
     ContainsInput {
         /// The place.
@@ -66,14 +66,14 @@ pub enum OutputError {
         /// The checkpoint.
         folder: PathBuf,
     },
-    /// Something that is neither a file nor absent.
+    /// An entry of another kind.
     #[error("{path}: --out is {what}; give --out {wanted}", path = path.display())]
     Kind {
         /// The place.
         path: PathBuf,
-        /// What is there.
+        /// Kind of the existing entry.
         what: &'static str,
-        /// What belongs there.
+        /// Kind of entry that is expected.
         wanted: &'static str,
     },
     /// The folder of a file is missing.
@@ -89,7 +89,7 @@ pub enum OutputError {
     Unwritable {
         /// The place.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// The disk is too full.
@@ -110,7 +110,7 @@ pub enum OutputError {
     Write {
         /// The place.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
 }

@@ -1,21 +1,21 @@
-//! Free space, and what to do where there is none.
+//! Free disk space, and the remedy for a full disk.
 
 use std::path::Path;
 
-/// Bytes that this user can still write on the file system of `path`, which must exist; `None` where the system doesn't say.
+/// Bytes that this user can still write on the file system of `path`, which must exist; `None` where the system doesn't report it.
 #[cfg(unix)]
 pub fn free_bytes(path: &Path) -> Option<u64> {
     let found = rustix::fs::statvfs(path).ok()?;
     Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
-/// Bytes that this user can still write on the file system of `path`, which must exist; `None` where the system doesn't say.
+/// Bytes that this user can still write on the file system of `path`, which must exist; `None` where the system doesn't report it.
 #[cfg(not(unix))]
 pub fn free_bytes(_path: &Path) -> Option<u64> {
     None
 }
 
-/// What to do about an error that a full or protected disk gives, to be appended to a message; empty for other errors.
+/// Returns the remedy for an error of a full or write-protected disk, to be appended to a message; empty for other errors.
 pub fn space_remedy(error: &std::io::Error) -> &'static str {
     use std::io::ErrorKind as Kind;
     match error.kind() {

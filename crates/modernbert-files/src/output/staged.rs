@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use super::OutputError;
 use crate::atomic::folder_of;
 
-/// A folder that is filled beside its place, under a random name, and renamed when it is complete. Dropped before that, it is removed.
+/// A folder that is filled under a random name in the same parent folder, and renamed when it is complete. Dropped before that, it is removed.
 #[derive(Debug)]
 pub struct StagedFolder {
     target: PathBuf,
@@ -19,7 +19,7 @@ impl StagedFolder {
     /// # Errors
     /// Folders above it that can't be made or written.
     pub fn create(target: &Path) -> Result<Self, OutputError> {
-        // A folder that is there may be a mount point, which can't be renamed over: it is filled from a folder inside of it.
+        // An existing folder may be a mount point, which can't be replaced by renaming: it is filled from a folder inside it.
         let beside = if target.is_dir() {
             target
         } else {
@@ -48,20 +48,20 @@ impl StagedFolder {
         self.staging.path()
     }
 
-    /// Gives the folder its name. In a folder that was there before, the entries are moved one by one, `last` as the last of them: a folder
-    /// that has it is complete.
+    /// Gives the folder its name. In an existing folder the entries are moved one by one, with the entry `last` at the end: a folder
+    /// that has that entry is complete.
     ///
     /// # Errors
-    /// What the operating system refuses, among it a place that was taken in the meantime.
+    /// An error of the operating system, also about a place that is no longer empty.
     pub fn publish(self, last: &str) -> Result<(), OutputError> {
         let failed = |source| OutputError::Write {
             path: self.target.clone(),
             source,
         };
         if !self.target.is_dir() {
-            // Renaming replaces an empty folder at most.
+            // Renaming replaces only an empty folder.
             std::fs::rename(self.staging.path(), &self.target).map_err(failed)?;
-            // The name is gone: nothing is left to remove.
+            // The temporary name no longer exists: nothing is left to remove.
             let _ = self.staging.keep();
             return Ok(());
         }

@@ -148,7 +148,7 @@ fn a_staged_folder_appears_complete_or_not_at_all() {
     assert!(target.join("config.json").is_file());
     assert_eq!(fs::read_dir(folder.path().join("a")).unwrap().count(), 1);
 
-    // A folder that is there is kept: it may be a mount point.
+    // An existing folder is kept: it may be a mount point.
     let empty = folder.path().join("empty");
     fs::create_dir(&empty).unwrap();
     let staged = StagedFolder::create(&empty).unwrap();

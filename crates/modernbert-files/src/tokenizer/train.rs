@@ -24,7 +24,7 @@ const MULTIPLE: usize = 64;
 /// Tokens of a sequence of the published models at most.
 const MAX_LENGTH: usize = 8192;
 
-/// How to train.
+/// Settings of the training.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrainOptions {
     /// Ids in total, special tokens included; rounded up to a multiple of 64.

@@ -14,7 +14,7 @@ use super::{AnyModel, Case, Tensors, Training};
 /// Rows decoded at once: the scores of a whole long text over a real vocabulary would fill gigabytes.
 const ROWS: usize = 512;
 
-/// How far a number may be off.
+/// Largest allowed differences.
 #[derive(Clone, Copy, Debug)]
 pub struct Tolerances {
     /// Outputs: times `max(1, max |reference|)` of the tensor.
@@ -38,18 +38,18 @@ impl Default for Tolerances {
 /// One comparison.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// What was compared: `logits`, `grad:head.dense.weight`, `loss:3`.
+    /// Name of the compared numbers: `logits`, `grad:head.dense.weight`, `loss:3`.
     pub tensor: String,
     /// Largest absolute difference; for gradients and losses the relative one.
     pub max_abs: f64,
-    /// What it may be.
+    /// Largest allowed difference.
     pub allowed: f64,
     /// The tolerance that follows from.
     pub tol: f64,
 }
 
 impl Check {
-    /// Whether the difference is allowed; a difference that is no number isn't.
+    /// Returns true if the difference is allowed; a difference that is no number isn't.
     pub fn passes(&self) -> bool {
         self.max_abs <= self.allowed
     }
@@ -65,14 +65,14 @@ impl Check {
 pub struct Report {
     /// Every comparison made.
     pub checks: Vec<Check>,
-    /// Where the states first differ, if something failed and the case holds reference states.
+    /// First layer whose states differ, if a comparison failed and the case has reference states.
     pub first_difference: Option<String>,
-    /// What was left out, and why.
+    /// Comparisons that were left out, with the reason.
     pub notes: Vec<String>,
 }
 
 impl Report {
-    /// Whether everything agrees.
+    /// Returns true if everything agrees.
     pub fn passes(&self) -> bool {
         self.checks.iter().all(Check::passes)
     }

@@ -80,7 +80,7 @@ impl AnyModel {
         }
     }
 
-    /// Whether the output `name` of this head has a row per token or per sequence; `None` if the head has no such output.
+    /// Returns whether the output `name` of this head has a row per token or per sequence; `None` if the head has no such output.
     pub(super) fn kind(&self, name: &str) -> Option<Output> {
         match (self, name) {
             (Self::MaskedLm(_) | Self::Token(_), "logits") => Some(Output::Tokens),

@@ -32,7 +32,7 @@ impl Tensors {
         path.is_file().then(|| Self::open(path)).transpose()
     }
 
-    /// Where the tensors come from.
+    /// File of the tensors.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -56,13 +56,13 @@ impl Tensors {
         Ok(names)
     }
 
-    /// Whether there is a tensor of this name.
+    /// Returns true if there is a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
         self.parsed()
             .is_ok_and(|tensors| tensors.tensor(name).is_ok())
     }
 
-    /// Whether the tensor holds whole numbers.
+    /// Returns true if the tensor holds whole numbers.
     ///
     /// # Errors
     /// No such tensor.

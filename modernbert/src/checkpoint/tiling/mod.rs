@@ -18,7 +18,7 @@ use super::{CheckpointError, TensorFiles, open_checked};
 use crate::config::ModernBertConfig;
 use crate::model::{NamedMapper, map_named};
 
-/// Why one model can't be initialized from another.
+/// Reason why one model can't be initialized from another.
 #[derive(Debug, thiserror::Error)]
 pub enum TilingError {
     /// The new model is not larger.
@@ -30,7 +30,7 @@ pub enum TilingError {
         old: String,
         /// Its value in the large one.
         new: String,
-        /// What to change.
+        /// Remedy.
         remedy: &'static str,
     },
     /// The smaller model can't be read.
@@ -40,8 +40,8 @@ pub enum TilingError {
 
 /// Fills `module`, freshly initialized for `config`, from the smaller model in `folder`.
 ///
-/// Returns the module and the names of the parameters that keep their random initialization: those of a head that the folder
-/// lacks, a first attention norm's successors copied from a layer without one, and the final norm.
+/// Returns the module and the names of the parameters that keep their initialization: those of a head that the folder
+/// lacks, attention norms whose source is the first layer, which has none, and the final norm.
 ///
 /// # Errors
 /// A model that is larger in any size or not smaller in width, has another vocabulary or other biases; a folder that

@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tiling {
-    /// In the middle, continued periodically to all sides: `new[j] = old[(j - offset) mod old]` with
+    /// In the middle, continued periodically in all directions: `new[j] = old[(j - offset) mod old]` with
     /// `offset = (new - old) / 2`, rounded down. The method of the published large model.
     #[default]
     Middle,
@@ -117,7 +117,7 @@ pub fn parallel_parts(hidden: (usize, usize), intermediate: (usize, usize)) -> [
     [hidden, hidden, hidden, intermediate, intermediate]
 }
 
-/// Which of `old` layers layer `i` of `new` is copied from: `i · old / new`, rounded half to even as Python rounds.
+/// Number of the layer, of `old`, that layer `i` of `new` is copied from: `i · old / new`, rounded half to even as Python rounds.
 pub fn source_layer(i: usize, old: usize, new: usize) -> usize {
     let (quotient, rest) = (i * old / new, i * old % new);
     let up = match (2 * rest).cmp(&new) {

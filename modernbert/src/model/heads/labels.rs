@@ -1,6 +1,6 @@
 //! Checks of labels against a model's outputs, before the loss.
 
-/// Why labels can't be used with the outputs of a batch.
+/// Reason why labels can't be used with the outputs of a batch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LabelError {
     /// Too few or too many labels.

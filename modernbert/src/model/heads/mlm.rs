@@ -20,7 +20,7 @@ struct Decoder {
 
 /// The encoder with its pretraining head.
 ///
-/// `logits = E · norm(gelu(dense(h))) + bias`, E being the token embedding: it is held once, stored once, and its gradient
+/// `logits = E · norm(gelu(dense(h))) + bias`, where E is the token embedding: one parameter, stored once, whose gradient
 /// is the sum of both uses.
 #[derive(Module, Debug)]
 pub struct MaskedLm {
@@ -107,7 +107,7 @@ impl MaskedLm {
         self
     }
 
-    /// Scores `[rows, vocab]` in f32 at the given rows of the batch alone; head and decoder compute no others.
+    /// Scores `[rows, vocab]` in f32 at the given rows of the batch; head and decoder compute only these.
     pub fn logits(&self, batch: &PackedBatch, positions: Tensor<1, Int>) -> Tensor<2> {
         self.decode(self.model.forward(batch).select(0, positions))
     }
@@ -129,12 +129,12 @@ impl MaskedLm {
         (weight, self.decoder.bias.as_ref().map(|bias| bias.val()))
     }
 
-    /// Loss and hits over the labeled tokens.
+    /// Loss and number of correct predictions over the labeled tokens.
     pub fn forward(&self, batch: &PackedBatch, masked: &MaskedTokens) -> MaskedLmOutput {
         self.score(self.model.forward(batch), masked)
     }
 
-    /// Loss and hits over the labeled tokens of a batch, from its hidden states `[total, hidden]`.
+    /// Loss and number of correct predictions over the labeled tokens of a batch, from its hidden states `[total, hidden]`.
     pub fn score(&self, hidden: Tensor<2>, masked: &MaskedTokens) -> MaskedLmOutput {
         let precision = self.model.precision();
         let hidden = gather_rows(hidden, masked.positions.clone(), masked.order.clone());
@@ -151,7 +151,7 @@ impl MaskedLm {
         MaskedLmOutput { loss_sum, correct }
     }
 
-    /// Loss and hit of each labeled token of a batch, from its hidden states `[total, hidden]`.
+    /// Loss and correctness of each labeled token of a batch, from its hidden states `[total, hidden]`.
     pub fn token_scores(&self, hidden: Tensor<2>, masked: &MaskedTokens) -> TokenScores {
         let logits = self.decode(hidden.select(0, masked.positions.clone()));
         let hits = logits

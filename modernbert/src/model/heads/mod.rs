@@ -35,8 +35,8 @@ use crate::ops::cross_entropy::cross_entropy;
 use crate::ops::dropout::{DropoutSpec, Site, dropout};
 use crate::ops::sum::{mean, sum};
 
-/// `norm(act(dense(x)))`: shared by the MLM and the classification heads, in the model and in files, so that a classifier
-/// starts from the pretrained one.
+/// `norm(act(dense(x)))`: shared by the MLM and the classification heads, in the model and in files, so that finetuning of a classifier
+/// starts from the pretrained layer.
 #[derive(Module, Debug)]
 struct PredictionHead {
     dense: Linear,

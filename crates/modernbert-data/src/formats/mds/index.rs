@@ -6,6 +6,7 @@ use std::path::{Component, Path};
 
 use serde::Deserialize;
 
+use crate::formats::reason::Reason;
 use crate::formats::{Compression, FormatError};
 
 /// The name of the file that lists a folder's shards.
@@ -94,33 +95,32 @@ fn text(path: &Path) -> Result<String, FormatError> {
 /// The shards of a folder.
 pub(super) fn read_index(folder: &Path) -> Result<Vec<MdsShard>, FormatError> {
     let path = folder.join(INDEX_FILE);
-    let bad = |reason: String| FormatError::Mds {
+    let bad = |reason: Reason| FormatError::Mds {
         path: path.clone(),
-        reason,
+        reason: reason.into(),
     };
     let index: Index =
-        serde_json::from_str(&text(&path)?).map_err(|error| bad(error.to_string()))?;
+        serde_json::from_str(&text(&path)?).map_err(|error| bad(error.to_string().into()))?;
     if index.version != 2 {
-        return Err(bad(format!(
-            "version {} of the format, known is 2",
-            index.version
-        )));
+        let reason = format!("version {} of the format, known is 2", index.version);
+        return Err(bad(reason.into()));
     }
     let mut files = HashSet::new();
     let mut entries = Vec::with_capacity(index.shards.len());
     for shard in index.shards {
         let entry = entry(shard).map_err(bad)?;
         if !files.insert(entry.raw.0.clone()) {
-            return Err(bad(format!("the shard {} is listed twice", entry.raw.0)));
+            let reason = format!("the shard {} is listed twice", entry.raw.0);
+            return Err(bad(reason.into()));
         }
         entries.push(entry);
     }
     Ok(entries)
 }
 
-fn entry(shard: Shard) -> Result<MdsShard, String> {
+fn entry(shard: Shard) -> Result<MdsShard, Reason> {
     if shard.format != "mds" {
-        return Err(format!("a shard of format {:?}, not \"mds\"", shard.format));
+        return Err(format!("a shard of format {:?}, not \"mds\"", shard.format).into());
     }
     let count = shard.column_names.len();
     if shard.column_encodings.len() != count || shard.column_sizes.len() != count {
@@ -146,7 +146,7 @@ fn entry(shard: Shard) -> Result<MdsShard, String> {
             let compression = match name.split(':').next() {
                 Some("zstd") => Compression::Zstd,
                 Some("gz") => Compression::Gzip,
-                _ => return Err(format!("compression {name:?}; zstd and gz are read here")),
+                _ => return Err(format!("compression {name:?}; zstd and gz are read here").into()),
             };
             Some((inside(file.basename)?, compression))
         }
@@ -160,14 +160,12 @@ fn entry(shard: Shard) -> Result<MdsShard, String> {
     })
 }
 
-/// A file's name, if it stays inside of the folder.
-fn inside(name: String) -> Result<String, String> {
+/// A file's name, if it stays inside the folder.
+fn inside(name: String) -> Result<String, Reason> {
     let plain = |part: Component| matches!(part, Component::Normal(_));
     if !name.is_empty() && Path::new(&name).components().all(plain) {
         Ok(name)
     } else {
-        Err(format!(
-            "a shard called {name:?}, which is outside of the folder"
-        ))
+        Err(format!("a shard called {name:?}, which is outside the folder").into())
     }
 }

@@ -11,7 +11,7 @@
 //!
 //! Text is a column of encoding `str` (or `bytes` that are UTF-8). Tokens are `ndarray` columns of an integer type, with type and shape
 //! in the encoding's name or in front of the values, or `bytes` of i64 as MosaicML's own converters write them. Columns
-//! that are not asked for are not decoded, so pickled ones are no danger. Compressed shards are read whole, with Zstandard or gzip.
+//! that are not wanted are not decoded, so pickled ones are no danger. Compressed shards are read whole, with Zstandard or gzip.
 
 mod index;
 mod shard;
@@ -29,6 +29,7 @@ use super::row::quoted;
 use super::{Content, Fields, Record, text};
 use crate::formats::FormatError;
 use crate::formats::bytes::ReadBytes;
+use crate::formats::reason::Reason;
 
 /// The samples of a folder, shard after shard.
 pub(super) struct MdsRecords {
@@ -93,13 +94,13 @@ impl MdsRecords {
             let file = shard.path().file_name().unwrap_or_default();
             format!("{}/{}:{}", self.name, file.to_string_lossy(), sample + 1)
         });
-        let bad = |reason: String| shard.bad(sample, reason);
+        let bad = |reason: Reason| shard.bad(sample, reason.into());
         if let Some(column) = values.find(&self.fields.text) {
             let text = value::text(column).map_err(bad)?;
             return Ok(text::content(text).map(|content| Record { name, content }));
         }
         let Some(column) = values.find(&self.fields.tokens) else {
-            return Err(bad(format!("no column {}", self.fields.tokens)));
+            return Err(bad(format!("no column {}", self.fields.tokens).into()));
         };
         let tokens = value::tokens(column).map_err(bad)?;
         let content = Content::Tokens(tokens);
@@ -127,7 +128,7 @@ impl Iterator for MdsRecords {
             let entry = self.entries.next()?;
             match ShardFile::open(&self.folder, entry, &self.read) {
                 Ok(shard) => self.shard = Some(shard),
-                // The next shard may be whole.
+                // The next shard may be intact.
                 Err(error) => return Some(Err(error)),
             }
         }

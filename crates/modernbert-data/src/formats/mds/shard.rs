@@ -38,7 +38,7 @@ impl<'a> Sample<'a> {
 }
 
 impl ShardFile {
-    /// Reads the plain file, or the compressed one where only that is there.
+    /// Reads the uncompressed file, or the compressed one if it is the only one.
     pub(super) fn open(
         folder: &Path,
         entry: MdsShard,

@@ -1,6 +1,7 @@
 //! Values of a sample: text and arrays of token ids.
 
 use super::shard::Value;
+use crate::formats::reason::Reason;
 
 /// A value that can name a sample.
 pub(super) fn name(value: Value) -> Option<String> {
@@ -14,34 +15,34 @@ pub(super) fn name(value: Value) -> Option<String> {
 }
 
 /// A text.
-pub(super) fn text(value: Value) -> Result<String, String> {
+pub(super) fn text(value: Value) -> Result<String, Reason> {
     match value.column.encoding.as_str() {
         "str" | "bytes" => String::from_utf8(value.bytes.to_vec())
-            .map_err(|error| format!("column {}: {error}", value.column.name)),
+            .map_err(|error| format!("column {}: {error}", value.column.name).into()),
         other => Err(format!(
             "column {} is of encoding {other:?}, a text is \"str\"",
             value.column.name
-        )),
+        )
+        .into()),
     }
 }
 
 /// Token ids.
-pub(super) fn tokens(value: Value) -> Result<Vec<u32>, String> {
+pub(super) fn tokens(value: Value) -> Result<Vec<u32>, Reason> {
     let encoding = value.column.encoding.as_str();
-    let named = |reason: String| format!("column {}: {reason}", value.column.name);
+    let named = |reason: Reason| Reason::from(format!("column {}: {reason}", value.column.name));
     let (kind, bytes) = if encoding == "bytes" {
         (Type::I64, value.bytes)
     } else if let Some(arguments) = encoding.strip_prefix("ndarray") {
         array(arguments.trim_start_matches(':'), value.bytes).map_err(named)?
     } else {
-        return Err(named(format!(
-            "encoding {encoding:?}, tokens are \"ndarray\" or \"bytes\""
-        )));
+        let reason = format!("encoding {encoding:?}, tokens are \"ndarray\" or \"bytes\"");
+        return Err(named(reason.into()));
     };
     integers(kind, bytes)
         .map_err(named)?
         .into_iter()
-        .map(|id| u32::try_from(id).map_err(|_| named(format!("{id} is no token id"))))
+        .map(|id| u32::try_from(id).map_err(|_| named(format!("{id} is no token id").into())))
         .collect()
 }
 
@@ -100,8 +101,8 @@ impl Type {
 }
 
 /// Type and values of an array. Type or shape precede the values where the encoding doesn't name them.
-fn array<'a>(arguments: &str, mut bytes: &'a [u8]) -> Result<(Type, &'a [u8]), String> {
-    let mut byte = || -> Result<u8, String> {
+fn array<'a>(arguments: &str, mut bytes: &'a [u8]) -> Result<(Type, &'a [u8]), Reason> {
+    let mut byte = || -> Result<u8, Reason> {
         let (&first, rest) = bytes.split_first().ok_or("an array is cut short")?;
         bytes = rest;
         Ok(first)
@@ -118,19 +119,16 @@ fn array<'a>(arguments: &str, mut bytes: &'a [u8]) -> Result<(Type, &'a [u8]), S
         let axes = byte()?;
         let lengths = usize::from(axes >> 2) << (axes & 3);
         if axes >> 2 != 1 {
-            return Err(format!("an array of {} axes, tokens have one", axes >> 2));
+            return Err(format!("an array of {} axes, tokens have one", axes >> 2).into());
         }
         bytes = bytes.get(lengths..).ok_or("an array is cut short")?;
     }
     Ok((kind, bytes))
 }
 
-fn integers(kind: Type, bytes: &[u8]) -> Result<Vec<i128>, String> {
+fn integers(kind: Type, bytes: &[u8]) -> Result<Vec<i128>, Reason> {
     if !bytes.len().is_multiple_of(kind.size()) {
-        return Err(format!(
-            "{} bytes are no whole number of {kind:?}",
-            bytes.len()
-        ));
+        return Err(format!("{} bytes are no whole number of {kind:?}", bytes.len()).into());
     }
     let signed = matches!(kind, Type::I8 | Type::I16 | Type::I32 | Type::I64);
     let read = |chunk: &[u8]| {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::formats::FormatError;
 
-/// Why a table can't be used.
+/// Reason why a table can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// The file can't be read.

@@ -102,7 +102,7 @@ fn links_are_followed_and_files_read_once() {
         texts(&snapshot.join("train.jsonl"), &Fields::default())[0].1,
         "linked"
     );
-    // The same content under more names, a circle, a folder of links.
+    // The same content under more names, a cycle of links, a folder of links.
     symlink("../1.txt", snapshot.join("deep/0.txt")).unwrap();
     symlink("..", snapshot.join("deep/up")).unwrap();
     symlink("train.jsonl", snapshot.join("again.jsonl")).unwrap();
@@ -115,7 +115,7 @@ fn links_are_followed_and_files_read_once() {
     assert_eq!(names(&outside), ["data/1.txt", "data/again.jsonl"]);
     symlink(&outside, place.path().join("link")).unwrap();
     assert_eq!(names(&place.path().join("link")).len(), 2);
-    // A link that leads nowhere matters if it would have been read.
+    // A link to a missing file is an error if the file would have been read.
     symlink("nowhere", snapshot.join("lost.png")).unwrap();
     assert_eq!(find_inputs(&snapshot).unwrap().skipped, 1);
     symlink("nowhere", snapshot.join("lost.parquet")).unwrap();

@@ -158,7 +158,7 @@ fn columns_that_come_twice_or_have_no_name() {
                 .contains("more than one column is named \"a\""),
             "{found:?}"
         );
-        // Nobody asked for that one.
+        // That column is not wanted.
         let (_folder, path) = file(name, content);
         let row = Rows::open_columns(&path, &["b"])
             .unwrap()

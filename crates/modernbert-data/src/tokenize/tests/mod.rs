@@ -92,7 +92,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// All samples of one side of a folder's first source.
+/// All samples of one split of a folder's first source.
 fn samples(folder: &Path, eval: bool) -> Vec<Vec<u32>> {
     let opened = TokenFolder::open(folder, Check::Whole).unwrap();
     let samples = if eval {
@@ -126,7 +126,7 @@ fn every_document_is_there_once_and_as_the_tokenizer_has_it() {
         "{} of 200 for a share of 0.2",
         eval.len()
     );
-    // Both sides together are all documents, none is on both.
+    // Both splits together are all documents, and no document is in both.
     let mut found = [train, eval].concat();
     let mut expected: Vec<Vec<u32>> = (0..200)
         .map(|i| TOKENIZER.encode(&document(i)).unwrap())
@@ -166,7 +166,7 @@ fn equal_documents_are_on_one_side() {
     make(&[source("text", &[&rows], 1.0)], &out, &options()).unwrap();
     let (train, eval) = (samples(&out, false), samples(&out, true));
     assert!(!eval.is_empty() && eval.iter().all(|sample| !train.contains(sample)));
-    // Another seed holds others out.
+    // Another seed holds other documents out.
     let other = folder.path().join("other");
     make(
         &[source("text", &[&rows], 1.0)],
@@ -296,7 +296,7 @@ fn a_changed_shard_is_noticed() {
     bad[200] ^= 1;
     fs::write(&shard, &bad).unwrap();
     assert!(message(Check::Whole).contains("does not match its SHA-256"));
-    // Another whole shard in its place, which is only noticed by the index.
+    // Another valid shard in its place, which only the index detects.
     let other = out.join(&report.index.sources[0].train.shards[1].file);
     fs::copy(&other, &shard).unwrap();
     assert!(message(Check::Structure).contains("the folder's index says"));

@@ -1,4 +1,4 @@
-//! What is in the folder stays, what is made is whole, and every document is somewhere once.
+//! Existing files are kept, new sets are complete, and every document is in one split.
 
 use super::*;
 
@@ -79,7 +79,7 @@ fn what_is_not_of_a_set_is_never_touched() {
     foreign("notes.txt");
     foreign("text/train-00099.tokens");
     make(&sources, &out, &replacing()).unwrap();
-    // An index of something else.
+    // An index of another format.
     fs::write(out.join(INDEX_FILE), "{}").unwrap();
     assert!(make(&sources, &out, &replacing()).is_err());
     let other = folder.path().join("model");
@@ -93,7 +93,7 @@ fn what_is_not_of_a_set_is_never_touched() {
         make(&sources, &file, &replacing()),
         Err(TokenizeFolderError::NotAFolder { .. })
     ));
-    // An empty folder is fine.
+    // An empty folder is accepted.
     let empty = folder.path().join("empty");
     fs::create_dir(&empty).unwrap();
     make(&sources, &empty, &options()).unwrap();
@@ -126,7 +126,7 @@ fn a_small_source_holds_a_document_out_too() {
     let out = folder.path().join("out");
     make(&[source("text", &[&rows], 1.0)], &out, &few).unwrap();
     let (train, eval) = (samples(&out, false), samples(&out, true));
-    // The same document twice, on one side.
+    // The same document twice, in one split.
     assert_eq!((train.len(), eval.len()), (58, 2));
     assert!(eval[0] == eval[1] && !train.contains(&eval[0]));
     let mut expected: Vec<Vec<u32>> = (0..30)

@@ -1,4 +1,4 @@
-//! The cache as Python's `huggingface_hub` lays it out: `models--org--name/{blobs,refs,snapshots}`.
+//! The cache, in the layout of Python's `huggingface_hub`: `models--org--name/{blobs,refs,snapshots}`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ impl Cached {
         self.folder.join("blobs").join(tag)
     }
 
-    /// The folder of the wanted revision, whatever is in it.
+    /// The folder of the wanted revision; its content is not checked.
     pub(super) fn known(&self) -> Option<PathBuf> {
         let commit = if is_commit(&self.revision) {
             self.revision.clone()
@@ -74,7 +74,7 @@ impl Cached {
         crate::atomic::write_atomically(&path, commit.as_bytes())
     }
 
-    /// A branch may be named `pr/1`, but its name must not lead out of the folder.
+    /// A branch may be named `pr/1`, but its name must stay inside the folder.
     fn reference(&self, revision: &str) -> Option<PathBuf> {
         let normal =
             |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\\');

@@ -19,16 +19,16 @@ const MOST_INFO: u64 = 64 << 20;
 /// Time between two updates of the progress line.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Why a request failed.
+/// Reason why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RequestError {
-    /// The server's status says no.
-    #[error("the server answers with status {0}")]
+    /// The server's status is an error.
+    #[error("the server returns status {0}")]
     Status(u16),
     /// No response in time, or no connection.
     #[error("{0}")]
     Network(Box<ureq::Error>),
-    /// A response without what it must have.
+    /// A response that lacks a required part.
     #[error("{0}")]
     Malformed(String),
     /// The file can't be written.
@@ -60,9 +60,9 @@ pub(super) struct Sibling {
     pub(super) name: String,
 }
 
-/// What the server says about a file.
+/// The server's metadata of a file.
 pub(super) struct Metadata {
-    /// Commit that the file is of.
+    /// Commit of the file.
     pub(super) commit: String,
     /// Name of the content.
     pub(super) tag: String,
@@ -70,7 +70,7 @@ pub(super) struct Metadata {
     pub(super) size: u64,
 }
 
-/// One conversation with the Hub.
+/// Connection to the Hub.
 pub(super) struct Client {
     /// Follows redirects, without the token to other hosts.
     agent: Agent,
@@ -145,7 +145,7 @@ impl Client {
         format!("{}/{prefix}{name}/resolve/{commit}/{file}", self.endpoint)
     }
 
-    /// The metadata of the file at `url`, from the first response that has it: the server may send on to another for the content.
+    /// The metadata of the file at `url`, from the first response that has it: the server may redirect to another one for the content.
     pub(super) fn metadata(&self, url: &str) -> Result<Metadata, RequestError> {
         let first_byte = || Some("bytes=0-0".to_string());
         let mut response = self.get(&self.direct, url, first_byte())?;
@@ -192,7 +192,7 @@ impl Client {
         end.map_or(&self.endpoint, |at| &self.endpoint[..host + at])
     }
 
-    /// Downloads the file at `url` to `part`, from where an earlier transfer broke off. One process at a time writes the file.
+    /// Downloads the file at `url` to `part`, continuing an interrupted transfer. One process at a time writes the file.
     pub(super) fn download(
         &self,
         url: &str,
@@ -252,7 +252,7 @@ impl Client {
     }
 }
 
-/// Draws the progress of a transfer over the last line of standard error.
+/// Rewrites the last line of standard error with the progress of a transfer.
 fn show(name: &str, at: u64, size: u64, rate: f64, last: bool) {
     let megabytes = |bytes: f64| bytes / 1e6;
     let end = if last { "\n" } else { "" };
@@ -269,7 +269,7 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     Some(headers.get(name)?.to_str().ok()?.to_string())
 }
 
-/// Bytes of the whole file, behind the slash of `Content-Range: bytes 0-0/123`.
+/// Bytes of the whole file, after the slash of `Content-Range: bytes 0-0/123`.
 fn whole_size(headers: &HeaderMap) -> Result<u64, RequestError> {
     let range = header(headers, "content-range");
     let size = range.as_deref().and_then(|range| range.rsplit('/').next());
@@ -277,7 +277,7 @@ fn whole_size(headers: &HeaderMap) -> Result<u64, RequestError> {
         .ok_or_else(|| RequestError::Malformed("no size of the file in the response".into()))
 }
 
-/// A part of a path with what has a meaning in addresses escaped.
+/// A part of a path with the characters that have a meaning in addresses escaped.
 fn escaped(part: &str) -> String {
     part.bytes()
         .map(|byte| match byte {

@@ -1,8 +1,8 @@
-//! What can go wrong between a name and a folder.
+//! Errors of downloads from the Hugging Face Hub.
 
 use std::path::PathBuf;
 
-/// Why a model of the Hub can't be had.
+/// Reason why a model of the Hub is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     /// No repository can have this name.
@@ -10,9 +10,9 @@ pub enum HubError {
         "{0:?} is neither a folder nor the name of a model on the Hub; names look like organisation/model"
     )]
     Name(String),
-    /// No variable says where models are kept.
+    /// No variable names the folder of the cache.
     #[error(
-        "there is no folder for models of the Hub: neither HOME nor HF_HOME is set; set HF_HOME to a folder of yours, or pass a model's folder"
+        "there is no folder for models of the Hub: neither HOME nor HF_HOME is set; set HF_HOME to a folder that you own, or pass a model's folder"
     )]
     NoCache,
     /// The Hub has no such model or revision.
@@ -22,7 +22,7 @@ pub enum HubError {
     NotFound {
         /// The model.
         name: String,
-        /// The revision asked for.
+        /// The requested revision.
         revision: String,
         /// The server.
         endpoint: String,
@@ -35,7 +35,7 @@ pub enum HubError {
     Forbidden {
         /// The model.
         name: String,
-        /// Whether a token was sent.
+        /// True if a token was sent.
         token: bool,
     },
     /// The repository lacks a file.
@@ -48,12 +48,12 @@ pub enum HubError {
         /// The file.
         file: String,
     },
-    /// The data set has none of the files that were asked for.
+    /// The data set has none of the wanted files.
     #[error("the data set {name} has no {wanted}; name a data set that has them, or give a folder")]
     NoData {
         /// The data set.
         name: String,
-        /// What was looked for.
+        /// Description of the missing files.
         wanted: String,
     },
     /// The server can't be reached.
@@ -61,33 +61,33 @@ pub enum HubError {
     Unreachable {
         /// The server.
         endpoint: String,
-        /// What the network said.
+        /// Error of the network.
         reason: String,
     },
-    /// Neither the server nor the cache has it.
+    /// Neither the server nor the cache has the model.
     #[error(
         "{name} (revision {revision}) is not complete in the cache {}, and {reason}; connect once, or pass a folder", cache.display()
     )]
     NotCached {
         /// The model.
         name: String,
-        /// The revision asked for.
+        /// The requested revision.
         revision: String,
         /// The cache.
         cache: PathBuf,
-        /// Why the server was not asked, or what came of it.
+        /// Reason why the server was not asked, or its error.
         reason: String,
     },
-    /// A transfer broke off.
+    /// A transfer was interrupted.
     #[error(
-        "{file} of {name} could not be downloaded ({reason}); try again, it goes on where it stopped"
+        "{file} of {name} could not be downloaded ({reason}); try again, the transfer continues"
     )]
     Transfer {
         /// The model.
         name: String,
         /// The file.
         file: String,
-        /// What the network said.
+        /// Error of the network.
         reason: String,
     },
     /// A file arrived with another length.
@@ -97,19 +97,19 @@ pub enum HubError {
         name: String,
         /// The file.
         file: String,
-        /// Bytes that came.
+        /// Bytes received.
         found: u64,
-        /// Bytes that were announced.
+        /// Bytes announced.
         expected: u64,
     },
-    /// The server says something that makes no sense.
-    #[error("{endpoint} gives a strange answer about {name}: {reason}; check HF_ENDPOINT")]
+    /// The server's response is invalid.
+    #[error("{endpoint} returns an invalid response about {name}: {reason}; check HF_ENDPOINT")]
     Answer {
         /// The server.
         endpoint: String,
         /// The model.
         name: String,
-        /// What is strange.
+        /// Description of the fault.
         reason: String,
     },
     /// The cache can't be written.
@@ -117,7 +117,7 @@ pub enum HubError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
 }

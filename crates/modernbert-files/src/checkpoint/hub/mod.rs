@@ -1,7 +1,7 @@
 //! Models by name from the Hugging Face Hub, cached where Python's libraries cache them (feature `hub`).
 //!
-//! [`download`] asks the Hub for the commit of a revision, and downloads the files of that commit that are not in the cache
-//! yet: a model that Python downloaded is not downloaded again, and the other way round. Where the Hub can't be reached, the
+//! [`download`] requests the commit of a revision, and downloads the files of that commit that are not in the cache
+//! yet: models that Python downloaded are not downloaded again, and vice versa. If the Hub can't be reached, the
 //! cache is used. A server that doesn't respond, or a transfer that stalls, is an error after a timeout; the next download
 //! continues the transfer.
 //!
@@ -44,7 +44,7 @@ const EXTRAS: [&str; 6] = [
     PROMPTS_FILE,
 ];
 
-/// Returns true for a file that belongs to a model beside its config and weights: one of [`EXTRAS`], or how it pools.
+/// Returns true for a file of a model in addition to its config and weights: one of [`EXTRAS`], or a pooling config.
 fn is_extra(file: &str) -> bool {
     let pooling = file.strip_suffix("/config.json");
     EXTRAS.contains(&file) || pooling.is_some_and(|folder| folder.ends_with("_Pooling"))
@@ -53,8 +53,8 @@ fn is_extra(file: &str) -> bool {
 /// The folder, inside the cache, with config, weights and tokenizer of the model `name` at the wanted revision.
 ///
 /// # Errors
-/// A name or revision the Hub doesn't have or doesn't give to this token; no safetensors weights; no network and nothing
-/// in the cache; a transfer that breaks off.
+/// A name or revision that the Hub doesn't have or refuses to this token; no safetensors weights; no network and nothing
+/// in the cache; an interrupted transfer.
 pub fn download(name: &str, options: &HubOptions) -> Result<PathBuf, HubError> {
     if !is_repository(name) {
         return Err(HubError::Name(name.to_string()));
@@ -63,7 +63,7 @@ pub fn download(name: &str, options: &HubOptions) -> Result<PathBuf, HubError> {
         return Err(HubError::NoCache);
     }
     let cached = Cached::new(name, options);
-    // A commit never changes: if it is here, nobody needs to be asked.
+    // A commit never changes: if it is in the cache, no request is needed.
     if cache::is_commit(&options.revision)
         && let Some(folder) = cached.complete()
     {
@@ -139,7 +139,7 @@ enum Kind {
     Dataset,
 }
 
-/// One conversation with the Hub about one model or data set.
+/// Requests to the Hub about one model or data set.
 struct Session<'a> {
     name: &'a str,
     kind: Kind,
@@ -203,7 +203,7 @@ impl<'a> Session<'a> {
 
     fn fetch(&self, cached: &Cached) -> Result<PathBuf, HubError> {
         let info = self.info()?;
-        // Every file is asked for at that commit, so that a push in between can't mix two versions.
+        // Every file is requested at that commit, so that a push in between can't mix two versions.
         let has = |file: &str| info.siblings.iter().any(|sibling| sibling.name == file);
         if !has(CONFIG_FILE) {
             return Err(HubError::NoFile {
@@ -282,7 +282,7 @@ impl<'a> Session<'a> {
             .map_err(explain)?;
         let found = std::fs::metadata(&part).map_err(broken)?.len();
         if found != size {
-            // Shorter, it is continued next time; longer, it is of something else.
+            // A shorter file is continued next time; a longer one is another file's.
             if found > size {
                 let _ = std::fs::remove_file(&part);
             }
@@ -345,7 +345,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Returns true for a relative path without steps out of its folder, which becomes one in the cache.
+/// Returns true for a relative path that stays inside its folder.
 fn is_path(file: &str) -> bool {
     let normal = |part: &str| !part.is_empty() && part != "." && part != "..";
     !file.contains('\\') && file.split('/').all(normal)

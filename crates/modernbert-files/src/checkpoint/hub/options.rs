@@ -12,7 +12,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub struct HubOptions {
     /// Server, `https://huggingface.co` by default.
     pub endpoint: String,
-    /// Folder of the cache; empty where no variable says where, see [`HubError::NoCache`](super::HubError::NoCache).
+    /// Folder of the cache; empty if no variable names it, see [`HubError::NoCache`](super::HubError::NoCache).
     pub cache: PathBuf,
     /// Sent with every request.
     pub token: Option<String>,
@@ -46,7 +46,7 @@ impl HubOptions {
         options
     }
 
-    /// Settings from variables of that name; what is empty counts as not set.
+    /// Settings from variables of these names; an empty one counts as not set.
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
         let get = |names: &[&str]| {
             names
@@ -58,7 +58,7 @@ impl HubOptions {
             let truths = ["1", "ON", "YES", "TRUE"];
             get(names).is_some_and(|value| truths.contains(&value.trim().to_uppercase().as_str()))
         };
-        // Without a home there is no default: in a folder that others can write to, they could prepare the model.
+        // Without a home there is no default: in a folder that other users can write to, they could place a model.
         let home = path(&["HF_HOME"]).or_else(|| {
             path(&["XDG_CACHE_HOME"])
                 .or_else(|| path(&["HOME", "USERPROFILE"]).map(|home| home.join(".cache")))
