@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the scores that the Rust measures, BM25 and stemmer are held to.
+"""Writes the scores with which the Rust measures, BM25 and stemmer are compared.
 
     pip install numpy scipy nltk bm25s pytrec-eval-terrier && pip install --no-deps sentence-transformers==6.2.0
     python scripts/retrieval_fixtures.py          # writes modernbert-retrieval/tests/fixtures/*.json

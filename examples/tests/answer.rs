@@ -136,7 +136,7 @@ fn a_question_and_a_file_and_what_is_refused() {
             &["--question", &long, "--context", context],
             "",
         ),
-        &["no room for a context"],
+        &["leave no tokens for the context"],
     );
     assert_refused(
         &answer(folder.path(), &["--question", "a", "--context", "/no"], ""),

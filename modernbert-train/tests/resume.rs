@@ -261,7 +261,7 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_used_on_request() {
         &["model.safetensors", "damaged", "--from previous"],
     );
     let stdout = assert_success(&resume(&run, &["--from", "previous"]));
-    assert!(stdout.contains("set aside"), "{stdout}");
+    assert!(stdout.contains("are renamed"), "{stdout}");
     reference.assert_identical(&run);
 }
 

@@ -123,7 +123,7 @@ fn what_cant_be_tokenized_is_named_with_a_remedy() {
     );
 
     assert_refused(
-        "shards already",
+        "contains shards",
         &tokenize(&place, &paths),
         &["--overwrite"],
     );

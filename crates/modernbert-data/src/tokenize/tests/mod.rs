@@ -299,7 +299,7 @@ fn a_changed_shard_is_noticed() {
     // Another valid shard in its place, which only the index detects.
     let other = out.join(&report.index.sources[0].train.shards[1].file);
     fs::copy(&other, &shard).unwrap();
-    assert!(message(Check::Structure).contains("the folder's index says"));
+    assert!(message(Check::Structure).contains("the folder's index lists"));
     fs::write(&shard, &good).unwrap();
     assert!(TokenFolder::open(&out, Check::Whole).is_ok());
     fs::remove_file(&shard).unwrap();

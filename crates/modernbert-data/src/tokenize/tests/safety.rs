@@ -72,7 +72,7 @@ fn what_is_not_of_a_set_is_never_touched() {
         let path = write(&out.join(name), "mine");
         let before = files(&out);
         let said = make(&sources, &out, &replacing()).unwrap_err().to_string();
-        assert!(said.contains("not of a finished set"), "{said}");
+        assert!(said.contains("not part of a finished set"), "{said}");
         assert_eq!(files(&out), before);
         fs::remove_file(path).unwrap();
     };
