@@ -23,7 +23,7 @@ const SECTIONS: [(&str, &str, &str); 9] = [
 const HEAD: &str = "\
 # Recipe reference
 
-Every setting of a recipe, made from `modernbert-train/src/recipe` (the test `the_reference_is_current` holds this page to the code;
+Every setting of a recipe, generated from `modernbert-train/src/recipe` (the test `the_reference_is_current` compares this page with the code;
 `UPDATE_DOCS=1 cargo test --workspace --lib -- the_reference_is_current` writes it). A recipe is a TOML file; `--set section.key=value`
 replaces one setting, `--set phase.NAME.section.key=value` that of one phase. Relative paths are relative to the recipe's folder.
 ";
@@ -32,8 +32,8 @@ const PHASES: &str = "
 ## [[phase]]
 
 Phases of a run, in order. Each has a `name` and the settings in which it differs from those outside, under the same keys, such as
-`data.sequence_length = 8192`. Weights and moments go from phase to phase; tokens, schedule, batch-size warmup and data begin anew.
-The same in every phase, and set outside of them: all of `[model]` but the two rotary bases, `data.tokenizer`, `data.tokenizer_vocab`,
+`data.sequence_length = 8192`. At a phase transition weights and moments are kept; tokens, schedule, batch-size warmup and data start again.
+The same in every phase, and set outside of them: all of `[model]` except the two rotary bases, `data.tokenizer`, `data.tokenizer_vocab`,
 `data.eval_bytes`, `data.eval_corpus`, `run.precision`, `run.seed`.
 ";
 
@@ -53,7 +53,7 @@ const SCHEDULE: [(&str, &str); 5] = [
     ),
     (
         "decay",
-        "Shape of the decay: `\"one_minus_sqrt\"` or `\"linear\"`. For `warmup_stable_decay` alone.",
+        "Shape of the decay: `\"one_minus_sqrt\"` or `\"linear\"`. Only for `warmup_stable_decay`.",
     ),
     (
         "final_fraction",
