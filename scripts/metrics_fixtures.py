@@ -41,7 +41,7 @@ def numbers(name, x, y):
 
 
 def noisy(truth, labels, share):
-    """The truth with a share of its entries drawn anew."""
+    """The truth with a share of its entries drawn again."""
     return np.where(rng.random(len(truth)) < share, rng.integers(0, labels, len(truth)), truth)
 
 

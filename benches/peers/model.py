@@ -4,7 +4,7 @@ varlen_attn) and fused AdamW, on the same documents.
 
     python3 benches/peers/model.py inference|training [--shape base|large] [--tokens 65536] [--sets paper] [--json FILE] [--eager]
 
-Inference holds bf16 weights; training uses autocast to bf16 with f32 weights, and labels 30 % of the tokens. Milliseconds are medians
+Inference uses bf16 weights; training uses autocast to bf16 with f32 weights, and labels 30 % of the tokens. Milliseconds are medians
 between CUDA events, after compilation and warm-up.
 """
 import argparse

@@ -225,7 +225,7 @@ fn results_never_replace_what_is_there() {
     );
 }
 
-/// Killed while it writes, it leaves nothing, whatever the signal.
+/// Killed by any signal while it writes, it leaves no file.
 #[cfg(target_os = "linux")]
 #[test]
 fn an_interrupted_program_leaves_no_file() {

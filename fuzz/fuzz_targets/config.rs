@@ -1,4 +1,4 @@
-//! config.json: whatever is accepted survives being written and read again.
+//! config.json: an accepted config is the same after it was written and read again.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -6,7 +6,7 @@ use modernbert_fuzz::{config::ModernBertConfig, memory::bounded};
 
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    // The list of layer types may hold 65536 entries, whatever the file's size.
+    // The list of layer types may have 65536 entries, for a file of any size.
     bounded(data.len(), 1 << 18, || {
         let Ok(config) = ModernBertConfig::from_json_str(text, "fuzz") else { return };
         let _ = config.encoder_parameters();

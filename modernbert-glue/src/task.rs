@@ -234,7 +234,7 @@ impl Task {
         self.facts().metrics
     }
 
-    /// The metric that stands for the task in a mean over tasks.
+    /// The main metric, which a mean over tasks uses.
     ///
     /// The paper names none for MRPC and QQP. Here it is F1 for MRPC, the one the authors' result collector keeps, and
     /// accuracy for QQP, the only one in the range of the number they print; both are always reported.

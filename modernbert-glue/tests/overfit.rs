@@ -1,4 +1,4 @@
-//! A model that can learn at all learns 64 rows by heart: from the task's files to its metrics, through the public API.
+//! A model that learns memorizes 64 rows: from the task's files to its metrics, through the public API.
 //!
 //! The rows are the first of the official training set where `MODERNBERT_DATA` names a folder with `glue/`, else random
 //! words with random labels, in which there is nothing to learn but the rows themselves.
@@ -82,7 +82,7 @@ fn overfit(task: Task) -> (Metrics, Metrics) {
         label: task.name().to_string(),
         ..FinetuneOptions::default()
     };
-    // The last weights shall count, whatever they are: every scoring is better than the one before.
+    // Every evaluation has a better score than the previous one, so that the last weights are the result.
     let mut count = 0.0;
     let rising = move |_: &[Vec<f32>]| {
         count += 1.0;

@@ -101,7 +101,7 @@ fn a_published_model_goes_on_with_its_tokenizer_and_a_fresh_optimizer() {
     // The model that was continued is as it was.
     assert_eq!(weights("model"), weights("first"));
 
-    // Interrupted before the first checkpoint it begins anew from the same model; a resumed run needs no more than its folder.
+    // Interrupted before the first checkpoint, it starts again from the same model; a resumed run needs only its folder.
     fs::remove_dir_all(out.join("checkpoints")).unwrap();
     fs::remove_file(out.join(WEIGHTS)).unwrap();
     assert_success(&program(&["resume", text(&out), "--device", "flex"]));

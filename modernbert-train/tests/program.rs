@@ -56,7 +56,7 @@ fn a_recipe_becomes_a_model_folder_whose_loss_has_fallen() {
     let line = summary(&stdout, "run");
     let (start, end) = (number(&line, "loss_start"), number(&line, "loss_end"));
     assert!(end < start - 0.5, "{start} -> {end}");
-    // An untrained model knows nothing: its loss is about that of a guess among all ids.
+    // The loss of an untrained model is about that of a uniform distribution over all ids.
     assert!((start - 384f64.ln()).abs() < 0.7, "{start}");
     for key in ["top1", "unigram_top1"] {
         assert!((0.0..=1.0).contains(&number(&line, key)), "{line:?}");
@@ -213,7 +213,7 @@ fn the_demo_takes_a_corpus_and_overrides() {
     let stdout = assert_success(&program(&arguments));
     let line = summary(&stdout, "demo");
     assert!(number(&line, "loss_end") < number(&line, "loss_start"));
-    assert!(stdout.contains("[MASK]"), "it shows guesses: {stdout}");
+    assert!(stdout.contains("[MASK]"), "it shows predictions: {stdout}");
     assert!(out.join(WEIGHTS).is_file() && out.join("loss.png").is_file());
 }
 

@@ -194,7 +194,7 @@ fn a_run_killed_at_any_moment_ends_as_if_it_had_not_been() {
     let reference = reference();
     let run = reference.place.path("killed");
     let mut child = begin(&reference.recipe(), &run);
-    // Once early, when there may be no checkpoint yet, then wherever training stands.
+    // Once early, before the first checkpoint perhaps, then at any point of the training.
     for share in [0.35, 0.3, 0.4] {
         std::thread::sleep(reference.took.mul_f64(share));
         child.kill().unwrap();
@@ -314,7 +314,7 @@ fn a_changed_recipe_or_shard_is_noticed() {
     assert_refused("other shard", &resume(&run, &[]), &said);
 }
 
-/// A limit on the size of files stands for a full disk: the write fails in the middle of the optimizer's file.
+/// A limit on the size of files simulates a full disk: the write fails in the middle of the optimizer's file.
 #[cfg(unix)]
 #[test]
 fn a_full_disk_loses_nothing() {

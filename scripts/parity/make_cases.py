@@ -230,7 +230,7 @@ def train(model, inputs, folder, spec):
     plain = [p for p in named.values() if p.ndim == 1]
     s = dict(TRAINING)
     if spec["head"] == "choice" or spec["config"].get("num_labels") == 1:
-        # A handful of labels is learned by heart in a few steps; a loss of 1e-3 has no five digits left in f32.
+        # A few labels are memorized in a few steps; a loss of 1e-3 has no five digits left in f32.
         s["lr"] = 2e-5
     if spec["config"]["hidden_size"] >= 768 and spec["config"]["vocab_size"] < 50368:
         # The wider a model, the further a step carries it: at 3e-4 the first one leaves a loss of 1e-6.

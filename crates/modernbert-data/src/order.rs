@@ -119,7 +119,7 @@ impl EpochOrder {
     }
 }
 
-/// One pass through the network: a permutation of `0..2^(2 half_bits)` whatever the round function is.
+/// One pass through the network: a permutation of `0..2^(2 half_bits)` for any round function.
 fn feistel(x: u64, half_bits: u32, keys: &[u64; ROUNDS]) -> u64 {
     let mask = (1u64 << half_bits) - 1;
     let (mut left, mut right) = (x >> half_bits, x & mask);

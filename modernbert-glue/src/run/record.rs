@@ -164,7 +164,7 @@ impl RunRecord {
         })
     }
 
-    /// The score that stands for the task; `None` where it does not exist.
+    /// The task's main score; `None` where it does not exist.
     pub fn main_score(&self) -> Option<f64> {
         self.metrics.get(self.task.main_metric().name())
     }

@@ -28,7 +28,7 @@ pub type Filter<'a> = dyn Fn(&str, &str) -> bool + Sync + 'a;
 impl VectorIndex {
     /// Returns the best `count` vectors for each query, best first; equal scores by id, ascending. `queries` is `[n, dimension]`.
     ///
-    /// The scores of a query are bit-identical whatever the number of threads and the other queries. For int8, queries stay in f32.
+    /// The scores of a query are bit-identical for any number of threads and any other queries. For int8, queries stay in f32.
     ///
     /// # Errors
     /// [`IndexError`]: a number of values that is not a multiple of the dimension, a component that is not finite or is too large, a query

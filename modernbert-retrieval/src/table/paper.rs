@@ -139,7 +139,7 @@ pub const PAPER_SETS: [PaperSet; 18] = [
     },
 ];
 
-/// Returns the paper's set of a folder's name, whatever its case and punctuation. Parts of a set (`cqadupstack/android`) are not a set.
+/// Returns the paper's set of a folder's name, ignoring case and punctuation. Parts of a set (`cqadupstack/android`) are not a set.
 pub fn paper_set(name: &str) -> Option<&'static PaperSet> {
     let release = name.strip_prefix("MLDR/").unwrap_or(name);
     if release.contains('/') {

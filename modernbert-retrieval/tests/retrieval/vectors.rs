@@ -326,7 +326,7 @@ fn metadata_filters_and_fused_runs() {
     );
 }
 
-/// A file size limit stands for a full disk: a write fails in the middle of a segment.
+/// A file size limit simulates a full disk: a write fails in the middle of a segment.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_leaves_the_index_as_it_was() {

@@ -61,7 +61,7 @@ fn buckets_add_up_to_the_whole() {
         counts
     );
     assert!(counts[..3].iter().all(|&count| count > 5));
-    // One place alone lies in the last bucket, and is labelled or not.
+    // Only one position is in the last bucket, and is labelled or not.
     assert!(counts[3] <= 1 && (counts[3] == 1 || found[3].loss.is_nan()));
 
     // The sample of 60 tokens left out: each bucket has the tokens of the two others alone.

@@ -6,7 +6,7 @@ use std::time::Duration;
 const WARM_UP: (u64, f64) = (3, 0.02);
 /// Steps after the warm-up, and share of the time limit in all, after which the speed is known.
 const MEASURED: (u64, f64) = (9, 0.05);
-/// Share of the time limit after which the speed is taken as known, whatever the number of steps.
+/// Share of the time limit after which the speed is taken as known, for any number of steps.
 const LATEST: f64 = 0.25;
 
 /// The unit in which a run's length and its evaluation interval are counted.

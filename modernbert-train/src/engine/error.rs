@@ -2,7 +2,7 @@
 
 use super::readback::NotFinite;
 
-/// An error of a task, whatever its type.
+/// An error of a task, of any type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Reason why a training loop failed.

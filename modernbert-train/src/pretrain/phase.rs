@@ -217,7 +217,7 @@ impl<'a> Session<'a> {
 fn announce(phase: &Phase, data: &PhaseData, state: &RunState) -> String {
     use modernbert_cli::text::human_count;
     let recipe = &phase.recipe;
-    let stands = if state.rows > 0 {
+    let progress = if state.rows > 0 {
         format!(
             "continues at step {}, {} of {} tokens",
             state.step,
@@ -229,7 +229,7 @@ fn announce(phase: &Phase, data: &PhaseData, state: &RunState) -> String {
     };
     let most = if recipe.batch.packing { "" } else { "at most " };
     format!(
-        "phase {}: {stands}; up to {} tokens a sequence, {most}{} a step, learning rate {:e} ({}), weight decay {:e}, rotary base {} \
+        "phase {}: {progress}; up to {} tokens a sequence, {most}{} a step, learning rate {:e} ({}), weight decay {:e}, rotary base {} \
          global and {} local",
         phase.name,
         recipe.data.sequence_length,

@@ -3,7 +3,7 @@
 //! Every field of the file is a field of a struct here, under the same name; unknown names are refused. Missing fields have
 //! the default documented at the field. A value can be replaced from the command line (`--set optimizer.learning_rate=1e-3`), see
 //! [`Recipe::with_overrides`]. A run of several phases lists them as `[[phase]]`, each with the settings in which it differs, see
-//! [`PhaseRecipe`]. `recipes/` holds recipes to start from; [`builtin`] finds them by name.
+//! [`PhaseRecipe`]. `recipes/` contains recipes to start from; [`builtin`] finds them by name.
 
 mod builtin;
 mod check;

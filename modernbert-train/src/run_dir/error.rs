@@ -25,7 +25,7 @@ pub enum RunDirError {
     /// The folder holds a run with checkpoints already.
     #[error(
         "{path} holds a run at step {step}; resume it (`modernbert-train resume {path}`), give --out another \
-         folder, or pass --restart to delete it and begin anew", path = path.display()
+         folder, or pass --restart to delete it and start again", path = path.display()
     )]
     HoldsRun {
         /// The folder.

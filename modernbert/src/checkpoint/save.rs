@@ -23,7 +23,7 @@ pub fn save<M: Architecture>(
     folder: &Path,
 ) -> Result<(), CheckpointError> {
     std::fs::create_dir_all(folder).map_err(CheckpointError::io(folder))?;
-    // The head decides, whatever the model was loaded from.
+    // The head decides, not the source of the weights.
     let config = ModernBertConfig {
         architectures: vec![M::CLASS.to_string()],
         ..config.clone()

@@ -1,4 +1,4 @@
-//! Files that are cut short, overlap, lie or promise giants: an error, no panic, no memory beyond the file's size.
+//! Malformed files, truncated, overlapping, inconsistent or with giant sizes: an error, no panic, no memory beyond the file's size.
 
 use modernbert::checkpoint::{CheckpointError, TensorFiles, open_checked, save};
 use modernbert::config::ModernBertConfig;
@@ -51,10 +51,10 @@ fn header(value: &Value) -> String {
 }
 
 #[test]
-fn headers_that_lie_are_refused() {
+fn malformed_headers_are_refused() {
     let tensor = |shape: Value, offsets: Value| json!({"dtype": "F32", "shape": shape, "data_offsets": offsets});
     let huge = u64::MAX;
-    let lies = [
+    let malformed = [
         (
             "more bytes than there are",
             json!({"a": tensor(json!([4]), json!([0, 16]))}),
@@ -107,12 +107,12 @@ fn headers_that_lie_are_refused() {
         ),
         ("no object", json!([1, 2]), 4),
     ];
-    for (lie, value, data) in lies {
+    for (fault, value, data) in malformed {
         let text = header(&value);
         let found = read_all(&file(&text, text.len() as u64, data));
         assert!(
             matches!(found, Err(CheckpointError::Format { .. })),
-            "{lie}: {found:?}"
+            "{fault}: {found:?}"
         );
     }
     let text = header(&json!({"a": tensor(json!([4]), json!([0, 16]))}));
@@ -227,7 +227,7 @@ fn an_index_that_lies_is_refused() {
         TensorFiles::open(folder.path())
     };
     assert!(open(json!({"a": "1.safetensors", "b": "2.safetensors"})).is_ok());
-    let lies = [
+    let malformed = [
         json!({"a": "1.safetensors", "b": "1.safetensors"}),
         json!({"a": "2.safetensors", "b": "1.safetensors"}),
         json!({"a": "../1.safetensors"}),
@@ -236,11 +236,11 @@ fn an_index_that_lies_is_refused() {
         json!({"c": "1.safetensors"}),
         json!([]),
     ];
-    for lie in lies {
-        let found = open(lie.clone()).err();
+    for file in malformed {
+        let found = open(file.clone()).err();
         assert!(
             matches!(found, Some(CheckpointError::Index { .. })),
-            "{lie}: {found:?}"
+            "{file}: {found:?}"
         );
     }
     assert!(matches!(

@@ -242,7 +242,7 @@ fn a_transfer_that_stalls_is_given_up_and_continued() {
 
 #[test]
 fn a_server_that_never_answers_is_given_up() {
-    // Connections are accepted by the system, and nobody reads them.
+    // The system accepts connections, and no thread reads them.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let (_server, _cache, mut options) = setup();
     options.endpoint = format!("http://{}", listener.local_addr().unwrap());

@@ -53,7 +53,7 @@ fn every_batch_size_gives_the_same_vectors_in_the_order_of_the_texts() {
 #[test]
 fn what_the_neighbours_say_changes_no_bit() {
     let encoder = encoder(24);
-    // Letters the tokenizer never saw: one token each, so that texts keep their lengths whatever the letter.
+    // Letters the tokenizer never saw: one token each, so that texts keep their lengths with any letter.
     let texts = |letters: &[&str]| -> Vec<Input<'static>> {
         let lengths = [3, 0, 17, 1, 40, 12, 2, 3];
         let text = |(&length, letter): (&usize, &&str)| letter.repeat(length).into();
@@ -67,7 +67,7 @@ fn what_the_neighbours_say_changes_no_bit() {
         for (i, (before, after)) in before.iter().zip(&after).enumerate() {
             assert_eq!(before.tokens, after.tokens);
             let same = bits(&before.values) == bits(&after.values);
-            // The empty text is the same whatever its letter.
+            // The empty text is the same for every letter.
             assert_eq!(same, i == kept || i == 1, "text {i}, kept {kept}");
         }
     }

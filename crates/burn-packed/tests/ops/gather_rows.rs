@@ -46,7 +46,7 @@ fn check(ids: &[u32], rows: usize, width: usize) {
             grad[row * width..(row + 1) * width]
                 .iter()
                 .all(|&g| g == 0.0),
-            "nobody read row {row}"
+            "row {row} was not read"
         );
     }
 }

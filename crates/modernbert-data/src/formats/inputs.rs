@@ -1,4 +1,4 @@
-//! The input files that a path stands for.
+//! The input files of a path.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -41,7 +41,7 @@ pub struct FoundInputs {
     pub repeated: usize,
 }
 
-/// Finds the input files that a path stands for.
+/// Finds the input files of a path.
 ///
 /// A file is itself; a folder is all files in it and below whose ending is known. A folder with MDS shards is one input, and no other
 /// file in it is one; shards that an index of a folder above lists are read by that index alone. Symbolic links are followed, and a

@@ -5,7 +5,7 @@
 //! | [`Rows`], [`Row`], [`Cell`] | the rows of a `.txt`, JSONL, CSV, TSV or Parquet file: the one reader of rows |
 //! | [`table`] | rows with labels, and the classes of a training set |
 //! | [`Records`] | the documents of one file or MDS folder: a text file, or the rows of other formats |
-//! | [`find_inputs`] | the files that a path stands for |
+//! | [`find_inputs`] | the input files of a path |
 //! | [`read_text`] | a text file, whole |
 //! | [`FileKind`] | format and compression by the ending of a name |
 //!

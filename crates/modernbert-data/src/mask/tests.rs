@@ -67,7 +67,7 @@ fn fractions_over_a_million_tokens() {
     );
 }
 
-/// Uniform over the ids that are not padding, whatever the row holds.
+/// Uniform over the ids that are not padding, for any content of the row.
 #[test]
 fn random_tokens_are_uniform_and_independent_of_the_row() {
     let vocabulary = 64u32;

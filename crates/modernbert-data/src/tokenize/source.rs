@@ -53,7 +53,7 @@ impl TokenizeSource {
     /// The input files of all paths.
     ///
     /// # Errors
-    /// A path that can't be read or holds no documents, a file that two paths lead to.
+    /// A path that can't be read or has no documents, a file named by two paths.
     pub(super) fn inputs(&self) -> Result<FoundInputs, TokenizeFolderError> {
         let mut all = FoundInputs::default();
         let mut seen = HashSet::new();

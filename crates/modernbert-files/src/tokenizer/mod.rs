@@ -76,7 +76,7 @@ pub struct Encoded {
 pub struct EncodedOffsets {
     /// Token ids, `[CLS]` first and `[SEP]` last.
     pub ids: Vec<u32>,
-    /// For each token its bytes `start..end` in the original text, whatever the normalizer does; `(0, 0)` for `[CLS]` and `[SEP]`.
+    /// For each token its bytes `start..end` in the original text, for any normalizer; `(0, 0)` for `[CLS]` and `[SEP]`.
     pub offsets: Vec<(usize, usize)>,
 }
 
@@ -344,7 +344,7 @@ impl Tokenizer {
         }
         let SpecialTokens { cls, sep, .. } = self.special;
         let room = max_length - added;
-        // A beginning stands for all the bytes behind it.
+        // The length of a text of which only the beginning was encoded: at least its number of bytes.
         let beginning = |text: &str| {
             let (ids, whole) = self.encode_beginning(text, room)?;
             let length = if whole {

@@ -1,7 +1,7 @@
 //! Long texts, encoded in pieces that have the ids of the whole text: the tokenizers library needs some 150 bytes of memory for each byte
 //! of a text that it encodes at once.
 //!
-//! A piece ends before white space or punctuation, where tokens of every common pre-tokenizer begin anew. Each cut is verified with the
+//! A piece ends before white space or punctuation, where tokens of every common pre-tokenizer begin. Each cut is verified with the
 //! tokenizer itself: the text around the cut has the same ids in one piece and in two. So the ids are those of the whole text, for any
 //! tokenizer that looks no further than [`WINDOW`] bytes around a place.
 

@@ -8,7 +8,7 @@ use super::TokenizerError;
 
 /// Files that say which token plays which role, the first one first.
 const FILES: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
-/// Larger values stand for "no limit".
+/// Larger values mean "no limit".
 const MOST_TOKENS: f64 = (1u64 << 31) as f64;
 
 /// Names of the special tokens, as far as the files give them, and the longest sequence.

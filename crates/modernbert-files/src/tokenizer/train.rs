@@ -2,7 +2,7 @@
 //!
 //! Byte-level BPE over NFC text, split the way GPT-2 does it, case kept, no space put in front; the special tokens and
 //! the `[unusedN]` fillers come after the learned vocabulary, as in the published tokenizer. The same texts always give
-//! the same tokenizer, whatever order they come in.
+//! the same tokenizer, in any order.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -298,7 +298,7 @@ optimizer.learning_rate = 1e-4
 run = { total_tokens = 500_000, eval_every_tokens = 100_000 }
 ";
 
-/// Every number of the published recipes stands with its source.
+/// Every number of the published recipes has its source.
 #[test]
 fn published_numbers_have_sources() {
     for text in [

@@ -1,7 +1,7 @@
 //! Tiled initialization: a large model from a trained smaller one (the paper's center tiling with wraparound).
 //!
 //! Every matrix of the small model is repeated into the large one's; `Wqkv` and `Wi` hold several matrices, each of which is tiled
-//! by itself. Layers are copied from the layer at the same relative depth, whatever its kind. The final norm keeps
+//! by itself. Layers are copied from the layer at the same relative depth, global or local. The final norm keeps
 //! its initialization, as in the official code; the decoder is the embedding again, or tiled where it is untied.
 //!
 //! Sources: paper, section 2.2.2 and appendix A; official repository, `src/bert_layers/initialization.py`.

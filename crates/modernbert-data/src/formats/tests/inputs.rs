@@ -1,4 +1,4 @@
-//! The files that a path stands for: links, folders in folders, several names of one file.
+//! The input files of a path: links, folders in folders, several names of one file.
 
 use super::*;
 
