@@ -139,7 +139,7 @@ fn what_cant_be_tokenized_is_named_with_a_remedy() {
             "rows.jsonl:1: no field \"text\"",
         ),
         (
-            "no room",
+            "below three tokens",
             &[text(&rows), "--overwrite", "--max-length", "2"],
             "set 3 or more",
         ),
@@ -214,7 +214,7 @@ fn an_index_that_leads_out_of_its_folder_is_refused() {
         place.refuses(
             path,
             &["--set", &setting],
-            &["shards.json", "outside of the folder"],
+            &["shards.json", "outside the folder"],
         );
     }
 }

@@ -112,7 +112,7 @@ fn cola_with_a_header_is_not_the_official_file() {
     let dir = glue(&[("CoLA/train.tsv", b"sentence\tlabel\ngood\t1\n")]);
     assert_says(
         &message(dir.path(), Task::Cola),
-        &["train.tsv:1:", "2 columns where 4 belong"],
+        &["train.tsv:1:", "2 columns, 4 are expected"],
     );
 }
 
@@ -189,7 +189,7 @@ fn too_many_columns_in_qqp_are_still_an_error() {
     let dir = glue(&[("QQP/train.tsv", text)]);
     assert_says(
         &message(dir.path(), Task::Qqp),
-        &["train.tsv:2:", "7 columns where 6 belong"],
+        &["train.tsv:2:", "7 columns, 6 are expected"],
     );
 }
 
@@ -198,14 +198,14 @@ fn a_cut_row_is_an_error_everywhere_else() {
     let dir = rte(&format!("{RTE_HEAD}0\ta\tb\tentailment\n1\ta\tb\n"));
     assert_says(
         &message(dir.path(), Task::Rte),
-        &["train.tsv:3:", "3 columns where 4 belong", "repair"],
+        &["train.tsv:3:", "3 columns, 4 are expected", "correct"],
     );
     let dir = rte(&format!(
         "{RTE_HEAD}0\ta\tb\tentailment\n\n1\ta\tb\tentailment\n"
     ));
     assert_says(
         &message(dir.path(), Task::Rte),
-        &["train.tsv:3:", "1 columns where 4 belong"],
+        &["train.tsv:3:", "1 columns, 4 are expected"],
     );
 }
 

@@ -9,7 +9,7 @@ fn a_bad_row_is_named_by_file_and_line() {
     let place = Place::new();
     place.damage("CoLA/train.tsv", 3, "mu01\t1");
     place.damage("RTE/dev.tsv", 5, "3\tone\ttwo\tperhaps");
-    let few = ["CoLA/train.tsv:3", "2 columns where 4 belong", "repair"];
+    let few = ["CoLA/train.tsv:3", "2 columns, 4 are expected", "correct"];
     assert_refused("too few columns", &place.run("cola", &[]), &few);
     let label = ["RTE/dev.tsv:5", "unknown label 'perhaps'", "not_entailment"];
     assert_refused("unknown label", &place.run("rte", &[]), &label);

@@ -208,7 +208,7 @@ fn damaged_mds_is_named() {
         fs::write(&index, text.replace(from, to)).unwrap();
         message(folder.path(), &fields)
     };
-    assert!(rewritten("\"shard.00000.mds\"", "\"../secret\"").contains("outside of the folder"));
+    assert!(rewritten("\"shard.00000.mds\"", "\"../secret\"").contains("outside the folder"));
     assert!(rewritten("\"mds\"", "\"csv\"").contains("a shard of format \"csv\""));
     assert!(rewritten("\"text\"", "\"body\"").contains(
         "no column \"text or input_ids\" in the header, which has \"id\", \"body\", \"year\""

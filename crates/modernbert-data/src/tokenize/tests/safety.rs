@@ -242,7 +242,7 @@ fn an_index_that_contradicts_itself_or_its_shards_is_refused() {
         "",
     ] {
         let change = set("/sources/0/train/shards/0/file", file.into());
-        says(&change, "outside of the folder");
+        says(&change, "outside the folder");
     }
     says(
         &set("/sources/0/train/tokens", 5.into()),
