@@ -179,7 +179,10 @@ fn what_cant_be_embedded_is_named_with_its_place() {
         &embed(&["a", "--max-length", "65"], ""),
         &["the model takes 64"],
     );
-    assert_refused(&embed(&["a", "--max-length", "1"], ""), &["below the 2 special tokens"]);
+    assert_refused(
+        &embed(&["a", "--max-length", "1"], ""),
+        &["below the 2 special tokens"],
+    );
     assert_refused(&embed(&["a", "--revision", "main"], ""), &["no revisions"]);
     let other = Path::new("org/model");
     let output = ask(env!("CARGO_BIN_EXE_embed"), other, &["a"], "");

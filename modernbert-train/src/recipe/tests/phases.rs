@@ -128,7 +128,11 @@ fn mistakes_in_phases_are_named() {
             "",
             "phase first: run.total_tokens is missing",
         ),
-        ("name = 'second'", "name = 'first'", "two phases have this name"),
+        (
+            "name = 'second'",
+            "name = 'first'",
+            "two phases have this name",
+        ),
         (
             "optimizer.learning_rate = 1e-4",
             "batch.warmup_tokens = 5",

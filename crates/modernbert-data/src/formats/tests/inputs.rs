@@ -121,7 +121,7 @@ fn links_are_followed_and_files_read_once() {
     symlink("nowhere", snapshot.join("lost.parquet")).unwrap();
     let message = find_inputs(&snapshot).unwrap_err().to_string();
     assert!(
-        message.contains("lost.parquet: a symbolic link to a file"),
+        message.contains("lost.parquet: a symbolic link to a missing file"),
         "{message}"
     );
 }

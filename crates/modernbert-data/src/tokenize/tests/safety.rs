@@ -86,7 +86,7 @@ fn what_is_not_of_a_set_is_never_touched() {
     write(&other.join("model.safetensors"), "weights");
     for options in [options(), replacing()] {
         let said = make(&sources, &other, &options).unwrap_err().to_string();
-        assert!(said.contains("holds model.safetensors"), "{said}");
+        assert!(said.contains("contains model.safetensors"), "{said}");
     }
     let file = write(&folder.path().join("file"), "mine");
     assert!(matches!(
@@ -260,7 +260,7 @@ fn an_index_that_contradicts_itself_or_its_shards_is_refused() {
                 *train.pointer_mut(at).unwrap() = (count + 1).into();
             }
         },
-        "train-00000.tokens: it holds",
+        "train-00000.tokens: contains",
     );
     says(
         &set("/sources/0/proportion", 0.5.into()),
