@@ -1,222 +1,244 @@
-//! Texts from the command line, from files, from standard input: one at a time, so that a file may be larger than memory.
+//! Texts from the command line, from files or from pipes: a window of them at a time, so that a file may be larger than memory.
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, ValueEnum};
-use flate2::read::MultiGzDecoder;
-use modernbert::inference::Input;
+use modernbert::inference::{BatchOptions, Input};
+use modernbert_data::formats::{
+    Cell, Compression, Format, FormatError, Row, Rows, read_text, read_text_from,
+};
 use serde_json::Value;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::ffi::OsString;
 use std::path::Path;
 
-/// A line longer than this is refused: it would not be a text but a file without line ends.
-const LONGEST_LINE: u64 = 256 << 20;
+use crate::windows::{Source, Windows};
 
 /// Source of the texts.
 #[derive(Args, Clone, Debug, Default)]
 pub struct InputArgs {
     /// Texts, one per argument.
     pub texts: Vec<String>,
-    /// File of texts, `-` for standard input; .gz is unpacked.
+    /// File of texts, `-` for standard input: .txt (one text per line), .jsonl, .csv or .tsv, each also as .gz; .zst and .parquet where
+    /// the program is built with them.
     #[arg(long, value_name = "FILE", conflicts_with = "texts")]
-    pub input: Option<String>,
-    /// Form of the file; by default jsonl for .jsonl and .jsonl.gz, else txt.
+    pub input: Option<OsString>,
+    /// Format of the file; by default that of its ending, and txt for standard input.
     #[arg(long, value_enum)]
-    pub format: Option<Format>,
-    /// Field of a JSON line that holds the text.
+    pub format: Option<FormatArg>,
+    /// Field or column of the text.
     #[arg(long, value_name = "FIELD", default_value = "text")]
     pub text_field: String,
-    /// Field of a JSON line that holds the second text of a pair, if it is there.
+    /// Field or column of the second text of a pair, if a row has it.
     #[arg(long, value_name = "FIELD", default_value = "pair")]
     pub pair_field: String,
-    /// True if the text field holds a list of strings instead, which the program reads from the record's JSON.
+    /// True if the text field has a list of strings instead of a text.
     #[arg(skip)]
     pub lists: bool,
+    /// True if every row must have the second text.
+    #[arg(skip)]
+    pub pairs: bool,
 }
 
-/// Form of an input file.
+/// Format of an input file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum FormatArg {
     /// One text per line.
     Txt,
-    /// One JSON string or object per line; an object's `id` is handed through.
+    /// One JSON string or object per line; an object's `id` is copied to its result.
     Jsonl,
+    /// Comma-separated values with a header.
+    Csv,
+    /// Tab-separated values with a header.
+    Tsv,
 }
 
-/// One input with what its output is labelled with.
-#[derive(Clone, Debug)]
+impl From<FormatArg> for Format {
+    fn from(format: FormatArg) -> Self {
+        match format {
+            FormatArg::Txt => Self::Text,
+            FormatArg::Jsonl => Self::Jsonl,
+            FormatArg::Csv => Self::Csv,
+            FormatArg::Tsv => Self::Tsv,
+        }
+    }
+}
+
+/// One input with its label in the output.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// The `id` of a JSON line.
+    /// The `id` of a row.
     pub id: Option<Value>,
-    /// The whole JSON line, for programs that read more fields; null for plain texts.
-    pub json: Value,
+    /// The list of strings in the text field, where one is asked for.
+    pub list: Vec<String>,
     /// Text or pair.
     pub input: Input<'static>,
 }
 
 impl Record {
-    fn plain(text: String) -> Self {
+    /// A text or pair without an id.
+    pub fn plain(input: impl Into<Input<'static>>) -> Self {
         Self {
             id: None,
-            json: Value::Null,
-            input: text.into(),
+            list: Vec::new(),
+            input: input.into(),
         }
+    }
+
+    /// Bytes of all its texts.
+    pub(crate) fn bytes(&self) -> usize {
+        self.input.bytes() + self.list.iter().map(String::len).sum::<usize>()
     }
 }
 
-/// Records, one after the other.
-pub type Records = Box<dyn Iterator<Item = anyhow::Result<Record>>>;
-
 impl InputArgs {
-    /// The records of the chosen source.
+    /// The records of the chosen source in windows of these sizes.
     ///
     /// # Errors
-    /// No source at all, or a file that can't be opened; errors of single lines come with the records.
-    pub fn records(&self) -> anyhow::Result<Records> {
-        let Some(name) = self.input.clone() else {
+    /// No source at all, or a file that can't be opened or whose format is not known; errors of single rows come with the windows.
+    pub fn windows(&self, count: usize) -> anyhow::Result<Windows> {
+        let bytes = BatchOptions::default().window_bytes;
+        let Some(name) = &self.input else {
             if self.texts.is_empty() {
                 bail!(
                     "no text; pass texts as arguments, or a file with --input FILE (- for standard input)"
                 );
             }
             let texts = self.texts.clone().into_iter();
-            return Ok(Box::new(texts.map(|text| Ok(Record::plain(text)))));
+            let records = texts.map(|text| Ok(Record::plain(text)));
+            return Ok(Windows::new(Source::here(records), count, bytes));
         };
-        let plain = name.strip_suffix(".gz").unwrap_or(&name);
-        let format = self.format.unwrap_or(if plain.ends_with(".jsonl") {
-            Format::Jsonl
-        } else {
-            Format::Txt
+        let rows = self.rows(name)?;
+        let (text, pair) = (self.text_field.clone(), self.pair_field.clone());
+        let (lists, pairs) = (self.lists, self.pairs);
+        let records = rows.map(move |row| {
+            let row = row?;
+            Ok(match lists {
+                true => list_record(&row, &text),
+                false => text_record(row, &text, &pair, pairs),
+            }?)
         });
-        let place = if name == "-" { "standard input" } else { &name }.to_string();
-        let reader: Box<dyn BufRead> = if name == "-" {
-            Box::new(BufReader::new(std::io::stdin()))
-        } else {
-            let file = File::open(Path::new(&name))
-                .with_context(|| format!("{name} can't be opened; check --input"))?;
-            if name.ends_with(".gz") {
-                Box::new(BufReader::new(MultiGzDecoder::new(file)))
-            } else {
-                Box::new(BufReader::new(file))
-            }
+        // Rows of a pipe come when its writer has them; results are not to wait for more.
+        let is_file = Path::new(name).is_file();
+        let source = match is_file && name != "-" {
+            true => Source::here(records),
+            false => Source::thread(records)?,
         };
-        let fields = (self.text_field.clone(), self.pair_field.clone());
-        let lists = self.lists;
-        let lines = Lines {
-            reader: Some(reader),
-            place,
-            number: 0,
-        };
-        Ok(Box::new(lines.filter_map(move |line| {
-            let (place, text) = match line {
-                Ok(line) => line,
-                Err(error) => return Some(Err(error)),
-            };
-            match format {
-                Format::Txt => Some(Ok(Record::plain(text))),
-                Format::Jsonl if text.trim().is_empty() => None,
-                Format::Jsonl if lists => Some(list_record(&text, &place, &fields.0)),
-                Format::Jsonl => Some(json_record(&text, &place, &fields.0, &fields.1)),
-            }
-        })))
+        Ok(Windows::new(source, count, bytes))
     }
-}
 
-/// Lines with their place, `file:number`; ends after the first error.
-struct Lines {
-    reader: Option<Box<dyn BufRead>>,
-    place: String,
-    number: usize,
-}
-
-impl Iterator for Lines {
-    type Item = anyhow::Result<(String, String)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let reader = self.reader.as_mut()?;
-        let mut bytes = Vec::new();
-        let read = reader.take(LONGEST_LINE).read_until(b'\n', &mut bytes);
-        self.number += 1;
-        let place = format!("{}:{}", self.place, self.number);
-        let result = match read {
-            Ok(0) => return None,
-            Ok(count) if count as u64 == LONGEST_LINE => Err(anyhow::anyhow!(
-                "{place}: the line is longer than 256 MiB; put one text on each line"
-            )),
-            Ok(_) => {
-                if bytes.last() == Some(&b'\n') {
-                    bytes.pop();
-                    if bytes.last() == Some(&b'\r') {
-                        bytes.pop();
-                    }
-                }
-                String::from_utf8(bytes)
-                    .map_err(|_| anyhow::anyhow!("{place}: not UTF-8; convert the file"))
-            }
-            Err(error) => Err(anyhow::Error::new(error).context(format!("{place}: can't be read"))),
-        };
-        if result.is_err() {
-            self.reader = None;
+    /// Reads the whole input before any work, where it is a file or arguments: the first error, or the number of records. `None` for pipes,
+    /// which can be read only once.
+    ///
+    /// # Errors
+    /// As [`Self::windows`], and those of single rows.
+    pub fn check(&self) -> anyhow::Result<Option<u64>> {
+        match &self.input {
+            Some(name) if name == "-" || !Path::new(name).is_file() => return Ok(None),
+            _ => {}
         }
-        Some(result.map(|text| (place, text)))
+        let mut count = 0;
+        for window in self.windows(BatchOptions::default().window)? {
+            count += window?.len() as u64;
+        }
+        Ok(Some(count))
+    }
+
+    fn rows(&self, name: &OsString) -> anyhow::Result<Rows> {
+        let format = self.format.map(Format::from);
+        if name == "-" {
+            let format = format.unwrap_or(Format::Text);
+            let stdin = Box::new(std::io::stdin());
+            return Ok(Rows::from_reader(
+                stdin,
+                "standard input",
+                format,
+                Compression::None,
+            )?);
+        }
+        let path = Path::new(name);
+        let opened = match format {
+            Some(format) => Rows::open_as(path, format),
+            None => Rows::open(path),
+        };
+        opened.map_err(|error| match error {
+            error @ (FormatError::Ending { .. } | FormatError::NoRows { .. }) => {
+                anyhow::anyhow!("{error}, or say what it is with --format")
+            }
+            error => error.into(),
+        })
     }
 }
 
-fn list_record(line: &str, place: &str, field: &str) -> anyhow::Result<Record> {
-    let json: Value = serde_json::from_str(line).with_context(|| format!("{place}: not JSON"))?;
-    let list = json.get(field).and_then(Value::as_array);
-    if !list.is_some_and(|list| list.iter().all(Value::is_string)) {
-        bail!("{place}: the field {field:?} is not a list of strings");
-    }
+/// The whole text of a file, `-` for standard input.
+///
+/// # Errors
+/// A file that can't be read, is not UTF-8, or is longer than 1 GiB.
+pub fn whole_text(name: &OsString) -> anyhow::Result<String> {
+    Ok(if name == "-" {
+        read_text_from(Box::new(std::io::stdin()), "standard input")
+    } else {
+        read_text(Path::new(name))
+    }?)
+}
+
+fn id_of(row: &Row) -> Option<Value> {
+    row.cell("id").map(Cell::to_json)
+}
+
+fn list_record(row: &Row, field: &str) -> Result<Record, FormatError> {
+    let list = match row.cell(field) {
+        Some(Cell::Nested(Value::Array(list))) => {
+            let words = list.iter().map(|word| word.as_str().map(str::to_string));
+            words.collect::<Option<Vec<_>>>()
+        }
+        _ => None,
+    };
+    let Some(list) = list else {
+        let reason = format!(
+            "the field {field:?} is not a list of strings; write one, or leave the row out"
+        );
+        return Err(row.error(reason));
+    };
     Ok(Record {
-        id: json.get("id").cloned(),
+        id: id_of(row),
+        list,
         input: String::new().into(),
-        json,
     })
 }
 
-fn json_record(line: &str, place: &str, text: &str, pair: &str) -> anyhow::Result<Record> {
-    let json: Value = serde_json::from_str(line).with_context(|| format!("{place}: not JSON"))?;
-    if let Value::String(text) = json {
-        return Ok(Record::plain(text));
-    }
-    let field = |name: &str| match json.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(_) => bail!("{place}: the field {name:?} is not a string"),
+fn text_record(
+    mut row: Row,
+    text: &str,
+    pair: &str,
+    needs_pair: bool,
+) -> Result<Record, FormatError> {
+    let id = id_of(&row);
+    let second = match needs_pair {
+        true if row.is_bare() => {
+            let reason =
+                format!("a text without fields; write an object with {text:?} and {pair:?}");
+            return Err(row.error(reason));
+        }
+        true => Some(row.text(pair)?),
+        false => row.optional_text(pair)?,
     };
-    let Some(text_value) = field(text)? else {
-        bail!("{place}: no field {text:?}; name the field that holds the text with --text-field");
-    };
-    let input = match field(pair)? {
-        Some(pair) => (text_value, pair).into(),
-        None => text_value.into(),
+    let second = second.map(str::to_string);
+    let first = row.take_text(text).map_err(|error| {
+        if row.cell(text).is_some() || needs_pair {
+            return error;
+        }
+        let columns: Vec<String> = row.columns().map(|name| format!("{name:?}")).collect();
+        row.error(format!(
+            "no field {text:?} (the row has {}); name the field that holds the text with --text-field",
+            columns.join(", ")
+        ))
+    })?;
+    let input = match second {
+        Some(second) => (first, second).into(),
+        None => first.into(),
     };
     Ok(Record {
-        id: json.get("id").cloned(),
+        id,
+        list: Vec::new(),
         input,
-        json,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_json_line_is_a_string_or_an_object() {
-        let read = |line: &str| json_record(line, "f:1", "text", "pair");
-        assert_eq!(read("\"a\"").unwrap().input, "a".into());
-        let record = read(r#"{"text":"a","pair":"b","id":7}"#).unwrap();
-        assert_eq!(record.input, ("a", "b").into());
-        assert_eq!(record.id, Some(7.into()));
-        for (line, said) in [
-            ("{", "f:1: not JSON"),
-            ("{}", "no field \"text\""),
-            (r#"{"text":3}"#, "not a string"),
-        ] {
-            let message = format!("{:#}", read(line).unwrap_err());
-            assert!(message.contains(said), "{message}");
-        }
-    }
 }

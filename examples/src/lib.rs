@@ -7,3 +7,4 @@ pub mod args;
 pub mod input;
 pub mod output;
 pub mod progress;
+pub mod windows;

@@ -1,8 +1,9 @@
 //! Results on standard output, or in a file that appears complete or not at all.
 
-use anyhow::Context;
 use modernbert::atomic::PendingFile;
 use modernbert::output::{OutputCheck, OutputError};
+use modernbert_cli::unwritten;
+use std::ffi::OsStr;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -27,7 +28,7 @@ pub struct Part {
 pub fn check_out(
     out: Option<&Path>,
     model: impl AsRef<Path>,
-    input: Option<&str>,
+    input: Option<&OsStr>,
 ) -> anyhow::Result<()> {
     if let Some(out) = out {
         let inputs = [Some(model.as_ref()), input.map(Path::new)]
@@ -36,6 +37,14 @@ pub fn check_out(
         OutputCheck::file(out).inputs(inputs).check()?;
     }
     Ok(())
+}
+
+/// Checks that `bytes` of results still fit on the disk of `--out`, once the model has told how many they are.
+///
+/// # Errors
+/// Less space than that, with what to do.
+pub fn check_space(out: &Path, bytes: u64) -> anyhow::Result<()> {
+    Ok(OutputCheck::file(out).needs(bytes).check()?)
 }
 
 fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> OutputError {
@@ -89,8 +98,19 @@ impl Lines {
     /// An error of the operating system.
     pub fn line(&mut self, text: &str) -> anyhow::Result<()> {
         match self {
-            Self::Standard(out) => writeln!(out, "{text}").context("the results can't be written"),
+            Self::Standard(out) => writeln!(out, "{text}").map_err(unwritten),
             Self::File(part) => part.write(format!("{text}\n").as_bytes()),
+        }
+    }
+
+    /// Hands the lines so far to the reader of standard output, who may be waiting for them.
+    ///
+    /// # Errors
+    /// What the operating system refuses.
+    pub fn flush(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Standard(out) => out.flush().map_err(unwritten),
+            Self::File(_) => Ok(()),
         }
     }
 
@@ -100,7 +120,7 @@ impl Lines {
     /// An error of the operating system.
     pub fn finish(self) -> anyhow::Result<()> {
         match self {
-            Self::Standard(mut out) => out.flush().context("the results can't be written"),
+            Self::Standard(mut out) => out.flush().map_err(unwritten),
             Self::File(part) => part.finish(),
         }
     }

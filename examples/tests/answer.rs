@@ -127,7 +127,7 @@ fn a_question_and_a_file_and_what_is_refused() {
     assert_refused(&answer(folder.path(), &[], ""), &["no question"]);
     assert_refused(
         &answer(folder.path(), &["--input", "-"], "{\"question\":\"a\"}"),
-        &["without the field \"context\""],
+        &["standard input:1", "no field \"context\""],
     );
     let long = "zz ".repeat(100);
     assert_refused(
@@ -140,7 +140,7 @@ fn a_question_and_a_file_and_what_is_refused() {
     );
     assert_refused(
         &answer(folder.path(), &["--question", "a", "--context", "/no"], ""),
-        &["check --context"],
+        &["/no: cannot be read"],
     );
     let empty = answer(
         folder.path(),

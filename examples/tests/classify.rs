@@ -97,3 +97,172 @@ fn what_is_no_classifier_is_refused() {
     );
     assert_refused(&classify(folder.path(), &[], ""), &["no text"]);
 }
+
+/// `(tokens, label scores)` of each line: equal if and only if the model read the same text.
+fn read_as(model: &Path, more: &[&str], input: impl AsRef<[u8]>) -> Vec<String> {
+    let output = ask(
+        env!("CARGO_BIN_EXE_classify"),
+        model,
+        &[more, &["--json"]].concat(),
+        input,
+    );
+    let lines = json_lines(&output);
+    let shown = lines
+        .iter()
+        .map(|line| format!("{} {}", line["tokens"], line["labels"]));
+    shown.collect()
+}
+
+#[test]
+fn every_format_gives_the_text_alone() {
+    let model = model(&["bad", "good"], None);
+    let place = tempfile::tempdir().unwrap();
+    let texts = ["one two, three", "four \"five\""];
+    let expected = read_as(model.path(), &texts, "");
+    let mark = "\u{feff}";
+    for (name, content) in [
+        ("a.txt", "one two, three\nfour \"five\"\n".to_string()),
+        (
+            "bom.TXT",
+            format!("{mark}one two, three\r\nfour \"five\"\r\n"),
+        ),
+        (
+            "a.csv",
+            "label,text\ngood,\"one two, three\"\nbad,\"four \"\"five\"\"\"\n".into(),
+        ),
+        (
+            "bom.CSV",
+            format!("{mark}text,label\n\"one two, three\",good\n\"four \"\"five\"\"\",bad\n"),
+        ),
+        (
+            "a.tsv",
+            "text\tlabel\none two, three\tgood\nfour \"five\"\tbad\n".into(),
+        ),
+        (
+            "a.jsonl",
+            "{\"text\":\"one two, three\",\"label\":\"good\"}\n\"four \\\"five\\\"\"\n".into(),
+        ),
+        (
+            "bom.ndJSON",
+            format!("{mark}\"one two, three\"\n\"four \\\"five\\\"\"\n"),
+        ),
+    ] {
+        let path = place.path().join(name);
+        std::fs::write(&path, &content).unwrap();
+        let path = path.to_str().unwrap();
+        assert_eq!(
+            read_as(model.path(), &["--input", path], ""),
+            expected,
+            "{name}"
+        );
+    }
+    let csv = ["--input", "-", "--format", "csv"];
+    let rows = "text,label\n\"one two, three\",good\n\"four \"\"five\"\"\",bad\n";
+    assert_eq!(read_as(model.path(), &csv, rows), expected);
+}
+
+#[test]
+fn a_file_of_rows_is_read_strictly() {
+    let model = model(&["bad", "good"], None);
+    let place = tempfile::tempdir().unwrap();
+    let refused = |name: &str, content: &[u8], said: &[&str]| {
+        let path = place.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let output = classify(model.path(), &["--input", path.to_str().unwrap()], "");
+        assert_refused(&output, said);
+    };
+    refused("a.xlsx", b"one", &["a.xlsx", "not known", "--format"]);
+    refused("a.md", b"one", &["a.md", "--format"]);
+    refused(
+        "open.csv",
+        b"text\n\"one\ntwo\n",
+        &["open.csv:2", "never closed"],
+    );
+    refused(
+        "a.csv",
+        b"body,label\none,good\n",
+        &["a.csv:2", "\"body\", \"label\"", "--text-field"],
+    );
+    refused(
+        "twice.csv",
+        b"text,text\none,two\n",
+        &["twice.csv", "more than one column"],
+    );
+    refused(
+        "latin.txt",
+        b"one\ncaf\xe9\n",
+        &["latin.txt:2", "not UTF-8"],
+    );
+    refused(
+        "null.jsonl",
+        b"{\"text\":null}\n",
+        &["null.jsonl:1", "is null"],
+    );
+    refused(
+        "three.jsonl",
+        b"{\"text\":3}\n",
+        &["three.jsonl:1", "a number"],
+    );
+    let folder = place.path().to_str().unwrap();
+    let output = classify(model.path(), &["--input", folder], "");
+    assert_refused(&output, &[folder, "directory"]);
+    // With --out the last row is read before the first is computed.
+    let rows = place.path().join("rows.jsonl");
+    std::fs::write(&rows, "\"one\"\n{\n").unwrap();
+    let out = place.path().join("out.jsonl");
+    let more = [
+        "--input",
+        rows.to_str().unwrap(),
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    assert_refused(
+        &classify(model.path(), &more, ""),
+        &["rows.jsonl:2", "not JSON"],
+    );
+    assert!(!out.exists());
+}
+
+/// A result is there before the pipe ends; `| head` ends the program quietly; a full disk is an error.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_pipe_gets_each_result_and_its_end_is_no_fault() {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Command, Stdio};
+    let model = model(&["bad", "good"], None);
+    let start = |stdout: Stdio| {
+        Command::new(env!("CARGO_BIN_EXE_classify"))
+            .args(["--device", "flex", "--input", "-", "--model"])
+            .arg(model.path())
+            .env_remove("MODERNBERT_DEVICE")
+            .stdin(Stdio::piped())
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let mut child = start(Stdio::piped());
+    let mut stdin = child.stdin.take().unwrap();
+    let mut results = BufReader::new(child.stdout.take().unwrap());
+    for text in ["one", "two"] {
+        writeln!(stdin, "{text}").unwrap();
+        let mut line = String::new();
+        results.read_line(&mut line).unwrap();
+        assert!(line.contains(&format!("{text:?}")), "{line}");
+    }
+    drop(results);
+    writeln!(stdin, "three").unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(141));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let mut child = start(full.into());
+    writeln!(child.stdin.take().unwrap(), "one").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_refused(&output, &["standard output", "No space left"]);
+}

@@ -154,7 +154,7 @@ fn what_cant_be_embedded_is_named_with_its_place() {
     assert_refused(&embed(&[], ""), &["no text", "--input"]);
     assert_refused(
         &embed(&["--input", "/no/file"], ""),
-        &["/no/file", "check --input"],
+        &["/no/file: cannot be read", "check the path"],
     );
     let jsonl = ["--input", "-", "--format", "jsonl"];
     assert_refused(

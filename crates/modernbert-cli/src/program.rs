@@ -4,6 +4,7 @@ use anyhow::Context;
 use burn_packed::device::{NamedDevice, compiled, pages_for_training, select};
 use clap::Args;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 /// Choice of device, the same in every program.
 #[derive(Args, Clone, Debug, Default)]
@@ -61,10 +62,34 @@ pub fn describe(device: &NamedDevice, dtype: &str) -> String {
     )
 }
 
-/// Prints a line of a program's output. A standard output that is closed or full is ignored: the work behind the line is done.
+/// The first error of [`say`] that was not a reader who went away.
+static UNSAID: OnceLock<std::io::Error> = OnceLock::new();
+
+/// Prints a line of a program's output. An error ends no work: a reader who went away is ignored, and of any other error (a full disk)
+/// the program tells at its end, see [`main_with_code`].
 pub fn say(text: &str) {
     use std::io::Write;
-    let _ = writeln!(std::io::stdout(), "{text}");
+    if let Err(error) = writeln!(std::io::stdout(), "{text}")
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        // The first one is the one that is told.
+        let _ = UNSAID.set(error);
+    }
+}
+
+/// Results that the reader of standard output doesn't take any more, as in `| head`.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output was closed")]
+struct ReaderGone;
+
+/// The error of a program whose results can't be written to standard output. Where the reader went away, the program that returns it
+/// ends without a message, with exit code [`READER_GONE`].
+pub fn unwritten(error: std::io::Error) -> anyhow::Error {
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        return ReaderGone.into();
+    }
+    anyhow::Error::new(error)
+        .context("the results can't be written to standard output; send them elsewhere")
 }
 
 /// Exit code for input that can't be used.
@@ -76,24 +101,32 @@ pub const DIFFERENT: u8 = 1;
 /// Exit code of a run that was interrupted: 128 plus the number of SIGINT, as in shells.
 pub const INTERRUPTED: u8 = 130;
 
+/// Exit code of a program whose results nobody reads any more: 128 plus the number of SIGPIPE, as in shells.
+pub const READER_GONE: u8 = 141;
+
 /// Runs a program: prints an error as one message and turns it into exit code 2.
 pub fn main_with(run: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     main_with_code(|| run().map(|()| ExitCode::SUCCESS))
 }
 
-/// Runs a program with exit codes of its own; see [`main_with`].
+/// Runs a program with exit codes of its own; see [`main_with`]. Where [`say`] could not write, success becomes exit code 2.
 pub fn main_with_code(run: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
     keep_freed_memory();
     crate::compiling::announce();
-    match run() {
-        Ok(code) => code,
-        Err(error) => {
-            use std::io::Write;
-            // Standard error may be closed; the exit code is left.
-            let _ = writeln!(std::io::stderr(), "error: {}", one_message(&error));
-            ExitCode::from(BAD_INPUT)
-        }
-    }
+    let error = match run() {
+        Ok(code) => match UNSAID.get() {
+            Some(unsaid) if code == ExitCode::SUCCESS => {
+                format!("the work is done, but standard output can't be written ({unsaid})")
+            }
+            _ => return code,
+        },
+        Err(error) if error.is::<ReaderGone>() => return ExitCode::from(READER_GONE),
+        Err(error) => one_message(&error),
+    };
+    use std::io::Write;
+    // Standard error may be closed; the exit code is left.
+    let _ = writeln!(std::io::stderr(), "error: {error}");
+    ExitCode::from(BAD_INPUT)
 }
 
 /// Lets the C library keep what is freed for the next layer, up to 1 GiB.

@@ -6,15 +6,17 @@
 
 #![recursion_limit = "256"]
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Parser;
 use modernbert::inference::{AnswerOptions, Answerer, Answers};
 use modernbert_cli::main_with;
 use modernbert_examples::args::ModelArgs;
-use modernbert_examples::input::{Format, InputArgs, Record};
+use modernbert_examples::input::{FormatArg, InputArgs, Record, whole_text};
 use modernbert_examples::output::{Lines, check_out};
 use modernbert_examples::progress::Meter;
+use modernbert_examples::windows::Windows;
 use serde_json::{Value, json};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -26,10 +28,14 @@ struct Args {
     question: Option<String>,
     /// File with the text to search, `-` for standard input.
     #[arg(long, value_name = "FILE", requires = "question")]
-    context: Option<String>,
-    /// File of JSON lines with the fields `question` and `context`, `-` for standard input; .gz is unpacked.
+    context: Option<OsString>,
+    /// File of rows with the fields or columns `question` and `context`: .jsonl, .csv or .tsv, each also as .gz; `-` for JSON lines on
+    /// standard input.
     #[arg(long, value_name = "FILE")]
-    input: Option<String>,
+    input: Option<OsString>,
+    /// Format of the file; by default that of its ending, and jsonl for standard input.
+    #[arg(long, value_enum, requires = "input")]
+    format: Option<FormatArg>,
     #[command(flatten)]
     model: ModelArgs,
     /// Answers per question, best first.
@@ -61,7 +67,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     check_out(
         args.out.as_deref(),
         &args.model.model,
-        args.input.as_deref(),
+        args.input.as_deref().or(args.context.as_deref()),
     )?;
     anyhow::ensure!(
         args.n_best > 0,
@@ -71,7 +77,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         args.max_answer > 0,
         "--max-answer is 0; allow at least one token"
     );
-    let mut records = questions(args)?;
+    let windows = questions(args)?;
     let (loader, device) = args.model.loader()?;
     let options = AnswerOptions {
         n_best: args.n_best,
@@ -82,12 +88,12 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let mut lines = Lines::new(args.out.as_deref())?;
     let mut meter = Meter::new("answer");
     let mut index = 0;
-    loop {
-        let window: Vec<Record> = records.by_ref().take(WINDOW).collect::<Result<_, _>>()?;
-        if window.is_empty() {
-            break;
-        }
-        let pairs: Vec<(&str, &str)> = window.iter().map(pair).collect::<Result<_, _>>()?;
+    for window in windows {
+        let window = window?;
+        let inputs = window.iter().map(|record| &record.input);
+        let pairs: Vec<(&str, &str)> = inputs
+            .map(|input| (&*input.text, input.pair.as_deref().unwrap_or_default()))
+            .collect();
         let before = meter.now();
         let found = answerer
             .answer_with(&pairs, &mut |now| meter.update(before.then(now)))
@@ -101,48 +107,33 @@ fn run(args: &Args) -> anyhow::Result<()> {
             lines.line(&line)?;
             index += 1;
         }
+        lines.flush()?;
     }
     lines.finish()?;
     meter.finish(&args.model.ran_on(&device), 0);
     Ok(())
 }
 
-fn questions(args: &Args) -> anyhow::Result<modernbert_examples::input::Records> {
+fn questions(args: &Args) -> anyhow::Result<Windows> {
     if let (Some(question), Some(context)) = (&args.question, &args.context) {
-        let text = if context == "-" {
-            std::io::read_to_string(std::io::stdin())
-        } else {
-            std::fs::read_to_string(context)
-        };
-        let text = text.with_context(|| format!("{context} can't be read; check --context"))?;
-        let record = Record {
-            id: None,
-            json: Value::Null,
-            input: (question.clone(), text).into(),
-        };
-        return Ok(Box::new(std::iter::once(Ok(record))));
+        let text = whole_text(context)?;
+        return Ok(Windows::of_one(Record::plain((question.clone(), text))));
     }
     let Some(input) = &args.input else {
-        bail!("no question; pass --question and --context, or JSON lines with --input");
+        bail!("no question; pass --question and --context, or a file of both with --input");
     };
-    InputArgs {
+    let input = InputArgs {
+        format: args.format.or((input == "-").then_some(FormatArg::Jsonl)),
         input: Some(input.clone()),
-        format: Some(Format::Jsonl),
         text_field: "question".into(),
         pair_field: "context".into(),
+        pairs: true,
         ..InputArgs::default()
+    };
+    if args.out.is_some() {
+        input.check()?;
     }
-    .records()
-}
-
-fn pair(record: &Record) -> anyhow::Result<(&str, &str)> {
-    match &record.input.pair {
-        Some(context) => Ok((&record.input.text, context)),
-        None => bail!(
-            "a question without the field \"context\": {:?}",
-            record.input.text
-        ),
-    }
+    input.windows(WINDOW)
 }
 
 fn as_json(index: usize, id: Option<&Value>, answers: &Answers) -> Value {

@@ -10,6 +10,7 @@ use clap::Parser;
 use modernbert::Chooser;
 use modernbert_cli::main_with;
 use modernbert_examples::args::ModelArgs;
+use modernbert_examples::output::Lines;
 use serde_json::json;
 use std::process::ExitCode;
 
@@ -42,25 +43,24 @@ fn run(args: &Args) -> anyhow::Result<()> {
     };
     let mut order: Vec<usize> = (0..args.choices.len()).collect();
     order.sort_by(|&a, &b| found.probabilities[b].total_cmp(&found.probabilities[a]));
+    let mut lines = Lines::new(None)?;
     if args.json {
         let choices: Vec<_> = order
             .iter()
             .map(|&i| json!({"choice": args.choices[i], "index": i, "probability": found.probabilities[i]}))
             .collect();
-        println!(
-            "{}",
-            json!({"question": args.question, "choices": choices, "truncated": found.truncated})
-        );
-        return Ok(());
+        let all =
+            json!({"question": args.question, "choices": choices, "truncated": found.truncated});
+        lines.line(&all.to_string())?;
+        return lines.finish();
     }
     for &i in &order {
-        println!("  {:.4}  {:?}", found.probabilities[i], args.choices[i]);
+        let probability = found.probabilities[i];
+        lines.line(&format!("  {probability:.4}  {:?}", args.choices[i]))?;
     }
     if found.truncated {
-        println!(
-            "  the question was truncated to {} tokens",
-            chooser.max_length()
-        );
+        let length = chooser.max_length();
+        lines.line(&format!("  the question was truncated to {length} tokens"))?;
     }
-    Ok(())
+    lines.finish()
 }

@@ -7,6 +7,7 @@
 #![recursion_limit = "256"]
 
 use clap::Parser;
+use modernbert::inference::{BatchOptions, Input};
 use modernbert::{Prediction, TextClassifier};
 use modernbert_cli::main_with;
 use modernbert_examples::args::ModelArgs;
@@ -14,8 +15,6 @@ use modernbert_examples::input::InputArgs;
 use modernbert_examples::output::{Lines, check_out};
 use modernbert_examples::progress::Meter;
 use serde_json::{Value, json};
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -52,39 +51,39 @@ fn run(args: &Args) -> anyhow::Result<()> {
         args.top != Some(0),
         "--top is 0; ask for at least one label"
     );
-    let records = args.input.records()?;
+    let windows = args.input.windows(BatchOptions::default().window)?;
+    if args.out.is_some() {
+        args.input.check()?;
+    }
     let (loader, device) = args.model.loader()?;
     let classifier = TextClassifier::load(loader)?;
     let mut lines = Lines::new(args.out.as_deref())?;
     let json = args.json || args.out.is_some();
 
-    let meter = RefCell::new(Meter::new("classify"));
-    // The stream reads ahead by a window; the beginnings of the lines are kept here until their predictions come.
-    let heads = RefCell::new(VecDeque::new());
-    let inputs = records.map(|record| {
-        record.map(|record| {
-            let shown: String = record.input.text.chars().take(60).collect();
-            heads.borrow_mut().push_back((record.id, shown));
-            record.input
-        })
-    });
-    let predictions = classifier.stream(inputs, |now| meter.borrow_mut().update(now));
-    for (index, prediction) in predictions.enumerate() {
-        let prediction: Prediction = prediction?;
-        meter.borrow_mut().count_truncated(prediction.truncated);
-        let (id, shown) = heads.borrow_mut().pop_front().unwrap_or_default();
+    let mut meter = Meter::new("classify");
+    let mut index = 0;
+    for window in windows {
+        let (ids, inputs): (Vec<Option<Value>>, Vec<Input>) =
+            window?.into_iter().map(|r| (r.id, r.input)).unzip();
+        let before = meter.now();
+        let predictions = classifier
+            .classify_with(&inputs, &mut |now| meter.update(before.then(now)))
+            .map_err(|error| error.after(before.done))?;
         let names = classifier.labels();
-        let line = if json {
-            as_json(index, id, &prediction, names, args.top).to_string()
-        } else {
-            for_people(&shown, &prediction, names, args.top.unwrap_or(1))
-        };
-        lines.line(&line)?;
+        for ((prediction, id), input) in predictions.iter().zip(ids).zip(&inputs) {
+            meter.count_truncated(prediction.truncated);
+            let line = if json {
+                as_json(index, id, prediction, names, args.top).to_string()
+            } else {
+                for_people(&input.text, prediction, names, args.top.unwrap_or(1))
+            };
+            lines.line(&line)?;
+            index += 1;
+        }
+        lines.flush()?;
     }
     lines.finish()?;
-    meter
-        .borrow()
-        .finish(&args.model.ran_on(&device), classifier.max_length());
+    meter.finish(&args.model.ran_on(&device), classifier.max_length());
     Ok(())
 }
 
@@ -119,5 +118,6 @@ fn for_people(text: &str, prediction: &Prediction, names: &[String], top: usize)
     let labels: Vec<String> = labels
         .map(|&i| format!("{} {:.4}", names[i], prediction.scores[i]))
         .collect();
-    format!("{}  {text:?}", labels.join("  "))
+    let shown: String = text.chars().take(60).collect();
+    format!("{}  {shown:?}", labels.join("  "))
 }

@@ -9,15 +9,14 @@
 
 use clap::{Parser, ValueEnum};
 use modernbert::config::Pooling;
+use modernbert::inference::{BatchOptions, Input};
 use modernbert::{Embedding, Encoder};
 use modernbert_cli::main_with;
 use modernbert_examples::args::ModelArgs;
 use modernbert_examples::input::InputArgs;
-use modernbert_examples::output::{Lines, MatrixFile, check_out};
+use modernbert_examples::output::{Lines, MatrixFile, check_out, check_space};
 use modernbert_examples::progress::Meter;
 use serde_json::{Value, json};
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -53,6 +52,9 @@ enum PoolingArg {
     Max,
 }
 
+/// Bytes of a number in JSON lines, at least: most have a sign, a point and eight digits or more.
+const DIGITS: u64 = 10;
+
 enum Output {
     Matrix(MatrixFile),
     Json(Lines),
@@ -65,7 +67,6 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
-    let records = args.input.records()?;
     let kind = args
         .out
         .as_deref()
@@ -79,6 +80,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
         &args.model.model,
         args.input.input.as_deref(),
     )?;
+    let windows = args.input.windows(BatchOptions::default().window)?;
+    let count = match args.out {
+        Some(_) => args.input.check()?,
+        None => None,
+    };
     let (loader, device) = args.model.loader()?;
     let mut encoder = Encoder::load(loader)?;
     if let Some(pooling) = args.pooling {
@@ -94,8 +100,13 @@ fn run(args: &Args) -> anyhow::Result<()> {
     if args.prompt.is_some() {
         encoder = encoder.with_prompt(args.prompt.clone());
     }
-    let mut output = match (&args.out, kind.flatten()) {
-        (Some(path), Some("safetensors")) => {
+    let is_matrix = kind.flatten() == Some("safetensors");
+    if let (Some(out), Some(count)) = (&args.out, count) {
+        let bytes = if is_matrix { 4 } else { DIGITS };
+        check_space(out, count * encoder.width() as u64 * bytes)?;
+    }
+    let mut output = match &args.out {
+        Some(path) if is_matrix => {
             let metadata = json!({
                 "model": args.model.model.to_string_lossy(),
                 "pooling": encoder.options().pooling.name(),
@@ -103,38 +114,39 @@ fn run(args: &Args) -> anyhow::Result<()> {
             });
             Output::Matrix(MatrixFile::create(path, encoder.width(), metadata)?)
         }
-        (Some(path), _) => Output::Json(Lines::new(Some(path))?),
-        (None, _) if args.json => Output::Json(Lines::new(None)?),
-        (None, _) => Output::People(Lines::new(None)?),
+        Some(path) => Output::Json(Lines::new(Some(path))?),
+        None if args.json => Output::Json(Lines::new(None)?),
+        None => Output::People(Lines::new(None)?),
     };
 
-    let meter = RefCell::new(Meter::new("embed"));
-    // The stream reads ahead by a window; ids are kept here until their vectors come.
-    let ids = RefCell::new(VecDeque::new());
-    let inputs = records.map(|record| {
-        record.map(|record| {
-            ids.borrow_mut().push_back(record.id);
-            record.input
-        })
-    });
-    let vectors = encoder.stream(inputs, |now| meter.borrow_mut().update(now));
-    for (index, vector) in vectors.enumerate() {
-        let vector: Embedding = vector?;
-        meter.borrow_mut().count_truncated(vector.truncated);
-        let id = ids.borrow_mut().pop_front().flatten();
+    let mut meter = Meter::new("embed");
+    let mut index = 0;
+    for window in windows {
+        let (ids, inputs): (Vec<Option<Value>>, Vec<Input>) =
+            window?.into_iter().map(|r| (r.id, r.input)).unzip();
+        let before = meter.now();
+        let vectors = encoder
+            .encode_with(&inputs, &mut |now| meter.update(before.then(now)))
+            .map_err(|error| error.after(before.done))?;
+        for (vector, id) in vectors.iter().zip(ids) {
+            meter.count_truncated(vector.truncated);
+            match &mut output {
+                Output::Matrix(file) => file.push(&vector.values)?,
+                Output::Json(lines) => lines.line(&as_json(index, id, vector).to_string())?,
+                Output::People(lines) => lines.line(&for_people(index, vector))?,
+            }
+            index += 1;
+        }
         match &mut output {
-            Output::Matrix(file) => file.push(&vector.values)?,
-            Output::Json(lines) => lines.line(&as_json(index, id, &vector).to_string())?,
-            Output::People(lines) => lines.line(&for_people(index, &vector))?,
+            Output::Matrix(_) => {}
+            Output::Json(lines) | Output::People(lines) => lines.flush()?,
         }
     }
     match output {
         Output::Matrix(file) => file.finish()?,
         Output::Json(lines) | Output::People(lines) => lines.finish()?,
     }
-    meter
-        .borrow()
-        .finish(&args.model.ran_on(&device), encoder.max_length());
+    meter.finish(&args.model.ran_on(&device), encoder.max_length());
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use clap::Parser;
 use modernbert::MaskFiller;
 use modernbert_cli::main_with;
 use modernbert_examples::args::ModelArgs;
+use modernbert_examples::output::Lines;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -37,6 +38,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     anyhow::ensure!(args.top > 0, "--top is 0; ask for at least one prediction");
     let (loader, device) = args.model.loader()?;
     let masks = MaskFiller::load(loader)?.fill(&args.text, args.top)?;
+    let mut lines = Lines::new(None)?;
     if args.json {
         let masks: Vec<Vec<Value>> = masks
             .iter()
@@ -47,21 +49,16 @@ fn run(args: &Args) -> anyhow::Result<()> {
                     .collect()
             })
             .collect();
-        println!(
-            "{}",
-            json!({"text": args.text, "device": device, "masks": masks})
-        );
-        return Ok(());
+        let all = json!({"text": args.text, "device": device, "masks": masks});
+        lines.line(&all.to_string())?;
+        return lines.finish();
     }
     for (i, candidates) in masks.iter().enumerate() {
-        println!("mask {} of {}", i + 1, masks.len());
+        lines.line(&format!("mask {} of {}", i + 1, masks.len()))?;
         for candidate in candidates {
-            println!(
-                "  {:>6.2} %  {:?}",
-                100.0 * candidate.probability,
-                candidate.token
-            );
+            let percent = 100.0 * candidate.probability;
+            lines.line(&format!("  {percent:>6.2} %  {:?}", candidate.token))?;
         }
     }
-    Ok(())
+    lines.finish()
 }

@@ -7,7 +7,6 @@
 
 #![recursion_limit = "256"]
 
-use anyhow::bail;
 use clap::Parser;
 use modernbert::inference::{Tagged, TaggedWords, Tagger};
 use modernbert_cli::main_with;
@@ -65,26 +64,23 @@ fn run(args: &Args) -> anyhow::Result<()> {
         input.text_field = field.clone();
         input.lists = true;
     }
-    let mut records = input.records()?;
+    let windows = input.windows(WINDOW)?;
+    if args.out.is_some() {
+        input.check()?;
+    }
     let words = args.words || args.words_field.is_some();
     let (loader, device) = args.model.loader()?;
     let tagger = Tagger::load(loader)?.with_prefix_space(args.add_prefix_space.unwrap_or(words));
     let mut lines = Lines::new(args.out.as_deref())?;
     let mut meter = Meter::new("tag");
     let mut index = 0;
-    loop {
-        let window: Vec<Record> = records.by_ref().take(WINDOW).collect::<Result<_, _>>()?;
-        if window.is_empty() {
-            break;
-        }
+    for window in windows {
+        let window = window?;
         let before = meter.now();
         let mut truncated = Vec::new();
         let report = &mut |now| meter.update(before.then(now));
         let found = if words {
-            let sentences: Vec<Vec<String>> = window
-                .iter()
-                .map(|r| words_of(r, args))
-                .collect::<Result<_, _>>()?;
+            let sentences: Vec<Vec<String>> = window.iter().map(|r| words_of(r, args)).collect();
             let tagged = tagger
                 .tag_words_with(&sentences, report)
                 .map_err(|error| error.after(before.done))?;
@@ -118,6 +114,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
             }
             index += 1;
         }
+        lines.flush()?;
     }
     lines.finish()?;
     meter.finish(&args.model.ran_on(&device), tagger.max_length());
@@ -129,29 +126,13 @@ enum Line {
     People(String),
 }
 
-/// The words of a record: a list in JSON, else the text at its blanks.
-fn words_of(record: &Record, args: &Args) -> anyhow::Result<Vec<String>> {
-    let Some(field) = &args.words_field else {
-        return Ok(record
-            .input
-            .text
-            .split_whitespace()
-            .map(str::to_string)
-            .collect());
-    };
-    let list = record.json.get(field).and_then(Value::as_array);
-    let words = list.and_then(|list| {
-        list.iter()
-            .map(|word| word.as_str().map(str::to_string))
-            .collect()
-    });
-    match words {
-        Some(words) => Ok(words),
-        None => bail!(
-            "the field {field:?} is not a list of words in {}",
-            record.json
-        ),
+/// The words of a record: a list, else the text at its blanks.
+fn words_of(record: &Record, args: &Args) -> Vec<String> {
+    if args.words_field.is_some() {
+        return record.list.clone();
     }
+    let words = record.input.text.split_whitespace();
+    words.map(str::to_string).collect()
 }
 
 fn wants_json(args: &Args) -> bool {

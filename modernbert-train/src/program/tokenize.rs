@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use modernbert::output::OutputCheck;
 use modernbert::tokenizer::Tokenizer;
 
+use super::print;
 use modernbert_cli::text::{counted, human_count, human_seconds};
 use modernbert_data::formats::Fields;
 use modernbert_data::mixture::Mixture;
@@ -277,12 +278,8 @@ fn options(args: &TokenizeArgs) -> anyhow::Result<TokenizeFolderOptions> {
     })
 }
 
-#[allow(clippy::print_stdout)] // a program's output
-fn print(text: &str) {
-    println!("{text}");
-}
-
-#[allow(clippy::print_stderr)] // messages for a person, apart from the output
+/// Prints what a person should see, apart from the output. A closed standard error ends no work.
 fn warn(text: &str) {
-    eprintln!("{text}");
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -6,7 +6,7 @@
 //! | [`table`] | rows with labels, and the classes of a training set |
 //! | [`Records`] | the documents of one file or MDS folder: a text file, or the rows of other formats |
 //! | [`find_inputs`] | the input files of a path |
-//! | [`read_text`] | a text file, whole |
+//! | [`read_text`], [`read_text_from`] | a text file or a pipe, whole |
 //! | [`FileKind`] | format and compression by the ending of a name |
 //!
 //! At most one row, document, page or shard is in memory. Lines, documents and what a compressed file may unpack to are limited. An
@@ -40,4 +40,4 @@ pub use kind::{Compression, FileKind, Format, TEXT_ENDINGS};
 pub use records::{Content, Fields, Record, Records};
 pub use row::{Cell, Row};
 pub use rows::Rows;
-pub use text::read_text;
+pub use text::{read_text, read_text_from};

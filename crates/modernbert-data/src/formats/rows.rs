@@ -104,7 +104,17 @@ impl Rows {
         wanted: Option<Wanted>,
         read: &ReadBytes,
     ) -> Result<Self, FormatError> {
-        let kind = FileKind::of(path).ok_or_else(|| FormatError::Ending { path: path.into() })?;
+        let Some(kind) = FileKind::of(path) else {
+            // A file that is missing, and a folder, are mistakes of another kind than an unknown ending.
+            let failed = |source| FormatError::Read {
+                path: path.into(),
+                source,
+            };
+            if std::fs::metadata(path).map_err(failed)?.is_dir() {
+                return Err(failed(std::io::ErrorKind::IsADirectory.into()));
+            }
+            return Err(FormatError::Ending { path: path.into() });
+        };
         if kind.format == Format::Text {
             // Lines of source code are no texts of their own.
             let name = path.to_string_lossy().to_lowercase();

@@ -1,5 +1,6 @@
 //! Text: whole files and lines.
 
+use std::io::Read;
 use std::path::Path;
 
 use super::bytes::{Bytes, ReadBytes};
@@ -20,14 +21,29 @@ pub fn read_text(path: &Path) -> Result<String, FormatError> {
     whole(path, compression, &ReadBytes::default(), LONGEST_DOCUMENT)
 }
 
+/// Reads a pipe of text to its end, without its byte order mark; messages call it `name`.
+///
+/// # Errors
+/// As [`read_text`].
+pub fn read_text_from(reader: Box<dyn Read + Send>, name: &str) -> Result<String, FormatError> {
+    let (path, read) = (Path::new(name), ReadBytes::default());
+    let bytes = Bytes::new(reader, path, Compression::None, &read)?;
+    rest(bytes, LONGEST_DOCUMENT)
+}
+
 pub(super) fn whole(
     path: &Path,
     compression: Compression,
     read: &ReadBytes,
     limit: u64,
 ) -> Result<String, FormatError> {
+    rest(Bytes::open(path, compression, read)?, limit)
+}
+
+fn rest(mut reader: Bytes, limit: u64) -> Result<String, FormatError> {
     let mut bytes = Vec::new();
-    let length = Bytes::open(path, compression, read)?.rest(&mut bytes, limit + 1)?;
+    let length = reader.rest(&mut bytes, limit + 1)?;
+    let path = reader.path();
     if length as u64 > limit {
         return Err(FormatError::TooLong {
             path: path.into(),
