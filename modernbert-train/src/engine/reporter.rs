@@ -50,7 +50,7 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// A reporter for the task `T`. The dashboard, if there is one, owns the screen until [`Self::end`] or the drop of this value, and
+    /// A reporter for the task `T`. The dashboard, if there is one, owns the screen until the training ends or this value is dropped, and
     /// its keys stop `interrupter`.
     pub fn new<T: Task>(options: ReporterOptions, interrupter: &Interrupter) -> Self {
         let columns = Columns {
