@@ -57,13 +57,13 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// The limits outside tests and measurements. No sequence is long enough for the warp-specialized kernels, because these have not
-    /// been measured. The prototype suggests 384 for the forward pass, whose tiles of 192 queries and 128 keys are mostly padding
-    /// in shorter sequences, and 1024 for the backward pass: below, the kernels that compute the scores twice are faster.
+    /// The limits outside tests and measurements, from an H200 (docs/lab-log.md): the warp-specialized kernels are faster from 384 tokens
+    /// on in the forward pass, whose tiles of 192 queries and 128 keys are mostly padding in shorter sequences, and between 1024 and 2048
+    /// in the backward pass.
     pub(super) const CHOSEN: Self = Self {
         rope_inside: 256,
-        pipelined_forward: usize::MAX,
-        pipelined_backward: usize::MAX,
+        pipelined_forward: 384,
+        pipelined_backward: 2048,
     };
 }
 
