@@ -1,9 +1,7 @@
 //! Spans of a text that answer a question.
 
-use super::ranking::Ranking;
 use super::runner::{Runner, read};
-use super::spans::Characters;
-use super::{BatchOptions, InferenceError, StreamProgress};
+use super::{BatchOptions, ContextWindows, InferenceError, StreamProgress};
 use crate::loader::Loader;
 use crate::model::QuestionAnswerer;
 use crate::tokenizer::Tokenizer;
@@ -75,19 +73,6 @@ pub struct Answerer {
     options: AnswerOptions,
 }
 
-/// A window of a context beside its question.
-struct Window {
-    ids: Vec<u32>,
-    /// Number of the question, from 0.
-    item: usize,
-    /// Position in `ids` of the first token of the context.
-    first: usize,
-    /// Number in the context of that token.
-    from: usize,
-    /// Tokens of the context.
-    count: usize,
-}
-
 impl Answerer {
     /// An answerer of these parts, with the options at their defaults.
     ///
@@ -145,11 +130,21 @@ impl Answerer {
         questions: &[(Q, C)],
         progress: &mut dyn FnMut(StreamProgress),
     ) -> Result<Vec<Answers>, InferenceError> {
-        let (mut windows, mut offsets) = (Vec::new(), Vec::new());
-        for (item, (question, context)) in questions.iter().enumerate() {
-            offsets.push(self.windows(item, question.as_ref(), context.as_ref(), &mut windows)?);
-        }
-        let sequences: Vec<&[u32]> = windows.iter().map(|w| w.ids.as_slice()).collect();
+        let windows = |(question, context): &(Q, C)| {
+            ContextWindows::of(
+                &self.runner.tokenizer,
+                question.as_ref(),
+                context.as_ref(),
+                self.runner.max_length,
+                self.options.stride,
+            )
+        };
+        let windows: Vec<ContextWindows> =
+            questions.iter().map(windows).collect::<Result<_, _>>()?;
+        let all = windows.iter().enumerate();
+        let (question_of, sequences): (Vec<usize>, Vec<&[u32]>) = all
+            .flat_map(|(item, of_item)| of_item.windows().iter().map(move |w| (item, &w.ids[..])))
+            .unzip();
         let encoder = &self.model.model;
         let scores = self.runner.run(&sequences, encoder, progress, |batch| {
             let logits = self.model.logits(batch);
@@ -159,107 +154,18 @@ impl Answerer {
                 .map(|range| (start[range.clone()].to_vec(), end[range].to_vec()))
                 .collect())
         });
-        let question_of: Vec<usize> = windows.iter().map(|window| window.item).collect();
-        let scores = scores.map_err(|error| error.of_question(&question_of))?;
-        let mut windows = windows.iter().zip(&scores).peekable();
-        let mut answers = Vec::with_capacity(questions.len());
-        for (item, (_, context)) in questions.iter().enumerate() {
-            let mut ranking = Ranking::new(self.options.n_best);
-            let (mut none_score, mut count) = (f32::INFINITY, 0);
-            while let Some((window, (start, end))) =
-                windows.next_if(|(window, _)| window.item == item)
-            {
-                self.add_spans(window, start, end, &mut ranking);
-                let next = windows.peek().filter(|(next, _)| next.item == item);
-                ranking.close(next.map(|(next, _)| next.from));
-                none_score = none_score.min(start[0] + end[0]);
-                count += 1;
-            }
-            answers.push(Answers {
-                best: self.best(context.as_ref(), &offsets[item], ranking),
-                none_score,
-                windows: count,
+        let scores: Vec<(Vec<f32>, Vec<f32>)> =
+            scores.map_err(|error| error.of_question(&question_of))?;
+        let mut rest = scores.iter();
+        let answers = windows
+            .iter()
+            .zip(questions)
+            .map(|(windows, (_, context))| {
+                let of_item = rest.by_ref().take(windows.windows().len());
+                let scores: Vec<(&[f32], &[f32])> =
+                    of_item.map(|(s, e)| (&s[..], &e[..])).collect();
+                windows.answers(context.as_ref(), &scores, &self.options)
             });
-        }
-        Ok(answers)
-    }
-
-    /// Adds the windows of one context; returns the positions of its tokens, in bytes.
-    fn windows(
-        &self,
-        item: usize,
-        question: &str,
-        context: &str,
-        windows: &mut Vec<Window>,
-    ) -> Result<Vec<(usize, usize)>, InferenceError> {
-        let special = self.runner.tokenizer.special();
-        let question = self.runner.tokenizer.encode_plain(question)?;
-        let encoded = self.runner.tokenizer.encode_with_offsets(context)?;
-        let inner = 1..encoded.ids.len().saturating_sub(1).max(1);
-        let tokens = &encoded.ids[inner.clone()];
-        let (max_length, stride) = (self.runner.max_length, self.options.stride);
-        let room = max_length.saturating_sub(question.len() + 3);
-        if room == 0 || (tokens.len() > room && stride >= room) {
-            return Err(InferenceError::NoRoom {
-                question: question.len(),
-                stride,
-                max_length,
-            });
-        }
-        let mut from = 0;
-        loop {
-            let count = room.min(tokens.len() - from);
-            let mut ids = vec![special.cls];
-            ids.extend_from_slice(&question);
-            ids.push(special.sep);
-            let first = ids.len();
-            ids.extend_from_slice(&tokens[from..from + count]);
-            ids.push(special.sep);
-            windows.push(Window {
-                ids,
-                item,
-                first,
-                from,
-                count,
-            });
-            if from + count == tokens.len() {
-                return Ok(encoded.offsets[inner].to_vec());
-            }
-            from += room - stride;
-        }
-    }
-
-    /// Adds the score of every span of a window.
-    fn add_spans(&self, window: &Window, start: &[f32], end: &[f32], ranking: &mut Ranking) {
-        for i in 0..window.count {
-            let last = (i + self.options.max_answer.max(1)).min(window.count);
-            for j in i..last {
-                let score = start[window.first + i] + end[window.first + j];
-                ranking.add((window.from + i, window.from + j), score);
-            }
-        }
-    }
-
-    fn best(&self, context: &str, offsets: &[(usize, usize)], ranking: Ranking) -> Vec<Answer> {
-        let characters = Characters::new(context);
-        let mut best: Vec<Answer> = Vec::new();
-        for ((first, last), score, probability) in ranking.ranked() {
-            if best.len() >= self.options.n_best {
-                break;
-            }
-            let (start, end, text) = characters.trimmed((offsets[first].0, offsets[last].1));
-            // Tokens inside one character, or blanks alone, make different spans of the same text.
-            if text.is_empty() || best.iter().any(|a| (a.start, a.end) == (start, end)) {
-                continue;
-            }
-            best.push(Answer {
-                text: text.to_string(),
-                start,
-                end,
-                score,
-                probability,
-            });
-        }
-        best
+        Ok(answers.collect())
     }
 }

@@ -1,6 +1,7 @@
 //! Entities: neighboring tokens whose labels belong together.
 
 use super::Tag;
+use super::scheme::{TagScheme, TagSpan};
 
 /// Neighboring tokens that form one entity.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,94 +16,23 @@ pub struct Entity {
     pub end: usize,
 }
 
-/// Position of a token in its entity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    /// First token of an entity of several: `B`.
-    Begin,
-    /// Token inside an entity: `I` or `M`; the first one where no entity of its kind is open.
-    Inside,
-    /// Last token of an entity: `E` or `L`.
-    End,
-    /// The only token of an entity: `S` or `U`.
-    Single,
-}
-
-/// A label read by its scheme: `None` outside of all entities.
-type Read<'l> = Option<(Part, &'l str)>;
-
-/// The scheme of a set of labels.
-///
-/// `B-` and `I-` always are prefixes. `E-`, `L-`, `M-`, `S-` and `U-` are prefixes where some label has the prefix `B-`, as in the
-/// schemes IOBES and BILOU; elsewhere they are part of a name such as `S-BAR`. Labels without a prefix are kinds of their own, of
-/// which neighbors make up one entity. Only `O` by itself is outside: `B-O` begins an entity of the kind `O`.
-#[derive(Debug)]
-pub(super) struct Scheme {
-    ends: bool,
-}
-
-impl Scheme {
-    pub(super) fn of(labels: &[String]) -> Self {
-        Self {
-            ends: labels.iter().any(|label| label.starts_with("B-")),
-        }
-    }
-
-    fn read<'l>(&self, label: &'l str) -> Read<'l> {
-        if label == "O" {
-            return None;
-        }
-        let prefix = label.split_once('-').filter(|(_, kind)| !kind.is_empty());
-        let part = match prefix {
-            Some(("B", _)) => Some(Part::Begin),
-            Some(("I", _)) => Some(Part::Inside),
-            Some(("M", _)) if self.ends => Some(Part::Inside),
-            Some(("E" | "L", _)) if self.ends => Some(Part::End),
-            Some(("S" | "U", _)) if self.ends => Some(Part::Single),
-            _ => None,
-        };
-        match (part, prefix) {
-            (Some(part), Some((_, kind))) => Some((part, kind)),
-            _ => Some((Part::Inside, label)),
-        }
-    }
-}
-
 /// The entities that tags form; `labels` are the names of the labels.
 pub(super) fn entities(tags: &[Tag], labels: &[String]) -> Vec<Entity> {
-    let scheme = Scheme::of(labels);
-    let mut entities: Vec<(Entity, usize)> = Vec::new();
-    let mut open = false;
-    for tag in tags {
-        let label = labels.get(tag.label).map_or("O", String::as_str);
-        let Some((part, kind)) = scheme.read(label) else {
-            open = false;
-            continue;
-        };
-        let goes_on = open && matches!(part, Part::Inside | Part::End);
-        match entities.last_mut() {
-            Some((entity, count)) if goes_on && entity.label == kind => {
-                entity.end = tag.end.max(entity.end);
-                entity.score += tag.score;
-                *count += 1;
-            }
-            _ => entities.push((
-                Entity {
-                    label: kind.to_string(),
-                    score: tag.score,
-                    start: tag.start,
-                    end: tag.end,
-                },
-                1,
-            )),
+    let names = tags
+        .iter()
+        .map(|tag| labels.get(tag.label).map_or("O", String::as_str));
+    let entity = |span: TagSpan<'_>| {
+        let tags = &tags[span.first..=span.last];
+        let score: f32 = tags.iter().map(|tag| tag.score).sum();
+        Entity {
+            label: span.kind.to_string(),
+            score: score / tags.len() as f32,
+            start: tags[0].start,
+            end: tags.iter().map(|tag| tag.end).max().unwrap_or_default(),
         }
-        open = matches!(part, Part::Begin | Part::Inside);
-    }
-    let mean = |(mut entity, count): (Entity, usize)| {
-        entity.score /= count as f32;
-        entity
     };
-    entities.into_iter().map(mean).collect()
+    let spans = TagScheme::of(labels).spans(names);
+    spans.into_iter().map(entity).collect()
 }
 
 #[cfg(test)]

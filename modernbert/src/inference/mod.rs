@@ -8,6 +8,7 @@
 //! | [`Answerer`] | spans of a text that answer a question |
 //! | [`Chooser`] | the probability of each choice of a question |
 //! | [`MaskFiller`] | predictions for masked tokens |
+//! | [`TagScheme`], [`ContextWindows`] | tags to spans, contexts in windows: what training and inference share |
 //! | [`BatchOptions`] | tokens per batch, longest text, window of a stream |
 //!
 //! All of them are loaded by [`Loader`](crate::Loader), tokenize in parallel, sort by length, pack up to a budget of tokens per
@@ -26,9 +27,11 @@ mod fill_mask;
 mod input;
 mod ranking;
 mod runner;
+mod scheme;
 mod spans;
 mod stream;
 mod tag;
+mod windows;
 
 pub use crate::loader::BatchOptions;
 pub use answer::{Answer, AnswerOptions, Answerer, Answers};
@@ -40,5 +43,7 @@ pub use error::InferenceError;
 pub use fill_mask::{Candidate, MaskFiller, fill_mask};
 pub use input::Input;
 pub use runner::StreamProgress;
+pub use scheme::{TagScheme, TagSpan};
 pub use stream::Stream;
 pub use tag::{Tag, Tagged, TaggedWords, Tagger};
+pub use windows::{ContextWindow, ContextWindows};
