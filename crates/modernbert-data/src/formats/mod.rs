@@ -3,7 +3,9 @@
 //! | item | contents |
 //! |---|---|
 //! | [`Rows`], [`Row`], [`Cell`] | the rows of a `.txt`, JSONL, CSV, TSV or Parquet file: the one reader of rows |
-//! | [`table`] | rows with labels, and the classes of a training set |
+//! | [`table`] | rows with one label or several, and the classes of a training set |
+//! | [`tagged`] | words with a tag each, texts with labelled spans |
+//! | [`questions`], [`choices`] | questions with answers in a context, questions with choices |
 //! | [`Records`] | the documents of one file or MDS folder: a text file, or the rows of other formats |
 //! | [`find_inputs`] | the input files of a path |
 //! | [`read_text`], [`read_text_from`] | a text file or a pipe, whole |
@@ -14,6 +16,7 @@
 //! and `zstd`; a file of a kind that is not compiled in is an error that names the feature.
 
 mod bytes;
+pub mod choices;
 mod delimited;
 mod error;
 mod inputs;
@@ -22,11 +25,13 @@ mod kind;
 mod mds;
 #[cfg(feature = "parquet")]
 mod parquet;
+pub mod questions;
 mod reason;
 mod records;
 mod row;
 mod rows;
 pub mod table;
+pub mod tagged;
 #[cfg(test)]
 mod tests;
 mod text;

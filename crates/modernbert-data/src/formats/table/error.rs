@@ -16,6 +16,9 @@ pub enum TableError {
     /// No rows.
     #[error("{}: holds no rows; pass a file with texts and labels", .0.display())]
     Empty(PathBuf),
+    /// No row has a label.
+    #[error("{}: no row has a label; a classifier needs at least one", .0.display())]
+    NoLabels(PathBuf),
     /// A label that the training set doesn't have.
     #[error("{}:{line}: the label {label:?} is not among those of the training set: {known}{hint}", path.display())]
     Label {

@@ -1,9 +1,10 @@
 //! The classes of a training set.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::super::row::is_whole;
-use super::{Table, TableError};
+use super::{SeveralTable, Table, TableError};
 
 /// The classes of a data set, by class id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,17 +22,48 @@ impl LabelSet {
     /// Only one label in all rows; two labels that differ in their spelling only: in case, invisible characters, or as numbers (`1` and
     /// `1.0`).
     pub fn of(train: &Table) -> Result<Self, TableError> {
+        let rows = train.rows.iter();
+        let set = Self::of_labels(&train.path, rows.map(|row| (row.line, row.label.as_str())))?;
+        match &set.names[..] {
+            [label] => Err(TableError::OneClass {
+                path: train.path.clone(),
+                label: label.clone(),
+            }),
+            _ => Ok(set),
+        }
+    }
+
+    /// The labels of a training set whose rows have any number of them, in the same order.
+    ///
+    /// # Errors
+    /// No label in any row; two labels that differ in their spelling only.
+    pub fn of_several(train: &SeveralTable) -> Result<Self, TableError> {
+        let of_row = |row: &super::SeveralRow| -> Vec<(u64, String)> {
+            let labels = row.labels.iter();
+            labels.map(|label| (row.line, label.clone())).collect()
+        };
+        let labels: Vec<(u64, String)> = train.rows.iter().flat_map(of_row).collect();
+        let set = Self::of_labels(&train.path, labels.iter().map(|(l, s)| (*l, s.as_str())))?;
+        if set.names.is_empty() {
+            return Err(TableError::NoLabels(train.path.clone()));
+        }
+        Ok(set)
+    }
+
+    /// The labels of a file, each with its line.
+    fn of_labels<'l>(
+        path: &Path,
+        labels: impl Iterator<Item = (u64, &'l str)>,
+    ) -> Result<Self, TableError> {
         // Label and first line by what the label means.
         let mut meanings: BTreeMap<String, (&str, u64)> = BTreeMap::new();
-        for row in &train.rows {
-            let (other, other_line) = *meanings
-                .entry(meaning(&row.label))
-                .or_insert((&row.label, row.line));
-            if other != row.label {
+        for (line, label) in labels {
+            let (other, other_line) = *meanings.entry(meaning(label)).or_insert((label, line));
+            if other != label {
                 return Err(TableError::Spelling {
-                    path: train.path.clone(),
-                    line: row.line,
-                    label: row.label.clone(),
+                    path: path.to_path_buf(),
+                    line,
+                    label: label.to_owned(),
                     other: other.to_owned(),
                     other_line,
                 });
@@ -45,13 +77,12 @@ impl LabelSet {
         if names.iter().all(|name| is_whole(name)) {
             names.sort_by(|a, b| by_size(a, b));
         }
-        if let [label] = &names[..] {
-            return Err(TableError::OneClass {
-                path: train.path.clone(),
-                label: label.clone(),
-            });
-        }
         Ok(Self { names })
+    }
+
+    /// Labels in the order of their ids.
+    pub(in super::super) fn of_names(names: Vec<String>) -> Self {
+        Self { names }
     }
 
     /// Their names, by class id.
@@ -65,14 +96,30 @@ impl LabelSet {
         u32::try_from(position).ok()
     }
 
+    /// The class id of a label of the file `path`.
+    ///
+    /// # Errors
+    /// A label that is not in the set, with file and line.
+    pub fn known_id(&self, path: &Path, line: u64, label: &str) -> Result<u32, TableError> {
+        self.id(label).ok_or_else(|| TableError::Label {
+            path: path.to_path_buf(),
+            line,
+            label: label.to_owned(),
+            known: self.in_words(),
+            hint: self.alike(label).map_or_else(String::new, |known| {
+                format!("; the training set spells it {known:?}, write one spelling")
+            }),
+        })
+    }
+
     /// The label that means the same as `label` in another spelling.
-    pub(super) fn alike(&self, label: &str) -> Option<&str> {
+    fn alike(&self, label: &str) -> Option<&str> {
         let meant = meaning(label);
         let found = self.names.iter().find(|name| meaning(name) == meant);
         found.map(String::as_str)
     }
 
-    pub(super) fn in_words(&self) -> String {
+    fn in_words(&self) -> String {
         let mut words = self.names[..self.names.len().min(NAMED)].join(", ");
         if self.names.len() > NAMED {
             words += &format!(" and {} more", self.names.len() - NAMED);

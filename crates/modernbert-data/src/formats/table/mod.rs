@@ -2,6 +2,7 @@
 
 mod error;
 mod labels;
+mod several;
 #[cfg(test)]
 mod tests;
 
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 pub use error::TableError;
 pub use labels::LabelSet;
+pub use several::{SeveralRow, SeveralTable};
 
 use super::row::{Cell, Row, is_whole};
 use super::{FormatError, Rows};
@@ -53,46 +55,24 @@ impl Table {
     /// A file that can't be read, a missing or doubled column, a broken row, a row without text or label, labels of different types:
     /// with file and line.
     pub fn read(path: &Path, columns: &Columns) -> Result<Self, TableError> {
-        let wanted = [
-            Some(&columns.text),
-            columns.pair.as_ref(),
-            Some(&columns.label),
-        ];
-        let wanted: Vec<&str> = wanted.into_iter().flatten().map(String::as_str).collect();
-        for (i, column) in wanted.iter().enumerate() {
-            if wanted[..i].contains(column) {
-                return Err(TableError::SameColumn((*column).into()));
-            }
-        }
         let mut rows = Vec::new();
         let mut first: Option<(u64, &'static str)> = None;
-        for row in Rows::open_columns(path, &wanted)? {
-            let mut row = row?;
-            if row.is_bare() {
-                return Err(row
-                    .error("a text without a label; write an object with both, or use .csv or .tsv")
-                    .into());
-            }
+        each_row(path, columns, |row, text, pair| {
             let (label, type_name) = label(&row, &columns.label)?;
             let (line, type_before) = *first.get_or_insert((row.number(), type_name));
             if type_before != type_name {
-                return Err(row
-                    .error(format!(
-                        "the label is {type_name}, in line {line} it is {type_before}; write all labels as one type"
-                    ))
-                    .into());
+                return Err(row.error(format!(
+                    "the label is {type_name}, in line {line} it is {type_before}; write all labels as one type"
+                )));
             }
-            let pair = columns.pair.as_deref().map(|pair| row.take_text(pair));
             rows.push(LabelledRow {
                 line: row.number(),
-                pair: pair.transpose()?,
+                pair,
                 label,
-                text: row.take_text(&columns.text)?,
+                text,
             });
-        }
-        if rows.is_empty() {
-            return Err(TableError::Empty(path.to_path_buf()));
-        }
+            Ok(())
+        })?;
         Ok(Self {
             path: path.to_path_buf(),
             rows,
@@ -104,17 +84,7 @@ impl Table {
     /// # Errors
     /// A label that is not in the set, with file and line.
     pub fn class_ids(&self, labels: &LabelSet) -> Result<Vec<u32>, TableError> {
-        let id = |row: &LabelledRow| {
-            labels.id(&row.label).ok_or_else(|| TableError::Label {
-                path: self.path.clone(),
-                line: row.line,
-                label: row.label.clone(),
-                known: labels.in_words(),
-                hint: labels.alike(&row.label).map_or_else(String::new, |known| {
-                    format!("; the training set spells it {known:?}, write one spelling")
-                }),
-            })
-        };
+        let id = |row: &LabelledRow| labels.known_id(&self.path, row.line, &row.label);
         self.rows.iter().map(id).collect()
     }
 
@@ -134,6 +104,43 @@ impl Table {
         };
         self.rows.iter().map(score).collect()
     }
+}
+
+/// Calls `see` with each row of a file, its text and the second text of its pair.
+fn each_row(
+    path: &Path,
+    columns: &Columns,
+    mut see: impl FnMut(Row, String, Option<String>) -> Result<(), FormatError>,
+) -> Result<(), TableError> {
+    let wanted = [
+        Some(&columns.text),
+        columns.pair.as_ref(),
+        Some(&columns.label),
+    ];
+    let wanted: Vec<&str> = wanted.into_iter().flatten().map(String::as_str).collect();
+    for (i, column) in wanted.iter().enumerate() {
+        if wanted[..i].contains(column) {
+            return Err(TableError::SameColumn((*column).into()));
+        }
+    }
+    let mut is_empty = true;
+    for row in Rows::open_columns(path, &wanted)? {
+        let mut row = row?;
+        if row.is_bare() {
+            return Err(row
+                .error("a text without a label; write an object with both, or use .csv or .tsv")
+                .into());
+        }
+        is_empty = false;
+        let pair = columns.pair.as_deref().map(|pair| row.take_text(pair));
+        let pair = pair.transpose()?;
+        let text = row.take_text(&columns.text)?;
+        see(row, text, pair)?;
+    }
+    if is_empty {
+        return Err(TableError::Empty(path.to_path_buf()));
+    }
+    Ok(())
 }
 
 /// A row's label and its type in words.
