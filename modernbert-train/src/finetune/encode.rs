@@ -3,10 +3,10 @@
 use modernbert::tokenizer::{Tokenizer, TokenizerError};
 use rayon::prelude::*;
 
-use super::batches::{Sample, Target};
+use super::sequence::{Sample, Target};
 
 /// A text or a pair of texts with its target.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Text<'a> {
     /// The text, or the first of the pair.
     pub text: &'a str,
@@ -41,7 +41,7 @@ pub fn encode(
         let empty = text.text.trim().is_empty() || text.pair.is_some_and(|t| t.trim().is_empty());
         let sample = Sample {
             ids: encoded.ids,
-            target: text.target,
+            target: text.target.clone(),
         };
         Ok((sample, encoded.truncated, empty))
     };

@@ -11,7 +11,7 @@ use crate::snapshot::SnapshotError;
 #[derive(Debug, thiserror::Error)]
 pub enum FinetuneError {
     /// There is nothing to train on, or nothing to score on.
-    #[error("{label}: there are no {what} samples; give at least one")]
+    #[error("{label}: there are no {what} examples; give at least one")]
     Empty {
         /// The run.
         label: String,
@@ -26,8 +26,8 @@ pub enum FinetuneError {
         /// The setting.
         setting: &'static str,
     },
-    /// Classes among scores, or a class without an output of the model.
-    #[error("{label}: training sample {index}: {reason}")]
+    /// Targets of different kinds, or one without an output of the model.
+    #[error("{label}: training example {index}: {reason}")]
     Target {
         /// The run.
         label: String,

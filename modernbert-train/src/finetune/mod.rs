@@ -1,4 +1,4 @@
-//! Finetuning of sequence classifiers on the [training loop](crate::engine).
+//! Finetuning of every head on the [training loop](crate::engine).
 //!
 //! Sequences are grouped by length and packed, so that a step computes on real tokens alone. The learning rate rises linearly and falls
 //! linearly to zero; the optimizer is decoupled AdamW. The dev set is scored every so many steps, and the weights with the best score
@@ -7,34 +7,52 @@
 //!
 //! | module | contents |
 //! |---|---|
+//! | [`Example`] | what a kind of finetuning provides: head, loss, outputs |
 //! | [`Sample`], [`Target`], [`encode`] | texts to labelled sequences, truncated and counted |
-//! | [`table`] | rows of CSV, TSV and JSONL files with labels of one's own |
+//! | [`TaggedSample`], [`encode_tags`] | words and texts to sequences with a tag for each word or token |
+//! | [`SpanSample`], [`encode_questions`] | questions to windows of their contexts, with the answer's first and last token |
+//! | [`ChoiceSample`], [`encode_choices`] | questions with each of their choices |
+//! | [`metrics`] | F1 of spans and of labels, exact match and F1 of answers |
+//! | [`table`] | rows of files with labels, tags, answers and choices of one's own |
 //! | [`Finetuning`], [`FinetuneOptions`] | data, score and settings of a run, and the run |
 //! | [`Saving`] | the run's folder: checkpoints, resuming |
 //! | [`Batches`] | the micro-batches of each step |
-//! | [`predict`], [`classes`], [`scores`] | outputs for sequences, and their meaning |
+//! | [`predict`], [`predict_examples`], [`classes`], [`scores`] | outputs for sequences, and their meaning |
 //! | [`JobClock`] | time left over several finetunings |
 
+mod answers;
 mod batches;
+mod choices;
 mod clock;
 mod encode;
 mod error;
+mod example;
+#[cfg(test)]
+mod kinds_tests;
+pub mod metrics;
 mod options;
 mod predict;
 mod run;
 mod saving;
+mod sequence;
 pub mod table;
+mod tags;
 mod task;
 #[cfg(test)]
 mod tests;
 
-pub use batches::{Batch, Batches, Sample, Target};
+pub use answers::{EncodedQuestions, QuestionsError, SpanSample, encode_questions};
+pub use batches::{Batch, Batches};
+pub use choices::{ChoiceSample, EncodedChoices, encode_choices};
 pub use clock::JobClock;
 pub use encode::{Encoded, Text, encode};
 pub use error::FinetuneError;
+pub use example::Example;
 pub use options::FinetuneOptions;
-pub use predict::{classes, predict, predict_with, scores};
+pub use predict::{classes, predict, predict_examples, predict_with, scores};
 pub use run::{Evaluation, Finetuned, Finetuning, Interruption, Score, Scorer};
 pub use saving::{Saving, has_checkpoints, remove_checkpoints};
+pub use sequence::{Sample, Target};
+pub use tags::{EncodedTags, TaggedSample, TagsError, encode_tags};
 
 pub use crate::engine::BoxError;

@@ -1,15 +1,15 @@
 //! Settings of a finetuning.
 
-use super::batches::Sample;
+use super::example::Example;
 use crate::optim::{DecoupledAdamW, UpdateRule};
 use crate::schedule::{LearningRate, Schedule, TokenSpan};
 
 /// Settings of a finetuning.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FinetuneOptions {
-    /// Passes over the training samples.
+    /// Passes over the training examples.
     pub epochs: usize,
-    /// Sequences of a step.
+    /// Examples of a step.
     pub batch_size: usize,
     /// Micro-batches of a step, whose gradients are accumulated: more of them take less memory.
     pub micro_batches: usize,
@@ -19,7 +19,7 @@ pub struct FinetuneOptions {
     pub weight_decay: f64,
     /// Share of the steps in which the learning rate rises.
     pub warmup: f64,
-    /// Seed of the order of samples.
+    /// Seed of the order of examples.
     pub seed: u64,
     /// Steps between two evaluations on the dev set; `None` evaluates after every epoch. The last step is always evaluated.
     pub evaluate_every: Option<usize>,
@@ -61,8 +61,8 @@ impl FinetuneOptions {
 
     /// Work of a run without early stopping, in tokens of a forward pass (a training step counts three), for
     /// [`JobClock`](super::JobClock).
-    pub fn work(&self, train: &[Sample], dev: &[Sample]) -> u64 {
-        let tokens = |samples: &[Sample]| samples.iter().map(|s| s.ids.len() as u64).sum::<u64>();
+    pub fn work<E: Example>(&self, train: &[E], dev: &[E]) -> u64 {
+        let tokens = |examples: &[E]| examples.iter().map(|e| e.tokens() as u64).sum::<u64>();
         let steps = self.steps_per_epoch(train.len()) * self.epochs;
         let evaluations = steps.div_ceil(self.evaluation_interval(train.len()));
         3 * tokens(train) * self.epochs as u64 + tokens(dev) * evaluations as u64

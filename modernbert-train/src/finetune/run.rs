@@ -1,15 +1,17 @@
-//! A finetuning from its samples to the best weights.
+//! A finetuning from its examples to the best weights.
 
 use burn::train::Interrupter;
-use modernbert::model::SequenceClassifier;
+use modernbert::model::{Architecture, SequenceClassifier};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::batches::{Batches, Sample, Target};
+use super::batches::Batches;
+use super::example::Example;
 use super::saving::{Folder, Resumed, Saving, fingerprint, is_cpu};
-use super::task::{Best, ClassifierTask, History};
-use super::{FinetuneError, FinetuneOptions, JobClock, predict};
+use super::sequence::Sample;
+use super::task::{Best, FinetuneTask, History};
+use super::{FinetuneError, FinetuneOptions, JobClock, predict_examples};
 use crate::engine::{
     BoxError, Cadence, Loop, MetricsLog, Outcome, Progress, Report, Reporter, ReporterOptions,
     Settings, Suffix, Unit,
@@ -53,17 +55,17 @@ pub struct Evaluation {
     pub score: Score,
 }
 
-/// Computes the score of the dev set from the outputs for its samples, in their order.
+/// Computes the score of the dev set from the outputs for its examples, in their order.
 pub type Scorer = Box<dyn FnMut(&[Vec<f32>]) -> Result<Score, BoxError> + Send>;
 
-/// Data, score and settings of a finetuning.
-pub struct Finetuning {
-    /// Labelled sequences to train on.
-    pub train: Vec<Sample>,
-    /// Sequences to score the model on. Their targets give the dev loss of the log; where a target does not fit the model's outputs, there
+/// Data, score and settings of a finetuning; the type of its examples is its kind.
+pub struct Finetuning<E: Example = Sample> {
+    /// Examples to train on.
+    pub train: Vec<E>,
+    /// Examples to score the model on. Their targets give the dev loss of the log; where a target does not fit the model's outputs, there
     /// is no such loss.
-    pub dev: Vec<Sample>,
-    /// Outputs of the dev samples to a score.
+    pub dev: Vec<E>,
+    /// Outputs of the dev examples to a score.
     pub score: Scorer,
     /// Settings.
     pub options: FinetuneOptions,
@@ -100,10 +102,10 @@ impl Interruption {
 
 /// A finished or interrupted finetuning.
 #[derive(Debug)]
-pub struct Finetuned {
+pub struct Finetuned<M = SequenceClassifier> {
     /// The model with the weights of the best score; the last weights where no evaluation had a defined score.
-    pub model: SequenceClassifier,
-    /// Outputs of those weights for the dev samples.
+    pub model: M,
+    /// Outputs of those weights for the dev examples.
     pub outputs: Vec<Vec<f32>>,
     /// Their evaluation.
     pub best: Evaluation,
@@ -119,19 +121,20 @@ pub struct Finetuned {
     pub train_seconds: f64,
     /// Seconds of evaluations.
     pub eval_seconds: f64,
-    /// Sequences evaluated in that time.
+    /// Examples evaluated in that time.
     pub evaluated: usize,
     /// Set where the run was interrupted: the model is the best one so far.
     pub interrupted: Option<Interruption>,
 }
 
-impl Finetuning {
+impl<E: Example> Finetuning<E> {
     /// A run without clock and folder, shown as [`Progress::detect`] chooses.
     ///
-    /// `score` gets the outputs for the dev samples, in order: logits of the classes, or one number.
+    /// `score` gets the outputs for the dev examples, in order, as [`Example::predict`] defines them: for a [`Sample`] the logits of the
+    /// classes, or one number.
     pub fn new(
-        train: Vec<Sample>,
-        dev: Vec<Sample>,
+        train: Vec<E>,
+        dev: Vec<E>,
         options: FinetuneOptions,
         score: impl FnMut(&[Vec<f32>]) -> Result<Score, BoxError> + Send + 'static,
     ) -> Self {
@@ -151,12 +154,12 @@ impl Finetuning {
     /// Trains `model` and returns it with the weights of the best score. A run with a folder that is resumed ends as if it had never
     /// stopped.
     ///
-    /// The same samples, settings and initial weights give the same result, bit for bit, on one CPU build.
+    /// The same examples, settings and initial weights give the same result, bit for bit, on one CPU build.
     ///
     /// # Errors
-    /// No samples; labels without an output of the model; a non-finite loss, parameter or output; a score that can't be computed; an
+    /// No examples; labels without an output of the model; a non-finite loss, parameter or output; a score that can't be computed; an
     /// interruption before the first evaluation; a checkpoint of another run; a folder that can't be written; a failure of the device.
-    pub fn run(self, model: SequenceClassifier) -> Result<Finetuned, FinetuneError> {
+    pub fn run(self, model: E::Model) -> Result<Finetuned<E::Model>, FinetuneError> {
         self.check(&model)?;
         let Self {
             train,
@@ -199,9 +202,9 @@ impl Finetuning {
         if let Some(saving) = saving {
             (every_steps, every) = (saving.every_steps, Some(saving.every));
             let sha256 = begun.state.recipe_sha256.clone();
-            let opened = Folder::open(saving, sha256, &begun.model)?;
+            let opened = Folder::open::<E>(saving, sha256, &begun.model, &dev)?;
             let empty = NamedOptimizer::new(options.update_rule());
-            if let Some(resumed) = opened.resume(&begun.model, empty)? {
+            if let Some(resumed) = opened.resume::<E>(&begun.model, empty)? {
                 progress.note(&format!(
                     "{label}: resuming from step {} of {planned_steps}",
                     resumed.state.step
@@ -221,7 +224,7 @@ impl Finetuning {
         left_of_work = left_of_work.saturating_sub(begun.history.work);
         let done_before = clock.as_ref().map_or(0, |clock| clock.done());
 
-        let on_cpu = is_cpu(&begun.model.model.device());
+        let on_cpu = is_cpu(&begun.model.encoder().device());
         let settings = Settings {
             cadence: Cadence {
                 unit: Unit::Steps,
@@ -240,14 +243,14 @@ impl Finetuning {
             saves: folder.is_some(),
             peak_flops,
         };
-        let task = ClassifierTask {
+        let task = FinetuneTask {
             batches: Batches::new(
                 train,
                 options.batch_size,
                 options.micro_batches,
                 options.seed,
             ),
-            config: begun.model.model.config().clone(),
+            config: begun.model.encoder().config().clone(),
             dev,
             score,
             clock: clock.clone(),
@@ -273,7 +276,7 @@ impl Finetuning {
             let on_clock = clock.clone();
             let suffix =
                 on_clock.map(|clock| -> Suffix { Box::new(move || format!("  | {clock}")) });
-            let reporter = Reporter::new::<ClassifierTask>(
+            let reporter = Reporter::new::<FinetuneTask<E>>(
                 ReporterOptions {
                     progress,
                     title: label.clone(),
@@ -297,10 +300,10 @@ impl Finetuning {
         finish(outcome, label, planned_steps)
     }
 
-    fn check(&self, model: &SequenceClassifier) -> Result<(), FinetuneError> {
+    fn check(&self, model: &E::Model) -> Result<(), FinetuneError> {
         let label = || self.options.label.clone();
-        for (what, samples) in [("training", &self.train), ("dev", &self.dev)] {
-            if samples.is_empty() {
+        for (what, examples) in [("training", &self.train), ("dev", &self.dev)] {
+            if examples.is_empty() {
                 return Err(FinetuneError::Empty {
                     label: label(),
                     what,
@@ -319,37 +322,27 @@ impl Finetuning {
                 });
             }
         }
-        let outputs = model.outputs();
-        let scores = matches!(self.train[0].target, Target::Score(_));
-        for (index, sample) in self.train.iter().enumerate() {
-            let reason = match sample.target {
-                Target::Class(class) if !scores && (class as usize) < outputs => continue,
-                Target::Score(score) if scores && score.is_finite() && outputs == 1 => continue,
-                Target::Class(class) if !scores => {
-                    format!("class {class}, but the model has {outputs} outputs")
-                }
-                Target::Score(score) if scores && outputs == 1 => format!("its score is {score}"),
-                Target::Score(_) if scores => {
-                    format!("a score, but the model has {outputs} outputs instead of one")
-                }
-                _ => "some samples have classes and some have scores".to_string(),
-            };
-            return Err(FinetuneError::Target {
-                label: label(),
-                index,
-                reason,
-            });
+        let outputs = E::outputs(model);
+        let first = &self.train[0];
+        for (index, example) in self.train.iter().enumerate() {
+            if let Some(reason) = example.misfit(first, outputs) {
+                return Err(FinetuneError::Target {
+                    label: label(),
+                    index,
+                    reason,
+                });
+            }
         }
         Ok(())
     }
 }
 
 /// The best weights of a loop that ended.
-fn finish(
-    outcome: Outcome<ClassifierTask>,
+fn finish<E: Example>(
+    outcome: Outcome<FinetuneTask<E>>,
     label: String,
     planned_steps: usize,
-) -> Result<Finetuned, FinetuneError> {
+) -> Result<Finetuned<E::Model>, FinetuneError> {
     let Outcome {
         task,
         model,
@@ -374,9 +367,8 @@ fn finish(
         (Some(best), _) => best,
         // No evaluation had a defined score: the last weights are as good as any.
         (None, Some(last)) if interrupted.is_none() => {
-            let rows: Vec<&[u32]> = task.dev.iter().map(|s| s.ids.as_slice()).collect();
             let outputs = match task.latest.is_empty() {
-                true => predict(&model, &rows)?,
+                true => predict_examples(&model, &task.dev)?,
                 false => task.latest,
             };
             Best {

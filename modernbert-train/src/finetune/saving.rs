@@ -1,20 +1,20 @@
 //! The folder of a finetuning that can be resumed: `metrics.jsonl`, `lock`, `checkpoints/step-NNNNNNNN/`.
 //!
 //! A checkpoint has the files of every [snapshot](crate::snapshot) and, once an evaluation had a score, `best/` with the best weights and
-//! `best.safetensors` with their outputs for the dev samples. Its `state.json` is that of the training loop with the run's evaluations
+//! `best.safetensors` with their outputs for the dev examples. Its `state.json` is that of the training loop with the run's evaluations
 //! and losses.
 
 use burn::tensor::Device;
 use modernbert::checkpoint::{TensorFiles, WEIGHTS_FILE, load, save};
 use modernbert::config::ModernBertConfig;
 use modernbert::lock::FolderLock;
-use modernbert::model::SequenceClassifier;
+use modernbert::model::Architecture;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::batches::{Sample, Target};
+use super::example::Example;
 use super::run::{Evaluation, Score};
 use super::task::{Best, History};
 use super::{FinetuneError, FinetuneOptions};
@@ -90,23 +90,26 @@ pub(super) struct Folder {
     saving: Saving,
     fingerprint: String,
     config: ModernBertConfig,
+    /// Number of outputs for each dev example.
+    widths: Vec<usize>,
     _lock: FolderLock,
 }
 
 /// A run as its newest checkpoint has it.
-pub(super) struct Resumed {
-    pub(super) model: SequenceClassifier,
+pub(super) struct Resumed<M> {
+    pub(super) model: M,
     pub(super) optimizer: NamedOptimizer,
     pub(super) state: RunState,
-    pub(super) history: History,
+    pub(super) history: History<M>,
 }
 
 impl Folder {
     /// Locks the folder; `fingerprint` decides which checkpoints belong to the run.
-    pub(super) fn open(
+    pub(super) fn open<E: Example>(
         saving: Saving,
         fingerprint: String,
-        model: &SequenceClassifier,
+        model: &E::Model,
+        dev: &[E],
     ) -> Result<Self, FinetuneError> {
         std::fs::create_dir_all(&saving.folder).map_err(|source| RunDirError::Make {
             path: saving.folder.clone(),
@@ -117,12 +120,14 @@ impl Folder {
         if let Some(parent) = first.parent() {
             recover(parent).map_err(RunDirError::from)?;
         }
-        let mut config = model.model.config().clone();
-        config.num_labels = Some(model.outputs());
+        let outputs = E::outputs(model);
+        let mut config = model.encoder().config().clone();
+        config.num_labels = Some(outputs);
         Ok(Self {
             saving,
             fingerprint,
             config,
+            widths: dev.iter().map(|example| example.width(outputs)).collect(),
             _lock: lock,
         })
     }
@@ -139,11 +144,11 @@ impl Folder {
     }
 
     /// The run as its newest checkpoint has it; `None` where it begins. The log is cut back to the checkpoint.
-    pub(super) fn resume(
+    pub(super) fn resume<E: Example>(
         &self,
-        model: &SequenceClassifier,
+        model: &E::Model,
         optimizer: NamedOptimizer,
-    ) -> Result<Option<Resumed>, FinetuneError> {
+    ) -> Result<Option<Resumed<E::Model>>, FinetuneError> {
         let root = &self.saving.folder;
         let newest = list_checkpoints(root)?.pop();
         let Some(newest) = newest else {
@@ -166,14 +171,14 @@ impl Folder {
         resumed.map(Some).map_err(damaged)
     }
 
-    fn read(
+    fn read<M: Architecture>(
         &self,
         snapshot: &Snapshot,
-        model: &SequenceClassifier,
+        model: &M,
         mut optimizer: NamedOptimizer,
-    ) -> Result<Resumed, SnapshotError> {
+    ) -> Result<Resumed<M>, SnapshotError> {
         let stored: StoredState = read_state(&snapshot.path)?;
-        let filled = |folder: &Path| -> Result<SequenceClassifier, SnapshotError> {
+        let filled = |folder: &Path| -> Result<M, SnapshotError> {
             let files = TensorFiles::open(&folder.join(WEIGHTS_FILE))?;
             Ok(load(model.clone(), &files, &[])?.0)
         };
@@ -183,13 +188,23 @@ impl Folder {
         if let Some(index) = stored.finetune.best {
             let evaluation = history.evaluations.get(index).cloned();
             let outputs = read_tensors(&snapshot.path.join(BEST_OUTPUTS))?;
-            let rows = outputs.first().map(|tensor| {
-                let width = tensor.shape.last().copied().unwrap_or(1).max(1);
-                tensor.values.chunks(width).map(<[f32]>::to_vec).collect()
+            let values = outputs.into_iter().next().map(|tensor| tensor.values);
+            let values = values.unwrap_or_default();
+            if values.len() != self.widths.iter().sum::<usize>() {
+                return Err(SnapshotError::damaged(
+                    &snapshot.path,
+                    "its outputs are not those of the dev set",
+                ));
+            }
+            let mut rest = values.as_slice();
+            let rows = self.widths.iter().map(|&width| {
+                let (row, later) = rest.split_at(width);
+                rest = later;
+                row.to_vec()
             });
             history.best = Some(Best {
                 model: filled(&snapshot.path.join(BEST))?,
-                outputs: rows.unwrap_or_default(),
+                outputs: rows.collect(),
                 evaluation: evaluation.ok_or_else(|| {
                     SnapshotError::damaged(&snapshot.path, "its best evaluation is not listed")
                 })?,
@@ -204,12 +219,12 @@ impl Folder {
     }
 
     /// Writes the checkpoint of `state.step`, then drops all but the newest.
-    pub(super) fn save(
+    pub(super) fn save<M: Architecture>(
         &self,
-        model: &SequenceClassifier,
+        model: &M,
         optimizer: &NamedOptimizer,
         state: &RunState,
-        history: &History,
+        history: &History<M>,
     ) -> Result<(), RunDirError> {
         let root = &self.saving.folder;
         let before = list_checkpoints(root)?;
@@ -234,11 +249,11 @@ impl Folder {
                 return Ok(Vec::new());
             };
             save(&best.model, &self.config, &folder.join(BEST))?;
-            let width = best.outputs.first().map_or(1, Vec::len);
+            let values = best.outputs.concat();
             let outputs = StoredTensor {
                 name: "outputs".to_string(),
-                shape: vec![best.outputs.len(), width],
-                values: best.outputs.concat(),
+                shape: vec![values.len()],
+                values,
             };
             write_tensors(&folder.join(BEST_OUTPUTS), &[outputs])?;
             let config = modernbert::checkpoint::CONFIG_FILE;
@@ -284,8 +299,8 @@ struct StoredEvaluation {
     metrics: Vec<(String, Option<u64>)>,
 }
 
-impl From<&History> for StoredHistory {
-    fn from(history: &History) -> Self {
+impl<M> From<&History<M>> for StoredHistory {
+    fn from(history: &History<M>) -> Self {
         let bits = |value: Option<f64>| value.map(f64::to_bits);
         let evaluations = history.evaluations.iter().map(|one| StoredEvaluation {
             step: one.step,
@@ -313,7 +328,7 @@ impl From<&History> for StoredHistory {
     }
 }
 
-impl From<StoredHistory> for History {
+impl<M> From<StoredHistory> for History<M> {
     fn from(stored: StoredHistory) -> Self {
         let value = |bits: Option<u64>| bits.map(f64::from_bits);
         let evaluations = stored.evaluations.into_iter().map(|one| Evaluation {
@@ -342,33 +357,29 @@ impl From<StoredHistory> for History {
     }
 }
 
-/// SHA-256 over everything that decides a run but its initial weights: settings, identity, the model's config, the samples.
-pub(super) fn fingerprint(
+/// SHA-256 over everything that decides a run but its initial weights: settings, identity, the model's config, the examples.
+pub(super) fn fingerprint<E: Example>(
     options: &FinetuneOptions,
     identity: &str,
-    model: &SequenceClassifier,
-    train: &[Sample],
-    dev: &[Sample],
+    model: &E::Model,
+    train: &[E],
+    dev: &[E],
 ) -> String {
     let mut hash = Sha256::new();
     let settings = FinetuneOptions {
         label: String::new(),
         ..options.clone()
     };
-    hash.update(format!("{settings:?}\0{identity}\0{}\0", model.outputs()));
-    hash.update(model.model.config().to_json_string());
-    for samples in [train, dev] {
-        hash.update((samples.len() as u64).to_le_bytes());
-        for sample in samples {
-            hash.update((sample.ids.len() as u64).to_le_bytes());
-            sample
-                .ids
-                .iter()
-                .for_each(|id| hash.update(id.to_le_bytes()));
-            match sample.target {
-                Target::Class(class) => hash.update(class.to_le_bytes()),
-                Target::Score(score) => hash.update(score.to_bits().to_be_bytes()),
+    hash.update(format!("{settings:?}\0{identity}\0{}\0", E::outputs(model)));
+    hash.update(model.encoder().config().to_json_string());
+    for examples in [train, dev] {
+        hash.update((examples.len() as u64).to_le_bytes());
+        for example in examples {
+            for ids in example.sequences() {
+                hash.update((ids.len() as u64).to_le_bytes());
+                ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
             }
+            example.hash_target(&mut hash);
         }
     }
     hex(&hash.finalize())

@@ -43,8 +43,8 @@ fn micro_batches_share_the_sequences_of_a_step() {
         let (one, several) = (whole.after(step), cut.after(step));
         assert_eq!(one.len(), 1);
         assert_eq!(one[0].share, 1.0);
-        let ids: Vec<_> = several.iter().flat_map(|b| b.sequences.clone()).collect();
-        assert_eq!(ids, one[0].sequences);
+        let ids: Vec<_> = several.iter().flat_map(Batch::sequences).collect();
+        assert_eq!(ids, one[0].sequences());
         let shares: f64 = several.iter().map(|batch| batch.share).sum();
         assert!((shares - 1.0).abs() < 1e-12, "{shares}");
     }
@@ -59,8 +59,8 @@ fn every_sample_comes_once_an_epoch_and_in_another_order_each_time() {
         assert_eq!(steps, 13);
         (epoch * steps..(epoch + 1) * steps)
             .flat_map(|step| batches.after(step))
-            .flat_map(|batch| batch.sequences)
-            .map(|ids| ids[0])
+            .flat_map(|batch| batch.examples)
+            .map(|sample| sample.ids[0])
             .collect()
     };
     let (first, second) = (epoch(3, 0), epoch(3, 1));
@@ -251,13 +251,13 @@ fn labels_without_an_output_are_refused_before_training() {
         (
             [class(0), class(2)],
             2,
-            "sample 1: class 2, but the model has 2",
+            "example 1: class 2, but the model has 2",
         ),
         ([class(0), score(1.0)], 2, "some samples have classes"),
         (
             [score(0.0), score(f32::NAN)],
             1,
-            "sample 1: its score is NaN",
+            "example 1: its score is NaN",
         ),
         ([score(0.0), score(1.0)], 2, "has 2 outputs instead of one"),
     ] {
@@ -268,7 +268,7 @@ fn labels_without_an_output_are_refused_before_training() {
         Ok(Score::default())
     });
     let message = empty.run(tiny(2)).unwrap_err().to_string();
-    assert!(message.contains("no training samples"), "{message}");
+    assert!(message.contains("no training examples"), "{message}");
 }
 
 #[test]
