@@ -6,6 +6,7 @@
 //! | [`data`] | the official TSV files and the Hub's Parquet files, checked row by row |
 //! | [`metrics`], [`baseline`] | scores, also of a constant prediction |
 //! | [`run`] | finetuning and scoring: one run, and resumable jobs of many runs |
+//! | [`superglue`] | five tasks of SuperGLUE as kinds of finetuning |
 //! | [`sweep`] | the paper's search for hyperparameters |
 //! | [`results`] | `results.json` and its tables |
 //! | [`report`] | comparison of runs with the paper and with each other, with plots |
@@ -20,5 +21,6 @@ pub mod report;
 pub mod results;
 pub mod run;
 pub mod submission;
+pub mod superglue;
 pub mod sweep;
 pub mod task;

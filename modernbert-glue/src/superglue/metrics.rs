@@ -1,0 +1,33 @@
+//! Scores that GLUE doesn't have.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Mean F1 of the classes that occur or are predicted, as scikit-learn's macro average; `None` without examples, and when the slices differ
+/// in length.
+pub fn macro_f1(truth: &[usize], predicted: &[usize]) -> Option<f64> {
+    if truth.is_empty() || truth.len() != predicted.len() {
+        return None;
+    }
+    let classes: BTreeSet<usize> = truth.iter().chain(predicted).copied().collect();
+    let count = |ids: &[usize], class: usize| ids.iter().filter(|&&id| id == class).count();
+    let f1 = |&class: &usize| {
+        let pairs = truth.iter().zip(predicted);
+        let both = pairs.filter(|&(&t, &p)| t == class && p == class).count();
+        // Not 0: the class occurs or is predicted.
+        2.0 * both as f64 / (count(truth, class) + count(predicted, class)) as f64
+    };
+    Some(classes.iter().map(f1).sum::<f64>() / classes.len() as f64)
+}
+
+/// Share of the groups all of whose examples are predicted right; `None` without examples, and when the slices differ in length.
+pub fn exact_by_group(truth: &[usize], predicted: &[usize], groups: &[usize]) -> Option<f64> {
+    if truth.is_empty() || truth.len() != predicted.len() || truth.len() != groups.len() {
+        return None;
+    }
+    let mut exact: BTreeMap<usize, bool> = BTreeMap::new();
+    for ((truth, predicted), &group) in truth.iter().zip(predicted).zip(groups) {
+        *exact.entry(group).or_insert(true) &= truth == predicted;
+    }
+    let right = exact.values().filter(|&&right| right).count();
+    Some(right as f64 / exact.len() as f64)
+}
