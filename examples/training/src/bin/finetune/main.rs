@@ -1,0 +1,118 @@
+//! Finetunes any head on data of your own: classes of texts, numbers, several labels, tags of words, answers in contexts, choices.
+//!
+//! ```sh
+//! cargo run --release -p modernbert-training-examples --bin finetune -- --model runs/demo \
+//!     --train train.csv --dev dev.csv --text review --label stars --out runs/reviews
+//! cargo run --release -p modernbert-examples --bin classify -- --model runs/reviews "What a waste of time."
+//! ```
+
+#![recursion_limit = "256"]
+
+mod answers;
+mod choices;
+mod tags;
+mod texts;
+
+use clap::{Parser, ValueEnum};
+use modernbert_cli::text::counted;
+use modernbert_cli::{main_with, say};
+use modernbert_train::finetune::FinetuneOptions;
+use modernbert_train::finetune::table::Columns;
+use modernbert_training_examples::finetuning::{FinetuneArgs, Session};
+use std::path::PathBuf;
+
+/// Finetunes a classifier, tagger, answerer or chooser on data of your own.
+#[derive(Parser)]
+struct Args {
+    /// What is learned, and by which program the model is run.
+    #[arg(long, value_enum, default_value_t = Task::Classify)]
+    task: Task,
+    /// Rows to train on: .csv, .tsv (both with a header line), .jsonl or .parquet; for `tag` .jsonl or a CoNLL file, for `answer` .jsonl.
+    #[arg(long, value_name = "FILE")]
+    train: PathBuf,
+    /// Rows to score on; their labels must occur in the training file.
+    #[arg(long, value_name = "FILE")]
+    dev: PathBuf,
+    /// Column or field of the text, for tasks on texts.
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    text: String,
+    /// Column or field of a second text, for pairs.
+    #[arg(long, value_name = "NAME")]
+    pair: Option<String>,
+    /// Column or field of the label, or of the list of labels.
+    #[arg(long, value_name = "NAME", default_value = "label")]
+    label: String,
+    /// Text between two labels of a row, for `multi-label` where they are not a list.
+    #[arg(long, value_name = "TEXT", default_value = ",")]
+    separator: String,
+    /// The same as `--task regression`.
+    #[arg(long)]
+    regression: bool,
+    /// Score well-formed spans alone (seqeval's strict mode), for `tag`.
+    #[arg(long)]
+    strict: bool,
+    /// Tokens that neighboring windows of a long context share, for `answer`.
+    #[arg(long, value_name = "TOKENS", default_value_t = 128)]
+    stride: usize,
+    /// Tokens of an answer at most, for `answer`.
+    #[arg(long, value_name = "TOKENS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
+    max_answer: u16,
+    #[command(flatten)]
+    finetune: FinetuneArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Task {
+    /// One class for a text or a pair of texts: accuracy, program `classify`.
+    Classify,
+    /// A number for a text or a pair of texts: correlations, program `classify`.
+    Regression,
+    /// Any number of labels for a text or a pair of texts: micro and macro F1, program `classify`.
+    MultiLabel,
+    /// A tag for each word, or spans of a text: F1 of spans, program `tag`.
+    Tag,
+    /// The span of a context that answers a question: F1 and exact match, program `answer`.
+    Answer,
+    /// One of several choices: accuracy, program `choose`.
+    Choose,
+}
+
+impl Args {
+    fn columns(&self) -> Columns {
+        Columns {
+            text: self.text.clone(),
+            pair: self.pair.clone(),
+            label: self.label.clone(),
+        }
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    main_with(|| run(&Args::parse()))
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    let session = Session::open(&args.finetune)?;
+    let options = FinetuneOptions {
+        patience: Some(3),
+        ..FinetuneOptions::default()
+    };
+    match args.task {
+        _ if args.regression => texts::regression(args, &session, options),
+        Task::Classify => texts::classify(args, &session, options),
+        Task::Regression => texts::regression(args, &session, options),
+        Task::MultiLabel => texts::several(args, &session, options),
+        Task::Tag => tags::run(args, &session, options),
+        Task::Answer => answers::run(args, &session.with_max_length(WINDOW), options),
+        Task::Choose => choices::run(args, &session, options),
+    }
+}
+
+/// Tokens of a window of a context by default.
+const WINDOW: usize = 384;
+
+/// Says how many rows there are.
+fn say_rows(train: usize, dev: usize) {
+    let train = counted(train as u64, "row", "rows");
+    say(&format!("{train} to train on, {dev} to score on"));
+}

@@ -1,0 +1,7 @@
+//! Code shared by the finetuning programs: arguments, the opened model, a run with its last lines.
+
+mod args;
+mod session;
+
+pub use args::{FinetuneArgs, GlueArgs};
+pub use session::{Head, Session, names};

@@ -1,0 +1,351 @@
+//! A run of finetuning from its arguments to its last lines.
+
+use anyhow::Context;
+use modernbert::Loader;
+use modernbert::atomic::write_atomically;
+use modernbert::checkpoint::{WEIGHTS_FILE, save};
+use modernbert::config::{ModernBertConfig, ProblemType};
+use modernbert::device::NamedDevice;
+use modernbert::model::{Architecture, Precision};
+use modernbert::output::StagedFolder;
+use modernbert::tokenizer::Tokenizer;
+use modernbert_cli::{INTERRUPTED, describe, say};
+use modernbert_train::engine::{Progress, device_peak, stop_on_signals};
+use modernbert_train::finetune::{
+    BoxError, Encoded, Example, FinetuneError, FinetuneOptions, Finetuned, Finetuning, Sample,
+    Saving, Score, Text, encode, remove_checkpoints,
+};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::FinetuneArgs;
+
+/// Tokens of an input at most, by default.
+const MAX_LENGTH: usize = 256;
+
+/// The head of a finetuned model, as its config describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    labels: Vec<String>,
+    outputs: usize,
+    problem: Option<ProblemType>,
+    scoring: String,
+}
+
+impl Head {
+    /// Texts with one of these labels each.
+    pub fn classes(labels: &[String]) -> Self {
+        Self {
+            problem: Some(ProblemType::SingleLabel),
+            ..Self::tags(labels)
+        }
+    }
+
+    /// Texts with any number of these labels each.
+    pub fn several(labels: &[String]) -> Self {
+        Self {
+            problem: Some(ProblemType::MultiLabel),
+            ..Self::tags(labels)
+        }
+    }
+
+    /// Texts with a number each.
+    pub fn number() -> Self {
+        Self {
+            problem: Some(ProblemType::Regression),
+            ..Self::choices()
+        }
+    }
+
+    /// Words or tokens with one of these labels each.
+    pub fn tags(labels: &[String]) -> Self {
+        Self {
+            labels: labels.to_vec(),
+            outputs: labels.len(),
+            problem: None,
+            scoring: String::new(),
+        }
+    }
+
+    /// Answers in contexts: scores of their beginnings and their ends.
+    pub fn answers() -> Self {
+        Self {
+            outputs: 2,
+            ..Self::choices()
+        }
+    }
+
+    /// The same head with what else decides the scores of the dev set: a checkpoint that was scored in another way is refused.
+    #[must_use]
+    pub fn scored_by(mut self, how: impl Into<String>) -> Self {
+        self.scoring = how.into();
+        self
+    }
+
+    /// A score for each choice of a question.
+    pub fn choices() -> Self {
+        Self {
+            labels: Vec::new(),
+            outputs: 1,
+            problem: None,
+            scoring: String::new(),
+        }
+    }
+}
+
+/// A model that is about to be finetuned.
+pub struct Session {
+    args: FinetuneArgs,
+    device: NamedDevice,
+    precision: Precision,
+    folder: PathBuf,
+    config: ModernBertConfig,
+    default_length: usize,
+    /// The model's tokenizer.
+    pub tokenizer: Tokenizer,
+}
+
+impl Session {
+    /// Opens the model's folder and the device.
+    ///
+    /// # Errors
+    /// A folder that is no model's, a device or dtype that isn't there.
+    pub fn open(args: &FinetuneArgs) -> anyhow::Result<Self> {
+        let precision: Precision = args.dtype.parse().map_err(anyhow::Error::msg)?;
+        let device = args.device.select_for_training()?;
+        say(&describe(&device, precision.name()));
+        args.check()?;
+        let folder = Loader::from(&args.model).folder()?;
+        Ok(Self {
+            config: modernbert::checkpoint::read_config(&folder)?,
+            tokenizer: Tokenizer::from_folder(&folder)?,
+            args: args.clone(),
+            default_length: MAX_LENGTH,
+            device,
+            precision,
+            folder,
+        })
+    }
+
+    /// Computes in f32 whatever was asked for.
+    #[must_use]
+    pub fn in_f32(mut self) -> Self {
+        self.precision = Precision::F32;
+        self
+    }
+
+    /// The same session with another length of inputs where `--max-length` is not given.
+    #[must_use]
+    pub fn with_max_length(mut self, tokens: usize) -> Self {
+        self.default_length = tokens;
+        self
+    }
+
+    /// Tokens of an input at most: those of `--max-length` or the program's, and not more than the model has positions.
+    pub fn max_length(&self) -> usize {
+        let asked = self.args.max_length.unwrap_or(self.default_length);
+        asked.min(self.config.max_position_embeddings)
+    }
+
+    /// Texts to sequences; says how many were cut or empty.
+    ///
+    /// # Errors
+    /// A maximum length too small for the special tokens.
+    pub fn encode(&self, texts: &[Text<'_>]) -> anyhow::Result<Vec<Sample>> {
+        let limit = self.max_length();
+        let Encoded {
+            samples,
+            truncated,
+            empty,
+        } = encode(&self.tokenizer, texts, limit)?;
+        if truncated + empty > 0 {
+            say(&format!(
+                "of {} inputs {truncated} were truncated to {limit} tokens, {empty} have an empty text",
+                samples.len()
+            ));
+        }
+        Ok(samples)
+    }
+
+    /// Finetunes a classifier of texts with these labels (none: regression); see [`Self::train`].
+    ///
+    /// # Errors
+    /// As [`Self::train`].
+    pub fn finetune(
+        &self,
+        labels: &[String],
+        train: Vec<Sample>,
+        dev: Vec<Sample>,
+        options: FinetuneOptions,
+        score: impl FnMut(&[Vec<f32>]) -> Result<Score, BoxError> + Send + 'static,
+    ) -> anyhow::Result<Finetuned> {
+        let head = match labels {
+            [] => Head::number(),
+            labels => Head::classes(labels),
+        };
+        self.train(&head, train, dev, options, score)
+    }
+
+    /// Finetunes a model with this head on examples of its kind, prints the best score and saves the model with `--out`.
+    ///
+    /// A run that is interrupted (Ctrl-C) saves a checkpoint and the best model so far with `--out`, and ends the process with exit code
+    /// 130.
+    ///
+    /// # Errors
+    /// Those of [`Finetuning::run`], and a folder that can't be written.
+    pub fn train<E: Example>(
+        &self,
+        head: &Head,
+        train: Vec<E>,
+        dev: Vec<E>,
+        options: FinetuneOptions,
+        score: impl FnMut(&[Vec<f32>]) -> Result<Score, BoxError> + Send + 'static,
+    ) -> anyhow::Result<Finetuned<E::Model>> {
+        let args = &self.args;
+        let scale = (768.0 / self.config.hidden_size as f64).max(1.0);
+        let options = FinetuneOptions {
+            epochs: args.epochs.unwrap_or(options.epochs),
+            learning_rate: args.learning_rate.unwrap_or(options.learning_rate * scale),
+            weight_decay: args.weight_decay.unwrap_or(options.weight_decay),
+            batch_size: args.batch_size.unwrap_or(options.batch_size),
+            micro_batches: args.micro_batches,
+            evaluate_every: match args.evaluate_every {
+                Some(steps) => Some(usize::try_from(steps)?),
+                None => options.evaluate_every,
+            },
+            patience: match args.patience {
+                Some(patience) => (patience > 0).then_some(patience),
+                None => options.patience,
+            },
+            seed: args.seed,
+            ..options
+        };
+        // A classifier in the folder is for another task: this one is initialized.
+        let loader = Loader::new(&self.folder)
+            .device(&self.device.device)
+            .precision(self.precision);
+        let (model, _) = E::load(loader, head.outputs, args.seed)?;
+        let mut run = Finetuning::new(train, dev, options, score);
+        if args.lines {
+            run.progress = Progress::Lines;
+        }
+        run.peak_flops = device_peak(&self.device, self.precision);
+        run.saving = args
+            .out
+            .as_deref()
+            .map(|out| self.saving(head, out))
+            .transpose()?;
+        stop_on_signals(&run.interrupter)?;
+        let finetuned = match run.run(model) {
+            Err(FinetuneError::Interrupted { at, label }) => {
+                say(&FinetuneError::Interrupted { at, label }.to_string());
+                std::process::exit(INTERRUPTED.into());
+            }
+            other => other?,
+        };
+        let metrics: Vec<String> = finetuned
+            .best
+            .score
+            .metrics
+            .iter()
+            .map(|(name, value)| match value {
+                Some(value) => format!("{name} {value:.4}"),
+                None => format!("{name} undefined"),
+            })
+            .collect();
+        say(&format!(
+            "best at step {} of {}: {}",
+            finetuned.best.step,
+            finetuned.planned_steps,
+            metrics.join(", ")
+        ));
+        if let Some(out) = &args.out {
+            self.save(head, &finetuned.model, out)?;
+        }
+        if let Some(at) = &finetuned.interrupted {
+            let how = match &at.checkpoint {
+                Some(place) => format!(
+                    ", saved in {}; go on with the same command and --resume",
+                    place.display()
+                ),
+                None => String::new(),
+            };
+            say(&format!("interrupted at step {}{how}", at.step));
+            std::process::exit(INTERRUPTED.into());
+        }
+        if let (Some(out), None) = (&args.out, args.save_every) {
+            remove_checkpoints(out)?;
+        }
+        Ok(finetuned)
+    }
+
+    /// Writes the model, its config and its tokenizer into `out`.
+    fn save<M: Architecture>(&self, head: &Head, model: &M, out: &Path) -> anyhow::Result<()> {
+        let mut config = self.config.clone();
+        // What the folder had of another head doesn't hold for this one.
+        config.num_labels = Some(head.outputs);
+        config.id2label = (!head.labels.is_empty()).then(|| head.labels.clone());
+        config.problem_type = head.problem;
+        let positions = config.max_position_embeddings;
+        let tokenizer = self.tokenizer.clone().with_max_length(positions);
+        if self.args.resume {
+            // What is there is this run's: its checkpoints were.
+            save(model, &config, out)?;
+            tokenizer.save(out)?;
+        } else {
+            let staged = StagedFolder::create(out)?;
+            save(model, &config, staged.path())?;
+            tokenizer.save(staged.path())?;
+            staged.publish(WEIGHTS_FILE)?;
+        }
+        say(&format!("model in {}", out.display()));
+        Ok(())
+    }
+
+    /// Writes `--predictions`, a JSON line for each row; nothing without it.
+    ///
+    /// # Errors
+    /// A file that can't be written.
+    pub fn write_predictions(
+        &self,
+        rows: impl IntoIterator<Item = serde_json::Value>,
+    ) -> anyhow::Result<()> {
+        let Some(file) = &self.args.predictions else {
+            return Ok(());
+        };
+        let lines: String = rows.into_iter().map(|row| format!("{row}\n")).collect();
+        write_atomically(file, lines.as_bytes())
+            .with_context(|| format!("{} can't be written; check --predictions", file.display()))?;
+        say(&format!("predictions in {}", file.display()));
+        Ok(())
+    }
+
+    /// The checkpoints of a run in `out`.
+    fn saving(&self, head: &Head, out: &Path) -> anyhow::Result<Saving> {
+        let args = &self.args;
+        let every = Duration::try_from_secs_f64(60.0 * args.save_every_minutes);
+        let every = every.ok().filter(|every| !every.is_zero());
+        let every = every.with_context(|| {
+            let minutes = args.save_every_minutes;
+            format!("--save-every-minutes is {minutes}; give a number above 0")
+        })?;
+        Ok(Saving {
+            every_steps: args.save_every,
+            every,
+            resume: args.resume,
+            identity: format!(
+                "{} {} {:?} {}",
+                args.model,
+                self.precision.name(),
+                head.problem,
+                head.scoring
+            ),
+            ..Saving::new(out)
+        })
+    }
+}
+
+/// Names of classes as [`Session::finetune`] takes them.
+pub fn names(labels: &[&str]) -> Vec<String> {
+    labels.iter().map(ToString::to_string).collect()
+}
