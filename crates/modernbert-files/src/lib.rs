@@ -8,6 +8,7 @@
 //! | [`card`] | the model card, `README.md` | `config` |
 //! | [`sentences`] | the files of sentence-transformers: pooling, normalization, prompts | `config` |
 //! | [`atomic`], [`output`], [`lock`] | files that appear complete or not at all; checks of a place before the work; one process at a time | nothing |
+//! | [`parallel`] | work on many items with all cores | nothing |
 //! | [`wording`] | a count with its noun, for messages | nothing |
 
 pub mod atomic;
@@ -17,6 +18,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod lock;
 pub mod output;
+pub mod parallel;
 pub mod sentences;
 pub mod tokenizer;
 pub mod wording;

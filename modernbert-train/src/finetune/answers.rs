@@ -5,9 +5,9 @@ use modernbert::batch::PackedBatch;
 use modernbert::checkpoint::LoadReport;
 use modernbert::inference::{AnswerOptions, Answers, ContextWindows};
 use modernbert::model::{QuestionAnswerer, SpanLabels};
+use modernbert::parallel::try_map;
 use modernbert::tokenizer::Tokenizer;
 use modernbert::{HeadStart, InferenceError, LoadError, Loader};
-use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
@@ -78,11 +78,7 @@ pub fn encode_questions(
         };
         Ok((windows, tokens))
     };
-    let rows: Vec<_> = file
-        .rows
-        .par_iter()
-        .map(encode)
-        .collect::<Result<_, QuestionsError>>()?;
+    let rows = try_map::<_, _, QuestionsError>(&file.rows, encode)?;
     let mut all = EncodedQuestions::default();
     for ((windows, tokens), row) in rows.into_iter().zip(&file.rows) {
         for window in windows.windows() {

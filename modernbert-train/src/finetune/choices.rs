@@ -4,9 +4,9 @@ use burn::tensor::Tensor;
 use modernbert::batch::PackedBatch;
 use modernbert::checkpoint::LoadReport;
 use modernbert::model::MultipleChoice;
+use modernbert::parallel::try_map;
 use modernbert::tokenizer::{Tokenizer, TokenizerError};
 use modernbert::{HeadStart, LoadError, Loader};
-use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::FinetuneError;
@@ -54,11 +54,7 @@ pub fn encode_choices(
         };
         Ok((sample, truncated))
     };
-    let rows: Vec<(ChoiceSample, bool)> = file
-        .rows
-        .par_iter()
-        .map(encode)
-        .collect::<Result<_, TokenizerError>>()?;
+    let rows = try_map::<_, _, TokenizerError>(&file.rows, encode)?;
     let truncated = rows.iter().filter(|(_, truncated)| *truncated).count();
     Ok(EncodedChoices {
         samples: rows.into_iter().map(|(sample, _)| sample).collect(),

@@ -1,7 +1,7 @@
 //! Texts to labelled sequences.
 
+use modernbert::parallel::try_map;
 use modernbert::tokenizer::{Tokenizer, TokenizerError};
-use rayon::prelude::*;
 
 use super::sequence::{Sample, Target};
 
@@ -45,10 +45,7 @@ pub fn encode(
         };
         Ok((sample, encoded.truncated, empty))
     };
-    let rows: Vec<(Sample, bool, bool)> = texts
-        .par_iter()
-        .map(one)
-        .collect::<Result<_, TokenizerError>>()?;
+    let rows = try_map::<_, _, TokenizerError>(texts, one)?;
     let mut all = Encoded::default();
     for (sample, truncated, empty) in rows {
         all.samples.push(sample);

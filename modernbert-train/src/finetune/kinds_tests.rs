@@ -224,6 +224,9 @@ fn words_have_the_tag_on_their_first_token() {
     assert_eq!((short.truncated, &short.samples[0].cut[..]), (1, &[2][..]));
     assert_eq!(short.samples[0].truth(), [1, 2]);
     assert_eq!(short.samples[0].predicted(&[0.0, 9.0, 0.0], 3), [1, 0]);
+    // A row whose last word loses only later tokens is truncated too.
+    let part = encode_tags(&tokenizer, &tagged, &set, 4).unwrap();
+    assert_eq!((part.truncated, part.samples[0].cut.len()), (1, 0));
     // A tag of the dev file that the training file doesn't have.
     let (_other, path) = file("d.conll", "one O\ntwo B-Y\n");
     let dev = TaggedFile::read(&path).unwrap();

@@ -4,16 +4,16 @@ use burn::tensor::Tensor;
 use modernbert::batch::PackedBatch;
 use modernbert::checkpoint::LoadReport;
 use modernbert::model::TokenClassifier;
+use modernbert::parallel::try_map;
 use modernbert::tokenizer::{Tokenizer, TokenizerError};
 use modernbert::{HeadStart, LoadError, Loader};
-use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
 use super::FinetuneError;
 use super::example::{Example, cross_entropy, read};
 use super::predict::largest;
-use super::table::{LabelSet, TableError, TaggedContent, TaggedFile, TextSpan};
+use super::table::{LabelSet, TableError, TaggedContent, TaggedFile, TaggedRow, TextSpan};
 
 /// The class of `O`, of which [`TaggedFile::tag_set`] makes the first.
 const OUTSIDE: u32 = 0;
@@ -61,7 +61,7 @@ pub fn encode_tags(
         }
         .into());
     }
-    let rows = file.rows.par_iter().map(|row| match &row.content {
+    let encode = |row: &TaggedRow| match &row.content {
         TaggedContent::Words { words, tags } => {
             let place = (file.path.as_path(), row.line);
             words_sample(
@@ -76,15 +76,22 @@ pub fn encode_tags(
             let place = (file.path.as_path(), row.line);
             text_sample(tokenizer, place, text, spans, set, max_length)
         }
-    });
-    let rows: Vec<(TaggedSample, usize)> = rows.collect::<Result<_, TagsError>>()?;
+    };
     let mut all = EncodedTags::default();
-    for (sample, inside_tokens) in rows {
-        all.truncated += usize::from(!sample.cut.is_empty());
-        all.inside_tokens += inside_tokens;
-        all.samples.push(sample);
+    for row in try_map::<_, _, TagsError>(&file.rows, encode)? {
+        all.truncated += usize::from(row.truncated);
+        all.inside_tokens += row.inside_tokens;
+        all.samples.push(row.sample);
     }
     Ok(all)
+}
+
+/// A row of a file as a sequence.
+struct Row {
+    sample: TaggedSample,
+    truncated: bool,
+    /// How many spans begin or end inside of a token.
+    inside_tokens: usize,
 }
 
 fn tag_ids(
@@ -103,17 +110,20 @@ fn words_sample(
     words: &[String],
     tags: &[u32],
     max_length: usize,
-) -> Result<(TaggedSample, usize), TagsError> {
+) -> Result<Row, TagsError> {
     let encoded = tokenizer.encode_words(words, true, max_length)?;
     let mut sample = TaggedSample {
         tags: vec![None; encoded.ids.len()],
         ids: encoded.ids,
         cut: Vec::new(),
     };
-    for ((word, first), &tag) in words.iter().zip(encoded.first).zip(tags) {
-        match first {
+    // Only words after the last one that has a token can have been cut off.
+    let kept = encoded.first.iter().rposition(Option::is_some);
+    let kept = kept.map_or(0, |last| last + 1);
+    for (index, (word, &tag)) in words.iter().zip(tags).enumerate() {
+        match encoded.first[index] {
             Some(at) => sample.tags[at] = Some(tag),
-            None if encoded.truncated => sample.cut.push(tag),
+            None if encoded.truncated && index >= kept => sample.cut.push(tag),
             None => {
                 return Err(TagsError::NoToken {
                     path: path.to_path_buf(),
@@ -123,7 +133,11 @@ fn words_sample(
             }
         }
     }
-    Ok((sample, 0))
+    Ok(Row {
+        sample,
+        truncated: encoded.truncated,
+        inside_tokens: 0,
+    })
 }
 
 fn text_sample(
@@ -133,7 +147,7 @@ fn text_sample(
     spans: &[TextSpan],
     set: &LabelSet,
     max_length: usize,
-) -> Result<(TaggedSample, usize), TagsError> {
+) -> Result<Row, TagsError> {
     let encoded = tokenizer.encode_with_offsets(text)?;
     let mut bytes: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
     bytes.push(text.len());
@@ -178,7 +192,8 @@ fn text_sample(
     }
     let mut ids = encoded.ids;
     let mut cut = Vec::new();
-    if ids.len() > max_length {
+    let truncated = ids.len() > max_length;
+    if truncated {
         ids.truncate(max_length - 1);
         ids.push(tokenizer.special().sep);
         cut = tags.split_off(max_length - 2);
@@ -193,7 +208,11 @@ fn text_sample(
         tags: tags.collect(),
         cut,
     };
-    Ok((sample, inside_tokens))
+    Ok(Row {
+        sample,
+        truncated,
+        inside_tokens,
+    })
 }
 
 /// Why rows can't be tagged sequences.

@@ -1,7 +1,6 @@
 //! Runs a model on texts in batches of tokens, one result per text.
 
 use burn::tensor::Tensor;
-use rayon::prelude::*;
 
 use super::batches::plan;
 use super::{BatchOptions, InferenceError, Input};
@@ -9,9 +8,10 @@ use crate::batch::PackedBatch;
 use crate::config::ModernBertConfig;
 use crate::model::ModernBert;
 use crate::model::limits::most_tokens;
+use crate::parallel::try_map;
 use crate::tokenizer::{Encoded, Tokenizer};
 
-/// StreamProgress of a pipeline.
+/// Progress of a pipeline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamProgress {
     /// Sequences computed.
@@ -78,7 +78,7 @@ impl Runner {
                 .tokenizer
                 .encode_truncated(&input.text, pair, self.max_length)?)
         };
-        inputs.par_iter().map(encode).collect()
+        try_map(inputs, encode)
     }
 
     /// Runs `forward` on batches of `sequences`; it returns one result per sequence of its batch, in order.

@@ -1,7 +1,5 @@
 //! A label for every token or word.
 
-use rayon::prelude::*;
-
 use super::classify::{label_names, softmax};
 use super::entities::{Entity, entities};
 use super::runner::{Runner, read_rows};
@@ -9,6 +7,7 @@ use super::spans::Characters;
 use super::{BatchOptions, InferenceError, StreamProgress};
 use crate::loader::Loader;
 use crate::model::TokenClassifier;
+use crate::parallel::try_map;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// A token's label.
@@ -171,10 +170,7 @@ impl Tagger {
                 truncated,
             })
         };
-        let encoded: Vec<_> = texts
-            .par_iter()
-            .map(encode)
-            .collect::<Result<_, InferenceError>>()?;
+        let encoded = try_map::<_, _, InferenceError>(texts, encode)?;
         let sequences: Vec<&[u32]> = encoded.iter().map(|e| e.ids.as_slice()).collect();
         let scores = self.scores(&sequences, progress)?;
         let finish = |((rows, pieces), text): ((Vec<Vec<f32>>, &Pieces), &S)| {
@@ -222,10 +218,7 @@ impl Tagger {
             let tokenizer = &self.runner.tokenizer;
             Ok(tokenizer.encode_words(words, self.prefix_space, limit)?)
         };
-        let encoded: Vec<_> = sentences
-            .par_iter()
-            .map(encode)
-            .collect::<Result<_, InferenceError>>()?;
+        let encoded = try_map::<_, _, InferenceError>(sentences, encode)?;
         let sequences: Vec<&[u32]> = encoded.iter().map(|e| e.ids.as_slice()).collect();
         let scores = self.scores(&sequences, progress)?;
         let finish =

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use modernbert_files::parallel::try_map;
 use modernbert_files::tokenizer::{Tokenizer, TokenizerError};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{ShardError, ShardInfo, ShardWriter, TokenizerHash};
@@ -89,18 +89,14 @@ pub fn tokenize_documents(
     if max_length < 3 {
         return Err(TokenizeError::MaxLength { max_length });
     }
-    let samples: Vec<Vec<Vec<u32>>> = documents
-        .par_iter()
-        .map(|document| {
-            let ids = tokenizer.encode_plain(&document.text).map_err(|source| {
-                TokenizeError::Document {
-                    document: document.name.clone(),
-                    source,
-                }
-            })?;
-            Ok(samples_of(&ids, tokenizer, options))
-        })
-        .collect::<Result<_, TokenizeError>>()?;
+    let samples = try_map(documents, |document| {
+        let ids = tokenizer.encode_plain(&document.text);
+        let ids = ids.map_err(|source| TokenizeError::Document {
+            document: document.name.clone(),
+            source,
+        })?;
+        Ok::<_, TokenizeError>(samples_of(&ids, tokenizer, options))
+    })?;
     Ok(samples.into_iter().flatten().collect())
 }
 

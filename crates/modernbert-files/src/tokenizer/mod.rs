@@ -25,8 +25,7 @@ mod tests;
 
 use std::path::Path;
 
-use rayon::prelude::*;
-
+use crate::parallel::try_map;
 pub use error::TokenizerError;
 use guard::{Reason, guarded};
 use pieces::PIECE;
@@ -280,10 +279,7 @@ impl Tokenizer {
         &self,
         texts: &[S],
     ) -> Result<Vec<Vec<u32>>, TokenizerError> {
-        texts
-            .par_iter()
-            .map(|text| self.encode(text.as_ref()))
-            .collect()
+        try_map(texts, |text| self.encode(text.as_ref()))
     }
 
     /// `[CLS] text [SEP]` with the position in the text of every token.
