@@ -1,11 +1,11 @@
 //! Attention on CubeCL devices: the kernels, and which of them computes what.
 //!
-//! The choice depends on what is known before anything runs: the dtype, the size of a head and the device's limits. It doesn't depend on
-//! lengths: results are batch-invariant.
+//! The choice depends on what is known before anything runs: the dtype, the size of a head, the device's limits, and a sequence's own
+//! length. It never depends on the other sequences of a batch: results are batch-invariant.
 //!
 //! | device | dtype | head size | kernels |
 //! |---|---|---|---|
-//! | CUDA, compute capability 9.0 | bf16, f16 | 64 | `tensor_cores`, with WGMMA |
+//! | CUDA, compute capability 9.0 | bf16, f16 | 64 | `tensor_cores`, with WGMMA; long sequences of global layers: `tensor_cores::pipelined` |
 //! | CUDA, 8.0 and later | bf16, f16 | 16 to 128 in steps of 16 | `tensor_cores`, with `mma.sync` |
 //! | any with enough shared memory | f32, bf16, f16 | up to 256 | `portable` |
 //! | any | all, f64 too | any | fallback, in the parent module |
@@ -21,15 +21,15 @@ mod tile_table;
 use std::ops::Range;
 
 use burn::backend::TensorMetadata;
-use burn::tensor::{DType, Shape};
+use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::CubeCount;
 
 use super::{AttentionSpec, fallback};
 use crate::ops::primitive::cast;
+use crate::ops::rows::empty;
 #[cfg(feature = "ptx")]
 use tensor_cores::{Instructions, Limits};
 use tile_table::{ALL_LENGTHS, TileTable, tile_table};
@@ -84,16 +84,6 @@ pub(crate) fn backward(
         Kernels::Portable(shape) => portable::backward(shape, d_out, qkv, out, lse, rotary, spec),
         Kernels::Fallback => fallback::backward::<CubeBackend>(d_out, qkv, out, lse, rotary, spec),
     }
-}
-
-/// An uninitialized tensor on the device of `like`.
-fn empty<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype: DType) -> CubeTensor {
-    empty_device_contiguous_dtype(
-        like.client.clone(),
-        like.device.clone(),
-        Shape::new(shape),
-        dtype,
-    )
 }
 
 /// The shape of `qkv`.

@@ -15,7 +15,7 @@ use crate::batch::SequenceLayout;
 const ENTRY: usize = 3;
 /// The lengths of all sequences.
 pub(super) const ALL_LENGTHS: Range<usize> = 0..usize::MAX;
-/// Tables cached on devices. A batch needs one per tile size: these are for several batches.
+/// Tables cached on devices. A batch needs one per tile size and range of lengths: these are for several batches.
 const CACHED: usize = 32;
 
 /// A table on a device and the grid that covers it: `heads × y × z` blocks.
@@ -53,12 +53,14 @@ pub(super) fn tile_table(
     tile: usize,
     like: &CubeTensor,
 ) -> Option<TileTable> {
-    if !layout
-        .ranges()
-        .any(|range| !range.is_empty() && lengths.contains(&range.len()))
-    {
+    if lengths.start > layout.max_seqlen() {
         return None;
     }
+    // A range that excludes no sequence of this layout shares the table of all lengths.
+    let lengths = match lengths.start == 0 && lengths.end > layout.max_seqlen() {
+        true => ALL_LENGTHS,
+        false => lengths,
+    };
     let device = like.device();
     // A panic in another thread leaves the list valid: each change of it is complete or not started.
     let mut tables = TABLES.lock().unwrap_or_else(|held| held.into_inner());
@@ -72,11 +74,15 @@ pub(super) fn tile_table(
         tables[..=index].rotate_right(1);
         return Some(tables[0].table.clone());
     }
+    let numbers = entries(layout, &lengths, tile);
+    if numbers.is_empty() {
+        return None;
+    }
     let (most_y, most_z) = {
         let (_, y, z) = like.client.properties().hardware.max_cube_count;
         (y as usize, z as usize)
     };
-    let (entries, y, z) = grid(entries(layout, &lengths, tile), most_y);
+    let (entries, y, z) = grid(numbers, most_y);
     assert!(
         z <= most_z,
         "{} tiles of {tile} tokens are more than this device starts at once; make the batch smaller",

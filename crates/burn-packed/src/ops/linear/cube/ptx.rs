@@ -159,7 +159,7 @@ pub(super) fn mbarrier_arrive(address: u32, #[comptime] cluster: u32) {
 /// For each stage: waits at `full + 8 · stage` for `parity` (which flips when the ring starts again), issues the four WGMMAs of
 /// the stage, then waits for those of the stage before and releases it: threads with `releases == 1` arrive at `empty + 8 ·
 /// stage`. The caller releases the last stage. `a` and `b` are the lower halves of the matrix descriptors of stage 0.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments)] // operands of inline PTX
 #[cube]
 pub(super) fn mma_main_loop<N: Size>(
     a: u32,

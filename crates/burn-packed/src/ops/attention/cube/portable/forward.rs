@@ -99,7 +99,7 @@ impl OnlineSoftmax {
 
     /// Turns a block of products into weights, in `memory`, and rescales the sums over earlier tiles. `first` is the position of the
     /// block's first key.
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments)] // a block, its place and what masks it
     fn update(
         &mut self,
         block: &mut Array<f32>,

@@ -38,6 +38,7 @@ use super::super::AttentionSpec;
 use super::tile_table::ALL_LENGTHS;
 use super::{Call, CubeCount};
 use crate::ops::primitive::cast;
+use crate::ops::rows::empty;
 use ampere::Ampere;
 use family::Family;
 use hopper::Hopper;
@@ -213,7 +214,7 @@ impl Call<'_> {
         let (qk, args) = self.prepared(rope_inside);
         let (out, lse) = (self.output(), self.lse());
         let mut lengths = ALL_LENGTHS;
-        if F::PIPELINED && pipelined::supports(self.spec) {
+        if F::PIPELINED && pipelined::supports(self) {
             let from = limits.pipelined_forward;
             pipelined::forward(self, from..usize::MAX, &qk, args(), &out, &lse);
             lengths.end = from;
@@ -253,7 +254,7 @@ impl Call<'_> {
         let delta = self.delta(&out, &d_out);
         let d_qkv = self.gradient();
         let mut lengths = ALL_LENGTHS;
-        if F::PIPELINED && pipelined::supports(self.spec) {
+        if F::PIPELINED && pipelined::supports(self) {
             let saved = pipelined::Saved {
                 qk: &qk,
                 d_out: &d_out,
@@ -298,7 +299,7 @@ impl Call<'_> {
     /// Queries and keys with RoPE applied, `[total, 2, heads, head_dim]`.
     fn with_rope(&self) -> CubeTensor {
         let shape = [self.total, 2, self.heads, self.head_dim];
-        let rotated = super::empty(&self.qkv, shape, self.qkv.dtype);
+        let rotated = empty(&self.qkv, shape, self.qkv.dtype);
         let tiles = self.tiles(passes::ROPE_ROWS as usize);
         // SAFETY: rows outside the sequence are left out; a thread writes its own eight elements of each half.
         unsafe {

@@ -6,9 +6,10 @@ use super::super::super::tile::{K, Q, Tile, V};
 use super::super::fragments::*;
 use super::super::hopper::{Hopper, WgmmaFragment};
 use super::super::ptx::*;
-use super::super::shape::{Args, Shape, dtype};
+use super::super::shape::{Args, dtype};
 use super::super::wgmma::{ROW_BYTES, descriptor};
 use super::forward::left_operand;
+use super::fragment_shape;
 use super::producer::*;
 use super::ptx::*;
 
@@ -388,7 +389,7 @@ fn consume(
     #[comptime] half: bool,
 ) {
     let ty = comptime!(dtype(half));
-    let shape = comptime!(fragment_shape(half));
+    let shape = comptime!(fragment_shape(ROWS, ROWS, half));
     let group = UNIT_POS / 128u32;
     let lane = UNIT_POS % 32u32;
     let elected = lane == 0u32;
@@ -579,7 +580,7 @@ pub(in super::super::super) fn finish_queries(
     #[comptime] rope: bool,
     #[comptime] half: bool,
 ) {
-    let shape = comptime!(fragment_shape(half));
+    let shape = comptime!(fragment_shape(ROWS, ROWS, half));
     let tile = Tile::of_block(tiles, args.half_window);
     let place = Place::of_thread(&tile, shape);
     let entry = (CUBE_POS_Y + CUBE_POS_Z * CUBE_COUNT_Y) * args.heads + CUBE_POS_X;
@@ -618,19 +619,4 @@ pub(in super::super::super) fn finish_queries(
     store::<Hopper>(
         d_qkv, &fragment, &scale, &place, &tile, CUBE_POS_X, args.heads, Q, shape,
     );
-}
-
-/// What fragments and their stores are compiled for: 16 rows to a warp.
-fn fragment_shape(half: bool) -> Shape {
-    Shape {
-        head_dim: 64,
-        rows: ROWS,
-        keys: ROWS,
-        wgmma: true,
-        resident: false,
-        rope_inside: false,
-        rope: false,
-        capped: false,
-        half,
-    }
 }

@@ -6,8 +6,9 @@ use super::super::super::tile::{OUT, Tile};
 use super::super::fragments::*;
 use super::super::hopper::{Hopper, WgmmaFragment};
 use super::super::ptx::*;
-use super::super::shape::{Args, Shape, dtype};
+use super::super::shape::{Args, dtype};
 use super::super::wgmma::{ROW_BYTES, descriptor};
+use super::fragment_shape;
 use super::producer::*;
 use super::ptx::*;
 
@@ -325,7 +326,7 @@ fn consume(
     #[comptime] half: bool,
 ) {
     let ty = comptime!(dtype(half));
-    let shape = comptime!(fragment_shape(half));
+    let shape = comptime!(fragment_shape(QUERIES, KEYS, half));
     let group = UNIT_POS / 128u32;
     let next = select(group == comptime!(GROUPS - 1), 0u32, group + 1u32);
     let elected = UNIT_POS % 32u32 == 0u32;
@@ -440,20 +441,5 @@ fn consume(
     // Takes the last arrival, so that the barrier ends as it began.
     if group == 0u32 {
         named_barrier_sync(1u32, 256u32);
-    }
-}
-
-/// What fragments and their stores are compiled for: the consumers are threads 0 to 383, 16 rows to a warp.
-fn fragment_shape(half: bool) -> Shape {
-    Shape {
-        head_dim: 64,
-        rows: QUERIES,
-        keys: KEYS,
-        wgmma: true,
-        resident: false,
-        rope_inside: false,
-        rope: false,
-        capped: false,
-        half,
     }
 }

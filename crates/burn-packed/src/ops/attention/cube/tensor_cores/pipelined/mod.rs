@@ -24,17 +24,32 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::{CubeCount, CubeDim};
 
 use super::super::{AttentionSpec, Call};
-use super::shape::ArgsLaunch;
+use super::hopper::Hopper;
+use super::shape::{ArgsLaunch, Shape};
+use super::{HostFamily, Pass};
+use crate::ops::rows::{empty, resident_blocks};
+
+/// Dimensions of a head, for which the layouts in shared memory are written.
+const HEAD_DIM: u32 = 64;
 
 /// Whether these kernels compute what a call asks for, on Hopper.
-pub(super) fn supports(spec: &AttentionSpec) -> bool {
-    spec.half_window.is_none() && spec.softcap.is_none()
+pub(super) fn supports(call: &Call) -> bool {
+    let AttentionSpec {
+        half_window,
+        softcap,
+        ..
+    } = call.spec;
+    call.head_dim == HEAD_DIM as usize && half_window.is_none() && softcap.is_none()
 }
 
-/// Blocks that are resident at the same time: one for each multiprocessor.
-fn resident_blocks(call: &Call) -> u32 {
-    let hardware = &call.qkv.client.properties().hardware;
-    hardware.num_streaming_multiprocessors.unwrap_or(1)
+/// What fragments and their stores are compiled for, 16 rows to a warp: tiles of `rows` queries and `keys` keys.
+fn fragment_shape(rows: u32, keys: u32, half: bool) -> Shape {
+    Shape {
+        rows,
+        keys,
+        half,
+        ..Hopper::shape(Pass::Forward, HEAD_DIM)
+    }
 }
 
 /// Writes output and log-sum-exp of the sequences of some lengths. `qk` holds queries and keys with RoPE applied.
@@ -55,7 +70,7 @@ pub(super) fn forward(
     unsafe {
         forward::pipelined_forward::launch_unchecked(
             &call.qkv.client,
-            CubeCount::Static(work.min(resident_blocks(call)), 1, 1),
+            CubeCount::Static(work.min(resident_blocks(&call.qkv.client, 1) as u32), 1, 1),
             CubeDim::new_1d(forward::THREADS),
             qk.clone().into_buffer_arg(),
             call.qkv.clone().into_buffer_arg(),
@@ -92,7 +107,7 @@ pub(super) fn backward(
     let work = tiles.len() * call.heads as u32;
     let places = work as usize;
     let numbers = backward::TILE_NUMBERS as usize;
-    let sums = super::super::empty(&call.qkv, [2 * places * numbers], DType::F32);
+    let sums = empty(&call.qkv, [2 * places * numbers], DType::F32);
     let turns = zeros_client(
         call.qkv.client.clone(),
         call.qkv.device.clone(),
