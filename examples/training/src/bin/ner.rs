@@ -12,7 +12,7 @@ use modernbert::inference::TagScheme;
 use modernbert::model::TokenClassifier;
 use modernbert::tokenizer::Tokenizer;
 use modernbert::{BatchOptions, HeadStart, Loader, Tagger};
-use modernbert_cli::{DeviceArgs, main_with};
+use modernbert_cli::{DeviceArgs, main_with, say};
 use modernbert_train::finetune::metrics::{Matching, SpanScores};
 use modernbert_train::finetune::table::TaggedFile;
 use modernbert_train::finetune::{FinetuneOptions, Finetuning, Score, encode_tags};
@@ -84,7 +84,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         })
     })
     .run(model)?;
-    println!("{}", spans(&finetuned.outputs).table());
+    say(&spans(&finetuned.outputs).table().to_string());
 
     // The model in memory is a pipeline at once.
     let tagger = Tagger::new(finetuned.model, tokenizer, BatchOptions::default())?;
@@ -94,7 +94,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         let tagged = tagger.tag_words(std::slice::from_ref(&words))?;
         for (word, tag) in words.iter().zip(&tagged[0].tags) {
             let name = tag.as_ref().map_or("-", |tag| names[tag.label].as_str());
-            println!("  {word}  {name}");
+            say(&format!("  {word}  {name}"));
         }
     }
     Ok(())

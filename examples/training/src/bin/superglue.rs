@@ -9,7 +9,7 @@
 use clap::Parser;
 use modernbert_cli::{main_with, say};
 use modernbert_glue::superglue::{PairSet, SuperTask, read_choices, read_pairs};
-use modernbert_train::finetune::{FinetuneOptions, classes, encode_choices};
+use modernbert_train::finetune::{FinetuneOptions, classes};
 use modernbert_training_examples::finetuning::{FinetuneArgs, Head, Session, names};
 use serde_json::json;
 use std::path::PathBuf;
@@ -57,9 +57,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
     if task == SuperTask::Copa {
         let data = read_choices(&args.data)?;
         say_examples(data.train.rows.len(), data.dev.rows.len());
-        let limit = session.max_length();
-        let train = encode_choices(&session.tokenizer, &data.train, limit)?.samples;
-        let dev = encode_choices(&session.tokenizer, &data.dev, limit)?.samples;
+        let train = session.encode_choices(&data.train)?;
+        let dev = session.encode_choices(&data.dev)?;
         let truth: Vec<usize> = dev.iter().map(|sample| sample.label as usize).collect();
         let score = move |outputs: &[Vec<f32>]| Ok(task.score(&truth, &classes(outputs), &[]));
         let finetuned = session.train(&Head::choices(), train, dev, options, score)?;

@@ -9,11 +9,13 @@ use modernbert::device::NamedDevice;
 use modernbert::model::{Architecture, Precision};
 use modernbert::output::StagedFolder;
 use modernbert::tokenizer::Tokenizer;
+use modernbert_cli::text::counted;
 use modernbert_cli::{INTERRUPTED, describe, say};
 use modernbert_train::engine::{Progress, device_peak, stop_on_signals};
+use modernbert_train::finetune::table::ChoiceFile;
 use modernbert_train::finetune::{
-    BoxError, Encoded, Example, FinetuneError, FinetuneOptions, Finetuned, Finetuning, Sample,
-    Saving, Score, Text, encode, remove_checkpoints,
+    BoxError, ChoiceSample, Encoded, Example, FinetuneError, FinetuneOptions, Finetuned,
+    Finetuning, Sample, Saving, Score, Text, encode, encode_choices, remove_checkpoints,
 };
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -167,6 +169,24 @@ impl Session {
         Ok(samples)
     }
 
+    /// Questions with their choices to sequences; says how many were truncated.
+    ///
+    /// # Errors
+    /// A maximum length too small for the special tokens; a text that can't be encoded.
+    pub fn encode_choices(&self, file: &ChoiceFile) -> anyhow::Result<Vec<ChoiceSample>> {
+        let limit = self.max_length();
+        let encoded = encode_choices(&self.tokenizer, file, limit)?;
+        if encoded.truncated > 0 {
+            say(&format!(
+                "{}: {} of {} truncated to {limit} tokens",
+                file.path.display(),
+                encoded.truncated,
+                counted(encoded.samples.len() as u64, "question", "questions")
+            ));
+        }
+        Ok(encoded.samples)
+    }
+
     /// Finetunes a classifier of texts with these labels (none: regression); see [`Self::train`].
     ///
     /// # Errors
@@ -237,8 +257,8 @@ impl Session {
             .transpose()?;
         stop_on_signals(&run.interrupter)?;
         let finetuned = match run.run(model) {
-            Err(FinetuneError::Interrupted { at, label }) => {
-                say(&FinetuneError::Interrupted { at, label }.to_string());
+            Err(error @ FinetuneError::Interrupted { .. }) => {
+                say(&error.to_string());
                 std::process::exit(INTERRUPTED.into());
             }
             other => other?,
