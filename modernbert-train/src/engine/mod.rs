@@ -1,7 +1,7 @@
 //! The one training loop, for every kind of training.
 //!
-//! [`Loop`] trains a [`Task`]: masked language modeling ([`pretrain`](crate::pretrain)) and classifiers
-//! ([`finetune`](crate::finetune)) today. A step is
+//! [`Loop`] trains a [`Task`]: masked language modeling ([`pretrain`](crate::pretrain)) and every head
+//! of [`finetune`](crate::finetune). A step is
 //!
 //! 1. micro-batches of the task, each with the denominator of the whole step;
 //! 2. [`Task::step`]: sums on the device and accumulated gradients;

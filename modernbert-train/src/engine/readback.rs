@@ -44,7 +44,6 @@ impl Pending {
         step: u64,
         sums: Vec<Sums>,
         squares: &GradientSquares,
-        names: Arc<[String]>,
         known: Window,
     ) -> Self {
         let losses: Vec<Tensor<1>> = sums.iter().map(|sums| sums.loss.clone()).collect();
@@ -58,7 +57,7 @@ impl Pending {
             step,
             losses: count,
             corrects: hits,
-            names,
+            names: squares.names.clone(),
             values: Tensor::cat(parts.collect(), 0),
             known,
         }
@@ -142,16 +141,10 @@ mod tests {
         };
         let names: Arc<[String]> = ["head.norm.weight".to_string(), "decoder.bias".into()].into();
         let squares = GradientSquares {
-            names: names.to_vec(),
+            names,
             sums: Some(Tensor::from_floats(squares, &device)),
         };
-        Pending::new(
-            7,
-            vec![sums.clone(), sums],
-            &squares,
-            names,
-            Window::default(),
-        )
+        Pending::new(7, vec![sums.clone(), sums], &squares, Window::default())
     }
 
     fn read(loss: f32, squares: [f32; 2]) -> Result<Vec<Window>, EngineError> {

@@ -4,7 +4,6 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::train::Interrupter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cadence::{Cadence, Due, Moment, Unit};
@@ -83,10 +82,9 @@ pub struct Loop<T: Task> {
     measured_from: Option<u64>,
     measured: Window,
     pending: Vec<Pending>,
-    /// All-finite flag on the device, `[1]`: 1 while every loss and gradient of every step was finite. Where losses are read back late,
-    /// the optimizer skips its update otherwise (cf. `found_inf`).
+    /// All-finite flag on the device, `[1]`, where losses are read back late: 1 while every loss and gradient of every step was finite.
+    /// Otherwise the optimizer skips its update (cf. `found_inf`).
     all_finite: Option<Tensor<1>>,
-    names: Arc<[String]>,
     /// Start of the steps that are not read back yet.
     mark: Instant,
     last_save: Instant,
@@ -120,7 +118,6 @@ impl<T: Task> Loop<T> {
             measured: Window::default(),
             pending: Vec::new(),
             all_finite: None,
-            names: Arc::from([]),
             mark: Instant::now(),
             last_save: Instant::now(),
             saved_step: (state.step > 0).then_some(state.step),
@@ -144,7 +141,9 @@ impl<T: Task> Loop<T> {
             device.autodiff()
         };
         let model = model.train().fork(&device);
-        self.all_finite = Some(Tensor::ones([1], &device.inner()));
+        // Where losses are read back late, the device skips the update of a step with a non-finite value.
+        let late = self.settings.cadence.read_every > 1;
+        self.all_finite = late.then(|| Tensor::ones([1], &device.inner()));
         let _training = Training::begin();
         // Backends report an exhausted device by a panic, which must not end the other runs of a job.
         let trained = catch_unwind(AssertUnwindSafe(|| self.train(model)));
@@ -219,21 +218,13 @@ impl<T: Task> Loop<T> {
         let (sums, mut gradients) = self.task.step(&model, batches);
         // Ranks of a data-parallel run would sum `gradients`, `sums` and `counts` here: the code below doesn't depend on their number.
         let squares = GradientSquares::of(&model, &gradients);
-        if self.names.len() != squares.names.len() {
-            self.names = squares.names.clone().into();
-        }
         let step = self.state.step + 1;
-        let pending = Pending::new(step, sums, &squares, self.names.clone(), known);
-        // Where losses are read back late, the device skips the update of a step with a non-finite value.
-        let late = self.settings.cadence.read_every > 1;
-        let all_finite = self.all_finite.take().map(|flag| match late {
-            true => pending.gate(flag),
-            false => flag,
-        });
+        let pending = Pending::new(step, sums, &squares, known);
+        let all_finite = self.all_finite.take().map(|flag| pending.gate(flag));
         self.all_finite.clone_from(&all_finite);
         self.pending.push(pending);
-        // Where a readback costs nothing, a non-finite value is found before the weights change.
-        if !late {
+        // Without the flag, a non-finite value is found before the weights change.
+        if all_finite.is_none() {
             self.read_back()?;
         }
         if let Some(limit) = self.settings.max_grad_norm {
@@ -246,9 +237,7 @@ impl<T: Task> Loop<T> {
         self.state.position = counts.position;
         // The rate is that of the counts after the step, so that the first step of a warmup from zero has a rate above zero.
         let rate = self.settings.learning_rate.at(self.seen(), self.total());
-        let model = self
-            .optimizer
-            .step_if(all_finite.filter(|_| late), rate, model, gradients);
+        let model = self.optimizer.step_if(all_finite, rate, model, gradients);
         self.state.optimizer_updates = self.optimizer.updates();
         self.steps_here += 1;
         self.report.tokens += counts.tokens;

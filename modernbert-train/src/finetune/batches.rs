@@ -73,7 +73,7 @@ impl<E: Example> Batches<E> {
         let Some(indices) = plan.and_then(|plan| plan.get(index as usize)) else {
             return Vec::new();
         };
-        // Batches of all epochs in one count.
+        // Unique among the batches of all epochs, of which an epoch has at most one per example.
         let number = epoch * self.examples.len() as u64 + index;
         let targets = |indices: &[usize]| -> usize {
             indices.iter().map(|&i| self.examples[i].targets()).sum()

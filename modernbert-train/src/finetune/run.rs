@@ -178,16 +178,8 @@ impl<E: Example> Finetuning<E> {
         let mut left_of_work = options.work(&train, &dev);
 
         let optimizer = NamedOptimizer::new(options.update_rule());
-        let identity = saving.as_ref().map(|saving| saving.identity.as_str());
         let mut begun = Resumed {
             state: RunState {
-                recipe_sha256: fingerprint(
-                    &options,
-                    identity.unwrap_or_default(),
-                    &model,
-                    &train,
-                    &dev,
-                ),
                 phase_name: PHASE.to_string(),
                 phase_total: planned_steps as u64,
                 next_evaluation: interval,
@@ -201,7 +193,7 @@ impl<E: Example> Finetuning<E> {
         let mut folder = None;
         if let Some(saving) = saving {
             (every_steps, every) = (saving.every_steps, Some(saving.every));
-            let sha256 = begun.state.recipe_sha256.clone();
+            let sha256 = fingerprint(&options, &saving.identity, &begun.model, &train, &dev);
             let opened = Folder::open::<E>(saving, sha256, &begun.model, &dev)?;
             let empty = NamedOptimizer::new(options.update_rule());
             if let Some(resumed) = opened.resume::<E>(&begun.model, empty)? {

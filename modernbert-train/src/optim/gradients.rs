@@ -5,6 +5,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use modernbert::model::checkpoint_name;
 use modernbert::ops::sum::{sum, sum_of_squares};
+use std::sync::Arc;
 
 /// The sum of squares of each parameter's gradient, still on the device.
 ///
@@ -13,7 +14,7 @@ use modernbert::ops::sum::{sum, sum_of_squares};
 #[derive(Clone, Debug)]
 pub struct GradientSquares {
     /// Names of the parameters, in the order of `sums`.
-    pub names: Vec<String>,
+    pub names: Arc<[String]>,
     /// The sum of each, `[names]`; `None` if there is no gradient.
     pub sums: Option<Tensor<1>>,
 }
@@ -29,7 +30,7 @@ impl GradientSquares {
         };
         module.visit(&mut visit);
         Self {
-            names: visit.names,
+            names: visit.names.into(),
             sums: (!visit.sums.is_empty()).then(|| Tensor::cat(visit.sums, 0)),
         }
     }

@@ -6,7 +6,7 @@ use toml::{Table, Value};
 use super::{CorpusSource, Recipe, TokenizerSource};
 
 /// Keys of `[data]` and `[model]` that may hold paths, and the words among their values that are none.
-const KEYS: [(&str, &str, &str); 5] = [
+const PATH_KEYS: [(&str, &str, &str); 5] = [
     ("data", "corpus", "registry"),
     ("data", "eval_corpus", "registry"),
     ("data", "tokenizer", "train"),
@@ -43,7 +43,7 @@ impl Recipe {
 
 /// The paths among a phase's settings, which are still TOML.
 fn settings_in(folder: &Path, settings: &mut Table) {
-    for (section, key, word) in KEYS {
+    for (section, key, word) in PATH_KEYS {
         let value = settings
             .get_mut(section)
             .and_then(Value::as_table_mut)
