@@ -124,7 +124,7 @@ impl<'set> Documents<'set> {
         let title = row.text_or_empty(&["title"])?;
         let text = row.text(&["text"])?;
         let document = Document { id, title, text };
-        if document.full_text().is_empty() {
+        if document.title.trim().is_empty() && document.text.trim().is_empty() {
             if self.dataset.drops_empty {
                 self.summary.left_out += 1;
                 return Ok(None);

@@ -1,7 +1,6 @@
 //! A small model whose weights are large enough for neighbours to show, and a tokenizer that fits it.
 
-// Another test program uses a part of this page.
-#![allow(dead_code)]
+#![allow(dead_code)] // another test program uses a part of this module
 
 use burn::module::Module;
 use burn::tensor::Tensor;
