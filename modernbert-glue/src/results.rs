@@ -128,7 +128,7 @@ impl Results {
     /// Reads `results.json` of a folder; none when there is no such file.
     pub fn read(folder: &Path) -> Result<Option<Self>, ResultsError> {
         let path = folder.join(FILE_NAME);
-        let text = match fs::read_to_string(&path) {
+        let text = match modernbert::read::text(&path) {
             Ok(text) => text,
             Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(ResultsError::Read { path, source }),

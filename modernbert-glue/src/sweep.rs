@@ -105,7 +105,7 @@ pub struct SweepReport {
 /// A file that can't be read or is malformed.
 pub fn read_sweep(folder: &Path) -> Result<Option<Sweep>, RunError> {
     let path = folder.join(FILE_NAME);
-    let text = match std::fs::read_to_string(&path) {
+    let text = match modernbert::read::text(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(RunError::Io { path, source }),

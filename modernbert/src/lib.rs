@@ -45,7 +45,7 @@ pub mod model;
 mod similarity;
 
 pub use burn_packed::{batch, device, ops};
-pub use modernbert_files::{atomic, config, lock, output, parallel, tokenizer};
+pub use modernbert_files::{atomic, card, config, lock, output, parallel, read, tokenizer};
 
 pub use inference::{
     AnswerOptions, Answerer, BatchOptions, Chooser, Embedding, Encoder, Entity, InferenceError,

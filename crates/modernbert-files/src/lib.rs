@@ -7,7 +7,7 @@
 //! | [`checkpoint`] | safetensors files, sharded ones too; models by folder or by name on the Hugging Face Hub | `config` |
 //! | [`card`] | the model card, `README.md` | `config` |
 //! | [`sentences`] | the files of sentence-transformers: pooling, normalization, prompts | `config` |
-//! | [`atomic`], [`output`], [`lock`] | files that appear complete or not at all; checks of a place before the work; one process at a time | nothing |
+//! | [`atomic`], [`output`], [`lock`], [`read`] | files that appear complete or not at all; checks of a place before the work; one process at a time; reading with limits | nothing |
 //! | [`parallel`] | work on many items with all cores | nothing |
 //! | [`wording`] | a count with its noun, for messages | nothing |
 
@@ -19,6 +19,7 @@ pub mod config;
 pub mod lock;
 pub mod output;
 pub mod parallel;
+pub mod read;
 pub mod sentences;
 pub mod tokenizer;
 pub mod wording;

@@ -148,7 +148,7 @@ impl SentenceSettings {
 }
 
 fn read_json(path: &Path) -> Result<Option<Value>, SentencesError> {
-    let bytes = match std::fs::read(path) {
+    let bytes = match crate::read::bytes(path) {
         Ok(bytes) => bytes,
         Err(error)
             if matches!(

@@ -3,7 +3,6 @@
 //! Lines end at `\n`; one `\r` before it is dropped, any other stays in the text. A byte order mark at the start, a
 //! missing last newline and blank lines at the end are all accepted.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +19,7 @@ pub struct TextFile {
 impl TextFile {
     /// Reads a file of `task` (named in the error when the file is missing).
     pub fn read(path: &Path, task: Task) -> Result<Self, DataError> {
-        let bytes = fs::read(path).map_err(|source| match source.kind() {
+        let bytes = modernbert::read::bytes(path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => DataError::NoFile {
                 path: path.to_path_buf(),
                 task,

@@ -7,7 +7,6 @@ use modernbert::model::{SequenceClassifier, initialize};
 use modernbert::tokenizer::Tokenizer;
 use modernbert::{HeadStart, Loader};
 use sha2::{Digest, Sha256};
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -150,7 +149,7 @@ pub(super) fn weights_hash(folder: &Path) -> Result<String, RunError> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     for path in files {
-        let mut file = File::open(&path).map_err(io(&path))?;
+        let mut file = modernbert::read::open(&path).map_err(io(&path))?;
         loop {
             let count = file.read(&mut buffer).map_err(io(&path))?;
             if count == 0 {

@@ -113,7 +113,7 @@ impl RunRecord {
     /// A file that can't be read or is malformed.
     pub fn read(folder: &Path) -> Result<Option<Self>, RunError> {
         let path = folder.join(RUN_FILE);
-        let text = match std::fs::read_to_string(&path) {
+        let text = match modernbert::read::text(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(RunError::Io { path, source }),

@@ -54,7 +54,7 @@ impl Manifest {
 
     pub(crate) fn read(folder: &Path) -> Result<Self, IndexError> {
         let path = folder.join(FILE);
-        let bytes = match std::fs::read(&path) {
+        let bytes = match modernbert_files::read::bytes(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(IndexError::NoIndex {

@@ -10,11 +10,11 @@
 //!
 //! All numbers are little-endian. Every byte is covered by a checksum.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use modernbert_files::atomic::write_atomically;
+use modernbert_files::read;
 use rayon::prelude::*;
 
 use super::{Dtype, IndexError};
@@ -229,7 +229,7 @@ pub(crate) struct Segment {
 impl Segment {
     /// Maps a file and checks its header and sizes; with `verify` every byte against its checksum.
     pub(crate) fn open(path: &Path, expected: u32, verify: bool) -> Result<Self, IndexError> {
-        let file = File::open(path).map_err(IndexError::io(path))?;
+        let file = read::open(path).map_err(IndexError::io(path))?;
         // SAFETY: the map is only read. Segment files are never written again once they have their name; a writer that replaces an index
         // removes names, and the mapped file exists until the map is dropped.
         let map = unsafe { Mmap::map(&file) }.map_err(IndexError::io(path))?;

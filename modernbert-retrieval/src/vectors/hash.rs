@@ -1,9 +1,9 @@
 //! Identity of a model by the contents of its files.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use modernbert_files::read;
 use sha2::{Digest, Sha256};
 
 use super::VectorError;
@@ -26,7 +26,7 @@ pub fn model_hash(folder: &Path) -> Result<String, VectorError> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     for (name, path) in files {
-        let mut file = File::open(&path).map_err(|error| failed(&path, error))?;
+        let mut file = read::open(&path).map_err(|error| failed(&path, error))?;
         let length = file.metadata().map_err(|error| failed(&path, error))?.len();
         // Lengths separate the end of one file from the beginning of the next.
         hash.update((name.len() as u64).to_le_bytes());

@@ -65,7 +65,7 @@ pub fn resume(choice: Choice, options: &PretrainOptions) -> Result<PretrainEnd> 
     if let Some(snapshot) = &snapshot {
         let path = dir.root().join(RECIPE_FILE);
         let text =
-            std::fs::read_to_string(&path).map_err(PretrainError::io(&path, "can't be read"))?;
+            modernbert::read::text(&path).map_err(PretrainError::io(&path, "can't be read"))?;
         if snapshot.state.recipe_sha256 != sha256_of(&text) {
             return invalid(format!(
                 "{}: this checkpoint belongs to another recipe than {RECIPE_FILE}",

@@ -99,7 +99,7 @@ pub(super) fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Resul
 /// A folder that is gone or changed.
 pub(super) fn reopen(phases: &[Phase], out: &Path) -> Result<Prepared> {
     let path = out.join(SHARDS).join(FOLDERS_FILE);
-    let text = std::fs::read(&path).map_err(PretrainError::io(&path, "can't be read"))?;
+    let text = modernbert::read::bytes(&path).map_err(PretrainError::io(&path, "can't be read"))?;
     let folders: Vec<PathBuf> = serde_json::from_slice(&text)
         .map_err(std::io::Error::other)
         .map_err(PretrainError::io(&path, "not a list of folders"))?;

@@ -185,7 +185,7 @@ impl Recipe {
             path: path.to_owned(),
             source,
         };
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let text = modernbert::read::text(path).map_err(unreadable)?;
         let name = path.display().to_string();
         let recipe = Self::from_str(&text, &name)?;
         let absolute = std::path::absolute(path).map_err(unreadable)?;

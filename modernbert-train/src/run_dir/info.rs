@@ -73,7 +73,7 @@ impl RunInfo {
     /// A file that can't be read or understood.
     pub fn read(root: &Path) -> Result<Option<Self>, RunDirError> {
         let path = root.join(INFO_FILE);
-        let text = match std::fs::read(&path) {
+        let text = match modernbert::read::bytes(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(RunDirError::io(&path)(error)),

@@ -57,7 +57,7 @@ const CHECKPOINTS: &str = "checkpoints";
 /// A folder without a recipe, or one that can't be read.
 pub fn recipe_of_run(root: &Path) -> Result<Recipe, RunDirError> {
     let path = root.join(RECIPE_FILE);
-    let text = match std::fs::read_to_string(&path) {
+    let text = match modernbert::read::text(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(RunDirError::NoRun(root.to_path_buf()));
@@ -122,7 +122,7 @@ impl RunDir {
     /// No run in the folder; a recipe that was changed; another process at work on it.
     pub fn open(root: &Path) -> Result<(Self, Recipe, RunInfo), RunDirError> {
         let path = root.join(RECIPE_FILE);
-        let text = match std::fs::read_to_string(&path) {
+        let text = match modernbert::read::text(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(RunDirError::NoRun(root.to_path_buf()));
@@ -198,7 +198,7 @@ impl RunDir {
 
     /// Returns true if a file of lines of JSON has one of this step.
     pub fn has_row(&self, name: &str, step: u64) -> bool {
-        let text = std::fs::read_to_string(self.root.join(name)).unwrap_or_default();
+        let text = modernbert::read::text(&self.root.join(name)).unwrap_or_default();
         let step_of = |line: &str| -> Option<u64> {
             let row: serde_json::Value = serde_json::from_str(line).ok()?;
             row.get("step")?.as_u64()

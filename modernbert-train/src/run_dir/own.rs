@@ -73,7 +73,7 @@ impl Contents {
                 LOCK_FILE => continue,
                 INFO_FILE | HISTORY_FILE | METRICS_FILE | POSITIONS_FILE => {}
                 RECIPE_FILE => {
-                    let text = std::fs::read_to_string(path).unwrap_or_default();
+                    let text = modernbert::read::text(path).unwrap_or_default();
                     if sha256_of(&text) != info.recipe_sha256 {
                         return Err(changed());
                     }

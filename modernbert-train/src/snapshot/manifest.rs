@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -51,7 +50,7 @@ impl Manifest {
     /// A folder that is no checkpoint, a damaged manifest, a newer format.
     pub fn read(folder: &Path) -> Result<Self, SnapshotError> {
         let path = folder.join(MANIFEST_FILE);
-        let text = match std::fs::read(&path) {
+        let text = match modernbert::read::bytes(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(SnapshotError::NotOne {
@@ -138,7 +137,7 @@ fn list_hash(files: &BTreeMap<String, FileHash>) -> String {
 /// # Errors
 /// An error of the operating system.
 pub(crate) fn hash_file(path: &Path) -> Result<FileHash, SnapshotError> {
-    let mut file = File::open(path).map_err(SnapshotError::io(path))?;
+    let mut file = modernbert::read::open(path).map_err(SnapshotError::io(path))?;
     let (mut hash, mut bytes) = (Sha256::new(), 0);
     let mut buffer = vec![0; 1 << 20];
     loop {

@@ -109,7 +109,7 @@ impl Mixture {
     /// # Errors
     /// A file that can't be read, unknown or missing fields, shares that don't add up to 1, an empty licence, a name twice.
     pub fn from_file(path: &Path) -> Result<Self, MixtureError> {
-        let text = std::fs::read_to_string(path).map_err(|source| MixtureError::Read {
+        let text = modernbert_files::read::text(path).map_err(|source| MixtureError::Read {
             path: path.into(),
             source,
         })?;

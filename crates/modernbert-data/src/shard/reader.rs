@@ -1,6 +1,5 @@
 //! Reading a shard in place.
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -39,7 +38,7 @@ impl Shard {
     pub fn open_with(path: impl AsRef<Path>, check: Check) -> Result<Self, ShardError> {
         let path = path.as_ref().to_path_buf();
         let open = || {
-            let file = File::open(&path)?;
+            let file = modernbert_files::read::open(&path)?;
             // SAFETY: the map is only read, and through bounds-checked slices of bytes, any value of which is valid.
             // As with every mapped file, another program must not truncate it meanwhile; this project replaces files atomically.
             unsafe { Mmap::map(&file) }

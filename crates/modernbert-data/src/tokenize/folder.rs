@@ -1,6 +1,5 @@
 //! A folder of token shards, opened and checked.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -95,7 +94,7 @@ impl TokenFolder {
     /// missing, damaged, replaced, of other counts, or made with another tokenizer.
     pub fn open(folder: &Path, check: Check) -> Result<Self, FolderError> {
         let path = folder.join(INDEX_FILE);
-        let text = fs::read_to_string(&path).map_err(|source| FolderError::Read {
+        let text = modernbert_files::read::text(&path).map_err(|source| FolderError::Read {
             path: path.clone(),
             source,
         })?;

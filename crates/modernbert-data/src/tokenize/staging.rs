@@ -182,7 +182,7 @@ fn check_target(out: &Path, overwrite: bool) -> Result<(), TokenizeFolderError> 
     if !overwrite {
         return Err(TokenizeFolderError::Exists { path: out.into() });
     }
-    let text = fs::read_to_string(&index).map_err(failed)?;
+    let text = modernbert_files::read::text(&index).map_err(failed)?;
     let foreign = |file: String| TokenizeFolderError::Foreign {
         path: out.into(),
         file: file.into(),

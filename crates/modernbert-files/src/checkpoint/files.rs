@@ -5,7 +5,6 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::{CheckpointError, WEIGHTS_FILE};
@@ -57,7 +56,7 @@ impl TensorFiles {
             path: index.to_path_buf(),
             reason,
         };
-        let text = std::fs::read_to_string(index).map_err(CheckpointError::io(index))?;
+        let text = crate::read::text(index).map_err(CheckpointError::io(index))?;
         let json: serde_json::Value =
             serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         let map = json
@@ -102,7 +101,7 @@ impl TensorFiles {
         let mut maps = Vec::new();
         let mut tensors = BTreeMap::new();
         for path in paths {
-            let file = File::open(&path).map_err(CheckpointError::io(&path))?;
+            let file = crate::read::open(&path).map_err(CheckpointError::io(&path))?;
             // SAFETY: the mapping is read only. If another process truncates the file while it is mapped, it can end this
             // process with a bus error; it can't make it read wrong memory.
             let map = unsafe { Mmap::map(&file) }.map_err(CheckpointError::io(&path))?;

@@ -367,7 +367,7 @@ impl ModernBertConfig {
     /// A file that cannot be read, and those of [`Self::from_json_str`].
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|source| io_error(path, source))?;
+        let text = crate::read::text(path).map_err(|source| io_error(path, source))?;
         Self::from_json_str(&text, &path.display().to_string())
     }
 }

@@ -308,7 +308,7 @@ impl ModernBertConfig {
             "num_hidden_layers",
             layers,
             format!(
-                "with every {n}th layer global the last layer would be local: use {below} or {} layers, or another spacing",
+                "with one global layer in {n} the last layer would be local: use {below} or {} layers, or another spacing",
                 below + n
             ),
         )

@@ -98,7 +98,7 @@ impl Tokenizer {
     /// panics.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, TokenizerError> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|source| TokenizerError::Read {
+        let bytes = crate::read::bytes(path).map_err(|source| TokenizerError::Read {
             path: path.into(),
             source,
         })?;

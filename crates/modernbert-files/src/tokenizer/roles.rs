@@ -29,7 +29,7 @@ impl Roles {
         let mut roles = Self::default();
         for name in FILES {
             let path = folder.join(name);
-            let bytes = match std::fs::read(&path) {
+            let bytes = match crate::read::bytes(&path) {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(source) => return Err(TokenizerError::Read { path, source }),

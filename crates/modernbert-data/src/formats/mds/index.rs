@@ -1,7 +1,6 @@
 //! `index.json`.
 
 use std::collections::HashSet;
-use std::fs;
 use std::path::{Component, Path};
 
 use serde::Deserialize;
@@ -85,7 +84,7 @@ fn shards(path: &Path) -> Option<Vec<serde_json::Value>> {
 }
 
 fn text(path: &Path) -> Result<String, FormatError> {
-    let text = fs::read_to_string(path).map_err(|source| FormatError::Read {
+    let text = modernbert_files::read::text(path).map_err(|source| FormatError::Read {
         path: path.into(),
         source,
     })?;

@@ -1,0 +1,91 @@
+//! Small files that others made, read with limits: a pipe or a device in place of a file would never end.
+
+use std::fs::File;
+use std::io::{Error, ErrorKind, Read, Result};
+use std::path::Path;
+
+/// Longest file that is read whole, in bytes: settings, indexes, tokenizers. The largest tokenizers have some 30 MB.
+const LONGEST: u64 = 256 << 20;
+
+/// Opens a regular file, or a link to one.
+///
+/// # Errors
+/// What the operating system refuses; a folder, a pipe, a device.
+pub fn open(path: &Path) -> Result<File> {
+    // Before it is opened: to open a pipe is to wait for its writer.
+    let kind = std::fs::metadata(path)?.file_type();
+    if kind.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    if !kind.is_file() {
+        let reason = "it is a pipe or a device, not a regular file";
+        return Err(Error::new(ErrorKind::InvalidInput, reason));
+    }
+    File::open(path)
+}
+
+/// Reads a file whole, without a byte order mark at its beginning.
+///
+/// # Errors
+/// As [`open`]; a file of more than 256 MiB.
+pub fn bytes(path: &Path) -> Result<Vec<u8>> {
+    up_to(path, LONGEST)
+}
+
+/// As [`bytes`], for text.
+///
+/// # Errors
+/// As there; bytes that are not UTF-8.
+pub fn text(path: &Path) -> Result<String> {
+    let bytes = bytes(path)?;
+    String::from_utf8(bytes).map_err(|error| Error::new(ErrorKind::InvalidData, error.utf8_error()))
+}
+
+fn up_to(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let file = open(path)?;
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        let reason = format!("it has more than {} MiB", limit >> 20);
+        return Err(Error::new(ErrorKind::FileTooLarge, reason));
+    }
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        bytes.drain(..3);
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn files_are_read_without_their_mark_and_up_to_a_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        std::fs::write(&path, "\u{feff}{}").unwrap();
+        assert_eq!(text(&path).unwrap(), "{}");
+        assert_eq!(up_to(&path, 5).unwrap(), b"{}");
+        let error = up_to(&path, 4).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::FileTooLarge);
+        std::fs::write(&path, b"\xff").unwrap();
+        assert_eq!(text(&path).unwrap_err().kind(), ErrorKind::InvalidData);
+        assert!(text(folder.path()).is_err());
+        let missing = text(&folder.path().join("none")).unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::NotFound);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_never_ends_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("zero.json");
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert!(text(&path).unwrap_err().to_string().contains("a device"));
+        let socket = folder.path().join("socket.json");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert!(bytes(&socket).unwrap_err().to_string().contains("a device"));
+    }
+}
