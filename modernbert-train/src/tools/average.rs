@@ -6,6 +6,7 @@ use modernbert::output::{OutputError, StagedFolder};
 use std::path::{Path, PathBuf};
 
 use super::ToolError;
+use super::card::write_card;
 use super::export::{check_model_folder, copy_tokenizer};
 use crate::optim::StoredTensor;
 use crate::run_dir::list_checkpoints;
@@ -28,7 +29,7 @@ pub fn average(checkpoints: &[PathBuf], out: &Path) -> Result<(), ToolError> {
     let run = check_model_folder(out, checkpoints)?;
     verify(first)?;
     let config_path = first.join(CONFIG_FILE);
-    let config = std::fs::read(&config_path).map_err(ToolError::read(&config_path))?;
+    let config = modernbert::read::bytes(&config_path).map_err(ToolError::read(&config_path))?;
     let mut tensors = read_tensors(&first.join(WEIGHTS_FILE))?;
     let mut sums: Vec<Vec<f64>> = tensors
         .iter()
@@ -41,7 +42,11 @@ pub fn average(checkpoints: &[PathBuf], out: &Path) -> Result<(), ToolError> {
             first: first.clone(),
             what,
         };
-        if std::fs::read(other.join(CONFIG_FILE)).ok().as_ref() != Some(&config) {
+        if modernbert::read::bytes(&other.join(CONFIG_FILE))
+            .ok()
+            .as_ref()
+            != Some(&config)
+        {
             return Err(differ("sizes or rotary bases (config.json)"));
         }
         let found = read_tensors(&other.join(WEIGHTS_FILE))?;
@@ -64,6 +69,7 @@ pub fn average(checkpoints: &[PathBuf], out: &Path) -> Result<(), ToolError> {
     let config_path = staged.path().join(CONFIG_FILE);
     write_atomically(&config_path, &config).map_err(OutputError::write(out))?;
     write_tensors(&staged.path().join(WEIGHTS_FILE), &tensors)?;
+    write_card(first, &run, checkpoints.len(), staged.path(), out)?;
     Ok(staged.publish(WEIGHTS_FILE)?)
 }
 

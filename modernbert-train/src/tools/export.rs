@@ -6,12 +6,14 @@ use modernbert::output::{OutputCheck, OutputError, StagedFolder};
 use std::path::{Path, PathBuf};
 
 use super::ToolError;
+use super::card::write_card;
 use crate::run_dir::run_of_checkpoint;
 use crate::snapshot::{Manifest, verify};
 
 const TOKENIZER_FILES: [&str; 2] = ["tokenizer.json", "tokenizer_config.json"];
 
-/// Copies weights, config and tokenizer of a checkpoint into the new folder `out`, which Hugging Face's libraries then read.
+/// Copies weights, config and tokenizer of a checkpoint into the new folder `out`, which Hugging Face's libraries then read, and writes the
+/// model card beside them.
 ///
 /// # Errors
 /// A damaged checkpoint, or one outside of a run; a folder that is not empty or can't be written.
@@ -23,6 +25,7 @@ pub fn export(checkpoint: &Path, out: &Path) -> Result<(), ToolError> {
     for name in [CONFIG_FILE, WEIGHTS_FILE] {
         copy(&checkpoint.join(name), &staged.path().join(name))?;
     }
+    write_card(checkpoint, &run, 1, staged.path(), out)?;
     Ok(staged.publish(WEIGHTS_FILE)?)
 }
 

@@ -1,6 +1,7 @@
 //! Tools for runs and checkpoints: compare, average, export, describe, draw.
 
 mod average;
+mod card;
 mod curves;
 mod diff;
 mod error;

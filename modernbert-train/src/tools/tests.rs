@@ -150,12 +150,26 @@ fn an_exported_checkpoint_is_a_model_folder() {
     assert_eq!(
         names,
         [
+            "README.md",
             "config.json",
             "model.safetensors",
             "tokenizer.json",
             "tokenizer_config.json"
         ]
     );
+    let card = fs::read_to_string(out.join("README.md")).unwrap();
+    for part in [
+        "# model\n",
+        "language: en\n",
+        "Rust sources",
+        "in 2 steps",
+        "English only",
+        "Bias",
+    ] {
+        assert!(card.contains(part), "no {part:?} in {card}");
+    }
+    let here = folder.path().to_str().unwrap();
+    assert!(!card.contains(here), "a path of this machine in {card}");
     // A damaged checkpoint is not passed on.
     fs::write(saved[0].join("model.safetensors"), "damaged").unwrap();
     assert!(export(&saved[0], &folder.path().join("again")).is_err());

@@ -144,7 +144,10 @@ impl Index {
     }
 
     /// Reads an index and makes all checks that need no shard.
-    pub(super) fn parse(text: &str) -> Result<Self, IndexError> {
+    ///
+    /// # Errors
+    /// Text that is no index of this version, or one that contradicts itself or names files outside of its folder.
+    pub fn parse(text: &str) -> Result<Self, IndexError> {
         let index: Self = serde_json::from_str(text)?;
         if index.format != FORMAT || index.version != VERSION {
             return Err(IndexError::Format {
