@@ -85,6 +85,19 @@ pub enum TokenizeFolderError {
         /// The vocabulary.
         vocab_size: usize,
     },
+    /// The disk is too full for the shards.
+    #[error(
+        "{path}: the shards take about {needed_mb:.0} MB and {free_mb:.0} MB are free on the disk; free some space, or give --out a folder on \
+         another disk", path = path.display(), needed_mb = *needed as f64 / 1e6, free_mb = *free as f64 / 1e6
+    )]
+    Space {
+        /// The folder.
+        path: PathBuf,
+        /// Bytes that will be written, an estimate from the beginning of each source.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
     /// The caller ended the work.
     #[error("interrupted; nothing was written")]
     Interrupted,

@@ -13,6 +13,7 @@ mod held_out;
 mod index;
 mod run;
 mod source;
+mod space;
 mod split_writer;
 mod staging;
 #[cfg(test)]

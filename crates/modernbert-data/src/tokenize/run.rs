@@ -14,6 +14,7 @@ use super::TokenizeFolderError;
 use super::held_out::{Division, Made};
 use super::index::{INDEX_FILE, Index, SourceEntry};
 use super::source::{TokenizeSource, read, size};
+use super::space::check_space;
 use super::split_writer::ShardSettings;
 use super::staging::Staging;
 use crate::formats::{Content, FormatError, InputFile, Record};
@@ -118,6 +119,9 @@ pub fn tokenize(
     }
     let staging = Staging::begin(out, options.overwrite)?;
     let folder = staging.path();
+    let read = sources.iter().zip(&found);
+    let read = read.map(|(source, inputs)| (inputs.as_slice(), &source.fields));
+    check_space(tokenizer, read, &folder)?;
     tokenizer.save(&folder)?;
     let hash = TokenizerHash::of(tokenizer)?;
     let mut index = Index::new(hash, options.eval_fraction, options.seed, options.cut);

@@ -307,3 +307,26 @@ fn progress_is_of_bytes_within_a_file() {
     assert_eq!((total, done), (text.len() as u64, text.len() as u64));
     assert!(events > 1, "{events} events");
 }
+
+#[test]
+fn the_space_a_set_takes_is_known_before_it_is_made() {
+    let folder = place();
+    let rows = write(&folder.path().join("rows.jsonl"), jsonl(0..400));
+    let long: Vec<String> = (0..40_000).map(document).collect();
+    let book = write(&folder.path().join("book.txt"), long.join("\n"));
+    for input in [rows, book] {
+        let made = source("text", &[&input], 1.0);
+        let inputs = made.inputs().unwrap().inputs;
+        let guessed = crate::tokenize::space::estimate(&TOKENIZER, &inputs, &made.fields);
+        let out = folder.path().join("out");
+        let options = TokenizeFolderOptions {
+            eval_fraction: 0.0,
+            overwrite: true,
+            ..options()
+        };
+        let report = make(&[made], &out, &options).unwrap();
+        let ids = 2 * report.index.sources[0].train.tokens;
+        let off = guessed as f64 / ids as f64;
+        assert!((0.9..1.1).contains(&off), "{guessed} for {ids} bytes");
+    }
+}
