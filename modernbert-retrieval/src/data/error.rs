@@ -77,6 +77,16 @@ pub enum DataError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// A line is longer than any document.
+    #[error("{path}:{line}: longer than {limit} MiB; a JSONL file has one row a line")]
+    LongLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The longest line, in MiB.
+        limit: u64,
+    },
     /// A line is not UTF-8.
     #[error("{path}:{line}: not UTF-8; convert the file (iconv -t UTF-8) or download it again")]
     NotUtf8 {

@@ -1,16 +1,21 @@
 //! Rows of JSONL (also .gz) and Parquet files, as JSON objects with their place.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flate2::bufread::MultiGzDecoder;
+use modernbert_files::panics::caught;
+use modernbert_files::read;
+use parquet::errors::ParquetError;
 use parquet::file::reader::SerializedFileReader;
 use parquet::record::{Field, Row as ParquetRow};
 use serde_json::{Map, Value};
 
 use super::DataError;
+
+/// Longest line, in bytes: a packed file without line breaks must not fill the memory.
+const LONGEST_LINE: u64 = 256 << 20;
 
 /// One row and its place.
 #[derive(Clone, Debug)]
@@ -36,7 +41,7 @@ pub(crate) struct Line {
 
 /// Opens a file for reading, unpacking .gz.
 pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead + Send>, DataError> {
-    let file = File::open(path).map_err(|source| DataError::Read {
+    let file = read::open(path).map_err(|source| DataError::Read {
         path: path.to_path_buf(),
         source,
     })?;
@@ -52,6 +57,13 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead + Send>, DataError> {
 pub(crate) fn lines(
     path: &Path,
 ) -> Result<impl Iterator<Item = Result<Line, DataError>> + Send + use<>, DataError> {
+    lines_up_to(path, LONGEST_LINE)
+}
+
+fn lines_up_to(
+    path: &Path,
+    limit: u64,
+) -> Result<impl Iterator<Item = Result<Line, DataError>> + Send + use<>, DataError> {
     let mut reader = open(path)?;
     let path = path.to_path_buf();
     let mut number = 0;
@@ -60,8 +72,17 @@ pub(crate) fn lines(
         while !failed {
             number += 1;
             let mut bytes = Vec::new();
-            match reader.read_until(b'\n', &mut bytes) {
+            let read = (&mut reader).take(limit + 1).read_until(b'\n', &mut bytes);
+            match read {
                 Ok(0) => return None,
+                Ok(length) if length as u64 > limit => {
+                    failed = true;
+                    return Some(Err(DataError::LongLine {
+                        path: path.clone(),
+                        line: number,
+                        limit: limit >> 20,
+                    }));
+                }
                 Ok(_) => {}
                 Err(source) => {
                     failed = true;
@@ -127,25 +148,46 @@ pub(crate) fn rows_of(paths: &[PathBuf]) -> Rows {
 
 fn parquet_rows(path: &Path) -> Result<Rows, DataError> {
     let shared = Arc::new(path.to_path_buf());
-    let broken = |path: &Path, reason: String| DataError::Parquet {
-        path: path.to_path_buf(),
-        reason,
-    };
-    let file = File::open(path).map_err(|source| DataError::Read {
+    let file = read::open(path).map_err(|source| DataError::Read {
         path: path.to_path_buf(),
         source,
     })?;
-    let reader =
-        SerializedFileReader::new(file).map_err(|error| broken(path, error.to_string()))?;
-    let rows = reader.into_iter().enumerate().map(move |(number, row)| {
-        let row = row.map_err(|error| broken(&shared, format!("row {}: {error}", number + 1)))?;
-        Ok(Row {
+    let mut rows = guarded(path, "", || SerializedFileReader::new(file))?.into_iter();
+    let mut line = 0;
+    let mut failed = false;
+    let rows = std::iter::from_fn(move || {
+        if failed {
+            return None;
+        }
+        line += 1;
+        let row = guarded(&shared, &format!("row {line}: "), || {
+            rows.next().transpose()
+        });
+        let row = row.transpose()?;
+        failed = row.is_err();
+        Some(row.map(|row| Row {
             path: Arc::clone(&shared),
-            line: number + 1,
+            line,
             fields: object(&row),
-        })
+        }))
     });
     Ok(Box::new(rows))
+}
+
+/// Runs the library's reader; a panic, which damaged files can cause in it, becomes an error.
+fn guarded<T>(
+    path: &Path,
+    place: &str,
+    read: impl FnOnce() -> Result<T, ParquetError>,
+) -> Result<T, DataError> {
+    let broken = |reason: String| DataError::Parquet {
+        path: path.to_path_buf(),
+        reason: format!("{place}{reason}"),
+    };
+    match caught(read) {
+        Ok(result) => result.map_err(|error| broken(error.to_string())),
+        Err(_) => Err(broken("its pages contradict their headers".into())),
+    }
 }
 
 fn object(row: &ParquetRow) -> Map<String, Value> {
@@ -273,4 +315,76 @@ pub(crate) fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
         return "nothing".to_string();
     }
     names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_line_without_end_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("corpus.jsonl");
+        std::fs::write(&path, "12345\n123456\n1\n").unwrap();
+        let lines: Vec<_> = lines_up_to(&path, 6).unwrap().collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0].as_ref().unwrap().text, "12345");
+        let error = lines[1].as_ref().err().unwrap().to_string();
+        assert!(error.contains("corpus.jsonl:2: longer than"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["corpus.jsonl", "corpus.parquet"] {
+            let path = folder.path().join(name);
+            std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+            let error = rows(&path).err().unwrap().to_string();
+            assert!(error.contains("a device"), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_damaged_parquet_file_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        let bytes = test_rows(&path);
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x55;
+            std::fs::write(&path, damaged).unwrap();
+            // Whether a changed byte is noticed depends on its place; the reader returns in every case.
+            if let Ok(rows) = rows(&path) {
+                let failed = rows.take(9).filter(Result::is_err).count();
+                assert!(failed <= 1);
+            }
+        }
+        std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
+        assert!(rows(&path).is_err());
+    }
+
+    /// Writes two rows of text; returns the file's bytes.
+    fn test_rows(path: &Path) -> Vec<u8> {
+        use parquet::data_type::{ByteArray, ByteArrayType};
+        use parquet::file::writer::SerializedFileWriter;
+        let schema = parquet::schema::parser::parse_message_type(
+            "message rows { required binary text (UTF8); }",
+        );
+        let file = std::fs::File::create(path).unwrap();
+        let properties = Arc::default();
+        let mut writer =
+            SerializedFileWriter::new(file, Arc::new(schema.unwrap()), properties).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let values = [ByteArray::from("one"), ByteArray::from("two")];
+        let typed = column.typed::<ByteArrayType>();
+        typed.write_batch(&values, None, None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        writer.close().unwrap();
+        std::fs::read(path).unwrap()
+    }
 }

@@ -1,7 +1,5 @@
 //! Parquet files.
 
-use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,6 +9,8 @@ use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use ::parquet::record::reader::RowIter;
 use ::parquet::record::{Field, Row};
 use ::parquet::schema::types::Type;
+use modernbert_files::panics::caught;
+use modernbert_files::read;
 use serde_json::{Map, Value};
 
 use super::FormatError;
@@ -35,7 +35,7 @@ impl ParquetRows {
         wanted: Option<&Wanted>,
         read: &ReadBytes,
     ) -> Result<Self, FormatError> {
-        let file = File::open(path).map_err(|source| FormatError::Read {
+        let file = read::open(path).map_err(|source| FormatError::Read {
             path: path.into(),
             source,
         })?;
@@ -128,7 +128,7 @@ fn guarded<T>(
     path: &Path,
     read: impl FnOnce() -> Result<T, ParquetError>,
 ) -> Result<T, FormatError> {
-    match catch_unwind(AssertUnwindSafe(read)) {
+    match caught(read) {
         Ok(result) => result.map_err(|error| broken(path, error.to_string())),
         Err(_) => Err(broken(path, "its pages contradict their headers".into())),
     }

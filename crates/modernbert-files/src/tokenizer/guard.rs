@@ -3,16 +3,9 @@
 //! The library unwraps where a file has an empty pattern, a length of zero or a broken template, some of it only at the first text that
 //! meets the place. So every call into it is guarded, and a file is tried on a few texts when it is loaded.
 
-use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
-
 use serde_json::Value;
 
-thread_local! {
-    /// True while a panic of this thread is expected and reported as an error.
-    static EXPECTED: Cell<bool> = const { Cell::new(false) };
-}
+use crate::panics::caught;
 
 /// The reason why the library can't use a file or a text.
 #[derive(Debug, thiserror::Error)]
@@ -27,24 +20,7 @@ impl Reason {
 
 /// Runs `work`; a panic becomes its message, and nothing is printed.
 pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Reason> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let previous = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if !EXPECTED.get() {
-                previous(info);
-            }
-        }));
-    });
-    let outer = EXPECTED.replace(true);
-    let result = catch_unwind(AssertUnwindSafe(work));
-    EXPECTED.set(outer);
-    result.map_err(|panic| {
-        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        let text = text.unwrap_or_else(|| "no message".to_string());
-        Reason(format!("the tokenizers library fails on it: {text}"))
-    })
+    caught(work).map_err(|panic| Reason(format!("the tokenizers library fails on it: {panic}")))
 }
 
 /// Texts on which a file is tried: nothing, blanks, words, digits, marks that compose, control characters, other scripts.
