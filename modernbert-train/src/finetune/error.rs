@@ -19,12 +19,16 @@ pub enum FinetuneError {
         what: &'static str,
     },
     /// A setting that can't work.
-    #[error("{label}: {setting} is 0; it must be at least 1")]
-    Zero {
+    #[error("{label}: {setting} is {value}; it must be {wanted}")]
+    Setting {
         /// The run.
         label: String,
         /// The setting.
         setting: &'static str,
+        /// Its value.
+        value: String,
+        /// The values that work.
+        wanted: &'static str,
     },
     /// Targets of different kinds, or one without an output of the model.
     #[error("{label}: training example {index}: {reason}")]

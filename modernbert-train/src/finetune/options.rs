@@ -1,5 +1,6 @@
 //! Settings of a finetuning.
 
+use super::error::FinetuneError;
 use super::example::Example;
 use crate::optim::{DecoupledAdamW, UpdateRule};
 use crate::schedule::{LearningRate, Schedule, TokenSpan};
@@ -47,7 +48,72 @@ impl Default for FinetuneOptions {
     }
 }
 
+/// Most passes over the examples: beyond, counts of steps and tokens could overflow.
+const MOST_EPOCHS: usize = 1_000_000;
+
 impl FinetuneOptions {
+    /// Refuses settings with which nothing can be trained.
+    ///
+    /// # Errors
+    /// [`FinetuneError::Setting`]: the first of them.
+    pub fn check(&self) -> Result<(), FinetuneError> {
+        let Self {
+            epochs,
+            batch_size,
+            micro_batches,
+            learning_rate: rate,
+            weight_decay: decay,
+            warmup,
+            ..
+        } = self;
+        let value = |value: &dyn ToString| value.to_string();
+        let positive = "at least 1";
+        let checks = [
+            ("epochs", value(epochs), *epochs > 0, positive),
+            (
+                "epochs",
+                value(epochs),
+                *epochs <= MOST_EPOCHS,
+                "at most 1000000",
+            ),
+            ("batch_size", value(batch_size), *batch_size > 0, positive),
+            (
+                "micro_batches",
+                value(micro_batches),
+                *micro_batches > 0,
+                positive,
+            ),
+            (
+                "learning_rate",
+                value(rate),
+                *rate > 0.0 && rate.is_finite(),
+                "a finite number above 0",
+            ),
+            (
+                "weight_decay",
+                value(decay),
+                (0.0..1.0).contains(decay),
+                "from 0 to below 1",
+            ),
+            (
+                "warmup",
+                value(warmup),
+                (0.0..=1.0).contains(warmup),
+                "from 0 to 1",
+            ),
+        ];
+        let wrong = checks.into_iter().find(|(_, _, works, _)| !works);
+        let Some((setting, value, _, wanted)) = wrong else {
+            return Ok(());
+        };
+        Err(FinetuneError::Setting {
+            label: self.label.clone(),
+            setting,
+            value,
+            wanted,
+        })
+    }
+
     /// Steps of one pass over so many samples.
     pub fn steps_per_epoch(&self, samples: usize) -> usize {
         samples.div_ceil(self.batch_size.max(1))
@@ -63,9 +129,12 @@ impl FinetuneOptions {
     /// [`JobClock`](super::JobClock).
     pub fn work<E: Example>(&self, train: &[E], dev: &[E]) -> u64 {
         let tokens = |examples: &[E]| examples.iter().map(|e| e.tokens() as u64).sum::<u64>();
-        let steps = self.steps_per_epoch(train.len()) * self.epochs;
+        let steps = self
+            .steps_per_epoch(train.len())
+            .saturating_mul(self.epochs);
         let evaluations = steps.div_ceil(self.evaluation_interval(train.len()));
-        3 * tokens(train) * self.epochs as u64 + tokens(dev) * evaluations as u64
+        let training = tokens(train).saturating_mul(3u64.saturating_mul(self.epochs as u64));
+        training.saturating_add(tokens(dev).saturating_mul(evaluations as u64))
     }
 
     /// The rule by which parameters are updated.
@@ -83,6 +152,41 @@ impl FinetuneOptions {
                 final_fraction: 0.0,
             },
             margin: 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_with_which_nothing_can_be_trained_are_named() {
+        let good = FinetuneOptions::default;
+        assert!(good().check().is_ok());
+        type Change = fn(&mut FinetuneOptions);
+        let changes: [(&str, Change); 11] = [
+            ("epochs", |o| o.epochs = 0),
+            ("epochs", |o| o.epochs = usize::MAX),
+            ("batch_size", |o| o.batch_size = 0),
+            ("micro_batches", |o| o.micro_batches = 0),
+            ("learning_rate", |o| o.learning_rate = 0.0),
+            ("learning_rate", |o| o.learning_rate = -1e-5),
+            ("learning_rate", |o| o.learning_rate = f64::NAN),
+            ("learning_rate", |o| o.learning_rate = f64::INFINITY),
+            ("weight_decay", |o| o.weight_decay = 1.0),
+            ("weight_decay", |o| o.weight_decay = f64::NAN),
+            ("warmup", |o| o.warmup = 1.5),
+        ];
+        for (setting, change) in changes {
+            let mut options = good();
+            change(&mut options);
+            let message = options.check().map_err(|error| error.to_string());
+            let wrong = message.expect_err(setting);
+            assert!(
+                wrong.starts_with(&format!("finetune: {setting} is ")),
+                "{wrong}"
+            );
         }
     }
 }

@@ -302,18 +302,7 @@ impl<E: Example> Finetuning<E> {
                 });
             }
         }
-        for (setting, value) in [
-            ("epochs", self.options.epochs),
-            ("batch_size", self.options.batch_size),
-            ("micro_batches", self.options.micro_batches),
-        ] {
-            if value == 0 {
-                return Err(FinetuneError::Zero {
-                    label: label(),
-                    setting,
-                });
-            }
-        }
+        self.options.check()?;
         let outputs = E::outputs(model);
         let first = &self.train[0];
         for (index, example) in self.train.iter().enumerate() {
