@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// consecutive samples that fit into it.
 ///
 /// # Errors
-/// A shard without samples, a first sample longer than a row or than `max_tokens`, more labels than a row's cap allows.
+/// A shard without samples, a first sample longer than a row or than `max_tokens`.
 pub fn evaluation_items(
     shard: &Arc<Shard>,
     masker: &Masker,
@@ -84,7 +84,9 @@ pub fn evaluation_items_of(
             place: format!("the first {max_tokens} tokens of {}", place()),
         });
     }
-    let cap = label_cap(options.row_length, masker.mask_prob());
+    // Every row is known, so the cap grows to the fullest one instead of failing at it.
+    let fullest = rows.iter().map(|row| row.labels.len()).max();
+    let cap = label_cap(options.row_length, masker.mask_prob()).max(fullest.unwrap_or(0));
     rows.into_iter()
         .enumerate()
         .map(|(number, row)| row.close(number as u64, options, cap))

@@ -312,7 +312,7 @@ impl TrainSteps {
             row: number,
         };
         let cap = label_cap(options.row_length, masker.mask_prob());
-        let masked = masker.mask(&row, key);
+        let masked = masker.mask_within(&row, key, cap)?;
         let labelled = masked.labels.len();
         Ok(MlmItem {
             labels: masked.capped(cap)?,

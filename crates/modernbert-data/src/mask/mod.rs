@@ -3,9 +3,10 @@
 //! With masking probability `p` (0.3 in ModernBERT), a token is predicted with probability `p`; of those, 80 % are
 //! shown as `[MASK]`, 10 % as a random token, 10 % as they are. One uniform draw for each position decides all of it.
 //!
-//! The choice of tokens is a pure function of [`MaskKey`], independent of earlier rows, so a resumed run masks the
-//! same tokens. Random tokens are uniform over every id but the padding one. (The published code draws them up to the
-//! largest id in the batch, so that one row's masking depends on the others.)
+//! The choice of tokens is a pure function of [`MaskKey`] and of the cap on a row's labels, independent of earlier
+//! rows, so a resumed run masks the same tokens. Random tokens are uniform over every id but padding and the unused
+//! ones (`[unused0]` and so on), which no text contains. (The published code draws them up to the largest id in the
+//! batch, so that one row's masking depends on the others.)
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,9 @@ use crate::pack::PackedRow;
 const SHOWN_MASKED: f64 = 0.8;
 /// The share of predicted tokens that are shown as `[MASK]` or as a random token.
 const SHOWN_CHANGED: f64 = 0.9;
+/// Draws for one row before [`Masker::mask_within`] gives up. With [`label_cap`] a second draw is needed once in 10^9 rows; only a cap
+/// below the mean number of labels uses up this many.
+const DRAWS: u64 = 64;
 
 /// An error of masking.
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -118,6 +122,8 @@ pub struct Masker {
     vocab_size: u32,
     /// Ids never chosen, besides padding.
     protected: Vec<u32>,
+    /// Ids below `vocab_size` that no random token has, ascending: padding and unused ids.
+    never_drawn: Vec<u32>,
 }
 
 impl Masker {
@@ -136,13 +142,11 @@ impl Masker {
         } else {
             Vec::new()
         };
-        Self::from_ids(
-            mask_prob,
-            special.mask,
-            special.pad,
-            tokenizer.vocab_size() as u32,
-            protected,
-        )
+        let vocab_size = tokenizer.vocab_size() as u32;
+        let unused =
+            (0..vocab_size).filter(|&id| tokenizer.token(id).is_some_and(|t| is_unused(&t)));
+        Self::from_ids(mask_prob, special.mask, special.pad, vocab_size, protected)?
+            .without_drawing(unused)
     }
 
     /// The same from plain ids: random tokens are drawn from `0..vocab_size` (without `pad_id`), `protected`
@@ -166,7 +170,29 @@ impl Masker {
             pad_id,
             vocab_size,
             protected,
+            never_drawn: (pad_id < vocab_size)
+                .then_some(pad_id)
+                .into_iter()
+                .collect(),
         })
+    }
+
+    /// The same masker, whose random tokens are never one of `ids`.
+    ///
+    /// # Errors
+    /// No id is left to draw.
+    pub fn without_drawing(
+        mut self,
+        ids: impl IntoIterator<Item = u32>,
+    ) -> Result<Self, MaskError> {
+        let ids = ids.into_iter().filter(|&id| id < self.vocab_size);
+        self.never_drawn.extend(ids);
+        self.never_drawn.sort_unstable();
+        self.never_drawn.dedup();
+        if self.never_drawn.len() >= self.vocab_size as usize {
+            return Err(MaskError::Vocabulary(self.vocab_size));
+        }
+        Ok(self)
     }
 
     /// The probability with which a token is predicted.
@@ -176,10 +202,38 @@ impl Masker {
 
     /// Masks tokens of `row`. Padding is neither predicted nor changed.
     pub fn mask(&self, row: &PackedRow, key: MaskKey) -> MaskedRow {
-        // Two streams of one key: the number of random tokens must not change the choice of later positions.
+        self.draw(row, key, 0)
+    }
+
+    /// Masks at most `cap` tokens of `row`: returns the first of up to 64 draws that has no more labels than `cap`. Draw 0
+    /// is [`Self::mask`]'s; each draw has its own random numbers, so the result is a function of row, key and cap alone.
+    ///
+    /// # Errors
+    /// Too many labels in every one of 64 draws: the cap is too small for the row.
+    pub fn mask_within(
+        &self,
+        row: &PackedRow,
+        key: MaskKey,
+        cap: usize,
+    ) -> Result<MaskedRow, MaskError> {
+        let mut labels = 0;
+        for attempt in 0..DRAWS {
+            let masked = self.draw(row, key, attempt);
+            if masked.labels.len() <= cap {
+                return Ok(masked);
+            }
+            labels = masked.labels.len();
+        }
+        Err(MaskError::Overflow { labels, cap })
+    }
+
+    /// Draw number `attempt` of a row.
+    fn draw(&self, row: &PackedRow, key: MaskKey, attempt: u64) -> MaskedRow {
+        // Two streams for each draw: the number of random tokens must not change the choice of later positions.
         let mut choice = keyed_rng(Purpose::Mask, key.seed, key.epoch, key.row);
+        choice.set_stream(2 * attempt);
         let mut replacement = choice.clone();
-        replacement.set_stream(1);
+        replacement.set_stream(2 * attempt + 1);
 
         let mut masked = MaskedRow {
             input_ids: row.ids.clone(),
@@ -203,11 +257,23 @@ impl Masker {
     }
 
     fn random_id(&self, rng: &mut impl Rng) -> u32 {
-        if self.pad_id >= self.vocab_size {
-            return below(rng, u64::from(self.vocab_size)) as u32;
+        let excluded = self.never_drawn.len() as u64;
+        let mut id = below(rng, u64::from(self.vocab_size) - excluded) as u32;
+        // Each excluded id, in ascending order, moves the ids from itself on up by one.
+        for &never in &self.never_drawn {
+            if id < never {
+                break;
+            }
+            id += 1;
         }
-        // One id fewer, and the ones from padding on move up by one.
-        let id = below(rng, u64::from(self.vocab_size) - 1) as u32;
-        if id < self.pad_id { id } else { id + 1 }
+        id
     }
+}
+
+/// Whether a token fills up a vocabulary: `[unused0]`, `[unused1]`, …
+fn is_unused(token: &str) -> bool {
+    let number = token
+        .strip_prefix("[unused")
+        .and_then(|rest| rest.strip_suffix(']'));
+    number.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
 }

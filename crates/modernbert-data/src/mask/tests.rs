@@ -168,6 +168,68 @@ fn the_cap_holds_and_overflow_is_an_error() {
     );
 }
 
+/// A cap that one draw in three exceeds.
+#[test]
+fn a_row_above_the_cap_is_drawn_again_by_its_key() {
+    let row = row(vec![50; 1000], 1000);
+    let (masker, cap) = (masker(&[]), 306);
+    let mut again = 0;
+    for index in 0..300 {
+        let first = masker.mask(&row, key(index));
+        let within = masker.mask_within(&row, key(index), cap).unwrap();
+        assert!(within.labels.len() <= cap);
+        assert_eq!(within, masker.mask_within(&row, key(index), cap).unwrap());
+        if first.labels.len() <= cap {
+            assert_eq!(within, first);
+        } else {
+            again += 1;
+            assert_ne!(within, first);
+            let differs = (0..1000u32)
+                .filter(|p| first.positions.contains(p) != within.positions.contains(p));
+            // Independent draws differ in 2 · 0.3 · 0.7 of the positions.
+            assert!((350..500).contains(&differs.count()));
+        }
+    }
+    assert!((50..180).contains(&again), "{again} of 300");
+    assert!(matches!(
+        masker.mask_within(&row, key(0), 20),
+        Err(MaskError::Overflow { cap: 20, .. })
+    ));
+}
+
+#[test]
+fn unused_ids_are_never_drawn() {
+    let unused = [0, 1, 7, 8, 9, 62, 63];
+    let masker = Masker::from_ids(0.9, MASK, PAD, 64, vec![])
+        .unwrap()
+        .without_drawing(unused)
+        .unwrap();
+    let mut drawn = [0u32; 64];
+    for index in 0..60 {
+        for id in masker
+            .mask(&row(vec![99; 4096], 4096), key(index))
+            .input_ids
+        {
+            if id < 64 && id != MASK {
+                drawn[id as usize] += 1;
+            }
+        }
+    }
+    for id in 0..64u32 {
+        let never = unused.contains(&id) || id == PAD || id == MASK;
+        assert_eq!(
+            drawn[id as usize] == 0,
+            never,
+            "{id}: {}",
+            drawn[id as usize]
+        );
+    }
+    assert!(is_unused("[unused0]") && is_unused("[unused82]"));
+    assert!(!is_unused("[unused]") && !is_unused("[unused1") && !is_unused("[unusedx]"));
+    let all = Masker::from_ids(0.3, MASK, PAD, 10, vec![]).unwrap();
+    assert_eq!(all.without_drawing(0..10), Err(MaskError::Vocabulary(10)));
+}
+
 #[test]
 fn mistakes_are_named() {
     for wrong in [0.0, 1.0, -0.1, f64::NAN] {
