@@ -3,9 +3,9 @@
 use burn::tensor::{Tensor, TensorData};
 use std::ops::Range;
 
-use crate::batch::{SequenceLayout, int_tensor};
+use crate::batch::{SequenceLayout, TokenOrder, int_tensor};
 use crate::config::Pooling;
-use crate::ops::linear::linear;
+use crate::ops::gather_rows::sum_rows;
 
 /// Pools `hidden [total, hidden]` to `[sequences, hidden]`.
 ///
@@ -23,33 +23,43 @@ pub fn pool(hidden: Tensor<2>, layout: &SequenceLayout, pooling: Pooling) -> Ten
             let first = layout.ranges().map(|range| range.start as i32);
             hidden.select(0, int_tensor(first, &device))
         }
-        Pooling::Cls => average(hidden, layout, |range| range.start..range.start + 1),
-        Pooling::Mean => average(hidden, layout, |range| range),
+        Pooling::Cls => {
+            // An empty sequence reads some row, which is then multiplied by 0.
+            let first = layout
+                .ranges()
+                .map(|range| range.start.min(total - 1) as i32);
+            let present = layout.lengths().map(|length| f32::from(length > 0));
+            let rows = hidden.clone().select(0, int_tensor(first, &device));
+            rows * column(present, &hidden)
+        }
+        Pooling::Mean => mean(hidden, layout),
         Pooling::Max => largest(hidden, layout),
     }
 }
 
-/// The mean over some tokens of each sequence that has any.
-///
-/// One matrix multiplication with an averaging matrix; sums by index would be serial on some backends. The matrix is
-/// `[sequences, tokens]`. The op is the model's own `linear`, because the matmul of some backends is less exact than f32.
-fn average(
-    hidden: Tensor<2>,
-    layout: &SequenceLayout,
-    tokens: impl Fn(Range<usize>) -> Range<usize>,
-) -> Tensor<2> {
-    let ([total, _], sequences) = (hidden.dims(), layout.num_sequences());
-    let mut weights = vec![0.0f32; sequences * total];
-    for (row, range) in layout.ranges().enumerate().filter(|(_, r)| !r.is_empty()) {
-        let range = tokens(range);
-        let share = 1.0 / range.len() as f32;
-        weights[row * total..][range].fill(share);
-    }
-    let weights = Tensor::<2>::from_data(
-        TensorData::new(weights, [sequences, total]),
-        (&hidden.device(), hidden.dtype()),
-    );
-    linear(weights, hidden.transpose(), None)
+/// One number for each sequence, `[sequences, 1]`, on the device and in the dtype of `like`.
+fn column(values: impl Iterator<Item = f32>, like: &Tensor<2>) -> Tensor<2> {
+    let values: Vec<f32> = values.collect();
+    let shape = [values.len(), 1];
+    Tensor::from_data(
+        TensorData::new(values, shape),
+        (&like.device(), like.dtype()),
+    )
+}
+
+/// The mean over the tokens of each sequence: segment sums in f32, times the inverse lengths.
+fn mean(hidden: Tensor<2>, layout: &SequenceLayout) -> Tensor<2> {
+    let (device, dtype) = (hidden.device(), hidden.dtype());
+    let ids: Vec<u32> = layout
+        .lengths()
+        .enumerate()
+        .flat_map(|(sequence, length)| std::iter::repeat_n(sequence as u32, length))
+        .collect();
+    let places = int_tensor(ids.iter().map(|&id| id as i32), &device);
+    let sums = sum_rows(hidden, places, TokenOrder::new(ids), layout.num_sequences());
+    let inverse = layout.lengths().map(|length| 1.0 / length.max(1) as f32);
+    let inverse = column(inverse, &sums);
+    (sums * inverse).cast(dtype)
 }
 
 /// The largest value of each feature, sequences of similar length together: `[group, longest, hidden]` at once, the short
@@ -112,6 +122,20 @@ mod tests {
         let whole = |pooling| pooled(&values, &[1, 2], pooling);
         assert_eq!(whole(Pooling::Cls), [1.0, 4.0, 3.0, 2.0]);
         assert_eq!(whole(Pooling::Max), [1.0, 4.0, 3.0, 2.0]);
+    }
+
+    /// 65,536 tokens in sequences of 8: a matrix of sequences by tokens would take 2.1 GB.
+    #[test]
+    fn the_mean_of_many_short_sequences_is_that_of_a_simple_loop() {
+        let lengths = vec![8; 8192];
+        let values: Vec<[f32; 2]> = (0..65_536)
+            .map(|i| [(i * 37 % 101) as f32, (i * 53 % 89) as f32 - 40.0])
+            .collect();
+        let expected: Vec<f32> = values
+            .chunks(8)
+            .flat_map(|tokens| [0, 1].map(|c| tokens.iter().map(|t| t[c]).sum::<f32>() / 8.0))
+            .collect();
+        assert_eq!(pooled(&values, &lengths, Pooling::Mean), expected);
     }
 
     #[test]

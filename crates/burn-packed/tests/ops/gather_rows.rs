@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, FloatDType};
 use burn_packed::batch::{TokenOrder, int_tensor};
-use burn_packed::ops::gather_rows::{gather_rows, gather_rows_backward};
+use burn_packed::ops::gather_rows::{gather_rows, gather_rows_backward, sum_rows};
 use proptest::prelude::*;
 
 use test_support::{
@@ -141,4 +141,37 @@ fn empty_ids_give_no_rows() {
         TokenOrder::new(vec![]),
     );
     assert_eq!(out.dims(), [0, 4]);
+}
+
+/// Sums and their gradient: a segment of 300 rows, short ones, and rows that no id names.
+#[test]
+fn segment_sums_and_their_gradients_equal_the_formula() {
+    let device = autodiff_device();
+    let (width, rows) = (36, 9);
+    let lengths = [(0u32, 1usize), (2, 300), (3, 33), (7, 5)];
+    let ids: Vec<u32> = lengths
+        .iter()
+        .flat_map(|&(id, length)| std::iter::repeat_n(id, length))
+        .collect();
+    let (values, weights) = (normals(5, ids.len() * width), normals(6, rows * width));
+    let x = tensor(&values, [ids.len(), width], &device).require_grad();
+    let places = int_tensor(ids.iter().map(|&id| id as i32), &device);
+    let sums = sum_rows(x.clone(), places, TokenOrder::new(ids.clone()), rows);
+    let grads = (sums.clone() * tensor(&weights, [rows, width], &device))
+        .sum()
+        .backward();
+    let mut expected = vec![0.0f64; rows * width];
+    let mut gradient = vec![0.0f32; ids.len() * width];
+    for (t, &id) in ids.iter().enumerate() {
+        for j in 0..width {
+            expected[id as usize * width + j] += f64::from(values[t * width + j]);
+            gradient[t * width + j] = weights[id as usize * width + j];
+        }
+    }
+    assert_close(&read(sums.inner()), &expected, 1e-6, "sums");
+    assert_eq!(bits(&read(x.grad(&grads).unwrap())), bits(&gradient));
+    let none = tensor(&[], [0, 4], &device);
+    let no_ids = int_tensor(std::iter::empty(), &device);
+    let sums = sum_rows(none, no_ids, TokenOrder::new(vec![]), 2);
+    assert_eq!(read(sums.inner()), [0.0; 8]);
 }

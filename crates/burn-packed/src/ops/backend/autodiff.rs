@@ -82,6 +82,15 @@ impl<B: PackedBackend, C: CheckpointStrategy> PackedBackend for Autodiff<B, C> {
         gather_rows::autodiff::gather_rows::<B, C>(table, ids, order)
     }
 
+    fn gather_rows_backward(
+        d_out: FloatTensor<Self>,
+        ids: IntTensor<Self>,
+        order: TokenOrder,
+        rows: usize,
+    ) -> FloatTensor<Self> {
+        gather_rows::autodiff::sum_rows::<B, C>(d_out, ids, order, rows)
+    }
+
     fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {
         dropout::autodiff::dropout::<B, C>(input, spec)
     }

@@ -43,7 +43,32 @@ pub fn gather_rows(table: Tensor<2>, ids: Tensor<1, Int>, order: TokenOrder) -> 
     ))
 }
 
-/// Gradient `[rows, width]` of the table in f32 (f64 for f64), without autodiff.
+/// Sums of the rows with equal ids, `out[r] = Σ values[t]` over all t with `ids[t] = r`: segment sums. `values [tokens, width]` in any float
+/// dtype, result `[rows, width]` in f32 (f64 for f64), zero in rows that no id names; differentiable.
+///
+/// It is the gradient of [`gather_rows`], in the same order of summation on every run.
+///
+/// # Panics
+/// When `order` is not that of as many ids as there are rows in `values`.
+pub fn sum_rows(
+    values: Tensor<2>,
+    ids: Tensor<1, Int>,
+    order: TokenOrder,
+    rows: usize,
+) -> Tensor<2> {
+    let ([tokens, width], [count]) = (values.dims(), ids.dims());
+    assert!(
+        tokens == count && tokens == order.len(),
+        "{tokens} rows need as many ids and their order, got {count} ids and an order of {}",
+        order.len()
+    );
+    if tokens == 0 || rows == 0 {
+        return Tensor::zeros([rows, width], &values.device());
+    }
+    gather_rows_backward(values, ids, order, rows)
+}
+
+/// Gradient `[rows, width]` of the table in f32 (f64 for f64), differentiable as [`sum_rows`].
 pub fn gather_rows_backward(
     d_out: Tensor<2>,
     ids: Tensor<1, Int>,
