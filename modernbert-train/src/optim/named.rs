@@ -11,7 +11,7 @@ use modernbert::ops::optimizer::{Parameter, SteppedParameter, adamw_all};
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 
-use super::rule::{MomentsState, UpdateRule};
+use super::rule::{MomentsState, UpdateRule, is_half};
 
 /// Reason why moments could not be read or restored.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +105,7 @@ impl NamedOptimizer {
             lr,
             grads,
             rule: self.rule,
+            all_finite: all_finite.clone(),
             states: &mut self.states,
             parameters: Vec::new(),
             waiting: VecDeque::new(),
@@ -119,7 +120,8 @@ impl NamedOptimizer {
         })
     }
 
-    /// The moments of all parameters of `module`, read back: `NAME.moment_1` and `NAME.moment_2` each.
+    /// The moments of all parameters of `module`, read back: `NAME.moment_1` and `NAME.moment_2` each, and `NAME.compensation` of weights in
+    /// half precision.
     ///
     /// # Errors
     /// A device that can't be read.
@@ -178,6 +180,7 @@ struct Before<'a> {
     lr: f64,
     grads: GradientsParams,
     rule: UpdateRule,
+    all_finite: Option<Tensor<1>>,
     states: &'a mut BTreeMap<String, Box<dyn Any + Send>>,
     parameters: Vec<Parameter>,
     waiting: VecDeque<Waiting>,
@@ -206,6 +209,14 @@ impl ModuleMapper for Before<'_> {
         let (trainable, tracked) = (value.is_require_grad(), device.is_autodiff());
         let empty = || Tensor::<D>::empty([1; D], &device.clone().inner());
         let checkpointing = value.gradient_checkpointing_strategy();
+        if is_half(value.dtype()) {
+            let (state, go) = (state.map(|state| *state), self.all_finite.clone());
+            let inner = value.inner();
+            let (value, state) = self.rule.step_half(self.lr, inner, gradient, state, go);
+            self.states.insert(name, Box::new(state));
+            let value = returned(value, trainable, tracked, checkpointing);
+            return Param::from_mapped_value(id, value, mapper);
+        }
         let (parameter, time) =
             self.rule
                 .prepare(self.lr, value.inner(), gradient, state.map(|state| *state));
@@ -249,14 +260,30 @@ impl ModuleMapper for After<'_> {
         };
         let (value, state) = MomentsState::<D>::after(stepped, waiting.time);
         self.states.insert(waiting.name, Box::new(state));
-        let value = match (waiting.tracked, waiting.checkpointing) {
-            (false, _) => value,
-            (true, None) => Tensor::from_inner(value).set_require_grad(waiting.trainable),
-            (true, Some(strategy)) => Tensor::from_inner(value)
-                .with_gradient_checkpointing_strategy(strategy)
-                .set_require_grad(waiting.trainable),
-        };
+        let Waiting {
+            trainable,
+            tracked,
+            checkpointing,
+            ..
+        } = waiting;
+        let value = returned(value, trainable, tracked, checkpointing);
         Param::from_mapped_value(id, value, mapper)
+    }
+}
+
+/// An updated tensor as the module had it before.
+fn returned<const D: usize>(
+    value: Tensor<D>,
+    trainable: bool,
+    tracked: bool,
+    checkpointing: Option<GradientCheckpointingStrategy>,
+) -> Tensor<D> {
+    match (tracked, checkpointing) {
+        (false, _) => value,
+        (true, None) => Tensor::from_inner(value).set_require_grad(trainable),
+        (true, Some(strategy)) => Tensor::from_inner(value)
+            .with_gradient_checkpointing_strategy(strategy)
+            .set_require_grad(trainable),
     }
 }
 
@@ -281,7 +308,9 @@ impl ModuleVisitor for Export<'_> {
         let Some(state) = state.and_then(|state| state.downcast_ref::<MomentsState<D>>()) else {
             return;
         };
-        for (which, tensor) in [("moment_1", &state.moment_1), ("moment_2", &state.moment_2)] {
+        let compensation = state.compensation.as_ref();
+        let all = [("moment_1", &state.moment_1), ("moment_2", &state.moment_2)].into_iter();
+        for (which, tensor) in all.chain(compensation.map(|kept| ("compensation", kept))) {
             let name = format!("{name}.{which}");
             let Ok(found) = &mut self.found else { return };
             match tensor.to_data().convert::<f32>().try_to_vec::<f32>() {
@@ -345,15 +374,23 @@ impl<R: Fn(&str) -> Option<(Vec<usize>, Vec<f32>)>> ModuleVisitor for Import<'_,
             return;
         }
         let (name, value) = (checkpoint_name(&self.path), param.val());
-        let both = self
+        let all = self
             .tensor(format!("{name}.moment_1"), &value)
-            .and_then(|m| Ok((m, self.tensor(format!("{name}.moment_2"), &value)?)));
-        match both {
-            Ok((moment_1, moment_2)) => {
+            .and_then(|moment_1| {
+                let moment_2 = self.tensor(format!("{name}.moment_2"), &value)?;
+                if !is_half(value.dtype()) {
+                    return Ok((moment_1, moment_2, None));
+                }
+                let kept = self.tensor(format!("{name}.compensation"), &value)?;
+                Ok((moment_1, moment_2, Some(kept.cast(value.dtype()))))
+            });
+        match all {
+            Ok((moment_1, moment_2, compensation)) => {
                 let state = MomentsState {
                     time: usize::try_from(self.updates).unwrap_or(usize::MAX),
                     moment_1,
                     moment_2,
+                    compensation,
                 };
                 self.states.insert(name, Box::new(state));
             }

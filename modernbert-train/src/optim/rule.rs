@@ -1,8 +1,10 @@
 //! The update rules, and their shared code: moments and one parameter's update.
 
 use burn::optim::{LearningRate, RecordState, StateSink, StateSource};
-use burn::tensor::{Device, Tensor, TensorData};
-use modernbert::ops::optimizer::{Parameter, SteppedParameter, adamw_all};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use modernbert::ops::optimizer::{
+    AdamWStep, KahanStepped, Parameter, SteppedParameter, adamw_all, adamw_kahan,
+};
 
 use super::decoupled_adamw::DecoupledAdamW;
 use super::stable_adamw::StableAdamWConfig;
@@ -41,11 +43,49 @@ impl UpdateRule {
             None => (1, (tensor.zeros_like(), tensor.zeros_like())),
             Some(state) => (state.time + 1, (state.moment_1, state.moment_2)),
         };
-        let step = match self {
-            Self::StableAdamW(config) => config.numbers(lr, time, D),
-            Self::DecoupledAdamW(config) => config.numbers(lr, time, D),
-        };
+        let step = self.numbers(lr, time, D);
         (Parameter::new(tensor, grad, moments, step), time)
+    }
+
+    fn numbers(&self, lr: LearningRate, time: usize, rank: usize) -> AdamWStep {
+        match self {
+            Self::StableAdamW(config) => config.numbers(lr, time, rank),
+            Self::DecoupledAdamW(config) => config.numbers(lr, time, rank),
+        }
+    }
+
+    /// Updates a parameter in half precision by Kahan summation, unless the flag `go`, `[1]`, is not above 0. Moments are in f32.
+    pub(super) fn step_half<const D: usize>(
+        &self,
+        lr: LearningRate,
+        weight: Tensor<D>,
+        grad: Tensor<D>,
+        state: Option<MomentsState<D>>,
+        go: Option<Tensor<1>>,
+    ) -> (Tensor<D>, MomentsState<D>) {
+        let zeros = || weight.zeros_like();
+        let moments = || zeros().cast(DType::F32);
+        let state = state.unwrap_or_else(|| MomentsState {
+            time: 0,
+            moment_1: moments(),
+            moment_2: moments(),
+            compensation: None,
+        });
+        let time = state.time + 1;
+        let before = KahanStepped {
+            compensation: state.compensation.unwrap_or_else(zeros),
+            weight,
+            moment_1: state.moment_1,
+            moment_2: state.moment_2,
+        };
+        let after = adamw_kahan(before, grad, self.numbers(lr, time, D), go);
+        let state = MomentsState {
+            time,
+            moment_1: after.moment_1,
+            moment_2: after.moment_2,
+            compensation: Some(after.compensation),
+        };
+        (after.weight, state)
     }
 
     /// Updates one parameter.
@@ -56,11 +96,20 @@ impl UpdateRule {
         grad: Tensor<D>,
         state: Option<MomentsState<D>>,
     ) -> (Tensor<D>, Option<MomentsState<D>>) {
+        if is_half(tensor.dtype()) {
+            let (tensor, state) = self.step_half(lr, tensor, grad, state, None);
+            return (tensor, Some(state));
+        }
         let (parameter, time) = self.prepare(lr, tensor, grad, state);
         let mut stepped = adamw_all(vec![parameter], None);
         let (tensor, state) = MomentsState::after(stepped.remove(0), time);
         (tensor, Some(state))
     }
+}
+
+/// Whether weights of this dtype are updated by Kahan summation.
+pub(super) fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::BF16 | DType::F16)
 }
 
 /// Moments of one parameter, and the number of updates that made them.
@@ -69,6 +118,8 @@ pub struct MomentsState<const D: usize> {
     pub(super) time: usize,
     pub(super) moment_1: Tensor<D>,
     pub(super) moment_2: Tensor<D>,
+    /// What rounding has left out of a half-precision weight; `None` for other weights, and before the first update.
+    pub(super) compensation: Option<Tensor<D>>,
 }
 
 impl<const D: usize> MomentsState<D> {
@@ -79,6 +130,7 @@ impl<const D: usize> MomentsState<D> {
             time,
             moment_1,
             moment_2,
+            compensation: None,
         };
         (weight, state)
     }
@@ -88,6 +140,7 @@ impl<const D: usize> MomentsState<D> {
             time: self.time,
             moment_1: self.moment_1.to_device(device),
             moment_2: self.moment_2.to_device(device),
+            compensation: self.compensation.map(|kept| kept.to_device(device)),
         }
     }
 }
@@ -98,6 +151,9 @@ impl<const D: usize> RecordState for MomentsState<D> {
         out.push_tensor(prefix, "time", TensorData::from([self.time as i64]));
         out.push_tensor(prefix, "moment_1", self.moment_1.to_data());
         out.push_tensor(prefix, "moment_2", self.moment_2.to_data());
+        if let Some(compensation) = &self.compensation {
+            out.push_tensor(prefix, "compensation", compensation.to_data());
+        }
     }
 
     fn state_unflatten(prefix: &str, src: &mut StateSource, device: &Device) -> Option<Self> {
@@ -107,6 +163,10 @@ impl<const D: usize> RecordState for MomentsState<D> {
             time: usize::try_from(time).ok()?,
             moment_1: Tensor::from_data(src.take_tensor(prefix, "moment_1")?, device),
             moment_2: Tensor::from_data(src.take_tensor(prefix, "moment_2")?, device),
+            compensation: src.take_tensor(prefix, "compensation").map(|data| {
+                let dtype = data.dtype();
+                Tensor::from_data(data, (device, dtype))
+            }),
         })
     }
 }

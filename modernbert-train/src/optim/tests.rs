@@ -215,6 +215,38 @@ mod whole_model {
         }
     }
 
+    /// The phase transition: moments and counts go on, rate and decay are the new rule's.
+    #[test]
+    fn another_rule_keeps_the_moments() {
+        let wave = |x: f32| (40.0 * x).sin() * 0.1;
+        let start = model();
+        let mut first = NamedOptimizer::new(config());
+        let trained = first.step(0.01, start.clone(), gradients(&start, wave));
+        let before = first.moments(&trained).unwrap();
+        let new = StableAdamWConfig {
+            weight_decay: 0.5,
+            max_lr: 0.002,
+            ..config()
+        };
+        let mut second = first.with_rule(new);
+        assert_eq!(second.updates(), 1);
+        assert_eq!(second.moments(&trained).unwrap(), before);
+        // The second update is that of an optimizer with the new rule from the start, given the same moments.
+        let mut fresh = NamedOptimizer::new(new);
+        let read = |name: &str| {
+            let found = before.iter().find(|tensor| tensor.name == name)?;
+            Some((found.shape.clone(), found.values.clone()))
+        };
+        fresh.restore(&trained, 1, read).unwrap();
+        let a = second.step(0.002, trained.clone(), gradients(&trained, wave));
+        let b = fresh.step(0.002, trained.clone(), gradients(&trained, wave));
+        assert_eq!(values(&a), values(&b));
+        let mut old = NamedOptimizer::new(config());
+        old.restore(&trained, 1, read).unwrap();
+        let c = old.step(0.01, trained.clone(), gradients(&trained, wave));
+        assert_ne!(values(&a), values(&c));
+    }
+
     #[test]
     fn it_does_what_burns_driver_does_with_the_same_optimizer() {
         let mut named = NamedOptimizer::new(config());
@@ -230,6 +262,62 @@ mod whole_model {
         assert_eq!(named.updates(), 3);
         let device = a.model.device();
         assert!(device.is_autodiff());
+    }
+
+    /// A matrix in bf16 moves by updates far below the spacing of its numbers, and goes on from a checkpoint bit for bit.
+    #[test]
+    fn half_precision_weights_are_summed_with_compensation() {
+        use burn::nn::{Linear, LinearConfig};
+        use burn::tensor::DType;
+        let device = test_support::autodiff_device();
+        let mut linear = LinearConfig::new(8, 8).with_bias(false).init(&device);
+        linear.weight = Param::from_tensor(Tensor::ones([8, 8], &device).cast(DType::BF16));
+        let grads = |linear: &Linear| {
+            let mut grads = GradientsParams::new();
+            let ones = Tensor::<2>::ones([8, 8], &device.clone().inner());
+            grads.register(linear.weight.id, ones.cast(DType::BF16));
+            grads
+        };
+        let mut optimizer = NamedOptimizer::new(StableAdamWConfig {
+            weight_decay: 0.0,
+            ..StableAdamWConfig::new(1e-4)
+        });
+        let values = |linear: &Linear| -> Vec<f32> {
+            let value = linear.weight.val().inner().cast(DType::F32);
+            value.into_data().try_to_vec().unwrap()
+        };
+        for _ in 0..50 {
+            let gradient = grads(&linear);
+            linear = optimizer.step(1e-4, linear, gradient);
+        }
+        // Fifty steps of 1e-4 below 1, where bf16 numbers are 2^-8 = 0.0039 apart: 0.995 rounds to 0.99609.
+        assert_eq!(values(&linear), [0.996_093_75; 64]);
+        assert_eq!(linear.weight.val().dtype(), DType::BF16);
+        let saved = optimizer.moments(&linear).unwrap();
+        let names: Vec<&str> = saved.iter().map(|tensor| tensor.name.as_str()).collect();
+        assert_eq!(
+            names,
+            ["weight.moment_1", "weight.moment_2", "weight.compensation"]
+        );
+        let sum = 0.996_093_75 + saved[2].values[0];
+        assert!((sum - 0.995).abs() < 2e-5, "{sum}");
+        let mut restored = NamedOptimizer::new(StableAdamWConfig {
+            weight_decay: 0.0,
+            ..StableAdamWConfig::new(1e-4)
+        });
+        let read = |name: &str| {
+            let found = saved.iter().find(|tensor| tensor.name == name)?;
+            Some((found.shape.clone(), found.values.clone()))
+        };
+        restored.restore(&linear, 50, read).unwrap();
+        let (mut a, mut b) = (linear.clone(), linear);
+        for _ in 0..60 {
+            let (of_a, of_b) = (grads(&a), grads(&b));
+            a = optimizer.step(1e-4, a, of_a);
+            b = restored.step(1e-4, b, of_b);
+        }
+        assert_eq!(values(&a), values(&b));
+        assert!(values(&a)[0] < 0.99, "{}", values(&a)[0]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod decoder;
 mod dropout;
 mod gather_rows;
 mod geglu;
+mod kahan;
 mod layer_norm;
 mod linear;
 mod optimizer;

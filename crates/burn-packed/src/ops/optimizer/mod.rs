@@ -21,6 +21,7 @@
 pub(super) mod cube;
 pub(super) mod fallback;
 mod group;
+mod kahan;
 
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
@@ -28,6 +29,7 @@ use burn::tensor::Tensor;
 #[cfg(feature = "fusion")]
 pub(super) use group::specs;
 pub use group::{Group, Member, Stepped, SteppedGroup};
+pub use kahan::{KahanStepped, adamw_kahan};
 
 use super::PackedBackend;
 
