@@ -1,6 +1,10 @@
 //! CPU time and peak memory of the process and the device.
 
 use burn::tensor::Device;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The most that [`peak_mib`] has seen reserved, in bytes.
+static MOST_RESERVED: AtomicU64 = AtomicU64::new(0);
 
 /// Returns the CPU time of all threads of this process so far, in seconds; `None` on systems other than Linux.
 pub fn cpu_seconds() -> Option<f64> {
@@ -14,10 +18,12 @@ pub fn cpu_seconds() -> Option<f64> {
     Some(nanoseconds as f64 / 1e9)
 }
 
-/// Returns the peak memory so far, in MiB: of the device's memory pools if it has them, otherwise of the process.
+/// Returns the peak memory so far, in MiB: the most that the device's memory pools had reserved at any call of this function, if the device
+/// has pools, otherwise the peak of the process. Pools return pages to the driver, so callers ask after every step they measure.
 pub fn peak_mib(device: &Device) -> Option<f64> {
     if let Some(pools) = device.memory_pool_usage() {
-        return Some(pools.bytes_reserved as f64 / 1_048_576.0);
+        let most = MOST_RESERVED.fetch_max(pools.bytes_reserved, Ordering::Relaxed);
+        return Some(most.max(pools.bytes_reserved) as f64 / 1_048_576.0);
     }
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;

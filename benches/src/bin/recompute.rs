@@ -121,6 +121,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
             .map_err(|error| anyhow::anyhow!("{error:?}"))?;
         drop(grads);
         ms = started.elapsed().as_secs_f64() * 1e3;
+        peak_mib(&selected.device);
     }
     #[allow(clippy::print_stdout)] // a program's output
     {

@@ -288,6 +288,7 @@ impl Bench {
             self.step_and_read()?;
             self.device.sync()?;
             times.push(start.elapsed().as_secs_f64() * 1e3 / f64::from(args.steps));
+            peak_mib(&self.device.clone().inner());
         }
         let mut parts: [Vec<f64>; 4] = Default::default();
         for _ in 0..args.steps {
