@@ -1,16 +1,19 @@
 //! Comparison of runs with the paper's numbers and with each other.
 //!
 //! [`JobView::open`] reads a job's folder, [`markdown`] makes the report, [`pictures`] its PNG files. Scores are times
-//! 100 with one decimal, as in the paper; a spread is the standard deviation over the seeds (n - 1).
+//! 100 with one decimal, as in the paper; a spread is the standard deviation over the seeds (n - 1). Differences
+//! of two jobs have Welch's t-test.
 
 mod picture;
 mod table;
+mod welch;
 
 #[cfg(test)]
 mod tests;
 
 pub use picture::{PICTURES, PictureError, pictures};
 pub use table::{is_own_page, markdown};
+pub use welch::{Welch, holm, welch};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -88,17 +91,6 @@ pub fn distinguish(views: &mut [JobView]) {
             view.name = view.folder.display().to_string();
         }
     }
-}
-
-/// The spread of two groups of seeds taken together: the root of the mean of their variances, each weighted by its degrees of
-/// freedom. `None` where neither has two values.
-pub fn pooled_spread(a: &[f64], b: &[f64]) -> Option<f64> {
-    let squares = |values: &[f64]| {
-        let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
-        values.iter().map(|x| (x - mean).powi(2)).sum::<f64>()
-    };
-    let freedom = a.len().saturating_sub(1) + b.len().saturating_sub(1);
-    (freedom > 0).then(|| ((squares(a) + squares(b)) / freedom as f64).sqrt())
 }
 
 /// The values of one score over the seeds of a task, where all of them have it.

@@ -2,10 +2,24 @@
 
 use std::fmt::Write;
 
-use super::{JobView, pooled_spread, seed_values, tasks_of};
+use super::{JobView, holm, seed_values, tasks_of, welch};
 use crate::results::TaskResult;
 use crate::task::Task;
 use crate::task::paper::ModelSize;
+
+/// Adjusted probability below which a difference counts as shown.
+const LEVEL: f64 = 0.05;
+
+/// Two significant digits: `0.0022`, `7.5e-8`.
+fn two_digits(p: f64) -> String {
+    match p {
+        0.995.. => format!("{p:.1}"),
+        0.1.. => format!("{p:.2}"),
+        0.01.. => format!("{p:.3}"),
+        0.001.. => format!("{p:.4}"),
+        _ => format!("{p:.1e}"),
+    }
+}
 
 /// The first lines of every report.
 const HEAD: &str = "# GLUE\n\n";
@@ -149,44 +163,72 @@ fn scores(text: &mut String, views: &[&JobView]) {
     text.push('\n');
 }
 
-fn difference(text: &mut String, view: &JobView, against: &JobView) {
-    let _ = writeln!(text, "## {} against {}\n", view.name, against.name);
-    text.push_str("| task | metric | difference | pooled spread | seeds | beyond the spread |\n");
-    text.push_str("| --- | --- | ---: | ---: | ---: | --- |\n");
-    let both = [view, against];
-    for task in tasks_of(both.into_iter()) {
-        let metric = task.main_metric().name();
-        let values = both.map(|view| {
+/// The tasks that both jobs have, with the main score of each seed.
+fn shared(both: [&JobView; 2]) -> Vec<(Task, [Vec<f64>; 2])> {
+    let values = |task: Task| {
+        let [mine, theirs] = both.map(|view| {
             let result = view.result(task);
-            result.and_then(|result| seed_values(result, metric))
+            result.and_then(|result| seed_values(result, task.main_metric().name()))
         });
-        let [Some(mine), Some(theirs)] = values else {
-            continue;
-        };
-        if mine.is_empty() || theirs.is_empty() {
-            continue;
-        }
+        let (mine, theirs) = (mine?, theirs?);
+        (!mine.is_empty() && !theirs.is_empty()).then_some((task, [mine, theirs]))
+    };
+    tasks_of(both.into_iter())
+        .into_iter()
+        .filter_map(values)
+        .collect()
+}
+
+fn difference(text: &mut String, view: &JobView, against: &JobView) {
+    let both = [view, against];
+    let tasks = shared(both);
+    let tests: Vec<_> = tasks.iter().map(|(_, [a, b])| welch(a, b)).collect();
+    let ps: Vec<f64> = tests.iter().flatten().map(|test| test.p).collect();
+    let mut adjusted = holm(&ps).into_iter();
+    let _ = writeln!(text, "## {} against {}\n", view.name, against.name);
+    text.push_str(
+        "| task | metric | difference | deviations | seeds | p | p, adjusted | verdict |\n",
+    );
+    text.push_str("| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |\n");
+    for ((task, [mine, theirs]), test) in tasks.iter().zip(&tests) {
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-        let difference = mean(&mine) - mean(&theirs);
-        let pooled = pooled_spread(&mine, &theirs);
-        let beyond = match pooled {
-            None => "one seed each",
-            Some(pooled) if difference > pooled => "yes, better",
-            Some(pooled) if difference < -pooled => "yes, worse",
-            Some(_) => "no",
+        let difference = mean(mine) - mean(theirs);
+        let deviation = |values: &[f64]| match values.len() {
+            0 | 1 => "n/a".to_string(),
+            n => {
+                let middle = mean(values);
+                let squares: f64 = values.iter().map(|x| (x - middle).powi(2)).sum();
+                format!("{:.1}", 100.0 * (squares / (n - 1) as f64).sqrt())
+            }
         };
-        let spread = pooled.map_or_else(|| "n/a".to_string(), |p| format!("{:.1}", 100.0 * p));
+        let adjusted = test.and_then(|_| adjusted.next());
+        let shown = |p: Option<f64>| p.map_or_else(|| "n/a".to_string(), |p| two_digits(p));
+        let verdict = match adjusted {
+            None => "not tested",
+            Some(p) if p >= LEVEL => "no difference shown",
+            Some(_) if difference > 0.0 => "better",
+            Some(_) => "worse",
+        };
         let _ = writeln!(
             text,
-            "| {}{} | {metric} | {:+.1} | {spread} | {} and {} | {beyond} |",
+            "| {}{} | {} | {:+.1} | {} and {} | {} and {} | {} | {} | {verdict} |",
             task.folder(),
-            star(&both, task),
+            star(&both, *task),
+            task.main_metric().name(),
             100.0 * difference,
+            deviation(mine),
+            deviation(theirs),
             mine.len(),
-            theirs.len()
+            theirs.len(),
+            shown(test.map(|test| test.p)),
+            shown(adjusted),
         );
     }
-    text.push('\n');
+    let _ = writeln!(
+        text,
+        "\nWelch's two-sided t-test over the seeds; adjusted by Holm's method for the tasks of this table, with a verdict where that is below {LEVEL}. \
+         Not tested: fewer than two seeds, or no deviation.\n"
+    );
 }
 
 fn data(text: &mut String, views: &[&JobView]) {

@@ -300,7 +300,8 @@ mod whole_model {
             ["weight.moment_1", "weight.moment_2", "weight.compensation"]
         );
         let sum = 0.996_093_75 + saved[2].values[0];
-        assert!((sum - 0.995).abs() < 2e-5, "{sum}");
+        // The compensation is in bf16 too: fifty roundings of up to 2^-18.
+        assert!((sum - 0.995).abs() < 1e-4, "{sum}");
         let mut restored = NamedOptimizer::new(StableAdamWConfig {
             weight_decay: 0.0,
             ..StableAdamWConfig::new(1e-4)
