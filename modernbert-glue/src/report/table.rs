@@ -202,7 +202,7 @@ fn difference(text: &mut String, view: &JobView, against: &JobView) {
             }
         };
         let adjusted = test.and_then(|_| adjusted.next());
-        let shown = |p: Option<f64>| p.map_or_else(|| "n/a".to_string(), |p| two_digits(p));
+        let shown = |p: Option<f64>| p.map_or_else(|| "n/a".to_string(), two_digits);
         let verdict = match adjusted {
             None => "not tested",
             Some(p) if p >= LEVEL => "no difference shown",
