@@ -54,6 +54,12 @@ pub struct LogRow {
     /// Seconds left of the phase at this speed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds_left: Option<f64>,
+    /// Memory in use, in MiB: reserved on the device, or resident in the process on a CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<f64>,
+    /// Steps since the row before whose update was skipped as a loss spike; missing where none is skipped by the recipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<u64>,
 }
 
 /// Appends rows to a file, each line complete.

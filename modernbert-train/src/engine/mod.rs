@@ -16,6 +16,8 @@
 //! | `cadence` | [`Cadence`]: the actions due after a step, a pure function |
 //! | `early_stopping` | [`EarlyStopping`]: the best score, patience |
 //! | `readback`, `window`, `finite` | losses and norms from the device; sums between two log rows; checks for non-finite values |
+//! | `spikes` | [`SpikeLimit`]: steps whose loss is far above the running mean are skipped |
+//! | `memory` | memory in use, for the log |
 //! | `reporter`, `series`, `dashboard`, `progress`, `log` | [`Reporter`]: burn-train's dashboard, plain lines, `metrics.jsonl` |
 //! | `interrupt`, `terminal` | [`stop_on_signals`]: Ctrl-C, SIGTERM, SIGHUP; the dashboard's keys |
 //! | `error` | [`EngineError`] |
@@ -45,11 +47,15 @@ mod error;
 mod finite;
 mod interrupt;
 mod log;
+#[cfg(test)]
+mod loop_tests;
+mod memory;
 mod peaks;
 mod progress;
 mod readback;
 mod reporter;
 mod series;
+mod spikes;
 mod task;
 mod terminal;
 mod training_loop;
@@ -64,5 +70,6 @@ pub use peaks::{device_peak, peak_tflops};
 pub use progress::Progress;
 pub use readback::NotFinite;
 pub use reporter::{Reporter, ReporterOptions, Suffix};
+pub use spikes::SpikeLimit;
 pub use task::{Counts, Evaluation, EvaluationError, Sums, Task};
 pub use training_loop::{Loop, Outcome, Report, Settings};

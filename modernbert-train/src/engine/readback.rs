@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::EngineError;
+use super::spikes::Spikes;
 use super::task::Sums;
 use super::window::Window;
 use crate::optim::GradientSquares;
@@ -33,8 +34,11 @@ pub(super) struct Pending {
     corrects: usize,
     /// Names of the parameters whose gradients' squares were summed.
     names: Arc<[String]>,
-    /// Loss of each micro-batch, correct predictions of each, sum of squares of each gradient.
+    /// Loss of each micro-batch, correct predictions of each, sum of squares of each gradient; where spikes are skipped, whether the
+    /// update is applied, and the state of the losses after it.
     values: Tensor<1>,
+    /// Whether the last numbers are those of spikes.
+    spikes: bool,
     /// The sums that the host knows.
     known: Window,
 }
@@ -59,8 +63,23 @@ impl Pending {
             corrects: hits,
             names: squares.names.clone(),
             values: Tensor::cat(parts.collect(), 0),
+            spikes: false,
             known,
         }
+    }
+
+    /// Mean loss of the step on the device, `[1]`.
+    pub(super) fn loss(&self) -> Tensor<1> {
+        let losses = self.values.clone().narrow(0, 0, self.losses);
+        losses.sum() / self.known.weight.max(1) as f64
+    }
+
+    /// Adds whether the update is applied, `[1]`, and the state of the losses to what is read back.
+    pub(super) fn with_spikes(mut self, applied: Tensor<1>, spikes: &Spikes) -> Self {
+        let parts = [self.values, applied].into_iter().chain(spikes.state());
+        self.values = Tensor::cat(parts.collect(), 0);
+        self.spikes = true;
+        self
     }
 
     /// The all-finite flag after this step: `all_finite`, `[1]`, if every value of the step is finite, and 0 otherwise. Nothing is read
@@ -72,6 +91,10 @@ impl Pending {
 
     /// The step's sums from its part of the readback.
     fn finish(self, values: &[f32]) -> Result<Window, NotFinite> {
+        let (values, spikes) = match self.spikes {
+            true => values.split_at(values.len() - 1 - Spikes::NUMBERS),
+            false => (values, [].as_slice()),
+        };
         let (losses, rest) = values.split_at(self.losses);
         let (corrects, squares) = rest.split_at(self.corrects);
         let sum = |values: &[f32]| values.iter().map(|&x| f64::from(x)).sum::<f64>();
@@ -100,6 +123,11 @@ impl Pending {
             loss_sum,
             correct: sum(corrects),
             norm,
+            skipped: u64::from(spikes.first().is_some_and(|&applied| applied <= 0.0)),
+            spikes: match *spikes {
+                [_, mean, variance, count] => Some([mean, variance, count].map(f32::to_bits)),
+                _ => None,
+            },
             ..self.known
         })
     }

@@ -36,6 +36,8 @@ pub struct ReporterOptions {
     pub log: Option<MetricsLog>,
     /// True if the peak of the device, and with it MFU, is known.
     pub has_mfu: bool,
+    /// Whether loss spikes are skipped.
+    pub skips_spikes: bool,
 }
 
 /// The only output of a loop.
@@ -57,6 +59,7 @@ impl Reporter {
             accuracy: T::COUNTS_CORRECT,
             score: T::SCORED,
             mfu: options.has_mfu,
+            spikes: options.skips_spikes,
         };
         let dashboard = options.progress == Progress::Dashboard;
         Self {

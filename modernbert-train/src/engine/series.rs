@@ -25,6 +25,7 @@ pub(super) struct Columns {
     pub(super) accuracy: bool,
     pub(super) score: bool,
     pub(super) mfu: bool,
+    pub(super) spikes: bool,
 }
 
 impl Series {
@@ -58,7 +59,13 @@ impl Series {
             Self::new("Time Left", Some("min"), false, 1, |row| {
                 Some(row.seconds_left? / 60.0)
             }),
+            Self::new("Memory", Some("MiB"), false, 0, |row| row.memory_mib),
         ]);
+        if columns.spikes {
+            all.push(Self::new("Skipped", Some("steps"), false, 0, |row| {
+                Some(row.skipped? as f64)
+            }));
+        }
         if columns.mfu {
             all.push(Self::new("MFU", Some("%"), true, 2, |row| {
                 Some(100.0 * row.mfu?)

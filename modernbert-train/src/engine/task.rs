@@ -109,6 +109,9 @@ pub trait Task {
     /// Keeps `model`: the evaluation before this call had the best score so far.
     fn keep_best(&mut self, _model: Self::Model) {}
 
+    /// Receives the new total, in units of [`Cadence::unit`](super::Cadence), of a run shortened to end within its time limit.
+    fn shortened(&mut self, _total: u64) {}
+
     /// Receives a row of the training log: steps done and mean loss of the steps since the previous row.
     fn logged(&mut self, _step: u64, _loss: f64) {}
 

@@ -1,7 +1,7 @@
 //! The training loop.
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use burn::train::Interrupter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -12,12 +12,14 @@ use super::error::{EngineError, Failure, panic_text};
 use super::finite::non_finite_parameter;
 use super::interrupt::Training;
 use super::log::LogRow;
+use super::memory::memory_mib;
 use super::readback::{Pending, read_back};
 use super::reporter::Reporter;
+use super::spikes::{SpikeLimit, Spikes};
 use super::task::{Evaluation, EvaluationError, Task};
 use super::window::Window;
 use crate::optim::{GradientSquares, NamedOptimizer, clip_by_norm};
-use crate::schedule::LearningRate;
+use crate::schedule::{LearningRate, Shortened};
 use crate::snapshot::RunState;
 use modernbert_cli::text::{human_count, human_seconds};
 
@@ -30,6 +32,8 @@ pub struct Settings {
     pub learning_rate: LearningRate,
     /// Gradients of a larger norm are scaled down to this norm.
     pub max_grad_norm: Option<f64>,
+    /// Which losses are spikes, whose updates are skipped.
+    pub spikes: Option<SpikeLimit>,
     /// Evaluations without a better score after which the run ends.
     pub patience: Option<u64>,
     /// True if checkpoints are written.
@@ -85,6 +89,10 @@ pub struct Loop<T: Task> {
     /// All-finite flag on the device, `[1]`, where losses are read back late: 1 while every loss and gradient of every step was finite.
     /// Otherwise the optimizer skips its update (cf. `found_inf`).
     all_finite: Option<Tensor<1>>,
+    spikes: Option<Spikes>,
+    device: Device,
+    /// Learning rate of the last step.
+    rate: Option<f64>,
     /// Start of the steps that are not read back yet.
     mark: Instant,
     last_save: Instant,
@@ -118,6 +126,9 @@ impl<T: Task> Loop<T> {
             measured: Window::default(),
             pending: Vec::new(),
             all_finite: None,
+            spikes: None,
+            device: Device::default(),
+            rate: None,
             mark: Instant::now(),
             last_save: Instant::now(),
             saved_step: (state.step > 0).then_some(state.step),
@@ -143,7 +154,10 @@ impl<T: Task> Loop<T> {
         let model = model.train().fork(&device);
         // Where losses are read back late, the device skips the update of a step with a non-finite value.
         let late = self.settings.cadence.read_every > 1;
-        self.all_finite = late.then(|| Tensor::ones([1], &device.inner()));
+        self.device = device.inner();
+        self.all_finite = late.then(|| Tensor::ones([1], &self.device));
+        let saved = self.state.spikes;
+        self.spikes = (self.settings.spikes).map(|limit| Spikes::new(limit, saved, &self.device));
         let _training = Training::begin();
         // Backends report an exhausted device by a panic, which must not end the other runs of a job.
         let trained = catch_unwind(AssertUnwindSafe(|| self.train(model)));
@@ -219,12 +233,22 @@ impl<T: Task> Loop<T> {
         // Ranks of a data-parallel run would sum `gradients`, `sums` and `counts` here: the code below doesn't depend on their number.
         let squares = GradientSquares::of(&model, &gradients);
         let step = self.state.step + 1;
-        let pending = Pending::new(step, sums, &squares, known);
+        let mut pending = Pending::new(step, sums, &squares, known);
         let all_finite = self.all_finite.take().map(|flag| pending.gate(flag));
         self.all_finite.clone_from(&all_finite);
+        let late = all_finite.is_some();
+        let mut apply = all_finite;
+        if let Some(spikes) = &mut self.spikes {
+            let applied = spikes.judge(pending.loss());
+            pending = pending.with_spikes(applied.clone(), spikes);
+            apply = Some(match apply {
+                Some(finite) => finite * applied,
+                None => applied,
+            });
+        }
         self.pending.push(pending);
         // Without the flag, a non-finite value is found before the weights change.
-        if all_finite.is_none() {
+        if !late {
             self.read_back()?;
         }
         if let Some(limit) = self.settings.max_grad_norm {
@@ -235,9 +259,14 @@ impl<T: Task> Loop<T> {
         self.state.phase_tokens += counts.tokens;
         self.state.rows += counts.rows;
         self.state.position = counts.position;
-        // The rate is that of the counts after the step, so that the first step of a warmup from zero has a rate above zero.
-        let rate = self.settings.learning_rate.at(self.seen(), self.total());
-        let model = self.optimizer.step_if(all_finite, rate, model, gradients);
+        let (after, total) = (self.seen(), self.total());
+        let shortened = self.state.shortened;
+        let rate = self
+            .settings
+            .learning_rate
+            .of_step(seen, after, total, shortened);
+        self.rate = Some(rate);
+        let model = self.optimizer.step_if(apply, rate, model, gradients);
         self.state.optimizer_updates = self.optimizer.updates();
         self.steps_here += 1;
         self.report.tokens += counts.tokens;
@@ -254,6 +283,9 @@ impl<T: Task> Loop<T> {
                 self.measured.add(&window);
             }
             self.window.add(&window);
+            if window.spikes.is_some() {
+                self.state.spikes = window.spikes;
+            }
             self.state.phase_seconds += window.time.as_secs_f64();
             self.report.seconds += window.time.as_secs_f64();
         }
@@ -379,7 +411,12 @@ impl<T: Task> Loop<T> {
             human_count(total),
             human_seconds(limit.as_secs_f64()),
         ));
+        self.state.shortened = Some(Shortened {
+            seen: self.seen(),
+            planned: self.total(),
+        });
         self.state.phase_total = total;
+        self.task.shortened(total);
     }
 
     /// Writes and shows the sums since the last row of the log.
@@ -396,8 +433,12 @@ impl<T: Task> Loop<T> {
         };
         let row = window.row(self.settings.peak_flops, T::COUNTS_CORRECT);
         let speed = units as f64 / window.time.as_secs_f64().max(1e-9);
+        let rate = &self.settings.learning_rate;
+        let at = || rate.at_shortened(seen, total, self.state.shortened);
         let row = LogRow {
-            lr: Some(self.settings.learning_rate.at(seen, total)),
+            lr: Some(self.rate.unwrap_or_else(at)),
+            memory_mib: memory_mib(&self.device),
+            skipped: self.spikes.is_some().then_some(window.skipped),
             batch_tokens: Some(self.batch_tokens),
             tokens_left: Some(tokens_left),
             seconds_left: Some(left as f64 / speed.max(1e-9)),

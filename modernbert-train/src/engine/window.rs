@@ -19,6 +19,10 @@ pub(super) struct Window {
     pub(super) slots: u64,
     /// Gradient norm of the last step.
     pub(super) norm: f64,
+    /// Steps whose update was skipped as a loss spike.
+    pub(super) skipped: u64,
+    /// Mean, variance and number of the losses after the last step, each as the bits of an f32, where spikes are skipped.
+    pub(super) spikes: Option<[u32; 3]>,
     /// The speed's numerators and denominators, which count only the steps of this process: a resumed run measures its own speed.
     pub(super) timed_tokens: u64,
     pub(super) flops: f64,
@@ -35,6 +39,8 @@ impl Window {
         self.tokens += other.tokens;
         self.slots += other.slots;
         self.norm = other.norm;
+        self.skipped += other.skipped;
+        self.spikes = other.spikes;
         self.timed_tokens += other.timed_tokens;
         self.flops += other.flops;
         self.waited += other.waited;
@@ -70,6 +76,7 @@ impl Window {
             tokens: self.tokens,
             slots: self.slots,
             norm_bits: self.norm.to_bits(),
+            skipped: self.skipped,
         }
     }
 
@@ -82,6 +89,7 @@ impl Window {
             tokens: state.tokens,
             slots: state.slots,
             norm: f64::from_bits(state.norm_bits),
+            skipped: state.skipped,
             ..Self::default()
         }
     }

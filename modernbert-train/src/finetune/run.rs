@@ -231,6 +231,7 @@ impl<E: Example> Finetuning<E> {
             },
             learning_rate: options.rate(),
             max_grad_norm: None,
+            spikes: None,
             patience: options.patience.map(|patience| patience as u64),
             saves: folder.is_some(),
             peak_flops,
@@ -279,6 +280,7 @@ impl<E: Example> Finetuning<E> {
                     line_every: LINE_EVERY,
                     log,
                     has_mfu: peak_flops.is_some(),
+                    skips_spikes: false,
                 },
                 &interrupter,
             );

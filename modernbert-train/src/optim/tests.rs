@@ -271,7 +271,7 @@ mod whole_model {
         use burn::tensor::DType;
         let device = test_support::autodiff_device();
         let mut linear = LinearConfig::new(8, 8).with_bias(false).init(&device);
-        linear.weight = Param::from_tensor(Tensor::ones([8, 8], &device).cast(DType::BF16));
+        linear.weight = Param::from_tensor(Tensor::<2>::ones([8, 8], &device).cast(DType::BF16));
         let grads = |linear: &Linear| {
             let mut grads = GradientsParams::new();
             let ones = Tensor::<2>::ones([8, 8], &device.clone().inner());

@@ -236,6 +236,8 @@ fn begin(state: RunState, phase: &Phase) -> RunState {
         position: None,
         phase_total: phase.recipe.run.total_tokens,
         fitted: false,
+        shortened: None,
+        spikes: None,
         next_evaluation: phase.recipe.run.eval_every_tokens,
         phase_seconds: 0.0,
         window: Default::default(),

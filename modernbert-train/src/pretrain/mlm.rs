@@ -9,7 +9,7 @@ use modernbert::model::{MaskedLm, MaskedLmOutput, MaskedTokens};
 use crate::engine::{BoxError, Counts, Evaluation, EvaluationError, Sums, Task};
 use crate::loader::{MlmItem, Prefetched};
 use crate::optim::NamedOptimizer;
-use crate::recipe::CheckpointRecipe;
+use crate::recipe::{BatchRecipe, CheckpointRecipe};
 use crate::recompute;
 use crate::run_dir::RunDir;
 use crate::schedule::BatchWarmup;
@@ -21,6 +21,8 @@ pub(super) struct MlmTask<'a> {
     pub(super) rows: Prefetched,
     /// Micro-batches of a step.
     pub(super) batch: BatchWarmup,
+    /// The settings that `batch` is made from.
+    pub(super) batch_recipe: BatchRecipe,
     /// Held-out rows.
     pub(super) held_out: Vec<MlmItem>,
     /// The model's sizes, for FLOP counts.
@@ -39,6 +41,13 @@ fn inputs(model: &MaskedLm, item: &MlmItem) -> (PackedBatch, MaskedTokens) {
     let labels = &item.labels;
     let masked = MaskedTokens::new(&labels.positions, &labels.labels, &labels.weights, &device);
     (batch, masked)
+}
+
+/// Lengths of the sequences of a micro-batch, without the padding at its end.
+fn real_lengths(item: &MlmItem) -> impl Iterator<Item = usize> + '_ {
+    let ranges = item.layout.ranges();
+    let real = ranges.take_while(|range| range.end <= item.real_tokens);
+    real.map(|range| range.len())
 }
 
 /// Sums and gradients of one micro-batch: the loss is divided by the labelled tokens of the whole step, so that micro-batches add up to
@@ -91,10 +100,8 @@ impl Task for MlmTask<'_> {
     }
 
     fn counts(&self, items: &[MlmItem]) -> Counts {
-        let lengths: Vec<usize> = items
-            .iter()
-            .flat_map(|item| item.layout.lengths())
-            .collect();
+        // Padding at the end of a row is a sequence of the layout, and no work of the model.
+        let lengths: Vec<usize> = items.iter().flat_map(real_lengths).collect();
         let labelled: usize = items.iter().map(|item| item.labelled).sum();
         Counts {
             tokens: items.iter().map(|item| item.real_tokens as u64).sum(),
@@ -108,6 +115,10 @@ impl Task for MlmTask<'_> {
 
     fn gradients(&self, model: &MaskedLm, item: MlmItem) -> (Sums, GradientsParams) {
         gradients(model, &item)
+    }
+
+    fn shortened(&mut self, total: u64) {
+        self.batch = self.batch_recipe.warmup_over(total);
     }
 
     fn evaluation_items(&self) -> usize {

@@ -133,6 +133,9 @@ impl<'a> Session<'a> {
         {
             options.progress.note(&warning);
         }
+        for warning in recipe.warnings() {
+            options.progress.note(&warning);
+        }
         if self.several || state.rows > 0 {
             options.progress.note(&announce(phase, data, &state));
         }
@@ -157,6 +160,7 @@ impl<'a> Session<'a> {
             cadence: recipe.cadence(options.device.name == CPU),
             learning_rate: recipe.learning_rate(),
             max_grad_norm: recipe.optimizer.max_grad_norm,
+            spikes: recipe.spike_limit(),
             patience: None,
             saves: true,
             peak_flops,
@@ -174,12 +178,14 @@ impl<'a> Session<'a> {
                     MetricsLog::open(&log).map_err(PretrainError::io(&log, "can't be written"))?,
                 ),
                 has_mfu: peak_flops.is_some(),
+                skips_spikes: recipe.optimizer.skip_spikes.is_some(),
             },
             &options.interrupter,
         );
         let task = MlmTask {
             rows: rows.rows(),
-            batch: recipe.batch_warmup(),
+            batch: recipe.batch.warmup_over(state.phase_total),
+            batch_recipe: recipe.batch.clone(),
             held_out: self.eval_items(recipe, data, masking)?,
             config: model.model.config().clone(),
             dir: self.dir,

@@ -205,6 +205,7 @@ pub fn roll_back(
         if new != old {
             state.phase_total = new;
             state.fitted = false;
+            state.shortened = None;
             state.phase_done = state.phase_tokens >= new;
         }
     }
@@ -254,10 +255,11 @@ pub fn anneal_model_recipe(from: &str, tokens: u64, corpus: &[PathBuf]) -> Resul
     Ok(recipe)
 }
 
-/// A recipe that anneals a checkpoint: the settings of its phase with the 1-sqrt decay over `tokens`, on `corpus` if given.
+/// A recipe that anneals a checkpoint: the settings of its phase with the 1-sqrt decay over `tokens` from the checkpoint's learning rate
+/// on, on `corpus` if given. Weight decay stays relative to the phase's peak rate.
 ///
 /// # Errors
-/// A checkpoint whose run's recipe can't be read.
+/// A checkpoint whose run's recipe can't be read, or whose learning rate is 0.
 pub fn anneal_recipe(checkpoint: &Path, tokens: u64, corpus: &[PathBuf]) -> Result<Recipe> {
     let origin = run_of_checkpoint(checkpoint)?;
     let state = crate::snapshot::Snapshot::open(checkpoint)?.state;
@@ -270,6 +272,22 @@ pub fn anneal_recipe(checkpoint: &Path, tokens: u64, corpus: &[PathBuf]) -> Resu
         ))
     })?;
     let mut recipe = phase.recipe;
+    let peak = recipe.optimizer.learning_rate;
+    let rate =
+        recipe
+            .learning_rate()
+            .at_shortened(state.phase_tokens, state.phase_total, state.shortened);
+    if rate <= 0.0 {
+        return invalid(format!(
+            "{}: its learning rate is 0, at the end of a decay; anneal an earlier checkpoint, or train on with `modernbert-train run RECIPE --from \
+             CHECKPOINT`",
+            checkpoint.display()
+        ));
+    }
+    if rate != peak {
+        recipe.optimizer.learning_rate = rate;
+        recipe.optimizer.max_lr.get_or_insert(peak);
+    }
     recipe.schedule = crate::schedule::Schedule::OneMinusSqrt {
         decay_tokens: crate::schedule::TokenSpan::Fraction(1.0),
         final_fraction: 0.001,

@@ -1,19 +1,29 @@
 #![allow(clippy::unwrap_used)]
 
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use modernbert::batch::{PackedBatch, SequenceLayout};
+use burn::tensor::Tensor;
+use modernbert::batch::{PackedBatch, SequenceLayout, int_tensor};
 use modernbert::model::{MaskedLm, MaskedTokens, initialize};
 use std::sync::Arc;
 
-use super::mlm::gradients;
-use crate::loader::{LoaderOptions, MlmItem, TrainStream};
+use super::mlm::{MlmTask, gradients};
+use crate::engine::Task;
+use crate::loader::{LoaderOptions, MlmItem, TrainLoader, TrainStream};
 use crate::mask::Masker;
 use crate::optim::{GradientSquares, NamedOptimizer, StableAdamWConfig};
+use crate::recipe::Recipe;
+use crate::run_dir::RunDir;
+use crate::schedule::TokenSpan;
 use crate::shard::{Shard, ShardWriter, TokenizerHash};
 use crate::snapshot::tests::small_config;
 
 /// Two packed and masked rows with different numbers of tokens.
 fn rows() -> Vec<MlmItem> {
+    stream().steps().unwrap().next_step().unwrap()
+}
+
+fn stream() -> TrainStream {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("train.tokens");
     let mut writer = ShardWriter::create(&path, 64, TokenizerHash([0; 32])).unwrap();
@@ -31,8 +41,7 @@ fn rows() -> Vec<MlmItem> {
     };
     let masker = Masker::from_ids(0.3, 4, 3, 64, vec![]).unwrap();
     let shard = Arc::new(Shard::open(&path).unwrap());
-    let stream = TrainStream::new(shard, masker, options).unwrap();
-    stream.steps().unwrap().next_step().unwrap()
+    TrainStream::new(shard, masker, options).unwrap()
 }
 
 fn model() -> MaskedLm {
@@ -41,9 +50,18 @@ fn model() -> MaskedLm {
     initialize(MaskedLm::new(&config, &device).unwrap(), &config, 5)
 }
 
-fn squares(model: &MaskedLm, grads: &GradientsParams) -> Vec<f32> {
-    let squares = GradientSquares::of(model, grads);
-    squares.sums.unwrap().to_data().try_to_vec().unwrap()
+/// Gradient of each parameter, in the module's order.
+fn values(model: &MaskedLm, grads: &GradientsParams) -> Vec<Vec<f32>> {
+    struct Collect<'a>(&'a GradientsParams, Vec<Vec<f32>>);
+    impl ModuleVisitor for Collect<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let grad = self.0.get::<D>(param.id).unwrap();
+            self.1.push(grad.into_data().try_to_vec().unwrap());
+        }
+    }
+    let mut collect = Collect(grads, Vec::new());
+    model.visit(&mut collect);
+    collect.1
 }
 
 #[test]
@@ -60,7 +78,7 @@ fn micro_batches_add_up_to_the_token_exact_mean() {
         let (_, grads) = gradients(&model, row);
         accumulator.accumulate(&model, grads);
     }
-    let in_pieces = squares(&model, &accumulator.grads());
+    let in_pieces = values(&model, &accumulator.grads());
 
     // The same sequences in one row, and the mean over all of its labelled tokens.
     let device = model.model.device();
@@ -84,13 +102,81 @@ fn micro_batches_add_up_to_the_token_exact_mean() {
     let masked = MaskedTokens::new(&positions, &labels, &weights, &device);
     let loss = model.forward(&batch, &masked).loss_sum / labels.len() as f64;
     let grads = GradientsParams::from_grads(loss.backward(), &model);
-    let at_once = squares(&model, &grads);
-    for (a, b) in in_pieces.iter().zip(&at_once) {
+    let at_once = values(&model, &grads);
+    assert!(at_once.len() > 20);
+    let names = GradientSquares::of(&model, &grads).names;
+    for ((a, b), name) in in_pieces.iter().zip(&at_once).zip(names.iter()) {
+        let norm =
+            |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+        let whole = norm(&mut b.iter().map(|&x| f64::from(x)));
+        let off = norm(&mut a.iter().zip(b).map(|(&x, &y)| f64::from(x) - f64::from(y)));
         assert!(
-            (a.sqrt() - b.sqrt()).abs() <= 1e-5 * b.sqrt().max(1.0),
-            "{a} {b}"
+            whole > 0.0 && off <= 1e-5 * whole,
+            "{name}: {off} of {whole}"
         );
     }
+}
+
+/// Masked accuracy and loss of an evaluation against a count by hand over the logits, on rows with and without padding labels.
+#[test]
+fn an_evaluation_equals_a_count_by_hand() {
+    let (items, model) = (rows(), model().valid());
+    let device = model.model.device();
+    let (mut hits, mut labelled, mut loss) = (0, 0, 0.0f64);
+    for item in &items {
+        let batch = PackedBatch::new(&item.input_ids, item.layout.clone(), &device);
+        let places = item.labels.positions[..item.labelled].iter();
+        let places = int_tensor(places.map(|&place| place as i32), &device);
+        let logits: Vec<f32> = model
+            .logits(&batch, places)
+            .into_data()
+            .try_to_vec()
+            .unwrap();
+        for (row, &label) in logits.chunks(64).zip(&item.labels.labels) {
+            let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            hits += usize::from(row.iter().position(|&x| x == largest) == Some(label as usize));
+            let exps = row.iter().map(|&x| f64::from(x).exp());
+            loss += exps.sum::<f64>().ln() - f64::from(row[label as usize]);
+            labelled += 1;
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = Recipe::from_str("model.preset = '17m'\nrun.total_tokens = 10", "x").unwrap();
+    let dir = RunDir::create(&folder.path().join("run"), &recipe, false).unwrap();
+    let counts: Vec<usize> = items.iter().map(|item| item.labelled).collect();
+    let rows = TrainLoader::new(stream(), 96).rows();
+    let mut task = MlmTask {
+        rows,
+        batch: recipe.batch_warmup(),
+        batch_recipe: recipe.batch.clone(),
+        held_out: items,
+        config: small_config(64),
+        dir: &dir,
+        rule: &recipe.checkpoint,
+    };
+    let found = task.evaluate(&model, 1).unwrap();
+    assert_eq!(found.items, counts.iter().sum::<usize>());
+    assert_eq!(labelled, found.items);
+    assert_eq!(found.accuracy, Some(hits as f64 / labelled as f64));
+    let mean = loss / labelled as f64;
+    assert!((found.loss.unwrap() - mean).abs() < 1e-5 * mean);
+
+    // FLOPs are those of the real sequences: padding at the end of a row is no work of the model.
+    let padded: usize = task.held_out.iter().map(|item| 48 - item.real_tokens).sum();
+    assert!(padded > 0, "a row with padding");
+    let counts = task.counts(&task.held_out);
+    assert_eq!(counts.tokens, 88);
+    let lengths = [20, 30, 9, 12, 17];
+    let flops = task.config.train_flops(&lengths, labelled);
+    assert_eq!(counts.flops, flops as f64);
+
+    // A phase that is shortened to fit its time limit has its batch-size warmup in percent shortened as well.
+    task.batch_recipe.micro_batches = 4;
+    task.batch_recipe.warmup_tokens = TokenSpan::Fraction(0.5);
+    task.batch = task.batch_recipe.warmup_over(1000);
+    assert_eq!(task.batch.size(300), 3);
+    task.shortened(200);
+    assert_eq!([0, 99, 300].map(|seen| task.batch.size(seen)), [1, 3, 4]);
 }
 
 #[test]

@@ -56,6 +56,46 @@ mod tests {
     use modernbert::batch::PackedBatch;
     use modernbert::model::{initialize, named_parameters};
 
+    /// With the global layers' attention at zero, only local tables can have an effect: a new global base leaves every bit.
+    #[test]
+    fn local_layers_keep_their_rotary_tables() {
+        struct WithoutGlobal;
+        impl NamedMapper for WithoutGlobal {
+            fn map<const D: usize>(&mut self, name: &str, value: Tensor<D>) -> Tensor<D> {
+                // Every third layer is global, from the first on.
+                let global = [0, 3].map(|layer| format!("model.layers.{layer}.attn.Wo.weight"));
+                match global.iter().any(|global| global == name) {
+                    true => value.zeros_like(),
+                    false => value,
+                }
+            }
+        }
+        let device = test_support::device();
+        let config = ModernBertConfig {
+            global_rope_theta: 10_000.0,
+            local_rope_theta: 10_000.0,
+            ..crate::snapshot::tests::small_config(64)
+        };
+        assert!((2..=6).contains(&config.num_hidden_layers));
+        let whole = initialize(MaskedLm::new(&config, &device).unwrap(), &config, 3);
+        let local = map_named(whole.clone(), &mut WithoutGlobal);
+        let ids: Vec<Vec<u32>> = vec![(4..60).collect()];
+        let batch = PackedBatch::from_sequences(&ids, &device).unwrap();
+        let hidden = |model: &MaskedLm| model.model.forward(&batch).to_data();
+        let later = |global: f64, local: f64| ModernBertConfig {
+            global_rope_theta: global,
+            local_rope_theta: local,
+            ..config.clone()
+        };
+        let change = |model: &MaskedLm, config: &ModernBertConfig| {
+            hidden(&with_config(model.clone(), config, &device).unwrap())
+        };
+        let extended = later(160_000.0, 10_000.0);
+        assert_eq!(change(&local, &extended), hidden(&local));
+        assert_ne!(change(&whole, &extended), hidden(&whole));
+        assert_ne!(change(&local, &later(10_000.0, 20_000.0)), hidden(&local));
+    }
+
     #[test]
     fn weights_stay_and_the_rotary_base_changes() {
         let device = test_support::device();

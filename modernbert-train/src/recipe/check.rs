@@ -293,12 +293,18 @@ impl Recipe {
         for (key, value) in [
             ("optimizer.max_lr", o.max_lr),
             ("optimizer.max_grad_norm", o.max_grad_norm),
+            ("optimizer.skip_spikes", o.skip_spikes),
         ] {
             let good = value.is_none_or(|value| value.is_finite() && value > 0.0);
             let shown = value.unwrap_or_default();
             want(good, key, shown, "set a positive number, or leave it out")?;
         }
-        Ok(())
+        want(
+            (2..=1_000_000).contains(&o.spike_window),
+            "optimizer.spike_window",
+            o.spike_window,
+            "it is the number of steps that a mean runs over: set 2 to 1 000 000",
+        )
     }
 
     fn validate_batch(&self) -> Result<(), RecipeError> {

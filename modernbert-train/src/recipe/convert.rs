@@ -4,7 +4,7 @@ use modernbert::model::Precision;
 use std::time::Duration;
 
 use super::{LongDocuments, Recipe, TrainingPrecision};
-use crate::engine::{Cadence, Unit};
+use crate::engine::{Cadence, SpikeLimit, Unit};
 use crate::loader::LoaderOptions;
 use crate::optim::{StableAdamWConfig, UpdateRule};
 use crate::schedule::LearningRate;
@@ -53,6 +53,15 @@ impl Recipe {
             schedule: self.schedule.clone(),
             margin: 0,
         }
+    }
+
+    /// `optimizer.skip_spikes` and its window, if spikes are skipped.
+    pub fn spike_limit(&self) -> Option<SpikeLimit> {
+        let deviations = self.optimizer.skip_spikes?;
+        Some(SpikeLimit {
+            deviations,
+            window: self.optimizer.spike_window,
+        })
     }
 
     /// `[batch]` and `[data]` as the settings of the data loader.

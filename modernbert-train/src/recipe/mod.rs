@@ -146,6 +146,18 @@ pub struct BatchRecipe {
     pub recompute: bool,
 }
 
+impl BatchRecipe {
+    /// The batch-size warmup of a phase of `total_tokens`.
+    pub fn warmup_over(&self, total_tokens: u64) -> BatchWarmup {
+        BatchWarmup::new(
+            self.warmup_from,
+            self.warmup_step,
+            self.micro_batches,
+            self.warmup_tokens.tokens(total_tokens),
+        )
+    }
+}
+
 impl Default for BatchRecipe {
     fn default() -> Self {
         Self {
@@ -227,6 +239,12 @@ pub struct OptimizerRecipe {
     /// Gradients of a larger norm are scaled down to it; off by default, because StableAdamW limits spikes itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_grad_norm: Option<f64>,
+    /// Skip the update of a step whose loss is more than so many standard deviations above the running mean of the losses; off by
+    /// default. The log counts skipped steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skip_spikes: Option<f64>,
+    /// Steps over which mean and deviation of the losses run; no step among the first so many of a phase is skipped. 100 by default.
+    pub spike_window: u64,
 }
 
 impl Default for OptimizerRecipe {
@@ -239,6 +257,8 @@ impl Default for OptimizerRecipe {
             epsilon: 1e-6,
             max_lr: None,
             max_grad_norm: None,
+            skip_spikes: None,
+            spike_window: 100,
         }
     }
 }
@@ -342,13 +362,18 @@ impl Recipe {
 
     /// Number of micro-batches of a step as a function of the tokens seen.
     pub fn batch_warmup(&self) -> BatchWarmup {
-        let batch = &self.batch;
-        BatchWarmup::new(
-            batch.warmup_from,
-            batch.warmup_step,
-            batch.micro_batches,
-            batch.warmup_tokens.tokens(self.run.total_tokens),
-        )
+        self.batch.warmup_over(self.run.total_tokens)
+    }
+
+    /// What to tell a person about settings that are allowed and rarely meant.
+    pub fn warnings(&self) -> Vec<String> {
+        let clips = self.optimizer.max_grad_norm.map(|limit| {
+            format!(
+                "warning: optimizer.max_grad_norm is {limit}, and StableAdamW already bounds each tensor's step where its second moment lags \
+                 behind the gradient; the published recipe does not clip: leave optimizer.max_grad_norm out unless both are meant"
+            )
+        });
+        clips.into_iter().collect()
     }
 
     /// Seed of data order and masks.

@@ -37,11 +37,12 @@ The same in every phase, and set outside of them: all of `[model]` except the tw
 `data.eval_bytes`, `data.eval_corpus`, `run.precision`, `run.seed`.
 ";
 
-const SCHEDULE: [(&str, &str); 5] = [
+const SCHEDULE: [(&str, &str); 7] = [
     (
         "kind",
         "`\"warmup_stable_decay\"` (the trapezoid), `\"constant\"` (after a warmup), `\"one_minus_sqrt\"` (the last phase of \
-         pretraining), or `\"linear_with_warmup\"`.",
+         pretraining), `\"linear_with_warmup\"`, `\"cosine_with_warmup\"`, or `\"cosine_inverse_sqrt\"` (a quarter of a cosine, then \
+         the inverse square root of the tokens).",
     ),
     (
         "warmup_tokens",
@@ -49,15 +50,23 @@ const SCHEDULE: [(&str, &str); 5] = [
     ),
     (
         "decay_tokens",
-        "Length of the decay, which ends with the run. For `warmup_stable_decay` and `one_minus_sqrt`.",
+        "Length of the decay, which ends with the run. For `warmup_stable_decay`, `one_minus_sqrt` and `cosine_inverse_sqrt`.",
     ),
     (
         "decay",
-        "Shape of the decay: `\"one_minus_sqrt\"` or `\"linear\"`. Only for `warmup_stable_decay`.",
+        "Shape of the decay: `\"one_minus_sqrt\"`, `\"linear\"` or `\"cosine\"`. For `warmup_stable_decay` and `cosine_inverse_sqrt`.",
     ),
     (
         "final_fraction",
         "Factor on the peak rate at the end. Not for `constant`.",
+    ),
+    (
+        "cosine_tokens",
+        "Length of the cosine after the warmup; a quarter of the run by default. Only for `cosine_inverse_sqrt`.",
+    ),
+    (
+        "cosine_floor",
+        "Factor that the cosine would reach after twice its length; 0.1 by default. Only for `cosine_inverse_sqrt`.",
     ),
 ];
 

@@ -12,7 +12,7 @@ mod span;
 mod tests;
 
 pub use batch::BatchWarmup;
-pub use rate::LearningRate;
+pub use rate::{LearningRate, Shortened};
 
 use serde::{Deserialize, Serialize};
 pub use span::TokenSpan;
@@ -26,6 +26,8 @@ pub enum DecayShape {
     /// `f + (1 - f)(1 - √x)`: steep at first, then flat.
     #[default]
     OneMinusSqrt,
+    /// `f + (1 - f)(1 + cos πx) / 2`: flat at both ends.
+    Cosine,
 }
 
 impl DecayShape {
@@ -34,6 +36,10 @@ impl DecayShape {
             Self::Linear => (1.0 - x * (1.0 - final_fraction)).max(0.0),
             Self::OneMinusSqrt => {
                 (final_fraction + (1.0 - final_fraction) * (1.0 - x.sqrt())).max(final_fraction)
+            }
+            Self::Cosine => {
+                let half = 0.5 * (1.0 + (std::f64::consts::PI * x).cos());
+                final_fraction + (1.0 - final_fraction) * half
             }
         }
     }
@@ -73,6 +79,33 @@ pub enum Schedule {
         /// The factor at the very end; 0 by default.
         final_fraction: f64,
     },
+    /// Linear warmup, then half a period of a cosine down to the end: `f + (1 - f)(1 + cos πx) / 2`.
+    CosineWithWarmup {
+        /// Length of the warmup; none by default.
+        warmup_tokens: TokenSpan,
+        /// The factor at the very end; 0 by default.
+        final_fraction: f64,
+    },
+    /// Linear warmup, a quarter of a period of a cosine, then the inverse square root of the tokens, and a decay that ends with the run:
+    /// the schedule the authors compared theirs with (paper, appendix D).
+    ///
+    /// With t tokens after the warmup, c of the cosine and a its floor: `a + (1 - a)(1 + cos(πt / 2c)) / 2` up to `t = c`, where the
+    /// factor is `(1 + a) / 2`, and `γ / √(t + δ)` beyond, with `c + δ = c (1 + a) / (π (1 - a))` and `γ = (1 + a) / 2 · √(c + δ)`: value
+    /// and slope are continuous.
+    CosineInverseSqrt {
+        /// Length of the warmup; none by default.
+        warmup_tokens: TokenSpan,
+        /// Length of the cosine after the warmup; a quarter of the run by default.
+        cosine_tokens: TokenSpan,
+        /// The floor that the cosine would reach after twice its length; 0.1 by default.
+        cosine_floor: f64,
+        /// Length of the decay; none by default.
+        decay_tokens: TokenSpan,
+        /// Shape of the decay; 1-sqrt by default. It starts from the factor reached.
+        decay: DecayShape,
+        /// The factor at the very end if there is a decay, as a share of the factor at the decay's start; 0 by default.
+        final_fraction: f64,
+    },
 }
 
 /// Reason why a schedule does not fit a run.
@@ -100,6 +133,22 @@ pub enum ScheduleError {
         /// Kind of the schedule.
         kind: &'static str,
     },
+    /// The cosine does not fit between warmup and decay.
+    #[error(
+        "schedule.cosine_tokens is {cosine}, between warmup and decay {room} of the run's tokens are left; set it above 0 and to {room} at \
+         most, or shorten the others"
+    )]
+    Cosine {
+        /// Tokens of the cosine.
+        cosine: u64,
+        /// Tokens between warmup and decay.
+        room: u64,
+    },
+    /// The cosine's floor is not between 0 and 1.
+    #[error(
+        "schedule.cosine_floor is {0}; set a fraction of the peak rate of at least 0 and below 1"
+    )]
+    CosineFloor(f64),
     /// The last factor is not between 0 and 1.
     #[error("schedule.final_fraction is {0}; set a fraction of the peak rate from 0 to 1")]
     FinalFraction(f64),
@@ -125,6 +174,8 @@ impl Schedule {
             Self::WarmupStableDecay { .. } => "warmup_stable_decay",
             Self::OneMinusSqrt { .. } => "one_minus_sqrt",
             Self::LinearWithWarmup { .. } => "linear_with_warmup",
+            Self::CosineWithWarmup { .. } => "cosine_with_warmup",
+            Self::CosineInverseSqrt { .. } => "cosine_inverse_sqrt",
         }
     }
 
@@ -156,15 +207,35 @@ impl Schedule {
             Self::LinearWithWarmup {
                 warmup_tokens,
                 final_fraction,
+            }
+            | Self::CosineWithWarmup {
+                warmup_tokens,
+                final_fraction,
             } => {
                 let warmup = tokens(warmup_tokens);
+                let shape = match self {
+                    Self::CosineWithWarmup { .. } => DecayShape::Cosine,
+                    _ => DecayShape::Linear,
+                };
                 (
                     warmup,
                     total_tokens.saturating_sub(warmup),
-                    DecayShape::Linear,
+                    shape,
                     *final_fraction,
                 )
             }
+            Self::CosineInverseSqrt {
+                warmup_tokens,
+                decay_tokens,
+                decay,
+                final_fraction,
+                ..
+            } => (
+                tokens(warmup_tokens),
+                tokens(decay_tokens),
+                *decay,
+                *final_fraction,
+            ),
         }
     }
 
@@ -184,10 +255,31 @@ impl Schedule {
         }
         let start = total_tokens.saturating_sub(decay);
         if decay == 0 || tokens_seen < start {
-            return 1.0;
+            return self.before_decay(tokens_seen - warmup, total_tokens);
         }
         let x = (tokens_seen - start) as f64 / decay as f64;
-        shape.at(x.min(1.0), final_fraction)
+        let from = self.before_decay(start.saturating_sub(warmup), total_tokens);
+        from * shape.at(x.min(1.0), final_fraction)
+    }
+
+    /// The factor between warmup and decay, `t` tokens after the warmup: 1, but for the inverse square root.
+    fn before_decay(&self, t: u64, total_tokens: u64) -> f64 {
+        let Self::CosineInverseSqrt {
+            cosine_tokens,
+            cosine_floor,
+            ..
+        } = self
+        else {
+            return 1.0;
+        };
+        use std::f64::consts::PI;
+        let (t, floor) = (t as f64, *cosine_floor);
+        let cosine = cosine_tokens.tokens(total_tokens).max(1) as f64;
+        if t < cosine {
+            return floor + (1.0 - floor) * 0.5 * (1.0 + (0.5 * PI * t / cosine).cos());
+        }
+        let shifted = cosine * (1.0 + floor) / (PI * (1.0 - floor));
+        0.5 * (1.0 + floor) * (shifted / (t - cosine + shifted)).sqrt()
     }
 
     /// Checks that the schedule fits a run of `total_tokens`.
@@ -205,6 +297,21 @@ impl Schedule {
         }
         if !(0.0..=1.0).contains(&final_fraction) {
             return Err(ScheduleError::FinalFraction(final_fraction));
+        }
+        if let Self::CosineInverseSqrt {
+            cosine_tokens,
+            cosine_floor,
+            ..
+        } = self
+        {
+            let cosine = cosine_tokens.tokens(total_tokens);
+            let room = total_tokens - warmup - decay;
+            if cosine == 0 || cosine > room {
+                return Err(ScheduleError::Cosine { cosine, room });
+            }
+            if !(0.0..1.0).contains(cosine_floor) {
+                return Err(ScheduleError::CosineFloor(*cosine_floor));
+            }
         }
         Ok(())
     }

@@ -91,6 +91,8 @@ pub(super) struct Table {
     decay_tokens: Option<TokenSpan>,
     decay: Option<DecayShape>,
     final_fraction: Option<f64>,
+    cosine_tokens: Option<TokenSpan>,
+    cosine_floor: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -100,6 +102,22 @@ enum Kind {
     WarmupStableDecay,
     OneMinusSqrt,
     LinearWithWarmup,
+    CosineWithWarmup,
+    CosineInverseSqrt,
+}
+
+impl Kind {
+    /// The name in a recipe.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Constant => "constant",
+            Self::WarmupStableDecay => "warmup_stable_decay",
+            Self::OneMinusSqrt => "one_minus_sqrt",
+            Self::LinearWithWarmup => "linear_with_warmup",
+            Self::CosineWithWarmup => "cosine_with_warmup",
+            Self::CosineInverseSqrt => "cosine_inverse_sqrt",
+        }
+    }
 }
 
 impl TryFrom<Table> for Schedule {
@@ -114,6 +132,13 @@ impl TryFrom<Table> for Schedule {
             true => Err(ScheduleError::UnusedKey { key, kind }),
             false => Ok(()),
         };
+        let cosine = table.cosine_tokens.take();
+        let floor = table.cosine_floor.take();
+        if !matches!(table.kind, Kind::CosineInverseSqrt) {
+            let kind = table.kind.name();
+            refuse("cosine_tokens", cosine.is_some(), kind)?;
+            refuse("cosine_floor", floor.is_some(), kind)?;
+        }
         Ok(match table.kind {
             Kind::Constant => {
                 refuse("decay_tokens", decay.is_some(), "constant")?;
@@ -145,6 +170,22 @@ impl TryFrom<Table> for Schedule {
                     final_fraction: last.unwrap_or(0.0),
                 }
             }
+            Kind::CosineWithWarmup => {
+                refuse("decay_tokens", decay.is_some(), "cosine_with_warmup")?;
+                refuse("decay", shape.is_some(), "cosine_with_warmup")?;
+                Self::CosineWithWarmup {
+                    warmup_tokens: warmup.unwrap_or_default(),
+                    final_fraction: last.unwrap_or(0.0),
+                }
+            }
+            Kind::CosineInverseSqrt => Self::CosineInverseSqrt {
+                warmup_tokens: warmup.unwrap_or_default(),
+                cosine_tokens: cosine.unwrap_or(TokenSpan::Fraction(0.25)),
+                cosine_floor: floor.unwrap_or(0.1),
+                decay_tokens: decay.unwrap_or_default(),
+                decay: shape.unwrap_or_default(),
+                final_fraction: last.unwrap_or(0.0),
+            },
         })
     }
 }

@@ -92,6 +92,97 @@ fn linear_and_constant() {
     assert_eq!(Schedule::default().factor(0, 0), 1.0);
 }
 
+/// The third phase of the table: constant, without warmup.
+#[test]
+fn constant_without_warmup_is_the_peak_everywhere() {
+    let constant = Schedule::Constant {
+        warmup_tokens: TokenSpan::default(),
+    };
+    for tokens in [0, 1, TOTAL / 3, TOTAL - 1, TOTAL, u64::MAX] {
+        assert_eq!(constant.factor(tokens, TOTAL), 1.0);
+    }
+}
+
+fn inverse_sqrt() -> Schedule {
+    Schedule::CosineInverseSqrt {
+        warmup_tokens: TokenSpan::Tokens(100_000),
+        cosine_tokens: TokenSpan::Tokens(200_000),
+        cosine_floor: 0.1,
+        decay_tokens: TokenSpan::Tokens(250_000),
+        decay: DecayShape::Linear,
+        final_fraction: 0.02,
+    }
+}
+
+/// Values by Python's `math`, from the formulas of the variants' docs.
+#[test]
+fn cosine_golden_values() {
+    let cosine = Schedule::CosineWithWarmup {
+        warmup_tokens: TokenSpan::Tokens(200_000),
+        final_fraction: 0.1,
+    };
+    for (tokens, expected) in [
+        (100_000, 0.5),
+        (200_000, 1.0),
+        (400_000, 0.868_198_051_5),
+        (600_000, 0.55),
+        (800_000, 0.231_801_948_5),
+        (1_000_000, 0.1),
+        (1_500_000, 0.1),
+    ] {
+        near(cosine.factor(tokens, TOTAL), expected);
+    }
+    let schedule = inverse_sqrt();
+    for (tokens, expected) in [
+        (50_000, 0.5),
+        (100_000, 1.0),
+        (200_000, 0.868_198_051_5),
+        (300_000, 0.55),
+        (400_000, 0.363_831_977_9),
+        (700_000, 0.221_947_694_5),
+        (1_000_000, 0.004_223_469_9),
+    ] {
+        near(schedule.factor(tokens, TOTAL), expected);
+    }
+}
+
+#[test]
+fn the_inverse_square_root_joins_the_cosine_with_its_slope() {
+    let schedule = inverse_sqrt();
+    let slope = |from: u64| schedule.factor(from + 100, TOTAL) - schedule.factor(from, TOTAL);
+    for joint in [100_000, 300_000, 750_000] {
+        let jump = schedule.factor(joint, TOTAL) - schedule.factor(joint - 1, TOTAL);
+        assert!(jump.abs() < 2e-5, "{joint}: {jump}");
+    }
+    let (before, after) = (slope(299_900), slope(300_000));
+    assert!((before / after - 1.0).abs() < 2e-3, "{before} {after}");
+    assert!(schedule.check(TOTAL).is_ok());
+    let check = |cosine_tokens, cosine_floor| {
+        let Schedule::CosineInverseSqrt {
+            warmup_tokens,
+            decay_tokens,
+            decay,
+            final_fraction,
+            ..
+        } = inverse_sqrt()
+        else {
+            panic!("the other variant");
+        };
+        let schedule = Schedule::CosineInverseSqrt {
+            warmup_tokens,
+            decay_tokens,
+            decay,
+            final_fraction,
+            cosine_tokens: TokenSpan::Tokens(cosine_tokens),
+            cosine_floor,
+        };
+        schedule.check(TOTAL).unwrap_err().to_string()
+    };
+    assert!(check(700_000, 0.1).contains("650000 of the run's tokens are left"));
+    assert!(check(0, 0.1).contains("schedule.cosine_tokens is 0"));
+    assert!(check(5, 1.0).contains("schedule.cosine_floor is 1"));
+}
+
 #[test]
 fn a_schedule_longer_than_the_run_is_refused() {
     let schedule = trapezoid(DecayShape::Linear, 0.0);
@@ -127,6 +218,11 @@ fn toml_in_and_out() {
             warmup_tokens: TokenSpan::Fraction(0.005),
             final_fraction: 0.0,
         },
+        Schedule::CosineWithWarmup {
+            warmup_tokens: TokenSpan::Tokens(7),
+            final_fraction: 0.1,
+        },
+        inverse_sqrt(),
     ];
     for schedule in all {
         let text = toml::to_string(&schedule).unwrap();
@@ -137,6 +233,18 @@ fn toml_in_and_out() {
             "{text}"
         );
     }
+    let bare: Schedule = toml::from_str("kind = 'cosine_inverse_sqrt'").unwrap();
+    assert_eq!(
+        bare,
+        Schedule::CosineInverseSqrt {
+            warmup_tokens: TokenSpan::Tokens(0),
+            cosine_tokens: TokenSpan::Fraction(0.25),
+            cosine_floor: 0.1,
+            decay_tokens: TokenSpan::Tokens(0),
+            decay: DecayShape::OneMinusSqrt,
+            final_fraction: 0.0,
+        }
+    );
     let bare: Schedule = toml::from_str("kind = 'one_minus_sqrt'").unwrap();
     assert_eq!(
         bare,
@@ -156,6 +264,10 @@ fn each_mistake_is_explained() {
             "no meaning for kind = \"constant\"",
         ),
         ("kind = 'constant'\nwarmup = 5", "unknown field `warmup`"),
+        (
+            "kind = 'cosine_with_warmup'\ncosine_floor = 0.5",
+            "schedule.cosine_floor has no meaning",
+        ),
         (
             "kind = 'constant'\nwarmup_tokens = -5",
             "a number of tokens such as 3_000_000",
@@ -180,7 +292,7 @@ proptest! {
     fn the_factor_stays_in_its_bounds(
         warmup in any::<u64>(), decay in any::<u64>(), seen in any::<u64>(), total in any::<u64>(), last in 0.0f64..=1.0,
     ) {
-        for shape in [DecayShape::Linear, DecayShape::OneMinusSqrt] {
+        for shape in [DecayShape::Linear, DecayShape::OneMinusSqrt, DecayShape::Cosine] {
             let schedule = Schedule::WarmupStableDecay {
                 warmup_tokens: TokenSpan::Tokens(warmup), decay_tokens: TokenSpan::Tokens(decay), decay: shape, final_fraction: last,
             };

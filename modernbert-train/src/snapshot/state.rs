@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::loader::Position;
+use crate::schedule::Shortened;
 
 /// `state.json`: everything that the loop needs to continue bit-identical to an uninterrupted run.
 ///
@@ -33,6 +34,12 @@ pub struct RunState {
     pub phase_total: u64,
     /// True if the speed has been measured and the phase been fitted to its time limit.
     pub fitted: bool,
+    /// When the phase was shortened, and from how many tokens, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shortened: Option<Shortened>,
+    /// Running mean, variance and number of the losses of the phase, the bits of each f32; only where spikes are skipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spikes: Option<[u32; 3]>,
     /// Phase tokens at which the next evaluation is due.
     pub next_evaluation: u64,
     /// Number of updates of the optimizer's moments.
@@ -87,4 +94,7 @@ pub struct WindowState {
     pub slots: u64,
     /// The last step's gradient norm, the bits of an f64.
     pub norm_bits: u64,
+    /// Steps whose update was skipped as a loss spike.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped: u64,
 }

@@ -32,6 +32,28 @@ fn complaint(overrides: &[&str]) -> String {
 }
 
 #[test]
+fn clipping_with_stable_adamw_gives_a_warning() {
+    let recipe = |more: &str| {
+        let text = format!("model.preset = '17m'\nrun.total_tokens = 1_000_000\n{more}");
+        Recipe::from_str(&text, "x").unwrap()
+    };
+    assert!(recipe("").warnings().is_empty());
+    let warnings = recipe("[optimizer]\nmax_grad_norm = 1.0").warnings();
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("optimizer.max_grad_norm is 1"),
+        "{warnings:?}"
+    );
+    for (setting, key) in [
+        ("skip_spikes = 0.0", "optimizer.skip_spikes"),
+        ("spike_window = 1", "optimizer.spike_window"),
+    ] {
+        let recipe = recipe(&format!("[optimizer]\n{setting}"));
+        let message = recipe.validate().unwrap_err().to_string();
+        assert!(message.contains(key), "{message}");
+    }
+}
+
+#[test]
 fn the_recipes_in_the_folder_are_good() {
     for name in builtin_names() {
         let recipe = builtin(name).unwrap().unwrap();
@@ -87,12 +109,17 @@ fn the_list_of_keys_is_the_structs() {
         "data.eval_corpus=x",
         "optimizer.max_lr=1",
         "optimizer.max_grad_norm=1",
+        "optimizer.skip_spikes=6",
         "checkpoint.every_steps=1",
         "checkpoint.keep_every_steps=1",
     ];
-    let recipe = set(&all).unwrap();
-    let table = toml::Table::try_from(&recipe).unwrap();
-    let found: BTreeSet<_> = set::dotted(&table).into_iter().collect();
+    let keys = |overrides: &[&str]| {
+        let table = toml::Table::try_from(set(overrides).unwrap()).unwrap();
+        set::dotted(&table)
+    };
+    let mut found: BTreeSet<_> = keys(&all).into_iter().collect();
+    // Only this schedule has the cosine's keys.
+    found.extend(keys(&["schedule.kind=cosine_inverse_sqrt"]));
     assert_eq!(found, set::KEYS.iter().map(|k| (*k).to_owned()).collect());
 }
 

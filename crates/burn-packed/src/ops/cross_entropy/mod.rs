@@ -54,7 +54,7 @@ pub struct DecoderSpec {
 
 /// Largest size of a chunk's scores in bytes: large on CUDA, for large GEMMs; small elsewhere, for small buffers (WebGPU guarantees
 /// 128 MiB) and CPU caches.
-const LARGE_CHUNK: usize = 512 << 20;
+pub const LARGE_CHUNK: usize = 512 << 20;
 const SMALL_CHUNK: usize = 64 << 20;
 /// The rows of a chunk are a multiple of this, the height of a GEMM tile.
 const CHUNK_ROWS: usize = 128;
@@ -64,6 +64,11 @@ impl DecoderSpec {
     pub fn new(bias: bool, classes: usize, dtype: DType, device: &Device) -> Self {
         let is_cuda = format!("{device:?}").to_lowercase().contains("cuda");
         let bytes = if is_cuda { LARGE_CHUNK } else { SMALL_CHUNK };
+        Self::with_chunks(bias, classes, dtype, bytes)
+    }
+
+    /// Chunks whose scores take at most so many bytes.
+    pub fn with_chunks(bias: bool, classes: usize, dtype: DType, bytes: usize) -> Self {
         let rows = bytes / (classes.max(1) * dtype.size());
         Self {
             bias,

@@ -1,0 +1,406 @@
+//! What a run of several phases does at its transitions, and what its log and checkpoints hold.
+#![allow(clippy::unwrap_used)] // a test may fail loudly
+
+mod place;
+
+use modernbert::checkpoint::TensorFiles;
+use place::{Place, WEIGHTS, assert_success, program, text};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Two phases: a plateau with warmup, and a decay of other rate and weight decay; every checkpoint is kept.
+fn recipe(corpus: &Path, more: &str) -> String {
+    format!(
+        r#"
+[model]
+hidden_size = 32
+intermediate_size = 48
+num_hidden_layers = 4
+num_attention_heads = 2
+local_attention = 16
+global_rope_theta = 10_000.0
+max_position_embeddings = 128
+initializer_range = 0.08
+
+[data]
+corpus = {corpus:?}
+tokenizer_vocab = 384
+eval_bytes = 4000
+sequence_length = 64
+
+[batch]
+tokens = 256
+
+[run]
+eval_every_tokens = 1500
+eval_tokens = 1024
+log_every_steps = 1
+
+[checkpoint]
+every_steps = 4
+keep_last = 2
+keep_best = 3
+keep_every_steps = 4
+{more}
+[[phase]]
+name = "stable"
+optimizer.learning_rate = 1e-2
+schedule = {{ kind = "constant", warmup_tokens = 2000 }}
+run.total_tokens = 8000
+
+[[phase]]
+name = "decay"
+model.global_rope_theta = 160_000.0
+data.sequence_length = 128
+optimizer = {{ learning_rate = 4e-3, weight_decay = 1e-3 }}
+schedule.kind = "one_minus_sqrt"
+run.total_tokens = 6000
+"#,
+        corpus = text(corpus)
+    )
+}
+
+fn run(place: &Place, out: &str, more: &[&str]) -> PathBuf {
+    let (recipe, out) = (place.path("two.toml"), place.path(out));
+    let mut arguments = vec!["run", text(&recipe), "--out", text(&out)];
+    arguments.extend(["--device", "flex", "--lines"]);
+    arguments.extend(more);
+    assert_success(&program(&arguments));
+    out
+}
+
+fn rows(run: &Path, split: &str) -> Vec<Value> {
+    let log = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let rows = log.lines().map(|line| serde_json::from_str(line).unwrap());
+    rows.filter(|row: &Value| row["split"] == split).collect()
+}
+
+fn number(row: &Value, key: &str) -> f64 {
+    row[key]
+        .as_f64()
+        .unwrap_or_else(|| panic!("{key} of {row}"))
+}
+
+fn checkpoint(run: &Path, step: u64) -> PathBuf {
+    run.join("checkpoints").join(format!("step-{step:08}"))
+}
+
+fn state(run: &Path, step: u64) -> Value {
+    let path = checkpoint(run, step).join("state.json");
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn weights(folder: &Path) -> BTreeMap<String, Vec<f32>> {
+    let files = TensorFiles::open(folder).unwrap();
+    let names: Vec<String> = files.names().map(ToString::to_string).collect();
+    let read = |name: String| {
+        let (_, values) = files.read(&name).unwrap().unwrap();
+        (name, values.clone())
+    };
+    names.into_iter().map(read).collect()
+}
+
+fn close(found: f64, expected: f64) -> bool {
+    (found - expected).abs() <= 1e-9 * expected.abs().max(1e-12)
+}
+
+#[test]
+fn a_phase_begins_at_token_0_with_the_moments_and_its_own_rate() {
+    let place = Place::new();
+    place.write("two.toml", recipe(&place.path("corpus"), ""));
+    let out = run(&place, "out", &[]);
+    let rows = rows(&out, "train");
+    let of =
+        |phase: &str| -> Vec<&Value> { rows.iter().filter(|row| row["phase"] == phase).collect() };
+    let (stable, decay) = (of("stable"), of("decay"));
+    let begun = number(stable.last().unwrap(), "tokens");
+    assert!(begun >= 8000.0 && decay.len() > 10, "{rows:?}");
+    for row in &stable {
+        let expected = 1e-2 * (number(row, "tokens") / 2000.0).min(1.0);
+        assert!(close(number(row, "lr"), expected), "{row}");
+    }
+    for row in &decay {
+        let x = ((number(row, "tokens") - begun) / 6000.0).min(1.0);
+        let expected = 4e-3 * (0.001 + 0.999 * (1.0 - x.sqrt()));
+        assert!(close(number(row, "lr"), expected), "{row}");
+    }
+    // The first checkpoint of the second phase: its tokens are counted anew, the updates behind the moments are not.
+    let first = number(decay[0], "step") as u64;
+    let step = (first..).find(|step| step % 4 == 0).unwrap();
+    let state = state(&out, step);
+    assert_eq!(state["phase_name"], "decay");
+    assert_eq!(state["optimizer_updates"].as_u64(), Some(step));
+    assert_eq!(
+        number(&state, "phase_tokens"),
+        number(&state, "tokens") - begun
+    );
+
+    // Every series of the log.
+    for row in &rows {
+        for key in [
+            "loss",
+            "masked_accuracy",
+            "lr",
+            "tok_s",
+            "data_wait",
+            "grad_norm",
+            "batch_tokens",
+            "packing",
+            "tokens_left",
+            "seconds_left",
+            "memory_mib",
+        ] {
+            assert!(number(row, key).is_finite(), "{key} of {row}");
+        }
+        assert!(
+            number(row, "grad_norm") > 0.0 && number(row, "memory_mib") > 1.0,
+            "{row}"
+        );
+        assert!((0.5..=1.0).contains(&number(row, "packing")), "{row}");
+        let seen = number(row, "tokens") - if row["phase"] == "decay" { begun } else { 0.0 };
+        let total = if row["phase"] == "decay" {
+            6000.0
+        } else {
+            8000.0
+        };
+        assert_eq!(number(row, "tokens_left"), (total - seen).max(0.0), "{row}");
+    }
+    // Evaluations at the first step at or after each multiple of 1500 tokens of a phase, and at its end.
+    for (phase, from, total) in [("stable", 0.0, 8000.0), ("decay", begun, 6000.0)] {
+        let seen = |row: &Value| number(row, "tokens") - from;
+        let train: Vec<f64> = of(phase).into_iter().map(seen).collect();
+        let due = (1..)
+            .map(|i| f64::from(i) * 1500.0)
+            .take_while(|&due| due < total);
+        let mut expected: Vec<f64> = due
+            .map(|due| *train.iter().find(|&&seen| seen >= due).unwrap())
+            .collect();
+        expected.extend(train.last());
+        // Checkpoints by step are evaluated as well, as the best are kept.
+        let found: Vec<f64> = super_rows(&out, phase).iter().map(seen).collect();
+        for due in expected {
+            assert!(found.contains(&due), "{phase}: {due} of {found:?}");
+        }
+    }
+}
+
+fn super_rows(out: &Path, phase: &str) -> Vec<Value> {
+    let rows = rows(out, "eval");
+    rows.into_iter()
+        .filter(|row| row["phase"] == phase)
+        .collect()
+}
+
+/// Real tokens alone move the schedule: two runs of different padding have the rate of their tokens.
+#[test]
+fn the_rate_follows_tokens_without_padding() {
+    let place = Place::new();
+    place.write("two.toml", recipe(&place.path("corpus"), ""));
+    let fills: Vec<f64> = ["true", "false"]
+        .into_iter()
+        .map(|packing| {
+            let setting = format!("batch.packing={packing}");
+            let more = [
+                "--phase",
+                "stable",
+                "--set",
+                &setting,
+                "--set",
+                "checkpoint.keep_best=0",
+            ];
+            let out = run(&place, packing, &more);
+            let rows = rows(&out, "train");
+            for row in &rows {
+                let expected = 1e-2 * (number(row, "tokens") / 2000.0).min(1.0);
+                assert!(close(number(row, "lr"), expected), "{row}");
+            }
+            rows.iter().map(|row| number(row, "packing")).sum::<f64>() / rows.len() as f64
+        })
+        .collect();
+    // Packed rows end in padding, rows of single sequences have none.
+    assert!((fills[0] - fills[1]).abs() > 0.02, "{fills:?}");
+}
+
+#[test]
+fn the_mean_of_the_three_best_and_the_last_is_written_and_evaluates() {
+    let place = Place::new();
+    place.write("two.toml", recipe(&place.path("corpus"), ""));
+    let out = run(&place, "out", &[]);
+    let mean = place.path("mean");
+    let arguments = ["average", "--run", text(&out), "--best", "3", "--with-last"];
+    assert_success(&program(
+        &[&arguments[..], &["--out", text(&mean)]].concat(),
+    ));
+
+    // The checkpoints by held-out loss, from their own files.
+    let listed = fs::read_dir(out.join("checkpoints")).unwrap();
+    let mut rated: Vec<(f64, u64)> = listed
+        .filter_map(|entry| {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let step: u64 = name.strip_prefix("step-")?.parse().unwrap();
+            let state = state(&out, step);
+            let own = state["eval_step"].as_u64() == Some(step);
+            own.then(|| (number(&state, "eval_loss"), step))
+        })
+        .collect();
+    let last = rated.iter().map(|&(_, step)| step).max().unwrap();
+    rated.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let same_phase = |step: &u64| state(&out, *step)["phase_name"] == "decay";
+    let best: Vec<u64> = rated
+        .iter()
+        .map(|&(_, step)| step)
+        .filter(same_phase)
+        .collect();
+    let best: Vec<u64> = best
+        .into_iter()
+        .filter(|&step| step != last)
+        .take(3)
+        .collect();
+    let four: Vec<_> = best
+        .iter()
+        .chain([&last])
+        .map(|&step| weights(&checkpoint(&out, step)))
+        .collect();
+    assert_eq!(four.len(), 4);
+    let found = weights(&mean);
+    assert!(found.len() > 20);
+    for (name, values) in &found {
+        for (i, &value) in values.iter().enumerate() {
+            let sum: f64 = four.iter().map(|one| f64::from(one[name][i])).sum();
+            assert_eq!(value, (sum / 4.0) as f32, "{name} [{i}]");
+        }
+    }
+    // It loads and evaluates: no training to speak of, on the same held-out text.
+    let more = ["--from", text(&mean), "--phase", "decay"];
+    let settings = [
+        "run.total_tokens=256",
+        "phase.decay.optimizer.learning_rate=1e-12",
+        "checkpoint.keep_best=0",
+    ];
+    let settings: Vec<&str> = settings.iter().flat_map(|one| ["--set", one]).collect();
+    let text_of = recipe(&place.path("corpus"), "").replace(
+        "[model]\nhidden_size = 32\nintermediate_size = 48\nnum_hidden_layers = 4\nnum_attention_heads = 2\nlocal_attention = 16\nglobal_rope_theta = 10_000.0",
+        "[model]",
+    );
+    place.write("two.toml", text_of);
+    let settings: Vec<&str> = settings
+        .into_iter()
+        .map(|one| {
+            if one == "run.total_tokens=256" {
+                "phase.decay.run.total_tokens=256"
+            } else {
+                one
+            }
+        })
+        .collect();
+    let again = run(&place, "again", &[&more[..], &settings].concat());
+    let loss = |run: &Path| number(rows(run, "eval").last().unwrap(), "loss");
+    let (mean_loss, last_loss) = (loss(&again), loss(&out));
+    assert!(
+        (mean_loss - last_loss).abs() < 0.3,
+        "{mean_loss} {last_loss}"
+    );
+}
+
+#[test]
+fn a_roll_back_in_mid_phase_changes_rate_and_decay_and_says_so() {
+    let place = Place::new();
+    place.write("two.toml", recipe(&place.path("corpus"), ""));
+    let out = run(&place, "out", &["--set", "checkpoint.keep_best=0"]);
+    let from = checkpoint(&out, 12);
+    let before = state(&out, 12);
+    assert!(before["phase_name"] == "stable" && before["phase_done"] == false);
+    let back = place.path("back");
+    let changes = [
+        "phase.stable.optimizer.learning_rate=5e-4",
+        "phase.stable.optimizer.weight_decay=1e-6",
+    ];
+    let mut arguments = vec!["rollback", text(&from), "--out", text(&back)];
+    arguments.extend(changes.iter().flat_map(|change| ["--set", change]));
+    arguments.extend(["--device", "flex", "--lines"]);
+    let said = assert_success(&program(&arguments));
+    assert!(said.contains("rolled back to step 12"), "{said}");
+    assert!(
+        said.contains("learning rate 5e-4") && said.contains("weight decay 1e-6"),
+        "{said}"
+    );
+    let history = fs::read_to_string(back.join("history.jsonl")).unwrap();
+    let event = history
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let event = event
+        .into_iter()
+        .find(|event| event["event"] == "rolled back")
+        .unwrap();
+    assert_eq!(event["step"], 12);
+    assert_eq!(event["changes"], serde_json::json!(changes));
+    // The rows before are those of the other run, and the rate falls at once.
+    let (old, new) = (rows(&out, "train"), rows(&back, "train"));
+    assert_eq!(old[..12], new[..12]);
+    assert!(close(number(&new[11], "lr"), 1e-2), "{}", new[11]);
+    assert!(close(number(&new[12], "lr"), 5e-4), "{}", new[12]);
+    assert_eq!(new[12]["tokens"], old[12]["tokens"]);
+    assert_ne!(weights(&out), weights(&back));
+    assert!(back.join(WEIGHTS).is_file());
+}
+
+#[test]
+fn an_anneal_goes_down_from_the_checkpoints_rate_on_other_data() {
+    let place = Place::new();
+    place.write("two.toml", recipe(&place.path("corpus"), ""));
+    let out = run(&place, "out", &["--set", "checkpoint.keep_best=0"]);
+    // A checkpoint within the decay: its rate is below the phase's peak of 4e-3.
+    let rows_of = rows(&out, "train");
+    let row = rows_of.iter().rfind(|row| {
+        row["phase"] == "decay"
+            && number(row, "step") % 4.0 == 0.0
+            && number(row, "tokens_left") > 2000.0
+    });
+    let row = row.unwrap();
+    let rate = number(row, "lr");
+    assert!(rate > 1e-4 && rate < 3.5e-3, "{row}");
+    let other: String = (0..400)
+        .map(|i| format!("another text number {i}: {}\n", i * i))
+        .collect();
+    place.write("other/text.txt", other);
+    let (annealed, from) = (
+        place.path("annealed"),
+        checkpoint(&out, number(row, "step") as u64),
+    );
+    let corpus = place.path("other");
+    let mut arguments = vec![
+        "anneal",
+        text(&from),
+        "--out",
+        text(&annealed),
+        "--tokens",
+        "2_000",
+    ];
+    arguments.extend(["--corpus", text(&corpus), "--set", "data.eval_bytes=500"]);
+    arguments.extend(["--device", "flex", "--lines"]);
+    assert_success(&program(&arguments));
+    let recipe = fs::read_to_string(annealed.join("recipe.toml")).unwrap();
+    assert!(recipe.contains(text(&corpus)), "{recipe}");
+    let new = rows(&annealed, "train");
+    let begun = number(row, "tokens");
+    let new: Vec<&Value> = new.iter().filter(|row| row["phase"] == "anneal").collect();
+    assert!(new.len() >= 5);
+    for row in new {
+        let x = ((number(row, "tokens") - begun) / 2000.0).min(1.0);
+        let expected = rate * (0.001 + 0.999 * (1.0 - x.sqrt()));
+        assert!(close(number(row, "lr"), expected), "{row}");
+    }
+    let shards = |run: &Path| -> Vec<Vec<u8>> {
+        let files = fs::read_dir(run.join("shards")).unwrap();
+        files
+            .map(|file| fs::read(file.unwrap().path()).unwrap())
+            .collect()
+    };
+    assert!(
+        shards(&annealed)
+            .iter()
+            .all(|shard| !shards(&out).contains(shard))
+    );
+}
