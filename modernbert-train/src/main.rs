@@ -49,6 +49,8 @@ enum Command {
     Export(show::Export),
     /// Describes a recipe (sizes, steps, memory, work), a run, a checkpoint, a shard or a folder of shards.
     Inspect(show::Inspect),
+    /// Converts one of the authors' training files (YAML) to a recipe, and reports every key.
+    Convert(show::Convert),
     /// Draws curves of one or several runs into a PNG.
     Plot(show::Plot),
 }
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Command::Average(average) => average.run(),
         Command::Export(export) => export.run(),
         Command::Inspect(inspect) => inspect.run(),
+        Command::Convert(convert) => convert.run(),
         Command::Plot(plot) => plot.run(),
     })
 }

@@ -1,13 +1,15 @@
 //! Commands on runs and checkpoints: compare, average, export, inspect, plot.
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use modernbert_cli::DIFFERENT;
 use modernbert_cli::text::counted;
+use modernbert_train::recipe::published::convert;
 use modernbert_train::tools::{
     Against, Quantity, average, best_checkpoints, checkpoint_at, diff, export, inspect, lines,
     plot_runs,
 };
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -51,6 +53,48 @@ impl Diff {
         } else {
             ExitCode::from(DIFFERENT)
         })
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Convert {
+    /// The YAML file.
+    file: PathBuf,
+    /// Write the recipe here; there must be no such file. Without it, only the report is printed.
+    #[arg(long, value_name = "RECIPE")]
+    out: Option<PathBuf>,
+    /// Number of GPUs that the file was written for.
+    #[arg(long, value_name = "COUNT", default_value_t = 8)]
+    gpus: u64,
+}
+
+impl Convert {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let name = self.file.display().to_string();
+        let text = std::fs::read_to_string(&self.file)
+            .with_context(|| format!("{name}: can't be read; give the path of a YAML file"))?;
+        let converted = convert(&text, &name, self.gpus)?;
+        for key in &converted.keys {
+            print(&format!(
+                "{name}:{}: {}: {} -> {}",
+                key.line, key.key, key.value, key.outcome
+            ));
+        }
+        let refused: Vec<_> = converted.refused().map(|key| key.key.as_str()).collect();
+        if !refused.is_empty() {
+            bail!(
+                "{name}: no recipe has a counterpart of {}; remove the keys, or set what they mean by hand",
+                refused.join(", ")
+            );
+        }
+        if let Some(out) = &self.out {
+            let mut file = std::fs::File::create_new(out)
+                .with_context(|| format!("{}: can't be created; name a new file", out.display()))?;
+            file.write_all(converted.recipe.to_toml()?.as_bytes())
+                .with_context(|| format!("{}: can't be written", out.display()))?;
+        }
+        print(&format!("{} keys converted", converted.keys.len()));
+        Ok(ExitCode::SUCCESS)
     }
 }
 

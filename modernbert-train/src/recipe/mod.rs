@@ -13,6 +13,7 @@ mod model;
 mod paths;
 mod phase;
 mod place;
+pub mod published;
 #[cfg(test)]
 mod reference;
 mod set;
