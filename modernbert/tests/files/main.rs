@@ -1,4 +1,4 @@
-//! Files from outside: damaged ones, lying ones, ones that live on a server; and a large model begun from a small one.
+//! Files from outside: damaged and malformed ones, ones on a server; and tiled initialization.
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 #![recursion_limit = "256"]
 
@@ -11,3 +11,4 @@ mod model;
 #[cfg(feature = "hub")]
 mod server;
 mod tiling;
+mod tiling_reference;

@@ -1,4 +1,4 @@
-//! A large model begun from a small one.
+//! Tiled initialization of a large model from a small one.
 
 use modernbert::checkpoint::{
     save,
@@ -8,19 +8,19 @@ use modernbert::config::ModernBertConfig;
 use modernbert::model::{MaskedLm, initialize, named_parameters};
 use std::collections::BTreeMap;
 
-use test_support::{device, read};
+use test_support::{device, read, tensor};
 
 /// The shapes of base and large, thirty-two times narrower: heads of 2, offsets 4 (hidden) and 23 (inner).
 fn small() -> ModernBertConfig {
-    shape(22, 24, 36)
+    shape(22, 24, 36, 2)
 }
 
 fn large() -> ModernBertConfig {
-    shape(28, 32, 82)
+    shape(28, 32, 82, 2)
 }
 
-fn shape(layers: usize, hidden: usize, inner: usize) -> ModernBertConfig {
-    let mut config = ModernBertConfig::of_shape(layers, hidden, inner, hidden / 2);
+pub(crate) fn shape(layers: usize, hidden: usize, inner: usize, head: usize) -> ModernBertConfig {
+    let mut config = ModernBertConfig::of_shape(layers, hidden, inner, hidden / head);
     config.vocab_size = 64;
     let tokens = [
         &mut config.bos_token_id,
@@ -58,6 +58,26 @@ fn build(config: &ModernBertConfig, seed: u64) -> MaskedLm {
     initialize(MaskedLm::new(config, &device()).unwrap(), config, seed)
 }
 
+/// Norms and biases with values of their own: all ones and zeros would be equal after any tiling.
+fn distinct(model: MaskedLm) -> MaskedLm {
+    use burn::tensor::Tensor;
+    use modernbert::model::{NamedMapper, map_named};
+    struct Distinct;
+    impl NamedMapper for Distinct {
+        fn map<const D: usize>(&mut self, name: &str, value: Tensor<D>) -> Tensor<D> {
+            if D > 1 {
+                return value;
+            }
+            let first = name.len() as f32;
+            let values: Vec<f32> = (0..value.shape().num_elements())
+                .map(|i| first + i as f32)
+                .collect();
+            tensor(&values, value.dims(), &value.device())
+        }
+    }
+    map_named(model, &mut Distinct)
+}
+
 /// `large[r][c] = small[(r - row offset) mod rows][(c - column offset) mod columns]`, checked for rows `from..`.
 fn assert_periodic(
     new: &[f32],
@@ -80,7 +100,7 @@ fn assert_periodic(
 #[test]
 fn base_to_large_in_small() {
     let folder = tempfile::tempdir().unwrap();
-    let source = build(&small(), 1);
+    let source = distinct(build(&small(), 1));
     save(&source, &small(), folder.path()).unwrap();
     let start = build(&large(), 2);
     let untouched = values(&start);
@@ -108,6 +128,13 @@ fn base_to_large_in_small() {
             let (to, from) = name(rest);
             pair(&to, &from)
         };
+        for norm in ["attn_norm.weight", "mlp_norm.weight"] {
+            // The first layer has no attention norm.
+            if from > 0 || norm == "mlp_norm.weight" {
+                let (a, b) = tensors(norm);
+                assert_periodic(&a, &b, [1, h], [1, oh], norm);
+            }
+        }
         let (a, b) = tensors("attn.Wo.weight");
         assert_periodic(&a, &b, [h, h], [oh, oh], "attn.Wo");
         let (a, b) = tensors("mlp.Wo.weight");
@@ -122,6 +149,10 @@ fn base_to_large_in_small() {
             let (a, b) = (&a[part * i * h..][..i * h], &b[part * oi * oh..][..oi * oh]);
             assert_periodic(a, b, [i, h], [oi, oh], "Wi");
         }
+    }
+    for norm in ["model.embeddings.norm.weight", "head.norm.weight"] {
+        let (a, b) = pair(norm, norm);
+        assert_periodic(&a, &b, [1, h], [1, oh], norm);
     }
     let name = "model.final_norm.weight";
     assert_eq!(of(&new, name), of(&untouched, name), "keeps its start");
@@ -194,7 +225,7 @@ fn what_is_not_larger_is_refused_by_setting() {
         "hidden_size"
     );
     assert_eq!(refused(|c| c.intermediate_size = 30), "intermediate_size");
-    assert_eq!(refused(|c| *c = shape(19, 32, 82)), "num_hidden_layers");
+    assert_eq!(refused(|c| *c = shape(19, 32, 82, 2)), "num_hidden_layers");
     assert_eq!(refused(|c| c.vocab_size = 128), "vocab_size");
     assert_eq!(refused(|c| c.attention_bias = true), "attention_bias");
 }
