@@ -416,8 +416,29 @@ fn a_run_is_rolled_back_annealed_and_continued_elsewhere() {
     arguments.extend(["--out", text(&alone)]);
     arguments.extend(flex);
     assert_success(&program(&arguments));
-    // A later phase that begins from the state in which it would have begun anyway ends alike.
+    // A phase that begins from the end of the phase before it, in a run of its own, ends with the same weights.
     let ends = modernbert_train::run_dir::list_checkpoints(&whole).unwrap();
+    let phase_of = |checkpoint: &Path| {
+        let state = fs::read_to_string(checkpoint.join("state.json")).unwrap();
+        let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+        state["phase_name"].as_str().unwrap().to_string()
+    };
+    let before = ends
+        .iter()
+        .filter(|one| phase_of(&one.path) == "extend")
+        .max_by_key(|one| one.step)
+        .unwrap();
+    let next = at("next");
+    let mut arguments = vec!["run", text(&recipe), "--phase", "decay"];
+    arguments.extend(["--from", text(&before.path), "--out", text(&next)]);
+    arguments.extend(flex);
+    assert_success(&program(&arguments));
+    let weights = |run: &Path| fs::read(run.join("model.safetensors")).unwrap();
+    assert!(weights(&next) == weights(&whole), "other weights");
+    assert!(
+        weights(&alone) != weights(&whole),
+        "an earlier start ends the same"
+    );
     let other_shape = at("other-shape");
     let mut arguments = vec!["run", text(&recipe), "--from", text(&ends[0].path)];
     arguments.extend(["--set", "model.hidden_size=16", "--out", text(&other_shape)]);

@@ -65,6 +65,67 @@ fn hidden_states_and_logits_equal_the_independent_model() {
     }
 }
 
+/// Two layers with weights of a usual size: within 1e-6 of the largest value in f32.
+#[test]
+fn two_layers_equal_the_independent_model_to_1e_6() {
+    let config = toy::config(2);
+    let model = toy::edit(model(&config), |name, values| {
+        if !name.ends_with("norm.weight") {
+            values.iter_mut().for_each(|value| *value *= 0.25);
+        }
+    });
+    let weights = toy::values(&model);
+    let reference = Reference {
+        config: &config,
+        weights: &weights,
+    };
+    for length in [1, 5, 23] {
+        let ids = tokens(length);
+        let expected = reference.encode(&ids).concat();
+        assert_close(&hidden(&model, &ids), &expected, 1e-6, "hidden states");
+    }
+}
+
+/// `Wqkv`'s rows are `[3, heads, head_dim]` and `attn.Wo`'s columns `[heads, head_dim]`: heads may change places in both, and a head
+/// whose query rows are permuted is another head.
+#[test]
+fn heads_may_change_places_and_have_rows_of_their_own() {
+    const HIDDEN: usize = 16;
+    const HEAD: usize = 8;
+    let config = toy::config(3);
+    let original = model(&config);
+    let ids = tokens(20);
+    let before = hidden(&original, &ids);
+    let swapped = toy::edit(original.clone(), |name, values| {
+        if name.ends_with("attn.Wqkv.weight") {
+            for part in values.chunks_mut(HIDDEN * HIDDEN) {
+                part.rotate_left(HEAD * HIDDEN);
+            }
+        } else if name.ends_with("attn.Wo.weight") {
+            values
+                .chunks_mut(HIDDEN)
+                .for_each(|row| row.rotate_left(HEAD));
+        }
+    });
+    assert!(distance(&before, &hidden(&swapped, &ids)) < 1e-4);
+    let other_layout = toy::edit(original.clone(), |name, values| {
+        if name.ends_with("attn.Wqkv.weight") {
+            values.rotate_left(HEAD * HIDDEN);
+        } else if name.ends_with("attn.Wo.weight") {
+            values
+                .chunks_mut(HIDDEN)
+                .for_each(|row| row.rotate_left(HEAD));
+        }
+    });
+    assert!(distance(&before, &hidden(&other_layout, &ids)) > 1e-2);
+    let permuted = toy::edit(original, |name, values| {
+        if name.ends_with("attn.Wqkv.weight") {
+            values[..HEAD * HIDDEN].rotate_left(HIDDEN);
+        }
+    });
+    assert!(distance(&before, &hidden(&permuted, &ids)) > 1e-2);
+}
+
 #[test]
 fn every_layer_kind_and_theta_is_the_configured_one() {
     let mut config = toy::config(3).with_every_n(2);
