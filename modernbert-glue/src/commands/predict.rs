@@ -106,6 +106,12 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<()> {
             }
         }
     }
+    anyhow::ensure!(
+        files > 0 || !failures.is_empty(),
+        "{}: no test set of a task with a model in {}; get the test files with the official GLUE download or from the Hub (nyu-mll/glue)",
+        args.data,
+        args.run.display()
+    );
     print(&format!(
         "predict: files={files} failed={} out={}",
         failures.len(),

@@ -204,6 +204,13 @@ fn rte_starts_from_the_model_of_mnli_and_a_report_and_test_files_come_of_it() {
     let nothing = program(&["report", &path("glue")]);
     assert_refused("no results", &nothing, &["no results.json there"]);
 
+    // No test set is no result.
+    let (data, out) = (path("glue"), path("submission"));
+    let arguments = [
+        "predict", "--run", &run, "--data", &data, "--out", &out, "--device", "flex",
+    ];
+    assert_refused("no test set", &program(&arguments), &["no test set"]);
+
     // Test files: AX and MNLI by MNLI's model, RTE by its own.
     let pairs = "index\tsentence1\tsentence2\n0\tba do\tki\n1\tlu\tme na\n";
     for file in [
@@ -216,10 +223,6 @@ fn rte_starts_from_the_model_of_mnli_and_a_report_and_test_files_come_of_it() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, pairs).unwrap();
     }
-    let (data, out) = (path("glue"), path("submission"));
-    let arguments = [
-        "predict", "--run", &run, "--data", &data, "--out", &out, "--device", "flex",
-    ];
     let output = program(&arguments);
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{stdout}");

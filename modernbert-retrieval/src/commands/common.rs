@@ -1,7 +1,6 @@
 //! Arguments and output that several commands share.
 
 use std::collections::HashSet;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -224,10 +223,9 @@ pub(crate) fn file_name(set: &str) -> String {
     format!("{}.run", set.replace(['/', '\\'], "-"))
 }
 
-/// Writes to standard output; a closed pipe is no error.
+/// Writes to standard output; see [`modernbert_cli::say`].
 pub(crate) fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{text}");
+    modernbert_cli::say(text);
 }
 
 pub(crate) fn make_folder(path: &Path) -> anyhow::Result<()> {

@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use modernbert_cli::plot::{Bar, Group, plot_groups};
 use modernbert_files::atomic::write_atomically;
+use modernbert_files::output::OutputCheck;
 use modernbert_retrieval::data::Dataset;
 use modernbert_retrieval::fusion::{RRF_K, reciprocal_rank_fusion};
 use modernbert_retrieval::metrics::{Evaluation, Measure, evaluate};
@@ -56,6 +57,9 @@ struct SetResult {
     systems: Vec<(String, Evaluation)>,
 }
 
+/// The file by which a folder of results is recognized.
+const REPORT_FILE: &str = "evaluation.json";
+
 pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     if args.no_bm25 && args.run.is_empty() && !args.dense.is_given() {
         bail!("nothing to evaluate; give --run or --vectors, or leave --no-bm25 out");
@@ -83,6 +87,9 @@ pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         );
     }
     if let Some(out) = &args.out {
+        OutputCheck::folder(out)
+            .replaces(|folder| folder.join(REPORT_FILE).is_file())
+            .check()?;
         make_folder(out)?;
     }
     let mut results = Vec::new();
@@ -319,7 +326,7 @@ fn write(
     }
     let sets: Vec<Value> = results.iter().map(|result| json_of(result, args)).collect();
     let report = json!({ "split": args.set.split, "sets": sets });
-    let json_file = out.join("evaluation.json");
+    let json_file = out.join(REPORT_FILE);
     let page_file = out.join("evaluation.md");
     for (path, content) in [
         (&json_file, serde_json::to_vec_pretty(&report)?),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
+use modernbert_files::output::OutputCheck;
 use modernbert_retrieval::fusion::{RRF_K, reciprocal_rank_fusion};
 use modernbert_retrieval::run::{Duplicates, Run};
 
@@ -40,6 +41,7 @@ pub(crate) fn run(args: &FuseArgs) -> anyhow::Result<()> {
             args.runs.len()
         );
     }
+    OutputCheck::file(&args.out).inputs(&args.runs).check()?;
     let runs = args
         .runs
         .iter()

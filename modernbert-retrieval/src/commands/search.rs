@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use modernbert_files::output::OutputCheck;
 use modernbert_retrieval::index::VectorIndex;
 use modernbert_retrieval::run::{Hit, Run};
 use modernbert_retrieval::vectors::Vectors;
@@ -46,6 +47,12 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
         .iter()
         .map(|text| condition(text))
         .collect::<anyhow::Result<Vec<_>>>()?;
+    if let Some(out) = &args.out {
+        let inputs = [Some(&args.index), Some(&args.queries), args.texts.as_ref()];
+        OutputCheck::file(out)
+            .inputs(inputs.into_iter().flatten())
+            .check()?;
+    }
     let index = VectorIndex::open(&args.index)?;
     index.check_model(&model_id(args.model.as_deref())?)?;
     let queries = Vectors::read(&args.queries, args.texts.as_deref(), &[])?;

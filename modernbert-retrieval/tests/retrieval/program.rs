@@ -73,6 +73,12 @@ fn evaluate_scores_bm25_and_run_files() {
     let expected = (2.0 / 3f64.log2()) / (2.0 + 1.0 / 3f64.log2());
     assert!((ndcg("mine", "a") - expected).abs() < 1e-12);
     assert_eq!(systems["mine"]["missing_queries"], 1);
+
+    // Its own results are replaced, other files are not.
+    let evaluate = ["evaluate", "--data", folder, "--out"];
+    succeeds(&[&evaluate[..], &[text(&out)]].concat());
+    refused(&[&evaluate[..], &[folder]].concat(), &["not empty"]);
+    refused(&[&evaluate[..], &[text(&run)]].concat(), &["a file"]);
     let page = std::fs::read_to_string(out.join("evaluation.md")).unwrap();
     assert!(page.contains("| nDCG@10"), "{page}");
     assert!(
@@ -238,4 +244,23 @@ fn what_cannot_be_evaluated_is_named() {
         ],
         &["in common"],
     );
+}
+
+/// Results that could not be written are not a success.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_standard_output_is_an_error() {
+    let place = Place::beir();
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_modernbert-retrieval"))
+        .args(["evaluate", "--data", text(place.path())])
+        .stdout(full)
+        .output()
+        .unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("standard output"), "{message}");
 }

@@ -324,6 +324,35 @@ fn metadata_filters_and_fused_runs() {
         ],
         &["1 numbers for 2 runs"],
     );
+
+    // Nothing that is there is replaced, an input least of all.
+    let before = std::fs::read(&run).unwrap();
+    let fuse = ["fuse", text(&run), text(&lexical), "--out"];
+    refused(&[&fuse[..], &[text(&run)]].concat(), &["the input"]);
+    refused(&[&fuse[..], &[text(&fused)]].concat(), &["exists"]);
+    let search = ["search", index, "--queries", queries, "--out"];
+    refused(&[&search[..], &[queries]].concat(), &["the input"]);
+    refused(&[&search[..], &[text(&run)]].concat(), &["exists"]);
+    let build = [
+        "index",
+        "build",
+        text(place.path()),
+        "--vectors",
+        text(&documents),
+    ];
+    refused(&build, &["the input"]);
+    let other = place.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("mine.txt"), "mine").unwrap();
+    let build = [
+        "index",
+        "build",
+        text(&other),
+        "--vectors",
+        text(&documents),
+    ];
+    refused(&build, &["mine.txt"]);
+    assert_eq!(std::fs::read(&run).unwrap(), before);
 }
 
 /// A file size limit simulates a full disk: a write fails in the middle of a segment.

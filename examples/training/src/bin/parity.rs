@@ -7,8 +7,9 @@
 #![recursion_limit = "256"]
 
 use clap::Parser;
-use modernbert_cli::{BAD_INPUT, DeviceArgs};
+use modernbert_cli::{BAD_INPUT, DeviceArgs, main_with_code, say};
 use modernbert_training_examples::parity::{Report, Tolerances, check, save_copy};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -41,14 +42,11 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    let device = match args.device.select() {
-        Ok(device) => device,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            return ExitCode::from(BAD_INPUT);
-        }
-    };
+    main_with_code(|| compare(&Args::parse()))
+}
+
+fn compare(args: &Args) -> anyhow::Result<ExitCode> {
+    let device = args.device.select()?;
     let tolerances = Tolerances {
         outputs: args.tol,
         gradients: args.grad_tol,
@@ -72,51 +70,55 @@ fn main() -> ExitCode {
         if args.json {
             cases.push(as_json(folder, &result, seconds));
         } else {
-            print(folder, &result, &args);
+            print(folder, &result, args);
         }
     }
     if args.json {
         let all = serde_json::json!({
             "device": device.name, "passed": failed + refused == 0, "failed": failed, "refused": refused, "cases": cases,
         });
-        println!("{all}");
+        say(&all.to_string());
     }
-    match (refused, failed) {
+    Ok(match (refused, failed) {
         (0, 0) => ExitCode::SUCCESS,
         (0, _) => ExitCode::FAILURE,
         _ => ExitCode::from(BAD_INPUT),
-    }
+    })
 }
 
 fn print(folder: &Path, result: &anyhow::Result<Report>, args: &Args) {
-    println!("{}", folder.display());
+    say(&folder.display().to_string());
     let report = match result {
         Ok(report) => report,
         Err(error) => {
-            eprintln!("error: {}: {error:#}", folder.display());
-            println!("parity: FAIL max_abs=nan tensor=none tol={:e}", args.tol);
+            // Standard error may be closed; the exit code is left.
+            let _ = writeln!(std::io::stderr(), "error: {}: {error:#}", folder.display());
+            say(&format!(
+                "parity: FAIL max_abs=nan tensor=none tol={:e}",
+                args.tol
+            ));
             return;
         }
     };
     for check in report.checks.iter().filter(|c| args.verbose || !c.passes()) {
         let sign = if check.passes() { "ok" } else { "differs" };
-        println!(
+        say(&format!(
             "  {sign} {} {:.3e} (allowed {:.3e})",
             check.tensor, check.max_abs, check.allowed
-        );
+        ));
     }
     for note in &report.notes {
-        println!("  note: {note}");
+        say(&format!("  note: {note}"));
     }
     if let Some(place) = &report.first_difference {
-        println!("  first difference: {place}");
+        say(&format!("  first difference: {place}"));
     }
     if let Some(worst) = report.worst() {
         let verdict = if report.passes() { "PASS" } else { "FAIL" };
-        println!(
+        say(&format!(
             "parity: {verdict} max_abs={:.3e} tensor={} tol={:e}",
             worst.max_abs, worst.tensor, worst.tol
-        );
+        ));
     }
 }
 
