@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import struct
+import zlib
 
 from hostile_lib import ACCEPT, EITHER, REFUSE, floats, model_with, read_tensors, write_tensors
 
@@ -173,6 +174,11 @@ def weights(r):
         r.trial(f"weights-head-{program}", r.command(program, "--model", base, *more), REFUSE, ["mlm" if base == "mlm" else base])
 
 
+def bomb(megabytes):
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    return b"".join(packer.compress(b" " * (1 << 20)) for _ in range(megabytes)) + packer.flush()
+
+
 def rows(r):
     files = {
         "latin.txt": b"caf\xe9\n", "utf16.txt": "text".encode("utf-16"), "gzip.txt": gzip.compress(b"text\n"), "a.pdf": b"%PDF-1.4",
@@ -183,7 +189,7 @@ def rows(r):
         "deep.jsonl": b"[" * 200_000 + b"\n", "pretty.jsonl": b'{\n "text": "a"\n}\n', "twice.jsonl": b'{"text": "a", "text": "b"}\n',
         "surrogate.jsonl": b'{"text": "\\ud800"}\n', "a.zst": b"(\xb5/\xfd", "a.parquet": b"PAR1" + b"\0" * 40 + b"PAR1",
         "empty.parquet": b"", "foot.parquet": b"PAR1" + struct.pack("<I", 2**31) + b"PAR1",
-        "bomb.jsonl.gz": gzip.compress(b" " * (300 << 20), 9),
+        "bomb.jsonl.gz": bomb(300),
     }
     for name, content in files.items():
         path = r.place / name
@@ -214,6 +220,8 @@ def rows(r):
     (r.place / "scores.csv").write_text("text,label\na,nan\nb,1\n")
     r.trial("labels-nan-score", r.command("finetune", "--model", "mlm", "--train", "scores.csv", "--dev", "scores.csv", "--regression"), REFUSE, ["scores.csv:2"])
     line = r.place / "line.txt"
-    line.write_bytes(b"the cat sat " * 4_000_000)
+    with open(line, "wb") as file:
+        for _ in range(40):
+            file.write(b"the cat sat " * 100_000)
     r.trial("rows-line-of-48-MB", r.command("embed", "--model", "mlm", "--input", line), ACCEPT)
     line.unlink()

@@ -3,7 +3,9 @@ import hashlib
 import json
 import os
 import pathlib
+import resource
 import shutil
+import signal
 import struct
 import subprocess
 import tempfile
@@ -30,7 +32,7 @@ class Round:
         return [str(self.bin / program), *map(os.fspath, arguments)]
 
     def trial(self, name, command, expected=REFUSE, says=(), never=(), stdin=b"", env=None, cwd=None, keep=(), stdout=None,
-              send=None, limit=LIMIT_SECONDS):
+              send=None, limit=LIMIT_SECONDS, usage=False):
         """Runs one trial. `says`: parts of the message; `keep`: files whose content must not change; `send`: (seconds, signal) pairs."""
         if self.only and self.only not in name:
             return None
@@ -38,7 +40,7 @@ class Round:
         started = time.time()
         out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stdout or out, stderr=err, env=self.env | (env or {}),
-                                   cwd=cwd or self.place)
+                                   cwd=cwd or self.place, preexec_fn=default_signals)
         try:
             if stdin is not None:
                 process.stdin.write(stdin)
@@ -73,7 +75,7 @@ class Round:
         if peak > LIMIT_KILOBYTES:
             faults.append(f"{peak // 1000} MB of memory")
         errors = [line for line in message.splitlines() if line.startswith("error:")]
-        if code == 2 and len(errors) != 1:
+        if code == 2 and len(errors) != 1 and not usage:
             faults.append(f"{len(errors)} messages")
         if code == 2:
             text = message + self.shown
@@ -82,7 +84,10 @@ class Round:
         faults += [f"{path} changed" for path in keep if digest(path) != before[path]]
         self.count += 1
         self.codes[code] = self.codes.get(code, 0) + 1
-        line = f"{name}\texit {code}\t{time.time() - started:.1f} s\t{peak // 1000} MB\t{(errors or message.splitlines() or [''])[-1][:400]}"
+        # A child's peak includes this script's own memory from before it became the program.
+        floor = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        memory = f"{peak // 1000} MB" if peak > floor else f"up to {floor // 1000} MB"
+        line = f"{name}\texit {code}\t{time.time() - started:.1f} s\t{memory}\t{(errors or message.splitlines() or [''])[-1][:400]}"
         if self.log:
             print(line, file=self.log, flush=True)
         if faults:
@@ -94,6 +99,12 @@ class Round:
         if not self.only or self.only in name:
             self.skipped.append(name)
             print(f"skipped {name}: {reason}")
+
+
+def default_signals():
+    """Ctrl-C reaches a program also where the shell started this script in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def digest(path):
