@@ -36,7 +36,8 @@ static ON_SCREEN: Mutex<Option<Arc<Shared>>> = Mutex::new(None);
 struct Shared {
     renderer: Mutex<Option<Box<dyn MetricsRenderer>>>,
     terminal: Option<Terminal>,
-    /// Finished items of the current split, which the watching thread repeats; [`NONE`] before the first split.
+    /// Finished items of the current split, which the watching thread repeats; [`NONE`] between splits. Changed with the renderer locked:
+    /// the items of one split repeated in another would make its progress run backwards, on which burn-train's renderer panics.
     items: AtomicUsize,
     closed: AtomicBool,
 }
@@ -73,11 +74,7 @@ impl Dashboard {
         let watch = std::thread::spawn(move || {
             while !watched.closed.load(Ordering::Relaxed) {
                 std::thread::park_timeout(WATCH_EVERY);
-                // After `k` any event makes the dashboard panic; this event repeats the values on the screen.
-                let items = watched.items.load(Ordering::Relaxed);
-                if items != NONE {
-                    watched.draw(|renderer| renderer.update_split(items));
-                }
+                watched.repeat();
             }
         });
         Self {
@@ -94,8 +91,17 @@ impl Dashboard {
 
     /// Shows the number of finished items of the current split.
     pub(super) fn update_split(&self, items: usize) {
-        self.shared.items.store(items, Ordering::Relaxed);
-        self.shared.draw(|renderer| renderer.update_split(items));
+        self.shared.update_split(items);
+    }
+
+    /// Ends the current split.
+    pub(super) fn end_split(&self) {
+        self.shared.end_split();
+    }
+
+    /// Begins a split of `total` items, of which `items` are finished.
+    pub(super) fn start_split(&self, name: &str, total: usize, items: usize) {
+        self.shared.start_split(name, total, items);
     }
 }
 
@@ -130,6 +136,38 @@ impl Shared {
         if let Err(panic) = drawn {
             self.panicked(panic);
         }
+    }
+
+    fn update_split(&self, items: usize) {
+        self.draw(|renderer| {
+            self.items.store(items, Ordering::Relaxed);
+            renderer.update_split(items);
+        });
+    }
+
+    fn end_split(&self) {
+        self.draw(|renderer| {
+            self.items.store(NONE, Ordering::Relaxed);
+            renderer.end_split();
+        });
+    }
+
+    fn start_split(&self, name: &str, total: usize, items: usize) {
+        self.draw(|renderer| {
+            renderer.start_split(name, total);
+            self.items.store(items, Ordering::Relaxed);
+            renderer.update_split(items);
+        });
+    }
+
+    /// Repeats the values on the screen. After `k` any event makes the dashboard panic, and this one shows nothing new.
+    fn repeat(&self) {
+        self.draw(|renderer| {
+            let items = self.items.load(Ordering::Relaxed);
+            if items != NONE {
+                renderer.update_split(items);
+            }
+        });
     }
 
     /// Ends the process if the panic was raised because of `k`; resumes any other panic.
@@ -169,4 +207,98 @@ fn exit_now(terminal: Option<&Terminal>) -> ! {
         terminal.restore();
     }
     std::process::exit(INTERRUPTED.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::train::logger::{EvaluationProgressLogger, TrainingProgressLogger};
+    use burn::train::metric::MetricDefinition;
+    use burn::train::renderer::{
+        EvaluationName, MetricState, MetricsRendererEvaluation, MetricsRendererTraining,
+    };
+
+    use super::*;
+
+    /// As burn-train's progress bar: items that run backwards within a split, or come outside of one, are an error.
+    #[derive(Default)]
+    struct Bar {
+        split: Option<(usize, usize)>,
+        faults: Arc<AtomicUsize>,
+        updates: Arc<AtomicUsize>,
+    }
+
+    impl TrainingProgressLogger for Bar {
+        fn start(&mut self, _: usize, _: usize, _: Option<usize>, _: Option<&str>) {}
+        fn update_epoch(&mut self, _: usize) {}
+        fn start_split(&mut self, _: &str, total: usize) {
+            self.split = Some((0, total));
+        }
+        fn update_split(&mut self, items: usize) {
+            self.updates.fetch_add(1, Ordering::Relaxed);
+            match &mut self.split {
+                Some((before, total)) if (*before..=*total).contains(&items) => *before = items,
+                _ => {
+                    self.faults.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        fn end_split(&mut self) {
+            self.split = None;
+        }
+        fn end(&mut self) {}
+        fn log_event_training(&mut self, _: String) {}
+    }
+
+    impl EvaluationProgressLogger for Bar {
+        fn start_global_progress(&mut self, _: usize) {}
+        fn start_test(&mut self, _: &str, _: usize) {}
+        fn update_test_progress(&mut self, _: usize) {}
+        fn end_test(&mut self) {}
+        fn end_global_progress(&mut self) {}
+        fn log_event_evaluation(&mut self, _: String) {}
+    }
+
+    impl MetricsRendererTraining for Bar {
+        fn update_train(&mut self, _: MetricState) {}
+        fn update_valid(&mut self, _: MetricState) {}
+    }
+
+    impl MetricsRendererEvaluation for Bar {
+        fn update_test(&mut self, _: EvaluationName, _: MetricState) {}
+    }
+
+    impl MetricsRenderer for Bar {
+        fn manual_close(&mut self) {}
+        fn register_metric(&mut self, _: MetricDefinition) {}
+    }
+
+    #[test]
+    fn repeated_values_stay_in_their_split() {
+        let bar = Bar::default();
+        let (faults, updates) = (bar.faults.clone(), bar.updates.clone());
+        let shared = Arc::new(Shared {
+            renderer: Mutex::new(Some(Box::new(bar))),
+            terminal: None,
+            items: AtomicUsize::new(NONE),
+            closed: AtomicBool::new(false),
+        });
+        let watched = shared.clone();
+        let watch = std::thread::spawn(move || {
+            while !watched.closed.load(Ordering::Relaxed) {
+                watched.repeat();
+            }
+        });
+        for epoch in 1..2000 {
+            shared.start_split("train", 10_000, epoch);
+            shared.update_split(epoch + 1);
+            shared.end_split();
+            shared.start_split("valid", 7, 0);
+            shared.update_split(7);
+            shared.end_split();
+        }
+        shared.closed.store(true, Ordering::Relaxed);
+        assert!(watch.join().is_ok());
+        assert_eq!(faults.load(Ordering::Relaxed), 0);
+        assert!(updates.load(Ordering::Relaxed) >= 4 * 1999);
+    }
 }

@@ -84,8 +84,8 @@ impl Reporter {
                 renderer.register_metric(definition);
             }
             renderer.start(epochs, 1, None, Some(&title));
-            renderer.start_split("train", total as usize);
         });
+        self.start_split("train", total as usize, 0);
         // The first line is due when the interval has passed once.
         self.last_line = Some(Instant::now());
     }
@@ -122,10 +122,8 @@ impl Reporter {
     pub(super) fn begin_evaluation(&mut self, items: usize) {
         self.train.iter_mut().for_each(Series::reset);
         self.eval.iter_mut().for_each(Series::reset);
-        self.draw(|renderer| {
-            renderer.end_split();
-            renderer.start_split("valid", items);
-        });
+        self.end_split();
+        self.start_split("valid", items, 0);
     }
 
     /// Records and shows an evaluation; `next` is the total of the training if it continues.
@@ -152,13 +150,10 @@ impl Reporter {
             }
         });
         self.update_split(items);
-        self.draw(|renderer| {
-            renderer.end_split();
-            renderer.update_epoch(epoch);
-        });
+        self.end_split();
+        self.draw(|renderer| renderer.update_epoch(epoch));
         if let Some(total) = next {
-            self.draw(|renderer| renderer.start_split("train", total as usize));
-            self.update_split(seen.min(total) as usize);
+            self.start_split("train", total as usize, seen.min(total) as usize);
         }
         Ok(())
     }
@@ -198,6 +193,18 @@ impl Reporter {
     fn draw(&self, draw: impl FnOnce(&mut dyn MetricsRenderer)) {
         if let Some(dashboard) = &self.dashboard {
             dashboard.draw(draw);
+        }
+    }
+
+    fn end_split(&self) {
+        if let Some(dashboard) = &self.dashboard {
+            dashboard.end_split();
+        }
+    }
+
+    fn start_split(&self, name: &str, total: usize, items: usize) {
+        if let Some(dashboard) = &self.dashboard {
+            dashboard.start_split(name, total, items);
         }
     }
 
