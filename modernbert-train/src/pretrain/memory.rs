@@ -3,8 +3,12 @@
 use modernbert::config::ModernBertConfig;
 use modernbert::ops::cross_entropy::{DecoderSpec, LARGE_CHUNK as CHUNK_BYTES};
 
+use super::error::{Result, invalid};
 use crate::mask::label_cap;
-use crate::recipe::Recipe;
+use crate::recipe::{Phase, Recipe};
+
+/// Name of the CPU device, on which a readback costs nothing and memory is that of the machine.
+pub(super) const CPU: &str = "flex";
 
 /// Bytes that training needs at its peak, by purpose: the sum of the tensors. Not included are temporaries of single operations and, where
 /// memory is allocated in pages (CubeCL's pools), the gaps in them; together they add a tenth to a third.
@@ -25,16 +29,16 @@ impl TrainingMemory {
     /// attention and the input of GeGLU, `6 hidden + 2 intermediate` numbers; in f32 the log-sum-exps and the norms' inverse deviations.
     /// In f32 the norms save their inputs as well. Measured: docs/performance.md.
     pub fn of(config: &ModernBertConfig, recipe: &Recipe) -> Self {
-        let tokens = recipe.batch.tokens as u64;
-        let (hidden, intermediate) = (config.hidden_size as u64, config.intermediate_size as u64);
-        let layers = config.num_hidden_layers as u64;
-        let vocab = config.vocab_size as u64;
+        let tokens = recipe.batch.tokens as u128;
+        let (hidden, intermediate) = (config.hidden_size as u128, config.intermediate_size as u128);
+        let layers = config.num_hidden_layers as u128;
+        let vocab = config.vocab_size as u128;
         let dtype = recipe.precision().dtype();
         let (size, norm_inputs) = match recipe.run.precision {
             crate::recipe::TrainingPrecision::Bf16 => (2, 0),
             crate::recipe::TrainingPrecision::F32 => (4, 2 * 4 * hidden),
         };
-        let heads = config.num_attention_heads as u64;
+        let heads = config.num_attention_heads as u128;
         let layer = (6 * hidden + 2 * intermediate) * size + norm_inputs + 4 * heads + 8;
         // With activation checkpointing a layer saves its input, and one layer at a time the other activations.
         let of_token = match recipe.batch.recompute {
@@ -43,32 +47,83 @@ impl TrainingMemory {
         };
         // The stream and its gradient in f32, and a branch that is added to it.
         let stream = 3 * 4 * hidden;
-        let labelled = label_cap(recipe.batch.tokens, recipe.mask.train) as u64;
+        let labelled = label_cap(recipe.batch.tokens, recipe.mask.train) as u128;
         let chunk = DecoderSpec::with_chunks(true, config.vocab_size, dtype, CHUNK_BYTES).rows;
-        let scores = labelled.min(chunk as u64) * vocab * size * 2;
+        let scores = labelled.min(chunk as u128) * vocab * size * 2;
         // The head's four tensors of a labelled row: its input, dense layer, activation and norm.
         let head = labelled * hidden * 4 * 4;
+        let bytes = |count: u128| u64::try_from(count).unwrap_or(u64::MAX);
         Self {
-            state: 16 * config.mlm_parameters(),
-            activations: tokens * (of_token + stream) + head,
-            logits: scores + 2 * 4 * vocab * hidden,
+            state: config.mlm_parameters().saturating_mul(16),
+            activations: bytes(tokens * (of_token + stream) + head),
+            logits: bytes(scores + 2 * 4 * vocab * hidden),
         }
     }
 
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.state + self.activations + self.logits
+        self.passes().saturating_add(self.state)
     }
+
+    /// All that depends on the micro-batch.
+    fn passes(&self) -> u64 {
+        self.activations.saturating_add(self.logits)
+    }
+}
+
+/// A number of bytes that Linux reports about the machine's memory.
+fn reported(name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(1024 * kilobytes)
 }
 
 /// Memory available to new programs, in bytes, on Linux.
 fn available() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(1024 * kilobytes)
+    reported("MemAvailable")
+}
+
+/// Refuses phases that the machine could not hold with all of its memory and swap, before any work.
+///
+/// # Errors
+/// The first of them, with the sizes.
+pub(super) fn check(phases: &[Phase]) -> Result<()> {
+    let Some(memory) = reported("MemTotal") else {
+        return Ok(());
+    };
+    let whole = memory.saturating_add(reported("SwapTotal").unwrap_or(0));
+    for Phase { name, recipe } in phases {
+        // Sizes that make no model are reported where the model is made.
+        if let Ok(config) = recipe.model.config(recipe.data.tokenizer_vocab) {
+            check_phase(name, &TrainingMemory::of(&config, recipe), whole)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_phase(name: &str, needed: &TrainingMemory, whole: u64) -> Result<()> {
+    // Weights and moments are exact. Of a pass at least half is needed, since buffers are used again.
+    let least = needed.state.saturating_add(needed.passes() / 2);
+    if least <= whole {
+        return Ok(());
+    }
+    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    let of_phase = if name.is_empty() {
+        String::new()
+    } else {
+        format!("phase {name}: ")
+    };
+    invalid(format!(
+        "{of_phase}training takes about {:.1} GB ({:.1} for weights and moments, {:.1} for a micro-batch), and this machine has {:.1} GB; {}",
+        gigabytes(needed.total()),
+        gigabytes(needed.state),
+        gigabytes(needed.passes()),
+        gigabytes(whole),
+        crate::engine::SMALLER_STEP
+    ))
 }
 
 /// Returns a warning if the recipe may not fit into this machine's memory: a system without free memory kills the process without a
@@ -81,7 +136,7 @@ pub(super) fn warning(config: &ModernBertConfig, recipe: &Recipe) -> Option<Stri
             "warning: this phase takes about {:.1} GB ({:.1} for weights and moments, {:.1} for a micro-batch), {:.1} GB are free; {}",
             needed.total() as f64 / 1e9,
             needed.state as f64 / 1e9,
-            (needed.activations + needed.logits) as f64 / 1e9,
+            needed.passes() as f64 / 1e9,
             free as f64 / 1e9,
             crate::engine::SMALLER_STEP
         )
@@ -140,6 +195,33 @@ mod tests {
                 text.contains("GB are free") && text.contains("batch.tokens"),
                 "{text}"
             );
+            let phase = Phase {
+                name: "long".to_string(),
+                recipe: endless,
+            };
+            let error = check(&[phase]).unwrap_err().to_string();
+            assert!(
+                error.contains("phase long: training takes about")
+                    && error.contains("batch.tokens"),
+                "{error}"
+            );
         }
+    }
+
+    #[test]
+    fn a_phase_is_refused_where_half_of_its_passes_and_its_state_do_not_fit() {
+        let needed = TrainingMemory {
+            state: 100,
+            activations: 60,
+            logits: 40,
+        };
+        assert!(check_phase("", &needed, 150).is_ok());
+        assert!(check_phase("", &needed, 149).is_err());
+        let endless = TrainingMemory {
+            state: u64::MAX,
+            activations: u64::MAX,
+            logits: u64::MAX,
+        };
+        assert!(check_phase("", &endless, u64::MAX - 1).is_err());
     }
 }

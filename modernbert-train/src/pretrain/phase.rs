@@ -25,9 +25,6 @@ use crate::snapshot::RunState;
 /// Number of full-length sequences from which on only these are scored by position.
 const FEW_SEQUENCES: usize = 4;
 
-/// Name of the CPU device, on which a readback costs nothing and memory is that of the machine.
-const CPU: &str = "flex";
-
 /// Shared by all phases of a run.
 pub(super) struct Session<'a> {
     pub(super) dir: &'a RunDir,
@@ -128,7 +125,7 @@ impl<'a> Session<'a> {
         (optimizer, state): (NamedOptimizer, RunState),
     ) -> Result<Outcome<MlmTask<'a>>> {
         let (recipe, options) = (&phase.recipe, self.options);
-        if options.device.name == CPU
+        if options.device.name == memory::CPU
             && let Some(warning) = memory::warning(&data.config, recipe)
         {
             options.progress.note(&warning);
@@ -157,7 +154,7 @@ impl<'a> Session<'a> {
         let peak_flops = options.peak_tflops.map(|peak| peak * 1e12);
         let peak_flops = peak_flops.or_else(|| device_peak(&options.device, recipe.precision()));
         let settings = Settings {
-            cadence: recipe.cadence(options.device.name == CPU),
+            cadence: recipe.cadence(options.device.name == memory::CPU),
             learning_rate: recipe.learning_rate(),
             max_grad_norm: recipe.optimizer.max_grad_norm,
             spikes: recipe.spike_limit(),

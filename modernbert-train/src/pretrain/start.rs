@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::error::{PretrainError, Result, invalid};
 use super::launch::{PretrainEnd, PretrainOptions, Ready, first_state, launch};
+use super::memory;
 use super::prepare::{Prepared, SHARDS, is_prepared, prepare, reopen};
 use crate::recipe::{CorpusSource, Phase, PhaseRecipe, Recipe, TokenizerSource, builtin};
 use crate::run_dir::{
@@ -23,8 +24,9 @@ pub fn pretrain(recipe: &Recipe, options: &PretrainOptions) -> Result<PretrainEn
     let started = Instant::now();
     let (recipe, _) = recipe.clone().resolve_model()?;
     recipe.validate()?;
-    let dir = RunDir::create(&options.out, &recipe, options.restart)?;
     let phases = recipe.phases()?;
+    check_memory(&phases, options)?;
+    let dir = RunDir::create(&options.out, &recipe, options.restart)?;
     let prepared = prepare(&phases, dir.root(), options.progress)?;
     let mut info = RunInfo::new(&recipe.to_toml()?);
     check_shards(&mut info, &dir, &prepared)?;
@@ -41,6 +43,14 @@ pub fn pretrain(recipe: &Recipe, options: &PretrainOptions) -> Result<PretrainEn
     )
 }
 
+/// Refuses, on a CPU, what the machine's memory can't hold. Of other devices the memory is not known before they refuse.
+fn check_memory(phases: &[Phase], options: &PretrainOptions) -> Result<()> {
+    if options.device.name != memory::CPU {
+        return Ok(());
+    }
+    memory::check(phases)
+}
+
 /// Resumes the run in `options.out` from the chosen checkpoint; a run without checkpoints starts again.
 ///
 /// The log is cut back to the checkpoint. Checkpoints of later steps, which exist if the choice is not the newest, are
@@ -53,6 +63,7 @@ pub fn resume(choice: Choice, options: &PretrainOptions) -> Result<PretrainEnd> 
     let progress = options.progress;
     let (dir, recipe, mut info) = RunDir::open(&options.out)?;
     let phases = recipe.phases()?;
+    check_memory(&phases, options)?;
     let snapshot = choice.open(dir.root())?;
     let prepared = if snapshot.is_some() || is_prepared(&phases, dir.root()) {
         reopen(&phases, dir.root())?
@@ -119,6 +130,7 @@ pub fn start_from(
     recipe.data.tokenizer = TokenizerSource::Path(absolute(&origin)?);
     recipe.validate()?;
     let phases = recipe.phases()?;
+    check_memory(&phases, options)?;
     let dir = RunDir::create(&options.out, &recipe, options.restart)?;
     let prepared = prepare(&phases, dir.root(), options.progress)?;
     let config = modernbert::checkpoint::read_config(checkpoint)?;

@@ -191,9 +191,9 @@ impl OutArgs {
             read.extend(recipe.model.from.clone().map(PathBuf::from));
             if let Ok(config) = recipe.model.config(recipe.data.tokenizer_vocab) {
                 // A checkpoint has weights and both moments in f32, and a new one is written before an old one is removed.
-                let checkpoints = 1 + recipe.checkpoint.keep_last.max(1) as u64;
-                let parameters = config.mlm_parameters();
-                needed = parameters.saturating_mul(12 * checkpoints + 4);
+                let checkpoints = (recipe.checkpoint.keep_last.max(1) as u64).saturating_add(1);
+                let bytes = checkpoints.saturating_mul(12).saturating_add(4);
+                needed = config.mlm_parameters().saturating_mul(bytes);
             }
         }
         // `RunDir` itself checks the content of an existing folder.
