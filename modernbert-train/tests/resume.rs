@@ -249,6 +249,52 @@ fn ctrl_c_saves_and_ends_with_130() {
     reference.assert_identical(&run);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_preempted_or_hung_up_run_is_saved() {
+    let reference = reference();
+    for signal in ["-TERM", "-HUP"] {
+        let run = reference.place.path(&format!("signal{signal}"));
+        let child = begin(&reference.recipe(), &run);
+        wait_for_training(&run);
+        let killed = Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status();
+        assert!(killed.unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(130), "{signal}: {message}");
+        assert_success(&resume(&run, &[]));
+        reference.assert_identical(&run);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_closed_or_full_standard_output_loses_no_run() {
+    let reference = reference();
+    let run = reference.place.path("closed");
+    let mut child = begin(&reference.recipe(), &run);
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{message}");
+    reference.assert_identical(&run);
+
+    let run = reference.place.path("full");
+    let full = fs::OpenOptions::new().write(true).open("/dev/full");
+    let output = Command::new(env!("CARGO_BIN_EXE_modernbert-train"))
+        .args(["run", text(&reference.recipe()), "--out", text(&run)])
+        .args(["--device", "flex", "--lines"])
+        .stdout(full.unwrap())
+        .output()
+        .unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("standard output"), "{message}");
+    reference.assert_identical(&run);
+}
+
 #[test]
 fn a_damaged_checkpoint_is_named_and_the_one_before_it_used_on_request() {
     let reference = reference();
