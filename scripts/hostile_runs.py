@@ -127,6 +127,8 @@ def recipes(r):
         r.trial(f"recipe-{name}", r.command("modernbert-train", "run", "x.toml", "--out", "x", "--lines"), EITHER if name in accepted else REFUSE,
                 ["nowhere"] if "gone" in name else ["disk"] if name == "width-huge" else ["x.toml"], limit=30)
         shutil.rmtree(r.place / "x", ignore_errors=True)
+    r.trial("recipe-phase-of-36-TB", r.command("modernbert-train", "run", "tiny.toml", "--out", "x", "--lines", "--set", "batch.tokens=4_000_000_000",
+                                               "--set", "run.total_tokens=9_000_000_000_000"), REFUSE, ["GB", "batch.tokens"])
     for name, more in {"set-no-value": ["--set", "run.seed"], "set-unknown": ["--set", "run.sed=3"], "set-section": ["--set", "run=3"], "set-phase": ["--set", "phase.none.run.seed=3"],
                        "set-quote": ["--set", 'data.corpus="'], "phase-unknown": ["--phase", "none"], "dtype": ["--dtype", "f8"], "from-nothing": ["--from", "nowhere"], "from-other": ["--from", "cls"],
                        "from-corpus": ["--from", "corpus.jsonl"], "peak": ["--peak-tflops", "nan"]}.items():
