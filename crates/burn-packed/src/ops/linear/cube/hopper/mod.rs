@@ -9,9 +9,9 @@
 //! | 128..256 | consumer warp group 1: the same for rows 64..128 | |
 //! | 256..288 | producer warp, of which only the first thread works: issues the TMA loads | `producer.rs` |
 //!
-//! The two sides share a ring of `stages` buffers in shared memory. A stage holds [`TILE_K`] elements of the inner dimension of
-//! both operands; a tile takes `k_steps` stages, and the ring goes on from one tile to the next without draining, so that the
-//! loads of a tile overlap the epilogue of the tile before.
+//! Producer and consumers share a ring of `stages` buffers in shared memory. A stage holds [`TILE_K`] elements of the inner dimension of
+//! both operands; a tile takes `k_steps` stages. The ring is not drained between tiles, so that the loads of a tile overlap the
+//! epilogue of the tile before.
 //!
 //! # mbarriers
 //!
@@ -22,7 +22,7 @@
 //! | `full[s]` | 1: the producer, which also announces `stage_bytes` | TMA has written all bytes of the stage | both consumer warp groups, before their WGMMAs |
 //! | `empty[s]` | one lane of each consumer warp of every block in the cluster | all warps have finished reading the stage | the producer, before it loads into the stage again |
 //!
-//! Both sides count phases by parity, which flips whenever the ring starts again at stage 0. Consumers begin with parity 0. The
+//! Producer and consumers count phases by parity, which flips whenever the ring wraps around to stage 0. Consumers begin with parity 0. The
 //! producer begins with parity 1: on a new mbarrier the phase of parity 1 counts as complete, so the first round of waits
 //! passes at once. Consumers release a stage one step late, when the next stage's WGMMAs are in flight. The last stage of a
 //! tile is released by the epilogue, which may first use it as a staging buffer.
@@ -86,16 +86,16 @@ pub(super) struct Tiling {
     pub(super) tile_n: u32,
     /// Stages of the pipeline.
     pub(super) stages: u32,
-    /// Whether A is stored `[k, m]` (M-major) instead of `[m, k]`.
+    /// True if A is stored `[k, m]` (M-major) instead of `[m, k]`.
     pub(super) a_m_major: bool,
-    /// Whether B is stored `[k, n]` (N-major) instead of `[n, k]`.
+    /// True if B is stored `[k, n]` (N-major) instead of `[n, k]`.
     pub(super) b_n_major: bool,
-    /// Whether the operands are f16 instead of bf16.
+    /// True if the operands are f16 instead of bf16.
     pub(super) f16: bool,
-    /// Whether the output is f32 instead of the operands' dtype.
+    /// True if the output is f32 instead of the operands' dtype.
     pub(super) f32_out: bool,
-    /// Whether output tiles are stored one below the other, in the order of their numbers, instead of at their place in the
-    /// matrix. The buffer is then `[splits, tiles · TILE_M, tile_n]`; `sums.rs` puts the sums in place.
+    /// True if output tiles are stored one below the other, in the order of their numbers, instead of at their position in the
+    /// matrix. The buffer is then `[splits, tiles · TILE_M, tile_n]`; `sums.rs` writes the sums to their positions.
     pub(super) stacked: bool,
     /// Thread blocks of a cluster: 1 or 2.
     pub(super) cluster: u32,
@@ -171,7 +171,10 @@ pub(super) fn hopper_gemm(
     let shared = Shared::<[u32]>::new_aligned_slice(comptime!(tiling.shared_words()), 1024usize);
     let barriers =
         Shared::<[u32]>::new_aligned_slice(comptime!(tiling.stages as usize * 4), 16usize);
+    // SAFETY: both allocations have elements, and only their addresses are used: the PTX that accesses them stays inside `shared_words`
+    // and inside the `2 · stages` mbarriers of 8 bytes.
     let stages = shared_address(unsafe { shared.as_ptr_unchecked() });
+    // SAFETY: as above.
     let full = shared_address(unsafe { barriers.as_ptr_unchecked() });
     let empty = full + comptime!(tiling.stages * 8);
     let pipeline = Pipeline {
