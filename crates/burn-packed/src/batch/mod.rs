@@ -17,9 +17,9 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 pub struct PackedBatch {
     /// Token ids, `[total]`.
     pub ids: Tensor<1, Int>,
-    /// Boundaries of the sequences, on the host: kernels are chosen and sized from lengths.
+    /// Boundaries of the sequences, on the host, because kernels are chosen and sized from the lengths.
     pub layout: SequenceLayout,
-    /// The ids on the host, sorted when the gradient of the embedding asks for it.
+    /// The ids on the host, which the gradient of the embedding sorts at its first use.
     pub order: TokenOrder,
     /// Dropout of a training step; constructors set `None`, no dropout.
     pub dropout: Option<Dropout>,
@@ -42,10 +42,10 @@ impl PackedBatch {
         Ok(Self::new(&ids, layout, device))
     }
 
-    /// A batch of ids that are packed already.
+    /// Returns a batch of ids that are packed already.
     ///
     /// # Panics
-    /// When the number of ids is not the layout's number of tokens.
+    /// If the number of ids differs from the layout's number of tokens.
     pub fn new(ids: &[u32], layout: SequenceLayout, device: &Device) -> Self {
         assert_eq!(
             ids.len(),
@@ -62,14 +62,14 @@ impl PackedBatch {
         }
     }
 
-    /// The same batch with the dropout of a training step.
+    /// Returns the batch with the dropout of a training step.
     #[must_use]
     pub fn with_dropout(mut self, dropout: Option<Dropout>) -> Self {
         self.dropout = dropout;
         self
     }
 
-    /// The same batch without autodiff, for a model without gradients.
+    /// Returns the batch without autodiff, for a model without gradients.
     #[must_use]
     pub fn inner(self) -> Self {
         Self {
@@ -79,7 +79,7 @@ impl PackedBatch {
     }
 }
 
-/// A 1-D integer tensor of host values.
+/// Returns a 1-D integer tensor of host values.
 pub fn int_tensor(values: impl Iterator<Item = i32>, device: &Device) -> Tensor<1, Int> {
     let values: Vec<i32> = values.collect();
     let length = values.len();

@@ -1,8 +1,8 @@
-//! Ids sorted on the host, with which the gradient of a lookup is summed in parallel and in a fixed order.
+//! Ids grouped on the host, so that the gradient of a lookup can be summed in parallel and in a fixed order.
 
 use std::sync::{Arc, OnceLock};
 
-/// The ids of a lookup on the host, and the order that groups equal ids: sorted once, at the first use.
+/// The ids of a lookup on the host, and the order that groups equal ids. The ids are sorted once, at the first use.
 #[derive(Clone, Debug)]
 pub struct TokenOrder(Arc<Inner>);
 
@@ -12,7 +12,7 @@ struct Inner {
     runs: OnceLock<Runs>,
 }
 
-/// Positions grouped by id: those of equal ids are adjacent, in the order of the batch.
+/// Positions grouped by id: positions with equal ids are adjacent, in the order of the batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Runs {
     /// Every position once.
@@ -22,7 +22,7 @@ pub struct Runs {
 }
 
 impl TokenOrder {
-    /// The order of these ids.
+    /// Returns the order of these ids; nothing is sorted yet.
     pub fn new(ids: Vec<u32>) -> Self {
         Self(Arc::new(Inner {
             ids,
@@ -35,12 +35,12 @@ impl TokenOrder {
         self.0.ids.len()
     }
 
-    /// Whether there are no ids.
+    /// Returns whether there are no ids.
     pub fn is_empty(&self) -> bool {
         self.0.ids.is_empty()
     }
 
-    /// Positions grouped by id.
+    /// Returns the positions grouped by id.
     pub fn runs(&self) -> &Runs {
         self.0.runs.get_or_init(|| Runs::of(&self.0.ids))
     }
@@ -61,7 +61,7 @@ impl Runs {
         Self { positions, starts }
     }
 
-    /// Each id with its positions.
+    /// Returns each id with its positions.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &[u32])> {
         let ends = self.starts.iter().skip(1).map(|&(_, start)| start);
         let ends = ends.chain([self.positions.len() as u32]);

@@ -1,10 +1,10 @@
-//! From padded batches to packed ones and back.
+//! Conversion of padded batches to packed ones and back.
 
 use burn::tensor::{IndexingUpdateOp, Tensor};
 
 use super::{LayoutError, SequenceLayout, int_tensor};
 
-/// The label of positions without a label, that of PyTorch's losses.
+/// Label of positions that do not count: the default `ignore_index` of PyTorch's losses.
 pub const NO_LABEL: i64 = -100;
 
 /// The real tokens of a padded batch, and their positions in it.
@@ -20,7 +20,7 @@ pub struct Unpadded {
     width: usize,
 }
 
-/// Why a padded batch can't be unpadded.
+/// Reasons why a padded batch can't be unpadded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PaddingError {
     /// Ids and mask differ in size, or don't fill the rows.
@@ -45,7 +45,7 @@ pub enum PaddingError {
     Hole {
         /// The row.
         row: usize,
-        /// First hidden column with tokens on both sides.
+        /// Column of the row's first padding that has tokens on both sides.
         column: usize,
     },
     /// Too many tokens for one batch.
@@ -56,11 +56,11 @@ pub enum PaddingError {
 impl Unpadded {
     /// Collects the tokens of `ids [rows, width]` (row-major) whose mask entry is true, in order.
     ///
-    /// Padding may be left, right or between tokens; [`Unpadded::refuse_holes`] is for callers whose positions would be wrong
-    /// with holes.
+    /// Padding may be left, right or between tokens. Padding between tokens moves the positions of the tokens after it: callers for
+    /// which that would be wrong call [`Unpadded::refuse_holes`].
     ///
     /// # Errors
-    /// [`PaddingError::Shape`] when ids or mask don't have `rows * width` entries.
+    /// [`PaddingError::Shape`] if ids or mask don't have `rows * width` entries.
     pub fn new(
         ids: &[u32],
         mask: &[bool],
@@ -110,7 +110,7 @@ impl Unpadded {
         Ok(self)
     }
 
-    /// Packed rows `[total, features]` as `[rows, width, features]`, zeros at the padding.
+    /// Returns packed rows `[total, features]` as `[rows, width, features]`, with zeros at the padding.
     ///
     /// Differentiable: the gradient of a real position is that of its token; the gradient of padding is dropped.
     pub fn repad(&self, packed: Tensor<2>) -> Tensor<3> {
@@ -126,10 +126,10 @@ impl Unpadded {
             .reshape([self.rows, self.width, features])
     }
 
-    /// One label per real token as `[rows, width]` (row-major), [`NO_LABEL`] at the padding.
+    /// Returns one label per real token as `[rows, width]` (row-major), with [`NO_LABEL`] at the padding.
     ///
     /// # Panics
-    /// When there isn't one label per token.
+    /// If the number of labels differs from the number of real tokens.
     pub fn repad_labels(&self, labels: &[i64]) -> Vec<i64> {
         assert_eq!(labels.len(), self.indices.len(), "one label per token");
         let mut padded = vec![NO_LABEL; self.rows * self.width];

@@ -49,7 +49,7 @@ impl<B: PackedBackend> Backward<B, 1> for AttentionBackward {
     }
 }
 
-/// Differentiable in `qkv`; the rotary table is a constant.
+/// Packed attention, differentiable in `qkv`; the rotary table is a constant.
 pub(crate) fn attention<B: PackedBackend, C: CheckpointStrategy>(
     qkv: FloatTensor<Autodiff<B, C>>,
     rotary: FloatTensor<Autodiff<B, C>>,

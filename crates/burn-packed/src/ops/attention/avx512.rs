@@ -14,7 +14,7 @@ use super::AttentionSpec;
 
 /// Queries of a tile: two vectors.
 const TILE: usize = 32;
-/// Keys multiplied at once: 24 of the 32 vector registers hold their sums.
+/// Keys whose scores are computed at once: their sums take 24 of the 32 vector registers.
 const KEYS: usize = 12;
 /// Output columns computed at once.
 const COLUMNS: usize = 8;
@@ -41,7 +41,7 @@ pub(super) struct Head<'a> {
     pub(super) lse: *mut f32,
 }
 
-/// Whether [`forward`] supports this head size and spec on this processor.
+/// Returns whether [`forward`] supports this head size and spec on this processor.
 pub(super) fn serves(dim: usize, spec: &AttentionSpec) -> bool {
     dim > 0
         && dim.is_multiple_of(16)
@@ -52,7 +52,7 @@ pub(super) fn serves(dim: usize, spec: &AttentionSpec) -> bool {
 /// Attention of one head of one sequence.
 ///
 /// # Safety
-/// [`serves`] must have agreed; `q`, `k`, `v` and the table must hold `length` rows; `out` and `lse` must be valid for `length` rows
+/// [`serves`] must have returned true; `q`, `k`, `v` and the table must hold `length` rows; `out` and `lse` must be valid for `length` rows
 /// that no other thread accesses.
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn forward(head: &Head, spec: &AttentionSpec) {
@@ -76,7 +76,7 @@ pub(super) unsafe fn forward(head: &Head, spec: &AttentionSpec) {
         }
         for half in (0..TILE).step_by(16) {
             for d in (0..dim).step_by(16) {
-                // SAFETY: both are [32, dim] in all; the blocks of 16 by 16 lie inside.
+                // SAFETY: `rows` is [32, dim] and `queries` [dim, 32]; every block of 16 by 16 is inside both.
                 unsafe {
                     transpose(
                         rows.as_ptr().add(half * dim + d),
@@ -108,7 +108,7 @@ pub(super) unsafe fn forward(head: &Head, spec: &AttentionSpec) {
             }
             if spec.half_window.is_some() {
                 for (row, key) in scores.chunks_exact_mut(TILE).zip(chunk.clone()) {
-                    // The window is symmetric: the queries that see a key are the keys that it would see as a query.
+                    // The window is symmetric: key `key` is seen by the queries at the positions that query `key` sees.
                     hide(row, &spec.visible(key..key + 1, length), first);
                 }
             }
@@ -148,7 +148,7 @@ pub(super) unsafe fn forward(head: &Head, spec: &AttentionSpec) {
             }
         }
         for i in 0..count {
-            // SAFETY: `first + i` is below the length, as the caller promises for `lse`.
+            // SAFETY: `first + i` is below the length, for which the caller guarantees `lse` to be valid.
             unsafe { *head.lse.add(first + i) = maxima[i] + totals[i].ln() };
         }
         for half in (0..TILE).step_by(16).filter(|half| *half < count) {
@@ -208,9 +208,9 @@ fn hide(row: &mut [f32], queries: &Range<usize>, first: usize) {
 fn softmax(scores: &mut [f32], max: &mut [__m512; 2], sum: &mut [__m512; 2]) -> [__m512; 2] {
     let mut shrink = [_mm512_setzero_ps(); 2];
     for half in 0..2 {
-        // SAFETY: every row of 32 holds 16 elements from `half * 16` on; this is so for all four uses below.
+        // SAFETY: `row` has 32 elements, of which 16 begin at `half * 16`, in each call below.
         let load = |row: &[f32]| unsafe { _mm512_loadu_ps(row.as_ptr().add(half * 16)) };
-        // Several chains of comparisons and additions, so that they overlap; joined in a fixed order.
+        // Four chains of comparisons and of additions, so that their latencies overlap; joined in a fixed order.
         let mut tops = [max[half]; 4];
         for (j, row) in scores.chunks_exact(TILE).enumerate() {
             tops[j % 4] = _mm512_max_ps(tops[j % 4], load(row));
@@ -227,7 +227,7 @@ fn softmax(scores: &mut [f32], max: &mut [__m512; 2], sum: &mut [__m512; 2]) -> 
         for (j, row) in scores.chunks_exact_mut(TILE).enumerate() {
             let p = exp(_mm512_sub_ps(load(row), shift));
             sums[j % 4] = _mm512_add_ps(sums[j % 4], p);
-            // SAFETY: as above.
+            // SAFETY: `row` has 32 elements, of which 16 begin at `half * 16`.
             unsafe { _mm512_storeu_ps(row.as_mut_ptr().add(half * 16), p) };
         }
         let added = _mm512_add_ps(
@@ -240,7 +240,7 @@ fn softmax(scores: &mut [f32], max: &mut [__m512; 2], sum: &mut [__m512; 2]) -> 
     shrink
 }
 
-/// `exp(x)` for x ≤ 0 in every lane, as [`crate::ops::simd::exp`] does it; 0 below -87.
+/// `exp(x)` for x ≤ 0 in every lane, by the method of [`crate::ops::simd::exp`]; 0 below -87.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn exp(x: __m512) -> __m512 {
@@ -282,7 +282,7 @@ unsafe fn multiply<const N: usize>(
 ) {
     let mut sums = [[_mm512_setzero_ps(); 2]; N];
     for i in 0..depth {
-        // SAFETY: the caller promises these elements.
+        // SAFETY: the caller guarantees these elements.
         unsafe {
             let a = [
                 _mm512_loadu_ps(left.add(i * TILE)),
@@ -326,7 +326,7 @@ unsafe fn transpose(
     factors: [__m512; 16],
     rows: usize,
 ) {
-    // SAFETY: the caller promises 16 elements from each row on.
+    // SAFETY: the caller guarantees 16 elements in each row.
     let x: [__m512; 16] =
         std::array::from_fn(|i| unsafe { _mm512_loadu_ps(source.add(i * source_stride)) });
     // Pairs of rows, then groups of four, within the four quarters of each vector ...
@@ -361,7 +361,7 @@ unsafe fn transpose(
         for (quarter, column) in columns.into_iter().enumerate() {
             let row = quarter * 4 + c;
             if row < rows {
-                // SAFETY: the caller promises the first `rows` rows.
+                // SAFETY: the caller guarantees the first `rows` rows of `target`.
                 unsafe {
                     _mm512_storeu_ps(
                         target.add(row * target_stride),

@@ -1,5 +1,5 @@
-//! Attention from tensor operations that every backend has: the fallback of a backend without a kernel of its own, and the
-//! readable statement of forward and backward pass.
+//! Attention from tensor operations that every backend has: the fallback of a backend without a kernel of its own, and the readable
+//! form of forward and backward pass.
 //!
 //! The loop is over blocks of queries of one sequence, all heads together; see the parent module for the definition.
 
@@ -13,7 +13,7 @@ use crate::ops::primitive::{assign, cast, narrow, reshape, widen};
 /// Added to the scores of hidden keys in place of minus infinity: finite, so that no row computes `inf - inf`.
 const HIDDEN: f32 = -1e30;
 
-/// Output `[total, heads, head_dim]` in the dtype of `qkv`, log-sum-exp `[heads, total]` in f32 (f64 for f64 input).
+/// Returns output `[total, heads, head_dim]` in the dtype of `qkv` and log-sum-exp `[heads, total]` in f32 (f64 for f64 input).
 pub(crate) fn forward<B: Backend>(
     qkv: FloatTensor<B>,
     rotary: FloatTensor<B>,
@@ -37,7 +37,7 @@ pub(crate) fn forward<B: Backend>(
     )
 }
 
-/// Gradient `[total, 3, heads, head_dim]` of `qkv`.
+/// Returns the gradient `[total, 3, heads, head_dim]` of `qkv`.
 pub(crate) fn backward<B: Backend>(
     d_out: FloatTensor<B>,
     qkv: FloatTensor<B>,
@@ -107,7 +107,7 @@ pub(crate) fn backward<B: Backend>(
     cast::<B>(B::float_cat(parts.into(), 1), dtype)
 }
 
-/// q, k, v as `[heads, total, head_dim]` in f32 (or f64), with RoPE applied to q and k.
+/// Returns q, k, v as `[heads, total, head_dim]` in f32 (or f64), with RoPE applied to q and k.
 fn heads_first<B: Backend>(
     qkv: FloatTensor<B>,
     rotary: FloatTensor<B>,
@@ -131,7 +131,7 @@ fn heads_first<B: Backend>(
     ]
 }
 
-/// Cosine and sine of every token's angle, each `[1, total, head_dim / 2]`.
+/// Returns cosine and sine of every token's angle, each `[1, total, head_dim / 2]`.
 fn angles<B: Backend>(
     rotary: FloatTensor<B>,
     spec: &AttentionSpec,
@@ -150,7 +150,7 @@ fn angles<B: Backend>(
     )
 }
 
-/// `x [heads, total, head_dim]` with RoPE applied.
+/// Returns `x [heads, total, head_dim]` with RoPE applied.
 fn apply_rope<B: Backend>(
     x: FloatTensor<B>,
     cos: FloatTensor<B>,
@@ -167,7 +167,7 @@ fn apply_rope<B: Backend>(
     B::float_cat(vec![first, second], 2)
 }
 
-/// Output `[heads, queries, head_dim]` and log-sum-exp `[heads, queries]` of a block, whose sequence starts at `first_row`.
+/// Returns output `[heads, queries, head_dim]` and log-sum-exp `[heads, queries]` of a block, whose sequence starts at `first_row`.
 fn block_forward<B: Backend>(
     q: &FloatTensor<B>,
     k: &FloatTensor<B>,
@@ -192,7 +192,7 @@ fn block_forward<B: Backend>(
     (out, reshape::<B, 2>(lse, [heads, rows]))
 }
 
-/// Scaled scores, bounded where the spec has a softcap; with the tanh of the softcap, which the backward pass needs.
+/// Returns the scaled scores, bounded where the spec has a softcap, and the tanh of the softcap, which the backward pass needs.
 fn capped_scores<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
@@ -212,7 +212,7 @@ fn capped_scores<B: Backend>(
     }
 }
 
-/// Hides the keys of a block that are outside the window of a query; most blocks of a long sequence have some.
+/// Hides the keys of a block that are outside the window of a query; most blocks of a long sequence have such keys.
 fn masked<B: Backend>(
     scores: FloatTensor<B>,
     block: &Block,

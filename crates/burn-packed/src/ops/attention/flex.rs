@@ -15,7 +15,7 @@ use super::{AttentionSpec, Block, QUERY_BLOCK, fallback};
 use crate::ops::host::{HostTensor, is_native, tensor};
 use crate::ops::simd;
 
-/// Output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`; see [`super::attention`].
+/// Returns output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`; see [`super::attention`].
 pub(crate) fn forward(
     qkv: FlexTensor,
     rotary: FlexTensor,
@@ -40,7 +40,7 @@ pub(crate) fn forward(
                         [((task.first * 3 + part) * shape.heads + task.head) * shape.head_dim..]
                 };
                 // SAFETY: `serves` checked the processor; the slices begin at the sequence's first token; only this task
-                // writes these outputs, as argued below for the general version.
+                // writes these outputs: (head, token) pairs of different tasks differ.
                 unsafe {
                     avx512::forward(
                         &avx512::Head {
@@ -96,7 +96,7 @@ pub(crate) fn forward(
     )
 }
 
-/// Gradient `[total, 3, heads, head_dim]` of `qkv`.
+/// Returns the gradient `[total, 3, heads, head_dim]` of `qkv`.
 pub(crate) fn backward(
     d_out: FlexTensor,
     qkv: FlexTensor,
@@ -141,7 +141,7 @@ pub(crate) fn backward(
     tensor(d_qkv, [shape.total, 3, shape.heads, shape.head_dim], dtype)
 }
 
-/// Gradients of q and k after RoPE and of v, of one head of one sequence, each `[length, head_dim]`.
+/// Returns the gradients of q and k after RoPE and of v, of one head of one sequence, each `[length, head_dim]`.
 fn head_backward(
     head: &Head,
     d_out: &[f32],
@@ -246,7 +246,7 @@ struct Task {
     length: usize,
 }
 
-/// One task per sequence and head; empty sequences have none.
+/// Returns one task per sequence and head; empty sequences have none.
 fn tasks(spec: &AttentionSpec, heads: usize) -> Vec<Task> {
     spec.layout
         .ranges()
@@ -298,14 +298,14 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// v from row `first` of the sequence on, with the stride of the packed tensor.
+    /// Returns v from row `first` of the sequence on, with the stride of the packed tensor.
     fn v_rows(&self, first: usize) -> Matrix {
         let stride = 3 * self.dims.heads * self.dims.head_dim;
         Matrix::new(self.v[first * stride..].as_ptr(), stride, 1)
     }
 
-    /// Scaled (and bounded) scores of a block, row-major `[queries, keys]`, before the window is applied; `slopes` gets the
-    /// derivative of the softcap.
+    /// Computes the scaled (and bounded) scores of a block, row-major `[queries, keys]`, before the window is applied; writes the
+    /// derivative of the softcap to `slopes`.
     fn scores(
         &self,
         block: &Block,
@@ -314,7 +314,7 @@ impl<'a> Head<'a> {
         slopes: Option<&mut Vec<f32>>,
     ) {
         let (rows, columns, dim) = (block.queries.len(), block.keys.len(), self.dims.head_dim);
-        // The GEMM overwrites what an earlier block left here.
+        // Scores of an earlier block may remain here; the GEMM overwrites them.
         scores.resize(rows * columns, 0.0);
         // SAFETY: rows `queries` of q and `keys` of k exist, and `scores` holds rows × columns elements.
         unsafe {
@@ -418,7 +418,7 @@ unsafe fn multiply(
     [m, k, n]: [usize; 3],
     accumulate: Accumulate,
 ) {
-    // SAFETY: passed on to the caller.
+    // SAFETY: the caller guarantees all elements that the sizes and distances reach.
     unsafe {
         gemm(
             m,
@@ -448,16 +448,16 @@ unsafe fn multiply(
 #[derive(Clone, Copy)]
 struct Shared(*mut f32);
 
-// SAFETY: tasks write disjoint elements, as each use of the pointer argues.
+// SAFETY: tasks write disjoint elements; the comment at each use of the pointer says why.
 unsafe impl Send for Shared {}
-// SAFETY: as above.
+// SAFETY: as for `Send`: no two tasks access one element.
 unsafe impl Sync for Shared {}
 
 impl Shared {
     /// # Safety
     /// `index` must be inside the vector the pointer was taken from.
     unsafe fn at(self, index: usize) -> *mut f32 {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller guarantees that `index` is inside the vector.
         unsafe { self.0.add(index) }
     }
 }

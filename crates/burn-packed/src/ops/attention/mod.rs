@@ -48,8 +48,8 @@ pub struct AttentionSpec {
     pub scale: f64,
     /// Bound on the scores, if any.
     pub softcap: Option<f64>,
-    /// Whether the kernels apply RoPE to q and k: true where the call has a rotary table. Not set by callers, so that
-    /// it cannot contradict the table argument.
+    /// True if the call has a rotary table, so that kernels apply RoPE to q and k. [`attention`] sets the field, so that it cannot
+    /// contradict the table argument.
     pub(crate) rope: bool,
 }
 
@@ -64,8 +64,8 @@ pub(crate) struct Block {
 }
 
 impl AttentionSpec {
-    /// Attention within `half_window` keys on each side, or global where it is `None` (deliberately without a default), with
-    /// `scale` as the factor on the scores and no softcap.
+    /// Returns the arguments of attention within `half_window` keys on each side, or global where `half_window` is `None` (deliberately
+    /// without a default), with `scale` as the factor on the scores and no softcap.
     pub fn new(layout: SequenceLayout, half_window: Option<usize>, scale: f64) -> Self {
         Self {
             layout,
@@ -83,8 +83,8 @@ impl AttentionSpec {
         self
     }
 
-    /// Keys that at least one of `queries` sees in a sequence of `length` tokens; equally the queries that see at least one of the
-    /// keys `queries`, since the window is symmetric. The only statement of the visibility rule on the host.
+    /// Returns the keys that at least one of `queries` sees in a sequence of `length` tokens; since the window is symmetric, these are also
+    /// the queries that see at least one of the keys `queries`. No other host code states the visibility rule.
     pub(crate) fn visible(&self, queries: Range<usize>, length: usize) -> Range<usize> {
         match self.half_window {
             None => 0..length,
@@ -92,7 +92,7 @@ impl AttentionSpec {
         }
     }
 
-    /// Blocks of `size` queries of a sequence of `length` tokens.
+    /// Returns the blocks of `size` queries of a sequence of `length` tokens.
     pub(crate) fn blocks(&self, length: usize, size: usize) -> impl Iterator<Item = Block> + '_ {
         (0..length).step_by(size).map(move |start| {
             let queries = start..(start + size).min(length);
@@ -101,17 +101,17 @@ impl AttentionSpec {
         })
     }
 
-    /// Keys of `block` that `query` (a row of the sequence) sees, relative to the block's first key.
+    /// Returns the keys of `block` that `query` (a row of the sequence) sees, relative to the block's first key.
     pub(crate) fn visible_in(&self, block: &Block, query: usize) -> Range<usize> {
         let keys = self.visible(query..query + 1, block.keys.end);
         keys.start - block.keys.start..keys.end - block.keys.start
     }
 }
 
-/// Cosines and sines of the rotary embedding: `[positions, head_dim]` in f32, cosines in the first half of a row and sines in
+/// Returns cosines and sines of the rotary embedding: `[positions, head_dim]` in f32, cosines in the first half of a row and sines in
 /// the second.
 ///
-/// Frequencies and angles are rounded to f32 where the reference implementation rounds them: at position 8192, one unit in the
+/// Frequencies and angles are rounded to f32 where transformers rounds them: at position 8192, one unit in the
 /// last place of a frequency changes the angle by 5e-4 radians, more than a model may differ by. The table is computed on
 /// the host, so that it is the same on every backend.
 pub fn rotary_table(positions: usize, head_dim: usize, theta: f64, device: &Device) -> Tensor<2> {
@@ -124,7 +124,7 @@ pub fn rotary_table(positions: usize, head_dim: usize, theta: f64, device: &Devi
         })
         .collect();
     for position in 0..positions {
-        // As the reference does: the product of position and frequency in f32, then cosine and sine of that angle.
+        // As in transformers: the product of position and frequency in f32, then cosine and sine of that angle.
         let angles = frequencies.iter().map(|f| position as f32 * f);
         values.extend(angles.clone().map(|a| f64::from(a).cos() as f32));
         values.extend(angles.map(|a| f64::from(a).sin() as f32));
@@ -146,8 +146,8 @@ pub fn rotary_table(positions: usize, head_dim: usize, theta: f64, device: &Devi
 /// `[total, heads, head_dim]` in the dtype of `qkv`; softmax and accumulation are in f32.
 ///
 /// # Panics
-/// When shapes contradict each other, or in f64 where [`crate::device::computes_in`] returns false: both are mistakes of
-/// the calling code, not of its input.
+/// If shapes contradict each other, or in f64 where [`crate::device::computes_in`] returns false: both are mistakes of the calling
+/// code, not of its input.
 pub fn attention(qkv: Tensor<4>, rotary: Option<Tensor<2>>, spec: AttentionSpec) -> Tensor<3> {
     let [total, _, heads, head_dim] = qkv.dims();
     let (table, spec) = checked(&qkv, rotary, spec);
@@ -161,7 +161,7 @@ pub fn attention(qkv: Tensor<4>, rotary: Option<Tensor<2>>, spec: AttentionSpec)
     ))
 }
 
-/// Output `[total, heads, head_dim]` and log-sum-exp `[heads, total]` of at least one token, without a node in the autodiff
+/// Returns output `[total, heads, head_dim]` and log-sum-exp `[heads, total]` of at least one token, without a node in the autodiff
 /// graph; arguments and panics as for [`attention`].
 pub fn attention_forward(
     qkv: Tensor<4>,
@@ -177,7 +177,7 @@ pub fn attention_forward(
     (Tensor::from_dispatch(out), Tensor::from_dispatch(lse))
 }
 
-/// Gradient of `qkv`, given the gradient of the output and the results of [`attention_forward`] for the same arguments.
+/// Returns the gradient of `qkv`, given the gradient of the output and the results of [`attention_forward`] for the same arguments.
 pub fn attention_backward(
     d_out: Tensor<3>,
     qkv: Tensor<4>,
@@ -196,8 +196,8 @@ pub fn attention_backward(
     ))
 }
 
-/// The table that backends get, and the spec that says whether they read it. A backend's op takes a tensor in any case: without
-/// RoPE it is a row of zeros.
+/// Checks the arguments and returns those of the backend's op. That op takes a table in any case: without RoPE a row of zeros, which it
+/// does not read.
 fn checked(
     qkv: &Tensor<4>,
     rotary: Option<Tensor<2>>,
@@ -226,7 +226,7 @@ fn checked(
     (table, spec)
 }
 
-/// Shapes and dtypes of the forward pass's results, which Fusion asks for before the op runs.
+/// Shapes and dtypes of the forward pass's results, which Fusion needs before the op runs.
 #[cfg(feature = "fusion")]
 pub(super) fn forward_specs(
     qkv: &burn::backend::fusion::custom::TensorSpec,

@@ -1,6 +1,6 @@
-//! Attention in f64 on the host, one loop per symbol of the definition: the reference to which tests compare all versions.
+//! Attention in f64 on the host, one loop per symbol of the definition: the reference with which tests compare all versions.
 //!
-//! It shares no code with these versions, windows and RoPE included.
+//! The reference shares no code with these versions, not even for windows and RoPE.
 
 /// Arguments of a reference computation; everything row-major.
 #[derive(Clone, Debug)]

@@ -55,7 +55,7 @@ impl Op {
     }
 }
 
-/// A name that is no op's.
+/// Error for a name that no op has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown op `{name}`; use one of {}", Op::ALL.map(Op::name).join(", "))]
 pub struct UnknownOp {

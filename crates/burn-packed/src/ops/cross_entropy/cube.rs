@@ -30,11 +30,11 @@ const LOWEST: f32 = -3.0e38;
 struct RowConfig {
     /// Threads of a block; a power of two.
     threads: usize,
-    /// Whether a bias is added to the scores.
+    /// True if a bias is added to the scores.
     bias: bool,
-    /// Whether rows have weights; otherwise they all weigh 1.
+    /// True if rows have weights; otherwise each weight is 1.
     weighted: bool,
-    /// Whether the gradient overwrites the scores.
+    /// True if the gradient overwrites the scores.
     gradient: bool,
 }
 
@@ -53,7 +53,8 @@ fn score<F: Float, N: Size>(
     x
 }
 
-/// For each row: its weighted loss, its weight if no class beats the target (otherwise 0), and the gradient of the weighted loss.
+/// Computes for each row its weighted loss, its weighted hit (the weight if no class beats the target, else 0), and the gradient of the
+/// weighted loss.
 ///
 /// Grid: one block per row. `logits` is `[rows, vectors]`, `bias` `[vectors]`, the others `[rows]`; `bias` and `weights` are
 /// placeholders where `config` does not use them.

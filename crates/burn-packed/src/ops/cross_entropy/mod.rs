@@ -37,16 +37,16 @@ pub(super) use specs::*;
 /// Optional parts of a pass over scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScoreSpec {
-    /// Whether the bias is added to the scores; the argument is ignored otherwise.
+    /// True if the bias is added to the scores; the argument is ignored otherwise.
     pub bias: bool,
-    /// Whether the gradient overwrites the scores.
+    /// True if the gradient overwrites the scores.
     pub gradient: bool,
 }
 
 /// Settings of a decoder's loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecoderSpec {
-    /// Whether there is a bias; the argument is ignored otherwise.
+    /// True if there is a bias; the argument is ignored otherwise.
     pub bias: bool,
     /// Rows of a chunk.
     pub rows: usize,

@@ -17,7 +17,7 @@ use crate::ops::rows::{
 
 /// Threads of a block of the gather and of the kernel for pieces.
 const THREADS: usize = 256;
-/// Vectors that a thread of the gather moves.
+/// Vectors that a thread of the gather copies.
 const VECTORS: usize = 4;
 /// Elements of a row that a thread of the kernel for pieces holds, at most.
 const HELD: usize = 32;

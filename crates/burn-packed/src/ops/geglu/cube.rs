@@ -125,7 +125,7 @@ struct LaunchSizes {
 }
 
 impl LaunchSizes {
-    /// `None` if no kernel serves the input.
+    /// Returns the sizes for an input; `None` if no kernel supports it.
     fn new(input: &CubeTensor) -> Option<Self> {
         let [rows, double] = input.shape().dims();
         let width = double / 2;

@@ -1,7 +1,7 @@
 //! The derivatives of LayerNorm and of the fused residual addition with LayerNorm as nodes of Burn's autodiff graph.
 //!
 //! A node of that graph has one output, but the fused op has two. It is therefore three nodes: a hidden node for the op, and an
-//! output node each for `sum` and `normed`. In the backward pass the output nodes run first and leave their gradients in
+//! output node each for `sum` and `normed`. In the backward pass the output nodes run first and store their gradients in
 //! [`OutputGradients`]; the hidden node then computes all gradients in one pass.
 
 use burn::backend::Autodiff;
@@ -70,7 +70,7 @@ pub(crate) fn layer_norm<B: PackedBackend, C: CheckpointStrategy>(
     }
 }
 
-/// Gradients of the two outputs, as far as they exist.
+/// Gradients of the two outputs; `None` for an output that has none.
 #[derive(Debug)]
 struct OutputGradients<B: Backend> {
     sum: Option<FloatTensor<B>>,

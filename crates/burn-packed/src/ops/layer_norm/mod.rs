@@ -67,7 +67,7 @@ pub struct AddNormBackward {
     pub eps: f64,
     /// The saved tensor.
     pub saved: Saved,
-    /// Whether the sum has a gradient of its own; the argument is ignored otherwise.
+    /// True if the sum has a gradient of its own; the argument is ignored otherwise.
     pub has_d_sum: bool,
     /// Dtype of the sum and of its gradient.
     pub sum: DType,

@@ -8,7 +8,7 @@
 //! d_weight = d_outᵀ · input        [tokens, out]ᵀ · [tokens, in]
 //! ```
 //!
-//! so a backend with its own GEMM overrides [`PackedBackend::gemm`] alone and serves all three. If weights are f32 and the pass
+//! so a backend with its own GEMM overrides [`PackedBackend::gemm`] for all three. If weights are f32 and the pass
 //! is in half precision, the weight is cast once per pass, and its gradient is accumulated and returned in f32
 //! ([`PackedBackend::gemm_f32`]).
 
@@ -35,7 +35,7 @@ pub enum Transpose {
 
 /// `input [tokens, in] · weight [out, in]ᵀ + bias [out]`, of shape `[tokens, out]` in the dtype of the input.
 ///
-/// The weight is cast to the dtype of the input, so f32 parameters serve a half-precision pass.
+/// The weight is cast to the dtype of the input, so that f32 parameters can be used in a half-precision pass.
 ///
 /// # Panics
 /// If the widths of input and weight differ.
@@ -58,7 +58,7 @@ pub fn linear(input: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> T
     }
 }
 
-/// `lhs · rhs` with one operand transposed as `transpose` says, in the operands' dtype. Not differentiable; [`linear`] is.
+/// Returns `lhs · rhs` with one operand transposed as `transpose` states, in the operands' dtype. Not differentiable; [`linear`] is.
 ///
 /// # Panics
 /// If the inner dimensions or the dtypes differ.

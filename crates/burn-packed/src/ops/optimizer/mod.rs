@@ -10,7 +10,7 @@
 //! θ = θ (1 - η decay) - η m / (sqrt(v) scale + ε)
 //! ```
 //!
-//! Bias correction of the moments is the caller's: StableAdamW folds it into the betas, AdamW into `lr` and `scale`.
+//! The caller corrects the bias of the moments: StableAdamW folds the correction into the betas, AdamW into `lr` and `scale`.
 //!
 //! The mean stays on the device; nothing is read back. On CubeCL devices a step takes two launches per sixteen tensors, one for the
 //! means (StableAdamW only) and one for the updates; through graphics APIs, which guarantee few buffers per launch, two per tensor. The
@@ -46,7 +46,7 @@ pub struct AdamWStep {
     pub epsilon: f64,
     /// Factor of the second moment's root, applied before `epsilon` is added.
     pub root_scale: f64,
-    /// Whether the learning rate is reduced where the second moment lags behind the gradient (StableAdamW).
+    /// True if the learning rate is reduced where the second moment lags behind the gradient (StableAdamW).
     pub stable: bool,
     /// Weight decay per unit of learning rate; 0 for a tensor that is not decayed.
     pub decay: f64,

@@ -18,7 +18,7 @@ pub(crate) use launch::{
 };
 pub(crate) use sums::{COLUMN_BLOCK, COLUMN_SLICES, block_sum, column_sums, sum_of_slices};
 
-/// Lanes of a row: the warp size of the GPUs that matter.
+/// Lanes of a row: the warp size of NVIDIA's and Apple's GPUs.
 const LANES: usize = 32;
 /// Lanes of a row that is too wide for the registers of one warp.
 const WIDE_LANES: usize = 256;
@@ -34,7 +34,7 @@ pub(crate) struct RowPartition {
     pub(crate) lanes: usize,
     /// Rows that a block works on at the same time.
     pub(crate) block_rows: usize,
-    /// Whether the lanes of a row are a warp, so that sums can use shuffles.
+    /// True if the lanes of a row are a warp, so that sums can use shuffles.
     pub(crate) shuffles: bool,
 }
 

@@ -1,6 +1,7 @@
-//! All tensor-core kernels that a device runs, also those that it doesn't choose, against the f64 definition; and their speeds.
+//! All tensor-core kernels that a device supports, including those that are not chosen on it, compared with the f64 definition; and
+//! measurements of their speed.
 //!
-//! Run where `MODERNBERT_TEST_DEVICE` says `cuda`.
+//! The tests run where `MODERNBERT_TEST_DEVICE` is `cuda`.
 
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
@@ -26,7 +27,8 @@ struct Version {
     limits: Limits,
 }
 
-/// RoPE inside for windows below `rope_inside`; the warp-specialized kernels for sequences of `pipelined` tokens and more.
+/// Returns a version with RoPE inside the kernels for windows below `rope_inside`, and with the warp-specialized kernels for sequences
+/// of `pipelined` tokens and more.
 const fn version(instructions: Instructions, rope_inside: usize, pipelined: usize) -> Version {
     Version {
         instructions,
@@ -46,7 +48,7 @@ const VERSIONS: [Version; 6] = [
     version(Instructions::Hopper, 0, NEVER),
     version(Instructions::Hopper, ROPE_INSIDE, NEVER),
     PIPELINED,
-    // Some sequences of a batch by each of both kernels.
+    // A batch whose sequences are divided between the shared and the warp-specialized kernels.
     version(Instructions::Hopper, ROPE_INSIDE, 100),
     version(Instructions::Ampere, 0, NEVER),
     version(Instructions::Ampere, ROPE_INSIDE, NEVER),
@@ -135,14 +137,14 @@ fn read(tensor: CubeTensor) -> Vec<f64> {
     values.into_iter().map(f64::from).collect()
 }
 
-/// Output, log-sum-exp and gradient by a version.
+/// Returns output, log-sum-exp and gradient, computed by a version.
 fn found(version: Version, p: &Problem) -> [Vec<f64>; 3] {
     let (out, lse) = version.forward(p);
     let grad = version.backward(p, (out.clone(), lse.clone()));
     [out, lse, grad].map(read)
 }
 
-/// Largest difference as a share of the largest expected value, at least 1.
+/// Returns the largest difference, relative to the largest expected value or 1, whichever is larger.
 fn error(found: &[f64], expected: &[f64]) -> f64 {
     let largest = expected.iter().fold(1.0f64, |max, x| max.max(x.abs()));
     let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
@@ -155,7 +157,7 @@ fn error(found: &[f64], expected: &[f64]) -> f64 {
     }) / largest
 }
 
-/// Descriptions of the errors of `versions` beyond what is allowed.
+/// Returns descriptions of the results of `versions` whose error is above the bound.
 fn faults(p: &Problem, versions: &[Version]) -> Vec<String> {
     let (qkv, d_out) = (read(p.qkv.clone()), read(p.d_out.clone()));
     let problem = reference::Problem {
@@ -173,7 +175,7 @@ fn faults(p: &Problem, versions: &[Version]) -> Vec<String> {
         problem.log_sum_exp(),
         problem.backward(&d_out),
     ];
-    // Half a step at the largest value, a few of them where rounded numbers were summed.
+    // Spacing of the dtype's numbers above 1. Rounding a result costs half of it; sums of rounded numbers cost more.
     let step = if p.dtype == FloatDType::F16 {
         1e-3
     } else {
@@ -228,7 +230,7 @@ fn every_version_computes_the_definition() {
     assert!(all.is_empty(), "{}", all.join("\n"));
 }
 
-/// Rings that start again several times, tiles that end at, before and behind a sequence's end, and all orders of the sums of dQ.
+/// Covers rings that wrap around several times, tiles that end at, before and after a sequence's end, and all orders of the sums of dQ.
 #[test]
 fn pipelined_kernels_compute_long_sequences() {
     if !test_device::is("cuda") {
@@ -245,7 +247,7 @@ fn pipelined_kernels_compute_long_sequences() {
     assert!(all.is_empty(), "{}", all.join("\n"));
 }
 
-/// Many more blocks than are resident: the order of the sums of dQ may not depend on which blocks run at the same time.
+/// Launches many more blocks than are resident: the order of the sums of dQ must not depend on which blocks run at the same time.
 #[test]
 fn pipelined_results_are_bit_identical_and_batch_invariant() {
     let lengths = [1500, 700, 2048, 1, 900, 1500, 333, 2000, 64, 1100];
@@ -329,7 +331,7 @@ fn speed_of_pipelined_kernels() {
                 best[1] = best[1].min(milliseconds(&p, backward));
             }
         }
-        // Two GEMMs forward and five backward, 2 FLOPs to a multiplication and addition.
+        // Two GEMMs forward and five backward, 2 FLOPs per multiply-add.
         let flops = 2.0 * (lengths.len() * length * length * 12 * 64) as f64;
         for ((name, _), [forward, backward]) in versions.iter().zip(best) {
             println!(
@@ -377,7 +379,7 @@ fn speed_of_every_version() {
 
 fn milliseconds(p: &Problem, call: impl Fn()) -> f64 {
     const CALLS: usize = 10;
-    // Reading a tensor back waits for what made it, not for what was launched after that.
+    // Reading a tensor back waits for the kernel that wrote it, not for kernels launched later.
     let wait = || cubecl::future::block_on(p.qkv.client.sync()).expect("the device answers");
     call();
     let mut best = f64::INFINITY;

@@ -1,7 +1,7 @@
-//! Attention on CubeCL devices: the kernels, and which of them computes what.
+//! Attention on CubeCL devices: the choice of the kernels for a call, and what all kernels share.
 //!
-//! The choice depends on what is known before anything runs: the dtype, the size of a head, the device's limits, and a sequence's own
-//! length. It never depends on the other sequences of a batch: results are batch-invariant.
+//! The choice depends on the dtype, the size of a head, window, softcap and RoPE, the device, and a sequence's own length. It never depends
+//! on timings or on the other sequences of a batch: results are batch-invariant.
 //!
 //! | device | dtype | head size | kernels |
 //! |---|---|---|---|
@@ -10,7 +10,8 @@
 //! | any with enough shared memory | f32, bf16, f16 | up to 256 | `portable` |
 //! | any | all, f64 too | any | fallback, in the parent module |
 //!
-//! The portable kernels need shared memory and a barrier, nothing else: they run on wgpu (Vulkan, Metal, WebGPU) and on CUDA.
+//! The portable kernels need only shared memory and a barrier: they run on wgpu (Vulkan, Metal, WebGPU) and on CUDA. The
+//! lengths from which `pipelined` is used, and the windows for which RoPE is applied inside the tensor-core kernels, are `Limits::CHOSEN`.
 
 mod portable;
 #[cfg(feature = "ptx")]
@@ -34,7 +35,7 @@ use crate::ops::rows::empty;
 use tensor_cores::{Instructions, Limits};
 use tile_table::{ALL_LENGTHS, TileTable, tile_table};
 
-/// What computes a call.
+/// The kernels that compute a call.
 enum Kernels {
     #[cfg(feature = "ptx")]
     TensorCores(Instructions),
@@ -42,7 +43,7 @@ enum Kernels {
     Fallback,
 }
 
-/// The table in the module documentation.
+/// Returns the kernels of a call, by the table in the module documentation.
 fn choose(qkv: &CubeTensor, spec: &AttentionSpec) -> Kernels {
     #[cfg(feature = "ptx")]
     if let Some(instructions) = Instructions::choose(qkv) {
@@ -51,7 +52,7 @@ fn choose(qkv: &CubeTensor, spec: &AttentionSpec) -> Kernels {
     portable::Shape::choose(qkv, spec).map_or(Kernels::Fallback, Kernels::Portable)
 }
 
-/// Output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`.
+/// Returns output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`.
 pub(crate) fn forward(
     qkv: CubeTensor,
     rotary: CubeTensor,
@@ -67,7 +68,7 @@ pub(crate) fn forward(
     }
 }
 
-/// Gradient `[total, 3, heads, head_dim]` of `qkv`.
+/// Returns the gradient `[total, 3, heads, head_dim]` of `qkv`.
 pub(crate) fn backward(
     d_out: CubeTensor,
     qkv: CubeTensor,
@@ -86,12 +87,12 @@ pub(crate) fn backward(
     }
 }
 
-/// The shape of `qkv`.
+/// Returns the shape of `qkv`.
 fn dims(qkv: &CubeTensor) -> [usize; 4] {
     qkv.shape().dims()
 }
 
-/// A call of any kernels of this folder: contiguous inputs and their sizes.
+/// Inputs that all kernels of this folder share: contiguous tensors and their sizes.
 struct Call<'a> {
     qkv: CubeTensor,
     /// The rotary table, in f32.
@@ -100,7 +101,7 @@ struct Call<'a> {
     total: usize,
     heads: usize,
     head_dim: usize,
-    /// Rows visible on each side, at most the longest sequence: a wider window hides nothing.
+    /// Rows visible on each side, at most the length of the longest sequence: a wider window hides no key.
     half_window: i32,
 }
 
@@ -119,34 +120,34 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The tiles of `rows` rows of all sequences.
+    /// Returns the table of the tiles of `rows` rows of all sequences.
     fn tiles(&self, rows: usize) -> TileTable {
         self.tiles_of(ALL_LENGTHS, rows)
             .expect("a call has at least one token")
     }
 
-    /// The tiles of `rows` rows of the sequences of some lengths, if there are any.
+    /// Returns the table of the tiles of `rows` rows of the sequences whose length is one of `lengths`; `None` if there are none.
     fn tiles_of(&self, lengths: Range<usize>, rows: usize) -> Option<TileTable> {
         tile_table(&self.spec.layout, lengths, rows, &self.qkv)
     }
 
-    /// A block for every head and tile.
+    /// Returns the grid: one thread block for every head and tile.
     fn count(&self, tiles: &TileTable) -> CubeCount {
         CubeCount::Static(self.heads as u32, tiles.y, tiles.z)
     }
 
-    /// Memory for the output.
+    /// Allocates the output.
     fn output(&self) -> CubeTensor {
         let shape = [self.total, self.heads, self.head_dim];
         empty(&self.qkv, shape, self.qkv.dtype)
     }
 
-    /// Memory for the log-sum-exp, or another f32 number per row and head.
+    /// Allocates the log-sum-exp, or another f32 value per row and head.
     fn lse(&self) -> CubeTensor {
         empty(&self.qkv, [self.heads, self.total], DType::F32)
     }
 
-    /// Memory for the gradient of `qkv`.
+    /// Allocates the gradient of `qkv`.
     fn gradient(&self) -> CubeTensor {
         let shape = [self.total, 3, self.heads, self.head_dim];
         empty(&self.qkv, shape, self.qkv.dtype)

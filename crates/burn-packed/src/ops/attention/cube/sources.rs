@@ -16,10 +16,10 @@ use super::tensor_cores::shape::{ArgsCompilationArg, Shape};
 use super::tensor_cores::{HostFamily, Pass, backward, forward, passes, pipelined};
 use crate::ops::cuda_sources::{self, settings};
 
-/// A kernel's source and what its launch asks for.
+/// Source of a kernel, and the resources of its launch.
 struct Source {
     name: String,
-    /// Compute capabilities it is for.
+    /// Compute capabilities for which the source is compiled.
     architectures: &'static [&'static str],
     units: u32,
     shared_bytes: usize,
@@ -106,7 +106,7 @@ macro_rules! family_sources {
         let shape = of(Pass::Forward);
         add("forward", shape,
             &kernel!(forward::attention_forward::AttentionForward, $family, [0 1 2 3 4 5], shape));
-        // The backward pass never applies RoPE inside.
+        // The backward pass never applies RoPE inside its kernels.
         if !variant.rope_inside {
             let shape = of(Pass::Queries);
             add("queries", shape,
@@ -230,7 +230,7 @@ fn pipelined_sources(all: &mut Vec<Source>, half: bool) {
     );
 }
 
-/// What CUDA runs in f32.
+/// The portable kernels, which CUDA devices run in f32.
 fn portable_sources(all: &mut Vec<Source>) {
     let (device, target) = (device(), Arc::new(TargetProperties::default()));
     let elem = ElemType::Float(FloatKind::F32);
@@ -277,7 +277,7 @@ fn portable_sources(all: &mut Vec<Source>) {
 fn every_kernel_has_a_source() {
     let all = every_source();
     assert!(all.iter().all(|source| source.text.contains("__global__")));
-    // Ampere's shared memory is at most what compute capability 8.6 gives a block.
+    // Kernels of the Ampere family must fit the shared memory of a block of compute capability 8.6 (99 KiB).
     assert!(
         all.iter()
             .all(|source| source.architectures == HOPPER || source.shared_bytes <= 99 * 1024)

@@ -1,6 +1,6 @@
-//! The portable kernels with every tile size against the fallback: for its device, the suites test the size that is chosen there.
+//! The portable kernels of every tile size compared with the fallback. The test suites cover only the size that is chosen on their device.
 //!
-//! Run where `MODERNBERT_TEST_DEVICE` says `wgpu`; a machine without a graphics driver can't.
+//! The tests run where `MODERNBERT_TEST_DEVICE` is `wgpu`, which needs a graphics driver.
 
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 

@@ -1,4 +1,4 @@
-//! The rows of a thread block and the rows they see, on the device, for all kernels of this folder.
+//! The rows of a thread block and the positions that they see, on the device, for all kernels of this folder.
 
 use cubecl::prelude::*;
 
@@ -8,7 +8,7 @@ pub(super) const Q: (usize, usize) = (0, 3);
 pub(super) const K: (usize, usize) = (1, 3);
 /// The values of `qkv`.
 pub(super) const V: (usize, usize) = (2, 3);
-/// A tensor like the output, which has one part.
+/// The output or its gradient, which have one part.
 pub(super) const OUT: (usize, usize) = (0, 1);
 
 /// The tile of a thread block: rows of one sequence (queries, or keys in the kernel for the gradients of k and v), and the window.
@@ -40,12 +40,12 @@ impl Span {
 
 #[cube]
 impl Tile {
-    /// This block's entry of the host's tile table (see `tile_table`).
+    /// Returns this block's entry of the host's tile table (see `tile_table`).
     pub(super) fn of_block(table: &[u32], half_window: i32) -> Tile {
         Tile::of_entry(table, CUBE_POS_Y + CUBE_POS_Z * CUBE_COUNT_Y, half_window)
     }
 
-    /// An entry of the host's tile table.
+    /// Returns an entry of the host's tile table.
     pub(super) fn of_entry(table: &[u32], index: u32, half_window: i32) -> Tile {
         let entry = index * 3u32;
         let row = table[entry as usize];
@@ -59,8 +59,8 @@ impl Tile {
         }
     }
 
-    /// Keys that query `row` sees; equally the queries that see key `row`, since the window is symmetric. The only statement
-    /// of the visibility rule on the device.
+    /// Returns the keys that query `row` sees; since the window is symmetric, these are also the queries that see key `row`. No other
+    /// device code states the visibility rule.
     pub(super) fn visible(&self, row: i32) -> Span {
         Span {
             first: max(row - self.half_window, 0i32),
@@ -68,7 +68,7 @@ impl Tile {
         }
     }
 
-    /// Positions that at least one of the tile's `rows` rows sees; none (`last` is below `first`) in a tile without rows.
+    /// Returns the positions that at least one of the tile's `rows` rows sees; none (`last` is below `first`) in a tile without rows.
     pub(super) fn visible_to_any(&self, #[comptime] rows: u32) -> Span {
         let last = min(self.first + comptime!(rows as i32 - 1), self.length - 1i32);
         Span {
@@ -77,7 +77,7 @@ impl Tile {
         }
     }
 
-    /// Whether any of `rows` rows from `first` on sees any of `others` positions from `other` on.
+    /// Returns whether any of `rows` rows from `first` on sees any of `others` positions from `other` on.
     pub(super) fn meets(
         &self,
         first: i32,
@@ -85,13 +85,13 @@ impl Tile {
         other: i32,
         #[comptime] others: u32,
     ) -> bool {
-        // In variables: CubeCL short-circuits operands that are calls, with a branch.
+        // Calls as operands of `&&` would be short-circuited, which CubeCL compiles to a branch.
         let last_visible = self.visible(first + comptime!(rows as i32 - 1)).last;
         let first_visible = self.visible(first).first;
         other <= last_visible && other + comptime!(others as i32 - 1) >= first_visible
     }
 
-    /// Whether any of `rows` rows from `first` on does not see all of `others` positions from `other` on.
+    /// Returns whether any of `rows` rows from `first` on does not see all of `others` positions from `other` on.
     pub(super) fn needs_mask(
         &self,
         first: i32,
@@ -104,7 +104,7 @@ impl Tile {
         other + comptime!(others as i32 - 1) > first_limit || other < last_limit
     }
 
-    /// `row`, or the nearest row of the sequence. Threads whose row is beyond the end read this one and store nothing.
+    /// Returns `row`, or the nearest row of the sequence if `row` is outside: such threads read that row and store nothing.
     pub(super) fn clamped(&self, row: i32) -> u32 {
         u32::cast_from(max(min(row, self.length - 1i32), 0i32))
     }

@@ -11,11 +11,11 @@ use cubecl::prelude::CubeElement;
 
 use crate::batch::SequenceLayout;
 
-/// Numbers of a tile in the table: its first row, the first row of its sequence, the row after the sequence's last.
+/// Numbers per tile in the table: its first row, the first row of its sequence, the row after the sequence's last.
 const ENTRY: usize = 3;
-/// The lengths of all sequences.
+/// A range that contains every length.
 pub(super) const ALL_LENGTHS: Range<usize> = 0..usize::MAX;
-/// Tables cached on devices. A batch needs one per tile size and range of lengths: these are for several batches.
+/// Tables that stay cached on devices. A batch needs one per tile size and range of lengths; the cache holds those of several batches.
 const CACHED: usize = 32;
 
 /// A table on a device and the grid that covers it: `heads × y × z` blocks.
@@ -27,7 +27,7 @@ pub(super) struct TileTable {
 }
 
 impl TileTable {
-    /// Entries, those without rows at the end included.
+    /// Number of tiles, including the tiles without rows at the end.
     #[cfg(feature = "ptx")]
     pub(super) fn len(&self) -> u32 {
         self.y * self.z
@@ -42,11 +42,11 @@ struct Cached {
     table: TileTable,
 }
 
-/// Most recently used first. A layout is shared by all layers of a step, forward and backward: it is uploaded once.
+/// The cached tables, most recently used first. All layers of a step share a layout, forward and backward, and so upload its table once.
 static TABLES: Mutex<Vec<Cached>> = Mutex::new(Vec::new());
 
-/// The table of the sequences of `layout` whose length is one of `lengths`, in tiles of `tile` rows, on the device of `like`. `None`
-/// if there are none.
+/// Returns the table of the sequences of `layout` whose length is one of `lengths`, in tiles of `tile` rows, on the device of `like`;
+/// `None` if there are no such sequences.
 pub(super) fn tile_table(
     layout: &SequenceLayout,
     lengths: Range<usize>,
@@ -62,7 +62,7 @@ pub(super) fn tile_table(
         false => lengths,
     };
     let device = like.device();
-    // A panic in another thread leaves the list valid: each change of it is complete or not started.
+    // A panic of another thread that held the lock leaves the list valid: no change of the list is ever partial.
     let mut tables = TABLES.lock().unwrap_or_else(|held| held.into_inner());
     let found = tables.iter().position(|cached| {
         cached.tile == tile
@@ -112,7 +112,7 @@ pub(super) fn tile_table(
     Some(table)
 }
 
-/// Tiles of every sequence of these lengths, the longest sequences first: the last blocks to start should be the cheapest.
+/// Returns the tiles of every sequence of these lengths, the longest sequences first: the last blocks to start should be the cheapest.
 fn entries(layout: &SequenceLayout, lengths: &Range<usize>, tile: usize) -> Vec<u32> {
     let mut ranges: Vec<_> = layout
         .ranges()
@@ -131,7 +131,7 @@ fn entries(layout: &SequenceLayout, lengths: &Range<usize>, tile: usize) -> Vec<
         .collect()
 }
 
-/// The table as `y × z` tiles with `y` at most `most`, padded with tiles without rows.
+/// Returns the table as `y × z` tiles with `y` at most `most`, padded with tiles without rows.
 fn grid(mut entries: Vec<u32>, most: usize) -> (Vec<u32>, usize, usize) {
     let tiles = entries.len() / ENTRY;
     let z = tiles.div_ceil(most).max(1);

@@ -22,9 +22,9 @@ pub(super) enum Source {
 pub(super) struct BackwardConfig {
     pub(super) partition: RowPartition,
     pub(super) source: Source,
-    /// Whether the gradient of the residual sum is added to the gradient that passes through the norm.
+    /// True if the gradient of the residual sum is added to the gradient that passes through the norm.
     pub(super) has_d_sum: bool,
-    /// Whether the gradient is also written to `d_branch`, in the branch's dtype.
+    /// True if the gradient is also written to `d_branch`, in the branch's dtype.
     pub(super) writes_d_branch: bool,
 }
 
@@ -162,7 +162,7 @@ struct Normalization {
     inv_std: f32,
 }
 
-/// Returns how to normalize the saved row in registers.
+/// Returns scale and shift that normalize the saved row in registers.
 #[cube]
 fn normalization<S: Float, N: Size>(
     saved: &Array<Vector<S, N>>,

@@ -1,4 +1,4 @@
-//! Launches of the Hopper GEMM: which GEMMs it serves, its tensor maps, and the sums of splits.
+//! Launches of the Hopper GEMM: the conditions on its operands, its tensor maps, and the sums of splits.
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
@@ -76,7 +76,7 @@ impl Gemm {
     /// Launches the kernel for the tiles of a schedule.
     fn launch(&self, plan: &Plan, schedule: &TileSchedule, out: &CubeTensor, tiling: Tiling) {
         let clusters = schedule.tiles.min(plan.resident_clusters);
-        // SAFETY: all memory is addressed through tensor maps, which bound every access; tiles are counted by the plan.
+        // SAFETY: global memory is addressed only through tensor maps, which bound every access; shared memory is sized by `tiling`.
         unsafe {
             hopper::hopper_gemm::launch_unchecked(
                 &self.lhs.client,

@@ -1,4 +1,4 @@
-//! GEMM on CubeCL devices: which kernel computes what.
+//! GEMM on CubeCL devices: the choice of the kernel for a call.
 //!
 //! | device | operands | kernel |
 //! |---|---|---|
@@ -8,7 +8,7 @@
 //! | wgpu, Vulkan, Metal | f32 | the backend's own GEMM |
 //! | any | f64 | the backend's own GEMM |
 //!
-//! The backend's own GEMM is not used on CUDA: it rounds f32 operands to TF32, and some of its kernels do not run at this
+//! The backend's own GEMM is not used on CUDA: it rounds f32 operands to TF32, and some of its kernels never return at this
 //! model's sizes. The choice depends on dtypes, sizes and the device, never on timings, so results do not change from run to run.
 
 #[cfg(feature = "ptx")]
@@ -70,7 +70,7 @@ struct Gemm {
     out_element: ElemType,
 }
 
-/// `lhs · rhs`, read as [`Transpose`] says; the result is in the dtype of `lhs`, or in f32 if `f32_out`.
+/// Returns `lhs · rhs`, with one operand transposed as [`Transpose`] states; the result is in the dtype of `lhs`, or in f32 if `f32_out`.
 pub(crate) fn gemm(
     lhs: CubeTensor,
     rhs: CubeTensor,
@@ -106,7 +106,7 @@ pub(crate) fn gemm(
         operand_element,
         out_element,
     };
-    // Before the operands are made contiguous: the backend's own operations leave padded rows on CUDA, which TMA can address.
+    // Checked before the operands are made contiguous: the backend's own operations leave padded rows on CUDA, which TMA can address.
     #[cfg(feature = "ptx")]
     if gemm.fits_hopper() {
         return gemm.run_hopper();

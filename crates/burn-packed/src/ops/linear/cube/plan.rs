@@ -14,15 +14,15 @@ const MIN_TAIL_PART: u32 = 64;
 /// Fewest K steps of a split where all tiles are split.
 const MIN_SPLIT_STEPS: u32 = 16;
 
-/// Tiles of one launch and their numbering, host and device alike: those of split 0, then those of split 1, and so on. A cluster
-/// takes one number for the tiles of all its blocks.
+/// Tiles of one launch and their numbering, used on host and device: the tiles of split 0, then those of split 1, and so on. The tiles
+/// of all blocks of a cluster have one number.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
 pub(super) struct TileSchedule {
     /// Tiles of all splits.
     pub(super) tiles: u32,
     /// Tiles of a split.
     pub(super) tiles_per_split: u32,
-    /// Number of the first of them among the tiles of the whole output.
+    /// Number of the schedule's first tile among the tiles of the whole output.
     pub(super) first_tile: u32,
     /// Tiles of the whole output along its rows and its columns.
     pub(super) row_tiles: u32,
@@ -110,7 +110,7 @@ pub(super) fn tile_at(
 pub(super) struct Plan {
     /// Blocks of a cluster.
     pub(super) cluster: u32,
-    /// Clusters that are resident at the same time; a wave has so many tiles.
+    /// Clusters that are resident at the same time, which is the number of tiles of a wave.
     pub(super) resident_clusters: u32,
     /// Columns of a tile.
     pub(super) tile_n: u32,
@@ -119,7 +119,7 @@ pub(super) struct Plan {
     /// K steps of the GEMM.
     pub(super) k_steps: u32,
     pub(super) splits: u32,
-    /// Tiles of the last wave that are split on their own, and into how many parts.
+    /// Tiles of the last wave that are split on their own, and the number of parts of each.
     pub(super) tail_tiles: u32,
     pub(super) tail_splits: u32,
 }
@@ -165,7 +165,7 @@ impl Plan {
             .filter(Self::is_possible)
     }
 
-    /// Returns whether every part has K steps, and enough of them to be worth a split.
+    /// Returns whether every part has K steps, and parts and tail at least the fewest steps for which splitting is allowed.
     fn is_possible(&self) -> bool {
         let none_empty = |splits: u32| (splits - 1) * self.k_steps.div_ceil(splits) < self.k_steps;
         if self.tail_splits > 1 {

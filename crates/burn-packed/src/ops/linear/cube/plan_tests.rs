@@ -1,4 +1,5 @@
-//! Every plan and tiling of the Hopper GEMM on a GPU, including those that the cost model does not choose; and their speeds.
+//! Every plan and tiling of the Hopper GEMM on a GPU, including those that the cost model does not choose; and measurements of their
+//! speed.
 //!
 //! The tests need `MODERNBERT_TEST_DEVICE=cuda` and a GPU of compute capability 9.0.
 

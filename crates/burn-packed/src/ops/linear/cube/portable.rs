@@ -1,7 +1,7 @@
 //! Portable GEMM kernel, for every CubeCL device, dtype and size: tiles of 64 × 64 in shared memory, f32 arithmetic.
 //!
-//! It needs shared memory and `sync_cube`, nothing else. On CUDA it serves f32, which the backend's own GEMM would round to TF32,
-//! and sizes that TMA cannot address.
+//! The kernel needs only shared memory and `sync_cube`. On CUDA it computes GEMMs in f32, which the backend's own GEMM would round to
+//! TF32, and those of sizes that TMA cannot address.
 
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
@@ -38,9 +38,9 @@ struct Operands {
 
 /// `out [rows, columns] = a · b`.
 ///
-/// Grid: one block of [`THREADS`] threads per output tile, tile rows along x, tile columns along y. `a_m_major` and `b_n_major` say
-/// which axis of an operand is contiguous; they only decide which elements a thread loads, so that neighboring threads read
-/// neighboring elements.
+/// Grid: one block of [`THREADS`] threads per output tile, tile rows along x, tile columns along y. `a_m_major` and `b_n_major` give
+/// the contiguous axis of an operand; they decide only which elements a thread loads, so that neighboring threads read neighboring
+/// elements.
 #[cube(launch, address_type = "dynamic")]
 fn portable_gemm<F: Float, O: Float>(
     a: &[F],
@@ -107,7 +107,7 @@ fn portable_gemm<F: Float, O: Float>(
                 }
             }
         }
-        // The next step overwrites what is read here.
+        // All threads have read the tiles, which the next step overwrites.
         sync_cube();
     }
     #[unroll]

@@ -24,7 +24,7 @@ pub(super) fn sum_splits<F: Float>(
     }
 }
 
-/// The same for tiles that the kernel stored [`Tiling::stacked`], writing each sum to its place in the matrix.
+/// Sums the parts of tiles that the GEMM stored [`Tiling::stacked`], and writes each sum to its position in the matrix.
 ///
 /// `parts [splits, tiles_per_split · cluster · TILE_M, tile_n]`, `out [rows, columns]`; a thread sums four elements.
 #[cube(launch_unchecked)]

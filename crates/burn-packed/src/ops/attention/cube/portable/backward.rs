@@ -1,15 +1,15 @@
 //! The backward kernels: `delta` of each row, then one kernel for the gradients of keys and values and one for that of the
 //! queries.
 //!
-//! Both recompute the weights from the log-sum-exp. Each gradient element belongs to one thread of one block and is summed in a
-//! fixed order: no atomics, and every run gives the same bits.
+//! Both recompute the softmax weights from the log-sum-exp. Each gradient element belongs to one thread of one block and is summed in
+//! a fixed order: no atomics, and results are bit-identical in every run.
 
 use cubecl::prelude::*;
 
 use super::super::tile::{K, OUT, Q, Span, Tile, V};
 use super::tile::{Args, LANES, Memory, ROWS, Rows, Shape, bounded, own_column, own_row, zeros};
 
-/// `delta[head, row] = sum_d out · d_out`, one thread each: what the derivative of the softmax subtracts.
+/// `delta[head, row] = sum_d out · d_out`, the term that the derivative of the softmax subtracts. One thread per head and row.
 #[cube(launch, address_type = "dynamic")]
 pub(in super::super) fn delta_kernel<F: Float>(
     out: &[F],
@@ -32,8 +32,8 @@ pub(in super::super) fn delta_kernel<F: Float>(
     }
 }
 
-/// Weight of a query and a key and the derivative of the softcap there, from the product of their rows. `seen` are the positions
-/// visible to the row at whose column `other` is.
+/// Returns the softmax weight of a query and a key, and the derivative of the softcap at their score, from the dot product of their
+/// rows. `seen` are the positions visible to one of the two, `other` is the position of the other one.
 #[cube]
 fn weight_and_slope(
     product: f32,
@@ -50,7 +50,7 @@ fn weight_and_slope(
     (select(seen, exponent.exp(), 0.0f32), slope)
 }
 
-/// The number of position `position` in `values [heads, total]`; 0 beyond the end of the sequence.
+/// Returns the value of `position` in `values [heads, total]` for this block's head; 0 beyond the end of the sequence.
 #[cube]
 fn number(values: &[f32], tile: &Tile, position: i32, args: &Args) -> f32 {
     let mut number = 0.0f32;

@@ -97,9 +97,9 @@ impl OnlineSoftmax {
         }
     }
 
-    /// Turns a block of products into weights, in `memory`, and rescales the sums over earlier tiles. `first` is the position of the
-    /// block's first key.
-    #[allow(clippy::too_many_arguments)] // a block, its place and what masks it
+    /// Computes the softmax weights of a block of dot products, stores them in `memory`, and rescales the sums over earlier tiles.
+    /// `first` is the position of the block's first key.
+    #[allow(clippy::too_many_arguments)] // a block, its position and its mask
     fn update(
         &mut self,
         block: &mut Array<f32>,
@@ -153,7 +153,7 @@ impl OnlineSoftmax {
         }
     }
 
-    /// The sum of each row's weights over all columns.
+    /// Returns the sum of each row's weights over all columns.
     fn sums(&mut self) -> Array<f32> {
         let row = own_row();
         #[unroll]

@@ -21,15 +21,15 @@ use super::{Call, dims};
 use crate::ops::primitive::cast;
 use tile::ArgsLaunch;
 
-/// Rows of a tile, the preferred number first: the device's limits decide.
+/// Candidates for the rows of a tile, the preferred one first; the first that fits the device's limits is used.
 pub(super) const TILES: [usize; 2] = [64, 32];
 /// The largest head whose gradients fit the registers of a thread.
 const LARGEST_HEAD: usize = 256;
-/// Tensors of the kernel with the most tensors; WebGPU promises eight bindings, and CubeCL takes one for the other arguments.
+/// Tensors of the kernel that has the most of them. WebGPU guarantees eight bindings, of which CubeCL uses one for the other arguments.
 const BUFFERS: u32 = 7;
 
 impl Shape {
-    /// The kernels for `qkv`, if its dtype, its head size and the device allow any.
+    /// Returns the kernels for `qkv`; `None` if no tile size fits its dtype, its head size and the device.
     pub(super) fn choose(qkv: &CubeTensor, spec: &AttentionSpec) -> Option<Self> {
         let head_dim = dims(qkv)[3];
         let dtype = matches!(qkv.dtype, DType::F32 | DType::F16 | DType::BF16);
@@ -53,7 +53,7 @@ impl Shape {
     }
 }
 
-/// Output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`.
+/// Returns output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`.
 pub(super) fn forward(
     shape: Shape,
     qkv: CubeTensor,
@@ -80,7 +80,7 @@ pub(super) fn forward(
     (out, lse)
 }
 
-/// Gradient `[total, 3, heads, head_dim]` of `qkv`.
+/// Returns the gradient `[total, 3, heads, head_dim]` of `qkv`.
 pub(super) fn backward(
     shape: Shape,
     d_out: CubeTensor,
@@ -154,7 +154,7 @@ impl Call<'_> {
         })
     }
 
-    /// Width of the indices; `qkv` and its gradient are the largest tensors.
+    /// Returns the width of indices that can address every tensor; `qkv` and its gradient are the largest.
     fn address(&self, tiles: &TileTable) -> AddressType {
         self.qkv
             .required_address_type()

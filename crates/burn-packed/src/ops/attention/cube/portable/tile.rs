@@ -1,7 +1,7 @@
-//! The parts of the portable kernels: rows in shared memory, matrix multiplications of two tiles, sums over weights, stores.
+//! The parts of the portable kernels: loads of rows into shared memory, scores, weighted sums, stores.
 //!
-//! A block works on a tile of `tile` rows. Its threads are a grid of `tile / 4` by 16, of which a thread has 4 rows of the tile
-//! and every 16th column of each:
+//! A block computes a tile of `tile` rows. Its threads form a grid of `tile / 4` by 16; a thread holds 4 rows of the tile, and every
+//! 16th column of each:
 //!
 //! ```text
 //!                columns 0   1  …  15   16  17 …
@@ -10,16 +10,16 @@
 //! …
 //! ```
 //!
-//! Neighboring threads thus access neighboring columns. Rows pass through shared memory a few dimensions at a time, so that
-//! a kernel needs equally little of it for every head size. The dimensions loaded together are as many of the first half of a
-//! head as of the second, at the same places in both: the pairs that RoPE rotates. Each half is padded with zeros to a multiple of
-//! 8, which makes any head size possible.
+//! Neighboring threads thus access neighboring columns. Rows are loaded into a staging buffer in shared memory a few dimensions at a
+//! time, so that the buffer has the same size for every head size. Half of the dimensions loaded together are of the first half of a
+//! head and half are at the same offsets in the second half: these are the pairs that RoPE rotates. Each half is padded with zeros to
+//! a multiple of 8, so that any head size is possible.
 
 use cubecl::prelude::*;
 
 use super::super::tile::{K, Q, Tile};
 
-/// Rows of a tile that a thread has.
+/// Rows of a tile that a thread holds.
 pub(super) const ROWS: usize = 4;
 /// Threads that share a row.
 pub(super) const LANES: usize = 16;
@@ -30,16 +30,17 @@ const SUM: usize = 32;
 /// The score of a hidden key; finite, so that nothing computes `inf - inf`.
 pub(super) const HIDDEN: f32 = -3.0e38;
 
-/// What a kernel is compiled for. Lengths, windows and the number of heads are launch arguments: they never recompile.
+/// Compile-time configuration of a kernel. Lengths, windows and the number of heads are launch arguments, so that new values compile
+/// nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in super::super) struct Shape {
-    /// Rows of a tile, of queries as of keys: a multiple of 16.
+    /// Rows of a tile of queries and of a tile of keys: a multiple of 16.
     pub(in super::super) tile: usize,
     /// Size of a head.
     pub(in super::super) head_dim: usize,
-    /// Whether RoPE is applied to q and k.
+    /// True if RoPE is applied to q and k.
     pub(in super::super) rope: bool,
-    /// Whether scores have a softcap.
+    /// True if scores have a softcap.
     pub(in super::super) softcap: bool,
 }
 
@@ -64,7 +65,7 @@ impl Shape {
         self.tile / ROWS * LANES
     }
 
-    /// Columns of a tile of scores that a thread has of each of its rows.
+    /// Columns of a tile of scores that a thread holds of each of its rows.
     pub(super) fn columns(self) -> usize {
         self.tile / LANES
     }
@@ -79,12 +80,12 @@ impl Shape {
         self.half().next_multiple_of(LANES / 2) * 2
     }
 
-    /// Dimensions that a thread has of each of its rows.
+    /// Dimensions that a thread holds of each of its rows.
     pub(super) fn dims(self) -> usize {
         self.padded() / LANES
     }
 
-    /// Elements of the shared memory through which rows pass; a column of padding keeps rows in different banks.
+    /// Elements of the staging buffer for rows; a column of padding puts neighboring rows in different banks.
     pub(super) fn stage(self) -> usize {
         (2 * self.tile * (DOT + 1)).max(self.tile * (SUM + 1))
     }
@@ -99,7 +100,7 @@ impl Shape {
         self.tile * (LANES + 1)
     }
 
-    /// Bytes of shared memory of the kernel that takes most.
+    /// Bytes of shared memory of the kernel that needs the most.
     pub(super) fn shared_bytes(self) -> usize {
         4 * (self.stage() + self.weights() + self.row_partials())
     }
@@ -108,7 +109,7 @@ impl Shape {
 /// The shared memory of the kernels.
 #[derive(CubeType)]
 pub(super) struct Memory {
-    /// Dimensions of rows, on their way from and to global memory.
+    /// Staging buffer: some dimensions of the rows that are loaded from global memory, or of the results before they are written.
     stage: Shared<[f32]>,
     /// Weights of a tile.
     weights: Shared<[f32]>,
@@ -121,18 +122,18 @@ pub(super) struct Rows {
     start: usize,
     /// Elements from a row to the next.
     stride: usize,
-    /// Rows that exist; the rest of the tile counts as zeros.
+    /// Rows inside the sequence; the other rows of the tile are read as zeros.
     pub(super) count: usize,
     /// Position of the first row in its sequence.
     position: usize,
-    /// Whether these are queries or keys, with RoPE to be applied.
+    /// True if the rows are queries or keys to which RoPE is applied.
     #[cube(comptime)]
     rope: bool,
 }
 
 #[cube]
 impl Rows {
-    /// Rows from position `first` of the tile's sequence on, of part `of.0` of a tensor `[total, of.1, heads, head_dim]`.
+    /// Returns the rows from position `first` of the tile's sequence on, of part `of.0` of a tensor `[total, of.1, heads, head_dim]`.
     pub(super) fn new(
         tile: &Tile,
         first: i32,
@@ -154,19 +155,19 @@ impl Rows {
     }
 }
 
-/// First of the rows of a tile that this thread has.
+/// Returns the first row of the tile that this thread holds.
 #[cube]
 pub(super) fn own_row() -> usize {
     UNIT_POS as usize / LANES * ROWS
 }
 
-/// First column that this thread has.
+/// Returns the first column that this thread holds.
 #[cube]
 pub(super) fn own_column() -> usize {
     UNIT_POS as usize % LANES
 }
 
-/// `length` zeros in registers.
+/// Returns `length` zeros in registers.
 #[cube]
 pub(super) fn zeros(#[comptime] length: usize) -> Array<f32> {
     let mut zeros = Array::<f32>::new(length);
@@ -177,7 +178,7 @@ pub(super) fn zeros(#[comptime] length: usize) -> Array<f32> {
     zeros
 }
 
-/// Whether dimension `d` of a half of `size` dimensions exists; known at compile time where halves have no padding.
+/// Returns whether dimension `d` of a half of `size` dimensions exists; a compile-time constant where halves have no padding.
 #[cube]
 fn in_half(d: usize, #[comptime] size: usize, #[comptime] shape: Shape) -> bool {
     if comptime!(shape.padded() == shape.head_dim) {
@@ -187,7 +188,7 @@ fn in_half(d: usize, #[comptime] size: usize, #[comptime] shape: Shape) -> bool 
     }
 }
 
-/// RoPE on a pair of elements of dimension `d` of the first half of a head, at `position`; its transpose if `transposed`.
+/// Applies RoPE at `position` to element `d` of the first half of a head and its pair in the second half; the transpose if `transposed`.
 #[cube]
 fn apply_rope(
     low: f32,
@@ -214,7 +215,7 @@ impl Memory {
         }
     }
 
-    /// Sets the weight of one of this thread's rows `r` and columns `c`.
+    /// Sets the weight of this thread's row `r` and column `c`.
     pub(super) fn set_weight(
         &mut self,
         #[comptime] r: usize,
@@ -226,8 +227,8 @@ impl Memory {
         self.weights[row + own_column() + comptime!(c * LANES)] = weight;
     }
 
-    /// Loads dimensions of the rows into the stage, with RoPE applied: those from `first` on of the first half of the head, and behind
-    /// them those from `first` on of the second half. `to` is the place in the stage, the number of dimensions and the distance of rows.
+    /// Loads some dimensions of the rows into the staging buffer, with RoPE applied: those from `first` on of the first half of the head,
+    /// followed by those from `first` on of the second half. `to` is (offset in the buffer, number of dimensions, distance of rows).
     fn load<F: Float>(
         &mut self,
         source: &[F],
@@ -266,7 +267,8 @@ impl Memory {
         }
     }
 
-    /// `a · bᵀ` over the dimensions of a head: this thread's 4 rows of `a` by its columns, which are rows of `b`.
+    /// Returns this thread's part of `a · bᵀ`, summed over the dimensions of a head: its 4 rows of `a` by its columns, which are rows of
+    /// `b`.
     pub(super) fn scores<F: Float>(
         &mut self,
         a: &[F],
@@ -300,7 +302,7 @@ impl Memory {
                 comptime!((second, DOT, pitch)),
                 shape,
             );
-            // All of both operands' dimensions are in the stage.
+            // Both operands' dimensions are in the staging buffer.
             sync_cube();
             for k in 0..DOT {
                 let mut left = Array::<f32>::new(ROWS);
@@ -317,15 +319,15 @@ impl Memory {
                     }
                 }
             }
-            // All threads have read the stage.
+            // All threads have read the staging buffer, which the next iteration overwrites.
             sync_cube();
             first += comptime!(DOT / 2);
         }
         block
     }
 
-    /// `sums += weights · b`: this thread's 4 rows of the weights by its dimensions. The barrier before the weights are read also
-    /// completes them: threads may have set them just before.
+    /// `sums += weights · b`: this thread's 4 rows of the weights by its dimensions. Callers need no barrier after
+    /// [`Self::set_weight`]: the barrier after the load also makes the weights of all threads visible.
     pub(super) fn accumulate<F: Float>(
         &mut self,
         sums: &mut Array<f32>,
@@ -366,13 +368,13 @@ impl Memory {
                     }
                 }
             }
-            // All threads have read the stage.
+            // All threads have read the staging buffer, which the next iteration overwrites.
             sync_cube();
         }
     }
 
-    /// Writes a block's results `[tile, head_dim]`, rounded, as far as the rows exist. Results for queries or keys are gradients of rotated
-    /// rows: the transpose of RoPE makes them gradients of the rows.
+    /// Writes the rows of a block's results `[tile, head_dim]` that are inside the sequence, rounded to `F`. Results for queries or keys are
+    /// gradients of the rows after RoPE; applying the transpose of RoPE makes them gradients of the rows before it.
     pub(super) fn store<F: Float>(
         &mut self,
         target: &mut [F],
@@ -424,7 +426,7 @@ impl Memory {
     }
 }
 
-/// Score of a query and a key, given the product of their rows, and the derivative of the softcap there.
+/// Returns the score of a query and a key from the dot product of their rows, and the derivative of the softcap at that score.
 #[cube]
 pub(super) fn bounded(product: f32, args: &Args, #[comptime] shape: Shape) -> (f32, f32) {
     let mut score = product * args.scale;
@@ -437,12 +439,12 @@ pub(super) fn bounded(product: f32, args: &Args, #[comptime] shape: Shape) -> (f
     (score, slope)
 }
 
-/// Hyperbolic tangent to the last digits: a driver's own may have three correct ones.
+/// Hyperbolic tangent accurate to f32 rounding; that of some drivers has only three correct digits.
 #[cube]
 fn tanh(x: f32) -> f32 {
     let size = x.abs();
     let square = x * x;
-    // Taylor, where the quotient below would cancel.
+    // Taylor series, for x near 0 where the quotient below loses digits by cancellation.
     let near = size
         * (1.0f32
             + square

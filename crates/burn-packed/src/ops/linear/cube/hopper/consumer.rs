@@ -53,7 +53,7 @@ pub(super) fn consumer_warp_group<N: Size>(
             releases,
             tiling,
         );
-        // The main loop keeps stage and parity in its own registers; catch up with them.
+        // The main loop advances stage and parity in registers of its own; advance the variables here by as many steps.
         let passed = stage + tile.k_steps;
         let last = (passed + comptime!(stages - 1)) % stages;
         parity = (parity + passed / stages) % 2u32;
@@ -68,8 +68,8 @@ pub(super) fn consumer_warp_group<N: Size>(
         let parts = comptime!(tiling.tile_n / tiling.staging_columns());
         let borrows_stage = comptime!(parts > PRIVATE_STAGING);
         if comptime!(borrows_stage) {
-            // The group's half of the A tile becomes a staging buffer of each of its warps: all of them must have read it. The
-            // other group reads the other half, so it need not be waited for.
+            // The group's half of the A tile is divided into staging buffers of its four warps, so all four must have read it. The
+            // other group reads the other half and need not be waited for.
             sync_warp_group(group);
         } else if releases == 1u32 {
             mbarrier_arrive(last_empty, cluster);
@@ -87,7 +87,7 @@ pub(super) fn consumer_warp_group<N: Size>(
         store_accumulator::<N>(&acc, &destination, tiling);
         if comptime!(borrows_stage) {
             // The producer may refill the stage once TMA has read what was staged there: every store up to the last one from
-            // the borrowed buffer. The stores behind that one may still be pending.
+            // the borrowed buffer. Later stores may still be pending.
             if lane == 0u32 {
                 tma_store_wait_read(comptime!(parts % (PRIVATE_STAGING + 1)));
             }

@@ -5,7 +5,7 @@
 //!
 //! # Accumulator layout
 //!
-//! What one WGMMA of shape m64nNk16 leaves in the registers `d` of a warp group (PTX ISA, "wgmma accumulator"). Warp `w` of the
+//! Contents of the registers `d` of a warp group after one WGMMA of shape m64nNk16 (PTX ISA, "wgmma accumulator"). Warp `w` of the
 //! group holds rows `16 w .. 16 w + 16`; of these, lane `l` holds, for every eight columns `8 j .. 8 j + 8`:
 //!
 //! ```text
@@ -27,10 +27,10 @@ use super::super::ptx::*;
 use super::{PRIVATE_STAGING, STAGING_BYTES, Tiling};
 use crate::ops::ptx::pack;
 
-/// Buffers that the parts of a tile go through, the borrowed one included.
+/// Staging buffers of a warp, including the borrowed one; parts of a tile use them in turn.
 const STAGING: u32 = PRIVATE_STAGING + 1;
 
-/// Destination of a warp's rows, and the buffers on the way there.
+/// Destination of a warp's rows, and the staging buffers of the warp.
 #[derive(CubeType)]
 pub(super) struct Destination {
     /// Address of the warp's private staging buffers.
@@ -67,7 +67,7 @@ pub(super) fn store_accumulator<N: Size>(
                 // All stores of the previous tile: they were issued a whole main loop ago, so this does not wait in practice.
                 tma_store_wait_read(0u32);
             } else if comptime!(part >= STAGING) {
-                // The store that read this buffer; the two after it may be pending.
+                // The store that read this buffer; the two later stores may be pending.
                 tma_store_wait_read(comptime!(STAGING - 1));
             }
         }
@@ -77,7 +77,7 @@ pub(super) fn store_accumulator<N: Size>(
         } else {
             stage_half::<N>(acc, staging, part, lane, tiling.f16);
         }
-        // TMA reads through the async proxy, which sees ordinary writes only after this fence of the threads that wrote.
+        // TMA reads through the async proxy; ordinary writes are visible there only after a fence by the threads that wrote.
         fence_async_proxy();
         sync_warp();
         if lane == 0u32 {

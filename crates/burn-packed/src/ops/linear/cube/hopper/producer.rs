@@ -19,7 +19,7 @@ pub(super) fn producer_thread(
     let stage_bytes = comptime!(tiling.stage_bytes());
     let rank = CUBE_POS_X % comptime!(tiling.cluster);
     let mut stage = 0u32;
-    // The parity that counts as complete on new mbarriers: the first waits pass at once.
+    // On new mbarriers the phase of parity 1 counts as complete, so that the first waits pass at once.
     let mut parity = 1u32;
     let mut index = CUBE_POS_X / comptime!(tiling.cluster);
     while index < schedule.tiles {
@@ -30,7 +30,7 @@ pub(super) fn producer_thread(
             let a_tile = pipeline.stages + stage * stage_bytes;
             let b_tile = a_tile + comptime!(tiling.a_bytes());
             mbarrier_wait(pipeline.empty + stage * 8u32, parity);
-            // Also for bytes beyond the matrices' edges: TMA fills them with zeros and counts them.
+            // The announced bytes include those beyond the matrices' edges: TMA fills them with zeros and counts them.
             mbarrier_arrive_expect_tx(full, stage_bytes.runtime());
             if comptime!(tiling.a_m_major) {
                 #[unroll]
@@ -76,7 +76,7 @@ fn load_b(
             let block = b_tile + comptime!(i * BLOCK_BYTES);
             let first = column + comptime!(i * 64);
             if comptime!(tiling.cluster > 1) {
-                // The ranks alternate, block of 64 columns by block.
+                // Ranks alternate from one block of 64 columns to the next.
                 if rank == comptime!(i % tiling.cluster) {
                     tma_load_multicast(block, map, first, k, full, all_blocks.runtime());
                 }
