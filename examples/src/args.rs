@@ -1,37 +1,37 @@
-//! Settings that every inference program takes.
+//! Arguments that all inference programs share.
 
 use clap::{Args, ValueEnum};
 use modernbert::{Loader, Precision};
 use modernbert_cli::DeviceArgs;
 use std::ffi::OsString;
 
-/// The model, and how it runs.
+/// Arguments for the model, its device and its batches.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// Model: a folder with config.json, model.safetensors and tokenizer.json, or a name on the Hugging Face Hub.
+    /// Load the model from a folder with config.json, model.safetensors and tokenizer.json, or by its name on the Hugging Face Hub.
     #[arg(long, value_name = "FOLDER|NAME")]
     pub model: OsString,
-    /// Branch, tag or commit, for models of the Hub.
+    /// Load this branch, tag or commit of a model on the Hub; the main branch by default.
     #[arg(long)]
     pub revision: Option<String>,
-    /// Use models of the Hub from the cache alone.
+    /// Read models of the Hub from the cache only, without network access.
     #[arg(long)]
     pub offline: bool,
-    /// Device, the same in every program.
+    /// The device argument, which all programs share.
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Dtype of matrix multiplications and attention.
+    /// Compute GEMMs and attention in this dtype.
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     pub dtype: Dtype,
-    /// Tokens per batch.
+    /// Pack at most this many tokens into a batch.
     #[arg(long, value_name = "N", default_value_t = 8192)]
     pub batch_tokens: usize,
-    /// Tokens per text at most, longer texts are truncated; by default what the model's files ask for.
+    /// Truncate each text to this many tokens; by default to the limit in the model's files.
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
 }
 
-/// Dtype of matrix multiplications and attention.
+/// Dtype of GEMMs and attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Dtype {
     /// IEEE single precision.
@@ -53,7 +53,7 @@ impl From<Dtype> for Precision {
 }
 
 impl ModelArgs {
-    /// The loader with these settings, and the name of its device.
+    /// Returns the loader with these settings, and the name of its device.
     ///
     /// # Errors
     /// An unknown device, or one that is not available.
@@ -73,7 +73,7 @@ impl ModelArgs {
         Ok((loader, device.name.to_string()))
     }
 
-    /// The line's end that names the device and the dtype, as in `flex f32`.
+    /// Returns the end of the closing line, which names device and dtype, as in `flex f32`.
     pub fn ran_on(&self, device: &str) -> String {
         format!("{device} {}", Precision::from(self.dtype).name())
     }

@@ -1,4 +1,4 @@
-//! Texts from the command line, from files or from pipes: a window of them at a time, so that a file may be larger than memory.
+//! Texts from the command line, files or pipes, read in windows, so that a file may be larger than memory.
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
@@ -17,17 +17,17 @@ use crate::windows::{Source, Windows};
 pub struct InputArgs {
     /// Texts, one per argument.
     pub texts: Vec<String>,
-    /// File of texts, `-` for standard input: .txt (one text per line), .jsonl, .csv or .tsv, each also as .gz; .zst and .parquet where
-    /// the program is built with them.
+    /// Read texts from this file: .txt (one text per line), .jsonl, .csv or .tsv, each also as .gz; `-` for standard input; .zst and .parquet
+    /// in programs built with the features `zstd` and `parquet`.
     #[arg(long, value_name = "FILE", conflicts_with = "texts")]
     pub input: Option<OsString>,
-    /// Format of the file; by default that of its ending, and txt for standard input.
+    /// Read the file in this format; by default the one of its ending, and txt for standard input.
     #[arg(long, value_enum)]
     pub format: Option<FormatArg>,
-    /// Field or column of the text.
+    /// Read the text from this field or column.
     #[arg(long, value_name = "FIELD", default_value = "text")]
     pub text_field: String,
-    /// Field or column of the second text of a pair, if a row has it.
+    /// Read the second text of a pair from this field or column, if a row has it.
     #[arg(long, value_name = "FIELD", default_value = "pair")]
     pub pair_field: String,
     /// True if the text field has a list of strings instead of a text.
@@ -83,17 +83,17 @@ impl Record {
         }
     }
 
-    /// Bytes of all its texts.
+    /// Returns the bytes of all texts of the record.
     pub(crate) fn bytes(&self) -> usize {
         self.input.bytes() + self.list.iter().map(String::len).sum::<usize>()
     }
 }
 
 impl InputArgs {
-    /// The records of the chosen source in windows of these sizes.
+    /// Returns the records of the chosen source in windows of at most `count` records.
     ///
     /// # Errors
-    /// No source at all, or a file that can't be opened or whose format is not known; errors of single rows come with the windows.
+    /// No source, a file that can't be opened, an unknown format. Errors of single rows are returned by the iterator.
     pub fn windows(&self, count: usize) -> anyhow::Result<Windows> {
         let bytes = BatchOptions::default().window_bytes;
         let Some(name) = &self.input else {
@@ -116,7 +116,7 @@ impl InputArgs {
                 false => text_record(row, &text, &pair, pairs),
             }?)
         });
-        // Rows of a pipe come when its writer has them; results are not to wait for more.
+        // The writer of a pipe may pause; a thread reads it, so that the results of earlier rows need not wait for later rows.
         let is_file = Path::new(name).is_file();
         let source = match is_file && name != "-" {
             true => Source::here(records),
@@ -125,8 +125,8 @@ impl InputArgs {
         Ok(Windows::new(source, count, bytes))
     }
 
-    /// Reads the whole input before any work, where it is a file or arguments: the first error, or the number of records. `None` for pipes,
-    /// which can be read only once.
+    /// Reads a whole file, or the arguments, before any work, and returns the number of records or the first error; `None` for pipes, which
+    /// can be read only once.
     ///
     /// # Errors
     /// As [`Self::windows`], and those of single rows.
@@ -168,7 +168,7 @@ impl InputArgs {
     }
 }
 
-/// The whole text of a file, `-` for standard input.
+/// Returns the whole text of a file, `-` for standard input.
 ///
 /// # Errors
 /// A file that can't be read, is not UTF-8, or is longer than 1 GiB.

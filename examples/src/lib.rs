@@ -1,5 +1,5 @@
-//! Short programs, one for each use of ModernBERT, in `src/bin`. This library is what they share: the source of the model, the source of
-//! the texts, progress, and the place of the results. Programs that train are the package `examples/training`.
+//! Code shared by the programs in `src/bin`, one for each use of ModernBERT: model arguments, input of texts, progress, output of results.
+//! Programs that train are the package `examples/training`.
 // The types of wgpu nest deeper than the compiler expects by default.
 #![recursion_limit = "256"]
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 pub enum Lines {
     /// Standard output.
     Standard(BufWriter<std::io::Stdout>),
-    /// A file in the making.
+    /// An unfinished file.
     File(Part),
 }
 
@@ -24,7 +24,7 @@ pub struct Part {
 /// Checks `--out` before any work: a new file in a folder that can be written, and neither the input nor inside the model's folder.
 ///
 /// # Errors
-/// The first reason against the place, with what to do.
+/// The first reason why the path can't be used, with a remedy.
 pub fn check_out(
     out: Option<&Path>,
     model: impl AsRef<Path>,
@@ -39,10 +39,10 @@ pub fn check_out(
     Ok(())
 }
 
-/// Checks that `bytes` of results still fit on the disk of `--out`, once the model has told how many they are.
+/// Checks that `bytes` of results fit on the disk of `--out`; called when the model is loaded, since the size depends on it.
 ///
 /// # Errors
-/// Less space than that, with what to do.
+/// Too little space, with a remedy.
 pub fn check_space(out: &Path, bytes: u64) -> anyhow::Result<()> {
     Ok(OutputCheck::file(out).needs(bytes).check()?)
 }
@@ -81,7 +81,7 @@ impl Part {
 }
 
 impl Lines {
-    /// Lines into `path`, or onto standard output.
+    /// Opens `path` for lines, or standard output if there is none.
     ///
     /// # Errors
     /// A folder that can't be written.
@@ -92,7 +92,7 @@ impl Lines {
         })
     }
 
-    /// One more line.
+    /// Writes a line.
     ///
     /// # Errors
     /// An error of the operating system.
@@ -103,10 +103,10 @@ impl Lines {
         }
     }
 
-    /// Hands the lines so far to the reader of standard output, who may be waiting for them.
+    /// Flushes the lines so far to standard output, whose reader may be waiting for them.
     ///
     /// # Errors
-    /// What the operating system refuses.
+    /// An error of the operating system.
     pub fn flush(&mut self) -> anyhow::Result<()> {
         match self {
             Self::Standard(out) => out.flush().map_err(unwritten),
@@ -114,7 +114,7 @@ impl Lines {
         }
     }
 
-    /// After the last line.
+    /// Finishes the output after the last line.
     ///
     /// # Errors
     /// An error of the operating system.
@@ -126,8 +126,8 @@ impl Lines {
     }
 }
 
-/// A safetensors file of one matrix whose number of rows shows only at the end: rows are written as they come, and the
-/// header, for which room was left, after them.
+/// A safetensors file of one matrix whose number of rows is known only at the end: rows are written as they are computed, and the header
+/// is written last, into space reserved for it.
 pub struct MatrixFile {
     part: Part,
     metadata: serde_json::Value,
@@ -143,7 +143,7 @@ impl MatrixFile {
     /// A folder that can't be written.
     pub fn create(path: &Path, width: usize, metadata: serde_json::Value) -> anyhow::Result<Self> {
         let mut part = Part::create(path)?;
-        // Room for two numbers of twenty digits beside the fixed words.
+        // Reserves space for two numbers of twenty digits beside the fixed text.
         let header = (metadata.to_string().len() + 200).next_multiple_of(8);
         part.write(&vec![b' '; 8 + header])?;
         Ok(Self {
@@ -155,7 +155,7 @@ impl MatrixFile {
         })
     }
 
-    /// One more row.
+    /// Writes a row.
     ///
     /// # Errors
     /// An error of the operating system.
@@ -168,7 +168,7 @@ impl MatrixFile {
         Ok(())
     }
 
-    /// Writes the header and puts the file in its place.
+    /// Writes the header and publishes the file under its name.
     ///
     /// # Errors
     /// An error of the operating system.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// Time between two lines where there is no terminal.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Shows the number of texts and tokens that are done.
+/// Shows the number of texts and tokens processed so far.
 pub struct Meter {
     program: &'static str,
     start: Instant,
@@ -21,7 +21,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// A meter for `program`.
+    /// Creates a meter for `program`.
     pub fn new(program: &'static str) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::no_length();
@@ -66,12 +66,12 @@ impl Meter {
         self.now
     }
 
-    /// Counts a text that was longer than the model reads.
+    /// Counts a text that was truncated.
     pub fn count_truncated(&mut self, truncated: bool) {
         self.truncated += usize::from(truncated);
     }
 
-    /// The closing line; `device` as in `flex f32`. Says how many texts were truncated to `max_length` tokens.
+    /// Prints the closing line, which counts the texts that were truncated to `max_length` tokens; `device` as in `flex f32`.
     pub fn finish(&self, device: &str, max_length: usize) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -97,7 +97,7 @@ impl Meter {
         ));
     }
 
-    /// Prints a line; a closed standard error is no reason to lose results.
+    /// Prints a line; ignores errors, since a closed standard error must not end the program.
     fn print(&self, line: &str) {
         let _ = writeln!(std::io::stderr(), "{}: {line}", self.program);
     }

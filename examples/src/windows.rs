@@ -1,4 +1,4 @@
-//! Windows of records: as many as are computed together, or as many as a pipe has for now.
+//! Windows of records: as many as are computed together, or fewer when a pipe pauses.
 
 use anyhow::Context;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 
 use crate::input::Record;
 
-/// A pipe that brings nothing for so long has paused: what has come is computed.
+/// Time without a row after which a pipe counts as paused: the window is closed and computed.
 const PAUSE: Duration = Duration::from_millis(100);
-/// A window of a pipe is open for so long at most.
+/// Longest time for which a window of a pipe is open.
 const OPEN: Duration = Duration::from_secs(1);
-/// Rows that are read ahead of a pipe's window; small, as a row may be large.
+/// Rows that are read ahead of a pipe's window; few, because a row may be large.
 const AHEAD: usize = 16;
 
 type Item = anyhow::Result<Record>;
 
-/// The place the records come from.
+/// Source of the records.
 pub(crate) enum Source {
-    /// Read when they are asked for: arguments and files.
+    /// Read on demand: arguments and files.
     Here(Box<dyn Iterator<Item = Item>>),
-    /// Read by a thread: pipes, whose next row may be far away.
+    /// Read by a thread: pipes, whose writer may pause.
     Thread(Receiver<Item>),
 }
 
@@ -47,7 +47,7 @@ impl Source {
         Ok(Self::Thread(receiver))
     }
 
-    /// The next record; `None` at the end. `Some(None)`: none has come for now.
+    /// Returns the next record; `None` at the end, `Some(None)` if the pipe has paused or the window has been open too long.
     fn next(&mut self, opened: Option<Instant>) -> Option<Option<Item>> {
         match (self, opened) {
             (Self::Here(records), _) => records.next().map(Some),
@@ -73,7 +73,7 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Windows of at most `count` records, and no more records after `bytes` of text.
+    /// Creates windows of at most `count` records; a window also ends once it has `bytes` of text.
     pub(crate) fn new(source: Source, count: usize, bytes: usize) -> Self {
         Self {
             source: Some(source),
@@ -83,7 +83,7 @@ impl Windows {
         }
     }
 
-    /// A single record.
+    /// Creates one window of a single record.
     pub fn of_one(record: Record) -> Self {
         Self::new(Source::here(std::iter::once(Ok(record))), 1, 1)
     }
@@ -105,7 +105,7 @@ impl Iterator for Windows {
                     opened.get_or_insert_with(Instant::now);
                 }
                 Some(Some(Err(error))) => {
-                    // The position in the file is not known for sure any more.
+                    // After an error the reader's position is uncertain: nothing more is read.
                     (self.source, self.failed) = (None, Some(error));
                 }
                 Some(None) => break,
@@ -160,7 +160,7 @@ mod tests {
         let source = Source::thread(receiver.into_iter()).unwrap();
         let mut windows = Windows::new(source, 1000, 1000);
         sender.send(Ok(Record::plain("a"))).unwrap();
-        // The writer lives and sends nothing: the result must not wait for its end.
+        // The writer is alive and sends nothing: the result must not wait until it ends.
         assert_eq!(texts(windows.next()), ["a"]);
         sender.send(Ok(Record::plain("b"))).unwrap();
         sender.send(Err(anyhow::anyhow!("bad"))).unwrap();

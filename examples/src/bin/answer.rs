@@ -23,28 +23,28 @@ use std::process::ExitCode;
 /// Finds the span of a text that answers a question.
 #[derive(Parser)]
 struct Args {
-    /// The question.
+    /// Answer this question.
     #[arg(long, requires = "context", conflicts_with = "input")]
     question: Option<String>,
-    /// File with the text to search, `-` for standard input.
+    /// Search the text of this file; `-` for standard input.
     #[arg(long, value_name = "FILE", requires = "question")]
     context: Option<OsString>,
-    /// File of rows with the fields or columns `question` and `context`: .jsonl, .csv or .tsv, each also as .gz; `-` for JSON lines on
-    /// standard input.
+    /// Read rows with the fields or columns `question` and `context` from this file: .jsonl, .csv or .tsv, each also as .gz; `-` for JSON
+    /// lines on standard input.
     #[arg(long, value_name = "FILE")]
     input: Option<OsString>,
-    /// Format of the file; by default that of its ending, and jsonl for standard input.
+    /// Read the file in this format; by default the one of its ending, and jsonl for standard input.
     #[arg(long, value_enum, requires = "input")]
     format: Option<FormatArg>,
     #[command(flatten)]
     model: ModelArgs,
-    /// Answers per question, best first.
+    /// Print this many answers per question, best first.
     #[arg(long, value_name = "N", default_value_t = 1)]
     n_best: usize,
-    /// Tokens of an answer at most.
+    /// Limit answers to this many tokens.
     #[arg(long, value_name = "N", default_value_t = 30)]
     max_answer: usize,
-    /// Tokens that neighboring windows of a long text share.
+    /// Overlap neighboring windows of a long text by this many tokens.
     #[arg(long, value_name = "N", default_value_t = 128)]
     stride: usize,
     /// Write JSON lines to this file instead of standard output.
@@ -55,7 +55,7 @@ struct Args {
     json: bool,
 }
 
-/// Questions that are answered together; contexts are long.
+/// Questions per window of rows; few, because contexts are long.
 const WINDOW: usize = 64;
 
 fn main() -> ExitCode {

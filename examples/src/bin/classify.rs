@@ -25,7 +25,7 @@ struct Args {
     input: InputArgs,
     #[command(flatten)]
     model: ModelArgs,
-    /// Labels per text, best first; by default 1, and all of them in JSON.
+    /// Print this many labels per text, best first; by default 1, and all labels in JSON.
     #[arg(long, value_name = "N")]
     top: Option<usize>,
     /// Write JSON lines to this file instead of standard output.

@@ -27,14 +27,14 @@ struct Args {
     input: InputArgs,
     #[command(flatten)]
     model: ModelArgs,
-    /// Vector of a text: that of the first token, the mean over all tokens, or the largest value of each feature; by default that of
-    /// the model's files for sentence-transformers, or else the mean.
+    /// Pool token vectors to a text vector by the first token, the mean over all tokens, or the maximum of each component; by default as in
+    /// the model's files for sentence-transformers, else by the mean.
     #[arg(long, value_enum)]
     pooling: Option<PoolingArg>,
-    /// Keep vectors at their length; by default they are scaled to length 1, unless the model's files say otherwise.
+    /// Keep the length of vectors; by default they are scaled to length 1, unless the model's files for sentence-transformers don't do so.
     #[arg(long)]
     no_normalize: bool,
-    /// Put this before every text, such as `query: `; by default the prompt of the model's files.
+    /// Prefix every text with this prompt, such as `query: `; by default with the prompt of the model's files.
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
     /// Write the vectors to this file: .safetensors (tensor `embeddings`, one row per text) or .jsonl.
@@ -52,7 +52,7 @@ enum PoolingArg {
     Max,
 }
 
-/// Bytes of a number in JSON lines, at least: most have a sign, a point and eight digits or more.
+/// Least number of bytes of a value in JSON lines: most have a sign, a point and eight digits or more.
 const DIGITS: u64 = 10;
 
 enum Output {

@@ -21,7 +21,7 @@ struct Args {
     text: String,
     #[command(flatten)]
     model: ModelArgs,
-    /// Predictions per mask.
+    /// Print this many predictions per mask.
     #[arg(long, default_value_t = 5)]
     top: usize,
     /// Print one JSON object instead of a table.

@@ -25,16 +25,16 @@ struct Args {
     input: InputArgs,
     #[command(flatten)]
     model: ModelArgs,
-    /// Split each text into words at its blanks, and give every word one label.
+    /// Split each text into words at white space, and label every word.
     #[arg(long)]
     words: bool,
-    /// Field of a JSON line with a list of words, which get one label each.
+    /// Read a list of words from this field of a JSON line, and label every word.
     #[arg(long, value_name = "FIELD")]
     words_field: Option<String>,
-    /// Read each word, or each text, as if it began with a space: true or false; by default true for words alone.
+    /// Tokenize each word, or each text, as if it began with a space: true or false; by default true for words and false for texts.
     #[arg(long, value_name = "BOOL")]
     add_prefix_space: Option<bool>,
-    /// Print every token with its label, besides the entities.
+    /// Print every token with its label in addition to the entities.
     #[arg(long)]
     tokens: bool,
     /// Write JSON lines to this file instead of standard output.
@@ -45,7 +45,7 @@ struct Args {
     json: bool,
 }
 
-/// Texts that are tagged together; enough to fill batches.
+/// Texts per window; enough to fill batches.
 const WINDOW: usize = 1024;
 
 fn main() -> ExitCode {
@@ -126,7 +126,7 @@ enum Line {
     People(String),
 }
 
-/// The words of a record: a list, else the text at its blanks.
+/// Returns the words of a record: its list, or else its text split at white space.
 fn words_of(record: &Record, args: &Args) -> Vec<String> {
     if args.words_field.is_some() {
         return record.list.clone();

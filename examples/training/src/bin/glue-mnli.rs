@@ -1,11 +1,11 @@
-//! MNLI: does the hypothesis follow from the premise, contradict it, or neither? Scored by accuracy on two dev sets: texts of the same
-//! kinds as in training (matched) and of others (mismatched).
+//! MNLI: does the hypothesis follow from the premise, contradict the premise, or neither? Scored by accuracy on two dev sets: texts of the
+//! same kinds as in training (matched) and of other kinds (mismatched).
 //!
 //! ```sh
 //! cargo run --release -p modernbert-training-examples --bin glue-mnli -- --model runs/demo --data GLUE --out runs/mnli
 //! ```
 //!
-//! The model it saves is what the paper starts RTE, MRPC and STS-B from.
+//! The paper starts RTE, MRPC and STS-B from the model that this program saves.
 
 #![recursion_limit = "256"]
 
@@ -31,7 +31,7 @@ fn run(args: &GlueArgs) -> anyhow::Result<()> {
     let session = Session::open(&args.finetune)?;
     let data = args.load(Task::Mnli)?;
     let train = session.encode(&data.train.texts())?;
-    // Both dev sets are predicted at once, one after the other; the mismatched one may be missing.
+    // One list of both dev sets, the matched one first; the mismatched one may be missing.
     let mut dev = Vec::new();
     let mut sets = Vec::new();
     for split in &data.dev {
@@ -58,7 +58,7 @@ fn run(args: &GlueArgs) -> anyhow::Result<()> {
             metrics.push((name.to_string(), accuracy(truth, &predicted[from..to])));
             from = to;
         }
-        // The mean of the sets decides which weights are best.
+        // The weights with the best mean over the sets are kept.
         let sum: Option<f64> = metrics.iter().map(|(_, value)| *value).sum();
         Ok(Score {
             main: sum.map(|sum| sum / metrics.len() as f64),

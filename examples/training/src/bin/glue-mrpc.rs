@@ -1,4 +1,4 @@
-//! MRPC: do two sentences of the news say the same? Scored by F1 and accuracy.
+//! MRPC: do two sentences of the news mean the same? Scored by F1 and accuracy.
 //!
 //! ```sh
 //! cargo run --release -p modernbert-training-examples --bin glue-mrpc -- --model runs/demo --data GLUE --out runs/mrpc
@@ -14,7 +14,7 @@ use modernbert_glue::task::Task;
 use modernbert_train::finetune::{FinetuneOptions, Score, classes};
 use modernbert_training_examples::finetuning::{GlueArgs, Session, names};
 
-/// MRPC: do two sentences of the news say the same? Scored by F1 and accuracy.
+/// MRPC: do two sentences of the news mean the same? Scored by F1 and accuracy.
 #[derive(Parser)]
 struct Args {
     #[command(flatten)]
@@ -28,7 +28,7 @@ fn main() -> std::process::ExitCode {
 fn run(args: &GlueArgs) -> anyhow::Result<()> {
     let session = Session::open(&args.finetune)?;
     let data = args.load(Task::Mrpc)?;
-    // A row is two sentences and a class: 1 if they say the same. Two thirds do, which is why F1 counts and not accuracy alone.
+    // A row is two sentences and a class: 1 if they mean the same. Two thirds of the rows have class 1, so that F1 is scored beside accuracy.
     let train = session.encode(&data.train.texts())?;
     let dev = session.encode(&data.dev[0].texts())?;
 

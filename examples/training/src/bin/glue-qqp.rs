@@ -4,7 +4,7 @@
 //! cargo run --release -p modernbert-training-examples --bin glue-qqp -- --model runs/demo --data GLUE --out runs/qqp
 //! ```
 //!
-//! The official file has a few rows that are broken over several lines; they are left out, and which ones is printed.
+//! The official file has a few rows that are broken over several lines; they are left out, and their lines are printed.
 #![recursion_limit = "256"]
 
 use clap::Parser;

@@ -27,7 +27,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(args: &GlueArgs) -> anyhow::Result<()> {
-    // As the authors do: a mean squared error over scores up to 5 is no place for half precision.
+    // In f32, as by the authors: a mean squared error of scores up to 5 needs more precision than bf16 has.
     let session = Session::open(&args.finetune)?.in_f32();
     let data = args.load(Task::Stsb)?;
     // A row is two sentences and a number.

@@ -4,8 +4,8 @@
 //! cargo run --release -p modernbert-training-examples --bin glue-wnli -- --model runs/demo --data GLUE --out runs/wnli
 //! ```
 //!
-//! Sentences of the dev set are those of the training set with the opposite answer, so that a model that has learned them by heart
-//! falls below the 56 % of a constant answer. The paper leaves the task out; these are its settings for RTE.
+//! The dev set has sentences of the training set with the opposite answer, so that a model that memorized the training set
+//! is below the 56 % of a constant answer. The paper leaves the task out; this program uses the paper's settings for RTE.
 #![recursion_limit = "256"]
 
 use clap::Parser;

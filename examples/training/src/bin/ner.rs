@@ -1,5 +1,5 @@
-//! Named entities: trains a tagger on two CoNLL files, prints F1 of each kind of entity, and tags a sentence. A page to read and to copy; the
-//! program `finetune --task tag` does the same with checkpoints, resuming and a folder of the model.
+//! Named entities: trains a tagger on a CoNLL file, prints F1 of each kind of entity on a second one, and tags a sentence. The source is
+//! short, to be read and copied; the program `finetune --task tag` adds checkpoints, resuming and a folder of the model.
 //!
 //! ```sh
 //! cargo run --release -p modernbert-training-examples --bin ner -- MODEL train.conll dev.conll "Ada Lovelace lived in London ."
@@ -18,21 +18,21 @@ use modernbert_train::finetune::table::TaggedFile;
 use modernbert_train::finetune::{FinetuneOptions, Finetuning, Score, encode_tags};
 use std::path::PathBuf;
 
-/// Named entities from two CoNLL files.
+/// Trains a tagger of named entities on a CoNLL file and scores it on another one.
 #[derive(Parser)]
 struct Args {
-    /// Pretrained model: a folder, or a name on the Hugging Face Hub.
+    /// Folder of a pretrained model, or its name on the Hugging Face Hub.
     model: String,
-    /// Sentences to train on, a word and its tag a line (or JSON lines).
+    /// File of sentences to train on: one word and its tag per line (CoNLL), or JSON lines.
     train: PathBuf,
-    /// Sentences to score on.
+    /// File of sentences to score on.
     dev: PathBuf,
-    /// A sentence to tag afterwards, its words separated by blanks.
+    /// Sentence to tag after training, its words separated by spaces.
     sentence: Option<String>,
-    /// Passes over the sentences.
+    /// Train for this many passes over the sentences.
     #[arg(long, default_value_t = 5)]
     epochs: usize,
-    /// Peak learning rate.
+    /// Use this peak learning rate.
     #[arg(long, default_value_t = 1e-4)]
     learning_rate: f64,
     #[command(flatten)]
@@ -56,7 +56,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let train = encode_tags(&tokenizer, &train, &tags, limit)?.samples;
     let dev = encode_tags(&tokenizer, &dev, &tags, limit)?.samples;
 
-    // Outputs of the dev sentences to spans, right and predicted.
+    // Outputs of the dev sentences to spans, true and predicted ones.
     let scheme = TagScheme::of(&names);
     let (sentences, tags) = (dev.clone(), names.clone());
     let spans = move |outputs: &[Vec<f32>]| {
@@ -86,7 +86,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     .run(model)?;
     say(&spans(&finetuned.outputs).table().to_string());
 
-    // The model in memory is a pipeline at once.
+    // A pipeline is made from the model in memory, without saving it.
     let tagger = Tagger::new(finetuned.model, tokenizer, BatchOptions::default())?;
     let tagger = tagger.with_prefix_space(true);
     if let Some(sentence) = &args.sentence {

@@ -1,4 +1,4 @@
-//! Holds models against the numbers transformers computed for them; `docs/parity.md` describes the case folders.
+//! Compares models with the numbers that transformers computed for them; `docs/parity.md` describes the case folders.
 //!
 //! ```sh
 //! cargo run --release -p modernbert-training-examples --bin parity -- cases/*
@@ -13,28 +13,28 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Holds models against the numbers transformers computed for them.
+/// Compares models with the numbers that transformers computed for them.
 #[derive(Parser)]
 struct Args {
     /// Case folders: config.json, model.safetensors, inputs.safetensors, outputs.safetensors.
     #[arg(required = true, value_name = "DIR")]
     folders: Vec<PathBuf>,
-    /// Outputs may differ by this much times max(1, max |reference|).
+    /// Allow outputs to differ by this much times max(1, max |reference|).
     #[arg(long, default_value_t = 1e-4)]
     tol: f64,
-    /// Gradients may differ by this share of their norm.
+    /// Allow the difference of a gradient to have this share of the gradient's norm.
     #[arg(long, default_value_t = 1e-4)]
     grad_tol: f64,
-    /// Losses may differ by this share.
+    /// Allow losses to differ by this share.
     #[arg(long, default_value_t = 1e-5)]
     loss_tol: f64,
-    /// Print every comparison, not only the worst of a folder.
+    /// Print every comparison instead of the worst of each folder.
     #[arg(long)]
     verbose: bool,
-    /// Also write the model of the (one) case to this folder, for another program to load.
+    /// Write the model of the case, which must be the only one, to this folder for another program to load.
     #[arg(long, value_name = "FOLDER")]
     save: Option<PathBuf>,
-    /// One JSON object instead of lines.
+    /// Print one JSON object instead of lines.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -17,17 +17,17 @@ use std::path::PathBuf;
 /// Finetunes on a task of SuperGLUE.
 #[derive(Parser)]
 struct Args {
-    /// The task: boolq, cb, copa, multirc or wic.
+    /// Finetune on this task.
     #[arg(long, value_parser = ["boolq", "cb", "copa", "multirc", "wic"])]
     task: String,
-    /// Folder that holds BoolQ, CB, … as SuperGLUE distributes them, with train.jsonl and val.jsonl in each.
+    /// Read SuperGLUE's data from this folder: folders BoolQ, CB, … as distributed, with train.jsonl and val.jsonl in each.
     #[arg(long, value_name = "FOLDER")]
     data: PathBuf,
     #[command(flatten)]
     finetune: FinetuneArgs,
 }
 
-/// Tokens of an input by default: passages are long.
+/// Default longest input in tokens; large, because passages are long.
 const MAX_LENGTH: usize = 512;
 
 fn main() -> std::process::ExitCode {

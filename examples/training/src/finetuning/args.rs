@@ -8,67 +8,68 @@ use modernbert_cli::{DeviceArgs, say};
 use modernbert_train::finetune::has_checkpoints;
 use std::path::{Path, PathBuf};
 
-/// The model to start from and what differs from a program's settings.
+/// The model to start from, and settings that replace those of a program.
 #[derive(Args, Clone, Debug)]
 pub struct FinetuneArgs {
-    /// Model to start from: a folder with config.json, model.safetensors and tokenizer.json, or a name on the Hugging Face Hub.
+    /// Start from this model: a folder with config.json, model.safetensors and tokenizer.json, or a name on the Hugging Face Hub.
     #[arg(long, value_name = "FOLDER|NAME")]
     pub model: String,
-    /// Folder for the finetuned model.
+    /// Write the finetuned model to this folder.
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
-    /// Seed of the classifier's first weights and of the order of samples.
+    /// Initialize the classifier and shuffle the samples with this seed.
     #[arg(long, default_value_t = 1618)]
     pub seed: u64,
-    /// Passes over the training set, instead of the program's.
+    /// Train for this many passes over the training set; the program has its own default.
     #[arg(long)]
     pub epochs: Option<usize>,
-    /// Peak learning rate, instead of the program's times 768 / width for models narrower than base.
+    /// Use this peak learning rate; by default the program's, times 768 / width for models narrower than base.
     #[arg(long)]
     pub learning_rate: Option<f64>,
-    /// Share of a weight removed per step at the peak, instead of the program's.
+    /// Remove this share of each weight per step at the peak learning rate; the program has its own default.
     #[arg(long, value_name = "SHARE")]
     pub weight_decay: Option<f64>,
-    /// Examples of a step, instead of the program's.
+    /// Use this many examples per step; the program has its own default.
     #[arg(long)]
     pub batch_size: Option<usize>,
-    /// Steps between two evaluations on the dev set; by default one after every epoch.
+    /// Evaluate on the dev set every so many steps; by default after every epoch.
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     pub evaluate_every: Option<u64>,
-    /// Evaluations in a row without a better score after which training stops, instead of the program's; 0 never stops early.
+    /// Stop after this many evaluations in a row without a better score, 0 for never; the program has its own default.
     #[arg(long, value_name = "EVALUATIONS")]
     pub patience: Option<usize>,
-    /// Longest input in tokens, instead of the program's (256, or 384 and more for questions about contexts); what is longer is cut and counted.
+    /// Truncate inputs to this many tokens and count those truncated; the program's default is 256, or 384 and more for questions about
+    /// contexts.
     #[arg(long, value_name = "TOKENS")]
     pub max_length: Option<usize>,
-    /// Micro-batches of a step, whose gradients are accumulated: more of them take less memory.
+    /// Accumulate gradients over this many micro-batches per step: more of them need less memory.
     #[arg(long, default_value_t = 1)]
     pub micro_batches: usize,
-    /// Steps between checkpoints in --out; by default none by steps. Checkpoints by steps stay after the end of the run.
+    /// Save a checkpoint in --out every so many steps; off by default. These checkpoints are kept after the end of the run.
     #[arg(long, value_name = "STEPS", requires = "out", value_parser = clap::value_parser!(u64).range(1..))]
     pub save_every: Option<u64>,
-    /// Minutes between checkpoints in --out.
+    /// Save a checkpoint in --out every so many minutes.
     #[arg(long, value_name = "MINUTES", requires = "out", default_value_t = 15.0)]
     pub save_every_minutes: f64,
-    /// Goes on from the newest checkpoint in --out, bit for bit as if the run had never stopped; give the other options as before.
+    /// Resume from the newest checkpoint in --out, bit-identical to an uninterrupted run; give the other options as before.
     #[arg(long, requires = "out")]
     pub resume: bool,
-    /// File for the predictions of the best weights on the dev set, a JSON line for each of its rows.
+    /// Write the predictions of the best weights on the dev set to this file, one JSON line per row.
     #[arg(long, value_name = "FILE")]
     pub predictions: Option<PathBuf>,
-    /// Plain lines even on a terminal.
+    /// Print plain lines instead of the dashboard, even on a terminal.
     #[arg(long)]
     pub lines: bool,
-    /// Device, the same in every program.
+    /// The device argument, which all programs share.
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Dtype of matrix multiplications and attention.
+    /// Compute GEMMs and attention in this dtype.
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
     pub dtype: String,
 }
 
 impl FinetuneArgs {
-    /// Checks settings, and the place for the model, before any work.
+    /// Checks the settings and `--out` before any work.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         if let Some(rate) = self.learning_rate {
             anyhow::ensure!(
@@ -109,25 +110,25 @@ impl FinetuneArgs {
     }
 }
 
-/// GLUE's data, for the programs of its tasks.
+/// Arguments of the programs for GLUE's tasks.
 #[derive(Args, Clone, Debug)]
 pub struct GlueArgs {
-    /// Folder that holds CoLA, RTE, … as GLUE distributes them or as the Hub's Parquet files.
+    /// Read GLUE's data from this folder: folders CoLA, RTE, … as distributed, or the Hub's Parquet files.
     #[arg(long, value_name = "FOLDER")]
     pub data: PathBuf,
-    /// Only the first so many rows of each set, to try things out.
+    /// Use only this many first rows of each set, for a short trial.
     #[arg(long)]
     pub max_rows: Option<usize>,
-    /// The rest.
+    /// The arguments that all finetuning programs share.
     #[command(flatten)]
     pub finetune: FinetuneArgs,
 }
 
 impl GlueArgs {
-    /// Training and dev sets of a task.
+    /// Returns the training and dev sets of a task.
     ///
     /// # Errors
-    /// Files that are missing or wrong.
+    /// Missing or malformed files.
     pub fn load(
         &self,
         task: modernbert_glue::task::Task,

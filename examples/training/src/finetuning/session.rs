@@ -1,4 +1,4 @@
-//! A run of finetuning from its arguments to its last lines.
+//! A finetuning run, from its arguments to its closing lines.
 
 use anyhow::Context;
 use modernbert::Loader;
@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use super::FinetuneArgs;
 
-/// Tokens of an input at most, by default.
+/// Default longest input in tokens.
 const MAX_LENGTH: usize = 256;
 
 /// The head of a finetuned model, as its config describes it.
@@ -77,7 +77,7 @@ impl Head {
         }
     }
 
-    /// The same head with what else decides the scores of the dev set: a checkpoint that was scored in another way is refused.
+    /// Returns the head with a description of further settings that decide the scores of the dev set: a checkpoint with other ones is refused.
     #[must_use]
     pub fn scored_by(mut self, how: impl Into<String>) -> Self {
         self.scoring = how.into();
@@ -111,7 +111,7 @@ impl Session {
     /// Opens the model's folder and the device.
     ///
     /// # Errors
-    /// A folder that is no model's, a device or dtype that isn't there.
+    /// A folder without a model; a device or dtype that is not available.
     pub fn open(args: &FinetuneArgs) -> anyhow::Result<Self> {
         let precision: Precision = args.dtype.parse().map_err(anyhow::Error::msg)?;
         let device = args.device.select_for_training()?;
@@ -129,27 +129,27 @@ impl Session {
         })
     }
 
-    /// Computes in f32 whatever was asked for.
+    /// Computes in f32, whatever `--dtype` is.
     #[must_use]
     pub fn in_f32(mut self) -> Self {
         self.precision = Precision::F32;
         self
     }
 
-    /// The same session with another length of inputs where `--max-length` is not given.
+    /// Returns the session with another default of `--max-length`.
     #[must_use]
     pub fn with_max_length(mut self, tokens: usize) -> Self {
         self.default_length = tokens;
         self
     }
 
-    /// Tokens of an input at most: those of `--max-length` or the program's, and not more than the model has positions.
+    /// Returns the longest input in tokens: `--max-length` or the program's default, at most the model's positions.
     pub fn max_length(&self) -> usize {
         let asked = self.args.max_length.unwrap_or(self.default_length);
         asked.min(self.config.max_position_embeddings)
     }
 
-    /// Texts to sequences; says how many were cut or empty.
+    /// Encodes texts as sequences; prints how many were truncated or empty.
     ///
     /// # Errors
     /// A maximum length too small for the special tokens.
@@ -169,7 +169,7 @@ impl Session {
         Ok(samples)
     }
 
-    /// Questions with their choices to sequences; says how many were truncated.
+    /// Encodes questions with their choices as sequences; prints how many were truncated.
     ///
     /// # Errors
     /// A maximum length too small for the special tokens; a text that can't be encoded.
@@ -302,14 +302,14 @@ impl Session {
     /// Writes the model, its config and its tokenizer into `out`.
     fn save<M: Architecture>(&self, head: &Head, model: &M, out: &Path) -> anyhow::Result<()> {
         let mut config = self.config.clone();
-        // What the folder had of another head doesn't hold for this one.
+        // Settings of another head in the folder's config do not apply to this head.
         config.num_labels = Some(head.outputs);
         config.id2label = (!head.labels.is_empty()).then(|| head.labels.clone());
         config.problem_type = head.problem;
         let positions = config.max_position_embeddings;
         let tokenizer = self.tokenizer.clone().with_max_length(positions);
         if self.args.resume {
-            // What is there is this run's: its checkpoints were.
+            // The folder contains this run's checkpoints, so its other content is this run's too.
             save(model, &config, out)?;
             tokenizer.save(out)?;
         } else {
@@ -322,7 +322,7 @@ impl Session {
         Ok(())
     }
 
-    /// Writes `--predictions`, a JSON line for each row; nothing without it.
+    /// Writes `--predictions`, one JSON line per row; does nothing without that option.
     ///
     /// # Errors
     /// A file that can't be written.
@@ -340,7 +340,7 @@ impl Session {
         Ok(())
     }
 
-    /// The checkpoints of a run in `out`.
+    /// Returns the settings of the checkpoints of a run in `out`.
     fn saving(&self, head: &Head, out: &Path) -> anyhow::Result<Saving> {
         let args = &self.args;
         let every = Duration::try_from_secs_f64(60.0 * args.save_every_minutes);

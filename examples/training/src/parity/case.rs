@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::Tensors;
 
-/// One case: where it is and what goes into the model.
+/// One case: its folder and the inputs of the model.
 pub struct Case {
     /// The folder.
     pub folder: PathBuf,
@@ -62,7 +62,7 @@ impl Case {
             .iter()
             .enumerate()
             .map(|(i, &id)| {
-                // Padding may hold anything; it never reaches the model.
+                // Padding may have any id; the model never reads it.
                 let id = if mask[i] { id } else { 0 };
                 let known = u32::try_from(id)
                     .ok()
@@ -89,12 +89,12 @@ impl Case {
         })
     }
 
-    /// The real tokens on a device.
+    /// Returns the real tokens on a device.
     pub fn batch(&self, device: &Device) -> PackedBatch {
         PackedBatch::new(&self.unpadded.ids, self.unpadded.layout.clone(), device)
     }
 
-    /// Leading axes of a reference tensor: of one with a row per token, and of one with a row per sequence.
+    /// Returns the leading axes of a reference tensor with a row per token, and of one with a row per sequence.
     pub fn leading(&self) -> (Vec<usize>, Vec<usize>) {
         let sequences = match self.choices {
             Some(choices) => vec![self.rows / choices.max(1), choices],
@@ -104,7 +104,7 @@ impl Case {
         (tokens, sequences)
     }
 
-    /// Column at which the tokens of a row start; `None` for a row of nothing but padding.
+    /// Returns the column at which the tokens of a row start; `None` for a row of nothing but padding.
     pub fn first_column(&self, row: usize) -> Option<usize> {
         let range = self.unpadded.layout.ranges().nth(row)?;
         let first = *self
@@ -115,7 +115,7 @@ impl Case {
         Some(first as usize - row * self.width)
     }
 
-    /// Rows that hold tokens.
+    /// Returns the rows that have tokens.
     pub fn real_rows(&self) -> Vec<usize> {
         let lengths = self.unpadded.layout.lengths().enumerate();
         lengths

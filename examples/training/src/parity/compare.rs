@@ -11,7 +11,7 @@ use std::path::Path;
 use super::model::Output;
 use super::{AnyModel, Case, Tensors, Training};
 
-/// Rows decoded at once: the scores of a whole long text over a real vocabulary would fill gigabytes.
+/// Rows decoded at once: the scores of a whole long text over a real vocabulary would take gigabytes.
 const ROWS: usize = 512;
 
 /// Largest allowed differences.
@@ -44,12 +44,12 @@ pub struct Check {
     pub max_abs: f64,
     /// Largest allowed difference.
     pub allowed: f64,
-    /// The tolerance that follows from.
+    /// The tolerance from which `allowed` follows.
     pub tol: f64,
 }
 
 impl Check {
-    /// Returns true if the difference is allowed; a difference that is no number isn't.
+    /// Returns true if the difference is allowed; NaN is not.
     pub fn passes(&self) -> bool {
         self.max_abs <= self.allowed
     }
@@ -77,7 +77,7 @@ impl Report {
         self.checks.iter().all(Check::passes)
     }
 
-    /// The comparison that is closest to its limit, or farthest beyond it.
+    /// Returns the comparison that is closest to its limit, or farthest above it.
     pub fn worst(&self) -> Option<&Check> {
         self.checks
             .iter()
@@ -88,7 +88,7 @@ impl Report {
 /// Runs the case in `folder` on `device`.
 ///
 /// # Errors
-/// A folder that is no case, inputs the model can't take, a reference of a shape that doesn't fit.
+/// A folder that is no case, inputs that the model doesn't accept, a reference of the wrong shape.
 pub fn check(folder: &Path, device: &Device, tolerances: &Tolerances) -> Result<Report> {
     let case = Case::open(folder)?;
     let mut report = Report::default();
@@ -174,8 +174,8 @@ fn decode(model: &AnyModel, hidden: Tensor<2>, batch: &PackedBatch) -> Option<Te
     model.decode_sequences(hidden, batch)
 }
 
-/// transformers' sequence classifier pools column 0 even where that is padding: a number that means nothing, and that an
-/// unpadded model doesn't have.
+/// transformers' sequence classifier pools column 0 even where it is padding: that output is meaningless, and an unpadded model has no
+/// such column.
 fn comparable_rows(case: &Case, model: &AnyModel, report: &mut Report) -> Vec<usize> {
     let real = case.real_rows();
     let AnyModel::Sequence(_) = model else {
@@ -203,7 +203,7 @@ fn fits(shape: &[usize], leading: &[usize]) -> Result<()> {
     Ok(())
 }
 
-/// Differences over the real part of a padded reference.
+/// Returns the differences over the real part of a padded reference.
 struct Difference<'a> {
     reference: &'a [f32],
     max_abs: f64,
@@ -226,7 +226,7 @@ impl<'a> Difference<'a> {
             reference.context("our output is wider than the reference; is num_labels right?")?;
         for (&x, &r) in found.iter().zip(reference) {
             let difference = f64::from((x - r).abs());
-            // `max` would lose a NaN.
+            // `f64::max` ignores NaN.
             self.max_abs = if difference.is_nan() {
                 f64::INFINITY
             } else {
@@ -237,7 +237,7 @@ impl<'a> Difference<'a> {
         Ok(())
     }
 
-    /// Rows of tokens, a block at a time; `decode` gets the first row and the number of rows.
+    /// Compares rows of tokens block by block; `decode` receives the first row and the number of rows.
     fn tokens(
         &mut self,
         case: &Case,
@@ -287,7 +287,7 @@ pub(super) fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
     values.map_err(|error| anyhow::anyhow!("the device could not be read: {error:?}"))
 }
 
-/// The first of `hidden_states.N` that differs, in words.
+/// Returns a description of the first of `hidden_states.N` that differs.
 fn first_difference(
     case: &Case,
     model: &AnyModel,

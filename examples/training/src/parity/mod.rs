@@ -1,10 +1,10 @@
-//! Holds a model folder against numbers that transformers computed for it.
+//! Comparison of a model folder with numbers that transformers computed for it.
 //!
-//! A case is a folder: what `save_pretrained` wrote, `inputs.safetensors` and `outputs.safetensors`; for training also
+//! A case is a folder with the files of `save_pretrained`, `inputs.safetensors` and `outputs.safetensors`; for training also
 //! labels among the inputs, `grads.safetensors`, `losses.safetensors` and `training.json`. `docs/parity.md` describes the
 //! files; `scripts/parity/make_cases.py` writes them.
 //!
-//! | page | what it does |
+//! | item | contents |
 //! |---|---|
 //! | [`Case`] | the folder's inputs, unpadded |
 //! | [`AnyModel`] | the model, with the head that `architectures` names |

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use super::Case;
 
-/// An encoder with whichever head a folder holds.
+/// An encoder with the head of a folder, or without a head.
 #[derive(Debug)]
 pub enum AnyModel {
     /// `ModernBertModel`.
@@ -29,9 +29,9 @@ pub enum AnyModel {
     Choice(MultipleChoice),
 }
 
-/// An output and what its rows stand for.
+/// An output, and the meaning of its rows.
 pub(super) enum Output {
-    /// One row per token, as far as asked for: `decode` makes `[rows, width]` of hidden states.
+    /// One row per token, computed block by block: `decode` computes `[rows, width]` from hidden states.
     Tokens,
     /// One row per sequence.
     Sequences,
@@ -41,7 +41,7 @@ impl AnyModel {
     /// Loads the model of a case; every tensor of its class must be in the file.
     ///
     /// # Errors
-    /// An unknown class; what loading refuses.
+    /// An unknown class, or an error of loading.
     pub fn load(case: &Case, device: &Device) -> Result<Self> {
         let folder = &case.folder;
         let class = case.config.architectures.first().map_or("", String::as_str);
@@ -125,7 +125,7 @@ impl AnyModel {
 /// Loads the model of the case in `folder` and writes it to `target`.
 ///
 /// # Errors
-/// What loading and saving refuse.
+/// Errors of loading and saving.
 pub fn save_copy(folder: &Path, target: &Path, device: &Device) -> Result<()> {
     let case = Case::open(folder)?;
     let config = &case.config;

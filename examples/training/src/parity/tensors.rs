@@ -15,7 +15,7 @@ impl Tensors {
     /// Reads a file.
     ///
     /// # Errors
-    /// A file that isn't there or is no safetensors file.
+    /// A missing file, or one that is no safetensors file.
     pub fn open(path: PathBuf) -> Result<Self> {
         let bytes = std::fs::read(&path)
             .with_context(|| format!("{} can't be read; a case folder needs it", path.display()))?;
@@ -119,7 +119,7 @@ impl Tensors {
         let view = tensors.tensor(name).with_context(|| self.missing(name))?;
         let data = view.data();
         let values = match view.dtype() {
-            // Files are little-endian, and so is every machine this runs on as it is; others convert.
+            // Files are little-endian, as most machines are; the others convert.
             Dtype::F32 if cfg!(target_endian = "little") => bytemuck::try_cast_slice(data)
                 .map_or_else(|_| Cow::Owned(convert(data)), Cow::Borrowed),
             Dtype::F32 => Cow::Owned(convert(data)),

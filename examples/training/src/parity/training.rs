@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::compare::read;
 use super::{AnyModel, Case, Check, Report, Tensors, Tolerances};
 
-/// `training.json`: settings of StableAdamW. A file that isn't there, or a key, takes the published recipe's.
+/// `training.json`: settings of StableAdamW. The published recipe's replace a missing file or missing keys.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Settings {
@@ -58,7 +58,7 @@ enum Labels {
 }
 
 impl Training {
-    /// The training part of `case`, if it has one.
+    /// Returns the training part of `case`; `None` if it has none.
     ///
     /// # Errors
     /// References without labels, labels that don't fit, damaged files.
@@ -92,7 +92,7 @@ impl Training {
         }))
     }
 
-    /// Computes gradients and steps on `device`, and adds what it finds to `report`.
+    /// Computes gradients and steps on `device`, and adds the comparisons to `report`.
     ///
     /// # Errors
     /// A model that can't be loaded or trained, gradients of other parameters.
@@ -145,7 +145,7 @@ impl Training {
     }
 }
 
-/// Reads the labels that the case's head takes.
+/// Reads the labels in the form of the case's head.
 fn labels(case: &Case) -> Result<Labels> {
     let class = case.config.architectures.first().map_or("", String::as_str);
     let inputs = &case.inputs;
@@ -342,7 +342,7 @@ fn compare_gradients<M: Module>(
         let pairs = found.iter().zip(reference.iter());
         let difference = norm(&mut pairs.map(|(a, b)| f64::from(*a) - f64::from(*b)));
         let size = norm(&mut reference.iter().map(|&x| f64::from(x)));
-        // A gradient that vanishes by symmetry, as that of a bias added to every choice, is rounding noise on both sides.
+        // A gradient that is zero by symmetry, such as that of a bias added to every choice, is rounding noise in both programs.
         let relative = if size < 1e-7 && difference < 1e-6 {
             0.0
         } else {

@@ -61,7 +61,7 @@ pub(super) fn run(args: &Args, session: &Session, options: FinetuneOptions) -> a
     }))
 }
 
-/// The questions of a file in windows; says how many are unusual.
+/// Returns the questions of a file in windows; prints how many are unusual.
 fn encode(args: &Args, session: &Session, file: &QuestionFile) -> anyhow::Result<EncodedQuestions> {
     let limit = session.max_length();
     let encoded = encode_questions(&session.tokenizer, file, limit, args.stride)?;
@@ -75,7 +75,7 @@ fn encode(args: &Args, session: &Session, file: &QuestionFile) -> anyhow::Result
     Ok(encoded)
 }
 
-/// The answer's text; empty where the context has none, or where "no answer" has the higher score and may be right.
+/// Returns the answer's text; empty where the context has none, or where "no answer" has the higher score and is allowed.
 fn text(answers: &Answers, may_be_none: bool) -> &str {
     match answers.best.first() {
         Some(best) if !may_be_none || best.score >= answers.none_score => &best.text,

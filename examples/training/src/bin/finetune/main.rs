@@ -24,37 +24,38 @@ use std::path::PathBuf;
 /// Finetunes a classifier, tagger, answerer or chooser on data of your own.
 #[derive(Parser)]
 struct Args {
-    /// What is learned, and by which program the model is run.
+    /// Train this kind of head; the value's description names the scores and the program that runs the model.
     #[arg(long, value_enum, default_value_t = Task::Classify)]
     task: Task,
-    /// Rows to train on: .csv, .tsv (both with a header line), .jsonl or .parquet; for `tag` .jsonl or a CoNLL file, for `answer` .jsonl.
+    /// Train on the rows of this file: .csv, .tsv (both with a header line), .jsonl or .parquet; for `tag` .jsonl or a CoNLL file, for
+    /// `answer` .jsonl.
     #[arg(long, value_name = "FILE")]
     train: PathBuf,
-    /// Rows to score on; their labels must occur in the training file.
+    /// Score on the rows of this file, whose labels must occur in the training file.
     #[arg(long, value_name = "FILE")]
     dev: PathBuf,
-    /// Column or field of the text, for tasks on texts.
+    /// Read the text from this column or field (tasks on texts).
     #[arg(long, value_name = "NAME", default_value = "text")]
     text: String,
-    /// Column or field of a second text, for pairs.
+    /// Read the second text of a pair from this column or field.
     #[arg(long, value_name = "NAME")]
     pair: Option<String>,
-    /// Column or field of the label, or of the list of labels.
+    /// Read the label, or the list of labels, from this column or field.
     #[arg(long, value_name = "NAME", default_value = "label")]
     label: String,
-    /// Text between two labels of a row, for `multi-label` where they are not a list.
+    /// Split labels that are not a list at this text (`multi-label`).
     #[arg(long, value_name = "TEXT", default_value = ",")]
     separator: String,
-    /// The same as `--task regression`.
+    /// Train a regression, as with `--task regression`.
     #[arg(long)]
     regression: bool,
-    /// Score well-formed spans alone (seqeval's strict mode), for `tag`.
+    /// Score only well-formed spans, as seqeval's strict mode (`tag`).
     #[arg(long)]
     strict: bool,
-    /// Tokens that neighboring windows of a long context share, for `answer`.
+    /// Overlap neighboring windows of a long context by this many tokens (`answer`).
     #[arg(long, value_name = "TOKENS", default_value_t = 128)]
     stride: usize,
-    /// Tokens of an answer at most, for `answer`.
+    /// Limit answers to this many tokens (`answer`).
     #[arg(long, value_name = "TOKENS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
     max_answer: u16,
     #[command(flatten)]
@@ -108,10 +109,10 @@ fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-/// Tokens of a window of a context by default.
+/// Default number of tokens of a window of a context.
 const WINDOW: usize = 384;
 
-/// Says how many rows there are.
+/// Prints the number of rows.
 fn say_rows(train: usize, dev: usize) {
     let train = counted(train as u64, "row", "rows");
     say(&format!("{train} to train on, {dev} to score on"));

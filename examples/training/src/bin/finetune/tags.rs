@@ -46,7 +46,7 @@ pub(super) fn run(args: &Args, session: &Session, options: FinetuneOptions) -> a
     }))
 }
 
-/// The rows of a file as sequences; says how many are unusual.
+/// Returns the rows of a file as sequences; prints how many are unusual.
 fn encode(
     session: &Session,
     file: &TaggedFile,
@@ -66,7 +66,7 @@ fn encode(
     Ok(encoded.samples)
 }
 
-/// The tags of a row and those predicted for it.
+/// The true tags of a row, and its predicted tags.
 fn tags<'n>(
     names: &'n [String],
     sample: &TaggedSample,
