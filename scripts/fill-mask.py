@@ -1,4 +1,5 @@
-"""The fill-mask example in Python's transformers: checks that a folder written here loads there and gives the same numbers.
+"""The example `fill-mask` in Python's transformers, to check that transformers loads a folder written by this project and computes the same
+probabilities.
 
 Usage: python3 scripts/fill-mask.py MODEL_FOLDER TEXT    (needs torch and transformers)
 """

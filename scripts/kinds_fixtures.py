@@ -5,7 +5,7 @@ version of SQuAD's rules.
     pip install numpy scikit-learn "transformers<5" && pip install --no-deps seqeval
     python scripts/kinds_fixtures.py            # writes modernbert-train/tests/fixtures/kinds.json
 
-The data are random and from a fixed seed: tags without regard to what may follow what, so that many sequences are ill-formed.
+The data are random, from a fixed seed. Tags are drawn independently of their neighbors, so that many sequences are ill-formed.
 """
 
 import json

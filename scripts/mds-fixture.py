@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes crates/modernbert-data/tests/fixtures/mds with MosaicML's own writer, for the tests of this project's reader.
 
-Needs `pip install mosaicml-streaming` (0.13.0 was used). Its writer needs few of its many dependencies; run with
-`--stub` and the unpacked wheels of it, of zstd and of catalogue on PYTHONPATH; the others are replaced by empty modules.
+Needs `pip install mosaicml-streaming` (0.13.0 was used). The writer uses few of that package's many dependencies: with `--stub` and the
+unpacked wheels of mosaicml-streaming, zstd and catalogue on PYTHONPATH, the others are replaced by empty modules.
 """
 
 import shutil
@@ -15,7 +15,7 @@ if "--stub" in sys.argv:
     from unittest.mock import MagicMock
 
     class Stub(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-        """Empty modules for what is not installed."""
+        """Imports empty modules for packages that are not installed."""
 
         WHOLE = {"torch", "torchvision", "transformers", "boto3", "botocore", "google", "azure", "oci", "paramiko", "snappy", "brotli", "xxhash", "pandas", "PIL", "tqdm", "requests", "huggingface_hub", "databricks", "pyarrow"}
         PARTS = {"streaming.multimodal", "streaming.text", "streaming.vision", "streaming.base.dataloader", "streaming.base.dataset", "streaming.base.local"}

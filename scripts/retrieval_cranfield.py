@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""BM25's scores on Cranfield by bm25s and pytrec_eval, for comparison with ours.
+"""Computes BM25's scores on Cranfield with bm25s and pytrec_eval, for comparison with this project's.
 
     pip install numpy nltk bm25s pytrec-eval-terrier
     python scripts/retrieval_cranfield.py FOLDER        # the folder with corpus.jsonl, queries.jsonl and qrels/test.tsv

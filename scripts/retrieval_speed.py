@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Time of faiss's exact search over random vectors, measured as modernbert-retrieval/examples/exact_search.rs measures ours.
+"""Measures faiss's exact search over random vectors as modernbert-retrieval/examples/exact_search.rs measures this project's.
 
     pip install numpy faiss-cpu
     OMP_NUM_THREADS=1 python scripts/retrieval_speed.py 50000 250
 
-Arguments: vectors, queries. 768 components in f32, the best 10. More than one thread waits in a busy loop on a machine that others use,
-which counts as processor time.
+Arguments: number of vectors, number of queries. Vectors have 768 components in f32; the best 10 are searched. Use one thread: several
+threads wait for each other in a busy loop on a machine with other load, which counts as processor time.
 """
 
 import sys

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Compiles the kernel sources in a folder (see ../check-kernels) with NVRTC and the assembler, for each architecture they are for.
+"""Compiles the kernel sources in a folder (see ../check-kernels) with NVRTC and ptxas, for each of their architectures.
 
     python3 scripts/kernels/check.py FOLDER [--only PART_OF_A_NAME] [--json FILE]
 
 Needs no GPU. NVRTC, CUDA's headers and ptxas come from PyPI: nvidia-cuda-nvrtc-cu12, nvidia-cuda-runtime-cu12, nvidia-cuda-nvcc-cu12
 (or from CUDA_PATH). Prints registers, spilled bytes, shared memory, thread blocks per multiprocessor and seconds of compilation; exits
-with 1 where a kernel doesn't compile, spills more than it may, or has its WGMMA instructions serialized.
+with 1 where a kernel doesn't compile, spills more than the allowed bytes, or has its WGMMA instructions serialized.
 """
 import argparse
 import ctypes

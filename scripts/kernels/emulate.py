@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Runs the kernel sources in a folder (see ../check-kernels) on the CPU and compares their results to an exact computation.
+"""Runs the kernel sources in a folder (see ../check-kernels) on the CPU and compares their results with an exact computation.
 
     python3 scripts/kernels/emulate.py FOLDER [--only PART_OF_A_NAME] [--keep FOLDER]
 
-Needs g++ and numpy. Each source becomes a program: inline PTX turns into calls of emulator.hpp, which knows the instructions these
-kernels use. Slow (a minute for all), so the batches are small: ragged lengths around tiles and windows, an empty sequence among them.
+Needs g++ and numpy. Each source becomes a program: inline PTX is replaced by calls of emulator.hpp, which implements the instructions of
+these kernels. All kernels take a minute with small batches: ragged lengths near the sizes of tiles and windows, and an empty sequence.
 """
 import argparse
 import math

@@ -1,7 +1,7 @@
 // Runs one CUDA kernel on the CPU, slowly and exactly: a block at a time, its threads as fibers that synchronize at barriers and at the
 // instructions of a warp or a warp group. Inline PTX has been replaced by calls of `emu::execute` (see emulate.py).
 //
-// It finds errors that a GPU doesn't report: asynchronous copies complete only when they are waited for, shared memory is initialized to
+// The emulator finds errors that a GPU doesn't report: asynchronous copies complete only when they are waited for, shared memory is initialized to
 // NaN, addresses outside the shared allocation or outside a buffer end the program, the order of fibers can be chosen, and threads that
 // wait for each other end the program. Asynchronous WGMMA and bulk copies read shared memory either when they start or at the last moment
 // allowed (`late`); the result of a WGMMA is a token until it is waited for.
@@ -45,7 +45,7 @@ enum Kind {
     TO_SHARED, TO_GLOBAL, COPY, COMMIT, WAIT, FENCE, EX2, LG2, RCP, PACK, UNPACK, LOAD_SHARED, STORE_SHARED, LOAD_GLOBAL,
     MMA, LDMATRIX, WGMMA
 };
-// The meaning of an asm text; emulate.py translates texts.
+// An instruction; emulate.py makes it of the text of an inline asm.
 struct Op {
     Kind kind;
     int size = 0;       // bytes of a copy, groups left pending, half of a pair, columns of a result
@@ -78,7 +78,7 @@ struct Meeting {
     std::vector<Register *> out;
 };
 
-// The result of started WGMMAs of a warp group, `[64, columns]`, its WGMMA group, and what is left to do.
+// The result of started WGMMAs of a warp group, `[64, columns]`, its WGMMA group, and the work that is left.
 struct Accumulator {
     int columns = 0;
     unsigned group = 0;
@@ -99,7 +99,7 @@ inline std::vector<WarpGroup> warp_groups;
 inline std::map<uint32_t, Mbarrier> mbarriers;
 inline std::map<unsigned, NamedBarrier> named_barriers;
 inline bool late = false;
-inline bool moved = false; // something happened in this round for which a fiber may have waited
+inline bool moved = false; // a fiber made progress in this round, for which another may have waited
 inline Meeting block;
 inline Fiber *current = nullptr;
 inline ucontext_t scheduler;
