@@ -23,7 +23,7 @@ SHAPES = {
 
 
 def sequences(count, mean, longest):
-    """Lengths and ids of our program: a generator of 32 bits, the upper bits of each state."""
+    """Returns the ids and classes of the program `finetuning`, from the upper bits of the states of a 32-bit generator."""
     state = 1
 
     def number(below):
@@ -31,13 +31,13 @@ def sequences(count, mean, longest):
         state = (state * 1664525 + 1013904223) & 0xFFFFFFFF
         return (state >> 8) % below
 
-    # The sum of two uniform numbers: most sequences near the mean, some short, some long.
+    # The sum of two uniform numbers: most sequences are near the mean, some are short, some long.
     lengths = [min(max(8, number(mean) + number(mean) + 1), longest) for _ in range(count)]
     return [([100 + number(15900) for _ in range(length)], number(2)) for length in lengths]
 
 
 def bucketed(rows, batch, pool=16):
-    """Batches of similar length: sorted within pools of 16 batches, cut into batches."""
+    """Returns batches of similar length: sequences are sorted within pools of 16 batches and then divided into batches."""
     out = []
     for start in range(0, len(rows), pool * batch):
         part = sorted(rows[start : start + pool * batch], key=lambda row: len(row[0]))

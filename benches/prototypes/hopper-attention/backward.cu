@@ -4,7 +4,7 @@
 // Block: one tile of 128 keys of a head. Warp group 0 has the producer (2 warps) and the thread that adds to the gradient of the queries;
 // warp groups 1 and 2 are consumers with 64 keys each, which compute scores transposed, [64 keys, 128 queries].
 //
-// Order of the sums of dQ. Block j starts with the queries of tile j and goes on from there (modulo the number of tiles). Tile q has two
+// Order of the sums of dQ. Block j starts with the queries of tile j and continues with the next tiles (modulo the number of tiles). Tile q has two
 // sums: terms of blocks q, q - 1, ..., 0 and of blocks n - 1, ..., q + 1, each in this order, by a counter per sum. Tickets, taken when a
 // block starts, give later tiles to earlier blocks, so that a block waits only for blocks that have started: no deadlock. A first
 // term is stored, the others are added by cp.reduce.async.bulk. `post` adds both sums and rounds.

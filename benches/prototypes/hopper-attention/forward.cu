@@ -72,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(128*(NWG+1),1) fwd(const char* qk, 
   if(wg==0){
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;"::"n"(PREG));
     int t=tid;
-    uint32_t pend[LAG];  // barriers of the copies under way
+    uint32_t pend[LAG];  // barriers of the copies in flight
     #pragma unroll
     for(int i=0;i<LAG;i++) pend[i]=0;
     auto commit=[&](uint32_t bar){
