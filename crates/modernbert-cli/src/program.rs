@@ -6,11 +6,11 @@ use clap::Args;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-/// Choice of device, the same in every program.
+/// The device argument, which all programs share.
 #[derive(Args, Clone, Debug, Default)]
 pub struct DeviceArgs {
-    /// Device to compute on: flex (CPU), cuda, cuda:1, wgpu, vulkan, metal, tch; by default that of the environment variable
-    /// MODERNBERT_DEVICE, else the best one compiled in.
+    /// Compute on this device: flex (CPU), cuda, cuda:1, wgpu, vulkan, metal, tch; by default the one that the environment variable
+    /// MODERNBERT_DEVICE names, else the first of cuda, metal, vulkan, wgpu, tch, flex that is compiled in and present.
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
 }
