@@ -2,6 +2,62 @@
 
 use cubecl::prelude::*;
 
+/// Bytes in a row of a tile in shared memory: 64 elements of two bytes, the span of the 128-byte swizzle.
+pub(super) const ROW_BYTES: u32 = 128;
+
+/// Copies a variable into a value. Inline PTX takes the address of a mutable variable instead of its value.
+#[allow(clippy::identity_op)] // the addition forces the copy
+#[cube]
+pub(super) fn value(x: u32) -> u32 {
+    x + 0u32
+}
+
+/// Initializes the mbarrier at `address`: a phase completes after `count` arrivals and all announced bytes.
+#[cube]
+pub(super) fn mbarrier_init(address: u32, #[comptime] count: u32) {
+    gpu_asm!("mbarrier.init.shared::cta.b64 [{a}], {n};", a = in(_) value(address), n = const count);
+}
+
+/// Makes initialized mbarriers visible to all threads of the block and to the other blocks of the cluster; a barrier of the block or of
+/// the cluster must follow.
+#[cube]
+pub(super) fn mbarrier_init_fence() {
+    gpu_asm!("fence.mbarrier_init.release.cluster;");
+}
+
+/// Arrives at an mbarrier of this block.
+#[cube]
+pub(super) fn mbarrier_arrive(address: u32) {
+    gpu_asm!("mbarrier.arrive.shared::cta.b64 _, [{a}];", a = in(_) value(address));
+}
+
+/// Waits until the phase of this parity has completed.
+#[cube]
+pub(super) fn mbarrier_wait(address: u32, parity: u32) {
+    gpu_asm!(
+        "{{ .reg .pred p; WAIT: mbarrier.try_wait.parity.shared::cta.b64 p, [{a}], {ph}; @!p bra WAIT; }}",
+        a = in(_) value(address), ph = in(_) value(parity),
+    );
+}
+
+/// Orders this thread's writes to shared memory before reads of the async proxy, through which TMA and WGMMA read it.
+#[cube]
+pub(super) fn fence_async_proxy() {
+    gpu_asm!("fence.proxy.async.shared::cta;");
+}
+
+/// Barrier for the threads of a warp.
+#[cube]
+pub(super) fn sync_warp() {
+    gpu_asm!("bar.warp.sync 0xffffffff;");
+}
+
+/// Waits until all groups of bulk operations of this thread, TMA stores among them, are complete.
+#[cube]
+pub(super) fn bulk_wait() {
+    gpu_asm!("cp.async.bulk.wait_group 0;");
+}
+
 /// Address of a shared allocation in the shared state space.
 #[cube]
 pub(super) fn shared_address(pointer: *const u32) -> u32 {

@@ -8,39 +8,11 @@ use std::fmt::Write as _;
 use cubecl::prelude::*;
 
 use super::hopper::Tiling;
-use crate::ops::ptx::DESCRIPTOR_HIGH;
-
-/// Bytes in a row of a tile in shared memory: the span of the 128-byte swizzle.
-pub(super) const ROW_BYTES: u32 = 128;
-
-/// Copies a variable into a value. Inline PTX takes the address of a mutable variable instead of its value.
-#[allow(clippy::identity_op)] // the addition forces the copy
-#[cube]
-fn value(x: u32) -> u32 {
-    x + 0u32
-}
-
-/// Initializes the mbarrier at `address`: a phase completes after `count` arrivals and all announced bytes.
-#[cube]
-pub(super) fn mbarrier_init(address: u32, count: u32) {
-    gpu_asm!("mbarrier.init.shared::cta.b64 [{a}], {n};", a = in(_) address, n = in(_) count);
-}
-
-/// Makes initialized mbarriers visible to the other blocks of the cluster and to TMA (the async proxy).
-#[cube]
-pub(super) fn mbarrier_init_fence() {
-    gpu_asm!("fence.mbarrier_init.release.cluster;");
-    gpu_asm!("fence.proxy.async.shared::cta;");
-}
-
-/// Waits until the phase of this parity has completed.
-#[cube]
-pub(super) fn mbarrier_wait(address: u32, parity: u32) {
-    gpu_asm!(
-        "{{ .reg .pred p; WAIT: mbarrier.try_wait.parity.shared::cta.b64 p, [{a}], {ph}; @!p bra WAIT; }}",
-        a = in(_) value(address), ph = in(_) value(parity),
-    );
-}
+use crate::ops::ptx::{DESCRIPTOR_HIGH, mbarrier_arrive as arrive_in_block};
+pub(super) use crate::ops::ptx::{
+    ROW_BYTES, bulk_wait, fence_async_proxy, mbarrier_init, mbarrier_init_fence, mbarrier_wait,
+    sync_warp, value,
+};
 
 /// Arrives once and announces the bytes that TMA loads will deliver in this phase.
 #[cube]
@@ -104,24 +76,6 @@ pub(super) fn tma_store_wait_read(#[comptime] groups: u32) {
     gpu_asm!("cp.async.bulk.wait_group.read {n};", n = const groups);
 }
 
-/// Waits until all of this thread's TMA stores have completed.
-#[cube]
-pub(super) fn tma_store_wait_all() {
-    gpu_asm!("cp.async.bulk.wait_group 0;");
-}
-
-/// Makes this thread's writes to shared memory visible to TMA (the async proxy).
-#[cube]
-pub(super) fn fence_async_proxy() {
-    gpu_asm!("fence.proxy.async.shared::cta;");
-}
-
-/// Barrier for the threads of a warp.
-#[cube]
-pub(super) fn sync_warp() {
-    gpu_asm!("bar.warp.sync 0xffffffff;");
-}
-
 /// Writes four 8 × 8 matrices of two-byte elements held across a warp; lane `l` gives the address of row `l % 8` of matrix `l / 8`.
 #[cube]
 pub(super) fn stmatrix_x4(address: u32, a: u32, b: u32, c: u32, d: u32) {
@@ -150,7 +104,7 @@ pub(super) fn mbarrier_arrive(address: u32, #[comptime] cluster: u32) {
     if comptime!(cluster > 1) {
         gpu_asm!("mbarrier.arrive.shared::cluster.b64 _, [{a}];", a = in(_) value(address));
     } else {
-        gpu_asm!("mbarrier.arrive.shared::cta.b64 _, [{a}];", a = in(_) value(address));
+        arrive_in_block(address);
     }
 }
 

@@ -110,10 +110,7 @@ pub(in super::super) fn attention_queries<F: Family>(
     if comptime!(shape.rope) {
         apply_rope_transposed::<F>(&mut d_q, rotary, &place, &tile, shape);
     }
-    let scale = Pair {
-        upper: args.scale,
-        lower: args.scale,
-    };
+    let scale = Pair::both(args.scale);
     store::<F>(
         d_qkv, &d_q, &scale, &place, &tile, CUBE_POS_X, args.heads, Q, shape,
     );
@@ -205,14 +202,8 @@ pub(in super::super) fn attention_keys<F: Family>(
     if comptime!(shape.rope) {
         apply_rope_transposed::<F>(&mut d_k, rotary, &place, &tile, shape);
     }
-    let scale = Pair {
-        upper: args.scale,
-        lower: args.scale,
-    };
-    let one = Pair {
-        upper: 1.0f32,
-        lower: 1.0f32,
-    };
+    let scale = Pair::both(args.scale);
+    let one = Pair::both(1.0f32);
     store::<F>(
         d_qkv, &d_k, &scale, &place, &tile, CUBE_POS_X, args.heads, K, shape,
     );

@@ -51,6 +51,11 @@ pub(super) struct Pair {
 
 #[cube]
 impl Pair {
+    /// The same number for both rows.
+    pub(super) fn both(x: f32) -> Pair {
+        Pair { upper: x, lower: x }
+    }
+
     /// The number of the row of element `e`.
     pub(super) fn of(&self, #[comptime] e: usize) -> f32 {
         if comptime!(e < 2) {
@@ -73,14 +78,8 @@ pub(super) struct OnlineSoftmax {
 impl OnlineSoftmax {
     pub(super) fn new() -> OnlineSoftmax {
         OnlineSoftmax {
-            max: Pair {
-                upper: f32::new(NEG_INF),
-                lower: f32::new(NEG_INF),
-            },
-            sum: Pair {
-                upper: 0.0f32,
-                lower: 0.0f32,
-            },
+            max: Pair::both(f32::new(NEG_INF)),
+            sum: Pair::both(0.0f32),
         }
     }
 

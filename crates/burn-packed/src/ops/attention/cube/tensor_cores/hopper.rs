@@ -9,10 +9,10 @@ use cubecl::prelude::*;
 
 use super::super::tile::Tile;
 use super::family::{Family, Fragment, FragmentExpand};
-use super::ptx::{copy_async_16, pack};
+use super::ptx::copy_async_16;
 use super::rows::{Rows, copy_pairs, source};
 use super::shape::Shape;
-use super::wgmma::{add_product, descriptor, multiply, sum_with_product};
+use super::wgmma::{add_product, descriptor, left_operand, multiply, sum_with_product};
 use super::{HostFamily, Pass};
 
 /// See the module documentation.
@@ -82,7 +82,7 @@ impl Family for Hopper {
         #[comptime] shape: Shape,
     ) {
         let ty = comptime!(shape.ty());
-        let left = left_operand(weights, ty);
+        let left = left_operand(&weights.elements, ty);
         let right = descriptor(shared);
         if comptime!(rescaled) {
             sums.elements = sum_with_product::<Const<32>>(sums.elements, &left, right, ty);
@@ -142,23 +142,4 @@ fn copy_chunks(
             bytes,
         );
     }
-}
-
-/// A fragment `[64, 64]`, rounded, as left operand: four slices of 16 columns.
-#[cube]
-fn left_operand(fragment: &WgmmaFragment, #[comptime] ty: &str) -> Sequence<Vector<u32, Const<4>>> {
-    let mut slices = Sequence::<Vector<u32, Const<4>>>::new();
-    #[unroll]
-    for slice in 0..4usize {
-        let mut a = Vector::<u32, Const<4>>::empty();
-        #[unroll]
-        for r in 0..4usize {
-            let i = comptime!(slice * 8 + r * 2);
-            let low = fragment.elements.extract(i);
-            let high = fragment.elements.extract(comptime!(i + 1));
-            a.insert(r, pack(low, high, ty));
-        }
-        slices.push(a);
-    }
-    slices
 }

@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-pub(super) use crate::ops::ptx::{pack, shared_address};
+pub(super) use crate::ops::ptx::{ROW_BYTES, fence_async_proxy, pack, shared_address};
 
 /// As [`shared_address`], of floats.
 #[cube]
@@ -151,10 +151,4 @@ pub(super) fn load_global_floats(address: u64) -> Vector<f32, Const<4>> {
     let x: Vector<f32, Const<4>>;
     gpu_asm!("ld.global.nc.v4.f32 {x}, [{a}];", x = out(_) x, a = in(_) address);
     x
-}
-
-/// Orders this thread's writes to shared memory before reads of the async proxy, through which WGMMA reads its operands.
-#[cube]
-pub(super) fn fence_async_proxy() {
-    gpu_asm!("fence.proxy.async.shared::cta;");
 }

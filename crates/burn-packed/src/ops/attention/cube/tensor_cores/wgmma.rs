@@ -7,8 +7,7 @@ use std::fmt::Write as _;
 
 use cubecl::prelude::*;
 
-/// Bytes in a row of a shared-memory tile: 64 elements of two bytes, one period of the 128-byte swizzle.
-pub(super) const ROW_BYTES: u32 = 128;
+use super::ptx::{ROW_BYTES, pack};
 
 /// Descriptor of a tile in shared memory with 128-byte rows under the 128-byte swizzle, one block wide.
 #[cube]
@@ -80,9 +79,54 @@ pub(super) fn add_product<N: Size>(
     d
 }
 
+/// A fragment of 64 rows and `2 N` columns, rounded, as left operand: a slice of 16 columns after the other.
+#[cube]
+pub(super) fn left_operand<N: Size>(
+    fragment: &Vector<f32, N>,
+    #[comptime] ty: &str,
+) -> Sequence<Vector<u32, Const<4>>> {
+    let mut slices = Sequence::<Vector<u32, Const<4>>>::new();
+    #[unroll]
+    for slice in 0..comptime!(N::value() / 8) {
+        let mut a = Vector::<u32, Const<4>>::empty();
+        #[unroll]
+        for r in 0..4usize {
+            let i = comptime!(slice * 8 + r * 2);
+            let low = fragment.extract(i);
+            let high = fragment.extract(comptime!(i + 1));
+            a.insert(r, pack(low, high, ty));
+        }
+        slices.push(a);
+    }
+    slices
+}
+
 /// Distance between slices of 16 along the inner dimension, in a descriptor's units of 16 bytes: along a row, or down 16 rows.
-const ALONG: usize = 2;
-const DOWN: usize = 16 * ROW_BYTES as usize / 16;
+pub(super) const ALONG: usize = 2;
+pub(super) const DOWN: usize = 16 * ROW_BYTES as usize / 16;
+
+/// Beginning of a text: names for two descriptors, and predicates that say that the accumulator is overwritten (`p0`) or added to (`p1`).
+pub(super) const OPEN: &str =
+    "{ .reg .pred p0, p1; .reg .b64 da, db; setp.ne.b32 p0, 0, 0; setp.ne.b32 p1, 1, 0; ";
+/// Orders earlier accesses to registers before the WGMMAs that follow.
+pub(super) const FENCE: &str = "wgmma.fence.sync.aligned; ";
+/// Ends a group of WGMMAs.
+pub(super) const COMMIT: &str = "wgmma.commit_group.sync.aligned; ";
+const WAIT_AND_CLOSE: &str = "wgmma.wait_group.sync.aligned 0; }";
+
+/// Registers `%first … %(first + count - 1)` in braces.
+pub(super) fn registers(first: usize, count: usize) -> String {
+    let names: Vec<String> = (first..first + count).map(|i| format!("%{i}")).collect();
+    format!("{{{}}}", names.join(", "))
+}
+
+/// Moves `count` f32 registers from `%from` on to `%to` on. CubeCL's inline assembly has no operand that is both read and written: an
+/// accumulator is moved to the result's registers first, and the assembler allocates one register for both.
+pub(super) fn moves(to: usize, from: usize, count: usize) -> String {
+    (0..count)
+        .map(|i| format!("mov.f32 %{}, %{}; ", to + i, from + i))
+        .collect()
+}
 
 fn instruction(n: usize, ty: &str) -> String {
     format!(
@@ -91,57 +135,62 @@ fn instruction(n: usize, ty: &str) -> String {
     )
 }
 
-/// Operands of the text: the result's registers `%0 … %(n-1)`, then A's and B's descriptors.
-fn shared_text(n: usize, steps: usize, ty: &str) -> String {
+/// A group of WGMMAs `d = A · Bᵀ` over `steps` slices of 16 inner elements; descriptors at `%a` and `%b`, `d` the `n` registers from
+/// `%d` on.
+pub(super) fn multiply_slices(
+    d: usize,
+    n: usize,
+    (a, b): (usize, usize),
+    steps: usize,
+    ty: &str,
+) -> String {
     let name = instruction(n, ty);
-    let (a, b) = (n, n + 1);
-    let mut text = OPEN.to_owned();
-    for step in 0..steps {
+    (0..steps).fold(String::new(), |mut text, step| {
         let _ = write!(
             text,
             "add.s64 da, %{a}, {0}; add.s64 db, %{b}, {0}; {name} {1}, da, db, p{2}, 1, 1, 0, 0; ",
             ALONG * step,
-            accumulator(n),
+            registers(d, n),
             u8::from(step > 0),
         );
-    }
-    text + CLOSE
+        text
+    }) + COMMIT
 }
 
-/// Operands of the text: the result's registers; those of `c`, if `added`; four registers of A per slice; B's descriptor. CubeCL's
-/// inline assembly has no operand that is both read and written: `c` is moved to the result's registers first, and the assembler
-/// allocates one register for both.
-fn registers_text(n: usize, steps: usize, added: bool, ty: &str) -> String {
+/// A group of WGMMAs `d += A · B`, or `d = A · B` unless `added`, over `steps` slices of 16 inner elements: A in four registers a slice
+/// from `%a` on, B stored `[inner, columns]` with its descriptor at `%b`, `d` the `n` registers from `%d` on.
+pub(super) fn sum_slices(
+    d: usize,
+    n: usize,
+    (a, b): (usize, usize),
+    steps: usize,
+    added: bool,
+    ty: &str,
+) -> String {
     let name = instruction(n, ty);
-    let first = if added { 2 * n } else { n };
-    let b = first + 4 * steps;
-    let mut text = if added { moves(n) } else { String::new() } + OPEN;
-    for step in 0..steps {
-        let a = first + 4 * step;
+    (0..steps).fold(String::new(), |mut text, step| {
         let _ = write!(
             text,
-            "add.s64 db, %{b}, {}; {name} {}, {{%{a}, %{}, %{}, %{}}}, db, p{}, 1, 1, 1; ",
+            "add.s64 db, %{b}, {}; {name} {}, {}, db, p{}, 1, 1, 1; ",
             DOWN * step,
-            accumulator(n),
-            a + 1,
-            a + 2,
-            a + 3,
+            registers(d, n),
+            registers(a + 4 * step, 4),
             u8::from(added || step > 0),
         );
-    }
-    text + CLOSE
+        text
+    }) + COMMIT
 }
 
-fn moves(n: usize) -> String {
-    (0..n)
-        .map(|i| format!("mov.f32 %{i}, %{}; ", n + i))
-        .collect()
+/// Operands of the text: the result's registers `%0 … %(n-1)`, then A's and B's descriptors.
+fn shared_text(n: usize, steps: usize, ty: &str) -> String {
+    let slices = multiply_slices(0, n, (n, n + 1), steps, ty);
+    format!("{OPEN}{FENCE}{slices}{WAIT_AND_CLOSE}")
 }
 
-const OPEN: &str = "{ .reg .pred p0, p1; .reg .b64 da, db; setp.ne.b32 p0, 0, 0; setp.ne.b32 p1, 1, 0; wgmma.fence.sync.aligned; ";
-const CLOSE: &str = "wgmma.commit_group.sync.aligned; wgmma.wait_group.sync.aligned 0; }";
-
-fn accumulator(n: usize) -> String {
-    let registers: Vec<String> = (0..n).map(|i| format!("%{i}")).collect();
-    format!("{{{}}}", registers.join(", "))
+/// Operands of the text: the result's registers; those of `c`, if `added`; four registers of A per slice; B's descriptor.
+fn registers_text(n: usize, steps: usize, added: bool, ty: &str) -> String {
+    let a = if added { 2 * n } else { n };
+    let moved = if added { moves(0, n, n) } else { String::new() };
+    let slices = sum_slices(0, n, (a, a + 4 * steps), steps, added, ty);
+    format!("{moved}{OPEN}{FENCE}{slices}{WAIT_AND_CLOSE}")
 }

@@ -100,6 +100,6 @@ pub(super) fn consumer_warp_group<N: Size>(
     }
     // Shared memory must outlive the last stores.
     if lane == 0u32 {
-        tma_store_wait_all();
+        bulk_wait();
     }
 }

@@ -190,10 +190,11 @@ pub(super) fn hopper_gemm(
             mbarrier_init(full + comptime!(i * 8), 1u32);
             mbarrier_init(
                 empty + comptime!(i * 8),
-                comptime!(tiling.cluster * CONSUMER_WARPS).runtime(),
+                comptime!(tiling.cluster * CONSUMER_WARPS),
             );
         }
         mbarrier_init_fence();
+        fence_async_proxy();
     }
     // No block may load into its peer, or arrive there, before the peer's mbarriers exist.
     if comptime!(tiling.cluster > 1) {

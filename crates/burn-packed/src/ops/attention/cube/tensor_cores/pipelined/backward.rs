@@ -6,9 +6,9 @@ use super::super::super::tile::{K, Q, Tile, V};
 use super::super::fragments::*;
 use super::super::hopper::{Hopper, WgmmaFragment};
 use super::super::ptx::*;
+use super::super::rows::Rows;
 use super::super::shape::{Args, dtype};
-use super::super::wgmma::{ROW_BYTES, descriptor};
-use super::forward::left_operand;
+use super::super::wgmma::{descriptor, left_operand};
 use super::fragment_shape;
 use super::producer::*;
 use super::ptx::*;
@@ -251,19 +251,19 @@ fn produce(sources: &Sources, item: &Item, args: &Args, memory: &Memory) {
     let mut stages = Ring::new(1u32);
     let mut handover = Handover::new();
     let offset = u64::cast_from(item.head * ROW_BYTES);
-    let q_rows = Source {
+    let q_rows = Rows {
         base: sources.q + offset,
         pitch: args.qk_row,
     };
-    let k_rows = Source {
+    let k_rows = Rows {
         base: sources.q + offset + u64::cast_from(args.k_offset),
         pitch: args.qk_row,
     };
-    let v_rows = Source {
+    let v_rows = Rows {
         base: sources.v + offset + u64::cast_from(args.v_offset),
         pitch: args.v_row,
     };
-    let d_out_rows = Source {
+    let d_out_rows = Rows {
         base: sources.d_out + offset,
         pitch: args.heads * ROW_BYTES,
     };
@@ -481,14 +481,8 @@ fn consume(
         if comptime!(rope) {
             apply_rope_transposed::<Hopper>(&mut k_fragment, rotary, &place, &item.tile, shape);
         }
-        let scale = Pair {
-            upper: args.scale,
-            lower: args.scale,
-        };
-        let one = Pair {
-            upper: 1.0f32,
-            lower: 1.0f32,
-        };
+        let scale = Pair::both(args.scale);
+        let one = Pair::both(1.0f32);
         store::<Hopper>(
             d_qkv,
             &k_fragment,
@@ -612,10 +606,7 @@ pub(in super::super::super) fn finish_queries(
     if comptime!(rope) {
         apply_rope_transposed::<Hopper>(&mut fragment, rotary, &place, &tile, shape);
     }
-    let scale = Pair {
-        upper: args.scale,
-        lower: args.scale,
-    };
+    let scale = Pair::both(args.scale);
     store::<Hopper>(
         d_qkv, &fragment, &scale, &place, &tile, CUBE_POS_X, args.heads, Q, shape,
     );

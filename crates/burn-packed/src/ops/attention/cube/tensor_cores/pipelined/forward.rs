@@ -6,8 +6,9 @@ use super::super::super::tile::{OUT, Tile};
 use super::super::fragments::*;
 use super::super::hopper::{Hopper, WgmmaFragment};
 use super::super::ptx::*;
+use super::super::rows::Rows;
 use super::super::shape::{Args, dtype};
-use super::super::wgmma::{ROW_BYTES, descriptor};
+use super::super::wgmma::{descriptor, left_operand};
 use super::fragment_shape;
 use super::producer::*;
 use super::ptx::*;
@@ -151,15 +152,15 @@ fn produce(q: u64, v: u64, tiles: &[u32], args: &Args, work: u32, memory: &Memor
     while item < work {
         let (tile, head) = tile_and_head(tiles, item, args);
         let offset = u64::cast_from(head * ROW_BYTES);
-        let q_rows = Source {
+        let q_rows = Rows {
             base: q + offset,
             pitch: args.qk_row,
         };
-        let k_rows = Source {
+        let k_rows = Rows {
             base: q_rows.base + u64::cast_from(args.k_offset),
             pitch: args.qk_row,
         };
-        let v_rows = Source {
+        let v_rows = Rows {
             base: v + offset + u64::cast_from(args.v_offset),
             pitch: args.v_row,
         };
@@ -216,14 +217,8 @@ struct Softmax {
 impl Softmax {
     fn new() -> Softmax {
         Softmax {
-            reference: Pair {
-                upper: f32::new(NEG_INF),
-                lower: f32::new(NEG_INF),
-            },
-            sum: Pair {
-                upper: 0.0f32,
-                lower: 0.0f32,
-            },
+            reference: Pair::both(f32::new(NEG_INF)),
+            sum: Pair::both(0.0f32),
         }
     }
 
@@ -289,29 +284,6 @@ fn hide_beyond(s: &mut Vector<f32, Const<64>>, left: i32) {
         let key = comptime!((i / 4 * 8 + i % 2) as i32);
         s.insert(i, select(key < left, s.extract(i), f32::new(NEG_INF)));
     }
-}
-
-/// A fragment `[64, 128]`, rounded, as left operand: eight slices of 16 columns.
-#[cube]
-pub(super) fn left_operand(
-    fragment: &Vector<f32, Const<64>>,
-    #[comptime] ty: &str,
-) -> Sequence<Vector<u32, Const<4>>> {
-    let mut slices = Sequence::<Vector<u32, Const<4>>>::new();
-    #[unroll]
-    for slice in 0..8usize {
-        let mut a = Vector::<u32, Const<4>>::empty();
-        #[unroll]
-        for r in 0..4usize {
-            let i = comptime!(slice * 8 + r * 2);
-            a.insert(
-                r,
-                pack(fragment.extract(i), fragment.extract(comptime!(i + 1)), ty),
-            );
-        }
-        slices.push(a);
-    }
-    slices
 }
 
 /// A consumer warp group.

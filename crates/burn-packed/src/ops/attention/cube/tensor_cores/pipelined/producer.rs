@@ -13,9 +13,9 @@ use cubecl::prelude::*;
 
 use super::super::super::tile::Tile;
 use super::super::ptx::{
-    copy_async_4, copy_async_16, copy_async_commit, copy_async_wait, fence_async_proxy,
+    ROW_BYTES, copy_async_4, copy_async_16, copy_async_commit, copy_async_wait, fence_async_proxy,
 };
-use super::super::wgmma::ROW_BYTES;
+use super::super::rows::Rows;
 use super::ptx::*;
 
 /// A position in a ring of stages.
@@ -106,20 +106,11 @@ impl Handover {
     }
 }
 
-/// Rows of one head of a tensor in global memory.
-#[derive(CubeType, Clone, Copy)]
-pub(super) struct Source {
-    /// Address of the head's elements of row 0 of the batch.
-    pub(super) base: u64,
-    /// Bytes from a row to the next.
-    pub(super) pitch: u32,
-}
-
 /// Starts the copy of `rows` rows of 64 elements, from position `first` of a sequence on, by `threads` threads (this one being
 /// `thread`), under the 128-byte swizzle. Rows beyond the end of the sequence become zeros.
 #[cube]
 pub(super) fn copy_rows(
-    source: &Source,
+    source: &Rows,
     tile: &Tile,
     first: i32,
     shared: u32,

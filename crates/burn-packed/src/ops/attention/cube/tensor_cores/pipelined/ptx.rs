@@ -9,41 +9,14 @@ use std::fmt::Write as _;
 
 use cubecl::prelude::*;
 
-use super::super::wgmma::ROW_BYTES;
+pub(super) use crate::ops::ptx::{
+    bulk_wait, mbarrier_arrive, mbarrier_init, mbarrier_init_fence, mbarrier_wait, sync_warp, value,
+};
 
-/// Copies a variable into a value. Inline PTX takes the address of a mutable variable instead of its value.
-#[allow(clippy::identity_op)] // the addition forces the copy
-#[cube]
-pub(super) fn value(x: u32) -> u32 {
-    x + 0u32
-}
-
-/// Initializes the mbarrier at `address`: a phase completes after `count` arrivals.
-#[cube]
-pub(super) fn mbarrier_init(address: u32, #[comptime] count: u32) {
-    gpu_asm!("mbarrier.init.shared::cta.b64 [{a}], {n};", a = in(_) value(address), n = const count);
-}
-
-/// Makes initialized mbarriers visible to all threads of the block and to the async proxy; the block's barrier must follow.
-#[cube]
-pub(super) fn mbarrier_init_fence() {
-    gpu_asm!("fence.mbarrier_init.release.cluster;");
-}
-
-/// Arrives at an mbarrier.
-#[cube]
-pub(super) fn mbarrier_arrive(address: u32) {
-    gpu_asm!("mbarrier.arrive.shared::cta.b64 _, [{a}];", a = in(_) value(address));
-}
-
-/// Waits until the phase of this parity has completed.
-#[cube]
-pub(super) fn mbarrier_wait(address: u32, parity: u32) {
-    gpu_asm!(
-        "{{ .reg .pred p; WAIT: mbarrier.try_wait.parity.shared::cta.b64 p, [{a}], {ph}; @!p bra WAIT; }}",
-        a = in(_) value(address), ph = in(_) value(parity),
-    );
-}
+use super::super::ptx::ROW_BYTES;
+use super::super::wgmma::{
+    ALONG, COMMIT, DOWN, FENCE, OPEN, moves, multiply_slices, registers, sum_slices,
+};
 
 /// 1 if the phase of this parity has completed for every lane of the warp, else 0.
 #[cube]
@@ -67,12 +40,6 @@ pub(super) fn named_barrier_sync(id: u32, #[comptime] threads: u32) {
 #[cube]
 pub(super) fn named_barrier_arrive(id: u32, #[comptime] threads: u32) {
     gpu_asm!("bar.arrive {i}, {n};", i = in(_) value(id), n = const threads);
-}
-
-/// Barrier for the threads of a warp.
-#[cube]
-pub(super) fn sync_warp() {
-    gpu_asm!("bar.warp.sync 0xffffffff;");
 }
 
 /// Gives registers of this warp group back, down to `count` for each thread.
@@ -147,12 +114,6 @@ pub(super) fn bulk_store(global: u64, shared: u32, #[comptime] bytes: u32) {
 pub(super) fn bulk_wait_read() {
     gpu_asm!("cp.async.bulk.commit_group;");
     gpu_asm!("cp.async.bulk.wait_group.read 0;");
-}
-
-/// Waits until all groups of bulk operations of this thread are complete.
-#[cube]
-pub(super) fn bulk_wait() {
-    gpu_asm!("cp.async.bulk.wait_group 0;");
 }
 
 /// Reads two floats of shared memory.
@@ -324,61 +285,16 @@ pub(super) fn unchanged<N: Size>(x: Vector<f32, N>) -> Vector<f32, N> {
     *held.index(0)
 }
 
-/// How far a descriptor moves per slice of 16 inner elements, in its units of 16 bytes: along a row, or down 16 rows.
-const ALONG: usize = 2;
-const DOWN: usize = 16 * ROW_BYTES as usize / 16;
 /// Slices of 16 of a tile of 128 rows.
 const SLICES: usize = 8;
-
-const OPEN: &str =
-    "{ .reg .pred p0, p1; .reg .b64 da, db; setp.ne.b32 p0, 0, 0; setp.ne.b32 p1, 1, 0; ";
-const FENCE: &str = "wgmma.fence.sync.aligned; ";
-const COMMIT: &str = "wgmma.commit_group.sync.aligned; ";
-
-/// Registers `%first … %(first + count - 1)` in braces.
-fn registers(first: usize, count: usize) -> String {
-    let names: Vec<String> = (first..first + count).map(|i| format!("%{i}")).collect();
-    format!("{{{}}}", names.join(", "))
-}
-
-fn moves(to: usize, from: usize, count: usize) -> String {
-    (0..count)
-        .map(|i| format!("mov.f32 %{}, %{}; ", to + i, from + i))
-        .collect()
-}
-
-/// `d = A · Bᵀ` over 64 inner elements, operands at descriptors `%a` and `%b`, `d` being `n` registers.
-fn multiply_slices(d: usize, n: usize, a: usize, b: usize, ty: &str) -> String {
-    (0..4).fold(String::new(), |mut text, step| {
-        let _ = write!(
-            text,
-            "add.s64 da, %{a}, {0}; add.s64 db, %{b}, {0}; \
-             wgmma.mma_async.sync.aligned.m64n{1}k16.f32.{ty}.{ty} {2}, da, db, p{3}, 1, 1, 0, 0; ",
-            ALONG * step,
-            2 * n,
-            registers(d, n),
-            u8::from(step > 0),
-        );
-        text
-    }) + COMMIT
-}
-
-/// `d += W · V`, W in registers from `%w` on, V at descriptor `%v`.
-fn sum_slices(d: usize, w: usize, v: usize, ty: &str) -> String {
-    (0..SLICES).fold(String::new(), |mut text, step| {
-        let _ = write!(
-            text,
-            "add.s64 db, %{v}, {}; wgmma.mma_async.sync.aligned.m64n64k16.f32.{ty}.{ty} {}, {}, db, p1, 1, 1, 1; ",
-            DOWN * step,
-            registers(d, 32),
-            registers(w + 4 * step, 4),
-        );
-        text
-    }) + COMMIT
-}
+/// Slices of 16 of a head.
+const HEAD_SLICES: usize = 4;
 
 fn multiply_text(n: usize, ty: &str) -> String {
-    format!("{OPEN}{FENCE}{}}}", multiply_slices(0, n, n, n + 1, ty))
+    format!(
+        "{OPEN}{FENCE}{}}}",
+        multiply_slices(0, n, (n, n + 1), HEAD_SLICES, ty)
+    )
 }
 
 fn scores_and_sum_text(ty: &str) -> String {
@@ -387,8 +303,8 @@ fn scores_and_sum_text(ty: &str) -> String {
     format!(
         "{OPEN}{}{FENCE}{}{}}}",
         moves(d, c, 32),
-        multiply_slices(s, 64, q, q + 1, ty),
-        sum_slices(d, w, q + 2, ty)
+        multiply_slices(s, 64, (q, q + 1), HEAD_SLICES, ty),
+        sum_slices(d, 32, (w, q + 2), SLICES, true, ty)
     )
 }
 
@@ -397,7 +313,7 @@ fn sum_text(ty: &str) -> String {
     format!(
         "{OPEN}{}{FENCE}{}}}",
         moves(d, c, 32),
-        sum_slices(d, w, w + 4 * SLICES, ty)
+        sum_slices(d, 32, (w, w + 4 * SLICES), SLICES, true, ty)
     )
 }
 
@@ -423,7 +339,7 @@ fn gradients_text(ty: &str) -> String {
     let mut text = format!(
         "{OPEN}.reg .b32 at; {}{FENCE}{}",
         moves(v, c, 64),
-        sum_slices(v, p, d_out, ty)
+        sum_slices(v, 32, (p, d_out), SLICES, true, ty)
     );
     for slice in 0..SLICES {
         let _ = write!(
@@ -447,5 +363,5 @@ fn gradients_text(ty: &str) -> String {
         );
     }
     text += COMMIT;
-    text + &sum_slices(k, e, q, ty) + "}"
+    text + &sum_slices(k, 32, (e, q), SLICES, true, ty) + "}"
 }
