@@ -1,5 +1,5 @@
 //! Warp instructions (`mma.sync`, `ldmatrix`) of compute capability 8.0 and later: heads of 16 to 128 in steps of 16, bf16 and
-//! f16. On Hopper they serve the head sizes that WGMMA kernels don't.
+//! f16. On Hopper they are used for the head sizes that the WGMMA kernels do not support.
 //!
 //! One `mma` is `[16, 16] · [16, 8]`. With `g = l / 4` and `t = 2 (l % 4)`, lane `l` holds, as pairs of 16-bit numbers or f32:
 //!

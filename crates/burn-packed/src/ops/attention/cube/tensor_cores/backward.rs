@@ -32,6 +32,7 @@ pub(in super::super) fn attention_queries<F: Family>(
     let bytes = comptime!(shape.backward_bytes());
     let shared =
         Shared::<[u32]>::new_aligned_slice(comptime!(bytes as usize / 4), shape.alignment());
+    // SAFETY: the allocation has elements and only its address is used; the PTX that accesses it stays inside the layout.
     let queries = shared_address(unsafe { shared.as_ptr_unchecked() });
     let d_outs = queries + comptime!(shape.own_bytes());
     let stages = d_outs + comptime!(shape.own_bytes());
@@ -139,6 +140,7 @@ pub(in super::super) fn attention_keys<F: Family>(
         Shared::<[u32]>::new_aligned_slice(comptime!(bytes as usize / 4), shape.alignment());
     let statistics_length = comptime!(shape.statistics_bytes() as usize / 4);
     let statistics = Shared::<[f32]>::new_aligned_slice(statistics_length, 128usize);
+    // SAFETY: the allocation has elements and only its address is used; the PTX that accesses it stays inside the layout.
     let keys = shared_address(unsafe { shared.as_ptr_unchecked() });
     let values = keys + comptime!(shape.own_bytes());
     let stages = values + comptime!(shape.own_bytes());
@@ -146,6 +148,7 @@ pub(in super::super) fn attention_keys<F: Family>(
     let tile = Tile::of_block(tiles, args.half_window);
     let head = HeadRows::of_block(qk, qkv, args, shape);
     let d_out_rows = Rows::of_block(d_out, args, shape);
+    // SAFETY: the allocation has elements and only its address is used; the PTX that accesses it stays inside the layout.
     let shared = shared_float_address(unsafe { statistics.as_ptr_unchecked() });
     let columns = Statistics::of_block(lse, delta, args, &tile, shared);
     let queries = comptime!(shape.keys as i32);
@@ -310,7 +313,9 @@ impl Statistics {
     fn of_block(lse: &[f32], delta: &[f32], args: &Args, tile: &Tile, shared: u32) -> Statistics {
         let row = u64::cast_from((CUBE_POS_X * args.total + tile.sequence) * 4u32);
         Statistics {
+            // SAFETY: buffers of a launch have elements and only their addresses are used; rows outside a sequence are not read.
             lse: global_float_address(unsafe { lse.as_ptr_unchecked() }) + row,
+            // SAFETY: as above.
             delta: global_float_address(unsafe { delta.as_ptr_unchecked() }) + row,
             shared,
         }

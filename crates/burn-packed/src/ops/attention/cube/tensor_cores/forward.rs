@@ -32,12 +32,14 @@ pub(in super::super) fn attention_forward<F: Family>(
     let (queries_at, stages_at, bytes) = comptime!(shape.forward_layout());
     let shared =
         Shared::<[u32]>::new_aligned_slice(comptime!(bytes as usize / 4), shape.alignment());
+    // SAFETY: the allocation has elements and only its address is used; the PTX that accesses it stays inside the layout.
     let base = shared_address(unsafe { shared.as_ptr_unchecked() });
     let queries = base + queries_at;
     let stages = base + stages_at;
 
     let tile = Tile::of_block(tiles, args.half_window);
     let head = HeadRows::of_block(qk, qkv, args, shape);
+    // SAFETY: the table has at least one row, and one for every position where RoPE is applied here.
     let rotary = global_float_address(unsafe { rotary.as_ptr_unchecked() });
     let rope = comptime!(shape.rope_inside);
     let keys = comptime!(shape.keys as i32);

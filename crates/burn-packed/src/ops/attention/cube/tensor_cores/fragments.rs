@@ -286,7 +286,7 @@ pub(super) fn store<F: Family>(
     }
 }
 
-/// The transpose of RoPE on `[rows, head_dim]`, RoPE by the negative angles: turns the gradient of rotated rows into that of the rows.
+/// The transpose of RoPE on `[rows, head_dim]`, RoPE by the negative angles: computes the gradient of the rows from that of the rotated rows.
 #[cube]
 pub(super) fn apply_rope_transposed<F: Family>(
     grad: &mut F::Fragment,

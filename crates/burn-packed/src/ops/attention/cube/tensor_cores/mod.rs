@@ -81,13 +81,13 @@ pub(super) enum Pass {
 
 /// The host's part of a family.
 pub(super) trait HostFamily {
-    /// Whether the warp-specialized kernels of `pipelined/` belong to the family.
+    /// True if the warp-specialized kernels of `pipelined/` belong to the family.
     const PIPELINED: bool;
 
     /// A kernel for bf16, without RoPE and softcap.
     fn shape(pass: Pass, head_dim: u32) -> Shape;
 
-    /// Whether a CUDA device of a compute capability (90 for 9.0), with so much shared memory for a block, has kernels for a head
+    /// True if a CUDA device of a compute capability (90 for 9.0), with so much shared memory for a block, has kernels for a head
     /// size.
     fn supports(head_dim: u32, capability: u32, shared_bytes: usize) -> bool;
 }

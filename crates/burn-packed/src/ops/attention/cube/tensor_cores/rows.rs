@@ -46,8 +46,10 @@ impl HeadRows {
         #[comptime] shape: Shape,
     ) -> HeadRows {
         let head = CUBE_POS_X * comptime!(shape.row_bytes());
+        // SAFETY: buffers of a launch have elements and only their addresses are used; rows outside a sequence are not read.
         let q = global_address(unsafe { qk.as_ptr_unchecked() }) + u64::cast_from(head);
         let k = q + u64::cast_from(args.k_offset);
+        // SAFETY: as above.
         let v = global_address(unsafe { qkv.as_ptr_unchecked() })
             + u64::cast_from(args.v_offset + head);
         HeadRows {
@@ -73,6 +75,7 @@ impl Rows {
     pub(super) fn of_block(tensor: &[u32], args: &Args, #[comptime] shape: Shape) -> Rows {
         let head = CUBE_POS_X * comptime!(shape.row_bytes());
         Rows {
+            // SAFETY: buffers of a launch have elements and only their addresses are used; rows outside a sequence are not read.
             base: global_address(unsafe { tensor.as_ptr_unchecked() }) + u64::cast_from(head),
             pitch: args.heads * comptime!(shape.row_bytes()),
         }
@@ -99,7 +102,7 @@ impl Shape {
         (rows * self.pairs()).div_ceil(self.threads())
     }
 
-    /// Whether the last of them may be beyond the rows.
+    /// True if the last of them may be beyond the rows.
     fn uneven(self, rows: u32) -> bool {
         !(rows * self.pairs()).is_multiple_of(self.threads())
     }
@@ -116,7 +119,7 @@ fn chunk_offset(row: u32, chunk: u32, #[comptime] shape: Shape) -> u32 {
     row * comptime!(shape.pitch()) + column * 16u32
 }
 
-/// Whether `row` is one of `rows`; known at compile time where the threads share them evenly.
+/// True if `row` is one of `rows`; known at compile time where the threads share them evenly.
 #[cube]
 fn exists(row: u32, #[comptime] rows: u32, #[comptime] shape: Shape) -> bool {
     if comptime!(shape.uneven(rows)) {

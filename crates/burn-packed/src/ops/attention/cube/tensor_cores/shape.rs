@@ -13,13 +13,13 @@ pub(in super::super) struct Shape {
     pub(in super::super) keys: u32,
     /// Matrix instructions of warp groups, with operands in shared memory under the 128-byte swizzle; otherwise of warps.
     pub(in super::super) wgmma: bool,
-    /// Whether the block's own rows stay in registers, as operands for all streamed tiles.
+    /// True if the block's own rows stay in registers, as operands for all streamed tiles.
     pub(in super::super) resident: bool,
-    /// Whether RoPE is applied to q and k in shared memory, after each tile's copy; otherwise a kernel before did it.
+    /// True if RoPE is applied to q and k in shared memory, after each tile's copy; otherwise a kernel before did it.
     pub(in super::super) rope_inside: bool,
-    /// Whether q and k have RoPE at all: the gradients of q and k then pass through its transpose.
+    /// True if q and k have RoPE at all: the gradients of q and k then pass through its transpose.
     pub(in super::super) rope: bool,
-    /// Whether scores have a softcap.
+    /// True if scores have a softcap.
     pub(in super::super) capped: bool,
     /// f16 instead of bf16.
     pub(in super::super) half: bool,

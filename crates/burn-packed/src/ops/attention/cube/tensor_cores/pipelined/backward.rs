@@ -173,12 +173,12 @@ impl Item {
 ///
 /// The blocks of a sequence add to the gradient of the same queries. They do so in a fixed order, so that it is deterministic:
 ///
-/// - Block `j` of `n` starts with tile `j` of the queries and goes on from there, after the last with the first. In step `i`, the
+/// - Block `j` of `n` starts with tile `j` of the queries and continues with the tiles after it, after the last with the first. In step `i`, the
 ///   blocks are at different tiles.
-/// - Tile `q` has two sums, of the terms of blocks `q, q - 1, …, 0` and of blocks `n - 1, n - 2, …, q + 1`, in this order. `turns`
-///   `[2, tiles, heads]` counts the terms of a sum, and a block waits for its turn: for block `j + 1`, which had the tile one
-///   step before. All blocks progress at the same speed, so that the turn has usually come.
-/// - Which block computes what is decided when a block starts, by a ticket: the number behind `turns` counts them. A later tile of a
+/// - Tile `q` has two sums, of the terms of blocks `q, q - 1, …, 0` and of blocks `n - 1, n - 2, …, q + 1`, in this order. `counters`
+///   `[2, tiles, heads]` counts the terms of a sum, and a block waits until those before its own are added: for block `j + 1`, which had the tile one
+///   step before. All blocks progress at the same speed, so that they usually are.
+/// - Which block computes what is decided when a block starts, by a ticket: the number behind `counters` counts them. A later tile of a
 ///   sequence has an earlier ticket. A block therefore waits only for blocks that have started, and there is no deadlock, whatever
 ///   the number of blocks that are resident.
 #[allow(clippy::too_many_arguments)] // each tensor is an argument
@@ -192,7 +192,7 @@ pub(in super::super::super) fn pipelined_backward(
     tiles: &[u32],
     rotary: &[f32],
     d_queries: &mut [f32],
-    turns: &mut [u32],
+    counters: &mut [u32],
     d_qkv: &mut [u32],
     args: &Args,
     #[comptime] rope: bool,
@@ -200,14 +200,16 @@ pub(in super::super::super) fn pipelined_backward(
 ) {
     let shared =
         Shared::<[u32]>::new_aligned_slice(comptime!(SHARED_BYTES as usize / 4), 1024usize);
+    // SAFETY: the allocation has elements and only its address is used; the PTX that accesses it stays inside the layout.
     let memory = Memory::new(shared_address(unsafe { shared.as_ptr_unchecked() }));
     // Sums of one kind, and blocks: one for each tile and head.
     let count = CUBE_COUNT_X;
-    let turns = global_address(unsafe { turns.as_ptr_unchecked() });
+    // SAFETY: buffers of a launch have elements and only their addresses are used.
+    let counters = global_address(unsafe { counters.as_ptr_unchecked() });
     if UNIT_POS == 0u32 {
         store_shared(
             memory.ticket,
-            take_ticket(turns + u64::cast_from(count) * 8u64),
+            take_ticket(counters + u64::cast_from(count) * 8u64),
         );
         memory.init();
     }
@@ -217,16 +219,22 @@ pub(in super::super::super) fn pipelined_backward(
         decrease_registers(PRODUCER_REGISTERS);
         if UNIT_POS < comptime!(256 + PRODUCERS) {
             let sources = Sources {
+                // SAFETY: buffers of a launch have elements and only their addresses are used; rows outside a sequence are not read.
                 q: global_address(unsafe { qk.as_ptr_unchecked() }),
+                // SAFETY: as above.
                 v: global_address(unsafe { qkv.as_ptr_unchecked() }),
+                // SAFETY: as above.
                 d_out: global_address(unsafe { d_out.as_ptr_unchecked() }),
+                // SAFETY: as above.
                 lse: global_float_address(unsafe { lse.as_ptr_unchecked() }),
+                // SAFETY: as above.
                 delta: global_float_address(unsafe { delta.as_ptr_unchecked() }),
             };
             produce(&sources, &item, args, &memory);
         } else if UNIT_POS == comptime!(256 + PRODUCERS) {
+            // SAFETY: buffers of a launch have elements and only their addresses are used; rows outside a sequence are not read.
             let sums = global_float_address(unsafe { d_queries.as_ptr_unchecked() });
-            add_queries(sums, turns, count, &item, args, &memory);
+            add_queries(sums, counters, count, &item, args, &memory);
         }
     } else {
         increase_registers(CONSUMER_REGISTERS);
@@ -341,26 +349,26 @@ fn produce(sources: &Sources, item: &Item, args: &Args, memory: &Memory) {
     handover.flush();
 }
 
-/// One thread: adds each step's gradient of 128 queries to a sum in global memory, in its turn. The first term is stored.
+/// One thread: adds each step's gradient of 128 queries to a sum in global memory, in the order of the terms. The first term is stored.
 #[cube]
-fn add_queries(sums: u64, turns: u64, count: u32, item: &Item, args: &Args, memory: &Memory) {
+fn add_queries(sums: u64, counters: u64, count: u32, item: &Item, args: &Args, memory: &Memory) {
     let mut parity = 0u32;
     let mut query = item.index + 0u32;
     for _ in 0..item.tiles {
         let second = query < item.index;
-        let turn = select(second, item.tiles - 1u32 - item.index, query - item.index);
+        let terms = select(second, item.tiles - 1u32 - item.index, query - item.index);
         let place = (item.entry + query) * args.heads + item.head + select(second, count, 0u32);
         let to = sums + u64::cast_from(place) * comptime!(u64::from(TILE_NUMBERS * 4));
-        let counter = turns + u64::cast_from(place) * 4u64;
-        if turn > 0u32 {
-            await_turn(counter, turn);
+        let counter = counters + u64::cast_from(place) * 4u64;
+        if terms > 0u32 {
+            wait_for_count(counter, terms);
         }
         #[unroll]
         for group in 0..2u32 {
             mbarrier_wait(memory.full_d_queries + comptime!(8 * group), parity);
             let half = to + comptime!(u64::from(group * HALF_BYTES));
             let from = memory.d_queries + comptime!(group * HALF_BYTES);
-            if turn > 0u32 {
+            if terms > 0u32 {
                 bulk_add(half, from, HALF_BYTES);
             } else {
                 bulk_store(half, from, HALF_BYTES);
@@ -370,7 +378,7 @@ fn add_queries(sums: u64, turns: u64, count: u32, item: &Item, args: &Args, memo
         mbarrier_arrive(memory.empty_d_queries);
         mbarrier_arrive(memory.empty_d_queries + 8u32);
         bulk_wait();
-        end_turn(counter, turn + 1u32);
+        publish_count(counter, terms + 1u32);
         parity ^= 1u32;
         query = item.after(query);
     }

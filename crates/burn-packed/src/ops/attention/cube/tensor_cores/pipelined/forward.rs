@@ -97,7 +97,7 @@ impl Memory {
 /// double-buffered. (The life of the barriers: [`super::producer`].) The producer does not stop between tiles of queries.
 ///
 /// A consumer starts the scores of the next keys and, behind them, the output of these keys. While the tensor cores work on the
-/// latter, it computes the softmax of the former. Consumers alternate: named barrier `1 + group` gives a group its turn to start
+/// latter, it computes the softmax of the former. Consumers alternate: named barrier `1 + group` tells a group that it may start
 /// WGMMAs, so that one group's softmax runs during the others' WGMMAs.
 ///
 /// A row's weights are `exp2(score - reference)`. The reference is not the maximum, but within [`SLACK`] of it, and changes rarely:
@@ -116,6 +116,7 @@ pub(in super::super::super) fn pipelined_forward(
 ) {
     let shared =
         Shared::<[u32]>::new_aligned_slice(comptime!(SHARED_BYTES as usize / 4), 1024usize);
+    // SAFETY: the allocation has elements and only its address is used; the PTX that accesses it stays inside the layout.
     let memory = Memory::new(shared_address(unsafe { shared.as_ptr_unchecked() }));
     if UNIT_POS == 0u32 {
         memory.init();
@@ -123,7 +124,9 @@ pub(in super::super::super) fn pipelined_forward(
     sync_cube();
     if UNIT_POS >= comptime!(GROUPS * 128) {
         decrease_registers(PRODUCER_REGISTERS);
+        // SAFETY: buffers of a launch have elements and only their addresses are used; rows outside a sequence are not read.
         let q = global_address(unsafe { qk.as_ptr_unchecked() });
+        // SAFETY: as above.
         let v = global_address(unsafe { qkv.as_ptr_unchecked() });
         produce(q, v, tiles, args, work, &memory);
     } else {
@@ -304,7 +307,7 @@ fn consume(
     let elected = UNIT_POS % 32u32 == 0u32;
     let mut queries = Ring::new(0u32);
     let mut stages = Ring::new(0u32);
-    // Stands for the arrival of the last group before the first turn.
+    // Stands for the arrival of the last group before the first group starts.
     if group == 0u32 {
         named_barrier_arrive(1u32, 256u32);
     }

@@ -32,7 +32,7 @@ use crate::ops::rows::{empty, resident_blocks};
 /// Dimensions of a head, for which the layouts in shared memory are written.
 const HEAD_DIM: u32 = 64;
 
-/// Whether these kernels compute what a call asks for, on Hopper.
+/// True if these kernels compute what a call asks for, on Hopper.
 pub(super) fn supports(call: &Call) -> bool {
     let AttentionSpec {
         half_window,
@@ -108,7 +108,7 @@ pub(super) fn backward(
     let places = work as usize;
     let numbers = backward::TILE_NUMBERS as usize;
     let sums = empty(&call.qkv, [2 * places * numbers], DType::F32);
-    let turns = zeros_client(
+    let counters = zeros_client(
         call.qkv.client.clone(),
         call.qkv.device.clone(),
         burn::tensor::Shape::new([2 * places + 1]),
@@ -128,7 +128,7 @@ pub(super) fn backward(
             tiles.entries.clone().into_buffer_arg(),
             call.rotary.clone().into_buffer_arg(),
             sums.clone().into_buffer_arg(),
-            turns.into_buffer_arg(),
+            counters.into_buffer_arg(),
             d_qkv.clone().into_buffer_arg(),
             args(),
             call.spec.rope,

@@ -51,7 +51,7 @@ impl Ring {
 pub(super) struct Handover {
     oldest: u32,
     newest: u32,
-    /// Whether this thread arrives for its warp.
+    /// True if this thread arrives for its warp.
     elected: bool,
 }
 

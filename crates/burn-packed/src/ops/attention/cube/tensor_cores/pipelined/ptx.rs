@@ -76,19 +76,19 @@ pub(super) fn load_shared(address: u32) -> u32 {
     x
 }
 
-/// Waits until the counter at global address `address` is `turn`; what its writer wrote before is then visible.
+/// Waits until the counter at global address `address` is `count`; what its writer wrote before is then visible.
 #[cube]
-pub(super) fn await_turn(address: u64, turn: u32) {
+pub(super) fn wait_for_count(address: u64, count: u32) {
     gpu_asm!(
         "{{ .reg .pred p; .reg .u32 x; POLL: ld.acquire.gpu.global.u32 x, [{a}]; setp.ne.u32 p, x, {t}; @p bra POLL; }}",
-        a = in(_) address, t = in(_) value(turn),
+        a = in(_) address, t = in(_) value(count),
     );
 }
 
 /// Sets the counter at global address `address`, after everything that this thread has written.
 #[cube]
-pub(super) fn end_turn(address: u64, turn: u32) {
-    gpu_asm!("fence.acq_rel.gpu; st.release.gpu.global.u32 [{a}], {t};", a = in(_) address, t = in(_) value(turn));
+pub(super) fn publish_count(address: u64, count: u32) {
+    gpu_asm!("fence.acq_rel.gpu; st.release.gpu.global.u32 [{a}], {t};", a = in(_) address, t = in(_) value(count));
 }
 
 /// Starts the addition of f32 numbers in shared memory to those in global memory, `bytes` in all.
