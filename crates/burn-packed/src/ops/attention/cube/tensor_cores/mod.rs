@@ -144,6 +144,7 @@ impl Instructions {
     }
 
     /// Gradient `[total, 3, heads, head_dim]` of `qkv`.
+    #[allow(clippy::too_many_arguments)] // each tensor is an argument
     pub(super) fn backward(
         self,
         limits: Limits,

@@ -297,7 +297,7 @@ fn produce(sources: &Sources, item: &Item, args: &Args, memory: &Memory) {
         );
         handover.commit(memory.full_own, LAG);
     }
-    let mut query = item.index + 0u32;
+    let mut query = value(item.index);
     for _ in 0..item.tiles {
         let first = i32::cast_from(query * ROWS);
         let barrier = stages.stage * 8u32;
@@ -353,7 +353,7 @@ fn produce(sources: &Sources, item: &Item, args: &Args, memory: &Memory) {
 #[cube]
 fn add_queries(sums: u64, counters: u64, count: u32, item: &Item, args: &Args, memory: &Memory) {
     let mut parity = 0u32;
-    let mut query = item.index + 0u32;
+    let mut query = value(item.index);
     for _ in 0..item.tiles {
         let second = query < item.index;
         let terms = select(second, item.tiles - 1u32 - item.index, query - item.index);

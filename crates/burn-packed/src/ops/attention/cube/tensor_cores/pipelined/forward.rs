@@ -151,7 +151,7 @@ fn produce(q: u64, v: u64, tiles: &[u32], args: &Args, work: u32, memory: &Memor
     let mut queries = Ring::new(1u32);
     let mut stages = Ring::new(1u32);
     let mut handover = Handover::new();
-    let mut item = CUBE_POS_X + 0u32;
+    let mut item = value(CUBE_POS_X);
     while item < work {
         let (tile, head) = tile_and_head(tiles, item, args);
         let offset = u64::cast_from(head * ROW_BYTES);
@@ -311,7 +311,7 @@ fn consume(
     if group == 0u32 {
         named_barrier_arrive(1u32, 256u32);
     }
-    let mut item = CUBE_POS_X + 0u32;
+    let mut item = value(CUBE_POS_X);
     while item < work {
         let (tile, head) = tile_and_head(tiles, item, args);
         let steps = (tile.length + comptime!(KEYS as i32 - 1)) / comptime!(KEYS as i32);

@@ -10,6 +10,8 @@
 //! | `backward.rs` | all gradients |
 //! | `producer.rs` | rings of stages, the life of their mbarriers, copies |
 //! | `ptx.rs` | barriers, register reallocation, asynchronous WGMMA |
+// Kernels have no `is_multiple_of`.
+#![allow(clippy::manual_is_multiple_of)]
 
 pub(in super::super) mod backward;
 pub(in super::super) mod forward;
