@@ -1,0 +1,137 @@
+//! Errors of a run of several processes.
+
+/// A place in a run that the environment describes wrongly.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WorldError {
+    /// One variable of a set is missing.
+    #[error(
+        "{launcher} sets {missing} together with {present}, but only {present} is set; set {missing} too, or unset {present}"
+    )]
+    Missing {
+        /// Whose variables these are.
+        launcher: &'static str,
+        /// The variable that is set.
+        present: &'static str,
+        /// The variable that is not set.
+        missing: &'static str,
+    },
+    /// Not a number.
+    #[error("the environment variable {name} is `{value}`, which is not a number from 0 to 65535")]
+    Number {
+        /// The variable.
+        name: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// A rank outside its run.
+    #[error("rank {rank} of {size} ranks: ranks are counted from 0")]
+    Range {
+        /// The rank.
+        rank: usize,
+        /// The number of ranks.
+        size: usize,
+    },
+    /// No address of rank 0.
+    #[error(
+        "{size} ranks on several hosts, but MASTER_ADDR is not set: set it to the address of rank 0's host, and MASTER_PORT to a free port there"
+    )]
+    Address {
+        /// The number of ranks.
+        size: usize,
+    },
+}
+
+/// A collective operation that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RankError {
+    /// Rank 0 can't listen.
+    #[error("rank 0 can't listen at {address}: {source}; set MASTER_PORT to a free port")]
+    Listen {
+        /// The address.
+        address: String,
+        /// The error of the system.
+        source: std::io::Error,
+    },
+    /// Rank 0 was not reached.
+    #[error(
+        "rank {rank} could not reach rank 0 at {address} in {seconds} s: {source}; MASTER_ADDR and MASTER_PORT must be those of rank 0's host"
+    )]
+    Connect {
+        /// This rank.
+        rank: usize,
+        /// The address.
+        address: String,
+        /// How long it tried.
+        seconds: u64,
+        /// The last error of the system.
+        source: std::io::Error,
+    },
+    /// Ranks that did not come.
+    #[error("{missing} did not connect in {seconds} s")]
+    Absent {
+        /// The ranks, in words.
+        missing: String,
+        /// How long rank 0 waited.
+        seconds: u64,
+    },
+    /// A process that does not belong to the run.
+    #[error("a process that connected to rank 0 {reason}")]
+    Stranger {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Ranks that were started differently.
+    #[error("ranks disagree on {name}: rank 0 has `{first}`, rank {rank} has `{other}`")]
+    Disagree {
+        /// What they disagree on.
+        name: String,
+        /// Rank 0's value.
+        first: String,
+        /// The other rank.
+        rank: usize,
+        /// Its value.
+        other: String,
+    },
+    /// A rank that ended with a reason.
+    #[error("rank {rank} failed: {reason}")]
+    Failed {
+        /// The rank.
+        rank: usize,
+        /// Its reason.
+        reason: String,
+    },
+    /// A rank whose process ended without a reason.
+    #[error(
+        "rank {rank} ended without a message: it was killed, perhaps for lack of memory, or the connection to its host was lost"
+    )]
+    Lost {
+        /// The rank.
+        rank: usize,
+    },
+    /// Ranks that are late.
+    #[error("{missing} did not answer in {seconds} s")]
+    Silent {
+        /// The ranks, in words.
+        missing: String,
+        /// How long the operation waited.
+        seconds: u64,
+    },
+    /// Ranks that are in different operations.
+    #[error("rank {rank} is in another operation than rank 0: the ranks did not do the same work")]
+    Order {
+        /// The rank.
+        rank: usize,
+    },
+    /// What rank 0 found.
+    #[error("{reason}")]
+    Told {
+        /// Rank 0's error.
+        reason: String,
+    },
+    /// A message of the wrong length.
+    #[error("rank {rank} sent a message of another length: its model or its data differ")]
+    Length {
+        /// The rank.
+        rank: usize,
+    },
+}

@@ -1,0 +1,245 @@
+//! The processes of one data-parallel run.
+//!
+//! A run has `size` processes, the *ranks*. Every rank holds the whole model and computes the gradients of its share of a step's
+//! micro-batches; the gradients are summed over ranks, and every rank then makes the same update.
+//!
+//! | module | contents |
+//! |---|---|
+//! | [`World`] | a process's place in the run, from the environment of torchrun, SLURM, MPI or Kubernetes |
+//! | [`Ranks`] | the connection: all-gather, all-to-all, broadcast, and errors that name the rank at fault |
+//! | [`tree`] | the fixed binary tree in which micro-batches are summed |
+//! | [`spawn`] | starting the ranks of one machine |
+//!
+//! # Results do not depend on the number of ranks
+//!
+//! Floating-point addition is not associative, so a sum has the same bits only if it is made in the same order. The order here is a
+//! binary tree over the micro-batches of a step (see [`tree`]), which depends on their number alone. A rank sums the parts of the tree
+//! that it holds completely, ranks exchange these partial sums, and the rest of the tree is summed after the exchange.
+//!
+//! # Transport
+//!
+//! Rank 0 listens at `MASTER_ADDR:MASTER_PORT`, the others connect. Small messages and, on the CPU, gradients go through that
+//! connection: `n` ranks send their gradients to rank 0, which distributes them. A rank that ends, fails or stays silent for longer
+//! than the time limit ends all ranks with an error that names it.
+
+mod error;
+mod hub;
+pub mod spawn;
+pub mod tree;
+mod wire;
+mod world;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+pub use error::{RankError, WorldError};
+use hub::Link;
+pub use world::World;
+
+/// A setting on which all ranks must agree, with its value on this rank.
+pub type Term = (String, String);
+
+/// Settings of a connection.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// How long ranks wait for each other at the start.
+    pub start: Duration,
+    /// How long a rank waits for the others in a collective operation: longer than a step, an evaluation and a checkpoint together.
+    pub silence: Duration,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self {
+            start: Duration::from_secs(120),
+            silence: Duration::from_secs(600),
+        }
+    }
+}
+
+/// The connection of this process to all ranks of its run.
+///
+/// Collective operations must be called by all ranks in the same order. They block until all ranks have called them.
+#[derive(Debug)]
+pub struct Ranks {
+    rank: usize,
+    size: usize,
+    /// `None` for the only rank.
+    link: Option<Mutex<Link>>,
+}
+
+impl Ranks {
+    /// A run of one process.
+    pub fn single() -> Self {
+        Self {
+            rank: 0,
+            size: 1,
+            link: None,
+        }
+    }
+
+    /// Connects to the other ranks of `world`. All ranks must give the same `terms`.
+    ///
+    /// # Errors
+    /// An address that can't be used; ranks that are missing after [`ConnectOptions::start`], present twice, or of a world of another
+    /// size; terms that differ, with both values.
+    pub fn connect(
+        world: &World,
+        terms: &[Term],
+        options: &ConnectOptions,
+    ) -> Result<Self, RankError> {
+        let link = match world.size {
+            1 => None,
+            _ => Some(Mutex::new(Link::connect(world, terms, options)?)),
+        };
+        Ok(Self {
+            rank: world.rank,
+            size: world.size,
+            link,
+        })
+    }
+
+    /// Number of this rank, from 0.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// Number of ranks.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Whether this is the rank that shows and writes results.
+    pub fn is_first(&self) -> bool {
+        self.rank == 0
+    }
+
+    /// Whether the run has more than one rank.
+    pub fn is_several(&self) -> bool {
+        self.size > 1
+    }
+
+    /// The messages of all ranks, in the order of the ranks.
+    ///
+    /// # Errors
+    /// A rank that ended, failed, is late, or called another operation.
+    pub fn all_gather(&self, message: &[u8]) -> Result<Vec<Vec<u8>>, RankError> {
+        match &self.link {
+            None => Ok(vec![message.to_vec()]),
+            Some(link) => lock(link).all_gather(message),
+        }
+    }
+
+    /// Sends message `i` of `messages` to rank `i` and returns the messages to this rank, in the order of the ranks.
+    ///
+    /// # Errors
+    /// As [`Self::all_gather`].
+    ///
+    /// # Panics
+    /// Unless there is a message for every rank.
+    pub fn all_to_all(&self, messages: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, RankError> {
+        assert_eq!(messages.len(), self.size, "a message for every rank");
+        match &self.link {
+            None => Ok(messages),
+            Some(link) => lock(link).all_to_all(messages),
+        }
+    }
+
+    /// Rank 0's message, on every rank; the others' messages are ignored.
+    ///
+    /// # Errors
+    /// As [`Self::all_gather`].
+    pub fn broadcast(&self, message: &[u8]) -> Result<Vec<u8>, RankError> {
+        let message = if self.is_first() { message } else { &[] };
+        let mut all = self.all_gather(message)?;
+        Ok(all.swap_remove(0))
+    }
+
+    /// Waits until every rank is here.
+    ///
+    /// # Errors
+    /// As [`Self::all_gather`].
+    pub fn barrier(&self) -> Result<(), RankError> {
+        self.all_gather(&[]).map(|_| ())
+    }
+
+    /// Sums the micro-batches of a step over all ranks, in the order of the [`tree`]: `parts` holds this rank's sums of
+    /// [`tree::parts`], each of `length` numbers. Every rank receives the same sum.
+    ///
+    /// Each rank sums a share of the numbers: it sends and receives about as much as a ring does.
+    ///
+    /// # Errors
+    /// As [`Self::all_gather`].
+    ///
+    /// # Panics
+    /// If the parts are not those of this rank.
+    pub fn sum(
+        &self,
+        leaves: usize,
+        parts: Vec<Vec<f32>>,
+        length: usize,
+    ) -> Result<Vec<f32>, RankError> {
+        let own = tree::parts(leaves, &tree::share(leaves, self.rank, self.size));
+        assert_eq!(
+            parts.len(),
+            own.len(),
+            "the parts of the tree of rank {}",
+            self.rank
+        );
+        assert!(
+            parts.iter().all(|part| part.len() == length),
+            "parts of {length} numbers"
+        );
+        let shares: Vec<_> = (0..self.size)
+            .map(|rank| tree::share(length, rank, self.size))
+            .collect();
+        let messages = shares.iter().map(|share| {
+            let numbers = parts.iter().flat_map(|part| &part[share.clone()]);
+            wire::bytes_of(numbers.copied())
+        });
+        let received = self.all_to_all(messages.collect())?;
+        drop(parts);
+        let width = shares[self.rank].len();
+        let mut known = Vec::new();
+        for (rank, message) in received.iter().enumerate() {
+            let numbers = wire::floats(message);
+            let ranges = tree::parts(leaves, &tree::share(leaves, rank, self.size));
+            if numbers.len() != ranges.len() * width {
+                return Err(RankError::Length { rank });
+            }
+            let mut rest = numbers.into_iter();
+            for range in ranges {
+                known.push((range, rest.by_ref().take(width).collect::<Vec<f32>>()));
+            }
+        }
+        let sum = tree::sum(leaves, known, |left, right| {
+            left.iter_mut().zip(right).for_each(|(a, b)| *a += b);
+        });
+        let sum = sum.unwrap_or_else(|| vec![0.0; width]);
+        let all = self.all_gather(&wire::bytes_of(sum))?;
+        let mut whole = Vec::with_capacity(length);
+        for (rank, share) in all.iter().enumerate() {
+            whole.extend(wire::floats(share));
+            if whole.len() != shares[rank].end {
+                return Err(RankError::Length { rank });
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Tells the other ranks why this one ends: each of them returns [`RankError::Failed`] from its next operation.
+    pub fn leave(&self, reason: &str) {
+        if let Some(link) = &self.link {
+            lock(link).leave(reason);
+        }
+    }
+}
+
+fn lock(link: &Mutex<Link>) -> std::sync::MutexGuard<'_, Link> {
+    // A panic inside an operation leaves the connection unusable, not the lock.
+    link.lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

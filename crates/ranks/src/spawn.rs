@@ -1,0 +1,122 @@
+//! The ranks of one machine, started and watched by a process of their own.
+
+use std::fs::File;
+use std::io;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Between two looks at the processes.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Ranks that were started on this machine.
+#[derive(Debug)]
+pub struct Local {
+    ranks: Vec<Child>,
+}
+
+/// How the ranks ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// The first rank that failed, or rank 0.
+    pub rank: usize,
+    /// Its status.
+    pub status: ExitStatus,
+}
+
+impl Local {
+    /// Starts `size` ranks of `command`, which returns the same command for each.
+    ///
+    /// Rank 0 has this process's input and output. The output of rank `i` goes to `rank-i.log` in `logs`, which is created.
+    ///
+    /// # Errors
+    /// A file that can't be written, a program that can't be started, no free port.
+    pub fn start(size: usize, logs: &Path, command: impl Fn() -> Command) -> io::Result<Self> {
+        // Closed again before rank 0 listens there: another process could take it in between, which rank 0 would report.
+        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let mut local = Self { ranks: Vec::new() };
+        if size > 1 {
+            std::fs::create_dir_all(logs)?;
+        }
+        for rank in 0..size {
+            let mut command = command();
+            for (name, value) in [
+                ("RANK", rank),
+                ("WORLD_SIZE", size),
+                ("LOCAL_RANK", rank),
+                ("LOCAL_WORLD_SIZE", size),
+                ("MASTER_PORT", usize::from(port)),
+            ] {
+                command.env(name, value.to_string());
+            }
+            command.env("MASTER_ADDR", "127.0.0.1");
+            if rank > 0 {
+                let log = File::create(logs.join(format!("rank-{rank}.log")))?;
+                command
+                    .stdin(Stdio::null())
+                    .stdout(log.try_clone()?)
+                    .stderr(log);
+            }
+            // On an error, dropping `local` ends the ranks that have been started.
+            local.ranks.push(command.spawn()?);
+        }
+        Ok(local)
+    }
+
+    /// The process of a rank.
+    pub fn id(&self, rank: usize) -> u32 {
+        self.ranks[rank].id()
+    }
+
+    /// Waits until all ranks have ended. Once one has failed, the others have `grace` to end by themselves and are then killed.
+    /// `forward` is called every few milliseconds, to pass on signals.
+    ///
+    /// # Errors
+    /// A process that can't be waited for.
+    pub fn wait(mut self, grace: Duration, mut forward: impl FnMut(&Self)) -> io::Result<Ended> {
+        let mut ended: Vec<Option<ExitStatus>> = vec![None; self.ranks.len()];
+        let mut failed: Option<(Ended, Instant)> = None;
+        while ended.iter().any(Option::is_none) {
+            forward(&self);
+            for (rank, child) in self.ranks.iter_mut().enumerate() {
+                if ended[rank].is_none() {
+                    ended[rank] = child.try_wait()?;
+                    if let Some(status) = ended[rank]
+                        && !status.success()
+                    {
+                        failed.get_or_insert((Ended { rank, status }, Instant::now()));
+                    }
+                }
+            }
+            if failed.is_some_and(|(_, since)| since.elapsed() > grace) {
+                self.kill();
+            }
+            thread::sleep(PAUSE);
+        }
+        Ok(match failed {
+            Some((failed, _)) => failed,
+            None => Ended {
+                rank: 0,
+                status: ended[0].unwrap_or_default(),
+            },
+        })
+    }
+
+    fn kill(&mut self) {
+        for child in &mut self.ranks {
+            // One that has ended already can't be killed.
+            let _ = child.kill();
+        }
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        self.kill();
+        for child in &mut self.ranks {
+            let _ = child.wait();
+        }
+    }
+}
