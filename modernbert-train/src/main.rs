@@ -6,8 +6,10 @@ mod program;
 
 use clap::{Parser, Subcommand};
 use modernbert_cli::main_with_code;
+use program::ranks::supervise;
 use program::tokenize::TokenizeArgs;
 use program::{arguments, show, tokenize};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Pretrains ModernBERT encoders.
@@ -57,18 +59,39 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    main_with_code(|| match cli.command {
-        Command::Demo(demo) => demo.run(),
-        Command::Tokenize(args) => tokenize::run(&args),
-        Command::Run(run) => run.run(),
-        Command::Resume(resume) => resume.run(),
-        Command::Rollback(rollback) => rollback.run(),
-        Command::Anneal(anneal) => anneal.run(),
-        Command::Diff(diff) => diff.run(),
-        Command::Average(average) => average.run(),
-        Command::Export(export) => export.run(),
-        Command::Inspect(inspect) => inspect.run(),
-        Command::Convert(convert) => convert.run(),
-        Command::Plot(plot) => plot.run(),
+    main_with_code(|| {
+        if let Some((nproc, folder)) = cli.command.ranks()
+            && let Some(code) = supervise(nproc, folder)?
+        {
+            return Ok(code);
+        }
+        match cli.command {
+            Command::Demo(demo) => demo.run(),
+            Command::Tokenize(args) => tokenize::run(&args),
+            Command::Run(run) => run.run(),
+            Command::Resume(resume) => resume.run(),
+            Command::Rollback(rollback) => rollback.run(),
+            Command::Anneal(anneal) => anneal.run(),
+            Command::Diff(diff) => diff.run(),
+            Command::Average(average) => average.run(),
+            Command::Export(export) => export.run(),
+            Command::Inspect(inspect) => inspect.run(),
+            Command::Convert(convert) => convert.run(),
+            Command::Plot(plot) => plot.run(),
+        }
     })
+}
+
+impl Command {
+    /// `--nproc` and the run's folder, of the commands that train.
+    fn ranks(&self) -> Option<(Option<u16>, &Path)> {
+        match self {
+            Self::Demo(demo) => Some(demo.ranks()),
+            Self::Run(run) => Some(run.ranks()),
+            Self::Resume(resume) => Some(resume.ranks()),
+            Self::Rollback(rollback) => Some(rollback.ranks()),
+            Self::Anneal(anneal) => Some(anneal.ranks()),
+            _ => None,
+        }
+    }
 }

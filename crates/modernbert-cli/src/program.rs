@@ -41,6 +41,22 @@ impl DeviceArgs {
         Ok(select(name.as_deref())?)
     }
 
+    /// As [`Self::select_for_training`], for one of several processes on this machine: where no GPU is named by its number, each process
+    /// takes that of its own number.
+    ///
+    /// # Errors
+    /// As for [`Self::select`].
+    pub fn of_rank(&self, local_rank: usize) -> anyhow::Result<NamedDevice> {
+        let named = self.select()?;
+        let own = match named.name.as_str() {
+            "cuda:0" if self.device.as_deref() != Some("cuda:0") => Self {
+                device: Some(format!("cuda:{local_rank}")),
+            },
+            _ => self.clone(),
+        };
+        own.select_for_training()
+    }
+
     /// The chosen device, its memory cut for training: see [`pages_for_training`].
     ///
     /// # Errors

@@ -15,6 +15,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Local {
     ranks: Vec<Child>,
+    /// The status of each rank that has ended.
+    ended: Vec<Option<ExitStatus>>,
 }
 
 /// How the ranks ended.
@@ -36,7 +38,10 @@ impl Local {
     pub fn start(size: usize, logs: &Path, command: impl Fn() -> Command) -> io::Result<Self> {
         // Closed again before rank 0 listens there: another process could take it in between, which rank 0 would report.
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        let mut local = Self { ranks: Vec::new() };
+        let mut local = Self {
+            ranks: Vec::new(),
+            ended: vec![None; size],
+        };
         if size > 1 {
             std::fs::create_dir_all(logs)?;
         }
@@ -76,14 +81,13 @@ impl Local {
     /// # Errors
     /// A process that can't be waited for.
     pub fn wait(mut self, grace: Duration, mut forward: impl FnMut(&Self)) -> io::Result<Ended> {
-        let mut ended: Vec<Option<ExitStatus>> = vec![None; self.ranks.len()];
         let mut failed: Option<(Ended, Instant)> = None;
-        while ended.iter().any(Option::is_none) {
+        while self.ended.iter().any(Option::is_none) {
             forward(&self);
             for (rank, child) in self.ranks.iter_mut().enumerate() {
-                if ended[rank].is_none() {
-                    ended[rank] = child.try_wait()?;
-                    if let Some(status) = ended[rank]
+                if self.ended[rank].is_none() {
+                    self.ended[rank] = child.try_wait()?;
+                    if let Some(status) = self.ended[rank]
                         && !status.success()
                     {
                         failed.get_or_insert((Ended { rank, status }, Instant::now()));
@@ -99,9 +103,21 @@ impl Local {
             Some((failed, _)) => failed,
             None => Ended {
                 rank: 0,
-                status: ended[0].unwrap_or_default(),
+                status: self.ended[0].unwrap_or_default(),
             },
         })
+    }
+
+    /// Asks all ranks to end, as `kill` does.
+    pub fn terminate(&self) {
+        #[cfg(unix)]
+        for (child, ended) in self.ranks.iter().zip(&self.ended) {
+            if ended.is_some() {
+                continue;
+            }
+            // SAFETY: no memory is involved, and a child that has not been waited for keeps its number.
+            unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
+        }
     }
 
     fn kill(&mut self) {

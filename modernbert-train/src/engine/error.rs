@@ -58,6 +58,12 @@ pub enum EngineError {
     /// A checkpoint can't be written.
     #[error("the run can't be saved: {0}")]
     Save(#[source] BoxError),
+    /// Another rank failed or could not be reached.
+    #[error(transparent)]
+    Ranks(#[from] ranks::RankError),
+    /// A task that can't be divided over ranks.
+    #[error("this kind of training runs in one process only; start it without ranks")]
+    OneProcess,
     /// A kernel, the device's driver or the code panicked.
     #[error("{0}")]
     Panicked(String),

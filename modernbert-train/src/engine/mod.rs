@@ -21,6 +21,7 @@
 //! | `reporter`, `series`, `dashboard`, `progress`, `log` | [`Reporter`]: burn-train's dashboard, plain lines, `metrics.jsonl` |
 //! | `interrupt`, `terminal` | [`stop_on_signals`]: Ctrl-C, SIGTERM, SIGHUP; the dashboard's keys |
 //! | `error` | [`EngineError`] |
+//! | `over_ranks` | gradients in the order of the tree, summed over the ranks of a data-parallel run |
 //! | `peaks` | peak FLOP/s of devices, for MFU |
 //!
 //! Non-finite values end a run before they are saved: a loss or gradient before its update is applied, a parameter before any checkpoint
@@ -35,10 +36,13 @@
 //!   the first pass embeds each micro-batch without a graph, the loss gives a gradient for each embedding, the second pass recomputes
 //!   each micro-batch with a graph and accumulates the gradients of its dot product with them. [`recompute`](crate::recompute) does the
 //!   same within one micro-batch, layer by layer.
-//! - **Gradients reduced over ranks** belong between [`Task::step`] and the squares of the gradients, in `Loop::step`, together with the
-//!   step's sums and counts: denominators are those of the whole step before that point, and norm, flag, clipping and update depend on
-//!   the reduced gradients alone after it. Data order and masks are keyed by the global row, so each rank takes its share of the rows.
-//!   Evaluations reduce their sums inside [`Task::evaluate`]; one rank reports and saves.
+//! # Ranks
+//!
+//! [`Loop::over`] trains on several [ranks](ranks::Ranks). Every rank reads all micro-batches of a step, which are a pure function of data
+//! and settings, and computes the gradients of its share. Between [`Task::share`] and the squares of the gradients, gradients and losses
+//! are summed in the order of a binary [tree](ranks::tree) over the step's micro-batches. Norm, clipping and update depend on these sums
+//! alone, so every rank makes the same update, and its bits do not depend on the number of ranks. What depends on a clock or a signal is
+//! agreed on: rank 0's times count, and a stop of any rank stops all. Rank 0 writes checkpoints and the log.
 
 mod cadence;
 mod dashboard;
@@ -50,6 +54,7 @@ mod log;
 #[cfg(test)]
 mod loop_tests;
 mod memory;
+mod over_ranks;
 mod peaks;
 mod progress;
 mod readback;
@@ -66,6 +71,7 @@ pub use early_stopping::EarlyStopping;
 pub use error::{BoxError, EngineError, Failure, SMALLER_STEP};
 pub use interrupt::{is_training, stop_on_signals};
 pub use log::{LogRow, MetricsLog, read_log};
+pub(crate) use over_ranks::accumulate;
 pub use peaks::{device_peak, peak_tflops};
 pub use progress::Progress;
 pub use readback::NotFinite;

@@ -1,13 +1,15 @@
 //! The interface between the loop and a kind of training.
 
 use burn::module::Module;
-use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 use super::error::BoxError;
+use super::over_ranks::accumulate;
 use crate::loader::Position;
 use crate::optim::NamedOptimizer;
 use crate::snapshot::RunState;
+use std::ops::Range;
 
 /// Sums of a micro-batch on the device.
 #[derive(Clone, Debug)]
@@ -82,19 +84,26 @@ pub trait Task {
     /// gradients of the step's micro-batches add up to those of the step's mean.
     fn gradients(&self, model: &Self::Model, batch: Self::Batch) -> (Sums, GradientsParams);
 
-    /// Sums of each micro-batch and gradients of the step.
+    /// Sums of each micro-batch and gradients of the step, summed in the order of a binary [tree](ranks::tree) over its micro-batches.
     ///
     /// A task whose loss is not a sum over micro-batches (a contrastive loss over the whole batch, with GradCache's two passes) replaces
     /// this method and needs no other change of the loop.
     fn step(&self, model: &Self::Model, batches: Vec<Self::Batch>) -> (Vec<Sums>, GradientsParams) {
-        let mut accumulator = GradientsAccumulator::new();
-        let mut sums = Vec::with_capacity(batches.len());
-        for batch in batches {
-            let (sum, gradients) = self.gradients(model, batch);
-            accumulator.accumulate(model, gradients);
-            sums.push(sum);
-        }
-        (sums, accumulator.grads())
+        let leaves = batches.len();
+        let (sums, mut parts) = accumulate(self, model, batches, leaves, &(0..leaves));
+        (sums, parts.pop().unwrap_or_else(GradientsParams::new))
+    }
+
+    /// Sums of each micro-batch of this rank, and the gradients of its [parts](ranks::tree::parts) of the tree, where the micro-batches `own`
+    /// of a step's `leaves` are this rank's. `None` for a task that can't be divided over ranks, because it replaces [`Self::step`].
+    fn share(
+        &self,
+        _model: &Self::Model,
+        _batches: Vec<Self::Batch>,
+        _leaves: usize,
+        _own: &Range<usize>,
+    ) -> Option<(Vec<Sums>, Vec<GradientsParams>)> {
+        None
     }
 
     /// Number of batches or sequences of an evaluation, for the dashboard.

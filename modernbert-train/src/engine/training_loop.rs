@@ -1,9 +1,12 @@
 //! The training loop.
 
 use burn::module::Module;
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use burn::train::Interrupter;
+use ranks::{Ranks, tree};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cadence::{Cadence, Due, Moment, Unit};
@@ -13,10 +16,11 @@ use super::finite::non_finite_parameter;
 use super::interrupt::Training;
 use super::log::LogRow;
 use super::memory::memory_mib;
+use super::over_ranks::reduce;
 use super::readback::{Pending, read_back};
 use super::reporter::Reporter;
 use super::spikes::{SpikeLimit, Spikes};
-use super::task::{Evaluation, EvaluationError, Task};
+use super::task::{Evaluation, EvaluationError, Sums, Task};
 use super::window::Window;
 use crate::optim::{GradientSquares, NamedOptimizer, clip_by_norm};
 use crate::schedule::{LearningRate, Shortened};
@@ -77,6 +81,8 @@ pub struct Loop<T: Task> {
     state: RunState,
     reporter: Reporter,
     interrupter: Interrupter,
+    /// The processes that train together.
+    ranks: Arc<Ranks>,
     report: Report,
     stopping: EarlyStopping,
     /// Steps of this process.
@@ -114,6 +120,7 @@ impl<T: Task> Loop<T> {
             optimizer,
             reporter,
             interrupter,
+            ranks: Arc::new(Ranks::single()),
             report: Report::default(),
             stopping: EarlyStopping {
                 patience: settings.patience,
@@ -136,6 +143,12 @@ impl<T: Task> Loop<T> {
             state,
             settings,
         }
+    }
+
+    /// Trains together with other ranks; see the [module](super).
+    pub fn over(mut self, ranks: Arc<Ranks>) -> Self {
+        self.ranks = ranks;
+        self
     }
 
     /// Trains until the phase has seen its total, early stopping ends it, or the interrupter stops it. The end of the phase is
@@ -175,6 +188,7 @@ impl<T: Task> Loop<T> {
             Ok(Err(error)) => error,
             Err(panic) => EngineError::Panicked(panic_text(&*panic)),
         };
+        self.ranks.leave(&error.to_string());
         Err(Failure {
             step: self.state.step,
             error,
@@ -184,7 +198,7 @@ impl<T: Task> Loop<T> {
     fn train(&mut self, mut model: T::Model) -> Result<T::Model, EngineError> {
         self.reporter.begin(self.total());
         self.mark = Instant::now();
-        while !self.ended() && !self.interrupter.should_stop() {
+        while !self.ended() && !self.should_stop()? {
             model = self.step(model)?;
             self.after_step(&model)?;
         }
@@ -229,8 +243,7 @@ impl<T: Task> Loop<T> {
         };
         self.batch_tokens = counts.slots;
 
-        let (sums, mut gradients) = self.task.step(&model, batches);
-        // Ranks of a data-parallel run would sum `gradients`, `sums` and `counts` here: the code below doesn't depend on their number.
+        let (sums, mut gradients) = self.gradients(&model, batches)?;
         let squares = GradientSquares::of(&model, &gradients);
         let step = self.state.step + 1;
         let mut pending = Pending::new(step, sums, &squares, known);
@@ -273,9 +286,49 @@ impl<T: Task> Loop<T> {
         Ok(model)
     }
 
+    /// Sums and gradients of a step. The code that uses them does not depend on the number of ranks.
+    fn gradients(
+        &self,
+        model: &T::Model,
+        mut batches: Vec<T::Batch>,
+    ) -> Result<(Vec<Sums>, GradientsParams), EngineError> {
+        if !self.ranks.is_several() {
+            return Ok(self.task.step(model, batches));
+        }
+        let leaves = batches.len();
+        let own = tree::share(leaves, self.ranks.rank(), self.ranks.size());
+        let mine = batches.drain(own.clone()).collect();
+        let (sums, parts) = self
+            .task
+            .share(model, mine, leaves, &own)
+            .ok_or(EngineError::OneProcess)?;
+        reduce(&self.ranks, model, leaves, sums, parts)
+    }
+
+    /// Whether a signal or a key asks for the end, on any rank.
+    fn should_stop(&self) -> Result<bool, EngineError> {
+        let own = self.interrupter.should_stop();
+        if !self.ranks.is_several() {
+            return Ok(own);
+        }
+        let all = self.ranks.all_gather(&[u8::from(own)])?;
+        Ok(all.iter().any(|one| one.first() == Some(&1)))
+    }
+
+    /// Rank 0's duration: actions that depend on a clock are the same on all ranks.
+    fn agreed(&self, own: Duration) -> Result<Duration, EngineError> {
+        if !self.ranks.is_several() {
+            return Ok(own);
+        }
+        let first = self.ranks.broadcast(&own.as_nanos().to_le_bytes())?;
+        let nanos = first.try_into().map(u128::from_le_bytes);
+        let nanos = nanos.ok().and_then(|nanos| u64::try_from(nanos).ok());
+        Ok(Duration::from_nanos(nanos.unwrap_or(u64::MAX)))
+    }
+
     /// Reads back the losses and norms that are still on the device.
     fn read_back(&mut self) -> Result<(), EngineError> {
-        let time = self.mark.elapsed();
+        let time = self.agreed(self.mark.elapsed())?;
         self.mark = Instant::now();
         for window in read_back(std::mem::take(&mut self.pending), time)? {
             self.state.first_loss.get_or_insert(window.loss());
@@ -292,8 +345,9 @@ impl<T: Task> Loop<T> {
         Ok(())
     }
 
-    fn moment(&self) -> Moment {
-        Moment {
+    fn moment(&self) -> Result<Moment, EngineError> {
+        let trained = Duration::from_secs_f64(self.state.phase_seconds) + self.mark.elapsed();
+        Ok(Moment {
             step: self.state.step,
             steps_here: self.steps_here,
             seen: self.seen(),
@@ -301,16 +355,16 @@ impl<T: Task> Loop<T> {
             next_evaluation: self.state.next_evaluation,
             unlogged: self.window.steps + self.pending.len() as u64,
             unread: self.pending.len() as u64,
-            since_save: self.last_save.elapsed(),
-            trained: Duration::from_secs_f64(self.state.phase_seconds) + self.mark.elapsed(),
+            since_save: self.agreed(self.last_save.elapsed())?,
+            trained: self.agreed(trained)?,
             fitted: self.state.fitted,
             measured_from: self.measured_from,
-        }
+        })
     }
 
     /// Performs the actions due between two steps, in the order of [`Due`].
     fn after_step(&mut self, model: &T::Model) -> Result<(), EngineError> {
-        let due: Due = self.settings.cadence.due(&self.moment());
+        let due: Due = self.settings.cadence.due(&self.moment()?);
         if due.read {
             self.read_back()?;
         }
@@ -318,7 +372,7 @@ impl<T: Task> Loop<T> {
             self.measured_from = Some(self.steps_here);
         }
         if due.fit {
-            self.fit_to_time();
+            self.fit_to_time()?;
         }
         if due.log {
             self.log_window()?;
@@ -377,6 +431,8 @@ impl<T: Task> Loop<T> {
         self.task
             .save(model, &self.optimizer, &self.state)
             .map_err(EngineError::Save)?;
+        // No rank goes on before the checkpoint is complete.
+        self.ranks.barrier()?;
         self.saved_step = Some(self.state.step);
         self.last_save = Instant::now();
         self.mark = Instant::now();
@@ -384,7 +440,7 @@ impl<T: Task> Loop<T> {
     }
 
     /// Lowers the phase's total when the measured speed shows that the phase would not end in time.
-    fn fit_to_time(&mut self) {
+    fn fit_to_time(&mut self) -> Result<(), EngineError> {
         self.state.fitted = true;
         let seconds = self.measured.time.as_secs_f64().max(1e-9);
         let (units, unit) = match self.settings.cadence.unit {
@@ -394,10 +450,10 @@ impl<T: Task> Loop<T> {
         let speed = units as f64 / seconds;
         let moment = Moment {
             trained: Duration::from_secs_f64(self.state.phase_seconds),
-            ..self.moment()
+            ..self.moment()?
         };
         let Some(total) = self.settings.cadence.fitted_total(&moment, speed) else {
-            return;
+            return Ok(());
         };
         let limit = self.settings.cadence.time_limit.unwrap_or_default();
         let name = match self.settings.cadence.unit {
@@ -417,6 +473,7 @@ impl<T: Task> Loop<T> {
         });
         self.state.phase_total = total;
         self.task.shortened(total);
+        Ok(())
     }
 
     /// Writes and shows the sums since the last row of the log.

@@ -34,6 +34,12 @@ pub enum PretrainError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// Another rank failed or could not be reached.
+    #[error(transparent)]
+    Ranks(#[from] ranks::RankError),
+    /// What ranks tell each other.
+    #[error("ranks of different versions: {0}")]
+    Message(#[from] serde_json::Error),
     /// Training failed; the message names the step and the last checkpoint.
     #[error("training stopped at step {step}: {reason}{rest}")]
     Training {

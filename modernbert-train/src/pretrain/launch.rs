@@ -6,13 +6,16 @@ use modernbert::checkpoint::save;
 use modernbert::checkpoint::tiling::tile_from_folder;
 use modernbert::device::NamedDevice;
 use modernbert::model::{MaskedLm, Precision, initialize, named_parameters};
+use ranks::Ranks;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::error::{PictureError, PretrainError, Result, invalid};
 use super::phase::Session;
-use super::prepare::Prepared;
+use super::prepare::{Prepared, reopen};
 use super::transition::with_config;
 use super::unigram::{Unigram, UnigramScore};
 use crate::engine::{Outcome, Progress, read_log};
@@ -37,6 +40,8 @@ pub struct PretrainOptions {
     pub peak_tflops: Option<f64>,
     /// Handle that stops the run early; it is saved first.
     pub interrupter: Interrupter,
+    /// The processes that train together; rank 0 writes the folder, which all ranks must see.
+    pub ranks: Arc<Ranks>,
     /// True if an older run in the folder may be deleted although it has checkpoints.
     pub restart: bool,
 }
@@ -45,6 +50,8 @@ pub struct PretrainOptions {
 pub enum PretrainEnd {
     /// All tokens were seen; the folder is a model.
     Finished(Box<PretrainSummary>),
+    /// This process is not rank 0, which has the results.
+    Followed,
     /// The run was interrupted, and can be resumed.
     Interrupted {
         /// Steps done.
@@ -81,6 +88,43 @@ pub(super) struct Ready {
     pub(super) started: Instant,
 }
 
+/// Where all ranks begin, as rank 0 tells it.
+#[derive(Serialize, Deserialize)]
+struct Begin {
+    /// State and folder of the checkpoint to continue from.
+    from: Option<(RunState, PathBuf)>,
+}
+
+impl Begin {
+    fn of(from: Option<&(RunState, Snapshot)>) -> Self {
+        let from = from.map(|(state, snapshot)| (state.clone(), snapshot.path.clone()));
+        Self { from }
+    }
+}
+
+/// Trains as one of several ranks, but not the first: the run, its data and the checkpoint it begins from are those of rank 0.
+pub(super) fn follow(options: &PretrainOptions) -> Result<PretrainEnd> {
+    let started = Instant::now();
+    let begin = options.ranks.broadcast(&[])?;
+    let begin: Begin = serde_json::from_slice(&begin)?;
+    let (dir, recipe) = RunDir::follow(&options.out)?;
+    let phases = recipe.phases()?;
+    let prepared = reopen(&phases, dir.root())?;
+    let from = match begin.from {
+        Some((state, path)) => Some((state, Snapshot::open(&path)?)),
+        None => None,
+    };
+    let ready = Ready {
+        dir,
+        recipe,
+        phases,
+        prepared,
+        from,
+        started,
+    };
+    launch(ready, options)
+}
+
 /// Trains until all phases are done or the interrupter stops it.
 pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<PretrainEnd> {
     let Ready {
@@ -92,6 +136,10 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
         started,
     } = ready;
     let progress = options.progress;
+    if options.ranks.is_first() {
+        let begin = Begin::of(from.as_ref());
+        options.ranks.broadcast(&serde_json::to_vec(&begin)?)?;
+    }
     let precision = phases[0].recipe.precision();
     check_device(&options.device, precision, &prepared)?;
     let device = options.device.device.clone();
@@ -191,7 +239,13 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
         }
     }
 
+    if !options.ranks.is_first() {
+        options.ranks.barrier()?;
+        return Ok(PretrainEnd::Followed);
+    }
     save(&model, model.model.config(), dir.root())?;
+    // The other ranks end when the model is written.
+    options.ranks.barrier()?;
     let last = prepared.phases.len() - 1;
     let eval_items = session.eval_items(
         &phases[last].recipe,

@@ -5,8 +5,11 @@ use burn::tensor::Tensor;
 use modernbert::batch::PackedBatch;
 use modernbert::config::ModernBertConfig;
 use modernbert::model::{MaskedLm, MaskedLmOutput, MaskedTokens};
+use ranks::{Ranks, tree};
+use std::ops::Range;
+use std::sync::Arc;
 
-use crate::engine::{BoxError, Counts, Evaluation, EvaluationError, Sums, Task};
+use crate::engine::{BoxError, Counts, Evaluation, EvaluationError, Sums, Task, accumulate};
 use crate::loader::{MlmItem, Prefetched};
 use crate::optim::NamedOptimizer;
 use crate::recipe::{BatchRecipe, CheckpointRecipe};
@@ -29,6 +32,8 @@ pub(super) struct MlmTask<'a> {
     pub(super) config: ModernBertConfig,
     /// The run's folder.
     pub(super) dir: &'a RunDir,
+    /// The processes that train together.
+    pub(super) ranks: Arc<Ranks>,
     /// Rule for the checkpoints that are kept.
     pub(super) rule: &'a CheckpointRecipe,
 }
@@ -117,6 +122,16 @@ impl Task for MlmTask<'_> {
         gradients(model, &item)
     }
 
+    fn share(
+        &self,
+        model: &MaskedLm,
+        items: Vec<MlmItem>,
+        leaves: usize,
+        own: &Range<usize>,
+    ) -> Option<(Vec<Sums>, Vec<GradientsParams>)> {
+        Some(accumulate(self, model, items, leaves, own))
+    }
+
     fn shortened(&mut self, total: u64) {
         self.batch = self.batch_recipe.warmup_over(total);
     }
@@ -126,14 +141,28 @@ impl Task for MlmTask<'_> {
     }
 
     fn evaluate(&mut self, model: &MaskedLm, _step: u64) -> Result<Evaluation, EvaluationError> {
-        let (mut loss, mut correct, mut labelled) = (0.0, 0.0, 0);
-        for item in &self.held_out {
-            labelled += item.labelled;
+        // Each rank evaluates its share; the sums are made in the order of the items, whatever the number of ranks.
+        let own = tree::share(self.held_out.len(), self.ranks.rank(), self.ranks.size());
+        let mut numbers = Vec::with_capacity(16 * own.len());
+        for item in &self.held_out[own] {
             let (batch, masked) = inputs(model, item);
             let output = model.forward(&batch, &masked);
-            loss += read(output.loss_sum)?;
-            correct += read(output.correct)?;
+            numbers.extend(read(output.loss_sum)?.to_le_bytes());
+            numbers.extend(read(output.correct)?.to_le_bytes());
         }
+        let all = self.ranks.all_gather(&numbers);
+        let all = all.map_err(EvaluationError::other)?.concat();
+        let (numbers, _) = all.as_chunks::<8>();
+        let (mut loss, mut correct) = (0.0, 0.0);
+        for (index, number) in numbers.iter().enumerate() {
+            let number = f64::from_le_bytes(*number);
+            *(if index % 2 == 0 {
+                &mut loss
+            } else {
+                &mut correct
+            }) += number;
+        }
+        let labelled: usize = self.held_out.iter().map(|item| item.labelled).sum();
         if labelled == 0 {
             return Ok(Evaluation::default());
         }

@@ -80,7 +80,8 @@ impl<'a> Session<'a> {
         let Some((phase, data)) = longest else {
             return Ok(());
         };
-        if self.dir.has_row(POSITIONS_FILE, state.step) {
+        // One rank computes and writes it; the others wait for it at their next step.
+        if !self.options.ranks.is_first() || self.dir.has_row(POSITIONS_FILE, state.step) {
             return Ok(());
         }
         let masking = (&prepared.tokenizer, prepared.tokenizer.special().pad);
@@ -171,9 +172,13 @@ impl<'a> Session<'a> {
                 unit: settings.cadence.unit,
                 evaluations: total.div_ceil(recipe.run.eval_every_tokens),
                 line_every: Duration::ZERO,
-                log: Some(
-                    MetricsLog::open(&log).map_err(PretrainError::io(&log, "can't be written"))?,
-                ),
+                log: match options.ranks.is_first() {
+                    true => Some(
+                        MetricsLog::open(&log)
+                            .map_err(PretrainError::io(&log, "can't be written"))?,
+                    ),
+                    false => None,
+                },
                 has_mfu: peak_flops.is_some(),
                 skips_spikes: recipe.optimizer.skip_spikes.is_some(),
             },
@@ -186,10 +191,12 @@ impl<'a> Session<'a> {
             held_out: self.eval_items(recipe, data, masking)?,
             config: model.model.config().clone(),
             dir: self.dir,
+            ranks: options.ranks.clone(),
             rule: &self.phases[state.phase].recipe.checkpoint,
         };
         let interrupter = options.interrupter.clone();
-        let training = Loop::new(task, settings, (optimizer, state), reporter, interrupter);
+        let training = Loop::new(task, settings, (optimizer, state), reporter, interrupter)
+            .over(options.ranks.clone());
         training
             .run(model.with_recompute(recipe.batch.recompute))
             .map_err(|failure| self.failed(&failure))

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::error::{PretrainError, Result, invalid};
-use super::launch::{PretrainEnd, PretrainOptions, Ready, first_state, launch};
+use super::launch::{PretrainEnd, PretrainOptions, Ready, first_state, follow, launch};
 use super::memory;
 use super::prepare::{Prepared, SHARDS, is_prepared, prepare, reopen};
 use crate::recipe::{CorpusSource, Phase, PhaseRecipe, Recipe, TokenizerSource, builtin};
@@ -15,12 +15,29 @@ use crate::run_dir::{
 };
 use crate::snapshot::{RunState, Snapshot};
 
+/// Runs `first` on rank 0; the other ranks follow it. An error of any rank ends all.
+fn over_ranks(
+    options: &PretrainOptions,
+    first: impl FnOnce() -> Result<PretrainEnd>,
+) -> Result<PretrainEnd> {
+    let end = if options.ranks.is_first() {
+        first()
+    } else {
+        follow(options)
+    };
+    end.inspect_err(|error| options.ranks.leave(&error.to_string()))
+}
+
 /// Trains by the recipe and writes the model folder `out`.
 ///
 /// # Errors
 /// Invalid settings, invalid data, a device that can't be used, a non-finite loss, a full disk. Earlier checkpoints stay
 /// complete; `model.safetensors` is written only at the end.
 pub fn pretrain(recipe: &Recipe, options: &PretrainOptions) -> Result<PretrainEnd> {
+    over_ranks(options, || pretrain_first(recipe, options))
+}
+
+fn pretrain_first(recipe: &Recipe, options: &PretrainOptions) -> Result<PretrainEnd> {
     let started = Instant::now();
     let (recipe, _) = recipe.clone().resolve_model()?;
     recipe.validate()?;
@@ -59,6 +76,10 @@ fn check_memory(phases: &[Phase], options: &PretrainOptions) -> Result<()> {
 /// # Errors
 /// As [`pretrain`]; a recipe or a shard that was changed since the run was begun; a damaged checkpoint, by name.
 pub fn resume(choice: Choice, options: &PretrainOptions) -> Result<PretrainEnd> {
+    over_ranks(options, || resume_first(choice, options))
+}
+
+fn resume_first(choice: Choice, options: &PretrainOptions) -> Result<PretrainEnd> {
     let started = Instant::now();
     let progress = options.progress;
     let (dir, recipe, mut info) = RunDir::open(&options.out)?;
@@ -114,6 +135,14 @@ pub fn resume(choice: Choice, options: &PretrainOptions) -> Result<PretrainEnd> 
 /// # Errors
 /// As [`pretrain`]; a checkpoint of another shape.
 pub fn start_from(
+    recipe: &Recipe,
+    checkpoint: &Path,
+    options: &PretrainOptions,
+) -> Result<PretrainEnd> {
+    over_ranks(options, || start_from_first(recipe, checkpoint, options))
+}
+
+fn start_from_first(
     recipe: &Recipe,
     checkpoint: &Path,
     options: &PretrainOptions,
@@ -188,6 +217,14 @@ pub fn start_from(
 /// # Errors
 /// As [`start_from`]; settings that would have given other data.
 pub fn roll_back(
+    checkpoint: &Path,
+    overrides: &[String],
+    options: &PretrainOptions,
+) -> Result<PretrainEnd> {
+    over_ranks(options, || roll_back_first(checkpoint, overrides, options))
+}
+
+fn roll_back_first(
     checkpoint: &Path,
     overrides: &[String],
     options: &PretrainOptions,

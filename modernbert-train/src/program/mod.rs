@@ -1,6 +1,7 @@
 //! The commands: arguments and function of each.
 
 pub(crate) mod arguments;
+pub(crate) mod ranks;
 pub(crate) mod show;
 pub(crate) mod tokenize;
 pub(crate) mod train;

@@ -229,6 +229,7 @@ fn say_device(options: &PretrainOptions, recipe: &Recipe) {
 fn finish(name: &str, end: PretrainEnd, options: &PretrainOptions) -> anyhow::Result<ExitCode> {
     let summary = match end {
         PretrainEnd::Finished(summary) => summary,
+        PretrainEnd::Followed => return Ok(ExitCode::SUCCESS),
         PretrainEnd::Interrupted { step, checkpoint } => {
             let run = options.out.display();
             match checkpoint {

@@ -67,10 +67,12 @@ pub fn recipe_of_run(root: &Path) -> Result<Recipe, RunDirError> {
     Ok(Recipe::from_str(&text, &path.display().to_string())?)
 }
 
-/// A run's folder, locked by this process for as long as the value lives.
+/// A run's folder, locked by this process for as long as the value lives. In a process that follows another rank's run it is not locked,
+/// and nothing is written.
 pub struct RunDir {
     root: PathBuf,
-    _lock: FolderLock,
+    /// `None` in a process that follows.
+    lock: Option<FolderLock>,
 }
 
 impl RunDir {
@@ -143,8 +145,18 @@ impl RunDir {
     fn lock(root: &Path) -> Result<Self, RunDirError> {
         Ok(Self {
             root: root.to_path_buf(),
-            _lock: lock_folder(root)?,
+            lock: Some(lock_folder(root)?),
         })
+    }
+
+    /// The folder of a run that another process has created or opened and works on: rank 0, for the other ranks.
+    ///
+    /// # Errors
+    /// No run in the folder: the ranks don't share a file system.
+    pub fn follow(root: &Path) -> Result<(Self, Recipe), RunDirError> {
+        let recipe = recipe_of_run(root)?;
+        let root = root.to_path_buf();
+        Ok((Self { root, lock: None }, recipe))
     }
 
     /// The folder.
@@ -178,6 +190,9 @@ impl RunDir {
     /// # Errors
     /// An error of the operating system.
     pub fn append(&self, name: &str, row: &serde_json::Value) -> Result<(), RunDirError> {
+        if self.lock.is_none() {
+            return Ok(());
+        }
         let path = self.root.join(name);
         open_append(&path)
             .and_then(|mut file| file.write_all(format!("{row}\n").as_bytes()))
@@ -189,7 +204,9 @@ impl RunDir {
     /// # Errors
     /// An error of the operating system.
     pub fn record_model(&self) -> Result<(), RunDirError> {
-        if let Some(mut info) = RunInfo::read(&self.root)? {
+        if self.lock.is_some()
+            && let Some(mut info) = RunInfo::read(&self.root)?
+        {
             info.record_model(&self.root)?;
             info.write(&self.root)?;
         }
@@ -218,6 +235,9 @@ impl RunDir {
         rule: &CheckpointRecipe,
     ) -> Result<PathBuf, RunDirError> {
         let place = self.checkpoint_path(state.step);
+        if self.lock.is_none() {
+            return Ok(place);
+        }
         write_snapshot(&place, model, optimizer, state)?;
         checkpoints::retain(&self.root, rule)?;
         Ok(place)
