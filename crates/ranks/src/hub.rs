@@ -184,13 +184,7 @@ impl Link {
     ) -> Result<(), RankError> {
         let end = Instant::now() + options.start;
         let stream = loop {
-            let tried = (world.address.as_str(), world.port).to_socket_addrs();
-            let tried = tried.and_then(|addresses| {
-                let none = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-                addresses.fold(Err(none), |found, address| {
-                    found.or_else(|_| TcpStream::connect_timeout(&address, Duration::from_secs(5)))
-                })
-            });
+            let tried = reach(&world.address, world.port);
             match tried {
                 Ok(stream) => break stream,
                 Err(source) if Instant::now() > end => {
@@ -391,6 +385,18 @@ impl Drop for Link {
             let _ = stream.shutdown(Shutdown::Write);
         }
     }
+}
+
+/// A connection to the first address of a host that takes one.
+fn reach(host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in (host, port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, Duration::from_secs(5)) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// Whether a host name is this host alone.

@@ -152,6 +152,7 @@ fn an_evaluation_equals_a_count_by_hand() {
         held_out: items,
         config: small_config(64),
         dir: &dir,
+        ranks: std::sync::Arc::new(ranks::Ranks::single()),
         rule: &recipe.checkpoint,
     };
     let found = task.evaluate(&model, 1).unwrap();
