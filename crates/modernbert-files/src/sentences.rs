@@ -6,6 +6,15 @@
 //! | `1_Pooling/config.json` | the pooling of the tokens' vectors |
 //! | `sentence_bert_config.json` | tokens of a text at most |
 //! | `config_sentence_transformers.json` | prompts that are put before a text |
+//! | `1_Dense/` | the projection of a multi-vector model, whose settings are in the file above: [`MultiVectorSettings`] |
+//!
+//! [`SentenceFiles`] writes them, in the oldest form, which every reader takes.
+
+mod multi_vector;
+mod write;
+
+pub use multi_vector::{DENSE_FOLDER, MultiVectorSettings};
+pub use write::{SentenceFiles, Similarity};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -59,7 +68,7 @@ pub enum SentencesError {
     },
     /// A stage or pooling that is not supported.
     #[error(
-        "{}: {what} is not supported, and without it the vectors would be different; use a model with cls, mean or max pooling", path.display()
+        "{}: {what} is not supported, and without it the vectors would be different; use a model with cls, mean, weighted mean or max pooling", path.display()
     )]
     Unsupported {
         /// The file.
@@ -137,6 +146,24 @@ impl SentenceSettings {
             .map(str::to_string);
     }
 
+    /// The prompt of queries: the one named `query`, otherwise the default.
+    pub fn query_prompt(&self) -> Option<&str> {
+        self.first_prompt(&["query"])
+    }
+
+    /// The prompt of documents: the first of those named `document`, `passage` and `corpus`, otherwise the default.
+    pub fn document_prompt(&self) -> Option<&str> {
+        self.first_prompt(&["document", "passage", "corpus"])
+    }
+
+    fn first_prompt(&self, names: &[&str]) -> Option<&str> {
+        let named = names.iter().find_map(|name| self.prompts.get(*name));
+        match named {
+            Some(text) => Some(text.as_str()).filter(|text| !text.is_empty()),
+            None => self.default_prompt_text(),
+        }
+    }
+
     /// The text of the default prompt.
     pub fn default_prompt_text(&self) -> Option<&str> {
         let name = self.default_prompt.as_ref()?;
@@ -202,6 +229,7 @@ fn read_pooling(path: &Path) -> Result<Option<Pooling>, SentencesError> {
         [] | ["mean"] => Ok(Some(Pooling::Mean)),
         ["cls"] => Ok(Some(Pooling::Cls)),
         ["max"] => Ok(Some(Pooling::Max)),
+        ["weightedmean"] => Ok(Some(Pooling::WeightedMean)),
         _ => Err(SentencesError::Unsupported {
             path: path.to_path_buf(),
             what: format!("the pooling {}", modes.join(" with ")),
@@ -262,6 +290,10 @@ mod tests {
         for (json, expected) in [
             (json!({"pooling_mode_max_tokens": true}), Pooling::Max),
             (json!({"pooling_mode": "cls"}), Pooling::Cls),
+            (
+                json!({"pooling_mode_weightedmean_tokens": true}),
+                Pooling::WeightedMean,
+            ),
             (json!({}), Pooling::Mean),
         ] {
             let found = read(&[(POOLING_FILE, json)]).unwrap();

@@ -13,7 +13,7 @@ use crate::tokenizer::{Encoded, Tokenizer};
 /// Settings of the vector of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EmbedOptions {
-    /// First token, mean over the tokens, or largest value of each feature, special tokens included.
+    /// First token, mean or weighted mean over the tokens, or largest value of each feature, special tokens included.
     pub pooling: Pooling,
     /// True if vectors are scaled to length one, so that their dot product is their cosine.
     pub normalize: bool,

@@ -9,7 +9,8 @@ use crate::ops::gather_rows::sum_rows;
 
 /// Pools `hidden [total, hidden]` to `[sequences, hidden]`.
 ///
-/// `Cls` takes the first token of each sequence, `Mean` the average over its tokens, `Max` the largest value of each feature.
+/// `Cls` takes the first token of each sequence, `Mean` the average over its tokens, `Max` the largest value of each feature,
+/// `WeightedMean` the average with weights 1, 2, 3, … by position.
 /// There is no padding to exclude. An empty sequence yields zeros.
 pub fn pool(hidden: Tensor<2>, layout: &SequenceLayout, pooling: Pooling) -> Tensor<2> {
     let device = hidden.device();
@@ -33,11 +34,12 @@ pub fn pool(hidden: Tensor<2>, layout: &SequenceLayout, pooling: Pooling) -> Ten
             rows * column(present, &hidden)
         }
         Pooling::Mean => mean(hidden, layout),
+        Pooling::WeightedMean => weighted_mean(hidden, layout),
         Pooling::Max => largest(hidden, layout),
     }
 }
 
-/// One number for each sequence, `[sequences, 1]`, on the device and in the dtype of `like`.
+/// Numbers as a column, `[values, 1]`, on the device and in the dtype of `like`.
 fn column(values: impl Iterator<Item = f32>, like: &Tensor<2>) -> Tensor<2> {
     let values: Vec<f32> = values.collect();
     let shape = [values.len(), 1];
@@ -49,17 +51,34 @@ fn column(values: impl Iterator<Item = f32>, like: &Tensor<2>) -> Tensor<2> {
 
 /// The mean over the tokens of each sequence: segment sums in f32, times the inverse lengths.
 fn mean(hidden: Tensor<2>, layout: &SequenceLayout) -> Tensor<2> {
-    let (device, dtype) = (hidden.device(), hidden.dtype());
+    let dtype = hidden.dtype();
+    let sums = sums(hidden, layout);
+    let inverse = layout.lengths().map(|length| 1.0 / length.max(1) as f32);
+    let inverse = column(inverse, &sums);
+    (sums * inverse).cast(dtype)
+}
+
+/// The mean over the tokens of each sequence with weights 1, 2, 3, … by position: segment sums in f32 of the weighted tokens.
+fn weighted_mean(hidden: Tensor<2>, layout: &SequenceLayout) -> Tensor<2> {
+    let dtype = hidden.dtype();
+    let weights = layout.lengths().flat_map(|length| {
+        let sum = (length * (length + 1) / 2) as f32;
+        (1..=length).map(move |weight| weight as f32 / sum)
+    });
+    let weights = column(weights, &hidden);
+    sums(hidden * weights, layout).cast(dtype)
+}
+
+/// The sum over the tokens of each sequence, in f32.
+fn sums(hidden: Tensor<2>, layout: &SequenceLayout) -> Tensor<2> {
+    let device = hidden.device();
     let ids: Vec<u32> = layout
         .lengths()
         .enumerate()
         .flat_map(|(sequence, length)| std::iter::repeat_n(sequence as u32, length))
         .collect();
     let places = int_tensor(ids.iter().map(|&id| id as i32), &device);
-    let sums = sum_rows(hidden, places, TokenOrder::new(ids), layout.num_sequences());
-    let inverse = layout.lengths().map(|length| 1.0 / length.max(1) as f32);
-    let inverse = column(inverse, &sums);
-    (sums * inverse).cast(dtype)
+    sum_rows(hidden, places, TokenOrder::new(ids), layout.num_sequences())
 }
 
 /// The largest value of each feature, sequences of similar length together: `[group, longest, hidden]` at once, the short
@@ -119,6 +138,12 @@ mod tests {
         assert_eq!(with_gap(Pooling::Cls), [1.0, 4.0, 0.0, 0.0, -5.0, -6.0]);
         assert_eq!(with_gap(Pooling::Mean), [2.0, 3.0, 0.0, 0.0, -5.0, -6.0]);
         assert_eq!(with_gap(Pooling::Max), [3.0, 4.0, 0.0, 0.0, -5.0, -6.0]);
+        // (1 · 1 + 2 · 3) / 3 and (1 · 4 + 2 · 2) / 3.
+        let weighted = with_gap(Pooling::WeightedMean);
+        let expected = [7.0 / 3.0, 8.0 / 3.0, 0.0, 0.0, -5.0, -6.0];
+        for (found, expected) in weighted.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-6, "{weighted:?}");
+        }
         let whole = |pooling| pooled(&values, &[1, 2], pooling);
         assert_eq!(whole(Pooling::Cls), [1.0, 4.0, 3.0, 2.0]);
         assert_eq!(whole(Pooling::Max), [1.0, 4.0, 3.0, 2.0]);

@@ -75,7 +75,12 @@ fn what_the_neighbours_say_changes_no_bit() {
 
 #[test]
 fn a_vector_is_the_pooled_hidden_state_of_its_text() {
-    for pooling in [Pooling::Cls, Pooling::Mean, Pooling::Max] {
+    for pooling in [
+        Pooling::Cls,
+        Pooling::Mean,
+        Pooling::Max,
+        Pooling::WeightedMean,
+    ] {
         for normalize in [false, true] {
             let options = EmbedOptions { pooling, normalize };
             let encoder = encoder_with(options, BatchOptions::default());

@@ -18,6 +18,11 @@ pub(crate) fn pooled(rows: &Rows, pooling: Pooling) -> Vec<f64> {
             Pooling::Cls => rows[0][d],
             Pooling::Mean => feature(d).sum::<f64>() / rows.len() as f64,
             Pooling::Max => feature(d).fold(f64::NEG_INFINITY, f64::max),
+            Pooling::WeightedMean => {
+                let weights = (1..=rows.len()).map(|weight| weight as f64);
+                let sum: f64 = feature(d).zip(weights.clone()).map(|(x, w)| x * w).sum();
+                sum / weights.sum::<f64>()
+            }
         })
         .collect()
 }

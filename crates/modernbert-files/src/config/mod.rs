@@ -139,6 +139,8 @@ pub enum Pooling {
     Mean,
     /// The largest value of each feature over the real tokens: `max`. For embeddings; Hugging Face's classifiers don't know it.
     Max,
+    /// The mean over the real tokens with weights 1, 2, 3, … by position: `weightedmean`. For embeddings only, as [`Self::Max`].
+    WeightedMean,
 }
 
 impl Pooling {
@@ -148,6 +150,7 @@ impl Pooling {
             Self::Cls => "cls",
             Self::Mean => "mean",
             Self::Max => "max",
+            Self::WeightedMean => "weightedmean",
         }
     }
 }

@@ -224,10 +224,13 @@ impl ModernBertConfig {
     }
 
     fn validate_labels(&self) -> Result<(), ConfigError> {
-        if self.classifier_pooling == Pooling::Max {
+        if matches!(
+            self.classifier_pooling,
+            Pooling::Max | Pooling::WeightedMean
+        ) {
             refuse(
                 "classifier_pooling",
-                "max",
+                self.classifier_pooling.name(),
                 "a classifier pools by \"cls\" or \"mean\"",
             )?;
         }

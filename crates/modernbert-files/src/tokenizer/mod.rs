@@ -222,6 +222,11 @@ impl Tokenizer {
         self.special
     }
 
+    /// The id of the token with exactly this text, as the file spells it; `None` if there is none.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
     /// Rows that the embedding of a model for this tokenizer has at least: the largest id and one.
     pub fn id_bound(&self) -> usize {
         self.id_bound
