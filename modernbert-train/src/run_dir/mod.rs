@@ -269,7 +269,7 @@ pub fn lock_folder(root: &Path) -> Result<FolderLock, RunDirError> {
 }
 
 /// The folder of a step's checkpoint.
-pub(crate) fn checkpoint_place(root: &Path, step: u64) -> PathBuf {
+pub fn checkpoint_place(root: &Path, step: u64) -> PathBuf {
     root.join(CHECKPOINTS)
         .join(format!("{}{step:08}", checkpoints::PREFIX))
 }

@@ -155,6 +155,6 @@ pub(crate) fn hash_file(path: &Path) -> Result<FileHash, SnapshotError> {
 }
 
 /// Bytes in hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

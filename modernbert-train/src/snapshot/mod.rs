@@ -20,15 +20,14 @@ pub(crate) mod tests;
 mod write;
 
 pub(crate) use error::remedy;
-pub(crate) use manifest::{hash_file, hex};
-pub(crate) use read::read_state;
-pub(crate) use write::{REPLACED, TEMPORARY, discard, recover};
+pub(crate) use manifest::hash_file;
+pub(crate) use write::{REPLACED, TEMPORARY};
 
 pub use error::SnapshotError;
-pub use manifest::{FileHash, Manifest, verify};
-pub use read::{Snapshot, read_tensors};
+pub use manifest::{FileHash, Manifest, hex, verify};
+pub use read::{Snapshot, read_state, read_tensors};
 pub use state::{RunState, WindowState};
-pub use write::{Content, write_checkpoint, write_snapshot, write_tensors};
+pub use write::{Content, discard, recover, write_checkpoint, write_snapshot, write_tensors};
 
 /// The moments of the optimizer.
 pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";

@@ -70,7 +70,10 @@ impl Snapshot {
 }
 
 /// The state in this checkpoint, whose files are not checked against their hashes.
-pub(crate) fn read_state<S: DeserializeOwned>(folder: &Path) -> Result<S, SnapshotError> {
+///
+/// # Errors
+/// A file that can't be read or is malformed.
+pub fn read_state<S: DeserializeOwned>(folder: &Path) -> Result<S, SnapshotError> {
     let path = folder.join(STATE_FILE);
     let text = modernbert::read::bytes(&path).map_err(SnapshotError::io(&path))?;
     serde_json::from_slice(&text).map_err(|error| SnapshotError::damaged(&path, error))

@@ -92,7 +92,7 @@ fn take_place(temporary: &Path, place: &Path, replaced: &Path) -> Result<(), Sna
 ///
 /// # Errors
 /// An error of the operating system.
-pub(crate) fn discard(place: &Path) -> Result<(), SnapshotError> {
+pub fn discard(place: &Path) -> Result<(), SnapshotError> {
     let name = place.file_name().unwrap_or_default().to_string_lossy();
     let nameless = place.with_file_name(format!("{TEMPORARY}dropped-{name}"));
     remove(&nameless)?;
@@ -104,7 +104,7 @@ pub(crate) fn discard(place: &Path) -> Result<(), SnapshotError> {
 ///
 /// # Errors
 /// An error of the operating system.
-pub(crate) fn recover(parent: &Path) -> Result<(), SnapshotError> {
+pub fn recover(parent: &Path) -> Result<(), SnapshotError> {
     let entries = match std::fs::read_dir(parent) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
