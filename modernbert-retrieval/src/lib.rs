@@ -11,8 +11,12 @@
 //! | [`maxsim`] | scores of multi-vector models |
 //! | [`fusion`] | several runs combined by their ranks |
 //! | [`table`] | results with the paper's |
+//! | [`train`] | training of models with a vector per text or per token |
+//! | [`mine`] | hard negatives for training |
 //!
-//! The library knows no tensor library and no model: vectors are slices of f32.
+//! Only [`train`] and [`mine`] know a tensor library and a model: elsewhere vectors are slices of f32.
+// The types of wgpu nest deeper than the compiler expects by default.
+#![recursion_limit = "256"]
 
 pub mod bm25;
 pub mod data;
@@ -21,6 +25,8 @@ pub mod index;
 mod kernel;
 pub mod maxsim;
 pub mod metrics;
+pub mod mine;
 pub mod run;
 pub mod table;
+pub mod train;
 pub mod vectors;

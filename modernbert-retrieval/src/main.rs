@@ -1,4 +1,6 @@
-//! `modernbert-retrieval`: evaluation and vector search from the command line.
+//! `modernbert-retrieval`: training, evaluation and search from the command line.
+// The types of wgpu nest deeper than the compiler expects by default.
+#![recursion_limit = "256"]
 
 mod commands;
 
@@ -6,7 +8,7 @@ use clap::{Parser, Subcommand};
 use modernbert_cli::main_with;
 use std::process::ExitCode;
 
-/// Evaluates retrieval and searches vectors.
+/// Trains and evaluates retrieval models, and searches vectors.
 #[derive(Parser)]
 #[command(version, about, long_about = None)]
 struct Cli {
@@ -26,6 +28,10 @@ enum Command {
     Index(commands::index::IndexArgs),
     /// Searches a vector index.
     Search(commands::search::SearchArgs),
+    /// Trains a model with a vector per text or per token.
+    Train(Box<commands::train::TrainArgs>),
+    /// Finds hard negatives for training.
+    Mine(commands::mine::MineArgs),
 }
 
 fn main() -> ExitCode {
@@ -36,5 +42,7 @@ fn main() -> ExitCode {
         Command::Fuse(args) => commands::fuse::run(&args),
         Command::Index(args) => commands::index::run(&args),
         Command::Search(args) => commands::search::run(&args),
+        Command::Train(args) => commands::train::run(&args),
+        Command::Mine(args) => commands::mine::run(&args),
     })
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use clap::Args;
 use modernbert_retrieval::data::Dataset;
-use modernbert_retrieval::index::{Dtype, IndexOptions, IndexWriter, ModelId, Similarity};
-use modernbert_retrieval::run::{Hit, Run};
+use modernbert_retrieval::index::{NamedVectors, Similarity, rank_vectors};
+use modernbert_retrieval::run::Run;
 use modernbert_retrieval::vectors::Vectors;
 
 /// Name of the row of vectors.
@@ -60,23 +60,6 @@ impl DenseArgs {
                 documents.dimension
             );
         }
-        let place = tempfile::tempdir()?;
-        let options = IndexOptions {
-            dimension: documents.dimension,
-            dtype: Dtype::F32,
-            similarity: if self.dot {
-                Similarity::Dot
-            } else {
-                Similarity::Cosine
-            },
-            model: ModelId::default(),
-        };
-        let mut writer = IndexWriter::create(&place.path().join("index"), &options)?;
-        for (id, vector, _) in documents.iter() {
-            writer.add(id, vector, "")?;
-        }
-        drop(documents);
-        let index = writer.finish()?;
         let judged = |id: &str| set.judgments.queries.contains_key(id);
         let (mut ids, mut values) = (Vec::new(), Vec::new());
         let mut seen = HashSet::new();
@@ -90,17 +73,27 @@ impl DenseArgs {
             ids.push(id.to_string());
             values.extend_from_slice(vector);
         }
-        let found = index.search(&values, count, None)?;
-        let hits = found.into_iter().map(|hits| {
-            let hit = |hit: modernbert_retrieval::index::VectorHit<'_>| Hit {
-                id: hit.id.to_string(),
-                score: f64::from(hit.score),
-            };
-            hits.into_iter().map(hit).collect()
-        });
+        let similarity = if self.dot {
+            Similarity::Dot
+        } else {
+            Similarity::Cosine
+        };
+        let queries = rank_vectors(
+            NamedVectors {
+                ids: &documents.ids,
+                values: &documents.values,
+            },
+            NamedVectors {
+                ids: &ids,
+                values: &values,
+            },
+            documents.dimension,
+            similarity,
+            count,
+        )?;
         Ok(Some(Run {
             name: VECTORS.to_string(),
-            queries: ids.into_iter().zip(hits).collect(),
+            queries,
         }))
     }
 }

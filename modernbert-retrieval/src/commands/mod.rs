@@ -6,4 +6,6 @@ pub(crate) mod dense;
 pub(crate) mod evaluate;
 pub(crate) mod fuse;
 pub(crate) mod index;
+pub(crate) mod mine;
 pub(crate) mod search;
+pub(crate) mod train;

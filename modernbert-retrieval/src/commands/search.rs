@@ -1,9 +1,12 @@
 //! `modernbert-retrieval search`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use modernbert::sentences::SentenceSettings;
+use modernbert::{Encoder, Loader};
+use modernbert_cli::DeviceArgs;
 use modernbert_files::output::OutputCheck;
 use modernbert_retrieval::index::VectorIndex;
 use modernbert_retrieval::run::{Hit, Run};
@@ -15,14 +18,21 @@ use super::index::model_id;
 
 #[derive(Args)]
 pub(crate) struct SearchArgs {
-    /// Searches the index in this folder.
+    /// Searches the index in this folder, or in its subfolder `index`.
     #[arg(value_name = "INDEX")]
     index: PathBuf,
+    /// Searches for this text, with the model of --model, or of a subfolder `model`; prints score and id.
+    #[arg(
+        value_name = "TEXT",
+        conflicts_with = "queries",
+        required_unless_present = "queries"
+    )]
+    text: Option<String>,
     /// Reads query vectors from this file, as `embed --out` writes it: .safetensors, or .jsonl.
     #[arg(long, value_name = "FILE")]
-    queries: PathBuf,
+    queries: Option<PathBuf>,
     /// Takes query ids from the JSONL file that was embedded (fields `_id` or `id`), row by row.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "queries")]
     texts: Option<PathBuf>,
     /// Returns this many vectors per query.
     #[arg(long, value_name = "COUNT", default_value_t = 10)]
@@ -34,8 +44,11 @@ pub(crate) struct SearchArgs {
     #[arg(long, value_name = "FOLDER")]
     model: Option<PathBuf>,
     /// Writes a TREC run file instead of printing JSON lines.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "queries")]
     out: Option<PathBuf>,
+    /// Device that encodes TEXT, the same in every program.
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
@@ -48,19 +61,38 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
         .map(|text| condition(text))
         .collect::<anyhow::Result<Vec<_>>>()?;
     if let Some(out) = &args.out {
-        let inputs = [Some(&args.index), Some(&args.queries), args.texts.as_ref()];
+        let inputs = [Some(&args.index), args.queries.as_ref(), args.texts.as_ref()];
         OutputCheck::file(out)
             .inputs(inputs.into_iter().flatten())
             .check()?;
     }
-    let index = VectorIndex::open(&args.index)?;
-    index.check_model(&model_id(args.model.as_deref())?)?;
-    let queries = Vectors::read(&args.queries, args.texts.as_deref(), &[])?;
+    // A folder can have an index and its model beside each other.
+    let folder = args.index.join("index");
+    let (folder, beside) = match folder.is_dir() {
+        true => (folder, Some(args.index.join("model"))),
+        false => (args.index.clone(), None),
+    };
+    let model = args.model.clone().or(beside.filter(|model| model.is_dir()));
+    let index = VectorIndex::open(&folder)?;
+    index.check_model(&model_id(model.as_deref())?)?;
+    let queries = match (&args.queries, &args.text) {
+        (Some(file), _) => Vectors::read(file, args.texts.as_deref(), &[])?,
+        (None, Some(text)) => {
+            let model = model
+                .context("give --model, the folder of the index's model, which encodes TEXT")?;
+            encoded(args, &model, text)?
+        }
+        (None, None) => bail!("give TEXT or --queries"),
+    };
+    let name = args
+        .queries
+        .as_ref()
+        .map_or("TEXT".into(), |file| file.display().to_string());
     let expected = index.info().options.dimension;
     if queries.dimension != expected {
         bail!(
             "{}: vectors of {} components, the index has {expected}; encode the queries with the index's model",
-            args.queries.display(),
+            name,
             queries.dimension
         );
     }
@@ -80,6 +112,10 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
     let Some(out) = &args.out else {
         for (query, hits) in queries.ids.iter().zip(found) {
             for (i, hit) in hits.into_iter().enumerate() {
+                if args.text.is_some() {
+                    print(&format!("{:.4}  {}", hit.score, hit.id));
+                    continue;
+                }
                 let mut line =
                     json!({ "query": query, "rank": i + 1, "id": hit.id, "score": hit.score });
                 if !hit.metadata.is_empty() {
@@ -115,6 +151,25 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
         run.queries.len()
     ));
     Ok(())
+}
+
+/// The vector of a text, as the model's folder says.
+fn encoded(args: &SearchArgs, model: &Path, text: &str) -> anyhow::Result<Vectors> {
+    let settings = SentenceSettings::read(model)?;
+    let device = args.device.select()?;
+    let encoder = Encoder::load(Loader::new(model).device(&device.device))?
+        .with_prompt(settings.query_prompt().map(str::to_string));
+    let vectors = encoder.encode(&[text])?;
+    let values: Vec<f32> = vectors
+        .into_iter()
+        .flat_map(|vector| vector.values)
+        .collect();
+    Ok(Vectors {
+        dimension: values.len(),
+        values,
+        ids: vec![text.to_string()],
+        metadata: vec![String::new()],
+    })
 }
 
 fn condition(text: &str) -> anyhow::Result<(String, String)> {

@@ -8,6 +8,7 @@
 //! | `manifest` | the list of segments and deleted rows |
 //! | `dtype` | f32, f16 and int8 components |
 //! | `top` | the best hits of a query |
+//! | [`rank_vectors`] | exact search of vectors in memory |
 //!
 //! A change is written into new files first and published by replacing the manifest. A process that is killed, or a disk that is full,
 //! leaves the index as it was. An open [`VectorIndex`] keeps searching the state it opened.
@@ -15,6 +16,7 @@
 mod dtype;
 mod error;
 mod manifest;
+mod rank;
 mod search;
 mod segment;
 mod top;
@@ -22,6 +24,7 @@ mod writer;
 
 pub use dtype::Dtype;
 pub use error::IndexError;
+pub use rank::{NamedVectors, rank_vectors};
 pub use search::{Filter, VectorHit};
 pub use writer::IndexWriter;
 

@@ -1,0 +1,321 @@
+//! `modernbert-retrieval mine`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use clap::{Args, ValueEnum};
+use modernbert::checkpoint::read_config;
+use modernbert::model::Precision;
+use modernbert::output::OutputCheck;
+use modernbert::tokenizer::Tokenizer;
+use modernbert::{Loader, atomic::write_atomically};
+use modernbert_cli::text::counted;
+use modernbert_cli::{DeviceArgs, describe, say};
+use modernbert_retrieval::bm25::{Analyzer, Bm25, Parameters};
+use modernbert_retrieval::index::{NamedVectors, Similarity, rank_vectors};
+use modernbert_retrieval::mine::{Candidates, MineOptions, Ranked, Sampling, mine};
+use modernbert_retrieval::train::{
+    Embedder, Role, TextOptions, TrainRow, TrainRows, VectorKind, encode, kind_of_folder,
+};
+use serde_json::json;
+
+use super::common::SetArgs;
+
+#[derive(Args)]
+pub(crate) struct MineArgs {
+    /// Finds negatives for the queries of these files: rows with query and positive, as `train` reads them.
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    train: Vec<PathBuf>,
+    /// Ranks documents with this model, which has one vector per text; without it with BM25.
+    #[arg(long, value_name = "FOLDER|NAME")]
+    model: Option<String>,
+    /// Takes candidates from the corpora of these data sets too; by default the documents of the rows alone.
+    #[arg(long, value_name = "FOLDER")]
+    corpus: Vec<PathBuf>,
+    /// Takes no text of these data sets as a negative: those that a trained model is evaluated on.
+    #[arg(long, value_name = "FOLDER")]
+    held_out: Vec<PathBuf>,
+    #[command(flatten)]
+    set: SetArgs,
+    /// Writes rows with query, positive and negatives into this JSONL file.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Negatives of a row; rows with fewer that qualify are left out and counted.
+    #[arg(long, value_name = "COUNT", default_value_t = 3)]
+    negatives: usize,
+    /// Leaves out this many of the best ranked, which may be positives without a label.
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    skip: usize,
+    /// Takes negatives from this many of the best ranked after --skip.
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    depth: usize,
+    /// Takes negatives whose score is at least this much below the positive's.
+    #[arg(long, value_name = "DIFFERENCE")]
+    margin: Option<f64>,
+    /// Takes negatives whose score is at most this share of the positive's, such as 0.95.
+    #[arg(long, value_name = "SHARE")]
+    share: Option<f64>,
+    /// Takes negatives whose score is at most this.
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    max_score: Option<f64>,
+    /// Takes negatives whose score is at least this.
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    min_score: Option<f64>,
+    /// Chooses the top ranked that qualify, or random ones of them.
+    #[arg(long, value_enum, default_value = "top", hide_possible_values = true)]
+    sampling: SamplingName,
+    /// Seed of --sampling random.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Device, the same in every program.
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SamplingName {
+    Top,
+    Random,
+}
+
+impl MineArgs {
+    fn options(&self) -> anyhow::Result<MineOptions> {
+        ensure!(self.negatives > 0, "--negatives is 0; it is 1 or more");
+        ensure!(
+            self.depth >= self.negatives,
+            "--depth is {}, below --negatives ({}); give at least as many",
+            self.depth,
+            self.negatives
+        );
+        for (option, value) in [
+            ("--margin", self.margin),
+            ("--share", self.share),
+            ("--max-score", self.max_score),
+            ("--min-score", self.min_score),
+        ] {
+            if let Some(value) = value {
+                ensure!(
+                    value.is_finite(),
+                    "{option} is {value}; give a finite number"
+                );
+            }
+        }
+        Ok(MineOptions {
+            negatives: self.negatives,
+            ranks: self.skip..self.skip.saturating_add(self.depth),
+            margin: self.margin,
+            share: self.share,
+            most: self.max_score,
+            least: self.min_score,
+            sampling: match self.sampling {
+                SamplingName::Top => Sampling::Top,
+                SamplingName::Random => Sampling::Random,
+            },
+            seed: self.seed,
+        })
+    }
+}
+
+pub(crate) fn run(args: &MineArgs) -> anyhow::Result<()> {
+    let options = args.options()?;
+    OutputCheck::file(&args.out)
+        .inputs(&args.train)
+        .inputs(&args.corpus)
+        .inputs(&args.held_out)
+        .inputs(args.model.iter().map(Path::new))
+        .check()?;
+    let rows = TrainRows::read(&args.train)?;
+    let candidates = candidates(args, &rows)?;
+    say(&format!(
+        "{}, {}",
+        counted(rows.rows.len() as u64, "row", "rows"),
+        counted(candidates.texts.len() as u64, "candidate", "candidates")
+    ));
+    if candidates.texts.is_empty() {
+        bail!("no candidate is left; give a --corpus, or fewer --held-out sets");
+    }
+    // Positives of the query are ranked too, and taken out later.
+    let positives = modernbert_retrieval::mine::positives(&rows);
+    let most = positives
+        .values()
+        .map(|known| known.len())
+        .max()
+        .unwrap_or(0);
+    let depth = options.ranks.end.saturating_add(most + 1);
+    let (ranked, scores) = match &args.model {
+        Some(model) => by_vectors(args, model, &rows, &candidates, depth)?,
+        None => by_words(&rows, &candidates, depth)?,
+    };
+    let mined = mine(&rows, &candidates, &ranked, &scores, &options);
+    let mut lines = String::new();
+    for one in &mined.rows {
+        let row = &rows.rows[one.row];
+        let negatives: Vec<&String> = one
+            .negatives
+            .iter()
+            .map(|&i| &candidates.texts[i])
+            .collect();
+        let line = json!({
+            "query": rows.texts[row.query as usize],
+            "positive": rows.texts[row.documents[0] as usize],
+            "negatives": negatives,
+        });
+        lines.push_str(&line.to_string());
+        lines.push('\n');
+    }
+    ensure!(
+        !mined.rows.is_empty(),
+        "no row has {} that qualify; loosen --margin, --share and scores, or raise --depth",
+        counted(options.negatives as u64, "negative", "negatives")
+    );
+    write_atomically(&args.out, lines.as_bytes())
+        .with_context(|| format!("{}: cannot be written", args.out.display()))?;
+    say(&format!(
+        "written: {} ({}; {} left out with fewer negatives that qualify)",
+        args.out.display(),
+        counted(mined.rows.len() as u64, "row", "rows"),
+        mined.left_out
+    ));
+    Ok(())
+}
+
+/// The documents of the rows and of the corpora, without those of held-out sets.
+fn candidates(args: &MineArgs, rows: &TrainRows) -> anyhow::Result<Candidates> {
+    let mut held_out = Vec::new();
+    for folder in &args.held_out {
+        for set in args.set.open(folder)? {
+            for document in set.documents() {
+                held_out.push(document?.full_text());
+            }
+            held_out.extend(set.queries.into_iter().map(|query| query.text));
+        }
+    }
+    let mut candidates = Candidates::without(held_out.iter().map(String::as_str));
+    for row in &rows.rows {
+        for &document in &row.documents {
+            candidates.add(&rows.texts[document as usize]);
+        }
+    }
+    for folder in &args.corpus {
+        for set in args.set.open(folder)? {
+            for document in set.documents() {
+                candidates.add(&document?.full_text());
+            }
+        }
+    }
+    Ok(candidates)
+}
+
+/// Queries whose rankings by BM25 are in memory as a whole.
+const QUERIES: usize = 256;
+
+type Rankings = (Vec<Vec<Ranked>>, Vec<f64>);
+
+/// Rankings by the cosine of a model's vectors.
+fn by_vectors(
+    args: &MineArgs,
+    model: &str,
+    rows: &TrainRows,
+    candidates: &Candidates,
+    depth: usize,
+) -> anyhow::Result<Rankings> {
+    let device = args.device.select()?;
+    say(&describe(&device, Precision::F32.name()));
+    let folder = Loader::from(model).folder()?;
+    let positions = read_config(&folder)?.max_position_embeddings;
+    let kind = match kind_of_folder(&folder, positions)? {
+        Some(kind @ VectorKind::Single { .. }) => kind,
+        Some(VectorKind::PerToken(_)) => bail!(
+            "{}: the model has a vector per token; give one with a vector per text, or leave --model out for BM25",
+            folder.display()
+        ),
+        None => bail!(
+            "{}: the folder does not say how it makes vectors (no modules.json); give a model that `train` or sentence-transformers wrote",
+            folder.display()
+        ),
+    };
+    let texts = TextOptions::new(Tokenizer::from_folder(&folder)?, kind.clone(), positions)?;
+    let loader = Loader::new(&folder).device(&device.device);
+    let (model, _) = Embedder::load(loader, &kind, 0)?;
+    let vectors = |of: &[&str], role| -> anyhow::Result<_> {
+        Ok(encode(&model, &kind, &texts.tokenize_all(of, role)?)?)
+    };
+    let documents: Vec<&str> = candidates.texts.iter().map(String::as_str).collect();
+    let documents = vectors(&documents, Role::Document)?;
+    let queries: Vec<&str> = rows
+        .rows
+        .iter()
+        .map(|row| rows.texts[row.query as usize].as_str())
+        .collect();
+    let queries = vectors(&queries, Role::Query)?;
+    let positives: Vec<&str> = rows
+        .rows
+        .iter()
+        .map(|row| rows.texts[row.documents[0] as usize].as_str())
+        .collect();
+    let positives = vectors(&positives, Role::Document)?;
+    let dimension = documents.dimension;
+    let scores = queries
+        .values
+        .chunks(dimension)
+        .zip(positives.values.chunks(dimension));
+    let scores: Result<Vec<f64>, _> = scores
+        .map(|(query, positive)| modernbert::cosine_similarity(query, positive).map(f64::from))
+        .collect();
+    let names = |count: usize| (0..count).map(|i| i.to_string()).collect::<Vec<_>>();
+    let (document_ids, query_ids) = (names(candidates.texts.len()), names(rows.rows.len()));
+    let found = rank_vectors(
+        NamedVectors {
+            ids: &document_ids,
+            values: &documents.values,
+        },
+        NamedVectors {
+            ids: &query_ids,
+            values: &queries.values,
+        },
+        dimension,
+        Similarity::Cosine,
+        depth,
+    )?;
+    let ranked = query_ids.iter().map(|id| numbered(&found[id]));
+    Ok((ranked.collect(), scores?))
+}
+
+/// Rankings by BM25.
+fn by_words(rows: &TrainRows, candidates: &Candidates, depth: usize) -> anyhow::Result<Rankings> {
+    let mut bm25 = Bm25::new(Analyzer::English, Parameters::default())?;
+    let named: Vec<(String, String)> = candidates
+        .texts
+        .iter()
+        .enumerate()
+        .map(|(i, text)| (i.to_string(), text.clone()))
+        .collect();
+    bm25.add(&named);
+    let names: Vec<String> = (0..rows.rows.len()).map(|i| i.to_string()).collect();
+    let (mut ranked, mut scores) = (Vec::new(), Vec::new());
+    for (rows_of, names) in rows.rows.chunks(QUERIES).zip(names.chunks(QUERIES)) {
+        let text = |row: &TrainRow| rows.texts[row.query as usize].as_str();
+        let queries = rows_of.iter().zip(names);
+        let queries = queries.map(|(row, name)| (name.as_str(), text(row)));
+        // Of the positive the score is needed, whatever its rank.
+        let run = bm25.run(queries, candidates.texts.len());
+        for (row, name) in rows_of.iter().zip(names) {
+            let mut all = numbered(&run.queries[name]);
+            let positive = candidates.find(&rows.texts[row.documents[0] as usize]);
+            let score = all
+                .iter()
+                .find(|(candidate, _)| Some(*candidate) == positive);
+            scores.push(score.map_or(0.0, |(_, score)| *score));
+            all.truncate(depth);
+            ranked.push(all);
+        }
+    }
+    Ok((ranked, scores))
+}
+
+/// Hits whose ids are numbers of candidates.
+fn numbered(hits: &[modernbert_retrieval::run::Hit]) -> Vec<Ranked> {
+    let hits = hits.iter();
+    hits.filter_map(|hit| Some((hit.id.parse().ok()?, hit.score)))
+        .collect()
+}

@@ -1,0 +1,496 @@
+//! Arguments of `train`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use clap::{Args, ValueEnum};
+use modernbert::config::Pooling;
+use modernbert::sentences::{MultiVectorSettings, Similarity};
+use modernbert::tokenizer::Tokenizer;
+use modernbert_cli::DeviceArgs;
+use modernbert_retrieval::maxsim::Masked;
+use modernbert_retrieval::train::losses::{
+    Definition, Direction, Distillation, Hardness, HardnessMode, InBatch, Loss, Objective,
+    Partition,
+};
+use modernbert_retrieval::train::{Length, StepOptions, TrainOptions, VectorKind};
+use modernbert_train::finetune::Saving;
+
+use super::presets::Preset;
+use crate::commands::common::SetArgs;
+
+#[derive(Args)]
+pub(crate) struct TrainArgs {
+    /// Starts from this model: a folder with config.json, model.safetensors and tokenizer.json, or a name on the Hugging Face Hub.
+    #[arg(long, value_name = "FOLDER|NAME")]
+    pub(super) model: String,
+    /// Trains on the rows of these files: .jsonl, .csv, .tsv or .parquet with query, positive and negatives, or documents and scores.
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    pub(super) train: Vec<PathBuf>,
+    /// Evaluates on this data set, for example a BEIR folder; can be repeated. The weights with the best mean nDCG@10 are kept.
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) eval: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) set: SetArgs,
+    /// Writes the trained model into this folder, with metrics.jsonl and checkpoints.
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) out: PathBuf,
+    /// Takes the settings that are not given from this set: paper-single, paper-single-large, paper-multi, paper-multi-large or gooaq.
+    #[arg(long, value_enum, value_name = "NAME", hide_possible_values = true)]
+    pub(super) preset: Option<Preset>,
+    #[command(flatten)]
+    loss: LossArgs,
+    #[command(flatten)]
+    vectors: VectorArgs,
+    #[command(flatten)]
+    schedule: ScheduleArgs,
+    #[command(flatten)]
+    pub(super) saving: SavingArgs,
+    /// Device, the same in every program.
+    #[command(flatten)]
+    pub(super) device: DeviceArgs,
+    /// Computes matrix multiplications and attention in f32 or bf16; vectors and losses are f32.
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
+    pub(super) dtype: String,
+    /// Prints plain lines even on a terminal.
+    #[arg(long)]
+    pub(super) lines: bool,
+}
+
+#[derive(Args)]
+struct LossArgs {
+    /// Learns from other documents of the batch (in-batch), or from a teacher's scores: distill (PyLate's), distill-temperature
+    /// (sentence-transformers'), mse or margin-mse. Default: in-batch.
+    #[arg(long, value_enum, hide_possible_values = true)]
+    loss: Option<LossName>,
+    /// Multiplies similarities by this factor in the in-batch softmax. Default: 20, and 1 for a vector per token.
+    #[arg(long)]
+    scale: Option<f64>,
+    /// Adds candidates to the softmax, separated by commas: query-query, document-query, document-document.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "LIST",
+        value_delimiter = ',',
+        hide_possible_values = true
+    )]
+    directions: Vec<DirectionName>,
+    /// Computes one softmax per direction, and the mean of their losses; for document-query alone.
+    #[arg(long, requires = "directions")]
+    per_direction: bool,
+    /// Raises the logits of these negatives with their similarity: in-batch, hard or all.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "NEGATIVES",
+        requires = "hardness_strength",
+        hide_possible_values = true
+    )]
+    hardness: Option<HardnessName>,
+    /// Sets the strength of --hardness.
+    #[arg(long, value_name = "FACTOR", requires = "hardness")]
+    hardness_strength: Option<f64>,
+    /// Learns leading parts of the vectors too (Matryoshka): numbers of components, separated by commas.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    matryoshka: Vec<usize>,
+    /// Compares vectors by cosine or dot. Default: cosine; dot for margin-mse.
+    #[arg(long, value_enum, hide_possible_values = true)]
+    similarity: Option<SimilarityName>,
+    /// Divides similarities by this number in distill-temperature.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1.0)]
+    student_temperature: f64,
+    /// Divides the teacher's scores by this number in distill-temperature.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1.0)]
+    teacher_temperature: f64,
+}
+
+#[derive(Args)]
+struct VectorArgs {
+    /// Trains a vector per token (ColBERT) instead of one per text. Default: as the model's folder says, else one per text.
+    #[arg(long)]
+    per_token: bool,
+    /// Pools tokens by cls, mean, max or weighted-mean. Default: as the model's folder says, else mean.
+    #[arg(
+        long,
+        value_enum,
+        conflicts_with = "per_token",
+        hide_possible_values = true
+    )]
+    pooling: Option<PoolingName>,
+    /// Keeps the length of vectors instead of scaling them to one.
+    #[arg(long, conflicts_with = "per_token")]
+    no_normalize: bool,
+    /// Puts this text before queries.
+    #[arg(long, value_name = "TEXT", conflicts_with = "per_token")]
+    query_prompt: Option<String>,
+    /// Puts this text before documents.
+    #[arg(long, value_name = "TEXT", conflicts_with = "per_token")]
+    document_prompt: Option<String>,
+    /// Truncates texts to this many tokens. Default: as the model's folder says, else 256.
+    #[arg(long, value_name = "TOKENS", conflicts_with = "per_token")]
+    max_length: Option<usize>,
+    /// Truncates, and expands with [MASK], queries to this many tokens, for a vector per token. Default: 32.
+    #[arg(long, value_name = "TOKENS")]
+    query_length: Option<usize>,
+    /// Truncates documents to this many tokens, for a vector per token. Default: 180.
+    #[arg(long, value_name = "TOKENS")]
+    document_length: Option<usize>,
+    /// Puts this token after [CLS] in queries. Default: "[Q] " or [unused0] where the tokenizer has it, else none.
+    #[arg(long, value_name = "TOKEN")]
+    query_prefix: Option<String>,
+    /// Puts this token after [CLS] in documents. Default: "[D] " or [unused1] where the tokenizer has it, else none.
+    #[arg(long, value_name = "TOKEN")]
+    document_prefix: Option<String>,
+    /// Leaves queries as short as they are, for a vector per token.
+    #[arg(long)]
+    no_query_expansion: bool,
+}
+
+#[derive(Args)]
+struct ScheduleArgs {
+    /// Passes over the rows. Default: 1.
+    #[arg(long, conflicts_with = "steps")]
+    epochs: Option<f64>,
+    /// Optimizer steps, instead of epochs.
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Rows of a batch, whose documents are each other's negatives. Default: 64.
+    #[arg(long, value_name = "ROWS")]
+    batch: Option<usize>,
+    /// Batches of a step, whose gradients are averaged. Default: 1.
+    #[arg(long, value_name = "BATCHES")]
+    accumulate: Option<usize>,
+    /// Computes batches of more tokens in two passes (GradCache) with this many tokens in memory; results differ by rounding only.
+    #[arg(long, value_name = "TOKENS", default_value_t = 16_384)]
+    token_budget: usize,
+    /// Scores this many queries at a time in two passes. Default: as many as a matrix of 64 MB holds.
+    #[arg(long, value_name = "QUERIES")]
+    query_chunk: Option<usize>,
+    /// Accepts a text twice in a batch, where it is its own negative.
+    #[arg(long)]
+    allow_duplicates: bool,
+    /// Peak learning rate. Default: 8e-5, times 768 / width for models narrower than base.
+    #[arg(long, value_name = "RATE")]
+    learning_rate: Option<f64>,
+    /// Share of a weight removed per step at the peak.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    weight_decay: f64,
+    /// Share of the steps in which the learning rate rises.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
+    warmup: f64,
+    /// Seed of the order of rows and of a new projection.
+    #[arg(long, default_value_t = 12)]
+    seed: u64,
+    /// Steps between two evaluations. Default: one after every epoch.
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    evaluate_every: Option<u64>,
+    /// Stops after this many evaluations in a row without a better score.
+    #[arg(long, value_name = "EVALUATIONS", value_parser = clap::value_parser!(u64).range(1..))]
+    patience: Option<u64>,
+    /// Shortens the run to end within this many minutes.
+    #[arg(long, value_name = "MINUTES")]
+    minutes: Option<f64>,
+}
+
+#[derive(Args)]
+pub(super) struct SavingArgs {
+    /// Steps between checkpoints in --out; by default none by steps. Checkpoints by steps stay after the end of the run.
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) save_every: Option<u64>,
+    /// Minutes between checkpoints in --out.
+    #[arg(long, value_name = "MINUTES", default_value_t = 15.0)]
+    save_every_minutes: f64,
+    /// Goes on from the newest checkpoint in --out, bit for bit as if the run had never stopped; give the other options as before.
+    #[arg(long)]
+    pub(super) resume: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LossName {
+    InBatch,
+    Distill,
+    DistillTemperature,
+    Mse,
+    MarginMse,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DirectionName {
+    QueryQuery,
+    DocumentQuery,
+    DocumentDocument,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum HardnessName {
+    InBatch,
+    Hard,
+    All,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SimilarityName {
+    Cosine,
+    Dot,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PoolingName {
+    Cls,
+    Mean,
+    Max,
+    WeightedMean,
+}
+
+impl TrainArgs {
+    /// Kind of the vectors: the folder's, changed by the arguments.
+    pub(super) fn kind(
+        &self,
+        of_folder: Option<VectorKind>,
+        tokenizer: &Tokenizer,
+        positions: usize,
+    ) -> VectorKind {
+        let args = &self.vectors;
+        let per_token = args.per_token || self.preset.is_some_and(Preset::is_per_token);
+        let single = |kind: Option<VectorKind>| match kind {
+            Some(VectorKind::Single {
+                pooling,
+                normalize,
+                max_length,
+                query_prompt,
+                document_prompt,
+            }) => (
+                pooling,
+                normalize,
+                max_length,
+                query_prompt,
+                document_prompt,
+            ),
+            _ => {
+                let length = DEFAULT_LENGTH.min(positions);
+                (Pooling::Mean, true, length, String::new(), String::new())
+            }
+        };
+        match of_folder {
+            Some(VectorKind::PerToken(settings)) => {
+                VectorKind::PerToken(self.per_token(settings, tokenizer, false))
+            }
+            _ if per_token => {
+                let settings = MultiVectorSettings {
+                    document_length: MultiVectorSettings::default()
+                        .document_length
+                        .min(positions),
+                    // Other tokens attend to the expansion here: otherwise it has no vector in an unpadded forward pass.
+                    attend_to_expansion: true,
+                    ..MultiVectorSettings::default()
+                };
+                VectorKind::PerToken(self.per_token(settings, tokenizer, true))
+            }
+            kind => {
+                let (pooling, normalize, max_length, query_prompt, document_prompt) = single(kind);
+                VectorKind::Single {
+                    pooling: args.pooling.map_or(pooling, |name| match name {
+                        PoolingName::Cls => Pooling::Cls,
+                        PoolingName::Mean => Pooling::Mean,
+                        PoolingName::Max => Pooling::Max,
+                        PoolingName::WeightedMean => Pooling::WeightedMean,
+                    }),
+                    normalize: normalize && !args.no_normalize,
+                    max_length: args.max_length.unwrap_or(max_length),
+                    query_prompt: args.query_prompt.clone().unwrap_or(query_prompt),
+                    document_prompt: args.document_prompt.clone().unwrap_or(document_prompt),
+                }
+            }
+        }
+    }
+
+    fn per_token(
+        &self,
+        mut settings: MultiVectorSettings,
+        tokenizer: &Tokenizer,
+        is_new: bool,
+    ) -> MultiVectorSettings {
+        let args = &self.vectors;
+        for (prefix, given, unused) in [
+            (&mut settings.query_prefix, &args.query_prefix, "[unused0]"),
+            (
+                &mut settings.document_prefix,
+                &args.document_prefix,
+                "[unused1]",
+            ),
+        ] {
+            if let Some(given) = given {
+                prefix.clone_from(given);
+            } else if is_new && tokenizer.id(prefix).is_none() {
+                // A token that the vocabulary has: PyLate's own prefixes would be new rows of the embedding.
+                let known = tokenizer.id(unused).is_some();
+                *prefix = if known { unused } else { "" }.to_string();
+            }
+        }
+        settings.query_length = args.query_length.unwrap_or(settings.query_length);
+        settings.document_length = args.document_length.unwrap_or(settings.document_length);
+        settings.query_expansion &= !args.no_query_expansion;
+        settings
+    }
+
+    /// The loss.
+    pub(super) fn loss(&self, per_token: bool) -> anyhow::Result<Loss> {
+        let args = &self.loss;
+        let name = args
+            .loss
+            .or(self.preset.map(Preset::loss))
+            .unwrap_or(LossName::InBatch);
+        let objective = match name {
+            LossName::InBatch => Objective::InBatch(self.in_batch(per_token)?),
+            LossName::Distill => distillation(Definition::MinMax),
+            LossName::DistillTemperature => {
+                for (option, value) in [
+                    ("--student-temperature", args.student_temperature),
+                    ("--teacher-temperature", args.teacher_temperature),
+                ] {
+                    ensure!(
+                        value > 0.0 && value.is_finite(),
+                        "{option} is {value}; give a finite number above 0"
+                    );
+                }
+                distillation(Definition::Temperature {
+                    student: args.student_temperature,
+                    teacher: args.teacher_temperature,
+                })
+            }
+            LossName::Mse => Objective::Mse,
+            LossName::MarginMse => Objective::MarginMse,
+        };
+        if name != LossName::InBatch {
+            for (option, given) in [
+                ("--scale", args.scale.is_some()),
+                ("--directions", !args.directions.is_empty()),
+                ("--hardness", args.hardness.is_some()),
+            ] {
+                ensure!(!given, "{option} is for --loss in-batch; leave it out");
+            }
+        }
+        let mut dimensions = args.matryoshka.clone();
+        dimensions.sort_unstable_by_key(|&size| std::cmp::Reverse(size));
+        dimensions.dedup();
+        Ok(Loss {
+            objective,
+            similarity: match args.similarity {
+                Some(SimilarityName::Cosine) => Similarity::Cosine,
+                Some(SimilarityName::Dot) => Similarity::Dot,
+                None if name == LossName::MarginMse => Similarity::Dot,
+                None => Similarity::Cosine,
+            },
+            dimensions,
+            masked: Masked::NeverWins,
+        })
+    }
+
+    fn in_batch(&self, per_token: bool) -> anyhow::Result<InBatch> {
+        let args = &self.loss;
+        let mut directions = vec![Direction::QueryToDocument];
+        for name in &args.directions {
+            let direction = match name {
+                DirectionName::QueryQuery => Direction::QueryToQuery,
+                DirectionName::DocumentQuery => Direction::DocumentToQuery,
+                DirectionName::DocumentDocument => Direction::DocumentToDocument,
+            };
+            if !directions.contains(&direction) {
+                directions.push(direction);
+            }
+        }
+        let alike = [Direction::QueryToQuery, Direction::DocumentToDocument];
+        if args.per_direction && directions.iter().any(|d| alike.contains(d)) {
+            bail!(
+                "--per-direction with query-query or document-document has softmaxes without the positive; give document-query alone"
+            );
+        }
+        if let Some(strength) = args.hardness_strength {
+            ensure!(
+                strength >= 0.0 && strength.is_finite(),
+                "--hardness-strength is {strength}; give a finite number of 0 or more"
+            );
+        }
+        let hardness = args.hardness.zip(args.hardness_strength);
+        Ok(InBatch {
+            scale: args.scale.unwrap_or(if per_token { 1.0 } else { 20.0 }),
+            directions,
+            partition: if args.per_direction {
+                Partition::PerDirection
+            } else {
+                Partition::Joint
+            },
+            hardness: hardness.map(|(mode, strength)| Hardness {
+                mode: match mode {
+                    HardnessName::InBatch => HardnessMode::InBatchNegatives,
+                    HardnessName::Hard => HardnessMode::HardNegatives,
+                    HardnessName::All => HardnessMode::AllNegatives,
+                },
+                strength,
+            }),
+        })
+    }
+
+    /// Settings of the run, for a model of this width.
+    pub(super) fn options(&self, loss: Loss, width: usize) -> anyhow::Result<TrainOptions> {
+        let args = &self.schedule;
+        let defaults = self
+            .preset
+            .map_or_else(TrainOptions::default, Preset::options);
+        let scale = (768.0 / width as f64).max(1.0);
+        let time_limit = args.minutes.map(|minutes| minutes_of("--minutes", minutes));
+        Ok(TrainOptions {
+            loss,
+            length: match (args.steps, args.epochs) {
+                (Some(steps), _) => Length::Steps(steps),
+                (None, Some(epochs)) => Length::Epochs(epochs),
+                (None, None) => defaults.length,
+            },
+            batch: args.batch.unwrap_or(defaults.batch),
+            accumulate: args.accumulate.unwrap_or(defaults.accumulate),
+            allow_duplicates: args.allow_duplicates,
+            step: StepOptions {
+                token_budget: args.token_budget,
+                query_chunk: args.query_chunk,
+            },
+            learning_rate: args.learning_rate.unwrap_or(defaults.learning_rate * scale),
+            weight_decay: args.weight_decay,
+            warmup: args.warmup,
+            seed: args.seed,
+            evaluate_every: args.evaluate_every.or(defaults.evaluate_every),
+            patience: args.patience,
+            time_limit: time_limit.transpose()?,
+        })
+    }
+
+    /// Seed of the run.
+    pub(super) fn seed(&self) -> u64 {
+        self.schedule.seed
+    }
+
+    /// The run's folder.
+    pub(super) fn saving(&self) -> anyhow::Result<Saving> {
+        let args = &self.saving;
+        Ok(Saving {
+            every_steps: args.save_every,
+            every: minutes_of("--save-every-minutes", args.save_every_minutes)?,
+            resume: args.resume,
+            identity: format!("{} {} {:?}", self.model, self.dtype, self.eval),
+            ..Saving::new(&self.out)
+        })
+    }
+}
+
+/// Tokens of a text at most, where neither the folder nor an argument says it.
+const DEFAULT_LENGTH: usize = 256;
+
+fn distillation(definition: Definition) -> Objective {
+    Objective::Distillation(Distillation { definition })
+}
+
+fn minutes_of(option: &str, minutes: f64) -> anyhow::Result<Duration> {
+    let time = Duration::try_from_secs_f64(60.0 * minutes).ok();
+    let time = time.filter(|time| !time.is_zero());
+    time.with_context(|| format!("{option} is {minutes}; give a number above 0"))
+}

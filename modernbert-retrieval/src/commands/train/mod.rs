@@ -1,0 +1,252 @@
+//! `modernbert-retrieval train`.
+
+mod args;
+mod presets;
+
+pub(crate) use args::TrainArgs;
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use modernbert::Loader;
+use modernbert::checkpoint::{CONFIG_FILE, ModelSource, WEIGHTS_FILE, read_config};
+use modernbert::model::Precision;
+use modernbert::output::{OutputCheck, StagedFolder};
+use modernbert::tokenizer::Tokenizer;
+use modernbert_cli::text::{counted, human_seconds};
+use modernbert_cli::{INTERRUPTED, describe, say};
+use modernbert_retrieval::data::{Dataset, DatasetOptions};
+use modernbert_retrieval::train::losses::Loss;
+use modernbert_retrieval::train::{
+    Embedder, EvalSet, TextOptions, TrainError, TrainRows, Training, VectorKind, kind_of_folder,
+};
+use modernbert_train::engine::{Progress, device_peak, stop_on_signals};
+use modernbert_train::finetune::{has_checkpoints, remove_checkpoints};
+
+pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
+    let precision: Precision = args.dtype.parse().map_err(anyhow::Error::msg)?;
+    let device = args.device.select_for_training()?;
+    say(&describe(&device, precision.name()));
+    check_out(args)?;
+    let saving = args.saving()?;
+
+    let folder = Loader::from(&args.model).folder()?;
+    let config = read_config(&folder)?;
+    let tokenizer = Tokenizer::from_folder(&folder)?;
+    let positions = config.max_position_embeddings;
+    let of_folder = kind_of_folder(&folder, positions)?;
+    let has_files = of_folder.is_some();
+    let kind = args.kind(of_folder, &tokenizer, positions);
+    let loss = args.loss(kind.is_per_token())?;
+    let options = args.options(loss, config.hidden_size)?;
+    let texts = TextOptions::new(tokenizer.clone(), kind.clone(), positions)?;
+    say(&describe_kind(&kind, has_files));
+
+    let rows = TrainRows::read(&args.train)?;
+    check_rows(&rows, &options.loss, args)?;
+    say(&format!(
+        "{} of a query and {}, {}",
+        counted(rows.rows.len() as u64, "row", "rows"),
+        counted(rows.ways() as u64, "document", "documents"),
+        counted(rows.texts.len() as u64, "text", "texts"),
+    ));
+    let sets = evaluation_sets(args, &rows, &texts)?;
+
+    let loader = Loader::new(&folder)
+        .device(&device.device)
+        .precision(precision);
+    let (model, is_new) = Embedder::load(loader, &kind, args.seed())?;
+    if is_new {
+        say("the projection of tokens is new");
+    }
+    let similarity = options.loss.similarity;
+    let mut training = Training::new(rows, sets, options);
+    if args.lines {
+        training.progress = Progress::Lines;
+    }
+    training.peak_flops = device_peak(&device, precision);
+    training.saving = Some(saving);
+    stop_on_signals(&training.interrupter)?;
+    let trained = training.run(model, &texts)?;
+    if trained.truncated > 0 {
+        say(&format!(
+            "{} truncated",
+            counted(trained.truncated as u64, "text was", "texts were")
+        ));
+    }
+    say(&format!(
+        "{} of {}, {:.0} tokens per second, {}",
+        trained.steps,
+        counted(trained.planned_steps, "step", "steps"),
+        trained.tokens as f64 / trained.seconds.max(1e-9),
+        human_seconds(trained.seconds)
+    ));
+    if let Some(best) = &trained.best {
+        let sets: Vec<String> = best
+            .sets
+            .iter()
+            .map(|(name, score)| format!("{name} {score:.4}"))
+            .collect();
+        say(&format!(
+            "best at step {}: nDCG@10 {:.4} ({})",
+            best.step,
+            best.mean,
+            sets.join(", ")
+        ));
+    }
+    if let Some(checkpoint) = &trained.interrupted {
+        let how = match checkpoint {
+            Some(place) => format!(
+                ", saved in {}; go on with the same command and --resume",
+                place.display()
+            ),
+            None => String::new(),
+        };
+        say(&format!("interrupted at step {}{how}", trained.steps));
+        std::process::exit(INTERRUPTED.into());
+    }
+    let saves = |place: &Path| -> Result<(), TrainError> {
+        let length = tokenizer.clone().with_max_length(positions);
+        trained
+            .model
+            .save(place, &config, &length, &kind, similarity)
+    };
+    write(args, saves)?;
+    say(&format!("model in {}", args.out.display()));
+    if args.saving.save_every.is_none() {
+        remove_checkpoints(&args.out)?;
+    }
+    Ok(())
+}
+
+/// Writes the model into `--out`.
+fn write(
+    args: &TrainArgs,
+    saves: impl FnOnce(&Path) -> Result<(), TrainError>,
+) -> anyhow::Result<()> {
+    if args.saving.resume {
+        // What is there is this run's: its checkpoints were.
+        saves(&args.out)?;
+    } else {
+        let staged = StagedFolder::create(&args.out)?;
+        saves(staged.path())?;
+        staged.publish(WEIGHTS_FILE)?;
+    }
+    Ok(())
+}
+
+fn check_out(args: &TrainArgs) -> anyhow::Result<()> {
+    let bytes = match ModelSource::parse(&args.model) {
+        ModelSource::Folder(folder) => {
+            read_config(&folder).map_or(0, |config| config.mlm_parameters().saturating_mul(4))
+        }
+        ModelSource::Hub(_) => 0,
+    };
+    let resumable =
+        |out: &Path| has_checkpoints(out).is_ok_and(|has| has) || !out.join(CONFIG_FILE).exists();
+    OutputCheck::folder(&args.out)
+        .inputs([Path::new(&args.model)])
+        .inputs(&args.train)
+        .inputs(&args.eval)
+        .needs(bytes)
+        .replaces(|out| args.saving.resume && resumable(out))
+        .check()?;
+    Ok(())
+}
+
+fn describe_kind(kind: &VectorKind, has_files: bool) -> String {
+    let why = if has_files {
+        ""
+    } else {
+        " (the model's folder does not say how it makes vectors)"
+    };
+    match kind {
+        VectorKind::Single {
+            pooling,
+            normalize,
+            max_length,
+            ..
+        } => format!(
+            "one vector per text: {} pooling, {}, {max_length} tokens at most{why}",
+            pooling.name(),
+            if *normalize {
+                "normalized"
+            } else {
+                "not normalized"
+            },
+        ),
+        VectorKind::PerToken(settings) => format!(
+            "a vector per token: queries of {} tokens after {:?}, documents of {} after {:?}{why}",
+            settings.query_length,
+            settings.query_prefix,
+            settings.document_length,
+            settings.document_prefix,
+        ),
+    }
+}
+
+/// Refuses rows that the loss can't learn from.
+fn check_rows(rows: &TrainRows, loss: &Loss, args: &TrainArgs) -> anyhow::Result<()> {
+    let path = || args.train[0].clone();
+    if loss.needs_scores() && !rows.has_scores() {
+        return Err(TrainError::NoScores(path()).into());
+    }
+    if rows.ways() < loss.least_ways() {
+        return Err(TrainError::TooFewDocuments {
+            path: path(),
+            found: counted(rows.ways() as u64, "document", "documents"),
+            needed: loss.least_ways(),
+        }
+        .into());
+    }
+    Ok(())
+}
+
+/// Reads the data sets, and says how many of their queries are trained on.
+fn evaluation_sets(
+    args: &TrainArgs,
+    rows: &TrainRows,
+    texts: &TextOptions,
+) -> anyhow::Result<Vec<EvalSet>> {
+    let trained: HashSet<&str> = rows
+        .rows
+        .iter()
+        .map(|row| rows.texts[row.query as usize].as_str())
+        .collect();
+    let mut sets = Vec::new();
+    for folder in &args.eval {
+        for set in args.set.open(folder)? {
+            let known = set
+                .queries
+                .iter()
+                .filter(|q| trained.contains(q.text.as_str()));
+            let known = known.count();
+            if known > 0 {
+                say(&format!(
+                    "{}: {} in the training rows too: the score is not one of held-out data",
+                    set.name,
+                    counted(known as u64, "query is", "queries are"),
+                ));
+            }
+            let options = DatasetOptions {
+                split: args.set.split.clone(),
+                subset: subset_of(&set, folder)?,
+                partial: args.set.partial,
+            };
+            let set = EvalSet::read(folder, &options, texts)?;
+            say(&format!(
+                "evaluation on {}: {}",
+                set.name,
+                counted(set.texts() as u64, "text", "texts")
+            ));
+            sets.push(set);
+        }
+    }
+    Ok(sets)
+}
+
+/// Name of the set among those of its folder; `None` for a folder with one.
+fn subset_of(set: &Dataset, folder: &Path) -> anyhow::Result<Option<String>> {
+    let names = Dataset::subsets(folder)?;
+    Ok((!names.is_empty()).then(|| set.name.clone()))
+}

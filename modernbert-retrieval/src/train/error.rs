@@ -1,0 +1,209 @@
+//! Why training a retrieval model failed.
+
+use modernbert::LoadError;
+use modernbert::checkpoint::CheckpointError;
+use modernbert::sentences::SentencesError;
+use modernbert::tokenizer::TokenizerError;
+use modernbert_train::engine::{EngineError, Failure, NotFinite};
+use modernbert_train::formats::FormatError;
+use modernbert_train::run_dir::RunDirError;
+use modernbert_train::snapshot::SnapshotError;
+use std::path::PathBuf;
+
+use crate::data::DataError;
+use crate::index::IndexError;
+use crate::maxsim::MaxSimError;
+
+/// Why training a retrieval model failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A row of a file of training data.
+    #[error(transparent)]
+    Row(#[from] FormatError),
+    /// A file without rows.
+    #[error("{}: holds no rows; pass a file with queries and documents", .0.display())]
+    Empty(PathBuf),
+    /// Too few documents in the rows.
+    #[error(
+        "{}: each row has {found}, and the loss needs at least {needed} documents for a query; give negatives, or choose another --loss",
+        path.display()
+    )]
+    TooFewDocuments {
+        /// The file.
+        path: PathBuf,
+        /// Documents of a row, in words.
+        found: String,
+        /// Documents that are needed.
+        needed: usize,
+    },
+    /// A loss with a teacher, and rows without scores.
+    #[error(
+        "{}: the rows have no scores, which the loss learns from; add a field \"scores\" with a number for each document, or choose --loss \
+         in-batch", .0.display()
+    )]
+    NoScores(PathBuf),
+    /// Rows that all conflict.
+    #[error(
+        "{} of {rows} fit into a batch without a text that occurs twice, and {batch} are needed; give a smaller --batch",
+        .most
+    )]
+    Conflicts {
+        /// Rows of the largest batch.
+        most: usize,
+        /// Rows of the training data.
+        rows: usize,
+        /// Rows of a batch, as asked for.
+        batch: usize,
+    },
+    /// A setting that can't work.
+    #[error("{name} is {value}; {needed}")]
+    Setting {
+        /// The option.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// Values that work.
+        needed: String,
+    },
+    /// A length outside of the model's positions.
+    #[error("{name} is {length} tokens; give {least} to {most}, the positions of the model")]
+    Length {
+        /// Which length.
+        name: &'static str,
+        /// Tokens.
+        length: usize,
+        /// Least that works.
+        least: usize,
+        /// Most that works.
+        most: usize,
+    },
+    /// A prefix that is no token.
+    #[error(
+        "the prefix {prefix:?} is no token of the model's tokenizer; name one that is, such as [unused0] and [unused1], with --query-prefix \
+         and --document-prefix"
+    )]
+    Prefix {
+        /// Its text.
+        prefix: String,
+    },
+    /// A projection that doesn't fit.
+    #[error("{}: {reason}; give the folder as its library wrote it", path.display())]
+    Projection {
+        /// The file.
+        path: PathBuf,
+        /// What doesn't fit.
+        reason: String,
+    },
+    /// The model can't be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Files of sentence-transformers or PyLate that can't be used.
+    #[error(transparent)]
+    Sentences(#[from] SentencesError),
+    /// The tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// Weights that can't be read or written.
+    #[error(transparent)]
+    Weights(#[from] CheckpointError),
+    /// A data set to evaluate on.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The search of an evaluation.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// Vectors of tokens.
+    #[error(transparent)]
+    MaxSim(#[from] MaxSimError),
+    /// A vector that is not finite.
+    #[error("the vector of {what} is not finite; the model's weights are not usable")]
+    NotFinite {
+        /// The text.
+        what: String,
+    },
+    /// A loss or gradient is NaN or infinite.
+    #[error(
+        "{what} of step {step} is {value}: training diverged; lower --learning-rate or look at the data"
+    )]
+    Diverged {
+        /// The first step with such a value.
+        step: u64,
+        /// `the loss`, or `the gradient of NAME`.
+        what: String,
+        /// The value.
+        value: f64,
+    },
+    /// Training stopped on an error.
+    #[error("training stopped at step {step}: {reason}")]
+    Training {
+        /// Steps done.
+        step: u64,
+        /// The loop's error.
+        reason: String,
+    },
+    /// The folder has checkpoints, and resuming was not asked for.
+    #[error(
+        "{path} holds checkpoints up to step {step}; go on with --resume, or give another folder", path = path.display()
+    )]
+    HoldsCheckpoints {
+        /// The folder.
+        path: PathBuf,
+        /// Step of the newest.
+        step: u64,
+    },
+    /// A checkpoint of another run.
+    #[error(
+        "{path}: this checkpoint was made with other data, another model or other settings; repeat the command it was made with, or give \
+         another folder", path = path.display()
+    )]
+    OtherRun {
+        /// The checkpoint.
+        path: PathBuf,
+    },
+    /// The newest checkpoint is damaged.
+    #[error("{0}; delete this checkpoint to go on from the one before it")]
+    Damaged(#[source] Box<SnapshotError>),
+    /// The run's folder can't be used.
+    #[error(transparent)]
+    Folder(#[from] Box<RunDirError>),
+    /// A file that can't be written.
+    #[error("{}: can't be written ({source})", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// Error of the operating system.
+        source: std::io::Error,
+    },
+    /// The device could not be read.
+    #[error("the device could not be read: {0}")]
+    Device(String),
+    /// A batch is too large.
+    #[error(transparent)]
+    Layout(#[from] modernbert::batch::LayoutError),
+}
+
+impl From<RunDirError> for TrainError {
+    fn from(error: RunDirError) -> Self {
+        Self::Folder(Box::new(error))
+    }
+}
+
+/// What helps against too little device memory.
+const SMALLER: &str =
+    "give a smaller --token-budget, which changes no result, shorter texts or a smaller --batch";
+
+impl TrainError {
+    /// The error of a failed loop.
+    pub(super) fn of(failure: Failure) -> Self {
+        let step = failure.step;
+        match failure.error {
+            EngineError::NotFinite(NotFinite {
+                step, what, value, ..
+            }) => Self::Diverged { step, what, value },
+            error => Self::Training {
+                step,
+                reason: error.explained(SMALLER),
+            },
+        }
+    }
+}

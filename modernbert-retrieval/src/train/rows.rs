@@ -1,0 +1,262 @@
+//! Training data: queries with documents, and a teacher's scores, from JSONL, CSV, TSV and Parquet.
+//!
+//! | columns | row |
+//! |---|---|
+//! | `query` (also `anchor`, `question`), `positive` (also `answer`) | a pair |
+//! | and `negative`, or `negative_1`, `negative_2`, …, or a list `negatives` | a triplet, or a tuple with several negatives |
+//! | `query` and a list `documents` | documents with a teacher's scores; the first counts as the positive |
+//! | and a list `scores`, or a number `score` for one document | a score for each document, the positive's first |
+
+use modernbert_train::formats::{Cell, FormatError, Row, Rows};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::error::TrainError;
+
+const QUERY: [&str; 3] = ["query", "anchor", "question"];
+const POSITIVE: [&str; 2] = ["positive", "answer"];
+
+/// A query with its documents; texts are indices of [`TrainRows::texts`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainRow {
+    /// The query.
+    pub query: u32,
+    /// The positive, then the negatives.
+    pub documents: Vec<u32>,
+    /// A teacher's score of each document; empty where the file has none.
+    pub scores: Vec<f32>,
+}
+
+impl TrainRow {
+    /// All texts of the row.
+    pub fn texts(&self) -> impl Iterator<Item = u32> + '_ {
+        std::iter::once(self.query).chain(self.documents.iter().copied())
+    }
+}
+
+/// The rows of one or more files, all with the same number of documents.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TrainRows {
+    /// Every text once.
+    pub texts: Vec<String>,
+    /// The rows, in order.
+    pub rows: Vec<TrainRow>,
+    first: Option<First>,
+    known: HashMap<String, u32>,
+}
+
+/// What the first row has, and its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct First {
+    place: String,
+    documents: usize,
+    scores: bool,
+}
+
+impl TrainRows {
+    /// Reads files.
+    ///
+    /// # Errors
+    /// A file that can't be read or has no row; a row without a query or document, with an empty text, with another number of documents
+    /// than the first, with a score that is not finite, or with another number of scores than documents: with file and line.
+    pub fn read<P: AsRef<Path>>(files: &[P]) -> Result<Self, TrainError> {
+        let mut all = Self::default();
+        for file in files {
+            let before = all.rows.len();
+            for row in Rows::open(file.as_ref())? {
+                all.add(&row?)?;
+            }
+            if all.rows.len() == before {
+                return Err(TrainError::Empty(file.as_ref().to_path_buf()));
+            }
+        }
+        if all.rows.is_empty() {
+            return Err(TrainError::Empty(PathBuf::new()));
+        }
+        Ok(all)
+    }
+
+    /// Rows of texts in memory: a query and its documents each.
+    ///
+    /// # Panics
+    /// Where the rows have different numbers of documents.
+    pub fn of<'a>(rows: impl IntoIterator<Item = (&'a str, Vec<&'a str>)>) -> Self {
+        let mut all = Self::default();
+        for (query, documents) in rows {
+            let query = all.text(query);
+            let documents: Vec<u32> = documents.iter().map(|text| all.text(text)).collect();
+            if let Some(first) = all.rows.first() {
+                assert_eq!(first.documents.len(), documents.len(), "documents of a row");
+            }
+            all.rows.push(TrainRow {
+                query,
+                documents,
+                scores: Vec::new(),
+            });
+        }
+        all
+    }
+
+    /// Documents of a row.
+    pub fn ways(&self) -> usize {
+        self.rows.first().map_or(0, |row| row.documents.len())
+    }
+
+    /// True if the rows have a teacher's scores.
+    pub fn has_scores(&self) -> bool {
+        self.rows.first().is_some_and(|row| !row.scores.is_empty())
+    }
+
+    fn text(&mut self, text: &str) -> u32 {
+        if let Some(&index) = self.known.get(text) {
+            return index;
+        }
+        let index = self.texts.len() as u32;
+        self.known.insert(text.to_string(), index);
+        self.texts.push(text.to_string());
+        index
+    }
+
+    fn add(&mut self, row: &Row) -> Result<(), FormatError> {
+        if row.is_bare() {
+            return Err(row.error(
+                "a text without columns; write an object with the fields \"query\" and \"positive\"",
+            ));
+        }
+        let query = required(row, &QUERY)?;
+        let documents = documents(row)?;
+        let scores = scores(row, documents.len())?;
+        for (text, what) in std::iter::once((query, "query".to_string())).chain(
+            documents
+                .iter()
+                .enumerate()
+                .map(|(i, text)| (text.as_str(), format!("document {i}"))),
+        ) {
+            if text.trim().is_empty() {
+                return Err(row.error(format!("the {what} is empty; leave the row out")));
+            }
+        }
+        let own = First {
+            place: row.place(),
+            documents: documents.len(),
+            scores: !scores.is_empty(),
+        };
+        let first = self.first.get_or_insert_with(|| own.clone());
+        if first.documents != own.documents {
+            return Err(row.error(format!(
+                "{} documents for the query, {} has {}; give each query as many documents",
+                own.documents, first.place, first.documents
+            )));
+        }
+        if first.scores != own.scores {
+            let (has, lacks) = if own.scores {
+                ("scores", "none")
+            } else {
+                ("no scores", "some")
+            };
+            return Err(row.error(format!(
+                "the row has {has}, {} has {lacks}; give scores in every row or in none",
+                first.place
+            )));
+        }
+        let query = self.text(query);
+        let documents = documents.iter().map(|text| self.text(text)).collect();
+        self.rows.push(TrainRow {
+            query,
+            documents,
+            scores,
+        });
+        Ok(())
+    }
+}
+
+/// The text of the first of these columns that the row has.
+fn required<'a>(row: &'a Row, columns: &[&str]) -> Result<&'a str, FormatError> {
+    let found = columns.iter().find(|column| row.cell(column).is_some());
+    row.text(found.unwrap_or(&columns[0]))
+}
+
+fn documents(row: &Row) -> Result<Vec<String>, FormatError> {
+    if let Some(cell) = row.cell("documents") {
+        let list = texts(row, "documents", cell)?;
+        if list.is_empty() {
+            return Err(row.error("the list \"documents\" is empty; give at least one"));
+        }
+        return Ok(list);
+    }
+    let mut all = vec![required(row, &POSITIVE)?.to_string()];
+    if let Some(cell) = row.cell("negatives").filter(|cell| **cell != Cell::Null) {
+        all.extend(texts(row, "negatives", cell)?);
+        return Ok(all);
+    }
+    let number = |column: &str| -> Option<u32> {
+        let rest = column.strip_prefix("negative")?;
+        match rest {
+            "" => Some(0),
+            rest => rest.strip_prefix('_').unwrap_or(rest).parse().ok(),
+        }
+    };
+    let mut columns: Vec<(u32, &str)> = row
+        .columns()
+        .filter_map(|column| number(column).map(|number| (number, column)))
+        .collect();
+    columns.sort_unstable();
+    for (_, column) in columns {
+        if let Some(text) = row.optional_text(column)? {
+            all.push(text.to_string());
+        }
+    }
+    Ok(all)
+}
+
+/// The texts of a list, which CSV spells as JSON.
+fn texts(row: &Row, column: &str, cell: &Cell) -> Result<Vec<String>, FormatError> {
+    let wrong = || {
+        row.error(format!(
+            "the field {column:?} is {}; write a list of strings",
+            cell.type_name()
+        ))
+    };
+    let list = list(cell).ok_or_else(wrong)?;
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let texts: Option<Vec<String>> = list.iter().map(text).collect();
+    texts.ok_or_else(|| row.error(format!("the list {column:?} holds more than strings")))
+}
+
+fn list(cell: &Cell) -> Option<Vec<Value>> {
+    match cell {
+        Cell::Nested(Value::Array(list)) => Some(list.clone()),
+        Cell::Text(text) => serde_json::from_str(text).ok(),
+        _ => None,
+    }
+}
+
+fn scores(row: &Row, documents: usize) -> Result<Vec<f32>, FormatError> {
+    let number = |text: &str| text.trim().parse::<f32>().ok();
+    let scores: Vec<Option<f32>> = match (row.cell("scores"), row.cell("score")) {
+        (None | Some(Cell::Null), None | Some(Cell::Null)) => return Ok(Vec::new()),
+        (Some(cell), _) if *cell != Cell::Null => {
+            let list = list(cell).ok_or_else(|| {
+                row.error(format!(
+                    "the field \"scores\" is {}; write a list of numbers",
+                    cell.type_name()
+                ))
+            })?;
+            list.iter()
+                .map(|value| number(&value.to_string()))
+                .collect()
+        }
+        (_, Some(Cell::Number(text) | Cell::Text(text))) => vec![number(text)],
+        _ => return Err(row.error("the field \"score\" is not a number; write one")),
+    };
+    if scores.len() != documents {
+        return Err(row.error(format!(
+            "{} scores for {documents} documents; give one for each, the positive's first",
+            scores.len()
+        )));
+    }
+    let finite = |score: Option<f32>| score.filter(|score| score.is_finite());
+    let all: Option<Vec<f32>> = scores.into_iter().map(finite).collect();
+    all.ok_or_else(|| row.error("a score is not a finite number; correct it or leave the row out"))
+}
