@@ -61,7 +61,11 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
         .map(|text| condition(text))
         .collect::<anyhow::Result<Vec<_>>>()?;
     if let Some(out) = &args.out {
-        let inputs = [Some(&args.index), args.queries.as_ref(), args.texts.as_ref()];
+        let inputs = [
+            Some(&args.index),
+            args.queries.as_ref(),
+            args.texts.as_ref(),
+        ];
         OutputCheck::file(out)
             .inputs(inputs.into_iter().flatten())
             .check()?;
