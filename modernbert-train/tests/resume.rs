@@ -273,7 +273,7 @@ fn a_preempted_or_hung_up_run_is_saved() {
 #[test]
 fn a_closed_or_full_standard_output_loses_no_run() {
     let reference = reference();
-    let run = reference.place.path("closed");
+    let run = reference.place.path("closed-output");
     let mut child = begin(&reference.recipe(), &run);
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
@@ -281,7 +281,7 @@ fn a_closed_or_full_standard_output_loses_no_run() {
     assert_eq!(output.status.code(), Some(0), "{message}");
     reference.assert_identical(&run);
 
-    let run = reference.place.path("full");
+    let run = reference.place.path("full-output");
     let full = fs::OpenOptions::new().write(true).open("/dev/full");
     let output = Command::new(env!("CARGO_BIN_EXE_modernbert-train"))
         .args(["run", text(&reference.recipe()), "--out", text(&run)])

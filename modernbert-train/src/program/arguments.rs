@@ -215,7 +215,10 @@ impl OutArgs {
 /// Connects to the other ranks. They must run the same program with the same command on the same kind of device: all else follows from
 /// these and from the run's folder.
 fn connect(world: &World, device: &str) -> anyhow::Result<Ranks> {
-    let command: Vec<String> = std::env::args().skip(1).collect();
+    let command: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
     let kind = device.split(':').next().unwrap_or(device);
     let terms = [
         (
