@@ -185,7 +185,7 @@ fn f64_is_refused_where_it_would_be_wrong() {
     let refusal = std::panic::catch_unwind(|| case.run64()).unwrap_err();
     let message = refusal.downcast_ref::<String>().unwrap();
     assert!(
-        message.contains("attention in f64") && message.contains("cast to f32"),
+        message.contains("attention: f64 is not supported") && message.contains("cast to f32"),
         "{message}"
     );
 }
