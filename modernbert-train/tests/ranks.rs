@@ -154,6 +154,9 @@ fn a_rank_that_is_killed_ends_all_and_any_number_resumes() {
 fn a_signal_to_the_supervisor_saves_the_run() {
     let place = Place::new();
     write_recipe(&place);
+    // Long enough that the signal comes in the middle.
+    let recipe = fs::read_to_string(place.path("several.toml")).unwrap();
+    place.write("several.toml", recipe.replace("= 6000", "= 60000"));
     assert_success(&run(&place, "whole", "1"));
     let (recipe, out) = (place.path("several.toml"), place.path("ended"));
     let child = start(&["run", text(&recipe), "--out", text(&out), "--nproc", "2"]);

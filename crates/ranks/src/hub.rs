@@ -19,6 +19,14 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How long a rank waits beyond the limit, so that rank 0 can name those that are missing.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// What rank 0 sends after an operation.
+enum Reply {
+    /// The same messages to every rank.
+    Same(Vec<Vec<u8>>),
+    /// The messages of each rank.
+    Each(Vec<Vec<Vec<u8>>>),
+}
+
 /// A frame of a rank, or the end of its connection.
 type Arrived = (usize, io::Result<Frame>);
 
@@ -215,24 +223,19 @@ impl Link {
     }
 
     pub(crate) fn all_gather(&mut self, message: &[u8]) -> Result<Vec<Vec<u8>>, RankError> {
-        self.exchange(vec![message.to_vec()], |all, size| {
-            let all: Vec<Vec<u8>> = all.into_iter().flatten().collect();
-            (0..size).map(|_| all.clone()).collect()
+        self.exchange(vec![message.to_vec()], |all, _| {
+            Reply::Same(all.into_iter().flatten().collect())
         })
     }
 
     pub(crate) fn all_to_all(&mut self, messages: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, RankError> {
         self.exchange(messages, |all, size| {
             let mut rows: Vec<_> = all.into_iter().map(Vec::into_iter).collect();
-            let mut turned = Vec::with_capacity(size);
-            for _ in 0..size {
-                turned.push(
-                    rows.iter_mut()
-                        .map(|row| row.next().unwrap_or_default())
-                        .collect(),
-                );
-            }
-            turned
+            let column = |_| {
+                let next = rows.iter_mut().map(|row| row.next().unwrap_or_default());
+                next.collect()
+            };
+            Reply::Each((0..size).map(column).collect())
         })
     }
 
@@ -240,7 +243,7 @@ impl Link {
     fn exchange(
         &mut self,
         messages: Vec<Vec<u8>>,
-        distribute: impl FnOnce(Vec<Vec<Vec<u8>>>, usize) -> Vec<Vec<Vec<u8>>>,
+        distribute: impl FnOnce(Vec<Vec<Vec<u8>>>, usize) -> Reply,
     ) -> Result<Vec<Vec<u8>>, RankError> {
         if let Some(reason) = &self.broken {
             return Err(RankError::Told {
@@ -259,7 +262,7 @@ impl Link {
     fn distribute(
         &mut self,
         own: Vec<Vec<u8>>,
-        distribute: impl FnOnce(Vec<Vec<Vec<u8>>>, usize) -> Vec<Vec<Vec<u8>>>,
+        distribute: impl FnOnce(Vec<Vec<Vec<u8>>>, usize) -> Reply,
     ) -> Result<Vec<Vec<u8>>, RankError> {
         let count = own.len();
         let mut all: Vec<Option<Vec<Vec<u8>>>> = vec![None; self.size];
@@ -280,16 +283,29 @@ impl Link {
             }
             all[rank] = Some(messages);
         }
-        let mut parts = distribute(all.into_iter().flatten().collect(), self.size).into_iter();
-        let own = parts.next().unwrap_or_default();
-        for ((rank, stream), messages) in self.peers.iter().zip(parts) {
-            let frame = Frame::Data {
-                sequence: self.sequence,
-                messages,
-            };
-            send(stream, &frame).map_err(|_| RankError::Lost { rank: *rank })?;
+        let sequence = self.sequence;
+        let frame = |messages| Frame::Data { sequence, messages };
+        let lost = |rank: &usize| RankError::Lost { rank: *rank };
+        match distribute(all.into_iter().flatten().collect(), self.size) {
+            Reply::Same(messages) => {
+                let reply = frame(messages);
+                for (rank, stream) in &self.peers {
+                    send(stream, &reply).map_err(|_| lost(rank))?;
+                }
+                match reply {
+                    Frame::Data { messages, .. } => Ok(messages),
+                    Frame::Hello(_) | Frame::Leave(_) => Ok(Vec::new()),
+                }
+            }
+            Reply::Each(messages) => {
+                let mut messages = messages.into_iter();
+                let own = messages.next().unwrap_or_default();
+                for ((rank, stream), messages) in self.peers.iter().zip(messages) {
+                    send(stream, &frame(messages)).map_err(|_| lost(rank))?;
+                }
+                Ok(own)
+            }
         }
-        Ok(own)
     }
 
     fn ask(&mut self, messages: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, RankError> {

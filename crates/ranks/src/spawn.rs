@@ -108,15 +108,15 @@ impl Local {
         })
     }
 
-    /// Asks all ranks to end, as `kill` does.
-    pub fn terminate(&self) {
+    /// Sends SIGHUP to all ranks that have not ended.
+    pub fn hang_up(&self) {
         #[cfg(unix)]
         for (child, ended) in self.ranks.iter().zip(&self.ended) {
             if ended.is_some() {
                 continue;
             }
             // SAFETY: no memory is involved, and a child that has not been waited for keeps its number.
-            unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
+            unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGHUP) };
         }
     }
 

@@ -39,7 +39,7 @@
 //! # Ranks
 //!
 //! [`Loop::over`] trains on several [ranks](ranks::Ranks). Every rank reads all micro-batches of a step, which are a pure function of data
-//! and settings, and computes the gradients of its share. Between [`Task::share`] and the squares of the gradients, gradients and losses
+//! and settings, and computes the gradients of its share. Between the gradients of the micro-batches and the squares of the gradients, gradients and losses
 //! are summed in the order of a binary [tree](ranks::tree) over the step's micro-batches. Norm, clipping and update depend on these sums
 //! alone, so every rank makes the same update, and its bits do not depend on the number of ranks. What depends on a clock or a signal is
 //! agreed on: rank 0's times count, and a stop of any rank stops all. Rank 0 writes checkpoints and the log.
@@ -71,7 +71,6 @@ pub use early_stopping::EarlyStopping;
 pub use error::{BoxError, EngineError, Failure, SMALLER_STEP};
 pub use interrupt::{is_training, stop_on_signals};
 pub use log::{LogRow, MetricsLog, read_log};
-pub(crate) use over_ranks::accumulate;
 pub use peaks::{device_peak, peak_tflops};
 pub use progress::Progress;
 pub use readback::NotFinite;

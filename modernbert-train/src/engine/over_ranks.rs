@@ -10,7 +10,7 @@ use super::error::EngineError;
 use super::task::{Sums, Task};
 
 /// Sums of each micro-batch, and the gradients of the parts of the tree that the micro-batches `own` of a step's `leaves` make up.
-pub(crate) fn accumulate<T: Task + ?Sized>(
+pub(super) fn accumulate<T: Task + ?Sized>(
     task: &T,
     model: &T::Model,
     batches: Vec<T::Batch>,

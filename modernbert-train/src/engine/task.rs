@@ -9,7 +9,6 @@ use super::over_ranks::accumulate;
 use crate::loader::Position;
 use crate::optim::NamedOptimizer;
 use crate::snapshot::RunState;
-use std::ops::Range;
 
 /// Sums of a micro-batch on the device.
 #[derive(Clone, Debug)]
@@ -64,6 +63,9 @@ pub trait Task {
     const SCORED: bool;
     /// True if [`Sums::correct`] is counted.
     const COUNTS_CORRECT: bool;
+    /// True if the task trains on several ranks: its loss is a sum over micro-batches ([`Self::step`] is not replaced), and its evaluation and
+    /// its checkpoints are those of all ranks together.
+    const OVER_RANKS: bool = false;
 
     /// Returns the micro-batches of the next step, each with the denominator of the whole step; `None` at the end of the data.
     ///
@@ -92,18 +94,6 @@ pub trait Task {
         let leaves = batches.len();
         let (sums, mut parts) = accumulate(self, model, batches, leaves, &(0..leaves));
         (sums, parts.pop().unwrap_or_else(GradientsParams::new))
-    }
-
-    /// Sums of each micro-batch of this rank, and the gradients of its [parts](ranks::tree::parts) of the tree, where the micro-batches `own`
-    /// of a step's `leaves` are this rank's. `None` for a task that can't be divided over ranks, because it replaces [`Self::step`].
-    fn share(
-        &self,
-        _model: &Self::Model,
-        _batches: Vec<Self::Batch>,
-        _leaves: usize,
-        _own: &Range<usize>,
-    ) -> Option<(Vec<Sums>, Vec<GradientsParams>)> {
-        None
     }
 
     /// Number of batches or sequences of an evaluation, for the dashboard.

@@ -16,7 +16,7 @@ use super::finite::non_finite_parameter;
 use super::interrupt::Training;
 use super::log::LogRow;
 use super::memory::memory_mib;
-use super::over_ranks::reduce;
+use super::over_ranks::{accumulate, reduce};
 use super::readback::{Pending, read_back};
 use super::reporter::Reporter;
 use super::spikes::{SpikeLimit, Spikes};
@@ -295,13 +295,13 @@ impl<T: Task> Loop<T> {
         if !self.ranks.is_several() {
             return Ok(self.task.step(model, batches));
         }
+        if !T::OVER_RANKS {
+            return Err(EngineError::OneProcess);
+        }
         let leaves = batches.len();
         let own = tree::share(leaves, self.ranks.rank(), self.ranks.size());
         let mine = batches.drain(own.clone()).collect();
-        let (sums, parts) = self
-            .task
-            .share(model, mine, leaves, &own)
-            .ok_or(EngineError::OneProcess)?;
+        let (sums, parts) = accumulate(&self.task, model, mine, leaves, &own);
         reduce(&self.ranks, model, leaves, sums, parts)
     }
 
@@ -315,20 +315,24 @@ impl<T: Task> Loop<T> {
         Ok(all.iter().any(|one| one.first() == Some(&1)))
     }
 
-    /// Rank 0's duration: actions that depend on a clock are the same on all ranks.
-    fn agreed(&self, own: Duration) -> Result<Duration, EngineError> {
+    /// Rank 0's durations: actions that depend on a clock are the same on all ranks.
+    fn agreed<const N: usize>(&self, own: [Duration; N]) -> Result<[Duration; N], EngineError> {
         if !self.ranks.is_several() {
             return Ok(own);
         }
-        let first = self.ranks.broadcast(&own.as_nanos().to_le_bytes())?;
-        let nanos = first.try_into().map(u128::from_le_bytes);
-        let nanos = nanos.ok().and_then(|nanos| u64::try_from(nanos).ok());
-        Ok(Duration::from_nanos(nanos.unwrap_or(u64::MAX)))
+        let message: Vec<u8> = own
+            .iter()
+            .flat_map(|one| (one.as_nanos() as u64).to_le_bytes())
+            .collect();
+        let first = self.ranks.broadcast(&message)?;
+        let (nanos, _) = first.as_chunks::<8>();
+        let at = |i: usize| nanos.get(i).map_or(0, |&bytes| u64::from_le_bytes(bytes));
+        Ok(std::array::from_fn(|i| Duration::from_nanos(at(i))))
     }
 
     /// Reads back the losses and norms that are still on the device.
     fn read_back(&mut self) -> Result<(), EngineError> {
-        let time = self.agreed(self.mark.elapsed())?;
+        let [time] = self.agreed([self.mark.elapsed()])?;
         self.mark = Instant::now();
         for window in read_back(std::mem::take(&mut self.pending), time)? {
             self.state.first_loss.get_or_insert(window.loss());
@@ -347,6 +351,7 @@ impl<T: Task> Loop<T> {
 
     fn moment(&self) -> Result<Moment, EngineError> {
         let trained = Duration::from_secs_f64(self.state.phase_seconds) + self.mark.elapsed();
+        let [since_save, trained] = self.agreed([self.last_save.elapsed(), trained])?;
         Ok(Moment {
             step: self.state.step,
             steps_here: self.steps_here,
@@ -355,8 +360,8 @@ impl<T: Task> Loop<T> {
             next_evaluation: self.state.next_evaluation,
             unlogged: self.window.steps + self.pending.len() as u64,
             unread: self.pending.len() as u64,
-            since_save: self.agreed(self.last_save.elapsed())?,
-            trained: self.agreed(trained)?,
+            since_save,
+            trained,
             fitted: self.state.fitted,
             measured_from: self.measured_from,
         })
@@ -364,7 +369,8 @@ impl<T: Task> Loop<T> {
 
     /// Performs the actions due between two steps, in the order of [`Due`].
     fn after_step(&mut self, model: &T::Model) -> Result<(), EngineError> {
-        let due: Due = self.settings.cadence.due(&self.moment()?);
+        let moment = self.moment()?;
+        let due: Due = self.settings.cadence.due(&moment);
         if due.read {
             self.read_back()?;
         }
@@ -372,7 +378,7 @@ impl<T: Task> Loop<T> {
             self.measured_from = Some(self.steps_here);
         }
         if due.fit {
-            self.fit_to_time()?;
+            self.fit_to_time(moment);
         }
         if due.log {
             self.log_window()?;
@@ -440,7 +446,7 @@ impl<T: Task> Loop<T> {
     }
 
     /// Lowers the phase's total when the measured speed shows that the phase would not end in time.
-    fn fit_to_time(&mut self) -> Result<(), EngineError> {
+    fn fit_to_time(&mut self, moment: Moment) {
         self.state.fitted = true;
         let seconds = self.measured.time.as_secs_f64().max(1e-9);
         let (units, unit) = match self.settings.cadence.unit {
@@ -450,10 +456,10 @@ impl<T: Task> Loop<T> {
         let speed = units as f64 / seconds;
         let moment = Moment {
             trained: Duration::from_secs_f64(self.state.phase_seconds),
-            ..self.moment()?
+            ..moment
         };
         let Some(total) = self.settings.cadence.fitted_total(&moment, speed) else {
-            return Ok(());
+            return;
         };
         let limit = self.settings.cadence.time_limit.unwrap_or_default();
         let name = match self.settings.cadence.unit {
@@ -473,7 +479,6 @@ impl<T: Task> Loop<T> {
         });
         self.state.phase_total = total;
         self.task.shortened(total);
-        Ok(())
     }
 
     /// Writes and shows the sums since the last row of the log.

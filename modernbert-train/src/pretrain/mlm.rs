@@ -6,10 +6,9 @@ use modernbert::batch::PackedBatch;
 use modernbert::config::ModernBertConfig;
 use modernbert::model::{MaskedLm, MaskedLmOutput, MaskedTokens};
 use ranks::{Ranks, tree};
-use std::ops::Range;
 use std::sync::Arc;
 
-use crate::engine::{BoxError, Counts, Evaluation, EvaluationError, Sums, Task, accumulate};
+use crate::engine::{BoxError, Counts, Evaluation, EvaluationError, Sums, Task};
 use crate::loader::{MlmItem, Prefetched};
 use crate::optim::NamedOptimizer;
 use crate::recipe::{BatchRecipe, CheckpointRecipe};
@@ -87,6 +86,7 @@ impl Task for MlmTask<'_> {
 
     const SCORED: bool = false;
     const COUNTS_CORRECT: bool = true;
+    const OVER_RANKS: bool = true;
 
     fn next_step(
         &mut self,
@@ -120,16 +120,6 @@ impl Task for MlmTask<'_> {
 
     fn gradients(&self, model: &MaskedLm, item: MlmItem) -> (Sums, GradientsParams) {
         gradients(model, &item)
-    }
-
-    fn share(
-        &self,
-        model: &MaskedLm,
-        items: Vec<MlmItem>,
-        leaves: usize,
-        own: &Range<usize>,
-    ) -> Option<(Vec<Sums>, Vec<GradientsParams>)> {
-        Some(accumulate(self, model, items, leaves, own))
     }
 
     fn shortened(&mut self, total: u64) {

@@ -1,31 +1,31 @@
 //! `--nproc`: the process that starts the ranks of this machine and waits for them.
 
 use anyhow::Context;
+use ranks::World;
 use ranks::spawn::Local;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long ranks have to end after one has failed: they notice at their next step.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// Whether this process is a rank already.
-fn is_rank() -> bool {
-    std::env::var_os("RANK").is_some_and(|rank| !rank.is_empty())
-}
+/// How long a signal is held back: a launcher or a terminal may have sent it to the ranks as well, and those signals must come first.
+const DELAY: Duration = Duration::from_millis(200);
 
 /// Starts the same command `nproc` times and returns the code with which the ranks ended; `None` if this process is to do the work itself.
 pub(crate) fn supervise(nproc: Option<u16>, folder: &Path) -> anyhow::Result<Option<ExitCode>> {
-    let Some(size) = nproc
-        .map(usize::from)
-        .filter(|&size| size > 1 && !is_rank())
-    else {
+    let Some(size) = nproc.map(usize::from).filter(|&size| size > 1) else {
         return Ok(None);
     };
+    // A rank has the same arguments.
+    if World::from_environment()?.size > 1 {
+        return Ok(None);
+    }
     let program = std::env::current_exe().context("the program's own file is not known")?;
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     // Ranks that each start a thread per core would get in each other's way.
@@ -40,16 +40,19 @@ pub(crate) fn supervise(nproc: Option<u16>, folder: &Path) -> anyhow::Result<Opt
         command
     };
     let logs = logs_of(folder);
-    let signals = Signals::watch()?;
+    let mut signals = Signals::watch()?;
     let started = Local::start(size, &logs, command);
     let local = started.with_context(|| format!("{size} ranks could not be started"))?;
     let ended = local.wait(GRACE, |local| signals.forward(local))?;
     if !ended.status.success() && ended.rank > 0 {
-        eprintln!(
+        let log = logs.join(format!("rank-{}.log", ended.rank));
+        // Standard error may be closed; the exit code is left.
+        let _ = writeln!(
+            std::io::stderr(),
             "rank {} ended first ({}); its output is in {}",
             ended.rank,
             ended.status,
-            logs.join(format!("rank-{}.log", ended.rank)).display()
+            log.display()
         );
     }
     // A rank ended by a signal has no code.
@@ -66,33 +69,40 @@ fn logs_of(folder: &Path) -> PathBuf {
 
 /// Signals that this process has received.
 struct Signals {
-    end: Arc<AtomicBool>,
-    interrupt: Arc<AtomicBool>,
+    received: Arc<AtomicBool>,
+    since: Option<Instant>,
 }
 
 impl Signals {
     fn watch() -> anyhow::Result<Self> {
-        let signals = Self {
-            end: Arc::default(),
-            interrupt: Arc::default(),
-        };
+        let received = Arc::new(AtomicBool::new(false));
         #[cfg(unix)]
         {
             use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
             for signal in [SIGTERM, SIGHUP] {
-                signal_hook::flag::register(signal, signals.end.clone())?;
+                signal_hook::flag::register(signal, received.clone())?;
             }
-            signal_hook::flag::register(SIGINT, signals.interrupt.clone())?;
+            // A terminal sends Ctrl-C to the ranks itself; this process only must not end before them.
+            let interrupted = match std::io::stdin().is_terminal() {
+                true => Arc::default(),
+                false => received.clone(),
+            };
+            signal_hook::flag::register(SIGINT, interrupted)?;
         }
-        Ok(signals)
+        Ok(Self {
+            received,
+            since: None,
+        })
     }
 
-    fn forward(&self, local: &Local) {
-        let end = self.end.swap(false, Ordering::Relaxed);
-        // A terminal sends Ctrl-C to the ranks as well.
-        let interrupt = self.interrupt.swap(false, Ordering::Relaxed);
-        if end || (interrupt && !std::io::stdin().is_terminal()) {
-            local.terminate();
+    /// Passes a signal on as SIGHUP, which saves a run and never counts as the second signal, the one that ends a process at once.
+    fn forward(&mut self, local: &Local) {
+        if self.received.swap(false, Ordering::Relaxed) {
+            self.since.get_or_insert_with(Instant::now);
+        }
+        if self.since.is_some_and(|since| since.elapsed() >= DELAY) {
+            self.since = None;
+            local.hang_up();
         }
     }
 }
