@@ -142,6 +142,7 @@ pub(crate) fn run(args: &MineArgs) -> anyhow::Result<()> {
         .max()
         .unwrap_or(0);
     let depth = options.ranks.end.saturating_add(most + 1);
+    let depth = depth.min(candidates.texts.len());
     let (ranked, scores) = match &args.model {
         Some(model) => by_vectors(args, model, &rows, &candidates, depth)?,
         None => by_words(&rows, &candidates, depth)?,

@@ -189,8 +189,7 @@ impl From<RunDirError> for TrainError {
 }
 
 /// What helps against too little device memory.
-const SMALLER: &str =
-    "give a smaller --token-budget, which changes no result, shorter texts or a smaller --batch";
+const SMALLER: &str = "give a smaller --token-budget, which changes results by rounding and by dropout's draws only, shorter texts or a smaller --batch";
 
 impl TrainError {
     /// The error of a failed loop.

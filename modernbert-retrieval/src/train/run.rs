@@ -1,12 +1,11 @@
 //! A training from its rows to the best weights.
 
-use burn::tensor::Device;
 use burn::train::Interrupter;
 use modernbert::model::Architecture;
 use modernbert_train::engine::{
     Cadence, Loop, MetricsLog, Outcome, Progress, Report, Reporter, ReporterOptions, Settings, Unit,
 };
-use modernbert_train::finetune::Saving;
+use modernbert_train::finetune::{Saving, is_cpu};
 use modernbert_train::optim::{DecoupledAdamW, NamedOptimizer, UpdateRule};
 use modernbert_train::run_dir::{METRICS_FILE, RunDirError};
 use modernbert_train::schedule::{LearningRate, Schedule, TokenSpan};
@@ -264,7 +263,6 @@ impl Training {
             accumulate,
             seed: options.seed,
             kind: texts.kind().clone(),
-            similarity: options.loss.similarity,
             loss: options.loss,
             step: options.step,
             sets,
@@ -438,12 +436,6 @@ fn fingerprint(
         }
     }
     hex(&hash.finalize())
-}
-
-/// Whether a readback from this device costs nothing, as the CPU computes at once.
-fn is_cpu(device: &Device) -> bool {
-    modernbert::device::select(Some("flex"))
-        .is_ok_and(|cpu| cpu.device.inner() == device.clone().inner())
 }
 
 fn finish(outcome: Outcome<RetrievalTask>, planned_steps: u64, truncated: usize) -> Trained {

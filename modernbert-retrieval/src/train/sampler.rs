@@ -49,13 +49,6 @@ impl Sampler {
         self.per_epoch
     }
 
-    /// Rows of the largest batch of the first epoch.
-    pub fn largest(&self) -> usize {
-        let plan = self.planned.as_ref().map(|(_, plan)| plan);
-        plan.and_then(|plan| plan.iter().map(Vec::len).max())
-            .unwrap_or(0)
-    }
-
     /// Rows of the batch with this number, counted over all epochs; `None` without a single batch.
     pub fn batch(&mut self, number: u64) -> Option<Vec<u32>> {
         if self.per_epoch == 0 {
@@ -63,7 +56,12 @@ impl Sampler {
         }
         let (epoch, index) = (number / self.per_epoch, number % self.per_epoch);
         if self.planned.as_ref().is_none_or(|(of, _)| *of != epoch) {
-            self.planned = Some((epoch, self.plan(epoch)));
+            // An order in which no batch is full gives that of the first epoch, which has one.
+            let plan = match self.plan(epoch) {
+                empty if empty.is_empty() => self.plan(0),
+                plan => plan,
+            };
+            self.planned = Some((epoch, plan));
         }
         let plan = &self.planned.as_ref()?.1;
         // An epoch in which more rows were left out than in the first one repeats its batches.

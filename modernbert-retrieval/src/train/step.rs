@@ -27,6 +27,8 @@ use super::vectors::TextVectors;
 const LARGEST_MATRIX: usize = 1 << 24;
 /// Bits of a dropout key below those of the chunk's number.
 const CHUNK_BITS: u32 = 40;
+/// Most tokens of a chunk: positions are numbers of 32 bits.
+const LARGEST_CHUNK: usize = 1 << 30;
 
 /// Texts of a batch on the host.
 #[derive(Clone, Debug)]
@@ -100,7 +102,7 @@ pub fn gradients(
     share: f64,
 ) -> Result<(Tensor<1>, GradientsParams), LayoutError> {
     let lengths: Vec<usize> = batch.texts.iter().map(|text| text.ids.len()).collect();
-    let chunks = chunks(&lengths, options.token_budget.max(1));
+    let chunks = chunks(&lengths, options.token_budget.clamp(1, LARGEST_CHUNK));
     let device = model.model.device();
     let rates = dropout_rates(model.model.config());
     let packed = |chunk: usize| -> Result<TextBatch, LayoutError> {

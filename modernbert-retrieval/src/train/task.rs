@@ -2,7 +2,6 @@
 
 use burn::optim::GradientsParams;
 use modernbert::config::ModernBertConfig;
-use modernbert::sentences::Similarity;
 use modernbert_train::engine::{
     BoxError, Counts, Evaluation as EngineEvaluation, EvaluationError, Sums, Task,
 };
@@ -66,7 +65,6 @@ pub(super) struct RetrievalTask {
     pub(super) accumulate: u64,
     pub(super) seed: u64,
     pub(super) kind: VectorKind,
-    pub(super) similarity: Similarity,
     pub(super) loss: Loss,
     pub(super) step: StepOptions,
     pub(super) sets: Vec<EvalSet>,
@@ -187,7 +185,7 @@ impl Task for RetrievalTask {
         let measure = Measure::Ndcg(Some(10));
         let mut sets = Vec::with_capacity(self.sets.len());
         for set in &self.sets {
-            let run = set.run(model, &self.kind, self.similarity);
+            let run = set.run(model, &self.kind, self.loss.similarity);
             let run = run.map_err(EvaluationError::other)?;
             let score = set.score(&run, &[measure]).mean(measure).unwrap_or(0.0);
             sets.push((set.name.clone(), score));

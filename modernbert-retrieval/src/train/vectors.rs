@@ -149,8 +149,6 @@ struct Padded {
     longest: usize,
     /// True for padding and for tokens that do not count, `[1, documents, longest]`.
     masked: Tensor<3, Bool>,
-    /// True for padding alone.
-    padding: Tensor<3, Bool>,
 }
 
 impl Padded {
@@ -160,13 +158,11 @@ impl Padded {
         let lengths = documents.offsets.windows(2).map(|pair| pair[1] - pair[0]);
         let longest = lengths.max().unwrap_or(0).max(1);
         let slots = texts * longest;
-        let (mut ids, mut masked, mut padding) =
-            (vec![0u32; slots], vec![true; slots], vec![true; slots]);
+        let (mut ids, mut masked) = (vec![0u32; slots], vec![true; slots]);
         for (text, pair) in documents.offsets.windows(2).enumerate() {
             for (at, token) in (pair[0]..pair[1]).enumerate() {
                 let slot = text * longest + at;
                 ids[slot] = token as u32;
-                padding[slot] = false;
                 masked[slot] = documents.counts.as_ref().is_some_and(|c| !c[token]);
             }
         }
@@ -180,7 +176,6 @@ impl Padded {
             documents: texts,
             longest,
             masked: flags(masked),
-            padding: flags(padding),
         }
     }
 
@@ -189,13 +184,12 @@ impl Padded {
         let [tokens, _] = queries.dims();
         let shape = [tokens, self.documents, self.longest];
         let all = linear(queries, self.values.clone(), None).reshape(shape);
-        let all = match masked {
-            Masked::NeverWins => all.mask_fill(self.masked.clone().expand(shape), NEVER),
+        let value = match masked {
+            Masked::NeverWins => NEVER,
             // In PyLate padding is masked like everything else.
-            Masked::CountsAsZero => all
-                .mask_fill(self.masked.clone().expand(shape), 0.0)
-                .mask_fill(self.padding.clone().expand(shape), 0.0),
+            Masked::CountsAsZero => 0.0,
         };
+        let all = all.mask_fill(self.masked.clone().expand(shape), value);
         all.max_dim(2).reshape([tokens, self.documents])
     }
 }

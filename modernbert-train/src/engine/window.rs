@@ -40,7 +40,6 @@ impl Window {
         self.slots += other.slots;
         self.norm = other.norm;
         self.skipped += other.skipped;
-        self.spikes = other.spikes;
         self.timed_tokens += other.timed_tokens;
         self.flops += other.flops;
         self.waited += other.waited;

@@ -385,8 +385,8 @@ pub(super) fn fingerprint<E: Example>(
     hex(&hash.finalize())
 }
 
-/// Whether a readback from this device costs nothing, as the CPU computes at once.
-pub(super) fn is_cpu(device: &Device) -> bool {
+/// True if a readback from this device costs nothing, as the CPU computes at once.
+pub fn is_cpu(device: &Device) -> bool {
     modernbert::device::select(Some("flex"))
         .is_ok_and(|cpu| cpu.device.inner() == device.clone().inner())
 }

@@ -2,6 +2,8 @@
 
 use anyhow::{Context, bail};
 use clap::Args;
+use modernbert::atomic::write_atomically;
+use modernbert::output::OutputCheck;
 use modernbert_cli::DIFFERENT;
 use modernbert_cli::text::counted;
 use modernbert_train::recipe::published::convert;
@@ -9,7 +11,6 @@ use modernbert_train::tools::{
     Against, Quantity, average, best_checkpoints, checkpoint_at, diff, export, inspect, lines,
     plot_runs,
 };
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -71,8 +72,11 @@ pub(crate) struct Convert {
 impl Convert {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let name = self.file.display().to_string();
-        let text = std::fs::read_to_string(&self.file)
+        let text = modernbert::read::text(&self.file)
             .with_context(|| format!("{name}: can't be read; give the path of a YAML file"))?;
+        if let Some(out) = &self.out {
+            OutputCheck::file(out).inputs([&self.file]).check()?;
+        }
         let converted = convert(&text, &name, self.gpus)?;
         for key in &converted.keys {
             print(&format!(
@@ -88,12 +92,11 @@ impl Convert {
             );
         }
         if let Some(out) = &self.out {
-            let mut file = std::fs::File::create_new(out)
-                .with_context(|| format!("{}: can't be created; name a new file", out.display()))?;
-            file.write_all(converted.recipe.to_toml()?.as_bytes())
+            write_atomically(out, converted.recipe.to_toml()?.as_bytes())
                 .with_context(|| format!("{}: can't be written", out.display()))?;
         }
-        print(&format!("{} keys converted", converted.keys.len()));
+        let keys = counted(converted.keys.len() as u64, "key", "keys");
+        print(&format!("{keys} converted"));
         Ok(ExitCode::SUCCESS)
     }
 }

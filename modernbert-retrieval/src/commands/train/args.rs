@@ -161,7 +161,7 @@ struct ScheduleArgs {
     /// Batches of a step, whose gradients are averaged. Default: 1.
     #[arg(long, value_name = "BATCHES")]
     accumulate: Option<usize>,
-    /// Computes batches of more tokens in two passes (GradCache) with this many tokens in memory; results differ by rounding only.
+    /// Computes batches of more tokens in two passes (GradCache) with this many tokens in memory; results differ by rounding and, with dropout, by its draws only.
     #[arg(long, value_name = "TOKENS", default_value_t = 16_384)]
     token_budget: usize,
     /// Scores this many queries at a time in two passes. Default: as many as a matrix of 64 MB holds.
