@@ -21,14 +21,14 @@ use super::print;
 
 const DEMO: &str = "demo";
 
-/// A file, or a built-in recipe.
-fn read_recipe(path: &Path) -> anyhow::Result<(Recipe, RecipeText)> {
+/// A file, whose references follow the overrides, or a built-in recipe.
+fn read_recipe(path: &Path, overrides: &[String]) -> anyhow::Result<(Recipe, RecipeText)> {
     let name = path.to_str().filter(|_| !path.is_file());
     if let Some((recipe, text)) = name.and_then(|name| Some((builtin(name)?, builtin_text(name)?)))
     {
         return Ok((recipe?, text));
     }
-    Recipe::from_file_with_text(path).map_err(|error| {
+    Recipe::from_file_with_text(path, overrides).map_err(|error| {
         let names: Vec<_> = builtin_names().collect();
         match error {
             error @ RecipeError::Io { .. } => {
@@ -139,8 +139,8 @@ impl Demo {
 
 impl Run {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let (recipe, text) = read_recipe(&self.recipe)?;
         let overrides = self.out.overrides();
+        let (recipe, text) = read_recipe(&self.recipe, &overrides)?;
         let text = text.with_overrides(&overrides);
         let mut recipe = with_arguments(recipe, &self.corpus, &overrides)?;
         if let Some(phase) = &self.phase {

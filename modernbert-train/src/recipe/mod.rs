@@ -1,7 +1,7 @@
 //! A pretraining run as a TOML file.
 //!
 //! Every field of the file is a field of a struct here, under the same name; unknown names are refused. Missing fields have
-//! the default documented at the field. A value can be replaced from the command line (`--set optimizer.learning_rate=1e-3`), see
+//! the default documented at the field. A value may refer to another setting, `"${run.seed}"`. A value can be replaced from the command line (`--set optimizer.learning_rate=1e-3`), see
 //! [`Recipe::with_overrides`]. A run of several phases lists them as `[[phase]]`, each with the settings in which it differs, see
 //! [`PhaseRecipe`]. `recipes/` contains recipes to start from; [`builtin`] finds them by name.
 
@@ -9,6 +9,7 @@ mod builtin;
 mod check;
 mod convert;
 mod from;
+mod interpolate;
 mod model;
 mod paths;
 mod phase;

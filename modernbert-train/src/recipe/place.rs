@@ -78,7 +78,7 @@ impl RecipeText {
 }
 
 /// Number of the line in which a byte of `text` is, from 1.
-fn line_at(text: &str, byte: usize) -> usize {
+pub(super) fn line_at(text: &str, byte: usize) -> usize {
     let before = text.as_bytes().iter().take(byte);
     1 + before.filter(|&&byte| byte == b'\n').count()
 }

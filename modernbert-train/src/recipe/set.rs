@@ -1,5 +1,6 @@
 //! Reading and writing TOML, and single values replaced from the command line.
 
+use super::interpolate;
 use super::place::{self, RecipeText, line_of_key};
 use super::{Recipe, RecipeError};
 use std::path::Path;
@@ -127,7 +128,7 @@ pub(super) fn dotted(table: &Table) -> Vec<String> {
 }
 
 /// The value as TOML, or as plain text where it is none.
-fn parse_value(raw: &str) -> Value {
+pub(super) fn parse_value(raw: &str) -> Value {
     let table = format!("value = {raw}").parse::<Table>().ok();
     // A line break could smuggle in a second key.
     let only = table
@@ -141,8 +142,27 @@ impl Recipe {
     /// their combinations, after any overrides.
     ///
     /// # Errors
-    /// Text that is not TOML, an unknown key, a missing field, a value of the wrong kind; each with its line.
+    /// Text that is not TOML, an unknown key, a missing field, a value of the wrong kind, a reference that can't be resolved; each with its
+    /// line.
     pub fn from_str(text: &str, source_name: &str) -> Result<Self, RecipeError> {
+        Self::from_str_with_overrides(text, source_name, &[])
+    }
+
+    /// As [`Self::from_str`], then [`Self::with_overrides`]; references such as `"${run.seed}"` follow the overrides.
+    ///
+    /// # Errors
+    /// Those of [`Self::from_str`] and of [`Self::with_overrides`].
+    pub fn from_str_with_overrides(
+        text: &str,
+        source_name: &str,
+        overrides: &[String],
+    ) -> Result<Self, RecipeError> {
+        let resolved = interpolate::resolve(text, source_name, overrides)?;
+        Self::from_plain(&resolved, source_name)?.with_overrides(overrides)
+    }
+
+    /// A recipe without references.
+    fn from_plain(text: &str, source_name: &str) -> Result<Self, RecipeError> {
         let parse_error = |error: toml::de::Error| place::parse_error(source_name, text, &error);
         let at = |key: &str, phase: Option<&str>| match line_of_key(text, key, phase) {
             Some(line) => format!("{source_name}:{line}"),
@@ -176,14 +196,18 @@ impl Recipe {
     /// # Errors
     /// A file that cannot be read, and those of [`Self::from_str`].
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, RecipeError> {
-        Ok(Self::from_file_with_text(path)?.0)
+        Ok(Self::from_file_with_text(path, &[])?.0)
     }
 
-    /// As [`Self::from_file`], with the text, for the line numbers of later errors.
+    /// As [`Self::from_file`], with the text, for the line numbers of later errors. References follow `overrides`, which
+    /// [`Self::with_overrides`] then applies.
     ///
     /// # Errors
     /// Those of [`Self::from_file`].
-    pub fn from_file_with_text(path: impl AsRef<Path>) -> Result<(Self, RecipeText), RecipeError> {
+    pub fn from_file_with_text(
+        path: impl AsRef<Path>,
+        overrides: &[String],
+    ) -> Result<(Self, RecipeText), RecipeError> {
         let path = path.as_ref();
         let unreadable = |source| RecipeError::Io {
             path: path.to_owned(),
@@ -191,7 +215,8 @@ impl Recipe {
         };
         let text = modernbert::read::text(path).map_err(unreadable)?;
         let name = path.display().to_string();
-        let recipe = Self::from_str(&text, &name)?;
+        let resolved = interpolate::resolve(&text, &name, overrides)?;
+        let recipe = Self::from_plain(&resolved, &name)?;
         let absolute = std::path::absolute(path).map_err(unreadable)?;
         let folder = absolute.parent().unwrap_or(Path::new("/"));
         Ok((recipe.with_paths_in(folder), RecipeText::new(name, text)))
