@@ -11,6 +11,8 @@ mod rule;
 mod stable_adamw;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traces;
 
 pub use decoupled_adamw::DecoupledAdamW;
 pub use gradients::{GradientSquares, clip_by_norm};

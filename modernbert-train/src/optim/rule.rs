@@ -54,14 +54,14 @@ impl UpdateRule {
         }
     }
 
-    /// Updates a parameter in half precision by Kahan summation, unless the flag `go`, `[1]`, is not above 0. Moments are in f32.
+    /// Updates a parameter in half precision by Kahan summation, only if the flag `apply`, `[1]`, is absent or above 0. Moments are in f32.
     pub(super) fn step_half<const D: usize>(
         &self,
         lr: LearningRate,
         weight: Tensor<D>,
         grad: Tensor<D>,
         state: Option<MomentsState<D>>,
-        go: Option<Tensor<1>>,
+        apply: Option<Tensor<1>>,
     ) -> (Tensor<D>, MomentsState<D>) {
         let zeros = || weight.zeros_like();
         let moments = || zeros().cast(DType::F32);
@@ -78,7 +78,7 @@ impl UpdateRule {
             moment_1: state.moment_1,
             moment_2: state.moment_2,
         };
-        let after = adamw_kahan(before, grad, self.numbers(lr, time, D), go);
+        let after = adamw_kahan(before, grad, self.numbers(lr, time, D), apply);
         let state = MomentsState {
             time,
             moment_1: after.moment_1,
