@@ -52,6 +52,10 @@ pub(crate) struct JobArgs {
     /// Raises the learning rate over this share of the steps.
     #[arg(long, default_value_t = 0.06)]
     pub(crate) warmup: f64,
+    /// Drops this share of the attention output after its projection, in training; by default as the config's attention_dropout. The
+    /// authors used 0.1.
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) attention_output_dropout: Option<f64>,
     /// Reads only this many rows of each set; results are then marked as partial.
     #[arg(long)]
     pub(crate) max_rows: Option<usize>,
@@ -100,6 +104,11 @@ impl JobArgs {
                 self.warmup
             );
         }
+        if let Some(rate) = self.attention_output_dropout
+            && !(0.0..1.0).contains(&rate)
+        {
+            bail!("--attention-output-dropout is {rate}; give a share from 0 to below 1");
+        }
         let (device, precision) = device(&self.device, &self.dtype)?;
         let interrupter = Interrupter::new();
         stop_on_signals(&interrupter)?;
@@ -126,6 +135,7 @@ impl JobArgs {
             weight_decay: None,
             max_length: self.max_length,
             warmup: self.warmup,
+            attention_output_dropout: self.attention_output_dropout,
             max_rows: self.max_rows,
             evaluate_every: self.evaluate_every,
             patience: (self.patience > 0).then_some(self.patience),

@@ -21,6 +21,7 @@ fn record(task: Task, seed: u64, score: f64) -> RunRecord {
             learning_rate: 5e-5,
             weight_decay: 1e-5,
             warmup: 0.06,
+            attention_output_dropout: None,
             max_length: 256,
             evaluate_every: 10,
             patience: None,

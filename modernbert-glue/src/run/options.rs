@@ -78,6 +78,8 @@ pub struct RunOptions {
     pub max_length: usize,
     /// Share of the steps in which the learning rate rises.
     pub warmup: f64,
+    /// Dropout after the attention output projection; by default the config's `attention_dropout`.
+    pub attention_output_dropout: Option<f64>,
     /// Number of rows read of the training set and of each dev set; all by default.
     pub max_rows: Option<usize>,
     /// Steps between evaluations on the dev set; by default an epoch, but at most 2000 steps.

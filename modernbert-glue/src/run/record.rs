@@ -29,6 +29,9 @@ pub struct Settings {
     pub weight_decay: f64,
     /// Share of the steps in which the learning rate rises.
     pub warmup: f64,
+    /// Dropout after the attention output projection; absent where the model's config decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention_output_dropout: Option<f64>,
     /// Longest input in tokens.
     pub max_length: usize,
     /// Steps between evaluations on the dev set.

@@ -95,6 +95,29 @@ fn record(place: &Place, task: &str, seed: u64) -> Value {
 }
 
 #[test]
+fn stsb_is_computed_in_f32_and_rates_warm_up_over_six_percent_of_the_steps() {
+    let place = Place::new();
+    common::write_task(&place.path("glue"), Task::Stsb, 48, 20);
+    let mut settings = vec!["--epochs", "1", "--max-rows", "32", "--mnli", "off"];
+    settings.extend(["--dtype", "bf16", "--attention-output-dropout", "0.1"]);
+    let output = place.run("cola,stsb", &settings);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    for (task, precision) in [("cola", "bf16"), ("stsb", "f32")] {
+        let settings = &record(&place, task, 1618)["settings"];
+        assert_eq!(settings["precision"], precision, "{task}");
+        assert_eq!(settings["warmup"], 0.06, "{task}");
+        assert_eq!(settings["attention_output_dropout"], 0.1, "{task}");
+    }
+    let refused = place.run("cola", &["--attention-output-dropout", "1"]);
+    assert_refused(
+        "all dropped",
+        &refused,
+        &["--attention-output-dropout is 1"],
+    );
+}
+
+#[test]
 fn a_job_goes_on_where_it_stopped_and_refuses_to_mix_settings() {
     let place = Place::new();
     let settings = ["--epochs", "2", "--max-rows", "32", "--seeds", "2"];

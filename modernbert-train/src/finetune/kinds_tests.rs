@@ -108,6 +108,7 @@ fn holds<E: Example>(build: impl Fn(&ModernBertConfig, &Device) -> E::Model, exa
     let mut cut = Batches::new(examples.clone(), count, 3, 1);
     let mut task = FinetuneTask {
         batches: Batches::new(examples.clone(), count, 3, 1),
+        rates: modernbert::batch::DropoutRates::default(),
         config: model.encoder().config().clone(),
         dev: examples,
         score: Box::new(|_| Ok(Score::default())),

@@ -243,6 +243,7 @@ impl<E: Example> Finetuning<E> {
                 options.micro_batches,
                 options.seed,
             ),
+            rates: options.dropout_rates(begun.model.encoder().config()),
             config: begun.model.encoder().config().clone(),
             dev,
             score,

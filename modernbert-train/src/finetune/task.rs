@@ -1,8 +1,8 @@
 //! Finetuning as a task of the training loop.
 
 use burn::optim::GradientsParams;
-use modernbert::batch::{Dropout, PackedBatch};
-use modernbert::model::{Architecture, dropout_rates};
+use modernbert::batch::{Dropout, DropoutRates, PackedBatch};
+use modernbert::model::Architecture;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -57,6 +57,8 @@ pub(super) struct FinetuneTask<E: Example> {
     pub(super) clock: Option<Arc<JobClock>>,
     pub(super) folder: Option<Folder>,
     pub(super) config: modernbert::config::ModernBertConfig,
+    /// Dropout rates of training.
+    pub(super) rates: DropoutRates,
     pub(super) history: History<E::Model>,
     /// Outputs of the last evaluation.
     pub(super) latest: Vec<Vec<f32>>,
@@ -114,7 +116,7 @@ impl<E: Example> Task for FinetuneTask<E> {
             .expect("a batch of truncated sequences fits a packed batch");
         let (seed, number) = batch.dropout_key;
         let packed = packed.with_dropout(Some(Dropout {
-            rates: dropout_rates(encoder.config()),
+            rates: self.rates,
             seed,
             batch: number,
         }));

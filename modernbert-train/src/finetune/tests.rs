@@ -156,6 +156,42 @@ fn run_with(
     (result, outputs)
 }
 
+/// Dropout after the attention output projection alone, as the authors finetune: the config's rate would drop probabilities as well.
+#[test]
+fn the_attention_output_is_dropped_without_the_probabilities() {
+    static SCORES: [Option<f64>; 8] = [Some(0.5); 8];
+    let dropping = |rate| FinetuneOptions {
+        attention_output_dropout: rate,
+        ..options(1e-3)
+    };
+    let config = ModernBertConfig::of_shape(1, 16, 24, 2);
+    let rates = dropping(Some(0.1)).dropout_rates(&config);
+    assert_eq!(rates.attention_output, 0.1);
+    assert_eq!(rates.attention_probabilities, 0.0);
+    let mut tied = config;
+    tied.attention_dropout = 0.2;
+    let rates = dropping(None).dropout_rates(&tied);
+    assert_eq!(
+        (rates.attention_output, rates.attention_probabilities),
+        (0.2, 0.2)
+    );
+
+    let losses = |rate| run_with(dropping(rate), &SCORES).0.unwrap().losses;
+    let (without, with) = (losses(None), losses(Some(0.3)));
+    assert_ne!(without, with);
+    assert_eq!(with, losses(Some(0.3)));
+    assert_eq!(without, losses(Some(0.0)));
+    let message = run_with(dropping(Some(1.0)), &SCORES)
+        .0
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        message.contains("attention_output_dropout is 1"),
+        "{message}"
+    );
+}
+
 #[test]
 fn the_best_weights_come_back_and_not_the_last_ones() {
     static SCORES: [Option<f64>; 8] = [

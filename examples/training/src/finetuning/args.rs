@@ -29,6 +29,10 @@ pub struct FinetuneArgs {
     /// Remove this share of each weight per step at the peak learning rate; the program has its own default.
     #[arg(long, value_name = "SHARE")]
     pub weight_decay: Option<f64>,
+    /// Drop this share of the attention output after its projection, in training (0.1 by the authors); by default the config's
+    /// attention_dropout.
+    #[arg(long, value_name = "SHARE")]
+    pub attention_output_dropout: Option<f64>,
     /// Use this many examples per step; the program has its own default.
     #[arg(long)]
     pub batch_size: Option<usize>,
@@ -81,6 +85,12 @@ impl FinetuneArgs {
             anyhow::ensure!(
                 (0.0..1.0).contains(&decay),
                 "--weight-decay is {decay}; give a number from 0 to below 1"
+            );
+        }
+        if let Some(rate) = self.attention_output_dropout {
+            anyhow::ensure!(
+                (0.0..1.0).contains(&rate),
+                "--attention-output-dropout is {rate}; give a number from 0 to below 1"
             );
         }
         if let Some(file) = &self.predictions {

@@ -229,6 +229,9 @@ impl Session {
             weight_decay: args.weight_decay.unwrap_or(options.weight_decay),
             batch_size: args.batch_size.unwrap_or(options.batch_size),
             micro_batches: args.micro_batches,
+            attention_output_dropout: args
+                .attention_output_dropout
+                .or(options.attention_output_dropout),
             evaluate_every: match args.evaluate_every {
                 Some(steps) => Some(usize::try_from(steps)?),
                 None => options.evaluate_every,
