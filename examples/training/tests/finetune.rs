@@ -1,9 +1,10 @@
 //! `finetune` and a program of a GLUE task as a person runs them, on a tiny model of random weights.
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
-use modernbert::checkpoint::{read_config, save};
+use modernbert::checkpoint::{TensorFiles, read_config, save};
 use modernbert::model::{MaskedLm, initialize};
 use modernbert::{Loader, Tagger, TextClassifier};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
@@ -134,20 +135,41 @@ fn numbers_are_predicted_with_regression() {
     assert!(stdout(&output).contains("pearson"), "{}", stdout(&output));
 }
 
+/// Every tensor of a model folder.
+fn tensors(folder: &Path) -> BTreeMap<String, Vec<f32>> {
+    let files = TensorFiles::open(folder).unwrap();
+    let names: Vec<String> = files.names().map(ToString::to_string).collect();
+    let read = |name: String| {
+        let (_, values) = files.read(&name).unwrap().unwrap();
+        (name, values.clone())
+    };
+    names.into_iter().map(read).collect()
+}
+
+/// Largest difference of two tensors, which must be of one size.
+fn apart(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
+}
+
 #[test]
-fn rte_starts_from_what_mnli_left() {
+fn rte_starts_from_the_encoder_and_head_of_mnli() {
     let place = place();
     let glue = place.path().join("glue");
+    // The first sentence decides the label.
     let rows = |label: &str, labels: &[&str]| {
         let mut text = format!("index\tsentence1\tsentence2\t{label}\n");
-        for i in 0..24 {
-            let label = labels[i % labels.len()];
-            text += &format!("{i}\tone two\tthree\t{label}\n");
+        for i in 0..96 {
+            let (word, label) = (["one", "two", "three"][i % 3], labels[i % 3]);
+            text += &format!("{i}\t{word}, {word}\tfour\t{label}\n");
         }
         text
     };
     let nli = rows("gold_label", &["entailment", "neutral", "contradiction"]);
-    let rte = rows("label", &["entailment", "not_entailment"]);
+    let rte = rows("label", &["entailment", "not_entailment", "entailment"]);
     for (file, text) in [
         ("MNLI/train", &nli),
         ("MNLI/dev_matched", &nli),
@@ -160,24 +182,51 @@ fn rte_starts_from_what_mnli_left() {
         fs::write(path, text).unwrap();
     }
     let elsewhere = tempfile::tempdir().unwrap();
-    let (glue, out) = (glue.to_str().unwrap(), elsewhere.path().join("mnli"));
-    let mnli = ask(
+    let glue = glue.to_str().unwrap();
+    let (mnli, rte) = (elsewhere.path().join("mnli"), elsewhere.path().join("rte"));
+    let settings = ["--data", glue, "--epochs", "12", "--batch-size", "16"];
+    let out = ["--learning-rate", "3e-3", "--out", mnli.to_str().unwrap()];
+    let trained = ask(
         env!("CARGO_BIN_EXE_glue-mnli"),
         place.path(),
-        &["--data", glue, "--out", out.to_str().unwrap()],
+        &[&settings[..], &out].concat(),
         "",
     );
-    let text = stdout(&mnli);
-    assert!(text.contains("dev_mismatched 0.3333"), "{text}");
-    let rte = ask(
+    let text = stdout(&trained);
+    assert!(text.contains("dev_mismatched 1.0000"), "{text}");
+    // At a rate of almost nothing, and without decay, the weights stay where they start.
+    let out = [
+        "--learning-rate",
+        "1e-12",
+        "--weight-decay",
+        "0",
+        "--out",
+        rte.to_str().unwrap(),
+    ];
+    let begun = ask(
         env!("CARGO_BIN_EXE_glue-rte"),
-        &out,
-        &["--data", glue, "--epochs", "1"],
+        &mnli,
+        &[&settings[..], &out].concat(),
         "",
     );
-    let text = stdout(&rte);
-    assert!(text.contains("train is partial: 24 of 2490 rows"), "{text}");
-    assert!(text.contains("accuracy 0.5000"), "{text}");
+    let text = stdout(&begun);
+    assert!(text.contains("train is partial: 96 of 2490 rows"), "{text}");
+    let [pretrained, mnli, rte] = [place.path(), mnli.as_path(), rte.as_path()].map(tensors);
+    assert!(mnli.len() > 10 && mnli.contains_key("head.dense.weight"));
+    for (name, values) in &mnli {
+        if name.starts_with("classifier.") {
+            assert_ne!(rte[name].len(), values.len(), "{name}");
+            continue;
+        }
+        assert!(apart(&rte[name], values) < 1e-8, "{name}");
+        // MNLI's training moved it, but for what no loss reaches.
+        let moved = apart(&pretrained[name], values);
+        assert!(moved > 1e-5, "{name}: {moved}");
+    }
+    let spread = rte["classifier.weight"]
+        .iter()
+        .fold(0.0f32, |most, x| most.max(x.abs()));
+    assert!(spread > 0.0);
 }
 
 #[test]
