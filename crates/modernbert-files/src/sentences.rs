@@ -209,33 +209,36 @@ fn read_pooling(path: &Path) -> Result<Option<Pooling>, SentencesError> {
         Some(Value::Array(modes)) => modes.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
     };
-    let flags = [
-        ("pooling_mode_cls_token", "cls"),
-        ("pooling_mode_mean_tokens", "mean"),
-        ("pooling_mode_max_tokens", "max"),
-        ("pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens"),
-        ("pooling_mode_weightedmean_tokens", "weightedmean"),
-        ("pooling_mode_lasttoken", "lasttoken"),
-    ];
     if modes.is_empty() {
         let set = |flag: &str| json.get(flag).and_then(Value::as_bool) == Some(true);
-        modes = flags
+        modes = Pooling::ALL
+            .map(|pooling| (pooling.flag(), pooling.name()))
             .into_iter()
+            .chain(UNSUPPORTED_POOLINGS)
             .filter(|(flag, _)| set(flag))
             .map(|(_, mode)| mode)
             .collect();
     }
-    match modes[..] {
-        [] | ["mean"] => Ok(Some(Pooling::Mean)),
-        ["cls"] => Ok(Some(Pooling::Cls)),
-        ["max"] => Ok(Some(Pooling::Max)),
-        ["weightedmean"] => Ok(Some(Pooling::WeightedMean)),
-        _ => Err(SentencesError::Unsupported {
+    let known = |mode: &str| Pooling::ALL.into_iter().find(|one| one.name() == mode);
+    let pooling = match modes[..] {
+        [] => Some(Pooling::Mean),
+        [mode] => known(mode),
+        _ => None,
+    };
+    match pooling {
+        Some(pooling) => Ok(Some(pooling)),
+        None => Err(SentencesError::Unsupported {
             path: path.to_path_buf(),
             what: format!("the pooling {}", modes.join(" with ")),
         }),
     }
 }
+
+/// Flags and names of sentence-transformers' poolings that this project doesn't compute.
+pub(super) const UNSUPPORTED_POOLINGS: [(&str, &str); 2] = [
+    ("pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens"),
+    ("pooling_mode_lasttoken", "lasttoken"),
+];
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@
 
 #![recursion_limit = "256"]
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use modernbert::config::Pooling;
 use modernbert::inference::{BatchOptions, Input};
 use modernbert::{Embedding, Encoder};
@@ -27,10 +27,11 @@ struct Args {
     input: InputArgs,
     #[command(flatten)]
     model: ModelArgs,
-    /// Pool token vectors to a text vector by the first token, the mean over all tokens, or the maximum of each component; by default as in
-    /// the model's files for sentence-transformers, else by the mean.
-    #[arg(long, value_enum)]
-    pooling: Option<PoolingArg>,
+    /// Pool token vectors to a text vector by the first token (cls), the mean over all tokens (mean), the maximum of each component (max), or
+    /// the mean with weights 1, 2, 3, … by position (weightedmean); by default as in the model's files for sentence-transformers, else by
+    /// the mean.
+    #[arg(long, value_name = "NAME")]
+    pooling: Option<Pooling>,
     /// Keep the length of vectors; by default they are scaled to length 1, unless the model's files for sentence-transformers don't do so.
     #[arg(long)]
     no_normalize: bool,
@@ -43,13 +44,6 @@ struct Args {
     /// Print JSON lines with complete vectors.
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum PoolingArg {
-    Cls,
-    Mean,
-    Max,
 }
 
 /// Least number of bytes of a value in JSON lines: most have a sign, a point and eight digits or more.
@@ -88,11 +82,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let (loader, device) = args.model.loader()?;
     let mut encoder = Encoder::load(loader)?;
     if let Some(pooling) = args.pooling {
-        encoder = encoder.with_pooling(match pooling {
-            PoolingArg::Cls => Pooling::Cls,
-            PoolingArg::Mean => Pooling::Mean,
-            PoolingArg::Max => Pooling::Max,
-        });
+        encoder = encoder.with_pooling(pooling);
     }
     if args.no_normalize {
         encoder = encoder.with_normalize(false);

@@ -143,8 +143,16 @@ pub enum Pooling {
     WeightedMean,
 }
 
+/// A name that is no pooling.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a pooling; give one of {names}", names = Pooling::ALL.map(Pooling::name).join(", "))]
+pub struct UnknownPooling(String);
+
 impl Pooling {
-    /// The name used in files.
+    /// Every pooling. The readers and writers of files and the arguments of programs use this list.
+    pub const ALL: [Self; 4] = [Self::Cls, Self::Mean, Self::Max, Self::WeightedMean];
+
+    /// The name used in files and arguments.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cls => "cls",
@@ -152,6 +160,27 @@ impl Pooling {
             Self::Max => "max",
             Self::WeightedMean => "weightedmean",
         }
+    }
+
+    /// The key of sentence-transformers' `1_Pooling/config.json` that is true for this pooling.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Self::Cls => "pooling_mode_cls_token",
+            Self::Mean => "pooling_mode_mean_tokens",
+            Self::Max => "pooling_mode_max_tokens",
+            Self::WeightedMean => "pooling_mode_weightedmean_tokens",
+        }
+    }
+}
+
+impl std::str::FromStr for Pooling {
+    type Err = UnknownPooling;
+
+    /// Reads a name; hyphens are left out, so that `weighted-mean` is one as well.
+    fn from_str(name: &str) -> Result<Self, UnknownPooling> {
+        let plain = name.replace('-', "");
+        let found = Self::ALL.into_iter().find(|one| one.name() == plain);
+        found.ok_or_else(|| UnknownPooling(name.to_string()))
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     DENSE_FOLDER, LENGTH_FILE, MODULES_FILE, MultiVectorSettings, POOLING_FILE, PROMPTS_FILE,
+    UNSUPPORTED_POOLINGS,
 };
 use crate::atomic::write_atomically;
 use crate::config::Pooling;
@@ -166,16 +167,16 @@ impl SentenceFiles {
     }
 
     fn pooling_file(&self, pooling: Pooling) -> Value {
-        json!({
-            "word_embedding_dimension": self.hidden,
-            "pooling_mode_cls_token": pooling == Pooling::Cls,
-            "pooling_mode_mean_tokens": pooling == Pooling::Mean,
-            "pooling_mode_max_tokens": pooling == Pooling::Max,
-            "pooling_mode_mean_sqrt_len_tokens": false,
-            "pooling_mode_weightedmean_tokens": pooling == Pooling::WeightedMean,
-            "pooling_mode_lasttoken": false,
-            "include_prompt": true,
-        })
+        let mut json = Map::new();
+        json.insert("word_embedding_dimension".into(), self.hidden.into());
+        for one in Pooling::ALL {
+            json.insert(one.flag().into(), (one == pooling).into());
+        }
+        for (flag, _) in UNSUPPORTED_POOLINGS {
+            json.insert(flag.into(), false.into());
+        }
+        json.insert("include_prompt".into(), true.into());
+        Value::Object(json)
     }
 }
 
@@ -192,12 +193,7 @@ mod tests {
 
     #[test]
     fn pooled_files_are_read_back() {
-        for pooling in [
-            Pooling::Cls,
-            Pooling::Mean,
-            Pooling::Max,
-            Pooling::WeightedMean,
-        ] {
+        for pooling in Pooling::ALL {
             for normalize in [true, false] {
                 let folder = tempfile::tempdir().unwrap();
                 let files = SentenceFiles::pooled(64, pooling, normalize, 512)

@@ -110,14 +110,9 @@ struct VectorArgs {
     /// Trains a vector per token (ColBERT) instead of one per text. Default: as the model's folder says, else one per text.
     #[arg(long)]
     per_token: bool,
-    /// Pools tokens by cls, mean, max or weighted-mean. Default: as the model's folder says, else mean.
-    #[arg(
-        long,
-        value_enum,
-        conflicts_with = "per_token",
-        hide_possible_values = true
-    )]
-    pooling: Option<PoolingName>,
+    /// Pools tokens by cls, mean, max or weightedmean. Default: as the model's folder says, else mean.
+    #[arg(long, value_name = "NAME", conflicts_with = "per_token")]
+    pooling: Option<Pooling>,
     /// Keeps the length of vectors instead of scaling them to one.
     #[arg(long, conflicts_with = "per_token")]
     no_normalize: bool,
@@ -235,14 +230,6 @@ enum SimilarityName {
     Dot,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum PoolingName {
-    Cls,
-    Mean,
-    Max,
-    WeightedMean,
-}
-
 impl TrainArgs {
     /// Kind of the vectors: the folder's, changed by the arguments.
     pub(super) fn kind(
@@ -290,12 +277,7 @@ impl TrainArgs {
             kind => {
                 let (pooling, normalize, max_length, query_prompt, document_prompt) = single(kind);
                 VectorKind::Single {
-                    pooling: args.pooling.map_or(pooling, |name| match name {
-                        PoolingName::Cls => Pooling::Cls,
-                        PoolingName::Mean => Pooling::Mean,
-                        PoolingName::Max => Pooling::Max,
-                        PoolingName::WeightedMean => Pooling::WeightedMean,
-                    }),
+                    pooling: args.pooling.unwrap_or(pooling),
                     normalize: normalize && !args.no_normalize,
                     max_length: args.max_length.unwrap_or(max_length),
                     query_prompt: args.query_prompt.clone().unwrap_or(query_prompt),
