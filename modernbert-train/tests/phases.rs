@@ -193,6 +193,72 @@ fn super_rows(out: &Path, phase: &str) -> Vec<Value> {
         .collect()
 }
 
+/// The published phases in small: short sequences with warmups of rate and batch, longer ones with the larger rotary base at a constant
+/// rate and the same tokens a step, a decay by 1-sqrt.
+#[test]
+fn the_loss_falls_through_the_three_phases() {
+    let place = Place::new();
+    let one = recipe(&place.path("corpus"), "");
+    let (settings, _) = one.split_once("[[phase]]").unwrap();
+    let settings = settings.replace(
+        "tokens = 256\n",
+        "tokens = 256\nmicro_batches = 2\nwarmup_from = 1\n",
+    );
+    let phases = r#"
+[[phase]]
+name = "pretrain"
+optimizer.learning_rate = 1e-2
+batch.warmup_tokens = 4000
+schedule = { kind = "warmup_stable_decay", warmup_tokens = 2000, decay_tokens = 0 }
+run.total_tokens = 24_000
+
+[[phase]]
+name = "extend"
+model.global_rope_theta = 160_000.0
+data.sequence_length = 128
+optimizer.learning_rate = 5e-3
+schedule.kind = "constant"
+run.total_tokens = 8000
+
+[[phase]]
+name = "decay"
+model.global_rope_theta = 160_000.0
+data.sequence_length = 128
+optimizer.learning_rate = 5e-3
+schedule = { kind = "one_minus_sqrt", decay_tokens = "100%", final_fraction = 0.001 }
+run.total_tokens = 8000
+"#;
+    place.write("two.toml", format!("{settings}{phases}"));
+    let out = run(&place, "out", &["--set", "checkpoint.keep_best=0"]);
+    let rows_of = |split: &str, phase: &str| -> Vec<Value> {
+        let rows = rows(&out, split).into_iter();
+        rows.filter(|row| row["phase"] == phase).collect()
+    };
+    let first = rows_of("train", "pretrain");
+    let quarters: Vec<f64> = first
+        .chunks(first.len().div_ceil(4))
+        .map(|rows| rows.iter().map(|row| number(row, "loss")).sum::<f64>() / rows.len() as f64)
+        .collect();
+    assert!(
+        quarters.len() == 4 && quarters.is_sorted_by(|a, b| a > b),
+        "{quarters:?}"
+    );
+    let ends = ["pretrain", "extend", "decay"]
+        .map(|phase| number(rows_of("eval", phase).last().unwrap(), "loss"));
+    assert!(ends.is_sorted_by(|a, b| a > b), "{ends:?}");
+    // The batch grows in the first phase alone, and the later ones keep its tokens a step.
+    let slots = |phase: &str| -> Vec<u64> {
+        let rows = rows_of("train", phase).into_iter();
+        rows.map(|row| row["batch_tokens"].as_u64().unwrap())
+            .collect()
+    };
+    let grown = slots("pretrain");
+    assert_eq!((grown.first(), grown.last()), (Some(&256), Some(&512)));
+    for phase in ["extend", "decay"] {
+        assert!(slots(phase).iter().all(|&tokens| tokens == 512), "{phase}");
+    }
+}
+
 /// Real tokens alone move the schedule: two runs of different padding have the rate of their tokens.
 #[test]
 fn the_rate_follows_tokens_without_padding() {

@@ -155,6 +155,49 @@ fn apart(a: &[f32], b: &[f32]) -> f32 {
         .fold(0.0, f32::max)
 }
 
+/// CoLA in one command: a folder of the official files to a finetuned model, which learns that one word makes a sentence acceptable.
+#[test]
+fn cola_is_learned_from_its_folder() {
+    let place = place();
+    let glue = place.path().join("glue");
+    let mut rows = String::new();
+    for i in 0..96 {
+        let word = ["one", "two"][i % 2];
+        rows += &format!("mu01\t{}\t\t{word}, {word}\n", i % 2);
+    }
+    fs::create_dir_all(glue.join("CoLA")).unwrap();
+    for split in ["train", "dev"] {
+        fs::write(glue.join(format!("CoLA/{split}.tsv")), &rows).unwrap();
+    }
+    let elsewhere = tempfile::tempdir().unwrap();
+    let out = elsewhere.path().join("cola");
+    let arguments = [
+        "--data",
+        glue.to_str().unwrap(),
+        "--batch-size",
+        "16",
+        "--epochs",
+        "12",
+        "--learning-rate",
+        "3e-3",
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    let trained = ask(
+        env!("CARGO_BIN_EXE_glue-cola"),
+        place.path(),
+        &arguments,
+        "",
+    );
+    let text = stdout(&trained);
+    assert!(text.contains("matthews 1.0000"), "{text}");
+    let classifier = TextClassifier::load(Loader::new(&out).device("flex")).unwrap();
+    assert_eq!(classifier.labels(), ["unacceptable", "acceptable"]);
+    let predictions = classifier.classify(&["one, one", "two, two"]).unwrap();
+    let best = predictions.iter().map(|p| p.ranking()[0]);
+    assert_eq!(best.collect::<Vec<_>>(), [0, 1]);
+}
+
 #[test]
 fn rte_starts_from_the_encoder_and_head_of_mnli() {
     let place = place();

@@ -97,6 +97,35 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    /// Table 6 of the paper, written out a second time: rate, weight decay and epochs of each task, base and then large.
+    #[test]
+    fn the_choices_are_those_of_table_6() {
+        let table = [
+            (Task::Cola, (8e-5, 1e-6, 5), (3e-5, 8e-6, 5)),
+            (Task::Mnli, (5e-5, 5e-6, 1), (3e-5, 1e-5, 1)),
+            (Task::Mrpc, (5e-5, 5e-6, 10), (8e-5, 5e-6, 2)),
+            (Task::Qnli, (8e-5, 5e-6, 2), (3e-5, 5e-6, 2)),
+            (Task::Qqp, (5e-5, 5e-6, 10), (5e-5, 8e-6, 2)),
+            (Task::Rte, (5e-5, 1e-5, 3), (5e-5, 8e-6, 3)),
+            (Task::Sst2, (8e-5, 1e-5, 2), (1e-5, 1e-6, 3)),
+            (Task::Stsb, (8e-5, 5e-6, 10), (8e-5, 1e-5, 10)),
+        ];
+        assert_eq!(table.len(), Task::PAPER.len());
+        for (task, base, large) in table {
+            for (size, (learning_rate, weight_decay, epochs)) in
+                [(ModelSize::Base, base), (ModelSize::Large, large)]
+            {
+                let expected = Hyperparameters {
+                    learning_rate,
+                    weight_decay,
+                    epochs,
+                    batch_size: 64,
+                };
+                assert_eq!(task.paper_hyperparameters(size), Some(expected), "{task}");
+            }
+        }
+    }
+
     #[test]
     fn every_choice_lies_in_the_sweep_of_the_appendix() {
         for task in Task::PAPER {

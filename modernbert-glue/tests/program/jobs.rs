@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::fs;
 use std::process::Command;
 
-use crate::place::{Place, assert_refused, keys};
+use crate::place::{Place, assert_refused, keys, save_model_of, tokenizer};
 
 #[test]
 fn tasks_become_results_and_a_table() {
@@ -92,6 +92,63 @@ fn record(place: &Place, task: &str, seed: u64) -> Value {
         record.as_object_mut().unwrap().remove(timed).unwrap();
     }
     record
+}
+
+/// Without settings a run takes the row of table 6 that belongs to the model's width: base's, with the rate times 768 / 32 for a width of 32,
+/// and large's from a width of 1024.
+#[test]
+fn a_run_without_settings_takes_those_of_the_paper() {
+    let place = Place::new();
+    common::write_task(&place.path("glue"), Task::Mnli, 48, 20);
+    common::write_task(&place.path("glue"), Task::Stsb, 48, 20);
+    let output = place.run("cola,rte,mnli,stsb", &["--max-rows", "8"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let read = |task: &str| {
+        let settings = &record(&place, task, 1618)["settings"];
+        let number = |key: &str| settings[key].as_f64().unwrap();
+        (
+            number("learning_rate"),
+            number("weight_decay"),
+            number("epochs"),
+            number("batch_size"),
+        )
+    };
+    for (task, rate, decay, epochs) in [
+        ("cola", 8e-5, 1e-6, 5.0),
+        ("rte", 5e-5, 1e-5, 3.0),
+        ("mnli", 5e-5, 5e-6, 1.0),
+        ("stsb", 8e-5, 5e-6, 10.0),
+    ] {
+        let (found, found_decay, found_epochs, batch) = read(task);
+        assert!(
+            (found / (rate * 24.0) - 1.0).abs() < 1e-12,
+            "{task}: {found}"
+        );
+        assert_eq!(
+            (found_decay, found_epochs, batch),
+            (decay, epochs, 64.0),
+            "{task}"
+        );
+    }
+    // A model of large's width, one layer deep.
+    save_model_of(&place.path("wide"), 1, 1024);
+    tokenizer(384).save(place.path("wide")).unwrap();
+    let (wide, out) = (place.path("wide"), place.path("wide-out"));
+    let more = [
+        "--model",
+        wide.to_str().unwrap(),
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    let output = place.run("cola", &[&["--max-rows", "4"][..], &more].concat());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let text = fs::read_to_string(out.join("runs/cola/seed-1618/run.json")).unwrap();
+    let settings = &serde_json::from_str::<Value>(&text).unwrap()["settings"];
+    assert_eq!(settings["learning_rate"], 3e-5);
+    assert_eq!(settings["weight_decay"], 8e-6);
+    assert_eq!(settings["epochs"], 5);
 }
 
 #[test]

@@ -71,7 +71,12 @@ impl Place {
 
 /// A model of random weights with so many layers, for 384 ids.
 pub(crate) fn save_model(folder: &Path, layers: usize) {
-    let mut config = ModernBertConfig::of_shape(layers, 32, 48, 2);
+    save_model_of(folder, layers, 32);
+}
+
+/// The same of another width.
+pub(crate) fn save_model_of(folder: &Path, layers: usize, hidden: usize) {
+    let mut config = ModernBertConfig::of_shape(layers, hidden, 48, hidden / 16);
     config.vocab_size = 384;
     config.max_position_embeddings = 64;
     config.pad_token_id = None;

@@ -240,6 +240,22 @@ fn words_have_the_tag_on_their_first_token() {
     );
 }
 
+/// Each word is encoded with a space before it, the first one too: without the space its first id is another.
+#[test]
+fn words_are_encoded_with_a_space_before_them() {
+    let tokenizer = tokenizer();
+    let (_place, path) = file("a.conll", "one B-X\ntwo O\n");
+    let tagged = TaggedFile::read(&path).unwrap();
+    let set = tagged.tag_set().unwrap();
+    let encoded = encode_tags(&tokenizer, &tagged, &set, 64).unwrap();
+    let special = tokenizer.special();
+    let with_spaces = ["", " one", " two"].map(|word| tokenizer.encode_plain(word).unwrap());
+    let expected = [&[special.cls][..], &with_spaces.concat(), &[special.sep]].concat();
+    assert_eq!(encoded.samples[0].ids, expected);
+    let without = tokenizer.encode_plain("one").unwrap();
+    assert_ne!(expected[1], without[0]);
+}
+
 #[test]
 fn texts_have_a_tag_on_every_token_of_a_span() {
     let tokenizer = tokenizer();

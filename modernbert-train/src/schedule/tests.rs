@@ -92,7 +92,7 @@ fn linear_and_constant() {
     assert_eq!(Schedule::default().factor(0, 0), 1.0);
 }
 
-/// The third phase of the table: constant, without warmup.
+/// The second phase of the table (context extension): constant, without warmup.
 #[test]
 fn constant_without_warmup_is_the_peak_everywhere() {
     let constant = Schedule::Constant {

@@ -58,6 +58,37 @@ fn a_saved_classifier_gives_its_labels_and_probabilities_back() {
     assert_eq!(streamed, found);
 }
 
+/// A pair's scores are those of the head on `[CLS] A [SEP] B [SEP]`, in the order of the two texts.
+#[test]
+fn a_pair_is_scored_as_one_sequence_of_both_texts() {
+    let model = randomize(SequenceClassifier::new(&config(), 3, &device()).unwrap());
+    let classifier =
+        TextClassifier::new(model.clone(), tokenizer(), BatchOptions::default()).unwrap();
+    let pairs = [("one two", "three"), ("three", "one two"), ("two", "")];
+    let found = classifier.classify(&pairs).unwrap();
+    for (found, (first, second)) in found.iter().zip(pairs) {
+        let special = tokenizer().special();
+        let plain = |text: &str| tokenizer().encode_plain(text).unwrap();
+        let ids = [
+            &[special.cls][..],
+            &plain(first),
+            &[special.sep],
+            &plain(second),
+            &[special.sep],
+        ]
+        .concat();
+        assert_eq!(ids, tokenizer().encode_pair(first, second).unwrap());
+        let batch = modernbert::batch::PackedBatch::from_sequences(&[ids], &device()).unwrap();
+        let logits = wide(&read(model.logits(&batch)));
+        let sum: f64 = logits.iter().map(|x| x.exp()).sum();
+        let expected: Vec<f64> = logits.iter().map(|x| x.exp() / sum).collect();
+        assert_close(&found.scores, &expected, 1e-5, first);
+    }
+    assert_ne!(found[0].scores, found[1].scores);
+    let alone = classifier.classify(&["one two"]).unwrap();
+    assert_ne!(found[0].scores, alone[0].scores);
+}
+
 #[test]
 fn one_output_is_a_score_and_unnamed_labels_are_numbered() {
     let build = |outputs: usize, problem| {

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -365,15 +365,84 @@ proptest! {
     ) {
         let documents: Vec<_> =
             texts.iter().enumerate().map(|(i, (group, text))| document(&i.to_string(), group, text.clone())).collect();
-        let total: HashSet<String> = texts.iter().map(|(_, text)| text.clone()).collect();
-        if let Ok(split) = split(corpus(documents), EvalSize::Fraction(share), seed) {
-            prop_assert!(!split.train.is_empty() && !split.eval.is_empty());
-            let sum = bytes(&split.train) + bytes(&split.eval);
-            prop_assert_eq!(sum, total.iter().map(String::len).sum::<usize>());
-            if split.by != SplitBy::Lines {
-                let train: HashSet<_> = split.train.iter().map(|one| &one.text).collect();
-                prop_assert!(split.eval.iter().all(|one| !train.contains(&one.text)));
+        let distinct: HashSet<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
+        let total = distinct.iter().map(|text| text.len()).sum::<usize>();
+        // Half at most is held out, and a byte at least.
+        let target = ((total as f64 * share) as usize).clamp(1, (total / 2).max(1));
+        // Sizes of what is never divided: groups, or the documents of a single group. The first of equal texts stays.
+        let mut kept: Vec<&Document> = Vec::new();
+        for one in &documents {
+            if kept.iter().all(|before| before.text != one.text) {
+                kept.push(one);
             }
         }
+        let single = kept.iter().all(|one| one.group == kept[0].group);
+        let mut units: HashMap<&str, usize> = HashMap::new();
+        for one in &kept {
+            *units.entry(if single { &one.name } else { &one.group }).or_default() += one.text.len();
+        }
+        let whole_units_fit = units.len() > 1 && units.values().any(|&size| size <= 2 * target);
+        let split = match split(corpus(documents.clone()), EvalSize::Fraction(share), seed) {
+            Ok(split) => split,
+            // Only a text that has to be cut, and has no place for it, is refused.
+            Err(CorpusError::TooSmall { bytes }) => {
+                prop_assert_eq!(bytes, total);
+                prop_assert!(!whole_units_fit, "{texts:?}");
+                return Ok(());
+            }
+            Err(error) => return Err(TestCaseError::fail(error.to_string())),
+        };
+        let by = match (whole_units_fit, single) {
+            (false, _) => SplitBy::Lines,
+            (true, true) => SplitBy::Document,
+            (true, false) => SplitBy::Group,
+        };
+        prop_assert_eq!(split.by, by);
+        prop_assert!(!split.train.is_empty() && !split.eval.is_empty());
+        prop_assert_eq!(bytes(&split.train) + bytes(&split.eval), total);
+        let texts_of = |side: &[Document]| -> Vec<String> {
+            side.iter().map(|one| one.text.clone()).collect()
+        };
+        let (train, eval) = (texts_of(&split.train), texts_of(&split.eval));
+        if split.by == SplitBy::Lines {
+            // One document is cut in two; every other one is trained on whole.
+            prop_assert_eq!(eval.len(), 1);
+            let mut cut = distinct.iter().filter(|text| train.iter().all(|one| one != *text));
+            let (whole, next) = (cut.next(), cut.next());
+            prop_assert!(whole.is_some() && next.is_none());
+            let joined = train.iter().map(|one| format!("{one}{}", eval[0]));
+            prop_assert!(joined.into_iter().any(|text| whole == Some(&text.as_str())));
+        } else {
+            prop_assert!(eval.iter().all(|one| !train.contains(one)));
+            // Whole units fit the share, but for a smallest one of at most twice its size.
+            prop_assert!(bytes(&split.eval) <= 2 * target, "{} of {target}", bytes(&split.eval));
+            let groups = |side: &[Document]| -> HashSet<String> {
+                side.iter().map(|one| one.group.clone()).collect()
+            };
+            if split.by == SplitBy::Group {
+                prop_assert!(groups(&split.train).is_disjoint(&groups(&split.eval)));
+            }
+        }
+    }
+
+    /// Of many documents of similar size the share is held out, to within one of them.
+    #[test]
+    fn the_share_is_held_out(
+        count in 40usize..120,
+        one_group: bool,
+        share in 0.05f64..0.5,
+        seed: u64,
+    ) {
+        let documents: Vec<_> = (0..count)
+            .map(|i| {
+                let group = if one_group { "one".to_string() } else { i.to_string() };
+                document(&i.to_string(), &group, format!("text number {i:03}"))
+            })
+            .collect();
+        let size = documents[0].text.len();
+        let split = split(corpus(documents), EvalSize::Fraction(share), seed).unwrap();
+        let target = (count * size) as f64 * share;
+        let held = bytes(&split.eval) as f64;
+        prop_assert!(held <= target && held > target - size as f64, "{held} of {target}");
     }
 }

@@ -87,6 +87,8 @@ fn two_lines_are_a_recipe() {
         (recipe.run.seed, recipe.run.precision),
         (17, TrainingPrecision::F32)
     );
+    // Of the paper: 30 % of the tokens are predicted in training, 15 % in evaluation.
+    assert_eq!((recipe.mask.train, recipe.mask.eval), (0.3, 0.15));
     let config = recipe.model.config(4000).unwrap();
     assert_eq!(
         (config.hidden_size, config.vocab_size, config.pad_token_id),
