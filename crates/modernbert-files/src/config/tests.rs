@@ -360,3 +360,16 @@ fn comparing_trainings_with_dropout_is_refused_by_name() {
     let message = config.check_no_dropout().unwrap_err().to_string();
     assert!(message.contains("mlp_dropout is 0.1"), "{message}");
 }
+
+#[test]
+fn poolings_are_read_by_their_names() {
+    for pooling in Pooling::ALL {
+        assert_eq!(pooling.name().parse(), Ok(pooling));
+    }
+    assert_eq!("weighted-mean".parse(), Ok(Pooling::WeightedMean));
+    let message = "best".parse::<Pooling>().unwrap_err().to_string();
+    assert!(
+        message.contains("\"best\"") && message.contains("cls, mean, max, weightedmean"),
+        "{message}"
+    );
+}
