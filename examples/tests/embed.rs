@@ -87,12 +87,21 @@ fn ids_pairs_pooling_and_raw_lengths() {
     assert_eq!(mean[0]["id"], "x");
     assert!(mean[1].get("id").is_none());
     assert!((norm(&vector(&mean[0])) - 1.0).abs() > 1e-3);
-    let cls = json_lines(&embed(
-        model.path(),
-        &[&arguments[..], &["--pooling", "cls"]].concat(),
-        lines,
-    ));
-    assert_ne!(vector(&cls[0]), vector(&mean[0]));
+    let pooled = |pooling: &str| {
+        let arguments = [&arguments[..], &["--pooling", pooling]].concat();
+        embed(model.path(), &arguments, lines)
+    };
+    let mut seen = vec![vector(&mean[0])];
+    for pooling in ["cls", "max", "weightedmean"] {
+        let found = vector(&json_lines(&pooled(pooling))[0]);
+        assert!(!seen.contains(&found), "{pooling}");
+        seen.push(found);
+    }
+    assert_eq!(vector(&json_lines(&pooled("mean"))[0]), seen[0]);
+    assert_refused(
+        &pooled("best"),
+        &["\"best\" is not a pooling", "weightedmean"],
+    );
 }
 
 #[test]

@@ -55,9 +55,10 @@ pub enum MaskError {
 pub struct MaskKey {
     /// The run's seed.
     pub seed: u64,
-    /// The epoch, counted from 0: each shows the same tokens masked differently.
+    /// The epoch, counted from 0: each shows the same tokens masked differently. Always 0 where `row` is counted over all epochs, as in
+    /// [`crate::loader`].
     pub epoch: u64,
-    /// The row's number in its epoch, over all ranks.
+    /// In training the row's number over the whole phase and all ranks, in evaluation the number of the sample.
     pub row: u64,
 }
 
