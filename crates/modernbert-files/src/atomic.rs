@@ -6,7 +6,12 @@ use std::path::{Path, PathBuf};
 use tempfile::TempPath;
 
 /// Prefix of temporary names. Random letters follow, so that no other user can prepare a link under the name.
-const PREFIX: &str = ".partial-";
+pub(crate) const PREFIX: &str = ".partial-";
+
+/// Returns true for the name of a file or folder that is being written, or that a killed process left behind.
+pub fn is_unfinished(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
 
 /// The folder that holds `path`.
 pub(crate) fn folder_of(path: &Path) -> &Path {

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use modernbert_cli::text::human_count;
 use modernbert_files::output::OutputCheck;
 use modernbert_retrieval::index::{
-    Dtype, IndexOptions, IndexWriter, ModelId, Similarity, VectorIndex,
+    Dtype, IndexOptions, IndexWriter, ModelId, Similarity, VectorIndex, has_index_files_only,
 };
 use modernbert_retrieval::vectors::{Vectors, model_hash};
 
@@ -134,18 +134,6 @@ enum SimilarityName {
     Dot,
 }
 
-/// Returns true if a folder contains nothing but files of an index, also of one whose building was interrupted.
-fn is_index(folder: &Path) -> bool {
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return false;
-    };
-    entries.flatten().all(|entry| {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        name == "lock" || name == "manifest" || name.ends_with(".vec") || name.starts_with('.')
-    })
-}
-
 pub(crate) fn run(args: &IndexArgs) -> anyhow::Result<()> {
     match &args.command {
         IndexCommand::Build {
@@ -157,7 +145,7 @@ pub(crate) fn run(args: &IndexArgs) -> anyhow::Result<()> {
             let inputs = [Some(&vectors.vectors), vectors.texts.as_ref()];
             OutputCheck::folder(index)
                 .inputs(inputs.into_iter().flatten())
-                .replaces(is_index)
+                .replaces(has_index_files_only)
                 .check()?;
             let read = vectors.read()?;
             let options = IndexOptions {

@@ -7,9 +7,8 @@ use std::path::Path;
 use modernbert_files::atomic::write_atomically;
 use serde::{Deserialize, Serialize};
 
+use super::names::{self, MANIFEST};
 use super::{Dtype, IndexError, ModelId, Similarity, segment};
-
-pub(crate) const FILE: &str = "manifest";
 
 #[derive(Serialize, Deserialize)]
 struct Head {
@@ -49,11 +48,11 @@ impl Manifest {
     }
 
     pub(crate) fn exists(folder: &Path) -> bool {
-        folder.join(FILE).is_file()
+        folder.join(MANIFEST).is_file()
     }
 
     pub(crate) fn read(folder: &Path) -> Result<Self, IndexError> {
-        let path = folder.join(FILE);
+        let path = folder.join(MANIFEST);
         let bytes = match modernbert_files::read::bytes(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -87,7 +86,7 @@ impl Manifest {
 
     fn check(&self, path: &Path) -> Result<(), IndexError> {
         for entry in &self.segments {
-            let is_name = entry.file.starts_with("segment-") && !entry.file.contains(['/', '\\']);
+            let is_name = names::is_segment(&entry.file);
             let ascends = entry.deleted.windows(2).all(|pair| pair[0] < pair[1]);
             let inside = entry
                 .deleted
@@ -105,7 +104,7 @@ impl Manifest {
 
     /// Replaces the manifest in one step.
     pub(crate) fn publish(&self, folder: &Path) -> Result<(), IndexError> {
-        let path = folder.join(FILE);
+        let path = folder.join(MANIFEST);
         let failed = |error: serde_json::Error| IndexError::damaged(&path, error.to_string());
         let body = serde_json::to_vec(self).map_err(failed)?;
         let head = Head {

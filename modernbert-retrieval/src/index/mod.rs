@@ -6,6 +6,7 @@
 //! | [`IndexWriter`] | builds and changes an index, under a lock |
 //! | `segment` | the files of vectors |
 //! | `manifest` | the list of segments and deleted rows |
+//! | `names` | names of the files |
 //! | `dtype` | f32, f16 and int8 components |
 //! | `top` | the best hits of a query |
 //! | [`rank_vectors`] | exact search of vectors in memory |
@@ -16,6 +17,7 @@
 mod dtype;
 mod error;
 mod manifest;
+mod names;
 mod rank;
 mod search;
 mod segment;
@@ -24,6 +26,7 @@ mod writer;
 
 pub use dtype::Dtype;
 pub use error::IndexError;
+pub use names::has_index_files_only;
 pub use rank::{NamedVectors, rank_vectors};
 pub use search::{Filter, VectorHit};
 pub use writer::IndexWriter;

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use modernbert_files::atomic::is_unfinished;
 use modernbert_files::lock::{FolderLock, LockError};
 
 use super::manifest::{Entry, Manifest};
 use super::segment::SegmentBuilder;
 use super::{
-    IndexError, IndexOptions, MAX_DIMENSION, ModelId, VectorIndex, check_model, open_segments,
-    options, prepared,
+    IndexError, IndexOptions, MAX_DIMENSION, ModelId, VectorIndex, check_model, names,
+    open_segments, options, prepared,
 };
 
 /// Rows of a full segment file.
@@ -204,7 +205,7 @@ impl IndexWriter {
         let mut deleted = std::mem::take(&mut self.pending_deleted);
         deleted.sort_unstable();
         let rows = builder.len();
-        let file = format!("segment-{:08}.vec", self.manifest.next_file);
+        let file = names::segment(self.manifest.next_file);
         let checksum = builder.write(&self.folder.join(&file))?;
         self.manifest.next_file += 1;
         let number = self.manifest.segments.len();
@@ -301,9 +302,8 @@ impl IndexWriter {
             let file = file.map_err(IndexError::io(&self.folder))?;
             let name = file.file_name();
             let name = name.to_string_lossy();
-            let unused =
-                name.starts_with("segment-") && name.ends_with(".vec") && !used.contains(&*name);
-            if unused || name.starts_with(".partial-") {
+            let unused = names::is_segment(&name) && !used.contains(&*name);
+            if unused || is_unfinished(&name) {
                 std::fs::remove_file(file.path()).map_err(IndexError::io(&file.path()))?;
             }
         }

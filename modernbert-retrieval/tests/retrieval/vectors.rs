@@ -352,6 +352,19 @@ fn metadata_filters_and_fused_runs() {
         text(&documents),
     ];
     refused(&build, &["mine.txt"]);
+    // Neither a hidden file nor another program's vectors belong to an index.
+    for name in [".git", "word.vec", "segment-1.vec", ".hidden"] {
+        std::fs::rename(other.join("mine.txt"), other.join(name)).unwrap();
+        refused(&build, &[name]);
+        assert_eq!(std::fs::read_to_string(other.join(name)).unwrap(), "mine");
+        std::fs::rename(other.join(name), other.join("mine.txt")).unwrap();
+    }
+    // An interrupted build is replaced.
+    std::fs::remove_file(other.join("mine.txt")).unwrap();
+    for name in ["lock", "segment-00000003.vec", ".partial-x1"] {
+        std::fs::write(other.join(name), "left behind").unwrap();
+    }
+    succeeds(&build);
     assert_eq!(std::fs::read(&run).unwrap(), before);
 }
 

@@ -14,11 +14,10 @@ use crate::shard::Shard;
 use crate::snapshot::{
     MANIFEST_FILE, Manifest, OPTIMIZER_FILE, REPLACED, STATE_FILE, TEMPORARY, hash_file, hex,
 };
+use modernbert::atomic::is_unfinished;
 use modernbert::checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
 use modernbert::lock::LOCK_FILE;
 
-/// Prefix of files that are being written and have no name yet.
-const PARTIAL: &str = ".partial-";
 /// Files of a model that `run.json` lists with their hashes.
 pub(super) const MODEL_FILES: [&str; 4] = [
     CONFIG_FILE,
@@ -89,7 +88,7 @@ impl Contents {
                     Some(written) if *written == hash_file(path)? => {}
                     _ => return Err(changed()),
                 },
-                name if name.starts_with(PARTIAL) => {}
+                name if is_unfinished(name) => {}
                 _ => return Err(foreign(path, "no run makes such a file")),
             }
             contents.files.push(path.clone());
@@ -172,7 +171,7 @@ fn is(path: &Path, name: &str) -> bool {
 
 fn is_partial(path: &Path) -> bool {
     let name = path.file_name().and_then(OsStr::to_str);
-    name.is_some_and(|name| name.starts_with(PARTIAL))
+    name.is_some_and(is_unfinished)
 }
 
 /// The entries of a folder, links not followed, by name.

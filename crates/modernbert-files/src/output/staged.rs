@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::OutputError;
-use crate::atomic::folder_of;
+use crate::atomic::{PREFIX, folder_of};
 
 /// A folder that is filled under a random name in the same parent folder, and renamed when it is complete. Dropped before that, it is removed.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl StagedFolder {
         let begin = || {
             std::fs::create_dir_all(beside)?;
             let mut builder = tempfile::Builder::new();
-            builder.prefix(".partial-");
+            builder.prefix(PREFIX);
             #[cfg(unix)]
             {
                 use std::os::unix::fs::PermissionsExt;
