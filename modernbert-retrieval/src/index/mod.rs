@@ -39,6 +39,8 @@ use serde::{Deserialize, Serialize};
 
 /// Largest number of components.
 const MAX_DIMENSION: usize = 65_536;
+/// Rows of a full segment.
+const SEGMENT_ROWS: usize = 65_536;
 
 /// Score of two vectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,7 +123,7 @@ impl VectorIndex {
         let mut manifest = Manifest::read(folder)?;
         loop {
             match open_segments(folder, &manifest, verify) {
-                Ok(segments) => return Ok(Self::new(folder, manifest, segments)),
+                Ok(segments) => return Ok(Self::new(folder.to_path_buf(), manifest, segments)),
                 Err(error) => {
                     // A writer may have compacted the index between our reading its manifest and opening the files.
                     let now = Manifest::read(folder)?;
@@ -134,7 +136,7 @@ impl VectorIndex {
         }
     }
 
-    fn new(folder: &Path, manifest: Manifest, segments: Vec<Segment>) -> Self {
+    fn new(folder: PathBuf, manifest: Manifest, segments: Vec<Segment>) -> Self {
         let live = manifest.segments.iter().map(|entry| {
             if entry.deleted.is_empty() {
                 return None;
@@ -146,7 +148,7 @@ impl VectorIndex {
             Some(live)
         });
         Self {
-            folder: folder.to_path_buf(),
+            folder,
             live: live.collect(),
             manifest,
             segments,
@@ -166,14 +168,11 @@ impl VectorIndex {
     /// Returns counts, sizes and properties.
     pub fn info(&self) -> IndexInfo {
         let rows: usize = self.manifest.segments.iter().map(|entry| entry.rows).sum();
-        let size = |entry: &manifest::Entry| {
-            std::fs::metadata(self.folder.join(&entry.file)).map_or(0, |file| file.len())
-        };
         IndexInfo {
             vectors: self.len(),
             deleted: rows - self.len(),
             segments: self.segments.len(),
-            bytes: self.manifest.segments.iter().map(size).sum(),
+            bytes: self.segments.iter().map(Segment::bytes).sum(),
             generation: self.manifest.generation,
             options: options(&self.manifest),
         }
@@ -222,6 +221,13 @@ fn options(manifest: &Manifest) -> IndexOptions {
         similarity: manifest.similarity,
         model: manifest.model.clone(),
     }
+}
+
+fn check_dimension(dimension: usize) -> Result<(), IndexError> {
+    if dimension == 0 || dimension > MAX_DIMENSION {
+        return Err(IndexError::BadDimension { found: dimension });
+    }
+    Ok(())
 }
 
 fn open_segments(

@@ -11,6 +11,9 @@ use crate::kernel::{LANES, PackedQueries};
 /// Bytes of decoded panels that a thread works on at a time: they stay in the L2 cache while all queries are computed.
 const BLOCK_BYTES: usize = 384 << 10;
 
+/// Queries that are compared with the vectors at a time. Each task keeps up to twice the wanted number of vectors for each of them.
+const QUERIES: usize = 1024;
+
 /// A vector found for a query.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VectorHit<'a> {
@@ -39,6 +42,22 @@ impl VectorIndex {
         count: usize,
         filter: Option<&Filter<'_>>,
     ) -> Result<Vec<Vec<VectorHit<'_>>>, IndexError> {
+        let mut found = Vec::with_capacity(queries.len() / self.manifest.dimension);
+        self.search_each(queries, count, filter, |hits| found.push(hits))?;
+        Ok(found)
+    }
+
+    /// As [`Self::search`]; calls `visit` with the vectors of each query, in order, so that those of all queries are never in memory at once.
+    ///
+    /// # Errors
+    /// As [`Self::search`], before the first call.
+    pub fn search_each<'s>(
+        &'s self,
+        queries: &[f32],
+        count: usize,
+        filter: Option<&Filter<'_>>,
+        mut visit: impl FnMut(Vec<VectorHit<'s>>),
+    ) -> Result<(), IndexError> {
         let dimension = self.manifest.dimension;
         let options = options(&self.manifest);
         let mut values = Vec::with_capacity(queries.len());
@@ -47,12 +66,28 @@ impl VectorIndex {
                 format!("query {}", i + 1)
             })?);
         }
-        let packed = PackedQueries::new(&values, dimension);
-        let number = values.len() / dimension;
         if count == 0 {
-            return Ok(vec![Vec::new(); number]);
+            (0..values.len() / dimension).for_each(|_| visit(Vec::new()));
+            return Ok(());
         }
         let allowed = self.allowed(filter);
+        for queries in values.chunks(QUERIES * dimension) {
+            let found = self.search_some(queries, count, &allowed);
+            found.into_iter().for_each(&mut visit);
+        }
+        Ok(())
+    }
+
+    /// The best vectors of some queries, which are prepared; `count` is 1 or more.
+    fn search_some(
+        &self,
+        queries: &[f32],
+        count: usize,
+        allowed: &[Option<Vec<bool>>],
+    ) -> Vec<Vec<VectorHit<'_>>> {
+        let dimension = self.manifest.dimension;
+        let packed = PackedQueries::new(queries, dimension);
+        let number = queries.len() / dimension;
         let order = |a: &Candidate, b: &Candidate| self.order(a, b);
         let block = (BLOCK_BYTES / (dimension * LANES * 4)).max(1);
         let tasks = self.tasks(block);
@@ -94,7 +129,7 @@ impl VectorIndex {
             }
         };
         let finish = |top: Top| top.finish(order).into_iter().map(hit).collect();
-        Ok(tops.into_iter().map(finish).collect())
+        tops.into_iter().map(finish).collect()
     }
 
     fn score_block(

@@ -10,6 +10,7 @@
 //!
 //! All numbers are little-endian. Every byte is covered by a checksum.
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -158,7 +159,20 @@ impl SegmentBuilder {
     }
 
     /// Writes the file so that it appears complete or not at all. Returns its checksum.
-    pub(crate) fn write(mut self, path: &Path) -> Result<u32, IndexError> {
+    pub(crate) fn write(self, path: &Path) -> Result<u32, IndexError> {
+        let (content, checksum) = self.content(path)?;
+        write_atomically(path, &content).map_err(IndexError::io(path))?;
+        Ok(checksum)
+    }
+
+    /// The rows as a segment in memory; `name` is for errors.
+    pub(crate) fn into_segment(self, name: &Path) -> Result<Segment, IndexError> {
+        let (content, checksum) = self.content(name)?;
+        Segment::of(name, Content::Owned(content), checksum, false)
+    }
+
+    /// Content of the file, and its checksum.
+    fn content(mut self, path: &Path) -> Result<(Vec<u8>, u32), IndexError> {
         if !self.pending.is_empty() {
             self.store_panel();
         }
@@ -182,10 +196,7 @@ impl SegmentBuilder {
         content.extend(crc32fast::hash(&sums).to_le_bytes());
         let header = self.header(&parts, ids, metadata);
         content[..HEADER].copy_from_slice(&header);
-
-        let failed = IndexError::io;
-        write_atomically(path, &content).map_err(failed(path))?;
-        Ok(checksum(&header, &sums))
+        Ok((content, checksum(&header, &sums)))
     }
 
     fn header(&self, parts: &Parts, ids: usize, metadata: usize) -> [u8; HEADER] {
@@ -215,10 +226,28 @@ fn block_sums(body: &[u8]) -> Vec<u32> {
     body.par_chunks(BLOCK).map(crc32fast::hash).collect()
 }
 
-/// A mapped segment file.
+/// Bytes of a segment.
+#[derive(Debug)]
+enum Content {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl Deref for Content {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+/// A segment: a mapped file, or in memory.
 #[derive(Debug)]
 pub(crate) struct Segment {
-    map: Mmap,
+    map: Content,
     path: PathBuf,
     pub(crate) dtype: Dtype,
     pub(crate) rows: usize,
@@ -233,6 +262,10 @@ impl Segment {
         // SAFETY: the map is only read. Segment files are never written again once they have their name; a writer that replaces an index
         // removes names, and the mapped file exists until the map is dropped.
         let map = unsafe { Mmap::map(&file) }.map_err(IndexError::io(path))?;
+        Self::of(path, Content::Mapped(map), expected, verify)
+    }
+
+    fn of(path: &Path, map: Content, expected: u32, verify: bool) -> Result<Self, IndexError> {
         let damaged = |reason: &str| IndexError::damaged(path, reason);
         if map.len() < HEADER || map[..8] != *MAGIC {
             return Err(damaged("not a segment file, or cut short"));
@@ -333,6 +366,11 @@ impl Segment {
 
     pub(crate) fn metadata(&self, row: usize) -> &str {
         self.text(self.parts.metadata, row)
+    }
+
+    /// Number of bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.map.len() as u64
     }
 
     pub(crate) fn panels(&self) -> usize {

@@ -9,12 +9,9 @@ use modernbert_files::lock::{FolderLock, LockError};
 use super::manifest::{Entry, Manifest};
 use super::segment::SegmentBuilder;
 use super::{
-    IndexError, IndexOptions, MAX_DIMENSION, ModelId, VectorIndex, check_model, names,
-    open_segments, options, prepared,
+    IndexError, IndexOptions, ModelId, SEGMENT_ROWS, VectorIndex, check_dimension, check_model,
+    names, open_segments, options, prepared,
 };
-
-/// Rows of a full segment file.
-const SEGMENT_ROWS: usize = 65_536;
 
 /// Place of a vector that can be found.
 #[derive(Clone, Copy, Debug)]
@@ -43,11 +40,7 @@ impl IndexWriter {
     /// # Errors
     /// [`IndexError`]: an index is there, another process works on the folder, a dimension outside 1 to 65,536, an error of the operating system.
     pub fn create(folder: &Path, options: &IndexOptions) -> Result<Self, IndexError> {
-        if options.dimension == 0 || options.dimension > MAX_DIMENSION {
-            return Err(IndexError::BadDimension {
-                found: options.dimension,
-            });
-        }
+        check_dimension(options.dimension)?;
         std::fs::create_dir_all(folder).map_err(IndexError::io(folder))?;
         let lock = lock(folder)?;
         if Manifest::exists(folder) {

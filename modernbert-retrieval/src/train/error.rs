@@ -153,7 +153,7 @@ pub enum TrainError {
     },
     /// A checkpoint of another run.
     #[error(
-        "{path}: this checkpoint was made with other data, another model or other settings; repeat the command it was made with, or give \
+        "{path}: this checkpoint was made with other data or evaluation sets, another model or other settings; repeat the command it was made with, or give \
          another folder", path = path.display()
     )]
     OtherRun {

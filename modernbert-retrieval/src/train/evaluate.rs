@@ -1,13 +1,13 @@
 //! Evaluation of a model on a data set.
 
 use modernbert::sentences::Similarity;
-use std::path::Path;
+use sha2::{Digest, Sha256};
 
 use super::embedder::{Embedder, VectorKind};
 use super::encode::{EncodedTexts, encode};
 use super::error::TrainError;
 use super::texts::{Role, TextOptions, TokenizedText};
-use crate::data::{Dataset, DatasetOptions, Judgments};
+use crate::data::{Dataset, Judgments};
 use crate::index::{self, NamedVectors, rank_vectors};
 use crate::maxsim::{Masked, TokenVectors, maxsim};
 use crate::metrics::{
@@ -32,16 +32,11 @@ pub struct EvalSet {
 }
 
 impl EvalSet {
-    /// Reads a data set in any layout that [`Dataset`] knows.
+    /// Reads the corpus of an open data set, and encodes its documents and queries.
     ///
     /// # Errors
-    /// As [`Dataset::open`] and [`Dataset::documents`]; a document without text; a text that can't be encoded.
-    pub fn read(
-        folder: &Path,
-        options: &DatasetOptions,
-        texts: &TextOptions,
-    ) -> Result<Self, TrainError> {
-        let set = Dataset::open(folder, options)?;
+    /// As [`Dataset::documents`]; a text that can't be encoded.
+    pub fn new(set: Dataset, texts: &TextOptions) -> Result<Self, TrainError> {
         let (mut ids, mut documents) = (Vec::new(), Vec::new());
         for document in set.documents() {
             let document = document?;
@@ -90,6 +85,35 @@ impl EvalSet {
             judgments,
             drops_identical_ids: false,
         })
+    }
+
+    /// Adds everything to a hash that decides the score of a model: the name, ids, tokens and judgments.
+    pub(super) fn hash_into(&self, hash: &mut Sha256) {
+        let number = |hash: &mut Sha256, value: usize| hash.update((value as u64).to_le_bytes());
+        let text = |hash: &mut Sha256, text: &str| {
+            number(hash, text.len());
+            hash.update(text);
+        };
+        text(hash, &self.name);
+        for (ids, texts) in [
+            (&self.document_ids, &self.documents),
+            (&self.query_ids, &self.queries),
+        ] {
+            number(hash, ids.len());
+            for (id, tokens) in ids.iter().zip(texts) {
+                text(hash, id);
+                tokens.hash_into(hash);
+            }
+        }
+        number(hash, self.judgments.queries.len());
+        for (query, grades) in &self.judgments.queries {
+            text(hash, query);
+            number(hash, grades.len());
+            for (document, grade) in grades {
+                text(hash, document);
+                hash.update(grade.to_le_bytes());
+            }
+        }
     }
 
     /// Number of texts.

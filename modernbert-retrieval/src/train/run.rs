@@ -213,7 +213,7 @@ impl Training {
         let (mut every_steps, mut every, mut log, mut folder) = (None, None, None, None);
         if let Some(saving) = saving {
             (every_steps, every) = (saving.every_steps, Some(saving.every));
-            let sha256 = fingerprint(&options, &saving.identity, &data, texts);
+            let sha256 = fingerprint(&options, &saving.identity, &data, &sets, texts);
             let opened = RunFolder::open(saving, sha256, config.clone())?;
             if let Some(resumed) = opened.resume(&begun.model, NamedOptimizer::new(rule))? {
                 progress.note(&format!(
@@ -412,11 +412,12 @@ fn largest_batch(data: &TokenizedRows, seed: u64) -> usize {
     low
 }
 
-/// SHA-256 over everything that decides a run but its initial weights: settings, identity, rows and tokens.
+/// SHA-256 over everything that decides a run but its initial weights: settings, identity, rows, tokens and evaluation sets.
 fn fingerprint(
     options: &TrainOptions,
     identity: &str,
     data: &TokenizedRows,
+    sets: &[EvalSet],
     texts: &TextOptions,
 ) -> String {
     let mut hash = Sha256::new();
@@ -430,10 +431,10 @@ fn fingerprint(
         }
     }
     for text in data.queries.iter().chain(&data.documents) {
-        hash.update((text.ids.len() as u64).to_le_bytes());
-        for id in &text.ids {
-            hash.update(id.to_le_bytes());
-        }
+        text.hash_into(&mut hash);
+    }
+    for set in sets {
+        set.hash_into(&mut hash);
     }
     hex(&hash.finalize())
 }

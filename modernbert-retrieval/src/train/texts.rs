@@ -2,6 +2,7 @@
 
 use modernbert::parallel::try_map;
 use modernbert::tokenizer::Tokenizer;
+use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 
 use super::embedder::VectorKind;
@@ -25,6 +26,16 @@ pub struct TokenizedText {
     pub counts: Vec<bool>,
     /// True if the text was longer than the limit.
     pub truncated: bool,
+}
+
+impl TokenizedText {
+    /// Adds the ids to a hash.
+    pub(super) fn hash_into(&self, hash: &mut Sha256) {
+        hash.update((self.ids.len() as u64).to_le_bytes());
+        for id in &self.ids {
+            hash.update(id.to_le_bytes());
+        }
+    }
 }
 
 /// How texts become tokens.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use modernbert_retrieval::index::{
-    Dtype, IndexOptions, IndexWriter, ModelId, Similarity, VectorIndex,
+    Dtype, IndexOptions, IndexWriter, ModelId, NamedVectors, Similarity, VectorIndex, rank_vectors,
 };
 
 use crate::files::{Place, numbers};
@@ -207,4 +207,44 @@ fn queries_that_cannot_be_searched_are_refused() {
         let message = refusal(query);
         assert!(message.contains(part), "{message}");
     }
+}
+
+/// More queries than are compared at a time, each found as an index on disk finds it alone.
+#[test]
+fn a_search_in_memory_is_that_of_an_index_on_disk() {
+    let place = Place::new();
+    let (index, values) = build(&place, Dtype::F32, Similarity::Cosine, 150);
+    let queries = numbers(1100 * DIMENSION, 4);
+    let named = |prefix: &str, count: usize| -> Vec<String> {
+        (0..count).map(|i| format!("{prefix}{i:03}")).collect()
+    };
+    let (ids, query_ids) = (named("", 150), named("q", 1100));
+    let documents = NamedVectors {
+        ids: &ids,
+        values: &values,
+    };
+    let of = |ids| NamedVectors {
+        ids,
+        values: &queries,
+    };
+    let found = rank_vectors(documents, of(&query_ids), DIMENSION, Similarity::Cosine, 7).unwrap();
+    assert_eq!(found.len(), 1100);
+    for (id, query) in query_ids.iter().zip(queries.chunks_exact(DIMENSION)) {
+        let expected = &index.search(query, 7, None).unwrap()[0];
+        let hits: Vec<(&str, f64)> = expected
+            .iter()
+            .map(|hit| (hit.id, f64::from(hit.score)))
+            .collect();
+        let own: Vec<(&str, f64)> = found[id]
+            .iter()
+            .map(|hit| (hit.id.as_str(), hit.score))
+            .collect();
+        assert_eq!(own, hits, "{id}");
+    }
+    let twice = NamedVectors {
+        ids: &["a".to_string(), "a".to_string()],
+        values: &values[..2 * DIMENSION],
+    };
+    let refused = rank_vectors(twice, of(&query_ids), DIMENSION, Similarity::Cosine, 7);
+    assert!(refused.unwrap_err().to_string().contains("'a'"));
 }

@@ -458,7 +458,7 @@ impl TrainArgs {
             every_steps: args.save_every,
             every: minutes_of("--save-every-minutes", args.save_every_minutes)?,
             resume: args.resume,
-            identity: format!("{} {} {:?}", self.model, self.dtype, self.eval),
+            identity: format!("{} {}", self.model, self.dtype),
             ..Saving::new(&self.out)
         })
     }

@@ -15,7 +15,6 @@ use modernbert::output::{OutputCheck, StagedFolder};
 use modernbert::tokenizer::Tokenizer;
 use modernbert_cli::text::{counted, human_seconds};
 use modernbert_cli::{INTERRUPTED, describe, say};
-use modernbert_retrieval::data::{Dataset, DatasetOptions};
 use modernbert_retrieval::train::losses::Loss;
 use modernbert_retrieval::train::{
     Embedder, EvalSet, TextOptions, TrainError, TrainRows, Training, VectorKind, kind_of_folder,
@@ -228,12 +227,7 @@ fn evaluation_sets(
                     counted(known as u64, "query is", "queries are"),
                 ));
             }
-            let options = DatasetOptions {
-                split: args.set.split.clone(),
-                subset: subset_of(&set, folder)?,
-                partial: args.set.partial,
-            };
-            let set = EvalSet::read(folder, &options, texts)?;
+            let set = EvalSet::new(set, texts)?;
             say(&format!(
                 "evaluation on {}: {}",
                 set.name,
@@ -243,10 +237,4 @@ fn evaluation_sets(
         }
     }
     Ok(sets)
-}
-
-/// Name of the set among those of its folder; `None` for a folder with one.
-fn subset_of(set: &Dataset, folder: &Path) -> anyhow::Result<Option<String>> {
-    let names = Dataset::subsets(folder)?;
-    Ok((!names.is_empty()).then(|| set.name.clone()))
 }
