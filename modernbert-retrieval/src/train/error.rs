@@ -25,12 +25,11 @@ pub enum TrainError {
     Empty(PathBuf),
     /// Too few documents in the rows.
     #[error(
-        "{}: each row has {found}, and the loss needs at least {needed} documents for a query; give negatives, or choose another --loss",
-        path.display()
+        "{place}: each row has {found}, and the loss needs at least {needed} documents for a query; give negatives, or choose another --loss"
     )]
     TooFewDocuments {
-        /// The file.
-        path: PathBuf,
+        /// File and line of the first row, or "the training data" of rows in memory.
+        place: String,
         /// Documents of a row, in words.
         found: String,
         /// Documents that are needed.
@@ -38,10 +37,13 @@ pub enum TrainError {
     },
     /// A loss with a teacher, and rows without scores.
     #[error(
-        "{}: the rows have no scores, which the loss learns from; add a field \"scores\" with a number for each document, or choose --loss \
-         in-batch", .0.display()
+        "{place}: the rows have no scores, which the loss learns from; add a field \"scores\" with a number for each document, or choose --loss \
+         in-batch"
     )]
-    NoScores(PathBuf),
+    NoScores {
+        /// File and line of the first row, or "the training data" of rows in memory.
+        place: String,
+    },
     /// Rows that all conflict.
     #[error(
         "{} of {rows} fit into a batch without a text that occurs twice, and {batch} are needed; give a smaller --batch",

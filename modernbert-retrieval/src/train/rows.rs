@@ -7,15 +7,19 @@
 //! | `query` and a list `documents` | documents with a teacher's scores; the first counts as the positive |
 //! | and a list `scores`, or a number `score` for one document | a score for each document, the positive's first |
 
+use modernbert_files::wording::counted;
 use modernbert_train::formats::{Cell, FormatError, Row, Rows};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::error::TrainError;
+use super::losses::Loss;
 
 const QUERY: [&str; 3] = ["query", "anchor", "question"];
 const POSITIVE: [&str; 2] = ["positive", "answer"];
+/// Place of rows that come from no file.
+const IN_MEMORY: &str = "the training data";
 
 /// A query with its documents; texts are indices of [`TrainRows::texts`].
 #[derive(Clone, Debug, PartialEq)]
@@ -72,7 +76,7 @@ impl TrainRows {
             }
         }
         if all.rows.is_empty() {
-            return Err(TrainError::Empty(PathBuf::new()));
+            return Err(TrainError::Empty(PathBuf::from(IN_MEMORY)));
         }
         Ok(all)
     }
@@ -101,6 +105,31 @@ impl TrainRows {
     /// Documents of a row.
     pub fn ways(&self) -> usize {
         self.rows.first().map_or(0, |row| row.documents.len())
+    }
+
+    /// Refuses rows that `loss` can't learn from.
+    ///
+    /// # Errors
+    /// No rows; no scores where the loss needs them; too few documents for a query.
+    pub fn check(&self, loss: &Loss) -> Result<(), TrainError> {
+        let place = || {
+            let first = self.first.as_ref();
+            first.map_or(IN_MEMORY.to_string(), |first| first.place.clone())
+        };
+        if self.rows.is_empty() {
+            return Err(TrainError::Empty(PathBuf::from(IN_MEMORY)));
+        }
+        if loss.needs_scores() && !self.has_scores() {
+            return Err(TrainError::NoScores { place: place() });
+        }
+        if self.ways() < loss.least_ways() {
+            return Err(TrainError::TooFewDocuments {
+                place: place(),
+                found: counted(self.ways() as u64, "document", "documents"),
+                needed: loss.least_ways(),
+            });
+        }
+        Ok(())
     }
 
     /// True if the rows have a teacher's scores.

@@ -159,9 +159,10 @@ impl Training {
     /// never stopped.
     ///
     /// # Errors
-    /// Rows or settings that can't be used; a non-finite loss or parameter; a checkpoint of another run; a folder that can't be written; a
+    /// As [`TrainRows::check`]; settings that can't be used; a non-finite loss or parameter; a checkpoint of another run; a folder that can't be written; a
     /// failure of the device.
     pub fn run(self, model: Embedder, texts: &TextOptions) -> Result<Trained, TrainError> {
+        self.rows.check(&self.options.loss)?;
         self.check(model.model.config().hidden_size, texts)?;
         let Self {
             rows,

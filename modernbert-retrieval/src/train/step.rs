@@ -93,6 +93,9 @@ pub(crate) fn chunks(lengths: &[usize], budget: usize) -> Vec<Range<usize>> {
 ///
 /// # Errors
 /// More tokens than 32 bits count.
+///
+/// # Panics
+/// As [`Loss::rows`].
 pub fn gradients(
     model: &Embedder,
     kind: &VectorKind,

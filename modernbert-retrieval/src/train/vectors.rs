@@ -58,6 +58,24 @@ impl TextVectors {
         }
     }
 
+    /// Some of the texts, in the given order, by one gather.
+    #[must_use]
+    pub fn select(&self, texts: &[usize]) -> Self {
+        let (mut ids, mut offsets) = (Vec::new(), vec![0]);
+        for &text in texts {
+            let own = self.offsets[text]..self.offsets[text + 1];
+            ids.extend(own.map(|vector| vector as u32));
+            offsets.push(ids.len());
+        }
+        let counts = self.counts.as_ref();
+        let counts = counts.map(|counts| ids.iter().map(|&id| counts[id as usize]).collect());
+        Self {
+            values: gathered(&self.values, ids),
+            offsets,
+            counts,
+        }
+    }
+
     /// The first `dimension` components of every vector.
     #[must_use]
     pub fn truncated(&self, dimension: usize) -> Self {
@@ -120,11 +138,39 @@ pub fn own_similarities(
         let queries = queries.values.clone().reshape([count, 1, dimension]);
         return (each * queries).sum_dim(2).reshape([count, ways]);
     }
-    let rows = (0..count).map(|i| {
-        let own = documents.slice(i * ways..(i + 1) * ways);
-        similarities(&queries.slice(i..i + 1), &own, masked)
+    let padded = Padded::of(documents);
+    let width = ways * padded.longest;
+    let each = (0..count).map(|i| {
+        let own = padded.values.clone().narrow(0, i * width, width);
+        linear(queries.slice(i..i + 1).values, own, None)
     });
-    Tensor::cat(rows.collect(), 0)
+    let all = Tensor::cat(each.collect(), 0);
+    let [tokens, _] = all.dims();
+    let device = queries.values.device();
+    // The mask of each query's documents, once for each of its tokens.
+    let query_of = queries.offsets.windows(2).enumerate();
+    let query_of = query_of.flat_map(|(query, pair)| (pair[0]..pair[1]).map(move |_| query as i32));
+    let left_out = padded.masked.reshape([count, width]);
+    let left_out = left_out.select(0, int_tensor(query_of, &device));
+    let all = all.mask_fill(left_out, value_of(masked));
+    let shape = [tokens, ways, padded.longest];
+    let best = all.reshape(shape).max_dim(2).reshape([tokens, ways]);
+    linear(query_sums(queries, &device), best.transpose(), None)
+}
+
+/// Similarity that a document token counts as where it is masked.
+fn value_of(masked: Masked) -> f32 {
+    match masked {
+        Masked::NeverWins => NEVER,
+        // In PyLate padding is masked like everything else.
+        Masked::CountsAsZero => 0.0,
+    }
+}
+
+/// Rows of `values` by their number.
+fn gathered(values: &Tensor<2>, ids: Vec<u32>) -> Tensor<2> {
+    let on_device: Tensor<1, Int> = int_tensor(ids.iter().map(|&id| id as i32), &values.device());
+    gather_rows(values.clone(), on_device, TokenOrder::new(ids))
 }
 
 /// Matrix of zeros and ones, `[queries, tokens]`: the tokens of each query that count.
@@ -170,9 +216,8 @@ impl Padded {
             Tensor::<1, Bool>::from_data(TensorData::new(flags, [slots]), &device)
                 .reshape([1, texts, longest])
         };
-        let on_device: Tensor<1, Int> = int_tensor(ids.iter().map(|&id| id as i32), &device);
         Self {
-            values: gather_rows(documents.values.clone(), on_device, TokenOrder::new(ids)),
+            values: gathered(&documents.values, ids),
             documents: texts,
             longest,
             masked: flags(masked),
@@ -184,12 +229,7 @@ impl Padded {
         let [tokens, _] = queries.dims();
         let shape = [tokens, self.documents, self.longest];
         let all = linear(queries, self.values.clone(), None).reshape(shape);
-        let value = match masked {
-            Masked::NeverWins => NEVER,
-            // In PyLate padding is masked like everything else.
-            Masked::CountsAsZero => 0.0,
-        };
-        let all = all.mask_fill(self.masked.clone().expand(shape), value);
+        let all = all.mask_fill(self.masked.clone().expand(shape), value_of(masked));
         all.max_dim(2).reshape([tokens, self.documents])
     }
 }

@@ -9,8 +9,8 @@ use modernbert::sentences::{MultiVectorSettings, Similarity};
 use modernbert::{Encoder, Loader};
 use modernbert_retrieval::train::losses::{Definition, Distillation, Loss, Objective};
 use modernbert_retrieval::train::{
-    ContrastiveBatch, Embedder, Role, StepOptions, TextOptions, TokenizedText, VectorKind, encode,
-    gradients, kind_of_folder,
+    ContrastiveBatch, Embedder, Role, StepOptions, TextOptions, TokenizedText, TrainOptions,
+    TrainRows, Training, VectorKind, encode, gradients, kind_of_folder,
 };
 use tempfile::TempDir;
 use test_support::{assert_close, wide};
@@ -274,4 +274,38 @@ fn a_new_projection_depends_on_the_seed_alone() {
     assert_ne!(values, load(2));
     let bound = 1.0 / (32f32).sqrt();
     assert!(values.iter().all(|x| x.abs() <= bound));
+}
+
+#[test]
+fn rows_that_the_loss_cannot_learn_from_are_an_error() {
+    let folder = encoder();
+    let kind = single(Pooling::Mean);
+    let refused = |rows: TrainRows, objective: Objective| {
+        let (model, texts) = loaded(&folder, &kind);
+        let options = TrainOptions {
+            loss: Loss {
+                objective,
+                ..Loss::in_batch()
+            },
+            batch: 1,
+            ..TrainOptions::default()
+        };
+        let training = Training::new(rows, Vec::new(), options);
+        training.run(model, &texts).unwrap_err().to_string()
+    };
+    let pairs = TrainRows::of([("one", vec!["two"]), ("three", vec!["two two"])]);
+    assert_says(
+        &refused(pairs.clone(), Objective::Mse),
+        &["the training data", "no scores"],
+    );
+    let mut scored = pairs;
+    for row in &mut scored.rows {
+        row.scores = vec![1.0];
+    }
+    assert_says(
+        &refused(scored, Objective::MarginMse),
+        &["1 document", "at least 2 documents"],
+    );
+    let none = refused(TrainRows::default(), Objective::Mse);
+    assert_says(&none, &["no rows"]);
 }

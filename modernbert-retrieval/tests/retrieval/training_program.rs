@@ -150,6 +150,15 @@ fn a_run_resumes_bit_for_bit() {
                 |folder: &Path| std::fs::read(folder.join("1_Dense/model.safetensors")).unwrap();
             assert!(projection(&whole) == projection(&killed));
         }
+        if name == "tokens" {
+            // What the folder says is not changed by options of the other kind.
+            let out = setting.path("pooled");
+            let mut arguments =
+                setting.arguments(rows, &out, &["--steps", "1", "--pooling", "cls"]);
+            let at = arguments.iter().position(|a| *a == "--model").unwrap();
+            arguments[at + 1] = text(&whole);
+            refused(&arguments, &["--pooling", "its folder says so"]);
+        }
         // Other settings are another run.
         let other = [&resumed[..], &["--seed", "5"]].concat();
         std::fs::remove_file(killed.join("model.safetensors")).unwrap();
@@ -282,6 +291,30 @@ fn rows_and_settings_that_cannot_be_used_are_refused() {
         (
             &["--per-token", "--matryoshka", "8"][..],
             &["--matryoshka"][..],
+        ),
+        (
+            &["--query-length", "8"][..],
+            &[
+                "--query-length",
+                "a vector per token",
+                "one vector per text",
+            ][..],
+        ),
+        (
+            &["--no-query-expansion"][..],
+            &["--no-query-expansion", "a vector per token"][..],
+        ),
+        (
+            &["--preset", "paper-multi", "--pooling", "cls"][..],
+            &["--pooling", "one vector per text", "--preset says so"][..],
+        ),
+        (
+            &["--per-token", "--similarity", "dot"][..],
+            &["--similarity", "one vector per text", "--per-token"][..],
+        ),
+        (
+            &["--teacher-temperature", "2"][..],
+            &["--teacher-temperature", "distill-temperature"][..],
         ),
         (
             &["--per-token", "--query-length", "2"][..],

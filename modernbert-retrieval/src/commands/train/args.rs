@@ -94,15 +94,15 @@ struct LossArgs {
     /// Learns leading parts of the vectors too (Matryoshka): numbers of components, separated by commas.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     matryoshka: Vec<usize>,
-    /// Compares vectors by cosine or dot. Default: cosine; dot for margin-mse.
+    /// Compares vectors by cosine or dot, for one vector per text. Default: cosine; dot for margin-mse.
     #[arg(long, value_enum, hide_possible_values = true)]
     similarity: Option<SimilarityName>,
-    /// Divides similarities by this number in distill-temperature.
-    #[arg(long, value_name = "NUMBER", default_value_t = 1.0)]
-    student_temperature: f64,
-    /// Divides the teacher's scores by this number in distill-temperature.
-    #[arg(long, value_name = "NUMBER", default_value_t = 1.0)]
-    teacher_temperature: f64,
+    /// Divides similarities by this number in distill-temperature. Default: 1.
+    #[arg(long, value_name = "NUMBER")]
+    student_temperature: Option<f64>,
+    /// Divides the teacher's scores by this number in distill-temperature. Default: 1.
+    #[arg(long, value_name = "NUMBER")]
+    teacher_temperature: Option<f64>,
 }
 
 #[derive(Args)]
@@ -131,10 +131,10 @@ struct VectorArgs {
     /// Truncates documents to this many tokens, for a vector per token. Default: 180.
     #[arg(long, value_name = "TOKENS")]
     document_length: Option<usize>,
-    /// Puts this token after [CLS] in queries. Default: "[Q] " or [unused0] where the tokenizer has it, else none.
+    /// Puts this token after [CLS] in queries, for a vector per token. Default: "[Q] " or [unused0] where the tokenizer has it, else none.
     #[arg(long, value_name = "TOKEN")]
     query_prefix: Option<String>,
-    /// Puts this token after [CLS] in documents. Default: "[D] " or [unused1] where the tokenizer has it, else none.
+    /// Puts this token after [CLS] in documents, for a vector per token. Default: "[D] " or [unused1] where the tokenizer has it, else none.
     #[arg(long, value_name = "TOKEN")]
     document_prefix: Option<String>,
     /// Leaves queries as short as they are, for a vector per token.
@@ -231,15 +231,64 @@ enum SimilarityName {
 }
 
 impl TrainArgs {
+    /// Refuses options of the other kind of model, which would have no effect.
+    fn check_kind(&self, per_token: bool) -> anyhow::Result<()> {
+        let args = &self.vectors;
+        let of_texts = [
+            ("--pooling", args.pooling.is_some()),
+            ("--no-normalize", args.no_normalize),
+            ("--query-prompt", args.query_prompt.is_some()),
+            ("--document-prompt", args.document_prompt.is_some()),
+            ("--max-length", args.max_length.is_some()),
+            ("--similarity", self.loss.similarity.is_some()),
+            ("--matryoshka", !self.loss.matryoshka.is_empty()),
+            (
+                "this --preset",
+                self.preset.is_some_and(|preset| !preset.is_per_token()),
+            ),
+        ];
+        let of_tokens = [
+            ("--query-length", args.query_length.is_some()),
+            ("--document-length", args.document_length.is_some()),
+            ("--query-prefix", args.query_prefix.is_some()),
+            ("--document-prefix", args.document_prefix.is_some()),
+            ("--no-query-expansion", args.no_query_expansion),
+        ];
+        let given = |options: &[(&'static str, bool)]| {
+            let mut given = options.iter().filter(|(_, given)| *given);
+            given.next().map(|(option, _)| *option)
+        };
+        if !per_token && let Some(option) = given(&of_tokens) {
+            bail!(
+                "{option} is for models with a vector per token, and this one has one vector per text; leave it out, or give --per-token"
+            );
+        }
+        if per_token && let Some(option) = given(&of_texts) {
+            let why = if args.per_token {
+                "--per-token is given"
+            } else if self.preset.is_some_and(Preset::is_per_token) {
+                "--preset says so"
+            } else {
+                "its folder says so"
+            };
+            bail!(
+                "{option} is for models with one vector per text, and this one has a vector per token ({why}); leave it out"
+            );
+        }
+        Ok(())
+    }
+
     /// Kind of the vectors: the folder's, changed by the arguments.
     pub(super) fn kind(
         &self,
         of_folder: Option<VectorKind>,
         tokenizer: &Tokenizer,
         positions: usize,
-    ) -> VectorKind {
+    ) -> anyhow::Result<VectorKind> {
         let args = &self.vectors;
         let per_token = args.per_token || self.preset.is_some_and(Preset::is_per_token);
+        let is_per_token = per_token || of_folder.as_ref().is_some_and(VectorKind::is_per_token);
+        self.check_kind(is_per_token)?;
         let single = |kind: Option<VectorKind>| match kind {
             Some(VectorKind::Single {
                 pooling,
@@ -259,7 +308,7 @@ impl TrainArgs {
                 (Pooling::Mean, true, length, String::new(), String::new())
             }
         };
-        match of_folder {
+        Ok(match of_folder {
             Some(VectorKind::PerToken(settings)) => {
                 VectorKind::PerToken(self.per_token(settings, tokenizer, false))
             }
@@ -284,7 +333,7 @@ impl TrainArgs {
                     document_prompt: args.document_prompt.clone().unwrap_or(document_prompt),
                 }
             }
-        }
+        })
     }
 
     fn per_token(
@@ -327,18 +376,17 @@ impl TrainArgs {
             LossName::InBatch => Objective::InBatch(self.in_batch(per_token)?),
             LossName::Distill => distillation(Definition::MinMax),
             LossName::DistillTemperature => {
-                for (option, value) in [
-                    ("--student-temperature", args.student_temperature),
-                    ("--teacher-temperature", args.teacher_temperature),
-                ] {
+                let positive = |option: &str, value: Option<f64>| {
+                    let value = value.unwrap_or(1.0);
                     ensure!(
                         value > 0.0 && value.is_finite(),
                         "{option} is {value}; give a finite number above 0"
                     );
-                }
+                    Ok(value)
+                };
                 distillation(Definition::Temperature {
-                    student: args.student_temperature,
-                    teacher: args.teacher_temperature,
+                    student: positive("--student-temperature", args.student_temperature)?,
+                    teacher: positive("--teacher-temperature", args.teacher_temperature)?,
                 })
             }
             LossName::Mse => Objective::Mse,
@@ -351,6 +399,17 @@ impl TrainArgs {
                 ("--hardness", args.hardness.is_some()),
             ] {
                 ensure!(!given, "{option} is for --loss in-batch; leave it out");
+            }
+        }
+        if name != LossName::DistillTemperature {
+            for (option, given) in [
+                ("--student-temperature", args.student_temperature.is_some()),
+                ("--teacher-temperature", args.teacher_temperature.is_some()),
+            ] {
+                ensure!(
+                    !given,
+                    "{option} is for --loss distill-temperature; leave it out"
+                );
             }
         }
         let mut dimensions = args.matryoshka.clone();

@@ -15,7 +15,6 @@ use modernbert::output::{OutputCheck, StagedFolder};
 use modernbert::tokenizer::Tokenizer;
 use modernbert_cli::text::{counted, human_seconds};
 use modernbert_cli::{INTERRUPTED, describe, say};
-use modernbert_retrieval::train::losses::Loss;
 use modernbert_retrieval::train::{
     Embedder, EvalSet, TextOptions, TrainError, TrainRows, Training, VectorKind, kind_of_folder,
 };
@@ -35,14 +34,14 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let positions = config.max_position_embeddings;
     let of_folder = kind_of_folder(&folder, positions)?;
     let has_files = of_folder.is_some();
-    let kind = args.kind(of_folder, &tokenizer, positions);
+    let kind = args.kind(of_folder, &tokenizer, positions)?;
     let loss = args.loss(kind.is_per_token())?;
     let options = args.options(loss, config.hidden_size)?;
     let texts = TextOptions::new(tokenizer.clone(), kind.clone(), positions)?;
     say(&describe_kind(&kind, has_files));
 
     let rows = TrainRows::read(&args.train)?;
-    check_rows(&rows, &options.loss, args)?;
+    rows.check(&options.loss)?;
     say(&format!(
         "{} of a query and {}, {}",
         counted(rows.rows.len() as u64, "row", "rows"),
@@ -182,23 +181,6 @@ fn describe_kind(kind: &VectorKind, has_files: bool) -> String {
             settings.document_prefix,
         ),
     }
-}
-
-/// Refuses rows that the loss can't learn from.
-fn check_rows(rows: &TrainRows, loss: &Loss, args: &TrainArgs) -> anyhow::Result<()> {
-    let path = || args.train[0].clone();
-    if loss.needs_scores() && !rows.has_scores() {
-        return Err(TrainError::NoScores(path()).into());
-    }
-    if rows.ways() < loss.least_ways() {
-        return Err(TrainError::TooFewDocuments {
-            path: path(),
-            found: counted(rows.ways() as u64, "document", "documents"),
-            needed: loss.least_ways(),
-        }
-        .into());
-    }
-    Ok(())
 }
 
 /// Reads the data sets, and says how many of their queries are trained on.

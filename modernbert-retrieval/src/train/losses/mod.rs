@@ -103,22 +103,9 @@ impl BatchVectors {
     /// The documents of some queries, query by query.
     fn own_documents(&self, rows: &Range<usize>) -> TextVectors {
         let count = self.rows();
-        let columns: Vec<TextVectors> = (0..self.ways)
-            .map(|way| {
-                self.documents
-                    .slice(way * count + rows.start..way * count + rows.end)
-            })
-            .collect();
-        if self.documents.counts.is_none() {
-            let dimension = self.documents.dimension();
-            let shape = [rows.len(), 1, dimension];
-            let columns = columns.iter().map(|c| c.values.clone().reshape(shape));
-            let values: Tensor<3> = Tensor::cat(columns.collect(), 1);
-            return TextVectors::single(values.reshape([rows.len() * self.ways, dimension]));
-        }
-        let texts =
-            (0..rows.len()).flat_map(|row| columns.iter().map(move |c| c.slice(row..row + 1)));
-        TextVectors::cat(texts.collect())
+        let of_row = |row: usize| (0..self.ways).map(move |way| way * count + row);
+        let texts: Vec<usize> = rows.clone().flat_map(of_row).collect();
+        self.documents.select(&texts)
     }
 }
 
@@ -182,6 +169,9 @@ impl Loss {
     }
 
     /// The share of the queries `rows` in the mean loss of the batch, `[1]`. The shares of all queries add up to the mean.
+    ///
+    /// # Panics
+    /// Where an objective with a teacher has no score for each document, or fewer documents than [`Self::least_ways`].
     pub fn rows(&self, batch: &BatchVectors, rows: Range<usize>) -> Tensor<1> {
         let normalizes = self.similarity == Similarity::Cosine || batch.documents.counts.is_some();
         let prepared = |vectors: &TextVectors| match normalizes {
@@ -204,6 +194,13 @@ impl Loss {
             return in_batch.rows(batch, rows, self.masked);
         }
         let (count, ways) = (batch.rows() as f64, batch.ways);
+        assert!(
+            ways >= self.least_ways() && batch.teacher.len() == batch.rows() * ways,
+            "{} scores for {} queries with {ways} documents each, of which the loss needs {} or more",
+            batch.teacher.len(),
+            batch.rows(),
+            self.least_ways()
+        );
         let own = batch.own_documents(&rows);
         let found = own_similarities(&batch.queries.slice(rows.clone()), &own, ways, self.masked);
         let teacher = batch.teacher[rows.start * ways..rows.end * ways].to_vec();
