@@ -1,7 +1,7 @@
 //! Scores of 16 vectors at a time: the inner loop of exact search and of MaxSim.
 //!
-//! A panel contains 16 vectors component by component, `[dimension, 16]` in f32. A score is the sum of the products in the order of the
-//! components, each added by a fused multiply-add, so its bits depend neither on the number of queries nor on the instruction set.
+//! A panel contains 16 vectors component by component, `[dimension, 16]` in f32. A score is the sum of the products (or differences) in the
+//! order of the components, each added by a fused multiply-add, so its bits depend neither on the number of queries nor on the instruction set.
 
 use multiversion::multiversion;
 
@@ -10,6 +10,17 @@ pub(crate) const LANES: usize = 16;
 
 /// Queries per call: with 16 vectors, 12 accumulators of 8 lanes and the operands fill AVX2's 16 registers.
 const GROUP: usize = 6;
+
+/// What is summed over the components of two vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Comparison {
+    /// Products of the components.
+    Product,
+    /// Squares of their differences.
+    SquaredDifference,
+    /// Absolute differences.
+    Difference,
+}
 
 /// Scores of one query with the vectors of a panel.
 pub(crate) type Scores = [f32; LANES];
@@ -44,7 +55,17 @@ impl PackedQueries {
 
     /// Calls `visit(first query, panel number, scores)` for each group of queries with each panel. `panels` is `[n, dimension, 16]`. All panels
     /// of a group follow each other, so that its queries stay in the L1 cache.
-    pub(crate) fn score(&self, panels: &[f32], mut visit: impl FnMut(usize, usize, &[Scores])) {
+    pub(crate) fn score(
+        &self,
+        comparison: Comparison,
+        panels: &[f32],
+        mut visit: impl FnMut(usize, usize, &[Scores]),
+    ) {
+        let (score_group, score_one): (Score<GROUP>, Score<1>) = match comparison {
+            Comparison::Product => (products_of_group, products_of_one),
+            Comparison::SquaredDifference => (squares_of_group, squares_of_one),
+            Comparison::Difference => (differences_of_group, differences_of_one),
+        };
         let size = self.dimension * LANES;
         let (groups, single) = self
             .values
@@ -66,23 +87,50 @@ impl PackedQueries {
     }
 }
 
+/// Sums of some queries with a panel.
+type Score<const QUERIES: usize> = fn(&[f32], &[f32]) -> [Scores; QUERIES];
+
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn score_group(panel: &[f32], queries: &[f32]) -> [Scores; GROUP] {
-    products(panel, queries)
+fn products_of_group(panel: &[f32], queries: &[f32]) -> [Scores; GROUP] {
+    sums(panel, queries, |a, b, sum| a.mul_add(b, sum))
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn score_one(panel: &[f32], query: &[f32]) -> [Scores; 1] {
-    products(panel, query)
+fn products_of_one(panel: &[f32], query: &[f32]) -> [Scores; 1] {
+    sums(panel, query, |a, b, sum| a.mul_add(b, sum))
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn squares_of_group(panel: &[f32], queries: &[f32]) -> [Scores; GROUP] {
+    sums(panel, queries, |a, b, sum| (a - b).mul_add(a - b, sum))
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn squares_of_one(panel: &[f32], query: &[f32]) -> [Scores; 1] {
+    sums(panel, query, |a, b, sum| (a - b).mul_add(a - b, sum))
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn differences_of_group(panel: &[f32], queries: &[f32]) -> [Scores; GROUP] {
+    sums(panel, queries, |a, b, sum| sum + (a - b).abs())
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn differences_of_one(panel: &[f32], query: &[f32]) -> [Scores; 1] {
+    sums(panel, query, |a, b, sum| sum + (a - b).abs())
 }
 
 #[inline(always)]
-fn products<const QUERIES: usize>(panel: &[f32], queries: &[f32]) -> [Scores; QUERIES] {
+fn sums<const QUERIES: usize>(
+    panel: &[f32],
+    queries: &[f32],
+    add: impl Fn(f32, f32, f32) -> f32,
+) -> [Scores; QUERIES] {
     let mut sums = [[0.0f32; LANES]; QUERIES];
     for (components, query) in panel.chunks_exact(LANES).zip(queries.chunks_exact(QUERIES)) {
         for (sums, &factor) in sums.iter_mut().zip(query) {
             for (sum, &component) in sums.iter_mut().zip(components) {
-                *sum = component.mul_add(factor, *sum);
+                *sum = add(component, factor, *sum);
             }
         }
     }

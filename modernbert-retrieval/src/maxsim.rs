@@ -4,7 +4,7 @@
 
 use rayon::prelude::*;
 
-use crate::kernel::{LANES, PackedQueries, pack_panel};
+use crate::kernel::{Comparison, LANES, PackedQueries, pack_panel};
 
 /// Token vectors of one or more texts.
 #[derive(Clone, Copy, Debug)]
@@ -160,7 +160,7 @@ fn one_document(
         let count = LANES.min(end - first);
         let values = &documents.values[first * dimension..(first + count) * dimension];
         pack_panel(values.chunks_exact(dimension), dimension, panel);
-        packed.score(panel, |token, _, scores| {
+        packed.score(Comparison::Product, panel, |token, _, scores| {
             for (best, scores) in best[token..].iter_mut().zip(scores) {
                 for (lane, &similarity) in scores[..count].iter().enumerate() {
                     let document_token = first + lane;

@@ -5,16 +5,18 @@
 //! | `modules.json` | the stages after the encoder: pooling, normalization |
 //! | `1_Pooling/config.json` | the pooling of the tokens' vectors |
 //! | `sentence_bert_config.json` | tokens of a text at most |
-//! | `config_sentence_transformers.json` | prompts that are put before a text |
+//! | `config_sentence_transformers.json` | prompts that are put before a text; the [`Similarity`] of vectors |
 //! | `1_Dense/` | the projection of a multi-vector model, whose settings are in the file above: [`MultiVectorSettings`] |
 //!
 //! [`SentenceFiles`] writes them, in the oldest form, which every reader takes.
 
 mod multi_vector;
+mod similarity;
 mod write;
 
 pub use multi_vector::{DENSE_FOLDER, MultiVectorSettings};
-pub use write::{SentenceFiles, Similarity};
+pub use similarity::{Similarity, UnknownSimilarity};
+pub use write::SentenceFiles;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -7,10 +7,23 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use modernbert_retrieval::bm25::{Analyzer, Bm25, Parameters};
 use modernbert_retrieval::data::{CorpusSummary, Dataset, DatasetOptions};
+use modernbert_retrieval::index::Similarity;
 use modernbert_retrieval::metrics::{
     Convention, EvaluateOptions, Measure, mteb_ignores_identical_ids,
 };
 use modernbert_retrieval::run::{Duplicates, Run};
+
+/// The similarity of vectors: the one given, else that of the model's folder, else the cosine.
+pub(crate) fn similarity_or(
+    given: Option<Similarity>,
+    model: Option<&Path>,
+) -> anyhow::Result<Similarity> {
+    if let Some(similarity) = given {
+        return Ok(similarity);
+    }
+    let of_model = model.map(Similarity::of_folder).transpose()?;
+    Ok(of_model.flatten().unwrap_or_default())
+}
 
 /// Choice of the data set.
 #[derive(Args, Clone, Debug)]

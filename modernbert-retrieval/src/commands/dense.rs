@@ -10,6 +10,8 @@ use modernbert_retrieval::index::{NamedVectors, Similarity, rank_vectors};
 use modernbert_retrieval::run::Run;
 use modernbert_retrieval::vectors::Vectors;
 
+use super::common::similarity_or;
+
 /// Name of the row of vectors.
 pub(crate) const VECTORS: &str = "vectors";
 
@@ -31,9 +33,12 @@ pub(crate) struct DenseArgs {
     /// Takes the queries' ids from this JSONL file, row by row; by default from the set, or for .jsonl from the vectors' file.
     #[arg(long, value_name = "FILE", requires = "vectors")]
     query_texts: Option<PathBuf>,
-    /// Ranks by dot product instead of the cosine.
-    #[arg(long, requires = "vectors")]
-    dot: bool,
+    /// Compares vectors by cosine, dot (product), euclidean or manhattan (distance). Default: as the folder of --model says, else cosine.
+    #[arg(long, value_name = "NAME", requires = "vectors")]
+    similarity: Option<Similarity>,
+    /// Names the folder of the vectors' model, which says how they are compared.
+    #[arg(long, value_name = "FOLDER", requires = "vectors")]
+    model: Option<PathBuf>,
 }
 
 impl DenseArgs {
@@ -73,11 +78,7 @@ impl DenseArgs {
             ids.push(id.to_string());
             values.extend_from_slice(vector);
         }
-        let similarity = if self.dot {
-            Similarity::Dot
-        } else {
-            Similarity::Cosine
-        };
+        let similarity = similarity_or(self.similarity, self.model.as_deref())?;
         let queries = rank_vectors(
             NamedVectors {
                 ids: &documents.ids,

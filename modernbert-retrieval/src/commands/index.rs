@@ -11,7 +11,7 @@ use modernbert_retrieval::index::{
 };
 use modernbert_retrieval::vectors::{Vectors, model_hash};
 
-use super::common::print;
+use super::common::{print, similarity_or};
 
 #[derive(Args)]
 pub(crate) struct IndexArgs {
@@ -31,14 +31,9 @@ enum IndexCommand {
         /// Stores components as f32, f16 or int8.
         #[arg(long, value_enum, default_value = "f16", hide_possible_values = true)]
         dtype: DtypeName,
-        /// Compares vectors by cosine or by dot (product).
-        #[arg(
-            long,
-            value_enum,
-            default_value = "cosine",
-            hide_possible_values = true
-        )]
-        similarity: SimilarityName,
+        /// Compares vectors by cosine, dot (product), euclidean or manhattan (distance). Default: as the folder of --model says, else cosine.
+        #[arg(long, value_name = "NAME")]
+        similarity: Option<Similarity>,
     },
     /// Adds vectors; an id that is in the index is an error.
     Add {
@@ -128,12 +123,6 @@ enum DtypeName {
     Int8,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum SimilarityName {
-    Cosine,
-    Dot,
-}
-
 pub(crate) fn run(args: &IndexArgs) -> anyhow::Result<()> {
     match &args.command {
         IndexCommand::Build {
@@ -155,10 +144,7 @@ pub(crate) fn run(args: &IndexArgs) -> anyhow::Result<()> {
                     DtypeName::F16 => Dtype::F16,
                     DtypeName::Int8 => Dtype::Int8,
                 },
-                similarity: match similarity {
-                    SimilarityName::Cosine => Similarity::Cosine,
-                    SimilarityName::Dot => Similarity::Dot,
-                },
+                similarity: similarity_or(*similarity, vectors.model.as_deref())?,
                 model: vectors.model()?,
             };
             let mut writer = IndexWriter::create(index, &options)?;
@@ -240,10 +226,7 @@ fn info(folder: &Path) -> anyhow::Result<String> {
         info.deleted,
         info.options.dimension,
         info.options.dtype.name(),
-        match info.options.similarity {
-            Similarity::Cosine => "cosine",
-            Similarity::Dot => "dot",
-        },
+        info.options.similarity.name(),
         info.segments,
         human_count(info.bytes),
         info.generation,

@@ -114,7 +114,7 @@ pub enum IndexError {
     },
     /// A vector of zeros has no cosine.
     #[error(
-        "{what}: all components are 0, which has no cosine; leave it out or use the similarity `dot`"
+        "{what}: all components are 0, which has no cosine; leave it out or use the similarity `dot` or `euclidean`"
     )]
     Zero {
         /// Query number or document id.

@@ -26,6 +26,7 @@ mod writer;
 
 pub use dtype::Dtype;
 pub use error::IndexError;
+pub use modernbert_files::sentences::Similarity;
 pub use names::has_index_files_only;
 pub use rank::{NamedVectors, rank_vectors};
 pub use search::{Filter, VectorHit};
@@ -41,17 +42,6 @@ use serde::{Deserialize, Serialize};
 const MAX_DIMENSION: usize = 65_536;
 /// Rows of a full segment.
 const SEGMENT_ROWS: usize = 65_536;
-
-/// Score of two vectors.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Similarity {
-    /// Dot product of the normalized vectors; vectors are normalized when they are added, queries when they are searched.
-    #[default]
-    Cosine,
-    /// Dot product of the vectors as they are.
-    Dot,
-}
 
 /// Identity of the model that made the vectors.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +59,7 @@ pub struct IndexOptions {
     pub dimension: usize,
     /// Stored form of the components.
     pub dtype: Dtype,
-    /// Score of two vectors.
+    /// Score of two vectors. Under the cosine, vectors are normalized when they are added, queries when they are searched.
     pub similarity: Similarity,
     /// The model.
     pub model: ModelId,
@@ -267,7 +257,7 @@ fn check_model(folder: &Path, index: &ModelId, other: &ModelId) -> Result<(), In
     Ok(())
 }
 
-/// Checks a vector and returns it as it is stored or searched: normalized under [`Similarity::Cosine`].
+/// Checks a vector and returns it as it is stored or searched: normalized under [`Similarity::Cosine`] alone.
 fn prepared(
     vector: &[f32],
     options: &IndexOptions,
@@ -292,7 +282,7 @@ fn prepared(
             value,
         });
     }
-    if options.similarity == Similarity::Dot {
+    if options.similarity != Similarity::Cosine {
         if let Some((component, &value)) = vector
             .iter()
             .enumerate()

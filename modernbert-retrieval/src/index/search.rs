@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use rayon::prelude::*;
 
 use super::top::{Candidate, Top};
-use super::{Dtype, IndexError, VectorIndex, options, prepared};
-use crate::kernel::{LANES, PackedQueries};
+use super::{Dtype, IndexError, Similarity, VectorIndex, options, prepared};
+use crate::kernel::{Comparison, LANES, PackedQueries};
 
 /// Bytes of decoded panels that a thread works on at a time: they stay in the L2 cache while all queries are computed.
 const BLOCK_BYTES: usize = 384 << 10;
@@ -19,7 +19,7 @@ const QUERIES: usize = 1024;
 pub struct VectorHit<'a> {
     /// Its id.
     pub id: &'a str,
-    /// Cosine or dot product.
+    /// Similarity to the query.
     pub score: f32,
     /// Its metadata as JSON; empty if it has none.
     pub metadata: &'a str,
@@ -31,7 +31,8 @@ pub type Filter<'a> = dyn Fn(&str, &str) -> bool + Sync + 'a;
 impl VectorIndex {
     /// Returns the best `count` vectors for each query, best first; equal scores by id, ascending. `queries` is `[n, dimension]`.
     ///
-    /// The scores of a query are bit-identical for any number of threads and any other queries. For int8, queries stay in f32.
+    /// The scores of a query are bit-identical for any number of threads and any other queries. For int8, queries stay in f32. Distances are
+    /// negative, so that the best score is the largest.
     ///
     /// # Errors
     /// [`IndexError`]: a number of values that is not a multiple of the dimension, a component that is not finite or is too large, a query
@@ -91,6 +92,11 @@ impl VectorIndex {
         let order = |a: &Candidate, b: &Candidate| self.order(a, b);
         let block = (BLOCK_BYTES / (dimension * LANES * 4)).max(1);
         let tasks = self.tasks(block);
+        let comparison = match self.manifest.similarity {
+            Similarity::Cosine | Similarity::Dot => Comparison::Product,
+            Similarity::Euclidean => Comparison::SquaredDifference,
+            Similarity::Manhattan => Comparison::Difference,
+        };
         let empty = || -> Vec<Top> { (0..number).map(|_| Top::new(count)).collect() };
         let found: Vec<Vec<Top>> = tasks
             .into_par_iter()
@@ -100,9 +106,14 @@ impl VectorIndex {
                 for (segment, from, to) in ranges {
                     for start in (from..to).step_by(block) {
                         let end = (start + block).min(to);
-                        self.segments[segment].decode(start, end, &mut panels);
+                        let stored = &self.segments[segment];
+                        // A factor of a product is applied to the score, one of a difference to the components.
+                        match comparison {
+                            Comparison::Product => stored.decode(start, end, &mut panels),
+                            _ => stored.decode_scaled(start, end, &mut panels),
+                        }
                         self.score_block(
-                            &packed,
+                            (&packed, comparison),
                             &panels,
                             (segment, start),
                             &allowed[segment],
@@ -134,7 +145,7 @@ impl VectorIndex {
 
     fn score_block(
         &self,
-        packed: &PackedQueries,
+        (packed, comparison): (&PackedQueries, Comparison),
         panels: &[f32],
         (segment, start): (usize, usize),
         allowed: &Option<Vec<bool>>,
@@ -143,16 +154,17 @@ impl VectorIndex {
         let stored = &self.segments[segment];
         let order = |a: &Candidate, b: &Candidate| self.order(a, b);
         let quantized = stored.dtype == Dtype::Int8;
-        packed.score(panels, |query, panel, scores| {
+        packed.score(comparison, panels, |query, panel, scores| {
             let first = (start + panel) * LANES;
             let rows = LANES.min(stored.rows - first);
             for (top, scores) in tops[query..].iter_mut().zip(scores) {
                 for (lane, &score) in scores[..rows].iter().enumerate() {
                     let row = first + lane;
-                    let score = if quantized {
-                        score * stored.scale(row)
-                    } else {
-                        score
+                    let score = match comparison {
+                        Comparison::Product if quantized => score * stored.scale(row),
+                        Comparison::Product => score,
+                        Comparison::SquaredDifference => -score.sqrt(),
+                        Comparison::Difference => -score,
                     };
                     if score < top.bar() || allowed.as_ref().is_some_and(|allowed| !allowed[row]) {
                         continue;

@@ -384,6 +384,25 @@ impl Segment {
             .decode(&self.map[HEADER + from * size..HEADER + to * size], out);
     }
 
+    /// As [`Self::decode`], with scales: the components that distances are computed of.
+    pub(crate) fn decode_scaled(&self, from: usize, to: usize, out: &mut Vec<f32>) {
+        self.decode(from, to, out);
+        if self.dtype != Dtype::Int8 {
+            return;
+        }
+        let panels = out.chunks_exact_mut(self.dimension * LANES);
+        for (panel, components) in (from..).zip(panels) {
+            let rows = panel * LANES..self.rows.min((panel + 1) * LANES);
+            let mut scales = [0.0; LANES];
+            for (scale, row) in scales.iter_mut().zip(rows) {
+                *scale = self.scale(row);
+            }
+            for components in components.chunks_exact_mut(LANES) {
+                components.iter_mut().zip(scales).for_each(|(x, s)| *x *= s);
+            }
+        }
+    }
+
     /// Factor of a row's scores.
     pub(crate) fn scale(&self, row: usize) -> f32 {
         if self.dtype != Dtype::Int8 {

@@ -8,7 +8,7 @@ use super::encode::{EncodedTexts, encode};
 use super::error::TrainError;
 use super::texts::{Role, TextOptions, TokenizedText};
 use crate::data::{Dataset, Judgments};
-use crate::index::{self, NamedVectors, rank_vectors};
+use crate::index::{NamedVectors, rank_vectors};
 use crate::maxsim::{Masked, TokenVectors, maxsim};
 use crate::metrics::{
     EvaluateOptions, Evaluation, Measure, evaluate, mteb_ignores_identical_ids, rank,
@@ -148,10 +148,7 @@ impl EvalSet {
                     values: &queries.values,
                 },
                 documents.dimension,
-                match similarity {
-                    Similarity::Cosine => index::Similarity::Cosine,
-                    Similarity::Dot => index::Similarity::Dot,
-                },
+                similarity,
                 RANKED,
             )?
         };

@@ -185,7 +185,7 @@ impl Task for RetrievalTask {
         let measure = Measure::Ndcg(Some(10));
         let mut sets = Vec::with_capacity(self.sets.len());
         for set in &self.sets {
-            let run = set.run(model, &self.kind, self.loss.similarity);
+            let run = set.run(model, &self.kind, self.loss.similarity.into());
             let run = run.map_err(EvaluationError::other)?;
             let score = set.score(&run, &[measure]).mean(measure).unwrap_or(0.0);
             sets.push((set.name.clone(), score));

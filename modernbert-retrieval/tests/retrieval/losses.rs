@@ -1,12 +1,11 @@
 //! Losses and their gradients: against the libraries that define them, and against formulas in f64.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use modernbert::sentences::Similarity;
 use modernbert_retrieval::maxsim::Masked;
 use modernbert_retrieval::train::TextVectors;
 use modernbert_retrieval::train::losses::{
     BatchVectors, Definition, Direction, Distillation, Hardness, HardnessMode, InBatch, Loss,
-    Objective, Partition,
+    Objective, Partition, Similarity,
 };
 use serde_json::Value;
 use test_support::{assert_close, normals, wide};

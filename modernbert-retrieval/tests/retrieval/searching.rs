@@ -57,9 +57,13 @@ fn scores(values: &[f32], query: &[f32], similarity: Similarity) -> BTreeMap<Str
             .zip(query)
             .map(|(&a, &b)| f64::from(a) * f64::from(b))
             .sum();
+        let differences = vector.iter().zip(query);
+        let differences = differences.map(|(&a, &b)| (f64::from(a) - f64::from(b)).abs());
         let score = match similarity {
             Similarity::Dot => dot,
             Similarity::Cosine => dot / length(vector) / length(query),
+            Similarity::Euclidean => -differences.map(|x| x * x).sum::<f64>().sqrt(),
+            Similarity::Manhattan => -differences.sum::<f64>(),
         };
         (format!("{i:03}"), score)
     };
@@ -76,7 +80,7 @@ fn finds_what_the_definition_finds() {
     let tolerances = [(Dtype::F32, 2e-6), (Dtype::F16, 3e-3), (Dtype::Int8, 3e-2)];
     let queries = numbers(13 * DIMENSION, 9);
     for (dtype, tolerance) in tolerances {
-        for similarity in [Similarity::Cosine, Similarity::Dot] {
+        for similarity in Similarity::ALL {
             let place = Place::new();
             let (index, values) = build(&place, dtype, similarity, 203);
             assert_eq!(index.len(), 203);

@@ -205,8 +205,21 @@ fn the_program_builds_changes_and_searches_an_index() {
             "deleted     0",
             "dtype       f16",
             &model_hash(&model).unwrap(),
+            "similarity  cosine",
         ],
     );
+    // Another index of the same vectors, compared as the model's folder says.
+    place.write(
+        "dot/config_sentence_transformers.json",
+        "{\"similarity_fn_name\":\"dot\"}",
+    );
+    place.write("dot/config.json", "{}");
+    let by_dot = place.path().join("by-dot");
+    let dot = place.path().join("dot");
+    let build = ["index", "build", text(&by_dot), "--vectors", documents];
+    succeeds(&[&build[..], &["--model", text(&dot)]].concat());
+    let info = succeeds(&["index", "info", text(&by_dot)]);
+    assert_says(&info, &["similarity  dot"]);
 
     let stdout = succeeds(&["search", index, "--queries", queries, "--top", "2"]);
     let rows: Vec<serde_json::Value> = stdout
@@ -485,6 +498,44 @@ fn evaluate_scores_vectors_and_combines_them_with_bm25() {
         &["q.jsonl", "'a' occurs twice"],
     );
     refused(&arguments[..5], &["--query-vectors"]);
+
+    // As the model's folder says: by distance d3 is nearest to query a, the root of 2 away, then d1, 2 away. Summed, both are 2 away.
+    let config = "model/config_sentence_transformers.json";
+    place.write(config, "{\"similarity_fn_name\":\"euclidean\"}");
+    let model = place.path().join("model");
+    let out = place.path().join("by-distance");
+    let by_distance = [
+        &arguments[..],
+        &["--model", text(&model), "--out", text(&out)],
+    ]
+    .concat();
+    succeeds(&by_distance);
+    let name = format!(
+        "{}.run",
+        place.path().file_name().unwrap().to_str().unwrap()
+    );
+    let run = std::fs::read_to_string(out.join("vectors").join(&name)).unwrap();
+    assert!(run.starts_with("a Q0 d3 1 -1.41421"), "{run}");
+    let other = place.path().join("by-sum");
+    let by_sum = [
+        &by_distance[..by_distance.len() - 1],
+        &[text(&other), "--similarity", "manhattan"],
+    ];
+    succeeds(&by_sum.concat());
+    let run = std::fs::read_to_string(other.join("vectors").join(&name)).unwrap();
+    let of_a = |line: &&str| line.starts_with("a Q0 ") && line.contains(" -2 ");
+    assert_eq!(run.lines().filter(of_a).count(), 2, "{run}");
+    place.write(config, "{\"similarity_fn_name\":\"jaccard\"}");
+    refused(
+        &by_distance,
+        &[
+            "config_sentence_transformers.json",
+            "`jaccard`",
+            "manhattan",
+        ],
+    );
+    let unknown = [&arguments[..], &["--similarity", "jaccard"]].concat();
+    refused(&unknown, &["--similarity", "jaccard"]);
     let short = place.write("short.jsonl", "{\"id\":\"a\",\"embedding\":[1,2]}\n");
     refused(
         &[

@@ -7,30 +7,10 @@ use serde_json::{Map, Value, json};
 
 use super::{
     DENSE_FOLDER, LENGTH_FILE, MODULES_FILE, MultiVectorSettings, POOLING_FILE, PROMPTS_FILE,
-    UNSUPPORTED_POOLINGS,
+    Similarity, UNSUPPORTED_POOLINGS,
 };
 use crate::atomic::write_atomically;
 use crate::config::Pooling;
-
-/// Similarity of two vectors.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Similarity {
-    /// The cosine.
-    #[default]
-    Cosine,
-    /// The dot product.
-    Dot,
-}
-
-impl Similarity {
-    /// The name used in files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cosine => "cosine",
-            Self::Dot => "dot",
-        }
-    }
-}
 
 /// Stages after the encoder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,6 +187,8 @@ mod tests {
                 assert_eq!(found.query_prompt(), Some("query: "));
                 assert_eq!(found.document_prompt(), None);
                 assert_eq!(MultiVectorSettings::read(folder.path()).unwrap(), None);
+                let similarity = Similarity::of_folder(folder.path()).unwrap();
+                assert_eq!(similarity, Some(Similarity::Dot));
             }
         }
     }

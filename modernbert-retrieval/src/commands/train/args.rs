@@ -6,13 +6,13 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use modernbert::config::Pooling;
-use modernbert::sentences::{MultiVectorSettings, Similarity};
+use modernbert::sentences::MultiVectorSettings;
 use modernbert::tokenizer::Tokenizer;
 use modernbert_cli::DeviceArgs;
 use modernbert_retrieval::maxsim::Masked;
 use modernbert_retrieval::train::losses::{
     Definition, Direction, Distillation, Hardness, HardnessMode, InBatch, Loss, Objective,
-    Partition,
+    Partition, Similarity,
 };
 use modernbert_retrieval::train::{Length, StepOptions, TrainOptions, VectorKind};
 use modernbert_train::finetune::Saving;

@@ -57,7 +57,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     if is_new {
         say("the projection of tokens is new");
     }
-    let similarity = options.loss.similarity;
+    let similarity = options.loss.similarity.into();
     let mut training = Training::new(rows, sets, options);
     if args.lines {
         training.progress = Progress::Lines;

@@ -19,7 +19,7 @@ pub use in_batch::{Direction, Hardness, HardnessMode, InBatch, Partition};
 
 use burn::tensor::{Tensor, TensorData, activation::log_softmax};
 use modernbert::ops::sum::sum;
-use modernbert::sentences::Similarity;
+use modernbert::sentences;
 use std::ops::Range;
 
 use super::vectors::{TextVectors, own_similarities};
@@ -57,6 +57,25 @@ pub enum Definition {
         /// The teacher's temperature.
         teacher: f64,
     },
+}
+
+/// Similarity of two vectors in a loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Similarity {
+    /// The cosine.
+    #[default]
+    Cosine,
+    /// The dot product.
+    Dot,
+}
+
+impl From<Similarity> for sentences::Similarity {
+    fn from(similarity: Similarity) -> Self {
+        match similarity {
+            Similarity::Cosine => Self::Cosine,
+            Similarity::Dot => Self::Dot,
+        }
+    }
 }
 
 /// A loss and its settings.
