@@ -134,37 +134,74 @@ impl Bm25 {
         queries: impl IntoIterator<Item = (&'a str, &'a str)>,
         count: usize,
     ) -> Run {
-        let queries: Vec<(&str, &str)> = queries.into_iter().collect();
-        let found: Vec<Vec<Hit>> = queries
-            .par_iter()
-            .map_init(
-                || Scores::new(self.len()),
-                |scores, (_, text)| self.search_with(scores, text, count),
-            )
-            .collect();
-        let ids = queries.iter().map(|(id, _)| id.to_string());
+        let (ids, texts): (Vec<&str>, Vec<&str>) = queries.into_iter().unzip();
+        let found = self.search_all(texts, count);
+        let ids = ids.into_iter().map(str::to_string);
         Run {
             name: "bm25".to_string(),
             queries: ids.zip(found).collect(),
         }
     }
 
-    fn search_with(&self, scores: &mut Scores, query: &str, count: usize) -> Vec<Hit> {
+    /// As [`Self::search`] for many queries, in parallel and in their order.
+    pub fn search_all<'a>(
+        &self,
+        queries: impl IntoIterator<Item = &'a str>,
+        count: usize,
+    ) -> Vec<Vec<Hit>> {
+        let queries: Vec<&str> = queries.into_iter().collect();
+        let searched = queries.par_iter().map_init(
+            || Scores::new(self.len()),
+            |scores, text| self.search_with(scores, text, count),
+        );
+        searched.collect()
+    }
+
+    /// Returns the score of any text for a query, with the frequencies and lengths of the index: for a text in the index exactly the score
+    /// that a search gives it.
+    pub fn score(&self, query: &str, text: &str) -> f64 {
+        let words = self.analyzer.words(text);
+        let length = words.len() as u32;
+        let mut counts: HashMap<&str, u32> = HashMap::new();
+        for word in &words {
+            *counts.entry(word).or_insert(0) += 1;
+        }
+        let terms = self.analyzer.words(query).into_iter().filter_map(|word| {
+            let count = *counts.get(word.as_str())?;
+            let slot = self.words.get(&word);
+            let frequency = slot.map_or(0, |&slot| self.postings[slot].len());
+            Some(self.idf(frequency) * self.saturated(count, length))
+        });
+        // The order in which a search adds them.
+        terms.fold(0.0, |sum, term| sum + term)
+    }
+
+    /// Weight of a word that this many documents have.
+    fn idf(&self, frequency: usize) -> f64 {
+        let frequency = frequency as f64;
+        (1.0 + (self.len() as f64 - frequency + 0.5) / (frequency + 0.5)).ln()
+    }
+
+    /// Share of a word's weight for its occurrences in a document of so many words.
+    fn saturated(&self, count: u32, length: u32) -> f64 {
         let Parameters { k1, b } = self.parameters;
-        let documents = self.len() as f64;
-        let mean = (self.total_length as f64 / documents.max(1.0)).max(f64::MIN_POSITIVE);
+        let mean = self.total_length as f64 / (self.len() as f64).max(1.0);
+        let mean = mean.max(f64::MIN_POSITIVE);
+        let (count, length) = (f64::from(count), f64::from(length));
+        count / (count + k1 * (1.0 - b + b * length / mean))
+    }
+
+    fn search_with(&self, scores: &mut Scores, query: &str, count: usize) -> Vec<Hit> {
         for word in self.analyzer.words(query) {
             let Some(&slot) = self.words.get(&word) else {
                 continue;
             };
             let postings = &self.postings[slot];
-            let frequency = postings.len() as f64;
-            let idf = (1.0 + (documents - frequency + 0.5) / (frequency + 0.5)).ln();
+            let idf = self.idf(postings.len());
             for posting in postings {
-                let length = f64::from(self.lengths[posting.document as usize]);
-                let count = f64::from(posting.count);
-                let saturated = count / (count + k1 * (1.0 - b + b * length / mean));
-                scores.add(posting.document, idf * saturated);
+                let length = self.lengths[posting.document as usize];
+                let score = idf * self.saturated(posting.count, length);
+                scores.add(posting.document, score);
             }
         }
         let mut found = scores.take();

@@ -12,11 +12,15 @@ use modernbert::{Loader, atomic::write_atomically};
 use modernbert_cli::text::counted;
 use modernbert_cli::{DeviceArgs, describe, say};
 use modernbert_retrieval::bm25::{Analyzer, Bm25, Parameters};
-use modernbert_retrieval::index::{NamedVectors, Similarity, rank_vectors};
-use modernbert_retrieval::mine::{Candidates, MineOptions, Ranked, Sampling, mine};
-use modernbert_retrieval::train::{
-    Embedder, Role, TextOptions, TrainRow, TrainRows, VectorKind, encode, kind_of_folder,
+use modernbert_retrieval::index::{
+    NamedVectors, Similarity, VectorHit, VectorIndex, similarity_of,
 };
+use modernbert_retrieval::mine::{Candidates, MineOptions, Ranked, Sampling, mine};
+use modernbert_retrieval::run::Hit;
+use modernbert_retrieval::train::{
+    Embedder, Role, TextOptions, TrainRows, VectorKind, encode, kind_of_folder,
+};
+use rayon::prelude::*;
 use serde_json::json;
 
 use super::common::SetArgs;
@@ -207,12 +211,9 @@ fn candidates(args: &MineArgs, rows: &TrainRows) -> anyhow::Result<Candidates> {
     Ok(candidates)
 }
 
-/// Queries whose rankings by BM25 are in memory as a whole.
-const QUERIES: usize = 256;
-
 type Rankings = (Vec<Vec<Ranked>>, Vec<f64>);
 
-/// Rankings by the cosine of a model's vectors.
+/// Rankings by the similarity of a model's vectors.
 fn by_vectors(
     args: &MineArgs,
     model: &str,
@@ -235,6 +236,14 @@ fn by_vectors(
             folder.display()
         ),
     };
+    let similarity = Similarity::of_folder(&folder)?.unwrap_or_default();
+    if args.share.is_some() && matches!(similarity, Similarity::Euclidean | Similarity::Manhattan) {
+        bail!(
+            "--share is a share of a positive similarity, and {} compares by {} distance, which is negative; give --margin",
+            folder.display(),
+            similarity.name()
+        );
+    }
     let texts = TextOptions::new(Tokenizer::from_folder(&folder)?, kind.clone(), positions)?;
     let loader = Loader::new(&folder).device(&device.device);
     let (model, _) = Embedder::load(loader, &kind, 0)?;
@@ -260,26 +269,20 @@ fn by_vectors(
         .values
         .chunks(dimension)
         .zip(positives.values.chunks(dimension));
-    let scores: Result<Vec<f64>, _> = scores
-        .map(|(query, positive)| modernbert::cosine_similarity(query, positive).map(f64::from))
-        .collect();
-    let names = |count: usize| (0..count).map(|i| i.to_string()).collect::<Vec<_>>();
-    let (document_ids, query_ids) = (names(candidates.texts.len()), names(rows.rows.len()));
-    let found = rank_vectors(
-        NamedVectors {
-            ids: &document_ids,
-            values: &documents.values,
-        },
-        NamedVectors {
-            ids: &query_ids,
-            values: &queries.values,
-        },
-        dimension,
-        Similarity::Cosine,
-        depth,
-    )?;
-    let ranked = query_ids.iter().map(|id| numbered(&found[id]));
-    Ok((ranked.collect(), scores?))
+    let scores = scores.map(|(query, positive)| similarity_of(similarity, query, positive));
+    let scores: Vec<f64> = scores.collect();
+    let ids: Vec<String> = (0..candidates.texts.len()).map(|i| i.to_string()).collect();
+    let documents = NamedVectors {
+        ids: &ids,
+        values: &documents.values,
+    };
+    let index = VectorIndex::in_memory(documents, dimension, similarity)?;
+    let mut ranked = Vec::with_capacity(rows.rows.len());
+    index.search_each(&queries.values, depth, None, |hits| {
+        let number = |hit: VectorHit<'_>| Some((hit.id.parse().ok()?, f64::from(hit.score)));
+        ranked.push(hits.into_iter().filter_map(number).collect());
+    })?;
+    Ok((ranked, scores))
 }
 
 /// Rankings by BM25.
@@ -292,31 +295,14 @@ fn by_words(rows: &TrainRows, candidates: &Candidates, depth: usize) -> anyhow::
         .map(|(i, text)| (i.to_string(), text.clone()))
         .collect();
     bm25.add(&named);
-    let names: Vec<String> = (0..rows.rows.len()).map(|i| i.to_string()).collect();
-    let (mut ranked, mut scores) = (Vec::new(), Vec::new());
-    for (rows_of, names) in rows.rows.chunks(QUERIES).zip(names.chunks(QUERIES)) {
-        let text = |row: &TrainRow| rows.texts[row.query as usize].as_str();
-        let queries = rows_of.iter().zip(names);
-        let queries = queries.map(|(row, name)| (name.as_str(), text(row)));
-        // Of the positive the score is needed, whatever its rank.
-        let run = bm25.run(queries, candidates.texts.len());
-        for (row, name) in rows_of.iter().zip(names) {
-            let mut all = numbered(&run.queries[name]);
-            let positive = candidates.find(&rows.texts[row.documents[0] as usize]);
-            let score = all
-                .iter()
-                .find(|(candidate, _)| Some(*candidate) == positive);
-            scores.push(score.map_or(0.0, |(_, score)| *score));
-            all.truncate(depth);
-            ranked.push(all);
-        }
-    }
-    Ok((ranked, scores))
-}
-
-/// Hits whose ids are numbers of candidates.
-fn numbered(hits: &[modernbert_retrieval::run::Hit]) -> Vec<Ranked> {
-    let hits = hits.iter();
-    hits.filter_map(|hit| Some((hit.id.parse().ok()?, hit.score)))
-        .collect()
+    let text = |index: u32| rows.texts[index as usize].as_str();
+    let ranked = bm25.search_all(rows.rows.iter().map(|row| text(row.query)), depth);
+    let number = |hit: Hit| Some((hit.id.parse().ok()?, hit.score));
+    let ranked = ranked
+        .into_iter()
+        .map(|hits| hits.into_iter().filter_map(number).collect());
+    // A positive of a held-out set is no candidate, and is scored all the same.
+    let scores = rows.rows.par_iter();
+    let scores = scores.map(|row| bm25.score(text(row.query), text(row.documents[0])));
+    Ok((ranked.collect(), scores.collect()))
 }

@@ -28,7 +28,7 @@ pub use dtype::Dtype;
 pub use error::IndexError;
 pub use modernbert_files::sentences::Similarity;
 pub use names::has_index_files_only;
-pub use rank::{NamedVectors, rank_vectors};
+pub use rank::{NamedVectors, rank_vectors, similarity_of};
 pub use search::{Filter, VectorHit};
 pub use writer::IndexWriter;
 

@@ -78,6 +78,27 @@ impl VectorIndex {
     }
 }
 
+/// Returns the similarity of two vectors of one dimension, computed in f64.
+pub fn similarity_of(similarity: Similarity, a: &[f32], b: &[f32]) -> f64 {
+    let sum = |term: &dyn Fn(f64, f64) -> f64| -> f64 {
+        let pairs = a.iter().zip(b);
+        pairs.map(|(&a, &b)| term(f64::from(a), f64::from(b))).sum()
+    };
+    match similarity {
+        Similarity::Cosine => {
+            let lengths = sum(&|a, _| a * a).sqrt() * sum(&|_, b| b * b).sqrt();
+            if lengths > 0.0 {
+                (sum(&|a, b| a * b) / lengths).clamp(-1.0, 1.0)
+            } else {
+                0.0
+            }
+        }
+        Similarity::Dot => sum(&|a, b| a * b),
+        Similarity::Euclidean => -sum(&|a, b| (a - b) * (a - b)).sqrt(),
+        Similarity::Manhattan => -sum(&|a, b| (a - b).abs()),
+    }
+}
+
 /// Returns the best `count` documents of each query, in f32, by query id.
 ///
 /// # Errors

@@ -55,6 +55,11 @@ fn scores_equal_bm25s() {
                     hit.score
                 );
             }
+            for hit in &found {
+                let text = &documents[hit.id.parse::<usize>().unwrap()].1;
+                let alone = index.score(&query.join(" "), text);
+                assert_eq!(alone.to_bits(), hit.score.to_bits(), "{}", hit.id);
+            }
             for pair in found.windows(2) {
                 let (a, b) = (pair[0].score as f32, pair[1].score as f32);
                 assert!(a > b || (a == b && pair[0].id > pair[1].id), "{pair:?}");
@@ -166,4 +171,20 @@ fn english_words_are_those_of_lucenes_analyzer() {
         .map(String::len)
         .collect();
     assert_eq!(lengths, [255, 45]);
+}
+
+/// A text that is not in the index has the score of the formula, with the index's frequencies and mean length.
+#[test]
+fn a_text_outside_of_the_index_is_scored() {
+    let mut index = Bm25::new(Analyzer::Words, Parameters::default()).unwrap();
+    let documents = [("1", "a b"), ("2", "a c c d"), ("3", "e")];
+    let documents = documents.map(|(id, text)| (id.to_string(), text.to_string()));
+    index.add(&documents);
+    // Mean length 7 / 3; of 3 documents 2 have a and none has z.
+    let idf = |frequency: f64| (1.0 + (3.0 - frequency + 0.5) / (frequency + 0.5)).ln();
+    let term = |count: f64| count / (count + 0.9 * (1.0 - 0.4 + 0.4 * 4.0 / (7.0 / 3.0)));
+    let expected = idf(2.0) * term(1.0) + idf(0.0) * term(2.0);
+    let found = index.score("a z y", "z a z q");
+    assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+    assert_eq!(index.score("b", "a"), 0.0);
 }

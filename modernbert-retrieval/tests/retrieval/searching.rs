@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use modernbert_retrieval::index::{
     Dtype, IndexOptions, IndexWriter, ModelId, NamedVectors, Similarity, VectorIndex, rank_vectors,
+    similarity_of,
 };
 
 use crate::files::{Place, numbers};
@@ -94,6 +95,9 @@ fn finds_what_the_definition_finds() {
                 assert_eq!(found.len(), 10);
                 for (rank, hit) in found.iter().enumerate() {
                     let of_id = expected[hit.id];
+                    let row = hit.id.parse::<usize>().unwrap() * DIMENSION;
+                    let alone = similarity_of(similarity, query, &values[row..row + DIMENSION]);
+                    assert!((alone - of_id).abs() < 1e-12, "{alone} {of_id}");
                     assert!(
                         (f64::from(hit.score) - of_id).abs() < tolerance,
                         "{dtype:?} {}: {} {of_id}",

@@ -409,6 +409,14 @@ fn mined_negatives_are_rows_to_train_on_and_never_held_out() {
         let row: Value = serde_json::from_str(line).unwrap();
         assert_ne!(row["negatives"][0], "dogs bark at cats", "{row}");
     }
+    // The positive "dogs bark at cats" is held out and no candidate; its score still bounds those of negatives.
+    let bounded = setting.path("bounded.jsonl");
+    let mut arguments = arguments;
+    arguments[6] = text(&bounded);
+    let held_out = ["--held-out", text(held_out.path()), "--share", "1"];
+    succeeds(&[&arguments[..], &held_out].concat());
+    let mined = std::fs::read_to_string(&bounded).unwrap();
+    assert!(mined.contains("\"query\":\"dogs\""), "{mined}");
     // A model without files that say how it makes vectors is refused; a trained one ranks, and the result is trained on.
     let model = text(setting.model.path());
     let by_model = setting.path("by-model.jsonl");
