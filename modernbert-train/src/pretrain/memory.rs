@@ -1,7 +1,7 @@
 //! Memory of a recipe, by formula.
 
 use modernbert::config::ModernBertConfig;
-use modernbert::ops::cross_entropy::{DecoderSpec, LARGE_CHUNK as CHUNK_BYTES};
+use modernbert::ops::cross_entropy::{DecoderSpec, SMALL_CHUNK};
 
 use super::error::{Result, invalid};
 use crate::mask::label_cap;
@@ -23,12 +23,13 @@ pub struct TrainingMemory {
 }
 
 impl TrainingMemory {
-    /// The estimate for a model trained by a recipe (of one phase).
+    /// The estimate for a model trained by a recipe (of one phase) on a device whose decoder scores chunks of at most `chunk_bytes`
+    /// ([`chunk_bytes`](modernbert::ops::cross_entropy::chunk_bytes)).
     ///
     /// Of each token a layer saves, in the dtype of the GEMMs: the two normalized inputs, queries, keys and values, the result of
     /// attention and the input of GeGLU, `6 hidden + 2 intermediate` numbers; in f32 the log-sum-exps and the norms' inverse deviations.
     /// In f32 the norms save their inputs as well. Measured: docs/performance.md.
-    pub fn of(config: &ModernBertConfig, recipe: &Recipe) -> Self {
+    pub fn of(config: &ModernBertConfig, recipe: &Recipe, chunk_bytes: usize) -> Self {
         let tokens = recipe.batch.tokens as u128;
         let (hidden, intermediate) = (config.hidden_size as u128, config.intermediate_size as u128);
         let layers = config.num_hidden_layers as u128;
@@ -48,7 +49,7 @@ impl TrainingMemory {
         // The stream and its gradient in f32, and a branch that is added to it.
         let stream = 3 * 4 * hidden;
         let labelled = label_cap(recipe.batch.tokens, recipe.mask.train) as u128;
-        let chunk = DecoderSpec::with_chunks(true, config.vocab_size, dtype, CHUNK_BYTES).rows;
+        let chunk = DecoderSpec::with_chunks(true, config.vocab_size, dtype, chunk_bytes).rows;
         let scores = labelled.min(chunk as u128) * vocab * size * 2;
         // The head's four tensors of a labelled row: its input, dense layer, activation and norm.
         let head = labelled * hidden * 4 * 4;
@@ -98,7 +99,11 @@ pub(super) fn check(phases: &[Phase]) -> Result<()> {
     for Phase { name, recipe } in phases {
         // Sizes that make no model are reported where the model is made.
         if let Ok(config) = recipe.model.config(recipe.data.tokenizer_vocab) {
-            check_phase(name, &TrainingMemory::of(&config, recipe), whole)?;
+            check_phase(
+                name,
+                &TrainingMemory::of(&config, recipe, SMALL_CHUNK),
+                whole,
+            )?;
         }
     }
     Ok(())
@@ -129,7 +134,7 @@ fn check_phase(name: &str, needed: &TrainingMemory, whole: u64) -> Result<()> {
 /// Returns a warning if the recipe may not fit into this machine's memory: a system without free memory kills the process without a
 /// message.
 pub(super) fn warning(config: &ModernBertConfig, recipe: &Recipe) -> Option<String> {
-    let needed = TrainingMemory::of(config, recipe);
+    let needed = TrainingMemory::of(config, recipe, SMALL_CHUNK);
     let free = available()?;
     (needed.total() > free).then(|| {
         format!(
@@ -147,6 +152,7 @@ pub(super) fn warning(config: &ModernBertConfig, recipe: &Recipe) -> Option<Stri
 mod tests {
     use super::*;
     use crate::recipe::builtin;
+    use modernbert::ops::cross_entropy::LARGE_CHUNK;
 
     #[test]
     fn the_estimate_is_the_measured_sum_of_saved_tensors() {
@@ -154,14 +160,14 @@ mod tests {
         let mut recipe = base();
         recipe.batch.tokens = 65_536;
         let config = recipe.model.config(50_368).unwrap();
-        let memory = TrainingMemory::of(&config, &recipe);
+        let memory = TrainingMemory::of(&config, &recipe, LARGE_CHUNK);
         let stream_and_head = 65_536 * 12 * 768 + label_cap(65_536, 0.3) as u64 * 768 * 16;
         let layers = (memory.activations - stream_and_head) as f64 / 1e9;
         assert!((layers - 20.0).abs() < 0.05, "{layers}");
         let total = memory.total() as f64 / 1e9;
         assert!((23.0..25.8).contains(&total), "{total}");
         recipe.batch.recompute = true;
-        let less = TrainingMemory::of(&config, &recipe);
+        let less = TrainingMemory::of(&config, &recipe, LARGE_CHUNK);
         assert!(less.activations * 3 < memory.activations, "{less:?}");
     }
 
@@ -171,13 +177,24 @@ mod tests {
     }
 
     #[test]
+    fn scores_are_those_of_a_chunk_on_the_device() {
+        let recipe = base();
+        let config = recipe.model.config(50_368).unwrap();
+        let of = |bytes| TrainingMemory::of(&config, &recipe, bytes);
+        let (cpu, cuda) = (of(SMALL_CHUNK), of(LARGE_CHUNK));
+        // 640 and 5248 rows of scores in bf16, each with its gradient.
+        assert_eq!(cuda.logits - cpu.logits, (5248 - 640) * 50_368 * 2 * 2);
+        assert_eq!((cuda.state, cuda.activations), (cpu.state, cpu.activations));
+    }
+
+    #[test]
     fn a_micro_batch_half_as_long_takes_half() {
         let recipe = base();
         let config = recipe.model.config(50_368).unwrap();
-        let whole = TrainingMemory::of(&config, &recipe);
+        let whole = TrainingMemory::of(&config, &recipe, LARGE_CHUNK);
         let mut half = recipe.clone();
         half.batch.tokens /= 2;
-        let half = TrainingMemory::of(&config, &half);
+        let half = TrainingMemory::of(&config, &half, LARGE_CHUNK);
         assert_eq!(half.state, whole.state);
         let ratio = whole.activations as f64 / half.activations as f64;
         assert!((ratio - 2.0).abs() < 1e-3, "{ratio}");

@@ -11,6 +11,7 @@ use crate::recipe::{Recipe, TokenizerSource, builtin};
 use crate::run_dir::{METRICS_FILE, RECIPE_FILE, RunInfo, list_checkpoints, recipe_of_run};
 use crate::snapshot::{MANIFEST_FILE, RunState, Snapshot, read_state, verify};
 use crate::tokenize::INDEX_FILE;
+use modernbert::ops::cross_entropy::LARGE_CHUNK;
 use modernbert_cli::text::human_count;
 
 /// FLOP/s of an H100 in bf16 (989 TFLOP/s at most) at a model FLOP utilization of 40 %.
@@ -64,7 +65,8 @@ fn recipe(recipe: &Recipe) -> Result<Value, ToolError> {
         let predicted = (one.mask.train * length as f64) as usize;
         let flops = config.train_flops(&[length], predicted) as f64 / length as f64;
         let parameters = config.mlm_parameters();
-        let memory = TrainingMemory::of(&config, one);
+        // Of a GPU, as the hours are.
+        let memory = TrainingMemory::of(&config, one, LARGE_CHUNK);
         let warmup: Vec<Value> = one
             .batch_warmup()
             .sizes()

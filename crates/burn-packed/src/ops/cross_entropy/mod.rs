@@ -52,19 +52,23 @@ pub struct DecoderSpec {
     pub rows: usize,
 }
 
-/// Largest size of a chunk's scores in bytes: large on CUDA, for large GEMMs; small elsewhere, for small buffers (WebGPU guarantees
-/// 128 MiB) and CPU caches.
+/// Largest size of a chunk's scores in bytes on CUDA: large, for large GEMMs.
 pub const LARGE_CHUNK: usize = 512 << 20;
-const SMALL_CHUNK: usize = 64 << 20;
+/// Largest size of a chunk's scores in bytes on other devices: small, for small buffers (WebGPU guarantees 128 MiB) and CPU caches.
+pub const SMALL_CHUNK: usize = 64 << 20;
 /// The rows of a chunk are a multiple of this, the height of a GEMM tile.
 const CHUNK_ROWS: usize = 128;
+
+/// Returns the largest size of a chunk's scores in bytes on `device`.
+pub fn chunk_bytes(device: &Device) -> usize {
+    let is_cuda = format!("{device:?}").to_lowercase().contains("cuda");
+    if is_cuda { LARGE_CHUNK } else { SMALL_CHUNK }
+}
 
 impl DecoderSpec {
     /// Returns settings with a chunk size that suits the device, for scores in `dtype`.
     pub fn new(bias: bool, classes: usize, dtype: DType, device: &Device) -> Self {
-        let is_cuda = format!("{device:?}").to_lowercase().contains("cuda");
-        let bytes = if is_cuda { LARGE_CHUNK } else { SMALL_CHUNK };
-        Self::with_chunks(bias, classes, dtype, bytes)
+        Self::with_chunks(bias, classes, dtype, chunk_bytes(device))
     }
 
     /// Chunks whose scores take at most so many bytes.
