@@ -89,6 +89,17 @@ pub fn largest_tensor(device: &Device) -> Option<u64> {
     None
 }
 
+/// Returns the memory of `device` in bytes; `None` if the backend does not report it (graphics APIs, LibTorch) or computes in the
+/// machine's memory (`flex`).
+pub fn total_memory(device: &Device) -> Option<u64> {
+    #[cfg(feature = "cube")]
+    if let burn::backend::DispatchDevice::Cube(device) = device.clone().inner().as_dispatch() {
+        return device.client().properties().memory.max_memory();
+    }
+    let _ = device;
+    None
+}
+
 /// Sets the page size of `device`'s memory pools to `bytes`, at most [`largest_tensor`]. Call it before the first tensor is allocated.
 /// Returns the size used, or `None` if the backend has no memory pages (`flex`, LibTorch).
 ///
@@ -347,5 +358,11 @@ mod tests {
     fn flex_is_always_available() {
         assert_eq!(select(Some("flex")).unwrap().name, "flex");
         assert!(select(None).is_ok());
+    }
+
+    #[test]
+    #[cfg(feature = "flex")]
+    fn a_cpu_has_no_memory_of_its_own() {
+        assert_eq!(total_memory(&Device::flex()), None);
     }
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::error::{PictureError, PretrainError, Result, invalid};
+use super::memory;
 use super::phase::Session;
 use super::prepare::{Prepared, reopen};
 use super::transition::with_config;
@@ -142,6 +143,8 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
     }
     let precision = phases[0].recipe.precision();
     check_device(&options.device, precision, &prepared)?;
+    let configs = prepared.phases.iter().map(|data| &data.config);
+    memory::check_device(phases.iter().zip(configs), &options.device)?;
     let device = options.device.device.clone();
     let mut optimizer = NamedOptimizer::new(phases[0].recipe.update_rule());
     let (mut model, mut state) = match &from {

@@ -1,7 +1,8 @@
 //! Memory of a recipe, by formula.
 
 use modernbert::config::ModernBertConfig;
-use modernbert::ops::cross_entropy::{DecoderSpec, SMALL_CHUNK};
+use modernbert::device::{NamedDevice, total_memory};
+use modernbert::ops::cross_entropy::{DecoderSpec, SMALL_CHUNK, chunk_bytes};
 
 use super::error::{Result, invalid};
 use crate::mask::label_cap;
@@ -99,17 +100,33 @@ pub(super) fn check(phases: &[Phase]) -> Result<()> {
     for Phase { name, recipe } in phases {
         // Sizes that make no model are reported where the model is made.
         if let Ok(config) = recipe.model.config(recipe.data.tokenizer_vocab) {
-            check_phase(
-                name,
-                &TrainingMemory::of(&config, recipe, SMALL_CHUNK),
-                whole,
-            )?;
+            let needed = TrainingMemory::of(&config, recipe, SMALL_CHUNK);
+            check_phase(name, &needed, ("this machine", whole))?;
         }
     }
     Ok(())
 }
 
-fn check_phase(name: &str, needed: &TrainingMemory, whole: u64) -> Result<()> {
+/// Refuses phases that a device could not hold with all of its own memory, before any of it is allocated. Devices whose memory is not known
+/// are not checked.
+///
+/// # Errors
+/// The first of them, with the sizes.
+pub(super) fn check_device<'a>(
+    phases: impl IntoIterator<Item = (&'a Phase, &'a ModernBertConfig)>,
+    device: &NamedDevice,
+) -> Result<()> {
+    let Some(whole) = total_memory(&device.device) else {
+        return Ok(());
+    };
+    for (Phase { name, recipe }, config) in phases {
+        let needed = TrainingMemory::of(config, recipe, chunk_bytes(&device.device));
+        check_phase(name, &needed, (&device.name, whole))?;
+    }
+    Ok(())
+}
+
+fn check_phase(name: &str, needed: &TrainingMemory, (owner, whole): (&str, u64)) -> Result<()> {
     // Weights and moments are exact. Of a pass at least half is needed, since buffers are used again.
     let least = needed.state.saturating_add(needed.passes() / 2);
     if least <= whole {
@@ -122,7 +139,7 @@ fn check_phase(name: &str, needed: &TrainingMemory, whole: u64) -> Result<()> {
         format!("phase {name}: ")
     };
     invalid(format!(
-        "{of_phase}training takes about {:.1} GB ({:.1} for weights and moments, {:.1} for a micro-batch), and this machine has {:.1} GB; {}",
+        "{of_phase}training takes about {:.1} GB ({:.1} for weights and moments, {:.1} for a micro-batch), and {owner} has {:.1} GB; {}",
         gigabytes(needed.total()),
         gigabytes(needed.state),
         gigabytes(needed.passes()),
@@ -131,18 +148,34 @@ fn check_phase(name: &str, needed: &TrainingMemory, whole: u64) -> Result<()> {
     ))
 }
 
-/// Returns a warning if the recipe may not fit into this machine's memory: a system without free memory kills the process without a
-/// message.
-pub(super) fn warning(config: &ModernBertConfig, recipe: &Recipe) -> Option<String> {
-    let needed = TrainingMemory::of(config, recipe, SMALL_CHUNK);
-    let free = available()?;
-    (needed.total() > free).then(|| {
+/// Returns a warning if the recipe may not fit into the memory of the device: a system without free memory kills the process without a
+/// message. Where the memory is not known, returns the memory that the phase takes.
+pub(super) fn warning(
+    config: &ModernBertConfig,
+    recipe: &Recipe,
+    device: &NamedDevice,
+) -> Option<String> {
+    let needed = TrainingMemory::of(config, recipe, chunk_bytes(&device.device));
+    let takes = format!(
+        "this phase takes about {:.1} GB ({:.1} for weights and moments, {:.1} for a micro-batch)",
+        needed.total() as f64 / 1e9,
+        needed.state as f64 / 1e9,
+        needed.passes() as f64 / 1e9,
+    );
+    let (there, what) = if device.name == CPU {
+        (available()?, "are free".to_string())
+    } else if let Some(whole) = total_memory(&device.device) {
+        (whole, format!("is the memory of {}", device.name))
+    } else {
+        return Some(format!(
+            "{takes}; the memory of {} is not known",
+            device.name
+        ));
+    };
+    (needed.total() > there).then(|| {
         format!(
-            "warning: this phase takes about {:.1} GB ({:.1} for weights and moments, {:.1} for a micro-batch), {:.1} GB are free; {}",
-            needed.total() as f64 / 1e9,
-            needed.state as f64 / 1e9,
-            needed.passes() as f64 / 1e9,
-            free as f64 / 1e9,
+            "warning: {takes}, {:.1} GB {what}; {}",
+            there as f64 / 1e9,
             crate::engine::SMALLER_STEP
         )
     })
@@ -207,7 +240,8 @@ mod tests {
         let mut endless = recipe;
         endless.batch.tokens = 1 << 40;
         if available().is_some() {
-            let text = warning(&config, &endless).unwrap();
+            let cpu = modernbert::device::select(Some(CPU)).unwrap();
+            let text = warning(&config, &endless, &cpu).unwrap();
             assert!(
                 text.contains("GB are free") && text.contains("batch.tokens"),
                 "{text}"
@@ -232,13 +266,14 @@ mod tests {
             activations: 60,
             logits: 40,
         };
-        assert!(check_phase("", &needed, 150).is_ok());
-        assert!(check_phase("", &needed, 149).is_err());
+        assert!(check_phase("", &needed, ("cuda:0", 150)).is_ok());
+        let refused = check_phase("", &needed, ("cuda:0", 149)).unwrap_err();
+        assert!(refused.to_string().contains("and cuda:0 has"), "{refused}");
         let endless = TrainingMemory {
             state: u64::MAX,
             activations: u64::MAX,
             logits: u64::MAX,
         };
-        assert!(check_phase("", &endless, u64::MAX - 1).is_err());
+        assert!(check_phase("", &endless, ("cuda:0", u64::MAX - 1)).is_err());
     }
 }

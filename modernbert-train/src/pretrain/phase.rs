@@ -126,9 +126,7 @@ impl<'a> Session<'a> {
         (optimizer, state): (NamedOptimizer, RunState),
     ) -> Result<Outcome<MlmTask<'a>>> {
         let (recipe, options) = (&phase.recipe, self.options);
-        if options.device.name == memory::CPU
-            && let Some(warning) = memory::warning(&data.config, recipe)
-        {
+        if let Some(warning) = memory::warning(&data.config, recipe, &options.device) {
             options.progress.note(&warning);
         }
         for warning in recipe.warnings() {
