@@ -6,6 +6,7 @@
 
 pub mod classification;
 pub mod correlation;
+pub(crate) mod sample;
 mod table;
 
 #[cfg(test)]

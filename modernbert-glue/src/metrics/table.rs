@@ -6,6 +6,8 @@ use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::sample::{mean, variance};
+
 /// Named scores in a fixed order, the main one first. Written to JSON as one object, undefined scores as `null`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Metrics {
@@ -50,26 +52,25 @@ impl Metrics {
         let Some(first) = runs.first() else {
             return Self::default();
         };
-        let mean = |name: &str| {
-            let sum: Option<f64> = runs.iter().map(|run| run.get(name)).sum();
-            sum.map(|sum| sum / runs.len() as f64)
-        };
-        first.iter().map(|(name, _)| (name, mean(name))).collect()
+        let of = |name: &str| values(&runs, name).map(|values| mean(&values));
+        first.iter().map(|(name, _)| (name, of(name))).collect()
     }
 
     /// The standard deviation of each score over several runs (n - 1), in the order of the first run; undefined for a single
     /// run, and where the mean is.
     pub fn spread<'a>(runs: impl IntoIterator<Item = &'a Metrics>) -> Self {
         let runs: Vec<&Metrics> = runs.into_iter().collect();
-        let mean = Self::mean(runs.iter().copied());
-        let spread = |name: &str| {
-            let mean = mean.get(name).filter(|_| runs.len() > 1)?;
-            let square = |run: &&Metrics| run.get(name).map(|value| (value - mean).powi(2));
-            let sum: Option<f64> = runs.iter().map(square).sum();
-            sum.map(|sum| (sum / (runs.len() - 1) as f64).sqrt())
+        let Some(first) = runs.first() else {
+            return Self::default();
         };
-        mean.iter().map(|(name, _)| (name, spread(name))).collect()
+        let of = |name: &str| Some(variance(&values(&runs, name)?)?.sqrt());
+        first.iter().map(|(name, _)| (name, of(name))).collect()
     }
+}
+
+/// A score of each run; `None` if it is undefined in one of them.
+fn values(runs: &[&Metrics], name: &str) -> Option<Vec<f64>> {
+    runs.iter().map(|run| run.get(name)).collect()
 }
 
 impl<S: Into<String>> FromIterator<(S, Option<f64>)> for Metrics {

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{JobView, holm, seed_values, tasks_of, welch};
+use crate::metrics::sample::{mean, variance};
 use crate::results::TaskResult;
 use crate::task::Task;
 use crate::task::paper::ModelSize;
@@ -191,15 +192,10 @@ fn difference(text: &mut String, view: &JobView, against: &JobView) {
     );
     text.push_str("| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |\n");
     for ((task, [mine, theirs]), test) in tasks.iter().zip(&tests) {
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         let difference = mean(mine) - mean(theirs);
-        let deviation = |values: &[f64]| match values.len() {
-            0 | 1 => "n/a".to_string(),
-            n => {
-                let middle = mean(values);
-                let squares: f64 = values.iter().map(|x| (x - middle).powi(2)).sum();
-                format!("{:.1}", 100.0 * (squares / (n - 1) as f64).sqrt())
-            }
+        let deviation = |values: &[f64]| match variance(values) {
+            None => "n/a".to_string(),
+            Some(variance) => format!("{:.1}", 100.0 * variance.sqrt()),
         };
         let adjusted = test.and_then(|_| adjusted.next());
         let shown = |p: Option<f64>| p.map_or_else(|| "n/a".to_string(), two_digits);

@@ -1,10 +1,10 @@
 //! Welch's t-test of two groups of seeds, and Holm's correction for several tasks.
 
-/// A difference of two means with its test.
+use crate::metrics::sample::{mean, variance};
+
+/// A test of the difference of two means.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Welch {
-    /// Mean of the first group minus that of the second.
-    pub difference: f64,
     /// Degrees of freedom (Welch and Satterthwaite).
     pub freedom: f64,
     /// Two-sided probability of a difference this large between groups of one mean, which may have different variances.
@@ -13,27 +13,17 @@ pub struct Welch {
 
 /// Welch's two-sided t-test. `None` where a group has fewer than two values or neither varies: nothing is known of the deviation then.
 pub fn welch(a: &[f64], b: &[f64]) -> Option<Welch> {
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     // Variance of the mean.
-    let error = |values: &[f64]| {
-        let middle = mean(values);
-        let squares: f64 = values.iter().map(|x| (x - middle).powi(2)).sum();
-        squares / (values.len() - 1) as f64 / values.len() as f64
-    };
-    if a.len() < 2 || b.len() < 2 {
-        return None;
-    }
-    let (of_a, of_b) = (error(a), error(b));
+    let error = |values: &[f64]| Some(variance(values)? / values.len() as f64);
+    let (of_a, of_b) = (error(a)?, error(b)?);
     let both = of_a + of_b;
     if both <= 0.0 {
         return None;
     }
     let share = |error: f64, count: usize| error.powi(2) / (count - 1) as f64;
     let freedom = both.powi(2) / (share(of_a, a.len()) + share(of_b, b.len()));
-    let difference = mean(a) - mean(b);
-    let t2 = difference.powi(2) / both;
+    let t2 = (mean(a) - mean(b)).powi(2) / both;
     Some(Welch {
-        difference,
         freedom,
         p: incomplete_beta(freedom / (freedom + t2), 0.5 * freedom, 0.5),
     })
