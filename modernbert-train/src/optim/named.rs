@@ -90,11 +90,11 @@ impl NamedOptimizer {
         self.step_if(None, lr, module, grads)
     }
 
-    /// As [`Self::step`], where weights and moments stay bit-identical unless the flag `all_finite`, `[1]` on the module's device, is
+    /// As [`Self::step`], where weights and moments stay bit-identical unless the flag `apply`, `[1]` on the module's device, is
     /// above 0. [`Self::updates`] counts the step in either case, because the host does not know the flag.
     pub fn step_if<M: Module>(
         &mut self,
-        all_finite: Option<Tensor<1>>,
+        apply: Option<Tensor<1>>,
         lr: f64,
         module: M,
         grads: GradientsParams,
@@ -105,7 +105,7 @@ impl NamedOptimizer {
             lr,
             grads,
             rule: self.rule,
-            all_finite: all_finite.clone(),
+            apply: apply.clone(),
             states: &mut self.states,
             parameters: Vec::new(),
             waiting: VecDeque::new(),
@@ -113,7 +113,7 @@ impl NamedOptimizer {
         };
         let module = module.map(&mut before);
         let (parameters, waiting) = (before.parameters, before.waiting);
-        let stepped = adamw_all(parameters, all_finite);
+        let stepped = adamw_all(parameters, apply);
         module.map(&mut After {
             stepped: waiting.into_iter().zip(stepped).collect(),
             states: &mut self.states,
@@ -180,7 +180,7 @@ struct Before<'a> {
     lr: f64,
     grads: GradientsParams,
     rule: UpdateRule,
-    all_finite: Option<Tensor<1>>,
+    apply: Option<Tensor<1>>,
     states: &'a mut BTreeMap<String, Box<dyn Any + Send>>,
     parameters: Vec<Parameter>,
     waiting: VecDeque<Waiting>,
@@ -210,9 +210,9 @@ impl ModuleMapper for Before<'_> {
         let empty = || Tensor::<D>::empty([1; D], &device.clone().inner());
         let checkpointing = value.gradient_checkpointing_strategy();
         if is_half(value.dtype()) {
-            let (state, go) = (state.map(|state| *state), self.all_finite.clone());
+            let (state, apply) = (state.map(|state| *state), self.apply.clone());
             let inner = value.inner();
-            let (value, state) = self.rule.step_half(self.lr, inner, gradient, state, go);
+            let (value, state) = self.rule.step_half(self.lr, inner, gradient, state, apply);
             self.states.insert(name, Box::new(state));
             let value = returned(value, trainable, tracked, checkpointing);
             return Param::from_mapped_value(id, value, mapper);

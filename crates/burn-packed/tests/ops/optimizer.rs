@@ -128,7 +128,7 @@ fn step_of_shared_tensors_gives_the_same_result() {
 }
 
 #[test]
-fn all_finite_flag_skips_the_step_or_leaves_it_unchanged() {
+fn the_flag_skips_the_step_or_leaves_it_unchanged() {
     let device = device();
     let shape = [33, 65];
     let count = shape[0] * shape[1];
@@ -137,11 +137,11 @@ fn all_finite_flag_skips_the_step_or_leaves_it_unchanged() {
         let v: Tensor<2> = of(3).abs();
         (of(1), (of(2), v))
     };
-    let step = |grad: &[f32], go: Option<f32>| {
+    let step = |grad: &[f32], apply: Option<f32>| {
         let (weight, moments) = start();
         let grad = tensor(grad, shape, &device);
-        let go = go.map(|go| Tensor::from_floats([go], &device));
-        let (weight, m, v) = adamw(weight, grad, moments, settings(2), go);
+        let apply = apply.map(|apply| Tensor::from_floats([apply], &device));
+        let (weight, m, v) = adamw(weight, grad, moments, settings(2), apply);
         [weight, m, v].map(|t| bits(&read(t)))
     };
     let (weight, (m, v)) = start();

@@ -207,13 +207,13 @@ impl PackedBackend for burn_cubecl::CubeBackend {
 
     fn adamw_steps(
         group: Group<Self>,
-        all_finite: FloatTensor<Self>,
+        apply: FloatTensor<Self>,
         gated: bool,
     ) -> SteppedGroup<Self> {
         if uses_fallback(Op::Optimizer) {
-            return optimizer::fallback::steps::<Self>(group, gated.then_some(all_finite));
+            return optimizer::fallback::steps::<Self>(group, gated.then_some(apply));
         }
-        optimizer::cube::steps(group, all_finite, gated)
+        optimizer::cube::steps(group, apply, gated)
     }
 
     fn total(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {

@@ -271,10 +271,10 @@ pub trait PackedBackend: Backend {
     #[fusion(meta = optimizer::specs)]
     fn adamw_steps(
         #[extension_type] group: Group<Self>,
-        all_finite: FloatTensor<Self>,
+        apply: FloatTensor<Self>,
         gated: bool,
     ) -> SteppedGroup<Self> {
-        optimizer::fallback::steps::<Self>(group, gated.then_some(all_finite))
+        optimizer::fallback::steps::<Self>(group, gated.then_some(apply))
     }
 
     /// Counter-based dropout; see [`dropout`].

@@ -131,12 +131,12 @@ fn ratio_kernel<N: Size>(
     }
 }
 
-/// Returns whether a vector is written: if it is inside the tensor and, when `gated`, the all-finite flag is set.
+/// Returns whether a vector is written: if it is inside the tensor and, when `gated`, the flag `apply` is above 0.
 #[cube]
-fn is_written(inside: bool, all_finite: &[f32], #[comptime] gated: bool) -> bool {
+fn is_written(inside: bool, apply: &[f32], #[comptime] gated: bool) -> bool {
     if comptime!(gated) {
         // False for NaN too.
-        inside && all_finite[0] > 0.0f32
+        inside && apply[0] > 0.0f32
     } else {
         inside
     }
@@ -144,12 +144,12 @@ fn is_written(inside: bool, all_finite: &[f32], #[comptime] gated: bool) -> bool
 
 /// Updates weights and moments in place.
 ///
-/// `all_finite` is `[1]`, read if `gated`; `partials` are those of [`ratio_kernel`], read if `stable`.
+/// `apply` is `[1]`, read if `gated`; `partials` are those of [`ratio_kernel`], read if `stable`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn update_kernel<N: Size>(
     grads: &Tensors<N>,
     partials: &[f32],
-    all_finite: &[f32],
+    apply: &[f32],
     weights: &mut Tensors<N>,
     moments_1: &mut Tensors<N>,
     moments_2: &mut Tensors<N>,
@@ -196,7 +196,7 @@ fn update_kernel<N: Size>(
             #[unroll]
             for i in 0..VECTORS {
                 let at = first + comptime!(i * THREADS);
-                if is_written(at < part.vectors, all_finite, gated) {
+                if is_written(at < part.vectors, apply, gated) {
                     let g = gs[i];
                     let m = ms[i] + (g - ms[i]) * Vector::new(factors.one_minus_b1);
                     let v =
@@ -237,14 +237,14 @@ impl Ready {
 /// See [`super::adamw_all`].
 pub(crate) fn steps(
     group: Group<CubeBackend>,
-    all_finite: CubeTensor,
+    apply: CubeTensor,
     gated: bool,
 ) -> SteppedGroup<CubeBackend> {
     let count = group.0.len();
     let mut stepped: Vec<(usize, Stepped<CubeBackend>)> = Vec::with_capacity(count);
     let mut waiting: Vec<Ready> = Vec::new();
     for (index, member) in group.0.into_iter().enumerate() {
-        match ready(index, member, &all_finite) {
+        match ready(index, member, &apply) {
             Ok(next) => {
                 let most = max_parameters(&next.member.weight.client);
                 let full = waiting.len() == most
@@ -252,19 +252,18 @@ pub(crate) fn steps(
                         .first()
                         .is_some_and(|first| !first.fits_launch_of(&next));
                 if full {
-                    stepped.extend(launch(std::mem::take(&mut waiting), &all_finite, gated));
+                    stepped.extend(launch(std::mem::take(&mut waiting), &apply, gated));
                 }
                 waiting.push(next);
             }
             Err(member) => {
                 let one = Group(vec![*member]);
-                let mut one =
-                    fallback::steps::<CubeBackend>(one, gated.then(|| all_finite.clone()));
+                let mut one = fallback::steps::<CubeBackend>(one, gated.then(|| apply.clone()));
                 stepped.push((index, one.0.remove(0)));
             }
         }
     }
-    stepped.extend(launch(waiting, &all_finite, gated));
+    stepped.extend(launch(waiting, &apply, gated));
     stepped.sort_by_key(|(index, _)| *index);
     SteppedGroup(stepped.into_iter().map(|(_, stepped)| stepped).collect())
 }
@@ -278,7 +277,7 @@ fn max_parameters(client: &Client) -> usize {
 fn ready(
     index: usize,
     member: Member<CubeBackend>,
-    all_finite: &CubeTensor,
+    apply: &CubeTensor,
 ) -> Result<Ready, Box<Member<CubeBackend>>> {
     let elements = member.weight.shape().num_elements();
     let tensors = [
@@ -286,7 +285,7 @@ fn ready(
         &member.grad,
         &member.moment_1,
         &member.moment_2,
-        all_finite,
+        apply,
     ];
     if elements == 0 || tensors.iter().any(|tensor| tensor.dtype != DType::F32) {
         return Err(Box::new(member));
@@ -308,7 +307,7 @@ fn ready(
 /// Both launches of parameters that fit one launch; returns them with their indices.
 fn launch(
     group: Vec<Ready>,
-    all_finite: &CubeTensor,
+    apply: &CubeTensor,
     gated: bool,
 ) -> impl Iterator<Item = (usize, Stepped<CubeBackend>)> {
     if let Some(first) = group.first() {
@@ -368,7 +367,7 @@ fn launch(
                 vector,
                 each(|member| &member.grad).collect(),
                 partials.into_buffer_arg(),
-                all_finite.clone().into_buffer_arg(),
+                apply.clone().into_buffer_arg(),
                 each(|member| &member.weight).collect(),
                 each(|member| &member.moment_1).collect(),
                 each(|member| &member.moment_2).collect(),

@@ -8,10 +8,7 @@ use super::{AdamWStep, Group, Member, Stepped, SteppedGroup};
 use crate::ops::primitive::cast;
 
 /// Steps one parameter after the other.
-pub(crate) fn steps<B: Backend>(
-    group: Group<B>,
-    all_finite: Option<FloatTensor<B>>,
-) -> SteppedGroup<B> {
+pub(crate) fn steps<B: Backend>(group: Group<B>, apply: Option<FloatTensor<B>>) -> SteppedGroup<B> {
     let stepped = group.0.into_iter().map(|member| {
         let Member {
             weight,
@@ -21,7 +18,7 @@ pub(crate) fn steps<B: Backend>(
             step,
         } = member;
         let (weight, moment_1, moment_2) =
-            self::step::<B>(weight, grad, (moment_1, moment_2), all_finite.clone(), step);
+            self::step::<B>(weight, grad, (moment_1, moment_2), apply.clone(), step);
         Stepped {
             weight,
             moment_1,
@@ -35,14 +32,14 @@ pub(crate) fn step<B: Backend>(
     weight: FloatTensor<B>,
     grad: FloatTensor<B>,
     (moment_1, moment_2): (FloatTensor<B>, FloatTensor<B>),
-    all_finite: Option<FloatTensor<B>>,
+    apply: Option<FloatTensor<B>>,
     step: AdamWStep,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let shape = weight.shape();
     if shape.num_elements() == 0 {
         return (weight, moment_1, moment_2);
     }
-    if let Some(flag) = all_finite {
+    if let Some(flag) = apply {
         let before = [weight.clone(), moment_1.clone(), moment_2.clone()];
         let after = self::step::<B>(weight, grad, (moment_1, moment_2), None, step);
         let settings = get_or_init_device_settings::<B>(&flag.device());

@@ -221,7 +221,7 @@ list!(SteppedGroup, Stepped);
 #[cfg(feature = "fusion")]
 pub(crate) fn specs(
     group: &[MemberMetadata],
-    _all_finite: &burn::backend::fusion::custom::TensorSpec,
+    _apply: &burn::backend::fusion::custom::TensorSpec,
     _gated: &bool,
 ) -> Vec<SteppedMetadata> {
     let stepped = |member: &MemberMetadata| SteppedMetadata {

@@ -103,18 +103,15 @@ impl SteppedParameter {
 
 /// Steps all parameters, which are on one device; returns weights and moments in the same order.
 ///
-/// `all_finite` is a flag of shape `[1]` (PyTorch's `found_inf`, inverted): if it is given and not above 0, all parameters stay
-/// bit-identical. The device thereby skips a step with non-finite gradients by itself, without a readback.
-pub fn adamw_all(
-    parameters: Vec<Parameter>,
-    all_finite: Option<Tensor<1>>,
-) -> Vec<SteppedParameter> {
+/// `apply` is a flag of shape `[1]`: if it is given and not above 0, all parameters stay bit-identical. The device thereby skips a step
+/// by itself, without a readback: with non-finite gradients (PyTorch's `found_inf`, inverted), or a loss spike.
+pub fn adamw_all(parameters: Vec<Parameter>, apply: Option<Tensor<1>>) -> Vec<SteppedParameter> {
     let Some(first) = parameters.first() else {
         return Vec::new();
     };
-    let gated = all_finite.is_some();
+    let gated = apply.is_some();
     // An argument of the backend extension cannot be optional; any tensor serves as the placeholder.
-    let flag = match all_finite {
+    let flag = match apply {
         Some(flag) => flag.into_dispatch(),
         None => first.grad.clone(),
     };
@@ -130,9 +127,9 @@ pub fn adamw<const D: usize>(
     grad: Tensor<D>,
     moments: (Tensor<D>, Tensor<D>),
     step: AdamWStep,
-    all_finite: Option<Tensor<1>>,
+    apply: Option<Tensor<1>>,
 ) -> (Tensor<D>, Tensor<D>, Tensor<D>) {
     let parameter = Parameter::new(weight, grad, moments, step);
-    let mut stepped = adamw_all(vec![parameter], all_finite);
+    let mut stepped = adamw_all(vec![parameter], apply);
     stepped.remove(0).into_tensors()
 }
