@@ -137,8 +137,9 @@ impl Task for MlmTask<'_> {
         for item in &self.held_out[own] {
             let (batch, masked) = inputs(model, item);
             let output = model.forward(&batch, &masked);
-            numbers.extend(read(output.loss_sum)?.to_le_bytes());
-            numbers.extend(read(output.correct)?.to_le_bytes());
+            for number in read(output)? {
+                numbers.extend(number.to_le_bytes());
+            }
         }
         let all = self.ranks.all_gather(&numbers);
         let all = all.map_err(EvaluationError::other)?.concat();
@@ -176,7 +177,9 @@ impl Task for MlmTask<'_> {
     }
 }
 
-fn read(sum: Tensor<1>) -> Result<f64, EvaluationError> {
-    sum.try_into_scalar::<f64>()
+/// Loss and correct predictions of a batch, in one readback.
+fn read(output: MaskedLmOutput) -> Result<Vec<f64>, EvaluationError> {
+    Tensor::cat(vec![output.loss_sum, output.correct], 0)
+        .try_into_vec_as::<f64>()
         .map_err(|error| EvaluationError::other(format!("the device could not be read: {error}")))
 }

@@ -159,15 +159,43 @@ fn fill(
 }
 
 fn best(row: &[f32], count: usize, tokenizer: &Tokenizer) -> Vec<Candidate> {
+    let candidate = |id: u32| Candidate {
+        id,
+        token: tokenizer.token(id).unwrap_or_default(),
+        probability: row[id as usize],
+    };
+    largest(row, count).into_iter().map(candidate).collect()
+}
+
+/// Indices of the `count` largest values, the largest first, equal ones in their order.
+fn largest(row: &[f32], count: usize) -> Vec<u32> {
+    let better = |&a: &u32, &b: &u32| row[b as usize].total_cmp(&row[a as usize]).then(a.cmp(&b));
     let mut order: Vec<u32> = (0..row.len() as u32).collect();
-    order.sort_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]).then(a.cmp(&b)));
+    // Only the values that are returned are sorted: a vocabulary has 50,368.
+    if (1..order.len()).contains(&count) {
+        order.select_nth_unstable_by(count - 1, better);
+    }
+    order.truncate(count);
+    order.sort_unstable_by(better);
     order
-        .into_iter()
-        .take(count)
-        .map(|id| Candidate {
-            id,
-            token: tokenizer.token(id).unwrap_or_default(),
-            probability: row[id as usize],
-        })
-        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_are_those_of_a_full_sort() {
+        // Few different values, so that many are equal.
+        let row: Vec<f32> = test_support::normals(7, 500)
+            .into_iter()
+            .map(|x| (x * 3.0).round())
+            .collect();
+        let mut order: Vec<u32> = (0..500).collect();
+        order.sort_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]));
+        for count in [0, 1, 2, 77, 499, 500, 600] {
+            assert_eq!(largest(&row, count), order[..count.min(500)], "{count}");
+        }
+        assert!(largest(&[], 3).is_empty());
+    }
 }
