@@ -9,6 +9,7 @@
 //! | [`finetune`] | finetuning of classifiers on that loop |
 //! | [`snapshot`] | checkpoints: weights, moments, position and hashes in one folder that appears whole or not at all |
 //! | [`run_dir`] | the folder of a run: lock, recipe, history, which checkpoints are kept |
+//! | [`saving`] | the folder of a run of one phase that can be resumed |
 //! | [`by_position`] | held-out loss by the position of a token in its sequence |
 //! | [`recompute`] | gradients with activation checkpointing: only a layer's input is saved |
 //! | [`pretrain`] | a recipe from beginning to end, and resuming a run |
@@ -26,6 +27,7 @@ pub mod pretrain;
 pub mod recipe;
 pub mod recompute;
 pub mod run_dir;
+pub mod saving;
 pub mod schedule;
 pub mod snapshot;
 pub mod tools;

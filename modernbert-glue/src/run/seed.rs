@@ -4,9 +4,9 @@ use modernbert::checkpoint::save;
 use modernbert::model::Precision;
 use modernbert_train::engine::device_peak;
 use modernbert_train::finetune::{
-    FinetuneError, FinetuneOptions, Finetuned, Finetuning, JobClock, Saving, Score,
-    has_checkpoints, remove_checkpoints,
+    FinetuneError, FinetuneOptions, Finetuned, Finetuning, JobClock, Score,
 };
+use modernbert_train::saving::{Saving, has_checkpoints, remove_checkpoints};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
@@ -127,8 +127,8 @@ impl Run<'_> {
 
     /// Trains in `folder`, from its newest checkpoint if an earlier run of the same settings was interrupted there.
     fn train(&self, folder: &Path, settings: &Settings) -> Result<Finetuned, RunError> {
-        if self.options.again && has_checkpoints(folder)? {
-            remove_checkpoints(folder)?;
+        if self.options.again && has_checkpoints(folder).map_err(FinetuneError::from)? {
+            remove_checkpoints(folder).map_err(FinetuneError::from)?;
         }
         let (model, _) = self.pretrained.classifier(
             self.task(),
@@ -233,7 +233,7 @@ pub fn run_seed(run: &Run<'_>, folder: &Path, keep_model: bool) -> Result<RunRec
         evaluated: trained.evaluated,
     };
     record.write(folder)?;
-    remove_checkpoints(folder)?;
+    remove_checkpoints(folder).map_err(FinetuneError::from)?;
     // As a resumed job would read it, so that both have the same digits.
     Ok(RunRecord::read(folder)?.unwrap_or(record))
 }

@@ -7,7 +7,7 @@ use modernbert::tokenizer::TokenizerError;
 use modernbert_train::engine::{EngineError, Failure, NotFinite};
 use modernbert_train::formats::FormatError;
 use modernbert_train::run_dir::RunDirError;
-use modernbert_train::snapshot::SnapshotError;
+use modernbert_train::saving::SavingError;
 use std::path::PathBuf;
 
 use crate::data::DataError;
@@ -143,31 +143,9 @@ pub enum TrainError {
         /// The loop's error.
         reason: String,
     },
-    /// The folder has checkpoints, and resuming was not asked for.
-    #[error(
-        "{path} holds checkpoints up to step {step}; go on with --resume, or give another folder", path = path.display()
-    )]
-    HoldsCheckpoints {
-        /// The folder.
-        path: PathBuf,
-        /// Step of the newest.
-        step: u64,
-    },
-    /// A checkpoint of another run.
-    #[error(
-        "{path}: this checkpoint was made with other data or evaluation sets, another model or other settings; repeat the command it was made with, or give \
-         another folder", path = path.display()
-    )]
-    OtherRun {
-        /// The checkpoint.
-        path: PathBuf,
-    },
-    /// The newest checkpoint is damaged.
-    #[error("{0}; delete this checkpoint to go on from the one before it")]
-    Damaged(#[source] Box<SnapshotError>),
-    /// The run's folder can't be used.
+    /// The run's folder can't be used, or its checkpoint is of another run.
     #[error(transparent)]
-    Folder(#[from] Box<RunDirError>),
+    Saving(#[from] SavingError),
     /// A file that can't be written.
     #[error("{}: can't be written ({source})", path.display())]
     Write {
@@ -186,7 +164,7 @@ pub enum TrainError {
 
 impl From<RunDirError> for TrainError {
     fn from(error: RunDirError) -> Self {
-        Self::Folder(Box::new(error))
+        Self::Saving(error.into())
     }
 }
 

@@ -5,9 +5,10 @@ use modernbert::model::Architecture;
 use modernbert_train::engine::{
     Cadence, Loop, MetricsLog, Outcome, Progress, Report, Reporter, ReporterOptions, Settings, Unit,
 };
-use modernbert_train::finetune::{Saving, is_cpu};
+use modernbert_train::finetune::is_cpu;
 use modernbert_train::optim::{DecoupledAdamW, NamedOptimizer, UpdateRule};
 use modernbert_train::run_dir::{METRICS_FILE, RunDirError};
+use modernbert_train::saving::{RunFolder, Saving};
 use modernbert_train::schedule::{LearningRate, Schedule, TokenSpan};
 use modernbert_train::snapshot::{RunState, hex};
 use sha2::{Digest, Sha256};
@@ -20,7 +21,7 @@ use super::evaluate::EvalSet;
 use super::losses::Loss;
 use super::rows::TrainRows;
 use super::sampler::Sampler;
-use super::saving::{Resumed, RunFolder};
+use super::saving::{Resumed, read};
 use super::step::StepOptions;
 use super::task::{EvaluationPoint, History, RetrievalTask, TokenizedRows};
 use super::texts::{Role, TextOptions, TokenizedText};
@@ -216,7 +217,9 @@ impl Training {
             (every_steps, every) = (saving.every_steps, Some(saving.every));
             let sha256 = fingerprint(&options, &saving.identity, &data, &sets, texts);
             let opened = RunFolder::open(saving, sha256, config.clone())?;
-            if let Some(resumed) = opened.resume(&begun.model, NamedOptimizer::new(rule))? {
+            let empty = NamedOptimizer::new(rule);
+            let resumed = opened.resume(|snapshot| read(snapshot, &begun.model, empty))?;
+            if let Some(resumed) = resumed {
                 progress.note(&format!(
                     "resuming from step {} of {planned_steps}",
                     resumed.state.step

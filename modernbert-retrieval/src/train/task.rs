@@ -6,6 +6,7 @@ use modernbert_train::engine::{
     BoxError, Counts, Evaluation as EngineEvaluation, EvaluationError, Sums, Task,
 };
 use modernbert_train::optim::NamedOptimizer;
+use modernbert_train::saving::RunFolder;
 use modernbert_train::snapshot::RunState;
 
 use super::embedder::{Embedder, VectorKind};
@@ -13,7 +14,7 @@ use super::evaluate::EvalSet;
 use super::losses::Loss;
 use super::rows::TrainRow;
 use super::sampler::Sampler;
-use super::saving::RunFolder;
+use super::saving::save;
 use super::step::{ContrastiveBatch, StepOptions, gradients};
 use super::texts::TokenizedText;
 use crate::metrics::Measure;
@@ -222,7 +223,7 @@ impl Task for RetrievalTask {
         state: &RunState,
     ) -> Result<(), BoxError> {
         if let Some(folder) = &self.folder {
-            folder.save(model, optimizer, state, &self.history)?;
+            save(folder, (model, optimizer), state, &self.history)?;
         }
         Ok(())
     }

@@ -162,7 +162,7 @@ fn a_run_resumes_bit_for_bit() {
         // Other settings are another run.
         let other = [&resumed[..], &["--seed", "5"]].concat();
         std::fs::remove_file(killed.join("model.safetensors")).unwrap();
-        let said = ["other data or evaluation sets, another model or other settings"];
+        let said = ["other data, another model or other settings"];
         refused(&other, &said);
         // So is another evaluation set, which decides the best weights.
         let judgments = setting.set.path().join("qrels/test.tsv");

@@ -1,11 +1,9 @@
 //! Why a finetuning failed.
 
-use std::path::PathBuf;
-
 use super::run::Interruption;
 use crate::engine::{EngineError, Failure, NotFinite};
 use crate::run_dir::RunDirError;
-use crate::snapshot::SnapshotError;
+use crate::saving::SavingError;
 
 /// Why a finetuning failed.
 #[derive(Debug, thiserror::Error)]
@@ -92,31 +90,9 @@ pub enum FinetuneError {
         /// The step, and the checkpoint.
         at: Interruption,
     },
-    /// The folder has checkpoints of a finetuning, and resuming was not asked for.
-    #[error(
-        "{path} holds checkpoints of a finetuning up to step {step}; go on with --resume, or give another folder", path = path.display()
-    )]
-    HoldsCheckpoints {
-        /// The folder.
-        path: PathBuf,
-        /// Step of the newest.
-        step: u64,
-    },
-    /// A checkpoint of other data, another model or other settings.
-    #[error(
-        "{path}: this checkpoint was made with other data, another model or other settings; repeat the command it was made with, or give \
-         another folder", path = path.display()
-    )]
-    OtherRun {
-        /// The checkpoint.
-        path: PathBuf,
-    },
-    /// The newest checkpoint is damaged.
-    #[error("{0}; delete this checkpoint to go on from the one before it")]
-    Damaged(#[source] Box<SnapshotError>),
-    /// The run's folder can't be used.
+    /// The run's folder can't be used, or its checkpoint is of another run.
     #[error(transparent)]
-    Folder(Box<RunDirError>),
+    Saving(#[from] SavingError),
     /// The device could not be read.
     #[error("the device could not be read: {0}")]
     Device(String),
@@ -127,7 +103,7 @@ pub enum FinetuneError {
 
 impl From<RunDirError> for FinetuneError {
     fn from(error: RunDirError) -> Self {
-        Self::Folder(Box::new(error))
+        Self::Saving(error.into())
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Sequences are grouped by length and packed, so that a step computes on real tokens alone. The learning rate rises linearly and falls
 //! linearly to zero; the optimizer is decoupled AdamW. The dev set is scored every so many steps, and the weights with the best score
-//! are the result, whether training runs to its end, is stopped early, or is interrupted. With a folder ([`Saving`]) the run has a
+//! are the result, whether training runs to its end, is stopped early, or is interrupted. With a folder ([`Saving`](crate::saving::Saving)) the run has a
 //! `metrics.jsonl` and checkpoints, and a run that was killed goes on bit for bit.
 //!
 //! | module | contents |
@@ -15,7 +15,7 @@
 //! | [`metrics`] | F1 of spans and of labels, exact match and F1 of answers |
 //! | [`table`] | rows of files with labels, tags, answers and choices of one's own |
 //! | [`Finetuning`], [`FinetuneOptions`] | data, score and settings of a run, and the run |
-//! | [`Saving`] | the run's folder: checkpoints, resuming |
+//! | `saving` | checkpoints in the folder of a [run that can be resumed](crate::saving) |
 //! | [`Batches`] | the micro-batches of each step |
 //! | [`predict`], [`predict_examples`], [`classes`], [`scores`] | outputs for sequences, and their meaning |
 //! | [`JobClock`] | time left over several finetunings |
@@ -51,7 +51,7 @@ pub use example::Example;
 pub use options::FinetuneOptions;
 pub use predict::{classes, predict, predict_examples, predict_with, scores};
 pub use run::{Evaluation, Finetuned, Finetuning, Interruption, Score, Scorer};
-pub use saving::{Saving, has_checkpoints, is_cpu, remove_checkpoints};
+pub use saving::is_cpu;
 pub use sequence::{Sample, Target};
 pub use tags::{EncodedTags, TaggedSample, TagsError, encode_tags};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::batches::Batches;
 use super::example::Example;
-use super::saving::{Folder, Resumed, Saving, fingerprint, is_cpu};
+use super::saving::{Folder, Resumed, fingerprint, is_cpu};
 use super::sequence::Sample;
 use super::task::{Best, FinetuneTask, History};
 use super::{FinetuneError, FinetuneOptions, JobClock, predict_examples};
@@ -18,6 +18,7 @@ use crate::engine::{
 };
 use crate::optim::NamedOptimizer;
 use crate::run_dir::{METRICS_FILE, RunDirError};
+use crate::saving::Saving;
 use crate::snapshot::RunState;
 
 /// Steps between two rows of the log, and between two readbacks on a GPU, which stall the device.
@@ -203,7 +204,7 @@ impl<E: Example> Finetuning<E> {
                 ));
                 begun = resumed;
             }
-            let path = opened.root().join(METRICS_FILE);
+            let path = opened.run.root().join(METRICS_FILE);
             let opened_log = MetricsLog::open(&path);
             log = Some(opened_log.map_err(|source| RunDirError::Io { path, source })?);
             folder = Some(opened);
@@ -337,7 +338,7 @@ fn finish<E: Example>(
     let step = state.step;
     let interrupted = report.interrupted.then(|| Interruption {
         step: step as usize,
-        checkpoint: task.folder.as_ref().and_then(|f| f.checkpoint(step)),
+        checkpoint: task.folder.as_ref().and_then(|f| f.run.checkpoint(step)),
     });
     let History {
         best,

@@ -1,98 +1,33 @@
-//! The folder of a finetuning that can be resumed: `metrics.jsonl`, `lock`, `checkpoints/step-NNNNNNNN/`.
+//! Checkpoints of a finetuning, in the folder of a [run that can be resumed](crate::saving).
 //!
-//! A checkpoint has the files of every [snapshot](crate::snapshot) and, once an evaluation had a score, `best/` with the best weights and
-//! `best.safetensors` with their outputs for the dev examples. Its `state.json` is that of the training loop with the run's evaluations
-//! and losses.
+//! Once an evaluation had a score, a checkpoint has `best.safetensors` with the best weights' outputs for the dev examples. Its `state.json` is
+//! that of the training loop with the run's evaluations and losses.
 
 use burn::tensor::Device;
-use modernbert::checkpoint::{TensorFiles, WEIGHTS_FILE, load, save};
-use modernbert::config::ModernBertConfig;
-use modernbert::lock::FolderLock;
 use modernbert::model::Architecture;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
+use super::FinetuneOptions;
 use super::example::Example;
 use super::run::{Evaluation, Score};
 use super::task::{Best, History};
-use super::{FinetuneError, FinetuneOptions};
 use crate::optim::{NamedOptimizer, StoredTensor};
-use crate::run_dir::{RunDirError, checkpoint_place, cut_log, list_checkpoints, lock_folder};
+use crate::run_dir::RunDirError;
+use crate::saving::{RunFolder, Saving, SavingError, restored, restored_best};
 use crate::snapshot::{
-    Content, RunState, Snapshot, SnapshotError, discard, hex, read_state, read_tensors, recover,
-    write_checkpoint, write_tensors,
+    RunState, Snapshot, SnapshotError, hex, read_state, read_tensors, write_tensors,
 };
 
-/// Checkpoints that are kept.
-const KEPT: usize = 2;
-/// Folder of the best weights in a checkpoint.
-const BEST: &str = "best";
 /// Outputs of the best weights in a checkpoint.
 const BEST_OUTPUTS: &str = "best.safetensors";
 
-/// Where and when a finetuning is saved.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Saving {
-    /// The run's folder.
-    pub folder: PathBuf,
-    /// Steps between checkpoints; `None` saves none by steps, and none at the end of the run unless an earlier one is there.
-    pub every_steps: Option<u64>,
-    /// Time between checkpoints. An interruption is saved in any case.
-    pub every: Duration,
-    /// Whether the run goes on from the newest checkpoint in the folder, if there is one.
-    pub resume: bool,
-    /// What the caller knows beyond data and settings to decide the run, such as the model's name: a checkpoint with another identity is
-    /// refused.
-    pub identity: String,
-}
-
-impl Saving {
-    /// A run in `folder`, saved every 15 minutes.
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self {
-            folder: folder.into(),
-            every_steps: None,
-            every: Duration::from_secs(15 * 60),
-            resume: false,
-            identity: String::new(),
-        }
-    }
-}
-
-/// Whether the folder of a finetuning has checkpoints.
-///
-/// # Errors
-/// A folder that can't be read.
-pub fn has_checkpoints(folder: &Path) -> Result<bool, FinetuneError> {
-    Ok(!list_checkpoints(folder)?.is_empty())
-}
-
-/// Removes the checkpoints in the folder of a finetuning, whose finished model has been written.
-///
-/// # Errors
-/// A folder that can't be read or changed.
-pub fn remove_checkpoints(folder: &Path) -> Result<(), FinetuneError> {
-    for one in list_checkpoints(folder)? {
-        discard(&one.path).map_err(RunDirError::from)?;
-    }
-    let parent = checkpoint_place(folder, 0);
-    let parent = parent.parent().unwrap_or(folder);
-    recover(parent).map_err(RunDirError::from)?;
-    // Whatever else is in there is not ours and keeps the folder.
-    let _ = std::fs::remove_dir(parent);
-    Ok(())
-}
-
-/// A locked folder of a run.
+/// A locked folder of a finetuning.
 pub(super) struct Folder {
-    saving: Saving,
-    fingerprint: String,
-    config: ModernBertConfig,
+    pub(super) run: RunFolder,
     /// Number of outputs for each dev example.
     widths: Vec<usize>,
-    _lock: FolderLock,
 }
 
 /// A run as its newest checkpoint has it.
@@ -110,37 +45,14 @@ impl Folder {
         fingerprint: String,
         model: &E::Model,
         dev: &[E],
-    ) -> Result<Self, FinetuneError> {
-        std::fs::create_dir_all(&saving.folder).map_err(|source| RunDirError::Make {
-            path: saving.folder.clone(),
-            source,
-        })?;
-        let lock = lock_folder(&saving.folder)?;
-        let first = checkpoint_place(&saving.folder, 0);
-        if let Some(parent) = first.parent() {
-            recover(parent).map_err(RunDirError::from)?;
-        }
+    ) -> Result<Self, SavingError> {
         let outputs = E::outputs(model);
         let mut config = model.encoder().config().clone();
         config.num_labels = Some(outputs);
         Ok(Self {
-            saving,
-            fingerprint,
-            config,
+            run: RunFolder::open(saving, fingerprint, config)?,
             widths: dev.iter().map(|example| example.width(outputs)).collect(),
-            _lock: lock,
         })
-    }
-
-    /// The folder of the log.
-    pub(super) fn root(&self) -> &Path {
-        &self.saving.folder
-    }
-
-    /// The checkpoint of a step.
-    pub(super) fn checkpoint(&self, step: u64) -> Option<PathBuf> {
-        let place = checkpoint_place(&self.saving.folder, step);
-        place.is_dir().then_some(place)
     }
 
     /// The run as its newest checkpoint has it; `None` where it begins. The log is cut back to the checkpoint.
@@ -148,27 +60,9 @@ impl Folder {
         &self,
         model: &E::Model,
         optimizer: NamedOptimizer,
-    ) -> Result<Option<Resumed<E::Model>>, FinetuneError> {
-        let root = &self.saving.folder;
-        let newest = list_checkpoints(root)?.pop();
-        let Some(newest) = newest else {
-            cut_log(root, 0)?;
-            return Ok(None);
-        };
-        if !self.saving.resume {
-            return Err(FinetuneError::HoldsCheckpoints {
-                path: root.clone(),
-                step: newest.step,
-            });
-        }
-        let damaged = |error: SnapshotError| FinetuneError::Damaged(Box::new(error));
-        let snapshot = Snapshot::open(&newest.path).map_err(damaged)?;
-        if snapshot.state.recipe_sha256 != self.fingerprint {
-            return Err(FinetuneError::OtherRun { path: newest.path });
-        }
-        cut_log(root, newest.step)?;
-        let resumed = self.read(&snapshot, model, optimizer);
-        resumed.map(Some).map_err(damaged)
+    ) -> Result<Option<Resumed<E::Model>>, SavingError> {
+        self.run
+            .resume(|snapshot| self.read(snapshot, model, optimizer))
     }
 
     fn read<M: Architecture>(
@@ -178,12 +72,7 @@ impl Folder {
         mut optimizer: NamedOptimizer,
     ) -> Result<Resumed<M>, SnapshotError> {
         let stored: StoredState = read_state(&snapshot.path)?;
-        let filled = |folder: &Path| -> Result<M, SnapshotError> {
-            let files = TensorFiles::open(&folder.join(WEIGHTS_FILE))?;
-            Ok(load(model.clone(), &files, &[])?.0)
-        };
-        let weights = filled(&snapshot.path)?;
-        snapshot.restore_optimizer(&weights, &mut optimizer)?;
+        let weights = restored(snapshot, model, &mut optimizer)?;
         let mut history = History::from(stored.finetune.clone());
         if let Some(index) = stored.finetune.best {
             let evaluation = history.evaluations.get(index).cloned();
@@ -203,7 +92,7 @@ impl Folder {
                 row.to_vec()
             });
             history.best = Some(Best {
-                model: filled(&snapshot.path.join(BEST))?,
+                model: restored_best(snapshot, model)?,
                 outputs: rows.collect(),
                 evaluation: evaluation.ok_or_else(|| {
                     SnapshotError::damaged(&snapshot.path, "its best evaluation is not listed")
@@ -226,29 +115,15 @@ impl Folder {
         state: &RunState,
         history: &History<M>,
     ) -> Result<(), RunDirError> {
-        let root = &self.saving.folder;
-        let before = list_checkpoints(root)?;
-        if state.phase_done && self.saving.every_steps.is_none() && before.is_empty() {
-            return Ok(());
-        }
-        let stored = StoredState {
-            run: RunState {
-                recipe_sha256: self.fingerprint.clone(),
-                ..state.clone()
-            },
+        let stored = |run| StoredState {
+            run,
             finetune: history.into(),
         };
-        let content = Content {
-            model,
-            config: &self.config,
-            optimizer,
-            state: &stored,
-        };
-        let best = |folder: &Path| -> Result<Vec<String>, SnapshotError> {
-            let Some(best) = &history.best else {
+        let best = history.best.as_ref();
+        let outputs = |folder: &Path| -> Result<Vec<String>, SnapshotError> {
+            let Some(best) = best else {
                 return Ok(Vec::new());
             };
-            save(&best.model, &self.config, &folder.join(BEST))?;
             let values = best.outputs.concat();
             let outputs = StoredTensor {
                 name: "outputs".to_string(),
@@ -256,19 +131,11 @@ impl Folder {
                 values,
             };
             write_tensors(&folder.join(BEST_OUTPUTS), &[outputs])?;
-            let config = modernbert::checkpoint::CONFIG_FILE;
-            Ok(vec![
-                format!("{BEST}/{config}"),
-                format!("{BEST}/{WEIGHTS_FILE}"),
-                BEST_OUTPUTS.to_string(),
-            ])
+            Ok(vec![BEST_OUTPUTS.to_string()])
         };
-        write_checkpoint(&checkpoint_place(root, state.step), &content, best)?;
-        let all = list_checkpoints(root)?;
-        for old in all.iter().rev().skip(KEPT) {
-            discard(&old.path)?;
-        }
-        Ok(())
+        let weights = best.map(|best| &best.model);
+        self.run
+            .save((model, optimizer), state, stored, weights, outputs)
     }
 }
 

@@ -2,6 +2,7 @@
 use super::predict::predict_in_batches;
 use super::*;
 use crate::engine::Progress;
+use crate::saving::{Saving, SavingError, has_checkpoints, remove_checkpoints};
 use modernbert::config::ModernBertConfig;
 use modernbert::model::SequenceClassifier;
 use modernbert::model::initialize;
@@ -416,7 +417,7 @@ fn a_checkpoint_of_other_settings_or_data_is_refused() {
     let other = FinetuneOptions { seed: 9, ..toy() };
     let refused = saved(folder.path(), true, None, other).unwrap_err();
     assert!(
-        matches!(refused, FinetuneError::OtherRun { .. }),
+        matches!(refused, FinetuneError::Saving(SavingError::OtherRun { .. })),
         "{refused}"
     );
     let newest = crate::run_dir::list_checkpoints(folder.path()).unwrap();

@@ -5,7 +5,7 @@ use clap::Args;
 use modernbert::checkpoint::{CONFIG_FILE, ModelSource};
 use modernbert::output::OutputCheck;
 use modernbert_cli::{DeviceArgs, say};
-use modernbert_train::finetune::has_checkpoints;
+use modernbert_train::saving::has_checkpoints;
 use std::path::{Path, PathBuf};
 
 /// The model to start from, and settings that replace those of a program.

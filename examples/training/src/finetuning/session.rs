@@ -15,8 +15,9 @@ use modernbert_train::engine::{Progress, device_peak, stop_on_signals};
 use modernbert_train::finetune::table::ChoiceFile;
 use modernbert_train::finetune::{
     BoxError, ChoiceSample, Encoded, Example, FinetuneError, FinetuneOptions, Finetuned,
-    Finetuning, Sample, Saving, Score, Text, encode, encode_choices, remove_checkpoints,
+    Finetuning, Sample, Score, Text, encode, encode_choices,
 };
+use modernbert_train::saving::{Saving, remove_checkpoints};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

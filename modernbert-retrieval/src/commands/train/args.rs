@@ -15,7 +15,7 @@ use modernbert_retrieval::train::losses::{
     Partition, Similarity,
 };
 use modernbert_retrieval::train::{Length, StepOptions, TrainOptions, VectorKind};
-use modernbert_train::finetune::Saving;
+use modernbert_train::saving::Saving;
 
 use super::presets::Preset;
 use crate::commands::common::SetArgs;

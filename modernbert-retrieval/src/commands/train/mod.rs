@@ -19,7 +19,7 @@ use modernbert_retrieval::train::{
     Embedder, EvalSet, TextOptions, TrainError, TrainRows, Training, VectorKind, kind_of_folder,
 };
 use modernbert_train::engine::{Progress, device_peak, stop_on_signals};
-use modernbert_train::finetune::{has_checkpoints, remove_checkpoints};
+use modernbert_train::saving::{has_checkpoints, remove_checkpoints};
 
 pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let precision: Precision = args.dtype.parse().map_err(anyhow::Error::msg)?;
