@@ -8,25 +8,25 @@ use std::ffi::OsString;
 /// Arguments for the model, its device and its batches.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// Load the model from a folder with config.json, model.safetensors and tokenizer.json, or by its name on the Hugging Face Hub.
+    /// Loads the model from a folder with config.json, model.safetensors and tokenizer.json, or by its name on the Hugging Face Hub.
     #[arg(long, value_name = "FOLDER|NAME")]
     pub model: OsString,
-    /// Load this branch, tag or commit of a model on the Hub; the main branch by default.
+    /// Loads this branch, tag or commit of a model on the Hub; the main branch by default.
     #[arg(long)]
     pub revision: Option<String>,
-    /// Read models of the Hub from the cache only, without network access.
+    /// Reads models of the Hub from the cache only, without network access.
     #[arg(long)]
     pub offline: bool,
     /// The device argument, which all programs share.
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Compute GEMMs and attention in this dtype.
+    /// Computes GEMMs and attention in this dtype.
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     pub dtype: Dtype,
-    /// Pack at most this many tokens into a batch.
+    /// Packs at most this many tokens into a batch.
     #[arg(long, value_name = "N", default_value_t = 8192)]
     pub batch_tokens: usize,
-    /// Truncate each text to this many tokens; by default to the limit in the model's files.
+    /// Truncates each text to this many tokens; by default to the limit in the model's files.
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
 }

@@ -15,19 +15,19 @@ use crate::windows::{Source, Windows};
 /// Source of the texts.
 #[derive(Args, Clone, Debug, Default)]
 pub struct InputArgs {
-    /// Texts, one per argument.
+    /// Takes these texts, one per argument.
     pub texts: Vec<String>,
-    /// Read texts from this file: .txt (one text per line), .jsonl, .csv or .tsv, each also as .gz; `-` for standard input; .zst and .parquet
+    /// Reads texts from this file: .txt (one text per line), .jsonl, .csv or .tsv, each also as .gz; `-` for standard input; .zst and .parquet
     /// in programs built with the features `zstd` and `parquet`.
     #[arg(long, value_name = "FILE", conflicts_with = "texts")]
     pub input: Option<OsString>,
-    /// Read the file in this format; by default the one of its ending, and txt for standard input.
+    /// Reads the file in this format; by default the one of its ending, and txt for standard input.
     #[arg(long, value_enum)]
     pub format: Option<FormatArg>,
-    /// Read the text from this field or column.
+    /// Reads the text from this field or column.
     #[arg(long, value_name = "FIELD", default_value = "text")]
     pub text_field: String,
-    /// Read the second text of a pair from this field or column, if a row has it.
+    /// Reads the second text of a pair from this field or column, if a row has it.
     #[arg(long, value_name = "FIELD", default_value = "pair")]
     pub pair_field: String,
     /// True if the text field has a list of strings instead of a text.

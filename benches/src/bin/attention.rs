@@ -28,35 +28,35 @@ use modernbert_cli::{DeviceArgs, describe, main_with};
 struct Args {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Use q, k and v in this dtype: bf16, f16 or f32.
+    /// Uses q, k and v in this dtype: bf16, f16 or f32.
     #[arg(long, default_value = "bf16")]
     dtype: Precision,
-    /// Use this many heads.
+    /// Uses this many heads.
     #[arg(long, default_value_t = 12)]
     heads: usize,
-    /// Use heads of this size.
+    /// Uses heads of this size.
     #[arg(long, default_value_t = 64)]
     head_dim: usize,
-    /// Use batches of at most this many tokens.
+    /// Uses batches of at most this many tokens.
     #[arg(long, default_value_t = 65_536)]
     tokens: usize,
-    /// Measure these sets or groups of sets of benches/lengths.json, separated by commas.
+    /// Measures these sets or groups of sets of benches/lengths.json, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "paper,queries")]
     sets: Vec<String>,
-    /// Make this many calls per run; a run ends with a synchronization.
+    /// Makes this many calls per run; a run ends with a synchronization.
     #[arg(long, default_value_t = 20)]
     calls: u32,
-    /// Time this many runs and print their median.
+    /// Times this many runs and prints their median.
     #[arg(long, default_value_t = 5)]
     runs: u32,
-    /// Print the seconds of kernel compilation first: what the first forward and backward pass of each op takes beyond the second.
+    /// Prints the seconds of kernel compilation first: what the first forward and backward pass of each op takes beyond the second.
     /// Kernels that an earlier run cached on disk are not compiled again; docs/performance.md says how to start without them.
     #[arg(long)]
     cold: bool,
-    /// Compute the floor for this memory bandwidth, in GB/s.
+    /// Computes the floor for this memory bandwidth, in GB/s.
     #[arg(long, default_value_t = 3000.0)]
     bandwidth: f64,
-    /// Write the rows to this file too, as a JSON list.
+    /// Writes the rows to this file too, as a JSON list.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }

@@ -26,34 +26,34 @@ use std::time::Instant;
 struct Args {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Compute GEMMs and attention in this dtype: f32, bf16 or f16.
+    /// Computes GEMMs and attention in this dtype: f32, bf16 or f16.
     #[arg(long, default_value = "f32")]
     dtype: Precision,
-    /// Use the shape of this preset: base, large or another one.
+    /// Uses the shape of this preset: base, large or another one.
     #[arg(long, default_value = "base")]
     shape: String,
-    /// Use this many sequences per step.
+    /// Uses this many sequences per step.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
-    /// Use sequences of this mean length, in tokens.
+    /// Uses sequences of this mean length, in tokens.
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(8..))]
     mean: u32,
-    /// Truncate sequences to this many tokens.
+    /// Truncates sequences to this many tokens.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(8..))]
     longest: u32,
-    /// Time this many steps.
+    /// Times this many steps.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
-    /// Run this many untimed steps before.
+    /// Runs this many untimed steps before.
     #[arg(long, default_value_t = 10)]
     warm_up: u32,
-    /// Score this many sequences.
+    /// Scores this many sequences.
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     eval_sequences: u32,
-    /// Measure the same with this Python interpreter, which needs torch and transformers.
+    /// Measures the same with this Python interpreter, which needs torch and transformers.
     #[arg(long, value_name = "PYTHON")]
     peer: Option<PathBuf>,
-    /// Run the peer on this device, in torch's notation; by default cuda for `--device cuda` and cpu otherwise.
+    /// Runs the peer on this device, in torch's notation; by default cuda for `--device cuda` and cpu otherwise.
     #[arg(long)]
     peer_device: Option<String>,
 }

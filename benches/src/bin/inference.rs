@@ -26,34 +26,34 @@ use modernbert_cli::{DeviceArgs, describe, main_with};
 struct Args {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Compute GEMMs and attention in this dtype: f32, bf16 or f16.
+    /// Computes GEMMs and attention in this dtype: f32, bf16 or f16.
     #[arg(long, default_value = "f32")]
     dtype: Precision,
-    /// Use the shape of this preset: base, large or another one.
+    /// Uses the shape of this preset: base, large or another one.
     #[arg(long, default_value = "base")]
     shape: String,
-    /// Measure these sets or groups of sets of benches/lengths.json, separated by commas; `cpu` on a CPU, otherwise `paper,queries`.
+    /// Measures these sets or groups of sets of benches/lengths.json, separated by commas; `cpu` on a CPU, otherwise `paper,queries`.
     #[arg(long, value_delimiter = ',')]
     sets: Option<Vec<String>>,
-    /// Use batches of this many documents instead of each set's own number.
+    /// Uses batches of this many documents instead of each set's own number.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     batch: Option<u32>,
-    /// Use only this many first documents of each set.
+    /// Uses only this many first documents of each set.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     documents: Option<u32>,
-    /// Use one batch per set, of as many whole documents as fit into this many tokens, instead of the set's own batches.
+    /// Uses one batch per set, of as many whole documents as fit into this many tokens, instead of the set's own batches.
     #[arg(long, conflicts_with_all = ["batch", "documents"])]
     tokens: Option<usize>,
-    /// Time this many passes and print their median.
+    /// Times this many passes and prints their median.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Run this many untimed passes before.
+    /// Runs this many untimed passes before.
     #[arg(long, default_value_t = 1)]
     warm_up: u32,
-    /// Write the rows to this file too, as a JSON list.
+    /// Writes the rows to this file too, as a JSON list.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Read names of sets from standard input, one per line, and print a timed pass as a line of JSON for each: a script can
+    /// Reads names of sets from standard input, one per line, and prints a timed pass as a line of JSON for each: a script can
     /// alternate between programs this way.
     #[arg(long, conflicts_with_all = ["json", "sets"])]
     turns: bool,

@@ -24,31 +24,31 @@ use modernbert_cli::{DeviceArgs, describe, main_with};
 struct Args {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Use operands in this dtype: bf16, f16 or f32.
+    /// Uses operands in this dtype: bf16, f16 or f32.
     #[arg(long, default_value = "bf16")]
     dtype: Precision,
-    /// Measure the shapes of these models, separated by commas: base, large.
+    /// Measures the shapes of these models, separated by commas: base, large.
     #[arg(long, value_delimiter = ',', default_value = "base,large")]
     shape: Vec<String>,
-    /// Measure only GEMMs whose name and pass contain this, such as "Wi d_input".
+    /// Measures only GEMMs whose name and pass contain this, such as "Wi d_input".
     #[arg(long, default_value = "")]
     only: String,
-    /// Use this many tokens.
+    /// Uses this many tokens.
     #[arg(long, default_value_t = 65_536)]
     tokens: usize,
-    /// Make this many calls per run; a run ends with a synchronization.
+    /// Makes this many calls per run; a run ends with a synchronization.
     #[arg(long, default_value_t = 50)]
     calls: u32,
-    /// Time this many runs and print their median.
+    /// Times this many runs and prints their median.
     #[arg(long, default_value_t = 5)]
     runs: u32,
-    /// Let the device idle for this many milliseconds before each GEMM, so that the load before does not slow it down.
+    /// Lets the device idle for this many milliseconds before each GEMM, so that the load before does not slow it down.
     #[arg(long, default_value_t = 0)]
     rest: u64,
-    /// Time a single run instead of `--runs`, to see only the checks.
+    /// Times a single run instead of `--runs`, to see only the checks.
     #[arg(long)]
     check_only: bool,
-    /// Write the rows to this file too, as a JSON list.
+    /// Writes the rows to this file too, as a JSON list.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }

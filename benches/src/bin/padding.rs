@@ -27,19 +27,19 @@ use std::time::Instant;
 struct Args {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Use the shape of this preset: base, large or another one.
+    /// Uses the shape of this preset: base, large or another one.
     #[arg(long, default_value = "base")]
     shape: String,
-    /// Measure these sets or groups of sets of benches/lengths.json, separated by commas.
+    /// Measures these sets or groups of sets of benches/lengths.json, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "cpu")]
     sets: Vec<String>,
-    /// Use only this many first documents of each set.
+    /// Uses only this many first documents of each set.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     documents: Option<u32>,
-    /// Time this many passes, after one to warm up, and print their median.
+    /// Times this many passes, after one to warm up, and prints their median.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Allow this absolute difference between the results. The padded ways use Burn's matmul for attention, which computes in TF32 on
+    /// Allows this absolute difference between the results. The padded ways use Burn's matmul for attention, which computes in TF32 on
     /// NVIDIA GPUs: use 2e-2 there.
     #[arg(long, default_value_t = 1e-4)]
     tolerance: f32,

@@ -20,29 +20,29 @@ use std::time::Instant;
 /// Measures peak memory and time of a training step with or without activation checkpointing.
 #[derive(Parser)]
 struct Args {
-    /// Save all activations (`keep`), or only each layer's input (`recompute`).
+    /// Saves all activations (`keep`), or only each layer's input (`recompute`).
     way: Way,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Use one sequence of this many tokens.
+    /// Uses one sequence of this many tokens.
     #[arg(long, default_value_t = 8192)]
     tokens: usize,
-    /// Use this many layers, one more than a multiple of three.
+    /// Uses this many layers, one more than a multiple of three.
     #[arg(long, default_value_t = 7)]
     layers: usize,
-    /// Use this hidden size, a multiple of the head size 64.
+    /// Uses this hidden size, a multiple of the head size 64.
     #[arg(long, default_value_t = 128)]
     hidden: usize,
-    /// Use a vocabulary of this size.
+    /// Uses a vocabulary of this size.
     #[arg(long, default_value_t = 4096)]
     vocab: usize,
-    /// Use this dropout rate after the attention output projection.
+    /// Uses this dropout rate after the attention output projection.
     #[arg(long, default_value_t = 0.1)]
     dropout: f64,
-    /// Compute GEMMs and attention in bf16.
+    /// Computes GEMMs and attention in bf16.
     #[arg(long)]
     bf16: bool,
-    /// Run this many steps and time the last one.
+    /// Runs this many steps and times the last one.
     #[arg(long, default_value_t = 2)]
     steps: u64,
 }

@@ -33,50 +33,50 @@ use modernbert_train::optim::{NamedOptimizer, StableAdamWConfig};
 struct Args {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Compute GEMMs and attention in this dtype: bf16, f16 or f32.
+    /// Computes GEMMs and attention in this dtype: bf16, f16 or f32.
     #[arg(long, default_value = "bf16")]
     dtype: Precision,
-    /// Use the shape of this preset: base, large or another one.
+    /// Uses the shape of this preset: base, large or another one.
     #[arg(long, default_value = "base")]
     shape: String,
-    /// Use this many layers instead of the preset's; for small machines.
+    /// Uses this many layers instead of the preset's; for small machines.
     #[arg(long)]
     layers: Option<usize>,
-    /// Use steps of at most this many tokens, in whole documents.
+    /// Uses steps of at most this many tokens, in whole documents.
     #[arg(long, default_value_t = 65_536)]
     tokens: usize,
-    /// Accumulate gradients over this many micro-batches per step.
+    /// Accumulates gradients over this many micro-batches per step.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     micro_batches: u32,
-    /// Label this share of the tokens.
+    /// Labels this share of the tokens.
     #[arg(long, default_value_t = 0.3)]
     predicted: f64,
-    /// Measure these sets or groups of sets of benches/lengths.json, separated by commas.
+    /// Measures these sets or groups of sets of benches/lengths.json, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "paper")]
     sets: Vec<String>,
-    /// Make this many steps per run; a run ends with a readback.
+    /// Makes this many steps per run; a run ends with a readback.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
-    /// Time this many runs and print their median.
+    /// Times this many runs and prints their median.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Compute MFU (model FLOP utilization) for this peak of the device, in TFLOP/s.
+    /// Computes MFU (model FLOP utilization) for this peak of the device, in TFLOP/s.
     #[arg(long, default_value_t = 989.0)]
     peak_tflops: f64,
-    /// Compute these ops with their fallbacks (Burn's tensor operations) instead of this project's kernels; `all` for every op.
+    /// Computes these ops with their fallbacks (Burn's tensor operations) instead of this project's kernels; `all` for every op.
     #[arg(long, value_delimiter = ',', value_name = "OPS")]
     fallback: Vec<String>,
-    /// Print the losses of this many steps on the first set and stop, to compare builds and devices.
+    /// Prints the losses of this many steps on the first set and stops, to compare builds and devices.
     #[arg(long)]
     losses: Option<u32>,
-    /// Use this learning rate; the default is the published one of base. With --losses, a lower one keeps the model from memorizing the
+    /// Uses this learning rate; the default is the published one of base. With --losses, a lower one keeps the model from memorizing the
     /// batch.
     #[arg(long, default_value_t = 8e-4)]
     learning_rate: f64,
-    /// Use memory pages of this many MiB on the device; by default the size used in pretraining, 0 for the device's own choice.
+    /// Uses memory pages of this many MiB on the device; by default the size used in pretraining, 0 for the device's own choice.
     #[arg(long)]
     page_mib: Option<u64>,
-    /// Write the rows to this file too, as a JSON list.
+    /// Writes the rows to this file too, as a JSON list.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }

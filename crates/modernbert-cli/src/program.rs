@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 /// The device argument, which all programs share.
 #[derive(Args, Clone, Debug, Default)]
 pub struct DeviceArgs {
-    /// Compute on this device: flex (CPU), cuda, cuda:1, wgpu, vulkan, metal, tch; by default the one that the environment variable
+    /// Computes on this device: flex (CPU), cuda, cuda:1, wgpu, vulkan, metal, tch; by default the one that the environment variable
     /// MODERNBERT_DEVICE names, else the first of cuda, metal, vulkan, wgpu, tch, flex that is compiled in and present.
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,

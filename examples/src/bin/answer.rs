@@ -23,34 +23,34 @@ use std::process::ExitCode;
 /// Finds the span of a text that answers a question.
 #[derive(Parser)]
 struct Args {
-    /// Answer this question.
+    /// Answers this question.
     #[arg(long, requires = "context", conflicts_with = "input")]
     question: Option<String>,
-    /// Search the text of this file; `-` for standard input.
+    /// Searches the text of this file; `-` for standard input.
     #[arg(long, value_name = "FILE", requires = "question")]
     context: Option<OsString>,
-    /// Read rows with the fields or columns `question` and `context` from this file: .jsonl, .csv or .tsv, each also as .gz; `-` for JSON
+    /// Reads rows with the fields or columns `question` and `context` from this file: .jsonl, .csv or .tsv, each also as .gz; `-` for JSON
     /// lines on standard input.
     #[arg(long, value_name = "FILE")]
     input: Option<OsString>,
-    /// Read the file in this format; by default the one of its ending, and jsonl for standard input.
+    /// Reads the file in this format; by default the one of its ending, and jsonl for standard input.
     #[arg(long, value_enum, requires = "input")]
     format: Option<FormatArg>,
     #[command(flatten)]
     model: ModelArgs,
-    /// Print this many answers per question, best first.
+    /// Prints this many answers per question, best first.
     #[arg(long, value_name = "N", default_value_t = 1)]
     n_best: usize,
-    /// Limit answers to this many tokens.
+    /// Limits answers to this many tokens.
     #[arg(long, value_name = "N", default_value_t = 30)]
     max_answer: usize,
-    /// Overlap neighboring windows of a long text by this many tokens.
+    /// Overlaps neighboring windows of a long text by this many tokens.
     #[arg(long, value_name = "N", default_value_t = 128)]
     stride: usize,
-    /// Write JSON lines to this file instead of standard output.
+    /// Writes JSON lines to this file instead of standard output.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Print JSON lines.
+    /// Prints JSON lines.
     #[arg(long)]
     json: bool,
 }

@@ -17,14 +17,14 @@ use std::process::ExitCode;
 /// Answers multiple-choice questions.
 #[derive(Parser)]
 struct Args {
-    /// The question, or the beginning that the choices continue.
+    /// Answers this question, or continues this beginning.
     question: String,
-    /// The choices.
+    /// Chooses among these answers.
     #[arg(required = true)]
     choices: Vec<String>,
     #[command(flatten)]
     model: ModelArgs,
-    /// Print one JSON object instead of a table.
+    /// Prints one JSON object instead of a table.
     #[arg(long)]
     json: bool,
 }

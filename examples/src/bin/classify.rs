@@ -25,13 +25,13 @@ struct Args {
     input: InputArgs,
     #[command(flatten)]
     model: ModelArgs,
-    /// Print this many labels per text, best first; by default 1, and all labels in JSON.
+    /// Prints this many labels per text, best first; by default 1, and all labels in JSON.
     #[arg(long, value_name = "N")]
     top: Option<usize>,
-    /// Write JSON lines to this file instead of standard output.
+    /// Writes JSON lines to this file instead of standard output.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Print JSON lines.
+    /// Prints JSON lines.
     #[arg(long)]
     json: bool,
 }

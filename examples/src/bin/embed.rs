@@ -27,21 +27,21 @@ struct Args {
     input: InputArgs,
     #[command(flatten)]
     model: ModelArgs,
-    /// Pool token vectors to a text vector by the first token (cls), the mean over all tokens (mean), the maximum of each component (max), or
+    /// Pools token vectors to a text vector by the first token (cls), the mean over all tokens (mean), the maximum of each component (max), or
     /// the mean with weights 1, 2, 3, … by position (weightedmean); by default as in the model's files for sentence-transformers, else by
     /// the mean.
     #[arg(long, value_name = "NAME")]
     pooling: Option<Pooling>,
-    /// Keep the length of vectors; by default they are scaled to length 1, unless the model's files for sentence-transformers don't do so.
+    /// Keeps the length of vectors; by default they are scaled to length 1, unless the model's files for sentence-transformers don't do so.
     #[arg(long)]
     no_normalize: bool,
-    /// Prefix every text with this prompt, such as `query: `; by default with the prompt of the model's files.
+    /// Prefixes every text with this prompt, such as `query: `; by default with the prompt of the model's files.
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
-    /// Write the vectors to this file: .safetensors (tensor `embeddings`, one row per text) or .jsonl.
+    /// Writes the vectors to this file: .safetensors (tensor `embeddings`, one row per text) or .jsonl.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Print JSON lines with complete vectors.
+    /// Prints JSON lines with complete vectors.
     #[arg(long)]
     json: bool,
 }

@@ -17,14 +17,14 @@ use std::process::ExitCode;
 /// Predicts masked tokens.
 #[derive(Parser)]
 struct Args {
-    /// Text with one or more mask tokens, as in "The capital of France is `[MASK]`."
+    /// Fills the mask tokens of this text, as in "The capital of France is `[MASK]`."
     text: String,
     #[command(flatten)]
     model: ModelArgs,
-    /// Print this many predictions per mask.
+    /// Prints this many predictions per mask.
     #[arg(long, default_value_t = 5)]
     top: usize,
-    /// Print one JSON object instead of a table.
+    /// Prints one JSON object instead of a table.
     #[arg(long)]
     json: bool,
 }

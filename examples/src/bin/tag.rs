@@ -25,22 +25,22 @@ struct Args {
     input: InputArgs,
     #[command(flatten)]
     model: ModelArgs,
-    /// Split each text into words at white space, and label every word.
+    /// Splits each text into words at white space, and labels every word.
     #[arg(long)]
     words: bool,
-    /// Read a list of words from this field of a JSON line, and label every word.
+    /// Reads a list of words from this field of a JSON line, and labels every word.
     #[arg(long, value_name = "FIELD")]
     words_field: Option<String>,
-    /// Tokenize each word, or each text, as if it began with a space: true or false; by default true for words and false for texts.
+    /// Tokenizes each word, or each text, as if it began with a space: true or false; by default true for words and false for texts.
     #[arg(long, value_name = "BOOL")]
     add_prefix_space: Option<bool>,
-    /// Print every token with its label in addition to the entities.
+    /// Prints every token with its label in addition to the entities.
     #[arg(long)]
     tokens: bool,
-    /// Write JSON lines to this file instead of standard output.
+    /// Writes JSON lines to this file instead of standard output.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Print JSON lines.
+    /// Prints JSON lines.
     #[arg(long)]
     json: bool,
 }

@@ -44,7 +44,7 @@ pub(crate) struct MineArgs {
     /// Writes rows with query, positive and negatives into this JSONL file.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Negatives of a row; rows with fewer that qualify are left out and counted.
+    /// Chooses this many negatives for a row; rows with fewer that qualify are left out and counted.
     #[arg(long, value_name = "COUNT", default_value_t = 3)]
     negatives: usize,
     /// Leaves out this many of the best ranked, which may be positives without a label.
@@ -68,10 +68,10 @@ pub(crate) struct MineArgs {
     /// Chooses the top ranked that qualify, or random ones of them.
     #[arg(long, value_enum, default_value = "top", hide_possible_values = true)]
     sampling: SamplingName,
-    /// Seed of --sampling random.
+    /// Uses this seed for --sampling random.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Device, the same in every program.
+    /// The device argument, which all programs share.
     #[command(flatten)]
     device: DeviceArgs,
 }

@@ -46,7 +46,7 @@ pub(crate) struct SearchArgs {
     /// Writes a TREC run file instead of printing JSON lines.
     #[arg(long, value_name = "FILE", requires = "queries")]
     out: Option<PathBuf>,
-    /// Device that encodes TEXT, the same in every program.
+    /// The device argument, which all programs share.
     #[command(flatten)]
     device: DeviceArgs,
 }

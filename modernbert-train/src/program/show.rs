@@ -59,12 +59,12 @@ impl Diff {
 
 #[derive(Args)]
 pub(crate) struct Convert {
-    /// The YAML file.
+    /// Reads this YAML file.
     file: PathBuf,
-    /// Write the recipe here; there must be no such file. Without it, only the report is printed.
+    /// Writes the recipe here; there must be no such file. Without it, only the report is printed.
     #[arg(long, value_name = "RECIPE")]
     out: Option<PathBuf>,
-    /// Number of GPUs that the file was written for.
+    /// Assumes that the file was written for this many GPUs.
     #[arg(long, value_name = "COUNT", default_value_t = 8)]
     gpus: u64,
 }

@@ -67,7 +67,7 @@ pub(crate) struct TokenizeArgs {
     /// Cuts documents into samples of this many tokens. By default they are stored whole, and each run cuts them to its own length.
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<usize>,
-    /// With --max-length: cuts longer documents into several samples, or keeps only their beginning.
+    /// Cuts documents longer than --max-length into several samples, or keeps only their beginning.
     #[arg(long, value_enum, default_value = "split")]
     long_documents: Long,
     /// Drops documents with fewer tokens, [CLS] and [SEP] included.

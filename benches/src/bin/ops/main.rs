@@ -29,28 +29,28 @@ use measure::Meter;
 struct Args {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Compute in this dtype: bf16, f16 or f32.
+    /// Computes in this dtype: bf16, f16 or f32.
     #[arg(long, default_value = "bf16")]
     dtype: Precision,
-    /// Measure these model presets, separated by commas.
+    /// Measures these model presets, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "base,large")]
     shapes: Vec<String>,
-    /// Use batches of this many tokens.
+    /// Uses batches of this many tokens.
     #[arg(long, default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(64..))]
     tokens: u32,
-    /// Measure only ops whose name contains this.
+    /// Measures only ops whose name contains this.
     #[arg(long)]
     only: Option<String>,
-    /// Make this many calls per run; a run ends with a synchronization.
+    /// Makes this many calls per run; a run ends with a synchronization.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     calls: u32,
-    /// Time this many runs and print their median.
+    /// Times this many runs and prints their median.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Measure the decoder with its loss too; most of its time is in GEMMs.
+    /// Measures the decoder with its loss too; most of its time is in GEMMs.
     #[arg(long)]
     decoder: bool,
-    /// Write the rows to this file too, as a JSON list.
+    /// Writes the rows to this file too, as a JSON list.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }

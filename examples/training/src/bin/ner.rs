@@ -21,18 +21,18 @@ use std::path::PathBuf;
 /// Trains a tagger of named entities on a CoNLL file and scores it on another one.
 #[derive(Parser)]
 struct Args {
-    /// Folder of a pretrained model, or its name on the Hugging Face Hub.
+    /// Starts from this model: a folder, or a name on the Hugging Face Hub.
     model: String,
-    /// File of sentences to train on: one word and its tag per line (CoNLL), or JSON lines.
+    /// Trains on the sentences of this file: one word and its tag per line (CoNLL), or JSON lines.
     train: PathBuf,
-    /// File of sentences to score on.
+    /// Scores on the sentences of this file.
     dev: PathBuf,
-    /// Sentence to tag after training, its words separated by spaces.
+    /// Tags this sentence after training, its words separated by spaces.
     sentence: Option<String>,
-    /// Train for this many passes over the sentences.
+    /// Trains for this many passes over the sentences.
     #[arg(long, default_value_t = 5)]
     epochs: usize,
-    /// Use this peak learning rate.
+    /// Uses this peak learning rate.
     #[arg(long, default_value_t = 1e-4)]
     learning_rate: f64,
     #[command(flatten)]

@@ -16,25 +16,25 @@ use std::process::ExitCode;
 /// Compares models with the numbers that transformers computed for them.
 #[derive(Parser)]
 struct Args {
-    /// Case folders: config.json, model.safetensors, inputs.safetensors, outputs.safetensors.
+    /// Compares the cases in these folders: config.json, model.safetensors, inputs.safetensors, outputs.safetensors.
     #[arg(required = true, value_name = "DIR")]
     folders: Vec<PathBuf>,
-    /// Allow outputs to differ by this much times max(1, max |reference|).
+    /// Allows outputs to differ by this much times max(1, max |reference|).
     #[arg(long, default_value_t = 1e-4)]
     tol: f64,
-    /// Allow the difference of a gradient to have this share of the gradient's norm.
+    /// Allows the difference of a gradient to have this share of the gradient's norm.
     #[arg(long, default_value_t = 1e-4)]
     grad_tol: f64,
-    /// Allow losses to differ by this share.
+    /// Allows losses to differ by this share.
     #[arg(long, default_value_t = 1e-5)]
     loss_tol: f64,
-    /// Print every comparison instead of the worst of each folder.
+    /// Prints every comparison instead of the worst of each folder.
     #[arg(long)]
     verbose: bool,
-    /// Write the model of the case, which must be the only one, to this folder for another program to load.
+    /// Writes the model of the case, which must be the only one, to this folder for another program to load.
     #[arg(long, value_name = "FOLDER")]
     save: Option<PathBuf>,
-    /// Print one JSON object instead of lines.
+    /// Prints one JSON object instead of lines.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -17,10 +17,10 @@ use std::path::PathBuf;
 /// Finetunes on a task of SuperGLUE.
 #[derive(Parser)]
 struct Args {
-    /// Finetune on this task.
+    /// Finetunes on this task.
     #[arg(long, value_parser = ["boolq", "cb", "copa", "multirc", "wic"])]
     task: String,
-    /// Read SuperGLUE's data from this folder: folders BoolQ, CB, … as distributed, with train.jsonl and val.jsonl in each.
+    /// Reads SuperGLUE's data from this folder: folders BoolQ, CB, … as distributed, with train.jsonl and val.jsonl in each.
     #[arg(long, value_name = "FOLDER")]
     data: PathBuf,
     #[command(flatten)]

@@ -25,15 +25,15 @@ use std::process::ExitCode;
 /// Compares a training with PyTorch's, step by step.
 #[derive(Parser)]
 struct Args {
-    /// Folder that scripts/parity/train.py wrote.
+    /// Compares the run in this folder, which scripts/parity/train.py wrote.
     folder: PathBuf,
-    /// Largest difference of a loss in f32, as a share of it.
+    /// Allows losses in f32 to differ by this share.
     #[arg(long, default_value_t = 1e-3)]
     loss_tol: f64,
-    /// Largest difference of the final weights of a tensor in f32, as a share of the way it went.
+    /// Allows the final weights of a tensor in f32 to differ by this share of their change.
     #[arg(long, default_value_t = 5e-2)]
     weight_tol: f64,
-    /// Largest difference of a loss in bf16, as a share of it.
+    /// Allows losses in bf16 to differ by this share.
     #[arg(long, default_value_t = 2e-2)]
     bf16_tol: f64,
     #[command(flatten)]

@@ -11,63 +11,63 @@ use std::path::{Path, PathBuf};
 /// The model to start from, and settings that replace those of a program.
 #[derive(Args, Clone, Debug)]
 pub struct FinetuneArgs {
-    /// Start from this model: a folder with config.json, model.safetensors and tokenizer.json, or a name on the Hugging Face Hub.
+    /// Starts from this model: a folder with config.json, model.safetensors and tokenizer.json, or a name on the Hugging Face Hub.
     #[arg(long, value_name = "FOLDER|NAME")]
     pub model: String,
-    /// Write the finetuned model to this folder.
+    /// Writes the finetuned model to this folder.
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
-    /// Initialize the classifier and shuffle the samples with this seed.
+    /// Initializes the classifier and shuffles the samples with this seed.
     #[arg(long, default_value_t = 1618)]
     pub seed: u64,
-    /// Train for this many passes over the training set; the program has its own default.
+    /// Trains for this many passes over the training set; the program has its own default.
     #[arg(long)]
     pub epochs: Option<usize>,
-    /// Use this peak learning rate; by default the program's, times 768 / width for models narrower than base.
+    /// Uses this peak learning rate; by default the program's, times 768 / width for models narrower than base.
     #[arg(long)]
     pub learning_rate: Option<f64>,
-    /// Remove this share of each weight per step at the peak learning rate; the program has its own default.
+    /// Removes this share of each weight per step at the peak learning rate; the program has its own default.
     #[arg(long, value_name = "SHARE")]
     pub weight_decay: Option<f64>,
-    /// Drop this share of the attention output after its projection, in training (0.1 by the authors); by default the config's
+    /// Drops this share of the attention output after its projection, in training (0.1 by the authors); by default the config's
     /// attention_dropout.
     #[arg(long, value_name = "SHARE")]
     pub attention_output_dropout: Option<f64>,
-    /// Use this many examples per step; the program has its own default.
+    /// Uses this many examples per step; the program has its own default.
     #[arg(long)]
     pub batch_size: Option<usize>,
-    /// Evaluate on the dev set every so many steps; by default after every epoch.
+    /// Evaluates on the dev set every so many steps; by default after every epoch.
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     pub evaluate_every: Option<u64>,
-    /// Stop after this many evaluations in a row without a better score, 0 for never; the program has its own default.
+    /// Stops after this many evaluations in a row without a better score, 0 for never; the program has its own default.
     #[arg(long, value_name = "EVALUATIONS")]
     pub patience: Option<usize>,
-    /// Truncate inputs to this many tokens and count those truncated; the program's default is 256, or 384 and more for questions about
+    /// Truncates inputs to this many tokens and counts those truncated; the program's default is 256, or 384 and more for questions about
     /// contexts.
     #[arg(long, value_name = "TOKENS")]
     pub max_length: Option<usize>,
-    /// Accumulate gradients over this many micro-batches per step: more of them need less memory.
+    /// Accumulates gradients over this many micro-batches per step: more of them need less memory.
     #[arg(long, default_value_t = 1)]
     pub micro_batches: usize,
-    /// Save a checkpoint in --out every so many steps; off by default. These checkpoints are kept after the end of the run.
+    /// Saves a checkpoint in --out every so many steps; off by default. These checkpoints are kept after the end of the run.
     #[arg(long, value_name = "STEPS", requires = "out", value_parser = clap::value_parser!(u64).range(1..))]
     pub save_every: Option<u64>,
-    /// Save a checkpoint in --out every so many minutes.
+    /// Saves a checkpoint in --out every so many minutes.
     #[arg(long, value_name = "MINUTES", requires = "out", default_value_t = 15.0)]
     pub save_every_minutes: f64,
-    /// Resume from the newest checkpoint in --out, bit-identical to an uninterrupted run; give the other options as before.
+    /// Resumes from the newest checkpoint in --out, bit-identical to an uninterrupted run; give the other options as before.
     #[arg(long, requires = "out")]
     pub resume: bool,
-    /// Write the predictions of the best weights on the dev set to this file, one JSON line per row.
+    /// Writes the predictions of the best weights on the dev set to this file, one JSON line per row.
     #[arg(long, value_name = "FILE")]
     pub predictions: Option<PathBuf>,
-    /// Print plain lines instead of the dashboard, even on a terminal.
+    /// Prints plain lines instead of the dashboard, even on a terminal.
     #[arg(long)]
     pub lines: bool,
     /// The device argument, which all programs share.
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Compute GEMMs and attention in this dtype.
+    /// Computes GEMMs and attention in this dtype.
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
     pub dtype: String,
 }
@@ -123,10 +123,10 @@ impl FinetuneArgs {
 /// Arguments of the programs for GLUE's tasks.
 #[derive(Args, Clone, Debug)]
 pub struct GlueArgs {
-    /// Read GLUE's data from this folder: folders CoLA, RTE, … as distributed, or the Hub's Parquet files.
+    /// Reads GLUE's data from this folder: folders CoLA, RTE, … as distributed, or the Hub's Parquet files.
     #[arg(long, value_name = "FOLDER")]
     pub data: PathBuf,
-    /// Use only this many first rows of each set, for a short trial.
+    /// Uses only this many first rows of each set, for a short trial.
     #[arg(long)]
     pub max_rows: Option<usize>,
     /// The arguments that all finetuning programs share.

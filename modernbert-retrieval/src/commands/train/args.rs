@@ -47,7 +47,7 @@ pub(crate) struct TrainArgs {
     schedule: ScheduleArgs,
     #[command(flatten)]
     pub(super) saving: SavingArgs,
-    /// Device, the same in every program.
+    /// The device argument, which all programs share.
     #[command(flatten)]
     pub(super) device: DeviceArgs,
     /// Computes matrix multiplications and attention in f32 or bf16; vectors and losses are f32.
@@ -144,16 +144,16 @@ struct VectorArgs {
 
 #[derive(Args)]
 struct ScheduleArgs {
-    /// Passes over the rows. Default: 1.
+    /// Trains for this many passes over the rows. Default: 1.
     #[arg(long, conflicts_with = "steps")]
     epochs: Option<f64>,
-    /// Optimizer steps, instead of epochs.
+    /// Trains for this many optimizer steps, instead of epochs.
     #[arg(long)]
     steps: Option<u64>,
-    /// Rows of a batch, whose documents are each other's negatives. Default: 64.
+    /// Uses this many rows per batch, whose documents are each other's negatives. Default: 64.
     #[arg(long, value_name = "ROWS")]
     batch: Option<usize>,
-    /// Batches of a step, whose gradients are averaged. Default: 1.
+    /// Averages the gradients of this many batches per step. Default: 1.
     #[arg(long, value_name = "BATCHES")]
     accumulate: Option<usize>,
     /// Computes batches of more tokens in two passes (GradCache) with this many tokens in memory; results differ by rounding and, with dropout, by its draws only.
@@ -165,19 +165,19 @@ struct ScheduleArgs {
     /// Accepts a text twice in a batch, where it is its own negative.
     #[arg(long)]
     allow_duplicates: bool,
-    /// Peak learning rate. Default: 8e-5, times 768 / width for models narrower than base.
+    /// Uses this peak learning rate. Default: 8e-5, times 768 / width for models narrower than base.
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f64>,
-    /// Share of a weight removed per step at the peak.
+    /// Removes this share of each weight per step at the peak learning rate.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     weight_decay: f64,
-    /// Share of the steps in which the learning rate rises.
+    /// Raises the learning rate in this share of the steps.
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     warmup: f64,
-    /// Seed of the order of rows and of a new projection.
+    /// Orders the rows, and initializes a new projection, with this seed.
     #[arg(long, default_value_t = 12)]
     seed: u64,
-    /// Steps between two evaluations. Default: one after every epoch.
+    /// Evaluates every so many steps. Default: after every epoch.
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     evaluate_every: Option<u64>,
     /// Stops after this many evaluations in a row without a better score.
@@ -190,13 +190,13 @@ struct ScheduleArgs {
 
 #[derive(Args)]
 pub(super) struct SavingArgs {
-    /// Steps between checkpoints in --out; by default none by steps. Checkpoints by steps stay after the end of the run.
+    /// Saves a checkpoint in --out every so many steps; off by default. These checkpoints are kept after the end of the run.
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) save_every: Option<u64>,
-    /// Minutes between checkpoints in --out.
+    /// Saves a checkpoint in --out every so many minutes.
     #[arg(long, value_name = "MINUTES", default_value_t = 15.0)]
     save_every_minutes: f64,
-    /// Goes on from the newest checkpoint in --out, bit for bit as if the run had never stopped; give the other options as before.
+    /// Resumes from the newest checkpoint in --out, bit-identical to an uninterrupted run; give the other options as before.
     #[arg(long)]
     pub(super) resume: bool,
 }

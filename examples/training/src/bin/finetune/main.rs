@@ -24,38 +24,38 @@ use std::path::PathBuf;
 /// Finetunes a classifier, tagger, answerer or chooser on data of your own.
 #[derive(Parser)]
 struct Args {
-    /// Train this kind of head; the value's description names the scores and the program that runs the model.
+    /// Trains this kind of head; the value's description names the scores and the program that runs the model.
     #[arg(long, value_enum, default_value_t = Task::Classify)]
     task: Task,
-    /// Train on the rows of this file: .csv, .tsv (both with a header line), .jsonl or .parquet; for `tag` .jsonl or a CoNLL file, for
+    /// Trains on the rows of this file: .csv, .tsv (both with a header line), .jsonl or .parquet; for `tag` .jsonl or a CoNLL file, for
     /// `answer` .jsonl.
     #[arg(long, value_name = "FILE")]
     train: PathBuf,
-    /// Score on the rows of this file, whose labels must occur in the training file.
+    /// Scores on the rows of this file, whose labels must occur in the training file.
     #[arg(long, value_name = "FILE")]
     dev: PathBuf,
-    /// Read the text from this column or field (tasks on texts).
+    /// Reads the text from this column or field (tasks on texts).
     #[arg(long, value_name = "NAME", default_value = "text")]
     text: String,
-    /// Read the second text of a pair from this column or field.
+    /// Reads the second text of a pair from this column or field.
     #[arg(long, value_name = "NAME")]
     pair: Option<String>,
-    /// Read the label, or the list of labels, from this column or field.
+    /// Reads the label, or the list of labels, from this column or field.
     #[arg(long, value_name = "NAME", default_value = "label")]
     label: String,
-    /// Split labels that are not a list at this text (`multi-label`).
+    /// Splits labels that are not a list at this text (`multi-label`).
     #[arg(long, value_name = "TEXT", default_value = ",")]
     separator: String,
-    /// Train a regression, as with `--task regression`.
+    /// Trains a regression, as with `--task regression`.
     #[arg(long)]
     regression: bool,
-    /// Score only well-formed spans, as seqeval's strict mode (`tag`).
+    /// Scores only well-formed spans, as seqeval's strict mode (`tag`).
     #[arg(long)]
     strict: bool,
-    /// Overlap neighboring windows of a long context by this many tokens (`answer`).
+    /// Overlaps neighboring windows of a long context by this many tokens (`answer`).
     #[arg(long, value_name = "TOKENS", default_value_t = 128)]
     stride: usize,
-    /// Limit answers to this many tokens (`answer`).
+    /// Limits answers to this many tokens (`answer`).
     #[arg(long, value_name = "TOKENS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
     max_answer: u16,
     #[command(flatten)]
