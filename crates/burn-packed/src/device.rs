@@ -16,7 +16,7 @@
 //! `[environment] path` names in a `cubecl.toml` in the working directory or above. [`select`] also enables log records of compilations
 //! (crate `log`, level info, target [`COMPILATION_LOG`]) for programs that install a logger.
 
-use burn::tensor::{DType, Device};
+use burn::tensor::{DType, Device, Tensor};
 
 /// Reasons why a device is not available.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +47,21 @@ pub enum DeviceError {
     /// No backend is compiled in.
     #[error("this program was built without a backend; rebuild it with `--features flex`")]
     NoBackend,
+}
+
+/// A device that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the device could not be read: {0}")]
+pub struct ReadError(String);
+
+/// Returns the values of a tensor on the host as f32, in row-major order.
+///
+/// # Errors
+/// A device that fails, for example out of memory.
+pub fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ReadError> {
+    tensor
+        .try_into_vec_as::<f32>()
+        .map_err(|error| ReadError(error.to_string()))
 }
 
 /// Target of the log records that name kernels being compiled: `[Compiling kernel] NAME`.
@@ -358,6 +373,18 @@ mod tests {
     fn flex_is_always_available() {
         assert_eq!(select(Some("flex")).unwrap().name, "flex");
         assert!(select(None).is_ok());
+    }
+
+    #[test]
+    #[cfg(feature = "flex")]
+    fn values_are_read_in_row_major_order() {
+        let tensor = Tensor::<2>::from_floats([[1.0, 2.0], [3.0, 4.0]], &Device::flex());
+        let values = read(tensor.clone().transpose()).unwrap();
+        assert_eq!(values, [1.0, 3.0, 2.0, 4.0]);
+        assert_eq!(
+            read(tensor.cast(DType::BF16)).unwrap(),
+            [1.0, 2.0, 3.0, 4.0]
+        );
     }
 
     #[test]

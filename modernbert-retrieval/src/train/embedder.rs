@@ -6,6 +6,7 @@ use modernbert::Loader;
 use modernbert::batch::PackedBatch;
 use modernbert::checkpoint::{F32Tensor, TensorFiles, WEIGHTS_FILE, save, write_safetensors};
 use modernbert::config::{ModernBertConfig, Pooling};
+use modernbert::device::read;
 use modernbert::model::{Architecture, ModernBert, pool};
 use modernbert::ops::linear::linear;
 use modernbert::sentences::{
@@ -260,13 +261,4 @@ fn new_projection(hidden: usize, seed: u64, device: &Device) -> Tensor<2> {
         .map(|_| random.random_range(-bound..bound))
         .collect();
     Tensor::from_data(TensorData::new(values, [TOKEN_WIDTH, hidden]), device)
-}
-
-/// Values of a tensor on the host.
-pub(crate) fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TrainError> {
-    tensor
-        .try_into_data()
-        .map_err(|error| TrainError::Device(error.to_string()))?
-        .try_to_vec()
-        .map_err(|error| TrainError::Device(format!("{error:?}")))
 }

@@ -1,6 +1,8 @@
 //! Vectors of many texts on the host.
 
-use super::embedder::{Embedder, VectorKind, read};
+use modernbert::device::read;
+
+use super::embedder::{Embedder, VectorKind};
 use super::error::TrainError;
 use super::step::text_batch;
 use super::texts::TokenizedText;

@@ -2,6 +2,7 @@
 
 use modernbert::LoadError;
 use modernbert::checkpoint::CheckpointError;
+use modernbert::device::ReadError;
 use modernbert::sentences::SentencesError;
 use modernbert::tokenizer::TokenizerError;
 use modernbert_train::engine::{EngineError, Failure, NotFinite};
@@ -155,8 +156,8 @@ pub enum TrainError {
         source: std::io::Error,
     },
     /// The device could not be read.
-    #[error("the device could not be read: {0}")]
-    Device(String),
+    #[error(transparent)]
+    Device(#[from] ReadError),
     /// A batch is too large.
     #[error(transparent)]
     Layout(#[from] modernbert::batch::LayoutError),

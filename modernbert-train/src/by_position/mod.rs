@@ -6,8 +6,8 @@
 #[cfg(test)]
 mod tests;
 
-use burn::tensor::Tensor;
 use modernbert::batch::PackedBatch;
+use modernbert::device::{ReadError, read};
 use modernbert::model::{MaskedLm, MaskedTokens};
 use serde::{Deserialize, Serialize};
 
@@ -38,8 +38,8 @@ pub enum PositionError {
     #[error("buckets need at least two edges, each above the one before; they are {0:?}")]
     Edges(Vec<usize>),
     /// The device could not be read.
-    #[error("the device could not be read: {0}")]
-    Device(String),
+    #[error(transparent)]
+    Device(#[from] ReadError),
 }
 
 /// Scores of evaluation items by position: a bucket from each of `edges` to the next. Tokens beyond the last edge are left out, and
@@ -93,12 +93,4 @@ pub fn scores_by_position(
             masked_accuracy: hits / tokens as f64,
         })
         .collect())
-}
-
-fn read(values: Tensor<1>) -> Result<Vec<f32>, PositionError> {
-    let data = values
-        .try_into_data()
-        .map_err(|error| PositionError::Device(error.to_string()))?;
-    data.try_to_vec()
-        .map_err(|error| PositionError::Device(format!("{error:?}")))
 }

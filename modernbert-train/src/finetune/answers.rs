@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 use modernbert::batch::PackedBatch;
 use modernbert::checkpoint::LoadReport;
+use modernbert::device::read;
 use modernbert::inference::{AnswerOptions, Answers, ContextWindows};
 use modernbert::model::{QuestionAnswerer, SpanLabels};
 use modernbert::parallel::try_map;
@@ -12,7 +13,7 @@ use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
 use super::FinetuneError;
-use super::example::{Example, cross_entropy, read};
+use super::example::{Example, cross_entropy};
 use super::table::{QuestionFile, QuestionRow};
 
 /// A window of a context beside its question, with the answer in it.

@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 use modernbert::batch::PackedBatch;
 use modernbert::checkpoint::LoadReport;
+use modernbert::device::read;
 use modernbert::model::MultipleChoice;
 use modernbert::parallel::try_map;
 use modernbert::tokenizer::{Tokenizer, TokenizerError};
@@ -10,7 +11,7 @@ use modernbert::{HeadStart, LoadError, Loader};
 use sha2::{Digest, Sha256};
 
 use super::FinetuneError;
-use super::example::{Example, cross_entropy, read};
+use super::example::{Example, cross_entropy};
 use super::table::{ChoiceFile, ChoiceRow};
 
 /// A question with each of its choices.

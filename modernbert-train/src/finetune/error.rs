@@ -1,5 +1,7 @@
 //! Why a finetuning failed.
 
+use modernbert::device::ReadError;
+
 use super::run::Interruption;
 use crate::engine::{EngineError, Failure, NotFinite};
 use crate::run_dir::RunDirError;
@@ -94,8 +96,8 @@ pub enum FinetuneError {
     #[error(transparent)]
     Saving(#[from] SavingError),
     /// The device could not be read.
-    #[error("the device could not be read: {0}")]
-    Device(String),
+    #[error(transparent)]
+    Device(#[from] ReadError),
     /// A batch is too large.
     #[error(transparent)]
     Layout(#[from] modernbert::batch::LayoutError),

@@ -86,12 +86,3 @@ pub(super) fn cross_entropy(logits: &[f32], class: usize) -> Option<f64> {
     let total: f64 = logits.iter().map(|&x| (f64::from(x) - largest).exp()).sum();
     Some(total.ln() + largest - own)
 }
-
-/// Values of a tensor on the host.
-pub(super) fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, FinetuneError> {
-    tensor
-        .try_into_data()
-        .map_err(|error| FinetuneError::Device(error.to_string()))?
-        .try_to_vec()
-        .map_err(|error| FinetuneError::Device(format!("{error:?}")))
-}

@@ -3,12 +3,13 @@
 use burn::tensor::Tensor;
 use modernbert::batch::PackedBatch;
 use modernbert::checkpoint::LoadReport;
+use modernbert::device::read;
 use modernbert::model::{Classification, ClassificationLabels, SequenceClassifier};
 use modernbert::{HeadStart, LoadError, Loader};
 use sha2::{Digest, Sha256};
 
 use super::FinetuneError;
-use super::example::{Example, cross_entropy, read};
+use super::example::{Example, cross_entropy};
 
 /// The target of a sequence.
 #[derive(Clone, Debug, PartialEq)]

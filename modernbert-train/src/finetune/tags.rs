@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 use modernbert::batch::PackedBatch;
 use modernbert::checkpoint::LoadReport;
+use modernbert::device::read;
 use modernbert::model::TokenClassifier;
 use modernbert::parallel::try_map;
 use modernbert::tokenizer::{Tokenizer, TokenizerError};
@@ -11,7 +12,7 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 
 use super::FinetuneError;
-use super::example::{Example, cross_entropy, read};
+use super::example::{Example, cross_entropy};
 use super::predict::largest;
 use super::table::{LabelSet, TableError, TaggedContent, TaggedFile, TaggedRow, TextSpan};
 

@@ -4,6 +4,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use modernbert::batch::PackedBatch;
 use modernbert::config::ModernBertConfig;
+use modernbert::device::read;
 use modernbert::model::{MaskedLm, MaskedLmOutput, MaskedTokens};
 use ranks::{Ranks, tree};
 use std::sync::Arc;
@@ -137,8 +138,10 @@ impl Task for MlmTask<'_> {
         for item in &self.held_out[own] {
             let (batch, masked) = inputs(model, item);
             let output = model.forward(&batch, &masked);
-            for number in read(output)? {
-                numbers.extend(number.to_le_bytes());
+            // Loss and correct predictions, in one readback.
+            let both = Tensor::cat(vec![output.loss_sum, output.correct], 0);
+            for number in read(both).map_err(EvaluationError::other)? {
+                numbers.extend(f64::from(number).to_le_bytes());
             }
         }
         let all = self.ranks.all_gather(&numbers);
@@ -175,11 +178,4 @@ impl Task for MlmTask<'_> {
         self.dir.save(model, optimizer, state, self.rule)?;
         Ok(())
     }
-}
-
-/// Loss and correct predictions of a batch, in one readback.
-fn read(output: MaskedLmOutput) -> Result<Vec<f64>, EvaluationError> {
-    Tensor::cat(vec![output.loss_sum, output.correct], 0)
-        .try_into_vec_as::<f64>()
-        .map_err(|error| EvaluationError::other(format!("the device could not be read: {error}")))
 }

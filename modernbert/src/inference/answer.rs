@@ -1,7 +1,8 @@
 //! Spans of a text that answer a question.
 
-use super::runner::{Runner, read};
+use super::runner::Runner;
 use super::{BatchOptions, ContextWindows, InferenceError, StreamProgress};
+use crate::device::read;
 use crate::loader::Loader;
 use crate::model::QuestionAnswerer;
 use crate::tokenizer::Tokenizer;

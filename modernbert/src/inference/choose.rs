@@ -1,8 +1,9 @@
 //! Multiple choice: the probability of each choice of a question.
 
 use super::classify::softmax;
-use super::runner::{Runner, read};
+use super::runner::Runner;
 use super::{BatchOptions, InferenceError, Input, StreamProgress};
+use crate::device::read;
 use crate::loader::Loader;
 use crate::model::MultipleChoice;
 use crate::tokenizer::Tokenizer;
@@ -101,7 +102,7 @@ impl Chooser {
         let sequences: Vec<&[u32]> = encoded.iter().map(|e| e.ids.as_slice()).collect();
         let encoder = &self.model.model;
         let scores = self.runner.run(&sequences, encoder, progress, |batch| {
-            read(self.model.decode(encoder.forward(batch), batch))
+            Ok(read(self.model.decode(encoder.forward(batch), batch))?)
         });
         let scores = scores.map_err(|error| error.of_question(&question_of))?;
         let mut rest = scores.iter().zip(&encoded);

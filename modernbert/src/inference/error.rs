@@ -2,6 +2,7 @@
 
 use crate::batch::LayoutError;
 use crate::config::ConfigError;
+use crate::device::ReadError;
 use crate::loader::LoadError;
 use crate::tokenizer::TokenizerError;
 
@@ -102,8 +103,8 @@ pub enum InferenceError {
     #[error(transparent)]
     TooLarge(#[from] ConfigError),
     /// The device could not be read.
-    #[error("the results could not be read from the device: {0}")]
-    Device(String),
+    #[error(transparent)]
+    Device(#[from] ReadError),
 }
 
 impl InferenceError {

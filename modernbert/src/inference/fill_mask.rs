@@ -2,9 +2,10 @@
 
 use burn::tensor::activation::softmax;
 
-use super::runner::{Runner, read};
+use super::runner::Runner;
 use super::{BatchOptions, InferenceError};
 use crate::batch::{PackedBatch, int_tensor};
+use crate::device::read;
 use crate::loader::Loader;
 use crate::model::MaskedLm;
 use crate::tokenizer::Tokenizer;

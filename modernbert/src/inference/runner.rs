@@ -6,6 +6,7 @@ use super::batches::plan;
 use super::{BatchOptions, InferenceError, Input};
 use crate::batch::PackedBatch;
 use crate::config::ModernBertConfig;
+use crate::device::read;
 use crate::model::ModernBert;
 use crate::model::limits::most_tokens;
 use crate::parallel::try_map;
@@ -146,15 +147,6 @@ impl<A: Finite, B: Finite> Finite for (A, B) {
     fn is_finite(&self) -> bool {
         self.0.is_finite() && self.1.is_finite()
     }
-}
-
-/// The values of a tensor, on the host.
-pub(super) fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, InferenceError> {
-    tensor
-        .try_into_data()
-        .map_err(|error| InferenceError::Device(error.to_string()))?
-        .try_to_vec()
-        .map_err(|error| InferenceError::Device(format!("{error:?}")))
 }
 
 /// The rows of a matrix, on the host.

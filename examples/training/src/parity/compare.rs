@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use burn::tensor::{Device, Tensor};
 use modernbert::batch::PackedBatch;
 use modernbert::config::Pooling;
+use modernbert::device::read;
 use modernbert::model::pool;
 use serde::Serialize;
 use std::path::Path;
@@ -277,14 +278,6 @@ impl<'a> Difference<'a> {
         }
         Ok(())
     }
-}
-
-pub(super) fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
-    let data = tensor
-        .try_into_data()
-        .context("the device could not be read")?;
-    let values = data.convert::<f32>().try_to_vec();
-    values.map_err(|error| anyhow::anyhow!("the device could not be read: {error:?}"))
 }
 
 /// Returns a description of the first of `hidden_states.N` that differs.

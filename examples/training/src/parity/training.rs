@@ -6,11 +6,11 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Gradients, Tensor};
 use modernbert::batch::NO_LABEL;
 use modernbert::config::ProblemType;
+use modernbert::device::read;
 use modernbert::model::{ClassificationLabels, MaskedTokens, SpanLabels, named_parameters};
 use modernbert_train::optim::StableAdamWConfig;
 use serde::Deserialize;
 
-use super::compare::read;
 use super::{AnyModel, Case, Check, Report, Tensors, Tolerances};
 
 /// `training.json`: settings of StableAdamW. The published recipe's replace a missing file or missing keys.
