@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flate2::bufread::MultiGzDecoder;
-use modernbert_files::panics::caught;
 use modernbert_files::read;
+use modernbert_train::formats::guarded_parquet;
 use parquet::errors::ParquetError;
 use parquet::file::reader::SerializedFileReader;
 use parquet::record::{Field, Row as ParquetRow};
@@ -174,20 +174,15 @@ fn parquet_rows(path: &Path) -> Result<Rows, DataError> {
     Ok(Box::new(rows))
 }
 
-/// Runs the library's reader; a panic, which damaged files can cause in it, becomes an error.
 fn guarded<T>(
     path: &Path,
     place: &str,
     read: impl FnOnce() -> Result<T, ParquetError>,
 ) -> Result<T, DataError> {
-    let broken = |reason: String| DataError::Parquet {
+    guarded_parquet(read).map_err(|fault| DataError::Parquet {
         path: path.to_path_buf(),
-        reason: format!("{place}{reason}"),
-    };
-    match caught(read) {
-        Ok(result) => result.map_err(|error| broken(error.to_string())),
-        Err(_) => Err(broken("its pages contradict their headers".into())),
-    }
+        reason: format!("{place}{fault}"),
+    })
 }
 
 fn object(row: &ParquetRow) -> Map<String, Value> {

@@ -42,6 +42,8 @@ pub use inputs::{FoundInputs, InputFile, find_inputs};
 pub(crate) use inputs::{files_below, relative};
 pub(crate) use kind::endings;
 pub use kind::{Compression, FileKind, Format, TEXT_ENDINGS};
+#[cfg(feature = "parquet")]
+pub use parquet::{ParquetFault, guarded_parquet};
 pub use records::{Content, Fields, Record, Records};
 pub use row::{Cell, Row};
 pub use rows::Rows;

@@ -123,15 +123,29 @@ impl ParquetRows {
     }
 }
 
-/// Runs the library's reader; a panic, which damaged files can cause in it, becomes an error.
+/// A fault of a Parquet file, in words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ParquetFault(String);
+
+/// Runs the library's reader of Parquet; a panic, which damaged files can cause in it, becomes an error.
+///
+/// # Errors
+/// The library's error or panic.
+pub fn guarded_parquet<T>(
+    read: impl FnOnce() -> Result<T, ParquetError>,
+) -> Result<T, ParquetFault> {
+    match caught(read) {
+        Ok(result) => result.map_err(|error| ParquetFault(error.to_string())),
+        Err(_) => Err(ParquetFault("its pages contradict their headers".into())),
+    }
+}
+
 fn guarded<T>(
     path: &Path,
     read: impl FnOnce() -> Result<T, ParquetError>,
 ) -> Result<T, FormatError> {
-    match caught(read) {
-        Ok(result) => result.map_err(|error| broken(path, error.to_string())),
-        Err(_) => Err(broken(path, "its pages contradict their headers".into())),
-    }
+    guarded_parquet(read).map_err(|fault| broken(path, fault.to_string()))
 }
 
 fn broken(path: &Path, reason: String) -> FormatError {

@@ -37,10 +37,15 @@ pub(super) struct Header {
     pub(super) sha256: [u8; 32],
 }
 
+/// Bytes per token of a vocabulary.
+pub(crate) fn width(vocab_size: u64) -> usize {
+    if vocab_size <= 1 << 16 { 2 } else { 4 }
+}
+
 impl Header {
     /// Bytes per token.
     pub(super) fn width(&self) -> usize {
-        if self.vocab_size <= 1 << 16 { 2 } else { 4 }
+        width(self.vocab_size)
     }
 
     /// Zero bytes between tokens and offsets.

@@ -18,7 +18,7 @@
 //! | 104..128 | zero |
 
 mod error;
-mod header;
+pub(crate) mod header;
 mod reader;
 mod samples;
 mod tokenize;

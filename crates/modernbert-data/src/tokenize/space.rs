@@ -11,6 +11,7 @@ use modernbert_files::tokenizer::Tokenizer;
 use super::TokenizeFolderError;
 use super::source::size;
 use crate::formats::{Compression, Content, Fields, FileKind, Format, InputFile, Record, Records};
+use crate::shard::header::width;
 
 /// Bytes of text that are tokenized of each source for the estimate.
 const SAMPLE_BYTES: usize = 1 << 20;
@@ -89,11 +90,7 @@ pub(super) fn estimate(tokenizer: &Tokenizer, inputs: &[InputFile], fields: &Fie
     if disk == 0 {
         return 0;
     }
-    let width = if tokenizer.vocab_size() <= 1 << 16 {
-        2
-    } else {
-        4
-    };
+    let width = width(tokenizer.vocab_size() as u64);
     (tokens as f64 * width as f64 * (total as f64 / disk as f64)) as u64
 }
 
