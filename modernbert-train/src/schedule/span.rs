@@ -106,86 +106,92 @@ enum Kind {
     CosineInverseSqrt,
 }
 
-impl Kind {
-    /// The name in a recipe.
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Constant => "constant",
-            Self::WarmupStableDecay => "warmup_stable_decay",
-            Self::OneMinusSqrt => "one_minus_sqrt",
-            Self::LinearWithWarmup => "linear_with_warmup",
-            Self::CosineWithWarmup => "cosine_with_warmup",
-            Self::CosineInverseSqrt => "cosine_inverse_sqrt",
-        }
-    }
-}
-
 impl TryFrom<Table> for Schedule {
     type Error = ScheduleError;
 
-    fn try_from(mut table: Table) -> Result<Self, ScheduleError> {
-        let warmup = table.warmup_tokens.take();
-        let decay = table.decay_tokens.take();
-        let shape = table.decay.take();
-        let last = table.final_fraction.take();
-        let refuse = |key: &'static str, given: bool, kind: &'static str| match given {
-            true => Err(ScheduleError::UnusedKey { key, kind }),
-            false => Ok(()),
-        };
-        let cosine = table.cosine_tokens.take();
-        let floor = table.cosine_floor.take();
-        if !matches!(table.kind, Kind::CosineInverseSqrt) {
-            let kind = table.kind.name();
-            refuse("cosine_tokens", cosine.is_some(), kind)?;
-            refuse("cosine_floor", floor.is_some(), kind)?;
-        }
-        Ok(match table.kind {
-            Kind::Constant => {
-                refuse("decay_tokens", decay.is_some(), "constant")?;
-                refuse("decay", shape.is_some(), "constant")?;
-                refuse("final_fraction", last.is_some(), "constant")?;
+    fn try_from(table: Table) -> Result<Self, ScheduleError> {
+        let Table {
+            kind,
+            warmup_tokens: warmup,
+            decay_tokens: decay,
+            decay: shape,
+            final_fraction: last,
+            cosine_tokens: cosine,
+            cosine_floor: floor,
+        } = table;
+        let given = [
+            ("warmup_tokens", warmup.is_some()),
+            ("decay_tokens", decay.is_some()),
+            ("decay", shape.is_some()),
+            ("final_fraction", last.is_some()),
+            ("cosine_tokens", cosine.is_some()),
+            ("cosine_floor", floor.is_some()),
+        ];
+        let (schedule, keys): (Self, &[&str]) = match kind {
+            Kind::Constant => (
                 Self::Constant {
                     warmup_tokens: warmup.unwrap_or_default(),
-                }
-            }
-            Kind::WarmupStableDecay => Self::WarmupStableDecay {
-                warmup_tokens: warmup.unwrap_or_default(),
-                decay_tokens: decay.unwrap_or_default(),
-                decay: shape.unwrap_or_default(),
-                final_fraction: last.unwrap_or(0.0),
-            },
-            Kind::OneMinusSqrt => {
-                refuse("warmup_tokens", warmup.is_some(), "one_minus_sqrt")?;
-                refuse("decay", shape.is_some(), "one_minus_sqrt")?;
+                },
+                &["warmup_tokens"],
+            ),
+            Kind::WarmupStableDecay => (
+                Self::WarmupStableDecay {
+                    warmup_tokens: warmup.unwrap_or_default(),
+                    decay_tokens: decay.unwrap_or_default(),
+                    decay: shape.unwrap_or_default(),
+                    final_fraction: last.unwrap_or(0.0),
+                },
+                &["warmup_tokens", "decay_tokens", "decay", "final_fraction"],
+            ),
+            Kind::OneMinusSqrt => (
                 Self::OneMinusSqrt {
                     decay_tokens: decay.unwrap_or(TokenSpan::Fraction(1.0)),
                     final_fraction: last.unwrap_or(0.001),
-                }
-            }
-            Kind::LinearWithWarmup => {
-                refuse("decay_tokens", decay.is_some(), "linear_with_warmup")?;
-                refuse("decay", shape.is_some(), "linear_with_warmup")?;
+                },
+                &["decay_tokens", "final_fraction"],
+            ),
+            Kind::LinearWithWarmup => (
                 Self::LinearWithWarmup {
                     warmup_tokens: warmup.unwrap_or_default(),
                     final_fraction: last.unwrap_or(0.0),
-                }
-            }
-            Kind::CosineWithWarmup => {
-                refuse("decay_tokens", decay.is_some(), "cosine_with_warmup")?;
-                refuse("decay", shape.is_some(), "cosine_with_warmup")?;
+                },
+                &["warmup_tokens", "final_fraction"],
+            ),
+            Kind::CosineWithWarmup => (
                 Self::CosineWithWarmup {
                     warmup_tokens: warmup.unwrap_or_default(),
                     final_fraction: last.unwrap_or(0.0),
-                }
-            }
-            Kind::CosineInverseSqrt => Self::CosineInverseSqrt {
-                warmup_tokens: warmup.unwrap_or_default(),
-                cosine_tokens: cosine.unwrap_or(TokenSpan::Fraction(0.25)),
-                cosine_floor: floor.unwrap_or(0.1),
-                decay_tokens: decay.unwrap_or_default(),
-                decay: shape.unwrap_or_default(),
-                final_fraction: last.unwrap_or(0.0),
-            },
-        })
+                },
+                &["warmup_tokens", "final_fraction"],
+            ),
+            Kind::CosineInverseSqrt => (
+                Self::CosineInverseSqrt {
+                    warmup_tokens: warmup.unwrap_or_default(),
+                    cosine_tokens: cosine.unwrap_or(TokenSpan::Fraction(0.25)),
+                    cosine_floor: floor.unwrap_or(0.1),
+                    decay_tokens: decay.unwrap_or_default(),
+                    decay: shape.unwrap_or_default(),
+                    final_fraction: last.unwrap_or(0.0),
+                },
+                &[
+                    "warmup_tokens",
+                    "cosine_tokens",
+                    "cosine_floor",
+                    "decay_tokens",
+                    "decay",
+                    "final_fraction",
+                ],
+            ),
+        };
+        let unused = given
+            .into_iter()
+            .find(|(key, given)| *given && !keys.contains(key));
+        match unused {
+            Some((key, _)) => Err(ScheduleError::UnusedKey {
+                key,
+                kind: schedule.kind(),
+            }),
+            None => Ok(schedule),
+        }
     }
 }
