@@ -299,10 +299,7 @@ impl File<'_> {
             "max_duration" => one("run.total_tokens", integer(self.tokens(&text)?)),
             "eval_interval" => one("run.eval_every_tokens", integer(self.tokens(&text)?)),
             "save_interval" => {
-                let steps = text.strip_suffix("ba").and_then(|steps| digits(steps).ok());
-                let Some(steps) = steps else {
-                    return Err("steps are wanted, such as 4000ba".to_string());
-                };
+                let steps = steps(&text)?;
                 let mut settings = vec![("checkpoint.every_steps", integer(steps))];
                 let kept = self.get("save_num_checkpoints_to_keep");
                 if kept.is_none_or(|kept| kept == "-1") {
@@ -316,13 +313,7 @@ impl File<'_> {
                 )),
                 _ => one("checkpoint.keep_last", integer(self.number(value)?)),
             },
-            "console_log_interval" => {
-                let steps = text.strip_suffix("ba").and_then(|steps| digits(steps).ok());
-                match steps {
-                    Some(steps) => one("run.log_every_steps", integer(steps)),
-                    None => Err("steps are wanted, such as 100ba".to_string()),
-                }
-            }
+            "console_log_interval" => one("run.log_every_steps", integer(steps(&text)?)),
             "init_from_checkpoint.mode" => {
                 let tiling = match text.as_str() {
                     "tile_weights_from_middle" => "middle",
@@ -409,6 +400,12 @@ impl File<'_> {
 
 fn one(key: &'static str, value: Toml) -> Result<Found, String> {
     Ok(Found::Settings(vec![(key, value)]))
+}
+
+/// A duration in steps.
+fn steps(text: &str) -> Result<f64, String> {
+    let steps = text.strip_suffix("ba").and_then(|steps| digits(steps).ok());
+    steps.ok_or_else(|| "steps are wanted, such as 100ba".to_string())
 }
 
 /// A number, in which underscores may separate digits.

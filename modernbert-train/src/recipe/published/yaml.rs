@@ -128,6 +128,12 @@ struct Open {
     filled: bool,
 }
 
+/// The name of the key `last` below the open keys, or of the innermost open key.
+fn dotted(open: &[Open], last: Option<&str>) -> String {
+    let keys = open.iter().map(|one| one.key.as_str()).chain(last);
+    keys.collect::<Vec<_>>().join(".")
+}
+
 impl Reader<'_> {
     fn error<T>(&self, line: usize, reason: impl Into<String>) -> Result<T, YamlError> {
         Err(YamlError {
@@ -168,12 +174,7 @@ impl Reader<'_> {
             if let Some(parent) = open.last_mut() {
                 parent.filled = true;
             }
-            let dotted: Vec<&str> = open
-                .iter()
-                .map(|one| one.key.as_str())
-                .chain([key])
-                .collect();
-            let dotted = dotted.join(".");
+            let dotted = dotted(&open, Some(key));
             if leaves.iter().any(|leaf| leaf.key == dotted) {
                 return self.error(
                     line,
@@ -208,13 +209,8 @@ impl Reader<'_> {
         let Some(closed) = closed.filter(|closed| !closed.filled) else {
             return;
         };
-        let dotted: Vec<&str> = open.iter().map(|one| one.key.as_str()).collect();
         leaves.push(Leaf {
-            key: dotted
-                .into_iter()
-                .chain([closed.key.as_str()])
-                .collect::<Vec<_>>()
-                .join("."),
+            key: dotted(open, Some(&closed.key)),
             line: closed.line,
             value: Value::Null,
         });
@@ -232,8 +228,7 @@ impl Reader<'_> {
         while open.last().is_some_and(|last| last.indent > indent) {
             self.close(open.pop(), open, leaves);
         }
-        let dotted: Vec<&str> = open.iter().map(|one| one.key.as_str()).collect();
-        let dotted = dotted.join(".");
+        let dotted = dotted(open, None);
         let Some(parent) = open.last_mut() else {
             return self.error(line, "this item belongs to no key");
         };
