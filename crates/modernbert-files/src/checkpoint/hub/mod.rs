@@ -56,12 +56,7 @@ fn is_extra(file: &str) -> bool {
 /// A name or revision that the Hub doesn't have or refuses to this token; no safetensors weights; no network and nothing
 /// in the cache; an interrupted transfer.
 pub fn download(name: &str, options: &HubOptions) -> Result<PathBuf, HubError> {
-    if !is_repository(name) {
-        return Err(HubError::Name(name.to_string()));
-    }
-    if options.cache.as_os_str().is_empty() {
-        return Err(HubError::NoCache);
-    }
+    check(name, options)?;
     let cached = Cached::new(name, options);
     // A commit never changes: if it is in the cache, no request is needed.
     if cache::is_commit(&options.revision)
@@ -69,24 +64,46 @@ pub fn download(name: &str, options: &HubOptions) -> Result<PathBuf, HubError> {
     {
         return Ok(folder);
     }
-    if options.offline {
-        return cached.complete().ok_or_else(|| HubError::NotCached {
+    let fetch = || Session::new(name, Kind::Model, options).fetch(&cached);
+    fetched_or_cached(name, options, fetch, || cached.complete())
+}
+
+/// Checks the name of a repository and the place of the cache.
+fn check(name: &str, options: &HubOptions) -> Result<(), HubError> {
+    if !is_repository(name) {
+        return Err(HubError::Name(name.to_string()));
+    }
+    if options.cache.as_os_str().is_empty() {
+        return Err(HubError::NoCache);
+    }
+    Ok(())
+}
+
+/// The result of `fetch`, or where the server is not asked or can't be reached, that of the cache.
+fn fetched_or_cached(
+    name: &str,
+    options: &HubOptions,
+    fetch: impl FnOnce() -> Result<PathBuf, HubError>,
+    in_cache: impl FnOnce() -> Option<PathBuf>,
+) -> Result<PathBuf, HubError> {
+    let fetched = match options.offline {
+        true => Err(OFFLINE.to_string()),
+        false => match fetch() {
+            Err(HubError::Unreachable { reason, .. }) => Err(format!(
+                "{} could not be reached: {reason}",
+                options.endpoint
+            )),
+            other => Ok(other),
+        },
+    };
+    match fetched {
+        Ok(fetched) => fetched,
+        Err(reason) => in_cache().ok_or_else(|| HubError::NotCached {
             name: name.to_string(),
             revision: options.revision.clone(),
             cache: options.cache.clone(),
-            reason: OFFLINE.to_string(),
-        });
-    }
-    match Session::new(name, Kind::Model, options).fetch(&cached) {
-        Err(HubError::Unreachable { reason, .. }) => {
-            cached.complete().ok_or_else(|| HubError::NotCached {
-                name: name.to_string(),
-                revision: options.revision.clone(),
-                cache: options.cache.clone(),
-                reason: format!("{} could not be reached: {reason}", options.endpoint),
-            })
-        }
-        other => other,
+            reason,
+        }),
     }
 }
 
@@ -102,34 +119,14 @@ pub fn download_dataset(
     what: &str,
     wanted: &dyn Fn(&str) -> bool,
 ) -> Result<PathBuf, HubError> {
-    if !is_repository(name) {
-        return Err(HubError::Name(name.to_string()));
-    }
-    if options.cache.as_os_str().is_empty() {
-        return Err(HubError::NoCache);
-    }
+    check(name, options)?;
     let cached = Cached::dataset(name, options);
-    let in_cache = |reason: String| {
+    let fetch = || Session::new(name, Kind::Dataset, options).fetch_files(&cached, what, wanted);
+    let in_cache = || {
         let folder = cached.known();
-        folder
-            .filter(|folder| cache::holds(folder, wanted))
-            .ok_or_else(|| HubError::NotCached {
-                name: name.to_string(),
-                revision: options.revision.clone(),
-                cache: options.cache.clone(),
-                reason,
-            })
+        folder.filter(|folder| cache::holds(folder, wanted))
     };
-    if options.offline {
-        return in_cache(OFFLINE.to_string());
-    }
-    match Session::new(name, Kind::Dataset, options).fetch_files(&cached, what, wanted) {
-        Err(HubError::Unreachable { reason, .. }) => in_cache(format!(
-            "{} could not be reached: {reason}",
-            options.endpoint
-        )),
-        other => other,
-    }
+    fetched_or_cached(name, options, fetch, in_cache)
 }
 
 /// Kind of a repository.
@@ -192,13 +189,17 @@ impl<'a> Session<'a> {
             }
             self.file(cached, &info.sha, file)?;
         }
-        cached
-            .point(&self.options.revision, &info.sha)
-            .map_err(|source| HubError::Io {
-                path: self.options.cache.clone(),
-                source,
-            })?;
+        self.point(cached, &info.sha)?;
         Ok(cached.snapshot(&info.sha))
+    }
+
+    /// Notes in the cache that the wanted revision is this commit.
+    fn point(&self, cached: &Cached, commit: &str) -> Result<(), HubError> {
+        let pointed = cached.point(&self.options.revision, commit);
+        pointed.map_err(|source| HubError::Io {
+            path: self.options.cache.clone(),
+            source,
+        })
     }
 
     fn fetch(&self, cached: &Cached) -> Result<PathBuf, HubError> {
@@ -231,12 +232,7 @@ impl<'a> Session<'a> {
                 file: WEIGHTS_FILE.to_string(),
             });
         }
-        cached
-            .point(&self.options.revision, &info.sha)
-            .map_err(|source| HubError::Io {
-                path: self.options.cache.clone(),
-                source,
-            })?;
+        self.point(cached, &info.sha)?;
         Ok(config.parent().unwrap_or(Path::new("")).to_path_buf())
     }
 
