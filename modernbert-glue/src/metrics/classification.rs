@@ -2,6 +2,8 @@
 //!
 //! Every function is `None` without examples and when the two slices differ in length.
 
+use modernbert_train::finetune::metrics::Counts;
+
 /// Share of positions at which both slices agree.
 pub fn accuracy(truth: &[usize], predicted: &[usize]) -> Option<f64> {
     if truth.is_empty() || truth.len() != predicted.len() {
@@ -16,16 +18,17 @@ pub fn f1(truth: &[usize], predicted: &[usize]) -> Option<f64> {
     if truth.is_empty() || truth.len() != predicted.len() {
         return None;
     }
-    let both = truth
-        .iter()
-        .zip(predicted)
-        .filter(|(t, p)| **t == 1 && **p == 1)
-        .count();
-    let ones = |ids: &[usize]| ids.iter().filter(|id| **id == 1).count();
-    // tp + fn are the ones in the truth, tp + fp those predicted.
-    match ones(truth) + ones(predicted) {
-        0 => Some(0.0),
-        either => Some(2.0 * both as f64 / either as f64),
+    Some(counts(truth, predicted, 1).f1().unwrap_or(0.0))
+}
+
+/// Counts of a class; both slices have the same length.
+pub(crate) fn counts(truth: &[usize], predicted: &[usize], class: usize) -> Counts {
+    let count = |ids: &[usize]| ids.iter().filter(|&&id| id == class).count();
+    let pairs = truth.iter().zip(predicted);
+    Counts {
+        correct: pairs.filter(|&(&t, &p)| t == class && p == class).count(),
+        predicted: count(predicted),
+        truth: count(truth),
     }
 }
 

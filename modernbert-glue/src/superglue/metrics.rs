@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::metrics::classification::counts;
+
 /// Mean F1 of the classes that occur or are predicted, as scikit-learn's macro average; `None` without examples, and when the slices differ
 /// in length.
 pub fn macro_f1(truth: &[usize], predicted: &[usize]) -> Option<f64> {
@@ -9,14 +11,10 @@ pub fn macro_f1(truth: &[usize], predicted: &[usize]) -> Option<f64> {
         return None;
     }
     let classes: BTreeSet<usize> = truth.iter().chain(predicted).copied().collect();
-    let count = |ids: &[usize], class: usize| ids.iter().filter(|&&id| id == class).count();
-    let f1 = |&class: &usize| {
-        let pairs = truth.iter().zip(predicted);
-        let both = pairs.filter(|&(&t, &p)| t == class && p == class).count();
-        // Not 0: the class occurs or is predicted.
-        2.0 * both as f64 / (count(truth, class) + count(predicted, class)) as f64
-    };
-    Some(classes.iter().map(f1).sum::<f64>() / classes.len() as f64)
+    // Every class occurs or is predicted, so that its F1 exists.
+    let f1 = classes.iter();
+    let f1 = f1.filter_map(|&class| counts(truth, predicted, class).f1());
+    Some(f1.sum::<f64>() / classes.len() as f64)
 }
 
 /// Share of the groups all of whose examples are predicted right; `None` without examples, and when the slices differ in length.
