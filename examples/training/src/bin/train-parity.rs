@@ -15,11 +15,10 @@ use modernbert::Loader;
 use modernbert::batch::PackedBatch;
 use modernbert::model::{MaskedLm, MaskedTokens, NamedMapper, Precision, map_named};
 use modernbert_cli::{DeviceArgs, main_with_code, say};
-use modernbert_train::optim::{NamedOptimizer, StableAdamWConfig};
-use modernbert_training_examples::parity::Tensors;
-use serde::Deserialize;
+use modernbert_train::optim::NamedOptimizer;
+use modernbert_training_examples::parity::{Settings, Tensors};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Compares a training with PyTorch's, step by step.
@@ -40,15 +39,6 @@ struct Args {
     device: DeviceArgs,
 }
 
-#[derive(Deserialize)]
-struct Training {
-    lr: f64,
-    beta1: f64,
-    beta2: f64,
-    eps: f64,
-    weight_decay: f64,
-}
-
 type Weights = BTreeMap<String, Vec<f32>>;
 
 fn main() -> ExitCode {
@@ -63,7 +53,9 @@ fn run(args: &Args) -> Result<ExitCode> {
     let [steps, rows, width] = *shape.as_slice() else {
         bail!("batches.safetensors: `ids` has shape {shape:?}; [steps, rows, width] is wanted");
     };
-    let settings = read_settings(&args.folder)?;
+    let settings = Settings::read(&args.folder)?;
+    let settings =
+        settings.with_context(|| format!("{}: no training.json", args.folder.display()))?;
     let mut curves = BTreeMap::new();
     let mut passed = true;
     for (name, precision) in [("f32", Precision::F32), ("bf16", Precision::Bf16)] {
@@ -135,27 +127,15 @@ fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
-fn read_settings(folder: &Path) -> Result<Training> {
-    let path = folder.join("training.json");
-    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    serde_json::from_str(&text).with_context(|| path.display().to_string())
-}
-
 /// The loss before each update, and the weights after the last one.
 fn train(
     mut model: MaskedLm,
-    settings: &Training,
+    settings: &Settings,
     (ids, labels): (&[i64], &[i64]),
     (steps, rows, width): (usize, usize, usize),
 ) -> (Vec<f64>, Weights) {
     let device = model.model.device();
-    let mut optimizer = NamedOptimizer::new(StableAdamWConfig {
-        beta1: settings.beta1,
-        beta2: settings.beta2,
-        epsilon: settings.eps,
-        weight_decay: settings.weight_decay,
-        max_lr: settings.lr,
-    });
+    let mut optimizer = NamedOptimizer::new(settings.optimizer());
     let mut losses = Vec::with_capacity(steps);
     for step in 0..steps {
         let range = step * rows * width..(step + 1) * rows * width;

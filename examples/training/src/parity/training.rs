@@ -10,18 +10,51 @@ use modernbert::device::read;
 use modernbert::model::{ClassificationLabels, MaskedTokens, SpanLabels, named_parameters};
 use modernbert_train::optim::StableAdamWConfig;
 use serde::Deserialize;
+use std::path::Path;
 
 use super::{AnyModel, Case, Check, Report, Tensors, Tolerances};
 
-/// `training.json`: settings of StableAdamW. The published recipe's replace a missing file or missing keys.
+/// `training.json`: settings of StableAdamW. The published recipe's replace missing keys.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Settings {
-    lr: f64,
-    beta1: f64,
-    beta2: f64,
-    eps: f64,
-    weight_decay: f64,
+pub struct Settings {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Weight decay, decoupled.
+    pub weight_decay: f64,
+}
+
+impl Settings {
+    /// Reads the settings of a folder; `None` where it has none.
+    ///
+    /// # Errors
+    /// A file that can't be read, keys that are no settings.
+    pub fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join("training.json");
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let settings = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+        Ok(Some(settings))
+    }
+
+    /// The optimizer's settings.
+    pub fn optimizer(&self) -> StableAdamWConfig {
+        StableAdamWConfig {
+            beta1: self.beta1,
+            beta2: self.beta2,
+            epsilon: self.eps,
+            weight_decay: self.weight_decay,
+            max_lr: self.lr,
+        }
+    }
 }
 
 impl Default for Settings {
@@ -76,14 +109,7 @@ impl Training {
         if gradients.is_none() && losses.is_none() {
             return Ok(None);
         }
-        let path = folder.join("training.json");
-        let settings = if path.is_file() {
-            let text =
-                std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-            serde_json::from_str(&text).with_context(|| path.display().to_string())?
-        } else {
-            Settings::default()
-        };
+        let settings = Settings::read(folder)?.unwrap_or_default();
         Ok(Some(Self {
             gradients,
             losses,
@@ -262,14 +288,7 @@ impl Run<'_> {
     /// `losses[i]` is the loss before step i; the gradients are those of the first.
     fn steps<M: Module>(self, mut model: M, loss: impl Fn(&M) -> Result<Tensor<1>>) -> Result<()> {
         let settings = &self.training.settings;
-        let config = StableAdamWConfig {
-            beta1: settings.beta1,
-            beta2: settings.beta2,
-            epsilon: settings.eps,
-            weight_decay: settings.weight_decay,
-            max_lr: settings.lr,
-        };
-        let mut optimizer: ModuleOptimizer = config.build().into();
+        let mut optimizer: ModuleOptimizer = settings.optimizer().build().into();
         let references = self.training.losses.as_deref().unwrap_or_default();
         for step in 0..references.len().max(1) {
             let value = loss(&model)?;
