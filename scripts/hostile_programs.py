@@ -58,8 +58,13 @@ def glue(r):
     rows = [f"{i}\t{sentence(i)}\t{sentence(i + 1)}\t{'entailment' if i % 2 else 'not_entailment'}\n" for i in range(12)]
     write = lambda train, dev=None: [(folder / f"{split}.tsv").write_bytes(content if isinstance(content, bytes) else content.encode())
                                      for split, content in (("train", train), ("dev", dev or header + "".join(rows)))]
-    run = lambda out, *more: r.command("modernbert-glue", "run", "--task", "rte", "--data", "glue", "--model", "mlm", "--out", out, "--epochs", "1",
-                                       "--mnli", "off", "--lines", *more)
+
+    def run(out, *more):
+        # An argument in `more` replaces the one of its name here.
+        usual = {"--task": "rte", "--epochs": "1", "--mnli": "off"}
+        usual = [part for name, value in usual.items() if name not in more for part in (name, value)]
+        return r.command("modernbert-glue", "run", "--data", "glue", "--model", "mlm", "--out", out, "--lines", *usual, *more)
+
     whole = header + "".join(rows)
     for name, content in {
         "empty": "", "header": header, "other-header": "a\tb\n" + "".join(rows), "label": whole.replace("\tentailment", "\tperhaps", 1),
@@ -79,14 +84,12 @@ def glue(r):
                        "decay": ["--weight-decay", "-1"], "warmup": ["--warmup", "2"], "batch": ["--batch-size", "0"], "length": ["--max-length", "2"], "seeds": ["--seeds", "0"],
                        "seeds-huge": ["--seeds", str(2**63)], "rows": ["--max-rows", "0"], "task": ["--task", "rt"], "mnli": ["--mnli", "nowhere"], "mnli-plain": ["--mnli", "mlm"],
                        "sweep": ["--sweep", "nowhere"], "every": ["--evaluate-every", "0"]}.items():
-        command = run("g", *more) if name not in ("epochs-0", "epochs-huge", "task", "mnli", "mnli-plain") else [
-            part for part in run("g") if part not in ("--epochs", "1", "--mnli", "off", "--task", "rte")] + ([] if name == "task" else ["--task", "rte"]) + more
-        r.trial(f"glue-argument-{name}", command, REFUSE)
+        r.trial(f"glue-argument-{name}", run("g", *more), REFUSE)
         shutil.rmtree(r.place / "g", ignore_errors=True)
     r.trial("glue-out-model", run("mlm"), REFUSE, keep=[r.place / "mlm"])
     r.trial("glue-out-data", run("glue/out"), REFUSE, keep=[data])
     r.trial("glue-run", run("g"), ACCEPT)
-    r.trial("glue-signal", run("g-int", "--patience", "0", "--epochs", "9999")[:-4] + ["--patience", "0"], {0, 130}, send=[(2, signal.SIGINT)])
+    r.trial("glue-signal", run("g-int", "--patience", "0", "--epochs", "9999"), {0, 130}, send=[(2, signal.SIGINT)])
     results = r.place / "g" / "results.json"
     if results.exists():
         text = results.read_text()
