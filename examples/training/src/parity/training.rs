@@ -6,7 +6,7 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Gradients, Tensor};
 use modernbert::batch::NO_LABEL;
 use modernbert::config::ProblemType;
-use modernbert::device::read;
+use modernbert::device::{ReadError, read};
 use modernbert::model::{ClassificationLabels, MaskedTokens, SpanLabels, named_parameters};
 use modernbert_train::optim::StableAdamWConfig;
 use serde::Deserialize;
@@ -334,7 +334,7 @@ fn compare_gradients<M: Module>(
 ) -> Result<()> {
     struct Collect<'a> {
         gradients: &'a Gradients,
-        found: Vec<Result<Option<Vec<f32>>>>,
+        found: Vec<Result<Option<Vec<f32>>, ReadError>>,
     }
     impl ModuleVisitor for Collect<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
