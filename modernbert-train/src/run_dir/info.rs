@@ -31,7 +31,7 @@ pub struct RunInfo {
 }
 
 /// SHA-256 of a text, in hexadecimal.
-pub fn sha256_of(text: &str) -> String {
+pub(crate) fn sha256_of(text: &str) -> String {
     hex(&Sha256::digest(text.as_bytes()))
 }
 

@@ -9,7 +9,7 @@ use super::{METRICS_FILE, POSITIONS_FILE, RunDirError};
 ///
 /// # Errors
 /// A log that can't be read or written.
-pub fn cut_log(root: &Path, step: u64) -> Result<usize, RunDirError> {
+pub(crate) fn cut_log(root: &Path, step: u64) -> Result<usize, RunDirError> {
     cut(root, POSITIONS_FILE, step)?;
     cut(root, METRICS_FILE, step)
 }

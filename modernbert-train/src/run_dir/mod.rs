@@ -22,8 +22,9 @@ mod tests;
 
 pub use checkpoints::{Choice, ChoiceError, StoredCheckpoint, list_checkpoints, run_of_checkpoint};
 pub use error::RunDirError;
-pub use info::{RunInfo, sha256_of};
-pub use log::cut_log;
+pub use info::RunInfo;
+pub(crate) use info::sha256_of;
+pub(crate) use log::cut_log;
 
 use modernbert::atomic::open_append;
 use modernbert::lock::{FolderLock, LockError};
@@ -261,7 +262,7 @@ impl RunDir {
 ///
 /// # Errors
 /// A folder that another process holds, or that can't be written.
-pub fn lock_folder(root: &Path) -> Result<FolderLock, RunDirError> {
+pub(crate) fn lock_folder(root: &Path) -> Result<FolderLock, RunDirError> {
     FolderLock::acquire(root).map_err(|error| match error {
         LockError::Held { path, owner } => RunDirError::Locked { path, owner },
         LockError::Io { path, source } => RunDirError::Io { path, source },
@@ -269,7 +270,7 @@ pub fn lock_folder(root: &Path) -> Result<FolderLock, RunDirError> {
 }
 
 /// The folder of a step's checkpoint.
-pub fn checkpoint_place(root: &Path, step: u64) -> PathBuf {
+pub(crate) fn checkpoint_place(root: &Path, step: u64) -> PathBuf {
     root.join(CHECKPOINTS)
         .join(format!("{}{step:08}", checkpoints::PREFIX))
 }

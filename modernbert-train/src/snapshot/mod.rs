@@ -25,9 +25,12 @@ pub(crate) use write::{REPLACED, TEMPORARY};
 
 pub use error::SnapshotError;
 pub use manifest::{FileHash, Manifest, hex, verify};
-pub use read::{Snapshot, read_state, read_tensors};
+pub(crate) use read::read_tensors;
+pub use read::{Snapshot, read_state};
 pub use state::{RunState, WindowState};
-pub use write::{Content, discard, recover, write_checkpoint, write_snapshot, write_tensors};
+pub(crate) use write::{
+    Content, discard, recover, write_checkpoint, write_snapshot, write_tensors,
+};
 
 /// The moments of the optimizer.
 pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";

@@ -83,7 +83,7 @@ pub fn read_state<S: DeserializeOwned>(folder: &Path) -> Result<S, SnapshotError
 ///
 /// # Errors
 /// A file that can't be read, or contains no floats.
-pub fn read_tensors(path: &Path) -> Result<Vec<StoredTensor>, SnapshotError> {
+pub(crate) fn read_tensors(path: &Path) -> Result<Vec<StoredTensor>, SnapshotError> {
     let files = TensorFiles::open(path)?;
     let names: Vec<String> = files.names().map(str::to_string).collect();
     let mut tensors = Vec::with_capacity(names.len());

@@ -18,22 +18,22 @@ pub(crate) const TEMPORARY: &str = ".writing-";
 pub(crate) const REPLACED: &str = ".replaced-";
 
 /// The content of a checkpoint.
-pub struct Content<'a, M, S> {
+pub(crate) struct Content<'a, M, S> {
     /// The model.
-    pub model: &'a M,
+    pub(crate) model: &'a M,
     /// Its config.
-    pub config: &'a ModernBertConfig,
+    pub(crate) config: &'a ModernBertConfig,
     /// The optimizer with the moments of the model's parameters.
-    pub optimizer: &'a NamedOptimizer,
+    pub(crate) optimizer: &'a NamedOptimizer,
     /// Position, counts and sums, as JSON.
-    pub state: &'a S,
+    pub(crate) state: &'a S,
 }
 
 /// Writes the checkpoint folder `place` of a pretraining run, replacing an existing one.
 ///
 /// # Errors
 /// As [`write_checkpoint`].
-pub fn write_snapshot(
+pub(crate) fn write_snapshot(
     place: &Path,
     model: &MaskedLm,
     optimizer: &NamedOptimizer,
@@ -54,7 +54,7 @@ pub fn write_snapshot(
 /// # Errors
 /// An error of the operating system (a full disk, a write-protected folder), a device that can't be read. The incomplete folder is removed
 /// then, and an existing checkpoint is not changed.
-pub fn write_checkpoint<M: Architecture, S: Serialize>(
+pub(crate) fn write_checkpoint<M: Architecture, S: Serialize>(
     place: &Path,
     content: &Content<'_, M, S>,
     more: impl FnOnce(&Path) -> Result<Vec<String>, SnapshotError>,
@@ -92,7 +92,7 @@ fn take_place(temporary: &Path, place: &Path, replaced: &Path) -> Result<(), Sna
 ///
 /// # Errors
 /// An error of the operating system.
-pub fn discard(place: &Path) -> Result<(), SnapshotError> {
+pub(crate) fn discard(place: &Path) -> Result<(), SnapshotError> {
     let name = place.file_name().unwrap_or_default().to_string_lossy();
     let nameless = place.with_file_name(format!("{TEMPORARY}dropped-{name}"));
     remove(&nameless)?;
@@ -104,7 +104,7 @@ pub fn discard(place: &Path) -> Result<(), SnapshotError> {
 ///
 /// # Errors
 /// An error of the operating system.
-pub fn recover(parent: &Path) -> Result<(), SnapshotError> {
+pub(crate) fn recover(parent: &Path) -> Result<(), SnapshotError> {
     let entries = match std::fs::read_dir(parent) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -174,7 +174,7 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<(), SnapshotError> 
 ///
 /// # Errors
 /// An error of the operating system.
-pub fn write_tensors(path: &Path, tensors: &[StoredTensor]) -> Result<(), SnapshotError> {
+pub(crate) fn write_tensors(path: &Path, tensors: &[StoredTensor]) -> Result<(), SnapshotError> {
     let bytes: Vec<Vec<u8>> = tensors
         .iter()
         .map(|tensor| tensor.values.iter().flat_map(|x| x.to_le_bytes()).collect())
