@@ -4,6 +4,7 @@ use super::table::{ChoiceFile, LabelSet, QuestionFile, TaggedFile};
 use super::task::{FinetuneTask, History, dev_loss};
 use super::*;
 use crate::engine::{Progress, Task};
+use crate::saving::Saving;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
