@@ -3,6 +3,7 @@
 //! A reader thread per connection puts frames into one queue, so that the end of any rank is noticed while rank 0 waits for another, and
 //! so that two sides that send at the same time cannot block each other.
 
+use std::collections::VecDeque;
 use std::io::{self, BufReader, BufWriter};
 use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -39,6 +40,8 @@ pub(crate) struct Link {
     silence: Duration,
     peers: Vec<(usize, TcpStream)>,
     inbox: Receiver<Arrived>,
+    /// Frames that arrived while [`Self::ended`] looked for the end of a rank, oldest first.
+    early: VecDeque<Arrived>,
     /// The error that made the connection unusable.
     broken: Option<String>,
 }
@@ -57,6 +60,7 @@ impl Link {
             silence: options.silence,
             peers: Vec::new(),
             inbox,
+            early: VecDeque::new(),
             broken: None,
         };
         if world.rank == 0 {
@@ -329,8 +333,12 @@ impl Link {
 
     /// The next messages of this operation, from any rank.
     fn receive(&mut self, end: Instant) -> Result<(usize, Vec<Vec<u8>>), RankError> {
-        let left = end.saturating_duration_since(Instant::now());
-        let (rank, frame) = match self.inbox.recv_timeout(left) {
+        let remaining = end.saturating_duration_since(Instant::now());
+        let next = match self.early.pop_front() {
+            Some(arrived) => Ok(arrived),
+            None => self.inbox.recv_timeout(remaining),
+        };
+        let (rank, frame) = match next {
             Ok(arrived) => arrived,
             Err(RecvTimeoutError::Timeout) => {
                 return Err(RankError::Silent {
@@ -349,16 +357,29 @@ impl Link {
                 Ok((rank, messages))
             }
             Ok(Frame::Data { .. } | Frame::Hello(_)) => Err(RankError::Order { rank }),
-            Ok(Frame::Leave(reason)) => {
-                let reason = reason.first().map_or(&[][..], Vec::as_slice);
-                let reason = String::from_utf8_lossy(reason).into_owned();
-                Err(match rank {
-                    0 => RankError::Told { reason },
-                    _ => RankError::Failed { rank, reason },
-                })
-            }
+            Ok(Frame::Leave(reason)) => Err(left(rank, &reason)),
             Err(_) => Err(RankError::Lost { rank }),
         }
+    }
+
+    /// The error that has ended the run on another rank, as far as it is known now.
+    pub(crate) fn ended(&mut self) -> Option<RankError> {
+        if let Some(reason) = &self.broken {
+            let reason = reason.clone();
+            return Some(RankError::Told { reason });
+        }
+        while let Ok((rank, frame)) = self.inbox.try_recv() {
+            let error = match frame {
+                Ok(Frame::Leave(reason)) => left(rank, &reason),
+                Err(_) => RankError::Lost { rank },
+                frame => {
+                    self.early.push_back((rank, frame));
+                    continue;
+                }
+            };
+            return Some(self.fail(error));
+        }
+        None
     }
 
     /// Makes the connection unusable; rank 0 tells the others why.
@@ -413,6 +434,16 @@ fn reach(host: &str, port: u16) -> io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+/// The error of a rank that said why it ends.
+fn left(rank: usize, reason: &[Vec<u8>]) -> RankError {
+    let reason = reason.first().map_or(&[][..], Vec::as_slice);
+    let reason = String::from_utf8_lossy(reason).into_owned();
+    match rank {
+        0 => RankError::Told { reason },
+        _ => RankError::Failed { rank, reason },
+    }
 }
 
 /// Whether a host name is this host alone.

@@ -18,8 +18,8 @@
 //!
 //! # Transport
 //!
-//! Rank 0 listens at `MASTER_ADDR:MASTER_PORT`, the others connect. Small messages and, on the CPU, gradients go through that
-//! connection: `n` ranks send their gradients to rank 0, which distributes them. A rank that ends, fails or stays silent for longer
+//! Rank 0 listens at `MASTER_ADDR:MASTER_PORT`, the others connect. Messages go through rank 0: losses, answers and, where the ranks
+//! have no faster way such as NCCL, gradients. A rank that ends, fails or stays silent for longer
 //! than the time limit ends all ranks with an error that names it.
 
 mod error;
@@ -166,68 +166,43 @@ impl Ranks {
         self.all_gather(&[]).map(|_| ())
     }
 
-    /// Sums the micro-batches of a step over all ranks, in the order of the [`tree`]: `parts` holds this rank's sums of
-    /// [`tree::parts`], each of `length` numbers. Every rank receives the same sum.
-    ///
-    /// Each rank sums a share of the numbers: it sends and receives about as much as a ring does.
+    /// Sends `send[i]` of the `numbers`, in order, to rank `i` and returns the `receive[i]` numbers from each rank `i`, in the order of the
+    /// ranks.
     ///
     /// # Errors
-    /// As [`Self::all_gather`].
+    /// As [`Self::all_gather`]; another count of numbers than the expected one.
     ///
     /// # Panics
-    /// If the parts are not those of this rank.
-    pub fn sum(
+    /// Unless there is a count for every rank, and enough numbers.
+    pub fn exchange_numbers(
         &self,
-        leaves: usize,
-        parts: Vec<Vec<f32>>,
-        length: usize,
+        numbers: &[f32],
+        send: &[usize],
+        receive: &[usize],
     ) -> Result<Vec<f32>, RankError> {
-        let own = tree::parts(leaves, &tree::share(leaves, self.rank, self.size));
-        assert_eq!(
-            parts.len(),
-            own.len(),
-            "the parts of the tree of rank {}",
-            self.rank
-        );
-        assert!(
-            parts.iter().all(|part| part.len() == length),
-            "parts of {length} numbers"
-        );
-        let shares: Vec<_> = (0..self.size)
-            .map(|rank| tree::share(length, rank, self.size))
-            .collect();
-        let messages = shares.iter().map(|share| {
-            let numbers = parts.iter().flat_map(|part| &part[share.clone()]);
-            wire::bytes_of(numbers.copied())
+        let mut rest = numbers;
+        let messages = send.iter().map(|&count| {
+            let (own, others) = rest.split_at(count);
+            rest = others;
+            wire::bytes_of(own.iter().copied())
         });
         let received = self.all_to_all(messages.collect())?;
-        drop(parts);
-        let width = shares[self.rank].len();
-        let mut known = Vec::new();
-        for (rank, message) in received.iter().enumerate() {
-            let numbers = wire::floats(message);
-            let ranges = tree::parts(leaves, &tree::share(leaves, rank, self.size));
-            if numbers.len() != ranges.len() * width {
-                return Err(RankError::Length { rank });
-            }
-            let mut rest = numbers.into_iter();
-            for range in ranges {
-                known.push((range, rest.by_ref().take(width).collect::<Vec<f32>>()));
-            }
-        }
-        let sum = tree::sum(leaves, known, |left, right| {
-            left.iter_mut().zip(right).for_each(|(a, b)| *a += b);
-        });
-        let sum = sum.unwrap_or_else(|| vec![0.0; width]);
-        let all = self.all_gather(&wire::bytes_of(sum))?;
-        let mut whole = Vec::with_capacity(length);
-        for (rank, share) in all.iter().enumerate() {
-            whole.extend(wire::floats(share));
-            if whole.len() != shares[rank].end {
-                return Err(RankError::Length { rank });
-            }
-        }
-        Ok(whole)
+        joined(&received, receive)
+    }
+
+    /// The numbers of all ranks, in the order of the ranks; rank `i` gives `counts[i]` of them.
+    ///
+    /// # Errors
+    /// As [`Self::exchange_numbers`].
+    pub fn gather_numbers(&self, numbers: &[f32], counts: &[usize]) -> Result<Vec<f32>, RankError> {
+        let all = self.all_gather(&wire::bytes_of(numbers.iter().copied()))?;
+        joined(&all, counts)
+    }
+
+    /// The error that has ended the run on another rank, if one is known, without waiting. For work that does not use this connection and
+    /// would wait forever for a rank that is gone.
+    pub fn ended(&self) -> Option<RankError> {
+        lock(self.link.as_ref()?).ended()
     }
 
     /// Tells the other ranks why this one ends: each of them returns [`RankError::Failed`] from its next operation.
@@ -236,6 +211,19 @@ impl Ranks {
             lock(link).leave(reason);
         }
     }
+}
+
+/// The numbers of each rank's message, one after the other.
+fn joined(messages: &[Vec<u8>], counts: &[usize]) -> Result<Vec<f32>, RankError> {
+    let mut all = Vec::with_capacity(counts.iter().sum());
+    for (rank, (message, &count)) in messages.iter().zip(counts).enumerate() {
+        let before = all.len();
+        all.extend(wire::floats(message));
+        if all.len() != before + count {
+            return Err(RankError::Length { rank });
+        }
+    }
+    Ok(all)
 }
 
 fn lock(link: &Mutex<Link>) -> std::sync::MutexGuard<'_, Link> {

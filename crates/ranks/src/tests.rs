@@ -1,7 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use proptest::prelude::*;
 use std::net::TcpListener;
 use std::process::Command;
 use std::thread;
@@ -97,51 +96,82 @@ fn two_sides_may_send_more_than_the_system_buffers() {
     assert_eq!(found, [60_000_000; 3]);
 }
 
-/// Sums of pseudo-random numbers of very different sizes, which depend on the order of addition.
-fn leaf(index: usize, length: usize) -> Vec<f32> {
-    let mut state = index as u64 + 1;
-    let mut next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 40) as f32 - 8_388_608.0) * f32::powi(2.0, (state >> 33 & 15) as i32)
-    };
-    (0..length).map(|_| next()).collect()
-}
-
-fn sums(leaves: usize, length: usize, size: usize) -> Vec<Vec<u32>> {
-    run(size, |ranks| {
-        let own = tree::share(leaves, ranks.rank(), size);
-        let mut accumulator = tree::Accumulator::new(leaves, &own);
-        for index in own {
-            accumulator.push(leaf(index, length), |left, right| {
-                left.iter().zip(right).map(|(a, b)| a + b).collect()
-            });
-        }
-        let sum = ranks.sum(leaves, accumulator.finish(), length).unwrap();
-        sum.into_iter().map(f32::to_bits).collect()
-    })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
-    #[test]
-    fn the_sum_has_the_same_bits_on_any_number_of_ranks(leaves in 1usize..20, length in 0usize..40) {
-        let one = sums(leaves, length, 1).swap_remove(0);
-        for size in 2..=4 {
-            prop_assert!(sums(leaves, length, size).iter().all(|sum| *sum == one), "{leaves} leaves, {size} ranks");
-        }
+#[test]
+fn numbers_reach_every_rank_in_order() {
+    // Rank 1 sends and holds nothing.
+    let counts = [2, 0, 3];
+    let number = |from: usize, to: usize, index: usize| (100 * from + 10 * to + index) as f32;
+    let found = run(3, |ranks| {
+        let rank = ranks.rank();
+        let numbers: Vec<f32> = (0..3)
+            .flat_map(|to| (0..counts[rank]).map(move |index| number(rank, to, index)))
+            .collect();
+        let send = [counts[rank]; 3];
+        let exchanged = ranks.exchange_numbers(&numbers, &send, &counts).unwrap();
+        let gathered = ranks
+            .gather_numbers(&exchanged[..counts[rank]], &counts)
+            .unwrap();
+        (exchanged, gathered)
+    });
+    for (to, (exchanged, gathered)) in found.into_iter().enumerate() {
+        let of = |to: usize| {
+            (0..3).flat_map(move |from| (0..counts[from]).map(move |index| number(from, to, index)))
+        };
+        assert_eq!(exchanged, of(to).collect::<Vec<_>>());
+        let expected: Vec<f32> = (0..3)
+            .flat_map(|rank| of(rank).take(counts[rank]))
+            .collect();
+        assert_eq!(gathered, expected);
     }
 }
 
 #[test]
-fn the_order_of_addition_matters() {
-    // Otherwise the test above could not fail.
-    let add =
-        |a: Vec<f32>, b: &[f32]| -> Vec<f32> { a.iter().zip(b).map(|(a, b)| a + b).collect() };
-    let one_by_one = (1..8).fold(leaf(0, 40), |sum, index| add(sum, &leaf(index, 40)));
-    let bits: Vec<u32> = one_by_one.into_iter().map(f32::to_bits).collect();
-    assert_ne!(sums(8, 40, 1)[0], bits);
+fn another_number_of_numbers_is_an_error() {
+    let found = run(2, |ranks| {
+        let numbers = vec![1.0; 3 + ranks.rank()];
+        ranks.gather_numbers(&numbers, &[3, 3]).unwrap_err()
+    });
+    for error in found {
+        assert!(matches!(error, RankError::Length { rank: 1 }), "{error}");
+    }
+}
+
+#[test]
+fn the_end_of_a_rank_is_known_without_an_operation() {
+    let found = run(3, |ranks| {
+        ranks.barrier().unwrap();
+        if ranks.rank() == 2 {
+            ranks.leave("no memory");
+            return String::new();
+        }
+        let begun = Instant::now();
+        loop {
+            if let Some(error) = ranks.ended() {
+                return error.to_string();
+            }
+            assert!(begun.elapsed() < Duration::from_secs(5));
+            thread::sleep(Duration::from_millis(1));
+        }
+    });
+    assert!(
+        found[..2].iter().all(|text| text.contains("no memory")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn messages_that_arrive_early_are_not_lost() {
+    let found = run(2, |ranks| {
+        for turn in 0..50u8 {
+            if ranks.is_first() {
+                thread::sleep(Duration::from_millis(1));
+                assert!(ranks.ended().is_none());
+            }
+            let all = ranks.all_gather(&[turn, ranks.rank() as u8]).unwrap();
+            assert_eq!(all, [[turn, 0], [turn, 1]]);
+        }
+    });
+    assert_eq!(found.len(), 2);
 }
 
 #[test]

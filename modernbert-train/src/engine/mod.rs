@@ -22,6 +22,7 @@
 //! | `interrupt`, `terminal` | [`stop_on_signals`]: Ctrl-C, SIGTERM, SIGHUP; the dashboard's keys |
 //! | `error` | [`EngineError`] |
 //! | `over_ranks` | gradients in the order of the tree, summed over the ranks of a data-parallel run |
+//! | `transport` | how these gradients travel: through host memory, or between GPUs by NCCL |
 //! | `peaks` | peak FLOP/s of devices, for MFU |
 //!
 //! Non-finite values end a run before they are saved: a loss or gradient before its update is applied, a parameter before any checkpoint
@@ -36,6 +37,8 @@
 //!   the first pass embeds each micro-batch without a graph, the loss gives a gradient for each embedding, the second pass recomputes
 //!   each micro-batch with a graph and accumulates the gradients of its dot product with them. [`recompute`](crate::recompute) does the
 //!   same within one micro-batch, layer by layer.
+//! - **Another way between ranks** (MPI, a fabric's own library) implements [`Transport`].
+//!
 //! # Ranks
 //!
 //! [`Loop::over`] trains on several [ranks](ranks::Ranks). Every rank reads all micro-batches of a step, which are a pure function of data
@@ -64,6 +67,9 @@ mod spikes;
 mod task;
 mod terminal;
 mod training_loop;
+mod transport;
+#[cfg(test)]
+mod transport_tests;
 mod window;
 
 pub use cadence::{Cadence, Due, Moment, Unit};
@@ -78,3 +84,4 @@ pub use reporter::{Reporter, ReporterOptions, Suffix};
 pub use spikes::SpikeLimit;
 pub use task::{Counts, Evaluation, EvaluationError, Sums, Task};
 pub use training_loop::{Loop, Outcome, Report, Settings};
+pub use transport::{Division, GradientSum, Host, Nccl, Order, Transport};

@@ -2,12 +2,13 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor};
 use ranks::{Ranks, tree};
 use std::ops::Range;
 
 use super::error::EngineError;
 use super::task::{Sums, Task};
+use super::transport::GradientSum;
 
 /// Sums of each micro-batch, and the gradients of the parts of the tree that the micro-batches `own` of a step's `leaves` make up.
 pub(super) fn accumulate<T: Task + ?Sized>(
@@ -37,71 +38,96 @@ fn add<M: Module>(model: &M, left: GradientsParams, right: GradientsParams) -> G
 
 /// Sums of all micro-batches of the step and its gradients, the same on every rank, from those of this rank's share.
 ///
-/// What is summed is a vector of numbers: all gradients; for each parameter, the number of micro-batches that have a gradient of it; loss and
-/// number of correct predictions of each micro-batch, of which all but one rank hold zeros.
+/// The gradient of each parameter is a piece of one vector of f32 on the device. Losses and numbers of correct predictions travel as messages, in
+/// the order of the micro-batches, with a number per parameter: of how many parts of this rank it has a gradient. They are read after the
+/// gradients, so that the device never waits for the host before it has sent them.
 pub(super) fn reduce<M: Module>(
-    ranks: &Ranks,
+    (ranks, gradients): (&Ranks, &GradientSum),
     model: &M,
     leaves: usize,
     sums: Vec<Sums>,
     parts: Vec<GradientsParams>,
 ) -> Result<(Vec<Sums>, GradientsParams), EngineError> {
-    let own = tree::share(leaves, ranks.rank(), ranks.size());
-    let ranges = tree::parts(leaves, &own);
-    let counted = sums.first().is_none_or(|sum| sum.correct.is_some());
-    let read = |sum: Tensor<1>| {
-        let read = sum.try_into_scalar::<f32>();
-        read.map_err(|error| EngineError::Device(error.to_string()))
-    };
-    let mut losses = Vec::with_capacity(sums.len());
-    for sum in sums {
-        let correct = sum.correct.map_or(Ok(0.0), read)?;
-        losses.push((read(sum.loss)?, correct));
-    }
-    let mut vectors = Vec::with_capacity(parts.len());
-    for (part, range) in parts.iter().zip(&ranges) {
-        let mut flat = Flatten::of(model, part)?;
-        let numbers = &mut flat.numbers;
-        numbers.append(&mut flat.present);
-        let mut tail = vec![0.0; 2 * leaves];
-        for leaf in range.clone() {
-            (tail[2 * leaf], tail[2 * leaf + 1]) = losses[leaf - own.start];
-        }
-        numbers.append(&mut tail);
-        vectors.push(std::mem::take(numbers));
-    }
-    drop(parts);
-    let (numbers, parameters) = Size::of(model);
-    let sum = ranks.sum(leaves, vectors, numbers + parameters + 2 * leaves)?;
-    let (gradients, rest) = sum.split_at(numbers);
-    let (present, losses) = rest.split_at(parameters);
     let device = model
         .devices()
         .into_iter()
         .next()
         .unwrap_or_default()
         .inner();
-    let scalar = |x: f32| Tensor::<1>::from_floats([x], &device);
-    let sums = losses.chunks_exact(2).map(|both| Sums {
-        loss: scalar(both[0]),
-        correct: counted.then(|| scalar(both[1])),
-    });
-    Ok((sums.collect(), Unflatten::of(model, gradients, present)))
+    let mut vectors = Vec::with_capacity(parts.len());
+    let lengths = Lengths::of(model);
+    let mut present = vec![0.0; lengths.len()];
+    for part in parts {
+        let visit = Flatten::of(model, &part, &device)?;
+        (present.iter_mut().zip(&visit.present)).for_each(|(sum, one)| *sum += one);
+        vectors.push(visit.gradients);
+    }
+    let sum = gradients.sum(ranks, leaves, vectors, (&lengths, &device))?;
+    let (sums, present) = share_sums(ranks, leaves, sums, present, &device)?;
+    Ok((sums, unflatten(model, sum, &present)))
 }
 
-/// Gradients as numbers, in the order in which the module visits its parameters.
+/// Sums of all micro-batches, and for each parameter of how many parts of the tree it has a gradient.
+fn share_sums(
+    ranks: &Ranks,
+    leaves: usize,
+    sums: Vec<Sums>,
+    present: Vec<f32>,
+    device: &Device,
+) -> Result<(Vec<Sums>, Vec<f32>), EngineError> {
+    let read = |sum: Tensor<1>| {
+        let read = sum.try_into_scalar::<f32>();
+        read.map_err(|error| EngineError::Device(error.to_string()))
+    };
+    // A rank without a micro-batch does not know whether predictions are counted: NaN says that they are not.
+    let mut message = Vec::with_capacity(2 * sums.len() + present.len());
+    for sum in sums {
+        let correct = sum.correct.map_or(Ok(f32::NAN), read)?;
+        message.extend([read(sum.loss)?, correct]);
+    }
+    let parameters = present.len();
+    message.extend(present);
+    let counts: Vec<usize> = (0..ranks.size())
+        .map(|rank| 2 * tree::share(leaves, rank, ranks.size()).len() + parameters)
+        .collect();
+    let all = ranks.gather_numbers(&message, &counts)?;
+    let mut rest = all.as_slice();
+    let mut shared = Vec::with_capacity(leaves);
+    let mut present = vec![0.0; parameters];
+    let scalar = |x: f32| Tensor::<1>::from_floats([x], device);
+    for count in counts {
+        let (own, others) = rest.split_at(count);
+        rest = others;
+        let (losses, counted) = own.split_at(count - parameters);
+        shared.extend(losses.chunks_exact(2).map(|both| Sums {
+            loss: scalar(both[0]),
+            correct: (!both[1].is_nan()).then(|| scalar(both[1])),
+        }));
+        (present.iter_mut().zip(counted)).for_each(|(sum, one)| *sum += one);
+    }
+    Ok((shared, present))
+}
+
+/// Gradients as vectors, in the order in which the module visits its parameters.
 struct Flatten<'a> {
-    gradients: &'a GradientsParams,
-    numbers: Vec<f32>,
+    of: &'a GradientsParams,
+    device: &'a Device,
+    gradients: Vec<Tensor<1>>,
+    /// For each parameter, 1 if it has a gradient.
     present: Vec<f32>,
     error: Option<EngineError>,
 }
 
 impl<'a> Flatten<'a> {
-    fn of<M: Module>(model: &M, gradients: &'a GradientsParams) -> Result<Self, EngineError> {
+    fn of<M: Module>(
+        model: &M,
+        gradients: &'a GradientsParams,
+        device: &'a Device,
+    ) -> Result<Self, EngineError> {
         let mut visit = Self {
-            gradients,
-            numbers: Vec::new(),
+            of: gradients,
+            device,
+            gradients: Vec::new(),
             present: Vec::new(),
             error: None,
         };
@@ -115,9 +141,10 @@ impl<'a> Flatten<'a> {
 
 impl ModuleVisitor for Flatten<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(gradient) = self.gradients.get::<D>(param.id) else {
-            let count = param.val().shape().num_elements();
-            self.numbers.extend(std::iter::repeat_n(0.0, count));
+        let count = param.val().shape().num_elements();
+        let Some(gradient) = self.of.get::<D>(param.id) else {
+            let zeros = Tensor::zeros([count], (self.device, DType::F32));
+            self.gradients.push(zeros);
             self.present.push(0.0);
             return;
         };
@@ -128,65 +155,52 @@ impl ModuleVisitor for Flatten<'_> {
             )));
             return;
         }
-        match gradient.try_into_vec_as::<f32>() {
-            Ok(mut numbers) => self.numbers.append(&mut numbers),
-            Err(error) => self.error = Some(EngineError::Device(error.to_string())),
-        }
+        self.gradients.push(gradient.reshape([count]));
         self.present.push(1.0);
     }
 }
 
-/// Numbers and parameters of a module.
+/// Number of elements of each parameter of a module.
 #[derive(Default)]
-struct Size {
-    numbers: usize,
-    parameters: usize,
-}
+struct Lengths(Vec<usize>);
 
-impl Size {
-    fn of<M: Module>(model: &M) -> (usize, usize) {
-        let mut size = Self::default();
-        model.visit(&mut size);
-        (size.numbers, size.parameters)
+impl Lengths {
+    fn of<M: Module>(model: &M) -> Vec<usize> {
+        let mut lengths = Self::default();
+        model.visit(&mut lengths);
+        lengths.0
     }
 }
 
-impl ModuleVisitor for Size {
+impl ModuleVisitor for Lengths {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.numbers += param.val().shape().num_elements();
-        self.parameters += 1;
+        self.0.push(param.val().shape().num_elements());
     }
 }
 
 /// The inverse of [`Flatten`].
-struct Unflatten<'a> {
-    numbers: &'a [f32],
-    present: &'a [f32],
+struct Unflatten<I> {
+    /// Gradient of each parameter, and of how many parts it has one.
+    pieces: I,
     gradients: GradientsParams,
 }
 
-impl<'a> Unflatten<'a> {
-    fn of<M: Module>(model: &M, numbers: &'a [f32], present: &'a [f32]) -> GradientsParams {
-        let mut visit = Self {
-            numbers,
-            present,
-            gradients: GradientsParams::new(),
-        };
-        model.visit(&mut visit);
-        visit.gradients
-    }
+/// Gradients of a module from pieces.
+fn unflatten<M: Module>(model: &M, pieces: Vec<Tensor<1>>, present: &[f32]) -> GradientsParams {
+    let mut visit = Unflatten {
+        pieces: pieces.into_iter().zip(present.iter().copied()),
+        gradients: GradientsParams::new(),
+    };
+    model.visit(&mut visit);
+    visit.gradients
 }
 
-impl ModuleVisitor for Unflatten<'_> {
+impl<I: Iterator<Item = (Tensor<1>, f32)>> ModuleVisitor for Unflatten<I> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let value = param.val();
-        let (mine, rest) = self.numbers.split_at(value.shape().num_elements());
-        self.numbers = rest;
-        let (present, others) = self.present.split_at(1);
-        self.present = others;
-        if present[0] > 0.0 {
-            let data = TensorData::new(mine.to_vec(), value.shape());
-            let gradient = Tensor::<D>::from_data(data, &value.device().inner());
+        if let Some((piece, present)) = self.pieces.next()
+            && present > 0.0
+        {
+            let gradient = piece.reshape::<D, _>(param.val().shape());
             self.gradients.register::<D>(param.id, gradient);
         }
     }

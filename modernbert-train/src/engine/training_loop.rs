@@ -27,6 +27,7 @@ use super::readback::Pending;
 use super::reporter::Reporter;
 use super::spikes::{SpikeLimit, Spikes};
 use super::task::Task;
+use super::transport::GradientSum;
 use super::window::Window;
 use crate::optim::NamedOptimizer;
 use crate::schedule::LearningRate;
@@ -88,6 +89,7 @@ pub struct Loop<T: Task> {
     interrupter: Interrupter,
     /// The processes that train together.
     ranks: Arc<Ranks>,
+    gradient_sum: GradientSum,
     report: Report,
     stopping: EarlyStopping,
     /// Steps of this process.
@@ -126,6 +128,7 @@ impl<T: Task> Loop<T> {
             reporter,
             interrupter,
             ranks: Arc::new(Ranks::single()),
+            gradient_sum: GradientSum::default(),
             report: Report::default(),
             stopping: EarlyStopping {
                 patience: settings.patience,
@@ -150,9 +153,10 @@ impl<T: Task> Loop<T> {
         }
     }
 
-    /// Trains together with other ranks; see the [module](super).
-    pub fn over(mut self, ranks: Arc<Ranks>) -> Self {
+    /// Trains together with other ranks, whose gradients are summed as `gradient_sum` says; see the [module](super).
+    pub fn over(mut self, ranks: Arc<Ranks>, gradient_sum: GradientSum) -> Self {
         self.ranks = ranks;
+        self.gradient_sum = gradient_sum;
         self
     }
 

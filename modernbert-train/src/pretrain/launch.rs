@@ -19,7 +19,7 @@ use super::phase::Session;
 use super::prepare::{Prepared, reopen};
 use super::transition::with_config;
 use super::unigram::{Unigram, UnigramScore};
-use crate::engine::{Outcome, Progress, read_log};
+use crate::engine::{GradientSum, Outcome, Progress, read_log};
 use crate::optim::NamedOptimizer;
 use crate::recipe::{Phase, Recipe};
 use crate::run_dir::{METRICS_FILE, PICTURE_FILE, RunDir};
@@ -43,6 +43,8 @@ pub struct PretrainOptions {
     pub interrupter: Interrupter,
     /// The processes that train together; rank 0 writes the folder, which all ranks must see.
     pub ranks: Arc<Ranks>,
+    /// How their gradients are summed.
+    pub gradient_sum: GradientSum,
     /// True if an older run in the folder may be deleted although it has checkpoints.
     pub restart: bool,
 }

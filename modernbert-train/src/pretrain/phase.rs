@@ -194,7 +194,7 @@ impl<'a> Session<'a> {
         };
         let interrupter = options.interrupter.clone();
         let training = Loop::new(task, settings, (optimizer, state), reporter, interrupter)
-            .over(options.ranks.clone());
+            .over(options.ranks.clone(), options.gradient_sum.clone());
         training
             .run(model.with_recompute(recipe.batch.recompute))
             .map_err(|failure| self.failed(&failure))

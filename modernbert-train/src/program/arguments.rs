@@ -9,9 +9,10 @@ use modernbert_train::engine::{Progress, stop_on_signals};
 use modernbert_train::pretrain::PretrainOptions;
 use modernbert_train::recipe::{CorpusSource, Recipe, TokenizerSource};
 use modernbert_train::run_dir::Choice;
-use ranks::{ConnectOptions, Ranks, World};
+use ranks::World;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+
+use super::rank_arguments::RankArgs;
 
 pub(crate) const RUN_HELP: &str = "\
 Examples:
@@ -151,10 +152,8 @@ pub(super) struct CommonArgs {
     /// Prints lines instead of the dashboard on a terminal.
     #[arg(long)]
     pub(super) lines: bool,
-    /// Trains with this many processes of this machine, the ranks: they share the micro-batches of a step, and the result has the same bits
-    /// for any number. The output of rank N goes to FOLDER-ranks/rank-N.log. Under torchrun, srun or mpirun leave it out.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub(super) nproc: Option<u16>,
+    #[command(flatten)]
+    pub(super) ranks: RankArgs,
 }
 
 /// Reason why a text is no number of tokens.
@@ -212,26 +211,6 @@ impl OutArgs {
     }
 }
 
-/// Connects to the other ranks. They must run the same program with the same command on the same kind of device: all else follows from
-/// these and from the run's folder.
-fn connect(world: &World, device: &str) -> anyhow::Result<Ranks> {
-    let command: Vec<String> = std::env::args_os()
-        .skip(1)
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .collect();
-    let kind = device.split(':').next().unwrap_or(device);
-    let terms = [
-        (
-            "the version of the program",
-            env!("CARGO_PKG_VERSION").to_string(),
-        ),
-        ("the command", command.join(" ")),
-        ("the kind of device", kind.to_string()),
-    ];
-    let terms = terms.map(|(name, value)| (name.to_string(), value));
-    Ok(Ranks::connect(world, &terms, &ConnectOptions::default())?)
-}
-
 impl CommonArgs {
     pub(super) fn options(&self, out: &Path, restart: bool) -> anyhow::Result<PretrainOptions> {
         if let Some(peak) = self
@@ -245,7 +224,7 @@ impl CommonArgs {
             1 => self.device.select_for_training()?,
             _ => self.device.of_rank(world.local_rank)?,
         };
-        let ranks = connect(&world, &device.name)?;
+        let (ranks, gradient_sum) = self.ranks.connect(&world, &device)?;
         let progress = if self.lines || !ranks.is_first() {
             Progress::Lines
         } else {
@@ -259,7 +238,8 @@ impl CommonArgs {
             progress,
             peak_tflops: self.peak_tflops,
             interrupter,
-            ranks: Arc::new(ranks),
+            ranks,
+            gradient_sum,
             restart,
         })
     }
@@ -267,30 +247,30 @@ impl CommonArgs {
 
 impl Demo {
     pub(crate) fn ranks(&self) -> (Option<u16>, &Path) {
-        (self.common.nproc, &self.out.out)
+        (self.common.ranks.nproc, &self.out.out)
     }
 }
 
 impl Run {
     pub(crate) fn ranks(&self) -> (Option<u16>, &Path) {
-        (self.common.nproc, &self.out.out)
+        (self.common.ranks.nproc, &self.out.out)
     }
 }
 
 impl Resume {
     pub(crate) fn ranks(&self) -> (Option<u16>, &Path) {
-        (self.common.nproc, &self.run)
+        (self.common.ranks.nproc, &self.run)
     }
 }
 
 impl Rollback {
     pub(crate) fn ranks(&self) -> (Option<u16>, &Path) {
-        (self.common.nproc, &self.out.out)
+        (self.common.ranks.nproc, &self.out.out)
     }
 }
 
 impl Anneal {
     pub(crate) fn ranks(&self) -> (Option<u16>, &Path) {
-        (self.common.nproc, &self.out.out)
+        (self.common.ranks.nproc, &self.out.out)
     }
 }

@@ -1,6 +1,7 @@
 //! The commands: arguments and function of each.
 
 pub(crate) mod arguments;
+mod rank_arguments;
 pub(crate) mod ranks;
 pub(crate) mod show;
 pub(crate) mod tokenize;

@@ -223,6 +223,13 @@ impl Anneal {
 
 fn say_device(options: &PretrainOptions, recipe: &Recipe) {
     print(&describe(&options.device, recipe.run.precision.name()));
+    if options.ranks.is_several() {
+        print(&format!(
+            "{} ranks, gradients {}",
+            options.ranks.size(),
+            options.gradient_sum.describe()
+        ));
+    }
 }
 
 /// Prints a few predictions on held-out text, then the line that programs read; after an interruption, the command that resumes the run.

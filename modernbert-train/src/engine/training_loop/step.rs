@@ -92,7 +92,8 @@ impl<T: Task> Loop<T> {
         let own = tree::share(leaves, self.ranks.rank(), self.ranks.size());
         let mine = batches.drain(own.clone()).collect();
         let (sums, parts) = accumulate(&self.task, model, mine, leaves, &own);
-        reduce(&self.ranks, model, leaves, sums, parts)
+        let over = (&*self.ranks, &self.gradient_sum);
+        reduce(over, model, leaves, sums, parts)
     }
 
     /// Reads back the losses and norms that are still on the device.

@@ -1,0 +1,67 @@
+//! The same interface without NCCL.
+
+use burn::tensor::{Device, Tensor};
+
+use crate::{Division, ID_BYTES, NcclError, Watch};
+
+/// # Errors
+/// Always [`NcclError::NotCompiled`].
+pub fn unique_id() -> Result<[u8; ID_BYTES], NcclError> {
+    Err(NcclError::NotCompiled)
+}
+
+/// A communicator, which this build cannot have.
+#[derive(Debug)]
+pub enum Communicator {}
+
+impl Communicator {
+    /// # Errors
+    /// Always [`NcclError::NotCompiled`].
+    pub fn join(
+        _id: &[u8; ID_BYTES],
+        _rank: usize,
+        _size: usize,
+        _device: &Device,
+    ) -> Result<Self, NcclError> {
+        Err(NcclError::NotCompiled)
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// None.
+    pub fn all_to_all(
+        &self,
+        _vectors: Vec<Vec<Tensor<1>>>,
+        _division: Division<'_>,
+        _receive: &[usize],
+        _watch: Watch<'_>,
+    ) -> Result<Vec<Tensor<1>>, NcclError> {
+        match *self {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// None.
+    pub fn all_gather(
+        &self,
+        _own: Tensor<1>,
+        _division: Division<'_>,
+        _watch: Watch<'_>,
+    ) -> Result<Vec<Tensor<1>>, NcclError> {
+        match *self {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// None.
+    pub fn all_reduce(
+        &self,
+        _pieces: Vec<Tensor<1>>,
+        _watch: Watch<'_>,
+    ) -> Result<Vec<Tensor<1>>, NcclError> {
+        match *self {}
+    }
+}

@@ -1,0 +1,88 @@
+//! Collective operations of NCCL on the tensors of Burn's CUDA backend, for one process per GPU.
+//!
+//! Burn's `all_reduce` serves the GPUs of one process. Here each process joins a [`Communicator`] with its one GPU. Rank 0 makes the
+//! identifier ([`unique_id`]) and sends its bytes to the others.
+//!
+//! | operation | what it does |
+//! |---|---|
+//! | [`Communicator::all_to_all`] | sends a share of a vector to each rank |
+//! | [`Communicator::all_gather`] | gives every rank the shares of all ranks |
+//! | [`Communicator::all_reduce`] | sums in an order that NCCL chooses |
+//!
+//! A vector may consist of several tensors, its pieces ([`Division`]): the gradients of a model are sent without a copy into one tensor.
+//!
+//! # Memory and streams
+//!
+//! Burn's CUDA backend executes lazily on streams of its own. An operation here takes the buffer of a tensor after all work on the device
+//! is done, runs NCCL on a stream of the communicator and waits for it; Burn may use the result from then on. The wait polls an event, so
+//! that the caller can end the operation: a peer that is gone would leave it waiting forever.
+//!
+//! Without the feature `nccl` every function returns [`NcclError::NotCompiled`].
+
+#[cfg(not(feature = "nccl"))]
+mod absent;
+use std::ops::Range;
+
+#[cfg(feature = "nccl")]
+mod buffer;
+#[cfg(feature = "nccl")]
+mod communicator;
+
+#[cfg(not(feature = "nccl"))]
+pub use absent::{Communicator, unique_id};
+#[cfg(feature = "nccl")]
+pub use communicator::{Communicator, unique_id};
+
+/// Bytes of an identifier of a communicator.
+pub const ID_BYTES: usize = 128;
+
+/// Whether NCCL is compiled in.
+pub const COMPILED: bool = cfg!(feature = "nccl");
+
+/// How a vector is divided: into pieces, which are tensors, and among the ranks. It is the same on every rank.
+#[derive(Clone, Copy, Debug)]
+pub struct Division<'a> {
+    /// Number of elements of each piece, in order.
+    pub lengths: &'a [usize],
+    /// The elements of the vector that each rank owns: contiguous, in the order of the ranks, together the whole vector.
+    pub shares: &'a [Range<usize>],
+}
+
+/// Called while an operation waits: a reason to end it, such as a process of the run that has ended.
+pub type Watch<'a> = &'a dyn Fn() -> Option<String>;
+
+/// Reasons why an operation was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum NcclError {
+    /// The program was built without the feature.
+    #[error("this program was built without NCCL; rebuild it with `--features nccl`")]
+    NotCompiled,
+    /// The library can't be loaded.
+    #[error(
+        "libnccl.so was not found; put its folder into LD_LIBRARY_PATH (PyPI's package has only `libnccl.so.2`: link it as `libnccl.so`)"
+    )]
+    Library,
+    /// A tensor or device of another backend.
+    #[error("NCCL needs a CUDA device with Burn's fusion; this tensor is on {0}")]
+    Device(String),
+    /// A tensor of another dtype.
+    #[error("NCCL operations here take f32 tensors, not {0}")]
+    DType(String),
+    /// Pieces or shares that do not fit the tensors.
+    #[error("pieces and shares of another vector; give every rank the same lengths and shares")]
+    Division,
+    /// NCCL refused or failed.
+    #[error("NCCL: {call} failed: {reason}")]
+    Nccl {
+        /// The function.
+        call: &'static str,
+        /// NCCL's words.
+        reason: String,
+    },
+    /// The CUDA driver refused or failed.
+    #[error("CUDA: {0}")]
+    Driver(String),
+    /// The caller's function ended the operation.
+    #[error("{0}")]
+    Ended(String),
+}

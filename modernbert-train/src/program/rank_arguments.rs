@@ -1,0 +1,113 @@
+//! Arguments of the commands that train on several ranks, and the connection they ask for.
+
+use anyhow::{Context, bail};
+use burn_nccl::COMPILED;
+use clap::{Args, ValueEnum};
+use modernbert::device::NamedDevice;
+use modernbert_train::engine::{GradientSum, Host, Nccl, Order, Transport};
+use ranks::{ConnectOptions, Ranks, World};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A way for gradients between ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Way {
+    /// NCCL between CUDA devices where it is compiled in, host memory otherwise.
+    Auto,
+    /// Host memory and TCP, through rank 0.
+    Host,
+    /// NCCL, between CUDA devices.
+    Nccl,
+}
+
+/// An order of summation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum SumOrder {
+    /// A fixed binary tree: the same bits for any number of ranks.
+    Tree,
+    /// The library's all-reduce: the bits depend on the number of ranks, and with NCCL on its version and the links between GPUs.
+    Library,
+}
+
+#[derive(Args)]
+pub(super) struct RankArgs {
+    /// Trains with this many processes of this machine, the ranks: they share the micro-batches of a step, and the result has the same bits
+    /// for any number. The output of rank N goes to FOLDER-ranks/rank-N.log. Under torchrun, srun or mpirun leave it out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(super) nproc: Option<u16>,
+    /// Sends gradients between ranks this way.
+    #[arg(long, value_name = "WAY", default_value = "auto")]
+    gradients: Way,
+    /// Sums gradients over ranks in this order.
+    #[arg(long, value_name = "ORDER", default_value = "tree")]
+    sum_order: SumOrder,
+    /// Ends the run when a rank has not answered for this many seconds. A step, an evaluation and a checkpoint must fit in.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    rank_timeout: u64,
+}
+
+impl RankArgs {
+    /// Connects to the other ranks of `world`.
+    pub(super) fn connect(
+        &self,
+        world: &World,
+        device: &NamedDevice,
+    ) -> anyhow::Result<(Arc<Ranks>, GradientSum)> {
+        let on_gpu = device.name.starts_with("cuda");
+        let nccl = match self.gradients {
+            Way::Auto => on_gpu && COMPILED,
+            Way::Host => false,
+            Way::Nccl if !COMPILED => {
+                bail!(
+                    "--gradients nccl: this program was built without NCCL; rebuild it with `--features nccl`"
+                )
+            }
+            Way::Nccl if !on_gpu => bail!(
+                "--gradients nccl needs CUDA devices, and the device is {}; use --gradients host",
+                device.name
+            ),
+            Way::Nccl => true,
+        };
+        let options = ConnectOptions {
+            silence: Duration::from_secs(self.rank_timeout),
+            ..ConnectOptions::default()
+        };
+        let ranks = Arc::new(Ranks::connect(world, &terms(&device.name, nccl), &options)?);
+        let order = match self.sum_order {
+            SumOrder::Tree => Order::Tree,
+            SumOrder::Library => Order::Library,
+        };
+        let transport: Arc<dyn Transport> = match nccl && ranks.is_several() {
+            false => Arc::new(Host),
+            true => {
+                let connected = Nccl::connect(&ranks, &device.device);
+                let connected = connected.inspect_err(|error| ranks.leave(&error.to_string()));
+                Arc::new(connected.context("--gradients host does without NCCL")?)
+            }
+        };
+        Ok((ranks, GradientSum::new(transport, order)))
+    }
+}
+
+/// What all ranks must have in common: the same program with the same command on the same kind of device. All else follows from these and
+/// from the run's folder.
+fn terms(device: &str, nccl: bool) -> Vec<ranks::Term> {
+    let command: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    let kind = device.split(':').next().unwrap_or(device);
+    let way = if nccl { "NCCL" } else { "host memory" };
+    let terms = [
+        (
+            "the version of the program",
+            env!("CARGO_PKG_VERSION").to_string(),
+        ),
+        ("the command", command.join(" ")),
+        ("the kind of device", kind.to_string()),
+        ("the way of gradients", way.to_string()),
+    ];
+    terms
+        .map(|(name, value)| (name.to_string(), value))
+        .to_vec()
+}
