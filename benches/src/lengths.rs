@@ -75,7 +75,7 @@ pub fn select(names: &[String]) -> anyhow::Result<Vec<LengthSet>> {
         if chosen.len() == before {
             let known: Vec<&str> = all.iter().map(|set| set.name.as_str()).collect();
             bail!(
-                "unknown set `{name}`; use one of the groups cpu, paper, pretraining and queries or one of the sets {}",
+                "unknown set `{name}`; use one of the groups cpu, latency, paper, pretraining and queries or one of the sets {}",
                 known.join(", ")
             );
         }

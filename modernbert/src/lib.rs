@@ -44,7 +44,7 @@ mod loader;
 pub mod model;
 mod similarity;
 
-pub use burn_packed::{batch, device, ops};
+pub use burn_packed::{batch, device, graph, ops};
 pub use modernbert_files::{atomic, card, config, lock, output, parallel, read, tokenizer};
 
 pub use inference::{

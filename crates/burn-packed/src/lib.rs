@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | [`batch`] | packed batches; unpadding and repadding | nothing |
 //! | [`device`] | devices by name | nothing |
+//! | [`graph`] | forward passes of small batches as captured device graphs | `batch`, `ops` |
 //! | [`ops`] | the Backend extension: attention, GeGLU, LayerNorm, cross-entropy, gathered rows, linear, dropout, optimizer | `batch`, `device` |
 //!
 //! The crate knows tensors and sequence boundaries; it knows no model.
@@ -13,6 +14,7 @@
 
 pub mod batch;
 pub mod device;
+pub mod graph;
 pub mod ops;
 
 /// The example of the README is compiled and run.

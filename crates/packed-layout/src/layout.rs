@@ -12,10 +12,20 @@ pub struct SequenceLayout {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Inner {
     cu_seqlens: Vec<u32>,
     max_seqlen: usize,
+    bucket: Option<Bucket>,
+}
+
+/// A bucket of batches that share one captured graph: the kernels are sized for the bucket and read the boundaries from the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Bucket {
+    /// Number of the bucket, unique in the process.
+    pub id: u64,
+    /// Sequences that a batch of the bucket has at most.
+    pub sequences: usize,
 }
 
 /// Errors of a malformed list of boundaries.
@@ -84,8 +94,29 @@ impl SequenceLayout {
             inner: Arc::new(Inner {
                 cu_seqlens,
                 max_seqlen,
+                bucket: None,
             }),
         })
+    }
+
+    /// Returns the layout of a bucket: `tokens` tokens in sequences of at most `longest`, for which kernels reserve room for any batch of
+    /// at most this many tokens and `bucket.sequences` sequences of at most `longest` tokens.
+    ///
+    /// # Errors
+    /// [`LayoutError::TooLong`] if `tokens` exceeds `u32::MAX`.
+    pub fn of_bucket(tokens: usize, longest: usize, bucket: Bucket) -> Result<Self, LayoutError> {
+        let longest = longest.clamp(1, tokens.max(1));
+        let whole = std::iter::repeat_n(longest, tokens / longest);
+        let mut layout = Self::from_lengths(whole.chain([tokens % longest]))?;
+        let inner = Arc::make_mut(&mut layout.inner);
+        inner.max_seqlen = longest;
+        inner.bucket = Some(bucket);
+        Ok(layout)
+    }
+
+    /// Returns the bucket of a layout made by [`Self::of_bucket`].
+    pub fn bucket(&self) -> Option<Bucket> {
+        self.inner.bucket
     }
 
     /// Returns the cumulative lengths, `[sequences + 1]`.
@@ -154,6 +185,23 @@ mod tests {
         let layout = SequenceLayout::from_lengths([]).unwrap();
         assert_eq!(layout.total_tokens(), 0);
         assert_eq!(layout.num_sequences(), 0);
+    }
+
+    #[test]
+    fn a_bucket_has_its_own_sizes_and_identity() {
+        let bucket = Bucket {
+            id: 3,
+            sequences: 9,
+        };
+        let layout = SequenceLayout::of_bucket(100, 40, bucket).unwrap();
+        assert_eq!(layout.cu_seqlens(), [0, 40, 80, 100]);
+        assert_eq!((layout.max_seqlen(), layout.bucket()), (40, Some(bucket)));
+        let plain = SequenceLayout::from_lengths([40, 40, 20]).unwrap();
+        assert_eq!(plain.bucket(), None);
+        assert_ne!(
+            plain, layout,
+            "a cached table of one must not serve the other"
+        );
     }
 
     #[test]

@@ -5,4 +5,4 @@ mod dropout;
 mod layout;
 
 pub use dropout::{Dropout, DropoutRates};
-pub use layout::{LayoutError, SequenceLayout};
+pub use layout::{Bucket, LayoutError, SequenceLayout};

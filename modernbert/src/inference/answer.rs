@@ -100,7 +100,7 @@ impl Answerer {
         let opened = model.into().open()?;
         let build = |config: &_, _, device: &_| QuestionAnswerer::new(config, device);
         let model = opened.classifier(Some(2), build)?;
-        let model = model.with_precision(opened.precision);
+        let model = model.with_precision(opened.precision).for_inference();
         Self::new(model, opened.tokenizer()?, opened.batches.clone())
     }
 

@@ -81,7 +81,7 @@ impl TextClassifier {
     pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
         let opened = model.into().open()?;
         let classifier = opened.classifier(None, SequenceClassifier::new)?;
-        let classifier = classifier.with_precision(opened.precision);
+        let classifier = classifier.with_precision(opened.precision).for_inference();
         Self::new(classifier, opened.tokenizer()?, opened.batches.clone())
     }
 

@@ -104,7 +104,7 @@ impl Tagger {
     pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
         let opened = model.into().open()?;
         let classifier = opened.classifier(None, TokenClassifier::new)?;
-        let classifier = classifier.with_precision(opened.precision);
+        let classifier = classifier.with_precision(opened.precision).for_inference();
         Self::new(classifier, opened.tokenizer()?, opened.batches.clone())
     }
 

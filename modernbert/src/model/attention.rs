@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::encoder::ForwardPass;
 use super::linear::Linear;
+use super::precision::Precision;
 use crate::config::{LayerType, ModernBertConfig};
 use crate::ops::attention::{AttentionSpec, attention};
 use crate::ops::dropout::{Site, attention_with_dropout};
@@ -32,6 +33,12 @@ impl Attention {
             },
             theta: config.rope_theta(layer),
         }
+    }
+
+    /// Stores the weights in the dtype of `precision`.
+    pub(super) fn lower(&mut self, precision: Precision) {
+        self.wqkv.lower(precision);
+        self.wo.lower(precision);
     }
 
     /// `[total, hidden]` in and out, in the dtype of the input.

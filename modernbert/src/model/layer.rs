@@ -7,6 +7,7 @@ use super::attention::Attention;
 use super::encoder::ForwardPass;
 use super::mlp::Mlp;
 use super::norm::LayerNorm;
+use super::precision::Precision;
 use crate::config::{LayerType, ModernBertConfig};
 use crate::ops::dropout::Site;
 
@@ -35,6 +36,12 @@ impl EncoderLayer {
             mlp_norm: LayerNorm::new(config, device),
             mlp: Mlp::new(config, device),
         }
+    }
+
+    /// Stores the weights of matrix multiplications in the dtype of `precision`.
+    pub(super) fn lower(&mut self, precision: Precision) {
+        self.attn.lower(precision);
+        self.mlp.lower(precision);
     }
 
     /// The layer's input, `[total, hidden]` in f32, and the stream after the layer.

@@ -3,6 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
+use super::precision::Precision;
 use crate::ops;
 
 /// `x · weightᵀ + bias`, weight `[out, in]`.
@@ -18,6 +19,12 @@ impl Linear {
             weight: Param::from_tensor(Tensor::zeros([output, input], device)),
             bias: bias.then(|| Param::from_tensor(Tensor::zeros([output], device))),
         }
+    }
+
+    /// Stores the weight in the dtype of `precision`.
+    pub(super) fn lower(&mut self, precision: Precision) {
+        let weight = precision.lower(self.weight.val());
+        self.weight = Param::initialized(self.weight.id, weight);
     }
 
     /// `[tokens, in]` to `[tokens, out]`, in the dtype of the input.

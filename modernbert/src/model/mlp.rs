@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor};
 use super::activation::activate;
 use super::encoder::ForwardPass;
 use super::linear::Linear;
+use super::precision::Precision;
 use crate::config::{Activation, ModernBertConfig};
 use crate::ops::dropout::Site;
 use crate::ops::geglu::{geglu, geglu_mlp};
@@ -31,6 +32,12 @@ impl Mlp {
             wo: Linear::new(inner, hidden, bias, device),
             activation: config.hidden_activation,
         }
+    }
+
+    /// Stores the weights in the dtype of `precision`.
+    pub(super) fn lower(&mut self, precision: Precision) {
+        self.wi.lower(precision);
+        self.wo.lower(precision);
     }
 
     /// `[total, hidden]` in and out, in the dtype of the input.

@@ -19,6 +19,7 @@ mod attention;
 mod dropout;
 mod embeddings;
 mod encoder;
+mod graphs;
 mod heads;
 mod init;
 mod layer;

@@ -7,7 +7,7 @@ mod order;
 mod padding;
 
 pub use order::{Runs, TokenOrder};
-pub use packed_layout::{Dropout, DropoutRates, LayoutError, SequenceLayout};
+pub use packed_layout::{Bucket, Dropout, DropoutRates, LayoutError, SequenceLayout};
 pub use padding::{NO_LABEL, PaddingError, Unpadded};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};

@@ -30,6 +30,11 @@ impl TokenOrder {
         }))
     }
 
+    /// The ids, in the order of the batch.
+    pub fn ids(&self) -> &[u32] {
+        &self.0.ids
+    }
+
     /// Number of ids.
     pub fn len(&self) -> usize {
         self.0.ids.len()

@@ -31,6 +31,8 @@ pub mod sum;
 #[cfg(all(test, any(feature = "cuda", feature = "wgpu")))]
 mod test_device;
 
+#[cfg(all(feature = "cuda", feature = "fusion"))]
+pub(crate) use attention::cube::buckets as graph_tables;
 pub use backend::{Op, PackedBackend, UnknownOp, use_fallback};
 
 /// Rejects f64 on a device that computes wrong exponentials in f64; see [`crate::device::computes_in`].

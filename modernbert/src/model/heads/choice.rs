@@ -46,6 +46,12 @@ impl MultipleChoice {
         self
     }
 
+    /// The same model for inference alone; see [`ModernBert::for_inference`].
+    pub fn for_inference(mut self) -> Self {
+        self.model = self.model.for_inference();
+        self
+    }
+
     /// Scores `[questions, choices]` in f32.
     ///
     /// # Errors

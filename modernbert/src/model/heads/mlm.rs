@@ -101,6 +101,12 @@ impl MaskedLm {
         self
     }
 
+    /// The same model for inference alone; see [`ModernBert::for_inference`].
+    pub fn for_inference(mut self) -> Self {
+        self.model = self.model.for_inference();
+        self
+    }
+
     /// The same model with activation checkpointing on or off; see [`ModernBert::with_recompute`].
     pub fn with_recompute(mut self, recompute: bool) -> Self {
         self.model = self.model.with_recompute(recompute);

@@ -71,6 +71,12 @@ impl QuestionAnswerer {
         self
     }
 
+    /// The same model for inference alone; see [`ModernBert::for_inference`].
+    pub fn for_inference(mut self) -> Self {
+        self.model = self.model.for_inference();
+        self
+    }
+
     /// Scores of every token of the batch, in f32.
     pub fn logits(&self, batch: &PackedBatch) -> SpanLogits {
         self.scores(self.model.forward(batch), batch.dropout)

@@ -87,6 +87,12 @@ impl SequenceClassifier {
         self
     }
 
+    /// The same model for inference alone; see [`ModernBert::for_inference`].
+    pub fn for_inference(mut self) -> Self {
+        self.model = self.model.for_inference();
+        self
+    }
+
     /// Number of outputs per sequence.
     pub fn outputs(&self) -> usize {
         self.classifier.weight.val().dims()[0]

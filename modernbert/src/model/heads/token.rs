@@ -43,6 +43,12 @@ impl TokenClassifier {
         self
     }
 
+    /// The same model for inference alone; see [`ModernBert::for_inference`].
+    pub fn for_inference(mut self) -> Self {
+        self.model = self.model.for_inference();
+        self
+    }
+
     /// Number of outputs per token.
     pub fn outputs(&self) -> usize {
         self.classifier.weight.val().dims()[0]

@@ -9,10 +9,11 @@ use burn_cubecl::CubeDevice;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::CubeElement;
 
+use super::buckets;
 use crate::batch::SequenceLayout;
 
 /// Numbers per tile in the table: its first row, the first row of its sequence, the row after the sequence's last.
-const ENTRY: usize = 3;
+pub(super) const ENTRY: usize = 3;
 /// A range that contains every length.
 pub(super) const ALL_LENGTHS: Range<usize> = 0..usize::MAX;
 /// Tables that stay cached on devices. A batch needs one per tile size and range of lengths; the cache holds those of several batches.
@@ -61,6 +62,9 @@ pub(super) fn tile_table(
         true => ALL_LENGTHS,
         false => lengths,
     };
+    if let Some(bucket) = layout.bucket() {
+        return Some(buckets::table(bucket, layout, lengths, tile, like));
+    }
     let device = like.device();
     // A panic of another thread that held the lock leaves the list valid: no change of the list is ever partial.
     let mut tables = TABLES.lock().unwrap_or_else(|held| held.into_inner());
@@ -78,28 +82,7 @@ pub(super) fn tile_table(
     if numbers.is_empty() {
         return None;
     }
-    let (most_y, most_z) = {
-        let (_, y, z) = like.client.properties().hardware.max_cube_count;
-        (y as usize, z as usize)
-    };
-    let (entries, y, z) = grid(numbers, most_y);
-    assert!(
-        z <= most_z,
-        "{} tiles of {tile} tokens are more than this device starts at once; make the batch smaller",
-        entries.len() / ENTRY
-    );
-    let handle = like.client.create_from_slice(u32::as_bytes(&entries));
-    let table = TileTable {
-        entries: CubeTensor::new_contiguous(
-            like.client.clone(),
-            device.clone(),
-            Shape::new([entries.len()]),
-            handle,
-            DType::U32,
-        ),
-        y: y as u32,
-        z: z as u32,
-    };
+    let table = upload(numbers, tile, like);
     let cached = Cached {
         layout: layout.clone(),
         lengths,
@@ -112,8 +95,34 @@ pub(super) fn tile_table(
     Some(table)
 }
 
+/// Returns a new table of these tiles on the device of `like`.
+pub(super) fn upload(numbers: Vec<u32>, tile: usize, like: &CubeTensor) -> TileTable {
+    let (most_y, most_z) = {
+        let (_, y, z) = like.client.properties().hardware.max_cube_count;
+        (y as usize, z as usize)
+    };
+    let (entries, y, z) = grid(numbers, most_y);
+    assert!(
+        z <= most_z,
+        "{} tiles of {tile} tokens are more than this device starts at once; make the batch smaller",
+        entries.len() / ENTRY
+    );
+    let handle = like.client.create_from_slice(u32::as_bytes(&entries));
+    TileTable {
+        entries: CubeTensor::new_contiguous(
+            like.client.clone(),
+            like.device(),
+            Shape::new([entries.len()]),
+            handle,
+            DType::U32,
+        ),
+        y: y as u32,
+        z: z as u32,
+    }
+}
+
 /// Returns the tiles of every sequence of these lengths, the longest sequences first: the last blocks to start should be the cheapest.
-fn entries(layout: &SequenceLayout, lengths: &Range<usize>, tile: usize) -> Vec<u32> {
+pub(super) fn entries(layout: &SequenceLayout, lengths: &Range<usize>, tile: usize) -> Vec<u32> {
     let mut ranges: Vec<_> = layout
         .ranges()
         .filter(|range| !range.is_empty() && lengths.contains(&range.len()))
