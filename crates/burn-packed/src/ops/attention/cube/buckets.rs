@@ -6,9 +6,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
 
-use burn::backend::TensorMetadata;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::prelude::CubeElement;
 
 use super::tile_table::{ENTRY, TileTable, entries, upload};
 use crate::batch::{Bucket, SequenceLayout};
@@ -62,7 +60,10 @@ pub(super) fn table(
 ///
 /// # Panics
 /// If the layout does not fit the bucket.
+#[cfg(any(test, all(feature = "cuda", feature = "fusion")))]
 pub(crate) fn write(id: u64, layout: &SequenceLayout) {
+    use burn::backend::TensorMetadata;
+
     for entry in tables().iter().filter(|entry| entry.id == id) {
         let mut numbers = entries(layout, &entry.lengths, entry.tile);
         let room = entry.table.entries.shape().num_elements();
@@ -78,13 +79,15 @@ pub(crate) fn write(id: u64, layout: &SequenceLayout) {
 }
 
 /// Overwrites a tensor of 32-bit numbers in place.
+#[cfg(any(test, all(feature = "cuda", feature = "fusion")))]
 pub(crate) fn write_numbers(tensor: &CubeTensor, numbers: &[u32]) {
-    let bytes = u32::as_bytes(numbers).to_vec();
+    let bytes = <u32 as cubecl::prelude::CubeElement>::as_bytes(numbers).to_vec();
     let bytes = cubecl::bytes::Bytes::from_bytes_vec(bytes);
     tensor.client.write(&tensor.handle, bytes);
 }
 
 /// Forgets the tables of a bucket whose graph is gone.
+#[cfg(any(test, all(feature = "cuda", feature = "fusion")))]
 pub(crate) fn forget(id: u64) {
     tables().retain(|entry| entry.id != id);
 }

@@ -13,7 +13,7 @@ use burn_cubecl::ops::into_data_sync;
 
 use super::portable::{Shape, TILES};
 use super::*;
-use crate::batch::SequenceLayout;
+use crate::batch::{Bucket, SequenceLayout};
 use crate::ops::test_device;
 
 struct Problem {
@@ -162,5 +162,38 @@ fn speed_of_kernels_and_fallback() {
                 "{name}, window {window:?}: fallback {by_fallback:.0} ms, tiles of {TILES:?} {tiles:.0?} ms"
             );
         }
+    }
+}
+
+/// The tables of a bucket serve one batch after the other: each gives the bits of its own boundaries, whatever was computed before.
+#[test]
+fn tables_of_a_bucket_serve_batches_of_other_boundaries() {
+    for (id, half_window) in [(u64::MAX, None), (u64::MAX - 1, Some(8))] {
+        let Some(problem) = problem(&[40, 24], 32, half_window) else {
+            return;
+        };
+        let bucket = Bucket { id, sequences: 6 };
+        let of = |layout: SequenceLayout| {
+            let spec = AttentionSpec {
+                layout,
+                ..problem.spec.clone()
+            };
+            let (qkv, rotary) = (problem.qkv.clone(), problem.rotary.clone());
+            let (out, lse) = portable::forward(problem.shape(32), qkv, rotary, &spec);
+            [out, lse].map(|tensor| -> Vec<u32> {
+                let values: Vec<f32> = into_data_sync(tensor).try_to_vec().unwrap();
+                values.into_iter().map(f32::to_bits).collect()
+            })
+        };
+        let mut seen = Vec::new();
+        for lengths in [&[40, 24][..], &[5, 40, 19], &[1, 1, 30, 2, 30], &[40, 24]] {
+            let plain = SequenceLayout::from_lengths(lengths.iter().copied()).unwrap();
+            buckets::write(id, &plain);
+            let found = of(SequenceLayout::of_bucket(64, 40, bucket).unwrap());
+            assert!(found == of(plain), "{lengths:?}, window {half_window:?}");
+            seen.push(found);
+        }
+        assert!(seen[0] != seen[1] && seen[1] != seen[2] && seen[0] == seen[3]);
+        buckets::forget(id);
     }
 }
