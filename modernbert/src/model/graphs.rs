@@ -21,6 +21,9 @@ const SHORTEST: usize = 8;
 /// Batches of one size that run without a graph first: capturing one costs four passes.
 const FIRST: u32 = 1;
 
+/// Sizes of all threads that are kept: a program that starts a thread for each request would capture graphs without end.
+const MOST: usize = 128;
+
 /// The graphs of an encoder, captured as they are needed; clones of the encoder share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Graphs {
@@ -70,6 +73,9 @@ impl Graphs {
         }
         let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (std::thread::current().id(), size.tokens);
+        if slots.len() >= MOST && !slots.contains_key(&key) {
+            return None;
+        }
         let slot = slots.entry(key).or_insert(Slot::Seen(0));
         if let Slot::Seen(count) = slot {
             *count += 1;
