@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, activation};
 use modernbert::batch::{PackedBatch, int_tensor};
 use modernbert::model::{MaskedLm, MaskedTokens};
+use modernbert::ops::row_moves;
 
 use crate::reference::Reference;
 use crate::toy;
@@ -72,6 +73,31 @@ fn masked_prediction_equals_the_dense_loss_in_value_and_gradients() {
         &toy::gradients(&model, &dense),
         1e-5,
     );
+}
+
+/// Head and decoder see the rows of the second gather alone: those of the labelled tokens, and of the padding where a caller fills the
+/// number of rows up to a fixed one.
+#[test]
+fn the_head_computes_as_many_rows_as_there_are_labels() {
+    for device in [device(), autodiff_device()] {
+        let model = model(true, &device);
+        let rows = |masked: &MaskedTokens| {
+            let (output, moves) = row_moves(|| model.forward(&batch(&device), masked));
+            assert_eq!(output.loss_sum.dims(), [1]);
+            assert!(moves.scattered.is_empty());
+            moves.gathered
+        };
+        assert_eq!(rows(&labelled(&device)), [24, 6]);
+        let filled = MaskedTokens::new(
+            &[&POSITIONS[..], &[0, 0]].concat(),
+            &[&LABELS[..], &[0, 0]].concat(),
+            &[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0],
+            &device,
+        );
+        assert_eq!(rows(&filled), [24, 8]);
+        let one = MaskedTokens::new(&POSITIONS[..1], &LABELS[..1], &[1.0], &device);
+        assert_eq!(rows(&one), [24, 1]);
+    }
 }
 
 #[test]

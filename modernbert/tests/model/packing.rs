@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 use modernbert::batch::{PackedBatch, SequenceLayout, Unpadded};
 use modernbert::model::ModernBert;
+use modernbert::ops::row_moves;
 
 use crate::toy;
 use test_support::{assert_close, autodiff_device, bits, device, ids, normals, read, tensor, wide};
@@ -141,6 +142,72 @@ fn padding_left_or_right_or_everywhere_changes_nothing() {
         };
         assert_eq!(bits(&rows_of(true)), bits(&packed), "left: {left}");
         assert!(rows_of(false).iter().all(|&x| x == 0.0), "padding is zero");
+    }
+}
+
+/// A batch with more padding than tokens: the embedding reads the real tokens alone, every layer computes their rows alone, and the one
+/// scatter is the caller's.
+#[test]
+fn a_padded_batch_is_gathered_once_and_scattered_once() {
+    let (rows, width) = (4, 20);
+    let text = sequences(&[12, 5, 0, 9]);
+    let (mut ids, mut mask) = (vec![1; rows * width], vec![false; rows * width]);
+    for (row, sequence) in text.iter().enumerate() {
+        for (column, &id) in sequence.iter().enumerate() {
+            ids[row * width + column] = id;
+            mask[row * width + column] = true;
+        }
+    }
+    let real = 12 + 5 + 9;
+    for device in [device(), autodiff_device()] {
+        let encoder = encoder(&device);
+        let (states, moves) = row_moves(|| {
+            let unpadded = Unpadded::new(&ids, &mask, rows, width).unwrap();
+            let batch = PackedBatch::new(&unpadded.ids, unpadded.layout.clone(), &device);
+            let hidden = encoder.forward(&batch);
+            let padded = unpadded.repad(hidden);
+            assert_eq!(padded.dims(), [rows, width, WIDTH]);
+            encoder.hidden_states(&batch)
+        });
+        // Of `forward`, `repad` and `hidden_states`, the two passes gather once each.
+        assert_eq!(moves.gathered, [real, real]);
+        assert_eq!(moves.scattered, [real]);
+        assert_eq!(states.len(), encoder.num_layers() + 1);
+        for state in states {
+            assert_eq!(state.dims(), [real, WIDTH]);
+        }
+    }
+}
+
+/// The count above sees the crate's own ops: the files of the forward pass use no other that moves rows.
+#[test]
+fn the_forward_pass_moves_rows_by_no_other_op() {
+    let files = [
+        include_str!("../../src/model/attention.rs"),
+        include_str!("../../src/model/dropout.rs"),
+        include_str!("../../src/model/embeddings.rs"),
+        include_str!("../../src/model/encoder.rs"),
+        include_str!("../../src/model/layer.rs"),
+        include_str!("../../src/model/linear.rs"),
+        include_str!("../../src/model/mlp.rs"),
+        include_str!("../../src/model/norm.rs"),
+    ];
+    let calls = |op: &str| {
+        files
+            .iter()
+            .map(|text| text.matches(op).count())
+            .sum::<usize>()
+    };
+    assert_eq!(calls("gather_rows("), 1);
+    for op in [
+        ".select(",
+        ".gather(",
+        ".scatter(",
+        "select_assign(",
+        ".slice(",
+        "repad(",
+    ] {
+        assert_eq!(calls(op), 0, "{op}");
     }
 }
 

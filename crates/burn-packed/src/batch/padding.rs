@@ -114,7 +114,8 @@ impl Unpadded {
     ///
     /// Differentiable: the gradient of a real position is that of its token; the gradient of padding is dropped.
     pub fn repad(&self, packed: Tensor<2>) -> Tensor<3> {
-        let [_, features] = packed.dims();
+        let [tokens, features] = packed.dims();
+        crate::ops::row_moves::scattered(tokens);
         let device = packed.device();
         let zeros = Tensor::<2>::zeros(
             [self.rows * self.width, features],

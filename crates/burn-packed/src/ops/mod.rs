@@ -23,6 +23,7 @@ pub mod optimizer;
 mod primitive;
 #[cfg(feature = "ptx")]
 mod ptx;
+pub(crate) mod row_moves;
 #[cfg(feature = "cube")]
 mod rows;
 #[cfg(feature = "flex")]
@@ -34,6 +35,7 @@ mod test_device;
 #[cfg(all(feature = "cuda", feature = "fusion"))]
 pub(crate) use attention::cube::buckets as graph_tables;
 pub use backend::{Op, PackedBackend, UnknownOp, use_fallback};
+pub use row_moves::{RowMoves, row_moves};
 
 /// Rejects f64 on a device that computes wrong exponentials in f64; see [`crate::device::computes_in`].
 ///

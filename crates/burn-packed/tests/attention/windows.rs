@@ -76,6 +76,41 @@ fn an_interior_query_sees_129_keys_and_the_first_one_65() {
     }
 }
 
+/// Output rows whose block of queries multiplies the values of `key`: a hidden key has weight 0, and 0 · NaN is NaN.
+fn rows_that_read(case: &Case, key: usize) -> Vec<usize> {
+    let mut poisoned = case.clone();
+    let (value, size) = (case.place(key, 2, 0), case.head_dim);
+    poisoned.qkv[value..value + size].fill(f32::NAN);
+    let out = poisoned.forward();
+    (0..case.total())
+        .filter(|i| out[i * size..][..size].iter().any(|x| x.is_nan()))
+        .collect()
+}
+
+/// The tiles of keys that a local layer reads are those of its band: their number does not grow with the sequence.
+#[test]
+fn a_local_layer_reads_the_tiles_of_its_band_alone() {
+    /// Rows of the largest tile of queries or keys of any version.
+    const LARGEST_TILE: usize = 256;
+    let mut numbers = Vec::new();
+    for length in [1024, 2048, 4096] {
+        let case = Case::new(&[length], 1, 64, 7).window(64).theta(10_000.0);
+        let key = length / 2;
+        let rows = rows_that_read(&case, key);
+        // Every query that sees the key, and none whose tile is outside the band.
+        assert!((key - 64..=key + 64).all(|row| rows.contains(&row)));
+        let farthest = rows.iter().map(|row| row.abs_diff(key)).max().unwrap();
+        assert!(farthest < 64 + LARGEST_TILE, "{farthest} at {length}");
+        numbers.push(rows.len());
+    }
+    assert!(
+        numbers[0] < 1024 && numbers.iter().all(|number| *number == numbers[0]),
+        "{numbers:?}"
+    );
+    let global = Case::new(&[1024], 1, 64, 7).theta(10_000.0);
+    assert_eq!(rows_that_read(&global, 512).len(), 1024);
+}
+
 #[test]
 fn a_window_of_zero_returns_the_values() {
     let case = Case::new(&[3, 70], 2, 8, 4).window(0).theta(10_000.0);

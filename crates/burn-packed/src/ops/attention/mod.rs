@@ -246,3 +246,57 @@ pub(super) fn forward_specs(
     }
     (out, lse)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Blocks of queries, and the pairs of a query and a key that they compute: the loop of the CPU versions and of the fallback.
+    fn work(half_window: Option<usize>, length: usize, size: usize) -> (usize, usize) {
+        let layout = SequenceLayout::from_lengths([length]).unwrap();
+        let spec = AttentionSpec::new(layout, half_window, 1.0);
+        let blocks: Vec<Block> = spec.blocks(length, size).collect();
+        let pairs = blocks
+            .iter()
+            .map(|block| block.queries.len() * block.keys.len());
+        (blocks.len(), pairs.sum())
+    }
+
+    #[test]
+    fn blocks_read_the_keys_of_their_band_and_no_others() {
+        for (half_window, length, size) in
+            [(64, 1024, 64), (64, 200, 64), (0, 130, 16), (5, 33, 64)]
+        {
+            let layout = SequenceLayout::from_lengths([length]).unwrap();
+            let spec = AttentionSpec::new(layout, Some(half_window), 1.0);
+            for block in spec.blocks(length, size) {
+                let seen = |key: &usize| {
+                    block
+                        .queries
+                        .clone()
+                        .any(|query| query.abs_diff(*key) <= half_window)
+                };
+                let band: Vec<usize> = (0..length).filter(seen).collect();
+                assert_eq!(
+                    block.keys.clone().collect::<Vec<_>>(),
+                    band,
+                    "{:?}",
+                    block.queries
+                );
+            }
+        }
+    }
+
+    /// With blocks of 64 queries a local layer computes 192 keys for each query, less at both ends of the sequence: linear in the length.
+    #[test]
+    fn local_layers_do_linear_work_and_global_layers_quadratic() {
+        for length in [1024, 2048, 4096, 8192] {
+            assert_eq!(
+                work(Some(64), length, 64),
+                (length / 64, 192 * length - 2 * 64 * 64)
+            );
+            assert_eq!(work(None, length, 64), (length / 64, length * length));
+        }
+    }
+}

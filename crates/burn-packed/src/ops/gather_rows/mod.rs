@@ -32,6 +32,7 @@ pub fn gather_rows(table: Tensor<2>, ids: Tensor<1, Int>, order: TokenOrder) -> 
         "gather_rows: {tokens} ids, but an order of {}",
         order.len()
     );
+    super::row_moves::gathered(tokens);
     let [_, width] = table.dims();
     if tokens == 0 {
         return Tensor::zeros([0, width], (&table.device(), table.dtype()));
