@@ -105,6 +105,93 @@ fn a_trained_tokenizer_has_the_published_form() {
     assert_eq!(tokenizer.encode_plain("the").unwrap().len(), 1);
 }
 
+/// A tokenizer trained here, as Python's `tokenizers` and `transformers` read and use it (`scripts/tokenizer_fixtures.py`).
+#[test]
+fn a_trained_tokenizer_is_that_of_hugging_face() {
+    #[derive(Deserialize)]
+    struct Case {
+        text: String,
+        ids: Vec<u32>,
+        decoded: String,
+    }
+    #[derive(Deserialize)]
+    struct Pair {
+        first: String,
+        second: String,
+        ids: Vec<u32>,
+    }
+    #[derive(Deserialize)]
+    struct Python {
+        tokenizer_crc32: u32,
+        vocab_size: usize,
+        model_max_length: usize,
+        specials: std::collections::BTreeMap<String, u32>,
+        cases: Vec<Case>,
+        pairs: Vec<Pair>,
+    }
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tokenizer/fixtures");
+    let options = TrainOptions {
+        vocab_size: 448,
+        min_frequency: 2,
+    };
+    let trained = train(include_str!("fixtures/text.txt").lines(), &options).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    trained.save(folder.path()).unwrap();
+    // The files that Python read are those that training writes today.
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        let written = std::fs::read(folder.path().join(name)).unwrap();
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(fixtures.join(name), &written).unwrap();
+        }
+        let read = std::fs::read(fixtures.join(name)).unwrap();
+        assert!(
+            written == read,
+            "{name} is not that of the fixtures; see scripts/tokenizer_fixtures.py"
+        );
+    }
+    let python = std::fs::read(fixtures.join("python.json")).unwrap();
+    let python: Python = serde_json::from_slice(&python).unwrap();
+    let read = std::fs::read(fixtures.join("tokenizer.json")).unwrap();
+    // CRC-32 as in zlib.
+    let checksum = !read.iter().fold(u32::MAX, |sum, &byte| {
+        (0..8).fold(sum ^ u32::from(byte), |sum, _| {
+            (sum >> 1) ^ (0xEDB8_8320 & (sum & 1).wrapping_neg())
+        })
+    });
+    assert_eq!(
+        checksum, python.tokenizer_crc32,
+        "run scripts/tokenizer_fixtures.py"
+    );
+
+    assert_eq!(trained.vocab_size(), python.vocab_size);
+    assert_eq!(trained.max_length(), Some(python.model_max_length));
+    let special = trained.special();
+    for (name, id) in [
+        ("UNK", special.unk),
+        ("CLS", special.cls),
+        ("SEP", special.sep),
+        ("PAD", special.pad),
+        ("MASK", special.mask),
+    ] {
+        assert_eq!(python.specials[name], id, "{name}");
+    }
+    assert!(python.cases.len() >= 15 && python.pairs.len() >= 3);
+    for case in &python.cases {
+        assert_eq!(
+            trained.encode(&case.text).unwrap(),
+            case.ids,
+            "{:?}",
+            case.text
+        );
+        let bare = trained.encode_plain(&case.text).unwrap();
+        assert_eq!(trained.decode(&bare).unwrap(), case.decoded);
+    }
+    for pair in &python.pairs {
+        let ids = trained.encode_pair(&pair.first, &pair.second).unwrap();
+        assert_eq!(ids, pair.ids, "{:?} {:?}", pair.first, pair.second);
+    }
+}
+
 #[test]
 fn training_is_deterministic_and_blind_to_order() {
     let texts: Vec<String> = (0..600)
