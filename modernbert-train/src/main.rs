@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use modernbert_cli::main_with_code;
 use program::ranks::supervise;
 use program::tokenize::TokenizeArgs;
-use program::{arguments, show, tokenize};
+use program::{arguments, shapes, show, tokenize};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -51,6 +51,9 @@ enum Command {
     Export(show::Export),
     /// Describes a recipe (sizes, steps, memory, work), a run, a checkpoint, a shard or a folder of shards.
     Inspect(show::Inspect),
+    /// Scores shapes of encoders by how well their matrices fill GPUs, or searches for such shapes.
+    #[command(after_help = shapes::SHAPES_HELP)]
+    Shapes(shapes::Shapes),
     /// Converts one of the authors' training files (YAML) to a recipe, and reports every key.
     Convert(show::Convert),
     /// Draws curves of one or several runs into a PNG.
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
             Command::Average(average) => average.run(),
             Command::Export(export) => export.run(),
             Command::Inspect(inspect) => inspect.run(),
+            Command::Shapes(shapes) => shapes.run(),
             Command::Convert(convert) => convert.run(),
             Command::Plot(plot) => plot.run(),
         }

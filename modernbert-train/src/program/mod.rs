@@ -3,6 +3,7 @@
 pub(crate) mod arguments;
 mod rank_arguments;
 pub(crate) mod ranks;
+pub(crate) mod shapes;
 pub(crate) mod show;
 pub(crate) mod tokenize;
 pub(crate) mod train;

@@ -7,6 +7,7 @@
 //! | [`presets`](ModernBertConfig::preset) | the published sizes, by name |
 //! | [`validate`](ModernBertConfig::validate) | checks, each error with its remedy |
 //! | [`count`](ModernBertConfig::encoder_parameters) | parameters and floating-point operations, by formula |
+//! | [`shapes`] | how well a shape fills GPUs, constraints of the published shapes, search |
 //!
 //! Paper: <https://arxiv.org/abs/2412.13663>, table 4 and section 2.1.
 
@@ -14,6 +15,7 @@ mod count;
 mod hf;
 mod hf_write;
 mod presets;
+pub mod shapes;
 #[cfg(test)]
 mod tests;
 mod validate;
