@@ -12,6 +12,7 @@
 //! | [`saving`] | the folder of a run of one phase that can be resumed |
 //! | [`by_position`] | held-out loss by the position of a token in its sequence |
 //! | [`recompute`] | gradients with activation checkpointing: only a layer's input is saved |
+//! | [`rtd`] | replaced-token detection as a task of the loop |
 //! | [`pretrain`] | a recipe from beginning to end, and resuming a run |
 //! | [`tools`] | comparing, averaging, exporting and describing runs and checkpoints |
 //!
@@ -26,6 +27,7 @@ pub mod optim;
 pub mod pretrain;
 pub mod recipe;
 pub mod recompute;
+pub mod rtd;
 pub mod run_dir;
 pub mod saving;
 pub mod schedule;

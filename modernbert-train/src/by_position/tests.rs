@@ -30,6 +30,7 @@ fn buckets_add_up_to_the_whole() {
         pad_id: 3,
         seed: 5,
         sequences: None,
+        length_warmup: None,
     };
     let items = evaluation_items(&shard, &masker, &options, 1000).unwrap();
     assert_eq!(items.len(), 2);

@@ -79,6 +79,13 @@ pub trait Task {
         seen: u64,
     ) -> Result<Option<Vec<Self::Batch>>, BoxError>;
 
+    /// Returns the model for a step that begins after `seen` units of [`Cadence::unit`](super::Cadence), and for evaluations and checkpoints
+    /// at that moment: the place of settings of a model that follow a schedule. A function of `seen` and of the total, so that a resumed
+    /// run has the same model. By default the model as it is.
+    fn adapt(&self, model: Self::Model, _seen: u64) -> Self::Model {
+        model
+    }
+
     /// Counts of a step.
     fn counts(&self, batches: &[Self::Batch]) -> Counts;
 

@@ -208,7 +208,10 @@ impl<T: Task> Loop<T> {
         self.reporter.begin(self.total());
         self.mark = Instant::now();
         while !self.ended() && !self.should_stop()? {
+            // Once more, because the actions after a step may have changed the total.
+            model = self.task.adapt(model, self.seen());
             model = self.step(model)?;
+            model = self.task.adapt(model, self.seen());
             self.after_step(&model)?;
         }
         self.finish(&model)?;

@@ -4,6 +4,7 @@
 //! [`Recipe::learning_rate`](crate::recipe::Recipe::learning_rate) → [`LearningRate::at`](crate::schedule::LearningRate::at) in the
 //! training loop → [`NamedOptimizer::step_if`] → [`UpdateRule`] → [`adamw_all`](modernbert::ops::optimizer::adamw_all).
 
+mod average;
 mod decoupled_adamw;
 mod gradients;
 mod named;
@@ -14,6 +15,7 @@ mod tests;
 #[cfg(test)]
 mod traces;
 
+pub use average::AverageSettings;
 pub use decoupled_adamw::DecoupledAdamW;
 pub use gradients::{GradientSquares, clip_by_norm};
 pub use named::{MomentsError, NamedOptimizer, StoredTensor};

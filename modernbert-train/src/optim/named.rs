@@ -11,6 +11,7 @@ use modernbert::ops::optimizer::{Parameter, SteppedParameter, adamw_all};
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 
+use super::average::{AverageSettings, WeightAverages};
 use super::rule::{MomentsState, UpdateRule, is_half};
 
 /// Reason why moments could not be read or restored.
@@ -59,6 +60,7 @@ pub struct NamedOptimizer {
     /// `MomentsState<D>` of each parameter, where D is the parameter's rank: only a visitor of the module can name the type.
     states: BTreeMap<String, Box<dyn Any + Send>>,
     updates: u64,
+    averages: WeightAverages,
 }
 
 impl NamedOptimizer {
@@ -68,6 +70,7 @@ impl NamedOptimizer {
             rule: rule.into(),
             states: BTreeMap::new(),
             updates: 0,
+            averages: WeightAverages::default(),
         }
     }
 
@@ -77,6 +80,24 @@ impl NamedOptimizer {
         Self {
             rule: rule.into(),
             ..self
+        }
+    }
+
+    /// The same optimizer with an exponential moving average of the weights, which starts at the weights before the next step unless one
+    /// was restored or followed before; without one where `settings` is `None`.
+    #[must_use]
+    pub fn with_average(mut self, settings: Option<AverageSettings>) -> Self {
+        self.averages = self.averages.with(settings);
+        self
+    }
+
+    /// The module that evaluations and exports are of: with the averages as its parameters, or unchanged where averages are off or not
+    /// to be evaluated.
+    #[must_use]
+    pub fn evaluated<M: Module>(&self, module: M) -> M {
+        match self.averages.settings {
+            Some(settings) if settings.evaluate => self.averages.applied(module),
+            _ => module,
         }
     }
 
@@ -100,6 +121,7 @@ impl NamedOptimizer {
         grads: GradientsParams,
     ) -> M {
         self.updates += 1;
+        self.averages.begin(&module);
         let mut before = Before {
             path: Vec::new(),
             lr,
@@ -114,14 +136,16 @@ impl NamedOptimizer {
         let module = module.map(&mut before);
         let (parameters, waiting) = (before.parameters, before.waiting);
         let stepped = adamw_all(parameters, apply);
-        module.map(&mut After {
+        let module = module.map(&mut After {
             stepped: waiting.into_iter().zip(stepped).collect(),
             states: &mut self.states,
-        })
+        });
+        self.averages.after_step(&module, self.updates);
+        module
     }
 
-    /// The moments of all parameters of `module`, read back: `NAME.moment_1` and `NAME.moment_2` each, and `NAME.compensation` of weights in
-    /// half precision.
+    /// The moments of all parameters of `module`, read back: `NAME.moment_1` and `NAME.moment_2` each, `NAME.compensation` of weights in
+    /// half precision, and `NAME.average` where weights are averaged.
     ///
     /// # Errors
     /// A device that can't be read.
@@ -129,6 +153,7 @@ impl NamedOptimizer {
         let mut export = Export {
             path: Vec::new(),
             states: &self.states,
+            averages: &self.averages,
             found: Ok(Vec::new()),
         };
         module.visit(&mut export);
@@ -139,7 +164,7 @@ impl NamedOptimizer {
     /// them.
     ///
     /// # Errors
-    /// A missing tensor, or one of another shape than its parameter.
+    /// A missing tensor, or one of another shape than its parameter. Averages may be missing, all of them or some.
     pub fn restore<M: Module>(
         &mut self,
         module: &M,
@@ -148,6 +173,7 @@ impl NamedOptimizer {
     ) -> Result<(), MomentsError> {
         self.updates = updates;
         self.states.clear();
+        self.averages.clear();
         if updates == 0 {
             return Ok(());
         }
@@ -156,6 +182,7 @@ impl NamedOptimizer {
             updates,
             read,
             states: &mut self.states,
+            averages: &mut self.averages,
             result: Ok(()),
         };
         module.visit(&mut import);
@@ -290,7 +317,27 @@ fn returned<const D: usize>(
 struct Export<'a> {
     path: Vec<String>,
     states: &'a BTreeMap<String, Box<dyn Any + Send>>,
+    averages: &'a WeightAverages,
     found: Result<Vec<StoredTensor>, MomentsError>,
+}
+
+impl Export<'_> {
+    fn push<const D: usize>(&mut self, name: String, tensor: &Tensor<D>) {
+        let Ok(found) = &mut self.found else { return };
+        match tensor.to_data().convert::<f32>().try_to_vec::<f32>() {
+            Ok(values) => found.push(StoredTensor {
+                name,
+                shape: tensor.dims().to_vec(),
+                values,
+            }),
+            Err(error) => {
+                self.found = Err(MomentsError::Device {
+                    name,
+                    reason: format!("{error:?}"),
+                });
+            }
+        }
+    }
 }
 
 impl ModuleVisitor for Export<'_> {
@@ -305,26 +352,18 @@ impl ModuleVisitor for Export<'_> {
     fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<D>>) {
         let name = checkpoint_name(&self.path);
         let state = self.states.get(&name);
-        let Some(state) = state.and_then(|state| state.downcast_ref::<MomentsState<D>>()) else {
-            return;
-        };
-        let compensation = state.compensation.as_ref();
-        let all = [("moment_1", &state.moment_1), ("moment_2", &state.moment_2)].into_iter();
-        for (which, tensor) in all.chain(compensation.map(|kept| ("compensation", kept))) {
-            let name = format!("{name}.{which}");
-            let Ok(found) = &mut self.found else { return };
-            match tensor.to_data().convert::<f32>().try_to_vec::<f32>() {
-                Ok(values) => found.push(StoredTensor {
-                    name,
-                    shape: tensor.dims().to_vec(),
-                    values,
-                }),
-                Err(error) => {
-                    self.found = Err(MomentsError::Device {
-                        name,
-                        reason: format!("{error:?}"),
-                    });
-                }
+        let state = state.and_then(|state| state.downcast_ref::<MomentsState<D>>());
+        let moments = state.map(|state| {
+            [
+                ("moment_1", Some(&state.moment_1)),
+                ("moment_2", Some(&state.moment_2)),
+                ("compensation", state.compensation.as_ref()),
+            ]
+        });
+        let average = ("average", self.averages.get::<D>(&name));
+        for (which, tensor) in moments.into_iter().flatten().chain([average]) {
+            if let Some(tensor) = tensor {
+                self.push(format!("{name}.{which}"), tensor);
             }
         }
     }
@@ -335,6 +374,7 @@ struct Import<'a, R> {
     updates: u64,
     read: R,
     states: &'a mut BTreeMap<String, Box<dyn Any + Send>>,
+    averages: &'a mut WeightAverages,
     result: Result<(), MomentsError>,
 }
 
@@ -374,6 +414,16 @@ impl<R: Fn(&str) -> Option<(Vec<usize>, Vec<f32>)>> ModuleVisitor for Import<'_,
             return;
         }
         let (name, value) = (checkpoint_name(&self.path), param.val());
+        let average = format!("{name}.average");
+        if (self.read)(&average).is_some() {
+            match self.tensor(average, &value) {
+                Ok(average) => self.averages.insert(name.clone(), average),
+                Err(error) => {
+                    self.result = Err(error);
+                    return;
+                }
+            }
+        }
         let all = self
             .tensor(format!("{name}.moment_1"), &value)
             .and_then(|moment_1| {

@@ -211,7 +211,8 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
     let (mut tokens, mut seconds) = (0, 0.0);
     while let Some(phase) = phases.get(state.phase) {
         if state.phase_done {
-            session.by_position(&phases, &prepared, &model, &state)?;
+            let evaluated = optimizer.evaluated(model.clone());
+            session.by_position(&phases, &prepared, &evaluated, &state)?;
             state = next_phase(&state, phases.get(state.phase + 1));
             continue;
         }
@@ -219,7 +220,9 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
         if *model.model.config() != data.config {
             model = with_config(model, &data.config, &device)?.with_precision(precision);
         }
-        optimizer = optimizer.with_rule(phase.recipe.update_rule());
+        optimizer = optimizer
+            .with_rule(phase.recipe.update_rule())
+            .with_average(phase.recipe.average());
         let masking = (&prepared.tokenizer, prepared.tokenizer.special().pad);
         let Outcome {
             model: trained,
@@ -248,6 +251,7 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
         options.ranks.barrier()?;
         return Ok(PretrainEnd::Followed);
     }
+    let model = optimizer.evaluated(model);
     save(&model, model.model.config(), dir.root())?;
     // The other ranks end when the model is written.
     options.ranks.barrier()?;

@@ -15,7 +15,7 @@ pub(super) const CPU: &str = "flex";
 /// memory is allocated in pages (CubeCL's pools), the gaps in them; together they add a tenth to a third.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct TrainingMemory {
-    /// Weights, gradients and two moments of every parameter, in f32.
+    /// Weights, gradients, two moments and, where weights are averaged, the average of every parameter, in f32.
     pub state: u64,
     /// Activations of a micro-batch saved for backward in the layers, and the residual stream between them.
     pub activations: u64,
@@ -54,9 +54,10 @@ impl TrainingMemory {
         let scores = labelled.min(chunk as u128) * vocab * size * 2;
         // The head's four tensors of a labelled row: its input, dense layer, activation and norm.
         let head = labelled * hidden * 4 * 4;
+        let of_parameter = 16 + if recipe.average().is_some() { 4 } else { 0 };
         let bytes = |count: u128| u64::try_from(count).unwrap_or(u64::MAX);
         Self {
-            state: config.mlm_parameters().saturating_mul(16),
+            state: config.mlm_parameters().saturating_mul(of_parameter),
             activations: bytes(tokens * (of_token + stream) + head),
             logits: bytes(scores + 2 * 4 * vocab * hidden),
         }

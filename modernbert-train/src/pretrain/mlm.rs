@@ -12,10 +12,10 @@ use std::sync::Arc;
 use crate::engine::{BoxError, Counts, Evaluation, EvaluationError, Sums, Task};
 use crate::loader::{MlmItem, Prefetched};
 use crate::optim::NamedOptimizer;
-use crate::recipe::{BatchRecipe, CheckpointRecipe};
+use crate::recipe::{BatchRecipe, CheckpointRecipe, ModelRecipe};
 use crate::recompute;
 use crate::run_dir::RunDir;
-use crate::schedule::BatchWarmup;
+use crate::schedule::{BatchWarmup, RotaryRamp};
 use crate::snapshot::RunState;
 
 /// A phase's data and the folder of its checkpoints.
@@ -26,9 +26,13 @@ pub(super) struct MlmTask<'a> {
     pub(super) batch: BatchWarmup,
     /// The settings that `batch` is made from.
     pub(super) batch_recipe: BatchRecipe,
+    /// The rotary base of global layers, where it rises over the phase.
+    pub(super) rotary: Option<RotaryRamp>,
+    /// The settings that `rotary` is made from.
+    pub(super) model_recipe: ModelRecipe,
     /// Held-out rows.
     pub(super) held_out: Vec<MlmItem>,
-    /// The model's sizes, for FLOP counts.
+    /// The model's sizes, for FLOP counts, and its last rotary base.
     pub(super) config: ModernBertConfig,
     /// The run's folder.
     pub(super) dir: &'a RunDir,
@@ -105,6 +109,15 @@ impl Task for MlmTask<'_> {
         Ok(Some(items))
     }
 
+    fn adapt(&self, model: MaskedLm, seen: u64) -> MaskedLm {
+        match self.rotary.map(|ramp| ramp.at(seen)) {
+            Some(theta) if theta != model.model.config().global_rope_theta => {
+                model.with_global_rope_theta(theta)
+            }
+            _ => model,
+        }
+    }
+
     fn counts(&self, items: &[MlmItem]) -> Counts {
         // Padding at the end of a row is a sequence of the layout, and no work of the model.
         let lengths: Vec<usize> = items.iter().flat_map(real_lengths).collect();
@@ -125,6 +138,7 @@ impl Task for MlmTask<'_> {
 
     fn shortened(&mut self, total: u64) {
         self.batch = self.batch_recipe.warmup_over(total);
+        self.rotary = self.model_recipe.rotary_ramp(&self.config, total);
     }
 
     fn evaluation_items(&self) -> usize {

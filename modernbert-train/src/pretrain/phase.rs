@@ -186,8 +186,10 @@ impl<'a> Session<'a> {
             rows: rows.rows(),
             batch: recipe.batch.warmup_over(state.phase_total),
             batch_recipe: recipe.batch.clone(),
+            rotary: recipe.model.rotary_ramp(&data.config, state.phase_total),
+            model_recipe: recipe.model.clone(),
             held_out: self.eval_items(recipe, data, masking)?,
-            config: model.model.config().clone(),
+            config: data.config.clone(),
             dir: self.dir,
             ranks: options.ranks.clone(),
             rule: &self.phases[state.phase].recipe.checkpoint,
@@ -236,9 +238,24 @@ fn announce(phase: &Phase, data: &PhaseData, state: &RunState) -> String {
         format!("{} tokens", human_count(state.phase_total))
     };
     let most = if recipe.batch.packing { "" } else { "at most " };
+    let shorter = recipe.length_warmup().map_or(String::new(), |warmup| {
+        format!(
+            " (from {} on over {} tokens of rows)",
+            warmup.from,
+            human_count(warmup.tokens)
+        )
+    });
+    let ramp = recipe.model.rotary_ramp(&data.config, state.phase_total);
+    let base = ramp.map_or(String::new(), |ramp| {
+        format!(
+            "rising from {} over {} tokens to ",
+            ramp.from,
+            human_count(ramp.tokens)
+        )
+    });
     format!(
-        "phase {}: {progress}; up to {} tokens a sequence, {most}{} a step, learning rate {:e} ({}), weight decay {:e}, rotary base {} \
-         global and {} local",
+        "phase {}: {progress}; up to {} tokens a sequence{shorter}, {most}{} a step, learning rate {:e} ({}), weight decay {:e}, rotary base \
+         {base}{} global and {} local",
         phase.name,
         recipe.data.sequence_length,
         human_count(recipe.tokens_per_step()),

@@ -5,12 +5,13 @@ use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Tensor;
 use modernbert::batch::{PackedBatch, SequenceLayout, int_tensor};
 use modernbert::model::{MaskedLm, MaskedTokens, initialize};
+use modernbert::ops::row_moves;
 use std::sync::Arc;
 
 use super::mlm::{MlmTask, gradients};
 use crate::engine::Task;
 use crate::loader::{LoaderOptions, MlmItem, TrainLoader, TrainStream};
-use crate::mask::Masker;
+use crate::mask::{Masker, label_cap};
 use crate::optim::{GradientSquares, NamedOptimizer, StableAdamWConfig};
 use crate::recipe::Recipe;
 use crate::run_dir::RunDir;
@@ -38,6 +39,7 @@ fn stream() -> TrainStream {
         pad_id: 3,
         seed: 5,
         sequences: None,
+        length_warmup: None,
     };
     let masker = Masker::from_ids(0.3, 4, 3, 64, vec![]).unwrap();
     let shard = Arc::new(Shard::open(&path).unwrap());
@@ -117,6 +119,27 @@ fn micro_batches_add_up_to_the_token_exact_mean() {
     }
 }
 
+/// A training step computes head and decoder at the row's cap of labels: a number that depends on the recipe alone, so that every step has
+/// the same shapes. Rows above the number of labels have weight 0.
+#[test]
+fn a_training_step_computes_the_labels_of_its_row_up_to_the_cap() {
+    let (rows, model) = (rows(), model());
+    let cap = label_cap(48, 0.3);
+    assert!(cap < 48, "a cap of all rows would prove nothing");
+    for row in &rows {
+        assert!(row.labelled < cap);
+        let (_, moves) = row_moves(|| gradients(&model, row));
+        assert_eq!(moves.gathered, [48, cap]);
+        let counted = row.labels.weights.iter().filter(|&&weight| weight == 1.0);
+        assert_eq!(counted.count(), row.labelled);
+        let sum: f32 = row.labels.weights.iter().sum();
+        assert_eq!(sum, row.labelled as f32);
+    }
+    // At the micro-batch of the published run the cap is 3 % above the mean.
+    let (published, mean) = (label_cap(98_304, 0.3) as f64, 0.3 * 98_304.0);
+    assert!((1.02..1.035).contains(&(published / mean)), "{published}");
+}
+
 /// Masked accuracy and loss of an evaluation against a count by hand over the logits, on rows with and without padding labels.
 #[test]
 fn an_evaluation_equals_a_count_by_hand() {
@@ -149,6 +172,8 @@ fn an_evaluation_equals_a_count_by_hand() {
         rows,
         batch: recipe.batch_warmup(),
         batch_recipe: recipe.batch.clone(),
+        rotary: None,
+        model_recipe: recipe.model.clone(),
         held_out: items,
         config: small_config(64),
         dir: &dir,

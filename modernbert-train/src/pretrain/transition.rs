@@ -120,4 +120,45 @@ mod tests {
         let back = with_config(changed, &config, &device).unwrap();
         assert_eq!(hidden(&back), before);
     }
+
+    /// A base that changes in place has the outputs of a model made with that base: no table of an old base is used again.
+    #[test]
+    fn a_new_base_has_new_tables_at_once() {
+        let device = test_support::device();
+        let at = |theta: f64| ModernBertConfig {
+            global_rope_theta: theta,
+            ..ModernBertConfig {
+                vocab_size: 64,
+                pad_token_id: None,
+                cls_token_id: None,
+                sep_token_id: None,
+                bos_token_id: None,
+                eos_token_id: None,
+                ..ModernBertConfig::of_shape(4, 32, 32, 2)
+            }
+        };
+        let start = at(10_000.0);
+        let mut model = initialize(MaskedLm::new(&start, &device).unwrap(), &start, 7);
+        let ids: Vec<u32> = (0..90).map(|i| i * 7 % 64).collect();
+        let batch = PackedBatch::from_sequences(&[ids], &device).unwrap();
+        let hidden = |model: &MaskedLm| -> Vec<f32> {
+            let states = model.model.forward(&batch);
+            states.into_data().try_to_vec().unwrap()
+        };
+        let mut seen = vec![hidden(&model)];
+        for theta in [20_000.0, 30_000.0, 160_000.0, 10_000.0] {
+            let made = with_config(model.clone(), &at(theta), &device).unwrap();
+            // A clone made before keeps its base and its tables.
+            let before = model.clone();
+            model = model.with_global_rope_theta(theta);
+            assert_eq!(model.model.config(), made.model.config());
+            assert_eq!(hidden(&model), hidden(&made), "{theta}");
+            assert_eq!(hidden(&before), *seen.last().unwrap());
+            seen.push(hidden(&model));
+        }
+        assert_eq!(seen[0], seen[4]);
+        for (i, one) in seen[..4].iter().enumerate() {
+            assert!(seen[..i].iter().all(|other| other != one), "base {i}");
+        }
+    }
 }

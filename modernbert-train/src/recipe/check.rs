@@ -120,7 +120,7 @@ const MOST_SECONDS: u64 = 315_360_000;
 /// More threads than that are a typing error, and a system may refuse to start them.
 const MOST_THREADS: usize = 1024;
 
-fn want(
+pub(super) fn want(
     good: bool,
     key: &str,
     value: impl ToString,
@@ -167,7 +167,10 @@ impl Recipe {
         self.validate_training()?;
         self.validate_batch()?;
         self.validate_checkpoint()?;
-        self.validate_run()
+        self.validate_run()?;
+        self.validate_length_warmup()?;
+        self.validate_rope_warmup()?;
+        self.validate_ema()
     }
 
     fn validate_data(&self) -> Result<(), RecipeError> {

@@ -72,6 +72,7 @@ impl Recipe {
             pad_id,
             seed: self.data_seed(),
             sequences: (!self.batch.packing).then(|| self.batch.tokens / self.data.sequence_length),
+            length_warmup: self.length_warmup(),
         }
     }
 

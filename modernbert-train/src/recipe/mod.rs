@@ -8,6 +8,7 @@
 mod builtin;
 mod check;
 mod convert;
+mod ema;
 mod from;
 mod interpolate;
 mod model;
@@ -15,6 +16,7 @@ mod paths;
 mod phase;
 mod place;
 pub mod published;
+mod ramps;
 #[cfg(test)]
 mod reference;
 mod set;
@@ -24,6 +26,7 @@ mod tests;
 
 pub use builtin::{builtin, builtin_names, builtin_text};
 pub use check::RecipeError;
+pub use ema::EmaRecipe;
 pub use model::ModelRecipe;
 pub use phase::{Phase, PhaseRecipe};
 pub use place::RecipeText;
@@ -55,6 +58,9 @@ pub struct Recipe {
     /// The optimizer, StableAdamW.
     #[serde(default)]
     pub optimizer: OptimizerRecipe,
+    /// The exponential moving average of the weights; off by default.
+    #[serde(default)]
+    pub ema: EmaRecipe,
     /// The learning-rate schedule; by default the trapezoid with 5 % warmup and 30 % 1-sqrt decay.
     #[serde(default)]
     pub schedule: Schedule,
@@ -94,6 +100,14 @@ pub struct DataRecipe {
     pub loader_threads: usize,
     /// Longest sequence in tokens. 512 by default.
     pub sequence_length: usize,
+    /// Sequence-length warmup: tokens of rows, padding included, over which the longest sequence of training rows grows from
+    /// `length_warmup_from` to `sequence_length`; none by default. A longer sequence is cut to its beginning. Rows stay full: a step has
+    /// the same number of tokens throughout. Evaluations have sequences of full length.
+    pub length_warmup_tokens: TokenSpan,
+    /// Longest sequence of the first rows of a sequence-length warmup. 64 by default.
+    pub length_warmup_from: usize,
+    /// Tokens by which a sequence-length warmup grows at a time. 8 by default.
+    pub length_warmup_step: usize,
     /// Seed of the order of the data and the masks; `run.seed` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
@@ -121,6 +135,9 @@ impl Default for DataRecipe {
             long_documents: LongDocuments::Split,
             loader_threads: 1,
             sequence_length: 512,
+            length_warmup_tokens: TokenSpan::Tokens(0),
+            length_warmup_from: 64,
+            length_warmup_step: 8,
             seed: None,
         }
     }

@@ -1,6 +1,7 @@
 //! `[model]`: a preset, or sizes, or a preset with some sizes changed.
 
 use super::RecipeError;
+use crate::schedule::TokenSpan;
 use modernbert::checkpoint::tiling::Tiling;
 use modernbert::config::ModernBertConfig;
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,16 @@ pub struct ModelRecipe {
     /// Rotary base of local layers. 10 000 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local_rope_theta: Option<f64>,
+    /// Gradual rotary base: tokens of the phase over which the base of global layers rises from `rope_warmup_from` to `global_rope_theta`;
+    /// by default the base has its value at once, as in the published runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rope_warmup_tokens: Option<TokenSpan>,
+    /// Rotary base of global layers at the start of the ramp. 10 000 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rope_warmup_from: Option<f64>,
+    /// Difference between one base of the ramp and the next. 10 000 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rope_warmup_step: Option<f64>,
     /// Longest sequence the model is meant for. 8192 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_position_embeddings: Option<usize>,

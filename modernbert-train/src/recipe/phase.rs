@@ -19,7 +19,13 @@ const SHARED: &[&str] = &[
     "run.seed",
 ];
 /// Keys of `[model]` a phase may change.
-const CHANGEABLE: &[&str] = &["model.global_rope_theta", "model.local_rope_theta"];
+const CHANGEABLE: &[&str] = &[
+    "model.global_rope_theta",
+    "model.local_rope_theta",
+    "model.rope_warmup_from",
+    "model.rope_warmup_step",
+    "model.rope_warmup_tokens",
+];
 
 /// `[[phase]]`: a name, and the settings in which the phase differs from those outside the phases, in the same sections.
 ///

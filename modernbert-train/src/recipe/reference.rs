@@ -8,13 +8,14 @@ use super::set::KEYS;
 use super::*;
 
 /// Sections in the order of the page, with the struct that describes each and the text it is in.
-const SECTIONS: [(&str, &str, &str); 9] = [
+const SECTIONS: [(&str, &str, &str); 10] = [
     ("model", "ModelRecipe", include_str!("model.rs")),
     ("data", "DataRecipe", include_str!("mod.rs")),
     ("batch", "BatchRecipe", include_str!("mod.rs")),
     ("mask", "MaskRecipe", include_str!("mod.rs")),
     ("dropout", "DropoutRecipe", include_str!("mod.rs")),
     ("optimizer", "OptimizerRecipe", include_str!("mod.rs")),
+    ("ema", "EmaRecipe", include_str!("ema.rs")),
     ("schedule", "", ""),
     ("run", "RunRecipe", include_str!("mod.rs")),
     ("checkpoint", "CheckpointRecipe", include_str!("mod.rs")),
@@ -34,7 +35,7 @@ const PHASES: &str = "
 
 Phases of a run, in order. Each has a `name` and the settings in which it differs from those outside, under the same keys, such as
 `data.sequence_length = 8192`. At a phase transition weights and moments are kept; tokens, schedule, batch-size warmup and data start again.
-The same in every phase, and set outside of them: all of `[model]` except the two rotary bases, `data.tokenizer`, `data.tokenizer_vocab`,
+The same in every phase, and set outside of them: all of `[model]` except the rotary bases and their ramp, `data.tokenizer`, `data.tokenizer_vocab`,
 `data.eval_bytes`, `data.eval_corpus`, `run.precision`, `run.seed`.
 ";
 

@@ -1,5 +1,5 @@
 //! Learning rates over a run: a factor between 0 and 1 on the peak rate, [`Schedule`]; the rate itself, [`LearningRate`]. Batch-size
-//! warmup: [`BatchWarmup`].
+//! warmup: [`BatchWarmup`]; gradual rotary base: [`RotaryRamp`].
 //!
 //! Schedules count tokens, not steps, so that they don't change with the batch size, and are pure functions: a resumed run needs
 //! only the number of tokens it has seen. Paper: <https://arxiv.org/abs/2412.13663>, section 2.2.2; the square-root
@@ -7,12 +7,14 @@
 
 mod batch;
 mod rate;
+mod rotary;
 mod span;
 #[cfg(test)]
 mod tests;
 
 pub use batch::BatchWarmup;
 pub use rate::{LearningRate, Shortened};
+pub use rotary::RotaryRamp;
 
 use serde::{Deserialize, Serialize};
 pub use span::TokenSpan;

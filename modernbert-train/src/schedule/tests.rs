@@ -386,3 +386,34 @@ fn without_a_warmup_every_batch_is_full() {
     }
     assert_eq!(BatchWarmup::new(1, 1, 3, u64::MAX).size(u64::MAX - 1), 2);
 }
+
+#[test]
+fn the_rotary_base_rises_in_equal_steps() {
+    let ramp = RotaryRamp {
+        from: 10_000.0,
+        step: 10_000.0,
+        to: 160_000.0,
+        tokens: 15_000_000_000,
+    };
+    let golden = [
+        (0, 10_000.0),
+        (999_999_999, 10_000.0),
+        (1_000_000_000, 20_000.0),
+        (7_500_000_000, 80_000.0),
+        (14_999_999_999, 150_000.0),
+        (15_000_000_000, 160_000.0),
+        (u64::MAX, 160_000.0),
+    ];
+    for (tokens, base) in golden {
+        assert_eq!(ramp.at(tokens), base, "{tokens}");
+    }
+    // A step that does not divide the distance: 3 steps over 300 tokens, the last one shorter.
+    let uneven = RotaryRamp {
+        from: 100.0,
+        step: 40.0,
+        to: 200.0,
+        tokens: 300,
+    };
+    let bases = [0, 99, 100, 200, 299, 300].map(|tokens| uneven.at(tokens));
+    assert_eq!(bases, [100.0, 100.0, 140.0, 180.0, 180.0, 200.0]);
+}

@@ -29,8 +29,8 @@ fn small_model() -> MaskedLm {
     initialize(MaskedLm::new(&config, &device).unwrap(), &config, 5)
 }
 
-/// A model after a few updates with made-up gradients, and its optimizer.
-pub(crate) fn trained(updates: usize) -> (MaskedLm, NamedOptimizer) {
+/// A model after one update with made-up gradients that depend on `shift`.
+pub(crate) fn stepped(model: MaskedLm, optimizer: &mut NamedOptimizer, shift: f32) -> MaskedLm {
     struct MakeUp(GradientsParams, f32);
     impl burn::module::ModuleVisitor for MakeUp {
         fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
@@ -38,14 +38,19 @@ pub(crate) fn trained(updates: usize) -> (MaskedLm, NamedOptimizer) {
             self.0.register(param.id, wave);
         }
     }
+    let mut gradients = MakeUp(GradientsParams::new(), shift);
+    model.visit(&mut gradients);
+    optimizer.step(1e-2, model, gradients.0)
+}
+
+/// A model after a few updates, and its optimizer.
+pub(crate) fn trained(updates: usize) -> (MaskedLm, NamedOptimizer) {
     let (mut model, mut optimizer) = (
         small_model(),
         NamedOptimizer::new(StableAdamWConfig::new(1e-2)),
     );
     for i in 0..updates {
-        let mut gradients = MakeUp(GradientsParams::new(), i as f32);
-        model.visit(&mut gradients);
-        model = optimizer.step(1e-2, model, gradients.0);
+        model = stepped(model, &mut optimizer, i as f32);
     }
     (model, optimizer)
 }

@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 
 use super::ToolError;
 use super::card::write_card;
-use super::export::{check_model_folder, copy_tokenizer};
+use super::export::{check_model_folder, copy_tokenizer, evaluated_weights};
 use crate::optim::StoredTensor;
-use crate::run_dir::list_checkpoints;
-use crate::snapshot::{SnapshotError, read_state, read_tensors, verify, write_tensors};
+use crate::run_dir::{list_checkpoints, run_of_checkpoint};
+use crate::snapshot::{SnapshotError, read_state, verify, write_tensors};
 
 /// A checkpoint with its step and held-out loss.
 type Rated = (PathBuf, u64, Option<f64>);
 
 /// Writes the uniform mean of the checkpoints' weights as a model folder. The sum is taken in f64 and rounded once: the mean of equal
-/// checkpoints is that checkpoint, bit for bit.
+/// checkpoints is that checkpoint, bit for bit. Of a run that evaluates averaged weights (`ema.evaluate`) the averages are taken.
 ///
 /// The published base model is the mean of the last checkpoint of its decay phase and of the three best ones (paper, appendix A).
 ///
@@ -30,7 +30,7 @@ pub fn average(checkpoints: &[PathBuf], out: &Path) -> Result<(), ToolError> {
     verify(first)?;
     let config_path = first.join(CONFIG_FILE);
     let config = modernbert::read::bytes(&config_path).map_err(ToolError::read(&config_path))?;
-    let mut tensors = read_tensors(&first.join(WEIGHTS_FILE))?;
+    let mut tensors = evaluated_weights(first, &run)?;
     let mut sums: Vec<Vec<f64>> = tensors
         .iter()
         .map(|tensor| tensor.values.iter().map(|&x| f64::from(x)).collect())
@@ -49,7 +49,7 @@ pub fn average(checkpoints: &[PathBuf], out: &Path) -> Result<(), ToolError> {
         {
             return Err(differ("sizes or rotary bases (config.json)"));
         }
-        let found = read_tensors(&other.join(WEIGHTS_FILE))?;
+        let found = evaluated_weights(other, &run_of_checkpoint(other)?)?;
         let same = |(a, b): (&StoredTensor, &StoredTensor)| a.name == b.name && a.shape == b.shape;
         if found.len() != tensors.len() || !found.iter().zip(&tensors).all(same) {
             return Err(differ("tensors"));

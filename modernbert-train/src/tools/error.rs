@@ -44,6 +44,17 @@ pub enum ToolError {
         /// True if the last one is taken in any case.
         with_last: bool,
     },
+    /// A checkpoint without the averaged weights that its run evaluates.
+    #[error(
+        "{path}: there is no {name}, and the run's recipe evaluates averaged weights (ema.evaluate); name a checkpoint of a later step",
+        path = path.display()
+    )]
+    NoAverage {
+        /// The file of the optimizer's state.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
     /// There is no such folder.
     #[error("{}: there is no such folder", .0.display())]
     NoFolder(PathBuf),

@@ -1,19 +1,23 @@
 //! A checkpoint as a model folder.
 
 use modernbert::atomic::copy_atomically;
-use modernbert::checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
+use modernbert::checkpoint::{CONFIG_FILE, TensorFiles, WEIGHTS_FILE};
 use modernbert::output::{OutputCheck, OutputError, StagedFolder};
 use std::path::{Path, PathBuf};
 
 use super::ToolError;
 use super::card::write_card;
-use crate::run_dir::run_of_checkpoint;
-use crate::snapshot::{Manifest, verify};
+use crate::optim::StoredTensor;
+use crate::run_dir::{recipe_of_run, run_of_checkpoint};
+use crate::snapshot::{
+    Manifest, OPTIMIZER_FILE, RunState, SnapshotError, read_state, read_tensors, verify,
+    write_tensors,
+};
 
 const TOKENIZER_FILES: [&str; 2] = ["tokenizer.json", "tokenizer_config.json"];
 
 /// Copies weights, config and tokenizer of a checkpoint into the new folder `out`, which Hugging Face's libraries then read, and writes the
-/// model card beside them.
+/// model card beside them. The weights are the averages where the run evaluates these (`ema.evaluate`).
 ///
 /// # Errors
 /// A damaged checkpoint, or one outside of a run; a folder that is not empty or can't be written.
@@ -22,11 +26,55 @@ pub fn export(checkpoint: &Path, out: &Path) -> Result<(), ToolError> {
     verify(checkpoint)?;
     let staged = StagedFolder::create(out)?;
     copy_tokenizer(&run, staged.path())?;
-    for name in [CONFIG_FILE, WEIGHTS_FILE] {
-        copy(&checkpoint.join(name), &staged.path().join(name))?;
+    copy(
+        &checkpoint.join(CONFIG_FILE),
+        &staged.path().join(CONFIG_FILE),
+    )?;
+    let weights = staged.path().join(WEIGHTS_FILE);
+    if evaluates_average(checkpoint, &run) {
+        write_tensors(&weights, &evaluated_weights(checkpoint, &run)?)?;
+    } else {
+        copy(&checkpoint.join(WEIGHTS_FILE), &weights)?;
     }
     write_card(checkpoint, &run, 1, staged.path(), out)?;
     Ok(staged.publish(WEIGHTS_FILE)?)
+}
+
+/// Returns true if the held-out losses of the checkpoint, which is one of `run`, are those of the averaged weights.
+pub(super) fn evaluates_average(checkpoint: &Path, run: &Path) -> bool {
+    let phase = || {
+        let state: RunState = read_state(checkpoint).ok()?;
+        recipe_of_run(run)
+            .ok()?
+            .phases()
+            .ok()?
+            .into_iter()
+            .nth(state.phase)
+    };
+    let settings = phase().and_then(|phase| phase.recipe.average());
+    settings.is_some_and(|settings| settings.evaluate)
+}
+
+/// The weights of a checkpoint of `run` whose held-out loss is in the log: its averages where the run evaluates these.
+pub(super) fn evaluated_weights(
+    checkpoint: &Path,
+    run: &Path,
+) -> Result<Vec<StoredTensor>, ToolError> {
+    let mut weights = read_tensors(&checkpoint.join(WEIGHTS_FILE))?;
+    if !evaluates_average(checkpoint, run) {
+        return Ok(weights);
+    }
+    let path = checkpoint.join(OPTIMIZER_FILE);
+    let files = TensorFiles::open(&path).map_err(SnapshotError::from)?;
+    for weight in &mut weights {
+        let name = format!("{}.average", weight.name);
+        let found = files.read(&name).map_err(SnapshotError::from)?;
+        match found {
+            Some((shape, values)) if shape == weight.shape => weight.values = values,
+            _ => return Err(ToolError::NoAverage { path, name }),
+        }
+    }
+    Ok(weights)
 }
 
 /// Checks that a model can be written to `out`: new, outside the checkpoints and their runs, with enough disk space for the weights. Returns

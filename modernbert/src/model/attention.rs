@@ -35,6 +35,13 @@ impl Attention {
         }
     }
 
+    /// Sets the rotary base if the layer is global.
+    pub(super) fn set_global_theta(&mut self, theta: f64) {
+        if self.half_window.is_none() {
+            self.theta = theta;
+        }
+    }
+
     /// Stores the weights in the dtype of `precision`.
     pub(super) fn lower(&mut self, precision: Precision) {
         self.wqkv.lower(precision);

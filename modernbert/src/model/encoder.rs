@@ -90,6 +90,18 @@ impl ModernBert {
         self
     }
 
+    /// The same encoder with another rotary base in its global layers, in its config as well. Tables of the old base are dropped; those of
+    /// captured graphs too.
+    pub fn with_global_rope_theta(mut self, theta: f64) -> Self {
+        for layer in &mut self.layers {
+            layer.set_global_theta(theta);
+        }
+        Arc::make_mut(&mut self.config).global_rope_theta = theta;
+        self.rotary = RotaryCache::default();
+        self.graphs = self.graphs.renewed();
+        self
+    }
+
     /// The same encoder for inference alone: weights of matrix multiplications are stored in the dtype of its precision, and on CUDA small
     /// batches (up to 2048 tokens in sequences of up to 256) run as captured [graphs](crate::graph). The outputs have the same bits, but for
     /// batches that do not fill their graph, whose matrix multiplications have more rows.

@@ -51,6 +51,13 @@ impl Graphs {
         }
     }
 
+    /// Graphs that are captured anew, because the encoder has changed; still none where there were none.
+    pub(super) fn renewed(&self) -> Self {
+        Self {
+            slots: self.slots.as_ref().map(|_| Arc::default()),
+        }
+    }
+
     /// The smallest size that a batch fits in.
     fn size(batch: &PackedBatch) -> Option<Size> {
         let total = batch.layout.total_tokens();

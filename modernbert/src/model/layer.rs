@@ -38,6 +38,11 @@ impl EncoderLayer {
         }
     }
 
+    /// Sets the rotary base if the layer is global.
+    pub(super) fn set_global_theta(&mut self, theta: f64) {
+        self.attn.set_global_theta(theta);
+    }
+
     /// Stores the weights of matrix multiplications in the dtype of `precision`.
     pub(super) fn lower(&mut self, precision: Precision) {
         self.attn.lower(precision);

@@ -18,7 +18,7 @@ mod threads;
 pub use error::LoaderError;
 pub use evaluation::{evaluation_items, evaluation_items_of};
 pub use item::MlmItem;
-pub use options::LoaderOptions;
+pub use options::{LengthWarmup, LoaderOptions};
 pub use position::Position;
 pub use source::Source;
 pub use stream::{TrainSteps, TrainStream};

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::source::Drawn;
-use super::{LoaderError, LoaderOptions, Source};
+use super::{LengthWarmup, LoaderError, LoaderOptions, Source};
 use crate::shard::Cut;
 
 /// Resumable data-loader position: the part of a checkpoint that makes a run continue with the very next row.
@@ -38,6 +38,8 @@ pub(super) struct Settings {
     micro_batches: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sequences: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    length_warmup: Option<LengthWarmup>,
     cut: Cut,
     sources: Vec<SourceSettings>,
 }
@@ -56,6 +58,7 @@ impl Settings {
             row_length: options.row_length,
             micro_batches: options.micro_batches,
             sequences: options.sequences,
+            length_warmup: options.length_warmup,
             cut: sources
                 .first()
                 .map_or(Cut::WHOLE, |source| source.samples.cut()),
@@ -107,6 +110,16 @@ impl Position {
                 None => "on".to_string(),
             };
             return differs("packing", word(then.sequences), word(now.sequences));
+        }
+        if then.length_warmup != now.length_warmup {
+            let word = |warmup: Option<LengthWarmup>| match warmup {
+                Some(LengthWarmup {
+                    from, to, tokens, ..
+                }) => format!("from {from} to {to} over {tokens} tokens"),
+                None => "off".to_string(),
+            };
+            let (was, is) = (word(then.length_warmup), word(now.length_warmup));
+            return differs("the sequence-length warmup", was, is);
         }
         if then.cut != now.cut {
             let word = |cut: &Cut| format!("{:?}", cut.long_documents).to_lowercase();

@@ -91,6 +91,8 @@ pub(super) struct Draws {
     seed: u64,
     drawn: Vec<Drawn>,
     orders: Arc<Orders>,
+    /// Tokens of a longer sample beyond this number are not counted: it will be cut.
+    longest: usize,
 }
 
 impl Draws {
@@ -105,7 +107,13 @@ impl Draws {
             seed,
             drawn,
             orders,
+            longest: usize::MAX,
         }
+    }
+
+    /// Sets the longest sequence of the rows that are packed next.
+    pub(super) fn set_longest(&mut self, longest: usize) {
+        self.longest = longest;
     }
 
     pub(super) fn drawn(&self) -> &[Drawn] {
@@ -129,7 +137,7 @@ impl Iterator for Draws {
             .at(place);
         let tokens = samples.sample_len(sample);
         drawn.samples += 1;
-        drawn.tokens += tokens as u64;
+        drawn.tokens += tokens.min(self.longest) as u64;
         Some(Piece {
             source: chosen as u32,
             sample,

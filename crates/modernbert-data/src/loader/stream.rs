@@ -8,7 +8,7 @@ use packed_layout::{Dropout, DropoutRates, SequenceLayout};
 use super::item::RowBatch;
 use super::position::Settings;
 use super::source::{Drawn, Draws, Orders, Piece};
-use super::{LoaderError, LoaderOptions, MlmItem, Position, Source};
+use super::{LengthWarmup, LoaderError, LoaderOptions, MlmItem, Position, Source};
 use crate::mask::{MaskKey, Masker, label_cap};
 use crate::pack::{BestFit, FilledRow, PackOptions, PackStats, PackedRow};
 use crate::shard::{Cut, Shard};
@@ -158,6 +158,7 @@ struct Plan {
     rows: VecDeque<FilledRow<Piece>>,
     /// Number of the first of `rows`.
     next: u64,
+    length_warmup: Option<LengthWarmup>,
 }
 
 impl Plan {
@@ -206,12 +207,16 @@ impl Plan {
             start,
             rows: VecDeque::new(),
             next: position.packed_from,
+            length_warmup: options.length_warmup,
         })
     }
 
     /// Packs the rows of the next batch. Rows of the batch before that were not taken are skipped.
     fn next_batch(&mut self) -> Result<(), LoaderError> {
         let first = self.next + self.rows.len() as u64;
+        let longest = self.longest(first);
+        self.packer.set_longest(longest);
+        self.packer.source_mut().set_longest(longest);
         let drawn = self.packer.source().drawn().to_vec();
         let start = Position {
             row: first,
@@ -232,7 +237,17 @@ impl Plan {
             epoch: self.packer.source().drawn()[0].samples / self.samples,
         };
         self.rows = rows.into();
+        for piece in self.rows.iter_mut().flat_map(|row| &mut row.sequences) {
+            piece.tokens = piece.tokens.min(u32::try_from(longest).unwrap_or(u32::MAX));
+        }
         Ok(())
+    }
+
+    /// The longest sequence of the rows from number `row` on, which are packed together.
+    fn longest(&self, row: u64) -> usize {
+        let before = row.saturating_mul(self.packer.options().row_length as u64);
+        self.length_warmup
+            .map_or(usize::MAX, |warmup| warmup.length(before))
     }
 
     /// The next row and its number.
@@ -300,10 +315,10 @@ impl TrainSteps {
             options,
             ..
         } = &self.stream;
-        let sequences = row
-            .sequences
-            .iter()
-            .map(|piece| sources[piece.source as usize].samples.get(piece.sample));
+        let sequences = row.sequences.iter().map(|piece| {
+            let sample = sources[piece.source as usize].samples.get(piece.sample);
+            beginning(sample, piece.tokens as usize)
+        });
         let pack = self.plan.packer.options();
         let row = PackedRow::new(sequences.collect(), pack);
         let key = MaskKey {
@@ -330,4 +345,16 @@ impl TrainSteps {
             batch: Some(self.plan.batch.clone()),
         })
     }
+}
+
+/// The first `tokens` tokens of a sample, the last of which is the sample's last token.
+fn beginning(mut sample: Vec<u32>, tokens: usize) -> Vec<u32> {
+    if let Some(&last) = sample.last()
+        && tokens < sample.len()
+        && tokens > 0
+    {
+        sample.truncate(tokens);
+        sample[tokens - 1] = last;
+    }
+    sample
 }

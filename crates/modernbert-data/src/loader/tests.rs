@@ -32,6 +32,7 @@ fn options(micro_batches: usize) -> LoaderOptions {
         pad_id: PAD,
         seed: 5,
         sequences: None,
+        length_warmup: None,
     }
 }
 
@@ -502,4 +503,185 @@ fn evaluation_masks_each_sample_for_itself() {
         evaluation_items(&shard, &masker, &options(1), 1000).is_err(),
         "samples longer than a row"
     );
+}
+
+fn warmup() -> LengthWarmup {
+    LengthWarmup {
+        from: 8,
+        step: 4,
+        to: 40,
+        tokens: 64 * 40,
+    }
+}
+
+#[test]
+fn a_length_warmup_has_its_golden_lengths() {
+    let lengths = |warmup: LengthWarmup, at: &[u64]| -> Vec<usize> {
+        at.iter().map(|&tokens| warmup.length(tokens)).collect()
+    };
+    // From 8 to 40 in steps of 4 over 2560 tokens: a step every 320.
+    assert_eq!(
+        lengths(
+            warmup(),
+            &[
+                0,
+                319,
+                320,
+                640,
+                1279,
+                1280,
+                2239,
+                2240,
+                2559,
+                2560,
+                u64::MAX
+            ]
+        ),
+        [8, 8, 12, 16, 20, 24, 32, 36, 36, 40, 40]
+    );
+    let odd = LengthWarmup {
+        from: 10,
+        step: 8,
+        to: 25,
+        tokens: 100,
+    };
+    assert_eq!(lengths(odd, &[0, 53, 54, 99, 100]), [10, 10, 18, 18, 25]);
+    let large = LengthWarmup {
+        from: 64,
+        step: 8,
+        to: 1024,
+        tokens: 1_719_000_000_000,
+    };
+    assert_eq!(
+        lengths(large, &[0, 859_500_000_000, u64::MAX]),
+        [64, 544, 1024]
+    );
+}
+
+/// Rows of samples of up to 40 tokens, with the lengths and texts of their sequences.
+#[test]
+fn sequences_follow_the_ramp_in_rows_that_stay_full() {
+    let folder = tempfile::tempdir().unwrap();
+    let lengths = [20, 30, 9, 12, 40, 33, 8, 25, 40, 40, 37];
+    let shard = shard(folder.path(), &lengths);
+    let (micro_batches, row_length) = (2, 64);
+    let plain = TrainStream::new(shard.clone(), masker(0.3), options(micro_batches)).unwrap();
+    let stream = TrainStream::new(
+        shard.clone(),
+        masker(0.3),
+        LoaderOptions {
+            length_warmup: Some(warmup()),
+            ..options(micro_batches)
+        },
+    )
+    .unwrap();
+    let mut steps = stream.steps().unwrap();
+    let (mut real, mut grown) = (0, std::collections::BTreeSet::new());
+    for step in 0..60u64 {
+        let first = step * micro_batches as u64;
+        let limit = warmup().length(first * row_length);
+        for item in steps.next_step().unwrap() {
+            // The tokens of a row are those of every other row.
+            assert_eq!(item.input_ids.len() as u64, row_length);
+            real += item.real_tokens;
+            let ranges: Vec<_> = item
+                .layout
+                .ranges()
+                .filter(|range| range.end <= item.real_tokens)
+                .collect();
+            let mut restored = item.input_ids.clone();
+            let labels = &item.labels;
+            for (&position, &label) in labels
+                .positions
+                .iter()
+                .zip(&labels.labels)
+                .take(item.labelled)
+            {
+                restored[position as usize] = label;
+            }
+            for range in &ranges {
+                assert!(
+                    range.len() <= limit,
+                    "step {step}: {} of {limit}",
+                    range.len()
+                );
+                // The sequence is a sample, or the beginning of a longer one with that one's last token.
+                let found = &restored[range.clone()];
+                let is_cut = |sample: &[u32]| {
+                    let kept = sample.len().min(limit);
+                    found.len() == kept
+                        && found[..kept - 1] == sample[..kept - 1]
+                        && found.last() == sample.last()
+                };
+                let known = (0..lengths.len()).any(|index| is_cut(&shard.get(index)));
+                assert!(known, "step {step}: {found:?}");
+            }
+            if ranges.iter().any(|range| range.len() == limit) {
+                grown.insert(limit);
+            }
+        }
+    }
+    // Every length of the ramp was the longest of some row, and the last is that without a warmup.
+    assert_eq!(
+        grown.into_iter().collect::<Vec<_>>(),
+        [8, 12, 16, 20, 24, 28, 32, 36, 40]
+    );
+    assert!(real as f64 > 0.85 * (60 * 2 * row_length) as f64, "{real}");
+    let mut plain = plain.steps().unwrap();
+    let longest = |item: &MlmItem| item.layout.lengths().max().unwrap();
+    assert!(
+        plain
+            .next_step()
+            .unwrap()
+            .iter()
+            .any(|item| longest(item) > 30)
+    );
+}
+
+#[test]
+fn a_length_warmup_is_resumed_at_any_row_and_with_any_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = shard(folder.path(), &[20, 30, 9, 12, 40, 33, 8, 25]);
+    let with = |length_warmup| {
+        let options = LoaderOptions {
+            length_warmup,
+            ..options(2)
+        };
+        TrainStream::new(shard.clone(), masker(0.3), options).unwrap()
+    };
+    let stream = with(Some(warmup()));
+    let mut steps = stream.steps().unwrap();
+    let rows: Vec<MlmItem> = (0..80).map(|_| steps.next_row().unwrap()).collect();
+    for after in [0, 1, 7, 18, 39, 40, 61] {
+        let position = rows[after].position_after(1).unwrap();
+        let text = serde_json::to_string(&position).unwrap();
+        let position: Position = serde_json::from_str(&text).unwrap();
+        assert_eq!(stream.seek(after as u64 + 1).unwrap().row, position.row);
+        for threads in [1, 3] {
+            let loader = TrainLoader::new(stream.clone(), 1000).with_threads(threads);
+            let loader = loader.from_position(position.clone()).unwrap();
+            for (item, expected) in loader.rows().zip(&rows[after + 1..]) {
+                let item = item.unwrap();
+                assert_eq!(item.input_ids, expected.input_ids, "after {after}");
+                assert_eq!(item.layout, expected.layout);
+            }
+        }
+    }
+    // Another ramp is other data.
+    let position = rows[9].position_after(1).unwrap();
+    let longer = LengthWarmup {
+        tokens: 5000,
+        ..warmup()
+    };
+    for (other, is) in [
+        (None, "off"),
+        (Some(longer), "from 8 to 40 over 5000 tokens"),
+    ] {
+        let message = with(other).steps_from(&position).err().unwrap().to_string();
+        let was = "from 8 to 40 over 2560 tokens";
+        assert!(
+            message.contains(&format!("the sequence-length warmup is {is} and was {was}")),
+            "{message}"
+        );
+    }
 }

@@ -38,6 +38,8 @@ pub struct BestFit<I, T> {
     stats: PackStats,
     left_over: Vec<T>,
     done: bool,
+    /// A longer sequence counts as one of this length: the caller cuts it.
+    longest: usize,
 }
 
 impl<T: Length, I: Iterator<Item = T>> BestFit<I, T> {
@@ -78,6 +80,7 @@ impl<T: Length, I: Iterator<Item = T>> BestFit<I, T> {
             stats: PackStats::default(),
             left_over: Vec::new(),
             done: false,
+            longest: usize::MAX,
         })
     }
 
@@ -89,6 +92,16 @@ impl<T: Length, I: Iterator<Item = T>> BestFit<I, T> {
     /// Source of sequences, without those taken so far.
     pub fn source(&self) -> &I {
         &self.source
+    }
+
+    /// As [`Self::source`].
+    pub fn source_mut(&mut self) -> &mut I {
+        &mut self.source
+    }
+
+    /// Sets the length to which the caller cuts the sequences of the batches that follow; a longer one takes this many tokens of a row.
+    pub fn set_longest(&mut self, longest: usize) {
+        self.longest = longest;
     }
 
     /// Sequences taken from the source that are in no row yet, in the order in which they will be tried.
@@ -120,7 +133,7 @@ impl<T: Length, I: Iterator<Item = T>> BestFit<I, T> {
             let mut ended = true;
             for sequence in self.source.by_ref().take(source_batch) {
                 ended = false;
-                let length = sequence.tokens();
+                let length = sequence.tokens().min(self.longest);
                 if length == 0 {
                     continue;
                 }
@@ -164,15 +177,16 @@ impl<T: Length, I: Iterator<Item = T>> BestFit<I, T> {
             let Some(sequence) = self.buffer.pop_front() else {
                 break;
             };
+            let length = sequence.tokens().min(self.longest);
             // The first of the rows with the least space that is enough.
             let best = filling
                 .iter_mut()
                 .filter(|row| row.sequences.len() < most)
-                .filter(|row| row_length - row.tokens >= sequence.tokens())
+                .filter(|row| row_length - row.tokens >= length)
                 .min_by_key(|row| row_length - row.tokens);
             match best {
                 Some(row) => {
-                    row.tokens += sequence.tokens();
+                    row.tokens += length;
                     row.sequences.push(sequence);
                 }
                 None => skipped.push(sequence),

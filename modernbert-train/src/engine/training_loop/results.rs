@@ -51,12 +51,12 @@ impl<T: Task> Loop<T> {
         }
     }
 
-    /// Evaluates, records the result, and updates early stopping.
+    /// Evaluates the weights or their averages, records the result, and updates early stopping.
     pub(super) fn evaluation(&mut self, model: &T::Model) -> Result<(), EngineError> {
         let items = self.task.evaluation_items();
         self.reporter.begin_evaluation(items);
         let step = self.state.step;
-        let model = model.valid();
+        let model = self.optimizer.evaluated(model.valid());
         let evaluation = self.task.evaluate(&model, step);
         let evaluation = evaluation.map_err(|error| match error {
             EvaluationError::NotFinite { what, value } => {

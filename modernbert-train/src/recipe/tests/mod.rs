@@ -54,6 +54,97 @@ fn clipping_with_stable_adamw_gives_a_warning() {
 }
 
 #[test]
+fn averages_and_ramps_are_checked() {
+    let off = set(&[]).unwrap();
+    assert_eq!(off.average(), None);
+    assert_eq!(off.length_warmup(), None);
+    let config = off.model.config(4096).unwrap();
+    assert_eq!(off.model.rotary_ramp(&config, off.run.total_tokens), None);
+    let base = "model.global_rope_theta=160_000.0";
+    let on = set(&[
+        "ema.half_life_steps=1000",
+        "ema.every_steps=100",
+        "run.total_tokens=1_000_000",
+        "data.length_warmup_tokens='10%'",
+        "model.rope_warmup_tokens='20%'",
+        base,
+    ])
+    .unwrap();
+    on.validate().unwrap();
+    let config = on.model.config(4096).unwrap();
+    let average = on.average().unwrap();
+    assert_eq!((average.every, average.evaluate), (100, true));
+    assert!((average.kept() - 0.933_032_991_536_807).abs() < 1e-15);
+    let warmup = on.length_warmup().unwrap();
+    assert_eq!(
+        (warmup.from, warmup.to, warmup.step),
+        (64, on.data.sequence_length, 8)
+    );
+    assert_eq!(warmup.tokens, 100_000);
+    let ramp = on.model.rotary_ramp(&config, 1_000_000).unwrap();
+    assert_eq!(
+        (ramp.from, ramp.step, ramp.tokens),
+        (10_000.0, 10_000.0, 200_000)
+    );
+    assert_eq!(ramp.to, 160_000.0);
+    for (settings, said) in [
+        (
+            &["ema.half_life_steps=0"][..],
+            "ema.half_life_steps is 0; set a positive number",
+        ),
+        (&["ema.half_life_steps=-3.5"], "ema.half_life_steps is -3.5"),
+        (
+            &["ema.every_steps=0"],
+            "ema.every_steps is 0; set 1 or more",
+        ),
+        (
+            &["data.length_warmup_tokens=100", "data.length_warmup_step=0"],
+            "data.length_warmup_step is 0; set 1 or more",
+        ),
+        (
+            &["data.length_warmup_tokens=100", "data.length_warmup_from=7"],
+            "data.length_warmup_from is 7; set 8 or more",
+        ),
+        (
+            &["model.rope_warmup_from=20_000.0"],
+            "model.rope_warmup_from is 20000; it belongs to a ramp of the rotary base",
+        ),
+        (
+            &[
+                "model.rope_warmup_tokens=100",
+                "model.rope_warmup_from=160_000.0",
+                base,
+            ],
+            "model.rope_warmup_from is 160000; the base rises to model.global_rope_theta (160000)",
+        ),
+        (
+            &["model.rope_warmup_tokens=100", "model.rope_warmup_step=0.0"],
+            "model.rope_warmup_step is 0; set a positive number",
+        ),
+        (
+            &["model.rope_warmup_tokens=9_000_000_000", base],
+            "model.rope_warmup_tokens is 9000000000; it exceeds run.total_tokens",
+        ),
+    ] {
+        let message = complaint(settings);
+        assert!(message.contains(said), "{message}");
+    }
+    // Each phase has its own ramp.
+    let text = "model.preset = '17m'\nmodel.global_rope_theta = 10_000.0\n[[phase]]\nname = 'a'\nrun.total_tokens = 1_000_000\n\
+                [[phase]]\nname = 'b'\nrun.total_tokens = 1_000_000\nmodel.global_rope_theta = 160_000.0\nmodel.rope_warmup_tokens = '50%'\n\
+                ema.half_life_steps = 10.0";
+    let recipe = Recipe::from_str(text, "x").unwrap();
+    recipe.validate().unwrap();
+    let phases = recipe.phases().unwrap();
+    assert_eq!(phases[0].recipe.model.rope_warmup_tokens, None);
+    assert_eq!(
+        phases[1].recipe.model.rope_warmup_tokens,
+        Some(TokenSpan::Fraction(0.5))
+    );
+    assert!(phases[0].recipe.average().is_none() && phases[1].recipe.average().is_some());
+}
+
+#[test]
 fn the_recipes_in_the_folder_are_good() {
     for name in builtin_names() {
         let recipe = builtin(name).unwrap().unwrap();

@@ -101,6 +101,12 @@ impl MaskedLm {
         self
     }
 
+    /// The same model with another rotary base in its global layers; see [`ModernBert::with_global_rope_theta`].
+    pub fn with_global_rope_theta(mut self, theta: f64) -> Self {
+        self.model = self.model.with_global_rope_theta(theta);
+        self
+    }
+
     /// The same model for inference alone; see [`ModernBert::for_inference`].
     pub fn for_inference(mut self) -> Self {
         self.model = self.model.for_inference();

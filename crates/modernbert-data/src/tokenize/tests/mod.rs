@@ -350,6 +350,7 @@ fn a_mixture_is_drawn_in_its_proportions() {
         pad_id: special.pad,
         seed: 3,
         sequences: None,
+        length_warmup: None,
     };
     let mut steps = TrainStream::of_sources(sources, masker, loader)
         .unwrap()
