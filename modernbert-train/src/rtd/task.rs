@@ -75,7 +75,9 @@ impl Task for RtdTask {
             rows: batches.len() as u64,
             weight: 1,
             flops: 0.0,
-            position: items().last().and_then(|item| item.position_after(1)),
+            position: batches
+                .last()
+                .and_then(|batch| batch.item.position_after(1)),
         }
     }
 

@@ -502,7 +502,7 @@ mod tests {
         assert_eq!(found[49].0, shape(1024, 2624, 28));
         assert!(matches!(base.run(&[]), Err(ShapeError::NoGpus)));
         let empty = ShapeSearch {
-            layers: 9..=8,
+            layers: RangeInclusive::new(9, 8),
             ..base.clone()
         };
         let message = empty.run(&gpus).unwrap_err().to_string();
