@@ -685,3 +685,73 @@ fn a_length_warmup_is_resumed_at_any_row_and_with_any_threads() {
         );
     }
 }
+
+/// The declared open mixture: every source has a share and a licence, and rows have the shares to one percent of the tokens.
+#[test]
+fn the_open_mixture_is_drawn_in_its_shares() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/mixtures/open.toml");
+    let mixture = crate::mixture::Mixture::from_file(path.as_ref()).unwrap();
+    let names: Vec<&str> = mixture
+        .sources
+        .iter()
+        .map(|one| one.name.as_str())
+        .collect();
+    assert_eq!(names, ["fineweb-edu", "wikipedia", "the-stack", "pes2o"]);
+    for source in &mixture.sources {
+        assert!(
+            source.licence.len() > 5 && source.licence != "unknown",
+            "{}",
+            source.name
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // Documents of other lengths in every source; an id tells the source.
+    let sources: Vec<Source> = mixture
+        .sources
+        .iter()
+        .enumerate()
+        .map(|(index, one)| {
+            let path = folder.path().join(format!("{index}.tokens"));
+            let mut writer = ShardWriter::create(&path, 100, TokenizerHash([0; 32])).unwrap();
+            for document in 0..60 {
+                let length = 4 + (document * 7 + index * 11) % (12 + 15 * index);
+                writer.push(&vec![10 + index as u32; length]).unwrap();
+            }
+            writer.finish().unwrap();
+            let shard = Arc::new(Shard::open(&path).unwrap());
+            Source::new(one.name.clone(), one.proportion, [shard], Cut::WHOLE)
+        })
+        .collect();
+    let masker = Masker::from_ids(0.01, 4, PAD, 100, vec![]).unwrap();
+    let options = LoaderOptions {
+        row_length: 512,
+        ..options(2)
+    };
+    let mut steps = TrainStream::of_sources(sources, masker, options)
+        .unwrap()
+        .steps()
+        .unwrap();
+    let (mut counts, mut total) = ([0usize; 4], 0usize);
+    for _ in 0..200 {
+        for item in steps.next_step().unwrap() {
+            let mut ids = item.input_ids[..item.real_tokens].to_vec();
+            let labels = item.labels.positions.iter().zip(&item.labels.labels);
+            for (&position, &label) in labels.take(item.labelled) {
+                ids[position as usize] = label;
+            }
+            for id in ids {
+                counts[id as usize - 10] += 1;
+                total += 1;
+            }
+        }
+    }
+    assert!(total > 150_000, "{total}");
+    for (count, source) in counts.iter().zip(&mixture.sources) {
+        let share = *count as f64 / total as f64;
+        assert!(
+            (share - source.proportion).abs() < 0.01,
+            "{}: {share}",
+            source.name
+        );
+    }
+}
