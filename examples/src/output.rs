@@ -76,7 +76,7 @@ impl Part {
         let place = self.path;
         let file = self.file.into_inner();
         let file = file.map_err(|error| failed(&place)(error.into_error()))?;
-        Ok(file.publish().map_err(failed(&place))?)
+        Ok(file.publish_new().map_err(failed(&place))?)
     }
 }
 

@@ -41,7 +41,14 @@ impl PendingFile {
     /// # Errors
     /// A folder that is missing or can't be written.
     pub fn create(target: &Path) -> io::Result<Self> {
-        let folder = folder_of(target);
+        Self::create_in(folder_of(target), target)
+    }
+
+    /// Begins a file whose folder need not exist before it is published: until then its bytes are in `folder`, on the same file system.
+    ///
+    /// # Errors
+    /// A folder that can't be written.
+    pub fn create_in(folder: &Path, target: &Path) -> io::Result<Self> {
         if let Some(file) = unnamed_file(folder) {
             return Ok(Self {
                 target: target.to_path_buf(),
@@ -75,12 +82,36 @@ impl PendingFile {
     /// # Errors
     /// An error of the operating system; the file is removed then.
     pub fn publish(self) -> io::Result<()> {
-        self.file.sync_all()?;
-        let named = match self.named {
-            Some(path) => path,
-            None => link(&self.file, folder_of(&self.target))?,
+        let target = self.target.clone();
+        self.named()?.persist(target).map_err(|error| error.error)
+    }
+
+    /// As [`Self::publish`], for a file that did not exist when the work began: one that appeared meanwhile is kept.
+    ///
+    /// # Errors
+    /// A file of this name; an error of the operating system.
+    pub fn publish_new(self) -> io::Result<()> {
+        let target = self.target.clone();
+        let appeared = || {
+            let reason = "it appeared while the results were made, and is kept";
+            io::Error::new(io::ErrorKind::AlreadyExists, reason)
         };
-        named.persist(&self.target).map_err(|error| error.error)
+        match self.named()?.persist_noclobber(&target) {
+            Ok(()) => Ok(()),
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Err(appeared()),
+            // Some file systems can't rename without replacing.
+            Err(_) if std::fs::symlink_metadata(&target).is_ok() => Err(appeared()),
+            Err(error) => error.path.persist(&target).map_err(|error| error.error),
+        }
+    }
+
+    /// The complete file under a temporary name beside its target.
+    fn named(self) -> io::Result<TempPath> {
+        self.file.sync_all()?;
+        match self.named {
+            Some(path) => Ok(path),
+            None => link(&self.file, folder_of(&self.target)),
+        }
     }
 }
 
@@ -172,6 +203,16 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     file.publish()
 }
 
+/// As [`write_atomically`], for a file that did not exist when the work began: one that appeared meanwhile is kept.
+///
+/// # Errors
+/// As [`PendingFile::publish_new`]; a folder that can't be written.
+pub fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = PendingFile::create(path)?;
+    file.write_all(content)?;
+    file.publish_new()
+}
+
 /// Copies a file so that the copy appears complete or not at all; see [`PendingFile`].
 ///
 /// # Errors
@@ -253,6 +294,35 @@ mod tests {
         assert_eq!(fs::read(&target).unwrap(), b"all of it");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(write_atomically(&folder.path().join("none/a"), b"").is_err());
+    }
+
+    #[test]
+    fn a_file_that_appeared_meanwhile_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("a.txt");
+        let mut first = PendingFile::create(&target).unwrap();
+        let mut second = PendingFile::create(&target).unwrap();
+        first.write_all(b"first").unwrap();
+        second.write_all(b"second").unwrap();
+        first.publish_new().unwrap();
+        let error = second.publish_new().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert!(error.to_string().contains("appeared"), "{error}");
+        assert_eq!(fs::read(&target).unwrap(), b"first");
+        assert!(write_new(&target, b"third").is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_begins_before_its_folder_exists() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("later").join("a.bin");
+        let mut file = PendingFile::create_in(folder.path(), &target).unwrap();
+        file.write_all(b"all").unwrap();
+        fs::create_dir(folder.path().join("later")).unwrap();
+        file.publish().unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"all");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[cfg(target_os = "linux")]

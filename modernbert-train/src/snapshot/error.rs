@@ -87,7 +87,7 @@ pub(crate) fn remedy(error: &std::io::Error) -> &'static str {
             "; free some space, then resume the run"
         }
         Kind::ReadOnlyFilesystem | Kind::PermissionDenied => {
-            "; make the folder writable, or use another one"
+            "; change the permissions of the file or its folder, or use another place"
         }
         _ => "",
     }

@@ -20,7 +20,11 @@ pub struct OutputCheck<'a> {
     overwrite: bool,
     remedy: String,
     needed: u64,
+    argument: &'static str,
 }
+
+/// The argument that names the place of most programs' results.
+const OUT: &str = "--out";
 
 impl<'a> OutputCheck<'a> {
     /// A file that will be written. Its folder must exist, the file itself must not.
@@ -33,6 +37,7 @@ impl<'a> OutputCheck<'a> {
             overwrite: false,
             remedy: "give --out another name, or remove the file".to_string(),
             needed: 0,
+            argument: OUT,
         }
     }
 
@@ -40,6 +45,7 @@ impl<'a> OutputCheck<'a> {
     pub fn folder(path: &'a Path) -> Self {
         Self {
             is_folder: true,
+            remedy: "give --out a new folder".to_string(),
             ..Self::file(path)
         }
     }
@@ -49,6 +55,13 @@ impl<'a> OutputCheck<'a> {
     pub fn inputs<P: AsRef<Path>>(mut self, inputs: impl IntoIterator<Item = P>) -> Self {
         let paths = inputs.into_iter().map(|input| input.as_ref().to_path_buf());
         self.inputs.extend(paths);
+        self
+    }
+
+    /// The argument that names the place, for messages, where it is not `--out`.
+    #[must_use]
+    pub fn of_argument(mut self, argument: &'static str) -> Self {
+        self.argument = argument;
         self
     }
 
@@ -67,6 +80,19 @@ impl<'a> OutputCheck<'a> {
         self
     }
 
+    /// The program's `--resume`: accepts existing content of the place if `own` returns true, a run that can go on.
+    #[must_use]
+    pub fn resumes(self, resume: bool, own: impl Fn(&Path) -> bool + 'a) -> Self {
+        if !resume {
+            return self;
+        }
+        let mut check = self.replaces(own);
+        check.remedy =
+            "there is no run in it to go on with: leave --resume out and give --out a new folder"
+                .to_string();
+        check
+    }
+
     /// Bytes that will be written, where they are known.
     #[must_use]
     pub fn needs(mut self, bytes: u64) -> Self {
@@ -79,6 +105,13 @@ impl<'a> OutputCheck<'a> {
     /// # Errors
     /// The first fault, with its remedy.
     pub fn check(&self) -> Result<(), OutputError> {
+        self.check_place().map_err(|error| match self.argument {
+            OUT => error,
+            other => OutputError::Argument(error.to_string().replace(OUT, other)),
+        })
+    }
+
+    fn check_place(&self) -> Result<(), OutputError> {
         self.check_inputs()?;
         if self.is_folder {
             self.check_folder()?;
@@ -154,7 +187,7 @@ impl<'a> OutputCheck<'a> {
     }
 
     fn check_file(&self) -> Result<(), OutputError> {
-        if self.path.file_name().is_none() {
+        if self.path.file_name().is_none() || names_a_folder(self.path) {
             return Err(self.kind("a folder"));
         }
         let folder = folder_of(self.path);
@@ -216,8 +249,16 @@ impl<'a> OutputCheck<'a> {
         Err(OutputError::NotEmpty {
             path: self.path.to_path_buf(),
             found: found.to_string_lossy().into_owned(),
+            remedy: self.remedy.clone(),
         })
     }
+}
+
+/// Returns true for `a/` and `a/.`, whose last component [`Path`] takes for a file name.
+fn names_a_folder(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    let text = text.strip_suffix('.').unwrap_or(&text);
+    text.ends_with(std::path::is_separator)
 }
 
 /// The nearest path at or above `path` that exists.

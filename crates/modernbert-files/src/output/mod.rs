@@ -18,6 +18,9 @@ use std::path::PathBuf;
 /// Reason why nothing can be written at a place.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
+    /// Any of the faults below, of a place that another argument than `--out` names.
+    #[error("{0}")]
+    Argument(String),
     /// There is a file already.
     #[error("{path}: the file exists already; {remedy}", path = path.display())]
     Exists {
@@ -27,12 +30,14 @@ pub enum OutputError {
         remedy: String,
     },
     /// A folder that is not empty.
-    #[error("{path}: the folder is not empty (it holds {found}); give --out a new folder", path = path.display())]
+    #[error("{path}: the folder is not empty (it holds {found}); {remedy}", path = path.display())]
     NotEmpty {
         /// The folder.
         path: PathBuf,
         /// One of its entries.
         found: String,
+        /// What to do.
+        remedy: String,
     },
     /// The place is an input.
     #[error("{path}: --out is the same as the input {input}; give --out another place", path = path.display(), input = input.display())]

@@ -23,7 +23,7 @@ pub fn space_remedy(error: &std::io::Error) -> &'static str {
             "; free some space and try again"
         }
         Kind::ReadOnlyFilesystem | Kind::PermissionDenied => {
-            "; make the folder writable, or use another one"
+            "; change the permissions of the file or its folder, or use another place"
         }
         _ => "",
     }

@@ -96,6 +96,21 @@ fn inputs_are_no_outputs() {
     assert!(said.contains("inside the checkpoint"), "{said}");
 }
 
+#[test]
+fn a_name_that_ends_in_a_separator_is_a_folder() {
+    let place = tempfile::tempdir().unwrap();
+    for name in ["a.jsonl/", "a.jsonl/.", "."] {
+        let path = place.path().join(name);
+        let message = refused(&OutputCheck::file(&path));
+        assert!(message.contains("a folder"), "{name}: {message}");
+    }
+    let check = OutputCheck::file(place.path()).of_argument("INDEX");
+    let message = refused(&check);
+    assert!(
+        message.contains("INDEX is a folder; give INDEX the name"),
+        "{message}"
+    );
+}
 #[cfg(unix)]
 #[test]
 fn links_and_devices_are_refused() {
