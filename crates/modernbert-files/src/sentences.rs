@@ -70,7 +70,7 @@ pub enum SentencesError {
     },
     /// A stage or pooling that is not supported.
     #[error(
-        "{}: {what} is not supported, and without it the vectors would be different; use a model with cls, mean, weighted mean or max pooling", path.display()
+        "{}: {what} is not supported, and without it the vectors would be different; {}", path.display(), remedy(what)
     )]
     Unsupported {
         /// The file.
@@ -93,11 +93,23 @@ impl SentenceSettings {
             None => settings.pooling = read_pooling(&folder.join(POOLING_FILE))?,
         }
         if let Some(json) = read_json(&folder.join(LENGTH_FILE))? {
-            let length = json.get("max_seq_length").and_then(Value::as_u64);
-            settings.max_length = length.and_then(|length| usize::try_from(length).ok());
+            let file = folder.join(LENGTH_FILE);
+            let length = field(&file, &json, "max_seq_length", COUNT, Value::as_u64)?;
+            settings.max_length =
+                length.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+            if settings.max_length == Some(0) {
+                return Err(wrong(&file, "max_seq_length is 0; expected 1 or more"));
+            }
+            if field(&file, &json, "do_lower_case", FLAG, Value::as_bool)? == Some(true) {
+                return Err(SentencesError::Unsupported {
+                    path: file,
+                    what: "do_lower_case".to_string(),
+                });
+            }
         }
-        if let Some(json) = read_json(&folder.join(PROMPTS_FILE))? {
-            settings.read_prompts(&json);
+        let file = folder.join(PROMPTS_FILE);
+        if let Some(json) = read_json(&file)? {
+            settings.read_prompts(&file, &json)?;
         }
         Ok(settings)
     }
@@ -108,11 +120,12 @@ impl SentenceSettings {
         file: &Path,
         json: &Value,
     ) -> Result<(), SentencesError> {
-        let wrong = |reason: &str| SentencesError::Format {
-            path: file.to_path_buf(),
-            reason: reason.to_string(),
-        };
+        let wrong = |reason: &str| wrong(file, reason);
         let modules = json.as_array().ok_or_else(|| wrong("not a list"))?;
+        let unsupported = |what: String| SentencesError::Unsupported {
+            path: file.to_path_buf(),
+            what,
+        };
         self.normalize = Some(false);
         for module in modules {
             let text = |key: &str| module.get(key).and_then(Value::as_str);
@@ -121,31 +134,52 @@ impl SentenceSettings {
             if path.split(['/', '\\']).any(|part| part == "..") || Path::new(path).is_absolute() {
                 return Err(wrong("the `path` of a module is outside the folder"));
             }
+            // A class of the model's own may compute anything.
+            if !LIBRARIES.iter().any(|library| kind.starts_with(library)) {
+                return Err(unsupported(format!("the module {kind}")));
+            }
             match kind.rsplit('.').next().unwrap_or(kind) {
                 "Transformer" => {}
                 "Normalize" => self.normalize = Some(true),
-                "Pooling" => self.pooling = read_pooling(&folder.join(path).join("config.json"))?,
-                other => {
-                    return Err(SentencesError::Unsupported {
-                        path: file.to_path_buf(),
-                        what: format!("the module {other}"),
-                    });
+                "Pooling" if self.pooling.is_some() => {
+                    return Err(unsupported("more than one pooling".to_string()));
                 }
+                "Pooling" => {
+                    let file = folder.join(path).join("config.json");
+                    let missing = || {
+                        let missing = "the file is missing, and modules.json names it";
+                        SentencesError::Format {
+                            path: file.clone(),
+                            reason: missing.to_string(),
+                        }
+                    };
+                    self.pooling = Some(read_pooling(&file)?.ok_or_else(missing)?);
+                }
+                other => return Err(unsupported(format!("the module {other}"))),
             }
         }
         Ok(())
     }
 
-    fn read_prompts(&mut self, json: &Value) {
-        let prompts = json.get("prompts").and_then(Value::as_object);
-        let prompts = prompts.into_iter().flatten();
-        self.prompts = prompts
-            .filter_map(|(name, text)| Some((name.clone(), text.as_str()?.to_string())))
-            .collect();
-        let name = json.get("default_prompt_name").and_then(Value::as_str);
-        self.default_prompt = name
-            .filter(|name| self.prompts.contains_key(*name))
-            .map(str::to_string);
+    fn read_prompts(&mut self, file: &Path, json: &Value) -> Result<(), SentencesError> {
+        let prompts = field(file, json, "prompts", "an object", Value::as_object)?;
+        for (name, text) in prompts.into_iter().flatten() {
+            // Python writes null for a prompt that is not set.
+            if text.is_null() {
+                continue;
+            }
+            let text = text
+                .as_str()
+                .ok_or_else(|| wrong(file, &format!("the prompt {name:?} is not a text")))?;
+            self.prompts.insert(name.clone(), text.to_string());
+        }
+        let name = field(file, json, "default_prompt_name", "a name", Value::as_str)?;
+        if let Some(name) = name.filter(|name| !self.prompts.contains_key(*name)) {
+            let reason = format!("default_prompt_name is {name:?}, and no prompt has that name");
+            return Err(wrong(file, &reason));
+        }
+        self.default_prompt = name.map(str::to_string);
+        Ok(())
     }
 
     /// The prompt of queries: the one named `query`, otherwise the default.
@@ -174,6 +208,42 @@ impl SentenceSettings {
             .map(String::as_str)
             .filter(|text| !text.is_empty())
     }
+}
+
+/// Beginnings of the modules' types whose computation is known.
+const LIBRARIES: [&str; 2] = ["sentence_transformers.", "pylate."];
+/// Expected values in messages.
+const COUNT: &str = "a whole number, 0 or more";
+const FLAG: &str = "true or false";
+
+fn remedy(what: &str) -> &'static str {
+    if what.contains("pooling") {
+        "use a model with cls, mean, weighted mean or max pooling"
+    } else {
+        "use a model without it"
+    }
+}
+
+fn wrong(path: &Path, reason: &str) -> SentencesError {
+    SentencesError::Format {
+        path: path.to_path_buf(),
+        reason: reason.to_string(),
+    }
+}
+
+/// The value of a key; `None` where it is missing or null, an error where it is of another type.
+fn field<'a, T>(
+    path: &Path,
+    json: &'a Value,
+    key: &str,
+    expected: &str,
+    read: impl Fn(&'a Value) -> Option<T>,
+) -> Result<Option<T>, SentencesError> {
+    let Some(value) = json.get(key).filter(|value| !value.is_null()) else {
+        return Ok(None);
+    };
+    let reason = || wrong(path, &format!("{key} is {value}; expected {expected}"));
+    read(value).map(Some).ok_or_else(reason)
 }
 
 fn read_json(path: &Path) -> Result<Option<Value>, SentencesError> {
@@ -325,9 +395,48 @@ mod tests {
                 json!([{"path": "../x", "type": "a.Pooling"}]),
                 "outside",
             ),
+            (
+                MODULES_FILE,
+                json!([{"path": "", "type": "custom_st.Transformer"}]),
+                "custom_st.Transformer",
+            ),
+            (
+                MODULES_FILE,
+                json!([{"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]),
+                "missing",
+            ),
+            (LENGTH_FILE, json!({"max_seq_length": 0}), "max_seq_length"),
+            (
+                LENGTH_FILE,
+                json!({"max_seq_length": "512"}),
+                "max_seq_length",
+            ),
+            (
+                LENGTH_FILE,
+                json!({"do_lower_case": true}),
+                "do_lower_case is not supported",
+            ),
+            (PROMPTS_FILE, json!({"prompts": ["a"]}), "prompts"),
+            (
+                PROMPTS_FILE,
+                json!({"prompts": {"query": 3}}),
+                "\"query\" is not a text",
+            ),
+            (
+                PROMPTS_FILE,
+                json!({"prompts": {"query": "q"}, "default_prompt_name": "document"}),
+                "no prompt has that name",
+            ),
         ] {
             let message = read(&[(file, json)]).unwrap_err().to_string();
             assert!(message.contains(said), "{message}");
         }
+        let pooling = json!({"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"});
+        let twice = read(&[
+            (MODULES_FILE, json!([pooling, pooling])),
+            (POOLING_FILE, json!({})),
+        ]);
+        let message = twice.unwrap_err().to_string();
+        assert!(message.contains("more than one pooling"), "{message}");
     }
 }

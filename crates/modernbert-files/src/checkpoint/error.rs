@@ -13,7 +13,7 @@ pub enum CheckpointError {
     #[error("there is no folder {}{}; a model folder holds config.json and model.safetensors", .0.display(), super::source::hint(.0))]
     NoFolder(PathBuf),
     /// A folder without weights.
-    #[error("{} holds neither model.safetensors nor model.safetensors.index.json; is it a model folder?", .0.display())]
+    #[error("{} holds neither model.safetensors nor model.safetensors.index.json; {}", .0.display(), without_weights(.0))]
     NoWeights(PathBuf),
     /// The operating system refused.
     #[error("{}: {source}{remedy}", path.display(), remedy = crate::output::space_remedy(source))]
@@ -51,7 +51,8 @@ pub enum CheckpointError {
     },
     /// Tensors that no ModernBERT has.
     #[error(
-        "{place}: {count} unknown tensor(s), the first is `{name}`; the file is not of the model that config.json describes"
+        "{place}: {}, the first is `{name}`; the file is not of the model that config.json describes",
+        crate::wording::counted(*count, "unknown tensor", "unknown tensors")
     )]
     Unknown {
         /// File or folder.
@@ -117,5 +118,15 @@ impl CheckpointError {
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
+    }
+}
+
+/// The remedy for a folder without safetensors files.
+fn without_weights(folder: &std::path::Path) -> &'static str {
+    let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
+    if pickled.iter().any(|name| folder.join(name).exists()) {
+        "its pytorch_model.bin is not read: convert it (in Python, load the model with transformers and call save_pretrained)"
+    } else {
+        "is it a model folder?"
     }
 }

@@ -164,7 +164,30 @@ impl Fields<'_> {
         theta.map(number).transpose()
     }
 
+    /// Refuses rotary embeddings of another kind, which transformers also reads beside `rope_parameters`.
+    fn check_rope_kind(&self) -> Result<(), ConfigError> {
+        let scaling = self.given("rope_scaling").and_then(Value::as_object);
+        for key in ["rope_type", "type"] {
+            let kind = scaling.and_then(|map| map.get(key));
+            if let Some(kind) = kind.filter(|kind| kind.as_str() != Some("default")) {
+                return Err(self.wrong_value(
+                    &format!("rope_scaling.{key}"),
+                    kind.to_string(),
+                    "\"default\", the one kind of rotary embedding implemented",
+                ));
+            }
+        }
+        if self.number("partial_rotary_factor", 1.0)? != 1.0 {
+            return Err(self.wrong(
+                "partial_rotary_factor",
+                "1: rotary embeddings of a part of each head are not implemented",
+            ));
+        }
+        Ok(())
+    }
+
     fn thetas(&self) -> Result<(f64, f64), ConfigError> {
+        self.check_rope_kind()?;
         let global = match self.rope_parameters(LayerType::Global)? {
             Some(theta) => theta,
             None => self.number("global_rope_theta", 160_000.0)?,

@@ -200,6 +200,18 @@ fn each_lie_is_named() {
             json!({"rope_parameters": {"rope_theta": 1.0}}),
             "full_attention and sliding_attention",
         ),
+        (
+            json!({"rope_parameters": {}, "rope_scaling": {"type": "yarn", "factor": 4.0}}),
+            "rope_scaling.type is \"yarn\"",
+        ),
+        (
+            json!({"rope_scaling": {"rope_type": "linear", "factor": 4.0}}),
+            "rope_scaling.rope_type is \"linear\"",
+        ),
+        (
+            json!({"partial_rotary_factor": 0.5}),
+            "partial_rotary_factor is 0.5",
+        ),
         (json!({"id2label": {"first": "a"}}), "id2label"),
         (json!({"id2label": {"0": ["a"]}}), "id2label"),
         (json!({"id2label": {"99999999": "a"}}), "id2label"),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{MODULES_FILE, PROMPTS_FILE, SentencesError, read_json};
+use super::{COUNT, FLAG, MODULES_FILE, PROMPTS_FILE, SentencesError, field, read_json};
 
 /// Folder of the projection.
 pub const DENSE_FOLDER: &str = "1_Dense";
@@ -82,29 +82,34 @@ impl MultiVectorSettings {
         let Some(json) = read_json(&path)? else {
             return Ok(Some(settings));
         };
-        let length = |key: &str, default: usize| match json.get(key).and_then(Value::as_u64) {
-            Some(length) => usize::try_from(length).unwrap_or(default),
-            None => default,
+        let length = |key: &str, default: usize| {
+            let length = field(&path, &json, key, COUNT, Value::as_u64)?;
+            let length = length.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+            Ok::<_, SentencesError>(length.unwrap_or(default))
         };
-        let flag = |key: &str, default: bool| match json.get(key).and_then(Value::as_bool) {
-            Some(flag) => flag,
-            None => default,
+        let flag = |key: &str, default: bool| {
+            let flag = field(&path, &json, key, FLAG, Value::as_bool)?;
+            Ok::<_, SentencesError>(flag.unwrap_or(default))
         };
-        if let Some(prefix) = json.get("query_prefix").and_then(Value::as_str) {
-            settings.query_prefix = prefix.to_string();
+        for (key, prefix) in [
+            ("query_prefix", &mut settings.query_prefix),
+            ("document_prefix", &mut settings.document_prefix),
+        ] {
+            if let Some(given) = field(&path, &json, key, "a text", Value::as_str)? {
+                *prefix = given.to_string();
+            }
         }
-        if let Some(prefix) = json.get("document_prefix").and_then(Value::as_str) {
-            settings.document_prefix = prefix.to_string();
-        }
-        settings.query_length = length("query_length", settings.query_length);
-        settings.document_length = length("document_length", settings.document_length);
-        settings.query_expansion = flag("do_query_expansion", settings.query_expansion);
+        settings.query_length = length("query_length", settings.query_length)?;
+        settings.document_length = length("document_length", settings.document_length)?;
+        settings.query_expansion = flag("do_query_expansion", settings.query_expansion)?;
         settings.attend_to_expansion =
-            flag("attend_to_expansion_tokens", settings.attend_to_expansion);
-        if let Some(words) = json.get("skiplist_words").and_then(Value::as_array) {
-            let words = words.iter().filter_map(Value::as_str);
-            settings.skip_list = words.map(str::to_string).collect();
-        }
+            flag("attend_to_expansion_tokens", settings.attend_to_expansion)?;
+        let words = |list: &Value| -> Option<Vec<String>> {
+            let word = |word: &Value| word.as_str().map(str::to_string);
+            list.as_array()?.iter().map(word).collect()
+        };
+        let skipped = field(&path, &json, "skiplist_words", "a list of texts", words)?;
+        settings.skip_list = skipped.unwrap_or(settings.skip_list);
         Ok(Some(settings))
     }
 }

@@ -5,6 +5,14 @@ use std::path::PathBuf;
 /// An error of the tokenizer; each names the place and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
+    /// `tokenizer_config.json` or `special_tokens_map.json` is malformed.
+    #[error("{path}: {reason}; {}", crate::cached::replace_file(path))]
+    Settings {
+        /// The file.
+        path: PathBuf,
+        /// Description of the fault.
+        reason: String,
+    },
     /// The file cannot be read.
     #[error(
         "{path}: cannot be read ({source}); point to a ModernBERT `tokenizer.json` or to the model folder that holds it"

@@ -28,6 +28,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, Reason> {
     if let Some(post_processor) = json.get("post_processor") {
         check_templates(post_processor)?;
     }
+    let dropout = json.get("model").and_then(|model| model.get("dropout"));
+    if let Some(dropout) = dropout.and_then(Value::as_f64).filter(|rate| *rate > 0.0) {
+        return Err(Reason::new(format!(
+            "model.dropout is {dropout}: each call would make other tokens; set it to null"
+        )));
+    }
     serde_json::from_value(json).map_err(Reason::new)
 }
 

@@ -34,11 +34,15 @@ impl Roles {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(source) => return Err(TokenizerError::Read { path, source }),
             };
+            let wrong = |reason| TokenizerError::Settings {
+                path: path.clone(),
+                reason,
+            };
             let json: Value =
-                serde_json::from_slice(&bytes).map_err(|error| TokenizerError::Parse {
-                    place: path.display().to_string(),
-                    reason: error.to_string(),
-                })?;
+                serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+            if !json.is_object() {
+                return Err(wrong("not a JSON object".to_string()));
+            }
             roles.add(&json);
         }
         Ok(roles)
@@ -86,5 +90,23 @@ mod tests {
         let mut roles = Roles::default();
         roles.add(&json!({"model_max_length": 1e30}));
         assert_eq!(roles.max_length, None);
+    }
+
+    #[test]
+    fn a_file_that_is_no_object_is_named() -> std::io::Result<()> {
+        for name in FILES {
+            for (content, reason) in [("[1]", "not a JSON object"), ("{", "EOF")] {
+                let folder = tempfile::tempdir()?;
+                std::fs::write(folder.path().join(name), content)?;
+                let message = Roles::read(folder.path()).map_err(|error| error.to_string());
+                let message = message.err().unwrap_or_default();
+                assert!(
+                    message.contains(name) && message.contains(reason),
+                    "{message}"
+                );
+                assert!(!message.contains("tokenizers library"), "{message}");
+            }
+        }
+        Ok(())
     }
 }

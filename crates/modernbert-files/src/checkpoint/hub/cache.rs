@@ -48,7 +48,7 @@ impl Cached {
         let commit = if is_commit(&self.revision) {
             self.revision.clone()
         } else {
-            let commit = std::fs::read_to_string(self.reference(&self.revision)?).ok()?;
+            let commit = crate::read::text(&self.reference(&self.revision)?).ok()?;
             commit.trim().to_string()
         };
         is_commit(&commit).then(|| self.snapshot(&commit))
@@ -87,7 +87,7 @@ impl Cached {
 
 /// The files that an index names; `None` if it can't be read or names none, or one outside its folder.
 pub(super) fn shards(index: &Path) -> Option<BTreeSet<String>> {
-    let text = std::fs::read_to_string(index).ok()?;
+    let text = crate::read::text(index).ok()?;
     let json: serde_json::Value = serde_json::from_str(&text).ok()?;
     let files: Option<BTreeSet<String>> = json
         .get("weight_map")?

@@ -66,7 +66,7 @@ impl HubOptions {
         });
         let stored = || {
             let file = path(&["HF_TOKEN_PATH"]).or_else(|| Some(home.as_ref()?.join("token")))?;
-            std::fs::read_to_string(file).ok()
+            crate::read::text(&file).ok()
         };
         let token = if yes(&["HF_HUB_DISABLE_IMPLICIT_TOKEN"]) {
             None
