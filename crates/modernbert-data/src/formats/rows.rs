@@ -198,9 +198,18 @@ impl Iterator for Rows {
 
     fn next(&mut self) -> Option<Self::Item> {
         let found = match &mut self.source {
-            Source::Lines(lines) => lines
-                .next()?
-                .map(|text| (lines.number(), RowContent::Bare(text))),
+            Source::Lines(lines) => lines.next()?.and_then(|text| {
+                let line = lines.number();
+                // The lines of old Macintosh files would be joined to one text.
+                if text.contains('\r') {
+                    return Err(FormatError::Row {
+                        path: self.path.to_path_buf(),
+                        line,
+                        reason: "a carriage return without a line feed; convert the line ends, or write JSON lines".into(),
+                    });
+                }
+                Ok((line, RowContent::Bare(text)))
+            }),
             Source::Jsonl(lines) => loop {
                 let line = match lines.next()? {
                     Ok(line) => line,

@@ -14,6 +14,17 @@ pub enum LoaderError {
         /// The shard, or the source of a mixture.
         place: String,
     },
+    /// An evaluation of so few tokens that no sample fits in.
+    #[error(
+        "{place}: no sample has {} or fewer; raise run.eval_tokens",
+        modernbert_files::wording::counted(*tokens, "token", "tokens")
+    )]
+    TooFewTokens {
+        /// The shard, or the source of a mixture.
+        place: String,
+        /// Tokens of an evaluation.
+        tokens: usize,
+    },
     /// There is no source.
     #[error("a stream needs at least one source; name the shards to train on")]
     NoSources,

@@ -80,8 +80,9 @@ pub fn evaluation_items_of(
         }
     }
     if rows.is_empty() {
-        return Err(LoaderError::Empty {
-            place: format!("the first {max_tokens} tokens of {}", place()),
+        return Err(LoaderError::TooFewTokens {
+            place: place(),
+            tokens: max_tokens,
         });
     }
     // Every row is known, so the cap grows to the fullest one instead of failing at it.

@@ -97,6 +97,18 @@ fn utf16_is_named() {
 }
 
 #[test]
+fn lines_that_end_in_a_carriage_return_alone_are_not_joined() {
+    let found = rows("a.txt", "one\r\ntwo\rthree\nfour");
+    assert_eq!(found[0].as_ref().unwrap(), "one");
+    let message = found[1].as_ref().unwrap_err();
+    assert!(
+        message.starts_with("a.txt:2: a carriage return"),
+        "{message}"
+    );
+    assert_eq!(found[2].as_ref().unwrap(), "four");
+}
+
+#[test]
 fn quotes_of_csv_are_read_strictly() {
     for (content, said) in [
         (
