@@ -129,7 +129,7 @@ pub fn main_with(run: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
 pub fn main_with_code(run: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
     keep_freed_memory();
     crate::compiling::announce();
-    let error = match run() {
+    let error = match start_threads().and_then(|()| run()) {
         Ok(code) => match UNSAID.get() {
             Some(unsaid) if code == ExitCode::SUCCESS => {
                 format!("the work is done, but standard output can't be written ({unsaid})")
@@ -143,6 +143,29 @@ pub fn main_with_code(run: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCod
     // Standard error may be closed; the exit code is left.
     let _ = writeln!(std::io::stderr(), "error: {error}");
     ExitCode::from(BAD_INPUT)
+}
+
+/// Largest number of threads that the environment may ask for.
+const MOST_THREADS: usize = 1024;
+
+/// Starts the threads that computations share: later, a system that refuses them would be a panic.
+fn start_threads() -> anyhow::Result<()> {
+    const VARIABLE: &str = "RAYON_NUM_THREADS";
+    let asked = std::env::var(VARIABLE).unwrap_or_default();
+    if asked
+        .parse::<usize>()
+        .is_ok_and(|asked| asked > MOST_THREADS)
+    {
+        anyhow::bail!("{VARIABLE} is {asked}; set 1 to {MOST_THREADS}, or leave it out");
+    }
+    match rayon::ThreadPoolBuilder::new().build_global() {
+        // Without a cause, the threads were there already.
+        Err(error) if std::error::Error::source(&error).is_some() => anyhow::bail!(
+            "the program's threads can't be started ({error}); allow more processes and memory (ulimit -u, ulimit -v), or set {VARIABLE} to \
+             fewer"
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// Lets the C library keep what is freed for the next layer, up to 1 GiB.
