@@ -4,16 +4,20 @@
 //! A checkpoint has the files of every [snapshot](crate::snapshot) and, once an evaluation had a score, `best/` with the best weights. Its
 //! `state.json` is that of the training loop with what the kind of training adds.
 
+use modernbert::atomic::is_unfinished;
 use modernbert::checkpoint::{CONFIG_FILE, TensorFiles, WEIGHTS_FILE, load, save};
 use modernbert::config::ModernBertConfig;
-use modernbert::lock::FolderLock;
+use modernbert::lock::{FolderLock, LOCK_FILE};
 use modernbert::model::Architecture;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::optim::NamedOptimizer;
-use crate::run_dir::{RunDirError, checkpoint_place, cut_log, list_checkpoints, lock_folder};
+use crate::run_dir::{
+    CHECKPOINTS, METRICS_FILE, RunDirError, checkpoint_place, cut_log, list_checkpoints,
+    lock_folder,
+};
 use crate::snapshot::{
     Content, RunState, Snapshot, SnapshotError, discard, recover, write_checkpoint,
 };
@@ -94,6 +98,20 @@ impl From<RunDirError> for SavingError {
 /// A folder that can't be read.
 pub fn has_checkpoints(folder: &Path) -> Result<bool, RunDirError> {
     Ok(!list_checkpoints(folder)?.is_empty())
+}
+
+/// Returns true if a run may go on in a folder that is not empty: one with checkpoints, or one with nothing but the log of a run that
+/// ended before its first checkpoint. Anything else in it is not this run's and would be replaced by the model.
+pub fn is_resumable(folder: &Path) -> bool {
+    if has_checkpoints(folder).is_ok_and(|has| has) {
+        return true;
+    }
+    let own =
+        |name: &str| [LOCK_FILE, METRICS_FILE, CHECKPOINTS].contains(&name) || is_unfinished(name);
+    let Ok(mut entries) = std::fs::read_dir(folder) else {
+        return false;
+    };
+    entries.all(|entry| entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(own)))
 }
 
 /// Removes the checkpoints in the folder of a run whose finished model has been written.

@@ -478,5 +478,14 @@ fn restart_replaces_a_run_and_nothing_else() {
     assert_eq!(fs::read_to_string(&mine).unwrap(), "precious");
     assert!(out.join(WEIGHTS).is_file());
     fs::remove_dir_all(mine.parent().unwrap()).unwrap();
+    // Files of the run that someone has changed since.
+    for file in [checkpoint.join(WEIGHTS), out.join("metrics.jsonl")] {
+        let written = fs::read(&file).unwrap();
+        fs::write(&file, "my notes\n").unwrap();
+        let output = place.run("out", &["--restart"]);
+        assert_refused("changed", &output, &["was changed", "nothing is removed"]);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "my notes\n");
+        fs::write(&file, written).unwrap();
+    }
     assert_success(&place.run("out", &["--restart"]));
 }

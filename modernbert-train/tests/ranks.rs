@@ -237,3 +237,26 @@ fn ranks_of_a_launcher_must_have_the_same_command() {
         &["WORLD_SIZE", "RANK"],
     );
 }
+
+/// The logs of the ranks are never written through a link, and what is in them is kept.
+#[test]
+fn logs_of_ranks_replace_nothing() {
+    let place = Place::new();
+    write_recipe(&place);
+    let precious = place.write("precious.txt", "precious");
+    let logs = place.path("out-ranks");
+    fs::create_dir(&logs).unwrap();
+    std::os::unix::fs::symlink(&precious, logs.join("rank-1.log")).unwrap();
+    assert_refused("a link", &run(&place, "out", "2"), &["rank-1.log"]);
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+    fs::remove_file(logs.join("rank-1.log")).unwrap();
+    fs::write(logs.join("rank-1.log"), "my log\n").unwrap();
+    assert_success(&run(&place, "out", "2"));
+    let log = fs::read_to_string(logs.join("rank-1.log")).unwrap();
+    assert!(log.starts_with("my log\n"), "{log}");
+    let recipe = place.path("several.toml");
+    let nameless = start(&["run", text(&recipe), "--out", "/", "--nproc", "2"]);
+    let output = nameless.wait_with_output().unwrap();
+    assert_refused("no name", &output, &["--out", "needs a name"]);
+    assert!(!Path::new("/-ranks").exists());
+}

@@ -1,6 +1,6 @@
 //! The ranks of one machine, started and watched by a process of their own.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::TcpListener;
 use std::path::Path;
@@ -19,6 +19,33 @@ pub struct Local {
     ended: Vec<Option<ExitStatus>>,
 }
 
+/// Names the path in an error.
+fn at(path: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// Opens a log to append to it, never through a link.
+fn log_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        // Without NONBLOCK a named pipe would wait for a reader forever.
+        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    }
+    let is_link = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+    let refused = || io::Error::new(io::ErrorKind::InvalidInput, "no regular file; remove it");
+    if is_link {
+        return Err(at(path)(refused()));
+    }
+    let file = options.open(path).map_err(at(path))?;
+    match file.metadata().map_err(at(path))?.is_file() {
+        true => Ok(file),
+        false => Err(at(path)(refused())),
+    }
+}
+
 /// How the ranks ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Ended {
@@ -31,7 +58,7 @@ pub struct Ended {
 impl Local {
     /// Starts `size` ranks of `command`, which returns the same command for each.
     ///
-    /// Rank 0 has this process's input and output. The output of rank `i` goes to `rank-i.log` in `logs`, which is created.
+    /// Rank 0 has this process's input and output. The output of rank `i` is appended to `rank-i.log` in `logs`, which is created.
     ///
     /// # Errors
     /// A file that can't be written, a program that can't be started, no free port.
@@ -43,7 +70,7 @@ impl Local {
             ended: vec![None; size],
         };
         if size > 1 {
-            std::fs::create_dir_all(logs)?;
+            std::fs::create_dir_all(logs).map_err(at(logs))?;
         }
         for rank in 0..size {
             let mut command = command();
@@ -58,7 +85,7 @@ impl Local {
             }
             command.env("MASTER_ADDR", "127.0.0.1");
             if rank > 0 {
-                let log = File::create(logs.join(format!("rank-{rank}.log")))?;
+                let log = log_file(&logs.join(format!("rank-{rank}.log")))?;
                 command
                     .stdin(Stdio::null())
                     .stdout(log.try_clone()?)

@@ -121,9 +121,10 @@ pub fn read_log(path: &Path) -> std::io::Result<Vec<LogRow>> {
             ),
         )
     };
-    let lines: Vec<String> = BufReader::new(File::open(path)?)
-        .lines()
-        .collect::<Result<_, _>>()?;
+    let file = modernbert::read::open(path).map_err(|error| {
+        std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    })?;
+    let lines: Vec<String> = BufReader::new(file).lines().collect::<Result<_, _>>()?;
     let mut rows = Vec::with_capacity(lines.len());
     for (i, line) in lines.iter().enumerate() {
         match serde_json::from_str(line) {
@@ -167,5 +168,19 @@ mod tests {
                 .to_string()
                 .contains("metrics.jsonl:1")
         );
+        // A device would never end.
+        #[cfg(unix)]
+        {
+            let device = folder.path().join("device.jsonl");
+            std::os::unix::fs::symlink("/dev/zero", &device).unwrap();
+            let message = read_log(&device).unwrap_err().to_string();
+            assert!(
+                message.contains("device.jsonl") && message.contains("a device"),
+                "{message}"
+            );
+            std::fs::remove_file(&path).unwrap();
+            std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+            assert!(crate::run_dir::cut_log(folder.path(), 3).is_err());
+        }
     }
 }

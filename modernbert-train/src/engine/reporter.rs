@@ -49,6 +49,8 @@ pub struct Reporter {
     last_line: Option<Instant>,
     /// Finished evaluations and the current one; burn-train's epochs.
     epoch: usize,
+    /// Items of the current evaluation. An evaluation of nothing has neither row nor line.
+    evaluated: usize,
 }
 
 impl Reporter {
@@ -68,6 +70,7 @@ impl Reporter {
             eval: Series::all(columns),
             last_line: None,
             epoch: 1,
+            evaluated: 0,
             options,
         }
     }
@@ -124,6 +127,7 @@ impl Reporter {
         self.eval.iter_mut().for_each(Series::reset);
         self.end_split();
         self.start_split("valid", items, 0);
+        self.evaluated = items;
     }
 
     /// Records and shows an evaluation; `next` is the total of the training if it continues.
@@ -135,8 +139,10 @@ impl Reporter {
         better: bool,
         next: Option<u64>,
     ) -> std::io::Result<()> {
-        self.record(row)?;
-        self.line(&self.eval_line(row, evaluation, total, better));
+        if self.evaluated > 0 {
+            self.record(row)?;
+            self.line(&self.eval_line(row, evaluation, total, better));
+        }
         let (items, epoch) = (evaluation.items, self.epoch);
         self.epoch += 1;
         let states: Vec<_> = self
@@ -251,7 +257,10 @@ impl Reporter {
             ),
             Unit::Steps => format!("eval  step {:>5} of {total}", row.step),
         };
-        line += &format!("  loss {}", defined(found.loss));
+        // A task with scores alone has no loss.
+        if found.loss.is_some() || found.metrics.is_empty() {
+            line += &format!("  loss {}", defined(found.loss));
+        }
         if let Some(accuracy) = found.accuracy {
             line += &format!("  accuracy {:.1} %", 100.0 * accuracy);
         }

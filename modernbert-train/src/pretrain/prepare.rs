@@ -337,6 +337,12 @@ fn other_documents(
     train.retain(|document| {
         !held_out.contains(document.text.as_str()) && seen.insert(document.text.clone())
     });
+    if train.is_empty() {
+        return Err(PretrainError::Invalid(
+            "every document of data.corpus is in data.eval_corpus too, which leaves none to train on; name other texts for one of them"
+                .to_string(),
+        ));
+    }
     limit_bytes(&mut train, recipe.data.max_train_bytes)?;
     progress.note(&format!(
         "{} documents ({:.1} MB) to train on, without {} ({:.1} MB) held out",

@@ -32,7 +32,7 @@ pub(super) enum SumOrder {
 #[derive(Args)]
 pub(super) struct RankArgs {
     /// Trains with this many processes of this machine, the ranks: they share the micro-batches of a step, and the result has the same bits
-    /// for any number. The output of rank N goes to FOLDER-ranks/rank-N.log. Under torchrun, srun or mpirun leave it out.
+    /// for any number. The output of rank N is appended to FOLDER-ranks/rank-N.log. Under torchrun, srun or mpirun leave it out.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(super) nproc: Option<u16>,
     /// Sends gradients between ranks this way.

@@ -39,7 +39,7 @@ pub(crate) fn supervise(nproc: Option<u16>, folder: &Path) -> anyhow::Result<Opt
         }
         command
     };
-    let logs = logs_of(folder);
+    let logs = logs_of(folder)?;
     let mut signals = Signals::watch()?;
     let started = Local::start(size, &logs, command);
     let local = started.with_context(|| format!("{size} ranks could not be started"))?;
@@ -61,10 +61,16 @@ pub(crate) fn supervise(nproc: Option<u16>, folder: &Path) -> anyhow::Result<Opt
 }
 
 /// `FOLDER-ranks`, beside the run's folder, which holds nothing but the run.
-fn logs_of(folder: &Path) -> PathBuf {
-    let mut name = folder.file_name().unwrap_or_default().to_os_string();
+fn logs_of(folder: &Path) -> anyhow::Result<PathBuf> {
+    let name = folder.file_name().with_context(|| {
+        format!(
+            "{}: with --nproc the run's folder needs a name, since the ranks' logs are in NAME-ranks; give another --out",
+            folder.display()
+        )
+    })?;
+    let mut name = name.to_os_string();
     name.push("-ranks");
-    folder.with_file_name(name)
+    Ok(folder.with_file_name(name))
 }
 
 /// Signals that this process has received.

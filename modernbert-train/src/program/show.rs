@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail};
 use clap::Args;
-use modernbert::atomic::write_atomically;
+use modernbert::atomic::write_new;
 use modernbert::output::OutputCheck;
 use modernbert_cli::DIFFERENT;
 use modernbert_cli::text::counted;
@@ -84,15 +84,25 @@ impl Convert {
                 key.line, key.key, key.value, key.outcome
             ));
         }
+        if converted.keys.is_empty() {
+            bail!("{name}: there is no key in it; give one of the authors' YAML files");
+        }
         let refused: Vec<_> = converted.refused().map(|key| key.key.as_str()).collect();
-        if !refused.is_empty() {
+        if let Some(first) = refused.first() {
+            // The lines above name them all.
+            let all = refused.join(", ");
+            let shown = if all.len() <= 500 {
+                all
+            } else {
+                let first: String = first.chars().take(80).collect();
+                format!("{} keys, of which {first} is the first", refused.len())
+            };
             bail!(
-                "{name}: no recipe has a counterpart of {}; remove the keys, or set what they mean by hand",
-                refused.join(", ")
+                "{name}: no recipe has a counterpart of {shown}; remove the keys, or set what they mean by hand"
             );
         }
         if let Some(out) = &self.out {
-            write_atomically(out, converted.recipe.to_toml()?.as_bytes())
+            write_new(out, converted.recipe.to_toml()?.as_bytes())
                 .with_context(|| format!("{}: can't be written", out.display()))?;
         }
         let keys = counted(converted.keys.len() as u64, "key", "keys");

@@ -79,9 +79,12 @@ fn check_corpus(recipe: &Recipe, text: &RecipeText, corpus: &[PathBuf]) -> anyho
     bail!(
         "data.corpus: this recipe trains on {} tokens and names no text; pass it with --corpus PATH (files, folders, or a folder that \
          `modernbert-train tokenize` made). The default, the sources that cargo has unpacked on this machine, is a few million tokens: \
-         that would be {} epochs or so. To use it all the same, pass --set data.corpus=registry",
+         that would be {} or so. To use it all the same, pass --set data.corpus=registry",
         human_count(tokens),
-        human_count((tokens / 10_000_000).max(1)),
+        match tokens / 10_000_000 {
+            0 | 1 => "1 epoch".to_string(),
+            epochs => format!("{} epochs", human_count(epochs)),
+        },
     );
 }
 
@@ -127,7 +130,7 @@ impl Demo {
         recipe.validate()?;
         self.out.check(&recipe, &[])?;
         // A demo may replace an older demo, which can be repeated within minutes.
-        let again = std::fs::read_to_string(self.out.out.join("recipe.toml"))
+        let again = modernbert::read::text(&self.out.out.join("recipe.toml"))
             .is_ok_and(|text| recipe.to_toml().is_ok_and(|mine| mine == text));
         let options = self
             .common

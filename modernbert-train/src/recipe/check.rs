@@ -166,6 +166,7 @@ impl Recipe {
         self.validate_data()?;
         self.validate_training()?;
         self.validate_batch()?;
+        self.validate_masks()?;
         self.validate_checkpoint()?;
         self.validate_run()?;
         self.validate_length_warmup()?;
@@ -190,6 +191,37 @@ impl Recipe {
                 self.model.config(vocab)?.max_position_embeddings
             }
         };
+        let corpora = [
+            ("data.corpus", Some(&data.corpus)),
+            ("data.eval_corpus", data.eval_corpus.as_ref()),
+        ];
+        let is_empty = |path: &std::path::Path| path.as_os_str().is_empty();
+        for (key, corpus) in corpora {
+            let super::CorpusSource::Paths(paths) =
+                corpus.unwrap_or(&super::CorpusSource::Registry)
+            else {
+                continue;
+            };
+            let has_empty = paths.iter().any(|path| is_empty(path));
+            want(!has_empty, key, "an empty path", "name a file or folder")?;
+        }
+        let named = [
+            (
+                "data.tokenizer",
+                matches!(&data.tokenizer, TokenizerSource::Path(path) if is_empty(path)),
+            ),
+            (
+                "model.tile_from",
+                self.model.tile_from.as_deref().is_some_and(is_empty),
+            ),
+            (
+                "model.from",
+                self.model.from.as_ref().is_some_and(String::is_empty),
+            ),
+        ];
+        for (key, has_empty) in named {
+            want(!has_empty, key, "empty", "name a folder, or leave it out")?;
+        }
         if let super::CorpusSource::Paths(paths) = &data.corpus {
             want(
                 !paths.is_empty(),
@@ -267,6 +299,14 @@ impl Recipe {
             )?;
         }
         let o = &self.optimizer;
+        // Weights are f32: a smaller rate would be 0 there.
+        let rate = o.learning_rate;
+        want(
+            !(0.0..f64::from(f32::MIN_POSITIVE)).contains(&rate) || rate == 0.0,
+            "optimizer.learning_rate",
+            rate,
+            "it is too small for f32: raise it",
+        )?;
         let positive = [
             ("optimizer.learning_rate", o.learning_rate),
             ("optimizer.epsilon", o.epsilon),
@@ -307,6 +347,19 @@ impl Recipe {
             "optimizer.spike_window",
             o.spike_window,
             "it is the number of steps that a mean runs over: set 2 to 1 000 000",
+        )
+    }
+
+    fn validate_masks(&self) -> Result<(), RecipeError> {
+        // A step has about this many tokens; without a labelled one it has no loss.
+        let step = self.batch.tokens.saturating_mul(self.batch.micro_batches);
+        want(
+            self.mask.train * step as f64 >= 1.0,
+            "mask.train",
+            self.mask.train,
+            format!(
+                "of a step's {step} tokens (batch.tokens times batch.micro_batches) less than one would be predicted: raise it"
+            ),
         )
     }
 

@@ -19,7 +19,12 @@ impl Recipe {
     /// name on the Hub.
     #[must_use]
     pub fn with_paths_in(mut self, folder: &Path) -> Self {
-        let join = |path: &mut PathBuf| *path = folder.join(&*path);
+        // An empty path is an error of the recipe, and not its folder.
+        let join = |path: &mut PathBuf| {
+            if !path.as_os_str().is_empty() {
+                *path = folder.join(&*path);
+            }
+        };
         let corpus = |corpus: &mut CorpusSource| {
             if let CorpusSource::Paths(paths) = corpus {
                 paths.iter_mut().for_each(join);
@@ -52,6 +57,7 @@ fn settings_in(folder: &Path, settings: &mut Table) {
         let join = |value: &mut Value| {
             if let Value::String(text) = value
                 && text.as_str() != word
+                && !text.is_empty()
                 && let Some(joined) = folder.join(&*text).to_str()
             {
                 *text = joined.to_owned();
@@ -65,6 +71,9 @@ fn settings_in(folder: &Path, settings: &mut Table) {
 }
 
 fn model_in(folder: &Path, from: &str) -> String {
+    if from.is_empty() {
+        return String::new();
+    }
     let place = folder.join(from);
     let path = place.is_dir() || from.starts_with(['.', '/']);
     match place.to_str().filter(|_| path) {

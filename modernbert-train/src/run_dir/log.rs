@@ -1,5 +1,6 @@
 //! The log of a resumed run.
 
+use std::io::Read;
 use std::path::Path;
 
 use super::{METRICS_FILE, POSITIONS_FILE, RunDirError};
@@ -16,11 +17,14 @@ pub(crate) fn cut_log(root: &Path, step: u64) -> Result<usize, RunDirError> {
 
 fn cut(root: &Path, name: &str, step: u64) -> Result<usize, RunDirError> {
     let path = root.join(name);
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
+    let mut file = match modernbert::read::open(&path) {
+        Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(RunDirError::io(&path)(error)),
     };
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)
+        .map_err(RunDirError::io(&path))?;
     let (mut kept, mut cut) = (0, 0);
     for line in text.split_inclusive(|&byte| byte == b'\n') {
         let row: Option<serde_json::Value> = serde_json::from_slice(line).ok();

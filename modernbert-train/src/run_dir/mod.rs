@@ -50,7 +50,7 @@ pub const HISTORY_FILE: &str = "history.jsonl";
 pub const POSITIONS_FILE: &str = "positions.jsonl";
 /// Folder of token shards.
 pub const SHARDS: &str = "shards";
-const CHECKPOINTS: &str = "checkpoints";
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 /// The recipe a run was begun with. Paths in it are as the run resolved them.
 ///

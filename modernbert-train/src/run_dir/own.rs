@@ -1,8 +1,8 @@
 //! The files in a folder that a run wrote; only these are ever removed.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{Metadata, symlink_metadata};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use super::checkpoints::{ASIDE, PREFIX};
@@ -70,7 +70,12 @@ impl Contents {
             let changed = || foreign(path, "it was changed since the run wrote it");
             match name {
                 LOCK_FILE => continue,
-                INFO_FILE | HISTORY_FILE | METRICS_FILE | POSITIONS_FILE => {}
+                INFO_FILE => {}
+                HISTORY_FILE | METRICS_FILE | POSITIONS_FILE => {
+                    if !is_log(path).map_err(RunDirError::io(path))? {
+                        return Err(changed());
+                    }
+                }
                 RECIPE_FILE => {
                     let text = modernbert::read::text(path).unwrap_or_default();
                     if sha256_of(&text) != info.recipe_sha256 {
@@ -126,18 +131,32 @@ impl Contents {
             if !data.is_dir() || !known.iter().any(|prefix| name.starts_with(prefix)) {
                 return Err(RunDirError::foreign(root, &path, "it is no checkpoint"));
             }
-            let listed: BTreeSet<String> = if name.starts_with(TEMPORARY) {
-                let names = [CONFIG_FILE, WEIGHTS_FILE, OPTIMIZER_FILE, STATE_FILE];
-                names.map(str::to_string).into()
+            let manifest = if name.starts_with(TEMPORARY) {
+                None
             } else {
-                let manifest = Manifest::read(&path).map_err(|error| {
+                let manifest = Manifest::read(&path);
+                Some(manifest.map_err(|error| {
                     RunDirError::foreign(root, &path, &format!("its manifest: {error}"))
-                })?;
-                manifest.files.into_keys().collect()
+                })?)
             };
+            // A checkpoint that a crash left unfinished has no manifest.
+            let unfinished = [CONFIG_FILE, WEIGHTS_FILE, OPTIMIZER_FILE, STATE_FILE];
             for (file, data) in entries(&path)? {
                 let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
-                let ours = name == MANIFEST_FILE || listed.contains(name) || is_partial(&file);
+                let listed = match &manifest {
+                    None => unfinished.contains(&name),
+                    Some(manifest) => match manifest.files.get(name) {
+                        Some(written) if data.is_file() && *written != hash_file(&file)? => {
+                            return Err(RunDirError::foreign(
+                                root,
+                                &file,
+                                "it was changed since the run wrote it",
+                            ));
+                        }
+                        written => written.is_some(),
+                    },
+                };
+                let ours = name == MANIFEST_FILE || listed || is_partial(&file);
                 if !ours || !data.is_file() {
                     let reason = "it is no file of the checkpoint";
                     return Err(RunDirError::foreign(root, &file, reason));
@@ -167,6 +186,20 @@ impl Contents {
 
 fn is(path: &Path, name: &str) -> bool {
     path.file_name() == Some(OsStr::new(name))
+}
+
+/// Returns true if every complete line of a file is a JSON object. A crash may have cut the last line short.
+fn is_log(path: &Path) -> std::io::Result<bool> {
+    let mut reader = BufReader::new(modernbert::read::open(path)?);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        let object = serde_json::from_slice::<serde_json::Map<_, serde_json::Value>>(&line);
+        if line.ends_with(b"\n") && object.is_err() {
+            return Ok(false);
+        }
+        line.clear();
+    }
+    Ok(true)
 }
 
 fn is_partial(path: &Path) -> bool {

@@ -98,6 +98,10 @@ pub fn plot_runs(
         .inputs(runs)
         .replaces(is_own_picture)
         .check()?;
+    let ending = out.extension().and_then(|ending| ending.to_str());
+    if !ending.is_some_and(|ending| ending.eq_ignore_ascii_case("png")) {
+        return Err(ToolError::Ending(out.to_path_buf()));
+    }
     let names = short_names(runs);
     let mut series = Vec::new();
     for (run, name) in runs.iter().zip(names) {

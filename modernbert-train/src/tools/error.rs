@@ -72,6 +72,9 @@ pub enum ToolError {
         .0.display()
     )]
     Nothing(PathBuf),
+    /// A picture of another format than is drawn.
+    #[error("{}: the picture is a PNG; give --out a name that ends in .png", .0.display())]
+    Ending(PathBuf),
     /// A log that can't be read.
     #[error("{path}: not a log of a run ({source}); name a run's folder or its metrics.jsonl", path = path.display())]
     Log {

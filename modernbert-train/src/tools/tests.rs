@@ -273,6 +273,7 @@ fn a_model_never_replaces_what_is_there() {
     for (out, said) in [
         (picture.clone(), "exists already"),
         (root.join("metrics.jsonl"), "inside the input"),
+        (folder.path().join("curves.svg"), "ends in .png"),
     ] {
         let drawn = plot_runs(
             std::slice::from_ref(&root),

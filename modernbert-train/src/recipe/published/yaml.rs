@@ -284,7 +284,7 @@ impl Reader<'_> {
             .split_once(": ")
             .or_else(|| Some((body.strip_suffix(':')?, "")));
         let Some((key, value)) = split else {
-            return self.error(line, format!("{body} is no `key: value`"));
+            return self.error(line, format!("{} is no `key: value`", shortened(body)));
         };
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/');
         if key.is_empty() || !key.chars().all(plain) {
@@ -333,12 +333,22 @@ impl Reader<'_> {
                 self.error(
                     line,
                     format!(
-                        "{text} is YAML that is not read here; write a scalar or a list of scalars"
+                        "{} is YAML that is not read here; write a scalar or a list of scalars",
+                        shortened(text)
                     ),
                 )
             }
             _ => Ok(Value::Text(text.to_string())),
         }
+    }
+}
+
+/// The beginning of a text for a message.
+fn shortened(text: &str) -> String {
+    const LONGEST: usize = 80;
+    match text.char_indices().nth(LONGEST) {
+        None => text.to_string(),
+        Some((end, _)) => format!("{}…", &text[..end]),
     }
 }
 

@@ -72,6 +72,27 @@ optimizer.learning_rate = -1.0
         &["phase.b.mask.eval=0"],
     );
     assert!(said.starts_with("--set phase.b.mask.eval=0: "), "{said}");
+    let whole = fixed.replace("= 5 }", "= 100_000 }");
+    for (set, said) in [
+        ("data.corpus=\"\"", "data.corpus is an empty path"),
+        ("data.eval_corpus=\"\"", "data.eval_corpus is an empty path"),
+        ("data.tokenizer=\"\"", "data.tokenizer is empty"),
+        ("model.from=\"\"", "model.from is empty"),
+        ("mask.train=1e-9", "less than one would be predicted"),
+        ("optimizer.learning_rate=1e-45", "too small for f32"),
+    ] {
+        let found = message(&whole, &[set]);
+        assert!(found.contains(said), "{found}");
+    }
+    // Nor does an empty path become the recipe's folder.
+    let recipe = Recipe::from_str(&whole, "r.toml").unwrap();
+    let recipe = recipe
+        .with_overrides(&["data.corpus=\"\"".to_owned()])
+        .unwrap();
+    let error = recipe
+        .with_paths_in(std::path::Path::new("/texts"))
+        .validate();
+    assert!(error.unwrap_err().to_string().contains("an empty path"));
     // A default has no line.
     let said = message("model.preset = '17m'", &[]);
     assert!(
