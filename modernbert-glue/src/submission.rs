@@ -5,6 +5,7 @@ use modernbert::checkpoint::{CheckpointError, write_atomically};
 use modernbert::model::{Precision, SequenceClassifier};
 use modernbert::tokenizer::Tokenizer;
 use modernbert_train::finetune::{encode, predict_with};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -51,12 +52,16 @@ pub fn is_own_folder(folder: &Path) -> bool {
         .iter()
         .flat_map(|task| task.test_splits().iter().map(|s| file_name(*task, s.name)))
         .collect();
+    let has_head = |path: &Path| {
+        let mut start = vec![0; HEAD.len()];
+        let read = modernbert::read::open(path).and_then(|mut file| file.read_exact(&mut start));
+        read.is_ok() && start == HEAD.as_bytes()
+    };
     let own = |path: PathBuf| {
         let known = path
             .file_name()
             .is_some_and(|name| names.iter().any(|known| name == known.as_str()));
-        let text = std::fs::read(&path).unwrap_or_default();
-        known && text.starts_with(HEAD.as_bytes())
+        known && has_head(&path)
     };
     let entries = std::fs::read_dir(folder).into_iter().flatten();
     entries
@@ -164,6 +169,24 @@ fn spelled(task: Task, prediction: Prediction) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_with_other_files_is_not_read() -> std::io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        std::fs::write(
+            folder.path().join("RTE.tsv"),
+            format!("{HEAD}0\tentailment\n"),
+        )?;
+        assert!(is_own_folder(folder.path()));
+        let device = folder.path().join("other");
+        std::os::unix::fs::symlink("/dev/zero", &device)?;
+        assert!(!is_own_folder(folder.path()));
+        std::fs::remove_file(&device)?;
+        std::os::unix::fs::symlink("/dev/zero", folder.path().join("CoLA.tsv"))?;
+        assert!(!is_own_folder(folder.path()));
+        Ok(())
+    }
 
     #[test]
     fn files_and_labels_are_spelled_as_glue_spells_them() {

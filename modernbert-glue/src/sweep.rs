@@ -265,7 +265,7 @@ impl Combinations<'_> {
             Ok(None)
         } else {
             run.settings()
-                .and_then(|settings| RunRecord::matching(&folder, &settings))
+                .and_then(|settings| RunRecord::matching(&folder, task, &settings))
         };
         let made = match found {
             Ok(Some(record)) => {

@@ -175,10 +175,30 @@ impl JobArgs {
     }
 }
 
-/// Returns true if a folder is that of a job: only files that a job wrote are replaced.
+/// Returns true if a folder is that of a job: only files that a job wrote are replaced. Results of another kind are an error when they are
+/// read.
 fn is_job(folder: &Path) -> bool {
-    let parts = ["results.json", "sweep.json", "runs", "sweep", LOCK_FILE];
-    parts.iter().any(|name| folder.join(name).exists())
+    let has_results = || {
+        let files = ["results.json", "sweep.json"];
+        files.iter().any(|name| folder.join(name).is_file())
+    };
+    let names = |folder: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let name = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+        entries.map(name).collect()
+    };
+    // A job that was interrupted in its first run has folders named after tasks, before that the lock alone.
+    let has_tasks = |name: &str| {
+        let found = names(&folder.join(name));
+        !found.is_empty() && found.iter().all(|name| name.parse::<Task>().is_ok())
+    };
+    let is_locked_only = || names(folder) == [LOCK_FILE] && is_lock(&folder.join(LOCK_FILE));
+    has_results() || has_tasks("runs") || has_tasks("sweep") || is_locked_only()
+}
+
+/// Returns true for a file with the number of a process, or nothing.
+fn is_lock(path: &Path) -> bool {
+    modernbert::read::text(path).is_ok_and(|text| text.trim().chars().all(|c| c.is_ascii_digit()))
 }
 
 /// Checks that `folder` contains a model finetuned on MNLI that has the sizes of `config`.

@@ -84,8 +84,9 @@ pub enum DataError {
     },
     /// A row with more or fewer columns than the file has.
     #[error(
-        "{path}:{line}: {found} columns, {expected} are expected; the row is truncated or has too many tabs: correct it or \
-         download the file again"
+        "{path}:{line}: {}, {expected} are expected; the row is truncated or has too many tabs: correct it or \
+         download the file again",
+        modernbert_cli::text::counted(*found, "column", "columns")
     )]
     ColumnCount {
         /// The file.
@@ -96,6 +97,21 @@ pub enum DataError {
         expected: usize,
         /// Columns of the row.
         found: usize,
+    },
+    /// A row of a test set that is not in its place.
+    #[error(
+        "{path}:{line}: the index is '{found}', and {expected} is expected: rows are missing, doubled or in another order; download the \
+         file again"
+    )]
+    Index {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The index there.
+        found: String,
+        /// Number of the row, from 0.
+        expected: usize,
     },
     /// A label that the task does not have.
     #[error(

@@ -38,6 +38,11 @@ pub(super) fn load_split(
         .then(|| header.column(name_label, path))
         .transpose()?;
 
+    // Predictions are written under the row's number: another order or a gap would give them to other rows.
+    let column_index = (!labelled && header.has("index"))
+        .then(|| header.column("index", path))
+        .transpose()?;
+
     let (mut examples, mut skipped, mut empty_sentences) = (Vec::new(), Vec::new(), 0);
     for (line, row) in lines {
         let cells: Vec<&str> = row.split('\t').collect();
@@ -55,6 +60,16 @@ pub(super) fn load_split(
                 line,
                 expected,
                 found,
+            });
+        }
+        if let Some(column) = column_index
+            && cells[column] != examples.len().to_string()
+        {
+            return Err(DataError::Index {
+                path: path.to_path_buf(),
+                line,
+                found: cells[column].to_string(),
+                expected: examples.len(),
             });
         }
         let label = match column_label {

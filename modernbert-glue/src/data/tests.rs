@@ -107,6 +107,21 @@ fn cola_has_no_header_but_its_test_file_does() {
     );
 }
 
+/// Predictions are written under the number of the row: a test set with gaps, repeats or another order would give them to other rows.
+#[test]
+fn the_index_of_a_test_set_counts_its_rows() {
+    for (rows, said) in [
+        ("0\ta\n0\tb\n", ["test.tsv:3", "'0', and 1 is expected"]),
+        ("1\ta\n", ["test.tsv:2", "'1', and 0 is expected"]),
+        ("x\ta\n", ["test.tsv:2", "'x', and 0 is expected"]),
+    ] {
+        let file = format!("index\tsentence\n{rows}");
+        let dir = glue(&[("cola/test.tsv", file.as_bytes())]);
+        let error = TaskData::load_test(dir.path(), Task::Cola).unwrap_err();
+        assert_says(&error.to_string(), &said);
+    }
+}
+
 #[test]
 fn cola_with_a_header_is_not_the_official_file() {
     let dir = glue(&[("CoLA/train.tsv", b"sentence\tlabel\ngood\t1\n")]);

@@ -94,6 +94,11 @@ impl Header {
         self.names.len()
     }
 
+    /// Returns true if there is a column of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.names.iter().any(|known| known == name)
+    }
+
     /// The position of a column; `path` is for the error.
     pub fn column(&self, name: &str, path: &Path) -> Result<usize, DataError> {
         let mut found = self

@@ -238,7 +238,7 @@ impl Job<'_> {
         let mut run = self.run(prepared, seed, mnli);
         if !self.options.again {
             let settings = run.settings()?;
-            if let Some(record) = RunRecord::matching(&folder, &settings)? {
+            if let Some(record) = RunRecord::matching(&folder, task, &settings)? {
                 let work = run.finetune_options()?.work(&prepared.train, &prepared.dev);
                 self.clock.drop_work(work);
                 note(
@@ -293,7 +293,8 @@ pub(crate) fn best_run(out: &Path, task: Task) -> Option<(RunRecord, PathBuf)> {
         .filter(|path| path.join(MODEL_FOLDER).is_dir())
         .filter_map(|path| {
             let record = RunRecord::read(&path).ok()??;
-            Some((record.main_score()?, record, path))
+            let score = record.main_score().filter(|_| record.task == task)?;
+            Some((score, record, path))
         })
         .collect();
     found.sort_by(|(a, first, _), (b, second, _)| {

@@ -121,21 +121,42 @@ impl RunRecord {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(RunError::Io { path, source }),
         };
-        let reason = |error: serde_json::Error| RunError::Record {
-            path,
-            reason: error.to_string(),
+        let reason = |reason: String| RunError::Record {
+            path: path.clone(),
+            reason,
         };
-        serde_json::from_str(&text).map(Some).map_err(reason)
+        let record: Self =
+            serde_json::from_str(&text).map_err(|error| reason(error.to_string()))?;
+        let scores = record.task.metrics().iter().map(|metric| metric.name());
+        for name in scores {
+            let score = record.metrics.get(name).unwrap_or(0.0);
+            if !(-1.0..=1.0).contains(&score) {
+                return Err(reason(format!(
+                    "{name} is {score}, and scores are from -1 to 1"
+                )));
+            }
+        }
+        Ok(Some(record))
     }
 
-    /// The record of a finished run with exactly these settings; none if there is no finished run.
+    /// The record of a finished run of `task` with exactly these settings; none if there is no finished run.
     ///
     /// # Errors
-    /// A finished run with other settings.
-    pub fn matching(folder: &Path, settings: &Settings) -> Result<Option<Self>, RunError> {
+    /// A finished run of another task or with other settings.
+    pub fn matching(
+        folder: &Path,
+        task: Task,
+        settings: &Settings,
+    ) -> Result<Option<Self>, RunError> {
         let Some(record) = Self::read(folder)? else {
             return Ok(None);
         };
+        if record.task != task {
+            return Err(RunError::Record {
+                path: folder.join(RUN_FILE),
+                reason: format!("it is of {}, and the folder is of {task}", record.task),
+            });
+        }
         // Numbers that are read from text may differ in the last digit, so both are converted to text and back.
         let text = serde_json::to_string(settings).unwrap_or_default();
         let wanted = serde_json::from_str(&text).unwrap_or_else(|_| settings.clone());

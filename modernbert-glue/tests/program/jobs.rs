@@ -206,6 +206,30 @@ fn a_job_goes_on_where_it_stopped_and_refuses_to_mix_settings() {
     assert_eq!(record(&place, "cola", 42), first);
     assert_eq!(place.results(), results);
 
+    // A record that was changed since.
+    let path = folder.join("run.json");
+    let written = fs::read_to_string(&path).unwrap();
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut record: Value = serde_json::from_str(&written).unwrap();
+        change(&mut record);
+        record.to_string()
+    };
+    let other_task = changed(&|record| record["task"] = "rte".into());
+    let too_good = changed(&|record| {
+        for score in record["metrics"].as_object_mut().unwrap().values_mut() {
+            *score = 2.0.into();
+        }
+    });
+    for (text, said) in [
+        (other_task, "it is of rte"),
+        (too_good, "scores are from -1 to 1"),
+    ] {
+        fs::write(&path, text).unwrap();
+        let output = place.run("cola", &settings);
+        assert_refused(said, &output, &["run.json", said]);
+    }
+    fs::write(&path, written).unwrap();
+
     let other = ["--epochs", "1", "--max-rows", "32", "--seeds", "2"];
     let said = ["run.json", "epochs 2 instead of 1", "--again"];
     assert_refused("other settings", &place.run("cola", &other), &said);

@@ -209,6 +209,17 @@ fn a_folder_that_holds_something_else_is_left_alone() {
         "precious"
     );
     assert_eq!(fs::read_dir(&taken).unwrap().count(), 1);
+    // Names that a job's files have too.
+    for (out, file) in [("project", "runs/old/a.txt"), ("locked", "lock")] {
+        let file = place.path(out).join(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "precious").unwrap();
+        let folder = place.path(out);
+        let output = place.run("cola", &["--out", folder.to_str().unwrap()]);
+        assert_refused(out, &output, &["not empty", "--out"]);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    }
     assert!(!place.path("model/lock").exists() && !place.path("glue/lock").exists());
 }
 
