@@ -305,4 +305,23 @@ fn a_model_never_replaces_what_is_there() {
         weights
     );
     assert!(!place.path().join("better").exists());
+    // Nothing in the folder is a run to go on with.
+    let usual = ["--text", "review", "--label", "stars"];
+    let more = [&usual[..], &["--resume", "--out", taken.to_str().unwrap()]].concat();
+    let output = finetune(place.path(), &more);
+    assert_refused(&output, &["not empty", "leave --resume out"]);
+    assert_eq!(
+        fs::read_to_string(taken.join("model.safetensors")).unwrap(),
+        "precious"
+    );
+    // Predictions would replace the model, by whatever name the folder is called.
+    let empty = elsewhere.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let roundabout = taken.join("../empty/model.safetensors");
+    let files = ["--out", empty.to_str().unwrap(), "--predictions"];
+    let more = [&usual[..], &files, &[roundabout.to_str().unwrap()]].concat();
+    let output = finetune(place.path(), &more);
+    assert_refused(&output, &["--predictions is inside of --out"]);
+    let more = [&usual[..], &["--regression", "--task", "tag"]].concat();
+    assert_refused(&finetune(place.path(), &more), &["--regression and --task"]);
 }

@@ -7,6 +7,7 @@
 #![recursion_limit = "256"]
 
 use clap::Parser;
+use modernbert::output::OutputCheck;
 use modernbert_cli::{BAD_INPUT, DeviceArgs, main_with_code, say};
 use modernbert_training_examples::parity::{Report, Tolerances, check, save_copy};
 use std::io::Write;
@@ -46,6 +47,17 @@ fn main() -> ExitCode {
 }
 
 fn compare(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(target) = &args.save {
+        anyhow::ensure!(
+            args.folders.len() == 1,
+            "--save is for one case, and {} are given; save them one by one",
+            args.folders.len()
+        );
+        OutputCheck::folder(target)
+            .inputs(&args.folders)
+            .of_argument("--save")
+            .check()?;
+    }
     let device = args.device.select()?;
     let tolerances = Tolerances {
         outputs: args.tol,

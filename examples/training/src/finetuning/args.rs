@@ -1,11 +1,10 @@
 //! Arguments of the finetuning programs.
 
-use anyhow::Context;
 use clap::Args;
-use modernbert::checkpoint::{CONFIG_FILE, ModelSource};
+use modernbert::checkpoint::ModelSource;
 use modernbert::output::OutputCheck;
 use modernbert_cli::{DeviceArgs, say};
-use modernbert_train::saving::has_checkpoints;
+use modernbert_train::saving::is_resumable;
 use std::path::{Path, PathBuf};
 
 /// The model to start from, and settings that replace those of a program.
@@ -94,10 +93,19 @@ impl FinetuneArgs {
             );
         }
         if let Some(file) = &self.predictions {
-            let check = OutputCheck::file(file).inputs([&self.model]).check();
-            check.context("--predictions names a file that can't be written")?;
+            OutputCheck::file(file)
+                .inputs([&self.model])
+                .of_argument("--predictions")
+                .check()?;
+            // The folder of the file exists by now; that of the model may not.
+            let folder = file.parent().filter(|folder| *folder != Path::new(""));
+            let folder = folder.unwrap_or(Path::new(".")).canonicalize()?;
+            let is_inside = |out: &PathBuf| {
+                let out = out.canonicalize().unwrap_or_else(|_| out.clone());
+                file.starts_with(&out) || folder.starts_with(&out)
+            };
             anyhow::ensure!(
-                self.out.as_ref().is_none_or(|out| !file.starts_with(out)),
+                !self.out.as_ref().is_some_and(is_inside),
                 "--predictions is inside of --out, which holds the model alone; give another place"
             );
         }
@@ -108,13 +116,10 @@ impl FinetuneArgs {
                 .map_or(0, |config| config.mlm_parameters().saturating_mul(4)),
             ModelSource::Hub(_) => 0,
         };
-        let resumable = |out: &Path| {
-            has_checkpoints(out).is_ok_and(|has| has) || !out.join(CONFIG_FILE).exists()
-        };
         OutputCheck::folder(out)
             .inputs([&self.model])
             .needs(bytes)
-            .replaces(|out| self.resume && resumable(out))
+            .resumes(self.resume, is_resumable)
             .check()?;
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use modernbert::Loader;
-use modernbert::atomic::write_atomically;
+use modernbert::atomic::write_new;
 use modernbert::checkpoint::{WEIGHTS_FILE, save};
 use modernbert::config::{ModernBertConfig, ProblemType};
 use modernbert::device::NamedDevice;
@@ -338,7 +338,7 @@ impl Session {
             return Ok(());
         };
         let lines: String = rows.into_iter().map(|row| format!("{row}\n")).collect();
-        write_atomically(file, lines.as_bytes())
+        write_new(file, lines.as_bytes())
             .with_context(|| format!("{} can't be written; check --predictions", file.display()))?;
         say(&format!("predictions in {}", file.display()));
         Ok(())

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use safetensors::{Dtype, SafeTensors};
 use std::borrow::Cow;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// One safetensors file, read whole.
@@ -17,7 +18,9 @@ impl Tensors {
     /// # Errors
     /// A missing file, or one that is no safetensors file.
     pub fn open(path: PathBuf) -> Result<Self> {
-        let bytes = std::fs::read(&path)
+        let mut bytes = Vec::new();
+        modernbert::read::open(&path)
+            .and_then(|mut file| file.read_to_end(&mut bytes))
             .with_context(|| format!("{} can't be read; a case folder needs it", path.display()))?;
         SafeTensors::deserialize(&bytes)
             .with_context(|| format!("{} is not a safetensors file", path.display()))?;

@@ -40,7 +40,7 @@ impl Settings {
         if !path.is_file() {
             return Ok(None);
         }
-        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let text = modernbert::read::text(&path).with_context(|| path.display().to_string())?;
         let settings = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
         Ok(Some(settings))
     }

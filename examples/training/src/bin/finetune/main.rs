@@ -93,6 +93,10 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !args.regression || matches!(args.task, Task::Classify | Task::Regression),
+        "--regression and --task name two kinds of heads; leave one of them out"
+    );
     let session = Session::open(&args.finetune)?;
     let options = FinetuneOptions {
         patience: Some(3),
