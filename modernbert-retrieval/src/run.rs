@@ -96,12 +96,24 @@ impl Run {
         Ok(run)
     }
 
-    /// Writes a TREC run file in evaluation order, with ranks from 1. Scores are written so that they are read back exactly. The file
-    /// appears complete or not at all.
+    /// Writes a TREC run file; see [`Self::text`]. The file appears complete or not at all.
     ///
     /// # Errors
-    /// [`DataError`]: an id with white space, a run without hits, a file that cannot be written.
+    /// As [`Self::text`]; a file that cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), DataError> {
+        let content = self.text(path)?;
+        write_atomically(path, &content).map_err(|source| DataError::Write {
+            path: path.to_path_buf(),
+            source,
+        })
+    }
+
+    /// Returns the content of a TREC run file in evaluation order, with ranks from 1. Scores are written so that they are read back
+    /// exactly. `path` is the file's name in errors.
+    ///
+    /// # Errors
+    /// [`DataError`]: an id with white space, a score that is not finite, a run without hits.
+    pub fn text(&self, path: &Path) -> Result<Vec<u8>, DataError> {
         let unwritable = |id: &str| DataError::UnwritableId {
             path: path.to_path_buf(),
             id: id.to_string(),
@@ -122,6 +134,14 @@ impl Run {
                 if !is_word(&hit.id) {
                     return Err(unwritable(&hit.id));
                 }
+                if !hit.score.is_finite() {
+                    return Err(DataError::UnwritableScore {
+                        path: path.to_path_buf(),
+                        query: query.clone(),
+                        document: hit.id.clone(),
+                        score: hit.score,
+                    });
+                }
                 writeln!(
                     content,
                     "{query} Q0 {} {} {} {name}",
@@ -137,7 +157,7 @@ impl Run {
                 path: path.to_path_buf(),
             });
         }
-        write_atomically(path, &content).map_err(failed)
+        Ok(content)
     }
 
     /// Removes hits whose document id equals the query's, and returns their number. BEIR does so for every set, MTEB for some

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
+use modernbert_cli::text::counted;
 use modernbert_retrieval::metrics::significance::compare;
 use modernbert_retrieval::metrics::{Evaluation, Measure, evaluate};
 use modernbert_retrieval::table::aligned;
@@ -56,9 +57,10 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
         }
         let common = rows[1][5].clone();
         print(&format!(
-            "{} ({}): {common} queries in both runs\n{}",
+            "{} ({}): {common} {} in both runs\n{}",
             set.name,
             set.split,
+            if common == "1" { "query" } else { "queries" },
             aligned(&rows)
         ));
         for evaluation in &evaluations {
@@ -104,9 +106,10 @@ fn rows(args: &CompareArgs, base: &Evaluation, new: &Evaluation) -> Vec<Vec<Stri
             result.better.to_string(),
             result.worse.to_string(),
             if result.exact {
-                format!("all {} patterns", result.patterns)
+                let patterns = counted(result.patterns, "pattern", "patterns");
+                format!("all {patterns}")
             } else {
-                format!("{} random patterns", result.patterns)
+                counted(result.patterns, "random pattern", "random patterns")
             },
         ]);
     }

@@ -46,6 +46,19 @@ impl DenseArgs {
         self.vectors.is_some()
     }
 
+    /// Files and folders that are read.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        [
+            &self.vectors,
+            &self.texts,
+            &self.query_vectors,
+            &self.query_texts,
+            &self.model,
+        ]
+        .into_iter()
+        .flatten()
+    }
+
     /// Searches the documents' vectors, in f32, for the judged queries. `None` without vectors.
     pub(crate) fn search(&self, set: &Dataset, count: usize) -> anyhow::Result<Option<Run>> {
         let (Some(vectors), Some(query_vectors)) = (&self.vectors, &self.query_vectors) else {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
-use modernbert_cli::plot::{Bar, Group, plot_groups};
-use modernbert_files::atomic::write_atomically;
+use modernbert_cli::plot::{Bar, Group, PlotError, plot_groups};
+use modernbert_cli::text::counted;
 use modernbert_files::output::OutputCheck;
 use modernbert_retrieval::data::Dataset;
 use modernbert_retrieval::fusion::{RRF_K, reciprocal_rank_fusion};
@@ -16,10 +16,9 @@ use modernbert_retrieval::table::paper::PAPER_SYSTEMS;
 use modernbert_retrieval::table::{Column, SetSize, aligned, columns, markdown};
 use serde_json::{Map, Value, json};
 
-use super::common::{
-    Bm25Args, MeasureArgs, SetArgs, file_name, make_folder, print, read_corpus, run_file,
-};
+use super::common::{Bm25Args, MeasureArgs, SetArgs, file_name, print, read_corpus, run_file};
 use super::dense::{DenseArgs, HYBRID, VECTORS};
+use super::report_folder::{PendingRun, ReportFolder, is_own_report};
 
 #[derive(Args)]
 pub(crate) struct EvaluateArgs {
@@ -57,9 +56,6 @@ struct SetResult {
     systems: Vec<(String, Evaluation)>,
 }
 
-/// The file by which a folder of results is recognized.
-const REPORT_FILE: &str = "evaluation.json";
-
 pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     if args.no_bm25 && args.run.is_empty() && !args.dense.is_given() {
         bail!("nothing to evaluate; give --run or --vectors, or leave --no-bm25 out");
@@ -86,15 +82,25 @@ pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
             sets.len()
         );
     }
+    for (i, set) in sets.iter().enumerate() {
+        if sets[..i].iter().any(|other| other.name == set.name) {
+            bail!(
+                "--data has two sets with the name {}; leave one out, or rename its folder",
+                set.name
+            );
+        }
+    }
     if let Some(out) = &args.out {
         OutputCheck::folder(out)
-            .replaces(|folder| folder.join(REPORT_FILE).is_file())
+            .inputs(args.data.iter().chain(&args.run))
+            .inputs(args.dense.files())
+            .replaces(is_own_report)
             .check()?;
-        make_folder(out)?;
     }
     let mut results = Vec::new();
+    let mut pending = Vec::new();
     for set in &sets {
-        let result = one_set(args, set, &names)?;
+        let result = one_set(args, set, &names, &mut pending)?;
         print(&set_text(&result, args));
         results.push(result);
     }
@@ -114,7 +120,7 @@ pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         print(&markdown(columns, &systems));
     }
     if let Some(out) = &args.out {
-        write(out, args, &results, summary.as_deref(), &systems)?;
+        write(out, pending, args, &results, summary.as_deref(), &systems)?;
     }
     Ok(())
 }
@@ -153,7 +159,12 @@ fn system_names(runs: &[PathBuf]) -> anyhow::Result<Vec<String>> {
     Ok(unique)
 }
 
-fn one_set(args: &EvaluateArgs, set: &Dataset, names: &[String]) -> anyhow::Result<SetResult> {
+fn one_set(
+    args: &EvaluateArgs,
+    set: &Dataset,
+    names: &[String],
+    pending: &mut Vec<PendingRun>,
+) -> anyhow::Result<SetResult> {
     let corpus = read_corpus(set, (!args.no_bm25).then_some(&args.bm25))?;
     let mut notes = set.notes.clone();
     notes.extend(corpus.summary.notes());
@@ -165,9 +176,10 @@ fn one_set(args: &EvaluateArgs, set: &Dataset, names: &[String]) -> anyhow::Resu
             .iter()
             .map(|query| (query.id.as_str(), query.text.as_str()));
         // One more than needed, because the query's own document may be left out.
-        runs.push((BM25.to_string(), index.run(queries, args.top + 1)));
+        let count = args.top.saturating_add(1);
+        runs.push((BM25.to_string(), index.run(queries, count)));
     }
-    if let Some(run) = args.dense.search(set, args.top + 1)? {
+    if let Some(run) = args.dense.search(set, args.top.saturating_add(1))? {
         runs.push((VECTORS.to_string(), run));
     }
     for (name, run) in &mut runs {
@@ -176,9 +188,11 @@ fn one_set(args: &EvaluateArgs, set: &Dataset, names: &[String]) -> anyhow::Resu
         }
         run.truncate(args.top);
         if let Some(out) = &args.out {
-            let folder = out.join(name);
-            make_folder(&folder)?;
-            run.write(&folder.join(file_name(&set.name)))?;
+            pending.push(PendingRun::new(
+                out,
+                &out.join(name).join(file_name(&set.name)),
+                run,
+            )?);
         }
     }
     if let [(_, bm25), (_, vectors)] = &runs[..] {
@@ -201,7 +215,8 @@ fn one_set(args: &EvaluateArgs, set: &Dataset, names: &[String]) -> anyhow::Resu
         let unknown = run.unknown_documents(&corpus.ids);
         if unknown > 0 {
             notes.push(format!(
-                "{name}: {unknown} of its documents are not in the corpus; is it a run on this set?"
+                "{name}: {unknown} of its documents {} not in the corpus; is it a run on this set?",
+                if unknown == 1 { "is" } else { "are" }
             ));
         }
         let evaluation = evaluate(&run, &set.judgments, &options);
@@ -212,10 +227,12 @@ fn one_set(args: &EvaluateArgs, set: &Dataset, names: &[String]) -> anyhow::Resu
             );
         }
         if evaluation.missing > 0 {
-            let fate = if options.complete {
-                "count as 0"
-            } else {
-                "are left out of the means (--complete counts them as 0)"
+            let one = evaluation.missing == 1;
+            let fate = match (options.complete, one) {
+                (true, true) => "counts as 0",
+                (true, false) => "count as 0",
+                (false, true) => "is left out of the means (--complete counts it as 0)",
+                (false, false) => "are left out of the means (--complete counts them as 0)",
             };
             notes.push(format!(
                 "{name}: lacks {} of the judged queries, which {fate}",
@@ -224,8 +241,18 @@ fn one_set(args: &EvaluateArgs, set: &Dataset, names: &[String]) -> anyhow::Resu
         }
         if evaluation.unjudged > 0 {
             notes.push(format!(
-                "{name}: {} of its queries have no judgment and are left out",
-                evaluation.unjudged
+                "{name}: {} of its queries {} no judgment and {} left out",
+                evaluation.unjudged,
+                if evaluation.unjudged == 1 {
+                    "has"
+                } else {
+                    "have"
+                },
+                if evaluation.unjudged == 1 {
+                    "is"
+                } else {
+                    "are"
+                }
             ));
         }
         systems.push((name, evaluation));
@@ -245,11 +272,11 @@ fn one_set(args: &EvaluateArgs, set: &Dataset, names: &[String]) -> anyhow::Resu
 fn set_text(result: &SetResult, args: &EvaluateArgs) -> String {
     let size = &result.size;
     let mut text = format!(
-        "{} ({}): {} documents, {} judged queries{}\n",
+        "{} ({}): {}, {}{}\n",
         size.name,
         args.set.split,
-        size.documents,
-        size.queries,
+        counted(size.documents, "document", "documents"),
+        counted(size.queries, "judged query", "judged queries"),
         if size.is_partial() { ", partial" } else { "" }
     );
     for note in &result.notes {
@@ -285,63 +312,78 @@ fn summary(results: &[SetResult]) -> Option<Vec<Column>> {
     Some(columns(&sets?))
 }
 
+/// Writes the folder: run files, plot and page, then the report, which lists them. After an error nothing that is new is left.
 fn write(
     out: &Path,
+    pending: Vec<PendingRun>,
     args: &EvaluateArgs,
     results: &[SetResult],
     summary: Option<&[Column]>,
     systems: &[String],
 ) -> anyhow::Result<()> {
+    // The work may have taken hours: what is there now decides.
+    let mut folder = ReportFolder::open(out)?;
+    let written = write_all(&mut folder, pending, args, results, summary, systems);
+    if written.is_err() {
+        folder.undo();
+    }
+    written?;
+    let files = folder.finish()?;
+    let shown: Vec<String> = files
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
+    print(&format!("written: {}", shown.join(" ")));
+    Ok(())
+}
+
+fn write_all(
+    folder: &mut ReportFolder<'_>,
+    pending: Vec<PendingRun>,
+    args: &EvaluateArgs,
+    results: &[SetResult],
+    summary: Option<&[Column]>,
+    systems: &[String],
+) -> anyhow::Result<()> {
+    for run in pending {
+        folder.publish(run)?;
+    }
     let mut page: String = results
         .iter()
         .map(|result| set_text(result, args) + "\n")
         .collect();
-    let mut files = Vec::new();
     if let Some(columns) = summary {
         page.push_str(&markdown(columns, systems));
-        let picture = out.join("scores.png");
-        let bar = |value: f64| Bar {
-            value,
-            spread: None,
-            points: Vec::new(),
-        };
-        let group = |column: &Column| Group {
-            name: column.title.clone(),
-            bars: systems
-                .iter()
-                .map(|system| column.scores.get(system).copied().map(bar))
-                .collect(),
-            reference: column.paper.and_then(|scores| scores[0]),
-        };
-        let groups: Vec<Group> = columns.iter().map(group).collect();
-        plot_groups(
-            &picture,
-            "Retrieval (* partial data)",
-            systems,
-            &groups,
-            PAPER_SYSTEMS[0],
-            "nDCG@10, times 100",
-        )?;
-        files.push(picture);
+        folder.draw("scores.png", |picture| draw(picture, columns, systems))?;
     }
+    folder.write("evaluation.md", page.as_bytes())?;
     let sets: Vec<Value> = results.iter().map(|result| json_of(result, args)).collect();
-    let report = json!({ "split": args.set.split, "sets": sets });
-    let json_file = out.join(REPORT_FILE);
-    let page_file = out.join("evaluation.md");
-    for (path, content) in [
-        (&json_file, serde_json::to_vec_pretty(&report)?),
-        (&page_file, page.into_bytes()),
-    ] {
-        write_atomically(path, &content)
-            .with_context(|| format!("{}: cannot be written", path.display()))?;
-    }
-    files.extend([json_file, page_file]);
-    let files: Vec<String> = files
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
-    print(&format!("written: {}", files.join(" ")));
-    Ok(())
+    folder.write_report(json!({ "split": args.set.split, "sets": sets }))
+}
+
+fn draw(picture: &Path, columns: &[Column], systems: &[String]) -> Result<(), PlotError> {
+    let bar = |value: f64| Bar {
+        value,
+        spread: None,
+        points: Vec::new(),
+    };
+    let group = |column: &Column| Group {
+        name: column.title.clone(),
+        bars: systems
+            .iter()
+            .map(|system| column.scores.get(system).copied().map(bar))
+            .collect(),
+        reference: column.paper.and_then(|scores| scores[0]),
+    };
+    let groups: Vec<Group> = columns.iter().map(group).collect();
+    plot_groups(
+        picture,
+        "Retrieval (* partial data)",
+        systems,
+        &groups,
+        PAPER_SYSTEMS[0],
+        "nDCG@10, times 100",
+    )
 }
 
 fn json_of(result: &SetResult, args: &EvaluateArgs) -> Value {

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
-use modernbert_files::output::OutputCheck;
+use modernbert_cli::text::counted;
+use modernbert_files::atomic::write_new;
+use modernbert_files::output::{OutputCheck, OutputError};
 use modernbert_retrieval::fusion::{RRF_K, reciprocal_rank_fusion};
 use modernbert_retrieval::run::{Duplicates, Run};
 
@@ -30,9 +32,19 @@ pub(crate) struct FuseArgs {
 }
 
 pub(crate) fn run(args: &FuseArgs) -> anyhow::Result<()> {
-    let is_usable = |number: f64| number.is_finite() && number >= 0.0;
-    if !is_usable(args.k) || !args.weights.iter().copied().all(is_usable) || args.top == 0 {
-        bail!("--k and --weights are 0 or more, --top is 1 or more");
+    // Rankings compare scores in f32: beyond these bounds different scores would become equal there.
+    if !(0.0..=1e6).contains(&args.k) {
+        bail!("--k is {}; give 0 to 1000000", args.k);
+    }
+    let is_weight = |weight: &f64| *weight == 0.0 || (1e-6..=1e6).contains(weight);
+    if let Some(weight) = args.weights.iter().find(|weight| !is_weight(weight)) {
+        bail!("--weights has {weight}; give 0, or 1e-6 to 1e6");
+    }
+    if !args.weights.is_empty() && args.weights.iter().all(|&weight| weight == 0.0) {
+        bail!("--weights are all 0; give a run that counts a weight above 0");
+    }
+    if args.top == 0 {
+        bail!("--top is 0; it is 1 or more");
     }
     if !args.weights.is_empty() && args.weights.len() != args.runs.len() {
         bail!(
@@ -55,11 +67,11 @@ pub(crate) fn run(args: &FuseArgs) -> anyhow::Result<()> {
         .collect();
     let mut fused = reciprocal_rank_fusion(&weighted, args.k);
     fused.truncate(args.top);
-    fused.write(&args.out)?;
+    write_new(&args.out, &fused.text(&args.out)?).map_err(OutputError::write(&args.out))?;
     print(&format!(
-        "written: {} ({} queries)",
+        "written: {} ({})",
         args.out.display(),
-        fused.queries.len()
+        counted(fused.queries.len(), "query", "queries")
     ));
     Ok(())
 }

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
-use modernbert_cli::text::human_count;
+use modernbert_cli::text::{counted, human_count};
 use modernbert_files::output::OutputCheck;
 use modernbert_retrieval::index::{
     Dtype, IndexOptions, IndexWriter, ModelId, Similarity, VectorIndex, has_index_files_only,
 };
 use modernbert_retrieval::vectors::{Vectors, model_hash};
+use serde_json::Value;
 
 use super::common::{print, similarity_or};
 
@@ -93,16 +94,29 @@ pub(crate) struct VectorArgs {
 
 impl VectorArgs {
     fn read(&self) -> anyhow::Result<Vectors> {
-        Ok(Vectors::read(
-            &self.vectors,
-            self.texts.as_deref(),
-            &self.metadata,
-        )?)
+        let vectors = Vectors::read(&self.vectors, self.texts.as_deref(), &self.metadata)?;
+        let place = self.texts.as_ref().unwrap_or(&self.vectors);
+        for field in &self.metadata {
+            let has = |metadata: &String| has_field(metadata, field);
+            if !vectors.metadata.iter().any(has) {
+                bail!(
+                    "{}: no row has the field '{field}' of --metadata; correct the name, or leave it out",
+                    place.display()
+                );
+            }
+        }
+        Ok(vectors)
     }
 
     fn model(&self) -> anyhow::Result<ModelId> {
         model_id(self.model.as_deref())
     }
+}
+
+/// Returns true if metadata, a JSON object or empty, has a field.
+pub(crate) fn has_field(metadata: &str, field: &str) -> bool {
+    let fields: Value = serde_json::from_str(metadata).unwrap_or_default();
+    fields.get(field).is_some()
 }
 
 /// Identity of the model in a folder; unknown without one.
@@ -131,10 +145,15 @@ pub(crate) fn run(args: &IndexArgs) -> anyhow::Result<()> {
             dtype,
             similarity,
         } => {
-            let inputs = [Some(&vectors.vectors), vectors.texts.as_ref()];
+            let inputs = [
+                Some(&vectors.vectors),
+                vectors.texts.as_ref(),
+                vectors.model.as_ref(),
+            ];
             OutputCheck::folder(index)
                 .inputs(inputs.into_iter().flatten())
                 .replaces(has_index_files_only)
+                .of_argument("INDEX")
                 .check()?;
             let read = vectors.read()?;
             let options = IndexOptions {
@@ -153,9 +172,9 @@ pub(crate) fn run(args: &IndexArgs) -> anyhow::Result<()> {
             }
             writer.commit()?;
             print(&format!(
-                "built: {} vectors of {} components",
-                writer.len(),
-                read.dimension
+                "built: {} of {}",
+                counted(writer.len(), "vector", "vectors"),
+                counted(read.dimension, "component", "components")
             ));
         }
         IndexCommand::Add { index, vectors } => change(index, vectors, false)?,
@@ -169,16 +188,17 @@ pub(crate) fn run(args: &IndexArgs) -> anyhow::Result<()> {
             }
             writer.commit()?;
             print(&format!(
-                "deleted: {}; {} vectors left",
+                "deleted: {}; {} left",
                 ids.len(),
-                writer.len()
+                counted(writer.len(), "vector", "vectors")
             ));
         }
         IndexCommand::Compact { index } => {
             let mut writer = IndexWriter::open(index)?;
             let removed = writer.compact()?;
             print(&format!(
-                "compacted: {removed} deleted vectors removed, {} left",
+                "compacted: {} removed, {} left",
+                counted(removed, "deleted vector", "deleted vectors"),
                 writer.len()
             ));
         }
@@ -201,9 +221,9 @@ fn change(index: &Path, vectors: &VectorArgs, replace: bool) -> anyhow::Result<(
     }
     writer.commit()?;
     print(&format!(
-        "added: {}, replaced: {replaced}; {} vectors in all",
+        "added: {}, replaced: {replaced}; {} in all",
         read.len() - replaced,
-        writer.len()
+        counted(writer.len(), "vector", "vectors")
     ));
     Ok(())
 }

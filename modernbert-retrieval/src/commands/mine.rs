@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use clap::{Args, ValueEnum};
 use modernbert::checkpoint::read_config;
 use modernbert::model::Precision;
-use modernbert::output::OutputCheck;
+use modernbert::output::{OutputCheck, OutputError};
 use modernbert::tokenizer::Tokenizer;
-use modernbert::{Loader, atomic::write_atomically};
+use modernbert::{Loader, atomic::write_new};
 use modernbert_cli::text::counted;
 use modernbert_cli::{DeviceArgs, describe, say};
 use modernbert_retrieval::bm25::{Analyzer, Bm25, Parameters};
@@ -170,11 +170,14 @@ pub(crate) fn run(args: &MineArgs) -> anyhow::Result<()> {
     }
     ensure!(
         !mined.rows.is_empty(),
-        "no row has {} that qualify; loosen --margin, --share and scores, or raise --depth",
-        counted(options.negatives as u64, "negative", "negatives")
+        "no row has {}; loosen --margin, --share and scores, or raise --depth",
+        counted(
+            options.negatives as u64,
+            "negative that qualifies",
+            "negatives that qualify"
+        )
     );
-    write_atomically(&args.out, lines.as_bytes())
-        .with_context(|| format!("{}: cannot be written", args.out.display()))?;
+    write_new(&args.out, lines.as_bytes()).map_err(OutputError::write(&args.out))?;
     say(&format!(
         "written: {} ({}; {} left out with fewer negatives that qualify)",
         args.out.display(),

@@ -7,5 +7,6 @@ pub(crate) mod evaluate;
 pub(crate) mod fuse;
 pub(crate) mod index;
 pub(crate) mod mine;
+mod report_folder;
 pub(crate) mod search;
 pub(crate) mod train;

@@ -7,14 +7,16 @@ use clap::Args;
 use modernbert::sentences::SentenceSettings;
 use modernbert::{Encoder, Loader};
 use modernbert_cli::DeviceArgs;
-use modernbert_files::output::OutputCheck;
+use modernbert_cli::text::counted;
+use modernbert_files::atomic::write_new;
+use modernbert_files::output::{OutputCheck, OutputError};
 use modernbert_retrieval::index::VectorIndex;
 use modernbert_retrieval::run::{Hit, Run};
 use modernbert_retrieval::vectors::Vectors;
 use serde_json::{Value, json};
 
 use super::common::print;
-use super::index::model_id;
+use super::index::{has_field, model_id};
 
 #[derive(Args)]
 pub(crate) struct SearchArgs {
@@ -65,6 +67,7 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
             Some(&args.index),
             args.queries.as_ref(),
             args.texts.as_ref(),
+            args.model.as_ref(),
         ];
         OutputCheck::file(out)
             .inputs(inputs.into_iter().flatten())
@@ -79,6 +82,18 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
     let model = args.model.clone().or(beside.filter(|model| model.is_dir()));
     let index = VectorIndex::open(&folder)?;
     index.check_model(&model_id(model.as_deref())?)?;
+    for (field, _) in &conditions {
+        if !index.is_empty()
+            && !index
+                .entries()
+                .any(|(_, metadata)| has_field(metadata, field))
+        {
+            bail!(
+                "--filter {field}: no vector of {} has this field; correct the name, or build the index with --metadata {field}",
+                folder.display()
+            );
+        }
+    }
     let queries = match (&args.queries, &args.text) {
         (Some(file), _) => Vectors::read(file, args.texts.as_deref(), &[])?,
         (None, Some(text)) => {
@@ -148,11 +163,11 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
             bail!("the query id '{query}' occurs twice; rename one of them");
         }
     }
-    run.write(out)?;
+    write_new(out, &run.text(out)?).map_err(OutputError::write(out))?;
     print(&format!(
-        "written: {} ({} queries)",
+        "written: {} ({})",
         out.display(),
-        run.queries.len()
+        counted(run.queries.len(), "query", "queries")
     ));
     Ok(())
 }

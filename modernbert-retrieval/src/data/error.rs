@@ -115,6 +115,26 @@ pub enum DataError {
         /// The reader's message.
         reason: String,
     },
+    /// A field occurs twice in an object.
+    #[error("{path}:{line}: the field '{field}' occurs twice; remove one of them")]
+    FieldTwice {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The field.
+        field: String,
+    },
+    /// A field that is needed is null.
+    #[error("{path}:{line}: the field '{field}' is null; give it a value, or leave the row out")]
+    NullField {
+        /// The file.
+        path: PathBuf,
+        /// The line or row, from 1.
+        line: usize,
+        /// The field.
+        field: String,
+    },
     /// A row lacks a field.
     #[error("{path}:{line}: no field {wanted}; the row has {found}")]
     NoField {
@@ -142,7 +162,10 @@ pub enum DataError {
         expected: &'static str,
     },
     /// A row has the wrong number of columns.
-    #[error("{path}:{line}: {found} columns where {expected} are expected; repair the row")]
+    #[error(
+        "{path}:{line}: {} where {expected} are expected; repair the row",
+        modernbert_files::wording::counted(*found, "column", "columns")
+    )]
     Columns {
         /// The file.
         path: PathBuf,
@@ -303,5 +326,19 @@ pub enum DataError {
         path: PathBuf,
         /// The id.
         id: String,
+    },
+    /// A score that a run file can't contain.
+    #[error(
+        "{path}: the score of document '{document}' for query '{query}' is {score}; a run file has finite scores alone"
+    )]
+    UnwritableScore {
+        /// The run file.
+        path: PathBuf,
+        /// The query.
+        query: String,
+        /// The document.
+        document: String,
+        /// The score.
+        score: f64,
     },
 }

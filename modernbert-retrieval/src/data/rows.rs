@@ -10,6 +10,7 @@ use modernbert_train::formats::guarded_parquet;
 use parquet::errors::ParquetError;
 use parquet::file::reader::SerializedFileReader;
 use parquet::record::{Field, Row as ParquetRow};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::DataError;
@@ -124,17 +125,56 @@ pub(crate) fn rows(path: &Path) -> Result<Rows, DataError> {
     let shared = Arc::new(path.to_path_buf());
     Ok(Box::new(lines(path)?.map(move |line| {
         let line = line?;
-        let fields = serde_json::from_str(&line.text).map_err(|error| DataError::Json {
+        let fields: Fields = serde_json::from_str(&line.text).map_err(|error| DataError::Json {
             path: shared.to_path_buf(),
             line: line.number,
             reason: error.to_string(),
         })?;
+        if let Some(field) = fields.twice {
+            return Err(DataError::FieldTwice {
+                path: shared.to_path_buf(),
+                line: line.number,
+                field,
+            });
+        }
         Ok(Row {
             path: Arc::clone(&shared),
             line: line.number,
-            fields,
+            fields: fields.all,
         })
     })))
+}
+
+/// The fields of a JSON object, and the first name that occurs twice in it.
+struct Fields {
+    all: Map<String, Value>,
+    twice: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visit;
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let (mut all, mut twice) = (Map::new(), None);
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    if all.contains_key(&name) {
+                        twice.get_or_insert(name);
+                    } else {
+                        all.insert(name, value);
+                    }
+                }
+                Ok(Fields { all, twice })
+            }
+        }
+        deserializer.deserialize_map(Visit)
+    }
 }
 
 /// Returns the rows of several files, one after the other. A file is opened when its first row is due.
@@ -232,12 +272,23 @@ impl Row {
         &'row self,
         names: &[&'name str],
     ) -> Result<(&'name str, &'row Value), DataError> {
-        self.find(names).ok_or_else(|| DataError::NoField {
-            path: self.path.to_path_buf(),
-            line: self.line,
-            wanted: quoted(names.iter().copied()),
-            found: quoted(self.fields.keys().map(String::as_str)),
-        })
+        let missing = || {
+            let null = names.iter().find(|name| self.fields.contains_key(**name));
+            if let Some(field) = null {
+                return DataError::NullField {
+                    path: self.path.to_path_buf(),
+                    line: self.line,
+                    field: field.to_string(),
+                };
+            }
+            DataError::NoField {
+                path: self.path.to_path_buf(),
+                line: self.line,
+                wanted: quoted(names.iter().copied()),
+                found: quoted(self.fields.keys().map(String::as_str)),
+            }
+        };
+        self.find(names).ok_or_else(missing)
     }
 
     /// Returns an id: a string or an integer.
@@ -246,7 +297,9 @@ impl Row {
         let id = match value {
             Value::String(text) => text.clone(),
             Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
-            other => return Err(self.wrong_type(field, other, "a string or an integer")),
+            other => {
+                return Err(self.wrong_type(field, other, "a string or an integer of 64 bits"));
+            }
         };
         if id.is_empty() {
             return Err(DataError::EmptyId {

@@ -121,7 +121,9 @@ pub enum IndexError {
         what: String,
     },
     /// An id is in the index already.
-    #[error("the id '{id}' is in the index already; use `index update` to replace it")]
+    #[error(
+        "the id '{id}' occurs a second time; leave one of its vectors out, or use `index update` to replace a vector that is in the index"
+    )]
     DuplicateId {
         /// The id.
         id: String,

@@ -2,6 +2,7 @@
 //!
 //! The file `manifest` has two lines: the format and the CRC-32 of the second line, then the contents as JSON.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use modernbert_files::atomic::write_atomically;
@@ -85,8 +86,9 @@ impl Manifest {
     }
 
     fn check(&self, path: &Path) -> Result<(), IndexError> {
+        let mut seen = HashSet::new();
         for entry in &self.segments {
-            let is_name = names::is_segment(&entry.file);
+            let is_name = names::is_segment(&entry.file) && seen.insert(&entry.file);
             let ascends = entry.deleted.windows(2).all(|pair| pair[0] < pair[1]);
             let inside = entry
                 .deleted

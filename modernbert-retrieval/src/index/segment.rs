@@ -10,6 +10,7 @@
 //!
 //! All numbers are little-endian. Every byte is covered by a checksum.
 
+use std::io::Read;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,13 @@ pub(crate) const FORMAT: u32 = 1;
 const MAGIC: &[u8; 8] = b"MBVECSEG";
 const HEADER: usize = 128;
 const BLOCK: usize = 1 << 20;
+
+/// Returns true if a file begins as a segment does.
+pub(super) fn is_segment(path: &Path) -> bool {
+    let mut start = [0; MAGIC.len()];
+    let read = read::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start == *MAGIC
+}
 
 /// Offsets of the parts of a file, which follow from the sizes alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

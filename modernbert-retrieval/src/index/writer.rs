@@ -7,7 +7,7 @@ use modernbert_files::atomic::is_unfinished;
 use modernbert_files::lock::{FolderLock, LockError};
 
 use super::manifest::{Entry, Manifest};
-use super::segment::SegmentBuilder;
+use super::segment::{self, SegmentBuilder};
 use super::{
     IndexError, IndexOptions, ModelId, SEGMENT_ROWS, VectorIndex, check_dimension, check_model,
     names, open_segments, options, prepared,
@@ -295,8 +295,12 @@ impl IndexWriter {
             let file = file.map_err(IndexError::io(&self.folder))?;
             let name = file.file_name();
             let name = name.to_string_lossy();
-            let unused = names::is_segment(&name) && !used.contains(&*name);
-            if unused || is_unfinished(&name) {
+            let unused = || {
+                let listed = !names::is_segment(&name) || used.contains(&*name);
+                // A file of this name that is no segment is not the index's.
+                !listed && segment::is_segment(&file.path())
+            };
+            if unused() || is_unfinished(&name) {
                 std::fs::remove_file(file.path()).map_err(IndexError::io(&file.path()))?;
             }
         }

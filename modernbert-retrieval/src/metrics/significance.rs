@@ -33,7 +33,8 @@ pub struct Comparison {
 pub fn compare(pairs: &[(f64, f64)], samples: usize, seed: u64) -> Comparison {
     let differences: Vec<f64> = pairs.iter().map(|(first, second)| second - first).collect();
     let differing: Vec<f64> = differences.iter().copied().filter(|&d| d != 0.0).collect();
-    let sum: f64 = differing.iter().sum();
+    // The sum of no differences is -0.
+    let sum = differing.iter().fold(0.0, |sum, d| sum + d);
     // Rounding must not decide whether an equally large sum counts.
     let magnitude: f64 = differing.iter().map(|d| d.abs()).sum();
     let bar = sum.abs() - 1e-12 * magnitude;

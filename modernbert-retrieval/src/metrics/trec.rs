@@ -69,7 +69,8 @@ pub(super) fn dcg(grades: &[i32]) -> f64 {
     let terms = grades.iter().enumerate();
     terms
         .map(|(i, &grade)| f64::from(grade) / (i as f64 + 2.0).log2())
-        .sum()
+        // The sum of no terms is -0.
+        .fold(0.0, |sum, term| sum + term)
 }
 
 /// Sum of the precisions at the ranks of relevant documents.

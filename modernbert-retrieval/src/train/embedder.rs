@@ -131,7 +131,9 @@ impl Embedder {
         let hidden = model.config().hidden_size;
         let device = model.device();
         let file = folder.join(DENSE_FOLDER).join(WEIGHTS_FILE);
-        let (weight, fresh) = if file.is_file() {
+        // Only a folder that names no projection gets a new one.
+        let named = MultiVectorSettings::read(&folder)?.is_some();
+        let (weight, fresh) = if named || file.is_file() {
             (read_projection(&file, hidden, &device)?, false)
         } else {
             (new_projection(hidden, seed, &device), true)

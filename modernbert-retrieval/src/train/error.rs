@@ -47,8 +47,8 @@ pub enum TrainError {
     },
     /// Rows that all conflict.
     #[error(
-        "{} of {rows} fit into a batch without a text that occurs twice, and {batch} are needed; give a smaller --batch",
-        .most
+        "{most} of {} fit into a batch without a text that occurs twice, and {batch} are needed; give a smaller --batch",
+        modernbert_files::wording::counted(*rows, "row", "rows")
     )]
     Conflicts {
         /// Rows of the largest batch.

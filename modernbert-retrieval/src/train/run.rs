@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::embedder::Embedder;
 use super::error::TrainError;
 use super::evaluate::EvalSet;
-use super::losses::Loss;
+use super::losses::{Loss, Objective};
 use super::rows::TrainRows;
 use super::sampler::Sampler;
 use super::saving::{Resumed, read};
@@ -30,6 +30,10 @@ use super::texts::{Role, TextOptions, TokenizedText};
 const LOG_EVERY: u64 = 16;
 /// Time between two lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+/// Largest number of batches of a step, all of which are in memory.
+const MOST_BATCHES: usize = 10_000;
+/// Largest number of passes over the rows.
+const MOST_EPOCHS: f64 = 10_000.0;
 /// Name of the one phase in the log, and of the run in its lines.
 const PHASE: &str = "retrieval";
 
@@ -327,6 +331,19 @@ impl Training {
                 return Err(wrong(name, "0".to_string(), "it is 1 or more"));
             }
         }
+        if options.accumulate > MOST_BATCHES {
+            let needed = format!("it is at most {MOST_BATCHES}");
+            return Err(wrong(
+                "--accumulate",
+                options.accumulate.to_string(),
+                &needed,
+            ));
+        }
+        let in_batch = matches!(options.loss.objective, Objective::InBatch(_));
+        if in_batch && options.batch == 1 && self.rows.ways() == 1 {
+            let needed = "with one document a row nothing is compared: give 2 or more, or rows with negatives";
+            return Err(wrong("--batch", "1".to_string(), needed));
+        }
         let rate = options.learning_rate;
         if !(rate > 0.0 && rate.is_finite()) {
             let needed = "give a finite number above 0";
@@ -346,12 +363,16 @@ impl Training {
                 let needed = "give a finite number above 0";
                 return Err(wrong("--epochs", epochs.to_string(), needed));
             }
+            Length::Epochs(epochs) if epochs > MOST_EPOCHS => {
+                let needed = format!("it is at most {MOST_EPOCHS}");
+                return Err(wrong("--epochs", epochs.to_string(), &needed));
+            }
             Length::Steps(0) => {
                 return Err(wrong("--steps", "0".to_string(), "it is 1 or more"));
             }
             _ => {}
         }
-        if let super::losses::Objective::InBatch(in_batch) = &options.loss.objective
+        if let Objective::InBatch(in_batch) = &options.loss.objective
             && !(in_batch.scale > 0.0 && in_batch.scale.is_finite())
         {
             let needed = "give a finite number above 0";

@@ -43,9 +43,18 @@ pub enum VectorError {
         /// Its texts.
         texts: usize,
     },
+    /// A vector without components.
+    #[error("{path}:{line}: the vector has no component; write one, or leave the row out")]
+    EmptyVector {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
     /// Vectors of different lengths.
     #[error(
-        "{path}:{line}: a vector of {found} components where {expected} are expected; all must come from one model"
+        "{path}:{line}: a vector of {}, the vectors before have {expected}; all must come from one model",
+        modernbert_files::wording::counted(*found, "component", "components")
     )]
     Length {
         /// The file.

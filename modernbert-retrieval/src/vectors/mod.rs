@@ -128,16 +128,23 @@ fn from_rows(path: &Path, with_ids: bool, fields: &[String]) -> Result<Vectors, 
                 .map(|number| number.as_f64().map(|number| number as f32));
             numbers.collect::<Option<Vec<f32>>>()
         });
-        let numbers = numbers.ok_or_else(|| row.wrong_type(field, value, "a list of numbers"))?;
+        let numbers =
+            numbers.ok_or_else(|| row.wrong_type(field, value, "a list of numbers alone"))?;
         if vectors.values.is_empty() {
             vectors.dimension = numbers.len();
         }
-        if numbers.len() != vectors.dimension || numbers.is_empty() {
+        if numbers.is_empty() {
+            return Err(VectorError::EmptyVector {
+                path: path.to_path_buf(),
+                line: row.line,
+            });
+        }
+        if numbers.len() != vectors.dimension {
             return Err(VectorError::Length {
                 path: path.to_path_buf(),
                 line: row.line,
                 found: numbers.len(),
-                expected: vectors.dimension.max(1),
+                expected: vectors.dimension,
             });
         }
         vectors.values.extend(numbers);

@@ -7,7 +7,17 @@ use crate::files::{Place, assert_says, open, query_ids, refusal};
 #[test]
 fn names_file_and_line_of_what_it_refuses() {
     let corpus = "{\"_id\":\"d1\",\"text\":\"a\"}\n{\"_id\":\"d2\",\"text\":\"b\"}\n{\"_id\":\"d3\",\"text\":\"c\"}\n";
-    let cases: [(&str, String, &[&str]); 19] = [
+    let cases: [(&str, String, &[&str]); 21] = [
+        (
+            "corpus.jsonl",
+            corpus.replace("\"text\":\"b\"", "\"text\":\"b\",\"text\":\"c\""),
+            &["corpus.jsonl:2", "'text' occurs twice"],
+        ),
+        (
+            "corpus.jsonl",
+            corpus.replace("\"text\":\"b\"", "\"text\":null"),
+            &["corpus.jsonl:2", "'text' is null"],
+        ),
         (
             "corpus.jsonl",
             format!("{corpus}{{\"_id\":\"d2\",\"text\":\"again\"}}\n"),
@@ -71,7 +81,7 @@ fn names_file_and_line_of_what_it_refuses() {
         (
             "qrels/test.tsv",
             "a\td1\t1\nb\n".to_string(),
-            &["test.tsv:2", "1 columns"],
+            &["test.tsv:2", "1 column where"],
         ),
         (
             "qrels/test.tsv",

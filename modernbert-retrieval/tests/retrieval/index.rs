@@ -147,7 +147,7 @@ fn what_cannot_be_indexed_is_named() {
         let message = writer.add(id, vector, "").unwrap_err().to_string();
         assert!(message.contains(part), "{message}");
     };
-    says("1", &vector(1), "the id '1' is in the index already");
+    says("1", &vector(1), "the id '1' occurs a second time");
     says("", &vector(1), "its id is empty");
     says("x", &nan, "document 'x': component 7 is NaN");
     says("x", &[0.0; DIMENSION], "document 'x': all components are 0");
@@ -239,9 +239,12 @@ fn an_uncommitted_build_leaves_no_index_and_no_files() {
     assert_says(&refusal(&folder), &["no index", "index build"]);
     // A killed process leaves files of these names; the next writer removes them.
     build(&folder, &plain(), 1);
-    for name in ["segment-00000077.vec", ".partial-abc"] {
-        std::fs::write(folder.join(name), "left behind").unwrap();
-    }
+    let segment = folder.join("segment-00000001.vec");
+    std::fs::copy(segment, folder.join("segment-00000077.vec")).unwrap();
+    std::fs::write(folder.join(".partial-abc"), "left behind").unwrap();
+    // A file of such a name that is no segment is not the index's.
+    let mine = folder.join("segment-00000088.vec");
+    std::fs::write(&mine, "mine").unwrap();
     assert_eq!(VectorIndex::open(&folder).unwrap().len(), 1);
     drop(IndexWriter::open(&folder).unwrap());
     let mut names: Vec<String> = std::fs::read_dir(&folder)
@@ -249,6 +252,8 @@ fn an_uncommitted_build_leaves_no_index_and_no_files() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
+    assert_eq!(std::fs::read_to_string(&mine).unwrap(), "mine");
+    names.retain(|name| name != "segment-00000088.vec");
     assert_eq!(names, ["lock", "manifest", "segment-00000001.vec"]);
 }
 

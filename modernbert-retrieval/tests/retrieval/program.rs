@@ -33,7 +33,8 @@ pub(crate) fn text(path: &Path) -> &str {
 #[test]
 fn evaluate_scores_bm25_and_run_files() {
     let place = Place::beir();
-    let out = place.path().join("out");
+    let results = tempfile::tempdir().unwrap();
+    let out = results.path().join("out");
     let run = place.write(
         "mine.run",
         "a Q0 d3 1 2.0 x\na Q0 d1 2 1.5 x\na Q0 zzz 3 0.1 x\n",
@@ -54,7 +55,7 @@ fn evaluate_scores_bm25_and_run_files() {
             "4 documents, 2 judged queries",
             "| bm25 ",
             "| mine ",
-            "1 of its documents are not in the corpus",
+            "1 of its documents is not in the corpus",
             "lacks 1 of the judged",
         ],
     );
@@ -77,8 +78,24 @@ fn evaluate_scores_bm25_and_run_files() {
     // Its own results are replaced, other files are not.
     let evaluate = ["evaluate", "--data", folder, "--out"];
     succeeds(&[&evaluate[..], &[text(&out)]].concat());
-    refused(&[&evaluate[..], &[folder]].concat(), &["not empty"]);
-    refused(&[&evaluate[..], &[text(&run)]].concat(), &["a file"]);
+    refused(&[&evaluate[..], &[folder]].concat(), &["the input"]);
+    let inside = place.path().join("out");
+    refused(
+        &[&evaluate[..], &[text(&inside)]].concat(),
+        &["inside the input"],
+    );
+    let file = results.path().join("notes.txt");
+    std::fs::write(&file, "notes").unwrap();
+    refused(&[&evaluate[..], &[text(&file)]].concat(), &["a file"]);
+    refused(
+        &[&evaluate[..], &[text(results.path())]].concat(),
+        &["not empty"],
+    );
+    let own = out.join("bm25");
+    refused(
+        &[&evaluate[..], &[text(&out), "--run", text(&own)]].concat(),
+        &["contains the input"],
+    );
     let page = std::fs::read_to_string(out.join("evaluation.md")).unwrap();
     assert!(page.contains("| nDCG@10"), "{page}");
     assert!(
@@ -121,6 +138,112 @@ fn evaluate_scores_bm25_and_run_files() {
         ),
     );
     assert_eq!(first[2..], second[2..]);
+}
+
+/// A folder of results is replaced only if every file in it is as the program wrote it.
+#[test]
+fn evaluate_keeps_what_it_did_not_write() {
+    let place = Place::beir();
+    let results = tempfile::tempdir().unwrap();
+    let out = results.path().join("out");
+    let evaluate = [
+        "evaluate",
+        "--data",
+        text(place.path()),
+        "--out",
+        text(&out),
+    ];
+    succeeds(&evaluate);
+    let mut runs = std::fs::read_dir(out.join("bm25")).unwrap();
+    let run = runs.next().unwrap().unwrap().path();
+    let written = std::fs::read_to_string(&run).unwrap();
+    std::fs::write(&run, "a Q0 d1 1 1.0 mine\n").unwrap();
+    refused(&evaluate, &["not empty"]);
+    assert_eq!(
+        std::fs::read_to_string(&run).unwrap(),
+        "a Q0 d1 1 1.0 mine\n"
+    );
+    std::fs::write(&run, &written).unwrap();
+    std::fs::write(out.join("notes.md"), "mine").unwrap();
+    refused(&evaluate, &["not empty"]);
+    std::fs::remove_file(out.join("notes.md")).unwrap();
+    #[cfg(unix)]
+    {
+        let precious = results.path().join("precious");
+        std::fs::rename(out.join("bm25"), &precious).unwrap();
+        std::os::unix::fs::symlink(&precious, out.join("bm25")).unwrap();
+        refused(&evaluate, &["not empty"]);
+        std::fs::remove_file(out.join("bm25")).unwrap();
+        std::fs::rename(&precious, out.join("bm25")).unwrap();
+    }
+    succeeds(&evaluate);
+    // A report of someone else.
+    let foreign = results.path().join("foreign");
+    std::fs::create_dir(&foreign).unwrap();
+    std::fs::write(foreign.join("evaluation.json"), "{\"mine\": 1}").unwrap();
+    refused(
+        &[
+            "evaluate",
+            "--data",
+            text(place.path()),
+            "--out",
+            text(&foreign),
+        ],
+        &["not empty"],
+    );
+    // An error after the work leaves nothing.
+    let failed = results.path().join("failed");
+    let corpus = std::fs::read_to_string(place.path().join("corpus.jsonl")).unwrap();
+    let spaced = "{\"_id\":\"a b\",\"text\":\"cats and cheese\"}\n";
+    place.write("corpus.jsonl", &(corpus + spaced));
+    refused(
+        &[
+            "evaluate",
+            "--data",
+            text(place.path()),
+            "--out",
+            text(&failed),
+        ],
+        &["white space"],
+    );
+    assert!(!failed.exists());
+}
+
+/// Settings at the ends of their types.
+#[test]
+fn evaluate_and_fuse_bound_their_settings() {
+    let place = Place::beir();
+    let folder = text(place.path());
+    let usual = succeeds(&["evaluate", "--data", folder]);
+    let all = succeeds(&[
+        "evaluate",
+        "--data",
+        folder,
+        "--top",
+        "18446744073709551615",
+    ]);
+    assert_eq!(usual, all);
+    let data = ["evaluate", "--data", folder, "--data", folder];
+    refused(&data, &["two sets with the name"]);
+    let a = place.write("a.run", "a Q0 d1 1 2 x\na Q0 d2 2 1 x\n");
+    let out = place.path().join("fused.run");
+    let fuse = ["fuse", text(&a), text(&a), "--out", text(&out)];
+    for (more, said) in [
+        (&["--weights", "0,0"][..], "all 0"),
+        (&["--weights", "1e308,1e308"][..], "1e-6 to 1e6"),
+        (&["--weights", "1e-320,1"][..], "1e-6 to 1e6"),
+        (&["--k", "1e308"][..], "--k is"),
+        (&["--top", "0"][..], "--top is 0"),
+    ] {
+        refused(&[&fuse[..], more].concat(), &[said]);
+        assert!(!out.exists());
+    }
+    succeeds(&[&fuse[..], &["--weights", "0,1", "--k", "0"]].concat());
+    assert!(
+        std::fs::read_to_string(&out)
+            .unwrap()
+            .starts_with("a Q0 d1 1 1 ")
+    );
 }
 
 #[test]

@@ -286,6 +286,15 @@ fn rows_and_settings_that_cannot_be_used_are_refused() {
         (&["--loss", "mse"][..], &["scores"][..]),
         (&["--loss", "mse", "--scale", "3"][..], &["--scale"][..]),
         (&["--batch", "0"][..], &["--batch is 0"][..]),
+        (
+            &["--accumulate", "9223372036854775807"][..],
+            &["--accumulate", "at most"][..],
+        ),
+        (&["--patience", "2"][..], &["--patience", "--eval"][..]),
+        (
+            &["--evaluate-every", "2"][..],
+            &["--evaluate-every", "--eval"][..],
+        ),
         (&["--learning-rate", "0"][..], &["--learning-rate is 0"][..]),
         (&["--matryoshka", "64"][..], &["--matryoshka", "32"][..]),
         (
@@ -341,6 +350,23 @@ fn rows_and_settings_that_cannot_be_used_are_refused() {
         refused(&arguments, parts);
         let _ = std::fs::remove_dir_all(&out);
     }
+    let pairs = setting.file("pairs.jsonl", &rows(4, 0, false));
+    let single = setting.arguments(&pairs, &out, &["--steps", "1", "--batch", "1"]);
+    refused(&single, &["--batch is 1", "nothing is compared"]);
+    let _ = std::fs::remove_dir_all(&out);
+    let mut long = setting.arguments(&good, &out, &["--epochs", "1e300"]);
+    refused(&long, &["--epochs", "at most"]);
+    let _ = std::fs::remove_dir_all(&out);
+    // A folder of someone else is no run to go on with.
+    let mine = setting.path("mine");
+    std::fs::create_dir(&mine).unwrap();
+    std::fs::write(mine.join("model.safetensors"), "mine").unwrap();
+    long = setting.arguments(&good, &mine, &["--steps", "1", "--resume"]);
+    refused(&long, &["not empty", "leave --resume out"]);
+    assert_eq!(
+        std::fs::read(mine.join("model.safetensors")).unwrap(),
+        b"mine"
+    );
     let inside = setting.model.path().join("inside");
     refused(
         &setting.arguments(&good, &inside, &["--steps", "1"]),

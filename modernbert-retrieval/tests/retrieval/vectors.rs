@@ -76,7 +76,7 @@ fn files_without_ids_or_with_other_shapes_are_refused() {
     );
     assert_says(
         &refusal(&lines, None),
-        &["x.jsonl:2", "1 components where 2"],
+        &["x.jsonl:2", "1 component, the vectors before have 2"],
     );
     let lines = place.write("x.jsonl", "{\"id\":\"a\",\"embedding\":[1,\"2\"]}\n");
     assert_says(
@@ -308,6 +308,11 @@ fn metadata_filters_and_fused_runs() {
     assert_eq!(found(&["n=1"]), ["d0", "d1"]);
     assert_eq!(found(&["n=1", "lang=en"]), ["d0"]);
     assert!(found(&["lang=null"]).is_empty());
+    let search = ["search", index, "--queries", queries, "--filter"];
+    refused(
+        &[&search[..], &["lnag=de"]].concat(),
+        &["--filter lnag", "no vector"],
+    );
 
     let run = place.path().join("vectors.run");
     succeeds(&["search", index, "--queries", queries, "--out", text(&run)]);
@@ -450,7 +455,8 @@ fn evaluate_scores_vectors_and_combines_them_with_bm25() {
     write_tensor(&files[0], "embeddings", vec![4, DIMENSION], &documents);
     write_tensor(&files[1], "embeddings", vec![3, DIMENSION], &queries);
     let folder = text(place.path());
-    let out = place.path().join("out");
+    let results = tempfile::tempdir().unwrap();
+    let out = results.path().join("out");
     let arguments = [
         "evaluate",
         "--data",
@@ -503,7 +509,7 @@ fn evaluate_scores_vectors_and_combines_them_with_bm25() {
     let config = "model/config_sentence_transformers.json";
     place.write(config, "{\"similarity_fn_name\":\"euclidean\"}");
     let model = place.path().join("model");
-    let out = place.path().join("by-distance");
+    let out = results.path().join("by-distance");
     let by_distance = [
         &arguments[..],
         &["--model", text(&model), "--out", text(&out)],
@@ -516,7 +522,7 @@ fn evaluate_scores_vectors_and_combines_them_with_bm25() {
     );
     let run = std::fs::read_to_string(out.join("vectors").join(&name)).unwrap();
     assert!(run.starts_with("a Q0 d3 1 -1.41421"), "{run}");
-    let other = place.path().join("by-sum");
+    let other = results.path().join("by-sum");
     let by_sum = [
         &by_distance[..by_distance.len() - 1],
         &[text(&other), "--similarity", "manhattan"],

@@ -476,6 +476,15 @@ impl TrainArgs {
     /// Settings of the run, for a model of this width.
     pub(super) fn options(&self, loss: Loss, width: usize) -> anyhow::Result<TrainOptions> {
         let args = &self.schedule;
+        for (option, given) in [
+            ("--patience", args.patience.is_some()),
+            ("--evaluate-every", args.evaluate_every.is_some()),
+        ] {
+            ensure!(
+                !given || !self.eval.is_empty(),
+                "{option} is for runs with evaluations; give --eval, or leave it out"
+            );
+        }
         let defaults = self
             .preset
             .map_or_else(TrainOptions::default, Preset::options);

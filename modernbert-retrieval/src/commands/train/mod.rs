@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use modernbert::Loader;
-use modernbert::checkpoint::{CONFIG_FILE, ModelSource, WEIGHTS_FILE, read_config};
+use modernbert::checkpoint::{ModelSource, WEIGHTS_FILE, read_config};
 use modernbert::model::Precision;
 use modernbert::output::{OutputCheck, StagedFolder};
 use modernbert::tokenizer::Tokenizer;
@@ -19,7 +19,7 @@ use modernbert_retrieval::train::{
     Embedder, EvalSet, TextOptions, TrainError, TrainRows, Training, VectorKind, kind_of_folder,
 };
 use modernbert_train::engine::{Progress, device_peak, stop_on_signals};
-use modernbert_train::saving::{has_checkpoints, remove_checkpoints};
+use modernbert_train::saving::{is_resumable, remove_checkpoints};
 
 pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let precision: Precision = args.dtype.parse().map_err(anyhow::Error::msg)?;
@@ -140,14 +140,12 @@ fn check_out(args: &TrainArgs) -> anyhow::Result<()> {
         }
         ModelSource::Hub(_) => 0,
     };
-    let resumable =
-        |out: &Path| has_checkpoints(out).is_ok_and(|has| has) || !out.join(CONFIG_FILE).exists();
     OutputCheck::folder(&args.out)
         .inputs([Path::new(&args.model)])
         .inputs(&args.train)
         .inputs(&args.eval)
         .needs(bytes)
-        .replaces(|out| args.saving.resume && resumable(out))
+        .resumes(args.saving.resume, is_resumable)
         .check()?;
     Ok(())
 }
