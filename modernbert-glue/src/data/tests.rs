@@ -220,7 +220,7 @@ fn a_cut_row_is_an_error_everywhere_else() {
     ));
     assert_says(
         &message(dir.path(), Task::Rte),
-        &["train.tsv:3:", "1 columns, 4 are expected"],
+        &["train.tsv:3:", "1 column, 4 are expected"],
     );
 }
 

@@ -79,7 +79,7 @@ optimizer.learning_rate = -1.0
         ("data.tokenizer=\"\"", "data.tokenizer is empty"),
         ("model.from=\"\"", "model.from is empty"),
         ("mask.train=1e-9", "less than one would be predicted"),
-        ("optimizer.learning_rate=1e-45", "too small for f32"),
+        ("phase.b.optimizer.learning_rate=1e-45", "too small for f32"),
     ] {
         let found = message(&whole, &[set]);
         assert!(found.contains(said), "{found}");
