@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 
-use crate::{Division, ID_BYTES, NcclError, Watch};
+use crate::{ID_BYTES, NcclError, Watch};
 
 /// # Errors
 /// Always [`NcclError::NotCompiled`].
@@ -30,24 +30,12 @@ impl Communicator {
     ///
     /// # Errors
     /// None.
-    pub fn all_to_all(
+    pub fn all_reduce_by(
         &self,
         _vectors: Vec<Vec<Tensor<1>>>,
-        _division: Division<'_>,
+        _lengths: &[usize],
         _receive: &[usize],
-        _watch: Watch<'_>,
-    ) -> Result<Vec<Tensor<1>>, NcclError> {
-        match *self {}
-    }
-
-    /// Never called.
-    ///
-    /// # Errors
-    /// None.
-    pub fn all_gather(
-        &self,
-        _own: Tensor<1>,
-        _division: Division<'_>,
+        _sum: impl FnOnce(Vec<Tensor<1>>) -> Tensor<1>,
         _watch: Watch<'_>,
     ) -> Result<Vec<Tensor<1>>, NcclError> {
         match *self {}

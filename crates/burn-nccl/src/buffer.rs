@@ -44,6 +44,12 @@ impl Buffer {
         self.address + 4 * element as u64
     }
 
+    /// Multiples of this many elements at which a part of a tensor may begin and end for Burn to view it without a copy.
+    pub(crate) fn alignment(&self) -> usize {
+        let bytes = self.tensor.client.properties().memory.alignment;
+        (bytes as usize / 4).max(1)
+    }
+
     /// Number of the GPU.
     pub(crate) fn gpu(&self) -> Option<usize> {
         match &self.tensor.device {

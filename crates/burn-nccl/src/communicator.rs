@@ -2,7 +2,6 @@
 
 use std::ffi::{CStr, c_void};
 use std::mem::MaybeUninit;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,8 @@ use cudarc::driver::sys as cuda;
 use cudarc::nccl::{result as nccl, sys};
 
 use crate::buffer::{Buffer, output};
-use crate::{Division, ID_BYTES, NcclError, Watch};
+use crate::layout::Layout;
+use crate::{ID_BYTES, NcclError, Watch};
 
 /// How long the wait for an operation only polls the event; afterwards it sleeps between two looks.
 const SPIN: Duration = Duration::from_millis(50);
@@ -61,6 +61,8 @@ pub struct Communicator {
     stream: cuda::CUstream,
     event: cuda::CUevent,
     device: Device,
+    /// Elements after which Burn may view a part of a tensor without a copy.
+    alignment: usize,
     rank: usize,
     size: usize,
     aborted: AtomicBool,
@@ -87,6 +89,7 @@ impl Communicator {
         load()?;
         let probe = Buffer::of(Tensor::<1>::zeros([1], device))?;
         let number = probe.gpu().unwrap_or(0);
+        let alignment = probe.alignment();
         drop(probe);
         let gpu = driver::device::get(number as i32).map_err(driver_failed)?;
         // SAFETY: `gpu` is a device; CubeCL uses the same primary context. It is released when this value is dropped.
@@ -114,142 +117,137 @@ impl Communicator {
             stream,
             event,
             device: device.clone(),
+            alignment,
             rank,
             size,
             aborted: AtomicBool::new(false),
         })
     }
 
-    /// Sends to every rank `i` the elements `division.shares[i]` of every vector of `vectors`, each in pieces of `division.lengths`. Rank `i`
-    /// sends `receive[i]` vectors; returns its share of each of them, in the order of the ranks.
+    /// Sums vectors of all ranks by `sum`, a function of the caller. Each vector consists of tensors of `lengths`, its pieces. Rank `i` brings
+    /// `receive[i]` vectors. Every rank receives its share of all vectors, in the order of the ranks, and `sum` makes one tensor of the same
+    /// length of them; the shares are then exchanged. Returns the pieces of the whole result, the same on every rank.
+    ///
+    /// A rank sends and receives `2 (n - 1) / n` times the bytes of a vector if every rank brings one. NCCL only copies, so the bits of the
+    /// result are those of `sum`. `sum` must work element by element: where a share begins is not specified.
     ///
     /// # Errors
-    /// Pieces and shares that don't fit each other; a failure of NCCL; a reason that `watch` gives.
-    pub fn all_to_all(
+    /// Pieces that are not of `lengths`, a sum of another length; a failure of NCCL; a reason that `watch` gives.
+    pub fn all_reduce_by(
         &self,
         vectors: Vec<Vec<Tensor<1>>>,
-        division: Division<'_>,
+        lengths: &[usize],
         receive: &[usize],
+        sum: impl FnOnce(Vec<Tensor<1>>) -> Tensor<1>,
         watch: Watch<'_>,
     ) -> Result<Vec<Tensor<1>>, NcclError> {
-        for pieces in &vectors {
-            self.check(pieces, division)?;
+        let fits = |pieces: &Vec<Tensor<1>>| {
+            let dims = pieces.iter().map(|piece| piece.dims()[0]);
+            dims.eq(lengths.iter().copied())
+        };
+        if !vectors.iter().all(fits) || receive.len() != self.size {
+            return Err(NcclError::Lengths);
         }
-        let own = division.shares[self.rank].clone();
-        let count = receive.iter().sum();
-        let from = buffers(vectors.into_iter().flatten())?;
-        let to = (0..count).map(|_| output(own.len(), &self.device));
-        let (results, to): (Vec<_>, Vec<_>) =
-            to.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+        let layout = Layout::new(lengths, self.alignment);
+        let own = layout.share(self.rank, self.size);
+        // All memory is allocated before the first wait: meanwhile the device still computes the inputs. The first flat vector is sent from
+        // and later receives the result.
+        let count = vectors.len();
+        let from = vectors.into_iter().map(buffers);
+        let from = from.collect::<Result<Vec<_>, _>>()?;
+        let flat = self.outputs(count.max(1), layout.total)?;
+        let received = self.outputs(receive.iter().sum(), own.len())?;
         self.operation(watch, || {
+            for (pieces, (_, flat)) in from.iter().zip(&flat) {
+                self.copy(pieces, flat, &layout)?;
+            }
             group(|| {
-                let mut to = to.iter();
-                for (rank, share) in division.shares.iter().enumerate() {
-                    for vector in from.chunks(division.lengths.len()) {
-                        for (piece, part) in overlaps(division.lengths, share) {
-                            self.send(vector[piece].at(part.start), part.len(), rank)?;
-                        }
+                let mut received = received.iter();
+                for (rank, &vectors) in receive.iter().enumerate() {
+                    let share = layout.share(rank, self.size);
+                    for (_, flat) in &flat[..count] {
+                        self.send(flat.at(share.start), share.len(), rank)?;
                     }
-                    for to in to.by_ref().take(receive[rank]) {
-                        let mut at = 0;
-                        for (_, part) in overlaps(division.lengths, &own) {
-                            self.receive(to.at(at), part.len(), rank)?;
-                            at += part.len();
-                        }
+                    for (_, to) in received.by_ref().take(vectors) {
+                        self.receive(to.at(0), own.len(), rank)?;
                     }
                 }
                 Ok(())
             })
         })?;
-        Ok(results)
-    }
-
-    /// The vector of which every rank `i` has the elements `division.shares[i]`, in pieces of `division.lengths`; `own` is this rank's share.
-    ///
-    /// # Errors
-    /// As [`Self::all_to_all`].
-    pub fn all_gather(
-        &self,
-        own: Tensor<1>,
-        division: Division<'_>,
-        watch: Watch<'_>,
-    ) -> Result<Vec<Tensor<1>>, NcclError> {
-        let share = division.shares[self.rank].clone();
-        if own.dims()[0] != share.len() {
-            return Err(NcclError::Division);
+        drop(from);
+        let received = received.into_iter().map(|(tensor, _)| tensor);
+        let sum = sum(received.collect());
+        if sum.dims()[0] != own.len() {
+            return Err(NcclError::Lengths);
         }
-        let from = Buffer::of(own)?;
-        let (results, to) = self.outputs(division.lengths)?;
+        let sum = Buffer::of(sum)?;
+        let [(tensor, result), ..] = &flat[..] else {
+            return Err(NcclError::Lengths);
+        };
         self.operation(watch, || {
             group(|| {
-                for (rank, of_rank) in division.shares.iter().enumerate() {
-                    let mut at = 0;
-                    for (_, part) in overlaps(division.lengths, &share) {
-                        self.send(from.at(at), part.len(), rank)?;
-                        at += part.len();
-                    }
-                    for (piece, part) in overlaps(division.lengths, of_rank) {
-                        self.receive(to[piece].at(part.start), part.len(), rank)?;
-                    }
+                for rank in 0..self.size {
+                    let share = layout.share(rank, self.size);
+                    self.send(sum.at(0), own.len(), rank)?;
+                    self.receive(result.at(share.start), share.len(), rank)?;
                 }
                 Ok(())
             })
         })?;
-        Ok(results)
+        Ok(layout.pieces(tensor))
     }
 
     /// The sums of the tensors of all ranks, in an order that NCCL chooses by size, topology and version.
     ///
     /// # Errors
-    /// As [`Self::all_to_all`].
+    /// A failure of NCCL; a reason that `watch` gives.
     pub fn all_reduce(
         &self,
         pieces: Vec<Tensor<1>>,
         watch: Watch<'_>,
     ) -> Result<Vec<Tensor<1>>, NcclError> {
         let lengths: Vec<usize> = pieces.iter().map(|piece| piece.dims()[0]).collect();
+        let layout = Layout::new(&lengths, self.alignment);
         let from = buffers(pieces)?;
-        let (results, to) = self.outputs(&lengths)?;
+        let (tensor, flat) = output(layout.total, &self.device)?;
         self.operation(watch, || {
-            group(|| {
-                for ((from, to), &count) in from.iter().zip(&to).zip(&lengths) {
-                    // SAFETY: both buffers hold `count` elements and live until the operation is done.
-                    let called = unsafe {
-                        nccl::all_reduce(
-                            from.at(0) as *const c_void,
-                            to.at(0) as *mut c_void,
-                            count,
-                            sys::ncclDataType_t::ncclFloat32,
-                            sys::ncclRedOp_t::ncclSum,
-                            self.comm,
-                            self.stream.cast(),
-                        )
-                    };
-                    called.map_err(|error| failed("ncclAllReduce", error))?;
-                }
-                Ok(())
-            })
-        })?;
-        Ok(results)
-    }
-
-    /// New tensors of these lengths, and their memory.
-    fn outputs(&self, lengths: &[usize]) -> Result<(Vec<Tensor<1>>, Vec<Buffer>), NcclError> {
-        let outputs = lengths.iter().map(|&count| output(count, &self.device));
-        Ok(outputs.collect::<Result<Vec<_>, _>>()?.into_iter().unzip())
-    }
-
-    fn check(&self, pieces: &[Tensor<1>], division: Division<'_>) -> Result<(), NcclError> {
-        let lengths = pieces.iter().map(|piece| piece.dims()[0]);
-        let ends = division.shares.last().map_or(0, |share| share.end);
-        let fits = lengths.eq(division.lengths.iter().copied())
-            && division.shares.len() == self.size
-            && division.lengths.iter().sum::<usize>() == ends;
-        if fits {
+            self.copy(&from, &flat, &layout)?;
+            // SAFETY: the buffer holds `layout.total` elements and lives until the operation is done; NCCL allows the sum in place.
+            let called = unsafe {
+                nccl::all_reduce(
+                    flat.at(0) as *const c_void,
+                    flat.at(0) as *mut c_void,
+                    layout.total,
+                    sys::ncclDataType_t::ncclFloat32,
+                    sys::ncclRedOp_t::ncclSum,
+                    self.comm,
+                    self.stream.cast(),
+                )
+            };
+            called.map_err(|error| failed("ncclAllReduce", error))?;
             Ok(())
-        } else {
-            Err(NcclError::Division)
+        })?;
+        Ok(layout.pieces(&tensor))
+    }
+
+    /// New tensors of one length, and their memory.
+    fn outputs(&self, count: usize, length: usize) -> Result<Vec<(Tensor<1>, Buffer)>, NcclError> {
+        (0..count).map(|_| output(length, &self.device)).collect()
+    }
+
+    /// Queues copies of the pieces to their places in a flat vector.
+    fn copy(&self, pieces: &[Buffer], flat: &Buffer, layout: &Layout<'_>) -> Result<(), NcclError> {
+        for ((piece, &length), &start) in pieces.iter().zip(layout.lengths).zip(&layout.starts) {
+            if length > 0 {
+                // SAFETY: both buffers hold `length` elements from these addresses, and live until the operation is done.
+                let copied = unsafe {
+                    driver::memcpy_dtod_async(flat.at(start), piece.at(0), 4 * length, self.stream)
+                };
+                copied.map_err(driver_failed)?;
+            }
         }
+        Ok(())
     }
 
     /// Runs `launch`, which queues NCCL calls on the stream, and waits for them.
@@ -385,38 +383,4 @@ fn group(calls: impl FnOnce() -> Result<(), NcclError>) -> Result<(), NcclError>
 /// The memory of each tensor. All operations are queued before the device is waited for, so the host's work is done meanwhile.
 fn buffers(tensors: impl IntoIterator<Item = Tensor<1>>) -> Result<Vec<Buffer>, NcclError> {
     tensors.into_iter().map(Buffer::of).collect()
-}
-
-/// The pieces of a vector that `range` overlaps, each with the elements of the piece that lie in it.
-fn overlaps<'a>(
-    lengths: &'a [usize],
-    range: &Range<usize>,
-) -> impl Iterator<Item = (usize, Range<usize>)> + use<'a> {
-    let range = range.clone();
-    let starts = lengths.iter().scan(0, |end, &length| {
-        let start = *end;
-        *end += length;
-        Some((start, length))
-    });
-    starts
-        .enumerate()
-        .filter_map(move |(piece, (start, length))| {
-            let from = range.start.max(start);
-            let to = range.end.min(start + length);
-            (from < to).then(|| (piece, from - start..to - start))
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::overlaps;
-
-    #[test]
-    fn overlaps_of_all_shares_are_all_elements_once() {
-        let lengths = [3, 0, 5, 1];
-        let of = |range| overlaps(&lengths, &range).collect::<Vec<_>>();
-        assert_eq!(of(0..4), [(0, 0..3), (2, 0..1)]);
-        assert_eq!(of(4..9), [(2, 1..5), (3, 0..1)]);
-        assert_eq!(of(3..3), []);
-    }
 }

@@ -5,11 +5,11 @@
 //!
 //! | operation | what it does |
 //! |---|---|
-//! | [`Communicator::all_to_all`] | sends a share of a vector to each rank |
-//! | [`Communicator::all_gather`] | gives every rank the shares of all ranks |
+//! | [`Communicator::all_reduce_by`] | sums by a function of the caller, so in the caller's order |
 //! | [`Communicator::all_reduce`] | sums in an order that NCCL chooses |
 //!
-//! A vector may consist of several tensors, its pieces ([`Division`]): the gradients of a model are sent without a copy into one tensor.
+//! A vector consists of one or more tensors, its pieces: the gradients of a model. An operation copies them into one flat tensor on the device, sends
+//! parts of that, and returns views of a flat tensor. One message is several times as fast as one for each piece.
 //!
 //! # Memory and streams
 //!
@@ -21,12 +21,12 @@
 
 #[cfg(not(feature = "nccl"))]
 mod absent;
-use std::ops::Range;
-
 #[cfg(feature = "nccl")]
 mod buffer;
 #[cfg(feature = "nccl")]
 mod communicator;
+#[cfg(any(feature = "nccl", test))]
+mod layout;
 
 #[cfg(not(feature = "nccl"))]
 pub use absent::{Communicator, unique_id};
@@ -38,15 +38,6 @@ pub const ID_BYTES: usize = 128;
 
 /// Whether NCCL is compiled in.
 pub const COMPILED: bool = cfg!(feature = "nccl");
-
-/// How a vector is divided: into pieces, which are tensors, and among the ranks. It is the same on every rank.
-#[derive(Clone, Copy, Debug)]
-pub struct Division<'a> {
-    /// Number of elements of each piece, in order.
-    pub lengths: &'a [usize],
-    /// The elements of the vector that each rank owns: contiguous, in the order of the ranks, together the whole vector.
-    pub shares: &'a [Range<usize>],
-}
 
 /// Called while an operation waits: a reason to end it, such as a process of the run that has ended.
 pub type Watch<'a> = &'a dyn Fn() -> Option<String>;
@@ -68,9 +59,9 @@ pub enum NcclError {
     /// A tensor of another dtype.
     #[error("NCCL operations here take f32 tensors, not {0}")]
     DType(String),
-    /// Pieces or shares that do not fit the tensors.
-    #[error("pieces and shares of another vector; give every rank the same lengths and shares")]
-    Division,
+    /// Pieces or a sum of other lengths than the operation's.
+    #[error("a tensor of another length than expected; give every rank pieces of the same lengths")]
+    Lengths,
     /// NCCL refused or failed.
     #[error("NCCL: {call} failed: {reason}")]
     Nccl {

@@ -84,4 +84,4 @@ pub use reporter::{Reporter, ReporterOptions, Suffix};
 pub use spikes::SpikeLimit;
 pub use task::{Counts, Evaluation, EvaluationError, Sums, Task};
 pub use training_loop::{Loop, Outcome, Report, Settings};
-pub use transport::{Division, GradientSum, Host, Nccl, Order, Transport};
+pub use transport::{GradientSum, Host, Nccl, Order, SumShares, Transport};

@@ -2,7 +2,6 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_nccl::Communicator;
-pub use burn_nccl::Division;
 use ranks::{RankError, Ranks, tree};
 use std::cell::RefCell;
 use std::fmt::Debug;
@@ -22,40 +21,33 @@ pub enum Order {
     Library,
 }
 
+/// Adds vectors of one length, given in the order of the ranks.
+pub type SumShares<'a> = &'a mut dyn FnMut(Vec<Tensor<1>>) -> Tensor<1>;
+
 /// A way for vectors of f32 between the devices of the ranks. All ranks call the same operations in the same order.
 pub trait Transport: Debug + Send + Sync {
     /// Words for a log: "through host memory".
     fn name(&self) -> &'static str;
 
-    /// Sends to every rank `i` the elements `division.shares[i]` of every vector, each in pieces of `division.lengths`. Rank `i` sends
-    /// `receive[i]` vectors; returns this rank's share of each of them on `device`, in the order of the ranks.
+    /// Sums vectors of all ranks by `sum`. Each vector consists of pieces of `lengths` on `device`; rank `i` brings `receive[i]` of them. `sum` receives
+    /// a rank's share of all vectors, in the order of the ranks, and must add element by element. Returns the pieces of the result, the same on every
+    /// rank.
     ///
     /// # Errors
     /// A rank that ended or failed; a device or link that can't be used.
-    fn all_to_all(
+    fn all_reduce_by(
         &self,
         ranks: &Ranks,
         vectors: Vec<Vec<Tensor<1>>>,
-        division: Division<'_>,
         receive: &[usize],
-        device: &Device,
-    ) -> Result<Vec<Tensor<1>>, EngineError>;
-
-    /// The vector of which every rank `i` has the elements `division.shares[i]`, in pieces; `own` is this rank's share.
-    ///
-    /// # Errors
-    /// As [`Self::all_to_all`].
-    fn all_gather(
-        &self,
-        ranks: &Ranks,
-        own: Tensor<1>,
-        division: Division<'_>,
+        sum: SumShares<'_>,
+        to: (&[usize], &Device),
     ) -> Result<Vec<Tensor<1>>, EngineError>;
 
     /// The sums of the tensors of all ranks, in the order of [`Order::Library`].
     ///
     /// # Errors
-    /// As [`Self::all_to_all`].
+    /// As [`Self::all_reduce_by`].
     fn all_reduce(
         &self,
         ranks: &Ranks,
@@ -113,26 +105,23 @@ impl GradientSum {
             let own = own.unwrap_or_else(|| lengths.iter().map(|&length| zeros(length)).collect());
             return self.transport.all_reduce(ranks, own);
         }
+        if leaves == 0 {
+            return Ok(lengths.iter().map(|&length| zeros(length)).collect());
+        }
         // Each rank sums a share of the numbers: it sends and receives about as much as in a ring.
-        let (size, total) = (ranks.size(), lengths.iter().sum());
-        let shares: Vec<_> = (0..size)
-            .map(|rank| tree::share(total, rank, size))
-            .collect();
-        let division = Division {
-            lengths,
-            shares: &shares,
-        };
+        let size = ranks.size();
         let ranges = |rank| tree::parts(leaves, &tree::share(leaves, rank, size));
         let receive: Vec<usize> = (0..size).map(|rank| ranges(rank).len()).collect();
-        let received = self
-            .transport
-            .all_to_all(ranks, parts, division, &receive, device)?;
-        let known = (0..size).flat_map(ranges).zip(received).collect();
-        let sum = tree::sum(leaves, known, |left: &mut Tensor<1>, right| {
-            *left = left.clone() + right;
-        });
-        let sum = sum.unwrap_or_else(|| zeros(shares[ranks.rank()].len()));
-        self.transport.all_gather(ranks, sum, division)
+        let mut sum = |received: Vec<Tensor<1>>| {
+            let length = received.first().map_or(0, |part| part.dims()[0]);
+            let known = (0..size).flat_map(ranges).zip(received).collect();
+            let sum = tree::sum(leaves, known, |left: &mut Tensor<1>, right| {
+                *left = left.clone() + right;
+            });
+            sum.unwrap_or_else(|| zeros(length))
+        };
+        let to = (lengths, device);
+        (self.transport).all_reduce_by(ranks, parts, &receive, &mut sum, to)
     }
 }
 
@@ -171,42 +160,37 @@ impl Transport for Host {
         "through host memory"
     }
 
-    fn all_to_all(
+    fn all_reduce_by(
         &self,
         ranks: &Ranks,
         vectors: Vec<Vec<Tensor<1>>>,
-        division: Division<'_>,
         receive: &[usize],
-        device: &Device,
+        sum: SumShares<'_>,
+        (lengths, device): (&[usize], &Device),
     ) -> Result<Vec<Tensor<1>>, EngineError> {
         let vectors: Result<Vec<_>, _> = vectors.into_iter().map(Self::read).collect();
         let vectors = vectors?;
-        let own = division.shares[ranks.rank()].len();
+        let (size, total) = (ranks.size(), lengths.iter().sum());
+        let shares: Vec<_> = (0..size)
+            .map(|rank| tree::share(total, rank, size))
+            .collect();
+        let own = shares[ranks.rank()].len();
         let mut numbers = Vec::new();
-        for share in division.shares {
+        for share in &shares {
             for vector in &vectors {
                 numbers.extend_from_slice(&vector[share.clone()]);
             }
         }
         let of = |share: &Range<usize>| vectors.len() * share.len();
-        let send: Vec<usize> = division.shares.iter().map(of).collect();
+        let send: Vec<usize> = shares.iter().map(of).collect();
         drop(vectors);
         let counts: Vec<usize> = receive.iter().map(|parts| parts * own).collect();
         let received = ranks.exchange_numbers(&numbers, &send, &counts)?;
-        let lengths = vec![own; receive.iter().sum()];
-        Ok(Self::pieces(received, &lengths, device))
-    }
-
-    fn all_gather(
-        &self,
-        ranks: &Ranks,
-        own: Tensor<1>,
-        division: Division<'_>,
-    ) -> Result<Vec<Tensor<1>>, EngineError> {
-        let device = own.device();
-        let counts: Vec<usize> = division.shares.iter().map(Range::len).collect();
-        let gathered = ranks.gather_numbers(&Self::read(vec![own])?, &counts)?;
-        Ok(Self::pieces(gathered, division.lengths, &device))
+        let parts = vec![own; receive.iter().sum()];
+        let sum = sum(Self::pieces(received, &parts, device));
+        let counts: Vec<usize> = shares.iter().map(Range::len).collect();
+        let gathered = ranks.gather_numbers(&Self::read(vec![sum])?, &counts)?;
+        Ok(Self::pieces(gathered, lengths, device))
     }
 
     fn all_reduce(
@@ -275,26 +259,17 @@ impl Transport for Nccl {
         "by NCCL"
     }
 
-    fn all_to_all(
+    fn all_reduce_by(
         &self,
         ranks: &Ranks,
         vectors: Vec<Vec<Tensor<1>>>,
-        division: Division<'_>,
         receive: &[usize],
-        _device: &Device,
+        sum: SumShares<'_>,
+        (lengths, _): (&[usize], &Device),
     ) -> Result<Vec<Tensor<1>>, EngineError> {
         Self::watched(ranks, |watch| {
-            self.0.all_to_all(vectors, division, receive, watch)
+            (self.0).all_reduce_by(vectors, lengths, receive, sum, watch)
         })
-    }
-
-    fn all_gather(
-        &self,
-        ranks: &Ranks,
-        own: Tensor<1>,
-        division: Division<'_>,
-    ) -> Result<Vec<Tensor<1>>, EngineError> {
-        Self::watched(ranks, |watch| self.0.all_gather(own, division, watch))
     }
 
     fn all_reduce(
