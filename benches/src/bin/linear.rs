@@ -1,4 +1,5 @@
-//! Speed of the GEMMs of `linear`: forward pass and both gradients, in the shapes of base and large.
+//! Speed of the GEMMs of `linear`: forward pass and both gradients, in the shapes of base and large; and of the MLP's forward pass, as one op
+//! (`MLP fused`) and as its three (`MLP composed`).
 //!
 //! ```text
 //! cargo run --release -p modernbert-benches --no-default-features --features cuda --bin linear -- --json rows.json
@@ -14,6 +15,7 @@ use anyhow::{Context, bail, ensure};
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use clap::Parser;
 use modernbert::model::Precision;
+use modernbert::ops::geglu::{geglu, geglu_mlp};
 use modernbert::ops::linear::{Transpose, gemm, gemm_f32};
 use modernbert_benches::row::{Row, heading, median};
 use modernbert_cli::{DeviceArgs, describe, main_with};
@@ -69,6 +71,7 @@ fn shapes(model: &str) -> anyhow::Result<Vec<(String, usize, usize, usize)>> {
         ("attn.Wo", 10, hidden, hidden),
         ("Wi", 10, hidden, 2 * inner),
         ("mlp.Wo", 10, inner, hidden),
+        ("MLP", 10, hidden, inner),
         ("decoder", 3, hidden, 50368),
     ]
     .map(|(name, share, input, output)| (format!("{model} {name}"), share, input, output))
@@ -83,13 +86,19 @@ fn run(args: &Args) -> anyhow::Result<()> {
     for model in &args.shape {
         for (name, share, input, output) in shapes(model)? {
             let tokens = args.tokens * share / 10;
-            for pass in ["forward", "d_input", "d_weight"] {
+            for pass in ["forward", "d_input", "d_weight", "fused", "composed"] {
+                if matches!(pass, "fused" | "composed") != (name.ends_with("MLP")) {
+                    continue;
+                }
                 if !format!("{name} {pass}").contains(&args.only) {
                     continue;
                 }
-                let (row, error) =
-                    measure(args, &named.device, &name, pass, [tokens, input, output])
-                        .with_context(|| format!("{name}, {pass}"))?;
+                let sizes = [tokens, input, output];
+                let measured = match name.ends_with("MLP") {
+                    true => measure_mlp(args, &named.device, &name, pass, sizes),
+                    false => measure(args, &named.device, &name, pass, sizes),
+                };
+                let (row, error) = measured.with_context(|| format!("{name}, {pass}"))?;
                 println!("{}  {error:>9.1e}", row.line());
                 rows.push(row);
             }
@@ -138,17 +147,63 @@ fn measure(
         rhs.clone().cast(DType::F32),
         transpose,
     );
+    let bound = if dtype == DType::F32 { 1e-5 } else { 4e-3 };
+    let error = error(found, expected, bound)?;
+    let ms = time(args, device, || drop(call()))?;
+    let flops = 2.0 * (tokens * input * output) as f64;
+    Ok((row(name, ("linear", pass), tokens, ms, flops), error))
+}
+
+/// The MLP of a layer of `hidden` and `inner` width, as one op or composed of three.
+fn measure_mlp(
+    args: &Args,
+    device: &Device,
+    name: &str,
+    pass: &'static str,
+    [tokens, hidden, inner]: [usize; 3],
+) -> anyhow::Result<(Row, f64)> {
+    let dtype: DType = args.dtype.dtype();
+    let random = |shape: [usize; 2], width: usize| -> Tensor<2> {
+        let normal = Distribution::Normal(0.0, 1.0 / (width as f64).sqrt());
+        Tensor::<2>::random(shape, normal, device).cast(dtype)
+    };
+    let x = random([tokens, hidden], 1);
+    let wi = random([2 * inner, hidden], hidden);
+    let wo = random([hidden, inner], inner);
+    let composed = |x: Tensor<2>, wi: Tensor<2>, wo: Tensor<2>| {
+        gemm(geglu(gemm(x, wi, Transpose::Rhs)), wo, Transpose::Rhs)
+    };
+    let call = || match pass {
+        "fused" => geglu_mlp(x.clone(), wi.clone(), wo.clone()),
+        _ => composed(x.clone(), wi.clone(), wo.clone()),
+    };
+    let found = call().cast(DType::F32);
+    let wide = |tensor: &Tensor<2>| tensor.clone().cast(DType::F32);
+    let expected = composed(wide(&x), wide(&wi), wide(&wo));
+    let bound = if dtype == DType::F32 { 1e-5 } else { 8e-3 };
+    let error = error(found, expected, bound)?;
+    let ms = time(args, device, || drop(call()))?;
+    let flops = 6.0 * (tokens * hidden * inner) as f64;
+    Ok((row(name, ("geglu_mlp", pass), tokens, ms, flops), error))
+}
+
+/// Norm of the difference, relative to the expected norm.
+fn error(found: Tensor<2>, expected: Tensor<2>, bound: f64) -> anyhow::Result<f64> {
     let norm = |tensor: Tensor<2>| -> anyhow::Result<f64> {
         let squares = tensor.powf_scalar(2.0).sum_dim(1).sum();
         Ok(f64::from(squares.try_into_scalar::<f32>()?).sqrt())
     };
     let scale = norm(expected.clone())?;
     let error = norm(found - expected)? / scale;
-    let bound = if dtype == DType::F32 { 1e-5 } else { 4e-3 };
     ensure!(
         scale.is_finite() && scale > 0.0 && error < bound,
         "relative error {error:.1e} (at most {bound:.0e}), norm {scale:.3e}"
     );
+    Ok(error)
+}
+
+/// Milliseconds of a call: the median of `args.runs` runs.
+fn time(args: &Args, device: &Device, call: impl Fn()) -> anyhow::Result<f64> {
     device.sync()?;
     std::thread::sleep(Duration::from_millis(args.rest));
     let mut times = Vec::new();
@@ -156,25 +211,24 @@ fn measure(
         device.sync()?;
         let start = Instant::now();
         for _ in 0..args.calls {
-            drop(call());
+            call();
         }
         device.sync()?;
         times.push(start.elapsed().as_secs_f64() * 1e3 / f64::from(args.calls));
     }
-    let ms = median(times);
-    let flops = 2.0 * (tokens * input * output) as f64;
-    Ok((
-        Row {
-            set: name.to_owned(),
-            op: "linear".to_owned(),
-            pass,
-            ms,
-            tok_s: tokens as f64 / ms * 1e3,
-            tflops: flops / ms / 1e9,
-            gbs: None,
-            peak_mib: None,
-            cpu_ms: None,
-        },
-        error,
-    ))
+    Ok(median(times))
+}
+
+fn row(name: &str, (op, pass): (&str, &'static str), tokens: usize, ms: f64, flops: f64) -> Row {
+    Row {
+        set: name.to_owned(),
+        op: op.to_owned(),
+        pass,
+        ms,
+        tok_s: tokens as f64 / ms * 1e3,
+        tflops: flops / ms / 1e9,
+        gbs: None,
+        peak_mib: None,
+        cpu_ms: None,
+    }
 }

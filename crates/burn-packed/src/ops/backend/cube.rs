@@ -1,5 +1,6 @@
 //! `PackedBackend` for CubeCL backends: the GPU kernels.
 
+use burn::backend::TensorMetadata;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
 
@@ -12,7 +13,7 @@ use crate::ops::dropout::{self, DropoutSpec};
 use crate::ops::layer_norm::{self, AddNormBackward};
 use crate::ops::linear::{self, Transpose};
 use crate::ops::optimizer::{self, Group, SteppedGroup};
-use crate::ops::{gather_rows, geglu, sum};
+use crate::ops::{gather_rows, geglu, primitive, sum};
 
 impl PackedBackend for burn_cubecl::CubeBackend {
     fn packed_attention_forward(
@@ -67,6 +68,21 @@ impl PackedBackend for burn_cubecl::CubeBackend {
             return geglu::fallback::forward::<Self>(input);
         }
         geglu::cube::forward(input)
+    }
+
+    fn geglu_mlp(
+        input: FloatTensor<Self>,
+        wi: FloatTensor<Self>,
+        wo: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        if !uses_fallback(Op::Geglu) && !uses_fallback(Op::Linear) {
+            let wi = primitive::cast::<Self>(wi.clone(), input.dtype());
+            if let Some(gated) = linear::cube::geglu_gemm(&input, &wi) {
+                return Self::linear_weight(gated, wo);
+            }
+        }
+        let gated = Self::geglu(Self::linear_weight(input, wi));
+        Self::linear_weight(gated, wo)
     }
 
     fn geglu_backward(d_out: FloatTensor<Self>, input: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -4,6 +4,9 @@
 //! distribution function and the exact derivative `Φ(x) + x φ(x)` (the backward pass of Burn's own `gelu` is that of the tanh
 //! approximation, which differs by up to 9e-4). Input `[tokens, 2 * width]`, output `[tokens, width]`, any float dtype, computed in f32.
 //!
+//! Where no gradient is needed, on GPUs with the Hopper GEMM, [`geglu_mlp`] computes `geglu(x · wiᵀ)` in that GEMM's epilogue, from its f32 sums;
+//! elsewhere `x · wiᵀ` is rounded to the dtype first.
+//!
 //! [`geglu_mlp`] is the whole MLP, `geglu(x · wiᵀ) · woᵀ`, as one node of the autodiff graph. It saves `x` and `u = x · wiᵀ` for
 //! backward. The gated rows, which the gradient of `wo` needs, are not saved: the backward kernel reads `u` anyway and computes
 //! them again. Backward pass with `g = geglu(u)`:

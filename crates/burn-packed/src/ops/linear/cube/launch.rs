@@ -43,7 +43,8 @@ impl Gemm {
         let multiprocessors = hardware
             .num_streaming_multiprocessors
             .unwrap_or(MULTIPROCESSORS);
-        self.run_by(&Plan::new(self.shape, multiprocessors, &[2, 1]))
+        let narrow = self.transpose == Transpose::Rhs;
+        self.run_by(&Plan::new(self.shape, multiprocessors, &[2, 1], narrow))
     }
 
     /// Runs the Hopper GEMM by a plan.
@@ -61,6 +62,31 @@ impl Gemm {
             self.add_tail(plan, &out);
         }
         burn_cubecl::ops::reshape(out, Shape::new([m, n]))
+    }
+
+    /// Computes `geglu(lhs · rhsᵀ)` in one kernel; `rhs` holds the rows of the activations, then those of the gates.
+    pub(super) fn run_geglu(&self) -> CubeTensor {
+        let hardware = &self.lhs.client.properties().hardware;
+        let multiprocessors = hardware
+            .num_streaming_multiprocessors
+            .unwrap_or(MULTIPROCESSORS);
+        self.run_geglu_by(&Plan::for_geglu(self.shape, multiprocessors))
+    }
+
+    /// [`Self::run_geglu`] by a plan without splits.
+    pub(super) fn run_geglu_by(&self, plan: &Plan) -> CubeTensor {
+        let (m, width) = (self.shape.m, self.shape.n / 2);
+        let out = empty(&self.lhs, [1, m, width], self.out);
+        let tiling = Tiling {
+            geglu: true,
+            ..self.tiling(plan, false)
+        };
+        let schedule = TileSchedule {
+            gate: width as u32,
+            ..plan.all_tiles()
+        };
+        self.launch(plan, &schedule, &out, tiling);
+        burn_cubecl::ops::reshape(out, Shape::new([m, width]))
     }
 
     fn tiling(&self, plan: &Plan, f32_out: bool) -> Tiling {
@@ -83,8 +109,7 @@ impl Gemm {
                 CubeCount::Static(clusters * plan.cluster, 1, 1),
                 CubeDim::new_1d(hopper::THREADS),
                 operand_map(&self.lhs, tiling.a_m_major, hopper::TILE_M),
-                // A block of a cluster loads its share of the columns.
-                operand_map(&self.rhs, tiling.b_n_major, plan.tile_n / plan.cluster),
+                operand_map(&self.rhs, tiling.b_n_major, tiling.b_box()),
                 output_map(out, tiling),
                 schedule.launch(),
                 tiling,

@@ -113,3 +113,34 @@ pub(crate) fn gemm(
     }
     gemm.run_portable()
 }
+
+/// Returns `geglu(input · weightᵀ)` computed in one kernel, or `None` where no kernel does; see [`crate::ops::geglu`]. Input `[tokens, in]` and weight
+/// `[2 * width, in]` in one dtype of 16 bits.
+pub(crate) fn geglu_gemm(input: &CubeTensor, weight: &CubeTensor) -> Option<CubeTensor> {
+    #[cfg(feature = "ptx")]
+    {
+        let shape = GemmShape::of(input, weight, Transpose::Rhs);
+        if shape.m * shape.n * shape.k == 0
+            || !shape.n.is_multiple_of(16)
+            || input.dtype != weight.dtype
+        {
+            return None;
+        }
+        let element = elem(input.dtype)?;
+        let gemm = Gemm {
+            lhs: input.clone(),
+            rhs: weight.clone(),
+            transpose: Transpose::Rhs,
+            shape,
+            out: input.dtype,
+            operand_element: element,
+            out_element: element,
+        };
+        gemm.fits_hopper().then(|| gemm.run_geglu())
+    }
+    #[cfg(not(feature = "ptx"))]
+    {
+        let _ = (input, weight);
+        None
+    }
+}

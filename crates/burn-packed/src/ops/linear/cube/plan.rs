@@ -30,6 +30,8 @@ pub(super) struct TileSchedule {
     /// K steps (of [`TILE_K`] elements) of the GEMM, and of one split.
     pub(super) k_steps: u32,
     pub(super) k_steps_per_split: u32,
+    /// GeGLU: the column of B with the first gate.
+    pub(super) gate: u32,
 }
 
 impl TileSchedule {
@@ -43,6 +45,7 @@ impl TileSchedule {
             self.column_tiles,
             self.k_steps,
             self.k_steps_per_split,
+            self.gate,
         )
     }
 }
@@ -125,9 +128,24 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Returns the candidate of the lowest estimated cost.
-    pub(super) fn new(shape: GemmShape, multiprocessors: u32, clusters: &[u32]) -> Self {
+    /// Returns the candidate of the lowest estimated cost. `narrow` allows tiles of 32 columns, for which B must be K-major.
+    pub(super) fn new(
+        shape: GemmShape,
+        multiprocessors: u32,
+        clusters: &[u32],
+        narrow: bool,
+    ) -> Self {
         Self::candidates(shape, multiprocessors, clusters)
+            .filter(|plan| narrow || plan.tile_n > 32)
+            .min_by(|a, b| a.cost(shape).total_cmp(&b.cost(shape)))
+            .expect("a plan without splits is always possible")
+    }
+
+    /// Returns the unsplit candidate of the lowest estimated cost for GeGLU, whose epilogue needs parts of 32 or 64 columns of the output.
+    pub(super) fn for_geglu(shape: GemmShape, multiprocessors: u32) -> Self {
+        Self::candidates(shape, multiprocessors, &[2, 1])
+            .filter(|plan| plan.splits == 1 && plan.tail_splits == 1)
+            .filter(|plan| [64, 128, 256].contains(&plan.tile_n))
             .min_by(|a, b| a.cost(shape).total_cmp(&b.cost(shape)))
             .expect("a plan without splits is always possible")
     }
@@ -140,7 +158,7 @@ impl Plan {
     ) -> impl Iterator<Item = Self> {
         let tilings = clusters
             .iter()
-            .flat_map(|&cluster| [256u32, 192, 128].map(|tile_n| (cluster, tile_n)));
+            .flat_map(|&cluster| [256u32, 192, 128, 64, 32].map(|tile_n| (cluster, tile_n)));
         tilings
             .flat_map(move |(cluster, tile_n)| {
                 let whole = Self {
@@ -163,6 +181,8 @@ impl Plan {
                 splits.chain(tails)
             })
             .filter(Self::is_possible)
+            // The second block of a cluster would compute nothing.
+            .filter(move |plan| plan.cluster == 1 || shape.m as u32 > TILE_M)
     }
 
     /// Returns whether every part has K steps, and parts and tail at least the fewest steps for which splitting is allowed.
@@ -220,6 +240,7 @@ impl Plan {
             column_tiles: self.column_tiles,
             k_steps: self.k_steps,
             k_steps_per_split: self.k_steps.div_ceil(splits),
+            gate: 0,
         }
     }
 

@@ -98,6 +98,33 @@ pub(super) fn sync_warp_group(group: u32) {
     gpu_asm!("bar.sync {i}, 128;", i = in(_) value(group + 1u32));
 }
 
+/// `x Φ(x)` with the distribution function of the standard normal to within 1e-6, by the approximate reciprocal and exponential.
+///
+/// `Φ(-|x|) = exp(-x² / 2) t Q(t) / 2` with `t = 1 / (1 + 0.4 |x| / √2)` and the polynomial of `simd::normal`.
+#[cube]
+pub(super) fn gelu(x: f32) -> f32 {
+    let t: f32;
+    let gauss: f32;
+    gpu_asm!(
+        "{{ .reg .f32 a, b; abs.f32 a, {x}; fma.rn.f32 b, a, 0f3E90D0C3, 0f3F800000; rcp.approx.ftz.f32 {t}, b; }}",
+        t = out(_) t, x = in(_) x, options(pure, nomem)
+    );
+    gpu_asm!(
+        "{{ .reg .f32 a, b; mul.f32 a, {x}, {x}; mul.f32 b, a, 0fBF38AA3B; ex2.approx.ftz.f32 {g}, b; }}",
+        g = out(_) gauss, x = in(_) x, options(pure, nomem)
+    );
+    let mut q = 0.073_934_734f32;
+    q = fma(q, t, -0.387_892_7f32);
+    q = fma(q, t, 0.658_289_4f32);
+    q = fma(q, t, -0.327_295_62f32);
+    q = fma(q, t, 0.363_386_46f32);
+    q = fma(q, t, 0.164_593_17f32);
+    q = fma(q, t, 0.229_150_98f32);
+    q = fma(q, t, 0.225_833_6f32);
+    let tail = q * t * gauss * 0.5f32;
+    x * select(x < 0.0f32, tail, 1.0f32 - tail)
+}
+
 /// Arrives at an mbarrier: of any block of the cluster (address from [`map_to_block`]), or of this block where `cluster` is 1.
 #[cube]
 pub(super) fn mbarrier_arrive(address: u32, #[comptime] cluster: u32) {

@@ -15,39 +15,57 @@ use super::plan::TileScheduleCompilationArg;
 /// Writes the sources into the folder that `MODERNBERT_KERNEL_SOURCES` names, if it is set.
 #[test]
 fn every_tiling_has_a_source_within_shared_memory() {
-    let folder = cuda_sources::folder();
-    for (tile_n, cluster) in [128, 192, 256].into_iter().flat_map(|n| [(n, 1), (n, 2)]) {
+    for (tile_n, cluster) in [32, 64, 128, 192, 256]
+        .into_iter()
+        .flat_map(|n| [(n, 1), (n, 2)])
+    {
         for (a_m_major, b_n_major) in [(false, false), (false, true), (true, true)] {
             for (f16, f32_out) in [(false, false), (false, true), (true, false)] {
-                let tiling = Tiling::new((tile_n, cluster), a_m_major, b_n_major, f16, f32_out);
-                let kernel = hopper_gemm::HopperGemm::new(
-                    cuda_sources::settings(THREADS),
-                    cuda_sources::device(90, 227 * 1024),
-                    Arc::new(TargetProperties::default()),
-                    (),
-                    (),
-                    (),
-                    TileScheduleCompilationArg {
-                        tiles: (),
-                        tiles_per_split: (),
-                        first_tile: (),
-                        row_tiles: (),
-                        column_tiles: (),
-                        k_steps: (),
-                        k_steps_per_split: (),
-                    },
-                    tiling,
-                );
-                let (source, shared_bytes) = cuda_sources::compile(&kernel);
-                assert!(shared_bytes <= 227 * 1024, "{tiling:?}");
-                assert!(source.contains("wgmma.mma_async"));
-                if let Some(folder) = &folder {
-                    let name = format!(
-                        "gemm-{tile_n}-{cluster}-{a_m_major}-{b_n_major}-{f16}-{f32_out}.cu"
-                    );
-                    std::fs::write(folder.join(name), source).unwrap();
+                if tile_n == 32 && b_n_major {
+                    continue;
                 }
+                let tiling = Tiling::new((tile_n, cluster), a_m_major, b_n_major, f16, f32_out);
+                let name =
+                    format!("gemm-{tile_n}-{cluster}-{a_m_major}-{b_n_major}-{f16}-{f32_out}.cu");
+                write_source(tiling, &name);
             }
         }
+        if [64, 128, 256].contains(&tile_n) {
+            for f16 in [false, true] {
+                let tiling = Tiling {
+                    geglu: true,
+                    ..Tiling::new((tile_n, cluster), false, false, f16, false)
+                };
+                write_source(tiling, &format!("geglu-{tile_n}-{cluster}-{f16}.cu"));
+            }
+        }
+    }
+}
+
+fn write_source(tiling: Tiling, name: &str) {
+    let kernel = hopper_gemm::HopperGemm::new(
+        cuda_sources::settings(THREADS),
+        cuda_sources::device(90, 227 * 1024),
+        Arc::new(TargetProperties::default()),
+        (),
+        (),
+        (),
+        TileScheduleCompilationArg {
+            tiles: (),
+            tiles_per_split: (),
+            first_tile: (),
+            row_tiles: (),
+            column_tiles: (),
+            k_steps: (),
+            k_steps_per_split: (),
+            gate: (),
+        },
+        tiling,
+    );
+    let (source, shared_bytes) = cuda_sources::compile(&kernel);
+    assert!(shared_bytes <= 227 * 1024, "{tiling:?}");
+    assert!(source.contains("wgmma.mma_async"));
+    if let Some(folder) = cuda_sources::folder() {
+        std::fs::write(folder.join(name), source).unwrap();
     }
 }

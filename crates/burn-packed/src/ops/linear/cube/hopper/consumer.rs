@@ -65,7 +65,10 @@ pub(super) fn consumer_warp_group<N: Size>(
             column = 0u32;
         }
         let last_empty = empty + last * 8u32;
-        let parts = comptime!(tiling.tile_n / tiling.staging_columns());
+        if comptime!(tiling.geglu) {
+            column = column / 2u32;
+        }
+        let parts = comptime!(tiling.output_columns() / tiling.staging_columns());
         let borrows_stage = comptime!(parts > PRIVATE_STAGING);
         if comptime!(borrows_stage) {
             // The group's half of the A tile is divided into staging buffers of its four warps, so all four must have read it. The

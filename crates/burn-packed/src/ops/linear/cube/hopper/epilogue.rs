@@ -14,6 +14,11 @@
 //! row l / 4 + 8         d[4j + 2]               d[4j + 3]
 //! ```
 //!
+//! # GeGLU
+//!
+//! With `geglu` the left half of the tile holds activations and the right half their gates, so that an activation and its gate are registers of
+//! one thread. The epilogue stores `gelu(activation) * gate`, half as many columns as the tile has.
+//!
 //! # Staging buffers
 //!
 //! 16 rows of 128 bytes under the 128-byte swizzle that the tensor map names: the 16-byte chunk `c` of row `r` is at chunk
@@ -55,7 +60,7 @@ pub(super) fn store_accumulator<N: Size>(
     let lane = UNIT_POS % 32u32;
     let columns = comptime!(tiling.staging_columns());
     #[unroll]
-    for part in 0..comptime!(tiling.tile_n / columns) {
+    for part in 0..comptime!(tiling.output_columns() / columns) {
         let buffer = comptime!(part % STAGING);
         let staging = if comptime!(buffer < PRIVATE_STAGING) {
             to.staging + comptime!(buffer * STAGING_BYTES)
@@ -75,7 +80,7 @@ pub(super) fn store_accumulator<N: Size>(
         if comptime!(tiling.f32_out) {
             stage_f32::<N>(acc, staging, part, lane);
         } else {
-            stage_half::<N>(acc, staging, part, lane, tiling.f16);
+            stage_half::<N>(acc, staging, part, lane, tiling);
         }
         // TMA reads through the async proxy; ordinary writes are visible there only after a fence by the threads that wrote.
         fence_async_proxy();
@@ -112,42 +117,53 @@ fn stage_f32<N: Size>(acc: &Vector<f32, N>, staging: u32, #[comptime] part: u32,
     }
 }
 
-/// Writes 64 columns of the accumulator in bf16 or f16: four times 16 columns with `stmatrix`, whose fragments are those of the
-/// accumulator rounded and packed in pairs.
+/// Writes the columns of a part in bf16 or f16, 16 at a time with `stmatrix`, whose fragments are those of the accumulator rounded and packed in
+/// pairs. A row takes 128 bytes also where a part has 32 columns: TMA pads rows to the span of the swizzle.
 #[cube]
 fn stage_half<N: Size>(
     acc: &Vector<f32, N>,
     staging: u32,
     #[comptime] part: u32,
     lane: u32,
-    #[comptime] f16: bool,
+    #[comptime] tiling: Tiling,
 ) {
-    let ty = comptime!(if f16 { "f16" } else { "bf16" });
+    let ty = comptime!(if tiling.f16 { "f16" } else { "bf16" });
     // Lanes give row addresses: 0..16 for the left eight columns, 16..32 for the right ones.
     let r = lane % 16u32;
     let at = staging + r * comptime!(ROW_BYTES);
     #[unroll]
-    for pair in 0..4u32 {
+    for pair in 0..comptime!(tiling.staging_columns() / 16) {
         let i = comptime!(((part * 8 + pair * 2) * 4) as usize);
         let chunk = ((comptime!(pair * 2) + lane / 16u32) ^ (r % 8u32)) * 16u32;
         stmatrix_x4(
             at + chunk,
-            pack(acc.extract(i), acc.extract(comptime!(i + 1)), ty),
-            pack(
-                acc.extract(comptime!(i + 2)),
-                acc.extract(comptime!(i + 3)),
-                ty,
-            ),
-            pack(
-                acc.extract(comptime!(i + 4)),
-                acc.extract(comptime!(i + 5)),
-                ty,
-            ),
-            pack(
-                acc.extract(comptime!(i + 6)),
-                acc.extract(comptime!(i + 7)),
-                ty,
-            ),
+            packed::<N>(acc, i, ty, tiling),
+            packed::<N>(acc, comptime!(i + 2), ty, tiling),
+            packed::<N>(acc, comptime!(i + 4), ty, tiling),
+            packed::<N>(acc, comptime!(i + 6), ty, tiling),
         );
+    }
+}
+
+/// Two neighboring columns of the output, rounded: registers `i` and `i + 1` of the accumulator. For GeGLU these are activations; the gate of
+/// each is the register `tile_n / 4` further on, since the gates are the right half of the tile.
+#[cube]
+fn packed<N: Size>(
+    acc: &Vector<f32, N>,
+    #[comptime] i: usize,
+    #[comptime] ty: &str,
+    #[comptime] tiling: Tiling,
+) -> u32 {
+    let left = acc.extract(i);
+    let right = acc.extract(comptime!(i + 1));
+    if comptime!(tiling.geglu) {
+        let gates = comptime!(i + tiling.tile_n as usize / 4);
+        pack(
+            gelu(left) * acc.extract(gates),
+            gelu(right) * acc.extract(comptime!(gates + 1)),
+            ty,
+        )
+    } else {
+        pack(left, right, ty)
     }
 }

@@ -82,7 +82,7 @@ const PRIVATE_STAGING: u32 = 2;
 /// Compile-time configuration of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Tiling {
-    /// Columns of an output tile: 128, 192 or 256.
+    /// Columns of an output tile: 32 (if B is K-major), 64, 128, 192 or 256. With `geglu`, the columns that are computed: twice those of the output.
     pub(super) tile_n: u32,
     /// Stages of the pipeline.
     pub(super) stages: u32,
@@ -99,6 +99,8 @@ pub(super) struct Tiling {
     pub(super) stacked: bool,
     /// Thread blocks of a cluster: 1 or 2.
     pub(super) cluster: u32,
+    /// True if the epilogue computes GeGLU: the output has half as many columns as B.
+    pub(super) geglu: bool,
 }
 
 impl Tiling {
@@ -112,13 +114,19 @@ impl Tiling {
         Self {
             tile_n,
             // As many as fit into 227 KiB beside 32 KiB of staging buffers.
-            stages: if tile_n == 128 { 6 } else { 4 },
+            stages: match tile_n {
+                32 => 9,
+                64 => 8,
+                128 => 6,
+                _ => 4,
+            },
             a_m_major,
             b_n_major,
             f16,
             f32_out,
             stacked: false,
             cluster,
+            geglu: false,
         }
     }
 
@@ -138,9 +146,31 @@ impl Tiling {
             as usize
     }
 
-    /// Columns of a staging buffer: 128 bytes.
+    /// Columns of an output tile.
+    pub(super) fn output_columns(&self) -> u32 {
+        if self.geglu {
+            self.tile_n / 2
+        } else {
+            self.tile_n
+        }
+    }
+
+    /// Columns of B that one TMA load brings: a block of a cluster loads its share, and GeGLU loads activations and gates apart.
+    pub(super) fn b_box(&self) -> u32 {
+        if self.geglu {
+            self.tile_n / 2
+        } else {
+            self.tile_n / self.cluster
+        }
+    }
+
+    /// Columns of a staging buffer: 128 bytes, half of which are used where a tile of 16-bit elements is narrower.
     pub(super) fn staging_columns(&self) -> u32 {
-        if self.f32_out { 32 } else { 64 }
+        if self.f32_out {
+            32
+        } else {
+            self.output_columns().min(64)
+        }
     }
 }
 
@@ -213,11 +243,15 @@ pub(super) fn hopper_gemm(
                 tiling,
             );
         }
-    // The accumulator is a vector, whose size must be a power of two: 64 f32 for 128 columns, 128 for 192 and 256.
+    // The accumulator is a vector, whose size must be a power of two: 16 f32 for 32 columns, … 128 for 192 and 256.
     } else if comptime!(tiling.tile_n > 128) {
         consumer_warp_group::<Const<128>>(&pipeline, out_map, schedule, tiling);
-    } else {
+    } else if comptime!(tiling.tile_n > 64) {
         consumer_warp_group::<Const<64>>(&pipeline, out_map, schedule, tiling);
+    } else if comptime!(tiling.tile_n > 32) {
+        consumer_warp_group::<Const<32>>(&pipeline, out_map, schedule, tiling);
+    } else {
+        consumer_warp_group::<Const<16>>(&pipeline, out_map, schedule, tiling);
     }
     // A block's shared memory must outlive multicast loads and arrivals of its peer.
     if comptime!(tiling.cluster > 1) {

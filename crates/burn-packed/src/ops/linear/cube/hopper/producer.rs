@@ -46,7 +46,20 @@ pub(super) fn producer_thread(
             } else {
                 tma_load(a_tile, a_map, k, tile.row, full);
             }
-            load_b(b_tile, b_map, k, tile.column, full, rank, tiling);
+            if comptime!(tiling.geglu) {
+                load_b_halves(
+                    b_tile,
+                    b_map,
+                    k,
+                    tile.column / 2u32,
+                    schedule.gate,
+                    full,
+                    rank,
+                    tiling,
+                );
+            } else {
+                load_b(b_tile, b_map, k, tile.column, full, rank, tiling);
+            }
             stage += 1u32;
             if stage == comptime!(tiling.stages) {
                 stage = 0u32;
@@ -96,5 +109,36 @@ fn load_b(
         );
     } else {
         tma_load(b_tile, map, k, column, full);
+    }
+}
+
+/// Loads the B tile of a stage for GeGLU: below `tile_n / 2` columns of activations, from `column` on, as many of gates, from `gate + column` on.
+/// In a cluster, the first block loads the activations and the second the gates, multicast to both.
+#[allow(clippy::too_many_arguments)] // operands of inline PTX
+#[cube]
+fn load_b_halves(
+    b_tile: u32,
+    map: u64,
+    k: u32,
+    column: u32,
+    gate: u32,
+    full: u32,
+    rank: u32,
+    #[comptime] tiling: Tiling,
+) {
+    let bytes = comptime!(tiling.b_box() * ROW_BYTES);
+    if comptime!(tiling.cluster > 1) {
+        let all_blocks = comptime!((1u16 << tiling.cluster) - 1);
+        tma_load_multicast(
+            b_tile + rank * bytes,
+            map,
+            k,
+            column + rank * gate,
+            full,
+            all_blocks.runtime(),
+        );
+    } else {
+        tma_load(b_tile, map, k, column, full);
+        tma_load(b_tile + bytes, map, k, column + gate, full);
     }
 }
