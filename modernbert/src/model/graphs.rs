@@ -7,15 +7,16 @@ use std::thread::ThreadId;
 use burn::tensor::Tensor;
 
 use super::ModernBert;
-use crate::batch::PackedBatch;
+use crate::batch::{PackedBatch, SequenceLayout};
 use crate::graph::{CapturedForward, Size};
 
 /// Sizes in tokens: a batch is filled up to the next one, by a third at most from 64 tokens on.
 const TOKENS: [usize; 13] = [
     16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048,
 ];
-/// Longest sequence of a graph. From 384 tokens on, attention of global layers is a different kernel.
-const LONGEST: usize = 256;
+/// Batches of sequences up to this length have graphs of their own. From 384 tokens on, attention of global layers is a different kernel, and a
+/// graph for sequences of any length launches both.
+const SHORT: usize = 256;
 /// A batch whose sequences are shorter than this on average may have more sequences than its size allows.
 const SHORTEST: usize = 8;
 /// Batches of one size that run without a graph first: capturing one costs four passes.
@@ -31,8 +32,8 @@ pub(super) struct Graphs {
     slots: Option<Arc<Mutex<Slots>>>,
 }
 
-/// The graph of each thread and number of tokens.
-type Slots = HashMap<(ThreadId, usize), Slot>;
+/// The graph of each thread and size.
+type Slots = HashMap<(ThreadId, Size), Slot>;
 
 #[derive(Debug)]
 enum Slot {
@@ -59,27 +60,31 @@ impl Graphs {
     }
 
     /// The smallest size that a batch fits in.
-    fn size(batch: &PackedBatch) -> Option<Size> {
-        let total = batch.layout.total_tokens();
+    fn size(layout: &SequenceLayout) -> Option<Size> {
+        let total = layout.total_tokens();
         let tokens = *TOKENS.iter().find(|&&tokens| tokens >= total.max(1))?;
+        let longest = match layout.max_seqlen() <= SHORT {
+            true => SHORT.min(tokens),
+            false => tokens,
+        };
         let size = Size {
             tokens,
-            longest: LONGEST.min(tokens),
+            longest,
             sequences: tokens / SHORTEST,
         };
-        (batch.dropout.is_none() && size.fits(&batch.layout)).then_some(size)
+        size.fits(layout).then_some(size)
     }
 
     /// Hidden states of a small batch by the graph of its size; `None` where there is none.
     pub(super) fn run(&self, model: &ModernBert, batch: &PackedBatch) -> Option<Tensor<2>> {
         let slots = self.slots.as_ref()?;
-        let size = Self::size(batch)?;
+        let size = Self::size(&batch.layout)?;
         let ids = batch.order.ids();
-        if ids.len() != batch.layout.total_tokens() {
+        if ids.len() != batch.layout.total_tokens() || batch.dropout.is_some() {
             return None;
         }
         let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (std::thread::current().id(), size.tokens);
+        let key = (std::thread::current().id(), size);
         if slots.len() >= MOST && !slots.contains_key(&key) {
             return None;
         }
@@ -121,8 +126,33 @@ fn agree(found: Tensor<2>, expected: Tensor<2>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::agree;
+    use super::{Graphs, Size, agree};
+    use crate::batch::SequenceLayout;
     use burn::tensor::{Device, Tensor};
+
+    #[test]
+    fn a_batch_has_the_smallest_size_it_fits_in() {
+        let of = |lengths: &[usize]| {
+            let layout = SequenceLayout::from_lengths(lengths.iter().copied()).expect("lengths");
+            Graphs::size(&layout)
+        };
+        let size = |tokens, longest| {
+            let sequences = tokens / 8;
+            Some(Size {
+                tokens,
+                longest,
+                sequences,
+            })
+        };
+        assert_eq!(of(&[1]), size(16, 16));
+        assert_eq!(of(&[16, 17]), size(64, 64));
+        assert_eq!(of(&[256, 256]), size(512, 256));
+        assert_eq!(of(&[257]), size(384, 384));
+        assert_eq!(of(&[2000, 48]), size(2048, 2048));
+        assert_eq!(of(&[2049]), None);
+        // Three sequences of one token are more than a graph of 16 tokens takes.
+        assert_eq!(of(&[1, 1, 1]), None);
+    }
 
     #[test]
     fn results_agree_up_to_rounding() {
