@@ -1,5 +1,6 @@
 //! Arguments that all inference programs share.
 
+use anyhow::ensure;
 use clap::{Args, ValueEnum};
 use modernbert::{Loader, Precision};
 use modernbert_cli::DeviceArgs;
@@ -23,6 +24,9 @@ pub struct ModelArgs {
     /// Computes GEMMs and attention in this dtype.
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     pub dtype: Dtype,
+    /// Keeps the residual stream in the dtype of `--dtype` instead of f32: faster on GPUs, less exact.
+    #[arg(long)]
+    pub half_residual: bool,
     /// Packs at most this many tokens into a batch.
     #[arg(long, value_name = "N", default_value_t = 8192)]
     pub batch_tokens: usize,
@@ -58,11 +62,16 @@ impl ModelArgs {
     /// # Errors
     /// An unknown device, or one that is not available.
     pub fn loader(&self) -> anyhow::Result<(Loader, String)> {
+        ensure!(
+            !self.half_residual || self.dtype != Dtype::F32,
+            "--half-residual keeps the residual stream in the dtype of matrix multiplications; choose --dtype bf16 or f16"
+        );
         let device = self.device.select()?;
         let mut loader = Loader::from(&self.model)
             .offline(self.offline)
             .device(&device.device)
             .precision(self.dtype.into())
+            .half_residual(self.half_residual)
             .batch_tokens(self.batch_tokens);
         if let Some(revision) = &self.revision {
             loader = loader.revision(revision);

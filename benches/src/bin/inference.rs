@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context;
+use burn::tensor::Tensor;
 use clap::Parser;
 use modernbert::batch::{PackedBatch, SequenceLayout};
 use modernbert::config::ModernBertConfig;
@@ -56,6 +57,9 @@ struct Args {
     /// Launches every kernel of a small batch instead of replaying a captured graph.
     #[arg(long)]
     without_graphs: bool,
+    /// Keeps the residual stream in the dtype of `--dtype` instead of f32, and prints how far the hidden states are from those with f32.
+    #[arg(long, conflicts_with = "turns")]
+    half_residual: bool,
     /// Reads names of sets from standard input, one per line, and prints a timed pass as a line of JSON for each: a script can
     /// alternate between programs this way.
     #[arg(long, conflicts_with_all = ["json", "sets"])]
@@ -70,7 +74,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let named = args.device.select()?;
     let config = ModernBertConfig::preset(&args.shape)?;
     let model = initialize(ModernBert::new(&config, &named.device)?, &config, 0);
-    let model = model.with_precision(args.dtype);
+    let model = model
+        .with_precision(args.dtype)
+        .with_half_residual(args.half_residual);
     let bench = Bench {
         model: match args.without_graphs {
             false => model.for_inference(),
@@ -109,6 +115,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
         let cpu: Option<Vec<f64>> = timed.into_iter().map(|(_, cpu)| cpu).collect();
         let row = bench.row(&prepared, ms, cpu.map(median));
         println!("{}", row.line());
+        if args.half_residual {
+            println!("  {}", bench.accuracy(&prepared)?);
+        }
         rows.push(row);
     }
     if let Some(path) = &args.json {
@@ -131,6 +140,25 @@ struct Prepared {
 }
 
 impl Bench {
+    /// Cosine similarity of each token's hidden state of the first batch with that of an f32 residual stream: least and mean.
+    fn accuracy(&self, prepared: &Prepared) -> anyhow::Result<String> {
+        let Some(batch) = prepared.batches.first() else {
+            return Ok("no batch".to_owned());
+        };
+        let model = self.model.clone().without_graphs();
+        let found = model.forward(batch);
+        let expected = model.with_half_residual(false).forward(batch);
+        let dot = |a: &Tensor<2>, b: &Tensor<2>| (a.clone() * b.clone()).sum_dim(1);
+        let norms = dot(&found, &found) * dot(&expected, &expected);
+        let cosines = dot(&found, &expected) / norms.sqrt();
+        let cosines = cosines.try_into_vec_as::<f32>()?;
+        let least = cosines.iter().copied().fold(1.0, f32::min);
+        let mean = cosines.iter().map(|&x| f64::from(x)).sum::<f64>() / cosines.len() as f64;
+        Ok(format!(
+            "cosine with an f32 residual stream: mean {mean:.6}, least {least:.6}"
+        ))
+    }
+
     fn prepare(&self, mut set: LengthSet, args: &Args) -> anyhow::Result<Prepared> {
         if let Some(batch) = args.batch {
             set.batch = batch as usize;

@@ -100,7 +100,10 @@ impl Answerer {
         let opened = model.into().open()?;
         let build = |config: &_, _, device: &_| QuestionAnswerer::new(config, device);
         let model = opened.classifier(Some(2), build)?;
-        let model = model.with_precision(opened.precision).for_inference();
+        let model = model
+            .with_precision(opened.precision)
+            .with_half_residual(opened.half_residual)
+            .for_inference();
         Self::new(model, opened.tokenizer()?, opened.batches.clone())
     }
 

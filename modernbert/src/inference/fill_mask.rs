@@ -64,7 +64,10 @@ impl MaskFiller {
     pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
         let opened = model.into().open()?;
         let model = opened.complete(MaskedLm::new)?;
-        let model = model.with_precision(opened.precision).for_inference();
+        let model = model
+            .with_precision(opened.precision)
+            .with_half_residual(opened.half_residual)
+            .for_inference();
         Self::new(model, opened.tokenizer()?, opened.batches.clone())
     }
 

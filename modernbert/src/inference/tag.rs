@@ -104,7 +104,10 @@ impl Tagger {
     pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
         let opened = model.into().open()?;
         let classifier = opened.classifier(None, TokenClassifier::new)?;
-        let classifier = classifier.with_precision(opened.precision).for_inference();
+        let classifier = classifier
+            .with_precision(opened.precision)
+            .with_half_residual(opened.half_residual)
+            .for_inference();
         Self::new(classifier, opened.tokenizer()?, opened.batches.clone())
     }
 

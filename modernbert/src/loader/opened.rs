@@ -23,6 +23,7 @@ pub(crate) struct Opened {
     pub(crate) config: ModernBertConfig,
     pub(crate) device: Device,
     pub(crate) precision: Precision,
+    pub(crate) half_residual: bool,
     pub(crate) batches: BatchOptions,
     files: TensorFiles,
 }
@@ -38,6 +39,7 @@ impl Loader {
             config,
             device,
             precision: self.precision,
+            half_residual: self.half_residual,
             batches: self.batches,
             files,
         })

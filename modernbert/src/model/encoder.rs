@@ -28,6 +28,8 @@ pub struct ModernBert {
     #[module(skip)]
     precision: Precision,
     #[module(skip)]
+    half_residual: bool,
+    #[module(skip)]
     recomputes: bool,
     #[module(skip)]
     rotary: RotaryCache,
@@ -78,6 +80,7 @@ impl ModernBert {
             final_norm: LayerNorm::new(config, device),
             config: Arc::new(config.clone()),
             precision: Precision::F32,
+            half_residual: false,
             recomputes: false,
             rotary: RotaryCache::default(),
             graphs: Graphs::default(),
@@ -103,7 +106,7 @@ impl ModernBert {
     }
 
     /// The same encoder for inference alone: weights of matrix multiplications are stored in the dtype of its precision, and on CUDA small
-    /// batches (up to 2048 tokens in sequences of up to 256) run as captured [graphs](crate::graph). The outputs have the same bits, but for
+    /// batches (up to 2048 tokens) run as captured [graphs](crate::graph). The outputs have the same bits, but for
     /// batches that do not fill their graph, whose matrix multiplications have more rows.
     ///
     /// Its weights must not change afterwards, and are rounded to the precision when they are saved.
@@ -114,6 +117,13 @@ impl ModernBert {
             }
         }
         self.graphs = Graphs::enabled();
+        self
+    }
+
+    /// The same encoder with its residual stream in the dtype of its precision, as models that are loaded in bf16 elsewhere have it: the norms read and
+    /// write a third less. Each of the two additions of a layer is then rounded. The hidden states are f32 in any case. For inference.
+    pub fn with_half_residual(mut self, half: bool) -> Self {
+        self.half_residual = half;
         self
     }
 
@@ -169,7 +179,8 @@ impl ModernBert {
     /// last one after the final norm. These are Hugging Face's `hidden_states`.
     pub fn hidden_states(&self, batch: &PackedBatch) -> Vec<Tensor<2>> {
         let mut states = Vec::with_capacity(self.layers.len() + 1);
-        let last = self.run(batch, |state| states.push(state.clone()));
+        let precision = self.precision;
+        let last = self.run(batch, |state| states.push(precision.raise(state.clone())));
         states.push(last);
         states
     }
@@ -179,7 +190,10 @@ impl ModernBert {
         let pass = self.pass(batch);
         let x = self.embed(batch);
         let dtype = x.dtype();
-        let mut stream = Stream::start(x);
+        let mut stream = Stream::start(match self.half_residual {
+            true => self.precision.lower(x),
+            false => x,
+        });
         for layer in &self.layers {
             let (entered, behind) = layer.forward(stream, &pass);
             see(&entered);

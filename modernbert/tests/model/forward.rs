@@ -346,3 +346,29 @@ fn bf16_products_stay_within_three_percent_of_f32() {
     let error = relative_rms_error(&wide(&read(found)), &wide(&expected));
     assert!((1e-4..0.03).contains(&error), "{error}");
 }
+
+/// A residual stream in bf16 is another rounding of the same computation; the hidden states are f32 between all layers.
+#[test]
+fn a_bf16_residual_stream_stays_within_four_percent_of_f32() {
+    if !computes_in(DType::BF16) {
+        return;
+    }
+    let config = toy::config(4);
+    let model = model(&config);
+    let expected = hidden(&model, &tokens(30));
+    let batch = PackedBatch::from_sequences(&[tokens(30)], &device()).unwrap();
+    let half = model.model.with_precision(Precision::Bf16);
+    let usual = read(half.forward(&batch));
+    let half = half.with_half_residual(true);
+    let found = half.forward(&batch);
+    assert_eq!(found.dtype(), DType::F32);
+    let found = read(found);
+    let error = relative_rms_error(&wide(&found), &wide(&expected));
+    assert!((1e-4..0.04).contains(&error), "{error}");
+    assert!(distance(&found, &usual) > 0.0, "the option changes nothing");
+    let states = half.hidden_states(&batch);
+    assert!(states.iter().all(|state| state.dtype() == DType::F32));
+    // Without half precision there is nothing to round to.
+    let full = half.with_precision(Precision::F32);
+    assert_eq!(bits(&read(full.forward(&batch))), bits(&expected));
+}

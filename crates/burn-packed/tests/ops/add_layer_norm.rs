@@ -407,6 +407,35 @@ fn half_precision_rounds_only_branch_and_norm() {
     }
 }
 
+/// A half-precision residual stream: the sum is rounded to its dtype, the norm to its own.
+#[test]
+fn a_half_precision_stream_is_rounded_once() {
+    for (dtype, float, unit) in [
+        (DType::BF16, FloatDType::BF16, 2f64.powi(-8)),
+        (DType::F16, FloatDType::F16, 2f64.powi(-11)),
+    ] {
+        if !computes_in(dtype) {
+            continue;
+        }
+        let mut inputs = Inputs::new(33, 96);
+        let device = autodiff_device();
+        let rounded = |values: &[f32]| tensor(values, [33, 96], &device).cast(float);
+        inputs.x = read(rounded(&inputs.x).inner());
+        inputs.branch = read(rounded(&inputs.branch).inner());
+        let expected = inputs.expected(true, true);
+        let weight = tensor(&inputs.weight, [96], &device);
+        let (x, branch) = (rounded(&inputs.x), rounded(&inputs.branch));
+        for out in [dtype, DType::F32] {
+            let (x, branch) = (x.clone().inner(), branch.clone().inner());
+            let (sum, normed) = add_layer_norm(x, branch, weight.clone().inner(), EPS, out);
+            assert_eq!((sum.dtype(), normed.dtype()), (dtype, out));
+            assert_close(&read(sum), &expected.sum, unit, "sum");
+            // Backends without a kernel normalize the rounded sum.
+            assert_close(&read(normed), &expected.normed, 3.0 * unit, "normed");
+        }
+    }
+}
+
 #[test]
 fn three_backward_runs_are_bit_identical() {
     let inputs = Inputs::new(300, 48);

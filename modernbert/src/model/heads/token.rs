@@ -43,6 +43,12 @@ impl TokenClassifier {
         self
     }
 
+    /// The same model with a residual stream in its precision; see [`ModernBert::with_half_residual`].
+    pub fn with_half_residual(mut self, half: bool) -> Self {
+        self.model = self.model.with_half_residual(half);
+        self
+    }
+
     /// The same model for inference alone; see [`ModernBert::for_inference`].
     pub fn for_inference(mut self) -> Self {
         self.model = self.model.for_inference();

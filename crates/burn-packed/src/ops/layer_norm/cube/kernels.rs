@@ -110,19 +110,20 @@ pub(super) fn forward_kernel<X: Float, O: Float, N: Size>(
     }
 }
 
-/// `sum = x + branch`, `out = norm(sum) * weight`, and `inv_stds [rows]`; matrices are `[rows, width]`.
+/// `sum = x + branch`, `out = norm(x + branch) * weight`, and `inv_stds [rows]`; matrices are `[rows, width]`. The norm is that of the sum before it
+/// is rounded.
 #[cube(launch_unchecked, address_type = "dynamic")]
-pub(super) fn add_forward_kernel<B: Float, O: Float, N: Size>(
-    x: &[Vector<f32, N>],
+pub(super) fn add_forward_kernel<X: Float, B: Float, O: Float, N: Size>(
+    x: &[Vector<X, N>],
     branch: &[Vector<B, N>],
     weight: &[Vector<f32, N>],
-    sum: &mut [Vector<f32, N>],
+    sum: &mut [Vector<X, N>],
     out: &mut [Vector<O, N>],
     inv_stds: &mut [f32],
     rows: usize,
     eps: f32,
     #[comptime] partition: RowPartition,
-    #[define(B, O)] _dtypes: [ElemType; 2],
+    #[define(X, B, O)] _dtypes: [ElemType; 3],
 ) {
     let mut exchange = Shared::<[f32]>::new_slice(partition.exchange());
     let lane = UNIT_POS as usize % partition.lanes;
@@ -135,7 +136,8 @@ pub(super) fn add_forward_kernel<B: Float, O: Float, N: Size>(
         let at = lane + comptime!(i * partition.lanes);
         values[i] = Vector::new(0.0f32);
         if at < partition.vectors {
-            values[i] = x[start + at] + Vector::<f32, N>::cast_from(branch[start + at]);
+            values[i] = Vector::<f32, N>::cast_from(x[start + at])
+                + Vector::<f32, N>::cast_from(branch[start + at]);
         }
     }
     let (mean, inv_std) = statistics::<N>(&values, lane, eps, &mut exchange, partition);
@@ -144,7 +146,7 @@ pub(super) fn add_forward_kernel<B: Float, O: Float, N: Size>(
         for i in 0..comptime!(partition.held()) {
             let at = lane + comptime!(i * partition.lanes);
             if at < partition.vectors {
-                sum[start + at] = values[i];
+                sum[start + at] = Vector::cast_from(values[i]);
             }
         }
         write_normed::<O, N>(&values, weight, out, start, lane, mean, inv_std, partition);

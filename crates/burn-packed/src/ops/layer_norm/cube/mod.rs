@@ -99,12 +99,11 @@ pub(crate) fn add_forward(
 ) -> (CubeTensor, CubeTensor, CubeTensor) {
     let [rows, width] = x.shape().dims();
     let plan = partition(&x, width, &FORWARD);
-    let (Some((partition, vector)), Some(elems), DType::F32) =
-        (plan, elems([branch.dtype, out]), x.dtype)
+    let (Some((partition, vector)), Some(elems)) = (plan, elems([x.dtype, branch.dtype, out]))
     else {
         return fallback::add_forward::<CubeBackend>(x, branch, weight, eps, out);
     };
-    let sum = empty(&x, [rows, width], DType::F32);
+    let sum = empty(&x, [rows, width], x.dtype);
     let normed = empty(&x, [rows, width], out);
     let inv_std = empty(&x, [rows], DType::F32);
     if rows == 0 {
