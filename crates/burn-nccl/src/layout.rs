@@ -75,7 +75,7 @@ mod tests {
         );
         let pieces = layout.pieces(&vector).into_iter();
         let pieces: Vec<Vec<f32>> = pieces
-            .map(|piece| piece.into_data().to_vec().unwrap_or_default())
+            .map(|piece| piece.try_into_vec_as().unwrap_or_default())
             .collect();
         assert_eq!(pieces, [vec![0., 1.], vec![2.], vec![3., 4., 5.]]);
     }
