@@ -154,7 +154,7 @@ fn a_published_model_is_annealed() {
     assert_refused(
         "no corpus",
         &program(&arguments),
-        &["--corpus PATH", "epochs"],
+        &["--corpus PATH", "1 epoch or so"],
     );
 }
 
