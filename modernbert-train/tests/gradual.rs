@@ -1,4 +1,4 @@
-//! Settings that are off by default and follow the run: averaged weights, sequence-length warmup, gradual rotary base.
+//! Settings that are off by default: averaged weights, sequence-length warmup, gradual rotary base, a limit on the gradient norm.
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
 mod place;
@@ -225,6 +225,114 @@ fn the_rotary_base_follows_its_ramp_and_resumes() {
         fs::read(out.join(WEIGHTS)).unwrap(),
         fs::read(at_once.join(WEIGHTS)).unwrap()
     );
+}
+
+/// Euclidean norm of all tensors as one vector.
+fn norm(tensors: &BTreeMap<String, Vec<f32>>) -> f64 {
+    let values = tensors.values().flatten();
+    values.map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt()
+}
+
+/// The first moments after each step of a run, from its checkpoints.
+fn first_moments(run: &Path) -> Vec<BTreeMap<String, Vec<f32>>> {
+    let files = checkpoints(run).into_iter();
+    let mut moments: Vec<_> = files
+        .map(|checkpoint| {
+            let found = tensors(&checkpoint.join("optimizer.safetensors"), ".moment_1");
+            (checkpoint, found)
+        })
+        .collect();
+    moments.sort_by(|a, b| a.0.cmp(&b.0));
+    moments.into_iter().map(|(_, found)| found).collect()
+}
+
+/// A whole run with `optimizer.max_grad_norm`: it warns, the gradient of every step has the norm of the limit, and a limit above all norms
+/// changes no bit.
+#[test]
+fn a_limit_on_the_gradient_norm_warns_and_scales_every_step() {
+    const LIMIT: f64 = 0.01;
+    let place = Place::new();
+    let plain = recipe(&place.path("corpus"))
+        .replace("log_every_steps = 4", "log_every_steps = 1")
+        .replace("total_tokens = 6000", "total_tokens = 2000")
+        .replace("eval_every_tokens = 3000", "eval_every_tokens = 1000");
+    let kept = "[checkpoint]\nevery_steps = 1\nkeep_every_steps = 1\n";
+    let run_with = |name: &str, limit: &str| {
+        let settings = plain.replace(
+            "learning_rate = 1e-2",
+            &format!("learning_rate = 1e-2{limit}"),
+        );
+        place.write(name, format!("{settings}\n{kept}"));
+        run(&place, name, &format!("out-{name}"))
+    };
+    let (free, silent) = run_with("free", "");
+    let (wide, warned) = run_with("wide", "\nmax_grad_norm = 1e9");
+    let (clipped, warned_too) = run_with("clipped", &format!("\nmax_grad_norm = {LIMIT}"));
+    let warning = "warning: optimizer.max_grad_norm is";
+    assert!(!silent.contains(warning), "{silent}");
+    assert!(
+        warned.contains(&format!("{warning} 1000000000,")),
+        "{warned}"
+    );
+    assert!(
+        warned_too.contains(&format!("{warning} {LIMIT},")),
+        "{warned_too}"
+    );
+
+    let weights = |run: &Path| fs::read(run.join(WEIGHTS)).unwrap();
+    let (usual, scaled) = (first_moments(&free), first_moments(&clipped));
+    assert!(
+        weights(&free) == weights(&wide),
+        "a limit of 1e9 changes weights"
+    );
+    assert_eq!(losses(&free, "train"), losses(&wide, "train"));
+    assert!(usual == first_moments(&wide));
+    assert!(
+        weights(&free) != weights(&clipped),
+        "the clip changes nothing"
+    );
+
+    // The log has the norms before clipping, all above the limit.
+    let norms = |run: &Path| -> Vec<f64> {
+        let rows = rows(run, "train");
+        rows.iter()
+            .map(|row| row["grad_norm"].as_f64().unwrap())
+            .collect()
+    };
+    let (before, all) = (norms(&free), norms(&clipped));
+    assert_eq!((all.len(), before[0]), (scaled.len(), all[0]));
+    assert!(
+        all.len() > 6 && all.iter().all(|&norm| norm > 3.0 * LIMIT),
+        "{all:?}"
+    );
+    // Both betas are 0 in the first step, so its first moment is its gradient.
+    assert!(
+        (norm(&usual[0]) / before[0] - 1.0).abs() < 1e-5,
+        "{before:?}"
+    );
+    let factor = LIMIT / (before[0] + 1e-6);
+    for (name, gradient) in &usual[0] {
+        for (&gradient, &clipped) in gradient.iter().zip(&scaled[0][name]) {
+            let expected = f64::from(gradient) * factor;
+            let error = (f64::from(clipped) - expected).abs();
+            assert!(
+                error <= 1e-6 * expected.abs() + 1e-30,
+                "{name}: {clipped} {expected}"
+            );
+        }
+    }
+    // The gradients of later steps follow from two moments: m = m' + (1 - b)(g - m').
+    for step in 2..=scaled.len() {
+        let power = 0.9f64.powi(step as i32);
+        let b = (power - 0.9) / (power - 1.0);
+        let (last, now) = (&scaled[step - 2], &scaled[step - 1]);
+        let gradient = now.iter().map(|(name, now)| {
+            let of = |(&now, &last): (&f32, &f32)| last + (now - last) / (1.0 - b) as f32;
+            (name.clone(), now.iter().zip(&last[name]).map(of).collect())
+        });
+        let found = norm(&gradient.collect());
+        assert!((found / LIMIT - 1.0).abs() < 1e-3, "step {step}: {found}");
+    }
 }
 
 #[test]

@@ -3,108 +3,16 @@
 
 mod place;
 
-use modernbert::checkpoint::TensorFiles;
-use place::{Place, WEIGHTS, assert_success, program, text};
+use modernbert_train::loader::TrainStream;
+use modernbert_train::mask::Masker;
+use modernbert_train::pretrain::reopen;
+use modernbert_train::run_dir::recipe_of_run;
+use place::phases::{checkpoint, close, number, recipe, rows, run, state, weights};
+use place::{Place, assert_success, program, text};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
-
-/// Two phases: a plateau with warmup, and a decay of other rate and weight decay; every checkpoint is kept.
-fn recipe(corpus: &Path, more: &str) -> String {
-    format!(
-        r#"
-[model]
-hidden_size = 32
-intermediate_size = 48
-num_hidden_layers = 4
-num_attention_heads = 2
-local_attention = 16
-global_rope_theta = 10_000.0
-max_position_embeddings = 128
-initializer_range = 0.08
-
-[data]
-corpus = {corpus:?}
-tokenizer_vocab = 384
-eval_bytes = 4000
-sequence_length = 64
-
-[batch]
-tokens = 256
-
-[run]
-eval_every_tokens = 1500
-eval_tokens = 1024
-log_every_steps = 1
-
-[checkpoint]
-every_steps = 4
-keep_last = 2
-keep_best = 3
-keep_every_steps = 4
-{more}
-[[phase]]
-name = "stable"
-optimizer.learning_rate = 1e-2
-schedule = {{ kind = "constant", warmup_tokens = 2000 }}
-run.total_tokens = 8000
-
-[[phase]]
-name = "decay"
-model.global_rope_theta = 160_000.0
-data.sequence_length = 128
-optimizer = {{ learning_rate = 4e-3, weight_decay = 1e-3 }}
-schedule.kind = "one_minus_sqrt"
-run.total_tokens = 6000
-"#,
-        corpus = text(corpus)
-    )
-}
-
-fn run(place: &Place, out: &str, more: &[&str]) -> PathBuf {
-    let (recipe, out) = (place.path("two.toml"), place.path(out));
-    let mut arguments = vec!["run", text(&recipe), "--out", text(&out)];
-    arguments.extend(["--device", "flex", "--lines"]);
-    arguments.extend(more);
-    assert_success(&program(&arguments));
-    out
-}
-
-fn rows(run: &Path, split: &str) -> Vec<Value> {
-    let log = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let rows = log.lines().map(|line| serde_json::from_str(line).unwrap());
-    rows.filter(|row: &Value| row["split"] == split).collect()
-}
-
-fn number(row: &Value, key: &str) -> f64 {
-    row[key]
-        .as_f64()
-        .unwrap_or_else(|| panic!("{key} of {row}"))
-}
-
-fn checkpoint(run: &Path, step: u64) -> PathBuf {
-    run.join("checkpoints").join(format!("step-{step:08}"))
-}
-
-fn state(run: &Path, step: u64) -> Value {
-    let path = checkpoint(run, step).join("state.json");
-    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
-}
-
-fn weights(folder: &Path) -> BTreeMap<String, Vec<f32>> {
-    let files = TensorFiles::open(folder).unwrap();
-    let names: Vec<String> = files.names().map(ToString::to_string).collect();
-    let read = |name: String| {
-        let (_, values) = files.read(&name).unwrap().unwrap();
-        (name, values.clone())
-    };
-    names.into_iter().map(read).collect()
-}
-
-fn close(found: f64, expected: f64) -> bool {
-    (found - expected).abs() <= 1e-9 * expected.abs().max(1e-12)
-}
+use std::path::Path;
 
 #[test]
 fn a_phase_begins_at_token_0_with_the_moments_and_its_own_rate() {
@@ -259,12 +167,52 @@ run.total_tokens = 8000
     }
 }
 
-/// Real tokens alone move the schedule: two runs of different padding have the rate of their tokens.
+/// Tokens seen after each of the first `steps` steps of a run of one phase, counted by hand: rows are made again from the run's shards, and
+/// their ids that are not padding are counted. Each sequence of a row must be a sample of the shards, whole. Returns the padding as well.
+fn tokens_by_hand(run: &Path, steps: usize) -> (Vec<u64>, u64) {
+    let phases = recipe_of_run(run).unwrap().phases().unwrap();
+    let prepared = reopen(&phases, run).unwrap();
+    let (recipe, sources) = (&phases[0].recipe, &prepared.phases[0].train);
+    assert_eq!((phases.len(), sources.len()), (1, 1));
+    let samples = &sources[0].samples;
+    let samples: BTreeSet<Vec<u32>> = (0..samples.len()).map(|i| samples.get(i)).collect();
+    let special = prepared.tokenizer.special();
+    let masker = Masker::new(&prepared.tokenizer, recipe.mask.train, false).unwrap();
+    let options = recipe.loader_options(special.pad);
+    let stream = TrainStream::of_sources(sources.clone(), masker, options).unwrap();
+    let mut stream = stream.steps().unwrap();
+    let (mut tokens, mut padding) = (0, 0);
+    let seen = (0..steps).map(|_| {
+        for _ in 0..recipe.batch.micro_batches {
+            let row = stream.next_row().unwrap();
+            let mut ids = row.input_ids;
+            let labels = row.labels.positions.iter().zip(&row.labels.labels);
+            for ((&at, &id), &weight) in labels.zip(&row.labels.weights) {
+                if weight > 0.0 {
+                    ids[at as usize] = id;
+                }
+            }
+            let real = ids.iter().filter(|&&id| id != special.pad).count();
+            assert!(ids[real..].iter().all(|&id| id == special.pad));
+            padding += (ids.len() - real) as u64;
+            tokens += real as u64;
+            let sequences = ids[..real].split_inclusive(|&id| id == special.sep);
+            for sequence in sequences {
+                assert!(samples.contains(sequence), "{sequence:?}");
+            }
+        }
+        tokens
+    });
+    (seen.collect(), padding)
+}
+
+/// Real tokens alone move the schedule: two runs of different padding have the rate of their tokens, and the log's tokens are those of the
+/// rows without padding.
 #[test]
 fn the_rate_follows_tokens_without_padding() {
     let place = Place::new();
     place.write("two.toml", recipe(&place.path("corpus"), ""));
-    let fills: Vec<f64> = ["true", "false"]
+    let results: Vec<(f64, u64)> = ["true", "false"]
         .into_iter()
         .map(|packing| {
             let setting = format!("batch.packing={packing}");
@@ -282,11 +230,22 @@ fn the_rate_follows_tokens_without_padding() {
                 let expected = 1e-2 * (number(row, "tokens") / 2000.0).min(1.0);
                 assert!(close(number(row, "lr"), expected), "{row}");
             }
-            rows.iter().map(|row| number(row, "packing")).sum::<f64>() / rows.len() as f64
+            let logged: Vec<u64> = rows
+                .iter()
+                .map(|row| row["tokens"].as_u64().unwrap())
+                .collect();
+            let (counted, padding) = tokens_by_hand(&out, logged.len());
+            assert_eq!(logged, counted, "packing = {packing}");
+            let fill = rows.iter().map(|row| number(row, "packing")).sum::<f64>();
+            (fill / rows.len() as f64, padding)
         })
         .collect();
     // Packed rows end in padding, rows of single sequences have none.
-    assert!((fills[0] - fills[1]).abs() > 0.02, "{fills:?}");
+    let [(packed, padding), (alone, none)] = results[..] else {
+        panic!("{results:?}")
+    };
+    assert!((packed - alone).abs() > 0.02, "{results:?}");
+    assert!(padding > 0 && none == 0, "{results:?}");
 }
 
 #[test]
@@ -367,106 +326,5 @@ fn the_mean_of_the_three_best_and_the_last_is_written_and_evaluates() {
     assert!(
         (mean_loss - last_loss).abs() < 0.3,
         "{mean_loss} {last_loss}"
-    );
-}
-
-#[test]
-fn a_roll_back_in_mid_phase_changes_rate_and_decay_and_says_so() {
-    let place = Place::new();
-    place.write("two.toml", recipe(&place.path("corpus"), ""));
-    let out = run(&place, "out", &["--set", "checkpoint.keep_best=0"]);
-    let from = checkpoint(&out, 12);
-    let before = state(&out, 12);
-    assert!(before["phase_name"] == "stable" && before["phase_done"] == false);
-    let back = place.path("back");
-    let changes = [
-        "phase.stable.optimizer.learning_rate=5e-4",
-        "phase.stable.optimizer.weight_decay=1e-6",
-    ];
-    let mut arguments = vec!["rollback", text(&from), "--out", text(&back)];
-    arguments.extend(changes.iter().flat_map(|change| ["--set", change]));
-    arguments.extend(["--device", "flex", "--lines"]);
-    let said = assert_success(&program(&arguments));
-    assert!(said.contains("rolled back to step 12"), "{said}");
-    assert!(
-        said.contains("learning rate 5e-4") && said.contains("weight decay 1e-6"),
-        "{said}"
-    );
-    let history = fs::read_to_string(back.join("history.jsonl")).unwrap();
-    let event = history
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let event = event
-        .into_iter()
-        .find(|event| event["event"] == "rolled back")
-        .unwrap();
-    assert_eq!(event["step"], 12);
-    assert_eq!(event["changes"], serde_json::json!(changes));
-    // The rows before are those of the other run, and the rate falls at once.
-    let (old, new) = (rows(&out, "train"), rows(&back, "train"));
-    assert_eq!(old[..12], new[..12]);
-    assert!(close(number(&new[11], "lr"), 1e-2), "{}", new[11]);
-    assert!(close(number(&new[12], "lr"), 5e-4), "{}", new[12]);
-    assert_eq!(new[12]["tokens"], old[12]["tokens"]);
-    assert_ne!(weights(&out), weights(&back));
-    assert!(back.join(WEIGHTS).is_file());
-}
-
-#[test]
-fn an_anneal_goes_down_from_the_checkpoints_rate_on_other_data() {
-    let place = Place::new();
-    place.write("two.toml", recipe(&place.path("corpus"), ""));
-    let out = run(&place, "out", &["--set", "checkpoint.keep_best=0"]);
-    // A checkpoint within the decay: its rate is below the phase's peak of 4e-3.
-    let rows_of = rows(&out, "train");
-    let row = rows_of.iter().rfind(|row| {
-        row["phase"] == "decay"
-            && number(row, "step") % 4.0 == 0.0
-            && number(row, "tokens_left") > 2000.0
-    });
-    let row = row.unwrap();
-    let rate = number(row, "lr");
-    assert!(rate > 1e-4 && rate < 3.5e-3, "{row}");
-    let other: String = (0..400)
-        .map(|i| format!("another text number {i}: {}\n", i * i))
-        .collect();
-    place.write("other/text.txt", other);
-    let (annealed, from) = (
-        place.path("annealed"),
-        checkpoint(&out, number(row, "step") as u64),
-    );
-    let corpus = place.path("other");
-    let mut arguments = vec![
-        "anneal",
-        text(&from),
-        "--out",
-        text(&annealed),
-        "--tokens",
-        "2_000",
-    ];
-    arguments.extend(["--corpus", text(&corpus), "--set", "data.eval_bytes=500"]);
-    arguments.extend(["--device", "flex", "--lines"]);
-    assert_success(&program(&arguments));
-    let recipe = fs::read_to_string(annealed.join("recipe.toml")).unwrap();
-    assert!(recipe.contains(text(&corpus)), "{recipe}");
-    let new = rows(&annealed, "train");
-    let begun = number(row, "tokens");
-    let new: Vec<&Value> = new.iter().filter(|row| row["phase"] == "anneal").collect();
-    assert!(new.len() >= 5);
-    for row in new {
-        let x = ((number(row, "tokens") - begun) / 2000.0).min(1.0);
-        let expected = rate * (0.001 + 0.999 * (1.0 - x.sqrt()));
-        assert!(close(number(row, "lr"), expected), "{row}");
-    }
-    let shards = |run: &Path| -> Vec<Vec<u8>> {
-        let files = fs::read_dir(run.join("shards")).unwrap();
-        files
-            .map(|file| fs::read(file.unwrap().path()).unwrap())
-            .collect()
-    };
-    assert!(
-        shards(&annealed)
-            .iter()
-            .all(|shard| !shards(&out).contains(shard))
     );
 }

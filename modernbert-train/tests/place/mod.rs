@@ -1,6 +1,8 @@
 //! What the tests of the program share: a folder with a corpus and a recipe, and runs of the program there.
 #![allow(dead_code)] // each test file uses its share
 
+pub(crate) mod phases;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -4,6 +4,7 @@
 //! - `windows`: which keys a query sees;
 //! - `sequences`: results are batch-invariant;
 //! - `rotary`: RoPE;
+//! - `rows`: chosen rows in f64;
 //! - `checkpointing`: gradients with recomputed inputs.
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 #![recursion_limit = "256"]
@@ -14,5 +15,6 @@ mod checkpointing;
 mod half_precision;
 mod naive;
 mod rotary;
+mod rows;
 mod sequences;
 mod windows;

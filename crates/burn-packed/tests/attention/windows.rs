@@ -4,8 +4,8 @@ use burn::tensor::{DType, FloatDType};
 
 use crate::case::Case;
 use crate::naive;
-use burn_packed::ops::attention::rotary_table;
-use test_support::{bits, computes_in, device, read, relative_error, relative_rms_error, wide};
+use crate::rows::Rows;
+use test_support::{bits, computes_in, relative_error, relative_rms_error, wide};
 
 /// Rows of the output whose bits differ.
 fn changed_rows(case: &Case, before: &[f32], after: &[f32]) -> Vec<usize> {
@@ -111,6 +111,56 @@ fn a_local_layer_reads_the_tiles_of_its_band_alone() {
     assert_eq!(rows_that_read(&global, 512).len(), 1024);
 }
 
+/// Rows of the gradient of `qkv` with a NaN.
+fn poisoned_rows(case: &Case) -> Vec<usize> {
+    let (_, grad) = case.run();
+    let token = case.token();
+    (0..case.total())
+        .filter(|i| grad[i * token..][..token].iter().any(|x| x.is_nan()))
+        .collect()
+}
+
+/// The backward pass of a local layer reads the tiles of its band alone: a NaN reaches the gradients of rows nearby, as many in a long sequence
+/// as in a short one. The gradient of an output row is read by the keys of its band; a value by the queries of its band, whose softmax
+/// gradients reach the keys of theirs.
+#[test]
+fn the_gradient_of_a_local_layer_reads_the_tiles_of_its_band_alone() {
+    /// Rows of the largest tile of queries or keys of any version.
+    const LARGEST_TILE: usize = 256;
+    let poisoned = |length: usize, window: Option<usize>, is_value: bool| {
+        let case = Case::new(&[length], 1, 64, 7).theta(10_000.0);
+        let mut case = case.window(window);
+        let (row, size) = (length / 2, case.head_dim);
+        if is_value {
+            let value = case.place(row, 2, 0);
+            case.qkv[value..value + size].fill(f32::NAN);
+        } else {
+            case.d_out[row * size..][..size].fill(f32::NAN);
+        }
+        poisoned_rows(&case)
+    };
+    for (is_value, bands) in [(false, 1), (true, 2)] {
+        let mut numbers = Vec::new();
+        for length in [2048, 4096] {
+            let rows = poisoned(length, Some(64), is_value);
+            let row = length / 2;
+            let reach = 64 * bands;
+            assert!((row - reach..=row + reach).all(|row| rows.contains(&row)));
+            let farthest = rows.iter().map(|other| other.abs_diff(row)).max().unwrap();
+            assert!(
+                farthest < bands * (64 + LARGEST_TILE),
+                "{farthest} at {length}, value: {is_value}"
+            );
+            numbers.push(rows.len());
+        }
+        assert!(
+            numbers[0] < 2048 && numbers[0] == numbers[1],
+            "{numbers:?}, value: {is_value}"
+        );
+        assert_eq!(poisoned(1024, None, is_value).len(), 1024);
+    }
+}
+
 #[test]
 fn a_window_of_zero_returns_the_values() {
     let case = Case::new(&[3, 70], 2, 8, 4).window(0).theta(10_000.0);
@@ -162,39 +212,37 @@ fn heads_do_not_see_each_other() {
 /// Some rows at full length against a dense f64 computation with the angles of the table.
 #[test]
 fn rows_of_8192_tokens_equal_a_dense_computation() {
-    let (length, dim, theta) = (8192, 16, 160_000.0);
-    let case = Case::new(&[length], 1, dim, 7).theta(theta);
-    let table = wide(&read(rotary_table(length, dim, theta, &device())));
-    let rotated = |i: usize, part: usize| -> Vec<f64> {
-        let x = wide(&case.qkv[case.place(i, part, 0)..][..dim]);
-        let (cos, sin) = table[i * dim..][..dim].split_at(dim / 2);
-        let half = dim / 2;
-        let first = (0..half).map(|d| x[d] * cos[d] - x[d + half] * sin[d]);
-        let second = (0..half).map(|d| x[d + half] * cos[d] + x[d] * sin[d]);
-        first.chain(second).collect()
-    };
-    let keys: Vec<Vec<f64>> = (0..length).map(|j| rotated(j, 1)).collect();
+    let theta = 160_000.0;
+    let case = Case::new(&[8192], 1, 16, 7).theta(theta);
     for window in [None, Some(64)] {
         let out = case.clone().window(window).forward();
+        let rows = Rows::of(&case, theta, window);
         for i in [0, 63, 64, 4095, 8127, 8191] {
-            let q = rotated(i, 0);
-            let visible: Vec<usize> = (0..length)
-                .filter(|j| window.is_none_or(|w| i.abs_diff(*j) <= w))
-                .collect();
-            let score =
-                |&j: &usize| (0..dim).map(|d| q[d] * keys[j][d]).sum::<f64>() * case.scale();
-            let weights: Vec<f64> = visible.iter().map(|j| score(j).exp()).collect();
-            let sum: f64 = weights.iter().sum();
-            let expected: Vec<f64> = (0..dim)
-                .map(|d| {
-                    let values = visible
-                        .iter()
-                        .map(|&j| f64::from(case.qkv[case.place(j, 2, 0) + d]));
-                    values.zip(&weights).map(|(v, w)| v * w).sum::<f64>() / sum
-                })
-                .collect();
-            let error = relative_error(&wide(&out[i * dim..][..dim]), &expected);
+            let error = relative_error(&wide(&out[i * 16..][..16]), &rows.output(i));
             assert!(error < 1e-5, "window {window:?}, row {i}: {error:e}");
+        }
+    }
+}
+
+/// Output and gradients of some rows of a local layer at full length against f64, with the angles of the table.
+#[test]
+fn gradients_of_rows_of_8192_tokens_equal_those_in_f64() {
+    let theta = 10_000.0;
+    let case = Case::new(&[8192], 1, 16, 9).theta(theta);
+    for window in [5, 64] {
+        let (out, grad) = case.clone().window(window).run();
+        let rows = Rows::of(&case, theta, Some(window));
+        for i in [0, 1, 64, 127, 128, 4095, 4096, 8063, 8126, 8190, 8191] {
+            let error = relative_error(&wide(&out[i * 16..][..16]), &rows.output(i));
+            assert!(error < 1e-5, "window {window}, output {i}: {error:e}");
+            for (part, expected) in rows.gradients(i).iter().enumerate() {
+                let found = wide(&grad[case.place(i, part, 0)..][..16]);
+                let error = relative_error(&found, expected);
+                assert!(
+                    error < 1e-5,
+                    "window {window}, row {i}, part {part}: {error:e}"
+                );
+            }
         }
     }
 }
