@@ -151,6 +151,33 @@ fn a_rank_that_is_killed_ends_all_and_any_number_resumes() {
 }
 
 #[test]
+fn ranks_whose_supervisor_is_killed_save_the_run() {
+    let place = Place::new();
+    write_recipe(&place);
+    let recipe = fs::read_to_string(place.path("several.toml")).unwrap();
+    place.write("several.toml", recipe.replace("= 6000", "= 60000"));
+    let (recipe, out) = (place.path("several.toml"), place.path("ended"));
+    let mut child = start(&["run", text(&recipe), "--out", text(&out), "--nproc", "2"]);
+    let ranks = ranks_of(child.id(), 2);
+    wait_for(&out.join("metrics.jsonl"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let begun = Instant::now();
+    while ranks
+        .iter()
+        .any(|rank| Path::new(&format!("/proc/{rank}/exe")).exists())
+    {
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let output = start(&["resume", text(&out), "--nproc", "2"])
+        .wait_with_output()
+        .unwrap();
+    let said = assert_success(&output);
+    assert!(said.contains("resum"), "{said}");
+}
+
+#[test]
 fn a_signal_to_the_supervisor_saves_the_run() {
     let place = Place::new();
     write_recipe(&place);

@@ -46,6 +46,30 @@ fn log_file(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Makes the system send SIGHUP, which saves a run, to the process that `command` will start when this process ends, even by SIGKILL.
+/// Other systems than Linux have no such request: there the ranks go on.
+#[cfg(target_os = "linux")]
+fn end_with_this_process(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    let parent = std::process::id();
+    let request = move || {
+        // SAFETY: a system call with two integers.
+        if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGHUP) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // The parent may have ended before the request.
+        match std::os::unix::process::parent_id() == parent {
+            true => Ok(()),
+            false => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    };
+    // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
+    unsafe { command.pre_exec(request) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn end_with_this_process(_command: &mut Command) {}
+
 /// How the ranks ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Ended {
@@ -58,7 +82,7 @@ pub struct Ended {
 impl Local {
     /// Starts `size` ranks of `command`, which returns the same command for each.
     ///
-    /// Rank 0 has this process's input and output. The output of rank `i` is appended to `rank-i.log` in `logs`, which is created.
+    /// On Linux the ranks receive SIGHUP when the calling thread ends. Rank 0 has this process's input and output. The output of rank `i` is appended to `rank-i.log` in `logs`, which is created.
     ///
     /// # Errors
     /// A file that can't be written, a program that can't be started, no free port.
@@ -91,6 +115,7 @@ impl Local {
                     .stdout(log.try_clone()?)
                     .stderr(log);
             }
+            end_with_this_process(&mut command);
             // On an error, dropping `local` ends the ranks that have been started.
             local.ranks.push(command.spawn()?);
         }

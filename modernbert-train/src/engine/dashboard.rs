@@ -17,7 +17,7 @@ use burn::train::Interrupter;
 use burn::train::renderer::{MetricsRenderer, default_renderer};
 
 use super::error::panic_text;
-use super::terminal::Terminal;
+use super::terminal::{Terminal, outlive_a_hangup};
 use modernbert_cli::INTERRUPTED;
 use modernbert_cli::compiling::{Listener, announce_to};
 
@@ -54,6 +54,7 @@ impl Dashboard {
     /// Owns the screen until the value is dropped.
     pub(super) fn new(interrupter: Interrupter) -> Self {
         let terminal = Terminal::remember();
+        outlive_a_hangup();
         let renderer = default_renderer(interrupter, None);
         if let Some(terminal) = &terminal {
             terminal.raise_signals();

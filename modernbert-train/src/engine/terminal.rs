@@ -5,16 +5,20 @@
 const LEAVE: &str = "\x1b[?1006l\x1b[?1015l\x1b[?1003l\x1b[?1002l\x1b[?1000l\x1b[?1049l\x1b[?25h";
 
 #[cfg(unix)]
-pub(super) use unix::Terminal;
+pub(super) use unix::{Terminal, outlive_a_hangup};
 
 #[cfg(unix)]
 mod unix {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::stdio::{dup2_stderr, dup2_stdout};
     use rustix::termios::{
         LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcsetattr,
     };
     use std::fs::File;
     use std::io::Write;
     use std::os::fd::{AsFd, BorrowedFd};
+    use std::panic::{set_hook, take_hook};
+    use std::sync::Once;
     use std::time::{Duration, Instant};
 
     /// Longest wait for the dashboard's thread to put the terminal into raw mode.
@@ -26,6 +30,38 @@ mod unix {
     } else {
         0xff
     };
+
+    /// Keeps the process alive when its terminal is closed while the dashboard shows.
+    ///
+    /// The dashboard's thread then fails to draw and panics, and while it unwinds, the terminal library reports to standard error, which fails
+    /// too: a panic inside a panic aborts the process before the run is saved. A panic hook runs before the unwinding. If standard error
+    /// is gone, this one connects it and standard output to `/dev/null` and prints nothing. Call it before the dashboard adds its own hook.
+    pub(in crate::engine) fn outlive_a_hangup() {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            let previous = take_hook();
+            set_hook(Box::new(move |panic| {
+                if !is_gone(std::io::stderr().as_fd()) || discard_output().is_err() {
+                    previous(panic);
+                }
+            }));
+        });
+    }
+
+    /// Whether nothing reads the other end any more: a closed terminal, a pipe without readers.
+    pub(super) fn is_gone(file: BorrowedFd<'_>) -> bool {
+        let mut polled = [PollFd::from_borrowed_fd(file, PollFlags::empty())];
+        let gone = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
+        poll(&mut polled, Some(&Timespec::default())).is_ok()
+            && polled[0].revents().intersects(gone)
+    }
+
+    fn discard_output() -> std::io::Result<()> {
+        let null = File::options().write(true).open("/dev/null")?;
+        dup2_stdout(&null)?;
+        dup2_stderr(&null)?;
+        Ok(())
+    }
 
     /// The controlling terminal and its modes before the dashboard.
     pub(in crate::engine) struct Terminal {
@@ -91,6 +127,10 @@ mod unix {
     }
 }
 
+/// This system has no such terminals.
+#[cfg(not(unix))]
+pub(super) fn outlive_a_hangup() {}
+
 #[cfg(not(unix))]
 pub(super) struct Terminal;
 
@@ -103,4 +143,22 @@ impl Terminal {
     pub(super) fn raise_signals(&self) {}
 
     pub(super) fn restore(&self) {}
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::os::fd::AsFd;
+
+    use super::unix::is_gone;
+
+    #[test]
+    fn a_pipe_is_gone_when_its_reader_is() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        assert!(!is_gone(writer.as_fd()));
+        drop(reader);
+        assert!(is_gone(writer.as_fd()));
+        assert!(!is_gone(tempfile::tempfile().unwrap().as_fd()));
+    }
 }

@@ -15,18 +15,25 @@ use crate::snapshot::{SnapshotError, read_state, verify, write_tensors};
 /// A checkpoint with its step and held-out loss.
 type Rated = (PathBuf, u64, Option<f64>);
 
-/// Writes the uniform mean of the checkpoints' weights as a model folder. The sum is taken in f64 and rounded once: the mean of equal
-/// checkpoints is that checkpoint, bit for bit. Of a run that evaluates averaged weights (`ema.evaluate`) the averages are taken.
+/// Writes the uniform mean of the checkpoints' weights as a model folder. The sum is taken in f64 and rounded once: the mean of
+/// checkpoints with equal weights has these weights, bit for bit. Of a run that evaluates averaged weights (`ema.evaluate`) the averages are taken.
 ///
 /// The published base model is the mean of the last checkpoint of its decay phase and of the three best ones (paper, appendix A).
 ///
 /// # Errors
-/// No checkpoint, a damaged one, models of different shapes or rotary bases, a folder that is not empty or can't be written.
+/// No checkpoint, one named twice, a damaged one, models of different shapes or rotary bases, a folder that is not empty or can't be written.
 pub fn average(checkpoints: &[PathBuf], out: &Path) -> Result<(), ToolError> {
     let Some((first, others)) = checkpoints.split_first() else {
         return Err(ToolError::NoCheckpoints);
     };
-    let run = check_model_folder(out, checkpoints)?;
+    let run = check_model_folder(out, "--out", checkpoints)?;
+    let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+    let real: Vec<PathBuf> = checkpoints.iter().map(real).collect();
+    for (index, path) in real.iter().enumerate() {
+        if real[..index].contains(path) {
+            return Err(ToolError::Twice(checkpoints[index].clone()));
+        }
+    }
     verify(first)?;
     let config_path = first.join(CONFIG_FILE);
     let config = modernbert::read::bytes(&config_path).map_err(ToolError::read(&config_path))?;

@@ -16,6 +16,9 @@ pub enum ToolError {
     /// Nothing to average.
     #[error("no checkpoint is named; name the checkpoints to average, or a run with --run")]
     NoCheckpoints,
+    /// A checkpoint that would count twice.
+    #[error("{path}: this checkpoint is named twice, so that it would count twice; name it once", path = .0.display())]
+    Twice(PathBuf),
     /// Checkpoints that don't belong together.
     #[error(
         "{other}: its {what} differ from those of {first}; average checkpoints of one phase of one run",

@@ -22,7 +22,7 @@ const TOKENIZER_FILES: [&str; 2] = ["tokenizer.json", "tokenizer_config.json"];
 /// # Errors
 /// A damaged checkpoint, or one outside of a run; a folder that is not empty or can't be written.
 pub fn export(checkpoint: &Path, out: &Path) -> Result<(), ToolError> {
-    let run = check_model_folder(out, &[checkpoint.to_path_buf()])?;
+    let run = check_model_folder(out, "OUT", &[checkpoint.to_path_buf()])?;
     verify(checkpoint)?;
     let staged = StagedFolder::create(out)?;
     copy_tokenizer(&run, staged.path())?;
@@ -81,6 +81,7 @@ pub(super) fn evaluated_weights(
 /// the run of the first checkpoint.
 pub(super) fn check_model_folder(
     out: &Path,
+    argument: &'static str,
     checkpoints: &[PathBuf],
 ) -> Result<PathBuf, ToolError> {
     let Some(first) = checkpoints.first() else {
@@ -93,6 +94,7 @@ pub(super) fn check_model_folder(
         inputs.extend(run_of_checkpoint(checkpoint));
     }
     OutputCheck::folder(out)
+        .of_argument(argument)
         .inputs(inputs)
         .needs(weights.map_or(0, |weights| weights.bytes))
         .check()?;

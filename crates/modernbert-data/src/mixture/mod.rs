@@ -107,7 +107,8 @@ impl Mixture {
     /// Reads a mixture file; paths in it are seen from its folder.
     ///
     /// # Errors
-    /// A file that can't be read, unknown or missing fields, shares that don't add up to 1, an empty licence, a name twice.
+    /// A file that can't be read, unknown or missing fields, shares that don't add up to 1, an empty licence, a name twice, text that two
+    /// sources read.
     pub fn from_file(path: &Path) -> Result<Self, MixtureError> {
         let text = modernbert_files::read::text(path).map_err(|source| MixtureError::Read {
             path: path.into(),
@@ -125,7 +126,36 @@ impl Mixture {
                 *path = folder.join(&path);
             }
         }
+        mixture.check_overlap(path)?;
         Ok(mixture)
+    }
+
+    /// Refuses text that two sources would read, so that its documents would count twice. Sources of different fields may share files.
+    fn check_overlap(&self, path: &Path) -> Result<(), MixtureError> {
+        let mut seen: Vec<(PathBuf, &MixtureSource)> = Vec::new();
+        for source in &self.sources {
+            for given in &source.paths {
+                // A missing path is reported by the reader.
+                let real = given.canonicalize().unwrap_or_else(|_| given.clone());
+                let twice = seen.iter().find(|(other, of)| {
+                    of.text_field == source.text_field
+                        && (real.starts_with(other) || other.starts_with(&real))
+                });
+                if let Some((_, of)) = twice {
+                    return Err(MixtureError::Source {
+                        path: path.into(),
+                        name: source.name.clone(),
+                        reason: format!(
+                            "{} is read by source {:?} as well, so its documents would count twice; leave it out of one of them",
+                            given.display(),
+                            of.name
+                        ),
+                    });
+                }
+                seen.push((real, source));
+            }
+        }
+        Ok(())
     }
 
     fn check(&self, path: &Path) -> Result<(), MixtureError> {

@@ -11,7 +11,7 @@ fn parse(text: &str) -> Result<Mixture, MixtureError> {
 
 fn source(name: &str, proportion: f64, more: &str) -> String {
     format!(
-        "[[source]]\nname = {name:?}\npaths = [\"a\"]\nproportion = {proportion:?}\nlicence = \"CC0\"\n{more}\n"
+        "[[source]]\nname = {name:?}\npaths = [\"texts of {name}\"]\nproportion = {proportion:?}\nlicence = \"CC0\"\n{more}\n"
     )
 }
 
@@ -27,7 +27,7 @@ fn a_file_is_read_as_it_stands() {
         (web.text_field.as_str(), code.text_field.as_str()),
         ("content", "text")
     );
-    assert!(web.paths[0].ends_with("a") && web.paths[0].parent().is_some());
+    assert!(web.paths[0].ends_with("texts of web") && web.paths[0].parent().is_some());
 }
 
 #[test]
@@ -45,6 +45,16 @@ fn mistakes_name_the_source_and_the_remedy() {
         &(source("web", 0.5, "") + &source("web", 0.5, "")),
         "another source has this name",
     );
+    let shared = |path: &str, field: &str| {
+        format!(
+            "{}[[source]]\nname = \"more\"\npaths = [{path:?}]\nproportion = 0.5\nlicence = \"CC0\"\n{field}\n",
+            source("web", 0.5, "")
+        )
+    };
+    for path in ["texts of web", "./texts of web", "texts of web/inner"] {
+        says(&shared(path, ""), "by source \"web\" as well");
+    }
+    parse(&shared("texts of web", "text_field = \"title\"")).unwrap();
     says(&source("../up", 1.0, ""), "letters, digits");
     says(&source("web", 0.0, ""), "proportion is not above 0");
     says(&source("web", 1.0, "weight = 2"), "weight");

@@ -214,6 +214,8 @@ fn each_lie_is_named() {
         ),
         (json!({"id2label": {"first": "a"}}), "id2label"),
         (json!({"id2label": {"0": ["a"]}}), "id2label"),
+        (json!({"id2label": {"0": "a\nb"}}), "id2label is \"a\\nb\""),
+        (json!({"label2id": {"\u{1b}[2J": 0}}), "control characters"),
         (json!({"id2label": {"99999999": "a"}}), "id2label"),
         (
             json!({"problem_type": "ranking"}),

@@ -249,6 +249,15 @@ impl ModernBertConfig {
         if self.num_labels == Some(0) {
             refuse("num_labels", 0, "set 1 or more, or leave it out")?;
         }
+        // Programs print labels on lines and terminals.
+        let mut labels = self.id2label.iter().flatten();
+        if let Some(label) = labels.find(|label| label.chars().any(char::is_control)) {
+            refuse(
+                "id2label",
+                format!("{label:?}"),
+                "remove line ends, tabs and other control characters from the label",
+            )?;
+        }
         if let (Some(labels), Some(n)) = (&self.id2label, self.num_labels)
             && labels.len() != n
         {

@@ -25,7 +25,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(args: &GlueArgs) -> anyhow::Result<()> {
-    let session = Session::open(&args.finetune)?;
+    let session = Session::open(&args.finetune, &[&args.data])?;
     let data = args.load(Task::Cola)?;
     // A row is a sentence and a class: 0 unacceptable, 1 acceptable.
     let train = session.encode(&data.train.texts())?;

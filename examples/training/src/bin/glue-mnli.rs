@@ -28,7 +28,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(args: &GlueArgs) -> anyhow::Result<()> {
-    let session = Session::open(&args.finetune)?;
+    let session = Session::open(&args.finetune, &[&args.data])?;
     let data = args.load(Task::Mnli)?;
     let train = session.encode(&data.train.texts())?;
     // One list of both dev sets, the matched one first; the mismatched one may be missing.

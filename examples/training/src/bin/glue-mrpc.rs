@@ -26,7 +26,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(args: &GlueArgs) -> anyhow::Result<()> {
-    let session = Session::open(&args.finetune)?;
+    let session = Session::open(&args.finetune, &[&args.data])?;
     let data = args.load(Task::Mrpc)?;
     // A row is two sentences and a class: 1 if they mean the same. Two thirds of the rows have class 1, so that F1 is scored beside accuracy.
     let train = session.encode(&data.train.texts())?;

@@ -25,7 +25,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(args: &GlueArgs) -> anyhow::Result<()> {
-    let session = Session::open(&args.finetune)?;
+    let session = Session::open(&args.finetune, &[&args.data])?;
     let data = args.load(Task::Qnli)?;
     // A row is a question, a sentence of Wikipedia and a class: 0 if the answer is in the sentence.
     let train = session.encode(&data.train.texts())?;

@@ -26,7 +26,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(args: &GlueArgs) -> anyhow::Result<()> {
-    let session = Session::open(&args.finetune)?;
+    let session = Session::open(&args.finetune, &[&args.data])?;
     let data = args.load(Task::Qqp)?;
     // A row is two questions and a class: 1 if they ask the same.
     let train = session.encode(&data.train.texts())?;

@@ -27,7 +27,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(args: &GlueArgs) -> anyhow::Result<()> {
-    let session = Session::open(&args.finetune)?;
+    let session = Session::open(&args.finetune, &[&args.data])?;
     let data = args.load(Task::Rte)?;
     // A row is two texts and a class: 0 if the second follows from the first.
     let train = session.encode(&data.train.texts())?;

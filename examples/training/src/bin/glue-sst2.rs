@@ -25,7 +25,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(args: &GlueArgs) -> anyhow::Result<()> {
-    let session = Session::open(&args.finetune)?;
+    let session = Session::open(&args.finetune, &[&args.data])?;
     let data = args.load(Task::Sst2)?;
     // A row is a sentence and a class: 0 negative, 1 positive.
     let train = session.encode(&data.train.texts())?;

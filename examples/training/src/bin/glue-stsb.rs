@@ -28,7 +28,7 @@ fn main() -> std::process::ExitCode {
 
 fn run(args: &GlueArgs) -> anyhow::Result<()> {
     // In f32, as by the authors: a mean squared error of scores up to 5 needs more precision than bf16 has.
-    let session = Session::open(&args.finetune)?.in_f32();
+    let session = Session::open(&args.finetune, &[&args.data])?.in_f32();
     let data = args.load(Task::Stsb)?;
     // A row is two sentences and a number.
     let train = session.encode(&data.train.texts())?;

@@ -27,7 +27,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(args: &GlueArgs) -> anyhow::Result<()> {
-    let session = Session::open(&args.finetune)?;
+    let session = Session::open(&args.finetune, &[&args.data])?;
     let data = args.load(Task::Wnli)?;
     // A row is a sentence, a part of it with the pronoun replaced, and a class: 1 if it follows.
     let train = session.encode(&data.train.texts())?;

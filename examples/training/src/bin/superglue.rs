@@ -38,7 +38,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let Some(task) = SuperTask::named(&args.task) else {
         anyhow::bail!("--task is {}; give a task of SuperGLUE", args.task);
     };
-    let session = Session::open(&args.finetune)?.with_max_length(MAX_LENGTH);
+    let session = Session::open(&args.finetune, &[&args.data])?.with_max_length(MAX_LENGTH);
     let options = FinetuneOptions {
         epochs: 10,
         patience: Some(3),

@@ -72,8 +72,8 @@ pub struct FinetuneArgs {
 }
 
 impl FinetuneArgs {
-    /// Checks the settings and `--out` before any work.
-    pub(super) fn check(&self) -> anyhow::Result<()> {
+    /// Checks the settings and `--out` before any work. `data` are the files and folders that will be read beside the model.
+    pub(super) fn check(&self, data: &[&Path]) -> anyhow::Result<()> {
         if let Some(rate) = self.learning_rate {
             anyhow::ensure!(
                 rate > 0.0 && rate.is_finite(),
@@ -95,6 +95,7 @@ impl FinetuneArgs {
         if let Some(file) = &self.predictions {
             OutputCheck::file(file)
                 .inputs([&self.model])
+                .inputs(data)
                 .of_argument("--predictions")
                 .check()?;
             // The folder of the file exists by now; that of the model may not.
@@ -118,6 +119,7 @@ impl FinetuneArgs {
         };
         OutputCheck::folder(out)
             .inputs([&self.model])
+            .inputs(data)
             .needs(bytes)
             .resumes(self.resume, is_resumable)
             .check()?;

@@ -109,15 +109,15 @@ pub struct Session {
 }
 
 impl Session {
-    /// Opens the model's folder and the device.
+    /// Opens the model's folder and the device. `data` are the files and folders that will be read: results may not be inside of them.
     ///
     /// # Errors
-    /// A folder without a model; a device or dtype that is not available.
-    pub fn open(args: &FinetuneArgs) -> anyhow::Result<Self> {
+    /// A folder without a model; a device or dtype that is not available; a place for results that can't be used.
+    pub fn open(args: &FinetuneArgs, data: &[&Path]) -> anyhow::Result<Self> {
         let precision: Precision = args.dtype.parse().map_err(anyhow::Error::msg)?;
         let device = args.device.select_for_training()?;
         say(&describe(&device, precision.name()));
-        args.check()?;
+        args.check(data)?;
         let folder = Loader::from(&args.model).folder()?;
         Ok(Self {
             config: modernbert::checkpoint::read_config(&folder)?,
@@ -222,6 +222,7 @@ impl Session {
         options: FinetuneOptions,
         score: impl FnMut(&[Vec<f32>]) -> Result<Score, BoxError> + Send + 'static,
     ) -> anyhow::Result<Finetuned<E::Model>> {
+        self.config_with(head)?;
         let args = &self.args;
         let scale = (768.0 / self.config.hidden_size as f64).max(1.0);
         let options = FinetuneOptions {
@@ -303,13 +304,23 @@ impl Session {
         Ok(finetuned)
     }
 
-    /// Writes the model, its config and its tokenizer into `out`.
-    fn save<M: Architecture>(&self, head: &Head, model: &M, out: &Path) -> anyhow::Result<()> {
+    /// The config of the model with this head.
+    ///
+    /// # Errors
+    /// Labels that no program could print.
+    fn config_with(&self, head: &Head) -> anyhow::Result<ModernBertConfig> {
         let mut config = self.config.clone();
         // Settings of another head in the folder's config do not apply to this head.
         config.num_labels = Some(head.outputs);
         config.id2label = (!head.labels.is_empty()).then(|| head.labels.clone());
         config.problem_type = head.problem;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Writes the model, its config and its tokenizer into `out`.
+    fn save<M: Architecture>(&self, head: &Head, model: &M, out: &Path) -> anyhow::Result<()> {
+        let config = self.config_with(head)?;
         let positions = config.max_position_embeddings;
         let tokenizer = self.tokenizer.clone().with_max_length(positions);
         if self.args.resume {

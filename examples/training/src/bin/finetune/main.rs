@@ -97,7 +97,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         !args.regression || matches!(args.task, Task::Classify | Task::Regression),
         "--regression and --task name two kinds of heads; leave one of them out"
     );
-    let session = Session::open(&args.finetune)?;
+    let session = Session::open(&args.finetune, &[&args.train, &args.dev])?;
     let options = FinetuneOptions {
         patience: Some(3),
         ..FinetuneOptions::default()
