@@ -5,18 +5,21 @@
 //! | [`Way::PerLayer`] | packed | repadded and unpadded in every layer, as in MosaicBERT |
 //! | [`Way::Padded`] | on `sequences × longest` rows, padding included | on padded rows |
 //!
-//! Attention is dense: scores of all pairs, with a mask for padding and window. The weights are those of a [`ModernBert`], and GEMMs and
-//! norms are the library's, so that a difference in time comes from the layout.
+//! | [`Way::Kernel`] | packed | the library's packed attention |
+//! | [`Way::KernelPerLayer`] | on padded rows | the library's packed attention: tokens are gathered before it and scattered after it in every layer |
+//!
+//! In the first two ways attention is dense: scores of all pairs, with a mask for padding and window. The weights are those of a
+//! [`ModernBert`], and GEMMs and norms are the library's, so that a difference in time comes from the layout.
 
 use std::collections::HashMap;
 
 use anyhow::{Context, ensure};
 use burn::tensor::activation::softmax;
-use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
 use modernbert::batch::{PackedBatch, SequenceLayout, int_tensor};
 use modernbert::config::{Activation, LayerType, ModernBertConfig};
-use modernbert::model::{ModernBert, NamedMapper, map_named};
-use modernbert::ops::attention::rotary_table;
+use modernbert::model::{ModernBert, NamedMapper, Precision, map_named};
+use modernbert::ops::attention::{AttentionSpec, attention, rotary_table};
 use modernbert::ops::{geglu::geglu, layer_norm::layer_norm, linear::linear};
 
 /// Parts of the encoder that compute on padding.
@@ -26,14 +29,26 @@ pub enum Way {
     PerLayer,
     /// Everything.
     Padded,
+    /// None; with the packed attention of the library.
+    Kernel,
+    /// Everything but attention, which is the packed one of the library.
+    KernelPerLayer,
+}
+
+impl Way {
+    /// Whether embedding, norms and MLP are computed on padded rows.
+    fn is_padded(self) -> bool {
+        matches!(self, Self::Padded | Self::KernelPerLayer)
+    }
 }
 
 /// Added to the scores of masked keys; finite, so that a row with only masked keys does not become NaN.
 const MASKED: f32 = -1e30;
 
-/// Forward pass of an encoder on padded rows, in f32.
+/// Forward pass of an encoder on padded rows; residual stream and norms in f32, GEMMs and attention in the dtype of the model's precision.
 pub struct PaddedEncoder {
     config: ModernBertConfig,
+    precision: Precision,
     /// Matrices `[out, in]`, and norm weights as `[1, width]`, by their names in checkpoint files.
     weights: HashMap<String, Tensor<2>>,
     device: Device,
@@ -72,8 +87,16 @@ impl PaddedEncoder {
         }
         let mut collect = Collect(HashMap::new());
         map_named(model.clone(), &mut collect);
+        let precision = model.precision();
+        for (name, weight) in &mut collect.0 {
+            let is_vector = weight.dims()[0] == 1;
+            if !is_vector && !name.starts_with("embeddings") {
+                *weight = lower(weight.clone(), precision);
+            }
+        }
         Ok(Self {
             config,
+            precision,
             weights: collect.0,
             device: model.device(),
         })
@@ -85,9 +108,9 @@ impl PaddedEncoder {
     /// If the model lacks a weight.
     pub fn forward(&self, batch: &PackedBatch, way: Way) -> anyhow::Result<Tensor<2>> {
         let places = self.places(&batch.layout);
-        let ids = match way {
-            Way::PerLayer => batch.ids.clone(),
-            Way::Padded => Tensor::<1, Int>::zeros([places.rows * places.width], &self.device)
+        let ids = match way.is_padded() {
+            false => batch.ids.clone(),
+            true => Tensor::<1, Int>::zeros([places.rows * places.width], &self.device)
                 .select_assign(
                     0,
                     places.indices.clone(),
@@ -106,22 +129,34 @@ impl PaddedEncoder {
             } else {
                 x.clone()
             };
-            let qkv = linear(normed, self.weight(&name("attn.Wqkv.weight"))?, None);
+            let project = |x: Tensor<2>, weight: &str| -> anyhow::Result<Tensor<2>> {
+                Ok(linear(
+                    lower(x, self.precision),
+                    self.weight(&name(weight))?,
+                    None,
+                ))
+            };
+            let qkv = project(normed, "attn.Wqkv.weight")?;
             let attended = match way {
                 Way::PerLayer => {
                     let attended = self.attention(places.repad(qkv), kind, &places);
                     attended.select(0, places.indices.clone())
                 }
                 Way::Padded => self.attention(qkv, kind, &places),
+                Way::Kernel => self.packed_attention(qkv, kind, &batch.layout),
+                Way::KernelPerLayer => {
+                    let packed = qkv.select(0, places.indices.clone());
+                    places.repad(self.packed_attention(packed, kind, &batch.layout))
+                }
             };
-            x = x + linear(attended, self.weight(&name("attn.Wo.weight"))?, None);
+            x = x + raise(project(attended, "attn.Wo.weight")?);
             let normed = self.norm(x.clone(), &name("mlp_norm"))?;
-            let inner = geglu(linear(normed, self.weight(&name("mlp.Wi.weight"))?, None));
-            x = x + linear(inner, self.weight(&name("mlp.Wo.weight"))?, None);
+            let inner = geglu(project(normed, "mlp.Wi.weight")?);
+            x = x + raise(project(inner, "mlp.Wo.weight")?);
         }
-        let x = match way {
-            Way::PerLayer => x,
-            Way::Padded => x.select(0, places.indices),
+        let x = match way.is_padded() {
+            false => x,
+            true => x.select(0, places.indices),
         };
         self.norm(x, "final_norm")
     }
@@ -156,6 +191,23 @@ impl PaddedEncoder {
             indices: int_tensor(indices.into_iter(), &self.device),
             padding: Tensor::from_data(TensorData::new(padding, [rows, 1, 1, width]), &self.device),
         }
+    }
+
+    /// The library's packed attention, `[total, 3 × hidden]` to `[total, hidden]`.
+    fn packed_attention(
+        &self,
+        qkv: Tensor<2>,
+        kind: LayerType,
+        layout: &SequenceLayout,
+    ) -> Tensor<2> {
+        let (heads, head_dim) = (self.config.num_attention_heads, self.config.head_dim());
+        let [total, _] = qkv.dims();
+        let theta = self.config.rope_theta(kind);
+        let table = rotary_table(layout.max_seqlen(), head_dim, theta, &self.device);
+        let window = (kind == LayerType::Local).then(|| self.config.half_window());
+        let spec = AttentionSpec::new(layout.clone(), window, (head_dim as f64).powf(-0.5));
+        let out = attention(qkv.reshape([total, 3, heads, head_dim]), Some(table), spec);
+        out.reshape([total, heads * head_dim])
     }
 
     /// Dense attention, `[rows × width, 3 × hidden]` to `[rows × width, hidden]`.
@@ -195,8 +247,24 @@ impl PaddedEncoder {
 impl Places {
     fn repad(&self, packed: Tensor<2>) -> Tensor<2> {
         let [_, features] = packed.dims();
-        let zeros = Tensor::zeros([self.rows * self.width, features], &packed.device());
+        let options = (&packed.device(), packed.dtype());
+        let zeros = Tensor::zeros([self.rows * self.width, features], options);
         zeros.select_assign(0, self.indices.clone(), packed, IndexingUpdateOp::Add)
+    }
+}
+
+fn lower(x: Tensor<2>, precision: Precision) -> Tensor<2> {
+    match precision {
+        Precision::F32 => x,
+        Precision::Bf16 => x.cast(FloatDType::BF16),
+        Precision::F16 => x.cast(FloatDType::F16),
+    }
+}
+
+fn raise(x: Tensor<2>) -> Tensor<2> {
+    match x.dtype() {
+        DType::F32 => x,
+        _ => x.cast(FloatDType::F32),
     }
 }
 
@@ -249,7 +317,7 @@ mod tests {
         let read = |t: Tensor<2>| -> Vec<f32> { t.into_data().try_to_vec().unwrap() };
         let packed = read(model.forward(&batch));
         let padded = PaddedEncoder::new(&model).unwrap();
-        for way in [Way::PerLayer, Way::Padded] {
+        for way in [Way::PerLayer, Way::Padded, Way::Kernel, Way::KernelPerLayer] {
             let found = read(padded.forward(&batch, way).unwrap());
             let gaps = found.iter().zip(&packed).map(|(a, b)| (a - b).abs());
             let gap = gaps.fold(0.0, f32::max);

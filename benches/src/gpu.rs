@@ -1,0 +1,169 @@
+//! The driver's view of an NVIDIA GPU (`nvidia-smi`): used memory, power and clock, sampled while something runs.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+
+/// Between two samples. A call of `nvidia-smi` takes about 30 ms itself.
+const EVERY: Duration = Duration::from_millis(100);
+
+/// What the driver reports at one moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Sample {
+    memory_mib: f64,
+    watts: f64,
+    clock_mhz: f64,
+}
+
+/// The card and its driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Card {
+    /// Name of the card, such as `NVIDIA H200`.
+    pub name: String,
+    /// Version of the driver.
+    pub driver: String,
+}
+
+/// Most memory, mean power and mean clock while [`Watch`] was open.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Usage {
+    /// Most memory in use by all processes, in MiB, beyond that of [`in_use`].
+    pub memory_mib: f64,
+    /// Mean power in watts.
+    pub watts: f64,
+    /// Mean clock of the multiprocessors in MHz.
+    pub clock_mhz: f64,
+}
+
+fn query(fields: &str) -> anyhow::Result<String> {
+    let arguments = ["--id=0", "--format=csv,noheader,nounits"];
+    let output = Command::new("nvidia-smi")
+        .arg(format!("--query-gpu={fields}"))
+        .args(arguments)
+        .output()
+        .context("nvidia-smi can't be started")?;
+    anyhow::ensure!(
+        output.status.success(),
+        "nvidia-smi failed: {}",
+        output.status
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn parse(line: &str) -> Option<Sample> {
+    let mut numbers = line
+        .trim()
+        .split(',')
+        .map(|part| part.trim().parse::<f64>());
+    let mut next = || numbers.next()?.ok();
+    Some(Sample {
+        memory_mib: next()?,
+        watts: next()?,
+        clock_mhz: next()?,
+    })
+}
+
+fn sample() -> Option<Sample> {
+    parse(&query("memory.used,power.draw,clocks.sm").ok()?)
+}
+
+/// Reads the card's name and driver.
+///
+/// # Errors
+/// No `nvidia-smi`.
+pub fn card() -> anyhow::Result<Card> {
+    let line = query("name,driver_version")?;
+    let (name, driver) = line
+        .trim()
+        .split_once(',')
+        .with_context(|| format!("nvidia-smi printed {line:?}"))?;
+    Ok(Card {
+        name: name.trim().to_owned(),
+        driver: driver.trim().to_owned(),
+    })
+}
+
+/// Memory of the first card in use by all processes, in MiB; `None` without a card.
+pub fn in_use() -> Option<f64> {
+    Some(sample()?.memory_mib)
+}
+
+/// A thread that samples the first card.
+pub struct Watch {
+    before: Option<f64>,
+    open: Arc<AtomicBool>,
+    samples: Option<JoinHandle<Vec<Sample>>>,
+}
+
+impl Watch {
+    /// `before` MiB, which were in use before the program opened the card, are not counted.
+    pub fn begin(before: Option<f64>) -> Self {
+        let open = Arc::new(AtomicBool::new(true));
+        let watched = open.clone();
+        Self {
+            before,
+            open,
+            samples: Some(std::thread::spawn(move || {
+                let mut samples = Vec::new();
+                while watched.load(Ordering::Relaxed) {
+                    samples.extend(sample());
+                    std::thread::sleep(EVERY);
+                }
+                samples
+            })),
+        }
+    }
+
+    /// Ends the thread; `None` without a card or a sample.
+    pub fn end(mut self) -> Option<Usage> {
+        self.open.store(false, Ordering::Relaxed);
+        let samples = self.samples.take()?.join().ok()?;
+        usage(self.before?, &samples)
+    }
+}
+
+fn usage(before: f64, samples: &[Sample]) -> Option<Usage> {
+    if samples.is_empty() {
+        return None;
+    }
+    let count = samples.len() as f64;
+    let mean = |of: fn(&Sample) -> f64| samples.iter().map(of).sum::<f64>() / count;
+    let most = samples.iter().map(|one| one.memory_mib).fold(0.0, f64::max);
+    Some(Usage {
+        memory_mib: most - before,
+        watts: mean(|one| one.watts),
+        clock_mhz: mean(|one| one.clock_mhz),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_driver_are_read() {
+        let sample = parse("2835, 512.30, 1755\n").unwrap();
+        assert_eq!(
+            (sample.memory_mib, sample.watts, sample.clock_mhz),
+            (2835.0, 512.3, 1755.0)
+        );
+        assert_eq!(parse("2835, [N/A], 1755"), None);
+        assert_eq!(parse(""), None);
+    }
+
+    #[test]
+    fn memory_is_the_most_and_power_the_mean() {
+        let one = |memory_mib, watts| Sample {
+            memory_mib,
+            watts,
+            clock_mhz: 1000.0,
+        };
+        let found = usage(100.0, &[one(300.0, 500.0), one(200.0, 700.0)]).unwrap();
+        assert_eq!((found.memory_mib, found.watts), (200.0, 600.0));
+        assert_eq!(usage(0.0, &[]), None);
+    }
+}
