@@ -229,7 +229,7 @@ def throughput(arguments, name):
         count = min(len(parts), max(1, math.ceil(arguments.seconds / one))) if arguments.seconds > 0 else len(parts)
         if arguments.program == "torch.compile" and len(set(lengths)) > 1:
             # Each shape of a batch is compiled on its own.
-            count = min(count, 4)
+            count = 1
         parts = parts[:count]
         batches, real, speeds = [peer.batch(part) for part in parts], sum(map(sum, parts)), []
         torch.cuda.reset_peak_memory_stats()

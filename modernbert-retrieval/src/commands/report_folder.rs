@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use modernbert_cli::plot::PlotError;
 use modernbert_files::atomic::{PendingFile, write_atomically, write_new};
-use modernbert_files::output::{OutputCheck, OutputError};
+use modernbert_files::output::{OutputCheck, OutputError, nearest_existing};
 use modernbert_retrieval::run::Run;
+use modernbert_train::snapshot::hex;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -40,15 +41,7 @@ impl PendingRun {
 }
 
 fn sha256_of(content: &[u8]) -> String {
-    let hash = Sha256::digest(content);
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The nearest folder at or above `path` that exists.
-fn nearest_existing(path: &Path) -> PathBuf {
-    let mut above = path.ancestors();
-    let found = above.find(|above| !above.as_os_str().is_empty() && above.is_dir());
-    found.unwrap_or(Path::new(".")).to_path_buf()
+    hex(&Sha256::digest(content))
 }
 
 /// Returns true if a folder contains a report, and nothing but the files that the report lists, as they were written.

@@ -74,7 +74,8 @@ pub(crate) fn run(args: &MeasureArgs) -> anyhow::Result<()> {
     let results = args.results.as_deref().context("--results is missing")?;
     let before = gpu::in_use();
     let named = args.device.select()?;
-    println!("{}", describe(&named, "measuring"));
+    let dtypes: Vec<&str> = args.dtypes.iter().map(|dtype| dtype.name()).collect();
+    println!("{}", describe(&named, &dtypes.join(", ")));
     let card = gpu::card().ok();
     let software = card.as_ref().map(|card| format!("driver {}", card.driver));
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
@@ -452,10 +453,20 @@ impl Bench<'_> {
         let output = command.output().context("the program can't start itself")?;
         let text = String::from_utf8_lossy(&output.stdout);
         let used = text.lines().find_map(|line| line.strip_prefix(USED));
-        match (output.status.success(), used) {
-            (true, Some(used)) => Ok(Attempt::Ran(used.trim().parse()?)),
-            _ => Ok(Attempt::Failed),
+        if let (true, Some(used)) = (output.status.success(), used) {
+            return Ok(Attempt::Ran(used.trim().parse()?));
         }
+        let error = String::from_utf8_lossy(&output.stderr);
+        // Only memory is searched for; any other error ends the search.
+        let of_memory = ["memory", "alloc"]
+            .iter()
+            .any(|word| error.to_lowercase().contains(word));
+        anyhow::ensure!(
+            of_memory || output.status.code().is_none(),
+            "{documents} documents of {length} tokens: {}",
+            error.trim()
+        );
+        Ok(Attempt::Failed)
     }
 }
 

@@ -262,7 +262,7 @@ fn names_a_folder(path: &Path) -> bool {
 }
 
 /// The nearest path at or above `path` that exists.
-fn nearest_existing(path: &Path) -> PathBuf {
+pub fn nearest_existing(path: &Path) -> PathBuf {
     let found = path
         .ancestors()
         .find(|above| !above.as_os_str().is_empty() && above.exists());
