@@ -236,7 +236,7 @@ def interrupts(r):
         out = f"i-{name}"
         r.trial(f"signal-run-{name}", r.command(*long, "--out", out), expected, send=send)
         r.trial(f"signal-run-{name}-resumes", r.command("modernbert-train", "resume", out, "--lines"), {130}, send=[(4, signal.SIGINT)])
-    r.trial("signal-run-endless", r.command(*long[:-1], "run.total_tokens=9_223_372_036_854_775_807", "--out", "endless"), {130}, send=[(3, signal.SIGINT)])
+    r.trial("signal-run-endless", r.command(*long[:-1], "run.total_tokens=9_223_372_036_854_775_807", "--out", "unending"), {130}, send=[(3, signal.SIGINT)])
     finetune = r.command("finetune", "--model", "mlm", "--train", "train.csv", "--dev", "dev.csv", "--epochs", "9999", "--patience", "0")
     for name, send in [("int", signal.SIGINT), ("term", signal.SIGTERM), ("hup", signal.SIGHUP)]:
         r.trial(f"signal-finetune-{name}", [*finetune, "--out", f"f-{name}"], {130}, send=[(3, send)])
