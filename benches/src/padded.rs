@@ -11,11 +11,13 @@
 //! In the first two ways attention is dense: scores of all pairs, with a mask for padding and window. The weights are those of a
 //! [`ModernBert`], and GEMMs and norms are the library's, so that a difference in time comes from the layout.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use anyhow::{Context, ensure};
 use burn::tensor::activation::softmax;
-use burn::tensor::{DType, Device, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use modernbert::batch::{PackedBatch, SequenceLayout, int_tensor};
 use modernbert::config::{Activation, LayerType, ModernBertConfig};
 use modernbert::model::{ModernBert, NamedMapper, Precision, map_named};
@@ -52,6 +54,8 @@ pub struct PaddedEncoder {
     /// Matrices `[out, in]`, and norm weights as `[1, width]`, by their names in checkpoint files.
     weights: HashMap<String, Tensor<2>>,
     device: Device,
+    /// Places of the layouts met so far: a measurement repeats few batches.
+    cache: RefCell<Vec<(SequenceLayout, Rc<Places>)>>,
 }
 
 /// Positions of the tokens of a packed batch in its padded form.
@@ -60,8 +64,12 @@ struct Places {
     width: usize,
     /// Row `sequence × width + position` of each token.
     indices: Tensor<1, Int>,
+    /// Token of each row; padding repeats the batch's first token, which nothing reads.
+    slots: Tensor<1, Int>,
     /// 0 for a token and [`MASKED`] for padding, `[rows, 1, 1, width]`.
     padding: Tensor<4>,
+    /// Rotary tables of global and local layers.
+    tables: [Tensor<2>; 2],
 }
 
 impl PaddedEncoder {
@@ -99,6 +107,7 @@ impl PaddedEncoder {
             precision,
             weights: collect.0,
             device: model.device(),
+            cache: RefCell::default(),
         })
     }
 
@@ -108,15 +117,10 @@ impl PaddedEncoder {
     /// If the model lacks a weight.
     pub fn forward(&self, batch: &PackedBatch, way: Way) -> anyhow::Result<Tensor<2>> {
         let places = self.places(&batch.layout);
+        let places = &*places;
         let ids = match way.is_padded() {
             false => batch.ids.clone(),
-            true => Tensor::<1, Int>::zeros([places.rows * places.width], &self.device)
-                .select_assign(
-                    0,
-                    places.indices.clone(),
-                    batch.ids.clone(),
-                    IndexingUpdateOp::Add,
-                ),
+            true => batch.ids.clone().select(0, places.slots.clone()),
         };
         let embedded = self
             .weight("embeddings.tok_embeddings.weight")?
@@ -139,14 +143,14 @@ impl PaddedEncoder {
             let qkv = project(normed, "attn.Wqkv.weight")?;
             let attended = match way {
                 Way::PerLayer => {
-                    let attended = self.attention(places.repad(qkv), kind, &places);
+                    let attended = self.attention(places.repad(qkv), kind, places);
                     attended.select(0, places.indices.clone())
                 }
-                Way::Padded => self.attention(qkv, kind, &places),
-                Way::Kernel => self.packed_attention(qkv, kind, &batch.layout),
+                Way::Padded => self.attention(qkv, kind, places),
+                Way::Kernel => self.packed_attention(qkv, kind, &batch.layout, places),
                 Way::KernelPerLayer => {
                     let packed = qkv.select(0, places.indices.clone());
-                    places.repad(self.packed_attention(packed, kind, &batch.layout))
+                    places.repad(self.packed_attention(packed, kind, &batch.layout, places))
                 }
             };
             x = x + raise(project(attended, "attn.Wo.weight")?);
@@ -156,7 +160,7 @@ impl PaddedEncoder {
         }
         let x = match way.is_padded() {
             false => x,
-            true => x.select(0, places.indices),
+            true => x.select(0, places.indices.clone()),
         };
         self.norm(x, "final_norm")
     }
@@ -177,19 +181,39 @@ impl PaddedEncoder {
         ))
     }
 
-    fn places(&self, layout: &SequenceLayout) -> Places {
+    /// The places of a layout, from the cache if it was met before.
+    fn places(&self, layout: &SequenceLayout) -> Rc<Places> {
+        let mut cache = self.cache.borrow_mut();
+        if let Some((_, places)) = cache.iter().find(|(known, _)| known == layout) {
+            return places.clone();
+        }
+        let places = Rc::new(self.compute_places(layout));
+        cache.push((layout.clone(), places.clone()));
+        places
+    }
+
+    fn compute_places(&self, layout: &SequenceLayout) -> Places {
         let (rows, width) = (layout.num_sequences(), layout.max_seqlen());
         let mut padding = vec![MASKED; rows * width];
+        let mut slots = vec![0; rows * width];
         let mut indices = Vec::with_capacity(layout.total_tokens());
         for (row, length) in layout.lengths().enumerate() {
             padding[row * width..][..length].fill(0.0);
-            indices.extend((0..length).map(|position| (row * width + position) as i32));
+            for slot in row * width..row * width + length {
+                slots[slot] = indices.len() as i32;
+                indices.push(slot as i32);
+            }
         }
+        let head_dim = self.config.head_dim();
+        let table =
+            |kind| rotary_table(width, head_dim, self.config.rope_theta(kind), &self.device);
         Places {
             rows,
             width,
             indices: int_tensor(indices.into_iter(), &self.device),
+            slots: int_tensor(slots.into_iter(), &self.device),
             padding: Tensor::from_data(TensorData::new(padding, [rows, 1, 1, width]), &self.device),
+            tables: [table(LayerType::Global), table(LayerType::Local)],
         }
     }
 
@@ -199,11 +223,11 @@ impl PaddedEncoder {
         qkv: Tensor<2>,
         kind: LayerType,
         layout: &SequenceLayout,
+        places: &Places,
     ) -> Tensor<2> {
         let (heads, head_dim) = (self.config.num_attention_heads, self.config.head_dim());
         let [total, _] = qkv.dims();
-        let theta = self.config.rope_theta(kind);
-        let table = rotary_table(layout.max_seqlen(), head_dim, theta, &self.device);
+        let table = places.table(kind);
         let window = (kind == LayerType::Local).then(|| self.config.half_window());
         let spec = AttentionSpec::new(layout.clone(), window, (head_dim as f64).powf(-0.5));
         let out = attention(qkv.reshape([total, 3, heads, head_dim]), Some(table), spec);
@@ -222,8 +246,7 @@ impl PaddedEncoder {
                 .reshape([rows, width, heads, head_dim])
                 .swap_dims(1, 2)
         };
-        let theta = self.config.rope_theta(kind);
-        let table = rotary_table(width, head_dim, theta, &self.device);
+        let table = places.table(kind);
         let (query, key, value) = (rotate(part(0), &table), rotate(part(1), &table), part(2));
         let scores = query.matmul(key.swap_dims(2, 3)) * (head_dim as f64).powf(-0.5);
         let mut scores = scores + places.padding.clone();
@@ -245,11 +268,15 @@ impl PaddedEncoder {
 }
 
 impl Places {
+    fn table(&self, kind: LayerType) -> Tensor<2> {
+        match kind {
+            LayerType::Global => self.tables[0].clone(),
+            LayerType::Local => self.tables[1].clone(),
+        }
+    }
+
     fn repad(&self, packed: Tensor<2>) -> Tensor<2> {
-        let [_, features] = packed.dims();
-        let options = (&packed.device(), packed.dtype());
-        let zeros = Tensor::zeros([self.rows * self.width, features], options);
-        zeros.select_assign(0, self.indices.clone(), packed, IndexingUpdateOp::Add)
+        packed.select(0, self.slots.clone())
     }
 }
 

@@ -74,8 +74,9 @@ pub fn largest<E>(
                 let (before, less) = ran[n - 2];
                 let slope = (used - less) / (best - before) as f64;
                 match slope > 0.0 {
-                    true => best + ((cap - used) / slope) as usize,
-                    false => best * 4,
+                    // Without a cap there is no point where the line ends.
+                    true if cap.is_finite() => best + ((cap - used) / slope) as usize,
+                    _ => best * 4,
                 }
             }
         };
