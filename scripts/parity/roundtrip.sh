@@ -8,8 +8,9 @@ parity="${PARITY:-cargo run --quiet --release --manifest-path $root/Cargo.toml -
 failed=0
 for case in "$@"; do
   folder=$(mktemp -d)
-  $parity --device flex --save "$folder" "$case" > "$folder/parity.log" || { cat "$folder/parity.log"; failed=1; }
-  "$python" "$root/scripts/parity/roundtrip.py" "$folder" "$case" || failed=1
+  # A folder of its own for the model: the program writes into none that holds other files.
+  $parity --device flex --save "$folder/model" "$case" > "$folder/parity.log" || { cat "$folder/parity.log"; failed=1; }
+  "$python" "$root/scripts/parity/roundtrip.py" "$folder/model" "$case" || failed=1
   rm -r "$folder"
 done
 exit $failed

@@ -169,7 +169,7 @@ fn tensors_at_the_published_widths_are_the_authors() {
 }
 
 #[test]
-#[ignore = "takes 5 GB of memory; scripts/parity/tiling.py --layers 22 28 printed the checksums"]
+#[ignore = "takes 2 GB of memory; scripts/parity/tiling.py --layers 22 28 printed the checksums"]
 fn base_to_large_as_published_is_the_authors() {
     assert_as_the_authors(22, 28, Tiling::Middle, &WHOLE);
 }
