@@ -155,8 +155,33 @@ fn a_run_without_settings_takes_those_of_the_paper() {
 fn stsb_is_computed_in_f32_and_rates_warm_up_over_six_percent_of_the_steps() {
     let place = Place::new();
     common::write_task(&place.path("glue"), Task::Stsb, 48, 20);
-    let mut settings = vec!["--epochs", "1", "--max-rows", "32", "--mnli", "off"];
-    settings.extend(["--dtype", "bf16", "--attention-output-dropout", "0.1"]);
+    // 49 steps, of which the warmup takes 3 or 5 of 50: the 50th would have the rate 0.
+    let mut settings = vec!["--epochs", "7", "--max-rows", "28", "--batch-size", "4"];
+    settings.extend(["--mnli", "off", "--dtype", "bf16"]);
+    settings.extend(["--evaluate-every", "1", "--patience", "0"]);
+    settings.extend(["--attention-output-dropout", "0.1"]);
+    let rates_of = |out: &str, task: &str| -> Vec<f64> {
+        let log = place.path(&format!("{out}/runs/{task}/seed-1618/metrics.jsonl"));
+        let log = fs::read_to_string(log).unwrap();
+        let rows = log
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        rows.filter(|row| row["split"] == "train")
+            .map(|row| row["lr"].as_f64().unwrap())
+            .collect()
+    };
+    let check = |rates: &[f64], peak: f64, warmup: f64| {
+        assert_eq!(rates.len(), 49, "{rates:?}");
+        for (step, &rate) in (1..).zip(rates) {
+            let step = f64::from(step);
+            let factor = (step / warmup).min((50.0 - step) / (50.0 - warmup));
+            let expected = peak * factor;
+            assert!(
+                (rate - expected).abs() < 1e-9 * peak,
+                "step {step}: {rate}, expected {expected}"
+            );
+        }
+    };
     let output = place.run("cola,stsb", &settings);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
@@ -165,7 +190,17 @@ fn stsb_is_computed_in_f32_and_rates_warm_up_over_six_percent_of_the_steps() {
         assert_eq!(settings["precision"], precision, "{task}");
         assert_eq!(settings["warmup"], 0.06, "{task}");
         assert_eq!(settings["attention_output_dropout"], 0.1, "{task}");
+        let peak = settings["learning_rate"].as_f64().unwrap();
+        check(&rates_of("out", task), peak, 3.0);
     }
+    // The other share of the authors' configurations.
+    let other = place.path("other");
+    settings.extend(["--warmup", "0.1", "--learning-rate", "0.01", "--out"]);
+    settings.push(other.to_str().unwrap());
+    let output = place.run("cola", &settings);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    check(&rates_of("other", "cola"), 0.01, 5.0);
     let refused = place.run("cola", &["--attention-output-dropout", "1"]);
     assert_refused(
         "all dropped",

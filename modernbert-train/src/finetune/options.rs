@@ -186,6 +186,58 @@ impl FinetuneOptions {
 mod tests {
     use super::*;
 
+    /// The authors' finetuning: decoupled AdamW with betas of 0.9 and 0.98 and epsilon 1e-6; the rate rises over 6 or 10 % of the steps and falls
+    /// linearly to the zero of the step after the last.
+    #[test]
+    fn the_optimizer_and_the_rates_are_those_of_the_authors() {
+        let options = |warmup| FinetuneOptions {
+            learning_rate: 8e-5,
+            weight_decay: 5e-6,
+            warmup,
+            ..FinetuneOptions::default()
+        };
+        let expected = UpdateRule::DecoupledAdamW(DecoupledAdamW {
+            beta1: 0.9,
+            beta2: 0.98,
+            epsilon: 1e-6,
+            weight_decay: 5e-6,
+            initial_lr: 8e-5,
+        });
+        assert_eq!(options(0.06).update_rule(), expected);
+        assert_eq!(FinetuneOptions::default().warmup, 0.06);
+        for (warmup, golden) in [
+            (
+                0.06,
+                [
+                    (1, 1.0 / 12.0),
+                    (6, 0.5),
+                    (12, 1.0),
+                    (106, 0.5),
+                    (199, 1.0 / 188.0),
+                ],
+            ),
+            (
+                0.1,
+                [
+                    (1, 0.05),
+                    (10, 0.5),
+                    (20, 1.0),
+                    (110, 0.5),
+                    (199, 1.0 / 180.0),
+                ],
+            ),
+        ] {
+            let rate = options(warmup).rate();
+            for (step, factor) in golden {
+                let found = rate.of_step(step - 1, step, 199, None);
+                assert!(
+                    (found - 8e-5 * factor).abs() < 1e-17,
+                    "{warmup}, step {step}: {found}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn settings_with_which_nothing_can_be_trained_are_named() {
         let good = FinetuneOptions::default;
