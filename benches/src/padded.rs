@@ -199,7 +199,8 @@ impl PaddedEncoder {
         let mut indices = Vec::with_capacity(layout.total_tokens());
         for (row, length) in layout.lengths().enumerate() {
             padding[row * width..][..length].fill(0.0);
-            for slot in row * width..row * width + length {
+            for place in 0..length {
+                let slot = row * width + place;
                 slots[slot] = indices.len() as i32;
                 indices.push(slot as i32);
             }
