@@ -14,7 +14,7 @@ use crate::config::ModernBertConfig;
 pub fn open_checked(folder: &Path) -> Result<(ModernBertConfig, TensorFiles), CheckpointError> {
     let config = read_config(folder)?;
     let files = TensorFiles::open(folder)?;
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    let hidden = config.hidden_size;
     let expect = |name: &str, expected: &[usize]| {
         for candidate in [format!("model.{name}"), name.to_string()] {
             match files.shape(&candidate)? {
@@ -40,11 +40,15 @@ pub fn open_checked(folder: &Path) -> Result<(ModernBertConfig, TensorFiles), Ch
         &[config.vocab_size, hidden],
     )?;
     for i in 0..config.num_hidden_layers {
-        expect(
-            &format!("layers.{i}.attn.Wqkv.weight"),
-            &[3 * hidden, hidden],
-        )?;
-        expect(&format!("layers.{i}.mlp.Wi.weight"), &[2 * inner, hidden])?;
+        let layer = config.layer_spec(i);
+        let (qkv, into) = (layer.attention.qkv_rows(), layer.mlp.in_rows());
+        if layer.is_parallel() {
+            let rows = qkv.saturating_add(into);
+            expect(&format!("layers.{i}.Wqkvff.weight"), &[rows, hidden])?;
+            continue;
+        }
+        expect(&format!("layers.{i}.attn.Wqkv.weight"), &[qkv, hidden])?;
+        expect(&format!("layers.{i}.mlp.Wi.weight"), &[into, hidden])?;
     }
     Ok((config, files))
 }

@@ -1,6 +1,7 @@
-//! Parameters and floating-point operations, by formula. One multiply-add counts as two operations.
+//! Parameters and floating-point operations, counted on the specification of a config. One multiply-add counts as two operations.
 
-use super::{LayerType, ModernBertConfig};
+use super::ModernBertConfig;
+use super::flexbert::{HeadSpec, LayerSpec, ModelSpec, elements};
 
 /// Sizes are below 2³¹ (see `validate`), so the sums fit an `u128`; returned counts fit an `u64` for any model that fits a disk.
 fn narrow(count: u128) -> u64 {
@@ -17,49 +18,25 @@ fn local_pairs(length: u128, half_window: u128) -> u128 {
 }
 
 impl ModernBertConfig {
-    fn size(&self) -> (u128, u128, u128, u128) {
-        (
-            self.vocab_size as u128,
-            self.hidden_size as u128,
-            self.intermediate_size as u128,
-            self.num_hidden_layers as u128,
-        )
-    }
-
-    /// One LayerNorm: the weight, and the bias if there is one.
-    fn norm(&self) -> u128 {
-        self.size().1 * (1 + u128::from(self.norm_bias))
-    }
-
-    /// Weights in the four matrices of one layer: `4H² + 3HI`.
-    fn layer_matrices(&self) -> u128 {
-        let (_, h, i, _) = self.size();
-        4 * h * h + 3 * h * i
-    }
-
-    fn head(&self) -> u128 {
-        let (_, h, _, _) = self.size();
-        h * h + h * u128::from(self.classifier_bias) + self.norm()
-    }
-
     fn encoder(&self) -> u128 {
-        let (v, h, i, l) = self.size();
-        let biases =
-            4 * h * u128::from(self.attention_bias) + (2 * i + h) * u128::from(self.mlp_bias);
-        // Embedding norm, two norms in each layer but the first, which has one, and the final norm.
-        let norms = 2 * l + 1;
-        v * h + l * (self.layer_matrices() + biases) + norms * self.norm()
+        elements(self.spec().encoder_tensors().iter().map(|(_, shape)| shape))
+    }
+
+    fn head(&self, of: impl Fn(&ModelSpec) -> HeadSpec) -> u128 {
+        let tensors = of(&self.spec()).tensors(self.hidden_size);
+        elements(tensors.iter().map(|(_, shape)| shape))
     }
 
     /// Weights in the token embedding.
     pub fn embedding_parameters(&self) -> u64 {
-        let (v, h, _, _) = self.size();
-        narrow(v * h)
+        narrow(elements([[self.vocab_size, self.hidden_size]]))
     }
 
-    /// Weights in the four matrices of one layer, without norms and biases.
+    /// Weights in the matrices of one layer, without norms and biases: the mean over the layers, which differ only where initial layers have
+    /// choices of their own.
     pub fn layer_matrix_parameters(&self) -> u64 {
-        narrow(self.layer_matrices())
+        let spec = self.spec();
+        narrow(spec.layer_matrices() / spec.layers.len().max(1) as u128)
     }
 
     /// Parameters of the encoder, token embedding included.
@@ -67,46 +44,50 @@ impl ModernBertConfig {
         narrow(self.encoder())
     }
 
-    /// Parameters of the dense layer and norm that the masked-language-model and classification heads share.
+    /// Parameters of the dense layer and norm of the masked-language-model head; classification heads have the same unless
+    /// [`flexbert`](Self::flexbert) says otherwise.
     pub fn head_parameters(&self) -> u64 {
-        narrow(self.head())
+        narrow(self.head(|spec| spec.prediction))
     }
 
     /// Parameters of the encoder with the masked-language-model head; a tied decoder is not counted twice.
     pub fn mlm_parameters(&self) -> u64 {
-        let (v, h, _, _) = self.size();
+        let (v, h) = (self.vocab_size as u128, self.hidden_size as u128);
         let decoder =
             v * h * u128::from(!self.tie_word_embeddings) + v * u128::from(self.decoder_bias);
-        narrow(self.encoder() + self.head() + decoder)
+        narrow(self.encoder() + self.head(|spec| spec.prediction) + decoder)
     }
 
     /// Parameters of the encoder with a sequence or token classifier of `num_labels` labels.
     pub fn classification_parameters(&self, num_labels: usize) -> u64 {
-        let (_, h, _, _) = self.size();
-        narrow(self.encoder() + self.head() + (h + 1) * num_labels as u128)
+        let head = self.head(|spec| spec.classification);
+        narrow(self.encoder() + head + (self.hidden_size as u128 + 1) * num_labels as u128)
     }
 
-    /// Forward operations of all layers' matrices for one token: `2L(4H² + 3HI)`.
+    /// Forward operations of all layers' matrices for one token, two for each weight: `2L(4H² + 3HI)` in the published architecture.
     pub fn linear_flops_per_token(&self) -> u64 {
-        narrow(2 * self.size().3 * self.layer_matrices())
+        narrow(2 * self.spec().layer_matrices())
     }
 
-    /// Forward operations of all layers' attention GEMMs over sequences of these lengths: `4H` for each query-key pair.
+    /// Forward operations of all layers' attention GEMMs over sequences of these lengths: four for each query-key pair and element of the heads.
     pub fn attention_flops(&self, lengths: &[usize]) -> u64 {
-        let (_, h, _, _) = self.size();
-        let of_type = |kind| self.layer_types.iter().filter(|t| **t == kind).count() as u128;
-        let (global, local) = (of_type(LayerType::Global), of_type(LayerType::Local));
-        let half_window = self.half_window() as u128;
-        let pairs = |length: &usize| {
-            let s = *length as u128;
-            global * s * s + local * local_pairs(s, half_window)
+        let of_layer = |layer: &LayerSpec| {
+            let attention = &layer.attention;
+            let pairs = |length: &usize| {
+                let s = *length as u128;
+                match attention.half_window {
+                    None => s * s,
+                    Some(half) => local_pairs(s, half as u128),
+                }
+            };
+            4 * attention.width() as u128 * lengths.iter().map(pairs).sum::<u128>()
         };
-        narrow(4 * h * lengths.iter().map(pairs).sum::<u128>())
+        narrow(self.spec().layers.iter().map(of_layer).sum())
     }
 
     /// Forward operations of the masked-language-model head for one predicted token: `2(H² + HV)`.
     pub fn mlm_head_flops_per_prediction(&self) -> u64 {
-        let (v, h, _, _) = self.size();
+        let (v, h) = (self.vocab_size as u128, self.hidden_size as u128);
         narrow(2 * (h * h + h * v))
     }
 

@@ -10,11 +10,16 @@
 //! The rotary base of local layers can be absent in three ways: the key is missing (10000, the class default), it is `null`, or it is -1.
 //! The last two come from early checkpoints, which had one base for all layers: they take the base of the global layers.
 
+use super::flexbert::{FlexOptions, RopeParameters, RopeScaling};
 use super::hf_write::io_error;
 use super::validate::MAX_LAYERS;
 use super::{Activation, ConfigError, LayerType, ModernBertConfig, Pooling, ProblemType};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::Path;
+
+/// Name of the object with the choices beyond ModernBERT's, and the model type of files that have it.
+pub(super) const FLEXBERT: &str = "flexbert";
 
 /// More labels are a mistake in the file.
 const MAX_LABELS: usize = 1 << 16;
@@ -97,6 +102,19 @@ impl Fields<'_> {
             "a list of {num_layers} entries, \"full_attention\" or \"sliding_attention\", one for each of num_hidden_layers"
         );
         let Some(given) = self.given("layer_types") else {
+            let windows = self
+                .given(FLEXBERT)
+                .and_then(|flex| flex.get("sliding_windows"));
+            if let Some(windows) = windows
+                .and_then(Value::as_array)
+                .filter(|list| list.len() == num_layers)
+            {
+                let of_window = |window: &Value| match window.as_u64() {
+                    Some(0) => LayerType::Global,
+                    _ => LayerType::Local,
+                };
+                return Ok(windows.iter().map(of_window).collect());
+            }
             let n = self.size("global_attn_every_n_layers", 3)?;
             return LayerType::every_n(num_layers, n)
                 .ok_or_else(|| self.wrong("global_attn_every_n_layers", "1 or more"));
@@ -143,18 +161,7 @@ impl Fields<'_> {
                 "an object with rope_type and rope_theta",
             ));
         };
-        for key in ["rope_type", "type"] {
-            if let Some(kind) = entry
-                .get(key)
-                .filter(|kind| kind.as_str() != Some("default"))
-            {
-                return Err(self.wrong_value(
-                    &format!("{path}.{key}"),
-                    kind.to_string(),
-                    "\"default\", the one kind of rotary embedding implemented",
-                ));
-            }
-        }
+        self.scaling_of(&path, entry)?;
         let theta = entry.get("rope_theta").filter(|theta| !theta.is_null());
         let number = |theta: &Value| {
             theta.as_f64().ok_or_else(|| {
@@ -162,6 +169,66 @@ impl Fields<'_> {
             })
         };
         theta.map(number).transpose()
+    }
+
+    /// The scaling of frequencies in an entry of `rope_parameters`; `None` for the default.
+    fn scaling_of(
+        &self,
+        path: &str,
+        entry: &Map<String, Value>,
+    ) -> Result<Option<RopeScaling>, ConfigError> {
+        for key in ["rope_type", "type"] {
+            let kind = entry
+                .get(key)
+                .filter(|kind| kind.as_str() != Some("default"));
+            let Some(kind) = kind else { continue };
+            let mut fields = entry.clone();
+            fields.remove("rope_theta");
+            fields.remove("type");
+            fields.insert("rope_type".to_owned(), kind.clone());
+            let read = serde_json::from_value::<RopeScaling>(Value::Object(fields));
+            return match read {
+                Ok(scaling) if scaling.factor.is_some() => Ok(Some(scaling)),
+                _ => Err(self.wrong_value(
+                    &format!("{path}.{key}"),
+                    kind.to_string(),
+                    "\"default\", or \"linear\", \"dynamic\" or \"yarn\" with a factor",
+                )),
+            };
+        }
+        Ok(None)
+    }
+
+    /// The `flexbert` object, with the scaling of `rope_parameters` where the object has none.
+    fn flexbert(&self) -> Result<FlexOptions, ConfigError> {
+        let mut options = match self.given(FLEXBERT) {
+            None => FlexOptions::default(),
+            Some(value) => FlexOptions::deserialize(value).map_err(|error| ConfigError::Value {
+                source_name: self.source.to_owned(),
+                key: FLEXBERT.to_owned(),
+                value: format!("an object with an invalid entry ({error})"),
+                expected: "the choices that docs/flexbert.md lists".to_owned(),
+            })?,
+        };
+        if options.rope_parameters.is_none()
+            && let Some(object) = self.given("rope_parameters").and_then(Value::as_object)
+        {
+            let of = |layer_type: LayerType| -> Result<Option<RopeScaling>, ConfigError> {
+                let name = layer_type.name();
+                match object.get(name).and_then(Value::as_object) {
+                    Some(entry) => self.scaling_of(&format!("rope_parameters.{name}"), entry),
+                    None => Ok(None),
+                }
+            };
+            let found = RopeParameters {
+                full_attention: of(LayerType::Global)?,
+                sliding_attention: of(LayerType::Local)?,
+            };
+            if found != RopeParameters::default() {
+                options.rope_parameters = Some(found);
+            }
+        }
+        Ok(options)
     }
 
     /// Refuses rotary embeddings of another kind, which transformers also reads beside `rope_parameters`.
@@ -173,14 +240,14 @@ impl Fields<'_> {
                 return Err(self.wrong_value(
                     &format!("rope_scaling.{key}"),
                     kind.to_string(),
-                    "\"default\", the one kind of rotary embedding implemented",
+                    "\"default\"; others are read in rope_parameters, for each kind of layer",
                 ));
             }
         }
         if self.number("partial_rotary_factor", 1.0)? != 1.0 {
             return Err(self.wrong(
                 "partial_rotary_factor",
-                "1: rotary embeddings of a part of each head are not implemented",
+                "1; rotary embeddings of a part of each head are flexbert.rotary_emb_dim",
             ));
         }
         Ok(())
@@ -337,6 +404,7 @@ impl Fields<'_> {
                 problem,
             )?,
             architectures: self.get("architectures", Vec::new(), "a list of class names", names)?,
+            flexbert: self.flexbert()?,
         })
     }
 }
@@ -354,7 +422,7 @@ impl ModernBertConfig {
             })?;
         if let Some(found) = map
             .get("model_type")
-            .filter(|m| m.as_str() != Some("modernbert"))
+            .filter(|m| !matches!(m.as_str(), Some("modernbert" | FLEXBERT)))
         {
             return Err(ConfigError::ModelType {
                 source_name: source_name.to_owned(),

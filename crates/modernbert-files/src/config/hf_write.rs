@@ -1,6 +1,7 @@
 //! Writing `config.json` in the forms of both transformers 4.x and 5.x.
 
-use super::{ConfigError, LayerType, ModernBertConfig};
+use super::hf::FLEXBERT;
+use super::{ConfigError, FlexOptions, LayerType, ModernBertConfig};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -16,6 +17,9 @@ pub(super) fn io_error(path: &Path, source: std::io::Error) -> ConfigError {
 
 impl ModernBertConfig {
     /// The text of a `config.json` that transformers 4.48 and later, 5.x included, read as this model.
+    ///
+    /// A model with choices beyond the published architecture has them in an object `flexbert`, and is of type `flexbert`, which transformers
+    /// refuses to load.
     ///
     /// 4.x has no key for layer types that follow no rule; `global_attn_every_n_layers` is left out then, and only 5.x reads the model
     /// correctly.
@@ -75,7 +79,13 @@ impl ModernBertConfig {
         );
         put("mlp_bias", json!(self.mlp_bias));
         put("mlp_dropout", json!(self.mlp_dropout));
-        put("model_type", json!("modernbert"));
+        // transformers would load another architecture as ModernBERT and ignore the choices, so that such files have a type of their own.
+        let choices = self.flexbert_value();
+        let model_type = choices.as_ref().map_or("modernbert", |_| FLEXBERT);
+        if let Some(choices) = choices {
+            put(FLEXBERT, choices);
+        }
+        put("model_type", json!(model_type));
         put("norm_bias", json!(self.norm_bias));
         put("norm_eps", json!(self.norm_eps));
         put("num_attention_heads", json!(self.num_attention_heads));
@@ -98,6 +108,18 @@ impl ModernBertConfig {
         put("transformers_version", json!(TRANSFORMERS_VERSION));
         put("vocab_size", json!(self.vocab_size));
         format!("{:#}\n", Value::Object(map))
+    }
+
+    /// The `flexbert` object; `None` for the published architecture, however it is described.
+    fn flexbert_value(&self) -> Option<Value> {
+        let published = Self {
+            flexbert: FlexOptions::default(),
+            ..self.clone()
+        };
+        let same = self.spec() == published.spec() && self.flexbert.attn_out_dropout_prob.is_none();
+        // Numbers, names, lists and objects of these: always valid JSON.
+        let value = || serde_json::to_value(&self.flexbert).unwrap_or(Value::Null);
+        (!same).then(value)
     }
 
     /// Writes a `config.json`; see [`Self::to_json_string`]. The file appears complete or not at all.

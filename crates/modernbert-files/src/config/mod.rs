@@ -6,12 +6,15 @@
 //! | [`hf`](ModernBertConfig::from_json_str) | `config.json` in and out, in the forms of transformers 4.x and 5.x |
 //! | [`presets`](ModernBertConfig::preset) | the published sizes, by name |
 //! | [`validate`](ModernBertConfig::validate) | checks, each error with its remedy |
-//! | [`count`](ModernBertConfig::encoder_parameters) | parameters and floating-point operations, by formula |
+//! | [`flexbert`] | architecture choices beyond the published ones; [`ModernBertConfig::spec`] resolves a config to plain data per layer |
+//! | [`count`](ModernBertConfig::encoder_parameters) | parameters and floating-point operations, counted on that specification |
 //! | [`shapes`] | how well a shape fills GPUs, constraints of the published shapes, search |
 //!
 //! Paper: <https://arxiv.org/abs/2412.13663>, table 4 and section 2.1.
 
+mod activation;
 mod count;
+pub mod flexbert;
 mod hf;
 mod hf_write;
 mod presets;
@@ -20,84 +23,10 @@ pub mod shapes;
 mod tests;
 mod validate;
 
+pub use activation::Activation;
+pub use flexbert::{FlexOptions, ModelSpec};
 pub use validate::ConfigError;
 use validate::MAX_LAYERS;
-
-/// The nonlinearity of the MLPs or of a head: every function without parameters that transformers knows by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Activation {
-    /// GELU in its exact form, `z/2 · (1 + erf(z/√2))`: `gelu`.
-    #[default]
-    Gelu,
-    /// GELU through a hyperbolic tangent: `gelu_pytorch_tanh`; `gelu_new`, `gelu_fast` and `gelu_accurate` are the same function.
-    GeluTanh,
-    /// The exact GELU cut off at ±10: `gelu_10`.
-    Gelu10,
-    /// `z · sigmoid(1.702 z)`: `quick_gelu`.
-    QuickGelu,
-    /// `max(z, 0)`: `relu`.
-    Relu,
-    /// `max(z, 0)²`: `relu2`.
-    ReluSquared,
-    /// `min(max(z, 0), 6)`: `relu6`.
-    Relu6,
-    /// `z` above 0, `z / 100` below: `leaky_relu`.
-    LeakyRelu,
-    /// `z · sigmoid(z)`: `silu`, also read as `swish`.
-    Silu,
-    /// `z · tanh(ln(1 + e^z))`: `mish`.
-    Mish,
-    /// `1 / (1 + e^-z)`: `sigmoid`.
-    Sigmoid,
-    /// The hyperbolic tangent: `tanh`.
-    Tanh,
-    /// The distribution function of a normal with mean 0.707107 and deviation 0.282095: `laplace`.
-    Laplace,
-    /// `z`: `linear`.
-    Linear,
-}
-
-impl Activation {
-    /// Name and function; where several names mean one function, the first is the one written to files.
-    const TABLE: [(&str, Self); 19] = [
-        ("gelu", Self::Gelu),
-        ("gelu_python", Self::Gelu),
-        ("gelu_pytorch_tanh", Self::GeluTanh),
-        ("gelu_new", Self::GeluTanh),
-        ("gelu_fast", Self::GeluTanh),
-        ("gelu_accurate", Self::GeluTanh),
-        ("gelu_10", Self::Gelu10),
-        ("quick_gelu", Self::QuickGelu),
-        ("relu", Self::Relu),
-        ("relu2", Self::ReluSquared),
-        ("relu6", Self::Relu6),
-        ("leaky_relu", Self::LeakyRelu),
-        ("silu", Self::Silu),
-        ("swish", Self::Silu),
-        ("mish", Self::Mish),
-        ("sigmoid", Self::Sigmoid),
-        ("tanh", Self::Tanh),
-        ("laplace", Self::Laplace),
-        ("linear", Self::Linear),
-    ];
-
-    /// Every name [`Activation::from_name`] understands.
-    pub fn names() -> impl Iterator<Item = &'static str> {
-        Self::TABLE.iter().map(|(name, _)| *name)
-    }
-
-    /// The activation Hugging Face calls `name`.
-    pub fn from_name(name: &str) -> Option<Self> {
-        let found = Self::TABLE.iter().find(|(known, _)| *known == name);
-        found.map(|(_, kind)| *kind)
-    }
-
-    /// The name written to files.
-    pub fn name(self) -> &'static str {
-        let found = Self::TABLE.iter().find(|(_, kind)| *kind == self);
-        found.map_or("gelu", |(name, _)| name)
-    }
-}
 
 /// The attention window of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -172,6 +101,19 @@ impl Pooling {
             Self::Max => "pooling_mode_max_tokens",
             Self::WeightedMean => "pooling_mode_weightedmean_tokens",
         }
+    }
+}
+
+impl serde::Serialize for Pooling {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Pooling {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        name.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -283,14 +225,15 @@ pub struct ModernBertConfig {
     pub problem_type: Option<ProblemType>,
     /// Classes the weights belong to, such as `ModernBertForMaskedLM`.
     pub architectures: Vec<String>,
+    /// Choices in which the model differs from the published architecture.
+    pub flexbert: FlexOptions,
 }
 
 impl ModernBertConfig {
     /// Width of one attention head. 0 when there are no heads, which [`Self::validate`] refuses.
     pub fn head_dim(&self) -> usize {
-        self.hidden_size
-            .checked_div(self.num_attention_heads)
-            .unwrap_or(0)
+        let equal_shares = self.hidden_size.checked_div(self.num_attention_heads);
+        self.flexbert.head_dim.or(equal_shares).unwrap_or(0)
     }
 
     /// Farthest distance, inclusive and on each side, at which a local layer attends: 64 for a window of 128.

@@ -3,7 +3,7 @@
 //! `base` and `large` are ModernBERT (paper, table 4). The others are the sizes of the Ettin family of encoders, which has the same
 //! architecture; only their shapes are given here, under ModernBERT's vocabulary and constants.
 
-use super::{Activation, ConfigError, LayerType, ModernBertConfig, Pooling};
+use super::{Activation, ConfigError, FlexOptions, LayerType, ModernBertConfig, Pooling};
 
 /// Name, layers, hidden size, intermediate size, heads.
 const PRESETS: [(&str, usize, usize, usize, usize); 7] = [
@@ -91,6 +91,7 @@ impl ModernBertConfig {
             num_labels: None,
             problem_type: None,
             architectures: vec!["ModernBertForMaskedLM".to_owned()],
+            flexbert: FlexOptions::default(),
         }
     }
 }

@@ -26,7 +26,9 @@ pub enum ConfigError {
         message: String,
     },
     /// The file describes another model.
-    #[error("{source_name}: model_type is {found:?}; this library reads \"modernbert\" only")]
+    #[error(
+        "{source_name}: model_type is {found:?}; this library reads \"modernbert\", and \"flexbert\" of its own files"
+    )]
     ModelType {
         /// The file, or the name the caller gave the text.
         source_name: String,
@@ -92,12 +94,12 @@ pub enum ConfigError {
 }
 
 /// Larger sizes are mistakes; the bound keeps every count far from overflow.
-const MAX_SIZE: usize = 1 << 31;
+pub(super) const MAX_SIZE: usize = 1 << 31;
 
 /// The same for the number of layers, the length of a list.
 pub(super) const MAX_LAYERS: usize = 1 << 16;
 
-fn refuse(
+pub(super) fn refuse(
     setting: &'static str,
     value: impl ToString,
     remedy: impl Into<String>,
@@ -118,7 +120,8 @@ impl ModernBertConfig {
         self.validate_sizes()?;
         self.validate_layers()?;
         self.validate_numbers()?;
-        self.validate_labels()
+        self.validate_labels()?;
+        self.validate_flexbert()
     }
 
     fn validate_sizes(&self) -> Result<(), ConfigError> {
@@ -147,6 +150,9 @@ impl ModernBertConfig {
             )?;
         }
         let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
+        if self.flexbert.head_dim.is_some() {
+            return Ok(());
+        }
         if !hidden.is_multiple_of(heads) {
             refuse(
                 "num_attention_heads",
@@ -298,12 +304,15 @@ impl ModernBertConfig {
     }
 
     /// Checks that the layers follow the rule of the published models: layers 0, n, 2n, … are global and the last layer is one of them.
-    /// Presets and pretraining follow it; loading takes any layer types a file gives.
+    /// Presets and pretraining follow it, unless `flexbert.sliding_windows` lists the windows; loading takes any layer types a file gives.
     ///
     /// # Errors
     /// The errors of [`Self::validate`], and layer types that break the rule.
     pub fn check_trainable(&self) -> Result<(), ConfigError> {
         self.validate()?;
+        if self.flexbert.sliding_windows.is_some() {
+            return Ok(());
+        }
         let layers = self.num_hidden_layers;
         let Some(n) = self.global_every_n() else {
             return refuse(
