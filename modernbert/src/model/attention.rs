@@ -6,66 +6,128 @@ use burn::tensor::{Device, Tensor};
 use super::encoder::ForwardPass;
 use super::linear::Linear;
 use super::precision::Precision;
-use crate::config::{LayerType, ModernBertConfig};
-use crate::ops::attention::{AttentionSpec, attention};
+use super::rotary::token_rows;
+use super::row_order::row_order;
+use crate::config::flexbert::{AttentionPart, LayerSpec, alibi_slopes};
+use crate::ops::attention::{AttentionSpec, Composed, Positions, attention, attention_composed};
 use crate::ops::dropout::{Site, attention_with_dropout};
 
-/// Self-attention of one layer.
+/// Self-attention of one layer. A parallel layer has its input projection itself.
 #[derive(Module, Debug)]
 pub(super) struct Attention {
-    wqkv: Linear,
+    wqkv: Option<Linear>,
     wo: Linear,
-    heads: usize,
-    half_window: Option<usize>,
-    theta: f64,
+    #[module(skip)]
+    part: AttentionPart,
+    /// Order of the rows of the input projection in which RoPE's pairs are those of the kernels; `None` for the order in which they are.
+    #[module(skip)]
+    row_order: Option<Vec<usize>>,
 }
 
 impl Attention {
-    pub(super) fn new(config: &ModernBertConfig, layer: LayerType, device: &Device) -> Self {
-        let (hidden, bias) = (config.hidden_size, config.attention_bias);
+    pub(super) fn new(layer: &LayerSpec, hidden: usize, device: &Device) -> Self {
+        let part = layer.attention.clone();
         Self {
-            wqkv: Linear::new(hidden, 3 * hidden, bias, device),
-            wo: Linear::new(hidden, hidden, bias, device),
-            heads: config.num_attention_heads,
-            half_window: match layer {
-                LayerType::Global => None,
-                LayerType::Local => Some(config.half_window()),
-            },
-            theta: config.rope_theta(layer),
+            wqkv: (!layer.is_parallel())
+                .then(|| Linear::new(hidden, part.qkv_rows(), part.qkv_bias, device)),
+            wo: Linear::new(part.width(), hidden, part.out_bias, device),
+            row_order: row_order(&part, layer),
+            part,
         }
     }
 
     /// Sets the rotary base if the layer is global.
     pub(super) fn set_global_theta(&mut self, theta: f64) {
-        if self.half_window.is_none() {
-            self.theta = theta;
+        if let (None, Some(rotary)) = (self.part.half_window, &mut self.part.rotary) {
+            rotary.theta = theta;
         }
     }
 
     /// Stores the weights in the dtype of `precision`.
     pub(super) fn lower(&mut self, precision: Precision) {
-        self.wqkv.lower(precision);
+        self.wqkv.iter_mut().for_each(|wqkv| wqkv.lower(precision));
         self.wo.lower(precision);
     }
 
-    /// `[total, hidden]` in and out, in the dtype of the input.
+    /// Rows of the projection to queries, keys and values.
+    pub(super) fn qkv_rows(&self) -> usize {
+        self.part.qkv_rows()
+    }
+
+    /// Order of the rows of the input projection; see the field.
+    pub(super) fn row_order(&self) -> Option<&[usize]> {
+        self.row_order.as_deref()
+    }
+
+    /// `[total, hidden]` in and out, in the dtype of the input, of a layer that is not parallel.
     pub(super) fn forward(&self, input: Tensor<2>, pass: &ForwardPass, layer: usize) -> Tensor<2> {
-        let [total, hidden] = input.dims();
-        let head_dim = hidden / self.heads;
-        let layout = &pass.layout;
-        let table = pass
-            .rotary
-            .table(layout.max_seqlen(), head_dim, self.theta, &pass.device);
-        let qkv = self
+        let wqkv = self
             .wqkv
-            .forward(input)
-            .reshape([total, 3, self.heads, head_dim]);
-        let scale = 1.0 / (head_dim as f64).sqrt();
-        let spec = AttentionSpec::new(layout.clone(), self.half_window, scale);
-        let out = match pass.dropout_at(layer, Site::AttentionProbabilities) {
-            None => attention(qkv, Some(table), spec),
-            Some(dropped) => attention_with_dropout(qkv, Some(table), &spec, dropped),
+            .as_ref()
+            .expect("Wqkv of a layer that is not parallel");
+        self.attend(wqkv.forward_rows(input, self.row_order()), pass, layer)
+    }
+
+    /// The block from its projected input `[total, rows]`, to `[total, hidden]`.
+    pub(super) fn attend(&self, qkv: Tensor<2>, pass: &ForwardPass, layer: usize) -> Tensor<2> {
+        let [total, _] = qkv.dims();
+        let part = &self.part;
+        let layout = &pass.layout;
+        let qkv = self.of_all_heads(qkv);
+        let scale = 1.0 / (part.head_dim as f64).sqrt();
+        let spec =
+            AttentionSpec::new(layout.clone(), part.half_window, scale).with_softcap(part.softcap);
+        let table = || {
+            let rotary = part.rotary.as_ref()?;
+            let longest = layout.max_seqlen();
+            Some(pass.rotary.table(longest, rotary, &pass.device))
         };
-        self.wo.forward(out.reshape([total, hidden]))
+        let dropout = pass.dropout_at(layer, Site::AttentionProbabilities);
+        let out = match (part.is_composed(), dropout) {
+            (false, None) => attention(qkv, table(), spec),
+            (false, Some(dropped)) => attention_with_dropout(qkv, table(), &spec, dropped),
+            (true, dropout) => {
+                let composed = Composed {
+                    positions: match &part.rotary {
+                        None => Positions::None,
+                        Some(rotary) => {
+                            Positions::Tokens(Box::new(token_rows(layout, rotary, &pass.device)))
+                        }
+                    },
+                    slopes: part.alibi.then(|| alibi_slopes(part.heads)),
+                    dropout,
+                };
+                attention_composed(qkv, &spec, composed)
+            }
+        };
+        self.wo.forward(out.reshape([total, part.width()]))
+    }
+
+    /// Queries, keys and values `[total, 3, heads, head_dim]`: heads that share keys and values have copies of them.
+    fn of_all_heads(&self, qkv: Tensor<2>) -> Tensor<4> {
+        let [total, _] = qkv.dims();
+        let AttentionPart {
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = self.part;
+        if heads == kv_heads {
+            return qkv.reshape([total, 3, heads, head_dim]);
+        }
+        if total == 0 {
+            return Tensor::zeros([0, 3, heads, head_dim], (&qkv.device(), qkv.dtype()));
+        }
+        let group = heads / kv_heads;
+        let columns =
+            |first: usize, count: usize| qkv.clone().narrow(1, first * head_dim, count * head_dim);
+        let shared = |first: usize| -> Tensor<2> {
+            columns(first, kv_heads)
+                .reshape([total, kv_heads, 1, head_dim])
+                .repeat_dim(2, group)
+                .reshape([total, heads * head_dim])
+        };
+        let parts = vec![columns(0, heads), shared(heads), shared(heads + kv_heads)];
+        Tensor::cat(parts, 1).reshape([total, 3, heads, head_dim])
     }
 }

@@ -1,18 +1,18 @@
 //! The encoder: packed token ids to hidden states.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 use std::sync::Arc;
 
 use super::embeddings::Embeddings;
 use super::graphs::Graphs;
 use super::layer::{EncoderLayer, Stream};
 use super::limits;
-use super::norm::LayerNorm;
+use super::norm::Norm;
 use super::precision::Precision;
 use super::rotary::RotaryCache;
 use crate::batch::{Dropout, PackedBatch, SequenceLayout};
-use crate::config::{ConfigError, ModernBertConfig};
+use crate::config::{ConfigError, FlexOptions, ModernBertConfig};
 use crate::ops::dropout::{DropoutSpec, Site, dropout};
 
 /// The ModernBERT encoder without a head.
@@ -22,7 +22,7 @@ use crate::ops::dropout::{DropoutSpec, Site, dropout};
 pub struct ModernBert {
     pub(super) embeddings: Embeddings,
     layers: Vec<EncoderLayer>,
-    final_norm: LayerNorm,
+    final_norm: Option<Norm>,
     #[module(skip)]
     config: Arc<ModernBertConfig>,
     #[module(skip)]
@@ -71,13 +71,14 @@ impl ModernBert {
     pub fn new(config: &ModernBertConfig, device: &Device) -> Result<Self, ConfigError> {
         config.validate()?;
         limits::check_weights(config, device)?;
-        let layers = config.layer_types.iter().enumerate();
+        let spec = config.spec();
+        let layers = spec.layers.iter().enumerate();
         Ok(Self {
-            embeddings: Embeddings::new(config, device),
+            embeddings: Embeddings::new(&spec, device),
             layers: layers
-                .map(|(i, &kind)| EncoderLayer::new(config, i, kind, device))
+                .map(|(i, layer)| EncoderLayer::new(layer, i, spec.hidden, device))
                 .collect(),
-            final_norm: LayerNorm::new(config, device),
+            final_norm: spec.final_norm.as_ref().map(|norm| Norm::new(norm, device)),
             config: Arc::new(config.clone()),
             precision: Precision::F32,
             half_residual: false,
@@ -106,7 +107,7 @@ impl ModernBert {
     }
 
     /// The same encoder for inference alone: weights of matrix multiplications are stored in the dtype of its precision, and on CUDA small
-    /// batches (up to 2048 tokens) run as captured [graphs](crate::graph). The outputs have the same bits, but for
+    /// batches (up to 2048 tokens) of the published architecture run as captured [graphs](crate::graph). The outputs have the same bits, but for
     /// batches that do not fill their graph, whose matrix multiplications have more rows.
     ///
     /// Its weights must not change afterwards, and are rounded to the precision when they are saved.
@@ -116,7 +117,10 @@ impl ModernBert {
                 layer.lower(self.precision);
             }
         }
-        self.graphs = Graphs::enabled();
+        // Other architectures make tensors on the host during a pass, which a graph can't replay.
+        if self.config.flexbert == FlexOptions::default() {
+            self.graphs = Graphs::enabled();
+        }
         self
     }
 
@@ -199,7 +203,10 @@ impl ModernBert {
             see(&entered);
             stream = behind;
         }
-        stream.norm(&self.final_norm, dtype).1
+        match &self.final_norm {
+            Some(norm) => stream.norm(norm, dtype).1,
+            None => stream.sum().cast(FloatDType::from(dtype)),
+        }
     }
 
     // The stages of `forward`, for callers that run them one by one: activation checkpointing.
@@ -224,7 +231,7 @@ impl ModernBert {
     pub fn embed(&self, batch: &PackedBatch) -> Tensor<2> {
         let x = self
             .embeddings
-            .forward(batch.ids.clone(), batch.order.clone());
+            .forward(batch.ids.clone(), batch.order.clone(), &batch.layout);
         self.pass(batch).drop(x, 0, Site::Embedding)
     }
 
@@ -237,8 +244,11 @@ impl ModernBert {
         behind.sum()
     }
 
-    /// Hidden states from the output of the last layer: the final norm.
+    /// Hidden states from the output of the last layer: the final norm, where there is one.
     pub fn finish(&self, output: Tensor<2>) -> Tensor<2> {
-        self.final_norm.forward(output)
+        match &self.final_norm {
+            Some(norm) => norm.forward(output),
+            None => output,
+        }
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! | parameter | standard deviation before truncation |
 //! |---|---|
-//! | token embedding, `Wqkv`, `Wi`, dense of the MLM head | `initializer_range` (0.02) |
+//! | token and position embedding, `Wqkv`, `Wi`, `Wqkvff`, dense of the MLM head | `initializer_range` (0.02) |
 //! | `attn.Wo`, `mlp.Wo`, dense of a classifier's head | `initializer_range / sqrt(2 · layers)` |
 //! | `classifier`, untied decoder | `1 / sqrt(hidden)` |
 //! | biases | 0 |
 //! | norm weights | 1 |
+//! | slopes of `prelu` | 0.25 |
 //!
 //! Values beyond `initializer_cutoff_factor` (2) standard deviations are drawn again, which leaves 0.8796 of the
 //! deviation. Source: the official repository, `src/bert_layers/initialization.py`; Hugging Face initializes the dense layer of the
@@ -18,13 +19,15 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use super::activation::PRELU_SLOPE;
 use super::named::{NamedMapper, map_named, named_parameters};
 use crate::config::ModernBertConfig;
 
 /// Method of initialization, as in the official repository.
 ///
 /// `dim` is the width a matrix reads (its columns), `L` the number of layers, `std` is `initializer_range`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum InitMethod {
     /// The published models' method, see the table in the module docs.
     #[default]
@@ -158,6 +161,9 @@ impl Initialize<'_> {
     fn distribution(&self, name: &str, shape: &[usize]) -> Distribution {
         if name.ends_with("bias") {
             return Distribution::Constant(0.0);
+        }
+        if name.ends_with("act.weight") {
+            return Distribution::Constant(PRELU_SLOPE);
         }
         let &[_, dim] = shape else {
             return Distribution::Constant(1.0);

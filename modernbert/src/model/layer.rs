@@ -1,40 +1,52 @@
-//! One pre-norm layer: `x + attention(norm(x))`, then `x + mlp(norm(x))`.
+//! One layer: norms, attention and MLP in one of three orders.
+//!
+//! ```text
+//! prenorm     y = x + attention(N1 x)       y + mlp(N2 y)
+//! postnorm    y = N1(x + attention(x))      N2(y + mlp(y))
+//! parallel    x + attention(N1 x) + mlp(N1 x), both from one matrix Wqkvff
+//! ```
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
 
 use super::attention::Attention;
 use super::encoder::ForwardPass;
+use super::linear::Linear;
 use super::mlp::Mlp;
-use super::norm::LayerNorm;
+use super::norm::Norm;
 use super::precision::Precision;
-use crate::config::{LayerType, ModernBertConfig};
+use crate::config::flexbert::{BlockKind, LayerSpec};
 use crate::ops::dropout::Site;
 
-/// A layer of the encoder. The first one has no attention norm, because the embeddings end in a norm.
+/// A layer of the encoder. The first one has no attention norm where the embeddings end in a norm.
 #[derive(Module, Debug)]
 pub(super) struct EncoderLayer {
     #[module(skip)]
     index: usize,
-    attn_norm: Option<LayerNorm>,
+    #[module(skip)]
+    block: BlockKind,
+    attn_norm: Option<Norm>,
+    wqkvff: Option<Linear>,
     attn: Attention,
-    mlp_norm: LayerNorm,
+    mlp_norm: Option<Norm>,
     mlp: Mlp,
 }
 
 impl EncoderLayer {
-    pub(super) fn new(
-        config: &ModernBertConfig,
-        index: usize,
-        kind: LayerType,
-        device: &Device,
-    ) -> Self {
+    pub(super) fn new(spec: &LayerSpec, index: usize, hidden: usize, device: &Device) -> Self {
+        let parallel = spec.is_parallel();
+        let fused = || {
+            let rows = spec.attention.qkv_rows() + spec.mlp.in_rows();
+            Linear::new(hidden, rows, spec.attention.qkv_bias, device)
+        };
         Self {
             index,
-            attn_norm: (index > 0).then(|| LayerNorm::new(config, device)),
-            attn: Attention::new(config, kind, device),
-            mlp_norm: LayerNorm::new(config, device),
-            mlp: Mlp::new(config, device),
+            block: spec.block,
+            attn_norm: spec.attention_norm.then(|| Norm::new(&spec.norm, device)),
+            wqkvff: parallel.then(fused),
+            attn: Attention::new(spec, hidden, device),
+            mlp_norm: (!parallel).then(|| Norm::new(&spec.norm, device)),
+            mlp: Mlp::new(spec, hidden, device),
         }
     }
 
@@ -45,32 +57,89 @@ impl EncoderLayer {
 
     /// Stores the weights of matrix multiplications in the dtype of `precision`.
     pub(super) fn lower(&mut self, precision: Precision) {
+        self.wqkvff
+            .iter_mut()
+            .for_each(|fused| fused.lower(precision));
         self.attn.lower(precision);
         self.mlp.lower(precision);
     }
 
     /// The layer's input, `[total, hidden]` in f32, and the stream after the layer.
     pub(super) fn forward(&self, stream: Stream, pass: &ForwardPass) -> (Tensor<2>, Stream) {
+        match self.block {
+            BlockKind::Prenorm => self.prenorm(stream, pass),
+            BlockKind::Postnorm => self.postnorm(stream, pass),
+            BlockKind::ParallelPrenorm => self.parallel(stream, pass),
+        }
+    }
+
+    fn prenorm(&self, stream: Stream, pass: &ForwardPass) -> (Tensor<2>, Stream) {
+        let (entered, normed) = self.enter(stream, pass);
+        let attended = self.attended(self.attn.forward(normed, pass, self.index), pass);
+        let sum = Stream::start(entered.clone()).add(attended);
+        let (x, normed) = sum.norm(self.mlp_norm(), pass.precision.dtype());
+        let branch = self.mlp.forward(normed, pass, self.index);
+        (entered, Stream::start(x).add(branch))
+    }
+
+    fn postnorm(&self, stream: Stream, pass: &ForwardPass) -> (Tensor<2>, Stream) {
         let precision = pass.precision;
-        let (entered, normed) = match &self.attn_norm {
-            Some(norm) => stream.norm(norm, precision.dtype()),
+        let entered = stream.sum();
+        let dtype = entered.dtype();
+        let attended = self
+            .attn
+            .forward(precision.lower(entered.clone()), pass, self.index);
+        let sum = Stream::start(entered.clone()).add(self.attended(attended, pass));
+        let x = match &self.attn_norm {
+            Some(norm) => sum.norm(norm, dtype).1,
+            None => sum.sum(),
+        };
+        let branch = self
+            .mlp
+            .forward(precision.lower(x.clone()), pass, self.index);
+        let (_, x) = Stream::start(x).add(branch).norm(self.mlp_norm(), dtype);
+        (entered, Stream::start(x))
+    }
+
+    fn parallel(&self, stream: Stream, pass: &ForwardPass) -> (Tensor<2>, Stream) {
+        let (entered, normed) = self.enter(stream, pass);
+        let fused = self.wqkvff.as_ref().expect("Wqkvff of a parallel layer");
+        let both = fused.forward_rows(normed, self.attn.row_order());
+        let [_, rows] = both.dims();
+        let qkv = self.attn.qkv_rows();
+        let attended = self
+            .attn
+            .attend(both.clone().narrow(1, 0, qkv), pass, self.index);
+        let branch = self
+            .mlp
+            .finish(both.narrow(1, qkv, rows - qkv), pass, self.index);
+        let stream = Stream::start(entered.clone()).add(self.attended(attended, pass));
+        (entered, stream.add(branch))
+    }
+
+    /// The layer's input in f32, and its norm in the dtype of the pass.
+    fn enter(&self, stream: Stream, pass: &ForwardPass) -> (Tensor<2>, Tensor<2>) {
+        match &self.attn_norm {
+            Some(norm) => stream.norm(norm, pass.precision.dtype()),
             None => {
                 let x = stream.sum();
-                (x.clone(), precision.lower(x))
+                (x.clone(), pass.precision.lower(x))
             }
-        };
-        let attended = self.attn.forward(normed, pass, self.index);
-        let attended = pass.drop(attended, self.index, Site::AttentionOutput);
-        let (x, normed) =
-            Stream::new(entered.clone(), attended).norm(&self.mlp_norm, precision.dtype());
-        (
-            entered,
-            Stream::new(x, self.mlp.forward(normed, pass, self.index)),
-        )
+        }
+    }
+
+    fn attended(&self, attended: Tensor<2>, pass: &ForwardPass) -> Tensor<2> {
+        pass.drop(attended, self.index, Site::AttentionOutput)
+    }
+
+    fn mlp_norm(&self) -> &Norm {
+        self.mlp_norm
+            .as_ref()
+            .expect("the MLP's norm of a layer that is not parallel")
     }
 }
 
-/// The residual stream between two blocks: `x` in f32, and the last block's output, which is added to it by the norm that
+/// The residual stream between two blocks: `x` in f32, and the output of the last block, which is added to it by the norm that
 /// follows: sum and norm are one op.
 pub(super) struct Stream {
     x: Tensor<2>,
@@ -83,9 +152,11 @@ impl Stream {
         Self { x, branch: None }
     }
 
-    fn new(x: Tensor<2>, branch: Tensor<2>) -> Self {
+    /// The stream with the output of one more block. One that waits for its addition already is added first, in f32: the two outputs of a parallel
+    /// layer are never summed in half precision.
+    pub(super) fn add(self, branch: Tensor<2>) -> Self {
         Self {
-            x,
+            x: self.sum(),
             branch: Some(branch),
         }
     }
@@ -102,7 +173,7 @@ impl Stream {
     }
 
     /// The sum in f32 and its norm in `dtype`.
-    pub(super) fn norm(self, norm: &LayerNorm, dtype: DType) -> (Tensor<2>, Tensor<2>) {
+    pub(super) fn norm(self, norm: &Norm, dtype: DType) -> (Tensor<2>, Tensor<2>) {
         match self.branch {
             Some(branch) => norm.add_forward(self.x, branch, dtype),
             None => {

@@ -3,6 +3,7 @@
 use burn::tensor::Device;
 
 use super::ModernBert;
+use crate::config::flexbert::LayerSpec;
 use crate::config::{ConfigError, ModernBertConfig};
 use crate::device::largest_tensor;
 
@@ -19,15 +20,21 @@ pub(super) fn check_weights(config: &ModernBertConfig, device: &Device) -> Resul
 
 fn check_weights_within(config: &ModernBertConfig, limit: u64) -> Result<(), ConfigError> {
     let hidden = config.hidden_size;
-    let matrices = [
-        ("token embedding", "vocab_size", config.vocab_size),
-        ("matrix Wqkv", "3 * hidden_size", 3 * hidden),
-        (
-            "matrix Wi",
-            "2 * intermediate_size",
-            2 * config.intermediate_size,
-        ),
-    ];
+    let spec = config.spec();
+    let mut matrices = vec![("token embedding", "vocab_size", config.vocab_size)];
+    if let Some(rows) = spec.positions {
+        matrices.push(("position embedding", "max_position_embeddings", rows));
+    }
+    for layer in &spec.layers {
+        let (qkv, into) = (layer.attention.qkv_rows(), layer.mlp.in_rows());
+        match layer.is_parallel() {
+            true => matrices.push(("matrix Wqkvff", "its rows", qkv + into)),
+            false => {
+                matrices.push(("matrix Wqkv", "3 * hidden_size", qkv));
+                matrices.push(("matrix Wi", "2 * intermediate_size", into));
+            }
+        }
+    }
     for (name, rows_are, rows) in matrices {
         let needed = FLOAT
             .saturating_mul(rows as u64)
@@ -46,8 +53,17 @@ fn check_weights_within(config: &ModernBertConfig, limit: u64) -> Result<(), Con
 
 /// Bytes of the widest tensor of a forward pass for one token: queries, keys and values, or the gated layer before its gate.
 fn token_bytes(config: &ModernBertConfig) -> u64 {
-    let widest = (3 * config.hidden_size).max(2 * config.intermediate_size);
-    FLOAT * widest as u64
+    let widths = |layer: &LayerSpec| {
+        let (qkv, into) = (layer.attention.qkv_rows(), layer.mlp.in_rows());
+        // Heads that share keys and values have copies of them in attention.
+        let copied = 3 * layer.attention.width();
+        match layer.is_parallel() {
+            true => copied.max(qkv + into),
+            false => copied.max(qkv).max(into),
+        }
+    };
+    let widest = config.spec().layers.iter().map(widths).max();
+    FLOAT * widest.unwrap_or(config.hidden_size).max(1) as u64
 }
 
 /// Tokens that a forward pass can take on `device`; `usize::MAX` where only memory limits it.

@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use super::precision::Precision;
+use super::row_order::in_order;
 use crate::ops;
 
 /// `x · weightᵀ + bias`, weight `[out, in]`.
@@ -25,6 +26,15 @@ impl Linear {
     pub(super) fn lower(&mut self, precision: Precision) {
         let weight = precision.lower(self.weight.val());
         self.weight = Param::initialized(self.weight.id, weight);
+    }
+
+    /// [`Self::forward`] with the outputs in another order: output i is that of row `order[i]` of the weight.
+    pub(super) fn forward_rows(&self, input: Tensor<2>, order: Option<&[usize]>) -> Tensor<2> {
+        let Some(order) = order else {
+            return self.forward(input);
+        };
+        let (weight, bias) = in_order(&self.weight, self.bias.as_ref(), order);
+        ops::linear::linear(input, weight, bias)
     }
 
     /// `[tokens, in]` to `[tokens, out]`, in the dtype of the input.

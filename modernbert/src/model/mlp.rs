@@ -1,63 +1,75 @@
-//! The gated MLP of a layer.
+//! The MLP of a layer, gated or not.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::activation::activate;
+use super::activation::Activate;
 use super::encoder::ForwardPass;
 use super::linear::Linear;
 use super::precision::Precision;
-use crate::config::{Activation, ModernBertConfig};
+use crate::config::Activation;
+use crate::config::flexbert::{LayerSpec, MlpSpec};
 use crate::ops::dropout::Site;
 use crate::ops::geglu::{geglu, geglu_mlp};
 
-/// `Wo (act(p) * g)` with `[p, g] = Wi x`: the first half is activated, the second is the gate.
+/// `Wo (act(p) * g)` with `[p, g] = Wi x`: the first half is activated, the second is the gate. Without a gate `Wo act(Wi x)`. A parallel layer has
+/// the input projection itself.
 #[derive(Module, Debug)]
 pub(super) struct Mlp {
-    wi: Linear,
+    wi: Option<Linear>,
+    act: Activate,
     wo: Linear,
     #[module(skip)]
-    activation: Activation,
+    spec: MlpSpec,
 }
 
 impl Mlp {
-    pub(super) fn new(config: &ModernBertConfig, device: &Device) -> Self {
-        let (hidden, inner, bias) = (
-            config.hidden_size,
-            config.intermediate_size,
-            config.mlp_bias,
-        );
+    pub(super) fn new(layer: &LayerSpec, hidden: usize, device: &Device) -> Self {
+        let spec = layer.mlp;
         Self {
-            wi: Linear::new(hidden, 2 * inner, bias, device),
-            wo: Linear::new(inner, hidden, bias, device),
-            activation: config.hidden_activation,
+            wi: (!layer.is_parallel())
+                .then(|| Linear::new(hidden, spec.in_rows(), spec.in_bias, device)),
+            act: Activate::new(spec.activation, device),
+            wo: Linear::new(spec.inner, hidden, spec.out_bias, device),
+            spec,
         }
     }
 
     /// Stores the weights in the dtype of `precision`.
     pub(super) fn lower(&mut self, precision: Precision) {
-        self.wi.lower(precision);
+        self.wi.iter_mut().for_each(|wi| wi.lower(precision));
         self.wo.lower(precision);
     }
 
-    /// `[total, hidden]` in and out, in the dtype of the input.
+    /// `[total, hidden]` in and out, in the dtype of the input, of a layer that is not parallel.
     pub(super) fn forward(&self, input: Tensor<2>, pass: &ForwardPass, layer: usize) -> Tensor<2> {
-        let biased = self.wi.bias.is_some() || self.wo.bias.is_some();
+        let wi = self
+            .wi
+            .as_ref()
+            .expect("Wi of a layer that is not parallel");
+        let biased = wi.bias.is_some() || self.wo.bias.is_some();
         let drops = pass.dropout_at(layer, Site::Mlp).is_some();
-        if self.activation == Activation::Gelu && !biased && !drops {
-            return geglu_mlp(input, self.wi.weight.val(), self.wo.weight.val());
+        if self.is_geglu() && !biased && !drops {
+            return geglu_mlp(input, wi.weight.val(), self.wo.weight.val());
         }
-        let u = self.wi.forward(input);
-        let gated = match self.activation {
-            Activation::Gelu => geglu(u),
-            other => {
-                let [activated, gate] = u
-                    .chunk(2, 1)
-                    .try_into()
-                    .expect("two chunks of an even number of columns");
-                activate(other, activated) * gate
-            }
+        self.finish(wi.forward(input), pass, layer)
+    }
+
+    /// The MLP from its projected input, `[total, inner]` or with a gate `[total, 2 inner]`.
+    pub(super) fn finish(&self, u: Tensor<2>, pass: &ForwardPass, layer: usize) -> Tensor<2> {
+        let inner = if self.is_geglu() {
+            geglu(u)
+        } else if self.spec.gated {
+            let width = self.spec.inner;
+            let activated = self.act.forward(u.clone().narrow(1, 0, width));
+            activated * u.narrow(1, width, width)
+        } else {
+            self.act.forward(u)
         };
-        self.wo.forward(pass.drop(gated, layer, Site::Mlp))
+        self.wo.forward(pass.drop(inner, layer, Site::Mlp))
+    }
+
+    fn is_geglu(&self) -> bool {
+        self.spec.gated && self.spec.activation == Activation::Gelu
     }
 }

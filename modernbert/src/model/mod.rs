@@ -29,8 +29,10 @@ mod mlp;
 mod named;
 mod norm;
 mod pooling;
+mod positions;
 mod precision;
 mod rotary;
+mod row_order;
 
 pub use architecture::Architecture;
 pub use dropout::dropout_rates;

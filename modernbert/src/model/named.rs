@@ -79,6 +79,7 @@ pub fn checkpoint_name(path: &[String]) -> String {
         .iter()
         .map(|part| match part.as_str() {
             "wqkv" => "Wqkv",
+            "wqkvff" => "Wqkvff",
             "wi" => "Wi",
             "wo" => "Wo",
             other => other,

@@ -1,28 +1,34 @@
-//! LayerNorm, usually without bias.
+//! LayerNorm and RMSNorm, with or without weight and bias.
+//!
+//! LayerNorm is one op, alone or with the residual sum; without a weight it is the same op with a weight of ones. RMSNorm is composed of tensor
+//! operations, in f32.
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 
-use crate::config::ModernBertConfig;
+use crate::config::flexbert::{NormKind, NormSpec};
 use crate::ops;
 
-/// LayerNorm over the hidden axis.
+/// A norm over the hidden axis.
 #[derive(Module, Debug)]
-pub(super) struct LayerNorm {
-    pub(super) weight: Param<Tensor<1>>,
-    pub(super) bias: Option<Param<Tensor<1>>>,
-    eps: f64,
+pub(super) struct Norm {
+    weight: Option<Param<Tensor<1>>>,
+    bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    spec: NormSpec,
 }
 
-impl LayerNorm {
-    pub(super) fn new(config: &ModernBertConfig, device: &Device) -> Self {
-        let width = config.hidden_size;
+impl Norm {
+    pub(super) fn new(spec: &NormSpec, device: &Device) -> Self {
+        let width = spec.width;
         Self {
-            weight: Param::from_tensor(Tensor::ones([width], device)),
-            bias: config
-                .norm_bias
+            weight: spec
+                .scale
+                .then(|| Param::from_tensor(Tensor::ones([width], device))),
+            bias: spec
+                .bias
                 .then(|| Param::from_tensor(Tensor::zeros([width], device))),
-            eps: config.norm_eps,
+            spec: *spec,
         }
     }
 
@@ -35,7 +41,13 @@ impl LayerNorm {
     /// `[tokens, hidden]` in and out, the result in `dtype`.
     pub(super) fn forward_to(&self, input: Tensor<2>, dtype: DType) -> Tensor<2> {
         let out = self.unbiased(input.dtype(), dtype);
-        let normed = ops::layer_norm::layer_norm_to(input, self.weight.val(), self.eps, out);
+        let normed = match self.spec.kind {
+            NormKind::Layernorm => {
+                let weight = self.weight(&input);
+                ops::layer_norm::layer_norm_to(input, weight, self.spec.eps, out)
+            }
+            NormKind::Rmsnorm => self.root_mean_square(input, out),
+        };
         self.biased(normed, dtype)
     }
 
@@ -47,9 +59,43 @@ impl LayerNorm {
         dtype: DType,
     ) -> (Tensor<2>, Tensor<2>) {
         let out = self.unbiased(x.dtype(), dtype);
-        let (sum, normed) =
-            ops::layer_norm::add_layer_norm(x, branch, self.weight.val(), self.eps, out);
+        let (sum, normed) = match self.spec.kind {
+            NormKind::Layernorm => {
+                let weight = self.weight(&x);
+                ops::layer_norm::add_layer_norm(x, branch, weight, self.spec.eps, out)
+            }
+            NormKind::Rmsnorm => {
+                let dtype = x.dtype();
+                let sum = x + cast(branch, dtype);
+                (sum.clone(), self.root_mean_square(sum, out))
+            }
+        };
         (sum, self.biased(normed, dtype))
+    }
+
+    /// The weight, or ones.
+    fn weight(&self, like: &Tensor<2>) -> Tensor<1> {
+        match &self.weight {
+            Some(weight) => weight.val(),
+            None => Tensor::ones([self.spec.width], (&like.device(), DType::F32)),
+        }
+    }
+
+    /// `x / sqrt(mean(x²) + eps)`, times the weight.
+    fn root_mean_square(&self, x: Tensor<2>, dtype: DType) -> Tensor<2> {
+        if x.dims()[0] == 0 {
+            return cast(x, dtype);
+        }
+        let x = match x.dtype() {
+            DType::F64 => x,
+            _ => cast(x, DType::F32),
+        };
+        let mean_square = (x.clone() * x.clone()).mean_dim(1);
+        let mut normed = x / (mean_square + self.spec.eps).sqrt();
+        if let Some(weight) = &self.weight {
+            normed = normed * weight.val().unsqueeze();
+        }
+        cast(normed, dtype)
     }
 
     /// The dtype of the norm itself: a bias is added before rounding.
@@ -58,14 +104,17 @@ impl LayerNorm {
     }
 
     fn biased(&self, normed: Tensor<2>, dtype: DType) -> Tensor<2> {
-        let Some(bias) = &self.bias else {
-            return normed;
-        };
-        let sum = normed + bias.val().unsqueeze();
-        if sum.dtype() == dtype {
-            sum
-        } else {
-            sum.cast(dtype)
+        match &self.bias {
+            Some(bias) => cast(normed + bias.val().unsqueeze(), dtype),
+            None => normed,
         }
+    }
+}
+
+fn cast(x: Tensor<2>, dtype: DType) -> Tensor<2> {
+    if x.dtype() == dtype {
+        x
+    } else {
+        x.cast(FloatDType::from(dtype))
     }
 }

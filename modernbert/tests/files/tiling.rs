@@ -4,7 +4,8 @@ use modernbert::checkpoint::{
     save,
     tiling::{Tiling, TilingError, source_layer, tile_from_folder},
 };
-use modernbert::config::ModernBertConfig;
+use modernbert::config::flexbert::{AttentionKind, BlockKind, MlpKind, NormKind};
+use modernbert::config::{FlexOptions, ModernBertConfig};
 use modernbert::model::{MaskedLm, initialize, named_parameters};
 use std::collections::BTreeMap;
 
@@ -228,4 +229,42 @@ fn what_is_not_larger_is_refused_by_setting() {
     assert_eq!(refused(|c| *c = shape(19, 32, 82, 2)), "num_hidden_layers");
     assert_eq!(refused(|c| c.vocab_size = 128), "vocab_size");
     assert_eq!(refused(|c| c.attention_bias = true), "attention_bias");
+}
+
+#[test]
+fn a_parallel_layer_is_tiled_part_by_part() {
+    let parallel = |mut config: ModernBertConfig| {
+        config.flexbert = FlexOptions {
+            bert_layer: Some(BlockKind::ParallelPrenorm),
+            attention_layer: Some(AttentionKind::RopeParallel),
+            mlp_layer: Some(MlpKind::ParallelGlu),
+            ..FlexOptions::default()
+        };
+        config
+    };
+    let (small, large) = (parallel(shape(2, 8, 6, 2)), parallel(shape(2, 12, 10, 2)));
+    let folder = tempfile::tempdir().unwrap();
+    let source = build(&small, 1);
+    save(&source, &small, folder.path()).unwrap();
+    let (tiled, _) =
+        tile_from_folder(build(&large, 2), &large, folder.path(), Tiling::Edge).unwrap();
+    let name = "model.layers.1.Wqkvff.weight";
+    let ((_, old), (shape, new)) = (&values(&source)[name], &values(&tiled)[name]);
+    assert_eq!(shape, &[3 * 12 + 2 * 10, 12]);
+    // Queries, keys, values, activated and linear half: rows of the small and of the large part.
+    let (mut from, mut to) = (0, 0);
+    for (old_rows, rows) in [(8, 12), (8, 12), (8, 12), (6, 10), (6, 10)] {
+        for row in 0..rows {
+            for column in 0..12 {
+                let expected = old[(from + row % old_rows) * 8 + column % 8];
+                assert_eq!(new[(to + row) * 12 + column], expected, "{row} {column}");
+            }
+        }
+        (from, to) = (from + old_rows, to + rows);
+    }
+    let mut other = large.clone();
+    other.flexbert.normalization = Some(NormKind::Rmsnorm);
+    let error =
+        tile_from_folder(build(&other, 2), &other, folder.path(), Tiling::Edge).unwrap_err();
+    assert!(error.to_string().contains("rmsnorm"), "{error}");
 }

@@ -119,6 +119,23 @@ fn check(small: &ModernBertConfig, large: &ModernBertConfig) -> Result<(), Tilin
             );
         }
     }
+    // Heads that share keys and values make parts of other sizes; first layers of another kind would be copied to others.
+    let flex = &large.flexbert;
+    let uneven = flex.num_key_value_heads.is_some()
+        || flex.initial_bert_layer.is_some()
+        || flex.initial_mlp_layer.is_some();
+    if small.flexbert != large.flexbert || uneven {
+        let remedy = match uneven {
+            true => {
+                "tiling needs layers of one kind with keys and values for each head: leave num_key_value_heads and initial layers out"
+            }
+            false => "both models need the same architecture choices",
+        };
+        let text = |config: &ModernBertConfig| {
+            serde_json::to_string(&config.flexbert).unwrap_or_else(|error| error.to_string())
+        };
+        return refuse("flexbert", text(small), text(large), remedy);
+    }
     Ok(())
 }
 
@@ -174,9 +191,17 @@ impl Fill<'_> {
             };
             return if optional { Ok(false) } else { Err(missing()) };
         };
-        let parts = match source.rsplit('.').nth(1) {
+        let kind = source.rsplit('.').nth(1);
+        let gated = self
+            .large
+            .spec()
+            .layers
+            .first()
+            .is_none_or(|layer| layer.mlp.gated);
+        let parts = match kind {
             Some("Wqkv") => 3,
-            Some("Wi") => 2,
+            Some("Wi") if gated => 2,
+            Some("Wqkvff") => 5,
             _ => 1,
         };
         let matrix = |shape: &[usize]| match *shape {
@@ -186,11 +211,24 @@ impl Fill<'_> {
             [rows, columns] => Some((rows, columns)),
             _ => None,
         };
+        let each = |(old_rows, rows): (usize, usize)| -> Vec<(usize, usize)> {
+            let of = |config: &ModernBertConfig| {
+                let hidden = config.num_attention_heads * config.head_dim();
+                (hidden, config.intermediate_size)
+            };
+            let ((old, old_inner), (new, inner)) = (of(self.small), of(self.large));
+            match parts {
+                5 => parallel_parts((old, new), (old_inner, inner)).to_vec(),
+                _ => vec![(old_rows / parts, rows / parts); parts],
+            }
+        };
         let fits = matrix(&old_shape).zip(matrix(shape)).filter(
             |((old_rows, old_columns), (rows, columns))| {
+                let sums = each((*old_rows, *rows))
+                    .iter()
+                    .fold((0, 0), |sums, part| (sums.0 + part.0, sums.1 + part.1));
                 old_shape.len() == shape.len()
-                    && old_rows % parts == 0
-                    && rows % parts == 0
+                    && sums == (*old_rows, *rows)
                     && old_rows <= rows
                     && old_columns <= columns
             },
@@ -203,7 +241,7 @@ impl Fill<'_> {
                 expected: shape.to_vec(),
             });
         };
-        let each = vec![(old_rows / parts, rows / parts); parts];
+        let each = each((old_rows, rows));
         tile_parts(&old, old_columns, start, columns, &each, self.tiling);
         Ok(true)
     }

@@ -4,7 +4,9 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::labels::{check_classes, check_count};
-use super::{Classification, LabelError, PredictionHead, before_classifier, mean_of_labelled};
+use super::{
+    Classification, LabelError, PredictionHead, RowLoss, before_classifier, mean_of_labelled,
+};
 use crate::batch::PackedBatch;
 use crate::config::{ConfigError, ModernBertConfig, Pooling};
 use crate::model::encoder::ModernBert;
@@ -34,9 +36,9 @@ impl MultipleChoice {
     pub fn new(config: &ModernBertConfig, device: &Device) -> Result<Self, ConfigError> {
         Ok(Self {
             model: ModernBert::new(config, device)?,
-            head: PredictionHead::new(config, device),
+            head: PredictionHead::of_classes(config, device),
             classifier: Linear::new(config.hidden_size, 1, true, device),
-            pooling: config.classifier_pooling,
+            pooling: config.spec().pooling,
         })
     }
 
@@ -96,7 +98,8 @@ impl MultipleChoice {
         let logits = self.logits(batch, choices)?;
         check_count("questions", logits.dims()[0], labels.len())?;
         let labels: Vec<Option<u32>> = labels.iter().copied().map(Some).collect();
-        let loss = mean_of_labelled(logits.clone(), &labels);
+        let loss = RowLoss::of(self.model.config());
+        let loss = mean_of_labelled(logits.clone(), &labels, loss);
         Ok(Classification { loss, logits })
     }
 }

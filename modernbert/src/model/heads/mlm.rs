@@ -3,13 +3,13 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 
-use super::PredictionHead;
+use super::{PredictionHead, RowLoss};
 use crate::batch::{PackedBatch, TokenOrder, int_tensor};
 use crate::config::{ConfigError, ModernBertConfig};
 use crate::model::encoder::ModernBert;
 use crate::model::precision::Precision;
 use crate::ops::cross_entropy::{cross_entropy, decoder_loss};
-use crate::ops::{gather_rows::gather_rows, linear::linear};
+use crate::ops::{gather_rows::gather_rows, linear::linear, sum::sum};
 
 /// Scores over the vocabulary; the weight is the token embedding unless the config unties it.
 #[derive(Module, Debug)]
@@ -57,10 +57,10 @@ impl MaskedTokens {
     }
 }
 
-/// Sums over the labeled rows of a batch; divide by the number of labeled tokens, of one batch or of several.
+/// Sums over the labeled rows of a batch, the loss with the config's label smoothing and z-loss; divide by the number of labeled tokens, of one batch or of several.
 #[derive(Clone, Debug)]
 pub struct MaskedLmOutput {
-    /// Sum of the cross-entropies, `[1]`, in nats.
+    /// Sum of the losses, `[1]`, in nats.
     pub loss_sum: Tensor<1>,
     /// Number of rows whose best token is the label, `[1]`.
     pub correct: Tensor<1>,
@@ -84,7 +84,7 @@ impl MaskedLm {
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
         Ok(Self {
             model: ModernBert::new(config, device)?,
-            head: PredictionHead::new(config, device),
+            head: PredictionHead::of_predictions(config, device),
             decoder: Decoder {
                 weight: (!config.tie_word_embeddings)
                     .then(|| Param::from_tensor(Tensor::zeros([vocab, hidden], device))),
@@ -158,6 +158,16 @@ impl MaskedLm {
         let hidden = gather_rows(hidden, masked.positions.clone(), masked.order.clone());
         let z = precision.lower(self.head.forward(hidden, precision));
         let (weight, bias) = self.decoder();
+        let loss = RowLoss::of(self.model.config());
+        if !loss.is_cross_entropy() {
+            let logits = precision.raise(linear(z, weight, bias));
+            let (labels, weights) = (masked.labels.clone(), masked.weights.clone());
+            let hits = best_is(logits.clone(), labels.clone());
+            return MaskedLmOutput {
+                loss_sum: sum(loss.rows(logits, labels) * weights.clone()),
+                correct: sum(hits * weights),
+            };
+        }
         let (loss_sum, correct) = decoder_loss(
             z,
             weight,
@@ -172,15 +182,16 @@ impl MaskedLm {
     /// Loss and correctness of each labeled token of a batch, from its hidden states `[total, hidden]`.
     pub fn token_scores(&self, hidden: Tensor<2>, masked: &MaskedTokens) -> TokenScores {
         let logits = self.decode(hidden.select(0, masked.positions.clone()));
-        let hits = logits
-            .clone()
-            .detach()
-            .argmax(1)
-            .flatten::<1>(0, 1)
-            .equal(masked.labels.clone());
+        let hits = best_is(logits.clone(), masked.labels.clone());
         TokenScores {
             losses: cross_entropy(logits, masked.labels.clone()),
-            hits: hits.float(),
+            hits,
         }
     }
+}
+
+/// 1 for each row whose largest score is that of its label, `[rows]`.
+fn best_is(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
+    let best = logits.detach().argmax(1).flatten::<1>(0, 1);
+    best.equal(labels).float()
 }

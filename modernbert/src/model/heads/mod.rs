@@ -10,10 +10,13 @@
 
 mod choice;
 mod labels;
+mod loss;
 mod mlm;
 mod question;
 mod sequence;
 mod token;
+
+use loss::RowLoss;
 
 pub use choice::MultipleChoice;
 pub use labels::LabelError;
@@ -25,40 +28,52 @@ pub use token::TokenClassifier;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::activation::activate;
+use super::activation::Activate;
 use super::linear::Linear;
-use super::norm::LayerNorm;
+use super::norm::Norm;
 use super::precision::Precision;
 use crate::batch::{Dropout, int_tensor};
-use crate::config::{Activation, ModernBertConfig};
-use crate::ops::cross_entropy::cross_entropy;
+use crate::config::ModernBertConfig;
+use crate::config::flexbert::HeadSpec;
 use crate::ops::dropout::{DropoutSpec, Site, dropout};
 use crate::ops::sum::{mean, sum};
 
 /// `norm(act(dense(x)))`: shared by the MLM and the classification heads, in the model and in files, so that finetuning of a classifier
-/// starts from the pretrained layer.
+/// starts from the pretrained layer. Bias and norm are optional.
 #[derive(Module, Debug)]
 struct PredictionHead {
     dense: Linear,
-    norm: LayerNorm,
-    #[module(skip)]
-    activation: Activation,
+    act: Activate,
+    norm: Option<Norm>,
 }
 
 impl PredictionHead {
-    fn new(config: &ModernBertConfig, device: &Device) -> Self {
-        let hidden = config.hidden_size;
+    fn new(spec: &HeadSpec, hidden: usize, device: &Device) -> Self {
         Self {
-            dense: Linear::new(hidden, hidden, config.classifier_bias, device),
-            norm: LayerNorm::new(config, device),
-            activation: config.classifier_activation,
+            dense: Linear::new(hidden, hidden, spec.bias, device),
+            act: Activate::new(spec.activation, device),
+            norm: spec.norm.as_ref().map(|norm| Norm::new(norm, device)),
         }
+    }
+
+    /// The head of masked language modeling.
+    fn of_predictions(config: &ModernBertConfig, device: &Device) -> Self {
+        Self::new(&config.spec().prediction, config.hidden_size, device)
+    }
+
+    /// The head of classifiers.
+    fn of_classes(config: &ModernBertConfig, device: &Device) -> Self {
+        Self::new(&config.spec().classification, config.hidden_size, device)
     }
 
     /// `[rows, hidden]` f32 in and out.
     fn forward(&self, x: Tensor<2>, precision: Precision) -> Tensor<2> {
         let x = precision.raise(self.dense.forward(precision.lower(x)));
-        self.norm.forward(activate(self.activation, x))
+        let activated = self.act.forward(x);
+        match &self.norm {
+            Some(norm) => norm.forward(activated),
+            None => activated,
+        }
     }
 }
 
@@ -72,14 +87,14 @@ fn before_classifier(z: Tensor<2>, dropped: Option<Dropout>) -> Tensor<2> {
 
 /// Mean cross-entropy `[1]` of the rows of `logits [rows, classes]` that have a label; 0 without any. The caller checks the
 /// labels.
-fn mean_of_labelled(logits: Tensor<2>, labels: &[Option<u32>]) -> Tensor<1> {
+fn mean_of_labelled(logits: Tensor<2>, labels: &[Option<u32>], loss: RowLoss) -> Tensor<1> {
     let device = logits.device();
     let count = labels.iter().flatten().count();
     if labels.is_empty() {
         return Tensor::zeros([1], &device);
     }
     let targets = int_tensor(labels.iter().map(|l| l.unwrap_or(0) as i32), &device);
-    let losses = cross_entropy(logits, targets);
+    let losses = loss.rows(logits, targets);
     if count == labels.len() {
         return mean(losses);
     }

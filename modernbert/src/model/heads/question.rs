@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::labels::check_count;
-use super::{LabelError, PredictionHead, before_classifier, mean_of_labelled};
+use super::{LabelError, PredictionHead, RowLoss, before_classifier, mean_of_labelled};
 use crate::batch::{Dropout, PackedBatch, SequenceLayout, int_tensor};
 use crate::config::{ConfigError, ModernBertConfig};
 use crate::model::encoder::ModernBert;
@@ -60,7 +60,7 @@ impl QuestionAnswerer {
     pub fn new(config: &ModernBertConfig, device: &Device) -> Result<Self, ConfigError> {
         Ok(Self {
             model: ModernBert::new(config, device)?,
-            head: PredictionHead::new(config, device),
+            head: PredictionHead::of_classes(config, device),
             classifier: Linear::new(config.hidden_size, 2, true, device),
         })
     }
@@ -121,7 +121,9 @@ impl QuestionAnswerer {
         check_spans(&batch.layout, "end", &labels.ends)?;
         let logits = self.logits(batch);
         let of = |scores: &Tensor<1>, positions: &[Option<u32>]| {
-            mean_of_labelled(by_sequence(scores.clone(), &batch.layout), positions)
+            // Padding has a score of -1e30, over which no share of a target can be spread.
+            let scores = by_sequence(scores.clone(), &batch.layout);
+            mean_of_labelled(scores, positions, RowLoss::CROSS_ENTROPY)
         };
         let loss = of(&logits.start, &labels.starts) + of(&logits.end, &labels.ends);
         Ok(SpanOutput {

@@ -4,14 +4,13 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
 use super::labels::{check_classes, check_count};
-use super::{LabelError, PredictionHead, before_classifier};
+use super::{LabelError, PredictionHead, RowLoss, before_classifier};
 use crate::batch::{PackedBatch, int_tensor};
 use crate::config::{ConfigError, ModernBertConfig, Pooling};
 use crate::model::encoder::ModernBert;
 use crate::model::linear::Linear;
 use crate::model::pooling::pool;
 use crate::model::precision::Precision;
-use crate::ops::cross_entropy::cross_entropy;
 use crate::ops::sum::mean;
 
 /// The encoder with a pooled head: `classifier(norm(gelu(dense(pool(h)))))`.
@@ -75,9 +74,9 @@ impl SequenceClassifier {
     ) -> Result<Self, ConfigError> {
         Ok(Self {
             model: ModernBert::new(config, device)?,
-            head: PredictionHead::new(config, device),
+            head: PredictionHead::of_classes(config, device),
             classifier: Linear::new(config.hidden_size, num_labels, true, device),
-            pooling: config.classifier_pooling,
+            pooling: config.spec().pooling,
         })
     }
 
@@ -133,7 +132,7 @@ impl SequenceClassifier {
             ClassificationLabels::Classes(classes) => {
                 let targets: Tensor<1, Int> =
                     int_tensor(classes.iter().map(|&c| c as i32), &device);
-                mean(cross_entropy(logits.clone(), targets))
+                mean(RowLoss::of(self.model.config()).rows(logits.clone(), targets))
             }
             ClassificationLabels::Scores(scores) => {
                 let targets = Tensor::<1>::from_floats(scores.as_slice(), &device);

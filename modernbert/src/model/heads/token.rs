@@ -4,7 +4,9 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::labels::{check_classes, check_count};
-use super::{Classification, LabelError, PredictionHead, before_classifier, mean_of_labelled};
+use super::{
+    Classification, LabelError, PredictionHead, RowLoss, before_classifier, mean_of_labelled,
+};
 use crate::batch::{Dropout, PackedBatch};
 use crate::config::{ConfigError, ModernBertConfig};
 use crate::model::encoder::ModernBert;
@@ -32,7 +34,7 @@ impl TokenClassifier {
     ) -> Result<Self, ConfigError> {
         Ok(Self {
             model: ModernBert::new(config, device)?,
-            head: PredictionHead::new(config, device),
+            head: PredictionHead::of_classes(config, device),
             classifier: Linear::new(config.hidden_size, num_labels, true, device),
         })
     }
@@ -91,7 +93,8 @@ impl TokenClassifier {
         let [outputs, _] = self.classifier.weight.dims();
         check_classes(labels.iter().copied(), outputs)?;
         let logits = self.logits(batch);
-        let loss = mean_of_labelled(logits.clone(), labels);
+        let loss = RowLoss::of(self.model.config());
+        let loss = mean_of_labelled(logits.clone(), labels, loss);
         Ok(Classification { loss, logits })
     }
 }

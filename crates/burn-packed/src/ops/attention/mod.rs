@@ -22,12 +22,15 @@
 pub(super) mod autodiff;
 #[cfg(all(feature = "flex", target_arch = "x86_64"))]
 mod avx512;
+mod composed;
 #[cfg(feature = "cube")]
 pub(super) mod cube;
 pub(super) mod fallback;
 #[cfg(feature = "flex")]
 pub(super) mod flex;
 pub mod reference;
+
+pub use composed::{Composed, Positions, attention_composed};
 
 use crate::batch::SequenceLayout;
 use burn::backend::Dispatch;
@@ -115,22 +118,100 @@ impl AttentionSpec {
 /// last place of a frequency changes the angle by 5e-4 radians, more than a model may differ by. The table is computed on
 /// the host, so that it is the same on every backend.
 pub fn rotary_table(positions: usize, head_dim: usize, theta: f64, device: &Device) -> Tensor<2> {
-    let half = head_dim / 2;
-    let mut values = Vec::with_capacity(positions * head_dim);
-    let frequencies: Vec<f32> = (0..half)
+    let frequencies: Vec<f32> = (0..head_dim / 2)
         .map(|d| {
             let exponent = (2 * d) as f32 / head_dim as f32;
             1.0 / (theta as f32 as f64).powf(f64::from(exponent)) as f32
         })
         .collect();
+    rotary_table_of(positions, head_dim, &frequencies, 1.0, device)
+}
+
+/// Returns the table of [`rotary_table`] for frequencies of the caller: pair d of a head, elements d and d + head_dim / 2, is rotated by
+/// `position * frequencies[d]` and multiplied by `magnitude`. Pairs without a frequency stay as they are.
+///
+/// # Panics
+/// If there are more frequencies than pairs.
+pub fn rotary_table_of(
+    positions: usize,
+    head_dim: usize,
+    frequencies: &[f32],
+    magnitude: f32,
+    device: &Device,
+) -> Tensor<2> {
+    let rest = rest_of_pairs(head_dim, frequencies);
+    let mut values = Vec::with_capacity(positions * head_dim);
     for position in 0..positions {
-        // As in transformers: the product of position and frequency in f32, then cosine and sine of that angle.
-        let angles = frequencies.iter().map(|f| position as f32 * f);
-        values.extend(angles.clone().map(|a| f64::from(a).cos() as f32));
-        values.extend(angles.map(|a| f64::from(a).sin() as f32));
+        push_angles(&mut values, position, frequencies, |_| magnitude, rest);
     }
+    table_of(values, positions, head_dim, device)
+}
+
+/// Returns tables with a row for each token of a batch, `[total, head_dim]` in f32, for queries and for keys.
+///
+/// `of_sequence` returns the frequencies of a sequence of so many tokens and the factor on cosines and sines; `decay` the factor on queries, and inversely
+/// on keys, of each frequency at a position of a sequence of so many tokens.
+///
+/// # Panics
+/// If there are more frequencies than pairs.
+pub fn rotary_rows(
+    layout: &SequenceLayout,
+    head_dim: usize,
+    of_sequence: impl Fn(usize) -> (Vec<f32>, f32),
+    decay: impl Fn(usize, usize) -> Vec<f32>,
+    device: &Device,
+) -> [Tensor<2>; 2] {
+    let total = layout.total_tokens();
+    let mut values = [
+        Vec::with_capacity(total * head_dim),
+        Vec::with_capacity(total * head_dim),
+    ];
+    for length in layout.lengths() {
+        let (frequencies, magnitude) = of_sequence(length);
+        let rest = rest_of_pairs(head_dim, &frequencies);
+        for position in 0..length {
+            let decay = decay(position, length);
+            let [queries, keys] = &mut values;
+            let of_query = |d: usize| magnitude * decay[d];
+            push_angles(queries, position, &frequencies, of_query, rest);
+            let of_key = |d: usize| magnitude / decay[d];
+            push_angles(keys, position, &frequencies, of_key, rest);
+        }
+    }
+    values.map(|values| table_of(values, total, head_dim, device))
+}
+
+fn rest_of_pairs(head_dim: usize, frequencies: &[f32]) -> usize {
+    let rest = (head_dim / 2).checked_sub(frequencies.len());
+    rest.unwrap_or_else(|| {
+        panic!(
+            "{} frequencies for the {} pairs of a head of {head_dim}",
+            frequencies.len(),
+            head_dim / 2
+        )
+    })
+}
+
+/// Adds a row of a table: cosines, then sines; `rest` pairs are not rotated.
+fn push_angles(
+    values: &mut Vec<f32>,
+    position: usize,
+    frequencies: &[f32],
+    magnitude: impl Fn(usize) -> f32,
+    rest: usize,
+) {
+    // As in transformers: the product of position and frequency in f32, then cosine and sine of that angle.
+    let angles = frequencies.iter().map(|f| position as f32 * f).enumerate();
+    let cosines = angles.clone();
+    values.extend(cosines.map(|(d, a)| f64::from(a).cos() as f32 * magnitude(d)));
+    values.extend(std::iter::repeat_n(1.0, rest));
+    values.extend(angles.map(|(d, a)| f64::from(a).sin() as f32 * magnitude(d)));
+    values.extend(std::iter::repeat_n(0.0, rest));
+}
+
+fn table_of(values: Vec<f32>, rows: usize, head_dim: usize, device: &Device) -> Tensor<2> {
     Tensor::from_data(
-        TensorData::new(values, [positions, head_dim]),
+        TensorData::new(values, [rows, head_dim]),
         (device, DType::F32),
     )
 }

@@ -1,0 +1,39 @@
+//! A learned vector for each position, of models without the published rotary embeddings alone.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+
+use crate::batch::{SequenceLayout, TokenOrder, int_tensor};
+use crate::ops::gather_rows::gather_rows;
+
+/// One row per position of a sequence, `[max_position_embeddings, hidden]`.
+#[derive(Module, Debug)]
+pub(super) struct PositionEmbedding {
+    weight: Param<Tensor<2>>,
+}
+
+impl PositionEmbedding {
+    pub(super) fn new(rows: usize, hidden: usize, device: &Device) -> Self {
+        Self {
+            weight: Param::from_tensor(Tensor::zeros([rows, hidden], device)),
+        }
+    }
+
+    /// The vectors of a batch's tokens, `[total, hidden]`.
+    ///
+    /// # Panics
+    /// If a sequence has more tokens than there are positions: a mistake of the calling code, which truncates texts to
+    /// `max_position_embeddings`.
+    pub(super) fn forward(&self, layout: &SequenceLayout) -> Tensor<2> {
+        let table = self.weight.val();
+        let ([known, _], longest) = (table.dims(), layout.max_seqlen());
+        assert!(
+            longest <= known,
+            "a sequence of {longest} tokens in a model with {known} learned positions; truncate it to max_position_embeddings"
+        );
+        let positions = layout.positions();
+        let order = TokenOrder::new(positions.iter().map(|&p| p as u32).collect());
+        let device = table.device();
+        gather_rows(table, int_tensor(positions.into_iter(), &device), order)
+    }
+}
