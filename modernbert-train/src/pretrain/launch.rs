@@ -5,7 +5,7 @@ use modernbert::Loader;
 use modernbert::checkpoint::save;
 use modernbert::checkpoint::tiling::tile_from_folder;
 use modernbert::device::NamedDevice;
-use modernbert::model::{MaskedLm, Precision, initialize, named_parameters};
+use modernbert::model::{MaskedLm, Precision, initialize_with, named_parameters};
 use ranks::Ranks;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -152,7 +152,18 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
     let (mut model, mut state) = match &from {
         None => {
             let config = &prepared.phases[0].config;
-            let mut model = initialize(MaskedLm::new(config, &device)?, config, recipe.run.seed);
+            let start = &phases[0].recipe.model;
+            let initialized = initialize_with(
+                MaskedLm::new(config, &device)?,
+                config,
+                start.init_method.unwrap_or_default(),
+                start.init_small_embedding.unwrap_or(false),
+                recipe.run.seed,
+            );
+            let mut model = match initialized {
+                Ok(model) => model,
+                Err(error) => return invalid(error.to_string()),
+            };
             if let Some(from) = &phases[0].recipe.model.from {
                 let published =
                     MaskedLm::load(Loader::from(from).device(&device)).map_err(|source| {
@@ -201,6 +212,13 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
         options.device.name,
         modernbert::ops::kernels_in_use(&device),
     ));
+    let composed = config.spec().composed_parts();
+    if !composed.is_empty() {
+        progress.note(&format!(
+            "no kernel of its own, computed by tensor operations: {}",
+            composed.join(", ")
+        ));
+    }
 
     let session = Session {
         dir: &dir,

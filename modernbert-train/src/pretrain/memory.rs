@@ -1,6 +1,7 @@
 //! Memory of a recipe, by formula.
 
-use modernbert::config::ModernBertConfig;
+use modernbert::config::flexbert::{LayerSpec, NormKind};
+use modernbert::config::{Activation, ModernBertConfig};
 use modernbert::device::{NamedDevice, total_memory};
 use modernbert::ops::cross_entropy::{DecoderSpec, SMALL_CHUNK, chunk_bytes};
 
@@ -29,23 +30,26 @@ impl TrainingMemory {
     ///
     /// Of each token a layer saves, in the dtype of the GEMMs: the two normalized inputs, queries, keys and values, the result of
     /// attention and the input of GeGLU, `6 hidden + 2 intermediate` numbers; in f32 the log-sum-exps and the norms' inverse deviations.
-    /// In f32 the norms save their inputs as well. Measured: docs/performance.md.
+    /// In f32 the norms save their inputs as well. Measured: docs/performance.md. What is composed of tensor operations saves more, see
+    /// docs/flexbert.md.
     pub fn of(config: &ModernBertConfig, recipe: &Recipe, chunk_bytes: usize) -> Self {
         let tokens = recipe.batch.tokens as u128;
-        let (hidden, intermediate) = (config.hidden_size as u128, config.intermediate_size as u128);
-        let layers = config.num_hidden_layers as u128;
+        let hidden = config.hidden_size as u128;
         let vocab = config.vocab_size as u128;
         let dtype = recipe.precision().dtype();
-        let (size, norm_inputs) = match recipe.run.precision {
-            crate::recipe::TrainingPrecision::Bf16 => (2, 0),
-            crate::recipe::TrainingPrecision::F32 => (4, 2 * 4 * hidden),
+        let size = match recipe.run.precision {
+            crate::recipe::TrainingPrecision::Bf16 => 2,
+            crate::recipe::TrainingPrecision::F32 => 4,
         };
-        let heads = config.num_attention_heads as u128;
-        let layer = (6 * hidden + 2 * intermediate) * size + norm_inputs + 4 * heads + 8;
+        let spec = config.spec();
+        let layers = spec.layers.len() as u128;
+        let of_layer = |layer| saved_of_token(layer, recipe, hidden, size);
+        let layer = spec.layers.iter().map(of_layer).max().unwrap_or(0);
+        let all_layers: u128 = spec.layers.iter().map(of_layer).sum();
         // With activation checkpointing a layer saves its input, and one layer at a time the other activations.
         let of_token = match recipe.batch.recompute {
             true => layer + layers * hidden * 4,
-            false => layers * layer,
+            false => all_layers,
         };
         // The stream and its gradient in f32, and a branch that is added to it.
         let stream = 3 * 4 * hidden;
@@ -72,6 +76,35 @@ impl TrainingMemory {
     fn passes(&self) -> u64 {
         self.activations.saturating_add(self.logits)
     }
+}
+
+/// Bytes that a layer saves of each token, with `size` bytes for a number of the GEMMs.
+fn saved_of_token(layer: &LayerSpec, recipe: &Recipe, hidden: u128, size: u128) -> u128 {
+    let (attention, mlp) = (&layer.attention, &layer.mlp);
+    let norms = if layer.is_parallel() { 1 } else { 2 };
+    let width = attention.width() as u128;
+    let inner = mlp.inner as u128;
+    // Queries, keys and values of all heads, the result of attention, the input of the activation.
+    let mut numbers = norms * hidden + 4 * width + mlp.in_rows() as u128;
+    if !mlp.gated || mlp.activation != Activation::Gelu {
+        // The steps of a composed activation, and its result.
+        numbers += 3 * inner;
+    }
+    let mut bytes = numbers * size + 4 * attention.heads as u128 + 8;
+    match layer.norm.kind {
+        NormKind::Rmsnorm => bytes += norms * 3 * 4 * hidden,
+        NormKind::Layernorm if size == 4 => bytes += norms * 4 * hidden,
+        NormKind::Layernorm => {}
+    }
+    if attention.is_composed() || recipe.dropout.attention_probabilities > 0.0 {
+        let length = recipe.data.sequence_length;
+        let keys = attention
+            .half_window
+            .map_or(length, |half| length.min(2 * half + 64));
+        // Scores and probabilities in f32, and queries, keys and values in f32.
+        bytes += 3 * 4 * (attention.heads * keys) as u128 + 3 * 4 * width;
+    }
+    bytes
 }
 
 /// A number of bytes that Linux reports about the machine's memory.

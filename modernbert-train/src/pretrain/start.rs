@@ -183,6 +183,12 @@ fn start_from_first(
             shape(wanted)
         ));
     }
+    if config.spec().encoder_tensors() != wanted.spec().encoder_tensors() {
+        return invalid(format!(
+            "{}: its model has other parameters than the recipe's; give the recipe the [model] of the run it comes from, [model.flexbert] included",
+            checkpoint.display(),
+        ));
+    }
     let text = recipe.to_toml()?;
     let mut info = RunInfo::new(&text);
     info.started_from = Some(checkpoint.display().to_string());

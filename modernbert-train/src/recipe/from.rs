@@ -2,7 +2,7 @@
 
 use modernbert::Loader;
 use modernbert::checkpoint::{SourceError, read_config};
-use modernbert::config::ModernBertConfig;
+use modernbert::config::{FlexOptions, ModernBertConfig};
 use std::path::{Path, PathBuf};
 
 use super::{ModelRecipe, Recipe, RecipeError, TokenizerSource};
@@ -56,10 +56,20 @@ fn wrong(from: &str, reason: impl Into<String>) -> RecipeError {
 impl ModelRecipe {
     /// `[model]` with every size written out as in `config`.
     fn with_sizes_of(mut self, config: &ModernBertConfig, from: &str) -> Result<Self, RecipeError> {
-        let Some(every_n) = config.global_every_n() else {
-            let reason =
-                "its global layers are not every n-th; such a model can be run but not trained";
+        if self.flexbert != FlexOptions::default() && self.flexbert != config.flexbert {
+            let reason = "its choices differ from those of [model.flexbert]; leave that table out";
             return Err(wrong(from, reason));
+        }
+        self.flexbert = config.flexbert.clone();
+        let listed = self.flexbert.sliding_windows.is_some();
+        let every_n = match config.global_every_n() {
+            _ if listed => None,
+            Some(n) => Some(n),
+            None => {
+                let reason =
+                    "its global layers are not every n-th; such a model can be run but not trained";
+                return Err(wrong(from, reason));
+            }
         };
         if let Some(name) = self.preset.take() {
             let preset = ModernBertConfig::preset(&name)?;
@@ -100,11 +110,6 @@ impl ModelRecipe {
                 &mut self.local_attention,
                 config.local_attention,
             ),
-            (
-                "global_attn_every_n_layers",
-                &mut self.global_attn_every_n_layers,
-                every_n,
-            ),
         ] {
             if field.is_some_and(|given| given != size) {
                 let given = field.unwrap_or_default();
@@ -113,6 +118,15 @@ impl ModelRecipe {
                 return Err(wrong(from, reason));
             }
             *field = Some(size);
+        }
+        if let Some(n) = every_n {
+            let given = self.global_attn_every_n_layers.replace(n);
+            if let Some(given) = given.filter(|given| *given != n) {
+                let reason = format!(
+                    "model.global_attn_every_n_layers is {given}, and the model has {n}; leave it out"
+                );
+                return Err(wrong(from, reason));
+            }
         }
         self.max_position_embeddings
             .get_or_insert(config.max_position_embeddings);
@@ -124,7 +138,7 @@ impl ModelRecipe {
         let mine = self.config(1)?;
         if let Some(name) = other_kind(&mine, config) {
             let reason = format!(
-                "its config.json has another {name} than a recipe can describe; such a model can be run but not trained"
+                "its config.json has another {name} than the recipe; set model.{name} to the model's value"
             );
             return Err(wrong(from, reason));
         }

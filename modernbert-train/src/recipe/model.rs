@@ -3,7 +3,8 @@
 use super::RecipeError;
 use crate::schedule::TokenSpan;
 use modernbert::checkpoint::tiling::Tiling;
-use modernbert::config::ModernBertConfig;
+use modernbert::config::{Activation, FlexOptions, LayerType, ModernBertConfig};
+use modernbert::model::InitMethod;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -61,6 +62,42 @@ pub struct ModelRecipe {
     /// with a larger one, about `0.02 · sqrt(768 / hidden_size)`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initializer_range: Option<f64>,
+    /// Random weights are cut off at this many standard deviations. 2 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initializer_cutoff_factor: Option<f64>,
+    /// Method of initialization: `"full_megatron"` (the published one, the default), `"default"`, `"normal"`, `"mitchell"`, `"kaiming_normal"` or `"fan_in"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_method: Option<InitMethod>,
+    /// True for a token embedding within 1e-4 of zero at first; not with `full_megatron`. False by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_small_embedding: Option<bool>,
+    /// Activation of the MLPs, such as `"silu"`. `"gelu"` by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hidden_activation: Option<Activation>,
+    /// Activation of the heads. `"gelu"` by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classifier_activation: Option<Activation>,
+    /// Added inside the square root of every norm. 1e-5 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub norm_eps: Option<f64>,
+    /// True if norms have a bias. False by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub norm_bias: Option<bool>,
+    /// True if the projections of attention have a bias. False by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attention_bias: Option<bool>,
+    /// True if the matrices of the MLPs have a bias. False by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mlp_bias: Option<bool>,
+    /// True if the dense layer of the heads has a bias. False by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classifier_bias: Option<bool>,
+    /// True if the decoder has a bias. True by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decoder_bias: Option<bool>,
+    /// True if the decoder shares the token embedding. True by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tie_word_embeddings: Option<bool>,
     /// A published model to continue: its folder, or its name on the Hugging Face Hub, such as `"answerdotai/ModernBERT-base"`. Sizes,
     /// weights and tokenizer are its own, the optimizer is fresh. Rotary bases and `model.max_position_embeddings` may be set in addition.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,6 +109,13 @@ pub struct ModelRecipe {
     /// Method of tiled initialization: `"middle"` (the published one, the default), `"edge"`, or `"center"`, which leaves the other values random.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tiling: Option<Tiling>,
+    /// Architecture choices other than the published ones, see `[model.flexbert]`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub flexbert: FlexOptions,
+}
+
+fn is_default(choices: &FlexOptions) -> bool {
+    *choices == FlexOptions::default()
 }
 
 impl ModelRecipe {
@@ -132,6 +176,15 @@ impl ModelRecipe {
             }
             config.initializer_range = range;
         }
+        self.set_architecture(&mut config);
+        let method = self.init_method.unwrap_or_default();
+        if self.init_small_embedding == Some(true) && method == InitMethod::FullMegatron {
+            return Err(RecipeError::invalid(
+                "model.init_small_embedding",
+                true,
+                "model.init_method full_megatron excludes it: choose another method, or leave it out",
+            ));
+        }
         if let (Some(_), None) = (self.tiling, &self.tile_from) {
             return Err(RecipeError::invalid(
                 "model.tiling",
@@ -145,6 +198,32 @@ impl ModelRecipe {
             config.sep_token_id,
             config.pad_token_id,
         ) = (None, None, None);
+        if let Some(windows) = &self.flexbert.sliding_windows {
+            if let Some(n) = self.global_attn_every_n_layers {
+                return Err(RecipeError::invalid(
+                    "model.global_attn_every_n_layers",
+                    n,
+                    "model.flexbert.sliding_windows lists the layers: leave one of the two out",
+                ));
+            }
+            let of_window = |&window: &usize| match window {
+                0 => LayerType::Global,
+                _ => LayerType::Local,
+            };
+            config.layer_types = windows.iter().map(of_window).collect();
+            if windows.len() != config.num_hidden_layers {
+                return Err(RecipeError::invalid(
+                    "model.flexbert.sliding_windows",
+                    format!("a list of {}", windows.len()),
+                    format!(
+                        "give one entry for each of the model.num_hidden_layers ({}) layers",
+                        config.num_hidden_layers
+                    ),
+                ));
+            }
+            config.check_trainable()?;
+            return Ok(config);
+        }
         let every_n = self.global_attn_every_n_layers.unwrap_or(3);
         if every_n == 0 {
             return Err(RecipeError::invalid(
@@ -156,5 +235,29 @@ impl ModelRecipe {
         let config = config.with_every_n(every_n);
         config.check_trainable()?;
         Ok(config)
+    }
+
+    /// Sets the choices of the architecture that are not sizes.
+    fn set_architecture(&self, config: &mut ModernBertConfig) {
+        let set = |field: &mut bool, value: Option<bool>| *field = value.unwrap_or(*field);
+        set(&mut config.norm_bias, self.norm_bias);
+        set(&mut config.attention_bias, self.attention_bias);
+        set(&mut config.mlp_bias, self.mlp_bias);
+        set(&mut config.classifier_bias, self.classifier_bias);
+        set(&mut config.decoder_bias, self.decoder_bias);
+        set(&mut config.tie_word_embeddings, self.tie_word_embeddings);
+        let set = |field: &mut Activation, value: Option<Activation>| {
+            *field = value.unwrap_or(*field);
+        };
+        set(&mut config.hidden_activation, self.hidden_activation);
+        set(
+            &mut config.classifier_activation,
+            self.classifier_activation,
+        );
+        config.norm_eps = self.norm_eps.unwrap_or(config.norm_eps);
+        config.initializer_cutoff_factor = self
+            .initializer_cutoff_factor
+            .unwrap_or(config.initializer_cutoff_factor);
+        config.flexbert = self.flexbert.clone();
     }
 }

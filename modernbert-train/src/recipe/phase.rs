@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::set::{KEYS, dotted, unknown};
+use super::set::{dotted, is_known, unknown};
 use super::{Recipe, RecipeError};
 
 /// The name of the only phase of a recipe that lists none.
@@ -72,7 +72,7 @@ impl PhaseRecipe {
         for key in dotted(&self.settings) {
             let shared = SHARED.contains(&key.as_str())
                 || key.starts_with("model.") && !CHANGEABLE.contains(&key.as_str());
-            if !KEYS.contains(&key.as_str()) {
+            if !is_known(&key) {
                 return Err(unknown(&place(&key), &key));
             }
             if shared {

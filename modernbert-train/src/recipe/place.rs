@@ -115,13 +115,11 @@ fn sets_key(text: &str, key: &str) -> bool {
     let Ok(table) = DeTable::parse(text) else {
         return false;
     };
-    let Some((section, name)) = key.split_once('.') else {
+    let parts: Vec<&str> = key.split('.').collect();
+    if parts.len() < 2 {
         return false;
-    };
-    let has = |table: &DeTable<'_>| match entry(table, section).map(|(_, value)| value.get_ref()) {
-        Some(DeValue::Table(inner)) => entry(inner, name).is_some(),
-        _ => false,
-    };
+    }
+    let has = |table: &DeTable<'_>| has_path(table, &parts);
     let in_phases = match entry(table.get_ref(), "phase").map(|(_, value)| value.get_ref()) {
         Some(DeValue::Array(phases)) => phases
             .iter()
@@ -129,6 +127,17 @@ fn sets_key(text: &str, key: &str) -> bool {
         _ => false,
     };
     has(table.get_ref()) || in_phases
+}
+
+fn has_path(table: &DeTable<'_>, parts: &[&str]) -> bool {
+    let Some((first, rest)) = parts.split_first() else {
+        return false;
+    };
+    match entry(table, first).map(|(_, value)| value.get_ref()) {
+        Some(DeValue::Table(inner)) if !rest.is_empty() => has_path(inner, rest),
+        Some(_) => rest.is_empty(),
+        None => false,
+    }
 }
 
 fn phase_table<'a, 'i>(table: &'a DeTable<'i>, phase: &str) -> Option<&'a DeTable<'i>> {

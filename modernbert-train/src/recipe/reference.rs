@@ -6,10 +6,16 @@ use std::fmt::Write as _;
 
 use super::set::KEYS;
 use super::*;
+use modernbert::config::FlexOptions;
 
 /// Sections in the order of the page, with the struct that describes each and the text it is in.
-const SECTIONS: [(&str, &str, &str); 10] = [
+const SECTIONS: [(&str, &str, &str); 11] = [
     ("model", "ModelRecipe", include_str!("model.rs")),
+    (
+        "model.flexbert",
+        "FlexOptions",
+        include_str!("../../../crates/modernbert-files/src/config/flexbert/mod.rs"),
+    ),
     ("data", "DataRecipe", include_str!("mod.rs")),
     ("batch", "BatchRecipe", include_str!("mod.rs")),
     ("mask", "MaskRecipe", include_str!("mod.rs")),
@@ -128,7 +134,12 @@ fn page() -> String {
         )
         .unwrap();
         let prefix = format!("{section}.");
-        for key in KEYS.iter().filter_map(|key| key.strip_prefix(&prefix)) {
+        let choices: &[&str] = match section {
+            "model.flexbert" => &FlexOptions::KEYS,
+            _ => &[],
+        };
+        let own = KEYS.iter().filter_map(|key| key.strip_prefix(&prefix));
+        for key in own.chain(choices.iter().copied()) {
             let doc = docs.get(key).unwrap_or_else(|| panic!("{section}.{key}"));
             assert!(!doc.is_empty(), "{section}.{key} has no doc comment");
             writeln!(

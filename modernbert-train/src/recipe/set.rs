@@ -3,6 +3,7 @@
 use super::interpolate;
 use super::place::{self, RecipeText, line_of_key};
 use super::{Recipe, RecipeError};
+use modernbert::config::FlexOptions;
 use std::path::Path;
 use toml::{Table, Value};
 
@@ -42,21 +43,33 @@ pub(super) const KEYS: &[&str] = &[
     "ema.half_life_steps",
     "mask.eval",
     "mask.train",
+    "model.attention_bias",
+    "model.classifier_activation",
+    "model.classifier_bias",
+    "model.decoder_bias",
     "model.from",
     "model.global_attn_every_n_layers",
     "model.global_rope_theta",
+    "model.hidden_activation",
     "model.hidden_size",
+    "model.init_method",
+    "model.init_small_embedding",
+    "model.initializer_cutoff_factor",
     "model.intermediate_size",
     "model.local_attention",
     "model.local_rope_theta",
     "model.max_position_embeddings",
     "model.initializer_range",
+    "model.mlp_bias",
+    "model.norm_bias",
+    "model.norm_eps",
     "model.num_attention_heads",
     "model.num_hidden_layers",
     "model.preset",
     "model.rope_warmup_from",
     "model.rope_warmup_step",
     "model.rope_warmup_tokens",
+    "model.tie_word_embeddings",
     "model.tile_from",
     "model.tiling",
     "model.vocab_size",
@@ -86,6 +99,15 @@ pub(super) const KEYS: &[&str] = &[
     "schedule.warmup_tokens",
 ];
 
+/// The table of architecture choices inside `[model]`, whose keys are those of [`FlexOptions`].
+const FLEXBERT: &str = "model.flexbert.";
+
+/// Returns true if a recipe may have this dotted key.
+pub(super) fn is_known(key: &str) -> bool {
+    let choice = key.strip_prefix(FLEXBERT);
+    KEYS.contains(&key) || choice.is_some_and(|choice| FlexOptions::KEYS.contains(&choice))
+}
+
 /// Letters to insert, delete or replace to make `b` of `a`.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
@@ -112,7 +134,12 @@ pub(super) fn unknown(source_name: &str, key: &str) -> RecipeError {
     let likeness =
         |known: &str| distance(key, known).min(distance(last_part(key), last_part(known)));
     let most = 1 + last_part(key).chars().count() / 4;
-    let mut near: Vec<_> = KEYS.iter().map(|known| (likeness(known), *known)).collect();
+    let choices = FlexOptions::KEYS.map(|choice| format!("{FLEXBERT}{choice}"));
+    let known = KEYS
+        .iter()
+        .copied()
+        .chain(choices.iter().map(String::as_str));
+    let mut near: Vec<_> = known.map(|known| (likeness(known), known)).collect();
     near.retain(|(likeness, _)| *likeness <= most);
     near.sort();
     let near: Vec<_> = near.into_iter().take(3).map(|(_, known)| known).collect();
@@ -127,13 +154,33 @@ pub(super) fn unknown(source_name: &str, key: &str) -> RecipeError {
     }
 }
 
-/// Each key of a table of tables, dotted.
+/// Each key of a table of tables, dotted; those of `[model.flexbert]` as well.
 pub(super) fn dotted(table: &Table) -> Vec<String> {
+    let of_key = |section: &str, key: &String, value: &Value| -> Vec<String> {
+        let name = format!("{section}.{key}");
+        match value {
+            Value::Table(choices) if FLEXBERT.strip_suffix('.') == Some(&name) => {
+                choices.keys().map(|key| format!("{name}.{key}")).collect()
+            }
+            _ => vec![name],
+        }
+    };
     let inside = |(section, value): (&String, &Value)| match value {
-        Value::Table(inner) => inner.keys().map(|key| format!("{section}.{key}")).collect(),
+        Value::Table(inner) => inner
+            .iter()
+            .flat_map(|(key, value)| of_key(section, key, value))
+            .collect(),
         _ => vec![section.clone()],
     };
     table.iter().flat_map(inside).collect()
+}
+
+/// Sets or removes a key.
+fn replace(table: &mut Table, key: &str, value: Option<Value>) {
+    match value {
+        Some(value) => table.insert(key.to_owned(), value),
+        None => table.remove(key),
+    };
 }
 
 /// The value as TOML, or as plain text where it is none.
@@ -184,10 +231,7 @@ impl Recipe {
                 .any(|known| known.starts_with(&format!("{key}.")))
         };
         let keys = dotted(&table);
-        if let Some(key) = keys
-            .iter()
-            .find(|key| !KEYS.contains(&key.as_str()) && !sections(key))
-        {
+        if let Some(key) = keys.iter().find(|key| !is_known(key) && !sections(key)) {
             return Err(unknown(&at(key, None), key));
         }
         let recipe: Self = toml::from_str(text).map_err(parse_error)?;
@@ -266,7 +310,7 @@ impl Recipe {
         if let Some(of_phase) = key.strip_prefix("phase.") {
             return self.with_phase_override(of_phase, value);
         }
-        let known = KEYS.contains(&key).then(|| key.split_once('.')).flatten();
+        let known = is_known(key).then(|| key.split_once('.')).flatten();
         let (section, name) = known.ok_or_else(|| unknown("--set", key))?;
         let own: Vec<_> = self.phase.iter().filter(|phase| phase.sets(key)).collect();
         if let Some(first) = own.first() {
@@ -287,10 +331,17 @@ impl Recipe {
         if key == "schedule.kind" {
             inner.clear();
         }
-        if value.is_empty() {
-            inner.remove(name);
-        } else {
-            inner.insert(name.to_owned(), parse_value(value));
+        let new = (!value.is_empty()).then(|| parse_value(value));
+        match name.split_once('.') {
+            Some((table, choice)) => {
+                let entry = inner
+                    .entry(table)
+                    .or_insert_with(|| Value::Table(Table::new()));
+                if let Value::Table(choices) = entry {
+                    replace(choices, choice, new);
+                }
+            }
+            None => replace(inner, name, new),
         }
         if inner.is_empty() {
             table.remove(section);

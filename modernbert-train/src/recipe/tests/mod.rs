@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 const DEMO: &str = include_str!("../../../recipes/demo.toml");
 
+mod flexbert;
 mod messages;
 mod phases;
 mod sources;
@@ -195,6 +196,18 @@ fn the_list_of_keys_is_the_structs() {
         "model.tile_from=x",
         "model.from=x",
         "model.tiling=edge",
+        "model.attention_bias=true",
+        "model.classifier_activation=silu",
+        "model.classifier_bias=true",
+        "model.decoder_bias=false",
+        "model.hidden_activation=silu",
+        "model.init_method=mitchell",
+        "model.init_small_embedding=true",
+        "model.initializer_cutoff_factor=3",
+        "model.mlp_bias=true",
+        "model.norm_bias=true",
+        "model.norm_eps=1e-6",
+        "model.tie_word_embeddings=false",
         "data.max_train_bytes=1",
         "run.max_seconds=1",
         "run.read_every_steps=1",
