@@ -39,21 +39,25 @@ class Watch:
     before = float(driver("memory.used"))
 
     def __enter__(self):
-        self.samples, self.open = [], True
+        self.samples, self.open, self.timed_from = [], True, None
         self.thread = threading.Thread(target=self.run)
         self.thread.start()
         return self
 
     def run(self):
         while self.open:
-            self.samples.append([float(x) for x in driver("memory.used,power.draw,clocks.sm").split(",")])
+            begun = time.perf_counter()
+            self.samples.append([begun, *(float(x) for x in driver("memory.used,power.draw,clocks.sm").split(","))])
             time.sleep(0.1)
 
     def __exit__(self, *_):
         self.open = False
         self.thread.join()
-        memory, watts, clock = zip(*self.samples)
-        self.result = {"driver_mib": max(memory) - self.before, "watts": statistics.mean(watts), "clock_mhz": statistics.mean(clock)}
+        self.result = {"driver_mib": max(sample[1] for sample in self.samples) - self.before}
+        # Power and clock of the timed runs alone.
+        timed = [sample for sample in self.samples if self.timed_from is not None and sample[0] >= self.timed_from]
+        if timed:
+            self.result |= {"watts": statistics.mean(sample[2] for sample in timed), "clock_mhz": statistics.mean(sample[3] for sample in timed)}
 
 
 def documents(name):
@@ -234,6 +238,8 @@ def throughput(arguments, name):
         batches, real, speeds = [peer.batch(part) for part in parts], sum(map(sum, parts)), []
         torch.cuda.reset_peak_memory_stats()
         for run in range(arguments.runs + 1):
+            if run == 1:
+                watch.timed_from = time.perf_counter()
             begun = time.perf_counter()
             last = pass_over(peer, batches)
             if run:

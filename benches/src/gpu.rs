@@ -28,15 +28,15 @@ pub struct Card {
     pub driver: String,
 }
 
-/// Most memory, mean power and mean clock while [`Watch`] was open.
+/// Most memory while [`Watch`] was open, mean power and clock of its timed runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Usage {
     /// Most memory in use by all processes, in MiB, beyond that of [`in_use`].
     pub memory_mib: f64,
-    /// Mean power in watts.
-    pub watts: f64,
-    /// Mean clock of the multiprocessors in MHz.
-    pub clock_mhz: f64,
+    /// Mean power of the timed runs in watts.
+    pub watts: Option<f64>,
+    /// Mean clock of the multiprocessors in the timed runs, in MHz.
+    pub clock_mhz: Option<f64>,
 }
 
 fn query(fields: &str) -> anyhow::Result<String> {
@@ -96,26 +96,36 @@ pub fn in_use() -> Option<f64> {
 pub struct Watch {
     before: Option<f64>,
     open: Arc<AtomicBool>,
-    samples: Option<JoinHandle<Vec<Sample>>>,
+    is_timed: Arc<AtomicBool>,
+    samples: Option<JoinHandle<Vec<(Sample, bool)>>>,
 }
 
 impl Watch {
     /// `before` MiB, which were in use before the program opened the card, are not counted.
     pub fn begin(before: Option<f64>) -> Self {
         let open = Arc::new(AtomicBool::new(true));
-        let watched = open.clone();
+        let is_timed = Arc::new(AtomicBool::new(false));
+        let (watched, timed) = (open.clone(), is_timed.clone());
         Self {
             before,
             open,
+            is_timed,
             samples: Some(std::thread::spawn(move || {
                 let mut samples = Vec::new();
                 while watched.load(Ordering::Relaxed) {
-                    samples.extend(sample());
+                    // A sample that began before the timed runs is not one of theirs.
+                    let is_timed = timed.load(Ordering::Relaxed);
+                    samples.extend(sample().map(|sample| (sample, is_timed)));
                     std::thread::sleep(EVERY);
                 }
                 samples
             })),
         }
+    }
+
+    /// Begins the timed runs: power and clock are means from here on, memory is the most of the whole watch.
+    pub fn begin_timed(&self) {
+        self.is_timed.store(true, Ordering::Relaxed);
     }
 
     /// Ends the thread; `None` without a card or a sample.
@@ -126,13 +136,23 @@ impl Watch {
     }
 }
 
-fn usage(before: f64, samples: &[Sample]) -> Option<Usage> {
+fn usage(before: f64, samples: &[(Sample, bool)]) -> Option<Usage> {
     if samples.is_empty() {
         return None;
     }
-    let count = samples.len() as f64;
-    let mean = |of: fn(&Sample) -> f64| samples.iter().map(of).sum::<f64>() / count;
-    let most = samples.iter().map(|one| one.memory_mib).fold(0.0, f64::max);
+    let timed: Vec<&Sample> = samples
+        .iter()
+        .filter(|one| one.1)
+        .map(|one| &one.0)
+        .collect();
+    let mean = |of: fn(&Sample) -> f64| {
+        let sum: f64 = timed.iter().map(|one| of(one)).sum();
+        (!timed.is_empty()).then(|| sum / timed.len() as f64)
+    };
+    let most = samples
+        .iter()
+        .map(|one| one.0.memory_mib)
+        .fold(0.0, f64::max);
     Some(Usage {
         memory_mib: most - before,
         watts: mean(|one| one.watts),
@@ -162,8 +182,14 @@ mod tests {
             watts,
             clock_mhz: 1000.0,
         };
-        let found = usage(100.0, &[one(300.0, 500.0), one(200.0, 700.0)]).unwrap();
-        assert_eq!((found.memory_mib, found.watts), (200.0, 600.0));
+        let samples = [
+            (one(300.0, 90.0), false),
+            (one(250.0, 500.0), true),
+            (one(200.0, 700.0), true),
+        ];
+        let found = usage(100.0, &samples).unwrap();
+        assert_eq!((found.memory_mib, found.watts), (200.0, Some(600.0)));
+        assert_eq!(usage(100.0, &samples[..1]).unwrap().watts, None);
         assert_eq!(usage(0.0, &[]), None);
     }
 }

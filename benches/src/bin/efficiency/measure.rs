@@ -245,6 +245,9 @@ impl Bench<'_> {
         let mut speeds = Vec::new();
         // The first run is not counted: batches of variable lengths compile and choose kernels in it.
         for run in 0..=self.args.runs {
+            if run == 1 {
+                watch.begin_timed();
+            }
             self.device.sync()?;
             let begun = Instant::now();
             let mut last = None;
@@ -266,8 +269,8 @@ impl Bench<'_> {
         record.peak_mib = peak_mib(&self.device);
         if let Some(usage) = watch.end() {
             record.driver_mib = Some(usage.memory_mib);
-            record.watts = Some(usage.watts);
-            record.clock_mhz = Some(usage.clock_mhz);
+            record.watts = usage.watts;
+            record.clock_mhz = usage.clock_mhz;
         }
         Ok(())
     }

@@ -443,7 +443,12 @@ fn layouts(records: &Records, out: &mut String) {
 fn pictures(records: &Records, out: &Path) -> anyhow::Result<()> {
     let name = |row: &Row| format!("{}, {} ({})", row.0, row.1, row.2);
     let mut speed = Vec::new();
-    for row in records.rows(Leg::Throughput) {
+    // Encoders of all four sets; the others have two points.
+    let is_whole = |row: &Row| {
+        SETS.iter()
+            .all(|(set, _)| records.speed(row, set).is_some())
+    };
+    for row in records.rows(Leg::Throughput).into_iter().filter(is_whole) {
         let mut points: Vec<(f64, f64)> = SETS
             .iter()
             .filter_map(|(set, length)| Some((*length, records.speed(&row, set)? / 1e3)))
