@@ -22,14 +22,14 @@ pub struct InputArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "texts")]
     pub input: Option<OsString>,
     /// Reads the file in this format; by default the one of its ending, and txt for standard input.
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, requires = "input")]
     pub format: Option<FormatArg>,
-    /// Reads the text from this field or column.
-    #[arg(long, value_name = "FIELD", default_value = "text")]
-    pub text_field: String,
-    /// Reads the second text of a pair from this field or column, if a row has it.
-    #[arg(long, value_name = "FIELD", default_value = "pair")]
-    pub pair_field: String,
+    /// Reads the text from this field or column [default: text].
+    #[arg(long, value_name = "FIELD", requires = "input")]
+    pub text_field: Option<String>,
+    /// Reads the second text of a pair from this field or column, if a row has it [default: pair].
+    #[arg(long, value_name = "FIELD", requires = "input")]
+    pub pair_field: Option<String>,
     /// True if the text field has a list of strings instead of a text.
     #[arg(skip)]
     pub lists: bool,
@@ -59,6 +59,23 @@ impl From<FormatArg> for Format {
             FormatArg::Csv => Self::Csv,
             FormatArg::Tsv => Self::Tsv,
         }
+    }
+}
+
+/// Size and time of change of a file, by which a change is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct State {
+    bytes: u64,
+    changed: Option<std::time::SystemTime>,
+}
+
+impl State {
+    fn of(path: &Path) -> Option<Self> {
+        let data = std::fs::metadata(path).ok()?;
+        Some(Self {
+            bytes: data.len(),
+            changed: data.modified().ok(),
+        })
     }
 }
 
@@ -106,19 +123,54 @@ impl InputArgs {
             let records = texts.map(|text| Ok(Record::plain(text)));
             return Ok(Windows::new(Source::here(records), count, bytes));
         };
+        let is_file = name != "-" && Path::new(name).is_file();
+        let before = is_file.then(|| State::of(Path::new(name))).flatten();
         let rows = self.rows(name)?;
-        let (text, pair) = (self.text_field.clone(), self.pair_field.clone());
+        let text = self.text_field.clone().unwrap_or_else(|| "text".to_owned());
+        let pair = self.pair_field.clone().unwrap_or_else(|| "pair".to_owned());
         let (lists, pairs) = (self.lists, self.pairs);
+        // Fields that the caller named and no row has are a mistake in the name.
+        let mut missing = self.pair_field.clone().filter(|_| !pairs && !lists);
+        let is_named = self.text_field.is_some() && !pairs && !lists;
+        let path = std::path::PathBuf::from(name);
+        let fields = pair.clone();
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
         let records = rows.map(move |row| {
             let row = row?;
+            if is_named && row.is_bare() {
+                return Err(row
+                    .error("a text without fields, and --text-field names one; leave it out")
+                    .into());
+            }
+            if row.cell(&fields).is_some() {
+                // The receiver lives as long as the records.
+                let _ = sender.send(());
+            }
             Ok(match lists {
                 true => list_record(&row, &text),
                 false => text_record(row, &text, &pair, pairs),
             }?)
         });
+        let ending = std::iter::once_with(move || {
+            if before.is_some() && State::of(&path) != before {
+                anyhow::bail!(
+                    "{}: the file was changed while it was read; repeat the command",
+                    path.display()
+                );
+            }
+            if receiver.try_iter().next().is_none()
+                && let Some(field) = missing.take()
+            {
+                anyhow::bail!(
+                    "{}: no row has the field {field:?} that --pair-field names",
+                    path.display()
+                );
+            }
+            Ok(())
+        });
+        let records = records.chain(ending.filter_map(|end| end.err().map(Err)));
         // The writer of a pipe may pause; a thread reads it, so that the results of earlier rows need not wait for later rows.
-        let is_file = Path::new(name).is_file();
-        let source = match is_file && name != "-" {
+        let source = match is_file {
             true => Source::here(records),
             false => Source::thread(records)?,
         };

@@ -162,6 +162,27 @@ fn every_format_gives_the_text_alone() {
 }
 
 #[test]
+fn options_for_fields_must_have_fields() {
+    let model = model(&["bad", "good"], None);
+    let place = tempfile::tempdir().unwrap();
+    let csv = place.path().join("a.csv");
+    std::fs::write(&csv, "text\none\n").unwrap();
+    let csv = csv.to_str().unwrap();
+    let output = classify(model.path(), &["--input", csv, "--pair-field", "other"], "");
+    assert_refused(&output, &["no row has the field \"other\""]);
+    let output = classify(model.path(), &["--text-field", "body", "a text"], "");
+    assert_eq!(output.status.code(), Some(2));
+    let txt = place.path().join("a.txt");
+    std::fs::write(&txt, "one\n").unwrap();
+    let output = classify(
+        model.path(),
+        &["--input", txt.to_str().unwrap(), "--text-field", "x"],
+        "",
+    );
+    assert_refused(&output, &["a text without fields"]);
+}
+
+#[test]
 fn a_file_of_rows_is_read_strictly() {
     let model = model(&["bad", "good"], None);
     let place = tempfile::tempdir().unwrap();

@@ -4,12 +4,13 @@
 //! A checkpoint has the files of every [snapshot](crate::snapshot) and, once an evaluation had a score, `best/` with the best weights. Its
 //! `state.json` is that of the training loop with what the kind of training adds.
 
-use modernbert::atomic::is_unfinished;
+use modernbert::atomic::{is_unfinished, write_atomically};
 use modernbert::checkpoint::{CONFIG_FILE, TensorFiles, WEIGHTS_FILE, load, save};
 use modernbert::config::ModernBertConfig;
 use modernbert::lock::{FolderLock, LOCK_FILE};
 use modernbert::model::Architecture;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::run_dir::{
     lock_folder,
 };
 use crate::snapshot::{
-    Content, RunState, Snapshot, SnapshotError, discard, recover, write_checkpoint,
+    Content, RunState, Snapshot, SnapshotError, discard, hash_file, recover, write_checkpoint,
 };
 
 /// Checkpoints that are kept.
@@ -81,6 +82,14 @@ pub enum SavingError {
     /// The newest checkpoint is damaged.
     #[error("{0}; delete this checkpoint to go on from the one before it")]
     Damaged(#[source] Box<SnapshotError>),
+    /// A file that the resumed run would replace.
+    #[error(
+        "{path}: the run that is resumed did not write this file, or it was changed since; it would be replaced: move it away", path = path.display()
+    )]
+    NotWritten {
+        /// The file.
+        path: PathBuf,
+    },
     /// The folder can't be read or written.
     #[error(transparent)]
     Folder(Box<RunDirError>),
@@ -114,11 +123,84 @@ pub fn is_resumable(folder: &Path) -> bool {
     entries.all(|entry| entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(own)))
 }
 
+/// Hashes of the files that a run wrote beside its checkpoints, in their folder.
+const WRITTEN: &str = "written.json";
+
+/// Notes the files of the model that a run has just written into its folder, so that [`check_written`] knows them. Without checkpoints there is
+/// nothing to resume, and nothing is noted.
+///
+/// # Errors
+/// A file that can't be read; a folder that can't be written.
+pub fn note_written(folder: &Path) -> Result<(), SavingError> {
+    let checkpoints = folder.join(CHECKPOINTS);
+    if !checkpoints.is_dir() {
+        return Ok(());
+    }
+    let mut hashes = BTreeMap::new();
+    for name in model_files(folder) {
+        let hash = hash_file(&folder.join(&name)).map_err(RunDirError::from)?;
+        hashes.insert(name, hash.sha256);
+    }
+    let path = checkpoints.join(WRITTEN);
+    let text = serde_json::to_vec_pretty(&hashes).unwrap_or_default();
+    let written = write_atomically(&path, &text);
+    written.map_err(|source| RunDirError::Make { path, source }.into())
+}
+
+/// Refuses files of a model in a run's folder that the run did not write or that were changed since: the model of the resumed run would
+/// replace them.
+///
+/// # Errors
+/// The first such file.
+pub fn check_written(folder: &Path) -> Result<(), SavingError> {
+    let noted = folder.join(CHECKPOINTS).join(WRITTEN);
+    let written = modernbert::read::text(&noted).unwrap_or_default();
+    let written: BTreeMap<String, String> = serde_json::from_str(&written).unwrap_or_default();
+    for name in model_files(folder) {
+        let path = folder.join(&name);
+        let hash = hash_file(&path).ok().map(|hash| hash.sha256);
+        if hash.is_none() || hash.as_ref() != written.get(&name) {
+            return Err(SavingError::NotWritten { path });
+        }
+    }
+    Ok(())
+}
+
+/// Names of the JSON and safetensors files in a folder and in the folders in it, but for checkpoints.
+fn model_files(folder: &Path) -> Vec<String> {
+    let entries = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let mut paths = Vec::new();
+    for path in entries(folder) {
+        match path.is_dir() {
+            true if path.ends_with(CHECKPOINTS) => {}
+            true => paths.extend(entries(&path)),
+            false => paths.push(path),
+        }
+    }
+    let is_of_model = |path: &PathBuf| {
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        matches!(ending, Some("json" | "safetensors"))
+    };
+    paths.retain(is_of_model);
+    let name = |path: PathBuf| {
+        let name = path.strip_prefix(folder).unwrap_or(&path);
+        name.to_string_lossy().into_owned()
+    };
+    let mut names: Vec<String> = paths.into_iter().map(name).collect();
+    names.sort();
+    names
+}
+
 /// Removes the checkpoints in the folder of a run whose finished model has been written.
 ///
 /// # Errors
 /// A folder that can't be read or changed.
 pub fn remove_checkpoints(folder: &Path) -> Result<(), RunDirError> {
+    // A missing one is as good.
+    let _ = std::fs::remove_file(folder.join(CHECKPOINTS).join(WRITTEN));
     for one in list_checkpoints(folder)? {
         discard(&one.path)?;
     }

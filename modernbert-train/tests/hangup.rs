@@ -1,4 +1,5 @@
-//! A terminal that is closed while the dashboard shows: the run is saved, and a run without a controlling terminal goes on.
+//! Terminals that misbehave while the dashboard shows: one that is closed (the run is saved, and a run without a controlling terminal goes
+//! on), half a key, a size beyond any screen.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
@@ -17,8 +18,8 @@ use rustix::termios::{Winsize, tcsetwinsize};
 /// Longest wait for a step, and for the end.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The master of a new pseudo-terminal of 120 columns, and its other side.
-fn terminal() -> (OwnedFd, OwnedFd) {
+/// The master of a new pseudo-terminal of so many rows and columns, and its other side.
+fn terminal(rows: u16, columns: u16) -> (OwnedFd, OwnedFd) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
@@ -26,8 +27,8 @@ fn terminal() -> (OwnedFd, OwnedFd) {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let slave = open(name, flags, Mode::empty()).unwrap();
     let size = Winsize {
-        ws_row: 40,
-        ws_col: 120,
+        ws_row: rows,
+        ws_col: columns,
         ws_xpixel: 0,
         ws_ypixel: 0,
     };
@@ -37,7 +38,15 @@ fn terminal() -> (OwnedFd, OwnedFd) {
 
 /// Starts `run` on a new terminal; `prefix` is a program that starts it, with its arguments.
 fn start(place: &Place, prefix: &[&str], more: &[&str]) -> (Child, OwnedFd) {
-    let (master, slave) = terminal();
+    start_on(terminal(40, 120), place, prefix, more)
+}
+
+fn start_on(
+    (master, slave): (OwnedFd, OwnedFd),
+    place: &Place,
+    prefix: &[&str],
+    more: &[&str],
+) -> (Child, OwnedFd) {
     let (recipe, out) = (place.path("recipe.toml"), place.path("out"));
     let mut words = prefix.to_vec();
     words.push(env!("CARGO_BIN_EXE_modernbert-train"));
@@ -77,9 +86,11 @@ fn wait_for_a_step(place: &Place, child: &mut Child, master: &OwnedFd) {
     assert!(entered, "the dashboard did not show");
 }
 
-fn end(child: &mut Child) -> ExitStatus {
+fn end(child: &mut Child, master: Option<&OwnedFd>) -> ExitStatus {
     let started = Instant::now();
+    let mut part = [0; 4096];
     loop {
+        while let Some(Ok(1..)) = master.map(|master| rustix::io::read(master, &mut part)) {}
         if let Some(status) = child.try_wait().unwrap() {
             return status;
         }
@@ -99,7 +110,7 @@ fn a_closed_terminal_saves_the_run() {
     let (mut child, master) = start(&place, &["setsid", "--ctty"], &long);
     wait_for_a_step(&place, &mut child, &master);
     drop(master);
-    assert_eq!(end(&mut child).code(), Some(130));
+    assert_eq!(end(&mut child, None).code(), Some(130));
     let saved = fs::read_dir(place.path("out").join("checkpoints")).unwrap();
     assert_eq!(saved.count(), 1);
 }
@@ -110,7 +121,30 @@ fn a_run_without_a_controlling_terminal_goes_on() {
     let (mut child, master) = start(&place, &["setsid"], &[]);
     wait_for_a_step(&place, &mut child, &master);
     drop(master);
-    let status = end(&mut child);
+    let status = end(&mut child, None);
+    assert_eq!(status.code(), Some(0), "{status:?}");
+    assert!(place.path("out").join(WEIGHTS).is_file());
+}
+
+#[test]
+fn half_a_key_does_not_keep_the_run_from_ending() {
+    let place = Place::new();
+    let (mut child, master) = start(&place, &["setsid", "--ctty"], &[]);
+    wait_for_a_step(&place, &mut child, &master);
+    // Alt and a capital O begin the sequence of a function key.
+    rustix::io::write(&master, b"\x1bO").unwrap();
+    let status = end(&mut child, Some(&master));
+    assert_eq!(status.code(), Some(0), "{status:?}");
+    assert!(place.path("out").join(WEIGHTS).is_file());
+}
+
+#[test]
+fn a_terminal_beyond_any_screen_has_lines() {
+    let place = Place::new();
+    let huge = terminal(u16::MAX, u16::MAX);
+    let (mut child, master) = start_on(huge, &place, &["setsid", "--ctty"], &[]);
+    rustix::fs::fcntl_setfl(&master, OFlags::NONBLOCK).unwrap();
+    let status = end(&mut child, Some(&master));
     assert_eq!(status.code(), Some(0), "{status:?}");
     assert!(place.path("out").join(WEIGHTS).is_file());
 }

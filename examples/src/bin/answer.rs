@@ -27,7 +27,12 @@ struct Args {
     #[arg(long, requires = "context", conflicts_with = "input")]
     question: Option<String>,
     /// Searches the text of this file; `-` for standard input.
-    #[arg(long, value_name = "FILE", requires = "question")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "question",
+        conflicts_with = "input"
+    )]
     context: Option<OsString>,
     /// Reads rows with the fields or columns `question` and `context` from this file: .jsonl, .csv or .tsv, each also as .gz; `-` for JSON
     /// lines on standard input.
@@ -125,8 +130,8 @@ fn questions(args: &Args) -> anyhow::Result<Windows> {
     let input = InputArgs {
         format: args.format.or((input == "-").then_some(FormatArg::Jsonl)),
         input: Some(input.clone()),
-        text_field: "question".into(),
-        pair_field: "context".into(),
+        text_field: Some("question".into()),
+        pair_field: Some("context".into()),
         pairs: true,
         ..InputArgs::default()
     };

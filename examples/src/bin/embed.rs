@@ -61,10 +61,12 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
-    let kind = args
-        .out
-        .as_deref()
-        .map(|path| path.extension().and_then(|e| e.to_str()));
+    let kind = args.out.as_deref().map(|path| {
+        path.extension()
+            .and_then(|e| e.to_str())
+            .map(str::to_lowercase)
+    });
+    let kind = kind.as_ref().map(Option::as_deref);
     anyhow::ensure!(
         matches!(kind, None | Some(Some("safetensors" | "jsonl"))),
         "--out takes a file that ends in .safetensors or .jsonl"

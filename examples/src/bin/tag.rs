@@ -29,7 +29,7 @@ struct Args {
     #[arg(long)]
     words: bool,
     /// Reads a list of words from this field of a JSON line, and labels every word.
-    #[arg(long, value_name = "FIELD")]
+    #[arg(long, value_name = "FIELD", requires = "input", conflicts_with_all = ["words", "text_field"])]
     words_field: Option<String>,
     /// Tokenizes each word, or each text, as if it began with a space: true or false; by default true for words and false for texts.
     #[arg(long, value_name = "BOOL")]
@@ -61,7 +61,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     )?;
     let mut input = args.input.clone();
     if let Some(field) = &args.words_field {
-        input.text_field = field.clone();
+        input.text_field = Some(field.clone());
         input.lists = true;
     }
     let windows = input.windows(WINDOW)?;

@@ -324,4 +324,31 @@ fn a_model_never_replaces_what_is_there() {
     assert_refused(&output, &["--predictions is inside of --out"]);
     let more = [&usual[..], &["--regression", "--task", "tag"]].concat();
     assert_refused(&finetune(place.path(), &more), &["--regression and --task"]);
+    // Options of other tasks.
+    let more = [&usual[..], &["--strict"]].concat();
+    assert_refused(
+        &finetune(place.path(), &more),
+        &["--strict has no effect with --task classify"],
+    );
+}
+
+#[test]
+fn a_resumed_run_replaces_only_its_own_model() {
+    let place = place();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let out = elsewhere.path().join("out");
+    let usual = ["--text", "review", "--label", "stars", "--save-every", "4"];
+    let more = [&usual[..], &["--out", out.to_str().unwrap()]].concat();
+    stdout(&finetune(place.path(), &more));
+    let again = [&more[..], &["--resume"]].concat();
+    // Another spelling of the model's folder is the same model.
+    let spelled = place.path().join(".");
+    stdout(&finetune(&spelled, &again));
+    let config = out.join("config.json");
+    fs::write(&config, "mine").unwrap();
+    assert_refused(
+        &finetune(place.path(), &again),
+        &["config.json", "did not write this file"],
+    );
+    assert_eq!(fs::read_to_string(&config).unwrap(), "mine");
 }

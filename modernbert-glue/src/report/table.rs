@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 
+use modernbert_train::snapshot::hex;
+use sha2::{Digest, Sha256};
+
 use super::{JobView, holm, seed_values, tasks_of, welch};
 use crate::metrics::sample::{mean, variance};
 use crate::results::TaskResult;
@@ -25,9 +28,18 @@ fn two_digits(p: f64) -> String {
 /// The first lines of every report.
 const HEAD: &str = "# GLUE\n\n";
 
-/// Returns true if a file is a report that [`markdown`] made: another file must not be replaced.
+/// Begins the last line, which has the hash of the text above it.
+const MARK: &str = "<!-- sha256 of the text above: ";
+
+fn mark(text: &str) -> String {
+    format!("{MARK}{} -->\n", hex(&Sha256::digest(text)))
+}
+
+/// Returns true if a file is a report that [`markdown`] made and nobody changed: another file must not be replaced.
 pub fn is_own_page(path: &std::path::Path) -> bool {
-    std::fs::read(path).is_ok_and(|text| text.starts_with(HEAD.as_bytes()))
+    let text = modernbert::read::text(path).unwrap_or_default();
+    let above = text.rfind(MARK).map(|place| &text[..place]);
+    above.is_some_and(|above| text.starts_with(HEAD) && text == format!("{above}{}", mark(above)))
 }
 
 /// The report on `views`, each beside the paper's rows; with `against` also the difference to that job.
@@ -48,6 +60,8 @@ pub fn markdown(views: &[JobView], against: Option<&JobView>) -> String {
         settings(&mut text, view);
     }
     failures(&mut text, &all);
+    let mark = mark(&text);
+    text.push_str(&mark);
     text
 }
 

@@ -26,6 +26,7 @@ fn record(task: Task, seed: u64, score: f64) -> RunRecord {
             evaluate_every: 10,
             patience: None,
             precision: "f32".to_string(),
+            data_sha256: String::new(),
             train_rows: 100,
             dev_rows: 10,
         },

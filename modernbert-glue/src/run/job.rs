@@ -1,5 +1,6 @@
 //! All tasks and seeds of a command, in two rounds; a failure ends only its own run.
 
+use modernbert::checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
 use modernbert_cli::text::human_seconds;
 use modernbert_train::engine::Progress;
 use modernbert_train::finetune::JobClock;
@@ -30,6 +31,14 @@ pub struct JobReport {
     /// True if the job was interrupted; the same command resumes it.
     pub interrupted: bool,
 }
+
+/// Files of a run's model.
+const MODEL_FILES: [&str; 4] = [
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    "tokenizer.json",
+    "tokenizer_config.json",
+];
 
 struct Job<'a> {
     pretrained: &'a Pretrained,
@@ -270,10 +279,14 @@ impl Job<'_> {
     fn prune(&self, task: Task, but: Option<PathBuf>) {
         for &seed in &self.options.seeds {
             let model = seed_folder(self.out, task, seed).join(MODEL_FOLDER);
-            if but.as_ref() != Some(&model) {
-                // A model that can't be removed only takes disk space.
-                let _ = std::fs::remove_dir_all(model);
+            if but.as_ref() == Some(&model) {
+                continue;
             }
+            // Only what a run writes is removed, and a model that can't be removed only takes disk space.
+            for name in MODEL_FILES {
+                let _ = std::fs::remove_file(model.join(name));
+            }
+            let _ = std::fs::remove_dir(model);
         }
     }
 }

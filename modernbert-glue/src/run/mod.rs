@@ -24,7 +24,7 @@ pub(crate) use job::best_run;
 pub use job::{JobReport, run_job};
 pub use options::{Keep, MnliStart, RunOptions, Tuned, job_seeds};
 pub use prepare::Prepared;
-pub use pretrained::Pretrained;
+pub use pretrained::{Pretrained, weights_hash};
 pub use record::{EvaluationRecord, RunRecord, Settings, seed_folder};
 pub use seed::{Run, run_seed};
 

@@ -1,7 +1,7 @@
 //! A task's data as sequences.
 
 use modernbert::tokenizer::Tokenizer;
-use modernbert_train::finetune::{Sample, Text, encode};
+use modernbert_train::finetune::{Sample, Text, data_hash, encode};
 use std::path::Path;
 
 use super::RunError;
@@ -24,6 +24,8 @@ pub struct Prepared {
     pub truncated: usize,
     /// Notes about the data, for a person.
     pub notes: Vec<String>,
+    /// SHA-256 of the sequences and targets of both sets.
+    pub sha256: String,
 }
 
 impl Prepared {
@@ -56,6 +58,7 @@ impl Prepared {
             ));
         }
         Ok(Self {
+            sha256: data_hash(&train.samples, &dev.samples),
             baseline: baseline(&data)?,
             train: train.samples,
             dev: dev.samples,

@@ -131,7 +131,10 @@ impl Pretrained {
 }
 
 /// SHA-256 over the weights of a folder, file after file in the order of their names.
-pub(super) fn weights_hash(folder: &Path) -> Result<String, RunError> {
+///
+/// # Errors
+/// A folder or file that can't be read.
+pub fn weights_hash(folder: &Path) -> Result<String, RunError> {
     let whole = folder.join(WEIGHTS_FILE);
     let io = |path: &Path| {
         let path = path.to_path_buf();

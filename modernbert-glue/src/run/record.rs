@@ -40,6 +40,9 @@ pub struct Settings {
     pub patience: Option<usize>,
     /// Dtype of matrix multiplications and attention.
     pub precision: String,
+    /// SHA-256 of the sequences and targets of both sets, so of the data and of what the tokenizer makes of them.
+    #[serde(default)]
+    pub data_sha256: String,
     /// Rows trained on.
     pub train_rows: usize,
     /// Rows scored.

@@ -120,6 +120,7 @@ impl Run<'_> {
             evaluate_every: finetune.evaluation_interval(samples),
             patience: finetune.patience,
             precision: self.precision().name().to_string(),
+            data_sha256: self.prepared.sha256.clone(),
             train_rows: samples,
             dev_rows: self.prepared.dev.len(),
         })

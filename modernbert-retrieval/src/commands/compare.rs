@@ -11,6 +11,9 @@ use modernbert_retrieval::table::aligned;
 
 use super::common::{MeasureArgs, SetArgs, print, run_file};
 
+/// Most random sign patterns: a p-value is then known to 4 digits.
+const MOST_SAMPLES: usize = 100_000_000;
+
 #[derive(Args)]
 pub(crate) struct CompareArgs {
     /// Takes this run file, or folder of run files, as the system to compare with.
@@ -35,8 +38,8 @@ pub(crate) struct CompareArgs {
 }
 
 pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
-    if args.samples == 0 {
-        bail!("--samples is 0; it is 1 or more");
+    if !(1..=MOST_SAMPLES).contains(&args.samples) {
+        bail!("--samples is {}; it is 1 to {MOST_SAMPLES}", args.samples);
     }
     let options = args.measures.options()?;
     for set in args.set.open(&args.data)? {

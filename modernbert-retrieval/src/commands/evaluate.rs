@@ -7,7 +7,7 @@ use anyhow::bail;
 use clap::Args;
 use modernbert_cli::plot::{Bar, Group, PlotError, plot_groups};
 use modernbert_cli::text::counted;
-use modernbert_files::output::OutputCheck;
+use modernbert_files::output::{OutputCheck, named_twice};
 use modernbert_retrieval::data::Dataset;
 use modernbert_retrieval::fusion::{RRF_K, reciprocal_rank_fusion};
 use modernbert_retrieval::metrics::{Evaluation, Measure, evaluate};
@@ -127,6 +127,12 @@ pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
 
 /// Names of the given runs: of a file its stem, of a folder its last part; made unique by the paths themselves where they collide.
 fn system_names(runs: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+    if let Some(run) = named_twice(runs) {
+        bail!(
+            "--run {} is given twice; leave one of them out",
+            run.display()
+        );
+    }
     let short = |path: &PathBuf| {
         let name = if path.is_dir() {
             path.file_name()

@@ -6,7 +6,7 @@ use anyhow::bail;
 use clap::Args;
 use modernbert_cli::text::counted;
 use modernbert_files::atomic::write_new;
-use modernbert_files::output::{OutputCheck, OutputError};
+use modernbert_files::output::{OutputCheck, OutputError, named_twice};
 use modernbert_retrieval::fusion::{RRF_K, reciprocal_rank_fusion};
 use modernbert_retrieval::run::{Duplicates, Run};
 
@@ -51,6 +51,12 @@ pub(crate) fn run(args: &FuseArgs) -> anyhow::Result<()> {
             "--weights has {} numbers for {} runs; give one per run",
             args.weights.len(),
             args.runs.len()
+        );
+    }
+    if let Some(run) = named_twice(&args.runs) {
+        bail!(
+            "{}: this run is named twice, so that it would count twice; name it once, with a weight",
+            run.display()
         );
     }
     OutputCheck::file(&args.out).inputs(&args.runs).check()?;

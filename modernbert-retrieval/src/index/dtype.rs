@@ -60,6 +60,14 @@ impl Dtype {
         }
     }
 
+    /// Least magnitude of a vector's largest component: below it f16 has fewer than 11 bits or none.
+    pub(crate) fn smallest(self) -> f32 {
+        match self {
+            Self::F16 => f16::MIN_POSITIVE.to_f32(),
+            Self::F32 | Self::Int8 => 0.0,
+        }
+    }
+
     /// Appends a panel of f32 components in this form.
     pub(crate) fn encode(self, panel: &[f32], scales: &[f32; LANES], out: &mut Vec<u8>) {
         match self {

@@ -112,6 +112,18 @@ pub enum IndexError {
         /// The dtype.
         dtype: &'static str,
     },
+    /// A vector is too short for the dtype: its components would become 0 or lose most digits.
+    #[error(
+        "{what}: its largest component is {value:e}, too small for {dtype}; normalize the vectors or choose f32"
+    )]
+    TooSmall {
+        /// Query number or document id.
+        what: String,
+        /// The largest magnitude.
+        value: f32,
+        /// The dtype.
+        dtype: &'static str,
+    },
     /// A vector of zeros has no cosine.
     #[error(
         "{what}: all components are 0, which has no cosine; leave it out or use the similarity `dot` or `euclidean`"
@@ -122,7 +134,7 @@ pub enum IndexError {
     },
     /// An id is in the index already.
     #[error(
-        "the id '{id}' occurs a second time; leave one of its vectors out, or use `index update` to replace a vector that is in the index"
+        "the id '{id}' occurs a second time; leave one of its vectors out (`index update` replaces a vector that an existing index has)"
     )]
     DuplicateId {
         /// The id.

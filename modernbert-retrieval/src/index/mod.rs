@@ -295,6 +295,16 @@ fn prepared(
                 dtype: dtype.name(),
             });
         }
+        let largest = vector
+            .iter()
+            .fold(0.0f32, |most, value| most.max(value.abs()));
+        if largest > 0.0 && largest < dtype.smallest() {
+            return Err(IndexError::TooSmall {
+                what: what(),
+                value: largest,
+                dtype: dtype.name(),
+            });
+        }
         return Ok(vector.to_vec());
     }
     let length = vector

@@ -24,6 +24,9 @@ pub enum TrainError {
     /// A file without rows.
     #[error("{}: holds no rows; pass a file with queries and documents", .0.display())]
     Empty(PathBuf),
+    /// A file whose rows would count twice.
+    #[error("{}: this file is named twice, so that its rows would count twice; name it once", .0.display())]
+    Twice(PathBuf),
     /// Too few documents in the rows.
     #[error(
         "{place}: each row has {found}, and the loss needs at least {needed} documents for a query; give negatives, or choose another --loss"

@@ -7,6 +7,7 @@
 //! | `query` and a list `documents` | documents with a teacher's scores; the first counts as the positive |
 //! | and a list `scores`, or a number `score` for one document | a score for each document, the positive's first |
 
+use modernbert_files::output::named_twice;
 use modernbert_files::wording::counted;
 use modernbert_train::formats::{Cell, FormatError, Row, Rows};
 use serde_json::Value;
@@ -62,9 +63,12 @@ impl TrainRows {
     /// Reads files.
     ///
     /// # Errors
-    /// A file that can't be read or has no row; a row without a query or document, with an empty text, with another number of documents
+    /// A file that is named twice, can't be read or has no row; a row without a query or document, with an empty text, with another number of documents
     /// than the first, with a score that is not finite, or with another number of scores than documents: with file and line.
     pub fn read<P: AsRef<Path>>(files: &[P]) -> Result<Self, TrainError> {
+        if let Some(path) = named_twice(files) {
+            return Err(TrainError::Twice(path.to_path_buf()));
+        }
         let mut all = Self::default();
         for file in files {
             let before = all.rows.len();

@@ -167,6 +167,15 @@ fn what_cannot_be_indexed_is_named() {
         .unwrap_err()
         .to_string();
     assert_says(&message, &["component 0 is 100000, too large for f16"]);
+    let message = writer
+        .add("x", &[1e-9; DIMENSION], "")
+        .unwrap_err()
+        .to_string();
+    assert_says(&message, &["largest component is 1e-9, too small for f16"]);
+    // Components that vanish beside a large one change no score.
+    let mut mixed = [1e-9; DIMENSION];
+    mixed[0] = 0.5;
+    writer.add("x", &mixed, "").unwrap();
     for dimension in [0, 65_537] {
         let options = IndexOptions {
             dimension,

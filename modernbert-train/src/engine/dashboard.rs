@@ -9,6 +9,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -23,6 +24,9 @@ use modernbert_cli::compiling::{Listener, announce_to};
 
 /// Interval of the check whether the dashboard's `k` was pressed.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
+
+/// Longest wait for the dashboard's thread when it is closed.
+const CLOSE_WITHIN: Duration = Duration::from_secs(3);
 
 /// No number of items.
 const NONE: usize = usize::MAX;
@@ -112,9 +116,23 @@ impl Drop for Dashboard {
         *on_screen() = None;
         // The renderer restores the screen when it is dropped: here, not in a clone of `shared` that outlives this value.
         let renderer = self.shared.renderer().take();
-        let dropped = catch_unwind(AssertUnwindSafe(|| drop(renderer)));
-        if let Err(panic) = dropped {
-            self.shared.panicked(panic);
+        let (ended, end) = mpsc::channel();
+        let close = move || {
+            let dropped = catch_unwind(AssertUnwindSafe(|| drop(renderer)));
+            // Nobody waits any more if it took too long.
+            let _ = ended.send(dropped);
+        };
+        // If no thread can be started, the renderer is dropped with the closure.
+        let _ = std::thread::Builder::new().spawn(close);
+        match end.recv_timeout(CLOSE_WITHIN) {
+            Ok(Err(panic)) => self.shared.panicked(panic),
+            Ok(Ok(())) | Err(RecvTimeoutError::Disconnected) => {}
+            // The dashboard's thread waits for the rest of a key's escape sequence and would wait forever.
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some(terminal) = &self.shared.terminal {
+                    terminal.restore();
+                }
+            }
         }
         if let Some(watch) = self.watch.take() {
             watch.thread().unpark();

@@ -63,6 +63,10 @@ impl Reporter {
             mfu: options.has_mfu,
             spikes: options.skips_spikes,
         };
+        let mut options = options;
+        if options.progress == Progress::Dashboard && !super::terminal::is_drawable() {
+            options.progress = Progress::Lines;
+        }
         let dashboard = options.progress == Progress::Dashboard;
         Self {
             dashboard: dashboard.then(|| Dashboard::new(interrupter.clone())),

@@ -5,14 +5,15 @@
 const LEAVE: &str = "\x1b[?1006l\x1b[?1015l\x1b[?1003l\x1b[?1002l\x1b[?1000l\x1b[?1049l\x1b[?25h";
 
 #[cfg(unix)]
-pub(super) use unix::{Terminal, outlive_a_hangup};
+pub(super) use unix::{Terminal, is_drawable, outlive_a_hangup};
 
 #[cfg(unix)]
 mod unix {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::stdio::{dup2_stderr, dup2_stdout};
     use rustix::termios::{
-        LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcsetattr,
+        LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcgetwinsize,
+        tcsetattr,
     };
     use std::fs::File;
     use std::io::Write;
@@ -30,6 +31,15 @@ mod unix {
     } else {
         0xff
     };
+
+    /// Most cells of a terminal for the dashboard, which keeps a buffer of all of them: more than any screen has.
+    const MOST_CELLS: u32 = 1 << 20;
+
+    /// Whether the dashboard can draw on standard output: its memory grows with the size that the terminal claims.
+    pub(in crate::engine) fn is_drawable() -> bool {
+        tcgetwinsize(std::io::stdout())
+            .is_ok_and(|size| u32::from(size.ws_row) * u32::from(size.ws_col) <= MOST_CELLS)
+    }
 
     /// Keeps the process alive when its terminal is closed while the dashboard shows.
     ///
@@ -125,6 +135,12 @@ mod unix {
             let _ = out.flush();
         }
     }
+}
+
+/// Sizes are not checked on this system.
+#[cfg(not(unix))]
+pub(super) fn is_drawable() -> bool {
+    true
 }
 
 /// This system has no such terminals.

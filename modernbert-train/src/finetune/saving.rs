@@ -239,6 +239,18 @@ pub(super) fn fingerprint<E: Example>(
     };
     hash.update(format!("{settings:?}\0{identity}\0{}\0", E::outputs(model)));
     hash.update(model.encoder().config().to_json_string());
+    hash_examples(&mut hash, train, dev);
+    hex(&hash.finalize())
+}
+
+/// SHA-256 of the sequences and targets of a training and a dev set.
+pub fn data_hash<E: Example>(train: &[E], dev: &[E]) -> String {
+    let mut hash = Sha256::new();
+    hash_examples(&mut hash, train, dev);
+    hex(&hash.finalize())
+}
+
+fn hash_examples<E: Example>(hash: &mut Sha256, train: &[E], dev: &[E]) {
     for examples in [train, dev] {
         hash.update((examples.len() as u64).to_le_bytes());
         for example in examples {
@@ -246,10 +258,9 @@ pub(super) fn fingerprint<E: Example>(
                 hash.update((ids.len() as u64).to_le_bytes());
                 ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
             }
-            example.hash_target(&mut hash);
+            example.hash_target(hash);
         }
     }
-    hex(&hash.finalize())
 }
 
 /// True if a readback from this device costs nothing, as the CPU computes at once.

@@ -2,7 +2,7 @@
 
 use modernbert::atomic::write_atomically;
 use modernbert::checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
-use modernbert::output::{OutputError, StagedFolder};
+use modernbert::output::{OutputError, StagedFolder, named_twice};
 use std::path::{Path, PathBuf};
 
 use super::ToolError;
@@ -27,12 +27,8 @@ pub fn average(checkpoints: &[PathBuf], out: &Path) -> Result<(), ToolError> {
         return Err(ToolError::NoCheckpoints);
     };
     let run = check_model_folder(out, "--out", checkpoints)?;
-    let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
-    let real: Vec<PathBuf> = checkpoints.iter().map(real).collect();
-    for (index, path) in real.iter().enumerate() {
-        if real[..index].contains(path) {
-            return Err(ToolError::Twice(checkpoints[index].clone()));
-        }
+    if let Some(path) = named_twice(checkpoints) {
+        return Err(ToolError::Twice(path.to_path_buf()));
     }
     verify(first)?;
     let config_path = first.join(CONFIG_FILE);

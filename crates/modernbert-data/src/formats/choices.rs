@@ -136,6 +136,13 @@ fn numbered(row: &Row, prefix: &str) -> Result<Vec<String>, FormatError> {
         .filter_map(|column| number(column).map(|number| (number, column)))
         .collect();
     columns.sort_unstable();
+    // The label is the number in the column's name.
+    let mut numbered = columns.iter().zip(0..);
+    if let Some(((_, column), place)) = numbered.find(|((number, _), place)| number != place) {
+        return Err(row.error(format!(
+            "the column {column:?} stands where {prefix}{place} is expected; number the columns from 0 without gaps"
+        )));
+    }
     let texts = columns.iter().map(|(_, column)| row.text(column));
     texts.map(|text| text.map(str::to_owned)).collect()
 }
@@ -177,6 +184,15 @@ mod tests {
         assert_eq!(plain(&json), plain(&csv));
         assert_eq!(plain(&json), plain(&swag));
         assert_eq!(json.rows[0].choices[0], "She walks in.");
+    }
+
+    #[test]
+    fn numbers_of_columns_are_those_of_labels() {
+        for columns in ["choice1,choice2", "choice0,choice2"] {
+            let content = format!("prompt,{columns},label\na,b,c,1\n");
+            let message = read("a.csv", &content).unwrap_err().to_string();
+            assert!(message.contains("from 0 without gaps"), "{message}");
+        }
     }
 
     #[test]

@@ -81,6 +81,11 @@ fn question(row: Row) -> Result<QuestionRow, FormatError> {
         return Err(row.error("the question or the context is empty; leave the row out"));
     }
     let answers = answers(&row)?;
+    if !answers.is_empty() && matches!(row.cell("is_impossible"), Some(Cell::Bool(true))) {
+        return Err(
+            row.error("\"is_impossible\" is true, but the row has answers; remove one of the two")
+        );
+    }
     for (i, answer) in answers.iter().enumerate() {
         let found: String = context
             .chars()
@@ -193,6 +198,10 @@ mod tests {
                 "the field \"answers\" is not",
             ),
             (row("\"b\""), "the field \"answers\" is not"),
+            (
+                row("[{\"text\":\"b\",\"answer_start\":0}],\"is_impossible\":true"),
+                "\"is_impossible\" is true, but the row has answers",
+            ),
             (
                 "{\"question\":\"a\",\"answers\":[]}".to_string(),
                 "\"context\"",

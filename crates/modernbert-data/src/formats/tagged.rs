@@ -90,6 +90,19 @@ impl TaggedFile {
     /// # Errors
     /// No tag besides `O`.
     pub fn tag_set(&self) -> Result<LabelSet, TableError> {
+        let spelled = self.rows.iter().flat_map(|row| {
+            let labels: Vec<(u64, &str)> = match &row.content {
+                TaggedContent::Words { tags, .. } => {
+                    tags.iter().map(|tag| (row.line, tag.as_str())).collect()
+                }
+                TaggedContent::Text { spans, .. } => {
+                    let labels = spans.iter().map(|span| span.label.as_str());
+                    labels.map(|label| (row.line, label)).collect()
+                }
+            };
+            labels
+        });
+        LabelSet::check_spellings(&self.path, spelled)?;
         let mut names = std::collections::BTreeSet::new();
         for row in &self.rows {
             match &row.content {
@@ -308,6 +321,22 @@ mod tests {
         assert_eq!(contents(&conll), contents(&json));
         assert_eq!((conll.rows[0].line, conll.rows[1].line), (3, 7));
         assert_eq!(conll.tag_set().unwrap().names(), ["O", "B-PER", "I-PER"]);
+    }
+
+    #[test]
+    fn spellings_of_one_tag_are_refused() {
+        for (rows, said) in [
+            ("Ada O\nLovelace o\n", "\"o\" differs from \"O\" in line"),
+            ("Ada B-PER\nBob B-per\n", "\"B-per\" differs from \"B-PER\""),
+            ("Ada B-K\nBob B-\u{212a}\n", "B-\\u{212a}"),
+        ] {
+            let message = read("a.conll", rows)
+                .unwrap()
+                .tag_set()
+                .unwrap_err()
+                .to_string();
+            assert!(message.contains(said), "{message}");
+        }
     }
 
     #[test]

@@ -261,6 +261,18 @@ fn names_a_folder(path: &Path) -> bool {
     text.ends_with(std::path::is_separator)
 }
 
+/// The first of some paths that names the file or folder of an earlier one, by the same spelling, another one or a link.
+pub fn named_twice<P: AsRef<Path>>(paths: &[P]) -> Option<&Path> {
+    let is_same = |a: &Path, b: &Path| a == b || resolved(a) == resolved(b) || same_file(a, b);
+    let is_repeated = |(index, path): &(usize, &P)| {
+        paths[..*index]
+            .iter()
+            .any(|earlier| is_same(earlier.as_ref(), path.as_ref()))
+    };
+    let found = paths.iter().enumerate().find(is_repeated);
+    found.map(|(_, path)| path.as_ref())
+}
+
 /// The nearest path at or above `path` that exists.
 pub fn nearest_existing(path: &Path) -> PathBuf {
     let found = path

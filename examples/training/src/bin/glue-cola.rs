@@ -53,6 +53,6 @@ fn run(args: &GlueArgs) -> anyhow::Result<()> {
         })
     };
     let labels = names(&["unacceptable", "acceptable"]);
-    session.finetune(&labels, train, dev, options, score)?;
-    Ok(())
+    let finetuned = session.finetune(&labels, train, dev, options, score)?;
+    session.write_classes(&labels, &data.dev[..1], &finetuned.outputs)
 }

@@ -66,6 +66,6 @@ fn run(args: &GlueArgs) -> anyhow::Result<()> {
         })
     };
     let labels = names(&["entailment", "neutral", "contradiction"]);
-    session.finetune(&labels, train, dev, options, score)?;
-    Ok(())
+    let finetuned = session.finetune(&labels, train, dev, options, score)?;
+    session.write_classes(&labels, &data.dev, &finetuned.outputs)
 }

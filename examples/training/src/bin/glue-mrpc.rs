@@ -54,6 +54,6 @@ fn run(args: &GlueArgs) -> anyhow::Result<()> {
         })
     };
     let labels = names(&["not_equivalent", "equivalent"]);
-    session.finetune(&labels, train, dev, options, score)?;
-    Ok(())
+    let finetuned = session.finetune(&labels, train, dev, options, score)?;
+    session.write_classes(&labels, &data.dev[..1], &finetuned.outputs)
 }

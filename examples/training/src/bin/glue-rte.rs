@@ -50,6 +50,6 @@ fn run(args: &GlueArgs) -> anyhow::Result<()> {
         Ok(Score::of("accuracy", accuracy))
     };
     let labels = names(&["entailment", "not_entailment"]);
-    session.finetune(&labels, train, dev, options, score)?;
-    Ok(())
+    let finetuned = session.finetune(&labels, train, dev, options, score)?;
+    session.write_classes(&labels, &data.dev[..1], &finetuned.outputs)
 }

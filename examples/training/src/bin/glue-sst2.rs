@@ -48,6 +48,6 @@ fn run(args: &GlueArgs) -> anyhow::Result<()> {
         Ok(Score::of("accuracy", accuracy))
     };
     let labels = names(&["negative", "positive"]);
-    session.finetune(&labels, train, dev, options, score)?;
-    Ok(())
+    let finetuned = session.finetune(&labels, train, dev, options, score)?;
+    session.write_classes(&labels, &data.dev[..1], &finetuned.outputs)
 }

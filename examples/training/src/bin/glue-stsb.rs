@@ -57,6 +57,6 @@ fn run(args: &GlueArgs) -> anyhow::Result<()> {
             ],
         })
     };
-    session.finetune(&[], train, dev, options, score)?;
-    Ok(())
+    let finetuned = session.finetune(&[], train, dev, options, score)?;
+    session.write_scores(&data.dev[0], &finetuned.outputs)
 }

@@ -11,13 +11,14 @@ use modernbert::output::StagedFolder;
 use modernbert::tokenizer::Tokenizer;
 use modernbert_cli::text::counted;
 use modernbert_cli::{INTERRUPTED, describe, say};
+use modernbert_glue::run::weights_hash;
 use modernbert_train::engine::{Progress, device_peak, stop_on_signals};
 use modernbert_train::finetune::table::ChoiceFile;
 use modernbert_train::finetune::{
     BoxError, ChoiceSample, Encoded, Example, FinetuneError, FinetuneOptions, Finetuned,
     Finetuning, Sample, Score, Text, encode, encode_choices,
 };
-use modernbert_train::saving::{Saving, remove_checkpoints};
+use modernbert_train::saving::{Saving, check_written, note_written, remove_checkpoints};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -224,6 +225,9 @@ impl Session {
     ) -> anyhow::Result<Finetuned<E::Model>> {
         self.config_with(head)?;
         let args = &self.args;
+        if let (Some(out), true) = (&args.out, args.resume) {
+            check_written(out)?;
+        }
         let scale = (768.0 / self.config.hidden_size as f64).max(1.0);
         let options = FinetuneOptions {
             epochs: args.epochs.unwrap_or(options.epochs),
@@ -333,6 +337,7 @@ impl Session {
             tokenizer.save(staged.path())?;
             staged.publish(WEIGHTS_FILE)?;
         }
+        note_written(out)?;
         say(&format!("model in {}", out.display()));
         Ok(())
     }
@@ -368,12 +373,14 @@ impl Session {
             every_steps: args.save_every,
             every,
             resume: args.resume,
+            // The weights, not the folder's name, which has several spellings.
             identity: format!(
-                "{} {} {:?} {}",
-                args.model,
+                "{} {} {:?} {} {:?}",
+                weights_hash(&self.folder)?,
                 self.precision.name(),
                 head.problem,
-                head.scoring
+                head.scoring,
+                head.labels
             ),
             ..Saving::new(out)
         })

@@ -19,7 +19,7 @@ use modernbert_retrieval::train::{
     Embedder, EvalSet, TextOptions, TrainError, TrainRows, Training, VectorKind, kind_of_folder,
 };
 use modernbert_train::engine::{Progress, device_peak, stop_on_signals};
-use modernbert_train::saving::{is_resumable, remove_checkpoints};
+use modernbert_train::saving::{check_written, is_resumable, note_written, remove_checkpoints};
 
 pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let precision: Precision = args.dtype.parse().map_err(anyhow::Error::msg)?;
@@ -130,6 +130,7 @@ fn write(
         saves(staged.path())?;
         staged.publish(WEIGHTS_FILE)?;
     }
+    note_written(&args.out)?;
     Ok(())
 }
 
@@ -147,6 +148,9 @@ fn check_out(args: &TrainArgs) -> anyhow::Result<()> {
         .needs(bytes)
         .resumes(args.saving.resume, is_resumable)
         .check()?;
+    if args.saving.resume {
+        check_written(&args.out)?;
+    }
     Ok(())
 }
 

@@ -35,8 +35,8 @@ pub enum TableError {
     },
     /// Two spellings of what looks like one label.
     #[error(
-        "{}:{line}: the label {label:?} differs from {other:?} in line {other_line} in its spelling only; write one spelling, or names that \
-         differ in more", path.display()
+        "{}:{line}: the label {} differs from {} in line {other_line} in its spelling only; write one spelling, or names that \
+         differ in more", path.display(), escaped(label), escaped(other)
     )]
     Spelling {
         /// The file.
@@ -49,6 +49,18 @@ pub enum TableError {
         other: String,
         /// Its line, from 1.
         other_line: u64,
+    },
+    /// A score that f32 does not hold.
+    #[error(
+        "{}:{line}: the label {label} is too large for regression in f32, which keeps whole numbers up to 16777216; scale the labels", path.display()
+    )]
+    ScoreDigits {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// The label.
+        label: String,
     },
     /// A score that is no number.
     #[error("{}:{line}: the label {label:?} is not a number; regression needs finite numbers, correct it or leave the row out", path.display())]
@@ -68,4 +80,12 @@ pub enum TableError {
         /// The label.
         label: String,
     },
+}
+
+/// A label in quotes, followed by escapes if it has characters beyond ASCII: two that look the same are told apart.
+fn escaped(label: &str) -> String {
+    match label.is_ascii() {
+        true => format!("{label:?}"),
+        false => format!("{label:?} ({})", label.escape_default()),
+    }
 }

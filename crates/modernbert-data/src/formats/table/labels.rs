@@ -85,6 +85,14 @@ impl LabelSet {
         Self { names }
     }
 
+    /// Refuses two labels that differ in their spelling only; each label with its line.
+    pub(in super::super) fn check_spellings<'l>(
+        path: &Path,
+        labels: impl Iterator<Item = (u64, &'l str)>,
+    ) -> Result<(), TableError> {
+        Self::of_labels(path, labels).map(|_| ())
+    }
+
     /// Their names, by class id.
     pub fn names(&self) -> &[String] {
         &self.names

@@ -91,16 +91,26 @@ impl Table {
     /// The label of every row as a number.
     ///
     /// # Errors
-    /// A label that is no finite number, with file and line.
+    /// A label that is no finite number, or a whole number that f32 does not hold, with file and line.
     pub fn scores(&self) -> Result<Vec<f32>, TableError> {
         let score = |row: &LabelledRow| {
-            let score: Option<f32> = row.label.parse().ok();
-            let score = score.filter(|score| score.is_finite());
-            score.ok_or_else(|| TableError::Score {
+            let exact: Option<f64> = row.label.parse().ok();
+            let exact = exact.filter(|score| score.is_finite());
+            let exact = exact.ok_or_else(|| TableError::Score {
                 path: self.path.clone(),
                 line: row.line,
                 label: row.label.clone(),
-            })
+            })?;
+            // A fraction is rounded; a whole number must stay the one that was written.
+            let score = exact as f32;
+            if !score.is_finite() || (exact.fract() == 0.0 && f64::from(score) != exact) {
+                return Err(TableError::ScoreDigits {
+                    path: self.path.clone(),
+                    line: row.line,
+                    label: row.label.clone(),
+                });
+            }
+            Ok(score)
         };
         self.rows.iter().map(score).collect()
     }

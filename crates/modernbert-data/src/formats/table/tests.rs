@@ -137,6 +137,23 @@ fn spellings_of_one_label_are_refused() {
 }
 
 #[test]
+fn scores_keep_their_whole_numbers() {
+    let scores = |label: &str| {
+        let table = read("a.csv", &format!("text,label\na,{label}\n"), None).unwrap();
+        table.scores().map_err(|error| error.to_string())
+    };
+    assert_eq!(scores("16777216"), Ok(vec![16_777_216.0]));
+    assert_eq!(scores("0.1"), Ok(vec![0.1]));
+    for label in ["16777217", "1e39"] {
+        let message = scores(label).unwrap_err();
+        assert!(
+            message.contains("a.csv:2") && message.contains("scale the labels"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn scores_are_finite_numbers() {
     let table = read("s.csv", "text,label\na,1.5\nb,2\n", None).unwrap();
     assert_eq!(table.scores().unwrap(), [1.5, 2.0]);

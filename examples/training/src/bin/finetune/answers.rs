@@ -20,8 +20,8 @@ pub(super) fn run(args: &Args, session: &Session, options: FinetuneOptions) -> a
     let train = encode(args, session, &train)?.samples;
     let encoded = encode(args, session, &dev)?;
     let found = AnswerOptions {
-        max_answer: args.max_answer.into(),
-        stride: args.stride,
+        max_answer: args.max_answer(),
+        stride: args.stride(),
         ..AnswerOptions::default()
     };
     let (scored, file, limits) = (encoded.clone(), dev.clone(), found.clone());
@@ -64,7 +64,7 @@ pub(super) fn run(args: &Args, session: &Session, options: FinetuneOptions) -> a
 /// Returns the questions of a file in windows; prints how many are unusual.
 fn encode(args: &Args, session: &Session, file: &QuestionFile) -> anyhow::Result<EncodedQuestions> {
     let limit = session.max_length();
-    let encoded = encode_questions(&session.tokenizer, file, limit, args.stride)?;
+    let encoded = encode_questions(&session.tokenizer, file, limit, args.stride())?;
     say(&format!(
         "{}: {} in {} of up to {limit} tokens, {} not ending where tokens end",
         file.path.display(),

@@ -34,30 +34,30 @@ struct Args {
     /// Scores on the rows of this file, whose labels must occur in the training file.
     #[arg(long, value_name = "FILE")]
     dev: PathBuf,
-    /// Reads the text from this column or field (tasks on texts).
-    #[arg(long, value_name = "NAME", default_value = "text")]
-    text: String,
+    /// Reads the text from this column or field (tasks on texts) [default: text].
+    #[arg(long, value_name = "NAME")]
+    text: Option<String>,
     /// Reads the second text of a pair from this column or field.
     #[arg(long, value_name = "NAME")]
     pair: Option<String>,
-    /// Reads the label, or the list of labels, from this column or field.
-    #[arg(long, value_name = "NAME", default_value = "label")]
-    label: String,
-    /// Splits labels that are not a list at this text (`multi-label`).
-    #[arg(long, value_name = "TEXT", default_value = ",")]
-    separator: String,
+    /// Reads the label, or the list of labels, from this column or field [default: label].
+    #[arg(long, value_name = "NAME")]
+    label: Option<String>,
+    /// Splits labels that are not a list at this text (`multi-label`) [default: ,].
+    #[arg(long, value_name = "TEXT")]
+    separator: Option<String>,
     /// Trains a regression, as with `--task regression`.
     #[arg(long)]
     regression: bool,
     /// Scores only well-formed spans, as seqeval's strict mode (`tag`).
     #[arg(long)]
     strict: bool,
-    /// Overlaps neighboring windows of a long context by this many tokens (`answer`).
-    #[arg(long, value_name = "TOKENS", default_value_t = 128)]
-    stride: usize,
-    /// Limits answers to this many tokens (`answer`).
-    #[arg(long, value_name = "TOKENS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
-    max_answer: u16,
+    /// Overlaps neighboring windows of a long context by this many tokens (`answer`) [default: 128].
+    #[arg(long, value_name = "TOKENS")]
+    stride: Option<usize>,
+    /// Limits answers to this many tokens (`answer`) [default: 30].
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u16).range(1..))]
+    max_answer: Option<u16>,
     #[command(flatten)]
     finetune: FinetuneArgs,
 }
@@ -81,10 +81,55 @@ enum Task {
 impl Args {
     fn columns(&self) -> Columns {
         Columns {
-            text: self.text.clone(),
+            text: self.text.clone().unwrap_or_else(|| "text".to_owned()),
             pair: self.pair.clone(),
-            label: self.label.clone(),
+            label: self.label.clone().unwrap_or_else(|| "label".to_owned()),
         }
+    }
+
+    fn separator(&self) -> &str {
+        self.separator.as_deref().unwrap_or(",")
+    }
+
+    fn stride(&self) -> usize {
+        self.stride.unwrap_or(128)
+    }
+
+    fn max_answer(&self) -> usize {
+        self.max_answer.unwrap_or(30).into()
+    }
+
+    /// Refuses options of other tasks, which would have no effect.
+    fn check_options(&self) -> anyhow::Result<()> {
+        let texts = matches!(
+            self.task,
+            Task::Classify | Task::Regression | Task::MultiLabel
+        );
+        for (option, is_given, is_used) in [
+            ("--text", self.text.is_some(), texts),
+            ("--pair", self.pair.is_some(), texts),
+            ("--label", self.label.is_some(), texts),
+            (
+                "--separator",
+                self.separator.is_some(),
+                self.task == Task::MultiLabel,
+            ),
+            ("--strict", self.strict, self.task == Task::Tag),
+            ("--stride", self.stride.is_some(), self.task == Task::Answer),
+            (
+                "--max-answer",
+                self.max_answer.is_some(),
+                self.task == Task::Answer,
+            ),
+        ] {
+            let task = self.task.to_possible_value();
+            anyhow::ensure!(
+                !is_given || is_used,
+                "{option} has no effect with --task {}; leave it out",
+                task.as_ref().map_or("", |value| value.get_name())
+            );
+        }
+        Ok(())
     }
 }
 
@@ -97,6 +142,15 @@ fn run(args: &Args) -> anyhow::Result<()> {
         !args.regression || matches!(args.task, Task::Classify | Task::Regression),
         "--regression and --task name two kinds of heads; leave one of them out"
     );
+    args.check_options()?;
+    if args
+        .train
+        .canonicalize()
+        .ok()
+        .is_some_and(|train| args.dev.canonicalize().is_ok_and(|dev| dev == train))
+    {
+        say("--train and --dev are one file: the scores are those of the rows that are trained on");
+    }
     let session = Session::open(&args.finetune, &[&args.train, &args.dev])?;
     let options = FinetuneOptions {
         patience: Some(3),

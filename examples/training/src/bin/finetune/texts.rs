@@ -50,6 +50,12 @@ pub(super) fn regression(
         session.encode(&score_texts(&dev)?)?,
     );
     let truth: Vec<f64> = dev.scores()?.into_iter().map(f64::from).collect();
+    anyhow::ensure!(
+        truth.iter().any(|score| *score != truth[0]),
+        "{}: all labels are {}, so that correlations are undefined; give a dev set with different labels",
+        args.dev.display(),
+        truth[0]
+    );
     let labels = truth.clone();
     let score = move |outputs: &[Vec<f32>]| {
         let predicted = scores(outputs);
@@ -75,12 +81,12 @@ pub(super) fn several(
     options: FinetuneOptions,
 ) -> anyhow::Result<()> {
     anyhow::ensure!(
-        !args.separator.is_empty(),
+        !args.separator().is_empty(),
         "--separator is empty; give the text between two labels"
     );
     let columns = args.columns();
-    let train = SeveralTable::read(&args.train, &columns, &args.separator)?;
-    let dev = SeveralTable::read(&args.dev, &columns, &args.separator)?;
+    let train = SeveralTable::read(&args.train, &columns, args.separator())?;
+    let dev = SeveralTable::read(&args.dev, &columns, args.separator())?;
     say_rows(train.rows.len(), dev.rows.len());
     let labels = LabelSet::of_several(&train)?;
     say(&format!("labels: {}", labels.names().join(", ")));
