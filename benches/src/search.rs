@@ -44,12 +44,15 @@ pub fn largest<E>(
             Attempt::Ran(used) if used <= cap => ran.push((next, used)),
             Attempt::Ran(_) | Attempt::Failed => failed = Some(next),
         }
-        let Some(&(best, used)) = ran.last() else {
-            return Ok(None);
-        };
-        let upper = failed.unwrap_or(limit + 1);
-        let done = (best as f64 * GAP).floor().max(1.0) as usize;
-        if upper - best <= done {
+        let (best, used, upper) = loop {
+            let Some(&(best, used)) = ran.last() else {
+                return Ok(None);
+            };
+            let upper = failed.unwrap_or(limit + 1);
+            let done = (best as f64 * GAP).floor().max(1.0) as usize;
+            if upper - best > done {
+                break (best, used, upper);
+            }
             match try_batch(best)? {
                 Attempt::Ran(used) if used <= cap => {
                     return Ok(Some(Largest { ran: best, failed }));
@@ -57,17 +60,9 @@ pub fn largest<E>(
                 _ => {
                     failed = Some(best);
                     ran.pop();
-                    match ran.last() {
-                        None => return Ok(None),
-                        Some(&(below, _)) => next = below + (best - below) / 2,
-                    }
-                    if Some(next) == ran.last().map(|one| one.0) {
-                        return Ok(Some(Largest { ran: next, failed }));
-                    }
-                    continue;
                 }
             }
-        }
+        };
         let guess = match ran.len() {
             1 => best * 4,
             n => {
@@ -82,7 +77,7 @@ pub fn largest<E>(
         };
         // With both ends known, stay between them; the line may be wrong by a page of the allocator.
         next = match failed {
-            Some(upper) if guess >= upper || guess <= best => best + (upper - best).div_ceil(2),
+            Some(_) if guess >= upper || guess <= best => best + (upper - best).div_ceil(2),
             _ => guess.clamp(best + 1, limit),
         };
     }

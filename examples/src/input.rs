@@ -22,13 +22,13 @@ pub struct InputArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "texts")]
     pub input: Option<OsString>,
     /// Reads the file in this format; by default the one of its ending, and txt for standard input.
-    #[arg(long, value_enum, requires = "input")]
+    #[arg(long, value_enum)]
     pub format: Option<FormatArg>,
     /// Reads the text from this field or column [default: text].
-    #[arg(long, value_name = "FIELD", requires = "input")]
+    #[arg(long, value_name = "FIELD")]
     pub text_field: Option<String>,
     /// Reads the second text of a pair from this field or column, if a row has it [default: pair].
-    #[arg(long, value_name = "FIELD", requires = "input")]
+    #[arg(long, value_name = "FIELD")]
     pub pair_field: Option<String>,
     /// True if the text field has a list of strings instead of a text.
     #[arg(skip)]
@@ -118,6 +118,17 @@ impl InputArgs {
                 bail!(
                     "no text; pass texts as arguments, or a file with --input FILE (- for standard input)"
                 );
+            }
+            for (option, is_given) in [
+                ("--format", self.format.is_some()),
+                ("--text-field", self.text_field.is_some()),
+                ("--pair-field", self.pair_field.is_some()),
+            ] {
+                if is_given {
+                    bail!(
+                        "{option} is for the rows of a file, and the texts are arguments; leave it out, or pass --input"
+                    );
+                }
             }
             let texts = self.texts.clone().into_iter();
             let records = texts.map(|text| Ok(Record::plain(text)));

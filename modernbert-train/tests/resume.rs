@@ -518,14 +518,11 @@ fn runs_and_checkpoints_are_shown_exported_averaged_and_drawn() {
     assert!(weights(&model) == weights(&whole));
     assert!(model.join("tokenizer.json").is_file());
     let last = newest(&whole);
-    assert_success(&program(&[
-        "average",
-        text(&last),
-        text(&last),
-        "--out",
-        text(&mean),
-    ]));
+    assert_success(&program(&["average", text(&last), "--out", text(&mean)]));
     assert!(weights(&mean) == weights(&whole));
+    let other = at("other");
+    let twice = ["average", text(&last), text(&last), "--out", text(&other)];
+    assert_refused("twice", &program(&twice), &["named twice"]);
     let refused = program(&[
         "average",
         "--run",

@@ -29,7 +29,7 @@ struct Args {
     #[arg(long)]
     words: bool,
     /// Reads a list of words from this field of a JSON line, and labels every word.
-    #[arg(long, value_name = "FIELD", requires = "input", conflicts_with_all = ["words", "text_field"])]
+    #[arg(long, value_name = "FIELD", conflicts_with_all = ["words", "text_field"])]
     words_field: Option<String>,
     /// Tokenizes each word, or each text, as if it began with a space: true or false; by default true for words and false for texts.
     #[arg(long, value_name = "BOOL")]
@@ -61,6 +61,10 @@ fn run(args: &Args) -> anyhow::Result<()> {
     )?;
     let mut input = args.input.clone();
     if let Some(field) = &args.words_field {
+        anyhow::ensure!(
+            input.input.is_some(),
+            "--words-field is for the rows of a file; pass --input, or --words for arguments"
+        );
         input.text_field = Some(field.clone());
         input.lists = true;
     }

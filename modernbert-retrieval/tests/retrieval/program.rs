@@ -227,7 +227,10 @@ fn evaluate_and_fuse_bound_their_settings() {
     refused(&data, &["two sets with the name"]);
     let a = place.write("a.run", "a Q0 d1 1 2 x\na Q0 d2 2 1 x\n");
     let out = place.path().join("fused.run");
-    let fuse = ["fuse", text(&a), text(&a), "--out", text(&out)];
+    let b = place.write("b.run", "a Q0 d1 1 2 x\na Q0 d2 2 1 x\n");
+    let twice = ["fuse", text(&a), text(&a), "--out", text(&out)];
+    refused(&twice, &["named twice"]);
+    let fuse = ["fuse", text(&a), text(&b), "--out", text(&out)];
     for (more, said) in [
         (&["--weights", "0,0"][..], "all 0"),
         (&["--weights", "1e308,1e308"][..], "1e-6 to 1e6"),

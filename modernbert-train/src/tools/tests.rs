@@ -83,11 +83,7 @@ fn the_mean_of_equal_checkpoints_is_the_checkpoint() {
         &[(1, 1, None), (2, 1, None), (3, 3, None)],
     );
     let out = folder.path().join("mean");
-    average(
-        &[saved[0].clone(), saved[1].clone(), saved[0].clone()],
-        &out,
-    )
-    .unwrap();
+    average(&[saved[0].clone(), saved[1].clone()], &out).unwrap();
     let weights = |place: &Path| read_tensors(&place.join("model.safetensors")).unwrap();
     assert_eq!(weights(&out), weights(&saved[0]));
 
@@ -105,6 +101,11 @@ fn the_mean_of_equal_checkpoints_is_the_checkpoint() {
     let device = test_support::device();
     modernbert::model::MaskedLm::load(modernbert::Loader::new(&out).device(&device)).unwrap();
     assert!(average(&[], &out).is_err());
+    let twice = average(
+        &[saved[0].clone(), saved[0].clone()],
+        &folder.path().join("twice"),
+    );
+    assert!(matches!(twice, Err(ToolError::Twice(_))));
 }
 
 #[test]
