@@ -8,7 +8,10 @@ use modernbert_data::formats::{
 };
 use serde_json::Value;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use crate::windows::{Source, Windows};
 
@@ -66,7 +69,7 @@ impl From<FormatArg> for Format {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct State {
     bytes: u64,
-    changed: Option<std::time::SystemTime>,
+    changed: Option<SystemTime>,
 }
 
 impl State {
@@ -141,11 +144,11 @@ impl InputArgs {
         let pair = self.pair_field.clone().unwrap_or_else(|| "pair".to_owned());
         let (lists, pairs) = (self.lists, self.pairs);
         // Fields that the caller named and no row has are a mistake in the name.
-        let mut missing = self.pair_field.clone().filter(|_| !pairs && !lists);
+        let missing = self.pair_field.clone().filter(|_| !pairs && !lists);
         let is_named = self.text_field.is_some() && !pairs && !lists;
-        let path = std::path::PathBuf::from(name);
-        let fields = pair.clone();
-        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        let path = PathBuf::from(name);
+        let seen = Arc::new(AtomicBool::new(missing.is_none()));
+        let noted = seen.clone();
         let records = rows.map(move |row| {
             let row = row?;
             if is_named && row.is_bare() {
@@ -153,9 +156,8 @@ impl InputArgs {
                     .error("a text without fields, and --text-field names one; leave it out")
                     .into());
             }
-            if row.cell(&fields).is_some() {
-                // The receiver lives as long as the records.
-                let _ = sender.send(());
+            if !noted.load(Ordering::Relaxed) && row.cell(&pair).is_some() {
+                noted.store(true, Ordering::Relaxed);
             }
             Ok(match lists {
                 true => list_record(&row, &text),
@@ -169,8 +171,8 @@ impl InputArgs {
                     path.display()
                 );
             }
-            if receiver.try_iter().next().is_none()
-                && let Some(field) = missing.take()
+            if let Some(field) = missing
+                && !seen.load(Ordering::Relaxed)
             {
                 anyhow::bail!(
                     "{}: no row has the field {field:?} that --pair-field names",
