@@ -1,5 +1,6 @@
 //! Measurements of kernels, inference and training; the programs live in `src/bin`.
 
+pub mod documents;
 pub mod gpu;
 pub mod lengths;
 pub mod padded;

@@ -19,7 +19,7 @@ use anyhow::{Context, ensure};
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use modernbert::batch::{PackedBatch, SequenceLayout, int_tensor};
-use modernbert::config::{Activation, LayerType, ModernBertConfig};
+use modernbert::config::{Activation, FlexOptions, LayerType, ModernBertConfig};
 use modernbert::model::{ModernBert, NamedMapper, Precision, map_named};
 use modernbert::ops::attention::{AttentionSpec, attention, rotary_table};
 use modernbert::ops::{geglu::geglu, layer_norm::layer_norm, linear::linear};
@@ -76,13 +76,15 @@ impl PaddedEncoder {
     /// Creates a padded encoder with the weights of `model`.
     ///
     /// # Errors
-    /// If the config has biases or another activation than exact GELU.
+    /// If the config has biases, another activation than exact GELU or another choice of architecture than the published one.
     pub fn new(model: &ModernBert) -> anyhow::Result<Self> {
         let config = model.config().clone();
         let plain = !(config.attention_bias || config.mlp_bias || config.norm_bias);
         ensure!(
-            plain && config.hidden_activation == Activation::Gelu,
-            "the padded baselines support only layers without biases and with exact GELU"
+            plain
+                && config.hidden_activation == Activation::Gelu
+                && config.flexbert == FlexOptions::default(),
+            "the padded baselines support only the published layers, without biases and with exact GELU"
         );
         struct Collect(HashMap<String, Tensor<2>>);
         impl NamedMapper for Collect {
@@ -354,10 +356,17 @@ mod tests {
     }
 
     #[test]
-    fn refuses_layers_with_biases() {
+    fn refuses_layers_that_are_not_the_published_ones() {
+        let refuses = |config: &ModernBertConfig| {
+            let model = ModernBert::new(config, &test_support::device()).unwrap();
+            PaddedEncoder::new(&model).is_err()
+        };
         let mut config = ModernBertConfig::of_shape(1, 32, 48, 4);
+        assert!(!refuses(&config));
+        config.flexbert.attn_softcap = Some(30.0);
+        assert!(refuses(&config));
+        config.flexbert = FlexOptions::default();
         config.mlp_bias = true;
-        let model = ModernBert::new(&config, &test_support::device()).unwrap();
-        assert!(PaddedEncoder::new(&model).is_err());
+        assert!(refuses(&config));
     }
 }

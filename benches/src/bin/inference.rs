@@ -13,9 +13,10 @@ use std::time::Instant;
 use anyhow::Context;
 use burn::tensor::Tensor;
 use clap::Parser;
-use modernbert::batch::{PackedBatch, SequenceLayout};
+use modernbert::batch::PackedBatch;
 use modernbert::config::ModernBertConfig;
 use modernbert::model::{ModernBert, Precision, initialize};
+use modernbert_benches::documents::{Ids, read_rows};
 use modernbert_benches::lengths::{LengthSet, select};
 use modernbert_benches::row::{Row, heading, median};
 use modernbert_benches::usage::{cpu_seconds, peak_mib};
@@ -182,19 +183,10 @@ impl Bench {
             set.batch = count;
         }
         let device = self.model.device();
-        // The linear congruential generator of Numerical Recipes: any ids will do, if they are the same in every run.
-        let mut state = 1u32;
-        let mut id = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            100 + (state >> 8) % 15_900
-        };
+        let mut ids = Ids::new(1);
         let batches = set
             .batches()
-            .map(|lengths| {
-                let layout = SequenceLayout::from_lengths(lengths.iter().copied())?;
-                let ids: Vec<u32> = (0..layout.total_tokens()).map(|_| id()).collect();
-                Ok(PackedBatch::new(&ids, layout, &device))
-            })
+            .map(|lengths| ids.batch(lengths, &device))
             .collect::<anyhow::Result<_>>()?;
         Ok(Prepared { set, batches })
     }
@@ -225,16 +217,8 @@ impl Bench {
                 total if total <= 4096 => total,
                 _ => 1,
             };
-            let read = |model: &ModernBert| {
-                let some = model.forward(batch).narrow(0, 0, rows);
-                let values = some.try_into_vec_as::<f32>();
-                values.map_err(|error| anyhow::anyhow!("cannot read the result: {error:?}"))
-            };
+            let read = |model: &ModernBert| read_rows(model.forward(batch), rows);
             let values = read(&self.model)?;
-            anyhow::ensure!(
-                values.iter().all(|x| x.is_finite()) && values.iter().any(|&x| x != 0.0),
-                "the encoder's output is not finite"
-            );
             // A graph that is not full computes a larger batch: other numbers of rows may be rounded otherwise.
             let expected = read(&launched)?;
             let pairs = || values.iter().zip(&expected);

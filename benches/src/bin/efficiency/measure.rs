@@ -7,9 +7,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use burn::tensor::{Device, Tensor};
 use clap::Args;
-use modernbert::batch::{PackedBatch, SequenceLayout};
+use modernbert::batch::PackedBatch;
 use modernbert::config::{LayerType, ModernBertConfig};
 use modernbert::model::{ModernBert, Precision, initialize};
+use modernbert_benches::documents::{Ids, read_rows};
 use modernbert_benches::gpu::{self, Watch};
 use modernbert_benches::lengths::{LengthSet, select};
 use modernbert_benches::padded::{PaddedEncoder, Way};
@@ -95,11 +96,11 @@ pub(crate) fn run(args: &MeasureArgs) -> anyhow::Result<()> {
         for shape in &args.shapes {
             for &precision in &args.dtypes {
                 match leg.as_str() {
-                    "throughput" => bench.throughput(shape, precision)?,
+                    "throughput" => bench.throughput(shape, precision, false)?,
                     "latency" => bench.latency(shape, precision)?,
                     "largest" => bench.largest(shape, precision)?,
                     "layouts" => bench.layouts(shape, precision)?,
-                    "global" => bench.all_global(shape, precision)?,
+                    "global" => bench.throughput(shape, precision, true)?,
                     other => anyhow::bail!(
                         "--legs has {other:?}; known are throughput, latency, largest, layouts, global"
                     ),
@@ -132,20 +133,6 @@ fn encoder(
     Ok(model.with_precision(precision).for_inference())
 }
 
-/// Ids uniform in [100, 16000), as in the paper.
-fn batch(lengths: &[usize], seed: u32, device: &Device) -> anyhow::Result<PackedBatch> {
-    let layout = SequenceLayout::from_lengths(lengths.iter().copied())?;
-    // The linear congruential generator of Numerical Recipes: any ids will do, if they are the same in every run.
-    let mut state = seed;
-    let ids: Vec<u32> = (0..layout.total_tokens())
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            100 + (state >> 8) % 15_900
-        })
-        .collect();
-    Ok(PackedBatch::new(&ids, layout, device))
-}
-
 /// Batches of whole documents, in order, each of at most `tokens` slots; a document has as many slots as `slots` says.
 fn split(lengths: &[usize], tokens: usize, slots: impl Fn(usize) -> usize) -> Vec<Vec<usize>> {
     let mut batches: Vec<Vec<usize>> = Vec::new();
@@ -162,17 +149,6 @@ fn split(lengths: &[usize], tokens: usize, slots: impl Fn(usize) -> usize) -> Ve
         }
     }
     batches
-}
-
-/// Reads the first row back: a failed launch leaves values that are not finite.
-fn check(hidden: Tensor<2>, what: &str) -> anyhow::Result<()> {
-    let values = hidden
-        .narrow(0, 0, 1)
-        .try_into_vec_as::<f32>()
-        .map_err(|error| anyhow::anyhow!("{what}: cannot read the result: {error:?}"))?;
-    let good = values.iter().all(|x| x.is_finite()) && values.iter().any(|&x| x != 0.0);
-    anyhow::ensure!(good, "{what}: the encoder's output is not finite");
-    Ok(())
 }
 
 impl Bench<'_> {
@@ -213,7 +189,7 @@ impl Bench<'_> {
         append(&self.results, record)
     }
 
-    /// Times runs of `pass` over batches and fills in speed, memory and power. `tokens` are those of all batches.
+    /// Times runs of `pass` over batches and fills in speed, memory and power.
     fn time(
         &self,
         record: &mut Record,
@@ -221,9 +197,10 @@ impl Bench<'_> {
         mut pass: impl FnMut(&PackedBatch) -> anyhow::Result<Tensor<2>>,
     ) -> anyhow::Result<()> {
         let watch = Watch::begin(self.before);
-        let first = batch(lengths.first().context("no documents")?, 1, &self.device)?;
+        let first = lengths.first().context("no documents")?;
+        let first = Ids::new(1).batch(first, &self.device)?;
         let begun = Instant::now();
-        check(pass(&first)?, &record.set)?;
+        read_rows(pass(&first)?, 1)?;
         record.first_s = Some(begun.elapsed().as_secs_f64());
         self.device.sync()?;
         let begun = Instant::now();
@@ -239,7 +216,7 @@ impl Bench<'_> {
         let batches: Vec<PackedBatch> = lengths
             .iter()
             .zip(1..)
-            .map(|(lengths, seed)| batch(lengths, seed, &self.device))
+            .map(|(lengths, seed)| Ids::new(seed).batch(lengths, &self.device))
             .collect::<anyhow::Result<_>>()?;
         let tokens: usize = lengths.iter().flatten().sum();
         let mut speeds = Vec::new();
@@ -279,25 +256,21 @@ impl Bench<'_> {
         select(&self.args.sets)
     }
 
-    fn throughput(&self, shape: &str, precision: Precision) -> anyhow::Result<()> {
-        let config = ModernBertConfig::preset(shape)?;
-        for set in self.sets()? {
-            let mut record = self.record(shape, precision, Leg::Throughput, &set.name, "");
-            if self.is_due(&record)? {
-                let model = encoder(&config, precision, &self.device)?;
-                let batches = split(&set.lengths, self.args.tokens, |length| length);
-                self.time(&mut record, &batches, |batch| Ok(model.forward(batch)))?;
-                self.keep(&record)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn all_global(&self, shape: &str, precision: Precision) -> anyhow::Result<()> {
+    /// Throughput over each set; with `all_global` of the same shape with global attention in all layers.
+    fn throughput(
+        &self,
+        shape: &str,
+        precision: Precision,
+        all_global: bool,
+    ) -> anyhow::Result<()> {
         let mut config = ModernBertConfig::preset(shape)?;
-        config.layer_types.fill(LayerType::Global);
+        let mut leg = Leg::Throughput;
+        if all_global {
+            config.layer_types.fill(LayerType::Global);
+            leg = Leg::Global;
+        }
         for set in self.sets()? {
-            let mut record = self.record(shape, precision, Leg::Global, &set.name, "");
+            let mut record = self.record(shape, precision, leg, &set.name, "");
             if self.is_due(&record)? {
                 let model = encoder(&config, precision, &self.device)?;
                 let batches = split(&set.lengths, self.args.tokens, |length| length);
@@ -372,11 +345,10 @@ impl Bench<'_> {
                 continue;
             }
             let model = encoder(&config, precision, &self.device)?;
-            let lengths = vec![length; documents];
-            let batch = batch(&lengths, 1, &self.device)?;
+            let batch = Ids::new(1).batch(&vec![length; documents], &self.device)?;
             let watch = Watch::begin(self.before);
             let begun = Instant::now();
-            check(model.forward(&batch), &set)?;
+            read_rows(model.forward(&batch), 1)?;
             record.first_s = Some(begun.elapsed().as_secs_f64());
             for _ in 0..20 {
                 drop(model.forward(&batch));
@@ -487,9 +459,9 @@ fn attempt_batch(args: &MeasureArgs, attempt: &str) -> anyhow::Result<()> {
     let named = args.device.select()?;
     let watch = Watch::begin(before);
     let model = encoder(&ModernBertConfig::preset(shape)?, precision, &named.device)?;
-    let batch = batch(&vec![length; documents], 1, &named.device)?;
+    let batch = Ids::new(1).batch(&vec![length; documents], &named.device)?;
     for _ in 0..2 {
-        check(model.forward(&batch), attempt)?;
+        read_rows(model.forward(&batch), 1)?;
     }
     named.device.sync()?;
     // The driver's figure has the context and the kernels; without a card, the allocator's.

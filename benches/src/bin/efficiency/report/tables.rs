@@ -1,96 +1,11 @@
-//! `efficiency report`: tables in Markdown and pictures.
+//! The tables.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-use clap::Args;
 use modernbert_benches::paper::{TABLE_2, throughput};
-use modernbert_benches::record::{Leg, Record, read};
-use modernbert_cli::plot::{Series, plot_curves};
+use modernbert_benches::record::Leg;
 
-#[derive(Args)]
-pub(crate) struct ReportArgs {
-    /// Reads measurements from these files.
-    #[arg(required = true, value_name = "FILE")]
-    results: Vec<PathBuf>,
-    /// Writes tables.md and the pictures to this folder.
-    #[arg(long, value_name = "FOLDER")]
-    out: PathBuf,
-}
-
-/// Sets of table 2, in its order, with the mean length of their documents.
-const SETS: [(&str, f64); 4] = [
-    ("fixed-512", 512.0),
-    ("variable-256", 256.0),
-    ("fixed-8192", 8192.0),
-    ("variable-4096", 4102.0),
-];
-
-pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<()> {
-    let mut all = Vec::new();
-    for path in &args.results {
-        anyhow::ensure!(path.is_file(), "{}: no such file", path.display());
-        all.extend(read(path)?);
-    }
-    anyhow::ensure!(!all.is_empty(), "the files have no measurement");
-    std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("{}: can't be created", args.out.display()))?;
-    let text = tables(&Records(all.clone()));
-    let path = args.out.join("tables.md");
-    std::fs::write(&path, &text)
-        .with_context(|| format!("{}: can't be written", path.display()))?;
-    print!("{text}");
-    pictures(&Records(all), &args.out)
-}
-
-struct Records(Vec<Record>);
-
-/// A row of a table: encoder, program, dtype.
-type Row = (String, String, String);
-
-impl Records {
-    fn of(&self, leg: Leg) -> impl Iterator<Item = &Record> {
-        self.0.iter().filter(move |record| record.leg == leg)
-    }
-
-    /// The rows that have the leg, in the order of the file.
-    fn rows(&self, leg: Leg) -> Vec<Row> {
-        let mut rows: Vec<Row> = Vec::new();
-        for record in self.of(leg) {
-            let row = row_of(record);
-            if !rows.contains(&row) {
-                rows.push(row);
-            }
-        }
-        // Encoders of one size together, ours first.
-        rows.sort_by_key(|row| (row.0.contains("large"), row.0.clone(), row.1 != "ours"));
-        rows
-    }
-
-    fn find(&self, leg: Leg, row: &Row, set: &str, variant: &str) -> Option<&Record> {
-        let of_row = |record: &&Record| row_of(record) == *row && record.set == set;
-        let mut found = self.of(leg).filter(of_row);
-        match leg {
-            Leg::Throughput | Leg::Latency | Leg::Global => found.next(),
-            Leg::Largest | Leg::Layouts => found.find(|record| record.variant == variant),
-        }
-    }
-
-    fn speed(&self, row: &Row, set: &str) -> Option<f64> {
-        self.find(Leg::Throughput, row, set, "")?.tok_s
-    }
-}
-
-fn row_of(record: &Record) -> Row {
-    let program = match record.leg {
-        Leg::Throughput | Leg::Latency if !record.variant.is_empty() => {
-            format!("{}, {}", record.program, record.variant)
-        }
-        _ => record.program.clone(),
-    };
-    (record.encoder.clone(), program, record.dtype.clone())
-}
+use super::{Records, Row, SETS};
 
 fn cell(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
@@ -112,7 +27,7 @@ fn heading(out: &mut String, title: &str, columns: &[&str]) {
     let _ = writeln!(out, "|{}", "---|".repeat(columns.len()));
 }
 
-fn tables(records: &Records) -> String {
+pub(super) fn tables(records: &Records) -> String {
     let mut out = String::new();
     machine(records, &mut out);
     speeds(records, &mut out);
@@ -158,7 +73,7 @@ fn speeds(records: &Records, out: &mut String) {
         &columns,
     );
     for row in records.rows(Leg::Throughput) {
-        let mut cells = vec![row.0.clone(), row.1.clone(), row.2.clone()];
+        let mut cells = row.cells();
         for (set, _) in SETS {
             let found = records.find(Leg::Throughput, &row, set, "");
             let both = found.and_then(|record| Some((record.tok_s?, record.deviation?)));
@@ -220,13 +135,11 @@ fn ratios(records: &Records, out: &mut String) {
     heading(out, "Ratios of throughputs within one program", &columns);
     for row in records.rows(Leg::Throughput) {
         let speed = |set: &str| records.speed(&row, set);
-        let published = throughput(&row.0);
+        let published = throughput(&row.encoder);
         let ratio = |a: Option<f64>, b: Option<f64>| cell(a.zip(b).map(|(a, b)| a / b), 3);
         let long = published.and_then(|row| row.long);
-        let cells = [
-            row.0.clone(),
-            row.1.clone(),
-            row.2.clone(),
+        let mut cells = row.cells();
+        cells.extend([
             ratio(speed("variable-256"), speed("fixed-512")),
             cell(published.map(|row| row.short[1] / row.short[0]), 3),
             ratio(speed("variable-4096"), speed("fixed-8192")),
@@ -236,7 +149,7 @@ fn ratios(records: &Records, out: &mut String) {
                 published.and_then(|row| Some(row.long?[0] / row.short[0])),
                 3,
             ),
-        ];
+        ]);
         line(out, &cells);
     }
     let columns = [
@@ -254,18 +167,18 @@ fn ratios(records: &Records, out: &mut String) {
         &columns,
     );
     let rows = records.rows(Leg::Throughput);
-    for other in rows.iter().filter(|row| row.1 != "ours") {
-        let size = if other.0.contains("large") {
+    for other in rows.iter().filter(|row| row.program != "ours") {
+        let size = if other.encoder.contains("large") {
             "large"
         } else {
             "base"
         };
-        let ours = (
-            format!("ModernBERT {size}"),
-            "ours".to_owned(),
-            other.2.clone(),
-        );
-        let mut cells = vec![other.0.clone(), other.1.clone(), other.2.clone()];
+        let ours = Row {
+            encoder: format!("ModernBERT {size}"),
+            program: "ours".to_owned(),
+            dtype: other.dtype.clone(),
+        };
+        let mut cells = other.cells();
         for (set, _) in SETS {
             let both = records.speed(&ours, set).zip(records.speed(other, set));
             cells.push(cell(both.map(|(ours, theirs)| ours / theirs), 2));
@@ -297,10 +210,8 @@ fn costs(records: &Records, out: &mut String) {
             let batch = record
                 .batch
                 .map_or_else(|| "–".to_owned(), |batch| batch.to_string());
-            let cells = [
-                row.0.clone(),
-                row.1.clone(),
-                row.2.clone(),
+            let mut cells = row.cells();
+            cells.extend([
                 set.to_owned(),
                 batch,
                 cell(record.driver_mib, 0),
@@ -309,7 +220,7 @@ fn costs(records: &Records, out: &mut String) {
                 cell(record.clock_mhz, 0),
                 cell(record.watt_hours(), 3),
                 cell(record.first_s, 1),
-            ];
+            ]);
             line(out, &cells);
         }
     }
@@ -336,17 +247,15 @@ fn largest(records: &Records, out: &mut String) {
         });
         let count =
             |value: Option<usize>| value.map_or_else(|| "–".to_owned(), |value| value.to_string());
-        let cells = [
-            record.encoder.clone(),
-            record.program.clone(),
-            record.dtype.clone(),
+        let mut cells = Row::of(record).cells();
+        cells.extend([
             record.variant.clone(),
             record.set.clone(),
             count(record.largest),
             count(record.fails),
             cell(record.driver_mib, 0),
             count(published.map(|batch| batch as usize)),
-        ];
+        ]);
         line(out, &cells);
     }
 }
@@ -364,25 +273,23 @@ fn latency(records: &Records, out: &mut String) {
     ];
     heading(out, "Small batches", &columns);
     for record in records.of(Leg::Latency) {
-        let row = row_of(record);
+        let row = Row::of(record);
         let tokens = tokens_of(&record.set);
         let speed = tokens.zip(record.p50_ms).map(|(tokens, ms)| tokens / ms);
-        let cells = [
-            row.0,
-            row.1,
-            row.2,
+        let mut cells = row.cells();
+        cells.extend([
             record.set.clone(),
             cell(record.p50_ms, 3),
             cell(record.p99_ms, 3),
             cell(record.host_ms, 3),
             cell(speed, 1),
-        ];
+        ]);
         line(out, &cells);
     }
 }
 
 /// Tokens of `8x32`.
-fn tokens_of(set: &str) -> Option<f64> {
+pub(super) fn tokens_of(set: &str) -> Option<f64> {
     let (documents, length) = set.split_once('x')?;
     Some(documents.parse::<f64>().ok()? * length.parse::<f64>().ok()?)
 }
@@ -402,7 +309,7 @@ fn layouts(records: &Records, out: &mut String) {
             true => "composed, unpadded once",
             false => "unpadded",
         };
-        let whole = records.find(Leg::Layouts, &row_of(record), &record.set, reference);
+        let whole = records.find(Leg::Layouts, &Row::of(record), &record.set, reference);
         let relative = record.tok_s.zip(whole.and_then(|whole| whole.tok_s));
         let cells = [
             record.encoder.clone(),
@@ -423,7 +330,7 @@ fn layouts(records: &Records, out: &mut String) {
     ];
     heading(out, "Global attention in all layers", &columns);
     for record in records.of(Leg::Global) {
-        let usual = records.speed(&row_of(record), &record.set);
+        let usual = records.speed(&Row::of(record), &record.set);
         let cells = [
             record.encoder.clone(),
             record.dtype.clone(),
@@ -440,84 +347,10 @@ fn layouts(records: &Records, out: &mut String) {
     }
 }
 
-fn pictures(records: &Records, out: &Path) -> anyhow::Result<()> {
-    let name = |row: &Row| format!("{}, {} ({})", row.0, row.1, row.2);
-    let mut speed = Vec::new();
-    // Encoders of all four sets; the others have two points.
-    let is_whole = |row: &Row| {
-        SETS.iter()
-            .all(|(set, _)| records.speed(row, set).is_some())
-    };
-    for row in records.rows(Leg::Throughput).into_iter().filter(is_whole) {
-        let mut points: Vec<(f64, f64)> = SETS
-            .iter()
-            .filter_map(|(set, length)| Some((*length, records.speed(&row, set)? / 1e3)))
-            .collect();
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        speed.push(Series::new(name(&row), points));
-    }
-    let mut late = Vec::new();
-    for row in records.rows(Leg::Latency) {
-        let of_row = records
-            .of(Leg::Latency)
-            .filter(|record| row_of(record) == row);
-        let mut points: Vec<(f64, f64)> = of_row
-            .filter_map(|record| Some((tokens_of(&record.set)?, record.p50_ms?)))
-            .collect();
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        late.push(Series::new(name(&row), points));
-    }
-    let mut memory = Vec::new();
-    for record in records
-        .of(Leg::Largest)
-        .filter(|record| record.variant != "24 GB")
-    {
-        let length: f64 = record.set.parse().unwrap_or(f64::NAN);
-        let points = record
-            .points
-            .iter()
-            .map(|&(documents, mib)| (documents as f64 * length / 1e6, mib / 1024.0));
-        memory.push(Series::new(
-            format!(
-                "{} ({}), {} tokens a document",
-                record.encoder, record.program, record.set
-            ),
-            points.collect(),
-        ));
-    }
-    for (file, title, series, x, y) in [
-        (
-            "throughput.png",
-            "Throughput against length",
-            speed,
-            "mean tokens of a document",
-            "thousand tokens/s",
-        ),
-        (
-            "latency.png",
-            "Latency against batch",
-            late,
-            "tokens of the batch",
-            "ms (median)",
-        ),
-        (
-            "memory.png",
-            "Memory against batch",
-            memory,
-            "million tokens of the batch",
-            "GiB",
-        ),
-    ] {
-        if series.iter().any(|one| !one.drawable().is_empty()) {
-            plot_curves(&out.join(file), title, &series, x, y, &[])?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use modernbert_benches::record::Record;
 
     fn record(program: &str, leg: Leg, set: &str, variant: &str, speed: f64) -> Record {
         let mut record = Record::new(program, "ModernBERT base", leg, set, "bf16");
