@@ -1,6 +1,7 @@
 //! All tasks and seeds of a command, in two rounds; a failure ends only its own run.
 
 use modernbert::checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
+use modernbert::tokenizer;
 use modernbert_cli::text::human_seconds;
 use modernbert_train::engine::Progress;
 use modernbert_train::finetune::JobClock;
@@ -31,14 +32,6 @@ pub struct JobReport {
     /// True if the job was interrupted; the same command resumes it.
     pub interrupted: bool,
 }
-
-/// Files of a run's model.
-const MODEL_FILES: [&str; 4] = [
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    "tokenizer.json",
-    "tokenizer_config.json",
-];
 
 struct Job<'a> {
     pretrained: &'a Pretrained,
@@ -283,7 +276,8 @@ impl Job<'_> {
                 continue;
             }
             // Only what a run writes is removed, and a model that can't be removed only takes disk space.
-            for name in MODEL_FILES {
+            let files = [CONFIG_FILE, WEIGHTS_FILE].into_iter();
+            for name in files.chain(tokenizer::FILES) {
                 let _ = std::fs::remove_file(model.join(name));
             }
             let _ = std::fs::remove_dir(model);

@@ -417,7 +417,7 @@ fn copy_data(from: &Path, to: &Path) -> Result<()> {
         let entry = entry.map_err(PretrainError::io(&listed, "can't be read"))?;
         copy(&entry.path(), &shards.join(entry.file_name()))?;
     }
-    for name in ["tokenizer.json", "tokenizer_config.json"] {
+    for name in modernbert::tokenizer::FILES {
         let _ = std::fs::remove_file(to.join(name));
         copy(&from.join(name), &to.join(name))?;
     }

@@ -3,6 +3,7 @@
 use modernbert::atomic::copy_atomically;
 use modernbert::checkpoint::{CONFIG_FILE, TensorFiles, WEIGHTS_FILE};
 use modernbert::output::{OutputCheck, OutputError, StagedFolder};
+use modernbert::tokenizer;
 use std::path::{Path, PathBuf};
 
 use super::ToolError;
@@ -13,8 +14,6 @@ use crate::snapshot::{
     Manifest, OPTIMIZER_FILE, RunState, SnapshotError, read_state, read_tensors, verify,
     write_tensors,
 };
-
-const TOKENIZER_FILES: [&str; 2] = ["tokenizer.json", "tokenizer_config.json"];
 
 /// Copies weights, config and tokenizer of a checkpoint into the new folder `out`, which Hugging Face's libraries then read, and writes the
 /// model card beside them. The weights are the averages where the run evaluates these (`ema.evaluate`).
@@ -103,7 +102,7 @@ pub(super) fn check_model_folder(
 
 /// Copies the tokenizer of a run's folder.
 pub(super) fn copy_tokenizer(run: &Path, out: &Path) -> Result<(), ToolError> {
-    for name in TOKENIZER_FILES {
+    for name in tokenizer::FILES {
         copy(&run.join(name), &out.join(name))?;
     }
     Ok(())

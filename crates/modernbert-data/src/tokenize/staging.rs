@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use modernbert_files::tokenizer;
 use tempfile::TempDir;
 
 use super::TokenizeFolderError;
@@ -18,8 +19,6 @@ const LOCK_FILE: &str = "lock";
 const OLD: &str = "old";
 /// The new set.
 const NEW: &str = "new";
-/// Files of a set beside the index and its shards.
-const TOKENIZER_FILES: [&str; 2] = ["tokenizer.json", "tokenizer_config.json"];
 
 /// A set of shards while it is written, in a temporary folder inside its target and therefore on the same file system. Dropping it removes
 /// its files.
@@ -190,7 +189,7 @@ fn check_target(out: &Path, overwrite: bool) -> Result<(), TokenizeFolderError> 
     let listed = Index::parse(&text).map_err(|_| foreign(INDEX_FILE.into()))?;
     let is_of_set = |name: &Path| {
         name == Path::new(INDEX_FILE)
-            || TOKENIZER_FILES.iter().any(|file| name == Path::new(file))
+            || tokenizer::FILES.iter().any(|file| name == Path::new(file))
             || listed
                 .shards()
                 .any(|shard| Path::new(&shard.file).starts_with(name))
@@ -207,7 +206,7 @@ fn check_target(out: &Path, overwrite: bool) -> Result<(), TokenizeFolderError> 
         let file = relative(out, &path);
         let is_ours = file == INDEX_FILE
             || file.starts_with(PREFIX)
-            || TOKENIZER_FILES.contains(&file.as_str())
+            || tokenizer::FILES.contains(&file.as_str())
             || listed.shards().any(|shard| shard.file == file);
         if !is_ours {
             return Err(foreign(file));

@@ -12,6 +12,9 @@ pub(super) const TOKENIZER_FILE: &str = "tokenizer.json";
 /// The file with the class that Python loads and the names of the special tokens.
 const CONFIG_FILE: &str = "tokenizer_config.json";
 
+/// The files of a tokenizer in a model's folder.
+pub const FILES: [&str; 2] = [TOKENIZER_FILE, CONFIG_FILE];
+
 /// The library's tokenizer from the content of a `tokenizer.json`.
 ///
 /// The library panics where a decoder is broken JSON, where a `Precompiled` table is damaged, and where a template names

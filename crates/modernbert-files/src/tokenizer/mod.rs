@@ -27,6 +27,7 @@ use std::path::Path;
 
 use crate::parallel::try_map;
 pub use error::TokenizerError;
+pub use files::FILES;
 use guard::{Reason, guarded};
 use pieces::PIECE;
 use roles::Roles;

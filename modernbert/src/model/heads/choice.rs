@@ -4,9 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::labels::{check_classes, check_count};
-use super::{
-    Classification, LabelError, PredictionHead, RowLoss, before_classifier, mean_of_labelled,
-};
+use super::{Classification, LabelError, PredictionHead, before_classifier, mean_of_labelled};
 use crate::batch::PackedBatch;
 use crate::config::{ConfigError, ModernBertConfig, Pooling};
 use crate::model::encoder::ModernBert;
@@ -98,7 +96,7 @@ impl MultipleChoice {
         let logits = self.logits(batch, choices)?;
         check_count("questions", logits.dims()[0], labels.len())?;
         let labels: Vec<Option<u32>> = labels.iter().copied().map(Some).collect();
-        let loss = RowLoss::of(self.model.config());
+        let loss = self.model.config().flexbert.loss();
         let loss = mean_of_labelled(logits.clone(), &labels, loss);
         Ok(Classification { loss, logits })
     }

@@ -2,56 +2,28 @@
 
 use burn::tensor::{Int, Tensor};
 
-use crate::config::ModernBertConfig;
+use crate::config::flexbert::LossSpec;
 use crate::ops::cross_entropy::cross_entropy;
 
-/// The loss of a row of scores `x` with the class `y` among `n`:
+/// Loss `[rows]` of each row of `logits [rows, classes]` in f32, with the class `y` among the scores `x`:
 ///
 /// ```text
 /// lse - (1 - smoothing) x_y - smoothing mean(x) + z lse²        lse = log sum_j exp(x_j)
 /// ```
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RowLoss {
-    smoothing: f64,
-    z: f64,
-}
-
-impl RowLoss {
-    /// Without smoothing and z-loss.
-    pub(super) const CROSS_ENTROPY: Self = Self {
-        smoothing: 0.0,
-        z: 0.0,
-    };
-
-    /// The loss that a config sets.
-    pub(super) fn of(config: &ModernBertConfig) -> Self {
-        Self {
-            smoothing: config.flexbert.label_smoothing.unwrap_or(0.0),
-            z: config.flexbert.lse_square_scale.unwrap_or(0.0),
-        }
+pub(super) fn row_losses(spec: LossSpec, logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    if spec.is_cross_entropy() || logits.dims()[0] == 0 {
+        return cross_entropy(logits, targets);
     }
-
-    /// True if the loss is the cross-entropy alone, for which there are kernels.
-    pub(super) fn is_cross_entropy(self) -> bool {
-        self.smoothing == 0.0 && self.z == 0.0
-    }
-
-    /// Loss `[rows]` of each row of `logits [rows, classes]` in f32.
-    pub(super) fn rows(self, logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
-        if self.is_cross_entropy() || logits.dims()[0] == 0 {
-            return cross_entropy(logits, targets);
-        }
-        let largest = logits.clone().detach().max_dim(1);
-        let sum = (logits.clone() - largest.clone()).exp().sum_dim(1);
-        let lse = (sum.log() + largest).squeeze_dim::<1>(1);
-        let of_class = logits
-            .clone()
-            .gather(1, targets.unsqueeze_dim(1))
-            .squeeze_dim::<1>(1);
-        let mean = logits.mean_dim(1).squeeze_dim::<1>(1);
-        let loss = lse.clone() - of_class * (1.0 - self.smoothing) - mean * self.smoothing;
-        loss + lse.clone() * lse * self.z
-    }
+    let largest = logits.clone().detach().max_dim(1);
+    let sum = (logits.clone() - largest.clone()).exp().sum_dim(1);
+    let lse = (sum.log() + largest).squeeze_dim::<1>(1);
+    let of_class = logits
+        .clone()
+        .gather(1, targets.unsqueeze_dim(1))
+        .squeeze_dim::<1>(1);
+    let mean = logits.mean_dim(1).squeeze_dim::<1>(1);
+    let loss = lse.clone() - of_class * (1.0 - spec.smoothing) - mean * spec.smoothing;
+    loss + lse.clone() * lse * spec.z
 }
 
 #[cfg(test)]
@@ -70,7 +42,7 @@ mod tests {
             let values = fixture[key].as_array().unwrap().iter();
             values.map(|x| x.as_f64().unwrap()).collect()
         };
-        let loss = RowLoss {
+        let loss = LossSpec {
             smoothing: fixture["label_smoothing"].as_f64().unwrap(),
             z: fixture["lse_square_scale"].as_f64().unwrap(),
         };
@@ -78,7 +50,7 @@ mod tests {
         let narrow: Vec<f32> = numbers("logits").iter().map(|&x| x as f32).collect();
         let logits = tensor(&narrow, [5, 7], &device).require_grad();
         let labels = numbers("labels").into_iter().map(|label| label as i32);
-        let losses = loss.rows(logits.clone(), int_tensor(labels, &device));
+        let losses = row_losses(loss, logits.clone(), int_tensor(labels, &device));
         assert_close(&read(losses.clone()), &numbers("losses"), 1e-6, "losses");
         let weights = tensor(&[1.0, 2.0, 3.0, 4.0, 5.0], [5], &device);
         let grads = (losses * weights).sum().backward();

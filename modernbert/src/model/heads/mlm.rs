@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 
-use super::{PredictionHead, RowLoss};
+use super::{PredictionHead, row_losses};
 use crate::batch::{PackedBatch, TokenOrder, int_tensor};
 use crate::config::{ConfigError, ModernBertConfig};
 use crate::model::encoder::ModernBert;
@@ -158,13 +158,13 @@ impl MaskedLm {
         let hidden = gather_rows(hidden, masked.positions.clone(), masked.order.clone());
         let z = precision.lower(self.head.forward(hidden, precision));
         let (weight, bias) = self.decoder();
-        let loss = RowLoss::of(self.model.config());
+        let loss = self.model.config().flexbert.loss();
         if !loss.is_cross_entropy() {
             let logits = precision.raise(linear(z, weight, bias));
             let (labels, weights) = (masked.labels.clone(), masked.weights.clone());
             let hits = best_is(logits.clone(), labels.clone());
             return MaskedLmOutput {
-                loss_sum: sum(loss.rows(logits, labels) * weights.clone()),
+                loss_sum: sum(row_losses(loss, logits, labels) * weights.clone()),
                 correct: sum(hits * weights),
             };
         }

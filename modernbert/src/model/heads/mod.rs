@@ -16,7 +16,7 @@ mod question;
 mod sequence;
 mod token;
 
-use loss::RowLoss;
+use loss::row_losses;
 
 pub use choice::MultipleChoice;
 pub use labels::LabelError;
@@ -34,7 +34,7 @@ use super::norm::Norm;
 use super::precision::Precision;
 use crate::batch::{Dropout, int_tensor};
 use crate::config::ModernBertConfig;
-use crate::config::flexbert::HeadSpec;
+use crate::config::flexbert::{HeadSpec, LossSpec};
 use crate::ops::dropout::{DropoutSpec, Site, dropout};
 use crate::ops::sum::{mean, sum};
 
@@ -87,14 +87,14 @@ fn before_classifier(z: Tensor<2>, dropped: Option<Dropout>) -> Tensor<2> {
 
 /// Mean cross-entropy `[1]` of the rows of `logits [rows, classes]` that have a label; 0 without any. The caller checks the
 /// labels.
-fn mean_of_labelled(logits: Tensor<2>, labels: &[Option<u32>], loss: RowLoss) -> Tensor<1> {
+fn mean_of_labelled(logits: Tensor<2>, labels: &[Option<u32>], loss: LossSpec) -> Tensor<1> {
     let device = logits.device();
     let count = labels.iter().flatten().count();
     if labels.is_empty() {
         return Tensor::zeros([1], &device);
     }
     let targets = int_tensor(labels.iter().map(|l| l.unwrap_or(0) as i32), &device);
-    let losses = loss.rows(logits, targets);
+    let losses = row_losses(loss, logits, targets);
     if count == labels.len() {
         return mean(losses);
     }

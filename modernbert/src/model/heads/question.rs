@@ -4,8 +4,9 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::labels::check_count;
-use super::{LabelError, PredictionHead, RowLoss, before_classifier, mean_of_labelled};
+use super::{LabelError, PredictionHead, before_classifier, mean_of_labelled};
 use crate::batch::{Dropout, PackedBatch, SequenceLayout, int_tensor};
+use crate::config::flexbert::LossSpec;
 use crate::config::{ConfigError, ModernBertConfig};
 use crate::model::encoder::ModernBert;
 use crate::model::linear::Linear;
@@ -123,7 +124,7 @@ impl QuestionAnswerer {
         let of = |scores: &Tensor<1>, positions: &[Option<u32>]| {
             // Padding has a score of -1e30, over which no share of a target can be spread.
             let scores = by_sequence(scores.clone(), &batch.layout);
-            mean_of_labelled(scores, positions, RowLoss::CROSS_ENTROPY)
+            mean_of_labelled(scores, positions, LossSpec::default())
         };
         let loss = of(&logits.start, &labels.starts) + of(&logits.end, &labels.ends);
         Ok(SpanOutput {

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
 use super::labels::{check_classes, check_count};
-use super::{LabelError, PredictionHead, RowLoss, before_classifier};
+use super::{LabelError, PredictionHead, before_classifier, row_losses};
 use crate::batch::{PackedBatch, int_tensor};
 use crate::config::{ConfigError, ModernBertConfig, Pooling};
 use crate::model::encoder::ModernBert;
@@ -132,7 +132,10 @@ impl SequenceClassifier {
             ClassificationLabels::Classes(classes) => {
                 let targets: Tensor<1, Int> =
                     int_tensor(classes.iter().map(|&c| c as i32), &device);
-                mean(RowLoss::of(self.model.config()).rows(logits.clone(), targets))
+                {
+                    let loss = self.model.config().flexbert.loss();
+                    mean(row_losses(loss, logits.clone(), targets))
+                }
             }
             ClassificationLabels::Scores(scores) => {
                 let targets = Tensor::<1>::from_floats(scores.as_slice(), &device);

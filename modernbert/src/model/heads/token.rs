@@ -4,9 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::labels::{check_classes, check_count};
-use super::{
-    Classification, LabelError, PredictionHead, RowLoss, before_classifier, mean_of_labelled,
-};
+use super::{Classification, LabelError, PredictionHead, before_classifier, mean_of_labelled};
 use crate::batch::{Dropout, PackedBatch};
 use crate::config::{ConfigError, ModernBertConfig};
 use crate::model::encoder::ModernBert;
@@ -93,7 +91,7 @@ impl TokenClassifier {
         let [outputs, _] = self.classifier.weight.dims();
         check_classes(labels.iter().copied(), outputs)?;
         let logits = self.logits(batch);
-        let loss = RowLoss::of(self.model.config());
+        let loss = self.model.config().flexbert.loss();
         let loss = mean_of_labelled(logits.clone(), labels, loss);
         Ok(Classification { loss, logits })
     }

@@ -25,7 +25,9 @@ use super::{Activation, Pooling};
 pub(super) use count::elements;
 pub use kinds::{AttentionKind, BlockKind, EmbeddingKind, MlpKind, NormKind};
 pub use rope::{RopeParameters, RopeScaling, RopeType, RotarySpec};
-pub use spec::{AttentionPart, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, alibi_slopes};
+pub use spec::{
+    AttentionPart, HeadSpec, LayerSpec, LossSpec, MlpSpec, ModelSpec, NormSpec, alibi_slopes,
+};
 
 /// The choices of the `flexbert` object in `config.json` and of `[model.flexbert]` in a recipe. `None` is the published model's choice, or
 /// follows from the others where the description says so.

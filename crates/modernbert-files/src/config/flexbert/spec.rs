@@ -139,13 +139,35 @@ pub struct ModelSpec {
     pub classification: HeadSpec,
     /// Pooling of a sequence classifier.
     pub pooling: Pooling,
+    /// The loss of a row of scores.
+    pub loss: LossSpec,
+}
+
+/// Terms of a cross-entropy; both are 0 in the published models.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LossSpec {
     /// Share of a target spread over all classes.
-    pub label_smoothing: f64,
-    /// Factor of the squared log-sum-exp in a cross-entropy.
-    pub z_loss: f64,
+    pub smoothing: f64,
+    /// Factor of the squared log-sum-exp.
+    pub z: f64,
+}
+
+impl LossSpec {
+    /// True if the loss is the cross-entropy alone, for which there are kernels.
+    pub fn is_cross_entropy(self) -> bool {
+        self == Self::default()
+    }
 }
 
 impl FlexOptions {
+    /// The loss of a row of scores.
+    pub fn loss(&self) -> LossSpec {
+        LossSpec {
+            smoothing: self.label_smoothing.unwrap_or(0.0),
+            z: self.lse_square_scale.unwrap_or(0.0),
+        }
+    }
+
     /// Blocks, attention and MLP of layer `index`.
     pub(super) fn kinds(&self, index: usize) -> (BlockKind, AttentionKind, MlpKind) {
         let initial = index < self.num_initial_layers.unwrap_or(1);
@@ -215,8 +237,7 @@ impl ModernBertConfig {
                 flex.head_class_norm,
             ),
             pooling: flex.pooling_type.unwrap_or(self.classifier_pooling),
-            label_smoothing: flex.label_smoothing.unwrap_or(0.0),
-            z_loss: flex.lse_square_scale.unwrap_or(0.0),
+            loss: flex.loss(),
         }
     }
 
@@ -325,7 +346,7 @@ impl ModelSpec {
                 "the MLP's activation",
             ),
             (
-                self.label_smoothing > 0.0 || self.z_loss > 0.0,
+                !self.loss.is_cross_entropy(),
                 "the loss with label smoothing or z-loss",
             ),
         ];

@@ -14,6 +14,7 @@ mod tags;
 mod texts;
 
 use clap::{Parser, ValueEnum};
+use modernbert::output::named_twice;
 use modernbert_cli::text::counted;
 use modernbert_cli::{main_with, say};
 use modernbert_train::finetune::FinetuneOptions;
@@ -143,12 +144,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         "--regression and --task name two kinds of heads; leave one of them out"
     );
     args.check_options()?;
-    if args
-        .train
-        .canonicalize()
-        .ok()
-        .is_some_and(|train| args.dev.canonicalize().is_ok_and(|dev| dev == train))
-    {
+    if named_twice(&[&args.train, &args.dev]).is_some() {
         say("--train and --dev are one file: the scores are those of the rows that are trained on");
     }
     let session = Session::open(&args.finetune, &[&args.train, &args.dev])?;
