@@ -1,0 +1,150 @@
+//! Speed of the kernels of every instruction set, beside what the same kernel reaches when all operands are in the L1 cache.
+//!
+//! ```text
+//! cargo run --release -p cpu-gemm --example roofline -- [THREADS [INSTRUCTION_SET]]
+//! ```
+//!
+//! The shapes are the four GEMMs of a layer of ModernBERT-base, for batches of 16, 32, 128 and 1024 rows. Threads share the panels.
+
+use std::time::Instant;
+
+use cpu_gemm::aligned::Aligned;
+use cpu_gemm::element::{Float, quantize_row};
+use cpu_gemm::kernel::{Multiply, PANEL, ROWS, Tile};
+use cpu_gemm::{Panels, Team, Unit};
+use half::bf16;
+
+/// Inner dimension and columns.
+const SHAPES: [(usize, usize); 4] = [(768, 2304), (768, 768), (768, 2304), (1152, 768)];
+
+fn main() {
+    let threads = std::env::args().nth(1).and_then(|text| text.parse().ok());
+    let threads =
+        threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
+    let team = Team::new(threads).expect("threads");
+    println!(
+        "| operands | instruction set | rows | Gop/s | in L1 | share |\n|---|---|---:|---:|---:|---:|"
+    );
+    let wanted = std::env::args().nth(2);
+    let wanted = |unit: &Unit| wanted.as_ref().is_none_or(|name| unit.to_string() == *name);
+    for unit in Unit::supported().filter(wanted) {
+        measure::<f32>("f32", unit, &team);
+        measure::<bf16>("bf16", unit, &team);
+        measure::<i8>("i8", unit, &team);
+    }
+}
+
+fn measure<E: Operand>(name: &str, unit: Unit, team: &Team) {
+    let peak = rate(unit, team, 32, &[E::pack(256, PANEL)]);
+    for rows in [16, 32, 128, 1024] {
+        // All 22 layers, so that small batches read their weights from the memory.
+        let weights: Vec<Panels<E>> = SHAPES
+            .iter()
+            .cycle()
+            .take(88)
+            .map(|(k, n)| E::pack(*k, *n))
+            .collect();
+        let found = rate(unit, team, rows, &weights);
+        println!(
+            "| {name} | {unit} | {rows} | {found:.0} | {peak:.0} | {:.2} |",
+            found / peak
+        );
+    }
+}
+
+/// Values of a hash in [-1, 1): zeros would be one page of memory for all weights, and take less power.
+fn values(len: usize) -> Vec<f32> {
+    let hash = |i: usize| (i as u32).wrapping_mul(0x9e37_79b9) ^ 0x5bd1_e995;
+    (0..len)
+        .map(|i| hash(i).wrapping_mul(0x85eb_ca6b) as i32 as f32 / i32::MAX as f32)
+        .collect()
+}
+
+/// How an operand type packs and rounds.
+trait Operand: Multiply {
+    fn pack(inner: usize, columns: usize) -> Panels<Self>;
+    fn fill(values: &[f32], to: &mut [Self]);
+}
+
+macro_rules! float {
+    ($($element:ty),*) => {
+        $(impl Operand for $element {
+            fn pack(inner: usize, columns: usize) -> Panels<Self> {
+                let values = values(inner * columns);
+                Panels::of_rows(inner, columns, |j| Some(&values[j * inner..][..inner]))
+            }
+
+            fn fill(values: &[f32], to: &mut [Self]) {
+                <Self as Float>::round(values, to);
+            }
+        })*
+    };
+}
+
+float!(f32, bf16);
+
+impl Operand for i8 {
+    fn pack(inner: usize, columns: usize) -> Panels<i8> {
+        let values = values(inner * columns);
+        Panels::quantized(inner, columns, |j| Some(&values[j * inner..][..inner]))
+    }
+
+    fn fill(values: &[f32], to: &mut [i8]) {
+        quantize_row(values, to);
+    }
+}
+
+/// Billions of operations per second, of all threads: the best of several passes over the weights.
+fn rate<E: Operand>(unit: Unit, team: &Team, rows: usize, weights: &[Panels<E>]) -> f64 {
+    let widest = weights
+        .iter()
+        .map(|w| w.inner().next_multiple_of(64))
+        .max()
+        .unwrap_or(64);
+    let mut left = Aligned::<E>::zeros(rows * widest);
+    E::fill(&values(rows * widest), &mut left);
+    let ops: f64 = weights
+        .iter()
+        .map(|w| 2.0 * (rows * w.inner() * w.columns()) as f64)
+        .sum();
+    let small = weights.len() == 1;
+    let repeats = if small {
+        20_000
+    } else {
+        (1e10 / ops).ceil() as usize
+    };
+    let mut best = 0.0f64;
+    for _ in 0..3 {
+        let start = Instant::now();
+        team.run(&|member| {
+            let _guard = unit.enter();
+            let mut tile = [E::Sum::default(); ROWS * PANEL];
+            for _ in 0..repeats {
+                for weight in weights {
+                    let mut task = |panel: usize| {
+                        let panel = weight.panel(panel);
+                        for first in (0..rows).step_by(ROWS) {
+                            let place = Tile {
+                                left: left[first * widest..].as_ptr(),
+                                left_stride: widest,
+                                rows: (rows - first).min(ROWS),
+                                to: tile.as_mut_ptr(),
+                                to_stride: PANEL,
+                            };
+                            // SAFETY: rows are multiples of 16, `tile` holds 32 × 32 elements, and the unit is supported.
+                            unsafe { E::tile(unit, place, panel) }
+                        }
+                    };
+                    match small {
+                        true => task(0),
+                        false => member.share(weight.count(), task),
+                    }
+                }
+            }
+            std::hint::black_box(&tile);
+        });
+        let done = ops * repeats as f64 * if small { team.size() as f64 } else { 1.0 };
+        best = best.max(done / start.elapsed().as_secs_f64() / 1e9);
+    }
+    best
+}

@@ -1,0 +1,106 @@
+//! Tiles of a result: up to 32 rows of a left operand times one panel.
+//!
+//! | module | instruction sets |
+//! |---|---|
+//! | [`amx`] | [`Unit::Amx`], for bf16 and i8 |
+//! | [`avx512`] | [`Unit::Avx512`] and [`Unit::Avx512Native`]; [`Unit::Amx`] for f32 |
+//! | [`avx2`] | [`Unit::Avx2`] |
+//! | [`portable`] | [`Unit::Portable`] |
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+use half::bf16;
+
+use crate::element::Element;
+use crate::pack::Panel;
+use crate::unit::Unit;
+
+/// Columns of a panel.
+pub const PANEL: usize = 32;
+/// Rows of a tile at most.
+pub const ROWS: usize = 32;
+
+/// A left operand's rows and the place of the result.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile<E: Element> {
+    /// First element of the left operand's first row.
+    pub left: *const E,
+    /// Elements from one row of the left operand to the next.
+    pub left_stride: usize,
+    /// Rows, 1 to [`ROWS`].
+    pub rows: usize,
+    /// First element of the result.
+    pub to: *mut E::Sum,
+    /// Elements from one row of the result to the next.
+    pub to_stride: usize,
+}
+
+/// Operand types that have kernels.
+pub trait Multiply: Element {
+    /// Writes `rows × 32` elements of the product of the left rows and the panel.
+    ///
+    /// # Safety
+    /// - `unit` is supported by this processor, and the thread is inside [`Unit::enter`].
+    /// - Rows of the left operand are readable for the panel's steps, as many as `tile.rows` rounded up to a multiple of 16.
+    /// - The result is writable for as many rows of 32 elements.
+    unsafe fn tile(unit: Unit, tile: Tile<Self>, panel: Panel<'_, Self>);
+}
+
+impl Multiply for f32 {
+    unsafe fn tile(unit: Unit, tile: Tile<f32>, panel: Panel<'_, f32>) {
+        // SAFETY: the caller guarantees the operands, and that the processor has the instructions.
+        unsafe {
+            match unit {
+                #[cfg(target_arch = "x86_64")]
+                Unit::Amx | Unit::Avx512Native | Unit::Avx512 => avx512::f32_tile(tile, panel),
+                #[cfg(target_arch = "x86_64")]
+                Unit::Avx2 => avx2::f32_tile(tile, panel),
+                _ => portable::f32_tile(tile, panel),
+            }
+        }
+    }
+}
+
+impl Multiply for bf16 {
+    unsafe fn tile(unit: Unit, tile: Tile<bf16>, panel: Panel<'_, bf16>) {
+        // SAFETY: as for f32.
+        unsafe {
+            match unit {
+                #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+                Unit::Amx => amx::bf16_tile(tile, panel),
+                #[cfg(target_arch = "x86_64")]
+                Unit::Avx512Native => avx512::bf16_tile(tile, panel),
+                #[cfg(target_arch = "x86_64")]
+                Unit::Avx512 => avx512::widened_bf16_tile(tile, panel),
+                #[cfg(target_arch = "x86_64")]
+                Unit::Avx2 => avx2::bf16_tile(tile, panel),
+                _ => portable::bf16_tile(tile, panel),
+            }
+        }
+    }
+}
+
+impl Multiply for i8 {
+    unsafe fn tile(unit: Unit, tile: Tile<i8>, panel: Panel<'_, i8>) {
+        // SAFETY: as for f32.
+        unsafe {
+            match unit {
+                #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+                Unit::Amx => amx::i8_tile(tile, panel),
+                #[cfg(target_arch = "x86_64")]
+                Unit::Avx512Native => avx512::i8_tile(tile, panel),
+                #[cfg(target_arch = "x86_64")]
+                Unit::Avx512 => avx512::widened_i8_tile(tile, panel),
+                #[cfg(target_arch = "x86_64")]
+                Unit::Avx2 => avx2::i8_tile(tile, panel),
+                _ => portable::i8_tile(tile, panel),
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Instruction sets: detection, choice at run time, and the state that AMX needs per thread.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+/// The environment variable that forces an instruction set: `amx`, `avx512-native`, `avx512`, `avx2` or `portable`.
+pub const VARIABLE: &str = "MODERNBERT_CPU_UNIT";
+
+/// An instruction set for GEMMs. Each one includes the vector instructions of those after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unit {
+    /// Loops that the compiler vectorizes for the build's target.
+    Portable,
+    /// AVX2 with FMA.
+    Avx2,
+    /// AVX-512F; bf16 operands are widened to f32, i8 operands to 16 bits.
+    Avx512,
+    /// AVX-512 with its dot products of bf16 pairs (`VDPBF16PS`) and i8 quads (`VPDPBUSD`): AMD Zen 4, Intel Cooper Lake and later.
+    Avx512Native,
+    /// AMX: 16 × 16 tiles of a result by `TDPBF16PS` and `TDPBSSD`; f32 as [`Unit::Avx512`]. Intel Sapphire Rapids and later.
+    Amx,
+}
+
+/// Reason why an instruction set can't be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnitError {
+    /// No instruction set has this name.
+    Unknown(String),
+    /// This processor, or its operating system, lacks it.
+    Unsupported(Unit),
+}
+
+impl fmt::Display for UnitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(name) => write!(
+                f,
+                "{VARIABLE}: unknown instruction set `{name}`; known are amx, avx512-native, avx512, avx2 and portable"
+            ),
+            Self::Unsupported(unit) => write!(
+                f,
+                "{VARIABLE}: this processor does not support {unit}; unset the variable, or choose one up to {}",
+                Unit::detected()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for UnitError {}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+            Self::Avx512Native => "avx512-native",
+            Self::Amx => "amx",
+        })
+    }
+}
+
+impl FromStr for Unit {
+    type Err = UnitError;
+
+    fn from_str(name: &str) -> Result<Self, UnitError> {
+        let found = Self::ALL.into_iter().find(|unit| unit.to_string() == name);
+        found.ok_or_else(|| UnitError::Unknown(name.to_string()))
+    }
+}
+
+impl Unit {
+    /// All instruction sets, the least first.
+    pub const ALL: [Self; 5] = [
+        Self::Portable,
+        Self::Avx2,
+        Self::Avx512,
+        Self::Avx512Native,
+        Self::Amx,
+    ];
+
+    /// The best instruction set of this processor.
+    pub fn detected() -> Self {
+        static DETECTED: OnceLock<Unit> = OnceLock::new();
+        *DETECTED.get_or_init(detect)
+    }
+
+    /// The instruction set that [`VARIABLE`] names, or the best one of this processor where it is unset or empty.
+    ///
+    /// # Errors
+    /// A name that is unknown, or an instruction set that the processor lacks.
+    pub fn chosen() -> Result<Self, UnitError> {
+        match std::env::var(VARIABLE) {
+            Ok(name) if !name.is_empty() => {
+                let unit: Self = name.parse()?;
+                unit.checked()
+            }
+            Ok(_) | Err(std::env::VarError::NotPresent) => Ok(Self::detected()),
+            Err(std::env::VarError::NotUnicode(name)) => {
+                Err(UnitError::Unknown(name.to_string_lossy().into_owned()))
+            }
+        }
+    }
+
+    /// [`Self::chosen`] as it was at the first call of this process; the best one of this processor where that is an error, which programs refuse
+    /// when they choose their device.
+    pub fn current() -> Self {
+        static CURRENT: OnceLock<Unit> = OnceLock::new();
+        *CURRENT.get_or_init(|| Self::chosen().unwrap_or_else(|_| Self::detected()))
+    }
+
+    /// The same instruction set, if this processor supports it.
+    ///
+    /// # Errors
+    /// [`UnitError::Unsupported`] otherwise.
+    pub fn checked(self) -> Result<Self, UnitError> {
+        match self <= Self::detected() {
+            true => Ok(self),
+            false => Err(UnitError::Unsupported(self)),
+        }
+    }
+
+    /// The instruction sets of this processor, the least first.
+    pub fn supported() -> impl Iterator<Item = Self> {
+        Self::ALL
+            .into_iter()
+            .filter(|unit| *unit <= Self::detected())
+    }
+
+    /// Prepares the calling thread: AMX needs a tile configuration. Kernels of this instruction set run while the guard lives.
+    pub fn enter(self) -> Guard {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if self == Self::Amx {
+            crate::kernel::amx::configure();
+        }
+        Guard { unit: self }
+    }
+}
+
+/// The state of a thread that runs kernels; see [`Unit::enter`]. It is bound to its thread.
+#[derive(Debug)]
+pub struct Guard {
+    unit: Unit,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if self.unit == Unit::Amx {
+            crate::kernel::amx::release();
+        }
+        let _ = self.unit;
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect() -> Unit {
+    if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
+        return Unit::Portable;
+    }
+    if !(is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl"))
+    {
+        return Unit::Avx2;
+    }
+    if !(is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni")) {
+        return Unit::Avx512;
+    }
+    #[cfg(target_os = "linux")]
+    if crate::kernel::amx::available() {
+        return Unit::Amx;
+    }
+    Unit::Avx512Native
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detect() -> Unit {
+    Unit::Portable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for unit in Unit::ALL {
+            assert_eq!(unit.to_string().parse(), Ok(unit));
+        }
+        let error = "sse".parse::<Unit>().unwrap_err().to_string();
+        assert!(error.contains("`sse`") && error.contains("amx"), "{error}");
+    }
+
+    #[test]
+    fn an_instruction_set_above_the_detected_one_is_refused() {
+        for unit in Unit::ALL {
+            assert_eq!(unit.checked().is_ok(), unit <= Unit::detected());
+        }
+    }
+}
