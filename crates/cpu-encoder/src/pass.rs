@@ -1,0 +1,892 @@
+//! The encoder: buffers, the phases of a pass, and the threads that share them.
+//!
+//! ```text
+//! for each layer   normed = LN(x) (or x)            rows
+//!                  qkv    = normed · Wqkvᵀ          GEMM
+//!                  attended = attention(qkv)        heads of sequences
+//!                  x     += attended · Woᵀ          GEMM
+//!                  normed = LN(x)                   rows
+//!                  gated  = geglu(normed · Wiᵀ)     GEMM
+//!                  x     += gated · Woᵀ             GEMM
+//! out = LN(x)
+//! ```
+//!
+//! Large batches: a task is a block of up to 128 rows, which goes from `attended` to the `qkv` of the next layer without a barrier. Small batches: each line is
+//! a phase, and threads share the panels of its weight, so that every weight is read once.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use cpu_gemm::aligned::{Aligned, Zero};
+use cpu_gemm::element::{Element, quantize_row};
+use cpu_gemm::kernel::{Multiply, Tile};
+use cpu_gemm::{Member, PANEL, ROWS, Team, Unit};
+use half::bf16;
+
+use crate::attention::{Head, Scratch};
+use crate::rows::{Activation, Place, TileValues, add_tile, layer_norm, scale_tile};
+use crate::weights::Weight;
+
+/// Rows of a task of a large batch at most: its operands fit into an L2 cache of 1 MB, and there are enough tasks for threads that do not run all the
+/// time.
+const BLOCK: usize = 128;
+
+/// Dtypes of weights and operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// f32.
+    F32,
+    /// bf16, sums in f32.
+    Bf16,
+    /// Weights and left operands of the four GEMMs of a layer as bytes, sums in i32; attention in bf16.
+    Int8,
+}
+
+/// Sizes of an encoder.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shape {
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Width between the two matrices of the MLP, after GeGLU.
+    pub inner: usize,
+    /// Epsilon of the norms.
+    pub eps: f32,
+}
+
+/// One layer's parameters, in f32 and row-major.
+#[derive(Clone, Debug)]
+pub struct Layer<'a> {
+    /// Keys on each side of a query that it sees; `None` in a global layer.
+    pub half_window: Option<usize>,
+    /// Frequencies of the rotary embedding, one for each of the first pairs of a head; `None` without one.
+    pub frequencies: Option<&'a [f32]>,
+    /// `[hidden]`; `None` where the layer's input is normalized already.
+    pub attention_norm: Option<&'a [f32]>,
+    /// `[3 * heads * head_dim, hidden]`.
+    pub wqkv: &'a [f32],
+    /// `[hidden, heads * head_dim]`.
+    pub attention_out: &'a [f32],
+    /// `[hidden]`.
+    pub mlp_norm: &'a [f32],
+    /// `[2 * inner, hidden]`, the activated half first.
+    pub wi: &'a [f32],
+    /// `[hidden, inner]`.
+    pub mlp_out: &'a [f32],
+}
+
+/// An encoder with packed weights, and its threads.
+#[derive(Debug)]
+pub struct Encoder {
+    shape: Shape,
+    unit: Unit,
+    team: Team,
+    weights: Weights,
+    final_norm: Vec<f32>,
+    tables: Vec<Table>,
+}
+
+#[derive(Debug)]
+enum Weights {
+    F32(Vec<PackedLayer<f32>>),
+    /// Floats or bytes; operands in bf16 either way.
+    Bf16(Vec<PackedLayer<bf16>>),
+}
+
+#[derive(Debug)]
+struct PackedLayer<E: Activation> {
+    half_window: Option<usize>,
+    /// Index of the layer's rotary table.
+    table: Option<usize>,
+    attention_norm: Option<Vec<f32>>,
+    mlp_norm: Vec<f32>,
+    wqkv: Weight<E>,
+    attention_out: Weight<E>,
+    wi: Weight<E>,
+    mlp_out: Weight<E>,
+}
+
+/// Cosines and sines, `[positions, head_dim]`; it grows with the longest sequence.
+#[derive(Debug)]
+struct Table {
+    frequencies: Vec<f32>,
+    head_dim: usize,
+    values: Mutex<std::sync::Arc<Vec<f32>>>,
+}
+
+impl Table {
+    fn rows(&self, positions: usize) -> std::sync::Arc<Vec<f32>> {
+        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        if values.len() < positions * self.head_dim {
+            let half = self.head_dim / 2;
+            let mut table = Vec::with_capacity(positions.next_power_of_two() * self.head_dim);
+            for position in 0..positions.next_power_of_two() {
+                let angle = |d: usize| self.frequencies.get(d).map(|f| position as f32 * f);
+                table.extend((0..half).map(|d| angle(d).map_or(1.0, f32::cos)));
+                table.extend((0..half).map(|d| angle(d).map_or(0.0, f32::sin)));
+            }
+            *values = std::sync::Arc::new(table);
+        }
+        values.clone()
+    }
+}
+
+/// An encoder whose layers are packed one after the other, so that the caller can free each one.
+#[derive(Debug)]
+pub struct Builder {
+    shape: Shape,
+    unit: Unit,
+    int8: bool,
+    weights: Weights,
+    tables: Vec<Table>,
+}
+
+impl Builder {
+    /// An encoder without layers. `unit` must be supported by this processor ([`Unit::chosen`]).
+    pub fn new(shape: Shape, format: Format, unit: Unit) -> Self {
+        Self {
+            shape,
+            unit,
+            int8: format == Format::Int8,
+            weights: match format {
+                Format::F32 => Weights::F32(Vec::new()),
+                Format::Bf16 | Format::Int8 => Weights::Bf16(Vec::new()),
+            },
+            tables: Vec::new(),
+        }
+    }
+
+    /// Packs the next layer.
+    ///
+    /// # Panics
+    /// If a parameter has another length than its shape.
+    pub fn push(&mut self, layer: &Layer<'_>) {
+        let table = layer.frequencies.map(|frequencies| {
+            let mut known = self.tables.iter();
+            let known = known.position(|table| table.frequencies == frequencies);
+            known.unwrap_or_else(|| {
+                self.tables.push(Table {
+                    frequencies: frequencies.to_vec(),
+                    head_dim: self.shape.head_dim,
+                    values: Mutex::default(),
+                });
+                self.tables.len() - 1
+            })
+        });
+        match &mut self.weights {
+            Weights::F32(layers) => {
+                layers.push(PackedLayer::new(&self.shape, layer, table, self.int8));
+            }
+            Weights::Bf16(layers) => {
+                layers.push(PackedLayer::new(&self.shape, layer, table, self.int8));
+            }
+        }
+    }
+
+    /// The encoder, with its threads.
+    ///
+    /// # Panics
+    /// If the norm has another length than the hidden states.
+    pub fn finish(self, final_norm: &[f32], team: Team) -> Encoder {
+        assert_eq!(final_norm.len(), self.shape.hidden, "final norm");
+        Encoder {
+            shape: self.shape,
+            unit: self.unit,
+            team,
+            weights: self.weights,
+            final_norm: final_norm.to_vec(),
+            tables: self.tables,
+        }
+    }
+}
+
+impl Encoder {
+    /// The instruction set of the GEMMs.
+    pub fn unit(&self) -> Unit {
+        self.unit
+    }
+
+    /// Number of threads.
+    pub fn threads(&self) -> usize {
+        self.team.size()
+    }
+
+    /// Bytes of the packed weights.
+    pub fn bytes(&self) -> usize {
+        match &self.weights {
+            Weights::F32(layers) => layers.iter().map(PackedLayer::bytes).sum(),
+            Weights::Bf16(layers) => layers.iter().map(PackedLayer::bytes).sum(),
+        }
+    }
+
+    /// Hidden states after the final norm, `[tokens, hidden]`, from the first layer's input of the same shape. `cu_seqlens` has the boundaries of the
+    /// sequences, from 0 to the number of tokens.
+    ///
+    /// # Panics
+    /// If the input or the boundaries have another number of tokens.
+    pub fn forward(&self, input: Vec<f32>, cu_seqlens: &[u32]) -> Vec<f32> {
+        self.run(input, cu_seqlens, None)
+    }
+
+    /// As [`Self::forward`], with the input of each layer, which `forward` overwrites.
+    pub fn hidden_states(&self, input: Vec<f32>, cu_seqlens: &[u32]) -> (Vec<Vec<f32>>, Vec<f32>) {
+        let mut states = Vec::new();
+        let last = self.run(input, cu_seqlens, Some(&mut states));
+        (states, last)
+    }
+
+    fn run(
+        &self,
+        input: Vec<f32>,
+        cu_seqlens: &[u32],
+        states: Option<&mut Vec<Vec<f32>>>,
+    ) -> Vec<f32> {
+        let total = cu_seqlens.last().map_or(0, |&end| end as usize);
+        assert_eq!(
+            input.len(),
+            total * self.shape.hidden,
+            "tokens of the input"
+        );
+        if total == 0 {
+            if let Some(states) = states {
+                states.resize(self.layers(), Vec::new());
+            }
+            return Vec::new();
+        }
+        match &self.weights {
+            Weights::F32(layers) => Pass::new(self, layers, input, cu_seqlens).run(states),
+            Weights::Bf16(layers) => Pass::new(self, layers, input, cu_seqlens).run(states),
+        }
+    }
+
+    fn layers(&self) -> usize {
+        match &self.weights {
+            Weights::F32(layers) => layers.len(),
+            Weights::Bf16(layers) => layers.len(),
+        }
+    }
+}
+
+impl<E: Activation> PackedLayer<E> {
+    fn new(shape: &Shape, layer: &Layer<'_>, table: Option<usize>, int8: bool) -> Self {
+        let (hidden, inner) = (shape.hidden, shape.inner);
+        let width = shape.heads * shape.head_dim;
+        let check = |name: &str, found: usize, expected: usize| {
+            assert_eq!(found, expected, "{name}: number of elements");
+        };
+        check("Wqkv", layer.wqkv.len(), 3 * width * hidden);
+        check("attention's Wo", layer.attention_out.len(), hidden * width);
+        check("Wi", layer.wi.len(), 2 * inner * hidden);
+        check("the MLP's Wo", layer.mlp_out.len(), hidden * inner);
+        check("the MLP's norm", layer.mlp_norm.len(), hidden);
+        if let Some(norm) = layer.attention_norm {
+            check("attention's norm", norm.len(), hidden);
+        }
+        Self {
+            half_window: layer.half_window,
+            table,
+            attention_norm: layer.attention_norm.map(<[f32]>::to_vec),
+            mlp_norm: layer.mlp_norm.to_vec(),
+            wqkv: Weight::pack(layer.wqkv, hidden, 3 * width, int8, Some),
+            attention_out: Weight::pack(layer.attention_out, width, hidden, int8, Some),
+            wi: Weight::pack_gated(layer.wi, hidden, inner, int8),
+            mlp_out: Weight::pack(layer.mlp_out, inner, hidden, int8, Some),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        [&self.wqkv, &self.attention_out, &self.wi, &self.mlp_out]
+            .into_iter()
+            .map(Weight::bytes)
+            .sum()
+    }
+}
+
+/// A buffer whose rows several threads write, each row one thread between two barriers.
+struct SharedRows<T> {
+    start: *mut T,
+    len: usize,
+    stride: usize,
+}
+
+// SAFETY: plain memory; the users of `rows_mut` promise that no row is written by one thread and used by another between two barriers.
+unsafe impl<T: Send> Sync for SharedRows<T> {}
+
+impl<T> SharedRows<T> {
+    fn of(values: &mut [T], stride: usize) -> Self {
+        Self {
+            start: values.as_mut_ptr(),
+            len: values.len(),
+            stride,
+        }
+    }
+
+    /// The rows `first..first + count`.
+    ///
+    /// # Safety
+    /// No thread writes these rows before the next barrier.
+    unsafe fn rows(&self, first: usize, count: usize) -> &[T] {
+        let range = first * self.stride..(first + count) * self.stride;
+        assert!(range.end <= self.len, "rows of a buffer");
+        // SAFETY: inside of the buffer; the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.start.add(range.start), range.len()) }
+    }
+
+    /// The `len` elements from `column` on of row `row`.
+    ///
+    /// # Safety
+    /// No other thread uses these elements before the next barrier, and this one has no other reference to them.
+    #[allow(clippy::mut_from_ref)] // the caller's promise makes the borrow exclusive
+    unsafe fn row_mut(&self, row: usize, column: usize, len: usize) -> &mut [T] {
+        let start = row * self.stride + column;
+        assert!(start + len <= self.len, "a row of a buffer");
+        // SAFETY: inside of the buffer; the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+
+    /// The place of a tile.
+    fn place(&self, row: usize, rows: usize, column: usize, width: usize) -> Place<T> {
+        let last = (row + rows - 1) * self.stride + column + width;
+        assert!(
+            rows <= ROWS && width <= PANEL && last <= self.len,
+            "a tile of a buffer"
+        );
+        Place {
+            start: self.start.wrapping_add(row * self.stride + column),
+            stride: self.stride,
+            rows,
+            width,
+        }
+    }
+}
+
+/// The left operands of a layer's GEMMs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Operand {
+    Normed,
+    Attended,
+    Gated,
+}
+
+/// One pass over a batch.
+struct Pass<'a, E: Activation> {
+    encoder: &'a Encoder,
+    layers: &'a [PackedLayer<E>],
+    total: usize,
+    /// Sequences, the longest first.
+    sequences: Vec<Range<usize>>,
+    longest: usize,
+    tables: Vec<std::sync::Arc<Vec<f32>>>,
+    x: Vec<f32>,
+    buffers: Buffers<E>,
+}
+
+/// Activations between phases. Rows are padded to multiples of 32 and strides to whole steps of the operands, both with zeros.
+struct Buffers<E: Activation> {
+    qkv: Aligned<E>,
+    normed: Aligned<E>,
+    attended: Aligned<E>,
+    gated: Aligned<E>,
+    /// Left operands of int8 GEMMs, and their scales.
+    codes: Aligned<i8>,
+    scales: Vec<f32>,
+}
+
+/// The buffers of a running pass, shared by its threads.
+struct Shared<E> {
+    x: SharedRows<f32>,
+    qkv: SharedRows<E>,
+    normed: SharedRows<E>,
+    attended: SharedRows<E>,
+    gated: SharedRows<E>,
+    codes: SharedRows<i8>,
+    scales: SharedRows<f32>,
+}
+
+/// A thread's state.
+struct Worker<'a, E: Activation> {
+    pass: &'a Context<'a, E>,
+    tile: Box<TileValues>,
+    sums: Box<[i32; ROWS * PANEL]>,
+    row: Vec<f32>,
+    scratch: Scratch<E>,
+}
+
+/// What the threads of a pass read.
+struct Context<'a, E: Activation> {
+    encoder: &'a Encoder,
+    layers: &'a [PackedLayer<E>],
+    total: usize,
+    sequences: &'a [Range<usize>],
+    longest: usize,
+    tables: &'a [std::sync::Arc<Vec<f32>>],
+    shared: Shared<E>,
+}
+
+const fn stride(width: usize) -> usize {
+    // Whole steps of every operand type: 64 bytes of i8.
+    width.next_multiple_of(64)
+}
+
+impl<'a, E: Activation> Pass<'a, E> {
+    fn new(
+        encoder: &'a Encoder,
+        layers: &'a [PackedLayer<E>],
+        x: Vec<f32>,
+        cu_seqlens: &[u32],
+    ) -> Self {
+        let shape = &encoder.shape;
+        let width = shape.heads * shape.head_dim;
+        let total = x.len() / shape.hidden;
+        let rows = total.next_multiple_of(ROWS);
+        let mut sequences: Vec<Range<usize>> = cu_seqlens
+            .windows(2)
+            .map(|pair| pair[0] as usize..pair[1] as usize)
+            .filter(|range| !range.is_empty())
+            .collect();
+        sequences.sort_by_key(|range| std::cmp::Reverse(range.len()));
+        let longest = sequences.first().map_or(0, |range| range.len());
+        let widest = stride(shape.hidden.max(width).max(shape.inner));
+        let int8 = layers
+            .iter()
+            .any(|layer| matches!(layer.wqkv, Weight::Int8(_)));
+        Self {
+            encoder,
+            layers,
+            total,
+            sequences,
+            longest,
+            tables: encoder
+                .tables
+                .iter()
+                .map(|table| table.rows(longest))
+                .collect(),
+            x,
+            buffers: Buffers {
+                qkv: Aligned::zeros(rows * 3 * width),
+                normed: Aligned::zeros(rows * stride(shape.hidden)),
+                attended: Aligned::zeros(rows * stride(width)),
+                gated: Aligned::zeros(rows * stride(shape.inner)),
+                codes: Aligned::zeros(if int8 { rows * widest } else { 0 }),
+                scales: vec![0.0; if int8 { rows } else { 0 }],
+            },
+        }
+    }
+
+    fn run(mut self, states: Option<&mut Vec<Vec<f32>>>) -> Vec<f32> {
+        let shape = self.encoder.shape;
+        let width = shape.heads * shape.head_dim;
+        let widest = stride(shape.hidden.max(width).max(shape.inner));
+        let buffers = &mut self.buffers;
+        let context = Context {
+            encoder: self.encoder,
+            layers: self.layers,
+            total: self.total,
+            sequences: &self.sequences,
+            longest: self.longest,
+            tables: &self.tables,
+            shared: Shared {
+                x: SharedRows::of(&mut self.x, shape.hidden),
+                qkv: SharedRows::of(&mut buffers.qkv, 3 * width),
+                normed: SharedRows::of(&mut buffers.normed, stride(shape.hidden)),
+                attended: SharedRows::of(&mut buffers.attended, stride(width)),
+                gated: SharedRows::of(&mut buffers.gated, stride(shape.inner)),
+                codes: SharedRows::of(&mut buffers.codes, widest),
+                scales: SharedRows::of(&mut buffers.scales, 1),
+            },
+        };
+        let kept = states.is_some().then(|| Mutex::new(Vec::new()));
+        self.encoder.team.run(&|member| {
+            let _guard = self.encoder.unit.enter();
+            Worker::new(&context).run(member, kept.as_ref());
+        });
+        if let (Some(states), Some(kept)) = (states, kept) {
+            *states = kept.into_inner().unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(context);
+        self.x
+    }
+}
+
+impl<'a, E: Activation> Worker<'a, E> {
+    fn new(pass: &'a Context<'a, E>) -> Self {
+        let shape = &pass.encoder.shape;
+        Self {
+            pass,
+            tile: Box::new([0.0; ROWS * PANEL]),
+            sums: Box::new([0; ROWS * PANEL]),
+            row: vec![
+                0.0;
+                shape
+                    .hidden
+                    .max(shape.inner)
+                    .max(shape.heads * shape.head_dim)
+            ],
+            scratch: Scratch::new(pass.longest, shape.head_dim),
+        }
+    }
+
+    /// The phases; every thread of the team makes the same calls of [`Member::share`].
+    fn run(&mut self, member: &Member<'_>, states: Option<&Mutex<Vec<Vec<f32>>>>) {
+        let (total, layers) = (self.pass.total, self.pass.layers);
+        // Blocks of whole groups of 32 rows, at least two for each thread where there are enough rows.
+        let block = total
+            .div_ceil(2 * member.count())
+            .next_multiple_of(ROWS)
+            .min(BLOCK);
+        let in_blocks = total.div_ceil(ROWS) >= 2 * member.count();
+        let blocks = total.div_ceil(block);
+        let rows_of = |index: usize| index * block..((index + 1) * block).min(total);
+        match layers.first() {
+            Some(layer) if in_blocks => {
+                member.share(blocks, |index| self.enter(layer, rows_of(index)))
+            }
+            Some(layer) => self.enter_shared(member, layer),
+            None => {}
+        }
+        for (index, layer) in layers.iter().enumerate() {
+            if let Some(states) = states {
+                member.share(1, |_| self.keep(states));
+            }
+            let heads = self.pass.encoder.shape.heads;
+            member.share(self.pass.sequences.len() * heads, |task| {
+                self.attend(layer, &self.pass.sequences[task / heads], task % heads);
+            });
+            let next = layers.get(index + 1);
+            if in_blocks {
+                member.share(blocks, |index| {
+                    self.leave(layer, rows_of(index));
+                    if let Some(next) = next {
+                        self.enter(next, rows_of(index));
+                    }
+                });
+            } else {
+                self.leave_shared(member, layer);
+                if let Some(next) = next {
+                    self.enter_shared(member, next);
+                }
+            }
+        }
+        member.share(total, |row| self.finish(row));
+    }
+
+    /// From the residual stream to queries, keys and values, of a block of rows.
+    fn enter(&mut self, layer: &PackedLayer<E>, rows: Range<usize>) {
+        self.norm(layer.attention_norm.as_deref(), &layer.wqkv, rows.clone());
+        self.qkv(layer, rows, 0..layer.wqkv.panels());
+    }
+
+    /// From attention's result through the MLP, of a block of rows.
+    fn leave(&mut self, layer: &PackedLayer<E>, rows: Range<usize>) {
+        self.quantize(Operand::Attended, &layer.attention_out, rows.clone());
+        self.add(
+            Operand::Attended,
+            &layer.attention_out,
+            rows.clone(),
+            0..layer.attention_out.panels(),
+        );
+        self.norm(Some(&layer.mlp_norm), &layer.wi, rows.clone());
+        self.geglu(layer, rows.clone(), 0..layer.wi.panels());
+        self.quantize(Operand::Gated, &layer.mlp_out, rows.clone());
+        self.add(
+            Operand::Gated,
+            &layer.mlp_out,
+            rows,
+            0..layer.mlp_out.panels(),
+        );
+    }
+
+    /// [`Self::enter`] of all rows, in phases.
+    fn enter_shared(&mut self, member: &Member<'_>, layer: &PackedLayer<E>) {
+        let total = self.pass.total;
+        member.share(total, |row| {
+            self.norm(layer.attention_norm.as_deref(), &layer.wqkv, row..row + 1)
+        });
+        share_panels(member, layer.wqkv.panels(), |panels| {
+            self.qkv(layer, 0..total, panels)
+        });
+    }
+
+    /// [`Self::leave`] of all rows, in phases.
+    fn leave_shared(&mut self, member: &Member<'_>, layer: &PackedLayer<E>) {
+        let total = self.pass.total;
+        let (out, mlp_out) = (&layer.attention_out, &layer.mlp_out);
+        if let Weight::Int8(_) = out {
+            member.share(total, |row| {
+                self.quantize(Operand::Attended, out, row..row + 1)
+            });
+        }
+        share_panels(member, out.panels(), |panels| {
+            self.add(Operand::Attended, out, 0..total, panels)
+        });
+        member.share(total, |row| {
+            self.norm(Some(&layer.mlp_norm), &layer.wi, row..row + 1)
+        });
+        share_panels(member, layer.wi.panels(), |panels| {
+            self.geglu(layer, 0..total, panels)
+        });
+        if let Weight::Int8(_) = mlp_out {
+            member.share(total, |row| {
+                self.quantize(Operand::Gated, mlp_out, row..row + 1)
+            });
+        }
+        share_panels(member, mlp_out.panels(), |panels| {
+            self.add(Operand::Gated, mlp_out, 0..total, panels)
+        });
+    }
+
+    /// Norms rows of the residual stream into the left operand of `weight`'s GEMM.
+    fn norm(&mut self, norm: Option<&[f32]>, weight: &Weight<E>, rows: Range<usize>) {
+        let shape = &self.pass.encoder.shape;
+        let shared = &self.pass.shared;
+        let hidden = shape.hidden;
+        for row in rows {
+            // SAFETY: this thread alone uses this row between two barriers.
+            let x = unsafe { shared.x.rows(row, 1) };
+            let x = match norm {
+                Some(norm) => {
+                    layer_norm(x, norm, shape.eps, &mut self.row[..hidden]);
+                    &self.row[..hidden]
+                }
+                None => x,
+            };
+            // SAFETY: as above.
+            unsafe {
+                match weight {
+                    Weight::Float(_) => E::round(x, shared.normed.row_mut(row, 0, hidden)),
+                    Weight::Int8(_) => shared.quantize(x, row),
+                }
+            }
+        }
+    }
+
+    /// Quantizes rows of an operand, where `weight` is in bytes.
+    fn quantize(&mut self, operand: Operand, weight: &Weight<E>, rows: Range<usize>) {
+        if let Weight::Float(_) = weight {
+            return;
+        }
+        let (source, width) = self.operand(operand);
+        let shared = &self.pass.shared;
+        for row in rows {
+            // SAFETY: this thread alone uses this row between two barriers.
+            unsafe {
+                E::widen(&source.rows(row, 1)[..width], &mut self.row[..width]);
+                shared.quantize(&self.row[..width], row);
+            }
+        }
+    }
+
+    fn operand(&self, operand: Operand) -> (&'a SharedRows<E>, usize) {
+        let (shape, shared) = (&self.pass.encoder.shape, &self.pass.shared);
+        match operand {
+            Operand::Normed => (&shared.normed, shape.hidden),
+            Operand::Attended => (&shared.attended, shape.heads * shape.head_dim),
+            Operand::Gated => (&shared.gated, shape.inner),
+        }
+    }
+
+    fn qkv(&mut self, layer: &PackedLayer<E>, rows: Range<usize>, panels: Range<usize>) {
+        let shape = &self.pass.encoder.shape;
+        let out = 3 * shape.heads * shape.head_dim;
+        let qkv = &self.pass.shared.qkv;
+        self.gemm(
+            Operand::Normed,
+            &layer.wqkv,
+            rows,
+            panels,
+            |tile, row, count, panel| {
+                let column = panel * PANEL;
+                let to = qkv.place(row, count, column, PANEL.min(out - column));
+                // SAFETY: this thread alone uses these rows of these columns.
+                unsafe { E::store(tile, &to) }
+            },
+        );
+    }
+
+    fn geglu(&mut self, layer: &PackedLayer<E>, rows: Range<usize>, panels: Range<usize>) {
+        let inner = self.pass.encoder.shape.inner;
+        let gated = &self.pass.shared.gated;
+        self.gemm(
+            Operand::Normed,
+            &layer.wi,
+            rows,
+            panels,
+            |tile, row, count, panel| {
+                let column = panel * PANEL / 2;
+                let to = gated.place(row, count, column, (PANEL / 2).min(inner - column));
+                // SAFETY: as in `qkv`.
+                unsafe { E::store_geglu(tile, &to) }
+            },
+        );
+    }
+
+    /// Adds a GEMM's result to the residual stream.
+    fn add(
+        &mut self,
+        operand: Operand,
+        weight: &Weight<E>,
+        rows: Range<usize>,
+        panels: Range<usize>,
+    ) {
+        let hidden = self.pass.encoder.shape.hidden;
+        let x = &self.pass.shared.x;
+        self.gemm(operand, weight, rows, panels, |tile, row, count, panel| {
+            let column = panel * PANEL;
+            let to = x.place(row, count, column, PANEL.min(hidden - column));
+            // SAFETY: as in `qkv`.
+            unsafe { add_tile(tile, &to) }
+        });
+    }
+
+    /// Multiplies rows of an operand with panels of a weight; `epilogue(tile, first row, rows, panel)` receives each tile of the result.
+    fn gemm(
+        &mut self,
+        operand: Operand,
+        weight: &Weight<E>,
+        rows: Range<usize>,
+        panels: Range<usize>,
+        mut epilogue: impl FnMut(&TileValues, usize, usize, usize),
+    ) {
+        let unit = self.pass.encoder.unit;
+        let shared = &self.pass.shared;
+        let (left, _) = self.operand(operand);
+        // A panel stays in the nearest caches for all rows of the block.
+        for panel in panels {
+            for row in rows.clone().step_by(ROWS) {
+                let count = ROWS.min(rows.end - row);
+                let padded = count.next_multiple_of(16);
+                // SAFETY: operands have whole groups of 32 rows with strides of whole steps, and no thread writes rows that this one reads before the next
+                // barrier; tiles hold 32 × 32 elements; `Encoder::new` was given a supported unit, which this thread has entered.
+                unsafe {
+                    match weight {
+                        Weight::Float(weight) => multiply(
+                            unit,
+                            left.rows(row, padded),
+                            left.stride,
+                            count,
+                            weight.panel(panel),
+                            &mut self.tile[..],
+                        ),
+                        Weight::Int8(weight) => {
+                            let codes = &shared.codes;
+                            multiply(
+                                unit,
+                                codes.rows(row, padded),
+                                codes.stride,
+                                count,
+                                weight.panel(panel),
+                                &mut self.sums[..],
+                            );
+                            let scales = shared.scales.rows(row, count);
+                            scale_tile(&self.sums, scales, weight.scales(panel), &mut self.tile);
+                        }
+                    }
+                }
+                epilogue(&self.tile, row, count, panel);
+            }
+        }
+    }
+
+    fn attend(&mut self, layer: &PackedLayer<E>, sequence: &Range<usize>, head: usize) {
+        let (shape, shared) = (&self.pass.encoder.shape, &self.pass.shared);
+        let (dim, width) = (shape.head_dim, shape.heads * shape.head_dim);
+        let place = head * dim;
+        // SAFETY: the projection was written before the last barrier; this thread alone writes this head of these tokens.
+        unsafe {
+            let task = Head {
+                qkv: &shared.qkv.rows(sequence.start, sequence.len())[place..],
+                part: width,
+                stride: 3 * width,
+                length: sequence.len(),
+                dim,
+                scale: 1.0 / (dim as f32).sqrt(),
+                half_window: layer.half_window,
+                rotary: layer.table.map(|table| self.pass.tables[table].as_slice()),
+            };
+            task.forward(self.pass.encoder.unit, &mut self.scratch, |token, row| {
+                let to = shared.attended.row_mut(sequence.start + token, place, dim);
+                E::round(row, to);
+            });
+        }
+    }
+
+    /// The final norm of a row, in place.
+    fn finish(&mut self, row: usize) {
+        let shape = &self.pass.encoder.shape;
+        // SAFETY: this thread alone uses this row.
+        let x = unsafe { self.pass.shared.x.row_mut(row, 0, shape.hidden) };
+        layer_norm(
+            x,
+            &self.pass.encoder.final_norm,
+            shape.eps,
+            &mut self.row[..shape.hidden],
+        );
+        x.copy_from_slice(&self.row[..shape.hidden]);
+    }
+
+    /// Copies the residual stream.
+    fn keep(&self, states: &Mutex<Vec<Vec<f32>>>) {
+        // SAFETY: no thread writes the residual stream in this phase.
+        let x = unsafe { self.pass.shared.x.rows(0, self.pass.total) };
+        states
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(x.to_vec());
+    }
+}
+
+/// Shares a weight's panels: four tasks for each thread.
+fn share_panels(member: &Member<'_>, panels: usize, mut task: impl FnMut(Range<usize>)) {
+    let group = panels.div_ceil(4 * member.count()).max(1);
+    member.share(panels.div_ceil(group), |index| {
+        task(index * group..((index + 1) * group).min(panels));
+    });
+}
+
+impl<E> Shared<E> {
+    /// Quantizes row `row` of the left operand of the next int8 GEMM.
+    ///
+    /// # Safety
+    /// No other thread uses this row before the next barrier.
+    unsafe fn quantize(&self, values: &[f32], row: usize) {
+        // Codes of a wider operand may remain behind the row.
+        let padded = values.len().next_multiple_of(i8::STEP);
+        // SAFETY: the caller's promise.
+        let (codes, scale) = unsafe {
+            (
+                self.codes.row_mut(row, 0, padded),
+                self.scales.row_mut(row, 0, 1),
+            )
+        };
+        scale[0] = quantize_row(values, codes);
+        codes[values.len()..].fill(0);
+    }
+}
+
+/// One tile.
+///
+/// # Safety
+/// As [`Multiply::tile`]; `to` must hold 32 × 32 elements.
+unsafe fn multiply<T: Multiply>(
+    unit: Unit,
+    left: &[T],
+    left_stride: usize,
+    rows: usize,
+    panel: cpu_gemm::pack::Panel<'_, T>,
+    to: &mut [T::Sum],
+) where
+    T::Sum: Zero,
+{
+    let tile = Tile {
+        left: left.as_ptr(),
+        left_stride,
+        rows,
+        to: to.as_mut_ptr(),
+        to_stride: PANEL,
+    };
+    // SAFETY: the caller's promise.
+    unsafe { T::tile(unit, tile, panel) }
+}

@@ -1,0 +1,444 @@
+//! Loops over rows, vectorized by the compiler for several instruction sets.
+//!
+//! [`Activation`] has the loops whose arithmetic depends on the operands' dtype: with bf16 operands, whose rounding error is 2e-3, exponential and GELU
+//! are polynomials of a lower degree.
+
+use cpu_gemm::element::Float;
+use cpu_gemm::kernel::Multiply;
+use cpu_gemm::{PANEL, ROWS};
+use half::bf16;
+use multiversion::multiversion;
+
+/// A tile of a result, `[32, 32]`, row-major.
+pub(crate) type TileValues = [f32; ROWS * PANEL];
+
+/// The place of a tile's result in a matrix whose rows other threads write too, in other columns.
+pub(crate) struct Place<T> {
+    /// The first element.
+    pub(crate) start: *mut T,
+    /// Elements from one row to the next.
+    pub(crate) stride: usize,
+    /// Rows, up to 32.
+    pub(crate) rows: usize,
+    /// Columns, up to 32.
+    pub(crate) width: usize,
+}
+
+impl<T> Place<T> {
+    /// Elements of row `row`.
+    ///
+    /// # Safety
+    /// The place is inside of its matrix, and nothing else uses its elements.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref)] // the caller's promise makes the borrow exclusive
+    unsafe fn row(&self, row: usize) -> &mut [T] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.stride), self.width) }
+    }
+}
+
+/// Running maximum and sum of a softmax for each of 32 queries, and the factor of what was summed before the last step.
+pub(crate) struct Softmax {
+    pub(crate) max: [f32; ROWS],
+    pub(crate) sum: [f32; ROWS],
+    pub(crate) shrink: [f32; ROWS],
+}
+
+impl Softmax {
+    pub(crate) fn new() -> Self {
+        Self {
+            max: [f32::NEG_INFINITY; ROWS],
+            sum: [0.0; ROWS],
+            shrink: [0.0; ROWS],
+        }
+    }
+}
+
+/// Dtype of the operands of GEMMs and attention.
+pub(crate) trait Activation: Float + Multiply {
+    /// Rounds a tile.
+    ///
+    /// # Safety
+    /// `to` is inside of its matrix, and nothing else uses its elements.
+    unsafe fn store(tile: &TileValues, to: &Place<Self>);
+    /// `gelu(column j) * column (16 + j)` of a tile, rounded.
+    ///
+    /// # Safety
+    /// As [`Activation::store`].
+    unsafe fn store_geglu(tile: &TileValues, to: &Place<Self>);
+    /// One step of an online softmax in base 2 over rows of scores: replaces them by rounded probabilities relative to the running maximum. Rows without
+    /// a finite score have zeros.
+    fn softmax(
+        scores: &[f32],
+        stride: usize,
+        width: usize,
+        rows: usize,
+        state: &mut Softmax,
+        to: &mut [Self],
+    );
+}
+
+/// `2^x` for x ≤ 0 by a polynomial in the fraction, relative error 3e-6 (`P` of degree 4) or 2e-7 (degree 6); 0 below -126.
+#[inline(always)]
+fn exp2<const N: usize>(x: f32, p: &[f32; N]) -> f32 {
+    // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
+    const MAGIC: f32 = 12_582_912.0;
+    let clamped = if x < -126.0 { -126.0 } else { x };
+    let shifted = clamped + MAGIC;
+    let f = clamped - (shifted - MAGIC);
+    let mut sum = p[N - 1];
+    for c in p[..N - 1].iter().rev() {
+        sum = sum * f + c;
+    }
+    // The integer is in the lowest bits of the shifted number; its higher bits leave the word.
+    let power = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
+    if x < -126.0 { 0.0 } else { sum * power }
+}
+
+/// Minimax polynomial of `2^f` for |f| ≤ 1/2, relative error 2.6e-6.
+const EXP2_LOW: [f32; 5] = [
+    0.999_999_26,
+    0.693_121_8,
+    0.240_247_46,
+    0.055_917_91,
+    0.009_570_04,
+];
+/// Taylor polynomial of `2^f`, `(f ln 2)^i / i!`; the remainder for |f| ≤ 1/2 is 5e-9.
+const EXP2_HIGH: [f32; 8] = [
+    1.0,
+    0.693_147_2,
+    0.240_226_51,
+    0.055_504_11,
+    0.009_618_13,
+    0.001_333_355_8,
+    1.540_353e-4,
+    1.525_273e-5,
+];
+
+/// GELU with `Φ(x) - 1/2 = x P(x²)`, absolute error of Φ 7e-6 for |x| ≤ 4; beyond, Φ is 0 or 1 (off by 3e-5 at most).
+#[inline(always)]
+fn gelu_low(x: f32) -> f32 {
+    const P: [f32; 9] = [
+        0.398_881,
+        -0.066_323_63,
+        0.009_815_799,
+        -0.001_112_855_4,
+        9.494_012e-5,
+        -5.860_584_3e-6,
+        2.440_834_5e-7,
+        -6.066_868_5e-9,
+        6.740_339e-11,
+    ];
+    let square = x * x;
+    let mut sum = P[8];
+    for c in P[..8].iter().rev() {
+        sum = sum * square + c;
+    }
+    let inside = x * (x * sum + 0.5);
+    let outside = if x > 0.0 { x } else { 0.0 };
+    // The comparison is false for NaN, which `inside` propagates.
+    if square > 16.0 { outside } else { inside }
+}
+
+/// GELU with `erfc(z) = exp(-z²) Q(1 / (1 + 0.4 z))`, Q of degree eight; absolute error of Φ below 4e-7.
+#[inline(always)]
+fn gelu_high(x: f32) -> f32 {
+    const Q: [f32; 8] = [
+        0.225_833_6,
+        0.229_150_98,
+        0.164_593_17,
+        0.363_386_46,
+        -0.327_295_62,
+        0.658_289_4,
+        -0.387_892_7,
+        0.073_934_734,
+    ];
+    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let t = 1.0 / (1.0 + 0.4 * z);
+    let mut q = Q[7];
+    for c in Q[..7].iter().rev() {
+        q = q * t + c;
+    }
+    let gauss = exp2(-z * z * std::f32::consts::LOG2_E, &EXP2_HIGH);
+    let tail = 0.5 * q * t * gauss;
+    let cdf = if x < 0.0 { tail } else { 1.0 - tail };
+    x * cdf
+}
+
+/// Running values of a reduction: several of them let the operations overlap and vectorize. The order of a sum is that of the lanes in every
+/// instruction set.
+const LANES: usize = 16;
+
+#[inline(always)]
+fn largest(row: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for chunk in row.chunks_exact(LANES) {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, x);
+        }
+    }
+    lanes.into_iter().fold(f32::NEG_INFINITY, larger)
+}
+
+macro_rules! activation {
+    ($element:ty, $store:ident, $geglu:ident, $softmax:ident, $gelu:ident, $exp2:ident, $round:expr) => {
+        #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+        unsafe fn $store(tile: &TileValues, to: &Place<$element>) {
+            for (row, tile) in tile.chunks_exact(PANEL).take(to.rows).enumerate() {
+                // SAFETY: the caller's promise.
+                let to = unsafe { to.row(row) };
+                if let Ok(to) = <&mut [$element; PANEL]>::try_from(&mut *to) {
+                    for (to, x) in to.iter_mut().zip(tile) {
+                        *to = $round(*x);
+                    }
+                } else {
+                    for (to, x) in to.iter_mut().zip(tile) {
+                        *to = $round(*x);
+                    }
+                }
+            }
+        }
+
+        #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+        unsafe fn $geglu(tile: &TileValues, to: &Place<$element>) {
+            for (row, tile) in tile.chunks_exact(PANEL).take(to.rows).enumerate() {
+                let mut out = [$round(0.0f32); PANEL / 2];
+                for ((out, x), gate) in out
+                    .iter_mut()
+                    .zip(&tile[..PANEL / 2])
+                    .zip(&tile[PANEL / 2..])
+                {
+                    *out = $round($gelu(*x) * gate);
+                }
+                // SAFETY: the caller's promise.
+                let to = unsafe { to.row(row) };
+                match <&mut [$element; PANEL / 2]>::try_from(&mut *to) {
+                    Ok(to) => *to = out,
+                    Err(_) => to.copy_from_slice(&out[..to.len()]),
+                }
+            }
+        }
+
+        #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+        fn $softmax(
+            scores: &[f32],
+            stride: usize,
+            width: usize,
+            rows: usize,
+            state: &mut Softmax,
+            to: &mut [$element],
+        ) {
+            for row in 0..rows {
+                let scores = &scores[row * stride..][..width];
+                let to = &mut to[row * stride..][..width];
+                let before = state.max[row];
+                let found = largest(scores);
+                let max = if found > before { found } else { before };
+                // A query without a visible key so far: subtracting minus infinity would give NaN.
+                let shift = if max == f32::NEG_INFINITY { 0.0 } else { max };
+                let mut lanes = [0.0f32; LANES];
+                for (scores, to) in scores.chunks_exact(LANES).zip(to.chunks_exact_mut(LANES)) {
+                    for ((lane, score), to) in lanes.iter_mut().zip(scores).zip(to) {
+                        let p = exp2(*score - shift, &$exp2);
+                        *lane += p;
+                        *to = $round(p);
+                    }
+                }
+                let shrink = exp2(before - shift, &$exp2);
+                state.shrink[row] = shrink;
+                state.sum[row] = state.sum[row] * shrink + lanes.iter().sum::<f32>();
+                state.max[row] = max;
+            }
+        }
+
+        impl Activation for $element {
+            unsafe fn store(tile: &TileValues, to: &Place<Self>) {
+                // SAFETY: the caller's promise.
+                unsafe { $store(tile, to) }
+            }
+
+            unsafe fn store_geglu(tile: &TileValues, to: &Place<Self>) {
+                // SAFETY: the caller's promise.
+                unsafe { $geglu(tile, to) }
+            }
+
+            fn softmax(
+                scores: &[f32],
+                stride: usize,
+                width: usize,
+                rows: usize,
+                state: &mut Softmax,
+                to: &mut [Self],
+            ) {
+                $softmax(scores, stride, width, rows, state, to);
+            }
+        }
+    };
+}
+
+activation!(
+    f32,
+    store_f32,
+    geglu_f32,
+    softmax_f32,
+    gelu_high,
+    EXP2_HIGH,
+    std::convert::identity
+);
+activation!(
+    bf16,
+    store_bf16,
+    geglu_bf16,
+    softmax_bf16,
+    gelu_low,
+    EXP2_LOW,
+    cpu_gemm::element::to_bf16
+);
+
+/// Adds a tile to a matrix of f32.
+///
+/// # Safety
+/// As [`Activation::store`].
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+pub(crate) unsafe fn add_tile(tile: &TileValues, to: &Place<f32>) {
+    for (row, tile) in tile.chunks_exact(PANEL).take(to.rows).enumerate() {
+        // SAFETY: the caller's promise.
+        let to = unsafe { to.row(row) };
+        if let Ok(to) = <&mut [f32; PANEL]>::try_from(&mut *to) {
+            for (to, x) in to.iter_mut().zip(tile) {
+                *to += x;
+            }
+        } else {
+            for (to, x) in to.iter_mut().zip(tile) {
+                *to += x;
+            }
+        }
+    }
+}
+
+/// Sums of i8 products to f32: times the row's and the column's scale.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+pub(crate) fn scale_tile(
+    sums: &[i32; ROWS * PANEL],
+    row_scales: &[f32],
+    column_scales: &[f32],
+    to: &mut TileValues,
+) {
+    for ((sums, to), scale) in sums
+        .chunks_exact(PANEL)
+        .zip(to.chunks_exact_mut(PANEL))
+        .zip(row_scales)
+    {
+        for ((to, sum), column) in to.iter_mut().zip(sums).zip(column_scales) {
+            *to = *sum as f32 * (scale * column);
+        }
+    }
+}
+
+/// LayerNorm without bias of one row, in f32.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2", "x86_64+avx2"))]
+pub(crate) fn layer_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let n = x.len() as f32;
+    let whole = x.len() / LANES * LANES;
+    let mut lanes = [0.0f32; LANES];
+    for chunk in x[..whole].chunks_exact(LANES) {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane += x;
+        }
+    }
+    let mean = (lanes.iter().sum::<f32>() + x[whole..].iter().sum::<f32>()) / n;
+    let mut lanes = [0.0f32; LANES];
+    for chunk in x[..whole].chunks_exact(LANES) {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane += (x - mean) * (x - mean);
+        }
+    }
+    let tail: f32 = x[whole..].iter().map(|x| (x - mean) * (x - mean)).sum();
+    let variance = (lanes.iter().sum::<f32>() + tail) / n;
+    let inverse = 1.0 / (variance + eps).sqrt();
+    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+        *out = (x - mean) * inverse * weight;
+    }
+}
+
+/// Applies RoPE to a row of a head with a row of the table (cosines, then sines), times a factor.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+pub(crate) fn rope(x: &[f32], table: &[f32], factor: f32, out: &mut [f32]) {
+    let half = x.len() / 2;
+    let (a, b) = x.split_at(half);
+    let (cos, sin) = table.split_at(half);
+    let (left, right) = out[..2 * half].split_at_mut(half);
+    for d in 0..half {
+        left[d] = (a[d] * cos[d] - b[d] * sin[d]) * factor;
+        right[d] = (b[d] * cos[d] + a[d] * sin[d]) * factor;
+    }
+}
+
+/// `sum = sum * shrink + added` for rows of 32-column tiles side by side.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+pub(crate) fn accumulate(
+    sums: &mut [f32],
+    added: &[f32],
+    stride: usize,
+    rows: usize,
+    shrink: &[f32; ROWS],
+) {
+    for ((sum, added), shrink) in sums
+        .chunks_exact_mut(stride)
+        .zip(added.chunks_exact(stride))
+        .zip(shrink)
+        .take(rows)
+    {
+        for (sum, added) in sum.iter_mut().zip(added) {
+            *sum = *sum * shrink + added;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `Φ(x)` by Simpson's rule over the density.
+    fn normal(x: f64) -> f64 {
+        let (steps, density) = (2000, |t: f64| {
+            (-0.5 * t * t).exp() / (2.0 * std::f64::consts::PI).sqrt()
+        });
+        let h = x / f64::from(steps);
+        let inner: f64 = (1..steps)
+            .map(|i| density(f64::from(i) * h) * if i % 2 == 1 { 4.0 } else { 2.0 })
+            .sum();
+        0.5 + (density(0.0) + inner + density(x)) * h / 3.0
+    }
+
+    #[test]
+    fn gelu_is_that_of_the_normal_distribution() {
+        for i in -900..900 {
+            let x = i as f32 / 100.0;
+            let exact = f64::from(x) * normal(f64::from(x));
+            let high = (f64::from(gelu_high(x)) - exact).abs();
+            assert!(
+                high <= 5e-7 * (1.0 + f64::from(x.abs())),
+                "gelu_high({x}) is off by {high:e}"
+            );
+            let low = (f64::from(gelu_low(x)) - exact).abs();
+            assert!(low <= 1.5e-4, "gelu_low({x}) is off by {low:e}");
+        }
+        assert!(gelu_low(f32::NAN).is_nan() && gelu_high(f32::NAN).is_nan());
+        assert_eq!(gelu_low(f32::INFINITY), f32::INFINITY);
+    }
+
+    #[test]
+    fn powers_of_two_have_small_relative_errors() {
+        for i in 0..125_000 {
+            let x = -(i as f32) / 1000.0;
+            let exact = f64::from(x).exp2();
+            let error = |y: f32| (f64::from(y) - exact).abs() / exact;
+            assert!(error(exp2(x, &EXP2_HIGH)) < 2e-7, "2^{x}");
+            assert!(error(exp2(x, &EXP2_LOW)) < 3e-6, "2^{x}");
+        }
+        assert_eq!(exp2(f32::NEG_INFINITY, &EXP2_LOW), 0.0);
+        assert!(exp2(f32::NAN, &EXP2_LOW).is_nan());
+    }
+}

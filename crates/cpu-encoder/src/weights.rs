@@ -1,0 +1,57 @@
+//! Matrices of the encoder, packed.
+
+use cpu_gemm::element::Float;
+use cpu_gemm::{PANEL, Panels};
+
+/// A weight `[out, in]`, packed as the right operand of `x · weightᵀ`.
+#[derive(Debug)]
+pub enum Weight<E: Float> {
+    /// In the dtype of the activations.
+    Float(Panels<E>),
+    /// Bytes with a scale per output.
+    Int8(Panels<i8>),
+}
+
+impl<E: Float> Weight<E> {
+    /// Packs a row-major weight of `out` rows. `row(j)` is the row of output j, or `None` for an output of padding.
+    pub(crate) fn pack(
+        weight: &[f32],
+        inner: usize,
+        out: usize,
+        int8: bool,
+        row: impl Fn(usize) -> Option<usize>,
+    ) -> Self {
+        let row = |j: usize| row(j).map(|row| &weight[row * inner..][..inner]);
+        match int8 {
+            false => Self::Float(Panels::of_rows(inner, out, row)),
+            true => Self::Int8(Panels::quantized(inner, out, row)),
+        }
+    }
+
+    /// Packs the input matrix of a gated MLP: `[2 * inner_width, in]`, activated half first. Each panel has 16 outputs of the activated half, then the
+    /// 16 outputs of the gate that belong to them, so that GeGLU needs one tile.
+    pub(crate) fn pack_gated(weight: &[f32], hidden: usize, inner: usize, int8: bool) -> Self {
+        let half = PANEL / 2;
+        let out = inner.div_ceil(half) * PANEL;
+        Self::pack(weight, hidden, out, int8, |j| {
+            let output = j / PANEL * half + j % half;
+            (output < inner).then(|| output + if j % PANEL < half { 0 } else { inner })
+        })
+    }
+
+    /// Number of panels.
+    pub(crate) fn panels(&self) -> usize {
+        match self {
+            Self::Float(panels) => panels.count(),
+            Self::Int8(panels) => panels.count(),
+        }
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Float(panels) => panels.bytes(),
+            Self::Int8(panels) => panels.bytes(),
+        }
+    }
+}
