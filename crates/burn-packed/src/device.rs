@@ -44,6 +44,9 @@ pub enum DeviceError {
         /// The name as given.
         name: String,
     },
+    /// The environment variable for the CPU's instruction set has an unknown value, or names one that the processor lacks.
+    #[error("{0}")]
+    Instructions(String),
     /// No backend is compiled in.
     #[error("this program was built without a backend; rebuild it with `--features flex`")]
     NoBackend,
@@ -279,6 +282,8 @@ fn configure_kernels() {
 
 #[cfg(feature = "flex")]
 fn flex(_name: &str) -> Result<Device, DeviceError> {
+    // Refused here, so that no computation has to.
+    cpu_gemm::Unit::chosen().map_err(|error| DeviceError::Instructions(error.to_string()))?;
     Ok(Device::flex())
 }
 

@@ -10,6 +10,7 @@ use crate::ops::cross_entropy::{self, ScoreSpec};
 use crate::ops::dropout::{self, DropoutSpec};
 use crate::ops::geglu;
 use crate::ops::layer_norm::{self, AddNormBackward};
+use crate::ops::linear::{self, Transpose};
 
 impl PackedBackend for burn::backend::Flex {
     fn packed_attention_forward(
@@ -143,5 +144,27 @@ impl PackedBackend for burn::backend::Flex {
             return dropout::fallback::forward::<Self>(input, spec);
         }
         dropout::flex::forward(input, spec)
+    }
+
+    fn gemm(
+        lhs: FloatTensor<Self>,
+        rhs: FloatTensor<Self>,
+        transpose: Transpose,
+    ) -> FloatTensor<Self> {
+        if uses_fallback(Op::Linear) || !linear::flex::serves(&lhs, &rhs) {
+            return linear::fallback::gemm::<Self>(lhs, rhs, transpose);
+        }
+        linear::flex::gemm(lhs, rhs, transpose, DType::BF16)
+    }
+
+    fn gemm_f32(
+        lhs: FloatTensor<Self>,
+        rhs: FloatTensor<Self>,
+        transpose: Transpose,
+    ) -> FloatTensor<Self> {
+        if uses_fallback(Op::Linear) || !linear::flex::serves(&lhs, &rhs) {
+            return linear::fallback::gemm_f32::<Self>(lhs, rhs, transpose);
+        }
+        linear::flex::gemm(lhs, rhs, transpose, DType::F32)
     }
 }

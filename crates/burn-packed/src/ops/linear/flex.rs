@@ -1,0 +1,224 @@
+//! GEMM of bf16 matrices on the CPU, on its matrix units: see [`cpu_gemm`].
+//!
+//! Both operands are copied into the forms that the kernels read, which takes a time proportional to their sizes: the left one with rows padded to whole
+//! steps, the right one as panels of 32 columns. Threads share blocks of 256 rows by groups of panels, so that a block stays in the L2 cache.
+
+use burn::tensor::{DType, Shape, TensorData};
+use burn_flex::FlexTensor;
+use cpu_gemm::aligned::Aligned;
+use cpu_gemm::element::{Element, to_bf16};
+use cpu_gemm::kernel::{Multiply, Tile};
+use cpu_gemm::pack::{Panel, pack_group, pack_row, step_len};
+use cpu_gemm::{PANEL, ROWS, Unit};
+use half::bf16;
+use rayon::prelude::*;
+
+use super::Transpose;
+
+/// Rows of a task.
+const BLOCK: usize = 256;
+/// Elements of the inner dimension of one step.
+const STEP: usize = <bf16 as Element>::STEP;
+
+/// Returns `lhs · rhs` of bf16 matrices, one of them read transposed, summed in f32 and in the dtype `out`: bf16 or f32.
+pub(crate) fn gemm(
+    lhs: FlexTensor,
+    rhs: FlexTensor,
+    transpose: Transpose,
+    out: DType,
+) -> FlexTensor {
+    let ([l0, l1], [r0, r1]) = (dims(&lhs), dims(&rhs));
+    let (m, k, n) = match transpose {
+        Transpose::None => (l0, l1, r1),
+        Transpose::Lhs => (l1, l0, r1),
+        Transpose::Rhs => (l0, l1, r0),
+    };
+    let (lhs, rhs) = (contiguous(lhs), contiguous(rhs));
+    let product = Product {
+        unit: Unit::current(),
+        rows: m,
+        columns: n,
+        steps: k.div_ceil(STEP),
+        left: left(values(&lhs), m, k, transpose == Transpose::Lhs),
+        panels: panels(values(&rhs), k, n, transpose == Transpose::Rhs),
+    };
+    let shape = Shape::new([m, n]);
+    FlexTensor::from_data(match out {
+        DType::F32 => TensorData::new(product.compute(|x| x), shape),
+        _ => TensorData::new(product.compute(to_bf16), shape),
+    })
+}
+
+/// Returns whether [`gemm`] takes these operands.
+pub(crate) fn serves(lhs: &FlexTensor, rhs: &FlexTensor) -> bool {
+    lhs.dtype() == DType::BF16 && rhs.dtype() == DType::BF16
+}
+
+fn dims(tensor: &FlexTensor) -> [usize; 2] {
+    tensor.layout().shape().dims()
+}
+
+fn contiguous(tensor: FlexTensor) -> FlexTensor {
+    match tensor.is_contiguous() {
+        true => tensor,
+        false => tensor.to_contiguous(),
+    }
+}
+
+fn values(tensor: &FlexTensor) -> &[bf16] {
+    let start = tensor.layout().start_offset();
+    &tensor.storage::<bf16>()[start..][..tensor.layout().num_elements()]
+}
+
+/// The left operand `[m, k]`, padded with zeros to whole tiles and steps; `transposed` if `values` is `[k, m]`.
+fn left(values: &[bf16], m: usize, k: usize, transposed: bool) -> Aligned<bf16> {
+    let stride = k.next_multiple_of(STEP);
+    let mut left = Aligned::zeros(m.next_multiple_of(ROWS) * stride);
+    if m == 0 || k == 0 {
+        return left;
+    }
+    left.par_chunks_mut(ROWS * stride)
+        .enumerate()
+        .for_each(|(block, rows)| {
+            let first = block * ROWS;
+            let count = ROWS.min(m - first);
+            if transposed {
+                // A block of 32 rows by 32 elements of the inner dimension fits in the L1 cache.
+                for k0 in (0..k).step_by(STEP) {
+                    for i in k0..k.min(k0 + STEP) {
+                        for (row, x) in values[i * m + first..][..count].iter().enumerate() {
+                            rows[row * stride + i] = *x;
+                        }
+                    }
+                }
+            } else {
+                for (row, from) in rows
+                    .chunks_exact_mut(stride)
+                    .zip(values[first * k..][..count * k].chunks_exact(k))
+                {
+                    row[..k].copy_from_slice(from);
+                }
+            }
+        });
+    left
+}
+
+/// The right operand `[k, n]` as panels; `transposed` if `values` is `[n, k]`.
+fn panels(values: &[bf16], k: usize, n: usize, transposed: bool) -> Aligned<bf16> {
+    let steps = k.div_ceil(STEP);
+    let len = steps * step_len::<bf16>();
+    let mut panels = Aligned::zeros(n.div_ceil(PANEL) * len);
+    if n == 0 || k == 0 {
+        return panels;
+    }
+    panels
+        .par_chunks_mut(len)
+        .enumerate()
+        .for_each(|(index, panel)| {
+            let first = index * PANEL;
+            let count = PANEL.min(n - first);
+            if transposed {
+                let mut row = vec![bf16::ZERO; steps * STEP];
+                for column in 0..count {
+                    row[..k].copy_from_slice(&values[(first + column) * k..][..k]);
+                    pack_row(panel, column, &row);
+                }
+            } else {
+                let mut rows = [bf16::ZERO; 2 * PANEL];
+                for i in (0..k).step_by(2) {
+                    for lane in 0..2 {
+                        let to = &mut rows[lane * count..][..count];
+                        match i + lane < k {
+                            true => to.copy_from_slice(&values[(i + lane) * n + first..][..count]),
+                            false => to.fill(bf16::ZERO),
+                        }
+                    }
+                    pack_group(panel, steps, i, &rows, count);
+                }
+            }
+        });
+    panels
+}
+
+/// Operands in the forms of the kernels.
+struct Product {
+    unit: Unit,
+    rows: usize,
+    columns: usize,
+    steps: usize,
+    left: Aligned<bf16>,
+    panels: Aligned<bf16>,
+}
+
+/// A pointer that tasks share; they write different elements.
+struct Out<T>(*mut T);
+
+// SAFETY: see `Product::compute`.
+unsafe impl<T: Send> Sync for Out<T> {}
+
+impl<T> Out<T> {
+    fn at(&self, index: usize) -> *mut T {
+        self.0.wrapping_add(index)
+    }
+}
+
+impl Product {
+    /// The product, each element as `finish` gives it.
+    fn compute<T: Copy + Default + Send>(&self, finish: impl Fn(f32) -> T + Sync) -> Vec<T> {
+        let mut out = vec![T::default(); self.rows * self.columns];
+        if out.is_empty() {
+            return out;
+        }
+        let (blocks, count) = (self.rows.div_ceil(BLOCK), self.columns.div_ceil(PANEL));
+        // At least four tasks for each thread.
+        let groups = (4 * rayon::current_num_threads())
+            .div_ceil(blocks)
+            .clamp(1, count);
+        let group = count.div_ceil(groups);
+        let place = Out(out.as_mut_ptr());
+        (0..blocks * groups).into_par_iter().for_each(|task| {
+            let (block, first) = (task / groups, task % groups * group);
+            let _guard = self.unit.enter();
+            let rows = block * BLOCK..((block + 1) * BLOCK).min(self.rows);
+            for panel in first..(first + group).min(count) {
+                for row in rows.clone().step_by(ROWS) {
+                    self.tile(panel, row, &place, &finish);
+                }
+            }
+        });
+        out
+    }
+
+    /// One tile of the result. Tiles of different panels or rows have no element in common.
+    fn tile<T: Copy>(&self, panel: usize, row: usize, out: &Out<T>, finish: impl Fn(f32) -> T) {
+        let mut sums = [0.0f32; ROWS * PANEL];
+        let stride = self.steps * STEP;
+        let rows = ROWS.min(self.rows - row);
+        let len = self.steps * step_len::<bf16>();
+        let tile = Tile {
+            left: self.left[row * stride..].as_ptr(),
+            left_stride: stride,
+            rows,
+            to: sums.as_mut_ptr(),
+            to_stride: PANEL,
+        };
+        // SAFETY: the left operand has whole groups of 32 rows, the tile 32 × 32 elements; the unit is supported, and `compute` has entered it.
+        unsafe {
+            bf16::tile(
+                self.unit,
+                tile,
+                Panel::of(&self.panels[panel * len..][..len]),
+            )
+        }
+        let first = panel * PANEL;
+        let width = PANEL.min(self.columns - first);
+        for (i, sums) in sums.chunks_exact(PANEL).take(rows).enumerate() {
+            let start = out.at((row + i) * self.columns + first);
+            // SAFETY: inside of the result, and no other task has elements of this tile.
+            let to = unsafe { std::slice::from_raw_parts_mut(start, width) };
+            for (to, x) in to.iter_mut().zip(sums) {
+                *to = finish(*x);
+            }
+        }
+    }
+}
