@@ -44,6 +44,17 @@ pub enum Dtype {
     Bf16,
     /// IEEE half precision, accumulated in f32.
     F16,
+    /// On the CPU: weights and operands of the encoder's GEMMs in int8, attention in bf16, the head in f32.
+    Int8,
+}
+
+impl Dtype {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Int8 => "int8",
+            other => Precision::from(other).name(),
+        }
+    }
 }
 
 impl From<Dtype> for Precision {
@@ -52,6 +63,8 @@ impl From<Dtype> for Precision {
             Dtype::F32 => Self::F32,
             Dtype::Bf16 => Self::Bf16,
             Dtype::F16 => Self::F16,
+            // Of the head; the encoder has its own kernels.
+            Dtype::Int8 => Self::F32,
         }
     }
 }
@@ -63,7 +76,7 @@ impl ModelArgs {
     /// An unknown device, or one that is not available.
     pub fn loader(&self) -> anyhow::Result<(Loader, String)> {
         ensure!(
-            !self.half_residual || self.dtype != Dtype::F32,
+            !self.half_residual || matches!(self.dtype, Dtype::Bf16 | Dtype::F16),
             "--half-residual keeps the residual stream in the dtype of matrix multiplications; choose --dtype bf16 or f16"
         );
         let device = self.device.select()?;
@@ -72,6 +85,7 @@ impl ModelArgs {
             .device(&device.device)
             .precision(self.dtype.into())
             .half_residual(self.half_residual)
+            .int8(self.dtype == Dtype::Int8)
             .batch_tokens(self.batch_tokens);
         if let Some(revision) = &self.revision {
             loader = loader.revision(revision);
@@ -84,6 +98,6 @@ impl ModelArgs {
 
     /// Returns the end of the closing line, which names device and dtype, as in `flex f32`.
     pub fn ran_on(&self, device: &str) -> String {
-        format!("{device} {}", Precision::from(self.dtype).name())
+        format!("{device} {}", self.dtype.name())
     }
 }

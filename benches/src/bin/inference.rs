@@ -31,6 +31,9 @@ struct Args {
     /// Computes GEMMs and attention in this dtype: f32, bf16 or f16.
     #[arg(long, default_value = "f32")]
     dtype: Precision,
+    /// On the CPU: computes the GEMMs of the layers in int8, attention in bf16.
+    #[arg(long, conflicts_with_all = ["dtype", "half_residual"])]
+    int8: bool,
     /// Uses the shape of this preset: base, large or another one.
     #[arg(long, default_value = "base")]
     shape: String,
@@ -77,7 +80,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let model = initialize(ModernBert::new(&config, &named.device)?, &config, 0);
     let model = model
         .with_precision(args.dtype)
-        .with_half_residual(args.half_residual);
+        .with_half_residual(args.half_residual)
+        .with_int8(args.int8);
     let bench = Bench {
         model: match args.without_graphs {
             false => model.for_inference(),
@@ -85,10 +89,18 @@ fn run(args: &Args) -> anyhow::Result<()> {
         },
         config,
     };
+    anyhow::ensure!(
+        !args.int8 || bench.model.packed_for().is_some(),
+        "--int8 is supported on the CPU; choose --device flex"
+    );
     if args.turns {
         return bench.take_turns(args);
     }
-    println!("{}", describe(&named, args.dtype.name()));
+    let dtype = if args.int8 { "int8" } else { args.dtype.name() };
+    println!("{}", describe(&named, dtype));
+    if let Some(unit) = bench.model.packed_for() {
+        println!("GEMMs on {unit}");
+    }
     println!(
         "shape {}, {} timed passes after {} to warm up, {} threads",
         args.shape,

@@ -47,6 +47,11 @@ impl Architecture for Embedder {
     fn encoder(&self) -> &ModernBert {
         &self.model
     }
+
+    fn map_encoder(mut self, change: impl FnOnce(ModernBert) -> ModernBert) -> Self {
+        self.model = change(self.model);
+        self
+    }
 }
 
 /// Kind of the vectors.

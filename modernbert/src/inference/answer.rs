@@ -100,10 +100,7 @@ impl Answerer {
         let opened = model.into().open()?;
         let build = |config: &_, _, device: &_| QuestionAnswerer::new(config, device);
         let model = opened.classifier(Some(2), build)?;
-        let model = model
-            .with_precision(opened.precision)
-            .with_half_residual(opened.half_residual)
-            .for_inference();
+        let model = opened.for_inference(model)?;
         Self::new(model, opened.tokenizer()?, opened.batches.clone())
     }
 

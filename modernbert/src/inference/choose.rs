@@ -59,10 +59,7 @@ impl Chooser {
         let opened = model.into().open()?;
         let build = |config: &_, _, device: &_| MultipleChoice::new(config, device);
         let model = opened.classifier(Some(1), build)?;
-        let model = model
-            .with_precision(opened.precision)
-            .with_half_residual(opened.half_residual)
-            .for_inference();
+        let model = opened.for_inference(model)?;
         Self::new(model, opened.tokenizer()?, opened.batches.clone())
     }
 

@@ -81,10 +81,7 @@ impl TextClassifier {
     pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
         let opened = model.into().open()?;
         let classifier = opened.classifier(None, SequenceClassifier::new)?;
-        let classifier = classifier
-            .with_precision(opened.precision)
-            .with_half_residual(opened.half_residual)
-            .for_inference();
+        let classifier = opened.for_inference(classifier)?;
         Self::new(classifier, opened.tokenizer()?, opened.batches.clone())
     }
 

@@ -108,10 +108,7 @@ impl Encoder {
             .max_length
             .map(|length| length.clamp(2, limit.max(2))));
         let encoder = opened.complete(ModernBert::new)?;
-        let encoder = encoder
-            .with_precision(opened.precision)
-            .with_half_residual(opened.half_residual)
-            .for_inference();
+        let encoder = opened.for_inference(encoder)?;
         let mut encoder = Self::new(encoder, opened.tokenizer()?, options, batches)?;
         encoder.prompt = settings.default_prompt_text().map(str::to_string);
         Ok(encoder)

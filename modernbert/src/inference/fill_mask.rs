@@ -64,10 +64,7 @@ impl MaskFiller {
     pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
         let opened = model.into().open()?;
         let model = opened.complete(MaskedLm::new)?;
-        let model = model
-            .with_precision(opened.precision)
-            .with_half_residual(opened.half_residual)
-            .for_inference();
+        let model = opened.for_inference(model)?;
         Self::new(model, opened.tokenizer()?, opened.batches.clone())
     }
 

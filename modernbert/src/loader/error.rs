@@ -25,6 +25,14 @@ pub enum LoadError {
         /// The precision.
         precision: &'static str,
     },
+    /// int8 on a device or for an architecture that has no int8 kernels.
+    #[error(
+        "{place}: int8 is supported on the CPU (device `flex`) and for the published architecture; use another dtype"
+    )]
+    Int8 {
+        /// Folder or file.
+        place: String,
+    },
     /// The folder contains a model without the needed head.
     #[error(
         "{place} holds a pretrained model without a head for this use: tensor `{tensor}` is missing, which {class} needs; finetune it first"

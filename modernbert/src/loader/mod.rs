@@ -49,6 +49,7 @@ pub struct Loader {
     device: DeviceChoice,
     precision: Precision,
     half_residual: bool,
+    int8: bool,
     batches: BatchOptions,
 }
 
@@ -78,6 +79,7 @@ impl Loader {
             device: DeviceChoice::Best,
             precision: Precision::F32,
             half_residual: false,
+            int8: false,
             batches: BatchOptions::default(),
         }
     }
@@ -110,6 +112,13 @@ impl Loader {
     /// ([`ModernBert::with_half_residual`](crate::model::ModernBert::with_half_residual)). False by default.
     pub fn half_residual(mut self, half: bool) -> Self {
         self.half_residual = half;
+        self
+    }
+
+    /// With true, a pipeline on the CPU has its encoder's matrix multiplications in int8, with weights quantized when it is loaded, and attention in bf16
+    /// ([`ModernBert::with_int8`](crate::model::ModernBert::with_int8)). False by default.
+    pub fn int8(mut self, int8: bool) -> Self {
+        self.int8 = int8;
         self
     }
 

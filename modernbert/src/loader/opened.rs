@@ -23,7 +23,8 @@ pub(crate) struct Opened {
     pub(crate) config: ModernBertConfig,
     pub(crate) device: Device,
     pub(crate) precision: Precision,
-    pub(crate) half_residual: bool,
+    half_residual: bool,
+    int8: bool,
     pub(crate) batches: BatchOptions,
     files: TensorFiles,
 }
@@ -40,6 +41,7 @@ impl Loader {
             device,
             precision: self.precision,
             half_residual: self.half_residual,
+            int8: self.int8,
             batches: self.batches,
             files,
         })
@@ -50,6 +52,23 @@ impl Opened {
     /// The tokenizer of the folder.
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer, LoadError> {
         Ok(Tokenizer::from_folder(&self.folder)?)
+    }
+
+    /// The model as it runs in a pipeline, with the loader's settings.
+    pub(crate) fn for_inference<M: Architecture>(&self, model: M) -> Result<M, LoadError> {
+        let model = model.map_encoder(|encoder| {
+            encoder
+                .with_precision(self.precision)
+                .with_half_residual(self.half_residual)
+                .with_int8(self.int8)
+                .for_inference()
+        });
+        match self.int8 && model.encoder().packed_for().is_none() {
+            true => Err(LoadError::Int8 {
+                place: self.place(),
+            }),
+            false => Ok(model),
+        }
     }
 
     fn place(&self) -> String {

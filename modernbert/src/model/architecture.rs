@@ -13,6 +13,10 @@ pub trait Architecture: Module {
 
     /// The encoder of the model.
     fn encoder(&self) -> &ModernBert;
+
+    /// The same model with another encoder, which `change` makes of the present one.
+    #[must_use]
+    fn map_encoder(self, change: impl FnOnce(ModernBert) -> ModernBert) -> Self;
 }
 
 impl Architecture for ModernBert {
@@ -20,6 +24,10 @@ impl Architecture for ModernBert {
 
     fn encoder(&self) -> &ModernBert {
         self
+    }
+
+    fn map_encoder(self, change: impl FnOnce(ModernBert) -> ModernBert) -> Self {
+        change(self)
     }
 }
 
@@ -29,6 +37,11 @@ impl Architecture for MaskedLm {
     fn encoder(&self) -> &ModernBert {
         &self.model
     }
+
+    fn map_encoder(mut self, change: impl FnOnce(ModernBert) -> ModernBert) -> Self {
+        self.model = change(self.model);
+        self
+    }
 }
 
 impl Architecture for SequenceClassifier {
@@ -36,6 +49,11 @@ impl Architecture for SequenceClassifier {
 
     fn encoder(&self) -> &ModernBert {
         &self.model
+    }
+
+    fn map_encoder(mut self, change: impl FnOnce(ModernBert) -> ModernBert) -> Self {
+        self.model = change(self.model);
+        self
     }
 }
 
@@ -45,6 +63,11 @@ impl Architecture for TokenClassifier {
     fn encoder(&self) -> &ModernBert {
         &self.model
     }
+
+    fn map_encoder(mut self, change: impl FnOnce(ModernBert) -> ModernBert) -> Self {
+        self.model = change(self.model);
+        self
+    }
 }
 
 impl Architecture for QuestionAnswerer {
@@ -53,6 +76,11 @@ impl Architecture for QuestionAnswerer {
     fn encoder(&self) -> &ModernBert {
         &self.model
     }
+
+    fn map_encoder(mut self, change: impl FnOnce(ModernBert) -> ModernBert) -> Self {
+        self.model = change(self.model);
+        self
+    }
 }
 
 impl Architecture for MultipleChoice {
@@ -60,5 +88,10 @@ impl Architecture for MultipleChoice {
 
     fn encoder(&self) -> &ModernBert {
         &self.model
+    }
+
+    fn map_encoder(mut self, change: impl FnOnce(ModernBert) -> ModernBert) -> Self {
+        self.model = change(self.model);
+        self
     }
 }

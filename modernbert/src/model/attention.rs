@@ -49,6 +49,18 @@ impl Attention {
         self.wo.lower(precision);
     }
 
+    /// `Wqkv` and `Wo` of a layer that is not parallel.
+    #[cfg(feature = "flex")]
+    pub(super) fn weights(&self) -> [Tensor<2>; 2] {
+        [self.wqkv().weight.val(), self.wo.weight.val()]
+    }
+
+    fn wqkv(&self) -> &Linear {
+        self.wqkv
+            .as_ref()
+            .expect("Wqkv of a layer that is not parallel")
+    }
+
     /// Rows of the projection to queries, keys and values.
     pub(super) fn qkv_rows(&self) -> usize {
         self.part.qkv_rows()
@@ -61,11 +73,8 @@ impl Attention {
 
     /// `[total, hidden]` in and out, in the dtype of the input, of a layer that is not parallel.
     pub(super) fn forward(&self, input: Tensor<2>, pass: &ForwardPass, layer: usize) -> Tensor<2> {
-        let wqkv = self
-            .wqkv
-            .as_ref()
-            .expect("Wqkv of a layer that is not parallel");
-        self.attend(wqkv.forward_rows(input, self.row_order()), pass, layer)
+        let qkv = self.wqkv().forward_rows(input, self.row_order());
+        self.attend(qkv, pass, layer)
     }
 
     /// The block from its projected input `[total, rows]`, to `[total, hidden]`.

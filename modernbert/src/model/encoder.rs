@@ -4,6 +4,8 @@ use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Tensor};
 use std::sync::Arc;
 
+#[cfg(feature = "flex")]
+use super::cpu::CpuLayers;
 use super::embeddings::Embeddings;
 use super::graphs::Graphs;
 use super::layer::{EncoderLayer, Stream};
@@ -35,6 +37,12 @@ pub struct ModernBert {
     rotary: RotaryCache,
     #[module(skip)]
     graphs: Graphs,
+    #[module(skip)]
+    int8: bool,
+    /// The layers and the final norm of a model for inference on a CPU, which `layers` lacks then.
+    #[cfg(feature = "flex")]
+    #[module(skip)]
+    cpu: Option<CpuLayers>,
 }
 
 /// State shared by all layers of one forward pass; see [`ModernBert::pass`].
@@ -85,6 +93,9 @@ impl ModernBert {
             recomputes: false,
             rotary: RotaryCache::default(),
             graphs: Graphs::default(),
+            int8: false,
+            #[cfg(feature = "flex")]
+            cpu: None,
         })
     }
 
@@ -110,8 +121,28 @@ impl ModernBert {
     /// batches (up to 2048 tokens) of the published architecture run as captured [graphs](crate::graph). The outputs have the same bits, but for
     /// batches that do not fill their graph, whose matrix multiplications have more rows.
     ///
-    /// Its weights must not change afterwards, and are rounded to the precision when they are saved.
+    /// On CPUs the layers of the published architecture are packed for the processor's matrix units ([`cpu_encoder`]) in f32, bf16 or int8, and are no
+    /// parameters of the module any more: the model can't be saved, nor trained. The outputs are rounded elsewhere than those of the tensor operations.
+    ///
+    /// Its weights must not change afterwards, and are rounded to the precision when they are saved. Choose precision, rotary base and the residual
+    /// stream's dtype before.
     pub fn for_inference(mut self) -> Self {
+        #[cfg(feature = "flex")]
+        if !self.half_residual && self.cpu.is_none() {
+            let device = self.device();
+            self.cpu = CpuLayers::pack(
+                &mut self.layers,
+                self.final_norm.as_ref(),
+                &self.config.spec().layers,
+                &device,
+                self.precision,
+                self.int8,
+            );
+            if self.cpu.is_some() {
+                self.final_norm = None;
+                return self;
+            }
+        }
         if self.precision != Precision::F32 {
             for layer in &mut self.layers {
                 layer.lower(self.precision);
@@ -129,6 +160,21 @@ impl ModernBert {
     pub fn with_half_residual(mut self, half: bool) -> Self {
         self.half_residual = half;
         self
+    }
+
+    /// The same encoder with weights and left operands of its layers' matrix multiplications in int8, attention in bf16, once
+    /// [`Self::for_inference`] packs them on a CPU; see [`Self::packed_for`]. Each output of a weight and each token of an operand has a scale of its own.
+    pub fn with_int8(mut self, int8: bool) -> Self {
+        self.int8 = int8;
+        self
+    }
+
+    /// The name of the CPU's instruction set that computes the layers, where [`Self::for_inference`] packed them.
+    pub fn packed_for(&self) -> Option<String> {
+        #[cfg(feature = "flex")]
+        return self.cpu.as_ref().map(|cpu| cpu.unit().to_string());
+        #[cfg(not(feature = "flex"))]
+        None
     }
 
     /// The same encoder without captured graphs.
@@ -168,6 +214,10 @@ impl ModernBert {
     ///
     /// Call [`ModernBert::check_tokens`] first where the device bounds its tensors.
     pub fn forward(&self, batch: &PackedBatch) -> Tensor<2> {
+        #[cfg(feature = "flex")]
+        if let Some(cpu) = &self.cpu {
+            return cpu.forward(self, batch);
+        }
         if let Some(hidden) = self.graphs.run(self, batch) {
             return hidden;
         }
@@ -182,6 +232,10 @@ impl ModernBert {
     /// The states between the layers, each `[total, hidden]` in f32: the embeddings, then the output of every layer, the
     /// last one after the final norm. These are Hugging Face's `hidden_states`.
     pub fn hidden_states(&self, batch: &PackedBatch) -> Vec<Tensor<2>> {
+        #[cfg(feature = "flex")]
+        if let Some(cpu) = &self.cpu {
+            return cpu.hidden_states(self, batch);
+        }
         let mut states = Vec::with_capacity(self.layers.len() + 1);
         let precision = self.precision;
         let last = self.run(batch, |state| states.push(precision.raise(state.clone())));
@@ -224,7 +278,7 @@ impl ModernBert {
 
     /// Number of layers.
     pub fn num_layers(&self) -> usize {
-        self.layers.len()
+        self.config.num_hidden_layers
     }
 
     /// The input of the first layer, `[total, hidden]` in f32.

@@ -32,7 +32,33 @@ pub(super) struct EncoderLayer {
     mlp: Mlp,
 }
 
+/// Parameters of a layer whose attention and MLP follow each other.
+#[cfg(feature = "flex")]
+pub(super) struct LayerWeights<'a> {
+    pub(super) attention_norm: Option<&'a Norm>,
+    pub(super) wqkv: Tensor<2>,
+    pub(super) attention_out: Tensor<2>,
+    pub(super) mlp_norm: &'a Norm,
+    pub(super) wi: Tensor<2>,
+    pub(super) mlp_out: Tensor<2>,
+}
+
 impl EncoderLayer {
+    /// The parameters of a layer that is not parallel.
+    #[cfg(feature = "flex")]
+    pub(super) fn weights(&self) -> LayerWeights<'_> {
+        let [wqkv, attention_out] = self.attn.weights();
+        let [wi, mlp_out] = self.mlp.weights();
+        LayerWeights {
+            attention_norm: self.attn_norm.as_ref(),
+            wqkv,
+            attention_out,
+            mlp_norm: self.mlp_norm(),
+            wi,
+            mlp_out,
+        }
+    }
+
     pub(super) fn new(spec: &LayerSpec, index: usize, hidden: usize, device: &Device) -> Self {
         let parallel = spec.is_parallel();
         let fused = || {

@@ -41,12 +41,21 @@ impl Mlp {
         self.wo.lower(precision);
     }
 
+    /// `Wi` and `Wo` of a layer that is not parallel.
+    #[cfg(feature = "flex")]
+    pub(super) fn weights(&self) -> [Tensor<2>; 2] {
+        [self.wi().weight.val(), self.wo.weight.val()]
+    }
+
+    fn wi(&self) -> &Linear {
+        self.wi
+            .as_ref()
+            .expect("Wi of a layer that is not parallel")
+    }
+
     /// `[total, hidden]` in and out, in the dtype of the input, of a layer that is not parallel.
     pub(super) fn forward(&self, input: Tensor<2>, pass: &ForwardPass, layer: usize) -> Tensor<2> {
-        let wi = self
-            .wi
-            .as_ref()
-            .expect("Wi of a layer that is not parallel");
+        let wi = self.wi();
         let biased = wi.bias.is_some() || self.wo.bias.is_some();
         let drops = pass.dropout_at(layer, Site::Mlp).is_some();
         if self.is_geglu() && !biased && !drops {

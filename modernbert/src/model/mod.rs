@@ -16,6 +16,8 @@
 mod activation;
 mod architecture;
 mod attention;
+#[cfg(feature = "flex")]
+mod cpu;
 mod dropout;
 mod embeddings;
 mod encoder;

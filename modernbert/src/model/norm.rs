@@ -43,7 +43,7 @@ impl Norm {
         let out = self.unbiased(input.dtype(), dtype);
         let normed = match self.spec.kind {
             NormKind::Layernorm => {
-                let weight = self.weight(&input);
+                let weight = self.weight(&input.device());
                 ops::layer_norm::layer_norm_to(input, weight, self.spec.eps, out)
             }
             NormKind::Rmsnorm => self.root_mean_square(input, out),
@@ -61,7 +61,7 @@ impl Norm {
         let out = self.unbiased(x.dtype(), dtype);
         let (sum, normed) = match self.spec.kind {
             NormKind::Layernorm => {
-                let weight = self.weight(&x);
+                let weight = self.weight(&x.device());
                 ops::layer_norm::add_layer_norm(x, branch, weight, self.spec.eps, out)
             }
             NormKind::Rmsnorm => {
@@ -73,11 +73,11 @@ impl Norm {
         (sum, self.biased(normed, dtype))
     }
 
-    /// The weight, or ones.
-    fn weight(&self, like: &Tensor<2>) -> Tensor<1> {
+    /// The weight, or ones on this device, `[hidden]`.
+    pub(super) fn weight(&self, device: &Device) -> Tensor<1> {
         match &self.weight {
             Some(weight) => weight.val(),
-            None => Tensor::ones([self.spec.width], (&like.device(), DType::F32)),
+            None => Tensor::ones([self.spec.width], (device, DType::F32)),
         }
     }
 

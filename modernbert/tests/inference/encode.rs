@@ -51,12 +51,14 @@ fn every_batch_size_gives_the_same_vectors_in_the_order_of_the_texts() {
     }
 }
 
-/// Weights in half precision change no bit, nor does a captured graph (CUDA) that the batch fills; one that it fills in part computes more rows.
+/// Weights in half precision change no bit, nor does a captured graph (CUDA) that the batch fills; one that it fills in part computes more rows. Packed
+/// layers (CPU) sum in another order.
 #[test]
 fn a_model_for_inference_gives_the_values_of_the_model() {
     let sequence = |length: usize| -> Vec<u32> { (0..length).map(|i| (i % 40) as u32).collect() };
     let full: [&[usize]; 4] = [&[16], &[64], &[20, 44], &[250, 6]];
     let partly: [&[usize]; 4] = [&[5], &[3, 7, 1], &[60, 1, 0, 3], &[129]];
+    let is_cpu = format!("{:?}", device()).to_lowercase().contains("flex");
     for (precision, limit) in [
         (Precision::F32, 1e-5),
         (Precision::Bf16, 1e-2),
@@ -68,6 +70,9 @@ fn a_model_for_inference_gives_the_values_of_the_model() {
         let model = randomize(ModernBert::new(&config(), &device()).unwrap());
         let model = model.with_precision(precision);
         let lowered = model.clone().for_inference();
+        // f16 has no packed form.
+        let packed = is_cpu && precision != Precision::F16;
+        assert_eq!(lowered.packed_for().is_some(), packed);
         let both = |lengths: &[usize]| {
             let sequences: Vec<_> = lengths.iter().map(|&length| sequence(length)).collect();
             let batch = PackedBatch::from_sequences(&sequences, &device()).unwrap();
@@ -75,14 +80,14 @@ fn a_model_for_inference_gives_the_values_of_the_model() {
         };
         // Three times: a size is captured at its second batch, and boundaries of the batch before must not remain.
         for _ in 0..3 {
-            for lengths in full {
-                let (expected, found) = both(lengths);
-                assert_eq!(bits(&found), bits(&expected), "{precision:?}, {lengths:?}");
-            }
-            for lengths in partly {
+            for lengths in full.iter().chain(&partly) {
                 let (expected, found) = both(lengths);
                 let what = format!("{precision:?}, {lengths:?}");
-                assert_close(&found, &wide(&expected), limit, &what);
+                if full.contains(lengths) && lowered.packed_for().is_none() {
+                    assert_eq!(bits(&found), bits(&expected), "{what}");
+                } else {
+                    assert_close(&found, &wide(&expected), limit, &what);
+                }
             }
         }
     }
