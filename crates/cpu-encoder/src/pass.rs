@@ -506,7 +506,6 @@ impl<'a, E: Activation> Pass<'a, E> {
         if let (Some(states), Some(kept)) = (states, kept) {
             *states = kept.into_inner().unwrap_or_else(PoisonError::into_inner);
         }
-        drop(context);
         self.x
     }
 }

@@ -1,5 +1,7 @@
 //! The encoder against its definition in f64, on every instruction set of this processor.
 
+#![allow(clippy::unwrap_used)] // a test may fail loudly
+
 use cpu_encoder::{Builder, Encoder, Format, Layer, Shape};
 use cpu_gemm::{Team, Unit};
 use proptest::prelude::*;

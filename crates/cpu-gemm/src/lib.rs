@@ -2,7 +2,7 @@
 //!
 //! | module | contents | may use |
 //! |---|---|---|
-//! | [`unit`] | the instruction sets: detection, choice, the environment variable that forces one | nothing |
+//! | [`mod@unit`] | the instruction sets: detection, choice, the environment variable that forces one | nothing |
 //! | [`aligned`] | buffers aligned to cache lines | nothing |
 //! | [`element`] | operand types f32, bf16 and i8, and their conversions | nothing |
 //! | [`pack`] | weights and other right operands as panels of 32 columns | `aligned`, `element` |

@@ -38,6 +38,7 @@ pub struct ModernBert {
     #[module(skip)]
     graphs: Graphs,
     #[module(skip)]
+    #[cfg_attr(not(feature = "flex"), allow(dead_code))] // read by the packed layers alone
     int8: bool,
     /// The layers and the final norm of a model for inference on a CPU, which `layers` lacks then.
     #[cfg(feature = "flex")]

@@ -2,10 +2,10 @@
 //!
 //! | module | instruction sets |
 //! |---|---|
-//! | [`amx`] | [`Unit::Amx`], for bf16 and i8 |
-//! | [`avx512`] | [`Unit::Avx512`] and [`Unit::Avx512Native`]; [`Unit::Amx`] for f32 |
-//! | [`avx2`] | [`Unit::Avx2`] |
-//! | [`portable`] | [`Unit::Portable`] |
+//! | `amx` | [`Unit::Amx`], for bf16 and i8 |
+//! | `avx512` | [`Unit::Avx512`] and [`Unit::Avx512Native`]; [`Unit::Amx`] for f32 |
+//! | `avx2` | [`Unit::Avx2`] |
+//! | `portable` | [`Unit::Portable`] |
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) mod amx;
