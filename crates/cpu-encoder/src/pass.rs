@@ -18,13 +18,15 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use cpu_gemm::aligned::{Aligned, Zero};
-use cpu_gemm::element::{Element, quantize_row};
+use cpu_gemm::element::Element;
 use cpu_gemm::kernel::{Multiply, Tile};
 use cpu_gemm::{Member, PANEL, ROWS, Team, Unit};
 use half::bf16;
 
 use crate::attention::{Head, Scratch};
-use crate::rows::{Activation, Place, TileValues, add_tile, layer_norm, scale_tile};
+use crate::rows::{
+    Activation, Place, TileValues, add_scaled_tile, add_tile, layer_norm, quantize, scale_tile,
+};
 use crate::weights::Weight;
 
 /// Rows of a task of a large batch at most: its operands fit into an L2 cache of 1 MB, and there are enough tasks for threads that do not run all the
@@ -393,6 +395,9 @@ struct Buffers<E: Activation> {
     /// Left operands of int8 GEMMs, and their scales.
     codes: Aligned<i8>,
     scales: Vec<f32>,
+    /// Second codes of rows with outliers, and their scales, 0 for the other rows.
+    more_codes: Aligned<i8>,
+    more_scales: Vec<f32>,
 }
 
 /// The buffers of a running pass, shared by its threads.
@@ -404,6 +409,8 @@ struct Shared<E> {
     gated: SharedRows<E>,
     codes: SharedRows<i8>,
     scales: SharedRows<f32>,
+    more_codes: SharedRows<i8>,
+    more_scales: SharedRows<f32>,
 }
 
 /// A thread's state.
@@ -412,6 +419,7 @@ struct Worker<'a, E: Activation> {
     tile: Box<TileValues>,
     sums: Box<[i32; ROWS * PANEL]>,
     row: Vec<f32>,
+    rest: Vec<f32>,
     scratch: Scratch<E>,
 }
 
@@ -472,6 +480,8 @@ impl<'a, E: Activation> Pass<'a, E> {
                 gated: Aligned::zeros(rows * stride(shape.inner)),
                 codes: Aligned::zeros(if int8 { rows * widest } else { 0 }),
                 scales: vec![0.0; if int8 { rows } else { 0 }],
+                more_codes: Aligned::zeros(if int8 { rows * widest } else { 0 }),
+                more_scales: vec![0.0; if int8 { rows } else { 0 }],
             },
         }
     }
@@ -496,6 +506,8 @@ impl<'a, E: Activation> Pass<'a, E> {
                 gated: SharedRows::of(&mut buffers.gated, stride(shape.inner)),
                 codes: SharedRows::of(&mut buffers.codes, widest),
                 scales: SharedRows::of(&mut buffers.scales, 1),
+                more_codes: SharedRows::of(&mut buffers.more_codes, widest),
+                more_scales: SharedRows::of(&mut buffers.more_scales, 1),
             },
         };
         let kept = states.is_some().then(|| Mutex::new(Vec::new()));
@@ -513,17 +525,16 @@ impl<'a, E: Activation> Pass<'a, E> {
 impl<'a, E: Activation> Worker<'a, E> {
     fn new(pass: &'a Context<'a, E>) -> Self {
         let shape = &pass.encoder.shape;
+        let widest = shape
+            .hidden
+            .max(shape.inner)
+            .max(shape.heads * shape.head_dim);
         Self {
             pass,
             tile: Box::new([0.0; ROWS * PANEL]),
             sums: Box::new([0; ROWS * PANEL]),
-            row: vec![
-                0.0;
-                shape
-                    .hidden
-                    .max(shape.inner)
-                    .max(shape.heads * shape.head_dim)
-            ],
+            row: vec![0.0; widest],
+            rest: vec![0.0; widest],
             scratch: Scratch::new(pass.longest, shape.head_dim),
         }
     }
@@ -656,7 +667,7 @@ impl<'a, E: Activation> Worker<'a, E> {
             unsafe {
                 match weight {
                     Weight::Float(_) => E::round(x, shared.normed.row_mut(row, 0, hidden)),
-                    Weight::Int8(_) => shared.quantize(x, row),
+                    Weight::Int8(_) => shared.quantize(x, row, &mut self.rest),
                 }
             }
         }
@@ -673,7 +684,7 @@ impl<'a, E: Activation> Worker<'a, E> {
             // SAFETY: this thread alone uses this row between two barriers.
             unsafe {
                 E::widen(&source.rows(row, 1)[..width], &mut self.row[..width]);
-                shared.quantize(&self.row[..width], row);
+                shared.quantize(&self.row[..width], row, &mut self.rest);
             }
         }
     }
@@ -781,6 +792,23 @@ impl<'a, E: Activation> Worker<'a, E> {
                             );
                             let scales = shared.scales.rows(row, count);
                             scale_tile(&self.sums, scales, weight.scales(panel), &mut self.tile);
+                            let scales = shared.more_scales.rows(row, count);
+                            if scales.iter().any(|scale| *scale != 0.0) {
+                                multiply(
+                                    unit,
+                                    shared.more_codes.rows(row, padded),
+                                    codes.stride,
+                                    count,
+                                    weight.panel(panel),
+                                    &mut self.sums[..],
+                                );
+                                add_scaled_tile(
+                                    &self.sums,
+                                    scales,
+                                    weight.scales(panel),
+                                    &mut self.tile,
+                                );
+                            }
                         }
                     }
                 }
@@ -850,18 +878,27 @@ impl<E> Shared<E> {
     ///
     /// # Safety
     /// No other thread uses this row before the next barrier.
-    unsafe fn quantize(&self, values: &[f32], row: usize) {
+    unsafe fn quantize(&self, values: &[f32], row: usize, rest: &mut [f32]) {
+        let len = values.len();
         // Codes of a wider operand may remain behind the row.
-        let padded = values.len().next_multiple_of(i8::STEP);
+        let padded = len.next_multiple_of(i8::STEP);
         // SAFETY: the caller's promise.
-        let (codes, scale) = unsafe {
+        let (codes, more, scale, more_scale) = unsafe {
             (
                 self.codes.row_mut(row, 0, padded),
+                self.more_codes.row_mut(row, 0, padded),
                 self.scales.row_mut(row, 0, 1),
+                self.more_scales.row_mut(row, 0, 1),
             )
         };
-        scale[0] = quantize_row(values, codes);
-        codes[values.len()..].fill(0);
+        [scale[0], more_scale[0]] = quantize(
+            values,
+            &mut codes[..len],
+            &mut more[..len],
+            &mut rest[..len],
+        );
+        codes[len..].fill(0);
+        more[len..].fill(0);
     }
 }
 

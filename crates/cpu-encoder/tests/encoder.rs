@@ -403,3 +403,30 @@ fn an_empty_batch_has_no_rows() {
     let (states, last) = encoder.hidden_states(Vec::new(), &[0, 0]);
     assert_eq!((states.len(), last.len()), (2, 0));
 }
+
+/// One value far beyond the others, which no weight reads: with one code of 8 bits for the row, the others would all be rounded away.
+#[test]
+fn an_outlier_of_a_token_does_not_cost_its_other_values_in_int8() {
+    let hidden = 320;
+    let mut model = Model::new(hidden, 2, 32, 64, 1, 50);
+    let layer = &mut model.layers[0];
+    for matrix in [&mut layer.wqkv, &mut layer.wi] {
+        matrix.iter_mut().step_by(hidden).for_each(|w| *w = 0.0);
+    }
+    let lengths = [9, 30];
+    let mut input = Numbers(51).vector(39 * hidden, 1.0);
+    input.iter_mut().step_by(hidden).for_each(|x| *x = 200.0);
+    let (_, expected) = model.reference(&input, &lengths);
+    let others = |values: &[f64]| -> Vec<f64> {
+        let rows = values.chunks(hidden);
+        rows.flat_map(|row| row[1..].to_vec()).collect()
+    };
+    for unit in Unit::supported() {
+        let encoder = model.encoder(Format::Int8, unit, 2);
+        let found = encoder.forward(input.clone(), &boundaries(&lengths));
+        let found: Vec<f64> = found.into_iter().map(f64::from).collect();
+        let found: Vec<f32> = others(&found).into_iter().map(|x| x as f32).collect();
+        let error = distance(&found, &others(&expected));
+        assert!(error < 1e-2, "{unit}: {error:e}");
+    }
+}
