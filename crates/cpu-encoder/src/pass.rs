@@ -763,9 +763,13 @@ impl<'a, E: Activation> Worker<'a, E> {
         let unit = self.pass.encoder.unit;
         let shared = &self.pass.shared;
         let (left, _) = self.operand(operand);
-        // A panel stays in the nearest caches for all rows of the block.
+        let tiles = rows.len().div_ceil(ROWS);
+        // A panel stays in the nearest caches for all rows of the block; the next one is brought there meanwhile.
         for panel in panels {
-            for row in rows.clone().step_by(ROWS) {
+            for (index, row) in rows.clone().step_by(ROWS).enumerate() {
+                if tiles > 1 {
+                    weight.prefetch(panel + 1, index, tiles);
+                }
                 let count = ROWS.min(rows.end - row);
                 let padded = count.next_multiple_of(16);
                 // SAFETY: operands have whole groups of 32 rows with strides of whole steps, and no thread writes rows that this one reads before the next

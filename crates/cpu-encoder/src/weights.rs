@@ -47,6 +47,16 @@ impl<E: Float> Weight<E> {
         }
     }
 
+    /// Prefetches part `part` of `parts` of a panel, if there is one.
+    pub(crate) fn prefetch(&self, panel: usize, part: usize, parts: usize) {
+        if panel < self.panels() {
+            match self {
+                Self::Float(panels) => panels.panel(panel).prefetch(part, parts),
+                Self::Int8(panels) => panels.panel(panel).prefetch(part, parts),
+            }
+        }
+    }
+
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         match self {

@@ -121,9 +121,14 @@ fn rate<E: Operand>(unit: Unit, team: &Team, rows: usize, weights: &[Panels<E>])
             let mut tile = [E::Sum::default(); ROWS * PANEL];
             for _ in 0..repeats {
                 for weight in weights {
-                    let mut task = |panel: usize| {
-                        let panel = weight.panel(panel);
+                    let mut task = |index: usize| {
+                        let panel = weight.panel(index);
                         for first in (0..rows).step_by(ROWS) {
+                            if rows > ROWS && index + 1 < weight.count() {
+                                weight
+                                    .panel(index + 1)
+                                    .prefetch(first / ROWS, rows.div_ceil(ROWS));
+                            }
                             let place = Tile {
                                 left: left[first * widest..].as_ptr(),
                                 left_stride: widest,
