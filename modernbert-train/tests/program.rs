@@ -279,8 +279,12 @@ fn settings_that_make_no_sense_are_named_with_a_remedy() {
             &["num_hidden_layers is 5", "use 4 or 7"],
         ),
         (
-            "model.hidden_size=",
+            "model.hidden_size=unset",
             &["model.hidden_size is missing", "give it"],
+        ),
+        (
+            "data.corpus=",
+            &["--set data.corpus=", "empty", "data.corpus=unset"],
         ),
         ("model.preset=gigantic", &["gigantic", "the presets are"]),
         (

@@ -42,6 +42,11 @@ pub enum RecipeError {
     /// An override has no `=`.
     #[error("--set {0}: write it as key=value, such as optimizer.learning_rate=1e-3")]
     NoValue(String),
+    /// An override has an empty value.
+    #[error(
+        "--set {0}=: the value is empty; give one, or write {0}=unset to remove the setting, which restores its default"
+    )]
+    EmptyValue(String),
     /// An override's value does not fit its key.
     #[error("--set {key}={value}: {message}")]
     Override {

@@ -13,7 +13,7 @@ use toml::{Table, Value};
 
 use super::RecipeError;
 use super::place::line_at;
-use super::set::parse_value;
+use super::set::Override;
 
 const OPEN: &str = "${";
 
@@ -23,7 +23,7 @@ struct Scope<'a> {
     outer: &'a Table,
     /// The phase's name and settings, inside a phase.
     phase: Option<(&'a str, &'a Table)>,
-    overrides: &'a [String],
+    overrides: &'a [Override],
 }
 
 /// The text with every reference replaced by its value; text that is not TOML is returned as it is.
@@ -33,7 +33,7 @@ struct Scope<'a> {
 pub(super) fn resolve<'t>(
     text: &'t str,
     source_name: &str,
-    overrides: &[String],
+    overrides: &[Override],
 ) -> Result<Cow<'t, str>, RecipeError> {
     let parsed = (DeTable::parse(text), text.parse::<Table>());
     let (Ok(spans), Ok(table)) = parsed else {
@@ -193,20 +193,20 @@ impl<'a> Scope<'a> {
 
     /// The setting's value, and whether it is the phase's own.
     fn find(&self, key: &str) -> Option<(Value, bool)> {
-        let overridden = |key: &str| {
-            self.overrides.iter().rev().find_map(|text| {
-                let (set, value) = text.split_once('=')?;
-                (set.trim() == key).then(|| parse_value(value.trim()))
-            })
-        };
-        if let Some((name, phase)) = self.phase {
-            let own = overridden(&format!("phase.{name}.{key}")).or_else(|| entry(phase, key));
-            if let Some(value) = own {
-                return Some((value, true));
+        // A setting that the command line removes is not set: its default is not known here.
+        let value = |set: &str, table: &Table| {
+            let last = self.overrides.iter().rev().find(|one| one.key == set);
+            match last {
+                Some(last) => last.value.clone(),
+                None => entry(table, key),
             }
+        };
+        if let Some((name, phase)) = self.phase
+            && let Some(own) = value(&format!("phase.{name}.{key}"), phase)
+        {
+            return Some((own, true));
         }
-        let outer = overridden(key).or_else(|| entry(self.outer, key))?;
-        Some((outer, false))
+        Some((value(key, self.outer)?, false))
     }
 }
 
@@ -283,6 +283,10 @@ run.total_tokens = "${data.sequence_length}"
         assert_eq!(phases[0].recipe.optimizer.max_lr, Some(2e-3));
         let recipe = read(&["data.seed=1"]).unwrap();
         assert_eq!((recipe.run.seed, recipe.data.seed), (5, Some(1)));
+        let message = read(&["run.seed=unset"]).unwrap_err().to_string();
+        assert!(message.contains("${run.seed} refers to"), "{message}");
+        let message = read(&["run.seed="]).unwrap_err().to_string();
+        assert!(message.starts_with("--set run.seed=: "), "{message}");
     }
 
     #[test]

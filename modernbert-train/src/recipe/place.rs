@@ -5,6 +5,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::RecipeError;
+use super::set::Override;
 
 /// A recipe's text with its name, to find the line of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,13 +48,23 @@ impl RecipeText {
         }
     }
 
-    /// Returns true if the recipe or an override sets this key itself.
+    /// Returns true if the recipe or an override sets this key itself, and no override removes it.
     pub fn sets(&self, key: &str) -> bool {
-        let overridden = self.overrides.iter().any(|text| {
-            let set = text.split('=').next().unwrap_or_default().trim();
-            set == key || set.starts_with("phase.") && set.ends_with(&format!(".{key}"))
-        });
-        overridden || sets_key(&self.text, key)
+        let of_phase = format!(".{key}");
+        let overrides = self
+            .overrides
+            .iter()
+            .filter_map(|text| Override::parse(text).ok());
+        let (outer, of_phases): (Vec<_>, Vec<_>) = overrides
+            .filter(|one| {
+                one.key == key || one.key.starts_with("phase.") && one.key.ends_with(&of_phase)
+            })
+            .partition(|one| one.key == key);
+        match outer.last() {
+            _ if of_phases.iter().any(|one| one.value.is_some()) => true,
+            Some(last) => last.value.is_some(),
+            None => sets_key(&self.text, key),
+        }
     }
 
     /// The error with the place of its setting in front.

@@ -32,7 +32,8 @@ const HEAD: &str = "\
 
 Every setting of a recipe, generated from `modernbert-train/src/recipe` (the test `the_reference_is_current` compares this page with the code;
 `UPDATE_DOCS=1 cargo test --workspace --lib -- the_reference_is_current` writes it). A recipe is a TOML file; `--set section.key=value`
-replaces one setting, `--set phase.NAME.section.key=value` that of one phase. Relative paths are relative to the recipe's folder.
+replaces one setting, `--set phase.NAME.section.key=value` that of one phase, and the value `unset` restores the default. Relative paths
+are relative to the recipe's folder.
 A text `\"${section.key}\"` has the value of another setting of the file, in a phase the phase's own first; `--set` counts before the file.
 ";
 

@@ -175,6 +175,51 @@ pub(super) fn dotted(table: &Table) -> Vec<String> {
     table.iter().flat_map(inside).collect()
 }
 
+/// The bare value of `--set` that removes a key. A text of these letters is written `"unset"`.
+const UNSET: &str = "unset";
+
+/// An override of the command line, `key=value`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Override {
+    /// The dotted key.
+    pub(super) key: String,
+    /// The value as given.
+    raw: String,
+    /// The value; `None` removes the key.
+    pub(super) value: Option<Value>,
+}
+
+impl Override {
+    /// Reads `key=value`.
+    ///
+    /// # Errors
+    /// A missing `=`; an empty value, which is what a variable that is not set leaves.
+    pub(super) fn parse(text: &str) -> Result<Self, RecipeError> {
+        let (key, value) = text
+            .split_once('=')
+            .ok_or_else(|| RecipeError::NoValue(text.to_owned()))?;
+        let (key, raw) = (key.trim().to_owned(), value.trim().to_owned());
+        let value = match raw.as_str() {
+            "" => return Err(RecipeError::EmptyValue(key)),
+            UNSET => None,
+            raw => Some(parse_value(raw)),
+        };
+        Ok(Self { key, raw, value })
+    }
+
+    pub(super) fn parse_all(texts: &[String]) -> Result<Vec<Self>, RecipeError> {
+        texts.iter().map(|text| Self::parse(text)).collect()
+    }
+
+    fn refused(&self, message: impl Into<String>) -> RecipeError {
+        RecipeError::Override {
+            key: self.key.clone(),
+            value: self.raw.clone(),
+            message: message.into(),
+        }
+    }
+}
+
 /// Sets or removes a key.
 fn replace(table: &mut Table, key: &str, value: Option<Value>) {
     match value {
@@ -213,7 +258,8 @@ impl Recipe {
         source_name: &str,
         overrides: &[String],
     ) -> Result<Self, RecipeError> {
-        let resolved = interpolate::resolve(text, source_name, overrides)?;
+        let parsed = Override::parse_all(overrides)?;
+        let resolved = interpolate::resolve(text, source_name, &parsed)?;
         Self::from_plain(&resolved, source_name)?.with_overrides(overrides)
     }
 
@@ -262,13 +308,14 @@ impl Recipe {
         overrides: &[String],
     ) -> Result<(Self, RecipeText), RecipeError> {
         let path = path.as_ref();
+        let overrides = Override::parse_all(overrides)?;
         let unreadable = |source| RecipeError::Io {
             path: path.to_owned(),
             source,
         };
         let text = modernbert::read::text(path).map_err(unreadable)?;
         let name = path.display().to_string();
-        let resolved = interpolate::resolve(&text, &name, overrides)?;
+        let resolved = interpolate::resolve(&text, &name, &overrides)?;
         let recipe = Self::from_plain(&resolved, &name)?;
         let absolute = std::path::absolute(path).map_err(unreadable)?;
         let folder = absolute.parent().unwrap_or(Path::new("/"));
@@ -276,62 +323,50 @@ impl Recipe {
     }
 
     /// The recipe with single values replaced, each given as `key=value` with a dotted key. The value is read as TOML, and as plain text
-    /// where it is none, so `run.precision=bf16` needs no quotes. An empty value removes the key, which restores its default. A new
+    /// where it is none, so `run.precision=bf16` needs no quotes. `key=unset` removes the key, which restores its default. A new
     /// `schedule.kind` starts with the defaults of that kind, and is applied before other keys of the schedule.
     /// `phase.NAME.key=value` changes one phase; a key that phases set themselves can't be changed outside them.
     ///
     /// # Errors
-    /// A missing `=`, an unknown key, and a value that does not fit its key.
+    /// A missing `=`, an empty value, an unknown key, and a value that does not fit its key.
     pub fn with_overrides(&self, overrides: &[String]) -> Result<Self, RecipeError> {
-        let split = |text: &String| {
-            let (key, value) = text
-                .split_once('=')
-                .ok_or_else(|| RecipeError::NoValue(text.clone()))?;
-            Ok((key.trim().to_owned(), value.trim().to_owned()))
-        };
-        let mut pairs = overrides
-            .iter()
-            .map(split)
-            .collect::<Result<Vec<_>, RecipeError>>()?;
-        pairs.sort_by_key(|(key, _)| !key.ends_with("schedule.kind"));
+        let mut overrides = Override::parse_all(overrides)?;
+        overrides.sort_by_key(|one| !one.key.ends_with("schedule.kind"));
         let mut recipe = self.clone();
-        for (key, value) in &pairs {
-            recipe = recipe.with_override(key, value)?;
+        for one in overrides {
+            recipe = recipe.with_override(one)?;
         }
         Ok(recipe)
     }
 
-    fn with_override(&self, key: &str, value: &str) -> Result<Self, RecipeError> {
-        let failed = |message: String| RecipeError::Override {
-            key: key.to_owned(),
-            value: value.to_owned(),
-            message,
-        };
+    fn with_override(&self, given: Override) -> Result<Self, RecipeError> {
+        let key = given.key.as_str();
         if let Some(of_phase) = key.strip_prefix("phase.") {
-            return self.with_phase_override(of_phase, value);
+            return self.with_phase_override(of_phase, &given);
         }
         let known = is_known(key).then(|| key.split_once('.')).flatten();
         let (section, name) = known.ok_or_else(|| unknown("--set", key))?;
         let own: Vec<_> = self.phase.iter().filter(|phase| phase.sets(key)).collect();
         if let Some(first) = own.first() {
             let names: Vec<_> = own.iter().map(|phase| phase.name.as_str()).collect();
-            return Err(failed(format!(
-                "phases set it themselves ({}): write phase.{}.{key}={value}",
+            return Err(given.refused(format!(
+                "phases set it themselves ({}): write phase.{}.{key}={}",
                 names.join(", "),
                 first.name,
+                given.raw,
             )));
         }
-        let mut table = Table::try_from(self).map_err(|error| failed(error.to_string()))?;
+        let mut table = Table::try_from(self).map_err(|error| given.refused(error.to_string()))?;
         let entry = table
             .entry(section)
             .or_insert_with(|| Value::Table(Table::new()));
         let Value::Table(inner) = entry else {
-            return Err(failed(format!("{section} is not a section")));
+            return Err(given.refused(format!("{section} is not a section")));
         };
         if key == "schedule.kind" {
             inner.clear();
         }
-        let new = (!value.is_empty()).then(|| parse_value(value));
+        let new = given.value.clone();
         match name.split_once('.') {
             Some((table, choice)) => {
                 let entry = inner
@@ -348,16 +383,11 @@ impl Recipe {
         }
         table
             .try_into()
-            .map_err(|error: toml::de::Error| failed(error.message().to_owned()))
+            .map_err(|error: toml::de::Error| given.refused(error.message()))
     }
 
     /// `key` is the phase's name and a dotted key.
-    fn with_phase_override(&self, key: &str, value: &str) -> Result<Self, RecipeError> {
-        let failed = |message: String| RecipeError::Override {
-            key: format!("phase.{key}"),
-            value: value.to_owned(),
-            message,
-        };
+    fn with_phase_override(&self, key: &str, given: &Override) -> Result<Self, RecipeError> {
         let names = || {
             let names: Vec<_> = self.phase.iter().map(|phase| phase.name.as_str()).collect();
             format!(
@@ -368,32 +398,30 @@ impl Recipe {
         let mut parts = key.splitn(3, '.');
         let (Some(phase), Some(section), Some(name)) = (parts.next(), parts.next(), parts.next())
         else {
-            return Err(failed(names()));
+            return Err(given.refused(names()));
         };
         let mut recipe = self.clone();
         let Some(found) = recipe.phase.iter_mut().find(|known| known.name == phase) else {
-            return Err(failed(names()));
+            return Err(given.refused(names()));
         };
         let entry = found
             .settings
             .entry(section)
             .or_insert_with(|| Value::Table(Table::new()));
         let Value::Table(inner) = entry else {
-            return Err(failed(format!("{section} is not a section")));
+            return Err(given.refused(format!("{section} is not a section")));
         };
         if section == "schedule" && name == "kind" {
             inner.clear();
         }
-        if value.is_empty() {
-            inner.remove(name);
-        } else {
-            inner.insert(name.to_owned(), parse_value(value));
-        }
+        replace(inner, name, given.value.clone());
         if inner.is_empty() {
             found.settings.remove(section);
         }
         found.check_keys(&|_| format!("--set, phase {phase}"))?;
-        recipe.phases().map_err(|error| failed(error.to_string()))?;
+        recipe
+            .phases()
+            .map_err(|error| given.refused(error.to_string()))?;
         Ok(recipe)
     }
 

@@ -38,7 +38,7 @@ rope_parameters = { full_attention = { rope_type = 'yarn', factor = 4.0 } }
     };
     let changed = set(&[
         "model.flexbert.normalization=layernorm",
-        "model.flexbert.rope_parameters=",
+        "model.flexbert.rope_parameters=unset",
     ])
     .unwrap();
     assert_eq!(

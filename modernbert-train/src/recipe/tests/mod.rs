@@ -238,7 +238,7 @@ fn overrides_replace_values() {
     let recipe = set(&[
         "optimizer.learning_rate=1e-3",
         "run.precision=bf16",
-        "run.max_seconds=",
+        "run.max_seconds=unset",
         "data.corpus=/some/text",
         "schedule.warmup_tokens=7%",
         "schedule.kind=constant",
@@ -278,6 +278,26 @@ fn overrides_replace_values() {
 }
 
 #[test]
+fn an_empty_override_removes_nothing() {
+    for key in set::KEYS.iter().copied().chain([
+        "model.flexbert.normalization",
+        "phase.decay.run.max_seconds",
+    ]) {
+        for text in [format!("{key}="), format!("{key} =  ")] {
+            let message = complaint(&[&text]);
+            let said = format!("--set {key}=: the value is empty; give one, or write {key}=unset");
+            assert!(message.starts_with(&said), "{message}");
+        }
+    }
+    // What is meant is written.
+    let default = Recipe::from_str("model.preset = '17m'", "x").unwrap();
+    let recipe = set(&["data.corpus=/some/text", "data.corpus=unset"]).unwrap();
+    assert_eq!(recipe.data.corpus, default.data.corpus);
+    let recipe = set(&["data.tokenizer=\"unset\""]).unwrap();
+    assert_eq!(recipe.data.tokenizer, TokenizerSource::Path("unset".into()));
+}
+
+#[test]
 fn an_override_that_does_not_fit_is_explained() {
     let cases: [(&[&str], &str); 8] = [
         (
@@ -295,7 +315,7 @@ fn an_override_that_does_not_fit_is_explained() {
         ),
         (&["run.total_tokens=2.5"], "--set run.total_tokens=2.5"),
         (
-            &["run.total_tokens="],
+            &["run.total_tokens=unset"],
             "run.total_tokens is missing; give it",
         ),
         (&["data.long_documents=drop"], "`split` or `truncate`"),
@@ -383,7 +403,7 @@ fn settings_that_do_not_go_together_are_named() {
             "[model]: num_hidden_layers is 9223372036854775807",
         ),
         (
-            &["model.hidden_size="],
+            &["model.hidden_size=unset"],
             "model.hidden_size is missing; give it, or name a model.preset",
         ),
         (
