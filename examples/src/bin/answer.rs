@@ -39,7 +39,8 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     input: Option<OsString>,
     /// Reads the file in this format; by default the one of its ending, and jsonl for standard input.
-    #[arg(long, value_enum, requires = "input")]
+    // The conflicts are needed too: clap requires nothing that conflicts with what is given.
+    #[arg(long, value_enum, requires = "input", conflicts_with_all = ["question", "context"])]
     format: Option<FormatArg>,
     #[command(flatten)]
     model: ModelArgs,

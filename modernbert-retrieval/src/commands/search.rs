@@ -34,7 +34,13 @@ pub(crate) struct SearchArgs {
     #[arg(long, value_name = "FILE")]
     queries: Option<PathBuf>,
     /// Takes query ids from the JSONL file that was embedded (fields `_id` or `id`), row by row.
-    #[arg(long, value_name = "FILE", requires = "queries")]
+    // The conflict is needed too: clap requires nothing that conflicts with what is given.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "queries",
+        conflicts_with = "text"
+    )]
     texts: Option<PathBuf>,
     /// Returns this many vectors per query.
     #[arg(long, value_name = "COUNT", default_value_t = 10)]
@@ -46,7 +52,12 @@ pub(crate) struct SearchArgs {
     #[arg(long, value_name = "FOLDER")]
     model: Option<PathBuf>,
     /// Writes a TREC run file instead of printing JSON lines.
-    #[arg(long, value_name = "FILE", requires = "queries")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "queries",
+        conflicts_with = "text"
+    )]
     out: Option<PathBuf>,
     /// The device argument, which all programs share.
     #[command(flatten)]

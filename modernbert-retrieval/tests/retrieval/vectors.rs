@@ -248,6 +248,9 @@ fn the_program_builds_changes_and_searches_an_index() {
         &["search", index, "--queries", queries, "--filter", "x"],
         &["FIELD=VALUE"],
     );
+    for option in ["--out", "--texts"] {
+        refused(&["search", index, "a text", option, "x"], &[option]);
+    }
     refused(
         &["search", "/no/index", "--queries", queries],
         &["/no/index", "no index"],

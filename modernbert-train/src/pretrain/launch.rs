@@ -350,7 +350,7 @@ fn check_device(device: &NamedDevice, precision: Precision, prepared: &Prepared)
     }
     if !device.device.supports_dtype(precision.dtype()) {
         return invalid(format!(
-            "device {} doesn't compute in {}; use --dtype f32",
+            "device {} doesn't compute in {}; set run.precision to f32",
             device.name,
             precision.name()
         ));

@@ -13,6 +13,7 @@ use ranks::World;
 use std::path::{Path, PathBuf};
 
 use super::rank_arguments::RankArgs;
+use super::train::Start;
 
 pub(crate) const RUN_HELP: &str = "\
 Examples:
@@ -134,10 +135,12 @@ pub(super) struct OutArgs {
     /// Deletes the run in the folder first. Nothing else is deleted: a folder with any other file is refused.
     #[arg(long)]
     pub(super) restart: bool,
-    /// Replaces one setting of the recipe, as in --set optimizer.learning_rate=1e-3; may be repeated.
+    /// Replaces one setting of the recipe, as in --set optimizer.learning_rate=1e-3, or restores its default, as in --set
+    /// run.max_seconds=unset; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(super) overrides: Vec<String>,
-    /// Computes matrix multiplications and attention in this dtype: f32 or bf16; the recipe's by default.
+    /// Computes matrix multiplications and attention in this dtype, f32 or bf16, where the recipe names none; to replace the recipe's, use
+    /// --set run.precision.
     #[arg(long)]
     pub(super) dtype: Option<String>,
 }
@@ -168,12 +171,58 @@ fn tokens(text: &str) -> Result<u64, TokensError> {
 }
 
 impl OutArgs {
-    pub(super) fn overrides(&self) -> Vec<String> {
+    /// The overrides of `--set` and `--dtype`.
+    ///
+    /// # Errors
+    /// Both set the dtype.
+    pub(super) fn overrides(&self) -> anyhow::Result<Vec<String>> {
         let mut overrides = self.overrides.clone();
         if let Some(dtype) = &self.dtype {
+            self.excludes("--dtype", "sets that too", |key| key == "run.precision")?;
             overrides.push(format!("run.precision=\"{dtype}\""));
         }
-        overrides
+        Ok(overrides)
+    }
+
+    /// Refuses an override whose key another argument decides.
+    ///
+    /// # Errors
+    /// The first such override.
+    pub(super) fn excludes(
+        &self,
+        argument: &str,
+        reason: &str,
+        is_decided: impl Fn(&str) -> bool,
+    ) -> anyhow::Result<()> {
+        let key = |text: &str| is_decided(text.split('=').next().unwrap_or_default().trim());
+        match self.overrides.iter().find(|text| key(text)) {
+            Some(text) => bail!("--set {text}: {argument} {reason}; leave one of the two out"),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses `--set data.corpus` beside `--corpus`.
+    ///
+    /// # Errors
+    /// Both are given.
+    pub(super) fn check_corpus(&self, corpus: &[PathBuf]) -> anyhow::Result<()> {
+        if corpus.is_empty() {
+            return Ok(());
+        }
+        self.excludes("--corpus", "sets that too", |key| key == "data.corpus")
+    }
+
+    /// Refuses settings that a start from a checkpoint or a model decides.
+    ///
+    /// # Errors
+    /// The first such setting.
+    pub(super) fn check_start(&self, argument: &str, start: &Start) -> anyhow::Result<()> {
+        let reason = "decides that";
+        self.excludes(argument, reason, |key| key == "model.from")?;
+        match start {
+            Start::Checkpoint(_) => self.excludes(argument, reason, |key| key == "data.tokenizer"),
+            Start::Model(_) => Ok(()),
+        }
     }
 
     /// Checks that a run of this recipe can be written to `--out`, before anything is read or trained. `inputs` are the inputs that the

@@ -27,18 +27,34 @@ pub(crate) struct Shapes {
     /// Searches for shapes with so many encoder parameters: a number, or FROM..TO.
     #[arg(long, value_name = "RANGE", value_parser = range, conflicts_with = "shapes")]
     parameters: Option<RangeInclusive<u64>>,
+    // The conflict is needed too: clap requires nothing that conflicts with what is given.
     /// Searches hidden sizes of this range.
-    #[arg(long, value_name = "RANGE", value_parser = range, default_value = "256..2048", requires = "parameters")]
+    #[arg(
+        long,
+        value_name = "RANGE",
+        value_parser = range,
+        default_value = "256..2048",
+        requires = "parameters",
+        conflicts_with = "shapes"
+    )]
     hidden: RangeInclusive<u64>,
     /// Searches numbers of layers of this range.
-    #[arg(long, value_name = "RANGE", value_parser = range, default_value = "4..64", requires = "parameters")]
+    #[arg(
+        long,
+        value_name = "RANGE",
+        value_parser = range,
+        default_value = "4..64",
+        requires = "parameters",
+        conflicts_with = "shapes"
+    )]
     layers: RangeInclusive<u64>,
     /// Shows so many of the shapes found.
     #[arg(
         long,
         value_name = "COUNT",
         default_value_t = 20,
-        requires = "parameters"
+        requires = "parameters",
+        conflicts_with = "shapes"
     )]
     best: usize,
     /// Scores on these GPUs: names or numbers of multiprocessors, separated by commas. By default those of the authors' script.

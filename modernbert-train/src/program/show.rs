@@ -119,10 +119,17 @@ pub(crate) struct Average {
     #[arg(long, value_name = "RUN", conflicts_with = "checkpoints")]
     run: Option<PathBuf>,
     /// Averages this number of the run's checkpoints, the best by held-out loss.
-    #[arg(long, value_name = "COUNT", default_value_t = 0, requires = "run")]
+    // The conflict is needed too: clap requires nothing that conflicts with what is given.
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 0,
+        requires = "run",
+        conflicts_with = "checkpoints"
+    )]
     best: usize,
     /// Adds its newest one.
-    #[arg(long, requires = "run")]
+    #[arg(long, requires = "run", conflicts_with = "checkpoints")]
     with_last: bool,
     /// Writes the model to this folder.
     #[arg(long, value_name = "FOLDER")]

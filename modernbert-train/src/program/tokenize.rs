@@ -50,13 +50,28 @@ pub(crate) struct TokenizeArgs {
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
     /// Reads the text of rows from this field or column. (A mixture file names it for each source.)
-    #[arg(long, value_name = "NAME", default_value = "text")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "text",
+        conflicts_with = "mixture"
+    )]
     text_field: String,
-    /// Reads token ids of MDS samples without a text from this column.
-    #[arg(long, value_name = "NAME", default_value = "input_ids")]
+    /// Reads token ids of MDS samples without a text from this column; not with --mixture.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "input_ids",
+        conflicts_with = "mixture"
+    )]
     token_field: String,
     /// Writes these terms of the text into the index. (A mixture file names them for each source.)
-    #[arg(long, value_name = "TERMS", default_value = "not stated")]
+    #[arg(
+        long,
+        value_name = "TERMS",
+        default_value = "not stated",
+        conflicts_with = "mixture"
+    )]
     licence: String,
     /// Holds out this share of the documents for evaluation, at least one of each source; 0 for none.
     #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
@@ -68,7 +83,7 @@ pub(crate) struct TokenizeArgs {
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<usize>,
     /// Cuts documents longer than --max-length into several samples, or keeps only their beginning.
-    #[arg(long, value_enum, default_value = "split")]
+    #[arg(long, value_enum, default_value = "split", requires = "max_length")]
     long_documents: Long,
     /// Drops documents with fewer tokens, [CLS] and [SEP] included.
     #[arg(long, value_name = "TOKENS", default_value_t = 8)]

@@ -20,6 +20,7 @@ use super::arguments::{Anneal, Demo, Resume, Rollback, Run};
 use super::print;
 
 const DEMO: &str = "demo";
+const PRECISION: &str = "run.precision";
 
 /// A file, whose references follow the overrides, or a built-in recipe.
 fn read_recipe(path: &Path, overrides: &[String]) -> anyhow::Result<(Recipe, RecipeText)> {
@@ -89,7 +90,7 @@ fn check_corpus(recipe: &Recipe, text: &RecipeText, corpus: &[PathBuf]) -> anyho
 }
 
 /// Start of a run from another run or model.
-enum Start {
+pub(super) enum Start {
     /// A checkpoint of a run.
     Checkpoint(PathBuf),
     /// A published model: its folder, or its name on the Hub.
@@ -126,7 +127,8 @@ impl Start {
 impl Demo {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let recipe = builtin(DEMO).context("there is no demo")??;
-        let recipe = with_arguments(recipe, &self.corpus, &self.out.overrides())?;
+        self.out.check_corpus(&self.corpus)?;
+        let recipe = with_arguments(recipe, &self.corpus, &self.out.overrides()?)?;
         recipe.validate()?;
         self.out.check(&recipe, &[])?;
         // A demo may replace an older demo, which can be repeated within minutes.
@@ -142,14 +144,33 @@ impl Demo {
 
 impl Run {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let overrides = self.out.overrides();
+        self.out.check_corpus(&self.corpus)?;
+        let overrides = self.out.overrides()?;
         let (recipe, text) = read_recipe(&self.recipe, &overrides)?;
-        let text = text.with_overrides(&overrides);
+        let written = recipe.run.precision;
         let mut recipe = with_arguments(recipe, &self.corpus, &overrides)?;
+        if self.out.dtype.is_some() && written != recipe.run.precision && text.sets(PRECISION) {
+            bail!(
+                "{}: {PRECISION} is {}, and --dtype is {}; to replace the recipe's, write --set {PRECISION}={}",
+                text.place(PRECISION, None),
+                written.name(),
+                recipe.run.precision.name(),
+                recipe.run.precision.name(),
+            );
+        }
+        let text = text.with_overrides(&overrides);
         if let Some(phase) = &self.phase {
             recipe = recipe.only_phase(phase)?;
+            let own = format!("phase.{phase}.");
+            self.out
+                .excludes("--phase", "leaves this phase out", |key| {
+                    key.starts_with("phase.") && !key.starts_with(&own)
+                })?;
         }
         let start = self.from.as_deref().map(Start::parse).transpose()?;
+        if let Some(start) = &start {
+            self.out.check_start("--from", start)?;
+        }
         if let Some(Start::Model(model)) = &start {
             recipe.model.from = Some(model.clone());
         }
@@ -181,12 +202,13 @@ impl Resume {
 
 impl Rollback {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let overrides = self.out.overrides()?;
         let checkpoint = checkpoint_at(&self.checkpoint)?;
         let run = run_of_checkpoint(&checkpoint)?;
         self.out
             .check(&recipe_of_run(&run)?, &[&checkpoint, &run])?;
         let options = self.common.options(&self.out.out, self.out.restart)?;
-        let end = roll_back(&checkpoint, &self.out.overrides(), &options)?;
+        let end = roll_back(&checkpoint, &overrides, &options)?;
         finish("run", end, &options)
     }
 }
@@ -197,8 +219,14 @@ impl Anneal {
         for path in &mut corpus {
             *path = std::path::absolute(&*path)?;
         }
-        let overrides = self.out.overrides();
-        match Start::parse(&self.checkpoint)? {
+        self.out.check_corpus(&self.corpus)?;
+        self.out.excludes("--tokens", "sets that too", |key| {
+            key == "run.total_tokens" || key.ends_with(".run.total_tokens")
+        })?;
+        let overrides = self.out.overrides()?;
+        let start = Start::parse(&self.checkpoint)?;
+        self.out.check_start("the start", &start)?;
+        match start {
             Start::Checkpoint(checkpoint) => {
                 let recipe = anneal_recipe(&checkpoint, self.tokens, &corpus)?;
                 let recipe = with_arguments(recipe, &[], &overrides)?;
