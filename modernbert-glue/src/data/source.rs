@@ -59,7 +59,7 @@ impl DataSource {
                 let what = format!("Parquet files of {}", names.join(", "));
                 Ok(download_dataset(
                     name,
-                    &HubOptions::from_env(),
+                    &HubOptions::from_env()?,
                     &what,
                     &wanted,
                 )?)

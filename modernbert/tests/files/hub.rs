@@ -45,7 +45,7 @@ fn setup() -> (Server, tempfile::TempDir, HubOptions) {
     let options = HubOptions {
         endpoint: server.endpoint.clone(),
         cache: cache.path().join("hub"),
-        ..HubOptions::from_variables(|_| None)
+        ..HubOptions::from_variables(|_| None).unwrap()
     };
     (server, cache, options)
 }
@@ -333,13 +333,14 @@ fn sharded_weights_come_with_all_their_files_and_others_are_refused() {
 fn settings_are_those_of_python() {
     let home = tempfile::tempdir().unwrap();
     let home = home.path().to_str().unwrap().to_string();
-    let with = |pairs: &[(&str, &str)]| {
+    let read = |pairs: &[(&str, &str)]| {
         let pairs: BTreeMap<String, String> = pairs
             .iter()
             .map(|(k, v)| (k.to_string(), v.to_string()))
             .collect();
         HubOptions::from_variables(|name| pairs.get(name).cloned())
     };
+    let with = |pairs: &[(&str, &str)]| read(pairs).unwrap();
     let defaults = with(&[("HOME", "/h")]);
     assert_eq!(defaults.endpoint, "https://huggingface.co");
     assert_eq!(defaults.cache, Path::new("/h/.cache/huggingface/hub"));
@@ -371,8 +372,22 @@ fn settings_are_those_of_python() {
     for yes in ["1", "true", "ON", "Yes"] {
         assert!(with(&[("HF_HUB_OFFLINE", yes)]).offline, "{yes}");
     }
-    for no in ["0", "", "false"] {
+    for no in ["0", "", "false", "no", "OFF"] {
         assert!(!with(&[("HF_HUB_OFFLINE", no)]).offline, "{no}");
+    }
+    let both = [("HF_HUB_OFFLINE", "0"), ("TRANSFORMERS_OFFLINE", "1")];
+    assert!(!with(&both).offline && with(&both[1..]).offline);
+    for (name, value) in [
+        ("HF_HUB_OFFLINE", "y"),
+        ("HF_HUB_OFFLINE", "2"),
+        ("TRANSFORMERS_OFFLINE", "offline"),
+        ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "ja"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "30 s"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "0"),
+    ] {
+        let message = read(&[(name, value)]).unwrap_err().to_string();
+        let said = format!("{name} is {value:?}; set it to 1");
+        assert!(message.contains(&said), "{message}");
     }
     fs::write(Path::new(&home).join("token"), "stored\n").unwrap();
     assert_eq!(with(&[("HF_HOME", &home)]).token.as_deref(), Some("stored"));
@@ -402,7 +417,7 @@ fn wanted_files_of_a_data_set_come_in_their_folders() {
     let mut options = HubOptions {
         endpoint: server.endpoint.clone(),
         cache: cache.path().join("hub"),
-        ..HubOptions::from_variables(|_| None)
+        ..HubOptions::from_variables(|_| None).unwrap()
     };
     let cola = |file: &str| file.starts_with("cola/");
     let get = |options: &HubOptions, what: &dyn Fn(&str) -> bool| {

@@ -75,16 +75,17 @@ impl ModelSource {
             Self::Folder(path) => Ok(path.clone()),
             #[cfg(feature = "hub")]
             Self::Hub(name) => {
-                let mut options = super::hub::HubOptions::from_env();
+                let failed = |source| SourceError::Hub {
+                    name: name.clone(),
+                    hint: hint(Path::new(name)),
+                    source: Box::new(source),
+                };
+                let mut options = super::hub::HubOptions::from_env().map_err(failed)?;
                 if let Some(revision) = revision {
                     options.revision = revision.to_string();
                 }
                 options.offline |= offline;
-                super::hub::download(name, &options).map_err(|source| SourceError::Hub {
-                    name: name.clone(),
-                    hint: hint(Path::new(name)),
-                    source: Box::new(source),
-                })
+                super::hub::download(name, &options).map_err(failed)
             }
             #[cfg(not(feature = "hub"))]
             Self::Hub(name) => {

@@ -299,7 +299,7 @@ mod tests {
         let client = |endpoint: &str| {
             Client::new(&HubOptions {
                 endpoint: endpoint.into(),
-                ..HubOptions::from_variables(|_| None)
+                ..HubOptions::from_variables(|_| None).unwrap()
             })
         };
         assert_eq!(client("https://a.b/").origin(), "https://a.b");

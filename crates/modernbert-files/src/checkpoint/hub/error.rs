@@ -10,6 +10,16 @@ pub enum HubError {
         "{0:?} is neither a folder nor the name of a model on the Hub; names look like organisation/model"
     )]
     Name(String),
+    /// A variable of the environment has a value without a meaning.
+    #[error("the environment variable {name} is {value:?}; set it to {expected}, or leave it out")]
+    Variable {
+        /// The variable.
+        name: String,
+        /// Its value.
+        value: String,
+        /// Description of the values that have a meaning.
+        expected: &'static str,
+    },
     /// No variable names the folder of the cache.
     #[error(
         "there is no folder for models of the Hub: neither HOME nor HF_HOME is set; set HF_HOME to a folder that you own, or pass a model's folder"
@@ -120,4 +130,14 @@ pub enum HubError {
         /// Error of the operating system.
         source: std::io::Error,
     },
+}
+
+impl HubError {
+    pub(super) fn variable(name: &str, value: &str, expected: &'static str) -> Self {
+        Self::Variable {
+            name: name.to_owned(),
+            value: value.to_owned(),
+            expected,
+        }
+    }
 }

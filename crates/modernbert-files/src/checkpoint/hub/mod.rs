@@ -11,7 +11,7 @@
 //! | `HF_HUB_CACHE` | folder of the cache alone; `$HF_HOME/hub` by default |
 //! | `HF_TOKEN` | token for private and gated models; else the file `HF_TOKEN_PATH`, `$HF_HOME/token` by default |
 //! | `HF_HUB_DISABLE_IMPLICIT_TOKEN` | 1: send no token |
-//! | `HF_HUB_OFFLINE` | 1: use the cache alone |
+//! | `HF_HUB_OFFLINE` | 1: use the cache alone; a value that is neither on nor off is refused |
 //! | `HF_HUB_DOWNLOAD_TIMEOUT` | seconds without any data after which a transfer is given up; 30 by default |
 //! | `HF_ENDPOINT` | another server with the same interface |
 

@@ -1,8 +1,11 @@
 //! Settings from the environment, under the names that Python's libraries use.
 
+use std::cell::Cell;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use super::HubError;
 
 /// The default of [`HubOptions::timeout`].
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -40,24 +43,61 @@ impl std::fmt::Debug for HubOptions {
 
 impl HubOptions {
     /// Settings from the environment, see [the module](super).
-    pub fn from_env() -> Self {
-        let mut options = Self::from_variables(|name| std::env::var(name).ok());
-        options.progress = std::io::stderr().is_terminal();
-        options
+    ///
+    /// # Errors
+    /// As [`Self::from_variables`]; a variable that is not UTF-8.
+    pub fn from_env() -> Result<Self, HubError> {
+        let unreadable = Cell::new(None);
+        let options = Self::from_variables(|name| match std::env::var(name) {
+            Err(std::env::VarError::NotUnicode(value)) => {
+                unreadable.set(Some((name.to_owned(), value)));
+                None
+            }
+            value => value.ok(),
+        });
+        if let Some((name, value)) = unreadable.take() {
+            let expected = "text in UTF-8";
+            return Err(HubError::variable(
+                &name,
+                &value.to_string_lossy(),
+                expected,
+            ));
+        }
+        Ok(Self {
+            progress: std::io::stderr().is_terminal(),
+            ..options?
+        })
     }
 
     /// Settings from variables of these names; an empty one counts as not set.
-    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
+    ///
+    /// # Errors
+    /// A switch that is neither on (`1`, `ON`, `YES`, `TRUE`, in capitals or not, as in Python) nor off (`0`, `OFF`, `NO`, `FALSE`); a timeout that
+    /// is no number of seconds.
+    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, HubError> {
         let get = |names: &[&str]| {
             names
                 .iter()
                 .find_map(|name| variable(name).filter(|value| !value.trim().is_empty()))
         };
         let path = |names: &[&str]| get(names).map(PathBuf::from);
-        let yes = |names: &[&str]| {
-            let truths = ["1", "ON", "YES", "TRUE"];
-            get(names).is_some_and(|value| truths.contains(&value.trim().to_uppercase().as_str()))
+        // Python takes every other value as off: a misspelled one would send requests that were forbidden.
+        let switch = |name: &str| match get(&[name]) {
+            None => Ok(None),
+            Some(value) => match value.trim().to_uppercase().as_str() {
+                "1" | "ON" | "YES" | "TRUE" => Ok(Some(true)),
+                "0" | "OFF" | "NO" | "FALSE" => Ok(Some(false)),
+                _ => Err(HubError::variable(name, &value, "1 or 0")),
+            },
         };
+        let offline = [switch("HF_HUB_OFFLINE")?, switch("TRANSFORMERS_OFFLINE")?];
+        let timeout = |seconds: String| {
+            let name = "HF_HUB_DOWNLOAD_TIMEOUT";
+            let count = seconds.trim().parse().ok();
+            let count = count.filter(|count| (1..=86_400).contains(count));
+            count.ok_or_else(|| HubError::variable(name, &seconds, "1 to 86400 seconds"))
+        };
+        let seconds = get(&["HF_HUB_DOWNLOAD_TIMEOUT"]).map(timeout).transpose()?;
         // Without a home there is no default: in a folder that other users can write to, they could place a model.
         let home = path(&["HF_HOME"]).or_else(|| {
             path(&["XDG_CACHE_HOME"])
@@ -68,12 +108,12 @@ impl HubOptions {
             let file = path(&["HF_TOKEN_PATH"]).or_else(|| Some(home.as_ref()?.join("token")))?;
             crate::read::text(&file).ok()
         };
-        let token = if yes(&["HF_HUB_DISABLE_IMPLICIT_TOKEN"]) {
+        let token = if switch("HF_HUB_DISABLE_IMPLICIT_TOKEN")? == Some(true) {
             None
         } else {
             get(&["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]).or_else(stored)
         };
-        Self {
+        Ok(Self {
             endpoint: get(&["HF_ENDPOINT"]).unwrap_or_else(|| "https://huggingface.co".into()),
             cache: path(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"])
                 .or_else(|| Some(home.as_ref()?.join("hub")))
@@ -82,12 +122,9 @@ impl HubOptions {
                 .map(|token| token.trim().to_string())
                 .filter(|token| !token.is_empty()),
             revision: "main".to_string(),
-            offline: yes(&["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]),
+            offline: offline.into_iter().flatten().next().unwrap_or(false),
             progress: false,
-            timeout: get(&["HF_HUB_DOWNLOAD_TIMEOUT"])
-                .and_then(|seconds| seconds.trim().parse().ok())
-                .filter(|seconds| (1..=86_400).contains(seconds))
-                .map_or(TIMEOUT, Duration::from_secs),
-        }
+            timeout: seconds.map_or(TIMEOUT, Duration::from_secs),
+        })
     }
 }
