@@ -2,7 +2,7 @@
 
 use modernbert::atomic::PendingFile;
 use modernbert::output::{OutputCheck, OutputError};
-use modernbert_cli::unwritten;
+use modernbert_cli::{check_stdout, unwritten};
 use std::ffi::OsStr;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -84,11 +84,14 @@ impl Lines {
     /// Opens `path` for lines, or standard output if there is none.
     ///
     /// # Errors
-    /// A folder that can't be written.
+    /// A folder that can't be written; a standard output that is closed.
     pub fn new(path: Option<&Path>) -> anyhow::Result<Self> {
         Ok(match path {
             Some(path) => Self::File(Part::create(path)?),
-            None => Self::Standard(BufWriter::new(std::io::stdout())),
+            None => {
+                check_stdout()?;
+                Self::Standard(BufWriter::new(std::io::stdout()))
+            }
         })
     }
 

@@ -193,6 +193,20 @@ fn what_cant_be_embedded_is_named_with_its_place() {
         &["below the 2 special tokens"],
     );
     assert_refused(&embed(&["a", "--revision", "main"], ""), &["no revisions"]);
+    #[cfg(unix)]
+    {
+        let folder = model.path().to_str().unwrap();
+        let program = env!("CARGO_BIN_EXE_embed");
+        let arguments = ["--device", "flex", "--model", folder, "a"];
+        let closed = tiny_models::programs::without_stdout(program, &arguments);
+        assert_refused(&closed, &["standard output is closed"]);
+        let out = model.path().with_extension("jsonl");
+        let out = ["--out", out.to_str().unwrap()];
+        let output =
+            tiny_models::programs::without_stdout(program, &[&arguments[..], &out].concat());
+        assert!(output.status.success(), "{output:?}");
+        fs::remove_file(out[1]).unwrap();
+    }
     let other = Path::new("org/model");
     let output = ask(env!("CARGO_BIN_EXE_embed"), other, &["a"], "");
     let said = if cfg!(feature = "hub") {

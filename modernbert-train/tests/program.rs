@@ -336,6 +336,130 @@ fn settings_that_make_no_sense_are_named_with_a_remedy() {
 }
 
 #[test]
+fn arguments_that_contradict_each_other_are_refused() {
+    let place = Place::new();
+    let corpus = place.path("corpus");
+    let bf16 = ["--dtype", "bf16", "--set", "run.precision=f32"];
+    let said = ["--set run.precision=f32: --dtype sets that too"];
+    place.refuses("--dtype twice", &bf16, &said);
+    let twice = ["--corpus", text(&corpus), "--set", "data.corpus=registry"];
+    let said = ["--set data.corpus=registry: --corpus sets that too"];
+    place.refuses("corpus twice", &twice, &said);
+
+    // The recipe's own dtype is replaced by `--set` alone; one that is equal contradicts nothing.
+    let own = recipe(&corpus) + "precision = \"f32\"\n";
+    place.write("recipe.toml", &own);
+    let line = own.lines().count();
+    let said = [
+        &format!("recipe.toml:{line}: run.precision is f32, and --dtype is bf16"),
+        "--set run.precision=bf16",
+    ];
+    place.refuses("--dtype", &["--dtype", "bf16"], &said);
+    let corpus = ["--corpus", "nowhere", "--dtype", "f32"];
+    place.refuses("--dtype", &corpus, &["nowhere"]);
+    let one = "[[phase]]\nname = 'one'\n[[phase]]\nname = 'two'\n";
+    place.write("recipe.toml", own + one);
+    let other = ["--phase", "one", "--set", "phase.two.run.total_tokens=3000"];
+    let said = [
+        "phase.two.run.total_tokens",
+        "--phase leaves this phase out",
+    ];
+    place.refuses("another phase", &other, &said);
+
+    let nowhere = ["anneal", "nowhere", "--out", "refused", "--tokens", "5000"];
+    for (set, said) in [
+        ("run.total_tokens=300", "--tokens sets that too"),
+        ("phase.anneal.run.total_tokens=9", "--tokens sets that too"),
+    ] {
+        let output = program(&[&nowhere[..], &["--set", set]].concat());
+        assert_refused(set, &output, &[set, said]);
+    }
+}
+
+/// An option that needs another one, and meets an argument that excludes the other one.
+#[test]
+fn options_without_effect_are_refused() {
+    let out = ["--out", "refused"];
+    for (given, option) in [
+        (&["average", "a", "b", "--best", "3"][..], "--best"),
+        (&["average", "a", "b", "--with-last"], "--with-last"),
+        (&["shapes", "base", "--hidden", "768"], "--hidden"),
+        (&["shapes", "base", "--layers", "12"], "--layers"),
+        (&["shapes", "base", "--best", "3"], "--best"),
+        (
+            &[
+                "tokenize",
+                "a",
+                "--tokenizer",
+                "t",
+                "--long-documents",
+                "split",
+            ],
+            "--max-length",
+        ),
+        (
+            &[
+                "tokenize",
+                "--mixture",
+                "a",
+                "--tokenizer",
+                "t",
+                "--text-field",
+                "b",
+            ],
+            "--text-field",
+        ),
+        (
+            &[
+                "tokenize",
+                "--mixture",
+                "a",
+                "--tokenizer",
+                "t",
+                "--token-field",
+                "b",
+            ],
+            "--token-field",
+        ),
+        (
+            &[
+                "tokenize",
+                "--mixture",
+                "a",
+                "--tokenizer",
+                "t",
+                "--licence",
+                "b",
+            ],
+            "--licence",
+        ),
+    ] {
+        let mut arguments = given.to_vec();
+        if given[0] != "shapes" {
+            arguments.extend(out);
+        }
+        assert_refused(option, &program(&arguments), &[option]);
+    }
+}
+
+/// `/dev/null` is where the results shall go.
+#[cfg(unix)]
+#[test]
+fn a_closed_standard_output_loses_no_result() {
+    use std::process::{Command, Stdio};
+    let binary = env!("CARGO_BIN_EXE_modernbert-train");
+    for arguments in [&["shapes", "base"][..], &["inspect", "base"]] {
+        let output = tiny_models::programs::without_stdout(binary, arguments);
+        assert_refused(arguments[0], &output, &["standard output is closed"]);
+        let nowhere = Command::new(binary)
+            .args(arguments)
+            .stdout(Stdio::null())
+            .status();
+        assert!(nowhere.unwrap().success(), "{arguments:?}");
+    }
+}
+
+#[test]
 fn a_recipe_that_cant_be_read_is_named_with_a_remedy() {
     let place = Place::new();
     let good = recipe(&place.path("corpus"));

@@ -5,6 +5,7 @@ use burn_packed::device::{NamedDevice, compiled, pages_for_training, select};
 use clap::Args;
 use std::process::ExitCode;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The device argument, which all programs share.
 #[derive(Args, Clone, Debug, Default)]
@@ -91,6 +92,38 @@ pub fn say(text: &str) {
         // The first one is the one that is told.
         let _ = UNSAID.set(error);
     }
+}
+
+/// True if standard output was closed when the process began (Linux).
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Looks at standard output before `main`: the runtime of Rust opens /dev/null in place of what is closed, and whatever a program writes there
+/// is lost without an error.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[used]
+// SAFETY: the C library calls the functions of this section once, before `main`; this one needs nothing that is initialized later.
+#[unsafe(link_section = ".init_array")]
+static LOOK: extern "C" fn() = {
+    extern "C" fn look() {
+        // SAFETY: the call only asks for the flags of a descriptor, which may be closed.
+        if unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) } == -1 {
+            CLOSED.store(true, Ordering::Relaxed);
+        }
+    }
+    look
+};
+
+/// Refuses a standard output that was closed when the program began (`>&-`). Commands whose lines are their result call this before the work.
+///
+/// # Errors
+/// A closed standard output.
+pub fn check_stdout() -> anyhow::Result<()> {
+    if CLOSED.load(Ordering::Relaxed) {
+        anyhow::bail!(
+            "standard output is closed, and the results are printed there; send them to a file or another program, or to /dev/null"
+        );
+    }
+    Ok(())
 }
 
 /// Results that the reader of standard output doesn't take any more, as in `| head`.

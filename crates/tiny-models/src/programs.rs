@@ -39,6 +39,20 @@ pub fn run(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Out
         .unwrap()
 }
 
+/// Runs `program` with a standard output that is closed.
+///
+/// # Panics
+/// If the program can't be started.
+#[cfg(unix)]
+pub fn without_stdout(program: &str, arguments: &[&str]) -> Output {
+    Command::new("sh")
+        .args(["-c", "exec \"$@\" >&-", "sh", program])
+        .args(arguments)
+        .env_remove("MODERNBERT_DEVICE")
+        .output()
+        .unwrap()
+}
+
 /// Standard output of a program that succeeded.
 ///
 /// # Panics

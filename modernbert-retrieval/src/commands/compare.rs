@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
+use modernbert_cli::check_stdout;
 use modernbert_cli::text::counted;
 use modernbert_retrieval::metrics::significance::compare;
 use modernbert_retrieval::metrics::{Evaluation, Measure, evaluate};
@@ -41,6 +42,7 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
     if !(1..=MOST_SAMPLES).contains(&args.samples) {
         bail!("--samples is {}; it is 1 to {MOST_SAMPLES}", args.samples);
     }
+    check_stdout()?;
     let options = args.measures.options()?;
     for set in args.set.open(&args.data)? {
         let mut evaluations = Vec::new();

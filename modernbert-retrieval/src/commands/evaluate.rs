@@ -96,6 +96,8 @@ pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
             .inputs(args.dense.files())
             .replaces(is_own_report)
             .check()?;
+    } else {
+        modernbert_cli::check_stdout()?;
     }
     let mut results = Vec::new();
     let mut pending = Vec::new();

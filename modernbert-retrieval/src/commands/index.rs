@@ -202,7 +202,10 @@ pub(crate) fn run(args: &IndexArgs) -> anyhow::Result<()> {
                 writer.len()
             ));
         }
-        IndexCommand::Info { index } => print(&info(index)?),
+        IndexCommand::Info { index } => {
+            modernbert_cli::check_stdout()?;
+            print(&info(index)?);
+        }
     }
     Ok(())
 }

@@ -6,8 +6,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use modernbert::sentences::SentenceSettings;
 use modernbert::{Encoder, Loader};
-use modernbert_cli::DeviceArgs;
 use modernbert_cli::text::counted;
+use modernbert_cli::{DeviceArgs, check_stdout};
 use modernbert_files::atomic::write_new;
 use modernbert_files::output::{OutputCheck, OutputError};
 use modernbert_retrieval::index::VectorIndex;
@@ -83,6 +83,8 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
         OutputCheck::file(out)
             .inputs(inputs.into_iter().flatten())
             .check()?;
+    } else {
+        check_stdout()?;
     }
     // A folder can have an index and its model beside each other.
     let folder = args.index.join("index");

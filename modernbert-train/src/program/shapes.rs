@@ -79,6 +79,7 @@ fn range(text: &str) -> Result<RangeInclusive<u64>, std::num::ParseIntError> {
 
 impl Shapes {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        modernbert_cli::check_stdout()?;
         let gpus = match self.gpus[..] {
             [] => Gpu::known(),
             _ => self

@@ -4,8 +4,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use modernbert::atomic::write_new;
 use modernbert::output::OutputCheck;
-use modernbert_cli::DIFFERENT;
 use modernbert_cli::text::counted;
+use modernbert_cli::{DIFFERENT, check_stdout};
 use modernbert_train::recipe::published::convert;
 use modernbert_train::tools::{
     Against, Quantity, average, best_checkpoints, checkpoint_at, diff, export, inspect, lines,
@@ -36,6 +36,7 @@ pub(crate) struct Diff {
 
 impl Diff {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        check_stdout()?;
         let found = diff(&self.a, &self.b)?;
         if self.json {
             print(&serde_json::to_string(&found)?);
@@ -71,6 +72,9 @@ pub(crate) struct Convert {
 
 impl Convert {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        if self.out.is_none() {
+            check_stdout()?;
+        }
         let name = self.file.display().to_string();
         let text = modernbert::read::text(&self.file)
             .with_context(|| format!("{name}: can't be read; give the path of a YAML file"))?;
@@ -196,6 +200,7 @@ pub(crate) struct Inspect {
 
 impl Inspect {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        check_stdout()?;
         let found = inspect(&self.path)?;
         if self.json {
             print(&found.to_string());
