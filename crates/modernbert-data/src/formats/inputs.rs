@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use modernbert_files::output::FileId;
+
 use super::FormatError;
 use super::kind::FileKind;
 use super::mds::{INDEX_FILE, files_of_index, is_index};
@@ -37,15 +39,15 @@ pub struct FoundInputs {
     pub inputs: Vec<InputFile>,
     /// Files of other kinds, which are left out.
     pub skipped: usize,
-    /// Links to files and folders that are found under another name too, and are read once.
+    /// Further names of files and folders, by symbolic and hard links: each is read once.
     pub repeated: usize,
 }
 
 /// Finds the input files of a path.
 ///
 /// A file is itself; a folder is all files in it and below whose ending is known. A folder with MDS shards is one input, and no other
-/// file in it is one; shards that an index of a folder above lists are read by that index alone. Symbolic links are followed, and a
-/// file that several links lead to is read once.
+/// file in it is one; shards that an index of a folder above lists are read by that index alone. Symbolic links are followed. A file of
+/// several names, by symbolic or hard links, is read once, under the first of them.
 ///
 /// # Errors
 /// A path that can't be read, a single file with an unknown ending, a link to a missing file of a known ending.
@@ -83,6 +85,7 @@ pub fn find_inputs(root: &Path) -> Result<FoundInputs, FormatError> {
         ..FoundInputs::default()
     };
     let mds = MdsFolders::of(&files)?;
+    let mut read = HashSet::new();
     for file in &files {
         let folder = file.parent().unwrap_or(root);
         if let Some(&is_input) = mds.folders.get(folder) {
@@ -106,6 +109,10 @@ pub fn find_inputs(root: &Path) -> Result<FoundInputs, FormatError> {
         } else if mds.shards.contains_key(file) {
             // In a folder below the one whose index lists it.
         } else if FileKind::of(file).is_some() {
+            if FileId::of(file).is_some_and(|id| !read.insert(id)) {
+                found.repeated += 1;
+                continue;
+            }
             found.inputs.push(InputFile {
                 path: file.clone(),
                 name: relative(root, file),

@@ -62,10 +62,10 @@ pub enum TokenizeFolderError {
         /// The file.
         path: PathBuf,
     },
-    /// Two paths of a source lead to one file.
+    /// Two paths lead to one file.
     #[error(
-        "{file}: source {source_name} names this file twice, itself or by a folder that holds it; name it once",
-        file = file.display()
+        "{file}: source {source_name} names this file twice, itself, by a folder that holds it or by a link: source {of} has it as {first}; \
+         name it once", file = file.display(), first = first.display()
     )]
     Twice {
         /// The source.
@@ -81,6 +81,10 @@ pub enum TokenizeFolderError {
         /// The document's name.
         document: String,
         /// The id.
+        /// The source that has it already.
+        of: String,
+        /// Its name there.
+        first: PathBuf,
         id: u32,
         /// The vocabulary.
         vocab_size: usize,

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::TokenizeFolderError;
 use super::held_out::{Division, Made};
 use super::index::{INDEX_FILE, Index, SourceEntry};
-use super::source::{TokenizeSource, read, size};
+use super::source::{SeenFiles, TokenizeSource, read, size};
 use super::space::check_space;
 use super::split_writer::ShardSettings;
 use super::staging::Staging;
@@ -77,7 +77,7 @@ pub struct TokenizeReport {
     pub index: Index,
     /// Files that were left out for their ending.
     pub skipped_files: usize,
-    /// Links to files that were read under another name.
+    /// Links, symbolic and hard, to files that were read under another name.
     pub repeated_files: usize,
 }
 
@@ -110,9 +110,9 @@ pub fn tokenize(
         })?;
     // Every path is checked before the first is tokenized, which may take hours.
     let (mut skipped_files, mut repeated_files) = (0, 0);
-    let mut found = Vec::new();
+    let (mut found, mut seen) = (Vec::new(), SeenFiles::new());
     for source in sources {
-        let inputs = source.inputs()?;
+        let inputs = source.inputs(&mut seen)?;
         skipped_files += inputs.skipped;
         repeated_files += inputs.repeated;
         found.push(inputs.inputs);

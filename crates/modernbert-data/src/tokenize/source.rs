@@ -1,8 +1,10 @@
 //! A source of documents: its input files, read in batches.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
+
+use modernbert_files::output::FileId;
 
 use super::TokenizeFolderError;
 use crate::corpus::CorpusError;
@@ -13,6 +15,9 @@ use crate::mixture::{Mixture, MixtureSource};
 
 /// Bytes of text that are tokenized together: enough for every core, little enough to keep in memory.
 const BATCH_BYTES: usize = 4 << 20;
+
+/// Files that are read, each with the field of its text; the name of the source and the path.
+pub(super) type SeenFiles = HashMap<(FileId, String), (String, PathBuf)>;
 
 /// A source of text or tokens.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,13 +55,12 @@ impl TokenizeSource {
         mixture.sources.into_iter().map(Self::from).collect()
     }
 
-    /// The input files of all paths.
+    /// The input files of all paths; `seen` are the files of this and earlier sources.
     ///
     /// # Errors
-    /// A path that can't be read or has no documents, a file named by two paths.
-    pub(super) fn inputs(&self) -> Result<FoundInputs, TokenizeFolderError> {
+    /// A path that can't be read or has no documents, a file that is read twice for the same field.
+    pub(super) fn inputs(&self, seen: &mut SeenFiles) -> Result<FoundInputs, TokenizeFolderError> {
         let mut all = FoundInputs::default();
-        let mut seen = HashSet::new();
         for path in &self.paths {
             let found = find_inputs(path)?;
             if found.inputs.is_empty() {
@@ -69,13 +73,17 @@ impl TokenizeSource {
             for input in &found.inputs {
                 for file in input.files() {
                     // A shard of MDS may be compressed or not.
-                    let Ok(real) = file.canonicalize() else {
+                    let Some(id) = FileId::of(&file) else {
                         continue;
                     };
-                    if !seen.insert(real) {
+                    let reading = (self.name.clone(), file.clone());
+                    let before = seen.insert((id, self.fields.text.clone()), reading);
+                    if let Some((of, first)) = before {
                         return Err(TokenizeFolderError::Twice {
                             source_name: self.name.clone(),
                             file,
+                            of,
+                            first,
                         });
                     }
                 }

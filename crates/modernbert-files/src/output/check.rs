@@ -301,18 +301,27 @@ fn resolved(path: &Path) -> PathBuf {
     }
 }
 
-/// Returns true if two paths are names of one file.
-#[cfg(unix)]
-fn same_file(a: &Path, b: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let identity = |path: &Path| {
+/// What all names of a file have in common, hard links included: device and inode; not on Unix, its path without links.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FileId(#[cfg(unix)] (u64, u64), #[cfg(not(unix))] PathBuf);
+
+impl FileId {
+    /// The identity of the file or folder at `path`, links followed; `None` if there is none.
+    #[cfg(unix)]
+    pub fn of(path: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
         let data = std::fs::metadata(path).ok()?;
-        Some((data.dev(), data.ino()))
-    };
-    identity(a).is_some_and(|a| Some(a) == identity(b))
+        Some(Self((data.dev(), data.ino())))
+    }
+
+    /// The identity of the file or folder at `path`, links followed; `None` if there is none.
+    #[cfg(not(unix))]
+    pub fn of(path: &Path) -> Option<Self> {
+        path.canonicalize().ok().map(Self)
+    }
 }
 
-#[cfg(not(unix))]
-fn same_file(_a: &Path, _b: &Path) -> bool {
-    false
+/// Returns true if two paths are names of one file.
+fn same_file(a: &Path, b: &Path) -> bool {
+    FileId::of(a).is_some_and(|a| Some(a) == FileId::of(b))
 }

@@ -9,7 +9,7 @@ mod staged;
 #[cfg(test)]
 mod tests;
 
-pub use check::{OutputCheck, named_twice, nearest_existing};
+pub use check::{FileId, OutputCheck, named_twice, nearest_existing};
 pub use space::{free_bytes, space_remedy};
 pub use staged::StagedFolder;
 

@@ -126,6 +126,22 @@ fn links_are_followed_and_files_read_once() {
     );
 }
 
+#[cfg(unix)]
+#[test]
+fn a_hard_link_is_the_same_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    fs::write(place("b.txt"), "text").unwrap();
+    fs::write(place("c.txt"), "text").unwrap();
+    for name in ["d.txt", "a.txt", "e.png"] {
+        fs::hard_link(place("b.txt"), place(name)).unwrap();
+    }
+    // A copy is another file.
+    assert_eq!(names(folder.path()), ["a.txt", "c.txt"]);
+    let found = find_inputs(folder.path()).unwrap();
+    assert_eq!((found.repeated, found.skipped), (2, 1));
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn names_that_are_not_utf8_are_read() {

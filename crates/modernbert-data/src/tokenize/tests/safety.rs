@@ -302,6 +302,27 @@ fn progress_is_of_bytes_within_a_file() {
             }
             ControlFlow::Continue(())
         },
+    #[cfg(unix)]
+    {
+        let link = folder.path().join("link.jsonl");
+        fs::hard_link(&rows, &link).unwrap();
+        let out = folder.path().join("out");
+        for sources in [
+            vec![source("text", &[&data, &link], 1.0)],
+            vec![source("a", &[&rows], 0.5), source("b", &[&link], 0.5)],
+        ] {
+            let message = make(&sources, &out, &options()).unwrap_err().to_string();
+            let names = ["link.jsonl", "rows.jsonl", "names this file twice"];
+            assert!(names.iter().all(|name| message.contains(name)), "{message}");
+        }
+        // Another field is another text.
+        let mut other = source("b", &[&link], 0.5);
+        other.fields.text = "id".into();
+        let sources = [source("a", &[&rows], 0.5), other];
+        let message = make(&sources, &out, &options()).map(|_| ()).err();
+        let twice = message.is_some_and(|error| matches!(error, TokenizeFolderError::Twice { .. }));
+        assert!(!twice);
+    }
     )
     .unwrap();
     assert_eq!((total, done), (text.len() as u64, text.len() as u64));
@@ -316,7 +337,7 @@ fn the_space_a_set_takes_is_known_before_it_is_made() {
     let book = write(&folder.path().join("book.txt"), long.join("\n"));
     for input in [rows, book] {
         let made = source("text", &[&input], 1.0);
-        let inputs = made.inputs().unwrap().inputs;
+        let inputs = made.inputs(&mut Default::default()).unwrap().inputs;
         let guessed = crate::tokenize::space::estimate(&TOKENIZER, &inputs, &made.fields);
         let out = folder.path().join("out");
         let options = TokenizeFolderOptions {
