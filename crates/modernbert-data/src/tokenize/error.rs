@@ -56,6 +56,15 @@ pub enum TokenizeFolderError {
         /// The first such file or folder in it.
         file: PathBuf,
     },
+    /// A file of the set in the folder was changed, and would be replaced.
+    #[error(
+        "{path}: was changed since it was written with the other shards of its folder; nothing is removed: move the file away, or choose \
+         another folder", path = path.display()
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// The folder is a file.
     #[error("{path}: not a folder; choose another name", path = path.display())]
     NotAFolder {
@@ -72,6 +81,10 @@ pub enum TokenizeFolderError {
         source_name: String,
         /// The file.
         file: PathBuf,
+        /// The source that has it already.
+        of: String,
+        /// Its name there.
+        first: PathBuf,
     },
     /// Tokens of an input that the tokenizer doesn't have.
     #[error(
@@ -81,10 +94,6 @@ pub enum TokenizeFolderError {
         /// The document's name.
         document: String,
         /// The id.
-        /// The source that has it already.
-        of: String,
-        /// Its name there.
-        first: PathBuf,
         id: u32,
         /// The vocabulary.
         vocab_size: usize,

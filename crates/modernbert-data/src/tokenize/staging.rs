@@ -4,12 +4,13 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use modernbert_files::tokenizer;
+use modernbert_files::tokenizer::{self, Tokenizer};
 use tempfile::TempDir;
 
 use super::TokenizeFolderError;
-use super::index::{INDEX_FILE, Index};
-use crate::formats::{files_below, relative};
+use super::index::{INDEX_FILE, Index, hex};
+use crate::formats::relative;
+use crate::shard::{Shard, TokenizerHash};
 
 /// Prefix of the temporary folders of sets; random letters follow.
 const PREFIX: &str = ".tokenize-";
@@ -34,7 +35,7 @@ impl Staging {
     /// Checks the target before any work, and creates the temporary folder.
     ///
     /// # Errors
-    /// A target that is no folder, can't be written, contains a set while `overwrite` is false, or contains any other file.
+    /// A target that is no folder, can't be written, contains a set while `overwrite` is false, or contains any other or a changed file.
     pub(super) fn begin(out: &Path, overwrite: bool) -> Result<Self, TokenizeFolderError> {
         let failed = |source| TokenizeFolderError::Write {
             path: out.into(),
@@ -162,7 +163,7 @@ fn remove_abandoned(out: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Refuses a target that contains a set that must not be replaced, or any file that is not part of a set.
+/// Refuses a target that contains a set that must not be replaced, any file that is not part of a set, or one that was changed since.
 fn check_target(out: &Path, overwrite: bool) -> Result<(), TokenizeFolderError> {
     let failed = |source| TokenizeFolderError::Write {
         path: out.into(),
@@ -187,29 +188,57 @@ fn check_target(out: &Path, overwrite: bool) -> Result<(), TokenizeFolderError> 
         file: file.into(),
     };
     let listed = Index::parse(&text).map_err(|_| foreign(INDEX_FILE.into()))?;
-    let is_of_set = |name: &Path| {
-        name == Path::new(INDEX_FILE)
-            || tokenizer::FILES.iter().any(|file| name == Path::new(file))
-            || listed
-                .shards()
-                .any(|shard| Path::new(&shard.file).starts_with(name))
-    };
-    // Empty folders too.
-    if let Some(name) = names(out)
-        .map_err(failed)?
-        .iter()
-        .find(|name| !is_of_set(name))
-    {
-        return Err(foreign(name.display().to_string()));
+    let mut pending = names(out).map_err(failed)?;
+    while let Some(name) = pending.pop() {
+        let path = out.join(&name);
+        // Links are not followed: no set has any.
+        let kind = fs::symlink_metadata(&path).map_err(failed)?.file_type();
+        let mut inside = listed.shards().map(|shard| Path::new(&shard.file));
+        if kind.is_dir() && inside.any(|file| file.starts_with(&name)) {
+            let below = names(&path).map_err(failed)?;
+            pending.extend(below.into_iter().map(|file| name.join(file)));
+            continue;
+        }
+        let file = relative(Path::new(""), &name);
+        let is_ours = match listed.shards().find(|shard| shard.file == file) {
+            // Every token is read: the header alone would not show a change of the content.
+            Some(entry) => Shard::open(&path).is_ok_and(|one| hex(&one.sha256()) == entry.sha256),
+            None if tokenizer::FILES.contains(&file.as_str()) => true,
+            None => file == INDEX_FILE,
+        };
+        if !kind.is_file() || !is_ours {
+            return Err(match listed.shards().any(|shard| shard.file == file) {
+                true => TokenizeFolderError::Changed { path },
+                false => foreign(file),
+            });
+        }
     }
-    for path in files_below(out)? {
-        let file = relative(out, &path);
-        let is_ours = file == INDEX_FILE
-            || file.starts_with(PREFIX)
-            || tokenizer::FILES.contains(&file.as_str())
-            || listed.shards().any(|shard| shard.file == file);
-        if !is_ours {
-            return Err(foreign(file));
+    check_tokenizer(out, &listed.tokenizer)
+}
+
+/// Refuses files of a tokenizer that are not those of the tokenizer with this hash, as it is written.
+fn check_tokenizer(out: &Path, hash: &str) -> Result<(), TokenizeFolderError> {
+    let [json, config] = tokenizer::FILES.map(|name| out.join(name));
+    let text = |path: &Path| modernbert_files::read::text(path).unwrap_or_default();
+    let files = |tokenizer: Tokenizer| {
+        let found = TokenizerHash::of(&tokenizer).ok()?;
+        tokenizer.files().ok().filter(|_| hex(&found.0) == hash)
+    };
+    let whole = Tokenizer::from_folder(out).ok().and_then(files);
+    // A config that was changed may hide the tokenizer of its folder.
+    let alone = || {
+        Tokenizer::from_bytes(text(&json).as_bytes(), "")
+            .ok()
+            .and_then(files)
+    };
+    let found = whole.clone().or_else(alone);
+    let found = found.as_ref().map(|files| &files[0].1);
+    for (path, written) in [
+        (json, found),
+        (config, whole.as_ref().map(|files| &files[1].1)),
+    ] {
+        if path.exists() && Some(&text(&path)) != written {
+            return Err(TokenizeFolderError::Changed { path });
         }
     }
     Ok(())

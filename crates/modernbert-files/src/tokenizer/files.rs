@@ -94,6 +94,19 @@ impl Tokenizer {
             path: folder.into(),
             source,
         })?;
+        for (name, content) in self.files()? {
+            let path = folder.join(name);
+            crate::atomic::write_atomically(&path, content.as_bytes())
+                .map_err(|source| TokenizerError::Write { path, source })?;
+        }
+        Ok(())
+    }
+
+    /// The names of [`FILES`] with the content that [`Self::save`] writes.
+    ///
+    /// # Errors
+    /// A tokenizer that can't be written as JSON.
+    pub fn files(&self) -> Result<[(&'static str, String); 2], TokenizerError> {
         let serialize = |reason: String| TokenizerError::Serialize { reason };
         let tokenizer = self
             .inner
@@ -101,12 +114,10 @@ impl Tokenizer {
             .map_err(|error| serialize(error.to_string()))?;
         let config = serde_json::to_string_pretty(&self.config())
             .map_err(|error| serialize(error.to_string()))?;
-        for (name, content) in [(TOKENIZER_FILE, tokenizer), (CONFIG_FILE, config)] {
-            let path = folder.join(name);
-            crate::atomic::write_atomically(&path, (content + "\n").as_bytes())
-                .map_err(|source| TokenizerError::Write { path, source })?;
-        }
-        Ok(())
+        Ok([
+            (TOKENIZER_FILE, tokenizer + "\n"),
+            (CONFIG_FILE, config + "\n"),
+        ])
     }
 
     fn config(&self) -> Value {

@@ -100,6 +100,52 @@ fn what_is_not_of_a_set_is_never_touched() {
 }
 
 #[test]
+fn what_was_changed_in_a_set_is_not_replaced() {
+    let folder = place();
+    let (out, sources) = set(&folder);
+    let refused = |name: &str, before: &[u8]| {
+        let now = files(&out);
+        let said = make(&sources, &out, &replacing()).unwrap_err().to_string();
+        assert!(
+            said.contains(name) && said.contains("was changed"),
+            "{said}"
+        );
+        assert_eq!(files(&out), now);
+        fs::write(out.join(name), before).unwrap();
+    };
+    let shard = "text/train-00000.tokens";
+    for name in [shard, "tokenizer.json", "tokenizer_config.json"] {
+        let own = fs::read(out.join(name)).unwrap();
+        // One byte of the content, the header untouched; a file cut short; another text.
+        let mut byte = own.clone();
+        let middle = byte.len() / 2;
+        byte[middle] ^= 1;
+        for changed in [&byte, &own[..own.len() - 2], b"mine"] {
+            fs::write(out.join(name), changed).unwrap();
+            refused(name, &own);
+        }
+    }
+    // A shard that is as it should be, of another set.
+    let rows = write(&folder.path().join("other.jsonl"), jsonl(100..200));
+    let other = folder.path().join("other");
+    make(&[source("text", &[&rows], 1.0)], &other, &options()).unwrap();
+    let own = fs::read(out.join(shard)).unwrap();
+    fs::copy(other.join(shard), out.join(shard)).unwrap();
+    refused(shard, &own);
+    #[cfg(unix)]
+    {
+        let link = out.join("text/link");
+        std::os::unix::fs::symlink(out.join(shard), &link).unwrap();
+        let said = make(&sources, &out, &replacing()).unwrap_err().to_string();
+        assert!(said.contains("text/link"), "{said}");
+        fs::remove_file(link).unwrap();
+    }
+    // A removed file has nothing to lose.
+    fs::remove_file(out.join(shard)).unwrap();
+    make(&sources, &out, &replacing()).unwrap();
+}
+
+#[test]
 fn the_remains_of_a_killed_process_are_removed_and_those_of_a_living_one_are_not() {
     let folder = place();
     let (out, sources) = set(&folder);
