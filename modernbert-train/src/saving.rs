@@ -9,24 +9,24 @@ use modernbert::checkpoint::{CONFIG_FILE, TensorFiles, WEIGHTS_FILE, load, save}
 use modernbert::config::ModernBertConfig;
 use modernbert::lock::{FolderLock, LOCK_FILE};
 use modernbert::model::Architecture;
-use serde::Serialize;
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::optim::NamedOptimizer;
 use crate::run_dir::{
-    CHECKPOINTS, METRICS_FILE, RunDirError, checkpoint_place, cut_log, list_checkpoints,
-    lock_folder,
+    self, CHECKPOINTS, LogNotes, METRICS_FILE, RunDirError, check_logs, check_places,
+    checkpoint_place, cut_log, list_checkpoints, lock_folder, own_checkpoints,
 };
 use crate::snapshot::{
-    Content, RunState, Snapshot, SnapshotError, discard, hash_file, recover, write_checkpoint,
+    BEST, Content, FileHash, RunState, Snapshot, SnapshotError, Warnings, discard, recover,
+    write_checkpoint,
 };
 
 /// Checkpoints that are kept.
 const KEPT: usize = 2;
-/// Folder of the best weights in a checkpoint.
-const BEST: &str = "best";
 
 /// Where and when a run is saved.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,7 +97,10 @@ pub enum SavingError {
 
 impl From<RunDirError> for SavingError {
     fn from(error: RunDirError) -> Self {
-        Self::Folder(Box::new(error))
+        match error {
+            RunDirError::NotWritten(path) => Self::NotWritten { path },
+            other => Self::Folder(Box::new(other)),
+        }
     }
 }
 
@@ -123,28 +126,66 @@ pub fn is_resumable(folder: &Path) -> bool {
     entries.all(|entry| entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(own)))
 }
 
-/// Hashes of the files that a run wrote beside its checkpoints, in their folder.
+/// Hashes of the files that a run wrote beside its checkpoints, in the folder of these.
 const WRITTEN: &str = "written.json";
 
-/// Notes the files of the model that a run has just written into its folder, so that [`check_written`] knows them. Without checkpoints there is
-/// nothing to resume, and nothing is noted.
+/// What a run wrote beside its checkpoints: `written.json` in their folder.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Written {
+    /// Files of the model, by their names in the run's folder.
+    files: BTreeMap<String, FileHash>,
+    /// Files that are being put there.
+    next: BTreeMap<String, FileHash>,
+    logs: Option<LogNotes>,
+}
+
+impl Written {
+    /// What is noted; nothing where nothing is, or where it can't be read.
+    fn read(folder: &Path) -> Self {
+        let text = modernbert::read::text(&folder.join(CHECKPOINTS).join(WRITTEN));
+        serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default()
+    }
+
+    /// Writes a change. Without checkpoints there is nothing to resume, and nothing is noted.
+    fn change(folder: &Path, change: impl FnOnce(&mut Self)) -> Result<(), RunDirError> {
+        let checkpoints = folder.join(CHECKPOINTS);
+        if !checkpoints.is_dir() {
+            return Ok(());
+        }
+        let mut written = Self::read(folder);
+        change(&mut written);
+        let path = checkpoints.join(WRITTEN);
+        let text = serde_json::to_vec_pretty(&written).unwrap_or_default();
+        let written = write_atomically(&path, &text);
+        written.map_err(|source| RunDirError::Make { path, source })
+    }
+
+    fn knows(&self, name: &str, hash: &FileHash) -> bool {
+        self.files.get(name) == Some(hash) || self.next.get(name) == Some(hash)
+    }
+}
+
+/// Writes the model of a run with `fill` and puts it into the run's folder: complete, or not at all. [`check_written`] knows its files.
 ///
 /// # Errors
-/// A file that can't be read; a folder that can't be written.
-pub fn note_written(folder: &Path) -> Result<(), SavingError> {
-    let checkpoints = folder.join(CHECKPOINTS);
-    if !checkpoints.is_dir() {
-        return Ok(());
-    }
-    let mut hashes = BTreeMap::new();
-    for name in model_files(folder) {
-        let hash = hash_file(&folder.join(&name)).map_err(RunDirError::from)?;
-        hashes.insert(name, hash.sha256);
-    }
-    let path = checkpoints.join(WRITTEN);
-    let text = serde_json::to_vec_pretty(&hashes).unwrap_or_default();
-    let written = write_atomically(&path, &text);
-    written.map_err(|source| RunDirError::Make { path, source }.into())
+/// Those of `fill`; a file that would be replaced and that the run did not write; an error of the operating system.
+pub fn put_model<E: From<RunDirError>>(
+    folder: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let is_resumable = folder.join(CHECKPOINTS).is_dir();
+    run_dir::put_model(folder, fill, |files| {
+        let written = Written::read(folder);
+        check_places(folder, files.keys(), |name, hash| written.knows(name, hash))?;
+        if is_resumable {
+            Written::change(folder, |written| written.next.clone_from(files))?;
+        }
+        Ok(())
+    })?;
+    Ok(Written::change(folder, |written| {
+        written.files.append(&mut written.next);
+    })?)
 }
 
 /// Refuses files of a model in a run's folder that the run did not write or that were changed since: the model of the resumed run would
@@ -153,16 +194,10 @@ pub fn note_written(folder: &Path) -> Result<(), SavingError> {
 /// # Errors
 /// The first such file.
 pub fn check_written(folder: &Path) -> Result<(), SavingError> {
-    let noted = folder.join(CHECKPOINTS).join(WRITTEN);
-    let written = modernbert::read::text(&noted).unwrap_or_default();
-    let written: BTreeMap<String, String> = serde_json::from_str(&written).unwrap_or_default();
-    for name in model_files(folder) {
-        let path = folder.join(&name);
-        let hash = hash_file(&path).ok().map(|hash| hash.sha256);
-        if hash.is_none() || hash.as_ref() != written.get(&name) {
-            return Err(SavingError::NotWritten { path });
-        }
-    }
+    let written = Written::read(folder);
+    let mut names: BTreeSet<String> = model_files(folder).into_iter().collect();
+    names.extend(written.files.keys().cloned());
+    check_places(folder, names.iter(), |name, hash| written.knows(name, hash))?;
     Ok(())
 }
 
@@ -194,22 +229,24 @@ fn model_files(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Removes the checkpoints in the folder of a run whose finished model has been written.
+/// Removes the checkpoints in the folder of a run whose finished model has been written. Returns a warning for each that is kept because it holds
+/// something that the run did not write.
 ///
 /// # Errors
 /// A folder that can't be read or changed.
-pub fn remove_checkpoints(folder: &Path) -> Result<(), RunDirError> {
+pub fn remove_checkpoints(folder: &Path) -> Result<Vec<String>, RunDirError> {
     // A missing one is as good.
     let _ = std::fs::remove_file(folder.join(CHECKPOINTS).join(WRITTEN));
-    for one in list_checkpoints(folder)? {
-        discard(&one.path)?;
+    let mut warnings = Vec::new();
+    for one in own_checkpoints(folder)? {
+        warnings.extend(discard(&one.path)?);
     }
     let parent = checkpoint_place(folder, 0);
     let parent = parent.parent().unwrap_or(folder);
     recover(parent)?;
     // Whatever else is in there is not ours and keeps the folder.
     let _ = std::fs::remove_dir(parent);
-    Ok(())
+    Ok(warnings)
 }
 
 /// A locked folder of a run.
@@ -217,6 +254,9 @@ pub struct RunFolder {
     saving: Saving,
     fingerprint: String,
     config: ModernBertConfig,
+    warnings: Warnings,
+    /// True once the logs are those of this process, and no change of the user's.
+    keeps_logs: AtomicBool,
     _lock: FolderLock,
 }
 
@@ -242,6 +282,8 @@ impl RunFolder {
             saving,
             fingerprint,
             config,
+            warnings: Warnings::default(),
+            keeps_logs: AtomicBool::new(false),
             _lock: lock,
         })
     }
@@ -260,14 +302,14 @@ impl RunFolder {
     /// The run as `read` takes it from the newest checkpoint; `None` where it begins. The log is cut back to the checkpoint.
     ///
     /// # Errors
-    /// Checkpoints, and resuming was not asked for; a checkpoint of another run; a damaged one.
+    /// Checkpoints, and resuming was not asked for; a checkpoint of another run; a damaged one; a log that was changed.
     pub fn resume<R>(
         &self,
         read: impl FnOnce(&Snapshot) -> Result<R, SnapshotError>,
     ) -> Result<Option<R>, SavingError> {
         let root = &self.saving.folder;
         let Some(newest) = list_checkpoints(root)?.pop() else {
-            cut_log(root, 0)?;
+            self.cut_logs(0)?;
             return Ok(None);
         };
         if !self.saving.resume {
@@ -281,8 +323,27 @@ impl RunFolder {
         if snapshot.state.recipe_sha256 != self.fingerprint {
             return Err(SavingError::OtherRun { path: newest.path });
         }
-        cut_log(root, newest.step)?;
+        self.cut_logs(newest.step)?;
         read(&snapshot).map(Some).map_err(damaged)
+    }
+
+    /// Cuts the logs back to `step`, unless they were changed.
+    fn cut_logs(&self, step: u64) -> Result<(), RunDirError> {
+        let root = self.root();
+        check_logs(root, Written::read(root).logs.as_ref())?;
+        cut_log(root, step, |notes| {
+            Written::change(root, |written| written.logs = Some(notes))
+        })?;
+        self.keeps_logs.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn note_logs(&self, complete: bool) -> Result<(), RunDirError> {
+        if !self.keeps_logs.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let notes = LogNotes::of(self.root(), complete)?;
+        Written::change(self.root(), |written| written.logs = Some(notes))
     }
 
     /// Writes the checkpoint of `state.step`, then drops all but the newest two. `stored` adds to the loop's state what the kind of training
@@ -325,12 +386,31 @@ impl RunFolder {
             names.extend(more(folder)?);
             Ok(names)
         };
-        write_checkpoint(&checkpoint_place(root, state.step), &content, written)?;
-        let all = list_checkpoints(root)?;
+        let place = checkpoint_place(root, state.step);
+        let warning = write_checkpoint(&place, &content, written)?;
+        if let Some(warning) = warning {
+            self.warnings.add(warning);
+        }
+        self.note_logs(false)?;
+        let all = own_checkpoints(root)?;
         for old in all.iter().rev().skip(KEPT) {
-            discard(&old.path)?;
+            if let Some(warning) = discard(&old.path)? {
+                self.warnings.add(warning);
+            }
         }
         Ok(())
+    }
+
+    /// Takes the warnings since the last call: checkpoints that were kept because they hold something that the run did not write.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.take()
+    }
+}
+
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        // Without this note a resume takes rows that somebody adds for the run's.
+        let _ = self.note_logs(true);
     }
 }
 

@@ -1,13 +1,16 @@
 //! Locks of folders: one process at a time works in a folder.
 
 use std::fs::{File, TryLockError};
-use std::io::Write;
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use crate::atomic::open_update;
 
 /// Name of the file that is locked.
 pub const LOCK_FILE: &str = "lock";
+
+/// Length of a lock file at most.
+const MOST_BYTES: u64 = 20;
 
 /// Reason why a folder can't be locked.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +26,9 @@ pub enum LockError {
         /// Its process id, as that process wrote it.
         owner: String,
     },
+    /// The file of that name holds something else.
+    #[error("{path}: it is not the lock of a program; nothing is replaced: move it away, or use another folder", path = .0.display())]
+    Foreign(PathBuf),
     /// The lock file can't be opened or written.
     #[error("{path}: {source}", path = path.display())]
     Io {
@@ -43,7 +49,7 @@ impl FolderLock {
     /// Locks `folder`, which must exist, by its file `lock`.
     ///
     /// # Errors
-    /// Another process holds the lock; a lock file that is a symbolic link or can't be written.
+    /// Another process holds the lock; a lock file that is a symbolic link, holds anything but a process id, or can't be written.
     pub fn acquire(folder: &Path) -> Result<Self, LockError> {
         Self::lock(folder, false)
     }
@@ -75,6 +81,15 @@ impl FolderLock {
             // Some network file systems have no locks; there the user must not start two processes in one folder.
             Err(TryLockError::Error(_)) | Ok(()) => {}
         }
+        // A process id and a line feed; nothing if a process was killed in between.
+        let mut content = Vec::new();
+        let read = (&mut file).take(MOST_BYTES + 1).read_to_end(&mut content);
+        read.map_err(broken)?;
+        let number = content.strip_suffix(b"\n").unwrap_or(&content);
+        if content.len() as u64 > MOST_BYTES || !number.iter().all(u8::is_ascii_digit) {
+            return Err(LockError::Foreign(path));
+        }
+        file.rewind().map_err(broken)?;
         file.set_len(0)
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(broken)?;
@@ -100,6 +115,24 @@ mod tests {
         );
         drop(first);
         FolderLock::acquire(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_file_of_that_name_with_another_content_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(LOCK_FILE);
+        for precious in ["precious", "12 monkeys", "123456789012345678901\n", "\n\n"] {
+            std::fs::write(&path, precious).unwrap();
+            let message = FolderLock::acquire(folder.path()).unwrap_err().to_string();
+            assert!(message.contains("move it away"), "{message}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), precious);
+        }
+        for own in ["", "4294967295\n", "12"] {
+            std::fs::write(&path, own).unwrap();
+            FolderLock::acquire(folder.path()).unwrap();
+            let id = format!("{}\n", std::process::id());
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), id);
+        }
     }
 
     #[cfg(unix)]

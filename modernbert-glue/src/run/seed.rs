@@ -126,10 +126,18 @@ impl Run<'_> {
         })
     }
 
+    /// Removes the checkpoints of a run that is finished or made again.
+    fn remove_checkpoints(&self, folder: &Path) -> Result<(), RunError> {
+        for warning in remove_checkpoints(folder).map_err(FinetuneError::from)? {
+            self.options.progress.note(&format!("warning: {warning}"));
+        }
+        Ok(())
+    }
+
     /// Trains in `folder`, from its newest checkpoint if an earlier run of the same settings was interrupted there.
     fn train(&self, folder: &Path, settings: &Settings) -> Result<Finetuned, RunError> {
         if self.options.again && has_checkpoints(folder).map_err(FinetuneError::from)? {
-            remove_checkpoints(folder).map_err(FinetuneError::from)?;
+            self.remove_checkpoints(folder)?;
         }
         let (model, _) = self.pretrained.classifier(
             self.task(),
@@ -234,7 +242,7 @@ pub fn run_seed(run: &Run<'_>, folder: &Path, keep_model: bool) -> Result<RunRec
         evaluated: trained.evaluated,
     };
     record.write(folder)?;
-    remove_checkpoints(folder).map_err(FinetuneError::from)?;
+    run.remove_checkpoints(folder)?;
     // As a resumed job would read it, so that both have the same digits.
     Ok(RunRecord::read(folder)?.unwrap_or(record))
 }

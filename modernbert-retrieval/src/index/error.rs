@@ -25,6 +25,9 @@ pub enum IndexError {
         /// Its process id, as that process wrote it.
         owner: String,
     },
+    /// The lock is a file of something else.
+    #[error(transparent)]
+    Lock(modernbert_files::lock::LockError),
     /// The operating system refused.
     #[error("{path}: {source}; check that the file exists, its permissions and the free space")]
     Io {

@@ -312,6 +312,7 @@ impl IndexWriter {
 fn lock(folder: &Path) -> Result<FolderLock, IndexError> {
     FolderLock::acquire_strictly(folder).map_err(|error| match error {
         LockError::Held { path, owner } => IndexError::Locked { path, owner },
+        foreign @ LockError::Foreign(_) => IndexError::Lock(foreign),
         LockError::Io { path, source } => IndexError::Io { path, source },
     })
 }

@@ -216,6 +216,11 @@ impl Task for RetrievalTask {
         self.history.best = last.map(|last| (model, last));
     }
 
+    fn warnings(&mut self) -> Vec<String> {
+        let folder = self.folder.as_ref();
+        folder.map_or(Vec::new(), RunFolder::warnings)
+    }
+
     fn save(
         &mut self,
         model: &Embedder,

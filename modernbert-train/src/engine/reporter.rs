@@ -51,6 +51,8 @@ pub struct Reporter {
     epoch: usize,
     /// Items of the current evaluation. An evaluation of nothing has neither row nor line.
     evaluated: usize,
+    /// Warnings that wait for the end of the dashboard.
+    waiting: Vec<String>,
 }
 
 impl Reporter {
@@ -75,6 +77,7 @@ impl Reporter {
             last_line: None,
             epoch: 1,
             evaluated: 0,
+            waiting: Vec::new(),
             options,
         }
     }
@@ -172,6 +175,18 @@ impl Reporter {
     pub(super) fn end(&mut self) {
         self.draw(|renderer| TrainingProgressLogger::end(renderer));
         self.dashboard = None;
+        for warning in std::mem::take(&mut self.waiting) {
+            self.options.progress.note(&warning);
+        }
+    }
+
+    /// Prints a warning, at the end if the dashboard owns the screen.
+    pub(super) fn warn(&mut self, warning: String) {
+        let warning = format!("warning: {warning}");
+        match self.dashboard {
+            Some(_) => self.waiting.push(warning),
+            None => self.line(&warning),
+        }
     }
 
     /// Waits until the rows of the log are on the disk.

@@ -121,6 +121,11 @@ pub trait Task {
     /// Receives a row of the training log: steps done and mean loss of the steps since the previous row.
     fn logged(&mut self, _step: u64, _loss: f64) {}
 
+    /// Takes the warnings of the last [`Self::save`] for the user, such as a checkpoint that was kept because it holds other files.
+    fn warnings(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Writes a checkpoint. Before this call the loop has read all losses back and checked that every parameter is finite.
     ///
     /// # Errors

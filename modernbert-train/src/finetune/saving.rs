@@ -17,11 +17,8 @@ use crate::optim::{NamedOptimizer, StoredTensor};
 use crate::run_dir::RunDirError;
 use crate::saving::{RunFolder, Saving, SavingError, restored, restored_best};
 use crate::snapshot::{
-    RunState, Snapshot, SnapshotError, hex, read_state, read_tensors, write_tensors,
+    BEST_OUTPUTS, RunState, Snapshot, SnapshotError, hex, read_state, read_tensors, write_tensors,
 };
-
-/// Outputs of the best weights in a checkpoint.
-const BEST_OUTPUTS: &str = "best.safetensors";
 
 /// A locked folder of a finetuning.
 pub(super) struct Folder {

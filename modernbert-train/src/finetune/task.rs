@@ -187,6 +187,11 @@ impl<E: Example> Task for FinetuneTask<E> {
         self.history.losses.push((step as usize, loss));
     }
 
+    fn warnings(&mut self) -> Vec<String> {
+        let folder = self.folder.as_ref();
+        folder.map_or(Vec::new(), |folder| folder.run.warnings())
+    }
+
     fn save(
         &mut self,
         model: &E::Model,

@@ -434,6 +434,49 @@ fn a_checkpoint_of_other_settings_or_data_is_refused() {
 }
 
 #[test]
+fn a_resumed_run_replaces_no_log_and_removes_no_file_of_the_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    saved(folder.path(), false, Some(2), toy()).unwrap();
+    let log = std::fs::read_to_string(path("metrics.jsonl")).unwrap();
+    let row = log.lines().last().unwrap();
+    for changed in [
+        "precious",
+        &log.replace(":4,", ":9,"),
+        &format!("{log}{row}\n"),
+    ] {
+        std::fs::write(path("metrics.jsonl"), changed).unwrap();
+        for _ in 0..2 {
+            let refused = saved(folder.path(), true, None, toy()).unwrap_err();
+            assert!(
+                refused.to_string().contains("metrics.jsonl: the run"),
+                "{refused}"
+            );
+        }
+        let now = std::fs::read_to_string(path("metrics.jsonl")).unwrap();
+        assert_eq!(now, *changed);
+    }
+    std::fs::write(path("metrics.jsonl"), &log).unwrap();
+    // A copy of the user under the number of a later step, and a file in a checkpoint that would be removed.
+    let notes = path("checkpoints/step-00000004/notes.txt");
+    std::fs::write(&notes, "precious").unwrap();
+    std::fs::create_dir(path("checkpoints/step-7")).unwrap();
+    std::fs::write(path("checkpoints/step-7/notes.txt"), "precious").unwrap();
+    let resumed = saved(folder.path(), true, None, toy());
+    assert!(resumed.is_err(), "step-7 is the newest, and no checkpoint");
+    std::fs::rename(path("checkpoints/step-7"), path("checkpoints/mine")).unwrap();
+    saved(folder.path(), true, None, toy()).unwrap();
+    assert_eq!(std::fs::read_to_string(&notes).unwrap(), "precious");
+    let warnings = remove_checkpoints(folder.path()).unwrap();
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("notes.txt"),
+        "{warnings:?}"
+    );
+    assert!(notes.exists() && path("checkpoints/mine/notes.txt").exists());
+    assert!(!path("checkpoints/step-00000016").exists());
+}
+
+#[test]
 fn patience_survives_an_interruption() {
     let patient = FinetuneOptions {
         patience: Some(1),

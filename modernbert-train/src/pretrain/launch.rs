@@ -142,6 +142,7 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
     if options.ranks.is_first() {
         let begin = Begin::of(from.as_ref());
         options.ranks.broadcast(&serde_json::to_vec(&begin)?)?;
+        dir.keep_logs()?;
     }
     let precision = phases[0].recipe.precision();
     check_device(&options.device, precision, &prepared)?;
@@ -270,7 +271,7 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
         return Ok(PretrainEnd::Followed);
     }
     let model = optimizer.evaluated(model);
-    save(&model, model.model.config(), dir.root())?;
+    dir.put_model(|folder| -> Result<()> { Ok(save(&model, model.model.config(), folder)?) })?;
     // The other ranks end when the model is written.
     options.ranks.barrier()?;
     let last = prepared.phases.len() - 1;
@@ -281,7 +282,6 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
     )?;
     let unigram = Unigram::count(&prepared.phases[last].train).score(&eval_items);
     draw(dir.root(), unigram).map_err(PretrainError::Picture)?;
-    dir.record_model()?;
     dir.note(
         "finished",
         json!({ "step": state.step, "eval_loss": state.eval_loss }),

@@ -183,6 +183,10 @@ impl Task for MlmTask<'_> {
         })
     }
 
+    fn warnings(&mut self) -> Vec<String> {
+        self.dir.warnings()
+    }
+
     fn save(
         &mut self,
         model: &MaskedLm,

@@ -84,6 +84,7 @@ fn resume_first(choice: Choice, options: &PretrainOptions) -> Result<PretrainEnd
     let started = Instant::now();
     let progress = options.progress;
     let (dir, recipe, mut info) = RunDir::open(&options.out)?;
+    dir.check_written(&info)?;
     let phases = recipe.phases()?;
     check_memory(&phases, options)?;
     let snapshot = choice.open(dir.root())?;
@@ -112,7 +113,7 @@ fn resume_first(choice: Choice, options: &PretrainOptions) -> Result<PretrainEnd
             ));
         }
     }
-    let cut = cut_log(dir.root(), step)?;
+    let cut = dir.cut_logs(step)?;
     progress.note(&format!(
         "resuming from step {step}; {cut} rows of the log after it are cut off"
     ));
@@ -429,7 +430,7 @@ fn carry_log(from: &Path, to: &Path, step: u64) -> Result<()> {
     let (source, target) = (from.join(METRICS_FILE), to.join(METRICS_FILE));
     if source.is_file() {
         std::fs::copy(&source, &target).map_err(PretrainError::io(&source, "can't be copied"))?;
-        cut_log(to, step)?;
+        cut_log(to, step, |_| Ok(()))?;
     }
     Ok(())
 }

@@ -4,14 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::{CHECKPOINTS, RunDirError};
+use super::{CHECKPOINTS, RunDirError, checkpoint_place};
 use crate::recipe::CheckpointRecipe;
-use crate::snapshot::{RunState, Snapshot, discard, read_state, verify};
+use crate::snapshot::{RunState, Snapshot, Warnings, aside, discard, read_state, verify};
 
 /// Prefix of checkpoints; the step follows.
 pub(super) const PREFIX: &str = "step-";
-/// Prefix of checkpoints newer than the one that a resume began from.
-pub(super) const ASIDE: &str = "aside-";
 
 /// A checkpoint by its name; its content is not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +42,24 @@ pub fn list_checkpoints(root: &Path) -> Result<Vec<StoredCheckpoint>, RunDirErro
         }
     }
     found.sort_by_key(|checkpoint| checkpoint.step);
+    Ok(found)
+}
+
+/// The checkpoints that the run itself wrote, the oldest first. A folder of another name (`step-7` for `step-00000007`) or with the state of another
+/// step is a copy that the user made. One without a state that can be read is among them: [`discard`] decides by its manifest.
+///
+/// # Errors
+/// A folder that can't be read.
+pub(crate) fn own_checkpoints(root: &Path) -> Result<Vec<StoredCheckpoint>, RunDirError> {
+    #[derive(serde::Deserialize)]
+    struct Step {
+        step: u64,
+    }
+    let mut found = list_checkpoints(root)?;
+    found.retain(|one| {
+        let of_another = read_state(&one.path).is_ok_and(|state: Step| state.step != one.step);
+        one.path == checkpoint_place(root, one.step) && !of_another
+    });
     Ok(found)
 }
 
@@ -152,9 +168,13 @@ fn newest_good(checkpoints: &[StoredCheckpoint]) -> Option<&StoredCheckpoint> {
 }
 
 /// Removes checkpoints that the rule doesn't keep. The last one of every phase is always kept. Before any is removed, the newest
-/// is read back and verified by its hashes: if it is damaged, all are kept.
-pub(super) fn retain(root: &Path, rule: &CheckpointRecipe) -> Result<(), RunDirError> {
-    let mut found = list_checkpoints(root)?;
+/// is read back and verified by its hashes: if it is damaged, all are kept. What the run did not write is kept, with a warning.
+pub(super) fn retain(
+    root: &Path,
+    rule: &CheckpointRecipe,
+    warnings: &Warnings,
+) -> Result<(), RunDirError> {
+    let mut found = own_checkpoints(root)?;
     let states: Vec<Option<RunState>> =
         found.iter().map(|one| read_state(&one.path).ok()).collect();
     let phase = states
@@ -187,18 +207,15 @@ pub(super) fn retain(root: &Path, rule: &CheckpointRecipe) -> Result<(), RunDirE
         );
     }
     let newest = found.last().cloned();
-    // A checkpoint that was copied under another number is the user's.
-    let renamed = |one: &StoredCheckpoint| {
-        let state = read_state(&one.path);
-        state.is_ok_and(|state: RunState| state.step != one.step)
-    };
-    found.retain(|one| !keep.contains(&one.step) && !renamed(one));
+    found.retain(|one| !keep.contains(&one.step));
     let (Some(newest), false) = (newest, found.is_empty()) else {
         return Ok(());
     };
     verify(&newest.path)?;
     for one in found {
-        discard(&one.path)?;
+        if let Some(warning) = discard(&one.path)? {
+            warnings.add(warning);
+        }
     }
     Ok(())
 }
@@ -209,13 +226,9 @@ pub(super) fn set_aside_after(root: &Path, step: u64) -> Result<usize, RunDirErr
         if one.step <= step {
             continue;
         }
-        let parent = root.join(CHECKPOINTS);
-        let mut free = (0..).map(|n| parent.join(format!("{ASIDE}{n}-{PREFIX}{:08}", one.step)));
-        let place = free.find(|place| !place.exists());
-        if let Some(place) = place {
-            std::fs::rename(&one.path, &place).map_err(RunDirError::io(&place))?;
-            count += 1;
-        }
+        let place = aside(&root.join(CHECKPOINTS), &format!("{PREFIX}{:08}", one.step));
+        std::fs::rename(&one.path, &place).map_err(RunDirError::io(&place))?;
+        count += 1;
     }
     Ok(count)
 }

@@ -52,6 +52,14 @@ pub enum RunDirError {
         /// Reason why that is none of a run's files.
         reason: String,
     },
+    /// A file that would be replaced.
+    #[error(
+        "{path}: the run did not write this file, or it was changed since; it would be replaced: move it away", path = .0.display()
+    )]
+    NotWritten(PathBuf),
+    /// The lock is a file of something else.
+    #[error("{path}: it is not the lock of a run; nothing is replaced: move it away, or use another folder", path = .0.display())]
+    NoLock(PathBuf),
     /// Another process holds the folder's lock.
     #[error(
         "{path}: another process works on this run (process {owner}); wait for it, end it, or use another folder",

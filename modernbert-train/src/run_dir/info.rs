@@ -1,4 +1,4 @@
-//! `run.json`: hashes of a run's recipe, shards, tokenizer and model.
+//! `run.json`: hashes of a run's recipe, shards, tokenizer, model and logs.
 
 use modernbert::atomic::write_atomically;
 use serde::{Deserialize, Serialize};
@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::own::MODEL_FILES;
-use super::{INFO_FILE, RunDirError};
+use super::own::{FOLDERS_FILE, MODEL_FILES};
+use super::{INFO_FILE, LogNotes, RunDirError};
 use crate::shard::Shard;
 use crate::snapshot::{FileHash, hash_file, hex};
 
@@ -25,6 +25,12 @@ pub struct RunInfo {
     /// Length and hash of tokenizer and finished model, as the run wrote them.
     #[serde(default)]
     pub files: BTreeMap<String, FileHash>,
+    /// Length and hash of the files of a model that is being put into the folder.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    next: BTreeMap<String, FileHash>,
+    /// What the run wrote of its logs; none in runs of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) logs: Option<LogNotes>,
     /// The checkpoint of another run this one started from, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_from: Option<String>,
@@ -44,6 +50,8 @@ impl RunInfo {
             recipe_sha256: sha256_of(recipe),
             shards: BTreeMap::new(),
             files: BTreeMap::new(),
+            next: BTreeMap::new(),
+            logs: None,
             started_from: None,
         }
     }
@@ -53,12 +61,27 @@ impl RunInfo {
         self.program.starts_with("modernbert-train ")
     }
 
-    /// Lists the files of tokenizer and model that are in the folder, with their hashes.
+    /// Returns true if the run wrote a file of this content, or is about to.
+    pub(super) fn wrote(&self, name: &str, hash: &FileHash) -> bool {
+        self.files.get(name) == Some(hash) || self.next.get(name) == Some(hash)
+    }
+
+    /// Lists files that are about to be put into the folder.
+    pub(super) fn announce(&mut self, files: &BTreeMap<String, FileHash>) {
+        self.next.clone_from(files);
+    }
+
+    /// Lists the announced files as those of the run.
+    pub(super) fn settle(&mut self) {
+        self.files.append(&mut self.next);
+    }
+
+    /// Lists the files of the tokenizer, and of a model if there is one, that are in the folder, with their hashes.
     ///
     /// # Errors
     /// A file that can't be read.
-    pub(super) fn record_model(&mut self, root: &Path) -> Result<(), RunDirError> {
-        for name in MODEL_FILES {
+    pub(super) fn record_files(&mut self, root: &Path) -> Result<(), RunDirError> {
+        for name in MODEL_FILES.into_iter().chain([FOLDERS_FILE]) {
             let path = root.join(name);
             if path.is_file() {
                 self.files.insert(name.to_string(), hash_file(&path)?);
@@ -115,7 +138,7 @@ impl RunInfo {
         }
         if self.shards.is_empty() {
             self.shards = found;
-            self.record_model(root)?;
+            self.record_files(root)?;
             return self.write(root);
         }
         for (name, expected) in &self.shards {

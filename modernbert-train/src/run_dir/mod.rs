@@ -17,23 +17,28 @@ mod error;
 mod info;
 mod log;
 mod own;
+mod place;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use checkpoints::own_checkpoints;
 pub use checkpoints::{Choice, ChoiceError, StoredCheckpoint, list_checkpoints, run_of_checkpoint};
 pub use error::RunDirError;
 pub use info::RunInfo;
 pub(crate) use info::sha256_of;
-pub(crate) use log::cut_log;
+pub use log::LogNotes;
+pub(crate) use log::{check_logs, cut_log};
+pub(crate) use place::{check_places, put_model};
 
 use modernbert::atomic::open_append;
 use modernbert::lock::{FolderLock, LockError};
 use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::recipe::{CheckpointRecipe, Recipe};
-use crate::snapshot::{self, RunState, write_snapshot};
+use crate::snapshot::{self, FileHash, RunState, Warnings, write_snapshot};
 use own::Contents;
 
 /// Log of a run.
@@ -74,6 +79,9 @@ pub struct RunDir {
     root: PathBuf,
     /// `None` in a process that follows.
     lock: Option<FolderLock>,
+    warnings: Warnings,
+    /// True once the logs are those of this process, and no change of the user's.
+    keeps_logs: AtomicBool,
 }
 
 impl RunDir {
@@ -147,6 +155,8 @@ impl RunDir {
         Ok(Self {
             root: root.to_path_buf(),
             lock: Some(lock_folder(root)?),
+            warnings: Warnings::default(),
+            keeps_logs: AtomicBool::new(false),
         })
     }
 
@@ -157,7 +167,13 @@ impl RunDir {
     pub fn follow(root: &Path) -> Result<(Self, Recipe), RunDirError> {
         let recipe = recipe_of_run(root)?;
         let root = root.to_path_buf();
-        Ok((Self { root, lock: None }, recipe))
+        let dir = Self {
+            root,
+            lock: None,
+            warnings: Warnings::default(),
+            keeps_logs: AtomicBool::new(false),
+        };
+        Ok((dir, recipe))
     }
 
     /// The folder.
@@ -200,18 +216,80 @@ impl RunDir {
             .map_err(RunDirError::io(&path))
     }
 
-    /// Lists the files of the finished model, with their hashes, as written by this run.
-    ///
-    /// # Errors
-    /// An error of the operating system.
-    pub fn record_model(&self) -> Result<(), RunDirError> {
+    /// Changes `run.json`, where there is one and this process may write it.
+    fn change_info(&self, change: impl FnOnce(&mut RunInfo)) -> Result<(), RunDirError> {
         if self.lock.is_some()
             && let Some(mut info) = RunInfo::read(&self.root)?
         {
-            info.record_model(&self.root)?;
+            change(&mut info);
             info.write(&self.root)?;
         }
         Ok(())
+    }
+
+    /// Writes the finished model with `fill` and puts it in place: complete, or not at all.
+    ///
+    /// # Errors
+    /// Those of `fill`; a file of the model that was changed since the run wrote it, which stays; an error of the operating system.
+    pub fn put_model<E: From<RunDirError>>(
+        &self,
+        fill: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
+        put_model(&self.root, fill, |files| {
+            let info = RunInfo::read(&self.root)?;
+            let wrote = |name: &str, hash: &FileHash| {
+                let info = info.as_ref();
+                info.is_some_and(|info| info.wrote(name, hash))
+            };
+            check_places(&self.root, files.keys(), wrote)?;
+            Ok(self.change_info(|info| info.announce(files))?)
+        })?;
+        Ok(self.change_info(RunInfo::settle)?)
+    }
+
+    /// Refuses files that a resumed run replaces and that it did not write, or that were changed since: log, tokenizer, model, plot.
+    ///
+    /// # Errors
+    /// The first such file.
+    pub fn check_written(&self, info: &RunInfo) -> Result<(), RunDirError> {
+        check_logs(&self.root, info.logs.as_ref())?;
+        // A run that was killed while it prepared its data has listed nothing yet.
+        let is_ready = !info.shards.is_empty();
+        let names = own::MODEL_FILES.map(str::to_owned);
+        let names = names.iter().filter(|_| is_ready);
+        check_places(&self.root, names, |name, hash| info.wrote(name, hash))?;
+        let picture = self.root.join(PICTURE_FILE);
+        if picture.exists() && !modernbert_cli::plot::is_own_picture(&picture) {
+            return Err(RunDirError::NotWritten(picture));
+        }
+        Ok(())
+    }
+
+    /// Cuts the logs back to `step`; see [`Self::check_written`], which comes before. Returns the number of rows that were cut off.
+    ///
+    /// # Errors
+    /// An error of the operating system.
+    pub(crate) fn cut_logs(&self, step: u64) -> Result<usize, RunDirError> {
+        cut_log(&self.root, step, |notes| {
+            self.change_info(|info| info.logs = Some(notes))
+        })
+    }
+
+    /// Notes the logs as they are now, and at the end of this process.
+    ///
+    /// # Errors
+    /// An error of the operating system.
+    pub(crate) fn keep_logs(&self) -> Result<(), RunDirError> {
+        self.keeps_logs.store(true, Ordering::Relaxed);
+        self.note_logs(false)
+    }
+
+    fn note_logs(&self, complete: bool) -> Result<(), RunDirError> {
+        if self.lock.is_none() || !self.keeps_logs.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let notes = LogNotes::of(&self.root, complete)?;
+        self.change_info(|info| info.logs = Some(notes))
     }
 
     /// Returns true if a file of lines of JSON has one of this step.
@@ -239,9 +317,17 @@ impl RunDir {
         if self.lock.is_none() {
             return Ok(place);
         }
-        write_snapshot(&place, model, optimizer, state)?;
-        checkpoints::retain(&self.root, rule)?;
+        if let Some(warning) = write_snapshot(&place, model, optimizer, state)? {
+            self.warnings.add(warning);
+        }
+        self.note_logs(false)?;
+        checkpoints::retain(&self.root, rule, &self.warnings)?;
         Ok(place)
+    }
+
+    /// Takes the warnings since the last call: checkpoints that were kept because they hold something that the run did not write.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.take()
     }
 
     /// The folder of a step's checkpoint.
@@ -258,6 +344,13 @@ impl RunDir {
     }
 }
 
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        // Without this note a resume takes rows that somebody adds for the run's.
+        let _ = self.note_logs(true);
+    }
+}
+
 /// Locks a folder until the value is dropped: no two processes work on one run.
 ///
 /// # Errors
@@ -265,6 +358,7 @@ impl RunDir {
 pub(crate) fn lock_folder(root: &Path) -> Result<FolderLock, RunDirError> {
     FolderLock::acquire(root).map_err(|error| match error {
         LockError::Held { path, owner } => RunDirError::Locked { path, owner },
+        LockError::Foreign(path) => RunDirError::NoLock(path),
         LockError::Io { path, source } => RunDirError::Io { path, source },
     })
 }

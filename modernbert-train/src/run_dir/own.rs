@@ -2,21 +2,22 @@
 
 use std::ffi::OsStr;
 use std::fs::{Metadata, symlink_metadata};
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use super::checkpoints::{ASIDE, PREFIX};
+use super::checkpoints::PREFIX;
+use super::log::{check_logs, is_rows, read};
 use super::{
     CHECKPOINTS, HISTORY_FILE, INFO_FILE, METRICS_FILE, PICTURE_FILE, POSITIONS_FILE, RECIPE_FILE,
     RunDirError, RunInfo, SHARDS, sha256_of,
 };
 use crate::shard::Shard;
-use crate::snapshot::{
-    MANIFEST_FILE, Manifest, OPTIMIZER_FILE, REPLACED, STATE_FILE, TEMPORARY, hash_file, hex,
-};
+use crate::snapshot::{ASIDE, Parts, REPLACED, SnapshotError, TEMPORARY, hash_file, hex};
 use modernbert::atomic::is_unfinished;
 use modernbert::checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
 use modernbert::lock::LOCK_FILE;
+
+/// The list of folders of token shards, which `run.json` lists with its hash.
+pub(super) const FOLDERS_FILE: &str = "shards/folders.json";
 
 /// Files of a model that `run.json` lists with their hashes.
 pub(super) const MODEL_FILES: [&str; 4] = [
@@ -71,10 +72,19 @@ impl Contents {
             match name {
                 LOCK_FILE => continue,
                 INFO_FILE => {}
-                HISTORY_FILE | METRICS_FILE | POSITIONS_FILE => {
-                    if !is_log(path).map_err(RunDirError::io(path))? {
+                HISTORY_FILE => {
+                    let history = read(root, name)?.unwrap_or_default();
+                    if !is_rows(&history, "event") {
                         return Err(changed());
                     }
+                }
+                METRICS_FILE | POSITIONS_FILE => {
+                    check_logs(root, info.logs.as_ref()).map_err(|error| match error {
+                        RunDirError::NotWritten(path) => {
+                            foreign(&path, "it was changed since the run wrote it")
+                        }
+                        other => other,
+                    })?;
                 }
                 RECIPE_FILE => {
                     let text = modernbert::read::text(path).unwrap_or_default();
@@ -89,10 +99,11 @@ impl Contents {
                 }
                 // A run that was killed while it prepared its data has listed nothing yet.
                 "tokenizer.json" | "tokenizer_config.json" if info.files.is_empty() => {}
-                name if MODEL_FILES.contains(&name) => match info.files.get(name) {
-                    Some(written) if *written == hash_file(path)? => {}
-                    _ => return Err(changed()),
-                },
+                name if MODEL_FILES.contains(&name) => {
+                    if !info.wrote(name, &hash_file(path)?) {
+                        return Err(changed());
+                    }
+                }
                 name if is_unfinished(name) => {}
                 _ => return Err(foreign(path, "no run makes such a file")),
             }
@@ -108,7 +119,11 @@ impl Contents {
             let name = path.strip_prefix(root).unwrap_or(&path);
             let ours = match info.shards.get(&name.display().to_string()) {
                 Some(hash) => Shard::open(&path).is_ok_and(|shard| hex(&shard.sha256()) == *hash),
-                None if is(&path, "folders.json") => true,
+                None if name == Path::new(FOLDERS_FILE) => {
+                    // Not listed by earlier versions, nor before the data is ready.
+                    let listed = info.files.contains_key(FOLDERS_FILE);
+                    !listed || data.is_file() && info.wrote(FOLDERS_FILE, &hash_file(&path)?)
+                }
                 None => is_partial(&path) || info.shards.is_empty() && Shard::open(&path).is_ok(),
             };
             if !ours || !data.is_file() {
@@ -131,39 +146,14 @@ impl Contents {
             if !data.is_dir() || !known.iter().any(|prefix| name.starts_with(prefix)) {
                 return Err(RunDirError::foreign(root, &path, "it is no checkpoint"));
             }
-            let manifest = if name.starts_with(TEMPORARY) {
-                None
-            } else {
-                let manifest = Manifest::read(&path);
-                Some(manifest.map_err(|error| {
-                    RunDirError::foreign(root, &path, &format!("its manifest: {error}"))
-                })?)
-            };
-            // A checkpoint that a crash left unfinished has no manifest.
-            let unfinished = [CONFIG_FILE, WEIGHTS_FILE, OPTIMIZER_FILE, STATE_FILE];
-            for (file, data) in entries(&path)? {
-                let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
-                let listed = match &manifest {
-                    None => unfinished.contains(&name),
-                    Some(manifest) => match manifest.files.get(name) {
-                        Some(written) if data.is_file() && *written != hash_file(&file)? => {
-                            return Err(RunDirError::foreign(
-                                root,
-                                &file,
-                                "it was changed since the run wrote it",
-                            ));
-                        }
-                        written => written.is_some(),
-                    },
-                };
-                let ours = name == MANIFEST_FILE || listed || is_partial(&file);
-                if !ours || !data.is_file() {
-                    let reason = "it is no file of the checkpoint";
-                    return Err(RunDirError::foreign(root, &file, reason));
+            let parts = Parts::of(&path).map_err(|error| match error {
+                SnapshotError::Foreign { path, reason } => {
+                    RunDirError::foreign(root, &path, &reason)
                 }
-                self.files.push(file);
-            }
-            self.folders.push(path);
+                other => other.into(),
+            })?;
+            self.files.extend(parts.files);
+            self.folders.extend(parts.folders);
         }
         self.folders.push(folder.to_path_buf());
         Ok(())
@@ -186,20 +176,6 @@ impl Contents {
 
 fn is(path: &Path, name: &str) -> bool {
     path.file_name() == Some(OsStr::new(name))
-}
-
-/// Returns true if every complete line of a file is a JSON object. A crash may have cut the last line short.
-fn is_log(path: &Path) -> std::io::Result<bool> {
-    let mut reader = BufReader::new(modernbert::read::open(path)?);
-    let mut line = Vec::new();
-    while reader.read_until(b'\n', &mut line)? > 0 {
-        let object = serde_json::from_slice::<serde_json::Map<_, serde_json::Value>>(&line);
-        if line.ends_with(b"\n") && object.is_err() {
-            return Ok(false);
-        }
-        line.clear();
-    }
-    Ok(true)
 }
 
 fn is_partial(path: &Path) -> bool {

@@ -92,8 +92,101 @@ fn the_only_good_checkpoint_is_never_dropped() {
     };
     place.save(30, None, false, &all);
     place.damage(30);
-    assert!(checkpoints::retain(&place.root(), &one).is_err());
+    assert!(checkpoints::retain(&place.root(), &one, &Warnings::default()).is_err());
     assert_eq!(place.steps(), [20, 30]);
+}
+
+#[test]
+fn the_rotation_removes_only_what_the_run_wrote() {
+    let place = Place::new();
+    let one = CheckpointRecipe {
+        keep_last: 1,
+        keep_best: 0,
+        ..CheckpointRecipe::default()
+    };
+    let checkpoints = place.root().join(CHECKPOINTS);
+    // A folder of the user, a copy of a checkpoint under another name, one under the number of a later step.
+    let mine = |name: &str| {
+        let path = checkpoints.join(name).join("notes.txt");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "precious").unwrap();
+        path
+    };
+    place.save(10, None, false, &one);
+    let made = [mine("step-00000001"), mine("step-3"), mine("step-x")];
+    let copy = |name: &str| {
+        fs::create_dir(checkpoints.join(name)).unwrap();
+        for entry in fs::read_dir(checkpoints.join("step-00000010")).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), checkpoints.join(name).join(entry.file_name())).unwrap();
+        }
+    };
+    copy("step-10");
+    copy("step-00099999");
+    let before = content(&checkpoints);
+    place.save(20, None, false, &one);
+    let mut now = content(&checkpoints);
+    now.retain(|path, _| !path.starts_with(checkpoints.join("step-00000020")));
+    let mut kept = before.clone();
+    kept.retain(|path, _| !path.starts_with(checkpoints.join("step-00000010")));
+    assert_eq!(now, kept);
+    assert_eq!(place.dir.warnings().len(), 1, "step-00000001");
+
+    // A file of the user in a checkpoint, and a file that was changed: the checkpoint stays whole.
+    fs::write(checkpoints.join("step-00000020/notes.txt"), "precious").unwrap();
+    place.save(30, None, false, &one);
+    let changed = checkpoints.join("step-00000030/config.json");
+    fs::write(&changed, "precious").unwrap();
+    place.save(40, None, false, &one);
+    assert!(verify_whole(&checkpoints.join("step-00000020")));
+    assert_eq!(fs::read_to_string(&changed).unwrap(), "precious");
+    let warnings = place.dir.warnings();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    for (warning, parts) in warnings.iter().zip([
+        [
+            "step-00000020: kept, for notes.txt",
+            "no file of the checkpoint",
+        ],
+        ["step-00000030: kept, for config.json", "changed since"],
+    ]) {
+        assert!(parts.iter().all(|part| warning.contains(part)), "{warning}");
+    }
+    // Each is said once.
+    place.save(50, None, false, &one);
+    assert_eq!(place.dir.warnings(), Vec::<String>::new());
+    assert!(!checkpoints.join("step-00000040").exists());
+
+    // Saved again, a checkpoint with a file of the user moves aside.
+    fs::write(checkpoints.join("step-00000050/notes.txt"), "precious").unwrap();
+    place.save(50, None, true, &one);
+    let aside = checkpoints.join("aside-0-step-00000050/notes.txt");
+    assert_eq!(fs::read_to_string(aside).unwrap(), "precious");
+    let warnings = place.dir.warnings();
+    assert!(
+        warnings[0].contains("aside-0-step-00000050"),
+        "{warnings:?}"
+    );
+    for path in made {
+        assert_eq!(fs::read_to_string(path).unwrap(), "precious");
+    }
+
+    // What a crash leaves is removed only if the program may have written it.
+    let partial = mine(".writing-step-00000060");
+    let root = place.root();
+    let Place { folder, dir } = place;
+    drop(dir);
+    let message = RunDir::open(&root).err().unwrap().to_string();
+    assert!(
+        message.contains("notes.txt") && message.contains("move it away"),
+        "{message}"
+    );
+    fs::remove_file(partial).unwrap();
+    drop(RunDir::open(&root).unwrap());
+    drop(folder);
+}
+
+fn verify_whole(checkpoint: &Path) -> bool {
+    crate::snapshot::verify(checkpoint).is_ok()
 }
 
 #[test]
@@ -223,11 +316,11 @@ fn the_log_is_cut_back_to_a_step() {
     let path = place.root().join(METRICS_FILE);
     let rows = "{\"step\":1}\n{\"step\":2}\n{\"step\":2,\"split\":\"eval\"}\n{\"step\":3}\n{\"st";
     fs::write(&path, rows).unwrap();
-    assert_eq!(cut_log(&place.root(), 2).unwrap(), 2);
+    assert_eq!(cut_log(&place.root(), 2, |_| Ok(())).unwrap(), 2);
     let expected = "{\"step\":1}\n{\"step\":2}\n{\"step\":2,\"split\":\"eval\"}\n";
     assert_eq!(fs::read_to_string(&path).unwrap(), expected);
-    assert_eq!(cut_log(&place.root(), 9).unwrap(), 0);
-    assert_eq!(cut_log(&place.root(), 0).unwrap(), 3);
+    assert_eq!(cut_log(&place.root(), 9, |_| Ok(())).unwrap(), 0);
+    assert_eq!(cut_log(&place.root(), 0, |_| Ok(())).unwrap(), 3);
     assert_eq!(fs::read_to_string(&path).unwrap(), "");
 }
 
@@ -286,7 +379,9 @@ fn restart_removes_only_what_the_run_wrote() {
     for name in ["tokenizer.json", "config.json", "model.safetensors"] {
         fs::write(root.join(name), "of the run").unwrap();
     }
-    place.dir.record_model().unwrap();
+    let mut info = RunInfo::read(&root).unwrap().unwrap();
+    info.record_files(&root).unwrap();
+    info.write(&root).unwrap();
     fs::write(root.join(METRICS_FILE), "{\"step\":1}\n").unwrap();
     let Place { folder, dir } = place;
     drop(dir);
@@ -332,6 +427,153 @@ fn restart_removes_only_what_the_run_wrote() {
     // Nothing was trained in it yet: a new run needs no --restart.
     drop(RunDir::create(&root, &recipe(), false).unwrap());
     drop(folder);
+}
+
+/// A run with a log, a tokenizer and a model, whose process has ended.
+fn finished() -> (tempfile::TempDir, PathBuf) {
+    let place = Place::new();
+    let root = place.root();
+    place.dir.keep_logs().unwrap();
+    fs::write(root.join("tokenizer.json"), "of the run").unwrap();
+    let mut info = RunInfo::read(&root).unwrap().unwrap();
+    info.shards.insert("shards/a".into(), "hash".into());
+    info.record_files(&root).unwrap();
+    info.write(&root).unwrap();
+    let row = |step: u64| json!({ "step": step });
+    for step in 1..=3 {
+        place.dir.append(METRICS_FILE, &row(step)).unwrap();
+    }
+    place.save(2, None, false, &CheckpointRecipe::default());
+    put(&place.dir, "one").unwrap();
+    let Place { folder, dir } = place;
+    drop(dir);
+    (folder, root)
+}
+
+fn put(dir: &RunDir, content: &str) -> Result<(), RunDirError> {
+    dir.put_model(|folder| {
+        for name in ["config.json", "model.safetensors"] {
+            fs::write(folder.join(name), content).unwrap();
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_resume_replaces_only_what_the_run_wrote() {
+    let (_folder, root) = finished();
+    let open = || {
+        let (dir, _, info) = RunDir::open(&root)?;
+        dir.check_written(&info).map(|()| dir)
+    };
+    drop(open().unwrap());
+    let log = fs::read_to_string(root.join(METRICS_FILE)).unwrap();
+    assert_eq!(log.lines().count(), 3);
+    let other = log.replace("1}", "9}");
+    let longer = format!("{log}{}\n", json!({ "step": 4 }));
+    for (name, changed) in [
+        (METRICS_FILE, "precious"),
+        (METRICS_FILE, &other),
+        // The process that wrote the log has ended: it wrote no more rows.
+        (METRICS_FILE, &longer),
+        (METRICS_FILE, &log[..5]),
+        (POSITIONS_FILE, "precious\n"),
+        (PICTURE_FILE, "precious"),
+        ("tokenizer.json", "precious"),
+        ("model.safetensors", "precious"),
+        ("config.json", "precious"),
+        ("lock", "precious"),
+    ] {
+        let path = root.join(name);
+        let own = fs::read(&path).ok();
+        fs::write(&path, changed).unwrap();
+        let before = content(&root);
+        for _ in 0..2 {
+            let message = open().err().unwrap().to_string();
+            assert!(
+                message.contains(name) && message.contains("move it away"),
+                "{message}"
+            );
+        }
+        let mut after = content(&root);
+        if name != "lock" {
+            after.insert(root.join("lock"), before[&root.join("lock")].clone());
+        }
+        assert_eq!(after, before, "{name}");
+        // `--restart` too.
+        let message = refused(&root, true);
+        assert!(message.contains(name), "{message}");
+        match own {
+            Some(own) => fs::write(&path, own).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+    }
+    // What is gone has nothing to lose.
+    fs::remove_file(root.join(METRICS_FILE)).unwrap();
+    drop(open().unwrap());
+}
+
+#[test]
+fn rows_after_the_last_note_are_those_of_a_killed_process() {
+    let (_folder, root) = finished();
+    let (dir, _, info) = RunDir::open(&root).unwrap();
+    dir.check_written(&info).unwrap();
+    assert_eq!(dir.cut_logs(2).unwrap(), 1);
+    dir.keep_logs().unwrap();
+    dir.append(METRICS_FILE, &json!({ "step": 3 })).unwrap();
+    // No end of the process: its lock is freed, its last note is that of the beginning.
+    let killed = fs::read(root.join(INFO_FILE)).unwrap();
+    drop(dir);
+    fs::write(root.join(INFO_FILE), killed).unwrap();
+    let path = root.join(METRICS_FILE);
+    let log = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("{log}{{\"st")).unwrap();
+    let (dir, _, info) = RunDir::open(&root).unwrap();
+    dir.check_written(&info).unwrap();
+    fs::write(&path, format!("{log}precious\n")).unwrap();
+    assert!(dir.check_written(&info).is_err());
+}
+
+#[test]
+fn a_model_appears_complete_or_not_at_all() {
+    let (_folder, root) = finished();
+    let (dir, ..) = RunDir::open(&root).unwrap();
+    let text = |name: &str| fs::read_to_string(root.join(name)).unwrap();
+    let failed: Result<(), RunDirError> = dir.put_model(|folder| {
+        fs::write(folder.join("config.json"), "half").unwrap();
+        Err(RunDirError::NoFolder(folder.to_path_buf()))
+    });
+    assert!(failed.is_err());
+    assert_eq!(text("config.json"), "one");
+    put(&dir, "two").unwrap();
+    assert_eq!(
+        (text("config.json"), text("model.safetensors")),
+        ("two".into(), "two".into())
+    );
+    // Killed between the two files: both models are known.
+    let mut info = RunInfo::read(&root).unwrap().unwrap();
+    let three = root.join("three");
+    fs::write(&three, "three").unwrap();
+    let hash = crate::snapshot::hash_file(&three).unwrap();
+    info.announce(
+        &["config.json", "model.safetensors"]
+            .map(|n| (n.into(), hash.clone()))
+            .into(),
+    );
+    info.write(&root).unwrap();
+    fs::rename(&three, root.join("config.json")).unwrap();
+    dir.check_written(&info).unwrap();
+    put(&dir, "three").unwrap();
+    assert_eq!(text("model.safetensors"), "three");
+    // Changed while the run went on.
+    fs::write(root.join("model.safetensors"), "precious").unwrap();
+    let message = put(&dir, "four").unwrap_err().to_string();
+    assert!(message.contains("model.safetensors"), "{message}");
+    assert_eq!(
+        (text("config.json"), text("model.safetensors")),
+        ("three".into(), "precious".into())
+    );
+    assert!(!root.join("checkpoints/.writing-model").exists());
 }
 
 #[cfg(unix)]

@@ -53,6 +53,14 @@ pub enum SnapshotError {
         /// The newest format known.
         known: u32,
     },
+    /// Something in a folder that is to be removed or replaced, which the program did not write.
+    #[error("{path}: {reason}; nothing is removed: move it away", path = path.display())]
+    Foreign {
+        /// The file or folder.
+        path: PathBuf,
+        /// Reason why that is none of the program's files.
+        reason: String,
+    },
     /// Weights or config can't be written or read.
     #[error(transparent)]
     Model(#[from] CheckpointError),
@@ -69,6 +77,13 @@ impl SnapshotError {
     pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Self::Io { path, source }
+    }
+
+    pub(crate) fn foreign(path: impl AsRef<Path>, reason: impl ToString) -> Self {
+        Self::Foreign {
+            path: path.as_ref().to_path_buf(),
+            reason: reason.to_string(),
+        }
     }
 
     pub(crate) fn damaged(path: impl AsRef<Path>, reason: impl ToString) -> Self {

@@ -13,6 +13,7 @@
 
 mod error;
 mod manifest;
+mod own;
 mod read;
 mod state;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod write;
 
 pub(crate) use error::remedy;
 pub(crate) use manifest::hash_file;
+pub(crate) use own::{BEST, BEST_OUTPUTS, Parts, STAGED_MODEL, Warnings};
 pub(crate) use write::{REPLACED, TEMPORARY};
 
 pub use error::SnapshotError;
@@ -29,7 +31,8 @@ pub(crate) use read::read_tensors;
 pub use read::{Snapshot, read_state};
 pub use state::{RunState, WindowState};
 pub(crate) use write::{
-    Content, discard, recover, write_checkpoint, write_snapshot, write_tensors,
+    ASIDE, Content, aside, discard, recover, synchronize, write_checkpoint, write_snapshot,
+    write_tensors,
 };
 
 /// The moments of the optimizer.

@@ -6,9 +6,10 @@ use modernbert::model::Architecture;
 use modernbert::model::MaskedLm;
 use serde::Serialize;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::manifest::Manifest;
+use super::own::Parts;
 use super::{MANIFEST_FILE, OPTIMIZER_FILE, RunState, STATE_FILE, SnapshotError};
 use crate::optim::{NamedOptimizer, StoredTensor};
 
@@ -16,6 +17,16 @@ use crate::optim::{NamedOptimizer, StoredTensor};
 pub(crate) const TEMPORARY: &str = ".writing-";
 /// Prefix of a checkpoint while another one replaces it.
 pub(crate) const REPLACED: &str = ".replaced-";
+
+/// Prefix of checkpoints that are out of the way: newer than the one that a resume began from, or replaced with a file of the user inside.
+pub(crate) const ASIDE: &str = "aside-";
+
+/// A free name with that prefix for the folder `name`.
+pub(crate) fn aside(parent: &Path, name: &str) -> PathBuf {
+    let places = (0..u64::MAX).map(|n| parent.join(format!("{ASIDE}{n}-{name}")));
+    let mut free = places.filter(|place| std::fs::symlink_metadata(place).is_err());
+    free.next().unwrap_or_else(|| parent.join(name))
+}
 
 /// The content of a checkpoint.
 pub(crate) struct Content<'a, M, S> {
@@ -29,7 +40,7 @@ pub(crate) struct Content<'a, M, S> {
     pub(crate) state: &'a S,
 }
 
-/// Writes the checkpoint folder `place` of a pretraining run, replacing an existing one.
+/// Writes the checkpoint folder `place` of a pretraining run, replacing an existing one. Returns a warning as [`write_checkpoint`] does.
 ///
 /// # Errors
 /// As [`write_checkpoint`].
@@ -38,7 +49,7 @@ pub(crate) fn write_snapshot(
     model: &MaskedLm,
     optimizer: &NamedOptimizer,
     state: &RunState,
-) -> Result<(), SnapshotError> {
+) -> Result<Option<String>, SnapshotError> {
     let content = Content {
         model,
         config: model.model.config(),
@@ -49,7 +60,7 @@ pub(crate) fn write_snapshot(
 }
 
 /// Writes the checkpoint folder `place`, replacing an existing one. `more` writes further files into the folder it is given and returns
-/// their names relative to that folder.
+/// their names relative to that folder. An existing one that holds anything else is renamed, and a warning returned.
 ///
 /// # Errors
 /// An error of the operating system (a full disk, a write-protected folder), a device that can't be read. The incomplete folder is removed
@@ -58,27 +69,44 @@ pub(crate) fn write_checkpoint<M: Architecture, S: Serialize>(
     place: &Path,
     content: &Content<'_, M, S>,
     more: impl FnOnce(&Path) -> Result<Vec<String>, SnapshotError>,
-) -> Result<(), SnapshotError> {
+) -> Result<Option<String>, SnapshotError> {
     let parent = place.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(SnapshotError::io(parent))?;
     let name = place.file_name().unwrap_or_default().to_string_lossy();
     let temporary = parent.join(format!("{TEMPORARY}{name}"));
     let replaced = parent.join(format!("{REPLACED}{name}"));
-    let written = remove(&temporary)
-        .and_then(|()| fill(&temporary, content, more))
+    remove(&temporary)?;
+    set_aside(&replaced, &name)?;
+    let written = fill(&temporary, content, more)
         .and_then(|()| take_place(&temporary, place, &replaced))
         .and_then(|()| synchronize(parent));
-    if written.is_err() {
-        let _ = std::fs::remove_dir_all(&temporary);
-        return written;
+    if let Err(error) = written {
+        let _ = remove(&temporary);
+        return Err(error);
     }
-    remove(&replaced)
+    set_aside(&replaced, &name)
+}
+
+/// Removes a checkpoint that was replaced. One that holds anything else is renamed, and a warning returned.
+fn set_aside(replaced: &Path, name: &str) -> Result<Option<String>, SnapshotError> {
+    match remove(replaced) {
+        Err(SnapshotError::Foreign { path, reason }) => {
+            let place = aside(replaced.parent().unwrap_or(Path::new(".")), name);
+            std::fs::rename(replaced, &place).map_err(SnapshotError::io(&place))?;
+            let file = path.strip_prefix(replaced).unwrap_or(&path);
+            Ok(Some(format!(
+                "{}: kept where {name} was written again, for {}: {reason}",
+                place.display(),
+                file.display()
+            )))
+        }
+        other => other.map(|()| None),
+    }
 }
 
 /// Renames `temporary` to `place`. An existing folder is renamed to `replaced` first: between the two renames there is no folder at `place`,
 /// but complete ones under the other two names, which [`recover`] renames back.
 fn take_place(temporary: &Path, place: &Path, replaced: &Path) -> Result<(), SnapshotError> {
-    remove(replaced)?;
     match std::fs::rename(place, replaced) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(SnapshotError::io(place)(error));
@@ -88,22 +116,37 @@ fn take_place(temporary: &Path, place: &Path, replaced: &Path) -> Result<(), Sna
     std::fs::rename(temporary, place).map_err(SnapshotError::io(place))
 }
 
-/// Removes a checkpoint. It is renamed first, so that a crash leaves no incomplete checkpoint.
+/// Removes a checkpoint whose files are all as its manifest lists them; it is renamed first, so that a crash leaves no incomplete checkpoint. Any
+/// other folder is kept as it is, and a warning returned.
 ///
 /// # Errors
 /// An error of the operating system.
-pub(crate) fn discard(place: &Path) -> Result<(), SnapshotError> {
+pub(crate) fn discard(place: &Path) -> Result<Option<String>, SnapshotError> {
+    if let Err(error) = Parts::of(place) {
+        return match error {
+            SnapshotError::Foreign { path, reason } => Ok(Some(format!(
+                "{}: kept, for {}: {reason}",
+                place.display(),
+                path.strip_prefix(place)
+                    .ok()
+                    .filter(|inside| !inside.as_os_str().is_empty())
+                    .unwrap_or(place)
+                    .display()
+            ))),
+            other => Err(other),
+        };
+    }
     let name = place.file_name().unwrap_or_default().to_string_lossy();
     let nameless = place.with_file_name(format!("{TEMPORARY}dropped-{name}"));
     remove(&nameless)?;
     std::fs::rename(place, &nameless).map_err(SnapshotError::io(place))?;
-    remove(&nameless)
+    remove(&nameless).map(|()| None)
 }
 
 /// Recovers a folder of checkpoints after a crash: incomplete ones are removed, one that was being replaced is restored.
 ///
 /// # Errors
-/// An error of the operating system.
+/// A file of the user in an incomplete checkpoint; an error of the operating system.
 pub(crate) fn recover(parent: &Path) -> Result<(), SnapshotError> {
     let entries = match std::fs::read_dir(parent) {
         Ok(entries) => entries,
@@ -118,7 +161,7 @@ pub(crate) fn recover(parent: &Path) -> Result<(), SnapshotError> {
         } else if let Some(original) = name.strip_prefix(REPLACED) {
             let place = parent.join(original);
             if place.exists() {
-                remove(&entry.path())?;
+                set_aside(&entry.path(), original)?;
             } else {
                 std::fs::rename(entry.path(), &place).map_err(SnapshotError::io(&place))?;
             }
@@ -127,12 +170,14 @@ pub(crate) fn recover(parent: &Path) -> Result<(), SnapshotError> {
     Ok(())
 }
 
+/// Removes the folder of a checkpoint, if there is one.
+///
+/// # Errors
+/// Anything in it that the program did not write.
 fn remove(folder: &Path) -> Result<(), SnapshotError> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(SnapshotError::io(folder)(error))
-        }
-        _ => Ok(()),
+    match std::fs::symlink_metadata(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        _ => Parts::of(folder)?.remove(),
     }
 }
 
@@ -192,7 +237,7 @@ pub(crate) fn write_tensors(path: &Path, tensors: &[StoredTensor]) -> Result<(),
 }
 
 /// Waits until a file or folder is on the disk.
-fn synchronize(path: &Path) -> Result<(), SnapshotError> {
+pub(crate) fn synchronize(path: &Path) -> Result<(), SnapshotError> {
     // Windows opens no folders; there, renaming is synchronized by the system itself.
     if cfg!(windows) && path.is_dir() {
         return Ok(());

@@ -3,11 +3,10 @@
 use anyhow::Context;
 use modernbert::Loader;
 use modernbert::atomic::write_new;
-use modernbert::checkpoint::{WEIGHTS_FILE, save};
+use modernbert::checkpoint::save;
 use modernbert::config::{ModernBertConfig, ProblemType};
 use modernbert::device::NamedDevice;
 use modernbert::model::{Architecture, Precision};
-use modernbert::output::StagedFolder;
 use modernbert::tokenizer::Tokenizer;
 use modernbert_cli::text::counted;
 use modernbert_cli::{INTERRUPTED, describe, say};
@@ -18,7 +17,7 @@ use modernbert_train::finetune::{
     BoxError, ChoiceSample, Encoded, Example, FinetuneError, FinetuneOptions, Finetuned,
     Finetuning, Sample, Score, Text, encode, encode_choices,
 };
-use modernbert_train::saving::{Saving, check_written, note_written, remove_checkpoints};
+use modernbert_train::saving::{Saving, check_written, put_model, remove_checkpoints};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -303,7 +302,9 @@ impl Session {
             std::process::exit(INTERRUPTED.into());
         }
         if let (Some(out), None) = (&args.out, args.save_every) {
-            remove_checkpoints(out)?;
+            for warning in remove_checkpoints(out)? {
+                say(&format!("warning: {warning}"));
+            }
         }
         Ok(finetuned)
     }
@@ -327,17 +328,10 @@ impl Session {
         let config = self.config_with(head)?;
         let positions = config.max_position_embeddings;
         let tokenizer = self.tokenizer.clone().with_max_length(positions);
-        if self.args.resume {
-            // The folder contains this run's checkpoints, so its other content is this run's too.
-            save(model, &config, out)?;
-            tokenizer.save(out)?;
-        } else {
-            let staged = StagedFolder::create(out)?;
-            save(model, &config, staged.path())?;
-            tokenizer.save(staged.path())?;
-            staged.publish(WEIGHTS_FILE)?;
-        }
-        note_written(out)?;
+        put_model(out, |folder| -> anyhow::Result<()> {
+            save(model, &config, folder)?;
+            Ok(tokenizer.save(folder)?)
+        })?;
         say(&format!("model in {}", out.display()));
         Ok(())
     }

@@ -9,9 +9,9 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use modernbert::Loader;
-use modernbert::checkpoint::{ModelSource, WEIGHTS_FILE, read_config};
+use modernbert::checkpoint::{ModelSource, read_config};
 use modernbert::model::Precision;
-use modernbert::output::{OutputCheck, StagedFolder};
+use modernbert::output::OutputCheck;
 use modernbert::tokenizer::Tokenizer;
 use modernbert_cli::text::{counted, human_seconds};
 use modernbert_cli::{INTERRUPTED, describe, say};
@@ -19,7 +19,7 @@ use modernbert_retrieval::train::{
     Embedder, EvalSet, TextOptions, TrainError, TrainRows, Training, VectorKind, kind_of_folder,
 };
 use modernbert_train::engine::{Progress, device_peak, stop_on_signals};
-use modernbert_train::saving::{check_written, is_resumable, note_written, remove_checkpoints};
+use modernbert_train::saving::{check_written, is_resumable, put_model, remove_checkpoints};
 
 pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let precision: Precision = args.dtype.parse().map_err(anyhow::Error::msg)?;
@@ -109,28 +109,15 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
             .model
             .save(place, &config, &length, &kind, similarity)
     };
-    write(args, saves)?;
+    put_model(&args.out, |place| -> anyhow::Result<()> {
+        Ok(saves(place)?)
+    })?;
     say(&format!("model in {}", args.out.display()));
     if args.saving.save_every.is_none() {
-        remove_checkpoints(&args.out)?;
+        for warning in remove_checkpoints(&args.out)? {
+            say(&format!("warning: {warning}"));
+        }
     }
-    Ok(())
-}
-
-/// Writes the model into `--out`.
-fn write(
-    args: &TrainArgs,
-    saves: impl FnOnce(&Path) -> Result<(), TrainError>,
-) -> anyhow::Result<()> {
-    if args.saving.resume {
-        // What is there is this run's: its checkpoints were.
-        saves(&args.out)?;
-    } else {
-        let staged = StagedFolder::create(&args.out)?;
-        saves(staged.path())?;
-        staged.publish(WEIGHTS_FILE)?;
-    }
-    note_written(&args.out)?;
     Ok(())
 }
 

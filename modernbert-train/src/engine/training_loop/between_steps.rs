@@ -135,6 +135,9 @@ impl<T: Task> Loop<T> {
         self.task
             .save(model, &self.optimizer, &self.state)
             .map_err(EngineError::Save)?;
+        for warning in self.task.warnings() {
+            self.reporter.warn(warning);
+        }
         // No rank goes on before the checkpoint is complete.
         self.ranks.barrier()?;
         self.saved_step = Some(self.state.step);
