@@ -244,6 +244,50 @@ fn of_a_single_document_the_end_is_held_out() {
 }
 
 #[test]
+fn both_splits_have_a_document_whatever_their_hashes_are() {
+    let folder = place();
+    let text: String = (0..60).map(document).collect();
+    let whole = |text: &str| TOKENIZER.encode(text).unwrap();
+    let row = |text: &str| serde_json::json!({ "text": text }).to_string() + "\n";
+    let rows = |name: &str, texts: &[&str]| {
+        let rows: String = texts.iter().map(|text| row(text)).collect();
+        write(&folder.path().join(name), rows)
+    };
+    let (a, b, c) = (document(1), document(2), document(3));
+    let one = rows("one.jsonl", &[&text]);
+    let copies = rows("copies.jsonl", &[&text, &text, "short"]);
+    let three = rows("three.jsonl", &[&a, &b, &a, &c]);
+    let out = folder.path().join("out");
+    for seed in 0..24 {
+        let options = TokenizeFolderOptions {
+            eval_fraction: 0.6,
+            seed,
+            overwrite: true,
+            ..options()
+        };
+        for (path, count) in [(&one, 1), (&copies, 2)] {
+            make(&[source("text", &[path], 1.0)], &out, &options).unwrap();
+            let (train, eval) = (samples(&out, false), samples(&out, true));
+            assert_eq!((train.len(), eval.len()), (count, count), "seed {seed}");
+            // The end of each copy.
+            for (train, eval) in train.iter().zip(&eval) {
+                let joined = [&train[..train.len() - 1], &eval[1..]].concat();
+                assert_eq!(joined, whole(&text));
+            }
+        }
+        make(&[source("text", &[&three], 1.0)], &out, &options).unwrap();
+        let (train, eval) = (samples(&out, false), samples(&out, true));
+        assert!(!train.is_empty() && !eval.is_empty(), "seed {seed}");
+        assert!(train.iter().all(|document| !eval.contains(document)));
+        let mut all = [train, eval].concat();
+        let mut expected = [&a, &b, &a, &c].map(|text| whole(text)).to_vec();
+        all.sort();
+        expected.sort();
+        assert_eq!(all, expected, "seed {seed}");
+    }
+}
+
+#[test]
 fn a_file_that_two_paths_lead_to_is_refused() {
     let folder = place();
     let rows = write(&folder.path().join("data/rows.jsonl"), jsonl(0..30));
@@ -257,6 +301,27 @@ fn a_file_that_two_paths_lead_to_is_refused() {
         .unwrap_err()
         .to_string();
         assert!(message.contains("names this file twice"), "{message}");
+    }
+    #[cfg(unix)]
+    {
+        let link = folder.path().join("link.jsonl");
+        fs::hard_link(&rows, &link).unwrap();
+        let out = folder.path().join("out");
+        for sources in [
+            vec![source("text", &[&data, &link], 1.0)],
+            vec![source("a", &[&rows], 0.5), source("b", &[&link], 0.5)],
+        ] {
+            let message = make(&sources, &out, &options()).unwrap_err().to_string();
+            let names = ["link.jsonl", "rows.jsonl", "names this file twice"];
+            assert!(names.iter().all(|name| message.contains(name)), "{message}");
+        }
+        // Another field is another text.
+        let mut other = source("b", &[&link], 0.5);
+        other.fields.text = "id".into();
+        let sources = [source("a", &[&rows], 0.5), other];
+        let message = make(&sources, &out, &options()).map(|_| ()).err();
+        let twice = message.is_some_and(|error| matches!(error, TokenizeFolderError::Twice { .. }));
+        assert!(!twice);
     }
 }
 
@@ -348,27 +413,6 @@ fn progress_is_of_bytes_within_a_file() {
             }
             ControlFlow::Continue(())
         },
-    #[cfg(unix)]
-    {
-        let link = folder.path().join("link.jsonl");
-        fs::hard_link(&rows, &link).unwrap();
-        let out = folder.path().join("out");
-        for sources in [
-            vec![source("text", &[&data, &link], 1.0)],
-            vec![source("a", &[&rows], 0.5), source("b", &[&link], 0.5)],
-        ] {
-            let message = make(&sources, &out, &options()).unwrap_err().to_string();
-            let names = ["link.jsonl", "rows.jsonl", "names this file twice"];
-            assert!(names.iter().all(|name| message.contains(name)), "{message}");
-        }
-        // Another field is another text.
-        let mut other = source("b", &[&link], 0.5);
-        other.fields.text = "id".into();
-        let sources = [source("a", &[&rows], 0.5), other];
-        let message = make(&sources, &out, &options()).map(|_| ()).err();
-        let twice = message.is_some_and(|error| matches!(error, TokenizeFolderError::Twice { .. }));
-        assert!(!twice);
-    }
     )
     .unwrap();
     assert_eq!((total, done), (text.len() as u64, text.len() as u64));
