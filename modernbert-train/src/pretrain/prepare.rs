@@ -1,7 +1,7 @@
 //! From text to tokenizer, shards and model config.
 
 use modernbert::config::ModernBertConfig;
-use modernbert::tokenizer::{Tokenizer, train::TrainOptions, train::train};
+use modernbert::tokenizer::{Tokenizer, train::TrainOptions, train::train_and_count};
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::loader::Source;
 use crate::recipe::{CorpusSource, Phase, Recipe, TokenizerSource};
 use crate::shard::{Cut, Shard, TokenizeOptions, write_shard};
 
-use modernbert_cli::text::{human_count, human_seconds};
+use modernbert_cli::text::{counted, human_count, human_seconds};
 
 /// The data of a run: tokenizer and samples.
 pub struct Prepared {
@@ -75,7 +75,15 @@ pub fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<Prepa
                 ..TrainOptions::default()
             };
             let texts = train.iter().map(|document| document.text.as_str());
-            self::train(texts, &options)?
+            let trained = train_and_count(texts, &options)?;
+            if trained.cut_words > 0 {
+                progress.note(&format!(
+                    "warning: {} of more than 256 bytes without a blank were counted in parts for the tokenizer; text without words is better \
+                     left out, or name another tokenizer (data.tokenizer)",
+                    counted(trained.cut_words, "word", "words"),
+                ));
+            }
+            trained.tokenizer
         }
         TokenizerSource::Path(path) if path.is_dir() => Tokenizer::from_folder(path)?,
         TokenizerSource::Path(path) => Tokenizer::from_file(path)?,
@@ -176,9 +184,10 @@ pub(super) fn shown(tokenizer: &Tokenizer, eval: &[Source]) -> Result<Vec<Docume
     let specials = tokenizer.special().ids();
     let samples = eval.iter().flat_map(|source| {
         let samples = &source.samples;
-        (0..samples.len()).map(|index| samples.get(index))
+        (0..samples.len()).map(|index| samples.read(index))
     });
-    let documents = samples.take(SHOWN).enumerate().map(|(i, mut ids)| {
+    let documents = samples.take(SHOWN).enumerate().map(|(i, ids)| {
+        let mut ids = ids?;
         ids.retain(|id| !specials.contains(id));
         Ok(Document {
             name: format!("held-out sample {i}"),

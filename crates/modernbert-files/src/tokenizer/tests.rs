@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use serde::Deserialize;
 
-use super::train::train;
+use super::train::{train, train_and_count, words_of};
 use super::*;
 
 const TEXTS: [&str; 4] = [
@@ -389,4 +389,65 @@ proptest! {
         prop_assert_eq!(encoded.ids.first(), Some(&special.cls));
         prop_assert_eq!(encoded.ids.last(), Some(&special.sep));
     }
+}
+
+/// The work of training grows with the squares of the words' lengths.
+#[test]
+fn the_work_of_training_grows_with_the_text_alone() {
+    let work = |text: &str| -> usize {
+        let (words, _) = words_of(text).unwrap();
+        words.iter().map(|word| word.chars().count().pow(2)).sum()
+    };
+    for unit in [
+        "abcdefg",
+        "0123456789",
+        "#=+",
+        "\u{4e2d}\u{6587}\u{5b57}",
+        "\u{e9}\u{10348}",
+    ] {
+        let text = unit.repeat(9_000);
+        let most = 256 * text.len();
+        assert!(
+            work(&text) <= most && work(&text.repeat(3)) <= 3 * most,
+            "{unit}"
+        );
+        let (words, cut) = words_of(&text).unwrap();
+        assert_eq!(cut, 1);
+        // Parts of whole characters, with nothing lost.
+        let (whole, _) = words_of(unit).unwrap();
+        assert_eq!(words.concat(), whole.concat().repeat(9_000));
+        for part in &words {
+            let bytes: Vec<u8> = part.chars().map(byte_of).collect();
+            assert!(
+                bytes.len() <= 256 && std::str::from_utf8(&bytes).is_ok(),
+                "{part}"
+            );
+        }
+    }
+    // Ordinary words are whole.
+    let words = include_str!("fixtures/text.txt");
+    assert_eq!(words_of(words).unwrap().1, 0);
+    let long = "x".repeat(256);
+    assert_eq!(words_of(&long).unwrap(), (vec![long.clone()], 0));
+    let options = TrainOptions {
+        vocab_size: 320,
+        min_frequency: 1,
+    };
+    let texts = [
+        long.repeat(2),
+        "short words".into(),
+        format!("a {long}yy b"),
+    ];
+    assert_eq!(train_and_count(&texts, &options).unwrap().cut_words, 2);
+}
+
+/// The byte that byte-level BPE shows as this character.
+fn byte_of(shown: char) -> u8 {
+    let is_shown = |byte: &u8| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    let code = u32::from(shown);
+    if let Some(byte) = u8::try_from(code).ok().filter(is_shown) {
+        return byte;
+    }
+    let mut others = (0..=u8::MAX).filter(|byte| !is_shown(byte));
+    others.nth(code as usize - 256).unwrap()
 }

@@ -4,7 +4,7 @@
 //! the `[unusedN]` fillers come after the learned vocabulary, as in the published tokenizer. The same texts always give
 //! the same tokenizer, in any order.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::{Map, Value, json};
 use tokenizers::models::bpe::{BPE, BpeTrainer};
@@ -23,6 +23,20 @@ const SPECIALS: [&str; 5] = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"];
 const MULTIPLE: usize = 64;
 /// Tokens of a sequence of the published models at most.
 const MAX_LENGTH: usize = 8192;
+
+/// Bytes of a word at most: longer ones, as in text without blanks, are counted in parts. The work of all merges grows with the sum of the
+/// squares of the words' lengths, which this keeps proportional to the text.
+const LONGEST_WORD: usize = 256;
+
+/// A trained tokenizer.
+#[derive(Debug)]
+pub struct Trained {
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Words of more than 256 bytes, which were counted in parts. The tokenizer has no token across such a cut, and its
+    /// text is encoded without cuts.
+    pub cut_words: u64,
+}
 
 /// Settings of the training.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +60,23 @@ impl Default for TrainOptions {
 ///
 /// The vocabulary has exactly the size asked for (rounded up to a multiple of 64): where the texts do not hold enough
 /// merges, `[unused0]`, `[unused1]`, … fill it.
+///
+/// # Errors
+/// A vocabulary that is too small; no text.
 pub fn train<I>(texts: I, options: &TrainOptions) -> Result<Tokenizer, TokenizerError>
+where
+    I: IntoIterator,
+    I::IntoIter: Send,
+    I::Item: AsRef<str> + Send,
+{
+    Ok(train_and_count(texts, options)?.tokenizer)
+}
+
+/// As [`train`], with the number of words that were counted in parts.
+///
+/// # Errors
+/// Those of [`train`].
+pub fn train_and_count<I>(texts: I, options: &TrainOptions) -> Result<Trained, TokenizerError>
 where
     I: IntoIterator,
     I::IntoIter: Send,
@@ -71,9 +101,10 @@ where
         .initial_alphabet(alphabet.into_iter().collect())
         .show_progress(false)
         .build();
-    let any = AtomicBool::new(false);
+    let (any, cut_words) = (AtomicBool::new(false), AtomicU64::new(0));
     let pieces = |text: &str| {
-        let words = words_of(text)?;
+        let (words, cut) = words_of(text)?;
+        cut_words.fetch_add(cut, Ordering::Relaxed);
         if !words.is_empty() {
             any.store(true, Ordering::Relaxed);
         }
@@ -87,20 +118,45 @@ where
     trainer.train(&mut model).map_err(failed)?;
     let json = tokenizer_json(&model, vocab_size)?;
     let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes(), "the trained tokenizer")?;
-    Ok(tokenizer.with_max_length(MAX_LENGTH))
+    Ok(Trained {
+        tokenizer: tokenizer.with_max_length(MAX_LENGTH),
+        cut_words: cut_words.into_inner(),
+    })
 }
 
-/// The pieces that merges may not cross.
-fn words_of(text: &str) -> tokenizers::Result<Vec<String>> {
+/// The pieces that merges may not cross, and the number of those that were cut because they are longer than [`LONGEST_WORD`].
+pub(super) fn words_of(text: &str) -> tokenizers::Result<(Vec<String>, u64)> {
     let mut normalized = NormalizedString::from(text);
     NFC.normalize(&mut normalized)?;
     let mut pieces = PreTokenizedString::from(normalized);
     ByteLevel::new(false, true, true).pre_tokenize(&mut pieces)?;
     let pieces = pieces.get_splits(OffsetReferential::Normalized, OffsetType::None);
-    Ok(pieces
-        .into_iter()
-        .map(|(piece, ..)| piece.to_owned())
-        .collect())
+    let (mut words, mut cut) = (Vec::new(), 0);
+    for (piece, ..) in pieces {
+        let before = words.len();
+        let mut rest = piece;
+        while let Some(end) = end_of_part(rest) {
+            let (part, after) = rest.split_at(end);
+            words.push(part.to_owned());
+            rest = after;
+        }
+        words.push(rest.to_owned());
+        cut += u64::from(words.len() > before + 1);
+    }
+    Ok((words, cut))
+}
+
+/// Position after the first [`LONGEST_WORD`] bytes of a longer piece, which has a character for each byte of its text; before a character of the
+/// text of which they would hold a part.
+fn end_of_part(piece: &str) -> Option<usize> {
+    // Byte-level BPE shows the bytes inside of a UTF-8 character, 0x80 to 0xBF, as these characters.
+    let is_inside =
+        |c: char| matches!(c, '\u{a1}'..='\u{ac}' | '\u{ae}'..='\u{bf}' | '\u{122}'..='\u{143}');
+    let (end, first) = piece.char_indices().nth(LONGEST_WORD)?;
+    let before = piece[..end].char_indices().rev().take(3);
+    let starts = [(end, first)].into_iter().chain(before);
+    let start = starts.into_iter().find(|(_, c)| !is_inside(*c));
+    Some(start.map_or(end, |(at, _)| at))
 }
 
 /// The `tokenizer.json` of what was learned, in the published tokenizer's form.
