@@ -130,7 +130,7 @@ def recipes(r):
     r.trial("recipe-phase-of-36-TB", r.command("modernbert-train", "run", "tiny.toml", "--out", "x", "--lines", "--set", "batch.tokens=4_000_000_000",
                                                "--set", "run.total_tokens=9_000_000_000_000"), REFUSE, ["GB", "batch.tokens"])
     for name, more in {"set-no-value": ["--set", "run.seed"], "set-unknown": ["--set", "run.sed=3"], "set-section": ["--set", "run=3"], "set-phase": ["--set", "phase.none.run.seed=3"],
-                       "set-quote": ["--set", 'data.corpus="'], "phase-unknown": ["--phase", "none"], "dtype": ["--dtype", "f8"], "from-nothing": ["--from", "nowhere"], "from-other": ["--from", "cls"],
+                       "set-quote": ["--set", 'data.corpus="'], "set-empty": ["--set", "data.corpus="], "set-beside-dtype": ["--dtype", "bf16", "--set", "run.precision=f32"], "phase-unknown": ["--phase", "none"], "dtype": ["--dtype", "f8"], "from-nothing": ["--from", "nowhere"], "from-other": ["--from", "cls"],
                        "from-corpus": ["--from", "corpus.jsonl"], "peak": ["--peak-tflops", "nan"]}.items():
         r.trial(f"recipe-{name}", r.command("modernbert-train", "run", "tiny.toml", "--out", "x", "--lines", *more), REFUSE)
         shutil.rmtree(r.place / "x", ignore_errors=True)
@@ -226,7 +226,7 @@ def arguments(r):
         ("color", {"CLICOLOR_FORCE": "1"}, ACCEPT), ("columns", {"COLUMNS": "0"}, ACCEPT),
     ]:
         r.trial(f"environment-{name}", r.command(e, *model, "x"), expected, env=env)
-    for name, env in [("offline", {"HF_HUB_OFFLINE": "1"}), ("endpoint", {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "not a url"}), ("endpoint-closed", {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}), ("no-home", {"HOME": ""})]:
+    for name, env in [("offline", {"HF_HUB_OFFLINE": "1"}), ("endpoint", {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "not a url"}), ("endpoint-closed", {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}), ("no-home", {"HOME": ""}), ("offline-unknown", {"HF_HUB_OFFLINE": "maybe"})]:
         r.trial(f"environment-hub-{name}", r.command(e, "--model", "owner/name", "x"), REFUSE, ["owner/name"], env=env)
 
 

@@ -280,7 +280,7 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
         &prepared.phases[last],
         (&prepared.tokenizer, prepared.tokenizer.special().pad),
     )?;
-    let unigram = Unigram::count(&prepared.phases[last].train).score(&eval_items);
+    let unigram = Unigram::count(&prepared.phases[last].train)?.score(&eval_items);
     draw(dir.root(), unigram).map_err(PretrainError::Picture)?;
     dir.note(
         "finished",

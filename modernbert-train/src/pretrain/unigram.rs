@@ -1,6 +1,7 @@
 //! The unigram baseline: token frequencies, independent of the context.
 
 use crate::loader::{MlmItem, Source};
+use crate::shard::ShardError;
 
 /// Number of tokens that give the frequencies with enough precision; a larger corpus is not read a second time.
 const COUNTED: u64 = 50_000_000;
@@ -22,13 +23,16 @@ pub struct UnigramScore {
 
 impl Unigram {
     /// Counts tokens of the training data, of each source the first `COUNTED` times its share.
-    pub fn count(sources: &[Source]) -> Self {
+    ///
+    /// # Errors
+    /// A shard that became shorter since it was opened.
+    pub fn count(sources: &[Source]) -> Result<Self, ShardError> {
         let total: f64 = sources.iter().map(|source| source.proportion).sum();
         let mut counts: Vec<u64> = Vec::new();
         for source in sources {
             let mut left = (COUNTED as f64 * source.proportion / total) as u64;
             for index in 0..source.samples.len() {
-                let sample = source.samples.get(index);
+                let sample = source.samples.read(index)?;
                 for &id in &sample {
                     let id = id as usize;
                     if id >= counts.len() {
@@ -48,10 +52,10 @@ impl Unigram {
             .map(|shard| shard.vocab_size())
             .max();
         counts.resize(vocabulary.unwrap_or(0), 0);
-        Self {
+        Ok(Self {
             total: counts.iter().sum(),
             counts,
-        }
+        })
     }
 
     /// Scores the labelled tokens, with one added to every count so that no token is impossible; `None` where no token is labelled.

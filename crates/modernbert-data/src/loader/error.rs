@@ -1,9 +1,18 @@
 //! Errors of the loader.
 
+use std::sync::Arc;
+
 use packed_layout::LayoutError;
 
 use crate::mask::MaskError;
 use crate::pack::PackError;
+use crate::shard::ShardError;
+
+impl From<ShardError> for LoaderError {
+    fn from(error: ShardError) -> Self {
+        Self::Shard(Arc::new(error))
+    }
+}
 
 /// An error of the loader; each names a remedy.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +56,9 @@ pub enum LoaderError {
     /// A sample doesn't fit, or the packer's settings don't.
     #[error(transparent)]
     Pack(#[from] PackError),
+    /// A shard became shorter while it was in use.
+    #[error(transparent)]
+    Shard(#[from] Arc<ShardError>),
     /// Masking failed.
     #[error(transparent)]
     Mask(#[from] MaskError),

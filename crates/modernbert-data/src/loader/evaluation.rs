@@ -22,6 +22,7 @@ pub fn evaluation_items(
     options: &LoaderOptions,
     max_tokens: usize,
 ) -> Result<Vec<MlmItem>, LoaderError> {
+    shard.check_length()?;
     let samples = Samples::new([shard.clone()], Cut::WHOLE);
     evaluation_items_of(&samples, masker, options, max_tokens)
 }
@@ -48,6 +49,7 @@ pub fn evaluation_items_of(
     let mut rows: Vec<Row> = Vec::new();
     let mut budget = max_tokens;
     for index in 0..samples.len() {
+        samples.check_length(index)?;
         let length = samples.sample_len(index);
         if length > options.row_length {
             return Err(crate::pack::PackError::TooLong {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::LoaderError;
 use crate::order::EpochOrder;
 use crate::pack::Length;
-use crate::shard::{Cut, Samples, Shard};
+use crate::shard::{Cut, Samples, Shard, ShardError};
 
 /// Shards that form one source, and its share of the tokens.
 #[derive(Debug, Clone)]
@@ -93,6 +93,8 @@ pub(super) struct Draws {
     orders: Arc<Orders>,
     /// Tokens of a longer sample beyond this number are not counted: it will be cut.
     longest: usize,
+    /// Reason why no sample was drawn.
+    failed: Option<Arc<ShardError>>,
 }
 
 impl Draws {
@@ -108,12 +110,23 @@ impl Draws {
             drawn,
             orders,
             longest: usize::MAX,
+            failed: None,
         }
     }
 
     /// Sets the longest sequence of the rows that are packed next.
     pub(super) fn set_longest(&mut self, longest: usize) {
         self.longest = longest;
+    }
+
+    /// Reason why the draws ended.
+    ///
+    /// # Errors
+    /// The shard that became shorter.
+    pub(super) fn check(&self) -> Result<(), LoaderError> {
+        self.failed
+            .clone()
+            .map_or(Ok(()), |error| Err(error.into()))
     }
 
     pub(super) fn drawn(&self) -> &[Drawn] {
@@ -135,6 +148,10 @@ impl Iterator for Draws {
             .orders
             .get(samples.len(), self.seed, epoch, chosen)
             .at(place);
+        if let Err(error) = samples.check_length(sample) {
+            self.failed = Some(Arc::new(error));
+            return None;
+        }
         let tokens = samples.sample_len(sample);
         drawn.samples += 1;
         drawn.tokens += tokens.min(self.longest) as u64;

@@ -165,6 +165,9 @@ impl Plan {
     fn new(stream: &TrainStream, position: &Position) -> Result<Self, LoaderError> {
         let (options, sources) = (&stream.options, &stream.sources);
         position.check(options.seed, &stream.settings, sources)?;
+        for shard in sources.iter().flat_map(|source| source.samples.shards()) {
+            shard.check_length()?;
+        }
         let per_step = options.row_length * options.micro_batches;
         // Sequences of the mixture have this mean length: each source gives tokens in its proportion.
         let total: f64 = sources.iter().map(|source| source.proportion).sum();
@@ -230,7 +233,9 @@ impl Plan {
             drawn,
             ..(*self.start).clone()
         };
-        let rows = self.packer.next().ok_or(LoaderError::Ended)??;
+        let rows = self.packer.next();
+        self.packer.source().check()?;
+        let rows = rows.ok_or(LoaderError::Ended)??;
         self.next = first;
         self.batch = RowBatch {
             start: Arc::new(start),
@@ -316,11 +321,12 @@ impl TrainSteps {
             ..
         } = &self.stream;
         let sequences = row.sequences.iter().map(|piece| {
-            let sample = sources[piece.source as usize].samples.get(piece.sample);
-            beginning(sample, piece.tokens as usize)
+            let sample = sources[piece.source as usize].samples.read(piece.sample)?;
+            Ok(beginning(sample, piece.tokens as usize))
         });
+        let sequences = sequences.collect::<Result<Vec<_>, LoaderError>>()?;
         let pack = self.plan.packer.options();
-        let row = PackedRow::new(sequences.collect(), pack);
+        let row = PackedRow::new(sequences, pack);
         let key = MaskKey {
             seed: options.seed,
             epoch: 0,

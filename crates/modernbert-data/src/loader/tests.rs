@@ -91,6 +91,44 @@ fn the_same_settings_give_the_same_steps() {
     }
 }
 
+/// Without the check, the system ends the process where it reads beyond the end of the file.
+#[cfg(unix)]
+#[test]
+fn a_shard_that_becomes_shorter_ends_the_rows_with_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = shard(folder.path(), &[60; 2000]);
+    let path = shard.path().to_path_buf();
+    let stream = TrainStream::new(shard.clone(), masker(0.3), options(2)).unwrap();
+    let loader = TrainLoader::new(stream.clone(), 1000).with_threads(2);
+    let (mut rows, mut steps) = (loader.rows(), stream.steps().unwrap());
+    rows.next().unwrap().unwrap();
+    steps.next_step().unwrap();
+    let position = steps.next_row().unwrap().position_after(1).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(4096).unwrap();
+    let said = |error: LoaderError| {
+        let message = error.to_string();
+        assert!(
+            message.contains("train.tokens: 4096 bytes long, and"),
+            "{message}"
+        );
+    };
+    let failed = rows.find_map(Result::err).unwrap();
+    said(failed);
+    said((0..2000).find_map(|_| steps.next_row().err()).unwrap());
+    said(stream.steps_from(&position).err().unwrap());
+    said(evaluation_items(&shard, &masker(0.3), &options(1), 10_000).unwrap_err());
+    // A file that was replaced is another one; the mapped one is whole.
+    let whole = folder.path().join("other");
+    let replaced = self::shard(&whole, &[60; 50]);
+    let path = replaced.path().to_path_buf();
+    std::fs::write(whole.join("new"), "short").unwrap();
+    std::fs::rename(whole.join("new"), &path).unwrap();
+    replaced.check_length().unwrap();
+    std::fs::remove_file(&path).unwrap();
+    replaced.check_length().unwrap();
+}
+
 #[test]
 fn the_loader_hands_out_the_rows_of_the_stream_in_order() {
     let folder = tempfile::tempdir().unwrap();

@@ -13,6 +13,18 @@ pub enum ShardError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// The file became shorter while it was in use.
+    #[error(
+        "{path}: {actual} bytes long, and {expected} when it was opened; another program cut the shard short: restore it, or make it again"
+    )]
+    Shrunk {
+        /// The file.
+        path: PathBuf,
+        /// Its length now.
+        actual: u64,
+        /// Its length then.
+        expected: u64,
+    },
     /// The file cannot be written.
     #[error(
         "{path}: cannot be written ({source}); choose a folder you may write to, on a disk with enough free space"

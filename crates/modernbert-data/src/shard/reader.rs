@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+use modernbert_files::output::FileId;
 use sha2::{Digest, Sha256};
 
 use super::header::{HEADER_LEN, Header, array};
@@ -23,6 +24,7 @@ pub enum Check {
 #[derive(Debug)]
 pub struct Shard {
     path: PathBuf,
+    id: Option<FileId>,
     map: Mmap,
     header: Header,
     offsets_at: usize,
@@ -40,7 +42,8 @@ impl Shard {
         let open = || {
             let file = modernbert_files::read::open(&path)?;
             // SAFETY: the map is only read, and through bounds-checked slices of bytes, any value of which is valid.
-            // As with every mapped file, another program must not truncate it meanwhile; this project replaces files atomically.
+            // As with every mapped file, another program must not truncate it meanwhile; this project replaces files atomically, and
+            // looks at the length again before it reads, see `check_length`.
             unsafe { Mmap::map(&file) }
         };
         let map = open().map_err(|source| ShardError::Read {
@@ -61,6 +64,7 @@ impl Shard {
             });
         };
         let shard = Self {
+            id: FileId::of(&path),
             path,
             map,
             header,
@@ -71,6 +75,24 @@ impl Shard {
             shard.verify()?;
         }
         Ok(shard)
+    }
+
+    /// Refuses a file that became shorter since it was opened: the system would end a process that reads beyond its end (SIGBUS). A file that
+    /// was replaced or removed is still mapped, and whole.
+    ///
+    /// # Errors
+    /// A file that is shorter now.
+    pub fn check_length(&self) -> Result<(), ShardError> {
+        let expected = self.map.len() as u64;
+        let actual = std::fs::metadata(&self.path).map_or(expected, |data| data.len());
+        if actual < expected && FileId::of(&self.path) == self.id {
+            return Err(ShardError::Shrunk {
+                path: self.path.clone(),
+                actual,
+                expected,
+            });
+        }
+        Ok(())
     }
 
     /// Compares the content with its SHA-256 and checks that every id is in the vocabulary.

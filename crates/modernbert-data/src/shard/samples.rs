@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{LongDocuments, Shard};
+use super::{LongDocuments, Shard, ShardError};
 
 /// Rule that cuts documents into the samples of a phase.
 ///
@@ -155,6 +155,29 @@ impl Samples {
         }
     }
 
+    /// Refuses a shard that became shorter; see [`Shard::check_length`].
+    ///
+    /// # Errors
+    /// The shard of sample `index` is shorter than when it was opened.
+    ///
+    /// # Panics
+    /// If `index` is not below [`Self::len`].
+    pub fn check_length(&self, index: u64) -> Result<(), ShardError> {
+        self.part(index).shard.check_length()
+    }
+
+    /// Sample `index`, after [`Self::check_length`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// If `index` is not below [`Self::len`].
+    pub fn read(&self, index: u64) -> Result<Vec<u32>, ShardError> {
+        self.check_length(index)?;
+        Ok(self.get(index))
+    }
+
     /// Sample `index`.
     ///
     /// # Panics
@@ -173,10 +196,15 @@ impl Samples {
         }
     }
 
+    /// The part of a sample.
+    fn part(&self, index: u64) -> &Part {
+        assert!(index < self.len(), "sample {index} of {}", self.len());
+        &self.parts[self.parts.partition_point(|part| part.first <= index) - 1]
+    }
+
     /// The part, document and piece of a sample.
     fn locate(&self, index: u64) -> (&Part, usize, usize) {
-        assert!(index < self.len(), "sample {index} of {}", self.len());
-        let part = &self.parts[self.parts.partition_point(|part| part.first <= index) - 1];
+        let part = self.part(index);
         let within = index - part.first;
         let long = part.long.partition_point(|&(first, _)| first <= within);
         let Some(&(first, document)) = long.checked_sub(1).map(|at| &part.long[at]) else {
