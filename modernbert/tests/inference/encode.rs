@@ -8,7 +8,7 @@ use modernbert::inference::{
 use modernbert::model::{ModernBert, Precision};
 
 use crate::model::{TEXTS, config, randomize, tokenizer};
-use test_support::{assert_close, bits, computes_in, device, read, wide};
+use test_support::{assert_close, bits, computes_in, device, read, relative_error, wide};
 
 fn encoder_with(options: EmbedOptions, batches: BatchOptions) -> Encoder {
     let model = randomize(ModernBert::new(&config(), &device()).unwrap());
@@ -76,14 +76,21 @@ fn a_model_for_inference_gives_the_values_of_the_model() {
         let both = |lengths: &[usize]| {
             let sequences: Vec<_> = lengths.iter().map(|&length| sequence(length)).collect();
             let batch = PackedBatch::from_sequences(&sequences, &device()).unwrap();
-            (read(model.forward(&batch)), read(lowered.forward(&batch)))
+            let exact = read(model.clone().with_precision(Precision::F32).forward(&batch));
+            let found = read(lowered.forward(&batch));
+            (wide(&exact), read(model.forward(&batch)), found)
         };
         // Three times: a size is captured at its second batch, and boundaries of the batch before must not remain.
         for _ in 0..3 {
             for lengths in full.iter().chain(&partly) {
-                let (expected, found) = both(lengths);
+                let (exact, expected, found) = both(lengths);
                 let what = format!("{precision:?}, {lengths:?}");
-                if full.contains(lengths) && lowered.packed_for().is_none() {
+                if packed && precision == Precision::Bf16 {
+                    // Two passes that are rounded in other places: one is as accurate as the other.
+                    let [found, expected] =
+                        [found, expected].map(|x| relative_error(&wide(&x), &exact));
+                    assert!(found <= 1.5 * expected, "{what}: {found:e}, {expected:e}");
+                } else if full.contains(lengths) && !packed {
                     assert_eq!(bits(&found), bits(&expected), "{what}");
                 } else {
                     assert_close(&found, &wide(&expected), limit, &what);
