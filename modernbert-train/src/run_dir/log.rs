@@ -60,7 +60,7 @@ impl LogNotes {
             }
         }
         let rest = &text[length..];
-        is_rows(rest, "step") && !(self.complete && !rest.is_empty())
+        is_rows(rest, "step") && (rest.is_empty() || !self.complete)
     }
 }
 
