@@ -380,9 +380,13 @@ fn metadata_filters_and_fused_runs() {
         assert_eq!(std::fs::read_to_string(other.join(name)).unwrap(), "mine");
         std::fs::rename(other.join(name), other.join("mine.txt")).unwrap();
     }
+    // A lock without a process id is somebody's file.
+    std::fs::rename(other.join("mine.txt"), other.join("lock")).unwrap();
+    refused(&build, &["lock", "move it away"]);
+    assert_eq!(std::fs::read_to_string(other.join("lock")).unwrap(), "mine");
     // An interrupted build is replaced.
-    std::fs::remove_file(other.join("mine.txt")).unwrap();
-    for name in ["lock", "segment-00000003.vec", ".partial-x1"] {
+    std::fs::write(other.join("lock"), "4194304\n").unwrap();
+    for name in ["segment-00000003.vec", ".partial-x1"] {
         std::fs::write(other.join(name), "left behind").unwrap();
     }
     succeeds(&build);
