@@ -5,7 +5,9 @@
 //! | [`weights`] | matrices packed for GEMMs, in f32, bf16 or int8 | nothing |
 //! | `rows` | loops over rows: LayerNorm, GeGLU, softmax, RoPE | nothing |
 //! | `attention` | attention of one head of one sequence | `rows` |
-//! | `pass` | buffers, the phases of a pass and the threads that share them | all of them |
+//! | `shared` | buffers whose rows several threads write | `rows` |
+//! | `pass` | one pass: its phases and the tasks that threads share | all of them |
+//! | `encoder` | sizes, packed layers, rotary tables, threads | all of them |
 //!
 //! Weights are packed once ([`cpu_gemm::pack`]); activations are f32 in the residual stream, and f32 or bf16 as operands of GEMMs. An int8 encoder
 //! quantizes the left operand of each GEMM by rows: one scale per token and matrix. What follows a GEMM (the residual sum, GeGLU, rounding) is applied to
@@ -14,8 +16,10 @@
 //! A row's result depends on its sequence alone, not on the batch, nor on the number of threads: every sum has an order that its row decides.
 
 mod attention;
+mod encoder;
 mod pass;
 mod rows;
+mod shared;
 pub mod weights;
 
-pub use pass::{Builder, Encoder, Format, Layer, Shape};
+pub use encoder::{Builder, Encoder, Format, Layer, Shape};

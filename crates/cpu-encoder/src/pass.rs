@@ -1,4 +1,4 @@
-//! The encoder: buffers, the phases of a pass, and the threads that share them.
+//! One pass: its buffers, its phases, and the tasks that threads share.
 //!
 //! ```text
 //! for each layer   normed = LN(x) (or x)            rows
@@ -15,355 +15,24 @@
 //! a phase, and threads share the panels of its weight, so that every weight is read once.
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cpu_gemm::aligned::{Aligned, Zero};
 use cpu_gemm::element::Element;
 use cpu_gemm::kernel::{Multiply, Tile};
-use cpu_gemm::{Member, PANEL, ROWS, Team, Unit};
-use half::bf16;
+use cpu_gemm::{Member, PANEL, ROWS, Unit};
 
 use crate::attention::{Head, Scratch};
+use crate::encoder::{Encoder, PackedLayer};
 use crate::rows::{
-    Activation, Place, TileValues, add_scaled_tile, add_tile, layer_norm, quantize, scale_tile,
+    Activation, TileValues, add_scaled_tile, add_tile, layer_norm, quantize, scale_tile,
 };
+use crate::shared::SharedRows;
 use crate::weights::Weight;
 
 /// Rows of a task of a large batch at most: its operands fit into an L2 cache of 1 MB, and there are enough tasks for threads that do not run all the
 /// time.
 const BLOCK: usize = 128;
-
-/// Dtypes of weights and operands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// f32.
-    F32,
-    /// bf16, sums in f32.
-    Bf16,
-    /// Weights and left operands of the four GEMMs of a layer as bytes, sums in i32; attention in bf16.
-    Int8,
-}
-
-/// Sizes of an encoder.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Shape {
-    /// Width of the residual stream.
-    pub hidden: usize,
-    /// Attention heads.
-    pub heads: usize,
-    /// Elements of a head.
-    pub head_dim: usize,
-    /// Width between the two matrices of the MLP, after GeGLU.
-    pub inner: usize,
-    /// Epsilon of the norms.
-    pub eps: f32,
-}
-
-/// One layer's parameters, in f32 and row-major.
-#[derive(Clone, Debug)]
-pub struct Layer<'a> {
-    /// Keys on each side of a query that it sees; `None` in a global layer.
-    pub half_window: Option<usize>,
-    /// Frequencies of the rotary embedding, one for each of the first pairs of a head; `None` without one.
-    pub frequencies: Option<&'a [f32]>,
-    /// `[hidden]`; `None` where the layer's input is normalized already.
-    pub attention_norm: Option<&'a [f32]>,
-    /// `[3 * heads * head_dim, hidden]`.
-    pub wqkv: &'a [f32],
-    /// `[hidden, heads * head_dim]`.
-    pub attention_out: &'a [f32],
-    /// `[hidden]`.
-    pub mlp_norm: &'a [f32],
-    /// `[2 * inner, hidden]`, the activated half first.
-    pub wi: &'a [f32],
-    /// `[hidden, inner]`.
-    pub mlp_out: &'a [f32],
-}
-
-/// An encoder with packed weights, and its threads.
-#[derive(Debug)]
-pub struct Encoder {
-    shape: Shape,
-    unit: Unit,
-    team: Team,
-    weights: Weights,
-    final_norm: Vec<f32>,
-    tables: Vec<Table>,
-}
-
-#[derive(Debug)]
-enum Weights {
-    F32(Vec<PackedLayer<f32>>),
-    /// Floats or bytes; operands in bf16 either way.
-    Bf16(Vec<PackedLayer<bf16>>),
-}
-
-#[derive(Debug)]
-struct PackedLayer<E: Activation> {
-    half_window: Option<usize>,
-    /// Index of the layer's rotary table.
-    table: Option<usize>,
-    attention_norm: Option<Vec<f32>>,
-    mlp_norm: Vec<f32>,
-    wqkv: Weight<E>,
-    attention_out: Weight<E>,
-    wi: Weight<E>,
-    mlp_out: Weight<E>,
-}
-
-/// Cosines and sines, `[positions, head_dim]`; it grows with the longest sequence.
-#[derive(Debug)]
-struct Table {
-    frequencies: Vec<f32>,
-    head_dim: usize,
-    values: Mutex<std::sync::Arc<Vec<f32>>>,
-}
-
-impl Table {
-    fn rows(&self, positions: usize) -> std::sync::Arc<Vec<f32>> {
-        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
-        if values.len() < positions * self.head_dim {
-            let half = self.head_dim / 2;
-            let mut table = Vec::with_capacity(positions.next_power_of_two() * self.head_dim);
-            for position in 0..positions.next_power_of_two() {
-                let angle = |d: usize| self.frequencies.get(d).map(|f| position as f32 * f);
-                table.extend((0..half).map(|d| angle(d).map_or(1.0, f32::cos)));
-                table.extend((0..half).map(|d| angle(d).map_or(0.0, f32::sin)));
-            }
-            *values = std::sync::Arc::new(table);
-        }
-        values.clone()
-    }
-}
-
-/// An encoder whose layers are packed one after the other, so that the caller can free each one.
-#[derive(Debug)]
-pub struct Builder {
-    shape: Shape,
-    unit: Unit,
-    int8: bool,
-    weights: Weights,
-    tables: Vec<Table>,
-}
-
-impl Builder {
-    /// An encoder without layers. `unit` must be supported by this processor ([`Unit::chosen`]).
-    pub fn new(shape: Shape, format: Format, unit: Unit) -> Self {
-        Self {
-            shape,
-            unit,
-            int8: format == Format::Int8,
-            weights: match format {
-                Format::F32 => Weights::F32(Vec::new()),
-                Format::Bf16 | Format::Int8 => Weights::Bf16(Vec::new()),
-            },
-            tables: Vec::new(),
-        }
-    }
-
-    /// Packs the next layer.
-    ///
-    /// # Panics
-    /// If a parameter has another length than its shape.
-    pub fn push(&mut self, layer: &Layer<'_>) {
-        let table = layer.frequencies.map(|frequencies| {
-            let mut known = self.tables.iter();
-            let known = known.position(|table| table.frequencies == frequencies);
-            known.unwrap_or_else(|| {
-                self.tables.push(Table {
-                    frequencies: frequencies.to_vec(),
-                    head_dim: self.shape.head_dim,
-                    values: Mutex::default(),
-                });
-                self.tables.len() - 1
-            })
-        });
-        match &mut self.weights {
-            Weights::F32(layers) => {
-                layers.push(PackedLayer::new(&self.shape, layer, table, self.int8));
-            }
-            Weights::Bf16(layers) => {
-                layers.push(PackedLayer::new(&self.shape, layer, table, self.int8));
-            }
-        }
-    }
-
-    /// The encoder, with its threads.
-    ///
-    /// # Panics
-    /// If the norm has another length than the hidden states.
-    pub fn finish(self, final_norm: &[f32], team: Team) -> Encoder {
-        assert_eq!(final_norm.len(), self.shape.hidden, "final norm");
-        Encoder {
-            shape: self.shape,
-            unit: self.unit,
-            team,
-            weights: self.weights,
-            final_norm: final_norm.to_vec(),
-            tables: self.tables,
-        }
-    }
-}
-
-impl Encoder {
-    /// The instruction set of the GEMMs.
-    pub fn unit(&self) -> Unit {
-        self.unit
-    }
-
-    /// Number of threads.
-    pub fn threads(&self) -> usize {
-        self.team.size()
-    }
-
-    /// Bytes of the packed weights.
-    pub fn bytes(&self) -> usize {
-        match &self.weights {
-            Weights::F32(layers) => layers.iter().map(PackedLayer::bytes).sum(),
-            Weights::Bf16(layers) => layers.iter().map(PackedLayer::bytes).sum(),
-        }
-    }
-
-    /// Hidden states after the final norm, `[tokens, hidden]`, from the first layer's input of the same shape. `cu_seqlens` has the boundaries of the
-    /// sequences, from 0 to the number of tokens.
-    ///
-    /// # Panics
-    /// If the input or the boundaries have another number of tokens.
-    pub fn forward(&self, input: Vec<f32>, cu_seqlens: &[u32]) -> Vec<f32> {
-        self.run(input, cu_seqlens, None)
-    }
-
-    /// As [`Self::forward`], with the input of each layer, which `forward` overwrites.
-    pub fn hidden_states(&self, input: Vec<f32>, cu_seqlens: &[u32]) -> (Vec<Vec<f32>>, Vec<f32>) {
-        let mut states = Vec::new();
-        let last = self.run(input, cu_seqlens, Some(&mut states));
-        (states, last)
-    }
-
-    fn run(
-        &self,
-        input: Vec<f32>,
-        cu_seqlens: &[u32],
-        states: Option<&mut Vec<Vec<f32>>>,
-    ) -> Vec<f32> {
-        let total = cu_seqlens.last().map_or(0, |&end| end as usize);
-        assert_eq!(
-            input.len(),
-            total * self.shape.hidden,
-            "tokens of the input"
-        );
-        if total == 0 {
-            if let Some(states) = states {
-                states.resize(self.layers(), Vec::new());
-            }
-            return Vec::new();
-        }
-        match &self.weights {
-            Weights::F32(layers) => Pass::new(self, layers, input, cu_seqlens).run(states),
-            Weights::Bf16(layers) => Pass::new(self, layers, input, cu_seqlens).run(states),
-        }
-    }
-
-    fn layers(&self) -> usize {
-        match &self.weights {
-            Weights::F32(layers) => layers.len(),
-            Weights::Bf16(layers) => layers.len(),
-        }
-    }
-}
-
-impl<E: Activation> PackedLayer<E> {
-    fn new(shape: &Shape, layer: &Layer<'_>, table: Option<usize>, int8: bool) -> Self {
-        let (hidden, inner) = (shape.hidden, shape.inner);
-        let width = shape.heads * shape.head_dim;
-        let check = |name: &str, found: usize, expected: usize| {
-            assert_eq!(found, expected, "{name}: number of elements");
-        };
-        check("Wqkv", layer.wqkv.len(), 3 * width * hidden);
-        check("attention's Wo", layer.attention_out.len(), hidden * width);
-        check("Wi", layer.wi.len(), 2 * inner * hidden);
-        check("the MLP's Wo", layer.mlp_out.len(), hidden * inner);
-        check("the MLP's norm", layer.mlp_norm.len(), hidden);
-        if let Some(norm) = layer.attention_norm {
-            check("attention's norm", norm.len(), hidden);
-        }
-        Self {
-            half_window: layer.half_window,
-            table,
-            attention_norm: layer.attention_norm.map(<[f32]>::to_vec),
-            mlp_norm: layer.mlp_norm.to_vec(),
-            wqkv: Weight::pack(layer.wqkv, hidden, 3 * width, int8, Some),
-            attention_out: Weight::pack(layer.attention_out, width, hidden, int8, Some),
-            wi: Weight::pack_gated(layer.wi, hidden, inner, int8),
-            mlp_out: Weight::pack(layer.mlp_out, inner, hidden, int8, Some),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        [&self.wqkv, &self.attention_out, &self.wi, &self.mlp_out]
-            .into_iter()
-            .map(Weight::bytes)
-            .sum()
-    }
-}
-
-/// A buffer whose rows several threads write, each row one thread between two barriers.
-struct SharedRows<T> {
-    start: *mut T,
-    len: usize,
-    stride: usize,
-}
-
-// SAFETY: plain memory; the users of `rows_mut` promise that no row is written by one thread and used by another between two barriers.
-unsafe impl<T: Send> Sync for SharedRows<T> {}
-
-impl<T> SharedRows<T> {
-    fn of(values: &mut [T], stride: usize) -> Self {
-        Self {
-            start: values.as_mut_ptr(),
-            len: values.len(),
-            stride,
-        }
-    }
-
-    /// The rows `first..first + count`.
-    ///
-    /// # Safety
-    /// No thread writes these rows before the next barrier.
-    unsafe fn rows(&self, first: usize, count: usize) -> &[T] {
-        let range = first * self.stride..(first + count) * self.stride;
-        assert!(range.end <= self.len, "rows of a buffer");
-        // SAFETY: inside of the buffer; the caller's promise.
-        unsafe { std::slice::from_raw_parts(self.start.add(range.start), range.len()) }
-    }
-
-    /// The `len` elements from `column` on of row `row`.
-    ///
-    /// # Safety
-    /// No other thread uses these elements before the next barrier, and this one has no other reference to them.
-    #[allow(clippy::mut_from_ref)] // the caller's promise makes the borrow exclusive
-    unsafe fn row_mut(&self, row: usize, column: usize, len: usize) -> &mut [T] {
-        let start = row * self.stride + column;
-        assert!(start + len <= self.len, "a row of a buffer");
-        // SAFETY: inside of the buffer; the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
-    }
-
-    /// The place of a tile.
-    fn place(&self, row: usize, rows: usize, column: usize, width: usize) -> Place<T> {
-        let last = (row + rows - 1) * self.stride + column + width;
-        assert!(
-            rows <= ROWS && width <= PANEL && last <= self.len,
-            "a tile of a buffer"
-        );
-        Place {
-            start: self.start.wrapping_add(row * self.stride + column),
-            stride: self.stride,
-            rows,
-            width,
-        }
-    }
-}
 
 /// The left operands of a layer's GEMMs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -374,14 +43,14 @@ enum Operand {
 }
 
 /// One pass over a batch.
-struct Pass<'a, E: Activation> {
+pub(crate) struct Pass<'a, E: Activation> {
     encoder: &'a Encoder,
     layers: &'a [PackedLayer<E>],
     total: usize,
     /// Sequences, the longest first.
     sequences: Vec<Range<usize>>,
     longest: usize,
-    tables: Vec<std::sync::Arc<Vec<f32>>>,
+    tables: Vec<Arc<Vec<f32>>>,
     x: Vec<f32>,
     buffers: Buffers<E>,
 }
@@ -430,7 +99,7 @@ struct Context<'a, E: Activation> {
     total: usize,
     sequences: &'a [Range<usize>],
     longest: usize,
-    tables: &'a [std::sync::Arc<Vec<f32>>],
+    tables: &'a [Arc<Vec<f32>>],
     shared: Shared<E>,
 }
 
@@ -440,7 +109,7 @@ const fn stride(width: usize) -> usize {
 }
 
 impl<'a, E: Activation> Pass<'a, E> {
-    fn new(
+    pub(crate) fn new(
         encoder: &'a Encoder,
         layers: &'a [PackedLayer<E>],
         x: Vec<f32>,
@@ -486,7 +155,7 @@ impl<'a, E: Activation> Pass<'a, E> {
         }
     }
 
-    fn run(mut self, states: Option<&mut Vec<Vec<f32>>>) -> Vec<f32> {
+    pub(crate) fn run(mut self, states: Option<&mut Vec<Vec<f32>>>) -> Vec<f32> {
         let shape = self.encoder.shape;
         let width = shape.heads * shape.head_dim;
         let widest = stride(shape.hidden.max(width).max(shape.inner));

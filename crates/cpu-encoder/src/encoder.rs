@@ -1,0 +1,284 @@
+//! The encoder: sizes, packed layers, rotary tables, and the threads that run a pass.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cpu_gemm::{Team, Unit};
+use half::bf16;
+
+use crate::pass::Pass;
+use crate::rows::Activation;
+use crate::weights::Weight;
+
+/// Dtypes of weights and operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// f32.
+    F32,
+    /// bf16, sums in f32.
+    Bf16,
+    /// Weights and left operands of the four GEMMs of a layer as bytes, sums in i32; attention in bf16.
+    Int8,
+}
+
+/// Sizes of an encoder.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shape {
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Width between the two matrices of the MLP, after GeGLU.
+    pub inner: usize,
+    /// Epsilon of the norms.
+    pub eps: f32,
+}
+
+/// One layer's parameters, in f32 and row-major.
+#[derive(Clone, Debug)]
+pub struct Layer<'a> {
+    /// Keys on each side of a query that it sees; `None` in a global layer.
+    pub half_window: Option<usize>,
+    /// Frequencies of the rotary embedding, one for each of the first pairs of a head; `None` without one.
+    pub frequencies: Option<&'a [f32]>,
+    /// `[hidden]`; `None` where the layer's input is normalized already.
+    pub attention_norm: Option<&'a [f32]>,
+    /// `[3 * heads * head_dim, hidden]`.
+    pub wqkv: &'a [f32],
+    /// `[hidden, heads * head_dim]`.
+    pub attention_out: &'a [f32],
+    /// `[hidden]`.
+    pub mlp_norm: &'a [f32],
+    /// `[2 * inner, hidden]`, the activated half first.
+    pub wi: &'a [f32],
+    /// `[hidden, inner]`.
+    pub mlp_out: &'a [f32],
+}
+
+/// An encoder with packed weights, and its threads.
+#[derive(Debug)]
+pub struct Encoder {
+    pub(crate) shape: Shape,
+    pub(crate) unit: Unit,
+    pub(crate) team: Team,
+    weights: Weights,
+    pub(crate) final_norm: Vec<f32>,
+    pub(crate) tables: Vec<Table>,
+}
+
+#[derive(Debug)]
+enum Weights {
+    F32(Vec<PackedLayer<f32>>),
+    /// Floats or bytes; operands in bf16 either way.
+    Bf16(Vec<PackedLayer<bf16>>),
+}
+
+#[derive(Debug)]
+pub(crate) struct PackedLayer<E: Activation> {
+    pub(crate) half_window: Option<usize>,
+    /// Index of the layer's rotary table.
+    pub(crate) table: Option<usize>,
+    pub(crate) attention_norm: Option<Vec<f32>>,
+    pub(crate) mlp_norm: Vec<f32>,
+    pub(crate) wqkv: Weight<E>,
+    pub(crate) attention_out: Weight<E>,
+    pub(crate) wi: Weight<E>,
+    pub(crate) mlp_out: Weight<E>,
+}
+
+/// Cosines and sines, `[positions, head_dim]`; it grows with the longest sequence.
+#[derive(Debug)]
+pub(crate) struct Table {
+    frequencies: Vec<f32>,
+    head_dim: usize,
+    values: Mutex<Arc<Vec<f32>>>,
+}
+
+impl Table {
+    pub(crate) fn rows(&self, positions: usize) -> Arc<Vec<f32>> {
+        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        if values.len() < positions * self.head_dim {
+            let half = self.head_dim / 2;
+            let mut table = Vec::with_capacity(positions.next_power_of_two() * self.head_dim);
+            for position in 0..positions.next_power_of_two() {
+                let angle = |d: usize| self.frequencies.get(d).map(|f| position as f32 * f);
+                table.extend((0..half).map(|d| angle(d).map_or(1.0, f32::cos)));
+                table.extend((0..half).map(|d| angle(d).map_or(0.0, f32::sin)));
+            }
+            *values = Arc::new(table);
+        }
+        values.clone()
+    }
+}
+
+/// An encoder whose layers are packed one after the other, so that the caller can free each one.
+#[derive(Debug)]
+pub struct Builder {
+    shape: Shape,
+    unit: Unit,
+    int8: bool,
+    weights: Weights,
+    tables: Vec<Table>,
+}
+
+impl Builder {
+    /// An encoder without layers. `unit` must be supported by this processor ([`Unit::chosen`]).
+    pub fn new(shape: Shape, format: Format, unit: Unit) -> Self {
+        Self {
+            shape,
+            unit,
+            int8: format == Format::Int8,
+            weights: match format {
+                Format::F32 => Weights::F32(Vec::new()),
+                Format::Bf16 | Format::Int8 => Weights::Bf16(Vec::new()),
+            },
+            tables: Vec::new(),
+        }
+    }
+
+    /// Packs the next layer.
+    ///
+    /// # Panics
+    /// If a parameter has another length than its shape.
+    pub fn push(&mut self, layer: &Layer<'_>) {
+        let table = layer.frequencies.map(|frequencies| {
+            let mut known = self.tables.iter();
+            let known = known.position(|table| table.frequencies == frequencies);
+            known.unwrap_or_else(|| {
+                self.tables.push(Table {
+                    frequencies: frequencies.to_vec(),
+                    head_dim: self.shape.head_dim,
+                    values: Mutex::default(),
+                });
+                self.tables.len() - 1
+            })
+        });
+        match &mut self.weights {
+            Weights::F32(layers) => {
+                layers.push(PackedLayer::new(&self.shape, layer, table, self.int8));
+            }
+            Weights::Bf16(layers) => {
+                layers.push(PackedLayer::new(&self.shape, layer, table, self.int8));
+            }
+        }
+    }
+
+    /// The encoder, with its threads.
+    ///
+    /// # Panics
+    /// If the norm has another length than the hidden states.
+    pub fn finish(self, final_norm: &[f32], team: Team) -> Encoder {
+        assert_eq!(final_norm.len(), self.shape.hidden, "final norm");
+        Encoder {
+            shape: self.shape,
+            unit: self.unit,
+            team,
+            weights: self.weights,
+            final_norm: final_norm.to_vec(),
+            tables: self.tables,
+        }
+    }
+}
+
+impl Encoder {
+    /// The instruction set of the GEMMs.
+    pub fn unit(&self) -> Unit {
+        self.unit
+    }
+
+    /// Number of threads.
+    pub fn threads(&self) -> usize {
+        self.team.size()
+    }
+
+    /// Bytes of the packed weights.
+    pub fn bytes(&self) -> usize {
+        match &self.weights {
+            Weights::F32(layers) => layers.iter().map(PackedLayer::bytes).sum(),
+            Weights::Bf16(layers) => layers.iter().map(PackedLayer::bytes).sum(),
+        }
+    }
+
+    /// Hidden states after the final norm, `[tokens, hidden]`, from the first layer's input of the same shape. `cu_seqlens` has the boundaries of the
+    /// sequences, from 0 to the number of tokens.
+    ///
+    /// # Panics
+    /// If the input or the boundaries have another number of tokens.
+    pub fn forward(&self, input: Vec<f32>, cu_seqlens: &[u32]) -> Vec<f32> {
+        self.run(input, cu_seqlens, None)
+    }
+
+    /// As [`Self::forward`], with the input of each layer, which `forward` overwrites.
+    pub fn hidden_states(&self, input: Vec<f32>, cu_seqlens: &[u32]) -> (Vec<Vec<f32>>, Vec<f32>) {
+        let mut states = Vec::new();
+        let last = self.run(input, cu_seqlens, Some(&mut states));
+        (states, last)
+    }
+
+    fn run(
+        &self,
+        input: Vec<f32>,
+        cu_seqlens: &[u32],
+        states: Option<&mut Vec<Vec<f32>>>,
+    ) -> Vec<f32> {
+        let total = cu_seqlens.last().map_or(0, |&end| end as usize);
+        assert_eq!(
+            input.len(),
+            total * self.shape.hidden,
+            "tokens of the input"
+        );
+        if total == 0 {
+            if let Some(states) = states {
+                states.resize(self.layers(), Vec::new());
+            }
+            return Vec::new();
+        }
+        match &self.weights {
+            Weights::F32(layers) => Pass::new(self, layers, input, cu_seqlens).run(states),
+            Weights::Bf16(layers) => Pass::new(self, layers, input, cu_seqlens).run(states),
+        }
+    }
+
+    fn layers(&self) -> usize {
+        match &self.weights {
+            Weights::F32(layers) => layers.len(),
+            Weights::Bf16(layers) => layers.len(),
+        }
+    }
+}
+
+impl<E: Activation> PackedLayer<E> {
+    fn new(shape: &Shape, layer: &Layer<'_>, table: Option<usize>, int8: bool) -> Self {
+        let (hidden, inner) = (shape.hidden, shape.inner);
+        let width = shape.heads * shape.head_dim;
+        let check = |name: &str, found: usize, expected: usize| {
+            assert_eq!(found, expected, "{name}: number of elements");
+        };
+        check("Wqkv", layer.wqkv.len(), 3 * width * hidden);
+        check("attention's Wo", layer.attention_out.len(), hidden * width);
+        check("Wi", layer.wi.len(), 2 * inner * hidden);
+        check("the MLP's Wo", layer.mlp_out.len(), hidden * inner);
+        check("the MLP's norm", layer.mlp_norm.len(), hidden);
+        if let Some(norm) = layer.attention_norm {
+            check("attention's norm", norm.len(), hidden);
+        }
+        Self {
+            half_window: layer.half_window,
+            table,
+            attention_norm: layer.attention_norm.map(<[f32]>::to_vec),
+            mlp_norm: layer.mlp_norm.to_vec(),
+            wqkv: Weight::pack(layer.wqkv, hidden, 3 * width, int8, Some),
+            attention_out: Weight::pack(layer.attention_out, width, hidden, int8, Some),
+            wi: Weight::pack_gated(layer.wi, hidden, inner, int8),
+            mlp_out: Weight::pack(layer.mlp_out, inner, hidden, int8, Some),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        [&self.wqkv, &self.attention_out, &self.wi, &self.mlp_out]
+            .into_iter()
+            .map(Weight::bytes)
+            .sum()
+    }
+}
