@@ -129,7 +129,14 @@ impl Unit {
     }
 
     /// Prepares the calling thread: AMX needs a tile configuration. Kernels of this instruction set run while the guard lives.
+    ///
+    /// # Panics
+    /// If this processor does not support the instruction set.
     pub fn enter(self) -> Guard {
+        assert!(
+            self <= Self::detected(),
+            "this processor does not support {self}"
+        );
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         if self == Self::Amx {
             crate::kernel::amx::configure();
