@@ -16,12 +16,16 @@ use crate::model::{Architecture, NamedMapper, map_named};
 /// bare encoder are written without the leading `model.`, as Hugging Face does.
 ///
 /// # Errors
-/// A folder that can't be written, or a device that can't be read.
+/// A folder that can't be written, a device that can't be read, or a model that was packed for inference on a CPU
+/// ([`ModernBert::for_inference`](crate::model::ModernBert::for_inference)): nothing is written then.
 pub fn save<M: Architecture>(
     module: &M,
     config: &ModernBertConfig,
     folder: &Path,
 ) -> Result<(), CheckpointError> {
+    if module.encoder().packed_for().is_some() {
+        return Err(CheckpointError::Packed(folder.to_path_buf()));
+    }
     std::fs::create_dir_all(folder).map_err(CheckpointError::io(folder))?;
     // The head decides, not the source of the weights.
     let config = ModernBertConfig {

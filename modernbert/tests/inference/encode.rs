@@ -100,6 +100,23 @@ fn a_model_for_inference_gives_the_values_of_the_model() {
     }
 }
 
+/// Packed layers are no parameters: a file without them would be no model.
+#[cfg(feature = "flex")]
+#[test]
+fn a_model_packed_for_inference_is_not_saved() {
+    let model = ModernBert::new(&config(), &burn::tensor::Device::flex()).unwrap();
+    let packed = model.for_inference();
+    assert!(packed.packed_for().is_some());
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("model");
+    let error = modernbert::checkpoint::save(&packed, &config(), &folder).unwrap_err();
+    assert!(
+        error.to_string().contains("before `for_inference`"),
+        "{error}"
+    );
+    assert!(!folder.exists());
+}
+
 #[test]
 fn what_the_neighbours_say_changes_no_bit() {
     let encoder = encoder(24);

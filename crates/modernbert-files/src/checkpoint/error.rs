@@ -108,6 +108,9 @@ pub enum CheckpointError {
         /// Message of the backend.
         reason: String,
     },
+    /// The model's layers are packed for inference and are no parameters any more.
+    #[error("{}: a model that was packed for inference on a CPU cannot be saved; save it before `for_inference`", .0.display())]
+    Packed(PathBuf),
     /// config.json is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
