@@ -118,6 +118,17 @@ pub fn total_memory(device: &Device) -> Option<u64> {
     None
 }
 
+/// Returns whether `device` computes on the memory of this process, without copies of its own: `flex`.
+pub fn is_host(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    return *device == Device::flex();
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = device;
+        false
+    }
+}
+
 /// Sets the page size of `device`'s memory pools to `bytes`, at most [`largest_tensor`]. Call it before the first tensor is allocated.
 /// Returns the size used, or `None` if the backend has no memory pages (`flex`, LibTorch).
 ///

@@ -15,10 +15,10 @@ use std::ops::Range;
 
 use cpu_gemm::aligned::Aligned;
 use cpu_gemm::kernel::Tile;
-use cpu_gemm::pack::{Panel, pack_group, pack_row, step_len};
+use cpu_gemm::pack::{Panel, pack_group, step_len, transpose};
 use cpu_gemm::{PANEL, ROWS, Unit};
 
-use crate::rows::{Activation, Softmax, accumulate, rope};
+use crate::rows::{Activation, Rows, Softmax, accumulate};
 
 /// Keys of one softmax step: a block's scores take 64 KB.
 const CHUNK: usize = 512;
@@ -52,9 +52,10 @@ pub(crate) struct Scratch<E: Activation> {
     probabilities: Aligned<E>,
     sums: Aligned<f32>,
     added: Aligned<f32>,
-    row: Vec<f32>,
-    wide: Vec<f32>,
-    group: Vec<E>,
+    /// Rows of 32 keys.
+    block: Aligned<E>,
+    /// A row of zeros.
+    zeros: Vec<E>,
 }
 
 impl<E: Activation> Scratch<E> {
@@ -71,15 +72,14 @@ impl<E: Activation> Scratch<E> {
             probabilities: Aligned::zeros(ROWS * width),
             sums: Aligned::zeros(ROWS * dim_panels * PANEL),
             added: Aligned::zeros(ROWS * dim_panels * PANEL),
-            row: vec![0.0; dim],
-            wide: vec![0.0; dim],
-            group: vec![E::of(0.0); E::GROUP.max(1) * dim.next_multiple_of(E::STEP)],
+            block: Aligned::zeros(PANEL * dim.next_multiple_of(E::STEP)),
+            zeros: vec![E::of(0.0); dim],
         }
     }
 }
 
 impl<E: Activation> Head<'_, E> {
-    /// Computes the head; `finish(i, row)` receives the result of each token in f32.
+    /// Computes the head; `finish(i, row, factor)` receives the result of each token, to be multiplied by a factor.
     ///
     /// # Safety
     /// `unit` is supported and the thread is inside [`Unit::enter`].
@@ -87,7 +87,7 @@ impl<E: Activation> Head<'_, E> {
         &self,
         unit: Unit,
         scratch: &mut Scratch<E>,
-        mut finish: impl FnMut(usize, &[f32]),
+        mut finish: impl FnMut(usize, &[f32], f32),
     ) {
         self.pack(scratch);
         let (dim, padded) = (self.dim, self.dim.next_multiple_of(E::STEP));
@@ -99,10 +99,13 @@ impl<E: Activation> Head<'_, E> {
         let factor = self.scale * std::f32::consts::LOG2_E;
         for first in (0..self.length).step_by(ROWS) {
             let rows = ROWS.min(self.length - first);
-            for i in 0..rows {
-                self.load(first + i, 0, factor, scratch);
-                E::round(&scratch.row, &mut scratch.queries[i * padded..][..dim]);
-            }
+            E::rotate(
+                self.rows(0, first, rows),
+                self.table(first),
+                factor,
+                &mut scratch.queries,
+                padded,
+            );
             let visible = self.keys(first, first + rows - 1);
             let mut state = Softmax::new();
             let mut start = visible.start / PANEL * PANEL;
@@ -170,10 +173,7 @@ impl<E: Activation> Head<'_, E> {
             for i in 0..rows {
                 let inverse = 1.0 / state.sum[i];
                 let sums = &scratch.sums[i * out_stride..][..dim];
-                for (to, x) in scratch.row.iter_mut().zip(sums) {
-                    *to = x * inverse;
-                }
-                finish(first + i, &scratch.row);
+                finish(first + i, sums, inverse);
             }
         }
     }
@@ -188,44 +188,50 @@ impl<E: Activation> Head<'_, E> {
         }
     }
 
-    /// Puts a token's row of a part into `scratch.row`: queries and keys with RoPE, times `factor`.
-    fn load(&self, token: usize, part: usize, factor: f32, scratch: &mut Scratch<E>) {
-        let row = &self.qkv[token * self.stride + part * self.part..][..self.dim];
-        match self.rotary {
-            Some(table) => {
-                E::widen(row, &mut scratch.wide);
-                let table = &table[token * self.dim..][..self.dim];
-                rope(&scratch.wide, table, factor, &mut scratch.row);
-            }
-            None => {
-                E::widen(row, &mut scratch.row);
-                scratch.row.iter_mut().for_each(|x| *x *= factor);
-            }
+    /// Rows of a part: 0 for queries, 1 for keys.
+    fn rows(&self, part: usize, first: usize, rows: usize) -> Rows<'_, E> {
+        Rows {
+            values: &self.qkv[first * self.stride + part * self.part..],
+            stride: self.stride,
+            rows,
+            dim: self.dim,
         }
+    }
+
+    /// The rotary table from a token on.
+    fn table(&self, first: usize) -> &[f32] {
+        self.rotary.map_or(&[], |table| &table[first * self.dim..])
     }
 
     /// Packs keys and values.
     fn pack(&self, scratch: &mut Scratch<E>) {
         let (dim, padded) = (self.dim, self.dim.next_multiple_of(E::STEP));
         let steps = self.length.div_ceil(E::STEP);
-        for token in 0..self.length {
-            self.load(token, 1, 1.0, scratch);
-            E::round(&scratch.row, &mut scratch.group[..dim]);
-            scratch.group[dim..padded].fill(E::of(0.0));
-            pack_row(&mut scratch.keys, token, &scratch.group[..padded]);
+        let key_panel = padded / E::STEP * step_len::<E>();
+        for (first, panel) in (0..self.length)
+            .step_by(PANEL)
+            .zip(scratch.keys.chunks_exact_mut(key_panel))
+        {
+            let rows = PANEL.min(self.length - first);
+            let keys = &mut scratch.block[..PANEL * padded];
+            E::rotate(
+                self.rows(1, first, rows),
+                self.table(first),
+                1.0,
+                keys,
+                padded,
+            );
+            keys[rows * padded..].fill(E::of(0.0));
+            transpose(keys, panel);
         }
         for first in (0..steps * E::STEP).step_by(E::GROUP) {
-            for lane in 0..E::GROUP {
-                let to = &mut scratch.group[lane * dim..][..dim];
-                match first + lane < self.length {
-                    true => {
-                        let start = (first + lane) * self.stride + 2 * self.part;
-                        to.copy_from_slice(&self.qkv[start..][..dim]);
-                    }
-                    false => to.fill(E::of(0.0)),
-                }
-            }
-            pack_group(&mut scratch.values, steps, first, &scratch.group, dim);
+            let row = |token: usize| match token < self.length {
+                true => &self.qkv[token * self.stride + 2 * self.part..][..dim],
+                false => &scratch.zeros[..dim],
+            };
+            // At most four rows of the operands' dtypes make a group.
+            let rows: [&[E]; 4] = std::array::from_fn(|lane| row(first + lane));
+            pack_group(&mut scratch.values, steps, first, &rows, dim);
         }
     }
 }

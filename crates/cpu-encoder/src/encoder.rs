@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cpu_gemm::{Team, Unit};
 use half::bf16;
 
-use crate::pass::Pass;
+use crate::pass::{Idle, Outputs, Pass};
+use crate::profile::Profile;
 use crate::rows::Activation;
-use crate::weights::Weight;
+use crate::weights::{Matrix, Weight};
 
 /// Dtypes of weights and operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub struct Shape {
     pub eps: f32,
 }
 
-/// One layer's parameters, in f32 and row-major.
+/// One layer's parameters, row-major.
 #[derive(Clone, Debug)]
 pub struct Layer<'a> {
     /// Keys on each side of a query that it sees; `None` in a global layer.
@@ -45,15 +46,15 @@ pub struct Layer<'a> {
     /// `[hidden]`; `None` where the layer's input is normalized already.
     pub attention_norm: Option<&'a [f32]>,
     /// `[3 * heads * head_dim, hidden]`.
-    pub wqkv: &'a [f32],
+    pub wqkv: Matrix<'a>,
     /// `[hidden, heads * head_dim]`.
-    pub attention_out: &'a [f32],
+    pub attention_out: Matrix<'a>,
     /// `[hidden]`.
     pub mlp_norm: &'a [f32],
     /// `[2 * inner, hidden]`, the activated half first.
-    pub wi: &'a [f32],
+    pub wi: Matrix<'a>,
     /// `[hidden, inner]`.
-    pub mlp_out: &'a [f32],
+    pub mlp_out: Matrix<'a>,
 }
 
 /// An encoder with packed weights, and its threads.
@@ -69,9 +70,9 @@ pub struct Encoder {
 
 #[derive(Debug)]
 enum Weights {
-    F32(Vec<PackedLayer<f32>>),
+    F32(Vec<PackedLayer<f32>>, Idle<f32>),
     /// Floats or bytes; operands in bf16 either way.
-    Bf16(Vec<PackedLayer<bf16>>),
+    Bf16(Vec<PackedLayer<bf16>>, Idle<bf16>),
 }
 
 #[derive(Debug)]
@@ -117,21 +118,23 @@ impl Table {
 pub struct Builder {
     shape: Shape,
     unit: Unit,
+    team: Team,
     int8: bool,
     weights: Weights,
     tables: Vec<Table>,
 }
 
 impl Builder {
-    /// An encoder without layers. `unit` must be supported by this processor ([`Unit::chosen`]).
-    pub fn new(shape: Shape, format: Format, unit: Unit) -> Self {
+    /// An encoder without layers. `unit` must be supported by this processor ([`Unit::chosen`]). The threads of `team` pack the weights and run the passes.
+    pub fn new(shape: Shape, format: Format, unit: Unit, team: Team) -> Self {
         Self {
             shape,
             unit,
+            team,
             int8: format == Format::Int8,
             weights: match format {
-                Format::F32 => Weights::F32(Vec::new()),
-                Format::Bf16 | Format::Int8 => Weights::Bf16(Vec::new()),
+                Format::F32 => Weights::F32(Vec::new(), Idle::default()),
+                Format::Bf16 | Format::Int8 => Weights::Bf16(Vec::new(), Idle::default()),
             },
             tables: Vec::new(),
         }
@@ -140,7 +143,7 @@ impl Builder {
     /// Packs the next layer.
     ///
     /// # Panics
-    /// If a parameter has another length than its shape.
+    /// If a parameter has another length than its shape, or codes for an encoder of floats.
     pub fn push(&mut self, layer: &Layer<'_>) {
         let table = layer.frequencies.map(|frequencies| {
             let mut known = self.tables.iter();
@@ -155,25 +158,37 @@ impl Builder {
             })
         });
         match &mut self.weights {
-            Weights::F32(layers) => {
-                layers.push(PackedLayer::new(&self.shape, layer, table, self.int8));
+            Weights::F32(layers, _) => {
+                layers.push(PackedLayer::new(
+                    &self.team,
+                    &self.shape,
+                    layer,
+                    table,
+                    self.int8,
+                ));
             }
-            Weights::Bf16(layers) => {
-                layers.push(PackedLayer::new(&self.shape, layer, table, self.int8));
+            Weights::Bf16(layers, _) => {
+                layers.push(PackedLayer::new(
+                    &self.team,
+                    &self.shape,
+                    layer,
+                    table,
+                    self.int8,
+                ));
             }
         }
     }
 
-    /// The encoder, with its threads.
+    /// The encoder.
     ///
     /// # Panics
     /// If the norm has another length than the hidden states.
-    pub fn finish(self, final_norm: &[f32], team: Team) -> Encoder {
+    pub fn finish(self, final_norm: &[f32]) -> Encoder {
         assert_eq!(final_norm.len(), self.shape.hidden, "final norm");
         Encoder {
             shape: self.shape,
             unit: self.unit,
-            team,
+            team: self.team,
             weights: self.weights,
             final_norm: final_norm.to_vec(),
             tables: self.tables,
@@ -195,8 +210,8 @@ impl Encoder {
     /// Bytes of the packed weights.
     pub fn bytes(&self) -> usize {
         match &self.weights {
-            Weights::F32(layers) => layers.iter().map(PackedLayer::bytes).sum(),
-            Weights::Bf16(layers) => layers.iter().map(PackedLayer::bytes).sum(),
+            Weights::F32(layers, _) => layers.iter().map(PackedLayer::bytes).sum(),
+            Weights::Bf16(layers, _) => layers.iter().map(PackedLayer::bytes).sum(),
         }
     }
 
@@ -206,22 +221,32 @@ impl Encoder {
     /// # Panics
     /// If the input or the boundaries have another number of tokens.
     pub fn forward(&self, input: Vec<f32>, cu_seqlens: &[u32]) -> Vec<f32> {
-        self.run(input, cu_seqlens, None)
+        self.run(input, cu_seqlens, Outputs::default())
+    }
+
+    /// As [`Self::forward`], with the time of each operation.
+    pub fn profile(&self, input: Vec<f32>, cu_seqlens: &[u32]) -> (Vec<f32>, Profile) {
+        let mut profile = Profile::default();
+        let outputs = Outputs {
+            profile: Some(&mut profile),
+            ..Outputs::default()
+        };
+        let last = self.run(input, cu_seqlens, outputs);
+        (last, profile)
     }
 
     /// As [`Self::forward`], with the input of each layer, which `forward` overwrites.
     pub fn hidden_states(&self, input: Vec<f32>, cu_seqlens: &[u32]) -> (Vec<Vec<f32>>, Vec<f32>) {
         let mut states = Vec::new();
-        let last = self.run(input, cu_seqlens, Some(&mut states));
+        let outputs = Outputs {
+            states: Some(&mut states),
+            ..Outputs::default()
+        };
+        let last = self.run(input, cu_seqlens, outputs);
         (states, last)
     }
 
-    fn run(
-        &self,
-        input: Vec<f32>,
-        cu_seqlens: &[u32],
-        states: Option<&mut Vec<Vec<f32>>>,
-    ) -> Vec<f32> {
+    fn run(&self, input: Vec<f32>, cu_seqlens: &[u32], outputs: Outputs<'_>) -> Vec<f32> {
         let total = cu_seqlens.last().map_or(0, |&end| end as usize);
         assert_eq!(
             input.len(),
@@ -229,27 +254,37 @@ impl Encoder {
             "tokens of the input"
         );
         if total == 0 {
-            if let Some(states) = states {
+            if let Some(states) = outputs.states {
                 states.resize(self.layers(), Vec::new());
             }
             return Vec::new();
         }
         match &self.weights {
-            Weights::F32(layers) => Pass::new(self, layers, input, cu_seqlens).run(states),
-            Weights::Bf16(layers) => Pass::new(self, layers, input, cu_seqlens).run(states),
+            Weights::F32(layers, idle) => {
+                Pass::new(self, layers, idle, input, cu_seqlens).run(outputs)
+            }
+            Weights::Bf16(layers, idle) => {
+                Pass::new(self, layers, idle, input, cu_seqlens).run(outputs)
+            }
         }
     }
 
     fn layers(&self) -> usize {
         match &self.weights {
-            Weights::F32(layers) => layers.len(),
-            Weights::Bf16(layers) => layers.len(),
+            Weights::F32(layers, _) => layers.len(),
+            Weights::Bf16(layers, _) => layers.len(),
         }
     }
 }
 
 impl<E: Activation> PackedLayer<E> {
-    fn new(shape: &Shape, layer: &Layer<'_>, table: Option<usize>, int8: bool) -> Self {
+    fn new(
+        team: &Team,
+        shape: &Shape,
+        layer: &Layer<'_>,
+        table: Option<usize>,
+        int8: bool,
+    ) -> Self {
         let (hidden, inner) = (shape.hidden, shape.inner);
         let width = shape.heads * shape.head_dim;
         let check = |name: &str, found: usize, expected: usize| {
@@ -260,6 +295,12 @@ impl<E: Activation> PackedLayer<E> {
         check("Wi", layer.wi.len(), 2 * inner * hidden);
         check("the MLP's Wo", layer.mlp_out.len(), hidden * inner);
         check("the MLP's norm", layer.mlp_norm.len(), hidden);
+        for matrix in [&layer.wqkv, &layer.attention_out, &layer.wi, &layer.mlp_out] {
+            assert!(
+                int8 || matches!(matrix, Matrix::Float(_)),
+                "codes for an encoder of floats"
+            );
+        }
         if let Some(norm) = layer.attention_norm {
             check("attention's norm", norm.len(), hidden);
         }
@@ -268,10 +309,10 @@ impl<E: Activation> PackedLayer<E> {
             table,
             attention_norm: layer.attention_norm.map(<[f32]>::to_vec),
             mlp_norm: layer.mlp_norm.to_vec(),
-            wqkv: Weight::pack(layer.wqkv, hidden, 3 * width, int8, Some),
-            attention_out: Weight::pack(layer.attention_out, width, hidden, int8, Some),
-            wi: Weight::pack_gated(layer.wi, hidden, inner, int8),
-            mlp_out: Weight::pack(layer.mlp_out, inner, hidden, int8, Some),
+            wqkv: Weight::pack(team, &layer.wqkv, hidden, 3 * width, int8, Some),
+            attention_out: Weight::pack(team, &layer.attention_out, width, hidden, int8, Some),
+            wi: Weight::pack_gated(team, &layer.wi, hidden, inner, int8),
+            mlp_out: Weight::pack(team, &layer.mlp_out, inner, hidden, int8, Some),
         }
     }
 

@@ -6,6 +6,7 @@
 //! | `rows` | loops over rows: LayerNorm, GeGLU, softmax, RoPE | nothing |
 //! | `attention` | attention of one head of one sequence | `rows` |
 //! | `shared` | buffers whose rows several threads write | `rows` |
+//! | `profile` | the time of each operation of a pass | nothing |
 //! | `pass` | one pass: its phases and the tasks that threads share | all of them |
 //! | `encoder` | sizes, packed layers, rotary tables, threads | all of them |
 //!
@@ -18,8 +19,11 @@
 mod attention;
 mod encoder;
 mod pass;
+mod profile;
 mod rows;
 mod shared;
 pub mod weights;
 
 pub use encoder::{Builder, Encoder, Format, Layer, Shape};
+pub use profile::{Op, Profile};
+pub use weights::Matrix;

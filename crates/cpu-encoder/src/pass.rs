@@ -16,6 +16,7 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use cpu_gemm::aligned::{Aligned, Zero};
 use cpu_gemm::element::Element;
@@ -23,7 +24,8 @@ use cpu_gemm::kernel::{Multiply, Tile};
 use cpu_gemm::{Member, PANEL, ROWS, Unit};
 
 use crate::attention::{Head, Scratch};
-use crate::encoder::{Encoder, PackedLayer};
+use crate::encoder::{Encoder, PackedLayer, Shape};
+use crate::profile::{Clock, Op, Profile};
 use crate::rows::{
     Activation, TileValues, add_scaled_tile, add_tile, layer_norm, quantize, scale_tile,
 };
@@ -42,6 +44,15 @@ enum Operand {
     Gated,
 }
 
+/// What a pass gives beside its result.
+#[derive(Default)]
+pub(crate) struct Outputs<'a> {
+    /// The input of each layer.
+    pub(crate) states: Option<&'a mut Vec<Vec<f32>>>,
+    /// Times.
+    pub(crate) profile: Option<&'a mut Profile>,
+}
+
 /// One pass over a batch.
 pub(crate) struct Pass<'a, E: Activation> {
     encoder: &'a Encoder,
@@ -53,10 +64,15 @@ pub(crate) struct Pass<'a, E: Activation> {
     tables: Vec<Arc<Vec<f32>>>,
     x: Vec<f32>,
     buffers: Buffers<E>,
+    idle: &'a Idle<E>,
 }
 
-/// Activations between phases. Rows are padded to multiples of 32 and strides to whole steps of the operands, both with zeros.
-struct Buffers<E: Activation> {
+/// Activations between phases. Rows are padded to multiples of 32 and strides to whole steps of the operands. What is beyond a row's width is zero; rows beyond
+/// the batch can have any values, for no row of a result depends on another row of its operand.
+#[derive(Debug)]
+pub(crate) struct Buffers<E: Activation> {
+    /// Rows of each of them.
+    rows: usize,
     qkv: Aligned<E>,
     normed: Aligned<E>,
     attended: Aligned<E>,
@@ -67,6 +83,99 @@ struct Buffers<E: Activation> {
     /// Second codes of rows with outliers, and their scales, 0 for the other rows.
     more_codes: Aligned<i8>,
     more_scales: Vec<f32>,
+}
+
+/// Rows up to which an encoder keeps its buffers for the next pass.
+const KEPT_ROWS: usize = 2048;
+
+impl<E: Activation> Buffers<E> {
+    fn new(shape: &Shape, rows: usize, int8: bool) -> Self {
+        let width = shape.heads * shape.head_dim;
+        let widest = widest(shape);
+        let int8_rows = if int8 { rows } else { 0 };
+        Self {
+            rows,
+            qkv: Aligned::in_huge_pages(rows * 3 * width),
+            normed: Aligned::in_huge_pages(rows * stride(shape.hidden)),
+            attended: Aligned::in_huge_pages(rows * stride(width)),
+            gated: Aligned::in_huge_pages(rows * stride(shape.inner)),
+            codes: Aligned::in_huge_pages(int8_rows * widest),
+            scales: vec![0.0; int8_rows],
+            more_codes: Aligned::in_huge_pages(int8_rows * widest),
+            more_scales: vec![0.0; int8_rows],
+        }
+    }
+}
+
+/// The buffers that the last pass left behind.
+#[derive(Debug)]
+pub(crate) struct Idle<E: Activation>(Mutex<Option<Buffers<E>>>);
+
+impl<E: Activation> Default for Idle<E> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<E: Activation> Idle<E> {
+    fn take(&self, rows: usize) -> Option<Buffers<E>> {
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.take_if(|buffers| buffers.rows >= rows)
+    }
+
+    fn put(&self, buffers: Buffers<E>) {
+        if buffers.rows <= KEPT_ROWS {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(buffers);
+        }
+    }
+}
+
+/// Elements of a row of the widest operand.
+fn widest(shape: &Shape) -> usize {
+    let width = shape.heads * shape.head_dim;
+    stride(shape.hidden.max(width).max(shape.inner))
+}
+
+/// The matrix of queries, keys and values: a block `[rows, 3, head_dim]` for each head where panels of 32 columns are within a head, so that attention reads
+/// consecutive memory; `[rows, 3, heads, head_dim]` otherwise.
+#[derive(Clone, Copy)]
+struct QkvLayout {
+    by_head: bool,
+    width: usize,
+    dim: usize,
+    /// Rows of the buffer.
+    rows: usize,
+}
+
+impl QkvLayout {
+    fn new(shape: &Shape, rows: usize) -> Self {
+        Self {
+            by_head: shape.head_dim.is_multiple_of(PANEL),
+            width: shape.heads * shape.head_dim,
+            dim: shape.head_dim,
+            rows,
+        }
+    }
+
+    /// Elements from one token to the next.
+    fn stride(&self) -> usize {
+        3 * self.part()
+    }
+
+    /// Elements from a head's queries to its keys, and on to its values.
+    fn part(&self) -> usize {
+        if self.by_head { self.dim } else { self.width }
+    }
+
+    /// Row and column, in the matrix of this stride, of a token's output `column` of `Wqkv`.
+    fn place(&self, token: usize, column: usize) -> (usize, usize) {
+        if !self.by_head {
+            return (token, column);
+        }
+        let (part, column) = (column / self.width, column % self.width);
+        let (head, column) = (column / self.dim, column % self.dim);
+        (head * self.rows + token, part * self.dim + column)
+    }
 }
 
 /// The buffers of a running pass, shared by its threads.
@@ -90,6 +199,7 @@ struct Worker<'a, E: Activation> {
     row: Vec<f32>,
     rest: Vec<f32>,
     scratch: Scratch<E>,
+    clock: Clock,
 }
 
 /// What the threads of a pass read.
@@ -100,6 +210,7 @@ struct Context<'a, E: Activation> {
     sequences: &'a [Range<usize>],
     longest: usize,
     tables: &'a [Arc<Vec<f32>>],
+    layout: QkvLayout,
     shared: Shared<E>,
 }
 
@@ -112,11 +223,11 @@ impl<'a, E: Activation> Pass<'a, E> {
     pub(crate) fn new(
         encoder: &'a Encoder,
         layers: &'a [PackedLayer<E>],
+        idle: &'a Idle<E>,
         x: Vec<f32>,
         cu_seqlens: &[u32],
     ) -> Self {
         let shape = &encoder.shape;
-        let width = shape.heads * shape.head_dim;
         let total = x.len() / shape.hidden;
         let rows = total.next_multiple_of(ROWS);
         let mut sequences: Vec<Range<usize>> = cu_seqlens
@@ -126,7 +237,6 @@ impl<'a, E: Activation> Pass<'a, E> {
             .collect();
         sequences.sort_by_key(|range| std::cmp::Reverse(range.len()));
         let longest = sequences.first().map_or(0, |range| range.len());
-        let widest = stride(shape.hidden.max(width).max(shape.inner));
         let int8 = layers
             .iter()
             .any(|layer| matches!(layer.wqkv, Weight::Int8(_)));
@@ -142,24 +252,21 @@ impl<'a, E: Activation> Pass<'a, E> {
                 .map(|table| table.rows(longest))
                 .collect(),
             x,
-            buffers: Buffers {
-                qkv: Aligned::zeros(rows * 3 * width),
-                normed: Aligned::zeros(rows * stride(shape.hidden)),
-                attended: Aligned::zeros(rows * stride(width)),
-                gated: Aligned::zeros(rows * stride(shape.inner)),
-                codes: Aligned::zeros(if int8 { rows * widest } else { 0 }),
-                scales: vec![0.0; if int8 { rows } else { 0 }],
-                more_codes: Aligned::zeros(if int8 { rows * widest } else { 0 }),
-                more_scales: vec![0.0; if int8 { rows } else { 0 }],
-            },
+            buffers: idle
+                .take(rows)
+                .unwrap_or_else(|| Buffers::new(shape, rows, int8)),
+            idle,
         }
     }
 
-    pub(crate) fn run(mut self, states: Option<&mut Vec<Vec<f32>>>) -> Vec<f32> {
+    pub(crate) fn run(mut self, outputs: Outputs<'_>) -> Vec<f32> {
+        let Outputs { states, profile } = outputs;
+        let start = Instant::now();
         let shape = self.encoder.shape;
         let width = shape.heads * shape.head_dim;
-        let widest = stride(shape.hidden.max(width).max(shape.inner));
+        let widest = widest(&shape);
         let buffers = &mut self.buffers;
+        let layout = QkvLayout::new(&shape, buffers.rows);
         let context = Context {
             encoder: self.encoder,
             layers: self.layers,
@@ -167,9 +274,10 @@ impl<'a, E: Activation> Pass<'a, E> {
             sequences: &self.sequences,
             longest: self.longest,
             tables: &self.tables,
+            layout,
             shared: Shared {
                 x: SharedRows::of(&mut self.x, shape.hidden),
-                qkv: SharedRows::of(&mut buffers.qkv, 3 * width),
+                qkv: SharedRows::of(&mut buffers.qkv, layout.stride()),
                 normed: SharedRows::of(&mut buffers.normed, stride(shape.hidden)),
                 attended: SharedRows::of(&mut buffers.attended, stride(width)),
                 gated: SharedRows::of(&mut buffers.gated, stride(shape.inner)),
@@ -180,19 +288,32 @@ impl<'a, E: Activation> Pass<'a, E> {
             },
         };
         let kept = states.is_some().then(|| Mutex::new(Vec::new()));
+        let times = profile.is_some().then(Mutex::<Profile>::default);
         self.encoder.team.run(&|member| {
             let _guard = self.encoder.unit.enter();
-            Worker::new(&context).run(member, kept.as_ref());
+            let mut worker = Worker::new(&context, times.is_some());
+            worker.run(member, kept.as_ref());
+            if let (Some(times), Some(own)) = (&times, &worker.clock.profile) {
+                times
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .merge(own);
+            }
         });
+        if let (Some(profile), Some(times)) = (profile, times) {
+            *profile = times.into_inner().unwrap_or_else(PoisonError::into_inner);
+            profile.wall = start.elapsed();
+        }
         if let (Some(states), Some(kept)) = (states, kept) {
             *states = kept.into_inner().unwrap_or_else(PoisonError::into_inner);
         }
+        self.idle.put(self.buffers);
         self.x
     }
 }
 
 impl<'a, E: Activation> Worker<'a, E> {
-    fn new(pass: &'a Context<'a, E>) -> Self {
+    fn new(pass: &'a Context<'a, E>, profiled: bool) -> Self {
         let shape = &pass.encoder.shape;
         let widest = shape
             .hidden
@@ -205,6 +326,9 @@ impl<'a, E: Activation> Worker<'a, E> {
             row: vec![0.0; widest],
             rest: vec![0.0; widest],
             scratch: Scratch::new(pass.longest, shape.head_dim),
+            clock: Clock {
+                profile: profiled.then(Profile::default),
+            },
         }
     }
 
@@ -322,6 +446,7 @@ impl<'a, E: Activation> Worker<'a, E> {
         let shape = &self.pass.encoder.shape;
         let shared = &self.pass.shared;
         let hidden = shape.hidden;
+        let start = self.clock.start();
         for row in rows {
             // SAFETY: this thread alone uses this row between two barriers.
             let x = unsafe { shared.x.rows(row, 1) };
@@ -340,6 +465,7 @@ impl<'a, E: Activation> Worker<'a, E> {
                 }
             }
         }
+        self.clock.stop(Op::Norm, start);
     }
 
     /// Quantizes rows of an operand, where `weight` is in bytes.
@@ -349,6 +475,7 @@ impl<'a, E: Activation> Worker<'a, E> {
         }
         let (source, width) = self.operand(operand);
         let shared = &self.pass.shared;
+        let start = self.clock.start();
         for row in rows {
             // SAFETY: this thread alone uses this row between two barriers.
             unsafe {
@@ -356,6 +483,7 @@ impl<'a, E: Activation> Worker<'a, E> {
                 shared.quantize(&self.row[..width], row, &mut self.rest);
             }
         }
+        self.clock.stop(Op::Quantize, start);
     }
 
     fn operand(&self, operand: Operand) -> (&'a SharedRows<E>, usize) {
@@ -370,15 +498,19 @@ impl<'a, E: Activation> Worker<'a, E> {
     fn qkv(&mut self, layer: &PackedLayer<E>, rows: Range<usize>, panels: Range<usize>) {
         let shape = &self.pass.encoder.shape;
         let out = 3 * shape.heads * shape.head_dim;
+        let layout = self.pass.layout;
         let qkv = &self.pass.shared.qkv;
         self.gemm(
+            Op::Qkv,
             Operand::Normed,
             &layer.wqkv,
             rows,
             panels,
             |tile, row, count, panel| {
                 let column = panel * PANEL;
-                let to = qkv.place(row, count, column, PANEL.min(out - column));
+                let width = PANEL.min(out - column);
+                let (row, column) = layout.place(row, column);
+                let to = qkv.place(row, count, column, width);
                 // SAFETY: this thread alone uses these rows of these columns.
                 unsafe { E::store(tile, &to) }
             },
@@ -389,6 +521,7 @@ impl<'a, E: Activation> Worker<'a, E> {
         let inner = self.pass.encoder.shape.inner;
         let gated = &self.pass.shared.gated;
         self.gemm(
+            Op::Gated,
             Operand::Normed,
             &layer.wi,
             rows,
@@ -412,17 +545,29 @@ impl<'a, E: Activation> Worker<'a, E> {
     ) {
         let hidden = self.pass.encoder.shape.hidden;
         let x = &self.pass.shared.x;
-        self.gemm(operand, weight, rows, panels, |tile, row, count, panel| {
-            let column = panel * PANEL;
-            let to = x.place(row, count, column, PANEL.min(hidden - column));
-            // SAFETY: as in `qkv`.
-            unsafe { add_tile(tile, &to) }
-        });
+        let op = match operand {
+            Operand::Gated => Op::MlpOut,
+            Operand::Normed | Operand::Attended => Op::AttentionOut,
+        };
+        self.gemm(
+            op,
+            operand,
+            weight,
+            rows,
+            panels,
+            |tile, row, count, panel| {
+                let column = panel * PANEL;
+                let to = x.place(row, count, column, PANEL.min(hidden - column));
+                // SAFETY: as in `qkv`.
+                unsafe { add_tile(tile, &to) }
+            },
+        );
     }
 
     /// Multiplies rows of an operand with panels of a weight; `epilogue(tile, first row, rows, panel)` receives each tile of the result.
     fn gemm(
         &mut self,
+        op: Op,
         operand: Operand,
         weight: &Weight<E>,
         rows: Range<usize>,
@@ -433,6 +578,7 @@ impl<'a, E: Activation> Worker<'a, E> {
         let shared = &self.pass.shared;
         let (left, _) = self.operand(operand);
         let tiles = rows.len().div_ceil(ROWS);
+        let start = self.clock.start();
         // A panel stays in the nearest caches for all rows of the block; the next one is brought there meanwhile.
         for panel in panels {
             for (index, row) in rows.clone().step_by(ROWS).enumerate() {
@@ -488,29 +634,37 @@ impl<'a, E: Activation> Worker<'a, E> {
                 epilogue(&self.tile, row, count, panel);
             }
         }
+        self.clock.stop(op, start);
     }
 
     fn attend(&mut self, layer: &PackedLayer<E>, sequence: &Range<usize>, head: usize) {
         let (shape, shared) = (&self.pass.encoder.shape, &self.pass.shared);
-        let (dim, width) = (shape.head_dim, shape.heads * shape.head_dim);
+        let (dim, layout) = (shape.head_dim, self.pass.layout);
         let place = head * dim;
+        let (row, column) = layout.place(sequence.start, place);
+        let start = self.clock.start();
         // SAFETY: the projection was written before the last barrier; this thread alone writes this head of these tokens.
         unsafe {
             let task = Head {
-                qkv: &shared.qkv.rows(sequence.start, sequence.len())[place..],
-                part: width,
-                stride: 3 * width,
+                qkv: &shared.qkv.rows(row, sequence.len())[column..],
+                part: layout.part(),
+                stride: layout.stride(),
                 length: sequence.len(),
                 dim,
                 scale: 1.0 / (dim as f32).sqrt(),
                 half_window: layer.half_window,
                 rotary: layer.table.map(|table| self.pass.tables[table].as_slice()),
             };
-            task.forward(self.pass.encoder.unit, &mut self.scratch, |token, row| {
-                let to = shared.attended.row_mut(sequence.start + token, place, dim);
-                E::round(row, to);
-            });
+            task.forward(
+                self.pass.encoder.unit,
+                &mut self.scratch,
+                |token, row, factor| {
+                    let to = shared.attended.row_mut(sequence.start + token, place, dim);
+                    E::scale(row, factor, to);
+                },
+            );
         }
+        self.clock.stop(Op::Attention, start);
     }
 
     /// The final norm of a row, in place.

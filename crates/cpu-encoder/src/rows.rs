@@ -76,6 +76,23 @@ pub(crate) trait Activation: Float + Multiply {
         state: &mut Softmax,
         to: &mut [Self],
     );
+    /// RoPE of rows of a head: `dim` elements each, from one row to the next `stride` elements in `x` and `to_stride` in `to`. `table` has the cosines and sines
+    /// of each row, `[rows, dim]`, and is empty without RoPE. All elements are multiplied by `factor`.
+    fn rotate(x: Rows<'_, Self>, table: &[f32], factor: f32, to: &mut [Self], to_stride: usize);
+    /// A row times a factor, rounded.
+    fn scale(row: &[f32], factor: f32, to: &mut [Self]);
+}
+
+/// Rows of a head in a larger matrix.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a, E> {
+    /// From the first row's first element on.
+    pub(crate) values: &'a [E],
+    /// Elements from one row to the next.
+    pub(crate) stride: usize,
+    pub(crate) rows: usize,
+    /// Elements of a row.
+    pub(crate) dim: usize,
 }
 
 /// `2^x` for x ≤ 0 by a polynomial in the fraction, relative error 3e-6 (`P` of degree 4) or 2e-7 (degree 6); 0 below -126.
@@ -182,7 +199,7 @@ fn largest(row: &[f32]) -> f32 {
 }
 
 macro_rules! activation {
-    ($element:ty, $store:ident, $geglu:ident, $softmax:ident, $gelu:ident, $exp2:ident, $round:expr) => {
+    ($element:ty, $store:ident, $geglu:ident, $softmax:ident, $gelu:ident, $exp2:ident, $round:expr, $wide:expr, $rotate:ident, $scale:ident) => {
         #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
         unsafe fn $store(tile: &TileValues, to: &Place<$element>) {
             for (row, tile) in tile.chunks_exact(PANEL).take(to.rows).enumerate() {
@@ -252,7 +269,57 @@ macro_rules! activation {
             }
         }
 
+        #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+        fn $rotate(
+            x: Rows<'_, $element>,
+            table: &[f32],
+            factor: f32,
+            to: &mut [$element],
+            to_stride: usize,
+        ) {
+            let (dim, half) = (x.dim, x.dim / 2);
+            for row in 0..x.rows {
+                let from = &x.values[row * x.stride..][..dim];
+                let to = &mut to[row * to_stride..][..dim];
+                if table.is_empty() {
+                    for (to, x) in to.iter_mut().zip(from) {
+                        *to = $round($wide(*x) * factor);
+                    }
+                    continue;
+                }
+                let (cos, sin) = table[row * dim..][..dim].split_at(half);
+                let (a, b) = from.split_at(half);
+                let (left, right) = to.split_at_mut(half);
+                for d in 0..half {
+                    let (a, b) = ($wide(a[d]), $wide(b[d]));
+                    left[d] = $round((a * cos[d] - b * sin[d]) * factor);
+                    right[d] = $round((b * cos[d] + a * sin[d]) * factor);
+                }
+            }
+        }
+
+        #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+        fn $scale(row: &[f32], factor: f32, to: &mut [$element]) {
+            for (to, x) in to.iter_mut().zip(row) {
+                *to = $round(x * factor);
+            }
+        }
+
         impl Activation for $element {
+            fn rotate(
+                x: Rows<'_, Self>,
+                table: &[f32],
+                factor: f32,
+                to: &mut [Self],
+                to_stride: usize,
+            ) {
+                $rotate(x, table, factor, to, to_stride);
+            }
+
+            fn scale(row: &[f32], factor: f32, to: &mut [Self]) {
+                $scale(row, factor, to);
+            }
+
             unsafe fn store(tile: &TileValues, to: &Place<Self>) {
                 // SAFETY: the caller's promise.
                 unsafe { $store(tile, to) }
@@ -284,7 +351,10 @@ activation!(
     softmax_f32,
     gelu_high,
     EXP2_HIGH,
-    std::convert::identity
+    std::convert::identity,
+    std::convert::identity,
+    rotate_f32,
+    scale_f32
 );
 activation!(
     bf16,
@@ -293,8 +363,17 @@ activation!(
     softmax_bf16,
     gelu_low,
     EXP2_LOW,
-    cpu_gemm::element::to_bf16
+    cpu_gemm::element::to_bf16,
+    wide,
+    rotate_bf16,
+    scale_bf16
 );
+
+/// A bf16 in f32, without branches, so that loops over it are vectorized.
+#[inline(always)]
+fn wide(x: bf16) -> f32 {
+    f32::from_bits(u32::from(x.to_bits()) << 16)
+}
 
 /// Adds a tile to a matrix of f32.
 ///
@@ -422,19 +501,6 @@ pub(crate) fn layer_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let inverse = 1.0 / (variance + eps).sqrt();
     for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
         *out = (x - mean) * inverse * weight;
-    }
-}
-
-/// Applies RoPE to a row of a head with a row of the table (cosines, then sines), times a factor.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-pub(crate) fn rope(x: &[f32], table: &[f32], factor: f32, out: &mut [f32]) {
-    let half = x.len() / 2;
-    let (a, b) = x.split_at(half);
-    let (cos, sin) = table.split_at(half);
-    let (left, right) = out[..2 * half].split_at_mut(half);
-    for d in 0..half {
-        left[d] = (a[d] * cos[d] - b[d] * sin[d]) * factor;
-        right[d] = (b[d] * cos[d] + a[d] * sin[d]) * factor;
     }
 }
 

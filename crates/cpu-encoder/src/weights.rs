@@ -1,7 +1,31 @@
 //! Matrices of the encoder, packed.
 
 use cpu_gemm::element::Float;
-use cpu_gemm::{PANEL, Panels};
+use cpu_gemm::{PANEL, Panels, Team};
+
+/// A weight `[out, in]`, row-major.
+#[derive(Clone, Copy, Debug)]
+pub enum Matrix<'a> {
+    /// Values.
+    Float(&'a [f32]),
+    /// Codes and the scale of each row: `weight[i][k] = scales[i] * codes[i][k]`. An encoder of [`Format::Int8`](crate::Format::Int8) alone takes them.
+    Int8 {
+        /// `[out, in]`.
+        codes: &'a [i8],
+        /// `[out]`.
+        scales: &'a [f32],
+    },
+}
+
+impl Matrix<'_> {
+    /// Number of elements.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Float(values) => values.len(),
+            Self::Int8 { codes, .. } => codes.len(),
+        }
+    }
+}
 
 /// A weight `[out, in]`, packed as the right operand of `x · weightᵀ`.
 #[derive(Debug)]
@@ -15,25 +39,39 @@ pub enum Weight<E: Float> {
 impl<E: Float> Weight<E> {
     /// Packs a row-major weight of `out` rows. `row(j)` is the row of output j, or `None` for an output of padding.
     pub(crate) fn pack(
-        weight: &[f32],
+        team: &Team,
+        weight: &Matrix<'_>,
         inner: usize,
         out: usize,
         int8: bool,
-        row: impl Fn(usize) -> Option<usize>,
+        row: impl Fn(usize) -> Option<usize> + Sync,
     ) -> Self {
-        let row = |j: usize| row(j).map(|row| &weight[row * inner..][..inner]);
-        match int8 {
-            false => Self::Float(Panels::of_rows(inner, out, row)),
-            true => Self::Int8(Panels::quantized(inner, out, row)),
+        match weight {
+            Matrix::Float(values) => {
+                let row = |j: usize| row(j).map(|row| &values[row * inner..][..inner]);
+                match int8 {
+                    false => Self::Float(Panels::of_rows(team, inner, out, row)),
+                    true => Self::Int8(Panels::quantized(team, inner, out, row)),
+                }
+            }
+            Matrix::Int8 { codes, scales } => Self::Int8(Panels::of_codes(team, inner, out, |j| {
+                row(j).map(|row| (&codes[row * inner..][..inner], scales[row]))
+            })),
         }
     }
 
     /// Packs the input matrix of a gated MLP: `[2 * inner_width, in]`, activated half first. Each panel has 16 outputs of the activated half, then the
     /// 16 outputs of the gate that belong to them, so that GeGLU needs one tile.
-    pub(crate) fn pack_gated(weight: &[f32], hidden: usize, inner: usize, int8: bool) -> Self {
+    pub(crate) fn pack_gated(
+        team: &Team,
+        weight: &Matrix<'_>,
+        hidden: usize,
+        inner: usize,
+        int8: bool,
+    ) -> Self {
         let half = PANEL / 2;
         let out = inner.div_ceil(half) * PANEL;
-        Self::pack(weight, hidden, out, int8, |j| {
+        Self::pack(team, weight, hidden, out, int8, |j| {
             let output = j / PANEL * half + j % half;
             (output < inner).then(|| output + if j % PANEL < half { 0 } else { inner })
         })

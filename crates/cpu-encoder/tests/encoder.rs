@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
-use cpu_encoder::{Builder, Encoder, Format, Layer, Shape};
+use cpu_encoder::{Builder, Encoder, Format, Layer, Matrix, Shape};
 use cpu_gemm::{Team, Unit};
 use proptest::prelude::*;
 
@@ -89,20 +89,20 @@ impl Model {
     }
 
     fn encoder(&self, format: Format, unit: Unit, threads: usize) -> Encoder {
-        let mut builder = Builder::new(self.shape, format, unit);
+        let mut builder = Builder::new(self.shape, format, unit, Team::new(threads).unwrap());
         for layer in &self.layers {
             builder.push(&Layer {
                 half_window: layer.half_window,
                 frequencies: layer.frequencies.as_deref(),
                 attention_norm: layer.attention_norm.as_deref(),
-                wqkv: &layer.wqkv,
-                attention_out: &layer.attention_out,
+                wqkv: Matrix::Float(&layer.wqkv),
+                attention_out: Matrix::Float(&layer.attention_out),
                 mlp_norm: &layer.mlp_norm,
-                wi: &layer.wi,
-                mlp_out: &layer.mlp_out,
+                wi: Matrix::Float(&layer.wi),
+                mlp_out: Matrix::Float(&layer.mlp_out),
             });
         }
-        builder.finish(&self.final_norm, Team::new(threads).unwrap())
+        builder.finish(&self.final_norm)
     }
 
     /// The definition, in f64: states before each layer, and the result.

@@ -35,14 +35,14 @@ fn main() {
 }
 
 fn measure<E: Operand>(name: &str, unit: Unit, team: &Team) {
-    let peak = rate(unit, team, 32, &[E::pack(256, PANEL)]);
+    let peak = rate(unit, team, 32, &[E::pack(team, 256, PANEL)]);
     for rows in [16, 32, 128, 1024] {
         // All 22 layers, so that small batches read their weights from the memory.
         let weights: Vec<Panels<E>> = SHAPES
             .iter()
             .cycle()
             .take(88)
-            .map(|(k, n)| E::pack(*k, *n))
+            .map(|(k, n)| E::pack(team, *k, *n))
             .collect();
         let found = rate(unit, team, rows, &weights);
         println!(
@@ -62,16 +62,16 @@ fn values(len: usize) -> Vec<f32> {
 
 /// How an operand type packs and rounds.
 trait Operand: Multiply {
-    fn pack(inner: usize, columns: usize) -> Panels<Self>;
+    fn pack(team: &Team, inner: usize, columns: usize) -> Panels<Self>;
     fn fill(values: &[f32], to: &mut [Self]);
 }
 
 macro_rules! float {
     ($($element:ty),*) => {
         $(impl Operand for $element {
-            fn pack(inner: usize, columns: usize) -> Panels<Self> {
+            fn pack(team: &Team, inner: usize, columns: usize) -> Panels<Self> {
                 let values = values(inner * columns);
-                Panels::of_rows(inner, columns, |j| Some(&values[j * inner..][..inner]))
+                Panels::of_rows(team, inner, columns, |j| Some(&values[j * inner..][..inner]))
             }
 
             fn fill(values: &[f32], to: &mut [Self]) {
@@ -84,9 +84,11 @@ macro_rules! float {
 float!(f32, bf16);
 
 impl Operand for i8 {
-    fn pack(inner: usize, columns: usize) -> Panels<i8> {
+    fn pack(team: &Team, inner: usize, columns: usize) -> Panels<i8> {
         let values = values(inner * columns);
-        Panels::quantized(inner, columns, |j| Some(&values[j * inner..][..inner]))
+        Panels::quantized(team, inner, columns, |j| {
+            Some(&values[j * inner..][..inner])
+        })
     }
 
     fn fill(values: &[f32], to: &mut [i8]) {

@@ -5,14 +5,27 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+use memmap2::MmapMut;
+
 /// Bytes of a cache line, of an AVX-512 register and of a row of an AMX tile.
 const ALIGNMENT: usize = 64;
 
-/// A slice of zeros on the heap whose first element is aligned to 64 bytes. Its length is fixed.
+/// Bytes of a huge page on x86-64, and of most on other processors.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// A slice of zeros whose first element is aligned to 64 bytes. Its length is fixed.
 pub struct Aligned<T: Zero> {
     start: NonNull<T>,
     len: usize,
+    memory: Memory,
     owns: PhantomData<T>,
+}
+
+/// Owner of the memory.
+enum Memory {
+    Heap,
+    /// Whole pages of the system's.
+    Pages(#[expect(dead_code, reason = "held until the buffer is dropped")] MmapMut),
 }
 
 /// Types without invariants and without drop code, for which zero bytes are a value.
@@ -47,6 +60,31 @@ impl<T: Zero> Aligned<T> {
         Self {
             start,
             len,
+            memory: Memory::Heap,
+            owns: PhantomData,
+        }
+    }
+
+    /// [`Self::zeros`] for buffers that live long and are read as a whole: weights. From 2 MiB on the buffer has pages of its own, and Linux is asked for huge
+    /// ones: fewer page faults when it is filled, fewer misses of the address cache (TLB) when it is read.
+    ///
+    /// # Panics
+    /// As [`Self::zeros`].
+    pub fn in_huge_pages(len: usize) -> Self {
+        let bytes = Self::layout(len).size();
+        // Where the system refuses the mapping, the heap remains.
+        let pages = (bytes >= HUGE_PAGE).then(|| MmapMut::map_anon(bytes).ok());
+        let Some(mut pages) = pages.flatten() else {
+            return Self::zeros(len);
+        };
+        // A request: a system without huge pages goes on with those it has.
+        #[cfg(target_os = "linux")]
+        let _ = pages.advise(memmap2::Advice::HugePage);
+        Self {
+            // Mappings begin at a page.
+            start: NonNull::new(pages.as_mut_ptr().cast()).unwrap_or(NonNull::dangling()),
+            len,
+            memory: Memory::Pages(pages),
             owns: PhantomData,
         }
     }
@@ -60,7 +98,7 @@ impl<T: Zero> Aligned<T> {
 impl<T: Zero> Drop for Aligned<T> {
     fn drop(&mut self) {
         let layout = Self::layout(self.len);
-        if layout.size() > 0 {
+        if matches!(self.memory, Memory::Heap) && layout.size() > 0 {
             // SAFETY: allocated by `zeros` with this layout.
             unsafe { dealloc(self.start.as_ptr().cast(), layout) }
         }
@@ -109,13 +147,17 @@ mod tests {
 
     #[test]
     fn buffers_are_aligned_and_zero() {
-        for len in [0, 1, 7, 64, 1000] {
-            let mut buffer = Aligned::<f32>::zeros(len);
-            assert_eq!(buffer.len(), len);
-            assert_eq!(buffer.as_ptr() as usize % if len == 0 { 4 } else { 64 }, 0);
-            assert!(buffer.iter().all(|x| *x == 0.0));
-            buffer.fill(1.0);
-            assert_eq!(buffer.iter().sum::<f32>(), len as f32);
+        for len in [0, 1, 7, 64, 1000, HUGE_PAGE / 4 - 1, HUGE_PAGE / 4 + 3] {
+            for mut buffer in [
+                Aligned::<f32>::zeros(len),
+                Aligned::<f32>::in_huge_pages(len),
+            ] {
+                assert_eq!(buffer.len(), len);
+                assert_eq!(buffer.as_ptr() as usize % if len == 0 { 4 } else { 64 }, 0);
+                assert!(buffer.iter().all(|x| *x == 0.0));
+                buffer.fill(1.0);
+                assert_eq!(buffer.iter().sum::<f32>(), len as f32);
+            }
         }
     }
 }

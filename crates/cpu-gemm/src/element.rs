@@ -6,7 +6,7 @@ use multiversion::multiversion;
 use crate::aligned::Zero;
 
 /// Type of a left operand's elements and of the panels it is multiplied with.
-pub trait Element: Zero + Send + Sync + PartialEq + std::fmt::Debug + 'static {
+pub trait Element: Zero + Default + Send + Sync + PartialEq + std::fmt::Debug + 'static {
     /// Type of an element of the result before any scale.
     type Sum: Zero + Default + Send + Sync + std::fmt::Debug;
     /// Elements of the inner dimension in one step of a panel: the inner dimension is padded with zeros to a multiple of it, in the left

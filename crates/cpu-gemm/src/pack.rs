@@ -11,9 +11,12 @@
 //!
 //! This is the right operand of `TDPBF16PS` and `TDPBSSD`, and each row is the operand of `VDPBF16PS` and `VPDPBUSD`.
 
+use std::sync::{Mutex, PoisonError};
+
 use crate::aligned::Aligned;
 use crate::element::{Element, Float, quantize_row};
 use crate::kernel::PANEL;
+use crate::team::Team;
 
 /// Columns of a tile.
 pub(crate) const TILE: usize = 16;
@@ -45,6 +48,14 @@ impl<'a, E: Element> Panel<'a, E> {
         Self {
             data,
             column_sums: &[],
+        }
+    }
+
+    /// The same panel with the sums of its 32 columns, which i8 operands need.
+    pub fn with_sums(self, column_sums: &'a [i32]) -> Self {
+        Self {
+            column_sums,
+            ..self
         }
     }
 
@@ -90,15 +101,6 @@ pub const fn step_len<E: Element>() -> usize {
     E::STEP * PANEL
 }
 
-/// Offset of an element in a panel.
-#[inline(always)]
-fn offset<E: Element>(k: usize, column: usize) -> usize {
-    let (step, within) = (k / E::STEP, k % E::STEP);
-    let tile = step * 2 + column / TILE;
-    let row = tile * (E::STEP / E::GROUP) + within / E::GROUP;
-    (row * TILE + column % TILE) * E::GROUP + within % E::GROUP
-}
-
 impl<E: Element> Panels<E> {
     /// Zeros.
     pub fn zeros(inner: usize, columns: usize) -> Self {
@@ -107,7 +109,7 @@ impl<E: Element> Panels<E> {
         Self {
             inner,
             columns,
-            data: Aligned::zeros(panels * inner.div_ceil(E::STEP) * step_len::<E>()),
+            data: Aligned::in_huge_pages(panels * inner.div_ceil(E::STEP) * step_len::<E>()),
             column_sums: vec![0; padded],
             scales: vec![0.0; padded],
         }
@@ -161,35 +163,86 @@ impl<E: Element> Panels<E> {
         }
     }
 
-    fn column(&mut self, column: usize, values: &[E]) {
-        let start = column / PANEL * self.steps() * step_len::<E>();
-        let panel = &mut self.data[start..];
-        for (k, value) in values.iter().enumerate() {
-            panel[offset::<E>(k, column % PANEL)] = *value;
+    /// Packs columns with the threads of `team`. `fill(j, to)` writes column j, `inner` zeros before, and returns its scale and the sum of its elements,
+    /// which count for i8 alone.
+    fn of_columns(
+        team: &Team,
+        inner: usize,
+        columns: usize,
+        fill: impl Fn(usize, &mut [E]) -> (f32, i32) + Sync,
+    ) -> Self {
+        let mut packed = Self::zeros(inner, columns);
+        let (steps, count) = (packed.steps(), packed.count());
+        let (len, padded) = (steps * step_len::<E>(), steps * E::STEP);
+        if len == 0 {
+            return packed;
+        }
+        let mut sums = packed.column_sums.chunks_exact_mut(PANEL);
+        let mut scales = packed.scales.chunks_exact_mut(PANEL);
+        let panels = packed.data.chunks_exact_mut(len);
+        let panels: Vec<_> = panels
+            .map(|data| Mutex::new((data, sums.next(), scales.next())))
+            .collect();
+        team.run(&|member| {
+            let mut rows = Aligned::<E>::zeros(PANEL * padded);
+            member.share(count, |panel| {
+                // Each panel is one thread's task.
+                let mut panel_mut = panels[panel].lock().unwrap_or_else(PoisonError::into_inner);
+                let (data, sums, scales) = &mut *panel_mut;
+                rows.fill(E::default());
+                for (c, row) in rows.chunks_exact_mut(padded).enumerate() {
+                    let column = panel * PANEL + c;
+                    if column < columns {
+                        let (scale, sum) = fill(column, &mut row[..inner]);
+                        if let (Some(sums), Some(scales)) = (sums.as_mut(), scales.as_mut()) {
+                            (sums[c], scales[c]) = (sum, scale);
+                        }
+                    }
+                }
+                transpose(&rows, data);
+            });
+        });
+        drop(panels);
+        packed
+    }
+}
+
+/// Writes a panel from its 32 columns, each of whole steps.
+///
+/// # Panics
+/// If the panel is shorter than its columns.
+pub fn transpose<E: Element>(columns: &[E], panel: &mut [E]) {
+    let rows = E::STEP / E::GROUP;
+    let (columns, panel) = (words(columns), words_mut(panel));
+    let height = columns.len() / PANEL;
+    for (index, row) in panel.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
+        let (tile, within) = (index / rows, index % rows);
+        let (step, half) = (tile / 2, tile % 2);
+        let first = half * TILE * height + step * rows + within;
+        for (c, word) in row.iter_mut().enumerate() {
+            *word = columns[first + c * height];
         }
     }
 }
 
 impl<E: Float> Panels<E> {
-    /// Packs a transposed operand: `row(j)` is column j of the operand, with `inner` elements; `None` is a column of zeros.
+    /// Packs a transposed operand with the threads of `team`: `row(j)` is column j of the operand, with `inner` elements; `None` is a column of zeros.
     ///
     /// # Panics
     /// If a row has another length.
     pub fn of_rows<'a>(
+        team: &Team,
         inner: usize,
         columns: usize,
-        row: impl Fn(usize) -> Option<&'a [f32]>,
+        row: impl Fn(usize) -> Option<&'a [f32]> + Sync,
     ) -> Self {
-        let mut packed = Self::zeros(inner, columns);
-        let mut rounded = vec![E::of(0.0); inner];
-        for column in 0..columns {
+        Self::of_columns(team, inner, columns, |column, to| {
             if let Some(row) = row(column) {
                 assert_eq!(row.len(), inner, "a column has another length");
-                E::round(row, &mut rounded);
-                packed.column(column, &rounded);
+                E::round(row, to);
             }
-        }
-        packed
+            (0.0, 0)
+        })
     }
 }
 
@@ -199,22 +252,43 @@ impl Panels<i8> {
     /// # Panics
     /// If a row has another length.
     pub fn quantized<'a>(
+        team: &Team,
         inner: usize,
         columns: usize,
-        row: impl Fn(usize) -> Option<&'a [f32]>,
+        row: impl Fn(usize) -> Option<&'a [f32]> + Sync,
     ) -> Self {
-        let mut packed = Self::zeros(inner, columns);
-        let mut codes = vec![0i8; inner];
-        for column in 0..columns {
-            if let Some(row) = row(column) {
+        Self::of_columns(team, inner, columns, |column, to| match row(column) {
+            Some(row) => {
                 assert_eq!(row.len(), inner, "a column has another length");
-                packed.scales[column] = quantize_row(row, &mut codes);
-                packed.column_sums[column] = codes.iter().map(|&code| i32::from(code)).sum();
-                packed.column(column, &codes);
+                let scale = quantize_row(row, to);
+                (scale, sum(to))
             }
-        }
-        packed
+            None => (0.0, 0),
+        })
     }
+
+    /// Packs a transposed operand that is quantized already: `row(j)` has the codes of column j, `inner` of them, and its scale.
+    ///
+    /// # Panics
+    /// If a row has another length.
+    pub fn of_codes<'a>(
+        team: &Team,
+        inner: usize,
+        columns: usize,
+        row: impl Fn(usize) -> Option<(&'a [i8], f32)> + Sync,
+    ) -> Self {
+        Self::of_columns(team, inner, columns, |column, to| match row(column) {
+            Some((codes, scale)) => {
+                to.copy_from_slice(codes);
+                (scale, sum(codes))
+            }
+            None => (0.0, 0),
+        })
+    }
+}
+
+fn sum(codes: &[i8]) -> i32 {
+    codes.iter().map(|&code| i32::from(code)).sum()
 }
 
 /// Writes row `column` of a transposed operand into panels of steps of [`Element::STEP`], for operands that are packed anew for each pass: the keys of
@@ -247,13 +321,16 @@ fn words_mut<E: Element>(values: &mut [E]) -> &mut [[u8; 4]] {
     unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), len) }
 }
 
-/// Writes the rows `first..first + E::GROUP` of an operand `[inner, columns]` into panels of `steps` steps: the values of attention. `rows` holds
-/// [`Element::GROUP`] rows, `columns` elements each.
+/// Writes the rows `first..first + E::GROUP` of an operand `[inner, columns]` into panels of `steps` steps: the values of attention. `rows` has
+/// [`Element::GROUP`] rows.
+///
+/// # Panics
+/// If there are fewer rows, or they have fewer elements.
 pub fn pack_group<E: Element>(
     panels: &mut [E],
     steps: usize,
     first: usize,
-    rows: &[E],
+    rows: &[&[E]],
     columns: usize,
 ) {
     let (step, within) = (first / E::STEP, first % E::STEP / E::GROUP);
@@ -262,9 +339,10 @@ pub fn pack_group<E: Element>(
         let start = ((panel * steps + step) * 2 + half) * TILE * E::STEP + within * TILE * E::GROUP;
         let width = TILE.min(columns - tile * TILE);
         let target = &mut panels[start..][..width * E::GROUP];
-        for (c, group) in target.chunks_exact_mut(E::GROUP).enumerate() {
-            for (lane, element) in group.iter_mut().enumerate() {
-                *element = rows[lane * columns + tile * TILE + c];
+        for (lane, row) in rows[..E::GROUP].iter().enumerate() {
+            let row = &row[tile * TILE..][..width];
+            for (group, element) in target.chunks_exact_mut(E::GROUP).zip(row) {
+                group[lane] = *element;
             }
         }
     }

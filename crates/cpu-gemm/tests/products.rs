@@ -2,9 +2,13 @@
 
 use cpu_gemm::element::{Element, Float, quantize_row};
 use cpu_gemm::kernel::{Multiply, PANEL, ROWS, Tile};
-use cpu_gemm::{Panels, Unit};
+use cpu_gemm::{Panels, Team, Unit};
 use half::bf16;
 use proptest::prelude::*;
+
+fn team() -> Team {
+    Team::new(2).unwrap()
+}
 
 /// Values of a hash, in [-1, 1).
 fn values(seed: u64, len: usize) -> Vec<f32> {
@@ -70,7 +74,7 @@ fn check_float<E: Float + Multiply>(rows: usize, inner: usize, columns: usize, s
         values(seed, rows * inner),
         values(seed + 1, columns * inner),
     );
-    let packed = Panels::<E>::of_rows(inner, columns, |j| Some(&b[j * inner..][..inner]));
+    let packed = Panels::<E>::of_rows(&team(), inner, columns, |j| Some(&b[j * inner..][..inner]));
     let left = left::<E>(rows, inner, &a);
     let rounded = |x: &f32| {
         let mut wide = [0.0];
@@ -138,7 +142,7 @@ proptest! {
     #[test]
     fn i8_products_are_exact(rows in 1usize..70, inner in 1usize..300, columns in 1usize..100, seed in 0u64..1000) {
         let (a, b) = (values(seed, rows * inner), values(seed + 1, columns * inner));
-        let packed = Panels::<i8>::quantized(inner, columns, |j| Some(&b[j * inner..][..inner]));
+        let packed = Panels::<i8>::quantized(&team(), inner, columns, |j| Some(&b[j * inner..][..inner]));
         let stride = inner.next_multiple_of(i8::STEP);
         let mut left = Left { data: vec![0i8; rows.next_multiple_of(16) * stride], stride };
         for row in 0..rows {
@@ -163,7 +167,7 @@ proptest! {
 
 #[test]
 fn an_inner_dimension_of_zero_gives_zeros() {
-    let packed = Panels::<bf16>::of_rows(0, 40, |_| Some(&[]));
+    let packed = Panels::<bf16>::of_rows(&team(), 0, 40, |_| Some(&[]));
     let left = Left {
         data: vec![bf16::ONE; 32 * 32],
         stride: 32,
@@ -177,7 +181,8 @@ fn an_inner_dimension_of_zero_gives_zeros() {
 fn rows_packed_one_by_one_are_those_packed_at_once() {
     let (inner, columns) = (64, 70);
     let b = values(3, inner * columns);
-    let whole = Panels::<bf16>::of_rows(inner, columns, |j| Some(&b[j * inner..][..inner]));
+    let whole =
+        Panels::<bf16>::of_rows(&team(), inner, columns, |j| Some(&b[j * inner..][..inner]));
     let len = whole.count() * whole.steps() * 1024;
     let mut keys = vec![bf16::ZERO; len];
     let mut rounded = vec![bf16::ZERO; inner];
@@ -193,6 +198,7 @@ fn rows_packed_one_by_one_are_those_packed_at_once() {
             .flat_map(|k| (0..columns).map(move |j| (k, j)))
             .map(|(k, j)| bf16::of(b[j * inner + k]))
             .collect();
+        let rows: Vec<&[bf16]> = rows.chunks_exact(columns).collect();
         cpu_gemm::pack::pack_group(&mut across, whole.steps(), first, &rows, columns);
     }
     let expected: Vec<bf16> = (0..whole.count())

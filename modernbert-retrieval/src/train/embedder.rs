@@ -48,9 +48,12 @@ impl Architecture for Embedder {
         &self.model
     }
 
-    fn map_encoder(mut self, change: impl FnOnce(ModernBert) -> ModernBert) -> Self {
-        self.model = change(self.model);
-        self
+    fn try_map_encoder<E>(
+        mut self,
+        change: impl FnOnce(ModernBert) -> Result<ModernBert, E>,
+    ) -> Result<Self, E> {
+        self.model = change(self.model)?;
+        Ok(self)
     }
 }
 

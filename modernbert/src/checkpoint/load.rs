@@ -1,10 +1,10 @@
 //! Fills a module from files, by name.
 
 use burn::module::Module;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{AllocationProperty, Bytes, DType, Tensor, TensorData};
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{CheckpointError, TensorFiles};
+use super::{CheckpointError, TensorFiles, TensorValues};
 use crate::model::{NamedMapper, map_named, named_parameters};
 
 /// The differences between a module's parameters and the tensors of the files.
@@ -34,47 +34,109 @@ pub fn load<M: Module>(
     files: &TensorFiles,
     may_be_fresh: &[&str],
 ) -> Result<(M, LoadReport), CheckpointError> {
-    let parameters = named_parameters(&module);
-    let prefixed = parameters.iter().any(|(name, _)| name.starts_with(ENCODER));
-    let mut report = LoadReport::default();
-    let mut sources = BTreeMap::new();
-    for (name, shape) in parameters {
-        match source_of(&name, &shape, files, prefixed)? {
-            Some(source) => {
-                sources.insert(name, source);
-            }
-            None if may_be_fresh.iter().any(|prefix| name.starts_with(prefix)) => {
-                report.fresh.push(name);
-            }
-            None => {
-                let place = files.place();
-                return Err(CheckpointError::Missing { place, name });
+    let plan = Plan::new(&module, files, may_be_fresh)?;
+    let module = plan.fill(module, false)?;
+    Ok((module, plan.report))
+}
+
+/// The tensors of the files by the parameters of a module that they belong to, once their shapes are known to fit.
+pub(crate) struct Plan<'a> {
+    files: &'a TensorFiles,
+    /// Name of the tensor in the files by name of the parameter.
+    sources: BTreeMap<String, String>,
+    report: LoadReport,
+}
+
+impl<'a> Plan<'a> {
+    /// Compares the parameters with the files, whose values are not read. Errors as those of [`load`] about names and shapes.
+    pub(crate) fn new<M: Module>(
+        module: &M,
+        files: &'a TensorFiles,
+        may_be_fresh: &[&str],
+    ) -> Result<Self, CheckpointError> {
+        let parameters = named_parameters(module);
+        let prefixed = parameters.iter().any(|(name, _)| name.starts_with(ENCODER));
+        let mut report = LoadReport::default();
+        let mut sources = BTreeMap::new();
+        for (name, shape) in parameters {
+            match source_of(&name, &shape, files, prefixed)? {
+                Some(source) => {
+                    sources.insert(name, source);
+                }
+                None if may_be_fresh.iter().any(|prefix| name.starts_with(prefix)) => {
+                    report.fresh.push(name);
+                }
+                None => {
+                    let place = files.place();
+                    return Err(CheckpointError::Missing { place, name });
+                }
             }
         }
+        let used: BTreeSet<&str> = sources.values().map(String::as_str).collect();
+        let left_over: Vec<&str> = files
+            .names()
+            .filter(|name| !used.contains(name) && !files.is_scale(name))
+            .collect();
+        let unknown: Vec<&&str> = left_over
+            .iter()
+            .filter(|name| !HEADS.iter().any(|head| name.starts_with(head)))
+            .collect();
+        if let Some(first) = unknown.first() {
+            return Err(CheckpointError::Unknown {
+                place: files.place(),
+                name: (**first).to_string(),
+                count: unknown.len(),
+            });
+        }
+        report.unused = left_over.into_iter().map(str::to_string).collect();
+        Ok(Self {
+            files,
+            sources,
+            report,
+        })
     }
-    let used: BTreeSet<&str> = sources.values().map(String::as_str).collect();
-    let left_over: Vec<&str> = files.names().filter(|name| !used.contains(name)).collect();
-    let unknown: Vec<&&str> = left_over
-        .iter()
-        .filter(|name| !HEADS.iter().any(|head| name.starts_with(head)))
-        .collect();
-    if let Some(first) = unknown.first() {
-        return Err(CheckpointError::Unknown {
-            place: files.place(),
-            name: (**first).to_string(),
-            count: unknown.len(),
-        });
+
+    /// Gives each parameter of `module` its values. With `maps`, a tensor that the file has in f32 is not copied: its parameter is the mapped file, for a module
+    /// in the memory of this machine that is not trained.
+    pub(crate) fn fill<M: Module>(&self, module: M, maps: bool) -> Result<M, CheckpointError> {
+        let mut fill = Fill {
+            plan: self,
+            maps,
+            error: None,
+        };
+        let module = map_named(module, &mut fill);
+        match fill.error {
+            Some(error) => Err(error),
+            None => Ok(module),
+        }
     }
-    report.unused = left_over.into_iter().map(str::to_string).collect();
-    let mut fill = Fill {
-        files,
-        sources,
-        error: None,
-    };
-    let module = map_named(module, &mut fill);
-    match fill.error {
-        Some(error) => Err(error),
-        None => Ok((module, report)),
+
+    /// Values of a parameter of the encoder, whose name has no prefix here; all of them are finite.
+    pub(crate) fn encoder_values(&self, name: &str) -> Result<TensorValues<'a>, CheckpointError> {
+        let prefixed = self.sources.get(&format!("{ENCODER}{name}"));
+        let source = prefixed.or_else(|| self.sources.get(name));
+        self.values(source.map_or(name, String::as_str))
+    }
+
+    /// Values of a tensor of the files; all of them are finite.
+    fn values(&self, source: &str) -> Result<TensorValues<'a>, CheckpointError> {
+        let place = || self.files.place();
+        let name = || source.to_string();
+        let Some(values) = self.files.values(source)? else {
+            return Err(CheckpointError::Missing {
+                place: place(),
+                name: name(),
+            });
+        };
+        match values.non_finite() {
+            0 => Ok(values),
+            count => Err(CheckpointError::NonFinite {
+                place: place(),
+                name: name(),
+                count,
+                total: values.len(),
+            }),
+        }
     }
 }
 
@@ -91,13 +153,13 @@ fn source_of(
         format!("{ENCODER}{name}")
     };
     for candidate in [name.to_string(), other] {
-        match files.shape(&candidate)? {
+        match files.shape(&candidate) {
             Some(found) if found == shape => return Ok(Some(candidate)),
             Some(found) => {
                 return Err(CheckpointError::Shape {
                     place: files.place(),
                     name: candidate,
-                    found,
+                    found: found.to_vec(),
                     expected: shape.to_vec(),
                 });
             }
@@ -109,41 +171,30 @@ fn source_of(
 
 /// Gives each parameter the values of its tensor.
 struct Fill<'a> {
-    files: &'a TensorFiles,
-    /// Name of the tensor in the files by name of the parameter.
-    sources: BTreeMap<String, String>,
+    plan: &'a Plan<'a>,
+    maps: bool,
     error: Option<CheckpointError>,
 }
 
 impl Fill<'_> {
-    fn values(&self, source: &str) -> Result<Vec<f32>, CheckpointError> {
-        let place = || self.files.place();
-        let name = || source.to_string();
-        let Some((_, values)) = self.files.read(source)? else {
-            return Err(CheckpointError::Missing {
-                place: place(),
-                name: name(),
-            });
-        };
-        match values.iter().filter(|value| !value.is_finite()).count() {
-            0 => Ok(values),
-            count => Err(CheckpointError::NonFinite {
-                place: place(),
-                name: name(),
-                count,
-                total: values.len(),
-            }),
+    fn data(&self, source: &str, shape: &[usize]) -> Result<TensorData, CheckpointError> {
+        let values = self.plan.values(source)?;
+        if let Some(bytes) = self.plan.files.mapped(source).filter(|_| self.maps) {
+            let bytes = Bytes::from_shared(bytes, AllocationProperty::File);
+            return Ok(TensorData::from_bytes(bytes, shape.to_vec(), DType::F32));
         }
+        Ok(TensorData::new(values.into_f32(), shape.to_vec()))
     }
 }
 
 impl NamedMapper for Fill<'_> {
     fn map<const D: usize>(&mut self, name: &str, value: Tensor<D>) -> Tensor<D> {
-        let Some(source) = self.sources.get(name).filter(|_| self.error.is_none()) else {
+        let source = self.plan.sources.get(name);
+        let Some(source) = source.filter(|_| self.error.is_none()) else {
             return value;
         };
-        match self.values(source) {
-            Ok(values) => Tensor::from_data(TensorData::new(values, value.dims()), &value.device()),
+        match self.data(source, &value.dims()) {
+            Ok(data) => Tensor::from_data(data, &value.device()),
             Err(error) => {
                 self.error = Some(error);
                 value

@@ -18,12 +18,14 @@ mod save;
 mod tests;
 pub mod tiling;
 
+pub(crate) use load::Plan;
 pub use load::{LoadReport, load};
 pub use modernbert_files::atomic::write_atomically;
 #[cfg(feature = "hub")]
 pub use modernbert_files::checkpoint::hub;
 pub use modernbert_files::checkpoint::{
     CONFIG_FILE, CheckpointError, F32Tensor, ModelSource, ShapedValues, SourceError, TensorFiles,
-    WEIGHTS_FILE, open_checked, read_config, write_safetensors,
+    TensorValues, WEIGHTS_FILE, int8_config, open_checked, read_config, write_int8,
+    write_safetensors,
 };
 pub use save::save;

@@ -99,8 +99,7 @@ impl Answerer {
     pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
         let opened = model.into().open()?;
         let build = |config: &_, _, device: &_| QuestionAnswerer::new(config, device);
-        let model = opened.classifier(Some(2), build)?;
-        let model = opened.for_inference(model)?;
+        let model = opened.classifier_for_inference(Some(2), build)?;
         Self::new(model, opened.tokenizer()?, opened.batches.clone())
     }
 

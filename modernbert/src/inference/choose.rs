@@ -58,8 +58,7 @@ impl Chooser {
     pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
         let opened = model.into().open()?;
         let build = |config: &_, _, device: &_| MultipleChoice::new(config, device);
-        let model = opened.classifier(Some(1), build)?;
-        let model = opened.for_inference(model)?;
+        let model = opened.classifier_for_inference(Some(1), build)?;
         Self::new(model, opened.tokenizer()?, opened.batches.clone())
     }
 

@@ -80,8 +80,7 @@ impl TextClassifier {
     /// As [`SequenceClassifier::load`] and [`Self::new`].
     pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
         let opened = model.into().open()?;
-        let classifier = opened.classifier(None, SequenceClassifier::new)?;
-        let classifier = opened.for_inference(classifier)?;
+        let classifier = opened.classifier_for_inference(None, SequenceClassifier::new)?;
         Self::new(classifier, opened.tokenizer()?, opened.batches.clone())
     }
 

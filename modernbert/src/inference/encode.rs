@@ -107,8 +107,7 @@ impl Encoder {
         batches.max_length = batches.max_length.or(settings
             .max_length
             .map(|length| length.clamp(2, limit.max(2))));
-        let encoder = opened.complete(ModernBert::new)?;
-        let encoder = opened.for_inference(encoder)?;
+        let encoder = opened.for_inference(ModernBert::new)?;
         let mut encoder = Self::new(encoder, opened.tokenizer()?, options, batches)?;
         encoder.prompt = settings.default_prompt_text().map(str::to_string);
         Ok(encoder)

@@ -63,8 +63,7 @@ impl MaskFiller {
     /// As [`MaskedLm::load`] and [`Self::new`].
     pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
         let opened = model.into().open()?;
-        let model = opened.complete(MaskedLm::new)?;
-        let model = opened.for_inference(model)?;
+        let model = opened.for_inference(MaskedLm::new)?;
         Self::new(model, opened.tokenizer()?, opened.batches.clone())
     }
 

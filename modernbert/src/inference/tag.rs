@@ -103,8 +103,7 @@ impl Tagger {
     /// As [`TokenClassifier::load`] and [`Self::new`].
     pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
         let opened = model.into().open()?;
-        let classifier = opened.classifier(None, TokenClassifier::new)?;
-        let classifier = opened.for_inference(classifier)?;
+        let classifier = opened.classifier_for_inference(None, TokenClassifier::new)?;
         Self::new(classifier, opened.tokenizer()?, opened.batches.clone())
     }
 

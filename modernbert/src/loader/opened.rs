@@ -4,8 +4,9 @@ use burn::tensor::Device;
 use std::path::PathBuf;
 
 use super::{BatchOptions, LoadError, Loader};
-use crate::checkpoint::{CheckpointError, LoadReport, TensorFiles, load, open_checked};
+use crate::checkpoint::{CheckpointError, LoadReport, Plan, TensorFiles, load, open_checked};
 use crate::config::{ConfigError, ModernBertConfig};
+use crate::device;
 use crate::model::{
     Architecture, ModernBert, MultipleChoice, Precision, QuestionAnswerer, SequenceClassifier,
     TokenClassifier, initialize,
@@ -54,23 +55,6 @@ impl Opened {
         Ok(Tokenizer::from_folder(&self.folder)?)
     }
 
-    /// The model as it runs in a pipeline, with the loader's settings.
-    pub(crate) fn for_inference<M: Architecture>(&self, model: M) -> Result<M, LoadError> {
-        let model = model.map_encoder(|encoder| {
-            encoder
-                .with_precision(self.precision)
-                .with_half_residual(self.half_residual)
-                .with_int8(self.int8)
-                .for_inference()
-        });
-        match self.int8 && model.encoder().packed_for().is_none() {
-            true => Err(LoadError::Int8 {
-                place: self.place(),
-            }),
-            false => Ok(model),
-        }
-    }
-
     fn place(&self) -> String {
         self.folder.display().to_string()
     }
@@ -80,10 +64,43 @@ impl Opened {
         &self,
         build: impl FnOnce(&ModernBertConfig, &Device) -> Result<M, ConfigError>,
     ) -> Result<M, LoadError> {
+        let (model, plan) = self.planned(build)?;
+        Ok(plan.fill(model, false)?)
+    }
+
+    /// As [`Self::complete`], as the model runs in a pipeline: for inference alone, with the loader's settings.
+    pub(crate) fn for_inference<M: Architecture>(
+        &self,
+        build: impl FnOnce(&ModernBertConfig, &Device) -> Result<M, ConfigError>,
+    ) -> Result<M, LoadError> {
+        let (model, plan) = self.planned(build)?;
+        let model = model.try_map_encoder(|encoder| {
+            encoder
+                .with_precision(self.precision)
+                .with_half_residual(self.half_residual)
+                .with_int8(self.int8)
+                .for_inference_from(&plan)
+        })?;
+        if self.int8 && model.encoder().packed_for().is_none() {
+            return Err(LoadError::Int8 {
+                place: self.place(),
+            });
+        }
+        let maps = device::is_host(&self.device);
+        Ok(plan
+            .fill(model, maps)?
+            .map_encoder(ModernBert::for_inference))
+    }
+
+    /// A model of the folder's config, and the tensors that belong to its parameters.
+    fn planned<M: Architecture>(
+        &self,
+        build: impl FnOnce(&ModernBertConfig, &Device) -> Result<M, ConfigError>,
+    ) -> Result<(M, Plan<'_>), LoadError> {
         self.check_class(M::CLASS)?;
         let model = build(&self.config, &self.device).map_err(CheckpointError::from)?;
-        match load(model, &self.files, &[]) {
-            Ok((model, _)) => Ok(model),
+        match Plan::new(&model, &self.files, &[]) {
+            Ok(plan) => Ok((model, plan)),
             Err(CheckpointError::Missing { place, name })
                 if name.starts_with("head.") || name.starts_with("decoder.") =>
             {
@@ -104,9 +121,25 @@ impl Opened {
         expected: Option<usize>,
         build: impl FnOnce(&ModernBertConfig, usize, &Device) -> Result<M, ConfigError>,
     ) -> Result<M, LoadError> {
+        let outputs = self.outputs::<M>(expected)?;
+        self.complete(|config, device| build(config, outputs, device))
+    }
+
+    /// As [`Self::classifier`], as the model runs in a pipeline.
+    pub(crate) fn classifier_for_inference<M: Architecture>(
+        &self,
+        expected: Option<usize>,
+        build: impl FnOnce(&ModernBertConfig, usize, &Device) -> Result<M, ConfigError>,
+    ) -> Result<M, LoadError> {
+        let outputs = self.outputs::<M>(expected)?;
+        self.for_inference(|config, device| build(config, outputs, device))
+    }
+
+    /// Outputs of the folder's classifier.
+    fn outputs<M: Architecture>(&self, expected: Option<usize>) -> Result<usize, LoadError> {
         self.check_class(M::CLASS)?;
-        let found = match self.files.shape(CLASSIFIER)? {
-            Some(shape) if !shape.is_empty() => shape[0],
+        let found = match self.files.shape(CLASSIFIER) {
+            Some(&[found, ..]) => found,
             _ => {
                 return Err(LoadError::NoHead {
                     place: self.place(),
@@ -115,15 +148,15 @@ impl Opened {
                 });
             }
         };
-        if let Some(expected) = expected.filter(|&expected| expected != found) {
-            return Err(LoadError::Outputs {
+        match expected.filter(|&expected| expected != found) {
+            Some(expected) => Err(LoadError::Outputs {
                 place: self.place(),
                 class: M::CLASS,
                 found,
                 expected,
-            });
+            }),
+            None => Ok(found),
         }
-        self.complete(|config, device| build(config, found, device))
     }
 
     /// Loads a model that finetuning starts from: what the folder lacks of the head is initialized from `seed`, and the classifier too

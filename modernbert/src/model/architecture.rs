@@ -1,6 +1,7 @@
 //! The class that Hugging Face's libraries have for each model.
 
 use burn::module::Module;
+use std::convert::Infallible;
 
 use super::{
     MaskedLm, ModernBert, MultipleChoice, QuestionAnswerer, SequenceClassifier, TokenClassifier,
@@ -14,9 +15,21 @@ pub trait Architecture: Module {
     /// The encoder of the model.
     fn encoder(&self) -> &ModernBert;
 
+    /// The same model with another encoder, which `change` makes of the present one, or its error.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    fn try_map_encoder<E>(
+        self,
+        change: impl FnOnce(ModernBert) -> Result<ModernBert, E>,
+    ) -> Result<Self, E>;
+
     /// The same model with another encoder, which `change` makes of the present one.
     #[must_use]
-    fn map_encoder(self, change: impl FnOnce(ModernBert) -> ModernBert) -> Self;
+    fn map_encoder(self, change: impl FnOnce(ModernBert) -> ModernBert) -> Self {
+        let Ok(model) = self.try_map_encoder(|encoder| Ok::<_, Infallible>(change(encoder)));
+        model
+    }
 }
 
 impl Architecture for ModernBert {
@@ -26,7 +39,10 @@ impl Architecture for ModernBert {
         self
     }
 
-    fn map_encoder(self, change: impl FnOnce(ModernBert) -> ModernBert) -> Self {
+    fn try_map_encoder<E>(
+        self,
+        change: impl FnOnce(ModernBert) -> Result<ModernBert, E>,
+    ) -> Result<Self, E> {
         change(self)
     }
 }
@@ -38,9 +54,12 @@ impl Architecture for MaskedLm {
         &self.model
     }
 
-    fn map_encoder(mut self, change: impl FnOnce(ModernBert) -> ModernBert) -> Self {
-        self.model = change(self.model);
-        self
+    fn try_map_encoder<E>(
+        mut self,
+        change: impl FnOnce(ModernBert) -> Result<ModernBert, E>,
+    ) -> Result<Self, E> {
+        self.model = change(self.model)?;
+        Ok(self)
     }
 }
 
@@ -51,9 +70,12 @@ impl Architecture for SequenceClassifier {
         &self.model
     }
 
-    fn map_encoder(mut self, change: impl FnOnce(ModernBert) -> ModernBert) -> Self {
-        self.model = change(self.model);
-        self
+    fn try_map_encoder<E>(
+        mut self,
+        change: impl FnOnce(ModernBert) -> Result<ModernBert, E>,
+    ) -> Result<Self, E> {
+        self.model = change(self.model)?;
+        Ok(self)
     }
 }
 
@@ -64,9 +86,12 @@ impl Architecture for TokenClassifier {
         &self.model
     }
 
-    fn map_encoder(mut self, change: impl FnOnce(ModernBert) -> ModernBert) -> Self {
-        self.model = change(self.model);
-        self
+    fn try_map_encoder<E>(
+        mut self,
+        change: impl FnOnce(ModernBert) -> Result<ModernBert, E>,
+    ) -> Result<Self, E> {
+        self.model = change(self.model)?;
+        Ok(self)
     }
 }
 
@@ -77,9 +102,12 @@ impl Architecture for QuestionAnswerer {
         &self.model
     }
 
-    fn map_encoder(mut self, change: impl FnOnce(ModernBert) -> ModernBert) -> Self {
-        self.model = change(self.model);
-        self
+    fn try_map_encoder<E>(
+        mut self,
+        change: impl FnOnce(ModernBert) -> Result<ModernBert, E>,
+    ) -> Result<Self, E> {
+        self.model = change(self.model)?;
+        Ok(self)
     }
 }
 
@@ -90,8 +118,11 @@ impl Architecture for MultipleChoice {
         &self.model
     }
 
-    fn map_encoder(mut self, change: impl FnOnce(ModernBert) -> ModernBert) -> Self {
-        self.model = change(self.model);
-        self
+    fn try_map_encoder<E>(
+        mut self,
+        change: impl FnOnce(ModernBert) -> Result<ModernBert, E>,
+    ) -> Result<Self, E> {
+        self.model = change(self.model)?;
+        Ok(self)
     }
 }

@@ -51,8 +51,9 @@ impl Attention {
 
     /// `Wqkv` and `Wo` of a layer that is not parallel.
     #[cfg(feature = "flex")]
-    pub(super) fn weights(&self) -> [Tensor<2>; 2] {
-        [self.wqkv().weight.val(), self.wo.weight.val()]
+    pub(super) fn into_weights(self) -> [Tensor<2>; 2] {
+        let wqkv = self.wqkv.expect("Wqkv of a layer that is not parallel");
+        [wqkv.weight.into_value(), self.wo.weight.into_value()]
     }
 
     fn wqkv(&self) -> &Linear {

@@ -1,9 +1,10 @@
 //! The encoder's layers on CPUs, with packed weights: see [`cpu_encoder`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use cpu_encoder::{Builder, Encoder, Format, Layer, Shape};
+use cpu_encoder::{Builder, Encoder, Format, Layer, Matrix, Shape};
 use cpu_gemm::{Team, Unit};
 
 use super::encoder::ModernBert;
@@ -11,8 +12,10 @@ use super::layer::EncoderLayer;
 use super::norm::Norm;
 use super::precision::Precision;
 use crate::batch::PackedBatch;
+use crate::checkpoint::{CheckpointError, Plan, TensorValues};
 use crate::config::Activation;
 use crate::config::flexbert::{BlockKind, LayerSpec, NormKind, NormSpec};
+use crate::device;
 
 /// Packed layers and final norm; clones share them.
 #[derive(Clone, Debug)]
@@ -20,12 +23,26 @@ pub(super) struct CpuLayers {
     encoder: Arc<Encoder>,
 }
 
-impl CpuLayers {
-    /// Packs the layers of a model on a CPU, which are removed from `layers`. `None`, with the layers as they were, where another device computes, the
-    /// architecture is not the published one, or the precision has no packed form.
-    pub(super) fn pack(
-        layers: &mut Vec<EncoderLayer>,
-        final_norm: Option<&Norm>,
+/// The dtype, instruction set and threads of layers that can be packed.
+pub(super) struct Packing {
+    format: Format,
+    unit: Unit,
+    team: Team,
+}
+
+/// One layer's parameters.
+pub(super) struct LayerValues<'a> {
+    attention_norm: Option<Vec<f32>>,
+    wqkv: TensorValues<'a>,
+    attention_out: TensorValues<'a>,
+    mlp_norm: Vec<f32>,
+    wi: TensorValues<'a>,
+    mlp_out: TensorValues<'a>,
+}
+
+impl Packing {
+    /// `None` where another device computes, the architecture is not the published one, or the precision has no packed form.
+    pub(super) fn new(
         specs: &[LayerSpec],
         device: &Device,
         precision: Precision,
@@ -37,15 +54,25 @@ impl CpuLayers {
             (_, true) => Format::Int8,
             (Precision::F16, false) => return None,
         };
-        if *device != Device::flex() || !serves(specs) {
+        if !device::is_host(device) || !serves(specs) {
             return None;
         }
-        let (first, final_norm) = (specs.first()?, final_norm?);
-        // Where the system refuses threads, the tensor operations remain.
-        let (unit, team) = (
-            Unit::current(),
-            Team::new(rayon::current_num_threads()).ok()?,
-        );
+        Some(Self {
+            format,
+            unit: Unit::current(),
+            // Where the system refuses threads, the tensor operations remain.
+            team: Team::new(rayon::current_num_threads()).ok()?,
+        })
+    }
+
+    /// Packs layers of these specifications. `values(i)` gives the parameters of layer i, which are freed before those of the next one are asked for.
+    pub(super) fn pack<'a, E>(
+        self,
+        specs: &[LayerSpec],
+        final_norm: &[f32],
+        mut values: impl FnMut(usize) -> Result<LayerValues<'a>, E>,
+    ) -> Result<CpuLayers, E> {
+        let first = &specs[0];
         let shape = Shape {
             hidden: first.norm.width,
             heads: first.attention.heads,
@@ -53,30 +80,103 @@ impl CpuLayers {
             inner: first.mlp.inner,
             eps: first.norm.eps as f32,
         };
-        let mut builder = Builder::new(shape, format, unit);
-        let norm = |norm: &Norm| values(norm.weight(device));
-        for (layer, spec) in std::mem::take(layers).into_iter().zip(specs) {
-            let weights = layer.weights();
+        let int8 = self.format == Format::Int8;
+        let mut builder = Builder::new(shape, self.format, self.unit, self.team);
+        for (index, spec) in specs.iter().enumerate() {
             let rotary = spec.attention.rotary.as_ref();
             let frequencies = rotary.map(|rotary| rotary.frequencies(1).0);
-            let attention_norm = weights.attention_norm.map(norm);
+            let values = values(index)?.in_floats_unless(int8);
             builder.push(&Layer {
                 half_window: spec.attention.half_window,
                 frequencies: frequencies.as_deref(),
-                attention_norm: attention_norm.as_deref(),
-                wqkv: &values(weights.wqkv),
-                attention_out: &values(weights.attention_out),
-                mlp_norm: &norm(weights.mlp_norm),
-                wi: &values(weights.wi),
-                mlp_out: &values(weights.mlp_out),
+                attention_norm: values.attention_norm.as_deref(),
+                wqkv: matrix(&values.wqkv),
+                attention_out: matrix(&values.attention_out),
+                mlp_norm: &values.mlp_norm,
+                wi: matrix(&values.wi),
+                mlp_out: matrix(&values.mlp_out),
             });
         }
         cpu_gemm::aligned::return_freed_memory();
-        Some(Self {
-            encoder: Arc::new(builder.finish(&norm(final_norm), team)),
+        Ok(CpuLayers {
+            encoder: Arc::new(builder.finish(final_norm)),
         })
     }
+}
 
+impl LayerValues<'_> {
+    /// The parameters of a module, which is consumed.
+    pub(super) fn of_layer(layer: EncoderLayer, device: &Device) -> Self {
+        let weights = layer.into_weights();
+        let matrix = |tensor| TensorValues::Float(Cow::Owned(values::<2>(tensor)));
+        let norm = |norm: &Norm| values(norm.weight(device));
+        Self {
+            attention_norm: weights.attention_norm.as_ref().map(norm),
+            wqkv: matrix(weights.wqkv),
+            attention_out: matrix(weights.attention_out),
+            mlp_norm: norm(&weights.mlp_norm),
+            wi: matrix(weights.wi),
+            mlp_out: matrix(weights.mlp_out),
+        }
+    }
+
+    /// With codes multiplied by their scales, unless the encoder computes with them.
+    fn in_floats_unless(self, int8: bool) -> Self {
+        let floats = |values: TensorValues<'_>| TensorValues::Float(Cow::Owned(values.into_f32()));
+        if int8 || !matches!(self.wqkv, TensorValues::Int8 { .. }) {
+            return self;
+        }
+        Self {
+            wqkv: floats(self.wqkv),
+            attention_out: floats(self.attention_out),
+            wi: floats(self.wi),
+            mlp_out: floats(self.mlp_out),
+            ..self
+        }
+    }
+}
+
+impl<'a> LayerValues<'a> {
+    /// The parameters of layer `index` in files.
+    pub(super) fn read(
+        plan: &Plan<'a>,
+        index: usize,
+        spec: &LayerSpec,
+    ) -> Result<Self, CheckpointError> {
+        let values = |name: &str| plan.encoder_values(&format!("layers.{index}.{name}.weight"));
+        let norm = |name: &str| match spec.norm.scale {
+            true => values(name).map(TensorValues::into_f32),
+            false => Ok(vec![1.0; spec.norm.width]),
+        };
+        Ok(Self {
+            attention_norm: spec.attention_norm.then(|| norm("attn_norm")).transpose()?,
+            wqkv: values("attn.Wqkv")?,
+            attention_out: values("attn.Wo")?,
+            mlp_norm: norm("mlp_norm")?,
+            wi: values("mlp.Wi")?,
+            mlp_out: values("mlp.Wo")?,
+        })
+    }
+}
+
+/// The final norm's weight in files.
+pub(super) fn final_norm(plan: &Plan<'_>, norm: &NormSpec) -> Result<Vec<f32>, CheckpointError> {
+    match norm.scale {
+        true => plan
+            .encoder_values("final_norm.weight")
+            .map(TensorValues::into_f32),
+        false => Ok(vec![1.0; norm.width]),
+    }
+}
+
+fn matrix<'a>(values: &'a TensorValues<'_>) -> Matrix<'a> {
+    match values {
+        TensorValues::Float(values) => Matrix::Float(values),
+        TensorValues::Int8 { codes, scales } => Matrix::Int8 { codes, scales },
+    }
+}
+
+impl CpuLayers {
     /// Hidden states after the final norm.
     pub(super) fn forward(&self, model: &ModernBert, batch: &PackedBatch) -> Tensor<2> {
         let input = values(model.embed(batch));
@@ -135,7 +235,7 @@ fn serves(specs: &[LayerSpec]) -> bool {
 }
 
 /// Values of a tensor on the CPU, in f32.
-fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+pub(super) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor
         .try_into_vec_as::<f32>()
         .expect("a tensor in the memory of the machine is read")

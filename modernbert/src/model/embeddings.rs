@@ -3,6 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 
+use super::linear::zeros;
 use super::norm::Norm;
 use super::positions::PositionEmbedding;
 use crate::batch::{SequenceLayout, TokenOrder};
@@ -18,7 +19,7 @@ pub(super) struct TokenEmbedding {
 impl TokenEmbedding {
     fn new(rows: usize, hidden: usize, device: &Device) -> Self {
         Self {
-            weight: Param::from_tensor(Tensor::zeros([rows, hidden], device)),
+            weight: zeros([rows, hidden], device),
         }
     }
 }

@@ -2,10 +2,12 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Tensor};
+#[cfg(feature = "flex")]
+use std::convert::Infallible;
 use std::sync::Arc;
 
 #[cfg(feature = "flex")]
-use super::cpu::CpuLayers;
+use super::cpu::{CpuLayers, LayerValues, Packing};
 use super::embeddings::Embeddings;
 use super::graphs::Graphs;
 use super::layer::{EncoderLayer, Stream};
@@ -14,6 +16,9 @@ use super::norm::Norm;
 use super::precision::Precision;
 use super::rotary::RotaryCache;
 use crate::batch::{Dropout, PackedBatch, SequenceLayout};
+use crate::checkpoint::{CheckpointError, Plan};
+#[cfg(feature = "flex")]
+use crate::config::flexbert::LayerSpec;
 use crate::config::{ConfigError, FlexOptions, ModernBertConfig};
 use crate::ops::dropout::{DropoutSpec, Site, dropout};
 
@@ -129,20 +134,11 @@ impl ModernBert {
     /// stream's dtype before.
     pub fn for_inference(mut self) -> Self {
         #[cfg(feature = "flex")]
-        if !self.half_residual && self.cpu.is_none() {
-            let device = self.device();
-            self.cpu = CpuLayers::pack(
-                &mut self.layers,
-                self.final_norm.as_ref(),
-                &self.config.spec().layers,
-                &device,
-                self.precision,
-                self.int8,
-            );
-            if self.cpu.is_some() {
-                self.final_norm = None;
-                return self;
-            }
+        if self.cpu.is_none() {
+            self = self.with_packed_tensors();
+        }
+        if self.packed_for().is_some() {
+            return self;
         }
         if self.precision != Precision::F32 {
             for layer in &mut self.layers {
@@ -154,6 +150,68 @@ impl ModernBert {
             self.graphs = Graphs::enabled();
         }
         self
+    }
+
+    /// Packs the layers from their tensors, where they can be packed.
+    #[cfg(feature = "flex")]
+    fn with_packed_tensors(mut self) -> Self {
+        let (specs, device) = (self.config.spec().layers, self.device());
+        let Some(packing) = self.packing(&specs) else {
+            return self;
+        };
+        let Some(norm) = self.final_norm.take() else {
+            return self;
+        };
+        let mut layers = std::mem::take(&mut self.layers).into_iter();
+        let norm = super::cpu::values(norm.weight(&device));
+        let packed = packing.pack(&specs, &norm, |_| {
+            let layer = layers.next().expect("a layer for each specification");
+            Ok::<_, Infallible>(LayerValues::of_layer(layer, &device))
+        });
+        let Ok(packed) = packed;
+        self.cpu = Some(packed);
+        self
+    }
+
+    /// [`Self::for_inference`] of a model whose parameters are still those of [`Self::new`]: layers that can be packed are packed from the files of `plan`,
+    /// and no tensors are made of them. What remains of the module is to be filled from the files.
+    pub(crate) fn for_inference_from(
+        #[cfg_attr(not(feature = "flex"), allow(unused_mut))] mut self,
+        plan: &Plan<'_>,
+    ) -> Result<Self, CheckpointError> {
+        #[cfg(feature = "flex")]
+        {
+            let spec = self.config.spec();
+            let packing = self.packing(&spec.layers);
+            if let (Some(packing), Some(norm)) = (packing, &spec.final_norm) {
+                self.layers.clear();
+                self.final_norm = None;
+                let norm = super::cpu::final_norm(plan, norm)?;
+                let packed = packing.pack(&spec.layers, &norm, |index| {
+                    LayerValues::read(plan, index, &spec.layers[index])
+                })?;
+                self.cpu = Some(packed);
+            }
+        }
+        #[cfg(not(feature = "flex"))]
+        let _ = plan;
+        Ok(self)
+    }
+
+    #[cfg(feature = "flex")]
+    fn packing(&self, specs: &[LayerSpec]) -> Option<Packing> {
+        match self.half_residual {
+            true => None,
+            false => Packing::new(specs, &self.device(), self.precision, self.int8),
+        }
+    }
+
+    /// Dtype of the matrix multiplications of a head: f32 behind packed layers, where the weights are in f32 and few rows are multiplied with them.
+    pub(super) fn head_precision(&self) -> Precision {
+        match self.packed_for() {
+            Some(_) => Precision::F32,
+            None => self.precision,
+        }
     }
 
     /// The same encoder with its residual stream in the dtype of its precision, as models that are loaded in bf16 elsewhere have it: the norms read and

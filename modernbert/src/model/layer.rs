@@ -34,11 +34,11 @@ pub(super) struct EncoderLayer {
 
 /// Parameters of a layer whose attention and MLP follow each other.
 #[cfg(feature = "flex")]
-pub(super) struct LayerWeights<'a> {
-    pub(super) attention_norm: Option<&'a Norm>,
+pub(super) struct LayerWeights {
+    pub(super) attention_norm: Option<Norm>,
     pub(super) wqkv: Tensor<2>,
     pub(super) attention_out: Tensor<2>,
-    pub(super) mlp_norm: &'a Norm,
+    pub(super) mlp_norm: Norm,
     pub(super) wi: Tensor<2>,
     pub(super) mlp_out: Tensor<2>,
 }
@@ -46,14 +46,15 @@ pub(super) struct LayerWeights<'a> {
 impl EncoderLayer {
     /// The parameters of a layer that is not parallel.
     #[cfg(feature = "flex")]
-    pub(super) fn weights(&self) -> LayerWeights<'_> {
-        let [wqkv, attention_out] = self.attn.weights();
-        let [wi, mlp_out] = self.mlp.weights();
+    pub(super) fn into_weights(self) -> LayerWeights {
+        let mlp_norm = self.mlp_norm().clone();
+        let [wqkv, attention_out] = self.attn.into_weights();
+        let [wi, mlp_out] = self.mlp.into_weights();
         LayerWeights {
-            attention_norm: self.attn_norm.as_ref(),
+            attention_norm: self.attn_norm,
             wqkv,
             attention_out,
-            mlp_norm: self.mlp_norm(),
+            mlp_norm,
             wi,
             mlp_out,
         }

@@ -14,10 +14,15 @@ pub(super) struct Linear {
     pub(super) bias: Option<Param<Tensor<1>>>,
 }
 
+/// A parameter of zeros that takes no memory: one element seen as a matrix. It is replaced when the model is loaded or initialized.
+pub(super) fn zeros(shape: [usize; 2], device: &Device) -> Param<Tensor<2>> {
+    Param::from_tensor(Tensor::<2>::zeros([1, 1], device).expand(shape))
+}
+
 impl Linear {
     pub(super) fn new(input: usize, output: usize, bias: bool, device: &Device) -> Self {
         Self {
-            weight: Param::from_tensor(Tensor::zeros([output, input], device)),
+            weight: zeros([output, input], device),
             bias: bias.then(|| Param::from_tensor(Tensor::zeros([output], device))),
         }
     }

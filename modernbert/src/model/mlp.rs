@@ -43,8 +43,9 @@ impl Mlp {
 
     /// `Wi` and `Wo` of a layer that is not parallel.
     #[cfg(feature = "flex")]
-    pub(super) fn weights(&self) -> [Tensor<2>; 2] {
-        [self.wi().weight.val(), self.wo.weight.val()]
+    pub(super) fn into_weights(self) -> [Tensor<2>; 2] {
+        let wi = self.wi.expect("Wi of a layer that is not parallel");
+        [wi.weight.into_value(), self.wo.weight.into_value()]
     }
 
     fn wi(&self) -> &Linear {

@@ -3,6 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
+use super::linear::zeros;
 use crate::batch::{SequenceLayout, TokenOrder, int_tensor};
 use crate::ops::gather_rows::gather_rows;
 
@@ -15,7 +16,7 @@ pub(super) struct PositionEmbedding {
 impl PositionEmbedding {
     pub(super) fn new(rows: usize, hidden: usize, device: &Device) -> Self {
         Self {
-            weight: Param::from_tensor(Tensor::zeros([rows, hidden], device)),
+            weight: zeros([rows, hidden], device),
         }
     }
 

@@ -7,3 +7,4 @@ mod classify;
 mod encode;
 mod loading;
 mod model;
+mod packed;

@@ -39,6 +39,12 @@ pub enum CheckpointError {
         /// Description of the fault.
         reason: String,
     },
+    /// Weights to be quantized that are quantized already.
+    #[error("{place}: the weights are in int8 already; name the model that they were made of")]
+    AlreadyInt8 {
+        /// File or folder.
+        place: String,
+    },
     /// A tensor that the model needs is missing.
     #[error(
         "{place}: tensor `{name}` is missing; the file must hold every tensor of the model that config.json describes"

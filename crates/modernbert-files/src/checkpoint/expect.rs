@@ -17,13 +17,13 @@ pub fn open_checked(folder: &Path) -> Result<(ModernBertConfig, TensorFiles), Ch
     let hidden = config.hidden_size;
     let expect = |name: &str, expected: &[usize]| {
         for candidate in [format!("model.{name}"), name.to_string()] {
-            match files.shape(&candidate)? {
+            match files.shape(&candidate) {
                 Some(found) if found == expected => return Ok(()),
                 Some(found) => {
                     return Err(CheckpointError::Shape {
                         place: files.place(),
                         name: candidate,
-                        found,
+                        found: found.to_vec(),
                         expected: expected.to_vec(),
                     });
                 }

@@ -1,8 +1,14 @@
 //! The tensors of a model folder, from one file or from several with an index.
+//!
+//! Weights in int8 have a second tensor with the scale of each row, `NAME_scale` beside `NAME`: the form of `compressed-tensors` (`int-quantized`,
+//! symmetric, one scale per channel).
 
+use bytes::Bytes;
 use half::{bf16, f16};
 use memmap2::Mmap;
+use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -14,11 +20,38 @@ const INDEX_FILE: &str = "model.safetensors.index.json";
 /// Shape of a tensor and its values in row-major order.
 pub type ShapedValues = (Vec<usize>, Vec<f32>);
 
+/// Suffix of the name of a weight's scales.
+pub(super) const SCALES: &str = "_scale";
+
 /// Mapped safetensors files, and the position of each tensor.
 pub struct TensorFiles {
     place: PathBuf,
-    maps: Vec<(PathBuf, Mmap)>,
-    tensors: BTreeMap<String, usize>,
+    files: Vec<PathBuf>,
+    tensors: BTreeMap<String, Entry>,
+}
+
+/// One tensor.
+struct Entry {
+    /// Index of its file.
+    file: usize,
+    shape: Vec<usize>,
+    dtype: Dtype,
+    /// Its part of the mapping.
+    bytes: Bytes,
+}
+
+/// Values of a tensor as its file has them.
+#[derive(Clone, Debug)]
+pub enum TensorValues<'a> {
+    /// Row-major; borrowed from the mapped file where it has them in f32.
+    Float(Cow<'a, [f32]>),
+    /// A matrix in int8: `values[i][k] = scales[i] * codes[i][k]`.
+    Int8 {
+        /// Row-major.
+        codes: &'a [i8],
+        /// One for each row.
+        scales: Vec<f32>,
+    },
 }
 
 impl TensorFiles {
@@ -78,7 +111,10 @@ impl TensorFiles {
         let files = names.iter().map(|name| folder.join(name)).collect();
         let opened = Self::open_all(index, files)?;
         for (name, file) in map {
-            let found = opened.tensors.get(name).map(|&i| &opened.maps[i].0);
+            let found = opened
+                .tensors
+                .get(name)
+                .map(|entry| &opened.files[entry.file]);
             match found.and_then(|path| path.file_name()) {
                 None => {
                     return Err(wrong(format!(
@@ -98,20 +134,23 @@ impl TensorFiles {
     }
 
     fn open_all(place: &Path, paths: Vec<PathBuf>) -> Result<Self, CheckpointError> {
-        let mut maps = Vec::new();
+        let mut files = Vec::new();
         let mut tensors = BTreeMap::new();
         for path in paths {
             let file = crate::read::open(&path).map_err(CheckpointError::io(&path))?;
             // SAFETY: the mapping is read only. If another process truncates the file while it is mapped, it can end this
             // process with a bus error; it can't make it read wrong memory.
             let map = unsafe { Mmap::map(&file) }.map_err(CheckpointError::io(&path))?;
-            let names = parse(&path, &map)?
-                .names()
-                .into_iter()
-                .map(str::to_string)
-                .collect::<Vec<_>>();
-            for name in names {
-                if tensors.insert(name.clone(), maps.len()).is_some() {
+            let map = Bytes::from_owner(map);
+            let parsed = SafeTensors::deserialize(&map).map_err(|error| format(&path, &error))?;
+            for (name, view) in parsed.tensors() {
+                let entry = Entry {
+                    file: files.len(),
+                    shape: view.shape().to_vec(),
+                    dtype: view.dtype(),
+                    bytes: map.slice_ref(view.data()),
+                };
+                if tensors.insert(name.clone(), entry).is_some() {
                     return Err(CheckpointError::Format {
                         path,
                         reason: format!(
@@ -120,11 +159,11 @@ impl TensorFiles {
                     });
                 }
             }
-            maps.push((path, map));
+            files.push(path);
         }
         Ok(Self {
             place: place.to_path_buf(),
-            maps,
+            files,
             tensors,
         })
     }
@@ -139,64 +178,166 @@ impl TensorFiles {
         self.place.display().to_string()
     }
 
-    /// Shape of a tensor, or `None` if there is no such tensor; its values are not read.
+    /// Shape of a tensor, or `None` if there is no such tensor.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|entry| entry.shape.as_slice())
+    }
+
+    /// True for the scales of a weight in int8 that these files have.
+    pub fn is_scale(&self, name: &str) -> bool {
+        let weight = name
+            .strip_suffix(SCALES)
+            .and_then(|weight| self.tensors.get(weight));
+        weight.is_some_and(|weight| weight.dtype == Dtype::I8)
+    }
+
+    /// The bytes of a tensor in f32, or `None` if there is no such tensor, it has another dtype, or its place in the file or this processor's byte order
+    /// doesn't allow to take them for numbers. They stay mapped as long as a copy of the result exists.
+    pub fn mapped(&self, name: &str) -> Option<Bytes> {
+        let entry = self.tensors.get(name)?;
+        entry.as_f32().map(|_| entry.bytes.clone())
+    }
+
+    /// Values of a tensor, or `None` if there is no such tensor.
     ///
     /// # Errors
-    /// A file that was damaged since it was opened.
-    pub fn shape(&self, name: &str) -> Result<Option<Vec<usize>>, CheckpointError> {
-        let Some(&file) = self.tensors.get(name) else {
+    /// A dtype that holds no weights, int8 without scales.
+    pub fn values(&self, name: &str) -> Result<Option<TensorValues<'_>>, CheckpointError> {
+        let Some(entry) = self.tensors.get(name) else {
             return Ok(None);
         };
-        let (path, map) = &self.maps[file];
-        let tensors = parse(path, map)?;
-        let view = tensors
-            .tensor(name)
-            .map_err(|error| CheckpointError::Format {
-                path: path.clone(),
-                reason: error.to_string(),
-            })?;
-        Ok(Some(view.shape().to_vec()))
+        if let Some(values) = entry.as_f32() {
+            return Ok(Some(TensorValues::Float(Cow::Borrowed(values))));
+        }
+        if entry.dtype == Dtype::I8 {
+            return self.int8(name, entry).map(Some);
+        }
+        let bytes = &entry.bytes;
+        let values = match entry.dtype {
+            Dtype::F32 => convert::<4>(bytes, f32::from_le_bytes),
+            Dtype::F16 => convert::<2>(bytes, |b| f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => convert::<2>(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+            Dtype::F64 => convert::<8>(bytes, |b| f64::from_le_bytes(b) as f32),
+            other => return Err(self.other_dtype(name, other)),
+        };
+        Ok(Some(TensorValues::Float(Cow::Owned(values))))
     }
 
     /// Shape and values (as f32) of a tensor, or `None` if there is no such tensor.
     ///
     /// # Errors
-    /// A dtype that holds no weights.
+    /// As [`Self::values`].
     pub fn read(&self, name: &str) -> Result<Option<ShapedValues>, CheckpointError> {
-        let Some(&file) = self.tensors.get(name) else {
+        let (Some(shape), Some(values)) = (self.shape(name), self.values(name)?) else {
             return Ok(None);
         };
-        let (path, map) = &self.maps[file];
-        let tensors = parse(path, map)?;
-        let view = tensors
-            .tensor(name)
-            .map_err(|error| CheckpointError::Format {
-                path: path.clone(),
-                reason: error.to_string(),
-            })?;
-        let bytes = view.data();
-        let values = match view.dtype() {
-            Dtype::F32 => convert::<4>(bytes, f32::from_le_bytes),
-            Dtype::F16 => convert::<2>(bytes, |b| f16::from_le_bytes(b).to_f32()),
-            Dtype::BF16 => convert::<2>(bytes, |b| bf16::from_le_bytes(b).to_f32()),
-            Dtype::F64 => convert::<8>(bytes, |b| f64::from_le_bytes(b) as f32),
-            other => {
-                return Err(CheckpointError::Dtype {
-                    place: self.place(),
-                    name: name.to_string(),
-                    dtype: format!("{other:?}"),
-                });
-            }
+        Ok(Some((shape.to_vec(), values.into_f32())))
+    }
+
+    fn int8<'a>(
+        &'a self,
+        name: &str,
+        entry: &'a Entry,
+    ) -> Result<TensorValues<'a>, CheckpointError> {
+        let scales_name = format!("{name}{SCALES}");
+        let found = self.tensors.get(&scales_name);
+        let [rows, _] = entry.shape[..] else {
+            return Err(self.other_dtype(name, entry.dtype));
         };
-        Ok(Some((view.shape().to_vec(), values)))
+        let Some(found) = found.filter(|scales| scales.dtype != Dtype::I8) else {
+            return Err(self.other_dtype(name, entry.dtype));
+        };
+        if found.shape != [rows, 1] && found.shape != [rows] {
+            return Err(CheckpointError::Shape {
+                place: self.place(),
+                name: scales_name,
+                found: found.shape.clone(),
+                expected: vec![rows, 1],
+            });
+        }
+        let scales = match self.values(&scales_name)? {
+            Some(TensorValues::Float(scales)) => scales.into_owned(),
+            _ => return Err(self.other_dtype(&scales_name, found.dtype)),
+        };
+        let codes = &entry.bytes;
+        // SAFETY: bytes and i8 have the same size and alignment, and any bits are an i8.
+        let codes = unsafe { std::slice::from_raw_parts(codes.as_ptr().cast(), codes.len()) };
+        Ok(TensorValues::Int8 { codes, scales })
+    }
+
+    fn other_dtype(&self, name: &str, dtype: Dtype) -> CheckpointError {
+        CheckpointError::Dtype {
+            place: self.place(),
+            name: name.to_string(),
+            dtype: format!("{dtype:?}"),
+        }
     }
 }
 
-fn parse<'a>(path: &Path, map: &'a Mmap) -> Result<SafeTensors<'a>, CheckpointError> {
-    SafeTensors::deserialize(map).map_err(|error| CheckpointError::Format {
+impl Entry {
+    /// The values of a tensor in f32, without a copy.
+    fn as_f32(&self) -> Option<&[f32]> {
+        if self.dtype != Dtype::F32 || cfg!(target_endian = "big") {
+            return None;
+        }
+        // SAFETY: any bits are an f32; the length is that of whole numbers, and only aligned numbers are taken.
+        match unsafe { self.bytes.align_to::<f32>() } {
+            ([], values, []) => Some(values),
+            _ => None,
+        }
+    }
+}
+
+impl TensorValues<'_> {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Float(values) => values.len(),
+            Self::Int8 { codes, .. } => codes.len(),
+        }
+    }
+
+    /// True without values.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The values in f32; codes are multiplied by their scales.
+    pub fn into_f32(self) -> Vec<f32> {
+        match self {
+            Self::Float(values) => values.into_owned(),
+            Self::Int8 { codes, scales } => match codes.len().checked_div(scales.len()) {
+                None | Some(0) => Vec::new(),
+                Some(width) => {
+                    let rows = codes.chunks_exact(width).zip(&scales);
+                    rows.flat_map(|(row, scale)| {
+                        row.iter().map(move |&code| scale * f32::from(code))
+                    })
+                    .collect()
+                }
+            },
+        }
+    }
+
+    /// Number of values that are not finite; of scales, for codes.
+    pub fn non_finite(&self) -> usize {
+        let values: &[f32] = match self {
+            Self::Float(values) => values,
+            Self::Int8 { scales, .. } => scales,
+        };
+        // Without branches and in 32 bits, so that it is vectorized. Large tensors are shared among threads, which also bring the file's pages in.
+        const EXPONENT: u32 = 0x7f80_0000;
+        let is_bad = |x: &f32| u32::from(x.to_bits() & EXPONENT == EXPONENT);
+        let count = |part: &[f32]| part.iter().map(is_bad).sum::<u32>() as usize;
+        values.par_chunks(1 << 18).map(count).sum()
+    }
+}
+
+fn format(path: &Path, error: &safetensors::SafeTensorError) -> CheckpointError {
+    CheckpointError::Format {
         path: path.to_path_buf(),
         reason: error.to_string(),
-    })
+    }
 }
 
 fn convert<const N: usize>(bytes: &[u8], from: impl Fn([u8; N]) -> f32) -> Vec<f32> {

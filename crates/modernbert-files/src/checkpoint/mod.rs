@@ -14,12 +14,14 @@ mod expect;
 mod files;
 #[cfg(feature = "hub")]
 pub mod hub;
+mod int8;
 mod source;
 mod write;
 
 pub use error::CheckpointError;
 pub use expect::open_checked;
-pub use files::{ShapedValues, TensorFiles};
+pub use files::{ShapedValues, TensorFiles, TensorValues};
+pub use int8::{int8_config, write_int8};
 pub use source::{ModelSource, SourceError};
 pub use write::{F32Tensor, write_safetensors};
 

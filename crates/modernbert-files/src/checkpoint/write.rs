@@ -1,6 +1,7 @@
 //! Writing a safetensors file.
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -19,16 +20,41 @@ pub struct F32Tensor<'a> {
     pub bytes: &'a [u8],
 }
 
+/// A tensor to write, as bytes in row-major order, little-endian.
+pub(super) struct TensorBytes<'a> {
+    pub(super) name: &'a str,
+    pub(super) shape: &'a [usize],
+    pub(super) dtype: Dtype,
+    pub(super) bytes: Cow<'a, [u8]>,
+}
+
 /// Writes tensors as a safetensors file, sorted by name. The file appears complete or not at all, with the permissions of any new file.
 ///
 /// # Errors
 /// An error of the operating system; a tensor whose bytes don't fit its shape, or two of one name.
 pub fn write_safetensors(path: &Path, tensors: &[F32Tensor<'_>]) -> Result<(), CheckpointError> {
+    let tensors: Vec<TensorBytes<'_>> = tensors
+        .iter()
+        .map(|tensor| TensorBytes {
+            name: tensor.name,
+            shape: tensor.shape,
+            dtype: Dtype::F32,
+            bytes: Cow::Borrowed(tensor.bytes),
+        })
+        .collect();
+    write_tensors(path, &tensors)
+}
+
+/// [`write_safetensors`] in any dtype.
+pub(super) fn write_tensors(
+    path: &Path,
+    tensors: &[TensorBytes<'_>],
+) -> Result<(), CheckpointError> {
     let broken = |reason: String| CheckpointError::Format {
         path: path.to_path_buf(),
         reason,
     };
-    let mut sorted: Vec<&F32Tensor<'_>> = tensors.iter().collect();
+    let mut sorted: Vec<&TensorBytes<'_>> = tensors.iter().collect();
     sorted.sort_by_key(|tensor| tensor.name);
     let mut infos = Vec::with_capacity(sorted.len());
     let mut end = 0;
@@ -36,7 +62,7 @@ pub fn write_safetensors(path: &Path, tensors: &[F32Tensor<'_>]) -> Result<(), C
         let begin = end;
         end += tensor.bytes.len();
         let info = TensorInfo {
-            dtype: Dtype::F32,
+            dtype: tensor.dtype,
             shape: tensor.shape.to_vec(),
             data_offsets: (begin, end),
         };
@@ -54,7 +80,7 @@ pub fn write_safetensors(path: &Path, tensors: &[F32Tensor<'_>]) -> Result<(), C
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
         for tensor in &sorted {
-            file.write_all(tensor.bytes)?;
+            file.write_all(&tensor.bytes)?;
         }
         file.into_inner()
             .map_err(std::io::IntoInnerError::into_error)?

@@ -7,6 +7,7 @@ use super::{PredictionHead, row_losses};
 use crate::batch::{PackedBatch, TokenOrder, int_tensor};
 use crate::config::{ConfigError, ModernBertConfig};
 use crate::model::encoder::ModernBert;
+use crate::model::linear::zeros;
 use crate::model::precision::Precision;
 use crate::ops::cross_entropy::{cross_entropy, decoder_loss};
 use crate::ops::{gather_rows::gather_rows, linear::linear, sum::sum};
@@ -86,8 +87,7 @@ impl MaskedLm {
             model: ModernBert::new(config, device)?,
             head: PredictionHead::of_predictions(config, device),
             decoder: Decoder {
-                weight: (!config.tie_word_embeddings)
-                    .then(|| Param::from_tensor(Tensor::zeros([vocab, hidden], device))),
+                weight: (!config.tie_word_embeddings).then(|| zeros([vocab, hidden], device)),
                 bias: config
                     .decoder_bias
                     .then(|| Param::from_tensor(Tensor::zeros([vocab], device))),
@@ -132,7 +132,7 @@ impl MaskedLm {
 
     /// Scores `[rows, vocab]` in f32 for hidden states `[rows, hidden]`.
     pub fn decode(&self, hidden: Tensor<2>) -> Tensor<2> {
-        let precision = self.model.precision();
+        let precision = self.model.head_precision();
         let z = precision.lower(self.head.forward(hidden, precision));
         let (weight, bias) = self.decoder();
         precision.raise(linear(z, weight, bias))
@@ -154,7 +154,7 @@ impl MaskedLm {
 
     /// Loss and number of correct predictions over the labeled tokens of a batch, from its hidden states `[total, hidden]`.
     pub fn score(&self, hidden: Tensor<2>, masked: &MaskedTokens) -> MaskedLmOutput {
-        let precision = self.model.precision();
+        let precision = self.model.head_precision();
         let hidden = gather_rows(hidden, masked.positions.clone(), masked.order.clone());
         let z = precision.lower(self.head.forward(hidden, precision));
         let (weight, bias) = self.decoder();

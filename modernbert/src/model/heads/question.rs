@@ -95,7 +95,7 @@ impl QuestionAnswerer {
     }
 
     fn scores(&self, hidden: Tensor<2>, dropped: Option<Dropout>) -> SpanLogits {
-        let z = self.head.forward(hidden, self.model.precision());
+        let z = self.head.forward(hidden, self.model.head_precision());
         let z = before_classifier(z, dropped);
         let [start, end] = self.outputs(self.classifier.forward(z));
         SpanLogits { start, end }

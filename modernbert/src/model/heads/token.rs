@@ -71,7 +71,7 @@ impl TokenClassifier {
     }
 
     fn scores(&self, hidden: Tensor<2>, dropped: Option<Dropout>) -> Tensor<2> {
-        let z = self.head.forward(hidden, self.model.precision());
+        let z = self.head.forward(hidden, self.model.head_precision());
         self.classifier.forward(before_classifier(z, dropped))
     }
 

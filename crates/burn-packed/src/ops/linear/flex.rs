@@ -124,16 +124,13 @@ fn panels(values: &[bf16], k: usize, n: usize, transposed: bool) -> Aligned<bf16
                     pack_row(panel, column, &row);
                 }
             } else {
-                let mut rows = [bf16::ZERO; 2 * PANEL];
+                let zeros = [bf16::ZERO; PANEL];
                 for i in (0..k).step_by(2) {
-                    for lane in 0..2 {
-                        let to = &mut rows[lane * count..][..count];
-                        match i + lane < k {
-                            true => to.copy_from_slice(&values[(i + lane) * n + first..][..count]),
-                            false => to.fill(bf16::ZERO),
-                        }
-                    }
-                    pack_group(panel, steps, i, &rows, count);
+                    let row = |i: usize| match i < k {
+                        true => &values[i * n + first..][..count],
+                        false => &zeros[..count],
+                    };
+                    pack_group(panel, steps, i, &[row(i), row(i + 1)], count);
                 }
             }
         });
