@@ -3,13 +3,14 @@
 use anyhow::{Context, bail};
 use clap::Args;
 use modernbert::atomic::write_new;
+use modernbert::checkpoint::CONFIG_FILE;
 use modernbert::output::OutputCheck;
 use modernbert_cli::text::counted;
 use modernbert_cli::{DIFFERENT, check_stdout};
 use modernbert_train::recipe::published::convert;
 use modernbert_train::tools::{
-    Against, Quantity, average, best_checkpoints, checkpoint_at, diff, export, inspect, lines,
-    plot_runs,
+    Against, Quantity, ToolError, average, best_checkpoints, checkpoint_at, diff, export,
+    export_model_int8, inspect, lines, plot_runs,
 };
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -170,16 +171,32 @@ impl Average {
 
 #[derive(Args)]
 pub(crate) struct Export {
-    /// Exports this checkpoint, or the newest one of this run.
+    /// Exports this checkpoint, or the newest one of this run; with --int8 also a model folder.
     checkpoint: PathBuf,
     /// Writes the model to this folder.
     out: PathBuf,
+    /// Stores the matrices of the layers in int8, with a scale for each output; transformers reads them with the compressed-tensors package.
+    #[arg(long)]
+    int8: bool,
 }
 
 impl Export {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let checkpoint = checkpoint_at(&self.checkpoint)?;
-        export(&checkpoint, &self.out)?;
+        let checkpoint = match checkpoint_at(&self.checkpoint) {
+            Err(ToolError::NeitherRunNorCheckpoint(model))
+                if self.int8 && model.join(CONFIG_FILE).is_file() =>
+            {
+                let matrices = export_model_int8(&model, &self.out)?;
+                print(&format!(
+                    "export: model={} int8_matrices={matrices} out={}",
+                    model.display(),
+                    self.out.display()
+                ));
+                return Ok(ExitCode::SUCCESS);
+            }
+            checkpoint => checkpoint?,
+        };
+        export(&checkpoint, &self.out, self.int8)?;
         print(&format!(
             "export: checkpoint={} out={}",
             checkpoint.display(),

@@ -1,8 +1,12 @@
 //! A checkpoint as a model folder.
 
-use modernbert::atomic::copy_atomically;
-use modernbert::checkpoint::{CONFIG_FILE, TensorFiles, WEIGHTS_FILE};
+use modernbert::atomic::{copy_atomically, write_atomically};
+use modernbert::card::ModelCard;
+use modernbert::checkpoint::{
+    CONFIG_FILE, TensorFiles, WEIGHTS_FILE, int8_config, open_checked, write_int8,
+};
 use modernbert::output::{OutputCheck, OutputError, StagedFolder};
+use modernbert::sentences;
 use modernbert::tokenizer;
 use std::path::{Path, PathBuf};
 
@@ -16,11 +20,12 @@ use crate::snapshot::{
 };
 
 /// Copies weights, config and tokenizer of a checkpoint into the new folder `out`, which Hugging Face's libraries then read, and writes the
-/// model card beside them. The weights are the averages where the run evaluates these (`ema.evaluate`).
+/// model card beside them. The weights are the averages where the run evaluates these (`ema.evaluate`). With `int8`, the matrices of the layers are
+/// stored in int8 ([`write_int8`]).
 ///
 /// # Errors
 /// A damaged checkpoint, or one outside of a run; a folder that is not empty or can't be written.
-pub fn export(checkpoint: &Path, out: &Path) -> Result<(), ToolError> {
+pub fn export(checkpoint: &Path, out: &Path, int8: bool) -> Result<(), ToolError> {
     let run = check_model_folder(out, "OUT", &[checkpoint.to_path_buf()])?;
     verify(checkpoint)?;
     let staged = StagedFolder::create(out)?;
@@ -35,8 +40,75 @@ pub fn export(checkpoint: &Path, out: &Path) -> Result<(), ToolError> {
     } else {
         copy(&checkpoint.join(WEIGHTS_FILE), &weights)?;
     }
+    if int8 {
+        let files = TensorFiles::open(&weights)?;
+        write_int8(&files, &weights)?;
+        describe_int8(&staged.path().join(CONFIG_FILE))?;
+    }
     write_card(checkpoint, &run, 1, staged.path(), out)?;
     Ok(staged.publish(WEIGHTS_FILE)?)
+}
+
+/// Writes the model in the folder `model` to the new folder `out`, the matrices of its layers in int8 ([`write_int8`]), with its tokenizer, its files of
+/// sentence-transformers and a model card. Returns the number of matrices.
+///
+/// # Errors
+/// A folder without a model, weights that are in int8 already or not finite; a folder that is not empty or can't be written.
+pub fn export_model_int8(model: &Path, out: &Path) -> Result<usize, ToolError> {
+    let (config, files) = open_checked(model)?;
+    OutputCheck::folder(out)
+        .of_argument("OUT")
+        .inputs([model.to_path_buf()])
+        .needs(config.encoder_parameters() as u64)
+        .check()?;
+    let staged = StagedFolder::create(out)?;
+    for name in tokenizer::FILES {
+        copy(&model.join(name), &staged.path().join(name))?;
+    }
+    for name in OPTIONAL_FILES {
+        let (from, to) = (model.join(name), staged.path().join(name));
+        if from.is_file() {
+            if let Some(parent) = to.parent() {
+                std::fs::create_dir_all(parent).map_err(OutputError::write(parent))?;
+            }
+            copy(&from, &to)?;
+        }
+    }
+    let config_path = staged.path().join(CONFIG_FILE);
+    copy(&model.join(CONFIG_FILE), &config_path)?;
+    describe_int8(&config_path)?;
+    let count = write_int8(&files, &staged.path().join(WEIGHTS_FILE))?;
+    let name = model.file_name().unwrap_or(model.as_os_str());
+    let card = ModelCard {
+        training: format!(
+            "The model `{}` with the matrices of its layers in int8, one scale per output.",
+            name.to_string_lossy()
+        ),
+        ..ModelCard::named_after(out)
+    };
+    card.write(&config, staged.path())
+        .map_err(OutputError::write(out))?;
+    staged.publish(WEIGHTS_FILE)?;
+    Ok(count)
+}
+
+/// Files of a model folder that not every folder has: roles of special tokens, sentence embeddings, the projection of a multi-vector model.
+const OPTIONAL_FILES: [&str; 7] = [
+    "special_tokens_map.json",
+    sentences::LENGTH_FILE,
+    sentences::PROMPTS_FILE,
+    sentences::POOLING_FILE,
+    "1_Dense/config.json",
+    "1_Dense/model.safetensors",
+    sentences::MODULES_FILE,
+];
+
+/// Adds the description of int8 weights to a config file.
+fn describe_int8(path: &Path) -> Result<(), ToolError> {
+    let text = std::fs::read_to_string(path).map_err(ToolError::read(path))?;
+    // The config was read before; what is no object can't get here.
+    let text = int8_config(&text).unwrap_or(text);
+    Ok(write_atomically(path, text.as_bytes()).map_err(OutputError::write(path))?)
 }
 
 /// Returns true if the held-out losses of the checkpoint, which is one of `run`, are those of the averaged weights.

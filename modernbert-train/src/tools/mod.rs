@@ -15,7 +15,7 @@ pub use average::{average, best_checkpoints};
 pub use curves::{Against, Drawn, Quantity, plot_runs};
 pub use diff::{Difference, diff};
 pub use error::ToolError;
-pub use export::export;
+pub use export::{export, export_model_int8};
 pub use inspect::{inspect, lines};
 
 use std::path::{Path, PathBuf};

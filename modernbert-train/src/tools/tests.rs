@@ -140,7 +140,7 @@ fn an_exported_checkpoint_is_a_model_folder() {
     let root = folder.path().join("a");
     let saved = run(&root, &[(2, 1, None)]);
     let out = folder.path().join("model");
-    export(&checkpoint_at(&root).unwrap(), &out).unwrap();
+    export(&checkpoint_at(&root).unwrap(), &out, false).unwrap();
     let device = test_support::device();
     modernbert::model::MaskedLm::load(modernbert::Loader::new(&out).device(&device)).unwrap();
     let mut names: Vec<_> = fs::read_dir(&out)
@@ -171,9 +171,27 @@ fn an_exported_checkpoint_is_a_model_folder() {
     }
     let here = folder.path().to_str().unwrap();
     assert!(!card.contains(here), "a path of this machine in {card}");
+    // In int8, from the checkpoint and from the model: the same tensors, a quarter of the matrices' bytes, and loadable.
+    let (direct, again) = (
+        folder.path().join("direct"),
+        folder.path().join("from-model"),
+    );
+    export(&saved[0], &direct, true).unwrap();
+    assert_eq!(export_model_int8(&out, &again).unwrap(), 4 * 4);
+    let weights = |folder: &Path| fs::read(folder.join("model.safetensors")).unwrap();
+    assert_eq!(weights(&direct), weights(&again));
+    assert!(weights(&direct).len() < weights(&out).len());
+    for folder in [&direct, &again] {
+        let config = fs::read_to_string(folder.join("config.json")).unwrap();
+        assert!(config.contains("compressed-tensors"), "{config}");
+        modernbert::model::MaskedLm::load(modernbert::Loader::new(folder).device(&device)).unwrap();
+    }
+    let message = export_model_int8(&again, &folder.path().join("c")).unwrap_err();
+    assert!(message.to_string().contains("in int8 already"), "{message}");
+    assert!(!folder.path().join("c").exists());
     // A damaged checkpoint is not passed on.
     fs::write(saved[0].join("model.safetensors"), "damaged").unwrap();
-    assert!(export(&saved[0], &folder.path().join("again")).is_err());
+    assert!(export(&saved[0], &folder.path().join("again"), false).is_err());
     assert!(!folder.path().join("again").exists());
     modernbert::model::MaskedLm::load(modernbert::Loader::new(&out).device(&device)).unwrap();
 }
@@ -258,7 +276,7 @@ fn a_model_never_replaces_what_is_there() {
         (downloaded.clone(), "not empty"),
     ] {
         for message in [
-            export(&saved[0], &out).unwrap_err().to_string(),
+            export(&saved[0], &out, false).unwrap_err().to_string(),
             average(&saved[..1], &out).unwrap_err().to_string(),
         ] {
             assert!(message.contains(said), "{message}");
