@@ -13,6 +13,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use half::bf16;
+use multiversion::multiversion;
+
 use crate::aligned::Aligned;
 use crate::element::{Element, Float, quantize_row};
 use crate::kernel::PANEL;
@@ -215,12 +218,128 @@ pub fn transpose<E: Element>(columns: &[E], panel: &mut [E]) {
     let rows = E::STEP / E::GROUP;
     let (columns, panel) = (words(columns), words_mut(panel));
     let height = columns.len() / PANEL;
-    for (index, row) in panel.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
-        let (tile, within) = (index / rows, index % rows);
-        let (step, half) = (tile / 2, tile % 2);
-        let first = half * TILE * height + step * rows + within;
-        for (c, word) in row.iter_mut().enumerate() {
-            *word = columns[first + c * height];
+    assert!(panel.len() >= columns.len(), "a panel of its columns");
+    for half in 0..2 {
+        let columns = &columns[half * TILE * height..][..TILE * height];
+        if rows == TILE {
+            // A step's tile is a block of 16 by 16 words.
+            for step in 0..height / TILE {
+                let from = Words {
+                    values: &columns[step * TILE..],
+                    stride: height,
+                };
+                let to = &mut panel[(step * 2 + half) * TILE * TILE..][..TILE * TILE];
+                transpose_block(from, to, TILE);
+            }
+        } else {
+            for index in 0..height {
+                let tile = index / rows * 2 + half;
+                let row = &mut panel[(tile * rows + index % rows) * TILE..][..TILE];
+                for (c, word) in row.iter_mut().enumerate() {
+                    *word = columns[c * height + index];
+                }
+            }
+        }
+    }
+}
+
+/// Rows of 16 words in a larger matrix.
+#[derive(Clone, Copy)]
+struct Words<'a> {
+    values: &'a [[u8; 4]],
+    /// Words from one row to the next.
+    stride: usize,
+}
+
+/// Transposes 16 by 16 words of 4 bytes; rows of the result begin `to_stride` words apart.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn transpose_block(from: Words<'_>, to: &mut [[u8; 4]], to_stride: usize) {
+    // Four rounds, each of which exchanges what is 1, 2, 4, 8 off the diagonal: loops of fixed lengths, which become shuffles.
+    let mut block = [[0u32; TILE]; TILE];
+    for (i, row) in block.iter_mut().enumerate() {
+        let from = &from.values[i * from.stride..][..TILE];
+        for (x, word) in row.iter_mut().zip(from) {
+            *x = u32::from_ne_bytes(*word);
+        }
+    }
+    let block = exchange::<8>(&exchange::<4>(&exchange::<2>(&exchange::<1>(&block))));
+    for (i, row) in block.iter().enumerate() {
+        let to = &mut to[i * to_stride..][..TILE];
+        for (word, x) in to.iter_mut().zip(row) {
+            *word = x.to_ne_bytes();
+        }
+    }
+}
+
+/// One round of a transposition: swaps elements (i, j + D) and (i + D, j) where bit D of i and j is 0.
+#[inline(always)]
+fn exchange<const D: usize>(block: &[[u32; TILE]; TILE]) -> [[u32; TILE]; TILE] {
+    let mut out = [[0u32; TILE]; TILE];
+    for (i, out) in out.iter_mut().enumerate() {
+        let other = &block[i ^ D];
+        for (j, x) in out.iter_mut().enumerate() {
+            *x = match (i & D == 0, j & D == 0) {
+                (true, true) | (false, false) => block[i][j],
+                (true, false) => other[j - D],
+                (false, true) => other[j + D],
+            };
+        }
+    }
+    out
+}
+
+/// Writes the rows of a left operand from its transpose: element (m, k) of the result is `from[k * stride + m]`. `rows` and `inner` elements are written, to
+/// rows that begin `to_stride` elements apart.
+///
+/// # Panics
+/// If an operand is shorter.
+pub fn transpose_left(
+    from: &[bf16],
+    stride: usize,
+    rows: usize,
+    inner: usize,
+    to: &mut [bf16],
+    to_stride: usize,
+) {
+    const STEP: usize = bf16::STEP;
+    let mut pairs = [[0u8; 4]; TILE * TILE];
+    for first in (0..rows).step_by(TILE) {
+        let count = TILE.min(rows - first);
+        for k in (0..inner).step_by(STEP) {
+            let steps = STEP.min(inner - k);
+            if count == TILE && steps == STEP {
+                // Pairs along the inner dimension as words `[16 pairs, 16 rows]`, whose transpose is 16 rows.
+                interleave(&from[k * stride + first..], stride, &mut pairs);
+                let from = Words {
+                    values: &pairs,
+                    stride: TILE,
+                };
+                let mut block = [[0u8; 4]; TILE * TILE];
+                transpose_block(from, &mut block, TILE);
+                for (row, words) in block.chunks_exact(TILE).enumerate() {
+                    let to = &mut to[(first + row) * to_stride + k..][..STEP];
+                    words_mut(to).copy_from_slice(words);
+                }
+                continue;
+            }
+            for i in k..k + steps {
+                for row in 0..count {
+                    to[(first + row) * to_stride + i] = from[i * stride + first + row];
+                }
+            }
+        }
+    }
+}
+
+/// Words of elements of two rows each, from 32 rows of 16 elements.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn interleave(from: &[bf16], stride: usize, to: &mut [[u8; 4]; TILE * TILE]) {
+    for (pair, to) in to.chunks_exact_mut(TILE).enumerate() {
+        let low = &from[2 * pair * stride..][..TILE];
+        let high = &from[(2 * pair + 1) * stride..][..TILE];
+        for ((word, low), high) in to.iter_mut().zip(low).zip(high) {
+            let (low, high) = (u32::from(low.to_bits()), u32::from(high.to_bits()));
+            *word = (low | high << 16).to_le_bytes();
         }
     }
 }

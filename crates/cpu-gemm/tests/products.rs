@@ -207,3 +207,36 @@ fn rows_packed_one_by_one_are_those_packed_at_once() {
     assert_eq!(keys, expected);
     assert_eq!(across, expected);
 }
+
+#[test]
+fn rows_of_a_transposed_operand_are_its_columns() {
+    for (rows, inner, stride) in [
+        (1, 1, 5),
+        (16, 32, 16),
+        (33, 70, 40),
+        (48, 64, 48),
+        (5, 96, 7),
+    ] {
+        let from: Vec<bf16> = values(7, inner * stride)
+            .into_iter()
+            .map(bf16::of)
+            .collect();
+        let to_stride = inner.next_multiple_of(32) + 32;
+        let mut to = vec![bf16::ZERO; rows * to_stride];
+        cpu_gemm::pack::transpose_left(&from, stride, rows, inner, &mut to, to_stride);
+        for row in 0..rows {
+            for k in 0..to_stride {
+                let expected = if k < inner {
+                    from[k * stride + row]
+                } else {
+                    bf16::ZERO
+                };
+                assert_eq!(
+                    to[row * to_stride + k],
+                    expected,
+                    "{rows} {inner} at ({row}, {k})"
+                );
+            }
+        }
+    }
+}

@@ -20,6 +20,7 @@ use crate::checkpoint::{CheckpointError, Plan};
 #[cfg(feature = "flex")]
 use crate::config::flexbert::LayerSpec;
 use crate::config::{ConfigError, FlexOptions, ModernBertConfig};
+use crate::ops::convert::convert;
 use crate::ops::dropout::{DropoutSpec, Site, dropout};
 
 /// The ModernBERT encoder without a head.
@@ -318,7 +319,7 @@ impl ModernBert {
         }
         match &self.final_norm {
             Some(norm) => stream.norm(norm, dtype).1,
-            None => stream.sum().cast(FloatDType::from(dtype)),
+            None => convert(stream.sum(), FloatDType::from(dtype)),
         }
     }
 

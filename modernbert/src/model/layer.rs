@@ -7,7 +7,7 @@
 //! ```
 
 use burn::module::Module;
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 
 use super::attention::Attention;
 use super::encoder::ForwardPass;
@@ -16,6 +16,7 @@ use super::mlp::Mlp;
 use super::norm::Norm;
 use super::precision::Precision;
 use crate::config::flexbert::{BlockKind, LayerSpec};
+use crate::ops::convert::convert;
 use crate::ops::dropout::Site;
 
 /// A layer of the encoder. The first one has no attention norm where the embeddings end in a norm.
@@ -193,7 +194,7 @@ impl Stream {
         match self.branch {
             Some(branch) => {
                 let dtype = self.x.dtype();
-                self.x + branch.cast(dtype)
+                self.x + convert(branch, FloatDType::from(dtype))
             }
             None => self.x,
         }

@@ -8,6 +8,7 @@ use burn::tensor::{DType, Device, FloatDType, Tensor};
 
 use crate::config::flexbert::{NormKind, NormSpec};
 use crate::ops;
+use crate::ops::convert::convert;
 
 /// A norm over the hidden axis.
 #[derive(Module, Debug)]
@@ -115,6 +116,6 @@ fn cast(x: Tensor<2>, dtype: DType) -> Tensor<2> {
     if x.dtype() == dtype {
         x
     } else {
-        x.cast(FloatDType::from(dtype))
+        convert(x, FloatDType::from(dtype))
     }
 }

@@ -2,6 +2,8 @@
 
 use burn::tensor::{DType, FloatDType, Tensor};
 
+use crate::ops::convert::convert;
+
 /// Dtype of matrix multiplications and attention.
 ///
 /// Parameters, the residual stream, norms, softmax and loss stay in f32 in any case. Burn has no automatic
@@ -40,8 +42,8 @@ impl Precision {
     pub(super) fn lower<const D: usize>(self, tensor: Tensor<D>) -> Tensor<D> {
         match self {
             Self::F32 => tensor,
-            Self::Bf16 => tensor.cast(FloatDType::BF16),
-            Self::F16 => tensor.cast(FloatDType::F16),
+            Self::Bf16 => convert(tensor, FloatDType::BF16),
+            Self::F16 => convert(tensor, FloatDType::F16),
         }
     }
 
@@ -49,7 +51,7 @@ impl Precision {
     pub(super) fn raise<const D: usize>(self, tensor: Tensor<D>) -> Tensor<D> {
         match self {
             Self::F32 => tensor,
-            Self::Bf16 | Self::F16 => tensor.cast(FloatDType::F32),
+            Self::Bf16 | Self::F16 => convert(tensor, FloatDType::F32),
         }
     }
 }

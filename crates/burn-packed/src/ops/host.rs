@@ -1,9 +1,9 @@
 //! Conversions between CPU tensors and slices of f32.
 
-use burn::backend::Flex;
-use burn::backend::ops::FloatTensorOps;
 use burn::tensor::{DType, FloatDType, Shape, TensorData};
 use burn_flex::FlexTensor;
+
+use super::convert::flex::convert;
 
 /// A tensor whose values can be read as a slice of f32: the tensor itself if it is contiguous and f32, otherwise a copy.
 pub(crate) struct HostTensor {
@@ -16,7 +16,7 @@ impl HostTensor {
     pub(crate) fn new(tensor: FlexTensor) -> Self {
         let tensor = match tensor.dtype() {
             DType::F32 => tensor,
-            _ => Flex::float_cast(tensor, FloatDType::F32),
+            _ => convert(tensor, FloatDType::F32),
         };
         let tensor = if tensor.is_contiguous() {
             tensor
@@ -49,7 +49,7 @@ pub(crate) fn tensor<const D: usize>(
     if dtype == DType::F32 {
         tensor
     } else {
-        Flex::float_cast(tensor, dtype.into())
+        convert(tensor, dtype.into())
     }
 }
 

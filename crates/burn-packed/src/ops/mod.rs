@@ -9,6 +9,7 @@
 
 pub mod attention;
 mod backend;
+pub mod convert;
 pub mod cross_entropy;
 #[cfg(all(test, feature = "kernel-sources"))]
 mod cuda_sources;

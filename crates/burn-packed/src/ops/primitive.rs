@@ -5,6 +5,8 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{DType, Shape, Slice};
 use std::ops::Range;
 
+use super::PackedBackend;
+
 /// Returns indices `range` of axis `axis`.
 pub(super) fn narrow<B: Backend>(
     tensor: FloatTensor<B>,
@@ -51,6 +53,14 @@ pub(super) fn widened(dtype: DType) -> DType {
 pub(super) fn widen<B: Backend>(tensor: FloatTensor<B>) -> FloatTensor<B> {
     let dtype = widened(tensor.dtype());
     cast::<B>(tensor, dtype)
+}
+
+/// [`cast`] by this crate's own op, which is faster on CPUs.
+pub(super) fn converted<B: PackedBackend>(tensor: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+    match tensor.dtype() == dtype {
+        true => tensor,
+        false => B::convert(tensor, dtype.into()),
+    }
 }
 
 /// Casts the tensor to `dtype`; does nothing if it has that dtype.

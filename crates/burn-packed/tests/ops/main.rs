@@ -5,6 +5,7 @@
 #![recursion_limit = "256"]
 
 mod add_layer_norm;
+mod convert;
 mod cross_entropy;
 mod decoder;
 mod dropout;

@@ -3,14 +3,14 @@
 use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::tensor::DType;
+use burn::tensor::{DType, FloatDType};
 
 use super::PackedBackend;
 use crate::batch::TokenOrder;
 use crate::ops::attention::{self, AttentionSpec};
 use crate::ops::cross_entropy::{self, DecoderSpec};
 use crate::ops::dropout::{self, DropoutSpec};
-use crate::ops::{gather_rows, geglu, layer_norm, linear, sum};
+use crate::ops::{convert, gather_rows, geglu, layer_norm, linear, sum};
 
 impl<B: PackedBackend, C: CheckpointStrategy> PackedBackend for Autodiff<B, C> {
     fn packed_attention(
@@ -19,6 +19,10 @@ impl<B: PackedBackend, C: CheckpointStrategy> PackedBackend for Autodiff<B, C> {
         spec: AttentionSpec,
     ) -> FloatTensor<Self> {
         attention::autodiff::attention::<B, C>(qkv, rotary, spec)
+    }
+
+    fn convert(input: FloatTensor<Self>, dtype: FloatDType) -> FloatTensor<Self> {
+        convert::autodiff::convert::<B, C>(input, dtype)
     }
 
     fn total(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {

@@ -1,11 +1,12 @@
 //! `PackedBackend` for `Flex`: the native CPU versions.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::tensor::DType;
+use burn::tensor::{DType, FloatDType};
 
 use super::PackedBackend;
 use super::fallback::{Op, uses_fallback};
 use crate::ops::attention::{self, AttentionSpec};
+use crate::ops::convert;
 use crate::ops::cross_entropy::{self, ScoreSpec};
 use crate::ops::dropout::{self, DropoutSpec};
 use crate::ops::geglu;
@@ -13,6 +14,10 @@ use crate::ops::layer_norm::{self, AddNormBackward};
 use crate::ops::linear::{self, Transpose};
 
 impl PackedBackend for burn::backend::Flex {
+    fn convert(input: FloatTensor<Self>, dtype: FloatDType) -> FloatTensor<Self> {
+        convert::flex::convert(input, dtype)
+    }
+
     fn packed_attention_forward(
         qkv: FloatTensor<Self>,
         rotary: FloatTensor<Self>,

@@ -14,7 +14,7 @@ pub use fallback::{Op, UnknownOp, use_fallback};
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, backend_extension};
-use burn::tensor::DType;
+use burn::tensor::{DType, FloatDType};
 
 use super::attention::{self, AttentionSpec};
 use super::cross_entropy::decoder::Decoder;
@@ -203,6 +203,12 @@ pub trait PackedBackend: Backend {
     #[fusion(meta = cross_entropy::column_spec)]
     fn column_sums(input: FloatTensor<Self>) -> FloatTensor<Self> {
         cross_entropy::fallback::column_sums::<Self>(input)
+    }
+
+    /// The input in another dtype; see [`convert`](super::convert).
+    #[fusion(default)]
+    fn convert(input: FloatTensor<Self>, dtype: FloatDType) -> FloatTensor<Self> {
+        Self::float_cast(input, dtype)
     }
 
     /// Sum of all elements or of their squares, `[1]`; see [`sum`].

@@ -9,7 +9,7 @@ use burn::backend::{Autodiff, AutodiffBackend, Backend, TensorMetadata};
 
 use super::DecoderSpec;
 use crate::ops::PackedBackend;
-use crate::ops::primitive::{cast, reshape};
+use crate::ops::primitive::{converted, reshape};
 
 #[derive(Debug)]
 struct CrossEntropyBackward;
@@ -81,8 +81,8 @@ impl<B: PackedBackend> Backward<B, 3> for DecoderBackward {
         let matrix = |gradient: FloatTensor<B>| {
             let dtype = gradient.dtype();
             let factor = reshape::<B, 2>(d_loss.clone(), [1, 1]);
-            let wide = cast::<B>(gradient, factor.dtype());
-            cast::<B>(B::float_mul(wide, factor), dtype)
+            let wide = converted::<B>(gradient, factor.dtype());
+            converted::<B>(B::float_mul(wide, factor), dtype)
         };
         if let Some(node) = hidden {
             grads.register::<B>(node.id, matrix(state.d_hidden));
@@ -125,8 +125,8 @@ pub(crate) fn decoder_loss<B: PackedBackend, C: CheckpointStrategy>(
                 B::decoder_loss_gradients(hidden, weight, bias, targets, weights, spec);
             let state = DecoderState {
                 d_hidden,
-                d_weight: cast::<B>(d_weight, weight_dtype),
-                d_bias: cast::<B>(d_bias, bias_dtype),
+                d_weight: converted::<B>(d_weight, weight_dtype),
+                d_bias: converted::<B>(d_bias, bias_dtype),
                 spec,
             };
             (prep.finish(state, loss), constant(hits))

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::{DecoderSpec, ScoreSpec};
 use crate::ops::PackedBackend;
 use crate::ops::linear::Transpose;
-use crate::ops::primitive::{cast, narrow, reshape};
+use crate::ops::primitive::{converted, narrow, reshape};
 
 /// Arguments of the decoder's loss.
 pub(crate) struct Decoder<B: PackedBackend> {
@@ -43,8 +43,8 @@ impl<B: PackedBackend> Decoder<B> {
         spec: DecoderSpec,
     ) -> Self {
         Self {
-            weight: cast::<B>(weight, hidden.dtype()),
-            bias: cast::<B>(bias, hidden.dtype()),
+            weight: converted::<B>(weight, hidden.dtype()),
+            bias: converted::<B>(bias, hidden.dtype()),
             hidden,
             targets,
             weights,

@@ -11,7 +11,7 @@ use burn::tensor::DType;
 use crate::ops::PackedBackend;
 use crate::ops::linear::Transpose;
 use crate::ops::linear::autodiff::weight_gradient;
-use crate::ops::primitive::cast;
+use crate::ops::primitive::converted;
 
 #[derive(Debug)]
 struct GegluBackward;
@@ -112,8 +112,8 @@ pub(crate) fn geglu_mlp<B: PackedBackend, C: CheckpointStrategy>(
             let saved = prep.checkpoint(&input);
             let dtype = input.dtype();
             let weight_dtypes = [wi.dtype(), wo.dtype()];
-            let wi = cast::<B>(wi.into_primitive(), dtype);
-            let wo = cast::<B>(wo.into_primitive(), dtype);
+            let wi = converted::<B>(wi.into_primitive(), dtype);
+            let wo = converted::<B>(wo.into_primitive(), dtype);
             let u = B::gemm(input.into_primitive(), wi.clone(), Transpose::Rhs);
             let gated = B::geglu(u.clone());
             let out = B::gemm(gated, wo.clone(), Transpose::Rhs);

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::{AddNormBackward, Saved, fallback};
 use crate::ops::host::{HostTensor, is_native, rows_per_task, tensor};
-use crate::ops::primitive::cast;
+use crate::ops::primitive::converted;
 use crate::ops::simd;
 
 pub(crate) fn forward(input: FlexTensor, weight: FlexTensor, eps: f64, out: DType) -> FlexTensor {
@@ -86,11 +86,11 @@ pub(crate) fn add_backward(
     }
     let (d_input, d_weight) = backward(d_normed, saved, weight, spec.eps);
     let d_x = if spec.has_d_sum {
-        Flex::float_add(d_sum, cast::<Flex>(d_input, spec.sum))
+        Flex::float_add(d_sum, converted::<Flex>(d_input, spec.sum))
     } else {
-        cast::<Flex>(d_input, spec.sum)
+        converted::<Flex>(d_input, spec.sum)
     };
-    (d_x.clone(), cast::<Flex>(d_x, spec.branch), d_weight)
+    (d_x.clone(), converted::<Flex>(d_x, spec.branch), d_weight)
 }
 
 pub(crate) fn backward(

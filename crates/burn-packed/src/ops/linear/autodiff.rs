@@ -10,7 +10,7 @@ use burn::tensor::DType;
 
 use super::Transpose;
 use crate::ops::PackedBackend;
-use crate::ops::primitive::cast;
+use crate::ops::primitive::converted;
 
 #[derive(Debug)]
 struct LinearBackward;
@@ -71,7 +71,7 @@ pub(in crate::ops) fn weight_gradient<B: PackedBackend>(
     if dtype == DType::F32 && d_out.dtype() != DType::F32 {
         B::gemm_f32(d_out, input, Transpose::Lhs)
     } else {
-        cast::<B>(B::gemm(d_out, input, Transpose::Lhs), dtype)
+        converted::<B>(B::gemm(d_out, input, Transpose::Lhs), dtype)
     }
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn linear<B: PackedBackend, C: CheckpointStrategy>(
             let saved_input = weight_tracked.then(|| prep.checkpoint(&input));
             let (input, weight) = (input.into_primitive(), weight.into_primitive());
             let weight_dtype = weight.dtype();
-            let weight = cast::<B>(weight, input.dtype());
+            let weight = converted::<B>(weight, input.dtype());
             let saved = Saved {
                 input: saved_input,
                 weight: input_tracked.then(|| weight.clone()),

@@ -6,9 +6,9 @@
 use burn::tensor::{DType, Shape, TensorData};
 use burn_flex::FlexTensor;
 use cpu_gemm::aligned::Aligned;
-use cpu_gemm::element::{Element, to_bf16};
+use cpu_gemm::element::{Element, Float};
 use cpu_gemm::kernel::{Multiply, Tile};
-use cpu_gemm::pack::{Panel, pack_group, pack_row, step_len};
+use cpu_gemm::pack::{Panel, pack_group, step_len, transpose, transpose_left};
 use cpu_gemm::{PANEL, ROWS, Unit};
 use half::bf16;
 use rayon::prelude::*;
@@ -44,8 +44,8 @@ pub(crate) fn gemm(
     };
     let shape = Shape::new([m, n]);
     FlexTensor::from_data(match out {
-        DType::F32 => TensorData::new(product.compute(|x| x), shape),
-        _ => TensorData::new(product.compute(to_bf16), shape),
+        DType::F32 => TensorData::new(product.compute::<f32>(), shape),
+        _ => TensorData::new(product.compute::<bf16>(), shape),
     })
 }
 
@@ -83,14 +83,7 @@ fn left(values: &[bf16], m: usize, k: usize, transposed: bool) -> Aligned<bf16> 
             let first = block * ROWS;
             let count = ROWS.min(m - first);
             if transposed {
-                // A block of 32 rows by 32 elements of the inner dimension fits in the L1 cache.
-                for k0 in (0..k).step_by(STEP) {
-                    for i in k0..k.min(k0 + STEP) {
-                        for (row, x) in values[i * m + first..][..count].iter().enumerate() {
-                            rows[row * stride + i] = *x;
-                        }
-                    }
-                }
+                transpose_left(&values[first..], m, count, k, rows, stride);
             } else {
                 for (row, from) in rows
                     .chunks_exact_mut(stride)
@@ -118,11 +111,14 @@ fn panels(values: &[bf16], k: usize, n: usize, transposed: bool) -> Aligned<bf16
             let first = index * PANEL;
             let count = PANEL.min(n - first);
             if transposed {
-                let mut row = vec![bf16::ZERO; steps * STEP];
-                for column in 0..count {
-                    row[..k].copy_from_slice(&values[(first + column) * k..][..k]);
-                    pack_row(panel, column, &row);
+                let mut columns = vec![bf16::ZERO; PANEL * steps * STEP];
+                for (column, from) in columns
+                    .chunks_exact_mut(steps * STEP)
+                    .zip(values[first * k..][..count * k].chunks_exact(k))
+                {
+                    column[..k].copy_from_slice(from);
                 }
+                transpose(&columns, panel);
             } else {
                 let zeros = [bf16::ZERO; PANEL];
                 for i in (0..k).step_by(2) {
@@ -160,10 +156,11 @@ impl<T> Out<T> {
 }
 
 impl Product {
-    /// The product, each element as `finish` gives it.
-    fn compute<T: Copy + Default + Send>(&self, finish: impl Fn(f32) -> T + Sync) -> Vec<T> {
-        let mut out = vec![T::default(); self.rows * self.columns];
-        if out.is_empty() {
+    /// The product, rounded to `T`.
+    fn compute<T: Float>(&self) -> Vec<T> {
+        let len = self.rows * self.columns;
+        let mut out = vec![T::default(); len];
+        if len == 0 {
             return out;
         }
         let (blocks, count) = (self.rows.div_ceil(BLOCK), self.columns.div_ceil(PANEL));
@@ -179,7 +176,7 @@ impl Product {
             let rows = block * BLOCK..((block + 1) * BLOCK).min(self.rows);
             for panel in first..(first + group).min(count) {
                 for row in rows.clone().step_by(ROWS) {
-                    self.tile(panel, row, &place, &finish);
+                    self.tile(panel, row, &place);
                 }
             }
         });
@@ -187,7 +184,7 @@ impl Product {
     }
 
     /// One tile of the result. Tiles of different panels or rows have no element in common.
-    fn tile<T: Copy>(&self, panel: usize, row: usize, out: &Out<T>, finish: impl Fn(f32) -> T) {
+    fn tile<T: Float>(&self, panel: usize, row: usize, out: &Out<T>) {
         let mut sums = [0.0f32; ROWS * PANEL];
         let stride = self.steps * STEP;
         let rows = ROWS.min(self.rows - row);
@@ -213,9 +210,7 @@ impl Product {
             let start = out.at((row + i) * self.columns + first);
             // SAFETY: inside of the result, and no other task has elements of this tile.
             let to = unsafe { std::slice::from_raw_parts_mut(start, width) };
-            for (to, x) in to.iter_mut().zip(sums) {
-                *to = finish(*x);
-            }
+            T::round(&sums[..width], to);
         }
     }
 }
