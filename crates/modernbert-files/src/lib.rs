@@ -8,6 +8,7 @@
 //! | [`card`] | the model card, `README.md` | `config` |
 //! | [`sentences`] | the files of sentence-transformers: pooling, normalization, prompts | `config` |
 //! | [`atomic`], [`output`], [`lock`], [`read`] | files that appear complete or not at all; checks of a place before the work; one process at a time; reading with limits | nothing |
+//! | [`json`] | JSON without repeated keys | nothing |
 //! | [`panics`] | panics of libraries that read files, as errors | nothing |
 //! | [`parallel`] | work on many items with all cores | nothing |
 //! | [`wording`] | a count with its noun, for messages | nothing |
@@ -17,6 +18,7 @@ mod cached;
 pub mod card;
 pub mod checkpoint;
 pub mod config;
+pub mod json;
 pub mod lock;
 pub mod output;
 pub mod panics;

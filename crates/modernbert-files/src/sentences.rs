@@ -264,7 +264,7 @@ fn read_json(path: &Path) -> Result<Option<Value>, SentencesError> {
             });
         }
     };
-    let json = serde_json::from_slice(&bytes).map_err(|error| SentencesError::Format {
+    let json = crate::json::parse(&bytes).map_err(|error| SentencesError::Format {
         path: path.to_path_buf(),
         reason: error.to_string(),
     })?;

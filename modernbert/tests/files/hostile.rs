@@ -50,6 +50,28 @@ fn header(value: &Value) -> String {
     value.to_string()
 }
 
+/// The library takes one of the two, and another reader the other.
+#[test]
+fn a_tensor_named_twice_is_refused() {
+    let one = r#""a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}"#;
+    let two = r#""b": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}"#;
+    let again = r#""a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}"#;
+    let good = format!("{{{one}, {two}}}");
+    assert_eq!(read_all(&file(&good, good.len() as u64, 8)).unwrap(), 2);
+    for twice in [
+        format!("{{{one}, {again}}}"),
+        format!("{{{one}, {two}, {one}}}"),
+    ] {
+        let error = read_all(&file(&twice, twice.len() as u64, 8)).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.contains("the key \"a\" is there twice"),
+            "{message}"
+        );
+        assert!(message.contains("model.safetensors"), "{message}");
+    }
+}
+
 #[test]
 fn malformed_headers_are_refused() {
     let tensor = |shape: Value, offsets: Value| json!({"dtype": "F32", "shape": shape, "data_offsets": offsets});

@@ -89,9 +89,9 @@ impl TensorFiles {
             path: index.to_path_buf(),
             reason,
         };
-        let text = crate::read::text(index).map_err(CheckpointError::io(index))?;
+        let bytes = crate::read::bytes(index).map_err(CheckpointError::io(index))?;
         let json: serde_json::Value =
-            serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+            crate::json::parse(&bytes).map_err(|error| wrong(error.to_string()))?;
         let map = json
             .get("weight_map")
             .and_then(|map| map.as_object())
@@ -142,6 +142,7 @@ impl TensorFiles {
             // process with a bus error; it can't make it read wrong memory.
             let map = unsafe { Mmap::map(&file) }.map_err(CheckpointError::io(&path))?;
             let map = Bytes::from_owner(map);
+            check_header(&path, &map)?;
             let parsed = SafeTensors::deserialize(&map).map_err(|error| format(&path, &error))?;
             for (name, view) in parsed.tensors() {
                 let entry = Entry {
@@ -330,6 +331,22 @@ impl TensorValues<'_> {
         let is_bad = |x: &f32| u32::from(x.to_bits() & EXPONENT == EXPONENT);
         let count = |part: &[f32]| part.iter().map(is_bad).sum::<u32>() as usize;
         values.par_chunks(1 << 18).map(count).sum()
+    }
+}
+
+/// Refuses a header that names a tensor twice: the library takes one of the two.
+fn check_header(path: &Path, map: &[u8]) -> Result<(), CheckpointError> {
+    // The library reports a header that is not there or is no JSON.
+    let Some((length, rest)) = map.split_first_chunk::<8>() else {
+        return Ok(());
+    };
+    let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+    match crate::json::check_keys(rest.get(..length).unwrap_or_default()) {
+        Err(error) if error.is_data() => Err(CheckpointError::Format {
+            path: path.to_path_buf(),
+            reason: error.to_string(),
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -21,7 +21,7 @@ pub const FILES: [&str; 2] = [TOKENIZER_FILE, CONFIG_FILE];
 /// what isn't there. So the text is parsed as a whole first, which leaves nothing broken or doubled; tokenizers with such
 /// a table, which no ModernBERT has, are refused; and templates are checked.
 pub(super) fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, Reason> {
-    let json: Value = serde_json::from_slice(bytes).map_err(Reason::new)?;
+    let json: Value = crate::json::parse(bytes).map_err(Reason::new)?;
     if json.get("normalizer").is_some_and(precompiled) {
         return Err(Reason::new("a Precompiled normalizer is not supported"));
     }

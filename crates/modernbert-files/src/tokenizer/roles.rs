@@ -39,7 +39,7 @@ impl Roles {
                 reason,
             };
             let json: Value =
-                serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+                crate::json::parse(&bytes).map_err(|error| wrong(error.to_string()))?;
             if !json.is_object() {
                 return Err(wrong("not a JSON object".to_string()));
             }
