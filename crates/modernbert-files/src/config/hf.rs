@@ -2,7 +2,8 @@
 //!
 //! transformers 4.x has `global_attn_every_n_layers`, `global_rope_theta` and `local_rope_theta`; 5.x has `layer_types` and
 //! `rope_parameters`. Both are read, also mixed in one file, and both are written, so that either version loads a saved model. Where the
-//! two disagree the newer form is used, as in 5.x itself. Other keys are ignored.
+//! two disagree the newer form is used, as in 5.x itself. Keys of other encoders that would change the model are refused, all others are
+//! ignored.
 //!
 //! A missing key takes the default of the Hugging Face class, so that one file means the same model in both libraries. That differs from
 //! the presets in one place: the class pools `cls`, the published files set `mean`.
@@ -16,6 +17,7 @@ use super::validate::MAX_LAYERS;
 use super::{Activation, ConfigError, LayerType, ModernBertConfig, Pooling, ProblemType};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 use std::path::Path;
 
 /// Name of the object with the choices beyond ModernBERT's, and the model type of files that have it.
@@ -161,7 +163,6 @@ impl Fields<'_> {
                 "an object with rope_type and rope_theta",
             ));
         };
-        self.scaling_of(&path, entry)?;
         let theta = entry.get("rope_theta").filter(|theta| !theta.is_null());
         let number = |theta: &Value| {
             theta.as_f64().ok_or_else(|| {
@@ -177,58 +178,168 @@ impl Fields<'_> {
         path: &str,
         entry: &Map<String, Value>,
     ) -> Result<Option<RopeScaling>, ConfigError> {
-        for key in ["rope_type", "type"] {
-            let kind = entry
-                .get(key)
-                .filter(|kind| kind.as_str() != Some("default"));
-            let Some(kind) = kind else { continue };
-            let mut fields = entry.clone();
-            fields.remove("rope_theta");
-            fields.remove("type");
-            fields.insert("rope_type".to_owned(), kind.clone());
-            let read = serde_json::from_value::<RopeScaling>(Value::Object(fields));
-            return match read {
-                Ok(scaling) if scaling.factor.is_some() => Ok(Some(scaling)),
-                _ => Err(self.wrong_value(
+        let kinds = ["rope_type", "type"].map(|key| (key, entry.get(key)));
+        let given = kinds
+            .into_iter()
+            .filter_map(|(key, kind)| Some((key, kind?)));
+        let (key, kind) = match given.collect::<Vec<_>>()[..] {
+            [] => ("rope_type", &Value::Null),
+            [one] => one,
+            [(_, one), (key, other), ..] if one != other => {
+                return Err(self.wrong_value(
                     &format!("{path}.{key}"),
-                    kind.to_string(),
-                    "\"default\", or \"linear\", \"dynamic\" or \"yarn\" with a factor",
-                )),
-            };
+                    other.to_string(),
+                    &format!("the same as rope_type, {one}"),
+                ));
+            }
+            [one, ..] => one,
+        };
+        let is_default = kind.is_null() || kind.as_str() == Some("default");
+        let mut fields = entry.clone();
+        fields.retain(|key, value| {
+            !value.is_null() && !matches!(key.as_str(), "rope_theta" | "type" | "rope_type")
+        });
+        if let Some(share) = fields.remove("partial_rotary_factor")
+            && share.as_f64() != Some(1.0)
+        {
+            return Err(self.wrong_value(
+                &format!("{path}.partial_rotary_factor"),
+                share.to_string(),
+                "1; rotary embeddings of a part of each head are flexbert.rotary_emb_dim",
+            ));
         }
-        Ok(None)
+        if let Some(field) = fields
+            .keys()
+            .find(|key| !RopeScaling::FIELDS.contains(&key.as_str()))
+        {
+            return Err(self.wrong_value(
+                &format!("{path}.{field}"),
+                fields[field].to_string(),
+                &format!(
+                    "none: a field of rotary embeddings is rope_type, rope_theta, {}",
+                    RopeScaling::FIELDS.join(", ")
+                ),
+            ));
+        }
+        if !is_default {
+            fields.insert("rope_type".to_owned(), kind.clone());
+        }
+        let read = serde_json::from_value::<RopeScaling>(Value::Object(fields));
+        match read {
+            Ok(scaling) if is_default => {
+                Ok(Some(scaling).filter(|scaling| *scaling != RopeScaling::default()))
+            }
+            Ok(scaling) if scaling.factor.is_some() => Ok(Some(scaling)),
+            _ => Err(self.wrong_value(
+                &format!("{path}.{key}"),
+                kind.to_string(),
+                "\"default\", or \"linear\", \"dynamic\" or \"yarn\" with a factor",
+            )),
+        }
     }
 
     /// The `flexbert` object, with the scaling of `rope_parameters` where the object has none.
     fn flexbert(&self) -> Result<FlexOptions, ConfigError> {
         let mut options = match self.given(FLEXBERT) {
             None => FlexOptions::default(),
-            Some(value) => FlexOptions::deserialize(value).map_err(|error| ConfigError::Value {
-                source_name: self.source.to_owned(),
-                key: FLEXBERT.to_owned(),
-                value: format!("an object with an invalid entry ({error})"),
-                expected: "the choices that docs/flexbert.md lists".to_owned(),
-            })?,
-        };
-        if options.rope_parameters.is_none()
-            && let Some(object) = self.given("rope_parameters").and_then(Value::as_object)
-        {
-            let of = |layer_type: LayerType| -> Result<Option<RopeScaling>, ConfigError> {
-                let name = layer_type.name();
-                match object.get(name).and_then(Value::as_object) {
-                    Some(entry) => self.scaling_of(&format!("rope_parameters.{name}"), entry),
-                    None => Ok(None),
-                }
-            };
-            let found = RopeParameters {
-                full_attention: of(LayerType::Global)?,
-                sliding_attention: of(LayerType::Local)?,
-            };
-            if found != RopeParameters::default() {
-                options.rope_parameters = Some(found);
+            Some(value @ Value::Object(_)) => {
+                FlexOptions::deserialize(value).map_err(|error| ConfigError::Value {
+                    source_name: self.source.to_owned(),
+                    key: FLEXBERT.to_owned(),
+                    value: format!("an object with an invalid entry ({error})"),
+                    expected: "the choices that docs/flexbert.md lists".to_owned(),
+                })?
             }
+            Some(_) => {
+                return Err(self.wrong(
+                    FLEXBERT,
+                    "an object of the choices that docs/flexbert.md lists",
+                ));
+            }
+        };
+        let found = self.scalings()?;
+        if found != RopeParameters::default() {
+            if options.rope_parameters.is_some() && options.rope_parameters.as_ref() != Some(&found)
+            {
+                return Err(self.wrong(
+                    "rope_parameters",
+                    "the scaling of flexbert.rope_parameters, or none: one of the two places",
+                ));
+            }
+            options.rope_parameters = Some(found);
         }
         Ok(options)
+    }
+
+    /// The scaling in `rope_parameters`, or in `rope_scaling` where the file has no `rope_parameters`.
+    fn scalings(&self) -> Result<RopeParameters, ConfigError> {
+        let Some((outer, object)) = self.rope_object() else {
+            return Ok(RopeParameters::default());
+        };
+        let types = [LayerType::Global, LayerType::Local];
+        if let Some(key) = object
+            .keys()
+            .find(|key| !types.iter().any(|one| one.name() == key.as_str()))
+        {
+            return Err(self.wrong_value(
+                &format!("{outer}.{key}"),
+                object[key].to_string(),
+                "none: the kinds of layers are full_attention and sliding_attention",
+            ));
+        }
+        let of = |layer_type: LayerType| -> Result<Option<RopeScaling>, ConfigError> {
+            let name = layer_type.name();
+            match object.get(name).and_then(Value::as_object) {
+                Some(entry) => self.scaling_of(&format!("{outer}.{name}"), entry),
+                None => Ok(None),
+            }
+        };
+        Ok(RopeParameters {
+            full_attention: of(LayerType::Global)?,
+            sliding_attention: of(LayerType::Local)?,
+        })
+    }
+
+    /// The object with the rotary embeddings of the 5.x form, and its name.
+    fn rope_object(&self) -> Option<(&'static str, &Map<String, Value>)> {
+        let outer = ["rope_parameters", "rope_scaling"]
+            .into_iter()
+            .find(|key| self.given(key).is_some())?;
+        Some((outer, self.given(outer)?.as_object()?))
+    }
+
+    /// Refuses keys of other encoders, which say that the model is another one than the rest of the file describes.
+    fn check_other_keys(&self) -> Result<(), ConfigError> {
+        if self.given("quantization_config").is_some() {
+            return Err(self.wrong(
+                "quantization_config",
+                "none: quantized weights are not supported; take the model with weights in f32, f16 or bf16",
+            ));
+        }
+        let heads = self.given("num_attention_heads").and_then(Value::as_u64);
+        let head_dim = self
+            .given("hidden_size")
+            .and_then(Value::as_u64)
+            .zip(heads.filter(|heads| *heads > 0))
+            .map(|(hidden, heads)| hidden / heads);
+        for key in FlexOptions::KEYS {
+            let same = match key {
+                "rope_parameters" => continue,
+                "num_key_value_heads" => heads,
+                "head_dim" => head_dim,
+                _ => None,
+            };
+            let Some(value) = self.given(key) else {
+                continue;
+            };
+            if same.is_none() || value.as_u64() != same {
+                return Err(self.wrong(
+                    key,
+                    &format!("none here: an architecture choice is written in the object flexbert, as flexbert.{key}"),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Refuses rotary embeddings of another kind, which transformers also reads beside `rope_parameters`.
@@ -279,6 +390,10 @@ impl Fields<'_> {
             _ => None,
         };
         let by_id = |pairs: Vec<(usize, String)>| {
+            let mut ids = HashSet::new();
+            if !pairs.iter().all(|(id, _)| ids.insert(*id)) {
+                return None;
+            }
             let count = pairs.iter().map(|(id, _)| id + 1).max()?;
             let mut names: Vec<String> = (0..count).map(|id| format!("LABEL_{id}")).collect();
             for (id, name) in pairs {
@@ -304,20 +419,36 @@ impl Fields<'_> {
             _ => None,
         };
         let expected = format!(
-            "an object from ids below {MAX_LABELS}, such as \"0\", to the names of the labels"
+            "an object from ids below {MAX_LABELS}, such as \"0\", each of them once, to the names of the labels"
         );
         let names = self.get("id2label", None, &expected, |value| named(value).map(Some))?;
-        if names.is_some() {
-            return Ok(names.filter(|names| !names.is_empty()));
+        if let Some(names) = names {
+            let other = self.given("label2id").and_then(Value::as_object);
+            let differs = |(at, name): (usize, &String)| {
+                other
+                    .and_then(|ids| ids.get(name)?.as_u64())
+                    .filter(|id| *id != at as u64)
+            };
+            if let Some(id) = names.iter().enumerate().find_map(differs) {
+                return Err(self.wrong(
+                    "label2id",
+                    &format!("the ids of id2label, where id {id} has another name: correct one of the two"),
+                ));
+            }
+            return Ok(Some(names).filter(|names| !names.is_empty()));
         }
         let inverted = |value: &Value| {
             let map = value.as_object()?;
             let pairs = map
                 .iter()
                 .map(|(name, value)| Some((id(&value.to_string())?, name.clone())));
-            Some(by_id(pairs.collect::<Option<_>>()?))
+            let pairs: Vec<_> = pairs.collect::<Option<_>>()?;
+            match pairs.is_empty() {
+                true => Some(None),
+                false => by_id(pairs).map(Some),
+            }
         };
-        let expected = "an object from the names of the labels to their ids";
+        let expected = "an object from the names of the labels to their ids, each of them once";
         self.get("label2id", None, expected, inverted)
     }
 
@@ -327,6 +458,7 @@ impl Fields<'_> {
         if num_hidden_layers >= MAX_LAYERS {
             return Err(self.wrong("num_hidden_layers", &format!("less than {MAX_LAYERS}")));
         }
+        self.check_other_keys()?;
         let (global_rope_theta, local_rope_theta) = self.thetas()?;
         let id2label = self.labels()?;
         let num_labels = match &id2label {
@@ -416,7 +548,7 @@ impl ModernBertConfig {
     /// Text that is no JSON object, another model type, a value of the wrong kind, and everything [`Self::validate`] refuses.
     pub fn from_json_str(text: &str, source_name: &str) -> Result<Self, ConfigError> {
         let map: Map<String, Value> =
-            serde_json::from_str(text).map_err(|error| ConfigError::Json {
+            crate::json::parse(text.as_bytes()).map_err(|error| ConfigError::Json {
                 source_name: source_name.to_owned(),
                 message: error.to_string(),
             })?;

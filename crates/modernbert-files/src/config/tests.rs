@@ -387,3 +387,175 @@ fn poolings_are_read_by_their_names() {
         "{message}"
     );
 }
+
+/// Models compute in f32: what is 0 or infinite there makes results of zeros, or none at all.
+#[test]
+fn numbers_that_f32_does_not_hold_are_refused() {
+    for key in [
+        "norm_eps",
+        "global_rope_theta",
+        "local_rope_theta",
+        "initializer_range",
+        "initializer_cutoff_factor",
+    ] {
+        for value in [1e300, 1e-300] {
+            let mut json = old_form();
+            json[key] = json!(value);
+            let message = complaint(&json);
+            assert!(message.starts_with("config.json: "), "{message}");
+            assert!(
+                message.contains(&format!("{key} is {value:e}; ")),
+                "{message}"
+            );
+        }
+    }
+    let mut json = old_form();
+    json["global_rope_theta"] = json!(1e-37);
+    assert!(complaint(&json).contains("overflow f32"));
+    json["global_rope_theta"] = json!(0.5);
+    assert_eq!(read(&json).unwrap().global_rope_theta, 0.5);
+    // Values beyond it are drawn again: at 1e-9 the first one would take years.
+    let mut json = old_form();
+    json["initializer_cutoff_factor"] = json!(1e-9);
+    assert!(complaint(&json).contains("set 0.01 or more"));
+}
+
+#[test]
+fn a_key_twice_is_refused() {
+    let text = old_form().to_string();
+    let twice = text.replace(
+        "\"hidden_size\":768",
+        "\"hidden_size\":768,\"hidden_size\":64",
+    );
+    assert_ne!(text, twice);
+    let error = ModernBertConfig::from_json_str(&twice, "config.json").unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.contains("the key \"hidden_size\" is there twice"),
+        "{message}"
+    );
+}
+
+#[test]
+fn keys_that_would_change_the_model_are_not_ignored() {
+    for (key, value, said) in [
+        ("bert_layer", json!("postnorm"), "flexbert.bert_layer"),
+        ("normalization", json!("rmsnorm"), "flexbert.normalization"),
+        (
+            "num_key_value_heads",
+            json!(4),
+            "flexbert.num_key_value_heads",
+        ),
+        ("head_dim", json!(32), "flexbert.head_dim"),
+        (
+            "quantization_config",
+            json!({"bits": 4}),
+            "quantized weights",
+        ),
+        ("flexbert", json!([]), "flexbert is []"),
+    ] {
+        let mut json = old_form();
+        json[key] = value;
+        let message = complaint(&json);
+        assert!(message.contains(key) && message.contains(said), "{message}");
+    }
+    // What other writers repeat of the shape.
+    let mut json = old_form();
+    json["num_key_value_heads"] = json!(12);
+    json["head_dim"] = json!(64);
+    json["quantization_config"] = json!(null);
+    assert_eq!(read(&json).unwrap(), read(&old_form()).unwrap());
+}
+
+#[test]
+fn rotary_embeddings_are_read_whole_or_refused() {
+    let with = |entry: Value| {
+        let mut json = new_form();
+        json["rope_parameters"]["full_attention"] = entry;
+        json
+    };
+    for (entry, said) in [
+        (
+            json!({"rope_type": "default", "rope_theta": 1e4, "factor": 4.0}),
+            "factor belongs to linear, dynamic and yarn",
+        ),
+        (
+            json!({"rope_type": "default", "type": "linear", "factor": 4.0}),
+            "full_attention.type is \"linear\"",
+        ),
+        (
+            json!({"rope_type": "linear", "factor": 4.0, "beta_fast": 3.0}),
+            "beta_fast belongs to yarn",
+        ),
+        (
+            json!({"rope_type": "default", "partial_rotary_factor": 0.5}),
+            "flexbert.rotary_emb_dim",
+        ),
+        (
+            json!({"rope_type": "default", "low_freq_factor": 1.0}),
+            "full_attention.low_freq_factor",
+        ),
+        (
+            json!({"rope_type": "linear", "factor": 1e300}),
+            "set a factor of 1 or more that f32 holds",
+        ),
+        (
+            json!({"rope_type": "yarn", "factor": 4.0, "beta_fast": 1.0, "beta_slow": 2.0}),
+            "beta_fast 1 and beta_slow 2",
+        ),
+        (
+            json!({"rope_type": "yarn", "factor": 4.0, "mscale": 1.0, "mscale_all_dim": -7.213475204444817}),
+            "mscale_all_dim",
+        ),
+        (
+            json!({"rope_type": "yarn", "factor": 4.0, "attention_factor": 1e300}),
+            "attention_factor 1e300",
+        ),
+        (
+            json!({"rope_type": "dynamic", "factor": 1e30, "original_max_position_embeddings": 4}),
+            "overflows f32",
+        ),
+    ] {
+        let message = complaint(&with(entry));
+        assert!(message.contains(said), "{message}");
+    }
+    let mut json = new_form();
+    json["rope_parameters"]["global_attention"] = json!({"rope_type": "linear", "factor": 4.0});
+    assert!(complaint(&json).contains("rope_parameters.global_attention"));
+    let mut json = with(json!({"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}));
+    json["flexbert"] =
+        json!({"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 2.0}}});
+    assert!(complaint(&json).contains("one of the two places"));
+    let fields = json!({"rope_type": "default", "rope_theta": 1e4, "factor": null, "partial_rotary_factor": 1.0});
+    assert!(read(&with(fields)).is_ok());
+}
+
+#[test]
+fn labels_that_can_not_be_told_apart_are_refused() {
+    for (id2label, label2id, said) in [
+        (
+            json!({"0": "a", "00": "b"}),
+            json!(null),
+            "each of them once",
+        ),
+        (json!({"0": "a", "1": "a"}), json!(null), "\"a\" twice"),
+        (json!({"0": "a", "1": ""}), json!(null), "an empty name"),
+        (json!(null), json!({"a": 0, "b": 0}), "each of them once"),
+        (
+            json!({"0": "a", "1": "b"}),
+            json!({"a": 1, "b": 0}),
+            "label2id",
+        ),
+    ] {
+        let mut json = old_form();
+        json["id2label"] = id2label;
+        json["label2id"] = label2id;
+        let message = complaint(&json);
+        assert!(message.contains(said), "{message}");
+    }
+    // Python's default names in one of the two say nothing about the other.
+    let mut json = old_form();
+    json["id2label"] = json!({"0": "a", "1": "b"});
+    json["label2id"] = json!({"LABEL_0": 0, "LABEL_1": 1});
+    assert_eq!(read(&json).unwrap().id2label.unwrap(), ["a", "b"]);
+}

@@ -1,6 +1,8 @@
 //! Checks of a configuration; each error has its remedy.
 
 use super::{ModernBertConfig, Pooling};
+use crate::wording::short;
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 /// Reason why a configuration was refused.
@@ -93,6 +95,17 @@ pub enum ConfigError {
     },
 }
 
+/// Smallest `initializer_cutoff_factor`: values beyond it are drawn again, on average a hundred times at this factor.
+const MIN_CUTOFF: f64 = 0.01;
+
+/// Returns whether a number is positive and neither infinite nor 0 (nor of fewer digits) in f32, in which models compute.
+pub(super) fn fits_f32(value: f64) -> bool {
+    (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&value)
+}
+
+/// Fewest positions of a model: `[CLS]`, a token, `[SEP]`.
+const SHORTEST: usize = 3;
+
 /// Larger sizes are mistakes; the bound keeps every count far from overflow.
 pub(super) const MAX_SIZE: usize = 1 << 31;
 
@@ -141,6 +154,13 @@ impl ModernBertConfig {
                     format!("set it to 1 or more, below {MAX_SIZE}"),
                 )?;
             }
+        }
+        if self.max_position_embeddings < SHORTEST {
+            refuse(
+                "max_position_embeddings",
+                self.max_position_embeddings,
+                format!("[CLS], a token and [SEP] need {SHORTEST}: set {SHORTEST} or more"),
+            )?;
         }
         if self.num_hidden_layers >= MAX_LAYERS {
             refuse(
@@ -209,13 +229,36 @@ impl ModernBertConfig {
             ),
         ];
         for (setting, value, usual) in positive {
-            if !(value.is_finite() && value > 0.0) {
+            if !fits_f32(value) {
                 refuse(
                     setting,
-                    value,
-                    format!("set a positive number (published models: {usual})"),
+                    short(value),
+                    format!("set a positive number that f32 holds (published models: {usual})"),
                 )?;
             }
+        }
+        let longest = self.max_position_embeddings as f64;
+        for (setting, theta) in [
+            ("global_rope_theta", self.global_rope_theta),
+            ("local_rope_theta", self.local_rope_theta),
+        ] {
+            // The fastest frequency is at most 1 / theta.
+            if !fits_f32(longest / theta.min(1.0)) {
+                refuse(
+                    setting,
+                    short(theta),
+                    "positions divided by it overflow f32: set 1 or more",
+                )?;
+            }
+        }
+        if self.initializer_cutoff_factor < MIN_CUTOFF {
+            refuse(
+                "initializer_cutoff_factor",
+                short(self.initializer_cutoff_factor),
+                format!(
+                    "random weights beyond it are drawn again: set {MIN_CUTOFF} or more (published models: 2)"
+                ),
+            )?;
         }
         for (setting, value) in self.dropouts() {
             if !(0.0..1.0).contains(&value) {
@@ -255,8 +298,24 @@ impl ModernBertConfig {
         if self.num_labels == Some(0) {
             refuse("num_labels", 0, "set 1 or more, or leave it out")?;
         }
+        let named = self.id2label.as_deref().unwrap_or_default();
+        let mut seen = HashSet::new();
+        if let Some(label) = named
+            .iter()
+            .find(|label| label.is_empty() || !seen.insert(label.as_str()))
+        {
+            refuse(
+                "id2label",
+                if label.is_empty() {
+                    "one with an empty name".to_owned()
+                } else {
+                    format!("one with the name {label:?} twice")
+                },
+                "results name labels: give each label a name of its own",
+            )?;
+        }
         // Programs print labels on lines and terminals.
-        let mut labels = self.id2label.iter().flatten();
+        let mut labels = named.iter();
         if let Some(label) = labels.find(|label| label.chars().any(char::is_control)) {
             refuse(
                 "id2label",

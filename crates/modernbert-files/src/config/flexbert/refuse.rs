@@ -1,8 +1,9 @@
 //! Combinations of choices that describe no model: each error names both settings.
 
 use super::{BlockKind, EmbeddingKind, FlexOptions, RopeScaling, RopeType};
-use crate::config::validate::{MAX_SIZE, refuse};
+use crate::config::validate::{MAX_SIZE, fits_f32, refuse};
 use crate::config::{ConfigError, LayerType, ModernBertConfig, Pooling};
+use crate::wording::short;
 
 impl ModernBertConfig {
     /// Refuses choices that are out of range or exclude each other.
@@ -32,6 +33,21 @@ impl ModernBertConfig {
 
     fn refuse_blocks(&self) -> Result<(), ConfigError> {
         let flex = &self.flexbert;
+        let initial = [
+            flex.initial_bert_layer.is_some(),
+            flex.initial_attention_layer.is_some(),
+            flex.initial_mlp_layer.is_some(),
+        ];
+        if let Some(layers) = flex.num_initial_layers.filter(|layers| *layers > 0)
+            && !initial.contains(&true)
+        {
+            refuse(
+                "num_initial_layers",
+                layers,
+                "the first layers have no choice of their own: give initial_bert_layer, initial_attention_layer or initial_mlp_layer as well, or \
+                 leave it out",
+            )?;
+        }
         if flex.num_initial_layers == Some(0) {
             let given = [
                 ("initial_bert_layer", flex.initial_bert_layer.is_some()),
@@ -200,6 +216,18 @@ impl ModernBertConfig {
         }
         if let Some(base) = flex.rotary_emb_scale_base {
             positive("rotary_emb_scale_base", base)?;
+            // The first pair of a head decays most, by 1.4 / 0.4 for each `base` tokens from the middle of a sequence.
+            let most = (self.max_position_embeddings / 2) as f64 / base * 3.5f64.ln();
+            if most > f64::from(f32::MAX).ln() {
+                refuse(
+                    "rotary_emb_scale_base",
+                    short(base),
+                    format!(
+                        "a sequence of max_position_embeddings ({}) tokens overflows f32: raise it, or lower max_position_embeddings",
+                        self.max_position_embeddings
+                    ),
+                )?;
+            }
         }
         for layer_type in [LayerType::Global, LayerType::Local] {
             self.refuse_scaling(&flex.rope_scaling(layer_type), layer_type)?;
@@ -218,10 +246,10 @@ impl ModernBertConfig {
         };
         let kind = scaling.rope_type;
         match scaling.factor {
-            Some(factor) if !(factor.is_finite() && factor >= 1.0) => refuse(
+            Some(factor) if !(factor >= 1.0 && fits_f32(factor)) => refuse(
                 place,
-                format!("one with factor {factor}"),
-                "set a factor of 1 or more",
+                format!("one with factor {}", short(factor)),
+                "set a factor of 1 or more that f32 holds",
             )?,
             None if kind != RopeType::Default => refuse(
                 place,
@@ -230,20 +258,45 @@ impl ModernBertConfig {
             )?,
             _ => {}
         }
+        if let Some((field, types)) = unused_field(scaling) {
+            refuse(
+                place,
+                format!("one with {field} and rope_type {kind:?}").to_lowercase(),
+                format!("{field} belongs to {types}: change rope_type, or leave {field} out"),
+            )?;
+        }
         let numbers = [
-            scaling.attention_factor,
-            scaling.beta_fast,
-            scaling.beta_slow,
+            ("attention_factor", scaling.attention_factor),
+            ("beta_fast", scaling.beta_fast),
+            ("beta_slow", scaling.beta_slow),
         ];
-        if numbers
+        if let Some((name, value)) = numbers
             .into_iter()
-            .flatten()
-            .any(|x| !(x.is_finite() && x > 0.0))
+            .filter_map(|(name, value)| Some((name, value?)))
+            .find(|(_, value)| !fits_f32(*value))
         {
             refuse(
                 place,
-                "one with a number that is not positive",
-                "set attention_factor, beta_fast and beta_slow above 0",
+                format!("one with {name} {}", short(value)),
+                "set a positive number that f32 holds, or leave it out",
+            )?;
+        }
+        let (fast, slow) = scaling.betas();
+        if fast < slow {
+            refuse(
+                place,
+                format!("one with beta_fast {fast} and beta_slow {slow}"),
+                "set beta_fast to beta_slow or more",
+            )?;
+        }
+        if kind == RopeType::Yarn && !fits_f32(scaling.yarn_magnitude()) {
+            refuse(
+                place,
+                format!(
+                    "one whose mscale and mscale_all_dim make the attention factor {}",
+                    short(scaling.yarn_magnitude())
+                ),
+                "change them so that it is a positive number that f32 holds",
             )?;
         }
         let original = scaling.original_max_position_embeddings;
@@ -274,6 +327,26 @@ impl ModernBertConfig {
                 "one with rope_type yarn",
                 "it needs a rope_theta above 1",
             )?;
+        }
+        if kind == RopeType::Dynamic {
+            let (dim, longest) = (
+                dim.unwrap_or(self.head_dim()) as f64,
+                self.max_position_embeddings as f64,
+            );
+            let known = original.unwrap_or(self.max_position_embeddings) as f64;
+            let factor = scaling.factor.unwrap_or(1.0);
+            let stretch = (factor * longest.max(known) / known - (factor - 1.0)).max(1.0);
+            let base = self.rope_theta(layer_type) * stretch.powf(dim / (dim - 2.0));
+            if !fits_f32(base) {
+                refuse(
+                    place,
+                    format!("one with factor {}", short(factor)),
+                    format!(
+                        "the base of a sequence of max_position_embeddings ({longest}) tokens overflows f32: set a smaller factor, or a larger \
+                         original_max_position_embeddings"
+                    ),
+                )?;
+            }
         }
         Ok(())
     }
@@ -373,23 +446,63 @@ impl ModernBertConfig {
         ];
         for (name, value) in probabilities {
             if let Some(value) = value
-                && !(0.0..1.0).contains(&value)
+                && !(0.0..1.0).contains(&(value as f32))
             {
-                refuse(name, value, "set a number of at least 0 and below 1")?;
+                refuse(
+                    name,
+                    value,
+                    "set a number of at least 0 and below 1, also in f32",
+                )?;
             }
         }
         if let Some(scale) = flex.lse_square_scale
-            && !(scale.is_finite() && scale >= 0.0)
+            && !(scale == 0.0 || fits_f32(scale))
         {
-            refuse("lse_square_scale", scale, "set a number of at least 0")?;
+            refuse(
+                "lse_square_scale",
+                short(scale),
+                "set a number of at least 0 that f32 holds",
+            )?;
         }
         Ok(())
     }
 }
 
 fn positive(setting: &'static str, value: f64) -> Result<(), ConfigError> {
-    match value.is_finite() && value > 0.0 {
+    match fits_f32(value) {
         true => Ok(()),
-        false => refuse(setting, value, "set a positive number, or leave it out"),
+        false => refuse(
+            setting,
+            short(value),
+            "set a positive number that f32 holds, or leave it out",
+        ),
     }
+}
+
+/// A field of a scaling that its type does not read, and the types that do.
+fn unused_field(scaling: &RopeScaling) -> Option<(&'static str, &'static str)> {
+    use RopeType::{Dynamic, Linear, Yarn};
+    let scaled: (&[RopeType], _) = (&[Linear, Dynamic, Yarn], "linear, dynamic and yarn");
+    let yarn: (&[RopeType], _) = (&[Yarn], "yarn");
+    [
+        (
+            "factor",
+            scaling.factor.is_some_and(|factor| factor != 1.0),
+            scaled,
+        ),
+        (
+            "original_max_position_embeddings",
+            scaling.original_max_position_embeddings.is_some(),
+            scaled,
+        ),
+        ("attention_factor", scaling.attention_factor.is_some(), yarn),
+        ("beta_fast", scaling.beta_fast.is_some(), yarn),
+        ("beta_slow", scaling.beta_slow.is_some(), yarn),
+        ("mscale", scaling.mscale.is_some(), yarn),
+        ("mscale_all_dim", scaling.mscale_all_dim.is_some(), yarn),
+        ("truncate", scaling.truncate.is_some(), yarn),
+    ]
+    .into_iter()
+    .find(|(_, given, (types, _))| *given && !types.contains(&scaling.rope_type))
+    .map(|(field, _, (_, types))| (field, types))
 }

@@ -51,6 +51,44 @@ pub struct RopeScaling {
     pub truncate: Option<bool>,
 }
 
+impl RopeScaling {
+    /// The names of the fields, without `rope_type`.
+    pub(in crate::config) const FIELDS: [&str; 8] = [
+        "factor",
+        "original_max_position_embeddings",
+        "attention_factor",
+        "beta_fast",
+        "beta_slow",
+        "mscale",
+        "mscale_all_dim",
+        "truncate",
+    ];
+
+    /// YaRN: the rotations above which a frequency stays, and those below which it is divided.
+    pub(super) fn betas(&self) -> (f64, f64) {
+        (
+            self.beta_fast.unwrap_or(32.0),
+            self.beta_slow.unwrap_or(1.0),
+        )
+    }
+
+    /// YaRN: the factor on cosines and sines.
+    pub(super) fn yarn_magnitude(&self) -> f64 {
+        let factor = self.factor.unwrap_or(1.0);
+        let scale = |m: f64| match factor > 1.0 {
+            true => 0.1 * m * factor.ln() + 1.0,
+            false => 1.0,
+        };
+        let both = self.mscale.zip(self.mscale_all_dim);
+        // transformers takes 0 as absent.
+        let both = both.filter(|(one, all)| *one != 0.0 && *all != 0.0);
+        self.attention_factor.unwrap_or_else(|| match both {
+            Some((one, all)) => scale(one) / scale(all),
+            None => scale(1.0),
+        })
+    }
+}
+
 /// The scaling by kind of layer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -114,7 +152,7 @@ impl RotarySpec {
             }
             RopeType::Yarn => (
                 self.yarn(&of_base(self.theta), factor),
-                self.yarn_magnitude(factor) as f32,
+                self.scaling.yarn_magnitude() as f32,
             ),
         }
     }
@@ -126,10 +164,8 @@ impl RotarySpec {
             let longest = self.original_max as f64;
             dim * (longest / (rotations * std::f64::consts::TAU)).ln() / (2.0 * self.theta.ln())
         };
-        let (mut low, mut high) = (
-            element(self.scaling.beta_fast.unwrap_or(32.0)),
-            element(self.scaling.beta_slow.unwrap_or(1.0)),
-        );
+        let (fast, slow) = self.scaling.betas();
+        let (mut low, mut high) = (element(fast), element(slow));
         if self.scaling.truncate.unwrap_or(true) {
             (low, high) = (low.floor(), high.ceil());
         }
@@ -142,21 +178,6 @@ impl RotarySpec {
             f / factor as f32 * divided + f * (1.0 - divided)
         };
         frequencies.iter().enumerate().map(scaled).collect()
-    }
-
-    fn yarn_magnitude(&self, factor: f64) -> f64 {
-        let scale = |m: f64| match factor > 1.0 {
-            true => 0.1 * m * factor.ln() + 1.0,
-            false => 1.0,
-        };
-        let scaling = &self.scaling;
-        let both = scaling.mscale.zip(scaling.mscale_all_dim);
-        // transformers takes 0 as absent.
-        let both = both.filter(|(one, all)| *one != 0.0 && *all != 0.0);
-        scaling.attention_factor.unwrap_or_else(|| match both {
-            Some((one, all)) => scale(one) / scale(all),
-            None => scale(1.0),
-        })
     }
 
     /// XPos: the factor on queries of each pair of elements at a position of a sequence of `length` tokens; keys have the inverse. 1 without XPos.

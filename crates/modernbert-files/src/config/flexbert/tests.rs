@@ -405,3 +405,36 @@ fn every_choice_is_known_by_name() {
     let known = error.to_string().matches('`').count() / 2 - 1;
     assert_eq!(known, FlexOptions::KEYS.len(), "{error}");
 }
+
+#[test]
+fn numbers_beyond_f32_and_choices_without_effect_are_refused() {
+    type Change = fn(&mut FlexOptions);
+    let cases: [(Change, &str); 7] = [
+        (|f| f.attn_softcap = Some(1e-300), "attn_softcap is 1e-300"),
+        (|f| f.attn_softcap = Some(1e300), "attn_softcap is 1e300"),
+        (
+            |f| f.rotary_emb_scale_base = Some(1e-300),
+            "rotary_emb_scale_base is 1e-300",
+        ),
+        (
+            |f| f.rotary_emb_scale_base = Some(8.0),
+            "a sequence of max_position_embeddings (8192) tokens overflows f32",
+        ),
+        (
+            |f| f.lse_square_scale = Some(1e300),
+            "lse_square_scale is 1e300",
+        ),
+        (
+            |f| f.label_smoothing = Some(0.999_999_999_999),
+            "label_smoothing",
+        ),
+        (
+            |f| f.num_initial_layers = Some(2),
+            "num_initial_layers is 2",
+        ),
+    ];
+    for (change, said) in cases {
+        let message = complaint(change);
+        assert!(message.contains(said), "{message}");
+    }
+}
