@@ -53,10 +53,11 @@ pub(crate) struct Shapes {
         long,
         value_name = "COUNT",
         default_value_t = 20,
+        value_parser = clap::value_parser!(u64).range(1..),
         requires = "parameters",
         conflicts_with = "shapes"
     )]
-    best: usize,
+    best: u64,
     /// Scores on these GPUs: names or numbers of multiprocessors, separated by commas. By default those of the authors' script.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     gpus: Vec<String>,
@@ -107,7 +108,9 @@ impl Shapes {
                 };
                 let found = search.run(&gpus)?;
                 let count = found.len();
-                let best = found.into_iter().take(self.best);
+                let best = found
+                    .into_iter()
+                    .take(usize::try_from(self.best).unwrap_or(usize::MAX));
                 (best.map(|(shape, _)| shape).collect(), count)
             }
         };

@@ -9,6 +9,7 @@
 use std::ops::RangeInclusive;
 
 use super::ModernBertConfig;
+use crate::wording::counted;
 
 /// Sides of a block of a GEMM.
 const BLOCK: [u64; 2] = [128, 256];
@@ -18,6 +19,8 @@ const WIDTH_MULTIPLE: usize = 64;
 const GLOBAL: usize = 3;
 /// Largest width of a shape, larger than that of any encoder: a search over all of them takes seconds.
 const MOST_WIDTH: usize = 16_384;
+/// A number of layers that breaks no constraint.
+const SMALLEST_DEPTH: usize = 4;
 /// Largest number of layers of a shape.
 const MOST_LAYERS: usize = 256;
 
@@ -222,15 +225,7 @@ impl Shape {
                 ));
             }
         }
-        if !self.layers.is_multiple_of(2) {
-            broken.push(format!("{} layers are an odd number", self.layers));
-        }
-        if !(self.layers - 1).is_multiple_of(GLOBAL) {
-            broken.push(format!(
-                "with {} layers the last is not global: layers - 1 is no multiple of {GLOBAL}",
-                self.layers
-            ));
-        }
+        broken.extend(depth_constraints(self.layers));
         broken
     }
 
@@ -262,6 +257,22 @@ impl Shape {
             .sum();
         sum / weights
     }
+}
+
+/// The constraints that a number of layers breaks.
+fn depth_constraints(layers: usize) -> Vec<String> {
+    let mut broken = Vec::new();
+    let counted = counted(layers, "layer", "layers");
+    if !layers.is_multiple_of(2) {
+        let are = if layers == 1 { "is" } else { "are" };
+        broken.push(format!("{counted} {are} an odd number"));
+    }
+    if !(layers - 1).is_multiple_of(GLOBAL) {
+        broken.push(format!(
+            "with {counted} the last is not global: layers - 1 is no multiple of {GLOBAL}"
+        ));
+    }
+    broken
 }
 
 /// A grid of shapes.
@@ -311,26 +322,33 @@ impl ShapeSearch {
         let mut found = Vec::new();
         for hidden in multiples(self.hidden.clone()) {
             for intermediate in multiples(hidden..=4 * hidden) {
-                // Score and constraints of the matrices are the same for every number of layers.
-                let mut score = None;
+                let of = |layers| Shape {
+                    hidden,
+                    intermediate,
+                    layers,
+                };
+                // Score and constraints of the matrices are the same for every number of layers, and each layer after the first has the
+                // same parameters: only these are counted, since a search has up to a million shapes.
+                if !of(SMALLEST_DEPTH).broken_constraints().is_empty() {
+                    continue;
+                }
+                let score = of(SMALLEST_DEPTH).score(gpus);
+                let first = of(1).parameters();
+                let each = of(2).parameters() - first;
                 for layers in (*self.layers.start()).max(1)..=*self.layers.end() {
-                    let shape = Shape {
-                        hidden,
-                        intermediate,
-                        layers,
-                    };
-                    if self.parameters.contains(&shape.parameters())
-                        && shape.broken_constraints().is_empty()
+                    let parameters = first + each * (layers as u64 - 1);
+                    if self.parameters.contains(&parameters) && depth_constraints(layers).is_empty()
                     {
-                        let score = *score.get_or_insert_with(|| shape.score(gpus));
-                        found.push((shape, score));
+                        found.push((of(layers), score, parameters));
                     }
                 }
             }
         }
-        let key = |shape: &Shape| (shape.parameters(), *shape);
-        found.sort_by(|(a, x), (b, y)| y.total_cmp(x).then_with(|| key(a).cmp(&key(b))));
-        Ok(found)
+        found.sort_by(|(a, x, m), (b, y, n)| y.total_cmp(x).then_with(|| (m, a).cmp(&(n, b))));
+        Ok(found
+            .into_iter()
+            .map(|(shape, score, _)| (shape, score))
+            .collect())
     }
 }
 
@@ -512,6 +530,24 @@ mod tests {
             ..base
         };
         assert!(matches!(huge.run(&gpus), Err(ShapeError::Size(_))));
+    }
+
+    /// Counting every tensor of every shape took minutes.
+    #[test]
+    fn the_search_of_the_whole_grid_takes_seconds() {
+        let started = std::time::Instant::now();
+        let all = ShapeSearch {
+            parameters: 1..=u64::MAX,
+            hidden: 256..=2048,
+            layers: 4..=64,
+        };
+        let found = all.run(&Gpu::known()).unwrap();
+        assert!(found.len() > 1000);
+        assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
+        for (shape, score) in found.iter().step_by(997) {
+            assert!(shape.broken_constraints().is_empty(), "{shape}");
+            assert_eq!(shape.score(&Gpu::known()), *score);
+        }
     }
 
     #[test]
