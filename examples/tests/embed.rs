@@ -190,7 +190,7 @@ fn what_cant_be_embedded_is_named_with_its_place() {
     );
     assert_refused(
         &embed(&["a", "--max-length", "1"], ""),
-        &["below the 2 special tokens"],
+        &["no token of a text beside the 2 special tokens"],
     );
     assert_refused(&embed(&["a", "--revision", "main"], ""), &["no revisions"]);
     #[cfg(unix)]

@@ -127,7 +127,7 @@ fn what_cant_be_tagged_is_named() {
     assert_refused(&tag(model.path(), &jsonl, "{\"w\":\"one\"}"), &said);
     assert_refused(
         &tag(model.path(), &["a", "--max-length", "1"], ""),
-        &["below the 2 special tokens"],
+        &["no token of a text beside the 2 special tokens"],
     );
     assert_refused(&tag(model.path(), &[], ""), &["no text"]);
 }

@@ -55,7 +55,7 @@ pub fn encode_tags(
     set: &LabelSet,
     max_length: usize,
 ) -> Result<EncodedTags, TagsError> {
-    if max_length < 2 {
+    if max_length <= 2 {
         return Err(TokenizerError::MaxLength {
             max_length,
             needed: 2,

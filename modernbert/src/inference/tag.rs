@@ -81,8 +81,8 @@ impl Tagger {
     ) -> Result<Self, InferenceError> {
         let labels = label_names(model.model.config(), model.outputs())?;
         let runner = Runner::new(model.model.config(), tokenizer, batches)?;
-        // `[CLS]` and `[SEP]` are always there.
-        if runner.max_length < 2 {
+        // `[CLS]` and `[SEP]` are always there, and a text needs a token beside them.
+        if runner.max_length <= 2 {
             return Err(TokenizerError::MaxLength {
                 max_length: runner.max_length,
                 needed: 2,

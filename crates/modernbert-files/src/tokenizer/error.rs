@@ -53,9 +53,9 @@ pub enum TokenizerError {
         /// The file.
         place: String,
     },
-    /// The limit is below the number of special tokens.
+    /// The limit leaves no token beside the special ones.
     #[error(
-        "a maximum length of {max_length} is below the {needed} special tokens; use a longer one"
+        "a maximum length of {max_length} leaves no token of a text beside the {needed} special tokens; use a longer one"
     )]
     MaxLength {
         /// The limit given.

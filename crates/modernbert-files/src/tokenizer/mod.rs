@@ -338,7 +338,7 @@ impl Tokenizer {
         max_length: usize,
     ) -> Result<Encoded, TokenizerError> {
         let added = if second.is_some() { 3 } else { 2 };
-        if max_length < added {
+        if max_length <= added {
             return Err(TokenizerError::MaxLength {
                 max_length,
                 needed: added,

@@ -340,6 +340,23 @@ fn truncation_keeps_the_ends() {
         tokenizer.encode_truncated("a", Some("b"), 2),
         Err(TokenizerError::MaxLength { needed: 3, .. })
     ));
+    // Special tokens alone would make the same sequence of every text.
+    for (pair, needed) in [(None, 2), (Some("b"), 3)] {
+        let message = tokenizer
+            .encode_truncated("a", pair, needed)
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("leaves no token"), "{message}");
+        assert_eq!(
+            tokenizer
+                .encode_truncated("a a a", pair, needed + 1)
+                .unwrap()
+                .ids
+                .len(),
+            needed + 1
+        );
+    }
+    assert!(tokenizer.encode_words(&["a"], true, 2).is_err());
 }
 
 #[test]
@@ -381,7 +398,7 @@ proptest! {
     }
 
     #[test]
-    fn never_longer_than_asked(a in ".{0,40}", b in ".{0,40}", max_length in 3usize..30) {
+    fn never_longer_than_asked(a in ".{0,40}", b in ".{0,40}", max_length in 4usize..30) {
         let tokenizer = small();
         let special = tokenizer.special();
         let encoded = tokenizer.encode_truncated(&a, Some(&b), max_length).unwrap();

@@ -27,7 +27,7 @@ impl Tokenizer {
         prefix_space: bool,
         max_length: usize,
     ) -> Result<EncodedWords, TokenizerError> {
-        if max_length < 2 {
+        if max_length <= 2 {
             return Err(TokenizerError::MaxLength {
                 max_length,
                 needed: 2,
