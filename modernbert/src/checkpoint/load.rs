@@ -27,7 +27,8 @@ const ENCODER: &str = "model.";
 /// anything is read, and one tensor at a time is on the host.
 ///
 /// # Errors
-/// A missing, unknown or misshapen tensor, a dtype that holds no weights, a weight that is NaN or infinite: each by name. The module is
+/// A missing, unknown or misshapen tensor, a dtype that holds no weights, a weight that is NaN or infinite, weights whose squares
+/// overflow f32: each by name. The module is
 /// dropped then; build it again.
 pub fn load<M: Module>(
     module: M,
@@ -128,8 +129,16 @@ impl<'a> Plan<'a> {
                 name: name(),
             });
         };
+        if values.sum_of_squares() <= f64::from(f32::MAX) {
+            return Ok(values);
+        }
         match values.non_finite() {
-            0 => Ok(values),
+            // Variances and norms would be infinite, and what is divided by them 0: wrong, but finite.
+            0 => Err(CheckpointError::TooLarge {
+                place: place(),
+                name: name(),
+                largest: values.largest(),
+            }),
             count => Err(CheckpointError::NonFinite {
                 place: place(),
                 name: name(),

@@ -162,6 +162,27 @@ fn a_weight_that_is_not_finite_is_named() {
     }
 }
 
+/// A variance that overflows makes the norm of its tokens 0: a result that is finite and wrong.
+#[test]
+fn weights_whose_squares_overflow_are_named() {
+    for value in [1e20f32, -3e38] {
+        let folder = tempfile::tempdir().unwrap();
+        write_changed(folder.path(), |tensors| {
+            for (name, _, bytes) in tensors {
+                if name == "model.layers.1.mlp.Wi.weight" {
+                    bytes[8..12].copy_from_slice(&value.to_le_bytes());
+                }
+            }
+        });
+        let message = load_error(folder.path()).to_string();
+        let said = format!(
+            "`model.layers.1.mlp.Wi.weight` has weights up to {:e}",
+            value.abs()
+        );
+        assert!(message.contains(&said), "{message}");
+    }
+}
+
 #[test]
 fn parameters_are_filled_by_name() {
     // In the reverse order of the module's, every value the hash of its name.

@@ -178,7 +178,7 @@ impl Encoder {
     /// ```
     ///
     /// # Errors
-    /// A text that can't be encoded, an output that is not finite, a device that fails.
+    /// A text that can't be encoded, an output that is not finite or all zeros, a device that fails.
     pub fn encode<'a, T>(&self, texts: &'a [T]) -> Result<Vec<Embedding>, InferenceError>
     where
         &'a T: Into<Input<'a>>,
@@ -214,6 +214,12 @@ impl Encoder {
             let hidden = self.model.forward(batch);
             read_rows(pool(hidden, &batch.layout, self.options.pooling))
         })?;
+        if let Some(at) = vectors
+            .iter()
+            .position(|vector| vector.iter().all(|x| *x == 0.0))
+        {
+            return Err(InferenceError::Zero { index: at + 1 });
+        }
         let finish = |(mut values, encoded): (Vec<f32>, &Encoded)| {
             if self.options.normalize {
                 normalize(&mut values);

@@ -85,13 +85,22 @@ pub enum InferenceError {
     /// An output that is NaN or infinite.
     #[error(
         "text {index}: the model's output is not finite (NaN or infinity) in {precision}; {}",
-        if *precision == "f32" { "the weights overflow even in f32: use another checkpoint" } else { "compute in f32 instead" }
+        if *precision == "f32" { "weights or numbers of config.json overflow even in f32: use another checkpoint" } else { "compute in f32 instead" }
     )]
     NonFinite {
         /// Number of the text, from 1.
         index: usize,
         /// Dtype of matrix multiplications and attention.
         precision: &'static str,
+    },
+    /// A vector of zeros, which has no direction to compare.
+    #[error(
+        "text {index}: all numbers of its vector are 0, which is similar to nothing; the model's weights are 0, or overflow and vanish in f32: \
+         use another checkpoint"
+    )]
+    Zero {
+        /// Number of the text, from 1.
+        index: usize,
     },
     /// The text can't be encoded.
     #[error(transparent)]
@@ -130,6 +139,9 @@ impl InferenceError {
                 precision,
             },
             Self::NoChoices { index } => Self::NoChoices {
+                index: index + texts,
+            },
+            Self::Zero { index } => Self::Zero {
                 index: index + texts,
             },
             other => other,

@@ -1,11 +1,12 @@
 //! Texts to vectors.
 
+use burn::tensor::Tensor;
 use modernbert::batch::PackedBatch;
 use modernbert::config::Pooling;
 use modernbert::inference::{
     BatchOptions, EmbedOptions, Embedding, Encoder, InferenceError, Input, StreamProgress,
 };
-use modernbert::model::{ModernBert, Precision};
+use modernbert::model::{ModernBert, NamedMapper, Precision, map_named};
 
 use crate::model::{TEXTS, config, randomize, tokenizer};
 use test_support::{assert_close, bits, computes_in, device, read, relative_rms_error, wide};
@@ -48,6 +49,32 @@ fn every_batch_size_gives_the_same_vectors_in_the_order_of_the_texts() {
             assert_eq!(found.tokens, expected.tokens, "{input:?}");
             assert_close(&found.values, &wide(&expected.values), 1e-5, &input.text);
         }
+    }
+}
+
+/// A vector of zeros has no direction: scaled to length one it would be undefined, and as it is it equals nothing.
+#[test]
+fn a_vector_of_zeros_is_an_error_that_names_the_text() {
+    struct Zeros;
+    impl NamedMapper for Zeros {
+        fn map<const D: usize>(&mut self, name: &str, value: Tensor<D>) -> Tensor<D> {
+            match name.contains("tok_embeddings") {
+                true => value.zeros_like(),
+                false => value,
+            }
+        }
+    }
+    let model = randomize(ModernBert::new(&config(), &device()).unwrap());
+    let model = map_named(model, &mut Zeros);
+    for normalize in [true, false] {
+        let options = EmbedOptions {
+            normalize,
+            ..EmbedOptions::default()
+        };
+        let encoder =
+            Encoder::new(model.clone(), tokenizer(), options, BatchOptions::default()).unwrap();
+        let message = encoder.encode(&["one two"]).unwrap_err().to_string();
+        assert!(message.starts_with("text 1: all numbers"), "{message}");
     }
 }
 

@@ -106,6 +106,18 @@ pub enum CheckpointError {
         /// Number of all values.
         total: usize,
     },
+    /// Weights whose squares overflow f32.
+    #[error(
+        "{place}: tensor `{name}` has weights up to {largest:e}, whose squares overflow f32; the training that wrote it diverged, or the file is damaged: use an earlier checkpoint, or download it again"
+    )]
+    TooLarge {
+        /// File or folder.
+        place: String,
+        /// The tensor.
+        name: String,
+        /// Its largest magnitude.
+        largest: f32,
+    },
     /// The model could not be read back from its device.
     #[error("tensor `{name}` could not be read from its device: {reason}")]
     Device {

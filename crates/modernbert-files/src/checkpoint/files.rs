@@ -322,15 +322,48 @@ impl TensorValues<'_> {
 
     /// Number of values that are not finite; of scales, for codes.
     pub fn non_finite(&self) -> usize {
-        let values: &[f32] = match self {
+        self.numbers().iter().filter(|x| !x.is_finite()).count()
+    }
+
+    /// The largest magnitude; of codes at most that of their scales times 127.
+    pub fn largest(&self) -> f32 {
+        let most = self.numbers().iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        match self {
+            Self::Float(_) => most,
+            Self::Int8 { .. } => 127.0 * most,
+        }
+    }
+
+    /// Sum of the squares of all values, to the digits of f32; of codes an upper bound. Not finite if a value or its square is not.
+    pub fn sum_of_squares(&self) -> f64 {
+        // Sums in lanes are vectorized. Large tensors are shared among threads, which also bring the file's pages in.
+        const LANES: usize = 16;
+        let squares = |part: &[f32]| {
+            let mut lanes = [0.0f32; LANES];
+            let (chunks, rest) = part.as_chunks::<LANES>();
+            for chunk in chunks {
+                for (lane, x) in lanes.iter_mut().zip(chunk) {
+                    *lane += x * x;
+                }
+            }
+            let of_rest: f32 = rest.iter().map(|x| x * x).sum();
+            lanes.into_iter().map(f64::from).sum::<f64>() + f64::from(of_rest)
+        };
+        let sum = self.numbers().par_chunks(1 << 16).map(squares).sum::<f64>();
+        match self {
+            Self::Float(_) => sum,
+            Self::Int8 { codes, scales } => {
+                let width = codes.len() / scales.len().max(1);
+                sum * width as f64 * 127.0 * 127.0
+            }
+        }
+    }
+
+    fn numbers(&self) -> &[f32] {
+        match self {
             Self::Float(values) => values,
             Self::Int8 { scales, .. } => scales,
-        };
-        // Without branches and in 32 bits, so that it is vectorized. Large tensors are shared among threads, which also bring the file's pages in.
-        const EXPONENT: u32 = 0x7f80_0000;
-        let is_bad = |x: &f32| u32::from(x.to_bits() & EXPONENT == EXPONENT);
-        let count = |part: &[f32]| part.iter().map(is_bad).sum::<u32>() as usize;
-        values.par_chunks(1 << 18).map(count).sum()
+        }
     }
 }
 
