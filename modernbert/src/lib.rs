@@ -45,7 +45,9 @@ pub mod model;
 mod similarity;
 
 pub use burn_packed::{batch, device, graph, ops};
-pub use modernbert_files::{atomic, card, config, lock, output, parallel, read, tokenizer};
+pub use modernbert_files::{
+    atomic, card, config, lock, output, parallel, read, tokenizer, wording,
+};
 
 pub use inference::{
     AnswerOptions, Answerer, BatchOptions, Chooser, Embedding, Encoder, Entity, InferenceError,

@@ -13,8 +13,12 @@ use crate::optim::GradientSquares;
 /// A loss or a gradient that is NaN or infinite.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error(
-    "{what} of step {step} is not finite ({value}){also}. Lower optimizer.learning_rate or look at the data of this step. The weights \
-     were left as they were before it"
+    "{what} of step {step} is not finite ({value}){also}. {}. The weights were left as they were before it",
+    if *step <= 1 {
+        "No update came before: look at the weights that the run begins with (model.initializer_range), at the numbers in [model], and at the data of this step"
+    } else {
+        "Lower optimizer.learning_rate or look at the data of this step"
+    }
 )]
 pub struct NotFinite {
     /// The step, counted from 1.

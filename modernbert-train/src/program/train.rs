@@ -130,6 +130,7 @@ impl Demo {
         self.out.check_corpus(&self.corpus)?;
         let recipe = with_arguments(recipe, &self.corpus, &self.out.overrides()?)?;
         recipe.validate()?;
+        recipe.check_used()?;
         self.out.check(&recipe, &[])?;
         // A demo may replace an older demo, which can be repeated within minutes.
         let again = modernbert::read::text(&self.out.out.join("recipe.toml"))
@@ -180,6 +181,7 @@ impl Run {
             recipe = recipe.resolve_model().map_err(located)?.0;
         }
         recipe.validate().map_err(located)?;
+        recipe.check_used().map_err(located)?;
         let mut inputs = vec![self.recipe.as_path()];
         inputs.extend(self.from.as_deref());
         self.out.check(&recipe, &inputs)?;

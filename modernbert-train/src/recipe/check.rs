@@ -4,6 +4,7 @@ use super::{Recipe, TokenizerSource};
 use crate::schedule::ScheduleError;
 use modernbert::checkpoint::SourceError;
 use modernbert::config::ConfigError;
+use modernbert::wording::short;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -111,10 +112,25 @@ impl RecipeError {
     pub(super) fn invalid(key: &str, value: impl ToString, remedy: impl Into<String>) -> Self {
         Self::Invalid {
             key: key.to_owned(),
-            value: value.to_string(),
+            value: shortened(value.to_string()),
             remedy: remedy.into(),
         }
     }
+}
+
+/// A value for a message; a number of hundreds of digits is written with an exponent.
+fn shortened(value: String) -> String {
+    match value.parse::<f64>() {
+        Ok(number) if value.len() > 20 && value.contains(|c: char| c.is_ascii_digit()) => {
+            short(number)
+        }
+        _ => value,
+    }
+}
+
+/// Returns whether a number is positive and neither infinite nor 0 in f32, the type of weights and gradients.
+fn fits_f32(value: f64) -> bool {
+    (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&value)
 }
 
 /// Smallest vocabulary: 256 bytes and the special tokens.
@@ -304,14 +320,7 @@ impl Recipe {
             )?;
         }
         let o = &self.optimizer;
-        // Weights are f32: a smaller rate would be 0 there.
         let rate = o.learning_rate;
-        want(
-            !(0.0..f64::from(f32::MIN_POSITIVE)).contains(&rate) || rate == 0.0,
-            "optimizer.learning_rate",
-            rate,
-            "it is too small for f32: raise it",
-        )?;
         let positive = [
             ("optimizer.learning_rate", o.learning_rate),
             ("optimizer.epsilon", o.epsilon),
@@ -323,6 +332,13 @@ impl Recipe {
                 value,
                 "set a positive number",
             )?;
+            let is_large = value > f64::from(f32::MAX);
+            let remedy = if is_large {
+                "it is too large for f32: lower it"
+            } else {
+                "it is too small for f32: raise it"
+            };
+            want(fits_f32(value), key, value, remedy)?;
         }
         for (key, value) in [("optimizer.beta1", o.beta1), ("optimizer.beta2", o.beta2)] {
             want(
@@ -343,10 +359,25 @@ impl Recipe {
             ("optimizer.max_grad_norm", o.max_grad_norm),
             ("optimizer.skip_spikes", o.skip_spikes),
         ] {
-            let good = value.is_none_or(|value| value.is_finite() && value > 0.0);
+            let good = value.is_none_or(fits_f32);
             let shown = value.unwrap_or_default();
-            want(good, key, shown, "set a positive number, or leave it out")?;
+            want(
+                good,
+                key,
+                shown,
+                "set a positive number that f32 holds, or leave it out",
+            )?;
         }
+        let max_lr = o.max_lr.unwrap_or(rate);
+        want(
+            rate / max_lr * o.weight_decay < 1.0,
+            "optimizer.max_lr",
+            max_lr,
+            format!(
+                "a step at optimizer.learning_rate ({rate}) would remove more than each weight: raise it, or lower optimizer.weight_decay ({})",
+                o.weight_decay
+            ),
+        )?;
         want(
             (2..=1_000_000).contains(&o.spike_window),
             "optimizer.spike_window",

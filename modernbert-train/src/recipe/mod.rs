@@ -23,6 +23,7 @@ mod set;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod unused;
 
 pub use builtin::{builtin, builtin_names, builtin_text};
 pub use check::RecipeError;

@@ -6,6 +6,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::RecipeError;
 use super::set::Override;
+use modernbert::config::{ConfigError, FlexOptions};
 
 /// A recipe's text with its name, to find the line of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,22 +70,41 @@ impl RecipeText {
 
     /// The error with the place of its setting in front.
     pub fn locate(&self, error: RecipeError) -> RecipeError {
+        let of_model;
         let (key, phase) = match &error {
             RecipeError::Invalid { key, .. } => (key.as_str(), None),
             RecipeError::Phase { name, source } => match &**source {
                 RecipeError::Invalid { key, .. } => (key.as_str(), Some(name.as_str())),
                 RecipeError::Schedule(_) => ("schedule", Some(name.as_str())),
-                RecipeError::Model(_) => ("model", None),
+                RecipeError::Model(error) => {
+                    of_model = key_of_model(error);
+                    (of_model.as_str(), Some(name.as_str()))
+                }
                 _ => return error,
             },
             RecipeError::Schedule(_) => ("schedule", None),
-            RecipeError::Model(_) => ("model", None),
+            RecipeError::Model(error) => {
+                of_model = key_of_model(error);
+                (of_model.as_str(), None)
+            }
             _ => return error,
         };
         RecipeError::At {
             place: self.place(key, phase),
             source: Box::new(error),
         }
+    }
+}
+
+/// The key of the setting that an error of the model names, else the section.
+fn key_of_model(error: &ConfigError) -> String {
+    let ConfigError::Setting { setting, .. } = error else {
+        return "model".to_owned();
+    };
+    let name = setting.split('.').next().unwrap_or(setting);
+    match FlexOptions::KEYS.contains(&name) {
+        true => format!("model.flexbert.{name}"),
+        false => format!("model.{name}"),
     }
 }
 

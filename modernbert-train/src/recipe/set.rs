@@ -204,6 +204,15 @@ impl Override {
             UNSET => None,
             raw => Some(parse_value(raw)),
         };
+        let digits =
+            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if matches!(value, Some(Value::String(_))) && digits(&raw.replace('_', "")) {
+            return Err(RecipeError::Override {
+                key,
+                value: raw,
+                message: "the number is too large: a setting is an integer below 2^63".to_owned(),
+            });
+        }
         Ok(Self { key, raw, value })
     }
 
