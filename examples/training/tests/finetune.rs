@@ -103,10 +103,14 @@ fn what_cannot_be_used_is_named_with_its_place() {
         &["train.csv", "no column \"second\""],
     );
     refused(&["--epochs", "0"], &["epochs is 0"]);
-    for rate in ["0", "-1", "nan", "inf"] {
+    for rate in ["0", "-1", "nan", "inf", "1e-320", "1e300"] {
         let argument = format!("--learning-rate={rate}");
-        refused(&[&argument], &["--learning-rate is", "above 0"]);
+        refused(&[&argument], &["--learning-rate is", "positive", "f32"]);
     }
+    refused(
+        &["--max-length", "2"],
+        &["a maximum length of 2 leaves no token of a text"],
+    );
     refused(
         &["--dtype", "f16"],
         &["invalid value 'f16' for '--dtype", "f32, bf16"],

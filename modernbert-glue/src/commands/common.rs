@@ -253,8 +253,10 @@ pub(crate) fn at_most(name: &str, value: Option<usize>, most: usize) -> anyhow::
 }
 
 pub(crate) fn check_rate(rate: Option<f64>) -> anyhow::Result<()> {
-    if rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
-        bail!("--learning-rate must be a finite number above 0");
+    // Weights are f32: a smaller rate would be 0 there, a larger one infinite.
+    let rates = f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX);
+    if rate.is_some_and(|rate| !rates.contains(&rate)) {
+        bail!("--learning-rate must be a finite number above 0 that f32 holds");
     }
     Ok(())
 }

@@ -114,6 +114,8 @@ fn settings_that_make_no_sense_are_named() {
             &["--epochs", "at most"],
         ),
         (&["--learning-rate", "inf"], &["--learning-rate", "finite"]),
+        (&["--learning-rate", "1e-320"], &["--learning-rate", "f32"]),
+        (&["--learning-rate", "1e300"], &["--learning-rate", "f32"]),
     ] {
         assert_refused(more[0], &place.run("cola", more), said);
     }

@@ -2,6 +2,7 @@
 
 use burn::train::Interrupter;
 use modernbert::model::Architecture;
+use modernbert::wording::short;
 use modernbert_train::engine::{
     Cadence, Loop, MetricsLog, Outcome, Progress, Report, Reporter, ReporterOptions, Settings, Unit,
 };
@@ -344,10 +345,11 @@ impl Training {
             let needed = "with one document a row nothing is compared: give 2 or more, or rows with negatives";
             return Err(wrong("--batch", "1".to_string(), needed));
         }
+        // Weights are f32: a smaller rate would be 0 there, a larger one infinite.
         let rate = options.learning_rate;
-        if !(rate > 0.0 && rate.is_finite()) {
-            let needed = "give a finite number above 0";
-            return Err(wrong("--learning-rate", rate.to_string(), needed));
+        if !(f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&rate) {
+            let needed = "give a positive number that f32 holds";
+            return Err(wrong("--learning-rate", short(rate), needed));
         }
         for (name, share) in [
             ("--weight-decay", options.weight_decay),

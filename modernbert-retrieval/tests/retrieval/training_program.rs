@@ -296,6 +296,10 @@ fn rows_and_settings_that_cannot_be_used_are_refused() {
             &["--evaluate-every", "--eval"][..],
         ),
         (&["--learning-rate", "0"][..], &["--learning-rate is 0"][..]),
+        (
+            &["--learning-rate", "1e-320"][..],
+            &["--learning-rate is 1e-320", "f32"][..],
+        ),
         (&["--matryoshka", "64"][..], &["--matryoshka", "32"][..]),
         (
             &["--per-token", "--matryoshka", "8"][..],

@@ -98,7 +98,7 @@ impl<E: Example> Batches<E> {
             .map(|i| i as usize)
             .collect();
         let mut batches = Vec::new();
-        for pool in order.chunks_mut(POOL * self.batch_size) {
+        for pool in order.chunks_mut(self.batch_size.saturating_mul(POOL)) {
             pool.sort_by_key(|&i| self.examples[i].tokens());
             batches.extend(pool.chunks(self.batch_size).map(<[usize]>::to_vec));
         }

@@ -95,8 +95,9 @@ impl FinetuneOptions {
             (
                 "learning_rate",
                 value(rate),
-                *rate > 0.0 && rate.is_finite(),
-                "a finite number above 0",
+                // Weights are f32: a smaller rate would be 0 there, a larger one infinite.
+                (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(rate),
+                "a positive number that f32 holds",
             ),
             (
                 "weight_decay",
@@ -243,7 +244,7 @@ mod tests {
         let good = FinetuneOptions::default;
         assert!(good().check().is_ok());
         type Change = fn(&mut FinetuneOptions);
-        let changes: [(&str, Change); 11] = [
+        let changes: [(&str, Change); 13] = [
             ("epochs", |o| o.epochs = 0),
             ("epochs", |o| o.epochs = usize::MAX),
             ("batch_size", |o| o.batch_size = 0),
@@ -252,6 +253,8 @@ mod tests {
             ("learning_rate", |o| o.learning_rate = -1e-5),
             ("learning_rate", |o| o.learning_rate = f64::NAN),
             ("learning_rate", |o| o.learning_rate = f64::INFINITY),
+            ("learning_rate", |o| o.learning_rate = 1e-46),
+            ("learning_rate", |o| o.learning_rate = 1e39),
             ("weight_decay", |o| o.weight_decay = 1.0),
             ("weight_decay", |o| o.weight_decay = f64::NAN),
             ("warmup", |o| o.warmup = 1.5),

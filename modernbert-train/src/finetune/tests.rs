@@ -52,6 +52,15 @@ fn micro_batches_share_the_sequences_of_a_step() {
 }
 
 #[test]
+fn a_batch_of_any_size_has_every_sample() {
+    for size in [21, usize::MAX / 2, usize::MAX] {
+        let mut batches = Batches::new(samples(&[3; 20]), size, 1, 7);
+        assert_eq!(batches.per_epoch(), 1);
+        assert_eq!(batches.after(0)[0].examples.len(), 20);
+    }
+}
+
+#[test]
 fn every_sample_comes_once_an_epoch_and_in_another_order_each_time() {
     let lengths: Vec<usize> = (0..97).map(|i| 1 + i * 7 % 31).collect();
     let epoch = |seed: u64, epoch: u64| -> Vec<u32> {

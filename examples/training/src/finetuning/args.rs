@@ -3,6 +3,7 @@
 use clap::Args;
 use modernbert::checkpoint::ModelSource;
 use modernbert::output::OutputCheck;
+use modernbert::wording::short;
 use modernbert_cli::{DeviceArgs, say};
 use modernbert_train::saving::is_resumable;
 use std::path::{Path, PathBuf};
@@ -76,8 +77,9 @@ impl FinetuneArgs {
     pub(super) fn check(&self, data: &[&Path]) -> anyhow::Result<()> {
         if let Some(rate) = self.learning_rate {
             anyhow::ensure!(
-                rate > 0.0 && rate.is_finite(),
-                "--learning-rate is {rate}; give a finite number above 0"
+                (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&rate),
+                "--learning-rate is {}; give a positive number that f32 holds",
+                short(rate)
             );
         }
         if let Some(decay) = self.weight_decay {

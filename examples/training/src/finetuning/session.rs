@@ -8,6 +8,7 @@ use modernbert::config::{ModernBertConfig, ProblemType};
 use modernbert::device::NamedDevice;
 use modernbert::model::{Architecture, Precision};
 use modernbert::tokenizer::Tokenizer;
+use modernbert::wording::short;
 use modernbert_cli::text::counted;
 use modernbert_cli::{INTERRUPTED, describe, say};
 use modernbert_glue::run::weights_hash;
@@ -361,7 +362,10 @@ impl Session {
         let every = every.ok().filter(|every| !every.is_zero());
         let every = every.with_context(|| {
             let minutes = args.save_every_minutes;
-            format!("--save-every-minutes is {minutes}; give a number above 0")
+            format!(
+                "--save-every-minutes is {}; give a number of minutes, at least a nanosecond",
+                short(minutes)
+            )
         })?;
         Ok(Saving {
             every_steps: args.save_every,

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use modernbert::config::Pooling;
 use modernbert::sentences::MultiVectorSettings;
 use modernbert::tokenizer::Tokenizer;
+use modernbert::wording::short;
 use modernbert_cli::DeviceArgs;
 use modernbert_retrieval::maxsim::Masked;
 use modernbert_retrieval::train::losses::{
@@ -542,5 +543,10 @@ fn distillation(definition: Definition) -> Objective {
 fn minutes_of(option: &str, minutes: f64) -> anyhow::Result<Duration> {
     let time = Duration::try_from_secs_f64(60.0 * minutes).ok();
     let time = time.filter(|time| !time.is_zero());
-    time.with_context(|| format!("{option} is {minutes}; give a number above 0"))
+    time.with_context(|| {
+        format!(
+            "{option} is {}; give a number of minutes, at least a nanosecond",
+            short(minutes)
+        )
+    })
 }

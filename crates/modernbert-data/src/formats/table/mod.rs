@@ -165,7 +165,7 @@ fn label(row: &Row, column: &str) -> Result<(String, &'static str), FormatError>
                 .is_ok_and(|value: f64| value.is_nan() || large(value))
             {
                 return Err(row.error(format!(
-                    "the label {label} is not an exact number; write labels as whole numbers or strings"
+                    "the label {label} is not an exact number; write a class as a whole number or a string, a number to be learned below 2^53"
                 )));
             }
             label.clone()
