@@ -96,7 +96,10 @@ impl VectorArgs {
     fn read(&self) -> anyhow::Result<Vectors> {
         let vectors = Vectors::read(&self.vectors, self.texts.as_deref(), &self.metadata)?;
         let place = self.texts.as_ref().unwrap_or(&self.vectors);
-        for field in &self.metadata {
+        for (i, field) in self.metadata.iter().enumerate() {
+            if self.metadata[..i].contains(field) {
+                bail!("--metadata names the field '{field}' twice; name it once");
+            }
             let has = |metadata: &String| has_field(metadata, field);
             if !vectors.metadata.iter().any(has) {
                 bail!(

@@ -1,5 +1,6 @@
 //! `modernbert-retrieval search`.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -108,7 +109,18 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
         }
     }
     let queries = match (&args.queries, &args.text) {
-        (Some(file), _) => Vectors::read(file, args.texts.as_deref(), &[])?,
+        (Some(file), _) => {
+            let queries = Vectors::read(file, args.texts.as_deref(), &[])?;
+            let mut seen = HashSet::new();
+            if let Some(id) = queries.ids.iter().find(|id| !seen.insert(id.as_str())) {
+                let place = args.texts.as_ref().unwrap_or(file);
+                bail!(
+                    "{}: the query id {id:?} occurs a second time; rename one of them",
+                    place.display()
+                );
+            }
+            queries
+        }
         (None, Some(text)) => {
             let model = model
                 .context("give --model, the folder of the index's model, which encodes TEXT")?;
@@ -168,13 +180,8 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
             id: hit.id.to_string(),
             score: f64::from(hit.score),
         };
-        if run
-            .queries
-            .insert(query.clone(), hits.into_iter().map(hit).collect())
-            .is_some()
-        {
-            bail!("the query id '{query}' occurs twice; rename one of them");
-        }
+        run.queries
+            .insert(query.clone(), hits.into_iter().map(hit).collect());
     }
     write_new(out, &run.text(out)?).map_err(OutputError::write(out))?;
     print(&format!(

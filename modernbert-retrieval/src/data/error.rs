@@ -319,7 +319,7 @@ pub enum DataError {
     },
     /// An id has white space, which separates the columns of a run file.
     #[error(
-        "{path}: the id '{id}' contains white space or is empty; a run file cannot contain it, rename it in the data set"
+        "{path}: the id {id:?} contains white space or is empty; a run file cannot contain it, rename it in the data set"
     )]
     UnwritableId {
         /// The run file.

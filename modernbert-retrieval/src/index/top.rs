@@ -38,7 +38,7 @@ impl Top {
         order: impl Fn(&Candidate, &Candidate) -> Ordering,
     ) {
         self.kept.push(candidate);
-        if self.kept.len() >= 2 * self.count.max(8) {
+        if self.kept.len() >= self.count.max(8).saturating_mul(2) {
             self.shrink(order);
         }
     }

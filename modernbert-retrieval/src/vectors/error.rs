@@ -31,7 +31,9 @@ pub enum VectorError {
     },
     /// Another number of texts than vectors.
     #[error(
-        "{path}: {vectors} vectors, but {texts_path} has {texts} texts; give the file that was embedded"
+        "{path}: {}, but {texts_path} has {}; give the file that was embedded",
+        modernbert_files::wording::counted(*vectors, "vector", "vectors"),
+        modernbert_files::wording::counted(*texts, "text", "texts")
     )]
     Counts {
         /// The file of vectors.
@@ -42,6 +44,39 @@ pub enum VectorError {
         texts_path: PathBuf,
         /// Its texts.
         texts: usize,
+    },
+    /// A file without vectors.
+    #[error("{path}: it has no vector; write a row with the list `embedding` for each text")]
+    NoVectors {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A component is NaN, infinite or beyond f32.
+    #[error(
+        "{path}: component {component} of vector {number} is {value}; NaN, infinity and numbers beyond f32 can't be compared: compute the \
+         vectors again, or scale them"
+    )]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The vector, from 1.
+        number: usize,
+        /// The component, from 0.
+        component: usize,
+        /// Its value in f32.
+        value: f32,
+    },
+    /// A field for the metadata that would be changed.
+    #[error(
+        "{path}:{line}: the field '{field}' has a number that f64 does not hold exactly; write it as a string"
+    )]
+    Inexact {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The field.
+        field: String,
     },
     /// A vector without components.
     #[error("{path}:{line}: the vector has no component; write one, or leave the row out")]

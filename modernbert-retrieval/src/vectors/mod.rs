@@ -11,7 +11,7 @@ use std::path::Path;
 use modernbert_files::checkpoint::TensorFiles;
 use serde_json::{Map, Value};
 
-use crate::data::{DataError, Row, rows};
+use crate::data::{Row, rows};
 
 /// Name of the matrix in a safetensors file.
 const TENSOR: &str = "embeddings";
@@ -46,6 +46,14 @@ impl Vectors {
         } else {
             from_rows(path, texts.is_none(), fields)?
         };
+        if let Some(at) = vectors.values.iter().position(|value| !value.is_finite()) {
+            return Err(VectorError::NotFinite {
+                path: path.to_path_buf(),
+                number: at / vectors.dimension + 1,
+                component: at % vectors.dimension,
+                value: vectors.values[at],
+            });
+        }
         let Some(texts) = texts else {
             if is_tensor {
                 return Err(VectorError::NoIds {
@@ -60,7 +68,7 @@ impl Vectors {
             vectors
                 .ids
                 .push(row.id(&["_id", "id", "docid", "query_id"], "text")?);
-            vectors.metadata.push(metadata(&row, fields));
+            vectors.metadata.push(metadata(texts, &row, fields)?);
         }
         if vectors.ids.len() != count {
             return Err(VectorError::Counts {
@@ -150,26 +158,51 @@ fn from_rows(path: &Path, with_ids: bool, fields: &[String]) -> Result<Vectors, 
         vectors.values.extend(numbers);
         if with_ids {
             vectors.ids.push(row.id(&["_id", "id"], "text")?);
-            vectors.metadata.push(metadata(&row, fields));
+            vectors.metadata.push(metadata(path, &row, fields)?);
         }
     }
     if vectors.values.is_empty() {
-        return Err(VectorError::Data(DataError::EmptyCorpus {
+        return Err(VectorError::NoVectors {
             path: path.to_path_buf(),
-        }));
+        });
     }
     Ok(vectors)
 }
 
 /// The fields that a row has, as a JSON object; empty if it has none of them.
-fn metadata(row: &Row, fields: &[String]) -> String {
+///
+/// # Errors
+/// A number of more digits than f64 holds, which would be written with others.
+fn metadata(path: &Path, row: &Row, fields: &[String]) -> Result<String, VectorError> {
+    let is_inexact = |field: &&String| row.fields.get(*field).is_some_and(is_inexact);
+    if let Some(field) = fields.iter().find(is_inexact) {
+        return Err(VectorError::Inexact {
+            path: path.to_path_buf(),
+            line: row.line,
+            field: field.clone(),
+        });
+    }
     let present = fields
         .iter()
         .filter_map(|field| Some((field.clone(), row.fields.get(field)?.clone())));
     let present: Map<String, Value> = present.collect();
-    if present.is_empty() {
-        String::new()
-    } else {
-        Value::Object(present).to_string()
+    Ok(match present.is_empty() {
+        true => String::new(),
+        false => Value::Object(present).to_string(),
+    })
+}
+
+/// Returns whether a value has a number beyond the whole numbers of f64, which is what the JSON library makes of longer integers.
+fn is_inexact(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => {
+            number.is_f64()
+                && number
+                    .as_f64()
+                    .is_some_and(|value| value.abs() >= 2f64.powi(53))
+        }
+        Value::Array(values) => values.iter().any(is_inexact),
+        Value::Object(fields) => fields.values().any(is_inexact),
+        _ => false,
     }
 }

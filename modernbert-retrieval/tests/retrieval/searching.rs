@@ -202,6 +202,17 @@ fn filters_see_id_and_metadata() {
 }
 
 #[test]
+fn any_number_of_vectors_can_be_asked_for() {
+    let place = Place::new();
+    let (index, values) = build(&place, Dtype::F32, Similarity::Cosine, 40);
+    let query = &values[..DIMENSION];
+    let all = index.search(query, 40, None).unwrap();
+    for count in [41, usize::MAX / 2, usize::MAX] {
+        assert_eq!(index.search(query, count, None).unwrap(), all);
+    }
+}
+
+#[test]
 fn queries_that_cannot_be_searched_are_refused() {
     let place = Place::new();
     let (index, _) = build(&place, Dtype::F16, Similarity::Cosine, 3);

@@ -53,6 +53,40 @@ fn tensors_and_json_lines_are_the_same_vectors() {
 }
 
 #[test]
+fn numbers_that_would_be_changed_are_refused() {
+    let place = Place::new();
+    let tensor = place.path().join("x.safetensors");
+    let texts = place.write("texts.jsonl", "{\"_id\":\"a\"}\n{\"_id\":\"b\"}\n");
+    for value in [f32::NAN, f32::INFINITY] {
+        write_tensor(&tensor, "embeddings", vec![2, 2], &[1.0, 0.0, value, 1.0]);
+        let said = ["x.safetensors", "component 0 of vector 2", "beyond f32"];
+        assert_says(&refusal(&tensor, Some(&texts)), &said);
+    }
+    let lines = place.write("x.jsonl", "{\"id\":\"a\",\"embedding\":[1e39,1]}\n");
+    assert_says(&refusal(&lines, None), &["x.jsonl", "component 0", "inf"]);
+    let lines = place.write("x.jsonl", "");
+    assert_says(&refusal(&lines, None), &["x.jsonl", "no vector"]);
+    let big = "123456789012345678901234567890";
+    for value in [
+        big.to_string(),
+        format!("{{\"deep\":[{big}]}}"),
+        format!("-{big}"),
+    ] {
+        let lines = place.write(
+            "x.jsonl",
+            &format!("{{\"id\":\"a\",\"embedding\":[1],\"n\":{value}}}\n"),
+        );
+        let error = Vectors::read(&lines, None, &["n".to_string()]).unwrap_err();
+        assert_says(&error.to_string(), &["x.jsonl:1", "'n'", "as a string"]);
+        assert!(Vectors::read(&lines, None, &[]).is_ok());
+    }
+    let exact = "{\"id\":\"a\",\"embedding\":[1],\"n\":[18446744073709551615,0.1,1e9]}\n";
+    let lines = place.write("x.jsonl", exact);
+    let read = Vectors::read(&lines, None, &["n".to_string()]).unwrap();
+    assert!(read.metadata[0].contains("18446744073709551615"));
+}
+
+#[test]
 fn files_without_ids_or_with_other_shapes_are_refused() {
     let place = Place::new();
     let tensor = place.path().join("x.safetensors");
@@ -64,7 +98,7 @@ fn files_without_ids_or_with_other_shapes_are_refused() {
     );
     assert_says(
         &refusal(&tensor, Some(&one)),
-        &["2 vectors", "one.jsonl has 1 texts"],
+        &["2 vectors", "one.jsonl has 1 text;"],
     );
     write_tensor(&tensor, "embeddings", vec![4], &[1.0; 4]);
     assert_says(&refusal(&tensor, Some(&one)), &["[4]"]);
