@@ -161,6 +161,7 @@ pub fn main_with(run: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
 /// Runs a program with exit codes of its own; see [`main_with`]. Where [`say`] could not write, success becomes exit code 2.
 pub fn main_with_code(run: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
     keep_freed_memory();
+    report_file_limits();
     crate::compiling::announce();
     let error = match start_threads().and_then(|()| run()) {
         Ok(code) => match UNSAID.get() {
@@ -178,19 +179,29 @@ pub fn main_with_code(run: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCod
     ExitCode::from(BAD_INPUT)
 }
 
+/// Refuses a number of threads that the environment can't mean: the library behind it would take all cores without a word. An empty one counts
+/// as not set, and 0 is that library's word for all cores.
+fn check_threads(name: &str, value: Option<std::ffi::OsString>) -> anyhow::Result<()> {
+    let value = value.unwrap_or_default();
+    let asked = value.to_string_lossy();
+    let is_good = asked.is_empty()
+        || asked
+            .parse::<usize>()
+            .is_ok_and(|threads| threads <= MOST_THREADS);
+    anyhow::ensure!(
+        is_good,
+        "{name} is {asked}; set 1 to {MOST_THREADS}, or leave it out"
+    );
+    Ok(())
+}
+
 /// Largest number of threads that the environment may ask for.
 const MOST_THREADS: usize = 1024;
 
 /// Starts the threads that computations share: later, a system that refuses them would be a panic.
 fn start_threads() -> anyhow::Result<()> {
     const VARIABLE: &str = "RAYON_NUM_THREADS";
-    let asked = std::env::var(VARIABLE).unwrap_or_default();
-    if asked
-        .parse::<usize>()
-        .is_ok_and(|asked| asked > MOST_THREADS)
-    {
-        anyhow::bail!("{VARIABLE} is {asked}; set 1 to {MOST_THREADS}, or leave it out");
-    }
+    check_threads(VARIABLE, std::env::var_os(VARIABLE))?;
     match rayon::ThreadPoolBuilder::new().build_global() {
         // Without a cause, the threads were there already.
         Err(error) if std::error::Error::source(&error).is_some() => anyhow::bail!(
@@ -198,6 +209,15 @@ fn start_threads() -> anyhow::Result<()> {
              fewer"
         ),
         _ => Ok(()),
+    }
+}
+
+/// Makes a write beyond the limit on the size of files (`ulimit -f`) an error with the file's name. By default the system ends the process.
+fn report_file_limits() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: SIGXFSZ is ignored instead of ending the process; no handler is installed, and no other thread runs yet.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
 }
 
@@ -238,6 +258,20 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn a_number_of_threads_that_is_none_is_refused() {
+        let check = |value: &str| check_threads("RAYON_NUM_THREADS", Some(value.into()));
+        for good in ["", "0", "1", "1024"] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        for bad in ["many", "-1", "1.5", " 2", "1025", "99999999999999999999999"] {
+            let message = check(bad).unwrap_err().to_string();
+            let said = format!("RAYON_NUM_THREADS is {bad}; set 1 to 1024");
+            assert!(message.contains(&said), "{message}");
+        }
+        assert!(check_threads("RAYON_NUM_THREADS", None).is_ok());
+    }
 
     #[test]
     fn an_empty_variable_is_not_set() {
