@@ -265,6 +265,28 @@ fn ranks_of_a_launcher_must_have_the_same_command() {
     );
 }
 
+/// A launcher's variables used to switch `--nproc` off, and the process waited for ranks that nobody started.
+#[test]
+fn ranks_are_started_by_one_of_the_two() {
+    let place = Place::new();
+    write_recipe(&place);
+    let recipe = place.path("several.toml");
+    let ranks = [
+        ("RANK", "0"),
+        ("WORLD_SIZE", "2"),
+        ("LOCAL_RANK", "0"),
+        ("LOCAL_WORLD_SIZE", "2"),
+    ];
+    let out = place.path("both");
+    let run = ["run", text(&recipe), "--out", text(&out), "--nproc", "2"];
+    let output = program_with(&run, &ranks);
+    assert_refused("two launchers", &output, &["--nproc 2", "rank 0 of 2"]);
+    let port = [&ranks[..], &[("MASTER_PORT", "0")]].concat();
+    let output = program_with(&run[..4], &port);
+    assert_refused("no port", &output, &["MASTER_PORT is 0"]);
+    assert!(!out.exists());
+}
+
 /// The logs of the ranks are never written through a link, and what is in them is kept.
 #[test]
 fn logs_of_ranks_replace_nothing() {

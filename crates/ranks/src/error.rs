@@ -23,6 +23,11 @@ pub enum WorldError {
         /// Its value.
         value: String,
     },
+    /// Port 0, which the system replaces by any free one.
+    #[error(
+        "the environment variable MASTER_PORT is 0, and the ranks would not know the port of rank 0; set it to a free port there"
+    )]
+    Port,
     /// A rank outside its run.
     #[error("rank {rank} of {size} ranks: ranks are counted from 0")]
     Range {

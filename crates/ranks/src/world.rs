@@ -131,6 +131,8 @@ impl World {
             .or_else(|| get("SLURM_STEP_NODELIST").map(|list| first_host(&list)))
             .ok_or(WorldError::Address { size })?;
         let port = match number("MASTER_PORT")? {
+            // The system would choose a port that the other ranks don't know.
+            Some(0) if size > 1 => return Err(WorldError::Port),
             Some(port) => port as u16,
             None => get("SLURM_JOB_ID").map_or(PORT, |job| port_of_job(&job)),
         };
@@ -273,6 +275,15 @@ mod tests {
             .contains("MASTER_PORT")
         );
         assert!(text(&[("PMI_RANK", "1"), ("PMI_SIZE", "4")]).contains("MASTER_ADDR is not set"));
+        let two = [
+            ("RANK", "0"),
+            ("WORLD_SIZE", "2"),
+            ("MASTER_ADDR", "a"),
+            ("MASTER_PORT", "0"),
+        ];
+        assert!(text(&two).contains("MASTER_PORT is 0"));
+        let alone = [("RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_PORT", "0")];
+        assert_eq!(world(&alone).unwrap().size, 1);
     }
 
     #[test]

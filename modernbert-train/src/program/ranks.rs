@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// Set in the environment of the ranks that this process starts.
+const STARTED: &str = "MODERNBERT_NPROC_RANK";
+
 /// How long ranks have to end after one has failed: they notice at their next step.
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -23,9 +26,17 @@ pub(crate) fn supervise(nproc: Option<u16>, folder: &Path) -> anyhow::Result<Opt
         return Ok(None);
     };
     // A rank has the same arguments.
-    if World::from_environment()?.size > 1 {
+    if std::env::var_os(STARTED).is_some() {
         return Ok(None);
     }
+    let world = World::from_environment()?;
+    anyhow::ensure!(
+        world.size == 1,
+        "--nproc {size}: a launcher such as torchrun, srun or mpirun has started this process as rank {} of {}; leave --nproc out, or unset the \
+         launcher's variables",
+        world.rank,
+        world.size
+    );
     let program = std::env::current_exe().context("the program's own file is not known")?;
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     // Ranks that each start a thread per core would get in each other's way.
@@ -33,7 +44,7 @@ pub(crate) fn supervise(nproc: Option<u16>, folder: &Path) -> anyhow::Result<Opt
     let threads = (cores / size).max(1).to_string();
     let command = || {
         let mut command = Command::new(&program);
-        command.args(&arguments);
+        command.args(&arguments).env(STARTED, "1");
         if std::env::var_os("RAYON_NUM_THREADS").is_none() {
             command.env("RAYON_NUM_THREADS", &threads);
         }
