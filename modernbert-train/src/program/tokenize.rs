@@ -264,6 +264,13 @@ fn options(args: &TokenizeArgs) -> anyhow::Result<TokenizeFolderOptions> {
                 "--max-length {length}: [CLS], text and [SEP] need at least 3 tokens; set 3 or more"
             )
         }
+        Some(length) if length < args.min_length => {
+            bail!(
+                "--max-length {length}: documents are cut to that many tokens, and --min-length {} drops them all; lower --min-length, or raise \
+                 --max-length",
+                args.min_length
+            )
+        }
         Some(max_length) => Some(Cut {
             max_length,
             min_length: args.min_length,
@@ -274,6 +281,12 @@ fn options(args: &TokenizeArgs) -> anyhow::Result<TokenizeFolderOptions> {
         }),
         None => None,
     };
+    if args.licence.trim().is_empty() || args.licence.chars().any(char::is_control) {
+        bail!(
+            "--licence {:?}: write the terms in one line, without control characters, or leave it out",
+            args.licence
+        );
+    }
     if args.shard_tokens == 0 {
         bail!("--shard-tokens is 0; set 1 or more");
     }

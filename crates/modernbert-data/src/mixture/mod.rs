@@ -191,6 +191,11 @@ impl Mixture {
             if source.licence.trim().is_empty() {
                 return refuse("its licence is empty; write the terms of its text, or \"unknown\"");
             }
+            if source.licence.chars().any(char::is_control) {
+                return refuse(
+                    "its licence has line ends or other control characters; write it in one line",
+                );
+            }
         }
         let sum: f64 = self.sources.iter().map(|source| source.proportion).sum();
         if (sum - 1.0).abs() > PROPORTION_SLACK {

@@ -70,5 +70,9 @@ fn mistakes_name_the_source_and_the_remedy() {
         "[[source]]\nname = \"a\"\npaths = [\"a\"]\nproportion = 1.0\nlicence = \" \"",
         "licence is empty",
     );
+    says(
+        "[[source]]\nname = \"a\"\npaths = [\"a\"]\nproportion = 1.0\nlicence = \"x\\u001b[31m\"",
+        "control characters",
+    );
     says("[[source]\n", "mixture.toml");
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use modernbert_files::tokenizer::TokenizerError;
+use modernbert_files::wording::counted;
 
 use crate::corpus::CorpusError;
 use crate::formats::FormatError;
@@ -116,11 +117,14 @@ pub enum TokenizeFolderError {
     Interrupted,
     /// A source gave nothing.
     #[error(
-        "source {name}: no document of {min_length} tokens or more; add text, or lower --min-length"
+        "source {name}: no document of {min_length} tokens or more{}; add text, or lower --min-length",
+        if *skipped > 0 { format!(", and {} could not be read", counted(*skipped, "row", "rows")) } else { String::new() }
     )]
     NoSamples {
         /// The source.
         name: String,
+        /// Rows that could not be read and were skipped.
+        skipped: u64,
         /// The least number of tokens.
         min_length: usize,
     },

@@ -213,7 +213,11 @@ impl Maker<'_> {
         let (train, eval) = division.finish()?;
         let (name, proportion) = (self.source.name.clone(), self.source.proportion);
         if train.samples == 0 {
-            return Err(TokenizeFolderError::NoSamples { name, min_length });
+            return Err(TokenizeFolderError::NoSamples {
+                name,
+                min_length,
+                skipped: unreadable,
+            });
         }
         if eval.samples == 0 && fraction > 0.0 {
             return Err(TokenizeFolderError::NoEval { name, min_length });
