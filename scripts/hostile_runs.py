@@ -222,7 +222,7 @@ def arguments(r):
     r.trial("path-long", r.command(e, *model, "x", "--out", "v" * 300 + ".jsonl"), REFUSE)
     for name, env, expected in [
         ("device-empty", {"MODERNBERT_DEVICE": ""}, ACCEPT), ("device-unknown", {"MODERNBERT_DEVICE": "gpu9"}, REFUSE), ("home-none", {"HOME": ""}, ACCEPT), ("home-file", {"HOME": str(r.place / "train.csv")}, ACCEPT), ("hf-home-empty", {"HF_HOME": ""}, ACCEPT),
-        ("tmp-none", {"TMPDIR": "/nowhere"}, ACCEPT), ("log", {"RUST_LOG": "\x01nonsense=="}, ACCEPT), ("threads", {"RAYON_NUM_THREADS": "0"}, ACCEPT), ("threads-text", {"RAYON_NUM_THREADS": "many"}, ACCEPT), ("term", {"TERM": ""}, ACCEPT), ("lang", {"LC_ALL": "xx"}, ACCEPT),
+        ("tmp-none", {"TMPDIR": "/nowhere"}, ACCEPT), ("log", {"RUST_LOG": "\x01nonsense=="}, ACCEPT), ("threads", {"RAYON_NUM_THREADS": "0"}, ACCEPT), ("threads-text", {"RAYON_NUM_THREADS": "many"}, REFUSE), ("term", {"TERM": ""}, ACCEPT), ("lang", {"LC_ALL": "xx"}, ACCEPT),
         ("color", {"CLICOLOR_FORCE": "1"}, ACCEPT), ("columns", {"COLUMNS": "0"}, ACCEPT),
     ]:
         r.trial(f"environment-{name}", r.command(e, *model, "x"), expected, env=env)
