@@ -1,6 +1,7 @@
 """Trials of scripts/hostile: numbers at the ends of f32, keys twice, settings without an effect, dtypes and instruction sets of CPUs, limits."""
 import json
 import shutil
+import signal
 import struct
 
 from hostile_lib import ACCEPT, EITHER, REFUSE, floats, model_with, read_tensors, write_tensors
@@ -60,6 +61,11 @@ def numbers(r):
     r.trial("numbers-no-queries", r.command("modernbert-retrieval", "search", "n-ix", "--queries", "none.jsonl"), REFUSE, ["none.jsonl", "no vector"])
     (r.place / "same.jsonl").write_text('{"id": "a", "embedding": [1, 0]}\n' * 2)
     r.trial("numbers-query-twice", r.command("modernbert-retrieval", "search", "n-ix", "--queries", "same.jsonl"), REFUSE, ["same.jsonl", "second time"])
+    answer = r.command("answer", "--model", "qa", "--question", "x", "--context", "train.csv", "--stride", "8", "--max-answer", str(2**64 - 1))
+    r.trial("numbers-answer-length", answer, ACCEPT)
+    (r.place / "n-pairs.jsonl").write_text("".join(json.dumps({"query": f"cat {i}", "positive": f"mat {i}"}) + "\n" for i in range(8)))
+    train = r.command("modernbert-retrieval", "train", "--model", "mlm", "--train", "n-pairs.jsonl", "--batch", "4", "--lines", "--out", "n-late", "--steps", str(2**64 - 1))
+    r.trial("numbers-train-steps", train, {130}, send=[(3, signal.SIGINT)])
     shapes = r.command("modernbert-train", "shapes", "--parameters", f"1..{2**64 - 1}")
     r.trial("numbers-shapes", shapes, ACCEPT)
     r.trial("numbers-shapes-best", [*shapes, "--best", "0"], REFUSE, ["--best"])

@@ -29,6 +29,26 @@ fn answer(folder: &Path, more: &[&str], input: &str) -> Output {
 }
 
 #[test]
+fn an_answer_of_any_length_can_be_asked_for() {
+    let folder = model();
+    let device = modernbert::device::select(Some("flex")).unwrap().device;
+    let loader = Loader::new(folder.path()).device(&device);
+    let answers = |max_answer| {
+        let options = AnswerOptions {
+            n_best: 3,
+            max_answer,
+            stride: 2,
+        };
+        let answerer = Answerer::load(&loader).unwrap().with_options(options);
+        let found = answerer.answer(&[("two", "one two three one two")]);
+        found.unwrap().remove(0).best
+    };
+    let all = answers(1000);
+    assert_eq!(all.len(), 3);
+    assert_eq!(answers(usize::MAX), all);
+}
+
+#[test]
 fn the_best_spans_are_those_of_a_plain_search() {
     let folder = model();
     let device = modernbert::device::select(Some("flex")).unwrap().device;

@@ -31,7 +31,10 @@ pub struct Shortened {
 impl LearningRate {
     /// The rate after `seen` of `total` units.
     pub fn at(&self, seen: u64, total: u64) -> f64 {
-        self.peak * self.schedule.factor(seen, total + self.margin)
+        self.peak
+            * self
+                .schedule
+                .factor(seen, total.saturating_add(self.margin))
     }
 
     /// The rate after `seen` units of a run that was shortened to `total`. A warmup in percent is shorter in the shortened run, so the rate
@@ -97,6 +100,8 @@ mod tests {
         assert!((8..12).contains(&peak), "{peak}");
         assert!(rates[99] < 0.04);
         assert_eq!(rate(0).at(100, 100), 0.0);
+        // As many steps as a number holds: the end is the limit of the type.
+        assert!(rate(1).at(100, u64::MAX) > 0.0);
     }
 
     fn pretraining(schedule: Schedule) -> LearningRate {

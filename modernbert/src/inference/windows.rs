@@ -109,7 +109,9 @@ impl ContextWindows {
         let mut none_score = f32::INFINITY;
         for (i, (window, (start, end))) in self.windows.iter().zip(scores).enumerate() {
             for first in 0..window.count {
-                let beyond = (first + options.max_answer.max(1)).min(window.count);
+                let beyond = first
+                    .saturating_add(options.max_answer.max(1))
+                    .min(window.count);
                 for last in first..beyond {
                     let score = start[window.first + first] + end[window.first + last];
                     ranking.add((window.from + first, window.from + last), score);
