@@ -11,7 +11,7 @@
 //! out = LN(x)
 //! ```
 //!
-//! Batches of 1,024 rows and more: a task is a block of up to 128 rows, which goes from `attended` to the `qkv` of the next layer without a barrier. Smaller ones: each line is
+//! Large batches: a task is a block of up to 128 rows, which goes from `attended` to the `qkv` of the next layer without a barrier. Small batches: each line is
 //! a phase, and threads share the panels of its weight, so that every weight is read once.
 
 use std::ops::Range;
@@ -35,12 +35,6 @@ use crate::weights::Weight;
 /// Rows of a task of a large batch at most: its operands fit into an L2 cache of 1 MB, and there are enough tasks for threads that do not run all the
 /// time.
 const BLOCK: usize = 128;
-
-/// Rows from which on a batch is computed in blocks.
-const MANY_ROWS: usize = 1024;
-
-/// Rows of a task that works on rows alone.
-const GROUP: usize = 8;
 
 /// The left operands of a layer's GEMMs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -346,8 +340,7 @@ impl<'a, E: Activation> Worker<'a, E> {
             .div_ceil(2 * member.count())
             .next_multiple_of(ROWS)
             .min(BLOCK);
-        // Panels are smaller tasks, so that a thread that the system runs less keeps the others waiting for a shorter time; each of them reads all rows.
-        let in_blocks = total >= MANY_ROWS && total.div_ceil(ROWS) >= 2 * member.count();
+        let in_blocks = total.div_ceil(ROWS) >= 2 * member.count();
         let blocks = total.div_ceil(block);
         let rows_of = |index: usize| index * block..((index + 1) * block).min(total);
         match layers.first() {
@@ -412,8 +405,8 @@ impl<'a, E: Activation> Worker<'a, E> {
     /// [`Self::enter`] of all rows, in phases.
     fn enter_shared(&mut self, member: &Member<'_>, layer: &PackedLayer<E>) {
         let total = self.pass.total;
-        share_rows(member, total, |rows| {
-            self.norm(layer.attention_norm.as_deref(), &layer.wqkv, rows)
+        member.share(total, |row| {
+            self.norm(layer.attention_norm.as_deref(), &layer.wqkv, row..row + 1)
         });
         share_panels(member, layer.wqkv.panels(), |panels| {
             self.qkv(layer, 0..total, panels)
@@ -425,22 +418,22 @@ impl<'a, E: Activation> Worker<'a, E> {
         let total = self.pass.total;
         let (out, mlp_out) = (&layer.attention_out, &layer.mlp_out);
         if let Weight::Int8(_) = out {
-            share_rows(member, total, |rows| {
-                self.quantize(Operand::Attended, out, rows)
+            member.share(total, |row| {
+                self.quantize(Operand::Attended, out, row..row + 1)
             });
         }
         share_panels(member, out.panels(), |panels| {
             self.add(Operand::Attended, out, 0..total, panels)
         });
-        share_rows(member, total, |rows| {
-            self.norm(Some(&layer.mlp_norm), &layer.wi, rows)
+        member.share(total, |row| {
+            self.norm(Some(&layer.mlp_norm), &layer.wi, row..row + 1)
         });
         share_panels(member, layer.wi.panels(), |panels| {
             self.geglu(layer, 0..total, panels)
         });
         if let Weight::Int8(_) = mlp_out {
-            share_rows(member, total, |rows| {
-                self.quantize(Operand::Gated, mlp_out, rows)
+            member.share(total, |row| {
+                self.quantize(Operand::Gated, mlp_out, row..row + 1)
             });
         }
         share_panels(member, mlp_out.panels(), |panels| {
@@ -697,13 +690,6 @@ impl<'a, E: Activation> Worker<'a, E> {
             .unwrap_or_else(PoisonError::into_inner)
             .push(x.to_vec());
     }
-}
-
-/// Calls `task` for groups of rows, each on one thread.
-fn share_rows(member: &Member<'_>, total: usize, mut task: impl FnMut(Range<usize>)) {
-    member.share(total.div_ceil(GROUP), |group| {
-        task(group * GROUP..((group + 1) * GROUP).min(total));
-    });
 }
 
 /// Shares a weight's panels: four tasks for each thread.
