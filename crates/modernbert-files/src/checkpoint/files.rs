@@ -327,7 +327,10 @@ impl TensorValues<'_> {
 
     /// The largest magnitude; of codes at most that of their scales times 127.
     pub fn largest(&self) -> f32 {
-        let most = self.numbers().iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        let most = self
+            .numbers()
+            .iter()
+            .fold(0.0f32, |most, x| most.max(x.abs()));
         match self {
             Self::Float(_) => most,
             Self::Int8 { .. } => 127.0 * most,
