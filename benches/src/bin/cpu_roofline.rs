@@ -30,11 +30,7 @@ struct Args {
     #[arg(long, default_value = "base")]
     shape: String,
     /// Measures these sets or groups of sets of benches/lengths.json, separated by commas; only the first batch of each.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "1x16,16x32,8x128,2x512,1x2048"
-    )]
+    #[arg(long, value_delimiter = ',', default_value = "1x16,16x32,8x128")]
     sets: Vec<String>,
     /// Measures these dtypes, separated by commas: f32, bf16, int8.
     #[arg(long, value_delimiter = ',', default_value = "f32,bf16,int8")]
@@ -92,22 +88,32 @@ fn run(args: &Args) -> anyhow::Result<()> {
                 anyhow::bail!("--dtypes: unknown dtype `{other}`; known are f32, bf16 and int8")
             }
         };
-        let team = Team::new(threads).context("the system refuses threads")?;
-        let peak = match format {
-            Format::F32 => peak::<f32>(unit, &team),
-            Format::Bf16 => peak::<bf16>(unit, &team),
-            Format::Int8 => peak::<i8>(unit, &team),
+        let team = || Team::new(threads).context("the system refuses threads");
+        let peak = |team: &Team| match format {
+            Format::F32 => peak::<f32>(unit, team),
+            Format::Bf16 => peak::<bf16>(unit, team),
+            Format::Int8 => peak::<i8>(unit, team),
         };
+        // The clock of a shared machine changes: the peak is measured again beside every set, and the largest counts.
+        let peak_team = team()?;
+        let mut best = peak(&peak_team);
+        let encoder = encoder(&config, format, unit, team()?);
+        let mut found = Vec::new();
+        for set in &sets {
+            let lengths = set.batches().next().context("a set without documents")?;
+            found.push(measure(
+                args, &config, &encoder, lengths, dtype, &set.name, threads,
+            ));
+            best = best.max(peak(&peak_team));
+        }
+        let peak = best;
         println!("\n{dtype}: {peak:.0} Gop/s with all operands in the L1 cache");
         println!(
             "| set | {} | not in an operation | tokens/s |",
             names(" | ")
         );
         println!("|---|{}---:|---:|", "---:|".repeat(Op::ALL.len()));
-        let encoder = encoder(&config, format, unit, team);
-        for set in &sets {
-            let lengths = set.batches().next().context("a set without documents")?;
-            let found = measure(args, &config, &encoder, lengths, dtype, &set.name, threads);
+        for (set, found) in sets.iter().zip(found) {
             print_set(&found, &set.name, peak);
             rows.extend(found.0);
         }
