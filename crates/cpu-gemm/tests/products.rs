@@ -7,7 +7,7 @@ use half::bf16;
 use proptest::prelude::*;
 
 fn team() -> Team {
-    Team::new(2).unwrap()
+    Team::new(2).expect("threads")
 }
 
 /// Values of a hash, in [-1, 1).

@@ -59,7 +59,7 @@ pub fn export_model_int8(model: &Path, out: &Path) -> Result<usize, ToolError> {
     OutputCheck::folder(out)
         .of_argument("OUT")
         .inputs([model.to_path_buf()])
-        .needs(config.encoder_parameters() as u64)
+        .needs(config.encoder_parameters())
         .check()?;
     let staged = StagedFolder::create(out)?;
     for name in tokenizer::FILES {

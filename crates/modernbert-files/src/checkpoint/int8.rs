@@ -14,7 +14,7 @@ use super::write::{TensorBytes, write_tensors};
 use super::{CheckpointError, TensorFiles, TensorValues};
 
 /// Key of `config.json` that describes quantized weights.
-const CONFIG_KEY: &str = "quantization_config";
+pub(crate) const CONFIG_KEY: &str = "quantization_config";
 /// The matrices, as the names of their modules: a regular expression of `compressed-tensors`.
 const TARGETS: &str = r"re:.*layers\.\d+\.(attn\.Wqkv|attn\.Wo|mlp\.Wi|mlp\.Wo)$";
 /// The same as the ends of names.
@@ -105,6 +105,23 @@ pub fn int8_config(text: &str) -> Option<String> {
     serde_json::to_string_pretty(&config)
         .ok()
         .map(|text| text + "\n")
+}
+
+/// Returns whether weights that `config.json` describes like this can be read.
+pub(crate) fn is_supported(config: &Value) -> bool {
+    let says = |value: &Value, key: &str, expected: Value| value.get(key) == Some(&expected);
+    let groups = config.get("config_groups").and_then(Value::as_object);
+    let weights_are_ours = |group: &Value| {
+        group.get("weights").is_some_and(|weights| {
+            says(weights, "num_bits", json!(8))
+                && says(weights, "type", json!("int"))
+                && says(weights, "symmetric", json!(true))
+                && says(weights, "strategy", json!("channel"))
+        })
+    };
+    says(config, "quant_method", json!("compressed-tensors"))
+        && says(config, "format", json!("int-quantized"))
+        && groups.is_some_and(|groups| groups.values().all(weights_are_ours))
 }
 
 /// Returns whether `name` is the weight of a matrix of a layer.
@@ -214,6 +231,19 @@ mod tests {
         let scheme = &config[CONFIG_KEY]["config_groups"]["group_0"];
         assert_eq!(scheme["weights"]["strategy"], "channel");
         assert_eq!(scheme["input_activations"]["dynamic"], true);
+        assert!(is_supported(&config[CONFIG_KEY]));
+        for (key, other) in [
+            ("format", json!("pack-quantized")),
+            ("quant_method", json!("gptq")),
+            ("config_groups", json!([])),
+        ] {
+            let mut config = config[CONFIG_KEY].clone();
+            config[key] = other;
+            assert!(!is_supported(&config), "{key}");
+        }
+        let mut other = config[CONFIG_KEY].clone();
+        other["config_groups"]["group_0"]["weights"]["num_bits"] = json!(4);
+        assert!(!is_supported(&other));
         assert!(int8_config("[]").is_none() && int8_config("{").is_none());
     }
 }

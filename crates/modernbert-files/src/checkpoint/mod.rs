@@ -14,7 +14,7 @@ mod expect;
 mod files;
 #[cfg(feature = "hub")]
 pub mod hub;
-mod int8;
+pub(crate) mod int8;
 mod source;
 mod write;
 

@@ -15,6 +15,7 @@ use super::flexbert::{FlexOptions, RopeParameters, RopeScaling};
 use super::hf_write::io_error;
 use super::validate::MAX_LAYERS;
 use super::{Activation, ConfigError, LayerType, ModernBertConfig, Pooling, ProblemType};
+use crate::checkpoint::int8;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
@@ -310,10 +311,12 @@ impl Fields<'_> {
 
     /// Refuses keys of other encoders, which say that the model is another one than the rest of the file describes.
     fn check_other_keys(&self) -> Result<(), ConfigError> {
-        if self.given("quantization_config").is_some() {
+        let quantized = self.given(int8::CONFIG_KEY);
+        if quantized.is_some_and(|value| !int8::is_supported(value)) {
             return Err(self.wrong(
-                "quantization_config",
-                "none: quantized weights are not supported; take the model with weights in f32, f16 or bf16",
+                int8::CONFIG_KEY,
+                "that of compressed-tensors' int-quantized weights, symmetric, 8 bits, one scale per channel: other quantized weights are not supported; take the \
+                 model with weights in f32, f16 or bf16",
             ));
         }
         let heads = self.given("num_attention_heads").and_then(Value::as_u64);

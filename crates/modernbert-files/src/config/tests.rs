@@ -465,6 +465,10 @@ fn keys_that_would_change_the_model_are_not_ignored() {
     json["head_dim"] = json!(64);
     json["quantization_config"] = json!(null);
     assert_eq!(read(&json).unwrap(), read(&old_form()).unwrap());
+    // The description of int8 weights that can be read.
+    let text = crate::checkpoint::int8_config(&old_form().to_string()).unwrap();
+    let json: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(read(&json).unwrap(), read(&old_form()).unwrap());
 }
 
 #[test]
