@@ -32,7 +32,7 @@ pub fn bytes(path: &Path) -> Result<Vec<u8>> {
     up_to(path, LONGEST)
 }
 
-/// As [`bytes`], for text.
+/// As [`bytes()`], for text.
 ///
 /// # Errors
 /// As there; bytes that are not UTF-8.

@@ -113,6 +113,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Values of a parameter of the encoder, whose name has no prefix here; all of them are finite.
+    #[cfg(feature = "flex")]
     pub(crate) fn encoder_values(&self, name: &str) -> Result<TensorValues<'a>, CheckpointError> {
         let prefixed = self.sources.get(&format!("{ENCODER}{name}"));
         let source = prefixed.or_else(|| self.sources.get(name));
