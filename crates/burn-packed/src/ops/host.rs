@@ -18,11 +18,7 @@ impl HostTensor {
             DType::F32 => tensor,
             _ => convert(tensor, FloatDType::F32),
         };
-        let tensor = if tensor.is_contiguous() {
-            tensor
-        } else {
-            tensor.to_contiguous()
-        };
+        let tensor = contiguous(tensor);
         let start = tensor.layout().start_offset();
         let len = tensor.layout().num_elements();
         Self { tensor, start, len }
@@ -30,6 +26,14 @@ impl HostTensor {
 
     pub(crate) fn values(&self) -> &[f32] {
         &self.tensor.storage::<f32>()[self.start..self.start + self.len]
+    }
+}
+
+/// The tensor itself where its elements are consecutive, otherwise a copy.
+pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
+    match tensor.is_contiguous() {
+        true => tensor,
+        false => tensor.to_contiguous(),
     }
 }
 

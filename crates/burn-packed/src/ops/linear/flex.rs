@@ -14,6 +14,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::Transpose;
+use crate::ops::host::contiguous;
 
 /// Rows of a task.
 const BLOCK: usize = 256;
@@ -56,13 +57,6 @@ pub(crate) fn serves(lhs: &FlexTensor, rhs: &FlexTensor) -> bool {
 
 fn dims(tensor: &FlexTensor) -> [usize; 2] {
     tensor.layout().shape().dims()
-}
-
-fn contiguous(tensor: FlexTensor) -> FlexTensor {
-    match tensor.is_contiguous() {
-        true => tensor,
-        false => tensor.to_contiguous(),
-    }
 }
 
 fn values(tensor: &FlexTensor) -> &[bf16] {
