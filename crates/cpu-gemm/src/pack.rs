@@ -410,22 +410,6 @@ fn sum(codes: &[i8]) -> i32 {
     codes.iter().map(|&code| i32::from(code)).sum()
 }
 
-/// Writes row `column` of a transposed operand into panels of steps of [`Element::STEP`], for operands that are packed anew for each pass: the keys of
-/// attention. `values` is padded with zeros to whole steps.
-pub fn pack_row<E: Element>(panels: &mut [E], column: usize, values: &[E]) {
-    let steps = values.len() / E::STEP;
-    let rows = E::STEP / E::GROUP;
-    let start = (column / PANEL * steps * 2 + column % PANEL / TILE) * rows * TILE * E::GROUP
-        + column % TILE * E::GROUP;
-    for (step, values) in values.chunks_exact(E::STEP).enumerate() {
-        // As words: a group has 4 bytes in every type, and copies of a length known at run time alone are calls.
-        let tile = words_mut(&mut panels[start + step * step_len::<E>()..]);
-        for (row, group) in words(values).iter().enumerate() {
-            tile[row * TILE] = *group;
-        }
-    }
-}
-
 /// Groups of 4 bytes, unaligned.
 fn words<E: Element>(values: &[E]) -> &[[u8; 4]] {
     let len = size_of_val(values) / 4;

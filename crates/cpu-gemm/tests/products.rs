@@ -178,17 +178,20 @@ fn an_inner_dimension_of_zero_gives_zeros() {
 }
 
 #[test]
-fn rows_packed_one_by_one_are_those_packed_at_once() {
+fn operands_packed_by_columns_or_by_rows_are_those_packed_at_once() {
     let (inner, columns) = (64, 70);
     let b = values(3, inner * columns);
     let whole =
         Panels::<bf16>::of_rows(&team(), inner, columns, |j| Some(&b[j * inner..][..inner]));
     let len = whole.count() * whole.steps() * 1024;
     let mut keys = vec![bf16::ZERO; len];
-    let mut rounded = vec![bf16::ZERO; inner];
-    for column in 0..columns {
-        bf16::round(&b[column * inner..][..inner], &mut rounded);
-        cpu_gemm::pack::pack_row(&mut keys, column, &rounded);
+    let mut rounded = vec![bf16::ZERO; whole.count() * PANEL * inner];
+    bf16::round(&b, &mut rounded[..columns * inner]);
+    for (columns, panel) in rounded
+        .chunks_exact(PANEL * inner)
+        .zip(keys.chunks_exact_mut(PANEL * inner))
+    {
+        cpu_gemm::pack::transpose(columns, panel);
     }
     // The same operand from its rows along the inner dimension.
     let mut across = vec![bf16::ZERO; len];
