@@ -670,6 +670,7 @@ impl<'a, E: Activation> Worker<'a, E> {
     /// The final norm of a row, in place.
     fn finish(&mut self, row: usize) {
         let shape = &self.pass.encoder.shape;
+        let start = self.clock.start();
         // SAFETY: this thread alone uses this row.
         let x = unsafe { self.pass.shared.x.row_mut(row, 0, shape.hidden) };
         layer_norm(
@@ -679,6 +680,7 @@ impl<'a, E: Activation> Worker<'a, E> {
             &mut self.row[..shape.hidden],
         );
         x.copy_from_slice(&self.row[..shape.hidden]);
+        self.clock.stop(Op::Norm, start);
     }
 
     /// Copies the residual stream.

@@ -209,10 +209,11 @@ impl ModernBert {
 
     /// Dtype of the matrix multiplications of a head: f32 behind packed layers, where the weights are in f32 and few rows are multiplied with them.
     pub(super) fn head_precision(&self) -> Precision {
-        match self.packed_for() {
-            Some(_) => Precision::F32,
-            None => self.precision,
+        #[cfg(feature = "flex")]
+        if self.cpu.is_some() {
+            return Precision::F32;
         }
+        self.precision
     }
 
     /// The same encoder with its residual stream in the dtype of its precision, as models that are loaded in bf16 elsewhere have it: the norms read and

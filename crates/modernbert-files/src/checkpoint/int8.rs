@@ -48,10 +48,10 @@ pub fn write_int8(files: &TensorFiles, path: &Path) -> Result<usize, CheckpointE
         let (Some(shape), Some(values)) = (files.shape(name), files.values(name)?) else {
             continue;
         };
+        let bad = values.non_finite();
         let TensorValues::Float(values) = values else {
             return Err(CheckpointError::AlreadyInt8 { place: place() });
         };
-        let bad = values.iter().filter(|x| !x.is_finite()).count();
         if bad > 0 {
             return Err(CheckpointError::NonFinite {
                 place: place(),
