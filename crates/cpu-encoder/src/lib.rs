@@ -1,10 +1,10 @@
-//! The forward pass of ModernBERT's published architecture on CPUs, without tensors.
+//! The forward pass of ModernBERT's published architecture on CPUs, and attention with its gradients, without tensors.
 //!
 //! | module | contents | may use |
 //! |---|---|---|
 //! | [`weights`] | matrices packed for GEMMs, in f32, bf16 or int8 | nothing |
 //! | `rows` | loops over rows: LayerNorm, GeGLU, softmax, RoPE | nothing |
-//! | `attention` | attention of one head of one sequence | `rows` |
+//! | [`attention`] | attention of one head of one sequence, and its gradients | `rows` |
 //! | `shared` | buffers whose rows several threads write | `rows` |
 //! | `profile` | the time of each operation of a pass | nothing |
 //! | `pass` | one pass: its phases and the tasks that threads share | all of them |
@@ -16,7 +16,7 @@
 //!
 //! A row's result depends on its sequence alone, not on the batch, nor on the number of threads: every sum has an order that its row decides.
 
-mod attention;
+pub mod attention;
 mod encoder;
 mod pass;
 mod profile;
@@ -27,3 +27,8 @@ pub mod weights;
 pub use encoder::{Builder, Encoder, Format, Layer, Shape};
 pub use profile::{Op, Profile};
 pub use weights::Matrix;
+
+/// The example of the README is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

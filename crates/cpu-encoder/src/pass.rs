@@ -652,15 +652,16 @@ impl<'a, E: Activation> Worker<'a, E> {
                 length: sequence.len(),
                 dim,
                 scale: 1.0 / (dim as f32).sqrt(),
+                softcap: None,
                 half_window: layer.half_window,
                 rotary: layer.table.map(|table| self.pass.tables[table].as_slice()),
             };
             task.forward(
                 self.pass.encoder.unit,
                 &mut self.scratch,
-                |token, row, factor| {
+                |token, row, total| {
                     let to = shared.attended.row_mut(sequence.start + token, place, dim);
-                    E::scale(row, factor, to);
+                    E::scale(row, total.inverse(), to);
                 },
             );
         }

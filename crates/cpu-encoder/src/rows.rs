@@ -8,23 +8,35 @@ use cpu_gemm::kernel::Multiply;
 use cpu_gemm::{PANEL, ROWS};
 use half::bf16;
 use multiversion::multiversion;
+use std::f32::consts::LOG2_E;
 
 /// A tile of a result, `[32, 32]`, row-major.
 pub(crate) type TileValues = [f32; ROWS * PANEL];
 
 /// The place of a tile's result in a matrix whose rows other threads write too, in other columns.
-pub(crate) struct Place<T> {
+#[derive(Debug)]
+pub struct Place<T> {
     /// The first element.
     pub(crate) start: *mut T,
     /// Elements from one row to the next.
     pub(crate) stride: usize,
     /// Rows, up to 32.
     pub(crate) rows: usize,
-    /// Columns, up to 32.
+    /// Columns.
     pub(crate) width: usize,
 }
 
 impl<T> Place<T> {
+    /// Up to 32 rows of up to 32 columns (for gradients: of a head's elements) from `start` on.
+    pub fn new(start: *mut T, stride: usize, rows: usize, width: usize) -> Self {
+        Self {
+            start,
+            stride,
+            rows,
+            width,
+        }
+    }
+
     /// Elements of row `row`.
     ///
     /// # Safety
@@ -38,7 +50,8 @@ impl<T> Place<T> {
 }
 
 /// Running maximum and sum of a softmax for each of 32 queries, and the factor of what was summed before the last step.
-pub(crate) struct Softmax {
+#[derive(Debug)]
+pub struct Softmax {
     pub(crate) max: [f32; ROWS],
     pub(crate) sum: [f32; ROWS],
     pub(crate) shrink: [f32; ROWS],
@@ -55,7 +68,7 @@ impl Softmax {
 }
 
 /// Dtype of the operands of GEMMs and attention.
-pub(crate) trait Activation: Float + Multiply {
+pub trait Activation: Float + Multiply {
     /// Rounds a tile.
     ///
     /// # Safety
@@ -66,7 +79,7 @@ pub(crate) trait Activation: Float + Multiply {
     /// # Safety
     /// As [`Activation::store`].
     unsafe fn store_geglu(tile: &TileValues, to: &Place<Self>);
-    /// One step of an online softmax in base 2 over rows of scores: replaces them by rounded probabilities relative to the running maximum. Rows without
+    /// One step of an online softmax over rows of scores: replaces them by rounded probabilities relative to the running maximum. Rows without
     /// a finite score have zeros.
     fn softmax(
         scores: &[f32],
@@ -81,11 +94,40 @@ pub(crate) trait Activation: Float + Multiply {
     fn rotate(x: Rows<'_, Self>, table: &[f32], factor: f32, to: &mut [Self], to_stride: usize);
     /// A row times a factor, rounded.
     fn scale(row: &[f32], factor: f32, to: &mut [Self]);
+    /// Rows of gradients times `factor`, `stride` elements apart in `sums`, with RoPE's inverse; `table` is as in [`Activation::rotate`].
+    ///
+    /// # Safety
+    /// As [`Activation::store`].
+    unsafe fn store_unrotated(
+        sums: &[f32],
+        stride: usize,
+        table: &[f32],
+        factor: f32,
+        to: &Place<Self>,
+    );
+    /// Sum of the products of two rows.
+    fn dot(a: &[Self], b: &[Self]) -> f32;
+    /// Gradients of the scores of queries, `exp(S - lse) (dP - δ)` with one `lse` and δ for each row, rounded to `d_s`.
+    fn score_gradients(rows: ScoreRows<'_>, d_s: &mut [Self]);
+    /// The same of transposed scores, whose columns are queries; also the probabilities.
+    fn transposed_score_gradients(rows: ScoreRows<'_>, p: &mut [Self], d_s: &mut [Self]);
+}
+
+/// Scores of a block and the gradients of their probabilities, `[rows, width]` with a width that is a multiple of 32.
+#[derive(Clone, Copy, Debug)]
+pub struct ScoreRows<'a> {
+    pub(crate) scores: &'a [f32],
+    pub(crate) d_p: &'a [f32],
+    pub(crate) width: usize,
+    /// Log-sum-exp of each query.
+    pub(crate) lse: &'a [f32],
+    /// Sum over the head of the result times its gradient, of each query.
+    pub(crate) delta: &'a [f32],
 }
 
 /// Rows of a head in a larger matrix.
-#[derive(Clone, Copy)]
-pub(crate) struct Rows<'a, E> {
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a, E> {
     /// From the first row's first element on.
     pub(crate) values: &'a [E],
     /// Elements from one row to the next.
@@ -176,7 +218,7 @@ fn gelu_high(x: f32) -> f32 {
     for c in Q[..7].iter().rev() {
         q = q * t + c;
     }
-    let gauss = exp2(-z * z * std::f32::consts::LOG2_E, &EXP2_HIGH);
+    let gauss = exp2(-z * z * LOG2_E, &EXP2_HIGH);
     let tail = 0.5 * q * t * gauss;
     let cdf = if x < 0.0 { tail } else { 1.0 - tail };
     x * cdf
@@ -185,6 +227,19 @@ fn gelu_high(x: f32) -> f32 {
 /// Running values of a reduction: several of them let the operations overlap and vectorize. The order of a sum is that of the lanes in every
 /// instruction set.
 const LANES: usize = 16;
+
+/// Calls `block(first, length)` for blocks of 16 elements and then for single ones. In a call with 16 the length is a constant, so that its loops become vector
+/// instructions; a loop of unknown length has several vectors per round and leaves up to 63 elements to scalar instructions.
+#[inline(always)]
+fn blocks(len: usize, mut block: impl FnMut(usize, usize)) {
+    let whole = len / LANES * LANES;
+    for first in (0..whole).step_by(LANES) {
+        block(first, LANES);
+    }
+    for first in whole..len {
+        block(first, 1);
+    }
+}
 
 #[inline(always)]
 fn largest(row: &[f32]) -> f32 {
@@ -199,7 +254,7 @@ fn largest(row: &[f32]) -> f32 {
 }
 
 macro_rules! activation {
-    ($element:ty, $store:ident, $geglu:ident, $softmax:ident, $gelu:ident, $exp2:ident, $round:expr, $wide:expr, $rotate:ident, $scale:ident) => {
+    ($element:ty, $store:ident, $geglu:ident, $softmax:ident, $gelu:ident, $exp2:ident, $round:expr, $wide:expr, $rotate:ident, $scale:ident, $dot:ident, $gradients:ident, $transposed:ident, $unrotate:ident) => {
         #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
         unsafe fn $store(tile: &TileValues, to: &Place<$element>) {
             for (row, tile) in tile.chunks_exact(PANEL).take(to.rows).enumerate() {
@@ -257,12 +312,12 @@ macro_rules! activation {
                 let mut lanes = [0.0f32; LANES];
                 for (scores, to) in scores.chunks_exact(LANES).zip(to.chunks_exact_mut(LANES)) {
                     for ((lane, score), to) in lanes.iter_mut().zip(scores).zip(to) {
-                        let p = exp2(*score - shift, &$exp2);
+                        let p = exp2((*score - shift) * LOG2_E, &$exp2);
                         *lane += p;
                         *to = $round(p);
                     }
                 }
-                let shrink = exp2(before - shift, &$exp2);
+                let shrink = exp2((before - shift) * LOG2_E, &$exp2);
                 state.shrink[row] = shrink;
                 state.sum[row] = state.sum[row] * shrink + lanes.iter().sum::<f32>();
                 state.max[row] = max;
@@ -281,6 +336,10 @@ macro_rules! activation {
             for row in 0..x.rows {
                 let from = &x.values[row * x.stride..][..dim];
                 let to = &mut to[row * to_stride..][..dim];
+                if table.is_empty() && factor == 1.0 {
+                    to.copy_from_slice(from);
+                    continue;
+                }
                 if table.is_empty() {
                     for (to, x) in to.iter_mut().zip(from) {
                         *to = $round($wide(*x) * factor);
@@ -290,11 +349,18 @@ macro_rules! activation {
                 let (cos, sin) = table[row * dim..][..dim].split_at(half);
                 let (a, b) = from.split_at(half);
                 let (left, right) = to.split_at_mut(half);
-                for d in 0..half {
-                    let (a, b) = ($wide(a[d]), $wide(b[d]));
-                    left[d] = $round((a * cos[d] - b * sin[d]) * factor);
-                    right[d] = $round((b * cos[d] + a * sin[d]) * factor);
-                }
+                blocks(half, |d, block| {
+                    let mut out = [[$round(0.0f32); LANES]; 2];
+                    let (a, b) = (&a[d..d + block], &b[d..d + block]);
+                    let (cos, sin) = (&cos[d..d + block], &sin[d..d + block]);
+                    for i in 0..block {
+                        let (a, b) = ($wide(a[i]), $wide(b[i]));
+                        out[0][i] = $round((a * cos[i] - b * sin[i]) * factor);
+                        out[1][i] = $round((b * cos[i] + a * sin[i]) * factor);
+                    }
+                    left[d..d + block].copy_from_slice(&out[0][..block]);
+                    right[d..d + block].copy_from_slice(&out[1][..block]);
+                });
             }
         }
 
@@ -305,7 +371,116 @@ macro_rules! activation {
             }
         }
 
+        #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+        fn $dot(a: &[$element], b: &[$element]) -> f32 {
+            let mut lanes = [0.0f32; LANES];
+            let (left, right) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+            let rest = left.remainder().iter().zip(right.remainder());
+            let rest: f32 = rest.map(|(a, b)| $wide(*a) * $wide(*b)).sum();
+            for (a, b) in left.zip(right) {
+                for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+                    *lane += $wide(*a) * $wide(*b);
+                }
+            }
+            lanes.iter().sum::<f32>() + rest
+        }
+
+        #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+        fn $gradients(rows: ScoreRows<'_>, d_s: &mut [$element]) {
+            let of_rows = rows.scores.chunks_exact(rows.width);
+            let of_rows = of_rows.zip(rows.d_p.chunks_exact(rows.width));
+            let of_rows = of_rows.zip(d_s.chunks_exact_mut(rows.width));
+            let of_queries = rows.lse.iter().zip(rows.delta);
+            for (((scores, d_p), d_s), (lse, delta)) in of_rows.zip(of_queries) {
+                let blocks = scores.chunks_exact(LANES).zip(d_p.chunks_exact(LANES));
+                for ((scores, d_p), d_s) in blocks.zip(d_s.chunks_exact_mut(LANES)) {
+                    for ((score, d_p), d_s) in scores.iter().zip(d_p).zip(d_s) {
+                        *d_s = $round(exp2((*score - lse) * LOG2_E, &$exp2) * (d_p - delta));
+                    }
+                }
+            }
+        }
+
+        #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+        fn $transposed(rows: ScoreRows<'_>, p: &mut [$element], d_s: &mut [$element]) {
+            let width = rows.width;
+            let (lse, delta) = (&rows.lse[..width], &rows.delta[..width]);
+            let of_rows = rows.scores.chunks_exact(width);
+            let of_rows = of_rows.zip(rows.d_p.chunks_exact(width));
+            let of_rows = of_rows.zip(p.chunks_exact_mut(width).zip(d_s.chunks_exact_mut(width)));
+            for ((scores, d_p), (p, d_s)) in of_rows {
+                for first in (0..width).step_by(LANES) {
+                    let (lse, delta) = (&lse[first..][..LANES], &delta[first..][..LANES]);
+                    let (scores, d_p) = (&scores[first..][..LANES], &d_p[first..][..LANES]);
+                    let (p, d_s) = (&mut p[first..][..LANES], &mut d_s[first..][..LANES]);
+                    for i in 0..LANES {
+                        let probability = exp2((scores[i] - lse[i]) * LOG2_E, &$exp2);
+                        p[i] = $round(probability);
+                        d_s[i] = $round(probability * (d_p[i] - delta[i]));
+                    }
+                }
+            }
+        }
+
+        #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+        unsafe fn $unrotate(
+            sums: &[f32],
+            stride: usize,
+            table: &[f32],
+            factor: f32,
+            to: &Place<$element>,
+        ) {
+            let (dim, half) = (to.width, to.width / 2);
+            for (i, row) in sums.chunks_exact(stride).take(to.rows).enumerate() {
+                // SAFETY: the caller's promise.
+                let to = unsafe { to.row(i) };
+                if table.is_empty() {
+                    for (to, x) in to.iter_mut().zip(row) {
+                        *to = $round(x * factor);
+                    }
+                    continue;
+                }
+                let (cos, sin) = table[i * dim..][..dim].split_at(half);
+                let (a, b) = row[..dim].split_at(half);
+                let (left, right) = to.split_at_mut(half);
+                blocks(half, |d, block| {
+                    let mut out = [[$round(0.0f32); LANES]; 2];
+                    let (a, b) = (&a[d..d + block], &b[d..d + block]);
+                    let (cos, sin) = (&cos[d..d + block], &sin[d..d + block]);
+                    for i in 0..block {
+                        out[0][i] = $round((a[i] * cos[i] + b[i] * sin[i]) * factor);
+                        out[1][i] = $round((b[i] * cos[i] - a[i] * sin[i]) * factor);
+                    }
+                    left[d..d + block].copy_from_slice(&out[0][..block]);
+                    right[d..d + block].copy_from_slice(&out[1][..block]);
+                });
+            }
+        }
+
         impl Activation for $element {
+            unsafe fn store_unrotated(
+                sums: &[f32],
+                stride: usize,
+                table: &[f32],
+                factor: f32,
+                to: &Place<Self>,
+            ) {
+                // SAFETY: the caller's promise.
+                unsafe { $unrotate(sums, stride, table, factor, to) }
+            }
+
+            fn dot(a: &[Self], b: &[Self]) -> f32 {
+                $dot(a, b)
+            }
+
+            fn score_gradients(rows: ScoreRows<'_>, d_s: &mut [Self]) {
+                $gradients(rows, d_s);
+            }
+
+            fn transposed_score_gradients(rows: ScoreRows<'_>, p: &mut [Self], d_s: &mut [Self]) {
+                $transposed(rows, p, d_s);
+            }
+
             fn rotate(
                 x: Rows<'_, Self>,
                 table: &[f32],
@@ -354,7 +529,11 @@ activation!(
     std::convert::identity,
     std::convert::identity,
     rotate_f32,
-    scale_f32
+    scale_f32,
+    dot_f32,
+    score_gradients_f32,
+    transposed_score_gradients_f32,
+    unrotate_f32
 );
 activation!(
     bf16,
@@ -366,7 +545,11 @@ activation!(
     cpu_gemm::element::to_bf16,
     wide,
     rotate_bf16,
-    scale_bf16
+    scale_bf16,
+    dot_bf16,
+    score_gradients_bf16,
+    transposed_score_gradients_bf16,
+    unrotate_bf16
 );
 
 /// A bf16 in f32, without branches, so that loops over it are vectorized.
@@ -502,6 +685,33 @@ pub(crate) fn layer_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
         *out = (x - mean) * inverse * weight;
     }
+}
+
+/// Bounds scores to ±`cap`, `cap tanh(score / cap)`; writes the derivative of the bound to `slopes`.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+pub(crate) fn cap_scores(scores: &mut [f32], cap: f32, slopes: Option<&mut [f32]>) {
+    let inverse = 1.0 / cap;
+    if let Some(slopes) = slopes {
+        for (slope, score) in slopes.iter_mut().zip(scores.iter()) {
+            let tanh = tanh(score * inverse);
+            *slope = 1.0 - tanh * tanh;
+        }
+    }
+    for score in scores {
+        *score = cap * tanh(*score * inverse);
+    }
+}
+
+/// Hyperbolic tangent, absolute error 3e-7; a series near 0, where the quotient would lose digits.
+#[inline(always)]
+fn tanh(x: f32) -> f32 {
+    let size = x.abs();
+    let power = exp2(-2.0 * LOG2_E * size, &EXP2_HIGH);
+    let quotient = (1.0 - power) / (1.0 + power);
+    let square = x * x;
+    let series = size * (1.0 - square * (1.0 / 3.0 - square * (2.0 / 15.0)));
+    let value = if size < 0.05 { series } else { quotient };
+    if x < 0.0 { -value } else { value }
 }
 
 /// `sum = sum * shrink + added` for rows of 32-column tiles side by side.

@@ -1,6 +1,6 @@
 //! Buffers aligned to cache lines.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -13,7 +13,7 @@ const ALIGNMENT: usize = 64;
 /// Bytes of a huge page on x86-64, and of most on other processors.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// A slice of zeros whose first element is aligned to 64 bytes. Its length is fixed.
+/// A slice whose first element is aligned to 64 bytes. Its length is fixed.
 pub struct Aligned<T: Zero> {
     start: NonNull<T>,
     len: usize,
@@ -28,13 +28,13 @@ enum Memory {
     Pages(#[expect(dead_code, reason = "held until the buffer is dropped")] MmapMut),
 }
 
-/// Types without invariants and without drop code, for which zero bytes are a value.
+/// Types without invariants and without drop code, for which any bytes are a value.
 ///
 /// # Safety
 /// Implement for such types only.
 pub unsafe trait Zero: Copy {}
 
-// SAFETY: numbers; zero bytes are the number 0.
+// SAFETY: numbers, of which any bytes are one.
 unsafe impl Zero for f32 {}
 // SAFETY: as above.
 unsafe impl Zero for half::bf16 {}
@@ -63,6 +63,35 @@ impl<T: Zero> Aligned<T> {
             memory: Memory::Heap,
             owns: PhantomData,
         }
+    }
+
+    /// A buffer of `len` unspecified values, for one of which every element is written before it is read: zeros would write it twice.
+    ///
+    /// # Panics
+    /// As [`Self::zeros`].
+    pub fn unspecified(len: usize) -> Self {
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        {
+            let layout = Self::layout(len);
+            if layout.size() > 0 {
+                // SAFETY: the size is not zero.
+                let start = unsafe { alloc(layout) };
+                let start =
+                    NonNull::new(start.cast()).unwrap_or_else(|| handle_alloc_error(layout));
+                // SAFETY: the empty assembly has a pointer to the memory and may write it, so the compiler must take it for written with values it does
+                // not know; any bytes are a value of `T`.
+                unsafe {
+                    std::arch::asm!("/* {0} */", in(reg) start.as_ptr(), options(nostack, preserves_flags));
+                }
+                return Self {
+                    start,
+                    len,
+                    memory: Memory::Heap,
+                    owns: PhantomData,
+                };
+            }
+        }
+        Self::zeros(len)
     }
 
     /// [`Self::zeros`] for buffers that live long and are read as a whole: weights. From 2 MiB on the buffer has pages of its own, and Linux is asked for huge
@@ -99,7 +128,7 @@ impl<T: Zero> Drop for Aligned<T> {
     fn drop(&mut self) {
         let layout = Self::layout(self.len);
         if matches!(self.memory, Memory::Heap) && layout.size() > 0 {
-            // SAFETY: allocated by `zeros` with this layout.
+            // SAFETY: allocated by `zeros` or `unspecified` with this layout.
             unsafe { dealloc(self.start.as_ptr().cast(), layout) }
         }
     }

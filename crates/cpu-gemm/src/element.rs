@@ -85,17 +85,33 @@ pub fn to_bf16(x: f32) -> bf16 {
     bf16::from_bits(if x.is_nan() { quiet } else { rounded } as u16)
 }
 
+/// Elements of a block of a conversion, whose loop has a fixed length: the compiler makes vector instructions of it without a scalar rest.
+const BLOCK: usize = 32;
+
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn round_bf16(from: &[f32], to: &mut [bf16]) {
-    for (to, from) in to.iter_mut().zip(from) {
+    let (mut to, mut from) = (to.chunks_exact_mut(BLOCK), from.chunks_exact(BLOCK));
+    for (to, from) in to.by_ref().zip(from.by_ref()) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = to_bf16(*from);
+        }
+    }
+    for (to, from) in to.into_remainder().iter_mut().zip(from.remainder()) {
         *to = to_bf16(*from);
     }
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn widen_bf16(from: &[bf16], to: &mut [f32]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = f32::from_bits(u32::from(from.to_bits()) << 16);
+    let widen = |x: bf16| f32::from_bits(u32::from(x.to_bits()) << 16);
+    let (mut to, mut from) = (to.chunks_exact_mut(BLOCK), from.chunks_exact(BLOCK));
+    for (to, from) in to.by_ref().zip(from.by_ref()) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = widen(*from);
+        }
+    }
+    for (to, from) in to.into_remainder().iter_mut().zip(from.remainder()) {
+        *to = widen(*from);
     }
 }
 

@@ -31,3 +31,8 @@ pub use kernel::{PANEL, ROWS};
 pub use pack::Panels;
 pub use team::{Member, Team};
 pub use unit::Unit;
+
+/// The example of the README is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

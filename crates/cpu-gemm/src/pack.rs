@@ -442,11 +442,30 @@ pub fn pack_group<E: Element>(
         let start = ((panel * steps + step) * 2 + half) * TILE * E::STEP + within * TILE * E::GROUP;
         let width = TILE.min(columns - tile * TILE);
         let target = &mut panels[start..][..width * E::GROUP];
-        for (lane, row) in rows[..E::GROUP].iter().enumerate() {
-            let row = &row[tile * TILE..][..width];
-            for (group, element) in target.chunks_exact_mut(E::GROUP).zip(row) {
-                group[lane] = *element;
+        let row = |lane: usize| &rows[lane][tile * TILE..][..width];
+        match E::GROUP {
+            1 => target.copy_from_slice(row(0)),
+            2 if width == TILE => pair(row(0), row(1), target),
+            _ => {
+                for lane in 0..E::GROUP {
+                    for (group, element) in target.chunks_exact_mut(E::GROUP).zip(row(lane)) {
+                        group[lane] = *element;
+                    }
+                }
             }
         }
     }
+}
+
+/// Elements of two rows side by side.
+#[inline(always)]
+fn pair<E: Element>(low: &[E], high: &[E], to: &mut [E]) {
+    // Of fixed lengths, so that the loop becomes shuffles.
+    let mut pairs = [E::default(); 2 * TILE];
+    let (low, high) = (&low[..TILE], &high[..TILE]);
+    for i in 0..TILE {
+        pairs[2 * i] = low[i];
+        pairs[2 * i + 1] = high[i];
+    }
+    to.copy_from_slice(&pairs);
 }
