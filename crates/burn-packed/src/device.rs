@@ -94,6 +94,17 @@ pub fn computes_in(device: &Device, dtype: impl Into<DType>) -> bool {
     device.supports_dtype(dtype) && !(dtype == DType::F64 && is_graphics(device))
 }
 
+/// Returns whether `device` is a CPU with units for products of bf16 matrices (AMX, AVX-512-BF16), which are faster than those of f32 ones.
+pub fn is_cpu_with_bf16(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    if let burn::backend::DispatchDevice::Flex(_) = device.clone().inner().as_dispatch() {
+        use cpu_gemm::Unit;
+        return matches!(Unit::current(), Unit::Amx | Unit::Avx512Native);
+    }
+    let _ = device;
+    false
+}
+
 /// Returns the size of the largest tensor on `device` in bytes; `None` if only its memory is a limit.
 ///
 /// Graphics APIs limit the size of a buffer: WebGPU guarantees 128 MiB, and software drivers offer no more. On CUDA, CubeCL allocates at

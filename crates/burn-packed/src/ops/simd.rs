@@ -109,33 +109,6 @@ pub(crate) fn log_sum_exp(row: &[f32]) -> f32 {
     max + (total + lanes.iter().sum::<f32>()).ln()
 }
 
-/// `row[j] = scale * exp(row[j] - shift)`.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-pub(crate) fn exp_shifted(row: &mut [f32], shift: f32, scale: f32) {
-    for x in row.iter_mut() {
-        *x = scale * exp(*x - shift);
-    }
-}
-
-/// Sum of `a[j] * b[j]`, in an order that does not depend on the instruction set.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2", "x86_64+avx2"))]
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let (left, right) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let tail: f32 = left
-        .remainder()
-        .iter()
-        .zip(right.remainder())
-        .map(|(x, y)| x * y)
-        .sum();
-    for (x, y) in left.zip(right) {
-        for i in 0..LANES {
-            lanes[i] += x[i] * y[i];
-        }
-    }
-    lanes.iter().sum::<f32>() + tail
-}
-
 /// Running sums of a reduction: several of them let the additions overlap and vectorize.
 const LANES: usize = 16;
 
@@ -171,35 +144,101 @@ fn sum(row: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + tail
 }
 
-/// `scores[j] = p[j] * (scores[j] - delta) * scale`: the derivative of a softmax row, given its probabilities.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-pub(crate) fn softmax_backward_row(p: &[f32], d_p: &mut [f32], delta: f32, scale: f32) {
-    for (d, &p) in d_p.iter_mut().zip(p) {
-        *d = p * (*d - delta) * scale;
-    }
-}
-
 /// One row of GeGLU: `out[j] = gelu(activated[j]) * gate[j]`.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub(crate) fn geglu_row(activated: &[f32], gate: &[f32], out: &mut [f32]) {
-    for ((&a, &g), o) in activated.iter().zip(gate).zip(out) {
-        *o = a * normal(a).0 * g;
+    // Blocks of a fixed length, which become vector instructions; widths are often no multiple of the length that the compiler would choose.
+    let mut blocks = out.chunks_exact_mut(LANES);
+    let (activated, gate) = (activated.chunks_exact(LANES), gate.chunks_exact(LANES));
+    let (a_rest, g_rest) = (activated.remainder(), gate.remainder());
+    for ((a, g), out) in activated.zip(gate).zip(blocks.by_ref()) {
+        for i in 0..LANES {
+            out[i] = a[i] * normal(a[i]).0 * g[i];
+        }
+    }
+    for ((a, g), out) in a_rest.iter().zip(g_rest).zip(blocks.into_remainder()) {
+        *out = a * normal(*a).0 * g;
     }
 }
 
-/// Gradients of one row of GeGLU.
+/// Gradients of one row of GeGLU, of the activated and of the gate half.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub(crate) fn geglu_backward_row(
     activated: &[f32],
     gate: &[f32],
     d_out: &[f32],
-    d_activated: &mut [f32],
-    d_gate: &mut [f32],
+    [d_activated, d_gate]: [&mut [f32]; 2],
 ) {
+    for first in (0..d_out.len()).step_by(LANES) {
+        let range = first..(first + LANES).min(d_out.len());
+        let operands = [
+            &activated[range.clone()],
+            &gate[range.clone()],
+            &d_out[range.clone()],
+        ];
+        let mut unused = [0.0; LANES];
+        let results = [
+            &mut d_activated[range.clone()],
+            &mut d_gate[range],
+            &mut unused,
+        ];
+        geglu_backward_block(operands, results);
+    }
+}
+
+/// [`geglu_backward_row`], and the output.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+pub(crate) fn geglu_backward_with_output_row(
+    activated: &[f32],
+    gate: &[f32],
+    d_out: &[f32],
+    [d_activated, d_gate]: [&mut [f32]; 2],
+    out: &mut [f32],
+) {
+    for first in (0..d_out.len()).step_by(LANES) {
+        let range = first..(first + LANES).min(d_out.len());
+        let operands = [
+            &activated[range.clone()],
+            &gate[range.clone()],
+            &d_out[range.clone()],
+        ];
+        let results = [
+            &mut d_activated[range.clone()],
+            &mut d_gate[range.clone()],
+            &mut out[range],
+        ];
+        geglu_backward_block(operands, results);
+    }
+}
+
+/// Gradients and output of up to 16 elements: a whole block in a loop of fixed length, which becomes vector instructions.
+#[inline(always)]
+fn geglu_backward_block(operands: [&[f32]; 3], results: [&mut [f32]; 3]) {
+    let blocks = operands.map(|x| <&[f32; LANES]>::try_from(x).ok());
+    let [d_activated, d_gate, out] = results;
+    let gradients = |a: f32, gate: f32, d_out: f32| {
+        let (cdf, density) = normal(a);
+        let gelu = a * cdf;
+        [
+            d_out * gate * (cdf + a * density),
+            d_out * gelu,
+            gelu * gate,
+        ]
+    };
+    if let [Some(a), Some(gate), Some(d_out)] = blocks {
+        let mut block = [[0.0f32; LANES]; 3];
+        for i in 0..LANES {
+            let [x, y, z] = gradients(a[i], gate[i], d_out[i]);
+            (block[0][i], block[1][i], block[2][i]) = (x, y, z);
+        }
+        d_activated.copy_from_slice(&block[0]);
+        d_gate.copy_from_slice(&block[1]);
+        out.copy_from_slice(&block[2]);
+        return;
+    }
+    let [a, gate, d_out] = operands;
     for i in 0..d_out.len() {
-        let (cdf, density) = normal(activated[i]);
-        d_activated[i] = d_out[i] * gate[i] * (cdf + activated[i] * density);
-        d_gate[i] = d_out[i] * activated[i] * cdf;
+        [d_activated[i], d_gate[i], out[i]] = gradients(a[i], gate[i], d_out[i]);
     }
 }
 
@@ -249,6 +288,41 @@ pub(crate) fn layer_norm_backward_row(
     mean_gy /= n;
     for i in 0..x.len() {
         d_x[i] = inv_std * (d_x[i] - mean_g - (x[i] - mean) * inv_std * mean_gy);
+    }
+}
+
+/// [`layer_norm_backward_row`] from the output of the norm: `norm` has the weight, one over the weight (1 where the weight is 0) and the row's inverse
+/// standard deviation.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2", "x86_64+avx2"))]
+pub(crate) fn layer_norm_backward_of_output_row(
+    out: &[f32],
+    (weight, inverse, inv_std): (&[f32], &[f32], f32),
+    d_out: &[f32],
+    d_x: &mut [f32],
+    d_weight: &mut [f32],
+) {
+    let n = out.len() as f32;
+    let mut lanes = [0.0f32; LANES];
+    let mut add = |lane: usize, i: usize| {
+        let y = out[i] * inverse[i];
+        let g = d_out[i] * weight[i];
+        d_weight[i] += d_out[i] * y;
+        d_x[i] = g;
+        lanes[lane] += g * y;
+    };
+    let whole = out.len() / LANES * LANES;
+    for first in (0..whole).step_by(LANES) {
+        for lane in 0..LANES {
+            add(lane, first + lane);
+        }
+    }
+    for i in whole..out.len() {
+        add(0, i);
+    }
+    let mean_g = sum(d_x) / n;
+    let mean_gy = lanes.iter().sum::<f32>() / n;
+    for i in 0..out.len() {
+        d_x[i] = inv_std * (d_x[i] - mean_g - out[i] * inverse[i] * mean_gy);
     }
 }
 

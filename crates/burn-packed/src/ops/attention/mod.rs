@@ -20,8 +20,6 @@
 //! order. Results are batch-invariant: a sequence's output and gradient depend on that sequence alone.
 
 pub(super) mod autodiff;
-#[cfg(all(feature = "flex", target_arch = "x86_64"))]
-mod avx512;
 mod composed;
 #[cfg(feature = "cube")]
 pub(super) mod cube;

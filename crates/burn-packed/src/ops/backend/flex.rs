@@ -5,13 +5,17 @@ use burn::tensor::{DType, FloatDType};
 
 use super::PackedBackend;
 use super::fallback::{Op, uses_fallback};
+use crate::batch::TokenOrder;
 use crate::ops::attention::{self, AttentionSpec};
 use crate::ops::convert;
 use crate::ops::cross_entropy::{self, ScoreSpec};
 use crate::ops::dropout::{self, DropoutSpec};
+use crate::ops::gather_rows;
 use crate::ops::geglu;
 use crate::ops::layer_norm::{self, AddNormBackward};
 use crate::ops::linear::{self, Transpose};
+use crate::ops::optimizer::{self, Group, SteppedGroup};
+use crate::ops::sum;
 
 impl PackedBackend for burn::backend::Flex {
     fn convert(input: FloatTensor<Self>, dtype: FloatDType) -> FloatTensor<Self> {
@@ -55,6 +59,17 @@ impl PackedBackend for burn::backend::Flex {
             return geglu::fallback::backward::<Self>(d_out, input);
         }
         geglu::flex::backward(d_out, input)
+    }
+
+    fn geglu_backward_with_output(
+        d_out: FloatTensor<Self>,
+        input: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if uses_fallback(Op::Geglu) {
+            let out = geglu::fallback::forward::<Self>(input.clone());
+            return (geglu::fallback::backward::<Self>(d_out, input), out);
+        }
+        geglu::flex::backward_with_output(d_out, input)
     }
 
     fn layer_norm_rows(
@@ -142,6 +157,55 @@ impl PackedBackend for burn::backend::Flex {
             return cross_entropy::fallback::scores::<Self>(logits, bias, targets, weights, spec);
         }
         cross_entropy::flex::scores(logits, bias, targets, weights, spec)
+    }
+
+    fn column_sums(input: FloatTensor<Self>) -> FloatTensor<Self> {
+        if uses_fallback(Op::CrossEntropy) {
+            return cross_entropy::fallback::column_sums::<Self>(input);
+        }
+        cross_entropy::flex::column_sums(input)
+    }
+
+    fn total(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {
+        if uses_fallback(Op::Sum) {
+            return sum::fallback::total::<Self>(input, squared);
+        }
+        sum::flex::total(input, squared)
+    }
+
+    fn gather_rows(
+        table: FloatTensor<Self>,
+        ids: IntTensor<Self>,
+        order: TokenOrder,
+    ) -> FloatTensor<Self> {
+        if uses_fallback(Op::GatherRows) {
+            return gather_rows::fallback::forward::<Self>(table, ids);
+        }
+        gather_rows::flex::forward(table, ids, &order)
+    }
+
+    fn gather_rows_backward(
+        d_out: FloatTensor<Self>,
+        ids: IntTensor<Self>,
+        order: TokenOrder,
+        rows: usize,
+    ) -> FloatTensor<Self> {
+        if uses_fallback(Op::GatherRows) {
+            return gather_rows::fallback::backward::<Self>(d_out, ids, rows);
+        }
+        gather_rows::flex::backward(d_out, ids, &order, rows)
+    }
+
+    fn adamw_steps(
+        group: Group<Self>,
+        apply: FloatTensor<Self>,
+        gated: bool,
+    ) -> SteppedGroup<Self> {
+        let apply = gated.then_some(apply);
+        if uses_fallback(Op::Optimizer) {
+            return optimizer::fallback::steps::<Self>(group, apply);
+        }
+        optimizer::flex::steps(group, apply)
     }
 
     fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {

@@ -2,10 +2,9 @@
 
 use burn::backend::Flex;
 use burn_flex::FlexTensor;
-use rayon::prelude::*;
 
 use super::fallback;
-use crate::ops::host::{HostTensor, is_native, rows_per_task, tensor};
+use crate::ops::host::{Matrix, Output, for_rows, is_native, rows_per_task};
 use crate::ops::simd;
 
 pub(crate) fn forward(input: FlexTensor) -> FlexTensor {
@@ -15,48 +14,70 @@ pub(crate) fn forward(input: FlexTensor) -> FlexTensor {
     let dtype = input.dtype();
     let [rows, width] = input.layout().shape().dims::<2>();
     let half = width / 2;
-    let input = HostTensor::new(input);
-    let mut out = vec![0.0f32; rows * half];
-    let step = rows_per_task(rows);
-    if half > 0 {
-        out.par_chunks_mut(step * half)
-            .zip(input.values().par_chunks(step * width))
-            .for_each(|(out, input)| {
-                for (out, row) in out.chunks_exact_mut(half).zip(input.chunks_exact(width)) {
-                    let (activated, gate) = row.split_at(half);
-                    simd::geglu_row(activated, gate, out);
-                }
-            });
-    }
-    tensor(out, [rows, half], dtype)
+    let input = Matrix::new(input);
+    let mut out = Output::new(rows, half, dtype);
+    for_rows(rows, rows_per_task(rows), [&mut out], |range, [mut out]| {
+        let (mut from, mut to) = (Vec::new(), Vec::new());
+        for (i, row) in range.enumerate() {
+            let (activated, gate) = input.row(row, &mut from).split_at(half);
+            out.write(i, &mut to, |out| simd::geglu_row(activated, gate, out));
+        }
+    });
+    out.into_tensor([rows, half])
 }
 
 pub(crate) fn backward(d_out: FlexTensor, input: FlexTensor) -> FlexTensor {
     if !is_native(&input) {
         return fallback::backward::<Flex>(d_out, input);
     }
+    gradient(d_out, input, false).0
+}
+
+/// The gradient of the input, and the output.
+pub(crate) fn backward_with_output(
+    d_out: FlexTensor,
+    input: FlexTensor,
+) -> (FlexTensor, FlexTensor) {
+    if !is_native(&input) {
+        let out = fallback::forward::<Flex>(input.clone());
+        return (fallback::backward::<Flex>(d_out, input), out);
+    }
+    gradient(d_out, input, true)
+}
+
+/// The gradient of the input, and the output where it `has_output`, otherwise a tensor without rows.
+fn gradient(d_out: FlexTensor, input: FlexTensor, has_output: bool) -> (FlexTensor, FlexTensor) {
     let dtype = input.dtype();
     let [rows, width] = input.layout().shape().dims::<2>();
     let half = width / 2;
-    let (input, d_out) = (HostTensor::new(input), HostTensor::new(d_out));
-    let mut d_input = vec![0.0f32; rows * width];
-    let step = rows_per_task(rows);
-    if half > 0 {
-        d_input
-            .par_chunks_mut(step * width)
-            .zip(input.values().par_chunks(step * width))
-            .zip(d_out.values().par_chunks(step * half))
-            .for_each(|((d_input, input), d_out)| {
-                let rows = d_input
-                    .chunks_exact_mut(width)
-                    .zip(input.chunks_exact(width))
-                    .zip(d_out.chunks_exact(half));
-                for ((d_row, row), d_out) in rows {
-                    let (activated, gate) = row.split_at(half);
-                    let (d_activated, d_gate) = d_row.split_at_mut(half);
-                    simd::geglu_backward_row(activated, gate, d_out, d_activated, d_gate);
+    let out_rows = if has_output { rows } else { 0 };
+    let (input, d_out) = (Matrix::new(input), Matrix::new(d_out));
+    let mut d_input = Output::new(rows, width, dtype);
+    let mut out = Output::new(out_rows, half, dtype);
+    let outputs = [&mut d_input, &mut out];
+    for_rows(rows, rows_per_task(rows), outputs, |range, parts| {
+        let [mut d_input, mut out] = parts;
+        let [mut from, mut d_from, mut to, mut d_to] = [(); 4].map(|()| Vec::new());
+        for (i, row) in range.enumerate() {
+            let (activated, gate) = input.row(row, &mut from).split_at(half);
+            let d_out = d_out.row(row, &mut d_from);
+            d_input.write(i, &mut d_to, |d_row| {
+                let (d_activated, d_gate) = d_row.split_at_mut(half);
+                let gradients = [d_activated, d_gate];
+                if has_output {
+                    out.write(i, &mut to, |out| {
+                        simd::geglu_backward_with_output_row(
+                            activated, gate, d_out, gradients, out,
+                        );
+                    });
+                } else {
+                    simd::geglu_backward_row(activated, gate, d_out, gradients);
                 }
             });
-    }
-    tensor(d_input, [rows, width], dtype)
+        }
+    });
+    (
+        d_input.into_tensor([rows, width]),
+        out.into_tensor([out_rows, half]),
+    )
 }

@@ -3,10 +3,11 @@
 //! Both operands are copied into the forms that the kernels read, which takes a time proportional to their sizes: the left one with rows padded to whole
 //! steps, the right one as panels of 32 columns. Threads share blocks of 256 rows by groups of panels, so that a block stays in the L2 cache.
 
-use burn::tensor::{DType, Shape, TensorData};
+use burn::tensor::DType;
 use burn_flex::FlexTensor;
+use cpu_encoder::attention::{Activation, Place};
 use cpu_gemm::aligned::Aligned;
-use cpu_gemm::element::{Element, Float};
+use cpu_gemm::element::Element;
 use cpu_gemm::kernel::{Multiply, Tile};
 use cpu_gemm::pack::{Panel, pack_group, step_len, transpose, transpose_left};
 use cpu_gemm::{PANEL, ROWS, Unit};
@@ -14,7 +15,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::Transpose;
-use crate::ops::host::contiguous;
+use crate::ops::host::{Native, contiguous, elements, unspecified};
 
 /// Rows of a task.
 const BLOCK: usize = 256;
@@ -40,14 +41,13 @@ pub(crate) fn gemm(
         rows: m,
         columns: n,
         steps: k.div_ceil(STEP),
-        left: left(values(&lhs), m, k, transpose == Transpose::Lhs),
-        panels: panels(values(&rhs), k, n, transpose == Transpose::Rhs),
+        left: Left::new(elements(&lhs), m, k, transpose == Transpose::Lhs),
+        panels: panels(elements(&rhs), k, n, transpose == Transpose::Rhs),
     };
-    let shape = Shape::new([m, n]);
-    FlexTensor::from_data(match out {
-        DType::F32 => TensorData::new(product.compute::<f32>(), shape),
-        _ => TensorData::new(product.compute::<bf16>(), shape),
-    })
+    match out {
+        DType::F32 => f32::tensor(product.compute(), [m, n]),
+        _ => bf16::tensor(product.compute(), [m, n]),
+    }
 }
 
 /// Returns whether [`gemm`] takes these operands.
@@ -59,42 +59,59 @@ fn dims(tensor: &FlexTensor) -> [usize; 2] {
     tensor.layout().shape().dims()
 }
 
-fn values(tensor: &FlexTensor) -> &[bf16] {
-    let start = tensor.layout().start_offset();
-    &tensor.storage::<bf16>()[start..][..tensor.layout().num_elements()]
+/// A left operand with rows of whole steps, and as many as the kernels read: multiples of 16.
+enum Left<'a> {
+    /// The tensor itself, where its sizes are such multiples.
+    Whole(&'a [bf16]),
+    Padded(Aligned<bf16>),
 }
 
-/// The left operand `[m, k]`, padded with zeros to whole tiles and steps; `transposed` if `values` is `[k, m]`.
-fn left(values: &[bf16], m: usize, k: usize, transposed: bool) -> Aligned<bf16> {
-    let stride = k.next_multiple_of(STEP);
-    let mut left = Aligned::zeros(m.next_multiple_of(ROWS) * stride);
-    if m == 0 || k == 0 {
-        return left;
-    }
-    left.par_chunks_mut(ROWS * stride)
-        .enumerate()
-        .for_each(|(block, rows)| {
-            let first = block * ROWS;
-            let count = ROWS.min(m - first);
-            if transposed {
-                transpose_left(&values[first..], m, count, k, rows, stride);
-            } else {
-                for (row, from) in rows
-                    .chunks_exact_mut(stride)
-                    .zip(values[first * k..][..count * k].chunks_exact(k))
-                {
-                    row[..k].copy_from_slice(from);
+impl<'a> Left<'a> {
+    /// The operand `[m, k]`; `transposed` if `values` is `[k, m]`.
+    fn new(values: &'a [bf16], m: usize, k: usize, transposed: bool) -> Self {
+        if !transposed && m.is_multiple_of(ROWS / 2) && k.is_multiple_of(STEP) {
+            return Self::Whole(values);
+        }
+        let stride = k.next_multiple_of(STEP);
+        let mut left = Aligned::unspecified(m.next_multiple_of(ROWS) * stride);
+        if m == 0 || k == 0 {
+            return Self::Padded(left);
+        }
+        left.par_chunks_mut(ROWS * stride)
+            .enumerate()
+            .for_each(|(block, rows)| {
+                let first = block * ROWS;
+                let count = ROWS.min(m - first);
+                if count < ROWS || k < stride {
+                    rows.fill(bf16::ZERO);
                 }
-            }
-        });
-    left
+                if transposed {
+                    transpose_left(&values[first..], m, count, k, rows, stride);
+                } else {
+                    for (row, from) in rows
+                        .chunks_exact_mut(stride)
+                        .zip(values[first * k..][..count * k].chunks_exact(k))
+                    {
+                        row[..k].copy_from_slice(from);
+                    }
+                }
+            });
+        Self::Padded(left)
+    }
+
+    fn values(&self) -> &[bf16] {
+        match self {
+            Self::Whole(values) => values,
+            Self::Padded(values) => values,
+        }
+    }
 }
 
 /// The right operand `[k, n]` as panels; `transposed` if `values` is `[n, k]`.
 fn panels(values: &[bf16], k: usize, n: usize, transposed: bool) -> Aligned<bf16> {
     let steps = k.div_ceil(STEP);
     let len = steps * step_len::<bf16>();
-    let mut panels = Aligned::zeros(n.div_ceil(PANEL) * len);
+    let mut panels = Aligned::unspecified(n.div_ceil(PANEL) * len);
     if n == 0 || k == 0 {
         return panels;
     }
@@ -105,6 +122,10 @@ fn panels(values: &[bf16], k: usize, n: usize, transposed: bool) -> Aligned<bf16
             let first = index * PANEL;
             let count = PANEL.min(n - first);
             if transposed {
+                if count == PANEL && k == steps * STEP {
+                    transpose(&values[first * k..][..PANEL * k], panel);
+                    return;
+                }
                 let mut columns = vec![bf16::ZERO; PANEL * steps * STEP];
                 for (column, from) in columns
                     .chunks_exact_mut(steps * STEP)
@@ -115,6 +136,9 @@ fn panels(values: &[bf16], k: usize, n: usize, transposed: bool) -> Aligned<bf16
                 transpose(&columns, panel);
             } else {
                 let zeros = [bf16::ZERO; PANEL];
+                if count < PANEL || k < steps * STEP {
+                    panel.fill(bf16::ZERO);
+                }
                 for i in (0..k).step_by(2) {
                     let row = |i: usize| match i < k {
                         true => &values[i * n + first..][..count],
@@ -128,12 +152,12 @@ fn panels(values: &[bf16], k: usize, n: usize, transposed: bool) -> Aligned<bf16
 }
 
 /// Operands in the forms of the kernels.
-struct Product {
+struct Product<'a> {
     unit: Unit,
     rows: usize,
     columns: usize,
     steps: usize,
-    left: Aligned<bf16>,
+    left: Left<'a>,
     panels: Aligned<bf16>,
 }
 
@@ -149,11 +173,11 @@ impl<T> Out<T> {
     }
 }
 
-impl Product {
+impl Product<'_> {
     /// The product, rounded to `T`.
-    fn compute<T: Float>(&self) -> Vec<T> {
+    fn compute<T: Native + Activation>(&self) -> Vec<T> {
         let len = self.rows * self.columns;
-        let mut out = vec![T::default(); len];
+        let mut out = unspecified::<T>(len);
         if len == 0 {
             return out;
         }
@@ -164,13 +188,15 @@ impl Product {
             .clamp(1, count);
         let group = count.div_ceil(groups);
         let place = Out(out.as_mut_ptr());
-        (0..blocks * groups).into_par_iter().for_each(|task| {
+        let sums = || [0.0f32; ROWS * PANEL];
+        let tasks = (0..blocks * groups).into_par_iter();
+        tasks.for_each_init(sums, |sums, task| {
             let (block, first) = (task / groups, task % groups * group);
             let _guard = self.unit.enter();
             let rows = block * BLOCK..((block + 1) * BLOCK).min(self.rows);
             for panel in first..(first + group).min(count) {
                 for row in rows.clone().step_by(ROWS) {
-                    self.tile(panel, row, &place);
+                    self.tile(panel, row, sums, &place);
                 }
             }
         });
@@ -178,13 +204,18 @@ impl Product {
     }
 
     /// One tile of the result. Tiles of different panels or rows have no element in common.
-    fn tile<T: Float>(&self, panel: usize, row: usize, out: &Out<T>) {
-        let mut sums = [0.0f32; ROWS * PANEL];
+    fn tile<T: Native + Activation>(
+        &self,
+        panel: usize,
+        row: usize,
+        sums: &mut [f32; ROWS * PANEL],
+        out: &Out<T>,
+    ) {
         let stride = self.steps * STEP;
         let rows = ROWS.min(self.rows - row);
         let len = self.steps * step_len::<bf16>();
         let tile = Tile {
-            left: self.left[row * stride..].as_ptr(),
+            left: self.left.values()[row * stride..].as_ptr(),
             left_stride: stride,
             rows,
             to: sums.as_mut_ptr(),
@@ -200,11 +231,8 @@ impl Product {
         }
         let first = panel * PANEL;
         let width = PANEL.min(self.columns - first);
-        for (i, sums) in sums.chunks_exact(PANEL).take(rows).enumerate() {
-            let start = out.at((row + i) * self.columns + first);
-            // SAFETY: inside of the result, and no other task has elements of this tile.
-            let to = unsafe { std::slice::from_raw_parts_mut(start, width) };
-            T::round(&sums[..width], to);
-        }
+        let start = out.at(row * self.columns + first);
+        // SAFETY: the rows and columns of this tile, which no other task has, are inside of the result.
+        unsafe { T::store(sums, &Place::new(start, self.columns, rows, width)) }
     }
 }

@@ -20,6 +20,8 @@
 #[cfg(feature = "cube")]
 pub(super) mod cube;
 pub(super) mod fallback;
+#[cfg(feature = "flex")]
+pub(super) mod flex;
 mod group;
 mod kahan;
 

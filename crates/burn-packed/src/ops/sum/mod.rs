@@ -15,6 +15,8 @@ pub(super) mod autodiff;
 #[cfg(feature = "cube")]
 pub(super) mod cube;
 pub(super) mod fallback;
+#[cfg(feature = "flex")]
+pub(super) mod flex;
 
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
