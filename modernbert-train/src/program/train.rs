@@ -2,6 +2,7 @@
 
 use anyhow::{Context, anyhow, bail};
 use modernbert::checkpoint::ModelSource;
+use modernbert::device::is_cpu_with_bf16;
 use modernbert_cli::text::human_count;
 use modernbert_cli::{INTERRUPTED, describe};
 use modernbert_train::pretrain::{
@@ -9,7 +10,8 @@ use modernbert_train::pretrain::{
     masked_lines, pretrain, resume, roll_back, start_from,
 };
 use modernbert_train::recipe::{
-    CorpusSource, Recipe, RecipeError, RecipeText, builtin, builtin_names, builtin_text,
+    CorpusSource, Recipe, RecipeError, RecipeText, TrainingPrecision, builtin, builtin_names,
+    builtin_text,
 };
 use modernbert_train::run_dir::{recipe_of_run, run_of_checkpoint};
 use modernbert_train::tools::checkpoint_at;
@@ -126,18 +128,20 @@ impl Start {
 
 impl Demo {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let recipe = builtin(DEMO).context("there is no demo")??;
+        let mut recipe = builtin(DEMO).context("there is no demo")??;
         self.out.check_corpus(&self.corpus)?;
-        let recipe = with_arguments(recipe, &self.corpus, &self.out.overrides()?)?;
+        let overrides = self.out.overrides()?;
+        let mut options = self.common.options(&self.out.out, self.out.restart)?;
+        if is_cpu_with_bf16(&options.device.device) {
+            recipe.run.precision = TrainingPrecision::Bf16;
+        }
+        let recipe = with_arguments(recipe, &self.corpus, &overrides)?;
         recipe.validate()?;
         recipe.check_used()?;
         self.out.check(&recipe, &[])?;
         // A demo may replace an older demo, which can be repeated within minutes.
-        let again = modernbert::read::text(&self.out.out.join("recipe.toml"))
+        options.restart |= modernbert::read::text(&self.out.out.join("recipe.toml"))
             .is_ok_and(|text| recipe.to_toml().is_ok_and(|mine| mine == text));
-        let options = self
-            .common
-            .options(&self.out.out, self.out.restart || again)?;
         say_device(&options, &recipe);
         finish("demo", pretrain(&recipe, &options)?, &options)
     }
