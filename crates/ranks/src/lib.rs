@@ -231,3 +231,8 @@ fn lock(link: &Mutex<Link>) -> std::sync::MutexGuard<'_, Link> {
     link.lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
+
+/// The example of the README is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
