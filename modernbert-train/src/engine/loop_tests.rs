@@ -26,7 +26,9 @@ impl Task for Steps {
     const COUNTS_CORRECT: bool = false;
 
     fn next_step(&mut self, state: &RunState, _seen: u64) -> Result<Option<Vec<f64>>, BoxError> {
-        Ok(Some(vec![self.losses[state.step as usize]]))
+        let loss = self.losses.get(state.step as usize);
+        let loss = loss.ok_or_else(|| BoxError::from("rows.jsonl:7: no text"))?;
+        Ok(Some(vec![*loss]))
     }
 
     fn counts(&self, _batches: &[f64]) -> Counts {
@@ -74,6 +76,17 @@ fn train(
     read_every: u64,
     spikes: Option<SpikeLimit>,
 ) -> (Vec<Vec<f32>>, Vec<LogRow>) {
+    let (outcome, rows) = train_for(losses.len() as u64, losses, read_every, spikes);
+    (outcome.unwrap().task.before, rows)
+}
+
+/// `steps` steps, of which those beyond `losses` have no data, and the log's rows.
+fn train_for(
+    steps: u64,
+    losses: &[f64],
+    read_every: u64,
+    spikes: Option<SpikeLimit>,
+) -> (Result<Outcome<Steps>, Box<Failure>>, Vec<LogRow>) {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("metrics.jsonl");
     let settings = Settings {
@@ -118,7 +131,7 @@ fn train(
         &interrupter,
     );
     let state = RunState {
-        phase_total: losses.len() as u64,
+        phase_total: steps,
         next_evaluation: 1,
         ..RunState::default()
     };
@@ -131,11 +144,22 @@ fn train(
     device.seed(1);
     let model = LinearConfig::new(3, 2).with_bias(false).init(&device);
     let training = Loop::new(task, settings, (optimizer, state), reporter, interrupter);
-    let outcome = training
-        .run(model)
-        .map_err(|failure| failure.error)
-        .unwrap();
-    (outcome.task.before, read_log(&log).unwrap())
+    let outcome = training.run(model).map_err(Box::new);
+    (outcome, read_log(&log).unwrap())
+}
+
+/// An error of the data, such as one of a loader thread, ends the run and reaches its caller with its words and the steps done.
+#[test]
+fn an_error_of_the_data_reaches_the_caller() {
+    let (outcome, rows) = train_for(5, &[5.0; 3], 1, None);
+    let failure = outcome.err().unwrap();
+    assert_eq!(failure.step, 3);
+    assert!(
+        matches!(&failure.error, EngineError::Data(source) if source.to_string() == "rows.jsonl:7: no text"),
+        "{failure}"
+    );
+    let trained = rows.iter().filter(|row| row.split == "train");
+    assert_eq!(trained.map(|row| row.step).collect::<Vec<_>>(), [1, 2, 3]);
 }
 
 #[test]

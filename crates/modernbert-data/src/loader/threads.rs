@@ -1,5 +1,8 @@
 //! Rows prepared ahead of the training step, on separate threads.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -70,17 +73,12 @@ impl TrainLoader {
     /// Starts the threads; the rows come in the stream's order.
     pub fn rows(&self) -> Prefetched {
         let threads = (0..self.threads).map(|index| {
-            let (sender, receiver) = sync_channel(PREFETCH);
             let (stream, start) = (self.stream.clone(), self.start.clone());
             let share = Share {
                 index,
                 of: self.threads,
             };
-            let handle = std::thread::spawn(move || produce(&stream, start, share, &sender));
-            Thread {
-                receiver: Some(receiver),
-                handle: Some(handle),
-            }
+            Thread::spawn(move |sender| produce(&stream, start, share, sender))
         });
         Prefetched {
             threads: threads.collect(),
@@ -123,6 +121,15 @@ struct Thread {
 }
 
 impl Thread {
+    /// Starts a thread whose rows `work` sends.
+    fn spawn(work: impl FnOnce(&SyncSender<Made>) + Send + 'static) -> Self {
+        let (sender, receiver) = sync_channel(PREFETCH);
+        Self {
+            receiver: Some(receiver),
+            handle: Some(std::thread::spawn(move || work(&sender))),
+        }
+    }
+
     /// Reason why the thread ended without an error.
     fn obituary(&mut self) -> LoaderError {
         let panic = self.handle.take().and_then(|handle| handle.join().err());
