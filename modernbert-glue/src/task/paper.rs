@@ -144,6 +144,17 @@ mod tests {
     }
 
     #[test]
+    fn rte_mrpc_and_stsb_start_from_mnli_and_no_other_task_does() {
+        for task in Task::PAPER.into_iter().chain([Task::Wnli, Task::Ax]) {
+            let expected = match task {
+                Task::Rte | Task::Mrpc | Task::Stsb => Some(Task::Mnli),
+                _ => None,
+            };
+            assert_eq!(task.starts_from(), expected, "{task}");
+        }
+    }
+
+    #[test]
     fn the_scores_have_the_mean_of_the_overview_table() {
         for (size, mean) in [(ModelSize::Base, 88.4), (ModelSize::Large, 90.4)] {
             let sum: f64 = Task::PAPER
