@@ -177,8 +177,8 @@ fn text_style<'a>(size: u32) -> TextStyle<'a> {
 /// Largest number of lines of a legend; further entries are counted.
 const LEGEND_ROWS: i32 = 8;
 
-/// Places the legend's entries: left edge and row of each that fits into [`LEGEND_ROWS`] rows, and the number of rows.
-fn legend_places(root: &Area<'_>, entries: &[Entry<'_>]) -> (Vec<(i32, i32)>, i32) {
+/// Places the legend's entries: left edge and row of each that fits into `most` rows, and the number of rows.
+fn legend_places(root: &Area<'_>, entries: &[Entry<'_>], most: i32) -> (Vec<(i32, i32)>, i32) {
     let (mut x, mut row) = (90, 0);
     let mut places = Vec::new();
     for (name, ..) in entries {
@@ -189,13 +189,21 @@ fn legend_places(root: &Area<'_>, entries: &[Entry<'_>]) -> (Vec<(i32, i32)>, i3
         if x > 90 && x + width > SIZE.0 as i32 - 30 {
             (x, row) = (90, row + 1);
         }
-        if row == LEGEND_ROWS {
+        if row == most {
             return (places, row);
         }
         places.push((x, row));
         x += width;
     }
     (places, row + 1)
+}
+
+/// The title, with the number of entries that the legend has no place for.
+fn headline(title: &str, entries: usize, placed: usize) -> String {
+    match entries - placed {
+        0 => title.to_owned(),
+        more => format!("{title} (and {more} more)"),
+    }
 }
 
 fn draw<'a>(
@@ -221,17 +229,10 @@ fn draw<'a>(
         .map(|(i, (name, _))| (*name, muted(i), true));
     entries.extend(dashed);
 
-    let (places, rows) = legend_places(&root, &entries);
+    let (places, rows) = legend_places(&root, &entries, LEGEND_ROWS);
     let (head, body) = root.split_vertically(62 + 26 * rows);
-    let more = match entries.len() - places.len() {
-        0 => String::new(),
-        more => format!(" (and {more} more)"),
-    };
-    head.draw(&Text::new(
-        format!("{title}{more}"),
-        (90, 20),
-        text_style(24),
-    ))?;
+    let title = headline(title, entries.len(), places.len());
+    head.draw(&Text::new(title, (90, 20), text_style(24)))?;
     for ((name, colour, dashed), (x, row)) in entries.iter().zip(places) {
         let y = 66 + 26 * row;
         let pieces = if *dashed {

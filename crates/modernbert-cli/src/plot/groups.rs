@@ -5,7 +5,9 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::path::Path;
 
 use super::file::draw_file;
-use super::{COLOURS, Drawn, INK, PlotError, SIZE, axis, legend_places, text_style};
+use super::{
+    COLOURS, Drawn, INK, LEGEND_ROWS, PlotError, SIZE, axis, headline, legend_places, text_style,
+};
 
 /// One bar.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,9 +72,10 @@ fn draw<'a>(
     if groups.iter().any(|group| group.reference.is_some()) {
         entries.push((reference, INK, false));
     }
-    let (places, rows) = legend_places(&root, &entries);
+    let (places, rows) = legend_places(&root, &entries, LEGEND_ROWS);
     let (head, body) = root.split_vertically(62 + 26 * rows);
-    head.draw(&Text::new(title.to_owned(), (90, 20), text_style(24)))?;
+    let title = headline(title, entries.len(), places.len());
+    head.draw(&Text::new(title, (90, 20), text_style(24)))?;
     for ((name, colour, _), (x, row)) in entries.iter().zip(places) {
         let y = 66 + 26 * row;
         let line = vec![(x, y), (x + 36, y)];

@@ -5,7 +5,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::path::Path;
 
 use super::file::draw_file;
-use super::{COLOURS, Drawn, PlotError, SIZE, Series, axis, legend_places, text_style};
+use super::{COLOURS, Drawn, PlotError, SIZE, Series, axis, headline, legend_places, text_style};
 
 /// One small plot.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +19,10 @@ pub struct Panel {
 /// Height of a row of panels.
 const ROW: u32 = 320;
 const COLUMNS: usize = 3;
+/// Height of title and legend above the panels.
+pub(super) const HEAD: u32 = 110;
+/// Number of lines of the legend that are above the panels; further entries are counted.
+pub(super) const LEGEND_ROWS: i32 = 2;
 
 /// Draws panels into the PNG `path`, up to three in a row of 1200 by 320 pixels. The file appears complete or not at all.
 ///
@@ -49,11 +53,10 @@ pub fn plot_panels(
 fn grid(panels: usize) -> (usize, u32, (u32, u32)) {
     let columns = panels.clamp(1, COLUMNS);
     let rows = panels.div_ceil(columns).max(1) as u32;
-    // The legend may need several lines; half a row is enough for names of runs.
-    (columns, rows, (SIZE.0, 110 + ROW * rows))
+    (columns, rows, (SIZE.0, HEAD + ROW * rows))
 }
 
-fn draw<'a>(
+pub(super) fn draw<'a>(
     pixels: &'a mut [u8],
     title: &str,
     panels: &[Panel],
@@ -71,9 +74,10 @@ fn draw<'a>(
         .iter()
         .map(|name| (*name, colour(name), false))
         .collect();
-    let (places, _) = legend_places(&root, &entries);
-    let (head, body) = root.split_vertically(110);
-    head.draw(&Text::new(title.to_owned(), (90, 20), text_style(24)))?;
+    let (places, _) = legend_places(&root, &entries, LEGEND_ROWS);
+    let (head, body) = root.split_vertically(HEAD);
+    let title = headline(title, entries.len(), places.len());
+    head.draw(&Text::new(title, (90, 20), text_style(24)))?;
     for ((name, colour, _), (x, row)) in entries.iter().zip(places) {
         let y = 66 + 26 * row;
         let line = vec![(x, y), (x + 36, y)];

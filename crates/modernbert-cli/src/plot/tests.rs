@@ -73,20 +73,57 @@ fn absurd_numbers_are_left_out() {
     plot_groups(&path, "", &["a".to_owned()], &groups, "paper", "").unwrap();
 }
 
+/// Title and legend of 300 curves are those of the curves that have a place, under a title with the number of the others.
 #[test]
 fn more_curves_than_a_legend_holds_are_counted() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("many.png");
+    assert!(font_is_ready());
     let name = |i: usize| format!("a run with quite a long name, number {i}");
     let series: Vec<Series> = (0..300)
         .map(|i| Series::new(name(i), vec![(0.0, i as f64), (1.0, 0.0)]))
         .collect();
-    plot_curves(&path, "Loss", &series, "", "", &[]).unwrap();
-    let panel = |series| Panel {
-        title: "task".to_owned(),
-        series,
+    let entries: Vec<Entry<'_>> = series
+        .iter()
+        .map(|one| (one.name.as_str(), INK, false))
+        .collect();
+    let placed = |rows: i32| {
+        let mut pixels = vec![0; 3 * SIZE.0 as usize * SIZE.1 as usize];
+        let root = BitMapBackend::with_buffer(&mut pixels, SIZE).into_drawing_area();
+        legend_places(&root, &entries, rows).0.len()
     };
-    plot_panels(&path, "Curves", &[panel(series)], "step").unwrap();
+    let head = |mut pixels: Vec<u8>, height: i32| {
+        pixels.truncate(3 * (SIZE.0 * height as u32) as usize);
+        pixels
+    };
+    let curves = |title: &str, series: &[Series]| {
+        let mut pixels = vec![0; 3 * SIZE.0 as usize * SIZE.1 as usize];
+        draw(&mut pixels, title, series, "", "", &[]).unwrap();
+        head(pixels, 62 + 26 * LEGEND_ROWS)
+    };
+    let shown = placed(LEGEND_ROWS);
+    assert!((8..300).contains(&shown), "{shown}");
+    let title = format!("Loss (and {} more)", 300 - shown);
+    let whole = curves("Loss", &series);
+    assert!(whole == curves(&title, &series[..shown]));
+    assert!(whole != curves("Loss", &series[..shown]));
+
+    let panels = |title: &str, series: &[Series]| {
+        let panel = Panel {
+            title: "task".to_owned(),
+            series: series.to_vec(),
+        };
+        let names: Vec<&str> = series.iter().map(|one| one.name.as_str()).collect();
+        let mut pixels = vec![0; 3 * SIZE.0 as usize * (110 + 320)];
+        panels::draw(&mut pixels, title, &[panel], &names, "step").unwrap();
+        head(pixels, panels::HEAD as i32)
+    };
+    let shown = placed(panels::LEGEND_ROWS);
+    assert!((2..300).contains(&shown), "{shown}");
+    let title = format!("Curves (and {} more)", 300 - shown);
+    let whole = panels("Curves", &series);
+    assert!(whole == panels(&title, &series[..shown]));
+    assert!(whole != panels("Curves", &series[..shown]));
+
+    assert_eq!(headline("Loss", 5, 5), "Loss");
 }
 
 #[test]
