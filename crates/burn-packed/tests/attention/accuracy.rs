@@ -179,6 +179,7 @@ fn the_fallback_in_f64_equals_the_reference() {
 #[test]
 fn f64_is_refused_where_it_would_be_wrong() {
     if burn_packed::device::computes_in(&test_support::device(), DType::F64) {
+        test_support::skip("the device computes in f64");
         return;
     }
     let case = Case::new(&[3], 1, 16, 61);
