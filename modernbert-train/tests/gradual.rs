@@ -335,6 +335,41 @@ fn a_limit_on_the_gradient_norm_warns_and_scales_every_step() {
     }
 }
 
+/// `optimizer.kind = "adamw"` from its recipe to the moments of its checkpoints: its betas have no correction, clipping comes without a warning,
+/// and a checkpoint continues bit for bit.
+#[test]
+fn a_run_of_adamw_clips_without_a_warning_and_resumes() {
+    const LIMIT: f64 = 0.01;
+    let place = Place::new();
+    let rule = format!("learning_rate = 1e-2\nkind = 'adamw'\nmax_grad_norm = {LIMIT}");
+    let plain = recipe(&place.path("corpus"))
+        .replace("log_every_steps = 4", "log_every_steps = 1")
+        .replace("total_tokens = 6000", "total_tokens = 2000")
+        .replace("eval_every_tokens = 3000", "eval_every_tokens = 1000")
+        .replace("learning_rate = 1e-2", &rule);
+    let kept = "[checkpoint]\nevery_steps = 1\nkeep_every_steps = 1\n";
+    place.write("adamw", format!("{plain}\n{kept}"));
+    let (out, said) = run(&place, "adamw", "out");
+    assert!(!said.contains("warning: optimizer.max_grad_norm"), "{said}");
+
+    // m = β1 m' + (1 - β1) g, and every gradient has the norm of the limit.
+    let moments = first_moments(&out);
+    assert!(moments.len() > 8, "{}", moments.len());
+    for (step, now) in moments.iter().enumerate() {
+        let last = step.checked_sub(1).map(|before| &moments[before]);
+        let gradient = now.iter().map(|(name, now)| {
+            let last = |i: usize| last.map_or(0.0, |last| last[name][i]);
+            let of = |(i, &now): (usize, &f32)| (now - 0.9 * last(i)) / 0.1;
+            (name.clone(), now.iter().enumerate().map(of).collect())
+        });
+        let found = norm(&gradient.collect());
+        assert!((found / LIMIT - 1.0).abs() < 1e-3, "step {step}: {found}");
+    }
+    assert_resumes(&place, &out);
+    let described = assert_success(&program(&["inspect", text(&place.path("adamw"))]));
+    assert!(described.contains("optimizer: adamw"), "{described}");
+}
+
 #[test]
 fn shapes_are_scored_and_searched() {
     let ask = |arguments: &[&str]| {

@@ -1,4 +1,5 @@
-//! AdamW whose weight decay doesn't depend on the size of the learning rate, only on its schedule; for finetuning.
+//! AdamW whose weight decay doesn't depend on the size of the learning rate, only on its schedule: the rule of finetuning, and of recipes with
+//! `optimizer.kind = "adamw"`.
 //!
 //! ```text
 //! θ = θ (1 - (lr / initial_lr) wd)

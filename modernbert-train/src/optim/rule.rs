@@ -12,9 +12,9 @@ use super::stable_adamw::StableAdamWConfig;
 /// Rule for updating a parameter: the settings of one of the optimizers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum UpdateRule {
-    /// StableAdamW, for pretraining.
+    /// StableAdamW, the default of pretraining.
     StableAdamW(StableAdamWConfig),
-    /// AdamW with decoupled weight decay, for finetuning.
+    /// AdamW with decoupled weight decay, the rule of finetuning; in a recipe `optimizer.kind = "adamw"`.
     DecoupledAdamW(DecoupledAdamW),
 }
 

@@ -18,7 +18,7 @@ use crate::engine::{
 use crate::loader::{MlmItem, TrainLoader, TrainStream, evaluation_items_of};
 use crate::mask::Masker;
 use crate::optim::NamedOptimizer;
-use crate::recipe::{Phase, Recipe};
+use crate::recipe::{OptimizerKind, Phase, Recipe};
 use crate::run_dir::{METRICS_FILE, POSITIONS_FILE, RunDir, list_checkpoints};
 use crate::snapshot::RunState;
 
@@ -245,6 +245,10 @@ fn announce(phase: &Phase, data: &PhaseData, state: &RunState) -> String {
             human_count(warmup.tokens)
         )
     });
+    let rule = match recipe.optimizer.kind {
+        OptimizerKind::StableAdamW => "",
+        OptimizerKind::AdamW => "adamw, ",
+    };
     let ramp = recipe.model.rotary_ramp(&data.config, state.phase_total);
     let base = ramp.map_or(String::new(), |ramp| {
         format!(
@@ -254,7 +258,7 @@ fn announce(phase: &Phase, data: &PhaseData, state: &RunState) -> String {
         )
     });
     format!(
-        "phase {}: {progress}; up to {} tokens a sequence{shorter}, {most}{} a step, learning rate {:e} ({}), weight decay {:e}, rotary base \
+        "phase {}: {progress}; up to {} tokens a sequence{shorter}, {most}{} a step, {rule}learning rate {:e} ({}), weight decay {:e}, rotary base \
          {base}{} global and {} local",
         phase.name,
         recipe.data.sequence_length,

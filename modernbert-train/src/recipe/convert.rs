@@ -3,10 +3,10 @@
 use modernbert::model::Precision;
 use std::time::Duration;
 
-use super::{LongDocuments, Recipe, TrainingPrecision};
+use super::{LongDocuments, OptimizerKind, Recipe, TrainingPrecision};
 use crate::engine::{Cadence, SpikeLimit, Unit};
 use crate::loader::LoaderOptions;
-use crate::optim::{StableAdamWConfig, UpdateRule};
+use crate::optim::{DecoupledAdamW, StableAdamWConfig, UpdateRule};
 use crate::schedule::LearningRate;
 use crate::shard::LongDocuments as Cutting;
 
@@ -37,13 +37,23 @@ impl Recipe {
     /// `[optimizer]` as the rule by which parameters are updated.
     pub fn update_rule(&self) -> UpdateRule {
         let optimizer = &self.optimizer;
-        UpdateRule::StableAdamW(StableAdamWConfig {
-            beta1: optimizer.beta1,
-            beta2: optimizer.beta2,
-            epsilon: optimizer.epsilon,
-            weight_decay: optimizer.weight_decay,
-            max_lr: optimizer.max_lr.unwrap_or(optimizer.learning_rate),
-        })
+        let max_lr = optimizer.max_lr.unwrap_or(optimizer.learning_rate);
+        match optimizer.kind {
+            OptimizerKind::StableAdamW => UpdateRule::StableAdamW(StableAdamWConfig {
+                beta1: optimizer.beta1,
+                beta2: optimizer.beta2,
+                epsilon: optimizer.epsilon,
+                weight_decay: optimizer.weight_decay,
+                max_lr,
+            }),
+            OptimizerKind::AdamW => UpdateRule::DecoupledAdamW(DecoupledAdamW {
+                beta1: optimizer.beta1,
+                beta2: optimizer.beta2,
+                epsilon: optimizer.epsilon,
+                weight_decay: optimizer.weight_decay,
+                initial_lr: max_lr,
+            }),
+        }
     }
 
     /// `optimizer.learning_rate` and `[schedule]` as the rate over the tokens of the phase.

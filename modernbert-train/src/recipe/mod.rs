@@ -56,7 +56,7 @@ pub struct Recipe {
     /// Dropout rates in training.
     #[serde(default)]
     pub dropout: DropoutRecipe,
-    /// The optimizer, StableAdamW.
+    /// The optimizer.
     #[serde(default)]
     pub optimizer: OptimizerRecipe,
     /// The exponential moving average of the weights; off by default.
@@ -242,6 +242,10 @@ impl DropoutRecipe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizerRecipe {
+    /// Update rule: `"stable_adamw"` (the published one, the default) or `"adamw"`, decoupled AdamW, whose step has no bound of its own: set
+    /// `max_grad_norm` beside it. A checkpoint's moments are kept where a phase has another rule than the one before.
+    #[serde(skip_serializing_if = "OptimizerKind::is_default")]
+    pub kind: OptimizerKind,
     /// Peak learning rate, which the schedule scales. 8e-4 by default, the published one of base.
     pub learning_rate: f64,
     /// Share of each weight removed by a step at the peak rate. 1e-5 by default.
@@ -267,9 +271,38 @@ pub struct OptimizerRecipe {
     pub spike_window: u64,
 }
 
+/// Update rule of `[optimizer]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OptimizerKind {
+    /// StableAdamW.
+    #[default]
+    #[serde(rename = "stable_adamw")]
+    StableAdamW,
+    /// AdamW with decoupled weight decay.
+    #[serde(rename = "adamw")]
+    AdamW,
+}
+
+impl OptimizerKind {
+    /// Returns true for the default, which is not written: the recipes of earlier versions, of which runs keep the hash, have no such key.
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// `stable_adamw` or `adamw`, as in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::StableAdamW => "stable_adamw",
+            Self::AdamW => "adamw",
+        }
+    }
+}
+
 impl Default for OptimizerRecipe {
     fn default() -> Self {
         Self {
+            kind: OptimizerKind::StableAdamW,
             learning_rate: 8e-4,
             weight_decay: 1e-5,
             beta1: 0.9,
@@ -387,7 +420,9 @@ impl Recipe {
 
     /// What to tell a person about settings that are allowed and rarely meant.
     pub fn warnings(&self) -> Vec<String> {
-        let clips = self.optimizer.max_grad_norm.map(|limit| {
+        let is_stable = self.optimizer.kind == OptimizerKind::StableAdamW;
+        let limit = self.optimizer.max_grad_norm.filter(|_| is_stable);
+        let clips = limit.map(|limit| {
             format!(
                 "warning: optimizer.max_grad_norm is {limit}, and StableAdamW already bounds each tensor's step where its second moment lags \
                  behind the gradient; the published recipe does not clip: leave optimizer.max_grad_norm out unless both are meant"

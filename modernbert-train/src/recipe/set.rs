@@ -76,6 +76,7 @@ pub(super) const KEYS: &[&str] = &[
     "optimizer.beta1",
     "optimizer.beta2",
     "optimizer.epsilon",
+    "optimizer.kind",
     "optimizer.learning_rate",
     "optimizer.max_grad_norm",
     "optimizer.max_lr",

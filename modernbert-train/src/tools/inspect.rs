@@ -80,6 +80,7 @@ fn recipe(recipe: &Recipe) -> Result<Value, ToolError> {
             "steps": one.run.total_tokens.div_ceil(one.tokens_per_step()),
             "sequence_length": length,
             "batch_warmup": warmup,
+            "optimizer": one.optimizer.kind.name(),
             "learning_rate": one.optimizer.learning_rate,
             "schedule": one.schedule.kind(),
             "weight_decay": one.optimizer.weight_decay,

@@ -180,7 +180,7 @@ pub(super) const KEYS: &[(&str, Rule)] = &[
     ("scheduler.t_decay", Special),
     ("scheduler.t_max", Special),
     ("scheduler.alpha_f", Special),
-    ("optimizer.name", Same(&["decoupled_stableadamw"])),
+    ("optimizer.name", Special),
     ("optimizer.lr", Float("optimizer.learning_rate")),
     ("optimizer.betas", Special),
     ("optimizer.eps", Float("optimizer.epsilon")),

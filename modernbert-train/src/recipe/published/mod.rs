@@ -283,6 +283,16 @@ impl File<'_> {
                 Some("constant_with_warmup") => Ok(Found::Ignored("a constant rate has no end")),
                 _ => one("schedule.final_fraction", Toml::Float(self.number(value)?)),
             },
+            "optimizer.name" => match text.as_str() {
+                "decoupled_stableadamw" => {
+                    one("optimizer.kind", Toml::String("stable_adamw".to_string()))
+                }
+                "decoupled_adamw" => one("optimizer.kind", Toml::String("adamw".to_string())),
+                _ => Err(
+                    "only decoupled_stableadamw and decoupled_adamw are computed here, whose weight decay does not depend on the size of the rate"
+                        .to_string(),
+                ),
+            },
             "optimizer.betas" => match value {
                 Value::List(betas) if betas.len() == 2 => {
                     let beta = |i: usize| self.number(&Value::Text(betas[i].clone()));

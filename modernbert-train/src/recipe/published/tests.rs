@@ -170,6 +170,22 @@ fn a_later_phase_has_its_schedule_and_its_bases() {
 }
 
 #[test]
+fn a_file_names_its_update_rule() {
+    for (name, kind) in [
+        ("decoupled_stableadamw", "stable_adamw"),
+        ("decoupled_adamw", "adamw"),
+    ] {
+        let file = FILE.replace("decoupled_stableadamw", name);
+        let converted = convert(&file, "x.yaml", 8).unwrap();
+        assert_eq!(
+            outcome(&converted, "optimizer.name"),
+            Outcome::Set(vec![format!("optimizer.kind = \"{kind}\"")])
+        );
+        assert_eq!(converted.recipe.optimizer.kind.name(), kind);
+    }
+}
+
+#[test]
 fn what_cant_be_expressed_is_refused_by_its_key() {
     for (from, to, key, why) in [
         (
@@ -203,6 +219,12 @@ fn what_cant_be_expressed_is_refused_by_its_key() {
             "global_train_batch_size: 4600",
             "global_train_batch_size",
             "no multiple",
+        ),
+        (
+            "decoupled_stableadamw",
+            "adamw",
+            "optimizer.name",
+            "only decoupled_stableadamw and decoupled_adamw",
         ),
         ("lr: 8e-4", "lr: high", "optimizer.lr", "no number"),
     ] {

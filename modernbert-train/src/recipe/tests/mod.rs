@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::optim::{DecoupledAdamW, StableAdamWConfig, UpdateRule};
 use crate::schedule::{DecayShape, TokenSpan};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -52,6 +53,64 @@ fn clipping_with_stable_adamw_gives_a_warning() {
         let message = recipe.validate().unwrap_err().to_string();
         assert!(message.contains(key), "{message}");
     }
+}
+
+#[test]
+fn the_update_rule_is_a_setting() {
+    let given = "optimizer.beta1=0.8 optimizer.beta2=0.95 optimizer.epsilon=1e-8 optimizer.weight_decay=1e-3 optimizer.learning_rate=2e-3 \
+                 optimizer.max_lr=4e-3 optimizer.max_grad_norm=1.0 optimizer.skip_spikes=6.0 optimizer.spike_window=50";
+    let given: Vec<&str> = given.split_whitespace().collect();
+    let with = |kind: &str| {
+        let kind = format!("optimizer.kind={kind}");
+        set(&[&given[..], &[&kind]].concat()).unwrap()
+    };
+    // The recipes of earlier versions have no such key, and their text, of which runs keep the hash, is the same.
+    let before = set(&given).unwrap();
+    assert_eq!(before, with("stable_adamw"));
+    assert!(
+        !before
+            .to_toml()
+            .unwrap()
+            .contains("kind = \"stable_adamw\"")
+    );
+    let stable = StableAdamWConfig {
+        beta1: 0.8,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 1e-3,
+        max_lr: 4e-3,
+    };
+    assert_eq!(before.update_rule(), UpdateRule::StableAdamW(stable));
+
+    // AdamW reads the same settings, and clipping is meant beside it.
+    let adamw = with("adamw");
+    let rule = DecoupledAdamW {
+        beta1: 0.8,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 1e-3,
+        initial_lr: 4e-3,
+    };
+    assert_eq!(adamw.update_rule(), UpdateRule::DecoupledAdamW(rule));
+    adamw.validate().unwrap();
+    adamw.check_used().unwrap();
+    assert_eq!(
+        (before.warnings().len(), adamw.warnings()),
+        (1, Vec::<String>::new())
+    );
+    let again = Recipe::from_str(&adamw.to_toml().unwrap(), "x").unwrap();
+    assert_eq!(again, adamw);
+    let peak = set(&["optimizer.kind=adamw", "optimizer.learning_rate=2e-3"]).unwrap();
+    assert!(
+        matches!(peak.update_rule(), UpdateRule::DecoupledAdamW(rule) if rule.initial_lr == 2e-3)
+    );
+
+    let message = set(&["optimizer.kind=adam"]).unwrap_err().to_string();
+    assert!(
+        message.contains("--set optimizer.kind=adam")
+            && message.contains("`stable_adamw` or `adamw`"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -217,6 +276,7 @@ fn the_list_of_keys_is_the_structs() {
         "model.rope_warmup_from=1",
         "model.rope_warmup_step=1",
         "model.rope_warmup_tokens=1",
+        "optimizer.kind=adamw",
         "optimizer.max_lr=1",
         "optimizer.max_grad_norm=1",
         "optimizer.skip_spikes=6",
