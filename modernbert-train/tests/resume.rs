@@ -194,11 +194,17 @@ fn a_run_killed_at_any_moment_ends_as_if_it_had_not_been() {
     let reference = reference();
     let run = reference.place.path("killed");
     let mut child = begin(&reference.recipe(), &run);
-    // Once early, before the first checkpoint perhaps, then at any point of the training.
-    for share in [0.35, 0.3, 0.4] {
+    // In the first steps whatever the speed of the machine, then wherever the training is, or after its end.
+    wait_for_training(&run);
+    assert!(
+        child.try_wait().unwrap().is_none(),
+        "the run ended before the kill"
+    );
+    for share in [0.0, 0.3, 0.3, 0.4] {
         std::thread::sleep(reference.took.mul_f64(share));
         child.kill().unwrap();
-        child.wait().unwrap();
+        let status = child.wait().unwrap();
+        assert!(share > 0.0 || !status.success(), "{status}");
         if !run.join("recipe.toml").is_file() {
             child = begin(&reference.recipe(), &run);
         } else {
