@@ -154,6 +154,19 @@ run.total_tokens = 8000
     let ends = ["pretrain", "extend", "decay"]
         .map(|phase| number(rows_of("eval", phase).last().unwrap(), "loss"));
     assert!(ends.is_sorted_by(|a, b| a > b), "{ends:?}");
+    // Checkpoints of a phase have its rotary bases; the local one is the same in all.
+    let bases = |phase: &str| {
+        let step = rows_of("train", phase)
+            .iter()
+            .map(|row| row["step"].as_u64().unwrap())
+            .find(|step| step % 4 == 0);
+        let path = checkpoint(&out, step.unwrap());
+        let config = modernbert::checkpoint::read_config(&path).unwrap();
+        (config.global_rope_theta, config.local_rope_theta)
+    };
+    assert_eq!(bases("pretrain"), (10_000.0, 10_000.0));
+    assert_eq!(bases("extend"), (160_000.0, 10_000.0));
+    assert_eq!(bases("decay"), (160_000.0, 10_000.0));
     // The batch grows in the first phase alone, and the later ones keep its tokens a step.
     let slots = |phase: &str| -> Vec<u64> {
         let rows = rows_of("train", phase).into_iter();
