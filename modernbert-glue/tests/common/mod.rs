@@ -34,7 +34,7 @@ impl Numbers {
     }
 }
 
-/// Writes the training and dev files of CoLA, RTE, STS-B or MNLI below `glue`.
+/// Writes the training and dev files of CoLA, RTE, MRPC, STS-B or MNLI below `glue`.
 pub(crate) fn write_task(glue: &Path, task: Task, train: usize, dev: usize) {
     let folder = glue.join(task.folder());
     fs::create_dir_all(&folder).unwrap();
@@ -46,6 +46,7 @@ pub(crate) fn write_task(glue: &Path, task: Task, train: usize, dev: usize) {
             Task::Rte => "index\tsentence1\tsentence2\tlabel\n".to_string(),
             Task::Stsb => "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore\n"
                 .to_string(),
+            Task::Mrpc => "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n".to_string(),
             Task::Mnli => "index\tsentence1\tsentence2\tgold_label\n".to_string(),
             other => panic!("no layout for {other}"),
         };
@@ -54,6 +55,7 @@ pub(crate) fn write_task(glue: &Path, task: Task, train: usize, dev: usize) {
             let label = numbers.below(2);
             match task {
                 Task::Cola => writeln!(text, "mu01\t{label}\t\t{first}"),
+                Task::Mrpc => writeln!(text, "{label}\t{row}\t{row}\t{first}\t{second}"),
                 Task::Rte | Task::Mnli => {
                     let label = task.file_labels()[label];
                     writeln!(text, "{row}\t{first}\t{second}\t{label}")

@@ -3,6 +3,7 @@
 use crate::common;
 use modernbert_glue::task::Task;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::fs;
 use std::process::Command;
 
@@ -288,6 +289,39 @@ fn rte_starts_from_the_model_of_mnli_and_a_report_and_test_files_come_of_it() {
     let (rte, mnli) = (record(&place, "rte", 1618), record(&place, "mnli", 1618));
     let start = |record: &Value| record["settings"]["start_sha256"].clone();
     assert_ne!(start(&rte), start(&mnli));
+
+    // MRPC and STS-B start from the same model, which is the one that was saved; the other tasks from the pretrained one.
+    for task in [Task::Mrpc, Task::Stsb] {
+        common::write_task(&place.path("glue"), task, 48, 20);
+    }
+    let all = place.path("all");
+    let more = [&settings[..], &["--out", all.to_str().unwrap()]].concat();
+    let output = place.run("rte,mrpc,stsb,mnli,cola", &more);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let hash = |folder: &str| {
+        let weights = fs::read(place.path(folder).join("model.safetensors")).unwrap();
+        let digest = Sha256::digest(weights);
+        digest
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect::<String>()
+    };
+    let started = |task: &str| {
+        let path = all.join(format!("runs/{task}/seed-1618/run.json"));
+        let record: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+        let settings = &record["settings"];
+        let text = |key: &str| settings[key].as_str().unwrap().to_owned();
+        (text("start"), text("start_sha256"))
+    };
+    let of_mnli = ("mnli".to_owned(), hash("all/runs/mnli/seed-1618/model"));
+    for task in ["rte", "mrpc", "stsb"] {
+        assert_eq!(started(task), of_mnli, "{task}");
+    }
+    for task in ["mnli", "cola"] {
+        let pretrained = ("pretrained".to_owned(), hash("model"));
+        assert_eq!(started(task), pretrained, "{task}");
+    }
 
     // From random weights, for comparison, and without the second round.
     let out = place.path("random");
