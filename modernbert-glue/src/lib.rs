@@ -8,6 +8,7 @@
 //! | [`run`] | finetuning and scoring: one run, and resumable jobs of many runs |
 //! | [`superglue`] | five tasks of SuperGLUE as kinds of finetuning |
 //! | [`sweep`] | the paper's search for hyperparameters |
+//! | [`watch`] | finetuning from each checkpoint of a pretraining run |
 //! | [`results`] | `results.json` and its tables |
 //! | [`report`] | comparison of runs with the paper and with each other, with plots |
 //! | [`submission`] | test predictions as gluebenchmark.com takes them |
@@ -24,3 +25,4 @@ pub mod submission;
 pub mod superglue;
 pub mod sweep;
 pub mod task;
+pub mod watch;

@@ -24,6 +24,9 @@ enum Command {
     /// Tries the paper's learning rates, weight decays and epochs on each task. The same command resumes an
     /// interrupted one.
     Sweep(commands::sweep::SweepArgs),
+    /// Finetunes from each checkpoint of a pretraining run as it appears, and draws the scores beside the run's loss. The same command
+    /// resumes an interrupted one.
+    Watch(commands::watch::WatchArgs),
     /// Compares runs with the paper and with each other, in Markdown and as plots.
     Report(commands::report::ReportArgs),
     /// Predicts the test sets with the models of a run, in the form gluebenchmark.com takes.
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     main_with_code(|| match cli.command {
         Command::Run(args) => commands::run::run(&args),
         Command::Sweep(args) => commands::sweep::run(&args),
+        Command::Watch(args) => commands::watch::run(&args),
         Command::Report(args) => commands::report::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Predict(args) => commands::predict::run(&args).map(|()| ExitCode::SUCCESS),
     })

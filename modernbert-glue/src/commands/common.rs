@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Data, model and settings of a finetuning command.
+/// Data and settings of a finetuning command.
 #[derive(Args)]
 pub(crate) struct JobArgs {
     /// Runs these tasks, separated by commas: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli; or all.
@@ -27,9 +27,6 @@ pub(crate) struct JobArgs {
     /// Reads GLUE from this folder (CoLA, RTE, … as GLUE distributes them or as Parquet files), or from a data set of the Hub (nyu-mll/glue).
     #[arg(long, value_name = "FOLDER|NAME")]
     pub(crate) data: String,
-    /// Finetunes this pretrained model: a folder with config.json, model.safetensors, tokenizer.json, or a name on the Hub.
-    #[arg(long, value_name = "FOLDER|NAME")]
-    pub(crate) model: String,
     /// Writes results to this folder.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: PathBuf,
@@ -77,6 +74,14 @@ pub(crate) struct JobArgs {
     /// Prints lines instead of the dashboard on a terminal.
     #[arg(long)]
     pub(crate) lines: bool,
+}
+
+/// Model of a finetuning command.
+#[derive(Args)]
+pub(crate) struct ModelArgs {
+    /// Finetunes this pretrained model: a folder with config.json, model.safetensors, tokenizer.json, or a name on the Hub.
+    #[arg(long, value_name = "FOLDER|NAME")]
+    pub(crate) model: String,
 }
 
 impl JobArgs {
@@ -151,13 +156,13 @@ impl JobArgs {
         Ok(DataSource::parse(&self.data).resolve(tasks)?)
     }
 
-    /// Checks `--out` before any work.
+    /// Checks `--out` before any work; `model` is the model that is finetuned.
     ///
     /// # Errors
     /// A folder that is or contains an input, that contains other files than a job's, or that can't be written.
-    pub(crate) fn check_out(&self) -> anyhow::Result<()> {
+    pub(crate) fn check_out(&self, model: &str) -> anyhow::Result<()> {
         // The MNLI model may be one of the same job.
-        let inputs = [&self.data, &self.model];
+        let inputs = [self.data.as_str(), model];
         OutputCheck::folder(&self.out)
             .inputs(inputs)
             .replaces(is_job)

@@ -1,20 +1,36 @@
 //! `modernbert-glue run`.
 
 use clap::{Args, ValueEnum};
-use modernbert_glue::run::{Keep, MnliStart, Pretrained, run_job};
+use modernbert_glue::run::{Keep, MnliStart, Pretrained, RunOptions, run_job};
 use modernbert_glue::sweep::read_sweep;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use super::common::{
-    JobArgs, at_most, check_decay, check_mnli, check_rate, ended, failed, positive, print, tasks,
+    JobArgs, ModelArgs, at_most, check_decay, check_mnli, check_rate, ended, failed, positive,
+    print, tasks,
 };
 
 #[derive(Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     job: JobArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    settings: SettingArgs,
+    /// Uses the best settings of a sweep instead of the paper's.
+    #[arg(long, value_name = "FOLDER")]
+    sweep: Option<PathBuf>,
+    /// Keeps these finetuned models: of every seed, of the best seed of each task, or none.
+    #[arg(long, value_enum, default_value_t = KeepArg::Best)]
+    keep: KeepArg,
+}
+
+/// Hyperparameters in place of the paper's.
+#[derive(Args)]
+pub(crate) struct SettingArgs {
     /// Trains for this many epochs; the paper's number for the task by default.
     #[arg(long)]
     epochs: Option<usize>,
@@ -24,12 +40,23 @@ pub(crate) struct RunArgs {
     /// Uses this decoupled weight decay; the paper's for the task by default.
     #[arg(long)]
     weight_decay: Option<f64>,
-    /// Uses the best settings of a sweep instead of the paper's.
-    #[arg(long, value_name = "FOLDER")]
-    sweep: Option<PathBuf>,
-    /// Keeps these finetuned models: of every seed, of the best seed of each task, or none.
-    #[arg(long, value_enum, default_value_t = KeepArg::Best)]
-    keep: KeepArg,
+}
+
+impl SettingArgs {
+    /// Sets them in `options`.
+    ///
+    /// # Errors
+    /// A value out of its range.
+    pub(crate) fn set(&self, options: &mut RunOptions) -> anyhow::Result<()> {
+        positive("--epochs", self.epochs)?;
+        at_most("--epochs", self.epochs, 10_000)?;
+        check_rate(self.learning_rate)?;
+        check_decay(self.weight_decay)?;
+        options.epochs = self.epochs;
+        options.learning_rate = self.learning_rate;
+        options.weight_decay = self.weight_decay;
+        Ok(())
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -43,14 +70,8 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let job = &args.job;
     let tasks = tasks(&job.task, true)?;
-    positive("--epochs", args.epochs)?;
-    at_most("--epochs", args.epochs, 10_000)?;
-    check_rate(args.learning_rate)?;
-    check_decay(args.weight_decay)?;
     let mut options = job.options()?;
-    options.epochs = args.epochs;
-    options.learning_rate = args.learning_rate;
-    options.weight_decay = args.weight_decay;
+    args.settings.set(&mut options)?;
     options.keep = match args.keep {
         KeepArg::All => Keep::All,
         KeepArg::Best => Keep::Best,
@@ -70,8 +91,8 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
             ));
         }
     }
-    job.check_out()?;
-    let pretrained = Pretrained::open(&job.model)?;
+    job.check_out(&args.model.model)?;
+    let pretrained = Pretrained::open(&args.model.model)?;
     if let MnliStart::Folder(folder) = &options.mnli {
         check_mnli(folder, pretrained.config())?;
     }

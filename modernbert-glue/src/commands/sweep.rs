@@ -7,13 +7,16 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use super::common::{
-    JobArgs, at_most, check_decay, check_mnli, check_rate, ended, failed, positive, print, tasks,
+    JobArgs, ModelArgs, at_most, check_decay, check_mnli, check_rate, ended, failed, positive,
+    print, tasks,
 };
 
 #[derive(Args)]
 pub(crate) struct SweepArgs {
     #[command(flatten)]
     job: JobArgs,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Tries these peak learning rates, separated by commas; by default the paper's 1e-5, 3e-5, 5e-5 and 8e-5, times 768 / width for
     /// narrower models.
     #[arg(long, value_delimiter = ',')]
@@ -41,8 +44,8 @@ pub(crate) fn run(args: &SweepArgs) -> anyhow::Result<ExitCode> {
         check_decay(Some(decay))?;
     }
     let options = job.options()?;
-    job.check_out()?;
-    let pretrained = Pretrained::open(&job.model)?;
+    job.check_out(&args.model.model)?;
+    let pretrained = Pretrained::open(&args.model.model)?;
     if let MnliStart::Folder(folder) = &options.mnli {
         check_mnli(folder, pretrained.config())?;
     }

@@ -6,3 +6,4 @@ mod common;
 mod jobs;
 mod place;
 mod refused;
+mod watch;
