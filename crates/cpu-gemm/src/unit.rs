@@ -36,7 +36,7 @@ impl fmt::Display for UnitError {
         match self {
             Self::Unknown(name) => write!(
                 f,
-                "{VARIABLE}: unknown instruction set `{name}`; known are amx, avx512-native, avx512, avx2 and portable"
+                "{VARIABLE}: unknown instruction set {name:?}; known are amx, avx512-native, avx512, avx2 and portable"
             ),
             Self::Unsupported(unit) => write!(
                 f,
@@ -197,7 +197,12 @@ mod tests {
             assert_eq!(unit.to_string().parse(), Ok(unit));
         }
         let error = "sse".parse::<Unit>().unwrap_err().to_string();
-        assert!(error.contains("`sse`") && error.contains("amx"), "{error}");
+        assert!(
+            error.contains("\"sse\"") && error.contains("amx"),
+            "{error}"
+        );
+        let error = "a\n\u{1b}[31m".parse::<Unit>().unwrap_err().to_string();
+        assert!(!error.contains(char::is_control), "{error:?}");
     }
 
     #[test]
