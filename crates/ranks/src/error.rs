@@ -36,6 +36,23 @@ pub enum WorldError {
         /// The number of ranks.
         size: usize,
     },
+    /// Numbers of a host that contradict each other or the run.
+    #[error(
+        "rank {local_rank} of {local_size} ranks of this host, in a run of {size}: ranks are counted from 0, and a host has at most all of them; correct {names}"
+    )]
+    Local {
+        /// The rank on its host.
+        local_rank: usize,
+        /// The number of ranks of its host.
+        local_size: usize,
+        /// The number of ranks.
+        size: usize,
+        /// The variables.
+        names: String,
+    },
+    /// A variable that is not text.
+    #[error("the environment variable {0} is not UTF-8; correct it, or leave it out")]
+    NotText(String),
     /// No address of rank 0.
     #[error(
         "{size} ranks on several hosts, but MASTER_ADDR is not set: set it to the address of rank 0's host, and MASTER_PORT to a free port there"

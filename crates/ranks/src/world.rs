@@ -1,5 +1,6 @@
 //! A process's place in its run.
 
+use std::cell::Cell;
 use std::env;
 
 use crate::error::WorldError;
@@ -88,7 +89,18 @@ impl World {
     /// # Errors
     /// Variables that are incomplete, no numbers, or contradict each other.
     pub fn from_environment() -> Result<Self, WorldError> {
-        Self::from_variables(|name| env::var(name).ok())
+        let unreadable = Cell::new(None);
+        let world = Self::from_variables(|name| match env::var(name) {
+            Err(env::VarError::NotUnicode(_)) => {
+                unreadable.set(Some(name.to_owned()));
+                None
+            }
+            value => value.ok(),
+        });
+        match unreadable.take() {
+            Some(name) => Err(WorldError::NotText(name)),
+            None => world,
+        }
     }
 
     /// As [`Self::from_environment`], with the variables from a function; an empty one counts as not set.
@@ -123,6 +135,19 @@ impl World {
         }
         let local_rank = launcher.local_rank.map_or(Ok(None), number)?;
         let local_size = launcher.local_size.map_or(Ok(None), number)?;
+        if let (Some(local_rank), Some(local_size)) = (local_rank, local_size)
+            && (local_rank >= local_size || local_size > size)
+        {
+            let names = [launcher.local_rank, launcher.local_size]
+                .into_iter()
+                .flatten();
+            return Err(WorldError::Local {
+                local_rank,
+                local_size,
+                size,
+                names: names.collect::<Vec<_>>().join(" and "),
+            });
+        }
         // Ranks of one host find each other without an address.
         let alone = size == 1 || local_size == Some(size) || one_host(&get);
         let address = get("MASTER_ADDR")
@@ -282,6 +307,15 @@ mod tests {
             ("MASTER_PORT", "0"),
         ];
         assert!(text(&two).contains("MASTER_PORT is 0"));
+        for (local_rank, local_size) in [("7", "1"), ("0", "4")] {
+            let wrong = [
+                ("RANK", "0"),
+                ("WORLD_SIZE", "2"),
+                ("LOCAL_RANK", local_rank),
+                ("LOCAL_WORLD_SIZE", local_size),
+            ];
+            assert!(text(&wrong).contains("LOCAL_RANK and LOCAL_WORLD_SIZE"));
+        }
         let alone = [("RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_PORT", "0")];
         assert_eq!(world(&alone).unwrap().size, 1);
     }
