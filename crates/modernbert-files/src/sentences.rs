@@ -19,7 +19,7 @@ pub use similarity::{Similarity, UnknownSimilarity};
 pub use write::SentenceFiles;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
@@ -139,6 +139,10 @@ impl SentenceSettings {
                 return Err(unsupported(format!("the module {kind}")));
             }
             match kind.rsplit('.').next().unwrap_or(kind) {
+                // The encoder is read from the folder itself.
+                "Transformer" if !path.is_empty() => {
+                    return Err(unsupported(format!("an encoder in the folder {path:?}")));
+                }
                 "Transformer" => {}
                 "Normalize" => self.normalize = Some(true),
                 "Pooling" if self.pooling.is_some() => {
@@ -159,6 +163,24 @@ impl SentenceSettings {
             }
         }
         Ok(())
+    }
+
+    /// Files that `modules.json` of a model folder refers to, seen from the folder: those of its stages that have a folder of their own.
+    ///
+    /// # Errors
+    /// A `modules.json` that can't be read or is no JSON.
+    pub fn files_of_modules(folder: &Path) -> Result<Vec<PathBuf>, SentencesError> {
+        let json = read_json(&folder.join(MODULES_FILE))?.unwrap_or_default();
+        let modules = json.as_array().into_iter().flatten();
+        let paths = modules.filter_map(|module| module.get("path")?.as_str());
+        let inside = |path: &&str| {
+            let parts = || Path::new(path).components();
+            !path.is_empty() && parts().all(|part| matches!(part, Component::Normal(_)))
+        };
+        let files = paths.filter(inside).flat_map(|path| {
+            ["config.json", "model.safetensors"].map(|name| Path::new(path).join(name))
+        });
+        Ok(files.collect())
     }
 
     fn read_prompts(&mut self, file: &Path, json: &Value) -> Result<(), SentencesError> {
@@ -358,6 +380,29 @@ mod tests {
         assert_eq!(found.normalize, Some(true));
         assert_eq!(found.max_length, Some(8));
         assert_eq!(found.default_prompt_text(), Some("q: "));
+    }
+
+    #[test]
+    fn stages_have_their_files_in_folders_of_any_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let library = "sentence_transformers.models.";
+        let stages = |encoder: &str| {
+            json!([{"path": encoder, "type": format!("{library}Transformer")}, {"path": "pool", "type": format!("{library}Pooling")},
+                   {"path": "../out", "type": format!("{library}Normalize")}])
+        };
+        let modules = folder.path().join(MODULES_FILE);
+        std::fs::write(&modules, stages("").to_string()).unwrap();
+        let files = SentenceSettings::files_of_modules(folder.path()).unwrap();
+        let names = ["config.json", "model.safetensors"];
+        assert_eq!(files, names.map(|name| Path::new("pool").join(name)));
+        let message = read(&[(MODULES_FILE, stages("0_Transformer"))]).unwrap_err();
+        assert!(message.to_string().contains("0_Transformer"), "{message}");
+        std::fs::remove_file(&modules).unwrap();
+        assert!(
+            SentenceSettings::files_of_modules(folder.path())
+                .unwrap()
+                .is_empty()
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub enum CheckpointError {
     #[error("{} holds neither model.safetensors nor model.safetensors.index.json; {}", .0.display(), without_weights(.0))]
     NoWeights(PathBuf),
     /// The operating system refused.
-    #[error("{}: {source}{remedy}", path.display(), remedy = crate::output::space_remedy(source))]
+    #[error("{}: {source}{remedy}", path.display(), remedy = crate::output::file_remedy(source))]
     Io {
         /// The file.
         path: PathBuf,

@@ -111,16 +111,34 @@ pub fn int8_config(text: &str) -> Option<String> {
 pub(crate) fn is_supported(config: &Value) -> bool {
     let says = |value: &Value, key: &str, expected: Value| value.get(key) == Some(&expected);
     let groups = config.get("config_groups").and_then(Value::as_object);
+    let is_empty = |value: Option<&Value>| match value {
+        None | Some(Value::Null) => true,
+        Some(value) => value.as_object().is_some_and(serde_json::Map::is_empty),
+    };
+    // Activations in int8 take scales that are computed at run time; a file's own would be ignored.
+    let activations_are_ours = |group: &Value| {
+        let inputs = group.get("input_activations");
+        is_empty(group.get("output_activations"))
+            && (is_empty(inputs)
+                || inputs.is_some_and(|inputs| says(inputs, "dynamic", json!(true))))
+    };
     let weights_are_ours = |group: &Value| {
-        group.get("weights").is_some_and(|weights| {
-            says(weights, "num_bits", json!(8))
-                && says(weights, "type", json!("int"))
-                && says(weights, "symmetric", json!(true))
-                && says(weights, "strategy", json!("channel"))
-        })
+        activations_are_ours(group)
+            && group.get("weights").is_some_and(|weights| {
+                says(weights, "num_bits", json!(8))
+                    && says(weights, "type", json!("int"))
+                    && says(weights, "symmetric", json!(true))
+                    && says(weights, "strategy", json!("channel"))
+            })
     };
     says(config, "quant_method", json!("compressed-tensors"))
         && says(config, "format", json!("int-quantized"))
+        && ["kv_cache_scheme", "transform_config"]
+            .iter()
+            .all(|key| is_empty(config.get(*key)))
+        && config.get("sparsity_config").is_none_or(|sparsity| {
+            is_empty(Some(sparsity)) || says(sparsity, "format", json!("dense"))
+        })
         && groups.is_some_and(|groups| groups.values().all(weights_are_ours))
 }
 
@@ -241,9 +259,26 @@ mod tests {
             config[key] = other;
             assert!(!is_supported(&config), "{key}");
         }
-        let mut other = config[CONFIG_KEY].clone();
-        other["config_groups"]["group_0"]["weights"]["num_bits"] = json!(4);
-        assert!(!is_supported(&other));
+        for (key, value) in [
+            ("kv_cache_scheme", json!({"num_bits": 8})),
+            ("transform_config", json!({"config_groups": {"a": {}}})),
+            ("sparsity_config", json!({"format": "sparse-bitmask"})),
+        ] {
+            let mut other = config[CONFIG_KEY].clone();
+            other[key] = value;
+            assert!(!is_supported(&other), "{key}");
+            other[key] = json!({});
+            assert!(is_supported(&other), "{key}");
+        }
+        for (part, key, value) in [
+            ("weights", "num_bits", json!(4)),
+            ("input_activations", "dynamic", json!(false)),
+            ("output_activations", "num_bits", json!(8)),
+        ] {
+            let mut other = config[CONFIG_KEY].clone();
+            other["config_groups"]["group_0"][part][key] = value;
+            assert!(!is_supported(&other), "{part}");
+        }
         assert!(int8_config("[]").is_none() && int8_config("{").is_none());
     }
 }

@@ -99,8 +99,39 @@ impl ModelSource {
     }
 }
 
-/// ` (did you mean FOLDER?)` for the folder beside `path` whose name differs least, by two letters at most; empty without one.
+/// What was meant, in parentheses: the name of a model of the Hub for its address, the folder of a file, ` (did you mean FOLDER?)` for the folder beside `path` whose name differs least, by two letters at most; empty without one.
 pub(super) fn hint(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let hubs = [
+        "https://huggingface.co/",
+        "http://huggingface.co/",
+        "hf://",
+        "hf.co/",
+    ];
+    if let Some(name) = hubs.iter().find_map(|hub| text.strip_prefix(hub)) {
+        let name: Vec<&str> = name
+            .split('/')
+            .filter(|part| !part.is_empty())
+            .take(2)
+            .collect();
+        return format!(" (a model of the Hub is named {})", name.join("/"));
+    }
+    if path.is_file() {
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        return format!(
+            " (that is a file; name its folder, {})",
+            folder.unwrap_or(Path::new(".")).display()
+        );
+    }
+    if let Some((name, revision)) = text.split_once('@')
+        && name.split('/').count() == 2
+    {
+        return format!(
+            " (a revision of a model of the Hub is --model {name} --revision {revision})"
+        );
+    }
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
         return String::new();
     };

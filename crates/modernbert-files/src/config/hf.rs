@@ -24,8 +24,8 @@ use std::path::Path;
 /// Name of the object with the choices beyond ModernBERT's, and the model type of files that have it.
 pub(super) const FLEXBERT: &str = "flexbert";
 
-/// More labels are a mistake in the file.
-const MAX_LABELS: usize = 1 << 16;
+/// Most labels of a classifier; more are a mistake.
+pub const MAX_LABELS: usize = 1 << 16;
 
 /// A JSON object and the file it came from, so that each error names the file and the key.
 struct Fields<'a> {
@@ -315,8 +315,8 @@ impl Fields<'_> {
         if quantized.is_some_and(|value| !int8::is_supported(value)) {
             return Err(self.wrong(
                 int8::CONFIG_KEY,
-                "that of compressed-tensors' int-quantized weights, symmetric, 8 bits, one scale per channel: other quantized weights are not supported; take the \
-                 model with weights in f32, f16 or bf16",
+                "that of compressed-tensors' int-quantized weights, symmetric, 8 bits, one scale per channel, activations with scales of the run time, without \
+                 caches, transforms or sparsity: others are not supported; take the model with weights in f32, f16 or bf16",
             ));
         }
         let heads = self.given("num_attention_heads").and_then(Value::as_u64);
@@ -464,13 +464,16 @@ impl Fields<'_> {
         self.check_other_keys()?;
         let (global_rope_theta, local_rope_theta) = self.thetas()?;
         let id2label = self.labels()?;
-        let num_labels = match &id2label {
-            Some(labels) => Some(labels.len()),
-            None => self
-                .given("num_labels")
-                .map(|_| self.size("num_labels", 0))
-                .transpose()?,
-        };
+        let given = self.given("num_labels");
+        let given = given.map(|_| self.size("num_labels", 0)).transpose()?;
+        let named = id2label.as_ref().map(Vec::len);
+        if let (Some(named), Some(_)) = (named, given.filter(|given| Some(*given) != named)) {
+            return Err(self.wrong(
+                "num_labels",
+                &format!("{named}, as many as id2label names, or none"),
+            ));
+        }
+        let num_labels = named.or(given);
         let pooling = |value: &Value| match value.as_str()? {
             "cls" => Some(Pooling::Cls),
             "mean" => Some(Pooling::Mean),

@@ -25,8 +25,9 @@ mod validate;
 
 pub use activation::Activation;
 pub use flexbert::{FlexOptions, ModelSpec};
-pub use validate::ConfigError;
+pub use hf::MAX_LABELS;
 use validate::MAX_LAYERS;
+pub use validate::{ConfigError, fits_f32, is_share};
 
 /// The attention window of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

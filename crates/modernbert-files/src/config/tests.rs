@@ -160,9 +160,14 @@ fn labels_come_in_the_order_of_their_ids() {
     let ids: serde_json::Map<_, _> = (0..11)
         .map(|i| (i.to_string(), json!(format!("l{i}"))))
         .collect();
-    let config = read(&json!({"id2label": ids, "num_labels": 3})).unwrap();
+    let config = read(&json!({"id2label": ids, "num_labels": 11})).unwrap();
     assert_eq!(config.id2label.unwrap()[10], "l10");
     assert_eq!(config.num_labels, Some(11));
+    let message = complaint(&json!({"id2label": ids, "num_labels": 3}));
+    assert!(
+        message.contains("num_labels is 3") && message.contains("11, as many as id2label names"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -544,6 +549,26 @@ fn labels_that_can_not_be_told_apart_are_refused() {
         ),
         (json!({"0": "a", "1": "a"}), json!(null), "\"a\" twice"),
         (json!({"0": "a", "1": ""}), json!(null), "an empty name"),
+        (
+            json!({"0": "a", "1": "\u{3000}"}),
+            json!(null),
+            "an empty name",
+        ),
+        (
+            json!({"0": "caf\u{e9}", "1": "cafe\u{301}"}),
+            json!(null),
+            "as far as can be seen",
+        ),
+        (
+            json!({"0": "a", "1": "a\u{200b}"}),
+            json!(null),
+            "as far as can be seen",
+        ),
+        (
+            json!({"0": "a", "1": "\u{202e}b"}),
+            json!(null),
+            "control characters",
+        ),
         (json!(null), json!({"a": 0, "b": 0}), "each of them once"),
         (
             json!({"0": "a", "1": "b"}),
@@ -562,4 +587,36 @@ fn labels_that_can_not_be_told_apart_are_refused() {
     json["id2label"] = json!({"0": "a", "1": "b"});
     json["label2id"] = json!({"LABEL_0": 0, "LABEL_1": 1});
     assert_eq!(read(&json).unwrap().id2label.unwrap(), ["a", "b"]);
+}
+
+#[test]
+fn a_share_that_is_1_in_f32_is_refused() {
+    for key in [
+        "attention_dropout",
+        "embedding_dropout",
+        "mlp_dropout",
+        "classifier_dropout",
+    ] {
+        let mut json = old_form();
+        json[key] = json!(0.99999999999_f64);
+        let message = complaint(&json);
+        assert!(
+            message.contains(key) && message.contains("also in f32"),
+            "{message}"
+        );
+        json[key] = json!(0.999);
+        read(&json).unwrap();
+    }
+    assert!(is_share(0.0) && is_share(0.999_999) && !is_share(1.0) && !is_share(f64::NAN));
+}
+
+#[test]
+fn more_first_layers_than_layers_are_refused() {
+    let mut json = old_form();
+    let layers = read(&json).unwrap().num_hidden_layers;
+    json["flexbert"] = json!({"num_initial_layers": layers + 1, "initial_mlp_layer": "mlp"});
+    let message = complaint(&json);
+    assert!(message.contains("num_initial_layers"), "{message}");
+    json["flexbert"]["num_initial_layers"] = json!(layers);
+    read(&json).unwrap();
 }

@@ -1,7 +1,8 @@
 //! Checks of a configuration; each error has its remedy.
 
 use super::{ModernBertConfig, Pooling};
-use crate::wording::short;
+use crate::tokenizer::composed;
+use crate::wording::{is_invisible, short};
 use std::collections::HashSet;
 use std::path::PathBuf;
 
@@ -9,7 +10,9 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read or written.
-    #[error("{path}: {source}", path = path.display())]
+    #[error(
+        "{path}: {source}{remedy}", path = path.display(), remedy = crate::output::file_remedy(source)
+    )]
     Io {
         /// The file.
         path: PathBuf,
@@ -99,8 +102,24 @@ pub enum ConfigError {
 const MIN_CUTOFF: f64 = 0.01;
 
 /// Returns whether a number is positive and neither infinite nor 0 (nor of fewer digits) in f32, in which models compute.
-pub(super) fn fits_f32(value: f64) -> bool {
+pub fn fits_f32(value: f64) -> bool {
     (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&value)
+}
+
+/// Returns whether a number is a share of at least 0 and below 1 in f32, in which models compute: 0.99999999999 is 1 there.
+pub fn is_share(value: f64) -> bool {
+    (0.0..1.0).contains(&value) && (value as f32) < 1.0
+}
+
+/// A label as it is seen: composed characters, without those that have no width.
+fn visible(label: &str) -> String {
+    let no_width = |c: &char| {
+        matches!(
+            c,
+            '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{ad}'
+        )
+    };
+    composed(label).chars().filter(|c| !no_width(c)).collect()
 }
 
 /// Fewest positions of a model: `[CLS]`, a token, `[SEP]`.
@@ -261,11 +280,11 @@ impl ModernBertConfig {
             )?;
         }
         for (setting, value) in self.dropouts() {
-            if !(0.0..1.0).contains(&value) {
+            if !is_share(value) {
                 refuse(
                     setting,
                     value,
-                    "set a probability of at least 0 and below 1",
+                    "set a probability of at least 0 and below 1, also in f32",
                 )?;
             }
         }
@@ -302,21 +321,21 @@ impl ModernBertConfig {
         let mut seen = HashSet::new();
         if let Some(label) = named
             .iter()
-            .find(|label| label.is_empty() || !seen.insert(label.as_str()))
+            .find(|label| label.trim().is_empty() || !seen.insert(visible(label)))
         {
             refuse(
                 "id2label",
-                if label.is_empty() {
+                if label.trim().is_empty() {
                     "one with an empty name".to_owned()
                 } else {
-                    format!("one with the name {label:?} twice")
+                    format!("one with the name {label:?} twice, as far as can be seen")
                 },
                 "results name labels: give each label a name of its own",
             )?;
         }
         // Programs print labels on lines and terminals.
         let mut labels = named.iter();
-        if let Some(label) = labels.find(|label| label.chars().any(char::is_control)) {
+        if let Some(label) = labels.find(|label| label.chars().any(is_invisible)) {
             refuse(
                 "id2label",
                 format!("{label:?}"),

@@ -112,6 +112,10 @@ impl<'a> OutputCheck<'a> {
     }
 
     fn check_place(&self) -> Result<(), OutputError> {
+        // In other programs this is standard output; a file of that name is removed with effort.
+        if self.path == Path::new("-") {
+            return Err(self.kind("not a sign for standard output here"));
+        }
         self.check_inputs()?;
         if self.is_folder {
             self.check_folder()?;
@@ -139,8 +143,14 @@ impl<'a> OutputCheck<'a> {
     fn check_inputs(&self) -> Result<(), OutputError> {
         let place = resolved(self.path);
         for input in &self.inputs {
-            // A Hub name, or a missing file, which its reader reports.
+            // A Hub name, or a missing file, which its reader reports: before the place of the results is made under the same name.
             let Ok(read) = input.canonicalize() else {
+                if resolved(input) == place {
+                    return Err(OutputError::IsInput {
+                        path: self.path.to_path_buf(),
+                        input: input.clone(),
+                    });
+                }
                 continue;
             };
             if read == place || same_file(&read, self.path) {

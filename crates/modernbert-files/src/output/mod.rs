@@ -10,6 +10,7 @@ mod staged;
 mod tests;
 
 pub use check::{FileId, OutputCheck, named_twice, nearest_existing};
+pub(crate) use space::file_remedy;
 pub use space::{free_bytes, space_remedy};
 pub use staged::StagedFolder;
 

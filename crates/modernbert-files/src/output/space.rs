@@ -15,6 +15,16 @@ pub fn free_bytes(_path: &Path) -> Option<u64> {
     None
 }
 
+/// Returns the remedy for a file of a model folder that can't be read or written, to be appended to a message; empty for errors that say it.
+pub(crate) fn file_remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            "; a model folder needs this file: check the path, or copy the folder again"
+        }
+        _ => space_remedy(error),
+    }
+}
+
 /// Returns the remedy for an error of a full or write-protected disk, to be appended to a message; empty for other errors.
 pub fn space_remedy(error: &std::io::Error) -> &'static str {
     use std::io::ErrorKind as Kind;

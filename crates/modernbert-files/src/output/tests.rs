@@ -86,6 +86,10 @@ fn inputs_are_no_outputs() {
         .inputs(["organisation/model", "nowhere"])
         .check()
         .unwrap();
+    // An input that is missing would be found in the place of the results.
+    let absent = folder.path().join("absent");
+    let said = refused(&OutputCheck::folder(&absent).inputs([&absent]));
+    assert!(said.contains("same as the input"), "{said}");
 
     let checkpoint = folder.path().join("run/checkpoints/step-00000001");
     fs::create_dir_all(&checkpoint).unwrap();
@@ -177,4 +181,15 @@ fn a_staged_folder_appears_complete_or_not_at_all() {
     fs::write(staged.path().join("a"), "other").unwrap();
     assert!(staged.publish("a").is_err());
     assert_eq!(fs::read_to_string(empty.join("a")).unwrap(), "a");
+}
+
+#[test]
+fn the_sign_for_standard_output_is_no_name() {
+    for check in [
+        OutputCheck::file(Path::new("-")),
+        OutputCheck::folder(Path::new("-")),
+    ] {
+        let said = refused(&check);
+        assert!(said.contains("standard output"), "{said}");
+    }
 }

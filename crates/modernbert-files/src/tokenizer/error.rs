@@ -44,6 +44,17 @@ pub enum TokenizerError {
         /// The token's text.
         token: String,
     },
+    /// The token that stands for hidden ones has another role too.
+    #[error(
+        "{place}: the mask token {token:?} is also the one that opens, closes or pads a sequence; name a token of its own as mask_token in \
+         tokenizer_config.json"
+    )]
+    MaskIsOther {
+        /// The file.
+        place: String,
+        /// The token's text.
+        token: String,
+    },
     /// The file has another layout of sequences.
     #[error(
         "{place}: its post-processor does not make `[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]`; \

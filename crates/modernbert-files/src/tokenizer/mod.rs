@@ -30,7 +30,7 @@ pub use error::TokenizerError;
 pub use files::FILES;
 use guard::{Reason, guarded};
 use pieces::PIECE;
-use roles::Roles;
+use roles::{Claim, ClaimKind, Roles};
 pub use train::TrainOptions;
 pub use words::EncodedWords;
 
@@ -150,6 +150,7 @@ impl Tokenizer {
         };
         tokenizer.probe().map_err(wrong)?;
         tokenizer.special = tokenizer.find_special(&roles, place)?;
+        tokenizer.check_claims(&roles)?;
         // The methods below put the special tokens in place themselves: a file that means another layout must not pass.
         let SpecialTokens { cls, sep, .. } = tokenizer.special;
         if tokenizer.with_template("")? != [cls, sep]
@@ -184,26 +185,84 @@ impl Tokenizer {
     fn find_special(&self, roles: &Roles, place: &str) -> Result<SpecialTokens, TokenizerError> {
         let template = self.with_template("")?;
         let by_template = |at: usize| template.get(at).copied().filter(|_| template.len() == 2);
-        let find = |given: &Option<String>, usual: &[&str]| match given {
-            Some(name) => self.inner.token_to_id(name),
-            None => usual.iter().find_map(|name| self.inner.token_to_id(name)),
-        };
         let named = |given: &Option<String>, usual: &[&str], other: Option<u32>| {
-            find(given, usual)
-                .or(other)
-                .ok_or_else(|| TokenizerError::MissingSpecial {
-                    place: place.into(),
-                    token: given.clone().unwrap_or_else(|| usual[0].to_string()),
-                })
+            let found = match given {
+                Some(name) => self.inner.token_to_id(name),
+                None => usual
+                    .iter()
+                    .find_map(|name| self.inner.token_to_id(name))
+                    .or(other),
+            };
+            found.ok_or_else(|| TokenizerError::MissingSpecial {
+                place: place.into(),
+                token: given.clone().unwrap_or_else(|| usual[0].to_string()),
+            })
         };
         let pad = named(&roles.pad, &["[PAD]", "<pad>", "<|padding|>"], None)?;
-        Ok(SpecialTokens {
-            unk: named(&roles.unk, &["[UNK]", "<unk>"], Some(pad))?,
+        let special = SpecialTokens {
+            // No text becomes a token that is not there.
+            unk: named(&roles.unk, &["[UNK]", "<unk>"], Some(pad)).unwrap_or(pad),
             cls: named(&roles.cls, &["[CLS]", "<s>", "<bos>"], by_template(0))?,
             sep: named(&roles.sep, &["[SEP]", "</s>", "<eos>"], by_template(1))?,
             pad,
             mask: named(&roles.mask, &["[MASK]", "<mask>"], None)?,
-        })
+        };
+        let SpecialTokens {
+            cls,
+            sep,
+            pad,
+            mask,
+            ..
+        } = special;
+        match [cls, sep, pad].contains(&mask) {
+            true => Err(TokenizerError::MaskIsOther {
+                place: place.into(),
+                token: self.inner.id_to_token(mask).unwrap_or_default(),
+            }),
+            false => Ok(special),
+        }
+    }
+
+    /// Compares the tokenizer with what the files beside it say of it: Python's libraries change it when they load it.
+    fn check_claims(&self, roles: &Roles) -> Result<(), TokenizerError> {
+        let prefix = self
+            .inner
+            .get_pre_tokenizer()
+            .and_then(|part| serde_json::to_value(part).ok())
+            .and_then(|part| part.get("add_prefix_space")?.as_bool());
+        for Claim { path, kind } in &roles.claims {
+            let wrong = |reason: String| {
+                Err(TokenizerError::Settings {
+                    path: path.clone(),
+                    reason,
+                })
+            };
+            match kind {
+                ClaimKind::Token { key, content, id } => {
+                    match (self.inner.token_to_id(content), id) {
+                        (None, _) => {
+                            wrong(format!(
+                                "{key} has the token {content:?}, which tokenizer.json does not have"
+                            ))?;
+                        }
+                        (Some(found), Some(id)) if found != *id => {
+                            wrong(format!(
+                                "{key} has the token {content:?}, whose id in tokenizer.json is {found}"
+                            ))?;
+                        }
+                        _ => {}
+                    }
+                }
+                ClaimKind::PrefixSpace(flag) => {
+                    if let Some(found) = prefix.filter(|found| found != flag) {
+                        wrong(format!(
+                            "add_prefix_space is {flag}, and the pre_tokenizer of tokenizer.json has {found}: make the two agree"
+                        ))?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The same tokenizer for a model that takes at most so many tokens; written to `tokenizer_config.json` by [`Self::save`].
@@ -413,6 +472,18 @@ impl Tokenizer {
         let encoding = guarded(|| self.inner.encode_fast(input, true)).map_err(encode_error)?;
         Ok(encoding.map_err(encode_error)?.get_ids().to_vec())
     }
+}
+
+/// The text with the characters of compatible ones (Unicode's form NFKC): `ﬁ` as `fi`, an accent and its letter as one character.
+pub fn compatible(text: &str) -> String {
+    let mut normalized = tokenizers::NormalizedString::from(text);
+    normalized.nfkc().get().to_owned()
+}
+
+/// The text with an accent and its letter as one character (Unicode's form NFC).
+pub(crate) fn composed(text: &str) -> String {
+    let mut normalized = tokenizers::NormalizedString::from(text);
+    normalized.nfc().get().to_owned()
 }
 
 /// Tokens of two texts that fit into `room` when the longer one is truncated first.

@@ -468,3 +468,72 @@ fn byte_of(shown: char) -> u8 {
     let mut others = (0..=u8::MAX).filter(|byte| !is_shown(byte));
     others.nth(code as usize - 256).unwrap()
 }
+
+/// Reads a tokenizer beside a `tokenizer_config.json` with other settings.
+fn beside(settings: serde_json::Value) -> Result<Tokenizer, TokenizerError> {
+    let folder = tempfile::tempdir().unwrap();
+    small().save(folder.path()).unwrap();
+    let path = folder.path().join("tokenizer_config.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for (key, value) in settings.as_object().unwrap() {
+        json[key] = value.clone();
+    }
+    std::fs::write(&path, json.to_string()).unwrap();
+    Tokenizer::from_folder(folder.path())
+}
+
+/// Python's libraries change the tokenizer by these settings when they load it.
+#[test]
+fn settings_that_contradict_the_tokenizer_are_refused() {
+    use serde_json::json;
+    let token = |content: &str| json!({"content": content, "special": true});
+    for (settings, said) in [
+        (
+            json!({"add_prefix_space": true}),
+            "add_prefix_space is true",
+        ),
+        (
+            json!({"added_tokens_decoder": {"7": token("<new>")}}),
+            "\"<new>\"",
+        ),
+        (
+            json!({"added_tokens_decoder": {"7": token("[MASK]")}}),
+            "whose id",
+        ),
+        (
+            json!({"additional_special_tokens": ["<new>"]}),
+            "additional_special_tokens",
+        ),
+        (
+            json!({"truncation_side": "left"}),
+            "truncation_side is \"left\"",
+        ),
+        (
+            json!({"split_special_tokens": true}),
+            "split_special_tokens",
+        ),
+        (
+            json!({"model_max_length": "512"}),
+            "model_max_length is \"512\"",
+        ),
+        (json!({"cls_token": "[NOPE]"}), "[NOPE]"),
+        (
+            json!({"mask_token": "[SEP]"}),
+            "also the one that opens, closes or pads",
+        ),
+    ] {
+        let message = beside(settings.clone()).unwrap_err().to_string();
+        assert!(message.contains(said), "{settings}: {message}");
+    }
+    let good = json!({"add_prefix_space": false, "truncation_side": "right", "model_max_length": 1e30, "additional_special_tokens": ["[MASK]"], "unk_token": "<none>"});
+    assert_eq!(beside(good).unwrap().max_length(), None);
+}
+
+#[test]
+fn compatible_characters_are_one() {
+    assert_eq!(
+        compatible("cafe\u{301} \u{fb01} \u{ff21}"),
+        "caf\u{e9} fi A"
+    );
+}

@@ -20,6 +20,12 @@ pub enum HubError {
         /// Description of the values that have a meaning.
         expected: &'static str,
     },
+    /// A token that no server takes. It is not shown.
+    #[error(
+        "the token of the Hub (the environment variable HF_TOKEN, or the file that `hf auth login` writes) has blanks, line ends or characters outside of ASCII; set the \
+         token alone, or leave it out"
+    )]
+    Token,
     /// No variable names the folder of the cache.
     #[error(
         "there is no folder for models of the Hub: neither HOME nor HF_HOME is set; set HF_HOME to a folder that you own, or pass a model's folder"

@@ -41,6 +41,17 @@ impl std::fmt::Debug for HubOptions {
     }
 }
 
+/// Returns true for `http://` or `https://` and a host, without a password, which messages would show.
+fn is_url(text: &str) -> bool {
+    let rest = ["https://", "http://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme));
+    rest.is_some_and(|rest| {
+        let host = rest.split('/').next().unwrap_or_default();
+        !host.is_empty() && !host.contains('@') && rest.chars().all(|c| c.is_ascii_graphic())
+    })
+}
+
 impl HubOptions {
     /// Settings from the environment, see [the module](super).
     ///
@@ -72,7 +83,7 @@ impl HubOptions {
     /// Settings from variables of these names; an empty one counts as not set.
     ///
     /// # Errors
-    /// A switch that is neither on (`1`, `ON`, `YES`, `TRUE`, in capitals or not, as in Python) nor off (`0`, `OFF`, `NO`, `FALSE`); a timeout that
+    /// A server that is no URL; a token with blanks or other characters that no token has; a switch that is neither on (`1`, `ON`, `YES`, `TRUE`, in capitals or not, as in Python) nor off (`0`, `OFF`, `NO`, `FALSE`); a timeout that
     /// is no number of seconds.
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, HubError> {
         let get = |names: &[&str]| {
@@ -113,14 +124,33 @@ impl HubOptions {
         } else {
             get(&["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]).or_else(stored)
         };
+        let endpoint = get(&["HF_ENDPOINT"]).map(|endpoint| endpoint.trim().to_string());
+        if let Some(endpoint) = endpoint.as_ref().filter(|endpoint| !is_url(endpoint)) {
+            // What is before an `@` may be a password.
+            let shown = endpoint
+                .rsplit_once('@')
+                .map(|(_, host)| format!("…@{host}"));
+            return Err(HubError::variable(
+                "HF_ENDPOINT",
+                shown.as_deref().unwrap_or(endpoint),
+                "a URL such as https://huggingface.co, without a user and a password",
+            ));
+        }
+        let token = token
+            .map(|token| token.trim().to_string())
+            .filter(|token| !token.is_empty());
+        if token
+            .as_ref()
+            .is_some_and(|token| !token.chars().all(|c| c.is_ascii_graphic()))
+        {
+            return Err(HubError::Token);
+        }
         Ok(Self {
-            endpoint: get(&["HF_ENDPOINT"]).unwrap_or_else(|| "https://huggingface.co".into()),
+            endpoint: endpoint.unwrap_or_else(|| "https://huggingface.co".into()),
             cache: path(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"])
                 .or_else(|| Some(home.as_ref()?.join("hub")))
                 .unwrap_or_default(),
-            token: token
-                .map(|token| token.trim().to_string())
-                .filter(|token| !token.is_empty()),
+            token,
             revision: "main".to_string(),
             offline: offline.into_iter().flatten().next().unwrap_or(false),
             progress: false,

@@ -1,7 +1,7 @@
 //! Combinations of choices that describe no model: each error names both settings.
 
 use super::{BlockKind, EmbeddingKind, FlexOptions, RopeScaling, RopeType};
-use crate::config::validate::{MAX_SIZE, fits_f32, refuse};
+use crate::config::validate::{MAX_SIZE, fits_f32, is_share, refuse};
 use crate::config::{ConfigError, LayerType, ModernBertConfig, Pooling};
 use crate::wording::short;
 
@@ -46,6 +46,19 @@ impl ModernBertConfig {
                 layers,
                 "the first layers have no choice of their own: give initial_bert_layer, initial_attention_layer or initial_mlp_layer as well, or \
                  leave it out",
+            )?;
+        }
+        if let Some(layers) = flex
+            .num_initial_layers
+            .filter(|layers| *layers > self.num_hidden_layers)
+        {
+            refuse(
+                "num_initial_layers",
+                layers,
+                format!(
+                    "the model has num_hidden_layers {}: give at most that many",
+                    self.num_hidden_layers
+                ),
             )?;
         }
         if flex.num_initial_layers == Some(0) {
@@ -446,7 +459,7 @@ impl ModernBertConfig {
         ];
         for (name, value) in probabilities {
             if let Some(value) = value
-                && !(0.0..1.0).contains(&(value as f32))
+                && !is_share(value)
             {
                 refuse(
                     name,
