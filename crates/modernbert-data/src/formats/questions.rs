@@ -92,7 +92,13 @@ fn question(row: Row) -> Result<QuestionRow, FormatError> {
             .skip(answer.start)
             .take(answer.text.chars().count())
             .collect();
-        if found != answer.text || answer.text.trim().is_empty() {
+        if answer.text.trim().is_empty() {
+            return Err(row.error(format!(
+                "answer {} is blank; write the text that answers the question, or an empty list where the context does not answer it",
+                i + 1
+            )));
+        }
+        if found != answer.text {
             return Err(row.error(format!(
                 "answer {} is {:?}, but the context has {found:?} at character {}; correct \"answer_start\", which counts characters from 0",
                 i + 1,

@@ -85,6 +85,21 @@ impl TaggedFile {
         })
     }
 
+    /// Refuses a file to score on without a tag other than `O` and without a span.
+    ///
+    /// # Errors
+    /// Nothing to find, by which F1 would be undefined.
+    pub fn check_scored(&self) -> Result<(), TableError> {
+        let has_label = |row: &TaggedRow| match &row.content {
+            TaggedContent::Words { tags, .. } => tags.iter().any(|tag| tag != "O"),
+            TaggedContent::Text { spans, .. } => !spans.is_empty(),
+        };
+        match self.rows.iter().any(has_label) {
+            true => Ok(()),
+            false => Err(TableError::NothingToFind(self.path.clone())),
+        }
+    }
+
     /// The tags of a training set: `O` first, the others in alphabetical order. Spans of texts have the tags `B-` and `I-` of their label.
     ///
     /// # Errors
@@ -321,6 +336,23 @@ mod tests {
         assert_eq!(contents(&conll), contents(&json));
         assert_eq!((conll.rows[0].line, conll.rows[1].line), (3, 7));
         assert_eq!(conll.tag_set().unwrap().names(), ["O", "B-PER", "I-PER"]);
+    }
+
+    #[test]
+    fn a_file_to_score_on_has_something_to_find() {
+        for (name, content, found) in [
+            ("a.conll", "the O\ncat B-X\n", true),
+            ("a.conll", "the O\ncat O\n", false),
+            (
+                "a.jsonl",
+                "{\"text\":\"Ada\",\"spans\":[{\"start\":0,\"end\":3,\"label\":\"P\"}]}\n",
+                true,
+            ),
+            ("a.jsonl", "{\"text\":\"Ada\",\"spans\":[]}\n", false),
+        ] {
+            let checked = read(name, content).unwrap().check_scored();
+            assert_eq!(checked.is_ok(), found, "{content}");
+        }
     }
 
     #[test]

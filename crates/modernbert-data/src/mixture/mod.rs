@@ -23,6 +23,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+use modernbert_files::wording::of_reader;
 use serde::Deserialize;
 
 /// A mixture of sources.
@@ -67,11 +68,13 @@ pub enum MixtureError {
         source: std::io::Error,
     },
     /// The text is not TOML, lacks a field, has an unknown one, or one of another kind.
-    #[error("{path}: {reason}", path = path.display())]
+    #[error("{path}:{line}: {reason}", path = path.display())]
     Parse {
         /// The file.
         path: PathBuf,
-        /// Line, excerpt and reason.
+        /// The line, from 1.
+        line: usize,
+        /// The reason.
         reason: String,
     },
     /// There is no source.
@@ -117,7 +120,11 @@ impl Mixture {
         let text = text.trim_start_matches('\u{feff}');
         let mut mixture: Self = toml::from_str(text).map_err(|error| MixtureError::Parse {
             path: path.into(),
-            reason: error.to_string().trim_end().to_owned(),
+            line: error.span().map_or(1, |span| {
+                let before = text.as_bytes().iter().take(span.start);
+                1 + before.filter(|&&byte| byte == b'\n').count()
+            }),
+            reason: of_reader(error.message()),
         })?;
         mixture.check(path)?;
         let folder = path.parent().unwrap_or(Path::new(""));

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::formats::FormatError;
+use modernbert_files::config::MAX_LABELS;
 
 /// Reason why a table can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +53,7 @@ pub enum TableError {
     },
     /// A score that f32 does not hold.
     #[error(
-        "{}:{line}: the label {label} is too large for regression in f32, which keeps whole numbers up to 16777216; scale the labels", path.display()
+        "{}:{line}: the label {label} is too large or too small for regression in f32, which keeps whole numbers up to 16777216 and nothing below 1.2e-38; scale the labels", path.display()
     )]
     ScoreDigits {
         /// The file.
@@ -71,6 +72,21 @@ pub enum TableError {
         line: u64,
         /// The label.
         label: String,
+    },
+    /// A file to score on without anything to find.
+    #[error(
+        "{}: no row has a label, so that F1 is undefined; give a file with labels to score on", .0.display()
+    )]
+    NothingToFind(PathBuf),
+    /// More labels than a model has.
+    #[error(
+        "{}: {count} different labels, and a model has at most {MAX_LABELS}; is this the column of the labels? Numbers to be learned are a regression", path.display()
+    )]
+    ManyLabels {
+        /// The file.
+        path: PathBuf,
+        /// Number of labels.
+        count: usize,
     },
     /// One class only.
     #[error("{}: every row has the label {label:?}; a classifier needs two or more", path.display())]

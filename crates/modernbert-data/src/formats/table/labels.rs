@@ -1,5 +1,8 @@
 //! The classes of a training set.
 
+use modernbert_files::config::MAX_LABELS;
+use modernbert_files::tokenizer::compatible;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -19,8 +22,8 @@ impl LabelSet {
     /// The labels of a training set: by size if all are whole numbers, else in alphabetical order.
     ///
     /// # Errors
-    /// Only one label in all rows; two labels that differ in their spelling only: in case, invisible characters, or as numbers (`1` and
-    /// `1.0`).
+    /// Only one label in all rows; two labels that differ in their spelling only: in case, invisible characters, the codes of one character, or as
+    /// numbers (`1`, `1.0` and `1e0`); more labels than `config.json` can name.
     pub fn of(train: &Table) -> Result<Self, TableError> {
         let rows = train.rows.iter();
         let set = Self::of_labels(&train.path, rows.map(|row| (row.line, row.label.as_str())))?;
@@ -76,6 +79,12 @@ impl LabelSet {
         names.sort();
         if names.iter().all(|name| is_whole(name)) {
             names.sort_by(|a, b| by_size(a, b));
+        }
+        if names.len() > MAX_LABELS {
+            return Err(TableError::ManyLabels {
+                path: path.to_path_buf(),
+                count: names.len(),
+            });
         }
         Ok(Self { names })
     }
@@ -136,7 +145,8 @@ impl LabelSet {
     }
 }
 
-/// A label without what doesn't count: case, characters that can't be seen, the form of a number.
+/// A label without what doesn't count: case, characters that can't be seen, other codes of the same characters (Unicode's form NFKC), the form of a
+/// number.
 fn meaning(label: &str) -> String {
     let visible = |c: &char| {
         !matches!(
@@ -144,34 +154,64 @@ fn meaning(label: &str) -> String {
             '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{ad}'
         )
     };
+    let label = match label.is_ascii() {
+        true => Cow::Borrowed(label),
+        false => Cow::Owned(compatible(label)),
+    };
     let folded: String = label
         .chars()
         .filter(visible)
         .map(|c| if c.is_whitespace() { ' ' } else { c })
         .flat_map(char::to_lowercase)
+        // The small sigma at the end of a word.
+        .map(|c| if c == 'ς' { 'σ' } else { c })
         .collect();
     let folded = folded.trim();
-    let sign = if folded.starts_with('-') { "-" } else { "" };
-    let digits = folded.strip_prefix(['-', '+']).unwrap_or(folded);
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    number(folded).unwrap_or_else(|| folded.to_owned())
+}
+
+/// Largest exponent of a number that is compared as one.
+const MOST_ZEROS: usize = 400;
+
+/// A decimal number in one form: the same for `1`, `+1.0`, `01` and `10e-1`. Digits, not floating point: large numbers stay apart.
+fn number(text: &str) -> Option<String> {
     let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits.bytes().any(|byte| byte.is_ascii_digit())
-        || !all_digits(whole)
-        || !all_digits(fraction)
-    {
-        return folded.to_owned();
+    let sign = if text.starts_with('-') { "-" } else { "" };
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let (mantissa, exponent) = match unsigned.split_once('e') {
+        None => (unsigned, 0),
+        Some((mantissa, exponent)) => {
+            let digits = exponent.strip_prefix(['-', '+']).unwrap_or(exponent);
+            if digits.is_empty() || !all_digits(digits) {
+                return None;
+            }
+            (mantissa, exponent.parse::<isize>().ok()?)
+        }
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    if digits.is_empty() || !all_digits(&digits) || exponent.unsigned_abs() > MOST_ZEROS {
+        return None;
     }
-    // Digits, not floating point: large numbers stay apart.
+    // Digits before the point.
+    let point = whole.len() as isize + exponent;
+    let zeros = |count: isize| "0".repeat(usize::try_from(count).unwrap_or(0));
+    let padded = format!(
+        "{}{digits}{}",
+        zeros(-point),
+        zeros(point - digits.len() as isize)
+    );
+    let (whole, fraction) = padded.split_at(usize::try_from(point).unwrap_or(0));
     let (whole, fraction) = (
         whole.trim_start_matches('0'),
         fraction.trim_end_matches('0'),
     );
-    match (whole, fraction) {
+    Some(match (whole, fraction) {
         ("", "") => "0".into(),
         (whole, "") => format!("{sign}{whole}"),
         ("", fraction) => format!("{sign}0.{fraction}"),
         (whole, fraction) => format!("{sign}{whole}.{fraction}"),
-    }
+    })
 }
 
 /// Compares whole numbers of any size.

@@ -103,7 +103,9 @@ impl Table {
             })?;
             // A fraction is rounded; a whole number must stay the one that was written.
             let score = exact as f32;
-            if !score.is_finite() || (exact.fract() == 0.0 && f64::from(score) != exact) {
+            let vanishes = exact != 0.0 && score.abs() < f32::MIN_POSITIVE;
+            if !score.is_finite() || vanishes || (exact.fract() == 0.0 && f64::from(score) != exact)
+            {
                 return Err(TableError::ScoreDigits {
                     path: self.path.clone(),
                     line: row.line,

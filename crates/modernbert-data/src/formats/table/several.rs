@@ -52,6 +52,17 @@ impl SeveralTable {
         })
     }
 
+    /// Refuses a file to score on in which no row has a label.
+    ///
+    /// # Errors
+    /// No label, by which F1 would be undefined.
+    pub fn check_scored(&self) -> Result<(), TableError> {
+        match self.rows.iter().any(|row| !row.labels.is_empty()) {
+            true => Ok(()),
+            false => Err(TableError::NothingToFind(self.path.clone())),
+        }
+    }
+
     /// The ids of every row's labels, in rising order.
     ///
     /// # Errors

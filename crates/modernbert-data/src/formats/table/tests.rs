@@ -112,6 +112,12 @@ fn spellings_of_one_label_are_refused() {
         ("true", "True"),
         ("good", "go\u{200b}od"),
         ("a b", "a\u{a0}b"),
+        ("1", "1E0"),
+        ("1000", "1e3"),
+        ("-0.05", "-5e-2"),
+        ("caf\u{e9}", "cafe\u{301}"),
+        ("good", "\u{ff47}ood"),
+        ("\u{3c3}", "\u{3c2}"),
     ] {
         let train = read(
             "t.csv",
@@ -144,7 +150,7 @@ fn scores_keep_their_whole_numbers() {
     };
     assert_eq!(scores("16777216"), Ok(vec![16_777_216.0]));
     assert_eq!(scores("0.1"), Ok(vec![0.1]));
-    for label in ["16777217", "1e39"] {
+    for label in ["16777217", "1e39", "-1e-50"] {
         let message = scores(label).unwrap_err();
         assert!(
             message.contains("a.csv:2") && message.contains("scale the labels"),
@@ -268,4 +274,43 @@ fn what_is_wrong_is_named_with_its_place() {
     }
     let missing = Table::read(Path::new("/nonexistent/a.csv"), &columns(None)).unwrap_err();
     assert!(missing.to_string().contains("cannot be read"));
+}
+
+#[test]
+fn numbers_that_differ_are_different_labels() {
+    let train = read(
+        "t.csv",
+        "text,label\nw,1e3\nx,1e4\ny,1e400000\nz,e5\nv,1e\nu,10e3x\n",
+        None,
+    )
+    .unwrap();
+    assert_eq!(LabelSet::of(&train).unwrap().names().len(), 6);
+}
+
+#[test]
+fn more_labels_than_a_model_has_are_refused() {
+    let rows: String = (0..=modernbert_files::config::MAX_LABELS)
+        .map(|i| format!("a,l{i}\n"))
+        .collect();
+    let train = read("t.csv", &format!("text,label\n{rows}"), None).unwrap();
+    let message = LabelSet::of(&train).unwrap_err().to_string();
+    assert!(
+        message.contains("t.csv: 65537 different labels") && message.contains("regression"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_file_to_score_on_has_a_label() {
+    let check = |content: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d.jsonl");
+        std::fs::write(&path, content).unwrap();
+        SeveralTable::read(&path, &columns(None), ",")
+            .unwrap()
+            .check_scored()
+    };
+    check("{\"text\":\"a\",\"label\":[]}\n{\"text\":\"b\",\"label\":[\"x\"]}\n").unwrap();
+    let message = check("{\"text\":\"a\",\"label\":[]}\n").unwrap_err();
+    assert!(message.to_string().contains("F1 is undefined"), "{message}");
 }
