@@ -14,6 +14,6 @@ pub mod program;
 pub mod text;
 
 pub use program::{
-    BAD_INPUT, DIFFERENT, DeviceArgs, INTERRUPTED, READER_GONE, check_stdout, describe, main_with,
-    main_with_code, say, unwritten,
+    BAD_INPUT, DIFFERENT, DeviceArgs, INTERRUPTED, READER_GONE, check_stdin, check_stdout,
+    describe, main_with, main_with_code, say, tell, unwritten,
 };

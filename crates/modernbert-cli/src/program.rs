@@ -3,6 +3,7 @@
 use anyhow::Context;
 use burn_packed::device::{NamedDevice, compiled, pages_for_training, select};
 use clap::Args;
+use modernbert_files::wording::{printable, printable_lines};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,11 +36,17 @@ impl DeviceArgs {
     /// # Errors
     /// An unknown name, a backend that isn't compiled in, a machine without such a device.
     pub fn select(&self) -> anyhow::Result<NamedDevice> {
-        let name = match &self.device {
-            Some(name) => Some(name.clone()),
-            None => device_variable(std::env::var_os(DEVICE_VARIABLE))?,
-        };
-        Ok(select(name.as_deref())?)
+        if let Some(name) = &self.device {
+            return Ok(select(Some(name))?);
+        }
+        let name = device_variable(std::env::var_os(DEVICE_VARIABLE))?;
+        let selected = select(name.as_deref());
+        match name {
+            Some(_) => {
+                selected.with_context(|| format!("the environment variable {DEVICE_VARIABLE}"))
+            }
+            None => Ok(selected?),
+        }
     }
 
     /// As [`Self::select_for_training`], for one of several processes on this machine: where no GPU is named by its number, each process
@@ -82,11 +89,11 @@ pub fn describe(device: &NamedDevice, dtype: &str) -> String {
 /// The first error of [`say`] that was not a reader who went away.
 static UNSAID: OnceLock<std::io::Error> = OnceLock::new();
 
-/// Prints a line of a program's output. An error ends no work: a reader who went away is ignored, and of any other error (a full disk)
+/// Prints a line of a program's output, control characters of names in it as escapes. An error ends no work: a reader who went away is ignored, and of any other error (a full disk)
 /// the program tells at its end, see [`main_with_code`].
 pub fn say(text: &str) {
     use std::io::Write;
-    if let Err(error) = writeln!(std::io::stdout(), "{text}")
+    if let Err(error) = writeln!(std::io::stdout(), "{}", printable_lines(text))
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
         // The first one is the one that is told.
@@ -97,8 +104,11 @@ pub fn say(text: &str) {
 /// True if standard output was closed when the process began (Linux).
 static CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// Looks at standard output before `main`: the runtime of Rust opens /dev/null in place of what is closed, and whatever a program writes there
-/// is lost without an error.
+/// True if standard input was closed when the process began, or can't be read (Linux).
+static UNREADABLE: AtomicBool = AtomicBool::new(false);
+
+/// Looks at standard output and input before `main`: the runtime of Rust opens /dev/null in place of what is closed. Whatever a program writes
+/// there is lost without an error, and what it reads there is nothing. Rust takes an input that can't be read for an empty one, too.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[used]
 // SAFETY: the C library calls the functions of this section once, before `main`; this one needs nothing that is initialized later.
@@ -109,9 +119,27 @@ static LOOK: extern "C" fn() = {
         if unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) } == -1 {
             CLOSED.store(true, Ordering::Relaxed);
         }
+        // SAFETY: as above.
+        let input = unsafe { libc::fcntl(libc::STDIN_FILENO, libc::F_GETFL) };
+        if input == -1 || input & libc::O_ACCMODE == libc::O_WRONLY {
+            UNREADABLE.store(true, Ordering::Relaxed);
+        }
     }
     look
 };
+
+/// Refuses a standard input that was closed when the program began (`<&-`), or that can't be read. Programs that are asked to read it call this.
+///
+/// # Errors
+/// A closed or unreadable standard input.
+pub fn check_stdin() -> anyhow::Result<()> {
+    if UNREADABLE.load(Ordering::Relaxed) {
+        anyhow::bail!(
+            "standard input is closed or can't be read, and the texts are to be read there; connect it to a file or a pipe, or name a file"
+        );
+    }
+    Ok(())
+}
 
 /// Refuses a standard output that was closed when the program began (`>&-`). Commands whose lines are their result call this before the work.
 ///
@@ -173,9 +201,8 @@ pub fn main_with_code(run: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCod
         Err(error) if error.is::<ReaderGone>() => return ExitCode::from(READER_GONE),
         Err(error) => one_message(&error),
     };
-    use std::io::Write;
     // Standard error may be closed; the exit code is left.
-    let _ = writeln!(std::io::stderr(), "error: {error}");
+    tell(&format!("error: {error}"));
     ExitCode::from(BAD_INPUT)
 }
 
@@ -250,7 +277,28 @@ fn one_message(error: &anyhow::Error) -> String {
             message = format!("{message}: {text}");
         }
     }
-    message
+    // Names in it come from files, arguments and variables.
+    bounded(&printable(&message))
+}
+
+/// Characters of a message at most.
+const LONGEST: usize = 4000;
+
+/// A message without the middle of a value that a file has at any length; place and remedy are at its ends.
+fn bounded(message: &str) -> String {
+    let count = message.chars().count();
+    if count <= LONGEST {
+        return message.to_string();
+    }
+    let first: String = message.chars().take(LONGEST / 2).collect();
+    let last: String = message.chars().skip(count - LONGEST / 2).collect();
+    format!("{first} … {last}")
+}
+
+/// Prints a line to standard error for a person to see beside the output, in the form of messages. A closed standard error ends no work.
+pub fn tell(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{}", printable(text));
 }
 
 #[cfg(test)]
@@ -271,6 +319,20 @@ mod tests {
             assert!(message.contains(&said), "{message}");
         }
         assert!(check_threads("RAYON_NUM_THREADS", None).is_ok());
+    }
+
+    #[test]
+    fn a_message_is_one_line_without_control_characters() {
+        let error = anyhow::anyhow!("a\u{1b}[31m\nerror: b").context("c\r");
+        assert_eq!(one_message(&error), r"c\r: a\u001b[31m\nerror: b");
+    }
+
+    #[test]
+    fn a_long_value_loses_its_middle() {
+        let error = anyhow::anyhow!("a.json: key is {}; correct it", "é".repeat(100_000));
+        let message = one_message(&error);
+        assert!(message.chars().count() <= LONGEST + 3);
+        assert!(message.starts_with("a.json: key is é") && message.ends_with("é; correct it"));
     }
 
     #[test]
