@@ -50,7 +50,7 @@ pub enum InferenceError {
     },
     /// No context fits beside a question.
     #[error(
-        "a question of {} and an overlap of {stride} leave no tokens for the context in a sequence of {max_length}; shorten one, or allow longer sequences",
+        "a question of {} and an overlap of {stride} leave no tokens for the context in a sequence of {max_length}; shorten the question, or lower the overlap (--stride)",
         modernbert_files::wording::counted(*question, "token", "tokens")
     )]
     NoRoom {

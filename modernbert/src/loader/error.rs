@@ -3,6 +3,7 @@
 use crate::checkpoint::{CheckpointError, SourceError};
 use crate::device::DeviceError;
 use crate::tokenizer::TokenizerError;
+use crate::wording::counted;
 
 /// Reason why a model can't be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +57,29 @@ pub enum LoadError {
         found: String,
         /// Class of Hugging Face's libraries that is needed.
         wanted: &'static str,
+    },
+    /// A decoder that `config.json` ties to the token embeddings, and the file does not.
+    #[error(
+        "{place}: tensor `decoder.weight` is not the token embeddings, and tie_word_embeddings in config.json says that it is; set tie_word_embeddings to false, or \
+         take the files of one model"
+    )]
+    Tied {
+        /// Folder or file.
+        place: String,
+    },
+    /// A classifier with another number of outputs than `config.json` has labels.
+    #[error(
+        "{place}: `classifier.weight` has {} and config.json {} (num_labels, id2label); correct config.json, or take the files of one model",
+        counted(*found, "output", "outputs"),
+        counted(*labels, "label", "labels")
+    )]
+    Labels {
+        /// Folder or file.
+        place: String,
+        /// Outputs in the file.
+        found: usize,
+        /// Labels in the config.
+        labels: usize,
     },
     /// A classifier with another number of outputs than its use needs.
     #[error(

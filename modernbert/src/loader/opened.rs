@@ -8,8 +8,8 @@ use crate::checkpoint::{CheckpointError, LoadReport, Plan, TensorFiles, load, op
 use crate::config::{ConfigError, ModernBertConfig};
 use crate::device;
 use crate::model::{
-    Architecture, ModernBert, MultipleChoice, Precision, QuestionAnswerer, SequenceClassifier,
-    TokenClassifier, initialize,
+    Architecture, MaskedLm, ModernBert, MultipleChoice, Precision, QuestionAnswerer,
+    SequenceClassifier, TokenClassifier, initialize,
 };
 use crate::tokenizer::Tokenizer;
 
@@ -98,11 +98,15 @@ impl Opened {
         build: impl FnOnce(&ModernBertConfig, &Device) -> Result<M, ConfigError>,
     ) -> Result<(M, Plan<'_>), LoadError> {
         self.check_class(M::CLASS)?;
+        if M::CLASS == MaskedLm::CLASS {
+            self.check_tied()?;
+        }
         let model = build(&self.config, &self.device).map_err(CheckpointError::from)?;
         match Plan::new(&model, &self.files, &[]) {
             Ok(plan) => Ok((model, plan)),
             Err(CheckpointError::Missing { place, name })
-                if name.starts_with("head.") || name.starts_with("decoder.") =>
+                if (name.starts_with("head.") || name.starts_with("decoder."))
+                    && !self.has_head(M::CLASS) =>
             {
                 Err(LoadError::NoHead {
                     place,
@@ -135,12 +139,47 @@ impl Opened {
         self.for_inference(|config, device| build(config, outputs, device))
     }
 
+    /// Refuses a decoder's weight beside `tie_word_embeddings` that is not that of the token embeddings: the file was made without the setting, and
+    /// the model would predict other tokens.
+    fn check_tied(&self) -> Result<(), LoadError> {
+        const DECODER: &str = "decoder.weight";
+        const EMBEDDINGS: &str = "model.embeddings.tok_embeddings.weight";
+        if !self.config.tie_word_embeddings || self.files.shape(DECODER).is_none() {
+            return Ok(());
+        }
+        let (decoder, embeddings) = (self.files.read(DECODER)?, self.files.read(EMBEDDINGS)?);
+        match embeddings.is_some() && decoder != embeddings {
+            true => Err(LoadError::Tied {
+                place: self.files.place(),
+            }),
+            false => Ok(()),
+        }
+    }
+
+    /// True if the files have a head of this class, complete or not.
+    fn has_head(&self, class: &str) -> bool {
+        let any = |prefix: &str| self.files.names().any(|name| name.starts_with(prefix));
+        match class == MaskedLm::CLASS {
+            // The dense layer has the same name in every head.
+            true => any("decoder.") || any("head.") && !any("classifier."),
+            false => any("classifier."),
+        }
+    }
+
     /// Outputs of the folder's classifier.
     fn outputs<M: Architecture>(&self, expected: Option<usize>) -> Result<usize, LoadError> {
         self.check_class(M::CLASS)?;
         let found = match self.files.shape(CLASSIFIER) {
             Some(&[found, ..]) => found,
-            _ => {
+            // The plan refuses the shape.
+            Some([]) => 1,
+            None if self.has_head(M::CLASS) => {
+                return Err(LoadError::Checkpoint(CheckpointError::Missing {
+                    place: self.files.place(),
+                    name: CLASSIFIER.to_string(),
+                }));
+            }
+            None => {
                 return Err(LoadError::NoHead {
                     place: self.place(),
                     class: M::CLASS,
@@ -148,6 +187,15 @@ impl Opened {
                 });
             }
         };
+        // A multiple-choice model has one output, whatever the number of labels.
+        let labels = self.config.num_labels;
+        if let Some(labels) = labels.filter(|&labels| labels != found && expected != Some(1)) {
+            return Err(LoadError::Labels {
+                place: self.place(),
+                found,
+                labels,
+            });
+        }
         match expected.filter(|&expected| expected != found) {
             Some(expected) => Err(LoadError::Outputs {
                 place: self.place(),

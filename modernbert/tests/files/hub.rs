@@ -389,6 +389,26 @@ fn settings_are_those_of_python() {
         let said = format!("{name} is {value:?}; set it to 1");
         assert!(message.contains(&said), "{message}");
     }
+    for endpoint in [
+        "huggingface.co",
+        "ftp://m",
+        "http://",
+        "http://a b",
+        "http://u:secret@m",
+    ] {
+        let message = read(&[("HF_ENDPOINT", endpoint)]).unwrap_err().to_string();
+        assert!(
+            message.contains("HF_ENDPOINT") && !message.contains("secret"),
+            "{message}"
+        );
+    }
+    for token in ["my secret", "secret\nx", "s\u{e9}cret"] {
+        let message = read(&[("HF_TOKEN", token)]).unwrap_err().to_string();
+        assert!(
+            message.contains("HF_TOKEN") && !message.contains("cret\n") && !message.contains(token),
+            "{message}"
+        );
+    }
     fs::write(Path::new(&home).join("token"), "stored\n").unwrap();
     assert_eq!(with(&[("HF_HOME", &home)]).token.as_deref(), Some("stored"));
     assert_eq!(

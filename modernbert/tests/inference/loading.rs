@@ -1,11 +1,12 @@
 //! Loading: what a folder says about itself, and what is refused.
 
-use modernbert::checkpoint::save;
+use modernbert::checkpoint::{F32Tensor, TensorFiles, save, write_safetensors};
 use modernbert::config::{ModernBertConfig, Pooling, ProblemType};
 use modernbert::model::{MaskedLm, SequenceClassifier, TokenClassifier, initialize};
 use modernbert::{
     Answerer, Chooser, Encoder, Loader, MaskFiller, Precision, Tagger, TextClassifier,
 };
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -68,6 +69,128 @@ fn a_pretrained_model_must_be_finetuned_first() {
         message.contains("`classifier.weight` is missing"),
         "{message}"
     );
+}
+
+/// A copy of a folder with other settings in `config.json`, and other tensors.
+fn changed(
+    folder: &Path,
+    settings: serde_json::Value,
+    tensors: impl FnOnce(&mut BTreeMap<String, (Vec<usize>, Vec<f32>)>),
+) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(folder.join(name), copy.path().join(name)).unwrap();
+    }
+    let text = fs::read_to_string(folder.join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for (key, value) in settings.as_object().unwrap() {
+        match value.is_null() {
+            true => drop(config.as_object_mut().unwrap().remove(key)),
+            false => config[key] = value.clone(),
+        }
+    }
+    write(copy.path(), "config.json", &config.to_string());
+    let files = TensorFiles::open(folder).unwrap();
+    let mut all: BTreeMap<String, (Vec<usize>, Vec<f32>)> = files
+        .names()
+        .map(|name| (name.to_owned(), files.read(name).unwrap().unwrap()))
+        .collect();
+    tensors(&mut all);
+    let bytes: BTreeMap<&String, Vec<u8>> = all
+        .iter()
+        .map(|(name, (_, values))| (name, values.iter().flat_map(|x| x.to_le_bytes()).collect()))
+        .collect();
+    let tensors: Vec<F32Tensor<'_>> = all
+        .iter()
+        .map(|(name, (shape, _))| F32Tensor {
+            name,
+            shape,
+            bytes: &bytes[name],
+        })
+        .collect();
+    write_safetensors(&copy.path().join("model.safetensors"), &tensors).unwrap();
+    copy
+}
+
+#[test]
+fn a_number_of_labels_that_the_weights_do_not_have_is_refused() {
+    let folder = tiny_models::sequence_classifier(&["a", "b"]);
+    let nameless = |count: serde_json::Value| serde_json::json!({"id2label": null, "label2id": null, "num_labels": count});
+    for (settings, said) in [
+        (nameless(5.into()), "2 outputs and config.json 5 labels"),
+        (nameless(1.into()), "2 outputs and config.json 1 label "),
+        (
+            serde_json::json!({"id2label": ["a", "b", "c"], "label2id": null, "num_labels": null}),
+            "config.json 3 labels",
+        ),
+    ] {
+        let copy = changed(folder.path(), settings, |_| {});
+        let message = TextClassifier::load(loader(copy.path()))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains(said) && message.contains("num_labels"),
+            "{message}"
+        );
+    }
+    for settings in [nameless(2.into()), nameless(serde_json::Value::Null)] {
+        let copy = changed(folder.path(), settings, |_| {});
+        let classifier = TextClassifier::load(loader(copy.path())).unwrap();
+        assert_eq!(classifier.labels(), ["LABEL_0", "LABEL_1"]);
+    }
+}
+
+#[test]
+fn a_part_of_a_head_that_is_missing_is_named() {
+    let folder = tiny_models::masked_lm();
+    let untied = serde_json::json!({"tie_word_embeddings": false});
+    for (settings, missing) in [
+        (untied, "decoder.weight"),
+        (serde_json::json!({}), "head.norm.weight"),
+    ] {
+        let copy = changed(folder.path(), settings, |tensors| {
+            tensors.remove(missing);
+        });
+        let message = MaskFiller::load(loader(copy.path()))
+            .unwrap_err()
+            .to_string();
+        let said = format!("tensor `{missing}` is missing");
+        assert!(
+            message.contains(&said) && !message.contains("finetune it first"),
+            "{message}"
+        );
+        Encoder::load(loader(copy.path())).unwrap();
+    }
+    let folder = tiny_models::sequence_classifier(&["a", "b"]);
+    let copy = changed(folder.path(), serde_json::json!({}), |tensors| {
+        tensors.remove("classifier.weight");
+    });
+    let message = TextClassifier::load(loader(copy.path())).unwrap_err();
+    let message = message.to_string();
+    assert!(
+        message.contains("`classifier.weight` is missing")
+            && !message.contains("finetune it first"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_decoder_that_is_not_the_embeddings_is_not_tied_to_them() {
+    let folder = tiny_models::masked_lm();
+    let with_decoder = |factor: f32| {
+        changed(folder.path(), serde_json::json!({}), |tensors| {
+            let (shape, values) = tensors["model.embeddings.tok_embeddings.weight"].clone();
+            let values = values.iter().map(|x| x * factor).collect();
+            tensors.insert("decoder.weight".to_owned(), (shape, values));
+        })
+    };
+    MaskFiller::load(loader(with_decoder(1.0).path())).unwrap();
+    let other = with_decoder(2.0);
+    let message = MaskFiller::load(loader(other.path()))
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("tie_word_embeddings"), "{message}");
+    Encoder::load(loader(other.path())).unwrap();
 }
 
 #[test]
