@@ -1,7 +1,7 @@
 //! Settings of a finetuning.
 
 use modernbert::batch::DropoutRates;
-use modernbert::config::ModernBertConfig;
+use modernbert::config::{ModernBertConfig, is_share};
 use modernbert::model::dropout_rates;
 
 use super::error::FinetuneError;
@@ -102,13 +102,13 @@ impl FinetuneOptions {
             (
                 "weight_decay",
                 value(decay),
-                (0.0..1.0).contains(decay),
+                is_share(*decay),
                 "from 0 to below 1",
             ),
             (
                 "attention_output_dropout",
                 value(&dropout),
-                (0.0..1.0).contains(&dropout),
+                is_share(dropout),
                 "from 0 to below 1",
             ),
             (

@@ -4,6 +4,7 @@ use clap::Args;
 use modernbert::config::shapes::{Gpu, Shape, ShapeSearch};
 use modernbert_cli::text::human_count;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::process::ExitCode;
 
@@ -81,6 +82,10 @@ fn range(text: &str) -> Result<RangeInclusive<u64>, std::num::ParseIntError> {
 impl Shapes {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         modernbert_cli::check_stdout()?;
+        let mut seen = HashSet::new();
+        if let Some(name) = self.gpus.iter().find(|name| !seen.insert(name.trim())) {
+            anyhow::bail!("--gpus has {name} twice, so that it would count twice; name it once");
+        }
         let gpus = match self.gpus[..] {
             [] => Gpu::known(),
             _ => self

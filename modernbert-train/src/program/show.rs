@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use modernbert::atomic::write_new;
 use modernbert::checkpoint::CONFIG_FILE;
-use modernbert::output::OutputCheck;
+use modernbert::output::{OutputCheck, named_twice};
 use modernbert_cli::text::counted;
 use modernbert_cli::{DIFFERENT, check_stdout};
 use modernbert_train::recipe::published::convert;
@@ -248,6 +248,9 @@ pub(crate) struct Plot {
 
 impl Plot {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        if let Some(run) = named_twice(&self.runs) {
+            anyhow::bail!("{}: this run is named twice; name it once", run.display());
+        }
         let drawn = plot_runs(&self.runs, self.quantity, self.against, &self.out)?;
         if drawn.left_out > 0 {
             print(&format!(

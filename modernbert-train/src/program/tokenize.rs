@@ -14,6 +14,7 @@ use modernbert::output::OutputCheck;
 use modernbert::tokenizer::Tokenizer;
 
 use super::print;
+use modernbert_cli::tell;
 use modernbert_cli::text::{counted, human_count, human_seconds};
 use modernbert_data::formats::Fields;
 use modernbert_data::mixture::Mixture;
@@ -173,7 +174,7 @@ pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<ExitCode> {
             TokenizeEvent::Unreadable(error) => {
                 unreadable += 1;
                 if unreadable <= NAMED {
-                    bar.suspend(|| warn(&format!("skipped: {error}")));
+                    bar.suspend(|| tell(&format!("skipped: {error}")));
                 }
             }
         }
@@ -185,14 +186,14 @@ pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<ExitCode> {
     let report = match tokenize(&tokenizer, &sources, &args.out, &options, &mut see) {
         Err(TokenizeFolderError::Interrupted) => {
             bar.finish_and_clear();
-            warn("interrupted; nothing was written");
+            tell("interrupted; nothing was written");
             return Ok(ExitCode::from(modernbert_cli::INTERRUPTED));
         }
         other => other?,
     };
     bar.finish_and_clear();
     if unreadable > NAMED {
-        warn(&format!(
+        tell(&format!(
             "{} more were skipped",
             counted(unreadable - NAMED, "row", "rows")
         ));
@@ -304,10 +305,4 @@ fn options(args: &TokenizeArgs) -> anyhow::Result<TokenizeFolderOptions> {
         skip_unreadable: args.skip_unreadable,
         overwrite: args.overwrite,
     })
-}
-
-/// Prints what a person should see, apart from the output. A closed standard error ends no work.
-fn warn(text: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "{text}");
 }

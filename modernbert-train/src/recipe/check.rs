@@ -3,7 +3,7 @@
 use super::{Recipe, TokenizerSource};
 use crate::schedule::ScheduleError;
 use modernbert::checkpoint::SourceError;
-use modernbert::config::ConfigError;
+use modernbert::config::{ConfigError, is_share};
 use modernbert::wording::short;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -313,10 +313,10 @@ impl Recipe {
             ("dropout.mlp", dropout.mlp),
         ] {
             want(
-                (0.0..1.0).contains(&rate),
+                is_share(rate),
                 key,
                 rate,
-                "set at least 0 and below 1",
+                "set at least 0 and below 1, also in f32",
             )?;
         }
         let o = &self.optimizer;
@@ -342,14 +342,14 @@ impl Recipe {
         }
         for (key, value) in [("optimizer.beta1", o.beta1), ("optimizer.beta2", o.beta2)] {
             want(
-                (0.0..1.0).contains(&value),
+                is_share(value),
                 key,
                 value,
-                "set at least 0 and below 1",
+                "set at least 0 and below 1, also in f32",
             )?;
         }
         want(
-            (0.0..1.0).contains(&o.weight_decay),
+            is_share(o.weight_decay),
             "optimizer.weight_decay",
             o.weight_decay,
             "it is the share of each weight removed by a step: set at least 0 and below 1",

@@ -1,5 +1,6 @@
 //! Phases: parts of a run that differ in some settings.
 
+use modernbert::wording::of_reader;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -149,7 +150,7 @@ impl Recipe {
                         .try_into()
                         .map_err(|error: toml::de::Error| RecipeError::Parse {
                             source_name: format!("phase {}", phase.name),
-                            message: error.message().to_owned(),
+                            message: of_reader(error.message()),
                         })?;
                 Ok(Phase {
                     name: phase.name.clone(),

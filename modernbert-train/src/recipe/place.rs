@@ -7,6 +7,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::RecipeError;
 use super::set::Override;
 use modernbert::config::{ConfigError, FlexOptions};
+use modernbert::wording::of_reader;
 
 /// A recipe's text with its name, to find the line of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +117,7 @@ pub(super) fn line_at(text: &str, byte: usize) -> usize {
 
 /// A TOML error as `name:line: message`, in one line.
 pub(super) fn parse_error(name: &str, text: &str, error: &toml::de::Error) -> RecipeError {
-    let message = error.message().replace('\n', ", ");
+    let message = of_reader(error.message());
     let Some(span) = error.span() else {
         return RecipeError::Parse {
             source_name: name.to_owned(),

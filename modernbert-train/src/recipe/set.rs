@@ -4,6 +4,7 @@ use super::interpolate;
 use super::place::{self, RecipeText, line_of_key};
 use super::{Recipe, RecipeError};
 use modernbert::config::FlexOptions;
+use modernbert::wording::of_reader;
 use std::path::Path;
 use toml::{Table, Value};
 
@@ -141,8 +142,10 @@ pub(super) fn unknown(source_name: &str, key: &str) -> RecipeError {
         .copied()
         .chain(choices.iter().map(String::as_str));
     let mut near: Vec<_> = known.map(|known| (likeness(known), known)).collect();
-    near.retain(|(likeness, _)| *likeness <= most);
-    near.sort();
+    // Of the keys of this section that begin alike, the letters that are missing do not count.
+    let begins = |known: &str| known.starts_with(key) && key.contains('.');
+    near.retain(|(likeness, known)| *likeness <= most || begins(known));
+    near.sort_by_key(|(likeness, known)| (!begins(known), *likeness, *known));
     let near: Vec<_> = near.into_iter().take(3).map(|(_, known)| known).collect();
     RecipeError::UnknownKey {
         source_name: source_name.to_owned(),
@@ -198,6 +201,7 @@ impl Override {
     pub(super) fn parse(text: &str) -> Result<Self, RecipeError> {
         let (key, value) = text
             .split_once('=')
+            .filter(|(key, _)| !key.trim().is_empty())
             .ok_or_else(|| RecipeError::NoValue(text.to_owned()))?;
         let (key, raw) = (key.trim().to_owned(), value.trim().to_owned());
         let value = match raw.as_str() {
@@ -393,17 +397,20 @@ impl Recipe {
         }
         table
             .try_into()
-            .map_err(|error: toml::de::Error| given.refused(error.message()))
+            .map_err(|error: toml::de::Error| given.refused(of_reader(error.message())))
     }
 
     /// `key` is the phase's name and a dotted key.
     fn with_phase_override(&self, key: &str, given: &Override) -> Result<Self, RecipeError> {
         let names = || {
             let names: Vec<_> = self.phase.iter().map(|phase| phase.name.as_str()).collect();
-            format!(
-                "write phase.NAME.key=value; the phases are: {}",
-                names.join(", ")
-            )
+            match names.is_empty() {
+                true => "the recipe has no phases; leave phase.NAME. out".to_owned(),
+                false => format!(
+                    "write phase.NAME.key=value; the phases are: {}",
+                    names.join(", ")
+                ),
+            }
         };
         let mut parts = key.splitn(3, '.');
         let (Some(phase), Some(section), Some(name)) = (parts.next(), parts.next(), parts.next())

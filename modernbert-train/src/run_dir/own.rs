@@ -1,5 +1,6 @@
 //! The files in a folder that a run wrote; only these are ever removed.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{Metadata, symlink_metadata};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::shard::Shard;
 use crate::snapshot::{ASIDE, Parts, REPLACED, SnapshotError, TEMPORARY, hash_file, hex};
-use modernbert::atomic::is_unfinished;
+use modernbert::atomic::{PendingFile, is_unfinished};
 use modernbert::checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
 use modernbert::lock::LOCK_FILE;
 
@@ -162,8 +163,13 @@ impl Contents {
     /// Removes the listed files. A folder that contains other files by now is kept.
     ///
     /// # Errors
-    /// An error of the operating system.
+    /// A folder that can't be written, before anything is removed; an error of the operating system.
     pub(super) fn remove(&self) -> Result<(), RunDirError> {
+        let paths = self.files.iter().chain(&self.folders);
+        let parents: BTreeSet<&Path> = paths.filter_map(|path| path.parent()).collect();
+        for folder in parents {
+            PendingFile::create(&folder.join("x")).map_err(RunDirError::io(folder))?;
+        }
         for path in &self.files {
             std::fs::remove_file(path).map_err(RunDirError::io(path))?;
         }

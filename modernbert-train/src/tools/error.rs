@@ -1,6 +1,7 @@
 use modernbert::checkpoint::CheckpointError;
 use modernbert::config::ConfigError;
 use modernbert::output::OutputError;
+use modernbert::sentences::SentencesError;
 use modernbert_cli::plot::PlotError;
 use std::path::PathBuf;
 
@@ -13,6 +14,9 @@ use crate::tokenize::FolderError;
 /// Reason why a run or checkpoint can't be compared, averaged, exported, described or drawn.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolError {
+    /// Files of sentence-transformers that can't be read.
+    #[error(transparent)]
+    Sentences(#[from] SentencesError),
     /// Nothing to average.
     #[error("no checkpoint is named; name the checkpoints to average, or a run with --run")]
     NoCheckpoints,

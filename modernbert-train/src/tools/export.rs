@@ -6,7 +6,7 @@ use modernbert::checkpoint::{
     CONFIG_FILE, TensorFiles, WEIGHTS_FILE, int8_config, open_checked, write_int8,
 };
 use modernbert::output::{OutputCheck, OutputError, StagedFolder};
-use modernbert::sentences;
+use modernbert::sentences::{self, SentenceSettings};
 use modernbert::tokenizer;
 use std::path::{Path, PathBuf};
 
@@ -65,9 +65,11 @@ pub fn export_model_int8(model: &Path, out: &Path) -> Result<usize, ToolError> {
     for name in tokenizer::FILES {
         copy(&model.join(name), &staged.path().join(name))?;
     }
-    for name in OPTIONAL_FILES {
-        let (from, to) = (model.join(name), staged.path().join(name));
-        if from.is_file() {
+    let of_modules = SentenceSettings::files_of_modules(model)?;
+    let optional = OPTIONAL_FILES.iter().map(PathBuf::from);
+    for name in optional.chain(of_modules) {
+        let (from, to) = (model.join(&name), staged.path().join(&name));
+        if from.is_file() && !to.exists() {
             if let Some(parent) = to.parent() {
                 std::fs::create_dir_all(parent).map_err(OutputError::write(parent))?;
             }
