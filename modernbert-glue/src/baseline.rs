@@ -1,7 +1,7 @@
 //! The constant baseline: the score of a model that never reads the sentences.
 
 use crate::data::{Label, TaskData};
-use crate::metrics::{MetricError, Metrics, Prediction, evaluate_dev};
+use crate::metrics::{MetricError, Metrics, Prediction, evaluate, evaluate_dev};
 use crate::task::TaskKind;
 
 /// The constant prediction with the best score on the training labels: the most frequent class (the lowest id of equals), or the
@@ -41,6 +41,41 @@ pub fn constant_prediction(data: &TaskData) -> Result<Prediction, MetricError> {
             Prediction::Class(best)
         }
     })
+}
+
+/// Refuses labels from which nothing is learned, or by which no predictions have a score.
+///
+/// # Errors
+/// Training rows of one label; dev rows for which the task's main metric is undefined.
+pub fn check_labels(data: &TaskData) -> Result<(), MetricError> {
+    let task = data.task;
+    let labels = data.train.labels();
+    if !labels.is_empty() && labels.iter().all(|label| *label == labels[0]) {
+        return Err(MetricError::OneLabel {
+            task,
+            path: data.train.path.clone(),
+        });
+    }
+    let truth = |label: &Label| match label {
+        Label::Class(id) => Some(Prediction::Class(*id)),
+        Label::Score(score) => Some(Prediction::Score(*score)),
+        Label::Hidden => None,
+    };
+    for split in &data.dev {
+        let labels = split.labels();
+        let Some(perfect) = labels.iter().map(truth).collect::<Option<Vec<_>>>() else {
+            continue;
+        };
+        let metric = task.main_metric().name();
+        if !perfect.is_empty() && evaluate(task, &perfect, &labels)?.get(metric).is_none() {
+            return Err(MetricError::Undefined {
+                task,
+                path: split.path.clone(),
+                metric,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Scores [`constant_prediction`] on the dev sets. A constant has no correlation: undefined for STS-B.
@@ -85,6 +120,33 @@ mod tests {
             train: split("train", train),
             dev: vec![split("dev", dev)],
             missing: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn labels_without_a_score_are_refused() {
+        let classes = |ids: &[usize]| ids.iter().map(|id| Label::Class(*id)).collect::<Vec<_>>();
+        let scores = |all: &[f32]| {
+            all.iter()
+                .map(|score| Label::Score(*score))
+                .collect::<Vec<_>>()
+        };
+        let check = |task, train: &[Label], dev: &[Label]| check_labels(&data(task, train, dev));
+        let (both, ones) = (classes(&[0, 1]), classes(&[1, 1]));
+        check(Task::Rte, &both, &ones).unwrap();
+        check(Task::Cola, &both, &both).unwrap();
+        let one = check(Task::Rte, &ones, &both).unwrap_err();
+        assert!(matches!(one, MetricError::OneLabel { .. }), "{one}");
+        for (task, train, dev) in [
+            (Task::Cola, both.clone(), ones.clone()),
+            (Task::Mrpc, both.clone(), classes(&[0, 0])),
+            (Task::Stsb, scores(&[1.0, 2.0]), scores(&[3.0, 3.0])),
+        ] {
+            let undefined = check(task, &train, &dev).unwrap_err();
+            assert!(
+                matches!(undefined, MetricError::Undefined { .. }),
+                "{undefined}"
+            );
         }
     }
 

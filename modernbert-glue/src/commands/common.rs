@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use burn::train::Interrupter;
 use clap::Args;
 use modernbert::checkpoint::open_checked;
-use modernbert::config::ModernBertConfig;
+use modernbert::config::{ModernBertConfig, is_share};
 use modernbert::device::NamedDevice;
 use modernbert::lock::{FolderLock, LOCK_FILE};
 use modernbert::model::Precision;
@@ -110,7 +110,7 @@ impl JobArgs {
             );
         }
         if let Some(rate) = self.attention_output_dropout
-            && !(0.0..1.0).contains(&rate)
+            && !is_share(rate)
         {
             bail!("--attention-output-dropout is {rate}; give a share from 0 to below 1");
         }
@@ -267,7 +267,7 @@ pub(crate) fn check_rate(rate: Option<f64>) -> anyhow::Result<()> {
 }
 
 pub(crate) fn check_decay(decay: Option<f64>) -> anyhow::Result<()> {
-    if decay.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
+    if decay.is_some_and(|decay| !is_share(decay)) {
         bail!("--weight-decay is a share of the weight, from 0 up to 1");
     }
     Ok(())

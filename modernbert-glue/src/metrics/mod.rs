@@ -14,6 +14,8 @@ mod tests;
 
 pub use table::Metrics;
 
+use std::path::PathBuf;
+
 use crate::data::{Label, Split, TaskData};
 use crate::task::{Metric, Task, TaskKind};
 
@@ -60,6 +62,24 @@ impl Prediction {
 /// Reason why predictions could not be scored.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum MetricError {
+    /// Every row to train on has the same label.
+    #[error("{task}: {}: all rows have one label; a classifier needs two or more: take more rows", path.display())]
+    OneLabel {
+        /// The task.
+        task: Task,
+        /// The file.
+        path: PathBuf,
+    },
+    /// Labels to score on by which the main metric is undefined for any predictions.
+    #[error("{task}: {}: {metric} is undefined for these labels, since they do not differ; take more rows", path.display())]
+    Undefined {
+        /// The task.
+        task: Task,
+        /// The file.
+        path: PathBuf,
+        /// The metric.
+        metric: &'static str,
+    },
     /// Not one prediction per label.
     #[error(
         "{task}: {predictions} predictions for {labels} labels; predict every example of the split, once"

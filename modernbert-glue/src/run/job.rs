@@ -169,6 +169,11 @@ impl Job<'_> {
         if self.report.interrupted {
             return Ok(());
         }
+        // Before any run: `results.json` keeps the results of the other settings.
+        if let Some(error) = self.conflict(prepared, mnli) {
+            fail(self.options, &mut self.report, task, &error.to_string());
+            return Ok(());
+        }
         let begun = Instant::now();
         let (mut records, mut failed) = (Vec::new(), Vec::new());
         for &seed in &self.options.seeds {
@@ -227,6 +232,22 @@ impl Job<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The first finished run of a task with other settings, which this job would not replace.
+    fn conflict(&self, prepared: &Prepared, mnli: Option<&Path>) -> Option<RunError> {
+        if self.options.again {
+            return None;
+        }
+        let task = prepared.data.task;
+        self.options.seeds.iter().find_map(|&seed| {
+            let settings = self.run(prepared, seed, mnli).settings().ok()?;
+            let folder = seed_folder(self.out, task, seed);
+            match RunRecord::matching(&folder, task, &settings) {
+                Err(error @ RunError::OtherSettings { .. }) => Some(error),
+                _ => None,
+            }
+        })
     }
 
     fn seed(

@@ -5,7 +5,7 @@ use modernbert_train::finetune::{Sample, Text, data_hash, encode};
 use std::path::Path;
 
 use super::RunError;
-use crate::baseline::baseline;
+use crate::baseline::{baseline, check_labels};
 use crate::data::{Split, TaskData, notes};
 use crate::metrics::Metrics;
 use crate::task::Task;
@@ -46,6 +46,7 @@ impl Prepared {
             data.train.truncate(rows);
             data.dev.iter_mut().for_each(|split| split.truncate(rows));
         }
+        check_labels(&data)?;
         let train = encode(tokenizer, &data.train.texts(), max_length)?;
         let dev: Vec<Text<'_>> = data.dev.iter().flat_map(Split::texts).collect();
         let dev = encode(tokenizer, &dev, max_length)?;
