@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use modernbert_files::output::named_twice;
 use modernbert_retrieval::bm25::{Analyzer, Bm25, Parameters};
 use modernbert_retrieval::data::{CorpusSummary, Dataset, DatasetOptions};
 use modernbert_retrieval::index::Similarity;
@@ -31,15 +32,43 @@ pub(crate) struct SetArgs {
     /// Reads one set of a folder with several: a NanoBEIR set, a language of CoIR or MLDR, a forum of CQADupStack; `all` reads each of them.
     #[arg(long, value_name = "NAME")]
     pub(crate) subset: Option<String>,
-    /// Uses the judgments of this split: test, dev or train.
-    #[arg(long, default_value = "test")]
-    pub(crate) split: String,
+    /// Uses the judgments of this split: test, dev or train [default: test].
+    #[arg(long)]
+    pub(crate) split: Option<String>,
     /// Accepts judgments of absent documents and queries; the set is then marked as partial.
     #[arg(long)]
     pub(crate) partial: bool,
 }
 
 impl SetArgs {
+    /// Refuses choices of a data set where none is read, and a folder that is named twice by `option`.
+    pub(crate) fn check(&self, option: &str, folders: &[PathBuf]) -> anyhow::Result<()> {
+        if let Some(folder) = named_twice(folders) {
+            bail!(
+                "{option} {} is given twice, so that it would count twice; leave one of them out",
+                folder.display()
+            );
+        }
+        let given = [
+            ("--subset", self.subset.is_some()),
+            ("--split", self.split.is_some()),
+            ("--partial", self.partial),
+        ];
+        match given.into_iter().find(|(_, given)| *given) {
+            Some((choice, _)) if folders.is_empty() => {
+                bail!(
+                    "{choice} is for a data set, and none is read; give {option}, or leave it out"
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The split whose judgments are used.
+    pub(crate) fn split(&self) -> &str {
+        self.split.as_deref().unwrap_or("test")
+    }
+
     /// Opens the sets of a folder: one, or with `--subset all` each of them.
     pub(crate) fn open(&self, folder: &Path) -> anyhow::Result<Vec<Dataset>> {
         let subsets = match self.subset.as_deref() {
@@ -57,7 +86,7 @@ impl SetArgs {
         };
         let open = |subset: Option<String>| {
             let options = DatasetOptions {
-                split: self.split.clone(),
+                split: self.split().to_string(),
                 subset,
                 partial: self.partial,
             };

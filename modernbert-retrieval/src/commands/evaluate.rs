@@ -76,6 +76,19 @@ pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
             sets.len()
         );
     }
+    for folder in args.run.iter().filter(|path| path.is_dir()) {
+        if !sets.iter().any(|set| run_file(folder, &set.name).is_some()) {
+            bail!(
+                "--run {}: the folder has no file {}; give a run file, or a folder with one file SET.run per set",
+                folder.display(),
+                file_name(
+                    &sets
+                        .first()
+                        .map_or_else(String::new, |set| set.name.clone())
+                )
+            );
+        }
+    }
     if args.dense.is_given() && sets.len() > 1 {
         bail!(
             "--vectors is one file for {} data sets; evaluate them one by one",
@@ -282,7 +295,7 @@ fn set_text(result: &SetResult, args: &EvaluateArgs) -> String {
     let mut text = format!(
         "{} ({}): {}, {}{}\n",
         size.name,
-        args.set.split,
+        args.set.split(),
         counted(size.documents, "document", "documents"),
         counted(size.queries, "judged query", "judged queries"),
         if size.is_partial() { ", partial" } else { "" }
@@ -366,7 +379,7 @@ fn write_all(
     }
     folder.write("evaluation.md", page.as_bytes())?;
     let sets: Vec<Value> = results.iter().map(|result| json_of(result, args)).collect();
-    folder.write_report(json!({ "split": args.set.split, "sets": sets }))
+    folder.write_report(json!({ "split": args.set.split(), "sets": sets }))
 }
 
 fn draw(picture: &Path, columns: &[Column], systems: &[String]) -> Result<(), PlotError> {

@@ -6,7 +6,7 @@ use anyhow::{bail, ensure};
 use clap::{Args, ValueEnum};
 use modernbert::checkpoint::read_config;
 use modernbert::model::Precision;
-use modernbert::output::{OutputCheck, OutputError};
+use modernbert::output::{OutputCheck, OutputError, named_twice};
 use modernbert::tokenizer::Tokenizer;
 use modernbert::{Loader, atomic::write_new};
 use modernbert_cli::text::counted;
@@ -68,9 +68,9 @@ pub(crate) struct MineArgs {
     /// Chooses the top ranked that qualify, or random ones of them.
     #[arg(long, value_enum, default_value = "top", hide_possible_values = true)]
     sampling: SamplingName,
-    /// Uses this seed for --sampling random.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// Uses this seed for --sampling random [default: 0].
+    #[arg(long)]
+    seed: Option<u64>,
     /// The device argument, which all programs share.
     #[command(flatten)]
     device: DeviceArgs,
@@ -84,6 +84,10 @@ enum SamplingName {
 
 impl MineArgs {
     fn options(&self) -> anyhow::Result<MineOptions> {
+        ensure!(
+            self.seed.is_none() || matches!(self.sampling, SamplingName::Random),
+            "--seed is for --sampling random; leave it out"
+        );
         ensure!(self.negatives > 0, "--negatives is 0; it is 1 or more");
         ensure!(
             self.depth >= self.negatives,
@@ -115,7 +119,7 @@ impl MineArgs {
                 SamplingName::Top => Sampling::Top,
                 SamplingName::Random => Sampling::Random,
             },
-            seed: self.seed,
+            seed: self.seed.unwrap_or(0),
         })
     }
 }
@@ -189,6 +193,19 @@ pub(crate) fn run(args: &MineArgs) -> anyhow::Result<()> {
 
 /// The documents of the rows and of the corpora, without those of held-out sets.
 fn candidates(args: &MineArgs, rows: &TrainRows) -> anyhow::Result<Candidates> {
+    for (option, folders) in [("--corpus", &args.corpus), ("--held-out", &args.held_out)] {
+        if let Some(folder) = named_twice(folders) {
+            bail!(
+                "{option} {} is given twice; leave one of them out",
+                folder.display()
+            );
+        }
+    }
+    let all = [&args.corpus[..], &args.held_out[..]].concat();
+    args.set.check(
+        "--corpus or --held-out",
+        if all.is_empty() { &[] } else { &all[..1] },
+    )?;
     let mut held_out = Vec::new();
     for folder in &args.held_out {
         for set in args.set.open(folder)? {

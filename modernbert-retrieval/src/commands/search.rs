@@ -8,7 +8,7 @@ use clap::Args;
 use modernbert::sentences::SentenceSettings;
 use modernbert::{Encoder, Loader};
 use modernbert_cli::text::counted;
-use modernbert_cli::{DeviceArgs, check_stdout};
+use modernbert_cli::{DeviceArgs, check_stdout, tell};
 use modernbert_files::atomic::write_new;
 use modernbert_files::output::{OutputCheck, OutputError};
 use modernbert_retrieval::index::VectorIndex;
@@ -121,6 +121,9 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
             }
             queries
         }
+        (None, Some(text)) if text.trim().is_empty() => {
+            bail!("TEXT is empty; give the text whose nearest vectors are searched")
+        }
         (None, Some(text)) => {
             let model = model
                 .context("give --model, the folder of the index's model, which encodes TEXT")?;
@@ -153,6 +156,13 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
     };
     let filter = (!conditions.is_empty()).then_some(&matches as _);
     let found = index.search(&queries.values, args.top, filter)?;
+    if filter.is_some() && !index.is_empty() && found.iter().all(Vec::is_empty) {
+        tell(&format!(
+            "note: no vector of {} has {}",
+            folder.display(),
+            args.filter.join(" and ")
+        ));
+    }
     let Some(out) = &args.out else {
         for (query, hits) in queries.ids.iter().zip(found) {
             for (i, hit) in hits.into_iter().enumerate() {

@@ -103,7 +103,7 @@ pub enum IndexError {
     },
     /// A vector is too long for f32 sums or for the dtype.
     #[error(
-        "{what}: component {component} is {value}, too large for {dtype}; normalize the vectors or choose f32"
+        "{what}: component {component} is {}, too large for {dtype}; normalize the vectors or choose f32", modernbert_files::wording::short(f64::from(*value))
     )]
     TooLarge {
         /// Query number or document id.

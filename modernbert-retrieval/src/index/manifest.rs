@@ -56,7 +56,12 @@ impl Manifest {
         let path = folder.join(MANIFEST);
         let bytes = match modernbert_files::read::bytes(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                ) =>
+            {
                 return Err(IndexError::NoIndex {
                     path: folder.to_path_buf(),
                 });

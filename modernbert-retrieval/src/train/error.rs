@@ -48,6 +48,17 @@ pub enum TrainError {
         /// File and line of the first row, or "the training data" of rows in memory.
         place: String,
     },
+    /// A document twice in a row.
+    #[error(
+        "row {row} of the training data, counted over all files, has the document {text:?} twice, which would be its own negative; leave one of the two out, or give \
+         --allow-duplicates"
+    )]
+    OwnNegative {
+        /// The row, from 1.
+        row: usize,
+        /// The beginning of the document.
+        text: String,
+    },
     /// Rows that all conflict.
     #[error(
         "{most} of {} fit into a batch without a text that occurs twice, and {batch} are needed; give a smaller --batch",
@@ -129,7 +140,11 @@ pub enum TrainError {
     },
     /// A loss or gradient is NaN or infinite.
     #[error(
-        "{what} of step {step} is {value}: training diverged; lower --learning-rate or look at the data"
+        "{what} of step {step} is {value}: {}", match step {
+            // Before the first update the learning rate has no part in it.
+            1 => "the weights, the scores of the rows or a setting of the loss (--scale, --hardness-strength) are too large; correct them",
+            _ => "training diverged; lower --learning-rate or look at the data",
+        }
     )]
     Diverged {
         /// The first step with such a value.

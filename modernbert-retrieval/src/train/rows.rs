@@ -11,7 +11,7 @@ use modernbert_files::output::named_twice;
 use modernbert_files::wording::counted;
 use modernbert_train::formats::{Cell, FormatError, Row, Rows};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::error::TrainError;
@@ -136,6 +136,23 @@ impl TrainRows {
         Ok(())
     }
 
+    /// Refuses a row in which a document occurs twice: it would be its own negative.
+    ///
+    /// # Errors
+    /// The first such row.
+    pub fn check_own_negatives(&self) -> Result<(), TrainError> {
+        for (index, row) in self.rows.iter().enumerate() {
+            let mut seen = HashSet::new();
+            if let Some(&text) = row.documents.iter().find(|text| !seen.insert(**text)) {
+                return Err(TrainError::OwnNegative {
+                    row: index + 1,
+                    text: self.texts[text as usize].chars().take(40).collect(),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// True if the rows have a teacher's scores.
     pub fn has_scores(&self) -> bool {
         self.rows.first().is_some_and(|row| !row.scores.is_empty())
@@ -204,14 +221,27 @@ impl TrainRows {
     }
 }
 
-/// The text of the first of these columns that the row has.
+/// The text of the one of these columns that the row has.
 fn required<'a>(row: &'a Row, columns: &[&str]) -> Result<&'a str, FormatError> {
-    let found = columns.iter().find(|column| row.cell(column).is_some());
-    row.text(found.unwrap_or(&columns[0]))
+    let found = one_of(row, columns)?;
+    row.text(found.unwrap_or(columns[0]))
+}
+
+/// The one of these columns that the row has. Columns for the same thing would contradict each other.
+fn one_of<'c>(row: &Row, columns: &[&'c str]) -> Result<Option<&'c str>, FormatError> {
+    let is_given = |column: &&&str| row.cell(column).is_some_and(|cell| *cell != Cell::Null);
+    let mut given = columns.iter().filter(is_given);
+    match (given.next(), given.next()) {
+        (Some(first), Some(second)) => Err(row.error(format!(
+            "the fields {first:?} and {second:?} mean the same here; leave one of them out"
+        ))),
+        (first, _) => Ok(first.copied()),
+    }
 }
 
 fn documents(row: &Row) -> Result<Vec<String>, FormatError> {
     if let Some(cell) = row.cell("documents") {
+        one_of(row, &["documents", "positive", "answer"])?;
         let list = texts(row, "documents", cell)?;
         if list.is_empty() {
             return Err(row.error("the list \"documents\" is empty; give at least one"));
@@ -219,6 +249,7 @@ fn documents(row: &Row) -> Result<Vec<String>, FormatError> {
         return Ok(list);
     }
     let mut all = vec![required(row, &POSITIVE)?.to_string()];
+    one_of(row, &["negatives", "negative", "negative_1"])?;
     if let Some(cell) = row.cell("negatives").filter(|cell| **cell != Cell::Null) {
         all.extend(texts(row, "negatives", cell)?);
         return Ok(all);
@@ -235,9 +266,22 @@ fn documents(row: &Row) -> Result<Vec<String>, FormatError> {
         .filter_map(|column| number(column).map(|number| (number, column)))
         .collect();
     columns.sort_unstable();
+    if let Some(pair) = columns.windows(2).find(|pair| pair[1].0 != pair[0].0 + 1) {
+        return Err(row.error(format!(
+            "{:?} follows {:?}; number the columns of negatives without gaps",
+            pair[1].1, pair[0].1
+        )));
+    }
+    let mut missing = None;
     for (_, column) in columns {
-        if let Some(text) = row.optional_text(column)? {
-            all.push(text.to_string());
+        match (row.optional_text(column)?, missing) {
+            (None, _) => missing = missing.or(Some(column)),
+            (Some(_), Some(empty)) => {
+                return Err(row.error(format!(
+                    "{column:?} has a text and {empty:?} before it has none; fill the columns without gaps"
+                )));
+            }
+            (Some(text), None) => all.push(text.to_string()),
         }
     }
     Ok(all)

@@ -1,6 +1,7 @@
 //! A training from its rows to the best weights.
 
 use burn::train::Interrupter;
+use modernbert::config::{fits_f32, is_share};
 use modernbert::model::Architecture;
 use modernbert::wording::short;
 use modernbert_train::engine::{
@@ -341,13 +342,16 @@ impl Training {
             ));
         }
         let in_batch = matches!(options.loss.objective, Objective::InBatch(_));
+        if in_batch && !options.allow_duplicates {
+            self.rows.check_own_negatives()?;
+        }
         if in_batch && options.batch == 1 && self.rows.ways() == 1 {
             let needed = "with one document a row nothing is compared: give 2 or more, or rows with negatives";
             return Err(wrong("--batch", "1".to_string(), needed));
         }
         // Weights are f32: a smaller rate would be 0 there, a larger one infinite.
         let rate = options.learning_rate;
-        if !(f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&rate) {
+        if !fits_f32(rate) {
             let needed = "give a positive number that f32 holds";
             return Err(wrong("--learning-rate", short(rate), needed));
         }
@@ -355,7 +359,7 @@ impl Training {
             ("--weight-decay", options.weight_decay),
             ("--warmup", options.warmup),
         ] {
-            if !(0.0..1.0).contains(&share) {
+            if !is_share(share) {
                 let needed = "give a number from 0 to below 1";
                 return Err(wrong(name, share.to_string(), needed));
             }
@@ -375,10 +379,10 @@ impl Training {
             _ => {}
         }
         if let Objective::InBatch(in_batch) = &options.loss.objective
-            && !(in_batch.scale > 0.0 && in_batch.scale.is_finite())
+            && !fits_f32(in_batch.scale)
         {
-            let needed = "give a finite number above 0";
-            return Err(wrong("--scale", in_batch.scale.to_string(), needed));
+            let needed = "give a positive number that f32 holds";
+            return Err(wrong("--scale", short(in_batch.scale), needed));
         }
         let dimensions = &options.loss.dimensions;
         if texts.kind().is_per_token() && !dimensions.is_empty() {

@@ -275,6 +275,36 @@ fn rows_and_settings_that_cannot_be_used_are_refused() {
             "{\"query\":\"a\",\"positive\":\"b\"}\n{\"query\":\"a\",\"positive\":\"b\"}\n",
             &["--batch", "1 of 2"][..],
         ),
+        (
+            "own.jsonl",
+            "{\"query\":\"a\",\"positive\":\"b\",\"negative\":\"c\"}\n{\"query\":\"d\",\"positive\":\"e\",\"negative\":\"e\"}\n",
+            &["row 2", "its own negative", "--allow-duplicates"][..],
+        ),
+        (
+            "two-queries.jsonl",
+            "{\"query\":\"a\",\"anchor\":\"b\",\"positive\":\"c\"}\n",
+            &["two-queries.jsonl:1", "\"query\" and \"anchor\""][..],
+        ),
+        (
+            "two-positives.jsonl",
+            "{\"query\":\"a\",\"positive\":\"b\",\"answer\":\"c\"}\n",
+            &["two-positives.jsonl:1", "\"positive\" and \"answer\""][..],
+        ),
+        (
+            "gap.jsonl",
+            "{\"query\":\"a\",\"positive\":\"b\",\"negative_1\":null,\"negative_2\":\"c\"}\n",
+            &[
+                "gap.jsonl:1",
+                "\"negative_2\"",
+                "\"negative_1\"",
+                "without gaps",
+            ][..],
+        ),
+        (
+            "numbers.jsonl",
+            "{\"query\":\"a\",\"positive\":\"b\",\"negative_1\":\"c\",\"negative_3\":\"d\"}\n",
+            &["numbers.jsonl:1", "\"negative_3\" follows", "without gaps"][..],
+        ),
     ] {
         let file = setting.file(name, content);
         let arguments = setting.arguments(&file, &out, &["--batch", "2", "--steps", "1"]);
@@ -340,6 +370,17 @@ fn rows_and_settings_that_cannot_be_used_are_refused() {
         (
             &["--directions", "query-query", "--per-direction"][..],
             &["--per-direction"][..],
+        ),
+        (&["--hardness", "all"][..], &["--hardness-strength"][..]),
+        (
+            &["--hardness", "all", "--hardness-strength", "1e300"][..],
+            &["--hardness-strength is 1e300", "f32"][..],
+        ),
+        (&["--scale", "1e300"][..], &["--scale is 1e300", "f32"][..]),
+        (&["--split", "dev"][..], &["--split", "--eval"][..]),
+        (
+            &["--save-every-minutes", "1e300"][..],
+            &["--save-every-minutes is 1e300", "ten years"][..],
         ),
     ] {
         let mut arguments = setting.arguments(&good, &out, &["--steps", "1"]);

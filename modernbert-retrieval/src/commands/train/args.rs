@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
-use modernbert::config::Pooling;
+use modernbert::config::{Pooling, fits_f32};
 use modernbert::sentences::MultiVectorSettings;
 use modernbert::tokenizer::Tokenizer;
 use modernbert::wording::short;
@@ -380,8 +380,9 @@ impl TrainArgs {
                 let positive = |option: &str, value: Option<f64>| {
                     let value = value.unwrap_or(1.0);
                     ensure!(
-                        value > 0.0 && value.is_finite(),
-                        "{option} is {value}; give a finite number above 0"
+                        fits_f32(value),
+                        "{option} is {}; give a positive number that f32 holds",
+                        short(value)
                     );
                     Ok(value)
                 };
@@ -450,10 +451,15 @@ impl TrainArgs {
         }
         if let Some(strength) = args.hardness_strength {
             ensure!(
-                strength >= 0.0 && strength.is_finite(),
-                "--hardness-strength is {strength}; give a finite number of 0 or more"
+                strength == 0.0 || fits_f32(strength),
+                "--hardness-strength is {}; give 0, or a positive number that f32 holds",
+                short(strength)
             );
         }
+        ensure!(
+            args.hardness.is_none() || args.hardness_strength.is_some(),
+            "--hardness has no effect without a strength; give --hardness-strength, such as 5"
+        );
         let hardness = args.hardness.zip(args.hardness_strength);
         Ok(InBatch {
             scale: args.scale.unwrap_or(if per_token { 1.0 } else { 20.0 }),
@@ -535,6 +541,8 @@ impl TrainArgs {
 
 /// Tokens of a text at most, where neither the folder nor an argument says it.
 const DEFAULT_LENGTH: usize = 256;
+/// Longest time between checkpoints or of a run: durations are added to a clock.
+const TEN_YEARS: Duration = Duration::from_secs(315_360_000);
 
 fn distillation(definition: Definition) -> Objective {
     Objective::Distillation(Distillation { definition })
@@ -542,10 +550,10 @@ fn distillation(definition: Definition) -> Objective {
 
 fn minutes_of(option: &str, minutes: f64) -> anyhow::Result<Duration> {
     let time = Duration::try_from_secs_f64(60.0 * minutes).ok();
-    let time = time.filter(|time| !time.is_zero());
+    let time = time.filter(|time| !time.is_zero() && *time <= TEN_YEARS);
     time.with_context(|| {
         format!(
-            "{option} is {}; give a number of minutes, at least a nanosecond",
+            "{option} is {}; give a number of minutes, from a nanosecond to ten years",
             short(minutes)
         )
     })

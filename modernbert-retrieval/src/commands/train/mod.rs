@@ -183,6 +183,7 @@ fn evaluation_sets(
         .iter()
         .map(|row| rows.texts[row.query as usize].as_str())
         .collect();
+    args.set.check("--eval", &args.eval)?;
     let mut sets = Vec::new();
     for folder in &args.eval {
         for set in args.set.open(folder)? {
