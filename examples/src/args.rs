@@ -87,6 +87,10 @@ impl ModelArgs {
             .half_residual(self.half_residual)
             .int8(self.dtype == Dtype::Int8)
             .batch_tokens(self.batch_tokens);
+        ensure!(
+            self.revision.as_deref() != Some(""),
+            "--revision is empty; name a branch, tag or commit, or leave it out"
+        );
         if let Some(revision) = &self.revision {
             loader = loader.revision(revision);
         }

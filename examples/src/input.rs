@@ -3,6 +3,7 @@
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use modernbert::inference::{BatchOptions, Input};
+use modernbert_cli::check_stdin;
 use modernbert_data::formats::{
     Cell, Compression, Format, FormatError, Row, Rows, read_text, read_text_from,
 };
@@ -116,6 +117,13 @@ impl InputArgs {
     /// No source, a file that can't be opened, an unknown format. Errors of single rows are returned by the iterator.
     pub fn windows(&self, count: usize) -> anyhow::Result<Windows> {
         let bytes = BatchOptions::default().window_bytes;
+        if let (Some(text), Some(pair)) = (&self.text_field, &self.pair_field)
+            && text == pair
+        {
+            bail!(
+                "--text-field and --pair-field name one field, {text:?}; name two, or leave --pair-field out"
+            );
+        }
         let Some(name) = &self.input else {
             if self.texts.is_empty() {
                 bail!(
@@ -210,6 +218,7 @@ impl InputArgs {
     fn rows(&self, name: &OsString) -> anyhow::Result<Rows> {
         let format = self.format.map(Format::from);
         if name == "-" {
+            check_stdin()?;
             let format = format.unwrap_or(Format::Text);
             let stdin = Box::new(std::io::stdin());
             return Ok(Rows::from_reader(
@@ -239,6 +248,7 @@ impl InputArgs {
 /// A file that can't be read, is not UTF-8, or is longer than 1 GiB.
 pub fn whole_text(name: &OsString) -> anyhow::Result<String> {
     Ok(if name == "-" {
+        check_stdin()?;
         read_text_from(Box::new(std::io::stdin()), "standard input")
     } else {
         read_text(Path::new(name))

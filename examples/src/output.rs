@@ -2,6 +2,7 @@
 
 use modernbert::atomic::PendingFile;
 use modernbert::output::{OutputCheck, OutputError};
+use modernbert::wording::printable_lines;
 use modernbert_cli::{check_stdout, unwritten};
 use std::ffi::OsStr;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -101,7 +102,8 @@ impl Lines {
     /// An error of the operating system.
     pub fn line(&mut self, text: &str) -> anyhow::Result<()> {
         match self {
-            Self::Standard(out) => writeln!(out, "{text}").map_err(unwritten),
+            // Texts and labels may have characters that control a terminal.
+            Self::Standard(out) => writeln!(out, "{}", printable_lines(text)).map_err(unwritten),
             Self::File(part) => part.write(format!("{text}\n").as_bytes()),
         }
     }

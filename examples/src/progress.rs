@@ -3,8 +3,9 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use modernbert::inference::StreamProgress;
+use modernbert_cli::tell;
 use modernbert_cli::text::counted;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// Time between two lines where there is no terminal.
@@ -99,6 +100,6 @@ impl Meter {
 
     /// Prints a line; ignores errors, since a closed standard error must not end the program.
     fn print(&self, line: &str) {
-        let _ = writeln!(std::io::stderr(), "{}: {line}", self.program);
+        tell(&format!("{}: {line}", self.program));
     }
 }

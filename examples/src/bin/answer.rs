@@ -6,7 +6,7 @@
 
 #![recursion_limit = "256"]
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use clap::Parser;
 use modernbert::inference::{AnswerOptions, Answerer, Answers};
 use modernbert_cli::main_with;
@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 /// Finds the span of a text that answers a question.
 #[derive(Parser)]
+#[command(version)]
 struct Args {
     /// Answers this question.
     #[arg(long, requires = "context", conflicts_with = "input")]
@@ -123,6 +124,15 @@ fn run(args: &Args) -> anyhow::Result<()> {
 fn questions(args: &Args) -> anyhow::Result<Windows> {
     if let (Some(question), Some(context)) = (&args.question, &args.context) {
         let text = whole_text(context)?;
+        ensure!(
+            !question.trim().is_empty(),
+            "--question is empty; write the question"
+        );
+        ensure!(
+            !text.trim().is_empty(),
+            "{}: the text is blank; give a text that may contain the answer",
+            context.display()
+        );
         return Ok(Windows::of_one(Record::plain((question.clone(), text))));
     }
     let Some(input) = &args.input else {

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 /// Answers multiple-choice questions.
 #[derive(Parser)]
+#[command(version)]
 struct Args {
     /// Answers this question, or continues this beginning.
     question: String,

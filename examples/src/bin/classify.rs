@@ -20,6 +20,7 @@ use std::process::ExitCode;
 
 /// Classifies texts or pairs of texts.
 #[derive(Parser)]
+#[command(version)]
 struct Args {
     #[command(flatten)]
     input: InputArgs,

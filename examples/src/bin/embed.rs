@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 /// Embeds texts: one vector for each.
 #[derive(Parser)]
+#[command(version)]
 struct Args {
     #[command(flatten)]
     input: InputArgs,
@@ -70,6 +71,10 @@ fn run(args: &Args) -> anyhow::Result<()> {
     anyhow::ensure!(
         matches!(kind, None | Some(Some("safetensors" | "jsonl"))),
         "--out takes a file that ends in .safetensors or .jsonl"
+    );
+    anyhow::ensure!(
+        !(args.json && kind.flatten() == Some("safetensors")),
+        "--json has no effect on a safetensors file; leave it out, or name a .jsonl file"
     );
     check_out(
         args.out.as_deref(),

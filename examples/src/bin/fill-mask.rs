@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 /// Predicts masked tokens.
 #[derive(Parser)]
+#[command(version)]
 struct Args {
     /// Fills the mask tokens of this text, as in "The capital of France is `[MASK]`."
     text: String,

@@ -9,6 +9,7 @@
 
 use clap::Parser;
 use modernbert::inference::{Tagged, TaggedWords, Tagger};
+use modernbert::wording::printable;
 use modernbert_cli::main_with;
 use modernbert_examples::args::ModelArgs;
 use modernbert_examples::input::{InputArgs, Record};
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 
 /// Labels tokens or words: names of people and places, parts of speech.
 #[derive(Parser)]
+#[command(version)]
 struct Args {
     #[command(flatten)]
     input: InputArgs,
@@ -59,6 +61,24 @@ fn run(args: &Args) -> anyhow::Result<()> {
         &args.model.model,
         args.input.input.as_deref(),
     )?;
+    let by_word = args.words || args.words_field.is_some();
+    for (option, is_given, why) in [
+        (
+            "--tokens",
+            args.tokens && by_word,
+            "words are labelled as wholes",
+        ),
+        (
+            "--pair-field",
+            args.input.pair_field.is_some(),
+            "texts are labelled one by one",
+        ),
+    ] {
+        anyhow::ensure!(
+            !is_given,
+            "{option} has no effect, since {why}; leave it out"
+        );
+    }
     let mut input = args.input.clone();
     if let Some(field) = &args.words_field {
         anyhow::ensure!(
@@ -198,8 +218,13 @@ fn words_line(args: &Args, tagger: &Tagger, words: &[String], tagged: &TaggedWor
         |tag: &Option<modernbert::inference::Tag>| tag.as_ref().map(|tag| names[tag.label].clone());
     if !wants_json(args) {
         let shown = words.iter().zip(&tagged.tags);
-        let shown =
-            shown.map(|(word, tag)| format!("{word}/{}", name(tag).unwrap_or_else(|| "-".into())));
+        let shown = shown.map(|(word, tag)| {
+            format!(
+                "{}/{}",
+                printable(word),
+                name(tag).unwrap_or_else(|| "-".into())
+            )
+        });
         return Line::People(shown.collect::<Vec<_>>().join(" "));
     }
     let labels: Vec<Option<String>> = tagged.tags.iter().map(name).collect();

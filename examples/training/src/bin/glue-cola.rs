@@ -15,6 +15,7 @@ use modernbert_training_examples::finetuning::{GlueArgs, Session, names};
 
 /// CoLA: is the sentence acceptable English? Scored by Matthews correlation, which a constant answer leaves at 0.
 #[derive(Parser)]
+#[command(version)]
 struct Args {
     #[command(flatten)]
     glue: GlueArgs,

@@ -18,6 +18,7 @@ use modernbert_training_examples::finetuning::{GlueArgs, Session, names};
 
 /// MNLI: does the hypothesis follow from the premise, contradict it, or neither?
 #[derive(Parser)]
+#[command(version)]
 struct Args {
     #[command(flatten)]
     glue: GlueArgs,

@@ -16,6 +16,7 @@ use modernbert_training_examples::finetuning::{GlueArgs, Session, names};
 
 /// MRPC: do two sentences of the news mean the same? Scored by F1 and accuracy.
 #[derive(Parser)]
+#[command(version)]
 struct Args {
     #[command(flatten)]
     glue: GlueArgs,

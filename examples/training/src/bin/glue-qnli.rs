@@ -15,6 +15,7 @@ use modernbert_training_examples::finetuning::{GlueArgs, Session, names};
 
 /// QNLI: does the sentence answer the question? Scored by accuracy.
 #[derive(Parser)]
+#[command(version)]
 struct Args {
     #[command(flatten)]
     glue: GlueArgs,

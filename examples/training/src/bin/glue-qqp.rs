@@ -16,6 +16,7 @@ use modernbert_training_examples::finetuning::{GlueArgs, Session, names};
 
 /// QQP: do two questions of Quora ask the same? Scored by accuracy and F1.
 #[derive(Parser)]
+#[command(version)]
 struct Args {
     #[command(flatten)]
     glue: GlueArgs,

@@ -17,6 +17,7 @@ use modernbert_training_examples::finetuning::{GlueArgs, Session, names};
 
 /// RTE: does the first text entail the second sentence? Scored by accuracy.
 #[derive(Parser)]
+#[command(version)]
 struct Args {
     #[command(flatten)]
     glue: GlueArgs,

@@ -15,6 +15,7 @@ use modernbert_training_examples::finetuning::{GlueArgs, Session, names};
 
 /// SST-2: is the snippet of a film review positive? Scored by accuracy.
 #[derive(Parser)]
+#[command(version)]
 struct Args {
     #[command(flatten)]
     glue: GlueArgs,

@@ -17,6 +17,7 @@ use modernbert_training_examples::finetuning::{GlueArgs, Session};
 
 /// STS-B: how similar are two sentences, from 0 to 5?
 #[derive(Parser)]
+#[command(version)]
 struct Args {
     #[command(flatten)]
     glue: GlueArgs,

@@ -17,6 +17,7 @@ use modernbert_training_examples::finetuning::{GlueArgs, Session, names};
 
 /// WNLI: is the sentence with its pronoun replaced still true? Scored by accuracy.
 #[derive(Parser)]
+#[command(version)]
 struct Args {
     #[command(flatten)]
     glue: GlueArgs,

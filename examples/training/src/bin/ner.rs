@@ -20,6 +20,7 @@ use std::path::PathBuf;
 
 /// Trains a tagger of named entities on a CoNLL file and scores it on another one.
 #[derive(Parser)]
+#[command(version)]
 struct Args {
     /// Starts from this model: a folder, or a name on the Hugging Face Hub.
     model: String,
@@ -45,6 +46,7 @@ fn main() -> std::process::ExitCode {
 
 fn run(args: &Args) -> anyhow::Result<()> {
     let (train, dev) = (TaggedFile::read(&args.train)?, TaggedFile::read(&args.dev)?);
+    dev.check_scored()?;
     let tags = train.tag_set()?;
     let names = tags.names().to_vec();
 

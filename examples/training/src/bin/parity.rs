@@ -8,14 +8,14 @@
 
 use clap::Parser;
 use modernbert::output::OutputCheck;
-use modernbert_cli::{BAD_INPUT, DeviceArgs, main_with_code, say};
+use modernbert_cli::{BAD_INPUT, DeviceArgs, main_with_code, say, tell};
 use modernbert_training_examples::parity::{Report, Tolerances, check, save_copy};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Compares models with the numbers that transformers computed for them.
 #[derive(Parser)]
+#[command(version)]
 struct Args {
     /// Compares the cases in these folders: config.json, model.safetensors, inputs.safetensors, outputs.safetensors.
     #[arg(required = true, value_name = "DIR")]
@@ -103,8 +103,7 @@ fn print(folder: &Path, result: &anyhow::Result<Report>, args: &Args) {
     let report = match result {
         Ok(report) => report,
         Err(error) => {
-            // Standard error may be closed; the exit code is left.
-            let _ = writeln!(std::io::stderr(), "error: {}: {error:#}", folder.display());
+            tell(&format!("error: {}: {error:#}", folder.display()));
             say(&format!(
                 "parity: FAIL max_abs=nan tensor=none tol={:e}",
                 args.tol

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 
 /// Finetunes on a task of SuperGLUE.
 #[derive(Parser)]
+#[command(version)]
 struct Args {
     /// Finetunes on this task.
     #[arg(long, value_parser = ["boolq", "cb", "copa", "multirc", "wic"])]

@@ -23,6 +23,7 @@ use std::process::ExitCode;
 
 /// Compares a training with PyTorch's, step by step. The default limits are three times what 100 steps differ on a CPU (docs/parity.md).
 #[derive(Parser)]
+#[command(version)]
 struct Args {
     /// Compares the run in this folder, which scripts/parity/train.py wrote.
     folder: PathBuf,

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use modernbert::checkpoint::ModelSource;
+use modernbert::config::is_share;
 use modernbert::output::OutputCheck;
 use modernbert::wording::short;
 use modernbert_cli::{DeviceArgs, say};
@@ -84,13 +85,13 @@ impl FinetuneArgs {
         }
         if let Some(decay) = self.weight_decay {
             anyhow::ensure!(
-                (0.0..1.0).contains(&decay),
+                is_share(decay),
                 "--weight-decay is {decay}; give a number from 0 to below 1"
             );
         }
         if let Some(rate) = self.attention_output_dropout {
             anyhow::ensure!(
-                (0.0..1.0).contains(&rate),
+                is_share(rate),
                 "--attention-output-dropout is {rate}; give a number from 0 to below 1"
             );
         }
@@ -157,6 +158,7 @@ impl GlueArgs {
             data.train.truncate(rows);
             data.dev.iter_mut().for_each(|split| split.truncate(rows));
         }
+        modernbert_glue::baseline::check_labels(&data)?;
         for note in modernbert_glue::data::notes(&data) {
             say(&note);
         }

@@ -26,6 +26,8 @@ use super::FinetuneArgs;
 
 /// Default longest input in tokens.
 const MAX_LENGTH: usize = 256;
+/// Longest time between checkpoints: durations are added to a clock.
+const TEN_YEARS: Duration = Duration::from_secs(315_360_000);
 
 /// The head of a finetuned model, as its config describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -359,11 +361,13 @@ impl Session {
     fn saving(&self, head: &Head, out: &Path) -> anyhow::Result<Saving> {
         let args = &self.args;
         let every = Duration::try_from_secs_f64(60.0 * args.save_every_minutes);
-        let every = every.ok().filter(|every| !every.is_zero());
+        let every = every
+            .ok()
+            .filter(|every| !every.is_zero() && *every <= TEN_YEARS);
         let every = every.with_context(|| {
             let minutes = args.save_every_minutes;
             format!(
-                "--save-every-minutes is {}; give a number of minutes, at least a nanosecond",
+                "--save-every-minutes is {}; give a number of minutes, from a nanosecond to ten years",
                 short(minutes)
             )
         })?;

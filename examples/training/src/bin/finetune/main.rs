@@ -24,6 +24,7 @@ use std::path::PathBuf;
 
 /// Finetunes a classifier, tagger, answerer or chooser on data of your own.
 #[derive(Parser)]
+#[command(version)]
 struct Args {
     /// Trains this kind of head; the value's description names the scores and the program that runs the model.
     #[arg(long, value_enum, default_value_t = Task::Classify)]

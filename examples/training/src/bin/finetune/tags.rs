@@ -13,6 +13,7 @@ use super::{Args, say_rows};
 
 pub(super) fn run(args: &Args, session: &Session, options: FinetuneOptions) -> anyhow::Result<()> {
     let (train, dev) = (TaggedFile::read(&args.train)?, TaggedFile::read(&args.dev)?);
+    dev.check_scored()?;
     say_rows(train.rows.len(), dev.rows.len());
     let set = train.tag_set()?;
     say(&format!("tags: {}", set.names().join(", ")));

@@ -87,6 +87,7 @@ pub(super) fn several(
     let columns = args.columns();
     let train = SeveralTable::read(&args.train, &columns, args.separator())?;
     let dev = SeveralTable::read(&args.dev, &columns, args.separator())?;
+    dev.check_scored()?;
     say_rows(train.rows.len(), dev.rows.len());
     let labels = LabelSet::of_several(&train)?;
     say(&format!("labels: {}", labels.names().join(", ")));
