@@ -34,7 +34,7 @@ pub mod sum;
 mod test_device;
 
 #[cfg(all(feature = "cuda", feature = "fusion"))]
-pub(crate) use attention::cube::buckets as graph_tables;
+pub(crate) use attention::cube::tile_table as graph_tables;
 pub use backend::{Op, PackedBackend, UnknownOp, use_fallback};
 pub use row_moves::{RowMoves, row_moves};
 

@@ -13,12 +13,11 @@
 //! The portable kernels need only shared memory and a barrier: they run on wgpu (Vulkan, Metal, WebGPU) and on CUDA. The
 //! lengths from which `pipelined` is used, and the windows for which RoPE is applied inside the tensor-core kernels, are `Limits::CHOSEN`.
 
-pub(crate) mod buckets;
 mod portable;
 #[cfg(feature = "ptx")]
 mod tensor_cores;
 mod tile;
-mod tile_table;
+pub(crate) mod tile_table;
 
 use std::ops::Range;
 

@@ -188,12 +188,12 @@ fn tables_of_a_bucket_serve_batches_of_other_boundaries() {
         let mut seen = Vec::new();
         for lengths in [&[40, 24][..], &[5, 40, 19], &[1, 1, 30, 2, 30], &[40, 24]] {
             let plain = SequenceLayout::from_lengths(lengths.iter().copied()).unwrap();
-            buckets::write(id, &plain);
+            tile_table::write(id, &plain);
             let found = of(SequenceLayout::of_bucket(64, 40, bucket).unwrap());
             assert!(found == of(plain), "{lengths:?}, window {half_window:?}");
             seen.push(found);
         }
         assert!(seen[0] != seen[1] && seen[1] != seen[2] && seen[0] == seen[3]);
-        buckets::forget(id);
+        tile_table::forget(id);
     }
 }

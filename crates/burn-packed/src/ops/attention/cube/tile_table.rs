@@ -1,7 +1,11 @@
 //! The tile scheduler: the host's list of tiles, which gives every thread block its rows.
+//!
+//! A captured graph records the grids and the addresses of its launches. The tables of a bucket therefore keep their place and size: they
+//! have room for the tiles of every batch of the bucket, and tiles without rows fill the rest. Before a replay the host writes the
+//! tiles of the batch into them.
 
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use burn::backend::TensorMetadata;
 use burn::tensor::{DType, Shape};
@@ -9,14 +13,14 @@ use burn_cubecl::CubeDevice;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::CubeElement;
 
-use super::buckets;
 use crate::batch::SequenceLayout;
 
 /// Numbers per tile in the table: its first row, the first row of its sequence, the row after the sequence's last.
-pub(super) const ENTRY: usize = 3;
+const ENTRY: usize = 3;
 /// A range that contains every length.
 pub(super) const ALL_LENGTHS: Range<usize> = 0..usize::MAX;
-/// Tables that stay cached on devices. A batch needs one per tile size and range of lengths; the cache holds those of several batches.
+/// Tables of layouts that stay cached on devices. A batch needs one per tile size and range of lengths; the cache holds those of several
+/// batches.
 const CACHED: usize = 32;
 
 /// A table on a device and the grid that covers it: `heads × y × z` blocks.
@@ -35,16 +39,39 @@ impl TileTable {
     }
 }
 
+/// The batches that a table serves.
+enum Key {
+    Layout(SequenceLayout),
+    /// Those of a bucket.
+    Bucket(u64),
+}
+
+impl Key {
+    fn serves(&self, layout: &SequenceLayout) -> bool {
+        match (self, layout.bucket()) {
+            (Self::Layout(of), None) => of == layout,
+            (Self::Bucket(id), Some(bucket)) => *id == bucket.id,
+            _ => false,
+        }
+    }
+}
+
 struct Cached {
-    layout: SequenceLayout,
+    key: Key,
     lengths: Range<usize>,
     tile: usize,
     device: CubeDevice,
     table: TileTable,
 }
 
-/// The cached tables, most recently used first. All layers of a step share a layout, forward and backward, and so upload its table once.
+/// The tables of the buckets that exist and of the last layouts, most recently used first. All layers of a step share a layout, forward and
+/// backward, and so upload its table once.
 static TABLES: Mutex<Vec<Cached>> = Mutex::new(Vec::new());
+
+fn tables() -> MutexGuard<'static, Vec<Cached>> {
+    // A panic of another thread that held the lock leaves the list valid: no change of the list is ever partial.
+    TABLES.lock().unwrap_or_else(|held| held.into_inner())
+}
 
 /// Returns the table of the sequences of `layout` whose length is one of `lengths`, in tiles of `tile` rows, on the device of `like`;
 /// `None` if there are no such sequences.
@@ -62,41 +89,85 @@ pub(super) fn tile_table(
         true => ALL_LENGTHS,
         false => lengths,
     };
-    if let Some(bucket) = layout.bucket() {
-        return Some(buckets::table(bucket, layout, lengths, tile, like));
-    }
     let device = like.device();
-    // A panic of another thread that held the lock leaves the list valid: no change of the list is ever partial.
-    let mut tables = TABLES.lock().unwrap_or_else(|held| held.into_inner());
+    let mut tables = tables();
     let found = tables.iter().position(|cached| {
         cached.tile == tile
             && cached.lengths == lengths
             && cached.device == device
-            && cached.layout == *layout
+            && cached.key.serves(layout)
     });
     if let Some(index) = found {
         tables[..=index].rotate_right(1);
         return Some(tables[0].table.clone());
     }
-    let numbers = entries(layout, &lengths, tile);
-    if numbers.is_empty() {
-        return None;
-    }
+    let mut numbers = entries(layout, &lengths, tile);
+    let key = match layout.bucket() {
+        Some(bucket) => {
+            // Every sequence adds at most one tile that is not full.
+            let sequences = bucket.sequences.max(layout.num_sequences());
+            let tiles = layout.total_tokens() / tile + sequences;
+            numbers.resize(tiles * ENTRY, 0);
+            Key::Bucket(bucket.id)
+        }
+        None if numbers.is_empty() => return None,
+        None => Key::Layout(layout.clone()),
+    };
     let table = upload(numbers, tile, like);
     let cached = Cached {
-        layout: layout.clone(),
+        key,
         lengths,
         tile,
         device,
         table: table.clone(),
     };
     tables.insert(0, cached);
-    tables.truncate(CACHED);
+    let mut layouts = 0;
+    tables.retain(|cached| {
+        let of_layout = matches!(cached.key, Key::Layout(_));
+        layouts += usize::from(of_layout);
+        !of_layout || layouts <= CACHED
+    });
     Some(table)
 }
 
+/// Writes the tiles of `layout` into the bucket's tables, in the order of the calling thread's stream.
+///
+/// # Panics
+/// If the layout does not fit the bucket.
+#[cfg(any(test, all(feature = "cuda", feature = "fusion")))]
+pub(crate) fn write(id: u64, layout: &SequenceLayout) {
+    let tables = tables();
+    let of_bucket = |cached: &&Cached| matches!(cached.key, Key::Bucket(of) if of == id);
+    for cached in tables.iter().filter(of_bucket) {
+        let mut numbers = entries(layout, &cached.lengths, cached.tile);
+        let room = cached.table.entries.shape().num_elements();
+        assert!(
+            numbers.len() <= room,
+            "{} tiles for a bucket of {}",
+            numbers.len() / ENTRY,
+            room / ENTRY
+        );
+        numbers.resize(room, 0);
+        write_numbers(&cached.table.entries, &numbers);
+    }
+}
+
+/// Overwrites a tensor of 32-bit numbers in place.
+#[cfg(any(test, all(feature = "cuda", feature = "fusion")))]
+pub(crate) fn write_numbers(tensor: &CubeTensor, numbers: &[u32]) {
+    let bytes = cubecl::bytes::Bytes::from_bytes_vec(u32::as_bytes(numbers).to_vec());
+    tensor.client.write(&tensor.handle, bytes);
+}
+
+/// Forgets the tables of a bucket whose graph is gone.
+#[cfg(any(test, all(feature = "cuda", feature = "fusion")))]
+pub(crate) fn forget(id: u64) {
+    tables().retain(|cached| !matches!(cached.key, Key::Bucket(of) if of == id));
+}
+
 /// Returns a new table of these tiles on the device of `like`.
-pub(super) fn upload(numbers: Vec<u32>, tile: usize, like: &CubeTensor) -> TileTable {
+fn upload(numbers: Vec<u32>, tile: usize, like: &CubeTensor) -> TileTable {
     let (most_y, most_z) = {
         let (_, y, z) = like.client.properties().hardware.max_cube_count;
         (y as usize, z as usize)
@@ -122,7 +193,7 @@ pub(super) fn upload(numbers: Vec<u32>, tile: usize, like: &CubeTensor) -> TileT
 }
 
 /// Returns the tiles of every sequence of these lengths, the longest sequences first: the last blocks to start should be the cheapest.
-pub(super) fn entries(layout: &SequenceLayout, lengths: &Range<usize>, tile: usize) -> Vec<u32> {
+fn entries(layout: &SequenceLayout, lengths: &Range<usize>, tile: usize) -> Vec<u32> {
     let mut ranges: Vec<_> = layout
         .ranges()
         .filter(|range| !range.is_empty() && lengths.contains(&range.len()))
