@@ -60,7 +60,7 @@ pub(super) fn bulk_wait() {
 
 /// Address of a shared allocation in the shared state space.
 #[cube]
-pub(super) fn shared_address(pointer: *const u32) -> u32 {
+pub(super) fn shared_address<T: CubePrimitive>(pointer: *const T) -> u32 {
     let address: u32;
     gpu_asm!(
         "{{ .reg .u64 t; cvta.to.shared.u64 t, {p}; cvt.u32.u64 {o}, t; }}",

@@ -8,17 +8,15 @@
 use std::time::Instant;
 
 use burn::backend::ops::FloatTensorOps;
-use burn::tensor::{FloatDType, TensorData};
+use burn::tensor::FloatDType;
+use burn_cubecl::CubeBackend;
 use burn_cubecl::ops::into_data_sync;
-use burn_cubecl::{CubeBackend, CubeDevice};
 
 use super::tensor_cores::{Instructions, Limits};
+use super::tests::{Problem, THETA, problem};
 use super::*;
-use crate::batch::SequenceLayout;
 use crate::ops::primitive::narrow;
 use crate::ops::{attention::reference, test_device};
-
-const THETA: f64 = 10_000.0;
 
 /// A version of the kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,80 +52,19 @@ const VERSIONS: [Version; 6] = [
     version(Instructions::Ampere, ROPE_INSIDE, NEVER),
 ];
 
-struct Problem {
-    lengths: Vec<usize>,
-    heads: usize,
-    head_dim: usize,
-    dtype: FloatDType,
-    qkv: CubeTensor,
-    d_out: CubeTensor,
-    rotary: CubeTensor,
-    spec: AttentionSpec,
-}
-
-fn problem(
-    lengths: &[usize],
-    heads: usize,
-    head_dim: usize,
-    dtype: FloatDType,
-    half_window: Option<usize>,
-    rotary: bool,
-    softcap: Option<f64>,
-) -> Problem {
-    let device = CubeDevice::default();
-    let total = lengths.iter().sum::<usize>();
-    let longest = lengths.iter().copied().max().unwrap_or(0);
-    let tensor = |shape: &[usize], step: f32| {
-        let count = shape.iter().product::<usize>();
-        let values: Vec<f32> = (0..count)
-            .map(|i| 1.5 * (i as f32 * step).sin() * (1.0 + (i % 100_003) as f32 * 0.37).cos())
-            .collect();
-        let wide = CubeBackend::float_from_data(TensorData::new(values, shape.to_vec()), &device);
-        CubeBackend::float_cast(wide, dtype)
-    };
-    let half = head_dim / 2;
-    let angle = |p: usize, d: usize| p as f64 * THETA.powf(-2.0 * d as f64 / head_dim as f64);
-    let table: Vec<f32> = (0..longest)
-        .flat_map(|p| {
-            let cos = (0..half).map(move |d| angle(p, d).cos() as f32);
-            cos.chain((0..half).map(move |d| angle(p, d).sin() as f32))
-        })
-        .collect();
-    Problem {
-        lengths: lengths.to_vec(),
-        heads,
-        head_dim,
-        dtype,
-        qkv: tensor(&[total, 3, heads, head_dim], 0.731),
-        d_out: tensor(&[total, heads, head_dim], 1.127),
-        rotary: CubeBackend::float_from_data(
-            TensorData::new(table, vec![longest, head_dim]),
-            &device,
-        ),
-        spec: AttentionSpec {
-            layout: SequenceLayout::from_lengths(lengths.iter().copied()).unwrap(),
-            half_window,
-            scale: 1.0 / (head_dim as f64).sqrt(),
-            softcap,
-            rope: rotary,
-        },
-    }
-}
-
 impl Version {
     fn supports(self, qkv: &CubeTensor) -> bool {
         self.instructions.supports(qkv)
     }
 
     fn forward(self, p: &Problem) -> (CubeTensor, CubeTensor) {
-        let (qkv, rotary) = (p.qkv.clone(), p.rotary.clone());
-        self.instructions.forward(self.limits, qkv, rotary, &p.spec)
+        self.instructions.forward(self.limits, &p.call(&p.spec))
     }
 
     fn backward(self, p: &Problem, (out, lse): (CubeTensor, CubeTensor)) -> CubeTensor {
-        let (d_out, qkv, rotary) = (p.d_out.clone(), p.qkv.clone(), p.rotary.clone());
+        let saved = Saved::new(p.d_out.clone(), out, lse, p.qkv.dtype);
         self.instructions
-            .backward(self.limits, d_out, qkv, out, lse, rotary, &p.spec)
+            .backward(self.limits, &p.call(&p.spec), &saved)
     }
 }
 
@@ -160,10 +97,11 @@ fn error(found: &[f64], expected: &[f64]) -> f64 {
 /// Returns descriptions of the results of `versions` whose error is above the bound.
 fn faults(p: &Problem, versions: &[Version]) -> Vec<String> {
     let (qkv, d_out) = (read(p.qkv.clone()), read(p.d_out.clone()));
+    let lengths: Vec<usize> = p.spec.layout.lengths().collect();
     let problem = reference::Problem {
         qkv: &qkv,
-        lengths: &p.lengths,
-        heads: p.heads,
+        lengths: &lengths,
+        heads: dims(&p.qkv)[2],
         head_dim: p.head_dim,
         half_window: p.spec.half_window,
         theta: p.spec.rope.then_some(THETA),
@@ -176,7 +114,7 @@ fn faults(p: &Problem, versions: &[Version]) -> Vec<String> {
         problem.backward(&d_out),
     ];
     // Spacing of the dtype's numbers above 1. Rounding a result costs half of it; sums of rounded numbers cost more.
-    let step = if p.dtype == FloatDType::F16 {
+    let step = if p.qkv.dtype == DType::F16 {
         1e-3
     } else {
         8e-3
@@ -200,7 +138,7 @@ fn faults(p: &Problem, versions: &[Version]) -> Vec<String> {
     let spec = &p.spec;
     let what = format!(
         "head {}, {:?}, window {:?}, rotary {}, soft cap {:?}",
-        p.head_dim, p.dtype, spec.half_window, spec.rope, spec.softcap
+        p.head_dim, p.qkv.dtype, spec.half_window, spec.rope, spec.softcap
     );
     let faults = faults.into_iter();
     faults.map(|fault| format!("{fault}; {what}")).collect()

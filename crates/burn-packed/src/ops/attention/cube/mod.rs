@@ -61,9 +61,9 @@ pub(crate) fn forward(
     match choose(&qkv, spec) {
         #[cfg(feature = "ptx")]
         Kernels::TensorCores(instructions) => {
-            instructions.forward(Limits::CHOSEN, qkv, rotary, spec)
+            instructions.forward(Limits::CHOSEN, &Call::new(qkv, rotary, spec))
         }
-        Kernels::Portable(shape) => portable::forward(shape, qkv, rotary, spec),
+        Kernels::Portable(shape) => portable::forward(shape, &Call::new(qkv, rotary, spec)),
         Kernels::Fallback => fallback::forward::<CubeBackend>(qkv, rotary, spec),
     }
 }
@@ -77,13 +77,17 @@ pub(crate) fn backward(
     rotary: CubeTensor,
     spec: &AttentionSpec,
 ) -> CubeTensor {
-    match choose(&qkv, spec) {
+    let kernels = choose(&qkv, spec);
+    if let Kernels::Fallback = kernels {
+        return fallback::backward::<CubeBackend>(d_out, qkv, out, lse, rotary, spec);
+    }
+    let saved = Saved::new(d_out, out, lse, qkv.dtype);
+    let call = Call::new(qkv, rotary, spec);
+    match kernels {
         #[cfg(feature = "ptx")]
-        Kernels::TensorCores(instructions) => {
-            instructions.backward(Limits::CHOSEN, d_out, qkv, out, lse, rotary, spec)
-        }
-        Kernels::Portable(shape) => portable::backward(shape, d_out, qkv, out, lse, rotary, spec),
-        Kernels::Fallback => fallback::backward::<CubeBackend>(d_out, qkv, out, lse, rotary, spec),
+        Kernels::TensorCores(instructions) => instructions.backward(Limits::CHOSEN, &call, &saved),
+        Kernels::Portable(shape) => portable::backward(shape, &call, &saved),
+        Kernels::Fallback => unreachable!(),
     }
 }
 
@@ -154,7 +158,25 @@ impl<'a> Call<'a> {
     }
 }
 
-#[cfg(all(test, feature = "wgpu"))]
+/// What the backward pass reads besides the inputs of the forward pass: contiguous tensors.
+struct Saved {
+    /// Gradient of the output, in the dtype of `qkv`.
+    d_out: CubeTensor,
+    out: CubeTensor,
+    lse: CubeTensor,
+}
+
+impl Saved {
+    fn new(d_out: CubeTensor, out: CubeTensor, lse: CubeTensor, dtype: DType) -> Self {
+        Self {
+            d_out: into_contiguous(cast::<CubeBackend>(d_out, dtype)),
+            out: into_contiguous(out),
+            lse: into_contiguous(lse),
+        }
+    }
+}
+
+#[cfg(all(test, any(feature = "cuda", feature = "wgpu")))]
 mod tests;
 
 #[cfg(all(test, feature = "kernel-sources"))]

@@ -11,9 +11,11 @@ use cubecl::prelude::*;
 
 use super::portable;
 use super::tensor_cores::ampere::Ampere;
+use super::tensor_cores::backward::InputsCompilationArg;
+use super::tensor_cores::family::{Family, HostFamily};
 use super::tensor_cores::hopper::Hopper;
 use super::tensor_cores::shape::{ArgsCompilationArg, Shape};
-use super::tensor_cores::{HostFamily, Pass, backward, forward, passes, pipelined};
+use super::tensor_cores::{Pass, backward, forward, passes, pipelined};
 use crate::ops::cuda_sources::{self, settings};
 
 /// Source of a kernel, and the resources of its launch.
@@ -74,52 +76,85 @@ fn args() -> ArgsCompilationArg {
     }
 }
 
-/// A kernel with a buffer for each token in brackets.
+/// The inputs of a backward kernel.
+fn inputs() -> InputsCompilationArg {
+    InputsCompilationArg {
+        qk: buffer(),
+        qkv: buffer(),
+        d_out: buffer(),
+        lse: buffer(),
+        delta: buffer(),
+        tiles: buffer(),
+        rotary: buffer(),
+        args: args(),
+    }
+}
+
+/// A kernel with a buffer for each token in brackets, then these arguments of its constructor.
 macro_rules! kernel {
-    ($($path:ident)::+, $family:ty, [$($buffer:tt)*], $shape:expr) => {
-        $($path)::+::<$family>::new(
-            settings($shape.threads()),
+    ($($path:ident)::+ $(::<$family:ty>)?, $threads:expr, [$($buffer:tt)*], $($argument:expr),*) => {
+        $($path)::+ $(::<$family>)? ::new(
+            settings($threads),
             device(),
             Arc::new(TargetProperties::default()),
             $({ let _ = stringify!($buffer); buffer() },)*
-            args(),
-            $shape,
+            $($argument,)*
         )
     };
 }
 
 /// The kernels of a family for a head size, `variant` being a shape's RoPE, softcap and dtype.
-macro_rules! family_sources {
-    ($all:expr, $family:ty, $name:literal, $architectures:expr, $head_dim:expr, $variant:expr, $suffix:expr) => {{
-        let variant: Shape = $variant;
-        let of = |pass| Shape {
-            rope_inside: variant.rope_inside,
-            rope: variant.rope,
-            capped: variant.capped,
-            half: variant.half,
-            ..<$family>::shape(pass, $head_dim)
-        };
-        let mut add = |role: &str, shape: Shape, kernel: &dyn CubeKernel| {
-            let name = format!("{}_{role}_{}_{}", $name, $head_dim, $suffix);
-            $all.push(source(name, $architectures, shape.threads(), kernel));
-        };
-        let shape = of(Pass::Forward);
-        add("forward", shape,
-            &kernel!(forward::attention_forward::AttentionForward, $family, [0 1 2 3 4 5], shape));
-        // The backward pass never applies RoPE inside its kernels.
-        if !variant.rope_inside {
-            let shape = of(Pass::Queries);
-            add("queries", shape,
-                &kernel!(backward::attention_queries::AttentionQueries, $family, [0 1 2 3 4 5 6 7], shape));
-            let shape = of(Pass::Keys);
-            add("keys", shape,
-                &kernel!(backward::attention_keys::AttentionKeys, $family, [0 1 2 3 4 5 6 7], shape));
-        }
-    }};
+fn family_sources<F: Family + HostFamily>(
+    all: &mut Vec<Source>,
+    family: &str,
+    architectures: &'static [&'static str],
+    head_dim: u32,
+    variant: Shape,
+    suffix: &str,
+) {
+    let of = |pass| Shape {
+        rope_inside: variant.rope_inside,
+        rope: variant.rope,
+        capped: variant.capped,
+        half: variant.half,
+        ..F::shape(pass, head_dim)
+    };
+    let mut add = |role: &str, shape: Shape, kernel: &dyn CubeKernel| {
+        let name = format!("{family}_{role}_{head_dim}_{suffix}");
+        all.push(source(name, architectures, shape.threads(), kernel));
+    };
+    let shape = of(Pass::Forward);
+    let kernel = kernel!(
+        forward::attention_forward::AttentionForward::<F>, shape.threads(),
+        [0 1 2 3 4 5], args(), shape
+    );
+    add("forward", shape, &kernel);
+    // The backward pass never applies RoPE inside its kernels.
+    if !variant.rope_inside {
+        let shape = of(Pass::Queries);
+        let kernel = kernel!(
+            backward::attention_queries::AttentionQueries::<F>,
+            shape.threads(),
+            [],
+            inputs(),
+            buffer(),
+            shape
+        );
+        add("queries", shape, &kernel);
+        let shape = of(Pass::Keys);
+        let kernel = kernel!(
+            backward::attention_keys::AttentionKeys::<F>,
+            shape.threads(),
+            [],
+            inputs(),
+            buffer(),
+            shape
+        );
+        add("keys", shape, &kernel);
+    }
 }
 
 fn every_source() -> Vec<Source> {
-    let (device, target) = (device(), Arc::new(TargetProperties::default()));
     let mut all = Vec::new();
     for half in [false, true] {
         let ty = if half { "f16" } else { "bf16" };
@@ -142,46 +177,32 @@ fn every_source() -> Vec<Source> {
                 half,
                 ..Hopper::shape(Pass::Forward, 64)
             };
-            family_sources!(all, Hopper, "hopper", HOPPER, 64, variant, suffix);
+            family_sources::<Hopper>(&mut all, "hopper", HOPPER, 64, variant, &suffix);
             for head_dim in [32, 64, 80, 96, 128] {
-                family_sources!(all, Ampere, "ampere", EVERY, head_dim, variant, suffix);
+                family_sources::<Ampere>(&mut all, "ampere", EVERY, head_dim, variant, &suffix);
             }
         }
         pipelined_sources(&mut all, half);
         for head_dim in [32, 64, 80, 96, 128] {
+            let rope = kernel!(
+                passes::rope_kernel::RopeKernel, passes::THREADS,
+                [0 1 2 3], (), head_dim, half
+            );
             all.push(source(
                 format!("rotate_{head_dim}_{ty}"),
                 EVERY,
                 passes::THREADS,
-                &passes::rope_kernel::RopeKernel::new(
-                    settings(passes::THREADS),
-                    device.clone(),
-                    target.clone(),
-                    buffer(),
-                    buffer(),
-                    buffer(),
-                    buffer(),
-                    (),
-                    head_dim,
-                    half,
-                ),
+                &rope,
             ));
+            let delta = kernel!(
+                passes::delta_kernel::DeltaKernel, passes::THREADS,
+                [0 1 2], (), (), head_dim, half
+            );
             all.push(source(
                 format!("delta_{head_dim}_{ty}"),
                 EVERY,
                 passes::THREADS,
-                &passes::delta_kernel::DeltaKernel::new(
-                    settings(passes::THREADS),
-                    device.clone(),
-                    target.clone(),
-                    buffer(),
-                    buffer(),
-                    buffer(),
-                    (),
-                    (),
-                    head_dim,
-                    half,
-                ),
+                &delta,
             ));
         }
     }
@@ -191,48 +212,45 @@ fn every_source() -> Vec<Source> {
 
 /// The warp-specialized kernels.
 fn pipelined_sources(all: &mut Vec<Source>, half: bool) {
-    let (device, target) = (device(), Arc::new(TargetProperties::default()));
     let ty = if half { "f16" } else { "bf16" };
-    macro_rules! add {
-        ($role:literal, $threads:expr, $($path:ident)::+, [$($buffer:tt)*], $($argument:expr),*) => {
-            all.push(source(
-                format!("pipelined_{}_64_{ty}", $role),
-                HOPPER,
-                $threads,
-                &pipelined::$($path)::+::new(
-                    settings($threads),
-                    device.clone(),
-                    target.clone(),
-                    $({ let _ = stringify!($buffer); buffer() },)*
-                    args(),
-                    $($argument,)*
-                ),
-            ))
-        };
-    }
-    add!("forward", pipelined::forward::THREADS, forward::pipelined_forward::PipelinedForward, [0 1 2 3 4], (), half);
+    let mut add = |role: &str, threads: u32, kernel: &dyn CubeKernel| {
+        all.push(source(
+            format!("pipelined_{role}_64_{ty}"),
+            HOPPER,
+            threads,
+            kernel,
+        ));
+    };
     let rope = true;
-    add!(
-        "backward",
-        pipelined::backward::THREADS,
-        backward::pipelined_backward::PipelinedBackward,
-        [0 1 2 3 4 5 6 7 8 9],
+    let threads = pipelined::forward::THREADS;
+    let forward = kernel!(
+        pipelined::forward::pipelined_forward::PipelinedForward, threads,
+        [0 1 2 3 4], args(), (), half
+    );
+    add("forward", threads, &forward);
+    let threads = pipelined::backward::THREADS;
+    let backward = kernel!(
+        pipelined::backward::pipelined_backward::PipelinedBackward,
+        threads,
+        [],
+        inputs(),
+        buffer(),
+        buffer(),
+        buffer(),
         rope,
         half
     );
-    add!(
-        "finish",
-        pipelined::backward::FINISH_THREADS,
-        backward::finish_queries::FinishQueries,
-        [0 1 2 3],
-        rope,
-        half
+    add("backward", threads, &backward);
+    let threads = pipelined::backward::FINISH_THREADS;
+    let finish = kernel!(
+        pipelined::backward::finish_queries::FinishQueries, threads,
+        [0 1 2 3], args(), rope, half
     );
+    add("finish", threads, &finish);
 }
 
 /// The portable kernels, which CUDA devices run in f32.
 fn portable_sources(all: &mut Vec<Source>) {
-    let (device, target) = (device(), Arc::new(TargetProperties::default()));
     let elem = ElemType::Float(FloatKind::F32);
     for (head_dim, softcap) in [(64, false), (64, true), (128, false), (256, true)] {
         let shape = portable::Shape {
@@ -242,33 +260,30 @@ fn portable_sources(all: &mut Vec<Source>) {
             softcap,
         };
         let units = shape.threads() as u32;
-        macro_rules! add {
-            ($name:literal, $($path:ident)::+, [$($buffer:tt)*]) => {
-                all.push(source(
-                    format!("portable_{}_{head_dim}_f32{}", $name, named("_capped", softcap)),
-                    EVERY,
-                    units,
-                    &$($path)::+::new(
-                        settings(units),
-                        device.clone(),
-                        target.clone(),
-                        $({ let _ = stringify!($buffer); buffer() },)*
-                        portable::ArgsCompilationArg {
-                            heads: (),
-                            total: (),
-                            half_window: (),
-                            scale: (),
-                            softcap: (),
-                        },
-                        shape,
-                        elem,
-                    ),
-                ))
-            };
+        let args = || portable::ArgsCompilationArg {
+            heads: (),
+            total: (),
+            half_window: (),
+            scale: (),
+            softcap: (),
+        };
+        let mut add = |role: &str, kernel: &dyn CubeKernel| {
+            let capped = named("_capped", softcap);
+            let name = format!("portable_{role}_{head_dim}_f32{capped}");
+            all.push(source(name, EVERY, units, kernel));
+        };
+        let forward = kernel!(
+            portable::forward::forward_kernel::ForwardKernel, units,
+            [0 1 2 3 4], args(), shape, elem
+        );
+        add("forward", &forward);
+        for (role, keys) in [("keys", true), ("queries", false)] {
+            let backward = kernel!(
+                portable::backward::backward_kernel::BackwardKernel, units,
+                [0 1 2 3 4 5 6], args(), keys, shape, elem
+            );
+            add(role, &backward);
         }
-        add!("forward", portable::forward::forward_kernel::ForwardKernel, [0 1 2 3 4]);
-        add!("keys", portable::backward::keys_kernel::KeysKernel, [0 1 2 3 4 5 6]);
-        add!("queries", portable::backward::queries_kernel::QueriesKernel, [0 1 2 3 4 5 6]);
     }
 }
 

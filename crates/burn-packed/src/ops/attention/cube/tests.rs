@@ -1,4 +1,5 @@
-//! The portable kernels of every tile size compared with the fallback. The test suites cover only the size that is chosen on their device.
+//! Problems for tests of kernels; the portable kernels of every tile size compared with the fallback. The test suites cover only the
+//! size that is chosen on their device.
 //!
 //! The tests run where `MODERNBERT_TEST_DEVICE` is `wgpu`, which needs a graphics driver.
 
@@ -7,7 +8,7 @@
 use std::time::Instant;
 
 use burn::backend::ops::FloatTensorOps;
-use burn::tensor::TensorData;
+use burn::tensor::{FloatDType, TensorData};
 use burn_cubecl::CubeDevice;
 use burn_cubecl::ops::into_data_sync;
 
@@ -16,37 +17,47 @@ use super::*;
 use crate::batch::{Bucket, SequenceLayout};
 use crate::ops::test_device;
 
-struct Problem {
-    qkv: CubeTensor,
-    d_out: CubeTensor,
-    rotary: CubeTensor,
-    spec: AttentionSpec,
-    head_dim: usize,
+pub(super) const THETA: f64 = 10_000.0;
+
+/// A call and its tensors.
+pub(super) struct Problem {
+    pub(super) head_dim: usize,
+    pub(super) qkv: CubeTensor,
+    pub(super) d_out: CubeTensor,
+    pub(super) rotary: CubeTensor,
+    pub(super) spec: AttentionSpec,
 }
 
-fn problem(lengths: &[usize], head_dim: usize, half_window: Option<usize>) -> Option<Problem> {
-    if !test_device::is("wgpu") {
-        return None;
-    }
+pub(super) fn problem(
+    lengths: &[usize],
+    heads: usize,
+    head_dim: usize,
+    dtype: FloatDType,
+    half_window: Option<usize>,
+    rotary: bool,
+    softcap: Option<f64>,
+) -> Problem {
     let device = CubeDevice::default();
-    let (total, heads) = (lengths.iter().sum::<usize>(), 2);
+    let total = lengths.iter().sum::<usize>();
     let longest = lengths.iter().copied().max().unwrap_or(0);
     let tensor = |shape: &[usize], step: f32| {
         let count = shape.iter().product::<usize>();
         let values: Vec<f32> = (0..count)
-            .map(|i| 1.5 * (i as f32 * step).sin() * (1.0 + i as f32 * 0.37).cos())
+            .map(|i| 1.5 * (i as f32 * step).sin() * (1.0 + (i % 100_003) as f32 * 0.37).cos())
             .collect();
-        CubeBackend::float_from_data(TensorData::new(values, shape.to_vec()), &device)
+        let wide = CubeBackend::float_from_data(TensorData::new(values, shape.to_vec()), &device);
+        CubeBackend::float_cast(wide, dtype)
     };
     let half = head_dim / 2;
-    let angle = |p: usize, d: usize| p as f64 * 10_000f64.powf(-(d as f64) / half as f64);
+    let angle = |p: usize, d: usize| p as f64 * THETA.powf(-2.0 * d as f64 / head_dim as f64);
     let table: Vec<f32> = (0..longest)
         .flat_map(|p| {
             let cos = (0..half).map(move |d| angle(p, d).cos() as f32);
             cos.chain((0..half).map(move |d| angle(p, d).sin() as f32))
         })
         .collect();
-    Some(Problem {
+    Problem {
+        head_dim,
         qkv: tensor(&[total, 3, heads, head_dim], 0.731),
         d_out: tensor(&[total, heads, head_dim], 1.127),
         rotary: CubeBackend::float_from_data(
@@ -57,10 +68,24 @@ fn problem(lengths: &[usize], head_dim: usize, half_window: Option<usize>) -> Op
             layout: SequenceLayout::from_lengths(lengths.iter().copied()).unwrap(),
             half_window,
             scale: 1.0 / (head_dim as f64).sqrt(),
-            softcap: None,
-            rope: true,
+            softcap,
+            rope: rotary,
         },
-        head_dim,
+    }
+}
+
+/// An f32 problem with two heads and RoPE, where the device under test is `wgpu`.
+fn on_wgpu(lengths: &[usize], head_dim: usize, half_window: Option<usize>) -> Option<Problem> {
+    test_device::is("wgpu").then(|| {
+        problem(
+            lengths,
+            2,
+            head_dim,
+            FloatDType::F32,
+            half_window,
+            true,
+            None,
+        )
     })
 }
 
@@ -80,20 +105,15 @@ impl Problem {
         [out, lse, grad].map(|tensor| into_data_sync(tensor).try_to_vec().unwrap())
     }
 
+    pub(super) fn call<'a>(&self, spec: &'a AttentionSpec) -> Call<'a> {
+        Call::new(self.qkv.clone(), self.rotary.clone(), spec)
+    }
+
     fn by_kernels(&self, tile: usize) -> Found {
-        let shape = self.shape(tile);
-        let (qkv, rotary, spec) = (&self.qkv, &self.rotary, &self.spec);
-        let (out, lse) = portable::forward(shape, qkv.clone(), rotary.clone(), spec);
-        let grad = portable::backward(
-            shape,
-            self.d_out.clone(),
-            qkv.clone(),
-            out.clone(),
-            lse.clone(),
-            rotary.clone(),
-            spec,
-        );
-        self.found((out, lse), grad)
+        let (shape, call) = (self.shape(tile), self.call(&self.spec));
+        let (out, lse) = portable::forward(shape, &call);
+        let saved = Saved::new(self.d_out.clone(), out.clone(), lse.clone(), self.qkv.dtype);
+        self.found((out, lse), portable::backward(shape, &call, &saved))
     }
 
     fn by_fallback(&self) -> Found {
@@ -114,7 +134,7 @@ impl Problem {
 #[test]
 fn every_tile_size_equals_the_fallback() {
     for (head_dim, window) in [(64, None), (64, Some(20)), (80, Some(64)), (16, Some(0))] {
-        let Some(problem) = problem(&[1, 33, 0, 64, 100], head_dim, window) else {
+        let Some(problem) = on_wgpu(&[1, 33, 0, 64, 100], head_dim, window) else {
             return;
         };
         let expected = problem.by_fallback();
@@ -144,7 +164,7 @@ fn speed_of_kernels_and_fallback() {
     let ragged = [1000, 7, 130, 64, 300, 31, 512, 4];
     for (name, lengths) in [("512", &[512, 512, 512, 512][..]), ("ragged", &ragged)] {
         for window in [None, Some(64)] {
-            let Some(problem) = problem(lengths, 64, window) else {
+            let Some(problem) = on_wgpu(lengths, 64, window) else {
                 return;
             };
             let time = |run: &dyn Fn() -> Found| {
@@ -169,7 +189,7 @@ fn speed_of_kernels_and_fallback() {
 #[test]
 fn tables_of_a_bucket_serve_batches_of_other_boundaries() {
     for (id, half_window) in [(u64::MAX, None), (u64::MAX - 1, Some(8))] {
-        let Some(problem) = problem(&[40, 24], 32, half_window) else {
+        let Some(problem) = on_wgpu(&[40, 24], 32, half_window) else {
             return;
         };
         let bucket = Bucket { id, sequences: 6 };
@@ -178,8 +198,7 @@ fn tables_of_a_bucket_serve_batches_of_other_boundaries() {
                 layout,
                 ..problem.spec.clone()
             };
-            let (qkv, rotary) = (problem.qkv.clone(), problem.rotary.clone());
-            let (out, lse) = portable::forward(problem.shape(32), qkv, rotary, &spec);
+            let (out, lse) = portable::forward(problem.shape(32), &problem.call(&spec));
             [out, lse].map(|tensor| -> Vec<u32> {
                 let values: Vec<f32> = into_data_sync(tensor).try_to_vec().unwrap();
                 values.into_iter().map(f32::to_bits).collect()

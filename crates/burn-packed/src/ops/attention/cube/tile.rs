@@ -13,6 +13,7 @@ pub(super) const OUT: (usize, usize) = (0, 1);
 
 /// The tile of a thread block: rows of one sequence (queries, or keys in the kernel for the gradients of k and v), and the window.
 #[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
 pub(super) struct Tile {
     /// Position of the tile's first row in its sequence.
     pub(super) first: i32,
@@ -26,6 +27,7 @@ pub(super) struct Tile {
 
 /// Positions from `first` to `last`, both inclusive.
 #[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
 pub(super) struct Span {
     pub(super) first: i32,
     pub(super) last: i32,
@@ -57,6 +59,11 @@ impl Tile {
             length: i32::cast_from(end - sequence),
             half_window,
         }
+    }
+
+    /// Returns whether the sequence has the position, which is not negative.
+    pub(super) fn has(&self, position: i32) -> bool {
+        position < self.length
     }
 
     /// Returns the keys that query `row` sees; since the window is symmetric, these are also the queries that see key `row`. No other

@@ -2,10 +2,8 @@
 
 use cubecl::prelude::*;
 
-use super::super::tile::{K, OUT, Q, Tile, V};
-use super::tile::{
-    Args, HIDDEN, LANES, Memory, ROWS, Rows, Shape, bounded, own_column, own_row, zeros,
-};
+use super::super::tile::{K, OUT, Q, V};
+use super::tile::{Args, Block, HIDDEN, LANES, Memory, ROWS, Shape, own_column, own_row, zeros};
 
 /// Output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`.
 ///
@@ -18,35 +16,25 @@ pub(in super::super) fn forward_kernel<F: Float>(
     tiles: &[u32],
     out: &mut [F],
     lse: &mut [f32],
-    args: &Args,
+    args: Args,
     #[comptime] shape: Shape,
     #[define(F)] _dtype: ElemType,
 ) {
-    let tile = Tile::of_block(tiles, args.half_window);
-    let queries = Rows::new(&tile, tile.first, args.heads, Q, shape);
-    let mut memory = Memory::new(shape);
+    let block = Block::new(tiles, args, shape);
+    let queries = block.rows(block.tile.first, Q);
+    let mut memory = Memory::new(rotary, shape);
     let mut softmax = OnlineSoftmax::new(shape);
     let mut sums = zeros(comptime!(ROWS * shape.dims()));
 
-    // Tiles of keys start at multiples of the tile's size from the start of the sequence, so that results are batch-invariant.
-    let size = comptime!(shape.tile as i32);
-    let span = tile.visible_to_any(comptime!(shape.tile as u32));
-    let mut first = span.first / size * size;
+    let span = block.streamed();
+    let mut first = span.first;
     while first <= span.last {
-        let k_rows = Rows::new(&tile, first, args.heads, K, shape);
-        let v_rows = Rows::new(&tile, first, args.heads, V, shape);
-        let mut block = memory.scores::<F>(qkv, &queries, qkv, &k_rows, rotary, shape);
-        softmax.update(
-            &mut block,
-            &mut memory,
-            &mut sums,
-            &tile,
-            first,
-            args,
-            shape,
-        );
-        memory.accumulate::<F>(&mut sums, qkv, &v_rows, rotary, shape);
-        first += size;
+        let k_rows = block.rows(first, K);
+        let v_rows = block.rows(first, V);
+        let mut scores = memory.scores::<F>(qkv, &queries, qkv, &k_rows);
+        softmax.update(&mut scores, &mut memory, &mut sums, &block, first);
+        memory.accumulate::<F>(&mut sums, qkv, &v_rows);
+        first += comptime!(shape.tile as i32);
     }
 
     let weights = softmax.sums();
@@ -56,10 +44,7 @@ pub(in super::super) fn forward_kernel<F: Float>(
         let row = own_row() + r;
         let sum = weights[r];
         if row < queries.count && column == 0 {
-            let at = CUBE_POS_X as usize * args.total
-                + tile.sequence as usize
-                + usize::cast_from(tile.first)
-                + row;
+            let at = block.index(usize::cast_from(block.tile.first)) + row;
             lse[at] = softmax.max[r] + sum.ln();
         }
         #[unroll]
@@ -67,8 +52,8 @@ pub(in super::super) fn forward_kernel<F: Float>(
             sums[comptime!(r * shape.dims() + d)] /= sum;
         }
     }
-    let rows = Rows::new(&tile, tile.first, args.heads, OUT, shape);
-    memory.store::<F>(out, &sums, &rows, rotary, shape);
+    let rows = block.rows(block.tile.first, OUT);
+    memory.store::<F>(out, &sums, &rows);
 }
 
 /// Online softmax of a thread's rows.
@@ -80,6 +65,8 @@ struct OnlineSoftmax {
     sum: Array<f32>,
     /// One number per thread and row, through which the threads of a row share maxima and sums.
     partials: Shared<[f32]>,
+    #[cube(comptime)]
+    shape: Shape,
 }
 
 #[cube]
@@ -94,36 +81,35 @@ impl OnlineSoftmax {
             max,
             sum: zeros(ROWS),
             partials: Shared::<[f32]>::new_slice(shape.row_partials()),
+            shape,
         }
     }
 
-    /// Computes the softmax weights of a block of dot products, stores them in `memory`, and rescales the sums over earlier tiles.
-    /// `first` is the position of the block's first key.
-    #[allow(clippy::too_many_arguments)] // a block, its position and its mask
+    /// Computes the softmax weights of a tile of dot products, stores them in `memory`, and rescales the sums over earlier tiles.
+    /// `first` is the position of the tile's first key.
     fn update(
         &mut self,
-        block: &mut Array<f32>,
+        scores: &mut Array<f32>,
         memory: &mut Memory,
         sums: &mut Array<f32>,
-        tile: &Tile,
+        block: &Block,
         first: i32,
-        args: &Args,
-        #[comptime] shape: Shape,
     ) {
+        let shape = comptime!(self.shape);
         let columns = comptime!(shape.columns());
         let row = own_row();
         let lane = own_column();
         #[unroll]
         for r in 0..ROWS {
-            let seen = tile.visible(tile.first + i32::cast_from(row + r));
+            let seen = block.seen(r);
             let mut top = HIDDEN.runtime();
             #[unroll]
             for c in 0..columns {
                 let at = comptime!(r * columns + c);
-                let (score, _slope) = bounded(block[at], args, shape);
+                let (score, _slope) = block.bounded(scores[at]);
                 let key = first + i32::cast_from(lane + comptime!(c * LANES));
                 let score = select(seen.contains(key), score, HIDDEN.runtime());
-                block[at] = score;
+                scores[at] = score;
                 top = max(top, score);
             }
             self.partials[(row + r) * (LANES + 1) + lane] = top;
@@ -140,10 +126,10 @@ impl OnlineSoftmax {
             let mut sum = 0.0f32;
             #[unroll]
             for c in 0..columns {
-                let score = block[comptime!(r * columns + c)];
+                let score = scores[comptime!(r * columns + c)];
                 let weight = select(score <= HIDDEN, 0.0f32, (score - top).exp());
                 sum += weight;
-                memory.set_weight(r, c, weight, shape);
+                memory.set_weight(r, c, weight);
             }
             self.sum[r] = self.sum[r] * shrink + sum;
             #[unroll]

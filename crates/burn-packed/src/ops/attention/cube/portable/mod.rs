@@ -9,16 +9,14 @@ pub(super) use tile::ArgsCompilationArg;
 pub(super) use tile::Shape;
 
 use burn::tensor::DType;
-use burn_cubecl::CubeBackend;
-use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::ir::{AddressType, ElemType, FloatKind};
+use cubecl::ir::{AddressType, ElemType};
 use cubecl::prelude::CubeDim;
 
 use super::super::AttentionSpec;
 use super::tile_table::TileTable;
-use super::{Call, dims};
-use crate::ops::primitive::cast;
+use super::{Call, Saved, dims};
+use crate::ops::rows::{address, elem};
 use tile::ArgsLaunch;
 
 /// Candidates for the rows of a tile, the preferred one first; the first that fits the device's limits is used.
@@ -54,13 +52,7 @@ impl Shape {
 }
 
 /// Returns output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`.
-pub(super) fn forward(
-    shape: Shape,
-    qkv: CubeTensor,
-    rotary: CubeTensor,
-    spec: &AttentionSpec,
-) -> (CubeTensor, CubeTensor) {
-    let call = Call::new(qkv, rotary, spec);
+pub(super) fn forward(shape: Shape, call: &Call) -> (CubeTensor, CubeTensor) {
     let tiles = call.tiles(shape.tile);
     let (out, lse) = (call.output(), call.lse());
     forward::forward_kernel::launch(
@@ -73,7 +65,7 @@ pub(super) fn forward(
         tiles.entries.clone().into_buffer_arg(),
         out.clone().into_buffer_arg(),
         lse.clone().into_buffer_arg(),
-        call.args(),
+        call.scalars(),
         shape,
         call.elem(),
     );
@@ -81,18 +73,7 @@ pub(super) fn forward(
 }
 
 /// Returns the gradient `[total, 3, heads, head_dim]` of `qkv`.
-pub(super) fn backward(
-    shape: Shape,
-    d_out: CubeTensor,
-    qkv: CubeTensor,
-    out: CubeTensor,
-    lse: CubeTensor,
-    rotary: CubeTensor,
-    spec: &AttentionSpec,
-) -> CubeTensor {
-    let d_out = into_contiguous(cast::<CubeBackend>(d_out, qkv.dtype));
-    let (out, lse) = (into_contiguous(out), into_contiguous(lse));
-    let call = Call::new(qkv, rotary, spec);
+pub(super) fn backward(shape: Shape, call: &Call, saved: &Saved) -> CubeTensor {
     let client = &call.qkv.client;
     let tiles = call.tiles(shape.tile);
     let (delta, d_qkv) = (call.lse(), call.gradient());
@@ -103,40 +84,37 @@ pub(super) fn backward(
         cubecl::calculate_cube_count_elemwise(client, rows, dim),
         dim,
         call.address(&tiles),
-        out.into_buffer_arg(),
-        d_out.clone().into_buffer_arg(),
+        saved.out.clone().into_buffer_arg(),
+        saved.d_out.clone().into_buffer_arg(),
         delta.clone().into_buffer_arg(),
-        call.args(),
+        call.scalars(),
         shape.head_dim,
         call.elem(),
     );
-    macro_rules! launch {
-        ($kernel:ident) => {
-            backward::$kernel::launch(
-                client,
-                call.count(&tiles),
-                CubeDim::new_1d(shape.threads() as u32),
-                call.address(&tiles),
-                call.qkv.clone().into_buffer_arg(),
-                call.rotary.clone().into_buffer_arg(),
-                tiles.entries.clone().into_buffer_arg(),
-                d_out.clone().into_buffer_arg(),
-                lse.clone().into_buffer_arg(),
-                delta.clone().into_buffer_arg(),
-                d_qkv.clone().into_buffer_arg(),
-                call.args(),
-                shape,
-                call.elem(),
-            )
-        };
+    for keys in [true, false] {
+        backward::backward_kernel::launch(
+            client,
+            call.count(&tiles),
+            CubeDim::new_1d(shape.threads() as u32),
+            call.address(&tiles),
+            call.qkv.clone().into_buffer_arg(),
+            call.rotary.clone().into_buffer_arg(),
+            tiles.entries.clone().into_buffer_arg(),
+            saved.d_out.clone().into_buffer_arg(),
+            saved.lse.clone().into_buffer_arg(),
+            delta.clone().into_buffer_arg(),
+            d_qkv.clone().into_buffer_arg(),
+            call.scalars(),
+            keys,
+            shape,
+            call.elem(),
+        );
     }
-    launch!(keys_kernel);
-    launch!(queries_kernel);
     d_qkv
 }
 
 impl Call<'_> {
-    fn args(&self) -> ArgsLaunch {
+    fn scalars(&self) -> ArgsLaunch {
         ArgsLaunch::new(
             self.heads,
             self.total,
@@ -147,18 +125,11 @@ impl Call<'_> {
     }
 
     fn elem(&self) -> ElemType {
-        ElemType::Float(match self.qkv.dtype {
-            DType::F16 => FloatKind::F16,
-            DType::BF16 => FloatKind::BF16,
-            _ => FloatKind::F32,
-        })
+        elem(self.qkv.dtype).expect("the shape was chosen for the dtype")
     }
 
     /// Returns the width of indices that can address every tensor; `qkv` and its gradient are the largest.
     fn address(&self, tiles: &TileTable) -> AddressType {
-        self.qkv
-            .required_address_type()
-            .max(self.rotary.required_address_type())
-            .max(tiles.entries.required_address_type())
+        address(&[&self.qkv, &self.rotary, &tiles.entries])
     }
 }

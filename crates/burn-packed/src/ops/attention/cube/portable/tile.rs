@@ -17,7 +17,7 @@
 
 use cubecl::prelude::*;
 
-use super::super::tile::{K, Q, Tile};
+use super::super::tile::{K, Q, Span, Tile};
 
 /// Rows of a tile that a thread holds.
 pub(super) const ROWS: usize = 4;
@@ -46,6 +46,7 @@ pub(in super::super) struct Shape {
 
 /// Launch arguments besides tensors.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
 pub(in super::super) struct Args {
     /// Number of heads.
     pub(in super::super) heads: usize,
@@ -106,17 +107,32 @@ impl Shape {
     }
 }
 
+/// The tile of rows of a block, and what its scores depend on.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+pub(super) struct Block {
+    pub(super) tile: Tile,
+    args: Args,
+    #[cube(comptime)]
+    shape: Shape,
+}
+
 /// The shared memory of the kernels.
 #[derive(CubeType)]
-pub(super) struct Memory {
+pub(super) struct Memory<'a> {
     /// Staging buffer: some dimensions of the rows that are loaded from global memory, or of the results before they are written.
     stage: Shared<[f32]>,
     /// Weights of a tile.
     weights: Shared<[f32]>,
+    /// The rotary table, in global memory.
+    rotary: &'a [f32],
+    #[cube(comptime)]
+    shape: Shape,
 }
 
 /// Rows of a tile of a tensor.
 #[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
 pub(super) struct Rows {
     /// Index of element 0 of the head in the first row.
     start: usize,
@@ -132,26 +148,63 @@ pub(super) struct Rows {
 }
 
 #[cube]
-impl Rows {
-    /// Returns the rows from position `first` of the tile's sequence on, of part `of.0` of a tensor `[total, of.1, heads, head_dim]`.
-    pub(super) fn new(
-        tile: &Tile,
-        first: i32,
-        heads: usize,
-        #[comptime] of: (usize, usize),
-        #[comptime] shape: Shape,
-    ) -> Rows {
-        let width = heads * comptime!(shape.head_dim);
+impl Block {
+    pub(super) fn new(tiles: &[u32], args: Args, #[comptime] shape: Shape) -> Block {
+        Block {
+            tile: Tile::of_block(tiles, args.half_window),
+            args,
+            shape,
+        }
+    }
+
+    /// Returns the rows from position `first` of the sequence on, of part `of.0` of a tensor `[total, of.1, heads, head_dim]`.
+    pub(super) fn rows(&self, first: i32, #[comptime] of: (usize, usize)) -> Rows {
+        let shape = comptime!(self.shape);
+        let width = self.args.heads * comptime!(shape.head_dim);
         let position = usize::cast_from(first);
-        let row = tile.sequence as usize + position;
+        let row = self.tile.sequence as usize + position;
         Rows {
             start: (row * comptime!(of.1) + comptime!(of.0)) * width
                 + CUBE_POS_X as usize * comptime!(shape.head_dim),
             stride: width * comptime!(of.1),
-            count: min(usize::cast_from(tile.length - first), shape.tile),
+            count: min(usize::cast_from(self.tile.length - first), shape.tile),
             position,
             rope: comptime!(shape.rope && (of == Q || of == K)),
         }
+    }
+
+    /// Returns the positions of the first and the last streamed row. Streamed tiles start at multiples of the tile's size from the start of
+    /// the sequence, so that results are batch-invariant.
+    pub(super) fn streamed(&self) -> Span {
+        let size = comptime!(self.shape.tile as i32);
+        let span = self.tile.visible_to_any(comptime!(self.shape.tile as u32));
+        Span {
+            first: span.first / size * size,
+            last: span.last,
+        }
+    }
+
+    /// Returns the positions that this thread's row `r` sees.
+    pub(super) fn seen(&self, r: usize) -> Span {
+        self.tile
+            .visible(self.tile.first + i32::cast_from(own_row() + r))
+    }
+
+    /// Returns the index of a position in a tensor `[heads, total]`.
+    pub(super) fn index(&self, position: usize) -> usize {
+        CUBE_POS_X as usize * self.args.total + self.tile.sequence as usize + position
+    }
+
+    /// Returns the score of a query and a key from the dot product of their rows, and the derivative of the softcap at that score.
+    pub(super) fn bounded(&self, product: f32) -> (f32, f32) {
+        let mut score = product * self.args.scale;
+        let mut slope = 1.0f32;
+        if comptime!(self.shape.softcap) {
+            let bound = tanh(score / self.args.softcap);
+            score = bound * self.args.softcap;
+            slope = 1.0f32 - bound * bound;
+        }
+        (score, slope)
     }
 }
 
@@ -188,43 +241,38 @@ fn in_half(d: usize, #[comptime] size: usize, #[comptime] shape: Shape) -> bool 
     }
 }
 
-/// Applies RoPE at `position` to element `d` of the first half of a head and its pair in the second half; the transpose if `transposed`.
 #[cube]
-fn apply_rope(
-    low: f32,
-    high: f32,
-    rotary: &[f32],
-    position: usize,
-    d: usize,
-    #[comptime] transposed: bool,
-    #[comptime] shape: Shape,
-) -> (f32, f32) {
-    let angle = position * comptime!(shape.head_dim) + d;
-    let cos = rotary[angle];
-    let sin = rotary[angle + comptime!(shape.half())];
-    let sin = if comptime!(transposed) { -sin } else { sin };
-    (low * cos - high * sin, high * cos + low * sin)
-}
-
-#[cube]
-impl Memory {
-    pub(super) fn new(#[comptime] shape: Shape) -> Memory {
-        Memory {
+impl<'a> Memory<'a> {
+    pub(super) fn new(rotary: &'a [f32], #[comptime] shape: Shape) -> Memory<'a> {
+        Memory::<'a> {
             stage: Shared::<[f32]>::new_slice(shape.stage()),
             weights: Shared::<[f32]>::new_slice(shape.weights()),
+            rotary,
+            shape,
         }
     }
 
     /// Sets the weight of this thread's row `r` and column `c`.
-    pub(super) fn set_weight(
-        &mut self,
-        #[comptime] r: usize,
-        #[comptime] c: usize,
-        weight: f32,
-        #[comptime] shape: Shape,
-    ) {
-        let row = (own_row() + r) * comptime!(shape.tile + 1);
+    pub(super) fn set_weight(&mut self, #[comptime] r: usize, #[comptime] c: usize, weight: f32) {
+        let row = (own_row() + r) * comptime!(self.shape.tile + 1);
         self.weights[row + own_column() + comptime!(c * LANES)] = weight;
+    }
+
+    /// Applies RoPE at `position` to element `d` of the first half of a head and its pair in the second half; the transpose if
+    /// `transposed`.
+    fn apply_rope(
+        &self,
+        low: f32,
+        high: f32,
+        position: usize,
+        d: usize,
+        #[comptime] transposed: bool,
+    ) -> (f32, f32) {
+        let angle = position * comptime!(self.shape.head_dim) + d;
+        let cos = self.rotary[angle];
+        let sin = self.rotary[angle + comptime!(self.shape.half())];
+        let sin = if comptime!(transposed) { -sin } else { sin };
+        (low * cos - high * sin, high * cos + low * sin)
     }
 
     /// Loads some dimensions of the rows into the staging buffer, with RoPE applied: those from `first` on of the first half of the head,
@@ -232,12 +280,11 @@ impl Memory {
     fn load<F: Float>(
         &mut self,
         source: &[F],
-        rotary: &[f32],
         rows: &Rows,
         first: usize,
         #[comptime] to: (usize, usize, usize),
-        #[comptime] shape: Shape,
     ) {
+        let shape = comptime!(self.shape);
         let (offset, width, pitch) = comptime!(to);
         let pairs = comptime!(width / 2);
         let half = comptime!(shape.half());
@@ -256,7 +303,7 @@ impl Memory {
                 }
                 if comptime!(rows.rope) {
                     let position = rows.position + row;
-                    let (a, b) = apply_rope(low, high, rotary, position, first + d, false, shape);
+                    let (a, b) = self.apply_rope(low, high, position, first + d, false);
                     low = a;
                     high = b;
                 }
@@ -275,9 +322,8 @@ impl Memory {
         a_rows: &Rows,
         b: &[F],
         b_rows: &Rows,
-        rotary: &[f32],
-        #[comptime] shape: Shape,
     ) -> Array<f32> {
+        let shape = comptime!(self.shape);
         let columns = comptime!(shape.columns());
         let pitch = comptime!(DOT + 1);
         let second = comptime!(shape.tile * (DOT + 1));
@@ -286,22 +332,8 @@ impl Memory {
         let mut block = zeros(comptime!(ROWS * columns));
         let mut first = 0usize;
         while first < comptime!(shape.padded() / 2) {
-            self.load::<F>(
-                a,
-                rotary,
-                a_rows,
-                first,
-                comptime!((0usize, DOT, pitch)),
-                shape,
-            );
-            self.load::<F>(
-                b,
-                rotary,
-                b_rows,
-                first,
-                comptime!((second, DOT, pitch)),
-                shape,
-            );
+            self.load::<F>(a, a_rows, first, comptime!((0usize, DOT, pitch)));
+            self.load::<F>(b, b_rows, first, comptime!((second, DOT, pitch)));
             // Both operands' dimensions are in the staging buffer.
             sync_cube();
             for k in 0..DOT {
@@ -328,14 +360,8 @@ impl Memory {
 
     /// `sums += weights · b`: this thread's 4 rows of the weights by its dimensions. Callers need no barrier after
     /// [`Self::set_weight`]: the barrier after the load also makes the weights of all threads visible.
-    pub(super) fn accumulate<F: Float>(
-        &mut self,
-        sums: &mut Array<f32>,
-        b: &[F],
-        b_rows: &Rows,
-        rotary: &[f32],
-        #[comptime] shape: Shape,
-    ) {
+    pub(super) fn accumulate<F: Float>(&mut self, sums: &mut Array<f32>, b: &[F], b_rows: &Rows) {
+        let shape = comptime!(self.shape);
         let dims = comptime!(shape.dims());
         let pitch = comptime!(SUM + 1);
         let row = own_row();
@@ -344,14 +370,7 @@ impl Memory {
         for part in 0..comptime!(shape.padded().div_ceil(SUM)) {
             let width = comptime!((shape.padded() - part * SUM).min(SUM));
             let first = comptime!(part * SUM / 2).runtime();
-            self.load::<F>(
-                b,
-                rotary,
-                b_rows,
-                first,
-                comptime!((0usize, width, pitch)),
-                shape,
-            );
+            self.load::<F>(b, b_rows, first, comptime!((0usize, width, pitch)));
             sync_cube();
             for k in 0..b_rows.count {
                 let mut left = Array::<f32>::new(ROWS);
@@ -375,14 +394,8 @@ impl Memory {
 
     /// Writes the rows of a block's results `[tile, head_dim]` that are inside the sequence, rounded to `F`. Results for queries or keys are
     /// gradients of the rows after RoPE; applying the transpose of RoPE makes them gradients of the rows before it.
-    pub(super) fn store<F: Float>(
-        &mut self,
-        target: &mut [F],
-        sums: &Array<f32>,
-        rows: &Rows,
-        rotary: &[f32],
-        #[comptime] shape: Shape,
-    ) {
+    pub(super) fn store<F: Float>(&mut self, target: &mut [F], sums: &Array<f32>, rows: &Rows) {
+        let shape = comptime!(self.shape);
         let dims = comptime!(shape.dims());
         let pitch = comptime!(SUM + 1);
         let half = comptime!(shape.half());
@@ -410,7 +423,7 @@ impl Memory {
                     let mut high = self.stage[row * pitch + d + pairs];
                     if comptime!(rows.rope) {
                         let position = rows.position + row;
-                        let (a, b) = apply_rope(low, high, rotary, position, dim, true, shape);
+                        let (a, b) = self.apply_rope(low, high, position, dim, true);
                         low = a;
                         high = b;
                     }
@@ -424,19 +437,6 @@ impl Memory {
             sync_cube();
         }
     }
-}
-
-/// Returns the score of a query and a key from the dot product of their rows, and the derivative of the softcap at that score.
-#[cube]
-pub(super) fn bounded(product: f32, args: &Args, #[comptime] shape: Shape) -> (f32, f32) {
-    let mut score = product * args.scale;
-    let mut slope = 1.0f32;
-    if comptime!(shape.softcap) {
-        let bound = tanh(score / args.softcap);
-        score = bound * args.softcap;
-        slope = 1.0f32 - bound * bound;
-    }
-    (score, slope)
 }
 
 /// Hyperbolic tangent accurate to f32 rounding; that of some drivers has only three correct digits.

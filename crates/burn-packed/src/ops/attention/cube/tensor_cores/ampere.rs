@@ -14,12 +14,12 @@
 
 use cubecl::prelude::*;
 
-use super::super::tile::Tile;
-use super::family::{Family, Fragment, FragmentExpand};
-use super::ptx::pack;
+use super::Pass;
+use super::family::{Family, Fragment, FragmentExpand, HostFamily};
+use super::fragments::left_operand;
+use super::ptx::unchanged;
 use super::rows::{Rows, copy_pairs};
 use super::shape::Shape;
-use super::{HostFamily, Pass};
 
 /// Four registers of a thread: four pairs of 16-bit numbers.
 type Packed = Vector<u32, Const<4>>;
@@ -44,12 +44,8 @@ impl HostFamily for Ampere {
             head_dim,
             rows: 64,
             keys: if small && forward { 64 } else { 32 },
-            wgmma: false,
             resident: small || forward,
-            rope_inside: false,
-            rope: false,
-            capped: false,
-            half: false,
+            ..Shape::default()
         }
     }
 
@@ -75,16 +71,8 @@ impl Family for Ampere {
     type Left = WarpRows;
     type Fragment = MmaFragment;
 
-    fn copy(
-        rows: &Rows,
-        tile: &Tile,
-        first: i32,
-        shared: u32,
-        #[comptime] count: u32,
-        #[comptime] _rope: bool,
-        #[comptime] shape: Shape,
-    ) {
-        copy_pairs(rows, tile, first, shared, count, shape);
+    fn copy(rows: &Rows, first: i32, shared: u32, #[comptime] count: u32, #[comptime] _rope: bool) {
+        copy_pairs(rows, first, shared, count);
     }
 
     fn left(shared: u32, #[comptime] shape: Shape) -> WarpRows {
@@ -116,7 +104,8 @@ impl Family for Ampere {
             #[unroll]
             for pair in 0..comptime!(shape.key_parts() / 2) {
                 let offset = comptime!(pair as u32 * 16 * shape.pitch() + slice as u32 * 32);
-                add_pair(&mut scores.parts, a, load_matrices(at + offset), pair, ty);
+                let b = load_matrices(at + offset, "");
+                add_pair(&mut scores.parts, a, b, pair, ty);
             }
         }
         scores
@@ -135,27 +124,21 @@ impl Family for Ampere {
         let at = shared + lane % 16u32 * comptime!(shape.pitch()) + lane / 16u32 * 16u32;
         #[unroll]
         for slice in 0..comptime!(shape.key_parts() / 2) {
-            let (j, k) = comptime!((slice * 2, slice * 2 + 1));
-            let a = left_operand(weights.parts[j], weights.parts[k], ty);
+            let a = left_operand::<MmaFragment, Const<4>>(weights, comptime!(slice * 2), ty);
             #[unroll]
             for pair in 0..comptime!(shape.dim_parts() / 2) {
                 let offset = comptime!(slice as u32 * 16 * shape.pitch() + pair as u32 * 32);
-                add_pair(
-                    &mut sums.parts,
-                    a,
-                    load_matrices_transposed(at + offset),
-                    pair,
-                    ty,
-                );
+                let b = load_matrices(at + offset, ".trans");
+                add_pair(&mut sums.parts, a, b, pair, ty);
             }
         }
     }
 
     fn zeros(#[comptime] parts: usize) -> MmaFragment {
-        let mut zeros = Array::<Vector<f32, Const<4>>>::new(parts);
+        let mut zeros = Array::<Part>::new(parts);
         #[unroll]
         for part in 0..parts {
-            zeros[part] = Vector::<f32, Const<4>>::zeroed();
+            zeros[part] = Part::zeroed();
         }
         MmaFragment { parts: zeros }
     }
@@ -164,7 +147,7 @@ impl Family for Ampere {
 /// A fragment `[16, 8 · parts]`.
 #[derive(CubeType)]
 pub(in super::super) struct MmaFragment {
-    parts: Array<Vector<f32, Const<4>>>,
+    parts: Array<Part>,
 }
 
 #[cube]
@@ -184,11 +167,8 @@ impl Fragment for MmaFragment {
 #[cube]
 fn left_slice(rows: u32, #[comptime] slice: usize, #[comptime] shape: Shape) -> Packed {
     let lane = UNIT_POS % 32u32;
-    load_matrices(
-        rows + lane % 16u32 * comptime!(shape.pitch())
-            + lane / 16u32 * 16u32
-            + comptime!(slice as u32 * 32),
-    )
+    let at = rows + lane % 16u32 * comptime!(shape.pitch()) + lane / 16u32 * 16u32;
+    load_matrices(at + comptime!(slice as u32 * 32), "")
 }
 
 /// Adds `a · b` to parts `2 pair` and `2 pair + 1`, whose right operands `b` has.
@@ -205,63 +185,24 @@ fn add_pair(
     sums[k] = mma(a, b.extract(2usize), b.extract(3usize), sums[k], ty);
 }
 
-/// Two neighbouring parts of a result, rounded, as a left operand `[16, 16]`.
-#[cube]
-fn left_operand(first: Part, second: Part, #[comptime] ty: &str) -> Packed {
-    let mut a = Vector::<u32, Const<4>>::empty();
-    #[unroll]
-    for r in 0..4usize {
-        let part = if comptime!(r < 2) { first } else { second };
-        let (low, high) = comptime!((r % 2 * 2, r % 2 * 2 + 1));
-        a.insert(r, pack(part.extract(low), part.extract(high), ty));
-    }
-    a
-}
-
 /// `c + a · b`.
 #[cube]
 fn mma(a: Packed, b0: u32, b1: u32, c: Part, #[comptime] ty: &str) -> Part {
-    // Element by element: inline assembly passes a mutable variable by its address.
-    let (a0, a1, a2, a3) = (
-        a.extract(0usize),
-        a.extract(1usize),
-        a.extract(2usize),
-        a.extract(3usize),
-    );
-    let (c0, c1, c2, c3) = (
-        c.extract(0usize),
-        c.extract(1usize),
-        c.extract(2usize),
-        c.extract(3usize),
-    );
+    let (a, c) = (unchanged::<Packed>(a), unchanged::<Part>(c));
     let d: Vector<f32, Const<4>>;
     gpu_asm!(
-        "mma.sync.aligned.m16n8k16.row.col.f32.{ty}.{ty}.f32 {d}, {{{a0}, {a1}, {a2}, {a3}}}, {{{b0}, {b1}}}, {{{c0}, {c1}, {c2}, {c3}}};",
-        d = out(_) d,
-        a0 = in(_) a0, a1 = in(_) a1, a2 = in(_) a2, a3 = in(_) a3, b0 = in(_) b0, b1 = in(_) b1,
-        c0 = in(_) c0, c1 = in(_) c1, c2 = in(_) c2, c3 = in(_) c3,
-        options(pure, nomem)
+        "mma.sync.aligned.m16n8k16.row.col.f32.{ty}.{ty}.f32 {d}, {a}, {{{b0}, {b1}}}, {c};",
+        d = out(_) d, a = in(_) a, b0 = in(_) b0, b1 = in(_) b1, c = in(_) c, options(pure, nomem)
     );
     d
 }
 
-/// Reads four matrices; the lane gives the address of one of their rows.
+/// Reads four matrices, each transposed if `transposed` is `.trans`; the lane gives the address of one of their rows.
 #[cube]
-fn load_matrices(address: u32) -> Packed {
+fn load_matrices(address: u32, #[comptime] transposed: &str) -> Packed {
     let x: Vector<u32, Const<4>>;
     gpu_asm!(
-        "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {x}, [{a}];",
-        x = out(_) x, a = in(_) address
-    );
-    x
-}
-
-/// As [`load_matrices`], each matrix transposed.
-#[cube]
-fn load_matrices_transposed(address: u32) -> Packed {
-    let x: Vector<u32, Const<4>>;
-    gpu_asm!(
-        "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {x}, [{a}];",
+        "ldmatrix.sync.aligned.m8n8.x4{transposed}.shared.b16 {x}, [{a}];",
         x = out(_) x, a = in(_) address
     );
     x

@@ -5,333 +5,245 @@
 use cubecl::prelude::*;
 
 use super::super::tile::{K, Q, Tile, V};
-use super::family::{Family, Fragment, FragmentExpand};
-use super::fragments::*;
+use super::family::Family;
+use super::fragments::{Pair, Place, own_group};
 use super::ptx::*;
-use super::rows::{HeadRows, Rows, copy_stage};
+use super::rows::{HeadRows, Rows, Stream, await_copies, copy_number};
 use super::shape::{Args, Shape};
+use super::softmax::{
+    LOG2_E, RowStatistics, Statistics, StatisticsExpand, score_gradients, weights,
+};
+
+/// What the backward kernels read.
+#[derive(CubeType, CubeLaunch)]
+pub(in super::super) struct Inputs {
+    /// Queries and keys with RoPE applied, `[total, 2, heads, head_dim]`; without RoPE `qkv`.
+    pub(in super::super) qk: Box<[u32]>,
+    pub(in super::super) qkv: Box<[u32]>,
+    pub(in super::super) d_out: Box<[u32]>,
+    /// Log-sum-exp `[heads, total]`.
+    pub(in super::super) lse: Box<[f32]>,
+    /// The sum of `out · d_out` of each row, `[heads, total]`.
+    pub(in super::super) delta: Box<[f32]>,
+    pub(in super::super) tiles: Box<[u32]>,
+    pub(in super::super) rotary: Box<[f32]>,
+    pub(in super::super) args: Args,
+}
 
 /// Gradient of the queries: part 0 of `d_qkv`.
 ///
 /// Blocks, warps and stages are those of [`super::forward::attention_forward`]; the block's own rows are its queries and their
-/// output gradients. `delta[heads, total]` is the sum of `out · d_out` of each row. RoPE is never applied inside.
-#[allow(clippy::too_many_arguments)] // each tensor is an argument
+/// output gradients. RoPE is never applied inside.
 #[cube(launch_unchecked)]
 pub(in super::super) fn attention_queries<F: Family>(
-    qk: &[u32],
-    qkv: &[u32],
-    d_out: &[u32],
-    lse: &[f32],
-    delta: &[f32],
-    tiles: &[u32],
-    rotary: &[f32],
+    inputs: &Inputs,
     d_qkv: &mut [u32],
-    args: &Args,
     #[comptime] shape: Shape,
 ) {
-    let bytes = comptime!(shape.backward_bytes());
-    let shared =
-        Shared::<[u32]>::new_aligned_slice(comptime!(bytes as usize / 4), shape.alignment());
-    // SAFETY: the allocation has elements and only its address is used; the PTX that accesses it stays inside the layout.
-    let queries = shared_address(unsafe { shared.as_ptr_unchecked() });
+    let args = inputs.args;
+    let queries = shared_memory(shape.backward_bytes(), shape.alignment());
     let d_outs = queries + comptime!(shape.own_bytes());
     let stages = d_outs + comptime!(shape.own_bytes());
 
-    let tile = Tile::of_block(tiles, args.half_window);
-    let head = HeadRows::of_block(qk, qkv, args, shape);
-    let d_out_rows = Rows::of_block(d_out, args, shape);
-    let keys = comptime!(shape.keys as i32);
-    let span = tile.visible_to_any(shape.rows);
-    let steps = (span.last - span.first + keys) / keys;
-
-    F::copy(
-        &head.q, &tile, tile.first, queries, shape.rows, false, shape,
-    );
-    F::copy(
-        &d_out_rows,
-        &tile,
-        tile.first,
-        d_outs,
-        shape.rows,
-        false,
-        shape,
-    );
-    copy_stage::<F>(&head.k, &head.v, &tile, span.first, stages, false, shape);
+    let tile = Tile::of_block(&inputs.tiles, args.half_window);
+    let (head, d_out) = inputs.rows(tile, shape);
+    let stream = Stream::new(head.k, head.v, stages);
+    F::copy(&head.q, tile.first, queries, shape.rows, false);
+    F::copy(&d_out, tile.first, d_outs, shape.rows, false);
+    stream.copy::<F>(stream.start, stages, false);
     copy_async_commit();
     if comptime!(!shape.wgmma) {
         await_copies(shape);
     }
 
-    let place = Place::of_thread(&tile, shape);
+    let place = Place::of_thread(tile, CUBE_POS_X, args, shape);
     let own = own_group(shape) * comptime!(shape.group() * shape.pitch());
     let left_q = F::left(queries + own, shape);
     let left_d_out = F::left(d_outs + own, shape);
-    let at = CUBE_POS_X * args.total + tile.sequence;
-    let upper = (at + tile.clamped(place.row)) as usize;
-    let lower = (at + tile.clamped(place.row + 8i32)) as usize;
-    let shift = Pair {
-        upper: lse[upper] * LOG2_E,
-        lower: lse[lower] * LOG2_E,
-    };
-    let delta = Pair {
-        upper: delta[upper],
-        lower: delta[lower],
-    };
+    let statistics = RowStatistics::new(place.load(&inputs.lse), place.load(&inputs.delta));
     let mut d_q = F::zeros(comptime!(shape.dim_parts()));
-    for step in 0..steps {
-        let first = span.first + step * keys;
+    for step in 0..stream.steps {
+        let position = stream.position(step);
         let odd = u32::cast_from(step % 2i32);
-        let stage = stages + odd * comptime!(shape.stage_bytes());
+        let stage = stream.stage(odd);
         await_copies(shape);
-        if step + 1i32 < steps {
-            let next = stages + (1u32 - odd) * comptime!(shape.stage_bytes());
-            copy_stage::<F>(&head.k, &head.v, &tile, first + keys, next, false, shape);
+        if step + 1i32 < stream.steps {
+            let next = stream.stage(1u32 - odd);
+            stream.copy::<F>(position + comptime!(shape.keys as i32), next, false);
             copy_async_commit();
         }
-        if tile.meets(place.group, comptime!(shape.group()), first, shape.keys) {
+        if place.meets(position) {
             let mut s = F::scores(&left_q, stage, shape);
-            let slopes = bound_and_mask::<F>(&mut s, &place, &tile, first, args, shape);
+            let slopes = place.bound_and_mask::<F>(&mut s, position, true);
             let values = stage + comptime!(shape.tile_bytes());
             let d_p = F::scores(&left_d_out, values, shape);
-            #[unroll]
-            for part in 0..comptime!(shape.key_parts()) {
-                #[unroll]
-                for e in 0..4usize {
-                    let p = exp2(s.get(part, e) * args.scale_log2 - shift.of(e));
-                    let mut d_s = p * (d_p.get(part, e) - delta.of(e));
-                    if comptime!(shape.capped) {
-                        d_s *= slopes.get(part, e);
-                    }
-                    s.set(part, e, d_s);
-                }
-            }
+            weights::<F::Fragment, RowStatistics>(&mut s, &statistics, args.scale_log2, shape);
+            score_gradients::<F::Fragment, RowStatistics>(
+                &mut s,
+                &d_p,
+                &slopes,
+                &statistics,
+                shape,
+            );
             F::accumulate(&mut d_q, &s, stage, false, shape);
         }
     }
-    if comptime!(shape.rope) {
-        apply_rope_transposed::<F>(&mut d_q, rotary, &place, &tile, shape);
-    }
-    let scale = Pair::both(args.scale);
-    store::<F>(
-        d_qkv, &d_q, &scale, &place, &tile, CUBE_POS_X, args.heads, Q, shape,
-    );
+    place.store_gradient::<F>(d_qkv, d_q, &inputs.rotary, Q);
 }
 
 /// Gradients of keys and values: parts 1 and 2 of `d_qkv`.
 ///
 /// As [`attention_queries`], with keys in the place of queries: the block's own rows are keys and values, and what it streams are
 /// queries and their output gradients, with log-sum-exp and delta of these queries. Scores are transposed, `[keys, queries]`.
-#[allow(clippy::too_many_arguments)] // each tensor is an argument
 #[cube(launch_unchecked)]
 pub(in super::super) fn attention_keys<F: Family>(
-    qk: &[u32],
-    qkv: &[u32],
-    d_out: &[u32],
-    lse: &[f32],
-    delta: &[f32],
-    tiles: &[u32],
-    rotary: &[f32],
+    inputs: &Inputs,
     d_qkv: &mut [u32],
-    args: &Args,
     #[comptime] shape: Shape,
 ) {
-    let bytes = comptime!(shape.backward_bytes());
-    let shared =
-        Shared::<[u32]>::new_aligned_slice(comptime!(bytes as usize / 4), shape.alignment());
-    let statistics_length = comptime!(shape.statistics_bytes() as usize / 4);
-    let statistics = Shared::<[f32]>::new_aligned_slice(statistics_length, 128usize);
-    // SAFETY: the allocation has elements and only its address is used; the PTX that accesses it stays inside the layout.
-    let keys = shared_address(unsafe { shared.as_ptr_unchecked() });
+    let args = inputs.args;
+    let keys = shared_memory(shape.backward_bytes(), shape.alignment());
     let values = keys + comptime!(shape.own_bytes());
     let stages = values + comptime!(shape.own_bytes());
+    let statistics_length = comptime!(shape.statistics_bytes() as usize / 4);
+    let shared = Shared::<[f32]>::new_aligned_slice(statistics_length, 128usize);
 
-    let tile = Tile::of_block(tiles, args.half_window);
-    let head = HeadRows::of_block(qk, qkv, args, shape);
-    let d_out_rows = Rows::of_block(d_out, args, shape);
-    // SAFETY: the allocation has elements and only its address is used; the PTX that accesses it stays inside the layout.
-    let shared = shared_float_address(unsafe { statistics.as_ptr_unchecked() });
-    let columns = Statistics::of_block(lse, delta, args, &tile, shared);
-    let queries = comptime!(shape.keys as i32);
-    let span = tile.visible_to_any(shape.rows);
-    let steps = (span.last - span.first + queries) / queries;
-
-    F::copy(&head.k, &tile, tile.first, keys, shape.rows, false, shape);
-    F::copy(&head.v, &tile, tile.first, values, shape.rows, false, shape);
-    copy_stage::<F>(
-        &head.q,
-        &d_out_rows,
-        &tile,
-        span.first,
-        stages,
-        false,
-        shape,
-    );
-    columns.copy(&tile, span.first, 0u32, shape);
+    let tile = Tile::of_block(&inputs.tiles, args.half_window);
+    let (head, d_out) = inputs.rows(tile, shape);
+    let columns = StatisticCopies::new(inputs, tile, &shared);
+    let stream = Stream::new(head.q, d_out, stages);
+    F::copy(&head.k, tile.first, keys, shape.rows, false);
+    F::copy(&head.v, tile.first, values, shape.rows, false);
+    stream.copy::<F>(stream.start, stages, false);
+    columns.copy(tile, stream.start, 0u32, shape.keys);
     copy_async_commit();
     if comptime!(!shape.wgmma) {
         await_copies(shape);
     }
 
-    let place = Place::of_thread(&tile, shape);
+    let place = Place::of_thread(tile, CUBE_POS_X, args, shape);
     let own = own_group(shape) * comptime!(shape.group() * shape.pitch());
     let left_k = F::left(keys + own, shape);
     let left_v = F::left(values + own, shape);
     let mut d_k = F::zeros(comptime!(shape.dim_parts()));
     let mut d_v = F::zeros(comptime!(shape.dim_parts()));
-    for step in 0..steps {
-        let first = span.first + step * queries;
+    for step in 0..stream.steps {
+        let position = stream.position(step);
         let odd = u32::cast_from(step % 2i32);
-        let stage = stages + odd * comptime!(shape.stage_bytes());
+        let stage = stream.stage(odd);
         await_copies(shape);
-        if step + 1i32 < steps {
-            let next = stages + (1u32 - odd) * comptime!(shape.stage_bytes());
-            let position = first + queries;
-            copy_stage::<F>(&head.q, &d_out_rows, &tile, position, next, false, shape);
-            columns.copy(&tile, position, 1u32 - odd, shape);
+        if step + 1i32 < stream.steps {
+            let after = position + comptime!(shape.keys as i32);
+            let next = stream.stage(1u32 - odd);
+            stream.copy::<F>(after, next, false);
+            columns.copy(tile, after, 1u32 - odd, shape.keys);
             copy_async_commit();
         }
-        if tile.meets(place.group, comptime!(shape.group()), first, shape.keys) {
+        if place.meets(position) {
             let d_outs = stage + comptime!(shape.tile_bytes());
             let column = odd * comptime!(shape.keys * 2) + place.column;
+            let statistics = ColumnStatistics::new(&shared, column, shape.keys);
             let mut s = F::scores(&left_k, stage, shape);
-            let slopes = bound_and_mask::<F>(&mut s, &place, &tile, first, args, shape);
-            exp_shifted::<F>(&mut s, &statistics, column, args.scale_log2, shape);
+            let slopes = place.bound_and_mask::<F>(&mut s, position, true);
+            weights::<F::Fragment, ColumnStatistics>(&mut s, &statistics, args.scale_log2, shape);
             F::accumulate(&mut d_v, &s, d_outs, false, shape);
             let d_p = F::scores(&left_v, d_outs, shape);
-            score_gradients::<F>(&mut s, &d_p, &slopes, &statistics, column, shape);
+            score_gradients::<F::Fragment, ColumnStatistics>(
+                &mut s,
+                &d_p,
+                &slopes,
+                &statistics,
+                shape,
+            );
             F::accumulate(&mut d_k, &s, stage, false, shape);
         }
     }
-    if comptime!(shape.rope) {
-        apply_rope_transposed::<F>(&mut d_k, rotary, &place, &tile, shape);
-    }
-    let scale = Pair::both(args.scale);
-    let one = Pair::both(1.0f32);
-    store::<F>(
-        d_qkv, &d_k, &scale, &place, &tile, CUBE_POS_X, args.heads, K, shape,
-    );
-    store::<F>(
-        d_qkv, &d_v, &one, &place, &tile, CUBE_POS_X, args.heads, V, shape,
-    );
+    place.store_gradient::<F>(d_qkv, d_k, &inputs.rotary, K);
+    place.store::<F>(d_qkv, &d_v, Pair::of_rows(1.0f32, 1.0f32), V);
 }
 
-/// Completes the tiles of a stage to which no RoPE is applied; see [`super::rows`].
 #[cube]
-fn await_copies(#[comptime] shape: Shape) {
-    copy_async_wait(0u32);
-    if comptime!(shape.wgmma) {
-        fence_async_proxy();
-    }
-    sync_cube();
-}
-
-/// Softcap and mask of scores; returns the derivative of the softcap, of which nothing is read without a softcap.
-#[cube]
-fn bound_and_mask<F: Family>(
-    s: &mut F::Fragment,
-    place: &Place,
-    tile: &Tile,
-    other: i32,
-    args: &Args,
-    #[comptime] shape: Shape,
-) -> F::Fragment {
-    let mut slopes = F::zeros(comptime!(if shape.capped { shape.key_parts() } else { 1 }));
-    if comptime!(shape.capped) {
-        bound::<F>(s, &mut slopes, args.softcap, true, shape);
-    }
-    mask::<F>(s, place, tile, other, shape);
-    slopes
-}
-
-/// Weights `exp2(score - log-sum-exp)` in place of scores `[keys, queries]`; `statistics[column]` is the log-sum-exp of this thread's
-/// first query.
-#[cube]
-fn exp_shifted<F: Family>(
-    s: &mut F::Fragment,
-    statistics: &Shared<[f32]>,
-    column: u32,
-    scale_log2: f32,
-    #[comptime] shape: Shape,
-) {
-    #[unroll]
-    for part in 0..comptime!(shape.key_parts()) {
-        #[unroll]
-        for c in 0..2usize {
-            let at = column + comptime!((part * 8 + c) as u32);
-            let shift = statistics[at as usize] * LOG2_E;
-            #[unroll]
-            for row in 0..2usize {
-                let e = comptime!(row * 2 + c);
-                let weight = exp2(s.get(part, e) * scale_log2 - shift);
-                s.set(part, e, weight);
-            }
-        }
-    }
-}
-
-/// Gradients of scores `[keys, queries]` in place of weights, given the gradients of the weights; delta is `shape.keys` behind the
-/// log-sum-exp.
-#[cube]
-fn score_gradients<F: Family>(
-    s: &mut F::Fragment,
-    d_p: &F::Fragment,
-    slopes: &F::Fragment,
-    statistics: &Shared<[f32]>,
-    column: u32,
-    #[comptime] shape: Shape,
-) {
-    #[unroll]
-    for part in 0..comptime!(shape.key_parts()) {
-        #[unroll]
-        for c in 0..2usize {
-            let at = column + comptime!(shape.keys + (part * 8 + c) as u32);
-            let delta = statistics[at as usize];
-            #[unroll]
-            for row in 0..2usize {
-                let e = comptime!(row * 2 + c);
-                let mut d_s = s.get(part, e) * (d_p.get(part, e) - delta);
-                if comptime!(shape.capped) {
-                    d_s *= slopes.get(part, e);
-                }
-                s.set(part, e, d_s);
-            }
-        }
+impl Inputs {
+    /// Rows of queries, keys and values of this block's head, and of its output gradient.
+    fn rows(&self, tile: Tile, #[comptime] shape: Shape) -> (HeadRows, Rows) {
+        let (qk, qkv) = (global_address(&self.qk), global_address(&self.qkv));
+        let head_rows = HeadRows::new(qk, qkv, tile, CUBE_POS_X, self.args, shape);
+        let d_out = global_address(&self.d_out);
+        (
+            head_rows,
+            Rows::of_heads(d_out, tile, CUBE_POS_X, self.args, shape),
+        )
     }
 }
 
 /// Log-sum-exp and delta of streamed queries: addresses of the sequence's first query, and of stage 0 in shared memory. A stage is
 /// `shape.keys` log-sum-exps and behind them as many deltas.
 #[derive(CubeType, Clone, Copy)]
-struct Statistics {
+#[expand(derive(Clone, Copy))]
+struct StatisticCopies {
     lse: u64,
     delta: u64,
     shared: u32,
 }
 
 #[cube]
-impl Statistics {
-    fn of_block(lse: &[f32], delta: &[f32], args: &Args, tile: &Tile, shared: u32) -> Statistics {
-        let row = u64::cast_from((CUBE_POS_X * args.total + tile.sequence) * 4u32);
-        Statistics {
-            // SAFETY: buffers of a launch have elements and only their addresses are used; rows outside a sequence are not read.
-            lse: global_float_address(unsafe { lse.as_ptr_unchecked() }) + row,
-            // SAFETY: as above.
-            delta: global_float_address(unsafe { delta.as_ptr_unchecked() }) + row,
-            shared,
+impl StatisticCopies {
+    fn new(inputs: &Inputs, tile: Tile, shared: &Shared<[f32]>) -> StatisticCopies {
+        let row = u64::cast_from((CUBE_POS_X * inputs.args.total + tile.sequence) * 4u32);
+        StatisticCopies {
+            lse: global_address(&inputs.lse) + row,
+            delta: global_address(&inputs.delta) + row,
+            // SAFETY: the allocation has elements and only its address is used; copies stay inside the two stages.
+            shared: shared_address::<f32>(unsafe { shared.as_ptr_unchecked() }),
         }
     }
 
     /// Starts the copy of a stage from position `first` on, a number by each of the first threads; zeros beyond the end of the
     /// sequence.
-    fn copy(&self, tile: &Tile, first: i32, stage: u32, #[comptime] shape: Shape) {
-        let keys = comptime!(shape.keys);
-        if UNIT_POS < comptime!(2 * shape.keys) {
+    fn copy(&self, tile: Tile, first: i32, stage: u32, #[comptime] keys: u32) {
+        if UNIT_POS < comptime!(2 * keys) {
             let position = first + i32::cast_from(UNIT_POS % keys);
-            let inside = position < tile.length;
-            let offset = u64::cast_from(select(inside, u32::cast_from(position), 0u32) * 4u32);
-            let from = select(UNIT_POS < keys, self.lse, self.delta) + offset;
-            let to = self.shared + stage * comptime!(shape.keys * 8) + UNIT_POS * 4u32;
-            copy_async_4(to, from, select(inside, 4u32, 0u32));
+            let from = select(UNIT_POS < keys, self.lse, self.delta);
+            let to = self.shared + stage * comptime!(keys * 8) + UNIT_POS * 4u32;
+            copy_number(from, tile, position, to);
         }
+    }
+}
+
+/// Statistics of queries that are columns of scores, in shared memory.
+#[derive(CubeType)]
+struct ColumnStatistics<'a> {
+    shared: &'a Shared<[f32]>,
+    /// Index of the log-sum-exp of this thread's first query.
+    column: u32,
+    /// Distance of the deltas from the log-sum-exps.
+    #[cube(comptime)]
+    keys: u32,
+}
+
+#[cube]
+impl<'a> ColumnStatistics<'a> {
+    fn new(shared: &'a Shared<[f32]>, column: u32, #[comptime] keys: u32) -> ColumnStatistics<'a> {
+        ColumnStatistics::<'a> {
+            shared,
+            column,
+            keys,
+        }
+    }
+}
+
+#[cube]
+impl<'a> Statistics for ColumnStatistics<'a> {
+    fn lse(&self, #[comptime] part: usize) -> Pair {
+        let at = self.column + comptime!(part as u32 * 8);
+        Pair::of_columns(
+            self.shared[at as usize] * LOG2_E,
+            self.shared[(at + 1u32) as usize] * LOG2_E,
+        )
+    }
+
+    fn delta(&self, #[comptime] part: usize) -> Pair {
+        let at = self.column + comptime!(self.keys + part as u32 * 8);
+        Pair::of_columns(self.shared[at as usize], self.shared[(at + 1u32) as usize])
     }
 }

@@ -24,7 +24,7 @@
 
 use cubecl::prelude::*;
 
-use super::super::tile::Tile;
+use super::Pass;
 use super::rows::Rows;
 use super::shape::Shape;
 
@@ -36,17 +36,9 @@ pub(in super::super) trait Family: Send + Sync + 'static {
     /// A thread's elements of a result.
     type Fragment: Fragment;
 
-    /// Starts this thread's share of the copy of `count` rows, from position `first` of the tile's sequence on, to `shared`; zeros
-    /// in place of rows outside the sequence. With `rope`, a thread copies the chunks to which it will apply RoPE.
-    fn copy(
-        rows: &Rows,
-        tile: &Tile,
-        first: i32,
-        shared: u32,
-        #[comptime] count: u32,
-        #[comptime] rope: bool,
-        #[comptime] shape: Shape,
-    );
+    /// Starts this thread's share of the copy of `count` rows, from position `first` of the sequence on, to `shared`; zeros in place
+    /// of rows outside the sequence. With `rope`, a thread copies the chunks to which it will apply RoPE.
+    fn copy(rows: &Rows, first: i32, shared: u32, #[comptime] count: u32, #[comptime] rope: bool);
 
     /// The own rows at `shared` as left operand.
     fn left(shared: u32, #[comptime] shape: Shape) -> Self::Left;
@@ -76,4 +68,17 @@ pub(in super::super) trait Fragment {
 
     /// Replaces element `e` of a part.
     fn set(&mut self, #[comptime] part: usize, #[comptime] e: usize, value: f32);
+}
+
+/// The host's part of a family.
+pub(in super::super) trait HostFamily {
+    /// True if the warp-specialized kernels of `pipelined/` belong to the family.
+    const PIPELINED: bool;
+
+    /// A kernel for bf16, without RoPE and softcap.
+    fn shape(pass: Pass, head_dim: u32) -> Shape;
+
+    /// True if a CUDA device of a compute capability (90 for 9.0), with so much shared memory for a block, has kernels for a head
+    /// size.
+    fn supports(head_dim: u32, capability: u32, shared_bytes: usize) -> bool;
 }

@@ -7,13 +7,13 @@
 
 use cubecl::prelude::*;
 
-use super::super::tile::Tile;
-use super::family::{Family, Fragment, FragmentExpand};
+use super::Pass;
+use super::family::{Family, Fragment, FragmentExpand, HostFamily};
+use super::fragments::left_operand;
 use super::ptx::copy_async_16;
-use super::rows::{Rows, copy_pairs, source};
+use super::rows::{Rows, copy_pairs};
 use super::shape::Shape;
-use super::wgmma::{add_product, descriptor, left_operand, multiply, sum_with_product};
-use super::{HostFamily, Pass};
+use super::wgmma::{descriptor, multiply, sum_with_product};
 
 /// See the module documentation.
 pub(in super::super) struct Hopper;
@@ -28,11 +28,7 @@ impl HostFamily for Hopper {
             rows: if pass == Pass::Forward { 128 } else { 64 },
             keys: 64,
             wgmma: true,
-            resident: false,
-            rope_inside: false,
-            rope: false,
-            capped: false,
-            half: false,
+            ..Shape::default()
         }
     }
 
@@ -45,21 +41,13 @@ impl HostFamily for Hopper {
 impl Family for Hopper {
     /// The descriptor of the rows in shared memory.
     type Left = u64;
-    type Fragment = WgmmaFragment;
+    type Fragment = WgmmaFragment<Const<32>>;
 
-    fn copy(
-        rows: &Rows,
-        tile: &Tile,
-        first: i32,
-        shared: u32,
-        #[comptime] count: u32,
-        #[comptime] rope: bool,
-        #[comptime] shape: Shape,
-    ) {
+    fn copy(rows: &Rows, first: i32, shared: u32, #[comptime] count: u32, #[comptime] rope: bool) {
         if comptime!(rope) {
-            copy_pairs(rows, tile, first, shared, count, shape);
+            copy_pairs(rows, first, shared, count);
         } else {
-            copy_chunks(rows, tile, first, shared, count, shape);
+            copy_chunks(rows, first, shared, count);
         }
     }
 
@@ -67,45 +55,45 @@ impl Family for Hopper {
         descriptor(shared)
     }
 
-    fn scores(left: &u64, shared: u32, #[comptime] shape: Shape) -> WgmmaFragment {
+    fn scores(left: &u64, shared: u32, #[comptime] shape: Shape) -> WgmmaFragment<Const<32>> {
         let ty = comptime!(shape.ty());
-        WgmmaFragment {
-            elements: multiply::<Const<32>>(*left, descriptor(shared), 4usize, ty),
-        }
+        WgmmaFragment::new(multiply::<Const<32>>(*left, descriptor(shared), 4usize, ty))
     }
 
     fn accumulate(
-        sums: &mut WgmmaFragment,
-        weights: &WgmmaFragment,
+        sums: &mut WgmmaFragment<Const<32>>,
+        weights: &WgmmaFragment<Const<32>>,
         shared: u32,
         #[comptime] rescaled: bool,
         #[comptime] shape: Shape,
     ) {
         let ty = comptime!(shape.ty());
-        let left = left_operand(&weights.elements, ty);
+        let left = left_operand::<WgmmaFragment<Const<32>>, Const<16>>(weights, 0usize, ty);
         let right = descriptor(shared);
-        if comptime!(rescaled) {
-            sums.elements = sum_with_product::<Const<32>>(sums.elements, &left, right, ty);
-        } else {
-            sums.elements = add_product::<Const<32>>(sums.elements, &left, right, ty);
-        }
+        sums.elements = sum_with_product(sums.elements, left, right, rescaled, ty);
     }
 
-    fn zeros(#[comptime] _parts: usize) -> WgmmaFragment {
-        WgmmaFragment {
-            elements: Vector::<f32, Const<32>>::zeroed(),
-        }
+    fn zeros(#[comptime] _parts: usize) -> WgmmaFragment<Const<32>> {
+        WgmmaFragment::new(Vector::<f32, Const<32>>::zeroed())
     }
 }
 
-/// A fragment `[64, 64]`: element `e` of part `p` is number `4 p + e`.
-#[derive(CubeType)]
-pub(in super::super) struct WgmmaFragment {
-    pub(super) elements: Vector<f32, Const<32>>,
+/// A fragment `[64, 2 N]`: element `e` of part `p` is number `4 p + e`.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+pub(in super::super) struct WgmmaFragment<N: Size> {
+    pub(super) elements: Vector<f32, N>,
 }
 
 #[cube]
-impl Fragment for WgmmaFragment {
+impl<N: Size> WgmmaFragment<N> {
+    pub(super) fn new(elements: Vector<f32, N>) -> WgmmaFragment<N> {
+        WgmmaFragment::<N> { elements }
+    }
+}
+
+#[cube]
+impl<N: Size> Fragment for WgmmaFragment<N> {
     fn get(&self, #[comptime] part: usize, #[comptime] e: usize) -> f32 {
         self.elements.extract(comptime!(part * 4 + e))
     }
@@ -117,14 +105,8 @@ impl Fragment for WgmmaFragment {
 
 /// As [`copy_pairs`], for rows that need no RoPE: neighbouring threads copy neighbouring chunks of a row.
 #[cube]
-fn copy_chunks(
-    rows: &Rows,
-    tile: &Tile,
-    first: i32,
-    shared: u32,
-    #[comptime] count: u32,
-    #[comptime] shape: Shape,
-) {
+fn copy_chunks(rows: &Rows, first: i32, shared: u32, #[comptime] count: u32) {
+    let shape = comptime!(rows.shape);
     // Rows that all threads copy at once.
     let at_once = comptime!(shape.threads() / 8);
     let chunk = UNIT_POS % 8u32;
@@ -134,12 +116,8 @@ fn copy_chunks(
     #[unroll]
     for i in 0..comptime!(count / at_once) {
         let row = row0 + comptime!(i * at_once);
-        let position = first + i32::cast_from(row);
-        let (packed_row, bytes) = source(tile, position);
-        copy_async_16(
-            to + comptime!(i * at_once * shape.pitch()),
-            from + u64::cast_from(packed_row) * u64::cast_from(rows.pitch),
-            bytes,
-        );
+        let (packed_row, bytes) = rows.source(first + i32::cast_from(row));
+        let to = to + comptime!(i * at_once * shape.pitch());
+        copy_async_16(to, from + rows.offset(packed_row), bytes);
     }
 }

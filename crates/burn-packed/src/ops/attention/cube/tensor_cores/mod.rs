@@ -6,7 +6,8 @@
 //! | `pipelined/` | warp-specialized kernels for long sequences of global layers on Hopper |
 //! | `passes.rs` | kernels before them: RoPE for queries and keys, and `delta` |
 //! | `rows.rs` | copies of rows to shared memory, RoPE there; the life of a stage and its barriers |
-//! | `fragments.rs` | softcap, mask, online softmax and stores on results in registers |
+//! | `fragments.rs` | a thread's results in registers: their places, mask, stores |
+//! | `softmax.rs` | on results in registers: softcap, online softmax, weights and their gradients |
 //! | `family.rs` | what a family supplies; the layout of results, drawn |
 //! | `hopper.rs` (`wgmma.rs`), `ampere.rs` | the families |
 //! | `shape.rs` | what a kernel is compiled for, and its launch arguments |
@@ -17,7 +18,7 @@
 
 pub(super) mod ampere;
 pub(super) mod backward;
-mod family;
+pub(super) mod family;
 pub(super) mod forward;
 mod fragments;
 pub(super) mod hopper;
@@ -26,21 +27,20 @@ pub(super) mod pipelined;
 mod ptx;
 mod rows;
 pub(super) mod shape;
+mod softmax;
 mod wgmma;
 
 use burn::tensor::DType;
-use burn_cubecl::CubeBackend;
-use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::CubeDim;
 
 use super::super::AttentionSpec;
-use super::tile_table::ALL_LENGTHS;
-use super::{Call, CubeCount};
-use crate::ops::primitive::cast;
+use super::tile_table::{ALL_LENGTHS, TileTable};
+use super::{Call, CubeCount, Saved};
 use crate::ops::rows::empty;
 use ampere::Ampere;
-use family::Family;
+use backward::InputsLaunch;
+use family::{Family, HostFamily};
 use hopper::Hopper;
 use shape::{ArgsLaunch, Shape};
 
@@ -77,19 +77,6 @@ pub(super) enum Pass {
     Queries,
     /// Gradients of keys and values.
     Keys,
-}
-
-/// The host's part of a family.
-pub(super) trait HostFamily {
-    /// True if the warp-specialized kernels of `pipelined/` belong to the family.
-    const PIPELINED: bool;
-
-    /// A kernel for bf16, without RoPE and softcap.
-    fn shape(pass: Pass, head_dim: u32) -> Shape;
-
-    /// True if a CUDA device of a compute capability (90 for 9.0), with so much shared memory for a block, has kernels for a head
-    /// size.
-    fn supports(head_dim: u32, capability: u32, shared_bytes: usize) -> bool;
 }
 
 /// The families, the preferred one first.
@@ -129,14 +116,7 @@ impl Instructions {
     }
 
     /// Output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`. The limits are [`Limits::CHOSEN`], except in tests.
-    pub(super) fn forward(
-        self,
-        limits: Limits,
-        qkv: CubeTensor,
-        rotary: CubeTensor,
-        spec: &AttentionSpec,
-    ) -> (CubeTensor, CubeTensor) {
-        let call = Call::new(qkv, rotary, spec);
+    pub(super) fn forward(self, limits: Limits, call: &Call) -> (CubeTensor, CubeTensor) {
         match self {
             Self::Hopper => call.forward::<Hopper>(limits),
             Self::Ampere => call.forward::<Ampere>(limits),
@@ -144,25 +124,19 @@ impl Instructions {
     }
 
     /// Gradient `[total, 3, heads, head_dim]` of `qkv`.
-    #[allow(clippy::too_many_arguments)] // each tensor is an argument
-    pub(super) fn backward(
-        self,
-        limits: Limits,
-        d_out: CubeTensor,
-        qkv: CubeTensor,
-        out: CubeTensor,
-        lse: CubeTensor,
-        rotary: CubeTensor,
-        spec: &AttentionSpec,
-    ) -> CubeTensor {
-        let d_out = into_contiguous(cast::<CubeBackend>(d_out, qkv.dtype));
-        let (out, lse) = (into_contiguous(out), into_contiguous(lse));
-        let call = Call::new(qkv, rotary, spec);
+    pub(super) fn backward(self, limits: Limits, call: &Call, saved: &Saved) -> CubeTensor {
         match self {
-            Self::Hopper => call.backward::<Hopper>(limits, d_out, out, lse),
-            Self::Ampere => call.backward::<Ampere>(limits, d_out, out, lse),
+            Self::Hopper => call.backward::<Hopper>(limits, saved),
+            Self::Ampere => call.backward::<Ampere>(limits, saved),
         }
     }
+}
+
+/// Queries and keys with RoPE applied, or `qkv` where kernels apply it or there is none.
+struct Prepared {
+    qk: CubeTensor,
+    /// True if queries and keys are apart from `qkv`.
+    apart: bool,
 }
 
 impl Call<'_> {
@@ -180,45 +154,42 @@ impl Call<'_> {
         self.qkv.dtype == DType::F16
     }
 
-    /// The tensor of queries and keys, with RoPE applied unless that happens inside, and the launch arguments for it.
-    fn prepared(&self, rope_inside: bool) -> (CubeTensor, impl Fn() -> ArgsLaunch) {
+    fn prepared(&self, rope_inside: bool) -> Prepared {
         let apart = self.spec.rope && !rope_inside;
-        let qk = if apart {
-            self.with_rope()
-        } else {
-            self.qkv.clone()
+        let qk = match apart {
+            true => self.with_rope(),
+            false => self.qkv.clone(),
         };
-        let log2_e = std::f64::consts::LOG2_E;
+        Prepared { qk, apart }
+    }
+
+    /// The launch arguments for `qkv` and the tensor of queries and keys.
+    fn args(&self, prepared: &Prepared) -> ArgsLaunch {
+        let head_bytes = (self.heads * self.head_dim * 2) as u32;
         let AttentionSpec { scale, softcap, .. } = *self.spec;
-        let (heads, total) = (self.heads as u32, self.total as u32);
-        let (half_window, head_bytes) = (self.half_window, heads * self.head_dim as u32 * 2);
-        let args = move || {
-            ArgsLaunch::new(
-                if apart { 2 } else { 3 } * head_bytes,
-                head_bytes,
-                3 * head_bytes,
-                2 * head_bytes,
-                heads,
-                total,
-                half_window,
-                scale as f32,
-                (softcap.unwrap_or(scale) * log2_e) as f32,
-                softcap.map_or(0.0, |softcap| scale / softcap) as f32,
-            )
-        };
-        (qk, args)
+        ArgsLaunch::new(
+            if prepared.apart { 2 } else { 3 } * head_bytes,
+            head_bytes,
+            3 * head_bytes,
+            2 * head_bytes,
+            self.heads as u32,
+            self.total as u32,
+            self.half_window,
+            scale as f32,
+            (softcap.unwrap_or(scale) * std::f64::consts::LOG2_E) as f32,
+            softcap.map_or(0.0, |softcap| scale / softcap) as f32,
+        )
     }
 
     fn forward<F: Family + HostFamily>(&self, limits: Limits) -> (CubeTensor, CubeTensor) {
         let window = self.spec.half_window;
         let rope_inside = self.spec.rope && window.is_some_and(|w| w < limits.rope_inside);
-        let (qk, args) = self.prepared(rope_inside);
+        let prepared = self.prepared(rope_inside);
         let (out, lse) = (self.output(), self.lse());
         let mut lengths = ALL_LENGTHS;
         if F::PIPELINED && pipelined::supports(self) {
-            let from = limits.pipelined_forward;
-            pipelined::forward(self, from..usize::MAX, &qk, args(), &out, &lse);
-            lengths.end = from;
+            lengths.end = limits.pipelined_forward;
+            pipelined::forward(self, lengths.end..usize::MAX, &prepared, &out, &lse);
         }
         let shape = self.shape::<F>(Pass::Forward, rope_inside);
         let Some(tiles) = self.tiles_of(lengths, shape.rows as usize) else {
@@ -231,40 +202,39 @@ impl Call<'_> {
                 &self.qkv.client,
                 self.count(&tiles),
                 CubeDim::new_1d(shape.threads()),
-                qk.into_buffer_arg(),
+                prepared.qk.clone().into_buffer_arg(),
                 self.qkv.clone().into_buffer_arg(),
                 tiles.entries.into_buffer_arg(),
                 self.rotary.clone().into_buffer_arg(),
                 out.clone().into_buffer_arg(),
                 lse.clone().into_buffer_arg(),
-                args(),
+                self.args(&prepared),
                 shape,
             );
         }
         (out, lse)
     }
 
-    fn backward<F: Family + HostFamily>(
-        &self,
-        limits: Limits,
-        d_out: CubeTensor,
-        out: CubeTensor,
-        lse: CubeTensor,
-    ) -> CubeTensor {
-        let (qk, args) = self.prepared(false);
-        let delta = self.delta(&out, &d_out);
+    fn backward<F: Family + HostFamily>(&self, limits: Limits, saved: &Saved) -> CubeTensor {
+        let prepared = self.prepared(false);
+        let delta = self.delta(saved);
         let d_qkv = self.gradient();
+        let inputs = |tiles: &TileTable| {
+            InputsLaunch::new(
+                prepared.qk.clone().into_buffer_arg(),
+                self.qkv.clone().into_buffer_arg(),
+                saved.d_out.clone().into_buffer_arg(),
+                saved.lse.clone().into_buffer_arg(),
+                delta.clone().into_buffer_arg(),
+                tiles.entries.clone().into_buffer_arg(),
+                self.rotary.clone().into_buffer_arg(),
+                self.args(&prepared),
+            )
+        };
         let mut lengths = ALL_LENGTHS;
         if F::PIPELINED && pipelined::supports(self) {
-            let saved = pipelined::Saved {
-                qk: &qk,
-                d_out: &d_out,
-                lse: &lse,
-                delta: &delta,
-            };
-            let from = limits.pipelined_backward;
-            pipelined::backward(self, from..usize::MAX, &saved, &args, &d_qkv);
-            lengths.end = from;
+            lengths.end = limits.pipelined_backward;
+            pipelined::backward(self, lengths.end..usize::MAX, &prepared, inputs, &d_qkv);
         }
         macro_rules! launch {
             ($kernel:ident, $pass:expr) => {{
@@ -278,15 +248,8 @@ impl Call<'_> {
                         &self.qkv.client,
                         self.count(&tiles),
                         CubeDim::new_1d(shape.threads()),
-                        qk.clone().into_buffer_arg(),
-                        self.qkv.clone().into_buffer_arg(),
-                        d_out.clone().into_buffer_arg(),
-                        lse.clone().into_buffer_arg(),
-                        delta.clone().into_buffer_arg(),
-                        tiles.entries.into_buffer_arg(),
-                        self.rotary.clone().into_buffer_arg(),
+                        inputs(&tiles),
                         d_qkv.clone().into_buffer_arg(),
-                        args(),
                         shape,
                     )
                 }
@@ -321,7 +284,7 @@ impl Call<'_> {
     }
 
     /// `sum_d out · d_out` of every row and head, `[heads, total]` in f32.
-    fn delta(&self, out: &CubeTensor, d_out: &CubeTensor) -> CubeTensor {
+    fn delta(&self, saved: &Saved) -> CubeTensor {
         let delta = self.lse();
         let threads = self.heads * self.total * passes::DELTA_LANES as usize;
         // SAFETY: the kernel stays below `heads * total` rows.
@@ -330,8 +293,8 @@ impl Call<'_> {
                 &self.qkv.client,
                 CubeCount::Static(threads.div_ceil(passes::THREADS as usize) as u32, 1, 1),
                 CubeDim::new_1d(passes::THREADS),
-                out.clone().into_buffer_arg(),
-                d_out.clone().into_buffer_arg(),
+                saved.out.clone().into_buffer_arg(),
+                saved.d_out.clone().into_buffer_arg(),
                 delta.clone().into_buffer_arg(),
                 self.heads as u32,
                 self.total as u32,

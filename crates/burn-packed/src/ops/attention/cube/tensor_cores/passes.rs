@@ -38,7 +38,7 @@ pub(in super::super) fn rope_kernel(
         let part = item / pairs % 2u32;
         let chunk = item % pairs;
         let position = tile.first + row;
-        if row < comptime!(ROPE_ROWS as i32) && position < tile.length {
+        if row < comptime!(ROPE_ROWS as i32) && tile.has(position) {
             let packed_row = tile.sequence + u32::cast_from(position);
             let from =
                 ((packed_row * 3u32 + part) * heads + CUBE_POS_X) * comptime!(2 * pairs) + chunk;

@@ -2,33 +2,39 @@
 
 use cubecl::prelude::*;
 
-pub(super) use crate::ops::ptx::{ROW_BYTES, fence_async_proxy, pack, shared_address};
+pub(super) use crate::ops::ptx::{
+    ROW_BYTES, fence_async_proxy, pack, shared_address, sync_warp, value,
+};
 
-/// As [`shared_address`], of floats.
+/// Allocates shared memory and returns its address in the shared state space.
 #[cube]
-pub(super) fn shared_float_address(pointer: *const f32) -> u32 {
-    let address: u32;
-    gpu_asm!(
-        "{{ .reg .u64 t; cvta.to.shared.u64 t, {p}; cvt.u32.u64 {o}, t; }}",
-        o = out(_) address, p = in(_) pointer,
-    );
-    address
+pub(super) fn shared_memory(#[comptime] bytes: u32, #[comptime] alignment: usize) -> u32 {
+    let memory = Shared::<[u32]>::new_aligned_slice(comptime!(bytes as usize / 4), alignment);
+    // SAFETY: the allocation has elements and only its address is used; the PTX that accesses it stays inside the layout.
+    shared_address::<u32>(unsafe { memory.as_ptr_unchecked() })
 }
 
 /// Address of a buffer in the global state space.
 #[cube]
-pub(super) fn global_address(pointer: *const u32) -> u64 {
+pub(super) fn global_address<T: CubePrimitive>(buffer: &[T]) -> u64 {
+    // SAFETY: buffers of a launch have elements and only their addresses are used; rows outside a sequence are not read.
+    global_pointer::<T>(unsafe { buffer.as_ptr_unchecked() })
+}
+
+/// As [`global_address`], of a pointer.
+#[cube]
+pub(super) fn global_pointer<T: CubePrimitive>(pointer: *const T) -> u64 {
     let address: u64;
     gpu_asm!("cvta.to.global.u64 {o}, {p};", o = out(_) address, p = in(_) pointer);
     address
 }
 
-/// As [`global_address`], of floats.
+/// A value of a vector that may be a mutable variable: inline PTX would take the variable's address.
 #[cube]
-pub(super) fn global_float_address(pointer: *const f32) -> u64 {
-    let address: u64;
-    gpu_asm!("cvta.to.global.u64 {o}, {p};", o = out(_) address, p = in(_) pointer);
-    address
+pub(super) fn unchanged<E: CubePrimitive>(x: E) -> E {
+    let mut held = Sequence::<E>::new();
+    held.push(x);
+    *held.index(0)
 }
 
 /// Starts the copy of 16 bytes from global to shared memory; writes zeros where `bytes` is 0.
@@ -132,17 +138,8 @@ pub(super) fn load_shared_16(address: u32) -> Vector<u32, Const<4>> {
 /// Writes 16 bytes of shared memory.
 #[cube]
 pub(super) fn store_shared_16(address: u32, x: Vector<u32, Const<4>>) {
-    // Element by element: inline assembly passes a mutable variable by its address.
-    let (x0, x1, x2, x3) = (
-        x.extract(0usize),
-        x.extract(1usize),
-        x.extract(2usize),
-        x.extract(3usize),
-    );
-    gpu_asm!(
-        "st.shared.v4.b32 [{a}], {{{x0}, {x1}, {x2}, {x3}}};",
-        a = in(_) address, x0 = in(_) x0, x1 = in(_) x1, x2 = in(_) x2, x3 = in(_) x3,
-    );
+    let x = unchanged::<Vector<u32, Const<4>>>(x);
+    gpu_asm!("st.shared.v4.b32 [{a}], {x};", a = in(_) address, x = in(_) x);
 }
 
 /// Reads four floats of a buffer that no running kernel writes.

@@ -7,8 +7,8 @@
 //! threads of a block do both. A stage's life:
 //!
 //! 1. Every thread starts its copies to the stage and commits them.
-//! 2. In the next iteration, [`await_tile`]: a thread waits for its own copies, applies RoPE to them where that is done here,
-//!    and arrives at the block's barrier. After the barrier the tile is complete and visible to all threads.
+//! 2. In the next iteration, [`await_copies`] or [`Rows::await_tile`]: a thread waits for its own copies, applies RoPE to them where
+//!    that is done here, and arrives at the block's barrier. After the barrier the tile is complete and visible to all threads.
 //! 3. All threads read it. They are done with it when they arrive at the barrier of the iteration after that, which is why copies
 //!    to a stage start after that barrier.
 
@@ -19,17 +19,23 @@ use super::family::Family;
 use super::ptx::*;
 use super::shape::{Args, Shape};
 
-/// A tensor's rows of this block's head in global memory.
+/// Rows of a head of a sequence, in a tensor in global memory.
 #[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
 pub(in super::super) struct Rows {
     /// Address of the head in row 0 of the batch.
     pub(super) base: u64,
     /// Bytes from a row to the next.
     pub(super) pitch: u32,
+    /// The block's tile of the sequence.
+    pub(super) tile: Tile,
+    #[cube(comptime)]
+    pub(super) shape: Shape,
 }
 
 /// Rows of queries, keys and values.
 #[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
 pub(super) struct HeadRows {
     pub(super) q: Rows,
     pub(super) k: Rows,
@@ -38,57 +44,74 @@ pub(super) struct HeadRows {
 
 #[cube]
 impl HeadRows {
-    /// Of queries and keys in `qk`, values in `qkv`.
-    pub(super) fn of_block(
-        qk: &[u32],
-        qkv: &[u32],
-        args: &Args,
+    /// Of head `head` of queries and keys in the buffer at `qk`, values in that at `qkv`.
+    pub(super) fn new(
+        qk: u64,
+        qkv: u64,
+        tile: Tile,
+        head: u32,
+        args: Args,
         #[comptime] shape: Shape,
     ) -> HeadRows {
-        let head = CUBE_POS_X * comptime!(shape.row_bytes());
-        // SAFETY: buffers of a launch have elements and only their addresses are used; rows outside a sequence are not read.
-        let q = global_address(unsafe { qk.as_ptr_unchecked() }) + u64::cast_from(head);
+        let head = head * comptime!(shape.row_bytes());
+        let q = qk + u64::cast_from(head);
         let k = q + u64::cast_from(args.k_offset);
-        // SAFETY: as above.
-        let v = global_address(unsafe { qkv.as_ptr_unchecked() })
-            + u64::cast_from(args.v_offset + head);
+        let v = qkv + u64::cast_from(args.v_offset + head);
         HeadRows {
-            q: Rows {
-                base: q,
-                pitch: args.qk_row,
-            },
-            k: Rows {
-                base: k,
-                pitch: args.qk_row,
-            },
-            v: Rows {
-                base: v,
-                pitch: args.v_row,
-            },
+            q: Rows::new(q, args.qk_row, tile, shape),
+            k: Rows::new(k, args.qk_row, tile, shape),
+            v: Rows::new(v, args.v_row, tile, shape),
         }
     }
 }
 
 #[cube]
 impl Rows {
-    /// Of a tensor `[total, heads, head_dim]`.
-    pub(super) fn of_block(tensor: &[u32], args: &Args, #[comptime] shape: Shape) -> Rows {
-        let head = CUBE_POS_X * comptime!(shape.row_bytes());
+    fn new(base: u64, pitch: u32, tile: Tile, #[comptime] shape: Shape) -> Rows {
         Rows {
-            // SAFETY: buffers of a launch have elements and only their addresses are used; rows outside a sequence are not read.
-            base: global_address(unsafe { tensor.as_ptr_unchecked() }) + u64::cast_from(head),
-            pitch: args.heads * comptime!(shape.row_bytes()),
+            base,
+            pitch,
+            tile,
+            shape,
         }
+    }
+
+    /// Of head `head` of the buffer at `tensor`, `[total, heads, head_dim]`.
+    pub(super) fn of_heads(
+        tensor: u64,
+        tile: Tile,
+        head: u32,
+        args: Args,
+        #[comptime] shape: Shape,
+    ) -> Rows {
+        let base = tensor + u64::cast_from(head * comptime!(shape.row_bytes()));
+        let pitch = args.heads * comptime!(shape.row_bytes());
+        Rows::new(base, pitch, tile, shape)
+    }
+
+    /// Bytes from row 0 of the batch to row `row`.
+    pub(super) fn offset(&self, row: u32) -> u64 {
+        u64::cast_from(row) * u64::cast_from(self.pitch)
+    }
+
+    /// Row of the batch at a position of the sequence and the number of its bytes to copy, 16 at a time: none outside the sequence,
+    /// where `cp.async` then writes zeros.
+    pub(super) fn source(&self, position: i32) -> (u32, u32) {
+        // A call as an operand of `&&` would be short-circuited, which CubeCL compiles to a branch.
+        let before_end = self.tile.has(position);
+        let inside = before_end && position >= 0i32;
+        let row = self.tile.sequence + select(inside, u32::cast_from(position), 0u32);
+        (row, select(inside, 16u32, 0u32))
     }
 }
 
-/// Row of the batch at a position of the tile's sequence and the number of its bytes to copy, 16 at a time: none outside the
-/// sequence, where `cp.async` then writes zeros.
+/// Starts the copy of the f32 of a position to `shared`, `from` being the address of that of the sequence's first row; zero beyond the
+/// end of the sequence.
 #[cube]
-pub(super) fn source(tile: &Tile, position: i32) -> (u32, u32) {
-    let inside = position < tile.length && position >= 0i32;
-    let row = tile.sequence + select(inside, u32::cast_from(position), 0u32);
-    (row, select(inside, 16u32, 0u32))
+pub(super) fn copy_number(from: u64, tile: Tile, position: i32, shared: u32) {
+    let inside = tile.has(position);
+    let offset = u64::cast_from(select(inside, u32::cast_from(position), 0u32) * 4u32);
+    copy_async_4(shared, from + offset, select(inside, 4u32, 0u32));
 }
 
 impl Shape {
@@ -129,136 +152,157 @@ fn exists(row: u32, #[comptime] rows: u32, #[comptime] shape: Shape) -> bool {
     }
 }
 
-/// Starts the copy of `count` rows, from position `first` of the tile's sequence on, to `shared`: each thread the pairs of chunks
-/// to which it applies RoPE in [`apply_rope_to_tile`].
+/// Starts the copy of `count` rows, from position `first` of the sequence on, to `shared`: each thread the pairs of chunks to which
+/// it applies RoPE in [`Rows::apply_rope`].
 #[cube]
-pub(super) fn copy_pairs(
-    rows: &Rows,
-    tile: &Tile,
-    first: i32,
-    shared: u32,
-    #[comptime] count: u32,
-    #[comptime] shape: Shape,
-) {
+pub(super) fn copy_pairs(rows: &Rows, first: i32, shared: u32, #[comptime] count: u32) {
+    let shape = comptime!(rows.shape);
     let pairs = comptime!(shape.pairs());
     #[unroll]
     for i in 0..comptime!(shape.items(count)) {
         let item = UNIT_POS + comptime!(i * shape.threads());
         let row = item / pairs;
         let chunk = item % pairs;
-        let (packed_row, bytes) = source(tile, first + i32::cast_from(row));
-        let from = rows.base
-            + u64::cast_from(packed_row) * u64::cast_from(rows.pitch)
-            + u64::cast_from(chunk * 16u32);
-        if exists(row, count, shape) {
-            copy_async_16(shared + chunk_offset(row, chunk, shape), from, bytes);
-            copy_async_16(
-                shared + chunk_offset(row, chunk + pairs, shape),
-                from + u64::cast_from(comptime!(pairs * 16)),
-                bytes,
-            );
-        }
-    }
-}
-
-/// Starts the copy of a stage: tiles of two tensors from position `first` on, the first with RoPE to follow if `rope`.
-#[cube]
-pub(super) fn copy_stage<F: Family>(
-    a: &Rows,
-    b: &Rows,
-    tile: &Tile,
-    first: i32,
-    stage: u32,
-    #[comptime] rope: bool,
-    #[comptime] shape: Shape,
-) {
-    F::copy(a, tile, first, stage, shape.keys, rope, shape);
-    let second = stage + comptime!(shape.tile_bytes());
-    F::copy(b, tile, first, second, shape.keys, false, shape);
-}
-
-/// Cosines and sines for this thread's chunks of a tile, four vectors to a pair of chunks.
-#[cube]
-fn load_angles(
-    rotary: u64,
-    tile: &Tile,
-    first: i32,
-    #[comptime] count: u32,
-    #[comptime] shape: Shape,
-) -> Sequence<Vector<f32, Const<4>>> {
-    let pairs = comptime!(shape.pairs());
-    let mut angles = Sequence::<Vector<f32, Const<4>>>::new();
-    #[unroll]
-    for i in 0..comptime!(shape.items(count)) {
-        let item = UNIT_POS + comptime!(i * shape.threads());
-        // Rows outside the sequence are zeros, which no angle changes.
-        let position = tile.clamped(first + i32::cast_from(item / pairs));
-        let at = rotary
-            + u64::cast_from(position * comptime!(shape.head_dim * 4) + item % pairs * 32u32);
-        let sines = at + u64::cast_from(comptime!(shape.head_dim * 2));
-        angles.push(load_global_floats(at));
-        angles.push(load_global_floats(at + 16u64));
-        angles.push(load_global_floats(sines));
-        angles.push(load_global_floats(sines + 16u64));
-    }
-    angles
-}
-
-/// Waits for this thread's copies of a tile and applies RoPE to them in shared memory. Needs no barrier before it, since a thread
-/// changes the chunks that it copied; other threads see the tile after a barrier.
-#[cube]
-pub(super) fn apply_rope_to_tile(
-    shared: u32,
-    rotary: u64,
-    tile: &Tile,
-    first: i32,
-    #[comptime] count: u32,
-    #[comptime] shape: Shape,
-) {
-    let ty = comptime!(shape.ty());
-    let pairs = comptime!(shape.pairs());
-    // The loads of angles overlap with the copies.
-    let angles = load_angles(rotary, tile, first, count, shape);
-    copy_async_wait(0u32);
-    #[unroll]
-    for i in 0..comptime!(shape.items(count) as usize) {
-        let item = UNIT_POS + comptime!(i as u32 * shape.threads());
-        let row = item / pairs;
-        let chunk = item % pairs;
+        let (packed_row, bytes) = rows.source(first + i32::cast_from(row));
+        let from = rows.base + rows.offset(packed_row) + u64::cast_from(chunk * 16u32);
         if exists(row, count, shape) {
             let low = shared + chunk_offset(row, chunk, shape);
+            copy_async_16(low, from, bytes);
             let high = shared + chunk_offset(row, chunk + pairs, shape);
-            let (first, second) = apply_rope(
-                load_shared_16(low),
-                load_shared_16(high),
-                *angles.index(comptime!(i * 4)),
-                *angles.index(comptime!(i * 4 + 1)),
-                *angles.index(comptime!(i * 4 + 2)),
-                *angles.index(comptime!(i * 4 + 3)),
-                ty,
-            );
-            store_shared_16(low, first);
-            store_shared_16(high, second);
+            copy_async_16(high, from + u64::cast_from(comptime!(pairs * 16)), bytes);
         }
     }
 }
 
-/// Completes a tile at `shared`, step 2 of a stage's life (see the module documentation).
+/// The tiles of two tensors that a block streams through two stages of shared memory, one tile of each to a stage.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+pub(super) struct Stream {
+    first: Rows,
+    second: Rows,
+    /// Position of the first tile.
+    pub(super) start: i32,
+    /// Tiles of a tensor.
+    pub(super) steps: i32,
+    /// Address of stage 0 in shared memory.
+    stages: u32,
+}
+
 #[cube]
-pub(super) fn await_tile(
-    shared: u32,
-    rotary: u64,
-    tile: &Tile,
-    first: i32,
-    #[comptime] count: u32,
-    #[comptime] rope: bool,
-    #[comptime] shape: Shape,
-) {
-    if comptime!(rope) {
-        apply_rope_to_tile(shared, rotary, tile, first, count, shape);
-    } else {
-        copy_async_wait(0u32);
+impl Stream {
+    /// The tiles with rows that the block's own rows see.
+    pub(super) fn new(first: Rows, second: Rows, stages: u32) -> Stream {
+        let keys = comptime!(first.shape.keys as i32);
+        let span = first.tile.visible_to_any(comptime!(first.shape.rows));
+        Stream {
+            first,
+            second,
+            start: span.first,
+            steps: (span.last - span.first + keys) / keys,
+            stages,
+        }
     }
+
+    /// Position of the tiles of a step.
+    pub(super) fn position(&self, step: i32) -> i32 {
+        self.start + step * comptime!(self.first.shape.keys as i32)
+    }
+
+    /// Address of stage 0 or 1. Its second tile is `shape.tile_bytes()` behind the first.
+    pub(super) fn stage(&self, stage: u32) -> u32 {
+        self.stages + stage * comptime!(self.first.shape.stage_bytes())
+    }
+
+    /// Starts the copy of the tiles at `position` to a stage, the first with RoPE to follow if `rope`.
+    pub(super) fn copy<F: Family>(&self, position: i32, stage: u32, #[comptime] rope: bool) {
+        let shape = comptime!(self.first.shape);
+        F::copy(&self.first, position, stage, shape.keys, rope);
+        let second = stage + comptime!(shape.tile_bytes());
+        F::copy(&self.second, position, second, shape.keys, false);
+    }
+}
+
+/// RoPE of tiles in shared memory.
+#[cube]
+impl Rows {
+    /// Cosines and sines for this thread's chunks of a tile, four vectors to a pair of chunks, from the table at `rotary`.
+    fn angles(
+        &self,
+        rotary: u64,
+        first: i32,
+        #[comptime] count: u32,
+    ) -> Sequence<Vector<f32, Const<4>>> {
+        let shape = comptime!(self.shape);
+        let pairs = comptime!(shape.pairs());
+        let mut angles = Sequence::<Vector<f32, Const<4>>>::new();
+        #[unroll]
+        for i in 0..comptime!(shape.items(count)) {
+            let item = UNIT_POS + comptime!(i * shape.threads());
+            // Rows outside the sequence are zeros, which no angle changes.
+            let position = self.tile.clamped(first + i32::cast_from(item / pairs));
+            let offset = position * comptime!(shape.head_dim * 4) + item % pairs * 32u32;
+            let cosines = rotary + u64::cast_from(offset);
+            let sines = cosines + u64::cast_from(comptime!(shape.head_dim * 2));
+            angles.push(load_global_floats(cosines));
+            angles.push(load_global_floats(cosines + 16u64));
+            angles.push(load_global_floats(sines));
+            angles.push(load_global_floats(sines + 16u64));
+        }
+        angles
+    }
+
+    /// Waits for this thread's copies of `count` rows from position `first` on and applies RoPE to them. Needs no barrier before it,
+    /// since a thread changes the chunks that it copied; other threads see the tile after a barrier.
+    pub(super) fn apply_rope(&self, rotary: u64, shared: u32, first: i32, #[comptime] count: u32) {
+        let shape = comptime!(self.shape);
+        let pairs = comptime!(shape.pairs());
+        // The loads of angles overlap with the copies.
+        let angles = self.angles(rotary, first, count);
+        copy_async_wait(0u32);
+        #[unroll]
+        for i in 0..comptime!(shape.items(count) as usize) {
+            let item = UNIT_POS + comptime!(i as u32 * shape.threads());
+            let row = item / pairs;
+            let chunk = item % pairs;
+            if exists(row, count, shape) {
+                let low = shared + chunk_offset(row, chunk, shape);
+                let high = shared + chunk_offset(row, chunk + pairs, shape);
+                let (first, second) = apply_rope(
+                    load_shared_16(low),
+                    load_shared_16(high),
+                    *angles.index(comptime!(i * 4)),
+                    *angles.index(comptime!(i * 4 + 1)),
+                    *angles.index(comptime!(i * 4 + 2)),
+                    *angles.index(comptime!(i * 4 + 3)),
+                    comptime!(shape.ty()),
+                );
+                store_shared_16(low, first);
+                store_shared_16(high, second);
+            }
+        }
+    }
+
+    /// Completes `count` rows at `shared`, from position `first` on, as [`await_copies`], with RoPE applied if that is done inside.
+    pub(super) fn await_tile(&self, rotary: u64, shared: u32, first: i32, #[comptime] count: u32) {
+        if comptime!(self.shape.rope_inside) {
+            self.apply_rope(rotary, shared, first, count);
+        } else {
+            copy_async_wait(0u32);
+        }
+        complete(self.shape);
+    }
+}
+
+/// Completes the tiles of a stage to which no RoPE is applied, step 2 of a stage's life (see the module documentation).
+#[cube]
+pub(super) fn await_copies(#[comptime] shape: Shape) {
+    copy_async_wait(0u32);
+    complete(shape);
+}
+
+/// Makes this thread's part of a tile visible to WGMMA, and after the barrier all parts to all threads.
+#[cube]
+fn complete(#[comptime] shape: Shape) {
     if comptime!(shape.wgmma) {
         fence_async_proxy();
     }

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 /// Compile-time parameters of a kernel. Lengths, windows and the number of heads are launch arguments: they never recompile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(in super::super) struct Shape {
     /// Size of a head: a multiple of 16, at most 128.
     pub(in super::super) head_dim: u32,
@@ -119,6 +119,7 @@ pub(super) fn dtype(half: bool) -> &'static str {
 
 /// Launch arguments of the attention kernels besides tensors. Distances are in bytes.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
 pub(in super::super) struct Args {
     /// From a token to the next in the tensor of queries and keys.
     pub(in super::super) qk_row: u32,

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use cubecl::prelude::*;
 
-use super::ptx::{ROW_BYTES, pack};
+use super::ptx::{ROW_BYTES, unchanged};
 
 /// Descriptor of a tile in shared memory with 128-byte rows under the 128-byte swizzle, one block wide.
 #[cube]
@@ -30,75 +30,33 @@ pub(super) fn multiply<N: Size>(
     d
 }
 
-/// `c + A · B` with A in registers, `[64, 64]` as four slices of 16 columns, and B stored `[inner, columns]`. The product has registers
-/// of its own and is then added: faster than [`add_product`] where other instructions have just changed `c`.
+/// The left operand of [`sum_with_product`]: `[64, 64]`, four registers to a slice of 16 columns.
+pub(super) type Left = Vector<u32, Const<16>>;
+
+/// `c + A · B` with A in registers and B stored `[inner, columns]`. Accumulates in the registers of `c`; if `rescaled`, which says that
+/// other instructions have just changed `c`, the product has registers of its own and is then added, which is faster.
 #[cube]
 pub(super) fn sum_with_product<N: Size>(
     c: Vector<f32, N>,
-    a: &Sequence<Vector<u32, Const<4>>>,
+    a: Left,
     b: u64,
+    #[comptime] rescaled: bool,
     #[comptime] ty: &str,
 ) -> Vector<f32, N> {
-    let text = comptime!(registers_text(N::value(), 4, false, ty));
+    let text = comptime!(registers_text(N::value(), 4, !rescaled, ty));
     let d: Vector<f32, N>;
-    let a0 = *a.index(0);
-    let a1 = *a.index(1);
-    let a2 = *a.index(2);
-    let a3 = *a.index(3);
-    gpu_asm!(
-        "{text} // {d} {a0} {a1} {a2} {a3} {b}",
-        text = const text, d = out(_) d,
-        a0 = in(_) a0, a1 = in(_) a1, a2 = in(_) a2, a3 = in(_) a3, b = in(_) b,
-    );
-    c + d
-}
-
-/// As [`sum_with_product`], accumulating in the registers of `c`.
-#[cube]
-pub(super) fn add_product<N: Size>(
-    c: Vector<f32, N>,
-    a: &Sequence<Vector<u32, Const<4>>>,
-    b: u64,
-    #[comptime] ty: &str,
-) -> Vector<f32, N> {
-    let text = comptime!(registers_text(N::value(), 4, true, ty));
-    let d: Vector<f32, N>;
-    // Through a sequence: inline assembly passes a mutable variable by its address.
-    let mut held = Sequence::<Vector<f32, N>>::new();
-    held.push(c);
-    let c = *held.index(0);
-    let a0 = *a.index(0);
-    let a1 = *a.index(1);
-    let a2 = *a.index(2);
-    let a3 = *a.index(3);
-    gpu_asm!(
-        "{text} // {d} {c} {a0} {a1} {a2} {a3} {b}",
-        text = const text, d = out(_) d, c = in(_) c,
-        a0 = in(_) a0, a1 = in(_) a1, a2 = in(_) a2, a3 = in(_) a3, b = in(_) b,
-    );
-    d
-}
-
-/// A fragment of 64 rows and `2 N` columns, rounded, as left operand: a slice of 16 columns after the other.
-#[cube]
-pub(super) fn left_operand<N: Size>(
-    fragment: &Vector<f32, N>,
-    #[comptime] ty: &str,
-) -> Sequence<Vector<u32, Const<4>>> {
-    let mut slices = Sequence::<Vector<u32, Const<4>>>::new();
-    #[unroll]
-    for slice in 0..comptime!(N::value() / 8) {
-        let mut a = Vector::<u32, Const<4>>::empty();
-        #[unroll]
-        for r in 0..4usize {
-            let i = comptime!(slice * 8 + r * 2);
-            let low = fragment.extract(i);
-            let high = fragment.extract(comptime!(i + 1));
-            a.insert(r, pack(low, high, ty));
-        }
-        slices.push(a);
+    let a = unchanged::<Left>(a);
+    if comptime!(rescaled) {
+        gpu_asm!("{text} // {d} {a} {b}", text = const text, d = out(_) d, a = in(_) a, b = in(_) b);
+        c + d
+    } else {
+        let c = unchanged::<Vector<f32, N>>(c);
+        gpu_asm!(
+            "{text} // {d} {c} {a} {b}",
+            text = const text, d = out(_) d, c = in(_) c, a = in(_) a, b = in(_) b,
+        );
+        d
     }
-    slices
 }
 
 /// Distance between slices of 16 along the inner dimension, in a descriptor's units of 16 bytes: along a row, or down 16 rows.

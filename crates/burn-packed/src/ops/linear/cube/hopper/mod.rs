@@ -203,9 +203,9 @@ pub(super) fn hopper_gemm(
         Shared::<[u32]>::new_aligned_slice(comptime!(tiling.stages as usize * 4), 16usize);
     // SAFETY: both allocations have elements, and only their addresses are used: the PTX that accesses them stays inside `shared_words`
     // and inside the `2 · stages` mbarriers of 8 bytes.
-    let stages = shared_address(unsafe { shared.as_ptr_unchecked() });
+    let stages = shared_address::<u32>(unsafe { shared.as_ptr_unchecked() });
     // SAFETY: as above.
-    let full = shared_address(unsafe { barriers.as_ptr_unchecked() });
+    let full = shared_address::<u32>(unsafe { barriers.as_ptr_unchecked() });
     let empty = full + comptime!(tiling.stages * 8);
     let pipeline = Pipeline {
         stages,

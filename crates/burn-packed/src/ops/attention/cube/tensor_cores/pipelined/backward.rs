@@ -3,12 +3,15 @@
 use cubecl::prelude::*;
 
 use super::super::super::tile::{K, Q, Tile, V};
-use super::super::fragments::*;
+use super::super::backward::Inputs;
+use super::super::family::{Fragment, FragmentExpand};
+use super::super::fragments::{Pair, Place, left_operand};
 use super::super::hopper::{Hopper, WgmmaFragment};
 use super::super::ptx::*;
-use super::super::rows::Rows;
-use super::super::shape::{Args, dtype};
-use super::super::wgmma::{descriptor, left_operand};
+use super::super::rows::{HeadRows, Rows};
+use super::super::shape::{Args, Shape};
+use super::super::softmax::{LOG2_E, Statistics, StatisticsExpand, score_gradients, weights};
+use super::super::wgmma::descriptor;
 use super::fragment_shape;
 use super::producer::*;
 use super::ptx::*;
@@ -41,82 +44,67 @@ const BARRIERS: u32 = 2 * TILE_BYTES
     + 2 * HALF_BYTES
     + 2 * STAGES * STATISTIC_BYTES;
 /// Behind the barriers, the block's ticket.
-const TICKET: u32 = BARRIERS + 8 * (1 + 4 * STAGES + 4);
+const TICKET: u32 = BARRIERS + 8 + 2 * barrier_bytes(STAGES) + barrier_bytes(2);
 const SHARED_BYTES: u32 = TICKET + 8;
 
 /// Places in shared memory.
 #[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
 struct Memory {
     keys: u32,
     values: u32,
-    queries: u32,
-    d_out: u32,
+    queries: Ring,
+    d_out: Ring,
     /// Two tiles of the scores' gradients: the consumers write one while the other may still be read.
     d_scores: u32,
-    d_queries: u32,
+    /// Each consumer's half of the gradient of the queries, a stage to a consumer: filled by its four warps, emptied by one thread.
+    d_queries: Ring,
+    /// Log-sum-exp and delta, stages as of queries and `d_out`.
     lse: u32,
     delta: u32,
-    /// Keys and values.
+    /// Full barrier of keys and values.
     full_own: u32,
-    full_queries: u32,
-    empty_queries: u32,
-    full_d_out: u32,
-    empty_d_out: u32,
-    /// Each consumer's half of the gradient of the queries.
-    full_d_queries: u32,
-    empty_d_queries: u32,
     ticket: u32,
 }
 
 #[cube]
 impl Memory {
     fn new(base: u32) -> Memory {
-        let barriers = base + BARRIERS;
+        let full_own = base + BARRIERS;
+        let barriers = full_own + 8u32;
         let queries = base + comptime!(2 * TILE_BYTES);
         let d_out = queries + comptime!(STAGES * TILE_BYTES);
         let d_scores = d_out + comptime!(STAGES * TILE_BYTES);
         let d_queries = d_scores + comptime!(2 * SCORE_BYTES);
         let lse = d_queries + comptime!(2 * HALF_BYTES);
+        let d_out_barriers = barriers + comptime!(barrier_bytes(STAGES));
+        let d_query_barriers = barriers + comptime!(2 * barrier_bytes(STAGES));
         Memory {
             keys: base,
             values: base + TILE_BYTES,
-            queries,
-            d_out,
+            queries: Ring::new(queries, barriers, STAGES, TILE_BYTES),
+            d_out: Ring::new(d_out, d_out_barriers, STAGES, TILE_BYTES),
             d_scores,
-            d_queries,
+            d_queries: Ring::new(d_queries, d_query_barriers, 2u32, HALF_BYTES),
             lse,
             delta: lse + comptime!(STAGES * STATISTIC_BYTES),
-            full_own: barriers,
-            full_queries: barriers + 8u32,
-            empty_queries: barriers + comptime!(8 + 8 * STAGES),
-            full_d_out: barriers + comptime!(8 + 16 * STAGES),
-            empty_d_out: barriers + comptime!(8 + 24 * STAGES),
-            full_d_queries: barriers + comptime!(8 + 32 * STAGES),
-            empty_d_queries: barriers + comptime!(24 + 32 * STAGES),
+            full_own,
             ticket: base + TICKET,
         }
     }
 
     fn init(&self) {
         mbarrier_init(self.full_own, 2u32);
-        #[unroll]
-        for i in 0..STAGES {
-            mbarrier_init(self.full_queries + comptime!(8 * i), 2u32);
-            mbarrier_init(self.empty_queries + comptime!(8 * i), 8u32);
-            mbarrier_init(self.full_d_out + comptime!(8 * i), 2u32);
-            mbarrier_init(self.empty_d_out + comptime!(8 * i), 8u32);
-        }
-        #[unroll]
-        for i in 0..2u32 {
-            mbarrier_init(self.full_d_queries + comptime!(8 * i), 4u32);
-            mbarrier_init(self.empty_d_queries + comptime!(8 * i), 1u32);
-        }
+        self.queries.init(2u32, 8u32);
+        self.d_out.init(2u32, 8u32);
+        self.d_queries.init(4u32, 1u32);
         mbarrier_init_fence();
     }
 }
 
 /// A tile of keys of a head.
 #[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
 struct Item {
     tile: Tile,
     head: u32,
@@ -131,7 +119,7 @@ struct Item {
 #[cube]
 impl Item {
     /// Tickets are ordered by sequence and head, the last tile of a sequence first.
-    fn new(table: &[u32], ticket: u32, args: &Args) -> Item {
+    fn new(table: &[u32], ticket: u32, args: Args) -> Item {
         let some = Tile::of_entry(table, ticket / args.heads, args.half_window);
         let tiles = (u32::cast_from(some.length) + comptime!(ROWS - 1)) / ROWS;
         let entry = ticket / args.heads - u32::cast_from(some.first) / ROWS;
@@ -181,183 +169,96 @@ impl Item {
 /// - Which block computes what is decided when a block starts, by a ticket: the number behind `counters` counts them. A later tile of a
 ///   sequence has an earlier ticket. A block therefore waits only for blocks that have started, and there is no deadlock, whatever
 ///   the number of blocks that are resident.
-#[allow(clippy::too_many_arguments)] // each tensor is an argument
 #[cube(launch_unchecked)]
 pub(in super::super::super) fn pipelined_backward(
-    qk: &[u32],
-    qkv: &[u32],
-    d_out: &[u32],
-    lse: &[f32],
-    delta: &[f32],
-    tiles: &[u32],
-    rotary: &[f32],
+    inputs: &Inputs,
     d_queries: &mut [f32],
     counters: &mut [u32],
     d_qkv: &mut [u32],
-    args: &Args,
     #[comptime] rope: bool,
     #[comptime] half: bool,
 ) {
-    let shared =
-        Shared::<[u32]>::new_aligned_slice(comptime!(SHARED_BYTES as usize / 4), 1024usize);
-    // SAFETY: the allocation has elements and only its address is used; the PTX that accesses it stays inside the layout.
-    let memory = Memory::new(shared_address(unsafe { shared.as_ptr_unchecked() }));
+    let memory = Memory::new(shared_memory(SHARED_BYTES, 1024usize));
     // Sums of one kind, and blocks: one for each tile and head.
     let count = CUBE_COUNT_X;
     // SAFETY: buffers of a launch have elements and only their addresses are used.
-    let counters = global_address(unsafe { counters.as_ptr_unchecked() });
+    let counters = global_pointer::<u32>(unsafe { counters.as_ptr_unchecked() });
     if UNIT_POS == 0u32 {
-        store_shared(
-            memory.ticket,
-            take_ticket(counters + u64::cast_from(count) * 8u64),
-        );
+        let ticket = take_ticket(counters + u64::cast_from(count) * 8u64);
+        store_shared(memory.ticket, ticket);
         memory.init();
     }
     sync_cube();
-    let item = Item::new(tiles, load_shared(memory.ticket), args);
+    let shape = comptime!(fragment_shape(ROWS, ROWS, rope, half));
+    let item = Item::new(&inputs.tiles, load_shared(memory.ticket), inputs.args);
     if UNIT_POS >= 256u32 {
         decrease_registers(PRODUCER_REGISTERS);
         if UNIT_POS < comptime!(256 + PRODUCERS) {
-            let sources = Sources {
-                // SAFETY: buffers of a launch have elements and only their addresses are used; rows outside a sequence are not read.
-                q: global_address(unsafe { qk.as_ptr_unchecked() }),
-                // SAFETY: as above.
-                v: global_address(unsafe { qkv.as_ptr_unchecked() }),
-                // SAFETY: as above.
-                d_out: global_address(unsafe { d_out.as_ptr_unchecked() }),
-                // SAFETY: as above.
-                lse: global_float_address(unsafe { lse.as_ptr_unchecked() }),
-                // SAFETY: as above.
-                delta: global_float_address(unsafe { delta.as_ptr_unchecked() }),
-            };
-            produce(&sources, &item, args, &memory);
+            produce(inputs, &item, &memory, shape);
         } else if UNIT_POS == comptime!(256 + PRODUCERS) {
-            // SAFETY: buffers of a launch have elements and only their addresses are used; rows outside a sequence are not read.
-            let sums = global_float_address(unsafe { d_queries.as_ptr_unchecked() });
-            add_queries(sums, counters, count, &item, args, &memory);
+            // SAFETY: as above.
+            let sums = global_pointer::<f32>(unsafe { d_queries.as_ptr_unchecked() });
+            add_queries(sums, counters, count, &item, inputs.args.heads, &memory);
         }
     } else {
         increase_registers(CONSUMER_REGISTERS);
-        consume(&item, rotary, d_qkv, args, &memory, rope, half);
+        consume(inputs, &item, d_qkv, &memory, shape);
     }
-}
-
-/// Addresses of the tensors.
-#[derive(CubeType, Clone, Copy)]
-struct Sources {
-    q: u64,
-    v: u64,
-    d_out: u64,
-    lse: u64,
-    delta: u64,
 }
 
 /// The producer: copies keys and values of the item, and its tiles of queries with what belongs to them.
 #[cube]
-fn produce(sources: &Sources, item: &Item, args: &Args, memory: &Memory) {
+fn produce(inputs: &Inputs, item: &Item, memory: &Memory, #[comptime] shape: Shape) {
+    let tile = item.tile;
+    let mut stages = Cursor::new(1u32);
     let thread = UNIT_POS % 128u32;
-    let mut stages = Ring::new(1u32);
-    let mut handover = Handover::new();
+    let mut producer = Producer::new(PRODUCERS, LAG);
+    // The head's offset is added in 64 bits, which takes fewer of the producer's registers.
     let offset = u64::cast_from(item.head * ROW_BYTES);
-    let q_rows = Rows {
-        base: sources.q + offset,
-        pitch: args.qk_row,
-    };
-    let k_rows = Rows {
-        base: sources.q + offset + u64::cast_from(args.k_offset),
-        pitch: args.qk_row,
-    };
-    let v_rows = Rows {
-        base: sources.v + offset + u64::cast_from(args.v_offset),
-        pitch: args.v_row,
-    };
-    let d_out_rows = Rows {
-        base: sources.d_out + offset,
-        pitch: args.heads * ROW_BYTES,
-    };
-    let statistic = u64::cast_from(item.head * args.total + item.tile.sequence) * 4u64;
+    let qk = global_address(&inputs.qk) + offset;
+    let qkv = global_address(&inputs.qkv) + offset;
+    let rows = HeadRows::new(qk, qkv, tile, 0u32, inputs.args, shape);
+    let d_out = global_address(&inputs.d_out) + offset;
+    let d_out = Rows::of_heads(d_out, tile, 0u32, inputs.args, shape);
+    let statistic = u64::cast_from(item.head * inputs.args.total + tile.sequence) * 4u64;
+    let (lse, delta) = (global_address(&inputs.lse), global_address(&inputs.delta));
     if item.tiles > 0u32 {
-        copy_rows(
-            &k_rows,
-            &item.tile,
-            item.tile.first,
-            memory.keys,
-            thread,
-            ROWS,
-            PRODUCERS,
-        );
-        copy_rows(
-            &v_rows,
-            &item.tile,
-            item.tile.first,
-            memory.values,
-            thread,
-            ROWS,
-            PRODUCERS,
-        );
-        handover.commit(memory.full_own, LAG);
+        producer.copy(&rows.k, tile.first, memory.keys, thread, ROWS);
+        producer.copy(&rows.v, tile.first, memory.values, thread, ROWS);
+        producer.commit_to(memory.full_own);
     }
     let mut query = value(item.index);
     for _ in 0..item.tiles {
         let first = i32::cast_from(query * ROWS);
-        let barrier = stages.stage * 8u32;
-        let to = stages.stage * TILE_BYTES;
-        let statistic_to = stages.stage * STATISTIC_BYTES;
-        handover.acquire(memory.empty_queries + barrier, stages.parity);
-        copy_rows(
-            &q_rows,
-            &item.tile,
+        let to = stages.stage * STATISTIC_BYTES;
+        producer.fill(&memory.queries, &stages, &rows.q, first, thread);
+        producer.copy_statistic(lse + statistic, tile, first, memory.lse + to, thread, ROWS);
+        producer.commit(&memory.queries, &stages);
+        producer.fill(&memory.d_out, &stages, &d_out, first, thread);
+        producer.copy_statistic(
+            delta + statistic,
+            tile,
             first,
-            memory.queries + to,
+            memory.delta + to,
             thread,
             ROWS,
-            PRODUCERS,
         );
-        copy_statistic(
-            sources.lse + statistic,
-            &item.tile,
-            first,
-            memory.lse + statistic_to,
-            thread,
-            ROWS,
-            PRODUCERS,
-        );
-        handover.commit(memory.full_queries + barrier, LAG);
-        handover.acquire(memory.empty_d_out + barrier, stages.parity);
-        copy_rows(
-            &d_out_rows,
-            &item.tile,
-            first,
-            memory.d_out + to,
-            thread,
-            ROWS,
-            PRODUCERS,
-        );
-        copy_statistic(
-            sources.delta + statistic,
-            &item.tile,
-            first,
-            memory.delta + statistic_to,
-            thread,
-            ROWS,
-            PRODUCERS,
-        );
-        handover.commit(memory.full_d_out + barrier, LAG);
+        producer.commit(&memory.d_out, &stages);
         stages.advance(STAGES);
         query = item.after(query);
     }
-    handover.flush();
+    producer.flush();
 }
 
 /// One thread: adds each step's gradient of 128 queries to a sum in global memory, in the order of the terms. The first term is stored.
 #[cube]
-fn add_queries(sums: u64, counters: u64, count: u32, item: &Item, args: &Args, memory: &Memory) {
+fn add_queries(sums: u64, counters: u64, count: u32, item: &Item, heads: u32, memory: &Memory) {
     let mut parity = 0u32;
     let mut query = value(item.index);
     for _ in 0..item.tiles {
         let second = query < item.index;
         let terms = select(second, item.tiles - 1u32 - item.index, query - item.index);
-        let place = (item.entry + query) * args.heads + item.head + select(second, count, 0u32);
+        let place = (item.entry + query) * heads + item.head + select(second, count, 0u32);
         let to = sums + u64::cast_from(place) * comptime!(u64::from(TILE_NUMBERS * 4));
         let counter = counters + u64::cast_from(place) * 4u64;
         if terms > 0u32 {
@@ -365,9 +266,9 @@ fn add_queries(sums: u64, counters: u64, count: u32, item: &Item, args: &Args, m
         }
         #[unroll]
         for group in 0..2u32 {
-            mbarrier_wait(memory.full_d_queries + comptime!(8 * group), parity);
+            memory.d_queries.await_full(group, parity);
             let half = to + comptime!(u64::from(group * HALF_BYTES));
-            let from = memory.d_queries + comptime!(group * HALF_BYTES);
+            let from = memory.d_queries.tile(group);
             if terms > 0u32 {
                 bulk_add(half, from, HALF_BYTES);
             } else {
@@ -375,8 +276,8 @@ fn add_queries(sums: u64, counters: u64, count: u32, item: &Item, args: &Args, m
             }
         }
         bulk_wait_read();
-        mbarrier_arrive(memory.empty_d_queries);
-        mbarrier_arrive(memory.empty_d_queries + 8u32);
+        memory.d_queries.arrive_empty(0u32, true);
+        memory.d_queries.arrive_empty(1u32, true);
         bulk_wait();
         publish_count(counter, terms + 1u32);
         parity ^= 1u32;
@@ -384,20 +285,19 @@ fn add_queries(sums: u64, counters: u64, count: u32, item: &Item, args: &Args, m
     }
 }
 
+/// Scores of a consumer, transposed, `[64 keys, 128 queries]`.
+type Scores = WgmmaFragment<Const<64>>;
+
 /// A consumer warp group.
-#[allow(clippy::too_many_arguments)] // two of them are known at compile time
 #[cube]
 fn consume(
+    inputs: &Inputs,
     item: &Item,
-    rotary: &[f32],
     d_qkv: &mut [u32],
-    args: &Args,
     memory: &Memory,
-    #[comptime] rope: bool,
-    #[comptime] half: bool,
+    #[comptime] shape: Shape,
 ) {
-    let ty = comptime!(dtype(half));
-    let shape = comptime!(fragment_shape(ROWS, ROWS, half));
+    let ty = comptime!(shape.ty());
     let group = UNIT_POS / 128u32;
     let lane = UNIT_POS % 32u32;
     let elected = lane == 0u32;
@@ -408,13 +308,13 @@ fn consume(
     let key_chunk = warp * 2u32 + lane / 8u32 % 2u32;
     let transposed =
         (lane / 16u32 * 8u32 + lane % 8u32) * ROW_BYTES + (key_chunk ^ (lane % 8u32)) * 16u32;
-    let half_at = memory.d_queries + group * HALF_BYTES + UNIT_POS % 128u32 * 16u32;
+    let half_at = memory.d_queries.tile(group) + UNIT_POS % 128u32 * 16u32;
 
-    let mut stages = Ring::new(0u32);
-    let mut written = Ring::new(1u32);
-    let mut scores = Ring::new(0u32);
+    let mut stages = Cursor::new(0u32);
+    let mut written = Cursor::new(1u32);
+    let mut scores = Cursor::new(0u32);
     if item.tiles > 0u32 {
-        let place = Place::of_thread(&item.tile, shape);
+        let place = Place::of_thread(item.tile, item.head, inputs.args, shape);
         let mut d_k = Vector::<f32, Const<32>>::zeroed();
         let mut d_v = Vector::<f32, Const<32>>::zeroed();
         mbarrier_wait(memory.full_own, 0u32);
@@ -423,30 +323,31 @@ fn consume(
         let all_k = descriptor(memory.keys);
         let partial = item.tile.first + comptime!(ROWS as i32) > item.tile.length;
         for _ in 0..item.tiles {
-            let q = descriptor(memory.queries + stages.stage * TILE_BYTES);
-            let d_out = descriptor(memory.d_out + stages.stage * TILE_BYTES);
+            let q = descriptor(memory.queries.tile(stages.stage));
+            let d_out = descriptor(memory.d_out.tile(stages.stage));
             let column = place.column * 4u32;
-            let lse = memory.lse + stages.stage * STATISTIC_BYTES + column;
-            let delta = memory.delta + stages.stage * STATISTIC_BYTES + column;
-            mbarrier_wait(memory.full_queries + stages.stage * 8u32, stages.parity);
+            let statistics = StageStatistics {
+                lse: memory.lse + stages.stage * STATISTIC_BYTES + column,
+                delta: memory.delta + stages.stage * STATISTIC_BYTES + column,
+            };
+            memory.queries.await_full(stages.stage, stages.parity);
             let s_started = start_multiply::<Const<64>>(k, q, ty);
-            mbarrier_wait(memory.full_d_out + stages.stage * 8u32, stages.parity);
+            memory.d_out.await_full(stages.stage, stages.parity);
             let d_started = start_multiply::<Const<64>>(v, d_out, ty);
-            let mut s = await_result::<Const<64>>(s_started, 1u32);
-            weights(&mut s, lse, args.scale_log2);
+            let mut s = WgmmaFragment::new(await_result::<Const<64>>(s_started, 1u32));
+            weights::<Scores, StageStatistics>(&mut s, &statistics, inputs.args.scale_log2, shape);
             if partial {
-                hide_rows(&mut s, &place, &item.tile);
+                hide_rows(&mut s, &place, shape);
             }
-            let mut d = await_result::<Const<64>>(d_started, 0u32);
-            score_gradients(&mut d, &s, delta);
-            let p = left_operand(&s, ty);
-            let e = left_operand(&d, ty);
+            let d_p = WgmmaFragment::new(await_result::<Const<64>>(d_started, 0u32));
+            let mut d_s = s;
+            score_gradients::<Scores, StageStatistics>(&mut d_s, &d_p, &d_p, &statistics, shape);
             let d_scores = memory.d_scores + scores.stage * SCORE_BYTES;
             let started = start_gradients(
                 d_v,
                 d_k,
-                &p,
-                &e,
+                left_operand::<Scores, Const<32>>(&s, 0usize, ty),
+                left_operand::<Scores, Const<32>>(&d_s, 0usize, ty),
                 d_out,
                 q,
                 descriptor(d_scores + block),
@@ -457,10 +358,8 @@ fn consume(
             );
             scores.advance(2u32);
             d_v = await_part::<Const<32>>(started, 0usize, 2u32);
-            if elected {
-                mbarrier_arrive(memory.empty_d_out + stages.stage * 8u32);
-            }
-            mbarrier_wait(memory.empty_d_queries + group * 8u32, written.parity);
+            memory.d_out.arrive_empty(stages.stage, elected);
+            memory.d_queries.await_empty(group, written.parity);
             written.advance(1u32);
             let d_q = await_part::<Const<32>>(started, 64usize, 1u32);
             #[unroll]
@@ -475,91 +374,50 @@ fn consume(
             }
             fence_async_proxy();
             sync_warp();
-            if elected {
-                mbarrier_arrive(memory.full_d_queries + group * 8u32);
-            }
+            memory.d_queries.arrive_full(group, elected);
             d_k = await_part::<Const<32>>(started, 32usize, 0u32);
-            if elected {
-                mbarrier_arrive(memory.empty_queries + stages.stage * 8u32);
-            }
+            memory.queries.arrive_empty(stages.stage, elected);
             stages.advance(STAGES);
         }
-        let mut k_fragment = WgmmaFragment { elements: d_k };
-        let v_fragment = WgmmaFragment { elements: d_v };
-        if comptime!(rope) {
-            apply_rope_transposed::<Hopper>(&mut k_fragment, rotary, &place, &item.tile, shape);
-        }
-        let scale = Pair::both(args.scale);
-        let one = Pair::both(1.0f32);
-        store::<Hopper>(
-            d_qkv,
-            &k_fragment,
-            &scale,
-            &place,
-            &item.tile,
-            item.head,
-            args.heads,
-            K,
-            shape,
-        );
-        store::<Hopper>(
-            d_qkv,
-            &v_fragment,
-            &one,
-            &place,
-            &item.tile,
-            item.head,
-            args.heads,
-            V,
-            shape,
-        );
+        let d_k = WgmmaFragment::new(d_k);
+        let d_v = WgmmaFragment::new(d_v);
+        place.store_gradient::<Hopper>(d_qkv, d_k, &inputs.rotary, K);
+        place.store::<Hopper>(d_qkv, &d_v, Pair::of_rows(1.0f32, 1.0f32), V);
     }
 }
 
-/// Replaces scores `[keys, queries]` by their weights; `lse` is the shared-memory address of the log-sum-exp of this thread's first query.
+/// Statistics of the queries of a stage, which are columns of scores: addresses of those of this thread's first query.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+struct StageStatistics {
+    lse: u32,
+    delta: u32,
+}
+
 #[cube]
-fn weights(s: &mut Vector<f32, Const<64>>, lse: u32, scale_log2: f32) {
-    #[unroll]
-    for part in 0..16usize {
-        let pair = load_shared_pair(lse + comptime!(part as u32 * 32));
-        let (lse0, lse1) = (pair.extract(0usize) * LOG2_E, pair.extract(1usize) * LOG2_E);
-        #[unroll]
-        for e in 0..4usize {
-            let i = comptime!(4 * part + e);
-            let lse = if comptime!(e % 2 == 0) { lse0 } else { lse1 };
-            s.insert(i, exp2(s.extract(i) * scale_log2 - lse));
-        }
+impl Statistics for StageStatistics {
+    fn lse(&self, #[comptime] part: usize) -> Pair {
+        let lse = load_shared_pair(self.lse + comptime!(part as u32 * 32));
+        Pair::of_columns(lse.extract(0usize) * LOG2_E, lse.extract(1usize) * LOG2_E)
+    }
+
+    fn delta(&self, #[comptime] part: usize) -> Pair {
+        let delta = load_shared_pair(self.delta + comptime!(part as u32 * 32));
+        Pair::of_columns(delta.extract(0usize), delta.extract(1usize))
     }
 }
 
 /// Removes the weights of keys beyond the end of the sequence.
 #[cube]
-fn hide_rows(s: &mut Vector<f32, Const<64>>, place: &Place, tile: &Tile) {
-    let upper = place.row < tile.length;
-    let lower = place.row + 8i32 < tile.length;
+fn hide_rows(s: &mut Scores, place: &Place, #[comptime] shape: Shape) {
+    let upper = place.tile.has(place.row);
+    let lower = place.tile.has(place.row + 8i32);
     #[unroll]
-    for i in 0..64usize {
-        let seen = if comptime!(i % 4 < 2) { upper } else { lower };
-        s.insert(i, select(seen, s.extract(i), 0.0f32));
-    }
-}
-
-/// Replaces the gradients of weights `d` by those of the scores: `weights · (d - delta)`.
-#[cube]
-fn score_gradients(d: &mut Vector<f32, Const<64>>, weights: &Vector<f32, Const<64>>, delta: u32) {
-    #[unroll]
-    for part in 0..16usize {
-        let pair = load_shared_pair(delta + comptime!(part as u32 * 32));
-        let (delta0, delta1) = (pair.extract(0usize), pair.extract(1usize));
+    for part in 0..comptime!(shape.key_parts()) {
         #[unroll]
         for e in 0..4usize {
-            let i = comptime!(4 * part + e);
-            let delta = if comptime!(e % 2 == 0) {
-                delta0
-            } else {
-                delta1
-            };
-            d.insert(i, weights.extract(i) * (d.extract(i) - delta));
+            let seen = if comptime!(e < 2) { upper } else { lower };
+            s.set(part, e, select(seen, s.get(part, e), 0.0f32));
         }
     }
 }
@@ -578,44 +436,44 @@ pub(in super::super::super) fn finish_queries(
     tiles: &[u32],
     rotary: &[f32],
     d_qkv: &mut [u32],
-    args: &Args,
+    args: Args,
     #[comptime] rope: bool,
     #[comptime] half: bool,
 ) {
-    let shape = comptime!(fragment_shape(ROWS, ROWS, half));
+    let shape = comptime!(fragment_shape(ROWS, ROWS, rope, half));
     let tile = Tile::of_block(tiles, args.half_window);
-    let place = Place::of_thread(&tile, shape);
+    let place = Place::of_thread(tile, CUBE_POS_X, args, shape);
     let entry = (CUBE_POS_Y + CUBE_POS_Z * CUBE_COUNT_Y) * args.heads + CUBE_POS_X;
     let first =
         entry * comptime!(TILE_NUMBERS / 4) + UNIT_POS / 128u32 * 1024u32 + UNIT_POS % 128u32;
     let second = first + CUBE_COUNT_X * CUBE_COUNT_Y * CUBE_COUNT_Z * comptime!(TILE_NUMBERS / 4);
-    let mut d_q = Vector::<f32, Const<32>>::zeroed();
-    #[unroll]
-    for part in 0..8usize {
-        let numbers = sums[(first + comptime!(part as u32 * 128)) as usize];
-        #[unroll]
-        for e in 0..4usize {
-            d_q.insert(comptime!(4 * part + e), numbers.extract(e));
-        }
-    }
+    let mut d_q = WgmmaFragment::new(Vector::<f32, Const<32>>::zeroed());
+    add_sum(&mut d_q, sums, first, true);
     // The last tile of a sequence has no terms of later blocks.
     if tile.first + comptime!(ROWS as i32) < tile.length {
+        add_sum(&mut d_q, sums, second, false);
+    }
+    place.store_gradient::<Hopper>(d_qkv, d_q, rotary, Q);
+}
+
+/// Adds this thread's numbers of a sum, from the vector `at` on; replaces `d_q` if they are the first.
+#[cube]
+fn add_sum(
+    d_q: &mut WgmmaFragment<Const<32>>,
+    sums: &[Vector<f32, Const<4>>],
+    at: u32,
+    #[comptime] first: bool,
+) {
+    #[unroll]
+    for part in 0..8usize {
+        let numbers = sums[(at + comptime!(part as u32 * 128)) as usize];
         #[unroll]
-        for part in 0..8usize {
-            let numbers = sums[(second + comptime!(part as u32 * 128)) as usize];
-            #[unroll]
-            for e in 0..4usize {
-                let i = comptime!(4 * part + e);
-                d_q.insert(i, d_q.extract(i) + numbers.extract(e));
+        for e in 0..4usize {
+            if comptime!(first) {
+                d_q.set(part, e, numbers.extract(e));
+            } else {
+                d_q.set(part, e, d_q.get(part, e) + numbers.extract(e));
             }
         }
     }
-    let mut fragment = WgmmaFragment { elements: d_q };
-    if comptime!(rope) {
-        apply_rope_transposed::<Hopper>(&mut fragment, rotary, &place, &tile, shape);
-    }
-    let scale = Pair::both(args.scale);
-    store::<Hopper>(
-        d_qkv, &fragment, &scale, &place, &tile, CUBE_POS_X, args.heads, Q, shape,
-    );
 }

@@ -2,13 +2,15 @@
 
 use cubecl::prelude::*;
 
-use super::super::super::tile::{OUT, Tile};
-use super::super::fragments::*;
+use super::super::super::tile::Tile;
+use super::super::family::{Fragment, FragmentExpand};
+use super::super::fragments::{Pair, Place, left_operand};
 use super::super::hopper::{Hopper, WgmmaFragment};
 use super::super::ptx::*;
-use super::super::rows::Rows;
-use super::super::shape::{Args, dtype};
-use super::super::wgmma::{descriptor, left_operand};
+use super::super::rows::HeadRows;
+use super::super::shape::{Args, Shape};
+use super::super::softmax::{NEG_INF, row_maxima, weights_and_sums};
+use super::super::wgmma::descriptor;
 use super::fragment_shape;
 use super::producer::*;
 use super::ptx::*;
@@ -33,56 +35,40 @@ const SLACK: f32 = 8.0;
 
 const QUERY_BYTES: u32 = QUERIES * ROW_BYTES;
 const STAGE_BYTES: u32 = KEYS * ROW_BYTES;
-const NEG_INF: f32 = f32::NEG_INFINITY;
-
-/// Places in shared memory: two tiles of queries, the stages of keys and of values, the mbarriers.
-#[derive(CubeType, Clone, Copy)]
-struct Memory {
-    queries: u32,
-    keys: u32,
-    values: u32,
-    full_queries: u32,
-    empty_queries: u32,
-    full_keys: u32,
-    empty_keys: u32,
-    full_values: u32,
-    empty_values: u32,
-}
 
 /// Bytes of tiles, and with the barriers.
 const TILE_BYTES: u32 = 2 * QUERY_BYTES + 2 * STAGES * STAGE_BYTES;
-const SHARED_BYTES: u32 = TILE_BYTES + 8 * (4 + 4 * STAGES);
+const SHARED_BYTES: u32 = TILE_BYTES + barrier_bytes(2) + 2 * barrier_bytes(STAGES);
+
+/// The rings in shared memory: two tiles of queries, the stages of keys and of values; behind them the barriers.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+struct Memory {
+    queries: Ring,
+    keys: Ring,
+    values: Ring,
+}
 
 #[cube]
 impl Memory {
     fn new(base: u32) -> Memory {
         let barriers = base + TILE_BYTES;
+        let keys = base + comptime!(2 * QUERY_BYTES);
+        let values = base + comptime!(2 * QUERY_BYTES + STAGES * STAGE_BYTES);
+        let key_barriers = barriers + comptime!(barrier_bytes(2));
+        let value_barriers = barriers + comptime!(barrier_bytes(2) + barrier_bytes(STAGES));
         Memory {
-            queries: base,
-            keys: base + comptime!(2 * QUERY_BYTES),
-            values: base + comptime!(2 * QUERY_BYTES + STAGES * STAGE_BYTES),
-            full_queries: barriers,
-            empty_queries: barriers + 16u32,
-            full_keys: barriers + 32u32,
-            empty_keys: barriers + comptime!(32 + 8 * STAGES),
-            full_values: barriers + comptime!(32 + 16 * STAGES),
-            empty_values: barriers + comptime!(32 + 24 * STAGES),
+            queries: Ring::new(base, barriers, 2u32, QUERY_BYTES),
+            keys: Ring::new(keys, key_barriers, STAGES, STAGE_BYTES),
+            values: Ring::new(values, value_barriers, STAGES, STAGE_BYTES),
         }
     }
 
+    /// Four warps fill a stage, all consumers' warps empty it.
     fn init(&self) {
-        #[unroll]
-        for i in 0..2u32 {
-            mbarrier_init(self.full_queries + comptime!(8 * i), 4u32);
-            mbarrier_init(self.empty_queries + comptime!(8 * i), comptime!(GROUPS * 4));
-        }
-        #[unroll]
-        for i in 0..STAGES {
-            mbarrier_init(self.full_keys + comptime!(8 * i), 4u32);
-            mbarrier_init(self.full_values + comptime!(8 * i), 4u32);
-            mbarrier_init(self.empty_keys + comptime!(8 * i), comptime!(GROUPS * 4));
-            mbarrier_init(self.empty_values + comptime!(8 * i), comptime!(GROUPS * 4));
-        }
+        self.queries.init(4u32, comptime!(GROUPS * 4));
+        self.keys.init(4u32, comptime!(GROUPS * 4));
+        self.values.init(4u32, comptime!(GROUPS * 4));
         mbarrier_init_fence();
     }
 }
@@ -110,103 +96,71 @@ pub(in super::super::super) fn pipelined_forward(
     tiles: &[u32],
     out: &mut [u32],
     lse: &mut [f32],
-    args: &Args,
+    args: Args,
     work: u32,
     #[comptime] half: bool,
 ) {
-    let shared =
-        Shared::<[u32]>::new_aligned_slice(comptime!(SHARED_BYTES as usize / 4), 1024usize);
-    // SAFETY: the allocation has elements and only its address is used; the PTX that accesses it stays inside the layout.
-    let memory = Memory::new(shared_address(unsafe { shared.as_ptr_unchecked() }));
+    let memory = Memory::new(shared_memory(SHARED_BYTES, 1024usize));
     if UNIT_POS == 0u32 {
         memory.init();
     }
     sync_cube();
+    let shape = comptime!(fragment_shape(QUERIES, KEYS, false, half));
     if UNIT_POS >= comptime!(GROUPS * 128) {
         decrease_registers(PRODUCER_REGISTERS);
-        // SAFETY: buffers of a launch have elements and only their addresses are used; rows outside a sequence are not read.
-        let q = global_address(unsafe { qk.as_ptr_unchecked() });
-        // SAFETY: as above.
-        let v = global_address(unsafe { qkv.as_ptr_unchecked() });
-        produce(q, v, tiles, args, work, &memory);
+        let (qk, qkv) = (global_address(qk), global_address(qkv));
+        produce(qk, qkv, tiles, args, work, &memory, shape);
     } else {
         increase_registers(CONSUMER_REGISTERS);
-        consume(tiles, out, lse, args, work, &memory, half);
+        consume(tiles, out, lse, args, work, &memory, shape);
     }
 }
 
-/// The tile of queries of work item `item`, and its head.
+/// The tile of queries of work item `item`, its head, and its number of tiles of keys.
 #[cube]
-fn tile_and_head(tiles: &[u32], item: u32, args: &Args) -> (Tile, u32) {
-    (
-        Tile::of_entry(tiles, item / args.heads, args.half_window),
-        item % args.heads,
-    )
+fn work_item(tiles: &[u32], item: u32, args: Args) -> (Tile, u32, i32) {
+    let tile = Tile::of_entry(tiles, item / args.heads, args.half_window);
+    let steps = (tile.length + comptime!(KEYS as i32 - 1)) / comptime!(KEYS as i32);
+    (tile, item % args.heads, steps)
 }
 
 /// The producer: copies the tiles of all work items.
 #[cube]
-fn produce(q: u64, v: u64, tiles: &[u32], args: &Args, work: u32, memory: &Memory) {
+fn produce(
+    qk: u64,
+    qkv: u64,
+    tiles: &[u32],
+    args: Args,
+    work: u32,
+    memory: &Memory,
+    #[comptime] shape: Shape,
+) {
+    let mut queries = Cursor::new(1u32);
+    let mut stages = Cursor::new(1u32);
     let thread = UNIT_POS % 128u32;
-    let mut queries = Ring::new(1u32);
-    let mut stages = Ring::new(1u32);
-    let mut handover = Handover::new();
+    let mut producer = Producer::new(128u32, LAG);
     let mut item = value(CUBE_POS_X);
     while item < work {
-        let (tile, head) = tile_and_head(tiles, item, args);
+        let (tile, head, steps) = work_item(tiles, item, args);
+        // The head's offset is added in 64 bits, which takes fewer of the producer's registers.
         let offset = u64::cast_from(head * ROW_BYTES);
-        let q_rows = Rows {
-            base: q + offset,
-            pitch: args.qk_row,
-        };
-        let k_rows = Rows {
-            base: q_rows.base + u64::cast_from(args.k_offset),
-            pitch: args.qk_row,
-        };
-        let v_rows = Rows {
-            base: v + offset + u64::cast_from(args.v_offset),
-            pitch: args.v_row,
-        };
-        let steps = (tile.length + comptime!(KEYS as i32 - 1)) / comptime!(KEYS as i32);
+        let rows = HeadRows::new(qk + offset, qkv + offset, tile, 0u32, args, shape);
         if steps > 0i32 {
-            let full = memory.full_queries + queries.stage * 8u32;
-            handover.acquire(memory.empty_queries + queries.stage * 8u32, queries.parity);
-            let to = memory.queries + queries.stage * QUERY_BYTES;
-            copy_rows(&q_rows, &tile, tile.first, to, thread, QUERIES, 128u32);
-            handover.commit(full, LAG);
+            producer.fill(&memory.queries, &queries, &rows.q, tile.first, thread);
+            producer.commit(&memory.queries, &queries);
             queries.advance(2u32);
         }
         for step in 0..steps {
             let first = (steps - 1i32 - step) * comptime!(KEYS as i32);
-            let barrier = stages.stage * 8u32;
-            let to = stages.stage * STAGE_BYTES;
-            handover.acquire(memory.empty_keys + barrier, stages.parity);
-            copy_rows(
-                &k_rows,
-                &tile,
-                first,
-                memory.keys + to,
-                thread,
-                KEYS,
-                128u32,
-            );
-            handover.commit(memory.full_keys + barrier, LAG);
-            handover.acquire(memory.empty_values + barrier, stages.parity);
-            copy_rows(
-                &v_rows,
-                &tile,
-                first,
-                memory.values + to,
-                thread,
-                KEYS,
-                128u32,
-            );
-            handover.commit(memory.full_values + barrier, LAG);
+            producer.fill(&memory.keys, &stages, &rows.k, first, thread);
+            producer.commit(&memory.keys, &stages);
+            producer.fill(&memory.values, &stages, &rows.v, first, thread);
+            producer.commit(&memory.values, &stages);
             stages.advance(STAGES);
         }
         item += CUBE_COUNT_X;
     }
-    handover.flush();
+    producer.flush();
 }
 
 /// Softmax of this thread's two rows: each row's reference in units of log2, and this thread's share of the sum of weights.
@@ -220,55 +174,27 @@ struct Softmax {
 impl Softmax {
     fn new() -> Softmax {
         Softmax {
-            reference: Pair::both(f32::new(NEG_INF)),
-            sum: Pair::both(0.0f32),
+            reference: Pair::of_rows(f32::new(NEG_INF), f32::new(NEG_INF)),
+            sum: Pair::of_rows(0.0f32, 0.0f32),
         }
     }
 
     /// Replaces a tile's scores by their weights and returns the factors for earlier sums, 1 where a reference stays.
-    fn update(&mut self, s: &mut Vector<f32, Const<64>>, scale_log2: f32) -> Pair {
-        let mut upper = s.extract(0usize);
-        let mut lower = s.extract(2usize);
-        #[unroll]
-        for i in 0..16usize {
-            upper = max(
-                upper,
-                max(s.extract(comptime!(4 * i)), s.extract(comptime!(4 * i + 1))),
-            );
-            lower = max(
-                lower,
-                max(
-                    s.extract(comptime!(4 * i + 2)),
-                    s.extract(comptime!(4 * i + 3)),
-                ),
-            );
-        }
-        let upper = follow(self.reference.upper, quad_max(upper) * scale_log2);
-        let lower = follow(self.reference.lower, quad_max(lower) * scale_log2);
-        let factor = Pair {
-            upper: exp2(self.reference.upper - upper),
-            lower: exp2(self.reference.lower - lower),
-        };
-        self.reference.upper = upper;
-        self.reference.lower = lower;
-        let mut sum_upper = 0.0f32;
-        let mut sum_lower = 0.0f32;
-        #[unroll]
-        for i in 0..16usize {
-            #[unroll]
-            for e in 0..4usize {
-                let reference = if comptime!(e < 2) { upper } else { lower };
-                let weight = exp2(s.extract(comptime!(4 * i + e)) * scale_log2 - reference);
-                s.insert(comptime!(4 * i + e), weight);
-                if comptime!(e < 2) {
-                    sum_upper += weight;
-                } else {
-                    sum_lower += weight;
-                }
-            }
-        }
-        self.sum.upper = self.sum.upper * factor.upper + sum_upper;
-        self.sum.lower = self.sum.lower * factor.lower + sum_lower;
+    fn update(&mut self, s: &mut Scores, scale_log2: f32, #[comptime] shape: Shape) -> Pair {
+        let start = Pair::of_rows(s.get(0usize, 0usize), s.get(0usize, 2usize));
+        let top = row_maxima::<Scores>(s, start, shape);
+        let upper = follow(self.reference.a, quad_max(top.a) * scale_log2);
+        let lower = follow(self.reference.b, quad_max(top.b) * scale_log2);
+        let factor = Pair::of_rows(
+            exp2(self.reference.a - upper),
+            exp2(self.reference.b - lower),
+        );
+        self.reference.a = upper;
+        self.reference.b = lower;
+        let (shift, zero) = (Pair::of_rows(upper, lower), Pair::of_rows(0.0f32, 0.0f32));
+        let sum = weights_and_sums::<Scores>(s, scale_log2, shift, zero, shape);
+        self.sum.a = self.sum.a * factor.a + sum.a;
+        self.sum.b = self.sum.b * factor.b + sum.b;
         factor
     }
 }
@@ -279,13 +205,20 @@ fn follow(reference: f32, top: f32) -> f32 {
     select(top > reference + SLACK, top, reference)
 }
 
+/// Scores of a consumer, `[64 queries, 128 keys]`.
+type Scores = WgmmaFragment<Const<64>>;
+
 /// Hides keys at and beyond `left`, counted from this thread's first key.
 #[cube]
-fn hide_beyond(s: &mut Vector<f32, Const<64>>, left: i32) {
+fn hide_beyond(s: &mut Scores, left: i32, #[comptime] shape: Shape) {
     #[unroll]
-    for i in 0..64usize {
-        let key = comptime!((i / 4 * 8 + i % 2) as i32);
-        s.insert(i, select(key < left, s.extract(i), f32::new(NEG_INF)));
+    for part in 0..comptime!(shape.key_parts()) {
+        #[unroll]
+        for e in 0..4usize {
+            let key = comptime!((part * 8 + e % 2) as i32);
+            let score = select(key < left, s.get(part, e), f32::new(NEG_INF));
+            s.set(part, e, score);
+        }
     }
 }
 
@@ -295,126 +228,109 @@ fn consume(
     tiles: &[u32],
     out: &mut [u32],
     lse: &mut [f32],
-    args: &Args,
+    args: Args,
     work: u32,
     memory: &Memory,
-    #[comptime] half: bool,
+    #[comptime] shape: Shape,
 ) {
-    let ty = comptime!(dtype(half));
-    let shape = comptime!(fragment_shape(QUERIES, KEYS, half));
+    let ty = comptime!(shape.ty());
     let group = UNIT_POS / 128u32;
-    let next = select(group == comptime!(GROUPS - 1), 0u32, group + 1u32);
+    let order = Order {
+        own: group + 1u32,
+        next: select(group == comptime!(GROUPS - 1), 0u32, group + 1u32) + 1u32,
+    };
     let elected = UNIT_POS % 32u32 == 0u32;
-    let mut queries = Ring::new(0u32);
-    let mut stages = Ring::new(0u32);
+    let mut queries = Cursor::new(0u32);
+    let mut stages = Cursor::new(0u32);
     // Stands for the arrival of the last group before the first group starts.
     if group == 0u32 {
         named_barrier_arrive(1u32, 256u32);
     }
     let mut item = value(CUBE_POS_X);
     while item < work {
-        let (tile, head) = tile_and_head(tiles, item, args);
-        let steps = (tile.length + comptime!(KEYS as i32 - 1)) / comptime!(KEYS as i32);
+        let (tile, head, steps) = work_item(tiles, item, args);
         if steps > 0i32 {
-            let place = Place::of_thread(&tile, shape);
-            let q = descriptor(
-                memory.queries + queries.stage * QUERY_BYTES + group * comptime!(64 * ROW_BYTES),
-            );
-            mbarrier_wait(memory.full_queries + queries.stage * 8u32, queries.parity);
-            mbarrier_wait(memory.full_keys + stages.stage * 8u32, stages.parity);
-            named_barrier_sync(group + 1u32, 256u32);
-            let started = start_multiply::<Const<64>>(
-                q,
-                descriptor(memory.keys + stages.stage * STAGE_BYTES),
-                ty,
-            );
-            named_barrier_arrive(next + 1u32, 256u32);
-            let mut s = await_result::<Const<64>>(started, 0u32);
-            if elected {
-                mbarrier_arrive(memory.empty_keys + stages.stage * 8u32);
-            }
+            let place = Place::of_thread(tile, head, args, shape);
+            let own = group * comptime!(64 * ROW_BYTES);
+            let q = descriptor(memory.queries.tile(queries.stage) + own);
+            memory.queries.await_full(queries.stage, queries.parity);
+            memory.keys.await_full(stages.stage, stages.parity);
+            order.begin();
+            let k = descriptor(memory.keys.tile(stages.stage));
+            let started = start_multiply::<Const<64>>(q, k, ty);
+            order.end();
+            let mut s = WgmmaFragment::new(await_result::<Const<64>>(started, 0u32));
+            memory.keys.arrive_empty(stages.stage, elected);
             let left = tile.length - (steps - 1i32) * comptime!(KEYS as i32);
             if left < comptime!(KEYS as i32) {
-                hide_beyond(&mut s, left - i32::cast_from(place.column));
+                hide_beyond(&mut s, left - i32::cast_from(place.column), shape);
             }
             let mut softmax = Softmax::new();
-            softmax.update(&mut s, args.scale_log2);
+            softmax.update(&mut s, args.scale_log2, shape);
             let mut weights = s;
             let mut sums = Vector::<f32, Const<32>>::zeroed();
             for _ in 1i32..steps {
                 let values = stages.stage;
                 let values_parity = stages.parity;
                 stages.advance(STAGES);
-                mbarrier_wait(memory.full_keys + stages.stage * 8u32, stages.parity);
-                mbarrier_wait(memory.full_values + values * 8u32, values_parity);
-                let w = left_operand(&weights, ty);
-                named_barrier_sync(group + 1u32, 256u32);
-                let started = start_scores_and_sum(
-                    sums,
-                    &w,
-                    q,
-                    descriptor(memory.keys + stages.stage * STAGE_BYTES),
-                    descriptor(memory.values + values * STAGE_BYTES),
-                    ty,
-                );
-                named_barrier_arrive(next + 1u32, 256u32);
-                let mut s = await_part::<Const<64>>(started, 0usize, 1u32);
-                if elected {
-                    mbarrier_arrive(memory.empty_keys + stages.stage * 8u32);
-                }
-                let factor = softmax.update(&mut s, args.scale_log2);
+                memory.keys.await_full(stages.stage, stages.parity);
+                memory.values.await_full(values, values_parity);
+                let w = left_operand::<Scores, Const<32>>(&weights, 0usize, ty);
+                order.begin();
+                let k = descriptor(memory.keys.tile(stages.stage));
+                let v = descriptor(memory.values.tile(values));
+                let started = start_scores_and_sum(sums, w, q, k, v, ty);
+                order.end();
+                let mut s = WgmmaFragment::new(await_part::<Const<64>>(started, 0usize, 1u32));
+                memory.keys.arrive_empty(stages.stage, elected);
+                let factor = softmax.update(&mut s, args.scale_log2, shape);
                 sums = await_part::<Const<32>>(started, 64usize, 0u32);
-                if elected {
-                    mbarrier_arrive(memory.empty_values + values * 8u32);
-                }
-                if plane_any(factor.upper != 1.0f32 || factor.lower != 1.0f32) {
+                memory.values.arrive_empty(values, elected);
+                if plane_any(factor.a != 1.0f32 || factor.b != 1.0f32) {
                     #[unroll]
                     for i in 0..32usize {
                         sums.insert(i, sums.extract(i) * factor.of(comptime!(i % 4)));
                     }
                 }
-                weights = s;
+                weights.elements = s.elements;
             }
-            if elected {
-                mbarrier_arrive(memory.empty_queries + queries.stage * 8u32);
-            }
+            memory.queries.arrive_empty(queries.stage, elected);
             queries.advance(2u32);
-            mbarrier_wait(memory.full_values + stages.stage * 8u32, stages.parity);
-            let w = left_operand(&weights, ty);
-            let started = start_sum(
-                sums,
-                &w,
-                descriptor(memory.values + stages.stage * STAGE_BYTES),
-                ty,
-            );
-            let total = Pair {
-                upper: quad_sum(softmax.sum.upper),
-                lower: quad_sum(softmax.sum.lower),
-            };
-            let sums = WgmmaFragment {
-                elements: await_result::<Const<32>>(started, 0u32),
-            };
-            if elected {
-                mbarrier_arrive(memory.empty_values + stages.stage * 8u32);
-            }
+            memory.values.await_full(stages.stage, stages.parity);
+            let w = left_operand::<Scores, Const<32>>(&weights, 0usize, ty);
+            let v = descriptor(memory.values.tile(stages.stage));
+            let started = start_sum(sums, w, v, ty);
+            let total = Pair::of_rows(quad_sum(softmax.sum.a), quad_sum(softmax.sum.b));
+            let sums = WgmmaFragment::new(await_result::<Const<32>>(started, 0u32));
+            memory.values.arrive_empty(stages.stage, elected);
             stages.advance(STAGES);
-            let factor = Pair {
-                upper: reciprocal(total.upper),
-                lower: reciprocal(total.lower),
-            };
-            store::<Hopper>(
-                out, &sums, &factor, &place, &tile, head, args.heads, OUT, shape,
-            );
-            let log = Pair {
-                upper: softmax.reference.upper + log2(total.upper),
-                lower: softmax.reference.lower + log2(total.lower),
-            };
-            store_lse(lse, &log, &place, &tile, head, args);
+            place.store_output::<Hopper>(out, lse, &sums, total, softmax.reference);
         }
         item += CUBE_COUNT_X;
     }
     // Takes the last arrival, so that the barrier ends as it began.
     if group == 0u32 {
         named_barrier_sync(1u32, 256u32);
+    }
+}
+
+/// The named barriers by which consumers alternate: this one's and the next one's.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+struct Order {
+    own: u32,
+    next: u32,
+}
+
+#[cube]
+impl Order {
+    /// Waits until this consumer may start WGMMAs.
+    fn begin(&self) {
+        named_barrier_sync(self.own, 256u32);
+    }
+
+    /// Lets the next consumer start.
+    fn end(&self) {
+        named_barrier_arrive(self.next, 256u32);
     }
 }

@@ -25,10 +25,13 @@ use burn_cubecl::ops::numeric::zeros_client;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::{CubeCount, CubeDim};
 
+use super::super::tile_table::TileTable;
 use super::super::{AttentionSpec, Call};
+use super::backward::InputsLaunch;
+use super::family::HostFamily;
 use super::hopper::Hopper;
-use super::shape::{ArgsLaunch, Shape};
-use super::{HostFamily, Pass};
+use super::shape::Shape;
+use super::{Pass, Prepared};
 use crate::ops::rows::{empty, resident_blocks};
 
 /// Dimensions of a head, for which the layouts in shared memory are written.
@@ -45,21 +48,21 @@ pub(super) fn supports(call: &Call) -> bool {
 }
 
 /// What fragments and their stores are compiled for, 16 rows to a warp: tiles of `rows` queries and `keys` keys.
-fn fragment_shape(rows: u32, keys: u32, half: bool) -> Shape {
+fn fragment_shape(rows: u32, keys: u32, rope: bool, half: bool) -> Shape {
     Shape {
         rows,
         keys,
+        rope,
         half,
         ..Hopper::shape(Pass::Forward, HEAD_DIM)
     }
 }
 
-/// Writes output and log-sum-exp of the sequences of some lengths. `qk` holds queries and keys with RoPE applied.
+/// Writes output and log-sum-exp of the sequences of some lengths.
 pub(super) fn forward(
     call: &Call,
     lengths: Range<usize>,
-    qk: &CubeTensor,
-    args: ArgsLaunch,
+    prepared: &Prepared,
     out: &CubeTensor,
     lse: &CubeTensor,
 ) {
@@ -74,33 +77,24 @@ pub(super) fn forward(
             &call.qkv.client,
             CubeCount::Static(work.min(resident_blocks(&call.qkv.client, 1) as u32), 1, 1),
             CubeDim::new_1d(forward::THREADS),
-            qk.clone().into_buffer_arg(),
+            prepared.qk.clone().into_buffer_arg(),
             call.qkv.clone().into_buffer_arg(),
             tiles.entries.into_buffer_arg(),
             out.clone().into_buffer_arg(),
             lse.clone().into_buffer_arg(),
-            args,
+            call.args(prepared),
             work,
             call.half(),
         );
     }
 }
 
-/// What the backward pass reads.
-pub(super) struct Saved<'a> {
-    /// Queries and keys with RoPE applied.
-    pub(super) qk: &'a CubeTensor,
-    pub(super) d_out: &'a CubeTensor,
-    pub(super) lse: &'a CubeTensor,
-    pub(super) delta: &'a CubeTensor,
-}
-
 /// Writes the gradients of the sequences of some lengths.
 pub(super) fn backward(
     call: &Call,
     lengths: Range<usize>,
-    saved: &Saved,
-    args: impl Fn() -> ArgsLaunch,
+    prepared: &Prepared,
+    inputs: impl Fn(&TileTable) -> InputsLaunch,
     d_qkv: &CubeTensor,
 ) {
     let Some(tiles) = call.tiles_of(lengths, backward::ROWS as usize) else {
@@ -122,17 +116,10 @@ pub(super) fn backward(
             &call.qkv.client,
             CubeCount::Static(work, 1, 1),
             CubeDim::new_1d(backward::THREADS),
-            saved.qk.clone().into_buffer_arg(),
-            call.qkv.clone().into_buffer_arg(),
-            saved.d_out.clone().into_buffer_arg(),
-            saved.lse.clone().into_buffer_arg(),
-            saved.delta.clone().into_buffer_arg(),
-            tiles.entries.clone().into_buffer_arg(),
-            call.rotary.clone().into_buffer_arg(),
+            inputs(&tiles),
             sums.clone().into_buffer_arg(),
             counters.into_buffer_arg(),
             d_qkv.clone().into_buffer_arg(),
-            args(),
             call.spec.rope,
             call.half(),
         );
@@ -144,7 +131,7 @@ pub(super) fn backward(
             tiles.entries.into_buffer_arg(),
             call.rotary.clone().into_buffer_arg(),
             d_qkv.clone().into_buffer_arg(),
-            args(),
+            call.args(prepared),
             call.spec.rope,
             call.half(),
         );

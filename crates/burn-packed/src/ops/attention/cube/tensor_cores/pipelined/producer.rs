@@ -2,25 +2,98 @@
 //!
 //! Every stage has two mbarriers. *Full*: the producer's warps arrive when the stage's copies are complete and visible to WGMMA.
 //! *Empty*: the consumers' warps arrive when they have read the stage. Phases of a ring's barriers alternate in parity each time the
-//! ring starts again. A consumer waits for parity 0 first. The producer waits for parity 1 first, which counts as completed on a
-//! new barrier: all stages start empty.
+//! ring starts again (see [`Cursor`]). A consumer waits for parity 0 first. The producer waits for parity 1 first, which counts as
+//! completed on a new barrier: all stages start empty.
 //!
 //! Copies are `cp.async`, not TMA, because rows beyond the end of a sequence must become zeros and the next sequence follows in memory.
 //! A thread learns that its copies are complete only by waiting for them. So that several stages are in flight, a stage is
-//! handed over when one or two further stages have been started (see [`Handover`]).
+//! handed over when one or two further stages have been started (see [`Producer`]).
 
 use cubecl::prelude::*;
 
 use super::super::super::tile::Tile;
-use super::super::ptx::{
-    ROW_BYTES, copy_async_4, copy_async_16, copy_async_commit, copy_async_wait, fence_async_proxy,
-};
-use super::super::rows::Rows;
+use super::super::ptx::*;
+use super::super::rows::{Rows, copy_number};
 use super::ptx::*;
 
-/// A position in a ring of stages.
-#[derive(CubeType)]
+/// A ring of stages in shared memory: addresses of the first stage and of the first barriers of each kind, 8 bytes to a barrier.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
 pub(super) struct Ring {
+    tiles: u32,
+    full: u32,
+    empty: u32,
+    #[cube(comptime)]
+    stages: u32,
+    /// Bytes of a stage.
+    #[cube(comptime)]
+    bytes: u32,
+}
+
+/// Bytes of the barriers of a ring.
+pub(super) const fn barrier_bytes(stages: u32) -> u32 {
+    16 * stages
+}
+
+#[cube]
+impl Ring {
+    /// The ring whose stages are at `tiles` and whose barriers are at `barriers`, the full ones first.
+    pub(super) fn new(
+        tiles: u32,
+        barriers: u32,
+        #[comptime] stages: u32,
+        #[comptime] bytes: u32,
+    ) -> Ring {
+        Ring {
+            tiles,
+            full: barriers,
+            empty: barriers + comptime!(8 * stages),
+            stages,
+            bytes,
+        }
+    }
+
+    /// Initializes the barriers for so many arrivals in a phase.
+    pub(super) fn init(&self, #[comptime] full: u32, #[comptime] empty: u32) {
+        #[unroll]
+        for i in 0..comptime!(self.stages) {
+            mbarrier_init(self.full + comptime!(8 * i), full);
+            mbarrier_init(self.empty + comptime!(8 * i), empty);
+        }
+    }
+
+    /// Address of a stage.
+    pub(super) fn tile(&self, stage: u32) -> u32 {
+        self.tiles + stage * comptime!(self.bytes)
+    }
+
+    pub(super) fn await_full(&self, stage: u32, parity: u32) {
+        mbarrier_wait(self.full + stage * 8u32, parity);
+    }
+
+    pub(super) fn await_empty(&self, stage: u32, parity: u32) {
+        mbarrier_wait(self.empty + stage * 8u32, parity);
+    }
+
+    /// Reports a stage as full, as the thread that is elected by its warp.
+    pub(super) fn arrive_full(&self, stage: u32, elected: bool) {
+        if elected {
+            mbarrier_arrive(self.full + stage * 8u32);
+        }
+    }
+
+    /// As [`Ring::arrive_full`], that a stage has been read.
+    pub(super) fn arrive_empty(&self, stage: u32, elected: bool) {
+        if elected {
+            mbarrier_arrive(self.empty + stage * 8u32);
+        }
+    }
+}
+
+/// A position in a ring of stages.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+pub(super) struct Cursor {
     /// Index of the stage.
     pub(super) stage: u32,
     /// Parity of the phase to wait for.
@@ -28,10 +101,10 @@ pub(super) struct Ring {
 }
 
 #[cube]
-impl Ring {
-    /// The first stage; consumers start with parity 0, the producer with parity 1.
-    pub(super) fn new(parity: u32) -> Ring {
-        Ring {
+impl Cursor {
+    /// The first stage; those who read start with parity 0, those who write with parity 1.
+    pub(super) fn new(parity: u32) -> Cursor {
+        Cursor {
             stage: 0u32,
             parity,
         }
@@ -46,35 +119,60 @@ impl Ring {
     }
 }
 
-/// Stages whose copies this thread has started and not handed over: their full barriers, 0 for none.
+/// A thread of the producer, a warp group's first `threads` threads, and the stages whose copies it has started and not handed over.
 #[derive(CubeType)]
-pub(super) struct Handover {
+pub(super) struct Producer {
+    /// Full barriers of the stages, 0 for none.
     oldest: u32,
     newest: u32,
     /// True if this thread arrives for its warp.
     elected: bool,
+    #[cube(comptime)]
+    threads: u32,
+    /// Stages started before one is handed over, 1 or 2.
+    #[cube(comptime)]
+    lag: u32,
 }
 
 #[cube]
-impl Handover {
-    pub(super) fn new() -> Handover {
-        Handover {
+impl Producer {
+    pub(super) fn new(#[comptime] threads: u32, #[comptime] lag: u32) -> Producer {
+        Producer {
             oldest: 0u32,
             newest: 0u32,
             elected: UNIT_POS % 32u32 == 0u32,
+            threads,
+            lag,
         }
     }
 
-    /// Ends the copies of a stage, whose full barrier is `full`, and hands over the stage started `lag` stages before (1 or 2).
-    pub(super) fn commit(&mut self, full: u32, #[comptime] lag: u32) {
+    /// Starts the copy of the rows from position `first` on to the ring's stage, once it is empty.
+    pub(super) fn fill(&mut self, ring: &Ring, at: &Cursor, rows: &Rows, first: i32, thread: u32) {
+        self.acquire(ring.empty + at.stage * 8u32, at.parity);
+        self.copy(
+            rows,
+            first,
+            ring.tile(at.stage),
+            thread,
+            comptime!(ring.bytes / ROW_BYTES),
+        );
+    }
+
+    /// Ends the copies of a ring's stage.
+    pub(super) fn commit(&mut self, ring: &Ring, at: &Cursor) {
+        self.commit_to(ring.full + at.stage * 8u32);
+    }
+
+    /// Ends the copies of a stage, whose full barrier is `full`, and hands over the stage started `lag` stages before.
+    pub(super) fn commit_to(&mut self, full: u32) {
         copy_async_commit();
-        copy_async_wait(lag);
+        copy_async_wait(self.lag);
         fence_async_proxy();
         sync_warp();
         if self.elected && self.oldest != 0u32 {
             mbarrier_arrive(self.oldest);
         }
-        if comptime!(lag == 2) {
+        if comptime!(self.lag == 2) {
             self.oldest = self.newest;
             self.newest = full;
         } else {
@@ -98,76 +196,66 @@ impl Handover {
     }
 
     /// Waits until a stage is empty. Before it blocks, it hands over everything: the consumers may be waiting for just that.
-    pub(super) fn acquire(&mut self, empty: u32, parity: u32) {
+    fn acquire(&mut self, empty: u32, parity: u32) {
         if mbarrier_test(empty, parity) == 0u32 {
             self.flush();
             mbarrier_wait(empty, parity);
         }
     }
-}
 
-/// Starts the copy of `rows` rows of 64 elements, from position `first` of a sequence on, by `threads` threads (this one being
-/// `thread`), under the 128-byte swizzle. Rows beyond the end of the sequence become zeros.
-#[cube]
-pub(super) fn copy_rows(
-    source: &Rows,
-    tile: &Tile,
-    first: i32,
-    shared: u32,
-    thread: u32,
-    #[comptime] rows: u32,
-    #[comptime] threads: u32,
-) {
-    let at_once = comptime!(threads / 8);
-    let chunk = thread % 8u32;
-    let row0 = thread / 8u32;
-    let to = shared + row0 * ROW_BYTES + ((chunk ^ (row0 % 8u32)) * 16u32);
-    let position = first + i32::cast_from(row0);
-    let start = source.base + u64::cast_from(chunk * 16u32);
-    let from = start
-        + u64::cast_from(tile.sequence + u32::cast_from(position)) * u64::cast_from(source.pitch);
-    let step = u64::cast_from(source.pitch) * comptime!(u64::from(at_once));
-    if first + comptime!(rows as i32) <= tile.length {
-        #[unroll]
-        for i in 0..comptime!(rows / at_once) {
-            copy_async_16(
-                to + comptime!(i * at_once * ROW_BYTES),
-                from + step * comptime!(u64::from(i)),
-                16u32,
-            );
-        }
-    } else {
-        for i in 0..comptime!(rows / at_once) {
-            let inside = position + i32::cast_from(i * at_once) < tile.length;
-            copy_async_16(
-                to + i * comptime!(at_once * ROW_BYTES),
-                select(inside, from + step * u64::cast_from(i), start),
-                select(inside, 16u32, 0u32),
-            );
+    /// Starts the copy of `rows` rows of 64 elements, from position `first` of the sequence on, under the 128-byte swizzle. Rows beyond
+    /// the end of the sequence become zeros.
+    pub(super) fn copy(
+        &self,
+        source: &Rows,
+        first: i32,
+        shared: u32,
+        thread: u32,
+        #[comptime] rows: u32,
+    ) {
+        let at_once = comptime!(self.threads / 8);
+        let chunk = thread % 8u32;
+        let row0 = thread / 8u32;
+        let to = shared + row0 * ROW_BYTES + ((chunk ^ (row0 % 8u32)) * 16u32);
+        let position = first + i32::cast_from(row0);
+        let start = source.base + u64::cast_from(chunk * 16u32);
+        let from = start + source.offset(source.tile.sequence + u32::cast_from(position));
+        let step = u64::cast_from(source.pitch) * comptime!(u64::from(at_once));
+        if first + comptime!(rows as i32) <= source.tile.length {
+            #[unroll]
+            for i in 0..comptime!(rows / at_once) {
+                let row = from + step * comptime!(u64::from(i));
+                copy_async_16(to + comptime!(i * at_once * ROW_BYTES), row, 16u32);
+            }
+        } else {
+            for i in 0..comptime!(rows / at_once) {
+                let inside = source.tile.has(position + i32::cast_from(i * at_once));
+                let row = select(inside, from + step * u64::cast_from(i), start);
+                let bytes = select(inside, 16u32, 0u32);
+                copy_async_16(to + i * comptime!(at_once * ROW_BYTES), row, bytes);
+            }
         }
     }
-}
 
-/// As [`copy_rows`], one f32 per row of `statistic` `[heads, total]`, given the address of its sequence's first row.
-#[cube]
-pub(super) fn copy_statistic(
-    statistic: u64,
-    tile: &Tile,
-    first: i32,
-    shared: u32,
-    thread: u32,
-    #[comptime] rows: u32,
-    #[comptime] threads: u32,
-) {
-    #[unroll]
-    for i in 0..comptime!(rows / threads) {
-        let row = thread + comptime!(i * threads);
-        let position = first + i32::cast_from(row);
-        let inside = position < tile.length;
-        copy_async_4(
-            shared + row * 4u32,
-            statistic + u64::cast_from(select(inside, u32::cast_from(position), 0u32) * 4u32),
-            select(inside, 4u32, 0u32),
-        );
+    /// As [`Producer::copy`], one f32 per row of a statistic `[heads, total]`, given the address of the sequence's first row.
+    pub(super) fn copy_statistic(
+        &self,
+        statistic: u64,
+        tile: Tile,
+        first: i32,
+        shared: u32,
+        thread: u32,
+        #[comptime] rows: u32,
+    ) {
+        #[unroll]
+        for i in 0..comptime!(rows / self.threads) {
+            let row = thread + comptime!(i * self.threads);
+            copy_number(
+                statistic,
+                tile,
+                first + i32::cast_from(row),
+                shared + row * 4u32,
+            );
+        }
     }
 }

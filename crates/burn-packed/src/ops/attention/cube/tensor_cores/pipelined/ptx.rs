@@ -10,10 +10,10 @@ use std::fmt::Write as _;
 use cubecl::prelude::*;
 
 pub(super) use crate::ops::ptx::{
-    bulk_wait, mbarrier_arrive, mbarrier_init, mbarrier_init_fence, mbarrier_wait, sync_warp, value,
+    bulk_wait, mbarrier_arrive, mbarrier_init, mbarrier_init_fence, mbarrier_wait,
 };
 
-use super::super::ptx::ROW_BYTES;
+use super::super::ptx::{ROW_BYTES, unchanged, value};
 use super::super::wgmma::{
     ALONG, COMMIT, DOWN, FENCE, OPEN, moves, multiply_slices, registers, sum_slices,
 };
@@ -145,12 +145,18 @@ pub(super) fn start_multiply<N: Size>(a: u64, b: u64, #[comptime] ty: &str) -> V
 /// Results of WGMMAs that one function starts. Inline PTX has one output: a vector, whose length is a power of two.
 pub(super) type Started = Vector<f32, Const<128>>;
 
+/// Elements of a sum `[64, 64]`.
+pub(super) type Sums = Vector<f32, Const<32>>;
+
+/// The left operand of the functions that follow: 8 slices of 16 columns.
+pub(super) type Left = Vector<u32, Const<32>>;
+
 /// Starts `q · kᵀ`, `[64, 128]`, and then `sums + weights · v`, `[64, 64]`, as two groups: elements 0 to 63 and 64 to 95 of the result.
-/// `weights` are 8 slices of 16 columns in registers, `q`, `k` and `v` descriptors, `v` stored `[inner, columns]`.
+/// `q`, `k` and `v` are descriptors, `v` is stored `[inner, columns]`.
 #[cube]
 pub(super) fn start_scores_and_sum(
-    sums: Vector<f32, Const<32>>,
-    weights: &Sequence<Vector<u32, Const<4>>>,
+    sums: Sums,
+    weights: Left,
     q: u64,
     k: u64,
     v: u64,
@@ -158,57 +164,21 @@ pub(super) fn start_scores_and_sum(
 ) -> Started {
     let text = comptime!(scores_and_sum_text(ty));
     let d: Vector<f32, Const<128>>;
-    let c = unchanged(sums);
-    let (w0, w1, w2, w3) = (
-        *weights.index(0),
-        *weights.index(1),
-        *weights.index(2),
-        *weights.index(3),
-    );
-    let (w4, w5, w6, w7) = (
-        *weights.index(4),
-        *weights.index(5),
-        *weights.index(6),
-        *weights.index(7),
-    );
+    let (c, w) = (unchanged::<Sums>(sums), unchanged::<Left>(weights));
     gpu_asm!(
-        "{text} // {d} {c} {w0} {w1} {w2} {w3} {w4} {w5} {w6} {w7} {q} {k} {v}",
-        text = const text, d = out(_) d, c = in(_) c,
-        w0 = in(_) w0, w1 = in(_) w1, w2 = in(_) w2, w3 = in(_) w3, w4 = in(_) w4, w5 = in(_) w5, w6 = in(_) w6, w7 = in(_) w7,
-        q = in(_) q, k = in(_) k, v = in(_) v,
+        "{text} // {d} {c} {w} {q} {k} {v}",
+        text = const text, d = out(_) d, c = in(_) c, w = in(_) w, q = in(_) q, k = in(_) k, v = in(_) v,
     );
     d
 }
 
 /// Starts `sums + weights · v`, as in [`start_scores_and_sum`].
 #[cube]
-pub(super) fn start_sum(
-    sums: Vector<f32, Const<32>>,
-    weights: &Sequence<Vector<u32, Const<4>>>,
-    v: u64,
-    #[comptime] ty: &str,
-) -> Vector<f32, Const<32>> {
+pub(super) fn start_sum(sums: Sums, weights: Left, v: u64, #[comptime] ty: &str) -> Sums {
     let text = comptime!(sum_text(ty));
-    let d: Vector<f32, Const<32>>;
-    let c = unchanged(sums);
-    let (w0, w1, w2, w3) = (
-        *weights.index(0),
-        *weights.index(1),
-        *weights.index(2),
-        *weights.index(3),
-    );
-    let (w4, w5, w6, w7) = (
-        *weights.index(4),
-        *weights.index(5),
-        *weights.index(6),
-        *weights.index(7),
-    );
-    gpu_asm!(
-        "{text} // {d} {c} {w0} {w1} {w2} {w3} {w4} {w5} {w6} {w7} {v}",
-        text = const text, d = out(_) d, c = in(_) c,
-        w0 = in(_) w0, w1 = in(_) w1, w2 = in(_) w2, w3 = in(_) w3, w4 = in(_) w4, w5 = in(_) w5, w6 = in(_) w6, w7 = in(_) w7,
-        v = in(_) v,
-    );
+    let d: Sums;
+    let (c, w) = (unchanged::<Sums>(sums), unchanged::<Left>(weights));
+    gpu_asm!("{text} // {d} {c} {w} {v}", text = const text, d = out(_) d, c = in(_) c, w = in(_) w, v = in(_) v);
     d
 }
 
@@ -218,15 +188,15 @@ pub(super) fn start_sum(
 /// 2. `d_k + e · q`, the last group to complete;
 /// 3. this consumer's 64 rows of `d_scores · all_k`, the second group to complete.
 ///
-/// `p` and `e` are 8 slices of 16 columns in registers, the rest descriptors. Between the first group and the others, `e` is stored
-/// transposed at `transposed` (see `stmatrix`), and named barrier 1 makes both consumers' parts of `d_scores` visible.
+/// All operands but `p` and `e` are descriptors. Between the first group and the others, `e` is stored transposed at `transposed` (see
+/// `stmatrix`), and named barrier 1 makes both consumers' parts of `d_scores` visible.
 #[allow(clippy::too_many_arguments)] // operands of inline PTX
 #[cube]
 pub(super) fn start_gradients(
-    d_v: Vector<f32, Const<32>>,
-    d_k: Vector<f32, Const<32>>,
-    p: &Sequence<Vector<u32, Const<4>>>,
-    e: &Sequence<Vector<u32, Const<4>>>,
+    d_v: Sums,
+    d_k: Sums,
+    p: Left,
+    e: Left,
     d_out: u64,
     q: u64,
     d_scores0: u64,
@@ -237,17 +207,11 @@ pub(super) fn start_gradients(
 ) -> Started {
     let text = comptime!(gradients_text(ty));
     let d: Vector<f32, Const<128>>;
-    let (c_v, c_k) = (unchanged(d_v), unchanged(d_k));
-    let (p0, p1, p2, p3) = (*p.index(0), *p.index(1), *p.index(2), *p.index(3));
-    let (p4, p5, p6, p7) = (*p.index(4), *p.index(5), *p.index(6), *p.index(7));
-    let (e0, e1, e2, e3) = (*e.index(0), *e.index(1), *e.index(2), *e.index(3));
-    let (e4, e5, e6, e7) = (*e.index(4), *e.index(5), *e.index(6), *e.index(7));
+    let (c_v, c_k) = (unchanged::<Sums>(d_v), unchanged::<Sums>(d_k));
+    let (p, e) = (unchanged::<Left>(p), unchanged::<Left>(e));
     gpu_asm!(
-        "{text} // {d} {c_v} {c_k} {p0} {p1} {p2} {p3} {p4} {p5} {p6} {p7} {e0} {e1} {e2} {e3} {e4} {e5} {e6} {e7} \
-         {d_out} {q} {s0} {s1} {all_k} {at}",
-        text = const text, d = out(_) d, c_v = in(_) c_v, c_k = in(_) c_k,
-        p0 = in(_) p0, p1 = in(_) p1, p2 = in(_) p2, p3 = in(_) p3, p4 = in(_) p4, p5 = in(_) p5, p6 = in(_) p6, p7 = in(_) p7,
-        e0 = in(_) e0, e1 = in(_) e1, e2 = in(_) e2, e3 = in(_) e3, e4 = in(_) e4, e5 = in(_) e5, e6 = in(_) e6, e7 = in(_) e7,
+        "{text} // {d} {c_v} {c_k} {p} {e} {d_out} {q} {s0} {s1} {all_k} {at}",
+        text = const text, d = out(_) d, c_v = in(_) c_v, c_k = in(_) c_k, p = in(_) p, e = in(_) e,
         d_out = in(_) d_out, q = in(_) q, s0 = in(_) d_scores0, s1 = in(_) d_scores1, all_k = in(_) all_k, at = in(_) value(transposed),
     );
     d
@@ -258,7 +222,7 @@ pub(super) fn start_gradients(
 pub(super) fn await_result<N: Size>(x: Vector<f32, N>, #[comptime] pending: u32) -> Vector<f32, N> {
     let text = comptime!(await_text(N::value(), pending));
     let d: Vector<f32, N>;
-    let c = unchanged(x);
+    let c = unchanged::<Vector<f32, N>>(x);
     gpu_asm!("{text} // {d} {c}", text = const text, d = out(_) d, c = in(_) c);
     d
 }
@@ -272,17 +236,9 @@ pub(super) fn await_part<N: Size>(
 ) -> Vector<f32, N> {
     let text = comptime!(await_part_text(N::value(), from, pending));
     let d: Vector<f32, N>;
-    let c = unchanged(x);
+    let c = unchanged::<Started>(x);
     gpu_asm!("{text} // {d} {c}", text = const text, d = out(_) d, c = in(_) c);
     d
-}
-
-/// A value of a vector that may be a mutable variable: inline PTX would take the variable's address.
-#[cube]
-pub(super) fn unchanged<N: Size>(x: Vector<f32, N>) -> Vector<f32, N> {
-    let mut held = Sequence::<Vector<f32, N>>::new();
-    held.push(x);
-    *held.index(0)
 }
 
 /// Slices of 16 of a tile of 128 rows.

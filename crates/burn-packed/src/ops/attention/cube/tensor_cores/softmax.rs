@@ -1,0 +1,225 @@
+//! Scores to softmax weights and to their gradients, in registers: softcap, online softmax, weights from a saved log-sum-exp.
+//!
+//! Exponents are in units of log2, as `ex2` takes them.
+
+use cubecl::prelude::*;
+
+use super::family::{Fragment, FragmentExpand};
+use super::fragments::Pair;
+use super::ptx::*;
+use super::shape::Shape;
+
+/// The score of a hidden key.
+pub(super) const NEG_INF: f32 = f32::NEG_INFINITY;
+pub(super) const LOG2_E: f32 = std::f32::consts::LOG2_E;
+
+/// Applies the softcap to scores: replaces them by tanh of `score · softcap`. The softcap itself, as a factor, is part of
+/// `args.scale_log2`. With `with_slopes`, `slopes` get the derivative, 1 - tanh².
+#[cube]
+pub(super) fn bound<S: Fragment>(
+    s: &mut S,
+    slopes: &mut S,
+    softcap: f32,
+    #[comptime] with_slopes: bool,
+    #[comptime] shape: Shape,
+) {
+    #[unroll]
+    for part in 0..comptime!(shape.key_parts()) {
+        #[unroll]
+        for e in 0..4usize {
+            // tanh(y) = 1 - 2 / (e^2y + 1), exact at both ends because e^2y goes to 0 and to infinity.
+            let exp = exp2(s.get(part, e) * softcap * comptime!(2.0 * LOG2_E));
+            let tanh = 1.0f32 - 2.0f32 * reciprocal(exp + 1.0f32);
+            s.set(part, e, tanh);
+            if comptime!(with_slopes) {
+                slopes.set(part, e, 1.0f32 - tanh * tanh);
+            }
+        }
+    }
+}
+
+/// The largest of a row's scores that this thread has and of `start`, for both rows.
+#[cube]
+pub(super) fn row_maxima<S: Fragment>(s: &mut S, start: Pair, #[comptime] shape: Shape) -> Pair {
+    let mut upper = start.a;
+    let mut lower = start.b;
+    #[unroll]
+    for part in 0..comptime!(shape.key_parts()) {
+        upper = max(upper, max(s.get(part, 0usize), s.get(part, 1usize)));
+        lower = max(lower, max(s.get(part, 2usize), s.get(part, 3usize)));
+    }
+    Pair::of_rows(upper, lower)
+}
+
+/// Replaces scores by their weights `2^(score · scale - shift)` and returns the sums of both rows' weights and `start`.
+#[cube]
+pub(super) fn weights_and_sums<S: Fragment>(
+    s: &mut S,
+    scale_log2: f32,
+    shift: Pair,
+    start: Pair,
+    #[comptime] shape: Shape,
+) -> Pair {
+    let mut upper = start.a;
+    let mut lower = start.b;
+    #[unroll]
+    for part in 0..comptime!(shape.key_parts()) {
+        #[unroll]
+        for e in 0..4usize {
+            let weight = exp2(s.get(part, e) * scale_log2 - shift.of(e));
+            if comptime!(e < 2) {
+                upper += weight;
+            } else {
+                lower += weight;
+            }
+            s.set(part, e, weight);
+        }
+    }
+    Pair::of_rows(upper, lower)
+}
+
+/// Multiplies both rows' elements by their factors.
+#[cube]
+pub(super) fn rescale<S: Fragment>(sums: &mut S, factor: Pair, #[comptime] shape: Shape) {
+    #[unroll]
+    for part in 0..comptime!(shape.dim_parts()) {
+        #[unroll]
+        for e in 0..4usize {
+            sums.set(part, e, sums.get(part, e) * factor.of(e));
+        }
+    }
+}
+
+/// Online softmax of a thread's two rows: the maximum of each row and this thread's share of the sum of `exp2(score - maximum)`
+/// over the tiles so far.
+#[derive(CubeType)]
+pub(super) struct OnlineSoftmax {
+    max: Pair,
+    sum: Pair,
+    scale_log2: f32,
+}
+
+#[cube]
+impl OnlineSoftmax {
+    pub(super) fn new(scale_log2: f32) -> OnlineSoftmax {
+        OnlineSoftmax {
+            max: Pair::of_rows(f32::new(NEG_INF), f32::new(NEG_INF)),
+            sum: Pair::of_rows(0.0f32, 0.0f32),
+            scale_log2,
+        }
+    }
+
+    /// Replaces a tile's scores by their weights `exp2(score - maximum)` and returns the factors for the sums over earlier tiles.
+    pub(super) fn update<S: Fragment>(&mut self, s: &mut S, #[comptime] shape: Shape) -> Pair {
+        let scale = self.scale_log2;
+        let hidden = Pair::of_rows(f32::new(NEG_INF), f32::new(NEG_INF));
+        let top = row_maxima::<S>(s, hidden, shape);
+        let upper = max(self.max.a, quad_max(top.a));
+        let lower = max(self.max.b, quad_max(top.b));
+        let shift = Pair::of_rows(shift_of(upper, scale), shift_of(lower, scale));
+        let factor = Pair::of_rows(
+            exp2(self.max.a * scale - shift.a),
+            exp2(self.max.b * scale - shift.b),
+        );
+        self.max.a = upper;
+        self.max.b = lower;
+        let earlier = Pair::of_rows(self.sum.a * factor.a, self.sum.b * factor.b);
+        let sum = weights_and_sums::<S>(s, scale, shift, earlier, shape);
+        self.sum.a = sum.a;
+        self.sum.b = sum.b;
+        factor
+    }
+
+    /// The sums over all tiles, complete in each lane of a quad, and what was subtracted from exponents.
+    pub(super) fn finish(&self) -> (Pair, Pair) {
+        let sums = Pair::of_rows(quad_sum(self.sum.a), quad_sum(self.sum.b));
+        let scale = self.scale_log2;
+        (sums, Pair::of_rows(self.max.a * scale, self.max.b * scale))
+    }
+}
+
+/// The maximum in units of log2; 0 for a row whose keys were all hidden so far, whose weights then stay 0.
+#[cube]
+fn shift_of(top: f32, scale_log2: f32) -> f32 {
+    select(top == f32::new(NEG_INF), 0.0f32, top * scale_log2)
+}
+
+/// Log-sum-exp and delta of the queries of a thread's elements of a part.
+#[cube]
+pub(super) trait Statistics {
+    /// In units of log2.
+    fn lse(&self, #[comptime] part: usize) -> Pair;
+
+    fn delta(&self, #[comptime] part: usize) -> Pair;
+}
+
+/// Of queries that are rows of scores: the same for all parts.
+#[derive(CubeType)]
+pub(super) struct RowStatistics {
+    lse: Pair,
+    delta: Pair,
+}
+
+#[cube]
+impl RowStatistics {
+    pub(super) fn new(lse: Pair, delta: Pair) -> RowStatistics {
+        RowStatistics {
+            lse: Pair::of_rows(lse.a * LOG2_E, lse.b * LOG2_E),
+            delta,
+        }
+    }
+}
+
+#[cube]
+impl Statistics for RowStatistics {
+    fn lse(&self, #[comptime] _part: usize) -> Pair {
+        self.lse
+    }
+
+    fn delta(&self, #[comptime] _part: usize) -> Pair {
+        self.delta
+    }
+}
+
+/// Replaces scores by their weights `exp(score - log-sum-exp)`.
+#[cube]
+pub(super) fn weights<S: Fragment, T: Statistics>(
+    s: &mut S,
+    statistics: &T,
+    scale_log2: f32,
+    #[comptime] shape: Shape,
+) {
+    #[unroll]
+    for part in 0..comptime!(shape.key_parts()) {
+        let lse = statistics.lse(part);
+        #[unroll]
+        for e in 0..4usize {
+            let weight = exp2(s.get(part, e) * scale_log2 - lse.of(e));
+            s.set(part, e, weight);
+        }
+    }
+}
+
+/// Replaces weights by the gradients of their scores, `weight · (gradient of the weight - delta)`, times the softcap's derivative if
+/// there is a softcap.
+#[cube]
+pub(super) fn score_gradients<S: Fragment, T: Statistics>(
+    s: &mut S,
+    d_p: &S,
+    slopes: &S,
+    statistics: &T,
+    #[comptime] shape: Shape,
+) {
+    #[unroll]
+    for part in 0..comptime!(shape.key_parts()) {
+        let delta = statistics.delta(part);
+        #[unroll]
+        for e in 0..4usize {
+            let mut d_s = s.get(part, e) * (d_p.get(part, e) - delta.of(e));
+            if comptime!(shape.capped) {
+                d_s *= slopes.get(part, e);
+            }
+            s.set(part, e, d_s);
+        }
+    }
+}
