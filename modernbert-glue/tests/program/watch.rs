@@ -114,8 +114,8 @@ fn checkpoints_of_a_run_are_scored_beside_its_loss() {
     let log = read_log(&run.join("metrics.jsonl")).unwrap();
     for row in &scores {
         let at = |split: &str| {
-            let rows = log.iter().filter(|one| one.split == split);
-            rows.filter(|one| one.step <= row.checkpoint.step).last()
+            let mut rows = log.iter().filter(|one| one.split == split);
+            rows.rfind(|one| one.step <= row.checkpoint.step)
         };
         let trained = at("train").unwrap();
         assert_eq!(trained.step, row.checkpoint.step);
