@@ -196,7 +196,7 @@ mod tests {
             ),
             (
                 row("[{\"text\":\"\",\"answer_start\":0}]"),
-                "answer 1 is \"\"",
+                "answer 1 is blank",
             ),
             (row("[{\"text\":\"b\"}]"), "the field \"answers\" is not"),
             (
