@@ -219,12 +219,15 @@ impl Encoder {
     /// sequences, from 0 to the number of tokens.
     ///
     /// # Panics
-    /// If the input or the boundaries have another number of tokens.
+    /// If the boundaries do not begin at 0 or decrease, or the input has another number of tokens.
     pub fn forward(&self, input: Vec<f32>, cu_seqlens: &[u32]) -> Vec<f32> {
         self.run(input, cu_seqlens, Outputs::default())
     }
 
     /// As [`Self::forward`], with the time of each operation.
+    ///
+    /// # Panics
+    /// As [`Self::forward`].
     pub fn profile(&self, input: Vec<f32>, cu_seqlens: &[u32]) -> (Vec<f32>, Profile) {
         let mut profile = Profile::default();
         let outputs = Outputs {
@@ -236,6 +239,9 @@ impl Encoder {
     }
 
     /// As [`Self::forward`], with the input of each layer, which `forward` overwrites.
+    ///
+    /// # Panics
+    /// As [`Self::forward`].
     pub fn hidden_states(&self, input: Vec<f32>, cu_seqlens: &[u32]) -> (Vec<Vec<f32>>, Vec<f32>) {
         let mut states = Vec::new();
         let outputs = Outputs {
@@ -248,6 +254,11 @@ impl Encoder {
 
     fn run(&self, input: Vec<f32>, cu_seqlens: &[u32], outputs: Outputs<'_>) -> Vec<f32> {
         let total = cu_seqlens.last().map_or(0, |&end| end as usize);
+        // Threads write the rows of their sequences: those of two sequences must not overlap.
+        assert!(
+            cu_seqlens.first().is_none_or(|start| *start == 0) && cu_seqlens.is_sorted(),
+            "boundaries of sequences begin at 0 and do not decrease: {cu_seqlens:?}"
+        );
         assert_eq!(
             input.len(),
             total * self.shape.hidden,

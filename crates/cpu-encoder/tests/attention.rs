@@ -180,7 +180,9 @@ impl Case {
         };
         // SAFETY: as above; the places are rows of the three matrices.
         unsafe {
-            task.compute(unit, &mut BackwardScratch::new(n + 7, dim), |part, rows| {
+            let mut scratch = BackwardScratch::new(n + 70, dim);
+            self.leave_nan(unit, &mut scratch, &head, &d_out);
+            task.compute(unit, &mut scratch, |part, rows| {
                 Place::new(starts[part].add(rows.start * dim), dim, rows.len(), dim)
             });
         }
@@ -193,6 +195,46 @@ impl Case {
             out: out.into_iter().map(f64::from).collect(),
             lse: lse.into_iter().map(f64::from).collect(),
             gradients,
+        }
+    }
+
+    /// Leaves values that are not numbers in the buffers of a longer sequence.
+    ///
+    /// # Safety
+    /// `unit` is entered.
+    unsafe fn leave_nan<E: Activation>(
+        &self,
+        unit: Unit,
+        scratch: &mut BackwardScratch<E>,
+        head: &Head<'_, E>,
+        d_out: &[E],
+    ) {
+        let length = self.length + 33;
+        let qkv = vec![E::of(1.0); 3 * length * self.dim];
+        let out = vec![E::of(f32::NAN); length * self.dim];
+        let lse = vec![f32::NAN; length];
+        let table = vec![1.0f32; length * self.dim];
+        let mut unused = vec![E::of(0.0); length * self.dim];
+        let start = unused.as_mut_ptr();
+        let dim = self.dim;
+        let longer = Gradients {
+            head: Head {
+                qkv: &qkv,
+                part: length * dim,
+                length,
+                rotary: head.rotary.map(|_| table.as_slice()),
+                ..*head
+            },
+            d_out: &[d_out, &out[d_out.len()..]].concat(),
+            out: &out,
+            out_stride: dim,
+            lse: &lse,
+        };
+        // SAFETY: the caller's promise; each part overwrites the one before.
+        unsafe {
+            longer.compute(unit, scratch, |_, rows| {
+                Place::new(start.add(rows.start * dim), dim, rows.len(), dim)
+            });
         }
     }
 

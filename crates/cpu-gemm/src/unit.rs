@@ -1,6 +1,7 @@
 //! Instruction sets: detection, choice at run time, and the state that AMX needs per thread.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
@@ -141,14 +142,19 @@ impl Unit {
         if self == Self::Amx {
             crate::kernel::amx::configure();
         }
-        Guard { unit: self }
+        Guard {
+            unit: self,
+            thread: PhantomData,
+        }
     }
 }
 
-/// The state of a thread that runs kernels; see [`Unit::enter`]. It is bound to its thread.
+/// The state of a thread that runs kernels; see [`Unit::enter`]. It is bound to its thread. Guards are not nested: the inner one's end releases the tiles.
 #[derive(Debug)]
 pub struct Guard {
     unit: Unit,
+    /// Neither `Send` nor `Sync`: the tile state is the thread's.
+    thread: PhantomData<*const ()>,
 }
 
 impl Drop for Guard {

@@ -1,7 +1,7 @@
 //! CPU tensors as slices: inputs that loops read in f32, and results that they write in f32, whatever dtype the tensors have.
 //!
-//! Tensors in f32 are read and written in place. Those in bf16 are converted a row at a time in a buffer of the task, so that no copy of a whole
-//! tensor is made; those in f16 are converted as a whole.
+//! [`Matrix`] and [`Output`] read and write tensors in f32 in place, and those in bf16 a row at a time through a buffer of the task; [`HostTensor`], for small
+//! tensors, and f16 make a copy in f32.
 
 use std::ops::Range;
 
@@ -173,7 +173,7 @@ pub(crate) fn map_rows<const N: usize, R: Send>(
         .step_by(step.max(1))
         .map(|first| {
             let parts = outputs.each_mut().map(|parts| {
-                // An output without columns has no parts.
+                // An output without rows or columns has no parts.
                 parts.next().unwrap_or(RowsMut::F32(&mut [], 0))
             });
             (first..(first + step).min(rows), parts)

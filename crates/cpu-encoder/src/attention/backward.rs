@@ -118,6 +118,9 @@ impl<E: Activation> Gradients<'_, E> {
     /// Computes the gradients of all tokens' queries (part 0), keys (1) and values (2). `place(part, rows)` is the place of those of up to 32 tokens, with a
     /// row of [`Head::dim`] elements for each.
     ///
+    /// # Panics
+    /// If the scratch is one of shorter sequences or smaller heads, or a slice ends before the sequence.
+    ///
     /// # Safety
     /// `unit` is supported and the thread is inside [`Unit::enter`]. The places are inside of their matrix, and nothing else uses their elements.
     pub unsafe fn compute(
@@ -371,7 +374,10 @@ impl<E: Activation> Gradients<'_, E> {
             let row = |token: usize| &rows[token * padded..][..dim];
             pack_rows(length, dim, row, &scratch.zeros, summed);
         }
+        // Columns of queries beyond the sequence are read too: their gradients are zero only if these are finite.
         scratch.lse[..length].copy_from_slice(self.lse);
+        scratch.lse[length..rows].fill(0.0);
+        scratch.delta[length..rows].fill(0.0);
         for (i, delta) in scratch.delta.iter_mut().enumerate().take(length) {
             let start = i * self.out_stride;
             *delta = E::dot(&self.d_out[start..][..dim], &self.out[start..][..dim]);

@@ -75,6 +75,9 @@ impl Total {
 impl<E: Activation> Head<'_, E> {
     /// Computes the head; `finish(i, row, total)` receives the result of each token, to be multiplied by [`Total::inverse`].
     ///
+    /// # Panics
+    /// If the scratch is one of shorter sequences or smaller heads, or a slice ends before the sequence.
+    ///
     /// # Safety
     /// `unit` is supported and the thread is inside [`Unit::enter`].
     pub unsafe fn forward(

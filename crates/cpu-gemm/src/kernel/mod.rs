@@ -49,6 +49,7 @@ pub trait Multiply: Element {
     /// - `unit` is supported by this processor, and the thread is inside [`Unit::enter`].
     /// - Rows of the left operand are readable for the panel's steps, as many as `tile.rows` rounded up to a multiple of 16.
     /// - The result is writable for as many rows of 32 elements.
+    /// - A panel of i8 has the sums of its columns ([`Panel::with_sums`]).
     unsafe fn tile(unit: Unit, tile: Tile<Self>, panel: Panel<'_, Self>);
 }
 

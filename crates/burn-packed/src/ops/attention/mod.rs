@@ -54,7 +54,7 @@ pub struct AttentionSpec {
     pub(crate) rope: bool,
 }
 
-/// Number of queries in a block of the CPU and fallback versions: scores in memory are `QUERY_BLOCK × keys` per head.
+/// Number of queries in a block of the fallback: scores in memory are `QUERY_BLOCK × keys` per head.
 pub(crate) const QUERY_BLOCK: usize = 64;
 
 /// A block of queries and the keys that at least one of these queries sees, as rows of one sequence.
@@ -85,7 +85,7 @@ impl AttentionSpec {
     }
 
     /// Returns the keys that at least one of `queries` sees in a sequence of `length` tokens; since the window is symmetric, these are also
-    /// the queries that see at least one of the keys `queries`. No other host code states the visibility rule.
+    /// the queries that see at least one of the keys `queries`. On CPUs `cpu_encoder::attention` states the same rule.
     pub(crate) fn visible(&self, queries: Range<usize>, length: usize) -> Range<usize> {
         match self.half_window {
             None => 0..length,
