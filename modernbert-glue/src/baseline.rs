@@ -67,7 +67,9 @@ pub fn check_labels(data: &TaskData) -> Result<(), MetricError> {
             continue;
         };
         let metric = task.main_metric().name();
-        if !perfect.is_empty() && evaluate(task, &perfect, &labels)?.get(metric).is_none() {
+        // F1 of perfect predictions is 0 where no row is positive: then every prediction has that score.
+        let score = evaluate(task, &perfect, &labels)?.get(metric);
+        if !perfect.is_empty() && score.is_none_or(|score| score == 0.0) {
             return Err(MetricError::Undefined {
                 task,
                 path: split.path.clone(),

@@ -134,7 +134,7 @@ fn a_model_without_classifier_and_too_few_names_are_refused() {
     let model = SequenceClassifier::new(&config, 3, &device()).unwrap();
     save(&model, &config, folder.path()).unwrap();
     assert!(
-        load().contains("names 2 labels, the classifier has 3"),
+        load().contains("`classifier.weight` has 3 outputs and config.json 2 labels"),
         "{}",
         load()
     );
