@@ -1,7 +1,7 @@
 //! Finetuning from each checkpoint of a pretraining run, its scores joined to the run's step, tokens and loss.
 //!
 //! A folder of these scores holds `scores.jsonl` (a [`CheckpointScore`] a line), `scores.png` (the run's losses and the scores over its tokens)
-//! and `step-N/`: `checkpoint.json`, the state of the checkpoint; `model/`, its copy, which a run may remove meanwhile and which is removed
+//! and `step-N/` (N has eight digits): `checkpoint.json`, the state of the checkpoint; `model/`, its copy, which a run may remove meanwhile and which is removed
 //! after the finetuning; `job/`, the job's folder as [`run_job`] writes it.
 
 use modernbert::atomic::write_atomically;
@@ -184,7 +184,9 @@ pub fn score(
     }
     let mut scores = read_scores(out)?;
     for (&task, result) in &report.results.tasks {
-        if result.seeds.is_empty() {
+        // A task without all of its seeds has no score yet, and is repeated.
+        let has_failed = report.failures.iter().any(|(failed, _)| *failed == task);
+        if result.seeds.is_empty() || has_failed {
             continue;
         }
         let row = CheckpointScore {
