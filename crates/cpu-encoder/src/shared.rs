@@ -12,7 +12,7 @@ pub(crate) struct SharedRows<T> {
     pub(crate) stride: usize,
 }
 
-// SAFETY: plain memory; the users of `rows_mut` promise that no row is written by one thread and used by another between two barriers.
+// SAFETY: plain memory; the users of `rows` and `row_mut` promise that no row is written by one thread and used by another between two barriers.
 unsafe impl<T: Send> Sync for SharedRows<T> {}
 
 impl<T> SharedRows<T> {

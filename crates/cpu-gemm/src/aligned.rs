@@ -78,11 +78,7 @@ impl<T: Zero> Aligned<T> {
                 let start = unsafe { alloc(layout) };
                 let start =
                     NonNull::new(start.cast()).unwrap_or_else(|| handle_alloc_error(layout));
-                // SAFETY: the empty assembly has a pointer to the memory and may write it, so the compiler must take it for written with values it does
-                // not know; any bytes are a value of `T`.
-                unsafe {
-                    std::arch::asm!("/* {0} */", in(reg) start.as_ptr(), options(nostack, preserves_flags));
-                }
+                take_for_written(start.as_ptr());
                 return Self {
                     start,
                     len,
@@ -160,6 +156,30 @@ impl<T: Zero> std::fmt::Debug for Aligned<T> {
 unsafe impl<T: Zero + Send> Send for Aligned<T> {}
 // SAFETY: as above; shared references give shared slices.
 unsafe impl<T: Zero + Sync> Sync for Aligned<T> {}
+
+/// A vector of `len` unspecified values, as [`Aligned::unspecified`].
+#[allow(clippy::uninit_vec)] // see the comment on safety
+pub fn unspecified<T: Zero + Default>(len: usize) -> Vec<T> {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    {
+        let mut values = Vec::<T>::with_capacity(len);
+        take_for_written(values.as_mut_ptr());
+        // SAFETY: the memory holds `len` elements and counts as written; any bytes are a value of `T`.
+        unsafe { values.set_len(len) };
+        values
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    vec![T::default(); len]
+}
+
+/// Empty assembly that has a pointer to memory and may write it: the compiler must take the memory for written with values it does not know.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+fn take_for_written<T>(start: *mut T) {
+    // SAFETY: there are no instructions.
+    unsafe {
+        std::arch::asm!("/* {0} */", in(reg) start, options(nostack, preserves_flags));
+    }
+}
 
 /// Returns freed memory to the operating system where the allocator keeps it (glibc): after the f32 weights of a model were packed, hundreds of megabytes.
 pub fn return_freed_memory() {

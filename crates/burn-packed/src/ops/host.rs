@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use burn::tensor::{DType, FloatDType, Shape, TensorData};
 use burn_flex::FlexTensor;
+pub(crate) use cpu_gemm::aligned::unspecified;
 use cpu_gemm::element::Float;
 use half::bf16;
 use rayon::prelude::*;
@@ -202,24 +203,6 @@ pub(crate) trait Native: Float + burn::tensor::Element + bytemuck::Pod {
 
 impl Native for f32 {}
 impl Native for bf16 {}
-
-/// A vector of unspecified values, for results that are written before they are read: zeros would write them twice.
-#[allow(clippy::uninit_vec)] // see the comment on safety
-pub(crate) fn unspecified<T: Native>(len: usize) -> Vec<T> {
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    {
-        let mut values = Vec::<T>::with_capacity(len);
-        // SAFETY: the memory holds `len` elements. The empty assembly has a pointer to it and may write memory, so the compiler must take it for written
-        // with values it does not know; every bit pattern is a value of `T`.
-        unsafe {
-            std::arch::asm!("/* {0} */", in(reg) values.as_mut_ptr(), options(nostack, preserves_flags));
-            values.set_len(len);
-        }
-        values
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    vec![T::default(); len]
-}
 
 /// The elements of a contiguous tensor.
 pub(crate) fn elements<T: Native>(tensor: &FlexTensor) -> &[T] {

@@ -44,7 +44,7 @@ struct Operand<E: Activation> {
 
 /// A thread's buffers for gradients of sequences up to a length.
 pub struct BackwardScratch<E: Activation> {
-    /// Queries times the factor of the scores, keys, values, gradients of the result.
+    /// Queries times the factor of the scores, keys, gradients of the result, values.
     operands: [Operand<E>; 4],
     /// Right operands of the sums over tokens: queries, keys, gradients of the result.
     summed: [Aligned<E>; 3],
@@ -67,11 +67,11 @@ struct Steps<E: Activation> {
     added: Aligned<f32>,
 }
 
-/// Indices of [`BackwardScratch::operands`].
+/// Indices of [`BackwardScratch::operands`]; those before the values are indices of [`BackwardScratch::summed`] too.
 const QUERIES: usize = 0;
 const KEYS: usize = 1;
-const VALUES: usize = 2;
-const D_OUT: usize = 3;
+const D_OUT: usize = 2;
+const VALUES: usize = 3;
 
 impl<E: Activation> BackwardScratch<E> {
     /// Buffers for sequences of up to `longest` tokens and heads of `dim` elements.
@@ -110,6 +110,8 @@ struct Block {
     left: [usize; 2],
     /// Their right operands.
     right: [usize; 2],
+    /// Right operands of its sums: of the first one, whose left operand is dS, and of the second one, whose left operand is P.
+    sums: &'static [usize],
     /// True if the block's rows are keys.
     rows_are_keys: bool,
 }
@@ -134,11 +136,13 @@ impl<E: Activation> Gradients<'_, E> {
         let of_queries = Block {
             left: [QUERIES, D_OUT],
             right: [KEYS, VALUES],
+            sums: &[KEYS],
             rows_are_keys: false,
         };
         let of_keys = Block {
             left: [KEYS, VALUES],
             right: [QUERIES, D_OUT],
+            sums: &[QUERIES, D_OUT],
             rows_are_keys: true,
         };
         for first in (0..head.length).step_by(ROWS) {
@@ -180,7 +184,7 @@ impl<E: Activation> Gradients<'_, E> {
         let head = &self.head;
         let (first, count) = (rows.start, rows.len());
         for (index, columns) in head.chunks(first, count).enumerate() {
-            let (start, width) = (columns.start, columns.len());
+            let width = columns.len();
             for (which, is_scores) in [(0, true), (1, false)] {
                 let (left, right) = (block.left[which], block.right[which]);
                 // SAFETY: the caller's promise.
@@ -206,7 +210,7 @@ impl<E: Activation> Gradients<'_, E> {
                     *d_p = (*d_p - delta) * slopes[i] + delta;
                 }
             }
-            head.hide(scores, first, count, columns);
+            head.hide(scores, first, count, columns.clone());
             let rows = ScoreRows {
                 scores,
                 d_p,
@@ -219,21 +223,12 @@ impl<E: Activation> Gradients<'_, E> {
                 false => E::score_gradients(rows, d_s),
                 true => E::transposed_score_gradients(rows, p, d_s),
             }
-            // SAFETY: the caller's promise.
-            unsafe {
-                if block.rows_are_keys {
-                    self.sum(
-                        unit,
-                        scratch,
-                        0,
-                        QUERIES,
-                        count,
-                        start..start + width,
-                        index,
-                    );
-                    self.sum(unit, scratch, 1, D_OUT, count, start..start + width, index);
-                } else {
-                    self.sum(unit, scratch, 0, KEYS, count, start..start + width, index);
+            for (sum, operand) in block.sums.iter().enumerate() {
+                // SAFETY: the caller's promise.
+                unsafe { self.sum(unit, scratch, [sum, *operand], count, &columns, index == 0) }
+                if index > 0 {
+                    let Steps { sums, added, .. } = &mut scratch.steps;
+                    accumulate(&mut sums[sum], added, self.stride(), count, &[1.0; ROWS]);
                 }
             }
         }
@@ -273,36 +268,37 @@ impl<E: Activation> Gradients<'_, E> {
         }
     }
 
-    /// Adds the product of a block's `d_s` (sum 0, of keys or queries) or `p` (sum 1) and the rows `columns` of a summed operand to a sum; chunk 0 starts it.
+    /// Elements from one row of a sum to the next.
+    fn stride(&self) -> usize {
+        self.head.dim.next_multiple_of(PANEL)
+    }
+
+    /// The product of a block's dS (sum 0) or P (sum 1) and the rows `columns` of a summed operand: to the sum for the first chunk, to `added` for others.
     ///
     /// # Safety
     /// As [`Self::compute`].
-    #[allow(clippy::too_many_arguments)] // each named where it is called
     unsafe fn sum(
         &self,
         unit: Unit,
         scratch: &mut BackwardScratch<E>,
-        sum: usize,
-        operand: usize,
+        [sum, operand]: [usize; 2],
         rows: usize,
-        columns: Range<usize>,
-        chunk: usize,
+        columns: &Range<usize>,
+        is_first: bool,
     ) {
-        let dim_panels = self.head.dim.div_ceil(PANEL);
-        let stride = dim_panels * PANEL;
+        let stride = self.stride();
         let total = self.head.length.div_ceil(E::STEP);
         let len = total * step_len::<E>();
-        let summed = &scratch.summed[if operand == D_OUT { 2 } else { operand }];
         let steps = &mut scratch.steps;
         let left = if sum == 0 { &steps.d_s } else { &steps.p };
+        let to = match is_first {
+            true => &mut steps.sums[sum],
+            false => &mut steps.added,
+        };
         // Probabilities of tokens beyond the sequence are zero; the operand's panels end with the sequence.
         let first = columns.start / E::STEP;
         let count = (columns.len() / E::STEP).min(total - first);
-        for panel in 0..dim_panels {
-            let to = match chunk {
-                0 => &mut steps.sums[sum],
-                _ => &mut steps.added,
-            };
+        for panel in 0..stride / PANEL {
             let tile = Tile {
                 left: left.as_ptr(),
                 left_stride: columns.len(),
@@ -310,18 +306,9 @@ impl<E: Activation> Gradients<'_, E> {
                 to: to[panel * PANEL..].as_mut_ptr(),
                 to_stride: stride,
             };
-            let right = Panel::of(&summed[panel * len..][..len]).steps(first, count);
+            let right = &scratch.summed[operand][panel * len..][..len];
             // SAFETY: operands and sums have 32 rows; the caller guarantees the unit.
-            unsafe { E::tile(unit, tile, right) }
-        }
-        if chunk > 0 {
-            accumulate(
-                &mut steps.sums[sum],
-                &steps.added,
-                stride,
-                rows,
-                &[1.0; ROWS],
-            );
+            unsafe { E::tile(unit, tile, Panel::of(right).steps(first, count)) }
         }
     }
 
@@ -337,13 +324,12 @@ impl<E: Activation> Gradients<'_, E> {
         rows: &Range<usize>,
         to: Place<E>,
     ) {
-        let stride = self.head.dim.div_ceil(PANEL) * PANEL;
         let table = match rotated {
             true => self.head.table(rows.start),
             false => &[],
         };
         // SAFETY: the caller's promise.
-        unsafe { E::store_unrotated(sums, stride, table, factor, &to) }
+        unsafe { E::store_unrotated(sums, self.stride(), table, factor, &to) }
     }
 
     /// Packs the operands, and computes δ.
@@ -360,8 +346,8 @@ impl<E: Activation> Gradients<'_, E> {
         let operands = [
             (head.rows(0, 0, length), head.table(0), head.scale),
             (head.rows(1, 0, length), head.table(0), 1.0),
-            (head.rows(2, 0, length), &[][..], 1.0),
             (d_out, &[][..], 1.0),
+            (head.rows(2, 0, length), &[][..], 1.0),
         ];
         for (operand, (from, table, factor)) in scratch.operands.iter_mut().zip(operands) {
             let to = &mut operand.rows[..rows * padded];
@@ -369,8 +355,8 @@ impl<E: Activation> Gradients<'_, E> {
             to[length * padded..].fill(E::of(0.0));
             pack_columns(to, padded, &mut operand.columns);
         }
-        for (index, summed) in [QUERIES, KEYS, D_OUT].into_iter().zip(&mut scratch.summed) {
-            let rows = &scratch.operands[index].rows;
+        for (operand, summed) in scratch.operands.iter().zip(&mut scratch.summed) {
+            let rows = &operand.rows;
             let row = |token: usize| &rows[token * padded..][..dim];
             pack_rows(length, dim, row, &scratch.zeros, summed);
         }

@@ -221,7 +221,7 @@ impl Product<'_> {
             to: sums.as_mut_ptr(),
             to_stride: PANEL,
         };
-        // SAFETY: the left operand has whole groups of 32 rows, the tile 32 × 32 elements; the unit is supported, and `compute` has entered it.
+        // SAFETY: the left operand has a multiple of 16 rows, the tile 32 × 32 elements; the unit is supported, and `compute` has entered it.
         unsafe {
             bf16::tile(
                 self.unit,
