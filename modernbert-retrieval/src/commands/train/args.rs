@@ -178,7 +178,7 @@ struct ScheduleArgs {
     /// Orders the rows, and initializes a new projection, with this seed.
     #[arg(long, default_value_t = 12)]
     seed: u64,
-    /// Evaluates every so many steps. Default: after every epoch.
+    /// Evaluates after every N steps. Default: after every epoch.
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     evaluate_every: Option<u64>,
     /// Stops after this many evaluations in a row without a better score.
@@ -191,10 +191,10 @@ struct ScheduleArgs {
 
 #[derive(Args)]
 pub(super) struct SavingArgs {
-    /// Saves a checkpoint in --out every so many steps; off by default. These checkpoints are kept after the end of the run.
+    /// Saves a checkpoint in --out after every N steps; off by default. These checkpoints are kept after the end of the run.
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) save_every: Option<u64>,
-    /// Saves a checkpoint in --out every so many minutes.
+    /// Saves a checkpoint in --out every this number of minutes.
     #[arg(long, value_name = "MINUTES", default_value_t = 15.0)]
     save_every_minutes: f64,
     /// Resumes from the newest checkpoint in --out, bit-identical to an uninterrupted run; give the other options as before.
