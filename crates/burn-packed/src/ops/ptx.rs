@@ -89,10 +89,12 @@ pub(super) fn descriptor(address: u32, #[comptime] block: u32) -> u64 {
         | (u64::cast_from(comptime!(DESCRIPTOR_HIGH)) << 32u64)
 }
 
-/// Upper half of every [`descriptor`]: the swizzle and the distance of groups of eight rows.
+/// Upper half of every [`descriptor`]. Bits 32 to 45 of the descriptor are the distance of groups of eight rows (8 × 128 bytes, in units of 16
+/// bytes); bits 62 and 63 are the swizzle mode, 1 for 128 bytes, the mode with which TMA writes the tiles.
 pub(super) const DESCRIPTOR_HIGH: u32 = (1024 >> 4) | (1 << 30);
 
-/// Lower half of a [`descriptor`]: the address of the tile and the distance of blocks.
+/// Lower half of a [`descriptor`]: in bits 0 to 13 the address of the tile, of which the descriptor has 18 bits in units of 16 bytes; in bits 16 to 29
+/// the distance of blocks, also in units of 16 bytes.
 #[cube]
 pub(super) fn descriptor_low(address: u32, #[comptime] block: u32) -> u32 {
     ((address & 0x3FFFFu32) >> 4u32) | comptime!((block >> 4) << 16)

@@ -158,7 +158,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// What the backward pass reads besides the inputs of the forward pass: contiguous tensors.
+/// Tensors that the backward pass reads besides the inputs of the forward pass, contiguous.
 struct Saved {
     /// Gradient of the output, in the dtype of `qkv`.
     d_out: CubeTensor,

@@ -95,6 +95,7 @@ pub(super) fn store_pair(address: u32, a: f32, b: f32) {
 #[cube]
 pub(super) fn sync_warp_group(group: u32) {
     // Named barrier 0 is the one of `sync_cube`.
+    // 128 threads arrive: the four warps of one warp group.
     gpu_asm!("bar.sync {i}, 128;", i = in(_) value(group + 1u32));
 }
 
@@ -105,6 +106,7 @@ pub(super) fn sync_warp_group(group: u32) {
 pub(super) fn gelu(x: f32) -> f32 {
     let t: f32;
     let gauss: f32;
+    // f32 constants in PTX's hexadecimal form: 0.4 / √2, 1, and further below -log2(e) / 2.
     gpu_asm!(
         "{{ .reg .f32 a, b; abs.f32 a, {x}; fma.rn.f32 b, a, 0f3E90D0C3, 0f3F800000; rcp.approx.ftz.f32 {t}, b; }}",
         t = out(_) t, x = in(_) x, options(pure, nomem)
@@ -207,6 +209,8 @@ fn main_loop_text(n: usize, tiling: Tiling) -> String {
         let mut text = format!(
             "{label}: mbarrier.try_wait.parity.shared::cta.b64 p, [bar], ph; @!p bra {label}; wgmma.fence.sync.aligned; "
         );
+        // A stage has TILE_K = 64 inner elements: four WGMMAs of K = 16. Operands after the descriptors: scale-d (false overwrites the accumulator
+        // instead of adding to it), the signs of A and B (1: not negated), and 1 for each operand that is M- or N-major, 0 for K-major ones.
         for k in 0..4 {
             let scale = if first && k == 0 { "never" } else { "always" };
             let _ = write!(
@@ -220,6 +224,7 @@ fn main_loop_text(n: usize, tiling: Tiling) -> String {
         }
         text += "wgmma.commit_group.sync.aligned; ";
         if !first {
+            // At most one group pending: the WGMMAs of the stage before are complete, those of this stage may still run.
             let _ = write!(
                 text,
                 "wgmma.wait_group.sync.aligned 1; @lead {arrive} _, [prev]; "

@@ -53,7 +53,7 @@ pub(super) fn consumer_warp_group<N: Size>(
             releases,
             tiling,
         );
-        // The main loop advances stage and parity in registers of its own; advance the variables here by as many steps.
+        // The main loop advances its own copies of stage and parity in registers; this advances the variables here by the same `k_steps`.
         let passed = stage + tile.k_steps;
         let last = (passed + comptime!(stages - 1)) % stages;
         parity = (parity + passed / stages) % 2u32;

@@ -17,7 +17,7 @@
 //! # GeGLU
 //!
 //! With `geglu` the left half of the tile holds activations and the right half their gates, so that an activation and its gate are registers of
-//! one thread. The epilogue stores `gelu(activation) * gate`, half as many columns as the tile has.
+//! one thread. The epilogue stores `gelu(activation) * gate`: half the columns of the tile.
 //!
 //! # Staging buffers
 //!
@@ -32,7 +32,7 @@ use super::super::ptx::*;
 use super::{PRIVATE_STAGING, STAGING_BYTES, Tiling};
 use crate::ops::ptx::pack;
 
-/// Staging buffers of a warp, including the borrowed one; parts of a tile use them in turn.
+/// Staging buffers of a warp, including the borrowed one; consecutive parts of a tile use them cyclically.
 const STAGING: u32 = PRIVATE_STAGING + 1;
 
 /// Destination of a warp's rows, and the staging buffers of the warp.
