@@ -94,7 +94,7 @@ pub fn computes_in(device: &Device, dtype: impl Into<DType>) -> bool {
     device.supports_dtype(dtype) && !(dtype == DType::F64 && is_graphics(device))
 }
 
-/// Returns whether `device` is a CPU with units for products of bf16 matrices (AMX, AVX-512-BF16), which are faster than those of f32 ones.
+/// Returns whether `device` is a CPU with instructions for bf16 GEMMs (AMX, AVX-512-BF16), which are faster than f32 GEMMs.
 pub fn is_cpu_with_bf16(device: &Device) -> bool {
     #[cfg(feature = "flex")]
     if let burn::backend::DispatchDevice::Flex(_) = device.clone().inner().as_dispatch() {
@@ -304,7 +304,7 @@ fn configure_kernels() {
 
 #[cfg(feature = "flex")]
 fn flex(_name: &str) -> Result<Device, DeviceError> {
-    // Refused here, so that no computation has to.
+    // Checked here, so that an invalid value is reported before any computation.
     cpu_gemm::Unit::chosen().map_err(|error| DeviceError::Instructions(error.to_string()))?;
     Ok(Device::flex())
 }

@@ -12,7 +12,7 @@ use cubecl::profile::TimingMethod;
 use cubecl_cpp::shared::{CompilationOptions, CppCompiler, CppSupportedFeatures};
 use cubecl_cpp::target::Cuda;
 
-/// Properties of a device of a compute capability (80, 90, …), with so many bytes of shared memory for a block.
+/// Properties of a device of this compute capability (80, 90, …), with `shared_bytes` of shared memory for a block.
 pub(super) fn device(capability: u32, shared_bytes: usize) -> Arc<DeviceProperties> {
     let hardware = HardwareProperties {
         load_width: 128,

@@ -25,7 +25,7 @@ use crate::batch::TokenOrder;
 /// The caller must check that ids are in `0..rows`; the kernels do not.
 ///
 /// # Panics
-/// If `order` is one of another number of ids.
+/// If `order` and `ids` differ in their number of ids.
 pub fn gather_rows(table: Tensor<2>, ids: Tensor<1, Int>, order: TokenOrder) -> Tensor<2> {
     let [tokens] = ids.dims();
     assert_eq!(
@@ -52,7 +52,7 @@ pub fn gather_rows(table: Tensor<2>, ids: Tensor<1, Int>, order: TokenOrder) -> 
 /// It is the gradient of [`gather_rows`], in the same order of summation on every run.
 ///
 /// # Panics
-/// When `order` is not that of as many ids as there are rows in `values`.
+/// If the number of ids of `order` differs from the number of rows of `values`.
 pub fn sum_rows(
     values: Tensor<2>,
     ids: Tensor<1, Int>,

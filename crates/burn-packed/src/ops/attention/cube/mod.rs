@@ -1,4 +1,4 @@
-//! Attention on CubeCL devices: the choice of the kernels for a call, and what all kernels share.
+//! Attention on CubeCL devices: the choice of the kernels for a call, and the types that all kernels share.
 //!
 //! The choice depends on the dtype, the size of a head, window, softcap and RoPE, the device, and a sequence's own length. It never depends
 //! on timings or on the other sequences of a batch: results are batch-invariant.

@@ -38,7 +38,7 @@ const BACKWARD: Limits = Limits {
     held: 32,
     buffers: 8,
 };
-/// Blocks per multiprocessor of a backward launch: as many as its registers allow.
+/// Blocks per multiprocessor of a backward launch: the number that the registers of a multiprocessor allow.
 const BACKWARD_BLOCKS: usize = 4;
 
 /// Returns the partition of rows and the vector size; `None` if no kernel serves rows of this width. Weight and sums are f32, so

@@ -37,7 +37,7 @@ impl Gemm {
             && self.lhs.client.properties().identity.fingerprint == "ptx_sm90"
     }
 
-    /// Runs the Hopper GEMM by the cheapest plan.
+    /// Runs the Hopper GEMM by the plan of the lowest estimated cost.
     pub(super) fn run_hopper(&self) -> CubeTensor {
         let hardware = &self.lhs.client.properties().hardware;
         let multiprocessors = hardware

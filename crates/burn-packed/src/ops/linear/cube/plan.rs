@@ -60,7 +60,7 @@ pub(super) struct Tile {
     pub(super) k_steps: u32,
 }
 
-/// Returns the first row and column of the part that block `rank` of a cluster has in tile `number` of the output.
+/// Returns the first row and column that block `rank` of a cluster computes of tile `number` of the output.
 ///
 /// Rasterization: a group of [`RASTER_GROUP`] tiles along the rows passes through all columns before the next group starts;
 /// within a column of tiles the row changes fastest.

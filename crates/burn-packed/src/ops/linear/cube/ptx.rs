@@ -42,7 +42,7 @@ pub(super) fn tma_load_multicast(shared: u32, map: u64, x: u32, y: u32, barrier:
     );
 }
 
-/// Maps an address in this block's shared memory to the same place in the block of rank `rank` in the cluster (`mapa`).
+/// Maps an address in this block's shared memory to the same offset in the shared memory of the cluster's block `rank` (`mapa`).
 #[cube]
 pub(super) fn map_to_block(address: u32, rank: u32) -> u32 {
     let mapped: u32;
@@ -140,7 +140,7 @@ pub(super) fn mbarrier_arrive(address: u32, #[comptime] cluster: u32) {
 /// Main loop of a consumer warp group over the `steps` stages of a tile, the first of them `stage`. Returns the accumulator.
 ///
 /// For each stage: waits at `full + 8 · stage` for `parity` (which flips when the ring starts again), issues the four WGMMAs of
-/// the stage, then waits for those of the stage before and releases it: threads with `releases == 1` arrive at `empty + 8 ·
+/// the stage, then waits for the WGMMAs of the stage before and releases that stage: threads with `releases == 1` arrive at `empty + 8 ·
 /// stage`. The caller releases the last stage. `a` and `b` are the lower halves of the matrix descriptors of stage 0.
 #[allow(clippy::too_many_arguments)] // operands of inline PTX
 #[cube]
