@@ -13,9 +13,9 @@
 //!
 //! # Memory and streams
 //!
-//! Burn's CUDA backend executes lazily on streams of its own. An operation here takes the buffer of a tensor after all work on the device
-//! is done, runs NCCL on a stream of the communicator and waits for it; Burn may use the result from then on. The wait polls an event, so
-//! that the caller can end the operation: a peer that is gone would leave it waiting forever.
+//! Burn's CUDA backend executes lazily on its own streams. An operation here takes the buffer of a tensor after all work on the device
+//! is done, runs NCCL on a stream of the communicator and waits for that stream; Burn may use the result from then on. The wait polls an event, so
+//! that the caller can end the operation: the wait for a peer that is gone would never end.
 //!
 //! Without the feature `nccl` every function returns [`NcclError::NotCompiled`].
 

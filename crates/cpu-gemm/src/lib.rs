@@ -1,4 +1,4 @@
-//! GEMMs with packed weights on the matrix units of CPUs, chosen at run time: one binary for all processors.
+//! GEMMs with packed weights on CPUs, by the best instruction set of the processor, chosen at run time: one binary for all processors.
 //!
 //! | module | contents | modules of this crate that it imports |
 //! |---|---|---|

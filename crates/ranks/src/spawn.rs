@@ -1,4 +1,4 @@
-//! The ranks of one machine, started and watched by a process of their own.
+//! The ranks of one machine, started and watched by a separate process.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Between two looks at the processes.
+/// Pause between two checks of the processes.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Ranks that were started on this machine.
@@ -70,7 +70,7 @@ fn end_with_this_process(command: &mut Command) {
 #[cfg(not(target_os = "linux"))]
 fn end_with_this_process(_command: &mut Command) {}
 
-/// How the ranks ended.
+/// The end of the ranks: status of the first one that failed.
 #[derive(Clone, Copy, Debug)]
 pub struct Ended {
     /// The first rank that failed, or rank 0.
