@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-/// Between two samples. A call of `nvidia-smi` takes about 30 ms itself.
+/// Pause between two samples. A call of `nvidia-smi` itself takes about 30 ms.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// What the driver reports at one moment.
+/// The driver's report at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Sample {
     memory_mib: f64,

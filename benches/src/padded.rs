@@ -38,7 +38,7 @@ pub enum Way {
 }
 
 impl Way {
-    /// Whether embedding, norms and MLP are computed on padded rows.
+    /// Returns whether embedding, norms and MLP are computed on padded rows.
     fn is_padded(self) -> bool {
         matches!(self, Self::Padded | Self::KernelPerLayer)
     }

@@ -131,7 +131,7 @@ impl Record {
         }
     }
 
-    /// Whether two records measure the same.
+    /// Returns whether two records measure the same.
     pub fn same_key(&self, other: &Self) -> bool {
         let key = |of: &Self| {
             let texts =

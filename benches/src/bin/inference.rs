@@ -65,7 +65,7 @@ struct Args {
     #[arg(long, conflicts_with = "turns")]
     half_residual: bool,
     /// Reads names of sets from standard input, one per line, and prints a timed pass as a line of JSON for each: a script can
-    /// alternate between programs this way.
+    /// alternate between programs in this mode.
     #[arg(long, conflicts_with_all = ["json", "sets"])]
     turns: bool,
 }

@@ -256,7 +256,7 @@ impl Communicator {
         watch: Watch<'_>,
         launch: impl FnOnce() -> Result<(), NcclError>,
     ) -> Result<(), NcclError> {
-        // Inputs must be computed and the outputs' zeros written before NCCL's stream, which knows nothing of Burn's, may run.
+        // Inputs must be computed and the outputs' zeros written before NCCL's stream, which is not ordered with Burn's, may run.
         self.device
             .sync()
             .map_err(|error| NcclError::Driver(error.to_string()))?;

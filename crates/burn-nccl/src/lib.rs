@@ -36,7 +36,7 @@ pub use communicator::{Communicator, unique_id};
 /// Bytes of an identifier of a communicator.
 pub const ID_BYTES: usize = 128;
 
-/// Whether NCCL is compiled in.
+/// True if NCCL is compiled in.
 pub const COMPILED: bool = cfg!(feature = "nccl");
 
 /// Called while an operation waits: a reason to end it, such as a process of the run that has ended.

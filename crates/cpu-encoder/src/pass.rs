@@ -107,7 +107,7 @@ impl<E: Activation> Buffers<E> {
     }
 }
 
-/// The buffers that the last pass left behind.
+/// The buffers of the last pass, for reuse.
 #[derive(Debug)]
 pub(crate) struct Idle<E: Activation>(Mutex<Option<Buffers<E>>>);
 

@@ -96,7 +96,7 @@ pub fn say(text: &str) {
     if let Err(error) = writeln!(std::io::stdout(), "{}", printable_lines(text))
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
-        // The first one is the one that is told.
+        // Only the first error is reported.
         let _ = UNSAID.set(error);
     }
 }

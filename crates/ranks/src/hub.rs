@@ -65,7 +65,7 @@ impl Link {
         };
         if world.rank == 0 {
             let accepted = link.accept(world, terms, options);
-            // Those that are here already are told why nothing comes of it.
+            // The ranks that are connected already receive the reason.
             accepted.map_err(|error| link.fail(error))?;
         } else {
             link.join(world, terms, options)?;
@@ -446,7 +446,7 @@ fn left(rank: usize, reason: &[Vec<u8>]) -> RankError {
     }
 }
 
-/// Whether a host name is this host alone.
+/// Returns whether a host name is this host alone.
 fn is_loopback(address: &str) -> bool {
     matches!(address, "localhost" | "127.0.0.1" | "::1")
 }

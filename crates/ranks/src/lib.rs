@@ -112,12 +112,12 @@ impl Ranks {
         self.size
     }
 
-    /// Whether this is the rank that shows and writes results.
+    /// Returns whether this is the rank that shows and writes results.
     pub fn is_first(&self) -> bool {
         self.rank == 0
     }
 
-    /// Whether the run has more than one rank.
+    /// Returns whether the run has more than one rank.
     pub fn is_several(&self) -> bool {
         self.size > 1
     }

@@ -47,7 +47,7 @@ fn log_file(path: &Path) -> io::Result<File> {
 }
 
 /// Makes the system send SIGHUP, which saves a run, to the process that `command` will start when this process ends, even by SIGKILL.
-/// Other systems than Linux have no such request: there the ranks go on.
+/// Other systems than Linux have no such request: there the ranks continue.
 #[cfg(target_os = "linux")]
 fn end_with_this_process(command: &mut Command) {
     use std::os::unix::process::CommandExt;

@@ -151,7 +151,7 @@ impl<T> Accumulator<T> {
     }
 }
 
-/// Whether `node` is a node of the tree over `root`.
+/// Returns whether `node` is a node of the tree over `root`.
 fn is_node(root: &Range<usize>, node: &Range<usize>) -> bool {
     if root == node {
         return true;

@@ -171,7 +171,7 @@ impl World {
     }
 }
 
-/// Whether SLURM's step is on one host.
+/// Returns whether SLURM's step is on one host.
 fn one_host(get: &impl Fn(&str) -> Option<String>) -> bool {
     get("SLURM_STEP_NUM_NODES").is_some_and(|nodes| nodes.trim() == "1")
 }

@@ -45,7 +45,7 @@ pub struct ContrastiveBatch<'a> {
     pub dropout_key: (u64, u64),
 }
 
-/// How the gradients of a batch are computed.
+/// Computation of a batch's gradients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepOptions {
     /// Tokens of a chunk at most; a batch of more tokens is computed in the cached form.

@@ -151,7 +151,7 @@ pub(super) struct OutArgs {
 pub(super) struct CommonArgs {
     #[command(flatten)]
     pub(super) device: DeviceArgs,
-    /// Computes MFU from this peak of the device, in TFLOP/s at that dtype; by default from the built-in table of devices.
+    /// Computes MFU from this peak of the device, in TFLOP/s at the dtype of training; by default from the built-in table of devices.
     #[arg(long, value_name = "TFLOPS")]
     pub(super) peak_tflops: Option<f64>,
     /// Prints lines instead of the dashboard on a terminal.

@@ -419,7 +419,7 @@ impl Recipe {
         self.batch.warmup_over(self.run.total_tokens)
     }
 
-    /// What to tell a person about settings that are allowed and rarely meant.
+    /// Warnings about settings that are valid but rarely intended.
     pub fn warnings(&self) -> Vec<String> {
         let is_stable = self.optimizer.kind == OptimizerKind::StableAdamW;
         let limit = self.optimizer.max_grad_norm.filter(|_| is_stable);

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`Loader`] | the source of a model, and how it runs: device, precision, batches |
 //! | `load` of every model and pipeline | takes a folder, a name on the Hugging Face Hub, or a [`Loader`] |
-//! | `load_for_finetuning` of every head | takes the same; initializes what the folder lacks of the head |
+//! | `load_for_finetuning` of every head | takes the same; initializes the tensors of the head that the folder lacks |
 //!
 //! May use `model`, `checkpoint`, `tokenizer` and `device`.
 

@@ -187,7 +187,7 @@ impl Opened {
                 });
             }
         };
-        // A multiple-choice model has one output, whatever the number of labels.
+        // A multiple-choice model has one output for any number of labels.
         let labels = self.config.num_labels;
         if let Some(labels) = labels.filter(|&labels| labels != found && expected != Some(1)) {
             return Err(LoadError::Labels {
@@ -207,7 +207,7 @@ impl Opened {
         }
     }
 
-    /// Loads a model that finetuning starts from: what the folder lacks of the head is initialized from `seed`, and the classifier too
+    /// Loads a model that finetuning starts from: tensors of the head that the folder lacks are initialized from `seed`, and the classifier too
     /// where `fresh_classifier` says so.
     pub(crate) fn start<M: Architecture>(
         self,

@@ -65,7 +65,7 @@ impl Packing {
         })
     }
 
-    /// Packs layers of these specifications. `values(i)` gives the parameters of layer i, which are freed before those of the next one are asked for.
+    /// Packs layers of these specifications. `values(i)` gives the parameters of layer i, which are freed before the parameters of the next layer are requested.
     pub(super) fn pack<'a, E>(
         self,
         specs: &[LayerSpec],

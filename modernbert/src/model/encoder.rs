@@ -128,8 +128,8 @@ impl ModernBert {
     /// batches (up to 2048 tokens) of the published architecture run as captured [graphs](crate::graph). The outputs have the same bits, but for
     /// batches that do not fill their graph, whose matrix multiplications have more rows.
     ///
-    /// On CPUs the layers of the published architecture are packed for the processor's matrix units ([`cpu_encoder`]) in f32, bf16 or int8, and are no
-    /// parameters of the module any more: the model can't be saved, nor trained. The outputs are rounded elsewhere than those of the tensor operations.
+    /// On CPUs the layers of the published architecture are packed for the processor's instruction set ([`cpu_encoder`]) in f32, bf16 or int8, and are no
+    /// parameters of the module any more: the model can't be saved, nor trained. Intermediate results are rounded at other points than in the tensor operations, so that outputs differ by rounding.
     ///
     /// Its weights must not change afterwards, and are rounded to the precision when they are saved. Choose precision, rotary base and the residual
     /// stream's dtype before.

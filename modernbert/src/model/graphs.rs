@@ -10,11 +10,11 @@ use super::ModernBert;
 use crate::batch::{PackedBatch, SequenceLayout};
 use crate::graph::{CapturedForward, Size};
 
-/// Sizes in tokens: a batch is filled up to the next one, by a third at most from 64 tokens on.
+/// Sizes in tokens: a batch is padded to the next size, by a third at most from 64 tokens on.
 const TOKENS: [usize; 13] = [
     16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048,
 ];
-/// Batches of sequences up to this length have graphs of their own. From 384 tokens on, attention of global layers is a different kernel, and a
+/// Batches of sequences up to this length have their own graphs. From 384 tokens on, attention of global layers is a different kernel, and a
 /// graph for sequences of any length launches both.
 const SHORT: usize = 256;
 /// A batch whose sequences are shorter than this on average may have more sequences than its size allows.
@@ -112,8 +112,8 @@ impl Graphs {
     }
 }
 
-/// Whether the first result of a graph is that of the launches, up to the rounding of matrix multiplications with another number of rows. A
-/// launch that a driver refuses inside a graph shows here and nowhere else.
+/// Returns whether the first result of a graph is that of the launches, up to the rounding of matrix multiplications with another number of rows. A
+/// launch that a driver refuses inside a graph is detected only here.
 fn agree(found: Tensor<2>, expected: Tensor<2>) -> bool {
     let read = |tensor: Tensor<2>| tensor.try_into_vec_as::<f32>();
     let (Ok(found), Ok(expected)) = (read(found), read(expected)) else {

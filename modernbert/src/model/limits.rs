@@ -75,7 +75,7 @@ pub(crate) fn most_tokens(config: &ModernBertConfig, device: &Device) -> usize {
 }
 
 impl ModernBert {
-    /// Checks that the device can hold each tensor of a forward pass over so many tokens. Without the check, the backend
+    /// Checks that the device can hold each tensor of a forward pass over `tokens` tokens. Without the check, the backend
     /// panics.
     ///
     /// # Errors

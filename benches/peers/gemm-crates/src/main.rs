@@ -1,4 +1,4 @@
-//! f32 GEMMs with packed weights of `cpu-gemm`, beside those of crates from the registry, in turns.
+//! f32 GEMMs with packed weights of `cpu-gemm` and of crates from the registry, alternating.
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/peers/gemm-crates/Cargo.toml

@@ -174,7 +174,7 @@ impl Bench<'_> {
         record
     }
 
-    /// Whether the measurement is to be made: it is not in the file, and there is time.
+    /// Returns whether the measurement is to be made: it is not in the file, and there is time.
     fn is_due(&self, record: &Record) -> anyhow::Result<bool> {
         if self.until.is_some_and(|until| Instant::now() > until) {
             return Ok(false);

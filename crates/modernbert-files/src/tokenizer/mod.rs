@@ -151,7 +151,7 @@ impl Tokenizer {
         tokenizer.probe().map_err(wrong)?;
         tokenizer.special = tokenizer.find_special(&roles, place)?;
         tokenizer.check_claims(&roles)?;
-        // The methods below put the special tokens in place themselves: a file that means another layout must not pass.
+        // The methods below insert the special tokens themselves: a file with another layout must not pass.
         let SpecialTokens { cls, sep, .. } = tokenizer.special;
         if tokenizer.with_template("")? != [cls, sep]
             || tokenizer.with_template(("", ""))? != [cls, sep, sep]
@@ -265,7 +265,7 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// The same tokenizer for a model that takes at most so many tokens; written to `tokenizer_config.json` by [`Self::save`].
+    /// The same tokenizer for a model that takes at most `tokens` tokens; written to `tokenizer_config.json` by [`Self::save`].
     #[must_use]
     pub fn with_max_length(mut self, tokens: usize) -> Self {
         self.max_length = Some(tokens);

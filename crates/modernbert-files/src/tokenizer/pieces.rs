@@ -3,7 +3,7 @@
 //!
 //! A piece ends before white space or punctuation, where tokens of every common pre-tokenizer begin. Each cut is verified with the
 //! tokenizer itself: the text around the cut has the same ids in one piece and in two. So the ids are those of the whole text, for any
-//! tokenizer that looks no further than [`WINDOW`] bytes around a place.
+//! tokenizer whose result at a position depends on at most [`WINDOW`] bytes around it.
 
 use super::{Tokenizer, TokenizerError};
 

@@ -35,7 +35,7 @@ pub struct KahanStepped<const D: usize> {
 /// before the first step, has the weight's. All stay bit-identical if the flag `apply`, `[1]`, is given and not above 0.
 ///
 /// # Panics
-/// When the shapes differ.
+/// If the shapes differ.
 pub fn adamw_kahan<const D: usize>(
     before: KahanStepped<D>,
     grad: Tensor<D>,

@@ -39,10 +39,10 @@ impl TileTable {
     }
 }
 
-/// The batches that a table serves.
+/// The batches for which a table is valid.
 enum Key {
     Layout(SequenceLayout),
-    /// Those of a bucket.
+    /// Batches of a bucket.
     Bucket(u64),
 }
 

@@ -1,4 +1,4 @@
-//! What a family of tensor-core instructions supplies to the kernels: copy, multiply and access to results.
+//! The interface of a family of tensor-core instructions to the kernels: copies, MMA and access to results.
 //!
 //! A result of a matrix multiplication (*fragment*) is `[rows, 8 · parts]` in f32, spread over the registers of a warp, 16 rows to
 //! a warp. Both families have PTX's layout for it. Of every part, 8 columns wide, lane `l` holds four elements `e`:

@@ -38,9 +38,9 @@ pub(super) fn own_group(#[comptime] shape: Shape) -> u32 {
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
 pub(super) struct Pair {
-    /// Of the upper row, or the first column.
+    /// Value of the upper row, or of the first column.
     pub(super) a: f32,
-    /// Of the lower row, or the second column.
+    /// Value of the lower row, or of the second column.
     pub(super) b: f32,
     #[cube(comptime)]
     columns: bool,

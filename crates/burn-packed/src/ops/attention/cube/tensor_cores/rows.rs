@@ -76,7 +76,7 @@ impl Rows {
         }
     }
 
-    /// Of head `head` of the buffer at `tensor`, `[total, heads, head_dim]`.
+    /// Returns the rows of head `head` of the buffer at `tensor`, `[total, heads, head_dim]`.
     pub(super) fn of_heads(
         tensor: u64,
         tile: Tile,
