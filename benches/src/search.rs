@@ -3,7 +3,7 @@
 /// Result of an attempt with a number of documents.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Attempt {
-    /// It ran, and the device had so many MiB in use at most.
+    /// It ran; contains the peak memory of the device in MiB.
     Ran(f64),
     /// It ran out of memory.
     Failed,

@@ -208,7 +208,7 @@ pub fn score(
     Ok(Some(report))
 }
 
-/// The state of a checkpoint whose copy is in `folder`, made now if it is not there; `None` for a checkpoint that is gone.
+/// The state of a checkpoint whose copy is in `folder`, made now if it is not there; `None` for a checkpoint that was removed.
 fn copied(
     checkpoint: &StoredCheckpoint,
     folder: &Path,

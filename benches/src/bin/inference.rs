@@ -46,7 +46,7 @@ struct Args {
     /// Uses only this many first documents of each set.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     documents: Option<u32>,
-    /// Uses one batch per set, of as many whole documents as fit into this many tokens, instead of the set's own batches.
+    /// Uses one batch per set, of the whole documents that fit into this many tokens, instead of the set's own batches.
     #[arg(long, conflicts_with_all = ["batch", "documents"])]
     tokens: Option<usize>,
     /// Times this many passes and prints their median.

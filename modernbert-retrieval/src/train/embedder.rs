@@ -170,7 +170,7 @@ impl Embedder {
             source,
         };
         std::fs::create_dir_all(folder).map_err(failed)?;
-        // What the folder had of another head doesn't hold for this model.
+        // Settings of another head in the folder do not apply to this model.
         let config = ModernBertConfig {
             num_labels: None,
             id2label: None,

@@ -50,7 +50,7 @@ pub struct ContrastiveBatch<'a> {
 pub struct StepOptions {
     /// Tokens of a chunk at most; a batch of more tokens is computed in the cached form.
     pub token_budget: usize,
-    /// Queries whose losses are computed at a time in the cached form; `None` for as many as the similarities allow.
+    /// Queries whose losses are computed at a time in the cached form; `None` for the number whose similarities fit the default memory.
     pub query_chunk: Option<usize>,
 }
 

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Compares a training with PyTorch's, step by step. The default limits are three times what 100 steps differ on a CPU (docs/parity.md).
+/// Compares a training with PyTorch's, step by step. The default limits are three times the differences of 100 steps on a CPU (docs/parity.md).
 #[derive(Parser)]
 #[command(version)]
 struct Args {

@@ -126,7 +126,7 @@ struct VectorArgs {
     /// Truncates texts to this many tokens. Default: as the model's folder says, else 256.
     #[arg(long, value_name = "TOKENS", conflicts_with = "per_token")]
     max_length: Option<usize>,
-    /// Truncates, and expands with [MASK], queries to this many tokens, for a vector per token. Default: 32.
+    /// Truncates queries to this many tokens, or expands them to it with [MASK], for a vector per token. Default: 32.
     #[arg(long, value_name = "TOKENS")]
     query_length: Option<usize>,
     /// Truncates documents to this many tokens, for a vector per token. Default: 180.
@@ -138,7 +138,7 @@ struct VectorArgs {
     /// Puts this token after [CLS] in documents, for a vector per token. Default: "[D] " or [unused1] where the tokenizer has it, else none.
     #[arg(long, value_name = "TOKEN")]
     document_prefix: Option<String>,
-    /// Leaves queries as short as they are, for a vector per token.
+    /// Does not expand queries with [MASK], for a vector per token.
     #[arg(long)]
     no_query_expansion: bool,
 }
@@ -157,10 +157,10 @@ struct ScheduleArgs {
     /// Averages the gradients of this many batches per step. Default: 1.
     #[arg(long, value_name = "BATCHES")]
     accumulate: Option<usize>,
-    /// Computes batches of more tokens in two passes (GradCache) with this many tokens in memory; results differ by rounding and, with dropout, by its draws only.
+    /// Computes batches of more tokens than this in two passes (GradCache), with at most this many tokens in memory; results differ only by rounding and, with dropout, by its draws.
     #[arg(long, value_name = "TOKENS", default_value_t = 16_384)]
     token_budget: usize,
-    /// Scores this many queries at a time in two passes. Default: as many as a matrix of 64 MB holds.
+    /// Scores this many queries at a time in two passes. Default: the number whose matrix of similarities takes 64 MB.
     #[arg(long, value_name = "QUERIES")]
     query_chunk: Option<usize>,
     /// Accepts a text twice in a batch, where it is its own negative.
