@@ -101,7 +101,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// `before` MiB, which were in use before the program opened the card, are not counted.
+    /// Starts the thread; `before` MiB, which were in use before the program opened the card, are not counted.
     pub fn begin(before: Option<f64>) -> Self {
         let open = Arc::new(AtomicBool::new(true));
         let is_timed = Arc::new(AtomicBool::new(false));

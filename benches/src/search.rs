@@ -75,7 +75,7 @@ pub fn largest<E>(
                 }
             }
         };
-        // With both ends known, stay between them; the line may be wrong by a page of the allocator.
+        // Once both bounds are known, the next attempt is between them; the line may be wrong by a page of the allocator.
         next = match failed {
             Some(_) if guess >= upper || guess <= best => best + (upper - best).div_ceil(2),
             _ => guess.clamp(best + 1, limit),

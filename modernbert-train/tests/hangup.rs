@@ -18,7 +18,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 /// Longest wait for a step, and for the end.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The master of a new pseudo-terminal of so many rows and columns, and its other side.
+/// The master and slave descriptors of a new pseudo-terminal with this number of rows and columns.
 fn terminal(rows: u16, columns: u16) -> (OwnedFd, OwnedFd) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&master).unwrap();

@@ -126,7 +126,7 @@ fn time(
 ) -> anyhow::Result<(Vec<f64>, Vec<f32>)> {
     device.seed(ranks.rank() as u64);
     let own = Tensor::<1>::random([length], Distribution::Default, (device, DType::F32));
-    // Pieces as a model has them: an embedding table and 136 matrices and vectors.
+    // The number of base's tensors (an embedding table and 136 matrices and vectors), in pieces of equal length.
     let pieces: Vec<usize> = (0..137)
         .map(|i| length * (i + 1) / 137 - length * i / 137)
         .collect();

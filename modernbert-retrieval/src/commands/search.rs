@@ -87,7 +87,7 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
     } else {
         check_stdout()?;
     }
-    // A folder can have an index and its model beside each other.
+    // A folder can contain both an index and its model.
     let folder = args.index.join("index");
     let (folder, beside) = match folder.is_dir() {
         true => (folder, Some(args.index.join("model"))),

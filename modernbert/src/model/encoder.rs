@@ -46,7 +46,7 @@ pub struct ModernBert {
     #[module(skip)]
     #[cfg_attr(not(feature = "flex"), allow(dead_code))] // read by the packed layers alone
     int8: bool,
-    /// The layers and the final norm of a model for inference on a CPU, which `layers` lacks then.
+    /// The packed layers and final norm of a model for inference on a CPU; `layers` is then empty.
     #[cfg(feature = "flex")]
     #[module(skip)]
     cpu: Option<CpuLayers>,
@@ -125,11 +125,11 @@ impl ModernBert {
     }
 
     /// The same encoder for inference alone: weights of matrix multiplications are stored in the dtype of its precision, and on CUDA small
-    /// batches (up to 2048 tokens) of the published architecture run as captured [graphs](crate::graph). The outputs have the same bits, but for
-    /// batches that do not fill their graph, whose matrix multiplications have more rows.
+    /// batches (up to 2048 tokens) of the published architecture run as captured [graphs](crate::graph). The outputs have the same bits, except
+    /// for batches that are padded to the size of their graph: their matrix multiplications have more rows.
     ///
     /// On CPUs the layers of the published architecture are packed for the processor's instruction set ([`cpu_encoder`]) in f32, bf16 or int8, and are no
-    /// parameters of the module any more: the model can't be saved, nor trained. Intermediate results are rounded at other points than in the tensor operations, so that outputs differ by rounding.
+    /// longer parameters of the module: the model can be neither saved nor trained. Intermediate results are rounded at other points than in the tensor operations, so that outputs differ by rounding.
     ///
     /// Its weights must not change afterwards, and are rounded to the precision when they are saved. Choose precision, rotary base and the residual
     /// stream's dtype before.
@@ -216,7 +216,7 @@ impl ModernBert {
         self.precision
     }
 
-    /// The same encoder with its residual stream in the dtype of its precision, as models that are loaded in bf16 elsewhere have it: the norms read and
+    /// The same encoder with its residual stream in the dtype of its precision, as in PyTorch models that are loaded in bf16: the norms read and
     /// write a third less. Each of the two additions of a layer is then rounded. The hidden states are f32 in any case. For inference.
     pub fn with_half_residual(mut self, half: bool) -> Self {
         self.half_residual = half;
@@ -285,7 +285,7 @@ impl ModernBert {
         self.launch(batch)
     }
 
-    /// As [`Self::forward`], kernel by kernel.
+    /// As [`Self::forward`], without captured graphs.
     pub(super) fn launch(&self, batch: &PackedBatch) -> Tensor<2> {
         self.run(batch, |_| {})
     }

@@ -19,10 +19,11 @@ const TOKENS: [usize; 13] = [
 const SHORT: usize = 256;
 /// A batch whose sequences are shorter than this on average may have more sequences than its size allows.
 const SHORTEST: usize = 8;
-/// Batches of one size that run without a graph first: capturing one costs four passes.
+/// Number of batches of one size that run without a graph before a graph is captured: the capture costs four passes.
 const FIRST: u32 = 1;
 
-/// Sizes of all threads that are kept: a program that starts a thread for each request would capture graphs without end.
+/// Largest number of entries, over all threads and sizes: a program that starts a thread for each request would otherwise capture an
+/// unlimited number of graphs.
 const MOST: usize = 128;
 
 /// The graphs of an encoder, captured as they are needed; clones of the encoder share them.
@@ -52,7 +53,7 @@ impl Graphs {
         }
     }
 
-    /// Graphs that are captured anew, because the encoder has changed; still none where there were none.
+    /// An empty cache, because the encoder has changed; disabled if it was disabled.
     pub(super) fn renewed(&self) -> Self {
         Self {
             slots: self.slots.as_ref().map(|_| Arc::default()),

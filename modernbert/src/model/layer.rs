@@ -167,8 +167,8 @@ impl EncoderLayer {
     }
 }
 
-/// The residual stream between two blocks: `x` in f32, and the output of the last block, which is added to it by the norm that
-/// follows: sum and norm are one op.
+/// The residual stream between two blocks: `x` in f32, and the output of the last block. The next norm adds this output to `x`: sum and norm
+/// are one op.
 pub(super) struct Stream {
     x: Tensor<2>,
     branch: Option<Tensor<2>>,
@@ -180,7 +180,7 @@ impl Stream {
         Self { x, branch: None }
     }
 
-    /// The stream with the output of one more block. One that waits for its addition already is added first, in f32: the two outputs of a parallel
+    /// The stream with the output of one more block. An output that is not yet added is first added to `x` in f32: the two outputs of a parallel
     /// layer are never summed in half precision.
     pub(super) fn add(self, branch: Tensor<2>) -> Self {
         Self {

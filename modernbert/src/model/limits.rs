@@ -1,4 +1,4 @@
-//! Limits of a device that bounds its tensors, checked before anything is allocated.
+//! Checks of tensor sizes before allocation, for devices with a maximum size of a tensor.
 
 use burn::tensor::Device;
 

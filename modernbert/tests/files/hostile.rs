@@ -14,7 +14,7 @@ use crate::memory::largest;
 use crate::model::{config, randomize, tokenizer};
 use test_support::device;
 
-/// A safetensors file of this header and so many zero bytes.
+/// A safetensors file with this length field and header, followed by `data` zero bytes.
 fn file(header: &str, length: u64, data: usize) -> Vec<u8> {
     let mut bytes = length.to_le_bytes().to_vec();
     bytes.extend_from_slice(header.as_bytes());

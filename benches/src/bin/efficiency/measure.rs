@@ -432,7 +432,7 @@ impl Bench<'_> {
             return Ok(Attempt::Ran(used.trim().parse()?));
         }
         let error = String::from_utf8_lossy(&output.stderr);
-        // Only memory is searched for; any other error ends the search.
+        // Only a lack of memory is an expected failure; any other error ends the search.
         let of_memory = ["memory", "alloc"]
             .iter()
             .any(|word| error.to_lowercase().contains(word));

@@ -175,7 +175,7 @@ struct ScheduleArgs {
     /// Raises the learning rate in this share of the steps.
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     warmup: f64,
-    /// Orders the rows, and initializes a new projection, with this seed.
+    /// Shuffles the rows, and initializes a new projection, with this seed.
     #[arg(long, default_value_t = 12)]
     seed: u64,
     /// Evaluates after every N steps. Default: after every epoch.
