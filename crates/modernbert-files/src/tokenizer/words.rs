@@ -1,4 +1,4 @@
-//! Texts that come as words.
+//! Texts that are split into words.
 
 use super::{Tokenizer, TokenizerError};
 
@@ -16,7 +16,7 @@ pub struct EncodedWords {
 impl Tokenizer {
     /// `[CLS] word word … [SEP]` in at most `max_length` tokens, every word tokenised on its own.
     ///
-    /// With `prefix_space` each word is read as if a space stood before it, as words do in running text; the vocabulary
+    /// With `prefix_space` each word is encoded with a space before it, as in running text; the vocabulary
     /// contains most words in that form, and without it labels of words get noticeably worse.
     ///
     /// # Errors
