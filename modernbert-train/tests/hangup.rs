@@ -1,5 +1,5 @@
 //! Terminals that misbehave while the dashboard shows: one that is closed (the run is saved, and a run without a controlling terminal goes
-//! on), half a key, a size beyond any screen.
+//! on), an incomplete key sequence, a size beyond any screen.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 

@@ -50,7 +50,7 @@ fn header(value: &Value) -> String {
     value.to_string()
 }
 
-/// The library takes one of the two, and another reader the other.
+/// The library uses one of the two entries, and another reader the other.
 #[test]
 fn a_tensor_named_twice_is_refused() {
     let one = r#""a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}"#;
