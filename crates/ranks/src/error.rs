@@ -138,7 +138,7 @@ pub enum RankError {
     },
     /// Ranks that are late.
     #[error(
-        "{missing} did not answer in {seconds} s; see the ranks' output, or raise the time limit"
+        "{missing} did not answer in {seconds} s; see the ranks' output, or raise the time limit (--rank-timeout)"
     )]
     Silent {
         /// The ranks, in words.

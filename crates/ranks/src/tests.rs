@@ -303,7 +303,8 @@ fn a_rank_that_hangs_is_named_after_the_limit() {
     });
     assert_eq!(
         [&errors[0], &errors[2]],
-        ["rank 1 did not answer in 1 s; see the ranks' output, or raise the time limit"; 2]
+        ["rank 1 did not answer in 1 s; see the ranks' output, or raise the time limit (--rank-timeout)";
+            2]
     );
 }
 
