@@ -4,7 +4,7 @@
 //! is the sum of the gradients of all tokens that read it, in f32 and in the order of the batch: it is deterministic and needs no
 //! atomics. Burn's own derivative processes the tokens one after the other on CubeCL devices.
 //!
-//! The host knows the ids when it makes a batch, and [`TokenOrder`] groups them there. A row that many tokens read (the mask token
+//! The ids are on the host when a batch is made, and [`TokenOrder`] groups them there. A row that many tokens read (the mask token
 //! is a fifth of all tokens in pretraining) is summed in pieces by several thread blocks; a second kernel adds the pieces.
 
 pub(super) mod autodiff;
