@@ -16,7 +16,7 @@
 //! `[environment] path` names in a `cubecl.toml` in the working directory or above. [`select`] also enables log records of compilations
 //! (crate `log`, level info, target [`COMPILATION_LOG`]) for programs that install a logger.
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
 /// Reasons why a device is not available.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +64,16 @@ pub struct ReadError(String);
 pub fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ReadError> {
     tensor
         .try_into_vec_as::<f32>()
+        .map_err(|error| ReadError(error.to_string()))
+}
+
+/// Returns the values of a tensor of integers on the host as i32, in row-major order.
+///
+/// # Errors
+/// A device that fails, for example out of memory.
+pub fn read_ints<const D: usize>(tensor: Tensor<D, Int>) -> Result<Vec<i32>, ReadError> {
+    tensor
+        .try_into_vec_as::<i32>()
         .map_err(|error| ReadError(error.to_string()))
 }
 

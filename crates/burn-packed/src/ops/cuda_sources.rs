@@ -53,6 +53,11 @@ pub(super) fn settings(units: u32) -> KernelSettings {
     KernelSettings::new(dim.into(), ExecutionMode::Unchecked, AddressType::U32)
 }
 
+/// The argument of a kernel's constructor for a buffer.
+pub(super) fn buffer() -> BufferCompilationArg {
+    BufferCompilationArg { inplace: None }
+}
+
 /// Source of a kernel, and its bytes of shared memory.
 pub(super) fn compile(kernel: &dyn CubeKernel) -> (String, usize) {
     let definition = cubecl::define_kernel(kernel).unwrap();

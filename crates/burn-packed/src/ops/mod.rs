@@ -14,6 +14,7 @@ pub mod cross_entropy;
 #[cfg(all(test, feature = "kernel-sources"))]
 mod cuda_sources;
 pub mod dropout;
+pub mod fp8;
 pub mod gather_rows;
 pub mod geglu;
 #[cfg(feature = "flex")]

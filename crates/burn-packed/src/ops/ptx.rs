@@ -2,6 +2,9 @@
 
 use cubecl::prelude::*;
 
+/// CubeCL's name of the architecture of compute capability 9.0.
+pub(super) const HOPPER: &str = "ptx_sm90";
+
 /// Bytes in a row of a tile in shared memory: 64 elements of two bytes, the span of the 128-byte swizzle.
 pub(super) const ROW_BYTES: u32 = 128;
 
@@ -64,6 +67,17 @@ pub(super) fn shared_address<T: CubePrimitive>(pointer: *const T) -> u32 {
     let address: u32;
     gpu_asm!(
         "{{ .reg .u64 t; cvta.to.shared.u64 t, {p}; cvt.u32.u64 {o}, t; }}",
+        o = out(_) address, p = in(_) pointer,
+    );
+    address
+}
+
+/// Address of a buffer in the global state space.
+#[cube]
+pub(super) fn global_address<T: CubePrimitive>(pointer: *const T) -> u64 {
+    let address: u64;
+    gpu_asm!(
+        "cvta.to.global.u64 {o}, {p};",
         o = out(_) address, p = in(_) pointer,
     );
     address

@@ -1,6 +1,11 @@
 //! LayerNorm on CubeCL devices: launches of the kernels, and the choice between kernels and fallback.
 
+#[cfg(feature = "ptx")]
+mod fp8;
 mod kernels;
+
+#[cfg(feature = "ptx")]
+pub(crate) use fp8::add_forward_fp8;
 
 use burn::backend::TensorMetadata;
 use burn::tensor::DType;

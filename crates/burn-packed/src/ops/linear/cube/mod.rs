@@ -12,6 +12,8 @@
 //! model's sizes. The choice depends on dtypes, sizes and the device, never on timings, so results do not change from run to run.
 
 #[cfg(feature = "ptx")]
+mod fp8;
+#[cfg(feature = "ptx")]
 mod hopper;
 #[cfg(feature = "ptx")]
 mod launch;
@@ -33,6 +35,8 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 
+#[cfg(feature = "ptx")]
+pub(in crate::ops) use self::{fp8::Fp8Gemm, launch::is_hopper};
 use super::{Transpose, fallback};
 use crate::ops::rows::{elem, empty, is_cuda};
 

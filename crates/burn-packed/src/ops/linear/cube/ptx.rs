@@ -91,6 +91,26 @@ pub(super) fn store_pair(address: u32, a: f32, b: f32) {
     gpu_asm!("st.shared.v2.f32 [{p}], {{{a}, {b}}};", p = in(_) address, a = in(_) a, b = in(_) b);
 }
 
+/// Loads an f32 that no thread of the launch writes.
+#[cube]
+pub(super) fn load_global(address: u64) -> f32 {
+    let loaded: f32;
+    gpu_asm!("ld.global.nc.f32 {o}, [{a}];", o = out(_) loaded, a = in(_) address);
+    loaded
+}
+
+/// Loads two f32 that no thread of the launch writes, from a multiple of eight bytes.
+#[cube]
+pub(super) fn load_global_pair(address: u64) -> Vector<f32, Const<2>> {
+    let pair: Vector<f32, Const<2>>;
+    // The two registers of the vector are operands 0 and 1.
+    gpu_asm!(
+        "ld.global.nc.v2.f32 {{%0, %1}}, [%2]; // {o} {a}",
+        o = out(_) pair, a = in(_) address,
+    );
+    pair
+}
+
 /// Barrier for the 128 threads of warp group `group`.
 #[cube]
 pub(super) fn sync_warp_group(group: u32) {
@@ -175,11 +195,17 @@ pub(super) fn mma_main_loop<N: Size>(
 /// additions made the instructions in between take longer than that (measured: docs/lab-log.md).
 fn main_loop_text(n: usize, tiling: Tiling) -> String {
     let input = |i: usize| format!("%{}", n + i);
-    let ty = if tiling.f16 { "f16" } else { "bf16" };
+    let ty = match (tiling.fp8, tiling.f16) {
+        (true, _) => "e4m3",
+        (false, true) => "f16",
+        (false, false) => "bf16",
+    };
+    // 32 bytes of the inner dimension. Operands of 8 bits are always K-major, and their instruction has no transposition.
+    let inner = if tiling.fp8 { 32 } else { 16 };
     let columns = tiling.tile_n as usize;
     let registers: Vec<String> = (0..columns / 2).map(|i| format!("%{i}")).collect();
     let accumulator = format!("{{{}}}", registers.join(", "));
-    // Distance of K slices of 16 elements in a descriptor, which counts 16 bytes.
+    // Distance of K slices of 16 elements (32 codes of e4m3) in a descriptor, which counts 16 bytes.
     let slice = |mn_major: bool| {
         if mn_major {
             16 * ROW_BYTES / 16
@@ -188,7 +214,15 @@ fn main_loop_text(n: usize, tiling: Tiling) -> String {
         }
     };
     let (slice_a, slice_b) = (slice(tiling.a_m_major), slice(tiling.b_n_major));
-    let (trans_a, trans_b) = (u8::from(tiling.a_m_major), u8::from(tiling.b_n_major));
+    let transposed = if tiling.fp8 {
+        String::new()
+    } else {
+        format!(
+            ", {}, {}",
+            u8::from(tiling.a_m_major),
+            u8::from(tiling.b_n_major)
+        )
+    };
     // Not `release.cluster`: this thread has written nothing that the other block reads, and the fence would cost half the time
     // of a stage.
     let arrive = if tiling.cluster > 1 {
@@ -216,7 +250,7 @@ fn main_loop_text(n: usize, tiling: Tiling) -> String {
             let _ = write!(
                 text,
                 "add.u32 x, sa, {}; add.u32 y, sb, {}; mov.b64 da, {{x, {high}}}; mov.b64 db, {{y, {high}}}; \
-                 wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{ty}.{ty} {accumulator}, da, db, {scale}, 1, 1, {trans_a}, {trans_b}; ",
+                 wgmma.mma_async.sync.aligned.m64n{columns}k{inner}.f32.{ty}.{ty} {accumulator}, da, db, {scale}, 1, 1{transposed}; ",
                 k * slice_a,
                 k * slice_b,
                 high = DESCRIPTOR_HIGH,
