@@ -50,6 +50,7 @@ pub struct Loader {
     precision: Precision,
     half_residual: bool,
     int8: bool,
+    fp8: bool,
     batches: BatchOptions,
 }
 
@@ -80,6 +81,7 @@ impl Loader {
             precision: Precision::F32,
             half_residual: false,
             int8: false,
+            fp8: false,
             batches: BatchOptions::default(),
         }
     }
@@ -119,6 +121,13 @@ impl Loader {
     /// ([`ModernBert::with_int8`](crate::model::ModernBert::with_int8)). False by default.
     pub fn int8(mut self, int8: bool) -> Self {
         self.int8 = int8;
+        self
+    }
+
+    /// With true, a pipeline on an NVIDIA GPU of compute capability 9.0 has its encoder's matrix multiplications in fp8, with weights quantized when it is loaded;
+    /// choose bf16 or f16 as the precision of the rest ([`ModernBert::with_fp8`](crate::model::ModernBert::with_fp8)). False by default.
+    pub fn fp8(mut self, fp8: bool) -> Self {
+        self.fp8 = fp8;
         self
     }
 

@@ -46,10 +46,21 @@ pub struct ModernBert {
     #[module(skip)]
     #[cfg_attr(not(feature = "flex"), allow(dead_code))] // read by the packed layers alone
     int8: bool,
+    #[module(skip)]
+    fp8: Fp8State,
     /// The packed layers and final norm of a model for inference on a CPU; `layers` is then empty.
     #[cfg(feature = "flex")]
     #[module(skip)]
     cpu: Option<CpuLayers>,
+}
+
+/// Whether the layers' matrix multiplications are in fp8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fp8State {
+    Off,
+    /// From [`ModernBert::for_inference`] on.
+    Chosen,
+    Quantized,
 }
 
 /// State shared by all layers of one forward pass; see [`ModernBert::pass`].
@@ -101,6 +112,7 @@ impl ModernBert {
             rotary: RotaryCache::default(),
             graphs: Graphs::default(),
             int8: false,
+            fp8: Fp8State::Off,
             #[cfg(feature = "flex")]
             cpu: None,
         })
@@ -141,7 +153,11 @@ impl ModernBert {
         if self.packed_for().is_some() {
             return self;
         }
-        if self.precision != Precision::F32 {
+        if self.fp8 == Fp8State::Chosen && self.supports_fp8() {
+            self.layers.iter_mut().for_each(EncoderLayer::quantize);
+            self.fp8 = Fp8State::Quantized;
+        }
+        if self.precision != Precision::F32 && self.fp8 != Fp8State::Quantized {
             for layer in &mut self.layers {
                 layer.lower(self.precision);
             }
@@ -228,6 +244,27 @@ impl ModernBert {
     pub fn with_int8(mut self, int8: bool) -> Self {
         self.int8 = int8;
         self
+    }
+
+    /// The same encoder with weights and left operands of its layers' matrix multiplications in fp8 (e4m3; [`crate::ops::fp8`]), once [`Self::for_inference`]
+    /// quantizes them where [`Self::supports_fp8`]. Each output of a weight and each token of an operand has a scale of its own; attention and everything else
+    /// are computed as without fp8.
+    pub fn with_fp8(mut self, fp8: bool) -> Self {
+        self.fp8 = match fp8 {
+            true => Fp8State::Chosen,
+            false => Fp8State::Off,
+        };
+        self
+    }
+
+    /// Returns whether the layers can be computed in fp8: the published architecture in bf16 or f16, on an NVIDIA GPU of compute capability 9.0.
+    pub fn supports_fp8(&self) -> bool {
+        super::fp8::supports(&self.config.spec().layers, &self.device(), self.precision)
+    }
+
+    /// Returns whether the layers are quantized for inference. Their matrices are no parameters of the module then: the model can be neither saved nor trained.
+    pub fn is_quantized(&self) -> bool {
+        self.fp8 == Fp8State::Quantized
     }
 
     /// The name of the CPU's instruction set that computes the layers, where [`Self::for_inference`] packed them.
