@@ -66,6 +66,16 @@ fn weights_in_int8_are_the_codes_that_loading_in_int8_makes() {
 }
 
 #[test]
+fn fp8_is_refused_where_it_has_no_kernels() {
+    let folder = tiny_models::masked_lm();
+    let loader = loader(folder.path()).precision(Precision::Bf16).fp8(true);
+    let message = Encoder::load(loader).unwrap_err().to_string();
+    for part in ["fp8 is supported on NVIDIA GPUs", "use another dtype"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
 fn weights_in_int8_load_in_every_dtype_and_as_tensors() {
     let source = tiny_models::masked_lm();
     let folder = in_int8(source.path());

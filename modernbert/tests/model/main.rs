@@ -11,6 +11,7 @@ mod dropout;
 mod flex_reference;
 mod flexbert;
 mod forward;
+mod fp8;
 mod heads;
 mod init;
 mod mlm;
