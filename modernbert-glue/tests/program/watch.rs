@@ -11,7 +11,7 @@ use modernbert_train::run_dir::list_checkpoints;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tiny_models::programs;
@@ -116,11 +116,14 @@ fn steps(place: &Place) -> Vec<u64> {
     checkpoints.iter().map(|one| one.step).collect()
 }
 
-/// Waits until `is_so`, for at most two minutes.
-fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
+/// Waits until `is_so`, for at most two minutes; after that the program is ended, and the test fails.
+fn wait(child: &mut Child, what: &str, mut is_so: impl FnMut(&mut Child) -> bool) {
     let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < Duration::from_secs(120), "no {what}");
+    while !is_so(child) {
+        if begun.elapsed() > Duration::from_secs(120) {
+            let _ = child.kill();
+            panic!("no {what}");
+        }
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -363,16 +366,13 @@ fn a_run_that_ends_without_a_model_is_not_watched_forever() {
         .spawn()
         .unwrap();
     let out = place.path("scores");
-    let is_scored = || read_scores(&out).is_ok_and(|rows| rows.len() == steps.len());
-    wait("scores", is_scored);
+    let is_scored = |_: &mut Child| read_scores(&out).is_ok_and(|rows| rows.len() == steps.len());
+    wait(&mut child, "scores", is_scored);
     std::thread::sleep(Duration::from_secs(4));
     assert!(child.try_wait().unwrap().is_none());
     drop(lock);
-    let mut has_ended = false;
-    wait("end of the watch", || {
-        has_ended = child.try_wait().is_ok_and(|status| status.is_some());
-        has_ended
-    });
+    let has_ended = |child: &mut Child| child.try_wait().unwrap().is_some();
+    wait(&mut child, "end of the watch", has_ended);
     let output = child.wait_with_output().unwrap();
     let name = run.display().to_string();
     let said = [&name, "ended without a model", "modernbert-train resume"];
