@@ -93,6 +93,15 @@ class Tables(unittest.TestCase):
         lines = self.made("time losses=5.5,4.5,4 page/a")
         self.assertEqual(lines[2], "| a | 10.0 (3) | 15.0 (6) |  | 15.0 (6) | 2 k |")
 
+    def test_time_of_repetitions(self):
+        for repeat, speed in [(1, 100.0), (2, 200.0), (3, 50.0)]:
+            self.run_of(f"a-{repeat}", [train(3, 5.0, 1000, speed)])
+        lines = self.made("time losses=5.5 repeats=1,2,3 page/a")
+        self.assertEqual(lines[2], "| a | 5.0 (3) | 5.0 (3) | 1 k | 20.0 |")
+        self.run_of("a-4", [train(3, 5.1, 1000)])
+        self.page.write_text("<!-- docs-tables: time losses=5.5 repeats=1,4 page/a -->\n<!-- docs-tables: end -->\n")
+        self.refused("the repetitions of a have other losses")
+
     def test_evaluations_and_spans(self):
         folder = self.run_of("a", [evaluation(7, 0.5, 9, score=0.25)], recipe="command.sh")
         lines = self.made("evaluations columns=loss,score page/a")
