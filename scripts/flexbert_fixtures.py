@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes what the choices of FlexBERT are compared with: values and derivatives of activations by PyTorch, frequencies of scaled rotary embeddings by
+"""Writes the reference values of the choices of FlexBERT: values and derivatives of activations by PyTorch, frequencies of scaled rotary embeddings by
 transformers, losses by PyTorch.
 
     pip install torch "transformers>=5"

@@ -1,4 +1,4 @@
-"""Trials of scripts/hostile: how one is run and judged, and the models and runs that they begin with."""
+"""Trials of scripts/hostile: how a trial is run and judged, and the models and runs from which the trials begin."""
 import hashlib
 import json
 import os

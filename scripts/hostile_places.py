@@ -1,4 +1,4 @@
-"""Trials of scripts/hostile: places of results that hold something else, files that never end, settings at the ends of their types."""
+"""Trials of scripts/hostile: output paths with other contents, files that never end, settings at the ends of their types."""
 import json
 import os
 import pathlib

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Loads a tokenizer that this project trained with Hugging Face's libraries and writes what they make of texts, for a test of ours.
+"""Loads a tokenizer that this project trained with Hugging Face's libraries and writes their ids of some texts, for a test of this project.
 
     pip install tokenizers transformers
     UPDATE_DOCS=1 cargo test --workspace --lib -- a_trained_tokenizer_is_that_of_hugging_face   # writes tokenizer.json

@@ -1,4 +1,4 @@
-"""Programs that measure in turns: a line with a name in, a line of JSON out. Shared by bench-cpu and bench-cpu-peers."""
+"""Programs that measure alternately: a line with a name in, a line of JSON out. Shared by bench-cpu and bench-cpu-peers."""
 import json
 import pathlib
 import subprocess

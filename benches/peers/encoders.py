@@ -53,7 +53,9 @@ class Watch:
     def __exit__(self, *_):
         self.open = False
         self.thread.join()
-        self.result = {"driver_mib": max(sample[1] for sample in self.samples) - self.before}
+        used = max(sample[1] for sample in self.samples) - self.before
+        # Memory that a process which has just ended held at the start, and gave back since, makes the difference meaningless.
+        self.result = {"driver_mib": used} if used > 0 else {}
         # Power and clock of the timed runs alone.
         timed = [sample for sample in self.samples if self.timed_from is not None and sample[0] >= self.timed_from]
         if timed:

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-/// Between two samples. A call of `nvidia-smi` takes about 30 ms itself.
+/// Pause between two samples. A call of `nvidia-smi` itself takes about 30 ms.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// What the driver reports at one moment.
+/// The driver's report at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Sample {
     memory_mib: f64,
@@ -101,7 +101,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// `before` MiB, which were in use before the program opened the card, are not counted.
+    /// Starts the thread; `before` MiB, which were in use before the program opened the card, are not counted.
     pub fn begin(before: Option<f64>) -> Self {
         let open = Arc::new(AtomicBool::new(true));
         let is_timed = Arc::new(AtomicBool::new(false));

@@ -1,14 +1,13 @@
-//! Baselines for packed sequences: the same encoder with padding, in two ways.
+//! Baselines for packed sequences: the same encoder with padding in some or all of its parts.
 //!
-//! | way | embedding, norms, MLP | attention |
+//! | variant | embedding, norms, MLP | attention |
 //! |---|---|---|
 //! | [`Way::PerLayer`] | packed | repadded and unpadded in every layer, as in MosaicBERT |
 //! | [`Way::Padded`] | on `sequences × longest` rows, padding included | on padded rows |
-//!
 //! | [`Way::Kernel`] | packed | the library's packed attention |
 //! | [`Way::KernelPerLayer`] | on padded rows | the library's packed attention: tokens are gathered before it and scattered after it in every layer |
 //!
-//! In the first two ways attention is dense: scores of all pairs, with a mask for padding and window. The weights are those of a
+//! In the first two variants attention is dense: scores of all pairs, with a mask for padding and window. The weights are those of a
 //! [`ModernBert`], and GEMMs and norms are the library's, so that a difference in time comes from the layout.
 
 use std::cell::RefCell;
@@ -33,12 +32,12 @@ pub enum Way {
     Padded,
     /// None; with the packed attention of the library.
     Kernel,
-    /// Everything but attention, which is the packed one of the library.
+    /// Everything but attention, which is the library's packed attention.
     KernelPerLayer,
 }
 
 impl Way {
-    /// Whether embedding, norms and MLP are computed on padded rows.
+    /// Returns whether embedding, norms and MLP are computed on padded rows.
     fn is_padded(self) -> bool {
         matches!(self, Self::Padded | Self::KernelPerLayer)
     }
@@ -54,7 +53,7 @@ pub struct PaddedEncoder {
     /// Matrices `[out, in]`, and norm weights as `[1, width]`, by their names in checkpoint files.
     weights: HashMap<String, Tensor<2>>,
     device: Device,
-    /// Places of the layouts met so far: a measurement repeats few batches.
+    /// Row indices by layout, computed once: a measurement repeats few batches.
     cache: RefCell<Vec<(SequenceLayout, Rc<Places>)>>,
 }
 
@@ -183,7 +182,7 @@ impl PaddedEncoder {
         ))
     }
 
-    /// The places of a layout, from the cache if it was met before.
+    /// The row indices of a layout, from the cache if they were computed before.
     fn places(&self, layout: &SequenceLayout) -> Rc<Places> {
         let mut cache = self.cache.borrow_mut();
         if let Some((_, places)) = cache.iter().find(|(known, _)| known == layout) {

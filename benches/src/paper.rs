@@ -6,7 +6,7 @@
 pub struct Throughput {
     /// The encoder.
     pub encoder: &'static str,
-    /// Whether it has the parameters of a large model.
+    /// True if it has the parameters of a large model.
     pub large: bool,
     /// Largest batch of documents of 512 tokens.
     pub short_batch: u32,

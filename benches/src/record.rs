@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub enum Leg {
     /// Real tokens per second over a set of documents.
     Throughput,
-    /// Time of one small batch, until its result is on the host's side.
+    /// Time of one small batch, until its result is in host memory.
     Latency,
     /// The largest batch of documents of one length.
     Largest,
@@ -27,7 +27,7 @@ pub enum Leg {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
-    /// Who computed: `ours`, `torch.compile`, `packed-encoders`, `transformers`.
+    /// Program that computed: `ours`, `torch.compile`, `packed-encoders`, `transformers`.
     pub program: String,
     /// The encoder, such as `ModernBERT base`.
     pub encoder: String,
@@ -131,7 +131,7 @@ impl Record {
         }
     }
 
-    /// Whether two records measure the same.
+    /// Returns whether two records measure the same.
     pub fn same_key(&self, other: &Self) -> bool {
         let key = |of: &Self| {
             let texts =

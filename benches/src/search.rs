@@ -3,7 +3,7 @@
 /// Result of an attempt with a number of documents.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Attempt {
-    /// It ran, and the device had so many MiB in use at most.
+    /// It ran; contains the peak memory of the device in MiB.
     Ran(f64),
     /// It ran out of memory.
     Failed,
@@ -75,7 +75,7 @@ pub fn largest<E>(
                 }
             }
         };
-        // With both ends known, stay between them; the line may be wrong by a page of the allocator.
+        // Once both bounds are known, the next attempt is between them; the line may be wrong by a page of the allocator.
         next = match failed {
             Some(_) if guess >= upper || guess <= best => best + (upper - best).div_ceil(2),
             _ => guess.clamp(best + 1, limit),

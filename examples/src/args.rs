@@ -46,12 +46,15 @@ pub enum Dtype {
     F16,
     /// On the CPU: weights and operands of the encoder's GEMMs in int8, attention in bf16, the head in f32.
     Int8,
+    /// On NVIDIA GPUs of compute capability 9.0: weights and operands of the encoder's GEMMs in e4m3, everything else in bf16.
+    Fp8,
 }
 
 impl Dtype {
     fn name(self) -> &'static str {
         match self {
             Self::Int8 => "int8",
+            Self::Fp8 => "fp8",
             other => Precision::from(other).name(),
         }
     }
@@ -65,6 +68,7 @@ impl From<Dtype> for Precision {
             Dtype::F16 => Self::F16,
             // Of the head; the encoder has its own kernels.
             Dtype::Int8 => Self::F32,
+            Dtype::Fp8 => Self::Bf16,
         }
     }
 }
@@ -76,8 +80,8 @@ impl ModelArgs {
     /// An unknown device, or one that is not available.
     pub fn loader(&self) -> anyhow::Result<(Loader, String)> {
         ensure!(
-            !self.half_residual || matches!(self.dtype, Dtype::Bf16 | Dtype::F16),
-            "--half-residual keeps the residual stream in the dtype of matrix multiplications; choose --dtype bf16 or f16"
+            !self.half_residual || matches!(self.dtype, Dtype::Bf16 | Dtype::F16 | Dtype::Fp8),
+            "--half-residual keeps the residual stream in the dtype of matrix multiplications; choose --dtype bf16, f16 or fp8"
         );
         let device = self.device.select()?;
         let mut loader = Loader::from(&self.model)
@@ -86,6 +90,7 @@ impl ModelArgs {
             .precision(self.dtype.into())
             .half_residual(self.half_residual)
             .int8(self.dtype == Dtype::Int8)
+            .fp8(self.dtype == Dtype::Fp8)
             .batch_tokens(self.batch_tokens);
         ensure!(
             self.revision.as_deref() != Some(""),

@@ -148,7 +148,7 @@ impl MatrixFile {
     /// A folder that can't be written.
     pub fn create(path: &Path, width: usize, metadata: serde_json::Value) -> anyhow::Result<Self> {
         let mut part = Part::create(path)?;
-        // Reserves space for two numbers of twenty digits beside the fixed text.
+        // Reserves space for two numbers of twenty digits in addition to the fixed text.
         let header = (metadata.to_string().len() + 200).next_multiple_of(8);
         part.write(&vec![b' '; 8 + header])?;
         Ok(Self {

@@ -1,4 +1,4 @@
-//! Windows of records: as many as are computed together, or fewer when a pipe pauses.
+//! Windows of records: the records that are computed together, or fewer when a pipe pauses.
 
 use anyhow::Context;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};

@@ -261,7 +261,7 @@ fn an_interrupted_program_leaves_no_file() {
     for signal in ["INT", "TERM", "HUP", "KILL"] {
         let place = tempfile::tempdir().unwrap();
         let out = place.path().join("v.safetensors");
-        // Under nohup, or in the background of a script, signals arrive ignored.
+        // Under nohup, or in the background of a script, a process starts with signals ignored.
         let mut child = Command::new("env")
             .args(["--default-signal=INT,HUP", env!("CARGO_BIN_EXE_embed")])
             .args(["--device", "flex", "--input", "-", "--model"])
@@ -273,7 +273,7 @@ fn an_interrupted_program_leaves_no_file() {
             .spawn()
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        // More than it reads ahead: when all of it is taken, vectors are being written.
+        // More than the program reads ahead: once all input is read, vectors are being written.
         for i in 0..4000 {
             writeln!(stdin, "one two {i}").unwrap();
         }

@@ -1,4 +1,4 @@
-//! Rows of every format from one input: what is read has a place, and an error of the file ends the rows.
+//! Rows of every format from one input: every row has its file and line, and an error of the file ends the rows.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! tokenizer.json: what is accepted encodes and decodes without a panic.
+//! tokenizer.json: an accepted tokenizer encodes and decodes without a panic.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -10,7 +10,7 @@ pub use modernbert_files::{checkpoint, config, tokenizer};
 
 use std::path::PathBuf;
 
-/// A folder in memory where there is one, for targets that read files.
+/// A folder in memory, if the system has one, for targets that read files.
 pub fn scratch() -> PathBuf {
     let memory = PathBuf::from("/dev/shm");
     let base = if memory.is_dir() { memory } else { std::env::temp_dir() };

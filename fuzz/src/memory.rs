@@ -1,11 +1,11 @@
-//! Holds readers to their input's size: a giant count in a file must not become a giant allocation.
+//! Limits the allocations of readers by the size of their input: a huge count in a file must not cause a huge allocation.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
 
-/// The system's allocator, remembering the largest request.
+/// The system's allocator, which records the largest request.
 struct Watching;
 
 // SAFETY: every call is passed on unchanged to the system's allocator.
@@ -33,9 +33,9 @@ unsafe impl GlobalAlloc for Watching {
 #[global_allocator]
 static ALLOCATOR: Watching = Watching;
 
-/// Runs `read` on an input of `bytes` bytes and panics if it asked for a piece of memory far beyond that.
+/// Runs `read` on an input of `bytes` bytes and panics if an allocation was much larger.
 ///
-/// Tables built from an input are a small multiple of it; `fixed` is what a reader may always take.
+/// Tables built from an input are a small multiple of its size; `fixed` bytes are allowed for every input.
 pub fn bounded<T>(bytes: usize, fixed: usize, read: impl FnOnce() -> T) -> T {
     LARGEST.store(0, Relaxed);
     let result = read();

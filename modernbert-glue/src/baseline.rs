@@ -43,7 +43,7 @@ pub fn constant_prediction(data: &TaskData) -> Result<Prediction, MetricError> {
     })
 }
 
-/// Refuses labels from which nothing is learned, or by which no predictions have a score.
+/// Refuses labels from which nothing can be learned, or for which no predictions have a score.
 ///
 /// # Errors
 /// Training rows of one label; dev rows for which the task's main metric is undefined.

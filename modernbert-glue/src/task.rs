@@ -1,7 +1,7 @@
 //! GLUE's tasks: folder, columns, labels, official size and scores of each.
 //!
 //! GLUE: Wang et al. 2018, <https://arxiv.org/abs/1804.07461>. Everything here is a constant; reading files is
-//! [`crate::data`], scoring is [`crate::metrics`]. What the ModernBERT paper chose per task is in [`paper`].
+//! [`crate::data`], scoring is [`crate::metrics`]. The ModernBERT paper's settings of each task are in [`paper`].
 
 use std::fmt;
 use std::str::FromStr;

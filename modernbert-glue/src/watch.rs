@@ -244,7 +244,7 @@ fn lacks_mnli(tasks: &[Task], options: &RunOptions, job: &Path) -> bool {
         && options.seeds.iter().any(has_lost)
 }
 
-/// The state of a checkpoint whose copy is in `folder`, made now if it is not there; `None` for a checkpoint that is gone.
+/// The state of a checkpoint whose copy is in `folder`, made now if it is not there; `None` for a checkpoint that was removed.
 fn copied(
     checkpoint: &StoredCheckpoint,
     folder: &Path,

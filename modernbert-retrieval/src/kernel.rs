@@ -11,7 +11,7 @@ pub(crate) const LANES: usize = 16;
 /// Queries per call: with 16 vectors, 12 accumulators of 8 lanes and the operands fill AVX2's 16 registers.
 const GROUP: usize = 6;
 
-/// What is summed over the components of two vectors.
+/// The term that is summed over the components of two vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Comparison {
     /// Products of the components.

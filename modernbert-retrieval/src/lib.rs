@@ -14,7 +14,7 @@
 //! | [`train`] | training of models with a vector per text or per token |
 //! | [`mine`] | hard negatives for training |
 //!
-//! Only [`train`] and [`mine`] know a tensor library and a model: elsewhere vectors are slices of f32.
+//! Only [`train`] and [`mine`] use a tensor library and a model: elsewhere vectors are slices of f32.
 // The types of wgpu nest deeper than the compiler expects by default.
 #![recursion_limit = "256"]
 

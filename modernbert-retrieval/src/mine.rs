@@ -10,7 +10,7 @@ use modernbert_train::order::epoch_order;
 
 use crate::train::TrainRows;
 
-/// How negatives are chosen among the candidates that qualify.
+/// Choice of negatives among the candidates that qualify.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sampling {
     /// The best ranked.

@@ -7,7 +7,7 @@
 //! | [`recipe`] | a run as a TOML file |
 //! | [`engine`] | the one training loop: steps, evaluations, checkpoints, burn-train's dashboard, the log |
 //! | [`finetune`] | finetuning of classifiers on that loop |
-//! | [`snapshot`] | checkpoints: weights, moments, position and hashes in one folder that appears whole or not at all |
+//! | [`snapshot`] | checkpoints: weights, moments, position and hashes in one folder that appears complete or not at all |
 //! | [`run_dir`] | the folder of a run: lock, recipe, history, which checkpoints are kept |
 //! | [`saving`] | the folder of a run of one phase that can be resumed |
 //! | [`by_position`] | held-out loss by the position of a token in its sequence |

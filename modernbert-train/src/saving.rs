@@ -28,7 +28,7 @@ use crate::snapshot::{
 /// Checkpoints that are kept.
 const KEPT: usize = 2;
 
-/// Where and when a run is saved.
+/// Folder and intervals of a run's checkpoints.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Saving {
     /// The run's folder.
@@ -37,10 +37,10 @@ pub struct Saving {
     pub every_steps: Option<u64>,
     /// Time between checkpoints. An interruption is saved in any case.
     pub every: Duration,
-    /// True if the run goes on from the newest checkpoint in the folder, if there is one.
+    /// True if the run continues from the newest checkpoint in the folder, if there is one.
     pub resume: bool,
-    /// What the caller knows beyond data and settings to decide the run, such as the model's name: a checkpoint with another identity is
-    /// refused.
+    /// Further information of the caller that decides the run besides data and settings, such as the model's name: a checkpoint with another
+    /// identity is refused.
     pub identity: String,
 }
 
@@ -57,7 +57,7 @@ impl Saving {
     }
 }
 
-/// Why a run can't use its folder.
+/// Reason why a run can't use its folder.
 #[derive(Debug, thiserror::Error)]
 pub enum SavingError {
     /// The folder has checkpoints, and resuming was not asked for.
@@ -112,8 +112,8 @@ pub fn has_checkpoints(folder: &Path) -> Result<bool, RunDirError> {
     Ok(!list_checkpoints(folder)?.is_empty())
 }
 
-/// Returns true if a run may go on in a folder that is not empty: one with checkpoints, or one with nothing but the log of a run that
-/// ended before its first checkpoint. Anything else in it is not this run's and would be replaced by the model.
+/// Returns true if a run may continue in a folder that is not empty: one with checkpoints, or one with only the log of a run that
+/// ended before its first checkpoint. Any other file in the folder is not this run's and would be replaced by the model.
 pub fn is_resumable(folder: &Path) -> bool {
     if has_checkpoints(folder).is_ok_and(|has| has) {
         return true;
@@ -129,7 +129,7 @@ pub fn is_resumable(folder: &Path) -> bool {
 /// Hashes of the files that a run wrote beside its checkpoints, in the folder of these.
 const WRITTEN: &str = "written.json";
 
-/// What a run wrote beside its checkpoints: `written.json` in their folder.
+/// Hashes of the files that a run wrote beside its checkpoints: `written.json` in their folder.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Written {
@@ -141,7 +141,7 @@ struct Written {
 }
 
 impl Written {
-    /// What is noted; nothing where nothing is, or where it can't be read.
+    /// Reads the noted hashes; empty where there is no note, or where it can't be read.
     fn read(folder: &Path) -> Self {
         let text = modernbert::read::text(&folder.join(CHECKPOINTS).join(WRITTEN));
         serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default()
@@ -166,7 +166,7 @@ impl Written {
     }
 }
 
-/// Writes the model of a run with `fill` and puts it into the run's folder: complete, or not at all. [`check_written`] knows its files.
+/// Writes the model of a run with `fill` and puts it into the run's folder: complete, or not at all. [`check_written`] recognizes its files.
 ///
 /// # Errors
 /// Those of `fill`; a file that would be replaced and that the run did not write; an error of the operating system.
@@ -244,7 +244,7 @@ pub fn remove_checkpoints(folder: &Path) -> Result<Vec<String>, RunDirError> {
     let parent = checkpoint_place(folder, 0);
     let parent = parent.parent().unwrap_or(folder);
     recover(parent)?;
-    // Whatever else is in there is not ours and keeps the folder.
+    // Other files in the folder are the user's, and the folder stays.
     let _ = std::fs::remove_dir(parent);
     Ok(warnings)
 }
@@ -409,7 +409,7 @@ impl RunFolder {
 
 impl Drop for RunFolder {
     fn drop(&mut self) {
-        // Without this note a resume takes rows that somebody adds for the run's.
+        // Without this note a resume would treat rows that somebody adds as rows of the run.
         let _ = self.note_logs(true);
     }
 }

@@ -85,7 +85,7 @@ fn a_roll_back_with_another_weight_decay_alone_changes_the_next_step_by_the_deca
     place.write("two.toml", recipe(&place.path("corpus"), ""));
     let out = run(&place, "out", &["--set", "checkpoint.keep_best=0"]);
     let from = checkpoint(&out, 12);
-    // The first step after the checkpoint is to be seen in both.
+    // The first step after the checkpoint is in both logs.
     let every = ["checkpoint.every_steps=1", "checkpoint.keep_every_steps=1"];
     let decay = format!("phase.stable.optimizer.weight_decay={DECAY}");
     let (same, _) = roll_back(&place, &from, "same", &every);
@@ -133,7 +133,7 @@ fn a_roll_back_with_another_weight_decay_alone_changes_the_next_step_by_the_deca
     assert!(matrices > 15, "{matrices}");
 }
 
-/// Other settings of the later phase alone: everything up to its begin is bit-identical, and nothing after it.
+/// Other settings of the later phase alone: all rows before that phase are bit-identical, and no row after its start is.
 #[test]
 fn a_roll_back_with_another_decay_phase_changes_nothing_before_it() {
     let place = Place::new();
@@ -254,7 +254,7 @@ decay_tokens = 4000
     }
     assert!(samples > 20, "{samples}");
 
-    // Both its training loss and its held-out loss fall, far below what the checkpoint knew of such text.
+    // Both the training loss and the held-out loss fall far below the checkpoint's losses on this text.
     let losses: Vec<f64> = new.iter().map(|row| number(row, "loss")).collect();
     let last = losses[losses.len() - 4..].iter().sum::<f64>() / 4.0;
     let evals = rows(&annealed, "eval");

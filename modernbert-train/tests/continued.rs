@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::Path;
 
-/// A place with a published model: weights, config and tokenizer alone, as the Hub has them.
+/// A folder with a published model: weights, config and tokenizer alone, as the Hub has them.
 fn place() -> Place {
     let place = Place::new();
     assert_success(&place.run("first", &[]));
@@ -202,7 +202,7 @@ fn a_model_that_cannot_be_continued_is_named_with_a_remedy() {
         &["there is no folder nobody/nothing", "nobody/nothing"],
     );
     assert!(!place.path("refused").exists());
-    // The model itself is no place for the run.
+    // The folder of the model is refused as the run's folder.
     let output = program(&[
         "run",
         text(&place.path("continue.toml")),
@@ -324,7 +324,7 @@ fn paths_that_are_not_utf8_are_no_panic() {
         (output.status.code(), stderr)
     };
     let arg = |text: &'static str| std::ffi::OsStr::new(text);
-    // A recipe can't name such a path, as TOML is UTF-8: that is said.
+    // A recipe can't name such a path, as TOML is UTF-8: the message says so.
     let (code, stderr) = run(&[
         arg("run"),
         recipe.as_os_str(),

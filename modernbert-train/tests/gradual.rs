@@ -26,7 +26,7 @@ fn run(place: &Place, recipe: &str, out: &str) -> (PathBuf, String) {
     (out, said)
 }
 
-/// Goes on from step 8 of a copy of `run`, and checks that the end is that of the whole run, bit for bit.
+/// Resumes from step 8 of a copy of `run`, and checks that the result is that of the uninterrupted run, bit for bit.
 fn assert_resumes(place: &Place, run: &Path) {
     let copy = place.path("resumed");
     copy_folder(run, &copy);

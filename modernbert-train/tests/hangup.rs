@@ -1,5 +1,5 @@
 //! Terminals that misbehave while the dashboard shows: one that is closed (the run is saved, and a run without a controlling terminal goes
-//! on), half a key, a size beyond any screen.
+//! on), an incomplete key sequence, a size beyond any screen.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
@@ -18,7 +18,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 /// Longest wait for a step, and for the end.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The master of a new pseudo-terminal of so many rows and columns, and its other side.
+/// The master and slave descriptors of a new pseudo-terminal with this number of rows and columns.
 fn terminal(rows: u16, columns: u16) -> (OwnedFd, OwnedFd) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&master).unwrap();

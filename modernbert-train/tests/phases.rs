@@ -1,4 +1,4 @@
-//! What a run of several phases does at its transitions, and what its log and checkpoints hold.
+//! Transitions of a run of several phases; contents of its log and checkpoints.
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
 mod place;
@@ -34,7 +34,7 @@ fn a_phase_begins_at_token_0_with_the_moments_and_its_own_rate() {
         let expected = 4e-3 * (0.001 + 0.999 * (1.0 - x.sqrt()));
         assert!(close(number(row, "lr"), expected), "{row}");
     }
-    // The first checkpoint of the second phase: its tokens are counted anew, the updates behind the moments are not.
+    // The first checkpoint of the second phase: its tokens are counted from 0, the optimizer's updates are not.
     let first = number(decay[0], "step") as u64;
     let step = (first..).find(|step| step % 4 == 0).unwrap();
     let state = state(&out, step);
@@ -310,7 +310,7 @@ fn the_mean_of_the_three_best_and_the_last_is_written_and_evaluates() {
             assert_eq!(value, (sum / 4.0) as f32, "{name} [{i}]");
         }
     }
-    // It loads and evaluates: no training to speak of, on the same held-out text.
+    // The model loads and evaluates on the same held-out text, with almost no training.
     let more = ["--from", text(&mean), "--phase", "decay"];
     let settings = [
         "run.total_tokens=256",

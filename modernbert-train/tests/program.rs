@@ -1,4 +1,4 @@
-//! The program as a person runs it: a recipe from text to a model folder, and what it says to input it can't use.
+//! The program as a person runs it: from a recipe and text to a model folder, and its messages about input that it can't use.
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
 mod place;
@@ -164,7 +164,7 @@ fn the_same_recipe_gives_the_same_model_bit_for_bit() {
         assert!(first == second, "{name} differs");
     }
 
-    // How often losses are read back changes nothing but when they are known.
+    // The interval between readbacks of losses changes no result.
     assert_success(&place.run("seldom", &["--set", "run.read_every_steps=5"]));
     let seldom = fs::read(place.path("seldom").join(WEIGHTS)).unwrap();
     assert!(seldom == fs::read(place.path("first").join(WEIGHTS)).unwrap());
@@ -442,7 +442,7 @@ fn options_without_effect_are_refused() {
     }
 }
 
-/// `/dev/null` is where the results shall go.
+/// A closed standard output is an error, `/dev/null` as standard output is not.
 #[cfg(unix)]
 #[test]
 fn a_closed_standard_output_loses_no_result() {
@@ -591,7 +591,7 @@ fn restart_replaces_a_run_and_nothing_else() {
     assert_refused("a run", &again, &["holds a run", "--restart"]);
     let checkpoint = fs::read_dir(out.join("checkpoints")).unwrap().next();
     let checkpoint = checkpoint.unwrap().unwrap().path();
-    // The checkpoint a run would start from is not deleted for it.
+    // The checkpoint from which a run would start is not deleted.
     let from = ["--from", text(&checkpoint), "--restart"];
     let output = place.run("out", &from);
     assert_refused("its own start", &output, &["contains", "--out"]);

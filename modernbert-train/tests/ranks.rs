@@ -107,7 +107,7 @@ fn any_number_of_ranks_gives_the_same_bits() {
         let output = run(&place, ranks, ranks);
         assert_success(&output);
         assert_identical(&place, "one", ranks);
-        // Rank 0 speaks for all, the others have logs of their own.
+        // Rank 0 prints for all ranks, the others have their own logs.
         let log =
             fs::read_to_string(place.path(&format!("{ranks}-ranks")).join("rank-1.log")).unwrap();
         assert!(log.contains("step"), "{log}");
@@ -265,7 +265,7 @@ fn ranks_of_a_launcher_must_have_the_same_command() {
     );
 }
 
-/// A launcher's variables used to switch `--nproc` off, and the process waited for ranks that nobody started.
+/// In an earlier version a launcher's variables disabled `--nproc`, and the process waited for ranks that nobody started.
 #[test]
 fn ranks_are_started_by_one_of_the_two() {
     let place = Place::new();

@@ -71,13 +71,13 @@ run.total_tokens = 6000
     )
 }
 
-/// A run that nothing happened to, made once, and how long it took.
+/// An uninterrupted run, made once, and its duration.
 struct Reference {
     place: Place,
     took: Duration,
 }
 
-/// The reference while any test holds it; the last one takes its folder away.
+/// The reference run; its folder is removed when the last test drops it.
 fn reference() -> Arc<Reference> {
     static HELD: Mutex<Weak<Reference>> = Mutex::new(Weak::new());
     let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
@@ -194,7 +194,7 @@ fn a_run_killed_at_any_moment_ends_as_if_it_had_not_been() {
     let reference = reference();
     let run = reference.place.path("killed");
     let mut child = begin(&reference.recipe(), &run);
-    // In the first steps whatever the speed of the machine, then wherever the training is, or after its end.
+    // First in the first steps, at any speed of the machine, then at any point of the training, or after its end.
     wait_for_training(&run);
     assert!(
         child.try_wait().unwrap().is_none(),
@@ -225,7 +225,7 @@ fn ctrl_c_saves_and_ends_with_130() {
     let run = reference.place.path("interrupted");
     let child = begin(&reference.recipe(), &run);
     wait_for_training(&run);
-    // A second process on the same run is turned away meanwhile.
+    // A second process on the same run is refused meanwhile.
     let output = resume(&run, &[]);
     assert_refused(
         "two processes",
@@ -250,7 +250,7 @@ fn ctrl_c_saves_and_ends_with_130() {
     );
     assert_success(&resume(&run, &[]));
     reference.assert_identical(&run);
-    // Resuming what is finished changes nothing.
+    // Resuming a finished run changes nothing.
     assert_success(&resume(&run, &[]));
     reference.assert_identical(&run);
 }
@@ -357,7 +357,7 @@ fn a_changed_recipe_or_shard_is_noticed() {
         &resume(&run, &[]),
         &["pretrain-train.tokens"],
     );
-    // Whole, but another one.
+    // A valid checkpoint, but another one.
     fs::copy(run.join("shards/extend-train.tokens"), &shard).unwrap();
     let said = [
         "pretrain-train.tokens",
@@ -426,7 +426,7 @@ fn a_run_is_rolled_back_annealed_and_continued_elsewhere() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("differs: model.safetensors"), "{said}");
-    // Nothing changed, nothing differs.
+    // Without a change no difference is reported.
     let same = at("same");
     let mut arguments = vec!["rollback", text(&first), "--out", text(&same)];
     arguments.extend(flex);

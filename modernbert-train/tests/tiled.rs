@@ -17,7 +17,7 @@ const LARGER: [&str; 8] = [
     "model.num_hidden_layers=7",
 ];
 
-/// Loss of the first training row, and the words that the run said.
+/// Loss of the first training row, and the output of the run.
 fn first_loss(place: &Place, out: &str, more: &[&str]) -> (f64, String) {
     let arguments = ["--set", "run.total_tokens=600"];
     let arguments = [&arguments[..], &LARGER, more].concat();

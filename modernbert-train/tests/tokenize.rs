@@ -1,4 +1,4 @@
-//! `modernbert-train tokenize` as a person runs it, and a run on what it made.
+//! `modernbert-train tokenize` as a person runs it, and a run on its shards.
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
 mod place;
@@ -7,7 +7,7 @@ use modernbert::tokenizer::train::{TrainOptions, train};
 use place::{Place, WEIGHTS, assert_refused, assert_success, program, recipe, text};
 use std::fs;
 
-/// A place with a tokenizer, rows beside the corpus, and a mixture of both.
+/// A folder with a tokenizer, rows beside the corpus, and a mixture of both.
 fn place() -> Place {
     let place = Place::new();
     let mut texts = Vec::new();
@@ -48,7 +48,7 @@ fn tokenize(place: &Place, more: &[&str]) -> std::process::Output {
     program(&arguments)
 }
 
-/// Also: activation checkpointing and dropout change nothing but what they should.
+/// Also: the effects of activation checkpointing and dropout.
 #[test]
 fn a_mixture_becomes_shards_and_shards_a_model() {
     let place = place();

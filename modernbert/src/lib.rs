@@ -1,16 +1,16 @@
 //! ModernBERT on Burn: the encoder of [Smarter, Better, Faster, Longer](https://arxiv.org/abs/2412.13663), its heads, its
 //! files and its inference. The crate contains all that runs the model; training is the crate `modernbert-train`.
 //!
-//! | module | contents | may use |
+//! | module | contents | modules that it imports |
 //! |---|---|---|
-//! | [`config`], [`tokenizer`] | `config.json`, `tokenizer.json`; from `modernbert-files` | nothing |
-//! | [`atomic`], [`output`], [`lock`] | files that appear complete or not at all, places for results; from `modernbert-files` | nothing |
-//! | [`batch`], [`ops`], [`device`] | packed batches, the Backend extension, devices by name; from `burn-packed` | nothing of this crate |
+//! | [`config`], [`tokenizer`] | `config.json`, `tokenizer.json`; from `modernbert-files` | none |
+//! | [`atomic`], [`output`], [`lock`] | files that appear complete or not at all, checks of output paths; from `modernbert-files` | none |
+//! | [`batch`], [`ops`], [`device`] | packed batches, the Backend extension, devices by name; from `burn-packed` | none of this crate |
 //! | [`model`] | encoder and heads as Burn modules | `ops`, `batch`, `config` |
 //! | [`checkpoint`] | modules to and from safetensors under Hugging Face's names | `model`, `config` |
 //! | [`Loader`] | one builder for every model and pipeline: source, device, precision, batches | all of the above |
 //! | [`inference`] | pipelines from texts to results | all of the above |
-//! | [`cosine_similarity`], [`top_k`] | comparison of vectors | nothing |
+//! | [`cosine_similarity`], [`top_k`] | comparison of vectors | none |
 //!
 //! Two lines from a name to vectors:
 //!

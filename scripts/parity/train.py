@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains a small masked language model in PyTorch, and writes what the program `train-parity` repeats on the same batches and weights.
+"""Trains a small masked language model in PyTorch, and writes batches, weights and losses, with which the program `train-parity` repeats the training.
 
     .venv/bin/python scripts/parity/train.py FOLDER [--steps 100] [--seed 1] [--device cpu|cuda] [--optimizer optimi|own]
 

@@ -4,7 +4,7 @@
 //! cargo run --release -p modernbert-benches --no-default-features --features cuda --bin attention -- --json rows.json
 //! ```
 //!
-//! Each set of documents is one batch, of as many whole documents as fit into `--tokens`. FLOP are counted exactly for the visible pairs:
+//! Each set of documents is one batch of the whole documents that fit into `--tokens`. FLOP are counted exactly for the visible pairs:
 //! 4 × pairs × head size × heads forward, 2.5 times that backward. The floor is the time to move each tensor once at `--bandwidth`.
 
 use std::path::PathBuf;
@@ -97,7 +97,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns the lengths of as many whole documents of a set as fit into `--tokens`.
+/// Returns the lengths of the whole documents of a set that fit into `--tokens`.
 fn batch(args: &Args, set: &LengthSet) -> anyhow::Result<SequenceLayout> {
     let mut lengths = Vec::new();
     let mut total = 0;

@@ -22,14 +22,14 @@ use ranks::spawn::Local;
 use ranks::{ConnectOptions, Ranks, World};
 use serde_json::json;
 
-/// A way between ranks.
+/// Transport of gradients between ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Way {
     Host,
     Nccl,
 }
 
-/// Measures the sum of a vector over ranks: milliseconds and bandwidth, for each way and order.
+/// Measures the sum of a vector over ranks: milliseconds and bandwidth, for each transport and order.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
@@ -38,10 +38,10 @@ struct Args {
     /// Starts this many ranks; under torchrun, srun or mpirun leave it out.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     nproc: Option<u16>,
-    /// Sums vectors of this many f32; by default as many as base has parameters.
+    /// Sums vectors of this number of f32; by default the number of parameters of base.
     #[arg(long, value_parser = clap::value_parser!(u64).range(64..=4_000_000_000))]
     numbers: Option<u64>,
-    /// Measures these ways, separated by commas.
+    /// Measures these transports, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "nccl")]
     ways: Vec<Way>,
     /// Times this many sums and prints their median.
@@ -99,7 +99,7 @@ fn run(args: &Args, world: &World) -> anyhow::Result<()> {
         for order in [Order::Tree, Order::Library] {
             let sum = GradientSum::new(transport.clone(), order);
             let (times, found) = time(&sum, &ranks, length, args.runs, &device.device)?;
-            // Every way and order gives the same sum but for rounding.
+            // Every transport and order gives the same sum but for rounding.
             let expected = expected.get_or_insert_with(|| found.clone());
             let error = (expected.iter().zip(&found))
                 .fold(0.0, |most: f32, (a, b)| most.max((a - b).abs()));
@@ -126,7 +126,7 @@ fn time(
 ) -> anyhow::Result<(Vec<f64>, Vec<f32>)> {
     device.seed(ranks.rank() as u64);
     let own = Tensor::<1>::random([length], Distribution::Default, (device, DType::F32));
-    // Pieces as a model has them: an embedding table and 136 matrices and vectors.
+    // The number of base's tensors (an embedding table and 136 matrices and vectors), in pieces of equal length.
     let pieces: Vec<usize> = (0..137)
         .map(|i| length * (i + 1) / 137 - length * i / 137)
         .collect();

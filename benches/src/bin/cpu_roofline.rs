@@ -205,7 +205,7 @@ fn measure(
                 set: set.to_string(),
                 tokens: total,
                 op,
-                // Threads work side by side.
+                // Threads compute in parallel.
                 rate: ops(op).map(|ops| ops / time.as_secs_f64() * threads as f64 / 1e9),
                 share: time.as_secs_f64() / whole.as_secs_f64(),
             }

@@ -34,6 +34,10 @@ struct Args {
     /// On the CPU: computes the GEMMs of the layers in int8, attention in bf16.
     #[arg(long, conflicts_with_all = ["dtype", "half_residual"])]
     int8: bool,
+    /// On NVIDIA GPUs of compute capability 9.0: computes the GEMMs of the layers in fp8, the rest in `--dtype`, and prints how far the hidden states are from those
+    /// without fp8.
+    #[arg(long, conflicts_with = "int8")]
+    fp8: bool,
     /// Uses the shape of this preset: base, large or another one.
     #[arg(long, default_value = "base")]
     shape: String,
@@ -46,7 +50,7 @@ struct Args {
     /// Uses only this many first documents of each set.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     documents: Option<u32>,
-    /// Uses one batch per set, of as many whole documents as fit into this many tokens, instead of the set's own batches.
+    /// Uses one batch per set, of the whole documents that fit into this many tokens, instead of the set's own batches.
     #[arg(long, conflicts_with_all = ["batch", "documents"])]
     tokens: Option<usize>,
     /// Times this many passes and prints their median.
@@ -65,7 +69,7 @@ struct Args {
     #[arg(long, conflicts_with = "turns")]
     half_residual: bool,
     /// Reads names of sets from standard input, one per line, and prints a timed pass as a line of JSON for each: a script can
-    /// alternate between programs this way.
+    /// alternate between programs in this mode.
     #[arg(long, conflicts_with_all = ["json", "sets"])]
     turns: bool,
 }
@@ -82,7 +86,14 @@ fn run(args: &Args) -> anyhow::Result<()> {
         .with_precision(args.dtype)
         .with_half_residual(args.half_residual)
         .with_int8(args.int8);
+    anyhow::ensure!(
+        !args.fp8 || model.supports_fp8(),
+        "--fp8 is supported on NVIDIA GPUs of compute capability 9.0 with --dtype bf16 or f16"
+    );
+    let exact = (args.half_residual || args.fp8).then(|| model.clone().with_half_residual(false));
+    let model = model.with_fp8(args.fp8);
     let bench = Bench {
+        exact,
         model: match args.without_graphs {
             false => model.for_inference(),
             true => model.for_inference().without_graphs(),
@@ -96,7 +107,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
     if args.turns {
         return bench.take_turns(args);
     }
-    let dtype = if args.int8 { "int8" } else { args.dtype.name() };
+    let dtype = match (args.int8, args.fp8) {
+        (true, _) => "int8",
+        (_, true) => "fp8",
+        _ => args.dtype.name(),
+    };
     println!("{}", describe(&named, dtype));
     if let Some(unit) = bench.model.packed_for() {
         println!("GEMMs on {unit}");
@@ -128,8 +143,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
         let cpu: Option<Vec<f64>> = timed.into_iter().map(|(_, cpu)| cpu).collect();
         let row = bench.row(&prepared, ms, cpu.map(median));
         println!("{}", row.line());
-        if args.half_residual {
-            println!("  {}", bench.accuracy(&prepared)?);
+        if let Some(exact) = &bench.exact {
+            println!("  {}", bench.accuracy(exact, &prepared)?);
         }
         rows.push(row);
     }
@@ -143,6 +158,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
 
 struct Bench {
     model: ModernBert,
+    /// The model in the same precision without fp8 and with its residual stream in f32, where the timed model is another one.
+    exact: Option<ModernBert>,
     config: ModernBertConfig,
 }
 
@@ -153,14 +170,13 @@ struct Prepared {
 }
 
 impl Bench {
-    /// Cosine similarity of each token's hidden state of the first batch with that of an f32 residual stream: least and mean.
-    fn accuracy(&self, prepared: &Prepared) -> anyhow::Result<String> {
+    /// Cosine similarity of each token's hidden state of the first batch with that of the exact model: least and mean.
+    fn accuracy(&self, exact: &ModernBert, prepared: &Prepared) -> anyhow::Result<String> {
         let Some(batch) = prepared.batches.first() else {
             return Ok("no batch".to_owned());
         };
-        let model = self.model.clone().without_graphs();
-        let found = model.forward(batch);
-        let expected = model.with_half_residual(false).forward(batch);
+        let found = self.model.clone().without_graphs().forward(batch);
+        let expected = exact.forward(batch);
         let dot = |a: &Tensor<2>, b: &Tensor<2>| (a.clone() * b.clone()).sum_dim(1);
         let norms = dot(&found, &found) * dot(&expected, &expected);
         let cosines = dot(&found, &expected) / norms.sqrt();
@@ -168,7 +184,7 @@ impl Bench {
         let least = cosines.iter().copied().fold(1.0, f32::min);
         let mean = cosines.iter().map(|&x| f64::from(x)).sum::<f64>() / cosines.len() as f64;
         Ok(format!(
-            "cosine with an f32 residual stream: mean {mean:.6}, least {least:.6}"
+            "cosine with the same precision, no fp8 and an f32 residual stream: mean {mean:.6}, least {least:.6}"
         ))
     }
 

@@ -4,8 +4,8 @@
 //! cargo run --release -p modernbert-benches --bin padding -- --device flex --sets ragged
 //! ```
 //!
-//! Each pass computes the same documents in three ways: packed throughout; packed, but repadded for attention in every layer (as in
-//! MosaicBERT); padded throughout. Weights are random; attention of the padded ways is dense.
+//! Each pass computes the same documents in three layouts: packed throughout; packed, but repadded for attention in every layer (as in
+//! MosaicBERT); padded throughout. Weights are random; attention on padded rows is dense.
 
 #![recursion_limit = "256"]
 
@@ -21,7 +21,7 @@ use modernbert_benches::row::median;
 use modernbert_cli::{DeviceArgs, describe, main_with};
 use std::time::Instant;
 
-/// Compares the packed encoder with two padded ones of the same weights, in f32.
+/// Compares the packed encoder with two padded encoders of the same weights, in f32.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
@@ -39,7 +39,7 @@ struct Args {
     /// Times this many passes, after one to warm up, and prints their median.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Allows this absolute difference between the results. The padded ways use Burn's matmul for attention, which computes in TF32 on
+    /// Allows this absolute difference between the results. Attention on padded rows uses Burn's matmul, which computes in TF32 on
     /// NVIDIA GPUs: use 2e-2 there.
     #[arg(long, default_value_t = 1e-4)]
     tolerance: f32,
@@ -97,7 +97,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         };
         let ways = [None, Some(Way::PerLayer), Some(Way::Padded)];
         let mut times = [const { Vec::new() }; 3];
-        // The first round warms up and compares. The ways alternate, so that other load on the machine affects all of them.
+        // The first round warms up and compares. The layouts alternate, so that other load on the machine affects all of them.
         for way in [Way::PerLayer, Way::Padded] {
             for batch in &batches {
                 let gap = distance(model.forward(batch), padded.forward(batch, way)?)?;

@@ -1,7 +1,7 @@
 //! Memory and time of a training step with and without activation checkpointing, one configuration per process.
 //!
 //! ```sh
-//! for way in keep recompute; do cargo run --release -p modernbert-benches --bin recompute -- $way; done
+//! for mode in keep recompute; do cargo run --release -p modernbert-benches --bin recompute -- $mode; done
 //! ```
 
 use anyhow::bail;

@@ -61,7 +61,7 @@ impl Buffer {
 
 /// A new tensor of `count` elements, and its memory, for an operation that writes it.
 ///
-/// Burn knows this memory as a tensor of zeros. Writing it is sound because nothing else refers to the tensor until the operation is done.
+/// For Burn this memory is a tensor of zeros. Writing it is sound because nothing else refers to the tensor until the operation is done.
 pub(crate) fn output(count: usize, device: &Device) -> Result<(Tensor<1>, Buffer), NcclError> {
     let tensor = Tensor::<1>::zeros([count], (device, DType::F32));
     let buffer = Buffer::of(tensor.clone())?;

@@ -14,11 +14,11 @@ use crate::buffer::{Buffer, output};
 use crate::layout::Layout;
 use crate::{ID_BYTES, NcclError, Watch};
 
-/// How long the wait for an operation only polls the event; afterwards it sleeps between two looks.
+/// Time for which the wait for an operation polls the event without sleeping.
 const SPIN: Duration = Duration::from_millis(50);
-/// Between two looks, afterwards.
+/// Pause between two polls after that time.
 const PAUSE: Duration = Duration::from_millis(1);
-/// Between two calls of the caller's function.
+/// Pause between two calls of the caller's function.
 const WATCH: Duration = Duration::from_millis(100);
 
 /// An identifier for a new communicator. Rank 0 makes it; every rank joins with the same bytes.
@@ -236,7 +236,7 @@ impl Communicator {
         (0..count).map(|_| output(length, &self.device)).collect()
     }
 
-    /// Queues copies of the pieces to their places in a flat vector.
+    /// Queues copies of the pieces to their offsets in a flat vector.
     fn copy(&self, pieces: &[Buffer], flat: &Buffer, layout: &Layout<'_>) -> Result<(), NcclError> {
         for ((piece, &length), &start) in pieces.iter().zip(layout.lengths).zip(&layout.starts) {
             if length > 0 {
@@ -256,7 +256,7 @@ impl Communicator {
         watch: Watch<'_>,
         launch: impl FnOnce() -> Result<(), NcclError>,
     ) -> Result<(), NcclError> {
-        // Inputs must be computed and the outputs' zeros written before NCCL's stream, which knows nothing of Burn's, may run.
+        // Inputs must be computed and the outputs' zeros written before NCCL's stream, which is not ordered with Burn's, may run.
         self.device
             .sync()
             .map_err(|error| NcclError::Driver(error.to_string()))?;

@@ -1,4 +1,4 @@
-//! Places of a vector's pieces in one tensor.
+//! Offsets of a vector's pieces in one tensor.
 
 use burn::tensor::Tensor;
 use std::ops::Range;

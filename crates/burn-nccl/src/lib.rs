@@ -13,9 +13,9 @@
 //!
 //! # Memory and streams
 //!
-//! Burn's CUDA backend executes lazily on streams of its own. An operation here takes the buffer of a tensor after all work on the device
-//! is done, runs NCCL on a stream of the communicator and waits for it; Burn may use the result from then on. The wait polls an event, so
-//! that the caller can end the operation: a peer that is gone would leave it waiting forever.
+//! Burn's CUDA backend executes lazily on its own streams. An operation here takes the buffer of a tensor after all work on the device
+//! is done, runs NCCL on a stream of the communicator and waits for that stream; Burn may use the result from then on. The wait polls an event, so
+//! that the caller can end the operation: the wait for a peer that is gone would never end.
 //!
 //! Without the feature `nccl` every function returns [`NcclError::NotCompiled`].
 
@@ -36,7 +36,7 @@ pub use communicator::{Communicator, unique_id};
 /// Bytes of an identifier of a communicator.
 pub const ID_BYTES: usize = 128;
 
-/// Whether NCCL is compiled in.
+/// True if NCCL is compiled in.
 pub const COMPILED: bool = cfg!(feature = "nccl");
 
 /// Called while an operation waits: a reason to end it, such as a process of the run that has ended.

@@ -16,7 +16,7 @@
 //! `[environment] path` names in a `cubecl.toml` in the working directory or above. [`select`] also enables log records of compilations
 //! (crate `log`, level info, target [`COMPILATION_LOG`]) for programs that install a logger.
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
 /// Reasons why a device is not available.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +67,16 @@ pub fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ReadError> {
         .map_err(|error| ReadError(error.to_string()))
 }
 
+/// Returns the values of a tensor of integers on the host as i32, in row-major order.
+///
+/// # Errors
+/// A device that fails, for example out of memory.
+pub fn read_ints<const D: usize>(tensor: Tensor<D, Int>) -> Result<Vec<i32>, ReadError> {
+    tensor
+        .try_into_vec_as::<i32>()
+        .map_err(|error| ReadError(error.to_string()))
+}
+
 /// Target of the log records that name kernels being compiled: `[Compiling kernel] NAME`.
 pub const COMPILATION_LOG: &str = "cubecl::compilation";
 
@@ -94,7 +104,7 @@ pub fn computes_in(device: &Device, dtype: impl Into<DType>) -> bool {
     device.supports_dtype(dtype) && !(dtype == DType::F64 && is_graphics(device))
 }
 
-/// Returns whether `device` is a CPU with units for products of bf16 matrices (AMX, AVX-512-BF16), which are faster than those of f32 ones.
+/// Returns whether `device` is a CPU with instructions for bf16 GEMMs (AMX, AVX-512-BF16), which are faster than f32 GEMMs.
 pub fn is_cpu_with_bf16(device: &Device) -> bool {
     #[cfg(feature = "flex")]
     if let burn::backend::DispatchDevice::Flex(_) = device.clone().inner().as_dispatch() {
@@ -304,7 +314,7 @@ fn configure_kernels() {
 
 #[cfg(feature = "flex")]
 fn flex(_name: &str) -> Result<Device, DeviceError> {
-    // Refused here, so that no computation has to.
+    // Checked here, so that an invalid value is reported before any computation.
     cpu_gemm::Unit::chosen().map_err(|error| DeviceError::Instructions(error.to_string()))?;
     Ok(Device::flex())
 }

@@ -1,14 +1,14 @@
 //! Packed (variable-length) encoder operations for [Burn](https://burn.dev): attention over sequences of different lengths
 //! without padding, and the fused operations around it.
 //!
-//! | module | contents | may use |
+//! | module | contents | modules of this crate that it imports |
 //! |---|---|---|
-//! | [`batch`] | packed batches; unpadding and repadding | nothing |
-//! | [`device`] | devices by name | nothing |
+//! | [`batch`] | packed batches; unpadding and repadding | none |
+//! | [`device`] | devices by name | none |
 //! | [`graph`] | forward passes of small batches as captured device graphs | `batch`, `ops` |
 //! | [`ops`] | the Backend extension: attention, GeGLU, LayerNorm, cross-entropy, gathered rows, linear, dropout, optimizer | `batch`, `device` |
 //!
-//! The crate knows tensors and sequence boundaries; it knows no model.
+//! The crate works on tensors and sequence boundaries and contains no model.
 // The types of wgpu nest deeper than the compiler expects by default.
 #![recursion_limit = "256"]
 

@@ -39,7 +39,7 @@ pub struct Shape {
 /// One layer's parameters, row-major.
 #[derive(Clone, Debug)]
 pub struct Layer<'a> {
-    /// Keys on each side of a query that it sees; `None` in a global layer.
+    /// Number of keys that a query sees on each side; `None` in a global layer.
     pub half_window: Option<usize>,
     /// Frequencies of the rotary embedding, one for each of the first pairs of a head; `None` without one.
     pub frequencies: Option<&'a [f32]>,

@@ -1,20 +1,20 @@
 //! The forward pass of ModernBERT's published architecture on CPUs, and attention with its gradients, without tensors.
 //!
-//! | module | contents | may use |
+//! | module | contents | modules of this crate that it imports |
 //! |---|---|---|
-//! | [`weights`] | matrices packed for GEMMs, in f32, bf16 or int8 | nothing |
-//! | `rows` | loops over rows: LayerNorm, GeGLU, softmax, RoPE | nothing |
+//! | [`weights`] | matrices packed for GEMMs, in f32, bf16 or int8 | none |
+//! | `rows` | loops over rows: LayerNorm, GeGLU, softmax, RoPE | none |
 //! | [`attention`] | attention of one head of one sequence, and its gradients | `rows` |
 //! | `shared` | buffers whose rows several threads write | `rows` |
-//! | `profile` | the time of each operation of a pass | nothing |
-//! | `pass` | one pass: its phases and the tasks that threads share | all of them |
-//! | `encoder` | sizes, packed layers, rotary tables, threads | all of them |
+//! | `profile` | the time of each operation of a pass | none |
+//! | `pass` | one pass: its phases and the tasks that threads share | all others |
+//! | `encoder` | sizes, packed layers, rotary tables, threads | all others |
 //!
 //! Weights are packed once ([`cpu_gemm::pack`]); activations are f32 in the residual stream, and f32 or bf16 as operands of GEMMs. An int8 encoder
-//! quantizes the left operand of each GEMM by rows: one scale per token and matrix. What follows a GEMM (the residual sum, GeGLU, rounding) is applied to
-//! each 32 × 32 tile of its result while the tile is in the L1 cache.
+//! quantizes the left operand of each GEMM by rows: one scale per token and matrix. The epilogue of a GEMM (the residual sum, GeGLU, rounding) is applied to
+//! each 32 × 32 tile of the result while the tile is in the L1 cache.
 //!
-//! A row's result depends on its sequence alone, not on the batch, nor on the number of threads: every sum has an order that its row decides.
+//! Results are batch-invariant and the same for any number of threads: the order of every sum depends on the row's own sequence alone.
 
 pub mod attention;
 mod encoder;

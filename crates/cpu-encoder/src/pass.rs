@@ -11,8 +11,8 @@
 //! out = LN(x)
 //! ```
 //!
-//! Large batches: a task is a block of up to 128 rows, which goes from `attended` to the `qkv` of the next layer without a barrier. Small batches: each line is
-//! a phase, and threads share the panels of its weight, so that every weight is read once.
+//! Large batches: a task is a block of up to 128 rows, which one thread computes from `attended` to the `qkv` of the next layer without a barrier. Small
+//! batches: each line is a phase, and threads share the panels of its weight, so that every weight is read once.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,8 +32,8 @@ use crate::rows::{
 use crate::shared::SharedRows;
 use crate::weights::Weight;
 
-/// Rows of a task of a large batch at most: its operands fit into an L2 cache of 1 MB, and there are enough tasks for threads that do not run all the
-/// time.
+/// Rows of a task of a large batch at most: the operands of the task fit into an L2 cache of 1 MB, and there are enough tasks to balance threads that the
+/// system interrupts.
 const BLOCK: usize = 128;
 
 /// The left operands of a layer's GEMMs.
@@ -44,7 +44,7 @@ enum Operand {
     Gated,
 }
 
-/// What a pass gives beside its result.
+/// Additional results of a pass.
 #[derive(Default)]
 pub(crate) struct Outputs<'a> {
     /// The input of each layer.
@@ -107,7 +107,7 @@ impl<E: Activation> Buffers<E> {
     }
 }
 
-/// The buffers that the last pass left behind.
+/// The buffers of the last pass, for reuse.
 #[derive(Debug)]
 pub(crate) struct Idle<E: Activation>(Mutex<Option<Buffers<E>>>);
 
@@ -202,7 +202,7 @@ struct Worker<'a, E: Activation> {
     clock: Clock,
 }
 
-/// What the threads of a pass read.
+/// Inputs that all threads of a pass read.
 struct Context<'a, E: Activation> {
     encoder: &'a Encoder,
     layers: &'a [PackedLayer<E>],
@@ -564,7 +564,7 @@ impl<'a, E: Activation> Worker<'a, E> {
         );
     }
 
-    /// Multiplies rows of an operand with panels of a weight; `epilogue(tile, first row, rows, panel)` receives each tile of the result.
+    /// GEMM of rows of an operand with panels of a weight; `epilogue(tile, first row, rows, panel)` receives each tile of the result.
     fn gemm(
         &mut self,
         op: Op,
@@ -579,7 +579,7 @@ impl<'a, E: Activation> Worker<'a, E> {
         let (left, _) = self.operand(operand);
         let tiles = rows.len().div_ceil(ROWS);
         let start = self.clock.start();
-        // A panel stays in the nearest caches for all rows of the block; the next one is brought there meanwhile.
+        // A panel stays in the L1 and L2 caches for all rows of the block; the next panel is prefetched meanwhile.
         for panel in panels {
             for (index, row) in rows.clone().step_by(ROWS).enumerate() {
                 if tiles > 1 {

@@ -13,7 +13,7 @@ use std::f32::consts::LOG2_E;
 /// A tile of a result, `[32, 32]`, row-major.
 pub(crate) type TileValues = [f32; ROWS * PANEL];
 
-/// The place of a tile's result in a matrix whose rows other threads write too, in other columns.
+/// The destination of a tile in a matrix: a strided view. Other threads write other columns of the same rows.
 #[derive(Debug)]
 pub struct Place<T> {
     /// The first element.
@@ -40,7 +40,7 @@ impl<T> Place<T> {
     /// Elements of row `row`.
     ///
     /// # Safety
-    /// The place is inside of its matrix, and nothing else uses its elements.
+    /// The destination is inside of its matrix, and nothing else uses its elements.
     #[inline(always)]
     #[allow(clippy::mut_from_ref)] // the caller's promise makes the borrow exclusive
     unsafe fn row(&self, row: usize) -> &mut [T] {
@@ -49,7 +49,7 @@ impl<T> Place<T> {
     }
 }
 
-/// Running maximum and sum of a softmax for each of 32 queries, and the factor of what was summed before the last step.
+/// Running maximum and sum of a softmax for each of 32 queries, and the factor by which the last step rescales earlier sums.
 #[derive(Debug)]
 pub struct Softmax {
     pub(crate) max: [f32; ROWS],
@@ -109,7 +109,7 @@ pub trait Activation: Float + Multiply {
     fn dot(a: &[Self], b: &[Self]) -> f32;
     /// Gradients of the scores of queries, `exp(S - lse) (dP - δ)` with one `lse` and δ for each row, rounded to `d_s`.
     fn score_gradients(rows: ScoreRows<'_>, d_s: &mut [Self]);
-    /// The same of transposed scores, whose columns are queries; also the probabilities.
+    /// As [`Activation::score_gradients`] for transposed scores, whose columns are queries; also writes the probabilities.
     fn transposed_score_gradients(rows: ScoreRows<'_>, p: &mut [Self], d_s: &mut [Self]);
 }
 
@@ -137,7 +137,7 @@ pub struct Rows<'a, E> {
     pub(crate) dim: usize,
 }
 
-/// `2^x` for x ≤ 0 by a polynomial in the fraction, relative error 3e-6 (`P` of degree 4) or 2e-7 (degree 6); 0 below -126.
+/// `2^x` for x ≤ 0 by a polynomial in the fraction, relative error 3e-6 (`p` of degree 4) or 2e-7 (degree 7); 0 below -126.
 #[inline(always)]
 fn exp2<const N: usize>(x: f32, p: &[f32; N]) -> f32 {
     // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
@@ -619,12 +619,15 @@ pub(crate) fn add_scaled_tile(
     }
 }
 
-/// Largest magnitude over root mean square of a row from which it gets a second code. Rows of a normal distribution have 3 to 4, half of a code's steps
-/// are 1 % of the mean square then; with 12, 3 %.
+/// Ratio of a row's largest magnitude to its root mean square above which the row gets a second code.
+///
+/// The value follows from the rounding error, not from a measurement. A code has steps of `largest / 127`, so the root mean square of the error is
+/// `largest / (127 √12)`: 0.7 to 0.9 % of the row's root mean square at the ratios of normally distributed rows (3 to 4), 2.7 % at 12. A lower value
+/// gives more tiles a second GEMM pass, a higher one larger errors. The accuracies in docs/cpu.md are those of this value; no other was measured.
 const OUTLIER: f32 = 12.0;
 
-/// Quantizes a row to bytes with a scale, and where one value is far beyond the others, its rest to a second code, whose steps are 254 times finer. Returns
-/// both scales; the second one is 0 without a second code. `rest` is as long as the row.
+/// Quantizes a row to bytes with a scale. Where one value is far beyond the others, the rounding errors are quantized to a second code, whose steps are
+/// 254 times finer. Returns both scales; the second scale is 0 without a second code. `rest` is as long as the row.
 pub(crate) fn quantize(
     row: &[f32],
     codes: &mut [i8],

@@ -47,7 +47,7 @@ impl<T> SharedRows<T> {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
 
-    /// The place of a tile.
+    /// The destination of a tile.
     pub(crate) fn place(&self, row: usize, rows: usize, column: usize, width: usize) -> Place<T> {
         let last = (row + rows - 1) * self.stride + column + width;
         assert!(

@@ -238,7 +238,7 @@ impl Case {
         }
     }
 
-    /// Holds every result to the definition: the largest error within `tolerance` of the largest value.
+    /// Compares every result with the definition: the largest error is at most `tolerance` times the largest value.
     fn check<E: Activation>(&self, tolerance: f64) {
         let expected = self.expected::<E>();
         for unit in Unit::supported() {

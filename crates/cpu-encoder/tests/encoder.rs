@@ -262,7 +262,7 @@ fn distance(found: &[f32], expected: &[f64]) -> f64 {
     (square / size).sqrt()
 }
 
-/// Relative error that each format is held to: about three times what was found.
+/// Largest allowed relative error of each format: about three times the measured error.
 fn limit(format: Format) -> f64 {
     match format {
         Format::F32 => 2e-6,

@@ -60,7 +60,7 @@ fn values(len: usize) -> Vec<f32> {
         .collect()
 }
 
-/// How an operand type packs and rounds.
+/// Packing and rounding of an operand type.
 trait Operand: Multiply {
     fn pack(team: &Team, inner: usize, columns: usize) -> Panels<Self>;
     fn fill(values: &[f32], to: &mut [Self]);

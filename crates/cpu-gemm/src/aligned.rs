@@ -65,7 +65,7 @@ impl<T: Zero> Aligned<T> {
         }
     }
 
-    /// A buffer of `len` unspecified values, for one of which every element is written before it is read: zeros would write it twice.
+    /// A buffer of `len` unspecified values, for callers that write every element before they read it: zeros would be written in vain.
     ///
     /// # Panics
     /// As [`Self::zeros`].
@@ -102,7 +102,7 @@ impl<T: Zero> Aligned<T> {
         let Some(mut pages) = pages.flatten() else {
             return Self::zeros(len);
         };
-        // A request: a system without huge pages goes on with those it has.
+        // A request: a system without huge pages keeps ordinary pages.
         #[cfg(target_os = "linux")]
         let _ = pages.advise(memmap2::Advice::HugePage);
         Self {

@@ -1,13 +1,13 @@
-//! GEMMs with packed weights on the matrix units of CPUs, chosen at run time: one binary for all processors.
+//! GEMMs with packed weights on CPUs, by the best instruction set of the processor, chosen at run time: one binary for all processors.
 //!
-//! | module | contents | may use |
+//! | module | contents | modules of this crate that it imports |
 //! |---|---|---|
-//! | [`mod@unit`] | the instruction sets: detection, choice, the environment variable that forces one | nothing |
-//! | [`aligned`] | buffers aligned to cache lines | nothing |
-//! | [`element`] | operand types f32, bf16 and i8, and their conversions | nothing |
+//! | [`mod@unit`] | the instruction sets: detection, choice, the environment variable that forces one | none |
+//! | [`aligned`] | buffers aligned to cache lines | none |
+//! | [`element`] | operand types f32, bf16 and i8, and their conversions | none |
 //! | [`pack`] | weights and other right operands as panels of 32 columns | `aligned`, `element` |
 //! | [`kernel`] | 32 × 32 tiles of a result on each instruction set | `unit`, `element` |
-//! | [`team`] | a fixed set of threads with barriers | nothing |
+//! | [`team`] | a fixed set of threads with barriers | none |
 //!
 //! A right operand `[k, n]` is packed once, into *panels* of 32 columns. A kernel multiplies up to 32 rows of a left operand, which is
 //! row-major and not packed, with one panel, over the whole inner dimension. Each element of a result is therefore a sum in an order that

@@ -67,8 +67,8 @@ impl<'a, E: Element> Panel<'a, E> {
         self.data
     }
 
-    /// Asks the processor to bring part `part` of `parts` of the panel into the L2 cache. Callers spread the parts of the next panel over the tiles of the
-    /// present one: the first tile of a panel would otherwise wait for the memory.
+    /// Prefetches part `part` of `parts` of the panel into the L2 cache. Callers distribute the parts of the next panel over the tiles of the
+    /// present panel: the first tile of a panel would otherwise wait for the memory.
     pub fn prefetch(&self, part: usize, parts: usize) {
         #[cfg(target_arch = "x86_64")]
         {
@@ -254,7 +254,7 @@ struct Words<'a> {
 /// Transposes 16 by 16 words of 4 bytes; rows of the result begin `to_stride` words apart.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn transpose_block(from: Words<'_>, to: &mut [[u8; 4]], to_stride: usize) {
-    // Four rounds, each of which exchanges what is 1, 2, 4, 8 off the diagonal: loops of fixed lengths, which become shuffles.
+    // Four rounds, which exchange words that are 1, 2, 4, 8 off the diagonal: loops of fixed lengths, which become shuffles.
     let mut block = [[0u32; TILE]; TILE];
     for (i, row) in block.iter_mut().enumerate() {
         let from = &from.values[i * from.stride..][..TILE];

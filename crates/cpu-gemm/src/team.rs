@@ -1,7 +1,7 @@
 //! A fixed set of threads that run one function together, with barriers.
 //!
-//! A forward pass is a sequence of short phases. A thread pool's tasks would be queued and joined for each of them; the threads of a team stay in
-//! the function and meet at barriers that spin for a short time.
+//! A forward pass is a sequence of short phases. A thread pool would queue and join its tasks for each phase; the threads of a team stay in
+//! the function and synchronize at barriers that spin for a short time.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-/// Checks of a barrier before a thread yields: a few microseconds. Without the yield, threads that wait would take the processor from the one that
-/// they wait for when the machine is busy.
+/// Polls of a barrier before a thread yields: a few microseconds. Without the yield, waiting threads of a busy machine would take the processor from
+/// the thread that they wait for.
 const SPINS: usize = 4096;
 
 /// The threads; see the module. The caller's thread is one of them.

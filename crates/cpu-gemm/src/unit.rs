@@ -104,8 +104,8 @@ impl Unit {
         }
     }
 
-    /// [`Self::chosen`] as it was at the first call of this process; the best one of this processor where that is an error, which programs refuse
-    /// when they choose their device.
+    /// The result of [`Self::chosen`] at the first call in this process. Where it was an error, which programs report when they choose their device,
+    /// the best instruction set of this processor.
     pub fn current() -> Self {
         static CURRENT: OnceLock<Unit> = OnceLock::new();
         *CURRENT.get_or_init(|| Self::chosen().unwrap_or_else(|_| Self::detected()))

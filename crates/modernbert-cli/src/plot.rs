@@ -198,7 +198,7 @@ fn legend_places(root: &Area<'_>, entries: &[Entry<'_>], most: i32) -> (Vec<(i32
     (places, row + 1)
 }
 
-/// The title, with the number of entries that the legend has no place for.
+/// The title, with the number of entries that do not fit into the legend.
 fn headline(title: &str, entries: usize, placed: usize) -> String {
     match entries - placed {
         0 => title.to_owned(),

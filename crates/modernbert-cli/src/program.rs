@@ -86,17 +86,17 @@ pub fn describe(device: &NamedDevice, dtype: &str) -> String {
     )
 }
 
-/// The first error of [`say`] that was not a reader who went away.
+/// The first error of [`say`] other than a closed pipe.
 static UNSAID: OnceLock<std::io::Error> = OnceLock::new();
 
-/// Prints a line of a program's output, control characters of names in it as escapes. An error ends no work: a reader who went away is ignored, and of any other error (a full disk)
-/// the program tells at its end, see [`main_with_code`].
+/// Prints a line of a program's output, with control characters of names as escapes. An error does not end the work: a closed pipe is ignored, and any other
+/// error (a full disk) is reported at the end of the program, see [`main_with_code`].
 pub fn say(text: &str) {
     use std::io::Write;
     if let Err(error) = writeln!(std::io::stdout(), "{}", printable_lines(text))
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
-        // The first one is the one that is told.
+        // Only the first error is reported.
         let _ = UNSAID.set(error);
     }
 }
@@ -107,8 +107,8 @@ static CLOSED: AtomicBool = AtomicBool::new(false);
 /// True if standard input was closed when the process began, or can't be read (Linux).
 static UNREADABLE: AtomicBool = AtomicBool::new(false);
 
-/// Looks at standard output and input before `main`: the runtime of Rust opens /dev/null in place of what is closed. Whatever a program writes
-/// there is lost without an error, and what it reads there is nothing. Rust takes an input that can't be read for an empty one, too.
+/// Checks standard output and input before `main`: the runtime of Rust opens /dev/null in place of a closed stream. A program's output would then be
+/// lost without an error, and its input empty. Rust also treats an input that can't be read as an empty one.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[used]
 // SAFETY: the C library calls the functions of this section once, before `main`; this one needs nothing that is initialized later.
@@ -154,12 +154,12 @@ pub fn check_stdout() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Results that the reader of standard output doesn't take any more, as in `| head`.
+/// The reader of standard output closed the pipe, as in `| head`.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output was closed")]
 struct ReaderGone;
 
-/// The error of a program whose results can't be written to standard output. Where the reader went away, the program that returns it
+/// The error of a program whose results can't be written to standard output. If the reader closed the pipe, the program that returns this error
 /// ends without a message, with exit code [`READER_GONE`].
 pub fn unwritten(error: std::io::Error) -> anyhow::Error {
     if error.kind() == std::io::ErrorKind::BrokenPipe {
@@ -206,8 +206,8 @@ pub fn main_with_code(run: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCod
     ExitCode::from(BAD_INPUT)
 }
 
-/// Refuses a number of threads that the environment can't mean: the library behind it would take all cores without a word. An empty one counts
-/// as not set, and 0 is that library's word for all cores.
+/// Refuses an invalid number of threads in the environment: rayon would use all cores without a message. An empty value counts
+/// as not set, and 0 means all cores, as in rayon.
 fn check_threads(name: &str, value: Option<std::ffi::OsString>) -> anyhow::Result<()> {
     let value = value.unwrap_or_default();
     let asked = value.to_string_lossy();
@@ -248,10 +248,10 @@ fn report_file_limits() {
     }
 }
 
-/// Lets the C library keep what is freed for the next layer, up to 1 GiB.
+/// Lets the C library keep up to 1 GiB of freed memory for the next layer.
 ///
-/// Tensors of a few megabytes come and go with every operation on a CPU. By default glibc hands them back to the system, which
-/// clears and maps the same pages again a moment later: up to a fifth of an encoder's pass (docs/lab-log.md).
+/// On a CPU every operation allocates and frees tensors of a few megabytes. By default glibc returns freed memory to the system, which
+/// clears and maps the same pages again soon after: up to a fifth of an encoder's pass (docs/lab-log.md).
 fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

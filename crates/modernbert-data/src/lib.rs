@@ -9,9 +9,9 @@
 //! | [`order`] | the shuffle |
 //! | [`pack`] | greedy best-fit packing into rows of fixed length |
 //! | [`mask`] | masking, 80/10/10, by counter-based random streams |
-//! | [`loader`] | shards to masked rows, on threads of their own; resumable positions |
+//! | [`loader`] | shards to masked rows, on separate threads; resumable positions |
 //!
-//! Data flows one way: `formats` → `corpus` → `shard` → `order` → `pack` → `mask` → `loader`, and modules depend in that direction
+//! Data flows in one direction: `formats` → `corpus` → `shard` → `order` → `pack` → `mask` → `loader`, and modules depend in that direction
 //! alone. Every random choice is a function of seed, epoch and position.
 
 pub mod corpus;

@@ -8,7 +8,7 @@ use tempfile::TempPath;
 /// Prefix of temporary names. Random letters follow, so that no other user can prepare a link under the name.
 pub(crate) const PREFIX: &str = ".partial-";
 
-/// Returns true for the name of a file or folder that is being written, or that a killed process left behind.
+/// Returns true for the name of a file or folder that is being written, or that a killed process did not finish.
 pub fn is_unfinished(name: &str) -> bool {
     name.starts_with(PREFIX)
 }

@@ -7,7 +7,7 @@
 //! | [`checkpoint`] | safetensors files, sharded ones too; models by folder or by name on the Hugging Face Hub | `config` |
 //! | [`card`] | the model card, `README.md` | `config` |
 //! | [`sentences`] | the files of sentence-transformers: pooling, normalization, prompts | `config` |
-//! | [`atomic`], [`output`], [`lock`], [`read`] | files that appear complete or not at all; checks of a place before the work; one process at a time; reading with limits | nothing |
+//! | [`atomic`], [`output`], [`lock`], [`read`] | files that appear complete or not at all; checks of an output path before the work; one process at a time; reading with limits | nothing |
 //! | [`json`] | JSON without repeated keys | nothing |
 //! | [`panics`] | panics of libraries that read files, as errors | nothing |
 //! | [`parallel`] | work on many items with all cores | nothing |

@@ -1,4 +1,4 @@
-//! Small files that others made, read with limits: a pipe or a device in place of a file would never end.
+//! Small files of other programs, read with limits: a pipe or a device instead of a file would never end.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result};
@@ -10,7 +10,7 @@ const LONGEST: u64 = 256 << 20;
 /// Opens a regular file, or a link to one.
 ///
 /// # Errors
-/// What the operating system refuses; a folder, a pipe, a device.
+/// An error of the operating system; a folder, a pipe, a device.
 pub fn open(path: &Path) -> Result<File> {
     // Before it is opened: to open a pipe is to wait for its writer.
     let kind = std::fs::metadata(path)?.file_type();
@@ -35,7 +35,7 @@ pub fn bytes(path: &Path) -> Result<Vec<u8>> {
 /// As [`bytes()`], for text.
 ///
 /// # Errors
-/// As there; bytes that are not UTF-8.
+/// As [`bytes`]; bytes that are not UTF-8.
 pub fn text(path: &Path) -> Result<String> {
     let bytes = bytes(path)?;
     String::from_utf8(bytes).map_err(|error| Error::new(ErrorKind::InvalidData, error.utf8_error()))

@@ -4,9 +4,9 @@
 //! |---|---|
 //! | `modules.json` | the stages after the encoder: pooling, normalization |
 //! | `1_Pooling/config.json` | the pooling of the tokens' vectors |
-//! | `sentence_bert_config.json` | tokens of a text at most |
+//! | `sentence_bert_config.json` | maximum number of tokens of a text |
 //! | `config_sentence_transformers.json` | prompts that are put before a text; the [`Similarity`] of vectors |
-//! | `1_Dense/` | the projection of a multi-vector model, whose settings are in the file above: [`MultiVectorSettings`] |
+//! | `1_Dense/` | the projection of a multi-vector model, whose settings are in `config_sentence_transformers.json`: [`MultiVectorSettings`] |
 //!
 //! [`SentenceFiles`] writes them, in the oldest form, which every reader takes.
 

@@ -1,6 +1,6 @@
 //! Errors of a run of several processes.
 
-/// A place in a run that the environment describes wrongly.
+/// Errors of the environment variables that describe a process's rank.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WorldError {
     /// One variable of a set is missing.
@@ -8,7 +8,7 @@ pub enum WorldError {
         "{launcher} sets {missing} together with {present}, but only {present} is set; set {missing} too, or unset {present}"
     )]
     Missing {
-        /// Whose variables these are.
+        /// The launcher that sets these variables.
         launcher: &'static str,
         /// The variable that is set.
         present: &'static str,
@@ -29,7 +29,9 @@ pub enum WorldError {
     )]
     Port,
     /// A rank outside its run.
-    #[error("rank {rank} of {size} ranks: ranks are counted from 0")]
+    #[error(
+        "rank {rank} of {size} ranks: ranks are counted from 0; correct the launcher's variables"
+    )]
     Range {
         /// The rank.
         rank: usize,
@@ -83,29 +85,33 @@ pub enum RankError {
         rank: usize,
         /// The address.
         address: String,
-        /// How long it tried.
+        /// Duration of the attempts, in seconds.
         seconds: u64,
         /// The last error of the system.
         source: std::io::Error,
     },
-    /// Ranks that did not come.
-    #[error("{missing} did not connect in {seconds} s")]
+    /// Ranks that did not connect.
+    #[error(
+        "{missing} did not connect in {seconds} s; start every rank with the address and port of rank 0, and see the output of those that ended"
+    )]
     Absent {
         /// The ranks, in words.
         missing: String,
-        /// How long rank 0 waited.
+        /// Duration of rank 0's wait, in seconds.
         seconds: u64,
     },
     /// A process that does not belong to the run.
     #[error("a process that connected to rank 0 {reason}")]
     Stranger {
-        /// What is wrong with it.
+        /// The reason why the process is refused.
         reason: String,
     },
     /// Ranks that were started differently.
-    #[error("ranks disagree on {name}: rank 0 has `{first}`, rank {rank} has `{other}`")]
+    #[error(
+        "ranks disagree on {name}: rank 0 has `{first}`, rank {rank} has `{other}`; start all ranks alike"
+    )]
     Disagree {
-        /// What they disagree on.
+        /// The setting that differs.
         name: String,
         /// Rank 0's value.
         first: String,
@@ -124,34 +130,40 @@ pub enum RankError {
     },
     /// A rank whose process ended without a reason.
     #[error(
-        "rank {rank} ended without a message: it was killed, perhaps for lack of memory, or the connection to its host was lost"
+        "rank {rank} ended without a message: it was killed, perhaps for lack of memory, or the connection to its host was lost; see its output and the system's log"
     )]
     Lost {
         /// The rank.
         rank: usize,
     },
     /// Ranks that are late.
-    #[error("{missing} did not answer in {seconds} s")]
+    #[error(
+        "{missing} did not answer in {seconds} s; see the ranks' output, or raise the time limit (--rank-timeout)"
+    )]
     Silent {
         /// The ranks, in words.
         missing: String,
-        /// How long the operation waited.
+        /// Duration of the operation's wait, in seconds.
         seconds: u64,
     },
     /// Ranks that are in different operations.
-    #[error("rank {rank} is in another operation than rank 0: the ranks did not do the same work")]
+    #[error(
+        "rank {rank} is in another operation than rank 0: the ranks did not do the same work; start all ranks with the same program and data"
+    )]
     Order {
         /// The rank.
         rank: usize,
     },
-    /// What rank 0 found.
+    /// An error that rank 0 found and sent to this rank.
     #[error("{reason}")]
     Told {
         /// Rank 0's error.
         reason: String,
     },
     /// A message of the wrong length.
-    #[error("rank {rank} sent a message of another length: its model or its data differ")]
+    #[error(
+        "rank {rank} sent a message of another length: its model or its data differ; start all ranks with the same program and data"
+    )]
     Length {
         /// The rank.
         rank: usize,

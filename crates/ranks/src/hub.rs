@@ -1,7 +1,7 @@
 //! The connection between ranks: a star with rank 0 in its center.
 //!
 //! A reader thread per connection puts frames into one queue, so that the end of any rank is noticed while rank 0 waits for another, and
-//! so that two sides that send at the same time cannot block each other.
+//! so that two peers that send at the same time cannot block each other.
 
 use std::collections::VecDeque;
 use std::io::{self, BufReader, BufWriter};
@@ -15,12 +15,12 @@ use crate::wire::{Frame, LONGEST, LONGEST_HELLO};
 use crate::world::World;
 use crate::{ConnectOptions, Term};
 
-/// Between two attempts to connect, or to accept.
+/// Pause between two attempts to connect, or to accept.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How long a rank waits beyond the limit, so that rank 0 can name those that are missing.
+/// Time that a rank waits beyond the limit, so that rank 0 can name the missing ranks first.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What rank 0 sends after an operation.
+/// Messages that rank 0 sends after an operation.
 enum Reply {
     /// The same messages to every rank.
     Same(Vec<Vec<u8>>),
@@ -65,7 +65,7 @@ impl Link {
         };
         if world.rank == 0 {
             let accepted = link.accept(world, terms, options);
-            // Those that are here already are told why nothing comes of it.
+            // The ranks that are connected already receive the reason.
             accepted.map_err(|error| link.fail(error))?;
         } else {
             link.join(world, terms, options)?;
@@ -446,7 +446,7 @@ fn left(rank: usize, reason: &[Vec<u8>]) -> RankError {
     }
 }
 
-/// Whether a host name is this host alone.
+/// Returns whether a host name is this host alone.
 fn is_loopback(address: &str) -> bool {
     matches!(address, "localhost" | "127.0.0.1" | "::1")
 }

@@ -5,7 +5,7 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`World`] | a process's place in the run, from the environment of torchrun, SLURM, MPI or Kubernetes |
+//! | [`World`] | the rank of a process and the size of its run, from the environment of torchrun, SLURM, MPI or Kubernetes |
 //! | [`Ranks`] | the connection: all-gather, all-to-all, broadcast, and errors that name the rank at fault |
 //! | [`tree`] | the fixed binary tree in which micro-batches are summed |
 //! | [`spawn`] | starting the ranks of one machine |
@@ -18,9 +18,9 @@
 //!
 //! # Transport
 //!
-//! Rank 0 listens at `MASTER_ADDR:MASTER_PORT`, the others connect. Messages go through rank 0: losses, answers and, where the ranks
-//! have no faster way such as NCCL, gradients. A rank that ends, fails or stays silent for longer
-//! than the time limit ends all ranks with an error that names it.
+//! Rank 0 listens at `MASTER_ADDR:MASTER_PORT`, the others connect. Messages pass through rank 0: losses, results of evaluations and, where the
+//! ranks have no faster transport such as NCCL, gradients. A rank that ends, fails or does not answer within
+//! the time limit ends all ranks with an error that names it.
 
 mod error;
 mod hub;
@@ -45,9 +45,9 @@ pub type Term = (String, String);
 /// Settings of a connection.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
-    /// How long ranks wait for each other at the start.
+    /// Time that ranks wait for each other at the start.
     pub start: Duration,
-    /// How long a rank waits for the others in a collective operation: longer than a step, an evaluation and a checkpoint together.
+    /// Time that a rank waits for the others in a collective operation: longer than a step, an evaluation and a checkpoint together.
     pub silence: Duration,
 }
 
@@ -112,12 +112,12 @@ impl Ranks {
         self.size
     }
 
-    /// Whether this is the rank that shows and writes results.
+    /// Returns whether this is the rank that shows and writes results.
     pub fn is_first(&self) -> bool {
         self.rank == 0
     }
 
-    /// Whether the run has more than one rank.
+    /// Returns whether the run has more than one rank.
     pub fn is_several(&self) -> bool {
         self.size > 1
     }
@@ -158,7 +158,7 @@ impl Ranks {
         Ok(all.swap_remove(0))
     }
 
-    /// Waits until every rank is here.
+    /// Waits until every rank has called this function.
     ///
     /// # Errors
     /// As [`Self::all_gather`].

@@ -1,4 +1,4 @@
-//! The ranks of one machine, started and watched by a process of their own.
+//! The ranks of one machine, started and watched by a separate process.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Between two looks at the processes.
+/// Pause between two checks of the processes.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Ranks that were started on this machine.
@@ -47,7 +47,7 @@ fn log_file(path: &Path) -> io::Result<File> {
 }
 
 /// Makes the system send SIGHUP, which saves a run, to the process that `command` will start when this process ends, even by SIGKILL.
-/// Other systems than Linux have no such request: there the ranks go on.
+/// Other systems than Linux have no such request: there the ranks continue.
 #[cfg(target_os = "linux")]
 fn end_with_this_process(command: &mut Command) {
     use std::os::unix::process::CommandExt;
@@ -70,7 +70,7 @@ fn end_with_this_process(command: &mut Command) {
 #[cfg(not(target_os = "linux"))]
 fn end_with_this_process(_command: &mut Command) {}
 
-/// How the ranks ended.
+/// The end of the ranks: status of the first one that failed.
 #[derive(Clone, Copy, Debug)]
 pub struct Ended {
     /// The first rank that failed, or rank 0.

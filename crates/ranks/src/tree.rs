@@ -12,22 +12,22 @@
 //!          0 1   2 3   4 5
 //! ```
 //!
-//! A rank holds a contiguous range of the leaves, hence some parts of the tree completely: the [`parts`]. It sums these without the other
-//! ranks. With 1, 2, 4 or 8 ranks and a power of two of micro-batches a rank holds one part.
+//! A rank holds a contiguous range of the leaves, hence some parts of the tree completely: the [`parts`]. The rank sums these parts without the
+//! other ranks. With 1, 2, 4 or 8 ranks and a power of two of micro-batches a rank holds one part.
 
 use std::ops::Range;
 
-/// The share of `rank` of `size` in `count` things: contiguous ranges that differ in length by at most one.
+/// The share of `rank` of `size` in `count` items: contiguous ranges that differ in length by at most one.
 pub fn share(count: usize, rank: usize, size: usize) -> Range<usize> {
     count * rank / size..count * (rank + 1) / size
 }
 
-/// Where the left part of the tree over `range` ends.
+/// Returns the end of the left part of the tree over `range`.
 fn middle(range: &Range<usize>) -> usize {
     range.start + range.len().next_power_of_two() / 2
 }
 
-/// The largest parts of the tree over `leaves` leaves that lie within `own`, in order. Empty where `own` is empty.
+/// The largest parts of the tree over `leaves` leaves that are within `own`, in order. Empty where `own` is empty.
 pub fn parts(leaves: usize, own: &Range<usize>) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     collect(0..leaves, own, &mut found);
@@ -91,7 +91,7 @@ fn fold<T>(
 pub struct Accumulator<T> {
     /// The parts of the tree that this accumulator sums, those not begun in reverse order.
     left: Vec<Range<usize>>,
-    /// Partial sums of the part in work, each with the leaves it covers.
+    /// Partial sums of the part that is being summed, each with the leaves it covers.
     stack: Vec<(Range<usize>, T)>,
     done: Vec<T>,
     next: usize,
@@ -151,7 +151,7 @@ impl<T> Accumulator<T> {
     }
 }
 
-/// Whether `node` is a node of the tree over `root`.
+/// Returns whether `node` is a node of the tree over `root`.
 fn is_node(root: &Range<usize>, node: &Range<usize>) -> bool {
     if root == node {
         return true;

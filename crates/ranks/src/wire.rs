@@ -16,7 +16,7 @@ pub(crate) fn floats(bytes: &[u8]) -> Vec<f32> {
         .collect()
 }
 
-/// What one process sends another.
+/// A frame: the unit that one process sends to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
     /// The first frame of a rank: number, size of its world, terms.

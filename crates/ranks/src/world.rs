@@ -1,18 +1,18 @@
-//! A process's place in its run.
+//! The rank of a process, and the size of its run.
 
 use std::cell::Cell;
 use std::env;
 
 use crate::error::WorldError;
 
-/// Number of a process, number of processes, and where rank 0 listens.
+/// Number of a process, number of processes, and the address at which rank 0 listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct World {
     /// Number of this rank, from 0.
     pub rank: usize,
     /// Number of ranks.
     pub size: usize,
-    /// Number of this rank among those of its host: which GPU is its own.
+    /// Number of this rank among the ranks of its host, by which the rank selects its GPU.
     pub local_rank: usize,
     /// Host of rank 0.
     pub address: String,
@@ -69,7 +69,7 @@ const LAUNCHERS: [Launcher; 5] = [
     },
 ];
 
-/// Port of rank 0 where nothing says another.
+/// Default port of rank 0.
 const PORT: u16 = 29_500;
 
 impl World {
@@ -84,7 +84,7 @@ impl World {
         }
     }
 
-    /// This process's place as its environment describes it; [`Self::single`] where no launcher has set anything.
+    /// The world of this process by its environment variables; [`Self::single`] where no launcher has set any.
     ///
     /// # Errors
     /// Variables that are incomplete, no numbers, or contradict each other.
@@ -171,7 +171,7 @@ impl World {
     }
 }
 
-/// Whether SLURM's step is on one host.
+/// Returns whether SLURM's step is on one host.
 fn one_host(get: &impl Fn(&str) -> Option<String>) -> bool {
     get("SLURM_STEP_NUM_NODES").is_some_and(|nodes| nodes.trim() == "1")
 }
@@ -287,7 +287,7 @@ mod tests {
         assert!(text(&[("RANK", "0")]).starts_with("torchrun sets WORLD_SIZE together with RANK"));
         assert_eq!(
             text(&[("RANK", "4"), ("WORLD_SIZE", "4")]),
-            "rank 4 of 4 ranks: ranks are counted from 0"
+            "rank 4 of 4 ranks: ranks are counted from 0; correct the launcher's variables"
         );
         assert!(text(&[("RANK", "-1"), ("WORLD_SIZE", "4")]).contains("RANK is `-1`"));
         assert!(

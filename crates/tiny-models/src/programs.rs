@@ -1,4 +1,4 @@
-//! Programs as a user runs them: runs, and refusals.
+//! Runs of programs as a user starts them, and assertions about refused input.
 
 use serde_json::Value;
 use std::io::Write;

@@ -74,7 +74,7 @@ fn own_labels_are_learned_and_classify_knows_them() {
         .iter()
         .map(|p| &classifier.labels()[p.ranking()[0]]);
     assert_eq!(best.collect::<Vec<_>>(), ["two star", "three star"]);
-    // The folder says what it holds, and other heads refuse it.
+    // The folder names its head, and programs for other heads refuse it.
     let config = read_config(&out).unwrap();
     assert_eq!(
         config.architectures,
@@ -445,7 +445,7 @@ fn rte_starts_from_the_encoder_and_head_of_mnli() {
             continue;
         }
         assert!(apart(&rte[name], values) < 1e-8, "{name}");
-        // MNLI's training moved it, but for what no loss reaches.
+        // MNLI's training changed all tensors except those without a gradient.
         let moved = apart(&pretrained[name], values);
         assert!(moved > 1e-5, "{name}: {moved}");
     }

@@ -15,7 +15,7 @@ use tiny_models::programs::{ask, assert_refused, run, stdout};
 
 const WORDS: [&str; 3] = ["one", "two", "three"];
 
-/// A model, two files, and places for results beside the model.
+/// A model, two files, and output paths beside the model.
 struct Place {
     model: TempDir,
     more: TempDir,
@@ -108,7 +108,7 @@ fn best(output: &Output, name: &str) -> f64 {
         .unwrap_or_else(|| panic!("no {name} in {line}"))
 }
 
-/// `two` after `one` goes on with what `one` began.
+/// `two` after `one` continues the span that `one` began.
 fn tags(words: &[&str]) -> Vec<&'static str> {
     let tag = |i: usize| match words[i] {
         "one" => "B-A",

@@ -1,5 +1,5 @@
-//! `parity` on case folders made here: what passes, what fails and where, what can't be used. That its numbers are right is
-//! shown against transformers; see docs/parity.md.
+//! `parity` on case folders made here: cases that pass, that fail, and that can't be used. Comparisons with transformers show that
+//! the numbers are right; see docs/parity.md.
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
 use burn::tensor::Device;

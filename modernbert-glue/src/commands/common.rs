@@ -85,7 +85,7 @@ pub(crate) struct ModelArgs {
 }
 
 impl JobArgs {
-    /// The options without the hyperparameters, which each command sets in its own way.
+    /// The options without the hyperparameters, which each command sets itself.
     pub(crate) fn options(&self) -> anyhow::Result<RunOptions> {
         for (name, value) in [
             ("--seeds", Some(self.seeds)),

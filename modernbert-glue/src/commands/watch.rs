@@ -28,10 +28,10 @@ pub(crate) struct WatchArgs {
     job: JobArgs,
     #[command(flatten)]
     settings: SettingArgs,
-    /// Looks for new checkpoints after so many seconds.
+    /// Looks for new checkpoints at this interval, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     every: u64,
-    /// Scores the checkpoints that are there and ends, instead of waiting for the end of the run.
+    /// Scores the existing checkpoints and ends, instead of waiting for the end of the run.
     #[arg(long)]
     once: bool,
 }

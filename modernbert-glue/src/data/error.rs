@@ -98,7 +98,7 @@ pub enum DataError {
         /// Columns of the row.
         found: usize,
     },
-    /// A row of a test set that is not in its place.
+    /// A row of a test set whose index is not the number of the row.
     #[error(
         "{path}:{line}: the index is '{found}', and {expected} is expected: rows are missing, doubled or in another order; download the \
          file again"

@@ -9,7 +9,7 @@ pub fn pearson(x: &[f64], y: &[f64]) -> Option<f64> {
     }
     let (x, y) = (unit(x), unit(y));
     let r: f64 = x.iter().zip(&y).map(|(x, y)| x * y).sum();
-    // Rounding can leave the range by a last digit; the clamp keeps NaN.
+    // Rounding can exceed the range by the last digit; the clamp keeps NaN.
     Some(r.clamp(-1.0, 1.0)).filter(|r| r.is_finite())
 }
 
@@ -21,7 +21,7 @@ pub fn spearman(x: &[f64], y: &[f64]) -> Option<f64> {
     pearson(&ranks(x), &ranks(y))
 }
 
-/// The rank of each value, from 1; equal values share the mean of the ranks they take up.
+/// The rank of each value, from 1; equal values share the mean of their ranks.
 pub fn ranks(values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|a, b| values[*a].total_cmp(&values[*b]));

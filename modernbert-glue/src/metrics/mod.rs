@@ -70,7 +70,7 @@ pub enum MetricError {
         /// The file.
         path: PathBuf,
     },
-    /// Labels to score on by which the main metric is undefined for any predictions.
+    /// Labels of a dev set for which the main metric is undefined, whatever the predictions.
     #[error("{task}: {}: {metric} is undefined for these labels, since they do not differ; take more rows", path.display())]
     Undefined {
         /// The task.
@@ -110,7 +110,7 @@ pub enum MetricError {
         /// The task.
         task: Task,
     },
-    /// A label that cannot be compared with: hidden, or of the other kind of task.
+    /// A label that no prediction can be compared with: hidden, or of the other kind of task.
     #[error(
         "{task}: the label of example {index} is {label:?}; score a labelled split of the same task"
     )]

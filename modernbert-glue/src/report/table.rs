@@ -11,7 +11,7 @@ use crate::results::TaskResult;
 use crate::task::Task;
 use crate::task::paper::ModelSize;
 
-/// Adjusted probability below which a difference counts as shown.
+/// Adjusted p-value below which a difference counts as significant.
 const LEVEL: f64 = 0.05;
 
 /// Two significant digits: `0.0022`, `7.5e-8`.
@@ -28,7 +28,7 @@ fn two_digits(p: f64) -> String {
 /// The first lines of every report.
 const HEAD: &str = "# GLUE\n\n";
 
-/// Begins the last line, which has the hash of the text above it.
+/// Prefix of the last line, which contains the hash of the text above it.
 const MARK: &str = "<!-- sha256 of the text above: ";
 
 fn mark(text: &str) -> String {

@@ -7,11 +7,11 @@ use crate::metrics::sample::{mean, variance};
 pub struct Welch {
     /// Degrees of freedom (Welch and Satterthwaite).
     pub freedom: f64,
-    /// Two-sided probability of a difference this large between groups of one mean, which may have different variances.
+    /// Two-sided probability of a difference at least this large between groups with the same mean, whose variances may differ.
     pub p: f64,
 }
 
-/// Welch's two-sided t-test. `None` where a group has fewer than two values or neither varies: nothing is known of the deviation then.
+/// Welch's two-sided t-test. `None` if a group has fewer than two values or both variances are 0: the deviation is then unknown.
 pub fn welch(a: &[f64], b: &[f64]) -> Option<Welch> {
     // Variance of the mean.
     let error = |values: &[f64]| Some(variance(values)? / values.len() as f64);
@@ -29,7 +29,7 @@ pub fn welch(a: &[f64], b: &[f64]) -> Option<Welch> {
     })
 }
 
-/// Holm's adjustment: the probabilities by which all tests together are wrong once in the given share of cases, in the same order.
+/// Holm's adjustment of the p-values of several tests, in the same order: it controls the probability of at least one false positive.
 pub fn holm(ps: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..ps.len()).collect();
     order.sort_by(|&i, &j| ps[i].total_cmp(&ps[j]));
@@ -47,7 +47,7 @@ fn incomplete_beta(x: f64, a: f64, b: f64) -> f64 {
     if x <= 0.0 || x >= 1.0 {
         return x.clamp(0.0, 1.0);
     }
-    // The fraction converges fast below the mean of the distribution; beyond, the symmetric one does.
+    // The fraction converges fast for `x` below the mean of the distribution; above the mean, `1 - I_(1-x)(b, a)` does.
     if x > (a + 1.0) / (a + b + 2.0) {
         return 1.0 - incomplete_beta(1.0 - x, b, a);
     }

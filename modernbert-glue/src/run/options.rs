@@ -21,7 +21,7 @@ pub fn job_seeds(count: usize) -> Vec<u64> {
 /// Rule for the finetuned models that are kept on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// Those of every seed.
+    /// The models of every seed.
     All,
     /// Per task, that of the seed with the best main score.
     Best,

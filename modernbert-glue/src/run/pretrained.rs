@@ -75,7 +75,7 @@ impl Pretrained {
         &self.config
     }
 
-    /// The applicable column of the paper: large from a width of 1024.
+    /// The paper's model to compare with: large from a width of 1024, otherwise base.
     pub fn size(&self) -> ModelSize {
         if self.config.hidden_size >= 1024 {
             ModelSize::Large

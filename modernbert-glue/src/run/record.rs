@@ -40,7 +40,7 @@ pub struct Settings {
     pub patience: Option<usize>,
     /// Dtype of matrix multiplications and attention.
     pub precision: String,
-    /// SHA-256 of the sequences and targets of both sets, so of the data and of what the tokenizer makes of them.
+    /// SHA-256 of the sequences and targets of both sets: depends on the data and on the tokenizer.
     #[serde(default)]
     pub data_sha256: String,
     /// Rows trained on.

@@ -243,7 +243,7 @@ pub fn run_seed(run: &Run<'_>, folder: &Path, keep_model: bool) -> Result<RunRec
     };
     record.write(folder)?;
     run.remove_checkpoints(folder)?;
-    // As a resumed job would read it, so that both have the same digits.
+    // Read back from its text, so that the digits are those of a resumed job.
     Ok(RunRecord::read(folder)?.unwrap_or(record))
 }
 

@@ -57,7 +57,7 @@ pub struct ChoiceSet {
 /// Reads the sets of a task on pairs (all but COPA) from the folder that holds the folders of the tasks.
 ///
 /// # Errors
-/// A file that is missing or holds no rows; a row that is broken: with file and line.
+/// A file that is missing or has no rows; a malformed row: with file and line.
 pub fn read_pairs(folder: &Path, task: SuperTask) -> Result<PairSet, TableError> {
     let read = |name: &str| {
         let path = folder.join(task.name()).join(name);

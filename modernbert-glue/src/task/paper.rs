@@ -2,7 +2,7 @@
 //!
 //! Source: Warner et al. 2024, <https://arxiv.org/abs/2412.13663>: Table 6 (chosen hyperparameters), Table 5 (dev scores)
 //! and Appendix E.1 (protocol: sweep, early stopping, which tasks start from MNLI). Batch 64 for every task: the
-//! published ACL version. The weight decays are meant for a decay that is not multiplied by the learning rate.
+//! published ACL version. The weight decays are those of decoupled decay, which is not multiplied by the learning rate.
 
 use super::Task;
 

@@ -1,4 +1,4 @@
-//! Jobs that end well: results, tables, resumption, the second round from MNLI, sweeps, reports, files for the server.
+//! Jobs that succeed: results, tables, resumption, the second round from MNLI, sweeps, reports, files for the server.
 
 use crate::common;
 use modernbert_glue::task::Task;
@@ -227,7 +227,7 @@ fn a_job_goes_on_where_it_stopped_and_refuses_to_mix_settings() {
         assert_eq!(kept, 1, "{task}");
     }
 
-    // As a killed process leaves it: a model half written, and no record.
+    // The state after a killed process: an incomplete model, and no record.
     let folder = place.path("out/runs/cola/seed-42");
     fs::remove_file(folder.join("run.json")).unwrap();
     fs::create_dir_all(folder.join("model")).unwrap();

@@ -1,4 +1,4 @@
-//! The program as a person runs it: tasks to results, and what it says to data and models it can't use.
+//! The program as a person runs it: tasks to results, and its messages about data and models that it can't use.
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
 #[path = "../common/mod.rs"]

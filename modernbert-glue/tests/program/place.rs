@@ -69,7 +69,7 @@ impl Place {
     }
 }
 
-/// A model of random weights with so many layers, for 384 ids.
+/// A model of random weights with this number of layers, for 384 ids.
 pub(crate) fn save_model(folder: &Path, layers: usize) {
     save_model_of(folder, layers, 32);
 }

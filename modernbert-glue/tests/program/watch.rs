@@ -155,7 +155,7 @@ fn checkpoints_of_a_run_are_scored_beside_its_loss() {
     let order = |pair: &(u64, Task)| (pair.0, pair.1 != Task::Mnli);
     found.sort_by_key(order);
     assert_eq!(found, expected);
-    // Each is joined to the tokens of its step and to the last held-out loss.
+    // Each score has the tokens of its step and the last held-out loss.
     let log = read_log(&run.join("metrics.jsonl")).unwrap();
     for row in &scores {
         let at = |split: &str| {
@@ -182,7 +182,7 @@ fn checkpoints_of_a_run_are_scored_beside_its_loss() {
     assert!(!out.join(&first).join("model").exists());
     assert!(out.join(&first).join("job/results.json").is_file());
 
-    // Nothing is done twice; a score that is missing is made again, the others stay.
+    // No finetuning is repeated except for a missing score; the other scores are unchanged.
     let text = fs::read_to_string(out.join("scores.jsonl")).unwrap();
     assert!(programs::stdout(&watch(&place, "scores", &["--once"])).contains("checkpoints=0 "));
     assert_eq!(fs::read_to_string(out.join("scores.jsonl")).unwrap(), text);

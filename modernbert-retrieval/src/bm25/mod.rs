@@ -182,7 +182,7 @@ impl Bm25 {
         (1.0 + (self.len() as f64 - frequency + 0.5) / (frequency + 0.5)).ln()
     }
 
-    /// Share of a word's weight for its occurrences in a document of so many words.
+    /// Share of a word's weight for its occurrences in a document of `length` words.
     fn saturated(&self, count: u32, length: u32) -> f64 {
         let Parameters { k1, b } = self.parameters;
         let mean = self.total_length as f64 / (self.len() as f64).max(1.0);

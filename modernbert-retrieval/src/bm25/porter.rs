@@ -1,5 +1,5 @@
 //! Porter's stemmer (M. F. Porter, An algorithm for suffix stripping, Program 14(3), 1980), with the two departures of its author's own
-//! program, which Lucene shares: `abli` becomes `able` by way of `bli`, and `logi` becomes `log`.
+//! program, which Lucene shares: `abli` becomes `able` by the rule for `bli`, and `logi` becomes `log`.
 
 /// Returns the stem of a lower-case word. Characters other than a, e, i, o, u and y count as consonants; words of one or two characters
 /// stay as they are.

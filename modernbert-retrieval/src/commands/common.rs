@@ -96,7 +96,7 @@ impl SetArgs {
     }
 }
 
-/// Definitions by the name of who uses them.
+/// Definitions of the measures, by the name of the benchmark or library that uses them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ConventionName {
     /// trec_eval's measures; hits with the query's own id are left out in the sets in which MTEB leaves them out.

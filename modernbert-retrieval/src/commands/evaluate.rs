@@ -342,7 +342,7 @@ fn write(
     summary: Option<&[Column]>,
     systems: &[String],
 ) -> anyhow::Result<()> {
-    // The work may have taken hours: what is there now decides.
+    // The work may have taken hours: the present content of the folder decides.
     let mut folder = ReportFolder::open(out)?;
     let written = write_all(&mut folder, pending, args, results, summary, systems);
     if written.is_err() {

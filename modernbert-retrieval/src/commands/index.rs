@@ -32,7 +32,7 @@ enum IndexCommand {
         /// Stores components as f32, f16 or int8.
         #[arg(long, value_enum, default_value = "f16", hide_possible_values = true)]
         dtype: DtypeName,
-        /// Compares vectors by cosine, dot (product), euclidean or manhattan (distance). Default: as the folder of --model says, else cosine.
+        /// Compares vectors by cosine, dot (product), euclidean or manhattan (distance). Default: the similarity of --model's folder, else cosine.
         #[arg(long, value_name = "NAME")]
         similarity: Option<Similarity>,
     },
@@ -75,7 +75,7 @@ enum IndexCommand {
     },
 }
 
-/// Vectors and where they come from.
+/// Vectors and their origin.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct VectorArgs {
     /// Reads vectors from this file, as `embed --out` writes it: .safetensors, or .jsonl.

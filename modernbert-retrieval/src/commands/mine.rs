@@ -321,7 +321,7 @@ fn by_words(rows: &TrainRows, candidates: &Candidates, depth: usize) -> anyhow::
     let ranked = ranked
         .into_iter()
         .map(|hits| hits.into_iter().filter_map(number).collect());
-    // A positive of a held-out set is no candidate, and is scored all the same.
+    // A positive of a held-out set is not a candidate, but is scored.
     let scores = rows.rows.par_iter();
     let scores = scores.map(|row| bm25.score(text(row.query), text(row.documents[0])));
     Ok((ranked.collect(), scores.collect()))

@@ -44,7 +44,7 @@ fn sha256_of(content: &[u8]) -> String {
     hex(&Sha256::digest(content))
 }
 
-/// Returns true if a folder contains a report, and nothing but the files that the report lists, as they were written.
+/// Returns true if a folder contains a report and only the files that the report lists, unchanged.
 pub(crate) fn is_own_report(folder: &Path) -> bool {
     let report = modernbert_files::read::text(&folder.join(REPORT_FILE)).unwrap_or_default();
     let report: Value = serde_json::from_str(&report).unwrap_or_default();
@@ -184,7 +184,7 @@ impl<'a> ReportFolder<'a> {
         Ok(names.map(|name| self.out.join(name)).collect())
     }
 
-    /// Removes what is new. Where that fails too, the error of writing names the folder.
+    /// Removes the new files. If that fails too, the error of writing names the folder.
     pub(crate) fn undo(&self) {
         for name in self.made.keys().filter(|name| !self.is_old(name)) {
             let path = self.out.join(name);

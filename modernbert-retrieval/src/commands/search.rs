@@ -87,7 +87,7 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
     } else {
         check_stdout()?;
     }
-    // A folder can have an index and its model beside each other.
+    // A folder can contain both an index and its model.
     let folder = args.index.join("index");
     let (folder, beside) = match folder.is_dir() {
         true => (folder, Some(args.index.join("model"))),
@@ -202,7 +202,7 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The vector of a text, as the model's folder says.
+/// The vector of a text, by the settings of the model's folder.
 fn encoded(args: &SearchArgs, model: &Path, text: &str) -> anyhow::Result<Vectors> {
     let settings = SentenceSettings::read(model)?;
     let device = args.device.select()?;

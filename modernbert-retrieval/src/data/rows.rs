@@ -404,7 +404,7 @@ mod tests {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x55;
             std::fs::write(&path, damaged).unwrap();
-            // Whether a changed byte is noticed depends on its place; the reader returns in every case.
+            // The position of a changed byte decides if the reader reports an error; the reader returns in every case.
             if let Ok(rows) = rows(&path) {
                 let failed = rows.take(9).filter(Result::is_err).count();
                 assert!(failed <= 1);

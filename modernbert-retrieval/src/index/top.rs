@@ -10,7 +10,7 @@ pub(super) struct Candidate {
     pub(super) row: u32,
 }
 
-/// Collects the best `count` candidates. Up to twice as many are kept before the worse half is removed, so that a candidate costs one comparison.
+/// Collects the best `count` candidates. Up to `2 count` candidates are kept before the worse half is removed, so that a candidate costs one comparison.
 pub(super) struct Top {
     count: usize,
     /// No candidate below this score can be among the best.

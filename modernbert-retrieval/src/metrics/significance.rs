@@ -27,9 +27,9 @@ pub struct Comparison {
 
 /// Compares paired scores, one pair `(first, second)` per query.
 ///
-/// Under the null hypothesis the sign of each query's difference is a coin flip. The p-value is the share of sign patterns whose mean
+/// Under the null hypothesis the sign of each query's difference is random, + or - with probability 1/2. The p-value is the share of sign patterns whose mean
 /// difference is at least as large in magnitude as the observed one: over all patterns up to 16 differing queries, otherwise over
-/// `samples` random patterns, the observed pattern counted in, so that it is never 0.
+/// `samples` random patterns, the observed pattern included, so that the p-value is never 0.
 pub fn compare(pairs: &[(f64, f64)], samples: usize, seed: u64) -> Comparison {
     let differences: Vec<f64> = pairs.iter().map(|(first, second)| second - first).collect();
     let differing: Vec<f64> = differences.iter().copied().filter(|&d| d != 0.0).collect();

@@ -27,7 +27,7 @@ pub(super) fn scores(
     level: i32,
     measures: &[Measure],
 ) -> Vec<f64> {
-    // Grade of each ranked document; not judged is 0, which no measure tells from judged and not relevant.
+    // Grade of each ranked document; not judged is 0, which no measure distinguishes from judged as not relevant.
     let found: Vec<i32> = rank(hits)
         .into_iter()
         .map(|hit| grades.get(&hit.id).copied().unwrap_or(0).max(0))

@@ -152,8 +152,8 @@ impl Embedder {
         Ok((Self { model, dense }, fresh))
     }
 
-    /// Writes the model as a folder of sentence-transformers, or of PyLate for a vector per token; `model.safetensors` is complete last but
-    /// for the small files.
+    /// Writes the model as a folder of sentence-transformers, or of PyLate for a vector per token; The files of the
+    /// encoder (`model.safetensors`, `config.json`) are written last.
     ///
     /// # Errors
     /// A folder that can't be written, a device that can't be read.
@@ -170,7 +170,7 @@ impl Embedder {
             source,
         };
         std::fs::create_dir_all(folder).map_err(failed)?;
-        // What the folder had of another head doesn't hold for this model.
+        // Settings of another head in the folder do not apply to this model.
         let config = ModernBertConfig {
             num_labels: None,
             id2label: None,

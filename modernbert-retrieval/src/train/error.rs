@@ -15,7 +15,7 @@ use crate::data::DataError;
 use crate::index::IndexError;
 use crate::maxsim::MaxSimError;
 
-/// Why training a retrieval model failed.
+/// Reason why training a retrieval model failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// A row of a file of training data.
@@ -85,7 +85,7 @@ pub enum TrainError {
     /// A length outside of the model's positions.
     #[error("{name} is {length} tokens; give {least} to {most}, the positions of the model")]
     Length {
-        /// Which length.
+        /// Name of the length.
         name: &'static str,
         /// Tokens.
         length: usize,
@@ -108,7 +108,7 @@ pub enum TrainError {
     Projection {
         /// The file.
         path: PathBuf,
-        /// What doesn't fit.
+        /// The reason why it doesn't fit.
         reason: String,
     },
     /// The model can't be loaded.
@@ -187,7 +187,7 @@ impl From<RunDirError> for TrainError {
     }
 }
 
-/// What helps against too little device memory.
+/// Remedy for too little device memory.
 const SMALLER: &str = "give a smaller --token-budget, which changes results by rounding and by dropout's draws only, shorter texts or a smaller --batch";
 
 impl TrainError {

@@ -51,7 +51,7 @@ pub struct TrainRows {
     known: HashMap<String, u32>,
 }
 
-/// What the first row has, and its place.
+/// Columns of the first row, and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct First {
     place: String,
@@ -88,7 +88,7 @@ impl TrainRows {
     /// Rows of texts in memory: a query and its documents each.
     ///
     /// # Panics
-    /// Where the rows have different numbers of documents.
+    /// If the rows have different numbers of documents.
     pub fn of<'a>(rows: impl IntoIterator<Item = (&'a str, Vec<&'a str>)>) -> Self {
         let mut all = Self::default();
         for (query, documents) in rows {

@@ -61,7 +61,7 @@ pub struct TrainOptions {
     pub accumulate: usize,
     /// True if a text may occur twice in a batch.
     pub allow_duplicates: bool,
-    /// How gradients are computed; of the token budget no result depends but for rounding.
+    /// Computation of gradients; the token budget changes results by rounding alone.
     pub step: StepOptions,
     /// Peak learning rate.
     pub learning_rate: f64,
@@ -111,7 +111,7 @@ pub struct Training {
     pub sets: Vec<EvalSet>,
     /// Settings.
     pub options: TrainOptions,
-    /// How progress is shown.
+    /// Display of progress.
     pub progress: Progress,
     /// Ends the run from outside.
     pub interrupter: Interrupter,
@@ -140,7 +140,7 @@ pub struct Trained {
     pub tokens: u64,
     /// Seconds of training, evaluations and saving left out.
     pub seconds: f64,
-    /// Set where the run was interrupted, with the checkpoint from which it goes on.
+    /// Set if the run was interrupted, with the checkpoint from which a resume starts.
     pub interrupted: Option<Option<PathBuf>>,
     /// Texts that were truncated.
     pub truncated: usize,

@@ -45,12 +45,12 @@ pub struct ContrastiveBatch<'a> {
     pub dropout_key: (u64, u64),
 }
 
-/// How the gradients of a batch are computed.
+/// Computation of a batch's gradients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepOptions {
     /// Tokens of a chunk at most; a batch of more tokens is computed in the cached form.
     pub token_budget: usize,
-    /// Queries whose losses are computed at a time in the cached form; `None` for as many as the similarities allow.
+    /// Queries whose losses are computed at a time in the cached form; `None` for the number whose similarities fit the default memory.
     pub query_chunk: Option<usize>,
 }
 

@@ -42,7 +42,7 @@ pub struct EvaluationPoint {
     pub mean: f64,
 }
 
-/// What a run has gathered, part of its checkpoints.
+/// Evaluations and losses of a run so far, part of its checkpoints.
 #[derive(Clone, Debug, Default)]
 pub(super) struct History {
     /// The weights of the best evaluation, with its index.

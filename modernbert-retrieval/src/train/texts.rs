@@ -38,7 +38,7 @@ impl TokenizedText {
     }
 }
 
-/// How texts become tokens.
+/// Conversion of texts to tokens.
 #[derive(Clone, Debug)]
 pub struct TextOptions {
     tokenizer: Tokenizer,

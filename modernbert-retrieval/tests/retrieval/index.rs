@@ -172,7 +172,7 @@ fn what_cannot_be_indexed_is_named() {
         .unwrap_err()
         .to_string();
     assert_says(&message, &["largest component is 1e-9, too small for f16"]);
-    // Components that vanish beside a large one change no score.
+    // Components that are lost in rounding beside a large one change no score.
     let mut mixed = [1e-9; DIMENSION];
     mixed[0] = 0.5;
     writer.add("x", &mixed, "").unwrap();

@@ -233,7 +233,7 @@ fn queries_that_cannot_be_searched_are_refused() {
     }
 }
 
-/// More queries than are compared at a time, each found as an index on disk finds it alone.
+/// More queries than are compared at a time: the results of each equal those of a search of an index on disk for this query alone.
 #[test]
 fn a_search_in_memory_is_that_of_an_index_on_disk() {
     let place = Place::new();

@@ -151,7 +151,7 @@ fn a_run_resumes_bit_for_bit() {
             assert!(projection(&whole) == projection(&killed));
         }
         if name == "tokens" {
-            // What the folder says is not changed by options of the other kind.
+            // Options of the other kind do not change the folder's settings.
             let out = setting.path("pooled");
             let mut arguments =
                 setting.arguments(rows, &out, &["--steps", "1", "--pooling", "cls"]);
@@ -164,7 +164,7 @@ fn a_run_resumes_bit_for_bit() {
         std::fs::remove_file(killed.join("model.safetensors")).unwrap();
         let said = ["other data, another model or other settings"];
         refused(&other, &said);
-        // So is another evaluation set, which decides the best weights.
+        // Another evaluation set is another run too, because it decides the best weights.
         let judgments = setting.set.path().join("qrels/test.tsv");
         let before = std::fs::read_to_string(&judgments).unwrap();
         std::fs::write(&judgments, format!("{before}b\td2\t1\n")).unwrap();
@@ -402,7 +402,7 @@ fn rows_and_settings_that_cannot_be_used_are_refused() {
     let mut long = setting.arguments(&good, &out, &["--epochs", "1e300"]);
     refused(&long, &["--epochs", "at most"]);
     let _ = std::fs::remove_dir_all(&out);
-    // A folder of someone else is no run to go on with.
+    // A folder of other files is not a run that can be resumed.
     let mine = setting.path("mine");
     std::fs::create_dir(&mine).unwrap();
     std::fs::write(mine.join("model.safetensors"), "mine").unwrap();

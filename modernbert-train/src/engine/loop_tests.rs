@@ -148,7 +148,7 @@ fn train_for(
     (outcome, read_log(&log).unwrap())
 }
 
-/// An error of the data, such as one of a loader thread, ends the run and reaches its caller with its words and the steps done.
+/// An error of the data, such as one of a loader thread, ends the run; the caller receives the message and the number of steps done.
 #[test]
 fn an_error_of_the_data_reaches_the_caller() {
     let (outcome, rows) = train_for(5, &[5.0; 3], 1, None);

@@ -22,14 +22,14 @@
 //! | `interrupt`, `terminal` | [`stop_on_signals`]: Ctrl-C, SIGTERM, SIGHUP; the dashboard's keys |
 //! | `error` | [`EngineError`] |
 //! | `over_ranks` | gradients in the order of the tree, summed over the ranks of a data-parallel run |
-//! | `transport` | how these gradients travel: through host memory, or between GPUs by NCCL |
+//! | `transport` | transports of these gradients: through host memory, or between GPUs by NCCL |
 //! | `peaks` | peak FLOP/s of devices, for MFU |
 //!
 //! Non-finite values end a run before they are saved: a loss or gradient before its update is applied, a parameter before any checkpoint
 //! and at the end, a loss, score or output of an evaluation at once. An evaluation without a single target is undefined: it has no
 //! number in the log and is never best.
 //!
-//! # Seams
+//! # Extension points
 //!
 //! - **A task of another loss** implements [`Task`]; the loop, its log, checkpoints and keys stay as they are. If the loss is a sum over
 //!   micro-batches, [`Task::gradients`] is enough.
@@ -37,7 +37,7 @@
 //!   the first pass embeds each micro-batch without a graph, the loss gives a gradient for each embedding, the second pass recomputes
 //!   each micro-batch with a graph and accumulates the gradients of its dot product with them. [`recompute`](crate::recompute) does the
 //!   same within one micro-batch, layer by layer.
-//! - **Another way between ranks** (MPI, a fabric's own library) implements [`Transport`].
+//! - **Another transport between ranks** (MPI, a fabric's own library) implements [`Transport`].
 //!
 //! # Ranks
 //!

@@ -38,7 +38,7 @@ fn add<M: Module>(model: &M, left: GradientsParams, right: GradientsParams) -> G
 
 /// Sums of all micro-batches of the step and its gradients, the same on every rank, from those of this rank's share.
 ///
-/// The gradient of each parameter is a piece of one vector of f32 on the device. Losses and numbers of correct predictions travel as messages, in
+/// The gradient of each parameter is a piece of one vector of f32 on the device. Losses and numbers of correct predictions are sent as messages, in
 /// the order of the micro-batches, with a number per parameter: of how many parts of this rank it has a gradient. They are read after the
 /// gradients, so that the device never waits for the host before it has sent them.
 pub(super) fn reduce<M: Module>(

@@ -89,7 +89,7 @@ fn gpu(text: &str) -> Gpu {
 
 /// Name of CUDA device number `index` among `gpus`, those in the order of their PCI addresses. `visible` is the variable
 /// CUDA_VISIBLE_DEVICES, whose entries are numbers or the beginnings of UUIDs; CUDA ignores what follows the first invalid entry. Numbers
-/// count PCI addresses with `by_bus`, otherwise an order of speed that the driver does not tell: among different models the name is
+/// count PCI addresses with `by_bus`, otherwise an order of speed that the driver does not report: among different models the name is
 /// unknown then. A part of a GPU (MIG) is unknown too, as its peak is not that of the GPU.
 fn cuda_name(index: usize, gpus: &[Gpu], visible: Option<&str>, by_bus: bool) -> Option<String> {
     let alike = gpus.windows(2).all(|pair| pair[0].model == pair[1].model);

@@ -41,9 +41,9 @@ pub(super) struct Pending {
     /// Loss of each micro-batch, correct predictions of each, sum of squares of each gradient; where spikes are skipped, whether the
     /// update is applied, and the state of the losses after it.
     values: Tensor<1>,
-    /// Whether the last numbers are those of spikes.
+    /// True if the last numbers are those of spikes.
     spikes: bool,
-    /// The sums that the host knows.
+    /// The sums that are available on the host.
     known: Window,
 }
 

@@ -36,7 +36,7 @@ pub struct ReporterOptions {
     pub log: Option<MetricsLog>,
     /// True if the peak of the device, and with it MFU, is known.
     pub has_mfu: bool,
-    /// Whether loss spikes are skipped.
+    /// True if loss spikes are skipped.
     pub skips_spikes: bool,
 }
 

@@ -9,11 +9,11 @@
 //! ```
 //!
 //! A spike counts with its limit in place of its loss, so that losses which stay high raise the mean until they pass. All of it is on the
-//! device: the optimizer skips its update by a flag, and the host learns of it when the step's losses are read back.
+//! device: the optimizer skips its update by a flag, and the host receives the flag when the step's losses are read back.
 
 use burn::tensor::{Device, Tensor};
 
-/// Which losses are spikes.
+/// Definition of a loss spike.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SpikeLimit {
     /// Standard deviations above the mean from which on a loss is a spike.
@@ -55,7 +55,7 @@ impl Spikes {
         let deviation = self.variance.clone().sqrt() * self.limit.deviations;
         let limit = self.mean.clone() + deviation;
         let young = self.count.clone().lower_elem(window);
-        // NaN is on neither side of a limit: whatever is not below counts as a spike.
+        // Comparisons with NaN are false: a loss that is not below the limit counts as a spike.
         let below = loss.clone().lower_equal(limit.clone());
         let applied = young.clone().bool_or(below);
         let counted = limit.mask_where(applied.clone(), loss);

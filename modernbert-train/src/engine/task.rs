@@ -80,8 +80,8 @@ pub trait Task {
     ) -> Result<Option<Vec<Self::Batch>>, BoxError>;
 
     /// Returns the model for a step that begins after `seen` units of [`Cadence::unit`](super::Cadence), and for evaluations and checkpoints
-    /// at that moment: the place of settings of a model that follow a schedule. A function of `seen` and of the total, so that a resumed
-    /// run has the same model. By default the model as it is.
+    /// at that moment: here a task sets those settings of a model that follow a schedule. A function of `seen` and of the total, so that a resumed
+    /// run has the same model. By default the unchanged model.
     fn adapt(&self, model: Self::Model, _seen: u64) -> Self::Model {
         model
     }

@@ -35,7 +35,7 @@ mod unix {
     /// Most cells of a terminal for the dashboard, which keeps a buffer of all of them: more than any screen has.
     const MOST_CELLS: u32 = 1 << 20;
 
-    /// Whether the dashboard can draw on standard output: its memory grows with the size that the terminal claims.
+    /// Returns whether the dashboard can draw on standard output: its memory grows with the size that the terminal claims.
     pub(in crate::engine) fn is_drawable() -> bool {
         tcgetwinsize(std::io::stdout())
             .is_ok_and(|size| u32::from(size.ws_row) * u32::from(size.ws_col) <= MOST_CELLS)
@@ -58,7 +58,7 @@ mod unix {
         });
     }
 
-    /// Whether nothing reads the other end any more: a closed terminal, a pipe without readers.
+    /// Returns whether no process reads the other end any more: a closed terminal, a pipe without readers.
     pub(super) fn is_gone(file: BorrowedFd<'_>) -> bool {
         let mut polled = [PollFd::from_borrowed_fd(file, PollFlags::empty())];
         let gone = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;

@@ -42,7 +42,7 @@ pub struct Settings {
     pub learning_rate: LearningRate,
     /// Gradients of a larger norm are scaled down to this norm.
     pub max_grad_norm: Option<f64>,
-    /// Which losses are spikes, whose updates are skipped.
+    /// Definition of loss spikes, whose updates are skipped; `None` skips none.
     pub spikes: Option<SpikeLimit>,
     /// Evaluations without a better score after which the run ends.
     pub patience: Option<u64>,
@@ -235,7 +235,7 @@ impl<T: Task> Loop<T> {
         self.seen() >= self.total() || self.report.stopped_early
     }
 
-    /// Whether a signal or a key asks for the end, on any rank.
+    /// Returns whether a signal or a key asks for the end, on any rank.
     fn should_stop(&self) -> Result<bool, EngineError> {
         let own = self.interrupter.should_stop();
         if !self.ranks.is_several() {

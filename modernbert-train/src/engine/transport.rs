@@ -1,4 +1,4 @@
-//! How gradients travel between the ranks, and in which order they are summed.
+//! Transports of gradients between the ranks, and the order in which gradients are summed.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_nccl::Communicator;
@@ -24,9 +24,9 @@ pub enum Order {
 /// Adds vectors of one length, given in the order of the ranks.
 pub type SumShares<'a> = &'a mut dyn FnMut(Vec<Tensor<1>>) -> Tensor<1>;
 
-/// A way for vectors of f32 between the devices of the ranks. All ranks call the same operations in the same order.
+/// A transport of vectors of f32 between the devices of the ranks. All ranks call the same operations in the same order.
 pub trait Transport: Debug + Send + Sync {
-    /// Words for a log: "through host memory".
+    /// Description for a log: "through host memory".
     fn name(&self) -> &'static str;
 
     /// Sums vectors of all ranks by `sum`. Each vector consists of pieces of `lengths` on `device`; rank `i` brings `receive[i]` of them. `sum` receives
@@ -55,7 +55,7 @@ pub trait Transport: Debug + Send + Sync {
     ) -> Result<Vec<Tensor<1>>, EngineError>;
 }
 
-/// How the gradients of a step are summed over ranks.
+/// The sum of a step's gradients over ranks: a transport and an order.
 #[derive(Clone, Debug)]
 pub struct GradientSum {
     transport: Arc<dyn Transport>,
@@ -75,7 +75,7 @@ impl GradientSum {
         Self { transport, order }
     }
 
-    /// Words for a log: "summed by NCCL in the order of the tree".
+    /// Description for a log: "summed by NCCL in the order of the tree".
     pub fn describe(&self) -> String {
         let order = match self.order {
             Order::Tree => "in the order of the tree",

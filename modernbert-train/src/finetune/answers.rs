@@ -34,14 +34,14 @@ pub struct EncodedQuestions {
     pub samples: Vec<SpanSample>,
     /// The windows of each question.
     pub questions: Vec<ContextWindows>,
-    /// How many answers begin or end inside of a token; the whole token counts as theirs.
+    /// Number of answers that begin or end inside of a token; the whole token counts as part of the answer.
     pub inside_tokens: usize,
 }
 
 /// Tokenizes questions on all cores, in windows of at most `max_length` tokens of which neighbors share `stride` tokens of the context, as
 /// [`Answerer`](modernbert::Answerer) reads them.
 ///
-/// The first answer of a question is the target. A window that doesn't hold it whole has `[CLS]` for its target, as every window of a
+/// The first answer of a question is the target. A window that doesn't contain the whole answer has `[CLS]` as its target, as does every window of a
 /// question without an answer.
 ///
 /// # Errors
@@ -127,7 +127,7 @@ impl EncodedQuestions {
     }
 }
 
-/// Why questions can't be encoded.
+/// Reason why questions can't be encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum QuestionsError {
     /// No space for the context, or a text that can't be encoded.

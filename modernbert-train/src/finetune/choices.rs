@@ -17,7 +17,7 @@ use super::table::{ChoiceFile, ChoiceRow};
 /// A question with each of its choices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChoiceSample {
-    /// Token ids of the question with each choice, special tokens included; all questions of a run have as many choices.
+    /// Token ids of the question with each choice, special tokens included; all questions of a run have the same number of choices.
     pub sequences: Vec<Vec<u32>>,
     /// Number of the right choice, from 0.
     pub label: u32,
@@ -28,7 +28,7 @@ pub struct ChoiceSample {
 pub struct EncodedChoices {
     /// One per question, in order.
     pub samples: Vec<ChoiceSample>,
-    /// How many questions were longer than the limit with some choice and were truncated; the longer text loses its end first.
+    /// Number of questions that were truncated because they were longer than the limit with some choice; the longer text loses its end first.
     pub truncated: usize,
 }
 

@@ -18,7 +18,7 @@ pub struct JobClock {
 }
 
 impl JobClock {
-    /// A job of so much work.
+    /// A job of `work` units of work.
     pub fn new(total: u64) -> Self {
         Self {
             total: AtomicU64::new(total),

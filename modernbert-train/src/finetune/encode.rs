@@ -21,9 +21,9 @@ pub struct Text<'a> {
 pub struct Encoded {
     /// One per text, in order.
     pub samples: Vec<Sample>,
-    /// How many were longer than the limit and were truncated; of a pair the longer text loses its end first.
+    /// Number of texts or pairs that were truncated because they were longer than the limit; of a pair the longer text loses its end first.
     pub truncated: usize,
-    /// How many have a text without a token; they are kept.
+    /// Number of texts or pairs with a text without a token; they are kept.
     pub empty: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Why a finetuning failed.
+//! Errors of finetuning.
 
 use modernbert::device::ReadError;
 
@@ -7,7 +7,7 @@ use crate::engine::{EngineError, Failure, NotFinite};
 use crate::run_dir::RunDirError;
 use crate::saving::SavingError;
 
-/// Why a finetuning failed.
+/// Reason why a finetuning failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FinetuneError {
     /// There is nothing to train on, or nothing to score on.
@@ -37,7 +37,7 @@ pub enum FinetuneError {
         label: String,
         /// Its position, from 0.
         index: usize,
-        /// What doesn't fit.
+        /// The reason why it doesn't fit.
         reason: String,
     },
     /// A loss or gradient is NaN or infinite.
@@ -109,7 +109,7 @@ impl From<RunDirError> for FinetuneError {
     }
 }
 
-/// What helps against too little device memory in finetuning.
+/// Remedy for too little device memory in finetuning.
 const SMALLER: &str = "take smaller batches or more micro-batches of each, truncate at fewer tokens, or choose a smaller model";
 
 impl FinetuneError {

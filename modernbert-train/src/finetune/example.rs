@@ -1,4 +1,4 @@
-//! One labelled example, and what its kind of finetuning provides.
+//! One labelled example, and the functions of its kind of finetuning.
 
 use burn::tensor::Tensor;
 use modernbert::batch::PackedBatch;
@@ -44,13 +44,14 @@ pub trait Example: Clone + Send + Sync + 'static {
         1
     }
 
-    /// Why the target doesn't fit a model with so many outputs, or the kind of target of the run's `first` example; `None` if it fits.
+    /// Returns the reason why the target doesn't fit a model with `outputs` outputs, or differs in kind from the target of the run's `first` example;
+    /// `None` if it fits.
     fn misfit(&self, first: &Self, outputs: usize) -> Option<String>;
 
     /// Mean loss over the targets of a micro-batch, `[1]`; `batch` holds the sequences of the examples in order.
     ///
     /// # Panics
-    /// When a target doesn't fit the model, which [`Self::misfit`] reports before a run.
+    /// If a target doesn't fit the model, which [`Self::misfit`] reports before a run.
     fn loss(model: &Self::Model, batch: &PackedBatch, examples: &[Self]) -> Tensor<1>;
 
     /// Outputs for each example of a batch, [`Self::width`] numbers each.
@@ -69,7 +70,7 @@ pub trait Example: Clone + Send + Sync + 'static {
     /// Sum of the losses of the targets, as training computes them, from the example's outputs; `None` where they don't fit.
     fn loss_of(&self, outputs: &[f32]) -> Option<f64>;
 
-    /// Adds the target to the hash by which a checkpoint knows its data.
+    /// Adds the target to the hash by which a checkpoint recognizes its data.
     fn hash_target(&self, hash: &mut Sha256);
 
     /// Tokens of all sequences.

@@ -1,19 +1,19 @@
 //! Finetuning of every head on the [training loop](crate::engine).
 //!
 //! Sequences are grouped by length and packed, so that a step computes on real tokens alone. The learning rate rises linearly and falls
-//! linearly to zero; the optimizer is decoupled AdamW. The dev set is scored every so many steps, and the weights with the best score
+//! linearly to zero; the optimizer is decoupled AdamW. The dev set is scored at an interval of steps, and the weights with the best score
 //! are the result, whether training runs to its end, is stopped early, or is interrupted. With a folder ([`Saving`](crate::saving::Saving)) the run has a
-//! `metrics.jsonl` and checkpoints, and a run that was killed goes on bit for bit.
+//! `metrics.jsonl` and checkpoints, and a run that was killed continues bit-identically.
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`Example`] | what a kind of finetuning provides: head, loss, outputs |
+//! | [`Example`] | the trait of a kind of finetuning: head, loss, outputs |
 //! | [`Sample`], [`Target`], [`encode`] | texts to labelled sequences, truncated and counted |
 //! | [`TaggedSample`], [`encode_tags`] | words and texts to sequences with a tag for each word or token |
 //! | [`SpanSample`], [`encode_questions`] | questions to windows of their contexts, with the answer's first and last token |
 //! | [`ChoiceSample`], [`encode_choices`] | questions with each of their choices |
 //! | [`metrics`] | F1 of spans and of labels, exact match and F1 of answers |
-//! | [`table`] | rows of files with labels, tags, answers and choices of one's own |
+//! | [`table`] | rows of the user's files with labels, tags, answers and choices |
 //! | [`Finetuning`], [`FinetuneOptions`] | data, score and settings of a run, and the run |
 //! | `saving` | checkpoints in the folder of a [run that can be resumed](crate::saving) |
 //! | [`Batches`] | the micro-batches of each step |

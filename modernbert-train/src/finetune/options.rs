@@ -130,7 +130,7 @@ impl FinetuneOptions {
         })
     }
 
-    /// Steps of one pass over so many samples.
+    /// Steps of one pass over `samples` samples.
     pub fn steps_per_epoch(&self, samples: usize) -> usize {
         samples.div_ceil(self.batch_size.max(1))
     }

@@ -70,7 +70,7 @@ pub struct Finetuning<E: Example = Sample> {
     pub score: Scorer,
     /// Settings.
     pub options: FinetuneOptions,
-    /// How progress is shown.
+    /// Display of progress.
     pub progress: Progress,
     /// Ends the run from outside.
     pub interrupter: Interrupter,
@@ -82,12 +82,12 @@ pub struct Finetuning<E: Example = Sample> {
     pub peak_flops: Option<f64>,
 }
 
-/// Where a run was interrupted.
+/// The step at which a run was interrupted, and its checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interruption {
     /// Steps done.
     pub step: usize,
-    /// The checkpoint from which it goes on, if the run has a folder and did a step.
+    /// The checkpoint from which a resume starts, if the run has a folder and did a step.
     pub checkpoint: Option<PathBuf>,
 }
 

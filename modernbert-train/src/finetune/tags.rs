@@ -35,9 +35,9 @@ pub struct TaggedSample {
 pub struct EncodedTags {
     /// One per row, in order.
     pub samples: Vec<TaggedSample>,
-    /// How many rows were longer than the limit and were truncated.
+    /// Number of rows that were truncated because they were longer than the limit.
     pub truncated: usize,
-    /// How many spans of texts begin or end inside of a token; the whole token has their tag.
+    /// Number of spans of texts that begin or end inside of a token; the whole token has the tag of the span.
     pub inside_tokens: usize,
 }
 
@@ -91,7 +91,7 @@ pub fn encode_tags(
 struct Row {
     sample: TaggedSample,
     truncated: bool,
-    /// How many spans begin or end inside of a token.
+    /// Number of spans that begin or end inside of a token.
     inside_tokens: usize,
 }
 
@@ -216,7 +216,7 @@ fn text_sample(
     })
 }
 
-/// Why rows can't be tagged sequences.
+/// Reason why rows can't be tagged sequences.
 #[derive(Debug, thiserror::Error)]
 pub enum TagsError {
     /// A tag that the training set doesn't have.

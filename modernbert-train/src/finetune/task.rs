@@ -25,7 +25,7 @@ pub(super) struct Best<M> {
     pub(super) evaluation: Evaluation,
 }
 
-/// What a run has gathered, part of its checkpoints.
+/// Evaluations and losses of a run so far, part of its checkpoints.
 #[derive(Clone, Debug)]
 pub(super) struct History<M> {
     pub(super) best: Option<Best<M>>,

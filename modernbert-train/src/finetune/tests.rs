@@ -141,7 +141,7 @@ fn options(learning_rate: f64) -> FinetuneOptions {
     }
 }
 
-/// Finetunes on 32 short sequences, the scorings having these main scores; the outputs of each scoring are kept.
+/// Finetunes on 32 short sequences with these main scores of the evaluations; the outputs of each evaluation are kept.
 fn run_with(
     options: FinetuneOptions,
     scores: &'static [Option<f64>],
@@ -328,7 +328,7 @@ fn the_clock_of_a_job_knows_what_is_left() {
     assert_eq!(clock.share(), 0.5);
     assert!(clock.seconds_left().unwrap() >= 0.0);
 
-    // A run that stops early takes what it leaves undone out of the job.
+    // A run that stops early removes its remaining steps from the job's progress.
     let (train, dev) = (samples(&[4; 32]), samples(&[3; 4]));
     let settings = FinetuneOptions {
         patience: Some(1),

@@ -214,7 +214,7 @@ mod tests {
                         );
                     }
                 }
-                // Evaluations see the averages, training goes on with the weights.
+                // Evaluations use the averages, training continues with the weights.
                 assert_eq!(values(&optimizer.evaluated(model.clone())), found);
                 assert!(values(&model) != found);
             }

@@ -91,7 +91,7 @@ impl NamedOptimizer {
         self
     }
 
-    /// The module that evaluations and exports are of: with the averages as its parameters, or unchanged where averages are off or not
+    /// The module for evaluations and exports: with the averages as its parameters, or unchanged where averages are off or not
     /// to be evaluated.
     #[must_use]
     pub fn evaluated<M: Module>(&self, module: M) -> M {

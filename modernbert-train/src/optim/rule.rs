@@ -107,7 +107,7 @@ impl UpdateRule {
     }
 }
 
-/// Whether weights of this dtype are updated by Kahan summation.
+/// Returns whether weights of this dtype are updated by Kahan summation.
 pub(super) fn is_half(dtype: DType) -> bool {
     matches!(dtype, DType::BF16 | DType::F16)
 }
@@ -118,7 +118,7 @@ pub struct MomentsState<const D: usize> {
     pub(super) time: usize,
     pub(super) moment_1: Tensor<D>,
     pub(super) moment_2: Tensor<D>,
-    /// What rounding has left out of a half-precision weight; `None` for other weights, and before the first update.
+    /// Accumulated rounding error of a half-precision weight; `None` for other weights, and before the first update.
     pub(super) compensation: Option<Tensor<D>>,
 }
 

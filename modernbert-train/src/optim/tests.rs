@@ -2,7 +2,7 @@ use super::*;
 use burn::optim::Optimizer;
 use burn::tensor::Tensor;
 
-/// One step in f64, written from the formulas with nothing shared with the code under test.
+/// One step in f64 from the formulas; shares no code with the code under test.
 struct Reference {
     theta: Vec<f64>,
     m: Vec<f64>,
@@ -215,7 +215,7 @@ mod whole_model {
         }
     }
 
-    /// The phase transition: moments and counts go on, rate and decay are the new rule's.
+    /// The phase transition: moments and counts continue, rate and decay are those of the new rule.
     #[test]
     fn another_rule_keeps_the_moments() {
         let wave = |x: f32| (40.0 * x).sin() * 0.1;
@@ -264,7 +264,7 @@ mod whole_model {
         assert!(device.is_autodiff());
     }
 
-    /// A matrix in bf16 moves by updates far below the spacing of its numbers, and goes on from a checkpoint bit for bit.
+    /// A matrix in bf16 moves by updates far below the spacing of its numbers, and continues from a checkpoint bit for bit.
     #[test]
     fn half_precision_weights_are_summed_with_compensation() {
         use burn::nn::{Linear, LinearConfig};

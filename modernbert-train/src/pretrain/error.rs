@@ -37,7 +37,7 @@ pub enum PretrainError {
     /// Another rank failed or could not be reached.
     #[error(transparent)]
     Ranks(#[from] ranks::RankError),
-    /// What ranks tell each other.
+    /// A message between ranks that can't be read.
     #[error("ranks of different versions: {0}")]
     Message(#[from] serde_json::Error),
     /// Training failed; the message names the step and the last checkpoint.

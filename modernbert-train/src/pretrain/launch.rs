@@ -43,7 +43,7 @@ pub struct PretrainOptions {
     pub interrupter: Interrupter,
     /// The processes that train together; rank 0 writes the folder, which all ranks must see.
     pub ranks: Arc<Ranks>,
-    /// How their gradients are summed.
+    /// The sum of their gradients.
     pub gradient_sum: GradientSum,
     /// True if an older run in the folder may be deleted although it has checkpoints.
     pub restart: bool,
@@ -91,7 +91,7 @@ pub(super) struct Ready {
     pub(super) started: Instant,
 }
 
-/// Where all ranks begin, as rank 0 tells it.
+/// The start of all ranks, which rank 0 sends.
 #[derive(Serialize, Deserialize)]
 struct Begin {
     /// State and folder of the checkpoint to continue from.

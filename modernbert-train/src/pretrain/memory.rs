@@ -30,7 +30,7 @@ impl TrainingMemory {
     ///
     /// Of each token a layer saves, in the dtype of the GEMMs: the two normalized inputs, queries, keys and values, the result of
     /// attention and the input of GeGLU, `6 hidden + 2 intermediate` numbers; in f32 the log-sum-exps and the norms' inverse deviations.
-    /// In f32 the norms save their inputs as well. Measured: docs/performance.md. What is composed of tensor operations saves more, see
+    /// In f32 the norms save their inputs as well. Measured: docs/performance.md. Parts that are composed of tensor operations save more, see
     /// docs/flexbert.md.
     pub fn of(config: &ModernBertConfig, recipe: &Recipe, chunk_bytes: usize) -> Self {
         let tokens = recipe.batch.tokens as u128;
@@ -67,7 +67,7 @@ impl TrainingMemory {
         }
     }
 
-    /// All of it.
+    /// The sum of all purposes.
     pub fn total(&self) -> u64 {
         self.passes().saturating_add(self.state)
     }

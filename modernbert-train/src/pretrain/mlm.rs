@@ -119,7 +119,7 @@ impl Task for MlmTask<'_> {
     }
 
     fn counts(&self, items: &[MlmItem]) -> Counts {
-        // Padding at the end of a row is a sequence of the layout, and no work of the model.
+        // Padding at the end of a row is a sequence of the layout, but its FLOP are not counted.
         let lengths: Vec<usize> = items.iter().flat_map(real_lengths).collect();
         let labelled: usize = items.iter().map(|item| item.labelled).sum();
         Counts {
@@ -146,7 +146,7 @@ impl Task for MlmTask<'_> {
     }
 
     fn evaluate(&mut self, model: &MaskedLm, _step: u64) -> Result<Evaluation, EvaluationError> {
-        // Each rank evaluates its share; the sums are made in the order of the items, whatever the number of ranks.
+        // Each rank evaluates its share; the sums are computed in the order of the items, for any number of ranks.
         let own = tree::share(self.held_out.len(), self.ranks.rank(), self.ranks.size());
         let mut numbers = Vec::with_capacity(16 * own.len());
         for item in &self.held_out[own] {

@@ -60,7 +60,7 @@ fn pretrain_first(recipe: &Recipe, options: &PretrainOptions) -> Result<Pretrain
     )
 }
 
-/// Refuses, on a CPU, what the machine's memory can't hold, before the data is prepared. Other devices are checked when it is: see
+/// Refuses, on a CPU, a run that the machine's memory can't hold, before the data is prepared. Other devices are checked after that: see
 /// [`memory::check_device`].
 fn check_memory(phases: &[Phase], options: &PretrainOptions) -> Result<()> {
     if options.device.name != memory::CPU {

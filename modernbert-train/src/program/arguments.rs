@@ -60,7 +60,9 @@ model (its folder, or its name on the Hub): the settings are then those of the r
 
 #[derive(Args)]
 pub(crate) struct Demo {
-    /// Trains on this text instead of the cargo registry's sources: files or folders of .txt, .md, .rs, .jsonl, .jsonl.gz; may be repeated.
+    /// Trains on this text instead of the cargo registry's sources; may be repeated. Files or folders of .txt, .md and source code, .jsonl, .ndjson,
+    /// .csv and .tsv, each also as .gz or .zst (.json only compressed), .parquet, and MDS shards. .zst needs the feature zstd, .parquet the
+    /// feature parquet.
     #[arg(long, value_name = "PATH")]
     pub(super) corpus: Vec<PathBuf>,
     #[command(flatten)]
@@ -149,7 +151,7 @@ pub(super) struct OutArgs {
 pub(super) struct CommonArgs {
     #[command(flatten)]
     pub(super) device: DeviceArgs,
-    /// Computes MFU from this peak of the device, in TFLOP/s at that dtype; by default from the built-in table of devices.
+    /// Computes MFU from this peak of the device, in TFLOP/s at the dtype of training; by default from the built-in table of devices.
     #[arg(long, value_name = "TFLOPS")]
     pub(super) peak_tflops: Option<f64>,
     /// Prints lines instead of the dashboard on a terminal.

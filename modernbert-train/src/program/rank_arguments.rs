@@ -1,4 +1,4 @@
-//! Arguments of the commands that train on several ranks, and the connection they ask for.
+//! Arguments of the commands that train on several ranks, and the connection by these arguments.
 
 use anyhow::{Context, bail};
 use burn_nccl::COMPILED;
@@ -9,7 +9,7 @@ use ranks::{ConnectOptions, Ranks, World};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A way for gradients between ranks.
+/// Transport of gradients between ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Way {
     /// NCCL between CUDA devices where it is compiled in, host memory otherwise.
@@ -35,13 +35,13 @@ pub(super) struct RankArgs {
     /// for any number. The output of rank N is appended to FOLDER-ranks/rank-N.log. Under torchrun, srun or mpirun leave it out.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(super) nproc: Option<u16>,
-    /// Sends gradients between ranks this way.
+    /// Sends gradients between ranks by this transport.
     #[arg(long, value_name = "WAY", default_value = "auto")]
     gradients: Way,
     /// Sums gradients over ranks in this order.
     #[arg(long, value_name = "ORDER", default_value = "tree")]
     sum_order: SumOrder,
-    /// Ends the run when a rank has not answered for this many seconds. A step, an evaluation and a checkpoint must fit in.
+    /// Ends the run when a rank has not answered for this number of seconds; longer than a step, an evaluation and a checkpoint together.
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     rank_timeout: u64,
 }
@@ -89,7 +89,7 @@ impl RankArgs {
     }
 }
 
-/// What all ranks must have in common: the same program with the same command on the same kind of device. All else follows from these and
+/// The terms on which all ranks must agree: the program, the command and the kind of device. All other settings follow from these and
 /// from the run's folder.
 fn terms(device: &str, nccl: bool) -> Vec<ranks::Term> {
     let command: Vec<String> = std::env::args_os()

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 /// Set in the environment of the ranks that this process starts.
 const STARTED: &str = "MODERNBERT_NPROC_RANK";
 
-/// How long ranks have to end after one has failed: they notice at their next step.
+/// Time that ranks have to end after one has failed: they notice at their next step.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// How long a signal is held back: a launcher or a terminal may have sent it to the ranks as well, and those signals must come first.
+/// Delay before a signal is passed on: a launcher or a terminal may have sent it to the ranks as well, and those signals must arrive first.
 const DELAY: Duration = Duration::from_millis(200);
 
 /// Starts the same command `nproc` times and returns the code with which the ranks ended; `None` if this process is to do the work itself.
@@ -39,7 +39,7 @@ pub(crate) fn supervise(nproc: Option<u16>, folder: &Path) -> anyhow::Result<Opt
     );
     let program = std::env::current_exe().context("the program's own file is not known")?;
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    // Ranks that each start a thread per core would get in each other's way.
+    // Ranks that each start a thread per core would compete for the cores.
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let threads = (cores / size).max(1).to_string();
     let command = || {

@@ -18,14 +18,15 @@ shapes of equal size are slower and better.
   modernbert-train shapes base large 768x3072x12
       hidden size x intermediate size x layers, or the name of a preset; which constraints of the published shapes are broken
   modernbert-train shapes --parameters 130_000_000..150_000_000 --hidden 768 --gpus A100,H100,132
-      the shapes of so many encoder parameters that break none, the best first; GPUs by name or by their number of multiprocessors";
+      the shapes with that number of encoder parameters that break no constraint, the best first; GPUs by name or by their number of
+      multiprocessors";
 
 #[derive(Args)]
 pub(crate) struct Shapes {
     /// Scores these shapes: HIDDENxINTERMEDIATExLAYERS, or names of presets.
     #[arg(required_unless_present = "parameters")]
     shapes: Vec<String>,
-    /// Searches for shapes with so many encoder parameters: a number, or FROM..TO.
+    /// Searches for shapes with this number of encoder parameters: a number, or FROM..TO.
     #[arg(long, value_name = "RANGE", value_parser = range, conflicts_with = "shapes")]
     parameters: Option<RangeInclusive<u64>>,
     // The conflict is needed too: clap requires nothing that conflicts with what is given.
@@ -49,7 +50,7 @@ pub(crate) struct Shapes {
         conflicts_with = "shapes"
     )]
     layers: RangeInclusive<u64>,
-    /// Shows so many of the shapes found.
+    /// Shows at most this number of the shapes found.
     #[arg(
         long,
         value_name = "COUNT",

@@ -28,7 +28,7 @@ pub(crate) const AVERAGE_HELP: &str = "\
 pub(crate) struct Diff {
     /// Compares this run (its newest checkpoint) or checkpoint.
     a: PathBuf,
-    /// Compares it with this run or checkpoint.
+    /// Compares the first with this run or checkpoint.
     b: PathBuf,
     /// Prints one JSON object instead of lines.
     #[arg(long)]
@@ -133,7 +133,7 @@ pub(crate) struct Average {
         conflicts_with = "checkpoints"
     )]
     best: usize,
-    /// Adds its newest one.
+    /// Adds the newest checkpoint of the run.
     #[arg(long, requires = "run", conflicts_with = "checkpoints")]
     with_last: bool,
     /// Writes the model to this folder.
@@ -241,7 +241,7 @@ pub(crate) struct Plot {
     /// Draws this quantity.
     #[arg(long, value_enum, default_value_t)]
     quantity: Quantity,
-    /// Draws it over this axis.
+    /// Draws the quantity over this axis.
     #[arg(long, value_enum, default_value_t)]
     against: Against,
 }

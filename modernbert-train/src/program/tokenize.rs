@@ -27,8 +27,8 @@ use modernbert_data::tokenize::{
 ///
 /// Reads files and folders of .txt, .md and source code (a document each), .jsonl, .csv and .tsv (a document a row), each also as .gz
 /// or .zst, .parquet (a document a row), and folders of MosaicML's MDS shards with text or tokens. Part of the documents is held out by
-/// the hash of their content. The output depends on input and options alone, not on the number of threads. It appears in its folder
-/// when it is finished; before that, and after Ctrl-C or an error, the folder is unchanged.
+/// the hash of their content. The output depends on input and options alone, not on the number of threads. The output appears in its folder
+/// when the work is finished; before that, and after Ctrl-C or an error, the folder is unchanged.
 ///
 /// Examples:
 ///

@@ -28,7 +28,7 @@ pub fn builtin_text(name: &str) -> Option<RecipeText> {
     Some(RecipeText::new(format!("recipes/{name}.toml"), *text))
 }
 
-/// Names that [`builtin`] knows.
+/// Names of the built-in recipes.
 pub fn builtin_names() -> impl Iterator<Item = &'static str> {
     ALL.iter().map(|(name, _)| *name)
 }

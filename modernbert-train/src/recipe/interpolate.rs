@@ -2,7 +2,7 @@
 //!
 //! A text that is one reference takes the value of the setting it names, with its type; inside a longer text a reference is replaced by
 //! the value's text. In a phase a reference finds the phase's own settings first, then those outside of phases. A setting of the command
-//! line (`--set`) counts before the file's, so what refers to it follows.
+//! line (`--set`) counts before the file's, also for the references to it.
 //!
 //! References are replaced in the text, each within its line, so that later messages name the right line.
 
@@ -17,7 +17,7 @@ use super::set::Override;
 
 const OPEN: &str = "${";
 
-/// Where a reference looks its setting up.
+/// The settings among which a reference is resolved.
 #[derive(Clone, Copy)]
 struct Scope<'a> {
     outer: &'a Table,

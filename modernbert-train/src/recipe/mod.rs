@@ -263,11 +263,12 @@ pub struct OptimizerRecipe {
     /// Gradients of a larger norm are scaled down to it; off by default, because StableAdamW limits spikes itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_grad_norm: Option<f64>,
-    /// Skip the update of a step whose loss is more than so many standard deviations above the running mean of the losses; off by
+    /// Skip the update of a step whose loss is more than this number of standard deviations above the running mean of the losses; off by
     /// default. The log counts skipped steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skip_spikes: Option<f64>,
-    /// Steps over which mean and deviation of the losses run; no step among the first so many of a phase is skipped. 100 by default.
+    /// Number of steps over which the running mean and deviation of the losses are taken; none of a phase's first steps, the same number, is
+    /// skipped. 100 by default.
     pub spike_window: u64,
 }
 
@@ -418,7 +419,7 @@ impl Recipe {
         self.batch.warmup_over(self.run.total_tokens)
     }
 
-    /// What to tell a person about settings that are allowed and rarely meant.
+    /// Warnings about settings that are valid but rarely intended.
     pub fn warnings(&self) -> Vec<String> {
         let is_stable = self.optimizer.kind == OptimizerKind::StableAdamW;
         let limit = self.optimizer.max_grad_norm.filter(|_| is_stable);

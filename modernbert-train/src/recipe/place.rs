@@ -34,7 +34,7 @@ impl RecipeText {
         self
     }
 
-    /// The place of a setting: `recipe.toml:12`, `--set key=value`, or the recipe's name where the setting is a default.
+    /// The place of a setting for messages: `recipe.toml:12`, `--set key=value`, or the recipe's name where the setting is a default.
     pub fn place(&self, key: &str, phase: Option<&str>) -> String {
         let of_phase = phase.map(|phase| format!("phase.{phase}.{key}"));
         let overrides = |text: &&String| {

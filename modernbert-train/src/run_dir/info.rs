@@ -28,7 +28,7 @@ pub struct RunInfo {
     /// Length and hash of the files of a model that is being put into the folder.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     next: BTreeMap<String, FileHash>,
-    /// What the run wrote of its logs; none in runs of earlier versions.
+    /// Lengths and hashes of the logs as the run wrote them; none in runs of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) logs: Option<LogNotes>,
     /// The checkpoint of another run this one started from, if any.

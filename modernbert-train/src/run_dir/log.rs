@@ -1,4 +1,4 @@
-//! The logs of a run: what the program wrote of them, and cutting them back when the run is resumed.
+//! The logs of a run: lengths and hashes of what the program wrote, and truncation of the logs when the run is resumed.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -14,7 +14,7 @@ use crate::snapshot::{FileHash, hex};
 /// Files whose rows have a step.
 const LOGS: [&str; 2] = [METRICS_FILE, POSITIONS_FILE];
 
-/// What the program wrote of a run's logs, so that logs that were changed since are recognized.
+/// Lengths and hashes of a run's logs as the program wrote them, by which changed logs are recognized.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogNotes {
     /// Length and hash of each log up to the last note.
@@ -49,7 +49,7 @@ impl LogNotes {
         self.files.insert(name.to_owned(), hash);
     }
 
-    /// Returns true if a log begins with what was noted and goes on with nothing but rows, or with nothing if the note is complete.
+    /// Returns true if a log begins with the noted content, followed only by rows, or by nothing if the note is complete.
     fn fits(&self, name: &str, text: &[u8]) -> bool {
         let mut length = 0;
         if let Some(noted) = self.files.get(name) {

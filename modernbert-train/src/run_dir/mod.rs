@@ -346,7 +346,7 @@ impl RunDir {
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        // Without this note a resume takes rows that somebody adds for the run's.
+        // Without this note a resume would treat rows that somebody adds as rows of the run.
         let _ = self.note_logs(true);
     }
 }

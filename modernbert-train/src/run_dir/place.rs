@@ -76,7 +76,7 @@ fn names(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(names)
 }
 
-/// Refuses files at the places of `hashes` that `is_own` does not know by name and hash.
+/// Refuses files at the paths of `hashes` that `is_own` does not accept by name and hash.
 ///
 /// # Errors
 /// The first such file; one that can't be read.

@@ -170,7 +170,7 @@ fn the_rotation_removes_only_what_the_run_wrote() {
         assert_eq!(fs::read_to_string(path).unwrap(), "precious");
     }
 
-    // What a crash leaves is removed only if the program may have written it.
+    // Files left by a crash are removed only if the program may have written them.
     let partial = mine(".writing-step-00000060");
     let root = place.root();
     let Place { folder, dir } = place;
@@ -508,7 +508,7 @@ fn a_resume_replaces_only_what_the_run_wrote() {
             None => fs::remove_file(&path).unwrap(),
         }
     }
-    // What is gone has nothing to lose.
+    // A run without its log may be replaced.
     fs::remove_file(root.join(METRICS_FILE)).unwrap();
     drop(open().unwrap());
 }
@@ -521,7 +521,7 @@ fn rows_after_the_last_note_are_those_of_a_killed_process() {
     assert_eq!(dir.cut_logs(2).unwrap(), 1);
     dir.keep_logs().unwrap();
     dir.append(METRICS_FILE, &json!({ "step": 3 })).unwrap();
-    // No end of the process: its lock is freed, its last note is that of the beginning.
+    // The process did not record its end: the lock is free, and the last note is that of the start.
     let killed = fs::read(root.join(INFO_FILE)).unwrap();
     drop(dir);
     fs::write(root.join(INFO_FILE), killed).unwrap();

@@ -3,7 +3,7 @@
 /// Sizes of a step, in micro-batches, by the tokens seen.
 ///
 /// The sizes rise from `from` by `step` to `to`. With W tokens of warmup and T the sum of the sizes below `to`, size number k ends at
-/// `ceil(W/T · (s_1 + … + s_k))` tokens: a size lasts as many tokens as it is large, so each gets the same number of optimizer steps.
+/// `ceil(W/T · (s_1 + … + s_k))` tokens: the tokens of a size are proportional to the size, so each size gets the same number of optimizer steps.
 /// Source: `BatchSizeWarmupScheduler` of ModernBERT's training code (`src/scheduler.py`); paper, appendix A.1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchWarmup {

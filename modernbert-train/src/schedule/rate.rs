@@ -19,7 +19,7 @@ pub struct LearningRate {
     pub margin: u64,
 }
 
-/// A run that was shortened on the way to end within its time limit.
+/// A run that was shortened after its start to end within its time limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shortened {
     /// Units seen when it was shortened.

@@ -330,7 +330,7 @@ fn batch_sizes_change_at_the_golden_thresholds() {
         1_250_000_000,
     ];
     assert_eq!(ends(&large), golden);
-    // The same in sequences of all devices: sizes of 768 a piece.
+    // The same in sequences of all devices: the sizes are multiples of 768.
     let all = BatchWarmup::new(768, 768, 4608, 50_000_000_000);
     let golden = [
         3_333_333_334,

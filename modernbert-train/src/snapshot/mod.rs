@@ -7,7 +7,7 @@
 //! | `state.json` | state of the run: phase, steps, tokens, data-loader position, sums since the last row of the log |
 //! | `manifest.json` | length and SHA-256 of each of the others, and of this list |
 //!
-//! The folder is written under a temporary name beside its place, every file and the folder are synchronized, then it is renamed and
+//! The folder is written under a temporary name beside its final path, every file and the folder are synchronized, then the folder is renamed and
 //! the parent synchronized: a crash at any moment leaves either no folder of that name or a complete one. Reading verifies the hash of
 //! every file first: a damaged file is an error that names it.
 

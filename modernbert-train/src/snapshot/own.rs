@@ -138,7 +138,7 @@ fn name_in(root: &Path, path: &Path) -> String {
     parts.join("/")
 }
 
-/// Warnings of a run about what it left in place, each said once.
+/// Warnings of a run about files and folders that it did not remove, each given once.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings {
     known: Mutex<(BTreeSet<String>, Vec<String>)>,

@@ -34,7 +34,7 @@ pub struct RunState {
     pub phase_total: u64,
     /// True if the speed has been measured and the phase been fitted to its time limit.
     pub fitted: bool,
-    /// When the phase was shortened, and from how many tokens, if it was.
+    /// The moment at which the phase was shortened, and its number of tokens before, if it was shortened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shortened: Option<Shortened>,
     /// Running mean, variance and number of the losses of the phase, the bits of each f32; only where spikes are skipped.

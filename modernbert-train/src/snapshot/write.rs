@@ -18,7 +18,7 @@ pub(crate) const TEMPORARY: &str = ".writing-";
 /// Prefix of a checkpoint while another one replaces it.
 pub(crate) const REPLACED: &str = ".replaced-";
 
-/// Prefix of checkpoints that are out of the way: newer than the one that a resume began from, or replaced with a file of the user inside.
+/// Prefix of checkpoints that were renamed: newer than the one that a resume began from, or replaced while they contained a file of the user.
 pub(crate) const ASIDE: &str = "aside-";
 
 /// A free name with that prefix for the folder `name`.

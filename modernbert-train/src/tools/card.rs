@@ -23,7 +23,7 @@ pub(super) fn write_card(
     out: &Path,
 ) -> Result<(), ToolError> {
     let config = ModernBertConfig::from_file(into.join(CONFIG_FILE))?;
-    // A run whose recipe is lost still has a model; the card says what it doesn't know.
+    // A run whose recipe is lost still has a model; the card then states that the recipe is unknown.
     let recipe = recipe_of_run(run).ok();
     let state: RunState = read_state(checkpoint)?;
     let card = ModelCard {

@@ -80,7 +80,7 @@ impl Quantity {
 pub struct Drawn {
     /// Points in it.
     pub points: usize,
-    /// Points that are not finite, or beyond the limit of what can be drawn, and are left out.
+    /// Number of points that are left out because they are not finite or too large to be drawn.
     pub left_out: usize,
 }
 

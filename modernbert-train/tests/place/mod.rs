@@ -1,4 +1,4 @@
-//! What the tests of the program share: a folder with a corpus and a recipe, and runs of the program there.
+//! Code shared by the tests of the program: a folder with a corpus and a recipe, and runs of the program in this folder.
 #![allow(dead_code)] // each test file uses its share
 
 pub(crate) mod phases;
@@ -75,7 +75,7 @@ pub(crate) fn assert_success(output: &Output) -> String {
     programs::stdout(output).to_owned()
 }
 
-/// Forty documents of fifteen sentences each, from so few words that their frequencies can be learned in a few steps.
+/// Forty documents of fifteen sentences each, from few words, so that their frequencies can be learned in a few steps.
 pub(crate) fn write_corpus(folder: &Path) {
     const WHO: [&str; 6] = ["cat", "dog", "teacher", "sailor", "child", "neighbour"];
     const DOES: [&str; 5] = ["sees", "follows", "paints", "remembers", "carries"];

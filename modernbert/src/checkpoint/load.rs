@@ -134,7 +134,7 @@ impl<'a> Plan<'a> {
             return Ok(values);
         }
         match values.non_finite() {
-            // Variances and norms would be infinite, and what is divided by them 0: wrong, but finite.
+            // Variances and norms would be infinite, and the values that are divided by them 0: wrong, but finite.
             0 => Err(CheckpointError::TooLarge {
                 place: place(),
                 name: name(),

@@ -9,8 +9,8 @@
 //! | [`tiling`] | initializes a large model from a smaller one |
 //!
 //! Names are those of Hugging Face's ModernBERT, with or without the leading `model.` of the encoder's tensors. A tied
-//! decoder is stored once. A malformed file is an error that names file and tensor, and reading one costs no more memory
-//! than the file is long. Most users want [`Loader`](crate::Loader) instead.
+//! decoder is stored once. A malformed file is an error that names file and tensor; reading a file needs no more memory
+//! than its size. Most users want [`Loader`](crate::Loader) instead.
 
 mod load;
 mod save;

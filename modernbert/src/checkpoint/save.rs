@@ -16,14 +16,15 @@ use crate::model::{Architecture, NamedMapper, map_named};
 /// bare encoder are written without the leading `model.`, as Hugging Face does.
 ///
 /// # Errors
-/// A folder that can't be written, a device that can't be read, or a model that was packed for inference on a CPU
+/// A folder that can't be written, a device that can't be read, or a model that was packed or quantized for inference
 /// ([`ModernBert::for_inference`](crate::model::ModernBert::for_inference)): nothing is written then.
 pub fn save<M: Architecture>(
     module: &M,
     config: &ModernBertConfig,
     folder: &Path,
 ) -> Result<(), CheckpointError> {
-    if module.encoder().packed_for().is_some() {
+    let encoder = module.encoder();
+    if encoder.packed_for().is_some() || encoder.is_quantized() {
         return Err(CheckpointError::Packed(folder.to_path_buf()));
     }
     std::fs::create_dir_all(folder).map_err(CheckpointError::io(folder))?;

@@ -1,9 +1,9 @@
-//! Schemes of tags: which neighboring tags name one thing.
+//! Schemes of tags: the rules by which neighboring tags form a span.
 
-/// Neighboring tags that name one thing.
+/// Neighboring tags that form a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TagSpan<'l> {
-    /// Kind of the thing: the tag without its prefix.
+    /// Kind of the span: the tag without its prefix.
     pub kind: &'l str,
     /// Position of its first tag.
     pub first: usize,
@@ -31,9 +31,9 @@ enum Part {
 /// which neighbors make up one span. Only `O` by itself is outside: `B-O` begins a span of the kind `O`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TagScheme {
-    /// Whether `E`, `L`, `M`, `S` and `U` are prefixes.
+    /// True if `E`, `L`, `M`, `S` and `U` are prefixes.
     ends: bool,
-    /// Whether some tag ends spans, so that a span without an end is ill-formed: IOBES or BILOU.
+    /// True if some tag ends spans, so that a span without an end is ill-formed: IOBES or BILOU.
     has_ends: bool,
 }
 

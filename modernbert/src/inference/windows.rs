@@ -1,4 +1,4 @@
-//! Contexts beside their questions, in as many windows as they need; from the scores of the windows to answers.
+//! Windows of a context, each beside its question; from the scores of the windows to answers.
 
 use super::InferenceError;
 use super::answer::{Answer, AnswerOptions, Answers};

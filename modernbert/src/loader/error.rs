@@ -34,6 +34,15 @@ pub enum LoadError {
         /// Folder or file.
         place: String,
     },
+    /// fp8 on a device or for an architecture that has no fp8 kernels.
+    #[error(
+        "{place}: fp8 is supported on NVIDIA GPUs of compute capability 9.0 (H100, H200; device `cuda`), for the published architecture with widths that are \
+         multiples of 16, and with bf16 or f16 for the rest; use another dtype"
+    )]
+    Fp8 {
+        /// Folder or file.
+        place: String,
+    },
     /// The folder contains a model without the needed head.
     #[error(
         "{place} holds a pretrained model without a head for this use: tensor `{tensor}` is missing, which {class} needs; finetune it first"

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`Loader`] | the source of a model, and how it runs: device, precision, batches |
 //! | `load` of every model and pipeline | takes a folder, a name on the Hugging Face Hub, or a [`Loader`] |
-//! | `load_for_finetuning` of every head | takes the same; initializes what the folder lacks of the head |
+//! | `load_for_finetuning` of every head | takes the same; initializes the tensors of the head that the folder lacks |
 //!
 //! May use `model`, `checkpoint`, `tokenizer` and `device`.
 
@@ -50,6 +50,7 @@ pub struct Loader {
     precision: Precision,
     half_residual: bool,
     int8: bool,
+    fp8: bool,
     batches: BatchOptions,
 }
 
@@ -80,6 +81,7 @@ impl Loader {
             precision: Precision::F32,
             half_residual: false,
             int8: false,
+            fp8: false,
             batches: BatchOptions::default(),
         }
     }
@@ -119,6 +121,13 @@ impl Loader {
     /// ([`ModernBert::with_int8`](crate::model::ModernBert::with_int8)). False by default.
     pub fn int8(mut self, int8: bool) -> Self {
         self.int8 = int8;
+        self
+    }
+
+    /// With true, a pipeline on an NVIDIA GPU of compute capability 9.0 has its encoder's matrix multiplications in fp8, with weights quantized when it is loaded;
+    /// choose bf16 or f16 as the precision of the rest ([`ModernBert::with_fp8`](crate::model::ModernBert::with_fp8)). False by default.
+    pub fn fp8(mut self, fp8: bool) -> Self {
+        self.fp8 = fp8;
         self
     }
 

@@ -26,6 +26,7 @@ pub(crate) struct Opened {
     pub(crate) precision: Precision,
     half_residual: bool,
     int8: bool,
+    fp8: bool,
     pub(crate) batches: BatchOptions,
     files: TensorFiles,
 }
@@ -43,6 +44,7 @@ impl Loader {
             precision: self.precision,
             half_residual: self.half_residual,
             int8: self.int8,
+            fp8: self.fp8,
             batches: self.batches,
             files,
         })
@@ -79,10 +81,16 @@ impl Opened {
                 .with_precision(self.precision)
                 .with_half_residual(self.half_residual)
                 .with_int8(self.int8)
+                .with_fp8(self.fp8)
                 .for_inference_from(&plan)
         })?;
         if self.int8 && model.encoder().packed_for().is_none() {
             return Err(LoadError::Int8 {
+                place: self.place(),
+            });
+        }
+        if self.fp8 && !model.encoder().supports_fp8() {
+            return Err(LoadError::Fp8 {
                 place: self.place(),
             });
         }
@@ -187,7 +195,7 @@ impl Opened {
                 });
             }
         };
-        // A multiple-choice model has one output, whatever the number of labels.
+        // A multiple-choice model has one output for any number of labels.
         let labels = self.config.num_labels;
         if let Some(labels) = labels.filter(|&labels| labels != found && expected != Some(1)) {
             return Err(LoadError::Labels {
@@ -207,7 +215,7 @@ impl Opened {
         }
     }
 
-    /// Loads a model that finetuning starts from: what the folder lacks of the head is initialized from `seed`, and the classifier too
+    /// Loads a model that finetuning starts from: tensors of the head that the folder lacks are initialized from `seed`, and the classifier too
     /// where `fresh_classifier` says so.
     pub(crate) fn start<M: Architecture>(
         self,

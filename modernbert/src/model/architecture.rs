@@ -1,4 +1,4 @@
-//! The class that Hugging Face's libraries have for each model.
+//! The class of Hugging Face's libraries that corresponds to each model.
 
 use burn::module::Module;
 use std::convert::Infallible;
@@ -7,7 +7,7 @@ use super::{
     MaskedLm, ModernBert, MultipleChoice, QuestionAnswerer, SequenceClassifier, TokenClassifier,
 };
 
-/// A module that Hugging Face's libraries have a class for.
+/// A module with a corresponding class in Hugging Face's libraries.
 pub trait Architecture: Module {
     /// Name of the class, as `architectures` in `config.json` gives it.
     const CLASS: &'static str;
@@ -15,7 +15,7 @@ pub trait Architecture: Module {
     /// The encoder of the model.
     fn encoder(&self) -> &ModernBert;
 
-    /// The same model with another encoder, which `change` makes of the present one, or its error.
+    /// The same model with the encoder that `change` returns for the present one, or the error of `change`.
     ///
     /// # Errors
     /// Those of `change`.
@@ -24,7 +24,7 @@ pub trait Architecture: Module {
         change: impl FnOnce(ModernBert) -> Result<ModernBert, E>,
     ) -> Result<Self, E>;
 
-    /// The same model with another encoder, which `change` makes of the present one.
+    /// The same model with the encoder that `change` returns for the present one.
     #[must_use]
     fn map_encoder(self, change: impl FnOnce(ModernBert) -> ModernBert) -> Self {
         let Ok(model) = self.try_map_encoder(|encoder| Ok::<_, Infallible>(change(encoder)));

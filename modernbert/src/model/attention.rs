@@ -56,6 +56,13 @@ impl Attention {
         [wqkv.weight.into_value(), self.wo.weight.into_value()]
     }
 
+    /// `Wqkv` and `Wo` of a layer that is not parallel, in whose place zeros remain that take no memory.
+    pub(super) fn take_weights(&mut self) -> [Tensor<2>; 2] {
+        let wqkv = self.wqkv.as_mut();
+        let wqkv = wqkv.expect("Wqkv of a layer that is not parallel");
+        [wqkv.take_weight(), self.wo.take_weight()]
+    }
+
     fn wqkv(&self) -> &Linear {
         self.wqkv
             .as_ref()
@@ -80,6 +87,11 @@ impl Attention {
 
     /// The block from its projected input `[total, rows]`, to `[total, hidden]`.
     pub(super) fn attend(&self, qkv: Tensor<2>, pass: &ForwardPass, layer: usize) -> Tensor<2> {
+        self.wo.forward(self.attended(qkv, pass, layer))
+    }
+
+    /// The outputs of all heads, `[total, heads * head_dim]`, before the output projection.
+    pub(super) fn attended(&self, qkv: Tensor<2>, pass: &ForwardPass, layer: usize) -> Tensor<2> {
         let [total, _] = qkv.dims();
         let part = &self.part;
         let layout = &pass.layout;
@@ -110,7 +122,7 @@ impl Attention {
                 attention_composed(qkv, &spec, composed)
             }
         };
-        self.wo.forward(out.reshape([total, part.width()]))
+        out.reshape([total, part.width()])
     }
 
     /// Queries, keys and values `[total, 3, heads, head_dim]`: heads that share keys and values have copies of them.

@@ -11,10 +11,10 @@ use super::encoder::ModernBert;
 use super::layer::EncoderLayer;
 use super::norm::Norm;
 use super::precision::Precision;
+use super::published::is_published;
 use crate::batch::PackedBatch;
 use crate::checkpoint::{CheckpointError, Plan, TensorValues};
-use crate::config::Activation;
-use crate::config::flexbert::{BlockKind, LayerSpec, NormKind, NormSpec};
+use crate::config::flexbert::{LayerSpec, NormSpec};
 use crate::device;
 
 /// Packed layers and final norm; clones share them.
@@ -54,7 +54,7 @@ impl Packing {
             (_, true) => Format::Int8,
             (Precision::F16, false) => return None,
         };
-        if !device::is_host(device) || !serves(specs) {
+        if !device::is_host(device) || !is_published(specs) {
             return None;
         }
         Some(Self {
@@ -65,7 +65,7 @@ impl Packing {
         })
     }
 
-    /// Packs layers of these specifications. `values(i)` gives the parameters of layer i, which are freed before those of the next one are asked for.
+    /// Packs layers of these specifications. `values(i)` gives the parameters of layer i, which are freed before the parameters of the next layer are requested.
     pub(super) fn pack<'a, E>(
         self,
         specs: &[LayerSpec],
@@ -200,38 +200,6 @@ impl CpuLayers {
     pub(super) fn unit(&self) -> Unit {
         self.encoder.unit()
     }
-}
-
-/// Returns whether the layers are those of the published architecture, in any size.
-fn serves(specs: &[LayerSpec]) -> bool {
-    let Some(first) = specs.first() else {
-        return false;
-    };
-    let plain = |norm: &NormSpec| norm.kind == NormKind::Layernorm && !norm.bias;
-    specs.iter().enumerate().all(|(i, spec)| {
-        let (attention, mlp) = (&spec.attention, &spec.mlp);
-        spec.block == BlockKind::Prenorm
-            && (spec.attention_norm || i == 0)
-            && plain(&spec.norm)
-            && spec.norm == first.norm
-            && attention.heads == attention.kv_heads
-            && (attention.heads, attention.head_dim)
-                == (first.attention.heads, first.attention.head_dim)
-            && !attention.is_composed()
-            && attention.softcap.is_none()
-            && !attention.qkv_bias
-            && !attention.out_bias
-            && attention.rotary.as_ref().is_none_or(|rotary| {
-                !rotary.interleaved
-                    && rotary.dim == rotary.head_dim
-                    && rotary.frequencies(1).1 == 1.0
-            })
-            && mlp.gated
-            && mlp.activation == Activation::Gelu
-            && mlp.inner == first.mlp.inner
-            && !mlp.in_bias
-            && !mlp.out_bias
-    })
 }
 
 /// Values of a tensor on the CPU, in f32.

@@ -46,10 +46,21 @@ pub struct ModernBert {
     #[module(skip)]
     #[cfg_attr(not(feature = "flex"), allow(dead_code))] // read by the packed layers alone
     int8: bool,
-    /// The layers and the final norm of a model for inference on a CPU, which `layers` lacks then.
+    #[module(skip)]
+    fp8: Fp8State,
+    /// The packed layers and final norm of a model for inference on a CPU; `layers` is then empty.
     #[cfg(feature = "flex")]
     #[module(skip)]
     cpu: Option<CpuLayers>,
+}
+
+/// Whether the layers' matrix multiplications are in fp8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fp8State {
+    Off,
+    /// From [`ModernBert::for_inference`] on.
+    Chosen,
+    Quantized,
 }
 
 /// State shared by all layers of one forward pass; see [`ModernBert::pass`].
@@ -101,6 +112,7 @@ impl ModernBert {
             rotary: RotaryCache::default(),
             graphs: Graphs::default(),
             int8: false,
+            fp8: Fp8State::Off,
             #[cfg(feature = "flex")]
             cpu: None,
         })
@@ -125,11 +137,11 @@ impl ModernBert {
     }
 
     /// The same encoder for inference alone: weights of matrix multiplications are stored in the dtype of its precision, and on CUDA small
-    /// batches (up to 2048 tokens) of the published architecture run as captured [graphs](crate::graph). The outputs have the same bits, but for
-    /// batches that do not fill their graph, whose matrix multiplications have more rows.
+    /// batches (up to 2048 tokens) of the published architecture run as captured [graphs](crate::graph). The outputs have the same bits, except
+    /// for batches that are padded to the size of their graph: their matrix multiplications have more rows.
     ///
-    /// On CPUs the layers of the published architecture are packed for the processor's matrix units ([`cpu_encoder`]) in f32, bf16 or int8, and are no
-    /// parameters of the module any more: the model can't be saved, nor trained. The outputs are rounded elsewhere than those of the tensor operations.
+    /// On CPUs the layers of the published architecture are packed for the processor's instruction set ([`cpu_encoder`]) in f32, bf16 or int8, and are no
+    /// longer parameters of the module: the model can be neither saved nor trained. Intermediate results are rounded at other points than in the tensor operations, so that outputs differ by rounding.
     ///
     /// Its weights must not change afterwards, and are rounded to the precision when they are saved. Choose precision, rotary base and the residual
     /// stream's dtype before.
@@ -141,7 +153,11 @@ impl ModernBert {
         if self.packed_for().is_some() {
             return self;
         }
-        if self.precision != Precision::F32 {
+        if self.fp8 == Fp8State::Chosen && self.supports_fp8() {
+            self.layers.iter_mut().for_each(EncoderLayer::quantize);
+            self.fp8 = Fp8State::Quantized;
+        }
+        if self.precision != Precision::F32 && self.fp8 != Fp8State::Quantized {
             for layer in &mut self.layers {
                 layer.lower(self.precision);
             }
@@ -216,7 +232,7 @@ impl ModernBert {
         self.precision
     }
 
-    /// The same encoder with its residual stream in the dtype of its precision, as models that are loaded in bf16 elsewhere have it: the norms read and
+    /// The same encoder with its residual stream in the dtype of its precision, as in PyTorch models that are loaded in bf16: the norms read and
     /// write a third less. Each of the two additions of a layer is then rounded. The hidden states are f32 in any case. For inference.
     pub fn with_half_residual(mut self, half: bool) -> Self {
         self.half_residual = half;
@@ -228,6 +244,27 @@ impl ModernBert {
     pub fn with_int8(mut self, int8: bool) -> Self {
         self.int8 = int8;
         self
+    }
+
+    /// The same encoder with weights and left operands of its layers' matrix multiplications in fp8 (e4m3; [`crate::ops::fp8`]), once [`Self::for_inference`]
+    /// quantizes them where [`Self::supports_fp8`]. Each output of a weight and each token of an operand has a scale of its own; attention and everything else
+    /// are computed as without fp8.
+    pub fn with_fp8(mut self, fp8: bool) -> Self {
+        self.fp8 = match fp8 {
+            true => Fp8State::Chosen,
+            false => Fp8State::Off,
+        };
+        self
+    }
+
+    /// Returns whether the layers can be computed in fp8: the published architecture in bf16 or f16, on an NVIDIA GPU of compute capability 9.0.
+    pub fn supports_fp8(&self) -> bool {
+        super::fp8::supports(&self.config.spec().layers, &self.device(), self.precision)
+    }
+
+    /// Returns whether the layers are quantized for inference. Their matrices are no parameters of the module then: the model can be neither saved nor trained.
+    pub fn is_quantized(&self) -> bool {
+        self.fp8 == Fp8State::Quantized
     }
 
     /// The name of the CPU's instruction set that computes the layers, where [`Self::for_inference`] packed them.
@@ -285,7 +322,7 @@ impl ModernBert {
         self.launch(batch)
     }
 
-    /// As [`Self::forward`], kernel by kernel.
+    /// As [`Self::forward`], without captured graphs.
     pub(super) fn launch(&self, batch: &PackedBatch) -> Tensor<2> {
         self.run(batch, |_| {})
     }

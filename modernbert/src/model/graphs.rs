@@ -10,19 +10,20 @@ use super::ModernBert;
 use crate::batch::{PackedBatch, SequenceLayout};
 use crate::graph::{CapturedForward, Size};
 
-/// Sizes in tokens: a batch is filled up to the next one, by a third at most from 64 tokens on.
+/// Sizes in tokens: a batch is padded to the next size, by a third at most from 64 tokens on.
 const TOKENS: [usize; 13] = [
     16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048,
 ];
-/// Batches of sequences up to this length have graphs of their own. From 384 tokens on, attention of global layers is a different kernel, and a
+/// Batches of sequences up to this length have their own graphs. From 384 tokens on, attention of global layers is a different kernel, and a
 /// graph for sequences of any length launches both.
 const SHORT: usize = 256;
 /// A batch whose sequences are shorter than this on average may have more sequences than its size allows.
 const SHORTEST: usize = 8;
-/// Batches of one size that run without a graph first: capturing one costs four passes.
+/// Number of batches of one size that run without a graph before a graph is captured: the capture costs four passes.
 const FIRST: u32 = 1;
 
-/// Sizes of all threads that are kept: a program that starts a thread for each request would capture graphs without end.
+/// Largest number of entries, over all threads and sizes: a program that starts a thread for each request would otherwise capture an
+/// unlimited number of graphs.
 const MOST: usize = 128;
 
 /// The graphs of an encoder, captured as they are needed; clones of the encoder share them.
@@ -52,7 +53,7 @@ impl Graphs {
         }
     }
 
-    /// Graphs that are captured anew, because the encoder has changed; still none where there were none.
+    /// An empty cache, because the encoder has changed; disabled if it was disabled.
     pub(super) fn renewed(&self) -> Self {
         Self {
             slots: self.slots.as_ref().map(|_| Arc::default()),
@@ -112,8 +113,8 @@ impl Graphs {
     }
 }
 
-/// Whether the first result of a graph is that of the launches, up to the rounding of matrix multiplications with another number of rows. A
-/// launch that a driver refuses inside a graph shows here and nowhere else.
+/// Returns whether the first result of a graph is that of the launches, up to the rounding of matrix multiplications with another number of rows. A
+/// launch that a driver refuses inside a graph is detected only here.
 fn agree(found: Tensor<2>, expected: Tensor<2>) -> bool {
     let read = |tensor: Tensor<2>| tensor.try_into_vec_as::<f32>();
     let (Ok(found), Ok(expected)) = (read(found), read(expected)) else {

@@ -11,6 +11,7 @@ use burn::tensor::{DType, Device, FloatDType, Tensor};
 
 use super::attention::Attention;
 use super::encoder::ForwardPass;
+use super::fp8::{Fp8Weights, project, project_geglu};
 use super::linear::Linear;
 use super::mlp::Mlp;
 use super::norm::Norm;
@@ -18,6 +19,7 @@ use super::precision::Precision;
 use crate::config::flexbert::{BlockKind, LayerSpec};
 use crate::ops::convert::convert;
 use crate::ops::dropout::Site;
+use crate::ops::fp8::Quantized;
 
 /// A layer of the encoder. The first one has no attention norm where the embeddings end in a norm.
 #[derive(Module, Debug)]
@@ -31,6 +33,9 @@ pub(super) struct EncoderLayer {
     attn: Attention,
     mlp_norm: Option<Norm>,
     mlp: Mlp,
+    /// The matrices in fp8; the modules have none then.
+    #[module(skip)]
+    fp8: Option<Fp8Weights>,
 }
 
 /// Parameters of a layer whose attention and MLP follow each other.
@@ -75,7 +80,20 @@ impl EncoderLayer {
             attn: Attention::new(spec, hidden, device),
             mlp_norm: (!parallel).then(|| Norm::new(&spec.norm, device)),
             mlp: Mlp::new(spec, hidden, device),
+            fp8: None,
         }
+    }
+
+    /// Quantizes the matrices to fp8. For layers that [`super::fp8::supports`].
+    pub(super) fn quantize(&mut self) {
+        let [wqkv, attention_out] = self.attn.take_weights().map(Quantized::new);
+        let [wi, mlp_out] = self.mlp.take_weights().map(Quantized::new);
+        self.fp8 = Some(Fp8Weights {
+            wqkv,
+            attention_out,
+            wi,
+            mlp_out,
+        });
     }
 
     /// Sets the rotary base if the layer is global.
@@ -94,6 +112,9 @@ impl EncoderLayer {
 
     /// The layer's input, `[total, hidden]` in f32, and the stream after the layer.
     pub(super) fn forward(&self, stream: Stream, pass: &ForwardPass) -> (Tensor<2>, Stream) {
+        if let Some(weights) = &self.fp8 {
+            return self.prenorm_fp8(stream, pass, weights);
+        }
         match self.block {
             BlockKind::Prenorm => self.prenorm(stream, pass),
             BlockKind::Postnorm => self.postnorm(stream, pass),
@@ -107,6 +128,32 @@ impl EncoderLayer {
         let sum = Stream::start(entered.clone()).add(attended);
         let (x, normed) = sum.norm(self.mlp_norm(), pass.precision.dtype());
         let branch = self.mlp.forward(normed, pass, self.index);
+        (entered, Stream::start(x).add(branch))
+    }
+
+    /// [`Self::prenorm`] with the matrices in fp8: the norms, the heads' outputs and GeGLU's are quantized by tokens.
+    fn prenorm_fp8(
+        &self,
+        stream: Stream,
+        pass: &ForwardPass,
+        weights: &Fp8Weights,
+    ) -> (Tensor<2>, Stream) {
+        let precision = pass.precision;
+        let (entered, normed) = match &self.attn_norm {
+            Some(norm) => stream.norm_fp8(norm),
+            None => {
+                let x = stream.sum();
+                (x.clone(), Quantized::new(x))
+            }
+        };
+        let qkv = project(&normed, &weights.wqkv, precision);
+        let heads = Quantized::new(self.attn.attended(qkv, pass, self.index));
+        let attended = project(&heads, &weights.attention_out, precision);
+        let (x, normed) = Stream::start(entered.clone())
+            .add(attended)
+            .norm_fp8(self.mlp_norm());
+        let gated = Quantized::new(project_geglu(&normed, &weights.wi, precision));
+        let branch = project(&gated, &weights.mlp_out, precision);
         (entered, Stream::start(x).add(branch))
     }
 
@@ -167,8 +214,8 @@ impl EncoderLayer {
     }
 }
 
-/// The residual stream between two blocks: `x` in f32, and the output of the last block, which is added to it by the norm that
-/// follows: sum and norm are one op.
+/// The residual stream between two blocks: `x` in f32, and the output of the last block. The next norm adds this output to `x`: sum and norm
+/// are one op.
 pub(super) struct Stream {
     x: Tensor<2>,
     branch: Option<Tensor<2>>,
@@ -180,7 +227,7 @@ impl Stream {
         Self { x, branch: None }
     }
 
-    /// The stream with the output of one more block. One that waits for its addition already is added first, in f32: the two outputs of a parallel
+    /// The stream with the output of one more block. An output that is not yet added is first added to `x` in f32: the two outputs of a parallel
     /// layer are never summed in half precision.
     pub(super) fn add(self, branch: Tensor<2>) -> Self {
         Self {
@@ -197,6 +244,17 @@ impl Stream {
                 self.x + convert(branch, FloatDType::from(dtype))
             }
             None => self.x,
+        }
+    }
+
+    /// The sum and its norm, quantized.
+    pub(super) fn norm_fp8(self, norm: &Norm) -> (Tensor<2>, Quantized) {
+        match self.branch {
+            Some(branch) => norm.add_forward_fp8(self.x, branch),
+            None => {
+                let normed = norm.forward(self.x.clone());
+                (self.x, Quantized::new(normed))
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! Limits of a device that bounds its tensors, checked before anything is allocated.
+//! Checks of tensor sizes before allocation, for devices with a maximum size of a tensor.
 
 use burn::tensor::Device;
 
@@ -75,7 +75,7 @@ pub(crate) fn most_tokens(config: &ModernBertConfig, device: &Device) -> usize {
 }
 
 impl ModernBert {
-    /// Checks that the device can hold each tensor of a forward pass over so many tokens. Without the check, the backend
+    /// Checks that the device can hold each tensor of a forward pass over `tokens` tokens. Without the check, the backend
     /// panics.
     ///
     /// # Errors

@@ -33,6 +33,13 @@ impl Linear {
         self.weight = Param::initialized(self.weight.id, weight);
     }
 
+    /// The weight, in whose place zeros remain that take no memory.
+    pub(super) fn take_weight(&mut self) -> Tensor<2> {
+        let weight = self.weight.val();
+        self.weight = zeros(weight.dims(), &weight.device());
+        weight
+    }
+
     /// [`Self::forward`] with the outputs in another order: output i is that of row `order[i]` of the weight.
     pub(super) fn forward_rows(&self, input: Tensor<2>, order: Option<&[usize]>) -> Tensor<2> {
         let Some(order) = order else {

@@ -48,6 +48,13 @@ impl Mlp {
         [wi.weight.into_value(), self.wo.weight.into_value()]
     }
 
+    /// `Wi` and `Wo` of a layer that is not parallel, in whose place zeros remain that take no memory.
+    pub(super) fn take_weights(&mut self) -> [Tensor<2>; 2] {
+        let wi = self.wi.as_mut();
+        let wi = wi.expect("Wi of a layer that is not parallel");
+        [wi.take_weight(), self.wo.take_weight()]
+    }
+
     fn wi(&self) -> &Linear {
         self.wi
             .as_ref()

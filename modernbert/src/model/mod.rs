@@ -21,6 +21,7 @@ mod cpu;
 mod dropout;
 mod embeddings;
 mod encoder;
+mod fp8;
 mod graphs;
 mod heads;
 mod init;
@@ -33,6 +34,7 @@ mod norm;
 mod pooling;
 mod positions;
 mod precision;
+mod published;
 mod rotary;
 mod row_order;
 

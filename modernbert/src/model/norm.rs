@@ -9,6 +9,7 @@ use burn::tensor::{DType, Device, FloatDType, Tensor};
 use crate::config::flexbert::{NormKind, NormSpec};
 use crate::ops;
 use crate::ops::convert::convert;
+use crate::ops::fp8::Quantized;
 
 /// A norm over the hidden axis.
 #[derive(Module, Debug)]
@@ -72,6 +73,16 @@ impl Norm {
             }
         };
         (sum, self.biased(normed, dtype))
+    }
+
+    /// `x + branch` in the dtype of `x`, and its norm, quantized. For LayerNorm without a bias.
+    pub(super) fn add_forward_fp8(
+        &self,
+        x: Tensor<2>,
+        branch: Tensor<2>,
+    ) -> (Tensor<2>, Quantized) {
+        let weight = self.weight(&x.device());
+        ops::fp8::add_layer_norm(x, branch, weight, self.spec.eps)
     }
 
     /// The weight, or ones on this device, `[hidden]`.

@@ -1,4 +1,4 @@
-//! One vector per sequence, straight from packed hidden states.
+//! Pooling: one vector per sequence, from packed hidden states.
 
 use burn::tensor::{Tensor, TensorData};
 use std::ops::Range;
@@ -81,8 +81,8 @@ fn sums(hidden: Tensor<2>, layout: &SequenceLayout) -> Tensor<2> {
     sum_rows(hidden, places, TokenOrder::new(ids), layout.num_sequences())
 }
 
-/// The largest value of each feature, sequences of similar length together: `[group, longest, hidden]` at once, the short
-/// ones padded with their first token, which changes no maximum.
+/// The largest value of each feature. Neighboring sequences of similar length form one tensor `[group, longest, hidden]`; shorter
+/// sequences are padded with their first token, which changes no maximum.
 fn largest(hidden: Tensor<2>, layout: &SequenceLayout) -> Tensor<2> {
     let (device, [_, width]) = (hidden.device(), hidden.dims());
     let ranges: Vec<Range<usize>> = layout.ranges().collect();

@@ -1,4 +1,4 @@
-//! A learned vector for each position, of models without the published rotary embeddings alone.
+//! Learned position embeddings: a vector for each position. The published architecture has none; it uses rotary embeddings alone.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};

@@ -23,7 +23,7 @@ struct Entry {
 impl RotaryCache {
     /// A table with at least `positions` rows.
     ///
-    /// Tables grow to the next power of two, so that lengths that vary from batch to batch don't make a table each. The
+    /// Tables grow to the next power of two, so that batches of different lengths share a table. The
     /// base frequency is part of the key: a model whose base changes (context extension) gets a new table.
     pub(super) fn table(&self, positions: usize, spec: &RotarySpec, device: &Device) -> Tensor<2> {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! The rows of a weight in another order, so that RoPE's pairs are those of the attention kernels.
+//! The rows of a weight in another order, so that RoPE rotates the pairs of elements that the attention kernels expect.
 
 use burn::module::Param;
 use burn::tensor::Tensor;

@@ -14,7 +14,7 @@ use crate::memory::largest;
 use crate::model::{config, randomize, tokenizer};
 use test_support::device;
 
-/// A safetensors file of this header and so many zero bytes.
+/// A safetensors file with this length field and header, followed by `data` zero bytes.
 fn file(header: &str, length: u64, data: usize) -> Vec<u8> {
     let mut bytes = length.to_le_bytes().to_vec();
     bytes.extend_from_slice(header.as_bytes());
@@ -50,7 +50,7 @@ fn header(value: &Value) -> String {
     value.to_string()
 }
 
-/// The library takes one of the two, and another reader the other.
+/// The library uses one of the two entries, and another reader the other.
 #[test]
 fn a_tensor_named_twice_is_refused() {
     let one = r#""a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}"#;

@@ -153,7 +153,7 @@ fn offline_and_unreachable_use_the_cache_or_say_what_to_do() {
     options.endpoint = server.endpoint.clone();
     assert_eq!(download("org/tiny", &options).unwrap(), folder);
 
-    // A snapshot without weights is no model.
+    // A snapshot without weights is refused.
     fs::remove_file(folder.join("model.safetensors")).unwrap();
     assert!(matches!(
         download("org/tiny", &offline),

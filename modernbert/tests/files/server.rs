@@ -1,4 +1,4 @@
-//! A server on this machine that speaks the part of the Hub's interface that loading a model needs.
+//! A server on this machine with the part of the Hub's HTTP interface that is needed to load a model.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// What the server has and how it behaves; may be changed while it runs.
+/// Content and behavior of the server; may be changed while it runs.
 #[derive(Default)]
 pub(crate) struct Content {
     /// Files of each commit.
@@ -51,7 +51,7 @@ impl Server {
         Self { endpoint, content }
     }
 
-    /// Requests so far, and forgets them.
+    /// Returns the requests so far and clears the list.
     pub(crate) fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.content.lock().unwrap().requests)
     }

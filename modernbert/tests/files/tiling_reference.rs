@@ -1,4 +1,4 @@
-//! Tiling at the published widths, 768 to 1024 and 1152 to 2624, held to the authors' own functions: checksums that
+//! Tiling at the published widths, 768 to 1024 and 1152 to 2624, compared with the authors' own functions: checksums that
 //! `scripts/parity/tiling.py` printed on 2026-11-29 with their code (AnswerDotAI/ModernBERT, commit 8c57a0f).
 
 use burn::tensor::Tensor;

@@ -52,7 +52,7 @@ fn every_batch_size_gives_the_same_vectors_in_the_order_of_the_texts() {
     }
 }
 
-/// A vector of zeros has no direction: scaled to length one it would be undefined, and as it is it equals nothing.
+/// A vector of zeros has no direction: scaled to length one it is undefined, and its cosine with every vector is 0.
 #[test]
 fn a_vector_of_zeros_is_an_error_that_names_the_text() {
     struct Zeros;
@@ -113,7 +113,7 @@ fn a_model_for_inference_gives_the_values_of_the_model() {
                 let (exact, expected, found) = both(lengths);
                 let what = format!("{precision:?}, {lengths:?}");
                 if packed && precision == Precision::Bf16 {
-                    // Two passes that are rounded in other places: one is as accurate as the other.
+                    // The two passes round at different points; both are equally accurate.
                     let [found, expected] =
                         [found, expected].map(|x| relative_rms_error(&wide(&x), &exact));
                     assert!(found <= 1.5 * expected, "{what}: {found:e}, {expected:e}");

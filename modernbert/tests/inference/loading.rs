@@ -1,4 +1,4 @@
-//! Loading: what a folder says about itself, and what is refused.
+//! Loading: the settings of a folder, and folders that are refused.
 
 use modernbert::checkpoint::{F32Tensor, TensorFiles, save, write_safetensors};
 use modernbert::config::{ModernBertConfig, Pooling, ProblemType};

@@ -46,7 +46,7 @@ fn expected_logits(config: &ModernBertConfig, model: &SequenceClassifier) -> Vec
         .collect()
 }
 
-/// Loss and outputs for labels, with the outputs held against the independent model.
+/// Loss and outputs for labels, with the outputs compared with the independent model.
 fn run(labels: usize, targets: &ClassificationLabels) -> (Vec<f32>, Vec<f64>) {
     let config = config(Pooling::Mean);
     let model = model(&config, labels, &device());

@@ -67,7 +67,7 @@ fn sites() -> [(&'static str, DropoutRates); 5] {
 #[test]
 fn every_site_drops_by_its_key_and_nothing_else_does() {
     let mut config = toy::config(4);
-    // What the config says is for training loops to ask for: a model by itself drops nothing.
+    // Training loops request the rates of the config: a model by itself drops nothing.
     (config.mlp_dropout, config.attention_dropout) = (0.5, 0.5);
     let device = device();
     let model = toy::build(
@@ -119,13 +119,13 @@ fn rates_of_a_config() {
     assert_eq!(dropout_rates(&config), expected);
 }
 
-/// Over many keys the mean of the dropped network's first layer is the plain one: kept elements are scaled up.
+/// Over many keys the mean of the embeddings with dropout is the value without dropout: kept elements are scaled up.
 #[test]
 fn dropping_keeps_the_mean() {
     let config = toy::config(1);
     let device = device();
     let model = toy::build(|device| MaskedLm::new(&config, device).unwrap(), 5, &device);
-    // The layer's output is linear in what is dropped after the attention, before the second norm bends it.
+    // At the embedding alone: the layers after it are not linear in the elements that are dropped.
     let rates = DropoutRates {
         embedding: 0.3,
         ..DropoutRates::default()

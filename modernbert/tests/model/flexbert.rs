@@ -1,7 +1,7 @@
 //! The matrix of architecture choices: every pair of choices in some model, and random triples.
 //!
-//! A combination either describes a model, which is then held to an independent one in f64 (values, and gradients by finite differences), to the
-//! specification's list of parameters, to itself without neighbours in the batch and to itself after saving and loading; or it is refused with an error
+//! A combination either describes a model, which is then compared with an independent one in f64 (values, and gradients by finite differences), with the
+//! specification's list of parameters, with itself without neighbours in the batch and with itself after saving and loading; or it is refused with an error
 //! that names two settings.
 
 use modernbert::Loader;
@@ -404,7 +404,7 @@ fn check(config: &ModernBertConfig, name: &str) {
     );
 }
 
-/// The picks with the other choices at random where that is a model; `None` where these picks are none, even with one other choice changed.
+/// A model with the picks and random other choices, where such a model exists; `None` if the picks are refused even with one other choice changed.
 fn completed(choices: &[Choice], fixed: &[(usize, usize)], rng: &mut ChaCha8Rng) -> Option<Picks> {
     let valid = |picks: &Picks| config_of(choices, picks).validate().is_ok();
     let mut picks = vec![0; choices.len()];

@@ -1,4 +1,4 @@
-//! The forward pass against the independent model, and against changes that must or must not show.
+//! The forward pass against the independent model, and with changes that must or must not change the output.
 
 use burn::tensor::DType;
 use modernbert::batch::{PackedBatch, int_tensor};
@@ -220,7 +220,7 @@ fn the_tanh_gelu_is_another_option_and_close() {
     assert!(difference > 1e-6 && difference < 0.02, "{difference}");
 }
 
-/// One layer made into a probe. With `Wo Wv = P - 1` attention turns the embedding block's output x of a lone token into
+/// A layer whose output reveals its input. With `Wo Wv = P - 1` attention turns the embedding block's output x of a lone token into
 /// P x, the MLP adds nothing, and the final norm returns `(P x - mean) / sqrt(var(P x) + eps)`.
 fn probed(probe: impl Fn(usize, usize) -> f32) -> Vec<f32> {
     let config = toy::config(1);
@@ -368,7 +368,7 @@ fn a_bf16_residual_stream_stays_within_four_percent_of_f32() {
     assert!(distance(&found, &usual) > 0.0, "the option changes nothing");
     let states = half.hidden_states(&batch);
     assert!(states.iter().all(|state| state.dtype() == DType::F32));
-    // Without half precision there is nothing to round to.
+    // Without half precision no residual stream is rounded.
     let full = half.with_precision(Precision::F32);
     assert_eq!(bits(&read(full.forward(&batch))), bits(&expected));
 }

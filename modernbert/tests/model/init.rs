@@ -1,4 +1,4 @@
-//! The random start: deviations, cut-off, seeds, and the loss it begins with.
+//! Random initialization: deviations, cutoff, seeds, and the loss before training.
 
 use modernbert::batch::PackedBatch;
 use modernbert::config::ModernBertConfig;
@@ -9,7 +9,7 @@ use modernbert::model::{
 use crate::toy;
 use test_support::{bits, device, holds, ids, read};
 
-/// What is left of a deviation when values beyond two of them are drawn again.
+/// Share of the standard deviation that remains when values beyond two deviations are drawn again.
 const TRUNCATED: f64 = 0.879_63;
 
 fn config() -> ModernBertConfig {
@@ -176,7 +176,7 @@ fn spread(values: &[f32]) -> (f64, f64) {
 #[test]
 fn every_other_method_has_its_deviations() {
     let config = config();
-    // What is left of a deviation when values beyond three of them are drawn again.
+    // Share of the standard deviation that remains when values beyond three deviations are drawn again.
     const AT_THREE: f64 = 0.986_58;
     let (std, by_depth) = (0.02, 0.02 / 6f64.sqrt());
     let (hidden, inner) = (1.0 / 16.0, 1.0 / 384f64.sqrt());

@@ -1,9 +1,8 @@
 //! The model: its parameters, its arithmetic, its heads, its packing, its first weights.
 //!
-//! `parameters` counts and names, `forward` holds the whole model against an independent one (`reference`), `packing` says
-//! that neighbours don't matter, `mlm`, `classifier` and `heads` hold the heads, `init` the random start, `flexbert` every pair of architecture choices
-//! (against `flex_reference`). Run on another device
-//! with `MODERNBERT_TEST_DEVICE`.
+//! `parameters` checks counts and names, `forward` compares the whole model with an independent one (`reference`), `packing` shows
+//! that results don't depend on neighbours, `mlm`, `classifier` and `heads` test the heads, `init` the random initialization, `flexbert`
+//! every pair of architecture choices (against `flex_reference`). Run on another device with `MODERNBERT_TEST_DEVICE`.
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 #![recursion_limit = "256"]
 

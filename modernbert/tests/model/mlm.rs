@@ -75,7 +75,7 @@ fn masked_prediction_equals_the_dense_loss_in_value_and_gradients() {
     );
 }
 
-/// Head and decoder see the rows of the second gather alone: those of the labelled tokens, and of the padding where a caller fills the
+/// Head and decoder compute the rows of the second gather alone: those of the labelled tokens, and of the padding where a caller fills the
 /// number of rows up to a fixed one.
 #[test]
 fn the_head_computes_as_many_rows_as_there_are_labels() {
@@ -118,7 +118,7 @@ fn loss_and_hits_equal_a_count_by_hand() {
             .max_by(|&a, &b| row[a].total_cmp(&row[b]))
             .unwrap() as u32
     };
-    // Two of the labels are what the model says anyway.
+    // Two of the labels are the model's predictions.
     let mut labels = LABELS;
     for i in [1, 4] {
         labels[i] = best(&logits[POSITIONS[i] as usize]);

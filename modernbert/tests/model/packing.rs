@@ -39,7 +39,7 @@ fn loss(encoder: &ModernBert, sequences: &[Vec<u32>], first: usize) -> Tensor<1>
 
 #[test]
 fn packed_equals_alone_forward_and_all_gradients() {
-    // 64, 65 and 129 cross the blocks that attention works in.
+    // 64, 65 and 129 cross the boundaries of attention's blocks.
     let sequences = sequences(&[1, 5, 64, 65, 129, 2]);
     let device = autodiff_device();
     let encoder = encoder(&device);

@@ -86,7 +86,7 @@ fn large_has_the_published_shapes_and_its_count_follows_from_them() {
     if !holds(50368 * 1024) {
         return;
     }
-    // Two layers of it, built: the formula counts what is there.
+    // A model of two layers: the formula equals the count of its parameters.
     let mut short = ModernBertConfig::of_shape(2, 1024, 2624, 16);
     short.vocab_size = 50368;
     let parameters = named_parameters(&MaskedLm::new(&short, &device()).unwrap());

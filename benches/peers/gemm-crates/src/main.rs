@@ -1,4 +1,4 @@
-//! f32 GEMMs with packed weights of `cpu-gemm`, beside those of crates from the registry, in turns.
+//! f32 GEMMs with packed weights of `cpu-gemm` and of crates from the registry, alternating.
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/peers/gemm-crates/Cargo.toml
@@ -31,7 +31,7 @@ fn main() {
         .unwrap_or(2);
     let (k, n) = (768, 2304);
     for m in [32usize, 128, 1024] {
-        // As many weights as an encoder of 22 layers has, so that they come from the memory.
+        // The number of weights of an encoder of 22 layers, so that they are read from memory.
         let count = 40;
         let b: Vec<Vec<f32>> = (0..count).map(|_| values(k * n)).collect(); // [n, k]
         let a = values(m * k);

@@ -5,7 +5,7 @@
 //! cargo run --release -p modernbert-benches --bin efficiency -- report rows.jsonl --out efficiency
 //! ```
 //!
-//! `measure` adds lines to a file and leaves out what the file has, so that an interrupted measurement is continued by the same command.
+//! `measure` appends lines to a file and skips measurements that the file already has, so that the same command continues an interrupted measurement.
 
 mod measure;
 mod report;

@@ -25,7 +25,7 @@ const USED: &str = "used MiB: ";
 /// MiB of an RTX 4090, the paper's card.
 const PAPERS_CARD: f64 = 24_564.0;
 
-/// Latency is the time of single batches, so many after the untimed ones.
+/// Number of timed single batches of a latency, after the untimed ones.
 const CALLS: usize = 200;
 
 #[derive(Args)]
@@ -57,7 +57,7 @@ pub(crate) struct MeasureArgs {
     /// Times this many runs.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..))]
     runs: u32,
-    /// Uses as many first documents of a set as take about this many seconds a run; 0 for the whole set.
+    /// Uses the first documents of a set that take about this many seconds a run; 0 for the whole set.
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
     /// Begins no measurement after this many minutes.
@@ -133,7 +133,7 @@ fn encoder(
     Ok(model.with_precision(precision).for_inference())
 }
 
-/// Batches of whole documents, in order, each of at most `tokens` slots; a document has as many slots as `slots` says.
+/// Batches of whole documents, in order, each of at most `tokens` slots; `slots` returns the number of slots of a document.
 fn split(lengths: &[usize], tokens: usize, slots: impl Fn(usize) -> usize) -> Vec<Vec<usize>> {
     let mut batches: Vec<Vec<usize>> = Vec::new();
     let mut used = 0;
@@ -174,7 +174,7 @@ impl Bench<'_> {
         record
     }
 
-    /// Whether the measurement is to be made: it is not in the file, and there is time.
+    /// Returns whether the measurement is to be made: it is not in the file, and there is time.
     fn is_due(&self, record: &Record) -> anyhow::Result<bool> {
         if self.until.is_some_and(|until| Instant::now() > until) {
             return Ok(false);
@@ -432,7 +432,7 @@ impl Bench<'_> {
             return Ok(Attempt::Ran(used.trim().parse()?));
         }
         let error = String::from_utf8_lossy(&output.stderr);
-        // Only memory is searched for; any other error ends the search.
+        // Only a lack of memory is an expected failure; any other error ends the search.
         let of_memory = ["memory", "alloc"]
             .iter()
             .any(|word| error.to_lowercase().contains(word));

@@ -21,7 +21,7 @@ type Forward = Box<dyn FnMut() -> Tensor<2> + Send>;
 pub struct CapturedForward {
     size: Size,
     id: u64,
-    /// The id of tokens that fill a batch up.
+    /// Id of the tokens that pad a batch to the bucket's size.
     filler: u32,
     /// The ids that the graph reads, `[size.tokens]`.
     ids: CubeTensor,
@@ -41,7 +41,7 @@ impl CapturedForward {
     /// Captures `forward`, which computes hidden states `[tokens, width]` of a batch, for all batches of `size`; `filler` is an id of the
     /// vocabulary. Runs the pass several times. `None` if the device doesn't capture graphs.
     ///
-    /// What `forward` computes must depend on ids and layout alone, row by row outside attention.
+    /// The result of `forward` must depend on ids and layout alone, and a row outside attention on no other row.
     pub fn capture(
         device: &Device,
         size: Size,

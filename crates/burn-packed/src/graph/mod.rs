@@ -1,12 +1,12 @@
 //! Forward passes of small batches as captured device graphs.
 //!
 //! A forward pass of a small batch is bound by its launches: some 200 kernels, each of which costs the host more time than the device. A
-//! device graph (a CUDA graph) replays all of them with one call. It records addresses and grids, so it serves batches of one size; here that
-//! size is a [bucket](crate::batch::Bucket): a number of tokens, the longest sequence and a number of sequences. A batch of the bucket is filled
-//! up with tokens of no sequence of the caller's; ids and the boundaries of the sequences are written into the graph's buffers before each
-//! replay. Kernels are those of a pass without a graph over the filled batch.
+//! device graph (a CUDA graph) replays all of them with one call. A graph records addresses and grids, so that all its batches have one size, a
+//! [bucket](crate::batch::Bucket): a number of tokens, the longest sequence and a number of sequences. A smaller batch is padded to the bucket's
+//! size with additional sequences; ids and the boundaries of the sequences are written into the graph's buffers before each
+//! replay. The graph has the kernels of a pass without a graph over the padded batch.
 //!
-//! A graph belongs to the thread that captured it, because a device orders work by the host's threads.
+//! A graph belongs to the thread that captured it, because each host thread has its own stream on the device.
 
 #[cfg(all(feature = "cuda", feature = "fusion"))]
 mod captured;
@@ -64,7 +64,7 @@ impl Size {
             && layout.num_sequences() <= self.sequences
     }
 
-    /// Sequences that fill a bucket up at most.
+    /// Number of sequences with which a batch is padded, at most.
     #[cfg(all(feature = "cuda", feature = "fusion"))]
     fn fillers(&self) -> usize {
         self.tokens / self.longest.max(1) + 1

@@ -12,7 +12,7 @@ use cubecl::profile::TimingMethod;
 use cubecl_cpp::shared::{CompilationOptions, CppCompiler, CppSupportedFeatures};
 use cubecl_cpp::target::Cuda;
 
-/// Properties of a device of a compute capability (80, 90, …), with so many bytes of shared memory for a block.
+/// Properties of a device of this compute capability (80, 90, …), with `shared_bytes` of shared memory for a block.
 pub(super) fn device(capability: u32, shared_bytes: usize) -> Arc<DeviceProperties> {
     let hardware = HardwareProperties {
         load_width: 128,
@@ -51,6 +51,11 @@ pub(super) fn device(capability: u32, shared_bytes: usize) -> Arc<DeviceProperti
 pub(super) fn settings(units: u32) -> KernelSettings {
     let dim = CubeDim::new_1d(units);
     KernelSettings::new(dim.into(), ExecutionMode::Unchecked, AddressType::U32)
+}
+
+/// The argument of a kernel's constructor for a buffer.
+pub(super) fn buffer() -> BufferCompilationArg {
+    BufferCompilationArg { inplace: None }
 }
 
 /// Source of a kernel, and its bytes of shared memory.

@@ -1,7 +1,7 @@
 //! CPU tensors as slices: inputs that loops read in f32, and results that they write in f32, whatever dtype the tensors have.
 //!
-//! [`Matrix`] and [`Output`] read and write tensors in f32 in place, and those in bf16 a row at a time through a buffer of the task; [`HostTensor`], for small
-//! tensors, and f16 make a copy in f32.
+//! [`Matrix`] and [`Output`] read and write tensors in f32 in place, and tensors in bf16 a row at a time through a buffer of the task. [`HostTensor`], for
+//! small tensors, is a copy in f32, as are tensors in f16.
 
 use std::ops::Range;
 

@@ -5,7 +5,7 @@
 //! derivative; `flex.rs` is the native CPU version, `cube/` or `cube.rs` the kernels for GPUs. [`PackedBackend`] connects them: the
 //! caller uses the op, and the backend of the tensor selects the version.
 //!
-//! This module knows tensors and sequence boundaries, but no model.
+//! This module works on tensors and sequence boundaries and contains no model.
 
 pub mod attention;
 mod backend;
@@ -14,6 +14,7 @@ pub mod cross_entropy;
 #[cfg(all(test, feature = "kernel-sources"))]
 mod cuda_sources;
 pub mod dropout;
+pub mod fp8;
 pub mod gather_rows;
 pub mod geglu;
 #[cfg(feature = "flex")]

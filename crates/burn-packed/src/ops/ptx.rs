@@ -2,6 +2,9 @@
 
 use cubecl::prelude::*;
 
+/// CubeCL's name of the architecture of compute capability 9.0.
+pub(super) const HOPPER: &str = "ptx_sm90";
+
 /// Bytes in a row of a tile in shared memory: 64 elements of two bytes, the span of the 128-byte swizzle.
 pub(super) const ROW_BYTES: u32 = 128;
 
@@ -69,6 +72,17 @@ pub(super) fn shared_address<T: CubePrimitive>(pointer: *const T) -> u32 {
     address
 }
 
+/// Address of a buffer in the global state space.
+#[cube]
+pub(super) fn global_address<T: CubePrimitive>(pointer: *const T) -> u64 {
+    let address: u64;
+    gpu_asm!(
+        "cvta.to.global.u64 {o}, {p};",
+        o = out(_) address, p = in(_) pointer,
+    );
+    address
+}
+
 /// Two floats rounded to `ty` (`bf16` or `f16`) in one register, `low` in the lower half.
 #[cube]
 pub(super) fn pack(low: f32, high: f32, #[comptime] ty: &str) -> u32 {
@@ -89,10 +103,12 @@ pub(super) fn descriptor(address: u32, #[comptime] block: u32) -> u64 {
         | (u64::cast_from(comptime!(DESCRIPTOR_HIGH)) << 32u64)
 }
 
-/// Upper half of every [`descriptor`]: the swizzle and the distance of groups of eight rows.
+/// Upper half of every [`descriptor`]. Bits 32 to 45 of the descriptor are the distance of groups of eight rows (8 × 128 bytes, in units of 16
+/// bytes); bits 62 and 63 are the swizzle mode, 1 for 128 bytes, the mode with which TMA writes the tiles.
 pub(super) const DESCRIPTOR_HIGH: u32 = (1024 >> 4) | (1 << 30);
 
-/// Lower half of a [`descriptor`]: the address of the tile and the distance of blocks.
+/// Lower half of a [`descriptor`]: in bits 0 to 13 the address of the tile, of which the descriptor has 18 bits in units of 16 bytes; in bits 16 to 29
+/// the distance of blocks, also in units of 16 bytes.
 #[cube]
 pub(super) fn descriptor_low(address: u32, #[comptime] block: u32) -> u32 {
     ((address & 0x3FFFFu32) >> 4u32) | comptime!((block >> 4) << 16)

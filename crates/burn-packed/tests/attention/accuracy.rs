@@ -42,7 +42,7 @@ fn assert_accurate(case: &Case) {
     );
 }
 
-/// Lengths around every border: none, one, two tokens, a block of 64 queries, a window, two windows.
+/// Lengths around every boundary: none, one, two tokens, a block of 64 queries, a window, two windows.
 const RAGGED: [usize; 12] = [0, 1, 2, 63, 64, 65, 66, 0, 127, 128, 129, 130];
 
 #[test]
@@ -278,7 +278,7 @@ fn bf16_stays_within_one_percent_of_f32() {
             .window(window)
             .theta(10_000.0);
         for x in case.qkv.iter_mut().chain(&mut case.d_out) {
-            // Truncation leaves a number that bf16 has.
+            // Truncation gives a number that bf16 represents.
             *x = f32::from_bits(x.to_bits() & 0xffff_0000);
         }
         let (out, grad) = case.run_in(FloatDType::BF16);
@@ -298,7 +298,7 @@ fn bf16_stays_within_one_percent_of_f32() {
     }
 }
 
-/// As for bf16, with eight times its precision.
+/// As for bf16; f16 is eight times as precise.
 #[test]
 fn f16_stays_within_one_thousandth_of_f32() {
     if !computes_in(DType::F16) {

@@ -21,8 +21,8 @@ fn checkpointing_changes_no_bit() {
     }
 }
 
-/// q, k and v are outputs of operations that checkpointing recomputes, and the output is an input of others: the op asks for
-/// dropped inputs, and does so twice in a chain.
+/// q, k and v are outputs of operations that checkpointing recomputes, and the output is an input of other operations: the op
+/// requests inputs that were dropped, twice in a chain.
 #[test]
 fn recomputed_inputs_reach_the_backward_pass() {
     let case = Case::new(&[3, 66], 2, 16, 610).theta(10_000.0).window(8);

@@ -65,7 +65,7 @@ fn assert_accurate(case: &Case) {
     }
 }
 
-/// Lengths around every border: none, one, two tokens, a tile of 64, a window, two of each.
+/// Lengths around every boundary: none, one, two tokens, a tile of 64, a window, two tiles, two windows.
 const RAGGED: [usize; 14] = [0, 1, 2, 63, 64, 65, 66, 0, 127, 128, 129, 130, 191, 193];
 
 #[test]
@@ -137,8 +137,8 @@ fn large_scores_stay_finite() {
 
 /// The CPU where it is compiled in, else the device under test; with gradients.
 ///
-/// At 8192 tokens a software GPU takes minutes for what the CPU computes in seconds, and the CPU's f32 attention is another
-/// implementation than the one under test.
+/// At 8192 tokens a software GPU takes minutes and the CPU seconds; and the CPU's f32 attention is an implementation that is
+/// independent of the one under test.
 fn reference_device() -> Device {
     match burn_packed::device::select(Some("flex")) {
         Ok(flex) => flex.device.autodiff(),

@@ -1,4 +1,4 @@
-//! Attention in f32 loops: the error that the number format alone explains.
+//! Attention in f32 loops: the error that is due to the number format alone.
 
 use crate::case::{Case, Results};
 

@@ -122,7 +122,7 @@ fn poisoned_rows(case: &Case) -> Vec<usize> {
 
 /// The backward pass of a local layer reads the tiles of its band alone: a NaN reaches the gradients of rows nearby, as many in a long sequence
 /// as in a short one. The gradient of an output row is read by the keys of its band; a value by the queries of its band, whose softmax
-/// gradients reach the keys of theirs.
+/// gradients reach the keys of the bands of these queries.
 #[test]
 fn the_gradient_of_a_local_layer_reads_the_tiles_of_its_band_alone() {
     /// Rows of the largest tile of queries or keys of any version.

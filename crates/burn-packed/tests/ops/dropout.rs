@@ -142,7 +142,7 @@ fn keys_are_independent() {
             "{both} in common instead of {expected}"
         );
     }
-    // The order of the words matters.
+    // The result depends on the order of the words.
     assert_ne!(first, kept(count, spec(rate, [1000, 17, 5, 3])));
 }
 

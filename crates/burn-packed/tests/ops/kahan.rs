@@ -23,7 +23,7 @@ fn settings(t: i32, stable: bool) -> AdamWStep {
 }
 
 fn gradient(t: i32) -> Vec<f32> {
-    // A drift beside the noise, so that weights have somewhere to go; a larger one once in a while.
+    // A drift in addition to the noise, so that weights change in one direction; sometimes a larger drift.
     let size = if t % 50 == 0 { 8.0 } else { 1.0 };
     let noise = normals(100 + t as u64, COUNT);
     let each = noise.iter().enumerate();
@@ -83,7 +83,7 @@ fn run(stable: bool, moments: DType) -> [Vec<f64>; 4] {
         let grad = tensor(&g, SHAPE, &device);
         kahan = adamw_kahan(kahan, grad.clone(), s, None);
         plain = adamw_kahan(plain, grad, s, None);
-        // Without Kahan summation nothing is carried over.
+        // Without Kahan summation no compensation is kept.
         plain.compensation = plain.compensation.zeros_like();
     }
     assert_eq!(kahan.weight.dtype(), DType::BF16);
@@ -106,8 +106,8 @@ fn compensated_bf16_weights_follow_f64() {
             let [exact, rounded, sums, plain] = run(stable, moments);
             let moved = rms(&exact, &wide(&begin(&device, moments).weight));
             assert!(moved > 0.01, "{moved}");
-            // Weight and compensation together are the f64 weight to a hundredth of the way it went; the weight alone to its own rounding;
-            // without compensation most of the way is lost.
+            // Weight and compensation together equal the f64 weight within a hundredth of its change; the weight alone within its own rounding;
+            // without compensation most of the change is lost.
             let (sums, rounded, plain) = (
                 rms(&sums, &exact),
                 rms(&rounded, &exact),

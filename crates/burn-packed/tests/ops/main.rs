@@ -9,6 +9,7 @@ mod convert;
 mod cross_entropy;
 mod decoder;
 mod dropout;
+mod fp8;
 mod gather_rows;
 mod geglu;
 mod kahan;

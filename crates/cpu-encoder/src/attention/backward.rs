@@ -6,9 +6,9 @@
 //! dP = dO · Vᵀ        dS = P (dP - δ)        dQ = scale dS · K        dK = scale dSᵀ · Q        dV = Pᵀ · dO
 //! ```
 //!
-//! The gradient of the queries is computed by blocks of 32 queries, those of keys and values by blocks of 32 keys, whose scores are computed again,
-//! transposed: `Sᵀ = K · Qᵀ`, `dPᵀ = V · dOᵀ`. So every sum is one block's, and no operand is transposed in memory. Seven GEMMs instead of five are a small
-//! price: with heads of 64 most of the time goes into exponentials and conversions, and the two orders of the scores cost two of each.
+//! The gradient of the queries is computed by blocks of 32 queries, the gradients of keys and values by blocks of 32 keys, whose scores are computed
+//! again, transposed: `Sᵀ = K · Qᵀ`, `dPᵀ = V · dOᵀ`. So every sum belongs to one block, and no operand is transposed in memory. Seven GEMMs instead of
+//! five cost little: with heads of 64 exponentials and conversions take most of the time, and both are computed twice, for the two orders of the scores.
 
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ use cpu_gemm::{PANEL, ROWS, Unit};
 use super::{CHUNK, Head, pack_columns, pack_rows};
 use crate::rows::{Activation, Place, Rows, ScoreRows, accumulate};
 
-/// A head whose gradients are wanted.
+/// Arguments of the backward pass of a head.
 #[derive(Clone, Copy, Debug)]
 pub struct Gradients<'a, E> {
     /// Operands of the forward pass.
@@ -104,7 +104,7 @@ impl<E: Activation> BackwardScratch<E> {
     }
 }
 
-/// What a block's scores are made of: indices of [`BackwardScratch::operands`].
+/// Operands of a block's scores and sums: indices of [`BackwardScratch::operands`].
 struct Block {
     /// Left operands of the scores and of the gradients of the probabilities.
     left: [usize; 2],
@@ -117,8 +117,8 @@ struct Block {
 }
 
 impl<E: Activation> Gradients<'_, E> {
-    /// Computes the gradients of all tokens' queries (part 0), keys (1) and values (2). `place(part, rows)` is the place of those of up to 32 tokens, with a
-    /// row of [`Head::dim`] elements for each.
+    /// Computes the gradients of all tokens' queries (part 0), keys (1) and values (2). `place(part, rows)` returns the destination of the gradients of up
+    /// to 32 tokens, with a row of [`Head::dim`] elements for each.
     ///
     /// # Panics
     /// If the scratch is one of shorter sequences or smaller heads, or a slice ends before the sequence.
@@ -273,7 +273,7 @@ impl<E: Activation> Gradients<'_, E> {
         self.head.dim.next_multiple_of(PANEL)
     }
 
-    /// The product of a block's dS (sum 0) or P (sum 1) and the rows `columns` of a summed operand: to the sum for the first chunk, to `added` for others.
+    /// GEMM of a block's dS (sum 0) or P (sum 1) with the rows `columns` of a summed operand: into the sum for the first chunk, into `added` for others.
     ///
     /// # Safety
     /// As [`Self::compute`].
@@ -312,7 +312,7 @@ impl<E: Activation> Gradients<'_, E> {
         }
     }
 
-    /// Stores the gradients of the tokens `rows` times `factor`, rotated back where `rotated`.
+    /// Stores the gradients of the tokens `rows` times `factor`, with the inverse of RoPE where `rotated`.
     ///
     /// # Safety
     /// As [`Self::compute`].

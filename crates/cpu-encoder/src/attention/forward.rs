@@ -1,7 +1,7 @@
 //! The forward pass of a head.
 //!
-//! Keys and values are packed as right operands for each task: keys as the columns of `Q Kᵀ`, values as the rows of `P V`. Blocks of 32 queries then go
-//! through chunks of keys with an online softmax:
+//! Keys and values are packed as right operands for each task: keys as the columns of `Q Kᵀ`, values as the rows of `P V`. Blocks of 32 queries then
+//! loop over chunks of keys with an online softmax:
 //!
 //! ```text
 //! S [32, chunk] = Q [32, dim] · Kᵀ        the factor of the scores in Q

@@ -1,7 +1,7 @@
 //! Attention of one head of one sequence, and its gradients.
 //!
-//! Blocks of 32 queries go through chunks of keys. Scores keep the model's units, and exponentials are `2^((s - m) log2(e))`: a factor of log2(e) in the
-//! queries would be rounded in each of them, which costs large scores a digit.
+//! Blocks of 32 queries loop over chunks of keys. Scores keep the model's units, and exponentials are `2^((s - m) log2(e))`: with a factor of log2(e) in the
+//! queries, each query would be rounded once more, and large scores would lose a digit.
 //!
 //! Chunks begin at multiples of 32 keys of the sequence, so that the order of every sum depends on the sequence alone.
 
@@ -18,7 +18,7 @@ use crate::rows::{Rows, cap_scores};
 pub use backward::{BackwardScratch, Gradients};
 pub use forward::{Scratch, Total};
 
-/// Columns of scores of one step: a block's scores take 64 KB.
+/// Columns of scores of one step: with 32 rows of f32, a block's scores take 64 KB.
 const CHUNK: usize = 512;
 
 /// One head of one sequence of the projection to queries, keys and values.
@@ -38,7 +38,7 @@ pub struct Head<'a, E> {
     pub scale: f32,
     /// Bound on the scores, if any: `softcap * tanh(score / softcap)`.
     pub softcap: Option<f32>,
-    /// Keys on each side of a query that it sees, itself apart; `None` for all.
+    /// Number of keys that a query sees on each side, without its own; `None` for all.
     pub half_window: Option<usize>,
     /// Cosines and sines of each position, `[positions, dim]`; `None` without RoPE.
     pub rotary: Option<&'a [f32]>,

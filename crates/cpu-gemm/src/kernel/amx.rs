@@ -156,6 +156,8 @@ macro_rules! kernels {
                         "test {n}, {n}",
                         "jz 3f",
                         "2:",
+                        // The 32 cache lines of the step four steps ahead, into the L2 cache: with 16 rows a step is too short to hide
+                        // the loads of the panel from memory. 8 KB ahead was measured to be faster than none (docs/lab-log.md).
                         "prefetcht1 [{b} + 8192]",
                         "prefetcht1 [{b} + 8256]",
                         "prefetcht1 [{b} + 8320]",

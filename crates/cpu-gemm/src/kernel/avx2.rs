@@ -8,7 +8,7 @@ use super::Tile;
 use crate::element::Element;
 use crate::pack::Panel;
 
-/// Rows of one pass over a half of a panel.
+/// Rows of one pass over a half of a panel. In i8 four rows have 16 accumulators, the number of registers of AVX2; in f32 and bf16 they have 8.
 const BLOCK: usize = 4;
 
 /// Splits the rows of a tile into blocks of 4 and the rest, and the panel into its two halves of 16 columns.

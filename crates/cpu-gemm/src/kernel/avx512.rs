@@ -68,6 +68,7 @@ unsafe fn f32_rows<const N: usize>(tile: Tile<f32>, panel: Panel<'_, f32>) {
         // SAFETY: the caller guarantees N rows for all steps; a step of the panel is 32 floats.
         unsafe {
             let b = [_mm512_loadu_ps(right), _mm512_loadu_ps(right.add(16))];
+            // 1024 floats are 4 KB, 32 steps ahead: measured to be faster than no prefetch where the panel comes from memory (docs/lab-log.md).
             _mm_prefetch::<_MM_HINT_T0>(right.wrapping_add(1024).cast());
             _mm_prefetch::<_MM_HINT_T0>(right.wrapping_add(1040).cast());
             for (row, sum) in sums.iter_mut().enumerate() {

@@ -26,7 +26,7 @@ pub const PANEL: usize = 32;
 /// Rows of a tile at most.
 pub const ROWS: usize = 32;
 
-/// A left operand's rows and the place of the result.
+/// Rows of a left operand, and the destination of the result.
 #[derive(Clone, Copy, Debug)]
 pub struct Tile<E: Element> {
     /// First element of the left operand's first row.
@@ -43,12 +43,12 @@ pub struct Tile<E: Element> {
 
 /// Operand types that have kernels.
 pub trait Multiply: Element {
-    /// Writes `rows × 32` elements of the product of the left rows and the panel.
+    /// Writes `rows × 32` elements of the GEMM of the left rows and the panel.
     ///
     /// # Safety
     /// - `unit` is supported by this processor, and the thread is inside [`Unit::enter`].
-    /// - Rows of the left operand are readable for the panel's steps, as many as `tile.rows` rounded up to a multiple of 16.
-    /// - The result is writable for as many rows of 32 elements.
+    /// - The first `tile.rows` rows of the left operand, rounded up to a multiple of 16, are readable for the panel's steps.
+    /// - The result is writable for the same number of rows of 32 elements.
     /// - A panel of i8 has the sums of its columns ([`Panel::with_sums`]).
     unsafe fn tile(unit: Unit, tile: Tile<Self>, panel: Panel<'_, Self>);
 }

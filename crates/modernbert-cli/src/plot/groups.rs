@@ -25,7 +25,7 @@ pub struct Bar {
 pub struct Group {
     /// Label below the group.
     pub name: String,
-    /// One per series; `None` leaves its place empty.
+    /// One per series; `None` leaves a gap.
     pub bars: Vec<Option<Bar>>,
     /// A value to compare with, drawn as a black line across the group.
     pub reference: Option<f64>,

@@ -73,7 +73,7 @@ fn absurd_numbers_are_left_out() {
     plot_groups(&path, "", &["a".to_owned()], &groups, "paper", "").unwrap();
 }
 
-/// Title and legend of 300 curves are those of the curves that have a place, under a title with the number of the others.
+/// The legend of 300 curves has the curves that fit; the title gives the number of the others.
 #[test]
 fn more_curves_than_a_legend_holds_are_counted() {
     assert!(font_is_ready());

@@ -367,7 +367,7 @@ proptest! {
             texts.iter().enumerate().map(|(i, (group, text))| document(&i.to_string(), group, text.clone())).collect();
         let distinct: HashSet<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
         let total = distinct.iter().map(|text| text.len()).sum::<usize>();
-        // Half at most is held out, and a byte at least.
+        // At most half is held out, and at least one byte.
         let target = ((total as f64 * share) as usize).clamp(1, (total / 2).max(1));
         // Sizes of what is never divided: groups, or the documents of a single group. The first of equal texts stays.
         let mut kept: Vec<&Document> = Vec::new();
@@ -384,7 +384,7 @@ proptest! {
         let whole_units_fit = units.len() > 1 && units.values().any(|&size| size <= 2 * target);
         let split = match split(corpus(documents.clone()), EvalSize::Fraction(share), seed) {
             Ok(split) => split,
-            // Only a text that has to be cut, and has no place for it, is refused.
+            // Only a text that must be cut and has no position to cut at is refused.
             Err(CorpusError::TooSmall { bytes }) => {
                 prop_assert_eq!(bytes, total);
                 prop_assert!(!whole_units_fit, "{texts:?}");

@@ -26,7 +26,7 @@ pub struct ChoiceRow {
 pub struct ChoiceFile {
     /// The file.
     pub path: PathBuf,
-    /// Its rows, in order; at least one, all with as many choices.
+    /// Its rows, in order; at least one, all with the same number of choices.
     pub rows: Vec<ChoiceRow>,
 }
 

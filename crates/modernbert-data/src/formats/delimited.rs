@@ -3,7 +3,7 @@
 //! CSV is read after RFC 4180, strictly: a field that holds a comma, a line end or a double quote is enclosed in double quotes, and
 //! a quote in it is doubled. A quote anywhere else, text behind a closing quote and a quote that is never closed are errors, because
 //! lenient readers join or cut rows there. TSV has no quoting: a double quote is a letter like any other. Lines end in `\n` or
-//! `\r\n`; empty lines are passed over.
+//! `\r\n`; empty lines are skipped.
 
 use std::sync::Arc;
 

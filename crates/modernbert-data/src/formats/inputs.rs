@@ -15,7 +15,7 @@ use super::mds::{INDEX_FILE, files_of_index, is_index};
 pub struct InputFile {
     /// Its path.
     pub path: PathBuf,
-    /// Its name in messages: its path as seen from the folder that was named.
+    /// Its name in messages: its path relative to the folder that was named.
     pub name: String,
     /// True if it is a folder of MDS shards.
     pub is_mds: bool,
@@ -248,7 +248,7 @@ fn below(root: &Path) -> Result<Below, FormatError> {
     Ok(found)
 }
 
-/// `path` as seen from `root`, with `/` on every system.
+/// `path` relative to `root`, with `/` on every system.
 pub(crate) fn relative(root: &Path, path: &Path) -> String {
     let path = path.strip_prefix(root).unwrap_or(path);
     path.iter()

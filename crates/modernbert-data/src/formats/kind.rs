@@ -47,7 +47,7 @@ pub struct FileKind {
 }
 
 impl FileKind {
-    /// The kind that a file's name says, in upper or lower case: `notes.TXT`, `rows.jsonl.gz`. `None` for an unknown ending.
+    /// The kind of a file by the ending of its name, in upper or lower case: `notes.TXT`, `rows.jsonl.gz`. `None` for an unknown ending.
     pub fn of(path: &Path) -> Option<Self> {
         // Endings are ASCII: bytes of the name that are not UTF-8 do not change them.
         let name = path.file_name()?.to_string_lossy().to_lowercase();

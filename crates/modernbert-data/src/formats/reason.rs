@@ -1,4 +1,4 @@
-//! The reason of an error whose place the caller knows.
+//! The reason of an error, to which the caller adds the place.
 
 /// Reason why a row, a value or an index can't be used, and what to do. The caller adds file and line.
 #[derive(Debug, thiserror::Error)]

@@ -116,7 +116,7 @@ impl Row {
         format!("{}:{}", self.path.display(), self.number)
     }
 
-    /// Returns true for a text without columns: a line of a text file, a JSON string. It answers to every column of text.
+    /// Returns true for a text without columns: a line of a text file, a JSON string. Its text is the value of every text column.
     pub fn is_bare(&self) -> bool {
         matches!(self.content, RowContent::Bare(_))
     }
@@ -168,7 +168,7 @@ impl Row {
     /// As [`Self::text`], taking the text out of the row.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Self::text`].
     pub fn take_text(&mut self, column: &str) -> Result<String, FormatError> {
         self.text(column)?;
         Ok(match &mut self.content {

@@ -49,7 +49,7 @@ impl Rows {
         Self::by_ending(path, None, &ReadBytes::default())
     }
 
-    /// Opens a file with the given columns alone. CSV, TSV and Parquet must have each of them; in JSONL every row shows for itself.
+    /// Opens a file with the given columns alone. CSV, TSV and Parquet must have each of them; in JSONL each row is checked when it is read.
     ///
     /// # Errors
     /// As [`Self::open`]; a column that is missing.

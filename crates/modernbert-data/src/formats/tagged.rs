@@ -18,7 +18,7 @@ pub struct TaggedRow {
     pub content: TaggedContent,
 }
 
-/// What is labelled in a row.
+/// Labelled content of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaggedContent {
     /// Words with a tag each; at least one word, none of them empty.
@@ -44,7 +44,7 @@ pub struct TextSpan {
     pub start: usize,
     /// Character after the last one.
     pub end: usize,
-    /// Kind of what the span names, such as `PER`.
+    /// Kind of the span, such as `PER`.
     pub label: String,
 }
 

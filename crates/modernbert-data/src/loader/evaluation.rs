@@ -30,7 +30,7 @@ pub fn evaluation_items(
 /// [`evaluation_items`] of any samples.
 ///
 /// # Errors
-/// As there.
+/// As [`evaluation_items`].
 pub fn evaluation_items_of(
     samples: &Samples,
     masker: &Masker,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub struct LoaderOptions {
     /// Tokens of a packed row.
     pub row_length: usize,
-    /// Micro-batches (rows) of a full step: the packer fills so many rows at once. A smaller step, as in a batch-size warmup, takes
+    /// Micro-batches (rows) of a full step, the number of rows that the packer fills at once. A smaller step, as in a batch-size warmup, takes
     /// fewer rows of the same stream.
     pub micro_batches: usize,
     /// Padding id.

@@ -306,14 +306,14 @@ fn any_position_is_a_place_to_go_on_from() {
             _ => all[row - 1].position_after(1).unwrap(),
         };
         assert_eq!(position.row, row as u64);
-        // As a checkpoint stores it.
+        // In the form in which a checkpoint stores the position.
         let text = serde_json::to_string(&position).unwrap();
         let read: Position = serde_json::from_str(&text).unwrap();
         assert_eq!(read, position);
         let mut steps = stream.steps_from(&read).unwrap();
         let found: Vec<_> = rows(&mut steps, 20).iter().map(essence).collect();
         assert_eq!(found, expected[row..row + 20], "from row {row}");
-        // The row alone is enough, too.
+        // The number of the row alone is sufficient.
         let sought = stream.seek(row as u64).unwrap();
         assert_eq!((sought.row, sought.seed), (position.row, position.seed));
         let mut steps = stream.steps_from(&sought).unwrap();
@@ -705,7 +705,7 @@ fn a_length_warmup_is_resumed_at_any_row_and_with_any_threads() {
             }
         }
     }
-    // Another ramp is other data.
+    // Another ramp gives other data.
     let position = rows[9].position_after(1).unwrap();
     let longer = LengthWarmup {
         tokens: 5000,

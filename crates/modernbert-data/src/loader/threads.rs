@@ -15,7 +15,7 @@ const PREFETCH: usize = 8;
 /// Endless training data for burn-train, prepared ahead on other threads.
 ///
 /// Thread `t` of `n` plans all rows (lengths alone, which is cheap) and makes every `n`-th, and the receiver takes one row from each
-/// in turn: the order is the stream's for any number of threads.
+/// cyclically: the order is the stream's for any number of threads.
 #[derive(Clone)]
 pub struct TrainLoader {
     stream: TrainStream,

@@ -271,7 +271,7 @@ impl Masker {
     }
 }
 
-/// Whether a token fills up a vocabulary: `[unused0]`, `[unused1]`, …
+/// Returns whether a token fills up a vocabulary: `[unused0]`, `[unused1]`, …
 fn is_unused(token: &str) -> bool {
     let number = token
         .strip_prefix("[unused")

@@ -126,7 +126,7 @@ fn special_tokens_are_predicted_unless_protected() {
     assert!(open.labels.contains(&1));
     assert!(!protected.labels.contains(&1));
     assert!(protected.input_ids.iter().step_by(2).all(|&id| id == 1));
-    // The same draws decide: what is left is what the open mode chose too.
+    // Both modes use the same draws: the tokens chosen here are also chosen in the open mode.
     let rest: Vec<u32> = open
         .positions
         .iter()

@@ -3,7 +3,7 @@
 //! ```toml
 //! [[source]]
 //! name = "web"                      # letters, digits, - and _; the name of its folder of shards
-//! paths = ["web", "more.parquet"]   # files and folders, as seen from this file
+//! paths = ["web", "more.parquet"]   # files and folders, relative to this file
 //! proportion = 0.7                  # its share of the tokens that are trained on
 //! licence = "ODC-By 1.0"            # never empty: write "unknown" if it is unknown
 //! text_field = "text"               # the field or column with the text; "text" by default
@@ -107,7 +107,7 @@ pub enum MixtureError {
 pub(crate) const PROPORTION_SLACK: f64 = 0.002;
 
 impl Mixture {
-    /// Reads a mixture file; paths in it are seen from its folder.
+    /// Reads a mixture file; paths in it are relative to its folder.
     ///
     /// # Errors
     /// A file that can't be read, unknown or missing fields, shares that don't add up to 1, an empty licence, a name twice, text that two

@@ -27,8 +27,8 @@ pub struct PackOptions {
     pub buffer: usize,
     /// The id that fills the end of a row.
     pub pad_id: u32,
-    /// Emit the remaining sequences at the end of the data too, although some rows may be missing or mostly padding. For evaluation,
-    /// where every sequence counts; in training they would only change the batch size.
+    /// Emit the remaining sequences at the end of the data too, although the last batch may lack rows or have rows of mostly padding. For evaluation,
+    /// where every sequence counts; in training these rows would only change the batch size.
     pub flush: bool,
     /// Maximum number of sequences in a row, even if more would fit; `None` for as many as fit.
     pub sequences: Option<usize>,

@@ -43,7 +43,7 @@ impl Shard {
             let file = modernbert_files::read::open(&path)?;
             // SAFETY: the map is only read, and through bounds-checked slices of bytes, any value of which is valid.
             // As with every mapped file, another program must not truncate it meanwhile; this project replaces files atomically, and
-            // looks at the length again before it reads, see `check_length`.
+            // checks the length again before it reads, see `check_length`.
             unsafe { Mmap::map(&file) }
         };
         let map = open().map_err(|source| ShardError::Read {
@@ -78,7 +78,7 @@ impl Shard {
     }
 
     /// Refuses a file that became shorter since it was opened: the system would end a process that reads beyond its end (SIGBUS). A file that
-    /// was replaced or removed is still mapped, and whole.
+    /// was replaced or removed is still mapped, and complete.
     ///
     /// # Errors
     /// A file that is shorter now.

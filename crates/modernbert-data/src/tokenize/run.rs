@@ -83,7 +83,7 @@ pub struct TokenizeReport {
 
 /// Tokenizes `sources` into shards, and writes the tokenizer and an index beside them.
 ///
-/// Each source is read once, by a thread of its own, while the batch before is tokenized on `threads` cores. A document is held out by
+/// Each source is read once, by a separate thread, while the batch before is tokenized on `threads` cores. A document is held out by
 /// the hash of its content: equal documents are in the same split, so that no evaluated document was trained on. Everything is written to
 /// a temporary folder inside `out` and appears at once when it is finished; an old set is kept until then. `see` is called with each
 /// event, at least for every few megabytes of text; [`ControlFlow::Break`] ends the work.

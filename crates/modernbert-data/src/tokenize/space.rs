@@ -15,7 +15,7 @@ use crate::shard::header::width;
 
 /// Bytes of text that are tokenized of each source for the estimate.
 const SAMPLE_BYTES: usize = 1 << 20;
-/// Part of the estimate that must be free: text is not alike everywhere, and a set that fits is not to be refused.
+/// Part of the estimate that must be free: the ids per byte vary within a text, and a set that fits must not be refused.
 const CERTAIN: f64 = 0.8;
 
 /// Refuses a disk that is certainly too full for the shards of these sources.
@@ -65,7 +65,7 @@ pub(super) fn estimate(tokenizer: &Tokenizer, inputs: &[InputFile], fields: &Fie
             }
             continue;
         }
-        // Faults are for the work itself to find.
+        // The work itself reports faults.
         let Ok(records) = Records::open(input, fields) else {
             continue;
         };

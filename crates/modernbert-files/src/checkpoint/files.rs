@@ -192,8 +192,8 @@ impl TensorFiles {
         weight.is_some_and(|weight| weight.dtype == Dtype::I8)
     }
 
-    /// The bytes of a tensor in f32, or `None` if there is no such tensor, it has another dtype, or its place in the file or this processor's byte order
-    /// doesn't allow to take them for numbers. They stay mapped as long as a copy of the result exists.
+    /// The bytes of a tensor in f32, or `None` if there is no such tensor, it has another dtype, or its alignment in the file or this processor's byte
+    /// order does not allow to read the bytes as numbers. The bytes stay mapped as long as a copy of the result exists.
     pub fn mapped(&self, name: &str) -> Option<Bytes> {
         let entry = self.tensors.get(name)?;
         entry.as_f32().map(|_| entry.bytes.clone())

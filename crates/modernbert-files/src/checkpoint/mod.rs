@@ -7,7 +7,7 @@
 //! | [`write_safetensors`] | writes tensors, atomically |
 //! | [`ModelSource`] | a folder, or a name on the Hugging Face Hub (feature `hub`) |
 //!
-//! A malformed file is an error that names file and tensor, and reading one costs no more memory than the file is long.
+//! A malformed file is an error that names file and tensor; reading a file needs no more memory than the size of the file.
 
 mod error;
 mod expect;

@@ -99,7 +99,7 @@ impl ModelSource {
     }
 }
 
-/// What was meant, in parentheses: the name of a model of the Hub for its address, the folder of a file, ` (did you mean FOLDER?)` for the folder beside `path` whose name differs least, by two letters at most; empty without one.
+/// A suggestion in parentheses: the name of a model of the Hub for its address, the folder of a file, ` (did you mean FOLDER?)` for the folder beside `path` whose name differs least, by two letters at most; empty without one.
 pub(super) fn hint(path: &Path) -> String {
     let text = path.to_string_lossy();
     let hubs = [

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// The nonlinearity of the MLPs or of a head: every function that transformers knows by name, and those of PyTorch that FlexBERT lists.
+/// The nonlinearity of the MLPs or of a head: every function that transformers has by name, and those of PyTorch that FlexBERT lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Activation {
     /// GELU in its exact form, `z/2 · (1 + erf(z/√2))`: `gelu`.
@@ -22,7 +22,7 @@ pub enum Activation {
     Relu6,
     /// `z` above 0, `z / 100` below: `leaky_relu`.
     LeakyRelu,
-    /// `z` above 0, `a z` below, with one trained number `a` for each place of the function, 0.25 at first: `prelu`.
+    /// `z` above 0, `a z` below, with one trained number `a` for each use of the function, 0.25 at first: `prelu`.
     Prelu,
     /// `z` above 0, `11 z / 48` below: `rrelu`, with the mean of the slopes between 1/8 and 1/3 that PyTorch draws in training.
     Rrelu,

@@ -5,8 +5,8 @@
 //! two disagree the newer form is used, as in 5.x itself. Keys of other encoders that would change the model are refused, all others are
 //! ignored.
 //!
-//! A missing key takes the default of the Hugging Face class, so that one file means the same model in both libraries. That differs from
-//! the presets in one place: the class pools `cls`, the published files set `mean`.
+//! A missing key takes the default of the Hugging Face class, so that one file means the same model in both libraries. One default differs
+//! from the presets: the class pools `cls`, the published files set `mean`.
 //!
 //! The rotary base of local layers can be absent in three ways: the key is missing (10000, the class default), it is `null`, or it is -1.
 //! The last two come from early checkpoints, which had one base for all layers: they take the base of the global layers.
@@ -86,7 +86,7 @@ impl Fields<'_> {
         })
     }
 
-    /// Missing takes the default if that is a token of this vocabulary; null is no token.
+    /// A missing key has the default if the default is a token of this vocabulary; null means no token.
     fn token(
         &self,
         key: &str,

@@ -75,7 +75,7 @@ pub enum Pooling {
     WeightedMean,
 }
 
-/// A name that is no pooling.
+/// An unknown name of a pooling.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a pooling; give one of {names}", names = Pooling::ALL.map(Pooling::name).join(", "))]
 pub struct UnknownPooling(String);
@@ -94,7 +94,7 @@ impl Pooling {
         }
     }
 
-    /// The key of sentence-transformers' `1_Pooling/config.json` that is true for this pooling.
+    /// The key that is true for this pooling in sentence-transformers' `1_Pooling/config.json`.
     pub fn flag(self) -> &'static str {
         match self {
             Self::Cls => "pooling_mode_cls_token",
@@ -121,7 +121,7 @@ impl<'de> serde::Deserialize<'de> for Pooling {
 impl std::str::FromStr for Pooling {
     type Err = UnknownPooling;
 
-    /// Reads a name; hyphens are left out, so that `weighted-mean` is one as well.
+    /// Reads a name; hyphens are ignored, so that `weighted-mean` is accepted too.
     fn from_str(name: &str) -> Result<Self, UnknownPooling> {
         let plain = name.replace('-', "");
         let found = Self::ALL.into_iter().find(|one| one.name() == plain);

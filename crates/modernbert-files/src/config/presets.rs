@@ -17,7 +17,7 @@ const PRESETS: [(&str, usize, usize, usize, usize); 7] = [
 ];
 
 impl ModernBertConfig {
-    /// Names [`Self::preset`] knows, smallest model first.
+    /// Names of the presets, smallest model first; see [`Self::preset`].
     pub fn preset_names() -> impl Iterator<Item = &'static str> {
         PRESETS.iter().map(|preset| preset.0)
     }

@@ -62,7 +62,7 @@ impl Gpu {
         GPUS.iter().map(gpu).collect()
     }
 
-    /// A known GPU by its name, in any case and without spaces; or one of so many streaming multiprocessors with weight 1.
+    /// A known GPU by its name, in any case and without spaces; or a number of streaming multiprocessors, with weight 1.
     ///
     /// # Errors
     /// A name that is neither.

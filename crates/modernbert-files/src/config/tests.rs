@@ -393,7 +393,7 @@ fn poolings_are_read_by_their_names() {
     );
 }
 
-/// Models compute in f32: what is 0 or infinite there makes results of zeros, or none at all.
+/// Models compute in f32: values that are 0 or infinite in f32 give results that are zeros or not finite.
 #[test]
 fn numbers_that_f32_does_not_hold_are_refused() {
     for key in [

@@ -111,7 +111,7 @@ pub fn is_share(value: f64) -> bool {
     (0.0..1.0).contains(&value) && (value as f32) < 1.0
 }
 
-/// A label as it is seen: composed characters, without those that have no width.
+/// A label as it is displayed: composed characters, without characters of zero width.
 fn visible(label: &str) -> String {
     let no_width = |c: &char| {
         matches!(
@@ -128,7 +128,7 @@ const SHORTEST: usize = 3;
 /// Larger sizes are mistakes; the bound keeps every count far from overflow.
 pub(super) const MAX_SIZE: usize = 1 << 31;
 
-/// The same for the number of layers, the length of a list.
+/// Largest number of layers, which is the length of a list.
 pub(super) const MAX_LAYERS: usize = 1 << 16;
 
 pub(super) fn refuse(

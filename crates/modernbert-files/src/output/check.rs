@@ -1,4 +1,4 @@
-//! Checks of a place for results, before the work.
+//! Checks of an output path, before the work.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ const CHECKPOINT_STATE: &str = "state.json";
 
 type Own<'a> = Box<dyn Fn(&Path) -> bool + 'a>;
 
-/// Requirements of a program on the place it will write to. [`Self::check`] changes nothing on the disk.
+/// Requirements of a program on its output path. [`Self::check`] changes nothing on the disk.
 pub struct OutputCheck<'a> {
     path: &'a Path,
     is_folder: bool,
@@ -23,7 +23,7 @@ pub struct OutputCheck<'a> {
     argument: &'static str,
 }
 
-/// The argument that names the place of most programs' results.
+/// The argument that names the output path in most programs.
 const OUT: &str = "--out";
 
 impl<'a> OutputCheck<'a> {
@@ -58,14 +58,14 @@ impl<'a> OutputCheck<'a> {
         self
     }
 
-    /// The argument that names the place, for messages, where it is not `--out`.
+    /// The argument that names the output path, for messages, where it is not `--out`.
     #[must_use]
     pub fn of_argument(mut self, argument: &'static str) -> Self {
         self.argument = argument;
         self
     }
 
-    /// Accepts existing content of the place if `own` returns true: the program wrote it.
+    /// Accepts existing content of the output path if `own` returns true: the program wrote it.
     #[must_use]
     pub fn replaces(mut self, own: impl Fn(&Path) -> bool + 'a) -> Self {
         self.own = Some(Box::new(own));
@@ -80,7 +80,7 @@ impl<'a> OutputCheck<'a> {
         self
     }
 
-    /// The program's `--resume`: accepts existing content of the place if `own` returns true, a run that can go on.
+    /// The program's `--resume`: accepts existing content of the output path if `own` returns true, a run that can be continued.
     #[must_use]
     pub fn resumes(self, resume: bool, own: impl Fn(&Path) -> bool + 'a) -> Self {
         if !resume {
@@ -100,7 +100,7 @@ impl<'a> OutputCheck<'a> {
         self
     }
 
-    /// Checks that results can be written at the place.
+    /// Checks that results can be written to the output path.
     ///
     /// # Errors
     /// The first fault, with its remedy.

@@ -1,7 +1,7 @@
 //! Places for results: checked before the work, written completely or not at all.
 //!
 //! Every program with an `--out` calls [`OutputCheck`] before it computes anything, and writes through
-//! [`PendingFile`](crate::atomic::PendingFile) or [`StagedFolder`] after it. Other content of the place is an error and is never replaced.
+//! [`PendingFile`](crate::atomic::PendingFile) or [`StagedFolder`] after it. Other content of the path is an error and is never replaced.
 
 mod check;
 mod space;
@@ -16,10 +16,10 @@ pub use staged::StagedFolder;
 
 use std::path::PathBuf;
 
-/// Reason why nothing can be written at a place.
+/// Reason why nothing can be written to an output path.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    /// Any of the faults below, of a place that another argument than `--out` names.
+    /// Any of the faults below, of a path that another argument than `--out` names.
     #[error("{0}")]
     Argument(String),
     /// There is a file already.
@@ -37,37 +37,37 @@ pub enum OutputError {
         path: PathBuf,
         /// One of its entries.
         found: String,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
-    /// The place is an input.
+    /// The output path is an input.
     #[error("{path}: --out is the same as the input {input}; give --out another place", path = path.display(), input = input.display())]
     IsInput {
-        /// The place.
+        /// The output path.
         path: PathBuf,
         /// The input.
         input: PathBuf,
     },
-    /// The place is inside an input.
+    /// The output path is inside an input.
     #[error("{path}: --out is inside the input {input}; give --out a place outside of it", path = path.display(), input = input.display())]
     InsideInput {
-        /// The place.
+        /// The output path.
         path: PathBuf,
         /// The input.
         input: PathBuf,
     },
-    /// The place contains an input.
+    /// The output path contains an input.
     #[error("{path}: --out contains the input {input}; give --out another folder", path = path.display(), input = input.display())]
     ContainsInput {
-        /// The place.
+        /// The output path.
         path: PathBuf,
         /// The input.
         input: PathBuf,
     },
-    /// The place belongs to a checkpoint, whose files are hashed.
+    /// The output path belongs to a checkpoint, whose files are hashed.
     #[error("{path}: --out is inside the checkpoint {folder}; give --out a place outside of it", path = path.display(), folder = folder.display())]
     InsideCheckpoint {
-        /// The place.
+        /// The output path.
         path: PathBuf,
         /// The checkpoint.
         folder: PathBuf,
@@ -75,7 +75,7 @@ pub enum OutputError {
     /// An entry of another kind.
     #[error("{path}: --out is {what}; give --out {wanted}", path = path.display())]
     Kind {
-        /// The place.
+        /// The output path.
         path: PathBuf,
         /// Kind of the existing entry.
         what: &'static str,
@@ -93,7 +93,7 @@ pub enum OutputError {
     /// The folder can't be written to.
     #[error("{path}: can't be written ({source}); give --out a place you may write to", path = path.display())]
     Unwritable {
-        /// The place.
+        /// The output path.
         path: PathBuf,
         /// Error of the operating system.
         source: std::io::Error,
@@ -104,7 +104,7 @@ pub enum OutputError {
          disk", path = path.display(), needed_mb = *needed as f64 / 1e6, free_mb = *free as f64 / 1e6
     )]
     Space {
-        /// The place.
+        /// The output path.
         path: PathBuf,
         /// Bytes that will be written.
         needed: u64,
@@ -114,7 +114,7 @@ pub enum OutputError {
     /// Writing failed after the check.
     #[error("{path}: can't be written ({source}){remedy}", path = path.display(), remedy = space_remedy(source))]
     Write {
-        /// The place.
+        /// The output path.
         path: PathBuf,
         /// Error of the operating system.
         source: std::io::Error,

@@ -52,7 +52,7 @@ impl StagedFolder {
     /// that has that entry is complete.
     ///
     /// # Errors
-    /// An error of the operating system, also about a place that is no longer empty.
+    /// An error of the operating system, also about a folder that is no longer empty.
     pub fn publish(self, last: &str) -> Result<(), OutputError> {
         let failed = |source| OutputError::Write {
             path: self.target.clone(),

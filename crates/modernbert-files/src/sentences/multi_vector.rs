@@ -33,7 +33,7 @@ pub struct MultiVectorSettings {
 }
 
 impl Default for MultiVectorSettings {
-    /// PyLate's.
+    /// PyLate's defaults.
     fn default() -> Self {
         let [query_prefix, document_prefix] = PREFIXES.map(str::to_string);
         Self {
@@ -65,7 +65,7 @@ impl MultiVectorSettings {
             .flatten()
             .filter_map(|module| module.get("type")?.as_str()?.rsplit('.').next())
             .collect();
-        // A pooled model may have a projection too, of its one vector.
+        // A model with one vector per text may also have a projection, of that vector.
         if !kinds.contains(&"Dense") || kinds.contains(&"Pooling") {
             return Ok(None);
         }

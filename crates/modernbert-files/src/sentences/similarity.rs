@@ -19,7 +19,7 @@ pub enum Similarity {
     Dot,
     /// Euclidean distance of the vectors as they are, negative.
     Euclidean,
-    /// Manhattan distance (sum of the components' differences) of the vectors as they are, negative.
+    /// Manhattan distance (sum of the absolute differences of the components) of the vectors as they are, negative.
     Manhattan,
 }
 

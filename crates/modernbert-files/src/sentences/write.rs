@@ -123,7 +123,7 @@ impl SentenceFiles {
 
     fn prompts_file(&self) -> Value {
         let mut json = Map::new();
-        // PyLate reads no similarity but its own.
+        // PyLate accepts only its own similarity, `MaxSim`.
         let similarity = match &self.stages {
             Stages::Pooled { .. } => self.similarity.name(),
             Stages::PerToken { .. } => "MaxSim",
@@ -207,7 +207,7 @@ mod tests {
         files.write(folder.path()).unwrap();
         let found = MultiVectorSettings::read(folder.path()).unwrap();
         assert_eq!(found, Some(settings));
-        // A reader of one vector per text must not take it for one.
+        // A reader of models with one vector per text must refuse the folder.
         let error = SentenceSettings::read(folder.path()).unwrap_err();
         assert!(error.to_string().contains("Dense"), "{error}");
     }

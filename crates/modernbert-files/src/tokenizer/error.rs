@@ -44,7 +44,7 @@ pub enum TokenizerError {
         /// The token's text.
         token: String,
     },
-    /// The token that stands for hidden ones has another role too.
+    /// The mask token has another role too.
     #[error(
         "{place}: the mask token {token:?} is also the one that opens, closes or pads a sequence; name a token of its own as mask_token in \
          tokenizer_config.json"
@@ -64,7 +64,7 @@ pub enum TokenizerError {
         /// The file.
         place: String,
     },
-    /// The limit leaves no token beside the special ones.
+    /// The limit leaves no token in addition to the special tokens.
     #[error(
         "a maximum length of {max_length} leaves no token of a text beside the {needed} special tokens; use a longer one"
     )]
@@ -80,7 +80,7 @@ pub enum TokenizerError {
         /// Message of the library.
         reason: String,
     },
-    /// A long text has no place at which it can be cut without changing its ids.
+    /// A long text has no position at which it can be cut without changing its ids.
     #[error(
         "{mebibytes} MiB of the text have no white space or punctuation to cut at; check that it is text, or split it"
     )]

@@ -17,9 +17,9 @@ pub const FILES: [&str; 2] = [TOKENIZER_FILE, CONFIG_FILE];
 
 /// The library's tokenizer from the content of a `tokenizer.json`.
 ///
-/// The library panics where a decoder is broken JSON, where a `Precompiled` table is damaged, and where a template names
-/// what isn't there. So the text is parsed as a whole first, which leaves nothing broken or doubled; tokenizers with such
-/// a table, which no ModernBERT has, are refused; and templates are checked.
+/// The library panics if a decoder is malformed JSON, if a `Precompiled` table is damaged, and if a template names an
+/// undefined token. So the text is first parsed as a whole, which refuses malformed JSON and duplicate keys; tokenizers
+/// with a `Precompiled` table, which no ModernBERT has, are refused; and templates are checked.
 pub(super) fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, Reason> {
     let json: Value = crate::json::parse(bytes).map_err(Reason::new)?;
     if json.get("normalizer").is_some_and(precompiled) {

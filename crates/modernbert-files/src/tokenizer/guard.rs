@@ -1,7 +1,7 @@
 //! Panics of the tokenizers library as errors.
 //!
-//! The library unwraps where a file has an empty pattern, a length of zero or a broken template, some of it only at the first text that
-//! meets the place. So every call into it is guarded, and a file is tried on a few texts when it is loaded.
+//! The library panics on a file with an empty pattern, a length of zero or a broken template, in some cases only when the first affected
+//! text is encoded. So every call into the library is guarded, and a file is tested with a few texts when it is loaded.
 
 use serde_json::Value;
 
@@ -23,7 +23,7 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Reason> {
     caught(work).map_err(|panic| Reason(format!("the tokenizers library fails on it: {panic}")))
 }
 
-/// Texts on which a file is tried: nothing, blanks, words, digits, marks that compose, control characters, other scripts.
+/// Texts with which a file is tested: empty, blanks, words, digits, marks that compose, control characters, other scripts.
 pub(super) const PROBES: [&str; 9] = [
     "",
     " ",
@@ -66,7 +66,7 @@ fn growth(normalizer: &Value) -> f64 {
                 (Some(content), Some(pattern)) => {
                     let length = |key: &str| pattern.get(key)?.as_str().map(str::len);
                     match length("String") {
-                        // At every place between two characters.
+                        // At every position between two characters.
                         Some(0) | None => 1.0 + content.len() as f64,
                         Some(pattern) => (content.len() as f64 / pattern as f64).max(1.0),
                     }

@@ -1,13 +1,13 @@
 //! Text to token ids and back.
 //!
 //! [`Tokenizer`] wraps a `tokenizer.json` of the [`tokenizers`] library and checks what the rest of this project relies on:
-//! the five special tokens exist, and one text becomes `[CLS] A [SEP]`, two become `[CLS] A [SEP] B [SEP]`. The tokens of
-//! these roles may have other names: `tokenizer_config.json` and `special_tokens_map.json` beside it are read, and ids are
+//! the five special tokens exist, and one text becomes `[CLS] A [SEP]`, two become `[CLS] A [SEP] B [SEP]`. The special
+//! tokens may have other texts: `tokenizer_config.json` and `special_tokens_map.json` of the folder are read, and ids are
 //! always looked up by the token's text, because every tokenizer numbers them differently. [`train`] makes a tokenizer of
 //! the same kind from any text.
 //!
-//! Truncation and padding settings in a file are ignored: sequences are packed, not padded, and a caller that wants a
-//! length limit says so with [`Tokenizer::encode_truncated`]. A panic of the library is an error.
+//! Truncation and padding settings in a file are ignored: sequences are packed, not padded, and a caller sets a
+//! length limit with [`Tokenizer::encode_truncated`]. A panic of the library is an error.
 
 mod error;
 mod files;
@@ -87,7 +87,7 @@ pub struct Tokenizer {
     special: SpecialTokens,
     /// Tokens of a sequence at most, as `tokenizer_config.json` has it.
     max_length: Option<usize>,
-    /// Largest id and one.
+    /// Largest id plus 1.
     id_bound: usize,
 }
 
@@ -151,7 +151,7 @@ impl Tokenizer {
         tokenizer.probe().map_err(wrong)?;
         tokenizer.special = tokenizer.find_special(&roles, place)?;
         tokenizer.check_claims(&roles)?;
-        // The methods below put the special tokens in place themselves: a file that means another layout must not pass.
+        // The methods below insert the special tokens themselves: a file with another layout must not pass.
         let SpecialTokens { cls, sep, .. } = tokenizer.special;
         if tokenizer.with_template("")? != [cls, sep]
             || tokenizer.with_template(("", ""))? != [cls, sep, sep]
@@ -200,7 +200,7 @@ impl Tokenizer {
         };
         let pad = named(&roles.pad, &["[PAD]", "<pad>", "<|padding|>"], None)?;
         let special = SpecialTokens {
-            // No text becomes a token that is not there.
+            // A tokenizer without an unknown token never produces one.
             unk: named(&roles.unk, &["[UNK]", "<unk>"], Some(pad)).unwrap_or(pad),
             cls: named(&roles.cls, &["[CLS]", "<s>", "<bos>"], by_template(0))?,
             sep: named(&roles.sep, &["[SEP]", "</s>", "<eos>"], by_template(1))?,
@@ -223,7 +223,7 @@ impl Tokenizer {
         }
     }
 
-    /// Compares the tokenizer with what the files beside it say of it: Python's libraries change it when they load it.
+    /// Compares the tokenizer with the statements of the other files: Python's libraries change the tokenizer by them when they load it.
     fn check_claims(&self, roles: &Roles) -> Result<(), TokenizerError> {
         let prefix = self
             .inner
@@ -265,7 +265,7 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// The same tokenizer for a model that takes at most so many tokens; written to `tokenizer_config.json` by [`Self::save`].
+    /// The same tokenizer for a model that takes at most `tokens` tokens; written to `tokenizer_config.json` by [`Self::save`].
     #[must_use]
     pub fn with_max_length(mut self, tokens: usize) -> Self {
         self.max_length = Some(tokens);
@@ -287,7 +287,7 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
-    /// Rows that the embedding of a model for this tokenizer has at least: the largest id and one.
+    /// Least number of rows of the embedding of a model for this tokenizer: the largest id plus 1.
     pub fn id_bound(&self) -> usize {
         self.id_bound
     }
@@ -367,8 +367,8 @@ impl Tokenizer {
         Ok(EncodedOffsets { ids, offsets })
     }
 
-    /// As [`Self::encode_with_offsets`], of the beginning of a text that is much longer than `tokens` tokens; the flag is true if that
-    /// left something out.
+    /// As [`Self::encode_with_offsets`], of the beginning of a text that is much longer than `tokens` tokens; the flag is true if part of
+    /// the text was left out.
     ///
     /// # Errors
     /// As [`Self::encode`].
@@ -456,7 +456,7 @@ impl Tokenizer {
         }
     }
 
-    /// The tokenizer as JSON, the same text for equal tokenizers: what a hash of a tokenizer is taken of.
+    /// The tokenizer as JSON, the same text for equal tokenizers: the input of a tokenizer's hash.
     pub fn to_json(&self) -> Result<String, TokenizerError> {
         self.inner
             .to_string(false)

@@ -6,7 +6,7 @@ use super::Tokenizer;
 use super::guard::guarded;
 
 impl Tokenizer {
-    /// Makes the offsets of a text's tokens cut it right: between characters, and behind the marks that belong to a token's last
+    /// Corrects the offsets of a text's tokens: they fall between characters, and after the combining marks that belong to a token's last
     /// character.
     ///
     /// A normalizer that composes or removes marks (NFC, or one that strips accents) leaves them to no token: of `e` and a combining

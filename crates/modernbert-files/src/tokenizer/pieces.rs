@@ -3,7 +3,7 @@
 //!
 //! A piece ends before white space or punctuation, where tokens of every common pre-tokenizer begin. Each cut is verified with the
 //! tokenizer itself: the text around the cut has the same ids in one piece and in two. So the ids are those of the whole text, for any
-//! tokenizer that looks no further than [`WINDOW`] bytes around a place.
+//! tokenizer whose result at a position depends on at most [`WINDOW`] bytes around it.
 
 use super::{Tokenizer, TokenizerError};
 
@@ -11,9 +11,9 @@ use super::{Tokenizer, TokenizerError};
 pub(super) const PIECE: usize = 256 << 10;
 /// Bytes on each side of a cut that are encoded to verify it.
 const WINDOW: usize = 512;
-/// Places that are tried before the piece is made longer.
+/// Positions that are tried before the piece is made longer.
 const PLACES: usize = 16;
-/// Longest text without a place to cut, in bytes: a longer one would need gigabytes of memory.
+/// Longest text without a position to cut at, in bytes: a longer text would need gigabytes of memory.
 const MOST_UNCUT: usize = 8 << 20;
 /// Bytes of text that are encoded for each token wanted. Texts have 3 to 5.
 const BYTES_PER_TOKEN: usize = 16;
@@ -22,7 +22,7 @@ const MARGIN: usize = 64;
 
 impl Tokenizer {
     /// Calls `encode` for each piece of `text`, with the position of its first byte. Pieces have about `piece` bytes, or more where the
-    /// text has no place to cut. An empty text is one empty piece.
+    /// text has no position to cut at. An empty text is one empty piece.
     pub(super) fn for_each_piece(
         &self,
         text: &str,
@@ -96,8 +96,8 @@ impl Tokenizer {
         Ok(None)
     }
 
-    /// Returns the last place in `text[from..end]` at which the text can be cut without changing its ids, if one of the last [`PLACES`]
-    /// can.
+    /// Returns the last position in `text[from..end]` at which the text can be cut without changing its ids; only the last [`PLACES`]
+    /// candidates are tried.
     fn last_cut(
         &self,
         text: &str,
@@ -125,8 +125,8 @@ impl Tokenizer {
     }
 }
 
-/// Places in `text[from..end]`, the last first, at which a piece may end: between a character and the white space behind it, or between
-/// a letter or digit and the punctuation behind it.
+/// Positions in `text[from..end]`, the last first, at which a piece may end: between a character and the white space after it, or between
+/// a letter or digit and the punctuation after it.
 fn places(text: &str, from: usize, end: usize) -> impl Iterator<Item = usize> {
     let mut next: Option<char> = None;
     text[from..end]

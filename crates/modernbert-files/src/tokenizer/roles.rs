@@ -1,4 +1,4 @@
-//! The names of the special tokens and other settings, from the files beside `tokenizer.json`.
+//! The names of the special tokens and other settings, from the other tokenizer files of the folder.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::TokenizerError;
 
-/// Files that say which token plays which role, the first one first.
+/// Files that give the text of each special token, in order of precedence.
 const FILES: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
 /// Larger values mean "no limit".
 const MOST_TOKENS: f64 = (1u64 << 31) as f64;
@@ -21,11 +21,12 @@ pub(super) struct Roles {
     pub(super) mask: Option<String>,
     /// Tokens of a sequence at most; `None` without a limit.
     pub(super) max_length: Option<usize>,
-    /// What the files say about the tokenizer itself, in which it must agree.
+    /// Statements of the files about the tokenizer itself, which `tokenizer.json` must satisfy.
     pub(super) claims: Vec<Claim>,
 }
 
-/// A setting that Python's libraries apply to `tokenizer.json` when they load it: a file without it is another tokenizer there.
+/// A setting that Python's libraries apply to `tokenizer.json` when they load it: without the setting in `tokenizer.json`, the tokenizer in
+/// Python differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Claim {
     pub(super) path: PathBuf,
@@ -75,7 +76,7 @@ impl Roles {
         Ok(roles)
     }
 
-    /// Takes what is set in a file and not in an earlier one. The error describes a setting that is malformed or not supported.
+    /// Reads the settings of a file that no earlier file has. The error describes a setting that is malformed or not supported.
     fn add(&mut self, json: &Value) -> Result<(), String> {
         for (key, other) in [
             ("unk_token", None),
@@ -143,7 +144,7 @@ impl Roles {
         Ok(())
     }
 
-    /// Collects what a file says about the tokenizer itself.
+    /// Collects the statements of a file about the tokenizer itself.
     fn claim(&mut self, json: &Value, path: &Path) -> Result<(), String> {
         let mut claim = |kind| {
             let path = path.to_path_buf();

@@ -1,6 +1,6 @@
 //! Training a tokenizer of ModernBERT's kind.
 //!
-//! Byte-level BPE over NFC text, split the way GPT-2 does it, case kept, no space put in front; the special tokens and
+//! Byte-level BPE over NFC text, pre-tokenized as in GPT-2, case kept, without a prefix space; the special tokens and
 //! the `[unusedN]` fillers come after the learned vocabulary, as in the published tokenizer. The same texts always give
 //! the same tokenizer, in any order.
 
@@ -19,13 +19,13 @@ use super::{Tokenizer, TokenizerError};
 
 /// The special tokens, in the order of their ids.
 const SPECIALS: [&str; 5] = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"];
-/// Vocabularies are a multiple of this, which matrix units like.
+/// Vocabulary sizes are a multiple of this, so that the tiles of a GEMM are full.
 const MULTIPLE: usize = 64;
 /// Tokens of a sequence of the published models at most.
 const MAX_LENGTH: usize = 8192;
 
 /// Bytes of a word at most: longer ones, as in text without blanks, are counted in parts. The work of all merges grows with the sum of the
-/// squares of the words' lengths, which this keeps proportional to the text.
+/// squares of the words' lengths; this limit keeps the work proportional to the size of the text.
 const LONGEST_WORD: usize = 256;
 
 /// A trained tokenizer.
@@ -58,7 +58,7 @@ impl Default for TrainOptions {
 
 /// Trains a tokenizer on `texts`.
 ///
-/// The vocabulary has exactly the size asked for (rounded up to a multiple of 64): where the texts do not hold enough
+/// The vocabulary has exactly the size asked for (rounded up to a multiple of 64): if the texts do not contain enough
 /// merges, `[unused0]`, `[unused1]`, … fill it.
 ///
 /// # Errors
@@ -146,8 +146,8 @@ pub(super) fn words_of(text: &str) -> tokenizers::Result<(Vec<String>, u64)> {
     Ok((words, cut))
 }
 
-/// Position after the first [`LONGEST_WORD`] bytes of a longer piece, which has a character for each byte of its text; before a character of the
-/// text of which they would hold a part.
+/// Position at which a longer piece is cut: after its first [`LONGEST_WORD`] bytes, or earlier, so that no character of the text is divided. A piece has
+/// one character for each byte of its text.
 fn end_of_part(piece: &str) -> Option<usize> {
     // Byte-level BPE shows the bytes inside of a UTF-8 character, 0x80 to 0xBF, as these characters.
     let is_inside =
@@ -159,7 +159,7 @@ fn end_of_part(piece: &str) -> Option<usize> {
     Some(start.map_or(end, |(at, _)| at))
 }
 
-/// The `tokenizer.json` of what was learned, in the published tokenizer's form.
+/// The `tokenizer.json` of the learned vocabulary and merges, in the form of the published tokenizer.
 fn tokenizer_json(model: &BPE, vocab_size: usize) -> Result<Value, TokenizerError> {
     let model = serde_json::to_value(model).map_err(|error| TokenizerError::Encode {
         reason: error.to_string(),

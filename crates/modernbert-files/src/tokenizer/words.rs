@@ -1,8 +1,8 @@
-//! Texts that come as words.
+//! Texts that are split into words.
 
 use super::{Tokenizer, TokenizerError};
 
-/// A sequence of words that know their tokens.
+/// A sequence of words, with the tokens of each word.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedWords {
     /// Token ids, `[CLS]` first and `[SEP]` last.
@@ -16,11 +16,11 @@ pub struct EncodedWords {
 impl Tokenizer {
     /// `[CLS] word word … [SEP]` in at most `max_length` tokens, every word tokenised on its own.
     ///
-    /// With `prefix_space` each word is read as if a space stood before it, as words do in running text; the vocabulary
-    /// knows most words in that form, and without it labels of words get noticeably worse.
+    /// With `prefix_space` each word is encoded with a space before it, as in running text; the vocabulary
+    /// contains most words in that form, and without it labels of words get noticeably worse.
     ///
     /// # Errors
-    /// A maximum length without room for the special tokens.
+    /// A maximum length without space for the special tokens.
     pub fn encode_words<S: AsRef<str>>(
         &self,
         words: &[S],

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Compares a training with PyTorch's, step by step. The default limits are three times what 100 steps differ on a CPU (docs/parity.md).
+/// Compares a training with PyTorch's, step by step. The default limits are three times the differences of 100 steps on a CPU (docs/parity.md).
 #[derive(Parser)]
 #[command(version)]
 struct Args {
@@ -105,13 +105,13 @@ fn run(args: &Args) -> Result<ExitCode> {
         let close = largest <= loss_tol && worst <= weight_tol;
         if !close {
             say(&format!(
-                "{name}: more than allowed, {loss_tol:.1e} of a loss and {weight_tol:.1e} of the way of a tensor's weights"
+                "{name}: more than allowed, {loss_tol:.1e} of a loss and {weight_tol:.1e} of the change of a tensor's weights"
             ));
         }
         passed &= close;
         curves.insert(name, losses);
     }
-    // A curve's level is that of ten steps: one batch is easier than another.
+    // The level of a curve is the mean of ten steps, because the losses of single batches differ.
     let level = |losses: &[f64]| -> Vec<f64> {
         losses
             .windows(10.min(losses.len()))

@@ -37,7 +37,7 @@ pub struct FinetuneArgs {
     /// Uses this many examples per step; the program has its own default.
     #[arg(long)]
     pub batch_size: Option<usize>,
-    /// Evaluates on the dev set every so many steps; by default after every epoch.
+    /// Evaluates on the dev set after every N steps; by default after every epoch.
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     pub evaluate_every: Option<u64>,
     /// Stops after this many evaluations in a row without a better score, 0 for never; the program has its own default.
@@ -50,10 +50,10 @@ pub struct FinetuneArgs {
     /// Accumulates gradients over this many micro-batches per step: more of them need less memory.
     #[arg(long, default_value_t = 1)]
     pub micro_batches: usize,
-    /// Saves a checkpoint in --out every so many steps; off by default. These checkpoints are kept after the end of the run.
+    /// Saves a checkpoint in --out after every N steps; off by default. These checkpoints are kept after the end of the run.
     #[arg(long, value_name = "STEPS", requires = "out", value_parser = clap::value_parser!(u64).range(1..))]
     pub save_every: Option<u64>,
-    /// Saves a checkpoint in --out every so many minutes.
+    /// Saves a checkpoint in --out every this number of minutes.
     #[arg(long, value_name = "MINUTES", requires = "out", default_value_t = 15.0)]
     pub save_every_minutes: f64,
     /// Resumes from the newest checkpoint in --out, bit-identical to an uninterrupted run; give the other options as before.

@@ -126,7 +126,7 @@ struct VectorArgs {
     /// Truncates texts to this many tokens. Default: as the model's folder says, else 256.
     #[arg(long, value_name = "TOKENS", conflicts_with = "per_token")]
     max_length: Option<usize>,
-    /// Truncates, and expands with [MASK], queries to this many tokens, for a vector per token. Default: 32.
+    /// Truncates queries to this many tokens, or expands them to it with [MASK], for a vector per token. Default: 32.
     #[arg(long, value_name = "TOKENS")]
     query_length: Option<usize>,
     /// Truncates documents to this many tokens, for a vector per token. Default: 180.
@@ -138,7 +138,7 @@ struct VectorArgs {
     /// Puts this token after [CLS] in documents, for a vector per token. Default: "[D] " or [unused1] where the tokenizer has it, else none.
     #[arg(long, value_name = "TOKEN")]
     document_prefix: Option<String>,
-    /// Leaves queries as short as they are, for a vector per token.
+    /// Does not expand queries with [MASK], for a vector per token.
     #[arg(long)]
     no_query_expansion: bool,
 }
@@ -157,10 +157,10 @@ struct ScheduleArgs {
     /// Averages the gradients of this many batches per step. Default: 1.
     #[arg(long, value_name = "BATCHES")]
     accumulate: Option<usize>,
-    /// Computes batches of more tokens in two passes (GradCache) with this many tokens in memory; results differ by rounding and, with dropout, by its draws only.
+    /// Computes batches of more tokens than this in two passes (GradCache), with at most this many tokens in memory; results differ only by rounding and, with dropout, by its draws.
     #[arg(long, value_name = "TOKENS", default_value_t = 16_384)]
     token_budget: usize,
-    /// Scores this many queries at a time in two passes. Default: as many as a matrix of 64 MB holds.
+    /// Scores this many queries at a time in two passes. Default: the number whose matrix of similarities takes 64 MB.
     #[arg(long, value_name = "QUERIES")]
     query_chunk: Option<usize>,
     /// Accepts a text twice in a batch, where it is its own negative.
@@ -175,10 +175,10 @@ struct ScheduleArgs {
     /// Raises the learning rate in this share of the steps.
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     warmup: f64,
-    /// Orders the rows, and initializes a new projection, with this seed.
+    /// Shuffles the rows, and initializes a new projection, with this seed.
     #[arg(long, default_value_t = 12)]
     seed: u64,
-    /// Evaluates every so many steps. Default: after every epoch.
+    /// Evaluates after every N steps. Default: after every epoch.
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     evaluate_every: Option<u64>,
     /// Stops after this many evaluations in a row without a better score.
@@ -191,10 +191,10 @@ struct ScheduleArgs {
 
 #[derive(Args)]
 pub(super) struct SavingArgs {
-    /// Saves a checkpoint in --out every so many steps; off by default. These checkpoints are kept after the end of the run.
+    /// Saves a checkpoint in --out after every N steps; off by default. These checkpoints are kept after the end of the run.
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) save_every: Option<u64>,
-    /// Saves a checkpoint in --out every so many minutes.
+    /// Saves a checkpoint in --out every this number of minutes.
     #[arg(long, value_name = "MINUTES", default_value_t = 15.0)]
     save_every_minutes: f64,
     /// Resumes from the newest checkpoint in --out, bit-identical to an uninterrupted run; give the other options as before.

@@ -25,7 +25,7 @@ use std::ops::Range;
 use super::vectors::{TextVectors, own_similarities};
 use crate::maxsim::Masked;
 
-/// What is learned from a batch.
+/// Objective of the training.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Objective {
     /// Softmax over the documents of the batch.
@@ -41,11 +41,11 @@ pub enum Objective {
 /// Distillation of a teacher's distribution over the documents of a query.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Distillation {
-    /// How similarities become a distribution.
+    /// Conversion of similarities to a distribution.
     pub definition: Definition,
 }
 
-/// How similarities become a distribution.
+/// Conversion of similarities to a distribution.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Definition {
     /// PyLate's: `(s - min) / (max - min + 1e-8)` over the documents of a query; the teacher's scores as they are.
@@ -81,7 +81,7 @@ impl From<Similarity> for sentences::Similarity {
 /// A loss and its settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loss {
-    /// What is learned.
+    /// The objective.
     pub objective: Objective,
     /// Similarity of two vectors. Vectors of tokens are normalized in either case.
     pub similarity: Similarity,
@@ -190,7 +190,7 @@ impl Loss {
     /// The share of the queries `rows` in the mean loss of the batch, `[1]`. The shares of all queries add up to the mean.
     ///
     /// # Panics
-    /// Where an objective with a teacher has no score for each document, or fewer documents than [`Self::least_ways`].
+    /// If an objective with a teacher has no score for each document, or fewer documents than [`Self::least_ways`].
     pub fn rows(&self, batch: &BatchVectors, rows: Range<usize>) -> Tensor<1> {
         let normalizes = self.similarity == Similarity::Cosine || batch.documents.counts.is_some();
         let prepared = |vectors: &TextVectors| match normalizes {

@@ -138,7 +138,7 @@ impl<T: Task> Loop<T> {
         for warning in self.task.warnings() {
             self.reporter.warn(warning);
         }
-        // No rank goes on before the checkpoint is complete.
+        // No rank continues before the checkpoint is complete.
         self.ranks.barrier()?;
         self.saved_step = Some(self.state.step);
         self.last_save = Instant::now();

@@ -76,7 +76,7 @@ impl<T: Task> Loop<T> {
         Ok(model)
     }
 
-    /// Sums and gradients of a step. The code that uses them does not depend on the number of ranks.
+    /// Sums and gradients of a step, over all ranks. The code that uses them does not depend on the number of ranks.
     fn gradients(
         &self,
         model: &T::Model,

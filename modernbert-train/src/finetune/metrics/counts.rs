@@ -1,13 +1,13 @@
 //! Counts behind precision, recall and F1.
 
-/// How many things were there, predicted, and both.
+/// Numbers of true items, of predicted items, and of correct predictions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Predicted and right.
+    /// Items that are true and predicted.
     pub correct: usize,
-    /// Predicted.
+    /// Items that are predicted.
     pub predicted: usize,
-    /// There.
+    /// Items that are true.
     pub truth: usize,
 }
 
@@ -17,12 +17,12 @@ impl Counts {
         ratio(self.correct, self.predicted)
     }
 
-    /// Share of what is there that was predicted; `None` if nothing is there.
+    /// Share of the true items that are predicted; `None` without a true item.
     pub fn recall(&self) -> Option<f64> {
         ratio(self.correct, self.truth)
     }
 
-    /// Harmonic mean of the two, `2 correct / (predicted + truth)`; `None` if nothing is there and nothing was predicted.
+    /// Harmonic mean of the two, `2 correct / (predicted + truth)`; `None` without true and predicted items.
     pub fn f1(&self) -> Option<f64> {
         ratio(2 * self.correct, self.predicted + self.truth)
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Counts;
 
-/// Which sequences of tags are spans.
+/// Rule that decides which sequences of tags are spans.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Matching {
     /// Ill-formed sequences too, [`TagScheme::spans`]: as CoNLL's script and seqeval's default mode.

@@ -1,4 +1,4 @@
-//! What each key of the authors' files means here.
+//! The meaning of each key of the authors' files.
 
 /// The meaning of a key.
 pub(super) enum Rule {
@@ -8,11 +8,11 @@ pub(super) enum Rule {
     Float(&'static str),
     /// A setting that is true or false.
     Flag(&'static str),
-    /// One of these values, which is what is computed here.
+    /// One of these values, the ones that this crate computes.
     Same(&'static [&'static str]),
-    /// No effect on any number, or an argument elsewhere.
+    /// No effect on any result, or an argument of another command.
     Ignored(&'static str),
-    /// Other keys or units have a part in it.
+    /// Depends on other keys or units.
     Special,
 }
 
@@ -24,7 +24,7 @@ const SPEED: &str = "how their code computes the same numbers";
 const LOADER: &str = "the loader's own";
 const LOG: &str = "metrics.jsonl and the dashboard hold the same series";
 
-/// Keys with their rules; a `*` at the end stands for any rest. The first that fits counts.
+/// Keys with their rules; a `*` at the end matches any rest. The first match counts.
 pub(super) const KEYS: &[(&str, Rule)] = &[
     ("data_local", Ignored(PLACE)),
     ("data_remote", Ignored(PLACE)),

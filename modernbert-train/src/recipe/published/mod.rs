@@ -1,7 +1,7 @@
 //! The authors' training files (YAML of Composer and FlexBERT) as recipes, with a report on every key.
 //!
-//! A key is a setting of the recipe, or has the one value that this crate computes, or concerns how their code runs and changes no number,
-//! or names a place that is an argument here; anything else is refused. Source: the repository AnswerDotAI/ModernBERT, branch
+//! A key is a setting of the recipe, or has the one value that this crate computes, or concerns how their code runs and changes no result,
+//! or names a path that is an argument here; any other key is refused. Source: the repository AnswerDotAI/ModernBERT, branch
 //! `pretraining_documentation`, `yamls/modernbert/`.
 
 mod keys;
@@ -21,14 +21,14 @@ use yaml::{Leaf, Value};
 /// Sequences of documents are shuffled by this seed where a file names none.
 const SHUFFLE_SEED: u64 = 9176;
 
-/// What became of a key.
+/// Outcome of the conversion of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Settings of the recipe, as `key = value`.
     Set(Vec<String>),
-    /// The only way here.
+    /// The only value that this crate computes.
     Same,
-    /// Of no effect on any number, or an argument of another place: why.
+    /// Without effect on any result, or an argument of another command: the reason.
     Ignored(&'static str),
     /// Not expressible: why.
     Refused(String),
@@ -54,7 +54,7 @@ pub struct KeyReport {
     pub key: String,
     /// Its value, references replaced.
     pub value: String,
-    /// What became of it.
+    /// Outcome of its conversion.
     pub outcome: Outcome,
 }
 
@@ -75,7 +75,7 @@ impl Converted {
     }
 }
 
-/// Why a file could not be converted.
+/// Reason why a file could not be converted.
 #[derive(Debug, thiserror::Error)]
 pub enum ConvertError {
     /// The text could not be read.
@@ -170,7 +170,7 @@ pub fn convert(text: &str, name: &str, devices: u64) -> Result<Converted, Conver
     Ok(Converted { recipe, keys })
 }
 
-/// What a key means.
+/// Meaning of a key.
 enum Found {
     Settings(Vec<(&'static str, Toml)>),
     Same,
@@ -332,7 +332,7 @@ impl File<'_> {
                     _ => return Err("no such tiling".to_string()),
                 };
                 match tiling {
-                    // The recipe's default, which stands only beside model.tile_from.
+                    // The recipe's default, which is valid only beside model.tile_from.
                     "middle" => Ok(Found::Ignored(
                         "the default of model.tiling: name the smaller model with --set model.tile_from=FOLDER",
                     )),

@@ -1,12 +1,12 @@
 //! A reader of the YAML that training configurations are written in: block mappings, lists of scalars, `{}` and `[]`, comments, quotes,
 //! and references to other keys as `${key}`.
 //!
-//! What else YAML has (anchors, tags, block scalars, several documents, mappings in lists, tabs) is refused by its line: a setting that is
-//! misread is worse than one that is not read.
+//! The rest of YAML (anchors, tags, block scalars, several documents, mappings in lists, tabs) is refused with its line: a misread
+//! setting is worse than a refused one.
 
 use std::collections::BTreeMap;
 
-/// Why a text is not read.
+/// Reason why a text is not read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {reason}")]
 pub struct YamlError {
@@ -48,7 +48,7 @@ pub(super) struct Leaf {
     pub(super) value: Value,
 }
 
-/// References followed from one value before they are taken for a circle.
+/// References followed from one value before they are treated as a cycle.
 const DEPTH: usize = 16;
 
 /// The leaves of a document, in its order.
@@ -124,7 +124,7 @@ struct Open {
     indent: usize,
     key: String,
     line: usize,
-    /// Whether something was below it.
+    /// True if something was below it.
     filled: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Suggestions, and the places that messages name.
+//! Suggestions, and the file and line in messages.
 
 use super::*;
 

@@ -349,7 +349,7 @@ fn an_empty_override_removes_nothing() {
             assert!(message.starts_with(&said), "{message}");
         }
     }
-    // What is meant is written.
+    // `unset` restores the default; in quotes it is a value.
     let default = Recipe::from_str("model.preset = '17m'", "x").unwrap();
     let recipe = set(&["data.corpus=/some/text", "data.corpus=unset"]).unwrap();
     assert_eq!(recipe.data.corpus, default.data.corpus);

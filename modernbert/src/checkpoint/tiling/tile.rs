@@ -29,7 +29,7 @@ impl Tiling {
 /// Tiles a vector into `new`, which is at least as long.
 ///
 /// # Panics
-/// When `new` is shorter than `old`.
+/// If `new` is shorter than `old`.
 pub fn tile_vector(old: &[f32], new: &mut [f32], tiling: Tiling) {
     let width = new.len();
     tile_matrix(old, [1, old.len()], new, [1, width], tiling);
@@ -38,7 +38,7 @@ pub fn tile_vector(old: &[f32], new: &mut [f32], tiling: Tiling) {
 /// Tiles a row-major matrix into `new`, which is at least as large on both axes.
 ///
 /// # Panics
-/// When an axis of `new` is smaller than that of `old`, or the sizes don't fit the shapes.
+/// If an axis of `new` is smaller than that of `old`, or the sizes don't fit the shapes.
 pub fn tile_matrix(
     old: &[f32],
     old_shape: [usize; 2],
@@ -85,7 +85,7 @@ pub fn tile_matrix(
 /// layer, see [`parallel_parts`].
 ///
 /// # Panics
-/// When the parts don't add up to the rows, or a part shrinks.
+/// If the parts don't add up to the rows, or a part shrinks.
 pub fn tile_parts(
     old: &[f32],
     old_columns: usize,

@@ -5,7 +5,7 @@ use burn::tensor::{Int, Tensor};
 use crate::config::flexbert::LossSpec;
 use crate::ops::cross_entropy::cross_entropy;
 
-/// Loss `[rows]` of each row of `logits [rows, classes]` in f32, with the class `y` among the scores `x`:
+/// Loss `[rows]` of each row of `logits [rows, classes]` in f32, for scores `x` and the true class `y`:
 ///
 /// ```text
 /// lse - (1 - smoothing) x_y - smoothing mean(x) + z lse²        lse = log sum_j exp(x_j)

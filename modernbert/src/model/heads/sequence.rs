@@ -119,7 +119,7 @@ impl SequenceClassifier {
     /// Outputs and mean loss.
     ///
     /// # Panics
-    /// When the labels don't fit the batch: a mistake of the calling code, which [`ClassificationLabels::check`] finds
+    /// If the labels don't fit the batch: a mistake of the calling code, which [`ClassificationLabels::check`] finds
     /// where labels come from outside.
     pub fn forward(&self, batch: &PackedBatch, labels: &ClassificationLabels) -> Classification {
         let logits = self.logits(batch);

@@ -1,4 +1,4 @@
-//! A class for every token: named entities, parts of speech.
+//! Token classification: named entities, parts of speech.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};

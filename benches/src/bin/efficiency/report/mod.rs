@@ -117,77 +117,91 @@ impl Records {
     }
 }
 
+/// The size in an encoder's name, and the ending of the names of its pictures.
+const SIZES: [(&str, &str); 2] = [("base", ""), ("large", "-large")];
+
+/// Draws a picture of throughput, latency and memory for each size of encoder. Rows in bf16 are drawn; transformers' small batches, which take ten times as long as
+/// all others, are in the table alone.
 fn pictures(records: &Records, out: &Path) -> anyhow::Result<()> {
-    let name = |row: &Row| format!("{}, {} ({})", row.encoder, row.program, row.dtype);
-    let mut speed = Vec::new();
-    // Encoders of all four sets; the others have two points.
-    let is_whole = |row: &Row| {
-        SETS.iter()
-            .all(|(set, _)| records.speed(row, set).is_some())
-    };
-    for row in records.rows(Leg::Throughput).into_iter().filter(is_whole) {
-        let mut points: Vec<(f64, f64)> = SETS
-            .iter()
-            .filter_map(|(set, length)| Some((*length, records.speed(&row, set)? / 1e3)))
-            .collect();
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        speed.push(Series::new(name(&row), points));
-    }
-    let mut late = Vec::new();
-    for row in records.rows(Leg::Latency) {
-        let of_row = records
-            .of(Leg::Latency)
-            .filter(|record| Row::of(record) == row);
-        let mut points: Vec<(f64, f64)> = of_row
-            .filter_map(|record| Some((tokens_of(&record.set)?, record.p50_ms?)))
-            .collect();
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        late.push(Series::new(name(&row), points));
-    }
-    let mut memory = Vec::new();
-    for record in records
-        .of(Leg::Largest)
-        .filter(|record| record.variant != "24 GB")
-    {
-        let length: f64 = record.set.parse().unwrap_or(f64::NAN);
-        let points = record
-            .points
-            .iter()
-            .map(|&(documents, mib)| (documents as f64 * length / 1e6, mib / 1024.0));
-        memory.push(Series::new(
-            format!(
-                "{} ({}), {} tokens a document",
-                record.encoder, record.program, record.set
+    for (size, ending) in SIZES {
+        let is_drawn = |row: &Row| row.encoder.contains(size) && row.dtype == "bf16";
+        let name = |row: &Row| format!("{}, {}", row.encoder, row.program);
+        // Encoders of all four sets; the others have two points.
+        let is_whole = |row: &Row| {
+            SETS.iter()
+                .all(|(set, _)| records.speed(row, set).is_some())
+        };
+        let speed = records.rows(Leg::Throughput).into_iter();
+        let speed = speed
+            .filter(|row| is_drawn(row) && is_whole(row))
+            .map(|row| {
+                let speed =
+                    |(set, length): &(&str, f64)| Some((*length, records.speed(&row, set)? / 1e3));
+                series(name(&row), SETS.iter().filter_map(speed))
+            });
+        let late = records.rows(Leg::Latency).into_iter();
+        let late = late
+            .filter(|row| is_drawn(row) && row.program != "transformers")
+            .map(|row| {
+                let of_row = records
+                    .of(Leg::Latency)
+                    .filter(|record| Row::of(record) == row);
+                let points =
+                    of_row.filter_map(|record| Some((tokens_of(&record.set)?, record.p50_ms?)));
+                series(name(&row), points)
+            });
+        let memory = records.of(Leg::Largest);
+        let memory = memory
+            .filter(|record| record.variant != "24 GB" && record.encoder.contains(size))
+            .map(|record| {
+                let length: f64 = record.set.parse().unwrap_or(f64::NAN);
+                let points = record
+                    .points
+                    .iter()
+                    .map(|&(documents, mib)| (documents as f64 * length / 1e6, mib / 1024.0));
+                let name = format!(
+                    "{}, {} tokens a document",
+                    name(&Row::of(record)),
+                    record.set
+                );
+                series(name, points)
+            });
+        let pictures: [(_, _, Vec<Series>, _, _); 3] = [
+            (
+                "throughput",
+                "Throughput against length",
+                speed.collect(),
+                "mean tokens of a document",
+                "thousand tokens/s",
             ),
-            points.collect(),
-        ));
-    }
-    for (file, title, series, x, y) in [
-        (
-            "throughput.png",
-            "Throughput against length",
-            speed,
-            "mean tokens of a document",
-            "thousand tokens/s",
-        ),
-        (
-            "latency.png",
-            "Latency against batch",
-            late,
-            "tokens of the batch",
-            "ms (median)",
-        ),
-        (
-            "memory.png",
-            "Memory against batch",
-            memory,
-            "million tokens of the batch",
-            "GiB",
-        ),
-    ] {
-        if series.iter().any(|one| !one.drawable().is_empty()) {
-            plot_curves(&out.join(file), title, &series, x, y, &[])?;
+            (
+                "latency",
+                "Latency against batch",
+                late.collect(),
+                "tokens of the batch",
+                "ms (median)",
+            ),
+            (
+                "memory",
+                "Memory against batch",
+                memory.collect(),
+                "million tokens of the batch",
+                "GiB",
+            ),
+        ];
+        for (file, title, series, x, y) in pictures {
+            if series.iter().any(|one| !one.drawable().is_empty()) {
+                let path = out.join(format!("{file}{ending}.png"));
+                plot_curves(&path, &format!("{title} (bf16)"), &series, x, y, &[])?;
+            }
         }
     }
     Ok(())
+}
+
+/// Points in ascending order.
+fn series(name: String, points: impl Iterator<Item = (f64, f64)>) -> Series {
+    let mut points: Vec<(f64, f64)> = points.collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    Series::new(name, points)
 }

@@ -40,7 +40,7 @@ pub(super) fn tables(records: &Records) -> String {
     out
 }
 
-/// Where and when the rows were measured.
+/// Machines and dates of the rows' measurement.
 fn machine(records: &Records, out: &mut String) {
     let mut seen: Vec<String> = Vec::new();
     for record in &records.0 {

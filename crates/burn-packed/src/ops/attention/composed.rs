@@ -1,5 +1,5 @@
-//! Attention from tensor operations that Burn differentiates, for what no kernel computes: ALiBi, positions of their own for each token, dropout of the
-//! probabilities.
+//! Attention from tensor operations that Burn differentiates, for the options that no kernel has: ALiBi, rotary angles of each token, dropout of
+//! the probabilities.
 //!
 //! ```text
 //! q', k'  = apply_rope(q), apply_rope(k)          by a table of positions, or by a row for each token
@@ -30,7 +30,7 @@ pub enum Positions {
     Tokens(Box<[Tensor<2>; 2]>),
 }
 
-/// What the kernels of attention do not compute.
+/// Options of attention that no kernel has.
 #[derive(Clone, Debug)]
 pub struct Composed {
     /// Rotary embeddings.

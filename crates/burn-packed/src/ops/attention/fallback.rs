@@ -1,4 +1,4 @@
-//! Attention from tensor operations that every backend has: the fallback of a backend without a kernel of its own, and the readable
+//! Attention from tensor operations that every backend has: the fallback of a backend without an attention kernel, and the readable
 //! form of forward and backward pass.
 //!
 //! The loop is over blocks of queries of one sequence, all heads together; see the parent module for the definition.

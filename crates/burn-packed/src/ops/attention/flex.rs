@@ -1,6 +1,6 @@
 //! Attention on the CPU: one task per sequence and head, by the kernels of [`cpu_encoder::attention`] in f32 or bf16.
 //!
-//! Operands in bf16 are multiplied as they are, on the processor's matrix units; sums and softmax are in f32.
+//! Operands in bf16 stay in bf16, for the bf16 kernels of `cpu-gemm`; sums and softmax are in f32.
 
 use burn::tensor::DType;
 use burn_flex::FlexTensor;
@@ -82,7 +82,7 @@ impl<T> Shared<T> {
     /// `len` elements from `index` on.
     ///
     /// # Safety
-    /// They are inside of the buffer, and nothing else uses them.
+    /// The elements are inside of the buffer, and nothing else uses them.
     #[allow(clippy::mut_from_ref)] // the caller's promise makes the borrow exclusive
     unsafe fn slice(&self, index: usize, len: usize) -> &mut [T] {
         // SAFETY: the caller's promise.

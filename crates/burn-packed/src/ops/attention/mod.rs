@@ -147,8 +147,8 @@ pub fn rotary_table_of(
 
 /// Returns tables with a row for each token of a batch, `[total, head_dim]` in f32, for queries and for keys.
 ///
-/// `of_sequence` returns the frequencies of a sequence of so many tokens and the factor on cosines and sines; `decay` the factor on queries, and inversely
-/// on keys, of each frequency at a position of a sequence of so many tokens.
+/// `of_sequence` takes the number of tokens of a sequence and returns its frequencies and the factor on cosines and sines. `decay` takes a position
+/// and the number of tokens of its sequence, and returns for each frequency the factor on queries, by which keys are divided.
 ///
 /// # Panics
 /// If there are more frequencies than pairs.
@@ -275,8 +275,8 @@ pub fn attention_backward(
     ))
 }
 
-/// Checks the arguments and returns those of the backend's op. That op takes a table in any case: without RoPE a row of zeros, which it
-/// does not read.
+/// Checks the arguments and returns the arguments of the backend's op. The op always has a table as argument: without RoPE a row of zeros that is
+/// not read.
 fn checked(
     qkv: &Tensor<4>,
     rotary: Option<Tensor<2>>,

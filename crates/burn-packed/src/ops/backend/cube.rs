@@ -10,6 +10,7 @@ use crate::batch::TokenOrder;
 use crate::ops::attention::{self, AttentionSpec};
 use crate::ops::cross_entropy::{self, ScoreSpec};
 use crate::ops::dropout::{self, DropoutSpec};
+use crate::ops::fp8::{self, Product};
 use crate::ops::layer_norm::{self, AddNormBackward};
 use crate::ops::linear::{self, Transpose};
 use crate::ops::optimizer::{self, Group, SteppedGroup};
@@ -61,6 +62,29 @@ impl PackedBackend for burn_cubecl::CubeBackend {
             return linear::fallback::gemm_f32::<Self>(lhs, rhs, transpose);
         }
         linear::cube::gemm(lhs, rhs, transpose, true)
+    }
+
+    fn fp8_quantize(input: FloatTensor<Self>) -> (IntTensor<Self>, FloatTensor<Self>) {
+        fp8::cube::quantize(input)
+    }
+
+    fn fp8_add_layer_norm(
+        x: FloatTensor<Self>,
+        branch: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
+        fp8::cube::add_layer_norm(x, branch, weight, eps)
+    }
+
+    fn fp8_linear(
+        codes: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        weight: IntTensor<Self>,
+        weight_scales: FloatTensor<Self>,
+        product: Product,
+    ) -> FloatTensor<Self> {
+        fp8::cube::linear([(codes, scales), (weight, weight_scales)], product)
     }
 
     fn geglu(input: FloatTensor<Self>) -> FloatTensor<Self> {

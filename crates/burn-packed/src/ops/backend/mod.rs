@@ -20,6 +20,7 @@ use super::attention::{self, AttentionSpec};
 use super::cross_entropy::decoder::Decoder;
 use super::cross_entropy::{DecoderSpec, ScoreSpec};
 use super::dropout::{self, DropoutSpec};
+use super::fp8::{self, Product};
 use super::layer_norm::AddNormBackward;
 use super::linear::Transpose;
 use super::optimizer::{Group, SteppedGroup};
@@ -283,6 +284,35 @@ pub trait PackedBackend: Backend {
         optimizer::fallback::steps::<Self>(group, gated.then_some(apply))
     }
 
+    /// Codes `[rows, width / 4]` and scales `[rows]` of a matrix quantized to e4m3; see [`fp8`].
+    #[fusion(meta = fp8::quantize_specs)]
+    fn fp8_quantize(input: FloatTensor<Self>) -> (IntTensor<Self>, FloatTensor<Self>) {
+        fp8::fallback::quantize::<Self>(input)
+    }
+
+    /// Residual sum, and codes and scales of its LayerNorm; see [`fp8`].
+    #[fusion(meta = fp8::add_norm_specs)]
+    fn fp8_add_layer_norm(
+        x: FloatTensor<Self>,
+        branch: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
+        fp8::fallback::add_layer_norm::<Self>(x, branch, weight, eps)
+    }
+
+    /// GEMM of quantized rows with a quantized weight `[out, in]`, transposed; see [`fp8`].
+    #[fusion(meta = fp8::linear_spec)]
+    fn fp8_linear(
+        codes: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        weight: IntTensor<Self>,
+        weight_scales: FloatTensor<Self>,
+        product: Product,
+    ) -> FloatTensor<Self> {
+        fp8::fallback::linear::<Self>([(codes, scales), (weight, weight_scales)], product)
+    }
+
     /// Counter-based dropout; see [`dropout`].
     #[fusion(dtype = input, shape = input)]
     fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {
@@ -330,8 +360,8 @@ pub(super) fn kernels_in_use(device: &burn::tensor::Device) -> &'static str {
         .iter()
         .any(|kind| name.contains(kind))
     {
-        "CubeCL kernels; the backend's own GEMM"
+        "CubeCL kernels; GEMMs in f16 by the portable CubeCL kernel, in f32 by Burn's matmul (CubeK)"
     } else {
-        "fallbacks from the backend's own operations"
+        "fallbacks composed of Burn's tensor operations"
     }
 }

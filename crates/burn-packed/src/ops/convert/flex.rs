@@ -22,7 +22,7 @@ pub(crate) fn convert(x: FlexTensor, dtype: FloatDType) -> FlexTensor {
     }
 }
 
-/// The tensor whose elements `convert` writes, chunk by chunk.
+/// Returns the tensor of elements that `convert` computes, chunk by chunk in parallel.
 fn mapped<From: Native, To: Native>(x: &FlexTensor, convert: fn(&[From], &mut [To])) -> FlexTensor {
     let from = elements::<From>(x);
     let mut to = unspecified::<To>(from.len());

@@ -71,7 +71,7 @@ impl DecoderSpec {
         Self::with_chunks(bias, classes, dtype, chunk_bytes(device))
     }
 
-    /// Chunks whose scores take at most so many bytes.
+    /// Returns settings with chunks whose scores take at most `bytes` bytes.
     pub fn with_chunks(bias: bool, classes: usize, dtype: DType, bytes: usize) -> Self {
         let rows = bytes / (classes.max(1) * dtype.size());
         Self {

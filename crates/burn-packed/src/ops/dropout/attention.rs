@@ -8,12 +8,12 @@ use burn::tensor::Tensor;
 use super::DropoutSpec;
 use crate::ops::attention::{AttentionSpec, Composed, Positions, attention_composed};
 
-/// [`crate::ops::attention::attention`] with dropout of the probabilities; arguments and result as there.
+/// [`crate::ops::attention::attention`] with dropout of the probabilities, with the same arguments and result.
 ///
 /// The key of a probability depends on the sequence's index in the batch, the head, the query and the key.
 ///
 /// # Panics
-/// As there.
+/// As [`crate::ops::attention::attention`].
 pub fn attention_with_dropout(
     qkv: Tensor<4>,
     rotary: Option<Tensor<2>>,

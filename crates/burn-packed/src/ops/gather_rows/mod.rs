@@ -4,7 +4,7 @@
 //! is the sum of the gradients of all tokens that read it, in f32 and in the order of the batch: it is deterministic and needs no
 //! atomics. Burn's own derivative processes the tokens one after the other on CubeCL devices.
 //!
-//! The host knows the ids when it makes a batch, and [`TokenOrder`] groups them there. A row that many tokens read (the mask token
+//! The ids are on the host when a batch is made, and [`TokenOrder`] groups them there. A row that many tokens read (the mask token
 //! is a fifth of all tokens in pretraining) is summed in pieces by several thread blocks; a second kernel adds the pieces.
 
 pub(super) mod autodiff;
@@ -25,7 +25,7 @@ use crate::batch::TokenOrder;
 /// The caller must check that ids are in `0..rows`; the kernels do not.
 ///
 /// # Panics
-/// If `order` is one of another number of ids.
+/// If `order` and `ids` differ in their number of ids.
 pub fn gather_rows(table: Tensor<2>, ids: Tensor<1, Int>, order: TokenOrder) -> Tensor<2> {
     let [tokens] = ids.dims();
     assert_eq!(
@@ -52,7 +52,7 @@ pub fn gather_rows(table: Tensor<2>, ids: Tensor<1, Int>, order: TokenOrder) -> 
 /// It is the gradient of [`gather_rows`], in the same order of summation on every run.
 ///
 /// # Panics
-/// When `order` is not that of as many ids as there are rows in `values`.
+/// If the number of ids of `order` differs from the number of rows of `values`.
 pub fn sum_rows(
     values: Tensor<2>,
     ids: Tensor<1, Int>,

@@ -1,4 +1,4 @@
-//! GEMM by the backend's own matmul.
+//! GEMM by Burn's matmul of the backend.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};

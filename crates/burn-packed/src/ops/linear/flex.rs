@@ -1,7 +1,7 @@
 //! GEMM of bf16 matrices on the CPU, on its matrix units: see [`cpu_gemm`].
 //!
-//! Both operands are copied into the forms that the kernels read, which takes a time proportional to their sizes: the left one with rows padded to whole
-//! steps, the right one as panels of 32 columns. Threads share blocks of 256 rows by groups of panels, so that a block stays in the L2 cache.
+//! Both operands are copied into the layouts that the kernels read, which takes a time proportional to their sizes: the left operand with rows padded
+//! to whole steps, the right operand as panels of 32 columns. Tasks are blocks of 256 rows by groups of panels, so that a block stays in the L2 cache.
 
 use burn::tensor::DType;
 use burn_flex::FlexTensor;
@@ -59,9 +59,9 @@ fn dims(tensor: &FlexTensor) -> [usize; 2] {
     tensor.layout().shape().dims()
 }
 
-/// A left operand with rows of whole steps, and as many as the kernels read: multiples of 16.
+/// A left operand as the kernels read it: rows of whole steps, and a number of rows that is a multiple of 16.
 enum Left<'a> {
-    /// The tensor itself, where its sizes are such multiples.
+    /// The tensor itself, where it has such rows.
     Whole(&'a [bf16]),
     Padded(Aligned<bf16>),
 }
@@ -151,7 +151,7 @@ fn panels(values: &[bf16], k: usize, n: usize, transposed: bool) -> Aligned<bf16
     panels
 }
 
-/// Operands in the forms of the kernels.
+/// Operands in the layouts of the kernels.
 struct Product<'a> {
     unit: Unit,
     rows: usize,

@@ -22,7 +22,7 @@ const SUM_BLOCKS: usize = 4;
 /// Parameters of a launch, at most.
 const MAX_PARAMETERS: usize = 16;
 
-/// A parameter's share of both launches.
+/// A parameter's vectors and its thread blocks in both launches.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
 struct Part {
     /// Vectors of each of its tensors.

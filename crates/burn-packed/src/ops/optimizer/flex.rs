@@ -1,7 +1,7 @@
 //! The optimizer step on the CPU: two passes over each tensor, in parallel and in place.
 //!
-//! The first pass moves the second moment and, for StableAdamW, sums `g² / max(v, ε²)`; the second one moves the first moment and the weight. AdamW needs
-//! no sum, and its passes are one after the other too.
+//! The first pass updates the second moment and, for StableAdamW, sums `g² / max(v, ε²)`; the second pass updates the first moment and the weight.
+//! AdamW needs no sum, but has the same two passes.
 
 use burn::backend::Flex;
 use burn::tensor::DType;
@@ -80,7 +80,7 @@ fn step(member: Member<Flex>) -> Stepped<Flex> {
     }
 }
 
-/// The elements of a contiguous tensor to write: its own, or a copy where another tensor shares them.
+/// Returns the elements of a contiguous tensor for writing; a tensor that shares its elements with another is copied first.
 fn own(tensor: &mut FlexTensor) -> &mut [f32] {
     let (start, len) = (
         tensor.layout().start_offset(),
@@ -132,7 +132,7 @@ impl Factors {
 /// Running sums of a reduction.
 const LANES: usize = 16;
 
-/// Moves the second moment; returns the sum of `g² / max(v, ε²)`.
+/// Updates the second moment; returns the sum of `g² / max(v, ε²)`.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2", "x86_64+avx2"))]
 fn second_moment(v: &mut [f32], g: &[f32], factors: Factors) -> f64 {
     let ratio = |v: &mut f32, g: f32| {
@@ -163,7 +163,7 @@ fn second_moment(v: &mut [f32], g: &[f32], factors: Factors) -> f64 {
     lanes.iter().map(|lane| f64::from(*lane)).sum::<f64>() + f64::from(rest)
 }
 
-/// Moves the first moment and the weight.
+/// Updates the first moment and the weight.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2", "x86_64+avx2"))]
 fn update(
     w: &mut [f32],

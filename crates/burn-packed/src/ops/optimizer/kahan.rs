@@ -1,8 +1,8 @@
 //! The step on weights in half precision, with Kahan summation.
 //!
-//! A bf16 weight has 8 significant bits: an update below a 256th of it is lost, and most updates are. What an addition loses is kept in a
-//! second tensor of the weight's dtype and added with the next update. With η, m and v as in the [module](super) and everything computed
-//! in f32:
+//! A bf16 weight has 8 significant bits: an update below a 256th of the weight is lost, and most updates are that small. The rounding error of each
+//! addition is kept in a second tensor of the weight's dtype and added with the next update. With η, m and v as in the [module](super) and everything
+//! computed in f32:
 //!
 //! ```text
 //! k  = k - η m / (sqrt(v) scale + ε) - η decay θ
@@ -27,7 +27,7 @@ pub struct KahanStepped<const D: usize> {
     pub moment_1: Tensor<D>,
     /// The second moment, in its dtype.
     pub moment_2: Tensor<D>,
-    /// What the weight's rounding has left out so far, in the weight's dtype.
+    /// The accumulated rounding error of the weight, in the weight's dtype.
     pub compensation: Tensor<D>,
 }
 
@@ -35,7 +35,7 @@ pub struct KahanStepped<const D: usize> {
 /// before the first step, has the weight's. All stay bit-identical if the flag `apply`, `[1]`, is given and not above 0.
 ///
 /// # Panics
-/// When the shapes differ.
+/// If the shapes differ.
 pub fn adamw_kahan<const D: usize>(
     before: KahanStepped<D>,
     grad: Tensor<D>,

@@ -118,6 +118,36 @@ pub(crate) fn row_sum(
     }
 }
 
+/// Returns the largest `x`, which is not negative, over the lanes of a row, the same in each of them. Every thread of the block must call it.
+#[cfg(feature = "ptx")]
+#[cube]
+pub(crate) fn row_max(
+    x: f32,
+    exchange: &mut Shared<[f32]>,
+    #[comptime] partition: RowPartition,
+) -> f32 {
+    if comptime!(partition.shuffles) {
+        let mut most = x;
+        #[unroll]
+        for step in 0..comptime!(partition.lanes.trailing_zeros() as usize) {
+            let other = plane_shuffle_xor(most, comptime!(partition.lanes as u32 >> (step + 1)));
+            most = max(most, other);
+        }
+        most
+    } else {
+        // `exchange` may still be read by the sum before.
+        sync_cube();
+        exchange[UNIT_POS as usize] = x;
+        sync_cube();
+        let first = UNIT_POS as usize / partition.lanes * partition.lanes;
+        let mut most = 0.0f32;
+        for lane in 0..partition.lanes {
+            most = max(most, exchange[first + lane]);
+        }
+        most
+    }
+}
+
 /// Returns the sum of the elements of a vector.
 #[cube]
 pub(crate) fn vector_sum<N: Size>(vector: Vector<f32, N>) -> f32 {

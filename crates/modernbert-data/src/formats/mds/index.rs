@@ -45,7 +45,7 @@ struct File {
 pub(super) struct Column {
     pub(super) name: String,
     pub(super) encoding: String,
-    /// Bytes of each value, if they are always as many.
+    /// Bytes of each value, if all values have the same size.
     pub(super) size: Option<usize>,
 }
 

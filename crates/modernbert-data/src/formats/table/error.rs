@@ -11,7 +11,7 @@ pub enum TableError {
     /// The file can't be read.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// One column for two things.
+    /// One column is named for two purposes.
     #[error("the column {0:?} is named twice; text, pair and label are different columns")]
     SameColumn(String),
     /// No rows.

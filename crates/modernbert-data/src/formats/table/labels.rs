@@ -58,7 +58,7 @@ impl LabelSet {
         path: &Path,
         labels: impl Iterator<Item = (u64, &'l str)>,
     ) -> Result<Self, TableError> {
-        // Label and first line by what the label means.
+        // Label and first line by the label's normalized form.
         let mut meanings: BTreeMap<String, (&str, u64)> = BTreeMap::new();
         for (line, label) in labels {
             let (other, other_line) = *meanings.entry(meaning(label)).or_insert((label, line));
@@ -145,8 +145,8 @@ impl LabelSet {
     }
 }
 
-/// A label without what doesn't count: case, characters that can't be seen, other codes of the same characters (Unicode's form NFKC), the form of a
-/// number.
+/// The normalized form of a label, in which spellings of one label are equal: without case and invisible characters, in Unicode's form NFKC, numbers
+/// in one form.
 fn meaning(label: &str) -> String {
     let visible = |c: &char| {
         !matches!(

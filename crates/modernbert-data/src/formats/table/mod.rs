@@ -1,4 +1,4 @@
-//! Rows with labels: what a classifier is finetuned on, from CSV, TSV, JSONL and Parquet files.
+//! Rows with labels, on which classifiers are finetuned, from CSV, TSV, JSONL and Parquet files.
 
 mod error;
 mod labels;

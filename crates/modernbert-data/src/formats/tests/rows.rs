@@ -154,7 +154,7 @@ fn quotes_of_csv_are_read_strictly() {
         serde_json::json!({"label": "x", "text": "a \"b\", c\r\nd"})
     );
     assert_eq!(fine[2], serde_json::json!({"label": "3", "text": "'"}));
-    // A row of another width is one row's fault: the next one follows.
+    // A row of another width is an error of that row alone: the next row is read.
     let found = rows("a.csv", "a,b\n1,2\n1\n3,4\n");
     assert!(found[0].is_ok() && found[1].is_err() && found[2].is_ok());
 }
@@ -170,7 +170,7 @@ fn columns_that_come_twice_or_have_no_name() {
                 .contains("more than one column is named \"a\""),
             "{found:?}"
         );
-        // That column is not wanted.
+        // The column is not read.
         let (_folder, path) = file(name, content);
         let row = Rows::open_columns(&path, &["b"])
             .unwrap()
@@ -245,7 +245,7 @@ fn lines_and_documents_without_end_are_bounded() {
     );
     let exact: Vec<_> = lines(&long[1..]).collect();
     assert!(exact.len() == 1 && exact[0].is_ok());
-    // A quoted field may span lines, but not without end.
+    // A quoted field may span lines, but must end.
     let many = ["text\n\"".as_bytes(), "line\n".repeat(1 << 18).as_bytes()].concat();
     let mut rows = super::super::delimited::Delimited::open(
         lines(&many),
@@ -265,7 +265,7 @@ fn lines_and_documents_without_end_are_bounded() {
     assert!(limited(long.len() as u64).is_ok());
 }
 
-/// 300 MiB of blank lines in a thousandth of that.
+/// 300 MiB of blank lines, compressed to a thousandth of the size.
 #[test]
 fn a_file_that_unpacks_to_far_more_than_text_is_refused() {
     let member = gzip(&b" \n".repeat(1 << 19));

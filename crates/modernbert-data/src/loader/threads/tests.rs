@@ -27,7 +27,7 @@ fn stream(folder: &std::path::Path) -> TrainStream {
     TrainStream::new(Arc::new(Shard::open(&path).unwrap()), masker, options).unwrap()
 }
 
-/// A thread that sends one row of the stream and panics: its words follow that row as an error, and the other thread ends with the iterator.
+/// A thread that sends one row of the stream and panics: its message follows the row as an error, and the other thread ends with the iterator.
 #[test]
 fn a_panic_of_a_thread_is_an_error_behind_its_rows() {
     let folder = tempfile::tempdir().unwrap();

@@ -125,7 +125,7 @@ fn what_was_changed_in_a_set_is_not_replaced() {
             refused(name, &own);
         }
     }
-    // A shard that is as it should be, of another set.
+    // A valid shard of another set.
     let rows = write(&folder.path().join("other.jsonl"), jsonl(100..200));
     let other = folder.path().join("other");
     make(&[source("text", &[&rows], 1.0)], &other, &options()).unwrap();
@@ -140,7 +140,7 @@ fn what_was_changed_in_a_set_is_not_replaced() {
         assert!(said.contains("text/link"), "{said}");
         fs::remove_file(link).unwrap();
     }
-    // A removed file has nothing to lose.
+    // A set whose file was removed may be replaced.
     fs::remove_file(out.join(shard)).unwrap();
     make(&sources, &out, &replacing()).unwrap();
 }

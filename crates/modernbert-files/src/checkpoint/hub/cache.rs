@@ -116,7 +116,7 @@ pub(super) fn holds(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> bool {
     search(folder, "", 2, wanted)
 }
 
-/// Makes `path`, which is `file` in its snapshot, another name of `blob`.
+/// Links `path`, which is `file` in its snapshot, to `blob`.
 pub(super) fn link(blob: &Path, path: &Path, file: &str) -> std::io::Result<()> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;

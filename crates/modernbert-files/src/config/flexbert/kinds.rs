@@ -87,7 +87,7 @@ impl MlpKind {
     }
 }
 
-/// Positions outside of attention's rotary embeddings.
+/// Encoding of positions in addition to, or instead of, rotary embeddings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EmbeddingKind {

@@ -57,14 +57,14 @@ pub struct FlexOptions {
     /// `mlp_layer` of the first layers. That of the others by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initial_mlp_layer: Option<MlpKind>,
-    /// True if the first layer has no norm before its attention. By default true where the embedding has a norm and the first layer would have
-    /// another one.
+    /// True if the first layer has no norm before its attention. By default true if the embedding has a norm and the first layer is not
+    /// `postnorm`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skip_first_prenorm: Option<bool>,
     /// True (default) if a norm follows the embedding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embed_norm: Option<bool>,
-    /// True if a norm follows the last layer. By default, and only then, if that layer does not end in a norm itself.
+    /// True if a norm follows the last layer. True by default unless the last layer is `postnorm`; other values are refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub final_norm: Option<bool>,
     /// `"layernorm"` (default) or `"rmsnorm"`.
@@ -83,13 +83,13 @@ pub struct FlexOptions {
     /// Elements of a head with rotary embeddings, an even number; the others have no position. The whole head by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotary_emb_dim: Option<usize>,
-    /// The same for local layers. `rotary_emb_dim` by default.
+    /// Elements of a head with rotary embeddings in local layers. `rotary_emb_dim` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local_attn_rotary_emb_dim: Option<usize>,
     /// True if rotary embeddings rotate elements 2d and 2d + 1; false (default) for d and d + dim / 2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotary_emb_interleaved: Option<bool>,
-    /// XPos: tokens at which the decay of a score with the distance reaches its unit. Off by default.
+    /// XPos: scale base, the distance in tokens over which the decay factor of each pair of elements applies once. Off by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotary_emb_scale_base: Option<f64>,
     /// Scaling of rotary frequencies for longer sequences, by `full_attention` and `sliding_attention`; each has the fields of transformers'
@@ -103,7 +103,7 @@ pub struct FlexOptions {
     /// Width of a head. `hidden_size / num_attention_heads` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head_dim: Option<usize>,
-    /// Heads of keys and values, a divisor of `num_attention_heads`: that many groups of heads share keys and values. By default each head has
+    /// Heads of keys and values, a divisor of `num_attention_heads`; the query heads of a group share keys and values. By default each head has
     /// its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_key_value_heads: Option<usize>,

@@ -14,7 +14,7 @@ pub enum RopeType {
     /// NTK-aware, dynamic: for a sequence of `n` tokens, more than the original maximum `m`, the base is
     /// `theta · (factor n / m - factor + 1)^(dim / (dim - 2))`. The length is that of the sequence itself.
     Dynamic,
-    /// YaRN: frequencies that turn often within the original maximum stay, those that turn seldom are divided by the factor, those between are
+    /// YaRN: frequencies with many rotations within the original maximum are unchanged, those with few are divided by the factor, those between are
     /// interpolated; cosines and sines are multiplied by the attention factor.
     Yarn,
 }
@@ -34,7 +34,7 @@ pub struct RopeScaling {
     /// YaRN: factor on cosines and sines. By default it follows from `factor`, `mscale` and `mscale_all_dim`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attention_factor: Option<f64>,
-    /// YaRN: rotations within the original maximum above which a frequency stays. 32 by default.
+    /// YaRN: rotations within the original maximum above which a frequency is unchanged. 32 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beta_fast: Option<f64>,
     /// YaRN: rotations below which a frequency is divided by the factor. 1 by default.
@@ -64,7 +64,7 @@ impl RopeScaling {
         "truncate",
     ];
 
-    /// YaRN: the rotations above which a frequency stays, and those below which it is divided.
+    /// YaRN: the rotations above which a frequency is unchanged, and those below which it is divided.
     pub(super) fn betas(&self) -> (f64, f64) {
         (
             self.beta_fast.unwrap_or(32.0),
@@ -159,7 +159,7 @@ impl RotarySpec {
 
     fn yarn(&self, frequencies: &[f32], factor: f64) -> Vec<f32> {
         let dim = self.dim as f64;
-        // The element whose frequency makes so many rotations within the original maximum.
+        // The element whose frequency makes `rotations` rotations within the original maximum.
         let element = |rotations: f64| {
             let longest = self.original_max as f64;
             dim * (longest / (rotations * std::f64::consts::TAU)).ln() / (2.0 * self.theta.ln())

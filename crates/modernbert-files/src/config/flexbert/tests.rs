@@ -178,7 +178,7 @@ fn the_first_layers_may_differ() {
     );
     assert_eq!(found, [first, first, other, other]);
     assert!(spec.final_norm.is_some());
-    // A norm after attention is none before it: nothing is skipped.
+    // A postnorm layer has no norm before attention: no norm is skipped.
     assert!(spec.layers[0].attention_norm);
 }
 
@@ -269,7 +269,7 @@ fn files_have_the_choices_that_were_given_and_no_others() {
         })
     );
     assert_eq!(ModernBertConfig::from_json_str(&text, "x").unwrap(), config);
-    // Choices that are the published ones leave the file as it is.
+    // Choices equal to the published ones do not change the file.
     let same = toy(|f| (f.normalization, f.embed_norm) = (Some(NormKind::Layernorm), Some(true)));
     assert_eq!(same.to_json_string(), toy(|_| ()).to_json_string());
     let complaint = |value: serde_json::Value| {

@@ -1,4 +1,4 @@
-//! Finetunes any head on data of your own: classes of texts, numbers, several labels, tags of words, answers in contexts, choices.
+//! Finetunes any head on the user's data: classes of texts, numbers, several labels, tags of words, answers in contexts, choices.
 //!
 //! ```sh
 //! cargo run --release -p modernbert-training-examples --bin finetune -- --model runs/demo \
@@ -22,7 +22,7 @@ use modernbert_train::finetune::table::Columns;
 use modernbert_training_examples::finetuning::{FinetuneArgs, Session};
 use std::path::PathBuf;
 
-/// Finetunes a classifier, tagger, answerer or chooser on data of your own.
+/// Finetunes a classifier, tagger, answerer or chooser on your own data.
 #[derive(Parser)]
 #[command(version)]
 struct Args {

@@ -1,4 +1,4 @@
-//! Attention on CubeCL devices: the choice of the kernels for a call, and what all kernels share.
+//! Attention on CubeCL devices: the choice of the kernels for a call, and the types that all kernels share.
 //!
 //! The choice depends on the dtype, the size of a head, window, softcap and RoPE, the device, and a sequence's own length. It never depends
 //! on timings or on the other sequences of a batch: results are batch-invariant.
@@ -158,7 +158,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// What the backward pass reads besides the inputs of the forward pass: contiguous tensors.
+/// Tensors that the backward pass reads besides the inputs of the forward pass, contiguous.
 struct Saved {
     /// Gradient of the output, in the dtype of `qkv`.
     d_out: CubeTensor,

@@ -16,7 +16,7 @@ use super::tensor_cores::family::{Family, HostFamily};
 use super::tensor_cores::hopper::Hopper;
 use super::tensor_cores::shape::{ArgsCompilationArg, Shape};
 use super::tensor_cores::{Pass, backward, forward, passes, pipelined};
-use crate::ops::cuda_sources::{self, settings};
+use crate::ops::cuda_sources::{self, buffer, settings};
 
 /// Source of a kernel, and the resources of its launch.
 struct Source {
@@ -49,11 +49,6 @@ fn source(
         shared_bytes,
         text,
     }
-}
-
-/// The argument of a kernel's constructor for a buffer.
-fn buffer() -> BufferCompilationArg {
-    BufferCompilationArg { inplace: None }
 }
 
 fn named(what: &str, on: bool) -> &str {

@@ -66,8 +66,8 @@ impl Tile {
         position < self.length
     }
 
-    /// Returns the keys that query `row` sees; since the window is symmetric, these are also the queries that see key `row`. No other
-    /// device code states the visibility rule.
+    /// Returns the keys that query `row` sees; since the window is symmetric, these are also the queries that see key `row`. This is the only
+    /// implementation of the visibility rule in device code.
     pub(super) fn visible(&self, row: i32) -> Span {
         Span {
             first: max(row - self.half_window, 0i32),

@@ -1,8 +1,8 @@
 //! The tile scheduler: the host's list of tiles, which gives every thread block its rows.
 //!
-//! A captured graph records the grids and the addresses of its launches. The tables of a bucket therefore keep their place and size: they
-//! have room for the tiles of every batch of the bucket, and tiles without rows fill the rest. Before a replay the host writes the
-//! tiles of the batch into them.
+//! A captured graph records the grids and the addresses of its launches. The tables of a bucket therefore keep their address and size: they
+//! are large enough for the tiles of every batch of the bucket, and tiles without rows fill the rest. Before a replay the host writes the
+//! tiles of the batch into the tables.
 
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
@@ -39,10 +39,10 @@ impl TileTable {
     }
 }
 
-/// The batches that a table serves.
+/// The batches for which a table is valid.
 enum Key {
     Layout(SequenceLayout),
-    /// Those of a bucket.
+    /// Batches of a bucket.
     Bucket(u64),
 }
 
@@ -160,7 +160,7 @@ pub(crate) fn write_numbers(tensor: &CubeTensor, numbers: &[u32]) {
     tensor.client.write(&tensor.handle, bytes);
 }
 
-/// Forgets the tables of a bucket whose graph is gone.
+/// Drops the tables of a bucket whose graph was dropped.
 #[cfg(any(test, all(feature = "cuda", feature = "fusion")))]
 pub(crate) fn forget(id: u64) {
     tables().retain(|cached| !matches!(cached.key, Key::Bucket(of) if of == id));

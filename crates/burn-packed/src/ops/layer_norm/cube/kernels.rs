@@ -30,7 +30,7 @@ pub(super) struct BackwardConfig {
 
 /// Returns mean and inverse standard deviation of a row in registers.
 #[cube]
-fn statistics<N: Size>(
+pub(super) fn statistics<N: Size>(
     values: &Array<Vector<f32, N>>,
     lane: usize,
     eps: f32,
@@ -110,6 +110,45 @@ pub(super) fn forward_kernel<X: Float, O: Float, N: Size>(
     }
 }
 
+/// Reads the row that begins at vector `start` of both matrices: `values = x + branch`, zeros beyond the end of the row.
+#[cube]
+pub(super) fn load_sum<X: Float, B: Float, N: Size>(
+    x: &[Vector<X, N>],
+    branch: &[Vector<B, N>],
+    values: &mut Array<Vector<f32, N>>,
+    start: usize,
+    lane: usize,
+    #[comptime] partition: RowPartition,
+) {
+    #[unroll]
+    for i in 0..comptime!(partition.held()) {
+        let at = lane + comptime!(i * partition.lanes);
+        values[i] = Vector::new(0.0f32);
+        if at < partition.vectors {
+            values[i] = Vector::<f32, N>::cast_from(x[start + at])
+                + Vector::<f32, N>::cast_from(branch[start + at]);
+        }
+    }
+}
+
+/// Writes `values` to the row that begins at vector `start`.
+#[cube]
+pub(super) fn write_row<O: Float, N: Size>(
+    values: &Array<Vector<f32, N>>,
+    out: &mut [Vector<O, N>],
+    start: usize,
+    lane: usize,
+    #[comptime] partition: RowPartition,
+) {
+    #[unroll]
+    for i in 0..comptime!(partition.held()) {
+        let at = lane + comptime!(i * partition.lanes);
+        if at < partition.vectors {
+            out[start + at] = Vector::cast_from(values[i]);
+        }
+    }
+}
+
 /// `sum = x + branch`, `out = norm(x + branch) * weight`, and `inv_stds [rows]`; matrices are `[rows, width]`. The norm is that of the sum before it
 /// is rounded.
 #[cube(launch_unchecked, address_type = "dynamic")]
@@ -131,24 +170,10 @@ pub(super) fn add_forward_kernel<X: Float, B: Float, O: Float, N: Size>(
     let inside = row < rows;
     let start = select(inside, row, 0usize) * partition.vectors;
     let mut values = Array::<Vector<f32, N>>::new(comptime!(partition.held()));
-    #[unroll]
-    for i in 0..comptime!(partition.held()) {
-        let at = lane + comptime!(i * partition.lanes);
-        values[i] = Vector::new(0.0f32);
-        if at < partition.vectors {
-            values[i] = Vector::<f32, N>::cast_from(x[start + at])
-                + Vector::<f32, N>::cast_from(branch[start + at]);
-        }
-    }
+    load_sum::<X, B, N>(x, branch, &mut values, start, lane, partition);
     let (mean, inv_std) = statistics::<N>(&values, lane, eps, &mut exchange, partition);
     if inside {
-        #[unroll]
-        for i in 0..comptime!(partition.held()) {
-            let at = lane + comptime!(i * partition.lanes);
-            if at < partition.vectors {
-                sum[start + at] = Vector::cast_from(values[i]);
-            }
-        }
+        write_row::<X, N>(&values, sum, start, lane, partition);
         write_normed::<O, N>(&values, weight, out, start, lane, mean, inv_std, partition);
         if lane == 0 {
             inv_stds[row] = inv_std;

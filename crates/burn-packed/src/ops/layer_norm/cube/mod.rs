@@ -1,6 +1,11 @@
 //! LayerNorm on CubeCL devices: launches of the kernels, and the choice between kernels and fallback.
 
+#[cfg(feature = "ptx")]
+mod fp8;
 mod kernels;
+
+#[cfg(feature = "ptx")]
+pub(crate) use fp8::add_forward_fp8;
 
 use burn::backend::TensorMetadata;
 use burn::tensor::DType;
@@ -38,7 +43,7 @@ const BACKWARD: Limits = Limits {
     held: 32,
     buffers: 8,
 };
-/// Blocks per multiprocessor of a backward launch: as many as its registers allow.
+/// Blocks per multiprocessor of a backward launch: the number that the registers of a multiprocessor allow.
 const BACKWARD_BLOCKS: usize = 4;
 
 /// Returns the partition of rows and the vector size; `None` if no kernel serves rows of this width. Weight and sums are f32, so

@@ -11,11 +11,25 @@ use super::hopper::{self, Tiling};
 use super::plan::{Plan, TileSchedule};
 use super::{Gemm, empty, sums};
 use crate::ops::linear::Transpose;
+use crate::ops::ptx::HOPPER;
 
 /// Multiprocessors of an H100, for a device that does not report how many it has.
 const MULTIPROCESSORS: u32 = 132;
 /// Threads of a block of the kernels in `sums.rs`.
 const SUM_THREADS: u32 = 256;
+
+/// Returns whether the tensor is on a device of compute capability 9.0.
+pub(in crate::ops) fn is_hopper(tensor: &CubeTensor) -> bool {
+    tensor.client.properties().identity.fingerprint == HOPPER
+}
+
+/// Returns the number of multiprocessors of a tensor's device.
+pub(super) fn multiprocessors(tensor: &CubeTensor) -> u32 {
+    let hardware = &tensor.client.properties().hardware;
+    hardware
+        .num_streaming_multiprocessors
+        .unwrap_or(MULTIPROCESSORS)
+}
 
 impl Gemm {
     /// Returns whether TMA can address the operands and the output (rows and base at multiples of 16 bytes), on a device of compute
@@ -27,6 +41,7 @@ impl Gemm {
         };
         let shape = self.shape;
         matches!(self.lhs.dtype, DType::BF16 | DType::F16)
+            && is_hopper(&self.lhs)
             && rows_fit(&self.lhs)
             && rows_fit(&self.rhs)
             && shape.n.is_multiple_of(8)
@@ -34,16 +49,12 @@ impl Gemm {
                 .iter()
                 .all(|t| t.handle.offset_start.unwrap_or(0).is_multiple_of(16))
             && [shape.m, shape.n, shape.k].iter().all(|&n| n < 1 << 31)
-            && self.lhs.client.properties().identity.fingerprint == "ptx_sm90"
     }
 
-    /// Runs the Hopper GEMM by the cheapest plan.
+    /// Runs the Hopper GEMM by the plan of the lowest estimated cost.
     pub(super) fn run_hopper(&self) -> CubeTensor {
-        let hardware = &self.lhs.client.properties().hardware;
-        let multiprocessors = hardware
-            .num_streaming_multiprocessors
-            .unwrap_or(MULTIPROCESSORS);
         let narrow = self.transpose == Transpose::Rhs;
+        let multiprocessors = multiprocessors(&self.lhs);
         self.run_by(&Plan::new(self.shape, multiprocessors, &[2, 1], narrow))
     }
 
@@ -66,11 +77,7 @@ impl Gemm {
 
     /// Computes `geglu(lhs · rhsᵀ)` in one kernel; `rhs` holds the rows of the activations, then those of the gates.
     pub(super) fn run_geglu(&self) -> CubeTensor {
-        let hardware = &self.lhs.client.properties().hardware;
-        let multiprocessors = hardware
-            .num_streaming_multiprocessors
-            .unwrap_or(MULTIPROCESSORS);
-        self.run_geglu_by(&Plan::for_geglu(self.shape, multiprocessors))
+        self.run_geglu_by(&Plan::for_geglu(self.shape, multiprocessors(&self.lhs)))
     }
 
     /// [`Self::run_geglu`] by a plan without splits.
@@ -170,7 +177,7 @@ impl Gemm {
 
 /// Tensor map of an operand. Its box is 64 elements of the contiguous axis by, on the other axis, `outer` rows of a K-major operand or
 /// the [`hopper::TILE_K`] inner elements of a stage for an M- or N-major one.
-fn operand_map(tensor: &CubeTensor, mn_major: bool, outer: u32) -> TensorMapArg<Tiled> {
+pub(super) fn operand_map(tensor: &CubeTensor, mn_major: bool, outer: u32) -> TensorMapArg<Tiled> {
     let rows = if mn_major { hopper::TILE_K } else { outer } as usize;
     TensorMapArg::new(
         TiledArgs {
@@ -183,7 +190,7 @@ fn operand_map(tensor: &CubeTensor, mn_major: bool, outer: u32) -> TensorMapArg<
 }
 
 /// Tensor map of the output, a stack of matrices. Its box is a staging buffer of the epilogue.
-fn output_map(tensor: &CubeTensor, tiling: Tiling) -> TensorMapArg<Tiled> {
+pub(super) fn output_map(tensor: &CubeTensor, tiling: Tiling) -> TensorMapArg<Tiled> {
     let kind = if tiling.f32_out {
         ElemType::Float(FloatKind::F32)
     } else {

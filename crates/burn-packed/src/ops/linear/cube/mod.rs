@@ -4,13 +4,15 @@
 //! |---|---|---|
 //! | CUDA, compute capability 9.0 | bf16, f16; rows and base at multiples of 16 bytes | `hopper`: tensor cores |
 //! | CUDA, otherwise | f32, bf16, f16 | `portable`: f32 arithmetic, any size |
-//! | wgpu, Vulkan, Metal | f16 | `portable`: the backend's own GEMM accumulates in f16 |
-//! | wgpu, Vulkan, Metal | f32 | the backend's own GEMM |
-//! | any | f64 | the backend's own GEMM |
+//! | wgpu, Vulkan, Metal | f16 | `portable`: Burn's matmul accumulates in f16 |
+//! | wgpu, Vulkan, Metal | f32 | Burn's matmul (CubeK) |
+//! | any | f64 | Burn's matmul (CubeK) |
 //!
-//! The backend's own GEMM is not used on CUDA: it rounds f32 operands to TF32, and some of its kernels never return at this
+//! Burn's matmul is not used on CUDA in other dtypes: it rounds f32 operands to TF32, and some of its kernels never return at this
 //! model's sizes. The choice depends on dtypes, sizes and the device, never on timings, so results do not change from run to run.
 
+#[cfg(feature = "ptx")]
+mod fp8;
 #[cfg(feature = "ptx")]
 mod hopper;
 #[cfg(feature = "ptx")]
@@ -33,6 +35,8 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 
+#[cfg(feature = "ptx")]
+pub(in crate::ops) use self::{fp8::Fp8Gemm, launch::is_hopper};
 use super::{Transpose, fallback};
 use crate::ops::rows::{elem, empty, is_cuda};
 
@@ -106,7 +110,7 @@ pub(crate) fn gemm(
         operand_element,
         out_element,
     };
-    // Checked before the operands are made contiguous: the backend's own operations leave padded rows on CUDA, which TMA can address.
+    // Checked before the operands are made contiguous: Burn's operations leave padded rows on CUDA, which TMA can address.
     #[cfg(feature = "ptx")]
     if gemm.fits_hopper() {
         return gemm.run_hopper();

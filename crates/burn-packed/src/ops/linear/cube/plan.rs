@@ -60,7 +60,7 @@ pub(super) struct Tile {
     pub(super) k_steps: u32,
 }
 
-/// Returns the first row and column of the part that block `rank` of a cluster has in tile `number` of the output.
+/// Returns the first row and column that block `rank` of a cluster computes of tile `number` of the output.
 ///
 /// Rasterization: a group of [`RASTER_GROUP`] tiles along the rows passes through all columns before the next group starts;
 /// within a column of tiles the row changes fastest.
@@ -143,9 +143,14 @@ impl Plan {
 
     /// Returns the unsplit candidate of the lowest estimated cost for GeGLU, whose epilogue needs parts of 32 or 64 columns of the output.
     pub(super) fn for_geglu(shape: GemmShape, multiprocessors: u32) -> Self {
+        Self::unsplit(shape, multiprocessors, &[64, 128, 256])
+    }
+
+    /// Returns the unsplit candidate of the lowest estimated cost among these tile widths.
+    pub(super) fn unsplit(shape: GemmShape, multiprocessors: u32, widths: &[u32]) -> Self {
         Self::candidates(shape, multiprocessors, &[2, 1])
             .filter(|plan| plan.splits == 1 && plan.tail_splits == 1)
-            .filter(|plan| [64, 128, 256].contains(&plan.tile_n))
+            .filter(|plan| widths.contains(&plan.tile_n))
             .min_by(|a, b| a.cost(shape).total_cmp(&b.cost(shape)))
             .expect("a plan without splits is always possible")
     }

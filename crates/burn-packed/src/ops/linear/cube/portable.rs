@@ -1,7 +1,7 @@
 //! Portable GEMM kernel, for every CubeCL device, dtype and size: tiles of 64 × 64 in shared memory, f32 arithmetic.
 //!
-//! The kernel needs only shared memory and `sync_cube`. On CUDA it computes GEMMs in f32, which the backend's own GEMM would round to
-//! TF32, and those of sizes that TMA cannot address.
+//! The kernel needs only shared memory and `sync_cube`. On CUDA it computes GEMMs in f32, whose operands Burn's matmul would round to
+//! TF32, and GEMMs of sizes that TMA cannot address.
 
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;

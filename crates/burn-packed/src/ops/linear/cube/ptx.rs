@@ -42,7 +42,7 @@ pub(super) fn tma_load_multicast(shared: u32, map: u64, x: u32, y: u32, barrier:
     );
 }
 
-/// Maps an address in this block's shared memory to the same place in the block of rank `rank` in the cluster (`mapa`).
+/// Maps an address in this block's shared memory to the same offset in the shared memory of the cluster's block `rank` (`mapa`).
 #[cube]
 pub(super) fn map_to_block(address: u32, rank: u32) -> u32 {
     let mapped: u32;
@@ -91,10 +91,31 @@ pub(super) fn store_pair(address: u32, a: f32, b: f32) {
     gpu_asm!("st.shared.v2.f32 [{p}], {{{a}, {b}}};", p = in(_) address, a = in(_) a, b = in(_) b);
 }
 
+/// Loads an f32 that no thread of the launch writes.
+#[cube]
+pub(super) fn load_global(address: u64) -> f32 {
+    let loaded: f32;
+    gpu_asm!("ld.global.nc.f32 {o}, [{a}];", o = out(_) loaded, a = in(_) address);
+    loaded
+}
+
+/// Loads two f32 that no thread of the launch writes, from a multiple of eight bytes.
+#[cube]
+pub(super) fn load_global_pair(address: u64) -> Vector<f32, Const<2>> {
+    let pair: Vector<f32, Const<2>>;
+    // The two registers of the vector are operands 0 and 1.
+    gpu_asm!(
+        "ld.global.nc.v2.f32 {{%0, %1}}, [%2]; // {o} {a}",
+        o = out(_) pair, a = in(_) address,
+    );
+    pair
+}
+
 /// Barrier for the 128 threads of warp group `group`.
 #[cube]
 pub(super) fn sync_warp_group(group: u32) {
     // Named barrier 0 is the one of `sync_cube`.
+    // 128 threads arrive: the four warps of one warp group.
     gpu_asm!("bar.sync {i}, 128;", i = in(_) value(group + 1u32));
 }
 
@@ -105,6 +126,7 @@ pub(super) fn sync_warp_group(group: u32) {
 pub(super) fn gelu(x: f32) -> f32 {
     let t: f32;
     let gauss: f32;
+    // f32 constants in PTX's hexadecimal form: 0.4 / √2, 1, and further below -log2(e) / 2.
     gpu_asm!(
         "{{ .reg .f32 a, b; abs.f32 a, {x}; fma.rn.f32 b, a, 0f3E90D0C3, 0f3F800000; rcp.approx.ftz.f32 {t}, b; }}",
         t = out(_) t, x = in(_) x, options(pure, nomem)
@@ -138,7 +160,7 @@ pub(super) fn mbarrier_arrive(address: u32, #[comptime] cluster: u32) {
 /// Main loop of a consumer warp group over the `steps` stages of a tile, the first of them `stage`. Returns the accumulator.
 ///
 /// For each stage: waits at `full + 8 · stage` for `parity` (which flips when the ring starts again), issues the four WGMMAs of
-/// the stage, then waits for those of the stage before and releases it: threads with `releases == 1` arrive at `empty + 8 ·
+/// the stage, then waits for the WGMMAs of the stage before and releases that stage: threads with `releases == 1` arrive at `empty + 8 ·
 /// stage`. The caller releases the last stage. `a` and `b` are the lower halves of the matrix descriptors of stage 0.
 #[allow(clippy::too_many_arguments)] // operands of inline PTX
 #[cube]
@@ -173,11 +195,17 @@ pub(super) fn mma_main_loop<N: Size>(
 /// additions made the instructions in between take longer than that (measured: docs/lab-log.md).
 fn main_loop_text(n: usize, tiling: Tiling) -> String {
     let input = |i: usize| format!("%{}", n + i);
-    let ty = if tiling.f16 { "f16" } else { "bf16" };
+    let ty = match (tiling.fp8, tiling.f16) {
+        (true, _) => "e4m3",
+        (false, true) => "f16",
+        (false, false) => "bf16",
+    };
+    // 32 bytes of the inner dimension. Operands of 8 bits are always K-major, and their instruction has no transposition.
+    let inner = if tiling.fp8 { 32 } else { 16 };
     let columns = tiling.tile_n as usize;
     let registers: Vec<String> = (0..columns / 2).map(|i| format!("%{i}")).collect();
     let accumulator = format!("{{{}}}", registers.join(", "));
-    // Distance of K slices of 16 elements in a descriptor, which counts 16 bytes.
+    // Distance of K slices of 16 elements (32 codes of e4m3) in a descriptor, which counts 16 bytes.
     let slice = |mn_major: bool| {
         if mn_major {
             16 * ROW_BYTES / 16
@@ -186,7 +214,15 @@ fn main_loop_text(n: usize, tiling: Tiling) -> String {
         }
     };
     let (slice_a, slice_b) = (slice(tiling.a_m_major), slice(tiling.b_n_major));
-    let (trans_a, trans_b) = (u8::from(tiling.a_m_major), u8::from(tiling.b_n_major));
+    let transposed = if tiling.fp8 {
+        String::new()
+    } else {
+        format!(
+            ", {}, {}",
+            u8::from(tiling.a_m_major),
+            u8::from(tiling.b_n_major)
+        )
+    };
     // Not `release.cluster`: this thread has written nothing that the other block reads, and the fence would cost half the time
     // of a stage.
     let arrive = if tiling.cluster > 1 {
@@ -207,12 +243,14 @@ fn main_loop_text(n: usize, tiling: Tiling) -> String {
         let mut text = format!(
             "{label}: mbarrier.try_wait.parity.shared::cta.b64 p, [bar], ph; @!p bra {label}; wgmma.fence.sync.aligned; "
         );
+        // A stage has TILE_K = 64 inner elements: four WGMMAs of K = 16. Operands after the descriptors: scale-d (false overwrites the accumulator
+        // instead of adding to it), the signs of A and B (1: not negated), and 1 for each operand that is M- or N-major, 0 for K-major ones.
         for k in 0..4 {
             let scale = if first && k == 0 { "never" } else { "always" };
             let _ = write!(
                 text,
                 "add.u32 x, sa, {}; add.u32 y, sb, {}; mov.b64 da, {{x, {high}}}; mov.b64 db, {{y, {high}}}; \
-                 wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{ty}.{ty} {accumulator}, da, db, {scale}, 1, 1, {trans_a}, {trans_b}; ",
+                 wgmma.mma_async.sync.aligned.m64n{columns}k{inner}.f32.{ty}.{ty} {accumulator}, da, db, {scale}, 1, 1{transposed}; ",
                 k * slice_a,
                 k * slice_b,
                 high = DESCRIPTOR_HIGH,
@@ -220,6 +258,7 @@ fn main_loop_text(n: usize, tiling: Tiling) -> String {
         }
         text += "wgmma.commit_group.sync.aligned; ";
         if !first {
+            // At most one group pending: the WGMMAs of the stage before are complete, those of this stage may still run.
             let _ = write!(
                 text,
                 "wgmma.wait_group.sync.aligned 1; @lead {arrive} _, [prev]; "

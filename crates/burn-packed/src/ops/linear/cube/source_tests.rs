@@ -9,7 +9,7 @@ use cubecl::ir::TargetProperties;
 
 use crate::ops::cuda_sources;
 
-use super::hopper::{THREADS, Tiling, hopper_gemm};
+use super::hopper::{THREADS, Tiling, hopper_fp8_gemm, hopper_gemm};
 use super::plan::TileScheduleCompilationArg;
 
 /// Writes the sources into the folder that `MODERNBERT_KERNEL_SOURCES` names, if it is set.
@@ -39,30 +39,64 @@ fn every_tiling_has_a_source_within_shared_memory() {
                 write_source(tiling, &format!("geglu-{tile_n}-{cluster}-{f16}.cu"));
             }
         }
+        for geglu in [false, true] {
+            if geglu && ![64, 128, 256].contains(&tile_n) {
+                continue;
+            }
+            let tiling = Tiling {
+                geglu,
+                fp8: true,
+                ..Tiling::new((tile_n, cluster), false, false, false, false)
+            };
+            write_source(tiling, &format!("fp8-{tile_n}-{cluster}-{geglu}.cu"));
+        }
+    }
+}
+
+fn schedule() -> TileScheduleCompilationArg {
+    TileScheduleCompilationArg {
+        tiles: (),
+        tiles_per_split: (),
+        first_tile: (),
+        row_tiles: (),
+        column_tiles: (),
+        k_steps: (),
+        k_steps_per_split: (),
+        gate: (),
     }
 }
 
 fn write_source(tiling: Tiling, name: &str) {
-    let kernel = hopper_gemm::HopperGemm::new(
-        cuda_sources::settings(THREADS),
-        cuda_sources::device(90, 227 * 1024),
-        Arc::new(TargetProperties::default()),
-        (),
-        (),
-        (),
-        TileScheduleCompilationArg {
-            tiles: (),
-            tiles_per_split: (),
-            first_tile: (),
-            row_tiles: (),
-            column_tiles: (),
-            k_steps: (),
-            k_steps_per_split: (),
-            gate: (),
-        },
-        tiling,
-    );
-    let (source, shared_bytes) = cuda_sources::compile(&kernel);
+    let settings = cuda_sources::settings(THREADS);
+    let device = cuda_sources::device(90, 227 * 1024);
+    let properties = Arc::new(TargetProperties::default());
+    let (source, shared_bytes) = if tiling.fp8 {
+        cuda_sources::compile(&hopper_fp8_gemm::HopperFp8Gemm::new(
+            settings,
+            device,
+            properties,
+            (),
+            (),
+            (),
+            cuda_sources::buffer(),
+            cuda_sources::buffer(),
+            (),
+            (),
+            schedule(),
+            tiling,
+        ))
+    } else {
+        cuda_sources::compile(&hopper_gemm::HopperGemm::new(
+            settings,
+            device,
+            properties,
+            (),
+            (),
+            (),
+            schedule(),
+            tiling,
+        ))
+    };
     assert!(shared_bytes <= 227 * 1024, "{tiling:?}");
     assert!(source.contains("wgmma.mma_async"));
     if let Some(folder) = cuda_sources::folder() {

@@ -95,9 +95,9 @@ fn weight_and_slope(product: f32, lse: f32, block: &Block, r: usize, other: i32)
 
 /// Gradients of keys and values if `keys`, else of the queries.
 ///
-/// Block x is a head, block (y, z) a tile of keys or of queries, given by `tiles`: the block's own rows. It loops over the tiles of
-/// the others that its own rows see. Own rows are keys and values, and streamed rows are queries and output gradients, or the other
-/// way around: the scores are the dot products of the first of each, the gradients of the weights those of the second.
+/// Block x is a head, block (y, z) a tile of keys or of queries, given by `tiles`: the block's own rows. With `keys`, own rows are keys and values,
+/// and the block streams the tiles of queries and output gradients that the own rows see; otherwise own rows are queries and output gradients, and
+/// the block streams keys and values. The scores are dot products of queries and keys, the gradients of the weights of output gradients and values.
 #[cube(launch, address_type = "dynamic")]
 pub(in super::super) fn backward_kernel<F: Float>(
     qkv: &[F],

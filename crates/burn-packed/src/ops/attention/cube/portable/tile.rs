@@ -107,7 +107,7 @@ impl Shape {
     }
 }
 
-/// The tile of rows of a block, and what its scores depend on.
+/// The tile of rows of a block, and the arguments on which the scores depend.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
 pub(super) struct Block {

@@ -10,7 +10,7 @@
 //! | result `[16, 8]` | (g, t), (g, t + 1), (g + 8, t), (g + 8, t + 1): a part of a fragment |
 //!
 //! `ldmatrix` reads four `[8, 8]` matrices, a register of each lane for each; lanes 8 i to 8 i + 7 give the addresses of the rows of
-//! matrix i. The functions below say which matrices the four are.
+//! matrix i. The functions below name the four matrices.
 
 use cubecl::prelude::*;
 
@@ -36,7 +36,7 @@ impl HostFamily for Ampere {
     const PIPELINED: bool = false;
 
     /// Tiles of 64 keys where two blocks with them fit the 100 KiB of compute capability 8.6, of 32 otherwise. The backward kernels
-    /// have twice as many own rows, and keep them in registers where accumulators leave some.
+    /// have two tensors of own rows, and keep them in registers where the accumulators leave enough registers.
     fn shape(pass: Pass, head_dim: u32) -> Shape {
         let small = head_dim <= 64;
         let forward = pass == Pass::Forward;
@@ -120,7 +120,7 @@ impl Family for Ampere {
     ) {
         let ty = comptime!(shape.ty());
         let lane = UNIT_POS % 32u32;
-        // Transposed on the way: rows 0 to 7 and 8 to 15 of a slice of the tile, columns 0 to 7; then columns 8 to 15.
+        // `ldmatrix.trans` transposes: rows 0 to 7 and 8 to 15 of a slice of the tile, columns 0 to 7; then columns 8 to 15.
         let at = shared + lane % 16u32 * comptime!(shape.pitch()) + lane / 16u32 * 16u32;
         #[unroll]
         for slice in 0..comptime!(shape.key_parts() / 2) {

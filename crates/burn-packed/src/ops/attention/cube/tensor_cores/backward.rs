@@ -14,7 +14,7 @@ use super::softmax::{
     LOG2_E, RowStatistics, Statistics, StatisticsExpand, score_gradients, weights,
 };
 
-/// What the backward kernels read.
+/// Inputs of the backward kernels.
 #[derive(CubeType, CubeLaunch)]
 pub(in super::super) struct Inputs {
     /// Queries and keys with RoPE applied, `[total, 2, heads, head_dim]`; without RoPE `qkv`.
@@ -93,8 +93,8 @@ pub(in super::super) fn attention_queries<F: Family>(
 
 /// Gradients of keys and values: parts 1 and 2 of `d_qkv`.
 ///
-/// As [`attention_queries`], with keys in the place of queries: the block's own rows are keys and values, and what it streams are
-/// queries and their output gradients, with log-sum-exp and delta of these queries. Scores are transposed, `[keys, queries]`.
+/// As [`attention_queries`], with keys instead of queries: the block's own rows are keys and values. The block streams queries and their output
+/// gradients, with log-sum-exp and delta of these queries. Scores are transposed, `[keys, queries]`.
 #[cube(launch_unchecked)]
 pub(in super::super) fn attention_keys<F: Family>(
     inputs: &Inputs,
@@ -177,7 +177,7 @@ impl Inputs {
 }
 
 /// Log-sum-exp and delta of streamed queries: addresses of the sequence's first query, and of stage 0 in shared memory. A stage is
-/// `shape.keys` log-sum-exps and behind them as many deltas.
+/// `shape.keys` log-sum-exps followed by `shape.keys` deltas.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
 struct StatisticCopies {
@@ -198,7 +198,7 @@ impl StatisticCopies {
         }
     }
 
-    /// Starts the copy of a stage from position `first` on, a number by each of the first threads; zeros beyond the end of the
+    /// Starts the copy of a stage from position `first` on, one number by each of the first `2 * keys` threads; zeros beyond the end of the
     /// sequence.
     fn copy(&self, tile: Tile, first: i32, stage: u32, #[comptime] keys: u32) {
         if UNIT_POS < comptime!(2 * keys) {
@@ -216,7 +216,7 @@ struct ColumnStatistics<'a> {
     shared: &'a Shared<[f32]>,
     /// Index of the log-sum-exp of this thread's first query.
     column: u32,
-    /// Distance of the deltas from the log-sum-exps.
+    /// Elements from a query's log-sum-exp to its delta.
     #[cube(comptime)]
     keys: u32,
 }

@@ -1,4 +1,4 @@
-//! What a family of tensor-core instructions supplies to the kernels: copy, multiply and access to results.
+//! The interface of a family of tensor-core instructions to the kernels: copies, MMA and access to results.
 //!
 //! A result of a matrix multiplication (*fragment*) is `[rows, 8 · parts]` in f32, spread over the registers of a warp, 16 rows to
 //! a warp. Both families have PTX's layout for it. Of every part, 8 columns wide, lane `l` holds four elements `e`:
@@ -18,9 +18,9 @@
 //!               └─────────┴─────────┴─────────┴─────────┘
 //! ```
 //!
-//! So a thread has parts of two rows, its *upper* row (`e` < 2) and its *lower* row, eight rows below; the four lanes of a
-//! quad together have both rows. Rounded to 16 bits in pairs, two neighbouring parts of a result are exactly a `[16, 16]` left
-//! operand of the next multiplication: probabilities never pass through shared memory.
+//! So a thread has elements of two rows, its *upper* row (`e` < 2) and its *lower* row, eight rows below; the four lanes of a
+//! quad together have both rows. Rounded to 16 bits in pairs, two neighboring parts of a result are exactly a `[16, 16]` left
+//! operand of the next GEMM: probabilities never pass through shared memory.
 
 use cubecl::prelude::*;
 
@@ -31,7 +31,7 @@ use super::shape::Shape;
 /// A family of tensor-core instructions.
 #[cube]
 pub(in super::super) trait Family: Send + Sync + 'static {
-    /// The own rows of a warp or warp group as left operand.
+    /// The rows of a warp or warp group itself (not the streamed ones) as left operand.
     type Left: CubeType;
     /// A thread's elements of a result.
     type Fragment: Fragment;
@@ -40,7 +40,7 @@ pub(in super::super) trait Family: Send + Sync + 'static {
     /// of rows outside the sequence. With `rope`, a thread copies the chunks to which it will apply RoPE.
     fn copy(rows: &Rows, first: i32, shared: u32, #[comptime] count: u32, #[comptime] rope: bool);
 
-    /// The own rows at `shared` as left operand.
+    /// Returns the rows at `shared` of this warp or warp group as left operand.
     fn left(shared: u32, #[comptime] shape: Shape) -> Self::Left;
 
     /// `left · tileᵀ`, `[group, keys]`, the tile at `shared` being `[keys, head_dim]`.
@@ -70,7 +70,7 @@ pub(in super::super) trait Fragment {
     fn set(&mut self, #[comptime] part: usize, #[comptime] e: usize, value: f32);
 }
 
-/// The host's part of a family.
+/// The functions of a family that run on the host.
 pub(in super::super) trait HostFamily {
     /// True if the warp-specialized kernels of `pipelined/` belong to the family.
     const PIPELINED: bool;
@@ -78,7 +78,7 @@ pub(in super::super) trait HostFamily {
     /// A kernel for bf16, without RoPE and softcap.
     fn shape(pass: Pass, head_dim: u32) -> Shape;
 
-    /// True if a CUDA device of a compute capability (90 for 9.0), with so much shared memory for a block, has kernels for a head
+    /// True if a CUDA device of this compute capability (90 for 9.0), with `shared_bytes` of shared memory for a block, has kernels for this head
     /// size.
     fn supports(head_dim: u32, capability: u32, shared_bytes: usize) -> bool;
 }

@@ -12,8 +12,8 @@ use super::softmax::{OnlineSoftmax, rescale};
 
 /// Output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`.
 ///
-/// Block x is a head, block (y, z) a tile of `shape.rows` queries, 16 to a warp, given by `tiles`. All warps do the same: copy keys
-/// and values, tile by tile, through two stages of shared memory (whose life is described in [`super::rows`]), multiply them with
+/// Block x is a head, block (y, z) a tile of `shape.rows` queries, 16 to a warp, given by `tiles`. All warps have the same role: copy keys
+/// and values, tile by tile, through two stages of shared memory (whose life is described in [`super::rows`]), compute the scores of
 /// their own queries, and keep scores, online softmax and output in registers.
 ///
 /// `qk` holds queries and keys: `qkv` itself `[total, 3, heads, head_dim]`, with `shape.rope_inside` or without RoPE, and otherwise

@@ -11,7 +11,7 @@ use super::softmax::{NEG_INF, bound};
 
 const LN_2: f32 = std::f32::consts::LN_2;
 
-/// A thread's part of its block's tile of a head: the rows and columns of its elements of a fragment.
+/// The rows and columns of a thread's elements of a fragment, in the block's tile of a head.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
 pub(super) struct Place {
@@ -38,9 +38,9 @@ pub(super) fn own_group(#[comptime] shape: Shape) -> u32 {
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
 pub(super) struct Pair {
-    /// Of the upper row, or the first column.
+    /// Value of the upper row, or of the first column.
     pub(super) a: f32,
-    /// Of the lower row, or the second column.
+    /// Value of the lower row, or of the second column.
     pub(super) b: f32,
     #[cube(comptime)]
     columns: bool,
@@ -153,7 +153,7 @@ impl Place {
         Pair::of_rows(values[upper], values[lower])
     }
 
-    /// Writes output and log-sum-exp, given the sums of weighted values, the sums of weights, and what was subtracted from the
+    /// Writes output and log-sum-exp, given the sums of weighted values, the sums of weights, and the shift that was subtracted from the
     /// exponents of the weights, in units of log2.
     pub(super) fn store_output<F: Family>(
         &self,
@@ -193,8 +193,8 @@ impl Place {
         self.store::<F>(d_qkv, &grad, Pair::of_rows(scale, scale), of);
     }
 
-    /// Writes this thread's elements of `[rows, head_dim]`, times their row's factor and rounded, as far as their rows exist, to part
-    /// `of.0` of `of.1` of a tensor `[total, of.1, heads, head_dim]`.
+    /// Writes this thread's elements of `[rows, head_dim]`, times their row's factor and rounded, to part `of.0` of a tensor
+    /// `[total, of.1, heads, head_dim]`; rows outside the sequence are left out.
     pub(super) fn store<F: Family>(
         &self,
         out: &mut [u32],
@@ -234,7 +234,7 @@ impl Place {
         let lower = self.tile.clamped(self.row + 8i32) * width + self.column;
         #[unroll]
         for part in 0..comptime!(shape.dim_parts() / 2) {
-            // Elements d and d + head_dim / 2 are in the same place of parts half a head apart.
+            // Elements d and d + head_dim / 2 have the same index in parts half a head apart.
             let other = comptime!(part + shape.dim_parts() / 2);
             #[unroll]
             for e in 0..4usize {

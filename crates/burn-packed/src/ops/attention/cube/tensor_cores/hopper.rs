@@ -2,8 +2,8 @@
 //!
 //! Tiles in shared memory are 64 elements wide, 128 bytes a row, under the 128-byte swizzle: chunk `c` (16 bytes) of row `r` is
 //! stored as chunk `c ^ (r % 8)`, so that neither copies nor WGMMA have bank conflicts. WGMMA reads shared memory through the
-//! async proxy: writes of threads (`cp.async` among them) need a proxy fence before the barrier that hands a tile over.
-//! Each multiplication waits for its own result; the blocks that share a multiprocessor fill the gaps.
+//! async proxy: writes of threads (`cp.async` among them) need a proxy fence before the barrier after which other threads use a tile.
+//! Each GEMM waits for its own result; other blocks on the same multiprocessor compute during the wait.
 
 use cubecl::prelude::*;
 

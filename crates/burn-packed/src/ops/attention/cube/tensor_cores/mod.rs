@@ -5,16 +5,16 @@
 //! | `forward.rs`, `backward.rs` | the three attention kernels |
 //! | `pipelined/` | warp-specialized kernels for long sequences of global layers on Hopper |
 //! | `passes.rs` | kernels before them: RoPE for queries and keys, and `delta` |
-//! | `rows.rs` | copies of rows to shared memory, RoPE there; the life of a stage and its barriers |
-//! | `fragments.rs` | a thread's results in registers: their places, mask, stores |
+//! | `rows.rs` | copies of rows to shared memory, RoPE in shared memory; the life of a stage and its barriers |
+//! | `fragments.rs` | a thread's results in registers: their rows and columns, mask, stores |
 //! | `softmax.rs` | on results in registers: softcap, online softmax, weights and their gradients |
-//! | `family.rs` | what a family supplies; the layout of results, drawn |
+//! | `family.rs` | the trait of a family; the layout of results, drawn |
 //! | `hopper.rs` (`wgmma.rs`), `ampere.rs` | the families |
-//! | `shape.rs` | what a kernel is compiled for, and its launch arguments |
+//! | `shape.rs` | compile-time parameters and launch arguments of a kernel |
 //!
 //! Scores, weights and accumulators are f32 in registers. The backward pass saves output and log-sum-exp only. RoPE is applied
-//! in shared memory in the forward pass of windowed layers, and else by a kernel before, which the backward pass repeats
-//! instead of saving its result: it reads and writes two thirds of `qkv` at memory speed.
+//! in shared memory in the forward pass of windowed layers. Otherwise `rope_kernel` applies RoPE before, and runs again in the backward pass, so that
+//! its result is not saved: the kernel reads and writes two thirds of `qkv` at memory speed.
 
 pub(super) mod ampere;
 pub(super) mod backward;
@@ -49,7 +49,7 @@ use shape::{ArgsLaunch, Shape};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
     /// Below this window, RoPE is applied after a tile's copy. This repeats RoPE for each tile of queries that sees a tile of keys: a few
-    /// times within a window, but in a global layer as often as the sequence has tiles, so that a kernel which applies it once
+    /// times within a window, but in a global layer as often as the sequence has tiles. There a kernel that applies RoPE once
     /// costs less.
     pub(super) rope_inside: usize,
     /// From this length on, the warp-specialized kernels compute a sequence of a global layer on Hopper, forward and backward.
@@ -132,10 +132,10 @@ impl Instructions {
     }
 }
 
-/// Queries and keys with RoPE applied, or `qkv` where kernels apply it or there is none.
+/// Queries and keys with RoPE applied; `qkv` itself where the attention kernels apply RoPE or the call has none.
 struct Prepared {
     qk: CubeTensor,
-    /// True if queries and keys are apart from `qkv`.
+    /// True if queries and keys are in a tensor of their own instead of `qkv`.
     apart: bool,
 }
 

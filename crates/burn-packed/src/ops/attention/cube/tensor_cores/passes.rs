@@ -1,4 +1,4 @@
-//! Kernels over rows that run before the attention kernels: RoPE for queries and keys, and the sums `delta` for the backward pass.
+//! Kernels that run before the attention kernels: RoPE for queries and keys, and the sums `delta` for the backward pass.
 
 use cubecl::prelude::*;
 

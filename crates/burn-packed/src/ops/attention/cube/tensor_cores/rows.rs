@@ -7,9 +7,9 @@
 //! threads of a block do both. A stage's life:
 //!
 //! 1. Every thread starts its copies to the stage and commits them.
-//! 2. In the next iteration, [`await_copies`] or [`Rows::await_tile`]: a thread waits for its own copies, applies RoPE to them where
-//!    that is done here, and arrives at the block's barrier. After the barrier the tile is complete and visible to all threads.
-//! 3. All threads read it. They are done with it when they arrive at the barrier of the iteration after that, which is why copies
+//! 2. In the next iteration, [`await_copies`] or [`Rows::await_tile`]: a thread waits for its own copies, applies RoPE to the copied chunks if
+//!    `shape.rope_inside`, and arrives at the block's barrier. After the barrier the tile is complete and visible to all threads.
+//! 3. All threads read the tile. They have finished reading when they arrive at the barrier of the following iteration, which is why copies
 //!    to a stage start after that barrier.
 
 use cubecl::prelude::*;
@@ -44,7 +44,7 @@ pub(super) struct HeadRows {
 
 #[cube]
 impl HeadRows {
-    /// Of head `head` of queries and keys in the buffer at `qk`, values in that at `qkv`.
+    /// Returns the rows of head `head`: queries and keys in the buffer at `qk`, values in the buffer at `qkv`.
     pub(super) fn new(
         qk: u64,
         qkv: u64,
@@ -76,7 +76,7 @@ impl Rows {
         }
     }
 
-    /// Of head `head` of the buffer at `tensor`, `[total, heads, head_dim]`.
+    /// Returns the rows of head `head` of the buffer at `tensor`, `[total, heads, head_dim]`.
     pub(super) fn of_heads(
         tensor: u64,
         tile: Tile,
@@ -94,8 +94,8 @@ impl Rows {
         u64::cast_from(row) * u64::cast_from(self.pitch)
     }
 
-    /// Row of the batch at a position of the sequence and the number of its bytes to copy, 16 at a time: none outside the sequence,
-    /// where `cp.async` then writes zeros.
+    /// Returns the row of the batch at a position of the sequence, and the bytes that a copy of 16 bytes reads: 16, or 0 outside the sequence,
+    /// where `cp.async` writes zeros.
     pub(super) fn source(&self, position: i32) -> (u32, u32) {
         // A call as an operand of `&&` would be short-circuited, which CubeCL compiles to a branch.
         let before_end = self.tile.has(position);
@@ -105,8 +105,8 @@ impl Rows {
     }
 }
 
-/// Starts the copy of the f32 of a position to `shared`, `from` being the address of that of the sequence's first row; zero beyond the
-/// end of the sequence.
+/// Starts the copy of a position's f32 to `shared`; `from` is the address of the f32 of the sequence's first row. Writes zero beyond the end of the
+/// sequence.
 #[cube]
 pub(super) fn copy_number(from: u64, tile: Tile, position: i32, shared: u32) {
     let inside = tile.has(position);
@@ -125,7 +125,7 @@ impl Shape {
         (rows * self.pairs()).div_ceil(self.threads())
     }
 
-    /// True if the last of them may be beyond the rows.
+    /// True if the last of a thread's pairs may be beyond the rows.
     fn uneven(self, rows: u32) -> bool {
         !(rows * self.pairs()).is_multiple_of(self.threads())
     }
@@ -208,12 +208,12 @@ impl Stream {
         self.start + step * comptime!(self.first.shape.keys as i32)
     }
 
-    /// Address of stage 0 or 1. Its second tile is `shape.tile_bytes()` behind the first.
+    /// Address of stage 0 or 1. The second tile of a stage is `shape.tile_bytes()` after the first.
     pub(super) fn stage(&self, stage: u32) -> u32 {
         self.stages + stage * comptime!(self.first.shape.stage_bytes())
     }
 
-    /// Starts the copy of the tiles at `position` to a stage, the first with RoPE to follow if `rope`.
+    /// Starts the copy of the tiles at `position` to a stage. With `rope`, RoPE will be applied to the first tile.
     pub(super) fn copy<F: Family>(&self, position: i32, stage: u32, #[comptime] rope: bool) {
         let shape = comptime!(self.first.shape);
         F::copy(&self.first, position, stage, shape.keys, rope);
@@ -282,7 +282,7 @@ impl Rows {
         }
     }
 
-    /// Completes `count` rows at `shared`, from position `first` on, as [`await_copies`], with RoPE applied if that is done inside.
+    /// Completes `count` rows at `shared`, from position `first` on, as [`await_copies`], and applies RoPE if `shape.rope_inside`.
     pub(super) fn await_tile(&self, rotary: u64, shared: u32, first: i32, #[comptime] count: u32) {
         if comptime!(self.shape.rope_inside) {
             self.apply_rope(rotary, shared, first, count);
@@ -300,7 +300,7 @@ pub(super) fn await_copies(#[comptime] shape: Shape) {
     complete(shape);
 }
 
-/// Makes this thread's part of a tile visible to WGMMA, and after the barrier all parts to all threads.
+/// Makes this thread's copies visible to WGMMA and, by the barrier, the whole tile to all threads.
 #[cube]
 fn complete(#[comptime] shape: Shape) {
     if comptime!(shape.wgmma) {

@@ -1,4 +1,4 @@
-//! What the tensor-core kernels are compiled for, and the numbers they are launched with.
+//! Compile-time parameters and launch arguments of the tensor-core kernels.
 
 use cubecl::prelude::*;
 
@@ -11,11 +11,11 @@ pub(in super::super) struct Shape {
     pub(in super::super) rows: u32,
     /// Rows of a streamed tile of keys (of queries in the kernel for the gradients of k and v): a multiple of 16.
     pub(in super::super) keys: u32,
-    /// Matrix instructions of warp groups, with operands in shared memory under the 128-byte swizzle; otherwise of warps.
+    /// True for WGMMA, with operands in shared memory under the 128-byte swizzle; false for `mma.sync`.
     pub(in super::super) wgmma: bool,
     /// True if the block's own rows stay in registers, as operands for all streamed tiles.
     pub(in super::super) resident: bool,
-    /// True if RoPE is applied to q and k in shared memory, after each tile's copy; otherwise a kernel before did it.
+    /// True if RoPE is applied to q and k in shared memory, after each tile's copy; otherwise an earlier kernel has applied RoPE.
     pub(in super::super) rope_inside: bool,
     /// True if q and k have RoPE at all: the gradients of q and k then pass through its transpose.
     pub(in super::super) rope: bool,
@@ -67,8 +67,8 @@ impl Shape {
         self.rows * self.pitch()
     }
 
-    /// Places in the forward kernel's shared memory: the block's queries, stages 0 and 1, the end. Queries that become resident
-    /// are read before stage 1 is first filled, and use its memory until then.
+    /// Offsets in the forward kernel's shared memory: the block's queries, stages 0 and 1, the end. Queries that become resident
+    /// are read before stage 1 is first filled, and use stage 1's memory until then.
     pub(super) fn forward_layout(self) -> (u32, u32, u32) {
         let (own, stages) = (self.own_bytes(), 2 * self.stage_bytes());
         if self.resident {
@@ -80,7 +80,7 @@ impl Shape {
     }
 
     /// Bytes of a backward kernel's shared memory, without [`Shape::statistics_bytes`]: the block's own rows of two tensors, and
-    /// behind them stages 0 and 1.
+    /// after them stages 0 and 1.
     pub(super) fn backward_bytes(self) -> u32 {
         2 * self.own_bytes() + 2 * self.stage_bytes()
     }
@@ -90,7 +90,7 @@ impl Shape {
         2 * 2 * 4 * self.keys
     }
 
-    /// Bytes of shared memory of the kernel that takes most.
+    /// Bytes of shared memory of the kernel that needs most.
     pub(super) fn most_shared_bytes(self) -> usize {
         let backward = self.backward_bytes() + self.statistics_bytes();
         self.forward_layout().2.max(backward) as usize

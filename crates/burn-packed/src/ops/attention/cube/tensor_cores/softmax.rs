@@ -38,7 +38,7 @@ pub(super) fn bound<S: Fragment>(
     }
 }
 
-/// The largest of a row's scores that this thread has and of `start`, for both rows.
+/// Returns, for both rows, the largest of this thread's scores and of `start`.
 #[cube]
 pub(super) fn row_maxima<S: Fragment>(s: &mut S, start: Pair, #[comptime] shape: Shape) -> Pair {
     let mut upper = start.a;
@@ -51,7 +51,7 @@ pub(super) fn row_maxima<S: Fragment>(s: &mut S, start: Pair, #[comptime] shape:
     Pair::of_rows(upper, lower)
 }
 
-/// Replaces scores by their weights `2^(score · scale - shift)` and returns the sums of both rows' weights and `start`.
+/// Replaces scores by their weights `2^(score · scale - shift)` and returns, for both rows, `start` plus the sum of the weights.
 #[cube]
 pub(super) fn weights_and_sums<S: Fragment>(
     s: &mut S,
@@ -130,7 +130,7 @@ impl OnlineSoftmax {
         factor
     }
 
-    /// The sums over all tiles, complete in each lane of a quad, and what was subtracted from exponents.
+    /// Returns the sums over all tiles, complete in each lane of a quad, and the shifts that were subtracted from the exponents.
     pub(super) fn finish(&self) -> (Pair, Pair) {
         let sums = Pair::of_rows(quad_sum(self.sum.a), quad_sum(self.sum.b));
         let scale = self.scale_log2;
@@ -138,7 +138,7 @@ impl OnlineSoftmax {
     }
 }
 
-/// The maximum in units of log2; 0 for a row whose keys were all hidden so far, whose weights then stay 0.
+/// Returns the maximum in units of log2, or 0 for a row whose keys were all masked so far: the weights of such a row are 0.
 #[cube]
 fn shift_of(top: f32, scale_log2: f32) -> f32 {
     select(top == f32::new(NEG_INF), 0.0f32, top * scale_log2)
@@ -153,7 +153,7 @@ pub(super) trait Statistics {
     fn delta(&self, #[comptime] part: usize) -> Pair;
 }
 
-/// Of queries that are rows of scores: the same for all parts.
+/// Statistics of queries that are rows of scores: the same for all parts.
 #[derive(CubeType)]
 pub(super) struct RowStatistics {
     lse: Pair,

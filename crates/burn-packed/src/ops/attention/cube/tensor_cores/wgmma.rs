@@ -1,7 +1,7 @@
 //! WGMMA, the warp-group matrix multiplication, as inline PTX.
 //!
-//! CubeCL has no such instruction. Its text is assembled on the host while the kernel is being defined (see the `*_text`
-//! functions), because its list of registers depends on the shape. Every function here waits for its result.
+//! CubeCL has no such instruction. The text of the instructions is assembled on the host while the kernel is being defined (see the `*_text`
+//! functions), because the list of registers depends on the shape. Every function here waits for its result.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,8 @@ use cubecl::prelude::*;
 
 use super::ptx::{ROW_BYTES, unchanged};
 
-/// Descriptor of a tile in shared memory with 128-byte rows under the 128-byte swizzle, one block wide.
+/// Descriptor of a tile in shared memory with 128-byte rows under the 128-byte swizzle, one block of 64 elements wide: the distance of blocks is never
+/// used, and 16 bytes make its field 1, as the PTX ISA asks for K-major operands under a swizzle.
 #[cube]
 pub(super) fn descriptor(address: u32) -> u64 {
     crate::ops::ptx::descriptor(address, 16u32)
@@ -63,7 +64,7 @@ pub(super) fn sum_with_product<N: Size>(
 pub(super) const ALONG: usize = 2;
 pub(super) const DOWN: usize = 16 * ROW_BYTES as usize / 16;
 
-/// Beginning of a text: names for two descriptors, and predicates that say that the accumulator is overwritten (`p0`) or added to (`p1`).
+/// Beginning of a text: names for two descriptors, and the predicates for scale-d: `p0` (false) overwrites the accumulator, `p1` (true) adds to it.
 pub(super) const OPEN: &str =
     "{ .reg .pred p0, p1; .reg .b64 da, db; setp.ne.b32 p0, 0, 0; setp.ne.b32 p1, 1, 0; ";
 /// Orders earlier accesses to registers before the WGMMAs that follow.
@@ -94,7 +95,7 @@ fn instruction(n: usize, ty: &str) -> String {
 }
 
 /// A group of WGMMAs `d = A · Bᵀ` over `steps` slices of 16 inner elements; descriptors at `%a` and `%b`, `d` the `n` registers from
-/// `%d` on.
+/// `%d` on. Operands after scale-d: the signs of A and B (1: not negated) and their layouts (0: K-major).
 pub(super) fn multiply_slices(
     d: usize,
     n: usize,
@@ -116,7 +117,8 @@ pub(super) fn multiply_slices(
 }
 
 /// A group of WGMMAs `d += A · B`, or `d = A · B` unless `added`, over `steps` slices of 16 inner elements: A in four registers a slice
-/// from `%a` on, B stored `[inner, columns]` with its descriptor at `%b`, `d` the `n` registers from `%d` on.
+/// from `%a` on, B stored `[inner, columns]` with its descriptor at `%b`, `d` the `n` registers from `%d` on. Operands after scale-d: the signs of A
+/// and B (1: not negated) and the layout of B (1: N-major; A in registers has none).
 pub(super) fn sum_slices(
     d: usize,
     n: usize,

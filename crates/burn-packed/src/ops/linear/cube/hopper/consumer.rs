@@ -4,8 +4,10 @@ use cubecl::prelude::*;
 
 use super::super::plan::{TileSchedule, tile_at};
 use super::super::ptx::*;
-use super::epilogue::{Destination, store_accumulator};
-use super::{BLOCK_BYTES, PRIVATE_STAGING, Pipeline, STAGING_BYTES, STAGING_ROWS, TILE_M, Tiling};
+use super::epilogue::{Destination, TileScales, store_accumulator};
+use super::{
+    BLOCK_BYTES, PRIVATE_STAGING, Pipeline, STAGING_BYTES, STAGING_ROWS, Scales, TILE_M, Tiling,
+};
 use crate::ops::ptx::descriptor_low;
 
 /// Consumer warp group: for every tile of this block, the main loop over its K steps and the epilogue.
@@ -16,6 +18,7 @@ use crate::ops::ptx::descriptor_low;
 pub(super) fn consumer_warp_group<N: Size>(
     pipeline: &Pipeline,
     out_map: u64,
+    scales: &Scales,
     schedule: &TileSchedule,
     #[comptime] tiling: Tiling,
 ) {
@@ -42,6 +45,14 @@ pub(super) fn consumer_warp_group<N: Size>(
     let mut index = CUBE_POS_X / cluster;
     while index < schedule.tiles {
         let tile = tile_at(index, schedule, rank, tiling);
+        // Requested before the main loop, which hides the latency of the loads.
+        let tile_scales = TileScales::new(
+            scales,
+            tile.row + warp * comptime!(STAGING_ROWS) + lane / 4u32,
+            tile.column,
+            schedule.gate,
+            tiling,
+        );
         let acc = mma_main_loop::<N>(
             a_desc,
             b_desc,
@@ -53,7 +64,7 @@ pub(super) fn consumer_warp_group<N: Size>(
             releases,
             tiling,
         );
-        // The main loop advances stage and parity in registers of its own; advance the variables here by as many steps.
+        // The main loop advances its own copies of stage and parity in registers; this advances the variables here by the same `k_steps`.
         let passed = stage + tile.k_steps;
         let last = (passed + comptime!(stages - 1)) % stages;
         parity = (parity + passed / stages) % 2u32;
@@ -87,7 +98,7 @@ pub(super) fn consumer_warp_group<N: Size>(
             row: row + warp * comptime!(STAGING_ROWS),
             split: tile.split,
         };
-        store_accumulator::<N>(&acc, &destination, tiling);
+        store_accumulator::<N>(&acc, &destination, &tile_scales, tiling);
         if comptime!(borrows_stage) {
             // The producer may refill the stage once TMA has read what was staged there: every store up to the last one from
             // the borrowed buffer. Later stores may still be pending.

@@ -17,7 +17,13 @@
 //! # GeGLU
 //!
 //! With `geglu` the left half of the tile holds activations and the right half their gates, so that an activation and its gate are registers of
-//! one thread. The epilogue stores `gelu(activation) * gate`, half as many columns as the tile has.
+//! one thread. The epilogue stores `gelu(activation) * gate`: half the columns of the tile.
+//!
+//! # Scales
+//!
+//! With `fp8` every register is multiplied by the scales of its row and its column as it leaves the accumulator. A lane has two rows, whose scales it
+//! loads before the main loop, and a pair of every eight columns, whose scales it loads here: eight lanes read the same pair, and all warps of
+//! the block the same kilobyte, so that these loads hit the L1 cache.
 //!
 //! # Staging buffers
 //!
@@ -29,10 +35,10 @@
 use cubecl::prelude::*;
 
 use super::super::ptx::*;
-use super::{PRIVATE_STAGING, STAGING_BYTES, Tiling};
+use super::{PRIVATE_STAGING, STAGING_BYTES, Scales, Tiling};
 use crate::ops::ptx::pack;
 
-/// Staging buffers of a warp, including the borrowed one; parts of a tile use them in turn.
+/// Staging buffers of a warp, including the borrowed one; consecutive parts of a tile use them cyclically.
 const STAGING: u32 = PRIVATE_STAGING + 1;
 
 /// Destination of a warp's rows, and the staging buffers of the warp.
@@ -50,11 +56,92 @@ pub(super) struct Destination {
     pub(super) split: u32,
 }
 
+/// What a lane multiplies its part of an accumulator of e4m3 products with.
+#[derive(CubeType, Clone, Copy)]
+pub(super) struct TileScales {
+    /// Scales of the lane's two rows, `lane / 4` and `lane / 4 + 8` of its warp.
+    upper: f32,
+    lower: f32,
+    /// Address of the scale of column 0 of the output, and of the scale of its gate.
+    column: u64,
+    gate: u64,
+    /// The tile's first column of the output, and the columns of the output.
+    first: u32,
+    columns: u32,
+}
+
+#[cube]
+impl TileScales {
+    /// Loads the scales of the rows `row` and `row + 8`. `column` is the tile's first column of B and `gate` B's column with the first gate.
+    pub(super) fn new(
+        scales: &Scales,
+        row: u32,
+        column: u32,
+        gate: u32,
+        #[comptime] tiling: Tiling,
+    ) -> TileScales {
+        let mut upper = 1.0f32;
+        let mut lower = 1.0f32;
+        let mut first = column;
+        let mut columns = scales.columns;
+        if comptime!(tiling.geglu) {
+            first = column / 2u32;
+            columns = scales.columns / 2u32;
+        }
+        if comptime!(tiling.fp8) {
+            upper = row_scale(scales, row);
+            lower = row_scale(scales, row + 8u32);
+        }
+        TileScales {
+            upper,
+            lower,
+            column: scales.column,
+            gate: scales.column + u64::cast_from(gate * 4u32),
+            first,
+            columns,
+        }
+    }
+}
+
+/// The scale of a row of A; of the last row for rows beyond it, which are not stored.
+#[cube]
+fn row_scale(scales: &Scales, row: u32) -> f32 {
+    let row = min(row, scales.rows - 1u32);
+    load_global(scales.row + u64::cast_from(row) * 4u64)
+}
+
+/// Multiplies registers `i` and `i + 1` of the accumulator by the scale of their row and by those of their columns in `columns_at`.
+#[cube]
+fn scaled<N: Size>(
+    acc: &Vector<f32, N>,
+    scales: &TileScales,
+    columns_at: u64,
+    #[comptime] register: usize,
+    #[comptime] i: usize,
+    lane: u32,
+) -> (f32, f32) {
+    // Registers 4j + 2 and 4j + 3 belong to the lower row; `i` numbers the columns of the output, whose gates are further registers.
+    let row = if comptime!(i % 4 == 0) {
+        scales.upper
+    } else {
+        scales.lower
+    };
+    let column = scales.first + comptime!((i / 4 * 8) as u32) + lane % 4u32 * 2u32;
+    // Columns beyond the last are not stored; the number of columns is even.
+    let column = min(column, scales.columns - 2u32);
+    let pair = load_global_pair(columns_at + u64::cast_from(column * 4u32));
+    (
+        acc.extract(register) * (row * pair.extract(0usize)),
+        acc.extract(comptime!(register + 1)) * (row * pair.extract(1usize)),
+    )
+}
+
 /// Stores a warp's 16 rows of the accumulator.
 #[cube]
 pub(super) fn store_accumulator<N: Size>(
     acc: &Vector<f32, N>,
     to: &Destination,
+    scales: &TileScales,
     #[comptime] tiling: Tiling,
 ) {
     let lane = UNIT_POS % 32u32;
@@ -80,7 +167,7 @@ pub(super) fn store_accumulator<N: Size>(
         if comptime!(tiling.f32_out) {
             stage_f32::<N>(acc, staging, part, lane);
         } else {
-            stage_half::<N>(acc, staging, part, lane, tiling);
+            stage_half::<N>(acc, scales, staging, part, lane, tiling);
         }
         // TMA reads through the async proxy; ordinary writes are visible there only after a fence by the threads that wrote.
         fence_async_proxy();
@@ -122,6 +209,7 @@ fn stage_f32<N: Size>(acc: &Vector<f32, N>, staging: u32, #[comptime] part: u32,
 #[cube]
 fn stage_half<N: Size>(
     acc: &Vector<f32, N>,
+    scales: &TileScales,
     staging: u32,
     #[comptime] part: u32,
     lane: u32,
@@ -137,10 +225,10 @@ fn stage_half<N: Size>(
         let chunk = ((comptime!(pair * 2) + lane / 16u32) ^ (r % 8u32)) * 16u32;
         stmatrix_x4(
             at + chunk,
-            packed::<N>(acc, i, ty, tiling),
-            packed::<N>(acc, comptime!(i + 2), ty, tiling),
-            packed::<N>(acc, comptime!(i + 4), ty, tiling),
-            packed::<N>(acc, comptime!(i + 6), ty, tiling),
+            packed::<N>(acc, scales, i, lane, ty, tiling),
+            packed::<N>(acc, scales, comptime!(i + 2), lane, ty, tiling),
+            packed::<N>(acc, scales, comptime!(i + 4), lane, ty, tiling),
+            packed::<N>(acc, scales, comptime!(i + 6), lane, ty, tiling),
         );
     }
 }
@@ -150,19 +238,25 @@ fn stage_half<N: Size>(
 #[cube]
 fn packed<N: Size>(
     acc: &Vector<f32, N>,
+    scales: &TileScales,
     #[comptime] i: usize,
+    lane: u32,
     #[comptime] ty: &str,
     #[comptime] tiling: Tiling,
 ) -> u32 {
-    let left = acc.extract(i);
-    let right = acc.extract(comptime!(i + 1));
+    let (left, right) = if comptime!(tiling.fp8) {
+        scaled::<N>(acc, scales, scales.column, i, i, lane)
+    } else {
+        (acc.extract(i), acc.extract(comptime!(i + 1)))
+    };
     if comptime!(tiling.geglu) {
-        let gates = comptime!(i + tiling.tile_n as usize / 4);
-        pack(
-            gelu(left) * acc.extract(gates),
-            gelu(right) * acc.extract(comptime!(gates + 1)),
-            ty,
-        )
+        let register = comptime!(i + tiling.tile_n as usize / 4);
+        let (left_gate, right_gate) = if comptime!(tiling.fp8) {
+            scaled::<N>(acc, scales, scales.gate, register, i, lane)
+        } else {
+            (acc.extract(register), acc.extract(comptime!(register + 1)))
+        };
+        pack(gelu(left) * left_gate, gelu(right) * right_gate, ty)
     } else {
         pack(left, right, ty)
     }

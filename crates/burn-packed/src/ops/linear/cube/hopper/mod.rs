@@ -1,4 +1,4 @@
-//! GEMM with tensor cores for Hopper (compute capability 9.0): bf16 or f16 operands, f32 accumulation.
+//! GEMM with tensor cores for Hopper (compute capability 9.0): bf16, f16 or e4m3 operands, f32 accumulation.
 //!
 //! The kernel is persistent and warp-specialized: the grid has as many thread blocks as the device has multiprocessors, and
 //! each block loops over output tiles of [`TILE_M`] × `tile_n` in the order of its [`TileSchedule`].
@@ -48,6 +48,12 @@
 //! still announces all of `stage_bytes`. A stage can be overwritten by the peer as well; that is why a consumer warp arrives at
 //! `empty[s]` of both blocks.
 
+//! # e4m3
+//!
+//! With `fp8` a 16-bit element of the operands is a pair of e4m3 codes, so that tensor maps, tiles and stages are the same; a WGMMA then multiplies
+//! 32 inner codes instead of 16 inner elements. The epilogue multiplies each row by the scale of its row of A and each column by the scale of its
+//! column of B ([`Scales`]).
+
 mod consumer;
 mod epilogue;
 mod producer;
@@ -57,7 +63,7 @@ use cubecl_cpp::cuda::ptx::tensor_map_address;
 
 use super::plan::TileSchedule;
 use super::ptx::*;
-use crate::ops::ptx::shared_address;
+use crate::ops::ptx::{global_address, shared_address};
 use consumer::consumer_warp_group;
 use producer::producer_thread;
 
@@ -101,6 +107,8 @@ pub(super) struct Tiling {
     pub(super) cluster: u32,
     /// True if the epilogue computes GeGLU: the output has half as many columns as B.
     pub(super) geglu: bool,
+    /// True if the operands' 16-bit elements are pairs of e4m3 codes; both are K-major then, and the output is in 16 bits.
+    pub(super) fp8: bool,
 }
 
 impl Tiling {
@@ -113,7 +121,8 @@ impl Tiling {
     ) -> Self {
         Self {
             tile_n,
-            // As many as fit into 227 KiB beside 32 KiB of staging buffers.
+            // The number that fits beside 32 KiB of staging buffers into 227 KiB, the limit of a block's shared memory on Hopper: a stage takes 20, 24,
+            // 32, and for 192 and 256 columns 40 and 48 KiB.
             stages: match tile_n {
                 32 => 9,
                 64 => 8,
@@ -127,6 +136,7 @@ impl Tiling {
             stacked: false,
             cluster,
             geglu: false,
+            fp8: false,
         }
     }
 
@@ -184,6 +194,17 @@ struct Pipeline {
     empty: u32,
 }
 
+/// Scales of the rows of A and the columns of B. Not read without [`Tiling::fp8`].
+#[derive(CubeType, Clone, Copy)]
+struct Scales {
+    /// Addresses of the first row's and the first column's scale, in f32.
+    row: u64,
+    column: u64,
+    /// Rows of A and columns of B.
+    rows: u32,
+    columns: u32,
+}
+
 /// `out[split] = A · B` over that split's share of the inner dimension, for every tile of `schedule`.
 ///
 /// Grid: `clusters · cluster` blocks of [`THREADS`] threads; roles, mbarriers and shared memory are described in the module's
@@ -194,6 +215,64 @@ pub(super) fn hopper_gemm(
     a: &TensorMap<u16, Tiled>,
     b: &TensorMap<u16, Tiled>,
     out: &TensorMap<u32, Tiled>,
+    schedule: &TileSchedule,
+    #[comptime] tiling: Tiling,
+) {
+    let scales = Scales {
+        row: 0u64,
+        column: 0u64,
+        rows: 0u32,
+        columns: 0u32,
+    };
+    gemm_block(
+        tensor_map_address(a),
+        tensor_map_address(b),
+        tensor_map_address(out),
+        &scales,
+        schedule,
+        tiling,
+    );
+}
+
+/// [`hopper_gemm`] with operands of e4m3 codes: `out[r, c] = row_scales[r] · column_scales[c] · Σ_k A[r, k] · B[k, c]`.
+#[cube(launch_unchecked, cluster_dim = CubeDim::new_1d(tiling.cluster))]
+#[allow(clippy::too_many_arguments)] // buffers and sizes of a launch
+pub(super) fn hopper_fp8_gemm(
+    a: &TensorMap<u16, Tiled>,
+    b: &TensorMap<u16, Tiled>,
+    out: &TensorMap<u32, Tiled>,
+    row_scales: &[f32],
+    column_scales: &[f32],
+    rows: u32,
+    columns: u32,
+    schedule: &TileSchedule,
+    #[comptime] tiling: Tiling,
+) {
+    let scales = Scales {
+        // SAFETY: only the address is used, by loads below `rows`.
+        row: global_address::<f32>(unsafe { row_scales.as_ptr_unchecked() }),
+        // SAFETY: as above, below `columns`.
+        column: global_address::<f32>(unsafe { column_scales.as_ptr_unchecked() }),
+        rows,
+        columns,
+    };
+    gemm_block(
+        tensor_map_address(a),
+        tensor_map_address(b),
+        tensor_map_address(out),
+        &scales,
+        schedule,
+        tiling,
+    );
+}
+
+/// The work of a thread block: initializes the mbarriers and takes the role of each warp.
+#[cube]
+fn gemm_block(
+    a_map: u64,
+    b_map: u64,
+    out_map: u64,
+    scales: &Scales,
     schedule: &TileSchedule,
     #[comptime] tiling: Tiling,
 ) {
@@ -212,7 +291,6 @@ pub(super) fn hopper_gemm(
         full,
         empty,
     };
-    let out_map = tensor_map_address(out);
 
     if UNIT_POS == 0u32 {
         #[unroll]
@@ -235,23 +313,17 @@ pub(super) fn hopper_gemm(
 
     if UNIT_POS >= comptime!(CONSUMER_THREADS) {
         if UNIT_POS == comptime!(CONSUMER_THREADS) {
-            producer_thread(
-                &pipeline,
-                tensor_map_address(a),
-                tensor_map_address(b),
-                schedule,
-                tiling,
-            );
+            producer_thread(&pipeline, a_map, b_map, schedule, tiling);
         }
     // The accumulator is a vector, whose size must be a power of two: 16 f32 for 32 columns, … 128 for 192 and 256.
     } else if comptime!(tiling.tile_n > 128) {
-        consumer_warp_group::<Const<128>>(&pipeline, out_map, schedule, tiling);
+        consumer_warp_group::<Const<128>>(&pipeline, out_map, scales, schedule, tiling);
     } else if comptime!(tiling.tile_n > 64) {
-        consumer_warp_group::<Const<64>>(&pipeline, out_map, schedule, tiling);
+        consumer_warp_group::<Const<64>>(&pipeline, out_map, scales, schedule, tiling);
     } else if comptime!(tiling.tile_n > 32) {
-        consumer_warp_group::<Const<32>>(&pipeline, out_map, schedule, tiling);
+        consumer_warp_group::<Const<32>>(&pipeline, out_map, scales, schedule, tiling);
     } else {
-        consumer_warp_group::<Const<16>>(&pipeline, out_map, schedule, tiling);
+        consumer_warp_group::<Const<16>>(&pipeline, out_map, scales, schedule, tiling);
     }
     // A block's shared memory must outlive multicast loads and arrivals of its peer.
     if comptime!(tiling.cluster > 1) {

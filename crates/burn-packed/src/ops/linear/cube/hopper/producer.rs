@@ -112,8 +112,8 @@ fn load_b(
     }
 }
 
-/// Loads the B tile of a stage for GeGLU: below `tile_n / 2` columns of activations, from `column` on, as many of gates, from `gate + column` on.
-/// In a cluster, the first block loads the activations and the second the gates, multicast to both.
+/// Loads the B tile of a stage for GeGLU: `tile_n / 2` columns of activations, from `column` on, and behind them in shared memory `tile_n / 2`
+/// columns of gates, from `gate + column` on. In a cluster, the first block loads the activations and the second the gates, multicast to both.
 #[allow(clippy::too_many_arguments)] // operands of inline PTX
 #[cube]
 fn load_b_halves(

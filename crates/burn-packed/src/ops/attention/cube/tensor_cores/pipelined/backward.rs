@@ -22,12 +22,14 @@ pub(in super::super::super) const ROWS: u32 = 128;
 const STAGES: u32 = 2;
 /// Threads of a block: two consumers, then the producer's warp group.
 pub(in super::super::super) const THREADS: u32 = 384;
-/// Threads of the producer; the warp after them writes the gradient of the queries.
+/// Threads of the producer, two warps; the first thread of the next warp adds up the gradient of the queries.
 const PRODUCERS: u32 = 64;
-/// Registers of a thread: together those of 384 threads with 168 each.
+/// Registers of a consumer's and of another warp group's thread after `setmaxnreg`, which takes multiples of 8. 256 threads with 240 and 128 with 24
+/// (the least that `setmaxnreg` allows) are the registers of 384 threads with 168 each, the largest multiple of 8 of which a multiprocessor's
+/// 65,536 registers suffice.
 const CONSUMER_REGISTERS: u32 = 240;
 const PRODUCER_REGISTERS: u32 = 24;
-/// Stages the producer starts before it hands one over.
+/// Number of further stages whose copies the producer starts before it signals a stage as full: with two stages there is one further stage.
 const LAG: u32 = 1;
 /// Numbers of a tile of the gradient of the queries.
 pub(super) const TILE_NUMBERS: u32 = ROWS * 64;
@@ -43,11 +45,11 @@ const BARRIERS: u32 = 2 * TILE_BYTES
     + 2 * SCORE_BYTES
     + 2 * HALF_BYTES
     + 2 * STAGES * STATISTIC_BYTES;
-/// Behind the barriers, the block's ticket.
+/// Offset of the block's ticket, after the barriers.
 const TICKET: u32 = BARRIERS + 8 + 2 * barrier_bytes(STAGES) + barrier_bytes(2);
 const SHARED_BYTES: u32 = TICKET + 8;
 
-/// Places in shared memory.
+/// Addresses in shared memory.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
 struct Memory {
@@ -93,6 +95,8 @@ impl Memory {
         }
     }
 
+    /// Sets the arrivals of a phase: one for each of the producer's two warps at full barriers and of the consumers' eight warps at empty barriers; of
+    /// `d_queries`, which the consumers fill, one for each of a consumer's four warps and one for the thread that empties it.
     fn init(&self) {
         mbarrier_init(self.full_own, 2u32);
         self.queries.init(2u32, 8u32);
@@ -141,7 +145,7 @@ impl Item {
         }
     }
 
-    /// The tile of queries after `query`; after the last comes the first.
+    /// Returns the tile of queries after `query`, cyclically.
     fn after(&self, query: u32) -> u32 {
         select(query + 1u32 == self.tiles, 0u32, query + 1u32)
     }
@@ -155,20 +159,19 @@ impl Item {
 /// `d_queries`.
 ///
 /// For each tile of queries, a consumer computes, transposed, the scores and the gradients of the weights, `[64 keys, 128 queries]`;
-/// then the gradient of the scores. These pass through shared memory, since the gradient of 64 queries needs all 128 keys: named
-/// barrier 1 of both consumers makes them visible. There are two tiles of them, so that one barrier a step is enough: a consumer
-/// that passes it has read the other tile.
+/// then the gradient of the scores. The gradients of the scores pass through shared memory, since the gradient of 64 queries needs all 128 keys:
+/// named barrier 1, with the 256 threads of both consumers, makes them visible. There are two tiles for them, so that one barrier a step is enough: a
+/// consumer that has passed the barrier has read the other tile.
 ///
-/// The blocks of a sequence add to the gradient of the same queries. They do so in a fixed order, so that it is deterministic:
+/// The blocks of a sequence add to the gradient of the same queries. They do so in a fixed order, so that the gradient is deterministic:
 ///
-/// - Block `j` of `n` starts with tile `j` of the queries and continues with the tiles after it, after the last with the first. In step `i`, the
-///   blocks are at different tiles.
+/// - Block `j` of `n` starts with tile `j` of the queries and loops over the other tiles cyclically. In each step, the blocks are at different tiles.
 /// - Tile `q` has two sums, of the terms of blocks `q, q - 1, …, 0` and of blocks `n - 1, n - 2, …, q + 1`, in this order. `counters`
-///   `[2, tiles, heads]` counts the terms of a sum, and a block waits until those before its own are added: for block `j + 1`, which had the tile one
-///   step before. All blocks progress at the same speed, so that they usually are.
-/// - Which block computes what is decided when a block starts, by a ticket: the number behind `counters` counts them. A later tile of a
-///   sequence has an earlier ticket. A block therefore waits only for blocks that have started, and there is no deadlock, whatever
-///   the number of blocks that are resident.
+///   `[2, tiles, heads]` counts the terms of a sum, and a block waits until all terms before its own are added, the last of them by block `j + 1`,
+///   which had the tile one step before. All blocks progress at the same speed, so that this wait is usually short.
+/// - A block takes its tile of keys when it starts, by a ticket: the number after `counters` counts the tickets. A later tile of a
+///   sequence has an earlier ticket. A block therefore waits only for blocks that have started, so that any number of resident blocks is free of
+///   deadlocks.
 #[cube(launch_unchecked)]
 pub(in super::super::super) fn pipelined_backward(
     inputs: &Inputs,
@@ -206,7 +209,7 @@ pub(in super::super::super) fn pipelined_backward(
     }
 }
 
-/// The producer: copies keys and values of the item, and its tiles of queries with what belongs to them.
+/// The producer: copies keys and values of the item, and the tiles of queries with their output gradients, log-sum-exps and deltas.
 #[cube]
 fn produce(inputs: &Inputs, item: &Item, memory: &Memory, #[comptime] shape: Shape) {
     let tile = item.tile;
@@ -250,7 +253,7 @@ fn produce(inputs: &Inputs, item: &Item, memory: &Memory, #[comptime] shape: Sha
     producer.flush();
 }
 
-/// One thread: adds each step's gradient of 128 queries to a sum in global memory, in the order of the terms. The first term is stored.
+/// One thread: adds each step's gradient of 128 queries to a sum in global memory, in the order of the terms. The first term overwrites the sum.
 #[cube]
 fn add_queries(sums: u64, counters: u64, count: u32, item: &Item, heads: u32, memory: &Memory) {
     let mut parity = 0u32;
@@ -302,7 +305,7 @@ fn consume(
     let lane = UNIT_POS % 32u32;
     let elected = lane == 0u32;
     let block = group * comptime!(64 * ROW_BYTES);
-    // Where `stmatrix` writes this lane's rows of a tile of the scores' gradients, transposed: lane `l` gives the address of row
+    // Offset at which `stmatrix` writes this lane's rows of a tile of the scores' gradients, transposed: lane `l` gives the address of row
     // `l % 8` of matrix `l / 8`; matrices 0 and 1 are the warp's keys 0 to 7 and 8 to 15 of queries 0 to 7, 2 and 3 of queries 8 to 15.
     let warp = UNIT_POS / 32u32 % 4u32;
     let key_chunk = warp * 2u32 + lane / 8u32 % 2u32;
@@ -386,7 +389,7 @@ fn consume(
     }
 }
 
-/// Statistics of the queries of a stage, which are columns of scores: addresses of those of this thread's first query.
+/// Log-sum-exp and delta of the queries of a stage, which are columns of scores: addresses of the values of this thread's first query.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
 struct StageStatistics {

@@ -25,22 +25,24 @@ const KEYS: u32 = 128;
 const STAGES: u32 = 3;
 /// Threads of a block: the consumers, then the producer.
 pub(in super::super::super) const THREADS: u32 = (GROUPS + 1) * 128;
-/// Registers of a consumer's and a producer's thread: together those of 512 threads with 128 each.
+/// Registers of a consumer's and of a producer's thread after `setmaxnreg`, which takes multiples of 8. 384 threads with 160 and 128 with 32 are the
+/// 65,536 registers of a multiprocessor, with which the block starts as 512 threads with 128 each. The producer gives back 96 a thread, which the
+/// consumers need for scores, weights and sums at the same time.
 const CONSUMER_REGISTERS: u32 = 160;
 const PRODUCER_REGISTERS: u32 = 32;
-/// Stages the producer starts before it hands one over.
+/// Number of further stages whose copies the producer starts before it signals a stage as full, so that copies of three stages are in flight.
 const LAG: u32 = 2;
-/// How far a row's scores may exceed its reference before the reference follows, in units of log2: weights stay below 2^8.
+/// Largest excess of a row's scores over the row's reference before the reference is replaced, in units of log2: weights stay below 2^8.
 const SLACK: f32 = 8.0;
 
 const QUERY_BYTES: u32 = QUERIES * ROW_BYTES;
 const STAGE_BYTES: u32 = KEYS * ROW_BYTES;
 
-/// Bytes of tiles, and with the barriers.
+/// Bytes of all tiles, and the same with the barriers.
 const TILE_BYTES: u32 = 2 * QUERY_BYTES + 2 * STAGES * STAGE_BYTES;
 const SHARED_BYTES: u32 = TILE_BYTES + barrier_bytes(2) + 2 * barrier_bytes(STAGES);
 
-/// The rings in shared memory: two tiles of queries, the stages of keys and of values; behind them the barriers.
+/// The rings in shared memory: two tiles of queries, the stages of keys and of values; after them the barriers.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
 struct Memory {
@@ -64,7 +66,7 @@ impl Memory {
         }
     }
 
-    /// Four warps fill a stage, all consumers' warps empty it.
+    /// Sets the arrivals of a phase: one of each of the producer's four warps at a full barrier, one of each consumer warp at an empty barrier.
     fn init(&self) {
         self.queries.init(4u32, comptime!(GROUPS * 4));
         self.keys.init(4u32, comptime!(GROUPS * 4));
@@ -82,9 +84,10 @@ impl Memory {
 /// of [`STAGES`] stages, from the end of the sequence to its start, so that only the first can need a mask; queries are
 /// double-buffered. (The life of the barriers: [`super::producer`].) The producer does not stop between tiles of queries.
 ///
-/// A consumer starts the scores of the next keys and, behind them, the output of these keys. While the tensor cores work on the
-/// latter, it computes the softmax of the former. Consumers alternate: named barrier `1 + group` tells a group that it may start
-/// WGMMAs, so that one group's softmax runs during the others' WGMMAs.
+/// A consumer starts the scores of the next tile of keys and, after these WGMMAs, the output of the present tile. While the tensor cores compute the
+/// output, the consumer computes the softmax of the scores. Consumers alternate: named barrier `1 + group` completes when a group may start
+/// WGMMAs, so that one group's softmax runs during the others' WGMMAs. Such a barrier completes with 256 threads: the 128 of the group before,
+/// which arrive without waiting, and the 128 of the group itself, which wait.
 ///
 /// A row's weights are `exp2(score - reference)`. The reference is not the maximum, but within [`SLACK`] of it, and changes rarely:
 /// sums need rescaling in the first steps only.
@@ -199,7 +202,7 @@ impl Softmax {
     }
 }
 
-/// A row's reference after a tile with maximum `top`.
+/// Returns a row's reference after a tile with maximum `top`.
 #[cube]
 fn follow(reference: f32, top: f32) -> f32 {
     select(top > reference + SLACK, top, reference)
@@ -208,7 +211,7 @@ fn follow(reference: f32, top: f32) -> f32 {
 /// Scores of a consumer, `[64 queries, 128 keys]`.
 type Scores = WgmmaFragment<Const<64>>;
 
-/// Hides keys at and beyond `left`, counted from this thread's first key.
+/// Masks keys from number `left` on, counted from this thread's first key.
 #[cube]
 fn hide_beyond(s: &mut Scores, left: i32, #[comptime] shape: Shape) {
     #[unroll]
@@ -242,7 +245,7 @@ fn consume(
     let elected = UNIT_POS % 32u32 == 0u32;
     let mut queries = Cursor::new(0u32);
     let mut stages = Cursor::new(0u32);
-    // Stands for the arrival of the last group before the first group starts.
+    // Replaces, for the first tile, the arrival of the last group, for which the first group waits.
     if group == 0u32 {
         named_barrier_arrive(1u32, 256u32);
     }
@@ -308,13 +311,13 @@ fn consume(
         }
         item += CUBE_COUNT_X;
     }
-    // Takes the last arrival, so that the barrier ends as it began.
+    // Waits for the last group's last arrival, so that no arrival is pending at the barrier when the block ends.
     if group == 0u32 {
         named_barrier_sync(1u32, 256u32);
     }
 }
 
-/// The named barriers by which consumers alternate: this one's and the next one's.
+/// The named barriers by which consumer warp groups alternate: this group's and the next group's.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
 struct Order {

@@ -2,7 +2,7 @@
 //!
 //! One warp group (the producer) copies tiles to shared memory, the others (consumers) compute. Each consumer overlaps its softmax with
 //! WGMMAs that run asynchronously. Which sequences these kernels compute depends on a sequence's own length (see
-//! [`Limits`](super::Limits)), so that results stay batch-invariant; the others of a batch are left to the kernels that all families share.
+//! [`Limits`](super::Limits)), so that results stay batch-invariant. The kernels that all families share compute the other sequences of a batch.
 //!
 //! | file | content |
 //! |---|---|
@@ -47,7 +47,7 @@ pub(super) fn supports(call: &Call) -> bool {
     call.head_dim == HEAD_DIM as usize && half_window.is_none() && softcap.is_none()
 }
 
-/// What fragments and their stores are compiled for, 16 rows to a warp: tiles of `rows` queries and `keys` keys.
+/// Returns the compile-time parameters of fragments and their stores, 16 rows to a warp: tiles of `rows` queries and `keys` keys.
 fn fragment_shape(rows: u32, keys: u32, rope: bool, half: bool) -> Shape {
     Shape {
         rows,

@@ -1,13 +1,13 @@
-//! The producer's side of a pipeline: copies to the stages of a ring in shared memory, and their handover to the consumers.
+//! The producer of a pipeline: copies to the stages of a ring in shared memory, and the mbarriers that pass stages between producer and consumers.
 //!
 //! Every stage has two mbarriers. *Full*: the producer's warps arrive when the stage's copies are complete and visible to WGMMA.
 //! *Empty*: the consumers' warps arrive when they have read the stage. Phases of a ring's barriers alternate in parity each time the
-//! ring starts again (see [`Cursor`]). A consumer waits for parity 0 first. The producer waits for parity 1 first, which counts as
-//! completed on a new barrier: all stages start empty.
+//! ring starts again (see [`Cursor`]). A consumer begins with parity 0, the phase that the first copies complete. The producer begins with parity 1:
+//! on a new mbarrier the phase of parity 1 counts as complete, so that all stages start empty.
 //!
 //! Copies are `cp.async`, not TMA, because rows beyond the end of a sequence must become zeros and the next sequence follows in memory.
-//! A thread learns that its copies are complete only by waiting for them. So that several stages are in flight, a stage is
-//! handed over when one or two further stages have been started (see [`Producer`]).
+//! A thread has to wait for its copies before it may arrive at the full barrier. So that copies of several stages are in flight, a stage is
+//! signalled as full when the copies of one or two further stages have been started (see [`Producer`]).
 
 use cubecl::prelude::*;
 
@@ -53,7 +53,7 @@ impl Ring {
         }
     }
 
-    /// Initializes the barriers for so many arrivals in a phase.
+    /// Initializes the full and empty barriers for `full` and `empty` arrivals in a phase.
     pub(super) fn init(&self, #[comptime] full: u32, #[comptime] empty: u32) {
         #[unroll]
         for i in 0..comptime!(self.stages) {
@@ -75,14 +75,14 @@ impl Ring {
         mbarrier_wait(self.empty + stage * 8u32, parity);
     }
 
-    /// Reports a stage as full, as the thread that is elected by its warp.
+    /// Arrives at the full barrier of a stage, if this thread is the elected one of its warp.
     pub(super) fn arrive_full(&self, stage: u32, elected: bool) {
         if elected {
             mbarrier_arrive(self.full + stage * 8u32);
         }
     }
 
-    /// As [`Ring::arrive_full`], that a stage has been read.
+    /// Arrives at the empty barrier of a stage, which this warp has read, if this thread is the elected one of its warp.
     pub(super) fn arrive_empty(&self, stage: u32, elected: bool) {
         if elected {
             mbarrier_arrive(self.empty + stage * 8u32);
@@ -102,7 +102,7 @@ pub(super) struct Cursor {
 
 #[cube]
 impl Cursor {
-    /// The first stage; those who read start with parity 0, those who write with parity 1.
+    /// Returns the first stage; consumers start with parity 0, the producer with parity 1.
     pub(super) fn new(parity: u32) -> Cursor {
         Cursor {
             stage: 0u32,
@@ -119,7 +119,7 @@ impl Cursor {
     }
 }
 
-/// A thread of the producer, a warp group's first `threads` threads, and the stages whose copies it has started and not handed over.
+/// A thread of the producer (the first `threads` threads of a warp group), with the stages whose copies it has started but not yet signalled as full.
 #[derive(CubeType)]
 pub(super) struct Producer {
     /// Full barriers of the stages, 0 for none.
@@ -129,7 +129,7 @@ pub(super) struct Producer {
     elected: bool,
     #[cube(comptime)]
     threads: u32,
-    /// Stages started before one is handed over, 1 or 2.
+    /// Number of further stages whose copies are started before a stage is signalled as full: 1 or 2.
     #[cube(comptime)]
     lag: u32,
 }
@@ -163,7 +163,7 @@ impl Producer {
         self.commit_to(ring.full + at.stage * 8u32);
     }
 
-    /// Ends the copies of a stage, whose full barrier is `full`, and hands over the stage started `lag` stages before.
+    /// Ends the copies of a stage, whose full barrier is `full`, and signals the stage started `lag` stages before as full.
     pub(super) fn commit_to(&mut self, full: u32) {
         copy_async_commit();
         copy_async_wait(self.lag);
@@ -180,7 +180,7 @@ impl Producer {
         }
     }
 
-    /// Hands over everything.
+    /// Waits for all copies of this thread and signals their stages as full.
     pub(super) fn flush(&mut self) {
         copy_async_wait(0u32);
         fence_async_proxy();
@@ -195,7 +195,8 @@ impl Producer {
         self.newest = 0u32;
     }
 
-    /// Waits until a stage is empty. Before it blocks, it hands over everything: the consumers may be waiting for just that.
+    /// Waits until a stage is empty. Before the wait, all started stages are signalled as full: the consumers may be waiting for them, and would never
+    /// empty this stage.
     fn acquire(&mut self, empty: u32, parity: u32) {
         if mbarrier_test(empty, parity) == 0u32 {
             self.flush();

@@ -1,9 +1,9 @@
-//! PTX of warp-specialized kernels: mbarriers, named barriers, register reallocation, and WGMMA that is not waited for.
+//! PTX of warp-specialized kernels: mbarriers, named barriers, register reallocation, and asynchronous WGMMA.
 //!
-//! A WGMMA that is *started* runs while its thread goes on. Its result is valid after [`await_result`], which returns it in a new
+//! A WGMMA that is *started* runs while its thread continues. Its result is valid after [`await_result`], which returns the result in a new
 //! value: nothing may read the value of the `start_…` function itself. The functions are few and large because of two limits of inline
 //! PTX. Inline PTX has no operand that is both read and written, so an accumulator is moved to the result's registers first, and
-//! `ptxas` serializes all WGMMAs if such a move is between two of them. What runs at the same time is therefore started by one function.
+//! `ptxas` serializes all WGMMAs if such a move is between two of them. One function therefore starts all WGMMAs that run at the same time.
 
 use std::fmt::Write as _;
 
@@ -42,19 +42,19 @@ pub(super) fn named_barrier_arrive(id: u32, #[comptime] threads: u32) {
     gpu_asm!("bar.arrive {i}, {n};", i = in(_) value(id), n = const threads);
 }
 
-/// Gives registers of this warp group back, down to `count` for each thread.
+/// Releases registers of this warp group, down to `count` for each thread.
 #[cube]
 pub(super) fn decrease_registers(#[comptime] count: u32) {
     gpu_asm!("setmaxnreg.dec.sync.aligned.u32 {n};", n = const count);
 }
 
-/// Takes registers for this warp group, up to `count` for each thread; waits until they are available.
+/// Requests registers for this warp group, up to `count` for each thread; waits until they are available.
 #[cube]
 pub(super) fn increase_registers(#[comptime] count: u32) {
     gpu_asm!("setmaxnreg.inc.sync.aligned.u32 {n};", n = const count);
 }
 
-/// Adds 1 to the counter at global address `address` and returns what it was.
+/// Adds 1 to the counter at global address `address` and returns the previous value.
 #[cube]
 pub(super) fn take_ticket(address: u64) -> u32 {
     let ticket: u32;
@@ -76,7 +76,7 @@ pub(super) fn load_shared(address: u32) -> u32 {
     x
 }
 
-/// Waits until the counter at global address `address` is `count`; what its writer wrote before is then visible.
+/// Waits until the counter at global address `address` is `count`; earlier writes of the counter's writer are then visible.
 #[cube]
 pub(super) fn wait_for_count(address: u64, count: u32) {
     gpu_asm!(
@@ -142,7 +142,7 @@ pub(super) fn start_multiply<N: Size>(a: u64, b: u64, #[comptime] ty: &str) -> V
     d
 }
 
-/// Results of WGMMAs that one function starts. Inline PTX has one output: a vector, whose length is a power of two.
+/// Results of the WGMMAs that one function starts. Inline PTX has one output, a vector whose length is a power of two.
 pub(super) type Started = Vector<f32, Const<128>>;
 
 /// Elements of a sum `[64, 64]`.
@@ -227,7 +227,7 @@ pub(super) fn await_result<N: Size>(x: Vector<f32, N>, #[comptime] pending: u32)
     d
 }
 
-/// As [`await_result`], elements `from … from + N - 1` of what one function started.
+/// As [`await_result`], for elements `from … from + N - 1` of the results that one function started.
 #[cube]
 pub(super) fn await_part<N: Size>(
     x: Started,
@@ -241,9 +241,9 @@ pub(super) fn await_part<N: Size>(
     d
 }
 
-/// Slices of 16 of a tile of 128 rows.
+/// WGMMAs over the inner dimension, 16 elements each, of a tile of 128 rows.
 const SLICES: usize = 8;
-/// Slices of 16 of a head.
+/// The same of a head of 64.
 const HEAD_SLICES: usize = 4;
 
 fn multiply_text(n: usize, ty: &str) -> String {
@@ -305,7 +305,10 @@ fn gradients_text(ty: &str) -> String {
             registers(e + 4 * slice, 4),
         );
     }
+    // 256: the threads of both consumers.
     text += "fence.proxy.async.shared::cta; bar.sync 1, 256; ";
+    // Operands after the descriptors: scale-d, the signs of A and B, and the layouts of A (0: K-major) and B (1: stored `[inner, columns]`). A has two
+    // blocks of 64 keys, each with its own descriptor.
     for slice in 0..SLICES {
         let _ = write!(
             text,
