@@ -102,6 +102,24 @@ class Tables(unittest.TestCase):
         self.page.write_text("<!-- docs-tables: time losses=5.5 repeats=1,4 page/a -->\n<!-- docs-tables: end -->\n")
         self.refused("the repetitions of a have other losses")
 
+    def test_phases_and_positions(self):
+        rows = []
+        for phase, step, tokens in [("first", 2, 1_000_000), ("second", 3, 1_500_000)]:
+            rows.append(train(step - 1, 4.0, tokens - 1) | {"phase": phase, "packing": 0.9})
+            rows.append(train(step, 3.0, tokens) | {"phase": phase, "packing": 1.0})
+            rows.append(evaluation(step, 2.5, tokens, phase=phase, masked_accuracy=0.25))
+        folder = self.run_of("a", rows)
+        lines = self.made("phases page/a")
+        self.assertEqual(lines[2], "| first | 1.00 M | 2 | 95.0 % | 2.500 | 25.0 % |")
+        self.assertEqual(lines[3], "| second | 0.50 M | 1 | 95.0 % | 2.500 | 25.0 % |")
+        part = lambda begun, end, loss: {"from": begun, "to": end, "loss": loss, "tokens": end - begun}
+        rows = [{"phase": phase, "positions": [part(0, 8, loss), part(8, 32, loss + 0.5)]} for phase, loss in [("first", 3.0), ("second", 2.0)]]
+        with gzip.open(folder / "positions.jsonl.gz", "wt") as lines:
+            lines.writelines(json.dumps(row) + "\n" for row in rows)
+        lines = self.made("positions page/a")
+        self.assertEqual(lines[0], "| position | 0 to 8 | 8 to 32 |")
+        self.assertEqual(lines[2:], ["| after first | 3.000 | 3.500 |", "| after second | 2.000 | 2.500 |", "| predicted tokens | 8 | 24 |"])
+
     def test_evaluations_and_spans(self):
         folder = self.run_of("a", [evaluation(7, 0.5, 9, score=0.25)], recipe="command.sh")
         lines = self.made("evaluations columns=loss,score page/a")
