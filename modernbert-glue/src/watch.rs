@@ -19,7 +19,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::metrics::Metrics;
-use crate::run::{JobReport, Pretrained, RunError, RunOptions, run_job};
+use crate::run::{
+    JobReport, MODEL_FOLDER, MnliStart, Pretrained, RUN_FILE, RunError, RunOptions, run_job,
+    seed_folder,
+};
 use crate::task::Task;
 
 /// Name of the file of scores.
@@ -69,6 +72,17 @@ pub enum WatchError {
         /// Error of the operating system.
         source: io::Error,
     },
+}
+
+impl WatchError {
+    /// Returns true if only this checkpoint has no score, and false if no other one could have one either: files of the scores that can't be
+    /// read or written.
+    pub fn is_of_checkpoint(&self) -> bool {
+        matches!(
+            self,
+            Self::Snapshot(_) | Self::Export(_) | Self::Finetune(_)
+        )
+    }
 }
 
 /// Position of a checkpoint in its run.
@@ -125,23 +139,26 @@ pub fn read_scores(out: &Path) -> Result<Vec<CheckpointScore>, WatchError> {
     text.lines().enumerate().map(row).collect()
 }
 
-/// Checkpoints of `run` without a score of one of `tasks` in `out`, the oldest first; also those that the run has removed since and whose copy is
-/// in `out`.
+/// Checkpoints of `run` without a score of one of `tasks` over at least `seeds` seeds in `out`, the oldest first; also those that the run has
+/// removed since and whose copy is in `out`. With `again` those that have scores too.
 ///
 /// # Errors
 /// A folder or scores that can't be read.
 pub fn unscored(
     run: &Path,
     tasks: &[Task],
+    seeds: usize,
+    again: bool,
     out: &Path,
 ) -> Result<Vec<StoredCheckpoint>, WatchError> {
     let scores = read_scores(out)?;
     let is_scored = |step: u64| {
         let has = |task: &Task| {
-            let found = |row: &CheckpointScore| row.checkpoint.step == step && row.task == *task;
-            scores.iter().any(found)
+            let of_step = scores.iter().filter(|row| row.checkpoint.step == step);
+            let mut of_task = of_step.filter(|row| row.task == *task);
+            of_task.any(|row| row.seeds >= seeds)
         };
-        tasks.iter().all(has)
+        !again && tasks.iter().all(has)
     };
     let mut found = list_checkpoints(run)?;
     let known: BTreeSet<u64> = found.iter().map(|one| one.step).collect();
@@ -178,7 +195,10 @@ pub fn score(
     };
     let model = folder.join(MODEL);
     let pretrained = Pretrained::open(&model.to_string_lossy())?;
-    let report = run_job(tasks, data, &pretrained, options, &folder.join(JOB))?;
+    let job = folder.join(JOB);
+    let mut options = options.clone();
+    options.again |= lacks_mnli(tasks, &options, &job);
+    let report = run_job(tasks, data, &pretrained, &options, &job)?;
     if report.interrupted {
         return Ok(Some(report));
     }
@@ -206,6 +226,22 @@ pub fn score(
         remove_copy(&model);
     }
     Ok(Some(report))
+}
+
+/// Returns true if a task starts from the job's best model of MNLI and a finished run of MNLI has no model any more, as after a complete job. All runs
+/// of the job are then made again: of the runs that are left another one may be the best, and without any the task would start from the
+/// pretrained model.
+fn lacks_mnli(tasks: &[Task], options: &RunOptions, job: &Path) -> bool {
+    let starts_there = tasks.iter().any(|task| task.starts_from().is_some());
+    let has_lost = |&seed: &u64| {
+        let folder = seed_folder(job, Task::Mnli, seed);
+        let model = folder.join(MODEL_FOLDER).join(WEIGHTS_FILE);
+        folder.join(RUN_FILE).is_file() && !model.is_file()
+    };
+    options.mnli == MnliStart::Auto
+        && starts_there
+        && tasks.contains(&Task::Mnli)
+        && options.seeds.iter().any(has_lost)
 }
 
 /// The state of a checkpoint whose copy is in `folder`, made now if it is not there; `None` for a checkpoint that was removed.

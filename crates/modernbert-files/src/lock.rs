@@ -69,7 +69,16 @@ impl FolderLock {
             source,
         };
         let mut file = open_update(&path).map_err(broken)?;
-        match file.try_lock() {
+        let mut locked = file.try_lock();
+        // `is_locked` of another process holds the lock for an instant.
+        for _ in 0..5 {
+            if !matches!(locked, Err(TryLockError::WouldBlock)) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            locked = file.try_lock();
+        }
+        match locked {
             Err(TryLockError::WouldBlock) => {
                 let owner = std::fs::read_to_string(&path).unwrap_or_default();
                 return Err(LockError::Held {
@@ -97,6 +106,21 @@ impl FolderLock {
     }
 }
 
+/// Returns true if a process holds the lock of `folder`, and `None` where that is not known: a lock file that can't be read, a file system
+/// without locks. Without a lock file none does.
+pub fn is_locked(folder: &Path) -> Option<bool> {
+    let file = match File::open(folder.join(LOCK_FILE)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Some(false),
+        Err(_) => return None,
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Some(false),
+        Err(TryLockError::WouldBlock) => Some(true),
+        Err(TryLockError::Error(_)) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -106,7 +130,9 @@ mod tests {
     #[test]
     fn the_second_is_refused_until_the_first_is_gone() {
         let folder = tempfile::tempdir().unwrap();
+        assert_eq!(is_locked(folder.path()), Some(false));
         let first = FolderLock::acquire(folder.path()).unwrap();
+        assert_eq!(is_locked(folder.path()), Some(true));
         let message = FolderLock::acquire(folder.path()).unwrap_err().to_string();
         assert!(
             message.contains("another process")
@@ -114,6 +140,7 @@ mod tests {
             "{message}"
         );
         drop(first);
+        assert_eq!(is_locked(folder.path()), Some(false));
         FolderLock::acquire(folder.path()).unwrap();
     }
 

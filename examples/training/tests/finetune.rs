@@ -122,21 +122,200 @@ fn what_cannot_be_used_is_named_with_its_place() {
     refused(&[], &["dev.jsonl:2", "\"four\"", "one star, three star"]);
 }
 
+/// The number of times that `three` occurs is learned, in texts of six words that training has not seen.
 #[test]
 fn numbers_are_predicted_with_regression() {
     let place = place();
-    let mut rows = "text,label\n".to_string();
-    for i in 0..32 {
-        rows += &format!("{},{}\n", ["one", "two"][i % 2], i % 2 * 3);
+    let mut numbers = Numbers(11);
+    let mut rows = |count: usize| -> Vec<(String, usize)> {
+        let row = |_| {
+            // Each number of times is as likely as the others.
+            let wanted = numbers.below(7);
+            let mut words: Vec<&str> = (0..6)
+                .map(|i| {
+                    if i < wanted {
+                        "three"
+                    } else {
+                        WORDS[numbers.below(2)]
+                    }
+                })
+                .collect();
+            for i in (1..words.len()).rev() {
+                words.swap(i, numbers.below(i + 1));
+            }
+            (words.join(" "), wanted)
+        };
+        (0..count).map(row).collect()
+    };
+    let (train, dev) = (rows(192), rows(32));
+    let csv = |rows: &[(String, usize)]| -> String {
+        let lines = rows.iter().map(|(text, count)| format!("{text},{count}\n"));
+        "text,label\n".to_string() + &lines.collect::<String>()
+    };
+    let elsewhere = tempfile::tempdir().unwrap();
+    let [train_file, dev_file, predictions, out] =
+        ["train.csv", "dev.csv", "predictions.jsonl", "out"]
+            .map(|name| elsewhere.path().join(name));
+    fs::write(&train_file, csv(&train)).unwrap();
+    fs::write(&dev_file, csv(&dev)).unwrap();
+    let [train_file, dev_file, predictions, out] =
+        [&train_file, &dev_file, &predictions, &out].map(|path| path.to_str().unwrap());
+    let arguments = [
+        "--train",
+        train_file,
+        "--dev",
+        dev_file,
+        "--regression",
+        "--epochs",
+        "10",
+        "--batch-size",
+        "16",
+        "--learning-rate",
+        "3e-3",
+        "--predictions",
+        predictions,
+        "--out",
+        out,
+    ];
+    let output = ask(env!("CARGO_BIN_EXE_finetune"), place.path(), &arguments, "");
+    let text = stdout(&output);
+    assert!(best(text, "pearson") > 0.9, "{text}");
+    // The best weights of the saved folder give the predictions, and these the score.
+    let read = fs::read_to_string(predictions).unwrap();
+    let found: Vec<f64> = read
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|row| row["prediction"].as_f64().unwrap())
+        .collect();
+    let truth: Vec<f64> = dev.iter().map(|(_, count)| *count as f64).collect();
+    assert_eq!(found.len(), 32);
+    // Correlations do not depend on the scale, which only training gives: labels are from 0 to 6.
+    let errors = truth
+        .iter()
+        .zip(&found)
+        .map(|(truth, found)| (truth - found).abs());
+    let error = errors.sum::<f64>() / truth.len() as f64;
+    assert!(error < 0.6, "{error}");
+    let computed = pearson(&truth, &found);
+    assert!(
+        (computed - best(text, "pearson")).abs() < 1e-3,
+        "{computed}"
+    );
+    let classifier = TextClassifier::load(Loader::new(out).device("flex")).unwrap();
+    let texts: Vec<&str> = dev.iter().map(|(text, _)| text.as_str()).collect();
+    for (again, found) in classifier.classify(&texts).unwrap().iter().zip(&found) {
+        assert!((f64::from(again.scores[0]) - found).abs() < 1e-3);
     }
-    fs::write(place.path().join("train.csv"), &rows).unwrap();
-    fs::write(
-        place.path().join("dev.jsonl"),
-        "{\"text\":\"one\",\"label\":0}\n{\"text\":\"two\",\"label\":3.0}\n",
-    )
-    .unwrap();
-    let output = finetune(place.path(), &["--regression", "--epochs", "1"]);
-    assert!(stdout(&output).contains("pearson"), "{}", stdout(&output));
+}
+
+/// Pearson's correlation by its definition.
+fn pearson(a: &[f64], b: &[f64]) -> f64 {
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let (mean_a, mean_b) = (mean(a), mean(b));
+    let sum = |f: &dyn Fn(f64, f64) -> f64| -> f64 {
+        a.iter()
+            .zip(b)
+            .map(|(a, b)| f(a - mean_a, b - mean_b))
+            .sum()
+    };
+    sum(&|a, b| a * b) / (sum(&|a, _| a * a) * sum(&|_, b| b * b)).sqrt()
+}
+
+/// The label is whether both texts have the same word: the two texts are independent of it, each alone, so that a model of one of them is right
+/// in half of the rows.
+#[test]
+fn the_relation_of_a_pair_is_learned_and_no_text_alone_gives_it() {
+    let place = place();
+    let mut numbers = Numbers(5);
+    let mut csv = |count: usize| {
+        let mut text = "first,second,label\n".to_string();
+        for i in 0..count {
+            let first = i % 3;
+            let is_same = i / 3 % 2 == 0;
+            let second = if is_same {
+                first
+            } else {
+                (first + 1 + numbers.below(2)) % 3
+            };
+            let label = if is_same { "same" } else { "other" };
+            text += &format!("{},{},{label}\n", WORDS[first], WORDS[second]);
+        }
+        text
+    };
+    let elsewhere = tempfile::tempdir().unwrap();
+    let [train_file, dev_file, out] =
+        ["train.csv", "dev.csv", "out"].map(|name| elsewhere.path().join(name));
+    fs::write(&train_file, csv(192)).unwrap();
+    fs::write(&dev_file, csv(60)).unwrap();
+    let [train_file, dev_file, out] =
+        [&train_file, &dev_file, &out].map(|path| path.to_str().unwrap());
+    let finetune = |more: &[&str]| {
+        let arguments = [
+            "--train",
+            train_file,
+            "--dev",
+            dev_file,
+            "--batch-size",
+            "16",
+        ];
+        let settings = [
+            "--learning-rate",
+            "3e-3",
+            "--epochs",
+            "20",
+            "--patience",
+            "0",
+        ];
+        let arguments = [&arguments[..], &settings, &["--text", "first"], more].concat();
+        let output = ask(env!("CARGO_BIN_EXE_finetune"), place.path(), &arguments, "");
+        best(stdout(&output), "accuracy")
+    };
+    let pair = finetune(&["--pair", "second", "--out", out]);
+    assert!(pair > 0.95, "{pair}");
+    let alone = finetune(&[]);
+    assert!(alone < 0.6, "{alone}");
+    // The saved folder relates texts too.
+    let classifier = TextClassifier::load(Loader::new(out).device("flex")).unwrap();
+    let pairs = [
+        ("two", "two"),
+        ("two", "three"),
+        ("three", "two"),
+        ("one", "one"),
+    ];
+    let found = classifier.classify(&pairs).unwrap();
+    let found = found
+        .iter()
+        .map(|one| classifier.labels()[one.ranking()[0]].as_str());
+    assert_eq!(
+        found.collect::<Vec<_>>(),
+        ["same", "other", "other", "same"]
+    );
+}
+
+/// The last value of `name` in the line of the best scores.
+fn best(text: &str, name: &str) -> f64 {
+    let line = text.lines().find(|line| line.starts_with("best at step"));
+    let line = line.unwrap_or_else(|| panic!("no best in {text}"));
+    let mut parts = line.split([':', ',']);
+    let found = parts.find_map(|part| part.trim().strip_prefix(name));
+    let found = found.and_then(|value| value.trim().parse().ok());
+    found.unwrap_or_else(|| panic!("no {name} in {line}"))
+}
+
+const WORDS: [&str; 3] = ["one", "two", "three"];
+
+/// A stream of numbers that is the same everywhere.
+struct Numbers(u64);
+
+impl Numbers {
+    /// The next number below `bound`.
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound
+    }
 }
 
 /// Every tensor of a model folder.

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use tempfile::TempDir;
-use tiny_models::programs::{ask, assert_refused, stdout};
+use tiny_models::programs::{ask, assert_refused, run, stdout};
 
 const WORDS: [&str; 3] = ["one", "two", "three"];
 
@@ -83,11 +83,16 @@ impl Place {
     }
 }
 
-/// Words by a fixed rule, without repetition for a long time.
+/// Words drawn at random, the same for a seed everywhere.
 fn words(seed: usize, count: usize) -> Vec<&'static str> {
-    (0..count)
-        .map(|i| WORDS[(seed * 7 + i * i * 5 + i * seed + seed / 3) % 3])
-        .collect()
+    let mut state = (seed as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut draw = |_| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        WORDS[(state >> 33) as usize % 3]
+    };
+    (0..count).map(&mut draw).collect()
 }
 
 /// The last line that names the best scores, as numbers by name.
@@ -114,21 +119,23 @@ fn tags(words: &[&str]) -> Vec<&'static str> {
     (0..words.len()).map(tag).collect()
 }
 
+/// Sentences of these seeds, one word and its tag per line.
+fn conll(seeds: std::ops::Range<usize>) -> String {
+    seeds
+        .map(|seed| {
+            let words = words(seed, 3 + seed % 6);
+            let lines = words.iter().zip(tags(&words));
+            lines
+                .map(|(word, tag)| format!("{word} X {tag}\n"))
+                .collect::<String>()
+                + "\n"
+        })
+        .collect()
+}
+
 #[test]
 fn tags_of_words_are_learned_and_tag_gives_them() {
     let place = Place::new();
-    let conll = |seeds: std::ops::Range<usize>| -> String {
-        seeds
-            .map(|seed| {
-                let words = words(seed, 3 + seed % 6);
-                let lines = words.iter().zip(tags(&words));
-                lines
-                    .map(|(word, tag)| format!("{word} X {tag}\n"))
-                    .collect::<String>()
-                    + "\n"
-            })
-            .collect()
-    };
     let output = place.run(
         "tag",
         "conll",
@@ -154,6 +161,49 @@ fn tags_of_words_are_learned_and_tag_gives_them() {
             .collect();
         assert_eq!(row["prediction"], serde_json::json!(names));
     }
+}
+
+/// The short program `ner`, scored on sentences that it was not trained on; without training it finds few of their entities.
+#[test]
+fn ner_learns_entities_and_tags_a_sentence() {
+    let place = Place::new();
+    let files = [("train.conll", 0..240), ("dev.conll", 300..340)].map(|(name, seeds)| {
+        fs::write(place.path(name), conll(seeds)).unwrap();
+        place.path(name)
+    });
+    let ner = |rate: &str| -> (f64, String) {
+        let [train, dev] = files.each_ref().map(|path| path.to_str().unwrap());
+        let model = place.model.path().to_str().unwrap();
+        let settings = ["--epochs", "8", "--learning-rate", rate, "--device", "flex"];
+        let arguments = [&[model, train, dev, "two one two three"][..], &settings].concat();
+        let output = run(env!("CARGO_BIN_EXE_ner"), &arguments, &[]);
+        let text = stdout(&output).to_string();
+        // precision, recall, F1, spans, predicted
+        let all = text
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("all "));
+        let all: Vec<f64> = all
+            .unwrap_or_else(|| panic!("no scores in {text}"))
+            .split_whitespace()
+            .map(|number| number.parse().unwrap())
+            .collect();
+        assert!(all[3] > 50.0, "{text}");
+        (all[2], text)
+    };
+    let (f1, text) = ner("3e-3");
+    assert!(f1 > 0.95, "{text}");
+    let mut kinds = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    assert!(
+        kinds.any(|kind| kind == "A") && kinds.any(|kind| kind == "B"),
+        "{text}"
+    );
+    let tagged = ["  two  O", "  one  B-A", "  two  I-A", "  three  B-B"];
+    assert!(text.ends_with(&(tagged.join("\n") + "\n")), "{text}");
+    // Rates of almost nothing leave the random weights as they are.
+    let (untrained, text) = ner("1e-12");
+    assert!(untrained < 0.6, "{text}");
 }
 
 #[test]

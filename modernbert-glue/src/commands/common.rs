@@ -206,11 +206,15 @@ fn is_lock(path: &Path) -> bool {
     modernbert::read::text(path).is_ok_and(|text| text.trim().chars().all(|c| c.is_ascii_digit()))
 }
 
-/// Checks that `folder` contains a model finetuned on MNLI that has the sizes of `config`.
+/// Checks that `folder` contains a model finetuned on MNLI that has the sizes of `config`, the config of `model`.
 ///
 /// # Errors
 /// A model without a classifier for three classes, or of another size.
-pub(crate) fn check_mnli(folder: &Path, config: &ModernBertConfig) -> anyhow::Result<()> {
+pub(crate) fn check_mnli(
+    folder: &Path,
+    config: Option<&ModernBertConfig>,
+    model: &str,
+) -> anyhow::Result<()> {
     let place = folder.display();
     let (found, files) = open_checked(folder)?;
     let rows = files
@@ -232,9 +236,11 @@ pub(crate) fn check_mnli(folder: &Path, config: &ModernBertConfig) -> anyhow::Re
             config.num_hidden_layers,
         )
     };
-    if sizes(&found) != sizes(config) {
+    if let Some(config) = config
+        && sizes(&found) != sizes(config)
+    {
         bail!(
-            "--mnli {place}: this model differs from --model (vocabulary, hidden, intermediate, layers: {:?} and {:?})",
+            "--mnli {place}: this model differs from {model} (vocabulary, hidden, intermediate, layers: {:?} and {:?})",
             sizes(&found),
             sizes(config)
         );

@@ -47,7 +47,7 @@ pub(crate) fn run(args: &SweepArgs) -> anyhow::Result<ExitCode> {
     job.check_out(&args.model.model)?;
     let pretrained = Pretrained::open(&args.model.model)?;
     if let MnliStart::Folder(folder) = &options.mnli {
-        check_mnli(folder, pretrained.config())?;
+        check_mnli(folder, Some(pretrained.config()), "--model")?;
     }
     let data = job.folder(&tasks)?;
     let _lock = job.make_out()?;

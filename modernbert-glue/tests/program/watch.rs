@@ -1,19 +1,23 @@
 //! Scores of the checkpoints of a pretraining run.
 
 use burn::train::Interrupter;
+use modernbert::lock::FolderLock;
 use modernbert_glue::task::Task;
 use modernbert_glue::watch::read_scores;
 use modernbert_train::engine::{GradientSum, Progress, read_log};
 use modernbert_train::pretrain::{PretrainEnd, PretrainOptions, pretrain};
 use modernbert_train::recipe::Recipe;
 use modernbert_train::run_dir::list_checkpoints;
+use serde_json::Value;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tiny_models::programs;
 
 use crate::common;
-use crate::place::{Place, assert_refused};
+use crate::place::{Place, assert_refused, save_model_of, tokenizer};
 
 /// Pretrains a tiny model, saved at every fourth step.
 fn pretrained(place: &Place) {
@@ -71,16 +75,57 @@ keep_every_steps = 4
     assert!(matches!(end, PretrainEnd::Finished(_)));
 }
 
-fn watch(place: &Place, out: &str, more: &[&str]) -> std::process::Output {
+const PROGRAM: &str = env!("CARGO_BIN_EXE_modernbert-glue");
+
+/// The arguments of a watch on `place`, of `tasks` and with `more`.
+fn arguments(place: &Place, out: &str, tasks: &str, more: &[&str]) -> Vec<String> {
     let [run, data, out] = ["pretrained", "glue", out].map(|name| place.path(name));
-    let [run, data, out] =
-        [&run, &data, &out].map(|path: &std::path::PathBuf| path.to_str().unwrap());
-    let arguments = [
-        "watch", run, "--data", data, "--out", out, "--lines", "--device", "flex",
-    ];
-    let settings = ["--task", "mnli,cola", "--epochs", "1", "--max-rows", "16"];
-    let arguments = [&arguments[..], &settings, more].concat();
-    programs::run(env!("CARGO_BIN_EXE_modernbert-glue"), &arguments, &[])
+    let [run, data, out] = [&run, &data, &out].map(|path: &PathBuf| path.to_str().unwrap());
+    let mut arguments = vec!["watch", run, "--out", out, "--task", tasks, "--lines"];
+    if !more.contains(&"--data") {
+        arguments.extend(["--data", data]);
+    }
+    arguments.extend(["--device", "flex", "--epochs", "1", "--max-rows", "16"]);
+    arguments.extend(more);
+    arguments.into_iter().map(ToOwned::to_owned).collect()
+}
+
+fn watch_tasks(place: &Place, out: &str, tasks: &str, more: &[&str]) -> Output {
+    let arguments = arguments(place, out, tasks, more);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    programs::run(PROGRAM, &arguments, &[])
+}
+
+fn watch(place: &Place, out: &str, more: &[&str]) -> Output {
+    watch_tasks(place, out, "mnli,cola", more)
+}
+
+/// Steps, tasks and numbers of seeds of the scores, in order.
+fn scored(out: &Path) -> Vec<(u64, Task, usize)> {
+    let scores = read_scores(out).unwrap();
+    let mut found: Vec<(u64, Task, usize)> = scores
+        .iter()
+        .map(|row| (row.checkpoint.step, row.task, row.seeds))
+        .collect();
+    found.sort();
+    found
+}
+
+fn steps(place: &Place) -> Vec<u64> {
+    let checkpoints = list_checkpoints(&place.path("pretrained")).unwrap();
+    checkpoints.iter().map(|one| one.step).collect()
+}
+
+/// Waits until `is_so`, for at most two minutes; after that the program is ended, and the test fails.
+fn wait(child: &mut Child, what: &str, mut is_so: impl FnMut(&mut Child) -> bool) {
+    let begun = Instant::now();
+    while !is_so(child) {
+        if begun.elapsed() > Duration::from_secs(120) {
+            let _ = child.kill();
+            panic!("no {what}");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]
@@ -181,4 +226,209 @@ fn refusals(place: &Place, out: &Path) {
         &watch(place, "new", &[]),
         &["no pretraining run is there"],
     );
+}
+
+#[test]
+fn seeds_that_are_missing_are_run_and_the_others_kept() {
+    let place = Place::new();
+    pretrained(&place);
+    let (steps, out) = (steps(&place), place.path("scores"));
+    let of = |seeds: usize| -> Vec<(u64, Task, usize)> {
+        steps
+            .iter()
+            .map(|&step| (step, Task::Cola, seeds))
+            .collect()
+    };
+    programs::stdout(&watch_tasks(&place, "scores", "cola", &["--once"]));
+    assert_eq!(scored(&out), of(1));
+    let record = |seed: u64| {
+        let folder = format!("step-{:08}/job/runs/cola/seed-{seed}", steps[0]);
+        fs::read(out.join(folder).join("run.json"))
+    };
+    let first = record(1618).unwrap();
+    // A checkpoint that is gone keeps its score over one seed, and that is said.
+    let gone = list_checkpoints(&place.path("pretrained"))
+        .unwrap()
+        .remove(1);
+    fs::remove_dir_all(&gone.path).unwrap();
+    let more = ["--once", "--seeds", "2"];
+    let output = watch_tasks(&place, "scores", "cola", &more);
+    let text = programs::stdout(&output);
+    let said = format!("step {}: cola has 1 of 2 seeds", gone.step);
+    assert!(text.contains(&said), "{text}");
+    let mut expected = of(2);
+    expected[1].2 = 1;
+    assert_eq!(scored(&out), expected);
+    // The first seed's run was kept, the second one was made.
+    assert_eq!(record(1618).unwrap(), first);
+    assert_ne!(record(42).unwrap(), first);
+    // With fewer seeds than there are nothing is done.
+    let output = watch_tasks(&place, "scores", "cola", &["--once"]);
+    assert!(programs::stdout(&output).contains("checkpoints=0 "));
+    assert_eq!(scored(&out), expected);
+}
+
+/// The models of MNLI are removed after a job, so that another seed repeats the runs that start from them.
+#[test]
+fn further_seeds_of_rte_start_from_mnli_too() {
+    let place = Place::new();
+    common::write_task(&place.path("glue"), Task::Mnli, 48, 20);
+    pretrained(&place);
+    let checkpoints = list_checkpoints(&place.path("pretrained")).unwrap();
+    for one in &checkpoints[1..] {
+        fs::remove_dir_all(&one.path).unwrap();
+    }
+    let step = checkpoints[0].step;
+    for seeds in ["1", "2"] {
+        let more = ["--once", "--seeds", seeds];
+        programs::stdout(&watch_tasks(&place, "scores", "mnli,rte", &more));
+        let count = seeds.parse().unwrap();
+        let expected = [(step, Task::Mnli, count), (step, Task::Rte, count)];
+        let mut found = scored(&place.path("scores"));
+        found.sort_by_key(|row| row.1 != Task::Mnli);
+        assert_eq!(found, expected);
+    }
+    let folder = place.path("scores").join(format!("step-{step:08}/job"));
+    let mut starts = Vec::new();
+    for seed in [1618, 42] {
+        let path = folder.join(format!("runs/rte/seed-{seed}/run.json"));
+        let record: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        assert_eq!(record["settings"]["start"], "mnli");
+        starts.push(record["settings"]["start_sha256"].clone());
+    }
+    // One model for both seeds.
+    assert_eq!(starts[0], starts[1]);
+}
+
+#[test]
+fn a_failure_is_reported_at_the_end_and_the_others_are_scored() {
+    let place = Place::new();
+    common::write_task(&place.path("glue"), Task::Mnli, 48, 20);
+    pretrained(&place);
+    let (steps, out) = (steps(&place), place.path("scores"));
+    let last = steps.len() - 1;
+    assert!(last >= 2);
+    // A task of the first checkpoint fails, and the last one is damaged.
+    let record = out.join(format!("step-{:08}/job/runs/cola/seed-1618", steps[0]));
+    fs::create_dir_all(&record).unwrap();
+    fs::write(record.join("run.json"), "{}").unwrap();
+    let weights = list_checkpoints(&place.path("pretrained")).unwrap()[last]
+        .path
+        .join("model.safetensors");
+    let whole = fs::read(&weights).unwrap();
+    fs::write(&weights, &whole[..whole.len() - 4]).unwrap();
+    let output = watch(&place, "scores", &[]);
+    let named = [steps[0], steps[last]].map(|step| format!("step {step}: "));
+    let said = [
+        "2 of",
+        "checkpoints failed",
+        "cola",
+        "run.json",
+        "safetensors",
+    ];
+    assert_refused("a failure", &output, &said);
+    assert_refused("its step", &output, &[&named[0], &named[1]]);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(stdout.contains("failed=2 "), "{stdout}");
+    let expected = |is_there: &dyn Fn(u64, Task) -> bool| -> Vec<(u64, Task, usize)> {
+        let all = steps
+            .iter()
+            .flat_map(|&step| [(step, Task::Cola), (step, Task::Mnli)]);
+        let found = all.filter(|&(step, task)| is_there(step, task));
+        let mut rows: Vec<_> = found.map(|(step, task)| (step, task, 1)).collect();
+        rows.sort();
+        rows
+    };
+    let is_there = |step, task| step != steps[last] && (step, task) != (steps[0], Task::Cola);
+    assert_eq!(scored(&out), expected(&is_there));
+
+    // Once the reasons are gone, the same command scores what failed.
+    fs::remove_file(record.join("run.json")).unwrap();
+    fs::write(&weights, whole).unwrap();
+    let output = watch(&place, "scores", &[]);
+    assert!(programs::stdout(&output).contains("checkpoints=2 failed=0 "));
+    assert_eq!(scored(&out), expected(&|_, _| true));
+}
+
+#[test]
+fn a_run_that_ends_without_a_model_is_not_watched_forever() {
+    let place = Place::new();
+    pretrained(&place);
+    let (steps, run) = (steps(&place), place.path("pretrained"));
+    fs::remove_file(run.join("model.safetensors")).unwrap();
+    // As long as a process works on the run, checkpoints may come.
+    let lock = FolderLock::acquire(&run).unwrap();
+    let mut child = Command::new(PROGRAM)
+        .args(arguments(&place, "scores", "cola", &["--every", "1"]))
+        .env_remove("MODERNBERT_DEVICE")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let out = place.path("scores");
+    let is_scored = |_: &mut Child| read_scores(&out).is_ok_and(|rows| rows.len() == steps.len());
+    wait(&mut child, "scores", is_scored);
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(child.try_wait().unwrap().is_none());
+    drop(lock);
+    let has_ended = |child: &mut Child| child.try_wait().unwrap().is_some();
+    wait(&mut child, "end of the watch", has_ended);
+    let output = child.wait_with_output().unwrap();
+    let name = run.display().to_string();
+    let said = [&name, "ended without a model", "modernbert-train resume"];
+    assert_refused("abandoned", &output, &said);
+    assert_eq!(scored(&out).len(), steps.len());
+    // With --once the checkpoints that are there are all that is asked for.
+    programs::stdout(&watch_tasks(&place, "scores", "cola", &["--once"]));
+}
+
+#[test]
+fn what_the_finetuning_needs_is_checked_before_the_first_checkpoint() {
+    let place = Place::new();
+    // A run that has begun and has nothing yet.
+    let run = place.path("pretrained");
+    fs::create_dir(&run).unwrap();
+    fs::write(run.join("recipe.toml"), "").unwrap();
+    let model = place.path("model");
+    let nowhere = place.path("nowhere");
+    let [model, nowhere] = [&model, &nowhere].map(|path| path.to_str().unwrap());
+    place.damage("RTE/dev.tsv", 5, "3\tone\ttwo\tperhaps");
+    for (tasks, more, said) in [
+        ("rte", ["--mnli", model], "was not finetuned on MNLI"),
+        ("cola", ["--data", nowhere], "no such folder"),
+        ("stsb", ["--every", "1"], "STS-B"),
+        ("cola,rte", ["--every", "1"], "RTE/dev.tsv:5"),
+    ] {
+        let output = watch_tasks(&place, "scores", tasks, &[&more[..], &["--once"]].concat());
+        assert_refused(tasks, &output, &[said]);
+        assert!(!place.path("scores").exists(), "{tasks}");
+    }
+    // Nothing is missing.
+    programs::stdout(&watch_tasks(&place, "scores", "cola", &["--once"]));
+}
+
+#[test]
+fn a_model_of_mnli_of_another_size_than_the_runs_is_refused() {
+    let place = Place::new();
+    common::write_task(&place.path("glue"), Task::Mnli, 48, 20);
+    // `model` is as wide as the run's, `wide` is wider; both learn MNLI.
+    save_model_of(&place.path("wide"), 4, 64);
+    tokenizer(384).save(place.path("wide")).unwrap();
+    pretrained(&place);
+    for (name, is_good) in [("model", true), ("wide", false)] {
+        let (from, job) = (place.path(name), place.path(&format!("{name}-job")));
+        let [from, job] = [&from, &job].map(|path| path.to_str().unwrap());
+        let more = ["--model", from, "--out", job];
+        let more = [&more[..], &["--epochs", "1", "--max-rows", "16"]].concat();
+        programs::stdout(&place.run("mnli", &more));
+        let mnli = format!("{job}/runs/mnli/seed-1618/model");
+        let out = format!("{name}-scores");
+        let output = watch_tasks(&place, &out, "rte", &["--mnli", &mnli, "--once"]);
+        if is_good {
+            programs::stdout(&output);
+            continue;
+        }
+        assert_refused(name, &output, &["this model differs from the run's"]);
+        assert!(!place.path(&out).exists());
+    }
 }
