@@ -6,7 +6,7 @@
 //! | [`batch`] | packed batches; unpadding and repadding | none |
 //! | [`device`] | devices by name | none |
 //! | [`graph`] | forward passes of small batches as captured device graphs | `batch`, `ops` |
-//! | [`ops`] | the Backend extension: attention, GeGLU, LayerNorm, cross-entropy, gathered rows, linear, dropout, optimizer | `batch`, `device` |
+//! | [`ops`] | the Backend extension: attention, GeGLU, LayerNorm, cross-entropy, gathered rows, linear, fp8, dropout, optimizer | `batch`, `device` |
 //!
 //! The crate works on tensors and sequence boundaries and contains no model.
 // The types of wgpu nest deeper than the compiler expects by default.

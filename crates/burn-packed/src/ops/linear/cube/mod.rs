@@ -3,6 +3,7 @@
 //! | device | operands | kernel |
 //! |---|---|---|
 //! | CUDA, compute capability 9.0 | bf16, f16; rows and base at multiples of 16 bytes | `hopper`: tensor cores |
+//! | CUDA, compute capability 9.0 | e4m3 codes of [`crate::ops::fp8`] | `hopper`, launched by `fp8` |
 //! | CUDA, otherwise | f32, bf16, f16 | `portable`: f32 arithmetic, any size |
 //! | wgpu, Vulkan, Metal | f16 | `portable`: Burn's matmul accumulates in f16 |
 //! | wgpu, Vulkan, Metal | f32 | Burn's matmul (CubeK) |
