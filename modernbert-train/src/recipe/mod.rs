@@ -368,7 +368,8 @@ pub struct CheckpointRecipe {
     pub every_minutes: f64,
     /// Number of newest checkpoints that are kept. 2 by default, 1 at least.
     pub keep_last: usize,
-    /// Number of best checkpoints by held-out loss that are kept too; 0 by default. Every checkpoint by steps is then evaluated first.
+    /// Number of best checkpoints of the phase by held-out loss that are kept beside the newest one; 0 by default. Every checkpoint by steps is then
+    /// evaluated first.
     pub keep_best: usize,
     /// Every checkpoint whose step is a multiple of this is kept too; off by default. A later `anneal` can start from these.
     #[serde(skip_serializing_if = "Option::is_none")]

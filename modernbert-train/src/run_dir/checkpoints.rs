@@ -167,7 +167,8 @@ fn newest_good(checkpoints: &[StoredCheckpoint]) -> Option<&StoredCheckpoint> {
         .find(|checkpoint| Snapshot::open(&checkpoint.path).is_ok())
 }
 
-/// Removes checkpoints that the rule doesn't keep. The last one of every phase is always kept. Before any is removed, the newest
+/// Removes checkpoints that the rule doesn't keep. The last one of every phase is always kept. The best ones are those of the newest
+/// checkpoint's phase, beside the newest itself: when the loss falls to the end, the mean of the best and the last still has them all. Before any is removed, the newest
 /// is read back and verified by its hashes: if it is damaged, all are kept. What the run did not write is kept, with a warning.
 pub(super) fn retain(
     root: &Path,
@@ -180,11 +181,13 @@ pub(super) fn retain(
     let phase = states
         .last()
         .and_then(|state| state.as_ref().map(|state| state.phase));
+    let last = found.last().map(|one| one.step);
     let mut evaluated: Vec<(f64, u64)> = states
         .iter()
         .flatten()
-        .filter(|state| Some(state.phase) == phase)
+        .filter(|state| Some(state.phase) == phase && Some(state.step) != last)
         .filter_map(|state| Some((state.own_eval_loss()?, state.step)))
+        .filter(|(loss, _)| loss.is_finite())
         .collect();
     evaluated.sort_by(|a, b| a.0.total_cmp(&b.0));
     let best = evaluated.iter().take(rule.keep_best).map(|(_, step)| *step);

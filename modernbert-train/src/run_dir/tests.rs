@@ -76,6 +76,30 @@ fn old_checkpoints_go_by_the_rule() {
 }
 
 #[test]
+fn the_best_are_kept_beside_the_last_one() {
+    let place = Place::new();
+    let rule = CheckpointRecipe {
+        keep_last: 2,
+        keep_best: 3,
+        ..CheckpointRecipe::default()
+    };
+    // A loss that falls to the end: the last one is the best, and three others are kept.
+    for (step, loss) in [
+        (10, 6.0),
+        (20, 5.0),
+        (30, 4.0),
+        (40, 3.0),
+        (50, 2.0),
+        (60, 1.0),
+    ] {
+        place.save(step, Some(loss), false, &rule);
+    }
+    assert_eq!(place.steps(), [30, 40, 50, 60]);
+    place.save(70, Some(f64::NAN), false, &rule);
+    assert_eq!(place.steps(), [40, 50, 60, 70]);
+}
+
+#[test]
 fn the_only_good_checkpoint_is_never_dropped() {
     let place = Place::new();
     let one = CheckpointRecipe {

@@ -76,7 +76,7 @@ pub fn average(checkpoints: &[PathBuf], out: &Path) -> Result<(), ToolError> {
     Ok(staged.publish(WEIGHTS_FILE)?)
 }
 
-/// The `best` checkpoints of a run by held-out loss, and its newest one if `with_last`; each with its step and loss. Checkpoints that
+/// The `best` checkpoints of a run's last phase by held-out loss, and its newest one if `with_last`; each with its step and loss. Checkpoints that
 /// were not evaluated when they were saved, or whose loss is not finite, are never among the best.
 ///
 /// # Errors
@@ -84,6 +84,7 @@ pub fn average(checkpoints: &[PathBuf], out: &Path) -> Result<(), ToolError> {
 pub fn best_checkpoints(run: &Path, best: usize, with_last: bool) -> Result<Vec<Rated>, ToolError> {
     let found = list_checkpoints(run)?;
     let mut all = Vec::with_capacity(found.len());
+    let mut phase = 0;
     for one in found {
         let state: crate::snapshot::RunState = read_state(&one.path)?;
         if state.step != one.step {
@@ -95,6 +96,11 @@ pub fn best_checkpoints(run: &Path, best: usize, with_last: bool) -> Result<Vec<
         }
         // A non-finite loss is never among the best.
         let loss = state.own_eval_loss().filter(|loss| loss.is_finite());
+        // Checkpoints are in the order of their steps, and so are the phases.
+        if state.phase != phase {
+            all.clear();
+            phase = state.phase;
+        }
         all.push((one.path, one.step, loss));
     }
     let last = all.last().cloned().filter(|_| with_last);

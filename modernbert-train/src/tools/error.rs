@@ -38,7 +38,7 @@ pub enum ToolError {
     },
     /// Too few checkpoints have a held-out loss.
     #[error(
-        "{run}: {found} of its checkpoints have a held-out loss{beside}, {wanted} are needed; train with checkpoint.keep_best and \
+        "{run}: {found} of its last phase's checkpoints have a held-out loss{beside}, {wanted} are needed; train with checkpoint.keep_best and \
          checkpoint.every_steps, or name the checkpoints", run = run.display(), beside = if *with_last { " beside the last one" } else { "" }
     )]
     TooFew {

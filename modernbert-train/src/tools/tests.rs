@@ -7,8 +7,28 @@ use crate::snapshot::tests::trained;
 use crate::snapshot::{RunState, read_tensors};
 use std::fs;
 
-/// A run of this many updates, saved after the last one, with the losses of an evaluation.
+/// A checkpoint of a test: its step, the optimizer's updates, the held-out loss and the phase.
+struct Save {
+    step: u64,
+    updates: usize,
+    loss: Option<f64>,
+    phase: usize,
+}
+
+/// [`run_of`] with one phase.
 fn run(root: &Path, saves: &[(u64, usize, Option<f64>)]) -> Vec<PathBuf> {
+    let save = |&(step, updates, loss): &(u64, usize, Option<f64>)| Save {
+        step,
+        updates,
+        loss,
+        phase: 0,
+    };
+    let saves: Vec<Save> = saves.iter().map(save).collect();
+    run_of(root, &saves)
+}
+
+/// A run with these checkpoints, and the losses of an evaluation.
+fn run_of(root: &Path, saves: &[Save]) -> Vec<PathBuf> {
     let recipe =
         Recipe::from_str("model.preset = '17m'\nrun.total_tokens = 1_000_000", "x").unwrap();
     let dir = RunDir::create(root, &recipe, false).unwrap();
@@ -25,12 +45,18 @@ fn run(root: &Path, saves: &[(u64, usize, Option<f64>)]) -> Vec<PathBuf> {
         r#"{"split":"eval","step":2,"tokens":20,"loss":4.5,"masked_accuracy":0.15}"#,
     ];
     fs::write(root.join("metrics.jsonl"), rows.join("\n") + "\n").unwrap();
-    let save = |&(step, updates, loss): &(u64, usize, Option<f64>)| {
+    let save = |&Save {
+                    step,
+                    updates,
+                    loss,
+                    phase,
+                }: &Save| {
         let (model, optimizer) = trained(updates);
         let state = RunState {
             step,
             eval_loss: loss,
             eval_step: loss.map(|_| step),
+            phase,
             optimizer_updates: updates as u64,
             ..RunState::default()
         };
@@ -132,6 +158,34 @@ fn the_best_are_chosen_by_held_out_loss() {
     assert_eq!(steps(3, true), [2, 4, 1, 5]);
     let message = best_checkpoints(&root, 5, true).unwrap_err().to_string();
     assert!(message.contains("keep_best"), "{message}");
+}
+
+#[test]
+fn the_best_are_those_of_the_last_phase() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("a");
+    let losses = [
+        (1, 0, 1.0),
+        (2, 0, 1.1),
+        (3, 1, 3.0),
+        (4, 1, 2.5),
+        (5, 1, 2.0),
+    ];
+    let saves = losses.map(|(step, phase, loss)| Save {
+        step,
+        updates: 0,
+        loss: Some(loss),
+        phase,
+    });
+    run_of(&root, &saves);
+    let chosen = best_checkpoints(&root, 2, true).unwrap();
+    let steps: Vec<u64> = chosen.into_iter().map(|(_, step, _)| step).collect();
+    assert_eq!(steps, [4, 3, 5]);
+    let message = best_checkpoints(&root, 3, true).unwrap_err().to_string();
+    assert!(
+        message.contains("2 of its last phase's checkpoints"),
+        "{message}"
+    );
 }
 
 #[test]
