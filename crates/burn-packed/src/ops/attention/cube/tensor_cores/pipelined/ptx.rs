@@ -146,17 +146,17 @@ pub(super) fn start_multiply<N: Size>(a: u64, b: u64, #[comptime] ty: &str) -> V
 pub(super) type Started = Vector<f32, Const<128>>;
 
 /// Elements of a sum `[64, 64]`.
-pub(super) type Sums = Vector<f32, Const<32>>;
+pub(super) type Accumulator = Vector<f32, Const<32>>;
 
-/// The left operand of the functions that follow: 8 slices of 16 columns.
-pub(super) type Left = Vector<u32, Const<32>>;
+/// Operand A of the functions that follow: 8 slices of 16 columns.
+pub(super) type OperandA = Vector<u32, Const<32>>;
 
 /// Starts `q · kᵀ`, `[64, 128]`, and then `sums + weights · v`, `[64, 64]`, as two groups: elements 0 to 63 and 64 to 95 of the result.
 /// `q`, `k` and `v` are descriptors, `v` is stored `[inner, columns]`.
 #[cube]
 pub(super) fn start_scores_and_sum(
-    sums: Sums,
-    weights: Left,
+    sums: Accumulator,
+    weights: OperandA,
     q: u64,
     k: u64,
     v: u64,
@@ -164,7 +164,10 @@ pub(super) fn start_scores_and_sum(
 ) -> Started {
     let text = comptime!(scores_and_sum_text(ty));
     let d: Vector<f32, Const<128>>;
-    let (c, w) = (unchanged::<Sums>(sums), unchanged::<Left>(weights));
+    let (c, w) = (
+        unchanged::<Accumulator>(sums),
+        unchanged::<OperandA>(weights),
+    );
     gpu_asm!(
         "{text} // {d} {c} {w} {q} {k} {v}",
         text = const text, d = out(_) d, c = in(_) c, w = in(_) w, q = in(_) q, k = in(_) k, v = in(_) v,
@@ -174,10 +177,18 @@ pub(super) fn start_scores_and_sum(
 
 /// Starts `sums + weights · v`, as in [`start_scores_and_sum`].
 #[cube]
-pub(super) fn start_sum(sums: Sums, weights: Left, v: u64, #[comptime] ty: &str) -> Sums {
+pub(super) fn start_sum(
+    sums: Accumulator,
+    weights: OperandA,
+    v: u64,
+    #[comptime] ty: &str,
+) -> Accumulator {
     let text = comptime!(sum_text(ty));
-    let d: Sums;
-    let (c, w) = (unchanged::<Sums>(sums), unchanged::<Left>(weights));
+    let d: Accumulator;
+    let (c, w) = (
+        unchanged::<Accumulator>(sums),
+        unchanged::<OperandA>(weights),
+    );
     gpu_asm!("{text} // {d} {c} {w} {v}", text = const text, d = out(_) d, c = in(_) c, w = in(_) w, v = in(_) v);
     d
 }
@@ -193,10 +204,10 @@ pub(super) fn start_sum(sums: Sums, weights: Left, v: u64, #[comptime] ty: &str)
 #[allow(clippy::too_many_arguments)] // operands of inline PTX
 #[cube]
 pub(super) fn start_gradients(
-    d_v: Sums,
-    d_k: Sums,
-    p: Left,
-    e: Left,
+    d_v: Accumulator,
+    d_k: Accumulator,
+    p: OperandA,
+    e: OperandA,
     d_out: u64,
     q: u64,
     d_scores0: u64,
@@ -207,8 +218,8 @@ pub(super) fn start_gradients(
 ) -> Started {
     let text = comptime!(gradients_text(ty));
     let d: Vector<f32, Const<128>>;
-    let (c_v, c_k) = (unchanged::<Sums>(d_v), unchanged::<Sums>(d_k));
-    let (p, e) = (unchanged::<Left>(p), unchanged::<Left>(e));
+    let (c_v, c_k) = (unchanged::<Accumulator>(d_v), unchanged::<Accumulator>(d_k));
+    let (p, e) = (unchanged::<OperandA>(p), unchanged::<OperandA>(e));
     gpu_asm!(
         "{text} // {d} {c_v} {c_k} {p} {e} {d_out} {q} {s0} {s1} {all_k} {at}",
         text = const text, d = out(_) d, c_v = in(_) c_v, c_k = in(_) c_k, p = in(_) p, e = in(_) e,
@@ -229,12 +240,12 @@ pub(super) fn await_result<N: Size>(x: Vector<f32, N>, #[comptime] pending: u32)
 
 /// As [`await_result`], for elements `from … from + N - 1` of the results that one function started.
 #[cube]
-pub(super) fn await_part<N: Size>(
+pub(super) fn await_slice<N: Size>(
     x: Started,
     #[comptime] from: usize,
     #[comptime] pending: u32,
 ) -> Vector<f32, N> {
-    let text = comptime!(await_part_text(N::value(), from, pending));
+    let text = comptime!(await_slice_text(N::value(), from, pending));
     let d: Vector<f32, N>;
     let c = unchanged::<Started>(x);
     gpu_asm!("{text} // {d} {c}", text = const text, d = out(_) d, c = in(_) c);
@@ -273,7 +284,7 @@ fn sum_text(ty: &str) -> String {
     )
 }
 
-fn await_part_text(n: usize, from: usize, pending: u32) -> String {
+fn await_slice_text(n: usize, from: usize, pending: u32) -> String {
     format!(
         "wgmma.wait_group.sync.aligned {pending}; {}",
         moves(0, n + from, n)
