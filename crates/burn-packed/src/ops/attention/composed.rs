@@ -121,7 +121,10 @@ pub fn attention_composed(qkv: Tensor<4>, spec: &AttentionSpec, composed: Compos
             }
             let mut p = activation::softmax(scores, 2);
             if let Some(drop) = &composed.dropout {
-                p = dropout(p, drop.part([sequence as u64, block.queries.start as u64]));
+                p = dropout(
+                    p,
+                    drop.derived([sequence as u64, block.queries.start as u64]),
+                );
             }
             outs.push(matmul_heads(p, at(&v).swap_dims(1, 2)));
         }

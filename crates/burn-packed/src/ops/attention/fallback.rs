@@ -8,7 +8,7 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{DType, Scalar, Shape, TensorData};
 
 use super::{AttentionSpec, QUERY_BLOCK, QueryBlock};
-use crate::ops::primitive::{assign, cast, narrow, reshape, widen};
+use crate::ops::primitive::{assign, cast, cast_to_compute, narrow, reshape};
 
 /// Added to the scores of hidden keys in place of minus infinity: finite, so that no row computes `inf - inf`.
 const HIDDEN: f32 = -1e30;
@@ -48,8 +48,8 @@ pub(crate) fn backward<B: Backend>(
 ) -> FloatTensor<B> {
     let dtype = qkv.dtype();
     let [q, k, v] = heads_first::<B>(qkv, rotary.clone(), spec);
-    let d_out = B::float_swap_dims(widen::<B>(d_out), 0, 1);
-    let out = B::float_swap_dims(widen::<B>(out), 0, 1);
+    let d_out = B::float_swap_dims(cast_to_compute::<B>(d_out), 0, 1);
+    let out = B::float_swap_dims(cast_to_compute::<B>(out), 0, 1);
     // delta_i = sum_d out_id * d_out_id = sum_j p_ij (d_out_i · v_j), which the derivative of the softmax subtracts.
     let delta = B::float_sum_dim(B::float_mul(d_out.clone(), out), 2);
 
@@ -113,7 +113,7 @@ fn heads_first<B: Backend>(
     rotary: FloatTensor<B>,
     spec: &AttentionSpec,
 ) -> [FloatTensor<B>; 3] {
-    let qkv = widen::<B>(qkv);
+    let qkv = cast_to_compute::<B>(qkv);
     let [total, _, heads, head_dim] = qkv.shape().dims();
     let projection = |i: usize| {
         let projection = narrow::<B>(qkv.clone(), 1, i..i + 1);

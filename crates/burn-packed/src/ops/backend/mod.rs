@@ -23,7 +23,7 @@ use super::dropout::{self, DropoutSpec};
 use super::fp8::{self, Product};
 use super::layer_norm::AddNormBackward;
 use super::linear::Transpose;
-use super::optimizer::{Group, SteppedGroup};
+use super::optimizer::{ParameterGroup, SteppedGroup};
 use super::{cross_entropy, gather_rows, geglu, layer_norm, linear, optimizer, sum};
 use crate::batch::TokenOrder;
 
@@ -214,8 +214,8 @@ pub trait PackedBackend: Backend {
 
     /// Sum of all elements or of their squares, `[1]`; see [`sum`].
     #[fusion(meta = sum::spec)]
-    fn total(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {
-        sum::fallback::total::<Self>(input, squared)
+    fn sum(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {
+        sum::fallback::sum::<Self>(input, squared)
     }
 
     /// Decoder and cross-entropy: sums of the weighted losses and hits, `[1]` each; see [`cross_entropy`].
@@ -277,7 +277,7 @@ pub trait PackedBackend: Backend {
     /// Weights, first and second moments after a step; see [`optimizer`].
     #[fusion(meta = optimizer::specs)]
     fn adamw_steps(
-        #[extension_type] group: Group<Self>,
+        #[extension_type] group: ParameterGroup<Self>,
         apply: FloatTensor<Self>,
         gated: bool,
     ) -> SteppedGroup<Self> {

@@ -17,7 +17,7 @@ pub(crate) fn convert(x: FlexTensor, dtype: FloatDType) -> FlexTensor {
     let x = contiguous(x);
     match (x.dtype(), dtype) {
         (DType::F32, FloatDType::BF16) => mapped(&x, bf16::round),
-        (DType::BF16, FloatDType::F32) => mapped(&x, bf16::widen),
+        (DType::BF16, FloatDType::F32) => mapped(&x, bf16::cast_to_compute),
         _ => Flex::float_cast(x, dtype),
     }
 }

@@ -41,7 +41,7 @@ pub(crate) fn gemm(
         rows: m,
         columns: n,
         steps: k.div_ceil(STEP),
-        left: Left::new(elements(&lhs), m, k, transpose == Transpose::Lhs),
+        left: PaddedLeft::new(elements(&lhs), m, k, transpose == Transpose::Lhs),
         panels: panels(elements(&rhs), k, n, transpose == Transpose::Rhs),
     };
     match out {
@@ -51,7 +51,7 @@ pub(crate) fn gemm(
 }
 
 /// Returns whether [`gemm`] takes these operands.
-pub(crate) fn serves(lhs: &FlexTensor, rhs: &FlexTensor) -> bool {
+pub(crate) fn supports(lhs: &FlexTensor, rhs: &FlexTensor) -> bool {
     lhs.dtype() == DType::BF16 && rhs.dtype() == DType::BF16
 }
 
@@ -60,13 +60,13 @@ fn dims(tensor: &FlexTensor) -> [usize; 2] {
 }
 
 /// A left operand as the kernels read it: rows of whole steps, and a number of rows that is a multiple of 16.
-enum Left<'a> {
+enum PaddedLeft<'a> {
     /// The tensor itself, where it has such rows.
     Whole(&'a [bf16]),
     Padded(Aligned<bf16>),
 }
 
-impl<'a> Left<'a> {
+impl<'a> PaddedLeft<'a> {
     /// The operand `[m, k]`; `transposed` if `values` is `[k, m]`.
     fn new(values: &'a [bf16], m: usize, k: usize, transposed: bool) -> Self {
         if !transposed && m.is_multiple_of(ROWS / 2) && k.is_multiple_of(STEP) {
@@ -157,7 +157,7 @@ struct Product<'a> {
     rows: usize,
     columns: usize,
     steps: usize,
-    left: Left<'a>,
+    left: PaddedLeft<'a>,
     panels: Aligned<bf16>,
 }
 

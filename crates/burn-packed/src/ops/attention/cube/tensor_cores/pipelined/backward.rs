@@ -235,7 +235,7 @@ fn produce(
         producer.copy(&rows.v, tile.first, memory.values, thread, ROWS);
         producer.commit_to(memory.full_own);
     }
-    let mut query = value(key_tile.index);
+    let mut query = as_value(key_tile.index);
     for _ in 0..key_tile.tiles {
         let first = i32::cast_from(query * ROWS);
         let to = stages.stage * STATISTIC_BYTES;
@@ -269,7 +269,7 @@ fn add_queries(
     memory: &SharedMemory,
 ) {
     let mut parity = 0u32;
-    let mut query = value(key_tile.index);
+    let mut query = as_value(key_tile.index);
     for _ in 0..key_tile.tiles {
         let second = query < key_tile.index;
         let terms = select(

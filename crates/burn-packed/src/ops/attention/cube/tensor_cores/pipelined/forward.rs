@@ -142,7 +142,7 @@ fn produce(
     let mut stages = Cursor::new(1u32);
     let thread = UNIT_POS % 128u32;
     let mut producer = Producer::new(128u32, LAG);
-    let mut item = value(CUBE_POS_X);
+    let mut item = as_value(CUBE_POS_X);
     while item < work {
         let (tile, head, steps) = work_item(tiles, item, args);
         // The head's offset is added in 64 bits, which takes fewer of the producer's registers.
@@ -254,7 +254,7 @@ fn consume(
     if group == 0u32 {
         named_barrier_arrive(1u32, 256u32);
     }
-    let mut item = value(CUBE_POS_X);
+    let mut item = as_value(CUBE_POS_X);
     while item < work {
         let (tile, head, steps) = work_item(tiles, item, args);
         if steps > 0i32 {
