@@ -88,7 +88,7 @@ fn share_sums(
     let parameters = present.len();
     message.extend(present);
     let counts: Vec<usize> = (0..ranks.size())
-        .map(|rank| 2 * tree::share(leaves, rank, ranks.size()).len() + parameters)
+        .map(|rank| 2 * tree::range_of_rank(leaves, rank, ranks.size()).len() + parameters)
         .collect();
     let all = ranks.gather_numbers(&message, &counts)?;
     let mut rest = all.as_slice();

@@ -84,7 +84,7 @@ impl GradientSum {
         format!("summed {} {order}", self.transport.name())
     }
 
-    /// Sums the micro-batches of a step over all ranks. `parts` holds this rank's sums of [`tree::parts`] of its [share](tree::share) of the
+    /// Sums the micro-batches of a step over all ranks. `parts` holds this rank's sums of [`tree::subtrees`] of its [share](tree::range_of_rank) of the
     /// `leaves` micro-batches, each a vector in pieces `[lengths[i]]` in f32. Every rank receives the same sum, in the same pieces.
     ///
     /// # Errors
@@ -110,7 +110,7 @@ impl GradientSum {
         }
         // Each rank sums a share of the numbers: it sends and receives about as much as in a ring.
         let size = ranks.size();
-        let ranges = |rank| tree::parts(leaves, &tree::share(leaves, rank, size));
+        let ranges = |rank| tree::subtrees(leaves, &tree::range_of_rank(leaves, rank, size));
         let receive: Vec<usize> = (0..size).map(|rank| ranges(rank).len()).collect();
         let mut sum = |received: Vec<Tensor<1>>| {
             let length = received.first().map_or(0, |part| part.dims()[0]);
@@ -172,7 +172,7 @@ impl Transport for Host {
         let vectors = vectors?;
         let (size, total) = (ranks.size(), lengths.iter().sum());
         let shares: Vec<_> = (0..size)
-            .map(|rank| tree::share(total, rank, size))
+            .map(|rank| tree::range_of_rank(total, rank, size))
             .collect();
         let own = shares[ranks.rank()].len();
         let mut numbers = Vec::new();
@@ -229,14 +229,14 @@ impl Nccl {
         let id = (*id)
             .try_into()
             .map_err(|_| RankError::Length { rank: 0 })?;
-        let joined = Communicator::join(id, ranks.rank(), ranks.size(), device);
+        let joined = Communicator::init_rank(id, ranks.rank(), ranks.size(), device);
         Ok(Self(joined.map_err(failed)?))
     }
 
     /// Runs an operation, which ends with the reason of a rank that has ended.
     fn watched<T>(
         ranks: &Ranks,
-        operation: impl FnOnce(burn_nccl::Watch<'_>) -> Result<T, burn_nccl::NcclError>,
+        operation: impl FnOnce(burn_nccl::AbortCheck<'_>) -> Result<T, burn_nccl::NcclError>,
     ) -> Result<T, EngineError> {
         let ended = RefCell::new(None);
         let watch = || {

@@ -42,7 +42,7 @@ fn sums(leaves: usize, length: usize, size: usize, order: Order) -> Vec<Vec<u32>
             let vector = Tensor::<1>::from_data(TensorData::new(numbers, [length]), &device);
             vector.split_with_sizes(lengths.to_vec(), 0)
         };
-        let own = tree::share(leaves, rank, size);
+        let own = tree::range_of_rank(leaves, rank, size);
         let mut accumulator = tree::Accumulator::new(leaves, &own);
         for index in own {
             accumulator.push(pieces(leaf(index, length)), |left, right| {

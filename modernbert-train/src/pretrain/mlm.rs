@@ -147,7 +147,7 @@ impl Task for MlmTask<'_> {
 
     fn evaluate(&mut self, model: &MaskedLm, _step: u64) -> Result<Evaluation, EvaluationError> {
         // Each rank evaluates its share; the sums are computed in the order of the items, for any number of ranks.
-        let own = tree::share(self.held_out.len(), self.ranks.rank(), self.ranks.size());
+        let own = tree::range_of_rank(self.held_out.len(), self.ranks.rank(), self.ranks.size());
         let mut numbers = Vec::with_capacity(16 * own.len());
         for item in &self.held_out[own] {
             let (batch, masked) = inputs(model, item);

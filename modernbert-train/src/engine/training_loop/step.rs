@@ -89,7 +89,7 @@ impl<T: Task> Loop<T> {
             return Err(EngineError::OneProcess);
         }
         let leaves = batches.len();
-        let own = tree::share(leaves, self.ranks.rank(), self.ranks.size());
+        let own = tree::range_of_rank(leaves, self.ranks.rank(), self.ranks.size());
         let mine = batches.drain(own.clone()).collect();
         let (sums, parts) = accumulate(&self.task, model, mine, leaves, &own);
         let over = (&*self.ranks, &self.gradient_sum);
