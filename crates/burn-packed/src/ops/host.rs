@@ -68,7 +68,7 @@ impl RowReader {
             DType::F32 => &elements(&self.tensor)[range],
             _ => {
                 buffer.resize(self.width, 0.0);
-                bf16::widen(&elements(&self.tensor)[range], buffer);
+                bf16::slice_to_f32(&elements(&self.tensor)[range], buffer);
                 buffer
             }
         }
@@ -145,7 +145,7 @@ impl RowsMut<'_> {
             Self::Bf16(values, width) => {
                 buffer.resize(*width, 0.0);
                 let result = write(buffer);
-                bf16::round(buffer, &mut values[i * *width..][..*width]);
+                bf16::slice_from_f32(buffer, &mut values[i * *width..][..*width]);
                 result
             }
         }

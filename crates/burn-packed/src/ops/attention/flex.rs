@@ -4,7 +4,9 @@
 
 use burn::tensor::DType;
 use burn_flex::FlexTensor;
-use cpu_encoder::attention::{Activation, BackwardScratch, Gradients, Head, Place, Scratch};
+use cpu_encoder::attention::{
+    BackwardScratch, Gradients, HeadView, OperandDtype, Scratch, TileMut,
+};
 use cpu_gemm::Unit;
 use half::bf16;
 use rayon::prelude::*;
@@ -124,11 +126,11 @@ impl<'a> Call<'a> {
         items.iter().map(|item| item.length).max().unwrap_or(0)
     }
 
-    fn head<E: Native>(&'a self, item: &WorkItem) -> Head<'a, E> {
+    fn head<E: Native>(&'a self, item: &WorkItem) -> HeadView<'a, E> {
         let start = (item.first * 3 * self.heads + item.head) * self.dim;
-        Head {
+        HeadView {
             qkv: &elements::<E>(&self.qkv)[start..],
-            part: self.heads * self.dim,
+            qkv_stride: self.heads * self.dim,
             stride: 3 * self.heads * self.dim,
             length: item.length,
             dim: self.dim,
@@ -139,7 +141,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    fn forward<E: Native + Activation>(&self) -> (FlexTensor, FlexTensor) {
+    fn forward<E: Native + OperandDtype>(&self) -> (FlexTensor, FlexTensor) {
         let (items, unit) = (self.items(), Unit::current());
         let stride = self.heads * self.dim;
         let mut out = unspecified::<E>(self.total * stride);
@@ -170,7 +172,7 @@ impl<'a> Call<'a> {
         )
     }
 
-    fn backward<E: Native + Activation>(
+    fn backward<E: Native + OperandDtype>(
         &self,
         d_out: &FlexTensor,
         out: &FlexTensor,
@@ -193,12 +195,12 @@ impl<'a> Call<'a> {
                     out_stride: stride,
                     lse: &lse[item.head * self.total + item.first..][..item.length],
                 };
-                // SAFETY: as in `forward`; parts of a token have no element in common.
+                // SAFETY: as in `forward`; projections of a token have no element in common.
                 unsafe {
-                    gradients.compute(unit, scratch, |part, rows| {
-                        let token = (item.first + rows.start) * 3 + part;
+                    gradients.compute(unit, scratch, |projection, rows| {
+                        let token = (item.first + rows.start) * 3 + projection;
                         let start = (token * self.heads + item.head) * self.dim;
-                        Place::new(d_qkv.0.add(start), 3 * stride, rows.len(), self.dim)
+                        TileMut::new(d_qkv.0.add(start), 3 * stride, rows.len(), self.dim)
                     });
                 }
             });

@@ -17,7 +17,7 @@ use burn::backend::{Backend, TensorMetadata, backend_extension};
 use burn::tensor::{DType, FloatDType};
 
 use super::attention::{self, AttentionSpec};
-use super::cross_entropy::decoder::Decoder;
+use super::cross_entropy::decoder::DecoderLossArgs;
 use super::cross_entropy::{DecoderSpec, ScoreSpec};
 use super::dropout::{self, DropoutSpec};
 use super::fp8::{self, Product};
@@ -228,7 +228,7 @@ pub trait PackedBackend: Backend {
         weights: FloatTensor<Self>,
         spec: DecoderSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        Decoder::<Self>::new(hidden, weight, bias, targets, weights, spec).forward()
+        DecoderLossArgs::<Self>::new(hidden, weight, bias, targets, weights, spec).forward()
     }
 
     /// Results of [`PackedBackend::decoder_loss`], and gradients of hidden states, weight and bias.
@@ -248,7 +248,7 @@ pub trait PackedBackend: Backend {
         FloatTensor<Self>,
         FloatTensor<Self>,
     ) {
-        Decoder::<Self>::new(hidden, weight, bias, targets, weights, spec).with_gradients()
+        DecoderLossArgs::<Self>::new(hidden, weight, bias, targets, weights, spec).with_gradients()
     }
 
     /// Rows of a table by index; see [`gather_rows`].

@@ -5,10 +5,10 @@
 
 use burn::tensor::DType;
 use burn_flex::FlexTensor;
-use cpu_encoder::attention::{Activation, Place};
+use cpu_encoder::attention::{OperandDtype, TileMut};
 use cpu_gemm::aligned::Aligned;
 use cpu_gemm::element::Element;
-use cpu_gemm::kernel::{Multiply, Tile};
+use cpu_gemm::kernel::{MicrokernelArgs, Multiply};
 use cpu_gemm::pack::{Panel, pack_group, step_len, transpose, transpose_left};
 use cpu_gemm::{PANEL, ROWS, Unit};
 use half::bf16;
@@ -175,7 +175,7 @@ impl<T> Out<T> {
 
 impl Product<'_> {
     /// The product, rounded to `T`.
-    fn compute<T: Native + Activation>(&self) -> Vec<T> {
+    fn compute<T: Native + OperandDtype>(&self) -> Vec<T> {
         let len = self.rows * self.columns;
         let mut out = unspecified::<T>(len);
         if len == 0 {
@@ -204,7 +204,7 @@ impl Product<'_> {
     }
 
     /// One tile of the result. Tiles of different panels or rows have no element in common.
-    fn tile<T: Native + Activation>(
+    fn tile<T: Native + OperandDtype>(
         &self,
         panel: usize,
         row: usize,
@@ -214,7 +214,7 @@ impl Product<'_> {
         let stride = self.steps * STEP;
         let rows = ROWS.min(self.rows - row);
         let len = self.steps * step_len::<bf16>();
-        let tile = Tile {
+        let tile = MicrokernelArgs {
             left: self.left.values()[row * stride..].as_ptr(),
             left_stride: stride,
             rows,
@@ -233,6 +233,6 @@ impl Product<'_> {
         let width = PANEL.min(self.columns - first);
         let start = out.at(row * self.columns + first);
         // SAFETY: the rows and columns of this tile, which no other task has, are inside of the result.
-        unsafe { T::store(sums, &Place::new(start, self.columns, rows, width)) }
+        unsafe { T::store(sums, &TileMut::new(start, self.columns, rows, width)) }
     }
 }

@@ -62,7 +62,7 @@ fn parts_kernel<F: Float, N: Size>(
 pub(crate) fn sum(input: CubeTensor, squared: bool) -> CubeTensor {
     let elements = input.shape().num_elements();
     let Some(found) = elem(input.dtype).filter(|_| elements > 0) else {
-        return fallback::total::<CubeBackend>(input, squared);
+        return fallback::sum::<CubeBackend>(input, squared);
     };
     let input = into_contiguous(input);
     let vector = vector_size(&input.client, elements, &[input.dtype]);

@@ -17,7 +17,7 @@ const LANES: usize = 16;
 
 pub(crate) fn sum(input: FlexTensor, squared: bool) -> FlexTensor {
     if !is_native(&input) {
-        return fallback::total::<Flex>(input, squared);
+        return fallback::sum::<Flex>(input, squared);
     }
     let input = HostTensor::new(input);
     let values = input.values();

@@ -125,7 +125,7 @@ impl Call<'_> {
     }
 
     fn elem(&self) -> ElemType {
-        elem(self.qkv.dtype).expect("the config was chosen for the dtype")
+        elem(self.qkv.dtype).expect("the configuration was chosen for the dtype")
     }
 
     /// Returns the width of indices that can address every tensor; `qkv` and its gradient are the largest.
