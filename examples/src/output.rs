@@ -13,11 +13,11 @@ pub enum Lines {
     /// Standard output.
     Standard(BufWriter<std::io::Stdout>),
     /// An unfinished file.
-    File(Part),
+    File(PartialFile),
 }
 
 /// A file that is being written.
-pub struct Part {
+pub struct PartialFile {
     path: PathBuf,
     file: BufWriter<PendingFile>,
 }
@@ -52,7 +52,7 @@ fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> OutputError {
     OutputError::write(path)
 }
 
-impl Part {
+impl PartialFile {
     /// Begins `path`.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ impl Lines {
     /// A folder that can't be written; a standard output that is closed.
     pub fn new(path: Option<&Path>) -> anyhow::Result<Self> {
         Ok(match path {
-            Some(path) => Self::File(Part::create(path)?),
+            Some(path) => Self::File(PartialFile::create(path)?),
             None => {
                 check_stdout()?;
                 Self::Standard(BufWriter::new(std::io::stdout()))
@@ -134,7 +134,7 @@ impl Lines {
 /// A safetensors file of one matrix whose number of rows is known only at the end: rows are written as they are computed, and the header
 /// is written last, into space reserved for it.
 pub struct MatrixFile {
-    part: Part,
+    part: PartialFile,
     metadata: serde_json::Value,
     width: usize,
     rows: usize,
@@ -147,7 +147,7 @@ impl MatrixFile {
     /// # Errors
     /// A folder that can't be written.
     pub fn create(path: &Path, width: usize, metadata: serde_json::Value) -> anyhow::Result<Self> {
-        let mut part = Part::create(path)?;
+        let mut part = PartialFile::create(path)?;
         // Reserves space for two numbers of twenty digits in addition to the fixed text.
         let header = (metadata.to_string().len() + 200).next_multiple_of(8);
         part.write(&vec![b' '; 8 + header])?;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::run::{
-    MnliStart, Prepared, Pretrained, Run, RunError, RunOptions, RunRecord, Tuned, run_seed,
+    MnliStart, Pretrained, Run, RunError, RunOptions, RunRecord, TaskSequences, Tuned, run_seed,
 };
 use crate::task::Task;
 use crate::task::paper::{SWEEP_LEARNING_RATES, SWEEP_WEIGHT_DECAYS};
@@ -143,7 +143,8 @@ pub fn run_sweep(
     options.tuned.clear();
     for &task in tasks {
         let tokenizer = pretrained.tokenizer();
-        let prepared = Prepared::new(task, data, tokenizer, options.max_length, options.max_rows);
+        let prepared =
+            TaskSequences::new(task, data, tokenizer, options.max_length, options.max_rows);
         let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -180,7 +181,7 @@ pub fn run_sweep(
 }
 
 struct Combinations<'a> {
-    prepared: &'a Prepared,
+    prepared: &'a TaskSequences,
     pretrained: &'a Pretrained,
     options: RunOptions,
     out: &'a Path,

@@ -24,7 +24,7 @@ use serde_json::json;
 
 /// Transport of gradients between ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Way {
+enum TransportChoice {
     Host,
     Nccl,
 }
@@ -43,7 +43,7 @@ struct Args {
     numbers: Option<u64>,
     /// Measures these transports, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "nccl")]
-    ways: Vec<Way>,
+    ways: Vec<TransportChoice>,
     /// Times this many sums and prints their median.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
@@ -92,8 +92,8 @@ fn run(args: &Args, world: &World) -> anyhow::Result<()> {
     for way in &args.ways {
         let begun = Instant::now();
         let transport: Arc<dyn Transport> = match way {
-            Way::Host => Arc::new(Host),
-            Way::Nccl => Arc::new(Nccl::connect(&ranks, &device.device)?),
+            TransportChoice::Host => Arc::new(Host),
+            TransportChoice::Nccl => Arc::new(Nccl::connect(&ranks, &device.device)?),
         };
         let connected = begun.elapsed();
         for order in [Order::Tree, Order::Library] {

@@ -83,7 +83,9 @@ impl PendingFile {
     /// An error of the operating system; the file is removed then.
     pub fn publish(self) -> io::Result<()> {
         let target = self.target.clone();
-        self.named()?.persist(target).map_err(|error| error.error)
+        self.into_temp_path()?
+            .persist(target)
+            .map_err(|error| error.error)
     }
 
     /// As [`Self::publish`], for a file that did not exist when the work began: one that appeared meanwhile is kept.
@@ -96,7 +98,7 @@ impl PendingFile {
             let reason = "it appeared while the results were made, and is kept";
             io::Error::new(io::ErrorKind::AlreadyExists, reason)
         };
-        match self.named()?.persist_noclobber(&target) {
+        match self.into_temp_path()?.persist_noclobber(&target) {
             Ok(()) => Ok(()),
             Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Err(appeared()),
             // Some file systems can't rename without replacing.
@@ -106,7 +108,7 @@ impl PendingFile {
     }
 
     /// The complete file under a temporary name beside its target.
-    fn named(self) -> io::Result<TempPath> {
+    fn into_temp_path(self) -> io::Result<TempPath> {
         self.file.sync_all()?;
         match self.named {
             Some(path) => Ok(path),

@@ -12,7 +12,7 @@ use super::error::EngineError;
 
 /// The order in which the micro-batches of a step are summed over ranks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Order {
+pub enum SumOrder {
     /// The binary [tree](ranks::tree): the same bits for any number of ranks.
     #[default]
     Tree,
@@ -44,7 +44,7 @@ pub trait Transport: Debug + Send + Sync {
         to: (&[usize], &Device),
     ) -> Result<Vec<Tensor<1>>, EngineError>;
 
-    /// The sums of the tensors of all ranks, in the order of [`Order::Library`].
+    /// The sums of the tensors of all ranks, in the order of [`SumOrder::Library`].
     ///
     /// # Errors
     /// As [`Self::all_reduce_by`].
@@ -59,27 +59,27 @@ pub trait Transport: Debug + Send + Sync {
 #[derive(Clone, Debug)]
 pub struct GradientSum {
     transport: Arc<dyn Transport>,
-    order: Order,
+    order: SumOrder,
 }
 
 impl Default for GradientSum {
     /// Through host memory, in the order of the tree.
     fn default() -> Self {
-        Self::new(Arc::new(Host), Order::Tree)
+        Self::new(Arc::new(Host), SumOrder::Tree)
     }
 }
 
 impl GradientSum {
     /// By this transport, in this order.
-    pub fn new(transport: Arc<dyn Transport>, order: Order) -> Self {
+    pub fn new(transport: Arc<dyn Transport>, order: SumOrder) -> Self {
         Self { transport, order }
     }
 
     /// Description for a log: "summed by NCCL in the order of the tree".
     pub fn describe(&self) -> String {
         let order = match self.order {
-            Order::Tree => "in the order of the tree",
-            Order::Library => "in the library's order",
+            SumOrder::Tree => "in the order of the tree",
+            SumOrder::Library => "in the library's order",
         };
         format!("summed {} {order}", self.transport.name())
     }
@@ -97,7 +97,7 @@ impl GradientSum {
         (lengths, device): (&[usize], &Device),
     ) -> Result<Vec<Tensor<1>>, EngineError> {
         let zeros = |length| Tensor::zeros([length], (device, DType::F32));
-        if self.order == Order::Library {
+        if self.order == SumOrder::Library {
             let own = parts.into_iter().reduce(|sum, part| {
                 let both = sum.into_iter().zip(part);
                 both.map(|(sum, part)| sum + part).collect()

@@ -1,7 +1,7 @@
 //! Every kind of finetuning: its loss, its shares of a step, its sequences, resuming.
 #![allow(clippy::unwrap_used)]
 use super::table::{ChoiceFile, LabelSet, QuestionFile, TaggedFile};
-use super::task::{FinetuneTask, History, dev_loss};
+use super::task::{FinetuneTask, TaskHistory, dev_loss};
 use super::*;
 use crate::engine::{Progress, Task};
 use crate::saving::Saving;
@@ -112,10 +112,10 @@ fn holds<E: Example>(build: impl Fn(&ModernBertConfig, &Device) -> E::Model, exa
         rates: modernbert::batch::DropoutRates::default(),
         config: model.encoder().config().clone(),
         dev: examples,
-        score: Box::new(|_| Ok(Score::default())),
+        score: Box::new(|_| Ok(DevScore::default())),
         clock: None,
         folder: None,
-        history: History::default(),
+        history: TaskHistory::default(),
         latest: Vec::new(),
     };
     let parts = cut.after(0);
@@ -362,7 +362,7 @@ fn tagging(folder: &Path, resume: bool, stop_at: Option<usize>) -> Finetuned<Tok
         if Some(calls) == stop_at {
             stop.stop(None);
         }
-        Ok(Score::of("first", f64::from(outputs[0][0])))
+        Ok(DevScore::of("first", f64::from(outputs[0][0])))
     };
     let options = FinetuneOptions {
         epochs: 4,

@@ -15,7 +15,7 @@ use super::card::write_card;
 use crate::optim::StoredTensor;
 use crate::run_dir::{recipe_of_run, run_of_checkpoint};
 use crate::snapshot::{
-    Manifest, OPTIMIZER_FILE, RunState, SnapshotError, read_state, read_tensors, verify,
+    CheckpointManifest, OPTIMIZER_FILE, RunState, SnapshotError, read_state, read_tensors, verify,
     write_tensors,
 };
 
@@ -160,7 +160,7 @@ pub(super) fn check_model_folder(
     let Some(first) = checkpoints.first() else {
         return Err(ToolError::NoCheckpoints);
     };
-    let manifest = Manifest::read(first)?;
+    let manifest = CheckpointManifest::read(first)?;
     let weights = manifest.files.get(WEIGHTS_FILE);
     let mut inputs = checkpoints.to_vec();
     for checkpoint in checkpoints {

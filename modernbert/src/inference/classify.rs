@@ -1,7 +1,7 @@
 //! Texts to classes or scores.
 
 use super::runner::{Runner, read_rows};
-use super::{BatchOptions, InferenceError, Input, Stream, StreamProgress};
+use super::{BatchOptions, InferenceError, Input, ResultStream, StreamProgress};
 use crate::config::{ModernBertConfig, ProblemType};
 use crate::loader::Loader;
 use crate::model::SequenceClassifier;
@@ -138,7 +138,7 @@ impl TextClassifier {
         &'m self,
         inputs: I,
         progress: impl FnMut(StreamProgress) + 'm,
-    ) -> Stream<'m, I::IntoIter, Prediction, E>
+    ) -> ResultStream<'m, I::IntoIter, Prediction, E>
     where
         I: IntoIterator<Item = Result<Input<'static>, E>>,
         E: From<InferenceError>,
@@ -149,7 +149,7 @@ impl TextClassifier {
                 self.classify_with(window, progress)
             },
         );
-        Stream::new(inputs.into_iter(), options, run, Box::new(progress))
+        ResultStream::new(inputs.into_iter(), options, run, Box::new(progress))
     }
 }
 

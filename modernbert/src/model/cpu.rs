@@ -13,7 +13,7 @@ use super::norm::Norm;
 use super::precision::Precision;
 use super::published::is_published;
 use crate::batch::PackedBatch;
-use crate::checkpoint::{CheckpointError, Plan, TensorValues};
+use crate::checkpoint::{CheckpointError, LoadPlan, TensorValues};
 use crate::config::flexbert::{LayerSpec, NormSpec};
 use crate::device;
 
@@ -139,7 +139,7 @@ impl LayerValues<'_> {
 impl<'a> LayerValues<'a> {
     /// The parameters of layer `index` in files.
     pub(super) fn read(
-        plan: &Plan<'a>,
+        plan: &LoadPlan<'a>,
         index: usize,
         spec: &LayerSpec,
     ) -> Result<Self, CheckpointError> {
@@ -160,7 +160,10 @@ impl<'a> LayerValues<'a> {
 }
 
 /// The final norm's weight in files.
-pub(super) fn final_norm(plan: &Plan<'_>, norm: &NormSpec) -> Result<Vec<f32>, CheckpointError> {
+pub(super) fn final_norm(
+    plan: &LoadPlan<'_>,
+    norm: &NormSpec,
+) -> Result<Vec<f32>, CheckpointError> {
     match norm.scale {
         true => plan
             .encoder_values("final_norm.weight")

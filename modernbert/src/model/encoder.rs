@@ -10,13 +10,13 @@ use std::sync::Arc;
 use super::cpu::{CpuLayers, LayerValues, Packing};
 use super::embeddings::Embeddings;
 use super::graphs::Graphs;
-use super::layer::{EncoderLayer, Stream};
+use super::layer::{EncoderLayer, ResidualStream};
 use super::limits;
 use super::norm::Norm;
 use super::precision::Precision;
 use super::rotary::RotaryCache;
 use crate::batch::{Dropout, PackedBatch, SequenceLayout};
-use crate::checkpoint::{CheckpointError, Plan};
+use crate::checkpoint::{CheckpointError, LoadPlan};
 #[cfg(feature = "flex")]
 use crate::config::flexbert::LayerSpec;
 use crate::config::{ConfigError, FlexOptions, ModernBertConfig};
@@ -194,7 +194,7 @@ impl ModernBert {
     /// and no tensors are made of them. What remains of the module is to be filled from the files.
     pub(crate) fn for_inference_from(
         #[cfg_attr(not(feature = "flex"), allow(unused_mut))] mut self,
-        plan: &Plan<'_>,
+        plan: &LoadPlan<'_>,
     ) -> Result<Self, CheckpointError> {
         #[cfg(feature = "flex")]
         {
@@ -346,7 +346,7 @@ impl ModernBert {
         let pass = self.pass(batch);
         let x = self.embed(batch);
         let dtype = x.dtype();
-        let mut stream = Stream::start(match self.half_residual {
+        let mut stream = ResidualStream::start(match self.half_residual {
             true => self.precision.lower(x),
             false => x,
         });
@@ -392,7 +392,7 @@ impl ModernBert {
     /// # Panics
     /// If `index` is not below [`Self::num_layers`].
     pub fn layer(&self, index: usize, input: Tensor<2>, pass: &ForwardPass) -> Tensor<2> {
-        let (_, behind) = self.layers[index].forward(Stream::start(input), pass);
+        let (_, behind) = self.layers[index].forward(ResidualStream::start(input), pass);
         behind.sum()
     }
 

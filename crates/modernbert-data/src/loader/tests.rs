@@ -236,7 +236,7 @@ fn mixture(folder: &std::path::Path) -> TrainStream {
     };
     let source = |name: &str, proportion, lengths: &[usize]| {
         let shard = shard(&folder.join(name), lengths);
-        Source::new(name, proportion, [shard], cut)
+        DataSource::new(name, proportion, [shard], cut)
     };
     let mut long = lengths(12);
     long.extend([200, 41, 300]);
@@ -744,7 +744,7 @@ fn the_open_mixture_is_drawn_in_its_shares() {
     }
     let folder = tempfile::tempdir().unwrap();
     // Documents of other lengths in every source; an id tells the source.
-    let sources: Vec<Source> = mixture
+    let sources: Vec<DataSource> = mixture
         .sources
         .iter()
         .enumerate()
@@ -757,7 +757,7 @@ fn the_open_mixture_is_drawn_in_its_shares() {
             }
             writer.finish().unwrap();
             let shard = Arc::new(Shard::open(&path).unwrap());
-            Source::new(one.name.clone(), one.proportion, [shard], Cut::WHOLE)
+            DataSource::new(one.name.clone(), one.proportion, [shard], Cut::WHOLE)
         })
         .collect();
     let masker = Masker::from_ids(0.01, 4, PAD, 100, vec![]).unwrap();

@@ -4,12 +4,12 @@ use burn::tensor::DType;
 use modernbert::batch::{TokenOrder, int_tensor};
 use modernbert::ops::gather_rows::{self as op, gather_rows_backward};
 
-use super::{CHECKED, Shape, training_ids};
+use super::{BatchSizes, CHECKED, training_ids};
 use crate::check::{close, head, read};
 use crate::measure::{Meter, Work};
 
 /// Measures `gather-rows`, forward and backward.
-pub(crate) fn gather_rows(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> {
+pub(crate) fn gather_rows(meter: &mut Meter, shape: &BatchSizes) -> anyhow::Result<()> {
     if !meter.wants("gather-rows") {
         return Ok(());
     }

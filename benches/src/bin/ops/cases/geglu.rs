@@ -3,12 +3,12 @@
 use burn::tensor::{DType, Tensor};
 use modernbert::ops::geglu::{self as op, geglu_backward_with_output};
 
-use super::{CHECKED, Shape};
-use crate::check::{close, head, read, unit};
+use super::{BatchSizes, CHECKED};
+use crate::check::{close, head, read, rounding_unit};
 use crate::measure::{Meter, Work};
 
 /// Measures `geglu`, forward, and `geglu+out`, backward.
-pub(crate) fn geglu(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> {
+pub(crate) fn geglu(meter: &mut Meter, shape: &BatchSizes) -> anyhow::Result<()> {
     if !meter.wants("geglu") {
         return Ok(());
     }
@@ -23,7 +23,7 @@ pub(crate) fn geglu(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> {
     let cdf = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() * 0.5 + 0.5;
     let density = (x.clone() * x.clone() * -0.5).exp() / (2.0 * std::f64::consts::PI).sqrt();
     let expected = read(x.clone() * cdf.clone() * gate.clone())?;
-    let tolerance = 2.0 * unit(shape.dtype);
+    let tolerance = 2.0 * rounding_unit(shape.dtype);
     close("geglu", &read(head(&out, CHECKED))?, &expected, tolerance)?;
     close(
         "geglu+out, output",

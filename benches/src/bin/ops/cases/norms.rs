@@ -6,8 +6,8 @@ use modernbert::ops::layer_norm::{
     layer_norm_backward, layer_norm_to,
 };
 
-use super::{CHECKED, Shape};
-use crate::check::{close, head, read, unit};
+use super::{BatchSizes, CHECKED};
+use crate::check::{close, head, read, rounding_unit};
 use crate::measure::{Meter, Work};
 
 const EPS: f64 = 1e-5;
@@ -21,7 +21,7 @@ fn normalized(x: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
 }
 
 /// Measures `norm` and `add+norm`, forward and backward.
-pub(crate) fn norms(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> {
+pub(crate) fn norms(meter: &mut Meter, shape: &BatchSizes) -> anyhow::Result<()> {
     let (size, dtype) = ([shape.tokens, shape.hidden], shape.dtype);
     let each = dtype.size();
     let x = meter.normal(size, DType::F32);
@@ -34,7 +34,7 @@ pub(crate) fn norms(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> {
             "norm",
             &read(head(&out, CHECKED))?,
             &expected,
-            2.0 * unit(dtype),
+            2.0 * rounding_unit(dtype),
         )?;
         meter.row(
             &shape.name,
@@ -83,7 +83,7 @@ pub(crate) fn norms(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> {
             "add+norm",
             &read(head(&normed, CHECKED))?,
             &expected,
-            2.0 * unit(dtype),
+            2.0 * rounding_unit(dtype),
         )?;
         meter.row(
             &shape.name,
@@ -124,17 +124,22 @@ pub(crate) fn norms(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> {
             "add+norm, d_x",
             &read(head(&d_x, CHECKED))?,
             &expected,
-            2.0 * unit(dtype),
+            2.0 * rounding_unit(dtype),
         )?;
         let found = read(head(&d_branch, CHECKED))?;
-        close("add+norm, d_branch", &found, &expected, 2.0 * unit(dtype))?;
+        close(
+            "add+norm, d_branch",
+            &found,
+            &expected,
+            2.0 * rounding_unit(dtype),
+        )?;
         let all = normalized(x.clone() + branch.clone().cast(DType::F32)).0;
         let expected = read((d_normed.clone().cast(DType::F32) * all).sum_dim(0))?;
         close(
             "add+norm, d_weight",
             &read(d_weight)?,
             &expected,
-            unit(dtype),
+            rounding_unit(dtype),
         )?;
         let second = if dtype == DType::F32 { 0 } else { each };
         meter.row(
