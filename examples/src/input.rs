@@ -96,7 +96,7 @@ pub struct InputRecord {
 
 impl InputRecord {
     /// A text or pair without an id.
-    pub fn plain(input: impl Into<Input<'static>>) -> Self {
+    pub fn without_id(input: impl Into<Input<'static>>) -> Self {
         Self {
             id: None,
             list: Vec::new(),
@@ -142,7 +142,7 @@ impl InputArgs {
                 }
             }
             let texts = self.texts.clone().into_iter();
-            let records = texts.map(|text| Ok(InputRecord::plain(text)));
+            let records = texts.map(|text| Ok(InputRecord::without_id(text)));
             return Ok(Windows::new(RecordSource::here(records), count, bytes));
         };
         let is_file = name != "-" && Path::new(name).is_file();

@@ -73,7 +73,7 @@ impl PartialFile {
     ///
     /// # Errors
     /// An error of the operating system.
-    pub fn finish(self) -> anyhow::Result<()> {
+    pub fn commit(self) -> anyhow::Result<()> {
         let place = self.path;
         let file = self.file.into_inner();
         let file = file.map_err(|error| failed(&place)(error.into_error()))?;
@@ -123,10 +123,10 @@ impl Lines {
     ///
     /// # Errors
     /// An error of the operating system.
-    pub fn finish(self) -> anyhow::Result<()> {
+    pub fn commit(self) -> anyhow::Result<()> {
         match self {
             Self::Standard(mut out) => out.flush().map_err(unwritten),
-            Self::File(part) => part.finish(),
+            Self::File(part) => part.commit(),
         }
     }
 }
@@ -177,7 +177,7 @@ impl MatrixFile {
     ///
     /// # Errors
     /// An error of the operating system.
-    pub fn finish(mut self) -> anyhow::Result<()> {
+    pub fn commit(mut self) -> anyhow::Result<()> {
         let end = self.rows * self.width * 4;
         let mut header = serde_json::json!({
             "__metadata__": self.metadata,
@@ -193,6 +193,6 @@ impl MatrixFile {
         sought.map_err(failed(&self.part.path))?;
         self.part.write(&(self.header as u64).to_le_bytes())?;
         self.part.write(header.as_bytes())?;
-        self.part.finish()
+        self.part.commit()
     }
 }

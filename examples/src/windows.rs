@@ -133,9 +133,9 @@ mod tests {
 
     #[test]
     fn windows_are_full_and_an_error_comes_after_what_was_read() {
-        let records = ["a", "b", "c"].map(|text| Ok(InputRecord::plain(text)));
+        let records = ["a", "b", "c"].map(|text| Ok(InputRecord::without_id(text)));
         let bad = std::iter::once(Err(anyhow::anyhow!("bad")));
-        let more = std::iter::once(Ok(InputRecord::plain("d")));
+        let more = std::iter::once(Ok(InputRecord::without_id("d")));
         let source = RecordSource::here(records.into_iter().chain(bad).chain(more));
         let mut windows = Windows::new(source, 2, 100);
         assert_eq!(texts(windows.next()), ["a", "b"]);
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn bytes_close_a_window() {
-        let records = ["long text", "b", "c"].map(|text| Ok(InputRecord::plain(text)));
+        let records = ["long text", "b", "c"].map(|text| Ok(InputRecord::without_id(text)));
         let mut windows = Windows::new(RecordSource::here(records.into_iter()), 10, 5);
         assert_eq!(texts(windows.next()), ["long text"]);
         assert_eq!(texts(windows.next()), ["b", "c"]);
@@ -159,10 +159,10 @@ mod tests {
         let (sender, receiver) = channel();
         let source = RecordSource::thread(receiver.into_iter()).unwrap();
         let mut windows = Windows::new(source, 1000, 1000);
-        sender.send(Ok(InputRecord::plain("a"))).unwrap();
+        sender.send(Ok(InputRecord::without_id("a"))).unwrap();
         // The writer is alive and sends nothing: the result must not wait until it ends.
         assert_eq!(texts(windows.next()), ["a"]);
-        sender.send(Ok(InputRecord::plain("b"))).unwrap();
+        sender.send(Ok(InputRecord::without_id("b"))).unwrap();
         sender.send(Err(anyhow::anyhow!("bad"))).unwrap();
         drop(sender);
         assert_eq!(texts(windows.next()), ["b"]);

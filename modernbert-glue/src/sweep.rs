@@ -195,7 +195,7 @@ impl Combinations<'_> {
         for tuned in combinations {
             self.set(*tuned);
             if let Ok(options) = self.run(0).finetune_options() {
-                let once = options.work(&self.prepared.train, &self.prepared.dev);
+                let once = options.cost_in_tokens(&self.prepared.train, &self.prepared.dev);
                 work += once * self.options.seeds.len() as u64;
             }
         }
@@ -271,7 +271,7 @@ impl Combinations<'_> {
         let made = match found {
             Ok(Some(record)) => {
                 if let Ok(options) = run.finetune_options() {
-                    let work = options.work(&self.prepared.train, &self.prepared.dev);
+                    let work = options.cost_in_tokens(&self.prepared.train, &self.prepared.dev);
                     self.clock.drop_work(work);
                 }
                 self.report.kept += 1;

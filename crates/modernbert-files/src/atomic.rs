@@ -81,14 +81,14 @@ impl PendingFile {
     ///
     /// # Errors
     /// An error of the operating system; the file is removed then.
-    pub fn publish(self) -> io::Result<()> {
+    pub fn commit(self) -> io::Result<()> {
         let target = self.target.clone();
         self.into_temp_path()?
             .persist(target)
             .map_err(|error| error.error)
     }
 
-    /// As [`Self::publish`], for a file that did not exist when the work began: one that appeared meanwhile is kept.
+    /// As [`Self::commit`], for a file that did not exist when the work began: one that appeared meanwhile is kept.
     ///
     /// # Errors
     /// A file of this name; an error of the operating system.
@@ -202,7 +202,7 @@ fn link(_file: &File, _folder: &Path) -> io::Result<TempPath> {
 pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = PendingFile::create(path)?;
     file.write_all(content)?;
-    file.publish()
+    file.commit()
 }
 
 /// As [`write_atomically`], for a file that did not exist when the work began: one that appeared meanwhile is kept.
@@ -223,7 +223,7 @@ pub fn copy_atomically(from: &Path, to: &Path) -> io::Result<()> {
     let mut source = File::open(from)?;
     let mut file = PendingFile::create(to)?;
     io::copy(&mut source, &mut file)?;
-    file.publish()
+    file.commit()
 }
 
 /// Opens a file of a folder that may be another user's, to append to it; a missing file is created.
@@ -322,7 +322,7 @@ mod tests {
         let mut file = PendingFile::create_in(folder.path(), &target).unwrap();
         file.write_all(b"all").unwrap();
         fs::create_dir(folder.path().join("later")).unwrap();
-        file.publish().unwrap();
+        file.commit().unwrap();
         assert_eq!(fs::read(&target).unwrap(), b"all");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
@@ -333,7 +333,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = PendingFile::create(&folder.path().join("a.bin")).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-        file.publish().unwrap();
+        file.commit().unwrap();
         assert!(folder.path().join("a.bin").is_file());
     }
 

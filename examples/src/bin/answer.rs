@@ -116,7 +116,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         }
         lines.flush()?;
     }
-    lines.finish()?;
+    lines.commit()?;
     meter.finish(&args.model.ran_on(&device), 0);
     Ok(())
 }
@@ -133,7 +133,7 @@ fn questions(args: &Args) -> anyhow::Result<Windows> {
             "{}: the text is blank; give a text that may contain the answer",
             context.display()
         );
-        return Ok(Windows::of_one(InputRecord::plain((
+        return Ok(Windows::of_one(InputRecord::without_id((
             question.clone(),
             text,
         ))));

@@ -140,7 +140,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         }
         lines.flush()?;
     }
-    lines.finish()?;
+    lines.commit()?;
     meter.finish(&args.model.ran_on(&device), tagger.max_length());
     Ok(())
 }

@@ -144,7 +144,7 @@ impl Job<'_> {
             for &seed in &self.options.seeds {
                 let run = self.run(prepared, seed, None);
                 if let Ok(options) = run.finetune_options() {
-                    work += options.work(&prepared.train, &prepared.dev);
+                    work += options.cost_in_tokens(&prepared.train, &prepared.dev);
                 }
             }
         }
@@ -267,7 +267,9 @@ impl Job<'_> {
         if !self.options.again {
             let settings = run.settings()?;
             if let Some(record) = RunRecord::matching(&folder, task, &settings)? {
-                let work = run.finetune_options()?.work(&prepared.train, &prepared.dev);
+                let work = run
+                    .finetune_options()?
+                    .cost_in_tokens(&prepared.train, &prepared.dev);
                 self.clock.drop_work(work);
                 note(
                     self.options,

@@ -367,7 +367,7 @@ fn write_all(
     systems: &[String],
 ) -> anyhow::Result<()> {
     for run in pending {
-        folder.publish(run)?;
+        folder.commit(run)?;
     }
     let mut page: String = results
         .iter()

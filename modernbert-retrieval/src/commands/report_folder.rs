@@ -143,7 +143,7 @@ impl<'a> ReportFolder<'a> {
         let parts = parts.map(|part| part.as_os_str().to_string_lossy());
         let name = parts.collect::<Vec<_>>().join("/");
         let published = match self.is_old(&name) {
-            true => run.file.publish(),
+            true => run.file.commit(),
             false => run.file.publish_new(),
         };
         published.map_err(OutputError::write(target))?;

@@ -176,7 +176,7 @@ impl<E: Example> Finetuning<E> {
         let label = options.label.clone();
         let planned_steps = options.steps_per_epoch(train.len()) * options.epochs;
         let interval = options.evaluation_interval(train.len()) as u64;
-        let mut left_of_work = options.work(&train, &dev);
+        let mut left_of_work = options.cost_in_tokens(&train, &dev);
 
         let optimizer = NamedOptimizer::new(options.update_rule());
         let mut begun = Resumed {
@@ -310,7 +310,7 @@ impl<E: Example> Finetuning<E> {
         let outputs = E::outputs(model);
         let first = &self.train[0];
         for (index, example) in self.train.iter().enumerate() {
-            if let Some(reason) = example.misfit(first, outputs) {
+            if let Some(reason) = example.mismatch_reason(first, outputs) {
                 return Err(FinetuneError::Target {
                     label: label(),
                     index,

@@ -106,11 +106,11 @@ impl Begin {
 }
 
 /// Trains as one of several ranks, but not the first: the run, its data and the checkpoint it begins from are those of rank 0.
-pub(super) fn follow(options: &PretrainOptions) -> Result<PretrainEnd> {
+pub(super) fn train_as_follower(options: &PretrainOptions) -> Result<PretrainEnd> {
     let started = Instant::now();
     let begin = options.ranks.broadcast(&[])?;
     let begin: Begin = serde_json::from_slice(&begin)?;
-    let (dir, recipe) = RunDir::follow(&options.out)?;
+    let (dir, recipe) = RunDir::open_as_follower(&options.out)?;
     let phases = recipe.phases()?;
     let prepared = reopen(&phases, dir.root())?;
     let from = match begin.from {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::error::{PretrainError, Result, invalid};
-use super::launch::{PretrainEnd, PretrainOptions, Ready, first_state, follow, launch};
+use super::launch::{PretrainEnd, PretrainOptions, Ready, first_state, launch, train_as_follower};
 use super::memory;
 use super::prepare::{RunData, SHARDS, is_prepared, prepare, reopen};
 use crate::recipe::{CorpusSource, Phase, PhaseRecipe, Recipe, TokenizerSource, builtin};
@@ -23,7 +23,7 @@ fn over_ranks(
     let end = if options.ranks.is_first() {
         first()
     } else {
-        follow(options)
+        train_as_follower(options)
     };
     end.inspect_err(|error| options.ranks.leave(&error.to_string()))
 }

@@ -164,7 +164,7 @@ impl RunDir {
     ///
     /// # Errors
     /// No run in the folder: the ranks don't share a file system.
-    pub fn follow(root: &Path) -> Result<(Self, Recipe), RunDirError> {
+    pub fn open_as_follower(root: &Path) -> Result<(Self, Recipe), RunDirError> {
         let recipe = recipe_of_run(root)?;
         let root = root.to_path_buf();
         let dir = Self {

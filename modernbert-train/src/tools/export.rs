@@ -46,7 +46,7 @@ pub fn export(checkpoint: &Path, out: &Path, int8: bool) -> Result<(), ToolError
         describe_int8(&staged.path().join(CONFIG_FILE))?;
     }
     write_card(checkpoint, &run, 1, staged.path(), out)?;
-    Ok(staged.publish(WEIGHTS_FILE)?)
+    Ok(staged.commit(WEIGHTS_FILE)?)
 }
 
 /// Writes the model in the folder `model` to the new folder `out`, the matrices of its layers in int8 ([`write_int8`]), with its tokenizer, its files of
@@ -90,7 +90,7 @@ pub fn export_model_int8(model: &Path, out: &Path) -> Result<usize, ToolError> {
     };
     card.write(&config, staged.path())
         .map_err(OutputError::write(out))?;
-    staged.publish(WEIGHTS_FILE)?;
+    staged.commit(WEIGHTS_FILE)?;
     Ok(count)
 }
 

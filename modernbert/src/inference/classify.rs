@@ -64,7 +64,7 @@ impl TextClassifier {
         let config = model.model.config();
         let outputs = model.outputs();
         let labels = label_names(config, outputs)?;
-        let problem = problem(config.problem_type, outputs);
+        let problem = problem_type(config.problem_type, outputs);
         let runner = Runner::new(config, tokenizer, batches)?;
         Ok(Self {
             model,
@@ -95,7 +95,7 @@ impl TextClassifier {
     }
 
     /// Meaning of the scores.
-    pub fn problem(&self) -> ProblemType {
+    pub fn problem_type(&self) -> ProblemType {
         self.problem
     }
 
@@ -157,7 +157,7 @@ impl TextClassifier {
 ///
 /// A single output is a score, as in Hugging Face's models, unless the config says otherwise. Classes of which there is only one can't
 /// exclude each other: that output is an independent probability.
-fn problem(given: Option<ProblemType>, outputs: usize) -> ProblemType {
+fn problem_type(given: Option<ProblemType>, outputs: usize) -> ProblemType {
     match (given, outputs) {
         (None, 1) => ProblemType::Regression,
         (Some(ProblemType::SingleLabel), 1) => ProblemType::MultiLabel,
@@ -224,12 +224,12 @@ mod tests {
 
     #[test]
     fn a_single_output_is_never_a_certainty() {
-        assert_eq!(problem(None, 1), ProblemType::Regression);
-        assert_eq!(problem(None, 2), ProblemType::SingleLabel);
+        assert_eq!(problem_type(None, 1), ProblemType::Regression);
+        assert_eq!(problem_type(None, 2), ProblemType::SingleLabel);
         let single = Some(ProblemType::SingleLabel);
-        assert_eq!(problem(single, 1), ProblemType::MultiLabel);
-        assert_eq!(problem(single, 2), ProblemType::SingleLabel);
+        assert_eq!(problem_type(single, 1), ProblemType::MultiLabel);
+        assert_eq!(problem_type(single, 2), ProblemType::SingleLabel);
         let regression = Some(ProblemType::Regression);
-        assert_eq!(problem(regression, 1), ProblemType::Regression);
+        assert_eq!(problem_type(regression, 1), ProblemType::Regression);
     }
 }

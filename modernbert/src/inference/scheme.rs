@@ -141,7 +141,7 @@ impl TagScheme {
 mod tests {
     use super::*;
 
-    fn plain(spans: &[TagSpan<'_>]) -> Vec<String> {
+    fn described(spans: &[TagSpan<'_>]) -> Vec<String> {
         let shown = spans.iter();
         shown
             .map(|span| format!("{} {}..={}", span.kind, span.first, span.last))
@@ -153,7 +153,7 @@ mod tests {
         let iob = TagScheme::of(&["O", "B-X", "I-X", "I-Y"]);
         let tags = ["I-X", "B-X", "I-X", "I-Y", "B-X", "O", "B-X"];
         assert_eq!(
-            plain(&iob.strict_spans(tags)),
+            described(&iob.strict_spans(tags)),
             ["X 1..=2", "X 4..=4", "X 6..=6"]
         );
         let iobes = TagScheme::of(&["O", "B-X", "I-X", "E-X", "S-X"]);
@@ -161,11 +161,11 @@ mod tests {
             "B-X", "I-X", "E-X", "E-X", "S-X", "B-X", "O", "I-X", "B-X", "E-X",
         ];
         assert_eq!(
-            plain(&iobes.strict_spans(tags)),
+            described(&iobes.strict_spans(tags)),
             ["X 0..=2", "X 4..=4", "X 8..=9"]
         );
         assert_eq!(
-            plain(&iobes.spans(tags)),
+            described(&iobes.spans(tags)),
             [
                 "X 0..=2", "X 3..=3", "X 4..=4", "X 5..=5", "X 7..=7", "X 8..=9"
             ]

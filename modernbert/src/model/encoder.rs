@@ -159,7 +159,7 @@ impl ModernBert {
         }
         if self.precision != Precision::F32 && self.fp8 != Fp8State::Quantized {
             for layer in &mut self.layers {
-                layer.lower(self.precision);
+                layer.cast_weights_to(self.precision);
             }
         }
         // Other architectures make tensors on the host during a pass, which a graph can't replay.
@@ -347,7 +347,7 @@ impl ModernBert {
         let x = self.embed(batch);
         let dtype = x.dtype();
         let mut stream = ResidualStream::start(match self.half_residual {
-            true => self.precision.lower(x),
+            true => self.precision.to_compute(x),
             false => x,
         });
         for layer in &self.layers {
@@ -397,7 +397,7 @@ impl ModernBert {
     }
 
     /// Hidden states from the output of the last layer: the final norm, where there is one.
-    pub fn finish(&self, output: Tensor<2>) -> Tensor<2> {
+    pub fn final_norm(&self, output: Tensor<2>) -> Tensor<2> {
         match &self.final_norm {
             Some(norm) => norm.forward(output),
             None => output,

@@ -102,12 +102,12 @@ impl EncoderLayer {
     }
 
     /// Stores the weights of matrix multiplications in the dtype of `precision`.
-    pub(super) fn lower(&mut self, precision: Precision) {
+    pub(super) fn cast_weights_to(&mut self, precision: Precision) {
         self.wqkvff
             .iter_mut()
-            .for_each(|fused| fused.lower(precision));
-        self.attn.lower(precision);
-        self.mlp.lower(precision);
+            .for_each(|fused| fused.cast_weights_to(precision));
+        self.attn.cast_weights_to(precision);
+        self.mlp.cast_weights_to(precision);
     }
 
     /// The layer's input, `[total, hidden]` in f32, and the stream after the layer.
@@ -167,7 +167,7 @@ impl EncoderLayer {
         let dtype = entered.dtype();
         let attended = self
             .attn
-            .forward(precision.lower(entered.clone()), pass, self.index);
+            .forward(precision.to_compute(entered.clone()), pass, self.index);
         let sum = ResidualStream::start(entered.clone()).add(self.attended(attended, pass));
         let x = match &self.attn_norm {
             Some(norm) => sum.norm(norm, dtype).1,
@@ -175,7 +175,7 @@ impl EncoderLayer {
         };
         let branch = self
             .mlp
-            .forward(precision.lower(x.clone()), pass, self.index);
+            .forward(precision.to_compute(x.clone()), pass, self.index);
         let (_, x) = ResidualStream::start(x)
             .add(branch)
             .norm(self.mlp_norm(), dtype);
@@ -193,7 +193,7 @@ impl EncoderLayer {
             .attend(both.clone().narrow(1, 0, qkv), pass, self.index);
         let branch = self
             .mlp
-            .finish(both.narrow(1, qkv, rows - qkv), pass, self.index);
+            .output(both.narrow(1, qkv, rows - qkv), pass, self.index);
         let stream = ResidualStream::start(entered.clone()).add(self.attended(attended, pass));
         (entered, stream.add(branch))
     }
@@ -204,7 +204,7 @@ impl EncoderLayer {
             Some(norm) => stream.norm(norm, pass.precision.dtype()),
             None => {
                 let x = stream.sum();
-                (x.clone(), pass.precision.lower(x))
+                (x.clone(), pass.precision.to_compute(x))
             }
         }
     }

@@ -41,7 +41,7 @@ pub(crate) fn close(
 }
 
 /// Returns the first `count` rows.
-pub(crate) fn head(tensor: &Tensor<2>, count: usize) -> Tensor<2> {
+pub(crate) fn first_rows(tensor: &Tensor<2>, count: usize) -> Tensor<2> {
     let [rows, width] = tensor.dims();
     tensor.clone().slice([0..count.min(rows), 0..width])
 }

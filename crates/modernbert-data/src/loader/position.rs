@@ -61,7 +61,7 @@ impl LoaderSettings {
             length_warmup: options.length_warmup,
             cut: sources
                 .first()
-                .map_or(Cut::WHOLE, |source| source.samples.cut()),
+                .map_or(Cut::WHOLE, |source| source.samples.cut_rule()),
             sources: sources
                 .iter()
                 .map(|source| SourceSettings {

@@ -17,7 +17,7 @@ fn shard(folder: &std::path::Path, lengths: &[usize]) -> Arc<Shard> {
             .collect();
         writer.push(&sample).unwrap();
     }
-    writer.finish().unwrap();
+    writer.commit().unwrap();
     Arc::new(Shard::open(&path).unwrap())
 }
 
@@ -487,7 +487,7 @@ fn evaluation_masks_each_sample_for_itself() {
         sample.push(2);
         writer.push(&sample).unwrap();
     }
-    writer.finish().unwrap();
+    writer.commit().unwrap();
     let shard = Arc::new(Shard::open(&path).unwrap());
     let masker = Masker::from_ids(0.15, 4, PAD, 100, vec![0, 1, 2, PAD, 4]).unwrap();
     let at = |row_length| {
@@ -755,7 +755,7 @@ fn the_open_mixture_is_drawn_in_its_shares() {
                 let length = 4 + (document * 7 + index * 11) % (12 + 15 * index);
                 writer.push(&vec![10 + index as u32; length]).unwrap();
             }
-            writer.finish().unwrap();
+            writer.commit().unwrap();
             let shard = Arc::new(Shard::open(&path).unwrap());
             DataSource::new(one.name.clone(), one.proportion, [shard], Cut::WHOLE)
         })

@@ -133,7 +133,7 @@ impl Samples {
     }
 
     /// The rule that cut the documents.
-    pub fn cut(&self) -> Cut {
+    pub fn cut_rule(&self) -> Cut {
         self.cut
     }
 

@@ -5,7 +5,7 @@ use modernbert::batch::{TokenOrder, int_tensor};
 use modernbert::ops::gather_rows::{self as op, gather_rows_backward};
 
 use super::{BatchSizes, CHECKED, training_ids};
-use crate::check::{close, head, read};
+use crate::check::{close, first_rows, read};
 use crate::measure::{Meter, Work};
 
 /// Measures `gather-rows`, forward and backward.
@@ -21,7 +21,7 @@ pub(crate) fn gather_rows(meter: &mut Meter, shape: &BatchSizes) -> anyhow::Resu
     let expected = table.clone().select(0, ids.clone().narrow(0, 0, CHECKED));
     close(
         "gather-rows",
-        &read(head(&out, CHECKED))?,
+        &read(first_rows(&out, CHECKED))?,
         &read(expected)?,
         0.0,
     )?;

@@ -5,7 +5,7 @@ use modernbert::batch::int_tensor;
 use modernbert::ops::cross_entropy::{cross_entropy, cross_entropy_scores, decoder_loss};
 
 use super::{BatchSizes, LABELLED, training_ids};
-use crate::check::{close, head, read, rounding_unit};
+use crate::check::{close, first_rows, read, rounding_unit};
 use crate::measure::{Meter, Work};
 
 /// Returns the number of rows of a chunk in the decoder, and targets and weights for them.
@@ -33,7 +33,7 @@ pub(crate) fn losses(meter: &mut Meter, shape: &BatchSizes) -> anyhow::Result<()
         weights.clone(),
     );
     const FEW: usize = 4;
-    let wide = read(head(&logits, FEW))?;
+    let wide = read(first_rows(&logits, FEW))?;
     let biases = read(bias.clone())?;
     let labels = training_ids(rows, shape.vocab);
     let (mut losses, mut gradients, mut best) = (vec![], vec![], vec![]);
@@ -57,7 +57,7 @@ pub(crate) fn losses(meter: &mut Meter, shape: &BatchSizes) -> anyhow::Result<()
     anyhow::ensure!(read(hits.narrow(0, 0, FEW))? == best, "loss: wrong hits");
     close(
         "loss, gradient",
-        &read(head(&gradient, FEW))?,
+        &read(first_rows(&gradient, FEW))?,
         &gradients,
         2.0 * rounding_unit(shape.dtype),
     )?;

@@ -7,7 +7,7 @@ use modernbert::ops::layer_norm::{
 };
 
 use super::{BatchSizes, CHECKED};
-use crate::check::{close, head, read, rounding_unit};
+use crate::check::{close, first_rows, read, rounding_unit};
 use crate::measure::{Meter, Work};
 
 const EPS: f64 = 1e-5;
@@ -28,11 +28,11 @@ pub(crate) fn norms(meter: &mut Meter, shape: &BatchSizes) -> anyhow::Result<()>
     let weight = meter.normal([shape.hidden], DType::F32) * 0.1 + 1.0;
     if meter.wants("norm") {
         let out = layer_norm_to(x.clone(), weight.clone(), EPS, dtype);
-        let (y, inv_std) = normalized(head(&x, CHECKED));
+        let (y, inv_std) = normalized(first_rows(&x, CHECKED));
         let expected = read(y.clone() * weight.clone().unsqueeze())?;
         close(
             "norm",
-            &read(head(&out, CHECKED))?,
+            &read(first_rows(&out, CHECKED))?,
             &expected,
             2.0 * rounding_unit(dtype),
         )?;
@@ -45,12 +45,12 @@ pub(crate) fn norms(meter: &mut Meter, shape: &BatchSizes) -> anyhow::Result<()>
         );
         let d_out = meter.normal(size, DType::F32);
         let (d_x, d_weight) = layer_norm_backward(d_out.clone(), x.clone(), weight.clone(), EPS);
-        let g = head(&d_out, CHECKED) * weight.clone().unsqueeze();
+        let g = first_rows(&d_out, CHECKED) * weight.clone().unsqueeze();
         let expected =
             (g.clone() - g.clone().mean_dim(1) - y.clone() * (g * y).mean_dim(1)) * inv_std;
         close(
             "norm, d_x",
-            &read(head(&d_x, CHECKED))?,
+            &read(first_rows(&d_x, CHECKED))?,
             &read(expected)?,
             1e-4,
         )?;
@@ -70,10 +70,10 @@ pub(crate) fn norms(meter: &mut Meter, shape: &BatchSizes) -> anyhow::Result<()>
         let branch = meter.normal(size, dtype);
         let (sum, normed, inv_std) =
             add_layer_norm_forward(x.clone(), branch.clone(), weight.clone(), EPS, dtype);
-        let expected = head(&x, CHECKED) + head(&branch, CHECKED).cast(DType::F32);
+        let expected = first_rows(&x, CHECKED) + first_rows(&branch, CHECKED).cast(DType::F32);
         close(
             "sum",
-            &read(head(&sum, CHECKED))?,
+            &read(first_rows(&sum, CHECKED))?,
             &read(expected.clone())?,
             1e-5,
         )?;
@@ -81,7 +81,7 @@ pub(crate) fn norms(meter: &mut Meter, shape: &BatchSizes) -> anyhow::Result<()>
         let expected = read(y.clone() * weight.clone().unsqueeze())?;
         close(
             "add+norm",
-            &read(head(&normed, CHECKED))?,
+            &read(first_rows(&normed, CHECKED))?,
             &expected,
             2.0 * rounding_unit(dtype),
         )?;
@@ -116,17 +116,17 @@ pub(crate) fn norms(meter: &mut Meter, shape: &BatchSizes) -> anyhow::Result<()>
             )
         };
         let (d_x, d_branch, d_weight) = backward();
-        let d = head(&d_normed, CHECKED).cast(DType::F32);
+        let d = first_rows(&d_normed, CHECKED).cast(DType::F32);
         let g = d * weight.clone().unsqueeze();
         let d_input = (g.clone() - g.clone().mean_dim(1) - y.clone() * (g * y).mean_dim(1)) * scale;
-        let expected = read(head(&d_sum, CHECKED) + d_input)?;
+        let expected = read(first_rows(&d_sum, CHECKED) + d_input)?;
         close(
             "add+norm, d_x",
-            &read(head(&d_x, CHECKED))?,
+            &read(first_rows(&d_x, CHECKED))?,
             &expected,
             2.0 * rounding_unit(dtype),
         )?;
-        let found = read(head(&d_branch, CHECKED))?;
+        let found = read(first_rows(&d_branch, CHECKED))?;
         close(
             "add+norm, d_branch",
             &found,

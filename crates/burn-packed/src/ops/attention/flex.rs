@@ -126,7 +126,7 @@ impl<'a> Call<'a> {
         items.iter().map(|item| item.length).max().unwrap_or(0)
     }
 
-    fn head<E: Native>(&'a self, item: &WorkItem) -> HeadView<'a, E> {
+    fn head_view<E: Native>(&'a self, item: &WorkItem) -> HeadView<'a, E> {
         let start = (item.first * 3 * self.heads + item.head) * self.dim;
         HeadView {
             qkv: &elements::<E>(&self.qkv)[start..],
@@ -157,7 +157,7 @@ impl<'a> Call<'a> {
                 // SAFETY: `current` returns a supported unit. The rows are those of the item's tokens and head.
                 unsafe {
                     let lse = lse.slice(item.head * self.total + item.first, item.length);
-                    self.head::<E>(item)
+                    self.head_view::<E>(item)
                         .forward(unit, scratch, |i, row, total| {
                             lse[i] = total.log_sum_exp();
                             let start = (item.first + i) * stride + item.head * self.dim;
@@ -189,7 +189,7 @@ impl<'a> Call<'a> {
                 let _guard = unit.enter();
                 let start = item.first * stride + item.head * self.dim;
                 let gradients = Gradients {
-                    head: self.head::<E>(item),
+                    head: self.head_view::<E>(item),
                     d_out: &d_out[start..],
                     out: &out[start..],
                     out_stride: stride,
