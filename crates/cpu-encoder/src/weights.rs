@@ -94,7 +94,7 @@ impl<E: Float> Weight<E> {
         }
     }
 
-    /// Prefetches part `part` of `parts` of a panel, if there is one.
+    /// Prefetches slice `slice` of `slices` of a panel, if there is one.
     pub(crate) fn prefetch(&self, panel: usize, slice: usize, slices: usize) {
         if panel < self.panels() {
             match self {

@@ -67,7 +67,7 @@ impl<'a, E: Element> Panel<'a, E> {
         self.data
     }
 
-    /// Prefetches part `part` of `parts` of the panel into the L2 cache. Callers distribute the parts of the next panel over the tiles of the
+    /// Prefetches slice `slice` of `slices` of the panel into the L2 cache. Callers distribute the slices of the next panel over the tiles of the
     /// present panel: the first tile of a panel would otherwise wait for the memory.
     pub fn prefetch(&self, slice: usize, slices: usize) {
         #[cfg(target_arch = "x86_64")]

@@ -9,7 +9,7 @@ use modernbert_cli::text::human_seconds;
 /// Counts work done and work to do, and estimates the time left.
 ///
 /// The parts of the job choose the unit of work; finetunings count tokens, see
-/// [`FinetuneOptions::work`](super::FinetuneOptions::work).
+/// [`FinetuneOptions::cost_in_tokens`](super::FinetuneOptions::cost_in_tokens).
 #[derive(Debug)]
 pub struct JobClock {
     total: AtomicU64,

@@ -11,7 +11,7 @@ use crate::tokenizer::{Encoded, Tokenizer};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prediction {
     /// One number per label: probabilities that add up to one, an independent probability each, or plain scores, by
-    /// [`TextClassifier::problem`].
+    /// [`TextClassifier::problem_type`].
     pub scores: Vec<f32>,
     /// Tokens that the model read, special tokens included.
     pub tokens: usize,

@@ -118,7 +118,7 @@ struct BlockOperands {
 
 impl<E: OperandDtype> Gradients<'_, E> {
     /// Computes the gradients of all tokens' queries (projection 0), keys (1) and values (2). `tile_mut(projection, rows)` returns the destination of the gradients of up
-    /// to 32 tokens, with a row of [`Head::dim`] elements for each.
+    /// to 32 tokens, with a row of [`HeadView::dim`] elements for each.
     ///
     /// # Panics
     /// If the scratch is one of shorter sequences or smaller heads, or a slice ends before the sequence.
