@@ -77,7 +77,7 @@ impl PartialFile {
         let place = self.path;
         let file = self.file.into_inner();
         let file = file.map_err(|error| failed(&place)(error.into_error()))?;
-        Ok(file.publish_new().map_err(failed(&place))?)
+        Ok(file.commit_new().map_err(failed(&place))?)
     }
 }
 

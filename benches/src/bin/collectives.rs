@@ -17,7 +17,7 @@ use clap::{Parser, ValueEnum};
 use modernbert::config::ModernBertConfig;
 use modernbert_benches::row::median;
 use modernbert_cli::{DeviceArgs, main_with_code};
-use modernbert_train::engine::{GradientSum, Host, Nccl, Order, Transport};
+use modernbert_train::engine::{GradientSum, Host, Nccl, SumOrder, Transport};
 use ranks::spawn::Local;
 use ranks::{ConnectOptions, Ranks, World};
 use serde_json::json;
@@ -96,7 +96,7 @@ fn run(args: &Args, world: &World) -> anyhow::Result<()> {
             TransportChoice::Nccl => Arc::new(Nccl::connect(&ranks, &device.device)?),
         };
         let connected = begun.elapsed();
-        for order in [Order::Tree, Order::Library] {
+        for order in [SumOrder::Tree, SumOrder::Library] {
             let sum = GradientSum::new(transport.clone(), order);
             let (times, found) = time(&sum, &ranks, length, args.runs, &device.device)?;
             // Every transport and order gives the same sum but for rounding.

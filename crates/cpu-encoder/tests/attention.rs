@@ -150,7 +150,7 @@ impl Case {
         let table = self.table();
         let head = HeadView {
             qkv: &qkv,
-            projection: n * dim,
+            qkv_stride: n * dim,
             stride: dim,
             length: n,
             dim,
@@ -229,7 +229,7 @@ impl Case {
         let longer = Gradients {
             head: HeadView {
                 qkv: &qkv,
-                projection: length * dim,
+                qkv_stride: length * dim,
                 length,
                 rotary: head.rotary.map(|_| table.as_slice()),
                 ..*head
@@ -334,7 +334,7 @@ fn a_token_that_is_not_a_number_reaches_results_and_gradients() {
         let _guard = unit.enter();
         let head = HeadView {
             qkv: &values,
-            projection: case.length * case.dim,
+            qkv_stride: case.length * case.dim,
             stride: case.dim,
             length: case.length,
             dim: case.dim,

@@ -92,7 +92,7 @@ impl PendingFile {
     ///
     /// # Errors
     /// A file of this name; an error of the operating system.
-    pub fn publish_new(self) -> io::Result<()> {
+    pub fn commit_new(self) -> io::Result<()> {
         let target = self.target.clone();
         let appeared = || {
             let reason = "it appeared while the results were made, and is kept";
@@ -208,11 +208,11 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
 /// As [`write_atomically`], for a file that did not exist when the work began: one that appeared meanwhile is kept.
 ///
 /// # Errors
-/// As [`PendingFile::publish_new`]; a folder that can't be written.
+/// As [`PendingFile::commit_new`]; a folder that can't be written.
 pub fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = PendingFile::create(path)?;
     file.write_all(content)?;
-    file.publish_new()
+    file.commit_new()
 }
 
 /// Copies a file so that the copy appears complete or not at all; see [`PendingFile`].
@@ -306,8 +306,8 @@ mod tests {
         let mut second = PendingFile::create(&target).unwrap();
         first.write_all(b"first").unwrap();
         second.write_all(b"second").unwrap();
-        first.publish_new().unwrap();
-        let error = second.publish_new().unwrap_err();
+        first.commit_new().unwrap();
+        let error = second.commit_new().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert!(error.to_string().contains("appeared"), "{error}");
         assert_eq!(fs::read(&target).unwrap(), b"first");

@@ -68,7 +68,7 @@ impl Link {
             // The ranks that are connected already receive the reason.
             accepted.map_err(|error| link.fail(error))?;
         } else {
-            link.connect(world, terms, options)?;
+            link.connect_to_rank_0(world, terms, options)?;
         }
         for (rank, stream) in &link.peers {
             let stream = stream
@@ -188,7 +188,7 @@ impl Link {
     }
 
     /// Another rank: connects to rank 0.
-    fn connect(
+    fn connect_to_rank_0(
         &mut self,
         world: &World,
         terms: &[Term],

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use modernbert_files::wording::counted;
 
-use super::judgments::Place;
+use super::judgments::SourceLine;
 use super::rows::{Row, RowStream, rows_of};
 use super::{DOCUMENT_ID, Dataset, RetrievalDataError};
 
@@ -146,7 +146,7 @@ impl<'set> Documents<'set> {
             .judged
             .iter()
             .filter(|(id, _)| !self.seen.contains_key(*id));
-        let absent: Vec<(&String, &Place)> = absent.collect();
+        let absent: Vec<(&String, &SourceLine)> = absent.collect();
         self.summary.missing = absent.len();
         let first = absent
             .iter()

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use judgments::{Collected, Place};
+use judgments::{Collected, SourceLine};
 use modernbert_files::wording::counted;
 use rows::rows_of;
 use serde_json::Value;
@@ -81,7 +81,7 @@ pub struct Dataset {
     pub notes: Vec<String>,
     corpus: Vec<PathBuf>,
     query_files: Vec<PathBuf>,
-    judged: HashMap<String, Place>,
+    judged: HashMap<String, SourceLine>,
     partial: bool,
     missing_queries: bool,
     drops_empty: bool,
@@ -152,7 +152,7 @@ impl Dataset {
                 counted(dropped, "query", "queries")
             ));
         }
-        let mut absent: Vec<(&String, &Place)> = collected
+        let mut absent: Vec<(&String, &SourceLine)> = collected
             .queries
             .iter()
             .filter(|(id, _)| !all.places.contains_key(*id))
@@ -233,7 +233,7 @@ impl Dataset {
 #[derive(Default)]
 struct Queries {
     judged: Vec<Query>,
-    places: BTreeMap<String, Place>,
+    places: BTreeMap<String, SourceLine>,
 }
 
 impl Queries {
@@ -248,7 +248,7 @@ impl Queries {
                 first_line: first.line,
             });
         }
-        let place = Place {
+        let place = SourceLine {
             path: row.path.to_path_buf(),
             line: row.line,
         };
@@ -277,7 +277,7 @@ fn inline_judgments(row: &Row, collected: &mut Collected) -> Result<(), Retrieva
             fields: fields.clone(),
         };
         let document = passage.id(&DOCUMENT_ID, "document")?;
-        let place = Place {
+        let place = SourceLine {
             path: row.path.to_path_buf(),
             line: row.line,
         };

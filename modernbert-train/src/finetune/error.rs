@@ -68,7 +68,7 @@ pub enum FinetuneError {
     },
     /// The outputs can't be scored.
     #[error("{label}: after step {step}: {reason}")]
-    DevScore {
+    Score {
         /// The run.
         label: String,
         /// Steps done.

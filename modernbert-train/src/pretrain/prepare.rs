@@ -406,7 +406,7 @@ fn read_corpus(recipe: &Recipe, setting: &CorpusSource) -> Result<Corpus> {
             };
             let mut corpus = Corpus::from_path(first)?;
             for path in paths {
-                corpus = corpus.join(Corpus::from_path(path)?);
+                corpus = corpus.concat(Corpus::from_path(path)?);
             }
             Ok(corpus)
         }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Tensor};
 use modernbert::ops::layer_norm::{
-    AddNormBackward, Saved, add_layer_norm, add_layer_norm_backward, add_layer_norm_forward,
+    AddNormBackward, SavedNorm, add_layer_norm, add_layer_norm_backward, add_layer_norm_forward,
     layer_norm_backward, layer_norm_to,
 };
 
@@ -98,14 +98,14 @@ pub(crate) fn norms(meter: &mut Meter, shape: &BatchSizes) -> anyhow::Result<()>
         let d_normed = meter.normal(size, dtype);
         let spec = AddNormBackward {
             eps: EPS,
-            saved: Saved::for_output(dtype),
+            saved: SavedNorm::for_output(dtype),
             has_d_sum: true,
             sum: DType::F32,
             branch: dtype,
         };
         let (saved, saved_bytes) = match spec.saved {
-            Saved::Sum => (sum, 4),
-            Saved::Normed => (normed, each),
+            SavedNorm::Sum => (sum, 4),
+            SavedNorm::Normed => (normed, each),
         };
         let backward = || {
             add_layer_norm_backward(
