@@ -28,7 +28,7 @@ pub struct Card {
     pub driver: String,
 }
 
-/// Most memory while [`Watch`] was open, mean power and clock of its timed runs.
+/// Most memory while [`GpuSampler`] was open, mean power and clock of its timed runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Usage {
     /// Most memory in use by all processes, in MiB, beyond that of [`in_use`].
@@ -93,14 +93,14 @@ pub fn in_use() -> Option<f64> {
 }
 
 /// A thread that samples the first card.
-pub struct Watch {
+pub struct GpuSampler {
     before: Option<f64>,
     open: Arc<AtomicBool>,
     is_timed: Arc<AtomicBool>,
     samples: Option<JoinHandle<Vec<(Sample, bool)>>>,
 }
 
-impl Watch {
+impl GpuSampler {
     /// Starts the thread; `before` MiB, which were in use before the program opened the card, are not counted.
     pub fn begin(before: Option<f64>) -> Self {
         let open = Arc::new(AtomicBool::new(true));

@@ -2,10 +2,10 @@
 //!
 //! | variant | embedding, norms, MLP | attention |
 //! |---|---|---|
-//! | [`Way::PerLayer`] | packed | repadded and unpadded in every layer, as in MosaicBERT |
-//! | [`Way::Padded`] | on `sequences × longest` rows, padding included | on padded rows |
-//! | [`Way::Kernel`] | packed | the library's packed attention |
-//! | [`Way::KernelPerLayer`] | on padded rows | the library's packed attention: tokens are gathered before it and scattered after it in every layer |
+//! | [`PaddingStrategy::PerLayer`] | packed | repadded and unpadded in every layer, as in MosaicBERT |
+//! | [`PaddingStrategy::Padded`] | on `sequences × longest` rows, padding included | on padded rows |
+//! | [`PaddingStrategy::Kernel`] | packed | the library's packed attention |
+//! | [`PaddingStrategy::KernelPerLayer`] | on padded rows | the library's packed attention: tokens are gathered before it and scattered after it in every layer |
 //!
 //! In the first two variants attention is dense: scores of all pairs, with a mask for padding and window. The weights are those of a
 //! [`ModernBert`], and GEMMs and norms are the library's, so that a difference in time comes from the layout.
@@ -25,7 +25,7 @@ use modernbert::ops::{geglu::geglu, layer_norm::layer_norm, linear::linear};
 
 /// Parts of the encoder that compute on padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum PaddingStrategy {
     /// Attention only.
     PerLayer,
     /// Everything.
@@ -36,7 +36,7 @@ pub enum Way {
     KernelPerLayer,
 }
 
-impl Way {
+impl PaddingStrategy {
     /// Returns whether embedding, norms and MLP are computed on padded rows.
     fn is_padded(self) -> bool {
         matches!(self, Self::Padded | Self::KernelPerLayer)
@@ -116,7 +116,7 @@ impl PaddedEncoder {
     ///
     /// # Errors
     /// If the model lacks a weight.
-    pub fn forward(&self, batch: &PackedBatch, way: Way) -> anyhow::Result<Tensor<2>> {
+    pub fn forward(&self, batch: &PackedBatch, way: PaddingStrategy) -> anyhow::Result<Tensor<2>> {
         let places = self.places(&batch.layout);
         let places = &*places;
         let ids = match way.is_padded() {
@@ -143,13 +143,13 @@ impl PaddedEncoder {
             };
             let qkv = project(normed, "attn.Wqkv.weight")?;
             let attended = match way {
-                Way::PerLayer => {
+                PaddingStrategy::PerLayer => {
                     let attended = self.attention(places.repad(qkv), kind, places);
                     attended.select(0, places.indices.clone())
                 }
-                Way::Padded => self.attention(qkv, kind, places),
-                Way::Kernel => self.packed_attention(qkv, kind, &batch.layout, places),
-                Way::KernelPerLayer => {
+                PaddingStrategy::Padded => self.attention(qkv, kind, places),
+                PaddingStrategy::Kernel => self.packed_attention(qkv, kind, &batch.layout, places),
+                PaddingStrategy::KernelPerLayer => {
                     let packed = qkv.select(0, places.indices.clone());
                     places.repad(self.packed_attention(packed, kind, &batch.layout, places))
                 }
@@ -346,7 +346,12 @@ mod tests {
         let read = |t: Tensor<2>| -> Vec<f32> { t.into_data().try_to_vec().unwrap() };
         let packed = read(model.forward(&batch));
         let padded = PaddedEncoder::new(&model).unwrap();
-        for way in [Way::PerLayer, Way::Padded, Way::Kernel, Way::KernelPerLayer] {
+        for way in [
+            PaddingStrategy::PerLayer,
+            PaddingStrategy::Padded,
+            PaddingStrategy::Kernel,
+            PaddingStrategy::KernelPerLayer,
+        ] {
             let found = read(padded.forward(&batch, way).unwrap());
             let gaps = found.iter().zip(&packed).map(|(a, b)| (a - b).abs());
             let gap = gaps.fold(0.0, f32::max);

@@ -26,7 +26,7 @@ pub enum Leg {
 /// One measurement. Fields that do not apply to its leg are left out of the line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Record {
+pub struct Measurement {
     /// Program that computed: `ours`, `torch.compile`, `packed-encoders`, `transformers`.
     pub program: String,
     /// The encoder, such as `ModernBERT base`.
@@ -99,7 +99,7 @@ pub struct Record {
     pub date: String,
 }
 
-impl Record {
+impl Measurement {
     /// A record without results.
     pub fn new(program: &str, encoder: &str, leg: Leg, set: &str, dtype: &str) -> Self {
         Self {
@@ -151,7 +151,7 @@ impl Record {
 ///
 /// # Errors
 /// A line that is no record.
-pub fn read(path: &Path) -> anyhow::Result<Vec<Record>> {
+pub fn read(path: &Path) -> anyhow::Result<Vec<Measurement>> {
     if !path.exists() {
         return Ok(Vec::new());
     }
@@ -173,7 +173,7 @@ pub fn read(path: &Path) -> anyhow::Result<Vec<Record>> {
 ///
 /// # Errors
 /// A file that can't be written.
-pub fn append(path: &Path, record: &Record) -> anyhow::Result<()> {
+pub fn append(path: &Path, record: &Measurement) -> anyhow::Result<()> {
     let line = serde_json::to_string(record)? + "\n";
     let write = || -> std::io::Result<()> {
         let mut file = OpenOptions::new().append(true).create(true).open(path)?;
@@ -230,7 +230,7 @@ mod tests {
     fn a_line_has_only_what_was_measured() {
         let folder = std::env::temp_dir().join(format!("records-{}", std::process::id()));
         let _ = std::fs::remove_file(&folder);
-        let mut record = Record::new(
+        let mut record = Measurement::new(
             "ours",
             "ModernBERT base",
             Leg::Throughput,
@@ -249,7 +249,7 @@ mod tests {
         std::fs::remove_file(&folder).unwrap();
         // 600 W for a million tokens at 1.5 million a second: 400 joules.
         assert!((record.watt_hours().unwrap() - 400.0 / 3600.0).abs() < 1e-12);
-        let other = Record {
+        let other = Measurement {
             dtype: "f32".to_owned(),
             ..record.clone()
         };

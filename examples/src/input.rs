@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use crate::windows::{Source, Windows};
+use crate::windows::{RecordSource, Windows};
 
 /// Source of the texts.
 #[derive(Args, Clone, Debug, Default)]
@@ -85,7 +85,7 @@ impl State {
 
 /// One input with its label in the output.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Record {
+pub struct InputRecord {
     /// The `id` of a row.
     pub id: Option<Value>,
     /// The list of strings in the text field, where one is asked for.
@@ -94,9 +94,9 @@ pub struct Record {
     pub input: Input<'static>,
 }
 
-impl Record {
+impl InputRecord {
     /// A text or pair without an id.
-    pub fn plain(input: impl Into<Input<'static>>) -> Self {
+    pub fn without_id(input: impl Into<Input<'static>>) -> Self {
         Self {
             id: None,
             list: Vec::new(),
@@ -142,8 +142,8 @@ impl InputArgs {
                 }
             }
             let texts = self.texts.clone().into_iter();
-            let records = texts.map(|text| Ok(Record::plain(text)));
-            return Ok(Windows::new(Source::here(records), count, bytes));
+            let records = texts.map(|text| Ok(InputRecord::without_id(text)));
+            return Ok(Windows::new(RecordSource::here(records), count, bytes));
         };
         let is_file = name != "-" && Path::new(name).is_file();
         let before = is_file.then(|| State::of(Path::new(name))).flatten();
@@ -192,8 +192,8 @@ impl InputArgs {
         let records = records.chain(ending.filter_map(|end| end.err().map(Err)));
         // The writer of a pipe may pause; a thread reads it, so that the results of earlier rows need not wait for later rows.
         let source = match is_file {
-            true => Source::here(records),
-            false => Source::thread(records)?,
+            true => RecordSource::here(records),
+            false => RecordSource::thread(records)?,
         };
         Ok(Windows::new(source, count, bytes))
     }
@@ -259,7 +259,7 @@ fn id_of(row: &Row) -> Option<Value> {
     row.cell("id").map(Cell::to_json)
 }
 
-fn list_record(row: &Row, field: &str) -> Result<Record, FormatError> {
+fn list_record(row: &Row, field: &str) -> Result<InputRecord, FormatError> {
     let list = match row.cell(field) {
         Some(Cell::Nested(Value::Array(list))) => {
             let words = list.iter().map(|word| word.as_str().map(str::to_string));
@@ -273,7 +273,7 @@ fn list_record(row: &Row, field: &str) -> Result<Record, FormatError> {
         );
         return Err(row.error(reason));
     };
-    Ok(Record {
+    Ok(InputRecord {
         id: id_of(row),
         list,
         input: String::new().into(),
@@ -285,7 +285,7 @@ fn text_record(
     text: &str,
     pair: &str,
     needs_pair: bool,
-) -> Result<Record, FormatError> {
+) -> Result<InputRecord, FormatError> {
     let id = id_of(&row);
     let second = match needs_pair {
         true if row.is_bare() => {
@@ -311,7 +311,7 @@ fn text_record(
         Some(second) => (first, second).into(),
         None => first.into(),
     };
-    Ok(Record {
+    Ok(InputRecord {
         id,
         list: Vec::new(),
         input,

@@ -13,11 +13,11 @@ pub enum Lines {
     /// Standard output.
     Standard(BufWriter<std::io::Stdout>),
     /// An unfinished file.
-    File(Part),
+    File(PartialFile),
 }
 
 /// A file that is being written.
-pub struct Part {
+pub struct PartialFile {
     path: PathBuf,
     file: BufWriter<PendingFile>,
 }
@@ -52,7 +52,7 @@ fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> OutputError {
     OutputError::write(path)
 }
 
-impl Part {
+impl PartialFile {
     /// Begins `path`.
     ///
     /// # Errors
@@ -73,11 +73,11 @@ impl Part {
     ///
     /// # Errors
     /// An error of the operating system.
-    pub fn finish(self) -> anyhow::Result<()> {
+    pub fn commit(self) -> anyhow::Result<()> {
         let place = self.path;
         let file = self.file.into_inner();
         let file = file.map_err(|error| failed(&place)(error.into_error()))?;
-        Ok(file.publish_new().map_err(failed(&place))?)
+        Ok(file.commit_new().map_err(failed(&place))?)
     }
 }
 
@@ -88,7 +88,7 @@ impl Lines {
     /// A folder that can't be written; a standard output that is closed.
     pub fn new(path: Option<&Path>) -> anyhow::Result<Self> {
         Ok(match path {
-            Some(path) => Self::File(Part::create(path)?),
+            Some(path) => Self::File(PartialFile::create(path)?),
             None => {
                 check_stdout()?;
                 Self::Standard(BufWriter::new(std::io::stdout()))
@@ -123,10 +123,10 @@ impl Lines {
     ///
     /// # Errors
     /// An error of the operating system.
-    pub fn finish(self) -> anyhow::Result<()> {
+    pub fn commit(self) -> anyhow::Result<()> {
         match self {
             Self::Standard(mut out) => out.flush().map_err(unwritten),
-            Self::File(part) => part.finish(),
+            Self::File(part) => part.commit(),
         }
     }
 }
@@ -134,7 +134,7 @@ impl Lines {
 /// A safetensors file of one matrix whose number of rows is known only at the end: rows are written as they are computed, and the header
 /// is written last, into space reserved for it.
 pub struct MatrixFile {
-    part: Part,
+    part: PartialFile,
     metadata: serde_json::Value,
     width: usize,
     rows: usize,
@@ -147,7 +147,7 @@ impl MatrixFile {
     /// # Errors
     /// A folder that can't be written.
     pub fn create(path: &Path, width: usize, metadata: serde_json::Value) -> anyhow::Result<Self> {
-        let mut part = Part::create(path)?;
+        let mut part = PartialFile::create(path)?;
         // Reserves space for two numbers of twenty digits in addition to the fixed text.
         let header = (metadata.to_string().len() + 200).next_multiple_of(8);
         part.write(&vec![b' '; 8 + header])?;
@@ -177,7 +177,7 @@ impl MatrixFile {
     ///
     /// # Errors
     /// An error of the operating system.
-    pub fn finish(mut self) -> anyhow::Result<()> {
+    pub fn commit(mut self) -> anyhow::Result<()> {
         let end = self.rows * self.width * 4;
         let mut header = serde_json::json!({
             "__metadata__": self.metadata,
@@ -193,6 +193,6 @@ impl MatrixFile {
         sought.map_err(failed(&self.part.path))?;
         self.part.write(&(self.header as u64).to_le_bytes())?;
         self.part.write(header.as_bytes())?;
-        self.part.finish()
+        self.part.commit()
     }
 }

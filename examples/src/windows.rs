@@ -4,7 +4,7 @@ use anyhow::Context;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-use crate::input::Record;
+use crate::input::InputRecord;
 
 /// Time without a row after which a pipe counts as paused: the window is closed and computed.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -13,17 +13,17 @@ const OPEN: Duration = Duration::from_secs(1);
 /// Rows that are read ahead of a pipe's window; few, because a row may be large.
 const AHEAD: usize = 16;
 
-type Item = anyhow::Result<Record>;
+type Item = anyhow::Result<InputRecord>;
 
 /// Source of the records.
-pub(crate) enum Source {
+pub(crate) enum RecordSource {
     /// Read on demand: arguments and files.
     Here(Box<dyn Iterator<Item = Item>>),
     /// Read by a thread: pipes, whose writer may pause.
     Thread(Receiver<Item>),
 }
 
-impl Source {
+impl RecordSource {
     pub(crate) fn here(records: impl Iterator<Item = Item> + 'static) -> Self {
         Self::Here(Box::new(records))
     }
@@ -66,7 +66,7 @@ impl Source {
 
 /// Windows of records, none of them empty. An error is returned after the window of everything before it, and is the last item.
 pub struct Windows {
-    source: Option<Source>,
+    source: Option<RecordSource>,
     count: usize,
     bytes: usize,
     failed: Option<anyhow::Error>,
@@ -74,7 +74,7 @@ pub struct Windows {
 
 impl Windows {
     /// Creates windows of at most `count` records; a window also ends once it has `bytes` of text.
-    pub(crate) fn new(source: Source, count: usize, bytes: usize) -> Self {
+    pub(crate) fn new(source: RecordSource, count: usize, bytes: usize) -> Self {
         Self {
             source: Some(source),
             count: count.max(1),
@@ -84,13 +84,13 @@ impl Windows {
     }
 
     /// Creates one window of a single record.
-    pub fn of_one(record: Record) -> Self {
-        Self::new(Source::here(std::iter::once(Ok(record))), 1, 1)
+    pub fn of_one(record: InputRecord) -> Self {
+        Self::new(RecordSource::here(std::iter::once(Ok(record))), 1, 1)
     }
 }
 
 impl Iterator for Windows {
-    type Item = anyhow::Result<Vec<Record>>;
+    type Item = anyhow::Result<Vec<InputRecord>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let (mut window, mut bytes, mut opened) = (Vec::new(), 0, None);
@@ -126,17 +126,17 @@ mod tests {
     use super::*;
     use std::sync::mpsc::channel;
 
-    fn texts(window: Option<anyhow::Result<Vec<Record>>>) -> Vec<String> {
+    fn texts(window: Option<anyhow::Result<Vec<InputRecord>>>) -> Vec<String> {
         let window = window.unwrap().unwrap();
         window.iter().map(|r| r.input.text.to_string()).collect()
     }
 
     #[test]
     fn windows_are_full_and_an_error_comes_after_what_was_read() {
-        let records = ["a", "b", "c"].map(|text| Ok(Record::plain(text)));
+        let records = ["a", "b", "c"].map(|text| Ok(InputRecord::without_id(text)));
         let bad = std::iter::once(Err(anyhow::anyhow!("bad")));
-        let more = std::iter::once(Ok(Record::plain("d")));
-        let source = Source::here(records.into_iter().chain(bad).chain(more));
+        let more = std::iter::once(Ok(InputRecord::without_id("d")));
+        let source = RecordSource::here(records.into_iter().chain(bad).chain(more));
         let mut windows = Windows::new(source, 2, 100);
         assert_eq!(texts(windows.next()), ["a", "b"]);
         assert_eq!(texts(windows.next()), ["c"]);
@@ -147,8 +147,8 @@ mod tests {
 
     #[test]
     fn bytes_close_a_window() {
-        let records = ["long text", "b", "c"].map(|text| Ok(Record::plain(text)));
-        let mut windows = Windows::new(Source::here(records.into_iter()), 10, 5);
+        let records = ["long text", "b", "c"].map(|text| Ok(InputRecord::without_id(text)));
+        let mut windows = Windows::new(RecordSource::here(records.into_iter()), 10, 5);
         assert_eq!(texts(windows.next()), ["long text"]);
         assert_eq!(texts(windows.next()), ["b", "c"]);
         assert!(windows.next().is_none());
@@ -157,12 +157,12 @@ mod tests {
     #[test]
     fn a_pipe_that_pauses_closes_a_window() {
         let (sender, receiver) = channel();
-        let source = Source::thread(receiver.into_iter()).unwrap();
+        let source = RecordSource::thread(receiver.into_iter()).unwrap();
         let mut windows = Windows::new(source, 1000, 1000);
-        sender.send(Ok(Record::plain("a"))).unwrap();
+        sender.send(Ok(InputRecord::without_id("a"))).unwrap();
         // The writer is alive and sends nothing: the result must not wait until it ends.
         assert_eq!(texts(windows.next()), ["a"]);
-        sender.send(Ok(Record::plain("b"))).unwrap();
+        sender.send(Ok(InputRecord::without_id("b"))).unwrap();
         sender.send(Err(anyhow::anyhow!("bad"))).unwrap();
         drop(sender);
         assert_eq!(texts(windows.next()), ["b"]);

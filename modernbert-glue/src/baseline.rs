@@ -97,7 +97,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::data::{Example, Split};
+    use crate::data::{GlueExample, Split};
     use crate::task::Task;
 
     fn data(task: Task, train: &[Label], dev: &[Label]) -> TaskData {
@@ -105,7 +105,7 @@ mod tests {
             name,
             path: PathBuf::new(),
             examples: (labels.iter().enumerate())
-                .map(|(index, label)| Example {
+                .map(|(index, label)| GlueExample {
                     index,
                     text_a: String::new(),
                     text_b: None,

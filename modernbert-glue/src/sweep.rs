@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::run::{
-    MnliStart, Prepared, Pretrained, Run, RunError, RunOptions, RunRecord, Tuned, run_seed,
+    MnliStart, Pretrained, Run, RunError, RunOptions, RunRecord, TaskSequences, Tuned, run_seed,
 };
 use crate::task::Task;
 use crate::task::paper::{SWEEP_LEARNING_RATES, SWEEP_WEIGHT_DECAYS};
@@ -143,7 +143,8 @@ pub fn run_sweep(
     options.tuned.clear();
     for &task in tasks {
         let tokenizer = pretrained.tokenizer();
-        let prepared = Prepared::new(task, data, tokenizer, options.max_length, options.max_rows);
+        let prepared =
+            TaskSequences::new(task, data, tokenizer, options.max_length, options.max_rows);
         let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -180,7 +181,7 @@ pub fn run_sweep(
 }
 
 struct Combinations<'a> {
-    prepared: &'a Prepared,
+    prepared: &'a TaskSequences,
     pretrained: &'a Pretrained,
     options: RunOptions,
     out: &'a Path,
@@ -194,7 +195,7 @@ impl Combinations<'_> {
         for tuned in combinations {
             self.set(*tuned);
             if let Ok(options) = self.run(0).finetune_options() {
-                let once = options.work(&self.prepared.train, &self.prepared.dev);
+                let once = options.cost_in_tokens(&self.prepared.train, &self.prepared.dev);
                 work += once * self.options.seeds.len() as u64;
             }
         }
@@ -270,7 +271,7 @@ impl Combinations<'_> {
         let made = match found {
             Ok(Some(record)) => {
                 if let Ok(options) = run.finetune_options() {
-                    let work = options.work(&self.prepared.train, &self.prepared.dev);
+                    let work = options.cost_in_tokens(&self.prepared.train, &self.prepared.dev);
                     self.clock.drop_work(work);
                 }
                 self.report.kept += 1;

@@ -13,7 +13,7 @@ use modernbert_glue::data::TaskData;
 use modernbert_glue::metrics::{Metrics, Prediction, evaluate};
 use modernbert_glue::task::Task;
 use modernbert_train::engine::Progress;
-use modernbert_train::finetune::{FinetuneOptions, Finetuning, Sample, Score, encode, predict};
+use modernbert_train::finetune::{DevScore, FinetuneOptions, Finetuning, Sample, encode, predict};
 use std::path::PathBuf;
 
 /// Rows to learn.
@@ -86,7 +86,7 @@ fn overfit(task: Task) -> (Metrics, Metrics) {
     let mut count = 0.0;
     let rising = move |_: &[Vec<f32>]| {
         count += 1.0;
-        Ok(Score::of("scoring", count))
+        Ok(DevScore::of("scoring", count))
     };
     let dev = samples[..BATCH].to_vec();
     let mut finetuning = Finetuning::new(samples.clone(), dev, options, rising);

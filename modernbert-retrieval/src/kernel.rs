@@ -23,7 +23,7 @@ pub(crate) enum Comparison {
 }
 
 /// Scores of one query with the vectors of a panel.
-pub(crate) type Scores = [f32; LANES];
+pub(crate) type PanelScores = [f32; LANES];
 
 /// Query vectors in the layout of the inner loop: groups of 6, component by component, then the remaining ones singly.
 pub(crate) struct PackedQueries {
@@ -59,9 +59,9 @@ impl PackedQueries {
         &self,
         comparison: Comparison,
         panels: &[f32],
-        mut visit: impl FnMut(usize, usize, &[Scores]),
+        mut visit: impl FnMut(usize, usize, &[PanelScores]),
     ) {
-        let (score_group, score_one): (Score<GROUP>, Score<1>) = match comparison {
+        let (score_group, score_one): (ScoreFn<GROUP>, ScoreFn<1>) = match comparison {
             Comparison::Product => (products_of_group, products_of_one),
             Comparison::SquaredDifference => (squares_of_group, squares_of_one),
             Comparison::Difference => (differences_of_group, differences_of_one),
@@ -88,35 +88,35 @@ impl PackedQueries {
 }
 
 /// Sums of some queries with a panel.
-type Score<const QUERIES: usize> = fn(&[f32], &[f32]) -> [Scores; QUERIES];
+type ScoreFn<const QUERIES: usize> = fn(&[f32], &[f32]) -> [PanelScores; QUERIES];
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn products_of_group(panel: &[f32], queries: &[f32]) -> [Scores; GROUP] {
+fn products_of_group(panel: &[f32], queries: &[f32]) -> [PanelScores; GROUP] {
     sums(panel, queries, |a, b, sum| a.mul_add(b, sum))
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn products_of_one(panel: &[f32], query: &[f32]) -> [Scores; 1] {
+fn products_of_one(panel: &[f32], query: &[f32]) -> [PanelScores; 1] {
     sums(panel, query, |a, b, sum| a.mul_add(b, sum))
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn squares_of_group(panel: &[f32], queries: &[f32]) -> [Scores; GROUP] {
+fn squares_of_group(panel: &[f32], queries: &[f32]) -> [PanelScores; GROUP] {
     sums(panel, queries, |a, b, sum| (a - b).mul_add(a - b, sum))
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn squares_of_one(panel: &[f32], query: &[f32]) -> [Scores; 1] {
+fn squares_of_one(panel: &[f32], query: &[f32]) -> [PanelScores; 1] {
     sums(panel, query, |a, b, sum| (a - b).mul_add(a - b, sum))
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn differences_of_group(panel: &[f32], queries: &[f32]) -> [Scores; GROUP] {
+fn differences_of_group(panel: &[f32], queries: &[f32]) -> [PanelScores; GROUP] {
     sums(panel, queries, |a, b, sum| sum + (a - b).abs())
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn differences_of_one(panel: &[f32], query: &[f32]) -> [Scores; 1] {
+fn differences_of_one(panel: &[f32], query: &[f32]) -> [PanelScores; 1] {
     sums(panel, query, |a, b, sum| sum + (a - b).abs())
 }
 
@@ -125,7 +125,7 @@ fn sums<const QUERIES: usize>(
     panel: &[f32],
     queries: &[f32],
     add: impl Fn(f32, f32, f32) -> f32,
-) -> [Scores; QUERIES] {
+) -> [PanelScores; QUERIES] {
     let mut sums = [[0.0f32; LANES]; QUERIES];
     for (components, query) in panel.chunks_exact(LANES).zip(queries.chunks_exact(QUERIES)) {
         for (sums, &factor) in sums.iter_mut().zip(query) {

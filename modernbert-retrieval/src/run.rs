@@ -6,7 +6,7 @@ use std::path::Path;
 
 use modernbert_files::atomic::write_atomically;
 
-use crate::data::{DataError, lines};
+use crate::data::{RetrievalDataError, lines};
 
 /// A document found for a query.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,16 +40,16 @@ impl Run {
     /// Reads a TREC run file: query id, an unused column, document id, rank (unused), score, name of the system; separated by white space.
     ///
     /// # Errors
-    /// [`DataError`]: a file that cannot be read or is empty, a row without six columns, a score that is not finite, a duplicate
+    /// [`RetrievalDataError`]: a file that cannot be read or is empty, a row without six columns, a score that is not finite, a duplicate
     /// document under [`Duplicates::Refuse`].
-    pub fn read(path: &Path, duplicates: Duplicates) -> Result<Self, DataError> {
+    pub fn read(path: &Path, duplicates: Duplicates) -> Result<Self, RetrievalDataError> {
         let mut run = Self::default();
         let mut places: HashMap<(String, String), usize> = HashMap::new();
         for line in lines(path)? {
             let line = line?;
             let columns: Vec<&str> = line.text.split_whitespace().collect();
             let [query, _, document, _, score, name] = columns[..] else {
-                return Err(DataError::Columns {
+                return Err(RetrievalDataError::Columns {
                     path: path.to_path_buf(),
                     line: line.number,
                     found: columns.len(),
@@ -57,7 +57,7 @@ impl Run {
                 });
             };
             let parsed = score.parse::<f64>().ok().filter(|score| score.is_finite());
-            let score = parsed.ok_or_else(|| DataError::Score {
+            let score = parsed.ok_or_else(|| RetrievalDataError::Score {
                 path: path.to_path_buf(),
                 line: line.number,
                 score: score.to_string(),
@@ -72,7 +72,7 @@ impl Run {
                     hits[place].score = hits[place].score.max(score);
                 }
                 Some(_) => {
-                    return Err(DataError::DuplicateHit {
+                    return Err(RetrievalDataError::DuplicateHit {
                         path: path.to_path_buf(),
                         line: line.number,
                         query: key.0,
@@ -89,7 +89,7 @@ impl Run {
             }
         }
         if run.queries.is_empty() {
-            return Err(DataError::EmptyRun {
+            return Err(RetrievalDataError::EmptyRun {
                 path: path.to_path_buf(),
             });
         }
@@ -100,9 +100,9 @@ impl Run {
     ///
     /// # Errors
     /// As [`Self::text`]; a file that cannot be written.
-    pub fn write(&self, path: &Path) -> Result<(), DataError> {
+    pub fn write(&self, path: &Path) -> Result<(), RetrievalDataError> {
         let content = self.text(path)?;
-        write_atomically(path, &content).map_err(|source| DataError::Write {
+        write_atomically(path, &content).map_err(|source| RetrievalDataError::Write {
             path: path.to_path_buf(),
             source,
         })
@@ -112,14 +112,14 @@ impl Run {
     /// exactly. `path` is the file's name in errors.
     ///
     /// # Errors
-    /// [`DataError`]: an id with white space, a score that is not finite, a run without hits.
-    pub fn text(&self, path: &Path) -> Result<Vec<u8>, DataError> {
-        let unwritable = |id: &str| DataError::UnwritableId {
+    /// [`RetrievalDataError`]: an id with white space, a score that is not finite, a run without hits.
+    pub fn text(&self, path: &Path) -> Result<Vec<u8>, RetrievalDataError> {
+        let unwritable = |id: &str| RetrievalDataError::UnwritableId {
             path: path.to_path_buf(),
             id: id.to_string(),
         };
         let is_word = |id: &str| !id.is_empty() && !id.contains(char::is_whitespace);
-        let failed = |source| DataError::Write {
+        let failed = |source| RetrievalDataError::Write {
             path: path.to_path_buf(),
             source,
         };
@@ -135,7 +135,7 @@ impl Run {
                     return Err(unwritable(&hit.id));
                 }
                 if !hit.score.is_finite() {
-                    return Err(DataError::UnwritableScore {
+                    return Err(RetrievalDataError::UnwritableScore {
                         path: path.to_path_buf(),
                         query: query.clone(),
                         document: hit.id.clone(),
@@ -153,7 +153,7 @@ impl Run {
             }
         }
         if content.is_empty() {
-            return Err(DataError::EmptyRun {
+            return Err(RetrievalDataError::EmptyRun {
                 path: path.to_path_buf(),
             });
         }

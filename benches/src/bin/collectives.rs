@@ -17,14 +17,14 @@ use clap::{Parser, ValueEnum};
 use modernbert::config::ModernBertConfig;
 use modernbert_benches::row::median;
 use modernbert_cli::{DeviceArgs, main_with_code};
-use modernbert_train::engine::{GradientSum, Host, Nccl, Order, Transport};
+use modernbert_train::engine::{GradientSum, Host, Nccl, SumOrder, Transport};
 use ranks::spawn::Local;
 use ranks::{ConnectOptions, Ranks, World};
 use serde_json::json;
 
 /// Transport of gradients between ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Way {
+enum TransportChoice {
     Host,
     Nccl,
 }
@@ -43,7 +43,7 @@ struct Args {
     numbers: Option<u64>,
     /// Measures these transports, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "nccl")]
-    ways: Vec<Way>,
+    ways: Vec<TransportChoice>,
     /// Times this many sums and prints their median.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
@@ -92,11 +92,11 @@ fn run(args: &Args, world: &World) -> anyhow::Result<()> {
     for way in &args.ways {
         let begun = Instant::now();
         let transport: Arc<dyn Transport> = match way {
-            Way::Host => Arc::new(Host),
-            Way::Nccl => Arc::new(Nccl::connect(&ranks, &device.device)?),
+            TransportChoice::Host => Arc::new(Host),
+            TransportChoice::Nccl => Arc::new(Nccl::connect(&ranks, &device.device)?),
         };
         let connected = begun.elapsed();
-        for order in [Order::Tree, Order::Library] {
+        for order in [SumOrder::Tree, SumOrder::Library] {
             let sum = GradientSum::new(transport.clone(), order);
             let (times, found) = time(&sum, &ranks, length, args.runs, &device.device)?;
             // Every transport and order gives the same sum but for rounding.

@@ -8,9 +8,9 @@
 
 use anyhow::Context;
 use clap::Parser;
-use cpu_encoder::{Builder, Encoder, Format, Layer, Matrix, Op, Shape};
+use cpu_encoder::{Builder, EncoderDtype, EncoderSizes, Layer, Op, PackedEncoder, WeightMatrix};
 use cpu_gemm::aligned::Aligned;
-use cpu_gemm::kernel::{Multiply, PANEL, ROWS, Tile};
+use cpu_gemm::kernel::{MicrokernelArgs, Multiply, PANEL, ROWS};
 use cpu_gemm::pack::step_len;
 use cpu_gemm::{Element, Team, Unit};
 use half::bf16;
@@ -81,18 +81,18 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let mut peaks = Vec::new();
     for dtype in &args.dtypes {
         let format = match dtype.as_str() {
-            "f32" => Format::F32,
-            "bf16" => Format::Bf16,
-            "int8" => Format::Int8,
+            "f32" => EncoderDtype::F32,
+            "bf16" => EncoderDtype::Bf16,
+            "int8" => EncoderDtype::Int8,
             other => {
                 anyhow::bail!("--dtypes: unknown dtype `{other}`; known are f32, bf16 and int8")
             }
         };
         let team = || Team::new(threads).context("the system refuses threads");
         let peak = |team: &Team| match format {
-            Format::F32 => peak::<f32>(unit, team),
-            Format::Bf16 => peak::<bf16>(unit, team),
-            Format::Int8 => peak::<i8>(unit, team),
+            EncoderDtype::F32 => peak::<f32>(unit, team),
+            EncoderDtype::Bf16 => peak::<bf16>(unit, team),
+            EncoderDtype::Int8 => peak::<i8>(unit, team),
         };
         // The clock of a shared machine changes: the peak is measured again beside every set, and the largest counts.
         let peak_team = team()?;
@@ -162,7 +162,7 @@ fn print_set((rows, speed): &(Vec<Row>, f64), set: &str, peak: f64) {
 fn measure(
     args: &Args,
     config: &ModernBertConfig,
-    encoder: &Encoder,
+    encoder: &PackedEncoder,
     lengths: &[usize],
     dtype: &str,
     set: &str,
@@ -184,14 +184,14 @@ fn measure(
     }
     let best = best.unwrap_or_default();
     let whole = best.wall * threads as u32;
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    let (hidden, intermediate_size) = (config.hidden_size, config.intermediate_size);
     let width = config.num_attention_heads * config.head_dim();
     let ops = |op| -> Option<f64> {
         let per_token = match op {
             Op::Qkv => 2 * hidden * 3 * width,
             Op::AttentionOut => 2 * width * hidden,
-            Op::Gated => 2 * hidden * 2 * inner,
-            Op::MlpOut => 2 * inner * hidden,
+            Op::Gated => 2 * hidden * 2 * intermediate_size,
+            Op::MlpOut => 2 * intermediate_size * hidden,
             Op::Norm | Op::Attention | Op::Quantize => return None,
         };
         Some((per_token * total * config.num_hidden_layers) as f64)
@@ -228,7 +228,7 @@ fn peak<E: Multiply>(unit: Unit, team: &Team) -> f64 {
             let _guard = unit.enter();
             let mut tile = [E::Sum::default(); ROWS * PANEL];
             for _ in 0..repeats {
-                let place = Tile {
+                let place = MicrokernelArgs {
                     left: left.as_ptr(),
                     left_stride: INNER,
                     rows: ROWS,
@@ -267,17 +267,22 @@ fn random<E: Element>(len: usize) -> Aligned<E> {
 }
 
 /// An encoder with random weights.
-fn encoder(config: &ModernBertConfig, format: Format, unit: Unit, team: Team) -> Encoder {
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+fn encoder(
+    config: &ModernBertConfig,
+    format: EncoderDtype,
+    unit: Unit,
+    team: Team,
+) -> PackedEncoder {
+    let (hidden, intermediate_size) = (config.hidden_size, config.intermediate_size);
     let width = config.num_attention_heads * config.head_dim();
-    let shape = Shape {
+    let sizes = EncoderSizes {
         hidden,
         heads: config.num_attention_heads,
         head_dim: config.head_dim(),
-        inner,
+        intermediate_size,
         eps: config.norm_eps as f32,
     };
-    let mut builder = Builder::new(shape, format, unit, team);
+    let mut builder = Builder::new(sizes, format, unit, team);
     let scale = 0.02;
     let norm = vec![1.0; hidden];
     let (wqkv, out) = (
@@ -285,8 +290,8 @@ fn encoder(config: &ModernBertConfig, format: Format, unit: Unit, team: Team) ->
         values(hidden * width, scale),
     );
     let (wi, mlp_out) = (
-        values(2 * inner * hidden, scale),
-        values(hidden * inner, scale),
+        values(2 * intermediate_size * hidden, scale),
+        values(hidden * intermediate_size, scale),
     );
     for layer in &config.spec().layers {
         let rotary = layer.attention.rotary.as_ref();
@@ -295,14 +300,14 @@ fn encoder(config: &ModernBertConfig, format: Format, unit: Unit, team: Team) ->
             half_window: layer.attention.half_window,
             frequencies: frequencies.as_deref(),
             attention_norm: layer.attention_norm.then_some(norm.as_slice()),
-            wqkv: Matrix::Float(&wqkv),
-            attention_out: Matrix::Float(&out),
+            wqkv: WeightMatrix::Float(&wqkv),
+            attention_out: WeightMatrix::Float(&out),
             mlp_norm: &norm,
-            wi: Matrix::Float(&wi),
-            mlp_out: Matrix::Float(&mlp_out),
+            wi: WeightMatrix::Float(&wi),
+            mlp_out: WeightMatrix::Float(&mlp_out),
         });
     }
-    builder.finish(&norm)
+    builder.build(&norm)
 }
 
 /// Values of a hash in [-scale, scale): zeros would take less power.

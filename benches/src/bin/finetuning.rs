@@ -14,7 +14,7 @@ use modernbert::config::ModernBertConfig;
 use modernbert::model::{Precision, SequenceClassifier, initialize};
 use modernbert_cli::{DeviceArgs, describe, main_with};
 use modernbert_train::engine::Progress;
-use modernbert_train::finetune::{FinetuneOptions, Finetuning, Sample, Score, Target, predict};
+use modernbert_train::finetune::{DevScore, FinetuneOptions, Finetuning, Sample, Target, predict};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::process::Command;
@@ -128,7 +128,7 @@ fn train(
         ..FinetuneOptions::default()
     };
     let dev = samples[..1].to_vec();
-    let mut run = Finetuning::new(samples, dev, options, |_| Ok(Score::of("none", 0.0)));
+    let mut run = Finetuning::new(samples, dev, options, |_| Ok(DevScore::of("none", 0.0)));
     run.progress = Progress::Silent;
     let finetuned = run.run(model)?;
     let row = Row {

@@ -16,7 +16,7 @@ use modernbert::batch::PackedBatch;
 use modernbert::config::ModernBertConfig;
 use modernbert::model::{ModernBert, initialize};
 use modernbert_benches::lengths::select;
-use modernbert_benches::padded::{PaddedEncoder, Way};
+use modernbert_benches::padded::{PaddedEncoder, PaddingStrategy};
 use modernbert_benches::row::median;
 use modernbert_cli::{DeviceArgs, describe, main_with};
 use std::time::Instant;
@@ -82,11 +82,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
                 Ok(PackedBatch::from_sequences(&texts, device)?)
             })
             .collect::<anyhow::Result<_>>()?;
-        let forward = |batch: &PackedBatch, way: Option<Way>| match way {
+        let forward = |batch: &PackedBatch, way: Option<PaddingStrategy>| match way {
             None => Ok(model.forward(batch)),
             Some(way) => padded.forward(batch, way),
         };
-        let pass = |way: Option<Way>| -> anyhow::Result<f64> {
+        let pass = |way: Option<PaddingStrategy>| -> anyhow::Result<f64> {
             device.sync()?;
             let start = Instant::now();
             for batch in &batches {
@@ -95,10 +95,14 @@ fn run(args: &Args) -> anyhow::Result<()> {
             device.sync()?;
             Ok(start.elapsed().as_secs_f64())
         };
-        let ways = [None, Some(Way::PerLayer), Some(Way::Padded)];
+        let ways = [
+            None,
+            Some(PaddingStrategy::PerLayer),
+            Some(PaddingStrategy::Padded),
+        ];
         let mut times = [const { Vec::new() }; 3];
         // The first round warms up and compares. The layouts alternate, so that other load on the machine affects all of them.
-        for way in [Way::PerLayer, Way::Padded] {
+        for way in [PaddingStrategy::PerLayer, PaddingStrategy::Padded] {
             for batch in &batches {
                 let gap = distance(model.forward(batch), padded.forward(batch, way)?)?;
                 ensure!(

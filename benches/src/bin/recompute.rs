@@ -21,7 +21,7 @@ use std::time::Instant;
 #[derive(Parser)]
 struct Args {
     /// Saves all activations (`keep`), or only each layer's input (`recompute`).
-    way: Way,
+    way: ActivationMode,
     #[command(flatten)]
     device: DeviceArgs,
     /// Uses one sequence of this many tokens.
@@ -48,7 +48,7 @@ struct Args {
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq)]
-enum Way {
+enum ActivationMode {
     Keep,
     Recompute,
 }
@@ -100,11 +100,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
             PackedBatch::from_sequences(std::slice::from_ref(&ids), &device)?.with_dropout(dropout);
         let denominator = f64::from(rows);
         let (sum, grads) = match args.way {
-            Way::Recompute => {
+            ActivationMode::Recompute => {
                 let (output, grads) = gradients(&model, &batch, &masked, denominator);
                 (output.loss_sum, grads)
             }
-            Way::Keep => {
+            ActivationMode::Keep => {
                 let output = model.forward(&batch, &masked);
                 let grads = (output.loss_sum.clone() / denominator).backward();
                 let grads = GradientsParams::from_grads(grads, &model);

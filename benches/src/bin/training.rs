@@ -226,7 +226,7 @@ impl Bench {
     }
 
     /// Runs a step and returns the sum of the losses, on the device; `after` is called when a part has been submitted to it.
-    fn step(&mut self, mut after: impl FnMut(Part, &Device)) -> burn::tensor::Tensor<1> {
+    fn step(&mut self, mut after: impl FnMut(StepPhase, &Device)) -> burn::tensor::Tensor<1> {
         let model = self
             .model
             .take()
@@ -237,9 +237,9 @@ impl Bench {
             let batch = PackedBatch::new(&micro.ids, micro.layout.clone(), &self.device);
             let weights = vec![1.0; micro.positions.len()];
             let masked = MaskedTokens::new(&micro.positions, &micro.labels, &weights, &self.device);
-            after(Part::Data, &self.device);
+            after(StepPhase::Data, &self.device);
             let output = model.forward(&batch, &masked);
-            after(Part::Forward, &self.device);
+            after(StepPhase::Forward, &self.device);
             let loss = output.loss_sum.clone() / self.labelled as f64;
             let grads = loss.backward();
             let grads = GradientsParams::from_grads(grads, &model);
@@ -249,11 +249,11 @@ impl Bench {
                 Some(sum) => sum + loss,
                 None => loss,
             });
-            after(Part::Backward, &self.device);
+            after(StepPhase::Backward, &self.device);
         }
         let grads = accumulator.grads();
         self.model = Some(self.optimizer.step(self.learning_rate, model, grads));
-        after(Part::Optimizer, &self.device);
+        after(StepPhase::Optimizer, &self.device);
         sum.expect("at least one micro-batch")
     }
 
@@ -331,7 +331,7 @@ impl Bench {
 
 /// Parts of a step.
 #[derive(Clone, Copy)]
-enum Part {
+enum StepPhase {
     Data,
     Forward,
     Backward,

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 
-use crate::{ID_BYTES, NcclError, Watch};
+use crate::{AbortCheck, ID_BYTES, NcclError};
 
 /// # Errors
 /// Always [`NcclError::NotCompiled`].
@@ -17,7 +17,7 @@ pub enum Communicator {}
 impl Communicator {
     /// # Errors
     /// Always [`NcclError::NotCompiled`].
-    pub fn join(
+    pub fn init_rank(
         _id: &[u8; ID_BYTES],
         _rank: usize,
         _size: usize,
@@ -36,7 +36,7 @@ impl Communicator {
         _lengths: &[usize],
         _receive: &[usize],
         _sum: impl FnOnce(Vec<Tensor<1>>) -> Tensor<1>,
-        _watch: Watch<'_>,
+        _abort_check: AbortCheck<'_>,
     ) -> Result<Vec<Tensor<1>>, NcclError> {
         match *self {}
     }
@@ -48,7 +48,7 @@ impl Communicator {
     pub fn all_reduce(
         &self,
         _pieces: Vec<Tensor<1>>,
-        _watch: Watch<'_>,
+        _abort_check: AbortCheck<'_>,
     ) -> Result<Vec<Tensor<1>>, NcclError> {
         match *self {}
     }

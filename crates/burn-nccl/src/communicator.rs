@@ -11,8 +11,8 @@ use cudarc::driver::sys as cuda;
 use cudarc::nccl::{result as nccl, sys};
 
 use crate::buffer::{Buffer, output};
-use crate::layout::Layout;
-use crate::{ID_BYTES, NcclError, Watch};
+use crate::layout::FlatLayout;
+use crate::{AbortCheck, ID_BYTES, NcclError};
 
 /// Time for which the wait for an operation polls the event without sleeping.
 const SPIN: Duration = Duration::from_millis(50);
@@ -80,7 +80,7 @@ impl Communicator {
     ///
     /// # Errors
     /// A device that is no CUDA device; a library that can't be loaded; a failure of NCCL.
-    pub fn join(
+    pub fn init_rank(
         id: &[u8; ID_BYTES],
         rank: usize,
         size: usize,
@@ -132,14 +132,14 @@ impl Communicator {
     /// result are those of `sum`. `sum` must work element by element: where a share begins is not specified.
     ///
     /// # Errors
-    /// Pieces that are not of `lengths`, a sum of another length; a failure of NCCL; a reason that `watch` gives.
+    /// Pieces that are not of `lengths`, a sum of another length; a failure of NCCL; a reason that `abort_check` gives.
     pub fn all_reduce_by(
         &self,
         vectors: Vec<Vec<Tensor<1>>>,
         lengths: &[usize],
         receive: &[usize],
         sum: impl FnOnce(Vec<Tensor<1>>) -> Tensor<1>,
-        watch: Watch<'_>,
+        abort_check: AbortCheck<'_>,
     ) -> Result<Vec<Tensor<1>>, NcclError> {
         let fits = |pieces: &Vec<Tensor<1>>| {
             let dims = pieces.iter().map(|piece| piece.dims()[0]);
@@ -148,8 +148,8 @@ impl Communicator {
         if !vectors.iter().all(fits) || receive.len() != self.size {
             return Err(NcclError::Lengths);
         }
-        let layout = Layout::new(lengths, self.alignment);
-        let own = layout.share(self.rank, self.size);
+        let layout = FlatLayout::new(lengths, self.alignment);
+        let own = layout.range_of_rank(self.rank, self.size);
         // All memory is allocated before the first wait: meanwhile the device still computes the inputs. The first flat vector is sent from
         // and later receives the result.
         let count = vectors.len();
@@ -157,14 +157,14 @@ impl Communicator {
         let from = from.collect::<Result<Vec<_>, _>>()?;
         let flat = self.outputs(count.max(1), layout.total)?;
         let received = self.outputs(receive.iter().sum(), own.len())?;
-        self.operation(watch, || {
+        self.operation(abort_check, || {
             for (pieces, (_, flat)) in from.iter().zip(&flat) {
                 self.copy(pieces, flat, &layout)?;
             }
             group(|| {
                 let mut received = received.iter();
                 for (rank, &vectors) in receive.iter().enumerate() {
-                    let share = layout.share(rank, self.size);
+                    let share = layout.range_of_rank(rank, self.size);
                     for (_, flat) in &flat[..count] {
                         self.send(flat.at(share.start), share.len(), rank)?;
                     }
@@ -185,10 +185,10 @@ impl Communicator {
         let [(tensor, result), ..] = &flat[..] else {
             return Err(NcclError::Lengths);
         };
-        self.operation(watch, || {
+        self.operation(abort_check, || {
             group(|| {
                 for rank in 0..self.size {
-                    let share = layout.share(rank, self.size);
+                    let share = layout.range_of_rank(rank, self.size);
                     self.send(sum.at(0), own.len(), rank)?;
                     self.receive(result.at(share.start), share.len(), rank)?;
                 }
@@ -201,17 +201,17 @@ impl Communicator {
     /// The sums of the tensors of all ranks, in an order that NCCL chooses by size, topology and version.
     ///
     /// # Errors
-    /// A failure of NCCL; a reason that `watch` gives.
+    /// A failure of NCCL; a reason that `abort_check` gives.
     pub fn all_reduce(
         &self,
         pieces: Vec<Tensor<1>>,
-        watch: Watch<'_>,
+        abort_check: AbortCheck<'_>,
     ) -> Result<Vec<Tensor<1>>, NcclError> {
         let lengths: Vec<usize> = pieces.iter().map(|piece| piece.dims()[0]).collect();
-        let layout = Layout::new(&lengths, self.alignment);
+        let layout = FlatLayout::new(&lengths, self.alignment);
         let from = buffers(pieces)?;
         let (tensor, flat) = output(layout.total, &self.device)?;
-        self.operation(watch, || {
+        self.operation(abort_check, || {
             self.copy(&from, &flat, &layout)?;
             // SAFETY: the buffer holds `layout.total` elements and lives until the operation is done; NCCL allows the sum in place.
             let called = unsafe {
@@ -237,7 +237,12 @@ impl Communicator {
     }
 
     /// Queues copies of the pieces to their offsets in a flat vector.
-    fn copy(&self, pieces: &[Buffer], flat: &Buffer, layout: &Layout<'_>) -> Result<(), NcclError> {
+    fn copy(
+        &self,
+        pieces: &[Buffer],
+        flat: &Buffer,
+        layout: &FlatLayout<'_>,
+    ) -> Result<(), NcclError> {
         for ((piece, &length), &start) in pieces.iter().zip(layout.lengths).zip(&layout.starts) {
             if length > 0 {
                 // SAFETY: both buffers hold `length` elements from these addresses, and live until the operation is done.
@@ -253,7 +258,7 @@ impl Communicator {
     /// Runs `launch`, which queues NCCL calls on the stream, and waits for them.
     fn operation(
         &self,
-        watch: Watch<'_>,
+        abort_check: AbortCheck<'_>,
         launch: impl FnOnce() -> Result<(), NcclError>,
     ) -> Result<(), NcclError> {
         // Inputs must be computed and the outputs' zeros written before NCCL's stream, which is not ordered with Burn's, may run.
@@ -262,7 +267,7 @@ impl Communicator {
             .map_err(|error| NcclError::Driver(error.to_string()))?;
         // SAFETY: the context is alive. Another thread of the process may have made another one current for this thread's pool.
         unsafe { driver::ctx::set_current(self.context) }.map_err(driver_failed)?;
-        let done = launch().and_then(|()| self.wait(watch));
+        let done = launch().and_then(|()| self.wait(abort_check));
         if done.is_err() {
             self.abort();
         }
@@ -270,7 +275,7 @@ impl Communicator {
     }
 
     /// Waits for the stream.
-    fn wait(&self, watch: Watch<'_>) -> Result<(), NcclError> {
+    fn wait(&self, abort_check: AbortCheck<'_>) -> Result<(), NcclError> {
         // SAFETY: event and stream belong to the current context and are alive.
         unsafe { driver::event::record(self.event, self.stream) }.map_err(driver_failed)?;
         let start = Instant::now();
@@ -285,7 +290,7 @@ impl Communicator {
             if watched.elapsed() > WATCH {
                 watched = Instant::now();
                 self.asynchronous_error()?;
-                if let Some(reason) = watch() {
+                if let Some(reason) = abort_check() {
                     return Err(NcclError::Ended(reason));
                 }
             }
@@ -358,7 +363,7 @@ impl Communicator {
 
 impl Drop for Communicator {
     fn drop(&mut self) {
-        // SAFETY: everything was created by `join` and is released once, with its context current. NCCL ends the communicator only after
+        // SAFETY: everything was created by `init_rank` and is released once, with its context current. NCCL ends the communicator only after
         // its operations are done; after an abort it is gone already. A process that ends needs none of the results.
         unsafe {
             let _ = driver::ctx::set_current(self.context);

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use std::ops::Range;
 
 /// A vector as one flat tensor. Each of its pieces begins at a multiple of `alignment` elements, so that Burn's `slice` is a view.
-pub(crate) struct Layout<'a> {
+pub(crate) struct FlatLayout<'a> {
     pub(crate) lengths: &'a [usize],
     /// First element of each piece.
     pub(crate) starts: Vec<usize>,
@@ -13,7 +13,7 @@ pub(crate) struct Layout<'a> {
     alignment: usize,
 }
 
-impl<'a> Layout<'a> {
+impl<'a> FlatLayout<'a> {
     /// Of pieces of these lengths, in order.
     pub(crate) fn new(lengths: &'a [usize], alignment: usize) -> Self {
         let mut total = 0;
@@ -32,7 +32,7 @@ impl<'a> Layout<'a> {
     }
 
     /// The elements that `rank` of `size` sums: contiguous, in the order of the ranks, together all elements.
-    pub(crate) fn share(&self, rank: usize, size: usize) -> Range<usize> {
+    pub(crate) fn range_of_rank(&self, rank: usize, size: usize) -> Range<usize> {
         let units = self.total / self.alignment;
         let at = |rank| units * rank / size * self.alignment;
         at(rank)..at(rank + 1)
@@ -49,16 +49,18 @@ impl<'a> Layout<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::Layout;
+    use super::FlatLayout;
     use burn::tensor::Tensor;
 
     #[test]
     fn shares_of_all_ranks_are_all_elements_once() {
-        let layout = Layout::new(&[3, 0, 130, 128, 1], 128);
+        let layout = FlatLayout::new(&[3, 0, 130, 128, 1], 128);
         assert_eq!(layout.starts, [0, 128, 128, 384, 512]);
         assert_eq!(layout.total, 640);
         for size in 1..8 {
-            let shares: Vec<_> = (0..size).map(|rank| layout.share(rank, size)).collect();
+            let shares: Vec<_> = (0..size)
+                .map(|rank| layout.range_of_rank(rank, size))
+                .collect();
             assert_eq!(shares[0].start, 0);
             assert_eq!(shares[size - 1].end, layout.total);
             assert!(shares.windows(2).all(|both| both[0].end == both[1].start));
@@ -68,7 +70,7 @@ mod tests {
 
     #[test]
     fn pieces_are_at_their_places() {
-        let layout = Layout::new(&[2, 1, 3], 4);
+        let layout = FlatLayout::new(&[2, 1, 3], 4);
         let vector = Tensor::<1>::from_floats(
             [0., 1., -1., -1., 2., -1., -1., -1., 3., 4., 5., -1.],
             &Default::default(),

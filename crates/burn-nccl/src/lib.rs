@@ -40,7 +40,7 @@ pub const ID_BYTES: usize = 128;
 pub const COMPILED: bool = cfg!(feature = "nccl");
 
 /// Called while an operation waits: a reason to end it, such as a process of the run that has ended.
-pub type Watch<'a> = &'a dyn Fn() -> Option<String>;
+pub type AbortCheck<'a> = &'a dyn Fn() -> Option<String>;
 
 /// Reasons why an operation was not done.
 #[derive(Debug, thiserror::Error)]

@@ -7,12 +7,12 @@ use half::bf16;
 
 use crate::pass::{Idle, Outputs, Pass};
 use crate::profile::Profile;
-use crate::rows::Activation;
-use crate::weights::{Matrix, Weight};
+use crate::rows::OperandDtype;
+use crate::weights::{Weight, WeightMatrix};
 
 /// Dtypes of weights and operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum EncoderDtype {
     /// f32.
     F32,
     /// bf16, sums in f32.
@@ -23,7 +23,7 @@ pub enum Format {
 
 /// Sizes of an encoder.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Shape {
+pub struct EncoderSizes {
     /// Width of the residual stream.
     pub hidden: usize,
     /// Attention heads.
@@ -31,7 +31,7 @@ pub struct Shape {
     /// Elements of a head.
     pub head_dim: usize,
     /// Width between the two matrices of the MLP, after GeGLU.
-    pub inner: usize,
+    pub intermediate_size: usize,
     /// Epsilon of the norms.
     pub eps: f32,
 }
@@ -46,37 +46,37 @@ pub struct Layer<'a> {
     /// `[hidden]`; `None` where the layer's input is normalized already.
     pub attention_norm: Option<&'a [f32]>,
     /// `[3 * heads * head_dim, hidden]`.
-    pub wqkv: Matrix<'a>,
+    pub wqkv: WeightMatrix<'a>,
     /// `[hidden, heads * head_dim]`.
-    pub attention_out: Matrix<'a>,
+    pub attention_out: WeightMatrix<'a>,
     /// `[hidden]`.
     pub mlp_norm: &'a [f32],
-    /// `[2 * inner, hidden]`, the activated half first.
-    pub wi: Matrix<'a>,
-    /// `[hidden, inner]`.
-    pub mlp_out: Matrix<'a>,
+    /// `[2 * intermediate_size, hidden]`, the activated half first.
+    pub wi: WeightMatrix<'a>,
+    /// `[hidden, intermediate_size]`.
+    pub mlp_out: WeightMatrix<'a>,
 }
 
 /// An encoder with packed weights, and its threads.
 #[derive(Debug)]
-pub struct Encoder {
-    pub(crate) shape: Shape,
+pub struct PackedEncoder {
+    pub(crate) sizes: EncoderSizes,
     pub(crate) unit: Unit,
     pub(crate) team: Team,
-    weights: Weights,
+    weights: PackedWeights,
     pub(crate) final_norm: Vec<f32>,
     pub(crate) tables: Vec<Table>,
 }
 
 #[derive(Debug)]
-enum Weights {
+enum PackedWeights {
     F32(Vec<PackedLayer<f32>>, Idle<f32>),
     /// Floats or bytes; operands in bf16 either way.
     Bf16(Vec<PackedLayer<bf16>>, Idle<bf16>),
 }
 
 #[derive(Debug)]
-pub(crate) struct PackedLayer<E: Activation> {
+pub(crate) struct PackedLayer<E: OperandDtype> {
     pub(crate) half_window: Option<usize>,
     /// Index of the layer's rotary table.
     pub(crate) table: Option<usize>,
@@ -116,25 +116,27 @@ impl Table {
 /// An encoder whose layers are packed one after the other, so that the caller can free each one.
 #[derive(Debug)]
 pub struct Builder {
-    shape: Shape,
+    sizes: EncoderSizes,
     unit: Unit,
     team: Team,
     int8: bool,
-    weights: Weights,
+    weights: PackedWeights,
     tables: Vec<Table>,
 }
 
 impl Builder {
     /// An encoder without layers. `unit` must be supported by this processor ([`Unit::chosen`]). The threads of `team` pack the weights and run the passes.
-    pub fn new(shape: Shape, format: Format, unit: Unit, team: Team) -> Self {
+    pub fn new(sizes: EncoderSizes, format: EncoderDtype, unit: Unit, team: Team) -> Self {
         Self {
-            shape,
+            sizes,
             unit,
             team,
-            int8: format == Format::Int8,
+            int8: format == EncoderDtype::Int8,
             weights: match format {
-                Format::F32 => Weights::F32(Vec::new(), Idle::default()),
-                Format::Bf16 | Format::Int8 => Weights::Bf16(Vec::new(), Idle::default()),
+                EncoderDtype::F32 => PackedWeights::F32(Vec::new(), Idle::default()),
+                EncoderDtype::Bf16 | EncoderDtype::Int8 => {
+                    PackedWeights::Bf16(Vec::new(), Idle::default())
+                }
             },
             tables: Vec::new(),
         }
@@ -151,26 +153,26 @@ impl Builder {
             known.unwrap_or_else(|| {
                 self.tables.push(Table {
                     frequencies: frequencies.to_vec(),
-                    head_dim: self.shape.head_dim,
+                    head_dim: self.sizes.head_dim,
                     values: Mutex::default(),
                 });
                 self.tables.len() - 1
             })
         });
         match &mut self.weights {
-            Weights::F32(layers, _) => {
+            PackedWeights::F32(layers, _) => {
                 layers.push(PackedLayer::new(
                     &self.team,
-                    &self.shape,
+                    &self.sizes,
                     layer,
                     table,
                     self.int8,
                 ));
             }
-            Weights::Bf16(layers, _) => {
+            PackedWeights::Bf16(layers, _) => {
                 layers.push(PackedLayer::new(
                     &self.team,
-                    &self.shape,
+                    &self.sizes,
                     layer,
                     table,
                     self.int8,
@@ -183,10 +185,10 @@ impl Builder {
     ///
     /// # Panics
     /// If the norm has another length than the hidden states.
-    pub fn finish(self, final_norm: &[f32]) -> Encoder {
-        assert_eq!(final_norm.len(), self.shape.hidden, "final norm");
-        Encoder {
-            shape: self.shape,
+    pub fn build(self, final_norm: &[f32]) -> PackedEncoder {
+        assert_eq!(final_norm.len(), self.sizes.hidden, "final norm");
+        PackedEncoder {
+            sizes: self.sizes,
             unit: self.unit,
             team: self.team,
             weights: self.weights,
@@ -196,7 +198,7 @@ impl Builder {
     }
 }
 
-impl Encoder {
+impl PackedEncoder {
     /// The instruction set of the GEMMs.
     pub fn unit(&self) -> Unit {
         self.unit
@@ -210,8 +212,8 @@ impl Encoder {
     /// Bytes of the packed weights.
     pub fn bytes(&self) -> usize {
         match &self.weights {
-            Weights::F32(layers, _) => layers.iter().map(PackedLayer::bytes).sum(),
-            Weights::Bf16(layers, _) => layers.iter().map(PackedLayer::bytes).sum(),
+            PackedWeights::F32(layers, _) => layers.iter().map(PackedLayer::bytes).sum(),
+            PackedWeights::Bf16(layers, _) => layers.iter().map(PackedLayer::bytes).sum(),
         }
     }
 
@@ -261,7 +263,7 @@ impl Encoder {
         );
         assert_eq!(
             input.len(),
-            total * self.shape.hidden,
+            total * self.sizes.hidden,
             "tokens of the input"
         );
         if total == 0 {
@@ -271,10 +273,10 @@ impl Encoder {
             return Vec::new();
         }
         match &self.weights {
-            Weights::F32(layers, idle) => {
+            PackedWeights::F32(layers, idle) => {
                 Pass::new(self, layers, idle, input, cu_seqlens).run(outputs)
             }
-            Weights::Bf16(layers, idle) => {
+            PackedWeights::Bf16(layers, idle) => {
                 Pass::new(self, layers, idle, input, cu_seqlens).run(outputs)
             }
         }
@@ -282,22 +284,22 @@ impl Encoder {
 
     fn layers(&self) -> usize {
         match &self.weights {
-            Weights::F32(layers, _) => layers.len(),
-            Weights::Bf16(layers, _) => layers.len(),
+            PackedWeights::F32(layers, _) => layers.len(),
+            PackedWeights::Bf16(layers, _) => layers.len(),
         }
     }
 }
 
-impl<E: Activation> PackedLayer<E> {
+impl<E: OperandDtype> PackedLayer<E> {
     fn new(
         team: &Team,
-        shape: &Shape,
+        sizes: &EncoderSizes,
         layer: &Layer<'_>,
         table: Option<usize>,
         int8: bool,
     ) -> Self {
-        let (hidden, inner) = (shape.hidden, shape.inner);
-        let width = shape.heads * shape.head_dim;
+        let (hidden, inner) = (sizes.hidden, sizes.intermediate_size);
+        let width = sizes.heads * sizes.head_dim;
         let check = |name: &str, found: usize, expected: usize| {
             assert_eq!(found, expected, "{name}: number of elements");
         };
@@ -308,7 +310,7 @@ impl<E: Activation> PackedLayer<E> {
         check("the MLP's norm", layer.mlp_norm.len(), hidden);
         for matrix in [&layer.wqkv, &layer.attention_out, &layer.wi, &layer.mlp_out] {
             assert!(
-                int8 || matches!(matrix, Matrix::Float(_)),
+                int8 || matches!(matrix, WeightMatrix::Float(_)),
                 "codes for an encoder of floats"
             );
         }

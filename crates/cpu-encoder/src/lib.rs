@@ -24,9 +24,9 @@ mod rows;
 mod shared;
 pub mod weights;
 
-pub use encoder::{Builder, Encoder, Format, Layer, Shape};
+pub use encoder::{Builder, EncoderDtype, EncoderSizes, Layer, PackedEncoder};
 pub use profile::{Op, Profile};
-pub use weights::Matrix;
+pub use weights::WeightMatrix;
 
 /// The example of the README is compiled and run.
 #[cfg(doctest)]

@@ -20,14 +20,14 @@ use std::time::Instant;
 
 use cpu_gemm::aligned::{Aligned, Zero};
 use cpu_gemm::element::Element;
-use cpu_gemm::kernel::{Multiply, Tile};
-use cpu_gemm::{Member, PANEL, ROWS, Unit};
+use cpu_gemm::kernel::{MicrokernelArgs, Multiply};
+use cpu_gemm::{PANEL, ROWS, Unit, Worker};
 
-use crate::attention::{Head, Scratch};
-use crate::encoder::{Encoder, PackedLayer, Shape};
+use crate::attention::{HeadView, Scratch};
+use crate::encoder::{EncoderSizes, PackedEncoder, PackedLayer};
 use crate::profile::{Clock, Op, Profile};
 use crate::rows::{
-    Activation, TileValues, add_scaled_tile, add_tile, layer_norm, quantize, scale_tile,
+    OperandDtype, TileValues, add_scaled_tile, add_tile, layer_norm, quantize, scale_tile,
 };
 use crate::shared::SharedRows;
 use crate::weights::Weight;
@@ -38,7 +38,7 @@ const BLOCK: usize = 128;
 
 /// The left operands of a layer's GEMMs.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Operand {
+enum GemmInput {
     Normed,
     Attended,
     Gated,
@@ -54,8 +54,8 @@ pub(crate) struct Outputs<'a> {
 }
 
 /// One pass over a batch.
-pub(crate) struct Pass<'a, E: Activation> {
-    encoder: &'a Encoder,
+pub(crate) struct Pass<'a, E: OperandDtype> {
+    encoder: &'a PackedEncoder,
     layers: &'a [PackedLayer<E>],
     total: usize,
     /// Sequences, the longest first.
@@ -70,7 +70,7 @@ pub(crate) struct Pass<'a, E: Activation> {
 /// Activations between phases. Rows are padded to multiples of 32 and strides to whole steps of the operands. What is beyond a row's width is zero; rows beyond
 /// the batch can have any values, for no row of a result depends on another row of its operand.
 #[derive(Debug)]
-pub(crate) struct Buffers<E: Activation> {
+pub(crate) struct Buffers<E: OperandDtype> {
     /// Rows of each of them.
     rows: usize,
     qkv: Aligned<E>,
@@ -88,17 +88,17 @@ pub(crate) struct Buffers<E: Activation> {
 /// Rows up to which an encoder keeps its buffers for the next pass.
 const KEPT_ROWS: usize = 2048;
 
-impl<E: Activation> Buffers<E> {
-    fn new(shape: &Shape, rows: usize, int8: bool) -> Self {
-        let width = shape.heads * shape.head_dim;
-        let widest = widest(shape);
+impl<E: OperandDtype> Buffers<E> {
+    fn new(sizes: &EncoderSizes, rows: usize, int8: bool) -> Self {
+        let width = sizes.heads * sizes.head_dim;
+        let widest = widest(sizes);
         let int8_rows = if int8 { rows } else { 0 };
         Self {
             rows,
             qkv: Aligned::in_huge_pages(rows * 3 * width),
-            normed: Aligned::in_huge_pages(rows * stride(shape.hidden)),
+            normed: Aligned::in_huge_pages(rows * stride(sizes.hidden)),
             attended: Aligned::in_huge_pages(rows * stride(width)),
-            gated: Aligned::in_huge_pages(rows * stride(shape.inner)),
+            gated: Aligned::in_huge_pages(rows * stride(sizes.intermediate_size)),
             codes: Aligned::in_huge_pages(int8_rows * widest),
             scales: vec![0.0; int8_rows],
             more_codes: Aligned::in_huge_pages(int8_rows * widest),
@@ -109,15 +109,15 @@ impl<E: Activation> Buffers<E> {
 
 /// The buffers of the last pass, for reuse.
 #[derive(Debug)]
-pub(crate) struct Idle<E: Activation>(Mutex<Option<Buffers<E>>>);
+pub(crate) struct Idle<E: OperandDtype>(Mutex<Option<Buffers<E>>>);
 
-impl<E: Activation> Default for Idle<E> {
+impl<E: OperandDtype> Default for Idle<E> {
     fn default() -> Self {
         Self(Mutex::new(None))
     }
 }
 
-impl<E: Activation> Idle<E> {
+impl<E: OperandDtype> Idle<E> {
     fn take(&self, rows: usize) -> Option<Buffers<E>> {
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         idle.take_if(|buffers| buffers.rows >= rows)
@@ -131,9 +131,9 @@ impl<E: Activation> Idle<E> {
 }
 
 /// Elements of a row of the widest operand.
-fn widest(shape: &Shape) -> usize {
-    let width = shape.heads * shape.head_dim;
-    stride(shape.hidden.max(width).max(shape.inner))
+fn widest(sizes: &EncoderSizes) -> usize {
+    let width = sizes.heads * sizes.head_dim;
+    stride(sizes.hidden.max(width).max(sizes.intermediate_size))
 }
 
 /// The matrix of queries, keys and values: a block `[rows, 3, head_dim]` for each head where panels of 32 columns are within a head, so that attention reads
@@ -148,38 +148,38 @@ struct QkvLayout {
 }
 
 impl QkvLayout {
-    fn new(shape: &Shape, rows: usize) -> Self {
+    fn new(sizes: &EncoderSizes, rows: usize) -> Self {
         Self {
-            by_head: shape.head_dim.is_multiple_of(PANEL),
-            width: shape.heads * shape.head_dim,
-            dim: shape.head_dim,
+            by_head: sizes.head_dim.is_multiple_of(PANEL),
+            width: sizes.heads * sizes.head_dim,
+            dim: sizes.head_dim,
             rows,
         }
     }
 
     /// Elements from one token to the next.
     fn stride(&self) -> usize {
-        3 * self.part()
+        3 * self.qkv_stride()
     }
 
     /// Elements from a head's queries to its keys, and on to its values.
-    fn part(&self) -> usize {
+    fn qkv_stride(&self) -> usize {
         if self.by_head { self.dim } else { self.width }
     }
 
     /// Row and column, in the matrix of this stride, of a token's output `column` of `Wqkv`.
-    fn place(&self, token: usize, column: usize) -> (usize, usize) {
+    fn qkv_index(&self, token: usize, column: usize) -> (usize, usize) {
         if !self.by_head {
             return (token, column);
         }
-        let (part, column) = (column / self.width, column % self.width);
+        let (projection, column) = (column / self.width, column % self.width);
         let (head, column) = (column / self.dim, column % self.dim);
-        (head * self.rows + token, part * self.dim + column)
+        (head * self.rows + token, projection * self.dim + column)
     }
 }
 
 /// The buffers of a running pass, shared by its threads.
-struct Shared<E> {
+struct PassBuffers<E> {
     x: SharedRows<f32>,
     qkv: SharedRows<E>,
     normed: SharedRows<E>,
@@ -192,7 +192,7 @@ struct Shared<E> {
 }
 
 /// A thread's state.
-struct Worker<'a, E: Activation> {
+struct ThreadState<'a, E: OperandDtype> {
     pass: &'a Context<'a, E>,
     tile: Box<TileValues>,
     sums: Box<[i32; ROWS * PANEL]>,
@@ -203,15 +203,15 @@ struct Worker<'a, E: Activation> {
 }
 
 /// Inputs that all threads of a pass read.
-struct Context<'a, E: Activation> {
-    encoder: &'a Encoder,
+struct Context<'a, E: OperandDtype> {
+    encoder: &'a PackedEncoder,
     layers: &'a [PackedLayer<E>],
     total: usize,
     sequences: &'a [Range<usize>],
     longest: usize,
     tables: &'a [Arc<Vec<f32>>],
     layout: QkvLayout,
-    shared: Shared<E>,
+    shared: PassBuffers<E>,
 }
 
 const fn stride(width: usize) -> usize {
@@ -219,16 +219,16 @@ const fn stride(width: usize) -> usize {
     width.next_multiple_of(64)
 }
 
-impl<'a, E: Activation> Pass<'a, E> {
+impl<'a, E: OperandDtype> Pass<'a, E> {
     pub(crate) fn new(
-        encoder: &'a Encoder,
+        encoder: &'a PackedEncoder,
         layers: &'a [PackedLayer<E>],
         idle: &'a Idle<E>,
         x: Vec<f32>,
         cu_seqlens: &[u32],
     ) -> Self {
-        let shape = &encoder.shape;
-        let total = x.len() / shape.hidden;
+        let sizes = &encoder.sizes;
+        let total = x.len() / sizes.hidden;
         let rows = total.next_multiple_of(ROWS);
         let mut sequences: Vec<Range<usize>> = cu_seqlens
             .windows(2)
@@ -254,7 +254,7 @@ impl<'a, E: Activation> Pass<'a, E> {
             x,
             buffers: idle
                 .take(rows)
-                .unwrap_or_else(|| Buffers::new(shape, rows, int8)),
+                .unwrap_or_else(|| Buffers::new(sizes, rows, int8)),
             idle,
         }
     }
@@ -262,11 +262,11 @@ impl<'a, E: Activation> Pass<'a, E> {
     pub(crate) fn run(mut self, outputs: Outputs<'_>) -> Vec<f32> {
         let Outputs { states, profile } = outputs;
         let start = Instant::now();
-        let shape = self.encoder.shape;
-        let width = shape.heads * shape.head_dim;
-        let widest = widest(&shape);
+        let sizes = self.encoder.sizes;
+        let width = sizes.heads * sizes.head_dim;
+        let widest = widest(&sizes);
         let buffers = &mut self.buffers;
-        let layout = QkvLayout::new(&shape, buffers.rows);
+        let layout = QkvLayout::new(&sizes, buffers.rows);
         let context = Context {
             encoder: self.encoder,
             layers: self.layers,
@@ -275,12 +275,12 @@ impl<'a, E: Activation> Pass<'a, E> {
             longest: self.longest,
             tables: &self.tables,
             layout,
-            shared: Shared {
-                x: SharedRows::of(&mut self.x, shape.hidden),
+            shared: PassBuffers {
+                x: SharedRows::of(&mut self.x, sizes.hidden),
                 qkv: SharedRows::of(&mut buffers.qkv, layout.stride()),
-                normed: SharedRows::of(&mut buffers.normed, stride(shape.hidden)),
+                normed: SharedRows::of(&mut buffers.normed, stride(sizes.hidden)),
                 attended: SharedRows::of(&mut buffers.attended, stride(width)),
-                gated: SharedRows::of(&mut buffers.gated, stride(shape.inner)),
+                gated: SharedRows::of(&mut buffers.gated, stride(sizes.intermediate_size)),
                 codes: SharedRows::of(&mut buffers.codes, widest),
                 scales: SharedRows::of(&mut buffers.scales, 1),
                 more_codes: SharedRows::of(&mut buffers.more_codes, widest),
@@ -289,11 +289,11 @@ impl<'a, E: Activation> Pass<'a, E> {
         };
         let kept = states.is_some().then(|| Mutex::new(Vec::new()));
         let times = profile.is_some().then(Mutex::<Profile>::default);
-        self.encoder.team.run(&|member| {
+        self.encoder.team.run(&|worker| {
             let _guard = self.encoder.unit.enter();
-            let mut worker = Worker::new(&context, times.is_some());
-            worker.run(member, kept.as_ref());
-            if let (Some(times), Some(own)) = (&times, &worker.clock.profile) {
+            let mut thread = ThreadState::new(&context, times.is_some());
+            thread.run(worker, kept.as_ref());
+            if let (Some(times), Some(own)) = (&times, &thread.clock.profile) {
                 times
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -312,68 +312,68 @@ impl<'a, E: Activation> Pass<'a, E> {
     }
 }
 
-impl<'a, E: Activation> Worker<'a, E> {
+impl<'a, E: OperandDtype> ThreadState<'a, E> {
     fn new(pass: &'a Context<'a, E>, profiled: bool) -> Self {
-        let shape = &pass.encoder.shape;
-        let widest = shape
+        let sizes = &pass.encoder.sizes;
+        let widest = sizes
             .hidden
-            .max(shape.inner)
-            .max(shape.heads * shape.head_dim);
+            .max(sizes.intermediate_size)
+            .max(sizes.heads * sizes.head_dim);
         Self {
             pass,
             tile: Box::new([0.0; ROWS * PANEL]),
             sums: Box::new([0; ROWS * PANEL]),
             row: vec![0.0; widest],
             rest: vec![0.0; widest],
-            scratch: Scratch::new(pass.longest, shape.head_dim),
+            scratch: Scratch::new(pass.longest, sizes.head_dim),
             clock: Clock {
                 profile: profiled.then(Profile::default),
             },
         }
     }
 
-    /// The phases; every thread of the team makes the same calls of [`Member::share`].
-    fn run(&mut self, member: &Member<'_>, states: Option<&Mutex<Vec<Vec<f32>>>>) {
+    /// The phases; every thread of the team makes the same calls of [`Worker::parallel_for`].
+    fn run(&mut self, worker: &Worker<'_>, states: Option<&Mutex<Vec<Vec<f32>>>>) {
         let (total, layers) = (self.pass.total, self.pass.layers);
         // Blocks of whole groups of 32 rows, at least two for each thread where there are enough rows.
         let block = total
-            .div_ceil(2 * member.count())
+            .div_ceil(2 * worker.count())
             .next_multiple_of(ROWS)
             .min(BLOCK);
-        let in_blocks = total.div_ceil(ROWS) >= 2 * member.count();
+        let in_blocks = total.div_ceil(ROWS) >= 2 * worker.count();
         let blocks = total.div_ceil(block);
         let rows_of = |index: usize| index * block..((index + 1) * block).min(total);
         match layers.first() {
             Some(layer) if in_blocks => {
-                member.share(blocks, |index| self.enter(layer, rows_of(index)))
+                worker.parallel_for(blocks, |index| self.enter(layer, rows_of(index)))
             }
-            Some(layer) => self.enter_shared(member, layer),
+            Some(layer) => self.enter_shared(worker, layer),
             None => {}
         }
         for (index, layer) in layers.iter().enumerate() {
             if let Some(states) = states {
-                member.share(1, |_| self.keep(states));
+                worker.parallel_for(1, |_| self.keep(states));
             }
-            let heads = self.pass.encoder.shape.heads;
-            member.share(self.pass.sequences.len() * heads, |task| {
+            let heads = self.pass.encoder.sizes.heads;
+            worker.parallel_for(self.pass.sequences.len() * heads, |task| {
                 self.attend(layer, &self.pass.sequences[task / heads], task % heads);
             });
             let next = layers.get(index + 1);
             if in_blocks {
-                member.share(blocks, |index| {
+                worker.parallel_for(blocks, |index| {
                     self.leave(layer, rows_of(index));
                     if let Some(next) = next {
                         self.enter(next, rows_of(index));
                     }
                 });
             } else {
-                self.leave_shared(member, layer);
+                self.leave_shared(worker, layer);
                 if let Some(next) = next {
-                    self.enter_shared(member, next);
+                    self.enter_shared(worker, next);
                 }
             }
         }
-        member.share(total, |row| self.finish(row));
+        worker.parallel_for(total, |row| self.final_norm_row(row));
     }
 
     /// From the residual stream to queries, keys and values, of a block of rows.
@@ -384,18 +384,18 @@ impl<'a, E: Activation> Worker<'a, E> {
 
     /// From attention's result through the MLP, of a block of rows.
     fn leave(&mut self, layer: &PackedLayer<E>, rows: Range<usize>) {
-        self.quantize(Operand::Attended, &layer.attention_out, rows.clone());
+        self.quantize(GemmInput::Attended, &layer.attention_out, rows.clone());
         self.add(
-            Operand::Attended,
+            GemmInput::Attended,
             &layer.attention_out,
             rows.clone(),
             0..layer.attention_out.panels(),
         );
         self.norm(Some(&layer.mlp_norm), &layer.wi, rows.clone());
         self.geglu(layer, rows.clone(), 0..layer.wi.panels());
-        self.quantize(Operand::Gated, &layer.mlp_out, rows.clone());
+        self.quantize(GemmInput::Gated, &layer.mlp_out, rows.clone());
         self.add(
-            Operand::Gated,
+            GemmInput::Gated,
             &layer.mlp_out,
             rows,
             0..layer.mlp_out.panels(),
@@ -403,56 +403,56 @@ impl<'a, E: Activation> Worker<'a, E> {
     }
 
     /// [`Self::enter`] of all rows, in phases.
-    fn enter_shared(&mut self, member: &Member<'_>, layer: &PackedLayer<E>) {
+    fn enter_shared(&mut self, worker: &Worker<'_>, layer: &PackedLayer<E>) {
         let total = self.pass.total;
-        member.share(total, |row| {
+        worker.parallel_for(total, |row| {
             self.norm(layer.attention_norm.as_deref(), &layer.wqkv, row..row + 1)
         });
-        share_panels(member, layer.wqkv.panels(), |panels| {
+        share_panels(worker, layer.wqkv.panels(), |panels| {
             self.qkv(layer, 0..total, panels)
         });
     }
 
     /// [`Self::leave`] of all rows, in phases.
-    fn leave_shared(&mut self, member: &Member<'_>, layer: &PackedLayer<E>) {
+    fn leave_shared(&mut self, worker: &Worker<'_>, layer: &PackedLayer<E>) {
         let total = self.pass.total;
         let (out, mlp_out) = (&layer.attention_out, &layer.mlp_out);
         if let Weight::Int8(_) = out {
-            member.share(total, |row| {
-                self.quantize(Operand::Attended, out, row..row + 1)
+            worker.parallel_for(total, |row| {
+                self.quantize(GemmInput::Attended, out, row..row + 1)
             });
         }
-        share_panels(member, out.panels(), |panels| {
-            self.add(Operand::Attended, out, 0..total, panels)
+        share_panels(worker, out.panels(), |panels| {
+            self.add(GemmInput::Attended, out, 0..total, panels)
         });
-        member.share(total, |row| {
+        worker.parallel_for(total, |row| {
             self.norm(Some(&layer.mlp_norm), &layer.wi, row..row + 1)
         });
-        share_panels(member, layer.wi.panels(), |panels| {
+        share_panels(worker, layer.wi.panels(), |panels| {
             self.geglu(layer, 0..total, panels)
         });
         if let Weight::Int8(_) = mlp_out {
-            member.share(total, |row| {
-                self.quantize(Operand::Gated, mlp_out, row..row + 1)
+            worker.parallel_for(total, |row| {
+                self.quantize(GemmInput::Gated, mlp_out, row..row + 1)
             });
         }
-        share_panels(member, mlp_out.panels(), |panels| {
-            self.add(Operand::Gated, mlp_out, 0..total, panels)
+        share_panels(worker, mlp_out.panels(), |panels| {
+            self.add(GemmInput::Gated, mlp_out, 0..total, panels)
         });
     }
 
     /// Norms rows of the residual stream into the left operand of `weight`'s GEMM.
     fn norm(&mut self, norm: Option<&[f32]>, weight: &Weight<E>, rows: Range<usize>) {
-        let shape = &self.pass.encoder.shape;
+        let sizes = &self.pass.encoder.sizes;
         let shared = &self.pass.shared;
-        let hidden = shape.hidden;
+        let hidden = sizes.hidden;
         let start = self.clock.start();
         for row in rows {
             // SAFETY: this thread alone uses this row between two barriers.
             let x = unsafe { shared.x.rows(row, 1) };
             let x = match norm {
                 Some(norm) => {
-                    layer_norm(x, norm, shape.eps, &mut self.row[..hidden]);
+                    layer_norm(x, norm, sizes.eps, &mut self.row[..hidden]);
                     &self.row[..hidden]
                 }
                 None => x,
@@ -460,7 +460,7 @@ impl<'a, E: Activation> Worker<'a, E> {
             // SAFETY: as above.
             unsafe {
                 match weight {
-                    Weight::Float(_) => E::round(x, shared.normed.row_mut(row, 0, hidden)),
+                    Weight::Float(_) => E::slice_from_f32(x, shared.normed.row_mut(row, 0, hidden)),
                     Weight::Int8(_) => shared.quantize(x, row, &mut self.rest),
                 }
             }
@@ -469,7 +469,7 @@ impl<'a, E: Activation> Worker<'a, E> {
     }
 
     /// Quantizes rows of an operand, where `weight` is in bytes.
-    fn quantize(&mut self, operand: Operand, weight: &Weight<E>, rows: Range<usize>) {
+    fn quantize(&mut self, operand: GemmInput, weight: &Weight<E>, rows: Range<usize>) {
         if let Weight::Float(_) = weight {
             return;
         }
@@ -479,38 +479,38 @@ impl<'a, E: Activation> Worker<'a, E> {
         for row in rows {
             // SAFETY: this thread alone uses this row between two barriers.
             unsafe {
-                E::widen(&source.rows(row, 1)[..width], &mut self.row[..width]);
+                E::slice_to_f32(&source.rows(row, 1)[..width], &mut self.row[..width]);
                 shared.quantize(&self.row[..width], row, &mut self.rest);
             }
         }
         self.clock.stop(Op::Quantize, start);
     }
 
-    fn operand(&self, operand: Operand) -> (&'a SharedRows<E>, usize) {
-        let (shape, shared) = (&self.pass.encoder.shape, &self.pass.shared);
+    fn operand(&self, operand: GemmInput) -> (&'a SharedRows<E>, usize) {
+        let (sizes, shared) = (&self.pass.encoder.sizes, &self.pass.shared);
         match operand {
-            Operand::Normed => (&shared.normed, shape.hidden),
-            Operand::Attended => (&shared.attended, shape.heads * shape.head_dim),
-            Operand::Gated => (&shared.gated, shape.inner),
+            GemmInput::Normed => (&shared.normed, sizes.hidden),
+            GemmInput::Attended => (&shared.attended, sizes.heads * sizes.head_dim),
+            GemmInput::Gated => (&shared.gated, sizes.intermediate_size),
         }
     }
 
     fn qkv(&mut self, layer: &PackedLayer<E>, rows: Range<usize>, panels: Range<usize>) {
-        let shape = &self.pass.encoder.shape;
-        let out = 3 * shape.heads * shape.head_dim;
+        let sizes = &self.pass.encoder.sizes;
+        let out = 3 * sizes.heads * sizes.head_dim;
         let layout = self.pass.layout;
         let qkv = &self.pass.shared.qkv;
         self.gemm(
             Op::Qkv,
-            Operand::Normed,
+            GemmInput::Normed,
             &layer.wqkv,
             rows,
             panels,
             |tile, row, count, panel| {
                 let column = panel * PANEL;
                 let width = PANEL.min(out - column);
-                let (row, column) = layout.place(row, column);
-                let to = qkv.place(row, count, column, width);
+                let (row, column) = layout.qkv_index(row, column);
+                let to = qkv.tile_mut(row, count, column, width);
                 // SAFETY: this thread alone uses these rows of these columns.
                 unsafe { E::store(tile, &to) }
             },
@@ -518,17 +518,17 @@ impl<'a, E: Activation> Worker<'a, E> {
     }
 
     fn geglu(&mut self, layer: &PackedLayer<E>, rows: Range<usize>, panels: Range<usize>) {
-        let inner = self.pass.encoder.shape.inner;
+        let inner = self.pass.encoder.sizes.intermediate_size;
         let gated = &self.pass.shared.gated;
         self.gemm(
             Op::Gated,
-            Operand::Normed,
+            GemmInput::Normed,
             &layer.wi,
             rows,
             panels,
             |tile, row, count, panel| {
                 let column = panel * PANEL / 2;
-                let to = gated.place(row, count, column, (PANEL / 2).min(inner - column));
+                let to = gated.tile_mut(row, count, column, (PANEL / 2).min(inner - column));
                 // SAFETY: as in `qkv`.
                 unsafe { E::store_geglu(tile, &to) }
             },
@@ -538,16 +538,16 @@ impl<'a, E: Activation> Worker<'a, E> {
     /// Adds a GEMM's result to the residual stream.
     fn add(
         &mut self,
-        operand: Operand,
+        operand: GemmInput,
         weight: &Weight<E>,
         rows: Range<usize>,
         panels: Range<usize>,
     ) {
-        let hidden = self.pass.encoder.shape.hidden;
+        let hidden = self.pass.encoder.sizes.hidden;
         let x = &self.pass.shared.x;
         let op = match operand {
-            Operand::Gated => Op::MlpOut,
-            Operand::Normed | Operand::Attended => Op::AttentionOut,
+            GemmInput::Gated => Op::MlpOut,
+            GemmInput::Normed | GemmInput::Attended => Op::AttentionOut,
         };
         self.gemm(
             op,
@@ -557,7 +557,7 @@ impl<'a, E: Activation> Worker<'a, E> {
             panels,
             |tile, row, count, panel| {
                 let column = panel * PANEL;
-                let to = x.place(row, count, column, PANEL.min(hidden - column));
+                let to = x.tile_mut(row, count, column, PANEL.min(hidden - column));
                 // SAFETY: as in `qkv`.
                 unsafe { add_tile(tile, &to) }
             },
@@ -568,7 +568,7 @@ impl<'a, E: Activation> Worker<'a, E> {
     fn gemm(
         &mut self,
         op: Op,
-        operand: Operand,
+        operand: GemmInput,
         weight: &Weight<E>,
         rows: Range<usize>,
         panels: Range<usize>,
@@ -588,7 +588,7 @@ impl<'a, E: Activation> Worker<'a, E> {
                 let count = ROWS.min(rows.end - row);
                 let padded = count.next_multiple_of(16);
                 // SAFETY: operands have whole groups of 32 rows with strides of whole steps, and no thread writes rows that this one reads before the next
-                // barrier; tiles hold 32 × 32 elements; `Encoder::new` was given a supported unit, which this thread has entered.
+                // barrier; tiles hold 32 × 32 elements; `Builder::new` was given a supported unit, which this thread has entered.
                 unsafe {
                     match weight {
                         Weight::Float(weight) => multiply(
@@ -638,16 +638,16 @@ impl<'a, E: Activation> Worker<'a, E> {
     }
 
     fn attend(&mut self, layer: &PackedLayer<E>, sequence: &Range<usize>, head: usize) {
-        let (shape, shared) = (&self.pass.encoder.shape, &self.pass.shared);
-        let (dim, layout) = (shape.head_dim, self.pass.layout);
-        let place = head * dim;
-        let (row, column) = layout.place(sequence.start, place);
+        let (sizes, shared) = (&self.pass.encoder.sizes, &self.pass.shared);
+        let (dim, layout) = (sizes.head_dim, self.pass.layout);
+        let column_of_head = head * dim;
+        let (row, column) = layout.qkv_index(sequence.start, column_of_head);
         let start = self.clock.start();
         // SAFETY: the projection was written before the last barrier; this thread alone writes this head of these tokens.
         unsafe {
-            let task = Head {
+            let task = HeadView {
                 qkv: &shared.qkv.rows(row, sequence.len())[column..],
-                part: layout.part(),
+                qkv_stride: layout.qkv_stride(),
                 stride: layout.stride(),
                 length: sequence.len(),
                 dim,
@@ -660,7 +660,9 @@ impl<'a, E: Activation> Worker<'a, E> {
                 self.pass.encoder.unit,
                 &mut self.scratch,
                 |token, row, total| {
-                    let to = shared.attended.row_mut(sequence.start + token, place, dim);
+                    let to = shared
+                        .attended
+                        .row_mut(sequence.start + token, column_of_head, dim);
                     E::scale(row, total.inverse(), to);
                 },
             );
@@ -669,18 +671,18 @@ impl<'a, E: Activation> Worker<'a, E> {
     }
 
     /// The final norm of a row, in place.
-    fn finish(&mut self, row: usize) {
-        let shape = &self.pass.encoder.shape;
+    fn final_norm_row(&mut self, row: usize) {
+        let sizes = &self.pass.encoder.sizes;
         let start = self.clock.start();
         // SAFETY: this thread alone uses this row.
-        let x = unsafe { self.pass.shared.x.row_mut(row, 0, shape.hidden) };
+        let x = unsafe { self.pass.shared.x.row_mut(row, 0, sizes.hidden) };
         layer_norm(
             x,
             &self.pass.encoder.final_norm,
-            shape.eps,
-            &mut self.row[..shape.hidden],
+            sizes.eps,
+            &mut self.row[..sizes.hidden],
         );
-        x.copy_from_slice(&self.row[..shape.hidden]);
+        x.copy_from_slice(&self.row[..sizes.hidden]);
         self.clock.stop(Op::Norm, start);
     }
 
@@ -696,14 +698,14 @@ impl<'a, E: Activation> Worker<'a, E> {
 }
 
 /// Shares a weight's panels: four tasks for each thread.
-fn share_panels(member: &Member<'_>, panels: usize, mut task: impl FnMut(Range<usize>)) {
-    let group = panels.div_ceil(4 * member.count()).max(1);
-    member.share(panels.div_ceil(group), |index| {
+fn share_panels(worker: &Worker<'_>, panels: usize, mut task: impl FnMut(Range<usize>)) {
+    let group = panels.div_ceil(4 * worker.count()).max(1);
+    worker.parallel_for(panels.div_ceil(group), |index| {
         task(index * group..((index + 1) * group).min(panels));
     });
 }
 
-impl<E> Shared<E> {
+impl<E> PassBuffers<E> {
     /// Quantizes row `row` of the left operand of the next int8 GEMM.
     ///
     /// # Safety
@@ -746,7 +748,7 @@ unsafe fn multiply<T: Multiply>(
 ) where
     T::Sum: Zero,
 {
-    let tile = Tile {
+    let tile = MicrokernelArgs {
         left: left.as_ptr(),
         left_stride,
         rows,

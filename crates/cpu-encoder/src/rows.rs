@@ -1,6 +1,6 @@
 //! Loops over rows, vectorized by the compiler for several instruction sets.
 //!
-//! [`Activation`] has the loops whose arithmetic depends on the operands' dtype: with bf16 operands, whose rounding error is 2e-3, exponential and GELU
+//! [`OperandDtype`] has the loops whose arithmetic depends on the operands' dtype: with bf16 operands, whose rounding error is 2e-3, exponential and GELU
 //! are polynomials of a lower degree.
 
 use cpu_gemm::element::{Float, quantize_row};
@@ -15,7 +15,7 @@ pub(crate) type TileValues = [f32; ROWS * PANEL];
 
 /// The destination of a tile in a matrix: a strided view. Other threads write other columns of the same rows.
 #[derive(Debug)]
-pub struct Place<T> {
+pub struct TileMut<T> {
     /// The first element.
     pub(crate) start: *mut T,
     /// Elements from one row to the next.
@@ -26,7 +26,7 @@ pub struct Place<T> {
     pub(crate) width: usize,
 }
 
-impl<T> Place<T> {
+impl<T> TileMut<T> {
     /// Up to 32 rows of up to 32 columns (for gradients: of a head's elements) from `start` on.
     pub fn new(start: *mut T, stride: usize, rows: usize, width: usize) -> Self {
         Self {
@@ -51,13 +51,13 @@ impl<T> Place<T> {
 
 /// Running maximum and sum of a softmax for each of 32 queries, and the factor by which the last step rescales earlier sums.
 #[derive(Debug)]
-pub struct Softmax {
+pub struct OnlineSoftmax {
     pub(crate) max: [f32; ROWS],
     pub(crate) sum: [f32; ROWS],
     pub(crate) shrink: [f32; ROWS],
 }
 
-impl Softmax {
+impl OnlineSoftmax {
     pub(crate) fn new() -> Self {
         Self {
             max: [f32::NEG_INFINITY; ROWS],
@@ -68,17 +68,17 @@ impl Softmax {
 }
 
 /// Dtype of the operands of GEMMs and attention.
-pub trait Activation: Float + Multiply {
+pub trait OperandDtype: Float + Multiply {
     /// Rounds a tile.
     ///
     /// # Safety
     /// `to` is inside of its matrix, and nothing else uses its elements.
-    unsafe fn store(tile: &TileValues, to: &Place<Self>);
+    unsafe fn store(tile: &TileValues, to: &TileMut<Self>);
     /// `gelu(column j) * column (16 + j)` of a tile, rounded.
     ///
     /// # Safety
-    /// As [`Activation::store`].
-    unsafe fn store_geglu(tile: &TileValues, to: &Place<Self>);
+    /// As [`OperandDtype::store`].
+    unsafe fn store_geglu(tile: &TileValues, to: &TileMut<Self>);
     /// One step of an online softmax over rows of scores: replaces them by rounded probabilities relative to the running maximum. Rows without
     /// a finite score have zeros.
     fn softmax(
@@ -86,30 +86,30 @@ pub trait Activation: Float + Multiply {
         stride: usize,
         width: usize,
         rows: usize,
-        state: &mut Softmax,
+        state: &mut OnlineSoftmax,
         to: &mut [Self],
     );
     /// RoPE of rows of a head: `dim` elements each, from one row to the next `stride` elements in `x` and `to_stride` in `to`. `table` has the cosines and sines
     /// of each row, `[rows, dim]`, and is empty without RoPE. All elements are multiplied by `factor`.
-    fn rotate(x: Rows<'_, Self>, table: &[f32], factor: f32, to: &mut [Self], to_stride: usize);
+    fn rotate(x: HeadRows<'_, Self>, table: &[f32], factor: f32, to: &mut [Self], to_stride: usize);
     /// A row times a factor, rounded.
     fn scale(row: &[f32], factor: f32, to: &mut [Self]);
-    /// Rows of gradients times `factor`, `stride` elements apart in `sums`, with RoPE's inverse; `table` is as in [`Activation::rotate`].
+    /// Rows of gradients times `factor`, `stride` elements apart in `sums`, with RoPE's inverse; `table` is as in [`OperandDtype::rotate`].
     ///
     /// # Safety
-    /// As [`Activation::store`].
+    /// As [`OperandDtype::store`].
     unsafe fn store_unrotated(
         sums: &[f32],
         stride: usize,
         table: &[f32],
         factor: f32,
-        to: &Place<Self>,
+        to: &TileMut<Self>,
     );
     /// Sum of the products of two rows.
     fn dot(a: &[Self], b: &[Self]) -> f32;
     /// Gradients of the scores of queries, `exp(S - lse) (dP - δ)` with one `lse` and δ for each row, rounded to `d_s`.
     fn score_gradients(rows: ScoreRows<'_>, d_s: &mut [Self]);
-    /// As [`Activation::score_gradients`] for transposed scores, whose columns are queries; also writes the probabilities.
+    /// As [`OperandDtype::score_gradients`] for transposed scores, whose columns are queries; also writes the probabilities.
     fn transposed_score_gradients(rows: ScoreRows<'_>, p: &mut [Self], d_s: &mut [Self]);
 }
 
@@ -127,7 +127,7 @@ pub struct ScoreRows<'a> {
 
 /// Rows of a head in a larger matrix.
 #[derive(Clone, Copy, Debug)]
-pub struct Rows<'a, E> {
+pub struct HeadRows<'a, E> {
     /// From the first row's first element on.
     pub(crate) values: &'a [E],
     /// Elements from one row to the next.
@@ -256,7 +256,7 @@ fn largest(row: &[f32]) -> f32 {
 macro_rules! activation {
     ($element:ty, $store:ident, $geglu:ident, $softmax:ident, $gelu:ident, $exp2:ident, $round:expr, $wide:expr, $rotate:ident, $scale:ident, $dot:ident, $gradients:ident, $transposed:ident, $unrotate:ident) => {
         #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-        unsafe fn $store(tile: &TileValues, to: &Place<$element>) {
+        unsafe fn $store(tile: &TileValues, to: &TileMut<$element>) {
             for (row, tile) in tile.chunks_exact(PANEL).take(to.rows).enumerate() {
                 // SAFETY: the caller's promise.
                 let to = unsafe { to.row(row) };
@@ -273,7 +273,7 @@ macro_rules! activation {
         }
 
         #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-        unsafe fn $geglu(tile: &TileValues, to: &Place<$element>) {
+        unsafe fn $geglu(tile: &TileValues, to: &TileMut<$element>) {
             for (row, tile) in tile.chunks_exact(PANEL).take(to.rows).enumerate() {
                 let mut out = [$round(0.0f32); PANEL / 2];
                 for ((out, x), gate) in out
@@ -298,7 +298,7 @@ macro_rules! activation {
             stride: usize,
             width: usize,
             rows: usize,
-            state: &mut Softmax,
+            state: &mut OnlineSoftmax,
             to: &mut [$element],
         ) {
             for row in 0..rows {
@@ -326,7 +326,7 @@ macro_rules! activation {
 
         #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
         fn $rotate(
-            x: Rows<'_, $element>,
+            x: HeadRows<'_, $element>,
             table: &[f32],
             factor: f32,
             to: &mut [$element],
@@ -428,7 +428,7 @@ macro_rules! activation {
             stride: usize,
             table: &[f32],
             factor: f32,
-            to: &Place<$element>,
+            to: &TileMut<$element>,
         ) {
             let (dim, half) = (to.width, to.width / 2);
             for (i, row) in sums.chunks_exact(stride).take(to.rows).enumerate() {
@@ -457,13 +457,13 @@ macro_rules! activation {
             }
         }
 
-        impl Activation for $element {
+        impl OperandDtype for $element {
             unsafe fn store_unrotated(
                 sums: &[f32],
                 stride: usize,
                 table: &[f32],
                 factor: f32,
-                to: &Place<Self>,
+                to: &TileMut<Self>,
             ) {
                 // SAFETY: the caller's promise.
                 unsafe { $unrotate(sums, stride, table, factor, to) }
@@ -482,7 +482,7 @@ macro_rules! activation {
             }
 
             fn rotate(
-                x: Rows<'_, Self>,
+                x: HeadRows<'_, Self>,
                 table: &[f32],
                 factor: f32,
                 to: &mut [Self],
@@ -495,12 +495,12 @@ macro_rules! activation {
                 $scale(row, factor, to);
             }
 
-            unsafe fn store(tile: &TileValues, to: &Place<Self>) {
+            unsafe fn store(tile: &TileValues, to: &TileMut<Self>) {
                 // SAFETY: the caller's promise.
                 unsafe { $store(tile, to) }
             }
 
-            unsafe fn store_geglu(tile: &TileValues, to: &Place<Self>) {
+            unsafe fn store_geglu(tile: &TileValues, to: &TileMut<Self>) {
                 // SAFETY: the caller's promise.
                 unsafe { $geglu(tile, to) }
             }
@@ -510,7 +510,7 @@ macro_rules! activation {
                 stride: usize,
                 width: usize,
                 rows: usize,
-                state: &mut Softmax,
+                state: &mut OnlineSoftmax,
                 to: &mut [Self],
             ) {
                 $softmax(scores, stride, width, rows, state, to);
@@ -561,9 +561,9 @@ fn wide(x: bf16) -> f32 {
 /// Adds a tile to a matrix of f32.
 ///
 /// # Safety
-/// As [`Activation::store`].
+/// As [`OperandDtype::store`].
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-pub(crate) unsafe fn add_tile(tile: &TileValues, to: &Place<f32>) {
+pub(crate) unsafe fn add_tile(tile: &TileValues, to: &TileMut<f32>) {
     for (row, tile) in tile.chunks_exact(PANEL).take(to.rows).enumerate() {
         // SAFETY: the caller's promise.
         let to = unsafe { to.row(row) };

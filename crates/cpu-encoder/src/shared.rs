@@ -2,7 +2,7 @@
 
 use cpu_gemm::{PANEL, ROWS};
 
-use crate::rows::Place;
+use crate::rows::TileMut;
 
 /// A buffer whose rows several threads write, each row one thread between two barriers.
 pub(crate) struct SharedRows<T> {
@@ -48,13 +48,19 @@ impl<T> SharedRows<T> {
     }
 
     /// The destination of a tile.
-    pub(crate) fn place(&self, row: usize, rows: usize, column: usize, width: usize) -> Place<T> {
+    pub(crate) fn tile_mut(
+        &self,
+        row: usize,
+        rows: usize,
+        column: usize,
+        width: usize,
+    ) -> TileMut<T> {
         let last = (row + rows - 1) * self.stride + column + width;
         assert!(
             rows <= ROWS && width <= PANEL && last <= self.len,
             "a tile of a buffer"
         );
-        Place {
+        TileMut {
             start: self.start.wrapping_add(row * self.stride + column),
             stride: self.stride,
             rows,

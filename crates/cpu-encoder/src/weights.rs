@@ -5,10 +5,10 @@ use cpu_gemm::{PANEL, Panels, Team};
 
 /// A weight `[out, in]`, row-major.
 #[derive(Clone, Copy, Debug)]
-pub enum Matrix<'a> {
+pub enum WeightMatrix<'a> {
     /// Values.
     Float(&'a [f32]),
-    /// Codes and the scale of each row: `weight[i][k] = scales[i] * codes[i][k]`. An encoder of [`Format::Int8`](crate::Format::Int8) alone takes them.
+    /// Codes and the scale of each row: `weight[i][k] = scales[i] * codes[i][k]`. An encoder of [`EncoderDtype::Int8`](crate::EncoderDtype::Int8) alone takes them.
     Int8 {
         /// `[out, in]`.
         codes: &'a [i8],
@@ -17,7 +17,7 @@ pub enum Matrix<'a> {
     },
 }
 
-impl Matrix<'_> {
+impl WeightMatrix<'_> {
     /// Number of elements.
     pub(crate) fn len(&self) -> usize {
         match self {
@@ -40,40 +40,49 @@ impl<E: Float> Weight<E> {
     /// Packs a row-major weight of `out` rows. `row(j)` is the row of output j, or `None` for an output of padding.
     pub(crate) fn pack(
         team: &Team,
-        weight: &Matrix<'_>,
-        inner: usize,
+        weight: &WeightMatrix<'_>,
+        depth: usize,
         out: usize,
         int8: bool,
         row: impl Fn(usize) -> Option<usize> + Sync,
     ) -> Self {
         match weight {
-            Matrix::Float(values) => {
-                let row = |j: usize| row(j).map(|row| &values[row * inner..][..inner]);
+            WeightMatrix::Float(values) => {
+                let row = |j: usize| row(j).map(|row| &values[row * depth..][..depth]);
                 match int8 {
-                    false => Self::Float(Panels::of_rows(team, inner, out, row)),
-                    true => Self::Int8(Panels::quantized(team, inner, out, row)),
+                    false => Self::Float(Panels::of_rows(team, depth, out, row)),
+                    true => Self::Int8(Panels::quantized(team, depth, out, row)),
                 }
             }
-            Matrix::Int8 { codes, scales } => Self::Int8(Panels::of_codes(team, inner, out, |j| {
-                row(j).map(|row| (&codes[row * inner..][..inner], scales[row]))
-            })),
+            WeightMatrix::Int8 { codes, scales } => {
+                Self::Int8(Panels::of_codes(team, depth, out, |j| {
+                    row(j).map(|row| (&codes[row * depth..][..depth], scales[row]))
+                }))
+            }
         }
     }
 
-    /// Packs the input matrix of a gated MLP: `[2 * inner_width, in]`, activated half first. Each panel has 16 outputs of the activated half, then the
+    /// Packs the input matrix of a gated MLP: `[2 * intermediate_size, in]`, activated half first. Each panel has 16 outputs of the activated half, then the
     /// 16 outputs of the gate that belong to them, so that GeGLU needs one tile.
     pub(crate) fn pack_gated(
         team: &Team,
-        weight: &Matrix<'_>,
+        weight: &WeightMatrix<'_>,
         hidden: usize,
-        inner: usize,
+        intermediate_size: usize,
         int8: bool,
     ) -> Self {
         let half = PANEL / 2;
-        let out = inner.div_ceil(half) * PANEL;
+        let out = intermediate_size.div_ceil(half) * PANEL;
         Self::pack(team, weight, hidden, out, int8, |j| {
             let output = j / PANEL * half + j % half;
-            (output < inner).then(|| output + if j % PANEL < half { 0 } else { inner })
+            (output < intermediate_size).then(|| {
+                output
+                    + if j % PANEL < half {
+                        0
+                    } else {
+                        intermediate_size
+                    }
+            })
         })
     }
 
@@ -85,12 +94,12 @@ impl<E: Float> Weight<E> {
         }
     }
 
-    /// Prefetches part `part` of `parts` of a panel, if there is one.
-    pub(crate) fn prefetch(&self, panel: usize, part: usize, parts: usize) {
+    /// Prefetches slice `slice` of `slices` of a panel, if there is one.
+    pub(crate) fn prefetch(&self, panel: usize, slice: usize, slices: usize) {
         if panel < self.panels() {
             match self {
-                Self::Float(panels) => panels.panel(panel).prefetch(part, parts),
-                Self::Int8(panels) => panels.panel(panel).prefetch(part, parts),
+                Self::Float(panels) => panels.panel(panel).prefetch(slice, slices),
+                Self::Int8(panels) => panels.panel(panel).prefetch(slice, slices),
             }
         }
     }

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
-use cpu_encoder::attention::{Activation, BackwardScratch, Gradients, Head, Place, Scratch};
+use cpu_encoder::attention::{
+    BackwardScratch, Gradients, HeadView, OperandDtype, Scratch, TileMut,
+};
 use cpu_gemm::Unit;
 use half::bf16;
 use proptest::prelude::*;
@@ -37,10 +39,10 @@ struct Results {
 }
 
 impl Case {
-    fn rows<E: Activation>(&self, part: u64, scale: f32) -> Vec<E> {
+    fn rows<E: OperandDtype>(&self, projection: u64, scale: f32) -> Vec<E> {
         let len = self.length * self.dim;
         (0..len)
-            .map(|i| E::of(scale * number(self.seed * 10 + part, i)))
+            .map(|i| E::of(scale * number(self.seed * 10 + projection, i)))
             .collect()
     }
 
@@ -60,12 +62,12 @@ impl Case {
     }
 
     /// The definition, in f64, on the same rounded operands.
-    fn expected<E: Activation>(&self) -> Results {
+    fn expected<E: OperandDtype>(&self) -> Results {
         let (n, dim) = (self.length, self.dim);
-        let wide = |part: u64, scale: f32| -> Vec<f64> {
-            let rows = self.rows::<E>(part, scale);
+        let wide = |projection: u64, scale: f32| -> Vec<f64> {
+            let rows = self.rows::<E>(projection, scale);
             let mut wide = vec![0.0; rows.len()];
-            E::widen(&rows, &mut wide);
+            E::slice_to_f32(&rows, &mut wide);
             wide.into_iter().map(f64::from).collect()
         };
         let (mut q, mut k, v, d_out) = (wide(0, 2.0), wide(1, 2.0), wide(2, 1.0), wide(3, 1.0));
@@ -136,7 +138,7 @@ impl Case {
         results
     }
 
-    fn computed<E: Activation>(&self, unit: Unit) -> Results {
+    fn computed<E: OperandDtype>(&self, unit: Unit) -> Results {
         let (n, dim) = (self.length, self.dim);
         let _guard = unit.enter();
         let qkv = [
@@ -146,9 +148,9 @@ impl Case {
         ]
         .concat();
         let table = self.table();
-        let head = Head {
+        let head = HeadView {
             qkv: &qkv,
-            part: n * dim,
+            qkv_stride: n * dim,
             stride: dim,
             length: n,
             dim,
@@ -170,7 +172,9 @@ impl Case {
         let d_out = self.rows::<E>(3, 1.0);
         let rounded: Vec<E> = out.iter().map(|x| E::of(*x)).collect();
         let mut gradients: [Vec<E>; 3] = std::array::from_fn(|_| vec![E::of(f32::NAN); n * dim]);
-        let starts = gradients.each_mut().map(|part| part.as_mut_ptr());
+        let starts = gradients
+            .each_mut()
+            .map(|projection| projection.as_mut_ptr());
         let task = Gradients {
             head,
             d_out: &d_out,
@@ -182,13 +186,18 @@ impl Case {
         unsafe {
             let mut scratch = BackwardScratch::new(n + 70, dim);
             self.leave_nan(unit, &mut scratch, &head, &d_out);
-            task.compute(unit, &mut scratch, |part, rows| {
-                Place::new(starts[part].add(rows.start * dim), dim, rows.len(), dim)
+            task.compute(unit, &mut scratch, |projection, rows| {
+                TileMut::new(
+                    starts[projection].add(rows.start * dim),
+                    dim,
+                    rows.len(),
+                    dim,
+                )
             });
         }
-        let gradients = gradients.map(|part| {
-            let mut wide = vec![0.0; part.len()];
-            E::widen(&part, &mut wide);
+        let gradients = gradients.map(|projection| {
+            let mut wide = vec![0.0; projection.len()];
+            E::slice_to_f32(&projection, &mut wide);
             wide.into_iter().map(f64::from).collect()
         });
         Results {
@@ -202,11 +211,11 @@ impl Case {
     ///
     /// # Safety
     /// `unit` is entered.
-    unsafe fn leave_nan<E: Activation>(
+    unsafe fn leave_nan<E: OperandDtype>(
         &self,
         unit: Unit,
         scratch: &mut BackwardScratch<E>,
-        head: &Head<'_, E>,
+        head: &HeadView<'_, E>,
         d_out: &[E],
     ) {
         let length = self.length + 33;
@@ -218,9 +227,9 @@ impl Case {
         let start = unused.as_mut_ptr();
         let dim = self.dim;
         let longer = Gradients {
-            head: Head {
+            head: HeadView {
                 qkv: &qkv,
-                part: length * dim,
+                qkv_stride: length * dim,
                 length,
                 rotary: head.rotary.map(|_| table.as_slice()),
                 ..*head
@@ -233,18 +242,22 @@ impl Case {
         // SAFETY: the caller's promise; each part overwrites the one before.
         unsafe {
             longer.compute(unit, scratch, |_, rows| {
-                Place::new(start.add(rows.start * dim), dim, rows.len(), dim)
+                TileMut::new(start.add(rows.start * dim), dim, rows.len(), dim)
             });
         }
     }
 
     /// Compares every result with the definition: the largest error is at most `tolerance` times the largest value.
-    fn check<E: Activation>(&self, tolerance: f64) {
+    fn check<E: OperandDtype>(&self, tolerance: f64) {
         let expected = self.expected::<E>();
         for unit in Unit::supported() {
             let found = self.computed::<E>(unit);
-            let [q, k, v] =
-                [0, 1, 2].map(|part| (&found.gradients[part], &expected.gradients[part]));
+            let [q, k, v] = [0, 1, 2].map(|projection| {
+                (
+                    &found.gradients[projection],
+                    &expected.gradients[projection],
+                )
+            });
             let named = [
                 ("out", (&found.out, &expected.out)),
                 ("lse", (&found.lse, &expected.lse)),
@@ -319,9 +332,9 @@ fn a_token_that_is_not_a_number_reaches_results_and_gradients() {
     values[case.length * case.dim + 5] = bf16::NAN;
     for unit in Unit::supported() {
         let _guard = unit.enter();
-        let head = Head {
+        let head = HeadView {
             qkv: &values,
-            part: case.length * case.dim,
+            qkv_stride: case.length * case.dim,
             stride: case.dim,
             length: case.length,
             dim: case.dim,

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
-use cpu_encoder::{Builder, Encoder, Format, Layer, Matrix, Shape};
+use cpu_encoder::{Builder, EncoderDtype, EncoderSizes, Layer, PackedEncoder, WeightMatrix};
 use cpu_gemm::{Team, Unit};
 use proptest::prelude::*;
 
@@ -40,7 +40,7 @@ struct Parameters {
 }
 
 struct Model {
-    shape: Shape,
+    sizes: EncoderSizes,
     layers: Vec<Parameters>,
     final_norm: Vec<f32>,
 }
@@ -76,11 +76,11 @@ impl Model {
             })
             .collect();
         Self {
-            shape: Shape {
+            sizes: EncoderSizes {
                 hidden,
                 heads,
                 head_dim,
-                inner,
+                intermediate_size: inner,
                 eps: 1e-5,
             },
             layers,
@@ -88,32 +88,32 @@ impl Model {
         }
     }
 
-    fn encoder(&self, format: Format, unit: Unit, threads: usize) -> Encoder {
-        let mut builder = Builder::new(self.shape, format, unit, Team::new(threads).unwrap());
+    fn encoder(&self, format: EncoderDtype, unit: Unit, threads: usize) -> PackedEncoder {
+        let mut builder = Builder::new(self.sizes, format, unit, Team::new(threads).unwrap());
         for layer in &self.layers {
             builder.push(&Layer {
                 half_window: layer.half_window,
                 frequencies: layer.frequencies.as_deref(),
                 attention_norm: layer.attention_norm.as_deref(),
-                wqkv: Matrix::Float(&layer.wqkv),
-                attention_out: Matrix::Float(&layer.attention_out),
+                wqkv: WeightMatrix::Float(&layer.wqkv),
+                attention_out: WeightMatrix::Float(&layer.attention_out),
                 mlp_norm: &layer.mlp_norm,
-                wi: Matrix::Float(&layer.wi),
-                mlp_out: Matrix::Float(&layer.mlp_out),
+                wi: WeightMatrix::Float(&layer.wi),
+                mlp_out: WeightMatrix::Float(&layer.mlp_out),
             });
         }
-        builder.finish(&self.final_norm)
+        builder.build(&self.final_norm)
     }
 
     /// The definition, in f64: states before each layer, and the result.
     fn reference(&self, input: &[f32], lengths: &[usize]) -> (Vec<Vec<f64>>, Vec<f64>) {
-        let Shape {
+        let EncoderSizes {
             hidden,
             heads,
             head_dim,
-            inner,
+            intermediate_size: inner,
             eps,
-        } = self.shape;
+        } = self.sizes;
         let width = heads * head_dim;
         let total: usize = lengths.iter().sum();
         let mut x: Vec<f64> = input.iter().map(|&x| f64::from(x)).collect();
@@ -263,19 +263,19 @@ fn distance(found: &[f32], expected: &[f64]) -> f64 {
 }
 
 /// Largest allowed relative error of each format: about three times the measured error.
-fn limit(format: Format) -> f64 {
+fn limit(format: EncoderDtype) -> f64 {
     match format {
-        Format::F32 => 2e-6,
-        Format::Bf16 => 2e-2,
-        Format::Int8 => 4e-2,
+        EncoderDtype::F32 => 2e-6,
+        EncoderDtype::Bf16 => 2e-2,
+        EncoderDtype::Int8 => 4e-2,
     }
 }
 
-const FORMATS: [Format; 3] = [Format::F32, Format::Bf16, Format::Int8];
+const FORMATS: [EncoderDtype; 3] = [EncoderDtype::F32, EncoderDtype::Bf16, EncoderDtype::Int8];
 
 fn check(model: &Model, lengths: &[usize], seed: u64) {
     let total: usize = lengths.iter().sum();
-    let input = Numbers(seed).vector(total * model.shape.hidden, 1.5);
+    let input = Numbers(seed).vector(total * model.sizes.hidden, 1.5);
     let (states, expected) = model.reference(&input, lengths);
     for format in FORMATS {
         for unit in Unit::supported() {
@@ -398,7 +398,7 @@ fn values_that_are_not_finite_reach_the_result() {
 
 #[test]
 fn an_empty_batch_has_no_rows() {
-    let encoder = Model::new(32, 1, 32, 32, 2, 40).encoder(Format::Bf16, Unit::detected(), 2);
+    let encoder = Model::new(32, 1, 32, 32, 2, 40).encoder(EncoderDtype::Bf16, Unit::detected(), 2);
     assert_eq!(encoder.forward(Vec::new(), &[0]), Vec::<f32>::new());
     let (states, last) = encoder.hidden_states(Vec::new(), &[0, 0]);
     assert_eq!((states.len(), last.len()), (2, 0));
@@ -422,7 +422,7 @@ fn an_outlier_of_a_token_does_not_cost_its_other_values_in_int8() {
         rows.flat_map(|row| row[1..].to_vec()).collect()
     };
     for unit in Unit::supported() {
-        let encoder = model.encoder(Format::Int8, unit, 2);
+        let encoder = model.encoder(EncoderDtype::Int8, unit, 2);
         let found = encoder.forward(input.clone(), &boundaries(&lengths));
         let found: Vec<f64> = found.into_iter().map(f64::from).collect();
         let found: Vec<f32> = others(&found).into_iter().map(|x| x as f32).collect();

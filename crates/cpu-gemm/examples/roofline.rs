@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use cpu_gemm::aligned::Aligned;
 use cpu_gemm::element::{Float, quantize_row};
-use cpu_gemm::kernel::{Multiply, PANEL, ROWS, Tile};
+use cpu_gemm::kernel::{MicrokernelArgs, Multiply, PANEL, ROWS};
 use cpu_gemm::{Panels, Team, Unit};
 use half::bf16;
 
@@ -34,7 +34,7 @@ fn main() {
     }
 }
 
-fn measure<E: Operand>(name: &str, unit: Unit, team: &Team) {
+fn measure<E: RooflineElement>(name: &str, unit: Unit, team: &Team) {
     let peak = rate(unit, team, 32, &[E::pack(team, 256, PANEL)]);
     for rows in [16, 32, 128, 1024] {
         // All 22 layers, so that small batches read their weights from the memory.
@@ -61,21 +61,21 @@ fn values(len: usize) -> Vec<f32> {
 }
 
 /// Packing and rounding of an operand type.
-trait Operand: Multiply {
-    fn pack(team: &Team, inner: usize, columns: usize) -> Panels<Self>;
+trait RooflineElement: Multiply {
+    fn pack(team: &Team, depth: usize, columns: usize) -> Panels<Self>;
     fn fill(values: &[f32], to: &mut [Self]);
 }
 
 macro_rules! float {
     ($($element:ty),*) => {
-        $(impl Operand for $element {
-            fn pack(team: &Team, inner: usize, columns: usize) -> Panels<Self> {
-                let values = values(inner * columns);
-                Panels::of_rows(team, inner, columns, |j| Some(&values[j * inner..][..inner]))
+        $(impl RooflineElement for $element {
+            fn pack(team: &Team, depth: usize, columns: usize) -> Panels<Self> {
+                let values = values(depth * columns);
+                Panels::of_rows(team, depth, columns, |j| Some(&values[j * depth..][..depth]))
             }
 
             fn fill(values: &[f32], to: &mut [Self]) {
-                <Self as Float>::round(values, to);
+                <Self as Float>::slice_from_f32(values, to);
             }
         })*
     };
@@ -83,11 +83,11 @@ macro_rules! float {
 
 float!(f32, bf16);
 
-impl Operand for i8 {
-    fn pack(team: &Team, inner: usize, columns: usize) -> Panels<i8> {
-        let values = values(inner * columns);
-        Panels::quantized(team, inner, columns, |j| {
-            Some(&values[j * inner..][..inner])
+impl RooflineElement for i8 {
+    fn pack(team: &Team, depth: usize, columns: usize) -> Panels<i8> {
+        let values = values(depth * columns);
+        Panels::quantized(team, depth, columns, |j| {
+            Some(&values[j * depth..][..depth])
         })
     }
 
@@ -97,17 +97,17 @@ impl Operand for i8 {
 }
 
 /// Billions of operations per second, of all threads: the best of several passes over the weights.
-fn rate<E: Operand>(unit: Unit, team: &Team, rows: usize, weights: &[Panels<E>]) -> f64 {
+fn rate<E: RooflineElement>(unit: Unit, team: &Team, rows: usize, weights: &[Panels<E>]) -> f64 {
     let widest = weights
         .iter()
-        .map(|w| w.inner().next_multiple_of(64))
+        .map(|w| w.depth().next_multiple_of(64))
         .max()
         .unwrap_or(64);
     let mut left = Aligned::<E>::zeros(rows * widest);
     E::fill(&values(rows * widest), &mut left);
     let ops: f64 = weights
         .iter()
-        .map(|w| 2.0 * (rows * w.inner() * w.columns()) as f64)
+        .map(|w| 2.0 * (rows * w.depth() * w.columns()) as f64)
         .sum();
     let small = weights.len() == 1;
     let repeats = if small {
@@ -118,7 +118,7 @@ fn rate<E: Operand>(unit: Unit, team: &Team, rows: usize, weights: &[Panels<E>])
     let mut best = 0.0f64;
     for _ in 0..3 {
         let start = Instant::now();
-        team.run(&|member| {
+        team.run(&|worker| {
             let _guard = unit.enter();
             let mut tile = [E::Sum::default(); ROWS * PANEL];
             for _ in 0..repeats {
@@ -131,7 +131,7 @@ fn rate<E: Operand>(unit: Unit, team: &Team, rows: usize, weights: &[Panels<E>])
                                     .panel(index + 1)
                                     .prefetch(first / ROWS, rows.div_ceil(ROWS));
                             }
-                            let place = Tile {
+                            let place = MicrokernelArgs {
                                 left: left[first * widest..].as_ptr(),
                                 left_stride: widest,
                                 rows: (rows - first).min(ROWS),
@@ -144,7 +144,7 @@ fn rate<E: Operand>(unit: Unit, team: &Team, rows: usize, weights: &[Panels<E>])
                     };
                     match small {
                         true => task(0),
-                        false => member.share(weight.count(), task),
+                        false => worker.parallel_for(weight.count(), task),
                     }
                 }
             }

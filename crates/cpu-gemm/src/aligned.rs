@@ -17,12 +17,12 @@ const HUGE_PAGE: usize = 2 << 20;
 pub struct Aligned<T: Zero> {
     start: NonNull<T>,
     len: usize,
-    memory: Memory,
+    memory: Allocation,
     owns: PhantomData<T>,
 }
 
 /// Owner of the memory.
-enum Memory {
+enum Allocation {
     Heap,
     /// Whole pages of the system's.
     Pages(#[expect(dead_code, reason = "held until the buffer is dropped")] MmapMut),
@@ -60,7 +60,7 @@ impl<T: Zero> Aligned<T> {
         Self {
             start,
             len,
-            memory: Memory::Heap,
+            memory: Allocation::Heap,
             owns: PhantomData,
         }
     }
@@ -82,7 +82,7 @@ impl<T: Zero> Aligned<T> {
                 return Self {
                     start,
                     len,
-                    memory: Memory::Heap,
+                    memory: Allocation::Heap,
                     owns: PhantomData,
                 };
             }
@@ -109,7 +109,7 @@ impl<T: Zero> Aligned<T> {
             // Mappings begin at a page.
             start: NonNull::new(pages.as_mut_ptr().cast()).unwrap_or(NonNull::dangling()),
             len,
-            memory: Memory::Pages(pages),
+            memory: Allocation::Pages(pages),
             owns: PhantomData,
         }
     }
@@ -123,7 +123,7 @@ impl<T: Zero> Aligned<T> {
 impl<T: Zero> Drop for Aligned<T> {
     fn drop(&mut self) {
         let layout = Self::layout(self.len);
-        if matches!(self.memory, Memory::Heap) && layout.size() > 0 {
+        if matches!(self.memory, Allocation::Heap) && layout.size() > 0 {
             // SAFETY: allocated by `zeros` or `unspecified` with this layout.
             unsafe { dealloc(self.start.as_ptr().cast(), layout) }
         }

@@ -40,19 +40,19 @@ impl Element for i8 {
 /// Float operands: those that an activation can be stored in without a scale.
 pub trait Float: Element<Sum = f32> {
     /// Rounds to the nearest value, ties to even.
-    fn round(from: &[f32], to: &mut [Self]);
+    fn slice_from_f32(from: &[f32], to: &mut [Self]);
     /// Converts exactly.
-    fn widen(from: &[Self], to: &mut [f32]);
-    /// Converts one value, as [`Float::round`].
+    fn slice_to_f32(from: &[Self], to: &mut [f32]);
+    /// Converts one value, as [`Float::slice_from_f32`].
     fn of(x: f32) -> Self;
 }
 
 impl Float for f32 {
-    fn round(from: &[f32], to: &mut [f32]) {
+    fn slice_from_f32(from: &[f32], to: &mut [f32]) {
         to.copy_from_slice(from);
     }
 
-    fn widen(from: &[f32], to: &mut [f32]) {
+    fn slice_to_f32(from: &[f32], to: &mut [f32]) {
         to.copy_from_slice(from);
     }
 
@@ -62,11 +62,11 @@ impl Float for f32 {
 }
 
 impl Float for bf16 {
-    fn round(from: &[f32], to: &mut [bf16]) {
+    fn slice_from_f32(from: &[f32], to: &mut [bf16]) {
         round_bf16(from, to);
     }
 
-    fn widen(from: &[bf16], to: &mut [f32]) {
+    fn slice_to_f32(from: &[bf16], to: &mut [f32]) {
         widen_bf16(from, to);
     }
 

@@ -29,7 +29,7 @@ pub mod unit;
 pub use element::Element;
 pub use kernel::{PANEL, ROWS};
 pub use pack::Panels;
-pub use team::{Member, Team};
+pub use team::{Team, Worker};
 pub use unit::Unit;
 
 /// The example of the README is compiled and run.

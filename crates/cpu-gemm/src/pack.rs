@@ -27,7 +27,7 @@ pub(crate) const TILE: usize = 16;
 /// A right operand `[k, n]`, packed; both dimensions are padded with zeros.
 #[derive(Debug)]
 pub struct Panels<E: Element> {
-    inner: usize,
+    depth: usize,
     columns: usize,
     data: Aligned<E>,
     /// Sum of each column's elements, of i8 operands: `VPDPBUSD` takes unsigned left operands, which are 128 more than ours.
@@ -67,15 +67,15 @@ impl<'a, E: Element> Panel<'a, E> {
         self.data
     }
 
-    /// Prefetches part `part` of `parts` of the panel into the L2 cache. Callers distribute the parts of the next panel over the tiles of the
+    /// Prefetches slice `slice` of `slices` of the panel into the L2 cache. Callers distribute the slices of the next panel over the tiles of the
     /// present panel: the first tile of a panel would otherwise wait for the memory.
-    pub fn prefetch(&self, part: usize, parts: usize) {
+    pub fn prefetch(&self, slice: usize, slices: usize) {
         #[cfg(target_arch = "x86_64")]
         {
             const LINE: usize = 64;
             let lines = size_of_val(self.data) / LINE;
             let start = self.data.as_ptr().cast::<i8>();
-            for line in lines * part / parts..lines * (part + 1) / parts {
+            for line in lines * slice / slices..lines * (slice + 1) / slices {
                 // SAFETY: prefetching has no effect but on caches; SSE is part of the architecture.
                 unsafe {
                     use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
@@ -84,7 +84,7 @@ impl<'a, E: Element> Panel<'a, E> {
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = (part, parts);
+        let _ = (slice, slices);
     }
 
     /// The part of the panel from step `first` on, `count` steps long.
@@ -106,21 +106,21 @@ pub const fn step_len<E: Element>() -> usize {
 
 impl<E: Element> Panels<E> {
     /// Zeros.
-    pub fn zeros(inner: usize, columns: usize) -> Self {
+    pub fn zeros(depth: usize, columns: usize) -> Self {
         let panels = columns.div_ceil(PANEL);
         let padded = if E::IS_QUANTIZED { panels * PANEL } else { 0 };
         Self {
-            inner,
+            depth,
             columns,
-            data: Aligned::in_huge_pages(panels * inner.div_ceil(E::STEP) * step_len::<E>()),
+            data: Aligned::in_huge_pages(panels * depth.div_ceil(E::STEP) * step_len::<E>()),
             column_sums: vec![0; padded],
             scales: vec![0.0; padded],
         }
     }
 
     /// Length of the inner dimension.
-    pub fn inner(&self) -> usize {
-        self.inner
+    pub fn depth(&self) -> usize {
+        self.depth
     }
 
     /// Number of columns.
@@ -135,7 +135,7 @@ impl<E: Element> Panels<E> {
 
     /// Steps of a panel.
     pub fn steps(&self) -> usize {
-        self.inner.div_ceil(E::STEP)
+        self.depth.div_ceil(E::STEP)
     }
 
     /// Bytes in memory.
@@ -170,11 +170,11 @@ impl<E: Element> Panels<E> {
     /// which count for i8 alone.
     fn of_columns(
         team: &Team,
-        inner: usize,
+        depth: usize,
         columns: usize,
         fill: impl Fn(usize, &mut [E]) -> (f32, i32) + Sync,
     ) -> Self {
-        let mut packed = Self::zeros(inner, columns);
+        let mut packed = Self::zeros(depth, columns);
         let (steps, count) = (packed.steps(), packed.count());
         let (len, padded) = (steps * step_len::<E>(), steps * E::STEP);
         if len == 0 {
@@ -186,9 +186,9 @@ impl<E: Element> Panels<E> {
         let panels: Vec<_> = panels
             .map(|data| Mutex::new((data, sums.next(), scales.next())))
             .collect();
-        team.run(&|member| {
+        team.run(&|worker| {
             let mut rows = Aligned::<E>::zeros(PANEL * padded);
-            member.share(count, |panel| {
+            worker.parallel_for(count, |panel| {
                 // Each panel is one thread's task.
                 let mut panel_mut = panels[panel].lock().unwrap_or_else(PoisonError::into_inner);
                 let (data, sums, scales) = &mut *panel_mut;
@@ -196,7 +196,7 @@ impl<E: Element> Panels<E> {
                 for (c, row) in rows.chunks_exact_mut(padded).enumerate() {
                     let column = panel * PANEL + c;
                     if column < columns {
-                        let (scale, sum) = fill(column, &mut row[..inner]);
+                        let (scale, sum) = fill(column, &mut row[..depth]);
                         if let (Some(sums), Some(scales)) = (sums.as_mut(), scales.as_mut()) {
                             (sums[c], scales[c]) = (sum, scale);
                         }
@@ -288,7 +288,7 @@ fn exchange<const D: usize>(block: &[[u32; TILE]; TILE]) -> [[u32; TILE]; TILE] 
     out
 }
 
-/// Writes the rows of a left operand from its transpose: element (m, k) of the result is `from[k * stride + m]`. `rows` and `inner` elements are written, to
+/// Writes the rows of a left operand from its transpose: element (m, k) of the result is `from[k * stride + m]`. `rows` and `depth` elements are written, to
 /// rows that begin `to_stride` elements apart.
 ///
 /// # Panics
@@ -297,7 +297,7 @@ pub fn transpose_left(
     from: &[bf16],
     stride: usize,
     rows: usize,
-    inner: usize,
+    depth: usize,
     to: &mut [bf16],
     to_stride: usize,
 ) {
@@ -305,8 +305,8 @@ pub fn transpose_left(
     let mut pairs = [[0u8; 4]; TILE * TILE];
     for first in (0..rows).step_by(TILE) {
         let count = TILE.min(rows - first);
-        for k in (0..inner).step_by(STEP) {
-            let steps = STEP.min(inner - k);
+        for k in (0..depth).step_by(STEP) {
+            let steps = STEP.min(depth - k);
             if count == TILE && steps == STEP {
                 // Pairs along the inner dimension as words `[16 pairs, 16 rows]`, whose transpose is 16 rows.
                 interleave(&from[k * stride + first..], stride, &mut pairs);
@@ -345,20 +345,20 @@ fn interleave(from: &[bf16], stride: usize, to: &mut [[u8; 4]; TILE * TILE]) {
 }
 
 impl<E: Float> Panels<E> {
-    /// Packs a transposed operand with the threads of `team`: `row(j)` is column j of the operand, with `inner` elements; `None` is a column of zeros.
+    /// Packs a transposed operand with the threads of `team`: `row(j)` is column j of the operand, with `depth` elements; `None` is a column of zeros.
     ///
     /// # Panics
     /// If a row has another length.
     pub fn of_rows<'a>(
         team: &Team,
-        inner: usize,
+        depth: usize,
         columns: usize,
         row: impl Fn(usize) -> Option<&'a [f32]> + Sync,
     ) -> Self {
-        Self::of_columns(team, inner, columns, |column, to| {
+        Self::of_columns(team, depth, columns, |column, to| {
             if let Some(row) = row(column) {
-                assert_eq!(row.len(), inner, "a column has another length");
-                E::round(row, to);
+                assert_eq!(row.len(), depth, "a column has another length");
+                E::slice_from_f32(row, to);
             }
             (0.0, 0)
         })
@@ -372,13 +372,13 @@ impl Panels<i8> {
     /// If a row has another length.
     pub fn quantized<'a>(
         team: &Team,
-        inner: usize,
+        depth: usize,
         columns: usize,
         row: impl Fn(usize) -> Option<&'a [f32]> + Sync,
     ) -> Self {
-        Self::of_columns(team, inner, columns, |column, to| match row(column) {
+        Self::of_columns(team, depth, columns, |column, to| match row(column) {
             Some(row) => {
-                assert_eq!(row.len(), inner, "a column has another length");
+                assert_eq!(row.len(), depth, "a column has another length");
                 let scale = quantize_row(row, to);
                 (scale, sum(to))
             }
@@ -392,11 +392,11 @@ impl Panels<i8> {
     /// If a row has another length.
     pub fn of_codes<'a>(
         team: &Team,
-        inner: usize,
+        depth: usize,
         columns: usize,
         row: impl Fn(usize) -> Option<(&'a [i8], f32)> + Sync,
     ) -> Self {
-        Self::of_columns(team, inner, columns, |column, to| match row(column) {
+        Self::of_columns(team, depth, columns, |column, to| match row(column) {
             Some((codes, scale)) => {
                 to.copy_from_slice(codes);
                 (scale, sum(codes))

@@ -16,7 +16,7 @@ const SPINS: usize = 4096;
 /// The threads; see the module. The caller's thread is one of them.
 #[derive(Debug)]
 pub struct Team {
-    shared: Arc<Shared>,
+    shared: Arc<TeamState>,
     threads: Vec<JoinHandle<()>>,
     /// One caller at a time.
     turn: Mutex<()>,
@@ -24,29 +24,29 @@ pub struct Team {
 
 /// Function of a run, without its lifetime.
 #[derive(Clone, Copy)]
-struct Job(*const (dyn Fn(&Member<'_>) + Sync));
+struct Job(*const (dyn Fn(&Worker<'_>) + Sync));
 
 // SAFETY: the function is `Sync`, and `Team::run` returns only after all threads left it.
 unsafe impl Send for Job {}
 
-struct Shared {
+struct TeamState {
     size: usize,
-    state: Mutex<State>,
+    state: Mutex<JobState>,
     changed: Condvar,
     barrier: AtomicUsize,
     arrived: AtomicUsize,
     next: AtomicUsize,
-    /// A member panicked: barriers panic instead of waiting for it.
+    /// A worker panicked: barriers panic instead of waiting for it.
     failed: AtomicBool,
 }
 
-impl std::fmt::Debug for Shared {
+impl std::fmt::Debug for TeamState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} threads", self.size)
     }
 }
 
-struct State {
+struct JobState {
     /// Number of the run; a thread takes part in each once.
     run: usize,
     job: Option<Job>,
@@ -58,8 +58,8 @@ struct State {
 
 /// A thread of a team inside [`Team::run`].
 #[derive(Debug)]
-pub struct Member<'a> {
-    shared: &'a Shared,
+pub struct Worker<'a> {
+    shared: &'a TeamState,
     index: usize,
 }
 
@@ -70,9 +70,9 @@ impl Team {
     /// If the system refuses a thread.
     pub fn new(size: usize) -> std::io::Result<Self> {
         let size = size.max(1);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(TeamState {
             size,
-            state: Mutex::new(State {
+            state: Mutex::new(JobState {
                 run: 0,
                 job: None,
                 busy: 0,
@@ -94,7 +94,7 @@ impl Team {
             let shared = shared.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("cpu-gemm-{index}"))
-                .spawn(move || shared.work(index))?;
+                .spawn(move || shared.worker_loop(index))?;
             team.threads.push(thread);
         }
         Ok(team)
@@ -109,14 +109,14 @@ impl Team {
     ///
     /// # Panics
     /// With the panic of a thread, after all of them have left. A call from inside of a call never returns.
-    pub fn run(&self, function: &(dyn Fn(&Member<'_>) + Sync)) {
+    pub fn run(&self, function: &(dyn Fn(&Worker<'_>) + Sync)) {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = &*self.shared;
         // SAFETY: only the lifetime changes; see `Job`.
         let job = Job(unsafe {
             std::mem::transmute::<
-                *const (dyn Fn(&Member<'_>) + Sync),
-                *const (dyn Fn(&Member<'_>) + Sync + 'static),
+                *const (dyn Fn(&Worker<'_>) + Sync),
+                *const (dyn Fn(&Worker<'_>) + Sync + 'static),
             >(function)
         });
         shared.failed.store(false, Ordering::Relaxed);
@@ -156,12 +156,12 @@ impl Drop for Team {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl TeamState {
+    fn lock(&self) -> MutexGuard<'_, JobState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn work(&self, index: usize) {
+    fn worker_loop(&self, index: usize) {
         let mut done = 0;
         loop {
             let job = {
@@ -195,13 +195,13 @@ impl Shared {
 
     /// Runs the job and keeps its panic, the first of all threads.
     fn call(&self, index: usize, job: Job) {
-        let member = Member {
+        let worker = Worker {
             shared: self,
             index,
         };
         // SAFETY: `Team::run` keeps the function alive until all threads have left.
         let function = unsafe { &*job.0 };
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| function(&member))) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| function(&worker))) {
             self.failed.store(true, Ordering::Release);
             let mut state = self.lock();
             if state.panic.is_none() {
@@ -211,7 +211,7 @@ impl Shared {
     }
 }
 
-impl Member<'_> {
+impl Worker<'_> {
     /// Index of the thread, below [`Self::count`].
     pub fn index(&self) -> usize {
         self.index
@@ -227,7 +227,7 @@ impl Member<'_> {
     ///
     /// # Panics
     /// If another thread panicked.
-    pub fn share(&self, count: usize, mut task: impl FnMut(usize)) {
+    pub fn parallel_for(&self, count: usize, mut task: impl FnMut(usize)) {
         loop {
             let index = self.shared.next.fetch_add(1, Ordering::Relaxed);
             if index >= count {
@@ -276,9 +276,9 @@ mod tests {
             assert_eq!(team.size(), size);
             for _ in 0..50 {
                 let counts: Vec<AtomicUsize> = (0..37).map(|_| AtomicUsize::new(0)).collect();
-                team.run(&|member| {
+                team.run(&|worker| {
                     for phase in 0..20 {
-                        member.share(counts.len(), |i| {
+                        worker.parallel_for(counts.len(), |i| {
                             // All tasks of the phase before are done.
                             let done = counts[(i + 7) % 37].load(Ordering::Relaxed);
                             assert!(done == phase || done == phase + 1);
@@ -300,16 +300,16 @@ mod tests {
         let team = Team::new(3).unwrap();
         for guilty in 0..3 {
             let run = || {
-                team.run(&|member| {
-                    assert!(member.index() != guilty, "the guilty one");
-                    member.share(10, |_| {});
+                team.run(&|worker| {
+                    assert!(worker.index() != guilty, "the guilty one");
+                    worker.parallel_for(10, |_| {});
                 });
             };
             assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
         }
         let sum = AtomicUsize::new(0);
-        team.run(&|member| {
-            member.share(100, |i| {
+        team.run(&|worker| {
+            worker.parallel_for(100, |i| {
                 sum.fetch_add(i, Ordering::Relaxed);
             });
         });
@@ -324,8 +324,8 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..50 {
-                        team.run(&|member| {
-                            member.share(3, |_| {
+                        team.run(&|worker| {
+                            worker.parallel_for(3, |_| {
                                 sum.fetch_add(1, Ordering::Relaxed);
                             });
                         });

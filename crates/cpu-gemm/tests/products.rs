@@ -1,7 +1,7 @@
 //! Every kernel of every instruction set of this processor against sums in f64.
 
 use cpu_gemm::element::{Element, Float, quantize_row};
-use cpu_gemm::kernel::{Multiply, PANEL, ROWS, Tile};
+use cpu_gemm::kernel::{MicrokernelArgs, Multiply, PANEL, ROWS};
 use cpu_gemm::{Panels, Team, Unit};
 use half::bf16;
 use proptest::prelude::*;
@@ -28,13 +28,13 @@ struct Left<E> {
     stride: usize,
 }
 
-fn left<E: Float>(rows: usize, inner: usize, values: &[f32]) -> Left<E> {
-    let stride = inner.next_multiple_of(E::STEP) + 32;
+fn left<E: Float>(rows: usize, depth: usize, values: &[f32]) -> Left<E> {
+    let stride = depth.next_multiple_of(E::STEP) + 32;
     let mut data = vec![E::of(0.0); rows.next_multiple_of(16) * stride];
     for row in 0..rows {
-        E::round(
-            &values[row * inner..][..inner],
-            &mut data[row * stride..][..inner],
+        E::slice_from_f32(
+            &values[row * depth..][..depth],
+            &mut data[row * stride..][..depth],
         );
     }
     Left { data, stride }
@@ -53,7 +53,7 @@ fn product<E: Multiply>(
     let mut out = vec![zero; rows.next_multiple_of(ROWS) * stride];
     for panel in 0..panels.count() {
         for first in (0..rows).step_by(ROWS) {
-            let tile = Tile {
+            let tile = MicrokernelArgs {
                 left: left.data[first * left.stride..].as_ptr(),
                 left_stride: left.stride,
                 rows: (rows - first).min(ROWS),
@@ -69,22 +69,22 @@ fn product<E: Multiply>(
         .collect()
 }
 
-fn check_float<E: Float + Multiply>(rows: usize, inner: usize, columns: usize, seed: u64) {
+fn check_float<E: Float + Multiply>(rows: usize, depth: usize, columns: usize, seed: u64) {
     let (a, b) = (
-        values(seed, rows * inner),
-        values(seed + 1, columns * inner),
+        values(seed, rows * depth),
+        values(seed + 1, columns * depth),
     );
-    let packed = Panels::<E>::of_rows(&team(), inner, columns, |j| Some(&b[j * inner..][..inner]));
-    let left = left::<E>(rows, inner, &a);
+    let packed = Panels::<E>::of_rows(&team(), depth, columns, |j| Some(&b[j * depth..][..depth]));
+    let left = left::<E>(rows, depth, &a);
     let rounded = |x: &f32| {
         let mut wide = [0.0];
-        E::widen(&[E::of(*x)], &mut wide);
+        E::slice_to_f32(&[E::of(*x)], &mut wide);
         f64::from(wide[0])
     };
     for unit in Unit::supported() {
         let found = product(unit, &left, rows, &packed, 0.0);
-        for (i, row) in a.chunks(inner).enumerate() {
-            for (j, column) in b.chunks(inner).enumerate() {
+        for (i, row) in a.chunks(depth).enumerate() {
+            for (j, column) in b.chunks(depth).enumerate() {
                 let exact: f64 = row
                     .iter()
                     .zip(column)
@@ -98,7 +98,7 @@ fn check_float<E: Float + Multiply>(rows: usize, inner: usize, columns: usize, s
                 let error = (f64::from(found[i * columns + j]) - exact).abs();
                 assert!(
                     error <= 3e-7 * size + 1e-30,
-                    "{unit} ({rows}, {inner}, {columns}) at ({i}, {j}): {error:e} of {size:e}"
+                    "{unit} ({rows}, {depth}, {columns}) at ({i}, {j}): {error:e} of {size:e}"
                 );
             }
         }
@@ -130,26 +130,26 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn f32_products_are_those_of_f64(rows in 1usize..70, inner in 1usize..200, columns in 1usize..100, seed in 0u64..1000) {
-        check_float::<f32>(rows, inner, columns, seed);
+    fn f32_products_are_those_of_f64(rows in 1usize..70, depth in 1usize..200, columns in 1usize..100, seed in 0u64..1000) {
+        check_float::<f32>(rows, depth, columns, seed);
     }
 
     #[test]
-    fn bf16_products_are_those_of_f64(rows in 1usize..70, inner in 1usize..200, columns in 1usize..100, seed in 0u64..1000) {
-        check_float::<bf16>(rows, inner, columns, seed);
+    fn bf16_products_are_those_of_f64(rows in 1usize..70, depth in 1usize..200, columns in 1usize..100, seed in 0u64..1000) {
+        check_float::<bf16>(rows, depth, columns, seed);
     }
 
     #[test]
-    fn i8_products_are_exact(rows in 1usize..70, inner in 1usize..300, columns in 1usize..100, seed in 0u64..1000) {
-        let (a, b) = (values(seed, rows * inner), values(seed + 1, columns * inner));
-        let packed = Panels::<i8>::quantized(&team(), inner, columns, |j| Some(&b[j * inner..][..inner]));
-        let stride = inner.next_multiple_of(i8::STEP);
+    fn i8_products_are_exact(rows in 1usize..70, depth in 1usize..300, columns in 1usize..100, seed in 0u64..1000) {
+        let (a, b) = (values(seed, rows * depth), values(seed + 1, columns * depth));
+        let packed = Panels::<i8>::quantized(&team(), depth, columns, |j| Some(&b[j * depth..][..depth]));
+        let stride = depth.next_multiple_of(i8::STEP);
         let mut left = Left { data: vec![0i8; rows.next_multiple_of(16) * stride], stride };
         for row in 0..rows {
-            quantize_row(&a[row * inner..][..inner], &mut left.data[row * stride..][..inner]);
+            quantize_row(&a[row * depth..][..depth], &mut left.data[row * stride..][..depth]);
         }
-        let mut codes = vec![0i8; inner];
-        let right: Vec<Vec<i8>> = b.chunks(inner).map(|row| {
+        let mut codes = vec![0i8; depth];
+        let right: Vec<Vec<i8>> = b.chunks(depth).map(|row| {
             quantize_row(row, &mut codes);
             codes.clone()
         }).collect();
@@ -179,27 +179,27 @@ fn an_inner_dimension_of_zero_gives_zeros() {
 
 #[test]
 fn operands_packed_by_columns_or_by_rows_are_those_packed_at_once() {
-    let (inner, columns) = (64, 70);
-    let b = values(3, inner * columns);
+    let (depth, columns) = (64, 70);
+    let b = values(3, depth * columns);
     let whole =
-        Panels::<bf16>::of_rows(&team(), inner, columns, |j| Some(&b[j * inner..][..inner]));
+        Panels::<bf16>::of_rows(&team(), depth, columns, |j| Some(&b[j * depth..][..depth]));
     let len = whole.count() * whole.steps() * 1024;
     let mut keys = vec![bf16::ZERO; len];
-    let mut rounded = vec![bf16::ZERO; whole.count() * PANEL * inner];
-    bf16::round(&b, &mut rounded[..columns * inner]);
+    let mut rounded = vec![bf16::ZERO; whole.count() * PANEL * depth];
+    bf16::slice_from_f32(&b, &mut rounded[..columns * depth]);
     for (columns, panel) in rounded
-        .chunks_exact(PANEL * inner)
-        .zip(keys.chunks_exact_mut(PANEL * inner))
+        .chunks_exact(PANEL * depth)
+        .zip(keys.chunks_exact_mut(PANEL * depth))
     {
         cpu_gemm::pack::transpose(columns, panel);
     }
     // The same operand from its rows along the inner dimension.
     let mut across = vec![bf16::ZERO; len];
-    for first in (0..inner).step_by(2) {
+    for first in (0..depth).step_by(2) {
         let rows: Vec<bf16> = [first, first + 1]
             .into_iter()
             .flat_map(|k| (0..columns).map(move |j| (k, j)))
-            .map(|(k, j)| bf16::of(b[j * inner + k]))
+            .map(|(k, j)| bf16::of(b[j * depth + k]))
             .collect();
         let rows: Vec<&[bf16]> = rows.chunks_exact(columns).collect();
         cpu_gemm::pack::pack_group(&mut across, whole.steps(), first, &rows, columns);
@@ -213,23 +213,23 @@ fn operands_packed_by_columns_or_by_rows_are_those_packed_at_once() {
 
 #[test]
 fn rows_of_a_transposed_operand_are_its_columns() {
-    for (rows, inner, stride) in [
+    for (rows, depth, stride) in [
         (1, 1, 5),
         (16, 32, 16),
         (33, 70, 40),
         (48, 64, 48),
         (5, 96, 7),
     ] {
-        let from: Vec<bf16> = values(7, inner * stride)
+        let from: Vec<bf16> = values(7, depth * stride)
             .into_iter()
             .map(bf16::of)
             .collect();
-        let to_stride = inner.next_multiple_of(32) + 32;
+        let to_stride = depth.next_multiple_of(32) + 32;
         let mut to = vec![bf16::ZERO; rows * to_stride];
-        cpu_gemm::pack::transpose_left(&from, stride, rows, inner, &mut to, to_stride);
+        cpu_gemm::pack::transpose_left(&from, stride, rows, depth, &mut to, to_stride);
         for row in 0..rows {
             for k in 0..to_stride {
-                let expected = if k < inner {
+                let expected = if k < depth {
                     from[k * stride + row]
                 } else {
                     bf16::ZERO
@@ -237,7 +237,7 @@ fn rows_of_a_transposed_operand_are_its_columns() {
                 assert_eq!(
                     to[row * to_stride + k],
                     expected,
-                    "{rows} {inner} at ({row}, {k})"
+                    "{rows} {depth} at ({row}, {k})"
                 );
             }
         }

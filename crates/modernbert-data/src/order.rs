@@ -54,11 +54,11 @@ pub(crate) fn below(rng: &mut impl Rng, end: u64) -> u64 {
 #[derive(Debug, Clone)]
 pub struct EpochOrder {
     n: u64,
-    kind: Kind,
+    kind: OrderKind,
 }
 
 #[derive(Debug, Clone)]
-enum Kind {
+enum OrderKind {
     Table(Arc<[u32]>),
     Feistel { half_bits: u32, keys: [u64; ROUNDS] },
 }
@@ -72,17 +72,17 @@ impl EpochOrder {
     /// The order in which `epoch` visits `0..n`. `stream` tells several orders of one seed apart: those of a mixture's sources.
     pub fn new(n: u64, seed: u64, epoch: u64, stream: u64) -> Self {
         let kind = if n <= TABLE_LIMIT {
-            Kind::Table(shuffled(n as u32, seed, epoch, stream).into())
+            OrderKind::Table(shuffled(n as u32, seed, epoch, stream).into())
         } else {
             Self::feistel(n, seed, epoch, stream)
         };
         Self { n, kind }
     }
 
-    fn feistel(n: u64, seed: u64, epoch: u64, stream: u64) -> Kind {
+    fn feistel(n: u64, seed: u64, epoch: u64, stream: u64) -> OrderKind {
         let mut rng = keyed_rng(Purpose::Order, seed, epoch, stream);
         let bits = u64::BITS - n.saturating_sub(1).leading_zeros();
-        Kind::Feistel {
+        OrderKind::Feistel {
             half_bits: bits.div_ceil(2).max(1),
             keys: std::array::from_fn(|_| rng.next_u64()),
         }
@@ -105,8 +105,8 @@ impl EpochOrder {
     pub fn at(&self, place: u64) -> u64 {
         assert!(place < self.n, "place {place} of {}", self.n);
         match &self.kind {
-            Kind::Table(order) => u64::from(order[place as usize]),
-            Kind::Feistel { half_bits, keys } => {
+            OrderKind::Table(order) => u64::from(order[place as usize]),
+            OrderKind::Feistel { half_bits, keys } => {
                 let mut x = place;
                 loop {
                     x = feistel(x, *half_bits, keys);

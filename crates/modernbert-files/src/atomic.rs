@@ -81,22 +81,24 @@ impl PendingFile {
     ///
     /// # Errors
     /// An error of the operating system; the file is removed then.
-    pub fn publish(self) -> io::Result<()> {
+    pub fn commit(self) -> io::Result<()> {
         let target = self.target.clone();
-        self.named()?.persist(target).map_err(|error| error.error)
+        self.into_temp_path()?
+            .persist(target)
+            .map_err(|error| error.error)
     }
 
-    /// As [`Self::publish`], for a file that did not exist when the work began: one that appeared meanwhile is kept.
+    /// As [`Self::commit`], for a file that did not exist when the work began: one that appeared meanwhile is kept.
     ///
     /// # Errors
     /// A file of this name; an error of the operating system.
-    pub fn publish_new(self) -> io::Result<()> {
+    pub fn commit_new(self) -> io::Result<()> {
         let target = self.target.clone();
         let appeared = || {
             let reason = "it appeared while the results were made, and is kept";
             io::Error::new(io::ErrorKind::AlreadyExists, reason)
         };
-        match self.named()?.persist_noclobber(&target) {
+        match self.into_temp_path()?.persist_noclobber(&target) {
             Ok(()) => Ok(()),
             Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Err(appeared()),
             // Some file systems can't rename without replacing.
@@ -106,7 +108,7 @@ impl PendingFile {
     }
 
     /// The complete file under a temporary name beside its target.
-    fn named(self) -> io::Result<TempPath> {
+    fn into_temp_path(self) -> io::Result<TempPath> {
         self.file.sync_all()?;
         match self.named {
             Some(path) => Ok(path),
@@ -200,17 +202,17 @@ fn link(_file: &File, _folder: &Path) -> io::Result<TempPath> {
 pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = PendingFile::create(path)?;
     file.write_all(content)?;
-    file.publish()
+    file.commit()
 }
 
 /// As [`write_atomically`], for a file that did not exist when the work began: one that appeared meanwhile is kept.
 ///
 /// # Errors
-/// As [`PendingFile::publish_new`]; a folder that can't be written.
+/// As [`PendingFile::commit_new`]; a folder that can't be written.
 pub fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = PendingFile::create(path)?;
     file.write_all(content)?;
-    file.publish_new()
+    file.commit_new()
 }
 
 /// Copies a file so that the copy appears complete or not at all; see [`PendingFile`].
@@ -221,7 +223,7 @@ pub fn copy_atomically(from: &Path, to: &Path) -> io::Result<()> {
     let mut source = File::open(from)?;
     let mut file = PendingFile::create(to)?;
     io::copy(&mut source, &mut file)?;
-    file.publish()
+    file.commit()
 }
 
 /// Opens a file of a folder that may be another user's, to append to it; a missing file is created.
@@ -304,8 +306,8 @@ mod tests {
         let mut second = PendingFile::create(&target).unwrap();
         first.write_all(b"first").unwrap();
         second.write_all(b"second").unwrap();
-        first.publish_new().unwrap();
-        let error = second.publish_new().unwrap_err();
+        first.commit_new().unwrap();
+        let error = second.commit_new().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert!(error.to_string().contains("appeared"), "{error}");
         assert_eq!(fs::read(&target).unwrap(), b"first");
@@ -320,7 +322,7 @@ mod tests {
         let mut file = PendingFile::create_in(folder.path(), &target).unwrap();
         file.write_all(b"all").unwrap();
         fs::create_dir(folder.path().join("later")).unwrap();
-        file.publish().unwrap();
+        file.commit().unwrap();
         assert_eq!(fs::read(&target).unwrap(), b"all");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
@@ -331,7 +333,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = PendingFile::create(&folder.path().join("a.bin")).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-        file.publish().unwrap();
+        file.commit().unwrap();
         assert!(folder.path().join("a.bin").is_file());
     }
 

@@ -68,7 +68,7 @@ impl Link {
             // The ranks that are connected already receive the reason.
             accepted.map_err(|error| link.fail(error))?;
         } else {
-            link.join(world, terms, options)?;
+            link.connect_to_rank_0(world, terms, options)?;
         }
         for (rank, stream) in &link.peers {
             let stream = stream
@@ -188,7 +188,7 @@ impl Link {
     }
 
     /// Another rank: connects to rank 0.
-    fn join(
+    fn connect_to_rank_0(
         &mut self,
         world: &World,
         terms: &[Term],
@@ -357,7 +357,7 @@ impl Link {
                 Ok((rank, messages))
             }
             Ok(Frame::Data { .. } | Frame::Hello(_)) => Err(RankError::Order { rank }),
-            Ok(Frame::Leave(reason)) => Err(left(rank, &reason)),
+            Ok(Frame::Leave(reason)) => Err(rank_left_error(rank, &reason)),
             Err(_) => Err(RankError::Lost { rank }),
         }
     }
@@ -370,7 +370,7 @@ impl Link {
         }
         while let Ok((rank, frame)) = self.inbox.try_recv() {
             let error = match frame {
-                Ok(Frame::Leave(reason)) => left(rank, &reason),
+                Ok(Frame::Leave(reason)) => rank_left_error(rank, &reason),
                 Err(_) => RankError::Lost { rank },
                 frame => {
                     self.early.push_back((rank, frame));
@@ -437,7 +437,7 @@ fn reach(host: &str, port: u16) -> io::Result<TcpStream> {
 }
 
 /// The error of a rank that said why it ends.
-fn left(rank: usize, reason: &[Vec<u8>]) -> RankError {
+fn rank_left_error(rank: usize, reason: &[Vec<u8>]) -> RankError {
     let reason = reason.first().map_or(&[][..], Vec::as_slice);
     let reason = String::from_utf8_lossy(reason).into_owned();
     match rank {

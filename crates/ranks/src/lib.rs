@@ -13,7 +13,7 @@
 //! # Results do not depend on the number of ranks
 //!
 //! Floating-point addition is not associative, so a sum has the same bits only if it is made in the same order. The order here is a
-//! binary tree over the micro-batches of a step (see [`tree`]), which depends on their number alone. A rank sums the parts of the tree
+//! binary tree over the micro-batches of a step (see [`tree`]), which depends on their number alone. A rank sums the subtrees
 //! that it holds completely, ranks exchange these partial sums, and the rest of the tree is summed after the exchange.
 //!
 //! # Transport

@@ -1,6 +1,6 @@
 //! The order in which the micro-batches of a step are summed.
 //!
-//! A tree over `n` leaves is a leaf where `n` is 1. Otherwise its left part holds the largest power of two below `n`, its right part the
+//! A tree over `n` leaves is a leaf where `n` is 1. Otherwise its left subtree holds the largest power of two below `n`, its right subtree the
 //! other leaves:
 //!
 //! ```text
@@ -12,23 +12,23 @@
 //!          0 1   2 3   4 5
 //! ```
 //!
-//! A rank holds a contiguous range of the leaves, hence some parts of the tree completely: the [`parts`]. The rank sums these parts without the
-//! other ranks. With 1, 2, 4 or 8 ranks and a power of two of micro-batches a rank holds one part.
+//! A rank holds a contiguous range of the leaves, hence some subtrees completely: the [`subtrees`]. The rank sums these subtrees without the
+//! other ranks. With 1, 2, 4 or 8 ranks and a power of two of micro-batches a rank holds one subtree.
 
 use std::ops::Range;
 
 /// The share of `rank` of `size` in `count` items: contiguous ranges that differ in length by at most one.
-pub fn share(count: usize, rank: usize, size: usize) -> Range<usize> {
+pub fn range_of_rank(count: usize, rank: usize, size: usize) -> Range<usize> {
     count * rank / size..count * (rank + 1) / size
 }
 
-/// Returns the end of the left part of the tree over `range`.
+/// Returns the end of the left subtree of the tree over `range`.
 fn middle(range: &Range<usize>) -> usize {
     range.start + range.len().next_power_of_two() / 2
 }
 
-/// The largest parts of the tree over `leaves` leaves that are within `own`, in order. Empty where `own` is empty.
-pub fn parts(leaves: usize, own: &Range<usize>) -> Vec<Range<usize>> {
+/// The largest subtrees over `leaves` leaves that are within `own`, in order. Empty where `own` is empty.
+pub fn subtrees(leaves: usize, own: &Range<usize>) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     collect(0..leaves, own, &mut found);
     found
@@ -47,10 +47,10 @@ fn collect(node: Range<usize>, own: &Range<usize>, found: &mut Vec<Range<usize>>
     collect(middle..node.end, own, found);
 }
 
-/// Sums a tree of which some parts are known: `add(left, right)` adds `right` to `left`. `None` for no leaves.
+/// Sums a tree of which some subtrees are known: `add(left, right)` adds `right` to `left`. `None` for no leaves.
 ///
 /// # Panics
-/// If the known parts are not [`parts`] of ranges that cover all leaves.
+/// If the known subtrees are not [`subtrees`] of ranges that cover all leaves.
 pub fn sum<T>(
     leaves: usize,
     known: Vec<(Range<usize>, T)>,
@@ -61,7 +61,7 @@ pub fn sum<T>(
     }
     let mut known = known.into_iter().peekable();
     let sum = fold(0..leaves, &mut known, &mut add);
-    assert!(known.next().is_none(), "parts of another tree");
+    assert!(known.next().is_none(), "subtrees of another tree");
     Some(sum)
 }
 
@@ -89,9 +89,9 @@ fn fold<T>(
 /// power of two.
 #[derive(Debug)]
 pub struct Accumulator<T> {
-    /// The parts of the tree that this accumulator sums, those not begun in reverse order.
+    /// The subtrees that this accumulator sums, those not begun in reverse order.
     left: Vec<Range<usize>>,
-    /// Partial sums of the part that is being summed, each with the leaves it covers.
+    /// Partial sums of the subtree that is being summed, each with the leaves it covers.
     stack: Vec<(Range<usize>, T)>,
     done: Vec<T>,
     next: usize,
@@ -100,7 +100,7 @@ pub struct Accumulator<T> {
 impl<T> Accumulator<T> {
     /// For the leaves `own` of a tree over `leaves` leaves.
     pub fn new(leaves: usize, own: &Range<usize>) -> Self {
-        let mut left = parts(leaves, own);
+        let mut left = subtrees(leaves, own);
         left.reverse();
         Self {
             left,
@@ -122,7 +122,7 @@ impl<T> Accumulator<T> {
             .clone();
         let mut top = (self.next..self.next + 1, value);
         self.next += 1;
-        // The parent of a node is summed as soon as its right part is complete.
+        // The parent of a node is summed as soon as its right subtree is complete.
         while top.0 != part
             && let Some((left, _)) = self.stack.last()
         {
@@ -141,7 +141,7 @@ impl<T> Accumulator<T> {
         }
     }
 
-    /// The sums of [`parts`].
+    /// The sums of [`subtrees`].
     ///
     /// # Panics
     /// If leaves are missing.
@@ -204,13 +204,13 @@ mod tests {
             for size in 1..=9 {
                 let mut known = Vec::new();
                 for rank in 0..size {
-                    let own = share(leaves, rank, size);
+                    let own = range_of_rank(leaves, rank, size);
                     let mut accumulator = Accumulator::new(leaves, &own);
                     for leaf in own.clone() {
                         accumulator.push(leaf.to_string(), |a, b| format!("({a}+{b})"));
                         assert!(accumulator.stack.len() <= 6, "{:?}", accumulator.stack);
                     }
-                    known.extend(parts(leaves, &own).into_iter().zip(accumulator.finish()));
+                    known.extend(subtrees(leaves, &own).into_iter().zip(accumulator.finish()));
                 }
                 let sum = sum(leaves, known, |a: &mut String, b| *a = format!("({a}+{b})"));
                 assert_eq!(sum, Some(text(0..leaves)), "{leaves} leaves, {size} ranks");
@@ -222,11 +222,14 @@ mod tests {
     fn powers_of_two_need_one_part_a_rank() {
         for (leaves, size) in [(8, 1), (8, 2), (8, 4), (8, 8), (16, 4), (64, 8)] {
             for rank in 0..size {
-                assert_eq!(parts(leaves, &share(leaves, rank, size)).len(), 1);
+                assert_eq!(
+                    subtrees(leaves, &range_of_rank(leaves, rank, size)).len(),
+                    1
+                );
             }
         }
         assert!(
-            parts(2, &share(2, 0, 3)).is_empty(),
+            subtrees(2, &range_of_rank(2, 0, 3)).is_empty(),
             "a rank without a micro-batch"
         );
     }

@@ -67,11 +67,11 @@ impl Frame {
                 "not a message of a rank",
             ));
         }
-        let sequence = number(input)?;
-        let count = bounded(number(input)?, LONGEST_HELLO)?;
+        let sequence = read_u64(input)?;
+        let count = bounded(read_u64(input)?, LONGEST_HELLO)?;
         let mut messages = Vec::new();
         for _ in 0..count {
-            let length = bounded(number(input)?, longest)?;
+            let length = bounded(read_u64(input)?, longest)?;
             let mut message = Vec::new();
             // Grows as bytes arrive: a false length allocates nothing.
             if input.take(length).read_to_end(&mut message)? as u64 != length {
@@ -91,7 +91,7 @@ impl Frame {
     }
 }
 
-fn number(input: &mut impl Read) -> io::Result<u64> {
+fn read_u64(input: &mut impl Read) -> io::Result<u64> {
     let mut bytes = [0; 8];
     input.read_exact(&mut bytes)?;
     Ok(u64::from_le_bytes(bytes))

@@ -11,7 +11,7 @@ use clap::Parser;
 use modernbert::inference::{AnswerOptions, Answerer, Answers};
 use modernbert_cli::main_with;
 use modernbert_examples::args::ModelArgs;
-use modernbert_examples::input::{FormatArg, InputArgs, Record, whole_text};
+use modernbert_examples::input::{FormatArg, InputArgs, InputRecord, whole_text};
 use modernbert_examples::output::{Lines, check_out};
 use modernbert_examples::progress::Meter;
 use modernbert_examples::windows::Windows;
@@ -116,7 +116,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         }
         lines.flush()?;
     }
-    lines.finish()?;
+    lines.commit()?;
     meter.finish(&args.model.ran_on(&device), 0);
     Ok(())
 }
@@ -133,7 +133,10 @@ fn questions(args: &Args) -> anyhow::Result<Windows> {
             "{}: the text is blank; give a text that may contain the answer",
             context.display()
         );
-        return Ok(Windows::of_one(Record::plain((question.clone(), text))));
+        return Ok(Windows::of_one(InputRecord::without_id((
+            question.clone(),
+            text,
+        ))));
     }
     let Some(input) = &args.input else {
         bail!("no question; pass --question and --context, or a file of both with --input");

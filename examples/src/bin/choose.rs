@@ -53,7 +53,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         let all =
             json!({"question": args.question, "choices": choices, "truncated": found.truncated});
         lines.line(&all.to_string())?;
-        return lines.finish();
+        return lines.commit();
     }
     for &i in &order {
         let probability = found.probabilities[i];
@@ -63,5 +63,5 @@ fn run(args: &Args) -> anyhow::Result<()> {
         let length = chooser.max_length();
         lines.line(&format!("  the question was truncated to {length} tokens"))?;
     }
-    lines.finish()
+    lines.commit()
 }

@@ -83,7 +83,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         }
         lines.flush()?;
     }
-    lines.finish()?;
+    lines.commit()?;
     meter.finish(&args.model.ran_on(&device), classifier.max_length());
     Ok(())
 }

@@ -140,8 +140,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     match output {
-        Output::Matrix(file) => file.finish()?,
-        Output::Json(lines) | Output::People(lines) => lines.finish()?,
+        Output::Matrix(file) => file.commit()?,
+        Output::Json(lines) | Output::People(lines) => lines.commit()?,
     }
     meter.finish(&args.model.ran_on(&device), encoder.max_length());
     Ok(())

@@ -52,7 +52,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
             .collect();
         let all = json!({"text": args.text, "device": device, "masks": masks});
         lines.line(&all.to_string())?;
-        return lines.finish();
+        return lines.commit();
     }
     for (i, candidates) in masks.iter().enumerate() {
         lines.line(&format!("mask {} of {}", i + 1, masks.len()))?;
@@ -61,5 +61,5 @@ fn run(args: &Args) -> anyhow::Result<()> {
             lines.line(&format!("  {percent:>6.2} %  {:?}", candidate.token))?;
         }
     }
-    lines.finish()
+    lines.commit()
 }

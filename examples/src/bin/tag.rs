@@ -12,7 +12,7 @@ use modernbert::inference::{Tagged, TaggedWords, Tagger};
 use modernbert::wording::printable;
 use modernbert_cli::main_with;
 use modernbert_examples::args::ModelArgs;
-use modernbert_examples::input::{InputArgs, Record};
+use modernbert_examples::input::{InputArgs, InputRecord};
 use modernbert_examples::output::{Lines, check_out};
 use modernbert_examples::progress::Meter;
 use serde_json::{Value, json};
@@ -140,7 +140,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         }
         lines.flush()?;
     }
-    lines.finish()?;
+    lines.commit()?;
     meter.finish(&args.model.ran_on(&device), tagger.max_length());
     Ok(())
 }
@@ -151,7 +151,7 @@ enum Line {
 }
 
 /// Returns the words of a record: its list, or else its text split at white space.
-fn words_of(record: &Record, args: &Args) -> Vec<String> {
+fn words_of(record: &InputRecord, args: &Args) -> Vec<String> {
     if args.words_field.is_some() {
         return record.list.clone();
     }

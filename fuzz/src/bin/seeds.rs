@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         for sample in [&[1, 2, 3][..], &[], &[4]] {
             writer.push(sample)?;
         }
-        writer.finish()?;
+        writer.commit()?;
     }
 
     for (name, rows) in [

@@ -5,7 +5,7 @@ use modernbert::output::OutputCheck;
 use modernbert_cli::counter::Counter;
 use modernbert_cli::text::counted;
 use modernbert_cli::{DeviceArgs, describe};
-use modernbert_glue::data::{DataError, DataSource};
+use modernbert_glue::data::{DataSource, GlueDataError};
 use modernbert_glue::run::RunError;
 use modernbert_glue::submission::{find_model, is_own_folder, predict_task};
 use std::path::PathBuf;
@@ -98,7 +98,7 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<()> {
             }
             // By default tasks without a test set are skipped.
             Err(RunError::Data(
-                error @ (DataError::NoFile { .. } | DataError::NoTaskFolder { .. }),
+                error @ (GlueDataError::NoFile { .. } | GlueDataError::NoTaskFolder { .. }),
             )) if args.task == "all" => print(&format!("{task}: left out: {error}")),
             Err(error) => {
                 print(&format!("{task}: failed: {error}"));

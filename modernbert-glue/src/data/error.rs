@@ -9,7 +9,7 @@ use crate::task::Task;
 
 /// Reason why a GLUE folder could not be read. Every message names the place and the remedy.
 #[derive(Debug, thiserror::Error)]
-pub enum DataError {
+pub enum GlueDataError {
     /// The GLUE folder is missing.
     #[error(
         "{path}: no such folder; give the folder that holds the GLUE task folders (CoLA, SST-2, ...)"

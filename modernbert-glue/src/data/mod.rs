@@ -26,10 +26,10 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-pub use error::DataError;
+pub use error::GlueDataError;
 use modernbert_train::finetune::{Target, Text};
 pub use notes::notes;
-pub use source::{DataSource, SourceError};
+pub use source::{DataSource, DatasetSourceError};
 
 use crate::task::{SplitFile, Task};
 use official::file_name;
@@ -47,7 +47,7 @@ pub enum Label {
 
 /// One row of a task.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Example {
+pub struct GlueExample {
     /// Its position in [`Split::examples`] as loaded.
     pub index: usize,
     /// The first or only sentence.
@@ -75,7 +75,7 @@ pub struct Split {
     /// The file.
     pub path: PathBuf,
     /// The rows, in file order.
-    pub examples: Vec<Example>,
+    pub examples: Vec<GlueExample>,
     /// Rows the official file has.
     pub official_rows: usize,
     /// True if there are fewer rows than in the official file, rows left out counted as missing.
@@ -126,7 +126,7 @@ impl Split {
     /// # Panics
     /// On rows of a regression task or of a test set, which have none.
     pub fn classes(&self) -> Vec<usize> {
-        let class = |row: &Example| match row.label {
+        let class = |row: &GlueExample| match row.label {
             Label::Class(class) => class,
             other => panic!("row {} has {other:?} instead of a class", row.index),
         };
@@ -138,7 +138,7 @@ impl Split {
     /// # Panics
     /// On rows of other tasks, which have none.
     pub fn scores(&self) -> Vec<f64> {
-        let score = |row: &Example| match row.label {
+        let score = |row: &GlueExample| match row.label {
             Label::Score(score) => f64::from(score),
             other => panic!("row {} has {other:?} instead of a score", row.index),
         };
@@ -166,10 +166,10 @@ pub struct TaskData {
 
 impl TaskData {
     /// Reads train and dev of a task from the folder that holds the task folders.
-    pub fn load(dir: &Path, task: Task) -> Result<Self, DataError> {
+    pub fn load(dir: &Path, task: Task) -> Result<Self, GlueDataError> {
         let file = task
             .train_split()
-            .ok_or(DataError::NoTrainingSet { task })?;
+            .ok_or(GlueDataError::NoTrainingSet { task })?;
         let folder = task_folder(dir, task)?;
         let train = load_split(&folder, task, file, true)?;
         let (dev, missing) = load_splits(&folder, task, task.dev_splits(), true)?;
@@ -182,7 +182,7 @@ impl TaskData {
     }
 
     /// Reads the test files of a task, labels [`Label::Hidden`]; of MNLI's two the mismatched one may be missing.
-    pub fn load_test(dir: &Path, task: Task) -> Result<Vec<Split>, DataError> {
+    pub fn load_test(dir: &Path, task: Task) -> Result<Vec<Split>, GlueDataError> {
         let folder = task_folder(dir, task)?;
         Ok(load_splits(&folder, task, task.test_splits(), false)?.0)
     }
@@ -198,9 +198,9 @@ impl TaskData {
     }
 }
 
-fn task_folder(dir: &Path, task: Task) -> Result<PathBuf, DataError> {
+fn task_folder(dir: &Path, task: Task) -> Result<PathBuf, GlueDataError> {
     if !dir.is_dir() {
-        return Err(DataError::NoGlueFolder {
+        return Err(GlueDataError::NoGlueFolder {
             path: dir.to_path_buf(),
         });
     }
@@ -218,7 +218,7 @@ fn task_folder(dir: &Path, task: Task) -> Result<PathBuf, DataError> {
                 .map(|split| file_name(split.name))
                 .collect();
         }
-        DataError::NoTaskFolder {
+        GlueDataError::NoTaskFolder {
             path: dir.join(task.folder()),
             task,
             files: files.join(", "),
@@ -232,7 +232,7 @@ fn load_split(
     task: Task,
     file: SplitFile,
     labelled: bool,
-) -> Result<Split, DataError> {
+) -> Result<Split, GlueDataError> {
     let official = task
         .train_split()
         .into_iter()
@@ -252,11 +252,11 @@ fn load_splits(
     task: Task,
     files: &[SplitFile],
     labelled: bool,
-) -> Result<(Vec<Split>, Vec<PathBuf>), DataError> {
+) -> Result<(Vec<Split>, Vec<PathBuf>), GlueDataError> {
     let (mut splits, mut missing) = (Vec::new(), Vec::new());
     for (i, file) in files.iter().enumerate() {
         match load_split(folder, task, *file, labelled) {
-            Err(DataError::NoFile { path, .. }) if i > 0 => missing.push(path),
+            Err(GlueDataError::NoFile { path, .. }) if i > 0 => missing.push(path),
             other => splits.push(other?),
         }
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::tsv::{Header, TextFile};
-use super::{DataError, Example, Label, SkippedRow, Split};
+use super::{GlueDataError, GlueExample, Label, SkippedRow, Split};
 use crate::task::{SplitFile, Task, TaskKind};
 
 /// Name of the file of a split.
@@ -16,7 +16,7 @@ pub(super) fn load_split(
     task: Task,
     file: SplitFile,
     labelled: bool,
-) -> Result<Split, DataError> {
+) -> Result<Split, GlueDataError> {
     let text = TextFile::read(&folder.join(file_name(file.name)), task)?;
     let path = text.path();
     let mut lines = text.lines();
@@ -25,7 +25,7 @@ pub(super) fn load_split(
         None => Header::parse(
             lines
                 .next()
-                .ok_or_else(|| DataError::NoRows {
+                .ok_or_else(|| GlueDataError::NoRows {
                     path: path.to_path_buf(),
                 })?
                 .1,
@@ -55,7 +55,7 @@ pub(super) fn load_split(
         }
         if cells.len() != header.width() {
             let (expected, found) = (header.width(), cells.len());
-            return Err(DataError::ColumnCount {
+            return Err(GlueDataError::ColumnCount {
                 path: path.to_path_buf(),
                 line,
                 expected,
@@ -65,7 +65,7 @@ pub(super) fn load_split(
         if let Some(column) = column_index
             && cells[column] != examples.len().to_string()
         {
-            return Err(DataError::Index {
+            return Err(GlueDataError::Index {
                 path: path.to_path_buf(),
                 line,
                 found: cells[column].to_string(),
@@ -79,7 +79,7 @@ pub(super) fn load_split(
         let (text_a, text_b) = (cells[column_a], column_b.map(|column| cells[column]));
         empty_sentences += usize::from(text_a.is_empty() || text_b == Some(""));
         let (text_a, text_b) = (text_a.to_string(), text_b.map(str::to_string));
-        examples.push(Example {
+        examples.push(GlueExample {
             index: examples.len(),
             text_a,
             text_b,
@@ -87,7 +87,7 @@ pub(super) fn load_split(
         });
     }
     if examples.is_empty() {
-        return Err(DataError::NoRows {
+        return Err(GlueDataError::NoRows {
             path: path.to_path_buf(),
         });
     }
@@ -107,12 +107,12 @@ pub(super) fn parse_label(
     cell: &str,
     path: &Path,
     line: usize,
-) -> Result<Label, DataError> {
+) -> Result<Label, GlueDataError> {
     let path = || path.to_path_buf();
     match task.kind() {
         TaskKind::Classification { .. } => task.label_id(cell).map(Label::Class).ok_or_else(|| {
             let (label, known) = (cell.to_string(), task.file_labels().join(", "));
-            DataError::UnknownLabel {
+            GlueDataError::UnknownLabel {
                 path: path(),
                 line,
                 label,
@@ -123,7 +123,7 @@ pub(super) fn parse_label(
             let score: f32 = match cell.parse() {
                 Ok(score) => score,
                 Err(_) => {
-                    return Err(DataError::ScoreNotANumber {
+                    return Err(GlueDataError::ScoreNotANumber {
                         path: path(),
                         line,
                         score: cell.to_string(),
@@ -132,7 +132,7 @@ pub(super) fn parse_label(
             };
             // NaN is in no range.
             if !(min..=max).contains(&score) {
-                return Err(DataError::ScoreOutOfRange {
+                return Err(GlueDataError::ScoreOutOfRange {
                     path: path(),
                     line,
                     score: cell.to_string(),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use modernbert_train::formats::{Cell, Row, Rows};
 
-use super::{DataError, Example, Label, Split};
+use super::{GlueDataError, GlueExample, Label, Split};
 use crate::task::{SplitFile, Task, TaskKind};
 
 /// Returns true if a folder has any Parquet file.
@@ -28,7 +28,7 @@ fn files(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
 }
 
 /// Refuses a split of which a part is missing or exists twice: rows would be lost or duplicated.
-fn check_parts(folder: &Path, split: &str, paths: &[PathBuf]) -> Result<(), DataError> {
+fn check_parts(folder: &Path, split: &str, paths: &[PathBuf]) -> Result<(), GlueDataError> {
     let names = paths.iter().filter_map(|path| path.file_stem()?.to_str());
     let names: Vec<&str> = names.collect();
     let counts = names
@@ -44,7 +44,7 @@ fn check_parts(folder: &Path, split: &str, paths: &[PathBuf]) -> Result<(), Data
     if is_whole {
         return Ok(());
     }
-    Err(DataError::Parts {
+    Err(GlueDataError::Parts {
         path: folder.to_path_buf(),
         split: split.to_string(),
         found: names.join(", "),
@@ -56,13 +56,13 @@ pub(super) fn load_split(
     task: Task,
     file: SplitFile,
     labelled: bool,
-) -> Result<Split, DataError> {
+) -> Result<Split, GlueDataError> {
     let split = task.hub_split(file.name);
     let paths = files(folder, |name| {
         name.split_once('-').map_or(name, |(split, _)| split) == split
     });
     let Some(first) = paths.first() else {
-        return Err(DataError::NoFile {
+        return Err(GlueDataError::NoFile {
             path: folder.join(format!("{split}-*.parquet")),
             task,
         });
@@ -73,11 +73,11 @@ pub(super) fn load_split(
         read_file(path, task, labelled, &mut examples)?;
     }
     if examples.is_empty() {
-        return Err(DataError::NoRows {
+        return Err(GlueDataError::NoRows {
             path: first.clone(),
         });
     }
-    let empty = |e: &&Example| e.text_a.is_empty() || e.text_b.as_deref() == Some("");
+    let empty = |e: &&GlueExample| e.text_a.is_empty() || e.text_b.as_deref() == Some("");
     Ok(Split {
         name: file.name,
         path: first.clone(),
@@ -93,8 +93,8 @@ fn read_file(
     path: &Path,
     task: Task,
     labelled: bool,
-    examples: &mut Vec<Example>,
-) -> Result<(), DataError> {
+    examples: &mut Vec<GlueExample>,
+) -> Result<(), GlueDataError> {
     let (name_a, name_b) = task.hub_columns();
     let label = labelled.then_some("label");
     let columns: Vec<&str> = [Some(name_a), name_b, label]
@@ -104,7 +104,7 @@ fn read_file(
     for row in Rows::open_columns(path, &columns)? {
         let row = row?;
         let cells = Cells { path, row: &row };
-        examples.push(Example {
+        examples.push(GlueExample {
             index: examples.len(),
             text_a: cells.text(name_a)?,
             text_b: name_b.map(|column| cells.text(column)).transpose()?,
@@ -128,9 +128,9 @@ impl Cells<'_> {
         self.row.number() as usize
     }
 
-    fn wrong(&self, column: &str, expected: &'static str) -> DataError {
+    fn wrong(&self, column: &str, expected: &'static str) -> GlueDataError {
         let found = self.row.cell(column);
-        DataError::CellType {
+        GlueDataError::CellType {
             path: self.path.to_path_buf(),
             row: self.number(),
             column: column.to_string(),
@@ -139,14 +139,14 @@ impl Cells<'_> {
         }
     }
 
-    fn text(&self, column: &str) -> Result<String, DataError> {
+    fn text(&self, column: &str) -> Result<String, GlueDataError> {
         match self.row.cell(column) {
             Some(Cell::Text(text)) => Ok(text.clone()),
             _ => Err(self.wrong(column, "text")),
         }
     }
 
-    fn label(&self, task: Task, column: &str) -> Result<Label, DataError> {
+    fn label(&self, task: Task, column: &str) -> Result<Label, GlueDataError> {
         match (task.kind(), self.row.cell(column)) {
             (TaskKind::Regression { min, max }, Some(Cell::Number(number))) => {
                 let score: f32 = number.parse().unwrap_or(f32::NAN);
@@ -154,7 +154,7 @@ impl Cells<'_> {
                 if (min..=max).contains(&score) {
                     return Ok(Label::Score(score));
                 }
-                Err(DataError::ScoreOutOfRange {
+                Err(GlueDataError::ScoreOutOfRange {
                     path: self.path.to_path_buf(),
                     line: self.number(),
                     score: score.to_string(),
@@ -178,8 +178,8 @@ impl Cells<'_> {
         }
     }
 
-    fn unknown(&self, label: String, task: Task) -> DataError {
-        DataError::UnknownLabel {
+    fn unknown(&self, label: String, task: Task) -> GlueDataError {
+        GlueDataError::UnknownLabel {
             path: self.path.to_path_buf(),
             line: self.number(),
             label,

@@ -109,7 +109,7 @@ fn test_files_hide_their_labels() {
         assert!(
             matches!(
                 TaskData::load_test(&dir, task),
-                Err(DataError::NoFile { .. })
+                Err(GlueDataError::NoFile { .. })
             ),
             "{task}"
         );

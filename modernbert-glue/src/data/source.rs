@@ -17,7 +17,7 @@ pub enum DataSource {
 
 /// Reason why a data set of the Hub is not available.
 #[derive(Debug, thiserror::Error)]
-pub enum SourceError {
+pub enum DatasetSourceError {
     /// The Hub is needed, and the program was built without it.
     #[error(
         "there is no folder {0}; to load a data set of that name from the Hugging Face Hub, build with `--features hub`"
@@ -44,7 +44,7 @@ impl DataSource {
     ///
     /// # Errors
     /// The errors of a download. Missing tasks are an error when they are read.
-    pub fn resolve(&self, tasks: &[Task]) -> Result<PathBuf, SourceError> {
+    pub fn resolve(&self, tasks: &[Task]) -> Result<PathBuf, DatasetSourceError> {
         match self {
             Self::Folder(path) => Ok(path.clone()),
             #[cfg(feature = "hub")]
@@ -67,7 +67,7 @@ impl DataSource {
             #[cfg(not(feature = "hub"))]
             Self::Hub(name) => {
                 let _ = tasks;
-                Err(SourceError::NoHub(name.clone()))
+                Err(DatasetSourceError::NoHub(name.clone()))
             }
         }
     }

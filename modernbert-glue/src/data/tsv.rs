@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::error::DataError;
+use super::error::GlueDataError;
 use crate::task::Task;
 
 /// The text of a file, known to be UTF-8.
@@ -18,13 +18,13 @@ pub struct TextFile {
 
 impl TextFile {
     /// Reads a file of `task` (named in the error when the file is missing).
-    pub fn read(path: &Path, task: Task) -> Result<Self, DataError> {
+    pub fn read(path: &Path, task: Task) -> Result<Self, GlueDataError> {
         let bytes = modernbert::read::bytes(path).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => DataError::NoFile {
+            io::ErrorKind::NotFound => GlueDataError::NoFile {
                 path: path.to_path_buf(),
                 task,
             },
-            _ => DataError::Read {
+            _ => GlueDataError::Read {
                 path: path.to_path_buf(),
                 source,
             },
@@ -32,7 +32,7 @@ impl TextFile {
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
-            DataError::NotUtf8 {
+            GlueDataError::NotUtf8 {
                 path: path.to_path_buf(),
                 line,
             }
@@ -100,7 +100,7 @@ impl Header {
     }
 
     /// The position of a column; `path` is for the error.
-    pub fn column(&self, name: &str, path: &Path) -> Result<usize, DataError> {
+    pub fn column(&self, name: &str, path: &Path) -> Result<usize, GlueDataError> {
         let mut found = self
             .names
             .iter()
@@ -109,11 +109,11 @@ impl Header {
             .map(|(i, _)| i);
         match (found.next(), found.next()) {
             (Some(i), None) => Ok(i),
-            (Some(_), Some(_)) => Err(DataError::DuplicateColumn {
+            (Some(_), Some(_)) => Err(GlueDataError::DuplicateColumn {
                 path: path.to_path_buf(),
                 column: name.to_string(),
             }),
-            (None, _) => Err(DataError::MissingColumn {
+            (None, _) => Err(GlueDataError::MissingColumn {
                 path: path.to_path_buf(),
                 column: name.to_string(),
                 found: self

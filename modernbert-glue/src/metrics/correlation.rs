@@ -7,7 +7,7 @@ pub fn pearson(x: &[f64], y: &[f64]) -> Option<f64> {
     if x.len() != y.len() || x.len() < 2 || is_constant(x) || is_constant(y) {
         return None;
     }
-    let (x, y) = (unit(x), unit(y));
+    let (x, y) = (normalized(x), normalized(y));
     let r: f64 = x.iter().zip(&y).map(|(x, y)| x * y).sum();
     // Rounding can exceed the range by the last digit; the clamp keeps NaN.
     Some(r.clamp(-1.0, 1.0)).filter(|r| r.is_finite())
@@ -41,7 +41,7 @@ fn is_constant(values: &[f64]) -> bool {
 }
 
 /// Centred on 0 and scaled to length 1.
-fn unit(values: &[f64]) -> Vec<f64> {
+fn normalized(values: &[f64]) -> Vec<f64> {
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     let centred: Vec<f64> = values.iter().map(|value| value - mean).collect();
     let length = centred

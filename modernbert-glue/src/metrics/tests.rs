@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::classification::{accuracy, f1, matthews};
 use super::correlation::{pearson, ranks, spearman};
 use super::*;
-use crate::data::Example;
+use crate::data::GlueExample;
 
 #[derive(Deserialize)]
 struct Fixtures {
@@ -202,7 +202,7 @@ fn outputs_of_a_diverged_or_foreign_model_are_refused() {
 }
 
 fn split(name: &'static str, ids: &[usize]) -> Split {
-    let example = |(index, id): (usize, &usize)| Example {
+    let example = |(index, id): (usize, &usize)| GlueExample {
         index,
         text_a: String::new(),
         text_b: None,

@@ -11,7 +11,7 @@ mod welch;
 #[cfg(test)]
 mod tests;
 
-pub use picture::{PICTURES, PictureError, pictures};
+pub use picture::{PICTURES, PlotError, pictures};
 pub use table::{is_own_page, markdown};
 pub use welch::{Welch, holm, welch};
 

@@ -1,13 +1,11 @@
 //! Plots of the final scores (bars) and of the scores during training (curves).
 
-use modernbert_cli::plot::{Bar, Group, Panel, PlotError, Series, plot_groups, plot_panels};
+pub use modernbert_cli::plot::PlotError;
+use modernbert_cli::plot::{Bar, Group, Panel, Series, plot_groups, plot_panels};
 use std::path::{Path, PathBuf};
 
 use super::{JobView, seed_values, tasks_of};
 use crate::task::paper::ModelSize;
-
-/// Reason why there is no picture.
-pub type PictureError = PlotError;
 
 /// Names of the pictures.
 pub const PICTURES: [&str; 2] = ["glue-scores.png", "glue-curves.png"];
@@ -21,7 +19,7 @@ pub fn pictures(
     folder: &Path,
     views: &[&JobView],
     size: ModelSize,
-) -> Result<Vec<PathBuf>, PictureError> {
+) -> Result<Vec<PathBuf>, PlotError> {
     let scores = folder.join(PICTURES[0]);
     let tasks = tasks_of(views.iter().copied());
     let names: Vec<String> = views.iter().map(|view| view.name.clone()).collect();

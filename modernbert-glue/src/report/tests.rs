@@ -3,7 +3,7 @@
 use super::*;
 use crate::metrics::Metrics;
 use crate::results::SeedResult;
-use crate::run::{EvaluationRecord, Settings};
+use crate::run::{EvaluationRecord, RunSettings};
 
 fn record(task: Task, seed: u64, score: f64) -> RunRecord {
     let metrics: Metrics = [(task.main_metric().name(), Some(score))]
@@ -12,7 +12,7 @@ fn record(task: Task, seed: u64, score: f64) -> RunRecord {
     RunRecord {
         task,
         model: "tiny".to_string(),
-        settings: Settings {
+        settings: RunSettings {
             start: "pretrained".to_string(),
             start_sha256: "ab".repeat(32),
             seed,

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use super::record::RunRecord;
 use super::{
-    Keep, MODEL_FOLDER, MnliStart, Prepared, Pretrained, Run, RunError, RunOptions, run_seed,
+    Keep, MODEL_FOLDER, MnliStart, Pretrained, Run, RunError, RunOptions, TaskSequences, run_seed,
     seed_folder,
 };
 use crate::results::{Results, SeedResult, TaskResult};
@@ -68,7 +68,7 @@ pub fn run_job(
     let mut prepared = BTreeMap::new();
     for &task in tasks {
         let tokenizer = pretrained.tokenizer();
-        match Prepared::new(task, data, tokenizer, max_length, options.max_rows) {
+        match TaskSequences::new(task, data, tokenizer, max_length, options.max_rows) {
             Ok(ready) => {
                 let rows = (ready.train.len(), ready.dev.len());
                 note(
@@ -120,7 +120,12 @@ pub fn run_job(
 }
 
 impl Job<'_> {
-    fn run<'r>(&'r self, prepared: &'r Prepared, seed: u64, mnli: Option<&'r Path>) -> Run<'r> {
+    fn run<'r>(
+        &'r self,
+        prepared: &'r TaskSequences,
+        seed: u64,
+        mnli: Option<&'r Path>,
+    ) -> Run<'r> {
         Run {
             prepared,
             pretrained: self.pretrained,
@@ -133,13 +138,13 @@ impl Job<'_> {
     }
 
     /// Adds up the work of all runs; finished work is subtracted.
-    fn plan(&mut self, prepared: &BTreeMap<Task, Prepared>) {
+    fn plan(&mut self, prepared: &BTreeMap<Task, TaskSequences>) {
         let mut work = 0;
         for prepared in prepared.values() {
             for &seed in &self.options.seeds {
                 let run = self.run(prepared, seed, None);
                 if let Ok(options) = run.finetune_options() {
-                    work += options.work(&prepared.train, &prepared.dev);
+                    work += options.cost_in_tokens(&prepared.train, &prepared.dev);
                 }
             }
         }
@@ -164,7 +169,7 @@ impl Job<'_> {
         }
     }
 
-    fn task(&mut self, prepared: &Prepared, mnli: Option<&Path>) -> Result<(), RunError> {
+    fn task(&mut self, prepared: &TaskSequences, mnli: Option<&Path>) -> Result<(), RunError> {
         let task = prepared.data.task;
         if self.report.interrupted {
             return Ok(());
@@ -235,7 +240,7 @@ impl Job<'_> {
     }
 
     /// The first finished run of a task with other settings, which this job would not replace.
-    fn conflict(&self, prepared: &Prepared, mnli: Option<&Path>) -> Option<RunError> {
+    fn conflict(&self, prepared: &TaskSequences, mnli: Option<&Path>) -> Option<RunError> {
         if self.options.again {
             return None;
         }
@@ -252,7 +257,7 @@ impl Job<'_> {
 
     fn seed(
         &mut self,
-        prepared: &Prepared,
+        prepared: &TaskSequences,
         seed: u64,
         mnli: Option<&Path>,
     ) -> Result<RunRecord, RunError> {
@@ -262,7 +267,9 @@ impl Job<'_> {
         if !self.options.again {
             let settings = run.settings()?;
             if let Some(record) = RunRecord::matching(&folder, task, &settings)? {
-                let work = run.finetune_options()?.work(&prepared.train, &prepared.dev);
+                let work = run
+                    .finetune_options()?
+                    .cost_in_tokens(&prepared.train, &prepared.dev);
                 self.clock.drop_work(work);
                 note(
                     self.options,

@@ -5,8 +5,8 @@
 //! |---|---|
 //! | [`RunOptions`] | settings of a job; the rest is the paper's |
 //! | [`Pretrained`] | the model's folder, opened once |
-//! | [`Settings`], [`RunRecord`] | everything that decides a run, and its result, as `run.json` |
-//! | [`Prepared`] | a task's data as sequences |
+//! | [`RunSettings`], [`RunRecord`] | everything that decides a run, and its result, as `run.json` |
+//! | [`TaskSequences`] | a task's data as sequences |
 //! | [`run_seed`] | one task, one seed |
 //! | [`run_job`] | all tasks and seeds, in two rounds, resumable |
 //!
@@ -23,9 +23,9 @@ mod seed;
 pub(crate) use job::best_run;
 pub use job::{JobReport, run_job};
 pub use options::{Keep, MnliStart, RunOptions, Tuned, job_seeds};
-pub use prepare::Prepared;
+pub use prepare::TaskSequences;
 pub use pretrained::{Pretrained, weights_hash};
-pub use record::{EvaluationRecord, RunRecord, Settings, seed_folder};
+pub use record::{EvaluationRecord, RunRecord, RunSettings, seed_folder};
 pub use seed::{Run, run_seed};
 
 use modernbert::checkpoint::{CheckpointError, SourceError as ModelSourceError};
@@ -34,7 +34,7 @@ use modernbert::tokenizer::TokenizerError;
 use modernbert_train::finetune::FinetuneError;
 use std::path::PathBuf;
 
-use crate::data::{DataError, SourceError};
+use crate::data::{DatasetSourceError, GlueDataError};
 use crate::metrics::MetricError;
 use crate::results::ResultsError;
 use crate::task::Task;
@@ -49,10 +49,10 @@ pub const MODEL_FOLDER: &str = "model";
 pub enum RunError {
     /// The task's files.
     #[error(transparent)]
-    Data(#[from] DataError),
+    Data(#[from] GlueDataError),
     /// The data set of the Hub.
     #[error(transparent)]
-    Source(#[from] SourceError),
+    Source(#[from] DatasetSourceError),
     /// The model of the Hub.
     #[error(transparent)]
     Model(#[from] ModelSourceError),

@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::task::Task;
 
 /// A task's training and dev sets, read, tokenized and truncated.
-pub struct Prepared {
+pub struct TaskSequences {
     /// The rows.
     pub data: TaskData,
     /// The training set as sequences.
@@ -28,7 +28,7 @@ pub struct Prepared {
     pub sha256: String,
 }
 
-impl Prepared {
+impl TaskSequences {
     /// Reads the task from the folder that holds the folders of the tasks, keeps the first `max_rows` rows of each set, and
     /// tokenizes with at most `max_length` tokens each.
     ///

@@ -12,7 +12,7 @@ use crate::task::Task;
 /// Everything that decides the result of one run on one build.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub struct RunSettings {
     /// `pretrained`, `random`, or `mnli` and `random+mnli` for a model of either kind that was finetuned on MNLI first.
     pub start: String,
     /// SHA-256 of the weights it started from; of the config's text where they were random.
@@ -49,7 +49,7 @@ pub struct Settings {
     pub dev_rows: usize,
 }
 
-impl Settings {
+impl RunSettings {
     /// Differences from other settings, in words; empty if there are none.
     pub fn differences(&self, other: &Self) -> String {
         let fields = |settings: &Self| serde_json::to_value(settings).unwrap_or_default();
@@ -82,7 +82,7 @@ pub struct RunRecord {
     /// The model as it was named.
     pub model: String,
     /// Settings of the run.
-    pub settings: Settings,
+    pub settings: RunSettings,
     /// Scores of the best weights.
     pub metrics: Metrics,
     /// The step at which they were reached.
@@ -149,7 +149,7 @@ impl RunRecord {
     pub fn matching(
         folder: &Path,
         task: Task,
-        settings: &Settings,
+        settings: &RunSettings,
     ) -> Result<Option<Self>, RunError> {
         let Some(record) = Self::read(folder)? else {
             return Ok(None);

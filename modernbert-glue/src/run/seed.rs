@@ -4,7 +4,7 @@ use modernbert::checkpoint::save;
 use modernbert::model::Precision;
 use modernbert_train::engine::device_peak;
 use modernbert_train::finetune::{
-    FinetuneError, FinetuneOptions, Finetuned, Finetuning, JobClock, Score,
+    DevScore, FinetuneError, FinetuneOptions, Finetuned, Finetuning, JobClock,
 };
 use modernbert_train::saving::{Saving, has_checkpoints, remove_checkpoints};
 use sha2::{Digest, Sha256};
@@ -12,8 +12,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::pretrained::weights_hash;
-use super::record::{EvaluationRecord, RunRecord, Settings};
-use super::{MODEL_FOLDER, Prepared, Pretrained, RUN_FILE, RunError, RunOptions};
+use super::record::{EvaluationRecord, RunRecord, RunSettings};
+use super::{MODEL_FOLDER, Pretrained, RUN_FILE, RunError, RunOptions, TaskSequences};
 use crate::data::{Split, TaskData};
 use crate::metrics::{Metrics, Prediction, evaluate_dev};
 use crate::task::Task;
@@ -24,7 +24,7 @@ const LONGEST_INTERVAL: usize = 2000;
 /// A run to be done.
 pub struct Run<'a> {
     /// The task's data.
-    pub prepared: &'a Prepared,
+    pub prepared: &'a TaskSequences,
     /// The model of the job.
     pub pretrained: &'a Pretrained,
     /// Settings of the caller.
@@ -93,7 +93,7 @@ impl Run<'_> {
     ///
     /// # Errors
     /// A task without a training set; an MNLI model that can't be read.
-    pub fn settings(&self) -> Result<Settings, RunError> {
+    pub fn settings(&self) -> Result<RunSettings, RunError> {
         let finetune = self.finetune_options()?;
         let (start, start_sha256) = match self.mnli {
             Some(folder) if self.options.random_init => ("random+mnli", weights_hash(folder)?),
@@ -106,7 +106,7 @@ impl Run<'_> {
             None => ("pretrained", self.pretrained.sha256().to_string()),
         };
         let samples = self.prepared.train.len();
-        Ok(Settings {
+        Ok(RunSettings {
             start: start.to_string(),
             start_sha256,
             seed: self.seed,
@@ -135,7 +135,7 @@ impl Run<'_> {
     }
 
     /// Trains in `folder`, from its newest checkpoint if an earlier run of the same settings was interrupted there.
-    fn train(&self, folder: &Path, settings: &Settings) -> Result<Finetuned, RunError> {
+    fn train(&self, folder: &Path, settings: &RunSettings) -> Result<Finetuned, RunError> {
         if self.options.again && has_checkpoints(folder).map_err(FinetuneError::from)? {
             self.remove_checkpoints(folder)?;
         }
@@ -149,7 +149,7 @@ impl Run<'_> {
         let data = labels_of(&self.prepared.data);
         let score = move |outputs: &[Vec<f32>]| {
             let metrics = score(&data, outputs)?;
-            Ok(Score {
+            Ok(DevScore {
                 main: metrics.get(data.task.main_metric().name()),
                 metrics: metrics.iter().map(|(n, v)| (n.to_string(), v)).collect(),
             })
@@ -218,7 +218,7 @@ pub fn run_seed(run: &Run<'_>, folder: &Path, keep_model: bool) -> Result<RunRec
         let tokenizer = run.pretrained.tokenizer().clone();
         tokenizer.with_max_length(positions).save(&model)?;
     }
-    let metrics = |score: &Score| score.metrics.iter().cloned().collect::<Metrics>();
+    let metrics = |score: &DevScore| score.metrics.iter().cloned().collect::<Metrics>();
     let record = RunRecord {
         task,
         model: run.pretrained.name().to_string(),
@@ -253,7 +253,7 @@ fn labels_of(data: &TaskData) -> TaskData {
         examples: split
             .examples
             .iter()
-            .map(|row| crate::data::Example {
+            .map(|row| crate::data::GlueExample {
                 index: row.index,
                 text_a: String::new(),
                 text_b: None,

@@ -19,7 +19,7 @@ mod tests;
 pub use metrics::{exact_by_group, macro_f1};
 pub use read::{ChoiceSet, PairRow, PairSet, read_choices, read_pairs};
 
-use modernbert_train::finetune::Score;
+use modernbert_train::finetune::DevScore;
 
 use crate::metrics::classification::{accuracy, f1};
 
@@ -81,12 +81,12 @@ impl SuperTask {
     }
 
     /// Score of predicted classes, or of predicted choices for COPA. `groups` numbers the question of each example for MultiRC.
-    pub fn score(self, truth: &[usize], predicted: &[usize], groups: &[usize]) -> Score {
+    pub fn score(self, truth: &[usize], predicted: &[usize], groups: &[usize]) -> DevScore {
         let accuracy = accuracy(truth, predicted);
         let both = |names: [&str; 2], values: [Option<f64>; 2]| {
             let metrics = names.map(str::to_string).into_iter().zip(values);
             let mean = values[0].zip(values[1]).map(|(a, b)| (a + b) / 2.0);
-            Score {
+            DevScore {
                 main: mean,
                 metrics: metrics.collect(),
             }
@@ -103,7 +103,7 @@ impl SuperTask {
                     exact_by_group(truth, predicted, groups),
                 ],
             ),
-            _ => Score {
+            _ => DevScore {
                 main: accuracy,
                 metrics: vec![("accuracy".to_string(), accuracy)],
             },

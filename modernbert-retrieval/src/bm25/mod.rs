@@ -124,7 +124,7 @@ impl Bm25 {
 
     /// Returns the best `count` documents that share a word with the query, by score, descending; equal scores by id, descending.
     pub fn search(&self, query: &str, count: usize) -> Vec<Hit> {
-        let mut scores = Scores::new(self.len());
+        let mut scores = ScoreAccumulators::new(self.len());
         self.search_with(&mut scores, query, count)
     }
 
@@ -151,7 +151,7 @@ impl Bm25 {
     ) -> Vec<Vec<Hit>> {
         let queries: Vec<&str> = queries.into_iter().collect();
         let searched = queries.par_iter().map_init(
-            || Scores::new(self.len()),
+            || ScoreAccumulators::new(self.len()),
             |scores, text| self.search_with(scores, text, count),
         );
         searched.collect()
@@ -191,7 +191,7 @@ impl Bm25 {
         count / (count + k1 * (1.0 - b + b * length / mean))
     }
 
-    fn search_with(&self, scores: &mut Scores, query: &str, count: usize) -> Vec<Hit> {
+    fn search_with(&self, scores: &mut ScoreAccumulators, query: &str, count: usize) -> Vec<Hit> {
         for word in self.analyzer.words(query) {
             let Some(&slot) = self.words.get(&word) else {
                 continue;
@@ -224,12 +224,12 @@ impl Bm25 {
 }
 
 /// Sums of scores by document, reused from query to query.
-struct Scores {
+struct ScoreAccumulators {
     sums: Vec<f64>,
     touched: Vec<u32>,
 }
 
-impl Scores {
+impl ScoreAccumulators {
     fn new(documents: usize) -> Self {
         Self {
             sums: vec![0.0; documents],

@@ -201,14 +201,14 @@ pub(crate) struct Bm25Args {
 }
 
 /// Result of one pass over a corpus.
-pub(crate) struct Corpus {
+pub(crate) struct CorpusPass {
     pub(crate) ids: HashSet<String>,
     pub(crate) bm25: Option<Bm25>,
     pub(crate) summary: CorpusSummary,
 }
 
 /// Reads a corpus and builds its BM25 index if there are settings for one.
-pub(crate) fn read_corpus(set: &Dataset, bm25: Option<&Bm25Args>) -> anyhow::Result<Corpus> {
+pub(crate) fn read_corpus(set: &Dataset, bm25: Option<&Bm25Args>) -> anyhow::Result<CorpusPass> {
     const CHUNK: usize = 4096;
     let mut index = match bm25 {
         None => None,
@@ -244,7 +244,7 @@ pub(crate) fn read_corpus(set: &Dataset, bm25: Option<&Bm25Args>) -> anyhow::Res
     if let Some(index) = &mut index {
         index.add(&chunk);
     }
-    Ok(Corpus {
+    Ok(CorpusPass {
         ids,
         bm25: index,
         summary: documents.summary().clone(),

@@ -7,7 +7,7 @@ use clap::Args;
 use modernbert_cli::check_stdout;
 use modernbert_cli::text::counted;
 use modernbert_retrieval::metrics::significance::compare;
-use modernbert_retrieval::metrics::{Evaluation, Measure, evaluate};
+use modernbert_retrieval::metrics::{Measure, RunScores, evaluate};
 use modernbert_retrieval::table::aligned;
 
 use super::common::{MeasureArgs, SetArgs, print, run_file};
@@ -80,7 +80,7 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn rows(args: &CompareArgs, base: &Evaluation, new: &Evaluation) -> Vec<Vec<String>> {
+fn rows(args: &CompareArgs, base: &RunScores, new: &RunScores) -> Vec<Vec<String>> {
     let header = [
         "measure",
         "base",
@@ -122,7 +122,7 @@ fn rows(args: &CompareArgs, base: &Evaluation, new: &Evaluation) -> Vec<Vec<Stri
 }
 
 /// Scores of the queries that both runs answered.
-fn pairs(base: &Evaluation, new: &Evaluation, measure: Measure) -> Vec<(f64, f64)> {
+fn pairs(base: &RunScores, new: &RunScores, measure: Measure) -> Vec<(f64, f64)> {
     let (base, new) = (base.by_query(measure), new.by_query(measure));
     let both = base
         .iter()

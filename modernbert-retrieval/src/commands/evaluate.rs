@@ -10,7 +10,7 @@ use modernbert_cli::text::counted;
 use modernbert_files::output::{OutputCheck, named_twice};
 use modernbert_retrieval::data::Dataset;
 use modernbert_retrieval::fusion::{RRF_K, reciprocal_rank_fusion};
-use modernbert_retrieval::metrics::{Evaluation, Measure, evaluate};
+use modernbert_retrieval::metrics::{Measure, RunScores, evaluate};
 use modernbert_retrieval::run::Run;
 use modernbert_retrieval::table::paper::PAPER_SYSTEMS;
 use modernbert_retrieval::table::{Column, SetSize, aligned, columns, markdown};
@@ -53,7 +53,7 @@ const BM25: &str = "bm25";
 struct SetResult {
     size: SetSize,
     notes: Vec<String>,
-    systems: Vec<(String, Evaluation)>,
+    systems: Vec<(String, RunScores)>,
 }
 
 pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
@@ -323,7 +323,7 @@ fn set_text(result: &SetResult, args: &EvaluateArgs) -> String {
 /// Columns of nDCG@10, `None` if it was not evaluated.
 fn summary(results: &[SetResult]) -> Option<Vec<Column>> {
     let of_set = |result: &SetResult| {
-        let score = |(name, evaluation): &(String, Evaluation)| {
+        let score = |(name, evaluation): &(String, RunScores)| {
             Some((name.clone(), evaluation.mean(Measure::Ndcg(Some(10)))?))
         };
         let scores: Option<BTreeMap<String, f64>> = result.systems.iter().map(score).collect();
@@ -367,7 +367,7 @@ fn write_all(
     systems: &[String],
 ) -> anyhow::Result<()> {
     for run in pending {
-        folder.publish(run)?;
+        folder.commit(run)?;
     }
     let mut page: String = results
         .iter()
@@ -414,7 +414,7 @@ fn json_of(result: &SetResult, args: &EvaluateArgs) -> Value {
             .zip(scores.iter().map(|&score| Value::from(score)))
             .collect()
     };
-    let system = |(name, evaluation): &(String, Evaluation)| {
+    let system = |(name, evaluation): &(String, RunScores)| {
         let queries = evaluation.queries.iter();
         let by_query: Map<String, Value> = queries
             .map(|(id, scores)| (id.clone(), named(scores).into()))

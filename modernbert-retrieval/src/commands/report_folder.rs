@@ -133,7 +133,7 @@ impl<'a> ReportFolder<'a> {
     }
 
     /// Gives a run its name; as [`Self::write`].
-    pub(crate) fn publish(&mut self, run: PendingRun) -> anyhow::Result<()> {
+    pub(crate) fn commit(&mut self, run: PendingRun) -> anyhow::Result<()> {
         let target = run.file.target().to_path_buf();
         if let Some(folder) = target.parent() {
             make_folder(folder)?;
@@ -142,11 +142,11 @@ impl<'a> ReportFolder<'a> {
         let parts = name.components();
         let parts = parts.map(|part| part.as_os_str().to_string_lossy());
         let name = parts.collect::<Vec<_>>().join("/");
-        let published = match self.is_old(&name) {
-            true => run.file.publish(),
-            false => run.file.publish_new(),
+        let committed = match self.is_old(&name) {
+            true => run.file.commit(),
+            false => run.file.commit_new(),
         };
-        published.map_err(OutputError::write(target))?;
+        committed.map_err(OutputError::write(target))?;
         self.made.insert(name, run.sha256.into());
         Ok(())
     }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use modernbert_files::wording::counted;
 
-use super::judgments::Place;
-use super::rows::{Row, Rows, rows_of};
-use super::{DOCUMENT_ID, DataError, Dataset};
+use super::judgments::SourceLine;
+use super::rows::{Row, RowStream, rows_of};
+use super::{DOCUMENT_ID, Dataset, RetrievalDataError};
 
 /// A document of a corpus.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Document {
+pub struct CorpusDocument {
     /// Its id, unique in the corpus.
     pub id: String,
     /// Its title; empty where it has none.
@@ -21,7 +21,7 @@ pub struct Document {
     pub text: String,
 }
 
-impl Document {
+impl CorpusDocument {
     /// Returns title and text with a space between them, trimmed: what is indexed and encoded.
     pub fn full_text(&self) -> String {
         if self.title.is_empty() {
@@ -74,7 +74,7 @@ impl CorpusSummary {
 /// Stream of a corpus's documents; see [`Dataset::documents`].
 pub struct Documents<'set> {
     dataset: &'set Dataset,
-    rows: Rows,
+    rows: RowStream,
     seen: HashMap<String, (u32, usize)>,
     paths: Vec<Arc<PathBuf>>,
     state: State,
@@ -104,13 +104,13 @@ impl<'set> Documents<'set> {
         &self.summary
     }
 
-    fn document(&mut self, row: Row) -> Result<Option<Document>, DataError> {
+    fn document(&mut self, row: Row) -> Result<Option<CorpusDocument>, RetrievalDataError> {
         let id = row.id(&DOCUMENT_ID, "document")?;
         if self.paths.last().is_none_or(|last| *last != row.path) {
             self.paths.push(Arc::clone(&row.path));
         }
         if let Some(&(file, line)) = self.seen.get(&id) {
-            return Err(DataError::DuplicateId {
+            return Err(RetrievalDataError::DuplicateId {
                 path: row.path.to_path_buf(),
                 line: row.line,
                 what: "document",
@@ -123,7 +123,7 @@ impl<'set> Documents<'set> {
             .insert(id.clone(), (self.paths.len() as u32 - 1, row.line));
         let title = row.text_or_empty(&["title"])?;
         let text = row.text(&["text"])?;
-        let document = Document { id, title, text };
+        let document = CorpusDocument { id, title, text };
         if document.title.trim().is_empty() && document.text.trim().is_empty() {
             if self.dataset.drops_empty {
                 self.summary.left_out += 1;
@@ -135,9 +135,9 @@ impl<'set> Documents<'set> {
         Ok(Some(document))
     }
 
-    fn check_end(&mut self) -> Result<(), DataError> {
+    fn check_end(&mut self) -> Result<(), RetrievalDataError> {
         if self.summary.documents == 0 {
-            return Err(DataError::EmptyCorpus {
+            return Err(RetrievalDataError::EmptyCorpus {
                 path: self.dataset.corpus[0].clone(),
             });
         }
@@ -146,25 +146,27 @@ impl<'set> Documents<'set> {
             .judged
             .iter()
             .filter(|(id, _)| !self.seen.contains_key(*id));
-        let absent: Vec<(&String, &Place)> = absent.collect();
+        let absent: Vec<(&String, &SourceLine)> = absent.collect();
         self.summary.missing = absent.len();
         let first = absent
             .iter()
             .min_by_key(|(_, place)| (&place.path, place.line));
         match first {
-            Some((id, place)) if !self.dataset.partial => Err(DataError::MissingDocument {
-                path: place.path.clone(),
-                line: place.line,
-                id: id.to_string(),
-                count: absent.len(),
-            }),
+            Some((id, place)) if !self.dataset.partial => {
+                Err(RetrievalDataError::MissingDocument {
+                    path: place.path.clone(),
+                    line: place.line,
+                    id: id.to_string(),
+                    count: absent.len(),
+                })
+            }
             _ => Ok(()),
         }
     }
 }
 
 impl Iterator for Documents<'_> {
-    type Item = Result<Document, DataError>;
+    type Item = Result<CorpusDocument, RetrievalDataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.state == State::Reading {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// Reason why a data set or a run file could not be read. Each message names the file, the line and the remedy.
 #[derive(Debug, thiserror::Error)]
-pub enum DataError {
+pub enum RetrievalDataError {
     /// The folder of the data set does not exist.
     #[error("{path}: no such folder; give the folder that contains the data set")]
     NoFolder {

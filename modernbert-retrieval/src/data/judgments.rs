@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::DataError;
+use super::RetrievalDataError;
 use super::rows::{Line, Row, lines, rows};
 
 /// Grades by query and document. A grade of 1 or more means relevant, 0 judged and not relevant; below 0 the document counts as not judged.
@@ -30,14 +30,14 @@ impl Judgments {
     ///
     /// # Errors
     /// A file that cannot be read; a row with the wrong columns, an empty id or a grade that is not an integer; two grades for one pair.
-    pub fn read(paths: &[PathBuf]) -> Result<Self, DataError> {
+    pub fn read(paths: &[PathBuf]) -> Result<Self, RetrievalDataError> {
         Ok(Collected::read(paths)?.judgments)
     }
 }
 
 /// A place in a file.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct SourceLine {
     pub(super) path: PathBuf,
     pub(super) line: usize,
 }
@@ -46,14 +46,14 @@ pub(super) struct Place {
 #[derive(Debug, Default)]
 pub(super) struct Collected {
     pub(super) judgments: Judgments,
-    pub(super) queries: HashMap<String, Place>,
-    pub(super) documents: HashMap<String, Place>,
+    pub(super) queries: HashMap<String, SourceLine>,
+    pub(super) documents: HashMap<String, SourceLine>,
     /// Rows that repeat an earlier one.
     pub(super) repeated: usize,
 }
 
 impl Collected {
-    pub(super) fn read(paths: &[PathBuf]) -> Result<Self, DataError> {
+    pub(super) fn read(paths: &[PathBuf]) -> Result<Self, RetrievalDataError> {
         let mut collected = Self::default();
         for path in paths {
             let name = path.to_string_lossy();
@@ -76,11 +76,11 @@ impl Collected {
         query: &str,
         document: &str,
         grade: i32,
-        place: &Place,
-    ) -> Result<(), DataError> {
+        place: &SourceLine,
+    ) -> Result<(), RetrievalDataError> {
         for (id, what) in [(query, "query"), (document, "document")] {
             if id.is_empty() {
-                return Err(DataError::EmptyId {
+                return Err(RetrievalDataError::EmptyId {
                     path: place.path.clone(),
                     line: place.line,
                     what,
@@ -93,7 +93,7 @@ impl Collected {
         };
         match of_query.get(document) {
             Some(&first) if first != grade => {
-                return Err(DataError::ConflictingGrades {
+                return Err(RetrievalDataError::ConflictingGrades {
                     path: place.path.clone(),
                     line: place.line,
                     query: query.to_string(),
@@ -115,10 +115,10 @@ impl Collected {
         Ok(())
     }
 
-    fn add_row(&mut self, row: &Row) -> Result<(), DataError> {
+    fn add_row(&mut self, row: &Row) -> Result<(), RetrievalDataError> {
         let query = row.id(&["query-id", "query_id", "qid"], "query")?;
         let document = row.id(&["corpus-id", "corpus_id", "docid", "doc_id"], "document")?;
-        let place = Place {
+        let place = SourceLine {
             path: row.path.to_path_buf(),
             line: row.line,
         };
@@ -137,12 +137,12 @@ impl Collected {
         self.add(&query, &document, grade, &place)
     }
 
-    fn read_table(&mut self, path: &Path) -> Result<(), DataError> {
+    fn read_table(&mut self, path: &Path) -> Result<(), RetrievalDataError> {
         // BEIR's files have a header; TREC's have none, and an unused second column.
         let mut header: Option<[Option<usize>; 3]> = None;
         for line in lines(path)? {
             let Line { number, text } = line?;
-            let place = Place {
+            let place = SourceLine {
                 path: path.to_path_buf(),
                 line: number,
             };
@@ -193,17 +193,17 @@ fn beir_header(cells: &[&str]) -> Option<[Option<usize>; 3]> {
     Some([Some(query), Some(document), column(&["score", "relevance"])])
 }
 
-impl Place {
-    fn bad_grade(&self, grade: String) -> DataError {
-        DataError::Grade {
+impl SourceLine {
+    fn bad_grade(&self, grade: String) -> RetrievalDataError {
+        RetrievalDataError::Grade {
             path: self.path.clone(),
             line: self.line,
             grade,
         }
     }
 
-    fn columns(&self, found: usize, expected: &'static str) -> DataError {
-        DataError::Columns {
+    fn columns(&self, found: usize, expected: &'static str) -> RetrievalDataError {
+        RetrievalDataError::Columns {
             path: self.path.clone(),
             line: self.line,
             found,

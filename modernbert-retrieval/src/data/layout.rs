@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::DataError;
+use super::RetrievalDataError;
 use super::rows::quoted;
 
 /// Layout of a data set's folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
+pub enum FolderLayout {
     /// `corpus.jsonl`, `queries.jsonl`, `qrels/SPLIT.tsv`.
     Beir,
     /// Folders `corpus`, `queries` and `qrels` (or `data`) of Parquet or JSONL files: the Hub's form of BEIR and NanoBEIR sets.
@@ -22,7 +22,7 @@ pub enum Layout {
 /// Files of a data set.
 #[derive(Debug)]
 pub(super) struct Files {
-    pub(super) layout: Layout,
+    pub(super) layout: FolderLayout,
     /// Name of the set: the folder's, the subset's, or both.
     pub(super) name: String,
     pub(super) corpus: Vec<PathBuf>,
@@ -35,9 +35,13 @@ const ENDINGS: [&str; 3] = [".parquet", ".jsonl.gz", ".jsonl"];
 const JUDGMENT_ENDINGS: [&str; 6] = [".parquet", ".jsonl.gz", ".jsonl", ".tsv", ".txt", ".qrels"];
 
 /// Finds the files of `split` (and of `subset`, where the folder contains several sets).
-pub(super) fn find(folder: &Path, split: &str, subset: Option<&str>) -> Result<Files, DataError> {
+pub(super) fn find(
+    folder: &Path,
+    split: &str,
+    subset: Option<&str>,
+) -> Result<Files, RetrievalDataError> {
     if !folder.is_dir() {
-        return Err(DataError::NoFolder {
+        return Err(RetrievalDataError::NoFolder {
             path: folder.to_path_buf(),
         });
     }
@@ -46,7 +50,7 @@ pub(super) fn find(folder: &Path, split: &str, subset: Option<&str>) -> Result<F
     if let (Some(corpus), Some(queries)) = (&corpus, either(folder, "queries.jsonl")) {
         no_subset(folder, subset)?;
         return Ok(Files {
-            layout: Layout::Beir,
+            layout: FolderLayout::Beir,
             name,
             corpus: vec![corpus.clone()],
             queries: vec![queries],
@@ -65,7 +69,7 @@ pub(super) fn find(folder: &Path, split: &str, subset: Option<&str>) -> Result<F
         let language = choose(folder, &languages, subset)?;
         let part = |what: &str| folder.join(format!("{language}-{what}"));
         return Ok(Files {
-            layout: Layout::Coir,
+            layout: FolderLayout::Coir,
             name: format!("{name}/{language}"),
             corpus: all(&part("corpus"), &ENDINGS)?,
             queries: all(&part("queries"), &ENDINGS)?,
@@ -74,7 +78,7 @@ pub(super) fn find(folder: &Path, split: &str, subset: Option<&str>) -> Result<F
     }
     let releases = releases(folder)?;
     if releases.is_empty() {
-        return Err(DataError::UnknownLayout {
+        return Err(RetrievalDataError::UnknownLayout {
             path: folder.to_path_buf(),
         });
     }
@@ -92,9 +96,9 @@ pub(super) fn find(folder: &Path, split: &str, subset: Option<&str>) -> Result<F
 }
 
 /// Names of the sets in a folder with several; empty for a folder with one.
-pub(super) fn subsets(folder: &Path) -> Result<Vec<String>, DataError> {
+pub(super) fn subsets(folder: &Path) -> Result<Vec<String>, RetrievalDataError> {
     if !folder.is_dir() {
-        return Err(DataError::NoFolder {
+        return Err(RetrievalDataError::NoFolder {
             path: folder.to_path_buf(),
         });
     }
@@ -111,7 +115,7 @@ pub(super) fn subsets(folder: &Path) -> Result<Vec<String>, DataError> {
     }
     let releases = releases(folder)?;
     if releases.is_empty() {
-        return Err(DataError::UnknownLayout {
+        return Err(RetrievalDataError::UnknownLayout {
             path: folder.to_path_buf(),
         });
     }
@@ -123,7 +127,7 @@ fn is_hub(folder: &Path) -> bool {
 }
 
 /// Sets of a Hub folder: NAME of its files `corpus/NAME-00000-of-00001.parquet`.
-fn hub_sets(folder: &Path) -> Result<Vec<String>, DataError> {
+fn hub_sets(folder: &Path) -> Result<Vec<String>, RetrievalDataError> {
     let files = names(&folder.join("corpus"), &ENDINGS)?;
     let sets: BTreeSet<String> = files
         .into_iter()
@@ -133,7 +137,7 @@ fn hub_sets(folder: &Path) -> Result<Vec<String>, DataError> {
 }
 
 /// Languages of a CoIR folder.
-fn languages(folder: &Path) -> Result<Vec<String>, DataError> {
+fn languages(folder: &Path) -> Result<Vec<String>, RetrievalDataError> {
     let mut found = folders(folder)?;
     found.retain(|name| name.ends_with("-corpus"));
     let languages = found
@@ -145,25 +149,30 @@ fn languages(folder: &Path) -> Result<Vec<String>, DataError> {
 }
 
 /// Folders that are a data set each: MLDR's releases, CQADupStack's twelve forums.
-fn releases(folder: &Path) -> Result<Vec<String>, DataError> {
+fn releases(folder: &Path) -> Result<Vec<String>, RetrievalDataError> {
     let mut found = folders(folder)?;
     found.retain(|name| either(&folder.join(name), "corpus.jsonl").is_some());
     Ok(found)
 }
 
 /// Files of MLDR, whose queries contain their judgments.
-fn mldr(folder: &Path, name: String, corpus: PathBuf, split: &str) -> Result<Files, DataError> {
+fn mldr(
+    folder: &Path,
+    name: String,
+    corpus: PathBuf,
+    split: &str,
+) -> Result<Files, RetrievalDataError> {
     let Some(queries) = either(folder, &format!("{split}.jsonl")) else {
         let found = names(folder, &[".jsonl.gz", ".jsonl"])?;
         let found: Vec<&str> = found.iter().map(|(stem, _)| stem.as_str()).collect();
-        return Err(DataError::NoSplit {
+        return Err(RetrievalDataError::NoSplit {
             path: folder.to_path_buf(),
             split: split.to_string(),
             found: quoted(found.into_iter().filter(|stem| *stem != "corpus")),
         });
     };
     Ok(Files {
-        layout: Layout::Mldr,
+        layout: FolderLayout::Mldr,
         name,
         corpus: vec![corpus],
         queries: vec![queries.clone()],
@@ -172,10 +181,15 @@ fn mldr(folder: &Path, name: String, corpus: PathBuf, split: &str) -> Result<Fil
 }
 
 /// Files of a Hub folder. Its corpus files are `corpus/NAME-00000-of-00001.parquet`; more than one NAME means several sets.
-fn hub(folder: &Path, name: String, split: &str, subset: Option<&str>) -> Result<Files, DataError> {
+fn hub(
+    folder: &Path,
+    name: String,
+    split: &str,
+    subset: Option<&str>,
+) -> Result<Files, RetrievalDataError> {
     let judgments = ["qrels", "data", "default"].map(|part| folder.join(part));
     let Some(judgments) = judgments.iter().find(|part| part.is_dir()) else {
-        return Err(DataError::UnknownLayout {
+        return Err(RetrievalDataError::UnknownLayout {
             path: folder.to_path_buf(),
         });
     };
@@ -189,7 +203,7 @@ fn hub(folder: &Path, name: String, split: &str, subset: Option<&str>) -> Result
             && alone.iter().all(|(stem, _)| set_of(stem) == "train");
         let split = if nano { "train" } else { split };
         return Ok(Files {
-            layout: Layout::Hub,
+            layout: FolderLayout::Hub,
             name,
             corpus: all(&corpus, &ENDINGS)?,
             queries: all(&queries, &ENDINGS)?,
@@ -197,14 +211,14 @@ fn hub(folder: &Path, name: String, split: &str, subset: Option<&str>) -> Result
         });
     }
     let set = choose(folder, &sets, subset)?;
-    let of_set = |folder: &Path| -> Result<Vec<PathBuf>, DataError> {
+    let of_set = |folder: &Path| -> Result<Vec<PathBuf>, RetrievalDataError> {
         let files = names(folder, &ENDINGS)?.into_iter();
         let files: Vec<PathBuf> = files
             .filter(|(stem, _)| set_of(stem) == set)
             .map(|(_, path)| path)
             .collect();
         if files.is_empty() {
-            return Err(DataError::NoSubset {
+            return Err(RetrievalDataError::NoSubset {
                 path: folder.to_path_buf(),
                 subset: set.clone(),
                 found: quoted(sets.iter().map(String::as_str)),
@@ -213,7 +227,7 @@ fn hub(folder: &Path, name: String, split: &str, subset: Option<&str>) -> Result
         Ok(files)
     };
     Ok(Files {
-        layout: Layout::Hub,
+        layout: FolderLayout::Hub,
         name: set.clone(),
         corpus: of_set(&corpus)?,
         queries: of_set(&queries)?,
@@ -229,29 +243,33 @@ fn set_of(stem: &str) -> &str {
     rest.rsplit_once('-').map_or(stem, |(set, _)| set)
 }
 
-fn choose(folder: &Path, found: &[String], subset: Option<&str>) -> Result<String, DataError> {
+fn choose(
+    folder: &Path,
+    found: &[String],
+    subset: Option<&str>,
+) -> Result<String, RetrievalDataError> {
     let list = || quoted(found.iter().map(String::as_str));
     match subset {
         Some(subset) => {
             let chosen = found.iter().find(|name| name.as_str() == subset);
-            chosen.cloned().ok_or_else(|| DataError::NoSubset {
+            chosen.cloned().ok_or_else(|| RetrievalDataError::NoSubset {
                 path: folder.to_path_buf(),
                 subset: subset.to_string(),
                 found: list(),
             })
         }
         None if found.len() == 1 => Ok(found[0].clone()),
-        None => Err(DataError::ChooseSubset {
+        None => Err(RetrievalDataError::ChooseSubset {
             path: folder.to_path_buf(),
             found: list(),
         }),
     }
 }
 
-fn no_subset(folder: &Path, subset: Option<&str>) -> Result<(), DataError> {
+fn no_subset(folder: &Path, subset: Option<&str>) -> Result<(), RetrievalDataError> {
     match subset {
         None => Ok(()),
-        Some(subset) => Err(DataError::NoSubset {
+        Some(subset) => Err(RetrievalDataError::NoSubset {
             path: folder.to_path_buf(),
             subset: subset.to_string(),
             found: "one set without a name; leave --subset out".to_string(),
@@ -259,7 +277,7 @@ fn no_subset(folder: &Path, subset: Option<&str>) -> Result<(), DataError> {
     }
 }
 
-fn of_split(folder: &Path, split: &str) -> Result<Vec<PathBuf>, DataError> {
+fn of_split(folder: &Path, split: &str) -> Result<Vec<PathBuf>, RetrievalDataError> {
     let found = names(folder, &JUDGMENT_ENDINGS)?;
     let files: Vec<PathBuf> = found
         .iter()
@@ -268,7 +286,7 @@ fn of_split(folder: &Path, split: &str) -> Result<Vec<PathBuf>, DataError> {
         .collect();
     if files.is_empty() {
         let splits: BTreeSet<&str> = found.iter().map(|(stem, _)| set_of(stem)).collect();
-        return Err(DataError::NoSplit {
+        return Err(RetrievalDataError::NoSplit {
             path: folder.to_path_buf(),
             split: split.to_string(),
             found: quoted(splits.into_iter()),
@@ -277,13 +295,13 @@ fn of_split(folder: &Path, split: &str) -> Result<Vec<PathBuf>, DataError> {
     Ok(files)
 }
 
-fn all(folder: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, DataError> {
+fn all(folder: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, RetrievalDataError> {
     let files: Vec<PathBuf> = names(folder, endings)?
         .into_iter()
         .map(|(_, path)| path)
         .collect();
     if files.is_empty() {
-        return Err(DataError::EmptyCorpus {
+        return Err(RetrievalDataError::EmptyCorpus {
             path: folder.to_path_buf(),
         });
     }
@@ -296,7 +314,7 @@ fn either(folder: &Path, name: &str) -> Option<PathBuf> {
 }
 
 /// Files with one of the endings, each with its name without the ending, sorted by name.
-fn names(folder: &Path, endings: &[&str]) -> Result<Vec<(String, PathBuf)>, DataError> {
+fn names(folder: &Path, endings: &[&str]) -> Result<Vec<(String, PathBuf)>, RetrievalDataError> {
     let mut found = Vec::new();
     for name in entries(folder)? {
         let stem = endings.iter().find_map(|ending| name.strip_suffix(ending));
@@ -309,15 +327,15 @@ fn names(folder: &Path, endings: &[&str]) -> Result<Vec<(String, PathBuf)>, Data
     Ok(found)
 }
 
-fn folders(folder: &Path) -> Result<Vec<String>, DataError> {
+fn folders(folder: &Path) -> Result<Vec<String>, RetrievalDataError> {
     let mut names = entries(folder)?;
     names.retain(|name| folder.join(name).is_dir());
     names.sort();
     Ok(names)
 }
 
-fn entries(folder: &Path) -> Result<Vec<String>, DataError> {
-    let failed = |source| DataError::Read {
+fn entries(folder: &Path) -> Result<Vec<String>, RetrievalDataError> {
+    let failed = |source| RetrievalDataError::Read {
         path: folder.to_path_buf(),
         source,
     };

@@ -15,16 +15,16 @@ mod judgments;
 mod layout;
 mod rows;
 
-pub use documents::{CorpusSummary, Document, Documents};
-pub use error::DataError;
+pub use documents::{CorpusDocument, CorpusSummary, Documents};
+pub use error::RetrievalDataError;
 pub use judgments::Judgments;
-pub use layout::Layout;
+pub use layout::FolderLayout;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use judgments::{Collected, Place};
+use judgments::{Collected, SourceLine};
 use modernbert_files::wording::counted;
 use rows::rows_of;
 use serde_json::Value;
@@ -70,7 +70,7 @@ pub struct Dataset {
     /// Name of the folder or of the subset.
     pub name: String,
     /// Layout of the folder.
-    pub layout: Layout,
+    pub layout: FolderLayout,
     /// Split whose judgments are used.
     pub split: String,
     /// Queries that have a judgment in this split, in the order of their file.
@@ -81,7 +81,7 @@ pub struct Dataset {
     pub notes: Vec<String>,
     corpus: Vec<PathBuf>,
     query_files: Vec<PathBuf>,
-    judged: HashMap<String, Place>,
+    judged: HashMap<String, SourceLine>,
     partial: bool,
     missing_queries: bool,
     drops_empty: bool,
@@ -92,7 +92,7 @@ impl Dataset {
     ///
     /// # Errors
     /// A folder that does not exist or has no known layout.
-    pub fn subsets(folder: &Path) -> Result<Vec<String>, DataError> {
+    pub fn subsets(folder: &Path) -> Result<Vec<String>, RetrievalDataError> {
         layout::subsets(folder)
     }
 
@@ -104,18 +104,18 @@ impl Dataset {
     /// Opens the data set in a folder and reads its queries and judgments.
     ///
     /// # Errors
-    /// [`DataError`]: an unknown layout, split or subset; a malformed row, with file and line; two queries of one id; a judged query
+    /// [`RetrievalDataError`]: an unknown layout, split or subset; a malformed row, with file and line; two queries of one id; a judged query
     /// without text; and, unless [`DatasetOptions::partial`], a judged query that is absent.
-    pub fn open(folder: &Path, options: &DatasetOptions) -> Result<Self, DataError> {
+    pub fn open(folder: &Path, options: &DatasetOptions) -> Result<Self, RetrievalDataError> {
         let files = layout::find(folder, &options.split, options.subset.as_deref())?;
         let mut collected = Collected::read(&files.judgments)?;
         let mut all = Queries::default();
         let mut dropped = 0;
         // NanoBEIR's own convention: documents and queries without text are left out.
-        let drops_empty = files.layout == Layout::Hub && files.name.starts_with("Nano");
+        let drops_empty = files.layout == FolderLayout::Hub && files.name.starts_with("Nano");
         for row in rows_of(&files.queries) {
             let row = row?;
-            if files.layout == Layout::Mldr {
+            if files.layout == FolderLayout::Mldr {
                 inline_judgments(&row, &mut collected)?;
             }
             let id = row.id(&QUERY_ID, "query")?;
@@ -123,7 +123,7 @@ impl Dataset {
             let judged = collected.judgments.queries.contains_key(&id);
             if judged && text.trim().is_empty() {
                 if !drops_empty {
-                    return Err(DataError::EmptyQuery {
+                    return Err(RetrievalDataError::EmptyQuery {
                         path: row.path.to_path_buf(),
                         line: row.line,
                         id,
@@ -138,7 +138,7 @@ impl Dataset {
         }
         if collected.judgments.is_empty() {
             let files = [&files.judgments[..], &files.queries[..]].concat();
-            return Err(DataError::NoJudgments {
+            return Err(RetrievalDataError::NoJudgments {
                 path: files
                     .into_iter()
                     .next()
@@ -152,7 +152,7 @@ impl Dataset {
                 counted(dropped, "query", "queries")
             ));
         }
-        let mut absent: Vec<(&String, &Place)> = collected
+        let mut absent: Vec<(&String, &SourceLine)> = collected
             .queries
             .iter()
             .filter(|(id, _)| !all.places.contains_key(*id))
@@ -161,7 +161,7 @@ impl Dataset {
         let missing_queries = !absent.is_empty();
         if let Some((id, place)) = absent.first() {
             if !options.partial {
-                return Err(DataError::MissingQuery {
+                return Err(RetrievalDataError::MissingQuery {
                     path: place.path.clone(),
                     line: place.line,
                     id: id.to_string(),
@@ -233,13 +233,13 @@ impl Dataset {
 #[derive(Default)]
 struct Queries {
     judged: Vec<Query>,
-    places: BTreeMap<String, Place>,
+    places: BTreeMap<String, SourceLine>,
 }
 
 impl Queries {
-    fn add(&mut self, row: &Row, query: Query, judged: bool) -> Result<(), DataError> {
+    fn add(&mut self, row: &Row, query: Query, judged: bool) -> Result<(), RetrievalDataError> {
         if let Some(first) = self.places.get(&query.id) {
-            return Err(DataError::DuplicateId {
+            return Err(RetrievalDataError::DuplicateId {
                 path: row.path.to_path_buf(),
                 line: row.line,
                 what: "query",
@@ -248,7 +248,7 @@ impl Queries {
                 first_line: first.line,
             });
         }
-        let place = Place {
+        let place = SourceLine {
             path: row.path.to_path_buf(),
             line: row.line,
         };
@@ -261,7 +261,7 @@ impl Queries {
 }
 
 /// Takes the relevant passages out of an MLDR query.
-fn inline_judgments(row: &Row, collected: &mut Collected) -> Result<(), DataError> {
+fn inline_judgments(row: &Row, collected: &mut Collected) -> Result<(), RetrievalDataError> {
     let query = row.id(&QUERY_ID, "query")?;
     let (field, value) = row.need(&["positive_passages"])?;
     let Value::Array(passages) = value else {
@@ -277,7 +277,7 @@ fn inline_judgments(row: &Row, collected: &mut Collected) -> Result<(), DataErro
             fields: fields.clone(),
         };
         let document = passage.id(&DOCUMENT_ID, "document")?;
-        let place = Place {
+        let place = SourceLine {
             path: row.path.to_path_buf(),
             line: row.line,
         };

@@ -13,7 +13,7 @@ use parquet::record::{Field, Row as ParquetRow};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::DataError;
+use super::RetrievalDataError;
 
 /// Longest line, in bytes: a packed file without line breaks must not fill the memory.
 const LONGEST_LINE: u64 = 256 << 20;
@@ -30,7 +30,7 @@ pub(crate) struct Row {
 }
 
 /// A stream of rows.
-pub(crate) type Rows = Box<dyn Iterator<Item = Result<Row, DataError>> + Send>;
+pub(crate) type RowStream = Box<dyn Iterator<Item = Result<Row, RetrievalDataError>> + Send>;
 
 /// One numbered line of text.
 pub(crate) struct Line {
@@ -41,8 +41,8 @@ pub(crate) struct Line {
 }
 
 /// Opens a file for reading, unpacking .gz.
-pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead + Send>, DataError> {
-    let file = read::open(path).map_err(|source| DataError::Read {
+pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead + Send>, RetrievalDataError> {
+    let file = read::open(path).map_err(|source| RetrievalDataError::Read {
         path: path.to_path_buf(),
         source,
     })?;
@@ -57,14 +57,16 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead + Send>, DataError> {
 /// Returns the lines of a UTF-8 file, also .gz. A byte order mark is dropped; blank lines are skipped.
 pub(crate) fn lines(
     path: &Path,
-) -> Result<impl Iterator<Item = Result<Line, DataError>> + Send + use<>, DataError> {
+) -> Result<impl Iterator<Item = Result<Line, RetrievalDataError>> + Send + use<>, RetrievalDataError>
+{
     lines_up_to(path, LONGEST_LINE)
 }
 
 fn lines_up_to(
     path: &Path,
     limit: u64,
-) -> Result<impl Iterator<Item = Result<Line, DataError>> + Send + use<>, DataError> {
+) -> Result<impl Iterator<Item = Result<Line, RetrievalDataError>> + Send + use<>, RetrievalDataError>
+{
     let mut reader = open(path)?;
     let path = path.to_path_buf();
     let mut number = 0;
@@ -78,7 +80,7 @@ fn lines_up_to(
                 Ok(0) => return None,
                 Ok(length) if length as u64 > limit => {
                     failed = true;
-                    return Some(Err(DataError::LongLine {
+                    return Some(Err(RetrievalDataError::LongLine {
                         path: path.clone(),
                         line: number,
                         limit: limit >> 20,
@@ -87,7 +89,7 @@ fn lines_up_to(
                 Ok(_) => {}
                 Err(source) => {
                     failed = true;
-                    return Some(Err(DataError::ReadLine {
+                    return Some(Err(RetrievalDataError::ReadLine {
                         path: path.clone(),
                         line: number,
                         source,
@@ -96,7 +98,7 @@ fn lines_up_to(
             }
             let Ok(text) = String::from_utf8(bytes) else {
                 failed = true;
-                return Some(Err(DataError::NotUtf8 {
+                return Some(Err(RetrievalDataError::NotUtf8 {
                     path: path.clone(),
                     line: number,
                 }));
@@ -115,7 +117,7 @@ fn lines_up_to(
 }
 
 /// Returns the rows of one file: Parquet by its extension, JSONL otherwise.
-pub(crate) fn rows(path: &Path) -> Result<Rows, DataError> {
+pub(crate) fn rows(path: &Path) -> Result<RowStream, RetrievalDataError> {
     if path
         .extension()
         .is_some_and(|extension| extension == "parquet")
@@ -125,13 +127,14 @@ pub(crate) fn rows(path: &Path) -> Result<Rows, DataError> {
     let shared = Arc::new(path.to_path_buf());
     Ok(Box::new(lines(path)?.map(move |line| {
         let line = line?;
-        let fields: Fields = serde_json::from_str(&line.text).map_err(|error| DataError::Json {
-            path: shared.to_path_buf(),
-            line: line.number,
-            reason: error.to_string(),
-        })?;
+        let fields: Fields =
+            serde_json::from_str(&line.text).map_err(|error| RetrievalDataError::Json {
+                path: shared.to_path_buf(),
+                line: line.number,
+                reason: error.to_string(),
+            })?;
         if let Some(field) = fields.twice {
-            return Err(DataError::FieldTwice {
+            return Err(RetrievalDataError::FieldTwice {
                 path: shared.to_path_buf(),
                 line: line.number,
                 field,
@@ -178,17 +181,17 @@ impl<'de> Deserialize<'de> for Fields {
 }
 
 /// Returns the rows of several files, one after the other. A file is opened when its first row is due.
-pub(crate) fn rows_of(paths: &[PathBuf]) -> Rows {
+pub(crate) fn rows_of(paths: &[PathBuf]) -> RowStream {
     let paths = paths.to_vec();
     Box::new(paths.into_iter().flat_map(|path| match rows(&path) {
         Ok(rows) => rows,
-        Err(error) => Box::new(std::iter::once(Err(error))) as Rows,
+        Err(error) => Box::new(std::iter::once(Err(error))) as RowStream,
     }))
 }
 
-fn parquet_rows(path: &Path) -> Result<Rows, DataError> {
+fn parquet_rows(path: &Path) -> Result<RowStream, RetrievalDataError> {
     let shared = Arc::new(path.to_path_buf());
-    let file = read::open(path).map_err(|source| DataError::Read {
+    let file = read::open(path).map_err(|source| RetrievalDataError::Read {
         path: path.to_path_buf(),
         source,
     })?;
@@ -218,8 +221,8 @@ fn guarded<T>(
     path: &Path,
     place: &str,
     read: impl FnOnce() -> Result<T, ParquetError>,
-) -> Result<T, DataError> {
-    guarded_parquet(read).map_err(|fault| DataError::Parquet {
+) -> Result<T, RetrievalDataError> {
+    guarded_parquet(read).map_err(|fault| RetrievalDataError::Parquet {
         path: path.to_path_buf(),
         reason: format!("{place}{fault}"),
     })
@@ -271,17 +274,17 @@ impl Row {
     pub(crate) fn need<'row, 'name>(
         &'row self,
         names: &[&'name str],
-    ) -> Result<(&'name str, &'row Value), DataError> {
+    ) -> Result<(&'name str, &'row Value), RetrievalDataError> {
         let missing = || {
             let null = names.iter().find(|name| self.fields.contains_key(**name));
             if let Some(field) = null {
-                return DataError::NullField {
+                return RetrievalDataError::NullField {
                     path: self.path.to_path_buf(),
                     line: self.line,
                     field: field.to_string(),
                 };
             }
-            DataError::NoField {
+            RetrievalDataError::NoField {
                 path: self.path.to_path_buf(),
                 line: self.line,
                 wanted: quoted(names.iter().copied()),
@@ -292,7 +295,11 @@ impl Row {
     }
 
     /// Returns an id: a string or an integer.
-    pub(crate) fn id(&self, names: &[&str], what: &'static str) -> Result<String, DataError> {
+    pub(crate) fn id(
+        &self,
+        names: &[&str],
+        what: &'static str,
+    ) -> Result<String, RetrievalDataError> {
         let (field, value) = self.need(names)?;
         let id = match value {
             Value::String(text) => text.clone(),
@@ -302,7 +309,7 @@ impl Row {
             }
         };
         if id.is_empty() {
-            return Err(DataError::EmptyId {
+            return Err(RetrievalDataError::EmptyId {
                 path: self.path.to_path_buf(),
                 line: self.line,
                 what,
@@ -312,7 +319,7 @@ impl Row {
     }
 
     /// Returns a text that must be present.
-    pub(crate) fn text(&self, names: &[&str]) -> Result<String, DataError> {
+    pub(crate) fn text(&self, names: &[&str]) -> Result<String, RetrievalDataError> {
         let (field, value) = self.need(names)?;
         match value {
             Value::String(text) => Ok(text.clone()),
@@ -321,7 +328,7 @@ impl Row {
     }
 
     /// Returns a text, empty where the field is absent or null.
-    pub(crate) fn text_or_empty(&self, names: &[&str]) -> Result<String, DataError> {
+    pub(crate) fn text_or_empty(&self, names: &[&str]) -> Result<String, RetrievalDataError> {
         match self.find(names) {
             None => Ok(String::new()),
             Some(_) => self.text(names),
@@ -334,8 +341,8 @@ impl Row {
         field: &str,
         value: &Value,
         expected: &'static str,
-    ) -> DataError {
-        DataError::FieldType {
+    ) -> RetrievalDataError {
+        RetrievalDataError::FieldType {
             path: self.path.to_path_buf(),
             line: self.line,
             field: field.to_string(),

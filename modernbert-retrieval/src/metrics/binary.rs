@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use super::Measure;
-use super::trec::{dcg, precisions, reciprocal_rank, share};
+use super::trec::{dcg, precisions, ratio, reciprocal_rank};
 use crate::run::Hit;
 
 pub(super) fn scores(
@@ -33,9 +33,9 @@ pub(super) fn scores(
                 0.0
             }
         }
-        Measure::Map(k) => share(precisions(first(k), 1), relevant.min(k.unwrap_or(relevant))),
+        Measure::Map(k) => ratio(precisions(first(k), 1), relevant.min(k.unwrap_or(relevant))),
         Measure::Mrr(k) => reciprocal_rank(first(k), 1),
-        Measure::Recall(k) => share(hits_in(k) as f64, relevant),
+        Measure::Recall(k) => ratio(hits_in(k) as f64, relevant),
         Measure::Precision(k) => hits_in(k) as f64 / k as f64,
         Measure::Success(k) => f64::from(u8::from(hits_in(k) > 0)),
     };

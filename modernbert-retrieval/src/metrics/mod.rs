@@ -143,7 +143,7 @@ impl Default for EvaluateOptions {
 
 /// Scores of a run.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Evaluation {
+pub struct RunScores {
     /// The measures, in the order of all scores below.
     pub measures: Vec<Measure>,
     /// Means over the queries of [`Self::queries`]; 0 if there is none.
@@ -156,7 +156,7 @@ pub struct Evaluation {
     pub unjudged: usize,
 }
 
-impl Evaluation {
+impl RunScores {
     /// Returns the mean of a measure, `None` if it was not evaluated.
     pub fn mean(&self, measure: Measure) -> Option<f64> {
         let column = self.measures.iter().position(|known| *known == measure)?;
@@ -177,7 +177,7 @@ impl Evaluation {
 }
 
 /// Evaluates a run. A query without a relevant document scores 0, as in trec_eval.
-pub fn evaluate(run: &Run, judgments: &Judgments, options: &EvaluateOptions) -> Evaluation {
+pub fn evaluate(run: &Run, judgments: &Judgments, options: &EvaluateOptions) -> RunScores {
     let level = options.relevance_level.max(1);
     let mut queries = BTreeMap::new();
     let mut missing = 0;
@@ -221,7 +221,7 @@ pub fn evaluate(run: &Run, judgments: &Judgments, options: &EvaluateOptions) -> 
             sum / queries.len() as f64
         }
     };
-    Evaluation {
+    RunScores {
         measures: options.measures.clone(),
         means: (0..options.measures.len()).map(mean).collect(),
         missing,

@@ -55,9 +55,9 @@ pub(super) fn scores(
                 0.0
             }
         }
-        Measure::Map(k) => share(precisions(first(k), level), relevant),
+        Measure::Map(k) => ratio(precisions(first(k), level), relevant),
         Measure::Mrr(k) => reciprocal_rank(first(k), level),
-        Measure::Recall(k) => share(hits_in(k) as f64, relevant),
+        Measure::Recall(k) => ratio(hits_in(k) as f64, relevant),
         Measure::Precision(k) => hits_in(k) as f64 / k as f64,
         Measure::Success(k) => f64::from(u8::from(hits_in(k) > 0)),
     };
@@ -91,6 +91,6 @@ pub(super) fn reciprocal_rank(grades: &[i32], level: i32) -> f64 {
     first.map_or(0.0, |i| 1.0 / (i as f64 + 1.0))
 }
 
-pub(super) fn share(part: f64, whole: usize) -> f64 {
+pub(super) fn ratio(part: f64, whole: usize) -> f64 {
     if whole == 0 { 0.0 } else { part / whole as f64 }
 }

@@ -11,7 +11,7 @@ use modernbert_train::run_dir::RunDirError;
 use modernbert_train::saving::SavingError;
 use std::path::PathBuf;
 
-use crate::data::DataError;
+use crate::data::RetrievalDataError;
 use crate::index::IndexError;
 use crate::maxsim::MaxSimError;
 
@@ -125,7 +125,7 @@ pub enum TrainError {
     Weights(#[from] CheckpointError),
     /// A data set to evaluate on.
     #[error(transparent)]
-    Data(#[from] DataError),
+    Data(#[from] RetrievalDataError),
     /// The search of an evaluation.
     #[error(transparent)]
     Index(#[from] IndexError),

@@ -11,7 +11,7 @@ use crate::data::{Dataset, Judgments};
 use crate::index::{NamedVectors, rank_vectors};
 use crate::maxsim::{Masked, TokenVectors, maxsim};
 use crate::metrics::{
-    EvaluateOptions, Evaluation, Measure, evaluate, mteb_ignores_identical_ids, rank,
+    EvaluateOptions, Measure, RunScores, evaluate, mteb_ignores_identical_ids, rank,
 };
 use crate::run::{Hit, Run};
 
@@ -163,7 +163,7 @@ impl EvalSet {
     }
 
     /// Scores a run by the measures of MTEB.
-    pub fn score(&self, run: &Run, measures: &[Measure]) -> Evaluation {
+    pub fn score(&self, run: &Run, measures: &[Measure]) -> RunScores {
         let options = EvaluateOptions {
             measures: measures.to_vec(),
             ..EvaluateOptions::default()

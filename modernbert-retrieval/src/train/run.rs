@@ -5,7 +5,8 @@ use modernbert::config::{fits_f32, is_share};
 use modernbert::model::Architecture;
 use modernbert::wording::short;
 use modernbert_train::engine::{
-    Cadence, Loop, MetricsLog, Outcome, Progress, Report, Reporter, ReporterOptions, Settings, Unit,
+    Cadence, Loop, LoopOutcome, LoopReport, LoopSettings, MetricsLog, Progress, Reporter,
+    ReporterOptions, Unit,
 };
 use modernbert_train::finetune::is_cpu;
 use modernbert_train::optim::{DecoupledAdamW, NamedOptimizer, UpdateRule};
@@ -25,7 +26,7 @@ use super::rows::TrainRows;
 use super::sampler::Sampler;
 use super::saving::{Resumed, read};
 use super::step::StepOptions;
-use super::task::{EvaluationPoint, History, RetrievalTask, TokenizedRows};
+use super::task::{EvaluationPoint, RetrievalTask, TaskHistory, TokenizedRows};
 use super::texts::{Role, TextOptions, TokenizedText};
 
 /// Steps between two rows of the log, and between two readbacks on a GPU, which stall the device.
@@ -215,7 +216,7 @@ impl Training {
             },
             model,
             optimizer: NamedOptimizer::new(rule),
-            history: History::default(),
+            history: TaskHistory::default(),
         };
         let config = begun.model.encoder().config().clone();
         let (mut every_steps, mut every, mut log, mut folder) = (None, None, None, None);
@@ -237,7 +238,7 @@ impl Training {
             log = Some(opened_log.map_err(|source| RunDirError::Io { path, source })?);
             folder = Some(opened);
         }
-        let settings = Settings {
+        let settings = LoopSettings {
             cadence: Cadence {
                 unit: Unit::Steps,
                 evaluate_every: interval,
@@ -287,12 +288,12 @@ impl Training {
             ..
         } = begun;
         let outcome = if state.phase_done {
-            Outcome {
+            LoopOutcome {
                 task,
                 model,
                 optimizer,
                 state,
-                report: Report::default(),
+                report: LoopReport::default(),
             }
         } else {
             let reporter = Reporter::new::<RetrievalTask>(
@@ -470,8 +471,8 @@ fn fingerprint(
     hex(&hash.finalize())
 }
 
-fn finish(outcome: Outcome<RetrievalTask>, planned_steps: u64, truncated: usize) -> Trained {
-    let Outcome {
+fn finish(outcome: LoopOutcome<RetrievalTask>, planned_steps: u64, truncated: usize) -> Trained {
+    let LoopOutcome {
         task,
         model,
         state,
@@ -482,7 +483,7 @@ fn finish(outcome: Outcome<RetrievalTask>, planned_steps: u64, truncated: usize)
     let interrupted = report
         .interrupted
         .then(|| task.folder.as_ref().and_then(|f| f.checkpoint(step)));
-    let History { best, evaluations } = task.history;
+    let TaskHistory { best, evaluations } = task.history;
     let (model, best) = match best {
         Some((model, index)) => (model, evaluations.get(index).cloned()),
         None => (model, None),

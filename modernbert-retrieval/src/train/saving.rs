@@ -7,14 +7,14 @@ use modernbert_train::snapshot::{RunState, Snapshot, SnapshotError, read_state};
 use serde::{Deserialize, Serialize};
 
 use super::embedder::Embedder;
-use super::task::{EvaluationPoint, History};
+use super::task::{EvaluationPoint, TaskHistory};
 
 /// A run as its newest checkpoint has it.
 pub(super) struct Resumed {
     pub(super) model: Embedder,
     pub(super) optimizer: NamedOptimizer,
     pub(super) state: RunState,
-    pub(super) history: History,
+    pub(super) history: TaskHistory,
 }
 
 /// `state.json`: the loop's state, and what the run has gathered. Scores are stored as the bits of their f64.
@@ -38,7 +38,7 @@ pub(super) fn save(
     folder: &RunFolder,
     (model, optimizer): (&Embedder, &NamedOptimizer),
     state: &RunState,
-    history: &History,
+    history: &TaskHistory,
 ) -> Result<(), RunDirError> {
     let bits = |value: f64| value.to_bits();
     let point = |point: &EvaluationPoint| StoredPoint {
@@ -85,7 +85,7 @@ pub(super) fn read(
         model: weights,
         optimizer,
         state: stored.run,
-        history: History {
+        history: TaskHistory {
             best,
             evaluations: stored.evaluations.into_iter().map(point).collect(),
         },

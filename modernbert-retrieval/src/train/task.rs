@@ -2,9 +2,7 @@
 
 use burn::optim::GradientsParams;
 use modernbert::config::ModernBertConfig;
-use modernbert_train::engine::{
-    BoxError, Counts, Evaluation as EngineEvaluation, EvaluationError, Sums, Task,
-};
+use modernbert_train::engine::{BoxError, Counts, Evaluation, EvaluationError, LossSums, Task};
 use modernbert_train::optim::NamedOptimizer;
 use modernbert_train::saving::RunFolder;
 use modernbert_train::snapshot::RunState;
@@ -44,7 +42,7 @@ pub struct EvaluationPoint {
 
 /// Evaluations and losses of a run so far, part of its checkpoints.
 #[derive(Clone, Debug, Default)]
-pub(super) struct History {
+pub(super) struct TaskHistory {
     /// The weights of the best evaluation, with its index.
     pub(super) best: Option<(Embedder, usize)>,
     pub(super) evaluations: Vec<EvaluationPoint>,
@@ -71,7 +69,7 @@ pub(super) struct RetrievalTask {
     pub(super) sets: Vec<EvalSet>,
     pub(super) config: ModernBertConfig,
     pub(super) folder: Option<RunFolder>,
-    pub(super) history: History,
+    pub(super) history: TaskHistory,
 }
 
 impl RetrievalTask {
@@ -152,7 +150,7 @@ impl Task for RetrievalTask {
         }
     }
 
-    fn gradients(&self, model: &Embedder, batch: RowBatch) -> (Sums, GradientsParams) {
+    fn gradients(&self, model: &Embedder, batch: RowBatch) -> (LossSums, GradientsParams) {
         let texts = self.batch(&batch);
         // Chunks have at most the token budget, and texts are truncated: both are far below 32 bits.
         let (loss, gradients) = gradients(
@@ -164,7 +162,7 @@ impl Task for RetrievalTask {
             batch.share,
         )
         .expect("a chunk of truncated texts fits a packed batch");
-        let sums = Sums {
+        let sums = LossSums {
             loss: loss * batch.share,
             correct: None,
         };
@@ -175,13 +173,9 @@ impl Task for RetrievalTask {
         self.sets.iter().map(EvalSet::texts).sum()
     }
 
-    fn evaluate(
-        &mut self,
-        model: &Embedder,
-        step: u64,
-    ) -> Result<EngineEvaluation, EvaluationError> {
+    fn evaluate(&mut self, model: &Embedder, step: u64) -> Result<Evaluation, EvaluationError> {
         if self.sets.is_empty() {
-            return Ok(EngineEvaluation::default());
+            return Ok(Evaluation::default());
         }
         let measure = Measure::Ndcg(Some(10));
         let mut sets = Vec::with_capacity(self.sets.len());
@@ -202,7 +196,7 @@ impl Task for RetrievalTask {
         self.history
             .evaluations
             .push(EvaluationPoint { step, sets, mean });
-        Ok(EngineEvaluation {
+        Ok(Evaluation {
             loss: None,
             accuracy: None,
             score: Some(mean),

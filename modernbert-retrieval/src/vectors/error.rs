@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use modernbert_files::checkpoint::CheckpointError;
 
-use crate::data::DataError;
+use crate::data::RetrievalDataError;
 
 /// Reason why a file of vectors could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum VectorError {
     /// A JSONL file is malformed.
     #[error(transparent)]
-    Data(#[from] DataError),
+    Data(#[from] RetrievalDataError),
     /// A safetensors file is malformed.
     #[error(transparent)]
     Tensor(#[from] CheckpointError),

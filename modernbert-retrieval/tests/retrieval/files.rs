@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use modernbert_retrieval::data::{DataError, Dataset, DatasetOptions, Document};
+use modernbert_retrieval::data::{CorpusDocument, Dataset, DatasetOptions, RetrievalDataError};
 
 /// A folder that disappears at the end of the test.
 pub(crate) struct Place(tempfile::TempDir);
@@ -62,11 +62,11 @@ impl Place {
     }
 }
 
-pub(crate) fn open(folder: &Path) -> Result<Dataset, DataError> {
+pub(crate) fn open(folder: &Path) -> Result<Dataset, RetrievalDataError> {
     Dataset::open(folder, &DatasetOptions::default())
 }
 
-pub(crate) fn open_subset(folder: &Path, subset: &str) -> Result<Dataset, DataError> {
+pub(crate) fn open_subset(folder: &Path, subset: &str) -> Result<Dataset, RetrievalDataError> {
     let options = DatasetOptions {
         subset: Some(subset.to_string()),
         ..DatasetOptions::default()
@@ -74,7 +74,7 @@ pub(crate) fn open_subset(folder: &Path, subset: &str) -> Result<Dataset, DataEr
     Dataset::open(folder, &options)
 }
 
-pub(crate) fn documents(set: &Dataset) -> Result<Vec<Document>, DataError> {
+pub(crate) fn documents(set: &Dataset) -> Result<Vec<CorpusDocument>, RetrievalDataError> {
     set.documents().collect()
 }
 

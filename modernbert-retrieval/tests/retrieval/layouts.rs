@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use modernbert_retrieval::data::{Dataset, DatasetOptions, Judgments, Layout};
+use modernbert_retrieval::data::{Dataset, DatasetOptions, FolderLayout, Judgments};
 use parquet::data_type::{ByteArray, ByteArrayType, DoubleType};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
@@ -53,7 +53,7 @@ fn write_parquet(path: &Path, columns: &[(&str, &[&str])], numbers: Option<(&str
 fn reads_a_beir_folder() {
     let place = Place::beir();
     let set = open(place.path()).unwrap();
-    assert_eq!(set.layout, Layout::Beir);
+    assert_eq!(set.layout, FolderLayout::Beir);
     assert_eq!(query_ids(&set), ["a", "b"]);
     assert_eq!(set.judgments.len(), 4);
     assert_eq!(set.judgments.queries["a"]["d1"], 2);
@@ -151,7 +151,7 @@ fn reads_hub_folders_and_chooses_among_nanobeir_sets() {
     let set = open_subset(&all, "NanoSciFact").unwrap();
     assert_eq!(
         (set.name.as_str(), set.layout),
-        ("NanoSciFact", Layout::Hub)
+        ("NanoSciFact", FolderLayout::Hub)
     );
     // NanoBEIR leaves out what has no text.
     assert_eq!(query_ids(&set), ["q"]);
@@ -218,7 +218,7 @@ fn reads_coir_by_language_with_judgments_of_the_split() {
     }
     assert_eq!(Dataset::subsets(place.path()).unwrap(), ["go", "ruby"]);
     let set = open_subset(place.path(), "ruby").unwrap();
-    assert_eq!(set.layout, Layout::Coir);
+    assert_eq!(set.layout, FolderLayout::Coir);
     assert!(set.name.ends_with("/ruby"), "{}", set.name);
     assert_eq!(query_ids(&set), ["q2"]);
     assert_eq!(documents(&set).unwrap().len(), 2);
@@ -249,7 +249,7 @@ fn reads_mldr_with_judgments_inside_the_queries() {
         open(&place.path().join(release)),
     ] {
         let set = set.unwrap();
-        assert_eq!(set.layout, Layout::Mldr);
+        assert_eq!(set.layout, FolderLayout::Mldr);
         assert_eq!(query_ids(&set), ["q-1"]);
         assert_eq!(set.judgments.queries["q-1"]["doc-2"], 1);
         assert_eq!(documents(&set).unwrap().len(), 2);

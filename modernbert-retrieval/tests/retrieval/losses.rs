@@ -5,7 +5,7 @@ use modernbert_retrieval::maxsim::Masked;
 use modernbert_retrieval::train::TextVectors;
 use modernbert_retrieval::train::losses::{
     BatchVectors, Definition, Direction, Distillation, Hardness, HardnessMode, InBatch, Loss,
-    Objective, Partition, Similarity,
+    LossSimilarity, Objective, Partition,
 };
 use serde_json::Value;
 use test_support::{assert_close, normals, wide};
@@ -86,7 +86,7 @@ fn in_batch(change: impl FnOnce(&mut InBatch)) -> Loss {
     }
 }
 
-fn objective(objective: Objective, similarity: Similarity) -> Loss {
+fn objective(objective: Objective, similarity: LossSimilarity) -> Loss {
     Loss {
         objective,
         similarity,
@@ -114,7 +114,7 @@ fn named(name: &str) -> Loss {
     match name {
         "in_batch" | "in_batch pairs" => Loss::in_batch(),
         "in_batch scale 1 dot" => Loss {
-            similarity: Similarity::Dot,
+            similarity: LossSimilarity::Dot,
             ..in_batch(|loss| loss.scale = 1.0)
         },
         "in_batch all directions" => in_batch(|loss| loss.directions = ALL.to_vec()),
@@ -125,8 +125,8 @@ fn named(name: &str) -> Loss {
         "in_batch in_batch_negatives" => hard(HardnessMode::InBatchNegatives),
         "in_batch hard_negatives" => hard(HardnessMode::HardNegatives),
         "in_batch all_negatives" => hard(HardnessMode::AllNegatives),
-        "margin_mse" => objective(Objective::MarginMse, Similarity::Dot),
-        "mse" => objective(Objective::Mse, Similarity::Cosine),
+        "margin_mse" => objective(Objective::MarginMse, LossSimilarity::Dot),
+        "mse" => objective(Objective::Mse, LossSimilarity::Cosine),
         "matryoshka" => Loss {
             dimensions: vec![8, 4, 2],
             ..Loss::in_batch()
@@ -151,7 +151,7 @@ fn named(name: &str) -> Loss {
 fn distillation(definition: Definition) -> Loss {
     objective(
         Objective::Distillation(Distillation { definition }),
-        Similarity::Cosine,
+        LossSimilarity::Cosine,
     )
 }
 
@@ -283,8 +283,8 @@ fn reference(loss: &Loss, case: &Case, queries: &[f64], documents: &[f64]) -> f6
         let vectors = |values: &[f64]| -> Vec<Vec<f64>> {
             let rows = values.chunks(dimension).map(|row| {
                 let norm = match loss.similarity {
-                    Similarity::Cosine => row[..size].iter().map(|x| x * x).sum::<f64>().sqrt(),
-                    Similarity::Dot => 1.0,
+                    LossSimilarity::Cosine => row[..size].iter().map(|x| x * x).sum::<f64>().sqrt(),
+                    LossSimilarity::Dot => 1.0,
                 };
                 row[..size].iter().map(|x| x / norm).collect()
             });

@@ -21,7 +21,7 @@ fn buckets_add_up_to_the_whole() {
             .push(&(0..length).map(|i| 5 + (i * i) % 50).collect::<Vec<_>>())
             .unwrap();
     }
-    writer.finish().unwrap();
+    writer.commit().unwrap();
     let shard = Arc::new(Shard::open(&path).unwrap());
     let masker = Masker::from_ids(0.3, 4, 3, 64, vec![]).unwrap();
     let options = LoaderOptions {

@@ -35,9 +35,9 @@ const NONE: usize = usize::MAX;
 const KILLED: &str = "Killing training from user input";
 
 /// The dashboard on the screen, for code that ends the process or shows an event.
-static ON_SCREEN: Mutex<Option<Arc<Shared>>> = Mutex::new(None);
+static ON_SCREEN: Mutex<Option<Arc<DashboardState>>> = Mutex::new(None);
 
-struct Shared {
+struct DashboardState {
     renderer: Mutex<Option<Box<dyn MetricsRenderer>>>,
     terminal: Option<Terminal>,
     /// Finished items of the current split, which the watching thread repeats; [`NONE`] between splits. Changed with the renderer locked:
@@ -48,7 +48,7 @@ struct Shared {
 
 /// burn-train's renderer of a terminal, which also counts compilations of kernels.
 pub(super) struct Dashboard {
-    shared: Arc<Shared>,
+    shared: Arc<DashboardState>,
     watch: Option<JoinHandle<()>>,
     /// Registered for compilations while the dashboard lives.
     _listener: Arc<Listener>,
@@ -63,7 +63,7 @@ impl Dashboard {
         if let Some(terminal) = &terminal {
             terminal.raise_signals();
         }
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(DashboardState {
             renderer: Mutex::new(Some(renderer)),
             terminal,
             items: AtomicUsize::new(NONE),
@@ -141,7 +141,7 @@ impl Drop for Dashboard {
     }
 }
 
-impl Shared {
+impl DashboardState {
     fn renderer(&self) -> MutexGuard<'_, Option<Box<dyn MetricsRenderer>>> {
         self.renderer.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -198,7 +198,7 @@ impl Shared {
     }
 }
 
-fn on_screen() -> MutexGuard<'static, Option<Arc<Shared>>> {
+fn on_screen() -> MutexGuard<'static, Option<Arc<DashboardState>>> {
     ON_SCREEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -295,7 +295,7 @@ mod tests {
     fn repeated_values_stay_in_their_split() {
         let bar = Bar::default();
         let (faults, updates) = (bar.faults.clone(), bar.updates.clone());
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(DashboardState {
             renderer: Mutex::new(Some(Box::new(bar))),
             terminal: None,
             items: AtomicUsize::new(NONE),

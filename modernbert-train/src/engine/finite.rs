@@ -14,7 +14,7 @@ use super::error::EngineError;
 /// # Errors
 /// A device that can't be read.
 pub(super) fn non_finite_parameter<M: Module>(module: &M) -> Result<Option<String>, EngineError> {
-    let mut visit = Squares::default();
+    let mut visit = WeightNorms::default();
     module.visit(&mut visit);
     if visit.sums.is_empty() {
         return Ok(None);
@@ -27,13 +27,13 @@ pub(super) fn non_finite_parameter<M: Module>(module: &M) -> Result<Option<Strin
 }
 
 #[derive(Default)]
-struct Squares {
+struct WeightNorms {
     path: Vec<String>,
     names: Vec<String>,
     sums: Vec<Tensor<1>>,
 }
 
-impl ModuleVisitor for Squares {
+impl ModuleVisitor for WeightNorms {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.to_string());
     }

@@ -41,11 +41,11 @@ impl Task for Steps {
         }
     }
 
-    fn gradients(&self, model: &Linear, loss: f64) -> (Sums, GradientsParams) {
+    fn gradients(&self, model: &Linear, loss: f64) -> (LossSums, GradientsParams) {
         let input = Tensor::<2>::ones([1, 3], &model.weight.val().device());
         let output = model.forward(input).sum() * 0.01 + loss;
         let gradients = GradientsParams::from_grads(output.backward(), model);
-        let sums = Sums {
+        let sums = LossSums {
             loss: output.inner(),
             correct: None,
         };
@@ -86,10 +86,10 @@ fn train_for(
     losses: &[f64],
     read_every: u64,
     spikes: Option<SpikeLimit>,
-) -> (Result<Outcome<Steps>, Box<Failure>>, Vec<LogRow>) {
+) -> (Result<LoopOutcome<Steps>, Box<Failure>>, Vec<LogRow>) {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("metrics.jsonl");
-    let settings = Settings {
+    let settings = LoopSettings {
         cadence: Cadence {
             unit: Unit::Steps,
             evaluate_every: 1,

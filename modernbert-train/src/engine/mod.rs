@@ -11,7 +11,7 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | `training_loop` | [`Loop`], [`Settings`], [`Outcome`] |
+//! | `training_loop` | [`Loop`], [`LoopSettings`], [`LoopOutcome`] |
 //! | `task` | [`Task`]: the data, loss, evaluation and checkpoints of a kind of training |
 //! | `cadence` | [`Cadence`]: the actions due after a step, a pure function |
 //! | `early_stopping` | [`EarlyStopping`]: the best score, patience |
@@ -82,6 +82,6 @@ pub use progress::Progress;
 pub use readback::NotFinite;
 pub use reporter::{Reporter, ReporterOptions, Suffix};
 pub use spikes::SpikeLimit;
-pub use task::{Counts, Evaluation, EvaluationError, Sums, Task};
-pub use training_loop::{Loop, Outcome, Report, Settings};
-pub use transport::{GradientSum, Host, Nccl, Order, SumShares, Transport};
+pub use task::{Counts, Evaluation, EvaluationError, LossSums, Task};
+pub use training_loop::{Loop, LoopOutcome, LoopReport, LoopSettings};
+pub use transport::{GradientSum, Host, Nccl, SumOrder, SumShares, Transport};

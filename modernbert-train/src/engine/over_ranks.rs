@@ -7,17 +7,17 @@ use ranks::{Ranks, tree};
 use std::ops::Range;
 
 use super::error::EngineError;
-use super::task::{Sums, Task};
+use super::task::{LossSums, Task};
 use super::transport::GradientSum;
 
-/// Sums of each micro-batch, and the gradients of the parts of the tree that the micro-batches `own` of a step's `leaves` make up.
+/// Sums of each micro-batch, and the gradients of the subtrees that the micro-batches `own` of a step's `leaves` make up.
 pub(super) fn accumulate<T: Task + ?Sized>(
     task: &T,
     model: &T::Model,
     batches: Vec<T::Batch>,
     leaves: usize,
     own: &Range<usize>,
-) -> (Vec<Sums>, Vec<GradientsParams>) {
+) -> (Vec<LossSums>, Vec<GradientsParams>) {
     let mut parts = tree::Accumulator::new(leaves, own);
     let mut sums = Vec::with_capacity(batches.len());
     for batch in batches {
@@ -45,9 +45,9 @@ pub(super) fn reduce<M: Module>(
     (ranks, gradients): (&Ranks, &GradientSum),
     model: &M,
     leaves: usize,
-    sums: Vec<Sums>,
+    sums: Vec<LossSums>,
     parts: Vec<GradientsParams>,
-) -> Result<(Vec<Sums>, GradientsParams), EngineError> {
+) -> Result<(Vec<LossSums>, GradientsParams), EngineError> {
     let device = model
         .devices()
         .into_iter()
@@ -67,14 +67,14 @@ pub(super) fn reduce<M: Module>(
     Ok((sums, unflatten(model, sum, &present)))
 }
 
-/// Sums of all micro-batches, and for each parameter of how many parts of the tree it has a gradient.
+/// Sums of all micro-batches, and for each parameter of how many subtrees it has a gradient.
 fn share_sums(
     ranks: &Ranks,
     leaves: usize,
-    sums: Vec<Sums>,
+    sums: Vec<LossSums>,
     present: Vec<f32>,
     device: &Device,
-) -> Result<(Vec<Sums>, Vec<f32>), EngineError> {
+) -> Result<(Vec<LossSums>, Vec<f32>), EngineError> {
     let read = |sum: Tensor<1>| {
         let read = sum.try_into_scalar::<f32>();
         read.map_err(|error| EngineError::Device(error.to_string()))
@@ -88,7 +88,7 @@ fn share_sums(
     let parameters = present.len();
     message.extend(present);
     let counts: Vec<usize> = (0..ranks.size())
-        .map(|rank| 2 * tree::share(leaves, rank, ranks.size()).len() + parameters)
+        .map(|rank| 2 * tree::range_of_rank(leaves, rank, ranks.size()).len() + parameters)
         .collect();
     let all = ranks.gather_numbers(&message, &counts)?;
     let mut rest = all.as_slice();
@@ -99,7 +99,7 @@ fn share_sums(
         let (own, others) = rest.split_at(count);
         rest = others;
         let (losses, counted) = own.split_at(count - parameters);
-        shared.extend(losses.chunks_exact(2).map(|both| Sums {
+        shared.extend(losses.chunks_exact(2).map(|both| LossSums {
             loss: scalar(both[0]),
             correct: (!both[1].is_nan()).then(|| scalar(both[1])),
         }));

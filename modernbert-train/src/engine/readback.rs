@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::error::EngineError;
 use super::spikes::Spikes;
-use super::task::Sums;
+use super::task::LossSums;
 use super::window::Window;
 use crate::optim::GradientSquares;
 
@@ -50,7 +50,7 @@ pub(super) struct Pending {
 impl Pending {
     pub(super) fn new(
         step: u64,
-        sums: Vec<Sums>,
+        sums: Vec<LossSums>,
         squares: &GradientSquares,
         known: Window,
     ) -> Self {
@@ -167,7 +167,7 @@ mod tests {
     fn pending(loss: f32, squares: [f32; 2]) -> Pending {
         let device = test_support::device();
         let one = |x: f32| Tensor::<1>::from_floats([x], &device);
-        let sums = Sums {
+        let sums = LossSums {
             loss: one(loss),
             correct: Some(one(1.0)),
         };

@@ -12,7 +12,7 @@ use crate::snapshot::RunState;
 
 /// Sums of a micro-batch on the device.
 #[derive(Clone, Debug)]
-pub struct Sums {
+pub struct LossSums {
     /// Sum of the losses, `[1]`: over a step these sums divided by [`Counts::weight`] are the step's loss.
     pub loss: Tensor<1>,
     /// Number of correct predictions, `[1]`; `None` where the task does not count them in training.
@@ -28,7 +28,7 @@ pub struct Counts {
     pub slots: u64,
     /// Micro-batches.
     pub rows: u64,
-    /// Denominator of the loss in the log: labelled tokens of a masked language model; 1 where [`Sums::loss`] adds up to a mean.
+    /// Denominator of the loss in the log: labelled tokens of a masked language model; 1 where [`LossSums::loss`] adds up to a mean.
     pub weight: u64,
     /// FLOP of forward and backward pass.
     pub flops: f64,
@@ -61,7 +61,7 @@ pub trait Task {
 
     /// True if [`Evaluation::score`] chooses the best weights.
     const SCORED: bool;
-    /// True if [`Sums::correct`] is counted.
+    /// True if [`LossSums::correct`] is counted.
     const COUNTS_CORRECT: bool;
     /// True if the task trains on several ranks: its loss is a sum over micro-batches ([`Self::step`] is not replaced), and its evaluation and
     /// its checkpoints are those of all ranks together.
@@ -91,13 +91,17 @@ pub trait Task {
 
     /// Sums and gradients of one micro-batch. The loss of the gradients is divided by the denominator of the whole step, so that the
     /// gradients of the step's micro-batches add up to those of the step's mean.
-    fn gradients(&self, model: &Self::Model, batch: Self::Batch) -> (Sums, GradientsParams);
+    fn gradients(&self, model: &Self::Model, batch: Self::Batch) -> (LossSums, GradientsParams);
 
     /// Sums of each micro-batch and gradients of the step, summed in the order of a binary [tree](ranks::tree) over its micro-batches.
     ///
     /// A task whose loss is not a sum over micro-batches (a contrastive loss over the whole batch, with GradCache's two passes) replaces
     /// this method and needs no other change of the loop.
-    fn step(&self, model: &Self::Model, batches: Vec<Self::Batch>) -> (Vec<Sums>, GradientsParams) {
+    fn step(
+        &self,
+        model: &Self::Model,
+        batches: Vec<Self::Batch>,
+    ) -> (Vec<LossSums>, GradientsParams) {
         let leaves = batches.len();
         let (sums, mut parts) = accumulate(self, model, batches, leaves, &(0..leaves));
         (sums, parts.pop().unwrap_or_else(GradientsParams::new))

@@ -35,7 +35,7 @@ use crate::snapshot::RunState;
 
 /// Settings of the loop.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct LoopSettings {
     /// The intervals.
     pub cadence: Cadence,
     /// The learning rate as a function of the units seen.
@@ -54,7 +54,7 @@ pub struct Settings {
 
 /// Counts of a loop that ended or was interrupted.
 #[derive(Clone, Debug, Default)]
-pub struct Report {
+pub struct LoopReport {
     /// Tokens this process trained on, padding not counted.
     pub tokens: u64,
     /// Seconds of training, without evaluations and saving.
@@ -66,7 +66,7 @@ pub struct Report {
 }
 
 /// Results of a loop.
-pub struct Outcome<T: Task> {
+pub struct LoopOutcome<T: Task> {
     /// The task, with the weights it kept.
     pub task: T,
     /// The model with its last weights, on a device without gradients.
@@ -76,13 +76,13 @@ pub struct Outcome<T: Task> {
     /// Position, counts and sums of the run.
     pub state: RunState,
     /// Counts of this process.
-    pub report: Report,
+    pub report: LoopReport,
 }
 
 /// Training of one phase; see the [module](super).
 pub struct Loop<T: Task> {
     task: T,
-    settings: Settings,
+    settings: LoopSettings,
     optimizer: NamedOptimizer,
     state: RunState,
     reporter: Reporter,
@@ -90,7 +90,7 @@ pub struct Loop<T: Task> {
     /// The processes that train together.
     ranks: Arc<Ranks>,
     gradient_sum: GradientSum,
-    report: Report,
+    report: LoopReport,
     stopping: EarlyStopping,
     /// Steps of this process.
     steps_here: u64,
@@ -117,7 +117,7 @@ impl<T: Task> Loop<T> {
     /// Creates a loop that continues from `state` with `optimizer`'s moments.
     pub fn new(
         task: T,
-        settings: Settings,
+        settings: LoopSettings,
         (optimizer, state): (NamedOptimizer, RunState),
         reporter: Reporter,
         interrupter: Interrupter,
@@ -129,7 +129,7 @@ impl<T: Task> Loop<T> {
             interrupter,
             ranks: Arc::new(Ranks::single()),
             gradient_sum: GradientSum::default(),
-            report: Report::default(),
+            report: LoopReport::default(),
             stopping: EarlyStopping {
                 patience: settings.patience,
                 best: state.best_score_bits.map(f64::from_bits),
@@ -166,7 +166,7 @@ impl<T: Task> Loop<T> {
     /// # Errors
     /// Data, device or files that can't be used; a non-finite loss, gradient, parameter or evaluation. Checkpoints of earlier steps stay
     /// complete.
-    pub fn run(mut self, model: T::Model) -> Result<Outcome<T>, Failure> {
+    pub fn run(mut self, model: T::Model) -> Result<LoopOutcome<T>, Failure> {
         let device = model.devices().into_iter().next().unwrap_or_default();
         let device = if device.is_autodiff() {
             device
@@ -186,7 +186,7 @@ impl<T: Task> Loop<T> {
         self.reporter.end();
         let error = match trained {
             Ok(Ok(model)) => {
-                return Ok(Outcome {
+                return Ok(LoopOutcome {
                     model: model.valid(),
                     task: self.task,
                     optimizer: self.optimizer,

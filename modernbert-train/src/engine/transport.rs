@@ -12,7 +12,7 @@ use super::error::EngineError;
 
 /// The order in which the micro-batches of a step are summed over ranks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Order {
+pub enum SumOrder {
     /// The binary [tree](ranks::tree): the same bits for any number of ranks.
     #[default]
     Tree,
@@ -44,7 +44,7 @@ pub trait Transport: Debug + Send + Sync {
         to: (&[usize], &Device),
     ) -> Result<Vec<Tensor<1>>, EngineError>;
 
-    /// The sums of the tensors of all ranks, in the order of [`Order::Library`].
+    /// The sums of the tensors of all ranks, in the order of [`SumOrder::Library`].
     ///
     /// # Errors
     /// As [`Self::all_reduce_by`].
@@ -59,32 +59,32 @@ pub trait Transport: Debug + Send + Sync {
 #[derive(Clone, Debug)]
 pub struct GradientSum {
     transport: Arc<dyn Transport>,
-    order: Order,
+    order: SumOrder,
 }
 
 impl Default for GradientSum {
     /// Through host memory, in the order of the tree.
     fn default() -> Self {
-        Self::new(Arc::new(Host), Order::Tree)
+        Self::new(Arc::new(Host), SumOrder::Tree)
     }
 }
 
 impl GradientSum {
     /// By this transport, in this order.
-    pub fn new(transport: Arc<dyn Transport>, order: Order) -> Self {
+    pub fn new(transport: Arc<dyn Transport>, order: SumOrder) -> Self {
         Self { transport, order }
     }
 
     /// Description for a log: "summed by NCCL in the order of the tree".
     pub fn describe(&self) -> String {
         let order = match self.order {
-            Order::Tree => "in the order of the tree",
-            Order::Library => "in the library's order",
+            SumOrder::Tree => "in the order of the tree",
+            SumOrder::Library => "in the library's order",
         };
         format!("summed {} {order}", self.transport.name())
     }
 
-    /// Sums the micro-batches of a step over all ranks. `parts` holds this rank's sums of [`tree::parts`] of its [share](tree::share) of the
+    /// Sums the micro-batches of a step over all ranks. `parts` holds this rank's sums of [`tree::subtrees`] of its [share](tree::range_of_rank) of the
     /// `leaves` micro-batches, each a vector in pieces `[lengths[i]]` in f32. Every rank receives the same sum, in the same pieces.
     ///
     /// # Errors
@@ -97,7 +97,7 @@ impl GradientSum {
         (lengths, device): (&[usize], &Device),
     ) -> Result<Vec<Tensor<1>>, EngineError> {
         let zeros = |length| Tensor::zeros([length], (device, DType::F32));
-        if self.order == Order::Library {
+        if self.order == SumOrder::Library {
             let own = parts.into_iter().reduce(|sum, part| {
                 let both = sum.into_iter().zip(part);
                 both.map(|(sum, part)| sum + part).collect()
@@ -110,7 +110,7 @@ impl GradientSum {
         }
         // Each rank sums a share of the numbers: it sends and receives about as much as in a ring.
         let size = ranks.size();
-        let ranges = |rank| tree::parts(leaves, &tree::share(leaves, rank, size));
+        let ranges = |rank| tree::subtrees(leaves, &tree::range_of_rank(leaves, rank, size));
         let receive: Vec<usize> = (0..size).map(|rank| ranges(rank).len()).collect();
         let mut sum = |received: Vec<Tensor<1>>| {
             let length = received.first().map_or(0, |part| part.dims()[0]);
@@ -172,7 +172,7 @@ impl Transport for Host {
         let vectors = vectors?;
         let (size, total) = (ranks.size(), lengths.iter().sum());
         let shares: Vec<_> = (0..size)
-            .map(|rank| tree::share(total, rank, size))
+            .map(|rank| tree::range_of_rank(total, rank, size))
             .collect();
         let own = shares[ranks.rank()].len();
         let mut numbers = Vec::new();
@@ -229,14 +229,14 @@ impl Nccl {
         let id = (*id)
             .try_into()
             .map_err(|_| RankError::Length { rank: 0 })?;
-        let joined = Communicator::join(id, ranks.rank(), ranks.size(), device);
+        let joined = Communicator::init_rank(id, ranks.rank(), ranks.size(), device);
         Ok(Self(joined.map_err(failed)?))
     }
 
     /// Runs an operation, which ends with the reason of a rank that has ended.
     fn watched<T>(
         ranks: &Ranks,
-        operation: impl FnOnce(burn_nccl::Watch<'_>) -> Result<T, burn_nccl::NcclError>,
+        operation: impl FnOnce(burn_nccl::AbortCheck<'_>) -> Result<T, burn_nccl::NcclError>,
     ) -> Result<T, EngineError> {
         let ended = RefCell::new(None);
         let watch = || {

@@ -1,6 +1,6 @@
 //! Sums over ranks, on the CPU and through host memory.
 
-use super::transport::{GradientSum, Host, Order};
+use super::transport::{GradientSum, Host, SumOrder};
 use burn::tensor::{Device, Tensor, TensorData};
 use proptest::prelude::*;
 use ranks::{ConnectOptions, Ranks, World, tree};
@@ -21,7 +21,7 @@ fn leaf(index: usize, length: usize) -> Vec<f32> {
 }
 
 /// Bits of the sum of `leaves` leaves of `length` numbers that each rank receives.
-fn sums(leaves: usize, length: usize, size: usize, order: Order) -> Vec<Vec<u32>> {
+fn sums(leaves: usize, length: usize, size: usize, order: SumOrder) -> Vec<Vec<u32>> {
     let port = TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .unwrap()
@@ -42,7 +42,7 @@ fn sums(leaves: usize, length: usize, size: usize, order: Order) -> Vec<Vec<u32>
             let vector = Tensor::<1>::from_data(TensorData::new(numbers, [length]), &device);
             vector.split_with_sizes(lengths.to_vec(), 0)
         };
-        let own = tree::share(leaves, rank, size);
+        let own = tree::range_of_rank(leaves, rank, size);
         let mut accumulator = tree::Accumulator::new(leaves, &own);
         for index in own {
             accumulator.push(pieces(leaf(index, length)), |left, right| {
@@ -73,9 +73,9 @@ proptest! {
 
     #[test]
     fn the_sum_has_the_same_bits_on_any_number_of_ranks(leaves in 1usize..20, length in 4usize..40) {
-        let one = sums(leaves, length, 1, Order::Tree).swap_remove(0);
+        let one = sums(leaves, length, 1, SumOrder::Tree).swap_remove(0);
         for size in 2..=4 {
-            let found = sums(leaves, length, size, Order::Tree);
+            let found = sums(leaves, length, size, SumOrder::Tree);
             prop_assert!(found.iter().all(|sum| *sum == one), "{leaves} leaves, {size} ranks");
         }
     }
@@ -88,7 +88,7 @@ fn the_order_of_addition_matters() {
         |a: Vec<f32>, b: &[f32]| -> Vec<f32> { a.iter().zip(b).map(|(a, b)| a + b).collect() };
     let one_by_one = (1..8).fold(leaf(0, 40), |sum, index| add(sum, &leaf(index, 40)));
     let bits: Vec<u32> = one_by_one.into_iter().map(f32::to_bits).collect();
-    assert_ne!(sums(8, 40, 1, Order::Tree)[0], bits);
+    assert_ne!(sums(8, 40, 1, SumOrder::Tree)[0], bits);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn the_library_order_gives_every_rank_the_same_sum() {
             .map(|(a, b)| a + b)
             .collect()
     });
-    let found = sums(leaves, length, 3, Order::Library);
+    let found = sums(leaves, length, 3, SumOrder::Library);
     assert!(found.iter().all(|sum| *sum == found[0]));
     for (bits, expected) in found[0].iter().zip(expected) {
         let error = (f32::from_bits(*bits) - expected).abs();

@@ -171,7 +171,7 @@ impl Example for SpanSample {
         std::iter::once(self.ids.as_slice())
     }
 
-    fn misfit(&self, _first: &Self, _outputs: usize) -> Option<String> {
+    fn mismatch_reason(&self, _first: &Self, _outputs: usize) -> Option<String> {
         let (start, end, tokens) = (self.start, self.end, self.ids.len());
         (start > end || end as usize >= tokens)
             .then(|| format!("an answer at {start} to {end} in a window of {tokens} tokens"))

@@ -82,7 +82,7 @@ impl Example for ChoiceSample {
         self.sequences.iter().map(Vec::as_slice)
     }
 
-    fn misfit(&self, first: &Self, _outputs: usize) -> Option<String> {
+    fn mismatch_reason(&self, first: &Self, _outputs: usize) -> Option<String> {
         let (own, others) = (self.sequences.len(), first.sequences.len());
         if own != others || own == 0 {
             return Some(format!("{own} choices, the first example has {others}"));

@@ -9,7 +9,7 @@ use modernbert_cli::text::human_seconds;
 /// Counts work done and work to do, and estimates the time left.
 ///
 /// The parts of the job choose the unit of work; finetunings count tokens, see
-/// [`FinetuneOptions::work`](super::FinetuneOptions::work).
+/// [`FinetuneOptions::cost_in_tokens`](super::FinetuneOptions::cost_in_tokens).
 #[derive(Debug)]
 pub struct JobClock {
     total: AtomicU64,
@@ -52,7 +52,7 @@ impl JobClock {
     }
 
     /// Share of the job that is done, 0 to 1.
-    pub fn share(&self) -> f64 {
+    pub fn fraction_done(&self) -> f64 {
         let total = self.total.load(Ordering::Relaxed);
         let done = self.done.load(Ordering::Relaxed);
         if total == 0 {
@@ -65,14 +65,14 @@ impl JobClock {
     /// Seconds left at the speed so far; `None` before there is one.
     pub fn seconds_left(&self) -> Option<f64> {
         let started = (*self.started.lock().unwrap_or_else(|e| e.into_inner()))?;
-        let (share, spent) = (self.share(), started.elapsed().as_secs_f64());
+        let (share, spent) = (self.fraction_done(), started.elapsed().as_secs_f64());
         (share > 0.0).then(|| spent / share * (1.0 - share))
     }
 }
 
 impl std::fmt::Display for JobClock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "job {:.0} %", 100.0 * self.share())?;
+        write!(f, "job {:.0} %", 100.0 * self.fraction_done())?;
         match self.seconds_left() {
             Some(seconds) => write!(f, ", left {}", human_seconds(seconds)),
             None => Ok(()),

@@ -46,12 +46,12 @@ pub trait Example: Clone + Send + Sync + 'static {
 
     /// Returns the reason why the target doesn't fit a model with `outputs` outputs, or differs in kind from the target of the run's `first` example;
     /// `None` if it fits.
-    fn misfit(&self, first: &Self, outputs: usize) -> Option<String>;
+    fn mismatch_reason(&self, first: &Self, outputs: usize) -> Option<String>;
 
     /// Mean loss over the targets of a micro-batch, `[1]`; `batch` holds the sequences of the examples in order.
     ///
     /// # Panics
-    /// If a target doesn't fit the model, which [`Self::misfit`] reports before a run.
+    /// If a target doesn't fit the model, which [`Self::mismatch_reason`] reports before a run.
     fn loss(model: &Self::Model, batch: &PackedBatch, examples: &[Self]) -> Tensor<1>;
 
     /// Outputs for each example of a batch, [`Self::width`] numbers each.

@@ -1,7 +1,7 @@
 //! Every kind of finetuning: its loss, its shares of a step, its sequences, resuming.
 #![allow(clippy::unwrap_used)]
 use super::table::{ChoiceFile, LabelSet, QuestionFile, TaggedFile};
-use super::task::{FinetuneTask, History, dev_loss};
+use super::task::{FinetuneTask, TaskHistory, dev_loss};
 use super::*;
 use crate::engine::{Progress, Task};
 use crate::saving::Saving;
@@ -100,7 +100,10 @@ fn holds<E: Example>(build: impl Fn(&ModernBertConfig, &Device) -> E::Model, exa
     let outputs = predict_examples(&valid, &examples).unwrap();
     for (example, outputs) in examples.iter().zip(&outputs) {
         assert_eq!(outputs.len(), example.width(E::outputs(&valid)));
-        assert_eq!(example.misfit(&examples[0], E::outputs(&valid)), None);
+        assert_eq!(
+            example.mismatch_reason(&examples[0], E::outputs(&valid)),
+            None
+        );
     }
     let expected = dev_loss(&examples, &outputs).unwrap();
     assert!((found - expected).abs() < 1e-5, "{found} {expected}");
@@ -112,10 +115,10 @@ fn holds<E: Example>(build: impl Fn(&ModernBertConfig, &Device) -> E::Model, exa
         rates: modernbert::batch::DropoutRates::default(),
         config: model.encoder().config().clone(),
         dev: examples,
-        score: Box::new(|_| Ok(Score::default())),
+        score: Box::new(|_| Ok(DevScore::default())),
         clock: None,
         folder: None,
-        history: History::default(),
+        history: TaskHistory::default(),
         latest: Vec::new(),
     };
     let parts = cut.after(0);
@@ -161,11 +164,11 @@ fn losses_and_shares_of_every_kind_hold() {
 #[test]
 fn targets_that_do_not_fit_are_named() {
     let mut tags = tagged();
-    assert!(tags[1].misfit(&tags[0], 2).is_some());
+    assert!(tags[1].mismatch_reason(&tags[0], 2).is_some());
     tags[0].tags.pop();
     assert!(
         tags[0]
-            .misfit(&tags[1], 3)
+            .mismatch_reason(&tags[1], 3)
             .unwrap()
             .contains("1 tags for 2 tokens")
     );
@@ -175,7 +178,7 @@ fn targets_that_do_not_fit_are_named() {
         end: 2,
     };
     assert!(
-        span.misfit(&span, 2)
+        span.mismatch_reason(&span, 2)
             .unwrap()
             .contains("window of 2 tokens")
     );
@@ -183,21 +186,21 @@ fn targets_that_do_not_fit_are_named() {
     choice.label = 3;
     assert!(
         choice
-            .misfit(&choices()[0], 1)
+            .mismatch_reason(&choices()[0], 1)
             .unwrap()
             .contains("label 3 of 3")
     );
     choice.sequences.pop();
     assert!(
         choice
-            .misfit(&choices()[0], 1)
+            .mismatch_reason(&choices()[0], 1)
             .unwrap()
             .contains("2 choices")
     );
     let several = several();
     assert!(
         several[4]
-            .misfit(&several[0], 2)
+            .mismatch_reason(&several[0], 2)
             .unwrap()
             .contains("label 2")
     );
@@ -205,7 +208,7 @@ fn targets_that_do_not_fit_are_named() {
         ids: vec![1],
         target: Target::Class(0),
     };
-    assert!(class.misfit(&several[0], 2).is_some());
+    assert!(class.mismatch_reason(&several[0], 2).is_some());
 }
 
 #[test]
@@ -362,7 +365,7 @@ fn tagging(folder: &Path, resume: bool, stop_at: Option<usize>) -> Finetuned<Tok
         if Some(calls) == stop_at {
             stop.stop(None);
         }
-        Ok(Score::of("first", f64::from(outputs[0][0])))
+        Ok(DevScore::of("first", f64::from(outputs[0][0])))
     };
     let options = FinetuneOptions {
         epochs: 4,

@@ -50,7 +50,7 @@ pub use error::FinetuneError;
 pub use example::Example;
 pub use options::FinetuneOptions;
 pub use predict::{classes, predict, predict_examples, predict_with, scores};
-pub use run::{Evaluation, Finetuned, Finetuning, Interruption, Score, Scorer};
+pub use run::{DevEvaluation, DevScore, Finetuned, Finetuning, Interruption, Scorer};
 pub use saving::{data_hash, is_cpu};
 pub use sequence::{Sample, Target};
 pub use tags::{EncodedTags, TaggedSample, TagsError, encode_tags};

@@ -143,7 +143,7 @@ impl FinetuneOptions {
 
     /// Work of a run without early stopping, in tokens of a forward pass (a training step counts three), for
     /// [`JobClock`](super::JobClock).
-    pub fn work<E: Example>(&self, train: &[E], dev: &[E]) -> u64 {
+    pub fn cost_in_tokens<E: Example>(&self, train: &[E], dev: &[E]) -> u64 {
         let tokens = |examples: &[E]| examples.iter().map(|e| e.tokens() as u64).sum::<u64>();
         let steps = self
             .steps_per_epoch(train.len())

@@ -10,11 +10,11 @@ use super::batches::Batches;
 use super::example::Example;
 use super::saving::{Folder, Resumed, fingerprint, is_cpu};
 use super::sequence::Sample;
-use super::task::{Best, FinetuneTask, History};
+use super::task::{Best, FinetuneTask, TaskHistory};
 use super::{FinetuneError, FinetuneOptions, JobClock, predict_examples};
 use crate::engine::{
-    BoxError, Cadence, Loop, MetricsLog, Outcome, Progress, Report, Reporter, ReporterOptions,
-    Settings, Suffix, Unit,
+    BoxError, Cadence, Loop, LoopOutcome, LoopReport, LoopSettings, MetricsLog, Progress, Reporter,
+    ReporterOptions, Suffix, Unit,
 };
 use crate::optim::NamedOptimizer;
 use crate::run_dir::{METRICS_FILE, RunDirError};
@@ -30,14 +30,14 @@ const PHASE: &str = "finetune";
 
 /// Result of an evaluation on the dev set.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Score {
+pub struct DevScore {
     /// The number that decides which weights are best, higher is better; `None` where it is undefined, which is never best.
     pub main: Option<f64>,
     /// Numbers for the log, the main one among them, in the order in which they are shown.
     pub metrics: Vec<(String, Option<f64>)>,
 }
 
-impl Score {
+impl DevScore {
     /// A score of one number.
     pub fn of(name: &str, value: f64) -> Self {
         Self {
@@ -49,15 +49,15 @@ impl Score {
 
 /// One evaluation on the dev set during training.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Evaluation {
+pub struct DevEvaluation {
     /// Optimizer steps done.
     pub step: usize,
     /// Its result.
-    pub score: Score,
+    pub score: DevScore,
 }
 
 /// Computes the score of the dev set from the outputs for its examples, in their order.
-pub type Scorer = Box<dyn FnMut(&[Vec<f32>]) -> Result<Score, BoxError> + Send>;
+pub type Scorer = Box<dyn FnMut(&[Vec<f32>]) -> Result<DevScore, BoxError> + Send>;
 
 /// Data, score and settings of a finetuning; the type of its examples is its kind.
 pub struct Finetuning<E: Example = Sample> {
@@ -109,9 +109,9 @@ pub struct Finetuned<M = SequenceClassifier> {
     /// Outputs of those weights for the dev examples.
     pub outputs: Vec<Vec<f32>>,
     /// Their evaluation.
-    pub best: Evaluation,
+    pub best: DevEvaluation,
     /// Every evaluation, in order.
-    pub evaluations: Vec<Evaluation>,
+    pub evaluations: Vec<DevEvaluation>,
     /// Steps done and the mean loss of the steps since the entry before.
     pub losses: Vec<(usize, f64)>,
     /// Optimizer steps done.
@@ -137,7 +137,7 @@ impl<E: Example> Finetuning<E> {
         train: Vec<E>,
         dev: Vec<E>,
         options: FinetuneOptions,
-        score: impl FnMut(&[Vec<f32>]) -> Result<Score, BoxError> + Send + 'static,
+        score: impl FnMut(&[Vec<f32>]) -> Result<DevScore, BoxError> + Send + 'static,
     ) -> Self {
         Self {
             train,
@@ -176,7 +176,7 @@ impl<E: Example> Finetuning<E> {
         let label = options.label.clone();
         let planned_steps = options.steps_per_epoch(train.len()) * options.epochs;
         let interval = options.evaluation_interval(train.len()) as u64;
-        let mut left_of_work = options.work(&train, &dev);
+        let mut left_of_work = options.cost_in_tokens(&train, &dev);
 
         let optimizer = NamedOptimizer::new(options.update_rule());
         let mut begun = Resumed {
@@ -188,7 +188,7 @@ impl<E: Example> Finetuning<E> {
             },
             model,
             optimizer,
-            history: History::default(),
+            history: TaskHistory::default(),
         };
         let (mut every_steps, mut every, mut log) = (None, None, None);
         let mut folder = None;
@@ -218,7 +218,7 @@ impl<E: Example> Finetuning<E> {
         let done_before = clock.as_ref().map_or(0, |clock| clock.done());
 
         let on_cpu = is_cpu(&begun.model.encoder().device());
-        let settings = Settings {
+        let settings = LoopSettings {
             cadence: Cadence {
                 unit: Unit::Steps,
                 evaluate_every: interval,
@@ -260,12 +260,12 @@ impl<E: Example> Finetuning<E> {
             ..
         } = begun;
         let outcome = if state.phase_done {
-            Ok(Outcome {
+            Ok(LoopOutcome {
                 task,
                 model,
                 optimizer,
                 state,
-                report: Report::default(),
+                report: LoopReport::default(),
             })
         } else {
             let on_clock = clock.clone();
@@ -310,7 +310,7 @@ impl<E: Example> Finetuning<E> {
         let outputs = E::outputs(model);
         let first = &self.train[0];
         for (index, example) in self.train.iter().enumerate() {
-            if let Some(reason) = example.misfit(first, outputs) {
+            if let Some(reason) = example.mismatch_reason(first, outputs) {
                 return Err(FinetuneError::Target {
                     label: label(),
                     index,
@@ -324,11 +324,11 @@ impl<E: Example> Finetuning<E> {
 
 /// The best weights of a loop that ended.
 fn finish<E: Example>(
-    outcome: Outcome<FinetuneTask<E>>,
+    outcome: LoopOutcome<FinetuneTask<E>>,
     label: String,
     planned_steps: usize,
 ) -> Result<Finetuned<E::Model>, FinetuneError> {
-    let Outcome {
+    let LoopOutcome {
         task,
         model,
         state,
@@ -340,7 +340,7 @@ fn finish<E: Example>(
         step: step as usize,
         checkpoint: task.folder.as_ref().and_then(|f| f.run.checkpoint(step)),
     });
-    let History {
+    let TaskHistory {
         best,
         evaluations,
         losses,

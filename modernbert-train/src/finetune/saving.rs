@@ -11,8 +11,8 @@ use std::path::Path;
 
 use super::FinetuneOptions;
 use super::example::Example;
-use super::run::{Evaluation, Score};
-use super::task::{Best, History};
+use super::run::{DevEvaluation, DevScore};
+use super::task::{Best, TaskHistory};
 use crate::optim::{NamedOptimizer, StoredTensor};
 use crate::run_dir::RunDirError;
 use crate::saving::{RunFolder, Saving, SavingError, restored, restored_best};
@@ -32,7 +32,7 @@ pub(super) struct Resumed<M> {
     pub(super) model: M,
     pub(super) optimizer: NamedOptimizer,
     pub(super) state: RunState,
-    pub(super) history: History<M>,
+    pub(super) history: TaskHistory<M>,
 }
 
 impl Folder {
@@ -70,7 +70,7 @@ impl Folder {
     ) -> Result<Resumed<M>, SnapshotError> {
         let stored: StoredState = read_state(&snapshot.path)?;
         let weights = restored(snapshot, model, &mut optimizer)?;
-        let mut history = History::from(stored.finetune.clone());
+        let mut history = TaskHistory::from(stored.finetune.clone());
         if let Some(index) = stored.finetune.best {
             let evaluation = history.evaluations.get(index).cloned();
             let outputs = read_tensors(&snapshot.path.join(BEST_OUTPUTS))?;
@@ -110,7 +110,7 @@ impl Folder {
         model: &M,
         optimizer: &NamedOptimizer,
         state: &RunState,
-        history: &History<M>,
+        history: &TaskHistory<M>,
     ) -> Result<(), RunDirError> {
         let stored = |run| StoredState {
             run,
@@ -163,8 +163,8 @@ struct StoredEvaluation {
     metrics: Vec<(String, Option<u64>)>,
 }
 
-impl<M> From<&History<M>> for StoredHistory {
-    fn from(history: &History<M>) -> Self {
+impl<M> From<&TaskHistory<M>> for StoredHistory {
+    fn from(history: &TaskHistory<M>) -> Self {
         let bits = |value: Option<f64>| value.map(f64::to_bits);
         let evaluations = history.evaluations.iter().map(|one| StoredEvaluation {
             step: one.step,
@@ -192,12 +192,12 @@ impl<M> From<&History<M>> for StoredHistory {
     }
 }
 
-impl<M> From<StoredHistory> for History<M> {
+impl<M> From<StoredHistory> for TaskHistory<M> {
     fn from(stored: StoredHistory) -> Self {
         let value = |bits: Option<u64>| bits.map(f64::from_bits);
-        let evaluations = stored.evaluations.into_iter().map(|one| Evaluation {
+        let evaluations = stored.evaluations.into_iter().map(|one| DevEvaluation {
             step: one.step,
-            score: Score {
+            score: DevScore {
                 main: value(one.main),
                 metrics: one
                     .metrics

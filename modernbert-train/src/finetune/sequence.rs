@@ -50,7 +50,7 @@ impl Example for Sample {
         std::iter::once(self.ids.as_slice())
     }
 
-    fn misfit(&self, first: &Self, outputs: usize) -> Option<String> {
+    fn mismatch_reason(&self, first: &Self, outputs: usize) -> Option<String> {
         match (&self.target, &first.target) {
             (Target::Class(class), Target::Class(_)) => (*class as usize >= outputs)
                 .then(|| format!("class {class}, but the model has {outputs} outputs")),

@@ -260,7 +260,7 @@ impl Example for TaggedSample {
         self.tags.iter().flatten().count()
     }
 
-    fn misfit(&self, _first: &Self, outputs: usize) -> Option<String> {
+    fn mismatch_reason(&self, _first: &Self, outputs: usize) -> Option<String> {
         if self.tags.len() != self.ids.len() {
             let (tags, tokens) = (self.tags.len(), self.ids.len());
             return Some(format!("{tags} tags for {tokens} tokens"));

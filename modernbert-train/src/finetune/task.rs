@@ -8,12 +8,10 @@ use std::time::Instant;
 
 use super::batches::{Batch, Batches};
 use super::example::Example;
-use super::run::{Evaluation, Score, Scorer};
+use super::run::{DevEvaluation, DevScore, Scorer};
 use super::saving::Folder;
 use super::{JobClock, predict_examples};
-use crate::engine::{
-    BoxError, Counts, Evaluation as EngineEvaluation, EvaluationError, Sums, Task,
-};
+use crate::engine::{BoxError, Counts, Evaluation, EvaluationError, LossSums, Task};
 use crate::optim::NamedOptimizer;
 use crate::snapshot::RunState;
 
@@ -22,14 +20,14 @@ use crate::snapshot::RunState;
 pub(super) struct Best<M> {
     pub(super) model: M,
     pub(super) outputs: Vec<Vec<f32>>,
-    pub(super) evaluation: Evaluation,
+    pub(super) evaluation: DevEvaluation,
 }
 
 /// Evaluations and losses of a run so far, part of its checkpoints.
 #[derive(Clone, Debug)]
-pub(super) struct History<M> {
+pub(super) struct TaskHistory<M> {
     pub(super) best: Option<Best<M>>,
-    pub(super) evaluations: Vec<Evaluation>,
+    pub(super) evaluations: Vec<DevEvaluation>,
     pub(super) losses: Vec<(usize, f64)>,
     pub(super) eval_seconds: f64,
     pub(super) evaluated: usize,
@@ -37,7 +35,7 @@ pub(super) struct History<M> {
     pub(super) work: u64,
 }
 
-impl<M> Default for History<M> {
+impl<M> Default for TaskHistory<M> {
     fn default() -> Self {
         Self {
             best: None,
@@ -59,7 +57,7 @@ pub(super) struct FinetuneTask<E: Example> {
     pub(super) config: modernbert::config::ModernBertConfig,
     /// Dropout rates of training.
     pub(super) rates: DropoutRates,
-    pub(super) history: History<E::Model>,
+    pub(super) history: TaskHistory<E::Model>,
     /// Outputs of the last evaluation.
     pub(super) latest: Vec<Vec<f32>>,
 }
@@ -108,7 +106,7 @@ impl<E: Example> Task for FinetuneTask<E> {
         }
     }
 
-    fn gradients(&self, model: &E::Model, batch: Batch<E>) -> (Sums, GradientsParams) {
+    fn gradients(&self, model: &E::Model, batch: Batch<E>) -> (LossSums, GradientsParams) {
         let encoder = model.encoder();
         let device = encoder.device();
         // Sequences come from a tokenizer that truncates, so that a batch can't outgrow 32-bit boundaries.
@@ -127,7 +125,7 @@ impl<E: Example> Task for FinetuneTask<E> {
             loss
         };
         let gradients = GradientsParams::from_grads(loss.backward(), model);
-        let sums = Sums {
+        let sums = LossSums {
             loss: loss.inner(),
             correct: None,
         };
@@ -138,11 +136,7 @@ impl<E: Example> Task for FinetuneTask<E> {
         self.dev.len()
     }
 
-    fn evaluate(
-        &mut self,
-        model: &E::Model,
-        step: u64,
-    ) -> Result<EngineEvaluation, EvaluationError> {
+    fn evaluate(&mut self, model: &E::Model, step: u64) -> Result<Evaluation, EvaluationError> {
         let begun = Instant::now();
         let tokens: usize = self.dev.iter().map(E::tokens).sum();
         let outputs = predict_examples(model, &self.dev).map_err(EvaluationError::other)?;
@@ -152,16 +146,16 @@ impl<E: Example> Task for FinetuneTask<E> {
                 EvaluationError::finite(&format!("the output for dev example {i}"), value.into())?;
             }
         }
-        let score: Score = (self.score)(&outputs).map_err(EvaluationError::Other)?;
+        let score: DevScore = (self.score)(&outputs).map_err(EvaluationError::Other)?;
         self.history.evaluated += outputs.len();
-        self.history.evaluations.push(Evaluation {
+        self.history.evaluations.push(DevEvaluation {
             step: step as usize,
             score: score.clone(),
         });
         let loss = dev_loss(&self.dev, &outputs);
         self.latest = outputs;
         self.history.eval_seconds += begun.elapsed().as_secs_f64();
-        Ok(EngineEvaluation {
+        Ok(Evaluation {
             loss,
             accuracy: None,
             score: score.main.filter(|main| main.is_finite()),

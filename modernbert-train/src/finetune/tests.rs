@@ -153,7 +153,7 @@ fn run_with(
         let mut seen = keep.lock().unwrap();
         let main = scores.get(seen.len()).copied().flatten();
         seen.push(outputs.to_vec());
-        Ok(Score {
+        Ok(DevScore {
             main,
             metrics: vec![("toy".to_string(), main)],
         })
@@ -288,7 +288,7 @@ fn labels_without_an_output_are_refused_before_training() {
             target,
         });
         let finetuning = Finetuning::new(samples.to_vec(), samples.to_vec(), options(1e-3), |_| {
-            Ok(Score::default())
+            Ok(DevScore::default())
         });
         finetuning.run(tiny(outputs)).unwrap_err().to_string()
     };
@@ -311,7 +311,7 @@ fn labels_without_an_output_are_refused_before_training() {
         assert!(message.contains(said), "{said} not in {message}");
     }
     let empty = Finetuning::new(Vec::new(), samples(&[2]), options(1e-3), |_| {
-        Ok(Score::default())
+        Ok(DevScore::default())
     });
     let message = empty.run(tiny(2)).unwrap_err().to_string();
     assert!(message.contains("no training examples"), "{message}");
@@ -320,12 +320,12 @@ fn labels_without_an_output_are_refused_before_training() {
 #[test]
 fn the_clock_of_a_job_knows_what_is_left() {
     let clock = Arc::new(JobClock::new(0));
-    assert_eq!((clock.share(), clock.seconds_left()), (1.0, None));
+    assert_eq!((clock.fraction_done(), clock.seconds_left()), (1.0, None));
     let clock = JobClock::new(100);
     clock.start();
     clock.add(25);
     clock.drop_work(50);
-    assert_eq!(clock.share(), 0.5);
+    assert_eq!(clock.fraction_done(), 0.5);
     assert!(clock.seconds_left().unwrap() >= 0.0);
 
     // A run that stops early removes its remaining steps from the job's progress.
@@ -334,15 +334,15 @@ fn the_clock_of_a_job_knows_what_is_left() {
         patience: Some(1),
         ..options(1e-3)
     };
-    let work = settings.work(&train, &dev);
+    let work = settings.cost_in_tokens(&train, &dev);
     assert_eq!(work, 3 * 4 * 128 + 8 * 12);
     let clock = Arc::new(JobClock::new(work));
-    let mut run = Finetuning::new(train, dev, settings, |_| Ok(Score::of("toy", 1.0)));
+    let mut run = Finetuning::new(train, dev, settings, |_| Ok(DevScore::of("toy", 1.0)));
     run.progress = Progress::Silent;
     run.clock = Some(clock.clone());
     assert_eq!(run.run(tiny(2)).unwrap().steps, 4);
     assert_eq!(clock.done(), 3 * 4 * 32 + 2 * 12);
-    assert_eq!(clock.share(), 1.0);
+    assert_eq!(clock.fraction_done(), 1.0);
 }
 
 /// A run on 32 short sequences in `folder`, saved every third step; `stop_at` interrupts it in that evaluation.
@@ -360,7 +360,10 @@ fn saved(
         if Some(calls) == stop_at {
             stop.stop(None);
         }
-        Ok(Score::of("first", f64::from(outputs[0][0] - outputs[0][1])))
+        Ok(DevScore::of(
+            "first",
+            f64::from(outputs[0][0] - outputs[0][1]),
+        ))
     };
     let mut run = Finetuning::new(samples(&lengths), samples(&[3, 9, 4]), options, score);
     run.progress = Progress::Silent;

@@ -54,7 +54,7 @@ impl WeightAverages {
     /// Starts averages at the weights, before the first step.
     pub(super) fn begin<M: Module>(&mut self, module: &M) {
         if self.settings.is_some() && self.tensors.is_empty() {
-            self.follow(module, 1.0);
+            self.update(module, 1.0);
         }
     }
 
@@ -63,11 +63,11 @@ impl WeightAverages {
         if let Some(settings) = self.settings
             && step.is_multiple_of(settings.every)
         {
-            self.follow(module, 1.0 - settings.kept());
+            self.update(module, 1.0 - settings.kept());
         }
     }
 
-    fn follow<M: Module>(&mut self, module: &M, rate: f64) {
+    fn update<M: Module>(&mut self, module: &M, rate: f64) {
         module.visit(&mut Follow {
             path: Vec::new(),
             rate,

@@ -46,7 +46,7 @@ impl DecoupledAdamW {
 
 impl DecoupledAdamW {
     /// Numbers of update `time` (from 1) of a parameter of `rank` axes at the rate `lr`.
-    pub(super) fn numbers(&self, lr: LearningRate, time: usize, rank: usize) -> AdamWStep {
+    pub(super) fn update_factors(&self, lr: LearningRate, time: usize, rank: usize) -> AdamWStep {
         let power = time.min(i32::MAX as usize) as i32;
         let bias = |beta: f64| 1.0 - beta.powi(power);
         AdamWStep {

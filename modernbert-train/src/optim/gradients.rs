@@ -22,7 +22,7 @@ pub struct GradientSquares {
 impl GradientSquares {
     /// The sums over the gradients of `module`.
     pub fn of<M: Module>(module: &M, grads: &GradientsParams) -> Self {
-        let mut visit = Squares {
+        let mut visit = GradientNorms {
             path: Vec::new(),
             grads,
             names: Vec::new(),
@@ -36,14 +36,14 @@ impl GradientSquares {
     }
 }
 
-struct Squares<'a> {
+struct GradientNorms<'a> {
     path: Vec<String>,
     grads: &'a GradientsParams,
     names: Vec<String>,
     sums: Vec<Tensor<1>>,
 }
 
-impl ModuleVisitor for Squares<'_> {
+impl ModuleVisitor for GradientNorms<'_> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.to_string());
     }

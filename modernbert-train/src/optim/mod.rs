@@ -7,7 +7,7 @@
 mod average;
 mod decoupled_adamw;
 mod gradients;
-mod named;
+mod optimizer;
 mod rule;
 mod stable_adamw;
 #[cfg(test)]
@@ -18,6 +18,6 @@ mod traces;
 pub use average::AverageSettings;
 pub use decoupled_adamw::DecoupledAdamW;
 pub use gradients::{GradientSquares, clip_by_norm};
-pub use named::{MomentsError, NamedOptimizer, StoredTensor};
+pub use optimizer::{MomentsError, NamedOptimizer, StoredTensor};
 pub use rule::{MomentsState, UpdateRule};
 pub use stable_adamw::{StableAdamW, StableAdamWConfig};

@@ -43,14 +43,14 @@ impl UpdateRule {
             None => (1, (tensor.zeros_like(), tensor.zeros_like())),
             Some(state) => (state.time + 1, (state.moment_1, state.moment_2)),
         };
-        let step = self.numbers(lr, time, D);
+        let step = self.update_factors(lr, time, D);
         (Parameter::new(tensor, grad, moments, step), time)
     }
 
-    fn numbers(&self, lr: LearningRate, time: usize, rank: usize) -> AdamWStep {
+    fn update_factors(&self, lr: LearningRate, time: usize, rank: usize) -> AdamWStep {
         match self {
-            Self::StableAdamW(config) => config.numbers(lr, time, rank),
-            Self::DecoupledAdamW(config) => config.numbers(lr, time, rank),
+            Self::StableAdamW(config) => config.update_factors(lr, time, rank),
+            Self::DecoupledAdamW(config) => config.update_factors(lr, time, rank),
         }
     }
 
@@ -78,7 +78,7 @@ impl UpdateRule {
             moment_1: state.moment_1,
             moment_2: state.moment_2,
         };
-        let after = adamw_kahan(before, grad, self.numbers(lr, time, D), apply);
+        let after = adamw_kahan(before, grad, self.update_factors(lr, time, D), apply);
         let state = MomentsState {
             time,
             moment_1: after.moment_1,

@@ -69,7 +69,7 @@ fn debiased(beta: f64, time: usize) -> f64 {
 impl StableAdamWConfig {
     /// Numbers of update `time` (from 1) of a parameter of `rank` axes at the rate `lr`. Both betas are 0 in the first update, so that the
     /// initial moments have no effect.
-    pub(super) fn numbers(&self, lr: LearningRate, time: usize, rank: usize) -> AdamWStep {
+    pub(super) fn update_factors(&self, lr: LearningRate, time: usize, rank: usize) -> AdamWStep {
         AdamWStep {
             lr,
             b1: debiased(self.beta1, time),

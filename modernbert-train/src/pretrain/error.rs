@@ -68,7 +68,7 @@ pub enum PretrainError {
     },
     /// The picture of the loss.
     #[error("the picture of the loss can't be drawn: {0}")]
-    Picture(#[source] PictureError),
+    Picture(#[source] LossPlotError),
     /// The recipe.
     #[error(transparent)]
     Recipe(Box<RecipeError>),
@@ -137,7 +137,7 @@ boxed! {
 
 /// Reason why the loss can't be drawn.
 #[derive(Debug, thiserror::Error)]
-pub enum PictureError {
+pub enum LossPlotError {
     /// The log can't be read.
     #[error(transparent)]
     Log(#[from] std::io::Error),

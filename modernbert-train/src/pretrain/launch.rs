@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::error::{PictureError, PretrainError, Result, invalid};
+use super::error::{LossPlotError, PretrainError, Result, invalid};
 use super::memory;
 use super::phase::Session;
-use super::prepare::{Prepared, reopen};
+use super::prepare::{RunData, reopen};
 use super::transition::with_config;
 use super::unigram::{Unigram, UnigramScore};
-use crate::engine::{GradientSum, Outcome, Progress, read_log};
+use crate::engine::{GradientSum, LoopOutcome, Progress, read_log};
 use crate::optim::NamedOptimizer;
 use crate::recipe::{Phase, Recipe};
 use crate::run_dir::{METRICS_FILE, PICTURE_FILE, RunDir};
@@ -69,7 +69,7 @@ pub struct PretrainSummary {
     /// The trained model.
     pub model: MaskedLm,
     /// Its data.
-    pub prepared: Prepared,
+    pub prepared: RunData,
     /// The run's last state, with the losses of the first step and of the last evaluation.
     pub state: RunState,
     /// Tokens per second in this process, without padding, evaluations and saving.
@@ -85,7 +85,7 @@ pub(super) struct Ready {
     pub(super) dir: RunDir,
     pub(super) recipe: Recipe,
     pub(super) phases: Vec<Phase>,
-    pub(super) prepared: Prepared,
+    pub(super) prepared: RunData,
     /// The state to continue from, and the checkpoint with weights and moments; `None` for a new run.
     pub(super) from: Option<(RunState, Snapshot)>,
     pub(super) started: Instant,
@@ -106,11 +106,11 @@ impl Begin {
 }
 
 /// Trains as one of several ranks, but not the first: the run, its data and the checkpoint it begins from are those of rank 0.
-pub(super) fn follow(options: &PretrainOptions) -> Result<PretrainEnd> {
+pub(super) fn train_as_follower(options: &PretrainOptions) -> Result<PretrainEnd> {
     let started = Instant::now();
     let begin = options.ranks.broadcast(&[])?;
     let begin: Begin = serde_json::from_slice(&begin)?;
-    let (dir, recipe) = RunDir::follow(&options.out)?;
+    let (dir, recipe) = RunDir::open_as_follower(&options.out)?;
     let phases = recipe.phases()?;
     let prepared = reopen(&phases, dir.root())?;
     let from = match begin.from {
@@ -243,7 +243,7 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
             .with_rule(phase.recipe.update_rule())
             .with_average(phase.recipe.average());
         let masking = (&prepared.tokenizer, prepared.tokenizer.special().pad);
-        let Outcome {
+        let LoopOutcome {
             model: trained,
             optimizer: updated,
             state: reached,
@@ -338,7 +338,7 @@ fn next_phase(state: &RunState, next: Option<&Phase>) -> RunState {
     }
 }
 
-fn check_device(device: &NamedDevice, precision: Precision, prepared: &Prepared) -> Result<()> {
+fn check_device(device: &NamedDevice, precision: Precision, prepared: &RunData) -> Result<()> {
     if let Some(data) = prepared.phases.first()
         && data.config.mlm_parameters() > MOST_PARAMETERS
     {
@@ -359,7 +359,7 @@ fn check_device(device: &NamedDevice, precision: Precision, prepared: &Prepared)
 }
 
 /// Draws the run's log; a unigram loss that is undefined is left out.
-fn draw(out: &Path, unigram: Option<UnigramScore>) -> Result<(), PictureError> {
+fn draw(out: &Path, unigram: Option<UnigramScore>) -> Result<(), LossPlotError> {
     let rows = read_log(&out.join(METRICS_FILE))?;
     let curve = |split: &str| -> Vec<(f64, f64)> {
         rows.iter()

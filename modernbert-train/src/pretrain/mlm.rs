@@ -9,7 +9,7 @@ use modernbert::model::{MaskedLm, MaskedLmOutput, MaskedTokens};
 use ranks::{Ranks, tree};
 use std::sync::Arc;
 
-use crate::engine::{BoxError, Counts, Evaluation, EvaluationError, Sums, Task};
+use crate::engine::{BoxError, Counts, Evaluation, EvaluationError, LossSums, Task};
 use crate::loader::{MlmItem, Prefetched};
 use crate::optim::NamedOptimizer;
 use crate::recipe::{BatchRecipe, CheckpointRecipe, ModelRecipe};
@@ -61,7 +61,7 @@ fn real_lengths(item: &MlmItem) -> impl Iterator<Item = usize> + '_ {
 
 /// Sums and gradients of one micro-batch: the loss is divided by the labelled tokens of the whole step, so that micro-batches add up to
 /// the token-exact mean.
-pub(super) fn gradients(model: &MaskedLm, item: &MlmItem) -> (Sums, GradientsParams) {
+pub(super) fn gradients(model: &MaskedLm, item: &MlmItem) -> (LossSums, GradientsParams) {
     let (batch, masked) = inputs(model, item);
     let denominator = item.step_labelled.max(1) as f64;
     if model.model.recomputes() {
@@ -78,8 +78,8 @@ pub(super) fn gradients(model: &MaskedLm, item: &MlmItem) -> (Sums, GradientsPar
     (sums(output), gradients)
 }
 
-fn sums(output: MaskedLmOutput) -> Sums {
-    Sums {
+fn sums(output: MaskedLmOutput) -> LossSums {
+    LossSums {
         loss: output.loss_sum,
         correct: Some(output.correct),
     }
@@ -132,7 +132,7 @@ impl Task for MlmTask<'_> {
         }
     }
 
-    fn gradients(&self, model: &MaskedLm, item: MlmItem) -> (Sums, GradientsParams) {
+    fn gradients(&self, model: &MaskedLm, item: MlmItem) -> (LossSums, GradientsParams) {
         gradients(model, &item)
     }
 
@@ -147,7 +147,7 @@ impl Task for MlmTask<'_> {
 
     fn evaluate(&mut self, model: &MaskedLm, _step: u64) -> Result<Evaluation, EvaluationError> {
         // Each rank evaluates its share; the sums are computed in the order of the items, for any number of ranks.
-        let own = tree::share(self.held_out.len(), self.ranks.rank(), self.ranks.size());
+        let own = tree::range_of_rank(self.held_out.len(), self.ranks.rank(), self.ranks.size());
         let mut numbers = Vec::with_capacity(16 * own.len());
         for item in &self.held_out[own] {
             let (batch, masked) = inputs(model, item);

@@ -24,10 +24,10 @@ mod tokens;
 mod transition;
 mod unigram;
 
-pub use error::{PictureError, PretrainError};
+pub use error::{LossPlotError, PretrainError};
 pub use launch::{PretrainEnd, PretrainOptions, PretrainSummary};
 pub use memory::TrainingMemory;
-pub use prepare::{PhaseData, Prepared, SHARDS, is_prepared, prepare, reopen};
+pub use prepare::{PhaseData, RunData, SHARDS, is_prepared, prepare, reopen};
 pub use samples::{MaskedLine, masked_lines};
 pub use start::{anneal_model_recipe, anneal_recipe, pretrain, resume, roll_back, start_from};
 pub use unigram::{Unigram, UnigramScore};

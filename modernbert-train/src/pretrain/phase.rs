@@ -9,10 +9,10 @@ use super::error::{PretrainError, Result};
 use super::launch::PretrainOptions;
 use super::memory;
 use super::mlm::MlmTask;
-use super::prepare::{PhaseData, Prepared};
+use super::prepare::{PhaseData, RunData};
 use crate::by_position::{EDGES, scores_by_position};
 use crate::engine::{
-    Failure, Loop, MetricsLog, Outcome, Reporter, ReporterOptions, SMALLER_STEP, Settings,
+    Failure, Loop, LoopOutcome, LoopSettings, MetricsLog, Reporter, ReporterOptions, SMALLER_STEP,
     device_peak,
 };
 use crate::loader::{MlmItem, TrainLoader, TrainStream, evaluation_items_of};
@@ -69,7 +69,7 @@ impl<'a> Session<'a> {
     pub(super) fn by_position(
         &self,
         phases: &[Phase],
-        prepared: &Prepared,
+        prepared: &RunData,
         model: &MaskedLm,
         state: &RunState,
     ) -> Result<()> {
@@ -124,7 +124,7 @@ impl<'a> Session<'a> {
         masking: Masking<'_>,
         model: MaskedLm,
         (optimizer, state): (NamedOptimizer, RunState),
-    ) -> Result<Outcome<MlmTask<'a>>> {
+    ) -> Result<LoopOutcome<MlmTask<'a>>> {
         let (recipe, options) = (&phase.recipe, self.options);
         if let Some(warning) = memory::warning(&data.config, recipe, &options.device) {
             options.progress.note(&warning);
@@ -152,7 +152,7 @@ impl<'a> Session<'a> {
         let log = self.dir.root().join(METRICS_FILE);
         let peak_flops = options.peak_tflops.map(|peak| peak * 1e12);
         let peak_flops = peak_flops.or_else(|| device_peak(&options.device, recipe.precision()));
-        let settings = Settings {
+        let settings = LoopSettings {
             cadence: recipe.cadence(options.device.name == memory::CPU),
             learning_rate: recipe.learning_rate(),
             max_grad_norm: recipe.optimizer.max_grad_norm,

@@ -11,14 +11,14 @@ use super::error::{PretrainError, Result, invalid};
 use super::tokens;
 use crate::corpus::{Corpus, Document, EvalSize, RegistryOptions, Split, split};
 use crate::engine::Progress;
-use crate::loader::Source;
+use crate::loader::DataSource;
 use crate::recipe::{CorpusSource, Phase, Recipe, TokenizerSource};
 use crate::shard::{Cut, Shard, TokenizeOptions, write_shard};
 
 use modernbert_cli::text::{counted, human_count, human_seconds};
 
 /// The data of a run: tokenizer and samples.
-pub struct Prepared {
+pub struct RunData {
     /// The tokenizer, read or trained.
     pub tokenizer: Tokenizer,
     /// The samples of each phase.
@@ -31,9 +31,9 @@ pub struct Prepared {
 #[derive(Clone)]
 pub struct PhaseData {
     /// Sources to train on.
-    pub train: Vec<Source>,
+    pub train: Vec<DataSource>,
     /// Held-out sources, each with its share.
-    pub eval: Vec<Source>,
+    pub eval: Vec<DataSource>,
     /// Shape of the model, fitted to the tokenizer.
     pub config: ModernBertConfig,
 }
@@ -56,7 +56,7 @@ const SHOWN: usize = 64;
 ///
 /// # Errors
 /// Missing, empty or malformed text, a tokenizer without ModernBERT's special tokens, a folder that can't be written.
-pub fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<Prepared> {
+pub fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<RunData> {
     let started = Instant::now();
     if phases
         .iter()
@@ -125,7 +125,7 @@ pub fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<Prepa
         }
         data.push(found);
     }
-    Ok(Prepared {
+    Ok(RunData {
         tokenizer,
         phases: data,
         eval_documents: eval,
@@ -158,7 +158,7 @@ fn check_epochs(recipe: &Recipe, tokens: u64) -> Result<()> {
 ///
 /// # Errors
 /// A missing or damaged file, by name.
-pub fn reopen(phases: &[Phase], out: &Path) -> Result<Prepared> {
+pub fn reopen(phases: &[Phase], out: &Path) -> Result<RunData> {
     if tokens::is_prepared(out) {
         return tokens::reopen(phases, out);
     }
@@ -172,7 +172,7 @@ pub fn reopen(phases: &[Phase], out: &Path) -> Result<Prepared> {
         Some(first) => shown(&tokenizer, &first.eval)?,
         None => Vec::new(),
     };
-    Ok(Prepared {
+    Ok(RunData {
         tokenizer,
         phases: data,
         eval_documents,
@@ -180,7 +180,7 @@ pub fn reopen(phases: &[Phase], out: &Path) -> Result<Prepared> {
 }
 
 /// Held-out samples as text, for a person to look at.
-pub(super) fn shown(tokenizer: &Tokenizer, eval: &[Source]) -> Result<Vec<Document>> {
+pub(super) fn shown(tokenizer: &Tokenizer, eval: &[DataSource]) -> Result<Vec<Document>> {
     let specials = tokenizer.special().ids();
     let samples = eval.iter().flat_map(|source| {
         let samples = &source.samples;
@@ -260,7 +260,7 @@ fn open_phase(
     folder: &Path,
     names: &ShardNames,
 ) -> Result<PhaseData> {
-    let open = |name: &str| -> Result<Vec<Source>> {
+    let open = |name: &str| -> Result<Vec<DataSource>> {
         let shard = Shard::open(folder.join(name))?;
         if shard.is_empty() {
             return invalid(format!(
@@ -269,7 +269,12 @@ fn open_phase(
             ));
         }
         // Documents were cut when they were tokenized.
-        Ok(vec![Source::new(name, 1.0, [Arc::new(shard)], Cut::WHOLE)])
+        Ok(vec![DataSource::new(
+            name,
+            1.0,
+            [Arc::new(shard)],
+            Cut::WHOLE,
+        )])
     };
     Ok(PhaseData {
         train: open(&names.train)?,
@@ -401,7 +406,7 @@ fn read_corpus(recipe: &Recipe, setting: &CorpusSource) -> Result<Corpus> {
             };
             let mut corpus = Corpus::from_path(first)?;
             for path in paths {
-                corpus = corpus.join(Corpus::from_path(path)?);
+                corpus = corpus.concat(Corpus::from_path(path)?);
             }
             Ok(corpus)
         }

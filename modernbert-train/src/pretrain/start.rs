@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::error::{PretrainError, Result, invalid};
-use super::launch::{PretrainEnd, PretrainOptions, Ready, first_state, follow, launch};
+use super::launch::{PretrainEnd, PretrainOptions, Ready, first_state, launch, train_as_follower};
 use super::memory;
-use super::prepare::{Prepared, SHARDS, is_prepared, prepare, reopen};
+use super::prepare::{RunData, SHARDS, is_prepared, prepare, reopen};
 use crate::recipe::{CorpusSource, Phase, PhaseRecipe, Recipe, TokenizerSource, builtin};
 use crate::run_dir::{
     Choice, METRICS_FILE, RECIPE_FILE, RunDir, RunInfo, cut_log, recipe_of_run, run_of_checkpoint,
@@ -23,7 +23,7 @@ fn over_ranks(
     let end = if options.ranks.is_first() {
         first()
     } else {
-        follow(options)
+        train_as_follower(options)
     };
     end.inspect_err(|error| options.ranks.leave(&error.to_string()))
 }
@@ -367,7 +367,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
         .map_err(PretrainError::io(path, "there is no such folder"))
 }
 
-fn check_shards(info: &mut RunInfo, dir: &RunDir, prepared: &Prepared) -> Result<()> {
+fn check_shards(info: &mut RunInfo, dir: &RunDir, prepared: &RunData) -> Result<()> {
     let shards = prepared.phases.iter().flat_map(|data| data.shards());
     Ok(info.check_shards(dir.root(), shards)?)
 }

@@ -32,7 +32,7 @@ fn stream() -> TrainStream {
         let sample: Vec<u32> = (0..length).map(|j| 10 + (i * 7 + j) as u32 % 50).collect();
         writer.push(&sample).unwrap();
     }
-    writer.finish().unwrap();
+    writer.commit().unwrap();
     let options = LoaderOptions {
         row_length: 48,
         micro_batches: 2,

@@ -7,7 +7,7 @@ use modernbert::checkpoint::write_atomically;
 use modernbert_cli::text::human_count;
 
 use super::error::{PretrainError, Result, invalid};
-use super::prepare::{PhaseData, Prepared, SHARDS, epochs, model_config, shown};
+use super::prepare::{PhaseData, RunData, SHARDS, epochs, model_config, shown};
 use crate::engine::Progress;
 use crate::recipe::{CorpusSource, Phase, Recipe, TokenizerSource};
 use crate::shard::{Check, Cut, TokenizeOptions, TokenizerHash};
@@ -37,7 +37,7 @@ pub(super) fn is_prepared(out: &Path) -> bool {
 /// # Errors
 /// Phases of which only some are token folders, folders of different tokenizers, settings that apply to text only, folders
 /// without held-out documents.
-pub(super) fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<Prepared> {
+pub(super) fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<RunData> {
     let mut folders = Vec::with_capacity(phases.len());
     for Phase { name, recipe } in phases {
         let Some(path) = folder(recipe) else {
@@ -97,7 +97,7 @@ pub(super) fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Resul
 ///
 /// # Errors
 /// A folder that is gone or changed.
-pub(super) fn reopen(phases: &[Phase], out: &Path) -> Result<Prepared> {
+pub(super) fn reopen(phases: &[Phase], out: &Path) -> Result<RunData> {
     let path = out.join(SHARDS).join(FOLDERS_FILE);
     let text = modernbert::read::bytes(&path).map_err(PretrainError::io(&path, "can't be read"))?;
     let folders: Vec<PathBuf> = serde_json::from_slice(&text)
@@ -114,7 +114,7 @@ pub(super) fn reopen(phases: &[Phase], out: &Path) -> Result<Prepared> {
     open(phases, &folders)
 }
 
-fn open(phases: &[Phase], folders: &[PathBuf]) -> Result<Prepared> {
+fn open(phases: &[Phase], folders: &[PathBuf]) -> Result<RunData> {
     let mut opened: HashMap<&Path, TokenFolder> = HashMap::new();
     for path in folders {
         if !opened.contains_key(path.as_path()) {
@@ -175,7 +175,7 @@ fn open(phases: &[Phase], folders: &[PathBuf]) -> Result<Prepared> {
         Some(first) => shown(&tokenizer, &first.eval)?,
         None => Vec::new(),
     };
-    Ok(Prepared {
+    Ok(RunData {
         tokenizer,
         phases: data,
         eval_documents,

@@ -1,6 +1,6 @@
 //! The unigram baseline: token frequencies, independent of the context.
 
-use crate::loader::{MlmItem, Source};
+use crate::loader::{DataSource, MlmItem};
 use crate::shard::ShardError;
 
 /// Number of tokens that give the frequencies with enough precision; a larger corpus is not read a second time.
@@ -26,7 +26,7 @@ impl Unigram {
     ///
     /// # Errors
     /// A shard that became shorter since it was opened.
-    pub fn count(sources: &[Source]) -> Result<Self, ShardError> {
+    pub fn count(sources: &[DataSource]) -> Result<Self, ShardError> {
         let total: f64 = sources.iter().map(|source| source.proportion).sum();
         let mut counts: Vec<u64> = Vec::new();
         for source in sources {

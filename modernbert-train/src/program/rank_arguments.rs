@@ -4,14 +4,14 @@ use anyhow::{Context, bail};
 use burn_nccl::COMPILED;
 use clap::{Args, ValueEnum};
 use modernbert::device::NamedDevice;
-use modernbert_train::engine::{GradientSum, Host, Nccl, Order, Transport};
+use modernbert_train::engine::{GradientSum, Host, Nccl, SumOrder, Transport};
 use ranks::{ConnectOptions, Ranks, World};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Transport of gradients between ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Way {
+pub(super) enum TransportChoice {
     /// NCCL between CUDA devices where it is compiled in, host memory otherwise.
     Auto,
     /// Host memory and TCP, through rank 0.
@@ -22,7 +22,7 @@ pub(super) enum Way {
 
 /// An order of summation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum SumOrder {
+pub(super) enum SumOrderArg {
     /// A fixed binary tree: the same bits for any number of ranks.
     Tree,
     /// The library's all-reduce: the bits depend on the number of ranks, and with NCCL on its version and the links between GPUs.
@@ -37,10 +37,10 @@ pub(super) struct RankArgs {
     pub(super) nproc: Option<u16>,
     /// Sends gradients between ranks by this transport.
     #[arg(long, value_name = "WAY", default_value = "auto")]
-    gradients: Way,
+    gradients: TransportChoice,
     /// Sums gradients over ranks in this order.
     #[arg(long, value_name = "ORDER", default_value = "tree")]
-    sum_order: SumOrder,
+    sum_order: SumOrderArg,
     /// Ends the run when a rank has not answered for this number of seconds; longer than a step, an evaluation and a checkpoint together.
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     rank_timeout: u64,
@@ -55,18 +55,18 @@ impl RankArgs {
     ) -> anyhow::Result<(Arc<Ranks>, GradientSum)> {
         let on_gpu = device.name.starts_with("cuda");
         let nccl = match self.gradients {
-            Way::Auto => on_gpu && COMPILED,
-            Way::Host => false,
-            Way::Nccl if !COMPILED => {
+            TransportChoice::Auto => on_gpu && COMPILED,
+            TransportChoice::Host => false,
+            TransportChoice::Nccl if !COMPILED => {
                 bail!(
                     "--gradients nccl: this program was built without NCCL; rebuild it with `--features nccl`"
                 )
             }
-            Way::Nccl if !on_gpu => bail!(
+            TransportChoice::Nccl if !on_gpu => bail!(
                 "--gradients nccl needs CUDA devices, and the device is {}; use --gradients host",
                 device.name
             ),
-            Way::Nccl => true,
+            TransportChoice::Nccl => true,
         };
         let options = ConnectOptions {
             silence: Duration::from_secs(self.rank_timeout),
@@ -74,8 +74,8 @@ impl RankArgs {
         };
         let ranks = Arc::new(Ranks::connect(world, &terms(&device.name, nccl), &options)?);
         let order = match self.sum_order {
-            SumOrder::Tree => Order::Tree,
-            SumOrder::Library => Order::Library,
+            SumOrderArg::Tree => SumOrder::Tree,
+            SumOrderArg::Library => SumOrder::Library,
         };
         let transport: Arc<dyn Transport> = match nccl && ranks.is_several() {
             false => Arc::new(Host),

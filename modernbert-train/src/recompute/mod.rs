@@ -55,7 +55,7 @@ pub fn gradients(
         model,
         accumulator: GradientsAccumulator::new(),
     };
-    let output = model.score(encoder.finish(x.clone()), masked);
+    let output = model.score(encoder.final_norm(x.clone()), masked);
     let loss = output.loss_sum.clone() / denominator;
     let mut grad = sum.add(loss.backward(), &x);
     let output = MaskedLmOutput {

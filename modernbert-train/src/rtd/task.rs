@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use modernbert::device::{ReadError, read};
 
 use super::{RowLosses, RtdModel};
-use crate::engine::{BoxError, Counts, Evaluation, EvaluationError, Sums, Task};
+use crate::engine::{BoxError, Counts, Evaluation, EvaluationError, LossSums, Task};
 use crate::loader::{MlmItem, Prefetched};
 use crate::optim::NamedOptimizer;
 use crate::snapshot::RunState;
@@ -81,7 +81,7 @@ impl Task for RtdTask {
         }
     }
 
-    fn gradients(&self, model: &RtdModel, batch: RtdBatch) -> (Sums, GradientsParams) {
+    fn gradients(&self, model: &RtdModel, batch: RtdBatch) -> (LossSums, GradientsParams) {
         let losses = match self.losses(model, &batch.item) {
             Ok(losses) => losses,
             // The loop reports panics of a device, which this is, as errors of the step.
@@ -91,7 +91,7 @@ impl Task for RtdTask {
         let discriminator = losses.discriminator / batch.step_tokens.max(1) as f64;
         let loss = generator + discriminator * self.weight;
         let gradients = GradientsParams::from_grads(loss.backward(), model);
-        let sums = Sums {
+        let sums = LossSums {
             loss: loss.inner(),
             correct: None,
         };
@@ -142,7 +142,7 @@ impl Task for RtdTask {
         })
     }
 
-    /// Fails: a program that trains this task runs the loop with [`Settings::saves`](crate::engine::Settings::saves) off and writes the
+    /// Fails: a program that trains this task runs the loop with [`LoopSettings::saves`](crate::engine::LoopSettings::saves) off and writes the
     /// discriminator itself.
     fn save(&mut self, _: &RtdModel, _: &NamedOptimizer, _: &RunState) -> Result<(), BoxError> {
         Err("replaced-token detection writes no checkpoints; turn Settings::saves off".into())

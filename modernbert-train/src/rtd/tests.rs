@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::engine::{
-    Cadence, EvaluationError, Loop, Progress, Reporter, ReporterOptions, Settings, Task, Unit,
+    Cadence, EvaluationError, Loop, LoopSettings, Progress, Reporter, ReporterOptions, Task, Unit,
 };
 use crate::loader::{LoaderOptions, TrainLoader, TrainStream};
 use crate::mask::Masker;
@@ -28,7 +28,7 @@ fn stream() -> TrainStream {
         let sample: Vec<u32> = (0..length).map(|j| 10 + (i * 7 + j) as u32 % 50).collect();
         writer.push(&sample).unwrap();
     }
-    writer.finish().unwrap();
+    writer.commit().unwrap();
     let options = LoaderOptions {
         row_length: 64,
         micro_batches: 2,
@@ -251,7 +251,7 @@ fn entropy(share: f64) -> f64 {
 fn the_discriminators_loss_falls_on_a_toy_run() -> Result<(), EvaluationError> {
     let held_out: Vec<MlmItem> = stream().steps().unwrap().next_step().unwrap();
     let steps = 200;
-    let settings = Settings {
+    let settings = LoopSettings {
         cadence: Cadence {
             unit: Unit::Steps,
             evaluate_every: steps,

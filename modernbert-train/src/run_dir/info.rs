@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::own::{FOLDERS_FILE, MODEL_FILES};
+use super::written_files::{FOLDERS_FILE, MODEL_FILES};
 use super::{INFO_FILE, LogNotes, RunDirError};
 use crate::shard::Shard;
 use crate::snapshot::{FileHash, hash_file, hex};

@@ -16,10 +16,10 @@ mod checkpoints;
 mod error;
 mod info;
 mod log;
-mod own;
-mod place;
+mod put_model;
 #[cfg(test)]
 mod tests;
+mod written_files;
 
 pub(crate) use checkpoints::own_checkpoints;
 pub use checkpoints::{Choice, ChoiceError, StoredCheckpoint, list_checkpoints, run_of_checkpoint};
@@ -28,7 +28,7 @@ pub use info::RunInfo;
 pub(crate) use info::sha256_of;
 pub use log::LogNotes;
 pub(crate) use log::{check_logs, cut_log};
-pub(crate) use place::{check_places, put_model};
+pub(crate) use put_model::{check_places, put_model};
 
 use modernbert::atomic::open_append;
 use modernbert::lock::{FolderLock, LockError};
@@ -39,7 +39,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::recipe::{CheckpointRecipe, Recipe};
 use crate::snapshot::{self, FileHash, RunState, Warnings, write_snapshot};
-use own::Contents;
+use written_files::Contents;
 
 /// Log of a run.
 pub const METRICS_FILE: &str = "metrics.jsonl";
@@ -164,7 +164,7 @@ impl RunDir {
     ///
     /// # Errors
     /// No run in the folder: the ranks don't share a file system.
-    pub fn follow(root: &Path) -> Result<(Self, Recipe), RunDirError> {
+    pub fn open_as_follower(root: &Path) -> Result<(Self, Recipe), RunDirError> {
         let recipe = recipe_of_run(root)?;
         let root = root.to_path_buf();
         let dir = Self {
@@ -255,7 +255,7 @@ impl RunDir {
         check_logs(&self.root, info.logs.as_ref())?;
         // A run that was killed while it prepared its data has listed nothing yet.
         let is_ready = !info.shards.is_empty();
-        let names = own::MODEL_FILES.map(str::to_owned);
+        let names = written_files::MODEL_FILES.map(str::to_owned);
         let names = names.iter().filter(|_| is_ready);
         check_places(&self.root, names, |name, hash| info.wrote(name, hash))?;
         let picture = self.root.join(PICTURE_FILE);

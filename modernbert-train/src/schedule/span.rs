@@ -86,7 +86,7 @@ impl<'de> Deserialize<'de> for TokenSpan {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Table {
-    kind: Kind,
+    kind: SpanKind,
     warmup_tokens: Option<TokenSpan>,
     decay_tokens: Option<TokenSpan>,
     decay: Option<DecayShape>,
@@ -97,7 +97,7 @@ pub(super) struct Table {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Kind {
+enum SpanKind {
     Constant,
     WarmupStableDecay,
     OneMinusSqrt,
@@ -128,13 +128,13 @@ impl TryFrom<Table> for Schedule {
             ("cosine_floor", floor.is_some()),
         ];
         let (schedule, keys): (Self, &[&str]) = match kind {
-            Kind::Constant => (
+            SpanKind::Constant => (
                 Self::Constant {
                     warmup_tokens: warmup.unwrap_or_default(),
                 },
                 &["warmup_tokens"],
             ),
-            Kind::WarmupStableDecay => (
+            SpanKind::WarmupStableDecay => (
                 Self::WarmupStableDecay {
                     warmup_tokens: warmup.unwrap_or_default(),
                     decay_tokens: decay.unwrap_or_default(),
@@ -143,28 +143,28 @@ impl TryFrom<Table> for Schedule {
                 },
                 &["warmup_tokens", "decay_tokens", "decay", "final_fraction"],
             ),
-            Kind::OneMinusSqrt => (
+            SpanKind::OneMinusSqrt => (
                 Self::OneMinusSqrt {
                     decay_tokens: decay.unwrap_or(TokenSpan::Fraction(1.0)),
                     final_fraction: last.unwrap_or(0.001),
                 },
                 &["decay_tokens", "final_fraction"],
             ),
-            Kind::LinearWithWarmup => (
+            SpanKind::LinearWithWarmup => (
                 Self::LinearWithWarmup {
                     warmup_tokens: warmup.unwrap_or_default(),
                     final_fraction: last.unwrap_or(0.0),
                 },
                 &["warmup_tokens", "final_fraction"],
             ),
-            Kind::CosineWithWarmup => (
+            SpanKind::CosineWithWarmup => (
                 Self::CosineWithWarmup {
                     warmup_tokens: warmup.unwrap_or_default(),
                     final_fraction: last.unwrap_or(0.0),
                 },
                 &["warmup_tokens", "final_fraction"],
             ),
-            Kind::CosineInverseSqrt => (
+            SpanKind::CosineInverseSqrt => (
                 Self::CosineInverseSqrt {
                     warmup_tokens: warmup.unwrap_or_default(),
                     cosine_tokens: cosine.unwrap_or(TokenSpan::Fraction(0.25)),

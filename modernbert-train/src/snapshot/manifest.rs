@@ -22,7 +22,7 @@ pub struct FileHash {
 
 /// `manifest.json`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
+pub struct CheckpointManifest {
     format: u32,
     /// The files of the checkpoint beside the manifest.
     pub files: BTreeMap<String, FileHash>,
@@ -30,7 +30,7 @@ pub struct Manifest {
     sha256: String,
 }
 
-impl Manifest {
+impl CheckpointManifest {
     /// Hashes the named files of a folder.
     pub(super) fn of(folder: &Path, names: &[String]) -> Result<Self, SnapshotError> {
         let mut files = BTreeMap::new();
@@ -97,8 +97,8 @@ impl Manifest {
 ///
 /// # Errors
 /// The first file that is missing, has another length or another content, by name.
-pub fn verify(folder: &Path) -> Result<Manifest, SnapshotError> {
-    let manifest = Manifest::read(folder)?;
+pub fn verify(folder: &Path) -> Result<CheckpointManifest, SnapshotError> {
+    let manifest = CheckpointManifest::read(folder)?;
     for (name, expected) in &manifest.files {
         let path = folder.join(name);
         let length = match std::fs::metadata(&path) {

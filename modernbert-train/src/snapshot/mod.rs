@@ -13,20 +13,20 @@
 
 mod error;
 mod manifest;
-mod own;
 mod read;
 mod state;
 #[cfg(test)]
 pub(crate) mod tests;
 mod write;
+mod written_files;
 
 pub(crate) use error::remedy;
 pub(crate) use manifest::hash_file;
-pub(crate) use own::{BEST, BEST_OUTPUTS, Parts, STAGED_MODEL, Warnings};
 pub(crate) use write::{REPLACED, TEMPORARY};
+pub(crate) use written_files::{BEST, BEST_OUTPUTS, CheckpointFiles, STAGED_MODEL, Warnings};
 
 pub use error::SnapshotError;
-pub use manifest::{FileHash, Manifest, hex, verify};
+pub use manifest::{CheckpointManifest, FileHash, hex, verify};
 pub(crate) use read::read_tensors;
 pub use read::{Snapshot, read_state};
 pub use state::{RunState, WindowState};

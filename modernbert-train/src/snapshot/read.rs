@@ -7,7 +7,7 @@ use modernbert::model::MaskedLm;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 
-use super::{Manifest, OPTIMIZER_FILE, RunState, STATE_FILE, SnapshotError, verify};
+use super::{CheckpointManifest, OPTIMIZER_FILE, RunState, STATE_FILE, SnapshotError, verify};
 use crate::optim::{NamedOptimizer, StoredTensor};
 
 /// A checkpoint with verified files.
@@ -18,7 +18,7 @@ pub struct Snapshot {
     /// State of the run.
     pub state: RunState,
     /// Its files.
-    pub manifest: Manifest,
+    pub manifest: CheckpointManifest,
 }
 
 impl Snapshot {

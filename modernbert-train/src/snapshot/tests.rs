@@ -88,14 +88,18 @@ fn what_is_read_goes_on_bit_for_bit() {
     // Written again, every file is the same.
     let again = folder.path().join("again");
     write_snapshot(&again, &model, &optimizer, &snapshot.state).unwrap();
-    assert_eq!(Manifest::read(&again).unwrap(), snapshot.manifest);
+    assert_eq!(CheckpointManifest::read(&again).unwrap(), snapshot.manifest);
 }
 
 #[test]
 fn every_damage_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let place = written(folder.path());
-    let names: Vec<String> = Manifest::read(&place).unwrap().files.into_keys().collect();
+    let names: Vec<String> = CheckpointManifest::read(&place)
+        .unwrap()
+        .files
+        .into_keys()
+        .collect();
     assert_eq!(names.len(), 4);
     let complaint = |name: &str, content: Option<&[u8]>| {
         let path = place.join(name);
@@ -157,7 +161,7 @@ fn every_damage_is_named() {
 fn a_write_that_fails_leaves_what_was_there() {
     let folder = tempfile::tempdir().unwrap();
     let place = written(folder.path());
-    let before = Manifest::read(&place).unwrap();
+    let before = CheckpointManifest::read(&place).unwrap();
     // A file has the temporary name of the new checkpoint.
     let (model, optimizer) = trained(1);
     let blocked = folder.path().join("blocked");

@@ -8,8 +8,8 @@ use serde::Serialize;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::manifest::Manifest;
-use super::own::Parts;
+use super::manifest::CheckpointManifest;
+use super::written_files::CheckpointFiles;
 use super::{MANIFEST_FILE, OPTIMIZER_FILE, RunState, STATE_FILE, SnapshotError};
 use crate::optim::{NamedOptimizer, StoredTensor};
 
@@ -78,7 +78,7 @@ pub(crate) fn write_checkpoint<M: Architecture, S: Serialize>(
     remove(&temporary)?;
     set_aside(&replaced, &name)?;
     let written = fill(&temporary, content, more)
-        .and_then(|()| take_place(&temporary, place, &replaced))
+        .and_then(|()| replace_folder(&temporary, place, &replaced))
         .and_then(|()| synchronize(parent));
     if let Err(error) = written {
         let _ = remove(&temporary);
@@ -106,7 +106,7 @@ fn set_aside(replaced: &Path, name: &str) -> Result<Option<String>, SnapshotErro
 
 /// Renames `temporary` to `place`. An existing folder is renamed to `replaced` first: between the two renames there is no folder at `place`,
 /// but complete ones under the other two names, which [`recover`] renames back.
-fn take_place(temporary: &Path, place: &Path, replaced: &Path) -> Result<(), SnapshotError> {
+fn replace_folder(temporary: &Path, place: &Path, replaced: &Path) -> Result<(), SnapshotError> {
     match std::fs::rename(place, replaced) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(SnapshotError::io(place)(error));
@@ -122,7 +122,7 @@ fn take_place(temporary: &Path, place: &Path, replaced: &Path) -> Result<(), Sna
 /// # Errors
 /// An error of the operating system.
 pub(crate) fn discard(place: &Path) -> Result<Option<String>, SnapshotError> {
-    if let Err(error) = Parts::of(place) {
+    if let Err(error) = CheckpointFiles::of(place) {
         return match error {
             SnapshotError::Foreign { path, reason } => Ok(Some(format!(
                 "{}: kept, for {}: {reason}",
@@ -177,7 +177,7 @@ pub(crate) fn recover(parent: &Path) -> Result<(), SnapshotError> {
 fn remove(folder: &Path) -> Result<(), SnapshotError> {
     match std::fs::symlink_metadata(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        _ => Parts::of(folder)?.remove(),
+        _ => CheckpointFiles::of(folder)?.remove(),
     }
 }
 
@@ -200,7 +200,7 @@ fn fill<M: Architecture, S: Serialize>(
     .map(str::to_string)
     .to_vec();
     names.extend(more(folder)?);
-    let manifest = Manifest::of(folder, &names)?;
+    let manifest = CheckpointManifest::of(folder, &names)?;
     write_json(&folder.join(MANIFEST_FILE), &manifest)?;
     for name in names.iter().map(String::as_str).chain([MANIFEST_FILE]) {
         synchronize(&folder.join(name))?;

@@ -73,7 +73,7 @@ pub fn average(checkpoints: &[PathBuf], out: &Path) -> Result<(), ToolError> {
     write_atomically(&config_path, &config).map_err(OutputError::write(out))?;
     write_tensors(&staged.path().join(WEIGHTS_FILE), &tensors)?;
     write_card(first, &run, checkpoints.len(), staged.path(), out)?;
-    Ok(staged.publish(WEIGHTS_FILE)?)
+    Ok(staged.commit(WEIGHTS_FILE)?)
 }
 
 /// The `best` checkpoints of a run's last phase by held-out loss, and its newest one if `with_last`; each with its step and loss. Checkpoints that

@@ -15,7 +15,7 @@ use super::card::write_card;
 use crate::optim::StoredTensor;
 use crate::run_dir::{recipe_of_run, run_of_checkpoint};
 use crate::snapshot::{
-    Manifest, OPTIMIZER_FILE, RunState, SnapshotError, read_state, read_tensors, verify,
+    CheckpointManifest, OPTIMIZER_FILE, RunState, SnapshotError, read_state, read_tensors, verify,
     write_tensors,
 };
 
@@ -46,7 +46,7 @@ pub fn export(checkpoint: &Path, out: &Path, int8: bool) -> Result<(), ToolError
         describe_int8(&staged.path().join(CONFIG_FILE))?;
     }
     write_card(checkpoint, &run, 1, staged.path(), out)?;
-    Ok(staged.publish(WEIGHTS_FILE)?)
+    Ok(staged.commit(WEIGHTS_FILE)?)
 }
 
 /// Writes the model in the folder `model` to the new folder `out`, the matrices of its layers in int8 ([`write_int8`]), with its tokenizer, its files of
@@ -90,7 +90,7 @@ pub fn export_model_int8(model: &Path, out: &Path) -> Result<usize, ToolError> {
     };
     card.write(&config, staged.path())
         .map_err(OutputError::write(out))?;
-    staged.publish(WEIGHTS_FILE)?;
+    staged.commit(WEIGHTS_FILE)?;
     Ok(count)
 }
 
@@ -160,7 +160,7 @@ pub(super) fn check_model_folder(
     let Some(first) = checkpoints.first() else {
         return Err(ToolError::NoCheckpoints);
     };
-    let manifest = Manifest::read(first)?;
+    let manifest = CheckpointManifest::read(first)?;
     let weights = manifest.files.get(WEIGHTS_FILE);
     let mut inputs = checkpoints.to_vec();
     for checkpoint in checkpoints {

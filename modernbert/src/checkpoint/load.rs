@@ -35,20 +35,20 @@ pub fn load<M: Module>(
     files: &TensorFiles,
     may_be_fresh: &[&str],
 ) -> Result<(M, LoadReport), CheckpointError> {
-    let plan = Plan::new(&module, files, may_be_fresh)?;
+    let plan = LoadPlan::new(&module, files, may_be_fresh)?;
     let module = plan.fill(module, false)?;
     Ok((module, plan.report))
 }
 
 /// The tensors of the files by the parameters of a module that they belong to, once their shapes are known to fit.
-pub(crate) struct Plan<'a> {
+pub(crate) struct LoadPlan<'a> {
     files: &'a TensorFiles,
     /// Name of the tensor in the files by name of the parameter.
     sources: BTreeMap<String, String>,
     report: LoadReport,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> LoadPlan<'a> {
     /// Compares the parameters with the files, whose values are not read. Errors as those of [`load`] about names and shapes.
     pub(crate) fn new<M: Module>(
         module: &M,
@@ -181,7 +181,7 @@ fn source_of(
 
 /// Gives each parameter the values of its tensor.
 struct Fill<'a> {
-    plan: &'a Plan<'a>,
+    plan: &'a LoadPlan<'a>,
     maps: bool,
     error: Option<CheckpointError>,
 }

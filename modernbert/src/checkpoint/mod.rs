@@ -18,7 +18,7 @@ mod save;
 mod tests;
 pub mod tiling;
 
-pub(crate) use load::Plan;
+pub(crate) use load::LoadPlan;
 pub use load::{LoadReport, load};
 pub use modernbert_files::atomic::write_atomically;
 #[cfg(feature = "hub")]

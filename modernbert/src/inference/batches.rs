@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// Sequences in the order in which they are computed, divided into batches.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(super) struct BatchPlan {
     /// Indices of the sequences, longest first; equal lengths stay in their order.
     pub(super) order: Vec<usize>,
     /// Ranges of `order`, one per batch.
@@ -15,7 +15,7 @@ pub(super) struct Plan {
 ///
 /// The plan follows from the lengths alone, so that the content of a text never moves its neighbors. The longest come first:
 /// a batch that doesn't fit the device fails at once.
-pub(super) fn plan(lengths: &[usize], budget: usize) -> Plan {
+pub(super) fn plan(lengths: &[usize], budget: usize) -> BatchPlan {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(lengths[i]));
     let mut batches = Vec::new();
@@ -30,7 +30,7 @@ pub(super) fn plan(lengths: &[usize], budget: usize) -> Plan {
     if start < order.len() {
         batches.push(start..order.len());
     }
-    Plan { order, batches }
+    BatchPlan { order, batches }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Texts to classes or scores.
 
 use super::runner::{Runner, read_rows};
-use super::{BatchOptions, InferenceError, Input, Stream, StreamProgress};
+use super::{BatchOptions, InferenceError, Input, ResultStream, StreamProgress};
 use crate::config::{ModernBertConfig, ProblemType};
 use crate::loader::Loader;
 use crate::model::SequenceClassifier;
@@ -11,7 +11,7 @@ use crate::tokenizer::{Encoded, Tokenizer};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prediction {
     /// One number per label: probabilities that add up to one, an independent probability each, or plain scores, by
-    /// [`TextClassifier::problem`].
+    /// [`TextClassifier::problem_type`].
     pub scores: Vec<f32>,
     /// Tokens that the model read, special tokens included.
     pub tokens: usize,
@@ -64,7 +64,7 @@ impl TextClassifier {
         let config = model.model.config();
         let outputs = model.outputs();
         let labels = label_names(config, outputs)?;
-        let problem = problem(config.problem_type, outputs);
+        let problem = problem_type(config.problem_type, outputs);
         let runner = Runner::new(config, tokenizer, batches)?;
         Ok(Self {
             model,
@@ -95,7 +95,7 @@ impl TextClassifier {
     }
 
     /// Meaning of the scores.
-    pub fn problem(&self) -> ProblemType {
+    pub fn problem_type(&self) -> ProblemType {
         self.problem
     }
 
@@ -138,7 +138,7 @@ impl TextClassifier {
         &'m self,
         inputs: I,
         progress: impl FnMut(StreamProgress) + 'm,
-    ) -> Stream<'m, I::IntoIter, Prediction, E>
+    ) -> ResultStream<'m, I::IntoIter, Prediction, E>
     where
         I: IntoIterator<Item = Result<Input<'static>, E>>,
         E: From<InferenceError>,
@@ -149,7 +149,7 @@ impl TextClassifier {
                 self.classify_with(window, progress)
             },
         );
-        Stream::new(inputs.into_iter(), options, run, Box::new(progress))
+        ResultStream::new(inputs.into_iter(), options, run, Box::new(progress))
     }
 }
 
@@ -157,7 +157,7 @@ impl TextClassifier {
 ///
 /// A single output is a score, as in Hugging Face's models, unless the config says otherwise. Classes of which there is only one can't
 /// exclude each other: that output is an independent probability.
-fn problem(given: Option<ProblemType>, outputs: usize) -> ProblemType {
+fn problem_type(given: Option<ProblemType>, outputs: usize) -> ProblemType {
     match (given, outputs) {
         (None, 1) => ProblemType::Regression,
         (Some(ProblemType::SingleLabel), 1) => ProblemType::MultiLabel,
@@ -224,12 +224,12 @@ mod tests {
 
     #[test]
     fn a_single_output_is_never_a_certainty() {
-        assert_eq!(problem(None, 1), ProblemType::Regression);
-        assert_eq!(problem(None, 2), ProblemType::SingleLabel);
+        assert_eq!(problem_type(None, 1), ProblemType::Regression);
+        assert_eq!(problem_type(None, 2), ProblemType::SingleLabel);
         let single = Some(ProblemType::SingleLabel);
-        assert_eq!(problem(single, 1), ProblemType::MultiLabel);
-        assert_eq!(problem(single, 2), ProblemType::SingleLabel);
+        assert_eq!(problem_type(single, 1), ProblemType::MultiLabel);
+        assert_eq!(problem_type(single, 2), ProblemType::SingleLabel);
         let regression = Some(ProblemType::Regression);
-        assert_eq!(problem(regression, 1), ProblemType::Regression);
+        assert_eq!(problem_type(regression, 1), ProblemType::Regression);
     }
 }

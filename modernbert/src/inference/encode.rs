@@ -3,7 +3,7 @@
 use modernbert_files::sentences::SentenceSettings;
 
 use super::runner::{Runner, read_rows};
-use super::{BatchOptions, InferenceError, Input, Stream, StreamProgress};
+use super::{BatchOptions, InferenceError, Input, ResultStream, StreamProgress};
 use crate::config::Pooling;
 use crate::loader::Loader;
 use crate::model::{ModernBert, pool};
@@ -240,7 +240,7 @@ impl Encoder {
         &'m self,
         inputs: I,
         progress: impl FnMut(StreamProgress) + 'm,
-    ) -> Stream<'m, I::IntoIter, Embedding, E>
+    ) -> ResultStream<'m, I::IntoIter, Embedding, E>
     where
         I: IntoIterator<Item = Result<Input<'static>, E>>,
         E: From<InferenceError>,
@@ -251,6 +251,6 @@ impl Encoder {
                 self.encode_with(window, progress)
             },
         );
-        Stream::new(inputs.into_iter(), options, run, Box::new(progress))
+        ResultStream::new(inputs.into_iter(), options, run, Box::new(progress))
     }
 }

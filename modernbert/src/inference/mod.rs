@@ -44,6 +44,6 @@ pub use fill_mask::{Candidate, MaskFiller, fill_mask};
 pub use input::Input;
 pub use runner::StreamProgress;
 pub use scheme::{TagScheme, TagSpan};
-pub use stream::Stream;
+pub use stream::ResultStream;
 pub use tag::{Tag, Tagged, TaggedWords, Tagger};
 pub use windows::{ContextWindow, ContextWindows};

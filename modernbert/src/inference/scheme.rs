@@ -13,7 +13,7 @@ pub struct TagSpan<'l> {
 
 /// Position of a token in its span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+enum SpanPosition {
     /// Begins a span: `B`, in front of more tokens.
     Begin,
     /// Is inside of one: `I` or `M`; begins one where none of its kind is open.
@@ -57,22 +57,22 @@ impl TagScheme {
     }
 
     /// Part and kind of a tag; `None` outside of all spans.
-    fn read<'l>(&self, tag: &'l str) -> Option<(Part, &'l str)> {
+    fn read<'l>(&self, tag: &'l str) -> Option<(SpanPosition, &'l str)> {
         if tag == "O" {
             return None;
         }
         let prefix = tag.split_once('-').filter(|(_, kind)| !kind.is_empty());
         let part = match prefix {
-            Some(("B", _)) => Some(Part::Begin),
-            Some(("I", _)) => Some(Part::Inside),
-            Some(("M", _)) if self.ends => Some(Part::Inside),
-            Some(("E" | "L", _)) if self.ends => Some(Part::End),
-            Some(("S" | "U", _)) if self.ends => Some(Part::Single),
+            Some(("B", _)) => Some(SpanPosition::Begin),
+            Some(("I", _)) => Some(SpanPosition::Inside),
+            Some(("M", _)) if self.ends => Some(SpanPosition::Inside),
+            Some(("E" | "L", _)) if self.ends => Some(SpanPosition::End),
+            Some(("S" | "U", _)) if self.ends => Some(SpanPosition::Single),
             _ => None,
         };
         match (part, prefix) {
             (Some(part), Some((_, kind))) => Some((part, kind)),
-            _ => Some((Part::Inside, tag)),
+            _ => Some((SpanPosition::Inside, tag)),
         }
     }
 
@@ -86,7 +86,7 @@ impl TagScheme {
                 open = false;
                 continue;
             };
-            let goes_on = open && matches!(part, Part::Inside | Part::End);
+            let goes_on = open && matches!(part, SpanPosition::Inside | SpanPosition::End);
             match spans.last_mut() {
                 Some(span) if goes_on && span.kind == kind => span.last = at,
                 _ => spans.push(TagSpan {
@@ -95,7 +95,7 @@ impl TagScheme {
                     last: at,
                 }),
             }
-            open = matches!(part, Part::Begin | Part::Inside);
+            open = matches!(part, SpanPosition::Begin | SpanPosition::Inside);
         }
         spans
     }
@@ -108,7 +108,9 @@ impl TagScheme {
         for (at, tag) in tags.into_iter().enumerate() {
             let read = self.read(tag);
             let continued = match (open.take(), read) {
-                (Some(span), Some((Part::Inside | Part::End, kind))) if span.kind == kind => {
+                (Some(span), Some((SpanPosition::Inside | SpanPosition::End, kind)))
+                    if span.kind == kind =>
+                {
                     Some(TagSpan { last: at, ..span })
                 }
                 (before, _) => {
@@ -123,10 +125,10 @@ impl TagScheme {
                 last: at,
             };
             match (continued, read) {
-                (Some(span), Some((Part::End, _))) => spans.push(span),
+                (Some(span), Some((SpanPosition::End, _))) => spans.push(span),
                 (Some(span), _) => open = Some(span),
-                (None, Some((Part::Begin, kind))) => open = Some(single(kind)),
-                (None, Some((Part::Single, kind))) => spans.push(single(kind)),
+                (None, Some((SpanPosition::Begin, kind))) => open = Some(single(kind)),
+                (None, Some((SpanPosition::Single, kind))) => spans.push(single(kind)),
                 (None, _) => {}
             }
         }
@@ -139,7 +141,7 @@ impl TagScheme {
 mod tests {
     use super::*;
 
-    fn plain(spans: &[TagSpan<'_>]) -> Vec<String> {
+    fn described(spans: &[TagSpan<'_>]) -> Vec<String> {
         let shown = spans.iter();
         shown
             .map(|span| format!("{} {}..={}", span.kind, span.first, span.last))
@@ -151,7 +153,7 @@ mod tests {
         let iob = TagScheme::of(&["O", "B-X", "I-X", "I-Y"]);
         let tags = ["I-X", "B-X", "I-X", "I-Y", "B-X", "O", "B-X"];
         assert_eq!(
-            plain(&iob.strict_spans(tags)),
+            described(&iob.strict_spans(tags)),
             ["X 1..=2", "X 4..=4", "X 6..=6"]
         );
         let iobes = TagScheme::of(&["O", "B-X", "I-X", "E-X", "S-X"]);
@@ -159,11 +161,11 @@ mod tests {
             "B-X", "I-X", "E-X", "E-X", "S-X", "B-X", "O", "I-X", "B-X", "E-X",
         ];
         assert_eq!(
-            plain(&iobes.strict_spans(tags)),
+            described(&iobes.strict_spans(tags)),
             ["X 0..=2", "X 4..=4", "X 8..=9"]
         );
         assert_eq!(
-            plain(&iobes.spans(tags)),
+            described(&iobes.spans(tags)),
             [
                 "X 0..=2", "X 3..=3", "X 4..=4", "X 5..=5", "X 7..=7", "X 8..=9"
             ]

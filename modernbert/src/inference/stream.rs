@@ -13,7 +13,7 @@ type Run<'m, T> = Box<
 /// Results of a stream of inputs, in their order; holds one window of them in memory.
 ///
 /// An error of the source is returned after the results of everything before it. After an error the stream ends.
-pub struct Stream<'m, I, T, E> {
+pub struct ResultStream<'m, I, T, E> {
     inputs: Option<I>,
     options: BatchOptions,
     run: Run<'m, T>,
@@ -23,7 +23,7 @@ pub struct Stream<'m, I, T, E> {
     failed: Option<E>,
 }
 
-impl<'m, I, T, E> Stream<'m, I, T, E>
+impl<'m, I, T, E> ResultStream<'m, I, T, E>
 where
     I: Iterator<Item = Result<Input<'static>, E>>,
     E: From<InferenceError>,
@@ -70,7 +70,7 @@ where
     }
 }
 
-impl<I, T, E> Iterator for Stream<'_, I, T, E>
+impl<I, T, E> Iterator for ResultStream<'_, I, T, E>
 where
     I: Iterator<Item = Result<Input<'static>, E>>,
     E: From<InferenceError>,

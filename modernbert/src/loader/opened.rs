@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use std::path::PathBuf;
 
 use super::{BatchOptions, LoadError, Loader};
-use crate::checkpoint::{CheckpointError, LoadReport, Plan, TensorFiles, load, open_checked};
+use crate::checkpoint::{CheckpointError, LoadPlan, LoadReport, TensorFiles, load, open_checked};
 use crate::config::{ConfigError, ModernBertConfig};
 use crate::device;
 use crate::model::{
@@ -104,13 +104,13 @@ impl Opened {
     fn planned<M: Architecture>(
         &self,
         build: impl FnOnce(&ModernBertConfig, &Device) -> Result<M, ConfigError>,
-    ) -> Result<(M, Plan<'_>), LoadError> {
+    ) -> Result<(M, LoadPlan<'_>), LoadError> {
         self.check_class(M::CLASS)?;
         if M::CLASS == MaskedLm::CLASS {
             self.check_tied()?;
         }
         let model = build(&self.config, &self.device).map_err(CheckpointError::from)?;
-        match Plan::new(&model, &self.files, &[]) {
+        match LoadPlan::new(&model, &self.files, &[]) {
             Ok(plan) => Ok((model, plan)),
             Err(CheckpointError::Missing { place, name })
                 if (name.starts_with("head.") || name.starts_with("decoder."))

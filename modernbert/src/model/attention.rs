@@ -44,9 +44,11 @@ impl Attention {
     }
 
     /// Stores the weights in the dtype of `precision`.
-    pub(super) fn lower(&mut self, precision: Precision) {
-        self.wqkv.iter_mut().for_each(|wqkv| wqkv.lower(precision));
-        self.wo.lower(precision);
+    pub(super) fn cast_weights_to(&mut self, precision: Precision) {
+        self.wqkv
+            .iter_mut()
+            .for_each(|wqkv| wqkv.cast_weights_to(precision));
+        self.wo.cast_weights_to(precision);
     }
 
     /// `Wqkv` and `Wo` of a layer that is not parallel.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use cpu_encoder::{Builder, Encoder, Format, Layer, Matrix, Shape};
+use cpu_encoder::{Builder, EncoderDtype, EncoderSizes, Layer, PackedEncoder, WeightMatrix};
 use cpu_gemm::{Team, Unit};
 
 use super::encoder::ModernBert;
@@ -13,19 +13,19 @@ use super::norm::Norm;
 use super::precision::Precision;
 use super::published::is_published;
 use crate::batch::PackedBatch;
-use crate::checkpoint::{CheckpointError, Plan, TensorValues};
+use crate::checkpoint::{CheckpointError, LoadPlan, TensorValues};
 use crate::config::flexbert::{LayerSpec, NormSpec};
 use crate::device;
 
 /// Packed layers and final norm; clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct CpuLayers {
-    encoder: Arc<Encoder>,
+    encoder: Arc<PackedEncoder>,
 }
 
 /// The dtype, instruction set and threads of layers that can be packed.
 pub(super) struct Packing {
-    format: Format,
+    format: EncoderDtype,
     unit: Unit,
     team: Team,
 }
@@ -49,9 +49,9 @@ impl Packing {
         int8: bool,
     ) -> Option<Self> {
         let format = match (precision, int8) {
-            (Precision::F32, false) => Format::F32,
-            (Precision::Bf16, false) => Format::Bf16,
-            (_, true) => Format::Int8,
+            (Precision::F32, false) => EncoderDtype::F32,
+            (Precision::Bf16, false) => EncoderDtype::Bf16,
+            (_, true) => EncoderDtype::Int8,
             (Precision::F16, false) => return None,
         };
         if !device::is_host(device) || !is_published(specs) {
@@ -73,15 +73,15 @@ impl Packing {
         mut values: impl FnMut(usize) -> Result<LayerValues<'a>, E>,
     ) -> Result<CpuLayers, E> {
         let first = &specs[0];
-        let shape = Shape {
+        let sizes = EncoderSizes {
             hidden: first.norm.width,
             heads: first.attention.heads,
             head_dim: first.attention.head_dim,
-            inner: first.mlp.inner,
+            intermediate_size: first.mlp.inner,
             eps: first.norm.eps as f32,
         };
-        let int8 = self.format == Format::Int8;
-        let mut builder = Builder::new(shape, self.format, self.unit, self.team);
+        let int8 = self.format == EncoderDtype::Int8;
+        let mut builder = Builder::new(sizes, self.format, self.unit, self.team);
         for (index, spec) in specs.iter().enumerate() {
             let rotary = spec.attention.rotary.as_ref();
             let frequencies = rotary.map(|rotary| rotary.frequencies(1).0);
@@ -99,7 +99,7 @@ impl Packing {
         }
         cpu_gemm::aligned::return_freed_memory();
         Ok(CpuLayers {
-            encoder: Arc::new(builder.finish(final_norm)),
+            encoder: Arc::new(builder.build(final_norm)),
         })
     }
 }
@@ -139,7 +139,7 @@ impl LayerValues<'_> {
 impl<'a> LayerValues<'a> {
     /// The parameters of layer `index` in files.
     pub(super) fn read(
-        plan: &Plan<'a>,
+        plan: &LoadPlan<'a>,
         index: usize,
         spec: &LayerSpec,
     ) -> Result<Self, CheckpointError> {
@@ -160,7 +160,10 @@ impl<'a> LayerValues<'a> {
 }
 
 /// The final norm's weight in files.
-pub(super) fn final_norm(plan: &Plan<'_>, norm: &NormSpec) -> Result<Vec<f32>, CheckpointError> {
+pub(super) fn final_norm(
+    plan: &LoadPlan<'_>,
+    norm: &NormSpec,
+) -> Result<Vec<f32>, CheckpointError> {
     match norm.scale {
         true => plan
             .encoder_values("final_norm.weight")
@@ -169,10 +172,10 @@ pub(super) fn final_norm(plan: &Plan<'_>, norm: &NormSpec) -> Result<Vec<f32>, C
     }
 }
 
-fn matrix<'a>(values: &'a TensorValues<'_>) -> Matrix<'a> {
+fn matrix<'a>(values: &'a TensorValues<'_>) -> WeightMatrix<'a> {
     match values {
-        TensorValues::Float(values) => Matrix::Float(values),
-        TensorValues::Int8 { codes, scales } => Matrix::Int8 { codes, scales },
+        TensorValues::Float(values) => WeightMatrix::Float(values),
+        TensorValues::Int8 { codes, scales } => WeightMatrix::Int8 { codes, scales },
     }
 }
 
@@ -211,6 +214,6 @@ pub(super) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 
 fn rows(values: Vec<f32>, model: &ModernBert) -> Tensor<2> {
     let hidden = model.config().hidden_size;
-    let shape = [values.len() / hidden, hidden];
-    Tensor::from_data(TensorData::new(values, shape), &model.device())
+    let sizes = [values.len() / hidden, hidden];
+    Tensor::from_data(TensorData::new(values, sizes), &model.device())
 }

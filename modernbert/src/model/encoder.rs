@@ -10,13 +10,13 @@ use std::sync::Arc;
 use super::cpu::{CpuLayers, LayerValues, Packing};
 use super::embeddings::Embeddings;
 use super::graphs::Graphs;
-use super::layer::{EncoderLayer, Stream};
+use super::layer::{EncoderLayer, ResidualStream};
 use super::limits;
 use super::norm::Norm;
 use super::precision::Precision;
 use super::rotary::RotaryCache;
 use crate::batch::{Dropout, PackedBatch, SequenceLayout};
-use crate::checkpoint::{CheckpointError, Plan};
+use crate::checkpoint::{CheckpointError, LoadPlan};
 #[cfg(feature = "flex")]
 use crate::config::flexbert::LayerSpec;
 use crate::config::{ConfigError, FlexOptions, ModernBertConfig};
@@ -159,7 +159,7 @@ impl ModernBert {
         }
         if self.precision != Precision::F32 && self.fp8 != Fp8State::Quantized {
             for layer in &mut self.layers {
-                layer.lower(self.precision);
+                layer.cast_weights_to(self.precision);
             }
         }
         // Other architectures make tensors on the host during a pass, which a graph can't replay.
@@ -194,7 +194,7 @@ impl ModernBert {
     /// and no tensors are made of them. What remains of the module is to be filled from the files.
     pub(crate) fn for_inference_from(
         #[cfg_attr(not(feature = "flex"), allow(unused_mut))] mut self,
-        plan: &Plan<'_>,
+        plan: &LoadPlan<'_>,
     ) -> Result<Self, CheckpointError> {
         #[cfg(feature = "flex")]
         {
@@ -346,8 +346,8 @@ impl ModernBert {
         let pass = self.pass(batch);
         let x = self.embed(batch);
         let dtype = x.dtype();
-        let mut stream = Stream::start(match self.half_residual {
-            true => self.precision.lower(x),
+        let mut stream = ResidualStream::start(match self.half_residual {
+            true => self.precision.to_compute(x),
             false => x,
         });
         for layer in &self.layers {
@@ -392,12 +392,12 @@ impl ModernBert {
     /// # Panics
     /// If `index` is not below [`Self::num_layers`].
     pub fn layer(&self, index: usize, input: Tensor<2>, pass: &ForwardPass) -> Tensor<2> {
-        let (_, behind) = self.layers[index].forward(Stream::start(input), pass);
+        let (_, behind) = self.layers[index].forward(ResidualStream::start(input), pass);
         behind.sum()
     }
 
     /// Hidden states from the output of the last layer: the final norm, where there is one.
-    pub fn finish(&self, output: Tensor<2>) -> Tensor<2> {
+    pub fn final_norm(&self, output: Tensor<2>) -> Tensor<2> {
         match &self.final_norm {
             Some(norm) => norm.forward(output),
             None => output,

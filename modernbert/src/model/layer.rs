@@ -102,16 +102,20 @@ impl EncoderLayer {
     }
 
     /// Stores the weights of matrix multiplications in the dtype of `precision`.
-    pub(super) fn lower(&mut self, precision: Precision) {
+    pub(super) fn cast_weights_to(&mut self, precision: Precision) {
         self.wqkvff
             .iter_mut()
-            .for_each(|fused| fused.lower(precision));
-        self.attn.lower(precision);
-        self.mlp.lower(precision);
+            .for_each(|fused| fused.cast_weights_to(precision));
+        self.attn.cast_weights_to(precision);
+        self.mlp.cast_weights_to(precision);
     }
 
     /// The layer's input, `[total, hidden]` in f32, and the stream after the layer.
-    pub(super) fn forward(&self, stream: Stream, pass: &ForwardPass) -> (Tensor<2>, Stream) {
+    pub(super) fn forward(
+        &self,
+        stream: ResidualStream,
+        pass: &ForwardPass,
+    ) -> (Tensor<2>, ResidualStream) {
         if let Some(weights) = &self.fp8 {
             return self.prenorm_fp8(stream, pass, weights);
         }
@@ -122,22 +126,22 @@ impl EncoderLayer {
         }
     }
 
-    fn prenorm(&self, stream: Stream, pass: &ForwardPass) -> (Tensor<2>, Stream) {
+    fn prenorm(&self, stream: ResidualStream, pass: &ForwardPass) -> (Tensor<2>, ResidualStream) {
         let (entered, normed) = self.enter(stream, pass);
         let attended = self.attended(self.attn.forward(normed, pass, self.index), pass);
-        let sum = Stream::start(entered.clone()).add(attended);
+        let sum = ResidualStream::start(entered.clone()).add(attended);
         let (x, normed) = sum.norm(self.mlp_norm(), pass.precision.dtype());
         let branch = self.mlp.forward(normed, pass, self.index);
-        (entered, Stream::start(x).add(branch))
+        (entered, ResidualStream::start(x).add(branch))
     }
 
     /// [`Self::prenorm`] with the matrices in fp8: the norms, the heads' outputs and GeGLU's are quantized by tokens.
     fn prenorm_fp8(
         &self,
-        stream: Stream,
+        stream: ResidualStream,
         pass: &ForwardPass,
         weights: &Fp8Weights,
-    ) -> (Tensor<2>, Stream) {
+    ) -> (Tensor<2>, ResidualStream) {
         let precision = pass.precision;
         let (entered, normed) = match &self.attn_norm {
             Some(norm) => stream.norm_fp8(norm),
@@ -149,34 +153,36 @@ impl EncoderLayer {
         let qkv = project(&normed, &weights.wqkv, precision);
         let heads = Quantized::new(self.attn.attended(qkv, pass, self.index));
         let attended = project(&heads, &weights.attention_out, precision);
-        let (x, normed) = Stream::start(entered.clone())
+        let (x, normed) = ResidualStream::start(entered.clone())
             .add(attended)
             .norm_fp8(self.mlp_norm());
         let gated = Quantized::new(project_geglu(&normed, &weights.wi, precision));
         let branch = project(&gated, &weights.mlp_out, precision);
-        (entered, Stream::start(x).add(branch))
+        (entered, ResidualStream::start(x).add(branch))
     }
 
-    fn postnorm(&self, stream: Stream, pass: &ForwardPass) -> (Tensor<2>, Stream) {
+    fn postnorm(&self, stream: ResidualStream, pass: &ForwardPass) -> (Tensor<2>, ResidualStream) {
         let precision = pass.precision;
         let entered = stream.sum();
         let dtype = entered.dtype();
         let attended = self
             .attn
-            .forward(precision.lower(entered.clone()), pass, self.index);
-        let sum = Stream::start(entered.clone()).add(self.attended(attended, pass));
+            .forward(precision.to_compute(entered.clone()), pass, self.index);
+        let sum = ResidualStream::start(entered.clone()).add(self.attended(attended, pass));
         let x = match &self.attn_norm {
             Some(norm) => sum.norm(norm, dtype).1,
             None => sum.sum(),
         };
         let branch = self
             .mlp
-            .forward(precision.lower(x.clone()), pass, self.index);
-        let (_, x) = Stream::start(x).add(branch).norm(self.mlp_norm(), dtype);
-        (entered, Stream::start(x))
+            .forward(precision.to_compute(x.clone()), pass, self.index);
+        let (_, x) = ResidualStream::start(x)
+            .add(branch)
+            .norm(self.mlp_norm(), dtype);
+        (entered, ResidualStream::start(x))
     }
 
-    fn parallel(&self, stream: Stream, pass: &ForwardPass) -> (Tensor<2>, Stream) {
+    fn parallel(&self, stream: ResidualStream, pass: &ForwardPass) -> (Tensor<2>, ResidualStream) {
         let (entered, normed) = self.enter(stream, pass);
         let fused = self.wqkvff.as_ref().expect("Wqkvff of a parallel layer");
         let both = fused.forward_rows(normed, self.attn.row_order());
@@ -187,18 +193,18 @@ impl EncoderLayer {
             .attend(both.clone().narrow(1, 0, qkv), pass, self.index);
         let branch = self
             .mlp
-            .finish(both.narrow(1, qkv, rows - qkv), pass, self.index);
-        let stream = Stream::start(entered.clone()).add(self.attended(attended, pass));
+            .output(both.narrow(1, qkv, rows - qkv), pass, self.index);
+        let stream = ResidualStream::start(entered.clone()).add(self.attended(attended, pass));
         (entered, stream.add(branch))
     }
 
     /// The layer's input in f32, and its norm in the dtype of the pass.
-    fn enter(&self, stream: Stream, pass: &ForwardPass) -> (Tensor<2>, Tensor<2>) {
+    fn enter(&self, stream: ResidualStream, pass: &ForwardPass) -> (Tensor<2>, Tensor<2>) {
         match &self.attn_norm {
             Some(norm) => stream.norm(norm, pass.precision.dtype()),
             None => {
                 let x = stream.sum();
-                (x.clone(), pass.precision.lower(x))
+                (x.clone(), pass.precision.to_compute(x))
             }
         }
     }
@@ -216,12 +222,12 @@ impl EncoderLayer {
 
 /// The residual stream between two blocks: `x` in f32, and the output of the last block. The next norm adds this output to `x`: sum and norm
 /// are one op.
-pub(super) struct Stream {
+pub(super) struct ResidualStream {
     x: Tensor<2>,
     branch: Option<Tensor<2>>,
 }
 
-impl Stream {
+impl ResidualStream {
     /// The stream before the first block.
     pub(super) fn start(x: Tensor<2>) -> Self {
         Self { x, branch: None }

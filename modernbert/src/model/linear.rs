@@ -28,8 +28,8 @@ impl Linear {
     }
 
     /// Stores the weight in the dtype of `precision`.
-    pub(super) fn lower(&mut self, precision: Precision) {
-        let weight = precision.lower(self.weight.val());
+    pub(super) fn cast_weights_to(&mut self, precision: Precision) {
+        let weight = precision.to_compute(self.weight.val());
         self.weight = Param::initialized(self.weight.id, weight);
     }
 

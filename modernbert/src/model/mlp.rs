@@ -36,9 +36,11 @@ impl Mlp {
     }
 
     /// Stores the weights in the dtype of `precision`.
-    pub(super) fn lower(&mut self, precision: Precision) {
-        self.wi.iter_mut().for_each(|wi| wi.lower(precision));
-        self.wo.lower(precision);
+    pub(super) fn cast_weights_to(&mut self, precision: Precision) {
+        self.wi
+            .iter_mut()
+            .for_each(|wi| wi.cast_weights_to(precision));
+        self.wo.cast_weights_to(precision);
     }
 
     /// `Wi` and `Wo` of a layer that is not parallel.
@@ -69,11 +71,11 @@ impl Mlp {
         if self.is_geglu() && !biased && !drops {
             return geglu_mlp(input, wi.weight.val(), self.wo.weight.val());
         }
-        self.finish(wi.forward(input), pass, layer)
+        self.output(wi.forward(input), pass, layer)
     }
 
     /// The MLP from its projected input, `[total, inner]` or with a gate `[total, 2 inner]`.
-    pub(super) fn finish(&self, u: Tensor<2>, pass: &ForwardPass, layer: usize) -> Tensor<2> {
+    pub(super) fn output(&self, u: Tensor<2>, pass: &ForwardPass, layer: usize) -> Tensor<2> {
         let inner = if self.is_geglu() {
             geglu(u)
         } else if self.spec.gated {

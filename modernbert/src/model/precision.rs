@@ -39,7 +39,7 @@ impl Precision {
     }
 
     /// Casts the input of a matrix multiplication.
-    pub(super) fn lower<const D: usize>(self, tensor: Tensor<D>) -> Tensor<D> {
+    pub(super) fn to_compute<const D: usize>(self, tensor: Tensor<D>) -> Tensor<D> {
         match self {
             Self::F32 => tensor,
             Self::Bf16 => convert(tensor, FloatDType::BF16),

@@ -28,7 +28,7 @@ fn a_saved_classifier_gives_its_labels_and_probabilities_back() {
     };
     let classifier = load(8192);
     assert_eq!(classifier.labels(), ["bad", "good", "odd"]);
-    assert_eq!(classifier.problem(), ProblemType::SingleLabel);
+    assert_eq!(classifier.problem_type(), ProblemType::SingleLabel);
     let found = classifier.classify(&inputs()).unwrap();
     for (found, text) in found.iter().zip(TEXTS) {
         let ids = tokenizer().encode(text).unwrap();
@@ -97,7 +97,7 @@ fn one_output_is_a_score_and_unnamed_labels_are_numbered() {
         let model = SequenceClassifier::new(&config, outputs, &device()).unwrap();
         TextClassifier::new(randomize(model), tokenizer(), BatchOptions::default()).unwrap()
     };
-    assert_eq!(build(1, None).problem(), ProblemType::Regression);
+    assert_eq!(build(1, None).problem_type(), ProblemType::Regression);
     // One class can't exclude others: a softmax over it would always be 1.
     let single = build(1, Some(ProblemType::SingleLabel));
     let scores = &single.classify(&["one", "two"]).unwrap();

@@ -8,7 +8,7 @@
 //! of five rounds in billions of operations per second; every result is compared with that of `cpu-gemm`.
 use cpu_gemm::{
     PANEL, Panels, ROWS, Team, Unit,
-    kernel::{Multiply, Tile},
+    kernel::{MicrokernelArgs, Multiply},
 };
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions};
 use rten_tensor::{NdTensor, prelude::*};
@@ -62,11 +62,11 @@ fn main() {
             let t = Instant::now();
             let place = out.as_mut_ptr() as usize;
             for w in &ours {
-                team.run(&|member| {
+                team.run(&|worker| {
                     let _guard = unit.enter();
-                    member.share(w.count(), |panel| {
+                    worker.parallel_for(w.count(), |panel| {
                         for row in (0..m).step_by(ROWS) {
-                            let tile = Tile {
+                            let tile = MicrokernelArgs {
                                 left: a[row * k..].as_ptr(),
                                 left_stride: k,
                                 rows: ROWS.min(m - row),

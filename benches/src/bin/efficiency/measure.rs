@@ -11,10 +11,12 @@ use modernbert::batch::PackedBatch;
 use modernbert::config::{LayerType, ModernBertConfig};
 use modernbert::model::{ModernBert, Precision, initialize};
 use modernbert_benches::documents::{Ids, read_rows};
-use modernbert_benches::gpu::{self, Watch};
+use modernbert_benches::gpu::{self, GpuSampler};
 use modernbert_benches::lengths::{LengthSet, select};
-use modernbert_benches::padded::{PaddedEncoder, Way};
-use modernbert_benches::record::{Leg, Record, append, day, mean_and_deviation, quantile, read};
+use modernbert_benches::padded::{PaddedEncoder, PaddingStrategy};
+use modernbert_benches::record::{
+    Leg, Measurement, append, day, mean_and_deviation, quantile, read,
+};
 use modernbert_benches::search::{Attempt, largest};
 use modernbert_benches::usage::peak_mib;
 use modernbert_cli::{DeviceArgs, describe};
@@ -159,8 +161,8 @@ impl Bench<'_> {
         leg: Leg,
         set: &str,
         variant: &str,
-    ) -> Record {
-        let mut record = Record::new(
+    ) -> Measurement {
+        let mut record = Measurement::new(
             "ours",
             &format!("ModernBERT {shape}"),
             leg,
@@ -175,7 +177,7 @@ impl Bench<'_> {
     }
 
     /// Returns whether the measurement is to be made: it is not in the file, and there is time.
-    fn is_due(&self, record: &Record) -> anyhow::Result<bool> {
+    fn is_due(&self, record: &Measurement) -> anyhow::Result<bool> {
         if self.until.is_some_and(|until| Instant::now() > until) {
             return Ok(false);
         }
@@ -184,7 +186,7 @@ impl Bench<'_> {
             .any(|found| found.same_key(record)))
     }
 
-    fn keep(&self, record: &Record) -> anyhow::Result<()> {
+    fn keep(&self, record: &Measurement) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string(record)?);
         append(&self.results, record)
     }
@@ -192,11 +194,11 @@ impl Bench<'_> {
     /// Times runs of `pass` over batches and fills in speed, memory and power.
     fn time(
         &self,
-        record: &mut Record,
+        record: &mut Measurement,
         lengths: &[Vec<usize>],
         mut pass: impl FnMut(&PackedBatch) -> anyhow::Result<Tensor<2>>,
     ) -> anyhow::Result<()> {
-        let watch = Watch::begin(self.before);
+        let watch = GpuSampler::begin(self.before);
         let first = lengths.first().context("no documents")?;
         let first = Ids::new(1).batch(first, &self.device)?;
         let begun = Instant::now();
@@ -323,8 +325,8 @@ impl Bench<'_> {
                     }
                     _ => {
                         let way = match variant.ends_with("once") {
-                            true => Way::Kernel,
-                            false => Way::KernelPerLayer,
+                            true => PaddingStrategy::Kernel,
+                            false => PaddingStrategy::KernelPerLayer,
                         };
                         let composed = PaddedEncoder::new(&model)?;
                         self.time(&mut record, &batches, |batch| composed.forward(batch, way))?;
@@ -346,7 +348,7 @@ impl Bench<'_> {
             }
             let model = encoder(&config, precision, &self.device)?;
             let batch = Ids::new(1).batch(&vec![length; documents], &self.device)?;
-            let watch = Watch::begin(self.before);
+            let watch = GpuSampler::begin(self.before);
             let begun = Instant::now();
             read_rows(model.forward(&batch), 1)?;
             record.first_s = Some(begun.elapsed().as_secs_f64());
@@ -457,7 +459,7 @@ fn attempt_batch(args: &MeasureArgs, attempt: &str) -> anyhow::Result<()> {
     };
     let before = gpu::in_use();
     let named = args.device.select()?;
-    let watch = Watch::begin(before);
+    let watch = GpuSampler::begin(before);
     let model = encoder(&ModernBertConfig::preset(shape)?, precision, &named.device)?;
     let batch = Ids::new(1).batch(&vec![length; documents], &named.device)?;
     for _ in 0..2 {

@@ -41,13 +41,13 @@ pub(crate) fn close(
 }
 
 /// Returns the first `count` rows.
-pub(crate) fn head(tensor: &Tensor<2>, count: usize) -> Tensor<2> {
+pub(crate) fn first_rows(tensor: &Tensor<2>, count: usize) -> Tensor<2> {
     let [rows, width] = tensor.dims();
     tensor.clone().slice([0..count.min(rows), 0..width])
 }
 
 /// Relative tolerance for a dtype: its rounding error, 1e-5 for f32.
-pub(crate) fn unit(dtype: DType) -> f64 {
+pub(crate) fn rounding_unit(dtype: DType) -> f64 {
     match dtype {
         DType::BF16 => 2f64.powi(-8),
         DType::F16 => 2f64.powi(-11),

@@ -20,7 +20,7 @@ use modernbert::model::Precision;
 use modernbert_benches::row::heading;
 use modernbert_cli::{DeviceArgs, describe, main_with};
 
-use cases::Shape;
+use cases::BatchSizes;
 use measure::Meter;
 
 /// Measures the memory-bound ops: milliseconds, GB/s and their share of the copy bandwidth.
@@ -72,7 +72,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     println!("{}  {:>6}", heading(), "share");
     for name in &args.shapes {
         let config = ModernBertConfig::preset(name)?;
-        let shape = Shape::new(name, &config, args.tokens as usize, args.dtype.dtype());
+        let shape = BatchSizes::new(name, &config, args.tokens as usize, args.dtype.dtype());
         cases::norms(&mut meter, &shape)?;
         cases::geglu(&mut meter, &shape)?;
         cases::gather_rows(&mut meter, &shape)?;

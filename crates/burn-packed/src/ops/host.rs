@@ -1,6 +1,6 @@
 //! CPU tensors as slices: inputs that loops read in f32, and results that they write in f32, whatever dtype the tensors have.
 //!
-//! [`Matrix`] and [`Output`] read and write tensors in f32 in place, and tensors in bf16 a row at a time through a buffer of the task. [`HostTensor`], for
+//! [`RowReader`] and [`Output`] read and write tensors in f32 in place, and tensors in bf16 a row at a time through a buffer of the task. [`HostTensor`], for
 //! small tensors, is a copy in f32, as are tensors in f16.
 
 use std::ops::Range;
@@ -32,12 +32,12 @@ impl HostTensor {
 }
 
 /// A matrix whose rows are read in f32.
-pub(crate) struct Matrix {
+pub(crate) struct RowReader {
     tensor: FlexTensor,
     width: usize,
 }
 
-impl Matrix {
+impl RowReader {
     /// The rows of a tensor, as long as its last axis.
     pub(crate) fn new(tensor: FlexTensor) -> Self {
         let width = tensor.layout().shape().last().copied().unwrap_or(1);
@@ -68,7 +68,7 @@ impl Matrix {
             DType::F32 => &elements(&self.tensor)[range],
             _ => {
                 buffer.resize(self.width, 0.0);
-                bf16::widen(&elements(&self.tensor)[range], buffer);
+                bf16::slice_to_f32(&elements(&self.tensor)[range], buffer);
                 buffer
             }
         }
@@ -145,7 +145,7 @@ impl RowsMut<'_> {
             Self::Bf16(values, width) => {
                 buffer.resize(*width, 0.0);
                 let result = write(buffer);
-                bf16::round(buffer, &mut values[i * *width..][..*width]);
+                bf16::slice_from_f32(buffer, &mut values[i * *width..][..*width]);
                 result
             }
         }

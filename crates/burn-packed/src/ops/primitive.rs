@@ -50,7 +50,7 @@ pub(super) fn widened(dtype: DType) -> DType {
 }
 
 /// Casts the tensor to the dtype that ops compute in; see [`widened`].
-pub(super) fn widen<B: Backend>(tensor: FloatTensor<B>) -> FloatTensor<B> {
+pub(super) fn cast_to_compute<B: Backend>(tensor: FloatTensor<B>) -> FloatTensor<B> {
     let dtype = widened(tensor.dtype());
     cast::<B>(tensor, dtype)
 }

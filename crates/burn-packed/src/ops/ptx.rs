@@ -11,14 +11,14 @@ pub(super) const ROW_BYTES: u32 = 128;
 /// Copies a variable into a value. Inline PTX takes the address of a mutable variable instead of its value.
 #[allow(clippy::identity_op)] // the addition forces the copy
 #[cube]
-pub(super) fn value(x: u32) -> u32 {
+pub(super) fn as_value(x: u32) -> u32 {
     x + 0u32
 }
 
 /// Initializes the mbarrier at `address`: a phase completes after `count` arrivals and all announced bytes.
 #[cube]
 pub(super) fn mbarrier_init(address: u32, #[comptime] count: u32) {
-    gpu_asm!("mbarrier.init.shared::cta.b64 [{a}], {n};", a = in(_) value(address), n = const count);
+    gpu_asm!("mbarrier.init.shared::cta.b64 [{a}], {n};", a = in(_) as_value(address), n = const count);
 }
 
 /// Makes initialized mbarriers visible to all threads of the block and to the other blocks of the cluster; a barrier of the block or of
@@ -31,7 +31,7 @@ pub(super) fn mbarrier_init_fence() {
 /// Arrives at an mbarrier of this block.
 #[cube]
 pub(super) fn mbarrier_arrive(address: u32) {
-    gpu_asm!("mbarrier.arrive.shared::cta.b64 _, [{a}];", a = in(_) value(address));
+    gpu_asm!("mbarrier.arrive.shared::cta.b64 _, [{a}];", a = in(_) as_value(address));
 }
 
 /// Waits until the phase of this parity has completed.
@@ -39,7 +39,7 @@ pub(super) fn mbarrier_arrive(address: u32) {
 pub(super) fn mbarrier_wait(address: u32, parity: u32) {
     gpu_asm!(
         "{{ .reg .pred p; WAIT: mbarrier.try_wait.parity.shared::cta.b64 p, [{a}], {ph}; @!p bra WAIT; }}",
-        a = in(_) value(address), ph = in(_) value(parity),
+        a = in(_) as_value(address), ph = in(_) as_value(parity),
     );
 }
 

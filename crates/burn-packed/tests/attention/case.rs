@@ -2,7 +2,9 @@
 
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use burn_packed::batch::SequenceLayout;
-use burn_packed::ops::attention::{AttentionSpec, attention, reference::Problem, rotary_table};
+use burn_packed::ops::attention::{
+    AttentionSpec, attention, reference::ReferenceInputs, rotary_table,
+};
 
 use test_support::{autodiff_device, normals, read, read64, tensor, tensor64, wide};
 
@@ -169,8 +171,8 @@ impl Case {
         (read64(out.inner()), read64(qkv.grad(&grads).unwrap()))
     }
 
-    pub(crate) fn problem<'a>(&'a self, qkv: &'a [f64]) -> Problem<'a> {
-        Problem {
+    pub(crate) fn problem<'a>(&'a self, qkv: &'a [f64]) -> ReferenceInputs<'a> {
+        ReferenceInputs {
             qkv,
             lengths: &self.lengths,
             heads: self.heads,

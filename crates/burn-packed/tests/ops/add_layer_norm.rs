@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, FloatDType, Tensor};
 use burn_packed::ops::layer_norm::{
-    AddNormBackward, Saved, add_layer_norm, add_layer_norm_backward, add_layer_norm_forward,
+    AddNormBackward, SavedNorm, add_layer_norm, add_layer_norm_backward, add_layer_norm_forward,
 };
 use proptest::prelude::*;
 
@@ -303,7 +303,7 @@ fn saved_output_gives_the_gradients_of_the_saved_sum() {
         );
         for has_d_sum in [true, false] {
             let expected = inputs.expected(has_d_sum, true);
-            for (saved, kept) in [(Saved::Sum, &sum), (Saved::Normed, &normed)] {
+            for (saved, kept) in [(SavedNorm::Sum, &sum), (SavedNorm::Normed, &normed)] {
                 let (d_x, d_branch, d_weight) = add_layer_norm_backward(
                     (of(&inputs.d_sum), of(&inputs.d_normed)),
                     (kept.clone(), inv_std.clone()),
@@ -319,7 +319,7 @@ fn saved_output_gives_the_gradients_of_the_saved_sum() {
                 let what = format!("{rows} x {width}, {saved:?}, has_d_sum {has_d_sum}");
                 let mut expected_weight = expected.d_weight.clone();
                 let mut expected_x = expected.d_x.clone();
-                if saved == Saved::Normed {
+                if saved == SavedNorm::Normed {
                     // The documented exception: a column whose weight is 0.
                     expected_weight[1] = 0.0;
                     expected_x
@@ -329,7 +329,7 @@ fn saved_output_gives_the_gradients_of_the_saved_sum() {
                         .for_each(|d| *d = 0.0);
                 }
                 let known = |values: Vec<f32>| -> Vec<f32> {
-                    let blank = saved == Saved::Normed;
+                    let blank = saved == SavedNorm::Normed;
                     let keep = |(i, v): (usize, f32)| {
                         if blank && i % width == 1 { 0.0 } else { v }
                     };

@@ -13,18 +13,18 @@
 use std::ops::Range;
 
 use cpu_gemm::aligned::Aligned;
-use cpu_gemm::kernel::Tile;
+use cpu_gemm::kernel::MicrokernelArgs;
 use cpu_gemm::pack::{Panel, step_len};
 use cpu_gemm::{PANEL, ROWS, Unit};
 
-use super::{CHUNK, Head, pack_columns, pack_rows};
-use crate::rows::{Activation, Place, Rows, ScoreRows, accumulate};
+use super::{CHUNK, HeadView, pack_columns, pack_rows};
+use crate::rows::{HeadRows, OperandDtype, ScoreRows, TileMut, accumulate};
 
 /// Arguments of the backward pass of a head.
 #[derive(Clone, Copy, Debug)]
 pub struct Gradients<'a, E> {
     /// Operands of the forward pass.
-    pub head: Head<'a, E>,
+    pub head: HeadView<'a, E>,
     /// Gradient of the result, from the sequence's first token on.
     pub d_out: &'a [E],
     /// The result.
@@ -36,27 +36,27 @@ pub struct Gradients<'a, E> {
 }
 
 /// An operand of 32-row blocks: rows as left operand and as the columns of a right one.
-struct Operand<E: Activation> {
+struct PackedOperand<E: OperandDtype> {
     /// `[length, padded]`, zeros up to a multiple of 32 rows.
     rows: Aligned<E>,
     columns: Aligned<E>,
 }
 
 /// A thread's buffers for gradients of sequences up to a length.
-pub struct BackwardScratch<E: Activation> {
+pub struct BackwardScratch<E: OperandDtype> {
     /// Queries times the factor of the scores, keys, gradients of the result, values.
-    operands: [Operand<E>; 4],
+    operands: [PackedOperand<E>; 4],
     /// Right operands of the sums over tokens: queries, keys, gradients of the result.
     summed: [Aligned<E>; 3],
     /// Log-sum-exp and δ.
     lse: Vec<f32>,
     delta: Vec<f32>,
-    steps: Steps<E>,
+    steps: BlockScratch<E>,
     zeros: Vec<E>,
 }
 
 /// Buffers of a block.
-struct Steps<E: Activation> {
+struct BlockScratch<E: OperandDtype> {
     scores: Aligned<f32>,
     d_p: Aligned<f32>,
     slopes: Vec<f32>,
@@ -73,7 +73,7 @@ const KEYS: usize = 1;
 const D_OUT: usize = 2;
 const VALUES: usize = 3;
 
-impl<E: Activation> BackwardScratch<E> {
+impl<E: OperandDtype> BackwardScratch<E> {
     /// Buffers for sequences of up to `longest` tokens and heads of `dim` elements.
     pub fn new(longest: usize, dim: usize) -> Self {
         let rows = longest.next_multiple_of(PANEL);
@@ -83,14 +83,14 @@ impl<E: Activation> BackwardScratch<E> {
         let summed = dim_panels * longest.div_ceil(E::STEP) * step_len::<E>();
         let sums = || Aligned::zeros(ROWS * dim_panels * PANEL);
         Self {
-            operands: std::array::from_fn(|_| Operand {
+            operands: std::array::from_fn(|_| PackedOperand {
                 rows: Aligned::zeros(rows * padded),
                 columns: Aligned::zeros(rows * padded),
             }),
             summed: std::array::from_fn(|_| Aligned::zeros(summed)),
             lse: vec![0.0; rows],
             delta: vec![0.0; rows],
-            steps: Steps {
+            steps: BlockScratch {
                 scores: Aligned::zeros(ROWS * width),
                 d_p: Aligned::zeros(ROWS * width),
                 slopes: vec![0.0; ROWS * width],
@@ -105,7 +105,7 @@ impl<E: Activation> BackwardScratch<E> {
 }
 
 /// Operands of a block's scores and sums: indices of [`BackwardScratch::operands`].
-struct Block {
+struct BlockOperands {
     /// Left operands of the scores and of the gradients of the probabilities.
     left: [usize; 2],
     /// Their right operands.
@@ -116,9 +116,9 @@ struct Block {
     rows_are_keys: bool,
 }
 
-impl<E: Activation> Gradients<'_, E> {
-    /// Computes the gradients of all tokens' queries (part 0), keys (1) and values (2). `place(part, rows)` returns the destination of the gradients of up
-    /// to 32 tokens, with a row of [`Head::dim`] elements for each.
+impl<E: OperandDtype> Gradients<'_, E> {
+    /// Computes the gradients of all tokens' queries (projection 0), keys (1) and values (2). `tile_mut(projection, rows)` returns the destination of the gradients of up
+    /// to 32 tokens, with a row of [`HeadView::dim`] elements for each.
     ///
     /// # Panics
     /// If the scratch is one of shorter sequences or smaller heads, or a slice ends before the sequence.
@@ -129,17 +129,17 @@ impl<E: Activation> Gradients<'_, E> {
         &self,
         unit: Unit,
         scratch: &mut BackwardScratch<E>,
-        place: impl Fn(usize, Range<usize>) -> Place<E>,
+        tile_mut: impl Fn(usize, Range<usize>) -> TileMut<E>,
     ) {
         self.pack(scratch);
         let head = &self.head;
-        let of_queries = Block {
+        let of_queries = BlockOperands {
             left: [QUERIES, D_OUT],
             right: [KEYS, VALUES],
             sums: &[KEYS],
             rows_are_keys: false,
         };
-        let of_keys = Block {
+        let of_keys = BlockOperands {
             left: [KEYS, VALUES],
             right: [QUERIES, D_OUT],
             sums: &[QUERIES, D_OUT],
@@ -156,7 +156,7 @@ impl<E: Activation> Gradients<'_, E> {
                     head.scale,
                     true,
                     &rows,
-                    place(0, rows.clone()),
+                    tile_mut(0, rows.clone()),
                 )
             }
             // SAFETY: the caller's promise.
@@ -164,8 +164,8 @@ impl<E: Activation> Gradients<'_, E> {
                 self.block(unit, scratch, &of_keys, rows.clone());
                 // dK is a sum over queries that have the factor of the scores already.
                 let [d_k, d_v] = &scratch.steps.sums;
-                self.store(d_k, 1.0, true, &rows, place(1, rows.clone()));
-                self.store(d_v, 1.0, false, &rows, place(2, rows.clone()));
+                self.store(d_k, 1.0, true, &rows, tile_mut(1, rows.clone()));
+                self.store(d_v, 1.0, false, &rows, tile_mut(2, rows.clone()));
             }
         }
     }
@@ -178,7 +178,7 @@ impl<E: Activation> Gradients<'_, E> {
         &self,
         unit: Unit,
         scratch: &mut BackwardScratch<E>,
-        block: &Block,
+        block: &BlockOperands,
         rows: Range<usize>,
     ) {
         let head = &self.head;
@@ -227,7 +227,7 @@ impl<E: Activation> Gradients<'_, E> {
                 // SAFETY: the caller's promise.
                 unsafe { self.sum(unit, scratch, [sum, *operand], count, &columns, index == 0) }
                 if index > 0 {
-                    let Steps { sums, added, .. } = &mut scratch.steps;
+                    let BlockScratch { sums, added, .. } = &mut scratch.steps;
                     accumulate(&mut sums[sum], added, self.stride(), count, &[1.0; ROWS]);
                 }
             }
@@ -255,7 +255,7 @@ impl<E: Activation> Gradients<'_, E> {
         };
         let left = &scratch.operands[left].rows[rows.start * padded..];
         for (panel, column) in columns.clone().step_by(PANEL).enumerate() {
-            let tile = Tile {
+            let tile = MicrokernelArgs {
                 left: left.as_ptr(),
                 left_stride: padded,
                 rows: rows.len(),
@@ -299,7 +299,7 @@ impl<E: Activation> Gradients<'_, E> {
         let first = columns.start / E::STEP;
         let count = (columns.len() / E::STEP).min(total - first);
         for panel in 0..stride / PANEL {
-            let tile = Tile {
+            let tile = MicrokernelArgs {
                 left: left.as_ptr(),
                 left_stride: columns.len(),
                 rows,
@@ -322,7 +322,7 @@ impl<E: Activation> Gradients<'_, E> {
         factor: f32,
         rotated: bool,
         rows: &Range<usize>,
-        to: Place<E>,
+        to: TileMut<E>,
     ) {
         let table = match rotated {
             true => self.head.table(rows.start),
@@ -337,7 +337,7 @@ impl<E: Activation> Gradients<'_, E> {
         let head = &self.head;
         let (length, dim, padded) = (head.length, head.dim, head.dim.next_multiple_of(E::STEP));
         let rows = length.next_multiple_of(PANEL);
-        let d_out = Rows {
+        let d_out = HeadRows {
             values: self.d_out,
             stride: self.out_stride,
             rows: length,

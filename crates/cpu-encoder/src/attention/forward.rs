@@ -10,15 +10,15 @@
 //! ```
 
 use cpu_gemm::aligned::Aligned;
-use cpu_gemm::kernel::Tile;
+use cpu_gemm::kernel::MicrokernelArgs;
 use cpu_gemm::pack::{Panel, step_len, transpose};
 use cpu_gemm::{PANEL, ROWS, Unit};
 
-use super::{CHUNK, Head, pack_rows};
-use crate::rows::{Activation, Softmax, accumulate};
+use super::{CHUNK, HeadView, pack_rows};
+use crate::rows::{OnlineSoftmax, OperandDtype, accumulate};
 
 /// A thread's buffers for heads of sequences up to a length.
-pub struct Scratch<E: Activation> {
+pub struct Scratch<E: OperandDtype> {
     keys: Aligned<E>,
     values: Aligned<E>,
     queries: Aligned<E>,
@@ -32,7 +32,7 @@ pub struct Scratch<E: Activation> {
     zeros: Vec<E>,
 }
 
-impl<E: Activation> Scratch<E> {
+impl<E: OperandDtype> Scratch<E> {
     /// Buffers for sequences of up to `longest` tokens and heads of `dim` elements.
     pub fn new(longest: usize, dim: usize) -> Self {
         let keys = longest.div_ceil(PANEL) * dim.div_ceil(E::STEP) * step_len::<E>();
@@ -72,7 +72,7 @@ impl Total {
     }
 }
 
-impl<E: Activation> Head<'_, E> {
+impl<E: OperandDtype> HeadView<'_, E> {
     /// Computes the head; `finish(i, row, total)` receives the result of each token, to be multiplied by [`Total::inverse`].
     ///
     /// # Panics
@@ -102,11 +102,11 @@ impl<E: Activation> Head<'_, E> {
                 &mut scratch.queries,
                 padded,
             );
-            let mut state = Softmax::new();
+            let mut state = OnlineSoftmax::new();
             for (index, columns) in self.chunks(first, rows).enumerate() {
                 let (start, width) = (columns.start, columns.len());
                 for panel in 0..width / PANEL {
-                    let tile = Tile {
+                    let tile = MicrokernelArgs {
                         left: scratch.queries.as_ptr(),
                         left_stride: padded,
                         rows,
@@ -136,7 +136,7 @@ impl<E: Activation> Head<'_, E> {
                         true => &mut scratch.sums,
                         false => &mut scratch.added,
                     };
-                    let tile = Tile {
+                    let tile = MicrokernelArgs {
                         left: scratch.probabilities.as_ptr(),
                         left_stride: width,
                         rows,
@@ -185,7 +185,7 @@ impl<E: Activation> Head<'_, E> {
             keys[rows * padded..].fill(E::of(0.0));
             transpose(keys, panel);
         }
-        let row = |token: usize| &self.qkv[token * self.stride + 2 * self.part..][..dim];
+        let row = |token: usize| &self.qkv[token * self.stride + 2 * self.qkv_stride..][..dim];
         pack_rows(self.length, dim, row, &scratch.zeros, &mut scratch.values);
     }
 }

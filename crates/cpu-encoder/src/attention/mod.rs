@@ -13,8 +13,8 @@ use std::ops::Range;
 use cpu_gemm::PANEL;
 use cpu_gemm::pack::{pack_group, step_len, transpose};
 
-pub use crate::rows::{Activation, Place};
-use crate::rows::{Rows, cap_scores};
+use crate::rows::{HeadRows, cap_scores};
+pub use crate::rows::{OperandDtype, TileMut};
 pub use backward::{BackwardScratch, Gradients};
 pub use forward::{Scratch, Total};
 
@@ -23,11 +23,11 @@ const CHUNK: usize = 512;
 
 /// One head of one sequence of the projection to queries, keys and values.
 #[derive(Clone, Copy, Debug)]
-pub struct Head<'a, E> {
-    /// Queries from the sequence's first token on; keys and values follow at `part` and `2 * part` elements.
+pub struct HeadView<'a, E> {
+    /// Queries from the sequence's first token on; keys and values follow at `qkv_stride` and `2 * qkv_stride` elements.
     pub qkv: &'a [E],
-    /// Elements from one part to the next.
-    pub part: usize,
+    /// Elements from the queries to the keys, and on to the values.
+    pub qkv_stride: usize,
     /// Elements from one token to the next.
     pub stride: usize,
     /// Tokens.
@@ -44,7 +44,7 @@ pub struct Head<'a, E> {
     pub rotary: Option<&'a [f32]>,
 }
 
-impl<E: Activation> Head<'_, E> {
+impl<E: OperandDtype> HeadView<'_, E> {
     /// Bounds scores where the head has a bound; writes the derivative of the bound to `slopes`.
     fn bound(&self, scores: &mut [f32], slopes: Option<&mut [f32]>) {
         if let Some(cap) = self.softcap {
@@ -62,10 +62,10 @@ impl<E: Activation> Head<'_, E> {
         }
     }
 
-    /// Rows of a part: 0 for queries, 1 for keys.
-    fn rows(&self, part: usize, first: usize, rows: usize) -> Rows<'_, E> {
-        Rows {
-            values: &self.qkv[first * self.stride + part * self.part..],
+    /// Rows of a projection: 0 for queries, 1 for keys.
+    fn rows(&self, projection: usize, first: usize, rows: usize) -> HeadRows<'_, E> {
+        HeadRows {
+            values: &self.qkv[first * self.stride + projection * self.qkv_stride..],
             stride: self.stride,
             rows,
             dim: self.dim,
@@ -101,7 +101,7 @@ impl<E: Activation> Head<'_, E> {
 }
 
 /// Packs rows `[length, dim]`, `stride` elements apart, as the columns of right operands: panel j has rows 32 j to 32 j + 32, each of `stride` elements.
-fn pack_columns<E: Activation>(rows: &[E], stride: usize, panels: &mut [E]) {
+fn pack_columns<E: OperandDtype>(rows: &[E], stride: usize, panels: &mut [E]) {
     let panel = stride / E::STEP * step_len::<E>();
     for (rows, panel) in rows
         .chunks_exact(PANEL * stride)
@@ -112,7 +112,7 @@ fn pack_columns<E: Activation>(rows: &[E], stride: usize, panels: &mut [E]) {
 }
 
 /// Packs rows as those of a right operand `[length, dim]`, with zeros up to a whole step. `row(i)` has `dim` elements.
-fn pack_rows<'a, E: Activation>(
+fn pack_rows<'a, E: OperandDtype>(
     length: usize,
     dim: usize,
     row: impl Fn(usize) -> &'a [E],

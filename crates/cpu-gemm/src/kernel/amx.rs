@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 
 use half::bf16;
 
-use super::Tile;
+use super::MicrokernelArgs;
 use crate::pack::Panel;
 
 /// Returns whether the processor has AMX for bf16 and i8 and the kernel permits it to this process.
@@ -103,7 +103,7 @@ macro_rules! kernels {
         ///
         /// # Safety
         /// As [`super::Multiply::tile`].
-        pub(super) unsafe fn $name(tile: Tile<$element>, panel: Panel<'_, $element>) {
+        pub(super) unsafe fn $name(tile: MicrokernelArgs<$element>, panel: Panel<'_, $element>) {
             let steps = size_of_val(panel.data) / STEP_BYTES;
             let left_bytes = tile.left_stride * size_of::<$element>();
             let to_bytes = tile.to_stride * 4;

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::Tile;
+use super::MicrokernelArgs;
 use crate::element::Element;
 use crate::pack::Panel;
 
@@ -16,12 +16,12 @@ macro_rules! by_rows {
     ($name:ident, $kernel:ident, $element:ty) => {
         /// # Safety
         /// As [`super::Multiply::tile`].
-        pub(super) unsafe fn $name(tile: Tile<$element>, panel: Panel<'_, $element>) {
+        pub(super) unsafe fn $name(tile: MicrokernelArgs<$element>, panel: Panel<'_, $element>) {
             for half in 0..2 {
                 let mut first = 0;
                 while first < tile.rows {
                     let rows = (tile.rows - first).min(BLOCK);
-                    let block = Tile {
+                    let block = MicrokernelArgs {
                         left: tile.left.wrapping_add(first * tile.left_stride),
                         to: tile.to.wrapping_add(first * tile.to_stride + half * 16),
                         rows,
@@ -50,7 +50,7 @@ by_rows!(i8_tile, i8_rows, i8);
 /// # Safety
 /// As [`super::Multiply::tile`], with `N` rows and the 16 columns of a half.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn f32_rows<const N: usize>(tile: Tile<f32>, panel: Panel<'_, f32>, half: usize) {
+unsafe fn f32_rows<const N: usize>(tile: MicrokernelArgs<f32>, panel: Panel<'_, f32>, half: usize) {
     let mut sums = [[_mm256_setzero_ps(); 2]; N];
     let (mut left, mut right) = (tile.left, panel.data.as_ptr().wrapping_add(half * 16));
     for _ in 0..panel.data.len() / 32 {
@@ -74,7 +74,10 @@ unsafe fn f32_rows<const N: usize>(tile: Tile<f32>, panel: Panel<'_, f32>, half:
 /// N rows of 16 floats of the result are writable.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn store<const N: usize, E: Element<Sum = f32>>(sums: &[[__m256; 2]; N], tile: &Tile<E>) {
+unsafe fn store<const N: usize, E: Element<Sum = f32>>(
+    sums: &[[__m256; 2]; N],
+    tile: &MicrokernelArgs<E>,
+) {
     for (row, sum) in sums.iter().enumerate() {
         // SAFETY: the caller's promise.
         unsafe {
@@ -90,7 +93,7 @@ unsafe fn store<const N: usize, E: Element<Sum = f32>>(sums: &[[__m256; 2]; N], 
 /// As [`super::Multiply::tile`], with `N` rows.
 #[inline(always)]
 unsafe fn groups<const N: usize, E: Element>(
-    tile: &Tile<E>,
+    tile: &MicrokernelArgs<E>,
     panel: Panel<'_, E>,
     half: usize,
     mut add: impl FnMut(*const u8, usize, i32),
@@ -116,7 +119,11 @@ unsafe fn groups<const N: usize, E: Element>(
 /// # Safety
 /// As [`f32_rows`].
 #[target_feature(enable = "avx2,fma")]
-unsafe fn bf16_rows<const N: usize>(tile: Tile<bf16>, panel: Panel<'_, bf16>, half: usize) {
+unsafe fn bf16_rows<const N: usize>(
+    tile: MicrokernelArgs<bf16>,
+    panel: Panel<'_, bf16>,
+    half: usize,
+) {
     let mut sums = [[_mm256_setzero_ps(); 2]; N];
     let high_half = _mm256_set1_epi32(0xffff_0000_u32 as i32);
     // SAFETY: the caller guarantees operands and result; the closure reads the 64 bytes it is given.
@@ -141,7 +148,7 @@ unsafe fn bf16_rows<const N: usize>(tile: Tile<bf16>, panel: Panel<'_, bf16>, ha
 /// # Safety
 /// As [`f32_rows`].
 #[target_feature(enable = "avx2,fma")]
-unsafe fn i8_rows<const N: usize>(tile: Tile<i8>, panel: Panel<'_, i8>, half: usize) {
+unsafe fn i8_rows<const N: usize>(tile: MicrokernelArgs<i8>, panel: Panel<'_, i8>, half: usize) {
     // Each of four registers holds the pairs of 4 columns.
     let mut sums = [[_mm256_setzero_si256(); 4]; N];
     // SAFETY: as in `bf16_rows`.

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::Tile;
+use super::MicrokernelArgs;
 use crate::element::Element;
 use crate::pack::Panel;
 
@@ -16,11 +16,11 @@ macro_rules! by_rows {
     ($name:ident, $kernel:ident, $element:ty) => {
         /// # Safety
         /// As [`super::Multiply::tile`].
-        pub(super) unsafe fn $name(tile: Tile<$element>, panel: Panel<'_, $element>) {
+        pub(super) unsafe fn $name(tile: MicrokernelArgs<$element>, panel: Panel<'_, $element>) {
             let mut first = 0;
             while first < tile.rows {
                 let rows = (tile.rows - first).min(BLOCK);
-                let block = Tile {
+                let block = MicrokernelArgs {
                     left: tile.left.wrapping_add(first * tile.left_stride),
                     to: tile.to.wrapping_add(first * tile.to_stride),
                     rows,
@@ -61,7 +61,7 @@ const LINE: usize = 64;
 /// # Safety
 /// As [`super::Multiply::tile`], with `N` rows.
 #[target_feature(enable = "avx512f")]
-unsafe fn f32_rows<const N: usize>(tile: Tile<f32>, panel: Panel<'_, f32>) {
+unsafe fn f32_rows<const N: usize>(tile: MicrokernelArgs<f32>, panel: Panel<'_, f32>) {
     let mut sums = [[_mm512_setzero_ps(); 2]; N];
     let (mut left, mut right) = (tile.left, panel.data.as_ptr());
     for _ in 0..panel.data.len() / 32 {
@@ -105,7 +105,7 @@ unsafe fn store<const N: usize>(sums: &[[__m512; 2]; N], to: *mut f32, stride: u
 /// As [`super::Multiply::tile`], with `N` rows.
 #[inline(always)]
 unsafe fn groups<const N: usize, E: Element>(
-    tile: &Tile<E>,
+    tile: &MicrokernelArgs<E>,
     panel: Panel<'_, E>,
     mut add: impl FnMut(*const u8, *const u8, usize, i32),
 ) {
@@ -136,7 +136,7 @@ unsafe fn groups<const N: usize, E: Element>(
 /// # Safety
 /// As [`super::Multiply::tile`], with `N` rows.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn bf16_rows<const N: usize>(tile: Tile<bf16>, panel: Panel<'_, bf16>) {
+unsafe fn bf16_rows<const N: usize>(tile: MicrokernelArgs<bf16>, panel: Panel<'_, bf16>) {
     let mut sums = [[_mm512_setzero_ps(); 2]; N];
     // SAFETY: the caller guarantees operands and result; the closure reads the two lines it is given.
     unsafe {
@@ -158,7 +158,7 @@ unsafe fn bf16_rows<const N: usize>(tile: Tile<bf16>, panel: Panel<'_, bf16>) {
 /// # Safety
 /// As [`super::Multiply::tile`], with `N` rows.
 #[target_feature(enable = "avx512f")]
-unsafe fn widened_bf16_rows<const N: usize>(tile: Tile<bf16>, panel: Panel<'_, bf16>) {
+unsafe fn widened_bf16_rows<const N: usize>(tile: MicrokernelArgs<bf16>, panel: Panel<'_, bf16>) {
     let mut sums = [[_mm512_setzero_ps(); 2]; N];
     let high_half = _mm512_set1_epi32(0xffff_0000_u32 as i32);
     // SAFETY: as in `bf16_rows`.
@@ -183,7 +183,7 @@ unsafe fn widened_bf16_rows<const N: usize>(tile: Tile<bf16>, panel: Panel<'_, b
 /// # Safety
 /// As [`super::Multiply::tile`], with `N` rows.
 #[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn i8_rows<const N: usize>(tile: Tile<i8>, panel: Panel<'_, i8>) {
+unsafe fn i8_rows<const N: usize>(tile: MicrokernelArgs<i8>, panel: Panel<'_, i8>) {
     let mut sums = [[_mm512_setzero_si512(); 2]; N];
     // SAFETY: as in `bf16_rows`.
     unsafe {
@@ -211,7 +211,7 @@ unsafe fn i8_rows<const N: usize>(tile: Tile<i8>, panel: Panel<'_, i8>) {
 /// # Safety
 /// As [`super::Multiply::tile`], with `N` rows.
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn widened_i8_rows<const N: usize>(tile: Tile<i8>, panel: Panel<'_, i8>) {
+unsafe fn widened_i8_rows<const N: usize>(tile: MicrokernelArgs<i8>, panel: Panel<'_, i8>) {
     // Each of four registers holds the pairs of 8 columns.
     let mut sums = [[_mm512_setzero_si512(); 4]; N];
     // SAFETY: as in `bf16_rows`.

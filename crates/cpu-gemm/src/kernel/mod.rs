@@ -28,7 +28,7 @@ pub const ROWS: usize = 32;
 
 /// Rows of a left operand, and the destination of the result.
 #[derive(Clone, Copy, Debug)]
-pub struct Tile<E: Element> {
+pub struct MicrokernelArgs<E: Element> {
     /// First element of the left operand's first row.
     pub left: *const E,
     /// Elements from one row of the left operand to the next.
@@ -50,11 +50,11 @@ pub trait Multiply: Element {
     /// - The first `tile.rows` rows of the left operand, rounded up to a multiple of 16, are readable for the panel's steps.
     /// - The result is writable for the same number of rows of 32 elements.
     /// - A panel of i8 has the sums of its columns ([`Panel::with_sums`]).
-    unsafe fn tile(unit: Unit, tile: Tile<Self>, panel: Panel<'_, Self>);
+    unsafe fn tile(unit: Unit, tile: MicrokernelArgs<Self>, panel: Panel<'_, Self>);
 }
 
 impl Multiply for f32 {
-    unsafe fn tile(unit: Unit, tile: Tile<f32>, panel: Panel<'_, f32>) {
+    unsafe fn tile(unit: Unit, tile: MicrokernelArgs<f32>, panel: Panel<'_, f32>) {
         // SAFETY: the caller guarantees the operands, and that the processor has the instructions.
         unsafe {
             match unit {
@@ -69,7 +69,7 @@ impl Multiply for f32 {
 }
 
 impl Multiply for bf16 {
-    unsafe fn tile(unit: Unit, tile: Tile<bf16>, panel: Panel<'_, bf16>) {
+    unsafe fn tile(unit: Unit, tile: MicrokernelArgs<bf16>, panel: Panel<'_, bf16>) {
         // SAFETY: as for f32.
         unsafe {
             match unit {
@@ -88,7 +88,7 @@ impl Multiply for bf16 {
 }
 
 impl Multiply for i8 {
-    unsafe fn tile(unit: Unit, tile: Tile<i8>, panel: Panel<'_, i8>) {
+    unsafe fn tile(unit: Unit, tile: MicrokernelArgs<i8>, panel: Panel<'_, i8>) {
         // SAFETY: as for f32.
         unsafe {
             match unit {

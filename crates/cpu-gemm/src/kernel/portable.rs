@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::{PANEL, Tile};
+use super::{MicrokernelArgs, PANEL};
 use crate::element::Element;
 use crate::pack::{Panel, TILE, step_len};
 
@@ -12,7 +12,7 @@ use crate::pack::{Panel, TILE, step_len};
 /// As [`super::Multiply::tile`].
 #[inline(always)]
 unsafe fn tile_of<E: Element>(
-    tile: Tile<E>,
+    tile: MicrokernelArgs<E>,
     panel: Panel<'_, E>,
     zero: E::Sum,
     add: impl Fn(E::Sum, E, E) -> E::Sum,
@@ -50,14 +50,14 @@ unsafe fn tile_of<E: Element>(
 
 /// # Safety
 /// As [`super::Multiply::tile`].
-pub(super) unsafe fn f32_tile(tile: Tile<f32>, panel: Panel<'_, f32>) {
+pub(super) unsafe fn f32_tile(tile: MicrokernelArgs<f32>, panel: Panel<'_, f32>) {
     // SAFETY: the caller's promise.
     unsafe { tile_of(tile, panel, 0.0, |sum, l, r| sum + l * r) }
 }
 
 /// # Safety
 /// As [`super::Multiply::tile`].
-pub(super) unsafe fn bf16_tile(tile: Tile<bf16>, panel: Panel<'_, bf16>) {
+pub(super) unsafe fn bf16_tile(tile: MicrokernelArgs<bf16>, panel: Panel<'_, bf16>) {
     let wide = |x: bf16| f32::from_bits(u32::from(x.to_bits()) << 16);
     // SAFETY: the caller's promise.
     unsafe { tile_of(tile, panel, 0.0, |sum, l, r| sum + wide(l) * wide(r)) }
@@ -65,7 +65,7 @@ pub(super) unsafe fn bf16_tile(tile: Tile<bf16>, panel: Panel<'_, bf16>) {
 
 /// # Safety
 /// As [`super::Multiply::tile`].
-pub(super) unsafe fn i8_tile(tile: Tile<i8>, panel: Panel<'_, i8>) {
+pub(super) unsafe fn i8_tile(tile: MicrokernelArgs<i8>, panel: Panel<'_, i8>) {
     // SAFETY: the caller's promise.
     unsafe {
         tile_of(tile, panel, 0, |sum, l, r| {

@@ -50,7 +50,7 @@ impl Corpus {
     }
 
     /// This corpus followed by another.
-    pub fn join(mut self, other: Self) -> Self {
+    pub fn concat(mut self, other: Self) -> Self {
         self.documents.extend(other.documents);
         self.origin = match self.origin {
             Origin::Several(mut origins) => {

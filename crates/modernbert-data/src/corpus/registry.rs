@@ -102,7 +102,7 @@ fn crates(source: &Path) -> Vec<Crate> {
     found.sort_by_cached_key(|one| {
         (
             one.name.clone(),
-            numbers(&one.version),
+            version_parts(&one.version),
             one.version.clone(),
             one.folder.clone(),
         )
@@ -127,11 +127,11 @@ fn name_and_version(folder: &str) -> Option<(&str, &str)> {
     folder
         .match_indices('-')
         .map(|(at, _)| (&folder[..at], &folder[at + 1..]))
-        .find(|(name, version)| !name.is_empty() && numbers(version).len() == 3)
+        .find(|(name, version)| !name.is_empty() && version_parts(version).len() == 3)
 }
 
 /// The three numbers of a version; empty if it is none.
-fn numbers(version: &str) -> Vec<u64> {
+fn version_parts(version: &str) -> Vec<u64> {
     let release = version.split(['-', '+']).next().unwrap_or_default();
     let parts = release
         .split('.')

@@ -163,7 +163,7 @@ fn cut_longest(
     let Some(document) = longest else {
         return Err(too_small);
     };
-    let Some(at) = cut(&document.text, target) else {
+    let Some(at) = split_position(&document.text, target) else {
         return Err(too_small);
     };
     let text = document.text.split_off(at);
@@ -179,7 +179,7 @@ fn cut_longest(
 }
 
 /// Position of the last `target` bytes of a text: at the beginning of a line, else of a word, else of a character.
-fn cut(text: &str, target: usize) -> Option<usize> {
+fn split_position(text: &str, target: usize) -> Option<usize> {
     let wanted = text.ceil_char_boundary(text.len().checked_sub(target)?);
     let (before, after) = text.split_at(wanted);
     let inside = |at: &usize| *at > 0 && *at < text.len();

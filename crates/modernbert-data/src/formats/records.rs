@@ -47,11 +47,11 @@ pub enum Content {
     Tokens(Vec<u32>),
 }
 
-type Stream = Box<dyn Iterator<Item = Result<Record, FormatError>> + Send>;
+type RecordIter = Box<dyn Iterator<Item = Result<Record, FormatError>> + Send>;
 
 /// The documents of one file or MDS folder, in the order of the file. Blank ones are left out.
 pub struct Records {
-    stream: Stream,
+    stream: RecordIter,
     read: ReadBytes,
 }
 
@@ -65,7 +65,7 @@ impl Records {
     pub fn open(input: &InputFile, fields: &Fields) -> Result<Self, FormatError> {
         let (path, name) = (input.path.as_path(), input.name.as_str());
         let read = ReadBytes::default();
-        let stream: Stream = if input.is_mds {
+        let stream: RecordIter = if input.is_mds {
             Box::new(mds::MdsRecords::open(path, name, fields, &read)?)
         } else {
             let kind =
@@ -103,7 +103,7 @@ fn rows(
     kind: FileKind,
     fields: &Fields,
     read: &ReadBytes,
-) -> Result<Stream, FormatError> {
+) -> Result<RecordIter, FormatError> {
     let mut wanted = Wanted::all_of(&[&fields.text]);
     if fields.id != fields.text {
         // Rows without an id are called by their place.

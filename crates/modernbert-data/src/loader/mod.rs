@@ -20,6 +20,6 @@ pub use evaluation::{evaluation_items, evaluation_items_of};
 pub use item::MlmItem;
 pub use options::{LengthWarmup, LoaderOptions};
 pub use position::Position;
-pub use source::Source;
+pub use source::DataSource;
 pub use stream::{TrainSteps, TrainStream};
 pub use threads::{Prefetched, TrainLoader};

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::source::Drawn;
-use super::{LengthWarmup, LoaderError, LoaderOptions, Source};
+use super::{DataSource, LengthWarmup, LoaderError, LoaderOptions};
 use crate::shard::Cut;
 
 /// Resumable data-loader position: the part of a checkpoint that makes a run continue with the very next row.
@@ -27,13 +27,13 @@ pub struct Position {
     /// Samples in the packer's buffer before it, as (source, sample).
     pub(super) held: Vec<(u32, u64)>,
     /// Settings and data that the rows depend on.
-    pub(super) settings: Settings,
+    pub(super) settings: LoaderSettings,
 }
 
 /// Settings that decide which sample is in which row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Settings {
+pub(super) struct LoaderSettings {
     row_length: usize,
     micro_batches: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,8 +52,8 @@ struct SourceSettings {
     shards: Vec<String>,
 }
 
-impl Settings {
-    pub(super) fn of(options: &LoaderOptions, sources: &[Source]) -> Self {
+impl LoaderSettings {
+    pub(super) fn of(options: &LoaderOptions, sources: &[DataSource]) -> Self {
         Self {
             row_length: options.row_length,
             micro_batches: options.micro_batches,
@@ -61,7 +61,7 @@ impl Settings {
             length_warmup: options.length_warmup,
             cut: sources
                 .first()
-                .map_or(Cut::WHOLE, |source| source.samples.cut()),
+                .map_or(Cut::WHOLE, |source| source.samples.cut_rule()),
             sources: sources
                 .iter()
                 .map(|source| SourceSettings {
@@ -79,8 +79,8 @@ impl Position {
     pub(super) fn check(
         &self,
         seed: u64,
-        now: &Settings,
-        sources: &[Source],
+        now: &LoaderSettings,
+        sources: &[DataSource],
     ) -> Result<(), LoaderError> {
         let then = &self.settings;
         let differs =

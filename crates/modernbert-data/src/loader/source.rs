@@ -11,7 +11,7 @@ use crate::shard::{Cut, Samples, Shard, ShardError};
 
 /// Shards that form one source, and its share of the tokens.
 #[derive(Debug, Clone)]
-pub struct Source {
+pub struct DataSource {
     /// Its name in messages.
     pub name: String,
     /// Its share of the tokens, in proportion to those of the other sources.
@@ -20,7 +20,7 @@ pub struct Source {
     pub samples: Samples,
 }
 
-impl Source {
+impl DataSource {
     /// A source of everything in `shards`.
     pub fn new(
         name: impl Into<String>,
@@ -87,7 +87,7 @@ pub(super) struct Drawn {
 /// the shares are exact at any moment to within a sample; within a source, epoch follows epoch, each in an order of its own.
 #[derive(Debug, Clone)]
 pub(super) struct Draws {
-    sources: Arc<[Source]>,
+    sources: Arc<[DataSource]>,
     seed: u64,
     drawn: Vec<Drawn>,
     orders: Arc<Orders>,
@@ -99,7 +99,7 @@ pub(super) struct Draws {
 
 impl Draws {
     pub(super) fn new(
-        sources: Arc<[Source]>,
+        sources: Arc<[DataSource]>,
         seed: u64,
         drawn: Vec<Drawn>,
         orders: Arc<Orders>,

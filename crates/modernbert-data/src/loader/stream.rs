@@ -6,9 +6,9 @@ use std::sync::Arc;
 use packed_layout::{Dropout, DropoutRates, SequenceLayout};
 
 use super::item::RowBatch;
-use super::position::Settings;
+use super::position::LoaderSettings;
 use super::source::{Drawn, Draws, Orders, Piece};
-use super::{LengthWarmup, LoaderError, LoaderOptions, MlmItem, Position, Source};
+use super::{DataSource, LengthWarmup, LoaderError, LoaderOptions, MlmItem, Position};
 use crate::mask::{MaskKey, Masker, label_cap};
 use crate::pack::{BestFit, FilledRow, PackOptions, PackStats, PackedRow};
 use crate::shard::{Cut, Shard};
@@ -16,11 +16,11 @@ use crate::shard::{Cut, Shard};
 /// Endless masked rows, each a micro-batch; a cheap handle that [`TrainSteps`] are made from.
 #[derive(Clone, Debug)]
 pub struct TrainStream {
-    pub(super) sources: Arc<[Source]>,
+    pub(super) sources: Arc<[DataSource]>,
     masker: Masker,
     options: LoaderOptions,
     orders: Arc<Orders>,
-    settings: Arc<Settings>,
+    settings: Arc<LoaderSettings>,
     dropout: Option<DropoutRates>,
     rank: usize,
     ranks: usize,
@@ -44,7 +44,7 @@ impl TrainStream {
         options: LoaderOptions,
     ) -> Result<Self, LoaderError> {
         let name = shard.path().display().to_string();
-        let source = Source::new(name, 1.0, [shard], Cut::WHOLE);
+        let source = DataSource::new(name, 1.0, [shard], Cut::WHOLE);
         Self::of_sources(vec![source], masker, options)
     }
 
@@ -53,7 +53,7 @@ impl TrainStream {
     /// # Errors
     /// No source, an empty one, a proportion that is not above 0.
     pub fn of_sources(
-        sources: Vec<Source>,
+        sources: Vec<DataSource>,
         masker: Masker,
         options: LoaderOptions,
     ) -> Result<Self, LoaderError> {
@@ -64,7 +64,7 @@ impl TrainStream {
             source.check()?;
         }
         Ok(Self {
-            settings: Arc::new(Settings::of(&options, &sources)),
+            settings: Arc::new(LoaderSettings::of(&options, &sources)),
             sources: sources.into(),
             masker,
             options,
@@ -112,7 +112,7 @@ impl TrainStream {
     /// # Errors
     /// As [`TrainSteps::next_row`].
     pub fn seek(&self, row: u64) -> Result<Position, LoaderError> {
-        let mut plan = Plan::new(self, &self.start())?;
+        let mut plan = RowPlan::new(self, &self.start())?;
         while plan.next + (plan.rows.len() as u64) <= row {
             plan.next_batch()?;
         }
@@ -141,7 +141,7 @@ impl TrainStream {
         share: Share,
     ) -> Result<TrainSteps, LoaderError> {
         Ok(TrainSteps {
-            plan: Plan::new(self, position)?,
+            plan: RowPlan::new(self, position)?,
             from: position.row,
             share,
             stream: self.clone(),
@@ -150,7 +150,7 @@ impl TrainStream {
 }
 
 /// The assignment of samples to rows.
-struct Plan {
+struct RowPlan {
     packer: BestFit<Draws, Piece>,
     start: Arc<Position>,
     samples: u64,
@@ -161,7 +161,7 @@ struct Plan {
     length_warmup: Option<LengthWarmup>,
 }
 
-impl Plan {
+impl RowPlan {
     fn new(stream: &TrainStream, position: &Position) -> Result<Self, LoaderError> {
         let (options, sources) = (&stream.options, &stream.sources);
         position.check(options.seed, &stream.settings, sources)?;
@@ -270,7 +270,7 @@ impl Plan {
 /// Iterator over the rows of a stream.
 pub struct TrainSteps {
     stream: TrainStream,
-    plan: Plan,
+    plan: RowPlan,
     from: u64,
     share: Share,
 }

@@ -17,7 +17,7 @@ fn shard(folder: &std::path::Path, lengths: &[usize]) -> Arc<Shard> {
             .collect();
         writer.push(&sample).unwrap();
     }
-    writer.finish().unwrap();
+    writer.commit().unwrap();
     Arc::new(Shard::open(&path).unwrap())
 }
 
@@ -236,7 +236,7 @@ fn mixture(folder: &std::path::Path) -> TrainStream {
     };
     let source = |name: &str, proportion, lengths: &[usize]| {
         let shard = shard(&folder.join(name), lengths);
-        Source::new(name, proportion, [shard], cut)
+        DataSource::new(name, proportion, [shard], cut)
     };
     let mut long = lengths(12);
     long.extend([200, 41, 300]);
@@ -487,7 +487,7 @@ fn evaluation_masks_each_sample_for_itself() {
         sample.push(2);
         writer.push(&sample).unwrap();
     }
-    writer.finish().unwrap();
+    writer.commit().unwrap();
     let shard = Arc::new(Shard::open(&path).unwrap());
     let masker = Masker::from_ids(0.15, 4, PAD, 100, vec![0, 1, 2, PAD, 4]).unwrap();
     let at = |row_length| {
@@ -744,7 +744,7 @@ fn the_open_mixture_is_drawn_in_its_shares() {
     }
     let folder = tempfile::tempdir().unwrap();
     // Documents of other lengths in every source; an id tells the source.
-    let sources: Vec<Source> = mixture
+    let sources: Vec<DataSource> = mixture
         .sources
         .iter()
         .enumerate()
@@ -755,9 +755,9 @@ fn the_open_mixture_is_drawn_in_its_shares() {
                 let length = 4 + (document * 7 + index * 11) % (12 + 15 * index);
                 writer.push(&vec![10 + index as u32; length]).unwrap();
             }
-            writer.finish().unwrap();
+            writer.commit().unwrap();
             let shard = Arc::new(Shard::open(&path).unwrap());
-            Source::new(one.name.clone(), one.proportion, [shard], Cut::WHOLE)
+            DataSource::new(one.name.clone(), one.proportion, [shard], Cut::WHOLE)
         })
         .collect();
     let masker = Masker::from_ids(0.01, 4, PAD, 100, vec![]).unwrap();

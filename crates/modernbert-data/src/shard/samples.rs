@@ -59,13 +59,13 @@ impl Cut {
 /// The samples that a [`Cut`] makes of the documents of several shards, by number.
 #[derive(Debug, Clone)]
 pub struct Samples {
-    parts: Arc<[Part]>,
+    parts: Arc<[ShardSamples]>,
     cut: Cut,
     tokens: u64,
 }
 
 #[derive(Debug)]
-struct Part {
+struct ShardSamples {
     shard: Arc<Shard>,
     /// Number of its first sample.
     first: u64,
@@ -98,7 +98,7 @@ impl Samples {
                     })
                     .sum::<u64>();
             }
-            let part = Part {
+            let part = ShardSamples {
                 shard,
                 first,
                 long,
@@ -107,7 +107,7 @@ impl Samples {
             first += samples;
             part
         });
-        let parts: Vec<Part> = parts.collect();
+        let parts: Vec<ShardSamples> = parts.collect();
         Self {
             parts: parts.into(),
             cut,
@@ -133,7 +133,7 @@ impl Samples {
     }
 
     /// The rule that cut the documents.
-    pub fn cut(&self) -> Cut {
+    pub fn cut_rule(&self) -> Cut {
         self.cut
     }
 
@@ -197,13 +197,13 @@ impl Samples {
     }
 
     /// The part of a sample.
-    fn part(&self, index: u64) -> &Part {
+    fn part(&self, index: u64) -> &ShardSamples {
         assert!(index < self.len(), "sample {index} of {}", self.len());
         &self.parts[self.parts.partition_point(|part| part.first <= index) - 1]
     }
 
     /// The part, document and piece of a sample.
-    fn locate(&self, index: u64) -> (&Part, usize, usize) {
+    fn locate(&self, index: u64) -> (&ShardSamples, usize, usize) {
         let part = self.part(index);
         let within = index - part.first;
         let long = part.long.partition_point(|&(first, _)| first <= within);

@@ -18,7 +18,7 @@ fn write(path: &Path, vocab_size: usize, samples: &[Vec<u32>]) -> ShardInfo {
     for sample in samples {
         writer.push(sample).unwrap();
     }
-    writer.finish().unwrap()
+    writer.commit().unwrap()
 }
 
 /// A valid shard of three samples and seven tokens, changed by `change`, opened without its hash.
@@ -363,7 +363,7 @@ fn counted_shard(folder: &Path, name: &str, lengths: &[usize]) -> std::sync::Arc
     for &length in lengths {
         writer.push(&counted(length)).unwrap();
     }
-    writer.finish().unwrap();
+    writer.commit().unwrap();
     std::sync::Arc::new(Shard::open(&path).unwrap())
 }
 

@@ -121,7 +121,7 @@ pub fn write_shard(
             min_length: options.min_length,
         });
     }
-    Ok(writer.finish()?)
+    Ok(writer.commit()?)
 }
 
 fn samples_of(ids: &[u32], tokenizer: &Tokenizer, options: &TokenizeOptions) -> Vec<Vec<u32>> {

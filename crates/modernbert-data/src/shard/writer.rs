@@ -104,7 +104,7 @@ impl ShardWriter {
     }
 
     /// Writes offsets and header, and gives the file its name.
-    pub fn finish(mut self) -> Result<ShardInfo, ShardError> {
+    pub fn commit(mut self) -> Result<ShardInfo, ShardError> {
         self.bytes.clear();
         self.bytes.resize(self.header.padding(), 0);
         self.bytes
@@ -124,7 +124,7 @@ impl ShardWriter {
         let bytes = file.stream_position().map_err(failed)?;
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
         file.write_all(&header.to_bytes()).map_err(failed)?;
-        file.publish().map_err(failed)?;
+        file.commit().map_err(failed)?;
         Ok(ShardInfo {
             path,
             samples: header.samples as usize,

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::index::{INDEX_FILE, Index, IndexError, SplitEntry, hex};
-use crate::loader::Source;
+use super::index::{INDEX_FILE, Index, ShardIndexError, SplitEntry, hex};
+use crate::loader::DataSource;
 use crate::shard::{Check, Cut, Shard, ShardError, TokenizerHash};
 use modernbert_files::tokenizer::{Tokenizer, TokenizerError};
 
@@ -28,7 +28,7 @@ pub enum FolderError {
         /// The index.
         path: PathBuf,
         /// The fault.
-        reason: IndexError,
+        reason: ShardIndexError,
     },
     /// The tokenizer in the folder is not the one of the index.
     #[error(
@@ -147,21 +147,21 @@ impl TokenFolder {
     }
 
     /// The sources to train on, with samples cut for a phase; for [`crate::loader::TrainStream::of_sources`].
-    pub fn train_sources(&self, cut: Cut) -> Vec<Source> {
+    pub fn train_sources(&self, cut: Cut) -> Vec<DataSource> {
         let sources = self.index.sources.iter().zip(&self.train);
         sources
             .map(|(entry, shards)| {
-                Source::new(&entry.name, entry.proportion, shards.iter().cloned(), cut)
+                DataSource::new(&entry.name, entry.proportion, shards.iter().cloned(), cut)
             })
             .collect()
     }
 
     /// The held-out documents of every source that has some, with samples cut for a phase.
-    pub fn eval_sources(&self, cut: Cut) -> Vec<Source> {
+    pub fn eval_sources(&self, cut: Cut) -> Vec<DataSource> {
         let sources = self.index.sources.iter().zip(&self.eval);
         sources
             .map(|(entry, shards)| {
-                Source::new(&entry.name, entry.proportion, shards.iter().cloned(), cut)
+                DataSource::new(&entry.name, entry.proportion, shards.iter().cloned(), cut)
             })
             .filter(|source| !source.samples.is_empty())
             .collect()

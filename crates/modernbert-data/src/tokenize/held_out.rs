@@ -143,7 +143,7 @@ impl<'a> Division<'a> {
         }
         // A single document, maybe several times: each copy is cut at the same place.
         for made in std::mem::take(&mut self.to_train.documents) {
-            let (train, eval) = self.cut(made.samples);
+            let (train, eval) = self.cut_tail(made.samples);
             self.train.push(&train)?;
             if !eval.is_empty() {
                 self.eval.push(&eval)?;
@@ -153,7 +153,7 @@ impl<'a> Division<'a> {
     }
 
     /// Cuts the end off the samples of a source's only document; nothing if it is too short to be cut.
-    fn cut(&self, mut samples: Vec<Vec<u32>>) -> (Vec<Vec<u32>>, Vec<Vec<u32>>) {
+    fn cut_tail(&self, mut samples: Vec<Vec<u32>>) -> (Vec<Vec<u32>>, Vec<Vec<u32>>) {
         if samples.len() > 1 {
             let held_out = (samples.len() as f64 * self.fraction).ceil() as usize;
             let eval = samples.split_off(samples.len() - held_out.clamp(1, samples.len() - 1));

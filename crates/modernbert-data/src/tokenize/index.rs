@@ -83,7 +83,7 @@ pub struct ShardEntry {
 
 /// Reason why an index is invalid.
 #[derive(Debug, thiserror::Error)]
-pub enum IndexError {
+pub enum ShardIndexError {
     /// It is not JSON, or has other fields.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
@@ -147,17 +147,17 @@ impl Index {
     ///
     /// # Errors
     /// Text that is no index of this version, or one that contradicts itself or names files outside of its folder.
-    pub fn parse(text: &str) -> Result<Self, IndexError> {
+    pub fn parse(text: &str) -> Result<Self, ShardIndexError> {
         let index: Self = serde_json::from_str(text)?;
         if index.format != FORMAT || index.version != VERSION {
-            return Err(IndexError::Format {
+            return Err(ShardIndexError::Format {
                 format: index.format,
                 version: index.version,
             });
         }
         let setting = |setting, value: f64, fits: bool| match fits {
             true => Ok(()),
-            false => Err(IndexError::Setting { setting, value }),
+            false => Err(ShardIndexError::Setting { setting, value }),
         };
         let fraction = index.eval_fraction;
         setting("eval_fraction", fraction, (0.0..1.0).contains(&fraction))?;
@@ -171,7 +171,7 @@ impl Index {
             let share = source.proportion;
             setting("a proportion", share, share > 0.0)?;
             if !names.insert(&source.name) {
-                return Err(IndexError::Twice(source.name.clone()));
+                return Err(ShardIndexError::Twice(source.name.clone()));
             }
         }
         let mut files = HashSet::new();
@@ -179,10 +179,10 @@ impl Index {
             let mut parts = Path::new(&shard.file).components();
             let is_inside = parts.all(|part| matches!(part, Component::Normal(_)));
             if shard.file.is_empty() || !is_inside {
-                return Err(IndexError::Outside(shard.file.clone()));
+                return Err(ShardIndexError::Outside(shard.file.clone()));
             }
             if !files.insert(&shard.file) {
-                return Err(IndexError::Twice(shard.file.clone()));
+                return Err(ShardIndexError::Twice(shard.file.clone()));
             }
         }
         for source in &index.sources {
@@ -196,7 +196,7 @@ impl Index {
                     ("tokens", entry.tokens, sum(|shard| shard.tokens)),
                 ] {
                     if total != sum {
-                        return Err(IndexError::Sum {
+                        return Err(ShardIndexError::Sum {
                             source_name: source.name.clone(),
                             split,
                             what,

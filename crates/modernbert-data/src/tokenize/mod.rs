@@ -21,6 +21,6 @@ mod tests;
 
 pub use error::TokenizeFolderError;
 pub use folder::{FolderError, TokenFolder};
-pub use index::{INDEX_FILE, Index, IndexError, ShardEntry, SourceEntry, SplitEntry};
+pub use index::{INDEX_FILE, Index, ShardEntry, ShardIndexError, SourceEntry, SplitEntry};
 pub use run::{TokenizeEvent, TokenizeFolderOptions, TokenizeReport, tokenize};
 pub use source::TokenizeSource;

@@ -147,7 +147,7 @@ pub fn tokenize(
         path: index_path,
         source,
     })?;
-    staging.publish(options.overwrite)?;
+    staging.commit(options.overwrite)?;
     Ok(TokenizeReport {
         index,
         skipped_files,

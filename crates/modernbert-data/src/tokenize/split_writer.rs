@@ -79,7 +79,7 @@ impl<'a> SplitWriter<'a> {
 
     fn close(&mut self) -> Result<(), TokenizeFolderError> {
         if let Some((file, writer)) = self.writer.take() {
-            let info = writer.finish()?;
+            let info = writer.commit()?;
             self.entry.samples += info.samples as u64;
             self.entry.tokens += info.tokens as u64;
             self.entry.shards.push(ShardEntry {

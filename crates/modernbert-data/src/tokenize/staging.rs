@@ -84,11 +84,11 @@ impl Staging {
     ///
     /// # Errors
     /// An error of the operating system; the old set is restored then.
-    pub(super) fn publish(mut self, overwrite: bool) -> Result<(), TokenizeFolderError> {
+    pub(super) fn commit(mut self, overwrite: bool) -> Result<(), TokenizeFolderError> {
         check_target(&self.out, overwrite)?;
         let (new, old) = (self.path(), self.inside(OLD));
         let mut moved = Vec::new();
-        let mut publish = || -> io::Result<()> {
+        let mut commit = || -> io::Result<()> {
             fs::create_dir(&old)?;
             let index_last = |name: &PathBuf| name == Path::new(INDEX_FILE);
             let mut present = names(&self.out)?;
@@ -109,7 +109,7 @@ impl Staging {
             File::open(&self.out)?.sync_all()?;
             Ok(())
         };
-        if let Err(source) = publish() {
+        if let Err(source) = commit() {
             for (from, to) in moved.iter().rev() {
                 // If restoring fails too, nothing more can be done; the error below names the folder.
                 let _ = fs::rename(to, from);

@@ -322,13 +322,13 @@ impl TensorValues<'_> {
 
     /// Number of values that are not finite; of scales, for codes.
     pub fn non_finite(&self) -> usize {
-        self.numbers().iter().filter(|x| !x.is_finite()).count()
+        self.values().iter().filter(|x| !x.is_finite()).count()
     }
 
     /// The largest magnitude; of codes at most that of their scales times 127.
     pub fn largest(&self) -> f32 {
         let most = self
-            .numbers()
+            .values()
             .iter()
             .fold(0.0f32, |most, x| most.max(x.abs()));
         match self {
@@ -352,7 +352,7 @@ impl TensorValues<'_> {
             let of_rest: f32 = rest.iter().map(|x| x * x).sum();
             lanes.into_iter().map(f64::from).sum::<f64>() + f64::from(of_rest)
         };
-        let sum = self.numbers().par_chunks(1 << 16).map(squares).sum::<f64>();
+        let sum = self.values().par_chunks(1 << 16).map(squares).sum::<f64>();
         match self {
             Self::Float(_) => sum,
             Self::Int8 { codes, scales } => {
@@ -362,7 +362,7 @@ impl TensorValues<'_> {
         }
     }
 
-    fn numbers(&self) -> &[f32] {
+    fn values(&self) -> &[f32] {
         match self {
             Self::Float(values) => values,
             Self::Int8 { scales, .. } => scales,

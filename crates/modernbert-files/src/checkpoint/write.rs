@@ -84,7 +84,7 @@ pub(super) fn write_tensors(
         }
         file.into_inner()
             .map_err(std::io::IntoInnerError::into_error)?
-            .publish()
+            .commit()
     };
     write().map_err(CheckpointError::io(path))
 }

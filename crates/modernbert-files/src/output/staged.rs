@@ -53,7 +53,7 @@ impl StagedFolder {
     ///
     /// # Errors
     /// An error of the operating system, also about a folder that is no longer empty.
-    pub fn publish(self, last: &str) -> Result<(), OutputError> {
+    pub fn commit(self, last: &str) -> Result<(), OutputError> {
         let failed = |source| OutputError::Write {
             path: self.target.clone(),
             source,

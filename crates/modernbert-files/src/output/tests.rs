@@ -163,7 +163,7 @@ fn a_staged_folder_appears_complete_or_not_at_all() {
     let staged = StagedFolder::create(&target).unwrap();
     fs::write(staged.path().join("config.json"), "{}").unwrap();
     assert!(!target.exists());
-    staged.publish("config.json").unwrap();
+    staged.commit("config.json").unwrap();
     assert!(target.join("config.json").is_file());
     assert_eq!(fs::read_dir(folder.path().join("a")).unwrap().count(), 1);
 
@@ -174,12 +174,12 @@ fn a_staged_folder_appears_complete_or_not_at_all() {
     for name in ["b", "a", "c"] {
         fs::write(staged.path().join(name), name).unwrap();
     }
-    staged.publish("b").unwrap();
+    staged.commit("b").unwrap();
     assert_eq!(fs::read_dir(&empty).unwrap().count(), 3);
 
     let staged = StagedFolder::create(&empty).unwrap();
     fs::write(staged.path().join("a"), "other").unwrap();
-    assert!(staged.publish("a").is_err());
+    assert!(staged.commit("a").is_err());
     assert_eq!(fs::read_to_string(empty.join("a")).unwrap(), "a");
 }
 

@@ -10,7 +10,7 @@ use clap::Parser;
 use modernbert_cli::main_with;
 use modernbert_glue::metrics::classification::{accuracy, matthews};
 use modernbert_glue::task::Task;
-use modernbert_train::finetune::{FinetuneOptions, Score, classes};
+use modernbert_train::finetune::{DevScore, FinetuneOptions, classes};
 use modernbert_training_examples::finetuning::{GlueArgs, Session, names};
 
 /// CoLA: is the sentence acceptable English? Scored by Matthews correlation, which a constant answer leaves at 0.
@@ -45,7 +45,7 @@ fn run(args: &GlueArgs) -> anyhow::Result<()> {
     let truth = data.dev[0].classes();
     let score = move |outputs: &[Vec<f32>]| {
         let predicted = classes(outputs);
-        Ok(Score {
+        Ok(DevScore {
             main: matthews(&truth, &predicted),
             metrics: vec![
                 ("matthews".to_string(), matthews(&truth, &predicted)),

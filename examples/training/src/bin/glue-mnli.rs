@@ -13,7 +13,7 @@ use clap::Parser;
 use modernbert_cli::main_with;
 use modernbert_glue::metrics::classification::accuracy;
 use modernbert_glue::task::Task;
-use modernbert_train::finetune::{FinetuneOptions, Score, classes};
+use modernbert_train::finetune::{DevScore, FinetuneOptions, classes};
 use modernbert_training_examples::finetuning::{GlueArgs, Session, names};
 
 /// MNLI: does the hypothesis follow from the premise, contradict it, or neither?
@@ -61,7 +61,7 @@ fn run(args: &GlueArgs) -> anyhow::Result<()> {
         }
         // The weights with the best mean over the sets are kept.
         let sum: Option<f64> = metrics.iter().map(|(_, value)| *value).sum();
-        Ok(Score {
+        Ok(DevScore {
             main: sum.map(|sum| sum / metrics.len() as f64),
             metrics,
         })

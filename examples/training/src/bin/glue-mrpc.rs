@@ -11,7 +11,7 @@ use clap::Parser;
 use modernbert_cli::main_with;
 use modernbert_glue::metrics::classification::{accuracy, f1};
 use modernbert_glue::task::Task;
-use modernbert_train::finetune::{FinetuneOptions, Score, classes};
+use modernbert_train::finetune::{DevScore, FinetuneOptions, classes};
 use modernbert_training_examples::finetuning::{GlueArgs, Session, names};
 
 /// MRPC: do two sentences of the news mean the same? Scored by F1 and accuracy.
@@ -46,7 +46,7 @@ fn run(args: &GlueArgs) -> anyhow::Result<()> {
     let truth = data.dev[0].classes();
     let score = move |outputs: &[Vec<f32>]| {
         let predicted = classes(outputs);
-        Ok(Score {
+        Ok(DevScore {
             main: f1(&truth, &predicted),
             metrics: vec![
                 ("f1".to_string(), f1(&truth, &predicted)),

@@ -11,7 +11,7 @@ use clap::Parser;
 use modernbert_cli::main_with;
 use modernbert_glue::metrics::classification::{accuracy, f1};
 use modernbert_glue::task::Task;
-use modernbert_train::finetune::{FinetuneOptions, Score, classes};
+use modernbert_train::finetune::{DevScore, FinetuneOptions, classes};
 use modernbert_training_examples::finetuning::{GlueArgs, Session, names};
 
 /// QQP: do two questions of Quora ask the same? Scored by accuracy and F1.
@@ -46,7 +46,7 @@ fn run(args: &GlueArgs) -> anyhow::Result<()> {
     let truth = data.dev[0].classes();
     let score = move |outputs: &[Vec<f32>]| {
         let predicted = classes(outputs);
-        Ok(Score {
+        Ok(DevScore {
             main: accuracy(&truth, &predicted),
             metrics: vec![
                 ("accuracy".to_string(), accuracy(&truth, &predicted)),

@@ -12,7 +12,7 @@ use clap::Parser;
 use modernbert_cli::main_with;
 use modernbert_glue::metrics::correlation::{pearson, spearman};
 use modernbert_glue::task::Task;
-use modernbert_train::finetune::{FinetuneOptions, Score, scores};
+use modernbert_train::finetune::{DevScore, FinetuneOptions, scores};
 use modernbert_training_examples::finetuning::{GlueArgs, Session};
 
 /// STS-B: how similar are two sentences, from 0 to 5?
@@ -50,7 +50,7 @@ fn run(args: &GlueArgs) -> anyhow::Result<()> {
         // One output and no labels: the loss is a mean squared error.
         let predicted = scores(outputs);
         let spearman = spearman(&truth, &predicted);
-        Ok(Score {
+        Ok(DevScore {
             main: spearman,
             metrics: vec![
                 ("spearman".to_string(), spearman),

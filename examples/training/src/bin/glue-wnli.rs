@@ -12,7 +12,7 @@ use clap::Parser;
 use modernbert_cli::main_with;
 use modernbert_glue::metrics::classification::accuracy;
 use modernbert_glue::task::Task;
-use modernbert_train::finetune::{FinetuneOptions, Score, classes};
+use modernbert_train::finetune::{DevScore, FinetuneOptions, classes};
 use modernbert_training_examples::finetuning::{GlueArgs, Session, names};
 
 /// WNLI: is the sentence with its pronoun replaced still true? Scored by accuracy.
@@ -48,7 +48,7 @@ fn run(args: &GlueArgs) -> anyhow::Result<()> {
     let score = move |outputs: &[Vec<f32>]| {
         let predicted = classes(outputs);
         let accuracy = accuracy(&truth, &predicted).ok_or("no predictions")?;
-        Ok(Score::of("accuracy", accuracy))
+        Ok(DevScore::of("accuracy", accuracy))
     };
     let labels = names(&["not_entailment", "entailment"]);
     let finetuned = session.finetune(&labels, train, dev, options, score)?;

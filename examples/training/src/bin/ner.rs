@@ -15,7 +15,7 @@ use modernbert::{BatchOptions, HeadStart, Loader, Tagger};
 use modernbert_cli::{DeviceArgs, main_with, say};
 use modernbert_train::finetune::metrics::{Matching, SpanScores};
 use modernbert_train::finetune::table::TaggedFile;
-use modernbert_train::finetune::{FinetuneOptions, Finetuning, Score, encode_tags};
+use modernbert_train::finetune::{DevScore, FinetuneOptions, Finetuning, encode_tags};
 use std::path::PathBuf;
 
 /// Trains a tagger of named entities on a CoNLL file and scores it on another one.
@@ -80,7 +80,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     };
     let finetuned = Finetuning::new(train, dev, options, move |outputs: &[Vec<f32>]| {
         let total = score(outputs).total();
-        Ok(Score {
+        Ok(DevScore {
             main: total.f1(),
             metrics: vec![("f1".to_string(), total.f1())],
         })

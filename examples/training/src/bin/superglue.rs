@@ -10,7 +10,7 @@ use clap::Parser;
 use modernbert_cli::{main_with, say};
 use modernbert_glue::superglue::{PairSet, SuperTask, read_choices, read_pairs};
 use modernbert_train::finetune::{FinetuneOptions, classes};
-use modernbert_training_examples::finetuning::{FinetuneArgs, Head, Session, names};
+use modernbert_training_examples::finetuning::{FinetuneArgs, Session, TaskHead, names};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -62,7 +62,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         let dev = session.encode_choices(&data.dev)?;
         let truth: Vec<usize> = dev.iter().map(|sample| sample.label as usize).collect();
         let score = move |outputs: &[Vec<f32>]| Ok(task.score(&truth, &classes(outputs), &[]));
-        let finetuned = session.train(&Head::choices(), train, dev, options, score)?;
+        let finetuned = session.train(&TaskHead::choices(), train, dev, options, score)?;
         let rows = data.dev.rows.iter().zip(classes(&finetuned.outputs));
         return session.write_predictions(rows.map(
             |(row, choice)| json!({"line": row.line, "label": row.label, "prediction": choice}),

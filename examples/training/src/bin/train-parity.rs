@@ -16,7 +16,7 @@ use modernbert::batch::PackedBatch;
 use modernbert::model::{MaskedLm, MaskedTokens, NamedMapper, Precision, map_named};
 use modernbert_cli::{DeviceArgs, main_with_code, say};
 use modernbert_train::optim::NamedOptimizer;
-use modernbert_training_examples::parity::{Settings, Tensors};
+use modernbert_training_examples::parity::{OptimizerSettings, Tensors};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -57,7 +57,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     let [steps, rows, width] = *shape.as_slice() else {
         bail!("batches.safetensors: `ids` has shape {shape:?}; [steps, rows, width] is wanted");
     };
-    let settings = Settings::read(&args.folder)?;
+    let settings = OptimizerSettings::read(&args.folder)?;
     let settings =
         settings.with_context(|| format!("{}: no training.json", args.folder.display()))?;
     let mut curves = BTreeMap::new();
@@ -142,7 +142,7 @@ fn run(args: &Args) -> Result<ExitCode> {
 /// The loss before each update, and the weights after the last one.
 fn train(
     mut model: MaskedLm,
-    settings: &Settings,
+    settings: &OptimizerSettings,
     (ids, labels): (&[i64], &[i64]),
     (steps, rows, width): (usize, usize, usize),
 ) -> (Vec<f64>, Weights) {

@@ -5,4 +5,4 @@ mod predictions;
 mod session;
 
 pub use args::{FinetuneArgs, GlueArgs};
-pub use session::{Head, Session, names};
+pub use session::{Session, TaskHead, names};

@@ -15,8 +15,8 @@ use modernbert_glue::run::weights_hash;
 use modernbert_train::engine::{Progress, device_peak, stop_on_signals};
 use modernbert_train::finetune::table::ChoiceFile;
 use modernbert_train::finetune::{
-    BoxError, ChoiceSample, Encoded, Example, FinetuneError, FinetuneOptions, Finetuned,
-    Finetuning, Sample, Score, Text, encode, encode_choices,
+    BoxError, ChoiceSample, DevScore, Encoded, Example, FinetuneError, FinetuneOptions, Finetuned,
+    Finetuning, Sample, Text, encode, encode_choices,
 };
 use modernbert_train::saving::{Saving, check_written, put_model, remove_checkpoints};
 use std::path::{Path, PathBuf};
@@ -31,14 +31,14 @@ const TEN_YEARS: Duration = Duration::from_secs(315_360_000);
 
 /// The head of a finetuned model, as its config describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
+pub struct TaskHead {
     labels: Vec<String>,
     outputs: usize,
     problem: Option<ProblemType>,
     scoring: String,
 }
 
-impl Head {
+impl TaskHead {
     /// Texts with one of these labels each.
     pub fn classes(labels: &[String]) -> Self {
         Self {
@@ -201,11 +201,11 @@ impl Session {
         train: Vec<Sample>,
         dev: Vec<Sample>,
         options: FinetuneOptions,
-        score: impl FnMut(&[Vec<f32>]) -> Result<Score, BoxError> + Send + 'static,
+        score: impl FnMut(&[Vec<f32>]) -> Result<DevScore, BoxError> + Send + 'static,
     ) -> anyhow::Result<Finetuned> {
         let head = match labels {
-            [] => Head::number(),
-            labels => Head::classes(labels),
+            [] => TaskHead::number(),
+            labels => TaskHead::classes(labels),
         };
         self.train(&head, train, dev, options, score)
     }
@@ -219,11 +219,11 @@ impl Session {
     /// Those of [`Finetuning::run`], and a folder that can't be written.
     pub fn train<E: Example>(
         &self,
-        head: &Head,
+        head: &TaskHead,
         train: Vec<E>,
         dev: Vec<E>,
         options: FinetuneOptions,
-        score: impl FnMut(&[Vec<f32>]) -> Result<Score, BoxError> + Send + 'static,
+        score: impl FnMut(&[Vec<f32>]) -> Result<DevScore, BoxError> + Send + 'static,
     ) -> anyhow::Result<Finetuned<E::Model>> {
         self.config_with(head)?;
         let args = &self.args;
@@ -316,7 +316,7 @@ impl Session {
     ///
     /// # Errors
     /// Labels that no program could print.
-    fn config_with(&self, head: &Head) -> anyhow::Result<ModernBertConfig> {
+    fn config_with(&self, head: &TaskHead) -> anyhow::Result<ModernBertConfig> {
         let mut config = self.config.clone();
         // Settings of another head in the folder's config do not apply to this head.
         config.num_labels = Some(head.outputs);
@@ -327,7 +327,7 @@ impl Session {
     }
 
     /// Writes the model, its config and its tokenizer into `out`.
-    fn save<M: Architecture>(&self, head: &Head, model: &M, out: &Path) -> anyhow::Result<()> {
+    fn save<M: Architecture>(&self, head: &TaskHead, model: &M, out: &Path) -> anyhow::Result<()> {
         let config = self.config_with(head)?;
         let positions = config.max_position_embeddings;
         let tokenizer = self.tokenizer.clone().with_max_length(positions);
@@ -358,7 +358,7 @@ impl Session {
     }
 
     /// Returns the settings of the checkpoints of a run in `out`.
-    fn saving(&self, head: &Head, out: &Path) -> anyhow::Result<Saving> {
+    fn saving(&self, head: &TaskHead, out: &Path) -> anyhow::Result<Saving> {
         let args = &self.args;
         let every = Duration::try_from_secs_f64(60.0 * args.save_every_minutes);
         let every = every

@@ -20,4 +20,4 @@ pub use case::Case;
 pub use compare::{Check, Report, Tolerances, check};
 pub use model::{AnyModel, save_copy};
 pub use tensors::Tensors;
-pub use training::{Settings, Training};
+pub use training::{OptimizerSettings, Training};

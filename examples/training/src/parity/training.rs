@@ -17,7 +17,7 @@ use super::{AnyModel, Case, Check, Report, Tensors, Tolerances};
 /// `training.json`: settings of StableAdamW. The published recipe's replace missing keys.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Settings {
+pub struct OptimizerSettings {
     /// Learning rate.
     pub lr: f64,
     /// Decay of the first moment.
@@ -30,7 +30,7 @@ pub struct Settings {
     pub weight_decay: f64,
 }
 
-impl Settings {
+impl OptimizerSettings {
     /// Reads the settings of a folder; `None` where it has none.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Settings {
     }
 }
 
-impl Default for Settings {
+impl Default for OptimizerSettings {
     fn default() -> Self {
         let recipe = StableAdamWConfig::new(8e-4);
         Self {
@@ -74,7 +74,7 @@ impl Default for Settings {
 pub struct Training {
     gradients: Option<Tensors>,
     losses: Option<Vec<f32>>,
-    settings: Settings,
+    settings: OptimizerSettings,
     labels: Labels,
 }
 
@@ -109,7 +109,7 @@ impl Training {
         if gradients.is_none() && losses.is_none() {
             return Ok(None);
         }
-        let settings = Settings::read(folder)?.unwrap_or_default();
+        let settings = OptimizerSettings::read(folder)?.unwrap_or_default();
         Ok(Some(Self {
             gradients,
             losses,

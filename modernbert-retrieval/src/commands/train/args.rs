@@ -12,8 +12,8 @@ use modernbert::wording::short;
 use modernbert_cli::DeviceArgs;
 use modernbert_retrieval::maxsim::Masked;
 use modernbert_retrieval::train::losses::{
-    Definition, Direction, Distillation, Hardness, HardnessMode, InBatch, Loss, Objective,
-    Partition, Similarity,
+    Definition, Direction, Distillation, Hardness, HardnessMode, InBatch, Loss, LossSimilarity,
+    Objective, Partition,
 };
 use modernbert_retrieval::train::{Length, StepOptions, TrainOptions, VectorKind};
 use modernbert_train::saving::Saving;
@@ -420,10 +420,10 @@ impl TrainArgs {
         Ok(Loss {
             objective,
             similarity: match args.similarity {
-                Some(SimilarityName::Cosine) => Similarity::Cosine,
-                Some(SimilarityName::Dot) => Similarity::Dot,
-                None if name == LossName::MarginMse => Similarity::Dot,
-                None => Similarity::Cosine,
+                Some(SimilarityName::Cosine) => LossSimilarity::Cosine,
+                Some(SimilarityName::Dot) => LossSimilarity::Dot,
+                None if name == LossName::MarginMse => LossSimilarity::Dot,
+                None => LossSimilarity::Cosine,
             },
             dimensions,
             masked: Masked::NeverWins,

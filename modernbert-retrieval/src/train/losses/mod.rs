@@ -61,7 +61,7 @@ pub enum Definition {
 
 /// Similarity of two vectors in a loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Similarity {
+pub enum LossSimilarity {
     /// The cosine.
     #[default]
     Cosine,
@@ -69,11 +69,11 @@ pub enum Similarity {
     Dot,
 }
 
-impl From<Similarity> for sentences::Similarity {
-    fn from(similarity: Similarity) -> Self {
+impl From<LossSimilarity> for sentences::Similarity {
+    fn from(similarity: LossSimilarity) -> Self {
         match similarity {
-            Similarity::Cosine => Self::Cosine,
-            Similarity::Dot => Self::Dot,
+            LossSimilarity::Cosine => Self::Cosine,
+            LossSimilarity::Dot => Self::Dot,
         }
     }
 }
@@ -84,7 +84,7 @@ pub struct Loss {
     /// The objective.
     pub objective: Objective,
     /// Similarity of two vectors. Vectors of tokens are normalized in either case.
-    pub similarity: Similarity,
+    pub similarity: LossSimilarity,
     /// Leading components of each part for Matryoshka; empty for the whole vectors alone.
     pub dimensions: Vec<usize>,
     /// Treatment of document tokens that do not count, in models with a vector per token.
@@ -154,7 +154,7 @@ impl Loss {
     pub fn in_batch() -> Self {
         Self {
             objective: Objective::InBatch(InBatch::default()),
-            similarity: Similarity::Cosine,
+            similarity: LossSimilarity::Cosine,
             dimensions: Vec::new(),
             masked: Masked::NeverWins,
         }
@@ -192,7 +192,8 @@ impl Loss {
     /// # Panics
     /// If an objective with a teacher has no score for each document, or fewer documents than [`Self::least_ways`].
     pub fn rows(&self, batch: &BatchVectors, rows: Range<usize>) -> Tensor<1> {
-        let normalizes = self.similarity == Similarity::Cosine || batch.documents.counts.is_some();
+        let normalizes =
+            self.similarity == LossSimilarity::Cosine || batch.documents.counts.is_some();
         let prepared = |vectors: &TextVectors| match normalizes {
             true => vectors.clone().normalized(),
             false => vectors.clone(),

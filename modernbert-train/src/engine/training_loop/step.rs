@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::super::error::EngineError;
 use super::super::over_ranks::{accumulate, reduce};
 use super::super::readback::{Pending, read_back};
-use super::super::task::{Sums, Task};
+use super::super::task::{LossSums, Task};
 use super::super::window::Window;
 use super::Loop;
 use crate::optim::{GradientSquares, clip_by_norm};
@@ -81,7 +81,7 @@ impl<T: Task> Loop<T> {
         &self,
         model: &T::Model,
         mut batches: Vec<T::Batch>,
-    ) -> Result<(Vec<Sums>, GradientsParams), EngineError> {
+    ) -> Result<(Vec<LossSums>, GradientsParams), EngineError> {
         if !self.ranks.is_several() {
             return Ok(self.task.step(model, batches));
         }
@@ -89,7 +89,7 @@ impl<T: Task> Loop<T> {
             return Err(EngineError::OneProcess);
         }
         let leaves = batches.len();
-        let own = tree::share(leaves, self.ranks.rank(), self.ranks.size());
+        let own = tree::range_of_rank(leaves, self.ranks.rank(), self.ranks.size());
         let mine = batches.drain(own.clone()).collect();
         let (sums, parts) = accumulate(&self.task, model, mine, leaves, &own);
         let over = (&*self.ranks, &self.gradient_sum);

@@ -133,7 +133,7 @@ impl MaskedLm {
     /// Scores `[rows, vocab]` in f32 for hidden states `[rows, hidden]`.
     pub fn decode(&self, hidden: Tensor<2>) -> Tensor<2> {
         let precision = self.model.head_precision();
-        let z = precision.lower(self.head.forward(hidden, precision));
+        let z = precision.to_compute(self.head.forward(hidden, precision));
         let (weight, bias) = self.decoder();
         precision.raise(linear(z, weight, bias))
     }
@@ -156,7 +156,7 @@ impl MaskedLm {
     pub fn score(&self, hidden: Tensor<2>, masked: &MaskedTokens) -> MaskedLmOutput {
         let precision = self.model.head_precision();
         let hidden = gather_rows(hidden, masked.positions.clone(), masked.order.clone());
-        let z = precision.lower(self.head.forward(hidden, precision));
+        let z = precision.to_compute(self.head.forward(hidden, precision));
         let (weight, bias) = self.decoder();
         let loss = self.model.config().flexbert.loss();
         if !loss.is_cross_entropy() {

@@ -68,7 +68,7 @@ impl PredictionHead {
 
     /// `[rows, hidden]` f32 in and out.
     fn forward(&self, x: Tensor<2>, precision: Precision) -> Tensor<2> {
-        let x = precision.raise(self.dense.forward(precision.lower(x)));
+        let x = precision.raise(self.dense.forward(precision.to_compute(x)));
         let activated = self.act.forward(x);
         match &self.norm {
             Some(norm) => norm.forward(activated),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use modernbert_benches::record::{Leg, Record, read};
+use modernbert_benches::record::{Leg, Measurement, read};
 use modernbert_cli::plot::{Series, plot_curves};
 
 use tables::{tables, tokens_of};
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<()> {
     pictures(&Records(all), &args.out)
 }
 
-struct Records(Vec<Record>);
+struct Records(Vec<Measurement>);
 
 /// A row of a table.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +57,7 @@ struct Row {
 }
 
 impl Row {
-    fn of(record: &Record) -> Self {
+    fn of(record: &Measurement) -> Self {
         let program = match record.leg {
             Leg::Throughput | Leg::Latency if !record.variant.is_empty() => {
                 format!("{}, {}", record.program, record.variant)
@@ -82,7 +82,7 @@ impl Row {
 }
 
 impl Records {
-    fn of(&self, leg: Leg) -> impl Iterator<Item = &Record> {
+    fn of(&self, leg: Leg) -> impl Iterator<Item = &Measurement> {
         self.0.iter().filter(move |record| record.leg == leg)
     }
 
@@ -103,8 +103,8 @@ impl Records {
         rows
     }
 
-    fn find(&self, leg: Leg, row: &Row, set: &str, variant: &str) -> Option<&Record> {
-        let of_row = |record: &&Record| Row::of(record) == *row && record.set == set;
+    fn find(&self, leg: Leg, row: &Row, set: &str, variant: &str) -> Option<&Measurement> {
+        let of_row = |record: &&Measurement| Row::of(record) == *row && record.set == set;
         let mut found = self.of(leg).filter(of_row);
         match leg {
             Leg::Throughput | Leg::Latency | Leg::Global => found.next(),

@@ -350,10 +350,10 @@ fn layouts(records: &Records, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use modernbert_benches::record::Record;
+    use modernbert_benches::record::Measurement;
 
-    fn record(program: &str, leg: Leg, set: &str, variant: &str, speed: f64) -> Record {
-        let mut record = Record::new(program, "ModernBERT base", leg, set, "bf16");
+    fn record(program: &str, leg: Leg, set: &str, variant: &str, speed: f64) -> Measurement {
+        let mut record = Measurement::new(program, "ModernBERT base", leg, set, "bf16");
         record.variant = variant.to_owned();
         (record.tok_s, record.deviation) = (Some(speed), Some(1e3));
         record
@@ -369,7 +369,7 @@ mod tests {
             record("ours", Leg::Layouts, "variable-256", "unpadded", 1e6),
             record("ours", Leg::Layouts, "variable-256", "padded", 0.5e6),
         ];
-        let mut most = Record::new("ours", "ModernBERT base", Leg::Largest, "512", "bf16");
+        let mut most = Measurement::new("ours", "ModernBERT base", Leg::Largest, "512", "bf16");
         most.variant = "24 GB".to_owned();
         (most.largest, most.fails) = (Some(2000), Some(2010));
         all.push(most);

@@ -4,12 +4,12 @@ use burn::tensor::DType;
 use modernbert::batch::{TokenOrder, int_tensor};
 use modernbert::ops::gather_rows::{self as op, gather_rows_backward};
 
-use super::{CHECKED, Shape, training_ids};
-use crate::check::{close, head, read};
+use super::{BatchSizes, CHECKED, training_ids};
+use crate::check::{close, first_rows, read};
 use crate::measure::{Meter, Work};
 
 /// Measures `gather-rows`, forward and backward.
-pub(crate) fn gather_rows(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> {
+pub(crate) fn gather_rows(meter: &mut Meter, shape: &BatchSizes) -> anyhow::Result<()> {
     if !meter.wants("gather-rows") {
         return Ok(());
     }
@@ -21,7 +21,7 @@ pub(crate) fn gather_rows(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()
     let expected = table.clone().select(0, ids.clone().narrow(0, 0, CHECKED));
     close(
         "gather-rows",
-        &read(head(&out, CHECKED))?,
+        &read(first_rows(&out, CHECKED))?,
         &read(expected)?,
         0.0,
     )?;

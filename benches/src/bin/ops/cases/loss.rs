@@ -4,12 +4,12 @@ use burn::tensor::{DType, Int, Tensor};
 use modernbert::batch::int_tensor;
 use modernbert::ops::cross_entropy::{cross_entropy, cross_entropy_scores, decoder_loss};
 
-use super::{LABELLED, Shape, training_ids};
-use crate::check::{close, head, read, unit};
+use super::{BatchSizes, LABELLED, training_ids};
+use crate::check::{close, first_rows, read, rounding_unit};
 use crate::measure::{Meter, Work};
 
 /// Returns the number of rows of a chunk in the decoder, and targets and weights for them.
-fn scores(meter: &Meter, shape: &Shape) -> (usize, Tensor<1, Int>, Tensor<1>) {
+fn scores(meter: &Meter, shape: &BatchSizes) -> (usize, Tensor<1, Int>, Tensor<1>) {
     let rows = ((shape.tokens as f64 * LABELLED) as usize).min(4096);
     let targets = training_ids(rows, shape.vocab).into_iter();
     let targets = int_tensor(targets.map(|id| id as i32), &meter.device);
@@ -18,7 +18,7 @@ fn scores(meter: &Meter, shape: &Shape) -> (usize, Tensor<1, Int>, Tensor<1>) {
 }
 
 /// Measures `loss`, cross-entropy over a chunk of scores, and `loss+grad`, which overwrites them with the gradient.
-pub(crate) fn losses(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> {
+pub(crate) fn losses(meter: &mut Meter, shape: &BatchSizes) -> anyhow::Result<()> {
     if !meter.wants("loss") {
         return Ok(());
     }
@@ -33,7 +33,7 @@ pub(crate) fn losses(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> {
         weights.clone(),
     );
     const FEW: usize = 4;
-    let wide = read(head(&logits, FEW))?;
+    let wide = read(first_rows(&logits, FEW))?;
     let biases = read(bias.clone())?;
     let labels = training_ids(rows, shape.vocab);
     let (mut losses, mut gradients, mut best) = (vec![], vec![], vec![]);
@@ -57,9 +57,9 @@ pub(crate) fn losses(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> {
     anyhow::ensure!(read(hits.narrow(0, 0, FEW))? == best, "loss: wrong hits");
     close(
         "loss, gradient",
-        &read(head(&gradient, FEW))?,
+        &read(first_rows(&gradient, FEW))?,
         &gradients,
-        2.0 * unit(shape.dtype),
+        2.0 * rounding_unit(shape.dtype),
     )?;
     meter.row(
         &shape.name,
@@ -92,7 +92,7 @@ pub(crate) fn losses(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> {
 }
 
 /// Measures `decoder`: the loss with all gradients, three GEMMs and the cross-entropy per chunk.
-pub(crate) fn decoder(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> {
+pub(crate) fn decoder(meter: &mut Meter, shape: &BatchSizes) -> anyhow::Result<()> {
     let rows = (shape.tokens as f64 * LABELLED) as usize;
     let labels = training_ids(rows, shape.vocab);
     let device = meter.device.clone().autodiff();

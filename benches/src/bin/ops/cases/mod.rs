@@ -21,7 +21,7 @@ const CHECKED: usize = 48;
 const LABELLED: f64 = 0.3;
 
 /// Sizes of a model and of the batch.
-pub(crate) struct Shape {
+pub(crate) struct BatchSizes {
     name: String,
     tokens: usize,
     hidden: usize,
@@ -31,7 +31,7 @@ pub(crate) struct Shape {
     dtype: DType,
 }
 
-impl Shape {
+impl BatchSizes {
     pub(crate) fn new(name: &str, config: &ModernBertConfig, tokens: usize, dtype: DType) -> Self {
         Self {
             name: name.to_owned(),

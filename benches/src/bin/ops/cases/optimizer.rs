@@ -3,12 +3,12 @@
 use burn::tensor::{DType, Tensor};
 use modernbert::ops::optimizer::{AdamWStep, Parameter, adamw, adamw_all};
 
-use super::Shape;
+use super::BatchSizes;
 use crate::check::{close, read};
 use crate::measure::{Meter, Work};
 
 /// Measures `adamw`: one step of tensors with the sizes of the model's parameters.
-pub(crate) fn optimizer(meter: &mut Meter, shape: &Shape) -> anyhow::Result<()> {
+pub(crate) fn optimizer(meter: &mut Meter, shape: &BatchSizes) -> anyhow::Result<()> {
     if !meter.wants("adamw") {
         return Ok(());
     }

@@ -11,7 +11,7 @@
 
 use burn::tensor::{FloatDType, Int, Tensor, TensorData, activation};
 
-use super::{AttentionSpec, Block, QUERY_BLOCK};
+use super::{AttentionSpec, QUERY_BLOCK, QueryBlock};
 use crate::ops::dropout::{DropoutSpec, dropout};
 use crate::ops::linear::linear;
 
@@ -64,13 +64,13 @@ pub fn attention_composed(qkv: Tensor<4>, spec: &AttentionSpec, composed: Compos
         _ => qkv.cast(FloatDType::F32),
     };
     // [heads, total, head_dim]
-    let part = |i: usize| -> Tensor<3> {
+    let projection = |i: usize| -> Tensor<3> {
         wide.clone()
             .narrow(1, i, 1)
             .reshape([total, heads, head_dim])
             .swap_dims(0, 1)
     };
-    let (mut q, mut k, v) = (part(0), part(1), part(2));
+    let (mut q, mut k, v) = (projection(0), projection(1), projection(2));
     let rows = |table: Tensor<2>| -> Tensor<3> {
         table
             .cast(FloatDType::from(wide.dtype()))
@@ -121,7 +121,10 @@ pub fn attention_composed(qkv: Tensor<4>, spec: &AttentionSpec, composed: Compos
             }
             let mut p = activation::softmax(scores, 2);
             if let Some(drop) = &composed.dropout {
-                p = dropout(p, drop.part([sequence as u64, block.queries.start as u64]));
+                p = dropout(
+                    p,
+                    drop.derived([sequence as u64, block.queries.start as u64]),
+                );
             }
             outs.push(matmul_heads(p, at(&v).swap_dims(1, 2)));
         }
@@ -150,14 +153,14 @@ fn matmul_heads(a: Tensor<3>, b: Tensor<3>) -> Tensor<3> {
 }
 
 /// Returns the distance of each query of a block to each of its keys, row by row.
-fn distances(block: &Block) -> Vec<f32> {
+fn distances(block: &QueryBlock) -> Vec<f32> {
     let rows = block.queries.clone();
     rows.flat_map(|i| block.keys.clone().map(move |j| i.abs_diff(j) as f32))
         .collect()
 }
 
 /// Returns the mask to add to the scores of a block, row by row; `None` if all keys are visible.
-fn mask(block: &Block, spec: &AttentionSpec) -> Option<Vec<f32>> {
+fn mask(block: &QueryBlock, spec: &AttentionSpec) -> Option<Vec<f32>> {
     let columns = block.keys.len();
     let mut visible = block.queries.clone().map(|i| spec.visible_in(block, i));
     if visible.clone().all(|keys| keys == (0..columns)) {

@@ -7,8 +7,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{DType, Scalar, Shape, TensorData};
 
-use super::{AttentionSpec, Block, QUERY_BLOCK};
-use crate::ops::primitive::{assign, cast, narrow, reshape, widen};
+use super::{AttentionSpec, QUERY_BLOCK, QueryBlock};
+use crate::ops::primitive::{assign, cast, cast_to_compute, narrow, reshape};
 
 /// Added to the scores of hidden keys in place of minus infinity: finite, so that no row computes `inf - inf`.
 const HIDDEN: f32 = -1e30;
@@ -48,8 +48,8 @@ pub(crate) fn backward<B: Backend>(
 ) -> FloatTensor<B> {
     let dtype = qkv.dtype();
     let [q, k, v] = heads_first::<B>(qkv, rotary.clone(), spec);
-    let d_out = B::float_swap_dims(widen::<B>(d_out), 0, 1);
-    let out = B::float_swap_dims(widen::<B>(out), 0, 1);
+    let d_out = B::float_swap_dims(cast_to_compute::<B>(d_out), 0, 1);
+    let out = B::float_swap_dims(cast_to_compute::<B>(out), 0, 1);
     // delta_i = sum_d out_id * d_out_id = sum_j p_ij (d_out_i · v_j), which the derivative of the softmax subtracts.
     let delta = B::float_sum_dim(B::float_mul(d_out.clone(), out), 2);
 
@@ -102,9 +102,9 @@ pub(crate) fn backward<B: Backend>(
         d_k = apply_rope::<B>(d_k, cos, sin);
     }
     let [heads, total, head_dim] = d_q.shape().dims();
-    let parts = [d_q, d_k, d_v]
+    let projections = [d_q, d_k, d_v]
         .map(|d| reshape::<B, 4>(B::float_swap_dims(d, 0, 1), [total, 1, heads, head_dim]));
-    cast::<B>(B::float_cat(parts.into(), 1), dtype)
+    cast::<B>(B::float_cat(projections.into(), 1), dtype)
 }
 
 /// Returns q, k, v as `[heads, total, head_dim]` in f32 (or f64), with RoPE applied to q and k.
@@ -113,13 +113,13 @@ fn heads_first<B: Backend>(
     rotary: FloatTensor<B>,
     spec: &AttentionSpec,
 ) -> [FloatTensor<B>; 3] {
-    let qkv = widen::<B>(qkv);
+    let qkv = cast_to_compute::<B>(qkv);
     let [total, _, heads, head_dim] = qkv.shape().dims();
-    let part = |i: usize| {
-        let part = narrow::<B>(qkv.clone(), 1, i..i + 1);
-        B::float_swap_dims(reshape::<B, 3>(part, [total, heads, head_dim]), 0, 1)
+    let projection = |i: usize| {
+        let projection = narrow::<B>(qkv.clone(), 1, i..i + 1);
+        B::float_swap_dims(reshape::<B, 3>(projection, [total, heads, head_dim]), 0, 1)
     };
-    let (q, k, v) = (part(0), part(1), part(2));
+    let (q, k, v) = (projection(0), projection(1), projection(2));
     if !spec.rope {
         return [q, k, v];
     }
@@ -172,7 +172,7 @@ fn block_forward<B: Backend>(
     q: &FloatTensor<B>,
     k: &FloatTensor<B>,
     v: &FloatTensor<B>,
-    block: &Block,
+    block: &QueryBlock,
     first_row: usize,
     spec: &AttentionSpec,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
@@ -215,7 +215,7 @@ fn capped_scores<B: Backend>(
 /// Hides the keys of a block that are outside the window of a query; most blocks of a long sequence have such keys.
 fn masked<B: Backend>(
     scores: FloatTensor<B>,
-    block: &Block,
+    block: &QueryBlock,
     spec: &AttentionSpec,
 ) -> FloatTensor<B> {
     let (rows, columns) = (block.queries.len(), block.keys.len());
@@ -252,7 +252,7 @@ fn add_at<B: Backend>(
     *sum = assign::<B>(sum.clone(), 1, rows, B::float_add(old, value));
 }
 
-fn for_each_block(spec: &AttentionSpec, mut visit: impl FnMut(Block, usize)) {
+fn for_each_block(spec: &AttentionSpec, mut visit: impl FnMut(QueryBlock, usize)) {
     for range in spec.layout.ranges() {
         for block in spec.blocks(range.len(), QUERY_BLOCK) {
             visit(block, range.start);

@@ -1,10 +1,12 @@
-//! Attention on the CPU: one task per sequence and head, by the kernels of [`cpu_encoder::attention`] in f32 or bf16.
+//! Attention on the CPU: one work item per sequence and head, by the kernels of [`cpu_encoder::attention`] in f32 or bf16.
 //!
 //! Operands in bf16 stay in bf16, for the bf16 kernels of `cpu-gemm`; sums and softmax are in f32.
 
 use burn::tensor::DType;
 use burn_flex::FlexTensor;
-use cpu_encoder::attention::{Activation, BackwardScratch, Gradients, Head, Place, Scratch};
+use cpu_encoder::attention::{
+    BackwardScratch, Gradients, HeadView, OperandDtype, Scratch, TileMut,
+};
 use cpu_gemm::Unit;
 use half::bf16;
 use rayon::prelude::*;
@@ -66,19 +68,19 @@ struct Call<'a> {
 }
 
 /// One head of one sequence, which is not empty.
-struct Task {
+struct WorkItem {
     head: usize,
     first: usize,
     length: usize,
 }
 
-/// A pointer to outputs that tasks write at the same time. Tokens of different sequences and different heads have no element in common.
-struct Shared<T>(*mut T);
+/// A pointer to outputs that work items write at the same time. Tokens of different sequences and different heads have no element in common.
+struct DisjointOutput<T>(*mut T);
 
-// SAFETY: each task writes the rows of its own sequence and head.
-unsafe impl<T: Send> Sync for Shared<T> {}
+// SAFETY: each work item writes the rows of its own sequence and head.
+unsafe impl<T: Send> Sync for DisjointOutput<T> {}
 
-impl<T> Shared<T> {
+impl<T> DisjointOutput<T> {
     /// `len` elements from `index` on.
     ///
     /// # Safety
@@ -107,11 +109,11 @@ impl<'a> Call<'a> {
         }
     }
 
-    fn tasks(&self) -> Vec<Task> {
+    fn items(&self) -> Vec<WorkItem> {
         let sequences = self.spec.layout.ranges().filter(|range| !range.is_empty());
         sequences
             .flat_map(|range| {
-                (0..self.heads).map(move |head| Task {
+                (0..self.heads).map(move |head| WorkItem {
                     head,
                     first: range.start,
                     length: range.len(),
@@ -120,17 +122,17 @@ impl<'a> Call<'a> {
             .collect()
     }
 
-    fn longest(tasks: &[Task]) -> usize {
-        tasks.iter().map(|task| task.length).max().unwrap_or(0)
+    fn longest(items: &[WorkItem]) -> usize {
+        items.iter().map(|item| item.length).max().unwrap_or(0)
     }
 
-    fn head<E: Native>(&'a self, task: &Task) -> Head<'a, E> {
-        let start = (task.first * 3 * self.heads + task.head) * self.dim;
-        Head {
+    fn head_view<E: Native>(&'a self, item: &WorkItem) -> HeadView<'a, E> {
+        let start = (item.first * 3 * self.heads + item.head) * self.dim;
+        HeadView {
             qkv: &elements::<E>(&self.qkv)[start..],
-            part: self.heads * self.dim,
+            qkv_stride: self.heads * self.dim,
             stride: 3 * self.heads * self.dim,
-            length: task.length,
+            length: item.length,
             dim: self.dim,
             scale: self.spec.scale as f32,
             softcap: self.spec.softcap.map(|cap| cap as f32),
@@ -139,23 +141,26 @@ impl<'a> Call<'a> {
         }
     }
 
-    fn forward<E: Native + Activation>(&self) -> (FlexTensor, FlexTensor) {
-        let (tasks, unit) = (self.tasks(), Unit::current());
+    fn forward<E: Native + OperandDtype>(&self) -> (FlexTensor, FlexTensor) {
+        let (items, unit) = (self.items(), Unit::current());
         let stride = self.heads * self.dim;
         let mut out = unspecified::<E>(self.total * stride);
         let mut lse = unspecified::<f32>(self.heads * self.total);
         {
-            let (out, lse) = (Shared(out.as_mut_ptr()), Shared(lse.as_mut_ptr()));
-            let scratch = || Scratch::<E>::new(Self::longest(&tasks), self.dim);
-            tasks.par_iter().for_each_init(scratch, |scratch, task| {
+            let (out, lse) = (
+                DisjointOutput(out.as_mut_ptr()),
+                DisjointOutput(lse.as_mut_ptr()),
+            );
+            let scratch = || Scratch::<E>::new(Self::longest(&items), self.dim);
+            items.par_iter().for_each_init(scratch, |scratch, item| {
                 let _guard = unit.enter();
-                // SAFETY: `current` returns a supported unit. The rows are those of the task's tokens and head.
+                // SAFETY: `current` returns a supported unit. The rows are those of the item's tokens and head.
                 unsafe {
-                    let lse = lse.slice(task.head * self.total + task.first, task.length);
-                    self.head::<E>(task)
+                    let lse = lse.slice(item.head * self.total + item.first, item.length);
+                    self.head_view::<E>(item)
                         .forward(unit, scratch, |i, row, total| {
                             lse[i] = total.log_sum_exp();
-                            let start = (task.first + i) * stride + task.head * self.dim;
+                            let start = (item.first + i) * stride + item.head * self.dim;
                             E::scale(row, total.inverse(), out.slice(start, self.dim));
                         });
                 }
@@ -167,35 +172,35 @@ impl<'a> Call<'a> {
         )
     }
 
-    fn backward<E: Native + Activation>(
+    fn backward<E: Native + OperandDtype>(
         &self,
         d_out: &FlexTensor,
         out: &FlexTensor,
         lse: &[f32],
     ) -> FlexTensor {
-        let (tasks, unit) = (self.tasks(), Unit::current());
+        let (items, unit) = (self.items(), Unit::current());
         let stride = self.heads * self.dim;
         let (d_out, out) = (elements::<E>(d_out), elements::<E>(out));
         let mut d_qkv = unspecified::<E>(self.total * 3 * stride);
         {
-            let d_qkv = &Shared(d_qkv.as_mut_ptr());
-            let scratch = || BackwardScratch::<E>::new(Self::longest(&tasks), self.dim);
-            tasks.par_iter().for_each_init(scratch, |scratch, task| {
+            let d_qkv = &DisjointOutput(d_qkv.as_mut_ptr());
+            let scratch = || BackwardScratch::<E>::new(Self::longest(&items), self.dim);
+            items.par_iter().for_each_init(scratch, |scratch, item| {
                 let _guard = unit.enter();
-                let start = task.first * stride + task.head * self.dim;
+                let start = item.first * stride + item.head * self.dim;
                 let gradients = Gradients {
-                    head: self.head::<E>(task),
+                    head: self.head_view::<E>(item),
                     d_out: &d_out[start..],
                     out: &out[start..],
                     out_stride: stride,
-                    lse: &lse[task.head * self.total + task.first..][..task.length],
+                    lse: &lse[item.head * self.total + item.first..][..item.length],
                 };
-                // SAFETY: as in `forward`; parts of a token have no element in common.
+                // SAFETY: as in `forward`; projections of a token have no element in common.
                 unsafe {
-                    gradients.compute(unit, scratch, |part, rows| {
-                        let token = (task.first + rows.start) * 3 + part;
-                        let start = (token * self.heads + task.head) * self.dim;
-                        Place::new(d_qkv.0.add(start), 3 * stride, rows.len(), self.dim)
+                    gradients.compute(unit, scratch, |projection, rows| {
+                        let token = (item.first + rows.start) * 3 + projection;
+                        let start = (token * self.heads + item.head) * self.dim;
+                        TileMut::new(d_qkv.0.add(start), 3 * stride, rows.len(), self.dim)
                     });
                 }
             });

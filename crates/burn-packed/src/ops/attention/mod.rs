@@ -59,7 +59,7 @@ pub(crate) const QUERY_BLOCK: usize = 64;
 
 /// A block of queries and the keys that at least one of these queries sees, as rows of one sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Block {
+pub(crate) struct QueryBlock {
     pub(crate) queries: Range<usize>,
     pub(crate) keys: Range<usize>,
 }
@@ -94,16 +94,20 @@ impl AttentionSpec {
     }
 
     /// Returns the blocks of `size` queries of a sequence of `length` tokens.
-    pub(crate) fn blocks(&self, length: usize, size: usize) -> impl Iterator<Item = Block> + '_ {
+    pub(crate) fn blocks(
+        &self,
+        length: usize,
+        size: usize,
+    ) -> impl Iterator<Item = QueryBlock> + '_ {
         (0..length).step_by(size).map(move |start| {
             let queries = start..(start + size).min(length);
             let keys = self.visible(queries.clone(), length);
-            Block { queries, keys }
+            QueryBlock { queries, keys }
         })
     }
 
     /// Returns the keys of `block` that `query` (a row of the sequence) sees, relative to the block's first key.
-    pub(crate) fn visible_in(&self, block: &Block, query: usize) -> Range<usize> {
+    pub(crate) fn visible_in(&self, block: &QueryBlock, query: usize) -> Range<usize> {
         let keys = self.visible(query..query + 1, block.keys.end);
         keys.start - block.keys.start..keys.end - block.keys.start
     }
@@ -332,10 +336,10 @@ mod tests {
     use super::*;
 
     /// Blocks of queries, and the pairs of a query and a key that they compute: the loop of the CPU versions and of the fallback.
-    fn work(half_window: Option<usize>, length: usize, size: usize) -> (usize, usize) {
+    fn blocks_and_pairs(half_window: Option<usize>, length: usize, size: usize) -> (usize, usize) {
         let layout = SequenceLayout::from_lengths([length]).unwrap();
         let spec = AttentionSpec::new(layout, half_window, 1.0);
-        let blocks: Vec<Block> = spec.blocks(length, size).collect();
+        let blocks: Vec<QueryBlock> = spec.blocks(length, size).collect();
         let pairs = blocks
             .iter()
             .map(|block| block.queries.len() * block.keys.len());
@@ -372,10 +376,13 @@ mod tests {
     fn local_layers_do_linear_work_and_global_layers_quadratic() {
         for length in [1024, 2048, 4096, 8192] {
             assert_eq!(
-                work(Some(64), length, 64),
+                blocks_and_pairs(Some(64), length, 64),
                 (length / 64, 192 * length - 2 * 64 * 64)
             );
-            assert_eq!(work(None, length, 64), (length / 64, length * length));
+            assert_eq!(
+                blocks_and_pairs(None, length, 64),
+                (length / 64, length * length)
+            );
         }
     }
 }

@@ -4,7 +4,7 @@
 
 /// Arguments of a reference computation; everything row-major.
 #[derive(Clone, Debug)]
-pub struct Problem<'a> {
+pub struct ReferenceInputs<'a> {
     /// `[total, 3, heads, head_dim]`.
     pub qkv: &'a [f64],
     /// Lengths of the sequences, in tokens.
@@ -36,7 +36,7 @@ struct Sequence {
 }
 
 /// The softmax of a query over all keys of its sequence.
-struct Softmax {
+struct ReferenceSoftmax {
     /// Probabilities; 0 for hidden keys.
     p: Vec<f64>,
     log_sum_exp: f64,
@@ -44,7 +44,7 @@ struct Softmax {
     slopes: Vec<f64>,
 }
 
-impl Problem<'_> {
+impl ReferenceInputs<'_> {
     /// Output, `[total, heads, head_dim]`.
     pub fn forward(&self) -> Vec<f64> {
         let mut out = vec![0.0; self.qkv.len() / 3];
@@ -83,7 +83,7 @@ impl Problem<'_> {
             let zeros = || vec![vec![0.0; self.head_dim]; length];
             let (mut d_q, mut d_k, mut d_v) = (zeros(), zeros(), zeros());
             for (i, d_q) in d_q.iter_mut().enumerate() {
-                let Softmax { p, slopes, .. } = self.softmax(&sequence, i);
+                let ReferenceSoftmax { p, slopes, .. } = self.softmax(&sequence, i);
                 let at = ((sequence.first + i) * self.heads + sequence.head) * self.head_dim;
                 let d_out = &d_out[at..at + self.head_dim];
                 let d_p: Vec<f64> = sequence.v.iter().map(|v| dot(d_out, v)).collect();
@@ -97,14 +97,14 @@ impl Problem<'_> {
                     }
                 }
             }
-            for (part, rows) in [d_q, d_k, d_v].iter().enumerate() {
+            for (projection, rows) in [d_q, d_k, d_v].iter().enumerate() {
                 for (i, row) in rows.iter().enumerate() {
-                    let grad = if part < 2 {
+                    let grad = if projection < 2 {
                         self.rope(row, i, -1.0)
                     } else {
                         row.clone()
                     };
-                    let at = self.index(sequence.first + i, part, sequence.head);
+                    let at = self.index(sequence.first + i, projection, sequence.head);
                     d_qkv[at..at + self.head_dim].copy_from_slice(&grad);
                 }
             }
@@ -118,9 +118,9 @@ impl Problem<'_> {
         let mut first = 0;
         for &length in self.lengths {
             for head in 0..self.heads {
-                let rows = |part: usize, rope: bool| -> Vec<Vec<f64>> {
+                let rows = |projection: usize, rope: bool| -> Vec<Vec<f64>> {
                     let row = |i: usize| {
-                        let at = self.index(first + i, part, head);
+                        let at = self.index(first + i, projection, head);
                         let row = &self.qkv[at..at + self.head_dim];
                         if rope {
                             self.rope(row, i, 1.0)
@@ -143,9 +143,9 @@ impl Problem<'_> {
         sequences
     }
 
-    /// Index of element 0 of q, k or v (part 0, 1, 2) of a row of the batch.
-    fn index(&self, row: usize, part: usize, head: usize) -> usize {
-        ((row * 3 + part) * self.heads + head) * self.head_dim
+    /// Index of element 0 of q, k or v (projection 0, 1, 2) of a row of the batch.
+    fn index(&self, row: usize, projection: usize, head: usize) -> usize {
+        ((row * 3 + projection) * self.heads + head) * self.head_dim
     }
 
     /// RoPE at a position; its transpose for a `direction` of -1.
@@ -165,7 +165,7 @@ impl Problem<'_> {
     }
 
     /// The softmax of query `i`.
-    fn softmax(&self, sequence: &Sequence, i: usize) -> Softmax {
+    fn softmax(&self, sequence: &Sequence, i: usize) -> ReferenceSoftmax {
         let length = sequence.k.len();
         let mut scores = vec![f64::NEG_INFINITY; length];
         let mut slopes = vec![1.0; length];
@@ -186,7 +186,7 @@ impl Problem<'_> {
         let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
         let log_sum_exp = max + sum.ln();
-        Softmax {
+        ReferenceSoftmax {
             p: scores.iter().map(|s| (s - log_sum_exp).exp()).collect(),
             log_sum_exp,
             slopes,

@@ -25,8 +25,8 @@ impl<B: PackedBackend, C: CheckpointStrategy> PackedBackend for Autodiff<B, C> {
         convert::autodiff::convert::<B, C>(input, dtype)
     }
 
-    fn total(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {
-        sum::autodiff::total::<B, C>(input, squared)
+    fn sum(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {
+        sum::autodiff::sum::<B, C>(input, squared)
     }
 
     fn geglu(input: FloatTensor<Self>) -> FloatTensor<Self> {

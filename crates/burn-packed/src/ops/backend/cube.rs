@@ -13,7 +13,7 @@ use crate::ops::dropout::{self, DropoutSpec};
 use crate::ops::fp8::{self, Product};
 use crate::ops::layer_norm::{self, AddNormBackward};
 use crate::ops::linear::{self, Transpose};
-use crate::ops::optimizer::{self, Group, SteppedGroup};
+use crate::ops::optimizer::{self, ParameterGroup, SteppedGroup};
 use crate::ops::{gather_rows, geglu, primitive, sum};
 
 impl PackedBackend for burn_cubecl::CubeBackend {
@@ -246,7 +246,7 @@ impl PackedBackend for burn_cubecl::CubeBackend {
     }
 
     fn adamw_steps(
-        group: Group<Self>,
+        group: ParameterGroup<Self>,
         apply: FloatTensor<Self>,
         gated: bool,
     ) -> SteppedGroup<Self> {
@@ -256,11 +256,11 @@ impl PackedBackend for burn_cubecl::CubeBackend {
         optimizer::cube::steps(group, apply, gated)
     }
 
-    fn total(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {
+    fn sum(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {
         if uses_fallback(Op::Sum) {
-            return sum::fallback::total::<Self>(input, squared);
+            return sum::fallback::sum::<Self>(input, squared);
         }
-        sum::cube::total(input, squared)
+        sum::cube::sum(input, squared)
     }
 
     fn dropout(input: FloatTensor<Self>, spec: DropoutSpec) -> FloatTensor<Self> {

@@ -14,7 +14,7 @@ use crate::ops::gather_rows;
 use crate::ops::geglu;
 use crate::ops::layer_norm::{self, AddNormBackward};
 use crate::ops::linear::{self, Transpose};
-use crate::ops::optimizer::{self, Group, SteppedGroup};
+use crate::ops::optimizer::{self, ParameterGroup, SteppedGroup};
 use crate::ops::sum;
 
 impl PackedBackend for burn::backend::Flex {
@@ -166,11 +166,11 @@ impl PackedBackend for burn::backend::Flex {
         cross_entropy::flex::column_sums(input)
     }
 
-    fn total(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {
+    fn sum(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {
         if uses_fallback(Op::Sum) {
-            return sum::fallback::total::<Self>(input, squared);
+            return sum::fallback::sum::<Self>(input, squared);
         }
-        sum::flex::total(input, squared)
+        sum::flex::sum(input, squared)
     }
 
     fn gather_rows(
@@ -197,7 +197,7 @@ impl PackedBackend for burn::backend::Flex {
     }
 
     fn adamw_steps(
-        group: Group<Self>,
+        group: ParameterGroup<Self>,
         apply: FloatTensor<Self>,
         gated: bool,
     ) -> SteppedGroup<Self> {
@@ -220,7 +220,7 @@ impl PackedBackend for burn::backend::Flex {
         rhs: FloatTensor<Self>,
         transpose: Transpose,
     ) -> FloatTensor<Self> {
-        if uses_fallback(Op::Linear) || !linear::flex::serves(&lhs, &rhs) {
+        if uses_fallback(Op::Linear) || !linear::flex::supports(&lhs, &rhs) {
             return linear::fallback::gemm::<Self>(lhs, rhs, transpose);
         }
         linear::flex::gemm(lhs, rhs, transpose, DType::BF16)
@@ -231,7 +231,7 @@ impl PackedBackend for burn::backend::Flex {
         rhs: FloatTensor<Self>,
         transpose: Transpose,
     ) -> FloatTensor<Self> {
-        if uses_fallback(Op::Linear) || !linear::flex::serves(&lhs, &rhs) {
+        if uses_fallback(Op::Linear) || !linear::flex::supports(&lhs, &rhs) {
             return linear::fallback::gemm_f32::<Self>(lhs, rhs, transpose);
         }
         linear::flex::gemm(lhs, rhs, transpose, DType::F32)

@@ -17,13 +17,13 @@ use burn::backend::{Backend, TensorMetadata, backend_extension};
 use burn::tensor::{DType, FloatDType};
 
 use super::attention::{self, AttentionSpec};
-use super::cross_entropy::decoder::Decoder;
+use super::cross_entropy::decoder::DecoderLossArgs;
 use super::cross_entropy::{DecoderSpec, ScoreSpec};
 use super::dropout::{self, DropoutSpec};
 use super::fp8::{self, Product};
 use super::layer_norm::AddNormBackward;
 use super::linear::Transpose;
-use super::optimizer::{Group, SteppedGroup};
+use super::optimizer::{ParameterGroup, SteppedGroup};
 use super::{cross_entropy, gather_rows, geglu, layer_norm, linear, optimizer, sum};
 use crate::batch::TokenOrder;
 
@@ -214,8 +214,8 @@ pub trait PackedBackend: Backend {
 
     /// Sum of all elements or of their squares, `[1]`; see [`sum`].
     #[fusion(meta = sum::spec)]
-    fn total(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {
-        sum::fallback::total::<Self>(input, squared)
+    fn sum(input: FloatTensor<Self>, squared: bool) -> FloatTensor<Self> {
+        sum::fallback::sum::<Self>(input, squared)
     }
 
     /// Decoder and cross-entropy: sums of the weighted losses and hits, `[1]` each; see [`cross_entropy`].
@@ -228,7 +228,7 @@ pub trait PackedBackend: Backend {
         weights: FloatTensor<Self>,
         spec: DecoderSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        Decoder::<Self>::new(hidden, weight, bias, targets, weights, spec).forward()
+        DecoderLossArgs::<Self>::new(hidden, weight, bias, targets, weights, spec).forward()
     }
 
     /// Results of [`PackedBackend::decoder_loss`], and gradients of hidden states, weight and bias.
@@ -248,7 +248,7 @@ pub trait PackedBackend: Backend {
         FloatTensor<Self>,
         FloatTensor<Self>,
     ) {
-        Decoder::<Self>::new(hidden, weight, bias, targets, weights, spec).with_gradients()
+        DecoderLossArgs::<Self>::new(hidden, weight, bias, targets, weights, spec).with_gradients()
     }
 
     /// Rows of a table by index; see [`gather_rows`].
@@ -277,7 +277,7 @@ pub trait PackedBackend: Backend {
     /// Weights, first and second moments after a step; see [`optimizer`].
     #[fusion(meta = optimizer::specs)]
     fn adamw_steps(
-        #[extension_type] group: Group<Self>,
+        #[extension_type] group: ParameterGroup<Self>,
         apply: FloatTensor<Self>,
         gated: bool,
     ) -> SteppedGroup<Self> {

@@ -16,8 +16,8 @@ const CHUNK: usize = 1 << 15;
 pub(crate) fn convert(x: FlexTensor, dtype: FloatDType) -> FlexTensor {
     let x = contiguous(x);
     match (x.dtype(), dtype) {
-        (DType::F32, FloatDType::BF16) => mapped(&x, bf16::round),
-        (DType::BF16, FloatDType::F32) => mapped(&x, bf16::widen),
+        (DType::F32, FloatDType::BF16) => mapped(&x, bf16::slice_from_f32),
+        (DType::BF16, FloatDType::F32) => mapped(&x, bf16::slice_to_f32),
         _ => Flex::float_cast(x, dtype),
     }
 }

@@ -135,7 +135,7 @@ fn rows_kernel<F: Float, N: Size>(
             hits[row] = select(better == 0.0f32, weight, 0.0f32);
         }
         if comptime!(config.gradient) {
-            let softmax = Softmax { top, sum };
+            let softmax = OnlineSoftmax { top, sum };
             write_gradient::<F, N>(
                 logits, bias, start, vectors, target, weight, &softmax, config,
             );
@@ -173,7 +173,7 @@ fn combine(top: f32, sum: f32, better: f32, #[comptime] threads: usize) -> (f32,
 
 /// Maximum of a row's scores, and the sum of their exponentials relative to it.
 #[derive(CubeType)]
-struct Softmax {
+struct OnlineSoftmax {
     top: f32,
     sum: f32,
 }
@@ -187,7 +187,7 @@ fn write_gradient<F: Float, N: Size>(
     vectors: usize,
     target: usize,
     weight: f32,
-    softmax: &Softmax,
+    softmax: &OnlineSoftmax,
     #[comptime] config: RowConfig,
 ) {
     let threads = comptime!(config.threads);

@@ -11,7 +11,7 @@ use crate::ops::linear::Transpose;
 use crate::ops::primitive::{converted, narrow, reshape};
 
 /// Arguments of the decoder's loss.
-pub(crate) struct Decoder<B: PackedBackend> {
+pub(crate) struct DecoderLossArgs<B: PackedBackend> {
     hidden: FloatTensor<B>,
     /// In the dtype of `hidden`.
     weight: FloatTensor<B>,
@@ -32,7 +32,7 @@ struct Chunk<B: PackedBackend> {
     d_logits: FloatTensor<B>,
 }
 
-impl<B: PackedBackend> Decoder<B> {
+impl<B: PackedBackend> DecoderLossArgs<B> {
     /// Casts weight and bias to the dtype of the hidden states, once for all chunks.
     pub(crate) fn new(
         hidden: FloatTensor<B>,
@@ -89,8 +89,8 @@ impl<B: PackedBackend> Decoder<B> {
         );
         Chunk {
             hidden,
-            loss: B::total(losses, false),
-            hits: B::total(hits, false),
+            loss: B::sum(losses, false),
+            hits: B::sum(hits, false),
             d_logits,
         }
     }
@@ -131,12 +131,12 @@ impl<B: PackedBackend> Decoder<B> {
                 Transpose::None,
             ));
             d_bias = Some(add::<B>(d_bias, B::column_sums(chunk.d_logits.clone())));
-            let part = if is_half {
+            let partial = if is_half {
                 B::gemm_f32(chunk.d_logits, chunk.hidden, Transpose::Lhs)
             } else {
                 B::gemm(chunk.d_logits, chunk.hidden, Transpose::Lhs)
             };
-            d_weight = Some(add::<B>(d_weight, part));
+            d_weight = Some(add::<B>(d_weight, partial));
         }
         let d_hidden = if d_hidden.len() == 1 {
             d_hidden.remove(0)

@@ -5,10 +5,10 @@ use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
 use burn::tensor::{FloatDType, IndexingUpdateOp, Scalar, Shape};
 
 use super::ScoreSpec;
-use crate::ops::primitive::{cast, reshape, widen};
+use crate::ops::primitive::{cast, cast_to_compute, reshape};
 
 pub(crate) fn forward<B: Backend>(logits: FloatTensor<B>, targets: IntTensor<B>) -> FloatTensor<B> {
-    let logits = widen::<B>(logits);
+    let logits = cast_to_compute::<B>(logits);
     let rows = logits.shape()[0];
     if rows == 0 {
         let dtype = FloatDType::from(logits.dtype());
@@ -30,7 +30,7 @@ pub(crate) fn backward<B: Backend>(
         return logits;
     }
     let dtype = logits.dtype();
-    let logits = widen::<B>(logits);
+    let logits = cast_to_compute::<B>(logits);
     let rows = logits.shape()[0];
     let d_loss = reshape::<B, 2>(cast::<B>(d_loss, logits.dtype()), [rows, 1]);
     let (exp, _) = shifted_exp::<B>(logits);
@@ -60,11 +60,11 @@ pub(crate) fn scores<B: Backend>(
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let (dtype, rows) = (logits.dtype(), logits.shape()[0]);
     if rows == 0 {
-        let wide = widen::<B>(logits.clone()).dtype();
+        let wide = cast_to_compute::<B>(logits.clone()).dtype();
         let none = B::float_zeros(Shape::new([0]), &logits.device(), wide.into());
         return (none.clone(), none, logits);
     }
-    let mut x = widen::<B>(logits);
+    let mut x = cast_to_compute::<B>(logits);
     if spec.bias {
         let classes = bias.shape()[0];
         let bias = cast::<B>(bias, x.dtype());
@@ -93,7 +93,7 @@ pub(crate) fn scores<B: Backend>(
 
 /// Sum of each column, in f32 (f64 for f64).
 pub(crate) fn column_sums<B: Backend>(input: FloatTensor<B>) -> FloatTensor<B> {
-    let input = widen::<B>(input);
+    let input = cast_to_compute::<B>(input);
     let [rows, width] = input.shape().dims();
     if rows == 0 {
         return B::float_zeros(Shape::new([width]), &input.device(), input.dtype().into());

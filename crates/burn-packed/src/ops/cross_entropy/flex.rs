@@ -6,7 +6,7 @@ use burn_flex::FlexTensor;
 
 use super::{ScoreSpec, fallback};
 use crate::ops::host::{
-    HostTensor, Matrix, Output, for_rows, indices, is_native, map_rows, rows_per_task, tensor,
+    HostTensor, Output, RowReader, for_rows, indices, is_native, map_rows, rows_per_task, tensor,
 };
 use crate::ops::simd;
 
@@ -15,7 +15,7 @@ pub(crate) fn forward(logits: FlexTensor, targets: FlexTensor) -> FlexTensor {
         return fallback::forward::<Flex>(logits, targets);
     }
     let [rows, _] = logits.layout().shape().dims::<2>();
-    let (logits, targets) = (Matrix::new(logits), indices(targets));
+    let (logits, targets) = (RowReader::new(logits), indices(targets));
     let losses = map_rows(rows, rows_per_task(rows), [], |range, []| {
         let mut from = Vec::new();
         let losses = range.map(|row| {
@@ -33,7 +33,7 @@ pub(crate) fn backward(d_loss: FlexTensor, logits: FlexTensor, targets: FlexTens
     }
     let dtype = logits.dtype();
     let [rows, classes] = logits.layout().shape().dims::<2>();
-    let (logits, d_loss) = (Matrix::new(logits), HostTensor::new(d_loss));
+    let (logits, d_loss) = (RowReader::new(logits), HostTensor::new(d_loss));
     let targets = indices(targets);
     let mut d_logits = Output::new(rows, classes, dtype);
     for_rows(
@@ -71,7 +71,7 @@ pub(crate) fn scores(
     }
     let dtype = logits.dtype();
     let [rows, classes] = logits.layout().shape().dims::<2>();
-    let logits = Matrix::new(logits);
+    let logits = RowReader::new(logits);
     let [bias, weights] = [bias, weights].map(HostTensor::new);
     let bias = spec.bias.then(|| bias.values());
     let targets = indices(targets);
@@ -131,7 +131,7 @@ pub(crate) fn column_sums(input: FlexTensor) -> FlexTensor {
         return fallback::column_sums::<Flex>(input);
     }
     let [rows, width] = input.layout().shape().dims::<2>();
-    let input = Matrix::new(input);
+    let input = RowReader::new(input);
     let parts = map_rows(rows, STEP, [], |range, []| {
         let (mut from, mut sums) = (Vec::new(), vec![0.0f32; width]);
         for row in range {

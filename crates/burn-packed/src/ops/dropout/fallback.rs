@@ -8,7 +8,7 @@ use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
 use burn::tensor::{IntDType, Scalar, Shape};
 
 use super::{DropoutSpec, FACTORS, SHIFTS};
-use crate::ops::primitive::{cast, widen};
+use crate::ops::primitive::{cast, cast_to_compute};
 
 const WORD: i64 = 0xffff_ffff;
 
@@ -28,7 +28,7 @@ pub(crate) fn forward<B: Backend>(input: FloatTensor<B>, spec: DropoutSpec) -> F
         Scalar::from(i64::from(spec.threshold)),
         get_or_init_device_settings::<B>(&device).bool_dtype,
     );
-    let x = widen::<B>(B::float_reshape(input, Shape::new([elements])));
+    let x = cast_to_compute::<B>(B::float_reshape(input, Shape::new([elements])));
     let x = B::float_mul_scalar(x, Scalar::from(spec.scale() as f32));
     // Filled, not multiplied by 0, which would turn infinities into NaN.
     let x = B::float_mask_fill(x, dropped, Scalar::from(0.0));

@@ -98,7 +98,7 @@ impl DropoutSpec {
     }
 
     /// Returns the same rate with a key derived from this one, for a part of a tensor.
-    pub(in crate::ops) fn part(&self, words: [u64; 2]) -> Self {
+    pub(in crate::ops) fn derived(&self, words: [u64; 2]) -> Self {
         let [low, high] = self.key;
         let own = (u64::from(high) << 32) | u64::from(low);
         Self {

@@ -108,7 +108,7 @@ pub(super) fn quantize_kernel<X: Float>(
     );
 }
 
-/// Returns the partition of rows of this width; `None` where no kernel serves it.
+/// Returns the partition of rows of this width; `None` where no kernel supports it.
 pub(crate) fn partition(like: &CubeTensor, width: usize) -> Option<RowPartition> {
     width
         .is_multiple_of(VECTOR)

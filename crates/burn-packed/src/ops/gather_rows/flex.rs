@@ -6,7 +6,7 @@ use burn_flex::FlexTensor;
 
 use super::fallback;
 use crate::batch::TokenOrder;
-use crate::ops::host::{Matrix, Output, for_rows, is_native, rows_per_task};
+use crate::ops::host::{Output, RowReader, for_rows, is_native, rows_per_task};
 
 pub(crate) fn forward(table: FlexTensor, ids: FlexTensor, order: &TokenOrder) -> FlexTensor {
     if !is_native(&table) {
@@ -14,7 +14,7 @@ pub(crate) fn forward(table: FlexTensor, ids: FlexTensor, order: &TokenOrder) ->
     }
     let [_, width] = table.layout().shape().dims::<2>();
     let (rows, dtype) = (order.len(), table.dtype());
-    let table = Matrix::new(table);
+    let table = RowReader::new(table);
     let ids = order.ids();
     let mut out = Output::new(rows, width, dtype);
     for_rows(
@@ -45,7 +45,7 @@ pub(crate) fn backward(
         return fallback::backward::<Flex>(d_out, ids, rows);
     }
     let [_, width] = d_out.layout().shape().dims::<2>();
-    let d_out = Matrix::new(d_out);
+    let d_out = RowReader::new(d_out);
     let runs = order.runs();
     let mut sums = Output::new(rows, width, DType::F32);
     for_rows(rows, ROWS, [&mut sums], |range, [mut part]| {

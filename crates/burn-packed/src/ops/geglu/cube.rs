@@ -40,12 +40,12 @@ fn normal<N: Size>(x: Vector<f32, N>) -> (Vector<f32, N>, Vector<f32, N>) {
     (cdf, gauss * Vector::new(0.398_942_3f32))
 }
 
-/// `out[t, j] = gelu(input[t, j]) * input[t, half + j]`; `half` vectors per half row, `total` in `out`.
+/// `out[t, j] = gelu(input[t, j]) * input[t, half + j]`; `half` vectors per half row, `vectors` in `out`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn forward_kernel<F: Float, N: Size>(
     input: &[Vector<F, N>],
     out: &mut [Vector<F, N>],
-    total: usize,
+    vectors: usize,
     #[comptime] half: usize,
     #[define(F)] _dtype: ElemType,
 ) {
@@ -55,7 +55,7 @@ fn forward_kernel<F: Float, N: Size>(
     #[unroll]
     for i in 0..VECTORS {
         let at = first + comptime!(i * THREADS);
-        let at = select(at < total, at, 0usize);
+        let at = select(at < vectors, at, 0usize);
         let place = at + at / half * half;
         xs[i] = input[place];
         gates[i] = input[place + half];
@@ -63,7 +63,7 @@ fn forward_kernel<F: Float, N: Size>(
     #[unroll]
     for i in 0..VECTORS {
         let at = first + comptime!(i * THREADS);
-        if at < total {
+        if at < vectors {
             let x = Vector::<f32, N>::cast_from(xs[i]);
             let (cdf, _density) = normal::<N>(x);
             let gate = Vector::<f32, N>::cast_from(gates[i]);
@@ -79,7 +79,7 @@ fn backward_kernel<F: Float, N: Size>(
     input: &[Vector<F, N>],
     d_input: &mut [Vector<F, N>],
     out: &mut [Vector<F, N>],
-    total: usize,
+    vectors: usize,
     #[comptime] half: usize,
     #[comptime] with_output: bool,
     #[define(F)] _dtype: ElemType,
@@ -91,7 +91,7 @@ fn backward_kernel<F: Float, N: Size>(
     #[unroll]
     for i in 0..VECTORS {
         let at = first + comptime!(i * THREADS);
-        let at = select(at < total, at, 0usize);
+        let at = select(at < vectors, at, 0usize);
         let place = at + at / half * half;
         xs[i] = input[place];
         gates[i] = input[place + half];
@@ -100,7 +100,7 @@ fn backward_kernel<F: Float, N: Size>(
     #[unroll]
     for i in 0..VECTORS {
         let at = first + comptime!(i * THREADS);
-        if at < total {
+        if at < vectors {
             let place = at + at / half * half;
             let x = Vector::<f32, N>::cast_from(xs[i]);
             let gate = Vector::<f32, N>::cast_from(gates[i]);
@@ -138,7 +138,7 @@ impl LaunchSizes {
         })
     }
 
-    fn total(&self) -> usize {
+    fn vectors(&self) -> usize {
         self.rows * self.width / self.vector
     }
 
@@ -147,7 +147,7 @@ impl LaunchSizes {
     }
 
     fn count(&self, client: &Client) -> CubeCount {
-        grid(client, self.total().div_ceil(THREADS * VECTORS))
+        grid(client, self.vectors().div_ceil(THREADS * VECTORS))
     }
 
     fn dim(&self) -> CubeDim {
@@ -175,7 +175,7 @@ pub(crate) fn forward(input: CubeTensor) -> CubeTensor {
             sizes.vector,
             input.into_buffer_arg(),
             out.clone().into_buffer_arg(),
-            sizes.total(),
+            sizes.vectors(),
             sizes.half(),
             sizes.elem,
         );
@@ -231,7 +231,7 @@ fn launch_backward(
                 input.into_buffer_arg(),
                 d_input.clone().into_buffer_arg(),
                 out.clone().into_buffer_arg(),
-                sizes.total(),
+                sizes.vectors(),
                 sizes.half(),
                 with_output,
                 sizes.elem,

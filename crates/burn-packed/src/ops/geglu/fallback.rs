@@ -5,7 +5,7 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{FloatDType, Scalar, Shape};
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
-use crate::ops::primitive::{cast, narrow, widen};
+use crate::ops::primitive::{cast, cast_to_compute, narrow};
 
 pub(crate) fn forward<B: Backend>(input: FloatTensor<B>) -> FloatTensor<B> {
     let dtype = input.dtype();
@@ -15,7 +15,7 @@ pub(crate) fn forward<B: Backend>(input: FloatTensor<B>) -> FloatTensor<B> {
         let shape = Shape::new([0, width / 2]);
         return B::float_zeros(shape, &input.device(), FloatDType::from(dtype));
     }
-    let (activated, gate) = halves::<B>(widen::<B>(input));
+    let (activated, gate) = halves::<B>(cast_to_compute::<B>(input));
     let gelu = B::float_mul(activated.clone(), cdf::<B>(activated));
     cast::<B>(B::float_mul(gelu, gate), dtype)
 }
@@ -25,8 +25,8 @@ pub(crate) fn backward<B: Backend>(d_out: FloatTensor<B>, input: FloatTensor<B>)
         return input;
     }
     let dtype = input.dtype();
-    let d_out = widen::<B>(d_out);
-    let (x, gate) = halves::<B>(widen::<B>(input));
+    let d_out = cast_to_compute::<B>(d_out);
+    let (x, gate) = halves::<B>(cast_to_compute::<B>(input));
     let cdf = cdf::<B>(x.clone());
     let exponent = B::float_mul_scalar(B::float_mul(x.clone(), x.clone()), Scalar::from(-0.5));
     let density = B::float_mul_scalar(

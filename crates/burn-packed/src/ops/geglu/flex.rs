@@ -4,7 +4,7 @@ use burn::backend::Flex;
 use burn_flex::FlexTensor;
 
 use super::fallback;
-use crate::ops::host::{Matrix, Output, for_rows, is_native, rows_per_task};
+use crate::ops::host::{Output, RowReader, for_rows, is_native, rows_per_task};
 use crate::ops::simd;
 
 pub(crate) fn forward(input: FlexTensor) -> FlexTensor {
@@ -14,7 +14,7 @@ pub(crate) fn forward(input: FlexTensor) -> FlexTensor {
     let dtype = input.dtype();
     let [rows, width] = input.layout().shape().dims::<2>();
     let half = width / 2;
-    let input = Matrix::new(input);
+    let input = RowReader::new(input);
     let mut out = Output::new(rows, half, dtype);
     for_rows(rows, rows_per_task(rows), [&mut out], |range, [mut out]| {
         let (mut from, mut to) = (Vec::new(), Vec::new());
@@ -51,7 +51,7 @@ fn gradient(d_out: FlexTensor, input: FlexTensor, has_output: bool) -> (FlexTens
     let [rows, width] = input.layout().shape().dims::<2>();
     let half = width / 2;
     let out_rows = if has_output { rows } else { 0 };
-    let (input, d_out) = (Matrix::new(input), Matrix::new(d_out));
+    let (input, d_out) = (RowReader::new(input), RowReader::new(d_out));
     let mut d_input = Output::new(rows, width, dtype);
     let mut out = Output::new(out_rows, half, dtype);
     let outputs = [&mut d_input, &mut out];

@@ -14,7 +14,7 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::DType;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{AddNormBackward, Saved};
+use super::{AddNormBackward, SavedNorm};
 use crate::ops::PackedBackend;
 use crate::ops::primitive::cast;
 
@@ -191,7 +191,7 @@ pub(crate) fn add_layer_norm<B: PackedBackend, C: CheckpointStrategy>(
     }));
     let spec = AddNormBackward {
         eps,
-        saved: Saved::for_output(out),
+        saved: SavedNorm::for_output(out),
         has_d_sum: true,
         sum: x.dtype(),
         branch: branch.dtype(),
@@ -213,8 +213,8 @@ pub(crate) fn add_layer_norm<B: PackedBackend, C: CheckpointStrategy>(
             let state = AddLayerNormState {
                 gradients: gradients.clone(),
                 saved: match spec.saved {
-                    Saved::Sum => sum.clone(),
-                    Saved::Normed => normed.clone(),
+                    SavedNorm::Sum => sum.clone(),
+                    SavedNorm::Normed => normed.clone(),
                 },
                 inv_std,
                 weight: weight_id,

@@ -4,8 +4,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{DType, FloatDType, Scalar, Shape};
 
-use super::{AddNormBackward, Saved};
-use crate::ops::primitive::{cast, reshape, widen, widened};
+use super::{AddNormBackward, SavedNorm};
+use crate::ops::primitive::{cast, cast_to_compute, reshape, widened};
 
 pub(crate) fn forward<B: Backend>(
     input: FloatTensor<B>,
@@ -17,7 +17,7 @@ pub(crate) fn forward<B: Backend>(
     if input.shape()[0] == 0 {
         return zeros::<B>(&input, input.shape(), out);
     }
-    let (normed, _) = normalize::<B>(widen::<B>(input), eps);
+    let (normed, _) = normalize::<B>(cast_to_compute::<B>(input), eps);
     cast::<B>(weighted::<B>(normed, weight), out)
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn add_forward<B: Backend>(
     }
     let branch = cast::<B>(branch, x.dtype());
     let sum = B::float_add(x, branch);
-    let (normed, inv_std) = normalize::<B>(widen::<B>(sum.clone()), eps);
+    let (normed, inv_std) = normalize::<B>(cast_to_compute::<B>(sum.clone()), eps);
     (
         sum,
         cast::<B>(weighted::<B>(normed, weight), out),
@@ -55,7 +55,7 @@ pub(crate) fn backward<B: Backend>(
         return (input, d_weight);
     }
     let dtype = input.dtype();
-    let (y, inv_std) = normalize::<B>(widen::<B>(input), eps);
+    let (y, inv_std) = normalize::<B>(cast_to_compute::<B>(input), eps);
     let (d_input, d_weight) = norm_backward::<B>(d_out, y, inv_std, weight);
     (cast::<B>(d_input, dtype), d_weight)
 }
@@ -76,10 +76,10 @@ pub(crate) fn add_backward<B: Backend>(
             zeros::<B>(&weight, weight.shape(), weight.dtype()),
         );
     }
-    let saved = widen::<B>(saved);
+    let saved = cast_to_compute::<B>(saved);
     let (y, inv_std) = match spec.saved {
-        Saved::Sum => normalize::<B>(saved, spec.eps),
-        Saved::Normed => {
+        SavedNorm::Sum => normalize::<B>(saved, spec.eps),
+        SavedNorm::Normed => {
             // A weight of 0 is replaced by 1: the output is 0 there, and so is y.
             let weight = cast::<B>(weight.clone(), saved.dtype());
             let sign = B::float_sign(weight.clone());

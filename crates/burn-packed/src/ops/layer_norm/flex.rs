@@ -4,9 +4,9 @@ use burn::backend::Flex;
 use burn::tensor::DType;
 use burn_flex::FlexTensor;
 
-use super::{AddNormBackward, Saved, fallback};
+use super::{AddNormBackward, SavedNorm, fallback};
 use crate::ops::host::{
-    HostTensor, Matrix, Output, RowsMut, for_rows, in_dtype, is_native, map_rows, rows_per_task,
+    HostTensor, Output, RowReader, RowsMut, for_rows, in_dtype, is_native, map_rows, rows_per_task,
     tensor,
 };
 use crate::ops::simd;
@@ -16,7 +16,7 @@ pub(crate) fn forward(input: FlexTensor, weight: FlexTensor, eps: f64, out: DTyp
         return fallback::forward::<Flex>(input, weight, eps, out);
     }
     let [rows, width] = input.layout().shape().dims::<2>();
-    let (input, weight) = (Matrix::new(input), HostTensor::new(weight));
+    let (input, weight) = (RowReader::new(input), HostTensor::new(weight));
     let mut normed = Output::new(rows, width, out);
     for_rows(
         rows,
@@ -47,7 +47,11 @@ pub(crate) fn add_forward(
         return fallback::add_forward::<Flex>(x, branch, weight, eps, out);
     }
     let [rows, width] = x.layout().shape().dims::<2>();
-    let (x, branch, weight) = (Matrix::new(x), Matrix::new(branch), HostTensor::new(weight));
+    let (x, branch, weight) = (
+        RowReader::new(x),
+        RowReader::new(branch),
+        HostTensor::new(weight),
+    );
     let mut sum = Output::new(rows, width, DType::F32);
     let mut normed = Output::new(rows, width, out);
     let mut inv_std = Output::new(rows, 1, DType::F32);
@@ -88,13 +92,13 @@ pub(crate) fn add_backward(
     if !is_native(&saved) || spec.sum == DType::F64 {
         return fallback::add_backward::<Flex>(d_sum, d_normed, saved, inv_std, weight, spec);
     }
-    let (d_sum, inv_std) = (Matrix::new(d_sum), HostTensor::new(inv_std));
+    let (d_sum, inv_std) = (RowReader::new(d_sum), HostTensor::new(inv_std));
     let norm = NormBackward {
-        d_out: Matrix::new(d_normed),
-        saved: Matrix::new(saved),
+        d_out: RowReader::new(d_normed),
+        saved: RowReader::new(saved),
         weight: HostTensor::new(weight.clone()),
         eps: spec.eps as f32,
-        inv_std: (spec.saved == Saved::Normed).then(|| inv_std.values()),
+        inv_std: (spec.saved == SavedNorm::Normed).then(|| inv_std.values()),
     };
     let add = spec.has_d_sum.then_some(&d_sum);
     // Both gradients are one, in two dtypes.
@@ -114,8 +118,8 @@ pub(crate) fn backward(
     }
     let dtype = input.dtype();
     let norm = NormBackward {
-        d_out: Matrix::new(d_out),
-        saved: Matrix::new(input),
+        d_out: RowReader::new(d_out),
+        saved: RowReader::new(input),
         weight: HostTensor::new(weight.clone()),
         eps: eps as f32,
         inv_std: None,
@@ -126,9 +130,9 @@ pub(crate) fn backward(
 
 /// Operands of a backward pass.
 struct NormBackward<'a> {
-    d_out: Matrix,
+    d_out: RowReader,
     /// The input; the output where `inv_std` is given.
-    saved: Matrix,
+    saved: RowReader,
     weight: HostTensor,
     eps: f32,
     /// Inverse standard deviations, where the output was saved.
@@ -143,7 +147,7 @@ impl NormBackward<'_> {
         weight_dtype: DType,
         dtype: DType,
         second: Option<DType>,
-        add: Option<&Matrix>,
+        add: Option<&RowReader>,
     ) -> (FlexTensor, Option<FlexTensor>, FlexTensor) {
         // Each chunk sums its part of the weight gradient, and the parts are added in order. The chunk size is fixed, so the sum does not depend on
         // the number of threads.
@@ -189,7 +193,7 @@ impl NormBackward<'_> {
         &self,
         range: std::ops::Range<usize>,
         [mut d_input, mut also]: [RowsMut<'_>; 2],
-        add: Option<&Matrix>,
+        add: Option<&RowReader>,
         inverse: &[f32],
         d_weight: &mut [f32],
         has_second: bool,

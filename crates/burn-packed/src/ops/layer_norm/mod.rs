@@ -17,7 +17,7 @@
 //! # Activations saved for backward
 //!
 //! [`layer_norm`] saves its input and computes the statistics again. [`add_layer_norm`] saves `s` and one of two tensors
-//! ([`Saved`]): the output if it is bf16, otherwise the sum. The linear layer after the norm saves that output anyway, so a norm in
+//! ([`SavedNorm`]): the output if it is bf16, otherwise the sum. The linear layer after the norm saves that output anyway, so a norm in
 //! a bf16 pass adds four bytes per token to the graph, and the f32 sum is freed as soon as the next block has read it.
 //!
 //! With the output saved, `y` is `normed / weight` with bf16's relative error of at most 2⁻⁸. `y` enters `d_x` multiplied by
@@ -43,14 +43,14 @@ pub(super) use specs::*;
 
 /// The tensor that [`add_layer_norm`] saves for the backward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Saved {
+pub enum SavedNorm {
     /// The sum; its statistics are computed again.
     Sum,
     /// The output; divided by the weight it is the normalized row.
     Normed,
 }
 
-impl Saved {
+impl SavedNorm {
     /// Returns what is saved for an output of this dtype.
     pub fn for_output(dtype: DType) -> Self {
         match dtype {
@@ -66,7 +66,7 @@ pub struct AddNormBackward {
     /// Added to the variance.
     pub eps: f64,
     /// The saved tensor.
-    pub saved: Saved,
+    pub saved: SavedNorm,
     /// True if the sum has a gradient of its own; the argument is ignored otherwise.
     pub has_d_sum: bool,
     /// Dtype of the sum and of its gradient.

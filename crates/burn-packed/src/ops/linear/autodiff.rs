@@ -17,7 +17,7 @@ struct LinearBackward;
 
 /// Activations and weights saved for the backward pass.
 #[derive(Debug)]
-struct Saved<B: Backend> {
+struct SavedLinear<B: Backend> {
     /// Saved if the weight needs a gradient.
     input: Option<NodeId>,
     /// Saved if the input needs a gradient, in the dtype of the input: a pass casts each weight once.
@@ -25,7 +25,7 @@ struct Saved<B: Backend> {
     weight_dtype: DType,
 }
 
-impl<B: Backend> Clone for Saved<B> {
+impl<B: Backend> Clone for SavedLinear<B> {
     fn clone(&self) -> Self {
         Self {
             input: self.input,
@@ -36,7 +36,7 @@ impl<B: Backend> Clone for Saved<B> {
 }
 
 impl<B: PackedBackend> Backward<B, 2> for LinearBackward {
-    type State = Saved<B>;
+    type State = SavedLinear<B>;
 
     fn backward(
         self,
@@ -46,7 +46,7 @@ impl<B: PackedBackend> Backward<B, 2> for LinearBackward {
     ) {
         let [input_node, weight_node] = ops.parents;
         let d_out = grads.consume::<B>(&ops.node);
-        let Saved {
+        let SavedLinear {
             input,
             weight,
             weight_dtype,
@@ -90,7 +90,7 @@ pub(crate) fn linear<B: PackedBackend, C: CheckpointStrategy>(
             let (input, weight) = (input.into_primitive(), weight.into_primitive());
             let weight_dtype = weight.dtype();
             let weight = converted::<B>(weight, input.dtype());
-            let saved = Saved {
+            let saved = SavedLinear {
                 input: saved_input,
                 weight: input_tracked.then(|| weight.clone()),
                 weight_dtype,

@@ -5,10 +5,10 @@
 
 use burn::tensor::DType;
 use burn_flex::FlexTensor;
-use cpu_encoder::attention::{Activation, Place};
+use cpu_encoder::attention::{OperandDtype, TileMut};
 use cpu_gemm::aligned::Aligned;
 use cpu_gemm::element::Element;
-use cpu_gemm::kernel::{Multiply, Tile};
+use cpu_gemm::kernel::{MicrokernelArgs, Multiply};
 use cpu_gemm::pack::{Panel, pack_group, step_len, transpose, transpose_left};
 use cpu_gemm::{PANEL, ROWS, Unit};
 use half::bf16;
@@ -41,7 +41,7 @@ pub(crate) fn gemm(
         rows: m,
         columns: n,
         steps: k.div_ceil(STEP),
-        left: Left::new(elements(&lhs), m, k, transpose == Transpose::Lhs),
+        left: PaddedLeft::new(elements(&lhs), m, k, transpose == Transpose::Lhs),
         panels: panels(elements(&rhs), k, n, transpose == Transpose::Rhs),
     };
     match out {
@@ -51,7 +51,7 @@ pub(crate) fn gemm(
 }
 
 /// Returns whether [`gemm`] takes these operands.
-pub(crate) fn serves(lhs: &FlexTensor, rhs: &FlexTensor) -> bool {
+pub(crate) fn supports(lhs: &FlexTensor, rhs: &FlexTensor) -> bool {
     lhs.dtype() == DType::BF16 && rhs.dtype() == DType::BF16
 }
 
@@ -60,13 +60,13 @@ fn dims(tensor: &FlexTensor) -> [usize; 2] {
 }
 
 /// A left operand as the kernels read it: rows of whole steps, and a number of rows that is a multiple of 16.
-enum Left<'a> {
+enum PaddedLeft<'a> {
     /// The tensor itself, where it has such rows.
     Whole(&'a [bf16]),
     Padded(Aligned<bf16>),
 }
 
-impl<'a> Left<'a> {
+impl<'a> PaddedLeft<'a> {
     /// The operand `[m, k]`; `transposed` if `values` is `[k, m]`.
     fn new(values: &'a [bf16], m: usize, k: usize, transposed: bool) -> Self {
         if !transposed && m.is_multiple_of(ROWS / 2) && k.is_multiple_of(STEP) {
@@ -157,7 +157,7 @@ struct Product<'a> {
     rows: usize,
     columns: usize,
     steps: usize,
-    left: Left<'a>,
+    left: PaddedLeft<'a>,
     panels: Aligned<bf16>,
 }
 
@@ -175,7 +175,7 @@ impl<T> Out<T> {
 
 impl Product<'_> {
     /// The product, rounded to `T`.
-    fn compute<T: Native + Activation>(&self) -> Vec<T> {
+    fn compute<T: Native + OperandDtype>(&self) -> Vec<T> {
         let len = self.rows * self.columns;
         let mut out = unspecified::<T>(len);
         if len == 0 {
@@ -204,7 +204,7 @@ impl Product<'_> {
     }
 
     /// One tile of the result. Tiles of different panels or rows have no element in common.
-    fn tile<T: Native + Activation>(
+    fn tile<T: Native + OperandDtype>(
         &self,
         panel: usize,
         row: usize,
@@ -214,7 +214,7 @@ impl Product<'_> {
         let stride = self.steps * STEP;
         let rows = ROWS.min(self.rows - row);
         let len = self.steps * step_len::<bf16>();
-        let tile = Tile {
+        let tile = MicrokernelArgs {
             left: self.left.values()[row * stride..].as_ptr(),
             left_stride: stride,
             rows,
@@ -233,6 +233,6 @@ impl Product<'_> {
         let width = PANEL.min(self.columns - first);
         let start = out.at(row * self.columns + first);
         // SAFETY: the rows and columns of this tile, which no other task has, are inside of the result.
-        unsafe { T::store(sums, &Place::new(start, self.columns, rows, width)) }
+        unsafe { T::store(sums, &TileMut::new(start, self.columns, rows, width)) }
     }
 }

@@ -8,7 +8,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{AdamWStep, Group, Member, Stepped, SteppedGroup, fallback};
+use super::{AdamWStep, GroupParameter, ParameterGroup, Stepped, SteppedGroup, fallback};
 use crate::ops::rows::{
     address, block_sum, empty, grid, is_cuda, resident_blocks, uniquely_owned, vector_size,
 };
@@ -24,7 +24,7 @@ const MAX_PARAMETERS: usize = 16;
 
 /// A parameter's vectors and its thread blocks in both launches.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
-struct Part {
+struct ParameterSlot {
     /// Vectors of each of its tensors.
     vectors: usize,
     /// Number and first index of its blocks in the launch that sums.
@@ -37,10 +37,10 @@ struct Part {
     decay: f32,
 }
 
-impl Part {
+impl ParameterSlot {
     /// The part as a kernel argument.
-    fn launch(&self) -> PartLaunch {
-        PartLaunch::new(
+    fn launch(&self) -> ParameterSlotLaunch {
+        ParameterSlotLaunch::new(
             self.vectors,
             self.first_sum,
             self.sums,
@@ -86,32 +86,32 @@ fn ratio_kernel<N: Size>(
     grads: &Tensors<N>,
     moments_2: &Tensors<N>,
     partials: &mut [f32],
-    parts: &Sequence<Part>,
+    slots: &Sequence<ParameterSlot>,
     factors: &Factors,
     floor: f32,
 ) {
     let mut sum = 0.0f32;
     #[unroll]
-    for k in 0..parts.len() {
-        let part = parts.index(k);
-        if CUBE_POS >= part.first_sum && CUBE_POS < part.first_sum + part.sums {
+    for k in 0..slots.len() {
+        let slot = slots.index(k);
+        if CUBE_POS >= slot.first_sum && CUBE_POS < slot.first_sum + slot.sums {
             let grad = grads.index(k);
             let moment_2 = moments_2.index(k);
-            let block = CUBE_POS - part.first_sum;
+            let block = CUBE_POS - slot.first_sum;
             let mut first = block * comptime!(THREADS * VECTORS) + UNIT_POS as usize;
             let mut gs = Array::<Vector<f32, N>>::new(VECTORS);
             let mut vs = Array::<Vector<f32, N>>::new(VECTORS);
-            while first < part.vectors {
+            while first < slot.vectors {
                 #[unroll]
                 for i in 0..VECTORS {
                     let at = first + comptime!(i * THREADS);
-                    let at = select(at < part.vectors, at, first);
+                    let at = select(at < slot.vectors, at, first);
                     gs[i] = grad[at];
                     vs[i] = moment_2[at];
                 }
                 #[unroll]
                 for i in 0..VECTORS {
-                    if first + comptime!(i * THREADS) < part.vectors {
+                    if first + comptime!(i * THREADS) < slot.vectors {
                         let square = gs[i] * gs[i];
                         let v = vs[i] * Vector::new(factors.b2)
                             + square * Vector::new(factors.one_minus_b2);
@@ -121,7 +121,7 @@ fn ratio_kernel<N: Size>(
                         }
                     }
                 }
-                first += part.sums * comptime!(THREADS * VECTORS);
+                first += slot.sums * comptime!(THREADS * VECTORS);
             }
         }
     }
@@ -153,20 +153,20 @@ fn update_kernel<N: Size>(
     weights: &mut Tensors<N>,
     moments_1: &mut Tensors<N>,
     moments_2: &mut Tensors<N>,
-    parts: &Sequence<Part>,
+    slots: &Sequence<ParameterSlot>,
     factors: &Factors,
     #[comptime] stable: bool,
     #[comptime] gated: bool,
 ) {
     #[unroll]
-    for k in 0..parts.len() {
-        let part = parts.index(k);
-        if CUBE_POS >= part.first_update && CUBE_POS < part.first_update + part.updates {
+    for k in 0..slots.len() {
+        let slot = slots.index(k);
+        if CUBE_POS >= slot.first_update && CUBE_POS < slot.first_update + slot.updates {
             let grad = grads.index(k);
             let weight = weights.index_mut(k);
             let moment_1 = moments_1.index_mut(k);
             let moment_2 = moments_2.index_mut(k);
-            let block = CUBE_POS - part.first_update;
+            let block = CUBE_POS - slot.first_update;
             let first = block * comptime!(THREADS * VECTORS) + UNIT_POS as usize;
             let mut gs = Array::<Vector<f32, N>>::new(VECTORS);
             let mut ms = Array::<Vector<f32, N>>::new(VECTORS);
@@ -175,7 +175,7 @@ fn update_kernel<N: Size>(
             #[unroll]
             for i in 0..VECTORS {
                 let at = first + comptime!(i * THREADS);
-                let at = select(at < part.vectors, at, 0usize);
+                let at = select(at < slot.vectors, at, 0usize);
                 gs[i] = grad[at];
                 ms[i] = moment_1[at];
                 vs[i] = moment_2[at];
@@ -185,18 +185,18 @@ fn update_kernel<N: Size>(
             if comptime!(stable) {
                 let mut sum = UNIT_POS as usize;
                 let mut ratio = 0.0f32;
-                while sum < part.sums {
-                    ratio += partials[part.first_sum + sum];
+                while sum < slot.sums {
+                    ratio += partials[slot.first_sum + sum];
                     sum += THREADS;
                 }
-                let rms = (block_sum(ratio, THREADS) / part.elements).sqrt();
+                let rms = (block_sum(ratio, THREADS) / slot.elements).sqrt();
                 eta = factors.lr / max(rms, 1.0f32);
             }
-            let keep = 1.0f32 - eta * part.decay;
+            let keep = 1.0f32 - eta * slot.decay;
             #[unroll]
             for i in 0..VECTORS {
                 let at = first + comptime!(i * THREADS);
-                if is_written(at < part.vectors, apply, gated) {
+                if is_written(at < slot.vectors, apply, gated) {
                     let g = gs[i];
                     let m = ms[i] + (g - ms[i]) * Vector::new(factors.one_minus_b1);
                     let v =
@@ -212,41 +212,41 @@ fn update_kernel<N: Size>(
     }
 }
 
-/// A parameter that the kernels serve: all tensors f32 and contiguous, those that are updated uniquely owned.
-struct Ready {
+/// A parameter that the kernels support: all tensors f32 and contiguous, those that are updated uniquely owned.
+struct EligibleParameter {
     /// Index in the caller's list.
     index: usize,
-    member: Member<CubeBackend>,
+    parameter: GroupParameter<CubeBackend>,
     /// Elements of a vector.
     vector: usize,
 }
 
-impl Ready {
+impl EligibleParameter {
     /// Vectors of each tensor.
     fn vectors(&self) -> usize {
-        self.member.weight.shape().num_elements() / self.vector
+        self.parameter.weight.shape().num_elements() / self.vector
     }
 
-    /// Returns whether one launch can serve both: the vector sizes must agree, and only the decay may differ.
+    /// Returns whether one launch can step both: the vector sizes must agree, and only the decay may differ.
     fn fits_launch_of(&self, other: &Self) -> bool {
         let alike = |step: AdamWStep| AdamWStep { decay: 0.0, ..step };
-        self.vector == other.vector && alike(self.member.step) == alike(other.member.step)
+        self.vector == other.vector && alike(self.parameter.step) == alike(other.parameter.step)
     }
 }
 
 /// See [`super::adamw_all`].
 pub(crate) fn steps(
-    group: Group<CubeBackend>,
+    group: ParameterGroup<CubeBackend>,
     apply: CubeTensor,
     gated: bool,
 ) -> SteppedGroup<CubeBackend> {
     let count = group.0.len();
     let mut stepped: Vec<(usize, Stepped<CubeBackend>)> = Vec::with_capacity(count);
-    let mut waiting: Vec<Ready> = Vec::new();
-    for (index, member) in group.0.into_iter().enumerate() {
-        match ready(index, member, &apply) {
+    let mut waiting: Vec<EligibleParameter> = Vec::new();
+    for (index, parameter) in group.0.into_iter().enumerate() {
+        match ready(index, parameter, &apply) {
             Ok(next) => {
-                let most = max_parameters(&next.member.weight.client);
+                let most = max_parameters(&next.parameter.weight.client);
                 let full = waiting.len() == most
                     || waiting
                         .first()
@@ -256,8 +256,8 @@ pub(crate) fn steps(
                 }
                 waiting.push(next);
             }
-            Err(member) => {
-                let one = Group(vec![*member]);
+            Err(parameter) => {
+                let one = ParameterGroup(vec![*parameter]);
                 let mut one = fallback::steps::<CubeBackend>(one, gated.then(|| apply.clone()));
                 stepped.push((index, one.0.remove(0)));
             }
@@ -273,74 +273,74 @@ fn max_parameters(client: &Client) -> usize {
     if is_cuda(client) { MAX_PARAMETERS } else { 1 }
 }
 
-/// Prepares a parameter for the kernels, or returns it if they do not serve it.
+/// Prepares a parameter for the kernels, or returns it if they do not support it.
 fn ready(
     index: usize,
-    member: Member<CubeBackend>,
+    parameter: GroupParameter<CubeBackend>,
     apply: &CubeTensor,
-) -> Result<Ready, Box<Member<CubeBackend>>> {
-    let elements = member.weight.shape().num_elements();
+) -> Result<EligibleParameter, Box<GroupParameter<CubeBackend>>> {
+    let elements = parameter.weight.shape().num_elements();
     let tensors = [
-        &member.weight,
-        &member.grad,
-        &member.moment_1,
-        &member.moment_2,
+        &parameter.weight,
+        &parameter.grad,
+        &parameter.moment_1,
+        &parameter.moment_2,
         apply,
     ];
     if elements == 0 || tensors.iter().any(|tensor| tensor.dtype != DType::F32) {
-        return Err(Box::new(member));
+        return Err(Box::new(parameter));
     }
-    Ok(Ready {
+    Ok(EligibleParameter {
         index,
-        vector: vector_size(&member.weight.client, elements, &[DType::F32]),
-        member: Member {
-            grad: into_contiguous(member.grad),
+        vector: vector_size(&parameter.weight.client, elements, &[DType::F32]),
+        parameter: GroupParameter {
+            grad: into_contiguous(parameter.grad),
             // A tensor that is uniquely owned is updated in place, without a copy.
-            weight: uniquely_owned(member.weight),
-            moment_1: uniquely_owned(member.moment_1),
-            moment_2: uniquely_owned(member.moment_2),
-            step: member.step,
+            weight: uniquely_owned(parameter.weight),
+            moment_1: uniquely_owned(parameter.moment_1),
+            moment_2: uniquely_owned(parameter.moment_2),
+            step: parameter.step,
         },
     })
 }
 
 /// Both launches of parameters that fit one launch; returns them with their indices.
 fn launch(
-    group: Vec<Ready>,
+    group: Vec<EligibleParameter>,
     apply: &CubeTensor,
     gated: bool,
 ) -> impl Iterator<Item = (usize, Stepped<CubeBackend>)> {
     if let Some(first) = group.first() {
-        let step = first.member.step;
-        let client = first.member.weight.client.clone();
+        let step = first.parameter.step;
+        let client = first.parameter.weight.client.clone();
         let vector = first.vector;
         let (mut sums, mut updates) = (0, 0);
-        let parts: Vec<Part> = group
+        let slots: Vec<ParameterSlot> = group
             .iter()
             .map(|ready| {
                 let blocks = ready.vectors().div_ceil(THREADS * VECTORS);
-                let part = Part {
+                let slot = ParameterSlot {
                     vectors: ready.vectors(),
                     first_sum: sums,
                     sums: blocks.min(resident_blocks(&client, SUM_BLOCKS)),
                     first_update: updates,
                     updates: blocks,
                     elements: (ready.vectors() * vector) as f32,
-                    decay: ready.member.step.decay as f32,
+                    decay: ready.parameter.step.decay as f32,
                 };
-                sums += part.sums;
-                updates += part.updates;
-                part
+                sums += slot.sums;
+                updates += slot.updates;
+                slot
             })
             .collect();
-        let partials = empty(&first.member.weight, [sums], DType::F32);
-        let all: Vec<&CubeTensor> = group.iter().map(|ready| &ready.member.weight).collect();
+        let partials = empty(&first.parameter.weight, [sums], DType::F32);
+        let all: Vec<&CubeTensor> = group.iter().map(|ready| &ready.parameter.weight).collect();
         let address = address(&all);
-        let each = |which: fn(&Member<CubeBackend>) -> &CubeTensor| {
-            let members = group.iter().map(|ready| &ready.member);
-            members.map(move |member| which(member).clone().into_buffer_arg())
+        let each = |which: fn(&GroupParameter<CubeBackend>) -> &CubeTensor| {
+            let parameters = group.iter().map(|ready| &ready.parameter);
+            parameters.map(move |parameter| which(parameter).clone().into_buffer_arg())
         };
-        let parts = || parts.iter().map(Part::launch);
+        let slots = || slots.iter().map(ParameterSlot::launch);
         // SAFETY: instead of vectors beyond a tensor's last, a thread reads others of it and writes nothing; each thread writes only
         // what it has read; excess blocks do nothing.
         unsafe {
@@ -351,10 +351,10 @@ fn launch(
                     CubeDim::new_1d(THREADS as u32),
                     address,
                     vector,
-                    each(|member| &member.grad).collect(),
-                    each(|member| &member.moment_2).collect(),
+                    each(|parameter| &parameter.grad).collect(),
+                    each(|parameter| &parameter.moment_2).collect(),
                     partials.clone().into_buffer_arg(),
-                    parts().collect(),
+                    slots().collect(),
                     Factors::launch(&step),
                     (step.epsilon * step.epsilon) as f32,
                 );
@@ -365,13 +365,13 @@ fn launch(
                 CubeDim::new_1d(THREADS as u32),
                 address,
                 vector,
-                each(|member| &member.grad).collect(),
+                each(|parameter| &parameter.grad).collect(),
                 partials.into_buffer_arg(),
                 apply.clone().into_buffer_arg(),
-                each(|member| &member.weight).collect(),
-                each(|member| &member.moment_1).collect(),
-                each(|member| &member.moment_2).collect(),
-                parts().collect(),
+                each(|parameter| &parameter.weight).collect(),
+                each(|parameter| &parameter.moment_1).collect(),
+                each(|parameter| &parameter.moment_2).collect(),
+                slots().collect(),
                 Factors::launch(&step),
                 step.stable,
                 gated,
@@ -379,12 +379,12 @@ fn launch(
         }
     }
     group.into_iter().map(|ready| {
-        let Member {
+        let GroupParameter {
             weight,
             moment_1,
             moment_2,
             ..
-        } = ready.member;
+        } = ready.parameter;
         let stepped = Stepped {
             weight,
             moment_1,

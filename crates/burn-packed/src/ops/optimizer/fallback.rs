@@ -4,19 +4,22 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
 use burn::tensor::{Scalar, Shape};
 
-use super::{AdamWStep, Group, Member, Stepped, SteppedGroup};
+use super::{AdamWStep, GroupParameter, ParameterGroup, Stepped, SteppedGroup};
 use crate::ops::primitive::cast;
 
 /// Steps one parameter after the other.
-pub(crate) fn steps<B: Backend>(group: Group<B>, apply: Option<FloatTensor<B>>) -> SteppedGroup<B> {
-    let stepped = group.0.into_iter().map(|member| {
-        let Member {
+pub(crate) fn steps<B: Backend>(
+    group: ParameterGroup<B>,
+    apply: Option<FloatTensor<B>>,
+) -> SteppedGroup<B> {
+    let stepped = group.0.into_iter().map(|parameter| {
+        let GroupParameter {
             weight,
             grad,
             moment_1,
             moment_2,
             step,
-        } = member;
+        } = parameter;
         let (weight, moment_1, moment_2) =
             self::step::<B>(weight, grad, (moment_1, moment_2), apply.clone(), step);
         Stepped {

@@ -9,37 +9,37 @@ use burn_flex::FlexTensor;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-use super::{AdamWStep, Group, Member, Stepped, SteppedGroup, fallback};
+use super::{AdamWStep, GroupParameter, ParameterGroup, Stepped, SteppedGroup, fallback};
 use crate::ops::host::{HostTensor, contiguous, elements, in_dtype};
 
 /// Elements of a parallel task. Fixed, so that sums do not depend on the number of threads.
 const CHUNK: usize = 1 << 14;
 
-pub(crate) fn steps(group: Group<Flex>, apply: Option<FlexTensor>) -> SteppedGroup<Flex> {
+pub(crate) fn steps(group: ParameterGroup<Flex>, apply: Option<FlexTensor>) -> SteppedGroup<Flex> {
     // NaN is not above 0.
     let skips = apply.is_some_and(|flag| {
         let flag = HostTensor::new(flag);
         !flag.values().first().is_some_and(|flag| *flag > 0.0)
     });
-    let stepped = group.0.into_iter().map(|member| match skips {
+    let stepped = group.0.into_iter().map(|parameter| match skips {
         true => Stepped {
-            weight: member.weight,
-            moment_1: member.moment_1,
-            moment_2: member.moment_2,
+            weight: parameter.weight,
+            moment_1: parameter.moment_1,
+            moment_2: parameter.moment_2,
         },
-        false => step(member),
+        false => step(parameter),
     });
     SteppedGroup(stepped.collect())
 }
 
-fn step(member: Member<Flex>) -> Stepped<Flex> {
-    let Member {
+fn step(parameter: GroupParameter<Flex>) -> Stepped<Flex> {
+    let GroupParameter {
         weight,
         grad,
         moment_1,
         moment_2,
         step,
-    } = member;
+    } = parameter;
     let is_f32 = |tensor: &FlexTensor| tensor.dtype() == DType::F32;
     if ![&weight, &moment_1, &moment_2].into_iter().all(is_f32) {
         let (weight, moment_1, moment_2) =
@@ -65,7 +65,7 @@ fn step(member: Member<Flex>) -> Stepped<Flex> {
     let decayed = 1.0 - eta * step.decay as f32;
     {
         let moment_2 = elements::<f32>(&moment_2);
-        let (weight, moment_1) = (own(&mut weight), own(&mut moment_1));
+        let (weight, moment_1) = (make_mut(&mut weight), make_mut(&mut moment_1));
         weight
             .par_chunks_mut(CHUNK)
             .zip(moment_1.par_chunks_mut(CHUNK))
@@ -81,7 +81,7 @@ fn step(member: Member<Flex>) -> Stepped<Flex> {
 }
 
 /// Returns the elements of a contiguous tensor for writing; a tensor that shares its elements with another is copied first.
-fn own(tensor: &mut FlexTensor) -> &mut [f32] {
+fn make_mut(tensor: &mut FlexTensor) -> &mut [f32] {
     let (start, len) = (
         tensor.layout().start_offset(),
         tensor.layout().num_elements(),
@@ -95,7 +95,7 @@ fn chunks(
     grad: &[f32],
     task: impl Fn(&mut [f32], &[f32]) -> f64 + Sync,
 ) -> Vec<f64> {
-    own(tensor)
+    make_mut(tensor)
         .par_chunks_mut(CHUNK)
         .zip(grad.par_chunks(CHUNK))
         .map(|(values, grad)| task(values, grad))

@@ -1,7 +1,7 @@
 //! The tensors of many parameters as one argument of a backend extension.
 //!
 //! Burn's derive macros support structs of tensors, but no lists of them. The macro here implements the same traits for a list, by
-//! the members in order.
+//! the parameters in order.
 
 #[cfg(feature = "fusion")]
 use burn::backend::fusion::custom::{
@@ -20,7 +20,7 @@ use super::AdamWStep;
 /// A parameter before its step; all tensors have one shape.
 #[derive(ExtensionType)]
 #[extension_type(fusion: cfg(feature = "fusion"))]
-pub struct Member<B: Backend> {
+pub struct GroupParameter<B: Backend> {
     /// The parameter.
     pub weight: FloatTensor<B>,
     /// Its gradient.
@@ -46,7 +46,7 @@ pub struct Stepped<B: Backend> {
 }
 
 /// Parameters before a joint step.
-pub struct Group<B: Backend>(pub Vec<Member<B>>);
+pub struct ParameterGroup<B: Backend>(pub Vec<GroupParameter<B>>);
 
 /// Parameters after a joint step.
 pub struct SteppedGroup<B: Backend>(pub Vec<Stepped<B>>);
@@ -214,20 +214,20 @@ macro_rules! list {
     };
 }
 
-list!(Group, Member);
+list!(ParameterGroup, GroupParameter);
 list!(SteppedGroup, Stepped);
 
 /// Shapes and dtypes of the results, which Fusion needs before the op runs.
 #[cfg(feature = "fusion")]
 pub(crate) fn specs(
-    group: &[MemberMetadata],
+    group: &[GroupParameterMetadata],
     _apply: &burn::backend::fusion::custom::TensorSpec,
     _gated: &bool,
 ) -> Vec<SteppedMetadata> {
-    let stepped = |member: &MemberMetadata| SteppedMetadata {
-        weight: member.weight.clone(),
-        moment_1: member.moment_1.clone(),
-        moment_2: member.moment_2.clone(),
+    let stepped = |parameter: &GroupParameterMetadata| SteppedMetadata {
+        weight: parameter.weight.clone(),
+        moment_1: parameter.moment_1.clone(),
+        moment_2: parameter.moment_2.clone(),
     };
     group.iter().map(stepped).collect()
 }

@@ -30,7 +30,7 @@ use burn::tensor::Tensor;
 
 #[cfg(feature = "fusion")]
 pub(super) use group::specs;
-pub use group::{Group, Member, Stepped, SteppedGroup};
+pub use group::{GroupParameter, ParameterGroup, Stepped, SteppedGroup};
 pub use kahan::{KahanStepped, adamw_kahan};
 
 use super::PackedBackend;
@@ -55,7 +55,7 @@ pub struct AdamWStep {
 }
 
 /// A parameter before its step: weight, gradient and moments, of any rank.
-pub type Parameter = Member<Dispatch>;
+pub type Parameter = GroupParameter<Dispatch>;
 
 /// A parameter after its step.
 pub type SteppedParameter = Stepped<Dispatch>;
@@ -117,7 +117,7 @@ pub fn adamw_all(parameters: Vec<Parameter>, apply: Option<Tensor<1>>) -> Vec<St
         Some(flag) => flag.into_dispatch(),
         None => first.grad.clone(),
     };
-    <Dispatch as PackedBackend>::adamw_steps(Group(parameters), flag, gated).0
+    <Dispatch as PackedBackend>::adamw_steps(ParameterGroup(parameters), flag, gated).0
 }
 
 /// Steps one parameter: weight and both moments; see [`adamw_all`].

@@ -52,7 +52,7 @@ impl<B: PackedBackend> Backward<B, 1> for TotalBackward {
     }
 }
 
-pub(crate) fn total<B: PackedBackend, C: CheckpointStrategy>(
+pub(crate) fn sum<B: PackedBackend, C: CheckpointStrategy>(
     input: FloatTensor<Autodiff<B, C>>,
     squared: bool,
 ) -> FloatTensor<Autodiff<B, C>> {
@@ -67,8 +67,8 @@ pub(crate) fn total<B: PackedBackend, C: CheckpointStrategy>(
                 dtype: input.dtype(),
                 input: squared.then(|| prep.checkpoint(&input)),
             };
-            prep.finish(state, B::total(input.into_primitive(), squared))
+            prep.finish(state, B::sum(input.into_primitive(), squared))
         }
-        OpsKind::UnTracked(prep) => prep.finish(B::total(input.into_primitive(), squared)),
+        OpsKind::UnTracked(prep) => prep.finish(B::sum(input.into_primitive(), squared)),
     }
 }

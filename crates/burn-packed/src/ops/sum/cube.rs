@@ -1,4 +1,4 @@
-//! Sums on CubeCL devices, in two launches: each thread block sums its part, then one block sums the parts.
+//! Sums on CubeCL devices, in two launches: each thread block computes a partial sum, then one block sums them.
 
 use burn::backend::TensorMetadata;
 use burn::tensor::DType;
@@ -18,11 +18,11 @@ const VECTORS: usize = 4;
 /// Blocks per multiprocessor.
 const BLOCKS: usize = 4;
 
-/// `parts[block]`: the sum of the block's share of `total` vectors, or of their squares.
+/// `partials[block]`: the sum of the block's share of `total` vectors, or of their squares.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn parts_kernel<F: Float, N: Size>(
     input: &[Vector<F, N>],
-    parts: &mut [f32],
+    partials: &mut [f32],
     total: usize,
     #[comptime] squared: bool,
     #[define(F)] _elem: ElemType,
@@ -53,32 +53,32 @@ fn parts_kernel<F: Float, N: Size>(
         }
         first += CUBE_COUNT * comptime!(THREADS * VECTORS);
     }
-    let part = block_sum(sum, THREADS);
+    let partial = block_sum(sum, THREADS);
     if UNIT_POS == 0 {
-        parts[CUBE_POS] = part;
+        partials[CUBE_POS] = partial;
     }
 }
 
-pub(crate) fn total(input: CubeTensor, squared: bool) -> CubeTensor {
+pub(crate) fn sum(input: CubeTensor, squared: bool) -> CubeTensor {
     let elements = input.shape().num_elements();
     let Some(found) = elem(input.dtype).filter(|_| elements > 0) else {
-        return fallback::total::<CubeBackend>(input, squared);
+        return fallback::sum::<CubeBackend>(input, squared);
     };
     let input = into_contiguous(input);
     let vector = vector_size(&input.client, elements, &[input.dtype]);
     let vectors = elements / vector;
     let blocks = vectors.div_ceil(THREADS * VECTORS);
-    let parts = launch(&input, (vectors, vector, found), blocks, squared);
-    match parts.shape().num_elements() {
-        1 => parts,
+    let partials = launch(&input, (vectors, vector, found), blocks, squared);
+    match partials.shape().num_elements() {
+        1 => partials,
         count => {
             let float = ElemType::Float(cubecl::ir::FloatKind::F32);
-            launch(&parts, (count, 1, float), 1, false)
+            launch(&partials, (count, 1, float), 1, false)
         }
     }
 }
 
-/// Sums `total` vectors of `vector` elements with at most `blocks` blocks: `[parts]` in f32.
+/// Sums `total` vectors of `vector` elements with at most `blocks` blocks: `[partials]` in f32.
 fn launch(
     input: &CubeTensor,
     (total, vector, elem): (usize, usize, ElemType),
@@ -87,8 +87,8 @@ fn launch(
 ) -> CubeTensor {
     let client = input.client.clone();
     let blocks = blocks.min(resident_blocks(&client, BLOCKS));
-    let parts = empty(input, [blocks], DType::F32);
-    // SAFETY: instead of vectors beyond the last, a thread reads its first one and does not add it; each block writes its own part.
+    let partials = empty(input, [blocks], DType::F32);
+    // SAFETY: instead of vectors beyond the last, a thread reads its first one and does not add it; each block writes its own partial sum.
     unsafe {
         parts_kernel::launch_unchecked(
             &client,
@@ -97,11 +97,11 @@ fn launch(
             address(&[input]),
             vector,
             input.clone().into_buffer_arg(),
-            parts.clone().into_buffer_arg(),
+            partials.clone().into_buffer_arg(),
             total,
             squared,
             elem,
         );
     }
-    parts
+    partials
 }

@@ -15,25 +15,25 @@ const CHUNK: usize = 1 << 15;
 /// Running sums of a task.
 const LANES: usize = 16;
 
-pub(crate) fn total(input: FlexTensor, squared: bool) -> FlexTensor {
+pub(crate) fn sum(input: FlexTensor, squared: bool) -> FlexTensor {
     if !is_native(&input) {
-        return fallback::total::<Flex>(input, squared);
+        return fallback::sum::<Flex>(input, squared);
     }
     let input = HostTensor::new(input);
     let values = input.values();
-    let parts: Vec<f64> = match values.len() <= CHUNK {
-        true => vec![part(values, squared)],
+    let partials: Vec<f64> = match values.len() <= CHUNK {
+        true => vec![partial_sum(values, squared)],
         false => values
             .par_chunks(CHUNK)
-            .map(|values| part(values, squared))
+            .map(|values| partial_sum(values, squared))
             .collect(),
     };
-    let sum = parts.iter().sum::<f64>() as f32;
+    let sum = partials.iter().sum::<f64>() as f32;
     tensor(vec![sum], [1], DType::F32)
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2", "x86_64+avx2"))]
-fn part(values: &[f32], squared: bool) -> f64 {
+fn partial_sum(values: &[f32], squared: bool) -> f64 {
     let mut lanes = [0.0f32; LANES];
     let chunks = values.chunks_exact(LANES);
     let rest = chunks.remainder();

@@ -2,7 +2,7 @@
 //!
 //! In Burn's own `sum` the thread blocks of a GPU add to one number with atomics, in the order in which they finish: the last digit
 //! differs from run to run, and with it a logged loss and every step after a gradient was clipped by its norm. Here each block
-//! writes its part, and one block adds the parts.
+//! writes its partial sum, and one block adds the partial sums.
 //!
 //! | function | result | derivative |
 //! |---|---|---|
@@ -25,12 +25,12 @@ use super::PackedBackend;
 
 /// Sum of all elements, `[1]`, in f32 (f64 for f64); 0 for no elements.
 pub fn sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
-    Tensor::from_dispatch(<Dispatch as PackedBackend>::total(x.into_dispatch(), false))
+    Tensor::from_dispatch(<Dispatch as PackedBackend>::sum(x.into_dispatch(), false))
 }
 
 /// Sum of the squares of all elements, `[1]`, in f32 (f64 for f64); 0 for no elements.
 pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> Tensor<1> {
-    Tensor::from_dispatch(<Dispatch as PackedBackend>::total(x.into_dispatch(), true))
+    Tensor::from_dispatch(<Dispatch as PackedBackend>::sum(x.into_dispatch(), true))
 }
 
 /// Mean of all elements, `[1]`, in f32 (f64 for f64); NaN for no elements.

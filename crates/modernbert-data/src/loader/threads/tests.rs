@@ -14,7 +14,7 @@ fn stream(folder: &std::path::Path) -> TrainStream {
         let sample: Vec<u32> = (first..first + 30).collect();
         writer.push(&sample).unwrap();
     }
-    writer.finish().unwrap();
+    writer.commit().unwrap();
     let masker = Masker::from_ids(0.3, 4, 3, 100, vec![]).unwrap();
     let options = LoaderOptions {
         row_length: 64,

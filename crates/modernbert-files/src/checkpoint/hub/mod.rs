@@ -64,7 +64,7 @@ pub fn download(name: &str, options: &HubOptions) -> Result<PathBuf, HubError> {
     {
         return Ok(folder);
     }
-    let fetch = || Session::new(name, Kind::Model, options).fetch(&cached);
+    let fetch = || Session::new(name, RepoKind::Model, options).fetch(&cached);
     fetched_or_cached(name, options, fetch, || cached.complete())
 }
 
@@ -121,7 +121,8 @@ pub fn download_dataset(
 ) -> Result<PathBuf, HubError> {
     check(name, options)?;
     let cached = Cached::dataset(name, options);
-    let fetch = || Session::new(name, Kind::Dataset, options).fetch_files(&cached, what, wanted);
+    let fetch =
+        || Session::new(name, RepoKind::Dataset, options).fetch_files(&cached, what, wanted);
     let in_cache = || {
         let folder = cached.known();
         folder.filter(|folder| cache::holds(folder, wanted))
@@ -131,7 +132,7 @@ pub fn download_dataset(
 
 /// Kind of a repository.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum RepoKind {
     Model,
     Dataset,
 }
@@ -139,13 +140,13 @@ enum Kind {
 /// Requests to the Hub about one model or data set.
 struct Session<'a> {
     name: &'a str,
-    kind: Kind,
+    kind: RepoKind,
     options: &'a HubOptions,
     client: Client,
 }
 
 impl<'a> Session<'a> {
-    fn new(name: &'a str, kind: Kind, options: &'a HubOptions) -> Self {
+    fn new(name: &'a str, kind: RepoKind, options: &'a HubOptions) -> Self {
         Self {
             name,
             kind,
@@ -157,8 +158,8 @@ impl<'a> Session<'a> {
     /// The commit and the files of the wanted revision.
     fn info(&self) -> Result<Info, HubError> {
         let kind = match self.kind {
-            Kind::Model => "models",
-            Kind::Dataset => "datasets",
+            RepoKind::Model => "models",
+            RepoKind::Dataset => "datasets",
         };
         let info = self.client.info(kind, self.name, &self.options.revision);
         let info = info.map_err(|error| self.explain(error, None))?;
@@ -244,8 +245,8 @@ impl<'a> Session<'a> {
         }
         let explain = |error| self.explain(error, Some(file));
         let prefix = match self.kind {
-            Kind::Model => "",
-            Kind::Dataset => "datasets/",
+            RepoKind::Model => "",
+            RepoKind::Dataset => "datasets/",
         };
         let url = self.client.url(prefix, self.name, commit, file);
         let metadata = self.client.metadata(&url).map_err(explain)?;

@@ -5,8 +5,8 @@ use modernbert_cli::say;
 use modernbert_cli::text::counted;
 use modernbert_train::finetune::metrics::{answer_f1, exact_match};
 use modernbert_train::finetune::table::{QuestionFile, QuestionRow};
-use modernbert_train::finetune::{EncodedQuestions, FinetuneOptions, Score, encode_questions};
-use modernbert_training_examples::finetuning::{Head, Session};
+use modernbert_train::finetune::{DevScore, EncodedQuestions, FinetuneOptions, encode_questions};
+use modernbert_training_examples::finetuning::{Session, TaskHead};
 use serde_json::json;
 
 use super::{Args, say_rows};
@@ -35,7 +35,7 @@ pub(super) fn run(args: &Args, session: &Session, options: FinetuneOptions) -> a
             exact += exact_match(predicted, &right);
         }
         let questions = file.rows.len() as f64;
-        Ok(Score {
+        Ok(DevScore {
             main: Some(f1 / questions),
             metrics: vec![
                 ("f1".to_string(), Some(f1 / questions)),
@@ -44,7 +44,7 @@ pub(super) fn run(args: &Args, session: &Session, options: FinetuneOptions) -> a
         })
     };
     let samples = encoded.samples.clone();
-    let head = Head::answers().scored_by(format!("{found:?}"));
+    let head = TaskHead::answers().scored_by(format!("{found:?}"));
     let finetuned = session.train(&head, train, samples, options, score)?;
     let answers = encoded.answers(&dev, &finetuned.outputs, &found);
     let may_be_none = dev.rows.iter().any(|row| row.answers.is_empty());

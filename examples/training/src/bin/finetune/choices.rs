@@ -2,8 +2,8 @@
 
 use modernbert_glue::metrics::classification::accuracy;
 use modernbert_train::finetune::table::ChoiceFile;
-use modernbert_train::finetune::{FinetuneOptions, Score, classes};
-use modernbert_training_examples::finetuning::{Head, Session};
+use modernbert_train::finetune::{DevScore, FinetuneOptions, classes};
+use modernbert_training_examples::finetuning::{Session, TaskHead};
 use serde_json::json;
 
 use super::{Args, say_rows};
@@ -22,10 +22,10 @@ pub(super) fn run(args: &Args, session: &Session, options: FinetuneOptions) -> a
     let truth: Vec<usize> = dev.rows.iter().map(|row| row.label as usize).collect();
     let score = move |outputs: &[Vec<f32>]| {
         let accuracy = accuracy(&truth, &classes(outputs)).ok_or("no predictions")?;
-        Ok(Score::of("accuracy", accuracy))
+        Ok(DevScore::of("accuracy", accuracy))
     };
     let samples = session.encode_choices(&dev)?;
-    let finetuned = session.train(&Head::choices(), train, samples, options, score)?;
+    let finetuned = session.train(&TaskHead::choices(), train, samples, options, score)?;
     let predicted = classes(&finetuned.outputs);
     let rows = dev.rows.iter().zip(&finetuned.outputs).zip(predicted);
     session.write_predictions(rows.map(|((row, outputs), choice)| {

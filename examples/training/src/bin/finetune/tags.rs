@@ -5,8 +5,8 @@ use modernbert_cli::say;
 use modernbert_cli::text::counted;
 use modernbert_train::finetune::metrics::{Matching, SpanScores};
 use modernbert_train::finetune::table::{LabelSet, TaggedFile};
-use modernbert_train::finetune::{FinetuneOptions, Score, TaggedSample, encode_tags};
-use modernbert_training_examples::finetuning::{Head, Session};
+use modernbert_train::finetune::{DevScore, FinetuneOptions, TaggedSample, encode_tags};
+use modernbert_training_examples::finetuning::{Session, TaskHead};
 use serde_json::json;
 
 use super::{Args, say_rows};
@@ -27,7 +27,7 @@ pub(super) fn run(args: &Args, session: &Session, options: FinetuneOptions) -> a
     let scored = dev.clone();
     let score = move |outputs: &[Vec<f32>]| {
         let total = span_scores(&names, matching, &scored, outputs).total();
-        Ok(Score {
+        Ok(DevScore {
             main: total.f1(),
             metrics: vec![
                 ("f1".to_string(), total.f1()),
@@ -37,7 +37,7 @@ pub(super) fn run(args: &Args, session: &Session, options: FinetuneOptions) -> a
         })
     };
     let names = set.names();
-    let head = Head::tags(names).scored_by(format!("{matching:?}"));
+    let head = TaskHead::tags(names).scored_by(format!("{matching:?}"));
     let finetuned = session.train(&head, train, dev.clone(), options, score)?;
     say(&span_scores(names, matching, &dev, &finetuned.outputs).table());
     let rows = lines.iter().zip(dev.iter().zip(&finetuned.outputs));

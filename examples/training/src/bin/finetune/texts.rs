@@ -7,8 +7,8 @@ use modernbert_train::finetune::metrics::LabelScores;
 use modernbert_train::finetune::table::{
     LabelSet, SeveralTable, Table, class_texts, label_texts, score_texts,
 };
-use modernbert_train::finetune::{FinetuneOptions, Score, classes, scores};
-use modernbert_training_examples::finetuning::{Head, Session};
+use modernbert_train::finetune::{DevScore, FinetuneOptions, classes, scores};
+use modernbert_training_examples::finetuning::{Session, TaskHead};
 use serde_json::json;
 
 use super::{Args, say_rows};
@@ -28,7 +28,7 @@ pub(super) fn classify(
     );
     let score = move |outputs: &[Vec<f32>]| {
         let accuracy = accuracy(&truth, &classes(outputs)).ok_or("no predictions")?;
-        Ok(Score::of("accuracy", accuracy))
+        Ok(DevScore::of("accuracy", accuracy))
     };
     let names = labels.names();
     let finetuned = session.finetune(names, train, dev_samples, options, score)?;
@@ -60,7 +60,7 @@ pub(super) fn regression(
     let score = move |outputs: &[Vec<f32>]| {
         let predicted = scores(outputs);
         let spearman = spearman(&truth, &predicted);
-        Ok(Score {
+        Ok(DevScore {
             main: spearman,
             metrics: vec![
                 ("spearman".to_string(), spearman),
@@ -99,7 +99,7 @@ pub(super) fn several(
     let score = move |outputs: &[Vec<f32>]| {
         let scores = LabelScores::of(&truth, outputs);
         let micro = scores.micro_f1();
-        Ok(Score {
+        Ok(DevScore {
             main: micro,
             metrics: vec![
                 ("micro_f1".to_string(), micro),
@@ -109,7 +109,7 @@ pub(super) fn several(
         })
     };
     let names = labels.names();
-    let head = Head::several(names);
+    let head = TaskHead::several(names);
     let finetuned = session.train(&head, train, dev_samples, options, score)?;
     let rows = dev.rows.iter().zip(&finetuned.outputs);
     session.write_predictions(rows.map(|(row, outputs)| {

@@ -12,7 +12,7 @@ use burn::tensor::FloatDType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::ops::into_data_sync;
 
-use super::tensor_cores::{Instructions, Limits};
+use super::tensor_cores::{DispatchThresholds, Instructions};
 use super::tests::{Problem, THETA, problem};
 use super::*;
 use crate::ops::primitive::narrow;
@@ -22,7 +22,7 @@ use crate::ops::{attention::reference, test_device};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Version {
     instructions: Instructions,
-    limits: Limits,
+    thresholds: DispatchThresholds,
 }
 
 /// Returns a version with RoPE inside the kernels for windows below `rope_inside`, and with the warp-specialized kernels for sequences
@@ -30,7 +30,7 @@ struct Version {
 const fn version(instructions: Instructions, rope_inside: usize, pipelined: usize) -> Version {
     Version {
         instructions,
-        limits: Limits {
+        thresholds: DispatchThresholds {
             rope_inside,
             pipelined_forward: pipelined,
             pipelined_backward: pipelined,
@@ -40,7 +40,7 @@ const fn version(instructions: Instructions, rope_inside: usize, pipelined: usiz
 
 /// A length above all others: the warp-specialized kernels compute nothing.
 const NEVER: usize = usize::MAX;
-const ROPE_INSIDE: usize = Limits::CHOSEN.rope_inside;
+const ROPE_INSIDE: usize = DispatchThresholds::CHOSEN.rope_inside;
 const PIPELINED: Version = version(Instructions::Hopper, ROPE_INSIDE, 1);
 const VERSIONS: [Version; 6] = [
     version(Instructions::Hopper, 0, NEVER),
@@ -58,13 +58,13 @@ impl Version {
     }
 
     fn forward(self, p: &Problem) -> (CubeTensor, CubeTensor) {
-        self.instructions.forward(self.limits, &p.call(&p.spec))
+        self.instructions.forward(self.thresholds, &p.call(&p.spec))
     }
 
     fn backward(self, p: &Problem, (out, lse): (CubeTensor, CubeTensor)) -> CubeTensor {
-        let saved = Saved::new(p.d_out.clone(), out, lse, p.qkv.dtype);
+        let saved = SavedAttention::new(p.d_out.clone(), out, lse, p.qkv.dtype);
         self.instructions
-            .backward(self.limits, &p.call(&p.spec), &saved)
+            .backward(self.thresholds, &p.call(&p.spec), &saved)
     }
 }
 
@@ -98,7 +98,7 @@ fn error(found: &[f64], expected: &[f64]) -> f64 {
 fn faults(p: &Problem, versions: &[Version]) -> Vec<String> {
     let (qkv, d_out) = (read(p.qkv.clone()), read(p.d_out.clone()));
     let lengths: Vec<usize> = p.spec.layout.lengths().collect();
-    let problem = reference::Problem {
+    let problem = reference::ReferenceInputs {
         qkv: &qkv,
         lengths: &lengths,
         heads: dims(&p.qkv)[2],

@@ -11,7 +11,7 @@
 //! | any | all, f64 too | any | fallback, in the parent module |
 //!
 //! The portable kernels need only shared memory and a barrier: they run on wgpu (Vulkan, Metal, WebGPU) and on CUDA. The
-//! lengths from which `pipelined` is used, and the windows for which RoPE is applied inside the tensor-core kernels, are `Limits::CHOSEN`.
+//! lengths from which `pipelined` is used, and the windows for which RoPE is applied inside the tensor-core kernels, are `DispatchThresholds::CHOSEN`.
 
 mod portable;
 #[cfg(feature = "ptx")]
@@ -32,14 +32,14 @@ use super::{AttentionSpec, fallback};
 use crate::ops::primitive::cast;
 use crate::ops::rows::empty;
 #[cfg(feature = "ptx")]
-use tensor_cores::{Instructions, Limits};
+use tensor_cores::{DispatchThresholds, Instructions};
 use tile_table::{ALL_LENGTHS, TileTable, tile_table};
 
 /// The kernels that compute a call.
 enum Kernels {
     #[cfg(feature = "ptx")]
     TensorCores(Instructions),
-    Portable(portable::Shape),
+    Portable(portable::KernelConfig),
     Fallback,
 }
 
@@ -49,7 +49,7 @@ fn choose(qkv: &CubeTensor, spec: &AttentionSpec) -> Kernels {
     if let Some(instructions) = Instructions::choose(qkv) {
         return Kernels::TensorCores(instructions);
     }
-    portable::Shape::choose(qkv, spec).map_or(Kernels::Fallback, Kernels::Portable)
+    portable::KernelConfig::choose(qkv, spec).map_or(Kernels::Fallback, Kernels::Portable)
 }
 
 /// Returns output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`.
@@ -61,9 +61,9 @@ pub(crate) fn forward(
     match choose(&qkv, spec) {
         #[cfg(feature = "ptx")]
         Kernels::TensorCores(instructions) => {
-            instructions.forward(Limits::CHOSEN, &Call::new(qkv, rotary, spec))
+            instructions.forward(DispatchThresholds::CHOSEN, &Call::new(qkv, rotary, spec))
         }
-        Kernels::Portable(shape) => portable::forward(shape, &Call::new(qkv, rotary, spec)),
+        Kernels::Portable(config) => portable::forward(config, &Call::new(qkv, rotary, spec)),
         Kernels::Fallback => fallback::forward::<CubeBackend>(qkv, rotary, spec),
     }
 }
@@ -81,12 +81,14 @@ pub(crate) fn backward(
     if let Kernels::Fallback = kernels {
         return fallback::backward::<CubeBackend>(d_out, qkv, out, lse, rotary, spec);
     }
-    let saved = Saved::new(d_out, out, lse, qkv.dtype);
+    let saved = SavedAttention::new(d_out, out, lse, qkv.dtype);
     let call = Call::new(qkv, rotary, spec);
     match kernels {
         #[cfg(feature = "ptx")]
-        Kernels::TensorCores(instructions) => instructions.backward(Limits::CHOSEN, &call, &saved),
-        Kernels::Portable(shape) => portable::backward(shape, &call, &saved),
+        Kernels::TensorCores(instructions) => {
+            instructions.backward(DispatchThresholds::CHOSEN, &call, &saved)
+        }
+        Kernels::Portable(config) => portable::backward(config, &call, &saved),
         Kernels::Fallback => unreachable!(),
     }
 }
@@ -159,14 +161,14 @@ impl<'a> Call<'a> {
 }
 
 /// Tensors that the backward pass reads besides the inputs of the forward pass, contiguous.
-struct Saved {
+struct SavedAttention {
     /// Gradient of the output, in the dtype of `qkv`.
     d_out: CubeTensor,
     out: CubeTensor,
     lse: CubeTensor,
 }
 
-impl Saved {
+impl SavedAttention {
     fn new(d_out: CubeTensor, out: CubeTensor, lse: CubeTensor, dtype: DType) -> Self {
         Self {
             d_out: into_contiguous(cast::<CubeBackend>(d_out, dtype)),

@@ -12,14 +12,14 @@ use cubecl::prelude::*;
 use super::portable;
 use super::tensor_cores::ampere::Ampere;
 use super::tensor_cores::backward::InputsCompilationArg;
+use super::tensor_cores::config::{ArgsCompilationArg, KernelConfig};
 use super::tensor_cores::family::{Family, HostFamily};
 use super::tensor_cores::hopper::Hopper;
-use super::tensor_cores::shape::{ArgsCompilationArg, Shape};
-use super::tensor_cores::{Pass, backward, forward, passes, pipelined};
+use super::tensor_cores::{KernelKind, backward, forward, passes, pipelined};
 use crate::ops::cuda_sources::{self, buffer, settings};
 
 /// Source of a kernel, and the resources of its launch.
-struct Source {
+struct KernelSource {
     name: String,
     /// Compute capabilities for which the source is compiled.
     architectures: &'static [&'static str],
@@ -40,9 +40,9 @@ fn source(
     architectures: &'static [&'static str],
     units: u32,
     kernel: &dyn CubeKernel,
-) -> Source {
+) -> KernelSource {
     let (text, shared_bytes) = cuda_sources::compile(kernel);
-    Source {
+    KernelSource {
         name,
         architectures,
         units,
@@ -51,7 +51,7 @@ fn source(
     }
 }
 
-fn named(what: &str, on: bool) -> &str {
+fn suffix_if(what: &str, on: bool) -> &str {
     if on { what } else { "" }
 }
 
@@ -98,58 +98,58 @@ macro_rules! kernel {
     };
 }
 
-/// The kernels of a family for a head size, `variant` being a shape's RoPE, softcap and dtype.
+/// The kernels of a family for a head size, `variant` being a configuration's RoPE, softcap and dtype.
 fn family_sources<F: Family + HostFamily>(
-    all: &mut Vec<Source>,
+    all: &mut Vec<KernelSource>,
     family: &str,
     architectures: &'static [&'static str],
     head_dim: u32,
-    variant: Shape,
+    variant: KernelConfig,
     suffix: &str,
 ) {
-    let of = |pass| Shape {
+    let of = |kind| KernelConfig {
         rope_inside: variant.rope_inside,
         rope: variant.rope,
         capped: variant.capped,
         half: variant.half,
-        ..F::shape(pass, head_dim)
+        ..F::config(kind, head_dim)
     };
-    let mut add = |role: &str, shape: Shape, kernel: &dyn CubeKernel| {
+    let mut add = |role: &str, config: KernelConfig, kernel: &dyn CubeKernel| {
         let name = format!("{family}_{role}_{head_dim}_{suffix}");
-        all.push(source(name, architectures, shape.threads(), kernel));
+        all.push(source(name, architectures, config.threads(), kernel));
     };
-    let shape = of(Pass::Forward);
+    let config = of(KernelKind::Forward);
     let kernel = kernel!(
-        forward::attention_forward::AttentionForward::<F>, shape.threads(),
-        [0 1 2 3 4 5], args(), shape
+        forward::attention_forward::AttentionForward::<F>, config.threads(),
+        [0 1 2 3 4 5], args(), config
     );
-    add("forward", shape, &kernel);
+    add("forward", config, &kernel);
     // The backward pass never applies RoPE inside its kernels.
     if !variant.rope_inside {
-        let shape = of(Pass::Queries);
+        let config = of(KernelKind::Queries);
         let kernel = kernel!(
             backward::attention_queries::AttentionQueries::<F>,
-            shape.threads(),
+            config.threads(),
             [],
             inputs(),
             buffer(),
-            shape
+            config
         );
-        add("queries", shape, &kernel);
-        let shape = of(Pass::Keys);
+        add("queries", config, &kernel);
+        let config = of(KernelKind::Keys);
         let kernel = kernel!(
             backward::attention_keys::AttentionKeys::<F>,
-            shape.threads(),
+            config.threads(),
             [],
             inputs(),
             buffer(),
-            shape
+            config
         );
-        add("keys", shape, &kernel);
+        add("keys", config, &kernel);
     }
 }
 
-fn every_source() -> Vec<Source> {
+fn every_source() -> Vec<KernelSource> {
     let mut all = Vec::new();
     for half in [false, true] {
         let ty = if half { "f16" } else { "bf16" };
@@ -161,16 +161,16 @@ fn every_source() -> Vec<Source> {
         ] {
             let suffix = format!(
                 "{ty}{}{}{}",
-                named("_inside", rope_inside),
-                named("_rotated", rope),
-                named("_capped", capped)
+                suffix_if("_inside", rope_inside),
+                suffix_if("_rotated", rope),
+                suffix_if("_capped", capped)
             );
-            let variant = Shape {
+            let variant = KernelConfig {
                 rope_inside,
                 rope,
                 capped,
                 half,
-                ..Hopper::shape(Pass::Forward, 64)
+                ..Hopper::config(KernelKind::Forward, 64)
             };
             family_sources::<Hopper>(&mut all, "hopper", HOPPER, 64, variant, &suffix);
             for head_dim in [32, 64, 80, 96, 128] {
@@ -206,7 +206,7 @@ fn every_source() -> Vec<Source> {
 }
 
 /// The warp-specialized kernels.
-fn pipelined_sources(all: &mut Vec<Source>, half: bool) {
+fn pipelined_sources(all: &mut Vec<KernelSource>, half: bool) {
     let ty = if half { "f16" } else { "bf16" };
     let mut add = |role: &str, threads: u32, kernel: &dyn CubeKernel| {
         all.push(source(
@@ -245,16 +245,16 @@ fn pipelined_sources(all: &mut Vec<Source>, half: bool) {
 }
 
 /// The portable kernels, which CUDA devices run in f32.
-fn portable_sources(all: &mut Vec<Source>) {
+fn portable_sources(all: &mut Vec<KernelSource>) {
     let elem = ElemType::Float(FloatKind::F32);
     for (head_dim, softcap) in [(64, false), (64, true), (128, false), (256, true)] {
-        let shape = portable::Shape {
+        let config = portable::KernelConfig {
             tile: 64,
             head_dim,
             rope: true,
             softcap,
         };
-        let units = shape.threads() as u32;
+        let units = config.threads() as u32;
         let args = || portable::ArgsCompilationArg {
             heads: (),
             total: (),
@@ -263,19 +263,19 @@ fn portable_sources(all: &mut Vec<Source>) {
             softcap: (),
         };
         let mut add = |role: &str, kernel: &dyn CubeKernel| {
-            let capped = named("_capped", softcap);
+            let capped = suffix_if("_capped", softcap);
             let name = format!("portable_{role}_{head_dim}_f32{capped}");
             all.push(source(name, EVERY, units, kernel));
         };
         let forward = kernel!(
             portable::forward::forward_kernel::ForwardKernel, units,
-            [0 1 2 3 4], args(), shape, elem
+            [0 1 2 3 4], args(), config, elem
         );
         add("forward", &forward);
         for (role, keys) in [("keys", true), ("queries", false)] {
             let backward = kernel!(
                 portable::backward::backward_kernel::BackwardKernel, units,
-                [0 1 2 3 4 5 6], args(), keys, shape, elem
+                [0 1 2 3 4 5 6], args(), keys, config, elem
             );
             add(role, &backward);
         }

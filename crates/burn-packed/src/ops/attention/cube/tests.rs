@@ -12,7 +12,7 @@ use burn::tensor::{FloatDType, TensorData};
 use burn_cubecl::CubeDevice;
 use burn_cubecl::ops::into_data_sync;
 
-use super::portable::{Shape, TILES};
+use super::portable::{KernelConfig, TILES};
 use super::*;
 use crate::batch::{Bucket, SequenceLayout};
 use crate::ops::test_device;
@@ -92,8 +92,8 @@ fn on_wgpu(lengths: &[usize], head_dim: usize, half_window: Option<usize>) -> Op
 type Found = [Vec<f32>; 3];
 
 impl Problem {
-    fn shape(&self, tile: usize) -> Shape {
-        Shape {
+    fn config(&self, tile: usize) -> KernelConfig {
+        KernelConfig {
             tile,
             head_dim: self.head_dim,
             rope: true,
@@ -110,10 +110,11 @@ impl Problem {
     }
 
     fn by_kernels(&self, tile: usize) -> Found {
-        let (shape, call) = (self.shape(tile), self.call(&self.spec));
-        let (out, lse) = portable::forward(shape, &call);
-        let saved = Saved::new(self.d_out.clone(), out.clone(), lse.clone(), self.qkv.dtype);
-        self.found((out, lse), portable::backward(shape, &call, &saved))
+        let (config, call) = (self.config(tile), self.call(&self.spec));
+        let (out, lse) = portable::forward(config, &call);
+        let saved =
+            SavedAttention::new(self.d_out.clone(), out.clone(), lse.clone(), self.qkv.dtype);
+        self.found((out, lse), portable::backward(config, &call, &saved))
     }
 
     fn by_fallback(&self) -> Found {
@@ -198,7 +199,7 @@ fn tables_of_a_bucket_serve_batches_of_other_boundaries() {
                 layout,
                 ..problem.spec.clone()
             };
-            let (out, lse) = portable::forward(problem.shape(32), &problem.call(&spec));
+            let (out, lse) = portable::forward(problem.config(32), &problem.call(&spec));
             [out, lse].map(|tensor| -> Vec<u32> {
                 let values: Vec<f32> = into_data_sync(tensor).try_to_vec().unwrap();
                 values.into_iter().map(f32::to_bits).collect()

@@ -47,7 +47,7 @@ enum Key {
 }
 
 impl Key {
-    fn serves(&self, layout: &SequenceLayout) -> bool {
+    fn supports(&self, layout: &SequenceLayout) -> bool {
         match (self, layout.bucket()) {
             (Self::Layout(of), None) => of == layout,
             (Self::Bucket(id), Some(bucket)) => *id == bucket.id,
@@ -95,7 +95,7 @@ pub(super) fn tile_table(
         cached.tile == tile
             && cached.lengths == lengths
             && cached.device == device
-            && cached.key.serves(layout)
+            && cached.key.supports(layout)
     });
     if let Some(index) = found {
         tables[..=index].rotate_right(1);

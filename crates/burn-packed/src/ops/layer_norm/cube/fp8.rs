@@ -57,7 +57,7 @@ pub(super) fn add_forward_fp8_kernel<X: Float, B: Float>(
     );
 }
 
-/// Returns the sum, and codes and scales of its norm; `None` where no kernel serves the call.
+/// Returns the sum, and codes and scales of its norm; `None` where no kernel supports the call.
 pub(crate) fn add_forward_fp8(
     x: &CubeTensor,
     branch: &CubeTensor,

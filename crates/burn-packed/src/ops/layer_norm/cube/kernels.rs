@@ -10,7 +10,7 @@ use crate::ops::rows::{RowPartition, row_sum, vector_sum};
 
 /// Tensor from which the backward pass computes the normalized row `y`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Source {
+pub(super) enum NormInput {
     /// The input of the norm, whose statistics are computed again.
     Input,
     /// The output of the norm: `y = output / weight`.
@@ -21,7 +21,7 @@ pub(super) enum Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct BackwardConfig {
     pub(super) partition: RowPartition,
-    pub(super) source: Source,
+    pub(super) source: NormInput,
     /// True if the gradient of the residual sum is added to the gradient that passes through the norm.
     pub(super) has_d_sum: bool,
     /// True if the gradient is also written to `d_branch`, in the branch's dtype.
@@ -204,7 +204,7 @@ fn normalization<S: Float, N: Size>(
     let mut inv_std = 0.0f32;
     let mut scale = 1.0f32;
     let mut shift = 0.0f32;
-    if comptime!(config.source == Source::Output) {
+    if comptime!(config.source == NormInput::Output) {
         inv_std += inv_stds[row];
     } else {
         let mut values = Array::<Vector<f32, N>>::new(held);
@@ -294,7 +294,7 @@ pub(super) fn backward_kernel<G: Float, S: Float, X: Float, B: Float, N: Size>(
                 let g = d * weight[at];
                 let saved = Vector::<f32, N>::cast_from(saved_row[i]);
                 sum_g += vector_sum::<N>(g);
-                if comptime!(config.source == Source::Output) {
+                if comptime!(config.source == NormInput::Output) {
                     // g * y = d * weight * (output / weight). The sum for `d_weight` is divided by the weight at the end.
                     let dy = d * saved;
                     sum_gy += vector_sum::<N>(dy);
@@ -317,7 +317,7 @@ pub(super) fn backward_kernel<G: Float, S: Float, X: Float, B: Float, N: Size>(
                     let g = Vector::<f32, N>::cast_from(grads[i]) * w;
                     let saved = Vector::<f32, N>::cast_from(saved_row[i]);
                     let mut y = saved * Vector::new(norm.scale) + Vector::new(norm.shift);
-                    if comptime!(config.source == Source::Output) {
+                    if comptime!(config.source == NormInput::Output) {
                         y = quotient_or_zero::<N>(saved, w);
                     }
                     let centered = g - Vector::new(mean_g) - y * Vector::new(mean_gy);
@@ -362,7 +362,7 @@ fn write_partial<N: Size>(
                         value += total[at];
                     }
                     if comptime!(turn + 1 == partition.block_rows) {
-                        if comptime!(config.source == Source::Output) {
+                        if comptime!(config.source == NormInput::Output) {
                             value = quotient_or_zero::<N>(value, weight[at]);
                         }
                         partials[CUBE_POS * partition.vectors + at] = value;

@@ -15,16 +15,16 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::CubeCount;
 
-use super::{AddNormBackward, Saved, fallback};
+use super::{AddNormBackward, SavedNorm, fallback};
 use crate::ops::primitive::cast;
 use crate::ops::rows::{
     RowPartition, address, column_sums, elems, empty, grid, placeholder, resident_blocks,
     vector_size,
 };
-use kernels::{BackwardConfig, Source};
+use kernels::{BackwardConfig, NormInput};
 
 /// Limits of a kernel's launches.
-struct Limits {
+struct LaunchLimits {
     /// Threads of a block: enough for several rows forward, fewer backward, where a thread takes many registers.
     threads: usize,
     /// Elements of a row that a thread holds in registers, at most.
@@ -33,12 +33,12 @@ struct Limits {
     buffers: u32,
 }
 
-const FORWARD: Limits = Limits {
+const FORWARD: LaunchLimits = LaunchLimits {
     threads: 256,
     held: 64,
     buffers: 6,
 };
-const BACKWARD: Limits = Limits {
+const BACKWARD: LaunchLimits = LaunchLimits {
     threads: 128,
     held: 32,
     buffers: 8,
@@ -46,9 +46,13 @@ const BACKWARD: Limits = Limits {
 /// Blocks per multiprocessor of a backward launch: the number that the registers of a multiprocessor allow.
 const BACKWARD_BLOCKS: usize = 4;
 
-/// Returns the partition of rows and the vector size; `None` if no kernel serves rows of this width. Weight and sums are f32, so
+/// Returns the partition of rows and the vector size; `None` if no kernel supports rows of this width. Weight and sums are f32, so
 /// vectors are as wide as f32 allows.
-fn partition(like: &CubeTensor, width: usize, limits: &Limits) -> Option<(RowPartition, usize)> {
+fn partition(
+    like: &CubeTensor,
+    width: usize,
+    limits: &LaunchLimits,
+) -> Option<(RowPartition, usize)> {
     let client = &like.client;
     if client.properties().hardware.max_bindings < limits.buffers {
         return None;
@@ -153,7 +157,7 @@ pub(crate) fn backward(
         weight: weight.clone(),
         d_sum: None,
         eps,
-        source: Source::Input,
+        source: NormInput::Input,
         d_x: dtype,
         d_branch: dtype,
     };
@@ -179,8 +183,8 @@ pub(crate) fn add_backward(
         d_sum: spec.has_d_sum.then(|| d_sum.clone()),
         eps: spec.eps,
         source: match spec.saved {
-            Saved::Sum => Source::Input,
-            Saved::Normed => Source::Output,
+            SavedNorm::Sum => NormInput::Input,
+            SavedNorm::Normed => NormInput::Output,
         },
         d_x: spec.sum,
         d_branch: spec.branch,
@@ -198,7 +202,7 @@ struct BackwardArguments {
     weight: CubeTensor,
     d_sum: Option<CubeTensor>,
     eps: f64,
-    source: Source,
+    source: NormInput,
     /// Dtype of the input's gradient.
     d_x: DType,
     /// Dtype of the branch's gradient; if the same, the two gradients are one tensor.
@@ -206,7 +210,7 @@ struct BackwardArguments {
 }
 
 impl BackwardArguments {
-    /// Launches the kernel: gradients of the input, the branch and the weight. `None` if no kernel serves the call.
+    /// Launches the kernel: gradients of the input, the branch and the weight. `None` if no kernel supports the call.
     fn launch(self) -> Option<(CubeTensor, CubeTensor, CubeTensor)> {
         let [rows, width] = self.saved.shape().dims();
         let (partition, vector) = partition(&self.saved, width, &BACKWARD)?;
@@ -281,7 +285,7 @@ mod tests {
 
     /// Checked here because the test suites would also pass if these calls took the fallback.
     #[test]
-    fn kernels_serve_every_width_of_the_model() {
+    fn kernels_support_every_width_of_the_model() {
         if !crate::ops::test_device::is("wgpu") {
             return;
         }

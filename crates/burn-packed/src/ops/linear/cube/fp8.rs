@@ -5,9 +5,9 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::{CubeCount, CubeDim};
 use cubecl::zspace::strides;
 
-use super::hopper::{self, Tiling};
+use super::hopper::{self, TileConfig};
 use super::launch::{multiprocessors, operand_map, output_map};
-use super::plan::{Plan, TileSchedule};
+use super::plan::{GemmPlan, TileSchedule};
 use super::{GemmShape, empty};
 use crate::ops::fp8::Product;
 
@@ -33,7 +33,7 @@ impl Fp8Gemm {
             false => WIDTHS,
         };
         let multiprocessors = multiprocessors(&self.codes);
-        self.run_by(&Plan::unsplit(self.shape(), multiprocessors, widths))
+        self.run_by(&GemmPlan::unsplit(self.shape(), multiprocessors, widths))
     }
 
     /// The GEMM's sizes, with pairs of codes as inner elements.
@@ -44,15 +44,15 @@ impl Fp8Gemm {
     }
 
     /// [`Self::run`] by a plan without splits.
-    pub(super) fn run_by(&self, plan: &Plan) -> CubeTensor {
+    pub(super) fn run_by(&self, plan: &GemmPlan) -> CubeTensor {
         let GemmShape { m, n, .. } = self.shape();
         let columns = if self.product.geglu { n / 2 } else { n };
         let dtype = DType::from(self.product.dtype);
         let out = empty(&self.codes, [1, m, columns], dtype);
-        let tiling = Tiling {
+        let config = TileConfig {
             geglu: self.product.geglu,
             fp8: true,
-            ..Tiling::new(
+            ..TileConfig::new(
                 (plan.tile_n, plan.cluster),
                 false,
                 false,
@@ -73,14 +73,14 @@ impl Fp8Gemm {
                 CubeCount::Static(clusters * plan.cluster, 1, 1),
                 CubeDim::new_1d(hopper::THREADS),
                 operand_map(&pairs(&self.codes), false, hopper::TILE_M),
-                operand_map(&pairs(&self.weight), false, tiling.b_box()),
-                output_map(&out, tiling),
+                operand_map(&pairs(&self.weight), false, config.b_box()),
+                output_map(&out, config),
                 self.scales.clone().into_buffer_arg(),
                 self.weight_scales.clone().into_buffer_arg(),
                 m as u32,
                 n as u32,
                 schedule.launch(),
-                tiling,
+                config,
             );
         }
         burn_cubecl::ops::reshape(out, Shape::new([m, columns]))

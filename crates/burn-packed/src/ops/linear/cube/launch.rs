@@ -7,8 +7,8 @@ use cubecl::prelude::{
     CubeCount, CubeDim, TensorArg, TensorMapArg, TensorMapSwizzle, Tiled, TiledArgs,
 };
 
-use super::hopper::{self, Tiling};
-use super::plan::{Plan, TileSchedule};
+use super::hopper::{self, TileConfig};
+use super::plan::{GemmPlan, TileSchedule};
 use super::{Gemm, empty, sums};
 use crate::ops::linear::Transpose;
 use crate::ops::ptx::HOPPER;
@@ -55,20 +55,20 @@ impl Gemm {
     pub(super) fn run_hopper(&self) -> CubeTensor {
         let narrow = self.transpose == Transpose::Rhs;
         let multiprocessors = multiprocessors(&self.lhs);
-        self.run_by(&Plan::new(self.shape, multiprocessors, &[2, 1], narrow))
+        self.run_by(&GemmPlan::new(self.shape, multiprocessors, &[2, 1], narrow))
     }
 
     /// Runs the Hopper GEMM by a plan.
-    pub(super) fn run_by(&self, plan: &Plan) -> CubeTensor {
+    pub(super) fn run_by(&self, plan: &GemmPlan) -> CubeTensor {
         let (m, n) = (self.shape.m, self.shape.n);
         if plan.splits > 1 {
-            let parts = empty(&self.lhs, [plan.splits as usize, m, n], DType::F32);
-            self.launch(plan, &plan.all_tiles(), &parts, self.tiling(plan, true));
-            return self.sum_splits(parts, plan.splits);
+            let partials = empty(&self.lhs, [plan.splits as usize, m, n], DType::F32);
+            self.launch(plan, &plan.all_tiles(), &partials, self.config(plan, true));
+            return self.sum_splits(partials, plan.splits);
         }
         let out = empty(&self.lhs, [1, m, n], self.out);
         let f32_out = self.out == DType::F32;
-        self.launch(plan, &plan.full_waves(), &out, self.tiling(plan, f32_out));
+        self.launch(plan, &plan.full_waves(), &out, self.config(plan, f32_out));
         if plan.tail_splits > 1 {
             self.add_tail(plan, &out);
         }
@@ -77,27 +77,27 @@ impl Gemm {
 
     /// Computes `geglu(lhs · rhsᵀ)` in one kernel; `rhs` holds the rows of the activations, then those of the gates.
     pub(super) fn run_geglu(&self) -> CubeTensor {
-        self.run_geglu_by(&Plan::for_geglu(self.shape, multiprocessors(&self.lhs)))
+        self.run_geglu_by(&GemmPlan::for_geglu(self.shape, multiprocessors(&self.lhs)))
     }
 
     /// [`Self::run_geglu`] by a plan without splits.
-    pub(super) fn run_geglu_by(&self, plan: &Plan) -> CubeTensor {
+    pub(super) fn run_geglu_by(&self, plan: &GemmPlan) -> CubeTensor {
         let (m, width) = (self.shape.m, self.shape.n / 2);
         let out = empty(&self.lhs, [1, m, width], self.out);
-        let tiling = Tiling {
+        let config = TileConfig {
             geglu: true,
-            ..self.tiling(plan, false)
+            ..self.config(plan, false)
         };
         let schedule = TileSchedule {
             gate: width as u32,
             ..plan.all_tiles()
         };
-        self.launch(plan, &schedule, &out, tiling);
+        self.launch(plan, &schedule, &out, config);
         burn_cubecl::ops::reshape(out, Shape::new([m, width]))
     }
 
-    fn tiling(&self, plan: &Plan, f32_out: bool) -> Tiling {
-        Tiling::new(
+    fn config(&self, plan: &GemmPlan, f32_out: bool) -> TileConfig {
+        TileConfig::new(
             (plan.tile_n, plan.cluster),
             self.transpose == Transpose::Lhs,
             self.transpose != Transpose::Rhs,
@@ -107,7 +107,13 @@ impl Gemm {
     }
 
     /// Launches the kernel for the tiles of a schedule.
-    fn launch(&self, plan: &Plan, schedule: &TileSchedule, out: &CubeTensor, tiling: Tiling) {
+    fn launch(
+        &self,
+        plan: &GemmPlan,
+        schedule: &TileSchedule,
+        out: &CubeTensor,
+        config: TileConfig,
+    ) {
         let clusters = schedule.tiles.min(plan.resident_clusters);
         // SAFETY: global memory is addressed only through tensor maps, which bound every access; shared memory is sized by `tiling`.
         unsafe {
@@ -115,26 +121,26 @@ impl Gemm {
                 &self.lhs.client,
                 CubeCount::Static(clusters * plan.cluster, 1, 1),
                 CubeDim::new_1d(hopper::THREADS),
-                operand_map(&self.lhs, tiling.a_m_major, hopper::TILE_M),
-                operand_map(&self.rhs, tiling.b_n_major, tiling.b_box()),
-                output_map(out, tiling),
+                operand_map(&self.lhs, config.a_m_major, hopper::TILE_M),
+                operand_map(&self.rhs, config.b_n_major, config.b_box()),
+                output_map(out, config),
                 schedule.launch(),
-                tiling,
+                config,
             );
         }
     }
 
-    /// Computes the tiles of the last wave in parts, stacked tile by tile, and writes their sums to `out [1, m, n]`.
-    fn add_tail(&self, plan: &Plan, out: &CubeTensor) {
-        let tiling = Tiling {
+    /// Computes the tiles of the last wave in splits, stacked tile by tile, and writes their sums to `out [1, m, n]`.
+    fn add_tail(&self, plan: &GemmPlan, out: &CubeTensor) {
+        let config = TileConfig {
             stacked: true,
-            ..self.tiling(plan, true)
+            ..self.config(plan, true)
         };
         let schedule = plan.tail();
         let rows = (schedule.tiles_per_split * plan.cluster * hopper::TILE_M) as usize;
         let shape = [plan.tail_splits as usize, rows, plan.tile_n as usize];
-        let parts = empty(&self.lhs, shape, DType::F32);
-        self.launch(plan, &schedule, &parts, tiling);
+        let partials = empty(&self.lhs, shape, DType::F32);
+        self.launch(plan, &schedule, &partials, config);
         let quads = rows as u32 * plan.tile_n / 4;
         // SAFETY: columns are a multiple of eight, so that no quad crosses the end of a row; elements outside the matrix are skipped.
         unsafe {
@@ -142,21 +148,21 @@ impl Gemm {
                 &self.lhs.client,
                 CubeCount::Static(quads.div_ceil(SUM_THREADS), 1, 1),
                 CubeDim::new_1d(SUM_THREADS),
-                parts.into_buffer_arg(),
+                partials.into_buffer_arg(),
                 out.clone().into_buffer_arg(),
                 schedule.launch(),
                 plan.tail_splits,
                 self.shape.m as u32,
                 self.shape.n as u32,
-                tiling,
+                config,
                 self.out_element,
             );
         }
     }
 
-    /// Sums the parts of all splits, `[splits, m, n]` in f32, to `[m, n]` in the output's dtype.
-    fn sum_splits(&self, parts: CubeTensor, splits: u32) -> CubeTensor {
-        let sum = empty(&parts, [self.shape.m, self.shape.n], self.out);
+    /// Sums the partial sums of all splits, `[splits, m, n]` in f32, to `[m, n]` in the output's dtype.
+    fn sum_splits(&self, partials: CubeTensor, splits: u32) -> CubeTensor {
+        let sum = empty(&partials, [self.shape.m, self.shape.n], self.out);
         let quads = (self.shape.m * self.shape.n / 4) as u32;
         // SAFETY: columns are a multiple of eight, so that `quads` quads are the whole of `sum` and of each split.
         unsafe {
@@ -164,7 +170,7 @@ impl Gemm {
                 &self.lhs.client,
                 CubeCount::Static(quads.div_ceil(SUM_THREADS), 1, 1),
                 CubeDim::new_1d(SUM_THREADS),
-                parts.into_buffer_arg(),
+                partials.into_buffer_arg(),
                 sum.clone().into_buffer_arg(),
                 splits,
                 quads,
@@ -190,8 +196,8 @@ pub(super) fn operand_map(tensor: &CubeTensor, mn_major: bool, outer: u32) -> Te
 }
 
 /// Tensor map of the output, a stack of matrices. Its box is a staging buffer of the epilogue.
-pub(super) fn output_map(tensor: &CubeTensor, tiling: Tiling) -> TensorMapArg<Tiled> {
-    let kind = if tiling.f32_out {
+pub(super) fn output_map(tensor: &CubeTensor, config: TileConfig) -> TensorMapArg<Tiled> {
+    let kind = if config.f32_out {
         ElemType::Float(FloatKind::F32)
     } else {
         ElemType::UInt(UIntKind::U16)
@@ -200,7 +206,7 @@ pub(super) fn output_map(tensor: &CubeTensor, tiling: Tiling) -> TensorMapArg<Ti
     let argument: TensorArg = tensor.clone().into_tensor_arg();
     TensorMapArg::new(
         TiledArgs {
-            tile_size: [1, rows, tiling.staging_columns() as usize].into(),
+            tile_size: [1, rows, config.staging_columns() as usize].into(),
         },
         argument,
         kind,

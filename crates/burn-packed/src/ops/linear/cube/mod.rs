@@ -62,7 +62,7 @@ impl GemmShape {
     }
 }
 
-/// Arguments of a GEMM that a kernel of this module serves.
+/// Arguments of a GEMM that a kernel of this module supports.
 struct Gemm {
     lhs: CubeTensor,
     rhs: CubeTensor,

@@ -4,13 +4,13 @@
 use cubecl::prelude::*;
 
 use super::GemmShape;
-use super::hopper::{TILE_K, TILE_M, Tiling};
+use super::hopper::{TILE_K, TILE_M, TileConfig};
 
 /// Tiles along the rows that are rasterized together, so that the operands they share stay in the L2 cache.
 const RASTER_GROUP: u32 = 16;
-/// Fewest K steps of a tile whose last wave is split, and of each of the parts (measured: docs/lab-log.md).
+/// Fewest K steps of a tile whose last wave is split, and of each of the splits (measured: docs/lab-log.md).
 const MIN_TAIL_STEPS: u32 = 256;
-const MIN_TAIL_PART: u32 = 64;
+const MIN_TAIL_SPLIT: u32 = 64;
 /// Fewest K steps of a split where all tiles are split.
 const MIN_SPLIT_STEPS: u32 = 16;
 
@@ -52,7 +52,7 @@ impl TileSchedule {
 
 /// One output tile: its first row and column, and its share of the K steps.
 #[derive(CubeType)]
-pub(super) struct Tile {
+pub(super) struct OutputTile {
     pub(super) row: u32,
     pub(super) column: u32,
     pub(super) split: u32,
@@ -69,17 +69,17 @@ pub(super) fn tile_origin(
     number: u32,
     schedule: &TileSchedule,
     rank: u32,
-    #[comptime] tiling: Tiling,
+    #[comptime] config: TileConfig,
 ) -> (u32, u32) {
-    let group = comptime!(RASTER_GROUP / tiling.cluster);
+    let group = comptime!(RASTER_GROUP / config.cluster);
     let per_group = schedule.column_tiles * group;
     let first = number / per_group * group;
     // The last group may have fewer rows of tiles.
     let rows = min(schedule.row_tiles - first, group.runtime());
     let local = number % per_group;
     let row =
-        (first + local % rows) * comptime!(tiling.cluster * TILE_M) + rank * comptime!(TILE_M);
-    (row, local / rows * comptime!(tiling.tile_n))
+        (first + local % rows) * comptime!(config.cluster * TILE_M) + rank * comptime!(TILE_M);
+    (row, local / rows * comptime!(config.tile_n))
 }
 
 /// Returns tile `index` of a schedule as block `rank` of a cluster computes it.
@@ -88,17 +88,17 @@ pub(super) fn tile_at(
     index: u32,
     schedule: &TileSchedule,
     rank: u32,
-    #[comptime] tiling: Tiling,
-) -> Tile {
+    #[comptime] config: TileConfig,
+) -> OutputTile {
     let split = index / schedule.tiles_per_split;
     let (row, column) = tile_origin(
         schedule.first_tile + index % schedule.tiles_per_split,
         schedule,
         rank,
-        tiling,
+        config,
     );
     let first_k_step = split * schedule.k_steps_per_split;
-    Tile {
+    OutputTile {
         row,
         column,
         split,
@@ -107,10 +107,10 @@ pub(super) fn tile_at(
     }
 }
 
-/// Division of a GEMM into tiles. Either all tiles are split along K into `splits` parts (split-K), or only those of the last,
-/// partial wave into `tail_splits` parts, or none.
+/// Division of a GEMM into tiles. Either all tiles are split along K into `splits` partial sums (split-K), or only those of the last,
+/// partial wave into `tail_splits` partial sums, or none.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Plan {
+pub(super) struct GemmPlan {
     /// Blocks of a cluster.
     pub(super) cluster: u32,
     /// Clusters that are resident at the same time, which is the number of tiles of a wave.
@@ -122,12 +122,12 @@ pub(super) struct Plan {
     /// K steps of the GEMM.
     pub(super) k_steps: u32,
     pub(super) splits: u32,
-    /// Tiles of the last wave that are split on their own, and the number of parts of each.
+    /// Tiles of the last wave that are split on their own, and the number of splits of each.
     pub(super) tail_tiles: u32,
     pub(super) tail_splits: u32,
 }
 
-impl Plan {
+impl GemmPlan {
     /// Returns the candidate of the lowest estimated cost. `narrow` allows tiles of 32 columns, for which B must be K-major.
     pub(super) fn new(
         shape: GemmShape,
@@ -141,7 +141,7 @@ impl Plan {
             .expect("a plan without splits is always possible")
     }
 
-    /// Returns the unsplit candidate of the lowest estimated cost for GeGLU, whose epilogue needs parts of 32 or 64 columns of the output.
+    /// Returns the unsplit candidate of the lowest estimated cost for GeGLU, whose epilogue needs slices of 32 or 64 columns of the output.
     pub(super) fn for_geglu(shape: GemmShape, multiprocessors: u32) -> Self {
         Self::unsplit(shape, multiprocessors, &[64, 128, 256])
     }
@@ -190,14 +190,14 @@ impl Plan {
             .filter(move |plan| plan.cluster == 1 || shape.m as u32 > TILE_M)
     }
 
-    /// Returns whether every part has K steps, and parts and tail at least the fewest steps for which splitting is allowed.
+    /// Returns whether every split has K steps, and splits and tail at least the fewest steps for which splitting is allowed.
     fn is_possible(&self) -> bool {
         let none_empty = |splits: u32| (splits - 1) * self.k_steps.div_ceil(splits) < self.k_steps;
         if self.tail_splits > 1 {
             return self.tail_tiles > 0
                 && self.tail_tiles < self.output_tiles()
                 && self.k_steps >= MIN_TAIL_STEPS
-                && self.k_steps.div_ceil(self.tail_splits) >= MIN_TAIL_PART
+                && self.k_steps.div_ceil(self.tail_splits) >= MIN_TAIL_SPLIT
                 && none_empty(self.tail_splits);
         }
         self.splits == 1
@@ -249,7 +249,7 @@ impl Plan {
         }
     }
 
-    /// All tiles, each in `splits` parts.
+    /// All tiles, each in `splits` splits.
     pub(super) fn all_tiles(&self) -> TileSchedule {
         self.schedule(0, self.output_tiles(), self.splits)
     }
@@ -259,7 +259,7 @@ impl Plan {
         self.schedule(0, self.output_tiles() - self.tail_tiles, 1)
     }
 
-    /// The tiles of the last wave, each in `tail_splits` parts.
+    /// The tiles of the last wave, each in `tail_splits` splits.
     pub(super) fn tail(&self) -> TileSchedule {
         self.schedule(
             self.output_tiles() - self.tail_tiles,

@@ -12,7 +12,7 @@ use burn::tensor::{Distribution, FloatDType, TensorData};
 use burn_cubecl::ops::into_data_sync;
 use burn_cubecl::{CubeBackend, CubeDevice};
 
-use super::plan::Plan;
+use super::plan::GemmPlan;
 use super::*;
 use crate::ops::test_device;
 
@@ -98,7 +98,7 @@ fn every_plan_computes_the_gemm() {
             ));
             let scale = expected.iter().fold(0.0f32, |a, b| a.max(b.abs()));
             for cluster in [1, 2] {
-                for plan in Plan::candidates(shape, multiprocessors, &[cluster]) {
+                for plan in GemmPlan::candidates(shape, multiprocessors, &[cluster]) {
                     if plan.tile_n == 32 && transpose != Transpose::Rhs {
                         continue;
                     }
@@ -143,7 +143,7 @@ fn every_plan_computes_geglu() {
         let expected = read(crate::ops::geglu::cube::forward(product));
         let mut first: Option<Vec<f32>> = None;
         let mut plans = 0;
-        for plan in Plan::candidates(shape, multiprocessors, &[1, 2]) {
+        for plan in GemmPlan::candidates(shape, multiprocessors, &[1, 2]) {
             if plan.splits > 1 || plan.tail_splits > 1 || ![64, 128, 256].contains(&plan.tile_n) {
                 continue;
             }
@@ -247,7 +247,7 @@ fn speed_of_every_plan() {
         let gemm = problem(&operands, transpose, dtype);
         let flops = 2e-9 * (shape.m * shape.n) as f64 * shape.k as f64;
         let mut versions =
-            [1, 2].map(|cluster| (Plan::new(shape, 132, &[cluster], false), Vec::new()));
+            [1, 2].map(|cluster| (GemmPlan::new(shape, 132, &[cluster], false), Vec::new()));
         // The versions alternate: a GPU that has been busy is slower than one that was idle.
         for round in 0..7 {
             for (plan, times) in &mut versions {

@@ -7,11 +7,11 @@ use std::fmt::Write as _;
 
 use cubecl::prelude::*;
 
-use super::hopper::Tiling;
+use super::hopper::TileConfig;
 use crate::ops::ptx::{DESCRIPTOR_HIGH, mbarrier_arrive as arrive_in_block};
 pub(super) use crate::ops::ptx::{
-    ROW_BYTES, bulk_wait, fence_async_proxy, mbarrier_init, mbarrier_init_fence, mbarrier_wait,
-    sync_warp, value,
+    ROW_BYTES, as_value, bulk_wait, fence_async_proxy, mbarrier_init, mbarrier_init_fence,
+    mbarrier_wait, sync_warp,
 };
 
 /// Arrives once and announces the bytes that TMA loads will deliver in this phase.
@@ -48,7 +48,7 @@ pub(super) fn map_to_block(address: u32, rank: u32) -> u32 {
     let mapped: u32;
     gpu_asm!(
         "mapa.shared::cluster.u32 {o}, {a}, {r};",
-        o = out(_) mapped, a = in(_) value(address), r = in(_) value(rank), options(pure, nomem)
+        o = out(_) mapped, a = in(_) as_value(address), r = in(_) as_value(rank), options(pure, nomem)
     );
     mapped
 }
@@ -81,7 +81,7 @@ pub(super) fn tma_store_wait_read(#[comptime] groups: u32) {
 pub(super) fn stmatrix_x4(address: u32, a: u32, b: u32, c: u32, d: u32) {
     gpu_asm!(
         "stmatrix.sync.aligned.m8n8.x4.shared.b16 [{p}], {{{a}, {b}, {c}, {d}}};",
-        p = in(_) value(address), a = in(_) value(a), b = in(_) value(b), c = in(_) value(c), d = in(_) value(d),
+        p = in(_) as_value(address), a = in(_) as_value(a), b = in(_) as_value(b), c = in(_) as_value(c), d = in(_) as_value(d),
     );
 }
 
@@ -116,7 +116,7 @@ pub(super) fn load_global_pair(address: u64) -> Vector<f32, Const<2>> {
 pub(super) fn sync_warp_group(group: u32) {
     // Named barrier 0 is the one of `sync_cube`.
     // 128 threads arrive: the four warps of one warp group.
-    gpu_asm!("bar.sync {i}, 128;", i = in(_) value(group + 1u32));
+    gpu_asm!("bar.sync {i}, 128;", i = in(_) as_value(group + 1u32));
 }
 
 /// `x Φ(x)` with the distribution function of the standard normal to within 1e-6, by the approximate reciprocal and exponential.
@@ -151,7 +151,7 @@ pub(super) fn gelu(x: f32) -> f32 {
 #[cube]
 pub(super) fn mbarrier_arrive(address: u32, #[comptime] cluster: u32) {
     if comptime!(cluster > 1) {
-        gpu_asm!("mbarrier.arrive.shared::cluster.b64 _, [{a}];", a = in(_) value(address));
+        gpu_asm!("mbarrier.arrive.shared::cluster.b64 _, [{a}];", a = in(_) as_value(address));
     } else {
         arrive_in_block(address);
     }
@@ -173,14 +173,14 @@ pub(super) fn mma_main_loop<N: Size>(
     parity: u32,
     steps: u32,
     releases: u32,
-    #[comptime] tiling: Tiling,
+    #[comptime] config: TileConfig,
 ) -> Vector<f32, N> {
-    let text = comptime!(main_loop_text(N::value(), tiling));
+    let text = comptime!(main_loop_text(N::value(), config));
     let d: Vector<f32, N>;
     gpu_asm!(
         "{text} // {d} {a} {b} {full} {empty} {stage} {parity} {steps} {releases}",
-        text = const text, d = out(_) d, a = in(_) value(a), b = in(_) value(b), full = in(_) value(full), empty = in(_) value(empty),
-        stage = in(_) value(stage), parity = in(_) value(parity), steps = in(_) value(steps), releases = in(_) value(releases),
+        text = const text, d = out(_) d, a = in(_) as_value(a), b = in(_) as_value(b), full = in(_) as_value(full), empty = in(_) as_value(empty),
+        stage = in(_) as_value(stage), parity = in(_) as_value(parity), steps = in(_) as_value(steps), releases = in(_) as_value(releases),
     );
     d
 }
@@ -193,16 +193,16 @@ pub(super) fn mma_main_loop<N: Size>(
 /// The two consumer warp groups alternate on the tensor cores, WGMMA by WGMMA, so that a group has the duration of the other
 /// group's WGMMA to issue its next one. Descriptors are therefore updated in 32 bits, with a constant upper half: 64-bit
 /// additions made the instructions in between take longer than that (measured: docs/lab-log.md).
-fn main_loop_text(n: usize, tiling: Tiling) -> String {
+fn main_loop_text(n: usize, config: TileConfig) -> String {
     let input = |i: usize| format!("%{}", n + i);
-    let ty = match (tiling.fp8, tiling.f16) {
+    let ty = match (config.fp8, config.f16) {
         (true, _) => "e4m3",
         (false, true) => "f16",
         (false, false) => "bf16",
     };
     // 32 bytes of the inner dimension. Operands of 8 bits are always K-major, and their instruction has no transposition.
-    let inner = if tiling.fp8 { 32 } else { 16 };
-    let columns = tiling.tile_n as usize;
+    let inner = if config.fp8 { 32 } else { 16 };
+    let columns = config.tile_n as usize;
     let registers: Vec<String> = (0..columns / 2).map(|i| format!("%{i}")).collect();
     let accumulator = format!("{{{}}}", registers.join(", "));
     // Distance of K slices of 16 elements (32 codes of e4m3) in a descriptor, which counts 16 bytes.
@@ -213,19 +213,19 @@ fn main_loop_text(n: usize, tiling: Tiling) -> String {
             16 * 2 / 16
         }
     };
-    let (slice_a, slice_b) = (slice(tiling.a_m_major), slice(tiling.b_n_major));
-    let transposed = if tiling.fp8 {
+    let (slice_a, slice_b) = (slice(config.a_m_major), slice(config.b_n_major));
+    let transposed = if config.fp8 {
         String::new()
     } else {
         format!(
             ", {}, {}",
-            u8::from(tiling.a_m_major),
-            u8::from(tiling.b_n_major)
+            u8::from(config.a_m_major),
+            u8::from(config.b_n_major)
         )
     };
     // Not `release.cluster`: this thread has written nothing that the other block reads, and the fence would cost half the time
     // of a stage.
-    let arrive = if tiling.cluster > 1 {
+    let arrive = if config.cluster > 1 {
         "mbarrier.arrive.shared::cluster.b64"
     } else {
         "mbarrier.arrive.shared::cta.b64"
@@ -235,7 +235,7 @@ fn main_loop_text(n: usize, tiling: Tiling) -> String {
         input(2),
         input(0),
         input(1),
-        words = tiling.stage_bytes() / 16,
+        words = config.stage_bytes() / 16,
     );
     // One stage. The first one overwrites the accumulator (scale-d is false) and has no stage before it to release.
     let stage = |first: bool| {
@@ -270,7 +270,7 @@ fn main_loop_text(n: usize, tiling: Tiling) -> String {
              add.u32 st, st, 1; setp.eq.u32 p, st, {}; @p mov.b32 st, 0; @p xor.b32 ph, ph, 1; {addresses}\
              sub.u32 left, left, 1; setp.eq.u32 q, left, 0; @q bra DONE; ",
             input(3),
-            tiling.stages,
+            config.stages,
         );
         text
     };

@@ -9,7 +9,7 @@ use cubecl::ir::TargetProperties;
 
 use crate::ops::cuda_sources;
 
-use super::hopper::{THREADS, Tiling, hopper_fp8_gemm, hopper_gemm};
+use super::hopper::{THREADS, TileConfig, hopper_fp8_gemm, hopper_gemm};
 use super::plan::TileScheduleCompilationArg;
 
 /// Writes the sources into the folder that `MODERNBERT_KERNEL_SOURCES` names, if it is set.
@@ -24,31 +24,31 @@ fn every_tiling_has_a_source_within_shared_memory() {
                 if tile_n == 32 && b_n_major {
                     continue;
                 }
-                let tiling = Tiling::new((tile_n, cluster), a_m_major, b_n_major, f16, f32_out);
+                let config = TileConfig::new((tile_n, cluster), a_m_major, b_n_major, f16, f32_out);
                 let name =
                     format!("gemm-{tile_n}-{cluster}-{a_m_major}-{b_n_major}-{f16}-{f32_out}.cu");
-                write_source(tiling, &name);
+                write_source(config, &name);
             }
         }
         if [64, 128, 256].contains(&tile_n) {
             for f16 in [false, true] {
-                let tiling = Tiling {
+                let config = TileConfig {
                     geglu: true,
-                    ..Tiling::new((tile_n, cluster), false, false, f16, false)
+                    ..TileConfig::new((tile_n, cluster), false, false, f16, false)
                 };
-                write_source(tiling, &format!("geglu-{tile_n}-{cluster}-{f16}.cu"));
+                write_source(config, &format!("geglu-{tile_n}-{cluster}-{f16}.cu"));
             }
         }
         for geglu in [false, true] {
             if geglu && ![64, 128, 256].contains(&tile_n) {
                 continue;
             }
-            let tiling = Tiling {
+            let config = TileConfig {
                 geglu,
                 fp8: true,
-                ..Tiling::new((tile_n, cluster), false, false, false, false)
+                ..TileConfig::new((tile_n, cluster), false, false, false, false)
             };
-            write_source(tiling, &format!("fp8-{tile_n}-{cluster}-{geglu}.cu"));
+            write_source(config, &format!("fp8-{tile_n}-{cluster}-{geglu}.cu"));
         }
     }
 }
@@ -66,11 +66,11 @@ fn schedule() -> TileScheduleCompilationArg {
     }
 }
 
-fn write_source(tiling: Tiling, name: &str) {
+fn write_source(config: TileConfig, name: &str) {
     let settings = cuda_sources::settings(THREADS);
     let device = cuda_sources::device(90, 227 * 1024);
     let properties = Arc::new(TargetProperties::default());
-    let (source, shared_bytes) = if tiling.fp8 {
+    let (source, shared_bytes) = if config.fp8 {
         cuda_sources::compile(&hopper_fp8_gemm::HopperFp8Gemm::new(
             settings,
             device,
@@ -83,7 +83,7 @@ fn write_source(tiling: Tiling, name: &str) {
             (),
             (),
             schedule(),
-            tiling,
+            config,
         ))
     } else {
         cuda_sources::compile(&hopper_gemm::HopperGemm::new(
@@ -94,10 +94,10 @@ fn write_source(tiling: Tiling, name: &str) {
             (),
             (),
             schedule(),
-            tiling,
+            config,
         ))
     };
-    assert!(shared_bytes <= 227 * 1024, "{tiling:?}");
+    assert!(shared_bytes <= 227 * 1024, "{config:?}");
     assert!(source.contains("wgmma.mma_async"));
     if let Some(folder) = cuda_sources::folder() {
         std::fs::write(folder.join(name), source).unwrap();

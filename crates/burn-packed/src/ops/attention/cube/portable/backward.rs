@@ -1,5 +1,5 @@
 //! The backward kernels: `delta` of each row, then one kernel for the gradients of keys and values and one for that of the
-//! queries, which is the same with the parts of queries and keys exchanged.
+//! queries, which is the same with the roles of queries and keys exchanged.
 //!
 //! Both recompute the softmax weights from the log-sum-exp. Each gradient element belongs to one thread of one block and is summed in
 //! a fixed order: no atomics, and results are bit-identical in every run.
@@ -7,7 +7,9 @@
 use cubecl::prelude::*;
 
 use super::super::tile::{K, OUT, Q, V};
-use super::tile::{Args, Block, LANES, Memory, ROWS, Shape, own_column, own_row, zeros};
+use super::tile::{
+    Args, BlockTile, KernelConfig, LANES, ROWS, SharedMemory, own_column, own_row, zeros,
+};
 
 /// `delta[head, row] = sum_d out · d_out`, the term that the derivative of the softmax subtracts. One thread per head and row.
 #[cube(launch, address_type = "dynamic")]
@@ -53,9 +55,9 @@ impl<'a> Statistic<'a> {
     }
 
     /// Returns the value of the column at `position`, if columns have values.
-    fn column(&self, block: &Block, position: i32) -> f32 {
+    fn column(&self, block: &BlockTile, position: i32) -> f32 {
         if comptime!(self.of_columns) {
-            number(self.values, block, position)
+            row_statistic(self.values, block, position)
         } else {
             0.0f32.runtime()
         }
@@ -73,18 +75,18 @@ impl<'a> Statistic<'a> {
 
 /// Returns the value of `position` in `values [heads, total]` for this block's head; 0 beyond the end of the sequence.
 #[cube]
-fn number(values: &[f32], block: &Block, position: i32) -> f32 {
-    let mut number = 0.0f32;
+fn row_statistic(values: &[f32], block: &BlockTile, position: i32) -> f32 {
+    let mut row_statistic = 0.0f32;
     if block.tile.has(position) {
-        number = values[block.index(usize::cast_from(position))];
+        row_statistic = values[block.index(usize::cast_from(position))];
     }
-    number
+    row_statistic
 }
 
 /// Returns the softmax weight of row `r` and the position `other` of a column, and the derivative of the softcap at their score, from
 /// the dot product of query and key.
 #[cube]
-fn weight_and_slope(product: f32, lse: f32, block: &Block, r: usize, other: i32) -> (f32, f32) {
+fn weight_and_slope(product: f32, lse: f32, block: &BlockTile, r: usize, other: i32) -> (f32, f32) {
     let seen = block.seen(r);
     let (score, slope) = block.bounded(product);
     let seen = seen.contains(other);
@@ -109,10 +111,10 @@ pub(in super::super) fn backward_kernel<F: Float>(
     d_qkv: &mut [F],
     args: Args,
     #[comptime] keys: bool,
-    #[comptime] shape: Shape,
+    #[comptime] config: KernelConfig,
     #[define(F)] _dtype: ElemType,
 ) {
-    let columns = comptime!(shape.columns());
+    let columns = comptime!(config.columns());
     let (own, streamed) = comptime!(if keys {
         ([K, V], [Q, OUT])
     } else {
@@ -120,23 +122,23 @@ pub(in super::super) fn backward_kernel<F: Float>(
     });
     let own_second = if comptime!(keys) { qkv } else { d_out };
     let streamed_second = if comptime!(keys) { d_out } else { qkv };
-    let block = Block::new(tiles, args, shape);
+    let block = BlockTile::new(tiles, args, config);
     let own_rows = block.rows(block.tile.first, comptime!(own[0]));
     let own_second_rows = block.rows(block.tile.first, comptime!(own[1]));
-    let mut memory = Memory::new(rotary, shape);
+    let mut memory = SharedMemory::new(rotary, config);
     let mut p = Array::<f32>::new(comptime!(ROWS * columns));
     // Only for the gradients of keys and values.
     let mut slopes = Array::<f32>::new(comptime!(if keys { ROWS * columns } else { 1 }));
-    let mut d_own = zeros(comptime!(ROWS * shape.dims()));
-    let mut d_v = zeros(comptime!(if keys { ROWS * shape.dims() } else { 1 }));
+    let mut d_own = zeros(comptime!(ROWS * config.dims()));
+    let mut d_v = zeros(comptime!(if keys { ROWS * config.dims() } else { 1 }));
     let mut row_lse = Array::<f32>::new(ROWS);
     let mut row_delta = Array::<f32>::new(ROWS);
     if comptime!(!keys) {
         #[unroll]
         for r in 0..ROWS {
             let row = block.tile.first + i32::cast_from(own_row() + r);
-            row_lse[r] = number(lse, &block, row);
-            row_delta[r] = number(delta, &block, row);
+            row_lse[r] = row_statistic(lse, &block, row);
+            row_delta[r] = row_statistic(delta, &block, row);
         }
     }
     let lse = Statistic::new(lse, row_lse, keys);
@@ -185,7 +187,7 @@ pub(in super::super) fn backward_kernel<F: Float>(
             }
         }
         memory.accumulate::<F>(&mut d_own, qkv, &rows);
-        first += comptime!(shape.tile as i32);
+        first += comptime!(config.tile as i32);
     }
     memory.store::<F>(d_qkv, &d_own, &own_rows);
     if comptime!(keys) {

@@ -3,7 +3,9 @@
 use cubecl::prelude::*;
 
 use super::super::tile::{K, OUT, Q, V};
-use super::tile::{Args, Block, HIDDEN, LANES, Memory, ROWS, Shape, own_column, own_row, zeros};
+use super::tile::{
+    Args, BlockTile, HIDDEN, KernelConfig, LANES, ROWS, SharedMemory, own_column, own_row, zeros,
+};
 
 /// Output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`.
 ///
@@ -17,14 +19,14 @@ pub(in super::super) fn forward_kernel<F: Float>(
     out: &mut [F],
     lse: &mut [f32],
     args: Args,
-    #[comptime] shape: Shape,
+    #[comptime] config: KernelConfig,
     #[define(F)] _dtype: ElemType,
 ) {
-    let block = Block::new(tiles, args, shape);
+    let block = BlockTile::new(tiles, args, config);
     let queries = block.rows(block.tile.first, Q);
-    let mut memory = Memory::new(rotary, shape);
-    let mut softmax = OnlineSoftmax::new(shape);
-    let mut sums = zeros(comptime!(ROWS * shape.dims()));
+    let mut memory = SharedMemory::new(rotary, config);
+    let mut softmax = OnlineSoftmax::new(config);
+    let mut sums = zeros(comptime!(ROWS * config.dims()));
 
     let span = block.streamed();
     let mut first = span.first;
@@ -34,7 +36,7 @@ pub(in super::super) fn forward_kernel<F: Float>(
         let mut scores = memory.scores::<F>(qkv, &queries, qkv, &k_rows);
         softmax.update(&mut scores, &mut memory, &mut sums, &block, first);
         memory.accumulate::<F>(&mut sums, qkv, &v_rows);
-        first += comptime!(shape.tile as i32);
+        first += comptime!(config.tile as i32);
     }
 
     let weights = softmax.sums();
@@ -48,8 +50,8 @@ pub(in super::super) fn forward_kernel<F: Float>(
             lse[at] = softmax.max[r] + sum.ln();
         }
         #[unroll]
-        for d in 0..comptime!(shape.dims()) {
-            sums[comptime!(r * shape.dims() + d)] /= sum;
+        for d in 0..comptime!(config.dims()) {
+            sums[comptime!(r * config.dims() + d)] /= sum;
         }
     }
     let rows = block.rows(block.tile.first, OUT);
@@ -66,12 +68,12 @@ struct OnlineSoftmax {
     /// One number per thread and row, through which the threads of a row share maxima and sums.
     partials: Shared<[f32]>,
     #[cube(comptime)]
-    shape: Shape,
+    config: KernelConfig,
 }
 
 #[cube]
 impl OnlineSoftmax {
-    fn new(#[comptime] shape: Shape) -> OnlineSoftmax {
+    fn new(#[comptime] config: KernelConfig) -> OnlineSoftmax {
         let mut max = Array::<f32>::new(ROWS);
         #[unroll]
         for r in 0..ROWS {
@@ -80,8 +82,8 @@ impl OnlineSoftmax {
         OnlineSoftmax {
             max,
             sum: zeros(ROWS),
-            partials: Shared::<[f32]>::new_slice(shape.row_partials()),
-            shape,
+            partials: Shared::<[f32]>::new_slice(config.row_partials()),
+            config,
         }
     }
 
@@ -90,13 +92,13 @@ impl OnlineSoftmax {
     fn update(
         &mut self,
         scores: &mut Array<f32>,
-        memory: &mut Memory,
+        memory: &mut SharedMemory,
         sums: &mut Array<f32>,
-        block: &Block,
+        block: &BlockTile,
         first: i32,
     ) {
-        let shape = comptime!(self.shape);
-        let columns = comptime!(shape.columns());
+        let config = comptime!(self.config);
+        let columns = comptime!(config.columns());
         let row = own_row();
         let lane = own_column();
         #[unroll]
@@ -133,8 +135,8 @@ impl OnlineSoftmax {
             }
             self.sum[r] = self.sum[r] * shrink + sum;
             #[unroll]
-            for d in 0..comptime!(shape.dims()) {
-                sums[comptime!(r * shape.dims() + d)] *= shrink;
+            for d in 0..comptime!(config.dims()) {
+                sums[comptime!(r * config.dims() + d)] *= shrink;
             }
         }
     }

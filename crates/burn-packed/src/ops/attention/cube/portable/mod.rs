@@ -6,7 +6,7 @@ mod tile;
 
 #[cfg(all(test, feature = "kernel-sources"))]
 pub(super) use tile::ArgsCompilationArg;
-pub(super) use tile::Shape;
+pub(super) use tile::KernelConfig;
 
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
@@ -15,7 +15,7 @@ use cubecl::prelude::CubeDim;
 
 use super::super::AttentionSpec;
 use super::tile_table::TileTable;
-use super::{Call, Saved, dims};
+use super::{Call, SavedAttention, dims};
 use crate::ops::rows::{address, elem};
 use tile::ArgsLaunch;
 
@@ -26,7 +26,7 @@ const LARGEST_HEAD: usize = 256;
 /// Tensors of the kernel that has the most of them. WebGPU guarantees eight bindings, of which CubeCL uses one for the other arguments.
 const BUFFERS: u32 = 7;
 
-impl Shape {
+impl KernelConfig {
     /// Returns the kernels for `qkv`; `None` if no tile size fits its dtype, its head size and the device.
     pub(super) fn choose(qkv: &CubeTensor, spec: &AttentionSpec) -> Option<Self> {
         let head_dim = dims(qkv)[3];
@@ -36,29 +36,29 @@ impl Shape {
             return None;
         }
         let hardware = &qkv.client.properties().hardware;
-        let shapes = TILES.map(|tile| Self {
+        let configs = TILES.map(|tile| Self {
             tile,
             head_dim,
             rope: spec.rope,
             softcap: spec.softcap.is_some(),
         });
-        shapes.into_iter().find(|shape| {
+        configs.into_iter().find(|config| {
             BUFFERS <= hardware.max_bindings
-                && shape.threads() <= hardware.max_units_per_cube as usize
-                && shape.threads() <= hardware.max_cube_dim.0 as usize
-                && shape.shared_bytes() <= hardware.max_shared_memory_size
+                && config.threads() <= hardware.max_units_per_cube as usize
+                && config.threads() <= hardware.max_cube_dim.0 as usize
+                && config.shared_bytes() <= hardware.max_shared_memory_size
         })
     }
 }
 
 /// Returns output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`.
-pub(super) fn forward(shape: Shape, call: &Call) -> (CubeTensor, CubeTensor) {
-    let tiles = call.tiles(shape.tile);
+pub(super) fn forward(config: KernelConfig, call: &Call) -> (CubeTensor, CubeTensor) {
+    let tiles = call.tiles(config.tile);
     let (out, lse) = (call.output(), call.lse());
     forward::forward_kernel::launch(
         &call.qkv.client,
         call.count(&tiles),
-        CubeDim::new_1d(shape.threads() as u32),
+        CubeDim::new_1d(config.threads() as u32),
         call.address(&tiles),
         call.qkv.clone().into_buffer_arg(),
         call.rotary.clone().into_buffer_arg(),
@@ -66,16 +66,16 @@ pub(super) fn forward(shape: Shape, call: &Call) -> (CubeTensor, CubeTensor) {
         out.clone().into_buffer_arg(),
         lse.clone().into_buffer_arg(),
         call.scalars(),
-        shape,
+        config,
         call.elem(),
     );
     (out, lse)
 }
 
 /// Returns the gradient `[total, 3, heads, head_dim]` of `qkv`.
-pub(super) fn backward(shape: Shape, call: &Call, saved: &Saved) -> CubeTensor {
+pub(super) fn backward(config: KernelConfig, call: &Call, saved: &SavedAttention) -> CubeTensor {
     let client = &call.qkv.client;
-    let tiles = call.tiles(shape.tile);
+    let tiles = call.tiles(config.tile);
     let (delta, d_qkv) = (call.lse(), call.gradient());
     let rows = call.heads * call.total;
     let dim = CubeDim::new(client, rows);
@@ -88,14 +88,14 @@ pub(super) fn backward(shape: Shape, call: &Call, saved: &Saved) -> CubeTensor {
         saved.d_out.clone().into_buffer_arg(),
         delta.clone().into_buffer_arg(),
         call.scalars(),
-        shape.head_dim,
+        config.head_dim,
         call.elem(),
     );
     for keys in [true, false] {
         backward::backward_kernel::launch(
             client,
             call.count(&tiles),
-            CubeDim::new_1d(shape.threads() as u32),
+            CubeDim::new_1d(config.threads() as u32),
             call.address(&tiles),
             call.qkv.clone().into_buffer_arg(),
             call.rotary.clone().into_buffer_arg(),
@@ -106,7 +106,7 @@ pub(super) fn backward(shape: Shape, call: &Call, saved: &Saved) -> CubeTensor {
             d_qkv.clone().into_buffer_arg(),
             call.scalars(),
             keys,
-            shape,
+            config,
             call.elem(),
         );
     }
@@ -125,7 +125,7 @@ impl Call<'_> {
     }
 
     fn elem(&self) -> ElemType {
-        elem(self.qkv.dtype).expect("the shape was chosen for the dtype")
+        elem(self.qkv.dtype).expect("the configuration was chosen for the dtype")
     }
 
     /// Returns the width of indices that can address every tensor; `qkv` and its gradient are the largest.

@@ -17,7 +17,7 @@
 
 use cubecl::prelude::*;
 
-use super::super::tile::{K, Q, Span, Tile};
+use super::super::tile::{AttentionTile, K, Q, VisibleRange};
 
 /// Rows of a tile that a thread holds.
 pub(super) const ROWS: usize = 4;
@@ -33,7 +33,7 @@ pub(super) const HIDDEN: f32 = -3.0e38;
 /// Compile-time configuration of a kernel. Lengths, windows and the number of heads are launch arguments, so that new values compile
 /// nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in super::super) struct Shape {
+pub(in super::super) struct KernelConfig {
     /// Rows of a tile of queries and of a tile of keys: a multiple of 16.
     pub(in super::super) tile: usize,
     /// Size of a head.
@@ -60,7 +60,7 @@ pub(in super::super) struct Args {
     pub(in super::super) softcap: f32,
 }
 
-impl Shape {
+impl KernelConfig {
     /// Threads of a block.
     pub(in super::super) fn threads(self) -> usize {
         self.tile / ROWS * LANES
@@ -110,16 +110,16 @@ impl Shape {
 /// The tile of rows of a block, and the arguments on which the scores depend.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
-pub(super) struct Block {
-    pub(super) tile: Tile,
+pub(super) struct BlockTile {
+    pub(super) tile: AttentionTile,
     args: Args,
     #[cube(comptime)]
-    shape: Shape,
+    config: KernelConfig,
 }
 
 /// The shared memory of the kernels.
 #[derive(CubeType)]
-pub(super) struct Memory<'a> {
+pub(super) struct SharedMemory<'a> {
     /// Staging buffer: some dimensions of the rows that are loaded from global memory, or of the results before they are written.
     stage: Shared<[f32]>,
     /// Weights of a tile.
@@ -127,13 +127,13 @@ pub(super) struct Memory<'a> {
     /// The rotary table, in global memory.
     rotary: &'a [f32],
     #[cube(comptime)]
-    shape: Shape,
+    config: KernelConfig,
 }
 
 /// Rows of a tile of a tensor.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
-pub(super) struct Rows {
+pub(super) struct TileRows {
     /// Index of element 0 of the head in the first row.
     start: usize,
     /// Elements from a row to the next.
@@ -148,44 +148,44 @@ pub(super) struct Rows {
 }
 
 #[cube]
-impl Block {
-    pub(super) fn new(tiles: &[u32], args: Args, #[comptime] shape: Shape) -> Block {
-        Block {
-            tile: Tile::of_block(tiles, args.half_window),
+impl BlockTile {
+    pub(super) fn new(tiles: &[u32], args: Args, #[comptime] config: KernelConfig) -> BlockTile {
+        BlockTile {
+            tile: AttentionTile::of_block(tiles, args.half_window),
             args,
-            shape,
+            config,
         }
     }
 
-    /// Returns the rows from position `first` of the sequence on, of part `of.0` of a tensor `[total, of.1, heads, head_dim]`.
-    pub(super) fn rows(&self, first: i32, #[comptime] of: (usize, usize)) -> Rows {
-        let shape = comptime!(self.shape);
-        let width = self.args.heads * comptime!(shape.head_dim);
+    /// Returns the rows from position `first` of the sequence on, of projection `of.0` of a tensor `[total, of.1, heads, head_dim]`.
+    pub(super) fn rows(&self, first: i32, #[comptime] of: (usize, usize)) -> TileRows {
+        let config = comptime!(self.config);
+        let width = self.args.heads * comptime!(config.head_dim);
         let position = usize::cast_from(first);
         let row = self.tile.sequence as usize + position;
-        Rows {
+        TileRows {
             start: (row * comptime!(of.1) + comptime!(of.0)) * width
-                + CUBE_POS_X as usize * comptime!(shape.head_dim),
+                + CUBE_POS_X as usize * comptime!(config.head_dim),
             stride: width * comptime!(of.1),
-            count: min(usize::cast_from(self.tile.length - first), shape.tile),
+            count: min(usize::cast_from(self.tile.length - first), config.tile),
             position,
-            rope: comptime!(shape.rope && (of == Q || of == K)),
+            rope: comptime!(config.rope && (of == Q || of == K)),
         }
     }
 
     /// Returns the positions of the first and the last streamed row. Streamed tiles start at multiples of the tile's size from the start of
     /// the sequence, so that results are batch-invariant.
-    pub(super) fn streamed(&self) -> Span {
-        let size = comptime!(self.shape.tile as i32);
-        let span = self.tile.visible_to_any(comptime!(self.shape.tile as u32));
-        Span {
+    pub(super) fn streamed(&self) -> VisibleRange {
+        let size = comptime!(self.config.tile as i32);
+        let span = self.tile.visible_to_any(comptime!(self.config.tile as u32));
+        VisibleRange {
             first: span.first / size * size,
             last: span.last,
         }
     }
 
     /// Returns the positions that this thread's row `r` sees.
-    pub(super) fn seen(&self, r: usize) -> Span {
+    pub(super) fn seen(&self, r: usize) -> VisibleRange {
         self.tile
             .visible(self.tile.first + i32::cast_from(own_row() + r))
     }
@@ -199,7 +199,7 @@ impl Block {
     pub(super) fn bounded(&self, product: f32) -> (f32, f32) {
         let mut score = product * self.args.scale;
         let mut slope = 1.0f32;
-        if comptime!(self.shape.softcap) {
+        if comptime!(self.config.softcap) {
             let bound = tanh(score / self.args.softcap);
             score = bound * self.args.softcap;
             slope = 1.0f32 - bound * bound;
@@ -233,8 +233,8 @@ pub(super) fn zeros(#[comptime] length: usize) -> Array<f32> {
 
 /// Returns whether dimension `d` of a half of `size` dimensions exists; a compile-time constant where halves have no padding.
 #[cube]
-fn in_half(d: usize, #[comptime] size: usize, #[comptime] shape: Shape) -> bool {
-    if comptime!(shape.padded() == shape.head_dim) {
+fn in_half(d: usize, #[comptime] size: usize, #[comptime] config: KernelConfig) -> bool {
+    if comptime!(config.padded() == config.head_dim) {
         true.runtime()
     } else {
         d < size
@@ -242,19 +242,19 @@ fn in_half(d: usize, #[comptime] size: usize, #[comptime] shape: Shape) -> bool 
 }
 
 #[cube]
-impl<'a> Memory<'a> {
-    pub(super) fn new(rotary: &'a [f32], #[comptime] shape: Shape) -> Memory<'a> {
-        Memory::<'a> {
-            stage: Shared::<[f32]>::new_slice(shape.stage()),
-            weights: Shared::<[f32]>::new_slice(shape.weights()),
+impl<'a> SharedMemory<'a> {
+    pub(super) fn new(rotary: &'a [f32], #[comptime] config: KernelConfig) -> SharedMemory<'a> {
+        SharedMemory::<'a> {
+            stage: Shared::<[f32]>::new_slice(config.stage()),
+            weights: Shared::<[f32]>::new_slice(config.weights()),
             rotary,
-            shape,
+            config,
         }
     }
 
     /// Sets the weight of this thread's row `r` and column `c`.
     pub(super) fn set_weight(&mut self, #[comptime] r: usize, #[comptime] c: usize, weight: f32) {
-        let row = (own_row() + r) * comptime!(self.shape.tile + 1);
+        let row = (own_row() + r) * comptime!(self.config.tile + 1);
         self.weights[row + own_column() + comptime!(c * LANES)] = weight;
     }
 
@@ -268,9 +268,9 @@ impl<'a> Memory<'a> {
         d: usize,
         #[comptime] transposed: bool,
     ) -> (f32, f32) {
-        let angle = position * comptime!(self.shape.head_dim) + d;
+        let angle = position * comptime!(self.config.head_dim) + d;
         let cos = self.rotary[angle];
-        let sin = self.rotary[angle + comptime!(self.shape.half())];
+        let sin = self.rotary[angle + comptime!(self.config.half())];
         let sin = if comptime!(transposed) { -sin } else { sin };
         (low * cos - high * sin, high * cos + low * sin)
     }
@@ -280,25 +280,29 @@ impl<'a> Memory<'a> {
     fn load<F: Float>(
         &mut self,
         source: &[F],
-        rows: &Rows,
+        rows: &TileRows,
         first: usize,
         #[comptime] to: (usize, usize, usize),
     ) {
-        let shape = comptime!(self.shape);
+        let config = comptime!(self.config);
         let (offset, width, pitch) = comptime!(to);
         let pairs = comptime!(width / 2);
-        let half = comptime!(shape.half());
+        let half = comptime!(config.half());
         #[unroll]
-        for i in 0..comptime!(shape.tile * pairs / shape.threads()) {
-            let pair = UNIT_POS as usize + comptime!(i * shape.threads());
+        for i in 0..comptime!(config.tile * pairs / config.threads()) {
+            let pair = UNIT_POS as usize + comptime!(i * config.threads());
             let row = pair / pairs;
             let d = pair % pairs;
             let mut low = 0.0f32;
             let mut high = 0.0f32;
-            if row < rows.count && in_half(first + d, half, shape) {
+            if row < rows.count && in_half(first + d, half, config) {
                 let at = rows.start + row * rows.stride + first + d;
                 low = f32::cast_from(source[at]);
-                if in_half(first + d, comptime!(shape.head_dim - shape.half()), shape) {
+                if in_half(
+                    first + d,
+                    comptime!(config.head_dim - config.half()),
+                    config,
+                ) {
                     high = f32::cast_from(source[at + half]);
                 }
                 if comptime!(rows.rope) {
@@ -314,24 +318,24 @@ impl<'a> Memory<'a> {
         }
     }
 
-    /// Returns this thread's part of `a · bᵀ`, summed over the dimensions of a head: its 4 rows of `a` by its columns, which are rows of
+    /// Returns this thread's elements of `a · bᵀ`, summed over the dimensions of a head: its 4 rows of `a` by its columns, which are rows of
     /// `b`.
     pub(super) fn scores<F: Float>(
         &mut self,
         a: &[F],
-        a_rows: &Rows,
+        a_rows: &TileRows,
         b: &[F],
-        b_rows: &Rows,
+        b_rows: &TileRows,
     ) -> Array<f32> {
-        let shape = comptime!(self.shape);
-        let columns = comptime!(shape.columns());
+        let config = comptime!(self.config);
+        let columns = comptime!(config.columns());
         let pitch = comptime!(DOT + 1);
-        let second = comptime!(shape.tile * (DOT + 1));
+        let second = comptime!(config.tile * (DOT + 1));
         let row = own_row();
         let lane = own_column();
         let mut block = zeros(comptime!(ROWS * columns));
         let mut first = 0usize;
-        while first < comptime!(shape.padded() / 2) {
+        while first < comptime!(config.padded() / 2) {
             self.load::<F>(a, a_rows, first, comptime!((0usize, DOT, pitch)));
             self.load::<F>(b, b_rows, first, comptime!((second, DOT, pitch)));
             // Both operands' dimensions are in the staging buffer.
@@ -360,15 +364,20 @@ impl<'a> Memory<'a> {
 
     /// `sums += weights · b`: this thread's 4 rows of the weights by its dimensions. Callers need no barrier after
     /// [`Self::set_weight`]: the barrier after the load also makes the weights of all threads visible.
-    pub(super) fn accumulate<F: Float>(&mut self, sums: &mut Array<f32>, b: &[F], b_rows: &Rows) {
-        let shape = comptime!(self.shape);
-        let dims = comptime!(shape.dims());
+    pub(super) fn accumulate<F: Float>(
+        &mut self,
+        sums: &mut Array<f32>,
+        b: &[F],
+        b_rows: &TileRows,
+    ) {
+        let config = comptime!(self.config);
+        let dims = comptime!(config.dims());
         let pitch = comptime!(SUM + 1);
         let row = own_row();
         let lane = own_column();
         #[unroll]
-        for part in 0..comptime!(shape.padded().div_ceil(SUM)) {
-            let width = comptime!((shape.padded() - part * SUM).min(SUM));
+        for part in 0..comptime!(config.padded().div_ceil(SUM)) {
+            let width = comptime!((config.padded() - part * SUM).min(SUM));
             let first = comptime!(part * SUM / 2).runtime();
             self.load::<F>(b, b_rows, first, comptime!((0usize, width, pitch)));
             sync_cube();
@@ -376,7 +385,7 @@ impl<'a> Memory<'a> {
                 let mut left = Array::<f32>::new(ROWS);
                 #[unroll]
                 for r in 0..ROWS {
-                    left[r] = self.weights[(row + r) * comptime!(shape.tile + 1) + k];
+                    left[r] = self.weights[(row + r) * comptime!(config.tile + 1) + k];
                 }
                 #[unroll]
                 for c in 0..comptime!(width / LANES) {
@@ -394,14 +403,14 @@ impl<'a> Memory<'a> {
 
     /// Writes the rows of a block's results `[tile, head_dim]` that are inside the sequence, rounded to `F`. Results for queries or keys are
     /// gradients of the rows after RoPE; applying the transpose of RoPE makes them gradients of the rows before it.
-    pub(super) fn store<F: Float>(&mut self, target: &mut [F], sums: &Array<f32>, rows: &Rows) {
-        let shape = comptime!(self.shape);
-        let dims = comptime!(shape.dims());
+    pub(super) fn store<F: Float>(&mut self, target: &mut [F], sums: &Array<f32>, rows: &TileRows) {
+        let config = comptime!(self.config);
+        let dims = comptime!(config.dims());
         let pitch = comptime!(SUM + 1);
-        let half = comptime!(shape.half());
+        let half = comptime!(config.half());
         #[unroll]
-        for part in 0..comptime!(shape.padded().div_ceil(SUM)) {
-            let width = comptime!((shape.padded() - part * SUM).min(SUM));
+        for part in 0..comptime!(config.padded().div_ceil(SUM)) {
+            let width = comptime!((config.padded() - part * SUM).min(SUM));
             let pairs = comptime!(width / 2);
             #[unroll]
             for c in 0..comptime!(width / LANES) {
@@ -413,12 +422,12 @@ impl<'a> Memory<'a> {
             }
             sync_cube();
             #[unroll]
-            for i in 0..comptime!(shape.tile * pairs / shape.threads()) {
-                let pair = UNIT_POS as usize + comptime!(i * shape.threads());
+            for i in 0..comptime!(config.tile * pairs / config.threads()) {
+                let pair = UNIT_POS as usize + comptime!(i * config.threads());
                 let row = pair / pairs;
                 let d = pair % pairs;
                 let dim = d + comptime!(part * SUM / 2);
-                if row < rows.count && in_half(dim, half, shape) {
+                if row < rows.count && in_half(dim, half, config) {
                     let mut low = self.stage[row * pitch + d];
                     let mut high = self.stage[row * pitch + d + pairs];
                     if comptime!(rows.rope) {
@@ -429,7 +438,7 @@ impl<'a> Memory<'a> {
                     }
                     let at = rows.start + row * rows.stride + dim;
                     target[at] = F::cast_from(low);
-                    if in_half(dim, comptime!(shape.head_dim - shape.half()), shape) {
+                    if in_half(dim, comptime!(config.head_dim - config.half()), config) {
                         target[at + half] = F::cast_from(high);
                     }
                 }

@@ -5,26 +5,26 @@
 //!
 //! | operand | registers |
 //! |---|---|
-//! | left `[16, 16]` | pairs at (row, column) = (g, t), (g + 8, t), (g, t + 8), (g + 8, t + 8) |
+//! | A `[16, 16]` | pairs at (row, column) = (g, t), (g + 8, t), (g, t + 8), (g + 8, t + 8) |
 //! | right `[16, 8]` | pairs along the inner dimension: (inner, column) = (t, g), (t + 8, g) |
-//! | result `[16, 8]` | (g, t), (g, t + 1), (g + 8, t), (g + 8, t + 1): a part of a fragment |
+//! | result `[16, 8]` | (g, t), (g, t + 1), (g + 8, t), (g + 8, t + 1): an n-tile of a fragment |
 //!
 //! `ldmatrix` reads four `[8, 8]` matrices, a register of each lane for each; lanes 8 i to 8 i + 7 give the addresses of the rows of
 //! matrix i. The functions below name the four matrices.
 
 use cubecl::prelude::*;
 
-use super::Pass;
+use super::KernelKind;
+use super::config::KernelConfig;
 use super::family::{Family, Fragment, FragmentExpand, HostFamily};
-use super::fragments::left_operand;
+use super::fragments::as_operand_a;
 use super::ptx::unchanged;
-use super::rows::{Rows, copy_pairs};
-use super::shape::Shape;
+use super::rows::{HeadRows, copy_pairs};
 
 /// Four registers of a thread: four pairs of 16-bit numbers.
 type Packed = Vector<u32, Const<4>>;
-/// A thread's part of a `[16, 8]` result.
-type Part = Vector<f32, Const<4>>;
+/// A thread's elements of a `[16, 8]` result.
+type MmaAccumulator = Vector<f32, Const<4>>;
 
 /// The largest head whose accumulators fit the registers of a warp.
 const LARGEST_HEAD: u32 = 128;
@@ -37,15 +37,15 @@ impl HostFamily for Ampere {
 
     /// Tiles of 64 keys where two blocks with them fit the 100 KiB of compute capability 8.6, of 32 otherwise. The backward kernels
     /// have two tensors of own rows, and keep them in registers where the accumulators leave enough registers.
-    fn shape(pass: Pass, head_dim: u32) -> Shape {
+    fn config(kind: KernelKind, head_dim: u32) -> KernelConfig {
         let small = head_dim <= 64;
-        let forward = pass == Pass::Forward;
-        Shape {
+        let forward = kind == KernelKind::Forward;
+        KernelConfig {
             head_dim,
             rows: 64,
             keys: if small && forward { 64 } else { 32 },
             resident: small || forward,
-            ..Shape::default()
+            ..KernelConfig::default()
         }
     }
 
@@ -53,7 +53,7 @@ impl HostFamily for Ampere {
         head_dim.is_multiple_of(16)
             && (16..=LARGEST_HEAD).contains(&head_dim)
             && capability >= 80
-            && Self::shape(Pass::Keys, head_dim).most_shared_bytes() <= shared_bytes
+            && Self::config(KernelKind::Keys, head_dim).most_shared_bytes() <= shared_bytes
     }
 }
 
@@ -68,44 +68,50 @@ pub(in super::super) struct WarpRows {
 
 #[cube]
 impl Family for Ampere {
-    type Left = WarpRows;
+    type OperandA = WarpRows;
     type Fragment = MmaFragment;
 
-    fn copy(rows: &Rows, first: i32, shared: u32, #[comptime] count: u32, #[comptime] _rope: bool) {
+    fn copy(
+        rows: &HeadRows,
+        first: i32,
+        shared: u32,
+        #[comptime] count: u32,
+        #[comptime] _rope: bool,
+    ) {
         copy_pairs(rows, first, shared, count);
     }
 
-    fn left(shared: u32, #[comptime] shape: Shape) -> WarpRows {
+    fn operand_a(shared: u32, #[comptime] config: KernelConfig) -> WarpRows {
         let mut slices = Sequence::<Packed>::new();
-        if comptime!(shape.resident) {
+        if comptime!(config.resident) {
             #[unroll]
-            for slice in 0..comptime!(shape.dim_parts() / 2) {
-                slices.push(left_slice(shared, slice, shape));
+            for slice in 0..comptime!(config.head_n_tiles() / 2) {
+                slices.push(slice_of_a(shared, slice, config));
             }
         }
         WarpRows { slices, shared }
     }
 
-    fn scores(left: &WarpRows, shared: u32, #[comptime] shape: Shape) -> MmaFragment {
-        let ty = comptime!(shape.ty());
+    fn scores(operand_a: &WarpRows, shared: u32, #[comptime] config: KernelConfig) -> MmaFragment {
+        let ty = comptime!(config.ty());
         let lane = UNIT_POS % 32u32;
-        // Of 16 rows of the tile, the right operands of two parts: rows 0 to 7, columns 0 to 7 and 8 to 15 of a slice; then rows 8 to 15.
+        // Of 16 rows of the tile, the right operands of two n-tiles: rows 0 to 7, columns 0 to 7 and 8 to 15 of a slice; then rows 8 to 15.
         let at = shared
-            + (lane / 16u32 * 8u32 + lane % 8u32) * comptime!(shape.pitch())
+            + (lane / 16u32 * 8u32 + lane % 8u32) * comptime!(config.pitch())
             + lane / 8u32 % 2u32 * 16u32;
-        let mut scores = Ampere::zeros(comptime!(shape.key_parts()));
+        let mut scores = Ampere::zeros(comptime!(config.score_n_tiles()));
         #[unroll]
-        for slice in 0..comptime!(shape.dim_parts() / 2) {
-            let a = if comptime!(shape.resident) {
-                *left.slices.index(comptime!(slice))
+        for slice in 0..comptime!(config.head_n_tiles() / 2) {
+            let a = if comptime!(config.resident) {
+                *operand_a.slices.index(comptime!(slice))
             } else {
-                left_slice(left.shared, slice, shape)
+                slice_of_a(operand_a.shared, slice, config)
             };
             #[unroll]
-            for pair in 0..comptime!(shape.key_parts() / 2) {
-                let offset = comptime!(pair as u32 * 16 * shape.pitch() + slice as u32 * 32);
+            for pair in 0..comptime!(config.score_n_tiles() / 2) {
+                let offset = comptime!(pair as u32 * 16 * config.pitch() + slice as u32 * 32);
                 let b = load_matrices(at + offset, "");
-                add_pair(&mut scores.parts, a, b, pair, ty);
+                add_pair(&mut scores.n_tiles, a, b, pair, ty);
             }
         }
         scores
@@ -116,65 +122,65 @@ impl Family for Ampere {
         weights: &MmaFragment,
         shared: u32,
         #[comptime] _rescaled: bool,
-        #[comptime] shape: Shape,
+        #[comptime] config: KernelConfig,
     ) {
-        let ty = comptime!(shape.ty());
+        let ty = comptime!(config.ty());
         let lane = UNIT_POS % 32u32;
         // `ldmatrix.trans` transposes: rows 0 to 7 and 8 to 15 of a slice of the tile, columns 0 to 7; then columns 8 to 15.
-        let at = shared + lane % 16u32 * comptime!(shape.pitch()) + lane / 16u32 * 16u32;
+        let at = shared + lane % 16u32 * comptime!(config.pitch()) + lane / 16u32 * 16u32;
         #[unroll]
-        for slice in 0..comptime!(shape.key_parts() / 2) {
-            let a = left_operand::<MmaFragment, Const<4>>(weights, comptime!(slice * 2), ty);
+        for slice in 0..comptime!(config.score_n_tiles() / 2) {
+            let a = as_operand_a::<MmaFragment, Const<4>>(weights, comptime!(slice * 2), ty);
             #[unroll]
-            for pair in 0..comptime!(shape.dim_parts() / 2) {
-                let offset = comptime!(slice as u32 * 16 * shape.pitch() + pair as u32 * 32);
+            for pair in 0..comptime!(config.head_n_tiles() / 2) {
+                let offset = comptime!(slice as u32 * 16 * config.pitch() + pair as u32 * 32);
                 let b = load_matrices(at + offset, ".trans");
-                add_pair(&mut sums.parts, a, b, pair, ty);
+                add_pair(&mut sums.n_tiles, a, b, pair, ty);
             }
         }
     }
 
-    fn zeros(#[comptime] parts: usize) -> MmaFragment {
-        let mut zeros = Array::<Part>::new(parts);
+    fn zeros(#[comptime] n_tiles: usize) -> MmaFragment {
+        let mut zeros = Array::<MmaAccumulator>::new(n_tiles);
         #[unroll]
-        for part in 0..parts {
-            zeros[part] = Part::zeroed();
+        for n_tile in 0..n_tiles {
+            zeros[n_tile] = MmaAccumulator::zeroed();
         }
-        MmaFragment { parts: zeros }
+        MmaFragment { n_tiles: zeros }
     }
 }
 
-/// A fragment `[16, 8 · parts]`.
+/// A fragment `[16, 8 · n_tiles]`.
 #[derive(CubeType)]
 pub(in super::super) struct MmaFragment {
-    parts: Array<Part>,
+    n_tiles: Array<MmaAccumulator>,
 }
 
 #[cube]
 impl Fragment for MmaFragment {
-    fn get(&self, #[comptime] part: usize, #[comptime] e: usize) -> f32 {
-        self.parts[part].extract(e)
+    fn get(&self, #[comptime] n_tile: usize, #[comptime] e: usize) -> f32 {
+        self.n_tiles[n_tile].extract(e)
     }
 
-    fn set(&mut self, #[comptime] part: usize, #[comptime] e: usize, value: f32) {
-        let mut changed = self.parts[part];
+    fn set(&mut self, #[comptime] n_tile: usize, #[comptime] e: usize, value: f32) {
+        let mut changed = self.n_tiles[n_tile];
         changed.insert(e, value);
-        self.parts[part] = changed;
+        self.n_tiles[n_tile] = changed;
     }
 }
 
-/// Slice `slice` of a warp's 16 rows at `rows` as left operand: rows 0 to 7 and 8 to 15, columns 0 to 7; then columns 8 to 15.
+/// Slice `slice` of a warp's 16 rows at `rows` as operand A: rows 0 to 7 and 8 to 15, columns 0 to 7; then columns 8 to 15.
 #[cube]
-fn left_slice(rows: u32, #[comptime] slice: usize, #[comptime] shape: Shape) -> Packed {
+fn slice_of_a(rows: u32, #[comptime] slice: usize, #[comptime] config: KernelConfig) -> Packed {
     let lane = UNIT_POS % 32u32;
-    let at = rows + lane % 16u32 * comptime!(shape.pitch()) + lane / 16u32 * 16u32;
+    let at = rows + lane % 16u32 * comptime!(config.pitch()) + lane / 16u32 * 16u32;
     load_matrices(at + comptime!(slice as u32 * 32), "")
 }
 
-/// Adds `a · b` to parts `2 pair` and `2 pair + 1`, whose right operands `b` has.
+/// Adds `a · b` to n-tiles `2 pair` and `2 pair + 1`, whose right operands `b` has.
 #[cube]
 fn add_pair(
-    sums: &mut Array<Part>,
+    sums: &mut Array<MmaAccumulator>,
     a: Packed,
     b: Packed,
     #[comptime] pair: usize,
@@ -187,8 +193,8 @@ fn add_pair(
 
 /// `c + a · b`.
 #[cube]
-fn mma(a: Packed, b0: u32, b1: u32, c: Part, #[comptime] ty: &str) -> Part {
-    let (a, c) = (unchanged::<Packed>(a), unchanged::<Part>(c));
+fn mma(a: Packed, b0: u32, b1: u32, c: MmaAccumulator, #[comptime] ty: &str) -> MmaAccumulator {
+    let (a, c) = (unchanged::<Packed>(a), unchanged::<MmaAccumulator>(c));
     let d: Vector<f32, Const<4>>;
     gpu_asm!(
         "mma.sync.aligned.m16n8k16.row.col.f32.{ty}.{ty}.f32 {d}, {a}, {{{b0}, {b1}}}, {c};",

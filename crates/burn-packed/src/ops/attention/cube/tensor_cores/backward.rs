@@ -4,12 +4,12 @@
 
 use cubecl::prelude::*;
 
-use super::super::tile::{K, Q, Tile, V};
+use super::super::tile::{AttentionTile, K, Q, V};
+use super::config::{Args, KernelConfig};
 use super::family::Family;
-use super::fragments::{Pair, Place, own_group};
+use super::fragments::{FragmentCoords, Pair, own_group};
 use super::ptx::*;
-use super::rows::{HeadRows, Rows, Stream, await_copies, copy_number};
-use super::shape::{Args, Shape};
+use super::rows::{HeadRows, QkvRows, TileStream, await_copies, copy_number};
 use super::softmax::{
     LOG2_E, RowStatistics, Statistics, StatisticsExpand, score_gradients, weights,
 };
@@ -30,7 +30,7 @@ pub(in super::super) struct Inputs {
     pub(in super::super) args: Args,
 }
 
-/// Gradient of the queries: part 0 of `d_qkv`.
+/// Gradient of the queries: projection 0 of `d_qkv`.
 ///
 /// Blocks, warps and stages are those of [`super::forward::attention_forward`]; the block's own rows are its queries and their
 /// output gradients. RoPE is never applied inside.
@@ -38,60 +38,60 @@ pub(in super::super) struct Inputs {
 pub(in super::super) fn attention_queries<F: Family>(
     inputs: &Inputs,
     d_qkv: &mut [u32],
-    #[comptime] shape: Shape,
+    #[comptime] config: KernelConfig,
 ) {
     let args = inputs.args;
-    let queries = shared_memory(shape.backward_bytes(), shape.alignment());
-    let d_outs = queries + comptime!(shape.own_bytes());
-    let stages = d_outs + comptime!(shape.own_bytes());
+    let queries = shared_memory(config.backward_bytes(), config.alignment());
+    let d_outs = queries + comptime!(config.own_bytes());
+    let stages = d_outs + comptime!(config.own_bytes());
 
-    let tile = Tile::of_block(&inputs.tiles, args.half_window);
-    let (head, d_out) = inputs.rows(tile, shape);
-    let stream = Stream::new(head.k, head.v, stages);
-    F::copy(&head.q, tile.first, queries, shape.rows, false);
-    F::copy(&d_out, tile.first, d_outs, shape.rows, false);
+    let tile = AttentionTile::of_block(&inputs.tiles, args.half_window);
+    let (head, d_out) = inputs.rows(tile, config);
+    let stream = TileStream::new(head.k, head.v, stages);
+    F::copy(&head.q, tile.first, queries, config.rows, false);
+    F::copy(&d_out, tile.first, d_outs, config.rows, false);
     stream.copy::<F>(stream.start, stages, false);
     copy_async_commit();
-    if comptime!(!shape.wgmma) {
-        await_copies(shape);
+    if comptime!(!config.wgmma) {
+        await_copies(config);
     }
 
-    let place = Place::of_thread(tile, CUBE_POS_X, args, shape);
-    let own = own_group(shape) * comptime!(shape.group() * shape.pitch());
-    let left_q = F::left(queries + own, shape);
-    let left_d_out = F::left(d_outs + own, shape);
-    let statistics = RowStatistics::new(place.load(&inputs.lse), place.load(&inputs.delta));
-    let mut d_q = F::zeros(comptime!(shape.dim_parts()));
+    let coords = FragmentCoords::of_thread(tile, CUBE_POS_X, args, config);
+    let own = own_group(config) * comptime!(config.group() * config.pitch());
+    let q_as_a = F::operand_a(queries + own, config);
+    let d_out_as_a = F::operand_a(d_outs + own, config);
+    let statistics = RowStatistics::new(coords.load(&inputs.lse), coords.load(&inputs.delta));
+    let mut d_q = F::zeros(comptime!(config.head_n_tiles()));
     for step in 0..stream.steps {
         let position = stream.position(step);
         let odd = u32::cast_from(step % 2i32);
         let stage = stream.stage(odd);
-        await_copies(shape);
+        await_copies(config);
         if step + 1i32 < stream.steps {
             let next = stream.stage(1u32 - odd);
-            stream.copy::<F>(position + comptime!(shape.keys as i32), next, false);
+            stream.copy::<F>(position + comptime!(config.keys as i32), next, false);
             copy_async_commit();
         }
-        if place.meets(position) {
-            let mut s = F::scores(&left_q, stage, shape);
-            let slopes = place.bound_and_mask::<F>(&mut s, position, true);
-            let values = stage + comptime!(shape.tile_bytes());
-            let d_p = F::scores(&left_d_out, values, shape);
-            weights::<F::Fragment, RowStatistics>(&mut s, &statistics, args.scale_log2, shape);
+        if coords.meets(position) {
+            let mut s = F::scores(&q_as_a, stage, config);
+            let slopes = coords.bound_and_mask::<F>(&mut s, position, true);
+            let values = stage + comptime!(config.tile_bytes());
+            let d_p = F::scores(&d_out_as_a, values, config);
+            weights::<F::Fragment, RowStatistics>(&mut s, &statistics, args.scale_log2, config);
             score_gradients::<F::Fragment, RowStatistics>(
                 &mut s,
                 &d_p,
                 &slopes,
                 &statistics,
-                shape,
+                config,
             );
-            F::accumulate(&mut d_q, &s, stage, false, shape);
+            F::accumulate(&mut d_q, &s, stage, false, config);
         }
     }
-    place.store_gradient::<F>(d_qkv, d_q, &inputs.rotary, Q);
+    coords.store_gradient::<F>(d_qkv, d_q, &inputs.rotary, Q);
 }
 
-/// Gradients of keys and values: parts 1 and 2 of `d_qkv`.
+/// Gradients of keys and values: projections 1 and 2 of `d_qkv`.
 ///
 /// As [`attention_queries`], with keys instead of queries: the block's own rows are keys and values. The block streams queries and their output
 /// gradients, with log-sum-exp and delta of these queries. Scores are transposed, `[keys, queries]`.
@@ -99,85 +99,85 @@ pub(in super::super) fn attention_queries<F: Family>(
 pub(in super::super) fn attention_keys<F: Family>(
     inputs: &Inputs,
     d_qkv: &mut [u32],
-    #[comptime] shape: Shape,
+    #[comptime] config: KernelConfig,
 ) {
     let args = inputs.args;
-    let keys = shared_memory(shape.backward_bytes(), shape.alignment());
-    let values = keys + comptime!(shape.own_bytes());
-    let stages = values + comptime!(shape.own_bytes());
-    let statistics_length = comptime!(shape.statistics_bytes() as usize / 4);
+    let keys = shared_memory(config.backward_bytes(), config.alignment());
+    let values = keys + comptime!(config.own_bytes());
+    let stages = values + comptime!(config.own_bytes());
+    let statistics_length = comptime!(config.statistics_bytes() as usize / 4);
     let shared = Shared::<[f32]>::new_aligned_slice(statistics_length, 128usize);
 
-    let tile = Tile::of_block(&inputs.tiles, args.half_window);
-    let (head, d_out) = inputs.rows(tile, shape);
+    let tile = AttentionTile::of_block(&inputs.tiles, args.half_window);
+    let (head, d_out) = inputs.rows(tile, config);
     let columns = StatisticCopies::new(inputs, tile, &shared);
-    let stream = Stream::new(head.q, d_out, stages);
-    F::copy(&head.k, tile.first, keys, shape.rows, false);
-    F::copy(&head.v, tile.first, values, shape.rows, false);
+    let stream = TileStream::new(head.q, d_out, stages);
+    F::copy(&head.k, tile.first, keys, config.rows, false);
+    F::copy(&head.v, tile.first, values, config.rows, false);
     stream.copy::<F>(stream.start, stages, false);
-    columns.copy(tile, stream.start, 0u32, shape.keys);
+    columns.copy(tile, stream.start, 0u32, config.keys);
     copy_async_commit();
-    if comptime!(!shape.wgmma) {
-        await_copies(shape);
+    if comptime!(!config.wgmma) {
+        await_copies(config);
     }
 
-    let place = Place::of_thread(tile, CUBE_POS_X, args, shape);
-    let own = own_group(shape) * comptime!(shape.group() * shape.pitch());
-    let left_k = F::left(keys + own, shape);
-    let left_v = F::left(values + own, shape);
-    let mut d_k = F::zeros(comptime!(shape.dim_parts()));
-    let mut d_v = F::zeros(comptime!(shape.dim_parts()));
+    let coords = FragmentCoords::of_thread(tile, CUBE_POS_X, args, config);
+    let own = own_group(config) * comptime!(config.group() * config.pitch());
+    let k_as_a = F::operand_a(keys + own, config);
+    let v_as_a = F::operand_a(values + own, config);
+    let mut d_k = F::zeros(comptime!(config.head_n_tiles()));
+    let mut d_v = F::zeros(comptime!(config.head_n_tiles()));
     for step in 0..stream.steps {
         let position = stream.position(step);
         let odd = u32::cast_from(step % 2i32);
         let stage = stream.stage(odd);
-        await_copies(shape);
+        await_copies(config);
         if step + 1i32 < stream.steps {
-            let after = position + comptime!(shape.keys as i32);
+            let after = position + comptime!(config.keys as i32);
             let next = stream.stage(1u32 - odd);
             stream.copy::<F>(after, next, false);
-            columns.copy(tile, after, 1u32 - odd, shape.keys);
+            columns.copy(tile, after, 1u32 - odd, config.keys);
             copy_async_commit();
         }
-        if place.meets(position) {
-            let d_outs = stage + comptime!(shape.tile_bytes());
-            let column = odd * comptime!(shape.keys * 2) + place.column;
-            let statistics = ColumnStatistics::new(&shared, column, shape.keys);
-            let mut s = F::scores(&left_k, stage, shape);
-            let slopes = place.bound_and_mask::<F>(&mut s, position, true);
-            weights::<F::Fragment, ColumnStatistics>(&mut s, &statistics, args.scale_log2, shape);
-            F::accumulate(&mut d_v, &s, d_outs, false, shape);
-            let d_p = F::scores(&left_v, d_outs, shape);
+        if coords.meets(position) {
+            let d_outs = stage + comptime!(config.tile_bytes());
+            let column = odd * comptime!(config.keys * 2) + coords.column;
+            let statistics = ColumnStatistics::new(&shared, column, config.keys);
+            let mut s = F::scores(&k_as_a, stage, config);
+            let slopes = coords.bound_and_mask::<F>(&mut s, position, true);
+            weights::<F::Fragment, ColumnStatistics>(&mut s, &statistics, args.scale_log2, config);
+            F::accumulate(&mut d_v, &s, d_outs, false, config);
+            let d_p = F::scores(&v_as_a, d_outs, config);
             score_gradients::<F::Fragment, ColumnStatistics>(
                 &mut s,
                 &d_p,
                 &slopes,
                 &statistics,
-                shape,
+                config,
             );
-            F::accumulate(&mut d_k, &s, stage, false, shape);
+            F::accumulate(&mut d_k, &s, stage, false, config);
         }
     }
-    place.store_gradient::<F>(d_qkv, d_k, &inputs.rotary, K);
-    place.store::<F>(d_qkv, &d_v, Pair::of_rows(1.0f32, 1.0f32), V);
+    coords.store_gradient::<F>(d_qkv, d_k, &inputs.rotary, K);
+    coords.store::<F>(d_qkv, &d_v, Pair::of_rows(1.0f32, 1.0f32), V);
 }
 
 #[cube]
 impl Inputs {
     /// Rows of queries, keys and values of this block's head, and of its output gradient.
-    fn rows(&self, tile: Tile, #[comptime] shape: Shape) -> (HeadRows, Rows) {
+    fn rows(&self, tile: AttentionTile, #[comptime] config: KernelConfig) -> (QkvRows, HeadRows) {
         let (qk, qkv) = (global_address(&self.qk), global_address(&self.qkv));
-        let head_rows = HeadRows::new(qk, qkv, tile, CUBE_POS_X, self.args, shape);
+        let head_rows = QkvRows::new(qk, qkv, tile, CUBE_POS_X, self.args, config);
         let d_out = global_address(&self.d_out);
         (
             head_rows,
-            Rows::of_heads(d_out, tile, CUBE_POS_X, self.args, shape),
+            HeadRows::of_heads(d_out, tile, CUBE_POS_X, self.args, config),
         )
     }
 }
 
 /// Log-sum-exp and delta of streamed queries: addresses of the sequence's first query, and of stage 0 in shared memory. A stage is
-/// `shape.keys` log-sum-exps followed by `shape.keys` deltas.
+/// `config.keys` log-sum-exps followed by `config.keys` deltas.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
 struct StatisticCopies {
@@ -188,7 +188,7 @@ struct StatisticCopies {
 
 #[cube]
 impl StatisticCopies {
-    fn new(inputs: &Inputs, tile: Tile, shared: &Shared<[f32]>) -> StatisticCopies {
+    fn new(inputs: &Inputs, tile: AttentionTile, shared: &Shared<[f32]>) -> StatisticCopies {
         let row = u64::cast_from((CUBE_POS_X * inputs.args.total + tile.sequence) * 4u32);
         StatisticCopies {
             lse: global_address(&inputs.lse) + row,
@@ -200,7 +200,7 @@ impl StatisticCopies {
 
     /// Starts the copy of a stage from position `first` on, one number by each of the first `2 * keys` threads; zeros beyond the end of the
     /// sequence.
-    fn copy(&self, tile: Tile, first: i32, stage: u32, #[comptime] keys: u32) {
+    fn copy(&self, tile: AttentionTile, first: i32, stage: u32, #[comptime] keys: u32) {
         if UNIT_POS < comptime!(2 * keys) {
             let position = first + i32::cast_from(UNIT_POS % keys);
             let from = select(UNIT_POS < keys, self.lse, self.delta);
@@ -234,16 +234,16 @@ impl<'a> ColumnStatistics<'a> {
 
 #[cube]
 impl<'a> Statistics for ColumnStatistics<'a> {
-    fn lse(&self, #[comptime] part: usize) -> Pair {
-        let at = self.column + comptime!(part as u32 * 8);
+    fn lse(&self, #[comptime] n_tile: usize) -> Pair {
+        let at = self.column + comptime!(n_tile as u32 * 8);
         Pair::of_columns(
             self.shared[at as usize] * LOG2_E,
             self.shared[(at + 1u32) as usize] * LOG2_E,
         )
     }
 
-    fn delta(&self, #[comptime] part: usize) -> Pair {
-        let at = self.column + comptime!(self.keys + part as u32 * 8);
+    fn delta(&self, #[comptime] n_tile: usize) -> Pair {
+        let at = self.column + comptime!(self.keys + n_tile as u32 * 8);
         Pair::of_columns(self.shared[at as usize], self.shared[(at + 1u32) as usize])
     }
 }

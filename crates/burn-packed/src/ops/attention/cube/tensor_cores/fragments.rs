@@ -3,10 +3,10 @@
 
 use cubecl::prelude::*;
 
-use super::super::tile::{OUT, Tile};
+use super::super::tile::{AttentionTile, OUT};
+use super::config::{Args, KernelConfig};
 use super::family::{Family, Fragment, FragmentExpand};
 use super::ptx::*;
-use super::shape::{Args, Shape};
 use super::softmax::{NEG_INF, bound};
 
 const LN_2: f32 = std::f32::consts::LN_2;
@@ -14,27 +14,27 @@ const LN_2: f32 = std::f32::consts::LN_2;
 /// The rows and columns of a thread's elements of a fragment, in the block's tile of a head.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
-pub(super) struct Place {
-    pub(super) tile: Tile,
+pub(super) struct FragmentCoords {
+    pub(super) tile: AttentionTile,
     pub(super) head: u32,
     /// Position of the first row of this thread's warp or warp group.
     group: i32,
     /// Position of the upper row; the lower row is eight rows below.
     pub(super) row: i32,
-    /// First of the two columns in a part.
+    /// First of the two columns in an n-tile.
     pub(super) column: u32,
     args: Args,
     #[cube(comptime)]
-    shape: Shape,
+    config: KernelConfig,
 }
 
 /// Index of this thread's warp group, or warp, in the block.
 #[cube]
-pub(super) fn own_group(#[comptime] shape: Shape) -> u32 {
-    UNIT_POS / comptime!(shape.group() * 2)
+pub(super) fn own_group(#[comptime] config: KernelConfig) -> u32 {
+    UNIT_POS / comptime!(config.group() * 2)
 }
 
-/// A number for each of a thread's two rows, or for its two columns of a part.
+/// A number for each of a thread's two rows, or for its two columns of an n-tile.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
 pub(super) struct Pair {
@@ -79,46 +79,51 @@ impl Pair {
 }
 
 #[cube]
-impl Place {
-    pub(super) fn of_thread(tile: Tile, head: u32, args: Args, #[comptime] shape: Shape) -> Place {
+impl FragmentCoords {
+    pub(super) fn of_thread(
+        tile: AttentionTile,
+        head: u32,
+        args: Args,
+        #[comptime] config: KernelConfig,
+    ) -> FragmentCoords {
         let lane = UNIT_POS % 32u32;
-        Place {
+        FragmentCoords {
             tile,
             head,
-            group: tile.first + i32::cast_from(own_group(shape) * comptime!(shape.group())),
+            group: tile.first + i32::cast_from(own_group(config) * comptime!(config.group())),
             row: tile.first + i32::cast_from(UNIT_POS / 32u32 * 16u32 + lane / 4u32),
             column: lane % 4u32 * 2u32,
             args,
-            shape,
+            config,
         }
     }
 
     /// Returns whether any row of this thread's warp or warp group sees any of the streamed rows from `other` on: the same for all
     /// threads of a matrix instruction.
     pub(super) fn meets(&self, other: i32) -> bool {
-        let (rows, others) = comptime!((self.shape.group(), self.shape.keys));
+        let (rows, others) = comptime!((self.config.group(), self.config.keys));
         self.tile.meets(self.group, rows, other, others)
     }
 
     /// Hides scores outside the window or the sequence, of a tile whose first row is at position `other`.
     pub(super) fn mask<F: Family>(&self, s: &mut F::Fragment, other: i32) {
-        let (rows, others) = comptime!((self.shape.group(), self.shape.keys));
+        let (rows, others) = comptime!((self.config.group(), self.config.keys));
         if self.tile.needs_mask(self.group, rows, other, others) {
             let upper = self.tile.visible(self.row);
             let lower = self.tile.visible(self.row + 8i32);
             let first = other + i32::cast_from(self.column);
             #[unroll]
-            for part in 0..comptime!(self.shape.key_parts()) {
+            for n_tile in 0..comptime!(self.config.score_n_tiles()) {
                 #[unroll]
                 for e in 0..4usize {
-                    let key = first + comptime!((part * 8 + e % 2) as i32);
+                    let key = first + comptime!((n_tile * 8 + e % 2) as i32);
                     let seen = if comptime!(e < 2) {
                         upper.contains(key)
                     } else {
                         lower.contains(key)
                     };
-                    let score = select(seen, s.get(part, e), f32::new(NEG_INF));
-                    s.set(part, e, score);
+                    let score = select(seen, s.get(n_tile, e), f32::new(NEG_INF));
+                    s.set(n_tile, e, score);
                 }
             }
         }
@@ -131,15 +136,15 @@ impl Place {
         other: i32,
         #[comptime] with_slopes: bool,
     ) -> F::Fragment {
-        let shape = comptime!(self.shape);
-        let parts = comptime!(if with_slopes && shape.capped {
-            shape.key_parts()
+        let config = comptime!(self.config);
+        let n_tiles = comptime!(if with_slopes && config.capped {
+            config.score_n_tiles()
         } else {
             1
         });
-        let mut slopes = F::zeros(parts);
-        if comptime!(shape.capped) {
-            bound::<F::Fragment>(s, &mut slopes, self.args.softcap, with_slopes, shape);
+        let mut slopes = F::zeros(n_tiles);
+        if comptime!(config.capped) {
+            bound::<F::Fragment>(s, &mut slopes, self.args.softcap, with_slopes, config);
         }
         self.mask::<F>(s, other);
         slopes
@@ -178,7 +183,7 @@ impl Place {
         }
     }
 
-    /// Writes the gradient of queries or keys, part `of` of `d_qkv`, given that of the rows after RoPE, without the scale.
+    /// Writes the gradient of queries or keys, projection `of` of `d_qkv`, given that of the rows after RoPE, without the scale.
     pub(super) fn store_gradient<F: Family>(
         &self,
         d_qkv: &mut [u32],
@@ -186,14 +191,14 @@ impl Place {
         rotary: &[f32],
         #[comptime] of: (usize, usize),
     ) {
-        if comptime!(self.shape.rope) {
+        if comptime!(self.config.rope) {
             self.apply_rope_transposed::<F>(&mut grad, rotary);
         }
         let scale = self.args.scale;
         self.store::<F>(d_qkv, &grad, Pair::of_rows(scale, scale), of);
     }
 
-    /// Writes this thread's elements of `[rows, head_dim]`, times their row's factor and rounded, to part `of.0` of a tensor
+    /// Writes this thread's elements of `[rows, head_dim]`, times their row's factor and rounded, to projection `of.0` of a tensor
     /// `[total, of.1, heads, head_dim]`; rows outside the sequence are left out.
     pub(super) fn store<F: Family>(
         &self,
@@ -202,9 +207,9 @@ impl Place {
         factor: Pair,
         #[comptime] of: (usize, usize),
     ) {
-        let shape = comptime!(self.shape);
+        let config = comptime!(self.config);
         // Words of two elements.
-        let words = comptime!(shape.head_dim / 2);
+        let words = comptime!(config.head_dim / 2);
         let head_words = self.args.heads * words;
         let word = self.head * words + self.column / 2u32 + head_words * comptime!(of.0 as u32);
         #[unroll]
@@ -215,11 +220,11 @@ impl Place {
                 let row = self.tile.sequence + u32::cast_from(row);
                 let at = row * (head_words * comptime!(of.1 as u32)) + word;
                 #[unroll]
-                for part in 0..comptime!(shape.dim_parts()) {
-                    let low = sums.get(part, comptime!(half * 2)) * factor;
-                    let high = sums.get(part, comptime!(half * 2 + 1)) * factor;
-                    out[(at + comptime!(part as u32 * 4)) as usize] =
-                        pack(low, high, comptime!(shape.ty()));
+                for n_tile in 0..comptime!(config.head_n_tiles()) {
+                    let low = sums.get(n_tile, comptime!(half * 2)) * factor;
+                    let high = sums.get(n_tile, comptime!(half * 2 + 1)) * factor;
+                    out[(at + comptime!(n_tile as u32 * 4)) as usize] =
+                        pack(low, high, comptime!(config.ty()));
                 }
             }
         }
@@ -228,31 +233,31 @@ impl Place {
     /// The transpose of RoPE on `[rows, head_dim]`, RoPE by the negative angles: computes the gradient of the rows from that of the
     /// rotated rows.
     fn apply_rope_transposed<F: Family>(&self, grad: &mut F::Fragment, rotary: &[f32]) {
-        let shape = comptime!(self.shape);
-        let width = comptime!(shape.head_dim);
+        let config = comptime!(self.config);
+        let width = comptime!(config.head_dim);
         let upper = self.tile.clamped(self.row) * width + self.column;
         let lower = self.tile.clamped(self.row + 8i32) * width + self.column;
         #[unroll]
-        for part in 0..comptime!(shape.dim_parts() / 2) {
-            // Elements d and d + head_dim / 2 have the same index in parts half a head apart.
-            let other = comptime!(part + shape.dim_parts() / 2);
+        for n_tile in 0..comptime!(config.head_n_tiles() / 2) {
+            // Elements d and d + head_dim / 2 have the same index in n-tiles half a head apart.
+            let other = comptime!(n_tile + config.head_n_tiles() / 2);
             #[unroll]
             for e in 0..4usize {
                 let row = if comptime!(e < 2) { upper } else { lower };
-                let at = row + comptime!((part * 8 + e % 2) as u32);
+                let at = row + comptime!((n_tile * 8 + e % 2) as u32);
                 let cos = rotary[at as usize];
-                let sin = rotary[(at + comptime!(shape.head_dim / 2)) as usize];
-                let (a, b) = (grad.get(part, e), grad.get(other, e));
-                grad.set(part, e, a * cos + b * sin);
+                let sin = rotary[(at + comptime!(config.head_dim / 2)) as usize];
+                let (a, b) = (grad.get(n_tile, e), grad.get(other, e));
+                grad.set(n_tile, e, a * cos + b * sin);
                 grad.set(other, e, b * cos - a * sin);
             }
         }
     }
 }
 
-/// Parts of a fragment from `first` on, rounded to 16 bits, as left operand of a multiplication: four registers to a slice of 16 columns.
+/// N-tiles of a fragment from `first` on, rounded to 16 bits, as operand A of a multiplication: four registers to a slice of 16 columns.
 #[cube]
-pub(super) fn left_operand<S: Fragment, M: Size>(
+pub(super) fn as_operand_a<S: Fragment, M: Size>(
     s: &S,
     #[comptime] first: usize,
     #[comptime] ty: &str,
@@ -260,8 +265,11 @@ pub(super) fn left_operand<S: Fragment, M: Size>(
     let mut a = Vector::<u32, M>::empty();
     #[unroll]
     for i in 0..M::value() {
-        let (part, e) = comptime!((first + i / 2, i % 2 * 2));
-        a.insert(i, pack(s.get(part, e), s.get(part, comptime!(e + 1)), ty));
+        let (n_tile, e) = comptime!((first + i / 2, i % 2 * 2));
+        a.insert(
+            i,
+            pack(s.get(n_tile, e), s.get(n_tile, comptime!(e + 1)), ty),
+        );
     }
     a
 }

@@ -7,12 +7,12 @@
 
 use cubecl::prelude::*;
 
-use super::Pass;
+use super::KernelKind;
+use super::config::KernelConfig;
 use super::family::{Family, Fragment, FragmentExpand, HostFamily};
-use super::fragments::left_operand;
+use super::fragments::as_operand_a;
 use super::ptx::copy_async_16;
-use super::rows::{Rows, copy_pairs};
-use super::shape::Shape;
+use super::rows::{HeadRows, copy_pairs};
 use super::wgmma::{descriptor, multiply, sum_with_product};
 
 /// See the module documentation.
@@ -21,14 +21,14 @@ pub(in super::super) struct Hopper;
 impl HostFamily for Hopper {
     const PIPELINED: bool = true;
 
-    fn shape(pass: Pass, head_dim: u32) -> Shape {
-        Shape {
+    fn config(kind: KernelKind, head_dim: u32) -> KernelConfig {
+        KernelConfig {
             head_dim,
             // One or two warp groups, so that registers let two to three blocks share a multiprocessor.
-            rows: if pass == Pass::Forward { 128 } else { 64 },
+            rows: if kind == KernelKind::Forward { 128 } else { 64 },
             keys: 64,
             wgmma: true,
-            ..Shape::default()
+            ..KernelConfig::default()
         }
     }
 
@@ -40,10 +40,16 @@ impl HostFamily for Hopper {
 #[cube]
 impl Family for Hopper {
     /// The descriptor of the rows in shared memory.
-    type Left = u64;
+    type OperandA = u64;
     type Fragment = WgmmaFragment<Const<32>>;
 
-    fn copy(rows: &Rows, first: i32, shared: u32, #[comptime] count: u32, #[comptime] rope: bool) {
+    fn copy(
+        rows: &HeadRows,
+        first: i32,
+        shared: u32,
+        #[comptime] count: u32,
+        #[comptime] rope: bool,
+    ) {
         if comptime!(rope) {
             copy_pairs(rows, first, shared, count);
         } else {
@@ -51,13 +57,22 @@ impl Family for Hopper {
         }
     }
 
-    fn left(shared: u32, #[comptime] _shape: Shape) -> u64 {
+    fn operand_a(shared: u32, #[comptime] _config: KernelConfig) -> u64 {
         descriptor(shared)
     }
 
-    fn scores(left: &u64, shared: u32, #[comptime] shape: Shape) -> WgmmaFragment<Const<32>> {
-        let ty = comptime!(shape.ty());
-        WgmmaFragment::new(multiply::<Const<32>>(*left, descriptor(shared), 4usize, ty))
+    fn scores(
+        operand_a: &u64,
+        shared: u32,
+        #[comptime] config: KernelConfig,
+    ) -> WgmmaFragment<Const<32>> {
+        let ty = comptime!(config.ty());
+        WgmmaFragment::new(multiply::<Const<32>>(
+            *operand_a,
+            descriptor(shared),
+            4usize,
+            ty,
+        ))
     }
 
     fn accumulate(
@@ -65,12 +80,12 @@ impl Family for Hopper {
         weights: &WgmmaFragment<Const<32>>,
         shared: u32,
         #[comptime] rescaled: bool,
-        #[comptime] shape: Shape,
+        #[comptime] config: KernelConfig,
     ) {
-        let ty = comptime!(shape.ty());
-        let left = left_operand::<WgmmaFragment<Const<32>>, Const<16>>(weights, 0usize, ty);
+        let ty = comptime!(config.ty());
+        let operand_a = as_operand_a::<WgmmaFragment<Const<32>>, Const<16>>(weights, 0usize, ty);
         let right = descriptor(shared);
-        sums.elements = sum_with_product(sums.elements, left, right, rescaled, ty);
+        sums.elements = sum_with_product(sums.elements, operand_a, right, rescaled, ty);
     }
 
     fn zeros(#[comptime] _parts: usize) -> WgmmaFragment<Const<32>> {
@@ -78,7 +93,7 @@ impl Family for Hopper {
     }
 }
 
-/// A fragment `[64, 2 N]`: element `e` of part `p` is number `4 p + e`.
+/// A fragment `[64, 2 N]`: element `e` of n-tile `p` is number `4 p + e`.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
 pub(in super::super) struct WgmmaFragment<N: Size> {
@@ -94,30 +109,30 @@ impl<N: Size> WgmmaFragment<N> {
 
 #[cube]
 impl<N: Size> Fragment for WgmmaFragment<N> {
-    fn get(&self, #[comptime] part: usize, #[comptime] e: usize) -> f32 {
-        self.elements.extract(comptime!(part * 4 + e))
+    fn get(&self, #[comptime] n_tile: usize, #[comptime] e: usize) -> f32 {
+        self.elements.extract(comptime!(n_tile * 4 + e))
     }
 
-    fn set(&mut self, #[comptime] part: usize, #[comptime] e: usize, value: f32) {
-        self.elements.insert(comptime!(part * 4 + e), value);
+    fn set(&mut self, #[comptime] n_tile: usize, #[comptime] e: usize, value: f32) {
+        self.elements.insert(comptime!(n_tile * 4 + e), value);
     }
 }
 
 /// As [`copy_pairs`], for rows that need no RoPE: neighbouring threads copy neighbouring chunks of a row.
 #[cube]
-fn copy_chunks(rows: &Rows, first: i32, shared: u32, #[comptime] count: u32) {
-    let shape = comptime!(rows.shape);
+fn copy_chunks(rows: &HeadRows, first: i32, shared: u32, #[comptime] count: u32) {
+    let config = comptime!(rows.config);
     // Rows that all threads copy at once.
-    let at_once = comptime!(shape.threads() / 8);
+    let at_once = comptime!(config.threads() / 8);
     let chunk = UNIT_POS % 8u32;
     let row0 = UNIT_POS / 8u32;
-    let to = shared + row0 * comptime!(shape.pitch()) + ((chunk ^ (row0 % 8u32)) * 16u32);
+    let to = shared + row0 * comptime!(config.pitch()) + ((chunk ^ (row0 % 8u32)) * 16u32);
     let from = rows.base + u64::cast_from(chunk * 16u32);
     #[unroll]
     for i in 0..comptime!(count / at_once) {
         let row = row0 + comptime!(i * at_once);
         let (packed_row, bytes) = rows.source(first + i32::cast_from(row));
-        let to = to + comptime!(i * at_once * shape.pitch());
+        let to = to + comptime!(i * at_once * config.pitch());
         copy_async_16(to, from + rows.offset(packed_row), bytes);
     }
 }

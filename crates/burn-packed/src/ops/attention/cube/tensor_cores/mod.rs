@@ -10,7 +10,7 @@
 //! | `softmax.rs` | on results in registers: softcap, online softmax, weights and their gradients |
 //! | `family.rs` | the trait of a family; the layout of results, drawn |
 //! | `hopper.rs` (`wgmma.rs`), `ampere.rs` | the families |
-//! | `shape.rs` | compile-time parameters and launch arguments of a kernel |
+//! | `config.rs` | compile-time parameters and launch arguments of a kernel |
 //!
 //! Scores, weights and accumulators are f32 in registers. The backward pass saves output and log-sum-exp only. RoPE is applied
 //! in shared memory in the forward pass of windowed layers. Otherwise `rope_kernel` applies RoPE before, and runs again in the backward pass, so that
@@ -18,6 +18,7 @@
 
 pub(super) mod ampere;
 pub(super) mod backward;
+pub(super) mod config;
 pub(super) mod family;
 pub(super) mod forward;
 mod fragments;
@@ -26,7 +27,6 @@ pub(super) mod passes;
 pub(super) mod pipelined;
 mod ptx;
 mod rows;
-pub(super) mod shape;
 mod softmax;
 mod wgmma;
 
@@ -36,18 +36,18 @@ use cubecl::prelude::CubeDim;
 
 use super::super::AttentionSpec;
 use super::tile_table::{ALL_LENGTHS, TileTable};
-use super::{Call, CubeCount, Saved};
+use super::{Call, CubeCount, SavedAttention};
 use crate::ops::rows::empty;
 use ampere::Ampere;
 use backward::InputsLaunch;
+use config::{ArgsLaunch, KernelConfig};
 use family::{Family, HostFamily};
 use hopper::Hopper;
-use shape::{ArgsLaunch, Shape};
 
 /// The windows and lengths that decide between kernels. They depend on the layer's window and a sequence's own length alone, so that
 /// results are batch-invariant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Limits {
+pub(super) struct DispatchThresholds {
     /// Below this window, RoPE is applied after a tile's copy. This repeats RoPE for each tile of queries that sees a tile of keys: a few
     /// times within a window, but in a global layer as often as the sequence has tiles. There a kernel that applies RoPE once
     /// costs less.
@@ -57,7 +57,7 @@ pub(super) struct Limits {
     pub(super) pipelined_backward: usize,
 }
 
-impl Limits {
+impl DispatchThresholds {
     /// The limits outside tests and measurements, from an H200 (docs/lab-log.md): the warp-specialized kernels are faster from 384 tokens
     /// on in the forward pass, whose tiles of 192 queries and 128 keys are mostly padding in shorter sequences, and between 1024 and 2048
     /// in the backward pass.
@@ -70,7 +70,7 @@ impl Limits {
 
 /// The attention kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pass {
+pub(super) enum KernelKind {
     /// Output.
     Forward,
     /// Gradient of the queries.
@@ -102,9 +102,9 @@ impl Instructions {
         let Some(capability) = capability.and_then(|c| c.parse().ok()) else {
             return false;
         };
-        let [total, parts, heads, head_dim] = super::dims(qkv);
+        let [total, three, heads, head_dim] = super::dims(qkv);
         // Kernels address words of four bytes with 32 bits, and differences of such addresses.
-        let words = total * parts * heads * head_dim / 2;
+        let words = total * three * heads * head_dim / 2;
         let shared_bytes = properties.hardware.max_shared_memory_size;
         let supports = match self {
             Self::Hopper => Hopper::supports,
@@ -115,38 +115,47 @@ impl Instructions {
             && supports(head_dim as u32, capability, shared_bytes)
     }
 
-    /// Output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`. The limits are [`Limits::CHOSEN`], except in tests.
-    pub(super) fn forward(self, limits: Limits, call: &Call) -> (CubeTensor, CubeTensor) {
+    /// Output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`. The thresholds are [`DispatchThresholds::CHOSEN`], except in tests.
+    pub(super) fn forward(
+        self,
+        thresholds: DispatchThresholds,
+        call: &Call,
+    ) -> (CubeTensor, CubeTensor) {
         match self {
-            Self::Hopper => call.forward::<Hopper>(limits),
-            Self::Ampere => call.forward::<Ampere>(limits),
+            Self::Hopper => call.forward::<Hopper>(thresholds),
+            Self::Ampere => call.forward::<Ampere>(thresholds),
         }
     }
 
     /// Gradient `[total, 3, heads, head_dim]` of `qkv`.
-    pub(super) fn backward(self, limits: Limits, call: &Call, saved: &Saved) -> CubeTensor {
+    pub(super) fn backward(
+        self,
+        thresholds: DispatchThresholds,
+        call: &Call,
+        saved: &SavedAttention,
+    ) -> CubeTensor {
         match self {
-            Self::Hopper => call.backward::<Hopper>(limits, saved),
-            Self::Ampere => call.backward::<Ampere>(limits, saved),
+            Self::Hopper => call.backward::<Hopper>(thresholds, saved),
+            Self::Ampere => call.backward::<Ampere>(thresholds, saved),
         }
     }
 }
 
 /// Queries and keys with RoPE applied; `qkv` itself where the attention kernels apply RoPE or the call has none.
-struct Prepared {
+struct QkInput {
     qk: CubeTensor,
     /// True if queries and keys are in a tensor of their own instead of `qkv`.
     apart: bool,
 }
 
 impl Call<'_> {
-    fn shape<F: HostFamily>(&self, pass: Pass, rope_inside: bool) -> Shape {
-        Shape {
+    fn config<F: HostFamily>(&self, kind: KernelKind, rope_inside: bool) -> KernelConfig {
+        KernelConfig {
             rope_inside,
             rope: self.spec.rope,
             capped: self.spec.softcap.is_some(),
             half: self.half(),
-            ..F::shape(pass, self.head_dim as u32)
+            ..F::config(kind, self.head_dim as u32)
         }
     }
 
@@ -154,21 +163,21 @@ impl Call<'_> {
         self.qkv.dtype == DType::F16
     }
 
-    fn prepared(&self, rope_inside: bool) -> Prepared {
+    fn qk_input(&self, rope_inside: bool) -> QkInput {
         let apart = self.spec.rope && !rope_inside;
         let qk = match apart {
             true => self.with_rope(),
             false => self.qkv.clone(),
         };
-        Prepared { qk, apart }
+        QkInput { qk, apart }
     }
 
     /// The launch arguments for `qkv` and the tensor of queries and keys.
-    fn args(&self, prepared: &Prepared) -> ArgsLaunch {
+    fn args(&self, qk_input: &QkInput) -> ArgsLaunch {
         let head_bytes = (self.heads * self.head_dim * 2) as u32;
         let AttentionSpec { scale, softcap, .. } = *self.spec;
         ArgsLaunch::new(
-            if prepared.apart { 2 } else { 3 } * head_bytes,
+            if qk_input.apart { 2 } else { 3 } * head_bytes,
             head_bytes,
             3 * head_bytes,
             2 * head_bytes,
@@ -181,18 +190,21 @@ impl Call<'_> {
         )
     }
 
-    fn forward<F: Family + HostFamily>(&self, limits: Limits) -> (CubeTensor, CubeTensor) {
+    fn forward<F: Family + HostFamily>(
+        &self,
+        thresholds: DispatchThresholds,
+    ) -> (CubeTensor, CubeTensor) {
         let window = self.spec.half_window;
-        let rope_inside = self.spec.rope && window.is_some_and(|w| w < limits.rope_inside);
-        let prepared = self.prepared(rope_inside);
+        let rope_inside = self.spec.rope && window.is_some_and(|w| w < thresholds.rope_inside);
+        let qk_input = self.qk_input(rope_inside);
         let (out, lse) = (self.output(), self.lse());
         let mut lengths = ALL_LENGTHS;
         if F::PIPELINED && pipelined::supports(self) {
-            lengths.end = limits.pipelined_forward;
-            pipelined::forward(self, lengths.end..usize::MAX, &prepared, &out, &lse);
+            lengths.end = thresholds.pipelined_forward;
+            pipelined::forward(self, lengths.end..usize::MAX, &qk_input, &out, &lse);
         }
-        let shape = self.shape::<F>(Pass::Forward, rope_inside);
-        let Some(tiles) = self.tiles_of(lengths, shape.rows as usize) else {
+        let config = self.config::<F>(KernelKind::Forward, rope_inside);
+        let Some(tiles) = self.tiles_of(lengths, config.rows as usize) else {
             return (out, lse);
         };
         // SAFETY: every row read or written is inside its sequence (rows outside are replaced by zeros or not stored), the tile
@@ -201,45 +213,49 @@ impl Call<'_> {
             forward::attention_forward::launch_unchecked::<F>(
                 &self.qkv.client,
                 self.count(&tiles),
-                CubeDim::new_1d(shape.threads()),
-                prepared.qk.clone().into_buffer_arg(),
+                CubeDim::new_1d(config.threads()),
+                qk_input.qk.clone().into_buffer_arg(),
                 self.qkv.clone().into_buffer_arg(),
                 tiles.entries.into_buffer_arg(),
                 self.rotary.clone().into_buffer_arg(),
                 out.clone().into_buffer_arg(),
                 lse.clone().into_buffer_arg(),
-                self.args(&prepared),
-                shape,
+                self.args(&qk_input),
+                config,
             );
         }
         (out, lse)
     }
 
-    fn backward<F: Family + HostFamily>(&self, limits: Limits, saved: &Saved) -> CubeTensor {
-        let prepared = self.prepared(false);
+    fn backward<F: Family + HostFamily>(
+        &self,
+        thresholds: DispatchThresholds,
+        saved: &SavedAttention,
+    ) -> CubeTensor {
+        let qk_input = self.qk_input(false);
         let delta = self.delta(saved);
         let d_qkv = self.gradient();
         let inputs = |tiles: &TileTable| {
             InputsLaunch::new(
-                prepared.qk.clone().into_buffer_arg(),
+                qk_input.qk.clone().into_buffer_arg(),
                 self.qkv.clone().into_buffer_arg(),
                 saved.d_out.clone().into_buffer_arg(),
                 saved.lse.clone().into_buffer_arg(),
                 delta.clone().into_buffer_arg(),
                 tiles.entries.clone().into_buffer_arg(),
                 self.rotary.clone().into_buffer_arg(),
-                self.args(&prepared),
+                self.args(&qk_input),
             )
         };
         let mut lengths = ALL_LENGTHS;
         if F::PIPELINED && pipelined::supports(self) {
-            lengths.end = limits.pipelined_backward;
-            pipelined::backward(self, lengths.end..usize::MAX, &prepared, inputs, &d_qkv);
+            lengths.end = thresholds.pipelined_backward;
+            pipelined::backward(self, lengths.end..usize::MAX, &qk_input, inputs, &d_qkv);
         }
         macro_rules! launch {
-            ($kernel:ident, $pass:expr) => {{
-                let shape = self.shape::<F>($pass, false);
-                let Some(tiles) = self.tiles_of(lengths.clone(), shape.rows as usize) else {
+            ($kernel:ident, $kind:expr) => {{
+                let config = self.config::<F>($kind, false);
+                let Some(tiles) = self.tiles_of(lengths.clone(), config.rows as usize) else {
                     return d_qkv;
                 };
                 // SAFETY: as in the forward pass.
@@ -247,16 +263,16 @@ impl Call<'_> {
                     backward::$kernel::launch_unchecked::<F>(
                         &self.qkv.client,
                         self.count(&tiles),
-                        CubeDim::new_1d(shape.threads()),
+                        CubeDim::new_1d(config.threads()),
                         inputs(&tiles),
                         d_qkv.clone().into_buffer_arg(),
-                        shape,
+                        config,
                     )
                 }
             }};
         }
-        launch!(attention_queries, Pass::Queries);
-        launch!(attention_keys, Pass::Keys);
+        launch!(attention_queries, KernelKind::Queries);
+        launch!(attention_keys, KernelKind::Keys);
         d_qkv
     }
 
@@ -284,7 +300,7 @@ impl Call<'_> {
     }
 
     /// `sum_d out · d_out` of every row and head, `[heads, total]` in f32.
-    fn delta(&self, saved: &Saved) -> CubeTensor {
+    fn delta(&self, saved: &SavedAttention) -> CubeTensor {
         let delta = self.lse();
         let threads = self.heads * self.total * passes::DELTA_LANES as usize;
         // SAFETY: the kernel stays below `heads * total` rows.

@@ -2,10 +2,10 @@
 
 use cubecl::prelude::*;
 
-use super::super::tile::Tile;
+use super::super::tile::AttentionTile;
+use super::config::dtype;
 use super::ptx::*;
 use super::rows::apply_rope;
-use super::shape::dtype;
 
 /// Threads of a block of both kernels.
 pub(in super::super) const THREADS: u32 = 256;
@@ -29,21 +29,22 @@ pub(in super::super) fn rope_kernel(
     let ty = comptime!(dtype(half));
     let pairs = comptime!(head_dim / 16);
     let items = comptime!(ROPE_ROWS * 2 * pairs);
-    let tile = Tile::of_block(tiles, 0i32);
+    let tile = AttentionTile::of_block(tiles, 0i32);
     #[unroll]
     for i in 0..comptime!(items.div_ceil(THREADS)) {
         // A row, query or key, and a pair of chunks, of head CUBE_POS_X.
         let item = UNIT_POS + comptime!(i * THREADS);
         let row = i32::cast_from(item / comptime!(2 * pairs));
-        let part = item / pairs % 2u32;
+        let projection = item / pairs % 2u32;
         let chunk = item % pairs;
         let position = tile.first + row;
         if row < comptime!(ROPE_ROWS as i32) && tile.has(position) {
             let packed_row = tile.sequence + u32::cast_from(position);
-            let from =
-                ((packed_row * 3u32 + part) * heads + CUBE_POS_X) * comptime!(2 * pairs) + chunk;
-            let to =
-                ((packed_row * 2u32 + part) * heads + CUBE_POS_X) * comptime!(2 * pairs) + chunk;
+            let from = ((packed_row * 3u32 + projection) * heads + CUBE_POS_X)
+                * comptime!(2 * pairs)
+                + chunk;
+            let to = ((packed_row * 2u32 + projection) * heads + CUBE_POS_X) * comptime!(2 * pairs)
+                + chunk;
             let angle = u32::cast_from(position) * comptime!(head_dim / 4) + chunk * 2u32;
             let (first, second) = apply_rope(
                 qkv[from as usize],

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 pub(super) use crate::ops::ptx::{
-    ROW_BYTES, fence_async_proxy, pack, shared_address, sync_warp, value,
+    ROW_BYTES, as_value, fence_async_proxy, pack, shared_address, sync_warp,
 };
 
 /// Allocates shared memory and returns its address in the shared state space.

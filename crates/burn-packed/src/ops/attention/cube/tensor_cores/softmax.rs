@@ -4,10 +4,10 @@
 
 use cubecl::prelude::*;
 
+use super::config::KernelConfig;
 use super::family::{Fragment, FragmentExpand};
 use super::fragments::Pair;
 use super::ptx::*;
-use super::shape::Shape;
 
 /// The score of a hidden key.
 pub(super) const NEG_INF: f32 = f32::NEG_INFINITY;
@@ -21,18 +21,18 @@ pub(super) fn bound<S: Fragment>(
     slopes: &mut S,
     softcap: f32,
     #[comptime] with_slopes: bool,
-    #[comptime] shape: Shape,
+    #[comptime] config: KernelConfig,
 ) {
     #[unroll]
-    for part in 0..comptime!(shape.key_parts()) {
+    for n_tile in 0..comptime!(config.score_n_tiles()) {
         #[unroll]
         for e in 0..4usize {
             // tanh(y) = 1 - 2 / (e^2y + 1), exact at both ends because e^2y goes to 0 and to infinity.
-            let exp = exp2(s.get(part, e) * softcap * comptime!(2.0 * LOG2_E));
+            let exp = exp2(s.get(n_tile, e) * softcap * comptime!(2.0 * LOG2_E));
             let tanh = 1.0f32 - 2.0f32 * reciprocal(exp + 1.0f32);
-            s.set(part, e, tanh);
+            s.set(n_tile, e, tanh);
             if comptime!(with_slopes) {
-                slopes.set(part, e, 1.0f32 - tanh * tanh);
+                slopes.set(n_tile, e, 1.0f32 - tanh * tanh);
             }
         }
     }
@@ -40,13 +40,17 @@ pub(super) fn bound<S: Fragment>(
 
 /// Returns, for both rows, the largest of this thread's scores and of `start`.
 #[cube]
-pub(super) fn row_maxima<S: Fragment>(s: &mut S, start: Pair, #[comptime] shape: Shape) -> Pair {
+pub(super) fn row_maxima<S: Fragment>(
+    s: &mut S,
+    start: Pair,
+    #[comptime] config: KernelConfig,
+) -> Pair {
     let mut upper = start.a;
     let mut lower = start.b;
     #[unroll]
-    for part in 0..comptime!(shape.key_parts()) {
-        upper = max(upper, max(s.get(part, 0usize), s.get(part, 1usize)));
-        lower = max(lower, max(s.get(part, 2usize), s.get(part, 3usize)));
+    for n_tile in 0..comptime!(config.score_n_tiles()) {
+        upper = max(upper, max(s.get(n_tile, 0usize), s.get(n_tile, 1usize)));
+        lower = max(lower, max(s.get(n_tile, 2usize), s.get(n_tile, 3usize)));
     }
     Pair::of_rows(upper, lower)
 }
@@ -58,21 +62,21 @@ pub(super) fn weights_and_sums<S: Fragment>(
     scale_log2: f32,
     shift: Pair,
     start: Pair,
-    #[comptime] shape: Shape,
+    #[comptime] config: KernelConfig,
 ) -> Pair {
     let mut upper = start.a;
     let mut lower = start.b;
     #[unroll]
-    for part in 0..comptime!(shape.key_parts()) {
+    for n_tile in 0..comptime!(config.score_n_tiles()) {
         #[unroll]
         for e in 0..4usize {
-            let weight = exp2(s.get(part, e) * scale_log2 - shift.of(e));
+            let weight = exp2(s.get(n_tile, e) * scale_log2 - shift.of(e));
             if comptime!(e < 2) {
                 upper += weight;
             } else {
                 lower += weight;
             }
-            s.set(part, e, weight);
+            s.set(n_tile, e, weight);
         }
     }
     Pair::of_rows(upper, lower)
@@ -80,12 +84,12 @@ pub(super) fn weights_and_sums<S: Fragment>(
 
 /// Multiplies both rows' elements by their factors.
 #[cube]
-pub(super) fn rescale<S: Fragment>(sums: &mut S, factor: Pair, #[comptime] shape: Shape) {
+pub(super) fn rescale<S: Fragment>(sums: &mut S, factor: Pair, #[comptime] config: KernelConfig) {
     #[unroll]
-    for part in 0..comptime!(shape.dim_parts()) {
+    for n_tile in 0..comptime!(config.head_n_tiles()) {
         #[unroll]
         for e in 0..4usize {
-            sums.set(part, e, sums.get(part, e) * factor.of(e));
+            sums.set(n_tile, e, sums.get(n_tile, e) * factor.of(e));
         }
     }
 }
@@ -110,10 +114,14 @@ impl OnlineSoftmax {
     }
 
     /// Replaces a tile's scores by their weights `exp2(score - maximum)` and returns the factors for the sums over earlier tiles.
-    pub(super) fn update<S: Fragment>(&mut self, s: &mut S, #[comptime] shape: Shape) -> Pair {
+    pub(super) fn update<S: Fragment>(
+        &mut self,
+        s: &mut S,
+        #[comptime] config: KernelConfig,
+    ) -> Pair {
         let scale = self.scale_log2;
         let hidden = Pair::of_rows(f32::new(NEG_INF), f32::new(NEG_INF));
-        let top = row_maxima::<S>(s, hidden, shape);
+        let top = row_maxima::<S>(s, hidden, config);
         let upper = max(self.max.a, quad_max(top.a));
         let lower = max(self.max.b, quad_max(top.b));
         let shift = Pair::of_rows(shift_of(upper, scale), shift_of(lower, scale));
@@ -124,7 +132,7 @@ impl OnlineSoftmax {
         self.max.a = upper;
         self.max.b = lower;
         let earlier = Pair::of_rows(self.sum.a * factor.a, self.sum.b * factor.b);
-        let sum = weights_and_sums::<S>(s, scale, shift, earlier, shape);
+        let sum = weights_and_sums::<S>(s, scale, shift, earlier, config);
         self.sum.a = sum.a;
         self.sum.b = sum.b;
         factor
@@ -144,16 +152,16 @@ fn shift_of(top: f32, scale_log2: f32) -> f32 {
     select(top == f32::new(NEG_INF), 0.0f32, top * scale_log2)
 }
 
-/// Log-sum-exp and delta of the queries of a thread's elements of a part.
+/// Log-sum-exp and delta of the queries of a thread's elements of an n-tile.
 #[cube]
 pub(super) trait Statistics {
     /// In units of log2.
-    fn lse(&self, #[comptime] part: usize) -> Pair;
+    fn lse(&self, #[comptime] n_tile: usize) -> Pair;
 
-    fn delta(&self, #[comptime] part: usize) -> Pair;
+    fn delta(&self, #[comptime] n_tile: usize) -> Pair;
 }
 
-/// Statistics of queries that are rows of scores: the same for all parts.
+/// Statistics of queries that are rows of scores: the same for all n-tiles.
 #[derive(CubeType)]
 pub(super) struct RowStatistics {
     lse: Pair,
@@ -187,15 +195,15 @@ pub(super) fn weights<S: Fragment, T: Statistics>(
     s: &mut S,
     statistics: &T,
     scale_log2: f32,
-    #[comptime] shape: Shape,
+    #[comptime] config: KernelConfig,
 ) {
     #[unroll]
-    for part in 0..comptime!(shape.key_parts()) {
-        let lse = statistics.lse(part);
+    for n_tile in 0..comptime!(config.score_n_tiles()) {
+        let lse = statistics.lse(n_tile);
         #[unroll]
         for e in 0..4usize {
-            let weight = exp2(s.get(part, e) * scale_log2 - lse.of(e));
-            s.set(part, e, weight);
+            let weight = exp2(s.get(n_tile, e) * scale_log2 - lse.of(e));
+            s.set(n_tile, e, weight);
         }
     }
 }
@@ -208,18 +216,18 @@ pub(super) fn score_gradients<S: Fragment, T: Statistics>(
     d_p: &S,
     slopes: &S,
     statistics: &T,
-    #[comptime] shape: Shape,
+    #[comptime] config: KernelConfig,
 ) {
     #[unroll]
-    for part in 0..comptime!(shape.key_parts()) {
-        let delta = statistics.delta(part);
+    for n_tile in 0..comptime!(config.score_n_tiles()) {
+        let delta = statistics.delta(n_tile);
         #[unroll]
         for e in 0..4usize {
-            let mut d_s = s.get(part, e) * (d_p.get(part, e) - delta.of(e));
-            if comptime!(shape.capped) {
-                d_s *= slopes.get(part, e);
+            let mut d_s = s.get(n_tile, e) * (d_p.get(n_tile, e) - delta.of(e));
+            if comptime!(config.capped) {
+                d_s *= slopes.get(n_tile, e);
             }
-            s.set(part, e, d_s);
+            s.set(n_tile, e, d_s);
         }
     }
 }

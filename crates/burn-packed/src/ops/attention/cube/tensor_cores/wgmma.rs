@@ -31,22 +31,22 @@ pub(super) fn multiply<N: Size>(
     d
 }
 
-/// The left operand of [`sum_with_product`]: `[64, 64]`, four registers to a slice of 16 columns.
-pub(super) type Left = Vector<u32, Const<16>>;
+/// Operand A of [`sum_with_product`]: `[64, 64]`, four registers to a slice of 16 columns.
+pub(super) type OperandA = Vector<u32, Const<16>>;
 
 /// `c + A · B` with A in registers and B stored `[inner, columns]`. Accumulates in the registers of `c`; if `rescaled`, which says that
 /// other instructions have just changed `c`, the product has registers of its own and is then added, which is faster.
 #[cube]
 pub(super) fn sum_with_product<N: Size>(
     c: Vector<f32, N>,
-    a: Left,
+    a: OperandA,
     b: u64,
     #[comptime] rescaled: bool,
     #[comptime] ty: &str,
 ) -> Vector<f32, N> {
     let text = comptime!(registers_text(N::value(), 4, !rescaled, ty));
     let d: Vector<f32, N>;
-    let a = unchanged::<Left>(a);
+    let a = unchanged::<OperandA>(a);
     if comptime!(rescaled) {
         gpu_asm!("{text} // {d} {a} {b}", text = const text, d = out(_) d, a = in(_) a, b = in(_) b);
         c + d

@@ -6,7 +6,7 @@ use super::super::plan::{TileSchedule, tile_at};
 use super::super::ptx::*;
 use super::epilogue::{Destination, TileScales, store_accumulator};
 use super::{
-    BLOCK_BYTES, PRIVATE_STAGING, Pipeline, STAGING_BYTES, STAGING_ROWS, Scales, TILE_M, Tiling,
+    BLOCK_BYTES, PRIVATE_STAGING, Pipeline, STAGING_BYTES, STAGING_ROWS, Scales, TILE_M, TileConfig,
 };
 use crate::ops::ptx::descriptor_low;
 
@@ -20,10 +20,10 @@ pub(super) fn consumer_warp_group<N: Size>(
     out_map: u64,
     scales: &Scales,
     schedule: &TileSchedule,
-    #[comptime] tiling: Tiling,
+    #[comptime] config: TileConfig,
 ) {
-    let stages = comptime!(tiling.stages);
-    let cluster = comptime!(tiling.cluster);
+    let stages = comptime!(config.stages);
+    let cluster = comptime!(config.cluster);
     let rank = CUBE_POS_X % cluster;
     let lane = UNIT_POS % 32u32;
     // Lanes 0..cluster of each warp release stages, each at the `empty` mbarriers of another block of the cluster.
@@ -36,22 +36,22 @@ pub(super) fn consumer_warp_group<N: Size>(
     let group = UNIT_POS / 128u32;
     let warp = UNIT_POS / 32u32;
     let a_desc = descriptor_low(pipeline.stages + group * BLOCK_BYTES, BLOCK_BYTES);
-    let b_desc = descriptor_low(pipeline.stages + comptime!(tiling.a_bytes()), BLOCK_BYTES);
+    let b_desc = descriptor_low(pipeline.stages + comptime!(config.a_bytes()), BLOCK_BYTES);
     let staging = pipeline.stages
-        + comptime!(stages * tiling.stage_bytes())
+        + comptime!(stages * config.stage_bytes())
         + warp * comptime!(PRIVATE_STAGING * STAGING_BYTES);
     let mut stage = 0u32;
     let mut parity = 0u32;
     let mut index = CUBE_POS_X / cluster;
     while index < schedule.tiles {
-        let tile = tile_at(index, schedule, rank, tiling);
+        let tile = tile_at(index, schedule, rank, config);
         // Requested before the main loop, which hides the latency of the loads.
         let tile_scales = TileScales::new(
             scales,
             tile.row + warp * comptime!(STAGING_ROWS) + lane / 4u32,
             tile.column,
             schedule.gate,
-            tiling,
+            config,
         );
         let acc = mma_main_loop::<N>(
             a_desc,
@@ -62,7 +62,7 @@ pub(super) fn consumer_warp_group<N: Size>(
             parity,
             tile.k_steps,
             releases,
-            tiling,
+            config,
         );
         // The main loop advances its own copies of stage and parity in registers; this advances the variables here by the same `k_steps`.
         let passed = stage + tile.k_steps;
@@ -71,16 +71,16 @@ pub(super) fn consumer_warp_group<N: Size>(
         stage = passed % stages;
         let mut row = tile.row;
         let mut column = tile.column;
-        if comptime!(tiling.stacked) {
+        if comptime!(config.stacked) {
             row = (index % schedule.tiles_per_split * cluster + rank) * comptime!(TILE_M);
             column = 0u32;
         }
         let last_empty = empty + last * 8u32;
-        if comptime!(tiling.geglu) {
+        if comptime!(config.geglu) {
             column = column / 2u32;
         }
-        let parts = comptime!(tiling.output_columns() / tiling.staging_columns());
-        let borrows_stage = comptime!(parts > PRIVATE_STAGING);
+        let slices = comptime!(config.output_columns() / config.staging_columns());
+        let borrows_stage = comptime!(slices > PRIVATE_STAGING);
         if comptime!(borrows_stage) {
             // The group's half of the A tile is divided into staging buffers of its four warps, so all four must have read it. The
             // other group reads the other half and need not be waited for.
@@ -91,19 +91,19 @@ pub(super) fn consumer_warp_group<N: Size>(
         let destination = Destination {
             staging,
             borrowed: pipeline.stages
-                + last * comptime!(tiling.stage_bytes())
+                + last * comptime!(config.stage_bytes())
                 + warp * STAGING_BYTES,
             map: out_map,
             column,
             row: row + warp * comptime!(STAGING_ROWS),
             split: tile.split,
         };
-        store_accumulator::<N>(&acc, &destination, &tile_scales, tiling);
+        store_accumulator::<N>(&acc, &destination, &tile_scales, config);
         if comptime!(borrows_stage) {
             // The producer may refill the stage once TMA has read what was staged there: every store up to the last one from
             // the borrowed buffer. Later stores may still be pending.
             if lane == 0u32 {
-                tma_store_wait_read(comptime!(parts % (PRIVATE_STAGING + 1)));
+                tma_store_wait_read(comptime!(slices % (PRIVATE_STAGING + 1)));
             }
             sync_warp();
             if releases == 1u32 {

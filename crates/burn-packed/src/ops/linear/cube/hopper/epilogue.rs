@@ -1,6 +1,6 @@
 //! The epilogue of the Hopper GEMM: accumulator → staging buffer in shared memory → TMA store.
 //!
-//! Each warp stores its 16 rows of the tile by itself, in parts of 128 bytes per row (64 columns of bf16 or f16, 32 of f32);
+//! Each warp stores its 16 rows of the tile by itself, in slices of 128 bytes per row (64 columns of bf16 or f16, 32 of f32);
 //! warps do not wait for each other.
 //!
 //! # Accumulator layout
@@ -28,17 +28,17 @@
 //! # Staging buffers
 //!
 //! 16 rows of 128 bytes under the 128-byte swizzle that the tensor map names: the 16-byte chunk `c` of row `r` is at chunk
-//! `c ^ (r % 8)`. Part `p` goes through buffer `p % 3`: two private ones, and the warp's 2 KiB of the A tile in the stage that
+//! `c ^ (r % 8)`. Slice `p` goes through buffer `p % 3`: two private ones, and the warp's 2 KiB of the A tile in the stage that
 //! the main loop read last. Before a buffer is overwritten, the warp's lane 0, which issues the stores, waits until TMA has
 //! read what was staged there before.
 
 use cubecl::prelude::*;
 
 use super::super::ptx::*;
-use super::{PRIVATE_STAGING, STAGING_BYTES, Scales, Tiling};
+use super::{PRIVATE_STAGING, STAGING_BYTES, Scales, TileConfig};
 use crate::ops::ptx::pack;
 
-/// Staging buffers of a warp, including the borrowed one; consecutive parts of a tile use them cyclically.
+/// Staging buffers of a warp, including the borrowed one; consecutive slices of a tile use them cyclically.
 const STAGING: u32 = PRIVATE_STAGING + 1;
 
 /// Destination of a warp's rows, and the staging buffers of the warp.
@@ -78,17 +78,17 @@ impl TileScales {
         row: u32,
         column: u32,
         gate: u32,
-        #[comptime] tiling: Tiling,
+        #[comptime] config: TileConfig,
     ) -> TileScales {
         let mut upper = 1.0f32;
         let mut lower = 1.0f32;
         let mut first = column;
         let mut columns = scales.columns;
-        if comptime!(tiling.geglu) {
+        if comptime!(config.geglu) {
             first = column / 2u32;
             columns = scales.columns / 2u32;
         }
-        if comptime!(tiling.fp8) {
+        if comptime!(config.fp8) {
             upper = row_scale(scales, row);
             lower = row_scale(scales, row + 8u32);
         }
@@ -142,32 +142,32 @@ pub(super) fn store_accumulator<N: Size>(
     acc: &Vector<f32, N>,
     to: &Destination,
     scales: &TileScales,
-    #[comptime] tiling: Tiling,
+    #[comptime] config: TileConfig,
 ) {
     let lane = UNIT_POS % 32u32;
-    let columns = comptime!(tiling.staging_columns());
+    let columns = comptime!(config.staging_columns());
     #[unroll]
-    for part in 0..comptime!(tiling.output_columns() / columns) {
-        let buffer = comptime!(part % STAGING);
+    for slice in 0..comptime!(config.output_columns() / columns) {
+        let buffer = comptime!(slice % STAGING);
         let staging = if comptime!(buffer < PRIVATE_STAGING) {
             to.staging + comptime!(buffer * STAGING_BYTES)
         } else {
             to.borrowed
         };
         if lane == 0u32 {
-            if comptime!(part == 0) {
+            if comptime!(slice == 0) {
                 // All stores of the previous tile: they were issued a whole main loop ago, so this does not wait in practice.
                 tma_store_wait_read(0u32);
-            } else if comptime!(part >= STAGING) {
+            } else if comptime!(slice >= STAGING) {
                 // The store that read this buffer; the two later stores may be pending.
                 tma_store_wait_read(comptime!(STAGING - 1));
             }
         }
         sync_warp();
-        if comptime!(tiling.f32_out) {
-            stage_f32::<N>(acc, staging, part, lane);
+        if comptime!(config.f32_out) {
+            stage_f32::<N>(acc, staging, slice, lane);
         } else {
-            stage_half::<N>(acc, scales, staging, part, lane, tiling);
+            stage_half::<N>(acc, scales, staging, slice, lane, config);
         }
         // TMA reads through the async proxy; ordinary writes are visible there only after a fence by the threads that wrote.
         fence_async_proxy();
@@ -176,7 +176,7 @@ pub(super) fn store_accumulator<N: Size>(
             tma_store(
                 staging,
                 to.map,
-                to.column + comptime!(part * columns),
+                to.column + comptime!(slice * columns),
                 to.row,
                 to.split,
             );
@@ -186,14 +186,14 @@ pub(super) fn store_accumulator<N: Size>(
 
 /// Writes 32 columns of the accumulator as f32: four groups of eight columns, of which a lane holds two pairs.
 #[cube]
-fn stage_f32<N: Size>(acc: &Vector<f32, N>, staging: u32, #[comptime] part: u32, lane: u32) {
+fn stage_f32<N: Size>(acc: &Vector<f32, N>, staging: u32, #[comptime] slice: u32, lane: u32) {
     let r = lane / 4u32;
     // A pair takes half of a chunk of 16 bytes: the lower half for even lanes.
     let at0 = staging + r * comptime!(ROW_BYTES) + lane % 2u32 * 8u32;
     let at1 = at0 + comptime!(8 * ROW_BYTES);
     #[unroll]
     for j in 0..4u32 {
-        let i = comptime!(((part * 4 + j) * 4) as usize);
+        let i = comptime!(((slice * 4 + j) * 4) as usize);
         let chunk = ((comptime!(j * 2) + lane % 4u32 / 2u32) ^ (r % 8u32)) * 16u32;
         store_pair(at0 + chunk, acc.extract(i), acc.extract(comptime!(i + 1)));
         store_pair(
@@ -204,31 +204,31 @@ fn stage_f32<N: Size>(acc: &Vector<f32, N>, staging: u32, #[comptime] part: u32,
     }
 }
 
-/// Writes the columns of a part in bf16 or f16, 16 at a time with `stmatrix`, whose fragments are those of the accumulator rounded and packed in
-/// pairs. A row takes 128 bytes also where a part has 32 columns: TMA pads rows to the span of the swizzle.
+/// Writes the columns of a slice in bf16 or f16, 16 at a time with `stmatrix`, whose fragments are those of the accumulator rounded and packed in
+/// pairs. A row takes 128 bytes also where a slice has 32 columns: TMA pads rows to the span of the swizzle.
 #[cube]
 fn stage_half<N: Size>(
     acc: &Vector<f32, N>,
     scales: &TileScales,
     staging: u32,
-    #[comptime] part: u32,
+    #[comptime] slice: u32,
     lane: u32,
-    #[comptime] tiling: Tiling,
+    #[comptime] config: TileConfig,
 ) {
-    let ty = comptime!(if tiling.f16 { "f16" } else { "bf16" });
+    let ty = comptime!(if config.f16 { "f16" } else { "bf16" });
     // Lanes give row addresses: 0..16 for the left eight columns, 16..32 for the right ones.
     let r = lane % 16u32;
     let at = staging + r * comptime!(ROW_BYTES);
     #[unroll]
-    for pair in 0..comptime!(tiling.staging_columns() / 16) {
-        let i = comptime!(((part * 8 + pair * 2) * 4) as usize);
+    for pair in 0..comptime!(config.staging_columns() / 16) {
+        let i = comptime!(((slice * 8 + pair * 2) * 4) as usize);
         let chunk = ((comptime!(pair * 2) + lane / 16u32) ^ (r % 8u32)) * 16u32;
         stmatrix_x4(
             at + chunk,
-            packed::<N>(acc, scales, i, lane, ty, tiling),
-            packed::<N>(acc, scales, comptime!(i + 2), lane, ty, tiling),
-            packed::<N>(acc, scales, comptime!(i + 4), lane, ty, tiling),
-            packed::<N>(acc, scales, comptime!(i + 6), lane, ty, tiling),
+            packed::<N>(acc, scales, i, lane, ty, config),
+            packed::<N>(acc, scales, comptime!(i + 2), lane, ty, config),
+            packed::<N>(acc, scales, comptime!(i + 4), lane, ty, config),
+            packed::<N>(acc, scales, comptime!(i + 6), lane, ty, config),
         );
     }
 }
@@ -242,16 +242,16 @@ fn packed<N: Size>(
     #[comptime] i: usize,
     lane: u32,
     #[comptime] ty: &str,
-    #[comptime] tiling: Tiling,
+    #[comptime] config: TileConfig,
 ) -> u32 {
-    let (left, right) = if comptime!(tiling.fp8) {
+    let (left, right) = if comptime!(config.fp8) {
         scaled::<N>(acc, scales, scales.column, i, i, lane)
     } else {
         (acc.extract(i), acc.extract(comptime!(i + 1)))
     };
-    if comptime!(tiling.geglu) {
-        let register = comptime!(i + tiling.tile_n as usize / 4);
-        let (left_gate, right_gate) = if comptime!(tiling.fp8) {
+    if comptime!(config.geglu) {
+        let register = comptime!(i + config.tile_n as usize / 4);
+        let (left_gate, right_gate) = if comptime!(config.fp8) {
             scaled::<N>(acc, scales, scales.gate, register, i, lane)
         } else {
             (acc.extract(register), acc.extract(comptime!(register + 1)))

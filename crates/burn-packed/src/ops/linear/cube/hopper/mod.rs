@@ -87,7 +87,7 @@ const PRIVATE_STAGING: u32 = 2;
 
 /// Compile-time configuration of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Tiling {
+pub(super) struct TileConfig {
     /// Columns of an output tile: 32 (if B is K-major), 64, 128, 192 or 256. With `geglu`, the columns that are computed: twice those of the output.
     pub(super) tile_n: u32,
     /// Stages of the pipeline.
@@ -111,7 +111,7 @@ pub(super) struct Tiling {
     pub(super) fp8: bool,
 }
 
-impl Tiling {
+impl TileConfig {
     pub(super) fn new(
         (tile_n, cluster): (u32, u32),
         a_m_major: bool,
@@ -194,7 +194,7 @@ struct Pipeline {
     empty: u32,
 }
 
-/// Scales of the rows of A and the columns of B. Not read without [`Tiling::fp8`].
+/// Scales of the rows of A and the columns of B. Not read without [`TileConfig::fp8`].
 #[derive(CubeType, Clone, Copy)]
 struct Scales {
     /// Addresses of the first row's and the first column's scale, in f32.
@@ -210,13 +210,13 @@ struct Scales {
 /// Grid: `clusters · cluster` blocks of [`THREADS`] threads; roles, mbarriers and shared memory are described in the module's
 /// docs. `a`, `b` and `out` are tensor maps with the boxes that `launch.rs` gives them; `out` is a stack of matrices, one per
 /// split.
-#[cube(launch_unchecked, cluster_dim = CubeDim::new_1d(tiling.cluster))]
+#[cube(launch_unchecked, cluster_dim = CubeDim::new_1d(config.cluster))]
 pub(super) fn hopper_gemm(
     a: &TensorMap<u16, Tiled>,
     b: &TensorMap<u16, Tiled>,
     out: &TensorMap<u32, Tiled>,
     schedule: &TileSchedule,
-    #[comptime] tiling: Tiling,
+    #[comptime] config: TileConfig,
 ) {
     let scales = Scales {
         row: 0u64,
@@ -230,12 +230,12 @@ pub(super) fn hopper_gemm(
         tensor_map_address(out),
         &scales,
         schedule,
-        tiling,
+        config,
     );
 }
 
 /// [`hopper_gemm`] with operands of e4m3 codes: `out[r, c] = row_scales[r] · column_scales[c] · Σ_k A[r, k] · B[k, c]`.
-#[cube(launch_unchecked, cluster_dim = CubeDim::new_1d(tiling.cluster))]
+#[cube(launch_unchecked, cluster_dim = CubeDim::new_1d(config.cluster))]
 #[allow(clippy::too_many_arguments)] // buffers and sizes of a launch
 pub(super) fn hopper_fp8_gemm(
     a: &TensorMap<u16, Tiled>,
@@ -246,7 +246,7 @@ pub(super) fn hopper_fp8_gemm(
     rows: u32,
     columns: u32,
     schedule: &TileSchedule,
-    #[comptime] tiling: Tiling,
+    #[comptime] config: TileConfig,
 ) {
     let scales = Scales {
         // SAFETY: only the address is used, by loads below `rows`.
@@ -262,7 +262,7 @@ pub(super) fn hopper_fp8_gemm(
         tensor_map_address(out),
         &scales,
         schedule,
-        tiling,
+        config,
     );
 }
 
@@ -274,18 +274,18 @@ fn gemm_block(
     out_map: u64,
     scales: &Scales,
     schedule: &TileSchedule,
-    #[comptime] tiling: Tiling,
+    #[comptime] config: TileConfig,
 ) {
     // The swizzle repeats every 1024 bytes, so tiles must start at multiples of that.
-    let shared = Shared::<[u32]>::new_aligned_slice(comptime!(tiling.shared_words()), 1024usize);
+    let shared = Shared::<[u32]>::new_aligned_slice(comptime!(config.shared_words()), 1024usize);
     let barriers =
-        Shared::<[u32]>::new_aligned_slice(comptime!(tiling.stages as usize * 4), 16usize);
+        Shared::<[u32]>::new_aligned_slice(comptime!(config.stages as usize * 4), 16usize);
     // SAFETY: both allocations have elements, and only their addresses are used: the PTX that accesses them stays inside `shared_words`
     // and inside the `2 · stages` mbarriers of 8 bytes.
     let stages = shared_address::<u32>(unsafe { shared.as_ptr_unchecked() });
     // SAFETY: as above.
     let full = shared_address::<u32>(unsafe { barriers.as_ptr_unchecked() });
-    let empty = full + comptime!(tiling.stages * 8);
+    let empty = full + comptime!(config.stages * 8);
     let pipeline = Pipeline {
         stages,
         full,
@@ -294,18 +294,18 @@ fn gemm_block(
 
     if UNIT_POS == 0u32 {
         #[unroll]
-        for i in 0..comptime!(tiling.stages) {
+        for i in 0..comptime!(config.stages) {
             mbarrier_init(full + comptime!(i * 8), 1u32);
             mbarrier_init(
                 empty + comptime!(i * 8),
-                comptime!(tiling.cluster * CONSUMER_WARPS),
+                comptime!(config.cluster * CONSUMER_WARPS),
             );
         }
         mbarrier_init_fence();
         fence_async_proxy();
     }
     // No block may load into its peer, or arrive there, before the peer's mbarriers exist.
-    if comptime!(tiling.cluster > 1) {
+    if comptime!(config.cluster > 1) {
         sync_cluster();
     } else {
         sync_cube();
@@ -313,20 +313,20 @@ fn gemm_block(
 
     if UNIT_POS >= comptime!(CONSUMER_THREADS) {
         if UNIT_POS == comptime!(CONSUMER_THREADS) {
-            producer_thread(&pipeline, a_map, b_map, schedule, tiling);
+            producer_thread(&pipeline, a_map, b_map, schedule, config);
         }
     // The accumulator is a vector, whose size must be a power of two: 16 f32 for 32 columns, … 128 for 192 and 256.
-    } else if comptime!(tiling.tile_n > 128) {
-        consumer_warp_group::<Const<128>>(&pipeline, out_map, scales, schedule, tiling);
-    } else if comptime!(tiling.tile_n > 64) {
-        consumer_warp_group::<Const<64>>(&pipeline, out_map, scales, schedule, tiling);
-    } else if comptime!(tiling.tile_n > 32) {
-        consumer_warp_group::<Const<32>>(&pipeline, out_map, scales, schedule, tiling);
+    } else if comptime!(config.tile_n > 128) {
+        consumer_warp_group::<Const<128>>(&pipeline, out_map, scales, schedule, config);
+    } else if comptime!(config.tile_n > 64) {
+        consumer_warp_group::<Const<64>>(&pipeline, out_map, scales, schedule, config);
+    } else if comptime!(config.tile_n > 32) {
+        consumer_warp_group::<Const<32>>(&pipeline, out_map, scales, schedule, config);
     } else {
-        consumer_warp_group::<Const<16>>(&pipeline, out_map, scales, schedule, tiling);
+        consumer_warp_group::<Const<16>>(&pipeline, out_map, scales, schedule, config);
     }
     // A block's shared memory must outlive multicast loads and arrivals of its peer.
-    if comptime!(tiling.cluster > 1) {
+    if comptime!(config.cluster > 1) {
         sync_cluster();
     }
 }

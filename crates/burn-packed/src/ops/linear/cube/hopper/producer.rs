@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::super::plan::{TileSchedule, tile_at};
 use super::super::ptx::*;
-use super::{BLOCK_BYTES, Pipeline, TILE_K, TILE_M, Tiling};
+use super::{BLOCK_BYTES, Pipeline, TILE_K, TILE_M, TileConfig};
 
 /// Producer thread: for every tile of this block and every K step, waits until the stage is empty, announces its bytes at
 /// `full[stage]` and issues the loads of both operands.
@@ -14,25 +14,25 @@ pub(super) fn producer_thread(
     a_map: u64,
     b_map: u64,
     schedule: &TileSchedule,
-    #[comptime] tiling: Tiling,
+    #[comptime] config: TileConfig,
 ) {
-    let stage_bytes = comptime!(tiling.stage_bytes());
-    let rank = CUBE_POS_X % comptime!(tiling.cluster);
+    let stage_bytes = comptime!(config.stage_bytes());
+    let rank = CUBE_POS_X % comptime!(config.cluster);
     let mut stage = 0u32;
     // On new mbarriers the phase of parity 1 counts as complete, so that the first waits pass at once.
     let mut parity = 1u32;
-    let mut index = CUBE_POS_X / comptime!(tiling.cluster);
+    let mut index = CUBE_POS_X / comptime!(config.cluster);
     while index < schedule.tiles {
-        let tile = tile_at(index, schedule, rank, tiling);
+        let tile = tile_at(index, schedule, rank, config);
         for step in 0..tile.k_steps {
             let k = (tile.first_k_step + step) * comptime!(TILE_K);
             let full = pipeline.full + stage * 8u32;
             let a_tile = pipeline.stages + stage * stage_bytes;
-            let b_tile = a_tile + comptime!(tiling.a_bytes());
+            let b_tile = a_tile + comptime!(config.a_bytes());
             mbarrier_wait(pipeline.empty + stage * 8u32, parity);
             // The announced bytes include those beyond the matrices' edges: TMA fills them with zeros and counts them.
             mbarrier_arrive_expect_tx(full, stage_bytes.runtime());
-            if comptime!(tiling.a_m_major) {
+            if comptime!(config.a_m_major) {
                 #[unroll]
                 for i in 0..comptime!(TILE_M / 64) {
                     tma_load(
@@ -46,7 +46,7 @@ pub(super) fn producer_thread(
             } else {
                 tma_load(a_tile, a_map, k, tile.row, full);
             }
-            if comptime!(tiling.geglu) {
+            if comptime!(config.geglu) {
                 load_b_halves(
                     b_tile,
                     b_map,
@@ -55,18 +55,18 @@ pub(super) fn producer_thread(
                     schedule.gate,
                     full,
                     rank,
-                    tiling,
+                    config,
                 );
             } else {
-                load_b(b_tile, b_map, k, tile.column, full, rank, tiling);
+                load_b(b_tile, b_map, k, tile.column, full, rank, config);
             }
             stage += 1u32;
-            if stage == comptime!(tiling.stages) {
+            if stage == comptime!(config.stages) {
                 stage = 0u32;
                 parity = 1u32 - parity;
             }
         }
-        index += CUBE_COUNT_X / comptime!(tiling.cluster);
+        index += CUBE_COUNT_X / comptime!(config.cluster);
     }
 }
 
@@ -79,26 +79,26 @@ fn load_b(
     column: u32,
     full: u32,
     rank: u32,
-    #[comptime] tiling: Tiling,
+    #[comptime] config: TileConfig,
 ) {
-    let tile_n = comptime!(tiling.tile_n);
-    let all_blocks = comptime!((1u16 << tiling.cluster) - 1);
-    if comptime!(tiling.b_n_major) {
+    let tile_n = comptime!(config.tile_n);
+    let all_blocks = comptime!((1u16 << config.cluster) - 1);
+    if comptime!(config.b_n_major) {
         #[unroll]
         for i in 0..comptime!(tile_n / 64) {
             let block = b_tile + comptime!(i * BLOCK_BYTES);
             let first = column + comptime!(i * 64);
-            if comptime!(tiling.cluster > 1) {
+            if comptime!(config.cluster > 1) {
                 // Ranks alternate from one block of 64 columns to the next.
-                if rank == comptime!(i % tiling.cluster) {
+                if rank == comptime!(i % config.cluster) {
                     tma_load_multicast(block, map, first, k, full, all_blocks.runtime());
                 }
             } else {
                 tma_load(block, map, first, k, full);
             }
         }
-    } else if comptime!(tiling.cluster > 1) {
-        let share = rank * comptime!(tile_n / tiling.cluster);
+    } else if comptime!(config.cluster > 1) {
+        let share = rank * comptime!(tile_n / config.cluster);
         tma_load_multicast(
             b_tile + share * comptime!(ROW_BYTES),
             map,
@@ -124,11 +124,11 @@ fn load_b_halves(
     gate: u32,
     full: u32,
     rank: u32,
-    #[comptime] tiling: Tiling,
+    #[comptime] config: TileConfig,
 ) {
-    let bytes = comptime!(tiling.b_box() * ROW_BYTES);
-    if comptime!(tiling.cluster > 1) {
-        let all_blocks = comptime!((1u16 << tiling.cluster) - 1);
+    let bytes = comptime!(config.b_box() * ROW_BYTES);
+    if comptime!(config.cluster > 1) {
+        let all_blocks = comptime!((1u16 << config.cluster) - 1);
         tma_load_multicast(
             b_tile + rank * bytes,
             map,

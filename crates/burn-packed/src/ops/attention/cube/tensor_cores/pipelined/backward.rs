@@ -2,17 +2,17 @@
 
 use cubecl::prelude::*;
 
-use super::super::super::tile::{K, Q, Tile, V};
+use super::super::super::tile::{AttentionTile, K, Q, V};
 use super::super::backward::Inputs;
+use super::super::config::{Args, KernelConfig};
 use super::super::family::{Fragment, FragmentExpand};
-use super::super::fragments::{Pair, Place, left_operand};
+use super::super::fragments::{FragmentCoords, Pair, as_operand_a};
 use super::super::hopper::{Hopper, WgmmaFragment};
 use super::super::ptx::*;
-use super::super::rows::{HeadRows, Rows};
-use super::super::shape::{Args, Shape};
+use super::super::rows::{HeadRows, QkvRows};
 use super::super::softmax::{LOG2_E, Statistics, StatisticsExpand, score_gradients, weights};
 use super::super::wgmma::descriptor;
-use super::fragment_shape;
+use super::fragment_config;
 use super::producer::*;
 use super::ptx::*;
 
@@ -52,7 +52,7 @@ const SHARED_BYTES: u32 = TICKET + 8;
 /// Addresses in shared memory.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
-struct Memory {
+struct SharedMemory {
     keys: u32,
     values: u32,
     queries: Ring,
@@ -70,8 +70,8 @@ struct Memory {
 }
 
 #[cube]
-impl Memory {
-    fn new(base: u32) -> Memory {
+impl SharedMemory {
+    fn new(base: u32) -> SharedMemory {
         let full_own = base + BARRIERS;
         let barriers = full_own + 8u32;
         let queries = base + comptime!(2 * TILE_BYTES);
@@ -81,7 +81,7 @@ impl Memory {
         let lse = d_queries + comptime!(2 * HALF_BYTES);
         let d_out_barriers = barriers + comptime!(barrier_bytes(STAGES));
         let d_query_barriers = barriers + comptime!(2 * barrier_bytes(STAGES));
-        Memory {
+        SharedMemory {
             keys: base,
             values: base + TILE_BYTES,
             queries: Ring::new(queries, barriers, STAGES, TILE_BYTES),
@@ -109,8 +109,8 @@ impl Memory {
 /// A tile of keys of a head.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
-struct Item {
-    tile: Tile,
+struct KeyTile {
+    tile: AttentionTile,
     head: u32,
     /// Index of the tile in its sequence.
     index: u32,
@@ -121,24 +121,24 @@ struct Item {
 }
 
 #[cube]
-impl Item {
+impl KeyTile {
     /// Tickets are ordered by sequence and head, the last tile of a sequence first.
-    fn new(table: &[u32], ticket: u32, args: Args) -> Item {
-        let some = Tile::of_entry(table, ticket / args.heads, args.half_window);
+    fn new(table: &[u32], ticket: u32, args: Args) -> KeyTile {
+        let some = AttentionTile::of_entry(table, ticket / args.heads, args.half_window);
         let tiles = (u32::cast_from(some.length) + comptime!(ROWS - 1)) / ROWS;
         let entry = ticket / args.heads - u32::cast_from(some.first) / ROWS;
-        let place = ticket - entry * args.heads;
+        let ticket_in_sequence = ticket - entry * args.heads;
         // An entry without rows, which pads the table, has no tiles.
         let divisor = max(tiles, 1u32);
-        let index = divisor - 1u32 - place % divisor;
-        Item {
-            tile: Tile {
+        let index = divisor - 1u32 - ticket_in_sequence % divisor;
+        KeyTile {
+            tile: AttentionTile {
                 first: i32::cast_from(index * ROWS),
                 sequence: some.sequence,
                 length: some.length,
                 half_window: some.half_window,
             },
-            head: place / divisor,
+            head: ticket_in_sequence / divisor,
             index,
             tiles,
             entry,
@@ -151,7 +151,7 @@ impl Item {
     }
 }
 
-/// Gradients of keys and values, part 1 and 2 of `d_qkv` `[total, 3, heads, 64]`, and sums of the gradient of the queries,
+/// Gradients of keys and values, projections 1 and 2 of `d_qkv` `[total, 3, heads, 64]`, and sums of the gradient of the queries,
 /// `d_queries` `[2, tiles, heads, 8192]` (see [`finish_queries`]).
 ///
 /// A block computes one tile of [`ROWS`] keys of a head and loops over the tiles of queries. Warp groups 0 and 1 are consumers with 64
@@ -181,7 +181,7 @@ pub(in super::super::super) fn pipelined_backward(
     #[comptime] rope: bool,
     #[comptime] half: bool,
 ) {
-    let memory = Memory::new(shared_memory(SHARED_BYTES, 1024usize));
+    let memory = SharedMemory::new(shared_memory(SHARED_BYTES, 1024usize));
     // Sums of one kind, and blocks: one for each tile and head.
     let count = CUBE_COUNT_X;
     // SAFETY: buffers of a launch have elements and only their addresses are used.
@@ -192,46 +192,51 @@ pub(in super::super::super) fn pipelined_backward(
         memory.init();
     }
     sync_cube();
-    let shape = comptime!(fragment_shape(ROWS, ROWS, rope, half));
-    let item = Item::new(&inputs.tiles, load_shared(memory.ticket), inputs.args);
+    let config = comptime!(fragment_config(ROWS, ROWS, rope, half));
+    let key_tile = KeyTile::new(&inputs.tiles, load_shared(memory.ticket), inputs.args);
     if UNIT_POS >= 256u32 {
         decrease_registers(PRODUCER_REGISTERS);
         if UNIT_POS < comptime!(256 + PRODUCERS) {
-            produce(inputs, &item, &memory, shape);
+            produce(inputs, &key_tile, &memory, config);
         } else if UNIT_POS == comptime!(256 + PRODUCERS) {
             // SAFETY: as above.
             let sums = global_pointer::<f32>(unsafe { d_queries.as_ptr_unchecked() });
-            add_queries(sums, counters, count, &item, inputs.args.heads, &memory);
+            add_queries(sums, counters, count, &key_tile, inputs.args.heads, &memory);
         }
     } else {
         increase_registers(CONSUMER_REGISTERS);
-        consume(inputs, &item, d_qkv, &memory, shape);
+        consume(inputs, &key_tile, d_qkv, &memory, config);
     }
 }
 
-/// The producer: copies keys and values of the item, and the tiles of queries with their output gradients, log-sum-exps and deltas.
+/// The producer: copies keys and values of the key tile, and the tiles of queries with their output gradients, log-sum-exps and deltas.
 #[cube]
-fn produce(inputs: &Inputs, item: &Item, memory: &Memory, #[comptime] shape: Shape) {
-    let tile = item.tile;
+fn produce(
+    inputs: &Inputs,
+    key_tile: &KeyTile,
+    memory: &SharedMemory,
+    #[comptime] config: KernelConfig,
+) {
+    let tile = key_tile.tile;
     let mut stages = Cursor::new(1u32);
     let thread = UNIT_POS % 128u32;
     let mut producer = Producer::new(PRODUCERS, LAG);
     // The head's offset is added in 64 bits, which takes fewer of the producer's registers.
-    let offset = u64::cast_from(item.head * ROW_BYTES);
+    let offset = u64::cast_from(key_tile.head * ROW_BYTES);
     let qk = global_address(&inputs.qk) + offset;
     let qkv = global_address(&inputs.qkv) + offset;
-    let rows = HeadRows::new(qk, qkv, tile, 0u32, inputs.args, shape);
+    let rows = QkvRows::new(qk, qkv, tile, 0u32, inputs.args, config);
     let d_out = global_address(&inputs.d_out) + offset;
-    let d_out = Rows::of_heads(d_out, tile, 0u32, inputs.args, shape);
-    let statistic = u64::cast_from(item.head * inputs.args.total + tile.sequence) * 4u64;
+    let d_out = HeadRows::of_heads(d_out, tile, 0u32, inputs.args, config);
+    let statistic = u64::cast_from(key_tile.head * inputs.args.total + tile.sequence) * 4u64;
     let (lse, delta) = (global_address(&inputs.lse), global_address(&inputs.delta));
-    if item.tiles > 0u32 {
+    if key_tile.tiles > 0u32 {
         producer.copy(&rows.k, tile.first, memory.keys, thread, ROWS);
         producer.copy(&rows.v, tile.first, memory.values, thread, ROWS);
         producer.commit_to(memory.full_own);
     }
-    let mut query = value(item.index);
-    for _ in 0..item.tiles {
+    let mut query = as_value(key_tile.index);
+    for _ in 0..key_tile.tiles {
         let first = i32::cast_from(query * ROWS);
         let to = stages.stage * STATISTIC_BYTES;
         producer.fill(&memory.queries, &stages, &rows.q, first, thread);
@@ -248,22 +253,34 @@ fn produce(inputs: &Inputs, item: &Item, memory: &Memory, #[comptime] shape: Sha
         );
         producer.commit(&memory.d_out, &stages);
         stages.advance(STAGES);
-        query = item.after(query);
+        query = key_tile.after(query);
     }
     producer.flush();
 }
 
 /// One thread: adds each step's gradient of 128 queries to a sum in global memory, in the order of the terms. The first term overwrites the sum.
 #[cube]
-fn add_queries(sums: u64, counters: u64, count: u32, item: &Item, heads: u32, memory: &Memory) {
+fn add_queries(
+    sums: u64,
+    counters: u64,
+    count: u32,
+    key_tile: &KeyTile,
+    heads: u32,
+    memory: &SharedMemory,
+) {
     let mut parity = 0u32;
-    let mut query = value(item.index);
-    for _ in 0..item.tiles {
-        let second = query < item.index;
-        let terms = select(second, item.tiles - 1u32 - item.index, query - item.index);
-        let place = (item.entry + query) * heads + item.head + select(second, count, 0u32);
-        let to = sums + u64::cast_from(place) * comptime!(u64::from(TILE_NUMBERS * 4));
-        let counter = counters + u64::cast_from(place) * 4u64;
+    let mut query = as_value(key_tile.index);
+    for _ in 0..key_tile.tiles {
+        let second = query < key_tile.index;
+        let terms = select(
+            second,
+            key_tile.tiles - 1u32 - key_tile.index,
+            query - key_tile.index,
+        );
+        let sum_index =
+            (key_tile.entry + query) * heads + key_tile.head + select(second, count, 0u32);
+        let to = sums + u64::cast_from(sum_index) * comptime!(u64::from(TILE_NUMBERS * 4));
+        let counter = counters + u64::cast_from(sum_index) * 4u64;
         if terms > 0u32 {
             wait_for_count(counter, terms);
         }
@@ -284,23 +301,23 @@ fn add_queries(sums: u64, counters: u64, count: u32, item: &Item, heads: u32, me
         bulk_wait();
         publish_count(counter, terms + 1u32);
         parity ^= 1u32;
-        query = item.after(query);
+        query = key_tile.after(query);
     }
 }
 
 /// Scores of a consumer, transposed, `[64 keys, 128 queries]`.
-type Scores = WgmmaFragment<Const<64>>;
+type TransposedScores = WgmmaFragment<Const<64>>;
 
 /// A consumer warp group.
 #[cube]
 fn consume(
     inputs: &Inputs,
-    item: &Item,
+    key_tile: &KeyTile,
     d_qkv: &mut [u32],
-    memory: &Memory,
-    #[comptime] shape: Shape,
+    memory: &SharedMemory,
+    #[comptime] config: KernelConfig,
 ) {
-    let ty = comptime!(shape.ty());
+    let ty = comptime!(config.ty());
     let group = UNIT_POS / 128u32;
     let lane = UNIT_POS % 32u32;
     let elected = lane == 0u32;
@@ -316,19 +333,19 @@ fn consume(
     let mut stages = Cursor::new(0u32);
     let mut written = Cursor::new(1u32);
     let mut scores = Cursor::new(0u32);
-    if item.tiles > 0u32 {
-        let place = Place::of_thread(item.tile, item.head, inputs.args, shape);
+    if key_tile.tiles > 0u32 {
+        let coords = FragmentCoords::of_thread(key_tile.tile, key_tile.head, inputs.args, config);
         let mut d_k = Vector::<f32, Const<32>>::zeroed();
         let mut d_v = Vector::<f32, Const<32>>::zeroed();
         mbarrier_wait(memory.full_own, 0u32);
         let k = descriptor(memory.keys + block);
         let v = descriptor(memory.values + block);
         let all_k = descriptor(memory.keys);
-        let partial = item.tile.first + comptime!(ROWS as i32) > item.tile.length;
-        for _ in 0..item.tiles {
+        let partial = key_tile.tile.first + comptime!(ROWS as i32) > key_tile.tile.length;
+        for _ in 0..key_tile.tiles {
             let q = descriptor(memory.queries.tile(stages.stage));
             let d_out = descriptor(memory.d_out.tile(stages.stage));
-            let column = place.column * 4u32;
+            let column = coords.column * 4u32;
             let statistics = StageStatistics {
                 lse: memory.lse + stages.stage * STATISTIC_BYTES + column,
                 delta: memory.delta + stages.stage * STATISTIC_BYTES + column,
@@ -338,19 +355,30 @@ fn consume(
             memory.d_out.await_full(stages.stage, stages.parity);
             let d_started = start_multiply::<Const<64>>(v, d_out, ty);
             let mut s = WgmmaFragment::new(await_result::<Const<64>>(s_started, 1u32));
-            weights::<Scores, StageStatistics>(&mut s, &statistics, inputs.args.scale_log2, shape);
+            weights::<TransposedScores, StageStatistics>(
+                &mut s,
+                &statistics,
+                inputs.args.scale_log2,
+                config,
+            );
             if partial {
-                hide_rows(&mut s, &place, shape);
+                hide_rows(&mut s, &coords, config);
             }
             let d_p = WgmmaFragment::new(await_result::<Const<64>>(d_started, 0u32));
             let mut d_s = s;
-            score_gradients::<Scores, StageStatistics>(&mut d_s, &d_p, &d_p, &statistics, shape);
+            score_gradients::<TransposedScores, StageStatistics>(
+                &mut d_s,
+                &d_p,
+                &d_p,
+                &statistics,
+                config,
+            );
             let d_scores = memory.d_scores + scores.stage * SCORE_BYTES;
             let started = start_gradients(
                 d_v,
                 d_k,
-                left_operand::<Scores, Const<32>>(&s, 0usize, ty),
-                left_operand::<Scores, Const<32>>(&d_s, 0usize, ty),
+                as_operand_a::<TransposedScores, Const<32>>(&s, 0usize, ty),
+                as_operand_a::<TransposedScores, Const<32>>(&d_s, 0usize, ty),
                 d_out,
                 q,
                 descriptor(d_scores + block),
@@ -360,32 +388,32 @@ fn consume(
                 ty,
             );
             scores.advance(2u32);
-            d_v = await_part::<Const<32>>(started, 0usize, 2u32);
+            d_v = await_slice::<Const<32>>(started, 0usize, 2u32);
             memory.d_out.arrive_empty(stages.stage, elected);
             memory.d_queries.await_empty(group, written.parity);
             written.advance(1u32);
-            let d_q = await_part::<Const<32>>(started, 64usize, 1u32);
+            let d_q = await_slice::<Const<32>>(started, 64usize, 1u32);
             #[unroll]
-            for part in 0..8usize {
+            for n_tile in 0..8usize {
                 store_shared_floats(
-                    half_at + comptime!(part as u32 * 2048),
-                    d_q.extract(comptime!(4 * part)),
-                    d_q.extract(comptime!(4 * part + 1)),
-                    d_q.extract(comptime!(4 * part + 2)),
-                    d_q.extract(comptime!(4 * part + 3)),
+                    half_at + comptime!(n_tile as u32 * 2048),
+                    d_q.extract(comptime!(4 * n_tile)),
+                    d_q.extract(comptime!(4 * n_tile + 1)),
+                    d_q.extract(comptime!(4 * n_tile + 2)),
+                    d_q.extract(comptime!(4 * n_tile + 3)),
                 );
             }
             fence_async_proxy();
             sync_warp();
             memory.d_queries.arrive_full(group, elected);
-            d_k = await_part::<Const<32>>(started, 32usize, 0u32);
+            d_k = await_slice::<Const<32>>(started, 32usize, 0u32);
             memory.queries.arrive_empty(stages.stage, elected);
             stages.advance(STAGES);
         }
         let d_k = WgmmaFragment::new(d_k);
         let d_v = WgmmaFragment::new(d_v);
-        place.store_gradient::<Hopper>(d_qkv, d_k, &inputs.rotary, K);
-        place.store::<Hopper>(d_qkv, &d_v, Pair::of_rows(1.0f32, 1.0f32), V);
+        coords.store_gradient::<Hopper>(d_qkv, d_k, &inputs.rotary, K);
+        coords.store::<Hopper>(d_qkv, &d_v, Pair::of_rows(1.0f32, 1.0f32), V);
     }
 }
 
@@ -399,28 +427,28 @@ struct StageStatistics {
 
 #[cube]
 impl Statistics for StageStatistics {
-    fn lse(&self, #[comptime] part: usize) -> Pair {
-        let lse = load_shared_pair(self.lse + comptime!(part as u32 * 32));
+    fn lse(&self, #[comptime] n_tile: usize) -> Pair {
+        let lse = load_shared_pair(self.lse + comptime!(n_tile as u32 * 32));
         Pair::of_columns(lse.extract(0usize) * LOG2_E, lse.extract(1usize) * LOG2_E)
     }
 
-    fn delta(&self, #[comptime] part: usize) -> Pair {
-        let delta = load_shared_pair(self.delta + comptime!(part as u32 * 32));
+    fn delta(&self, #[comptime] n_tile: usize) -> Pair {
+        let delta = load_shared_pair(self.delta + comptime!(n_tile as u32 * 32));
         Pair::of_columns(delta.extract(0usize), delta.extract(1usize))
     }
 }
 
 /// Removes the weights of keys beyond the end of the sequence.
 #[cube]
-fn hide_rows(s: &mut Scores, place: &Place, #[comptime] shape: Shape) {
-    let upper = place.tile.has(place.row);
-    let lower = place.tile.has(place.row + 8i32);
+fn hide_rows(s: &mut TransposedScores, coords: &FragmentCoords, #[comptime] config: KernelConfig) {
+    let upper = coords.tile.has(coords.row);
+    let lower = coords.tile.has(coords.row + 8i32);
     #[unroll]
-    for part in 0..comptime!(shape.key_parts()) {
+    for n_tile in 0..comptime!(config.score_n_tiles()) {
         #[unroll]
         for e in 0..4usize {
             let seen = if comptime!(e < 2) { upper } else { lower };
-            s.set(part, e, select(seen, s.get(part, e), 0.0f32));
+            s.set(n_tile, e, select(seen, s.get(n_tile, e), 0.0f32));
         }
     }
 }
@@ -428,10 +456,10 @@ fn hide_rows(s: &mut Scores, place: &Place, #[comptime] shape: Shape) {
 /// Threads of a block of [`finish_queries`].
 pub(in super::super::super) const FINISH_THREADS: u32 = 256;
 
-/// The gradient of the queries, part 0 of `d_qkv`: both sums of a tile, added, times the scale, with the transpose of RoPE. Block x is a head, block
+/// The gradient of the queries, projection 0 of `d_qkv`: both sums of a tile, added, times the scale, with the transpose of RoPE. Block x is a head, block
 /// (y, z) a tile of [`ROWS`] queries.
 ///
-/// Part `p` of a consumer's half of a tile is a block of 512 numbers, four of each thread: the elements of part `p` of the thread's
+/// N-tile `p` of a consumer's half of a tile is a block of 512 numbers, four of each thread: the elements of n-tile `p` of the thread's
 /// fragment `[64, 64]`.
 #[cube(launch_unchecked)]
 pub(in super::super::super) fn finish_queries(
@@ -443,9 +471,9 @@ pub(in super::super::super) fn finish_queries(
     #[comptime] rope: bool,
     #[comptime] half: bool,
 ) {
-    let shape = comptime!(fragment_shape(ROWS, ROWS, rope, half));
-    let tile = Tile::of_block(tiles, args.half_window);
-    let place = Place::of_thread(tile, CUBE_POS_X, args, shape);
+    let config = comptime!(fragment_config(ROWS, ROWS, rope, half));
+    let tile = AttentionTile::of_block(tiles, args.half_window);
+    let coords = FragmentCoords::of_thread(tile, CUBE_POS_X, args, config);
     let entry = (CUBE_POS_Y + CUBE_POS_Z * CUBE_COUNT_Y) * args.heads + CUBE_POS_X;
     let first =
         entry * comptime!(TILE_NUMBERS / 4) + UNIT_POS / 128u32 * 1024u32 + UNIT_POS % 128u32;
@@ -456,7 +484,7 @@ pub(in super::super::super) fn finish_queries(
     if tile.first + comptime!(ROWS as i32) < tile.length {
         add_sum(&mut d_q, sums, second, false);
     }
-    place.store_gradient::<Hopper>(d_qkv, d_q, rotary, Q);
+    coords.store_gradient::<Hopper>(d_qkv, d_q, rotary, Q);
 }
 
 /// Adds this thread's numbers of a sum, from the vector `at` on; replaces `d_q` if they are the first.
@@ -468,14 +496,14 @@ fn add_sum(
     #[comptime] first: bool,
 ) {
     #[unroll]
-    for part in 0..8usize {
-        let numbers = sums[(at + comptime!(part as u32 * 128)) as usize];
+    for n_tile in 0..8usize {
+        let numbers = sums[(at + comptime!(n_tile as u32 * 128)) as usize];
         #[unroll]
         for e in 0..4usize {
             if comptime!(first) {
-                d_q.set(part, e, numbers.extract(e));
+                d_q.set(n_tile, e, numbers.extract(e));
             } else {
-                d_q.set(part, e, d_q.get(part, e) + numbers.extract(e));
+                d_q.set(n_tile, e, d_q.get(n_tile, e) + numbers.extract(e));
             }
         }
     }

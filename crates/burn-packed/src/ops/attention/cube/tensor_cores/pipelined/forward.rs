@@ -2,16 +2,16 @@
 
 use cubecl::prelude::*;
 
-use super::super::super::tile::Tile;
+use super::super::super::tile::AttentionTile;
+use super::super::config::{Args, KernelConfig};
 use super::super::family::{Fragment, FragmentExpand};
-use super::super::fragments::{Pair, Place, left_operand};
+use super::super::fragments::{FragmentCoords, Pair, as_operand_a};
 use super::super::hopper::{Hopper, WgmmaFragment};
 use super::super::ptx::*;
-use super::super::rows::HeadRows;
-use super::super::shape::{Args, Shape};
+use super::super::rows::QkvRows;
 use super::super::softmax::{NEG_INF, row_maxima, weights_and_sums};
 use super::super::wgmma::descriptor;
-use super::fragment_shape;
+use super::fragment_config;
 use super::producer::*;
 use super::ptx::*;
 
@@ -45,21 +45,21 @@ const SHARED_BYTES: u32 = TILE_BYTES + barrier_bytes(2) + 2 * barrier_bytes(STAG
 /// The rings in shared memory: two tiles of queries, the stages of keys and of values; after them the barriers.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
-struct Memory {
+struct SharedMemory {
     queries: Ring,
     keys: Ring,
     values: Ring,
 }
 
 #[cube]
-impl Memory {
-    fn new(base: u32) -> Memory {
+impl SharedMemory {
+    fn new(base: u32) -> SharedMemory {
         let barriers = base + TILE_BYTES;
         let keys = base + comptime!(2 * QUERY_BYTES);
         let values = base + comptime!(2 * QUERY_BYTES + STAGES * STAGE_BYTES);
         let key_barriers = barriers + comptime!(barrier_bytes(2));
         let value_barriers = barriers + comptime!(barrier_bytes(2) + barrier_bytes(STAGES));
-        Memory {
+        SharedMemory {
             queries: Ring::new(base, barriers, 2u32, QUERY_BYTES),
             keys: Ring::new(keys, key_barriers, STAGES, STAGE_BYTES),
             values: Ring::new(values, value_barriers, STAGES, STAGE_BYTES),
@@ -103,26 +103,26 @@ pub(in super::super::super) fn pipelined_forward(
     work: u32,
     #[comptime] half: bool,
 ) {
-    let memory = Memory::new(shared_memory(SHARED_BYTES, 1024usize));
+    let memory = SharedMemory::new(shared_memory(SHARED_BYTES, 1024usize));
     if UNIT_POS == 0u32 {
         memory.init();
     }
     sync_cube();
-    let shape = comptime!(fragment_shape(QUERIES, KEYS, false, half));
+    let config = comptime!(fragment_config(QUERIES, KEYS, false, half));
     if UNIT_POS >= comptime!(GROUPS * 128) {
         decrease_registers(PRODUCER_REGISTERS);
         let (qk, qkv) = (global_address(qk), global_address(qkv));
-        produce(qk, qkv, tiles, args, work, &memory, shape);
+        produce(qk, qkv, tiles, args, work, &memory, config);
     } else {
         increase_registers(CONSUMER_REGISTERS);
-        consume(tiles, out, lse, args, work, &memory, shape);
+        consume(tiles, out, lse, args, work, &memory, config);
     }
 }
 
 /// The tile of queries of work item `item`, its head, and its number of tiles of keys.
 #[cube]
-fn work_item(tiles: &[u32], item: u32, args: Args) -> (Tile, u32, i32) {
-    let tile = Tile::of_entry(tiles, item / args.heads, args.half_window);
+fn work_item(tiles: &[u32], item: u32, args: Args) -> (AttentionTile, u32, i32) {
+    let tile = AttentionTile::of_entry(tiles, item / args.heads, args.half_window);
     let steps = (tile.length + comptime!(KEYS as i32 - 1)) / comptime!(KEYS as i32);
     (tile, item % args.heads, steps)
 }
@@ -135,19 +135,19 @@ fn produce(
     tiles: &[u32],
     args: Args,
     work: u32,
-    memory: &Memory,
-    #[comptime] shape: Shape,
+    memory: &SharedMemory,
+    #[comptime] config: KernelConfig,
 ) {
     let mut queries = Cursor::new(1u32);
     let mut stages = Cursor::new(1u32);
     let thread = UNIT_POS % 128u32;
     let mut producer = Producer::new(128u32, LAG);
-    let mut item = value(CUBE_POS_X);
+    let mut item = as_value(CUBE_POS_X);
     while item < work {
         let (tile, head, steps) = work_item(tiles, item, args);
         // The head's offset is added in 64 bits, which takes fewer of the producer's registers.
         let offset = u64::cast_from(head * ROW_BYTES);
-        let rows = HeadRows::new(qk + offset, qkv + offset, tile, 0u32, args, shape);
+        let rows = QkvRows::new(qk + offset, qkv + offset, tile, 0u32, args, config);
         if steps > 0i32 {
             producer.fill(&memory.queries, &queries, &rows.q, tile.first, thread);
             producer.commit(&memory.queries, &queries);
@@ -168,26 +168,31 @@ fn produce(
 
 /// Softmax of this thread's two rows: each row's reference in units of log2, and this thread's share of the sum of weights.
 #[derive(CubeType)]
-struct Softmax {
+struct OnlineSoftmax {
     reference: Pair,
     sum: Pair,
 }
 
 #[cube]
-impl Softmax {
-    fn new() -> Softmax {
-        Softmax {
+impl OnlineSoftmax {
+    fn new() -> OnlineSoftmax {
+        OnlineSoftmax {
             reference: Pair::of_rows(f32::new(NEG_INF), f32::new(NEG_INF)),
             sum: Pair::of_rows(0.0f32, 0.0f32),
         }
     }
 
     /// Replaces a tile's scores by their weights and returns the factors for earlier sums, 1 where a reference stays.
-    fn update(&mut self, s: &mut Scores, scale_log2: f32, #[comptime] shape: Shape) -> Pair {
+    fn update(
+        &mut self,
+        s: &mut Scores,
+        scale_log2: f32,
+        #[comptime] config: KernelConfig,
+    ) -> Pair {
         let start = Pair::of_rows(s.get(0usize, 0usize), s.get(0usize, 2usize));
-        let top = row_maxima::<Scores>(s, start, shape);
-        let upper = follow(self.reference.a, quad_max(top.a) * scale_log2);
-        let lower = follow(self.reference.b, quad_max(top.b) * scale_log2);
+        let top = row_maxima::<Scores>(s, start, config);
+        let upper = next_reference(self.reference.a, quad_max(top.a) * scale_log2);
+        let lower = next_reference(self.reference.b, quad_max(top.b) * scale_log2);
         let factor = Pair::of_rows(
             exp2(self.reference.a - upper),
             exp2(self.reference.b - lower),
@@ -195,7 +200,7 @@ impl Softmax {
         self.reference.a = upper;
         self.reference.b = lower;
         let (shift, zero) = (Pair::of_rows(upper, lower), Pair::of_rows(0.0f32, 0.0f32));
-        let sum = weights_and_sums::<Scores>(s, scale_log2, shift, zero, shape);
+        let sum = weights_and_sums::<Scores>(s, scale_log2, shift, zero, config);
         self.sum.a = self.sum.a * factor.a + sum.a;
         self.sum.b = self.sum.b * factor.b + sum.b;
         factor
@@ -204,7 +209,7 @@ impl Softmax {
 
 /// Returns a row's reference after a tile with maximum `top`.
 #[cube]
-fn follow(reference: f32, top: f32) -> f32 {
+fn next_reference(reference: f32, top: f32) -> f32 {
     select(top > reference + SLACK, top, reference)
 }
 
@@ -213,14 +218,14 @@ type Scores = WgmmaFragment<Const<64>>;
 
 /// Masks keys from number `left` on, counted from this thread's first key.
 #[cube]
-fn hide_beyond(s: &mut Scores, left: i32, #[comptime] shape: Shape) {
+fn hide_beyond(s: &mut Scores, left: i32, #[comptime] config: KernelConfig) {
     #[unroll]
-    for part in 0..comptime!(shape.key_parts()) {
+    for n_tile in 0..comptime!(config.score_n_tiles()) {
         #[unroll]
         for e in 0..4usize {
-            let key = comptime!((part * 8 + e % 2) as i32);
-            let score = select(key < left, s.get(part, e), f32::new(NEG_INF));
-            s.set(part, e, score);
+            let key = comptime!((n_tile * 8 + e % 2) as i32);
+            let score = select(key < left, s.get(n_tile, e), f32::new(NEG_INF));
+            s.set(n_tile, e, score);
         }
     }
 }
@@ -233,12 +238,12 @@ fn consume(
     lse: &mut [f32],
     args: Args,
     work: u32,
-    memory: &Memory,
-    #[comptime] shape: Shape,
+    memory: &SharedMemory,
+    #[comptime] config: KernelConfig,
 ) {
-    let ty = comptime!(shape.ty());
+    let ty = comptime!(config.ty());
     let group = UNIT_POS / 128u32;
-    let order = Order {
+    let alternation = AlternationBarriers {
         own: group + 1u32,
         next: select(group == comptime!(GROUPS - 1), 0u32, group + 1u32) + 1u32,
     };
@@ -249,27 +254,27 @@ fn consume(
     if group == 0u32 {
         named_barrier_arrive(1u32, 256u32);
     }
-    let mut item = value(CUBE_POS_X);
+    let mut item = as_value(CUBE_POS_X);
     while item < work {
         let (tile, head, steps) = work_item(tiles, item, args);
         if steps > 0i32 {
-            let place = Place::of_thread(tile, head, args, shape);
+            let coords = FragmentCoords::of_thread(tile, head, args, config);
             let own = group * comptime!(64 * ROW_BYTES);
             let q = descriptor(memory.queries.tile(queries.stage) + own);
             memory.queries.await_full(queries.stage, queries.parity);
             memory.keys.await_full(stages.stage, stages.parity);
-            order.begin();
+            alternation.begin();
             let k = descriptor(memory.keys.tile(stages.stage));
             let started = start_multiply::<Const<64>>(q, k, ty);
-            order.end();
+            alternation.end();
             let mut s = WgmmaFragment::new(await_result::<Const<64>>(started, 0u32));
             memory.keys.arrive_empty(stages.stage, elected);
             let left = tile.length - (steps - 1i32) * comptime!(KEYS as i32);
             if left < comptime!(KEYS as i32) {
-                hide_beyond(&mut s, left - i32::cast_from(place.column), shape);
+                hide_beyond(&mut s, left - i32::cast_from(coords.column), config);
             }
-            let mut softmax = Softmax::new();
-            softmax.update(&mut s, args.scale_log2, shape);
+            let mut softmax = OnlineSoftmax::new();
+            softmax.update(&mut s, args.scale_log2, config);
             let mut weights = s;
             let mut sums = Vector::<f32, Const<32>>::zeroed();
             for _ in 1i32..steps {
@@ -278,16 +283,16 @@ fn consume(
                 stages.advance(STAGES);
                 memory.keys.await_full(stages.stage, stages.parity);
                 memory.values.await_full(values, values_parity);
-                let w = left_operand::<Scores, Const<32>>(&weights, 0usize, ty);
-                order.begin();
+                let w = as_operand_a::<Scores, Const<32>>(&weights, 0usize, ty);
+                alternation.begin();
                 let k = descriptor(memory.keys.tile(stages.stage));
                 let v = descriptor(memory.values.tile(values));
                 let started = start_scores_and_sum(sums, w, q, k, v, ty);
-                order.end();
-                let mut s = WgmmaFragment::new(await_part::<Const<64>>(started, 0usize, 1u32));
+                alternation.end();
+                let mut s = WgmmaFragment::new(await_slice::<Const<64>>(started, 0usize, 1u32));
                 memory.keys.arrive_empty(stages.stage, elected);
-                let factor = softmax.update(&mut s, args.scale_log2, shape);
-                sums = await_part::<Const<32>>(started, 64usize, 0u32);
+                let factor = softmax.update(&mut s, args.scale_log2, config);
+                sums = await_slice::<Const<32>>(started, 64usize, 0u32);
                 memory.values.arrive_empty(values, elected);
                 if plane_any(factor.a != 1.0f32 || factor.b != 1.0f32) {
                     #[unroll]
@@ -300,14 +305,14 @@ fn consume(
             memory.queries.arrive_empty(queries.stage, elected);
             queries.advance(2u32);
             memory.values.await_full(stages.stage, stages.parity);
-            let w = left_operand::<Scores, Const<32>>(&weights, 0usize, ty);
+            let w = as_operand_a::<Scores, Const<32>>(&weights, 0usize, ty);
             let v = descriptor(memory.values.tile(stages.stage));
             let started = start_sum(sums, w, v, ty);
             let total = Pair::of_rows(quad_sum(softmax.sum.a), quad_sum(softmax.sum.b));
             let sums = WgmmaFragment::new(await_result::<Const<32>>(started, 0u32));
             memory.values.arrive_empty(stages.stage, elected);
             stages.advance(STAGES);
-            place.store_output::<Hopper>(out, lse, &sums, total, softmax.reference);
+            coords.store_output::<Hopper>(out, lse, &sums, total, softmax.reference);
         }
         item += CUBE_COUNT_X;
     }
@@ -320,13 +325,13 @@ fn consume(
 /// The named barriers by which consumer warp groups alternate: this group's and the next group's.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
-struct Order {
+struct AlternationBarriers {
     own: u32,
     next: u32,
 }
 
 #[cube]
-impl Order {
+impl AlternationBarriers {
     /// Waits until this consumer may start WGMMAs.
     fn begin(&self) {
         named_barrier_sync(self.own, 256u32);

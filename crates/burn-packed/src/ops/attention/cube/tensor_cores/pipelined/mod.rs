@@ -2,7 +2,7 @@
 //!
 //! One warp group (the producer) copies tiles to shared memory, the others (consumers) compute. Each consumer overlaps its softmax with
 //! WGMMAs that run asynchronously. Which sequences these kernels compute depends on a sequence's own length (see
-//! [`Limits`](super::Limits)), so that results stay batch-invariant. The kernels that all families share compute the other sequences of a batch.
+//! [`DispatchThresholds`](super::DispatchThresholds)), so that results stay batch-invariant. The kernels that all families share compute the other sequences of a batch.
 //!
 //! | file | content |
 //! |---|---|
@@ -28,10 +28,10 @@ use cubecl::prelude::{CubeCount, CubeDim};
 use super::super::tile_table::TileTable;
 use super::super::{AttentionSpec, Call};
 use super::backward::InputsLaunch;
+use super::config::KernelConfig;
 use super::family::HostFamily;
 use super::hopper::Hopper;
-use super::shape::Shape;
-use super::{Pass, Prepared};
+use super::{KernelKind, QkInput};
 use crate::ops::rows::{empty, resident_blocks};
 
 /// Dimensions of a head, for which the layouts in shared memory are written.
@@ -48,13 +48,13 @@ pub(super) fn supports(call: &Call) -> bool {
 }
 
 /// Returns the compile-time parameters of fragments and their stores, 16 rows to a warp: tiles of `rows` queries and `keys` keys.
-fn fragment_shape(rows: u32, keys: u32, rope: bool, half: bool) -> Shape {
-    Shape {
+fn fragment_config(rows: u32, keys: u32, rope: bool, half: bool) -> KernelConfig {
+    KernelConfig {
         rows,
         keys,
         rope,
         half,
-        ..Hopper::shape(Pass::Forward, HEAD_DIM)
+        ..Hopper::config(KernelKind::Forward, HEAD_DIM)
     }
 }
 
@@ -62,7 +62,7 @@ fn fragment_shape(rows: u32, keys: u32, rope: bool, half: bool) -> Shape {
 pub(super) fn forward(
     call: &Call,
     lengths: Range<usize>,
-    prepared: &Prepared,
+    qk_input: &QkInput,
     out: &CubeTensor,
     lse: &CubeTensor,
 ) {
@@ -77,12 +77,12 @@ pub(super) fn forward(
             &call.qkv.client,
             CubeCount::Static(work.min(resident_blocks(&call.qkv.client, 1) as u32), 1, 1),
             CubeDim::new_1d(forward::THREADS),
-            prepared.qk.clone().into_buffer_arg(),
+            qk_input.qk.clone().into_buffer_arg(),
             call.qkv.clone().into_buffer_arg(),
             tiles.entries.into_buffer_arg(),
             out.clone().into_buffer_arg(),
             lse.clone().into_buffer_arg(),
-            call.args(prepared),
+            call.args(qk_input),
             work,
             call.half(),
         );
@@ -93,7 +93,7 @@ pub(super) fn forward(
 pub(super) fn backward(
     call: &Call,
     lengths: Range<usize>,
-    prepared: &Prepared,
+    qk_input: &QkInput,
     inputs: impl Fn(&TileTable) -> InputsLaunch,
     d_qkv: &CubeTensor,
 ) {
@@ -131,7 +131,7 @@ pub(super) fn backward(
             tiles.entries.into_buffer_arg(),
             call.rotary.clone().into_buffer_arg(),
             d_qkv.clone().into_buffer_arg(),
-            call.args(prepared),
+            call.args(qk_input),
             call.spec.rope,
             call.half(),
         );

@@ -11,9 +11,9 @@
 
 use cubecl::prelude::*;
 
-use super::super::super::tile::Tile;
+use super::super::super::tile::AttentionTile;
 use super::super::ptx::*;
-use super::super::rows::{Rows, copy_number};
+use super::super::rows::{HeadRows, copy_number};
 use super::ptx::*;
 
 /// A ring of stages in shared memory: addresses of the first stage and of the first barriers of each kind, 8 bytes to a barrier.
@@ -147,7 +147,14 @@ impl Producer {
     }
 
     /// Starts the copy of the rows from position `first` on to the ring's stage, once it is empty.
-    pub(super) fn fill(&mut self, ring: &Ring, at: &Cursor, rows: &Rows, first: i32, thread: u32) {
+    pub(super) fn fill(
+        &mut self,
+        ring: &Ring,
+        at: &Cursor,
+        rows: &HeadRows,
+        first: i32,
+        thread: u32,
+    ) {
         self.acquire(ring.empty + at.stage * 8u32, at.parity);
         self.copy(
             rows,
@@ -208,7 +215,7 @@ impl Producer {
     /// the end of the sequence become zeros.
     pub(super) fn copy(
         &self,
-        source: &Rows,
+        source: &HeadRows,
         first: i32,
         shared: u32,
         thread: u32,
@@ -242,7 +249,7 @@ impl Producer {
     pub(super) fn copy_statistic(
         &self,
         statistic: u64,
-        tile: Tile,
+        tile: AttentionTile,
         first: i32,
         shared: u32,
         thread: u32,

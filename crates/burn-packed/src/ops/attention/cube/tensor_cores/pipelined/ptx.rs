@@ -13,7 +13,7 @@ pub(super) use crate::ops::ptx::{
     bulk_wait, mbarrier_arrive, mbarrier_init, mbarrier_init_fence, mbarrier_wait,
 };
 
-use super::super::ptx::{ROW_BYTES, unchanged, value};
+use super::super::ptx::{ROW_BYTES, as_value, unchanged};
 use super::super::wgmma::{
     ALONG, COMMIT, DOWN, FENCE, OPEN, moves, multiply_slices, registers, sum_slices,
 };
@@ -25,7 +25,7 @@ pub(super) fn mbarrier_test(address: u32, parity: u32) -> u32 {
     gpu_asm!(
         "{{ .reg .pred p, q; mbarrier.test_wait.parity.shared::cta.b64 p, [{a}], {ph}; \
          vote.sync.all.pred q, p, 0xffffffff; selp.u32 {o}, 1, 0, q; }}",
-        o = out(_) done, a = in(_) value(address), ph = in(_) value(parity),
+        o = out(_) done, a = in(_) as_value(address), ph = in(_) as_value(parity),
     );
     done
 }
@@ -33,13 +33,13 @@ pub(super) fn mbarrier_test(address: u32, parity: u32) -> u32 {
 /// Waits at named barrier `id` until `threads` threads have arrived. Barrier 0 is the one of `sync_cube`.
 #[cube]
 pub(super) fn named_barrier_sync(id: u32, #[comptime] threads: u32) {
-    gpu_asm!("bar.sync {i}, {n};", i = in(_) value(id), n = const threads);
+    gpu_asm!("bar.sync {i}, {n};", i = in(_) as_value(id), n = const threads);
 }
 
 /// Arrives at named barrier `id` without waiting.
 #[cube]
 pub(super) fn named_barrier_arrive(id: u32, #[comptime] threads: u32) {
-    gpu_asm!("bar.arrive {i}, {n};", i = in(_) value(id), n = const threads);
+    gpu_asm!("bar.arrive {i}, {n};", i = in(_) as_value(id), n = const threads);
 }
 
 /// Releases registers of this warp group, down to `count` for each thread.
@@ -65,7 +65,7 @@ pub(super) fn take_ticket(address: u64) -> u32 {
 /// Writes a number to shared memory.
 #[cube]
 pub(super) fn store_shared(address: u32, x: u32) {
-    gpu_asm!("st.shared.u32 [{a}], {x};", a = in(_) value(address), x = in(_) value(x));
+    gpu_asm!("st.shared.u32 [{a}], {x};", a = in(_) as_value(address), x = in(_) as_value(x));
 }
 
 /// Reads a number of shared memory.
@@ -81,14 +81,14 @@ pub(super) fn load_shared(address: u32) -> u32 {
 pub(super) fn wait_for_count(address: u64, count: u32) {
     gpu_asm!(
         "{{ .reg .pred p; .reg .u32 x; POLL: ld.acquire.gpu.global.u32 x, [{a}]; setp.ne.u32 p, x, {t}; @p bra POLL; }}",
-        a = in(_) address, t = in(_) value(count),
+        a = in(_) address, t = in(_) as_value(count),
     );
 }
 
 /// Sets the counter at global address `address`, after everything that this thread has written.
 #[cube]
 pub(super) fn publish_count(address: u64, count: u32) {
-    gpu_asm!("fence.acq_rel.gpu; st.release.gpu.global.u32 [{a}], {t};", a = in(_) address, t = in(_) value(count));
+    gpu_asm!("fence.acq_rel.gpu; st.release.gpu.global.u32 [{a}], {t};", a = in(_) address, t = in(_) as_value(count));
 }
 
 /// Starts the addition of f32 numbers in shared memory to those in global memory, `bytes` in all.
@@ -96,7 +96,7 @@ pub(super) fn publish_count(address: u64, count: u32) {
 pub(super) fn bulk_add(global: u64, shared: u32, #[comptime] bytes: u32) {
     gpu_asm!(
         "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [{g}], [{s}], {n};",
-        g = in(_) global, s = in(_) value(shared), n = const bytes,
+        g = in(_) global, s = in(_) as_value(shared), n = const bytes,
     );
 }
 
@@ -105,7 +105,7 @@ pub(super) fn bulk_add(global: u64, shared: u32, #[comptime] bytes: u32) {
 pub(super) fn bulk_store(global: u64, shared: u32, #[comptime] bytes: u32) {
     gpu_asm!(
         "cp.async.bulk.global.shared::cta.bulk_group [{g}], [{s}], {n};",
-        g = in(_) global, s = in(_) value(shared), n = const bytes,
+        g = in(_) global, s = in(_) as_value(shared), n = const bytes,
     );
 }
 
@@ -120,7 +120,7 @@ pub(super) fn bulk_wait_read() {
 #[cube]
 pub(super) fn load_shared_pair(address: u32) -> Vector<f32, Const<2>> {
     let x: Vector<f32, Const<2>>;
-    gpu_asm!("ld.shared.v2.f32 {x}, [{a}];", x = out(_) x, a = in(_) value(address));
+    gpu_asm!("ld.shared.v2.f32 {x}, [{a}];", x = out(_) x, a = in(_) as_value(address));
     x
 }
 
@@ -129,7 +129,7 @@ pub(super) fn load_shared_pair(address: u32) -> Vector<f32, Const<2>> {
 pub(super) fn store_shared_floats(address: u32, a: f32, b: f32, c: f32, d: f32) {
     gpu_asm!(
         "st.shared.v4.f32 [{p}], {{{a}, {b}, {c}, {d}}};",
-        p = in(_) value(address), a = in(_) a, b = in(_) b, c = in(_) c, d = in(_) d,
+        p = in(_) as_value(address), a = in(_) a, b = in(_) b, c = in(_) c, d = in(_) d,
     );
 }
 
@@ -146,17 +146,17 @@ pub(super) fn start_multiply<N: Size>(a: u64, b: u64, #[comptime] ty: &str) -> V
 pub(super) type Started = Vector<f32, Const<128>>;
 
 /// Elements of a sum `[64, 64]`.
-pub(super) type Sums = Vector<f32, Const<32>>;
+pub(super) type Accumulator = Vector<f32, Const<32>>;
 
-/// The left operand of the functions that follow: 8 slices of 16 columns.
-pub(super) type Left = Vector<u32, Const<32>>;
+/// Operand A of the functions that follow: 8 slices of 16 columns.
+pub(super) type OperandA = Vector<u32, Const<32>>;
 
 /// Starts `q · kᵀ`, `[64, 128]`, and then `sums + weights · v`, `[64, 64]`, as two groups: elements 0 to 63 and 64 to 95 of the result.
 /// `q`, `k` and `v` are descriptors, `v` is stored `[inner, columns]`.
 #[cube]
 pub(super) fn start_scores_and_sum(
-    sums: Sums,
-    weights: Left,
+    sums: Accumulator,
+    weights: OperandA,
     q: u64,
     k: u64,
     v: u64,
@@ -164,7 +164,10 @@ pub(super) fn start_scores_and_sum(
 ) -> Started {
     let text = comptime!(scores_and_sum_text(ty));
     let d: Vector<f32, Const<128>>;
-    let (c, w) = (unchanged::<Sums>(sums), unchanged::<Left>(weights));
+    let (c, w) = (
+        unchanged::<Accumulator>(sums),
+        unchanged::<OperandA>(weights),
+    );
     gpu_asm!(
         "{text} // {d} {c} {w} {q} {k} {v}",
         text = const text, d = out(_) d, c = in(_) c, w = in(_) w, q = in(_) q, k = in(_) k, v = in(_) v,
@@ -174,10 +177,18 @@ pub(super) fn start_scores_and_sum(
 
 /// Starts `sums + weights · v`, as in [`start_scores_and_sum`].
 #[cube]
-pub(super) fn start_sum(sums: Sums, weights: Left, v: u64, #[comptime] ty: &str) -> Sums {
+pub(super) fn start_sum(
+    sums: Accumulator,
+    weights: OperandA,
+    v: u64,
+    #[comptime] ty: &str,
+) -> Accumulator {
     let text = comptime!(sum_text(ty));
-    let d: Sums;
-    let (c, w) = (unchanged::<Sums>(sums), unchanged::<Left>(weights));
+    let d: Accumulator;
+    let (c, w) = (
+        unchanged::<Accumulator>(sums),
+        unchanged::<OperandA>(weights),
+    );
     gpu_asm!("{text} // {d} {c} {w} {v}", text = const text, d = out(_) d, c = in(_) c, w = in(_) w, v = in(_) v);
     d
 }
@@ -193,10 +204,10 @@ pub(super) fn start_sum(sums: Sums, weights: Left, v: u64, #[comptime] ty: &str)
 #[allow(clippy::too_many_arguments)] // operands of inline PTX
 #[cube]
 pub(super) fn start_gradients(
-    d_v: Sums,
-    d_k: Sums,
-    p: Left,
-    e: Left,
+    d_v: Accumulator,
+    d_k: Accumulator,
+    p: OperandA,
+    e: OperandA,
     d_out: u64,
     q: u64,
     d_scores0: u64,
@@ -207,12 +218,12 @@ pub(super) fn start_gradients(
 ) -> Started {
     let text = comptime!(gradients_text(ty));
     let d: Vector<f32, Const<128>>;
-    let (c_v, c_k) = (unchanged::<Sums>(d_v), unchanged::<Sums>(d_k));
-    let (p, e) = (unchanged::<Left>(p), unchanged::<Left>(e));
+    let (c_v, c_k) = (unchanged::<Accumulator>(d_v), unchanged::<Accumulator>(d_k));
+    let (p, e) = (unchanged::<OperandA>(p), unchanged::<OperandA>(e));
     gpu_asm!(
         "{text} // {d} {c_v} {c_k} {p} {e} {d_out} {q} {s0} {s1} {all_k} {at}",
         text = const text, d = out(_) d, c_v = in(_) c_v, c_k = in(_) c_k, p = in(_) p, e = in(_) e,
-        d_out = in(_) d_out, q = in(_) q, s0 = in(_) d_scores0, s1 = in(_) d_scores1, all_k = in(_) all_k, at = in(_) value(transposed),
+        d_out = in(_) d_out, q = in(_) q, s0 = in(_) d_scores0, s1 = in(_) d_scores1, all_k = in(_) all_k, at = in(_) as_value(transposed),
     );
     d
 }
@@ -229,12 +240,12 @@ pub(super) fn await_result<N: Size>(x: Vector<f32, N>, #[comptime] pending: u32)
 
 /// As [`await_result`], for elements `from … from + N - 1` of the results that one function started.
 #[cube]
-pub(super) fn await_part<N: Size>(
+pub(super) fn await_slice<N: Size>(
     x: Started,
     #[comptime] from: usize,
     #[comptime] pending: u32,
 ) -> Vector<f32, N> {
-    let text = comptime!(await_part_text(N::value(), from, pending));
+    let text = comptime!(await_slice_text(N::value(), from, pending));
     let d: Vector<f32, N>;
     let c = unchanged::<Started>(x);
     gpu_asm!("{text} // {d} {c}", text = const text, d = out(_) d, c = in(_) c);
@@ -273,7 +284,7 @@ fn sum_text(ty: &str) -> String {
     )
 }
 
-fn await_part_text(n: usize, from: usize, pending: u32) -> String {
+fn await_slice_text(n: usize, from: usize, pending: u32) -> String {
     format!(
         "wgmma.wait_group.sync.aligned {pending}; {}",
         moves(0, n + from, n)

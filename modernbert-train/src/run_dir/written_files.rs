@@ -12,7 +12,7 @@ use super::{
     RunDirError, RunInfo, SHARDS, sha256_of,
 };
 use crate::shard::Shard;
-use crate::snapshot::{ASIDE, Parts, REPLACED, SnapshotError, TEMPORARY, hash_file, hex};
+use crate::snapshot::{ASIDE, CheckpointFiles, REPLACED, SnapshotError, TEMPORARY, hash_file, hex};
 use modernbert::atomic::{PendingFile, is_unfinished};
 use modernbert::checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
 use modernbert::lock::LOCK_FILE;
@@ -147,7 +147,7 @@ impl Contents {
             if !data.is_dir() || !known.iter().any(|prefix| name.starts_with(prefix)) {
                 return Err(RunDirError::foreign(root, &path, "it is no checkpoint"));
             }
-            let parts = Parts::of(&path).map_err(|error| match error {
+            let parts = CheckpointFiles::of(&path).map_err(|error| match error {
                 SnapshotError::Foreign { path, reason } => {
                     RunDirError::foreign(root, &path, &reason)
                 }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use modernbert::checkpoint::WEIGHTS_FILE;
 
 use super::{CHECKPOINTS, RunDirError};
-use crate::snapshot::{FileHash, Parts, STAGED_MODEL, SnapshotError, hash_file, synchronize};
+use crate::snapshot::{
+    CheckpointFiles, FileHash, STAGED_MODEL, SnapshotError, hash_file, synchronize,
+};
 
 /// Writes a model with `fill` into a temporary folder, then renames its files into the folder of the run, the weights last: a process that
 /// is killed leaves the weights complete or not at all. `note` receives lengths and hashes of the files, by their names in the folder, before
@@ -57,7 +59,7 @@ pub(crate) fn put_model<E: From<RunDirError>>(
 }
 
 fn remove(staged: &Path) -> Result<(), RunDirError> {
-    Ok(Parts::of(staged).and_then(Parts::remove)?)
+    Ok(CheckpointFiles::of(staged).and_then(CheckpointFiles::remove)?)
 }
 
 /// The files in a folder and the folders in it, relative to it.

@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 /// Compile-time parameters of a kernel. Lengths, windows and the number of heads are launch arguments: they never recompile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(in super::super) struct Shape {
+pub(in super::super) struct KernelConfig {
     /// Size of a head: a multiple of 16, at most 128.
     pub(in super::super) head_dim: u32,
     /// Rows of the block's own tile, 16 to a warp.
@@ -25,7 +25,7 @@ pub(in super::super) struct Shape {
     pub(in super::super) half: bool,
 }
 
-impl Shape {
+impl KernelConfig {
     /// Threads of a block.
     pub(in super::super) fn threads(self) -> u32 {
         self.rows * 2
@@ -79,7 +79,7 @@ impl Shape {
         }
     }
 
-    /// Bytes of a backward kernel's shared memory, without [`Shape::statistics_bytes`]: the block's own rows of two tensors, and
+    /// Bytes of a backward kernel's shared memory, without [`KernelConfig::statistics_bytes`]: the block's own rows of two tensors, and
     /// after them stages 0 and 1.
     pub(super) fn backward_bytes(self) -> u32 {
         2 * self.own_bytes() + 2 * self.stage_bytes()
@@ -101,13 +101,13 @@ impl Shape {
         if self.wgmma { 1024 } else { 128 }
     }
 
-    /// Parts (see [`super::family::Family`]) of a fragment `[group, keys]`.
-    pub(super) fn key_parts(self) -> usize {
+    /// N-tiles (see [`super::family::Family`]) of a fragment `[group, keys]`.
+    pub(super) fn score_n_tiles(self) -> usize {
         self.keys as usize / 8
     }
 
-    /// Parts of a fragment `[group, head_dim]`.
-    pub(super) fn dim_parts(self) -> usize {
+    /// N-tiles of a fragment `[group, head_dim]`.
+    pub(super) fn head_n_tiles(self) -> usize {
         self.head_dim as usize / 8
     }
 }

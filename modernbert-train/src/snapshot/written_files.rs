@@ -9,7 +9,9 @@ use modernbert::atomic::is_unfinished;
 use modernbert::checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
 
 use super::write::TEMPORARY;
-use super::{MANIFEST_FILE, Manifest, OPTIMIZER_FILE, STATE_FILE, SnapshotError, hash_file};
+use super::{
+    CheckpointManifest, MANIFEST_FILE, OPTIMIZER_FILE, STATE_FILE, SnapshotError, hash_file,
+};
 
 /// Folder of the best weights in a checkpoint of a run of one phase.
 pub(crate) const BEST: &str = "best";
@@ -20,12 +22,12 @@ pub(crate) const BEST_OUTPUTS: &str = "best.safetensors";
 
 /// The files and folders of a checkpoint, in an order in which they can be removed: an interrupted removal leaves the manifest.
 #[derive(Debug, Default)]
-pub(crate) struct Parts {
+pub(crate) struct CheckpointFiles {
     pub(crate) files: Vec<PathBuf>,
     pub(crate) folders: Vec<PathBuf>,
 }
 
-impl Parts {
+impl CheckpointFiles {
     /// Lists the content of a checkpoint's folder. A folder with a temporary name may be incomplete: it needs no manifest, and its files are
     /// known by their names alone.
     ///
@@ -38,7 +40,7 @@ impl Parts {
             return Err(SnapshotError::foreign(folder, "it is no folder"));
         }
         let is_partial = name.starts_with(TEMPORARY);
-        let manifest = match Manifest::read(folder) {
+        let manifest = match CheckpointManifest::read(folder) {
             Ok(manifest) => Some(manifest),
             Err(_) if is_partial => None,
             Err(error) => {
@@ -58,7 +60,7 @@ impl Parts {
         &mut self,
         root: &Path,
         folder: &Path,
-        (manifest, is_partial): (Option<&Manifest>, bool),
+        (manifest, is_partial): (Option<&CheckpointManifest>, bool),
     ) -> Result<(), SnapshotError> {
         let read = read_dir(folder).map_err(SnapshotError::io(folder))?;
         for entry in read {
