@@ -9,12 +9,14 @@ mod staged;
 #[cfg(test)]
 mod tests;
 
-pub use check::{FileId, OutputCheck, named_twice, nearest_existing};
+pub use check::{FileId, OutputCheck, named_twice, nearest_existing, overlap};
 pub(crate) use space::file_remedy;
 pub use space::{free_bytes, space_remedy};
 pub use staged::StagedFolder;
 
 use std::path::PathBuf;
+
+use crate::wording::size;
 
 /// Reason why nothing can be written at a place.
 #[derive(Debug, thiserror::Error)]
@@ -100,8 +102,8 @@ pub enum OutputError {
     },
     /// The disk is too full.
     #[error(
-        "{path}: {needed_mb:.0} MB are needed and {free_mb:.0} MB are free on the disk; free some space, or give --out a place on another \
-         disk", path = path.display(), needed_mb = *needed as f64 / 1e6, free_mb = *free as f64 / 1e6
+        "{path}: {needed} are needed and {free} are free on the disk; free some space, or give --out a place on another disk",
+        path = path.display(), needed = size(*needed), free = size(*free)
     )]
     Space {
         /// The place.

@@ -6,6 +6,28 @@ use tempfile::TempDir;
 use super::OutputError;
 use crate::atomic::{PREFIX, folder_of};
 
+/// Refuses a folder in which this process may not make files, and removes it: a umask of 0777 takes these permissions from every new folder.
+///
+/// # Errors
+/// Such a folder.
+#[cfg(unix)]
+fn check_usable(folder: &Path) -> std::io::Result<()> {
+    use rustix::fs::{Access, access};
+    let needed = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    access(folder, needed).map_err(|_| {
+        // It is empty, and removing it with its content would fail where that can't be listed. The error below is the one to report.
+        let _ = std::fs::remove_dir(folder);
+        std::io::Error::other(
+            "new folders have no permissions for their own user; set another umask, such as 022",
+        )
+    })
+}
+
+#[cfg(not(unix))]
+fn check_usable(_folder: &Path) -> std::io::Result<()> {
+    Ok(())
+}
+
 /// A folder that is filled under a random name in the same parent folder, and renamed when it is complete. Dropped before that, it is removed.
 #[derive(Debug)]
 pub struct StagedFolder {
@@ -34,7 +56,9 @@ impl StagedFolder {
                 use std::os::unix::fs::PermissionsExt;
                 builder.permissions(std::fs::Permissions::from_mode(0o777));
             }
-            builder.tempdir_in(beside)
+            let staging = builder.tempdir_in(beside)?;
+            check_usable(staging.path())?;
+            Ok(staging)
         };
         let staging = begin().map_err(OutputError::write(target))?;
         Ok(Self {
