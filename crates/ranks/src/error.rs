@@ -16,7 +16,9 @@ pub enum WorldError {
         missing: &'static str,
     },
     /// Not a number.
-    #[error("the environment variable {name} is `{value}`, which is not a number from 0 to 65535")]
+    #[error(
+        "the environment variable {name} is `{value}`, which is not a number from 0 to 65535; correct it, or unset the launcher's variables"
+    )]
     Number {
         /// The variable.
         name: &'static str,
@@ -29,7 +31,9 @@ pub enum WorldError {
     )]
     Port,
     /// A rank outside its run.
-    #[error("rank {rank} of {size} ranks: ranks are counted from 0")]
+    #[error(
+        "rank {rank} of {size} ranks: ranks are counted from 0; correct the number of the rank or of the ranks"
+    )]
     Range {
         /// The rank.
         rank: usize,
@@ -89,7 +93,9 @@ pub enum RankError {
         source: std::io::Error,
     },
     /// Ranks that did not come.
-    #[error("{missing} did not connect in {seconds} s")]
+    #[error(
+        "{missing} did not connect in {seconds} s; see their output, and start every rank with the same MASTER_ADDR and MASTER_PORT (--rank-timeout waits longer)"
+    )]
     Absent {
         /// The ranks, in words.
         missing: String,
@@ -97,13 +103,17 @@ pub enum RankError {
         seconds: u64,
     },
     /// A process that does not belong to the run.
-    #[error("a process that connected to rank 0 {reason}")]
+    #[error(
+        "a process that connected to rank 0 {reason}; start each rank once, with the same program, or set MASTER_PORT to a port of this run alone"
+    )]
     Stranger {
         /// What is wrong with it.
         reason: String,
     },
     /// Ranks that were started differently.
-    #[error("ranks disagree on {name}: rank 0 has `{first}`, rank {rank} has `{other}`")]
+    #[error(
+        "ranks disagree on {name}: rank 0 has `{first}`, rank {rank} has `{other}`; start all ranks with the same program and arguments"
+    )]
     Disagree {
         /// What they disagree on.
         name: String,
@@ -124,14 +134,17 @@ pub enum RankError {
     },
     /// A rank whose process ended without a reason.
     #[error(
-        "rank {rank} ended without a message: it was killed, perhaps for lack of memory, or the connection to its host was lost"
+        "rank {rank} ended without a message: it was killed, perhaps for lack of memory, or the connection to its host was lost; see its output and the \
+         system's log, then `resume` the run"
     )]
     Lost {
         /// The rank.
         rank: usize,
     },
     /// Ranks that are late.
-    #[error("{missing} did not answer in {seconds} s")]
+    #[error(
+        "{missing} did not answer in {seconds} s; see their output, then `resume` the run, with a longer --rank-timeout if they were only slow"
+    )]
     Silent {
         /// The ranks, in words.
         missing: String,
@@ -139,7 +152,9 @@ pub enum RankError {
         seconds: u64,
     },
     /// Ranks that are in different operations.
-    #[error("rank {rank} is in another operation than rank 0: the ranks did not do the same work")]
+    #[error(
+        "rank {rank} is in another operation than rank 0: the ranks did not do the same work; start all with the same program, arguments and data"
+    )]
     Order {
         /// The rank.
         rank: usize,
@@ -151,7 +166,9 @@ pub enum RankError {
         reason: String,
     },
     /// A message of the wrong length.
-    #[error("rank {rank} sent a message of another length: its model or its data differ")]
+    #[error(
+        "rank {rank} sent a message of another length: its model or its data differ; give all ranks the same files"
+    )]
     Length {
         /// The rank.
         rank: usize,

@@ -189,7 +189,9 @@ fn ranks_that_were_started_differently_are_refused_with_both_values() {
         [connect(first, "a"), other.join().unwrap()]
     });
     let expected = "ranks disagree on the recipe: rank 0 has `a`, rank 1 has `b`";
-    assert_eq!(errors, [expected, expected]);
+    for error in errors {
+        assert!(error.starts_with(expected), "{error}");
+    }
 }
 
 #[test]
@@ -213,7 +215,8 @@ fn a_rank_that_is_missing_is_named() {
             other.join().unwrap(),
         ]
     });
-    assert_eq!(errors[0], "ranks 2 and 3 did not connect in 0 s");
+    let expected = "ranks 2 and 3 did not connect in 0 s; ";
+    assert!(errors[0].starts_with(expected), "{}", errors[0]);
     assert_eq!(errors[1], errors[0]);
     let alone = World {
         port: free_port(),
@@ -296,10 +299,12 @@ fn a_rank_that_hangs_is_named_after_the_limit() {
             .map(|thread| thread.join().unwrap())
             .collect()
     });
-    assert_eq!(
-        [&errors[0], &errors[2]],
-        ["rank 1 did not answer in 1 s"; 2]
-    );
+    for error in [&errors[0], &errors[2]] {
+        assert!(
+            error.starts_with("rank 1 did not answer in 1 s; "),
+            "{error}"
+        );
+    }
 }
 
 #[test]
@@ -311,8 +316,11 @@ fn ranks_in_different_operations_are_found_out() {
             .to_string(),
         _ => ranks.all_gather(&[]).unwrap_err().to_string(),
     });
-    let expected = "rank 1 is in another operation than rank 0: the ranks did not do the same work";
-    assert_eq!(found, [expected, expected]);
+    let expected =
+        "rank 1 is in another operation than rank 0: the ranks did not do the same work; ";
+    for error in found {
+        assert!(error.starts_with(expected), "{error}");
+    }
 }
 
 #[test]
