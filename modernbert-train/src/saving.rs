@@ -280,7 +280,7 @@ impl RunFolder {
         fingerprint: String,
         config: ModernBertConfig,
     ) -> Result<Self, SavingError> {
-        std::fs::create_dir_all(&saving.folder).map_err(|source| RunDirError::Make {
+        modernbert::output::make_folder(&saving.folder).map_err(|source| RunDirError::Make {
             path: saving.folder.clone(),
             source,
         })?;

@@ -8,11 +8,13 @@ mod space;
 mod staged;
 #[cfg(test)]
 mod tests;
+mod usable;
 
 pub use check::{FileId, OutputCheck, named_twice, nearest_existing, overlap};
 pub(crate) use space::file_remedy;
 pub use space::{free_bytes, space_remedy};
 pub use staged::StagedFolder;
+pub use usable::make_folder;
 
 use std::path::PathBuf;
 

@@ -4,29 +4,8 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::OutputError;
+use super::usable::{check_usable, make_folder};
 use crate::atomic::{PREFIX, folder_of};
-
-/// Refuses a folder in which this process may not make files, and removes it: a umask of 0777 takes these permissions from every new folder.
-///
-/// # Errors
-/// Such a folder.
-#[cfg(unix)]
-fn check_usable(folder: &Path) -> std::io::Result<()> {
-    use rustix::fs::{Access, access};
-    let needed = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
-    access(folder, needed).map_err(|_| {
-        // It is empty, and removing it with its content would fail where that can't be listed. The error below is the one to report.
-        let _ = std::fs::remove_dir(folder);
-        std::io::Error::other(
-            "new folders have no permissions for their own user; set another umask, such as 022",
-        )
-    })
-}
-
-#[cfg(not(unix))]
-fn check_usable(_folder: &Path) -> std::io::Result<()> {
-    Ok(())
-}
 
 /// A folder that is filled under a random name in the same parent folder, and renamed when it is complete. Dropped before that, it is removed.
 #[derive(Debug)]
@@ -48,7 +27,7 @@ impl StagedFolder {
             folder_of(target)
         };
         let begin = || {
-            std::fs::create_dir_all(beside)?;
+            make_folder(beside)?;
             let mut builder = tempfile::Builder::new();
             builder.prefix(PREFIX);
             #[cfg(unix)]
