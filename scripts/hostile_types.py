@@ -223,6 +223,7 @@ def twice(r):
     r.trial("twice-anneal", r.command("modernbert-train", "anneal", "run", "--tokens", "1000", "--lines", "--out", "t-run2", "--corpus", "corpus.jsonl", "--corpus", "t-hard.jsonl"), REFUSE, ["--corpus"])
     (p / "t-twice.toml").write_text(recipe.replace('"corpus.jsonl"', '["corpus.jsonl", "t-texts"]'))
     r.trial("twice-copies", r.command("modernbert-train", "run", "t-twice.toml", "--lines", "--out", "t-run2"), ACCEPT)
+    shutil.rmtree(p / "t-run2", ignore_errors=True)
     shapes = lambda *more: r.command("modernbert-train", "shapes", *more)
     for name, pair in {"name": ("base", "base"), "size": ("base", "768x1152x22"), "comma": ("64x128x4", "64,128,4"), "json": ("base", "base", "--json")}.items():
         r.trial(f"twice-shape-{name}", shapes(*pair), REFUSE, ["twice"])

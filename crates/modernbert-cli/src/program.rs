@@ -201,33 +201,18 @@ pub fn parse<T: clap::Parser>() -> T {
         error.exit();
     }
     use std::io::Write;
+    let given = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
     // Standard error may be closed; the exit code is left.
-    let _ = write!(
-        std::io::stderr(),
-        "{}",
-        printable_lines(&usage_text(&error))
-    );
+    let _ = write!(std::io::stderr(), "{}", usage_text::<T>(given, &error));
     std::process::exit(i32::from(BAD_INPUT))
 }
 
-/// A usage error with its arguments in one line each.
-fn usage_text(error: &clap::Error) -> String {
-    use clap::error::ContextValue;
-    let mut text = error.to_string();
-    for (_, value) in error.context() {
-        let shown: Vec<&String> = match value {
-            ContextValue::String(shown) => vec![shown],
-            ContextValue::Strings(shown) => shown.iter().collect(),
-            _ => Vec::new(),
-        };
-        for shown in shown
-            .into_iter()
-            .filter(|shown| shown.contains(['\n', '\t']))
-        {
-            text = text.replace(shown.as_str(), &printable(shown));
-        }
-    }
-    text
+/// A usage error, with the arguments in it as escapes: the error of the same arguments without control characters.
+fn usage_text<T: clap::Parser>(given: impl Iterator<Item = String>, error: &clap::Error) -> String {
+    let plain = given.map(|argument| printable(&argument).into_owned());
+    let text = T::try_parse_from(plain).err();
+    let text = text.map_or_else(|| error.to_string(), |plain| plain.to_string());
+    printable_lines(&text).into_owned()
 }
 
 /// Runs a program: prints an error as one message and turns it into exit code 2.
@@ -409,7 +394,7 @@ mod tests {
             (["x", "a\tb", "c"], r"a\tb"),
         ] {
             let error = <Program as clap::Parser>::try_parse_from(given).unwrap_err();
-            let text = printable_lines(&usage_text(&error)).into_owned();
+            let text = usage_text::<Program>(given.map(String::from).into_iter(), &error);
             assert!(text.contains(shown), "{text}");
             let errors = text.lines().filter(|line| line.starts_with("error"));
             assert_eq!(errors.count(), 1, "{text}");

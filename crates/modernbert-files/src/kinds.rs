@@ -454,7 +454,8 @@ mod tests {
         for file in FILES {
             assert_eq!(check(file, &good(file)), Ok(()));
             let fields = match file {
-                Kind::List(Kind::Fields(fields)) | Kind::Fields(fields) => *fields,
+                Kind::List(Kind::Fields(fields)) => *fields,
+                Kind::Fields(fields) => fields,
                 _ => &[],
             };
             let whole = |value: Value| match file {

@@ -393,7 +393,7 @@ mod tests {
         let library = "sentence_transformers.models.";
         let stages = |encoder: &str| {
             json!([{"path": encoder, "type": format!("{library}Transformer")}, {"path": "pool", "type": format!("{library}Pooling")},
-                   {"path": "../out", "type": format!("{library}Normalize")}])
+                   {"path": "", "type": format!("{library}Normalize")}])
         };
         let modules = folder.path().join(MODULES_FILE);
         std::fs::write(&modules, stages("").to_string()).unwrap();

@@ -95,6 +95,17 @@ pub fn of_json_reader(message: &str) -> String {
         let name = rest.find(' ').unwrap_or(rest.len());
         message = format!("{}expected an object{}", &message[..start], &rest[name..]);
     }
+    // Rust reads a list as an object whose fields are its entries, if they are as many.
+    if let Some(start) = message.find("invalid length ")
+        && message[start..].contains(", expected an object with ")
+        && let Some(end) = message[start..].find(" elements")
+    {
+        let rest = &message[start + end + " elements".len()..];
+        message = format!(
+            "{}invalid type: list, expected an object{rest}",
+            &message[..start]
+        );
+    }
     of_reader(&words.iter().fold(message, |message, (of_rust, plain)| {
         message.replace(of_rust, plain)
     }))
@@ -154,6 +165,10 @@ mod tests {
             (
                 "invalid type: string \"3\", expected struct Manifest at line 1 column 5",
                 "invalid type: string \"3\", expected an object at line 1 column 5",
+            ),
+            (
+                "invalid length 0, expected struct Row with 18 elements at line 1 column 2",
+                "invalid type: list, expected an object at line 1 column 2",
             ),
             (
                 "invalid type: sequence, expected a map",
