@@ -49,7 +49,7 @@ mod tests {
         let folder = place.path().join("new");
         make_folder(&folder).unwrap();
         make_folder(&folder).unwrap();
-        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o000)).unwrap();
         // The superuser may do everything.
         if let Err(error) = check_usable(&folder) {
             assert!(error.to_string().contains("umask"), "{error}");
