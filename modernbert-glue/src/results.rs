@@ -133,7 +133,7 @@ impl Results {
             Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(ResultsError::Read { path, source }),
         };
-        serde_json::from_str(&text)
+        modernbert::json::parse(text.as_bytes())
             .map(Some)
             .map_err(|source| ResultsError::Json { path, source })
     }

@@ -114,7 +114,9 @@ pub fn read_sweep(folder: &Path) -> Result<Option<Sweep>, RunError> {
         path,
         reason: error.to_string(),
     };
-    serde_json::from_str(&text).map(Some).map_err(reason)
+    modernbert::json::parse(text.as_bytes())
+        .map(Some)
+        .map_err(reason)
 }
 
 /// Runs every combination of `grid` on every task with every seed and keeps `sweep.json` in `out` up to date; runs that `out`

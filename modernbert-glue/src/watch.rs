@@ -130,7 +130,7 @@ pub fn read_scores(out: &Path) -> Result<Vec<CheckpointScore>, WatchError> {
         source,
     })?;
     let row = |(i, line): (usize, &str)| {
-        serde_json::from_str(line).map_err(|source| WatchError::Line {
+        modernbert::json::parse(line.as_bytes()).map_err(|source| WatchError::Line {
             path: path.clone(),
             line: i + 1,
             source,
@@ -279,7 +279,7 @@ fn copied(
         }
     }
     let text = modernbert::read::text(&path).map_err(io(&path))?;
-    let state = serde_json::from_str(&text).map_err(|source| WatchError::Line {
+    let state = modernbert::json::parse(text.as_bytes()).map_err(|source| WatchError::Line {
         path,
         line: 1,
         source,

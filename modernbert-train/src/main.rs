@@ -61,7 +61,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = modernbert_cli::parse();
     main_with_code(|| {
         if let Some((nproc, folder)) = cli.command.ranks()
             && let Some(code) = supervise(nproc, folder)?

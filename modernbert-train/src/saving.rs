@@ -141,10 +141,20 @@ struct Written {
 }
 
 impl Written {
-    /// Reads the noted hashes; empty where there is no note, or where it can't be read.
-    fn read(folder: &Path) -> Self {
-        let text = modernbert::read::text(&folder.join(CHECKPOINTS).join(WRITTEN));
-        serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default()
+    /// What is noted; nothing where nothing is.
+    ///
+    /// # Errors
+    /// A file that can't be read or understood.
+    fn read(folder: &Path) -> Result<Self, RunDirError> {
+        let path = folder.join(CHECKPOINTS).join(WRITTEN);
+        match modernbert::read::bytes(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(RunDirError::io(&path)(error)),
+            Ok(text) => modernbert::json::parse(&text).map_err(|error| RunDirError::Info {
+                path,
+                reason: error.to_string(),
+            }),
+        }
     }
 
     /// Writes a change. Without checkpoints there is nothing to resume, and nothing is noted.
@@ -153,7 +163,7 @@ impl Written {
         if !checkpoints.is_dir() {
             return Ok(());
         }
-        let mut written = Self::read(folder);
+        let mut written = Self::read(folder)?;
         change(&mut written);
         let path = checkpoints.join(WRITTEN);
         let text = serde_json::to_vec_pretty(&written).unwrap_or_default();
@@ -176,7 +186,7 @@ pub fn put_model<E: From<RunDirError>>(
 ) -> Result<(), E> {
     let is_resumable = folder.join(CHECKPOINTS).is_dir();
     run_dir::put_model(folder, fill, |files| {
-        let written = Written::read(folder);
+        let written = Written::read(folder)?;
         check_places(folder, files.keys(), |name, hash| written.knows(name, hash))?;
         if is_resumable {
             Written::change(folder, |written| written.next.clone_from(files))?;
@@ -194,7 +204,7 @@ pub fn put_model<E: From<RunDirError>>(
 /// # Errors
 /// The first such file.
 pub fn check_written(folder: &Path) -> Result<(), SavingError> {
-    let written = Written::read(folder);
+    let written = Written::read(folder)?;
     let mut names: BTreeSet<String> = model_files(folder).into_iter().collect();
     names.extend(written.files.keys().cloned());
     check_places(folder, names.iter(), |name, hash| written.knows(name, hash))?;
@@ -270,7 +280,7 @@ impl RunFolder {
         fingerprint: String,
         config: ModernBertConfig,
     ) -> Result<Self, SavingError> {
-        std::fs::create_dir_all(&saving.folder).map_err(|source| RunDirError::Make {
+        modernbert::output::make_folder(&saving.folder).map_err(|source| RunDirError::Make {
             path: saving.folder.clone(),
             source,
         })?;
@@ -330,7 +340,7 @@ impl RunFolder {
     /// Cuts the logs back to `step`, unless they were changed.
     fn cut_logs(&self, step: u64) -> Result<(), RunDirError> {
         let root = self.root();
-        check_logs(root, Written::read(root).logs.as_ref())?;
+        check_logs(root, Written::read(root)?.logs.as_ref())?;
         cut_log(root, step, |notes| {
             Written::change(root, |written| written.logs = Some(notes))
         })?;

@@ -409,6 +409,9 @@ fn shapes_are_scored_and_searched() {
         (&["768x1152"][..], "768x1152x22"),
         (&["base", "--gpus", "Z9"], "RTX 4090"),
         (&["--parameters", "9..8"], "the range is empty"),
+        (&["base", "768x1152x22"], "768x1152x22 is named twice"),
+        (&["64x128x4", "64,128,4"], "64x128x4 is named twice"),
+        (&["base", "--gpus", "H100,h100"], "--gpus has H100 twice"),
     ] {
         let output = program(&[&["shapes"], arguments].concat());
         place::assert_refused("shapes", &output, &[said]);

@@ -309,3 +309,65 @@ fn logs_of_ranks_replace_nothing() {
     assert_refused("no name", &output, &["--out", "needs a name"]);
     assert!(!Path::new("/-ranks").exists());
 }
+
+/// A run that every rank refuses leaves nothing, and arguments about ranks are refused where there is only one.
+#[test]
+fn a_refused_run_of_several_ranks_leaves_no_logs() {
+    let place = Place::new();
+    write_recipe(&place);
+    let recipe = place.path("several.toml");
+    let refused = |out: &str, more: &[&str]| {
+        let out = place.path(out);
+        let arguments = [&["run", text(&recipe), "--out", text(&out)], more].concat();
+        start(&arguments).wait_with_output().unwrap()
+    };
+    let wrong = ["--nproc", "2", "--set", "optimizer.beta1=2"];
+    assert_refused("a setting", &refused("new", &wrong), &["optimizer.beta1"]);
+    assert!(!place.path("new").exists() && !place.path("new-ranks").exists());
+    let kept = place.path("kept-ranks");
+    fs::create_dir(&kept).unwrap();
+    fs::write(kept.join("rank-1.log"), "my log\n").unwrap();
+    assert_refused("a setting", &refused("kept", &wrong), &["optimizer.beta1"]);
+    let log = fs::read_to_string(kept.join("rank-1.log")).unwrap();
+    assert!(log.starts_with("my log\n"), "{log}");
+    for option in [
+        ["--sum-order", "library"],
+        ["--rank-timeout", "30"],
+        ["--gradients", "host"],
+    ] {
+        let output = refused("single", &option);
+        assert_refused(option[0], &output, &[option[0], "in a single process"]);
+        assert!(!place.path("single").exists());
+    }
+}
+
+/// `--rank-timeout` also limits the wait at the start.
+#[test]
+fn ranks_wait_at_the_start_as_long_as_they_are_told() {
+    let place = Place::new();
+    write_recipe(&place);
+    let (recipe, out) = (place.path("several.toml"), place.path("alone"));
+    let begun = Instant::now();
+    let output = program_with(
+        &[
+            "run",
+            text(&recipe),
+            "--out",
+            text(&out),
+            "--device",
+            "flex",
+            "--lines",
+            "--rank-timeout",
+            "2",
+        ],
+        &[
+            ("RANK", "1"),
+            ("WORLD_SIZE", "2"),
+            ("LOCAL_RANK", "1"),
+            ("LOCAL_WORLD_SIZE", "2"),
+            ("MASTER_PORT", "9"),
+        ],
+    );
+    assert_refused("no rank 0", &output, &["in 2 s", "MASTER_PORT"]);
+    assert!(begun.elapsed() < Duration::from_secs(60));
+}

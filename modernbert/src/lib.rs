@@ -46,7 +46,7 @@ mod similarity;
 
 pub use burn_packed::{batch, device, graph, ops};
 pub use modernbert_files::{
-    atomic, card, config, lock, output, parallel, read, tokenizer, wording,
+    atomic, card, config, json, lock, output, parallel, read, tokenizer, wording,
 };
 
 pub use inference::{

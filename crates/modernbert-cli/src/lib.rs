@@ -15,5 +15,5 @@ pub mod text;
 
 pub use program::{
     BAD_INPUT, DIFFERENT, DeviceArgs, INTERRUPTED, READER_GONE, check_stdin, check_stdout,
-    describe, main_with, main_with_code, say, tell, unwritten,
+    describe, main_with, main_with_code, parse, say, tell, unwritten,
 };

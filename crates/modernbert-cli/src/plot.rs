@@ -14,6 +14,7 @@ pub use file::is_own_picture;
 pub use groups::{Bar, Group, plot_groups};
 pub use panels::{Panel, plot_panels};
 
+use modernbert_files::output::space_remedy;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, register_font};
@@ -87,8 +88,13 @@ pub enum PlotError {
     /// No series has a point that can be drawn.
     #[error("{path}: there is nothing to draw; no series has a finite point within 1e30", path = .0.display())]
     Empty(PathBuf),
+    /// Another process wrote the file meanwhile.
+    #[error(
+        "{path}: another process wrote it while the picture was drawn; draw again, or give another file", path = .0.display()
+    )]
+    Changed(PathBuf),
     /// The file could not be written.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {source}{remedy}", path = path.display(), remedy = space_remedy(source))]
     Io {
         /// The file.
         path: PathBuf,

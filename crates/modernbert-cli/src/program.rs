@@ -1,7 +1,7 @@
 //! Command-line arguments and errors shared by the programs of this workspace.
 
 use anyhow::Context;
-use burn_packed::device::{NamedDevice, compiled, pages_for_training, select};
+use burn_packed::device::{DeviceError, NamedDevice, compiled, pages_for_training, select};
 use clap::Args;
 use modernbert_files::wording::{printable, printable_lines};
 use std::process::ExitCode;
@@ -30,6 +30,20 @@ fn device_variable(value: Option<std::ffi::OsString>) -> anyhow::Result<Option<S
     Ok((!name.is_empty()).then(|| name.to_string()))
 }
 
+/// Adds the variable to an error about the device that it names. An error of another variable names that one itself.
+fn named_by(
+    name: Option<&str>,
+    selected: Result<NamedDevice, DeviceError>,
+) -> anyhow::Result<NamedDevice> {
+    match (name, selected) {
+        (None, selected) => Ok(selected?),
+        (Some(_), Err(error @ DeviceError::Instructions(_))) => Err(error.into()),
+        (Some(_), selected) => {
+            selected.with_context(|| format!("the environment variable {DEVICE_VARIABLE}"))
+        }
+    }
+}
+
 impl DeviceArgs {
     /// The chosen device.
     ///
@@ -41,12 +55,7 @@ impl DeviceArgs {
         }
         let name = device_variable(std::env::var_os(DEVICE_VARIABLE))?;
         let selected = select(name.as_deref());
-        match name {
-            Some(_) => {
-                selected.with_context(|| format!("the environment variable {DEVICE_VARIABLE}"))
-            }
-            None => Ok(selected?),
-        }
+        named_by(name.as_deref(), selected)
     }
 
     /// As [`Self::select_for_training`], for one of several processes on this machine: where no GPU is named by its number, each process
@@ -180,6 +189,31 @@ pub const INTERRUPTED: u8 = 130;
 
 /// Exit code of a program whose results nobody reads any more: 128 plus the number of SIGPIPE, as in shells.
 pub const READER_GONE: u8 = 141;
+
+/// Reads the program's arguments. A usage error ends the process with exit code 2; control characters in the arguments it shows are escapes.
+pub fn parse<T: clap::Parser>() -> T {
+    let error = match T::try_parse() {
+        Ok(arguments) => return arguments,
+        Err(error) => error,
+    };
+    // The text of --help and --version is the program's own.
+    if !error.use_stderr() {
+        error.exit();
+    }
+    use std::io::Write;
+    let given = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    // Standard error may be closed; the exit code is left.
+    let _ = write!(std::io::stderr(), "{}", usage_text::<T>(given, &error));
+    std::process::exit(i32::from(BAD_INPUT))
+}
+
+/// A usage error, with the arguments in it as escapes: the error of the same arguments without control characters.
+fn usage_text<T: clap::Parser>(given: impl Iterator<Item = String>, error: &clap::Error) -> String {
+    let plain = given.map(|argument| printable(&argument).into_owned());
+    let text = T::try_parse_from(plain).err();
+    let text = text.map_or_else(|| error.to_string(), |plain| plain.to_string());
+    printable_lines(&text).into_owned()
+}
 
 /// Runs a program: prints an error as one message and turns it into exit code 2.
 pub fn main_with(run: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
@@ -322,9 +356,50 @@ mod tests {
     }
 
     #[test]
+    fn an_error_names_the_variable_that_caused_it() {
+        let message = |error| {
+            let error = named_by(Some("flex"), Err(error)).err();
+            one_message(&error.unwrap())
+        };
+        let unit = "MODERNBERT_CPU_UNIT: unknown instruction set \"a\\nb\"";
+        assert_eq!(message(DeviceError::Instructions(unit.into())), unit);
+        let name = "gpu\nerror: 5".to_string();
+        let device = message(DeviceError::Unknown { name });
+        assert!(
+            device.starts_with("the environment variable MODERNBERT_DEVICE: unknown device"),
+            "{device}"
+        );
+        assert!(!device.contains('\n'), "{device}");
+    }
+
+    #[test]
     fn a_message_is_one_line_without_control_characters() {
         let error = anyhow::anyhow!("a\u{1b}[31m\nerror: b").context("c\r");
         assert_eq!(one_message(&error), r"c\r: a\u001b[31m\nerror: b");
+    }
+
+    #[test]
+    fn usage_errors_show_arguments_as_escapes() {
+        #[derive(clap::Parser, Debug)]
+        struct Program {
+            #[arg(long)]
+            count: u32,
+        }
+        for (given, shown) in [
+            (
+                ["x", "--count", "a\u{1b}[31m\nerror: b"],
+                r"a\u001b[31m\nerror: b",
+            ),
+            (["x", "--\nerror: b", "c"], r"--\nerror: b"),
+            (["x", "a\tb", "c"], r"a\tb"),
+        ] {
+            let error = <Program as clap::Parser>::try_parse_from(given).unwrap_err();
+            let text = usage_text::<Program>(given.map(String::from).into_iter(), &error);
+            assert!(text.contains(shown), "{text}");
+            let errors = text.lines().filter(|line| line.starts_with("error"));
+            assert_eq!(errors.count(), 1, "{text}");
+            assert!(!text.contains('\u{1b}'), "{text}");
+        }
     }
 
     #[test]

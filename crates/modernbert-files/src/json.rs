@@ -8,13 +8,23 @@ use serde::de::{DeserializeOwned, Deserializer, Error, MapAccess, SeqAccess, Vis
 use std::collections::HashSet;
 use std::fmt;
 
+use crate::wording::of_json_reader;
+
 /// Reads a JSON text.
 ///
 /// # Errors
 /// Text that is not JSON or not a `T`, and an object, at any depth, with a key twice.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     check_keys(bytes)?;
-    serde_json::from_slice(bytes)
+    serde_json::from_slice(bytes).map_err(in_plain_words)
+}
+
+/// An error about a value of another type without the names of Rust's types, at the same place.
+fn in_plain_words(error: serde_json::Error) -> serde_json::Error {
+    match error.is_data() {
+        true => serde_json::Error::custom(of_json_reader(&error.to_string())),
+        false => error,
+    }
 }
 
 /// Refuses a JSON text with a key twice in an object, at any depth; the error is one of data. Trailing blanks are allowed.
@@ -91,6 +101,7 @@ mod tests {
 
     use super::*;
     use serde_json::Value;
+    use std::collections::HashMap;
 
     #[test]
     fn refuses_a_key_twice_at_any_depth() {
@@ -105,6 +116,26 @@ mod tests {
                 "{message}"
             );
             assert!(message.contains("line 1"), "{message}");
+        }
+    }
+
+    #[test]
+    fn another_type_is_named_in_plain_words_with_its_line() {
+        for (text, said) in [
+            ("{\n\"a\": \"x\"}", "expected a whole number, 0 or more"),
+            ("{\"a\":\n-1}", "expected a whole number, 0 or more"),
+            ("{\"a\":\n1.5}", "not a whole number"),
+            ("{\"a\":\n[]}", "expected a whole number, 0 or more"),
+            ("\n[3]", "expected an object"),
+        ] {
+            let error = parse::<HashMap<String, u64>>(text.as_bytes()).unwrap_err();
+            let message = error.to_string();
+            assert!(message.contains(said), "{message}");
+            assert_eq!(message.matches("line 2").count(), 1, "{message}");
+            assert!(
+                !message.contains("u64") && !message.contains("map"),
+                "{message}"
+            );
         }
     }
 

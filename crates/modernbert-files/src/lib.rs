@@ -9,6 +9,7 @@
 //! | [`sentences`] | the files of sentence-transformers: pooling, normalization, prompts | `config` |
 //! | [`atomic`], [`output`], [`lock`], [`read`] | files that appear complete or not at all; checks of an output path before the work; one process at a time; reading with limits | nothing |
 //! | [`json`] | JSON without repeated keys | nothing |
+//! | `kinds` | the JSON type of each known key of a model folder's files | nothing |
 //! | [`panics`] | panics of libraries that read files, as errors | nothing |
 //! | [`parallel`] | work on many items with all cores | nothing |
 //! | [`wording`] | a count with its noun, for messages | nothing |
@@ -19,6 +20,7 @@ pub mod card;
 pub mod checkpoint;
 pub mod config;
 pub mod json;
+mod kinds;
 pub mod lock;
 pub mod output;
 pub mod panics;

@@ -5,6 +5,7 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use crate::atomic::open_update;
+use crate::output::space_remedy;
 
 /// Name of the file that is locked.
 pub const LOCK_FILE: &str = "lock";
@@ -30,7 +31,7 @@ pub enum LockError {
     #[error("{path}: it is not the lock of a program; nothing is replaced: move it away, or use another folder", path = .0.display())]
     Foreign(PathBuf),
     /// The lock file can't be opened or written.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {source}{remedy}", path = path.display(), remedy = space_remedy(source))]
     Io {
         /// The lock file.
         path: PathBuf,

@@ -24,6 +24,8 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::Value;
 
 use crate::config::Pooling;
+use crate::kinds::{self, Kind};
+use crate::output::space_remedy;
 
 /// File with the stages after the encoder.
 pub const MODULES_FILE: &str = "modules.json";
@@ -53,7 +55,7 @@ pub struct SentenceSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum SentencesError {
     /// The file can't be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), space_remedy(source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -61,12 +63,14 @@ pub enum SentencesError {
         source: std::io::Error,
     },
     /// The file is malformed.
-    #[error("{}: {reason}; {}", path.display(), crate::cached::replace_file(path))]
+    #[error("{}: {reason}; {remedy}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
         /// Description of the fault.
         reason: String,
+        /// Remedy.
+        remedy: String,
     },
     /// A stage or pooling that is not supported.
     #[error(
@@ -88,19 +92,24 @@ impl SentenceSettings {
     pub fn read(folder: &Path) -> Result<Self, SentencesError> {
         let mut settings = Self::default();
         let modules = folder.join(MODULES_FILE);
-        match read_json(&modules)? {
-            Some(json) => settings.read_modules(folder, &modules, &json)?,
-            None => settings.pooling = read_pooling(&folder.join(POOLING_FILE))?,
+        let mut pooling = folder.join(POOLING_FILE);
+        match read_json(&modules, kinds::MODULES)? {
+            Some(json) => {
+                if let Some(file) = settings.read_modules(folder, &modules, &json)? {
+                    pooling = file;
+                }
+            }
+            None => settings.pooling = read_pooling(&pooling)?,
         }
-        if let Some(json) = read_json(&folder.join(LENGTH_FILE))? {
-            let file = folder.join(LENGTH_FILE);
-            let length = field(&file, &json, "max_seq_length", COUNT, Value::as_u64)?;
+        let file = folder.join(LENGTH_FILE);
+        if let Some(json) = read_json(&file, kinds::SENTENCE_BERT)? {
+            let length = json.get("max_seq_length").and_then(Value::as_u64);
             settings.max_length =
                 length.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
             if settings.max_length == Some(0) {
-                return Err(wrong(&file, "max_seq_length is 0; expected 1 or more"));
+                return Err(wrong(&file, "max_seq_length is 0", "set 1 or more"));
             }
-            if field(&file, &json, "do_lower_case", FLAG, Value::as_bool)? == Some(true) {
+            if is_set(&json, "do_lower_case") {
                 return Err(SentencesError::Unsupported {
                     path: file,
                     what: "do_lower_case".to_string(),
@@ -108,20 +117,31 @@ impl SentenceSettings {
             }
         }
         let file = folder.join(PROMPTS_FILE);
-        if let Some(json) = read_json(&file)? {
+        if let Some(json) = read_json(&file, kinds::SENTENCE_TRANSFORMERS)? {
             settings.read_prompts(&file, &json)?;
+        }
+        let has_prompts = settings.prompts.values().any(|text| !text.is_empty());
+        if has_prompts
+            && let Some(json) = read_json(&pooling, kinds::POOLING)?
+            && json.get("include_prompt") == Some(&Value::Bool(false))
+        {
+            return Err(SentencesError::Unsupported {
+                path: pooling,
+                what: "include_prompt = false beside prompts".to_string(),
+            });
         }
         Ok(settings)
     }
 
+    /// Reads the stages; returns the file of the pooling.
     fn read_modules(
         &mut self,
         folder: &Path,
         file: &Path,
         json: &Value,
-    ) -> Result<(), SentencesError> {
-        let wrong = |reason: &str| wrong(file, reason);
-        let modules = json.as_array().ok_or_else(|| wrong("not a list"))?;
+    ) -> Result<Option<PathBuf>, SentencesError> {
+        let modules = json.as_array().into_iter().flatten();
+        let (mut pooling, mut has_encoder) = (None, false);
         let unsupported = |what: String| SentencesError::Unsupported {
             path: file.to_path_buf(),
             what,
@@ -129,11 +149,9 @@ impl SentenceSettings {
         self.normalize = Some(false);
         for module in modules {
             let text = |key: &str| module.get(key).and_then(Value::as_str);
-            let kind = text("type").ok_or_else(|| wrong("a module has no `type`"))?;
+            let missing = || damaged(file, "a module has no `type`");
+            let kind = text("type").ok_or_else(missing)?;
             let path = text("path").unwrap_or_default();
-            if path.split(['/', '\\']).any(|part| part == "..") || Path::new(path).is_absolute() {
-                return Err(wrong("the `path` of a module is outside the folder"));
-            }
             // A class of the model's own may compute anything.
             if !LIBRARIES.iter().any(|library| kind.starts_with(library)) {
                 return Err(unsupported(format!("the module {kind}")));
@@ -143,26 +161,25 @@ impl SentenceSettings {
                 "Transformer" if !path.is_empty() => {
                     return Err(unsupported(format!("an encoder in the folder {path:?}")));
                 }
-                "Transformer" => {}
+                "Transformer" => has_encoder = true,
                 "Normalize" => self.normalize = Some(true),
                 "Pooling" if self.pooling.is_some() => {
                     return Err(unsupported("more than one pooling".to_string()));
                 }
                 "Pooling" => {
                     let file = folder.join(path).join("config.json");
-                    let missing = || {
-                        let missing = "the file is missing, and modules.json names it";
-                        SentencesError::Format {
-                            path: file.clone(),
-                            reason: missing.to_string(),
-                        }
-                    };
+                    let missing =
+                        || damaged(&file, "the file is missing, and modules.json names it");
                     self.pooling = Some(read_pooling(&file)?.ok_or_else(missing)?);
+                    pooling = Some(file);
                 }
                 other => return Err(unsupported(format!("the module {other}"))),
             }
         }
-        Ok(())
+        match has_encoder {
+            true => Ok(pooling),
+            false => Err(damaged(file, "it lists no encoder (Transformer)")),
+        }
     }
 
     /// Files that `modules.json` of a model folder refers to, seen from the folder: those of its stages that have a folder of their own.
@@ -170,7 +187,7 @@ impl SentenceSettings {
     /// # Errors
     /// A `modules.json` that can't be read or is no JSON.
     pub fn files_of_modules(folder: &Path) -> Result<Vec<PathBuf>, SentencesError> {
-        let json = read_json(&folder.join(MODULES_FILE))?.unwrap_or_default();
+        let json = read_json(&folder.join(MODULES_FILE), kinds::MODULES)?.unwrap_or_default();
         let modules = json.as_array().into_iter().flatten();
         let paths = modules.filter_map(|module| module.get("path")?.as_str());
         let inside = |path: &&str| {
@@ -184,21 +201,18 @@ impl SentenceSettings {
     }
 
     fn read_prompts(&mut self, file: &Path, json: &Value) -> Result<(), SentencesError> {
-        let prompts = field(file, json, "prompts", "an object", Value::as_object)?;
+        let prompts = json.get("prompts").and_then(Value::as_object);
         for (name, text) in prompts.into_iter().flatten() {
             // Python writes null for a prompt that is not set.
-            if text.is_null() {
-                continue;
+            if let Some(text) = text.as_str() {
+                self.prompts.insert(name.clone(), text.to_string());
             }
-            let text = text
-                .as_str()
-                .ok_or_else(|| wrong(file, &format!("the prompt {name:?} is not a text")))?;
-            self.prompts.insert(name.clone(), text.to_string());
         }
-        let name = field(file, json, "default_prompt_name", "a name", Value::as_str)?;
+        let name = json.get("default_prompt_name").and_then(Value::as_str);
         if let Some(name) = name.filter(|name| !self.prompts.contains_key(*name)) {
             let reason = format!("default_prompt_name is {name:?}, and no prompt has that name");
-            return Err(wrong(file, &reason));
+            let remedy = "name one of prompts, or leave default_prompt_name out";
+            return Err(wrong(file, &reason, remedy));
         }
         self.default_prompt = name.map(str::to_string);
         Ok(())
@@ -234,9 +248,6 @@ impl SentenceSettings {
 
 /// Beginnings of the modules' types whose computation is known.
 const LIBRARIES: [&str; 2] = ["sentence_transformers.", "pylate."];
-/// Expected values in messages.
-const COUNT: &str = "a whole number, 0 or more";
-const FLAG: &str = "true or false";
 
 fn remedy(what: &str) -> &'static str {
     if what.contains("pooling") {
@@ -246,29 +257,26 @@ fn remedy(what: &str) -> &'static str {
     }
 }
 
-fn wrong(path: &Path, reason: &str) -> SentencesError {
+fn wrong(path: &Path, reason: &str, remedy: &str) -> SentencesError {
     SentencesError::Format {
         path: path.to_path_buf(),
         reason: reason.to_string(),
+        remedy: remedy.to_string(),
     }
 }
 
-/// The value of a key; `None` where it is missing or null, an error where it is of another type.
-fn field<'a, T>(
-    path: &Path,
-    json: &'a Value,
-    key: &str,
-    expected: &str,
-    read: impl Fn(&'a Value) -> Option<T>,
-) -> Result<Option<T>, SentencesError> {
-    let Some(value) = json.get(key).filter(|value| !value.is_null()) else {
-        return Ok(None);
-    };
-    let reason = || wrong(path, &format!("{key} is {value}; expected {expected}"));
-    read(value).map(Some).ok_or_else(reason)
+/// The error of a file that is no longer what was written.
+fn damaged(path: &Path, reason: &str) -> SentencesError {
+    wrong(path, reason, &crate::cached::replace_file(path))
 }
 
-fn read_json(path: &Path) -> Result<Option<Value>, SentencesError> {
+/// Returns true if a flag is there and true.
+fn is_set(json: &Value, key: &str) -> bool {
+    json.get(key).and_then(Value::as_bool) == Some(true)
+}
+
+/// Reads a file whose values have these types; `None` if there is none.
+fn read_json(path: &Path, kind: Kind) -> Result<Option<Value>, SentencesError> {
     let bytes = match crate::read::bytes(path) {
         Ok(bytes) => bytes,
         Err(error)
@@ -286,16 +294,14 @@ fn read_json(path: &Path) -> Result<Option<Value>, SentencesError> {
             });
         }
     };
-    let json = crate::json::parse(&bytes).map_err(|error| SentencesError::Format {
-        path: path.to_path_buf(),
-        reason: error.to_string(),
-    })?;
+    let json = crate::json::parse(&bytes).map_err(|error| damaged(path, &error.to_string()))?;
+    kinds::check(kind, &json).map_err(|error| wrong(path, &error.fault(), &error.remedy()))?;
     Ok(Some(json))
 }
 
 /// Reads the pooling of one stage: flags in older files, a name in newer ones.
 fn read_pooling(path: &Path) -> Result<Option<Pooling>, SentencesError> {
-    let Some(json) = read_json(path)? else {
+    let Some(json) = read_json(path, kinds::POOLING)? else {
         return Ok(None);
     };
     let mut modes: Vec<&str> = match json.get("pooling_mode") {
@@ -304,12 +310,11 @@ fn read_pooling(path: &Path) -> Result<Option<Pooling>, SentencesError> {
         _ => Vec::new(),
     };
     if modes.is_empty() {
-        let set = |flag: &str| json.get(flag).and_then(Value::as_bool) == Some(true);
         modes = Pooling::ALL
             .map(|pooling| (pooling.flag(), pooling.name()))
             .into_iter()
             .chain(UNSUPPORTED_POOLINGS)
-            .filter(|(flag, _)| set(flag))
+            .filter(|(flag, _)| is_set(&json, flag))
             .map(|(_, mode)| mode)
             .collect();
     }
@@ -388,7 +393,7 @@ mod tests {
         let library = "sentence_transformers.models.";
         let stages = |encoder: &str| {
             json!([{"path": encoder, "type": format!("{library}Transformer")}, {"path": "pool", "type": format!("{library}Pooling")},
-                   {"path": "../out", "type": format!("{library}Normalize")}])
+                   {"path": "", "type": format!("{library}Normalize")}])
         };
         let modules = folder.path().join(MODULES_FILE);
         std::fs::write(&modules, stages("").to_string()).unwrap();
@@ -403,6 +408,21 @@ mod tests {
                 .unwrap()
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn a_pooling_without_the_prompt_is_refused_where_there_are_prompts() {
+        let pooling = || {
+            (
+                POOLING_FILE,
+                json!({"pooling_mode_mean_tokens": true, "include_prompt": false}),
+            )
+        };
+        let prompts = |text: &str| (PROMPTS_FILE, json!({"prompts": {"query": text}}));
+        assert!(read(&[pooling()]).is_ok());
+        assert!(read(&[pooling(), prompts("")]).is_ok());
+        let message = read(&[pooling(), prompts("q: ")]).unwrap_err().to_string();
+        assert!(message.contains("include_prompt"), "{message}");
     }
 
     #[test]
@@ -434,11 +454,12 @@ mod tests {
                 json!({"pooling_mode": "lasttoken"}),
                 "lasttoken",
             ),
-            (MODULES_FILE, json!({}), "not a list"),
+            (MODULES_FILE, json!({}), "expected a list"),
+            (MODULES_FILE, json!([]), "no encoder"),
             (
                 MODULES_FILE,
                 json!([{"path": "../x", "type": "a.Pooling"}]),
-                "outside",
+                "expected a path inside",
             ),
             (
                 MODULES_FILE,
@@ -465,7 +486,7 @@ mod tests {
             (
                 PROMPTS_FILE,
                 json!({"prompts": {"query": 3}}),
-                "\"query\" is not a text",
+                "prompts.query is 3; expected a text",
             ),
             (
                 PROMPTS_FILE,

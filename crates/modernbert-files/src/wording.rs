@@ -9,6 +9,20 @@ pub fn counted<N: Display + PartialEq + From<u8>>(count: N, one: &str, many: &st
     format!("{count} {noun}")
 }
 
+/// Returns a size for a message, in bytes, kB, MB or GB: `900 bytes`, `1.5 kB`, `20 MB`.
+pub fn size(bytes: u64) -> String {
+    // Beyond 999.5 of a unit the number would be written as 1000.
+    let (factor, unit) = match bytes {
+        0..1_000 => return counted(bytes, "byte", "bytes"),
+        1_000..999_500 => (1e3, "kB"),
+        999_500..999_500_000 => (1e6, "MB"),
+        _ => (1e9, "GB"),
+    };
+    let value = bytes as f64 / factor;
+    let digits = if value < 9.95 { 1 } else { 0 };
+    format!("{value:.digits$} {unit}")
+}
+
 /// Returns a number for a message: `160000`, `0.02`, `1e300` instead of 301 digits.
 pub fn short(value: f64) -> String {
     let size = value.abs();
@@ -60,6 +74,43 @@ pub fn of_reader(message: &str) -> String {
     })
 }
 
+/// Returns a message of a JSON reader without Rust's names of types.
+pub fn of_json_reader(message: &str) -> String {
+    let words = [
+        ("invalid type: map", "invalid type: object"),
+        ("expected a map", "expected an object"),
+        ("expected internally tagged enum", "expected an object"),
+        ("expected a string", "expected a text"),
+        ("expected string", "expected a text"),
+        ("expected a boolean", "expected true or false"),
+        ("expected f32", "expected a number"),
+        ("expected u8", "expected a whole number from 0 to 255"),
+        ("expected u16", "expected a whole number from 0 to 65535"),
+        ("expected path string", "expected a path"),
+    ];
+    let mut message = message.to_owned();
+    // `expected struct Manifest with 3 elements`: the name is one of this program's own.
+    while let Some(start) = message.find("expected struct ") {
+        let rest = &message[start + "expected struct ".len()..];
+        let name = rest.find(' ').unwrap_or(rest.len());
+        message = format!("{}expected an object{}", &message[..start], &rest[name..]);
+    }
+    // Rust reads a list as an object whose fields are its entries, if they are as many.
+    if let Some(start) = message.find("invalid length ")
+        && message[start..].contains(", expected an object with ")
+        && let Some(end) = message[start..].find(" elements")
+    {
+        let rest = &message[start + end + " elements".len()..];
+        message = format!(
+            "{}invalid type: list, expected an object{rest}",
+            &message[..start]
+        );
+    }
+    of_reader(&words.iter().fold(message, |message, (of_rust, plain)| {
+        message.replace(of_rust, plain)
+    }))
+}
+
 /// Control characters, separators of lines, and controls of the direction of text.
 pub(crate) fn is_invisible(c: char) -> bool {
     c.is_control()
@@ -109,6 +160,34 @@ mod tests {
     }
 
     #[test]
+    fn messages_of_json_readers_have_no_names_of_rust() {
+        for (message, shown) in [
+            (
+                "invalid type: string \"3\", expected struct Manifest at line 1 column 5",
+                "invalid type: string \"3\", expected an object at line 1 column 5",
+            ),
+            (
+                "invalid length 0, expected struct Row with 18 elements at line 1 column 2",
+                "invalid type: list, expected an object at line 1 column 2",
+            ),
+            (
+                "invalid type: sequence, expected a map",
+                "invalid type: list, expected an object",
+            ),
+            (
+                "invalid type: map, expected a string",
+                "invalid type: object, expected a text",
+            ),
+            (
+                "invalid value: integer `-1`, expected u64",
+                "invalid value: integer `-1`, expected a whole number, 0 or more",
+            ),
+        ] {
+            assert_eq!(of_json_reader(message), shown);
+        }
+    }
+
+    #[test]
     fn long_numbers_are_written_with_an_exponent() {
         let shown = [
             0.0,
@@ -136,6 +215,26 @@ mod tests {
                 "inf"
             ]
         );
+    }
+
+    #[test]
+    fn sizes_are_never_zero_of_a_unit() {
+        for (bytes, shown) in [
+            (0, "0 bytes"),
+            (1, "1 byte"),
+            (999, "999 bytes"),
+            (1_000, "1.0 kB"),
+            (65_536, "66 kB"),
+            (999_499, "999 kB"),
+            (999_500, "1.0 MB"),
+            (9_949_999, "9.9 MB"),
+            (9_999_999, "10 MB"),
+            (250_000_000, "250 MB"),
+            (1_000_000_000, "1.0 GB"),
+            (u64::MAX, "18446744074 GB"),
+        ] {
+            assert_eq!(size(bytes), shown);
+        }
     }
 
     #[test]

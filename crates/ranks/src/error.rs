@@ -16,7 +16,9 @@ pub enum WorldError {
         missing: &'static str,
     },
     /// Not a number.
-    #[error("the environment variable {name} is `{value}`, which is not a number from 0 to 65535")]
+    #[error(
+        "the environment variable {name} is `{value}`, which is not a number from 0 to 65535; correct it, or unset the launcher's variables"
+    )]
     Number {
         /// The variable.
         name: &'static str,
@@ -30,7 +32,7 @@ pub enum WorldError {
     Port,
     /// A rank outside its run.
     #[error(
-        "rank {rank} of {size} ranks: ranks are counted from 0; correct the launcher's variables"
+        "rank {rank} of {size} ranks: ranks are counted from 0; correct the number of the rank or of the ranks"
     )]
     Range {
         /// The rank.
@@ -90,9 +92,9 @@ pub enum RankError {
         /// The last error of the system.
         source: std::io::Error,
     },
-    /// Ranks that did not connect.
+    /// Ranks that did not come.
     #[error(
-        "{missing} did not connect in {seconds} s; start every rank with the address and port of rank 0, and see the output of those that ended"
+        "{missing} did not connect in {seconds} s; see their output, and start every rank with the same MASTER_ADDR and MASTER_PORT (--rank-timeout waits longer)"
     )]
     Absent {
         /// The ranks, in words.
@@ -101,14 +103,16 @@ pub enum RankError {
         seconds: u64,
     },
     /// A process that does not belong to the run.
-    #[error("a process that connected to rank 0 {reason}")]
+    #[error(
+        "a process that connected to rank 0 {reason}; start each rank once, with the same program, or set MASTER_PORT to a port of this run alone"
+    )]
     Stranger {
         /// The reason why the process is refused.
         reason: String,
     },
     /// Ranks that were started differently.
     #[error(
-        "ranks disagree on {name}: rank 0 has `{first}`, rank {rank} has `{other}`; start all ranks alike"
+        "ranks disagree on {name}: rank 0 has `{first}`, rank {rank} has `{other}`; start all ranks with the same program and arguments"
     )]
     Disagree {
         /// The setting that differs.
@@ -130,7 +134,8 @@ pub enum RankError {
     },
     /// A rank whose process ended without a reason.
     #[error(
-        "rank {rank} ended without a message: it was killed, perhaps for lack of memory, or the connection to its host was lost; see its output and the system's log"
+        "rank {rank} ended without a message: it was killed, perhaps for lack of memory, or the connection to its host was lost; see its output and the \
+         system's log, then `resume` the run"
     )]
     Lost {
         /// The rank.
@@ -138,7 +143,7 @@ pub enum RankError {
     },
     /// Ranks that are late.
     #[error(
-        "{missing} did not answer in {seconds} s; see the ranks' output, or raise the time limit (--rank-timeout)"
+        "{missing} did not answer in {seconds} s; see their output, then `resume` the run, with a longer --rank-timeout if they were only slow"
     )]
     Silent {
         /// The ranks, in words.
@@ -148,7 +153,7 @@ pub enum RankError {
     },
     /// Ranks that are in different operations.
     #[error(
-        "rank {rank} is in another operation than rank 0: the ranks did not do the same work; start all ranks with the same program and data"
+        "rank {rank} is in another operation than rank 0: the ranks did not do the same work; start all with the same program, arguments and data"
     )]
     Order {
         /// The rank.
@@ -162,7 +167,7 @@ pub enum RankError {
     },
     /// A message of the wrong length.
     #[error(
-        "rank {rank} sent a message of another length: its model or its data differ; start all ranks with the same program and data"
+        "rank {rank} sent a message of another length: its model or its data differ; give all ranks the same files"
     )]
     Length {
         /// The rank.

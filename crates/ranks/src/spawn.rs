@@ -77,6 +77,8 @@ pub struct Ended {
     pub rank: usize,
     /// Its status.
     pub status: ExitStatus,
+    /// True if every rank ended with the same code.
+    pub is_alike: bool,
 }
 
 impl Local {
@@ -133,7 +135,7 @@ impl Local {
     /// # Errors
     /// A process that can't be waited for.
     pub fn wait(mut self, grace: Duration, mut forward: impl FnMut(&Self)) -> io::Result<Ended> {
-        let mut failed: Option<(Ended, Instant)> = None;
+        let mut failed: Option<((usize, ExitStatus), Instant)> = None;
         while self.ended.iter().any(Option::is_none) {
             forward(&self);
             for (rank, child) in self.ranks.iter_mut().enumerate() {
@@ -142,7 +144,7 @@ impl Local {
                     if let Some(status) = self.ended[rank]
                         && !status.success()
                     {
-                        failed.get_or_insert((Ended { rank, status }, Instant::now()));
+                        failed.get_or_insert(((rank, status), Instant::now()));
                     }
                 }
             }
@@ -151,12 +153,14 @@ impl Local {
             }
             thread::sleep(PAUSE);
         }
-        Ok(match failed {
-            Some((failed, _)) => failed,
-            None => Ended {
-                rank: 0,
-                status: self.ended[0].unwrap_or_default(),
-            },
+        let first = (0, self.ended[0].unwrap_or_default());
+        let (rank, status) = failed.map_or(first, |(failed, _)| failed);
+        let has_code =
+            |ended: &Option<ExitStatus>| ended.is_some_and(|ended| ended.code() == status.code());
+        Ok(Ended {
+            rank,
+            status,
+            is_alike: status.code().is_some() && self.ended.iter().all(has_code),
         })
     }
 

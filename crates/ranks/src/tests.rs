@@ -188,9 +188,10 @@ fn ranks_that_were_started_differently_are_refused_with_both_values() {
         let other = scope.spawn(|| connect(second, "b"));
         [connect(first, "a"), other.join().unwrap()]
     });
-    let expected =
-        "ranks disagree on the recipe: rank 0 has `a`, rank 1 has `b`; start all ranks alike";
-    assert_eq!(errors, [expected, expected]);
+    let expected = "ranks disagree on the recipe: rank 0 has `a`, rank 1 has `b`";
+    for error in errors {
+        assert!(error.starts_with(expected), "{error}");
+    }
 }
 
 #[test]
@@ -214,11 +215,8 @@ fn a_rank_that_is_missing_is_named() {
             other.join().unwrap(),
         ]
     });
-    assert!(
-        errors[0].starts_with("ranks 2 and 3 did not connect in 0 s; "),
-        "{}",
-        errors[0]
-    );
+    let expected = "ranks 2 and 3 did not connect in 0 s; ";
+    assert!(errors[0].starts_with(expected), "{}", errors[0]);
     assert_eq!(errors[1], errors[0]);
     let alone = World {
         port: free_port(),
@@ -301,11 +299,12 @@ fn a_rank_that_hangs_is_named_after_the_limit() {
             .map(|thread| thread.join().unwrap())
             .collect()
     });
-    assert_eq!(
-        [&errors[0], &errors[2]],
-        ["rank 1 did not answer in 1 s; see the ranks' output, or raise the time limit (--rank-timeout)";
-            2]
-    );
+    for error in [&errors[0], &errors[2]] {
+        assert!(
+            error.starts_with("rank 1 did not answer in 1 s; "),
+            "{error}"
+        );
+    }
 }
 
 #[test]
@@ -319,10 +318,9 @@ fn ranks_in_different_operations_are_found_out() {
     });
     let expected =
         "rank 1 is in another operation than rank 0: the ranks did not do the same work; ";
-    assert!(
-        found.iter().all(|error| error.starts_with(expected)),
-        "{found:?}"
-    );
+    for error in found {
+        assert!(error.starts_with(expected), "{error}");
+    }
 }
 
 #[test]

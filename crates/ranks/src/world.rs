@@ -103,6 +103,14 @@ impl World {
         }
     }
 
+    /// Returns true if a launcher has set the variables of a rank, also those of the only one.
+    pub fn is_launched() -> bool {
+        let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
+        LAUNCHERS
+            .iter()
+            .any(|launcher| is_set(launcher.rank) && is_set(launcher.size))
+    }
+
     /// As [`Self::from_environment`], with the variables from a function; an empty one counts as not set.
     ///
     /// # Errors
@@ -287,7 +295,7 @@ mod tests {
         assert!(text(&[("RANK", "0")]).starts_with("torchrun sets WORLD_SIZE together with RANK"));
         assert_eq!(
             text(&[("RANK", "4"), ("WORLD_SIZE", "4")]),
-            "rank 4 of 4 ranks: ranks are counted from 0; correct the launcher's variables"
+            "rank 4 of 4 ranks: ranks are counted from 0; correct the number of the rank or of the ranks"
         );
         assert!(text(&[("RANK", "-1"), ("WORLD_SIZE", "4")]).contains("RANK is `-1`"));
         assert!(

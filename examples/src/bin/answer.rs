@@ -66,7 +66,7 @@ struct Args {
 const WINDOW: usize = 64;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = modernbert_cli::parse();
     main_with(|| run(&args))
 }
 

@@ -57,7 +57,7 @@ enum Output {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = modernbert_cli::parse();
     main_with(|| run(&args))
 }
 

@@ -31,7 +31,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = modernbert_cli::parse();
     main_with(|| run(&args))
 }
 

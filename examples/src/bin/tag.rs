@@ -51,7 +51,7 @@ struct Args {
 const WINDOW: usize = 1024;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = modernbert_cli::parse();
     main_with(|| run(&args))
 }
 

@@ -318,6 +318,29 @@ impl Numbers {
     }
 }
 
+/// A correlation with one prediction for all rows is undefined, and no weights are the best.
+#[test]
+fn undefined_scores_are_never_called_the_best() {
+    let place = place();
+    let train = (0..8).map(|i| format!("{},{}\n", ["one", "two"][i % 2], i % 3));
+    let train = "text,label\n".to_string() + &train.collect::<String>();
+    let dev = (0..4).map(|i| format!("{{\"text\":\"one\",\"label\":{i}}}\n"));
+    fs::write(place.path().join("train.csv"), train).unwrap();
+    fs::write(place.path().join("dev.jsonl"), dev.collect::<String>()).unwrap();
+    let output = finetune(place.path(), &["--regression", "--epochs", "1"]);
+    let said = stdout(&output);
+    let warning = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("last at step") && said.contains("pearson undefined"),
+        "{said}"
+    );
+    assert!(!said.contains("best at step"), "{said}");
+    assert!(
+        warning.contains("no evaluation had a defined score"),
+        "{warning}"
+    );
+}
+
 /// Every tensor of a model folder.
 fn tensors(folder: &Path) -> BTreeMap<String, Vec<f32>> {
     let files = TensorFiles::open(folder).unwrap();

@@ -280,7 +280,7 @@ pub(crate) fn check_decay(decay: Option<f64>) -> anyhow::Result<()> {
 }
 
 pub(crate) fn make_folder(folder: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| {
+    modernbert::output::make_folder(folder).with_context(|| {
         format!(
             "{}: the folder can't be made; give --out another one",
             folder.display()

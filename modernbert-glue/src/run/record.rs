@@ -129,7 +129,7 @@ impl RunRecord {
             reason,
         };
         let record: Self =
-            serde_json::from_str(&text).map_err(|error| reason(error.to_string()))?;
+            modernbert::json::parse(text.as_bytes()).map_err(|error| reason(error.to_string()))?;
         let scores = record.task.metrics().iter().map(|metric| metric.name());
         for name in scores {
             let score = record.metrics.get(name).unwrap_or(0.0);

@@ -271,5 +271,6 @@ pub(crate) fn print(text: &str) {
 }
 
 pub(crate) fn make_folder(path: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(path).with_context(|| format!("{}: cannot be created", path.display()))
+    modernbert_files::output::make_folder(path)
+        .with_context(|| format!("{}: cannot be created", path.display()))
 }

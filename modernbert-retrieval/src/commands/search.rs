@@ -145,14 +145,9 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
     }
     let matches = |_: &str, metadata: &str| {
         let fields: Value = serde_json::from_str(metadata).unwrap_or_default();
-        conditions.iter().all(|(field, value)| {
-            let found = match &fields[field.as_str()] {
-                Value::Null => return false,
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
-            found == *value
-        })
+        conditions
+            .iter()
+            .all(|(field, value)| is_value(&fields[field.as_str()], value))
     };
     let filter = (!conditions.is_empty()).then_some(&matches as _);
     let found = index.search(&queries.values, args.top, filter)?;
@@ -221,8 +216,48 @@ fn encoded(args: &SearchArgs, model: &Path, text: &str) -> anyhow::Result<Vector
     })
 }
 
+/// Returns true if a field has the value of a filter. A number has it in any spelling: `1.0` is `1`.
+fn is_value(found: &Value, value: &str) -> bool {
+    // Beyond this, two integers may be one number in f64.
+    const EXACT: f64 = (1u64 << 53) as f64;
+    match found {
+        Value::Null => false,
+        Value::String(text) => text == value,
+        Value::Number(number) => {
+            let (found, asked) = (number.as_f64(), value.parse::<f64>().ok());
+            number.to_string() == value || found == asked && found.is_some_and(|x| x.abs() < EXACT)
+        }
+        other => other.to_string() == value,
+    }
+}
+
 fn condition(text: &str) -> anyhow::Result<(String, String)> {
     let parts = text.split_once('=').filter(|(field, _)| !field.is_empty());
     let (field, value) = parts.with_context(|| format!("--filter {text}: expected FIELD=VALUE"))?;
     Ok((field.to_string(), value.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_has_a_value_in_any_spelling() {
+        for (found, value, expected) in [
+            (json!(1), "1", true),
+            (json!(1), "1.0", true),
+            (json!(1.0), "1", true),
+            (json!(0.5), "5e-1", true),
+            (json!(1), "2", false),
+            (json!(1), "one", false),
+            (json!(9_007_199_254_740_993_u64), "9007199254740993", true),
+            (json!(9_007_199_254_740_993_u64), "9007199254740992", false),
+            (json!("1"), "1.0", false),
+            (json!("1"), "1", true),
+            (json!(true), "true", true),
+            (json!(null), "null", false),
+        ] {
+            assert_eq!(is_value(&found, value), expected, "{found} {value}");
+        }
+    }
 }

@@ -84,7 +84,7 @@ impl Manifest {
         if head.crc32 != crc32fast::hash(body) {
             return Err(IndexError::damaged(&path, "its checksum differs"));
         }
-        let manifest: Self = serde_json::from_slice(body)
+        let manifest: Self = modernbert_files::json::parse(body)
             .map_err(|error| IndexError::damaged(&path, error.to_string()))?;
         manifest.check(&path)?;
         Ok(manifest)

@@ -41,7 +41,7 @@ impl IndexWriter {
     /// [`IndexError`]: an index is there, another process works on the folder, a dimension outside 1 to 65,536, an error of the operating system.
     pub fn create(folder: &Path, options: &IndexOptions) -> Result<Self, IndexError> {
         check_dimension(options.dimension)?;
-        std::fs::create_dir_all(folder).map_err(IndexError::io(folder))?;
+        modernbert_files::output::make_folder(folder).map_err(IndexError::io(folder))?;
         let lock = lock(folder)?;
         if Manifest::exists(folder) {
             return Err(IndexError::Exists {

@@ -577,7 +577,7 @@ fn evaluate_scores_vectors_and_combines_them_with_bm25() {
         &by_distance,
         &[
             "config_sentence_transformers.json",
-            "`jaccard`",
+            "\"jaccard\"",
             "manhattan",
         ],
     );

@@ -1,5 +1,6 @@
 //! `metrics.jsonl`: one JSON object a line, with the same columns for every kind of training.
 
+use modernbert::wording::of_json_reader;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -110,7 +111,7 @@ impl MetricsLog {
 /// Returns the rows of a log, without a last line that a crash cut short.
 ///
 /// # Errors
-/// A file that can't be read; a line before the last that is no row.
+/// A file that can't be read; a complete line that is no row.
 pub fn read_log(path: &Path) -> std::io::Result<Vec<LogRow>> {
     let wrong = |line: usize, error: &dyn std::fmt::Display| {
         std::io::Error::new(
@@ -124,13 +125,18 @@ pub fn read_log(path: &Path) -> std::io::Result<Vec<LogRow>> {
     let file = modernbert::read::open(path).map_err(|error| {
         std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
     })?;
-    let lines: Vec<String> = BufReader::new(file).lines().collect::<Result<_, _>>()?;
-    let mut rows = Vec::with_capacity(lines.len());
-    for (i, line) in lines.iter().enumerate() {
-        match serde_json::from_str(line) {
+    let mut reader = BufReader::new(file);
+    let (mut rows, mut line) = (Vec::new(), String::new());
+    for number in 1.. {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
+            break;
+        }
+        match serde_json::from_str(&line) {
             Ok(row) => rows.push(row),
-            Err(_) if i + 1 == lines.len() => {}
-            Err(error) => return Err(wrong(i + 1, &error)),
+            // The last one, which a crash cut short.
+            Err(_) if !line.ends_with('\n') => {}
+            Err(error) => return Err(wrong(number, &of_json_reader(&error.to_string()))),
         }
     }
     Ok(rows)
@@ -168,6 +174,19 @@ mod tests {
                 .to_string()
                 .contains("metrics.jsonl:1")
         );
+        for last in [
+            "broken",
+            "[]",
+            "{\"split\": \"train\", \"step\": \"3\", \"tokens\": 1}",
+        ] {
+            std::fs::write(&path, format!("{text}{last}\n")).unwrap();
+            let message = read_log(&path).unwrap_err().to_string();
+            assert!(message.contains("metrics.jsonl:3"), "{message}");
+            assert!(
+                !message.contains("u64") && !message.contains("struct"),
+                "{message}"
+            );
+        }
         // A device would never end.
         #[cfg(unix)]
         {

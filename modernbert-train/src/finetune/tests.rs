@@ -532,3 +532,27 @@ fn without_a_defined_score_the_last_weights_come_back() {
     assert_eq!((result.best.step, result.best.score.main), (16, None));
     assert_eq!(Some(&result.outputs), outputs.last());
 }
+
+/// The list of what a run wrote decides what a resumed run may replace: a malformed one is no empty one.
+#[test]
+fn a_malformed_list_of_written_files_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = folder.path().join("checkpoints");
+    std::fs::create_dir(&checkpoints).unwrap();
+    crate::saving::check_written(folder.path()).unwrap();
+    let list = checkpoints.join("written.json");
+    for content in [
+        "",
+        "[",
+        "3",
+        "{\"files\": []}",
+        "{\"files\": {\"a\": {\"bytes\": \"1\"}}}",
+    ] {
+        std::fs::write(&list, content).unwrap();
+        let error = crate::saving::check_written(folder.path()).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("written.json"), "{message}");
+    }
+    std::fs::write(&list, "{}").unwrap();
+    crate::saving::check_written(folder.path()).unwrap();
+}

@@ -100,7 +100,7 @@ pub(super) fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Resul
 pub(super) fn reopen(phases: &[Phase], out: &Path) -> Result<RunData> {
     let path = out.join(SHARDS).join(FOLDERS_FILE);
     let text = modernbert::read::bytes(&path).map_err(PretrainError::io(&path, "can't be read"))?;
-    let folders: Vec<PathBuf> = serde_json::from_slice(&text)
+    let folders: Vec<PathBuf> = modernbert::json::parse(&text)
         .map_err(std::io::Error::other)
         .map_err(PretrainError::io(&path, "not a list of folders"))?;
     if folders.len() != phases.len() {

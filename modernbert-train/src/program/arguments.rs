@@ -3,7 +3,7 @@
 use anyhow::bail;
 use burn::train::Interrupter;
 use clap::Args;
-use modernbert::output::OutputCheck;
+use modernbert::output::{OutputCheck, overlap};
 use modernbert_cli::DeviceArgs;
 use modernbert_train::engine::{Progress, stop_on_signals};
 use modernbert_train::pretrain::PretrainOptions;
@@ -210,6 +210,13 @@ impl OutArgs {
     pub(super) fn check_corpus(&self, corpus: &[PathBuf]) -> anyhow::Result<()> {
         if corpus.is_empty() {
             return Ok(());
+        }
+        if let Some((first, second)) = overlap(corpus) {
+            bail!(
+                "--corpus names {} and {}, which have text in common, so that it would be read twice; name it once",
+                corpus[first].display(),
+                corpus[second].display()
+            );
         }
         self.excludes("--corpus", "sets that too", |key| key == "data.corpus")
     }

@@ -35,26 +35,44 @@ pub(super) struct RankArgs {
     /// for any number. The output of rank N is appended to FOLDER-ranks/rank-N.log. Under torchrun, srun or mpirun leave it out.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(super) nproc: Option<u16>,
-    /// Sends gradients between ranks by this transport.
-    #[arg(long, value_name = "WAY", default_value = "auto")]
-    gradients: TransportChoice,
-    /// Sums gradients over ranks in this order.
-    #[arg(long, value_name = "ORDER", default_value = "tree")]
-    sum_order: SumOrderArg,
-    /// Ends the run when a rank has not answered for this number of seconds; longer than a step, an evaluation and a checkpoint together.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    rank_timeout: u64,
+    /// Sends gradients between ranks this way; auto by default.
+    #[arg(long, value_name = "WAY")]
+    gradients: Option<TransportChoice>,
+    /// Sums gradients over ranks in this order; tree by default.
+    #[arg(long, value_name = "ORDER")]
+    sum_order: Option<SumOrderArg>,
+    /// Ends the run when a rank has not answered for this many seconds, 600 by default; a step, an evaluation and a checkpoint must fit in. Ranks wait
+    /// as long for each other at the start, 120 seconds by default.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    rank_timeout: Option<u64>,
 }
 
 impl RankArgs {
+    /// Refuses arguments about several ranks in a process that is neither one of `--nproc` nor of a launcher.
+    fn check_several(&self) -> anyhow::Result<()> {
+        let given = [
+            ("--gradients", self.gradients.is_some()),
+            ("--sum-order", self.sum_order.is_some()),
+            ("--rank-timeout", self.rank_timeout.is_some()),
+        ];
+        let given = given.iter().find(|(_, is_given)| *is_given);
+        match given.filter(|_| self.nproc.is_none() && !World::is_launched()) {
+            Some((name, _)) => bail!(
+                "{name} has no effect in a single process; give --nproc or start the ranks with a launcher, or leave it out"
+            ),
+            None => Ok(()),
+        }
+    }
+
     /// Connects to the other ranks of `world`.
     pub(super) fn connect(
         &self,
         world: &World,
         device: &NamedDevice,
     ) -> anyhow::Result<(Arc<Ranks>, GradientSum)> {
+        self.check_several()?;
         let on_gpu = device.name.starts_with("cuda");
-        let nccl = match self.gradients {
+        let nccl = match self.gradients.unwrap_or(TransportChoice::Auto) {
             TransportChoice::Auto => on_gpu && COMPILED,
             TransportChoice::Host => false,
             TransportChoice::Nccl if !COMPILED => {
@@ -68,12 +86,14 @@ impl RankArgs {
             ),
             TransportChoice::Nccl => true,
         };
+        let defaults = ConnectOptions::default();
+        let timeout = self.rank_timeout.map(Duration::from_secs);
         let options = ConnectOptions {
-            silence: Duration::from_secs(self.rank_timeout),
-            ..ConnectOptions::default()
+            start: timeout.unwrap_or(defaults.start),
+            silence: timeout.unwrap_or(defaults.silence),
         };
         let ranks = Arc::new(Ranks::connect(world, &terms(&device.name, nccl), &options)?);
-        let order = match self.sum_order {
+        let order = match self.sum_order.unwrap_or(SumOrderArg::Tree) {
             SumOrderArg::Tree => SumOrder::Tree,
             SumOrderArg::Library => SumOrder::Library,
         };

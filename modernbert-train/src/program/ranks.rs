@@ -1,6 +1,8 @@
 //! `--nproc`: the process that starts the ranks of this machine and waits for them.
 
 use anyhow::Context;
+use modernbert_cli::BAD_INPUT;
+use modernbert_train::run_dir::METRICS_FILE;
 use ranks::World;
 use ranks::spawn::Local;
 use std::io::{IsTerminal, Write};
@@ -9,7 +11,7 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Set in the environment of the ranks that this process starts.
 const STARTED: &str = "MODERNBERT_NPROC_RANK";
@@ -51,11 +53,16 @@ pub(crate) fn supervise(nproc: Option<u16>, folder: &Path) -> anyhow::Result<Opt
         command
     };
     let logs = logs_of(folder)?;
+    let (had_logs, before) = (logs.exists(), written(folder));
     let mut signals = Signals::watch()?;
     let started = Local::start(size, &logs, command);
     let local = started.with_context(|| format!("{size} ranks could not be started"))?;
     let ended = local.wait(GRACE, |local| signals.forward(local))?;
-    if !ended.status.success() && ended.rank > 0 {
+    let is_refused = ended.is_alike && ended.status.code() == Some(i32::from(BAD_INPUT));
+    if is_refused && !had_logs && before == written(folder) {
+        // Every rank has refused the same before its first step, and rank 0 has said it.
+        discard(&logs, size);
+    } else if !ended.status.success() && ended.rank > 0 {
         let log = logs.join(format!("rank-{}.log", ended.rank));
         // Standard error may be closed; the exit code is left.
         let _ = writeln!(
@@ -82,6 +89,21 @@ fn logs_of(folder: &Path) -> anyhow::Result<PathBuf> {
     let mut name = name.to_os_string();
     name.push("-ranks");
     Ok(folder.with_file_name(name))
+}
+
+/// Length and time of a run's log; they change with its first step.
+fn written(folder: &Path) -> Option<(u64, SystemTime)> {
+    let found = std::fs::metadata(folder.join(METRICS_FILE)).ok()?;
+    Some((found.len(), found.modified().ok()?))
+}
+
+/// Removes the logs of ranks that this process has made. What else is in the folder keeps it.
+fn discard(logs: &Path, size: usize) {
+    for rank in 1..size {
+        // A file that is left is no loss.
+        let _ = std::fs::remove_file(logs.join(format!("rank-{rank}.log")));
+    }
+    let _ = std::fs::remove_dir(logs);
 }
 
 /// Signals that this process has received.

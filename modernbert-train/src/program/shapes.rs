@@ -83,10 +83,6 @@ fn range(text: &str) -> Result<RangeInclusive<u64>, std::num::ParseIntError> {
 impl Shapes {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         modernbert_cli::check_stdout()?;
-        let mut seen = HashSet::new();
-        if let Some(name) = self.gpus.iter().find(|name| !seen.insert(name.trim())) {
-            anyhow::bail!("--gpus has {name} twice, so that it would count twice; name it once");
-        }
         let gpus = match self.gpus[..] {
             [] => Gpu::known(),
             _ => self
@@ -95,6 +91,11 @@ impl Shapes {
                 .map(|name| Gpu::parse(name))
                 .collect::<Result<_, _>>()?,
         };
+        let mut seen = HashSet::new();
+        if let Some(gpu) = gpus.iter().find(|gpu| !seen.insert(&gpu.name)) {
+            let name = &gpu.name;
+            anyhow::bail!("--gpus has {name} twice, so that it would count twice; name it once");
+        }
         let sizes = |range: &RangeInclusive<u64>| {
             let size = |end: &u64| usize::try_from(*end).unwrap_or(usize::MAX);
             size(range.start())..=size(range.end())
@@ -103,6 +104,11 @@ impl Shapes {
             None => {
                 let shapes = self.shapes.iter().map(|text| Shape::parse(text));
                 let shapes: Vec<Shape> = shapes.collect::<Result<_, _>>()?;
+                let is_repeated = |at: &usize| shapes[..*at].contains(&shapes[*at]);
+                if let Some(second) = (0..shapes.len()).find(is_repeated) {
+                    let (text, shape) = (&self.shapes[second], shapes[second]);
+                    anyhow::bail!("{text}: the shape {shape} is named twice; name it once");
+                }
                 let count = shapes.len();
                 (shapes, count)
             }

@@ -237,6 +237,7 @@ impl Anneal {
                 let recipe = anneal_recipe(&checkpoint, self.tokens, &corpus)?;
                 let recipe = with_arguments(recipe, &[], &overrides)?;
                 recipe.validate()?;
+                recipe.check_corpora()?;
                 let run = run_of_checkpoint(&checkpoint)?;
                 self.out.check(&recipe, &[&checkpoint, &run])?;
                 let options = self.common.options(&self.out.out, self.out.restart)?;
@@ -249,6 +250,7 @@ impl Anneal {
                 check_corpus(&recipe, &text, &corpus)?;
                 let (recipe, _) = recipe.resolve_model()?;
                 recipe.validate()?;
+                recipe.check_corpora()?;
                 self.out.check(&recipe, &[])?;
                 let options = self.common.options(&self.out.out, self.out.restart)?;
                 say_device(&options, &recipe);

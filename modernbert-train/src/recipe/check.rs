@@ -68,6 +68,27 @@ pub enum RecipeError {
         /// Remedy.
         remedy: String,
     },
+    /// Two entries of a list of texts have a file in common.
+    #[error(
+        "{key}: {second} is {relation} {first}{of_first}, so that its text would be read twice; name it once",
+        first = first.display(),
+        second = second.display(),
+        of_first = first_place.as_ref().map_or(String::new(), |place| format!(" ({place})"))
+    )]
+    Twice {
+        /// The dotted key.
+        key: String,
+        /// The earlier entry.
+        first: PathBuf,
+        /// The later entry.
+        second: PathBuf,
+        /// Numbers of the two entries in the list.
+        entries: (usize, usize),
+        /// How the later one belongs to the earlier one, in words.
+        relation: &'static str,
+        /// File and line of the earlier entry, once it is known.
+        first_place: Option<String>,
+    },
     /// An error with the place of its setting.
     #[error("{place}: {source}")]
     At {

@@ -8,6 +8,7 @@
 mod builtin;
 mod check;
 mod convert;
+mod corpora;
 mod ema;
 mod from;
 mod interpolate;

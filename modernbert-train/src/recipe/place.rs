@@ -69,8 +69,58 @@ impl RecipeText {
         }
     }
 
+    /// The place of an entry of a list, as [`Self::place`].
+    fn place_of_entry(&self, key: &str, phase: Option<&str>, entry: usize) -> String {
+        let place = self.place(key, phase);
+        match lines_of_entries(&self.text, key, phase).get(entry) {
+            Some(line) if !place.starts_with("--set") => format!("{}:{line}", self.name),
+            _ => place,
+        }
+    }
+
+    /// The places of two entries of a list.
+    fn locate_twice(&self, mut error: RecipeError, phase: Option<&str>) -> RecipeError {
+        let RecipeError::Twice {
+            key,
+            entries,
+            first_place,
+            ..
+        } = &mut error
+        else {
+            return error;
+        };
+        let [first, second] =
+            [entries.0, entries.1].map(|entry| self.place_of_entry(key, phase, entry));
+        // A list on the command line has one place.
+        *first_place = Some(first).filter(|first| *first != second || !first.starts_with("--set"));
+        let source = match phase {
+            None => error,
+            Some(name) => RecipeError::Phase {
+                name: name.to_owned(),
+                source: Box::new(error),
+            },
+        };
+        RecipeError::At {
+            place: second,
+            source: Box::new(source),
+        }
+    }
+
     /// The error with the place of its setting in front.
     pub fn locate(&self, error: RecipeError) -> RecipeError {
+        let error = match error {
+            error @ RecipeError::Twice { .. } => return self.locate_twice(error, None),
+            RecipeError::Phase { name, source } => match *source {
+                error @ RecipeError::Twice { .. } => {
+                    return self.locate_twice(error, Some(&name));
+                }
+                other => RecipeError::Phase {
+                    name,
+                    source: Box::new(other),
+                },
+            },
+            other => other,
+        };
         let of_model;
         let (key, phase) = match &error {
             RecipeError::Invalid { key, .. } => (key.as_str(), None),
@@ -140,6 +190,34 @@ pub(super) fn line_of_key(text: &str, key: &str, phase: Option<&str>) -> Option<
     let inside = phase.and_then(|phase| span_of(phase_table(table.get_ref(), phase)?, &parts));
     let span = inside.or_else(|| span_of(table.get_ref(), &parts))?;
     Some(line_at(text, span.start))
+}
+
+/// The lines of the entries of a list, in the phase of this name if it is set there, else outside of phases.
+fn lines_of_entries(text: &str, key: &str, phase: Option<&str>) -> Vec<usize> {
+    let Ok(table) = DeTable::parse(text) else {
+        return Vec::new();
+    };
+    let parts: Vec<&str> = key.split('.').collect();
+    let of_phase = phase.and_then(|phase| phase_table(table.get_ref(), phase));
+    let inside = of_phase.and_then(|phase| value_at(phase, &parts));
+    let value = inside.or_else(|| value_at(table.get_ref(), &parts));
+    match value {
+        Some(DeValue::Array(entries)) => entries
+            .iter()
+            .map(|entry| line_at(text, entry.span().start))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn value_at<'a, 'i>(table: &'a DeTable<'i>, parts: &[&str]) -> Option<&'a DeValue<'i>> {
+    let (first, rest) = parts.split_first()?;
+    let (_, value) = entry(table, first)?;
+    match value.get_ref() {
+        found if rest.is_empty() => Some(found),
+        DeValue::Table(inner) => value_at(inner, rest),
+        _ => None,
+    }
 }
 
 /// Returns true if a text sets a dotted key, in a phase or outside.

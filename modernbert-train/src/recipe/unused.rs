@@ -20,8 +20,9 @@ impl Recipe {
     /// Refuses settings that have no effect in any phase. A new run is checked; runs of earlier versions can be resumed with such settings.
     ///
     /// # Errors
-    /// The first such setting, with the one that it belongs to.
+    /// The first such setting, with the one that it belongs to; those of [`Self::check_corpora`].
     pub fn check_used(&self) -> Result<(), RecipeError> {
+        self.check_corpora()?;
         let phases = self.phases()?;
         let recipes = || phases.iter().map(|phase| &phase.recipe);
         // A setting with a default can't be told from its absence.

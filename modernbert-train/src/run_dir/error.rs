@@ -102,8 +102,8 @@ pub enum RunDirError {
         /// Description of the difference.
         reason: String,
     },
-    /// `run.json` can't be understood.
-    #[error("{path}: damaged: {reason}", path = path.display())]
+    /// `run.json` or `checkpoints/written.json` can't be understood.
+    #[error("{path}: damaged: {reason}; restore the file, or begin another run in another folder", path = path.display())]
     Info {
         /// The file.
         path: PathBuf,
@@ -151,7 +151,7 @@ impl RunDirError {
         }
     }
 
-    pub(super) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Self::Io { path, source }
     }

@@ -105,7 +105,7 @@ impl RunInfo {
             path: path.clone(),
             reason: error.to_string(),
         };
-        serde_json::from_slice(&text).map(Some).map_err(wrong)
+        modernbert::json::parse(&text).map(Some).map_err(wrong)
     }
 
     /// Writes `run.json`.

@@ -97,7 +97,7 @@ impl RunDir {
         if root.is_dir() {
             Self::replaceable(root, restart)?;
         }
-        let made = std::fs::create_dir_all(root);
+        let made = modernbert::output::make_folder(root);
         made.map_err(|source| RunDirError::Make {
             path: root.to_path_buf(),
             source,

@@ -60,7 +60,7 @@ impl CheckpointManifest {
             Err(error) => return Err(SnapshotError::io(&path)(error)),
         };
         let manifest: Self =
-            serde_json::from_slice(&text).map_err(|error| SnapshotError::damaged(&path, error))?;
+            modernbert::json::parse(&text).map_err(|error| SnapshotError::damaged(&path, error))?;
         if manifest.format > FORMAT {
             return Err(SnapshotError::Format {
                 path,

@@ -76,7 +76,7 @@ impl Snapshot {
 pub fn read_state<S: DeserializeOwned>(folder: &Path) -> Result<S, SnapshotError> {
     let path = folder.join(STATE_FILE);
     let text = modernbert::read::bytes(&path).map_err(SnapshotError::io(&path))?;
-    serde_json::from_slice(&text).map_err(|error| SnapshotError::damaged(&path, error))
+    modernbert::json::parse(&text).map_err(|error| SnapshotError::damaged(&path, error))
 }
 
 /// All tensors of a safetensors file, by name.

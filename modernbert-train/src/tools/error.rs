@@ -108,7 +108,7 @@ pub enum ToolError {
     #[error(transparent)]
     Output(#[from] OutputError),
     /// A checkpoint.
-    #[error(transparent)]
+    #[error("{0}{remedy}", remedy = remedy_of(.0))]
     Snapshot(Box<SnapshotError>),
     /// A run's folder.
     #[error(transparent)]
@@ -131,6 +131,14 @@ pub enum ToolError {
     /// The picture.
     #[error(transparent)]
     Plot(#[from] PlotError),
+}
+
+/// The remedy for a damaged checkpoint; empty for errors that say it.
+fn remedy_of(error: &SnapshotError) -> &'static str {
+    match error {
+        SnapshotError::Damaged { .. } => "; take another checkpoint, or copy this one again",
+        _ => "",
+    }
 }
 
 impl From<SnapshotError> for ToolError {

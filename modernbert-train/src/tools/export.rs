@@ -95,8 +95,9 @@ pub fn export_model_int8(model: &Path, out: &Path) -> Result<usize, ToolError> {
 }
 
 /// Files of a model folder that not every folder has: roles of special tokens, sentence embeddings, the projection of a multi-vector model.
-const OPTIONAL_FILES: [&str; 7] = [
+const OPTIONAL_FILES: [&str; 8] = [
     "special_tokens_map.json",
+    "added_tokens.json",
     sentences::LENGTH_FILE,
     sentences::PROMPTS_FILE,
     sentences::POOLING_FILE,

@@ -4,6 +4,7 @@ use modernbert_files::atomic::write_atomically;
 use std::fmt::Display;
 use std::io::Read;
 use std::path::Path;
+use std::time::SystemTime;
 
 use super::{PlotError, font_is_ready};
 
@@ -31,10 +32,20 @@ pub(super) fn draw_file<E: Display>(
     if !font_is_ready() {
         return Err(draw_error(&"the built-in font was refused"));
     }
+    let before = state_of(path);
     let mut pixels = vec![0; 3 * size.0 as usize * size.1 as usize];
     draw(&mut pixels).map_err(|error| draw_error(&error))?;
     let picture = encoded(&pixels, size).map_err(|error| draw_error(&error))?;
+    if state_of(path) != before {
+        return Err(PlotError::Changed(path.to_owned()));
+    }
     write_atomically(path, &picture).map_err(io_error)
+}
+
+/// Length and time of a file; they differ once another process has written it.
+fn state_of(path: &Path) -> Option<(u64, SystemTime)> {
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.len(), found.modified().ok()?))
 }
 
 /// The pixels as a PNG file, with the text chunk that marks it after the header.

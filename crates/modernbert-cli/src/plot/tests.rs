@@ -212,3 +212,20 @@ fn groups_and_panels_become_pictures() {
     assert!(matches!(none, PlotError::Empty(_)), "{none}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
 }
+
+/// Of two programs that draw one picture at the same time, the later one leaves it.
+#[test]
+fn a_picture_that_appears_meanwhile_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("loss.png");
+    for older in [false, true] {
+        if older {
+            super::file::draw_file(&path, (2, 2), |_| Ok::<_, PlotError>(())).unwrap();
+        }
+        let meanwhile = |_: &mut [u8]| std::fs::write(&path, "another picture");
+        let error = super::file::draw_file(&path, (2, 2), meanwhile).unwrap_err();
+        assert!(matches!(error, PlotError::Changed(_)), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"another picture");
+        std::fs::remove_file(&path).unwrap();
+    }
+}

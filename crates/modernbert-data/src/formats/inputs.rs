@@ -8,7 +8,7 @@ use modernbert_files::output::FileId;
 
 use super::FormatError;
 use super::kind::FileKind;
-use super::mds::{INDEX_FILE, files_of_index, is_index};
+use super::mds::{INDEX_FILE, files_of_index, is_index, is_shard};
 
 /// A file, or a folder of MDS shards.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,11 +137,30 @@ struct MdsFolders {
 impl MdsFolders {
     fn of(files: &[PathBuf]) -> Result<Self, FormatError> {
         let mut this = Self::default();
-        let mut indexes: Vec<&PathBuf> = files
+        let named: Vec<&PathBuf> = files
             .iter()
             .filter(|file| file.file_name().is_some_and(|name| name == INDEX_FILE))
-            .filter(|file| is_index(file))
             .collect();
+        let (mut indexes, others): (Vec<&PathBuf>, Vec<&PathBuf>) =
+            named.into_iter().partition(|file| is_index(file));
+        if !others.is_empty() {
+            let with_shards: HashSet<_> = files
+                .iter()
+                .filter(|file| is_shard(file))
+                .map(|file| file.parent())
+                .collect();
+            // Without an index the shards would be left out.
+            if let Some(index) = others
+                .into_iter()
+                .find(|index| with_shards.contains(&index.parent()))
+            {
+                return Err(FormatError::Mds {
+                    path: index.clone(),
+                    reason: "no list of shards with their raw_data, and .mds files are beside it"
+                        .to_string(),
+                });
+            }
+        }
         indexes.sort_by_key(|index| index.components().count());
         for index in indexes {
             let folder = index.parent().unwrap_or(Path::new(""));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use modernbert_files::tokenizer::TokenizerError;
-use modernbert_files::wording::counted;
+use modernbert_files::wording::{counted, size};
 
 use crate::corpus::CorpusError;
 use crate::formats::FormatError;
@@ -101,8 +101,8 @@ pub enum TokenizeFolderError {
     },
     /// The disk is too full for the shards.
     #[error(
-        "{path}: the shards take about {needed_mb:.0} MB and {free_mb:.0} MB are free on the disk; free some space, or give --out a folder on \
-         another disk", path = path.display(), needed_mb = *needed as f64 / 1e6, free_mb = *free as f64 / 1e6
+        "{path}: the shards take about {needed} and {free} are free on the disk; free some space, or give --out a folder on another disk",
+        path = path.display(), needed = size(*needed), free = size(*free)
     )]
     Space {
         /// The folder.

@@ -148,7 +148,7 @@ impl Index {
     /// # Errors
     /// Text that is no index of this version, or one that contradicts itself or names files outside of its folder.
     pub fn parse(text: &str) -> Result<Self, ShardIndexError> {
-        let index: Self = serde_json::from_str(text)?;
+        let index: Self = modernbert_files::json::parse(text.as_bytes())?;
         if index.format != FORMAT || index.version != VERSION {
             return Err(ShardIndexError::Format {
                 format: index.format,

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use modernbert_files::output::make_folder;
 use modernbert_files::tokenizer::{self, Tokenizer};
 use tempfile::TempDir;
 
@@ -43,7 +44,7 @@ impl Staging {
         };
         let is_new = !out.exists();
         if is_new {
-            fs::create_dir_all(out).map_err(failed)?;
+            make_folder(out).map_err(failed)?;
         } else if !out.is_dir() {
             return Err(TokenizeFolderError::NotAFolder { path: out.into() });
         }

@@ -14,6 +14,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::{CheckpointError, WEIGHTS_FILE};
+use crate::kinds;
 
 const INDEX_FILE: &str = "model.safetensors.index.json";
 
@@ -92,6 +93,8 @@ impl TensorFiles {
         let bytes = crate::read::bytes(index).map_err(CheckpointError::io(index))?;
         let json: serde_json::Value =
             crate::json::parse(&bytes).map_err(|error| wrong(error.to_string()))?;
+        kinds::check(kinds::WEIGHTS_INDEX, &json)
+            .map_err(|error| wrong(format!("{}, not {}", error.fault(), error.expected)))?;
         let map = json
             .get("weight_map")
             .and_then(|map| map.as_object())

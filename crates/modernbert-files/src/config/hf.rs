@@ -16,6 +16,8 @@ use super::hf_write::io_error;
 use super::validate::MAX_LAYERS;
 use super::{Activation, ConfigError, LayerType, ModernBertConfig, Pooling, ProblemType};
 use crate::checkpoint::int8;
+use crate::kinds::{self, plain_id};
+use crate::wording::of_json_reader;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
@@ -247,7 +249,10 @@ impl Fields<'_> {
                 FlexOptions::deserialize(value).map_err(|error| ConfigError::Value {
                     source_name: self.source.to_owned(),
                     key: FLEXBERT.to_owned(),
-                    value: format!("an object with an invalid entry ({error})"),
+                    value: format!(
+                        "an object with an invalid entry ({})",
+                        of_json_reader(&error.to_string())
+                    ),
                     expected: "the choices that docs/flexbert.md lists".to_owned(),
                 })?
             }
@@ -404,12 +409,7 @@ impl Fields<'_> {
             }
             Some(names)
         };
-        let id = |id: &str| {
-            id.trim()
-                .parse::<usize>()
-                .ok()
-                .filter(|id| *id < MAX_LABELS)
-        };
+        let id = |id: &str| plain_id(id).filter(|id| *id < MAX_LABELS);
         let named = |value: &Value| match value {
             Value::Array(names) => names.iter().map(name).collect::<Option<Vec<_>>>(),
             Value::Object(map) if map.is_empty() => Some(Vec::new()),
@@ -553,11 +553,16 @@ impl ModernBertConfig {
     /// # Errors
     /// Text that is no JSON object, another model type, a value of the wrong kind, and everything [`Self::validate`] refuses.
     pub fn from_json_str(text: &str, source_name: &str) -> Result<Self, ConfigError> {
-        let map: Map<String, Value> =
-            crate::json::parse(text.as_bytes()).map_err(|error| ConfigError::Json {
-                source_name: source_name.to_owned(),
-                message: error.to_string(),
-            })?;
+        let not_json = |message: String| ConfigError::Json {
+            source_name: source_name.to_owned(),
+            message,
+        };
+        let json: Value =
+            crate::json::parse(text.as_bytes()).map_err(|error| not_json(error.to_string()))?;
+        let checked = kinds::check(kinds::CONFIG, &json);
+        let Value::Object(map) = json else {
+            return Err(not_json("another JSON value".to_owned()));
+        };
         if let Some(found) = map
             .get("model_type")
             .filter(|m| !matches!(m.as_str(), Some("modernbert" | FLEXBERT)))
@@ -569,6 +574,12 @@ impl ModernBertConfig {
                     .map_or_else(|| found.to_string(), str::to_owned),
             });
         }
+        checked.map_err(|wrong| ConfigError::Value {
+            source_name: source_name.to_owned(),
+            key: wrong.key,
+            value: wrong.value,
+            expected: wrong.expected,
+        })?;
         let config = Fields {
             map: &map,
             source: source_name,

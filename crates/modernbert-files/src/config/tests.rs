@@ -542,11 +542,11 @@ fn rotary_embeddings_are_read_whole_or_refused() {
 #[test]
 fn labels_that_can_not_be_told_apart_are_refused() {
     for (id2label, label2id, said) in [
-        (
-            json!({"0": "a", "00": "b"}),
-            json!(null),
-            "each of them once",
-        ),
+        (json!({"0": "a", "00": "b"}), json!(null), "the key \"00\""),
+        (json!({"+0": "a", "1": "b"}), json!(null), "the key \"+0\""),
+        (json!({"0": "a", "1": "b"}), json!({"a": "0"}), "label2id.a"),
+        (json!({"0": "a", "1": "b"}), json!(["a"]), "label2id is"),
+        (json!(null), json!({"a": "00"}), "label2id.a"),
         (json!({"0": "a", "1": "a"}), json!(null), "\"a\" twice"),
         (json!({"0": "a", "1": ""}), json!(null), "an empty name"),
         (

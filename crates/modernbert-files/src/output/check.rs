@@ -273,14 +273,33 @@ fn names_a_folder(path: &Path) -> bool {
 
 /// The first of some paths that names the file or folder of an earlier one, by the same spelling, another one or a link.
 pub fn named_twice<P: AsRef<Path>>(paths: &[P]) -> Option<&Path> {
-    let is_same = |a: &Path, b: &Path| a == b || resolved(a) == resolved(b) || same_file(a, b);
-    let is_repeated = |(index, path): &(usize, &P)| {
-        paths[..*index]
+    let (_, second) = pair(paths, is_same)?;
+    Some(paths[second].as_ref())
+}
+
+/// Returns the numbers of the first two of several paths that have a file in common: two names of one place, or a folder and something inside it.
+pub fn overlap<P: AsRef<Path>>(paths: &[P]) -> Option<(usize, usize)> {
+    pair(paths, |a, b| {
+        let (real_a, real_b) = (resolved(a), resolved(b));
+        is_same(a, b) || real_a.starts_with(&real_b) || real_b.starts_with(&real_a)
+    })
+}
+
+fn is_same(a: &Path, b: &Path) -> bool {
+    a == b || resolved(a) == resolved(b) || same_file(a, b)
+}
+
+fn pair<P: AsRef<Path>>(
+    paths: &[P],
+    belong: impl Fn(&Path, &Path) -> bool,
+) -> Option<(usize, usize)> {
+    paths.iter().enumerate().find_map(|(second, path)| {
+        let earlier = &paths[..second];
+        let first = earlier
             .iter()
-            .any(|earlier| is_same(earlier.as_ref(), path.as_ref()))
-    };
-    let found = paths.iter().enumerate().find(is_repeated);
-    found.map(|(_, path)| path.as_ref())
+            .position(|one| belong(one.as_ref(), path.as_ref()))?;
+        Some((first, second))
+    })
 }
 
 /// The nearest path at or above `path` that exists.

@@ -8,15 +8,19 @@ mod space;
 mod staged;
 #[cfg(test)]
 mod tests;
+mod usable;
 
-pub use check::{FileId, OutputCheck, named_twice, nearest_existing};
+pub use check::{FileId, OutputCheck, named_twice, nearest_existing, overlap};
 pub(crate) use space::file_remedy;
 pub use space::{free_bytes, space_remedy};
 pub use staged::StagedFolder;
+pub use usable::make_folder;
 
 use std::path::PathBuf;
 
-/// Reason why nothing can be written to an output path.
+use crate::wording::size;
+
+/// Reason why nothing can be written at a place.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
     /// Any of the faults below, of a path that another argument than `--out` names.
@@ -100,8 +104,8 @@ pub enum OutputError {
     },
     /// The disk is too full.
     #[error(
-        "{path}: {needed_mb:.0} MB are needed and {free_mb:.0} MB are free on the disk; free some space, or give --out a place on another \
-         disk", path = path.display(), needed_mb = *needed as f64 / 1e6, free_mb = *free as f64 / 1e6
+        "{path}: {needed} are needed and {free} are free on the disk; free some space, or give --out a place on another disk",
+        path = path.display(), needed = size(*needed), free = size(*free)
     )]
     Space {
         /// The output path.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::OutputError;
+use super::usable::{check_usable, make_folder};
 use crate::atomic::{PREFIX, folder_of};
 
 /// A folder that is filled under a random name in the same parent folder, and renamed when it is complete. Dropped before that, it is removed.
@@ -26,7 +27,7 @@ impl StagedFolder {
             folder_of(target)
         };
         let begin = || {
-            std::fs::create_dir_all(beside)?;
+            make_folder(beside)?;
             let mut builder = tempfile::Builder::new();
             builder.prefix(PREFIX);
             #[cfg(unix)]
@@ -34,7 +35,9 @@ impl StagedFolder {
                 use std::os::unix::fs::PermissionsExt;
                 builder.permissions(std::fs::Permissions::from_mode(0o777));
             }
-            builder.tempdir_in(beside)
+            let staging = builder.tempdir_in(beside)?;
+            check_usable(staging.path())?;
+            Ok(staging)
         };
         let staging = begin().map_err(OutputError::write(target))?;
         Ok(Self {

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{COUNT, FLAG, MODULES_FILE, PROMPTS_FILE, SentencesError, field, read_json};
+use super::{MODULES_FILE, PROMPTS_FILE, SentencesError, damaged, is_set, read_json, wrong};
+use crate::kinds;
 
 /// Folder of the projection.
 pub const DENSE_FOLDER: &str = "1_Dense";
@@ -56,7 +57,7 @@ impl MultiVectorSettings {
     /// A file that can't be read or is malformed; a projection with an activation, a bias or a residual.
     pub fn read(folder: &Path) -> Result<Option<Self>, SentencesError> {
         let file = folder.join(MODULES_FILE);
-        let Some(modules) = read_json(&file)? else {
+        let Some(modules) = read_json(&file, kinds::MODULES)? else {
             return Ok(None);
         };
         let kinds: Vec<&str> = modules
@@ -79,53 +80,53 @@ impl MultiVectorSettings {
         check_dense(&folder.join(DENSE_FOLDER).join("config.json"))?;
         let mut settings = Self::default();
         let path = folder.join(PROMPTS_FILE);
-        let Some(json) = read_json(&path)? else {
+        let Some(json) = read_json(&path, kinds::SENTENCE_TRANSFORMERS)? else {
             return Ok(Some(settings));
         };
         let length = |key: &str, default: usize| {
-            let length = field(&path, &json, key, COUNT, Value::as_u64)?;
-            let length = length.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
-            Ok::<_, SentencesError>(length.unwrap_or(default))
+            let length = json.get(key).and_then(Value::as_u64);
+            match length.map(|length| usize::try_from(length).unwrap_or(usize::MAX)) {
+                Some(0) => Err(wrong(&path, &format!("{key} is 0"), "set 1 or more")),
+                length => Ok(length.unwrap_or(default)),
+            }
         };
         let flag = |key: &str, default: bool| {
-            let flag = field(&path, &json, key, FLAG, Value::as_bool)?;
-            Ok::<_, SentencesError>(flag.unwrap_or(default))
+            let flag = json.get(key).and_then(Value::as_bool);
+            flag.unwrap_or(default)
         };
         for (key, prefix) in [
             ("query_prefix", &mut settings.query_prefix),
             ("document_prefix", &mut settings.document_prefix),
         ] {
-            if let Some(given) = field(&path, &json, key, "a text", Value::as_str)? {
+            if let Some(given) = json.get(key).and_then(Value::as_str) {
                 *prefix = given.to_string();
             }
         }
         settings.query_length = length("query_length", settings.query_length)?;
         settings.document_length = length("document_length", settings.document_length)?;
-        settings.query_expansion = flag("do_query_expansion", settings.query_expansion)?;
+        settings.query_expansion = flag("do_query_expansion", settings.query_expansion);
         settings.attend_to_expansion =
-            flag("attend_to_expansion_tokens", settings.attend_to_expansion)?;
-        let words = |list: &Value| -> Option<Vec<String>> {
-            let word = |word: &Value| word.as_str().map(str::to_string);
-            list.as_array()?.iter().map(word).collect()
-        };
-        let skipped = field(&path, &json, "skiplist_words", "a list of texts", words)?;
-        settings.skip_list = skipped.unwrap_or(settings.skip_list);
+            flag("attend_to_expansion_tokens", settings.attend_to_expansion);
+        if let Some(words) = json.get("skiplist_words").and_then(Value::as_array) {
+            let words = words.iter().filter_map(Value::as_str);
+            settings.skip_list = words.map(str::to_string).collect();
+        }
         Ok(Some(settings))
     }
 }
 
 /// Refuses a projection that is more than one matrix.
 fn check_dense(path: &Path) -> Result<(), SentencesError> {
-    let Some(json) = read_json(path)? else {
-        return Err(SentencesError::Format {
-            path: path.to_path_buf(),
-            reason: "the file is missing".to_string(),
-        });
+    let Some(json) = read_json(path, kinds::DENSE)? else {
+        return Err(damaged(path, "the file is missing"));
     };
-    let set = |key: &str| json.get(key).and_then(Value::as_bool) == Some(true);
     let activation = json.get("activation_function").and_then(Value::as_str);
     let is_identity = activation.is_none_or(|name| name.ends_with("Identity"));
-    let what = match (set("bias"), set("use_residual"), is_identity) {
+    let what = match (
+        is_set(&json, "bias"),
+        is_set(&json, "use_residual"),
+        is_identity,
+    ) {
         (false, false, true) => return Ok(()),
         (true, ..) => "a projection with a bias",
         (_, true, _) => "a projection with a residual",

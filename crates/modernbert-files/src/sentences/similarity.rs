@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{PROMPTS_FILE, SentencesError, read_json};
+use crate::kinds;
 
 /// Similarity of two vectors; more similar vectors have a larger one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,24 +49,16 @@ impl Similarity {
     /// A file that can't be read or is malformed; a name that is not known.
     pub fn of_folder(folder: &Path) -> Result<Option<Self>, SentencesError> {
         let path = folder.join(PROMPTS_FILE);
-        let json = read_json(&path)?;
-        let wrong = |reason: String| SentencesError::Format {
-            path: path.clone(),
-            reason: format!("similarity_fn_name: {reason}"),
+        let json = read_json(&path, kinds::SENTENCE_TRANSFORMERS)?.unwrap_or_default();
+        let Some(name) = json.get("similarity_fn_name").and_then(Value::as_str) else {
+            return Ok(None);
         };
-        match json
-            .as_ref()
-            .and_then(|json| json.get("similarity_fn_name"))
-        {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(name)) => {
-                let known: Result<Self, _> = name.parse();
-                known
-                    .map(Some)
-                    .map_err(|error: UnknownSimilarity| wrong(error.to_string()))
-            }
-            Some(other) => Err(wrong(format!("{other} is no name"))),
-        }
+        let unknown = |UnknownSimilarity(name)| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            let reason = format!("similarity_fn_name is {name:?}");
+            super::wrong(&path, &reason, &format!("expected one of {names}"))
+        };
+        name.parse().map(Some).map_err(unknown)
     }
 }
 

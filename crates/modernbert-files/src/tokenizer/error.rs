@@ -5,13 +5,15 @@ use std::path::PathBuf;
 /// An error of the tokenizer; each names the place and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
-    /// `tokenizer_config.json` or `special_tokens_map.json` is malformed.
-    #[error("{path}: {reason}; {}", crate::cached::replace_file(path))]
+    /// A file beside `tokenizer.json` is malformed, or contradicts it.
+    #[error("{path}: {reason}; {remedy}")]
     Settings {
         /// The file.
         path: PathBuf,
         /// Description of the fault.
         reason: String,
+        /// Remedy.
+        remedy: String,
     },
     /// The file cannot be read.
     #[error(

@@ -34,6 +34,9 @@ use roles::{Claim, ClaimKind, Roles};
 pub use train::TrainOptions;
 pub use words::EncodedWords;
 
+/// The remedy for a token that one of a tokenizer's files lacks.
+const TOGETHER: &str = "copy both files from the same model, or correct one of them";
+
 /// The ids of the five special tokens of one tokenizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpecialTokens {
@@ -231,33 +234,37 @@ impl Tokenizer {
             .and_then(|part| serde_json::to_value(part).ok())
             .and_then(|part| part.get("add_prefix_space")?.as_bool());
         for Claim { path, kind } in &roles.claims {
-            let wrong = |reason: String| {
+            let wrong = |reason: String, remedy: &str| {
                 Err(TokenizerError::Settings {
                     path: path.clone(),
                     reason,
+                    remedy: remedy.to_string(),
                 })
             };
             match kind {
                 ClaimKind::Token { key, content, id } => {
                     match (self.inner.token_to_id(content), id) {
                         (None, _) => {
-                            wrong(format!(
+                            let fault = format!(
                                 "{key} has the token {content:?}, which tokenizer.json does not have"
-                            ))?;
+                            );
+                            wrong(fault, TOGETHER)?;
                         }
                         (Some(found), Some(id)) if found != *id => {
-                            wrong(format!(
+                            let fault = format!(
                                 "{key} has the token {content:?}, whose id in tokenizer.json is {found}"
-                            ))?;
+                            );
+                            wrong(fault, TOGETHER)?;
                         }
                         _ => {}
                     }
                 }
                 ClaimKind::PrefixSpace(flag) => {
                     if let Some(found) = prefix.filter(|found| found != flag) {
-                        wrong(format!(
-                            "add_prefix_space is {flag}, and the pre_tokenizer of tokenizer.json has {found}: make the two agree"
-                        ))?;
+                        let fault = format!(
+                            "add_prefix_space is {flag}, and the pre_tokenizer of tokenizer.json has {found}"
+                        );
+                        wrong(fault, "make the two agree")?;
                     }
                 }
             }

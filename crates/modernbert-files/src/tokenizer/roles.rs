@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::TokenizerError;
+use crate::kinds::{self, Kind};
 
 /// Files that give the text of each special token, in order of precedence.
 const FILES: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
+/// File of older tokenizers with added tokens and their ids.
+const ADDED_FILE: &str = "added_tokens.json";
 /// Larger values mean "no limit".
 const MOST_TOKENS: f64 = (1u64 << 31) as f64;
 
@@ -45,55 +48,50 @@ pub(super) enum ClaimKind {
     PrefixSpace(bool),
 }
 
+/// A fault of a setting, and its remedy.
+type Fault = (String, String);
+
 impl Roles {
     /// Reads the files in `folder`; a file that doesn't exist gives nothing.
     pub(super) fn read(folder: &Path) -> Result<Self, TokenizerError> {
         let mut roles = Self::default();
+        let mut has_added = false;
         for name in FILES {
             let path = folder.join(name);
-            let bytes = match crate::read::bytes(&path) {
-                Ok(bytes) => bytes,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(source) => return Err(TokenizerError::Read { path, source }),
+            let Some(json) = read_json(&path, kinds::TOKENIZER_CONFIG)? else {
+                continue;
             };
-            let wrong = |reason| TokenizerError::Settings {
+            has_added |= json
+                .get("added_tokens_decoder")
+                .is_some_and(|added| !added.is_null());
+            let wrong = |(reason, remedy)| TokenizerError::Settings {
                 path: path.clone(),
                 reason,
+                remedy,
             };
-            let json: Value =
-                crate::json::parse(&bytes).map_err(|error| wrong(error.to_string()))?;
-            if !json.is_object() {
-                return Err(wrong("not a JSON object".to_string()));
-            }
             roles.add(&json).map_err(wrong)?;
-            roles
-                .claim(&json, &path)
-                .map_err(|reason| TokenizerError::Settings {
+            roles.claim(&json, &path);
+        }
+        // As in transformers, older files than the setting are read where that is missing.
+        let path = folder.join(ADDED_FILE);
+        if !has_added && let Some(json) = read_json(&path, kinds::ADDED_TOKENS)? {
+            for (content, id) in json.as_object().into_iter().flatten() {
+                let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
+                roles.claims.push(Claim {
                     path: path.clone(),
-                    reason,
-                })?;
+                    kind: ClaimKind::Token {
+                        key: "the file".to_string(),
+                        content: content.clone(),
+                        id,
+                    },
+                });
+            }
         }
         Ok(roles)
     }
 
-    /// Reads the settings of a file that no earlier file has. The error describes a setting that is malformed or not supported.
-    fn add(&mut self, json: &Value) -> Result<(), String> {
-        for (key, other) in [
-            ("unk_token", None),
-            ("cls_token", Some("bos_token")),
-            ("sep_token", Some("eos_token")),
-            ("pad_token", None),
-            ("mask_token", None),
-        ] {
-            for key in [Some(key), other].into_iter().flatten() {
-                let value = json.get(key).filter(|value| !value.is_null());
-                if let Some(value) = value.filter(|value| content(value).is_none()) {
-                    return Err(format!(
-                        "{key} is {value}; expected the text of a token, an object with its content, or null"
-                    ));
-                }
-            }
-        }
+    /// Takes what is set in a file and not in an earlier one. The error describes a setting that is out of range or not supported.
+    fn add(&mut self, json: &Value) -> Result<(), Fault> {
         let token =
             |key: &str| Some(content(json.get(key)?)?.to_string()).filter(|text| !text.is_empty());
         for (role, key, other) in [
@@ -115,8 +113,9 @@ impl Roles {
             let limit = limit
                 .filter(|limit| *limit >= 1.0 && (limit.fract() == 0.0 || *limit >= MOST_TOKENS));
             let Some(limit) = limit else {
-                return Err(format!(
-                    "model_max_length is {value}; expected a number of tokens, 1 or more, or null"
+                return Err((
+                    format!("model_max_length is {value}"),
+                    "set a number of tokens, 1 or more, or null".to_string(),
                 ));
             };
             let limit = (limit < MOST_TOKENS).then_some(limit as usize);
@@ -136,55 +135,79 @@ impl Roles {
         ] {
             let value = json.get(key).filter(|value| !value.is_null());
             if let Some(value) = value.filter(|value| **value != usual) {
-                return Err(format!(
-                    "{key} is {value}, which is not supported ({effect}): set {usual}, or leave it out"
+                return Err((
+                    format!("{key} is {value}, which is not supported ({effect})"),
+                    format!("set {usual}, or leave it out"),
                 ));
             }
         }
         Ok(())
     }
 
-    /// Collects the statements of a file about the tokenizer itself.
-    fn claim(&mut self, json: &Value, path: &Path) -> Result<(), String> {
+    /// Collects what a file says about the tokenizer itself; the types of its values are checked.
+    fn claim(&mut self, json: &Value, path: &Path) {
         let mut claim = |kind| {
             let path = path.to_path_buf();
             self.claims.push(Claim { path, kind });
         };
-        match json.get("add_prefix_space") {
-            None | Some(Value::Null) => {}
-            Some(Value::Bool(flag)) => claim(ClaimKind::PrefixSpace(*flag)),
-            Some(other) => {
-                return Err(format!(
-                    "add_prefix_space is {other}; expected true or false"
-                ));
+        if let Some(flag) = json.get("add_prefix_space").and_then(Value::as_bool) {
+            claim(ClaimKind::PrefixSpace(flag));
+        }
+        let mut token = |key: String, value: &Value, id: Option<u32>| {
+            if let Some(content) = content(value) {
+                let content = content.to_string();
+                claim(ClaimKind::Token { key, content, id });
+            }
+        };
+        let added = json.get("added_tokens_decoder").and_then(Value::as_object);
+        for (id, value) in added.into_iter().flatten() {
+            // An id that no tokenizer has is as wrong as another one.
+            let number = id.parse().unwrap_or(u32::MAX);
+            token(format!("added_tokens_decoder.{id}"), value, Some(number));
+        }
+        for key in [
+            "additional_special_tokens",
+            "extra_special_tokens",
+            "model_specific_special_tokens",
+        ] {
+            match json.get(key) {
+                Some(Value::Array(tokens)) => {
+                    for value in tokens {
+                        token(key.to_string(), value, None);
+                    }
+                }
+                Some(Value::Object(tokens)) => {
+                    for (name, value) in tokens {
+                        token(format!("{key}.{name}"), value, None);
+                    }
+                }
+                _ => {}
             }
         }
-        let added = json.get("added_tokens_decoder").and_then(Value::as_object);
-        for (id, token) in added.into_iter().flatten() {
-            let key = format!("added_tokens_decoder.{id}");
-            let (Some(content), Ok(id)) = (content(token), id.parse()) else {
-                return Err(format!(
-                    "{key} is {token}; expected an id and an object with the token's content"
-                ));
-            };
-            claim(ClaimKind::Token {
-                key,
-                content: content.to_string(),
-                id: Some(id),
+    }
+}
+
+/// Reads a file of settings; `None` if there is none.
+fn read_json(path: &Path, kind: Kind) -> Result<Option<Value>, TokenizerError> {
+    let bytes = match crate::read::bytes(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            return Err(TokenizerError::Read {
+                path: path.to_path_buf(),
+                source,
             });
         }
-        for key in ["additional_special_tokens", "extra_special_tokens"] {
-            let tokens = json.get(key).and_then(Value::as_array);
-            for content in tokens.into_iter().flatten().filter_map(content) {
-                claim(ClaimKind::Token {
-                    key: key.to_string(),
-                    content: content.to_string(),
-                    id: None,
-                });
-            }
-        }
-        Ok(())
-    }
+    };
+    let wrong = |reason, remedy| TokenizerError::Settings {
+        path: path.to_path_buf(),
+        reason,
+        remedy,
+    };
+    let json = crate::json::parse(&bytes)
+        .map_err(|error| wrong(error.to_string(), crate::cached::replace_file(path)))?;
+    kinds::check(kind, &json).map_err(|error| wrong(error.fault(), error.remedy()))?;
+    Ok(Some(json))
 }
 
 /// The text of a token: itself, or the content of an object.
@@ -222,8 +245,15 @@ mod tests {
         assert_eq!(roles.max_length, Some(512));
     }
 
+    /// Reads a folder in which a file has this content.
+    fn of(name: &str, content: &str) -> Result<Roles, String> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(name), content).unwrap();
+        Roles::read(folder.path()).map_err(|error| error.to_string())
+    }
+
     #[test]
-    fn settings_that_are_malformed_or_not_supported_are_refused() {
+    fn settings_that_are_malformed_or_not_supported_are_refused_with_one_remedy() {
         for (key, value) in [
             ("model_max_length", json!("512")),
             ("model_max_length", json!(-1)),
@@ -231,24 +261,61 @@ mod tests {
             ("model_max_length", json!(7.5)),
             ("model_max_length", json!(true)),
             ("truncation_side", json!("left")),
+            ("truncation_side", json!(1)),
             ("split_special_tokens", json!(true)),
+            ("add_prefix_space", json!("yes")),
             ("cls_token", json!(5)),
             ("eos_token", json!(["</s>"])),
             ("mask_token", json!({"content": 3})),
+            ("added_tokens_decoder", json!([{"content": "<a>"}])),
+            ("added_tokens_decoder", json!({"+5": {"content": "<a>"}})),
+            ("added_tokens_decoder", json!({"5": null})),
+            ("additional_special_tokens", json!({"a": "<a>"})),
+            ("additional_special_tokens", json!(["<a>", 3])),
+            ("extra_special_tokens", json!("<a>")),
+            ("extra_special_tokens", json!({"image_token": 7})),
         ] {
-            let message = Roles::default().add(&json!({ key: value })).unwrap_err();
-            assert!(message.starts_with(key), "{message}");
+            for name in FILES {
+                let message = of(name, &json!({ key: value }).to_string()).unwrap_err();
+                assert!(message.contains(&format!("{name}: {key}")), "{message}");
+                assert_eq!(message.matches("; ").count(), 1, "{message}");
+                assert!(!message.contains("again"), "{message}");
+            }
         }
     }
 
     #[test]
-    fn a_file_that_is_no_object_is_named() -> std::io::Result<()> {
+    fn tokens_of_lists_objects_and_older_files_are_claimed() {
+        let claims = |name: &str, json: Value| {
+            let roles = of(name, &json.to_string()).unwrap();
+            let kinds = roles.claims.into_iter().map(|claim| claim.kind);
+            kinds.collect::<Vec<_>>()
+        };
+        let token = |key: &str, content: &str, id| {
+            let (key, content) = (key.to_string(), content.to_string());
+            vec![ClaimKind::Token { key, content, id }]
+        };
         for name in FILES {
-            for (content, reason) in [("[1]", "not a JSON object"), ("{", "EOF")] {
-                let folder = tempfile::tempdir()?;
-                std::fs::write(folder.path().join(name), content)?;
-                let message = Roles::read(folder.path()).map_err(|error| error.to_string());
-                let message = message.err().unwrap_or_default();
+            let object = json!({"extra_special_tokens": {"image_token": "<i>"}});
+            let key = "extra_special_tokens.image_token";
+            assert_eq!(claims(name, object), token(key, "<i>", None));
+            let list = json!({"extra_special_tokens": [{"content": "<i>"}]});
+            assert_eq!(
+                claims(name, list),
+                token("extra_special_tokens", "<i>", None)
+            );
+            assert_eq!(claims(name, json!({"extra_special_tokens": {}})), []);
+        }
+        let added = json!({"<i>": 7});
+        assert_eq!(claims(ADDED_FILE, added), token("the file", "<i>", Some(7)));
+        assert!(of(ADDED_FILE, "[\"<i>\"]").is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_no_object_is_named() {
+        for name in FILES {
+            for (content, reason) in [("[1]", "expected an object"), ("{", "EOF")] {
+                let message = of(name, content).unwrap_err();
                 assert!(
                     message.contains(name) && message.contains(reason),
                     "{message}"
@@ -256,6 +323,5 @@ mod tests {
                 assert!(!message.contains("tokenizers library"), "{message}");
             }
         }
-        Ok(())
     }
 }

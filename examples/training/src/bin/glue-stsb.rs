@@ -24,7 +24,7 @@ struct Args {
 }
 
 fn main() -> std::process::ExitCode {
-    main_with(|| run(&Args::parse().glue))
+    main_with(|| run(&modernbert_cli::parse::<Args>().glue))
 }
 
 fn run(args: &GlueArgs) -> anyhow::Result<()> {

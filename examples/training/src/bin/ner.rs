@@ -41,7 +41,7 @@ struct Args {
 }
 
 fn main() -> std::process::ExitCode {
-    main_with(|| run(&Args::parse()))
+    main_with(|| run(&modernbert_cli::parse::<Args>()))
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {

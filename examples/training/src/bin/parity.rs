@@ -43,7 +43,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    main_with_code(|| compare(&Args::parse()))
+    main_with_code(|| compare(&modernbert_cli::parse::<Args>()))
 }
 
 fn compare(args: &Args) -> anyhow::Result<ExitCode> {

@@ -32,7 +32,7 @@ struct Args {
 const MAX_LENGTH: usize = 512;
 
 fn main() -> std::process::ExitCode {
-    main_with(|| run(&Args::parse()))
+    main_with(|| run(&modernbert_cli::parse::<Args>()))
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {

@@ -46,7 +46,7 @@ struct Args {
 type Weights = BTreeMap<String, Vec<f32>>;
 
 fn main() -> ExitCode {
-    main_with_code(|| run(&Args::parse()))
+    main_with_code(|| run(&modernbert_cli::parse::<Args>()))
 }
 
 fn run(args: &Args) -> Result<ExitCode> {

@@ -10,7 +10,7 @@ use modernbert::model::{Architecture, Precision};
 use modernbert::tokenizer::Tokenizer;
 use modernbert::wording::short;
 use modernbert_cli::text::counted;
-use modernbert_cli::{INTERRUPTED, describe, say};
+use modernbert_cli::{INTERRUPTED, describe, say, tell};
 use modernbert_glue::run::weights_hash;
 use modernbert_train::engine::{Progress, device_peak, stop_on_signals};
 use modernbert_train::finetune::table::ChoiceFile;
@@ -284,8 +284,17 @@ impl Session {
                 None => format!("{name} undefined"),
             })
             .collect();
+        let chosen = match finetuned.best.score.main {
+            Some(_) => "best",
+            None => {
+                tell(
+                    "warning: no evaluation had a defined score, as where all predictions are equal; the weights are those of the last one",
+                );
+                "last"
+            }
+        };
         say(&format!(
-            "best at step {} of {}: {}",
+            "{chosen} at step {} of {}: {}",
             finetuned.best.step,
             finetuned.planned_steps,
             metrics.join(", ")

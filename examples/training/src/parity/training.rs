@@ -41,7 +41,8 @@ impl OptimizerSettings {
             return Ok(None);
         }
         let text = modernbert::read::text(&path).with_context(|| path.display().to_string())?;
-        let settings = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+        let settings =
+            modernbert::json::parse(text.as_bytes()).with_context(|| path.display().to_string())?;
         Ok(Some(settings))
     }
 

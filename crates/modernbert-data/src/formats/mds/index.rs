@@ -65,6 +65,12 @@ pub(crate) fn is_index(path: &Path) -> bool {
     shards(path).is_some_and(|shards| shards.iter().all(|shard| shard.get("raw_data").is_some()))
 }
 
+/// Returns true for the name of a shard, plain or compressed: `shard.00000.mds`, `shard.00000.mds.zstd`.
+pub(crate) fn is_shard(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.ends_with(".mds") || name.contains(".mds.")
+}
+
 /// Names of the files that a folder's index lists, plain and compressed, relative to the folder; entries without a valid name are left out.
 pub(crate) fn files_of_index(folder: &Path) -> Vec<String> {
     let shards = shards(&folder.join(INDEX_FILE)).unwrap_or_default();
@@ -98,8 +104,8 @@ pub(super) fn read_index(folder: &Path) -> Result<Vec<MdsShard>, FormatError> {
         path: path.clone(),
         reason: reason.into(),
     };
-    let index: Index =
-        serde_json::from_str(&text(&path)?).map_err(|error| bad(error.to_string().into()))?;
+    let index: Index = modernbert_files::json::parse(text(&path)?.as_bytes())
+        .map_err(|error| bad(error.to_string().into()))?;
     if index.version != 2 {
         let reason = format!("version {} of the format, known is 2", index.version);
         return Err(bad(reason.into()));

@@ -20,7 +20,7 @@ mod value;
 use std::path::{Path, PathBuf};
 use std::vec::IntoIter;
 
-pub(super) use index::{INDEX_FILE, files_of_index, is_index};
+pub(super) use index::{INDEX_FILE, files_of_index, is_index, is_shard};
 
 use index::{MdsShard, read_index};
 use shard::ShardFile;

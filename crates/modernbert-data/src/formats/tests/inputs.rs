@@ -40,6 +40,32 @@ fn a_folder_gives_its_files_in_order_and_leaves_others_out() {
     assert_eq!(found.skipped, 3);
 }
 
+/// Shards whose index is malformed would be left out as files of another kind.
+#[test]
+fn a_malformed_index_beside_shards_is_named() {
+    for content in [
+        "{\"version\": 2, \"shards\": {}}",
+        "{\"version\": 2, \"shards\": [5]}",
+        "{\"version\": 2, \"shards\": [{\"raw_data\": 1}]}",
+        "[]",
+        "{",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        copy(&fixture("text"), &folder.path().join("mds"));
+        fs::write(folder.path().join("a.txt"), "text").unwrap();
+        fs::write(folder.path().join("mds/index.json"), content).unwrap();
+        let message = match find_inputs(folder.path()) {
+            Err(error) => error.to_string(),
+            Ok(found) => {
+                let mds = found.inputs.iter().find(|input| input.is_mds).unwrap();
+                let read = Records::open(mds, &Fields::default());
+                read.err().unwrap().to_string()
+            }
+        };
+        assert!(message.contains("index.json"), "{message}");
+    }
+}
+
 /// An index above lists the shards of the folders below, which have an index each.
 #[test]
 fn shards_that_two_indexes_list_are_read_once() {

@@ -136,7 +136,7 @@ impl Args {
 }
 
 fn main() -> std::process::ExitCode {
-    main_with(|| run(&Args::parse()))
+    main_with(|| run(&modernbert_cli::parse::<Args>()))
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
