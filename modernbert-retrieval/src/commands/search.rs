@@ -227,7 +227,10 @@ fn is_value(found: &Value, value: &str) -> bool {
             let (found, asked) = (number.as_f64(), value.parse::<f64>().ok());
             number.to_string() == value || found == asked && found.is_some_and(|x| x.abs() < EXACT)
         }
-        other => other.to_string() == value,
+        other => {
+            let text = other.to_string();
+            text == value
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use modernbert::checkpoint::SourceError;
 use modernbert::config::{ConfigError, is_share};
 use modernbert::wording::short;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Reason why a recipe was refused.
 #[derive(Debug, thiserror::Error)]
@@ -77,17 +77,17 @@ pub enum RecipeError {
     )]
     Twice {
         /// The dotted key.
-        key: String,
+        key: &'static str,
         /// The earlier entry.
-        first: PathBuf,
+        first: Box<Path>,
         /// The later entry.
-        second: PathBuf,
+        second: Box<Path>,
         /// Numbers of the two entries in the list.
         entries: (usize, usize),
         /// How the later one belongs to the earlier one, in words.
         relation: &'static str,
         /// File and line of the earlier entry, once it is known.
-        first_place: Option<String>,
+        first_place: Option<Box<str>>,
     },
     /// An error with the place of its setting.
     #[error("{place}: {source}")]

@@ -36,7 +36,7 @@ impl Recipe {
     }
 }
 
-fn check(key: &str, paths: &[PathBuf]) -> Result<(), RecipeError> {
+fn check(key: &'static str, paths: &[PathBuf]) -> Result<(), RecipeError> {
     let Some((first, second)) = overlap(paths) else {
         return Ok(());
     };
@@ -48,9 +48,9 @@ fn check(key: &str, paths: &[PathBuf]) -> Result<(), RecipeError> {
         _ => "the same as",
     };
     Err(RecipeError::Twice {
-        key: key.to_owned(),
-        first: paths[first].clone(),
-        second: paths[second].clone(),
+        key,
+        first: paths[first].as_path().into(),
+        second: paths[second].as_path().into(),
         entries: (first, second),
         relation,
         first_place: None,

@@ -92,7 +92,7 @@ impl RecipeText {
         let [first, second] =
             [entries.0, entries.1].map(|entry| self.place_of_entry(key, phase, entry));
         // A list on the command line has one place.
-        *first_place = Some(first).filter(|first| *first != second || !first.starts_with("--set"));
+        *first_place = (first != second || !first.starts_with("--set")).then(|| first.into());
         let source = match phase {
             None => error,
             Some(name) => RecipeError::Phase {
