@@ -324,3 +324,115 @@ fn an_anneal_goes_down_from_the_checkpoints_rate_on_other_data() {
             .all(|shard| !shards(&out).contains(shard))
     );
 }
+
+/// The commands that start from a checkpoint of another run: each keeps it as its own first checkpoint, from which `resume` computes the same.
+#[test]
+fn a_run_from_a_checkpoint_resumes_before_its_first_save() {
+    let place = Place::new();
+    place.write("two.toml", recipe(&place.path("corpus"), ""));
+    let out = run(&place, "out", &["--set", "checkpoint.keep_best=0"]);
+    let steps: Vec<u64> = rows(&out, "train")
+        .iter()
+        .map(|row| row["step"].as_u64().unwrap())
+        .collect();
+    let step = steps
+        .into_iter()
+        .filter(|step| step % 4 == 0)
+        .nth(1)
+        .unwrap();
+    let from = checkpoint(&out, step);
+    let two = place.path("two.toml");
+    let never = [
+        "--set",
+        "checkpoint.every_steps=unset",
+        "--set",
+        "checkpoint.keep_every_steps=unset",
+        "--set",
+        "checkpoint.keep_last=9",
+    ];
+    let commands: [(&str, Vec<&str>); 3] = [
+        ("annealed", vec!["anneal", text(&from), "--tokens", "1_000"]),
+        (
+            "rolled",
+            vec!["rollback", text(&from), "--set", "optimizer.beta2=0.97"],
+        ),
+        (
+            "begun",
+            vec![
+                "run",
+                text(&two),
+                "--from",
+                text(&from),
+                "--phase",
+                "stable",
+            ],
+        ),
+    ];
+    for (name, mut arguments) in commands {
+        let branch = place.path(name);
+        arguments.extend([
+            "--out",
+            text(&branch),
+            "--device",
+            "flex",
+            "--lines",
+            "--set",
+            "checkpoint.keep_best=0",
+        ]);
+        arguments.extend(never);
+        assert_success(&program(&arguments));
+        let first = state(&branch, step);
+        if name != "rolled" {
+            assert_eq!(first["phase_tokens"], 0, "{name}: {first}");
+        }
+        let expected = weights(&branch);
+        let chosen = step.to_string();
+        assert_success(&program(&[
+            "resume",
+            text(&branch),
+            "--from",
+            &chosen,
+            "--device",
+            "flex",
+            "--lines",
+        ]));
+        assert_eq!(weights(&branch), expected, "{name}");
+        // As a run that was ended while it prepared: without a checkpoint there is nothing to resume from.
+        fs::remove_dir_all(branch.join("checkpoints")).unwrap();
+        let refused = program(&["resume", text(&branch), "--device", "flex", "--lines"]);
+        assert_eq!(refused.status.code(), Some(2));
+        let message = String::from_utf8(refused.stderr).unwrap();
+        assert!(
+            message.contains("begin it again with the command that began it"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_rollback_that_leaves_nothing_to_train_is_refused() {
+    let place = Place::new();
+    place.write("two.toml", recipe(&place.path("corpus"), ""));
+    let out = run(&place, "out", &[]);
+    let last = rows(&out, "train").last().unwrap()["step"]
+        .as_u64()
+        .unwrap();
+    let from = checkpoint(&out, last);
+    for total in ["1000", "6000"] {
+        let setting = format!("phase.decay.run.total_tokens={total}");
+        let rolled = place.path("rolled");
+        let arguments = [
+            "rollback",
+            text(&from),
+            "--set",
+            &setting,
+            "--out",
+            text(&rolled),
+        ];
+        let refused = program(&arguments);
+        assert_eq!(refused.status.code(), Some(2), "{total}");
+        let message = String::from_utf8(refused.stderr).unwrap();
+        assert!(message.contains("nothing is left to train"), "{message}");
+        assert!(!rolled.exists(), "nothing is made");
+    }
+}

@@ -46,7 +46,14 @@ pub fn stop_on_signals(interrupter: &Interrupter) -> std::io::Result<()> {
     std::thread::spawn(move || {
         let mut stopping = false;
         for signal in signals.forever() {
-            if !is_training() || (stopping && signal != SIGHUP) {
+            let is_idle = !is_training();
+            if is_idle || (stopping && signal != SIGHUP) {
+                let message = match is_idle {
+                    true => "interrupted outside of the training; nothing is saved now",
+                    false => "interrupted a second time; the last checkpoint is kept",
+                };
+                // Standard error may be closed along with the terminal.
+                let _ = writeln!(std::io::stderr(), "{message}");
                 super::dashboard::end_process();
             }
             stopping = true;

@@ -72,6 +72,11 @@ impl Pending {
         }
     }
 
+    /// Returns whether anything of the step has a weight.
+    pub(super) fn has_loss(&self) -> bool {
+        self.known.weight > 0
+    }
+
     /// Mean loss of the step on the device, `[1]`.
     pub(super) fn loss(&self) -> Tensor<1> {
         let losses = self.values.clone().narrow(0, 0, self.losses);

@@ -69,6 +69,11 @@ impl Spikes {
         applied.float()
     }
 
+    /// The flag of an update that is applied without a judgment: 1.
+    pub(super) fn applied(&self) -> Tensor<1> {
+        self.mean.ones_like()
+    }
+
     /// Mean, variance and number of the losses after the last one judged, `[1]` each.
     pub(super) fn state(&self) -> [Tensor<1>; Self::NUMBERS] {
         [self.mean.clone(), self.variance.clone(), self.count.clone()]

@@ -46,17 +46,21 @@ impl Window {
         self.time += other.time;
     }
 
-    /// Mean loss; 0 where nothing has a weight.
-    pub(super) fn loss(&self) -> f64 {
-        self.loss_sum / self.weight.max(1) as f64
+    /// Mean loss; `None` where nothing has a weight, as in steps without a masked token.
+    pub(super) fn loss(&self) -> Option<f64> {
+        self.mean(self.loss_sum)
+    }
+
+    fn mean(&self, sum: f64) -> Option<f64> {
+        (self.weight > 0).then(|| sum / self.weight as f64)
     }
 
     /// The row's columns that follow from these sums.
     pub(super) fn row(&self, peak_flops: Option<f64>, counts_correct: bool) -> LogRow {
         let seconds = self.time.as_secs_f64().max(1e-9);
         LogRow {
-            loss: Some(self.loss()),
-            masked_accuracy: counts_correct.then(|| self.correct / self.weight.max(1) as f64),
+            loss: self.loss(),
+            masked_accuracy: self.mean(self.correct).filter(|_| counts_correct),
             tok_s: Some(self.timed_tokens as f64 / seconds),
             data_wait: Some((self.waited.as_secs_f64() / seconds).min(1.0)),
             mfu: peak_flops.map(|peak| self.flops / seconds / peak),
@@ -91,5 +95,32 @@ impl Window {
             skipped: state.skipped,
             ..Self::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_without_a_weight_have_no_loss() {
+        let empty = Window {
+            steps: 2,
+            tokens: 64,
+            slots: 64,
+            ..Window::default()
+        };
+        let row = empty.row(None, true);
+        assert_eq!((row.loss, row.masked_accuracy), (None, None));
+        assert_eq!(row.packing, Some(1.0));
+        let some = Window {
+            weight: 4,
+            loss_sum: 6.0,
+            correct: 1.0,
+            ..empty
+        };
+        let row = some.row(None, true);
+        assert_eq!((row.loss, row.masked_accuracy), (Some(1.5), Some(0.25)));
+        assert_eq!(some.row(None, false).masked_accuracy, None);
     }
 }

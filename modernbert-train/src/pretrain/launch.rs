@@ -198,6 +198,12 @@ pub(super) fn launch(ready: Ready, options: &PretrainOptions) -> Result<Pretrain
         Some((state, snapshot)) => {
             let model = snapshot.model(&device)?;
             snapshot.restore_optimizer(&model, &mut optimizer)?;
+            if !snapshot.path.starts_with(dir.root())
+                && let Some(phase) = phases.get(state.phase)
+            {
+                // Another run's checkpoint becomes the first one of this run, which can be resumed from now on.
+                dir.save(&model, &optimizer, state, &phase.recipe.checkpoint)?;
+            }
             (model, state.clone())
         }
     };

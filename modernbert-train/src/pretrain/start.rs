@@ -88,6 +88,12 @@ fn resume_first(choice: Choice, options: &PretrainOptions) -> Result<PretrainEnd
     let phases = recipe.phases()?;
     check_memory(&phases, options)?;
     let snapshot = choice.open(dir.root())?;
+    if let (None, Some(from)) = (&snapshot, &info.started_from) {
+        return invalid(format!(
+            "{}: the run was ended before it had a checkpoint, and it starts from {from}: begin it again with the command that began it",
+            dir.root().display()
+        ));
+    }
     let prepared = if snapshot.is_some() || is_prepared(&phases, dir.root()) {
         reopen(&phases, dir.root())?
     } else {
@@ -162,7 +168,7 @@ fn start_from_first(
     recipe.validate()?;
     let phases = recipe.phases()?;
     check_memory(&phases, options)?;
-    let dir = RunDir::create(&options.out, &recipe, options.restart)?;
+    let dir = RunDir::create_from(&options.out, &recipe, options.restart, Some(checkpoint))?;
     let prepared = prepare(&phases, dir.root(), options.progress)?;
     let config = modernbert::checkpoint::read_config(checkpoint)?;
     let wanted = &prepared.phases[0].config;
@@ -245,14 +251,7 @@ fn roll_back_first(
     recipe.validate()?;
     let (phases, before) = (recipe.phases()?, old.phases()?);
     same_data(&phases, &before)?;
-    let dir = RunDir::create(&options.out, &recipe, options.restart)?;
-    copy_data(&origin, dir.root())?;
-    let prepared = reopen(&phases, dir.root())?;
-    let mut info = RunInfo::new(&recipe.to_toml()?);
-    info.started_from = Some(checkpoint.display().to_string());
-    check_shards(&mut info, &dir, &prepared)?;
     let mut state = snapshot.state.clone();
-    state.recipe_sha256 = info.recipe_sha256.clone();
     if let Some(phase) = phases.get(state.phase) {
         // Another length of the phase is one of the settings that may change.
         let (new, old) = (
@@ -266,6 +265,22 @@ fn roll_back_first(
             state.phase_done = state.phase_tokens >= new;
         }
     }
+    if state.phase_done && state.phase + 1 >= phases.len() {
+        return invalid(format!(
+            "{}: the last phase has seen {} tokens and is to see {}: nothing is left to train; give run.total_tokens a larger value, or go back to an \
+             earlier checkpoint",
+            checkpoint.display(),
+            state.phase_tokens,
+            state.phase_total,
+        ));
+    }
+    let dir = RunDir::create_from(&options.out, &recipe, options.restart, Some(checkpoint))?;
+    copy_data(&origin, dir.root())?;
+    let prepared = reopen(&phases, dir.root())?;
+    let mut info = RunInfo::new(&recipe.to_toml()?);
+    info.started_from = Some(checkpoint.display().to_string());
+    check_shards(&mut info, &dir, &prepared)?;
+    state.recipe_sha256 = info.recipe_sha256.clone();
     carry_log(&origin, dir.root(), state.step)?;
     let note = json!({ "checkpoint": checkpoint.display().to_string(), "step": state.step, "changes": overrides });
     dir.note("rolled back", note)?;

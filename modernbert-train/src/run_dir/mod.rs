@@ -93,6 +93,20 @@ impl RunDir {
     /// # Errors
     /// A folder that can't be made or written, that another process works on, that holds a run, or that holds anything else.
     pub fn create(root: &Path, recipe: &Recipe, restart: bool) -> Result<Self, RunDirError> {
+        Self::create_from(root, recipe, restart, None)
+    }
+
+    /// [`Self::create`] of a run that starts from a checkpoint of another run. `run.json` names it from the beginning: until the run has a checkpoint of its
+    /// own, it cannot be resumed.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_from(
+        root: &Path,
+        recipe: &Recipe,
+        restart: bool,
+        checkpoint: Option<&Path>,
+    ) -> Result<Self, RunDirError> {
         // Checked before anything is written: not even a lock is made in another program's folder.
         if root.is_dir() {
             Self::replaceable(root, restart)?;
@@ -106,7 +120,9 @@ impl RunDir {
         Self::replaceable(root, restart)?.remove()?;
         let text = recipe.to_toml()?;
         // The recipe's hash first: a recipe without it would be treated as the user's file.
-        RunInfo::new(&text).write(root)?;
+        let mut info = RunInfo::new(&text);
+        info.started_from = checkpoint.map(|path| path.display().to_string());
+        info.write(root)?;
         dir.write(RECIPE_FILE, text.as_bytes())?;
         dir.note("begun", json!({}))?;
         Ok(dir)

@@ -36,7 +36,9 @@ impl<T: Task> Loop<T> {
             seconds_left: Some(left as f64 / speed.max(1e-9)),
             ..self.row("train", row)
         };
-        self.task.logged(self.state.step, window.loss());
+        if let Some(loss) = window.loss() {
+            self.task.logged(self.state.step, loss);
+        }
         self.reporter.train(&row, window.weight, (seen, total))?;
         Ok(())
     }

@@ -42,7 +42,11 @@ impl<T: Task> Loop<T> {
         let late = all_finite.is_some();
         let mut apply = all_finite;
         if let Some(spikes) = &mut self.spikes {
-            let applied = spikes.judge(pending.loss());
+            // A step without a masked token has no loss to judge.
+            let applied = match pending.has_loss() {
+                true => spikes.judge(pending.loss()),
+                false => spikes.applied(),
+            };
             pending = pending.with_spikes(applied.clone(), spikes);
             apply = Some(match apply {
                 Some(finite) => finite * applied,
@@ -101,7 +105,7 @@ impl<T: Task> Loop<T> {
         let [time] = self.agreed([self.mark.elapsed()])?;
         self.mark = Instant::now();
         for window in read_back(std::mem::take(&mut self.pending), time)? {
-            self.state.first_loss.get_or_insert(window.loss());
+            self.state.first_loss = self.state.first_loss.or(window.loss());
             if self.measured_from.is_some() {
                 self.measured.add(&window);
             }
