@@ -397,6 +397,22 @@ fn a_run_from_a_checkpoint_resumes_before_its_first_save() {
             "--lines",
         ]));
         assert_eq!(weights(&branch), expected, "{name}");
+        // A path inside of the run names nothing to resume, and what would.
+        for (inside, remedy) in [
+            (
+                checkpoint(&branch, step),
+                format!("resume {} --from step-", text(&branch)),
+            ),
+            (
+                branch.join("run.json"),
+                "name the folder of a run".to_owned(),
+            ),
+        ] {
+            let refused = program(&["resume", text(&inside), "--device", "flex", "--lines"]);
+            assert_eq!(refused.status.code(), Some(2));
+            let message = String::from_utf8(refused.stderr).unwrap();
+            assert!(message.contains(&remedy), "{message}");
+        }
         // As a run that was ended while it prepared: without a checkpoint there is nothing to resume from.
         fs::remove_dir_all(branch.join("checkpoints")).unwrap();
         let refused = program(&["resume", text(&branch), "--device", "flex", "--lines"]);

@@ -13,7 +13,7 @@ use crate::corpus::{Corpus, Document, EvalSize, RegistryOptions, Split, split};
 use crate::engine::Progress;
 use crate::loader::DataSource;
 use crate::recipe::{CorpusSource, Phase, Recipe, TokenizerSource};
-use crate::shard::{Cut, Shard, TokenizeOptions, write_shard};
+use crate::shard::{Cut, Shard, TokenizeError, TokenizeOptions, write_shard};
 
 use modernbert_cli::text::{counted, human_count, human_seconds};
 
@@ -106,7 +106,17 @@ pub fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<RunDa
             };
             let own = own.as_ref().unwrap_or(&train);
             write_samples(recipe, &tokenizer, own, &folder.join(&names.train))?;
-            write_samples(recipe, &tokenizer, &eval, &folder.join(&names.eval))?;
+            let eval_path = folder.join(&names.eval);
+            match write_samples(recipe, &tokenizer, &eval, &eval_path) {
+                Err(TokenizeError::NoSamples { min_length }) => {
+                    return invalid(format!(
+                        "the held-out text is too short: no document of it gave a sample of {min_length} tokens; raise data.eval_bytes ({}), or name \
+                         other text as data.eval_corpus",
+                        recipe.data.eval_bytes
+                    ));
+                }
+                other => other?,
+            }
         }
         let found = open_phase(recipe, &tokenizer, &folder, names)?;
         if names.of == i {
@@ -288,7 +298,7 @@ fn write_samples(
     tokenizer: &Tokenizer,
     documents: &[Document],
     path: &Path,
-) -> Result<()> {
+) -> std::result::Result<(), TokenizeError> {
     let options = TokenizeOptions {
         max_length: recipe.data.sequence_length,
         long_documents: recipe.data.long_documents.into(),

@@ -121,22 +121,28 @@ impl RecipeText {
             },
             other => other,
         };
-        let of_model;
+        let of_error;
         let (key, phase) = match &error {
             RecipeError::Invalid { key, .. } => (key.as_str(), None),
             RecipeError::Phase { name, source } => match &**source {
                 RecipeError::Invalid { key, .. } => (key.as_str(), Some(name.as_str())),
-                RecipeError::Schedule(_) => ("schedule", Some(name.as_str())),
+                RecipeError::Schedule(error) => {
+                    of_error = format!("schedule.{}", error.key());
+                    (of_error.as_str(), Some(name.as_str()))
+                }
                 RecipeError::Model(error) => {
-                    of_model = key_of_model(error);
-                    (of_model.as_str(), Some(name.as_str()))
+                    of_error = key_of_model(error);
+                    (of_error.as_str(), Some(name.as_str()))
                 }
                 _ => return error,
             },
-            RecipeError::Schedule(_) => ("schedule", None),
+            RecipeError::Schedule(error) => {
+                of_error = format!("schedule.{}", error.key());
+                (of_error.as_str(), None)
+            }
             RecipeError::Model(error) => {
-                of_model = key_of_model(error);
-                (of_model.as_str(), None)
+                of_error = key_of_model(error);
+                (of_error.as_str(), None)
             }
             _ => return error,
         };

@@ -77,6 +77,16 @@ pub enum RunDirError {
         path = .0.display()
     )]
     NoRun(PathBuf),
+    /// A path inside of a run, or another file, in place of a run's folder.
+    #[error("{} is {what}; {remedy}", .path.display())]
+    NotRun {
+        /// The path.
+        path: PathBuf,
+        /// What is there.
+        what: &'static str,
+        /// What to name in its place.
+        remedy: String,
+    },
     /// There is no such folder.
     #[error("{}: there is no such folder", .0.display())]
     NoFolder(PathBuf),

@@ -57,6 +57,39 @@ pub const POSITIONS_FILE: &str = "positions.jsonl";
 pub const SHARDS: &str = "shards";
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
+/// The error for a path whose recipe can't be read: most often it is another path than that of a run.
+fn no_recipe(root: &Path, path: &Path, error: std::io::Error) -> RunDirError {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    if !matches!(error.kind(), NotFound | NotADirectory) {
+        return RunDirError::io(path)(error);
+    }
+    let not_run = |what, remedy| RunDirError::NotRun {
+        path: root.to_path_buf(),
+        what,
+        remedy,
+    };
+    if root.is_file() {
+        return not_run("a file", "name the folder of a run".to_owned());
+    }
+    if root.join(crate::snapshot::STATE_FILE).is_file() {
+        let run = root.parent().and_then(Path::parent);
+        let run = run.map_or("RUN".to_owned(), |run| run.display().to_string());
+        let step = root.file_name().unwrap_or_default().to_string_lossy();
+        return not_run(
+            "a checkpoint",
+            format!("name its run: `modernbert-train resume {run} --from {step}`"),
+        );
+    }
+    if root.join(modernbert::checkpoint::CONFIG_FILE).is_file() {
+        let remedy = format!(
+            "train on with `modernbert-train run RECIPE --from {} --out RUN`",
+            root.display()
+        );
+        return not_run("a model, not a run", remedy);
+    }
+    RunDirError::NoRun(root.to_path_buf())
+}
+
 /// The recipe a run was begun with. Paths in it are as the run resolved them.
 ///
 /// # Errors
@@ -65,10 +98,7 @@ pub fn recipe_of_run(root: &Path) -> Result<Recipe, RunDirError> {
     let path = root.join(RECIPE_FILE);
     let text = match modernbert::read::text(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(RunDirError::NoRun(root.to_path_buf()));
-        }
-        Err(error) => return Err(RunDirError::io(&path)(error)),
+        Err(error) => return Err(no_recipe(root, &path, error)),
     };
     Ok(Recipe::from_str(&text, &path.display().to_string())?)
 }
@@ -151,10 +181,7 @@ impl RunDir {
         let path = root.join(RECIPE_FILE);
         let text = match modernbert::read::text(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(RunDirError::NoRun(root.to_path_buf()));
-            }
-            Err(error) => return Err(RunDirError::io(&path)(error)),
+            Err(error) => return Err(no_recipe(root, &path, error)),
         };
         let dir = Self::lock(root)?;
         // A run killed between its recipe and run.json has done nothing yet.

@@ -156,6 +156,19 @@ pub enum ScheduleError {
     FinalFraction(f64),
 }
 
+impl ScheduleError {
+    /// The key of the section `schedule` that is at fault.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::TooLong { .. } => "decay_tokens",
+            Self::UnusedKey { key, .. } => key,
+            Self::Cosine { .. } => "cosine_tokens",
+            Self::CosineFloor(_) => "cosine_floor",
+            Self::FinalFraction(_) => "final_fraction",
+        }
+    }
+}
+
 impl Default for Schedule {
     /// The trapezoid of a short run: 5 % warmup, 30 % 1-sqrt decay to 0.
     fn default() -> Self {

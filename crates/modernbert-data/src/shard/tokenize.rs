@@ -70,9 +70,7 @@ pub enum TokenizeError {
         max_length: usize,
     },
     /// No sample was long enough.
-    #[error(
-        "no document gave a sample of {min_length} tokens or more; add text, or lower the minimum sample length"
-    )]
+    #[error("no document gave a sample of {min_length} tokens or more; add text")]
     NoSamples {
         /// The least number of tokens.
         min_length: usize,

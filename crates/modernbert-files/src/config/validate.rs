@@ -229,7 +229,10 @@ impl ModernBertConfig {
             refuse(
                 "local_attention",
                 window,
-                "it is the total window, half of it on each side: set an even number, 2 or more (published models: 128)",
+                format!(
+                    "it is the total window, half of it on each side: set an even number from 2 to {} (published models: 128)",
+                    MAX_SIZE - 2
+                ),
             )?;
         }
         Ok(())

@@ -99,6 +99,15 @@ optimizer.learning_rate = -1.0
         said.starts_with("r.toml: run.total_tokens is missing"),
         "{said}"
     );
+    // The settings of a schedule have their own places, where a section has none.
+    for set in [
+        "schedule.final_fraction=5",
+        "schedule.decay_tokens=\"100%\"",
+    ] {
+        let text = "model.preset = '17m'\nrun.total_tokens = 1_000_000";
+        let said = message(text, &[set]);
+        assert!(said.starts_with(&format!("--set {set}: ")), "{said}");
+    }
     // Durations and thread counts that would overflow a clock or a system.
     for set in [
         "checkpoint.every_minutes=1e300",
