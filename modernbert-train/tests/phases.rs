@@ -341,3 +341,24 @@ fn the_mean_of_the_three_best_and_the_last_is_written_and_evaluates() {
         "{mean_loss} {last_loss}"
     );
 }
+#[test]
+fn the_rotation_keeps_the_three_best_beside_the_last_one() {
+    let place = Place::new();
+    place.write("two.toml", recipe(&place.path("corpus"), ""));
+    // Both phases have one config, so that a checkpoint of the first could be averaged with those of the second.
+    let same = "phase.decay.model.global_rope_theta=10_000.0";
+    let means = ["4", "unset"].map(|every| {
+        let keep = format!("checkpoint.keep_every_steps={every}");
+        let out = run(&place, every, &["--set", same, "--set", &keep]);
+        let mean = place.path(&format!("mean-{every}"));
+        let mut arguments = vec!["average", "--run", text(&out), "--best", "3", "--with-last"];
+        arguments.extend(["--out", text(&mean)]);
+        let said = assert_success(&program(&arguments));
+        assert!(said.contains("checkpoints=4"), "{said}");
+        weights(&mean)
+    });
+    assert_eq!(
+        means[0], means[1],
+        "all checkpoints, and those that are kept"
+    );
+}
