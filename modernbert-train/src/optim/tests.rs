@@ -166,6 +166,17 @@ mod whole_model {
         initialize(MaskedLm::new(&config, &device).unwrap(), &config, 5)
     }
 
+    /// Sets biases to 1.
+    struct OneBiases;
+    impl NamedMapper for OneBiases {
+        fn map<const D: usize>(&mut self, name: &str, value: Tensor<D>) -> Tensor<D> {
+            match name.ends_with(".bias") {
+                true => value.ones_like(),
+                false => value,
+            }
+        }
+    }
+
     fn values(model: &MaskedLm) -> BTreeMap<String, Vec<f32>> {
         struct Read(BTreeMap<String, Vec<f32>>);
         impl NamedMapper for Read {
@@ -201,11 +212,13 @@ mod whole_model {
     #[test]
     fn decay_takes_matrices_and_leaves_norms_and_biases() {
         let mut optimizer = NamedOptimizer::new(config());
-        let before = model();
+        // Biases begin at 0, which no decay would change.
+        let before = map_named(model(), &mut OneBiases);
         let zero = gradients(&before, |_| 0.0);
         let after = optimizer.step(0.01, before.clone(), zero);
         let (before, after) = (values(&before), values(&after));
         assert!(before.contains_key("model.embeddings.tok_embeddings.weight"));
+        assert_eq!(before["decoder.bias"][0], 1.0);
         for (name, old) in &before {
             let one_axis = name.ends_with("norm.weight") || name.ends_with(".bias");
             let share = if one_axis { 1.0 } else { 1.0 - 0.01 };
