@@ -12,7 +12,7 @@ use cpu_encoder::{Builder, EncoderDtype, EncoderSizes, Layer, Op, PackedEncoder,
 use cpu_gemm::aligned::Aligned;
 use cpu_gemm::kernel::{MicrokernelArgs, Multiply, PANEL, ROWS};
 use cpu_gemm::pack::step_len;
-use cpu_gemm::{Element, Team, Unit};
+use cpu_gemm::{Element, InstructionSet, Team};
 use half::bf16;
 use modernbert::config::ModernBertConfig;
 use modernbert_benches::lengths::select;
@@ -70,11 +70,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
         Some(threads) => threads.into(),
         None => std::thread::available_parallelism().map_or(1, usize::from),
     };
-    let unit = Unit::chosen()?;
+    let isa = InstructionSet::chosen()?;
     let config = ModernBertConfig::preset(&args.shape)?;
     let sets = select(&args.sets)?;
     println!(
-        "device=flex instruction_set={unit} threads={threads} shape={}",
+        "device=flex instruction_set={isa} threads={threads} shape={}",
         args.shape
     );
     let mut rows = Vec::new();
@@ -90,14 +90,14 @@ fn run(args: &Args) -> anyhow::Result<()> {
         };
         let team = || Team::new(threads).context("the system refuses threads");
         let peak = |team: &Team| match format {
-            EncoderDtype::F32 => peak::<f32>(unit, team),
-            EncoderDtype::Bf16 => peak::<bf16>(unit, team),
-            EncoderDtype::Int8 => peak::<i8>(unit, team),
+            EncoderDtype::F32 => peak::<f32>(isa, team),
+            EncoderDtype::Bf16 => peak::<bf16>(isa, team),
+            EncoderDtype::Int8 => peak::<i8>(isa, team),
         };
         // The clock of a shared machine changes: the peak is measured again beside every set, and the largest counts.
         let peak_team = team()?;
         let mut best = peak(&peak_team);
-        let encoder = encoder(&config, format, unit, team()?);
+        let encoder = encoder(&config, format, isa, team()?);
         let mut found = Vec::new();
         for set in &sets {
             let lengths = set.batches().next().context("a set without documents")?;
@@ -215,7 +215,7 @@ fn measure(
 }
 
 /// Billions of operations per second of a tile whose operands stay in the L1 cache, of all threads: the best of several trials.
-fn peak<E: Multiply>(unit: Unit, team: &Team) -> f64 {
+fn peak<E: Multiply>(isa: InstructionSet, team: &Team) -> f64 {
     const INNER: usize = 256;
     let left = random::<E>(ROWS * INNER);
     let panel = random::<E>(INNER / E::STEP * step_len::<E>());
@@ -225,7 +225,7 @@ fn peak<E: Multiply>(unit: Unit, team: &Team) -> f64 {
     for _ in 0..5 {
         let start = Instant::now();
         team.run(&|_| {
-            let _guard = unit.enter();
+            let _guard = isa.enter();
             let mut tile = [E::Sum::default(); ROWS * PANEL];
             for _ in 0..repeats {
                 let place = MicrokernelArgs {
@@ -237,7 +237,7 @@ fn peak<E: Multiply>(unit: Unit, team: &Team) -> f64 {
                 };
                 let panel = cpu_gemm::pack::Panel::of(&panel).with_sums(&sums);
                 // SAFETY: 32 rows of whole steps, a result of 32 × 32 elements, and a unit that this processor has.
-                unsafe { E::tile(unit, place, panel) }
+                unsafe { E::tile(isa, place, panel) }
             }
             std::hint::black_box(&tile);
         });
@@ -270,7 +270,7 @@ fn random<E: Element>(len: usize) -> Aligned<E> {
 fn encoder(
     config: &ModernBertConfig,
     format: EncoderDtype,
-    unit: Unit,
+    isa: InstructionSet,
     team: Team,
 ) -> PackedEncoder {
     let (hidden, intermediate_size) = (config.hidden_size, config.intermediate_size);
@@ -282,7 +282,7 @@ fn encoder(
         intermediate_size,
         eps: config.norm_eps as f32,
     };
-    let mut builder = Builder::new(sizes, format, unit, team);
+    let mut builder = Builder::new(sizes, format, isa, team);
     let scale = 0.02;
     let norm = vec![1.0; hidden];
     let (wqkv, out) = (

@@ -108,8 +108,11 @@ pub fn computes_in(device: &Device, dtype: impl Into<DType>) -> bool {
 pub fn is_cpu_with_bf16(device: &Device) -> bool {
     #[cfg(feature = "flex")]
     if let burn::backend::DispatchDevice::Flex(_) = device.clone().inner().as_dispatch() {
-        use cpu_gemm::Unit;
-        return matches!(Unit::current(), Unit::Amx | Unit::Avx512Native);
+        use cpu_gemm::InstructionSet;
+        return matches!(
+            InstructionSet::current(),
+            InstructionSet::Amx | InstructionSet::Avx512Native
+        );
     }
     let _ = device;
     false
@@ -315,7 +318,8 @@ fn configure_kernels() {
 #[cfg(feature = "flex")]
 fn flex(_name: &str) -> Result<Device, DeviceError> {
     // Checked here, so that an invalid value is reported before any computation.
-    cpu_gemm::Unit::chosen().map_err(|error| DeviceError::Instructions(error.to_string()))?;
+    cpu_gemm::InstructionSet::chosen()
+        .map_err(|error| DeviceError::Instructions(error.to_string()))?;
     Ok(Device::flex())
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cpu_gemm::{Team, Unit};
+use cpu_gemm::{InstructionSet, Team};
 use half::bf16;
 
 use crate::pass::{Idle, Outputs, Pass};
@@ -61,7 +61,7 @@ pub struct Layer<'a> {
 #[derive(Debug)]
 pub struct PackedEncoder {
     pub(crate) sizes: EncoderSizes,
-    pub(crate) unit: Unit,
+    pub(crate) isa: InstructionSet,
     pub(crate) team: Team,
     weights: PackedWeights,
     pub(crate) final_norm: Vec<f32>,
@@ -117,7 +117,7 @@ impl Table {
 #[derive(Debug)]
 pub struct Builder {
     sizes: EncoderSizes,
-    unit: Unit,
+    isa: InstructionSet,
     team: Team,
     int8: bool,
     weights: PackedWeights,
@@ -125,11 +125,11 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// An encoder without layers. `unit` must be supported by this processor ([`Unit::chosen`]). The threads of `team` pack the weights and run the passes.
-    pub fn new(sizes: EncoderSizes, format: EncoderDtype, unit: Unit, team: Team) -> Self {
+    /// An encoder without layers. `unit` must be supported by this processor ([`InstructionSet::chosen`]). The threads of `team` pack the weights and run the passes.
+    pub fn new(sizes: EncoderSizes, format: EncoderDtype, isa: InstructionSet, team: Team) -> Self {
         Self {
             sizes,
-            unit,
+            isa,
             team,
             int8: format == EncoderDtype::Int8,
             weights: match format {
@@ -189,7 +189,7 @@ impl Builder {
         assert_eq!(final_norm.len(), self.sizes.hidden, "final norm");
         PackedEncoder {
             sizes: self.sizes,
-            unit: self.unit,
+            isa: self.isa,
             team: self.team,
             weights: self.weights,
             final_norm: final_norm.to_vec(),
@@ -200,8 +200,8 @@ impl Builder {
 
 impl PackedEncoder {
     /// The instruction set of the GEMMs.
-    pub fn unit(&self) -> Unit {
-        self.unit
+    pub fn instruction_set(&self) -> InstructionSet {
+        self.isa
     }
 
     /// Number of threads.

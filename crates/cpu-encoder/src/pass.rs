@@ -21,7 +21,7 @@ use std::time::Instant;
 use cpu_gemm::aligned::{Aligned, Zero};
 use cpu_gemm::element::Element;
 use cpu_gemm::kernel::{MicrokernelArgs, Multiply};
-use cpu_gemm::{PANEL, ROWS, Unit, Worker};
+use cpu_gemm::{InstructionSet, PANEL, ROWS, Worker};
 
 use crate::attention::{HeadView, Scratch};
 use crate::encoder::{EncoderSizes, PackedEncoder, PackedLayer};
@@ -290,7 +290,7 @@ impl<'a, E: OperandDtype> Pass<'a, E> {
         let kept = states.is_some().then(|| Mutex::new(Vec::new()));
         let times = profile.is_some().then(Mutex::<Profile>::default);
         self.encoder.team.run(&|worker| {
-            let _guard = self.encoder.unit.enter();
+            let _guard = self.encoder.isa.enter();
             let mut thread = ThreadState::new(&context, times.is_some());
             thread.run(worker, kept.as_ref());
             if let (Some(times), Some(own)) = (&times, &thread.clock.profile) {
@@ -574,7 +574,7 @@ impl<'a, E: OperandDtype> ThreadState<'a, E> {
         panels: Range<usize>,
         mut epilogue: impl FnMut(&TileValues, usize, usize, usize),
     ) {
-        let unit = self.pass.encoder.unit;
+        let isa = self.pass.encoder.isa;
         let shared = &self.pass.shared;
         let (left, _) = self.operand(operand);
         let tiles = rows.len().div_ceil(ROWS);
@@ -592,7 +592,7 @@ impl<'a, E: OperandDtype> ThreadState<'a, E> {
                 unsafe {
                     match weight {
                         Weight::Float(weight) => multiply(
-                            unit,
+                            isa,
                             left.rows(row, padded),
                             left.stride,
                             count,
@@ -602,7 +602,7 @@ impl<'a, E: OperandDtype> ThreadState<'a, E> {
                         Weight::Int8(weight) => {
                             let codes = &shared.codes;
                             multiply(
-                                unit,
+                                isa,
                                 codes.rows(row, padded),
                                 codes.stride,
                                 count,
@@ -614,7 +614,7 @@ impl<'a, E: OperandDtype> ThreadState<'a, E> {
                             let scales = shared.more_scales.rows(row, count);
                             if scales.iter().any(|scale| *scale != 0.0) {
                                 multiply(
-                                    unit,
+                                    isa,
                                     shared.more_codes.rows(row, padded),
                                     codes.stride,
                                     count,
@@ -657,7 +657,7 @@ impl<'a, E: OperandDtype> ThreadState<'a, E> {
                 rotary: layer.table.map(|table| self.pass.tables[table].as_slice()),
             };
             task.forward(
-                self.pass.encoder.unit,
+                self.pass.encoder.isa,
                 &mut self.scratch,
                 |token, row, total| {
                     let to = shared
@@ -739,7 +739,7 @@ impl<E> PassBuffers<E> {
 /// # Safety
 /// As [`Multiply::tile`]; `to` must hold 32 × 32 elements.
 unsafe fn multiply<T: Multiply>(
-    unit: Unit,
+    isa: InstructionSet,
     left: &[T],
     left_stride: usize,
     rows: usize,
@@ -756,5 +756,5 @@ unsafe fn multiply<T: Multiply>(
         to_stride: PANEL,
     };
     // SAFETY: the caller's promise.
-    unsafe { T::tile(unit, tile, panel) }
+    unsafe { T::tile(isa, tile, panel) }
 }

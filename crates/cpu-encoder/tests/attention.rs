@@ -5,7 +5,7 @@
 use cpu_encoder::attention::{
     BackwardScratch, Gradients, HeadView, OperandDtype, Scratch, TileMut,
 };
-use cpu_gemm::Unit;
+use cpu_gemm::InstructionSet;
 use half::bf16;
 use proptest::prelude::*;
 
@@ -138,9 +138,9 @@ impl Case {
         results
     }
 
-    fn computed<E: OperandDtype>(&self, unit: Unit) -> Results {
+    fn computed<E: OperandDtype>(&self, isa: InstructionSet) -> Results {
         let (n, dim) = (self.length, self.dim);
-        let _guard = unit.enter();
+        let _guard = isa.enter();
         let qkv = [
             self.rows::<E>(0, 2.0),
             self.rows::<E>(1, 2.0),
@@ -162,7 +162,7 @@ impl Case {
         let (mut out, mut lse) = (vec![0.0f32; n * dim], vec![0.0f32; n]);
         // SAFETY: the unit is supported and entered.
         unsafe {
-            head.forward(unit, &mut Scratch::new(n + 7, dim), |i, row, total| {
+            head.forward(isa, &mut Scratch::new(n + 7, dim), |i, row, total| {
                 lse[i] = total.log_sum_exp();
                 for (to, x) in out[i * dim..][..dim].iter_mut().zip(row) {
                     *to = x * total.inverse();
@@ -185,8 +185,8 @@ impl Case {
         // SAFETY: as above; the places are rows of the three matrices.
         unsafe {
             let mut scratch = BackwardScratch::new(n + 70, dim);
-            self.leave_nan(unit, &mut scratch, &head, &d_out);
-            task.compute(unit, &mut scratch, |projection, rows| {
+            self.leave_nan(isa, &mut scratch, &head, &d_out);
+            task.compute(isa, &mut scratch, |projection, rows| {
                 TileMut::new(
                     starts[projection].add(rows.start * dim),
                     dim,
@@ -213,7 +213,7 @@ impl Case {
     /// `unit` is entered.
     unsafe fn leave_nan<E: OperandDtype>(
         &self,
-        unit: Unit,
+        isa: InstructionSet,
         scratch: &mut BackwardScratch<E>,
         head: &HeadView<'_, E>,
         d_out: &[E],
@@ -241,7 +241,7 @@ impl Case {
         };
         // SAFETY: the caller's promise; each part overwrites the one before.
         unsafe {
-            longer.compute(unit, scratch, |_, rows| {
+            longer.compute(isa, scratch, |_, rows| {
                 TileMut::new(start.add(rows.start * dim), dim, rows.len(), dim)
             });
         }
@@ -250,8 +250,8 @@ impl Case {
     /// Compares every result with the definition: the largest error is at most `tolerance` times the largest value.
     fn check<E: OperandDtype>(&self, tolerance: f64) {
         let expected = self.expected::<E>();
-        for unit in Unit::supported() {
-            let found = self.computed::<E>(unit);
+        for isa in InstructionSet::supported() {
+            let found = self.computed::<E>(isa);
             let [q, k, v] = [0, 1, 2].map(|projection| {
                 (
                     &found.gradients[projection],
@@ -272,7 +272,7 @@ impl Case {
                     let error = (x - y).abs();
                     assert!(
                         error <= tolerance * most,
-                        "{unit:?} {self:?} {name}[{i}]: {x} instead of {y}, largest {most}"
+                        "{isa:?} {self:?} {name}[{i}]: {x} instead of {y}, largest {most}"
                     );
                 }
             }
@@ -330,8 +330,8 @@ fn a_token_that_is_not_a_number_reaches_results_and_gradients() {
     values.extend(case.rows::<bf16>(1, 1.0));
     values.extend(case.rows::<bf16>(2, 1.0));
     values[case.length * case.dim + 5] = bf16::NAN;
-    for unit in Unit::supported() {
-        let _guard = unit.enter();
+    for isa in InstructionSet::supported() {
+        let _guard = isa.enter();
         let head = HeadView {
             qkv: &values,
             qkv_stride: case.length * case.dim,
@@ -346,10 +346,10 @@ fn a_token_that_is_not_a_number_reaches_results_and_gradients() {
         let mut is_nan = true;
         // SAFETY: the unit is supported and entered.
         unsafe {
-            head.forward(unit, &mut Scratch::new(40, 64), |_, row, total| {
+            head.forward(isa, &mut Scratch::new(40, 64), |_, row, total| {
                 is_nan &= (row[0] * total.inverse()).is_nan();
             });
         }
-        assert!(is_nan, "{unit:?}: every query sees the key");
+        assert!(is_nan, "{isa:?}: every query sees the key");
     }
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test may fail loudly
 
 use cpu_encoder::{Builder, EncoderDtype, EncoderSizes, Layer, PackedEncoder, WeightMatrix};
-use cpu_gemm::{Team, Unit};
+use cpu_gemm::{InstructionSet, Team};
 use proptest::prelude::*;
 
 /// Numbers of a hash, in [-1, 1).
@@ -88,8 +88,8 @@ impl Model {
         }
     }
 
-    fn encoder(&self, format: EncoderDtype, unit: Unit, threads: usize) -> PackedEncoder {
-        let mut builder = Builder::new(self.sizes, format, unit, Team::new(threads).unwrap());
+    fn encoder(&self, format: EncoderDtype, isa: InstructionSet, threads: usize) -> PackedEncoder {
+        let mut builder = Builder::new(self.sizes, format, isa, Team::new(threads).unwrap());
         for layer in &self.layers {
             builder.push(&Layer {
                 half_window: layer.half_window,
@@ -278,13 +278,13 @@ fn check(model: &Model, lengths: &[usize], seed: u64) {
     let input = Numbers(seed).vector(total * model.sizes.hidden, 1.5);
     let (states, expected) = model.reference(&input, lengths);
     for format in FORMATS {
-        for unit in Unit::supported() {
-            let encoder = model.encoder(format, unit, 2);
+        for isa in InstructionSet::supported() {
+            let encoder = model.encoder(format, isa, 2);
             let found = encoder.forward(input.clone(), &boundaries(lengths));
             let error = distance(&found, &expected);
             assert!(
                 error < limit(format),
-                "{format:?} on {unit}, {lengths:?}: {error:e}"
+                "{format:?} on {isa}, {lengths:?}: {error:e}"
             );
             let (between, last) = encoder.hidden_states(input.clone(), &boundaries(lengths));
             assert!(
@@ -353,11 +353,11 @@ fn a_sequence_has_the_same_bits_in_every_batch_and_with_any_number_of_threads() 
         .map(|length| numbers.vector(length * 96, 1.0))
         .collect();
     for format in FORMATS {
-        for unit in Unit::supported() {
+        for isa in InstructionSet::supported() {
             let together = model
-                .encoder(format, unit, 3)
+                .encoder(format, isa, 3)
                 .forward(inputs.concat(), &boundaries(&lengths));
-            let alone = model.encoder(format, unit, 1);
+            let alone = model.encoder(format, isa, 1);
             let mut first = 0;
             for (input, length) in inputs.iter().zip(lengths) {
                 let found = alone.forward(input.clone(), &[0, length as u32]);
@@ -367,7 +367,7 @@ fn a_sequence_has_the_same_bits_in_every_batch_and_with_any_number_of_threads() 
                         .iter()
                         .zip(expected)
                         .all(|(x, y)| x.to_bits() == y.to_bits()),
-                    "{format:?} on {unit}"
+                    "{format:?} on {isa}"
                 );
                 first += length * 96;
             }
@@ -379,8 +379,8 @@ fn a_sequence_has_the_same_bits_in_every_batch_and_with_any_number_of_threads() 
 fn values_that_are_not_finite_reach_the_result() {
     let model = Model::new(64, 2, 32, 96, 3, 30);
     for format in FORMATS {
-        for unit in Unit::supported() {
-            let encoder = model.encoder(format, unit, 2);
+        for isa in InstructionSet::supported() {
+            let encoder = model.encoder(format, isa, 2);
             for bad in [f32::NAN, f32::INFINITY] {
                 let mut input = Numbers(31).vector(20 * 64, 1.0);
                 input[5 * 64 + 3] = bad;
@@ -388,7 +388,7 @@ fn values_that_are_not_finite_reach_the_result() {
                 // The token's own row is not finite; the other sequence is.
                 assert!(
                     found[5 * 64..6 * 64].iter().all(|x| !x.is_finite()),
-                    "{format:?} on {unit}"
+                    "{format:?} on {isa}"
                 );
                 assert!(found[12 * 64..].iter().all(|x| x.is_finite()));
             }
@@ -398,7 +398,8 @@ fn values_that_are_not_finite_reach_the_result() {
 
 #[test]
 fn an_empty_batch_has_no_rows() {
-    let encoder = Model::new(32, 1, 32, 32, 2, 40).encoder(EncoderDtype::Bf16, Unit::detected(), 2);
+    let encoder =
+        Model::new(32, 1, 32, 32, 2, 40).encoder(EncoderDtype::Bf16, InstructionSet::detected(), 2);
     assert_eq!(encoder.forward(Vec::new(), &[0]), Vec::<f32>::new());
     let (states, last) = encoder.hidden_states(Vec::new(), &[0, 0]);
     assert_eq!((states.len(), last.len()), (2, 0));
@@ -421,12 +422,12 @@ fn an_outlier_of_a_token_does_not_cost_its_other_values_in_int8() {
         let rows = values.chunks(hidden);
         rows.flat_map(|row| row[1..].to_vec()).collect()
     };
-    for unit in Unit::supported() {
-        let encoder = model.encoder(EncoderDtype::Int8, unit, 2);
+    for isa in InstructionSet::supported() {
+        let encoder = model.encoder(EncoderDtype::Int8, isa, 2);
         let found = encoder.forward(input.clone(), &boundaries(&lengths));
         let found: Vec<f64> = found.into_iter().map(f64::from).collect();
         let found: Vec<f32> = others(&found).into_iter().map(|x| x as f32).collect();
         let error = distance(&found, &others(&expected));
-        assert!(error < 1e-2, "{unit}: {error:e}");
+        assert!(error < 1e-2, "{isa}: {error:e}");
     }
 }

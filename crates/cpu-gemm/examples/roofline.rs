@@ -11,7 +11,7 @@ use std::time::Instant;
 use cpu_gemm::aligned::Aligned;
 use cpu_gemm::element::{Float, quantize_row};
 use cpu_gemm::kernel::{MicrokernelArgs, Multiply, PANEL, ROWS};
-use cpu_gemm::{Panels, Team, Unit};
+use cpu_gemm::{InstructionSet, Panels, Team};
 use half::bf16;
 
 /// Inner dimension and columns.
@@ -26,16 +26,16 @@ fn main() {
         "| operands | instruction set | rows | Gop/s | in L1 | share |\n|---|---|---:|---:|---:|---:|"
     );
     let wanted = std::env::args().nth(2);
-    let wanted = |unit: &Unit| wanted.as_ref().is_none_or(|name| unit.to_string() == *name);
-    for unit in Unit::supported().filter(wanted) {
-        measure::<f32>("f32", unit, &team);
-        measure::<bf16>("bf16", unit, &team);
-        measure::<i8>("i8", unit, &team);
+    let wanted = |isa: &InstructionSet| wanted.as_ref().is_none_or(|name| isa.to_string() == *name);
+    for isa in InstructionSet::supported().filter(wanted) {
+        measure::<f32>("f32", isa, &team);
+        measure::<bf16>("bf16", isa, &team);
+        measure::<i8>("i8", isa, &team);
     }
 }
 
-fn measure<E: RooflineElement>(name: &str, unit: Unit, team: &Team) {
-    let peak = rate(unit, team, 32, &[E::pack(team, 256, PANEL)]);
+fn measure<E: RooflineElement>(name: &str, isa: InstructionSet, team: &Team) {
+    let peak = rate(isa, team, 32, &[E::pack(team, 256, PANEL)]);
     for rows in [16, 32, 128, 1024] {
         // All 22 layers, so that small batches read their weights from the memory.
         let weights: Vec<Panels<E>> = SHAPES
@@ -44,9 +44,9 @@ fn measure<E: RooflineElement>(name: &str, unit: Unit, team: &Team) {
             .take(88)
             .map(|(k, n)| E::pack(team, *k, *n))
             .collect();
-        let found = rate(unit, team, rows, &weights);
+        let found = rate(isa, team, rows, &weights);
         println!(
-            "| {name} | {unit} | {rows} | {found:.0} | {peak:.0} | {:.2} |",
+            "| {name} | {isa} | {rows} | {found:.0} | {peak:.0} | {:.2} |",
             found / peak
         );
     }
@@ -97,7 +97,12 @@ impl RooflineElement for i8 {
 }
 
 /// Billions of operations per second, of all threads: the best of several passes over the weights.
-fn rate<E: RooflineElement>(unit: Unit, team: &Team, rows: usize, weights: &[Panels<E>]) -> f64 {
+fn rate<E: RooflineElement>(
+    isa: InstructionSet,
+    team: &Team,
+    rows: usize,
+    weights: &[Panels<E>],
+) -> f64 {
     let widest = weights
         .iter()
         .map(|w| w.depth().next_multiple_of(64))
@@ -119,7 +124,7 @@ fn rate<E: RooflineElement>(unit: Unit, team: &Team, rows: usize, weights: &[Pan
     for _ in 0..3 {
         let start = Instant::now();
         team.run(&|worker| {
-            let _guard = unit.enter();
+            let _guard = isa.enter();
             let mut tile = [E::Sum::default(); ROWS * PANEL];
             for _ in 0..repeats {
                 for weight in weights {
@@ -139,7 +144,7 @@ fn rate<E: RooflineElement>(unit: Unit, team: &Team, rows: usize, weights: &[Pan
                                 to_stride: PANEL,
                             };
                             // SAFETY: rows are multiples of 16, `tile` holds 32 × 32 elements, and the unit is supported.
-                            unsafe { E::tile(unit, place, panel) }
+                            unsafe { E::tile(isa, place, panel) }
                         }
                     };
                     match small {

@@ -21,16 +21,16 @@
 
 pub mod aligned;
 pub mod element;
+pub mod instruction_set;
 pub mod kernel;
 pub mod pack;
 pub mod team;
-pub mod unit;
 
 pub use element::Element;
+pub use instruction_set::InstructionSet;
 pub use kernel::{PANEL, ROWS};
 pub use pack::Panels;
 pub use team::{Team, Worker};
-pub use unit::Unit;
 
 /// The example of the README is compiled and run.
 #[cfg(doctest)]

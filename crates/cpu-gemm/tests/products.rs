@@ -2,7 +2,7 @@
 
 use cpu_gemm::element::{Element, Float, quantize_row};
 use cpu_gemm::kernel::{MicrokernelArgs, Multiply, PANEL, ROWS};
-use cpu_gemm::{Panels, Team, Unit};
+use cpu_gemm::{InstructionSet, Panels, Team};
 use half::bf16;
 use proptest::prelude::*;
 
@@ -41,13 +41,13 @@ fn left<E: Float>(rows: usize, depth: usize, values: &[f32]) -> Left<E> {
 }
 
 fn product<E: Multiply>(
-    unit: Unit,
+    isa: InstructionSet,
     left: &Left<E>,
     rows: usize,
     panels: &Panels<E>,
     zero: E::Sum,
 ) -> Vec<E::Sum> {
-    let _guard = unit.enter();
+    let _guard = isa.enter();
     let columns = panels.count() * PANEL;
     let stride = columns + 16;
     let mut out = vec![zero; rows.next_multiple_of(ROWS) * stride];
@@ -61,7 +61,7 @@ fn product<E: Multiply>(
                 to_stride: stride,
             };
             // SAFETY: `left` pads the rows, `out` has whole tiles, and only supported units are passed.
-            unsafe { E::tile(unit, tile, panels.panel(panel)) }
+            unsafe { E::tile(isa, tile, panels.panel(panel)) }
         }
     }
     (0..rows)
@@ -81,8 +81,8 @@ fn check_float<E: Float + Multiply>(rows: usize, depth: usize, columns: usize, s
         E::slice_to_f32(&[E::of(*x)], &mut wide);
         f64::from(wide[0])
     };
-    for unit in Unit::supported() {
-        let found = product(unit, &left, rows, &packed, 0.0);
+    for isa in InstructionSet::supported() {
+        let found = product(isa, &left, rows, &packed, 0.0);
         for (i, row) in a.chunks(depth).enumerate() {
             for (j, column) in b.chunks(depth).enumerate() {
                 let exact: f64 = row
@@ -98,11 +98,11 @@ fn check_float<E: Float + Multiply>(rows: usize, depth: usize, columns: usize, s
                 let error = (f64::from(found[i * columns + j]) - exact).abs();
                 assert!(
                     error <= 3e-7 * size + 1e-30,
-                    "{unit} ({rows}, {depth}, {columns}) at ({i}, {j}): {error:e} of {size:e}"
+                    "{isa} ({rows}, {depth}, {columns}) at ({i}, {j}): {error:e} of {size:e}"
                 );
             }
         }
-        let again = product(unit, &left, rows, &packed, 0.0);
+        let again = product(isa, &left, rows, &packed, 0.0);
         assert!(
             found
                 .iter()
@@ -116,7 +116,7 @@ fn check_float<E: Float + Multiply>(rows: usize, depth: usize, columns: usize, s
         };
         let mut last = last;
         last.data.resize(16 * left.stride, E::of(0.0));
-        let alone = product(unit, &last, 1, &packed, 0.0);
+        let alone = product(isa, &last, 1, &packed, 0.0);
         assert!(
             alone
                 .iter()
@@ -153,12 +153,12 @@ proptest! {
             quantize_row(row, &mut codes);
             codes.clone()
         }).collect();
-        for unit in Unit::supported() {
-            let found = product(unit, &left, rows, &packed, 0);
+        for isa in InstructionSet::supported() {
+            let found = product(isa, &left, rows, &packed, 0);
             for row in 0..rows {
                 for (column, right) in right.iter().enumerate() {
                     let exact: i32 = left.data[row * stride..].iter().zip(right).map(|(x, y)| i32::from(*x) * i32::from(*y)).sum();
-                    prop_assert_eq!(found[row * columns + column], exact, "{} at ({}, {})", unit, row, column);
+                    prop_assert_eq!(found[row * columns + column], exact, "{} at ({}, {})", isa, row, column);
                 }
             }
         }
@@ -172,8 +172,8 @@ fn an_inner_dimension_of_zero_gives_zeros() {
         data: vec![bf16::ONE; 32 * 32],
         stride: 32,
     };
-    for unit in Unit::supported() {
-        assert_eq!(product(unit, &left, 20, &packed, 1.0), vec![0.0; 20 * 40]);
+    for isa in InstructionSet::supported() {
+        assert_eq!(product(isa, &left, 20, &packed, 1.0), vec![0.0; 20 * 40]);
     }
 }
 

@@ -5,8 +5,8 @@ use modernbert::config::{fits_f32, is_share};
 use modernbert::model::Architecture;
 use modernbert::wording::short;
 use modernbert_train::engine::{
-    Cadence, Loop, LoopOutcome, LoopReport, LoopSettings, MetricsLog, Progress, Reporter,
-    ReporterOptions, Unit,
+    Cadence, Loop, LoopOutcome, LoopReport, LoopSettings, MetricsLog, Progress, ProgressUnit,
+    Reporter, ReporterOptions,
 };
 use modernbert_train::finetune::is_cpu;
 use modernbert_train::optim::{DecoupledAdamW, NamedOptimizer, UpdateRule};
@@ -240,7 +240,7 @@ impl Training {
         }
         let settings = LoopSettings {
             cadence: Cadence {
-                unit: Unit::Steps,
+                unit: ProgressUnit::Steps,
                 evaluate_every: interval,
                 log_every: LOG_EVERY,
                 log_before_evaluation: true,
@@ -302,7 +302,7 @@ impl Training {
                     title: PHASE.to_string(),
                     prefix: PHASE.to_string(),
                     suffix: None,
-                    unit: Unit::Steps,
+                    unit: ProgressUnit::Steps,
                     evaluations: planned_steps.div_ceil(interval),
                     line_every: LINE_EVERY,
                     log,

@@ -11,7 +11,7 @@ const LATEST: f64 = 0.25;
 
 /// The unit in which a run's length and its evaluation interval are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
+pub enum ProgressUnit {
     /// Tokens of the phase, padding not counted: pretraining.
     Tokens,
     /// Optimizer steps: finetuning.
@@ -21,8 +21,8 @@ pub enum Unit {
 /// Intervals of a training loop.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cadence {
-    /// Unit of `evaluate_every`, [`Moment::seen`] and [`Moment::total`].
-    pub unit: Unit,
+    /// ProgressUnit of `evaluate_every`, [`Moment::seen`] and [`Moment::total`].
+    pub unit: ProgressUnit,
     /// Units between evaluations. The end of the run is always evaluated.
     pub evaluate_every: u64,
     /// Steps between rows of the log.
@@ -157,7 +157,7 @@ mod tests {
 
     fn cadence() -> Cadence {
         Cadence {
-            unit: Unit::Tokens,
+            unit: ProgressUnit::Tokens,
             evaluate_every: 1000,
             log_every: 4,
             log_before_evaluation: false,

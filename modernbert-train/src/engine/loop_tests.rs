@@ -91,7 +91,7 @@ fn train_for(
     let log = folder.path().join("metrics.jsonl");
     let settings = LoopSettings {
         cadence: Cadence {
-            unit: Unit::Steps,
+            unit: ProgressUnit::Steps,
             evaluate_every: 1,
             log_every: 1,
             log_before_evaluation: false,
@@ -121,7 +121,7 @@ fn train_for(
             title: String::new(),
             prefix: String::new(),
             suffix: None,
-            unit: Unit::Steps,
+            unit: ProgressUnit::Steps,
             evaluations: 1,
             line_every: Duration::ZERO,
             log: Some(MetricsLog::open(&log).unwrap()),

@@ -72,7 +72,7 @@ mod transport;
 mod transport_tests;
 mod window;
 
-pub use cadence::{Cadence, Due, Moment, Unit};
+pub use cadence::{Cadence, Due, Moment, ProgressUnit};
 pub use early_stopping::EarlyStopping;
 pub use error::{BoxError, EngineError, Failure, SMALLER_STEP};
 pub use interrupt::{is_training, stop_on_signals};

@@ -5,7 +5,7 @@ use burn::train::logger::TrainingProgressLogger;
 use burn::train::renderer::MetricsRenderer;
 use std::time::{Duration, Instant};
 
-use super::cadence::Unit;
+use super::cadence::ProgressUnit;
 use super::dashboard::Dashboard;
 use super::log::{LogRow, MetricsLog};
 use super::progress::Progress;
@@ -26,8 +26,8 @@ pub struct ReporterOptions {
     pub prefix: String,
     /// End of every line.
     pub suffix: Option<Suffix>,
-    /// Unit of the run's length.
-    pub unit: Unit,
+    /// ProgressUnit of the run's length.
+    pub unit: ProgressUnit,
     /// Number of evaluations, which the dashboard counts as epochs.
     pub evaluations: u64,
     /// Least time between two lines of text; it does not delay rows of the log.
@@ -242,13 +242,13 @@ impl Reporter {
     fn train_line(&self, row: &LogRow, seen: u64, total: u64) -> String {
         let percent = |share: Option<f64>| 100.0 * share.unwrap_or(0.0);
         let position = match self.options.unit {
-            Unit::Tokens => format!(
+            ProgressUnit::Tokens => format!(
                 "train step {:>6}  tokens {:>8} of {}",
                 row.step,
                 human_count(seen),
                 human_count(total)
             ),
-            Unit::Steps => format!("train step {:>5} of {total}", row.step),
+            ProgressUnit::Steps => format!("train step {:>5} of {total}", row.step),
         };
         let accuracy = row.masked_accuracy;
         let accuracy = accuracy.map_or(String::new(), |a| format!("  accuracy {:.1} %", 100.0 * a));
@@ -269,12 +269,12 @@ impl Reporter {
 
     fn eval_line(&self, row: &LogRow, found: &Evaluation, total: u64, better: bool) -> String {
         let mut line = match self.options.unit {
-            Unit::Tokens => format!(
+            ProgressUnit::Tokens => format!(
                 "eval  step {:>6}  tokens {:>8}",
                 row.step,
                 human_count(row.tokens)
             ),
-            Unit::Steps => format!("eval  step {:>5} of {total}", row.step),
+            ProgressUnit::Steps => format!("eval  step {:>5} of {total}", row.step),
         };
         // A task with scores alone has no loss.
         if found.loss.is_some() || found.metrics.is_empty() {

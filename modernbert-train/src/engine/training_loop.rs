@@ -19,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cadence::{Cadence, Unit};
+use super::cadence::{Cadence, ProgressUnit};
 use super::early_stopping::EarlyStopping;
 use super::error::{EngineError, Failure, panic_text};
 use super::interrupt::Training;
@@ -221,8 +221,8 @@ impl<T: Task> Loop<T> {
     /// Units of the phase seen.
     fn seen(&self) -> u64 {
         match self.settings.cadence.unit {
-            Unit::Tokens => self.state.phase_tokens,
-            Unit::Steps => self.state.step,
+            ProgressUnit::Tokens => self.state.phase_tokens,
+            ProgressUnit::Steps => self.state.step,
         }
     }
 

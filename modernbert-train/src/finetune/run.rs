@@ -13,8 +13,8 @@ use super::sequence::Sample;
 use super::task::{Best, FinetuneTask, TaskHistory};
 use super::{FinetuneError, FinetuneOptions, JobClock, predict_examples};
 use crate::engine::{
-    BoxError, Cadence, Loop, LoopOutcome, LoopReport, LoopSettings, MetricsLog, Progress, Reporter,
-    ReporterOptions, Suffix, Unit,
+    BoxError, Cadence, Loop, LoopOutcome, LoopReport, LoopSettings, MetricsLog, Progress,
+    ProgressUnit, Reporter, ReporterOptions, Suffix,
 };
 use crate::optim::NamedOptimizer;
 use crate::run_dir::{METRICS_FILE, RunDirError};
@@ -220,7 +220,7 @@ impl<E: Example> Finetuning<E> {
         let on_cpu = is_cpu(&begun.model.encoder().device());
         let settings = LoopSettings {
             cadence: Cadence {
-                unit: Unit::Steps,
+                unit: ProgressUnit::Steps,
                 evaluate_every: interval,
                 log_every: LOG_EVERY,
                 log_before_evaluation: true,
@@ -277,7 +277,7 @@ impl<E: Example> Finetuning<E> {
                     title: label.clone(),
                     prefix: label.clone(),
                     suffix,
-                    unit: Unit::Steps,
+                    unit: ProgressUnit::Steps,
                     evaluations: (planned_steps as u64).div_ceil(interval),
                     line_every: LINE_EVERY,
                     log,

@@ -4,7 +4,7 @@ use modernbert::model::Precision;
 use std::time::Duration;
 
 use super::{LongDocuments, OptimizerKind, Recipe, TrainingPrecision};
-use crate::engine::{Cadence, SpikeLimit, Unit};
+use crate::engine::{Cadence, ProgressUnit, SpikeLimit};
 use crate::loader::LoaderOptions;
 use crate::optim::{DecoupledAdamW, StableAdamWConfig, UpdateRule};
 use crate::schedule::LearningRate;
@@ -95,7 +95,7 @@ impl Recipe {
             None => run.log_every_steps,
         };
         Cadence {
-            unit: Unit::Tokens,
+            unit: ProgressUnit::Tokens,
             evaluate_every: run.eval_every_tokens,
             log_every: run.log_every_steps,
             log_before_evaluation: false,

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::engine::{
-    Cadence, EvaluationError, Loop, LoopSettings, Progress, Reporter, ReporterOptions, Task, Unit,
+    Cadence, EvaluationError, Loop, LoopSettings, Progress, ProgressUnit, Reporter,
+    ReporterOptions, Task,
 };
 use crate::loader::{LoaderOptions, TrainLoader, TrainStream};
 use crate::mask::Masker;
@@ -253,7 +254,7 @@ fn the_discriminators_loss_falls_on_a_toy_run() -> Result<(), EvaluationError> {
     let steps = 200;
     let settings = LoopSettings {
         cadence: Cadence {
-            unit: Unit::Steps,
+            unit: ProgressUnit::Steps,
             evaluate_every: steps,
             log_every: 50,
             log_before_evaluation: false,
@@ -283,7 +284,7 @@ fn the_discriminators_loss_falls_on_a_toy_run() -> Result<(), EvaluationError> {
             title: String::new(),
             prefix: String::new(),
             suffix: None,
-            unit: Unit::Steps,
+            unit: ProgressUnit::Steps,
             evaluations: 1,
             line_every: Duration::ZERO,
             log: None,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use cpu_encoder::{Builder, EncoderDtype, EncoderSizes, Layer, PackedEncoder, WeightMatrix};
-use cpu_gemm::{Team, Unit};
+use cpu_gemm::{InstructionSet, Team};
 
 use super::encoder::ModernBert;
 use super::layer::EncoderLayer;
@@ -26,7 +26,7 @@ pub(super) struct CpuLayers {
 /// The dtype, instruction set and threads of layers that can be packed.
 pub(super) struct Packing {
     format: EncoderDtype,
-    unit: Unit,
+    isa: InstructionSet,
     team: Team,
 }
 
@@ -59,7 +59,7 @@ impl Packing {
         }
         Some(Self {
             format,
-            unit: Unit::current(),
+            isa: InstructionSet::current(),
             // Where the system refuses threads, the tensor operations remain.
             team: Team::new(rayon::current_num_threads()).ok()?,
         })
@@ -81,7 +81,7 @@ impl Packing {
             eps: first.norm.eps as f32,
         };
         let int8 = self.format == EncoderDtype::Int8;
-        let mut builder = Builder::new(sizes, self.format, self.unit, self.team);
+        let mut builder = Builder::new(sizes, self.format, self.isa, self.team);
         for (index, spec) in specs.iter().enumerate() {
             let rotary = spec.attention.rotary.as_ref();
             let frequencies = rotary.map(|rotary| rotary.frequencies(1).0);
@@ -200,8 +200,8 @@ impl CpuLayers {
     }
 
     /// The instruction set of the GEMMs.
-    pub(super) fn unit(&self) -> Unit {
-        self.encoder.unit()
+    pub(super) fn instruction_set(&self) -> InstructionSet {
+        self.encoder.instruction_set()
     }
 }
 

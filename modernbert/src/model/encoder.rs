@@ -270,7 +270,10 @@ impl ModernBert {
     /// The name of the CPU's instruction set that computes the layers, where [`Self::for_inference`] packed them.
     pub fn packed_for(&self) -> Option<String> {
         #[cfg(feature = "flex")]
-        return self.cpu.as_ref().map(|cpu| cpu.unit().to_string());
+        return self
+            .cpu
+            .as_ref()
+            .map(|cpu| cpu.instruction_set().to_string());
         #[cfg(not(feature = "flex"))]
         None
     }

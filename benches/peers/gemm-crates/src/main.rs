@@ -7,7 +7,7 @@
 //! A left operand of 32, 128 or 1024 rows is multiplied with 40 weights of 768 by 2304, on `RAYON_NUM_THREADS` threads (2 without it). Prints the median
 //! of five rounds in billions of operations per second; every result is compared with that of `cpu-gemm`.
 use cpu_gemm::{
-    PANEL, Panels, ROWS, Team, Unit,
+    PANEL, Panels, ROWS, Team, InstructionSet,
     kernel::{MicrokernelArgs, Multiply},
 };
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions};
@@ -38,7 +38,7 @@ fn main() {
         let mut out = vec![0.0f32; m * n];
         let ops = 2.0 * (m * n * k * count) as f64;
         let team = Team::new(threads).unwrap();
-        let unit = Unit::chosen().unwrap();
+        let isa = InstructionSet::chosen().unwrap();
         let ours: Vec<Panels<f32>> = b
             .iter()
             .map(|b| Panels::of_rows(&team, k, n, |j| Some(&b[j * k..][..k])))
@@ -63,7 +63,7 @@ fn main() {
             let place = out.as_mut_ptr() as usize;
             for w in &ours {
                 team.run(&|worker| {
-                    let _guard = unit.enter();
+                    let _guard = isa.enter();
                     worker.parallel_for(w.count(), |panel| {
                         for row in (0..m).step_by(ROWS) {
                             let tile = MicrokernelArgs {
@@ -73,7 +73,7 @@ fn main() {
                                 to: (place as *mut f32).wrapping_add(row * n + panel * PANEL),
                                 to_stride: n,
                             };
-                            unsafe { f32::tile(unit, tile, w.panel(panel)) }
+                            unsafe { f32::tile(isa, tile, w.panel(panel)) }
                         }
                     });
                 });

@@ -15,7 +15,7 @@ use std::ops::Range;
 use cpu_gemm::aligned::Aligned;
 use cpu_gemm::kernel::MicrokernelArgs;
 use cpu_gemm::pack::{Panel, step_len};
-use cpu_gemm::{PANEL, ROWS, Unit};
+use cpu_gemm::{InstructionSet, PANEL, ROWS};
 
 use super::{CHUNK, HeadView, pack_columns, pack_rows};
 use crate::rows::{HeadRows, OperandDtype, ScoreRows, TileMut, accumulate};
@@ -124,10 +124,10 @@ impl<E: OperandDtype> Gradients<'_, E> {
     /// If the scratch is one of shorter sequences or smaller heads, or a slice ends before the sequence.
     ///
     /// # Safety
-    /// `unit` is supported and the thread is inside [`Unit::enter`]. The places are inside of their matrix, and nothing else uses their elements.
+    /// `unit` is supported and the thread is inside [`InstructionSet::enter`]. The places are inside of their matrix, and nothing else uses their elements.
     pub unsafe fn compute(
         &self,
-        unit: Unit,
+        isa: InstructionSet,
         scratch: &mut BackwardScratch<E>,
         tile_mut: impl Fn(usize, Range<usize>) -> TileMut<E>,
     ) {
@@ -148,7 +148,7 @@ impl<E: OperandDtype> Gradients<'_, E> {
         for first in (0..head.length).step_by(ROWS) {
             let rows = first..(first + ROWS).min(head.length);
             // SAFETY: the caller's promise.
-            unsafe { self.block(unit, scratch, &of_queries, rows.clone()) }
+            unsafe { self.block(isa, scratch, &of_queries, rows.clone()) }
             // SAFETY: the caller's promise.
             unsafe {
                 self.store(
@@ -161,7 +161,7 @@ impl<E: OperandDtype> Gradients<'_, E> {
             }
             // SAFETY: the caller's promise.
             unsafe {
-                self.block(unit, scratch, &of_keys, rows.clone());
+                self.block(isa, scratch, &of_keys, rows.clone());
                 // dK is a sum over queries that have the factor of the scores already.
                 let [d_k, d_v] = &scratch.steps.sums;
                 self.store(d_k, 1.0, true, &rows, tile_mut(1, rows.clone()));
@@ -176,7 +176,7 @@ impl<E: OperandDtype> Gradients<'_, E> {
     /// As [`Self::compute`].
     unsafe fn block(
         &self,
-        unit: Unit,
+        isa: InstructionSet,
         scratch: &mut BackwardScratch<E>,
         block: &BlockOperands,
         rows: Range<usize>,
@@ -188,7 +188,7 @@ impl<E: OperandDtype> Gradients<'_, E> {
             for (which, is_scores) in [(0, true), (1, false)] {
                 let (left, right) = (block.left[which], block.right[which]);
                 // SAFETY: the caller's promise.
-                unsafe { self.products(unit, scratch, [left, right], &rows, &columns, is_scores) }
+                unsafe { self.products(isa, scratch, [left, right], &rows, &columns, is_scores) }
             }
             let BackwardScratch {
                 steps, lse, delta, ..
@@ -225,7 +225,7 @@ impl<E: OperandDtype> Gradients<'_, E> {
             }
             for (sum, operand) in block.sums.iter().enumerate() {
                 // SAFETY: the caller's promise.
-                unsafe { self.sum(unit, scratch, [sum, *operand], count, &columns, index == 0) }
+                unsafe { self.sum(isa, scratch, [sum, *operand], count, &columns, index == 0) }
                 if index > 0 {
                     let BlockScratch { sums, added, .. } = &mut scratch.steps;
                     accumulate(&mut sums[sum], added, self.stride(), count, &[1.0; ROWS]);
@@ -240,7 +240,7 @@ impl<E: OperandDtype> Gradients<'_, E> {
     /// As [`Self::compute`].
     unsafe fn products(
         &self,
-        unit: Unit,
+        isa: InstructionSet,
         scratch: &mut BackwardScratch<E>,
         [left, right]: [usize; 2],
         rows: &Range<usize>,
@@ -264,7 +264,7 @@ impl<E: OperandDtype> Gradients<'_, E> {
             };
             let right = &scratch.operands[right].columns[column / PANEL * len..][..len];
             // SAFETY: operands and results have multiples of 32 rows; the caller guarantees the unit.
-            unsafe { E::tile(unit, tile, Panel::of(right)) }
+            unsafe { E::tile(isa, tile, Panel::of(right)) }
         }
     }
 
@@ -279,7 +279,7 @@ impl<E: OperandDtype> Gradients<'_, E> {
     /// As [`Self::compute`].
     unsafe fn sum(
         &self,
-        unit: Unit,
+        isa: InstructionSet,
         scratch: &mut BackwardScratch<E>,
         [sum, operand]: [usize; 2],
         rows: usize,
@@ -308,7 +308,7 @@ impl<E: OperandDtype> Gradients<'_, E> {
             };
             let right = &scratch.summed[operand][panel * len..][..len];
             // SAFETY: operands and sums have 32 rows; the caller guarantees the unit.
-            unsafe { E::tile(unit, tile, Panel::of(right).steps(first, count)) }
+            unsafe { E::tile(isa, tile, Panel::of(right).steps(first, count)) }
         }
     }
 

@@ -12,7 +12,7 @@
 use cpu_gemm::aligned::Aligned;
 use cpu_gemm::kernel::MicrokernelArgs;
 use cpu_gemm::pack::{Panel, step_len, transpose};
-use cpu_gemm::{PANEL, ROWS, Unit};
+use cpu_gemm::{InstructionSet, PANEL, ROWS};
 
 use super::{CHUNK, HeadView, pack_rows};
 use crate::rows::{OnlineSoftmax, OperandDtype, accumulate};
@@ -79,10 +79,10 @@ impl<E: OperandDtype> HeadView<'_, E> {
     /// If the scratch is one of shorter sequences or smaller heads, or a slice ends before the sequence.
     ///
     /// # Safety
-    /// `unit` is supported and the thread is inside [`Unit::enter`].
+    /// `unit` is supported and the thread is inside [`InstructionSet::enter`].
     pub unsafe fn forward(
         &self,
-        unit: Unit,
+        isa: InstructionSet,
         scratch: &mut Scratch<E>,
         mut finish: impl FnMut(usize, &[f32], Total),
     ) {
@@ -115,7 +115,7 @@ impl<E: OperandDtype> HeadView<'_, E> {
                     };
                     let keys = &scratch.keys[(start / PANEL + panel) * key_panel..][..key_panel];
                     // SAFETY: queries and scores have 32 rows; the caller guarantees the unit.
-                    unsafe { E::tile(unit, tile, Panel::of(keys)) }
+                    unsafe { E::tile(isa, tile, Panel::of(keys)) }
                 }
                 let scores = &mut scratch.scores[..rows * width];
                 self.bound(scores, None);
@@ -145,7 +145,7 @@ impl<E: OperandDtype> HeadView<'_, E> {
                     };
                     let values = Panel::of(&scratch.values[panel * value_panel..][..value_panel]);
                     // SAFETY: probabilities and sums have 32 rows; the caller guarantees the unit.
-                    unsafe { E::tile(unit, tile, values.steps(start / E::STEP, steps)) }
+                    unsafe { E::tile(isa, tile, values.steps(start / E::STEP, steps)) }
                 }
                 if !is_first {
                     accumulate(

@@ -83,7 +83,7 @@ pub(crate) fn configure() {
     };
     config.row_bytes[..8].fill(64);
     config.rows[..8].fill(16);
-    // SAFETY: `Unit::enter` is called for AMX only where `available` returned true; the operand is a valid configuration.
+    // SAFETY: `InstructionSet::enter` is called for AMX only where `available` returned true; the operand is a valid configuration.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, readonly)) }
 }
 

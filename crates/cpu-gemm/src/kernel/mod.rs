@@ -2,10 +2,10 @@
 //!
 //! | module | instruction sets |
 //! |---|---|
-//! | `amx` | [`Unit::Amx`], for bf16 and i8 |
-//! | `avx512` | [`Unit::Avx512`] and [`Unit::Avx512Native`]; [`Unit::Amx`] for f32 |
-//! | `avx2` | [`Unit::Avx2`] |
-//! | `portable` | [`Unit::Portable`] |
+//! | `amx` | [`InstructionSet::Amx`], for bf16 and i8 |
+//! | `avx512` | [`InstructionSet::Avx512`] and [`InstructionSet::Avx512Native`]; [`InstructionSet::Amx`] for f32 |
+//! | `avx2` | [`InstructionSet::Avx2`] |
+//! | `portable` | [`InstructionSet::Portable`] |
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) mod amx;
@@ -18,8 +18,8 @@ mod portable;
 use half::bf16;
 
 use crate::element::Element;
+use crate::instruction_set::InstructionSet;
 use crate::pack::Panel;
-use crate::unit::Unit;
 
 /// Columns of a panel.
 pub const PANEL: usize = 32;
@@ -46,22 +46,24 @@ pub trait Multiply: Element {
     /// Writes `rows × 32` elements of the GEMM of the left rows and the panel.
     ///
     /// # Safety
-    /// - `unit` is supported by this processor, and the thread is inside [`Unit::enter`].
+    /// - `unit` is supported by this processor, and the thread is inside [`InstructionSet::enter`].
     /// - The first `tile.rows` rows of the left operand, rounded up to a multiple of 16, are readable for the panel's steps.
     /// - The result is writable for the same number of rows of 32 elements.
     /// - A panel of i8 has the sums of its columns ([`Panel::with_sums`]).
-    unsafe fn tile(unit: Unit, tile: MicrokernelArgs<Self>, panel: Panel<'_, Self>);
+    unsafe fn tile(isa: InstructionSet, tile: MicrokernelArgs<Self>, panel: Panel<'_, Self>);
 }
 
 impl Multiply for f32 {
-    unsafe fn tile(unit: Unit, tile: MicrokernelArgs<f32>, panel: Panel<'_, f32>) {
+    unsafe fn tile(isa: InstructionSet, tile: MicrokernelArgs<f32>, panel: Panel<'_, f32>) {
         // SAFETY: the caller guarantees the operands, and that the processor has the instructions.
         unsafe {
-            match unit {
+            match isa {
                 #[cfg(target_arch = "x86_64")]
-                Unit::Amx | Unit::Avx512Native | Unit::Avx512 => avx512::f32_tile(tile, panel),
+                InstructionSet::Amx | InstructionSet::Avx512Native | InstructionSet::Avx512 => {
+                    avx512::f32_tile(tile, panel)
+                }
                 #[cfg(target_arch = "x86_64")]
-                Unit::Avx2 => avx2::f32_tile(tile, panel),
+                InstructionSet::Avx2 => avx2::f32_tile(tile, panel),
                 _ => portable::f32_tile(tile, panel),
             }
         }
@@ -69,18 +71,18 @@ impl Multiply for f32 {
 }
 
 impl Multiply for bf16 {
-    unsafe fn tile(unit: Unit, tile: MicrokernelArgs<bf16>, panel: Panel<'_, bf16>) {
+    unsafe fn tile(isa: InstructionSet, tile: MicrokernelArgs<bf16>, panel: Panel<'_, bf16>) {
         // SAFETY: as for f32.
         unsafe {
-            match unit {
+            match isa {
                 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-                Unit::Amx => amx::bf16_tile(tile, panel),
+                InstructionSet::Amx => amx::bf16_tile(tile, panel),
                 #[cfg(target_arch = "x86_64")]
-                Unit::Avx512Native => avx512::bf16_tile(tile, panel),
+                InstructionSet::Avx512Native => avx512::bf16_tile(tile, panel),
                 #[cfg(target_arch = "x86_64")]
-                Unit::Avx512 => avx512::widened_bf16_tile(tile, panel),
+                InstructionSet::Avx512 => avx512::widened_bf16_tile(tile, panel),
                 #[cfg(target_arch = "x86_64")]
-                Unit::Avx2 => avx2::bf16_tile(tile, panel),
+                InstructionSet::Avx2 => avx2::bf16_tile(tile, panel),
                 _ => portable::bf16_tile(tile, panel),
             }
         }
@@ -88,18 +90,18 @@ impl Multiply for bf16 {
 }
 
 impl Multiply for i8 {
-    unsafe fn tile(unit: Unit, tile: MicrokernelArgs<i8>, panel: Panel<'_, i8>) {
+    unsafe fn tile(isa: InstructionSet, tile: MicrokernelArgs<i8>, panel: Panel<'_, i8>) {
         // SAFETY: as for f32.
         unsafe {
-            match unit {
+            match isa {
                 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-                Unit::Amx => amx::i8_tile(tile, panel),
+                InstructionSet::Amx => amx::i8_tile(tile, panel),
                 #[cfg(target_arch = "x86_64")]
-                Unit::Avx512Native => avx512::i8_tile(tile, panel),
+                InstructionSet::Avx512Native => avx512::i8_tile(tile, panel),
                 #[cfg(target_arch = "x86_64")]
-                Unit::Avx512 => avx512::widened_i8_tile(tile, panel),
+                InstructionSet::Avx512 => avx512::widened_i8_tile(tile, panel),
                 #[cfg(target_arch = "x86_64")]
-                Unit::Avx2 => avx2::i8_tile(tile, panel),
+                InstructionSet::Avx2 => avx2::i8_tile(tile, panel),
                 _ => portable::i8_tile(tile, panel),
             }
         }

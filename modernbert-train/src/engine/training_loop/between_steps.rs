@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::cadence::{Due, Moment, Unit};
+use super::super::cadence::{Due, Moment, ProgressUnit};
 use super::super::error::EngineError;
 use super::super::finite::non_finite_parameter;
 use super::super::task::Task;
@@ -85,8 +85,8 @@ impl<T: Task> Loop<T> {
         self.state.fitted = true;
         let seconds = self.measured.time.as_secs_f64().max(1e-9);
         let (units, unit) = match self.settings.cadence.unit {
-            Unit::Tokens => (self.measured.timed_tokens, "tok/s"),
-            Unit::Steps => (self.measured.steps, "steps/s"),
+            ProgressUnit::Tokens => (self.measured.timed_tokens, "tok/s"),
+            ProgressUnit::Steps => (self.measured.steps, "steps/s"),
         };
         let speed = units as f64 / seconds;
         let moment = Moment {
@@ -98,8 +98,8 @@ impl<T: Task> Loop<T> {
         };
         let limit = self.settings.cadence.time_limit.unwrap_or_default();
         let name = match self.settings.cadence.unit {
-            Unit::Tokens => "tokens",
-            Unit::Steps => "steps",
+            ProgressUnit::Tokens => "tokens",
+            ProgressUnit::Steps => "steps",
         };
         self.reporter.line(&format!(
             "this machine does {} {unit}: the run is shortened from {} to {} {name} to end within {}",

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use std::time::Instant;
 
-use super::super::cadence::Unit;
+use super::super::cadence::ProgressUnit;
 use super::super::error::EngineError;
 use super::super::log::LogRow;
 use super::super::memory::memory_mib;
@@ -17,8 +17,8 @@ impl<T: Task> Loop<T> {
         let (seen, total) = (self.seen(), self.total());
         let left = total.saturating_sub(seen);
         let (tokens_left, units) = match self.settings.cadence.unit {
-            Unit::Tokens => (left, window.timed_tokens),
-            Unit::Steps => {
+            ProgressUnit::Tokens => (left, window.timed_tokens),
+            ProgressUnit::Steps => {
                 let per_step = self.state.tokens as f64 / self.state.step.max(1) as f64;
                 ((left as f64 * per_step) as u64, window.steps)
             }

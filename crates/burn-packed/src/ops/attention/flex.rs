@@ -7,7 +7,7 @@ use burn_flex::FlexTensor;
 use cpu_encoder::attention::{
     BackwardScratch, Gradients, HeadView, OperandDtype, Scratch, TileMut,
 };
-use cpu_gemm::Unit;
+use cpu_gemm::InstructionSet;
 use half::bf16;
 use rayon::prelude::*;
 
@@ -142,7 +142,7 @@ impl<'a> Call<'a> {
     }
 
     fn forward<E: Native + OperandDtype>(&self) -> (FlexTensor, FlexTensor) {
-        let (items, unit) = (self.items(), Unit::current());
+        let (items, isa) = (self.items(), InstructionSet::current());
         let stride = self.heads * self.dim;
         let mut out = unspecified::<E>(self.total * stride);
         let mut lse = unspecified::<f32>(self.heads * self.total);
@@ -153,12 +153,12 @@ impl<'a> Call<'a> {
             );
             let scratch = || Scratch::<E>::new(Self::longest(&items), self.dim);
             items.par_iter().for_each_init(scratch, |scratch, item| {
-                let _guard = unit.enter();
+                let _guard = isa.enter();
                 // SAFETY: `current` returns a supported unit. The rows are those of the item's tokens and head.
                 unsafe {
                     let lse = lse.slice(item.head * self.total + item.first, item.length);
                     self.head_view::<E>(item)
-                        .forward(unit, scratch, |i, row, total| {
+                        .forward(isa, scratch, |i, row, total| {
                             lse[i] = total.log_sum_exp();
                             let start = (item.first + i) * stride + item.head * self.dim;
                             E::scale(row, total.inverse(), out.slice(start, self.dim));
@@ -178,7 +178,7 @@ impl<'a> Call<'a> {
         out: &FlexTensor,
         lse: &[f32],
     ) -> FlexTensor {
-        let (items, unit) = (self.items(), Unit::current());
+        let (items, isa) = (self.items(), InstructionSet::current());
         let stride = self.heads * self.dim;
         let (d_out, out) = (elements::<E>(d_out), elements::<E>(out));
         let mut d_qkv = unspecified::<E>(self.total * 3 * stride);
@@ -186,7 +186,7 @@ impl<'a> Call<'a> {
             let d_qkv = &DisjointOutput(d_qkv.as_mut_ptr());
             let scratch = || BackwardScratch::<E>::new(Self::longest(&items), self.dim);
             items.par_iter().for_each_init(scratch, |scratch, item| {
-                let _guard = unit.enter();
+                let _guard = isa.enter();
                 let start = item.first * stride + item.head * self.dim;
                 let gradients = Gradients {
                     head: self.head_view::<E>(item),
@@ -197,7 +197,7 @@ impl<'a> Call<'a> {
                 };
                 // SAFETY: as in `forward`; projections of a token have no element in common.
                 unsafe {
-                    gradients.compute(unit, scratch, |projection, rows| {
+                    gradients.compute(isa, scratch, |projection, rows| {
                         let token = (item.first + rows.start) * 3 + projection;
                         let start = (token * self.heads + item.head) * self.dim;
                         TileMut::new(d_qkv.0.add(start), 3 * stride, rows.len(), self.dim)

@@ -10,7 +10,7 @@ use cpu_gemm::aligned::Aligned;
 use cpu_gemm::element::Element;
 use cpu_gemm::kernel::{MicrokernelArgs, Multiply};
 use cpu_gemm::pack::{Panel, pack_group, step_len, transpose, transpose_left};
-use cpu_gemm::{PANEL, ROWS, Unit};
+use cpu_gemm::{InstructionSet, PANEL, ROWS};
 use half::bf16;
 use rayon::prelude::*;
 
@@ -37,7 +37,7 @@ pub(crate) fn gemm(
     };
     let (lhs, rhs) = (contiguous(lhs), contiguous(rhs));
     let product = Product {
-        unit: Unit::current(),
+        isa: InstructionSet::current(),
         rows: m,
         columns: n,
         steps: k.div_ceil(STEP),
@@ -153,7 +153,7 @@ fn panels(values: &[bf16], k: usize, n: usize, transposed: bool) -> Aligned<bf16
 
 /// Operands in the layouts of the kernels.
 struct Product<'a> {
-    unit: Unit,
+    isa: InstructionSet,
     rows: usize,
     columns: usize,
     steps: usize,
@@ -192,7 +192,7 @@ impl Product<'_> {
         let tasks = (0..blocks * groups).into_par_iter();
         tasks.for_each_init(sums, |sums, task| {
             let (block, first) = (task / groups, task % groups * group);
-            let _guard = self.unit.enter();
+            let _guard = self.isa.enter();
             let rows = block * BLOCK..((block + 1) * BLOCK).min(self.rows);
             for panel in first..(first + group).min(count) {
                 for row in rows.clone().step_by(ROWS) {
@@ -224,7 +224,7 @@ impl Product<'_> {
         // SAFETY: the left operand has a multiple of 16 rows, the tile 32 × 32 elements; the unit is supported, and `compute` has entered it.
         unsafe {
             bf16::tile(
-                self.unit,
+                self.isa,
                 tile,
                 Panel::of(&self.panels[panel * len..][..len]),
             )

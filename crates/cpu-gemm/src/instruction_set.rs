@@ -10,7 +10,7 @@ pub const VARIABLE: &str = "MODERNBERT_CPU_UNIT";
 
 /// An instruction set for GEMMs. Each one includes the vector instructions of those after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Unit {
+pub enum InstructionSet {
     /// Loops that the compiler vectorizes for the build's target.
     Portable,
     /// AVX2 with FMA.
@@ -19,38 +19,38 @@ pub enum Unit {
     Avx512,
     /// AVX-512 with its dot products of bf16 pairs (`VDPBF16PS`) and i8 quads (`VPDPBUSD`): AMD Zen 4, Intel Cooper Lake and later.
     Avx512Native,
-    /// AMX: 16 × 16 tiles of a result by `TDPBF16PS` and `TDPBSSD`; f32 as [`Unit::Avx512`]. Intel Sapphire Rapids and later.
+    /// AMX: 16 × 16 tiles of a result by `TDPBF16PS` and `TDPBSSD`; f32 as [`InstructionSet::Avx512`]. Intel Sapphire Rapids and later.
     Amx,
 }
 
 /// Reason why an instruction set can't be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UnitError {
+pub enum InstructionSetError {
     /// No instruction set has this name.
     Unknown(String),
     /// This processor, or its operating system, lacks it.
-    Unsupported(Unit),
+    Unsupported(InstructionSet),
 }
 
-impl fmt::Display for UnitError {
+impl fmt::Display for InstructionSetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown(name) => write!(
                 f,
                 "{VARIABLE}: unknown instruction set {name:?}; known are amx, avx512-native, avx512, avx2 and portable"
             ),
-            Self::Unsupported(unit) => write!(
+            Self::Unsupported(isa) => write!(
                 f,
-                "{VARIABLE}: this processor does not support {unit}; unset the variable, or choose one up to {}",
-                Unit::detected()
+                "{VARIABLE}: this processor does not support {isa}; unset the variable, or choose one up to {}",
+                InstructionSet::detected()
             ),
         }
     }
 }
 
-impl std::error::Error for UnitError {}
+impl std::error::Error for InstructionSetError {}
 
-impl fmt::Display for Unit {
+impl fmt::Display for InstructionSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Portable => "portable",
@@ -62,16 +62,16 @@ impl fmt::Display for Unit {
     }
 }
 
-impl FromStr for Unit {
-    type Err = UnitError;
+impl FromStr for InstructionSet {
+    type Err = InstructionSetError;
 
-    fn from_str(name: &str) -> Result<Self, UnitError> {
-        let found = Self::ALL.into_iter().find(|unit| unit.to_string() == name);
-        found.ok_or_else(|| UnitError::Unknown(name.to_string()))
+    fn from_str(name: &str) -> Result<Self, InstructionSetError> {
+        let found = Self::ALL.into_iter().find(|isa| isa.to_string() == name);
+        found.ok_or_else(|| InstructionSetError::Unknown(name.to_string()))
     }
 }
 
-impl Unit {
+impl InstructionSet {
     /// All instruction sets, the least first.
     pub const ALL: [Self; 5] = [
         Self::Portable,
@@ -83,7 +83,7 @@ impl Unit {
 
     /// The best instruction set of this processor.
     pub fn detected() -> Self {
-        static DETECTED: OnceLock<Unit> = OnceLock::new();
+        static DETECTED: OnceLock<InstructionSet> = OnceLock::new();
         *DETECTED.get_or_init(detect)
     }
 
@@ -91,42 +91,40 @@ impl Unit {
     ///
     /// # Errors
     /// A name that is unknown, or an instruction set that the processor lacks.
-    pub fn chosen() -> Result<Self, UnitError> {
+    pub fn chosen() -> Result<Self, InstructionSetError> {
         match std::env::var(VARIABLE) {
             Ok(name) if !name.is_empty() => {
-                let unit: Self = name.parse()?;
-                unit.checked()
+                let isa: Self = name.parse()?;
+                isa.checked()
             }
             Ok(_) | Err(std::env::VarError::NotPresent) => Ok(Self::detected()),
-            Err(std::env::VarError::NotUnicode(name)) => {
-                Err(UnitError::Unknown(name.to_string_lossy().into_owned()))
-            }
+            Err(std::env::VarError::NotUnicode(name)) => Err(InstructionSetError::Unknown(
+                name.to_string_lossy().into_owned(),
+            )),
         }
     }
 
     /// The result of [`Self::chosen`] at the first call in this process. Where it was an error, which programs report when they choose their device,
     /// the best instruction set of this processor.
     pub fn current() -> Self {
-        static CURRENT: OnceLock<Unit> = OnceLock::new();
+        static CURRENT: OnceLock<InstructionSet> = OnceLock::new();
         *CURRENT.get_or_init(|| Self::chosen().unwrap_or_else(|_| Self::detected()))
     }
 
     /// The same instruction set, if this processor supports it.
     ///
     /// # Errors
-    /// [`UnitError::Unsupported`] otherwise.
-    pub fn checked(self) -> Result<Self, UnitError> {
+    /// [`InstructionSetError::Unsupported`] otherwise.
+    pub fn checked(self) -> Result<Self, InstructionSetError> {
         match self <= Self::detected() {
             true => Ok(self),
-            false => Err(UnitError::Unsupported(self)),
+            false => Err(InstructionSetError::Unsupported(self)),
         }
     }
 
     /// The instruction sets of this processor, the least first.
     pub fn supported() -> impl Iterator<Item = Self> {
-        Self::ALL
-            .into_iter()
-            .filter(|unit| *unit <= Self::detected())
+        Self::ALL.into_iter().filter(|isa| *isa <= Self::detected())
     }
 
     /// Prepares the calling thread: AMX needs a tile configuration. Kernels of this instruction set run while the guard lives.
@@ -143,16 +141,16 @@ impl Unit {
             crate::kernel::amx::configure();
         }
         Guard {
-            unit: self,
+            isa: self,
             thread: PhantomData,
         }
     }
 }
 
-/// The state of a thread that runs kernels; see [`Unit::enter`]. It is bound to its thread. Guards are not nested: the inner one's end releases the tiles.
+/// The state of a thread that runs kernels; see [`InstructionSet::enter`]. It is bound to its thread. Guards are not nested: the inner one's end releases the tiles.
 #[derive(Debug)]
 pub struct Guard {
-    unit: Unit,
+    isa: InstructionSet,
     /// Neither `Send` nor `Sync`: the tile state is the thread's.
     thread: PhantomData<*const ()>,
 }
@@ -160,37 +158,37 @@ pub struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        if self.unit == Unit::Amx {
+        if self.isa == InstructionSet::Amx {
             crate::kernel::amx::release();
         }
-        let _ = self.unit;
+        let _ = self.isa;
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-fn detect() -> Unit {
+fn detect() -> InstructionSet {
     if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
-        return Unit::Portable;
+        return InstructionSet::Portable;
     }
     if !(is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl"))
     {
-        return Unit::Avx2;
+        return InstructionSet::Avx2;
     }
     if !(is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni")) {
-        return Unit::Avx512;
+        return InstructionSet::Avx512;
     }
     #[cfg(target_os = "linux")]
     if crate::kernel::amx::available() {
-        return Unit::Amx;
+        return InstructionSet::Amx;
     }
-    Unit::Avx512Native
+    InstructionSet::Avx512Native
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn detect() -> Unit {
-    Unit::Portable
+fn detect() -> InstructionSet {
+    InstructionSet::Portable
 }
 
 #[cfg(test)]
@@ -199,22 +197,25 @@ mod tests {
 
     #[test]
     fn names_are_read_back() {
-        for unit in Unit::ALL {
-            assert_eq!(unit.to_string().parse(), Ok(unit));
+        for isa in InstructionSet::ALL {
+            assert_eq!(isa.to_string().parse(), Ok(isa));
         }
-        let error = "sse".parse::<Unit>().unwrap_err().to_string();
+        let error = "sse".parse::<InstructionSet>().unwrap_err().to_string();
         assert!(
             error.contains("\"sse\"") && error.contains("amx"),
             "{error}"
         );
-        let error = "a\n\u{1b}[31m".parse::<Unit>().unwrap_err().to_string();
+        let error = "a\n\u{1b}[31m"
+            .parse::<InstructionSet>()
+            .unwrap_err()
+            .to_string();
         assert!(!error.contains(char::is_control), "{error:?}");
     }
 
     #[test]
     fn an_instruction_set_above_the_detected_one_is_refused() {
-        for unit in Unit::ALL {
-            assert_eq!(unit.checked().is_ok(), unit <= Unit::detected());
+        for isa in InstructionSet::ALL {
+            assert_eq!(isa.checked().is_ok(), isa <= InstructionSet::detected());
         }
     }
 }
