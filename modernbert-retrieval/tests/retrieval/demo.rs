@@ -53,7 +53,7 @@ fn a_small_registry_becomes_a_code_search_within_half_a_minute() {
     let started = Instant::now();
     let shown = succeeds(&demo(home.path(), &out, &["--minutes", "0.2"]));
     assert!(started.elapsed() < Duration::from_secs(30), "{shown}");
-    assert!(shown.contains("1 of 6, 16.7 %"), "{shown}");
+    assert!(shown.contains("6 of 1 held-out crate (16.7 %)"), "{shown}");
     assert!(
         shown
             .lines()
@@ -145,4 +145,38 @@ fn what_the_demo_cannot_use_is_refused_before_the_work() {
     std::fs::write(&file, "x").unwrap();
     refused(&demo(one.path(), &file, &[]), &["--out is a file"]);
     assert!(!out.exists() && !inside.exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interruption_ends_the_demo_and_says_how_to_go_on() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    let home = home();
+    let place = tempfile::tempdir().unwrap();
+    let out = place.path().join("search");
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_modernbert-retrieval"))
+        .args(demo(home.path(), &out, &["--minutes", "2"]))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    let training = lines.find(|line| line.as_ref().unwrap().starts_with("train step"));
+    assert!(training.is_some());
+    let pid = demo.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let last = lines.map(Result::unwrap).last().unwrap();
+    assert!(
+        last.contains("interrupted; remove") && last.contains("--out"),
+        "{last}"
+    );
+    assert_eq!(demo.wait().unwrap().code(), Some(130));
+    assert!(!out.join("results.json").exists());
 }

@@ -7,6 +7,7 @@ use modernbert_retrieval::functions::{
     FunctionOptions, Functions, ParseFailure, first_paragraph, functions_of, held_out,
 };
 use modernbert_train::corpus::registry_crates;
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 /// A cargo home whose registry has these files, below the folders of crates.
@@ -284,4 +285,25 @@ fn held_out_crates_do_not_depend_on_the_other_crates() {
         "at least one"
     );
     assert!(held_out(["serde"], 0.05).is_empty());
+}
+
+proptest! {
+    #[test]
+    fn any_text_gives_functions_or_an_error(
+        parts in proptest::collection::vec(
+            prop::sample::select(vec![
+                "fn f", "()", "{", "}", " ", "\n", "/// A doc of it.\n", "/**", "*/", "#[cfg(test)]", "#[cfg(all())]", "#[doc = ", "\"ß\"", "]",
+                "impl X ", "mod m ", "trait T ", "r#\"", "'a", "#!", "\u{feff}", "!", "macro_rules! m ", "0x", "ü", "\r",
+            ]),
+            0..40,
+        )
+    ) {
+        let source = parts.concat();
+        if let Ok(found) = functions_of(&source) {
+            let lines = source.lines().count();
+            for one in found.functions {
+                prop_assert!(one.code.contains("fn ") && (1..=lines).contains(&one.line), "{one:?}");
+            }
+        }
+    }
 }

@@ -11,9 +11,11 @@ const MINUTES: (f64, f64) = (0.2, 1440.0);
 /// Share of the time in which crates are read, at most.
 const READING: f64 = 0.15;
 /// Share of the time left after reading for masked language modeling, preparation included.
-const PRETRAINING: f64 = 0.4;
+const PRETRAINING: f64 = 0.28;
 /// Share of the whole time that evaluation and index have at the end.
-const SEARCHING: f64 = 0.22;
+const SEARCHING: f64 = 0.16;
+/// Share of the whole time that training and index each have at least, where the stages before took longer than their share.
+const LEAST: f64 = 0.08;
 
 /// A clock that began with the demo.
 pub(super) struct Clock {
@@ -53,17 +55,17 @@ impl Clock {
         self.left().mul_f64(PRETRAINING).max(Duration::from_secs(1))
     }
 
-    /// Time of the steps of contrastive training, from now on; at least a second.
+    /// Time of the steps of contrastive training, from now on.
     pub(super) fn training(&self) -> Duration {
         let searching = self.total.mul_f64(SEARCHING);
         self.left()
             .saturating_sub(searching)
-            .max(Duration::from_secs(1))
+            .max(self.total.mul_f64(LEAST))
     }
 
-    /// True when no more functions are encoded.
-    pub(super) fn is_over(&self) -> bool {
-        self.left().is_zero()
+    /// The end of encoding functions, as time since the start.
+    pub(super) fn end(&self) -> Duration {
+        self.total.max(self.elapsed() + self.total.mul_f64(LEAST))
     }
 
     /// Bytes of text for pretraining that can be read in the time.

@@ -40,8 +40,9 @@ pub(super) fn build(stage: &Stage<'_>, functions: &Functions) -> anyhow::Result<
     let mut writer: Option<IndexWriter> = None;
     let mut counter = Counter::new("functions", order.len());
     let mut indexed = 0;
+    let end = stage.clock.end();
     for chunk in order.chunks(CHUNK) {
-        if indexed > 0 && stage.clock.is_over() {
+        if indexed > 0 && stage.clock.elapsed() > end {
             break;
         }
         let texts: Vec<&str> = chunk

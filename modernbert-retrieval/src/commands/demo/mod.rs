@@ -5,6 +5,7 @@ mod files;
 mod index;
 mod results;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -185,8 +186,8 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
 
     let results = Results {
         set: results::size(&open()?)?,
-        held_out_crates: pairs.held_out_crates.len(),
-        crates: crates.len(),
+        held_out_crates: crates_of(&functions, &pairs.held_out),
+        crates: crates_of(&functions, &pairs.train),
         train_pairs: pairs.train.len(),
         steps: trained.steps,
         indexed: built.indexed,
@@ -226,6 +227,14 @@ fn no_registry(args: &DemoArgs) -> String {
     format!(
         "{place}: no crate's sources are in its folder registry/src; run `cargo fetch` and `cargo build` in a project with dependencies, or {other}"
     )
+}
+
+/// Number of the crates that pairs are from.
+fn crates_of(functions: &Functions, pairs: &[usize]) -> usize {
+    let names = pairs
+        .iter()
+        .map(|&pair| functions.functions[pair].crate_name.as_str());
+    names.collect::<BTreeSet<_>>().len()
 }
 
 impl Stage<'_> {
@@ -287,13 +296,14 @@ impl Stage<'_> {
                 pairs.held_out.len(),
             );
         }
+        let [train, held_out] = [&pairs.train, &pairs.held_out].map(|of| crates_of(&functions, of));
         say(&format!(
-            "{} to train on, {} of held-out crates ({} of {}, {:.1} %); {} dropped because other functions have their doc comment",
+            "{} of {train} crates to train on, {} of {} ({:.1} %); {} dropped because other functions have their \
+             doc comment",
             counted(pairs.train.len() as u64, "pair", "pairs"),
             human_count(pairs.held_out.len() as u64),
-            pairs.held_out_crates.len(),
-            crates.len(),
-            100.0 * pairs.held_out_crates.len() as f64 / crates.len() as f64,
+            counted(held_out as u64, "held-out crate", "held-out crates"),
+            100.0 * held_out as f64 / (train + held_out) as f64,
             human_count(pairs.repeated as u64),
         ));
         Ok((functions, pairs))

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use modernbert::sentences::Similarity;
-use modernbert_cli::text::human_seconds;
+use modernbert_cli::text::{counted, human_seconds};
 use modernbert_retrieval::bm25::{Analyzer, Bm25, Parameters};
 use modernbert_retrieval::data::Dataset;
 use modernbert_retrieval::metrics::{EvaluateOptions, Evaluation, Measure, evaluate};
@@ -120,7 +120,9 @@ fn parts_of_identifiers(text: &str) -> String {
 pub(super) struct Results {
     /// Documents and queries of held-out crates.
     pub(super) set: (usize, usize),
+    /// Crates with pairs that are held out.
     pub(super) held_out_crates: usize,
+    /// Crates with pairs that are trained on.
     pub(super) crates: usize,
     pub(super) train_pairs: usize,
     pub(super) steps: u64,
@@ -142,13 +144,17 @@ impl Results {
         }
         let (documents, queries) = self.set;
         format!(
-            "{}\n{queries} doc comments of {} held-out crates (of {}) as queries, {documents} functions of these crates as documents. {} pairs of \
-             other crates, {} steps; {} of {} functions indexed; {}.\n",
+            "{}\nQueries: {queries} doc comments of {}; documents: {documents} functions of the same crates. Trained on {} of {}, {}; {} of {} \
+             functions in the index; {}.\n",
             aligned(&rows),
-            self.held_out_crates,
-            self.crates,
-            self.train_pairs,
-            self.steps,
+            counted(
+                self.held_out_crates as u64,
+                "held-out crate",
+                "held-out crates"
+            ),
+            counted(self.train_pairs as u64, "pair", "pairs"),
+            counted(self.crates as u64, "other crate", "other crates"),
+            counted(self.steps, "step", "steps"),
             self.indexed,
             self.functions,
             human_seconds(self.seconds),
@@ -165,7 +171,7 @@ impl Results {
             "documents": self.set.0,
             "queries": self.set.1,
             "held_out_crates": self.held_out_crates,
-            "crates": self.crates,
+            "train_crates": self.crates,
             "train_pairs": self.train_pairs,
             "steps": self.steps,
             "indexed": self.indexed,
