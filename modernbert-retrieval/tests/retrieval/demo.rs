@@ -73,7 +73,7 @@ fn a_small_registry_becomes_a_code_search_within_half_a_minute() {
     }
     let results: Value =
         serde_json::from_slice(&std::fs::read(out.join("results.json")).unwrap()).unwrap();
-    assert_eq!(results["systems"].as_array().unwrap().len(), 4);
+    assert_eq!(results["systems"].as_array().unwrap().len(), 5);
     assert_eq!(
         (
             &results["queries"],

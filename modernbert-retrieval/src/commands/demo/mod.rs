@@ -180,6 +180,10 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         &trained.model,
         &kind,
     )?);
+    if let [_, bm25, _, trained] = &rows[..] {
+        let fused = Row::fused(&set, [bm25, trained]);
+        rows.push(fused);
+    }
 
     stage.say("index of the functions");
     let built = index::build(&stage, &functions)?;

@@ -6,7 +6,9 @@ use modernbert::sentences::Similarity;
 use modernbert_cli::text::{counted, human_seconds};
 use modernbert_retrieval::bm25::{Analyzer, Bm25, Parameters};
 use modernbert_retrieval::data::Dataset;
+use modernbert_retrieval::fusion::{RRF_K, reciprocal_rank_fusion};
 use modernbert_retrieval::metrics::{EvaluateOptions, Evaluation, Measure, evaluate};
+use modernbert_retrieval::run::Run;
 use modernbert_retrieval::table::aligned;
 use modernbert_retrieval::train::{Embedder, EvalSet, VectorKind};
 use serde_json::{Value, json};
@@ -22,16 +24,25 @@ pub(super) struct Row {
     name: String,
     ndcg: f64,
     mrr: f64,
+    run: Run,
 }
 
 impl Row {
-    fn of(name: &str, evaluation: &Evaluation) -> Self {
+    fn of(name: &str, run: Run, evaluation: &Evaluation) -> Self {
         let mean = |measure| evaluation.mean(measure).unwrap_or(0.0);
         Self {
             name: name.to_string(),
             ndcg: mean(MEASURES[0]),
             mrr: mean(MEASURES[1]),
+            run,
         }
+    }
+
+    /// Scores of two systems combined by reciprocal rank fusion.
+    pub(super) fn fused(set: &EvalSet, [a, b]: [&Self; 2]) -> Self {
+        let run = reciprocal_rank_fusion(&[(&a.run, 1.0), (&b.run, 1.0)], RRF_K);
+        let evaluation = set.score(&run, &MEASURES);
+        Self::of(&format!("{} and {}", a.name, b.name), run, &evaluation)
     }
 
     /// Scores of a model's vectors.
@@ -42,7 +53,8 @@ impl Row {
         kind: &VectorKind,
     ) -> anyhow::Result<Self> {
         let run = set.run(model, kind, Similarity::Cosine)?;
-        Ok(Self::of(name, &set.score(&run, &MEASURES)))
+        let evaluation = set.score(&run, &MEASURES);
+        Ok(Self::of(name, run, &evaluation))
     }
 }
 
@@ -87,7 +99,8 @@ pub(super) fn bm25_rows(set: &Dataset) -> anyhow::Result<Vec<Row>> {
         bm25.add(&documents);
         let queries = queries.iter().map(|(id, text)| (*id, text.as_str()));
         let run = bm25.run(queries, RANKED);
-        rows.push(Row::of(name, &evaluate(&run, &set.judgments, &options)));
+        let evaluation = evaluate(&run, &set.judgments, &options);
+        rows.push(Row::of(name, run, &evaluation));
     }
     Ok(rows)
 }
