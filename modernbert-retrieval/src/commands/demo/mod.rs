@@ -133,7 +133,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     stage.pretrain()?;
 
     let config = read_config(&stage.files.pretrained())?;
-    let tokenizer = Tokenizer::from_folder(&stage.files.pretrained())?;
+    let tokenizer = Tokenizer::from_folder(stage.files.pretrained())?;
     let positions = config.max_position_embeddings;
     let kind = VectorKind::Single {
         pooling: Pooling::Mean,
