@@ -13,6 +13,7 @@
 //! | [`table`] | results with the paper's |
 //! | [`train`] | training of models with a vector per text or per token |
 //! | [`mine`] | hard negatives for training |
+//! | [`functions`] | pairs of a doc comment and its function, from cargo's registry |
 //!
 //! Only [`train`] and [`mine`] use a tensor library and a model: elsewhere vectors are slices of f32.
 // The types of wgpu nest deeper than the compiler expects by default.
@@ -20,6 +21,7 @@
 
 pub mod bm25;
 pub mod data;
+pub mod functions;
 pub mod fusion;
 pub mod index;
 mod kernel;

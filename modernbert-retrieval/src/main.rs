@@ -18,6 +18,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Trains a code search on the crates in cargo's registry, evaluates it on held-out crates, and builds its index.
+    Demo(commands::demo::DemoArgs),
     /// Scores run files, vectors and BM25 on data sets, and prints the paper's results with them.
     Evaluate(commands::evaluate::EvaluateArgs),
     /// Compares two run files query by query, with the significance of their difference.
@@ -37,6 +39,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli: Cli = modernbert_cli::parse();
     main_with(|| match cli.command {
+        Command::Demo(args) => commands::demo::run(&args),
         Command::Evaluate(args) => commands::evaluate::run(&args),
         Command::Compare(args) => commands::compare::run(&args),
         Command::Fuse(args) => commands::fuse::run(&args),

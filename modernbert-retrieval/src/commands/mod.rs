@@ -2,6 +2,7 @@
 
 pub(crate) mod common;
 pub(crate) mod compare;
+pub(crate) mod demo;
 pub(crate) mod dense;
 pub(crate) mod evaluate;
 pub(crate) mod fuse;

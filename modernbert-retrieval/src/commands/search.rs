@@ -14,17 +14,17 @@ use modernbert_files::output::{OutputCheck, OutputError};
 use modernbert_retrieval::index::VectorIndex;
 use modernbert_retrieval::run::{Hit, Run};
 use modernbert_retrieval::vectors::Vectors;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::common::print;
 use super::index::{has_field, model_id};
 
 #[derive(Args)]
 pub(crate) struct SearchArgs {
-    /// Searches the index in this folder, or in its subfolder `index`.
+    /// Searches the index in this folder, or in its subfolder `index`, as in the folder of `demo`.
     #[arg(value_name = "INDEX")]
     index: PathBuf,
-    /// Searches for this text, with the model of --model, or of a subfolder `model`; prints score and id.
+    /// Searches for this text, with the model of --model, or of a subfolder `model`; prints score, id and metadata.
     #[arg(
         value_name = "TEXT",
         conflicts_with = "queries",
@@ -162,7 +162,7 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
         for (query, hits) in queries.ids.iter().zip(found) {
             for (i, hit) in hits.into_iter().enumerate() {
                 if args.text.is_some() {
-                    print(&format!("{:.4}  {}", hit.score, hit.id));
+                    print(&text_line(hit.score, hit.id, hit.metadata));
                     continue;
                 }
                 let mut line =
@@ -195,6 +195,22 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
         counted(run.queries.len(), "query", "queries")
     ));
     Ok(())
+}
+
+/// A hit for a person: score, id, and the fields of the metadata but those that repeat the id.
+pub(crate) fn text_line(score: f32, id: &str, metadata: &str) -> String {
+    let mut line = format!("{score:.4}  {id}");
+    let fields: Map<String, Value> = serde_json::from_str(metadata).unwrap_or_default();
+    for (field, value) in fields {
+        let value = match value {
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        if value != id {
+            line.push_str(&format!("  {field}={value}"));
+        }
+    }
+    line
 }
 
 /// The vector of a text, by the settings of the model's folder.

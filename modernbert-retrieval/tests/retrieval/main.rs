@@ -5,7 +5,9 @@
 mod bm25;
 mod cranfield;
 mod data;
+mod demo;
 mod files;
+mod functions;
 mod fusion;
 mod index;
 mod layouts;

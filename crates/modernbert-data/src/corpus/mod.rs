@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 pub use error::CorpusError;
 pub use origin::Origin;
-pub use registry::RegistryOptions;
+pub use registry::{RegistryCrate, RegistryOptions, registry_crates};
 pub use split::{EvalSize, Split, SplitBy, split};
 
 /// A text.

@@ -1,5 +1,6 @@
 //! A sample of the sources that cargo keeps.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ pub struct RegistryOptions {
     pub cargo_home: Option<PathBuf>,
     /// The sources to use where there is no registry; by default those of this project, if they still exist.
     pub own_sources: Option<PathBuf>,
+    /// Names of crates that are left out.
+    pub without: BTreeSet<String>,
 }
 
 impl Default for RegistryOptions {
@@ -34,11 +37,53 @@ impl Default for RegistryOptions {
             max_file_bytes: 100_000,
             cargo_home: None,
             own_sources: None,
+            without: BTreeSet::new(),
         }
     }
 }
 
-/// The newest version of a crate that the registry holds.
+/// The newest version of a crate in cargo's registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryCrate {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The folder of its sources.
+    pub folder: PathBuf,
+}
+
+impl RegistryCrate {
+    /// Files in and below the folder that end in `.rs`, sorted by path: the path in the folder, separated by `/`, and the whole path. None where
+    /// the folder cannot be read.
+    pub fn rust_files(&self) -> Vec<(String, PathBuf)> {
+        let mut files = files_below(&self.folder).unwrap_or_default();
+        files.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
+        let named = files
+            .into_iter()
+            .map(|path| (relative(&self.folder, &path), path));
+        let mut named: Vec<_> = named.collect();
+        named.sort_unstable();
+        named
+    }
+}
+
+/// The newest version of every crate in the registry of a cargo home (by default `$CARGO_HOME`, or `.cargo` in the home folder), in an order that
+/// hashes of their names decide. Empty where there is no registry.
+pub fn registry_crates(cargo_home: Option<&Path>) -> Vec<RegistryCrate> {
+    let home = cargo_home.map(Path::to_path_buf).or_else(default_home);
+    let found = home.map(|home| crates(&home.join("registry/src")));
+    let found = found.unwrap_or_default().into_iter();
+    found
+        .map(|one| RegistryCrate {
+            name: one.name,
+            version: one.version,
+            folder: one.folder,
+        })
+        .collect()
+}
+
+/// The newest version of a crate that the registry holds, and what was read of it.
 struct Crate {
     name: String,
     version: String,
@@ -58,10 +103,11 @@ impl Corpus {
     ///
     /// Names of documents don't contain the path of the registry.
     pub fn from_registry(options: &RegistryOptions) -> Result<Self, CorpusError> {
-        let home = options.cargo_home.clone().or_else(cargo_home);
+        let home = options.cargo_home.clone().or_else(default_home);
         let mut crates = home
             .map(|home| crates(&home.join("registry/src")))
             .unwrap_or_default();
+        crates.retain(|one| !options.without.contains(&one.name));
         let documents = sample(&mut crates, options);
         if documents.is_empty() {
             return own_sources(options);
@@ -75,7 +121,7 @@ impl Corpus {
     }
 }
 
-fn cargo_home() -> Option<PathBuf> {
+fn default_home() -> Option<PathBuf> {
     let set = env::var_os("CARGO_HOME")
         .filter(|home| !home.is_empty())
         .map(PathBuf::from);

@@ -189,6 +189,32 @@ fn a_small_sample_is_of_many_crates() {
 }
 
 #[test]
+fn crates_that_are_left_out_give_no_document() {
+    let home = folder(&[
+        ("registry/src/index/one-1.0.0/src/lib.rs", &[b'1'; 300]),
+        ("registry/src/index/one-1.0.0/README.md", &[b'2'; 300]),
+        ("registry/src/index/one-0.9.0/src/lib.rs", &[b'3'; 300]),
+        ("registry/src/index/two-1.0.0/src/lib.rs", &[b'4'; 300]),
+    ]);
+    let mut crates = registry_crates(Some(home.path()));
+    crates.sort_by(|a, b| a.name.cmp(&b.name));
+    let found: Vec<_> = crates
+        .iter()
+        .map(|one| (one.name.as_str(), one.version.as_str()))
+        .collect();
+    assert_eq!(found, [("one", "1.0.0"), ("two", "1.0.0")]);
+    let files = crates[0].rust_files();
+    assert_eq!(files.len(), 1);
+    assert_eq!(files[0].0, "src/lib.rs");
+    let options = RegistryOptions {
+        without: ["one".to_string()].into(),
+        ..options(home.path())
+    };
+    let corpus = Corpus::from_registry(&options).unwrap();
+    assert_eq!(names(&corpus.documents), ["two-1.0.0/src/lib.rs"]);
+}
+
+#[test]
 fn without_a_registry() {
     let own = folder(&[
         ("one/Cargo.toml", b"x"),
