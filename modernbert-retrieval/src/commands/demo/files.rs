@@ -112,7 +112,7 @@ fn write_rows(path: &Path, rows: impl Iterator<Item = Value>) -> anyhow::Result<
         for row in rows {
             file.write_all(format!("{row}\n").as_bytes())?;
         }
-        file.publish_new()
+        file.commit_new()
     };
     Ok(write().map_err(OutputError::write(path))?)
 }

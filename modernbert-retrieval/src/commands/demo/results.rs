@@ -7,7 +7,7 @@ use modernbert_cli::text::{counted, human_seconds};
 use modernbert_retrieval::bm25::{Analyzer, Bm25, Parameters};
 use modernbert_retrieval::data::Dataset;
 use modernbert_retrieval::fusion::{RRF_K, reciprocal_rank_fusion};
-use modernbert_retrieval::metrics::{EvaluateOptions, Evaluation, Measure, evaluate};
+use modernbert_retrieval::metrics::{EvaluateOptions, Measure, RunScores, evaluate};
 use modernbert_retrieval::run::Run;
 use modernbert_retrieval::table::aligned;
 use modernbert_retrieval::train::{Embedder, EvalSet, VectorKind};
@@ -28,7 +28,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    fn of(name: &str, run: Run, evaluation: &Evaluation) -> Self {
+    fn of(name: &str, run: Run, evaluation: &RunScores) -> Self {
         let mean = |measure| evaluation.mean(measure).unwrap_or(0.0);
         Self {
             name: name.to_string(),

@@ -103,7 +103,7 @@ impl<T: Task> Loop<T> {
         };
         self.reporter.line(&format!(
             "this machine does {} {unit}: the run is shortened from {} to {} {name} to end within {}",
-            human_count(speed as u64),
+            rate(speed),
             human_count(self.total()),
             human_count(total),
             human_seconds(limit.as_secs_f64()),
@@ -144,5 +144,22 @@ impl<T: Task> Loop<T> {
         self.last_save = Instant::now();
         self.mark = Instant::now();
         Ok(())
+    }
+}
+
+/// A rate for people; slow steps have a fraction.
+fn rate(speed: f64) -> String {
+    match speed < 10.0 {
+        true => format!("{speed:.2}"),
+        false => human_count(speed as u64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn slow_steps_have_a_rate() {
+        assert_eq!(super::rate(0.8), "0.80");
+        assert_eq!(super::rate(12.7), "12");
     }
 }
