@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use modernbert_files::output::write_remedy;
+
 /// Reason why a data set or a run file could not be read. Each message names the file, the line and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum RetrievalDataError {
@@ -59,7 +61,9 @@ pub enum RetrievalDataError {
     },
     /// The operating system refused to write a file.
     #[error(
-        "{path}: cannot be written ({source}); check the folder, its permissions and the free space"
+        "{path}: cannot be written ({source}); {}",
+        write_remedy(source, "check the folder, its permissions and the free space"),
+        path = path.display()
     )]
     Write {
         /// The file.
@@ -88,12 +92,14 @@ pub enum RetrievalDataError {
         limit: u64,
     },
     /// A line is not UTF-8.
-    #[error("{path}:{line}: not UTF-8; convert the file (iconv -t UTF-8) or download it again")]
+    #[error("{path}:{line}: not UTF-8; {remedy}")]
     NotUtf8 {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
+        /// The remedy.
+        remedy: String,
     },
     /// A line is not a JSON object.
     #[error(
