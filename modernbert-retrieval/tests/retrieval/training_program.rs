@@ -473,6 +473,14 @@ fn mined_negatives_are_rows_to_train_on_and_never_held_out() {
         std::fs::write(held_out.path().join(name), content).unwrap();
     }
     let out = setting.path("mined.jsonl");
+    let folder = text(held_out.path());
+    let sets = ["--corpus", folder, "--held-out", folder];
+    let mine = ["mine", "--train", text(&pairs), "--out"];
+    refused(
+        &[&mine[..], &[text(&out)], &sets].concat(),
+        &["--corpus", "none can be a negative"],
+    );
+    refused(&[&mine[..], &["mined.txt"]].concat(), &["ends in .jsonl"]);
     let arguments = [
         "mine",
         "--train",
