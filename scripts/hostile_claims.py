@@ -52,6 +52,18 @@ def claims(r):
         folder = model_with(r, "q", tokenizer_config__json=json.dumps(settings | change))
         r.trial(f"claims-tokenizer-{name}", r.command("embed", "--model", folder, "x"), REFUSE, ["tokenizer"])
     folder = model_with(r, "q", tokenizer_config__json=json.dumps(settings | {"model_max_length": 1e30, "padding_side": "left", "add_prefix_space": False}))
+    mask = next(id for id, value in settings["added_tokens_decoder"].items() if value["content"] == "[MASK]")
+    flags = settings["added_tokens_decoder"] | {mask: settings["added_tokens_decoder"][mask] | {"special": False}}
+    r.trial("claims-tokenizer-flag", r.command("embed", "--model", model_with(r, "q2", tokenizer_config__json=json.dumps(settings | {"added_tokens_decoder": flags})), "x"), REFUSE, [f"added_tokens_decoder.{mask}.special"])
+    for name, pooling in {"width": {"word_embedding_dimension": 768}, "modes": {"pooling_mode": "cls", "pooling_mode_mean_tokens": True}, "prompt": {"include_prompt": False}}.items():
+        pooled = model_with(r, "q2")
+        (pooled / "1_Pooling").mkdir()
+        (pooled / "1_Pooling/config.json").write_text(json.dumps(pooling))
+        r.trial(f"claims-pooling-{name}", r.command("embed", "--model", pooled, "x", "--prompt", "q: "), REFUSE, ["1_Pooling"])
+    r.trial("claims-prompt-fills", r.command("embed", "--model", "mlm", "x", "--max-length", "5", "--prompt", "a b c d e f g h"), REFUSE, ["shorten the prompt"])
+    r.trial("claims-resume-nothing", r.command("finetune", "--model", "mlm", "--train", "train.csv", "--dev", "dev.csv", "--lines", "--resume", "--out", "q-typo"), REFUSE, ["no run"])
+    r.trial("claims-length", r.command("finetune", "--model", "mlm", "--train", "train.csv", "--dev", "dev.csv", "--lines", "--max-length", "40000"), REFUSE, ["--max-length"])
+    r.trial("claims-ending", r.command("classify", "--model", "cls", "x", "--out", "z.csv"), REFUSE, ["z.csv"])
     r.trial("claims-tokenizer-good", r.command("embed", "--model", folder, "x"), ACCEPT)
     r.trial("claims-int8", r.command("modernbert-train", "export", "mlm", "mlm8", "--int8"), ACCEPT)
     r.trial("claims-int8-again", r.command("modernbert-train", "export", "mlm8", "mlm88", "--int8"), REFUSE, ["in int8 already"])

@@ -139,7 +139,8 @@ def retrieval(r):
         ("queries.jsonl", "empty", ""), ("queries.jsonl", "number", '{"_id": "q0", "text": 3}\n'), ("queries.jsonl", "twice", good["queries.jsonl"] * 2),
         ("qrels/test.tsv", "empty", ""), ("qrels/test.tsv", "grade", "query-id\tcorpus-id\tscore\nq0\td0\tmuch\n"), ("qrels/test.tsv", "columns", "query-id\tcorpus-id\tscore\nq0\td0\n"),
         ("qrels/test.tsv", "unknown", "query-id\tcorpus-id\tscore\nq0\tnone\t1\n"), ("qrels/test.tsv", "twice", "query-id\tcorpus-id\tscore\nq0\td0\t1\nq0\td0\t2\n"), ("qrels/test.tsv", "nan", "query-id\tcorpus-id\tscore\nq0\td0\tnan\n"),
-        ("qrels/test.tsv", "huge", "query-id\tcorpus-id\tscore\nq0\td0\t99999999999999999999\n"),
+        ("qrels/test.tsv", "huge", "query-id\tcorpus-id\tscore\nq0\td0\t99999999999999999999\n"), ("qrels/test.tsv", "name", "query-id\tcorpus-id\tvalue\nq0\td0\t0\n"),
+        ("qrels/test.tsv", "wide", "query-id\tcorpus-id\tscore\nq0\td0\t1\tjunk\n"), ("qrels/test.tsv", "grades", "query-id\tcorpus-id\tscore\tlabel\nq0\td0\t1\t0\n"),
     ]:
         path = place / file
         path.unlink()
@@ -157,8 +158,14 @@ def retrieval(r):
         r.trial(f"retrieval-fuse-{name}", r.command(program, "fuse", "--out", f"f-{name}.run", "a.run", "a.run"), EITHER if name in ("good", "unknown") else REFUSE, ["a.run"])
     (r.place / "a.run").write_text(lines)
     for name, more in {"k1": ["--k1", "nan"], "b": ["--b", "2"], "top": ["--top", "0"], "measure": ["--measures", "ndgc@10"], "cutoff": ["--measures", "ndcg@0"], "split": ["--split", "nowhere"], "level": ["--relevance-level", "x"],
-                       "subset": ["--subset", "none"], "run": ["--run", "nowhere.run"], "out": ["--out", "train.csv"], "vectors": ["--vectors", "train.csv"]}.items():
+                       "subset": ["--subset", "none"], "run": ["--run", "nowhere.run"], "out": ["--out", "train.csv"], "vectors": ["--vectors", "train.csv"],
+                       "no-effect": ["--run", "a.run", "--no-bm25", "--k1", "1"], "no-top": ["--run", "a.run", "--no-bm25", "--top", "5"]}.items():
         r.trial(f"retrieval-argument-{name}", [*evaluate, *more], REFUSE, keep=[r.place / "train.csv"])
+    for name, extra in {"form": "corpus.jsonl.gz", "judgments": "qrels/test.jsonl"}.items():
+        (place / extra).write_bytes(b"")
+        r.trial(f"retrieval-two-{name}", evaluate, REFUSE, ["two forms"])
+        (place / extra).unlink()
+    r.trial("retrieval-fuse-packed", r.command(program, "fuse", "--out", "f.run.gz", "a.run", "a.run"), REFUSE, ["f.run.gz"])
     r.trial("retrieval-fuse-over", r.command(program, "fuse", "--out", "a.run", "a.run", "a.run"), REFUSE, keep=[r.place / "a.run"])
     r.trial("retrieval-fuse-k", r.command(program, "fuse", "--out", "b.run", "a.run", "a.run", "--k", "-1"), REFUSE)
     r.trial("retrieval-fuse-weights", r.command(program, "fuse", "--out", "b.run", "a.run", "a.run", "--weights", "1"), REFUSE)

@@ -22,6 +22,21 @@ pub struct PartialFile {
     file: BufWriter<PendingFile>,
 }
 
+/// Checks an `--out` of JSON lines before any work: as [`check_out`], with a name that ends in `.jsonl`.
+///
+/// # Errors
+/// As [`check_out`]; another ending.
+pub fn check_lines_out(
+    out: Option<&Path>,
+    model: impl AsRef<Path>,
+    input: Option<&OsStr>,
+) -> anyhow::Result<()> {
+    if let Some(out) = out {
+        OutputCheck::file(out).json_lines().check_name()?;
+    }
+    check_out(out, model, input)
+}
+
 /// Checks `--out` before any work: a new file in a folder that can be written, and neither the input nor inside the model's folder.
 ///
 /// # Errors

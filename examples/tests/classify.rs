@@ -215,6 +215,15 @@ fn a_file_of_rows_is_read_strictly() {
         &["latin.txt:2", "not UTF-8"],
     );
     refused(
+        "packed.txt",
+        b"\x1f\x8b\x08\x00",
+        &["packed.txt:1", "gzip", "ending .gz"],
+    );
+    for name in ["z.safetensors", "z.csv", "z"] {
+        let output = classify(model.path(), &["one", "--out", name], "");
+        assert_refused(&output, &[name, "ends in .jsonl"]);
+    }
+    refused(
         "null.jsonl",
         b"{\"text\":null}\n",
         &["null.jsonl:1", "is null"],

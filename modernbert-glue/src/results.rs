@@ -16,6 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use modernbert::atomic::write_atomically;
+use modernbert::output::write_remedy;
 use serde::{Deserialize, Serialize};
 
 use crate::data::TaskData;
@@ -48,7 +49,9 @@ pub enum ResultsError {
     },
     /// The file can't be written.
     #[error(
-        "{path}: cannot be written ({source}); check the free space on the disk and that you may write there"
+        "{path}: cannot be written ({source}); {remedy}",
+        path = path.display(),
+        remedy = write_remedy(source, "check the free space on the disk and that you may write there")
     )]
     Write {
         /// The file.

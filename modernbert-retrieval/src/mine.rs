@@ -108,6 +108,11 @@ impl Candidates {
         self.texts.push(text.to_string());
     }
 
+    /// True for a text that is held out.
+    pub fn is_held_out(&self, text: &str) -> bool {
+        self.forbidden.contains(&key(text))
+    }
+
     /// The index of a text; `None` where it is no candidate.
     pub fn find(&self, text: &str) -> Option<usize> {
         self.known.get(&key(text)).copied()

@@ -387,7 +387,7 @@ fn a_full_disk_loses_nothing() {
     let output = Command::new("bash").args(["-c", &script]).output().unwrap();
     let said = [
         "can't be saved",
-        "free some space",
+        "raise the limit on the size of files",
         "last checkpoint is that of step",
         "resume",
     ];

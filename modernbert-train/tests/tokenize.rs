@@ -122,6 +122,12 @@ fn what_cant_be_tokenized_is_named_with_a_remedy() {
         "{stderr}"
     );
 
+    place.write("alone.txt", "a text".to_string());
+    let alone = place.path("alone.txt");
+    for option in ["--text-field", "--token-field"] {
+        let refused = tokenize(&place, &[text(&alone), option, "body"]);
+        assert_refused(option, &refused, &[option, "has no effect"]);
+    }
     assert_refused(
         "contains shards",
         &tokenize(&place, &paths),

@@ -41,6 +41,23 @@ pub fn text(path: &Path) -> Result<String> {
     String::from_utf8(bytes).map_err(|error| Error::new(ErrorKind::InvalidData, error.utf8_error()))
 }
 
+/// Returns the remedy for a text that is not UTF-8, by its first bytes and its place: packed files have no other encoding.
+pub fn encoding_remedy(first: &[u8], place: &Path) -> String {
+    let (format, ending, program) = match first {
+        [0x1f, 0x8b, ..] => ("gzip", "gz", "gzip"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => ("Zstandard", "zst", "zstd"),
+        _ => {
+            return "convert the file to UTF-8 (`iconv -t UTF-8`) or download it again".to_string();
+        }
+    };
+    match place == Path::new("standard input") {
+        true => format!("it is packed with {format}: unpack it first (`{program} -dc`)"),
+        false => format!(
+            "it is packed with {format}: give it the ending .{ending}, or unpack it (`{program} -dc`)"
+        ),
+    }
+}
+
 fn up_to(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let file = open(path)?;
     let mut bytes = Vec::new();
@@ -75,6 +92,16 @@ mod tests {
         assert!(text(folder.path()).is_err());
         let missing = text(&folder.path().join("none")).unwrap_err();
         assert_eq!(missing.kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn packed_bytes_have_another_remedy_than_other_encodings() {
+        let file = Path::new("a.txt");
+        assert!(encoding_remedy(b"\x1f\x8b\x08", file).contains("ending .gz"));
+        assert!(encoding_remedy(b"\x28\xb5\x2f\xfd", file).contains("ending .zst"));
+        let stdin = encoding_remedy(b"\x1f\x8b", Path::new("standard input"));
+        assert!(!stdin.contains("ending") && stdin.contains("gzip -dc"));
+        assert!(encoding_remedy(b"\xff\xfe", file).contains("iconv"));
     }
 
     #[cfg(unix)]

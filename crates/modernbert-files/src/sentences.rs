@@ -49,6 +49,9 @@ pub struct SentenceSettings {
     pub prompts: BTreeMap<String, String>,
     /// Name of the default prompt.
     pub default_prompt: Option<String>,
+    /// File of a pooling that leaves the prompt's tokens out (`include_prompt` = false), which is not supported: see
+    /// [`Self::check_prompt`].
+    pub excludes_prompt: Option<PathBuf>,
 }
 
 /// Reason why the files can't be used.
@@ -120,17 +123,30 @@ impl SentenceSettings {
         if let Some(json) = read_json(&file, kinds::SENTENCE_TRANSFORMERS)? {
             settings.read_prompts(&file, &json)?;
         }
-        let has_prompts = settings.prompts.values().any(|text| !text.is_empty());
-        if has_prompts
-            && let Some(json) = read_json(&pooling, kinds::POOLING)?
-            && json.get("include_prompt") == Some(&Value::Bool(false))
-        {
-            return Err(SentencesError::Unsupported {
-                path: pooling,
-                what: "include_prompt = false beside prompts".to_string(),
-            });
+        if let Some(json) = read_json(&pooling, kinds::POOLING)? {
+            check_width(folder, &pooling, &json)?;
+            if json.get("include_prompt") == Some(&Value::Bool(false)) {
+                settings.excludes_prompt = Some(pooling);
+            }
+        }
+        for prompt in settings.prompts.values() {
+            settings.check_prompt(prompt)?;
         }
         Ok(settings)
+    }
+
+    /// Checks that a text that is put before others has the effect that the pooling asks for.
+    ///
+    /// # Errors
+    /// A pooling that leaves the prompt's tokens out.
+    pub fn check_prompt(&self, prompt: &str) -> Result<(), SentencesError> {
+        match &self.excludes_prompt {
+            Some(path) if !prompt.is_empty() => Err(SentencesError::Unsupported {
+                path: path.clone(),
+                what: "include_prompt = false beside a prompt".to_string(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Reads the stages; returns the file of the pooling.
@@ -318,6 +334,22 @@ fn read_pooling(path: &Path) -> Result<Option<Pooling>, SentencesError> {
             .map(|(_, mode)| mode)
             .collect();
     }
+    let flags = Pooling::ALL
+        .map(|pooling| (pooling.flag(), pooling.name()))
+        .into_iter()
+        .chain(UNSUPPORTED_POOLINGS);
+    for (flag, mode) in flags {
+        let value = json.get(flag).and_then(Value::as_bool);
+        if let Some(value) = value.filter(|value| *value != modes.contains(&mode))
+            && json.get("pooling_mode").is_some_and(|mode| !mode.is_null())
+        {
+            let reason = format!(
+                "pooling_mode is {}, and {flag} is {value}",
+                json["pooling_mode"]
+            );
+            return Err(wrong(path, &reason, "make the two agree"));
+        }
+    }
     let known = |mode: &str| Pooling::ALL.into_iter().find(|one| one.name() == mode);
     let pooling = match modes[..] {
         [] => Some(Pooling::Mean),
@@ -331,6 +363,24 @@ fn read_pooling(path: &Path) -> Result<Option<Pooling>, SentencesError> {
             what: format!("the pooling {}", modes.join(" with ")),
         }),
     }
+}
+
+/// Compares the width that a pooling names with the encoder's, where both are given.
+fn check_width(folder: &Path, path: &Path, json: &Value) -> Result<(), SentencesError> {
+    let config = crate::read::bytes(&folder.join("config.json")).ok();
+    let config: Option<Value> = config.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let Some(hidden) = config.and_then(|config| config.get("hidden_size")?.as_u64()) else {
+        // The reader of config.json reports its faults.
+        return Ok(());
+    };
+    for key in ["word_embedding_dimension", "embedding_dimension"] {
+        let width = json.get(key).and_then(Value::as_u64);
+        if let Some(width) = width.filter(|width| *width != hidden) {
+            let reason = format!("{key} is {width}, and hidden_size of config.json is {hidden}");
+            return Err(wrong(path, &reason, "make the two agree"));
+        }
+    }
+    Ok(())
 }
 
 /// Flags and names of sentence-transformers' poolings that this project doesn't compute.
@@ -423,6 +473,35 @@ mod tests {
         assert!(read(&[pooling(), prompts("")]).is_ok());
         let message = read(&[pooling(), prompts("q: ")]).unwrap_err().to_string();
         assert!(message.contains("include_prompt"), "{message}");
+        // A prompt of the command line.
+        let settings = read(&[pooling()]).unwrap();
+        assert!(settings.check_prompt("").is_ok());
+        let message = settings.check_prompt("q: ").unwrap_err().to_string();
+        assert!(message.contains("include_prompt"), "{message}");
+    }
+
+    #[test]
+    fn a_pooling_that_contradicts_itself_or_the_encoder_is_refused() {
+        let config = ("config.json", json!({"hidden_size": 32}));
+        for (pooling, said) in [
+            (json!({"word_embedding_dimension": 768}), "768"),
+            (json!({"embedding_dimension": 768}), "768"),
+            (
+                json!({"pooling_mode": "cls", "pooling_mode_mean_tokens": true}),
+                "pooling_mode_mean_tokens is true",
+            ),
+            (
+                json!({"pooling_mode": "cls", "pooling_mode_cls_token": false}),
+                "pooling_mode_cls_token is false",
+            ),
+        ] {
+            let message = read(&[config.clone(), (POOLING_FILE, pooling)]).unwrap_err();
+            assert!(message.to_string().contains(said), "{message}");
+        }
+        let agrees = json!({"word_embedding_dimension": 32, "pooling_mode": "cls",
+                            "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false});
+        let found = read(&[config, (POOLING_FILE, agrees)]).unwrap();
+        assert_eq!(found.pooling, Some(Pooling::Cls));
     }
 
     #[test]

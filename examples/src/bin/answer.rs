@@ -12,7 +12,7 @@ use modernbert::inference::{AnswerOptions, Answerer, Answers};
 use modernbert_cli::main_with;
 use modernbert_examples::args::ModelArgs;
 use modernbert_examples::input::{FormatArg, InputArgs, InputRecord, whole_text};
-use modernbert_examples::output::{Lines, check_out};
+use modernbert_examples::output::{Lines, check_lines_out};
 use modernbert_examples::progress::Meter;
 use modernbert_examples::windows::Windows;
 use serde_json::{Value, json};
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
-    check_out(
+    check_lines_out(
         args.out.as_deref(),
         &args.model.model,
         args.input.as_deref().or(args.context.as_deref()),

@@ -12,7 +12,7 @@ use modernbert::{Prediction, TextClassifier};
 use modernbert_cli::main_with;
 use modernbert_examples::args::ModelArgs;
 use modernbert_examples::input::InputArgs;
-use modernbert_examples::output::{Lines, check_out};
+use modernbert_examples::output::{Lines, check_lines_out};
 use modernbert_examples::progress::Meter;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
-    check_out(
+    check_lines_out(
         args.out.as_deref(),
         &args.model.model,
         args.input.input.as_deref(),

@@ -13,7 +13,7 @@ use modernbert::wording::printable;
 use modernbert_cli::main_with;
 use modernbert_examples::args::ModelArgs;
 use modernbert_examples::input::{InputArgs, InputRecord};
-use modernbert_examples::output::{Lines, check_out};
+use modernbert_examples::output::{Lines, check_lines_out};
 use modernbert_examples::progress::Meter;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
-    check_out(
+    check_lines_out(
         args.out.as_deref(),
         &args.model.model,
         args.input.input.as_deref(),

@@ -111,6 +111,13 @@ fn what_cannot_be_used_is_named_with_its_place() {
         &["--max-length", "2"],
         &["a maximum length of 2 leaves no token of a text"],
     );
+    refused(&["--max-length", "4000"], &["--max-length is 4000 tokens"]);
+    let missing = place.path().join("typo");
+    refused(
+        &["--resume", "--out", missing.to_str().unwrap()],
+        &["typo", "there is no run", "leave --resume out"],
+    );
+    refused(&["--predictions", "p.csv"], &["p.csv", ".jsonl"]);
     refused(
         &["--dtype", "f16"],
         &["invalid value 'f16' for '--dtype", "f32, bf16"],

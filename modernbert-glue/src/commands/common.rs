@@ -43,9 +43,9 @@ pub(crate) struct JobArgs {
     /// Trains on this many sequences per step; the paper's 64 by default.
     #[arg(long)]
     pub(crate) batch_size: Option<usize>,
-    /// Truncates inputs to this many tokens, and counts the truncated ones.
-    #[arg(long, default_value_t = 256)]
-    pub(crate) max_length: usize,
+    /// Truncates inputs to this many tokens, and counts the truncated ones [default: 256, or the model's positions where they are fewer].
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_length: Option<usize>,
     /// Raises the learning rate over this share of the steps.
     #[arg(long, default_value_t = 0.06)]
     pub(crate) warmup: f64,
@@ -84,7 +84,21 @@ pub(crate) struct ModelArgs {
     pub(crate) model: String,
 }
 
+/// Default longest input in tokens.
+const MAX_LENGTH: usize = 256;
+
 impl JobArgs {
+    /// Refuses a `--max-length` beyond the positions of the model.
+    pub(crate) fn check_length(&self, config: &ModernBertConfig) -> anyhow::Result<()> {
+        let positions = config.max_position_embeddings;
+        match self.max_length.filter(|&length| length > positions) {
+            Some(length) => bail!(
+                "--max-length is {length} tokens, the model takes {positions}; give at most {positions}"
+            ),
+            None => Ok(()),
+        }
+    }
+
     /// The options without the hyperparameters, which each command sets itself.
     pub(crate) fn options(&self) -> anyhow::Result<RunOptions> {
         for (name, value) in [
@@ -97,10 +111,9 @@ impl JobArgs {
             at_most(name, value, 1_000_000)?;
         }
         at_most("--seeds", Some(self.seeds), 1000)?;
-        if self.max_length < 8 {
+        if let Some(length) = self.max_length.filter(|&length| length < 8) {
             bail!(
-                "--max-length is {}; at least 8 tokens are needed for a pair with its special tokens",
-                self.max_length
+                "--max-length is {length}; at least 8 tokens are needed for a pair with its special tokens"
             );
         }
         if !(0.0..1.0).contains(&self.warmup) {
@@ -138,7 +151,7 @@ impl JobArgs {
             batch_size: self.batch_size,
             learning_rate: None,
             weight_decay: None,
-            max_length: self.max_length,
+            max_length: self.max_length.unwrap_or(MAX_LENGTH),
             warmup: self.warmup,
             attention_output_dropout: self.attention_output_dropout,
             max_rows: self.max_rows,

@@ -93,6 +93,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     job.check_out(&args.model.model)?;
     let pretrained = Pretrained::open(&args.model.model)?;
+    job.check_length(pretrained.config())?;
     if let MnliStart::Folder(folder) = &options.mnli {
         check_mnli(folder, Some(pretrained.config()), "--model")?;
     }

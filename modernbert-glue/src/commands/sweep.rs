@@ -46,6 +46,7 @@ pub(crate) fn run(args: &SweepArgs) -> anyhow::Result<ExitCode> {
     let options = job.options()?;
     job.check_out(&args.model.model)?;
     let pretrained = Pretrained::open(&args.model.model)?;
+    job.check_length(pretrained.config())?;
     if let MnliStart::Folder(folder) = &options.mnli {
         check_mnli(folder, Some(pretrained.config()), "--model")?;
     }

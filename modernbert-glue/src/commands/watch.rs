@@ -56,6 +56,9 @@ pub(crate) fn run(args: &WatchArgs) -> anyhow::Result<ExitCode> {
     if let MnliStart::Folder(folder) = &options.mnli {
         check_mnli(folder, config_of(run)?.as_ref(), "the run's")?;
     }
+    if let Some(config) = config_of(run)? {
+        job.check_length(&config)?;
+    }
     let data = job.folder(&tasks)?;
     // The first checkpoint may be hours away.
     for &task in &tasks {

@@ -47,12 +47,14 @@ pub enum GlueDataError {
         source: io::Error,
     },
     /// Bytes that are no UTF-8 text.
-    #[error("{path}:{line}: not UTF-8; convert the file (iconv -t UTF-8) or download it again")]
+    #[error("{path}:{line}: not UTF-8; {remedy}")]
     NotUtf8 {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
+        /// The remedy.
+        remedy: String,
     },
     /// A file without a single row.
     #[error("{path}: holds no rows; download it again")]

@@ -6,6 +6,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use modernbert::read::encoding_remedy;
+
 use super::error::GlueDataError;
 use crate::task::Task;
 
@@ -35,6 +37,7 @@ impl TextFile {
             GlueDataError::NotUtf8 {
                 path: path.to_path_buf(),
                 line,
+                remedy: encoding_remedy(error.as_bytes(), path),
             }
         })?;
         Ok(Self {

@@ -184,20 +184,28 @@ pub(crate) enum AnalyzerName {
 /// Settings of BM25.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Bm25Args {
-    /// Sets BM25's saturation of repeated words.
-    #[arg(long, default_value_t = Parameters::default().k1)]
-    pub(crate) k1: f64,
-    /// Sets BM25's weight of the document length, 0 to 1.
-    #[arg(long, default_value_t = Parameters::default().b)]
-    pub(crate) b: f64,
-    /// Analyzes texts for BM25 as english (stop words, stems) or as words (lower case only).
-    #[arg(
-        long,
-        value_enum,
-        default_value = "english",
-        hide_possible_values = true
-    )]
-    pub(crate) analyzer: AnalyzerName,
+    /// Sets BM25's saturation of repeated words [default: 0.9].
+    #[arg(long)]
+    pub(crate) k1: Option<f64>,
+    /// Sets BM25's weight of the document length, 0 to 1 [default: 0.4].
+    #[arg(long)]
+    pub(crate) b: Option<f64>,
+    /// Analyzes texts for BM25 as english (stop words, stems) or as words (lower case only) [default: english].
+    #[arg(long, value_enum, hide_possible_values = true)]
+    pub(crate) analyzer: Option<AnalyzerName>,
+}
+
+impl Bm25Args {
+    /// The first of its options that is given.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        let options = [
+            ("--k1", self.k1.is_some()),
+            ("--b", self.b.is_some()),
+            ("--analyzer", self.analyzer.is_some()),
+        ];
+        let given = options.into_iter().find(|(_, given)| *given);
+        given.map(|(option, _)| option)
+    }
 }
 
 /// Result of one pass over a corpus.
@@ -214,14 +222,14 @@ pub(crate) fn read_corpus(set: &Dataset, bm25: Option<&Bm25Args>) -> anyhow::Res
         None => None,
         Some(args) => {
             let analyzer = match args.analyzer {
-                AnalyzerName::English => Analyzer::English,
-                AnalyzerName::Words => Analyzer::Words,
+                None | Some(AnalyzerName::English) => Analyzer::English,
+                Some(AnalyzerName::Words) => Analyzer::Words,
             };
             Some(Bm25::new(
                 analyzer,
                 Parameters {
-                    k1: args.k1,
-                    b: args.b,
+                    k1: args.k1.unwrap_or(Parameters::default().k1),
+                    b: args.b.unwrap_or(Parameters::default().b),
                 },
             )?)
         }

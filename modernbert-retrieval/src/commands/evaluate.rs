@@ -35,9 +35,9 @@ pub(crate) struct EvaluateArgs {
     no_bm25: bool,
     #[command(flatten)]
     bm25: Bm25Args,
-    /// Searches this many documents per query.
-    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
-    top: usize,
+    /// Searches this many documents per query [default: 1000].
+    #[arg(long, value_name = "COUNT")]
+    top: Option<usize>,
     #[command(flatten)]
     dense: DenseArgs,
     #[command(flatten)]
@@ -48,6 +48,8 @@ pub(crate) struct EvaluateArgs {
 }
 
 const BM25: &str = "bm25";
+/// Default number of documents per query.
+const TOP: usize = 1000;
 
 /// Scores of all systems on one set.
 struct SetResult {
@@ -60,7 +62,17 @@ pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     if args.no_bm25 && args.run.is_empty() && !args.dense.is_given() {
         bail!("nothing to evaluate; give --run or --vectors, or leave --no-bm25 out");
     }
-    if args.top == 0 {
+    if args.no_bm25
+        && let Some(option) = args.bm25.given()
+    {
+        bail!("{option} has no effect, since --no-bm25 is given; leave one of them out");
+    }
+    if args.no_bm25 && !args.dense.is_given() && args.top.is_some() {
+        bail!("--top has no effect, since only run files are scored; leave it out");
+    }
+    args.dense.check()?;
+    let top = args.top.unwrap_or(TOP);
+    if top == 0 {
         bail!("--top is 0; it is 1 or more");
     }
     let names = system_names(&args.run)?;
@@ -190,6 +202,7 @@ fn one_set(
     let mut notes = set.notes.clone();
     notes.extend(corpus.summary.notes());
     let options = args.measures.options()?;
+    let top = args.top.unwrap_or(TOP);
     let mut runs: Vec<(String, Run)> = Vec::new();
     if let Some(index) = &corpus.bm25 {
         let queries = set
@@ -197,17 +210,17 @@ fn one_set(
             .iter()
             .map(|query| (query.id.as_str(), query.text.as_str()));
         // One more than needed, because the query's own document may be left out.
-        let count = args.top.saturating_add(1);
+        let count = top.saturating_add(1);
         runs.push((BM25.to_string(), index.run(queries, count)));
     }
-    if let Some(run) = args.dense.search(set, args.top.saturating_add(1))? {
+    if let Some(run) = args.dense.search(set, top.saturating_add(1))? {
         runs.push((VECTORS.to_string(), run));
     }
     for (name, run) in &mut runs {
         if args.measures.drops_identical_ids(&set.name) {
             run.drop_identical_ids();
         }
-        run.truncate(args.top);
+        run.truncate(top);
         if let Some(out) = &args.out {
             pending.push(PendingRun::new(
                 out,
@@ -218,7 +231,7 @@ fn one_set(
     }
     if let [(_, bm25), (_, vectors)] = &runs[..] {
         let mut fused = reciprocal_rank_fusion(&[(bm25, 1.0), (vectors, 1.0)], RRF_K);
-        fused.truncate(args.top);
+        fused.truncate(top);
         runs.push((HYBRID.to_string(), fused));
     }
     for (path, name) in args.run.iter().zip(names) {

@@ -59,7 +59,10 @@ pub(crate) fn run(args: &FuseArgs) -> anyhow::Result<()> {
             run.display()
         );
     }
-    OutputCheck::file(&args.out).inputs(&args.runs).check()?;
+    OutputCheck::file(&args.out)
+        .trec_run()
+        .inputs(&args.runs)
+        .check()?;
     let runs = args
         .runs
         .iter()

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use modernbert_cli::text::{counted, human_count};
 use modernbert_files::output::OutputCheck;
 use modernbert_retrieval::index::{
-    Dtype, IndexOptions, IndexWriter, ModelId, Similarity, VectorIndex, has_index_files_only,
+    Dtype, IndexError, IndexOptions, IndexWriter, ModelId, Similarity, VectorIndex,
+    has_index_files_only,
 };
 use modernbert_retrieval::vectors::{Vectors, model_hash};
 use serde_json::Value;
@@ -111,6 +112,24 @@ impl VectorArgs {
         Ok(vectors)
     }
 
+    /// Puts file and line of a vector, or of its id, before an error of the index.
+    fn at(&self, read: &Vectors, number: usize, error: IndexError) -> anyhow::Error {
+        let place = match error {
+            IndexError::DuplicateId { .. } | IndexError::EmptyId { .. } => {
+                let file = self.texts.as_ref().unwrap_or(&self.vectors);
+                let line = read.id_lines.get(number).copied().unwrap_or(number + 1);
+                format!("{}:{line}", file.display())
+            }
+            IndexError::Dimension { .. }
+            | IndexError::NotFinite { .. }
+            | IndexError::TooLarge { .. }
+            | IndexError::TooSmall { .. }
+            | IndexError::Zero { .. } => read.place(&self.vectors, number),
+            other => return other.into(),
+        };
+        anyhow!("{place}: {error}")
+    }
+
     fn model(&self) -> anyhow::Result<ModelId> {
         model_id(self.model.as_deref())
     }
@@ -170,8 +189,9 @@ pub(crate) fn run(args: &IndexArgs) -> anyhow::Result<()> {
                 model: vectors.model()?,
             };
             let mut writer = IndexWriter::create(index, &options)?;
-            for (id, vector, metadata) in read.iter() {
-                writer.add(id, vector, metadata)?;
+            for (i, (id, vector, metadata)) in read.iter().enumerate() {
+                let added = writer.add(id, vector, metadata);
+                added.map_err(|error| vectors.at(&read, i, error))?;
             }
             writer.commit()?;
             print(&format!(
@@ -216,14 +236,15 @@ pub(crate) fn run(args: &IndexArgs) -> anyhow::Result<()> {
 fn change(index: &Path, vectors: &VectorArgs, replace: bool) -> anyhow::Result<()> {
     let read = vectors.read()?;
     let mut writer = IndexWriter::open(index)?;
-    writer.check_model(&vectors.model()?)?;
+    writer.set_model(&vectors.model()?)?;
     let mut replaced = 0;
-    for (id, vector, metadata) in read.iter() {
-        if replace {
-            replaced += usize::from(writer.update(id, vector, metadata)?);
+    for (i, (id, vector, metadata)) in read.iter().enumerate() {
+        let result = if replace {
+            writer.update(id, vector, metadata)
         } else {
-            writer.add(id, vector, metadata)?;
-        }
+            writer.add(id, vector, metadata).map(|()| false)
+        };
+        replaced += usize::from(result.map_err(|error| vectors.at(&read, i, error))?);
     }
     writer.commit()?;
     print(&format!(

@@ -127,6 +127,7 @@ impl MineArgs {
 pub(crate) fn run(args: &MineArgs) -> anyhow::Result<()> {
     let options = args.options()?;
     OutputCheck::file(&args.out)
+        .json_lines()
         .inputs(&args.train)
         .inputs(&args.corpus)
         .inputs(&args.held_out)
@@ -222,10 +223,20 @@ fn candidates(args: &MineArgs, rows: &TrainRows) -> anyhow::Result<Candidates> {
         }
     }
     for folder in &args.corpus {
+        let (mut documents, mut held) = (0, 0);
         for set in args.set.open(folder)? {
             for document in set.documents() {
-                candidates.add(&document?.full_text());
+                let text = document?.full_text();
+                documents += 1;
+                held += usize::from(candidates.is_held_out(&text));
+                candidates.add(&text);
             }
+        }
+        if documents > 0 && held == documents {
+            bail!(
+                "--corpus {}: --held-out has each of its documents, so that none can be a negative; leave one of the two out",
+                folder.display()
+            );
         }
     }
     Ok(candidates)

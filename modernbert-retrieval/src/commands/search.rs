@@ -82,6 +82,7 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
             args.model.as_ref(),
         ];
         OutputCheck::file(out)
+            .trec_run()
             .inputs(inputs.into_iter().flatten())
             .check()?;
     } else {
@@ -112,11 +113,13 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
         (Some(file), _) => {
             let queries = Vectors::read(file, args.texts.as_deref(), &[])?;
             let mut seen = HashSet::new();
-            if let Some(id) = queries.ids.iter().find(|id| !seen.insert(id.as_str())) {
+            if let Some(at) = queries.ids.iter().position(|id| !seen.insert(id.as_str())) {
                 let place = args.texts.as_ref().unwrap_or(file);
                 bail!(
-                    "{}: the query id {id:?} occurs a second time; rename one of them",
-                    place.display()
+                    "{}:{}: the query id {:?} occurs a second time; rename one of them",
+                    place.display(),
+                    queries.id_lines[at],
+                    queries.ids[at]
                 );
             }
             queries
@@ -143,6 +146,12 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
             queries.dimension
         );
     }
+    if let Some(file) = &args.queries {
+        for (i, (_, query, _)) in queries.iter().enumerate() {
+            let place = || queries.place(file, i);
+            index.check_query(query).with_context(place)?;
+        }
+    }
     let matches = |_: &str, metadata: &str| {
         let fields: Value = serde_json::from_str(metadata).unwrap_or_default();
         conditions
@@ -156,6 +165,12 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
             "note: no vector of {} has {}",
             folder.display(),
             args.filter.join(" and ")
+        ));
+    }
+    if index.is_empty() {
+        tell(&format!(
+            "note: {} has no vector that can be found; add some with `index add`",
+            folder.display()
         ));
     }
     let Some(out) = &args.out else {
@@ -228,6 +243,8 @@ fn encoded(args: &SearchArgs, model: &Path, text: &str) -> anyhow::Result<Vector
         dimension: values.len(),
         values,
         ids: vec![text.to_string()],
+        id_lines: vec![1],
+        lines: vec![1],
         metadata: vec![String::new()],
     })
 }

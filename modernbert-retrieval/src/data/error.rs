@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use modernbert_files::output::write_remedy;
+
 /// Reason why a data set or a run file could not be read. Each message names the file, the line and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum RetrievalDataError {
@@ -22,13 +24,13 @@ pub enum RetrievalDataError {
         path: PathBuf,
     },
     /// The data set has no such split.
-    #[error("{path}: no judgments for the split '{split}'; the splits there are: {found}")]
+    #[error("{path}: no judgments for the split '{split}'; {found}")]
     NoSplit {
         /// The folder of the judgments.
         path: PathBuf,
         /// The split asked for.
         split: String,
-        /// The splits found.
+        /// The splits found, in words.
         found: String,
     },
     /// The folder contains several sets, and none was chosen.
@@ -59,7 +61,9 @@ pub enum RetrievalDataError {
     },
     /// The operating system refused to write a file.
     #[error(
-        "{path}: cannot be written ({source}); check the folder, its permissions and the free space"
+        "{path}: cannot be written ({source}); {}",
+        write_remedy(source, "check the folder, its permissions and the free space"),
+        path = path.display()
     )]
     Write {
         /// The file.
@@ -88,12 +92,14 @@ pub enum RetrievalDataError {
         limit: u64,
     },
     /// A line is not UTF-8.
-    #[error("{path}:{line}: not UTF-8; convert the file (iconv -t UTF-8) or download it again")]
+    #[error("{path}:{line}: not UTF-8; {remedy}")]
     NotUtf8 {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
+        /// The remedy.
+        remedy: String,
     },
     /// A line is not a JSON object.
     #[error(
@@ -227,6 +233,58 @@ pub enum RetrievalDataError {
     NoJudgments {
         /// The file or folder of the judgments.
         path: PathBuf,
+    },
+    /// A column or a number that may be the grade has no known name.
+    #[error(
+        "{path}:{line}: '{name}' is no known name of the grade; name it score (also relevance, label, rel, grade, qrel, relevance_score), \
+         or leave it out"
+    )]
+    UnknownGrade {
+        /// The file.
+        path: PathBuf,
+        /// The line or row, from 1.
+        line: usize,
+        /// The name found.
+        name: String,
+    },
+    /// Two columns or fields of one row are grades, and they differ.
+    #[error(
+        "{path}:{line}: '{first}' is {first_grade} and '{second}' is {second_grade}, and both are names of the grade; leave one of \
+         them out"
+    )]
+    TwoGrades {
+        /// The file.
+        path: PathBuf,
+        /// The line or row, from 1.
+        line: usize,
+        /// The first name.
+        first: &'static str,
+        /// Its grade.
+        first_grade: i32,
+        /// The second name.
+        second: &'static str,
+        /// Its grade.
+        second_grade: i32,
+    },
+    /// Some rows of a file have a grade, others none.
+    #[error(
+        "{path}:{line}: the row has {has}, unlike the rows before it; give each row a grade (score), or none"
+    )]
+    SomeGrades {
+        /// The file.
+        path: PathBuf,
+        /// The line or row, from 1.
+        line: usize,
+        /// What the row has.
+        has: &'static str,
+    },
+    /// One part of a data set is there in two forms.
+    #[error("{} and {} are two forms of one file; remove one of them", path.display(), second.display())]
+    TwoForms {
+        /// The first file.
+        path: PathBuf,
+        /// The second file.
+        second: PathBuf,
     },
     /// A grade is not an integer.
     #[error(

@@ -26,10 +26,12 @@ impl Judgments {
         self.len() == 0
     }
 
-    /// Reads files of judgments: TSV with BEIR's header, TREC's four columns, JSONL or Parquet. A row without a grade has grade 1.
+    /// Reads files of judgments: TSV with BEIR's header, TREC's four columns, JSONL or Parquet. In a file
+    /// without grades every row has grade 1.
     ///
     /// # Errors
-    /// A file that cannot be read; a row with the wrong columns, an empty id or a grade that is not an integer; two grades for one pair.
+    /// A file that cannot be read; a row with the wrong columns, an empty id or a grade that is not an integer; a column or a number that
+    /// may be the grade and has no known name; two grades for one pair.
     pub fn read(paths: &[PathBuf]) -> Result<Self, RetrievalDataError> {
         Ok(Collected::read(paths)?.judgments)
     }
@@ -63,8 +65,9 @@ impl Collected {
             {
                 collected.read_table(path)?;
             } else {
+                let mut graded = None;
                 for row in rows(path)? {
-                    collected.add_row(&row?)?;
+                    collected.add_row(&row?, &mut graded)?;
                 }
             }
         }
@@ -115,31 +118,67 @@ impl Collected {
         Ok(())
     }
 
-    fn add_row(&mut self, row: &Row) -> Result<(), RetrievalDataError> {
-        let query = row.id(&["query-id", "query_id", "qid"], "query")?;
-        let document = row.id(&["corpus-id", "corpus_id", "docid", "doc_id"], "document")?;
+    /// Adds a row; `graded` is true if the rows of its file have grades, `None` before the first.
+    fn add_row(&mut self, row: &Row, graded: &mut Option<bool>) -> Result<(), RetrievalDataError> {
+        let query = row.id(QUERY_NAMES, "query")?;
+        let document = row.id(DOCUMENT_NAMES, "document")?;
         let place = SourceLine {
             path: row.path.to_path_buf(),
             line: row.line,
         };
-        let grade = match row.find(&["score", "relevance", "label"]) {
-            None => 1,
-            Some((_, value)) => {
-                let number = match value {
-                    Value::Number(number) => number.as_f64(),
-                    Value::String(text) => text.trim().parse().ok(),
-                    _ => None,
-                };
-                let fits = number.filter(|number| number.fract() == 0.0 && number.abs() <= 127.0);
-                fits.ok_or_else(|| place.bad_grade(value.to_string()))? as i32
+        let mut grades = Vec::new();
+        for name in GRADE_NAMES {
+            let Some(value) = row.fields.get(*name) else {
+                continue;
+            };
+            if value.is_null() {
+                return Err(RetrievalDataError::NullField {
+                    path: place.path,
+                    line: place.line,
+                    field: name.to_string(),
+                });
             }
+            let number = match value {
+                Value::Number(number) => number.as_f64(),
+                Value::String(text) => text.trim().parse().ok(),
+                _ => None,
+            };
+            let fits = number.filter(|number| number.fract() == 0.0 && number.abs() <= 127.0);
+            let grade = fits.ok_or_else(|| place.bad_grade(value.to_string()))? as i32;
+            grades.push((*name, grade));
+        }
+        // A number of another name may be the grade.
+        let is_other = |name: &str| {
+            let known = [QUERY_NAMES, DOCUMENT_NAMES, UNUSED_NAMES];
+            !known.iter().any(|names| names.contains(&name))
         };
+        if grades.is_empty()
+            && let Some((name, _)) = row
+                .fields
+                .iter()
+                .find(|(name, value)| is_numeric(value) && is_other(name))
+        {
+            return Err(place.unknown_grade(name));
+        }
+        if *graded.get_or_insert(!grades.is_empty()) == grades.is_empty() {
+            // Some rows of the file have a grade, others none.
+            return Err(RetrievalDataError::SomeGrades {
+                path: place.path,
+                line: place.line,
+                has: if grades.is_empty() {
+                    "no grade"
+                } else {
+                    "a grade"
+                },
+            });
+        }
+        let grade = place.one_grade(&grades)?;
         self.add(&query, &document, grade, &place)
     }
 
     fn read_table(&mut self, path: &Path) -> Result<(), RetrievalDataError> {
         // BEIR's files have a header; TREC's have none, and an unused second column.
-        let mut header: Option<[Option<usize>; 3]> = None;
+        let mut header: Option<Header> = None;
         for line in lines(path)? {
             let Line { number, text } = line?;
             let place = SourceLine {
@@ -148,28 +187,31 @@ impl Collected {
             };
             let tabs: Vec<&str> = text.split('\t').map(str::trim).collect();
             if number == 1
-                && let Some(found) = beir_header(&tabs)
+                && let Some(found) = Header::read(&tabs, &place)?
             {
                 header = Some(found);
                 continue;
             }
-            let (query, document, grade) = if let Some([query, document, grade]) = header {
-                let cell =
-                    |column: Option<usize>| column.and_then(|column| tabs.get(column)).copied();
-                let (Some(query), Some(document)) = (cell(query), cell(document)) else {
-                    return Err(place.columns(tabs.len(), "those of the header"));
-                };
-                let missing = grade.is_some() && cell(grade).is_none();
-                if missing {
+            let parsed = |grade: &str| {
+                let parsed = grade.parse::<i32>().ok().filter(|grade| grade.abs() <= 127);
+                parsed.ok_or_else(|| place.bad_grade(grade.to_string()))
+            };
+            let (query, document, grade) = if let Some(header) = &header {
+                if tabs.len() != header.columns {
                     return Err(place.columns(tabs.len(), "those of the header"));
                 }
-                (query, document, cell(grade).unwrap_or("1"))
+                let mut grades = Vec::new();
+                for (name, column) in &header.grades {
+                    grades.push((*name, parsed(tabs[*column])?));
+                }
+                let grade = place.one_grade(&grades)?;
+                (tabs[header.query], tabs[header.document], grade)
             } else if tabs.len() == 3 {
-                (tabs[0], tabs[1], tabs[2])
+                (tabs[0], tabs[1], parsed(tabs[2])?)
             } else {
                 let words: Vec<&str> = text.split_whitespace().collect();
                 match words[..] {
-                    [query, _, document, grade] => (query, document, grade),
+                    [query, _, document, grade] => (query, document, parsed(grade)?),
                     _ => {
                         return Err(
                             place.columns(words.len(), "3 separated by tabs (BEIR) or 4 (TREC)")
@@ -177,20 +219,80 @@ impl Collected {
                     }
                 }
             };
-            let parsed = grade.parse::<i32>().ok().filter(|grade| grade.abs() <= 127);
-            let grade = parsed.ok_or_else(|| place.bad_grade(grade.to_string()))?;
             self.add(query, document, grade, &place)?;
         }
         Ok(())
     }
 }
 
-/// Columns of query, document and grade, if the line is a header.
-fn beir_header(cells: &[&str]) -> Option<[Option<usize>; 3]> {
-    let column = |names: &[&str]| cells.iter().position(|cell| names.contains(cell));
-    let query = column(&["query-id", "query_id", "qid"])?;
-    let document = column(&["corpus-id", "corpus_id", "docid", "doc_id", "pid"])?;
-    Some([Some(query), Some(document), column(&["score", "relevance"])])
+/// Names of the query's id.
+const QUERY_NAMES: &[&str] = &["query-id", "query_id", "qid"];
+/// Names of the document's id.
+const DOCUMENT_NAMES: &[&str] = &["corpus-id", "corpus_id", "docid", "doc_id", "pid"];
+/// Names of the grade.
+const GRADE_NAMES: &[&str] = &[
+    "score",
+    "relevance",
+    "label",
+    "rel",
+    "grade",
+    "qrel",
+    "relevance_score",
+    "relevance-score",
+    "relevance_label",
+    "judgment",
+    "gain",
+];
+/// Names of columns without effect: TREC's iteration and the row number of pandas.
+const UNUSED_NAMES: &[&str] = &["iteration", "iter", "q0", "Q0", "__index_level_0__"];
+
+fn is_numeric(value: &Value) -> bool {
+    match value {
+        Value::Number(_) | Value::Bool(_) => true,
+        Value::String(text) => text.trim().parse::<f64>().is_ok(),
+        _ => false,
+    }
+}
+
+/// Columns of a table, by its header.
+struct Header {
+    columns: usize,
+    query: usize,
+    document: usize,
+    /// Name and column of each grade; without one, every row has grade 1.
+    grades: Vec<(&'static str, usize)>,
+}
+
+impl Header {
+    /// Returns the columns if the line is a header.
+    fn read(cells: &[&str], place: &SourceLine) -> Result<Option<Self>, RetrievalDataError> {
+        let column = |names: &[&str]| cells.iter().position(|cell| names.contains(cell));
+        let (Some(query), Some(document)) = (column(QUERY_NAMES), column(DOCUMENT_NAMES)) else {
+            return Ok(None);
+        };
+        let mut grades = Vec::new();
+        for (i, cell) in cells.iter().enumerate() {
+            if cells[..i].contains(cell) {
+                return Err(RetrievalDataError::FieldTwice {
+                    path: place.path.clone(),
+                    line: place.line,
+                    field: cell.to_string(),
+                });
+            }
+            let lower = cell.to_lowercase();
+            if let Some(name) = GRADE_NAMES.iter().find(|name| **name == lower) {
+                grades.push((*name, i));
+            } else if i != query && i != document && !UNUSED_NAMES.contains(cell) {
+                return Err(place.unknown_grade(cell));
+            }
+        }
+        Ok(Some(Self {
+            columns: cells.len(),
+            query,
+            document,
+            grades,
+        }))
+    }
 }
 
 impl SourceLine {
@@ -199,6 +301,32 @@ impl SourceLine {
             path: self.path.clone(),
             line: self.line,
             grade,
+        }
+    }
+
+    fn unknown_grade(&self, name: &str) -> RetrievalDataError {
+        RetrievalDataError::UnknownGrade {
+            path: self.path.clone(),
+            line: self.line,
+            name: name.to_string(),
+        }
+    }
+
+    /// Returns the grade, 1 where there is none.
+    fn one_grade(&self, grades: &[(&'static str, i32)]) -> Result<i32, RetrievalDataError> {
+        let Some(((first, grade), rest)) = grades.split_first() else {
+            return Ok(1);
+        };
+        match rest.iter().find(|(_, other)| other != grade) {
+            None => Ok(*grade),
+            Some((second, other)) => Err(RetrievalDataError::TwoGrades {
+                path: self.path.clone(),
+                line: self.line,
+                first,
+                first_grade: *grade,
+                second,
+                second_grade: *other,
+            }),
         }
     }
 

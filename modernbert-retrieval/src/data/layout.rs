@@ -46,8 +46,8 @@ pub(super) fn find(
         });
     }
     let name = name_of(folder);
-    let corpus = either(folder, "corpus.jsonl");
-    if let (Some(corpus), Some(queries)) = (&corpus, either(folder, "queries.jsonl")) {
+    let corpus = either(folder, "corpus.jsonl")?;
+    if let (Some(corpus), Some(queries)) = (&corpus, either(folder, "queries.jsonl")?) {
         no_subset(folder, subset)?;
         return Ok(Files {
             layout: FolderLayout::Beir,
@@ -102,7 +102,7 @@ pub(super) fn subsets(folder: &Path) -> Result<Vec<String>, RetrievalDataError> 
             path: folder.to_path_buf(),
         });
     }
-    if either(folder, "corpus.jsonl").is_some() {
+    if has_either(folder, "corpus.jsonl") {
         return Ok(Vec::new());
     }
     if is_hub(folder) {
@@ -151,7 +151,7 @@ fn languages(folder: &Path) -> Result<Vec<String>, RetrievalDataError> {
 /// Folders that are a data set each: MLDR's releases, CQADupStack's twelve forums.
 fn releases(folder: &Path) -> Result<Vec<String>, RetrievalDataError> {
     let mut found = folders(folder)?;
-    found.retain(|name| either(&folder.join(name), "corpus.jsonl").is_some());
+    found.retain(|name| has_either(&folder.join(name), "corpus.jsonl"));
     Ok(found)
 }
 
@@ -162,13 +162,16 @@ fn mldr(
     corpus: PathBuf,
     split: &str,
 ) -> Result<Files, RetrievalDataError> {
-    let Some(queries) = either(folder, &format!("{split}.jsonl")) else {
+    let Some(queries) = either(folder, &format!("{split}.jsonl"))? else {
         let found = names(folder, &[".jsonl.gz", ".jsonl"])?;
         let found: Vec<&str> = found.iter().map(|(stem, _)| stem.as_str()).collect();
         return Err(RetrievalDataError::NoSplit {
             path: folder.to_path_buf(),
             split: split.to_string(),
-            found: quoted(found.into_iter().filter(|stem| *stem != "corpus")),
+            found: splits_there(
+                found.into_iter().filter(|stem| *stem != "corpus"),
+                &[".jsonl.gz", ".jsonl"],
+            ),
         });
     };
     Ok(Files {
@@ -285,14 +288,30 @@ fn of_split(folder: &Path, split: &str) -> Result<Vec<PathBuf>, RetrievalDataErr
         .map(|(_, path)| path.clone())
         .collect();
     if files.is_empty() {
-        let splits: BTreeSet<&str> = found.iter().map(|(stem, _)| set_of(stem)).collect();
+        let of_split: BTreeSet<&str> = found.iter().map(|(stem, _)| set_of(stem)).collect();
         return Err(RetrievalDataError::NoSplit {
             path: folder.to_path_buf(),
             split: split.to_string(),
-            found: quoted(splits.into_iter()),
+            found: splits_there(of_split.into_iter(), &JUDGMENT_ENDINGS),
         });
     }
     Ok(files)
+}
+
+/// The splits found, or the files that are read where there is none.
+fn splits_there<'a>(found: impl Iterator<Item = &'a str>, endings: &[&str]) -> String {
+    let mut found = found.peekable();
+    if found.peek().is_some() {
+        return format!("the splits there are: {}", quoted(found));
+    }
+    let endings: Vec<String> = endings
+        .iter()
+        .map(|ending| format!("SPLIT{ending}"))
+        .collect();
+    format!(
+        "the folder has none of the files that are read: {}",
+        endings.join(", ")
+    )
 }
 
 fn all(folder: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, RetrievalDataError> {
@@ -308,9 +327,18 @@ fn all(folder: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, RetrievalDataErr
     Ok(files)
 }
 
-fn either(folder: &Path, name: &str) -> Option<PathBuf> {
+/// The file, plain or as .gz.
+fn either(folder: &Path, name: &str) -> Result<Option<PathBuf>, RetrievalDataError> {
     let candidates = [folder.join(name), folder.join(format!("{name}.gz"))];
-    candidates.into_iter().find(|path| path.is_file())
+    let mut found = candidates.into_iter().filter(|path| path.is_file());
+    match (found.next(), found.next()) {
+        (Some(path), Some(second)) => Err(RetrievalDataError::TwoForms { path, second }),
+        (first, _) => Ok(first),
+    }
+}
+
+fn has_either(folder: &Path, name: &str) -> bool {
+    folder.join(name).is_file() || folder.join(format!("{name}.gz")).is_file()
 }
 
 /// Files with one of the endings, each with its name without the ending, sorted by name.
@@ -324,7 +352,14 @@ fn names(folder: &Path, endings: &[&str]) -> Result<Vec<(String, PathBuf)>, Retr
         }
     }
     found.sort();
-    Ok(found)
+    let two = |pair: &&[(String, PathBuf)]| pair[0].0 == pair[1].0;
+    match found.windows(2).find(two) {
+        Some([(_, path), (_, second)]) => Err(RetrievalDataError::TwoForms {
+            path: path.clone(),
+            second: second.clone(),
+        }),
+        _ => Ok(found),
+    }
 }
 
 fn folders(folder: &Path) -> Result<Vec<String>, RetrievalDataError> {

@@ -96,12 +96,17 @@ fn lines_up_to(
                     }));
                 }
             }
-            let Ok(text) = String::from_utf8(bytes) else {
-                failed = true;
-                return Some(Err(RetrievalDataError::NotUtf8 {
-                    path: path.clone(),
-                    line: number,
-                }));
+            let text = match String::from_utf8(bytes) {
+                Ok(text) => text,
+                Err(error) => {
+                    failed = true;
+                    let first = if number == 1 { error.as_bytes() } else { b"" };
+                    return Some(Err(RetrievalDataError::NotUtf8 {
+                        path: path.clone(),
+                        line: number,
+                        remedy: read::encoding_remedy(first, &path),
+                    }));
+                }
             };
             let mut text = text.trim_end_matches(['\n', '\r']);
             if number == 1 {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use modernbert_files::output::write_remedy;
+
 /// Reason why an index could not be read, searched or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
@@ -29,7 +31,7 @@ pub enum IndexError {
     #[error(transparent)]
     Lock(modernbert_files::lock::LockError),
     /// The operating system refused.
-    #[error("{path}: {source}; check that the file exists, its permissions and the free space")]
+    #[error("{}: {source}; {}", path.display(), write_remedy(source, "check that the file exists, its permissions and the free space"))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -103,7 +105,7 @@ pub enum IndexError {
     },
     /// A vector is too long for f32 sums or for the dtype.
     #[error(
-        "{what}: component {component} is {}, too large for {dtype}; normalize the vectors or choose f32", modernbert_files::wording::short(f64::from(*value))
+        "{what}: component {component} is {}, too large for {dtype}; {}", modernbert_files::wording::short(f64::from(*value)), normalize(dtype)
     )]
     TooLarge {
         /// Query number or document id.
@@ -117,7 +119,8 @@ pub enum IndexError {
     },
     /// A vector is too short for the dtype: its components would become 0 or lose most digits.
     #[error(
-        "{what}: its largest component is {value:e}, too small for {dtype}; normalize the vectors or choose f32"
+        "{what}: its largest component is {value:e}, too small for {dtype}; {}",
+        normalize(dtype)
     )]
     TooSmall {
         /// Query number or document id.
@@ -149,6 +152,14 @@ pub enum IndexError {
         /// Number of the vector, from 1 since the writer was opened.
         number: usize,
     },
+}
+
+/// The remedy for a component that a dtype cannot hold.
+fn normalize(dtype: &str) -> &'static str {
+    match dtype {
+        "f32" => "normalize the vectors",
+        _ => "normalize the vectors or choose f32",
+    }
 }
 
 impl IndexError {

@@ -176,6 +176,17 @@ impl VectorIndex {
         check_model(&self.folder, &self.manifest.model, model)
     }
 
+    /// Checks that a vector, `[dimension]`, can be searched for.
+    ///
+    /// # Errors
+    /// As for [`Self::search`].
+    pub fn check_query(&self, query: &[f32]) -> Result<(), IndexError> {
+        prepared(query, &self.info().options, Dtype::F32, || {
+            "query".to_string()
+        })
+        .map(|_| ())
+    }
+
     /// Returns the ids and metadata of all vectors that can be found, in stored order.
     pub fn entries(&self) -> impl Iterator<Item = (&str, &str)> {
         let rows = self

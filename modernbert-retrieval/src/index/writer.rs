@@ -137,6 +137,18 @@ impl IndexWriter {
         check_model(&self.folder, &self.manifest.model, model)
     }
 
+    /// As [`Self::check_model`]; an index whose model is not known gets this one with the next commit.
+    ///
+    /// # Errors
+    /// [`IndexError::OtherModel`].
+    pub fn set_model(&mut self, model: &ModelId) -> Result<(), IndexError> {
+        self.check_model(model)?;
+        if self.manifest.model.hash.is_empty() {
+            self.manifest.model = model.clone();
+        }
+        Ok(())
+    }
+
     /// Adds a vector, `[dimension]`, with metadata as JSON or empty.
     ///
     /// # Errors

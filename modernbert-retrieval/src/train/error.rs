@@ -94,6 +94,18 @@ pub enum TrainError {
         /// Most that works.
         most: usize,
     },
+    /// A prompt that leaves no token of a text.
+    #[error(
+        "the prompt {prompt:?} has {tokens} tokens, special tokens included, and the longest text {length}: no token of a text would be left; shorten the prompt, or give a greater --max-length"
+    )]
+    Prompt {
+        /// The prompt.
+        prompt: String,
+        /// Its tokens, special tokens included.
+        tokens: usize,
+        /// Tokens of a text at most.
+        length: usize,
+    },
     /// A prefix that is no token.
     #[error(
         "the prefix {prefix:?} is no token of the model's tokenizer; name one that is, such as [unused0] and [unused1], with --query-prefix \

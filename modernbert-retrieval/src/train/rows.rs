@@ -195,8 +195,10 @@ impl TrainRows {
         let first = self.first.get_or_insert_with(|| own.clone());
         if first.documents != own.documents {
             return Err(row.error(format!(
-                "{} documents for the query, {} has {}; give each query as many documents",
-                own.documents, first.place, first.documents
+                "{} for the query, {} has {}; give each query as many documents",
+                counted(own.documents, "document", "documents"),
+                first.place,
+                first.documents
             )));
         }
         if first.scores != own.scores {
@@ -329,8 +331,9 @@ fn scores(row: &Row, documents: usize) -> Result<Vec<f32>, FormatError> {
     };
     if scores.len() != documents {
         return Err(row.error(format!(
-            "{} scores for {documents} documents; give one for each, the positive's first",
-            scores.len()
+            "{} for {}; give one for each, the positive's first",
+            counted(scores.len(), "score", "scores"),
+            counted(documents, "document", "documents")
         )));
     }
     let finite = |score: Option<f32>| score.filter(|score| score.is_finite());

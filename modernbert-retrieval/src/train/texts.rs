@@ -61,7 +61,8 @@ impl TextOptions {
     /// Checks the settings of `kind` against the tokenizer and the model's positions.
     ///
     /// # Errors
-    /// A length outside of the model's positions or too small for the special tokens; a prefix that is no token.
+    /// A length outside of the model's positions or too small for the special tokens; a prompt that leaves no token of a text; a prefix that
+    /// is no token.
     pub fn new(
         tokenizer: Tokenizer,
         kind: VectorKind,
@@ -95,6 +96,17 @@ impl TextOptions {
                 ..
             } => {
                 let length = check("the longest text", *max_length, 3)?;
+                for prompt in [query_prompt, document_prompt] {
+                    // The space at the end becomes a part of the text's first token.
+                    let tokens = tokenizer.encode(prompt.trim_end())?.len();
+                    if !prompt.is_empty() && tokens >= length {
+                        return Err(TrainError::Prompt {
+                            prompt: prompt.clone(),
+                            tokens,
+                            length,
+                        });
+                    }
+                }
                 let options = |prompt: &String| RoleOptions {
                     prompt: prompt.clone(),
                     prefix: None,

@@ -25,6 +25,10 @@ pub struct Vectors {
     pub values: Vec<f32>,
     /// `[n]`.
     pub ids: Vec<String>,
+    /// `[n]`: line of each id in its file, from 1.
+    pub id_lines: Vec<usize>,
+    /// `[n]`: line of each vector in its file, from 1; its row in a matrix.
+    pub lines: Vec<usize>,
     /// `[n]`: a JSON object of the requested fields; empty where a row has none of them.
     pub metadata: Vec<String>,
 }
@@ -65,6 +69,7 @@ impl Vectors {
         let count = vectors.values.len() / vectors.dimension;
         for row in rows(texts)? {
             let row = row?;
+            vectors.id_lines.push(row.line);
             vectors
                 .ids
                 .push(row.id(&["_id", "id", "docid", "query_id"], "text")?);
@@ -84,6 +89,18 @@ impl Vectors {
     /// Number of vectors.
     pub fn len(&self) -> usize {
         self.ids.len()
+    }
+
+    /// File and line of a vector, `file` being the one that was read.
+    pub fn place(&self, file: &Path, number: usize) -> String {
+        let line = self.lines.get(number).copied().unwrap_or(number + 1);
+        let is_tensor = file
+            .extension()
+            .is_some_and(|extension| extension == "safetensors");
+        match is_tensor {
+            true => format!("{}: row {line}", file.display()),
+            false => format!("{}:{line}", file.display()),
+        }
     }
 
     /// `true` if there is no vector.
@@ -110,10 +127,12 @@ fn from_tensor(path: &Path) -> Result<Vectors, VectorError> {
         return Err(no_matrix(format!("the tensors {}", names.join(", "))));
     };
     match shape[..] {
-        [_, dimension] if dimension > 0 => Ok(Vectors {
+        [count, dimension] if dimension > 0 => Ok(Vectors {
             dimension,
             values,
             ids: Vec::new(),
+            id_lines: Vec::new(),
+            lines: (1..=count).collect(),
             metadata: Vec::new(),
         }),
         _ => Err(no_matrix(format!("the shape {:?}", shape))),
@@ -125,6 +144,8 @@ fn from_rows(path: &Path, with_ids: bool, fields: &[String]) -> Result<Vectors, 
         dimension: 0,
         values: Vec::new(),
         ids: Vec::new(),
+        id_lines: Vec::new(),
+        lines: Vec::new(),
         metadata: Vec::new(),
     };
     for row in rows(path)? {
@@ -156,7 +177,9 @@ fn from_rows(path: &Path, with_ids: bool, fields: &[String]) -> Result<Vectors, 
             });
         }
         vectors.values.extend(numbers);
+        vectors.lines.push(row.line);
         if with_ids {
+            vectors.id_lines.push(row.line);
             vectors.ids.push(row.id(&["_id", "id"], "text")?);
             vectors.metadata.push(metadata(path, &row, fields)?);
         }

@@ -118,6 +118,99 @@ fn names_file_and_line_of_what_it_refuses() {
 }
 
 #[test]
+fn reads_the_grade_by_each_of_its_names() {
+    for name in ["score", "label", "rel", "grade", "qrel", "relevance_score"] {
+        let table = format!("query_id\tdoc_id\t{name}\na\td1\t1\nb\td2\t0\n");
+        let line = |query: &str, document: &str, grade: u8| {
+            format!("{{\"qid\":\"{query}\",\"pid\":\"{document}\",\"{name}\":{grade}}}\n")
+        };
+        let lines = line("a", "d1", 1) + &line("b", "d2", 0);
+        for (file, text) in [("qrels/test.tsv", table), ("qrels/test.jsonl", lines)] {
+            let place = Place::beir();
+            std::fs::remove_file(place.path().join("qrels/test.tsv")).unwrap();
+            place.write(file, &text);
+            let set = open(place.path()).unwrap();
+            assert_eq!(set.judgments.queries["b"]["d2"], 0, "{file} {name}");
+        }
+    }
+}
+
+#[test]
+fn refuses_grades_of_unknown_names_and_two_grades() {
+    let ids = "\"qid\":\"a\",\"docid\":\"d1\"";
+    let cases: [(&str, String, &[&str]); 9] = [
+        (
+            "test.tsv",
+            "qid\tdocid\tvalue\na\td1\t0\n".to_string(),
+            &["test.tsv:1", "'value'", "score"],
+        ),
+        (
+            "test.tsv",
+            "qid\tdocid\tscore\na\td1\t1\tjunk\n".to_string(),
+            &["test.tsv:2", "4 columns"],
+        ),
+        (
+            "test.tsv",
+            "qid\tdocid\tscore\tlabel\na\td1\t1\t0\n".to_string(),
+            &["test.tsv:2", "'score' is 1 and 'label' is 0"],
+        ),
+        (
+            "test.tsv",
+            "qid\tdocid\tscore\tscore\na\td1\t1\t0\n".to_string(),
+            &["test.tsv:1", "'score' occurs twice"],
+        ),
+        (
+            "test.jsonl",
+            format!("{{{ids},\"value\":0}}\n"),
+            &["test.jsonl:1", "'value'", "score"],
+        ),
+        (
+            "test.jsonl",
+            format!("{{{ids},\"value\":\"0\"}}\n"),
+            &["test.jsonl:1", "'value'", "score"],
+        ),
+        (
+            "test.jsonl",
+            format!("{{{ids},\"score\":1}}\n{{\"qid\":\"b\",\"docid\":\"d1\"}}\n"),
+            &["test.jsonl:2", "no grade"],
+        ),
+        (
+            "test.jsonl",
+            format!("{{{ids},\"score\":null}}\n"),
+            &["test.jsonl:1", "'score' is null"],
+        ),
+        (
+            "test.jsonl",
+            format!("{{{ids},\"score\":1,\"label\":0}}\n"),
+            &["test.jsonl:1", "'score' is 1 and 'label' is 0"],
+        ),
+    ];
+    for (name, text, parts) in cases {
+        let place = Place::beir();
+        std::fs::remove_file(place.path().join("qrels/test.tsv")).unwrap();
+        place.write(&format!("qrels/{name}"), &text);
+        assert_says(&refusal(place.path()), parts);
+    }
+}
+
+#[test]
+fn refuses_two_forms_of_one_file() {
+    for (name, second) in [
+        ("corpus.jsonl", "corpus.jsonl.gz"),
+        ("queries.jsonl", "queries.jsonl.gz"),
+        ("test.tsv", "qrels/test.jsonl"),
+    ] {
+        let place = Place::beir();
+        place.write_gz(second, "");
+        assert_says(&refusal(place.path()), &[name, second, "two forms"]);
+    }
+    let place = Place::beir();
+    let path = place.path().join("qrels/test.tsv");
+    std::fs::rename(&path, path.with_extension("csv")).unwrap();
+    assert_says(&refusal(place.path()), &["SPLIT.tsv", "SPLIT.jsonl"]);
+}
+
+#[test]
 fn refuses_what_is_not_text_or_not_whole() {
     let place = Place::beir();
     place.write_bytes(

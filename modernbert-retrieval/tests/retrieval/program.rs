@@ -223,6 +223,23 @@ fn evaluate_and_fuse_bound_their_settings() {
         "18446744073709551615",
     ]);
     assert_eq!(usual, all);
+    let run = place.write("a.run", "a Q0 d1 1 2 x\na Q0 d2 2 1 x\n");
+    let only = [
+        "evaluate",
+        "--data",
+        folder,
+        "--no-bm25",
+        "--run",
+        text(&run),
+    ];
+    for option in [
+        ["--k1", "1"],
+        ["--b", "0.1"],
+        ["--analyzer", "words"],
+        ["--top", "9"],
+    ] {
+        refused(&[&only[..], &option].concat(), &[option[0], "no effect"]);
+    }
     let data = ["evaluate", "--data", folder, "--data", folder];
     refused(&data, &["two sets with the name"]);
     let a = place.write("a.run", "a Q0 d1 1 2 x\na Q0 d2 2 1 x\n");
@@ -231,6 +248,8 @@ fn evaluate_and_fuse_bound_their_settings() {
     let twice = ["fuse", text(&a), text(&a), "--out", text(&out)];
     refused(&twice, &["named twice"]);
     let fuse = ["fuse", text(&a), text(&b), "--out", text(&out)];
+    let packed = ["fuse", text(&a), text(&b), "--out", "f.run.gz"];
+    refused(&packed, &["f.run.gz", ".run or .txt"]);
     for (more, said) in [
         (&["--weights", "0,0"][..], "all 0"),
         (&["--weights", "1e308,1e308"][..], "1e-6 to 1e6"),

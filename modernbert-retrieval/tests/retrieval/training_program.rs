@@ -234,6 +234,31 @@ fn losses_and_files_of_rows_are_read() {
 }
 
 #[test]
+fn prompts_without_effect_and_runs_that_are_not_there_are_refused() {
+    let setting = Setting::new();
+    let good = setting.file("good.jsonl", &rows(4, 1, false));
+    let out = setting.path("out");
+    let long = "one two three one two three ";
+    let options = ["--query-prompt", long, "--max-length", "6"];
+    refused(
+        &setting.arguments(&good, &out, &options),
+        &["prompt", "shorten"],
+    );
+    refused(
+        &setting.arguments(&good, &out, &["--resume"]),
+        &["out", "there is no run", "--resume"],
+    );
+    let pooling = setting.model.path().join("1_Pooling");
+    std::fs::create_dir(&pooling).unwrap();
+    std::fs::write(pooling.join("config.json"), "{\"include_prompt\": false}").unwrap();
+    refused(
+        &setting.arguments(&good, &out, &["--query-prompt", "q: "]),
+        &["include_prompt"],
+    );
+    assert!(!out.exists());
+}
+
+#[test]
 fn rows_and_settings_that_cannot_be_used_are_refused() {
     let setting = Setting::new();
     let good = setting.file("good.jsonl", &rows(4, 1, false));
@@ -253,7 +278,7 @@ fn rows_and_settings_that_cannot_be_used_are_refused() {
         (
             "uneven.jsonl",
             "{\"query\":\"a\",\"positive\":\"b\",\"negatives\":[\"c\"]}\n{\"query\":\"d\",\"positive\":\"e\"}\n",
-            &["uneven.jsonl:2", "1 documents", "has 2"][..],
+            &["uneven.jsonl:2", "1 document for", "has 2"][..],
         ),
         (
             "nan.csv",
@@ -268,7 +293,7 @@ fn rows_and_settings_that_cannot_be_used_are_refused() {
         (
             "short.jsonl",
             "{\"query\":\"a\",\"documents\":[\"b\",\"c\"],\"scores\":[1]}\n",
-            &["short.jsonl:1", "1 scores for 2 documents"][..],
+            &["short.jsonl:1", "1 score for 2 documents"][..],
         ),
         (
             "same.jsonl",
@@ -448,6 +473,14 @@ fn mined_negatives_are_rows_to_train_on_and_never_held_out() {
         std::fs::write(held_out.path().join(name), content).unwrap();
     }
     let out = setting.path("mined.jsonl");
+    let folder = text(held_out.path());
+    let sets = ["--corpus", folder, "--held-out", folder];
+    let mine = ["mine", "--train", text(&pairs), "--out"];
+    refused(
+        &[&mine[..], &[text(&out)], &sets].concat(),
+        &["--corpus", "none can be a negative"],
+    );
+    refused(&[&mine[..], &["mined.txt"]].concat(), &["ends in .jsonl"]);
     let arguments = [
         "mine",
         "--train",

@@ -297,6 +297,60 @@ fn the_program_builds_changes_and_searches_an_index() {
 }
 
 #[test]
+fn faults_of_vectors_have_file_and_line_and_an_empty_index_a_note() {
+    let place = Place::new();
+    let index = place.path().join("index");
+    let index = text(&index);
+    let texts = place.write("texts.jsonl", "{\"_id\":1}\n\n{\"_id\":\"1\"}\n");
+    let ones = [1.0; 2 * DIMENSION];
+    let vectors = json_lines(&place, "v.jsonl", &["a", "b"], &ones);
+    let (texts, vectors) = (text(&texts), text(&vectors));
+    let build = ["index", "build", index, "--vectors", vectors];
+    refused(
+        &[&build[..], &["--texts", texts]].concat(),
+        &["texts.jsonl:3", "'1'", "second time"],
+    );
+    let mut values = ones;
+    values[DIMENSION..].fill(3e38);
+    let large = json_lines(&place, "l.jsonl", &["a", "b"], &values);
+    let dot = ["--similarity", "dot", "--dtype", "f32"];
+    let build_large = ["index", "build", index, "--vectors", text(&large)];
+    refused(
+        &[&build_large[..], &dot].concat(),
+        &["l.jsonl:2", "component 0", "too large"],
+    );
+    succeeds(&[&build[..], &dot].concat());
+    let search = ["search", index, "--queries", text(&large)];
+    refused(&search, &["l.jsonl:2", "component 0", "too large"]);
+    succeeds(&["index", "delete", index, "a", "b"]);
+    let output = program(&["search", index, "--queries", vectors]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("no vector that can be found"), "{said}");
+}
+
+#[test]
+fn an_index_without_a_model_gets_the_one_of_the_first_addition() {
+    let place = Place::new();
+    let index = place.path().join("index");
+    let index = text(&index);
+    let first = json_lines(&place, "v.jsonl", &["a"], &[1.0; DIMENSION]);
+    let second = json_lines(&place, "w.jsonl", &["b"], &[2.0; DIMENSION]);
+    let (model, other) = (tiny_models::masked_lm(), tiny_models::masked_lm());
+    let path = other.path().join("config.json");
+    let config = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{config}\n")).unwrap();
+    let (model, other) = (text(model.path()), text(other.path()));
+    let vectors = ["--vectors", text(&first)];
+    succeeds(&[&["index", "build", index][..], &vectors].concat());
+    let add = ["index", "add", index, "--vectors", text(&second)];
+    succeeds(&[&add[..], &["--model", model]].concat());
+    assert!(!succeeds(&["index", "info", index]).contains("not known"));
+    let search = ["search", index, "--queries", text(&first), "--model"];
+    succeeds(&[&search[..], &[model]].concat());
+    refused(&[&search[..], &[other]].concat(), &["built with the model"]);
+}
+
+#[test]
 fn metadata_filters_and_fused_runs() {
     let place = Place::new();
     let values = numbers(4 * DIMENSION, 3);

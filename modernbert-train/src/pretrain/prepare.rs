@@ -123,9 +123,9 @@ pub fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<RunDa
             let tokens = found.train[0].samples.tokens();
             check_epochs(recipe, tokens)?;
             progress.note(&format!(
-                "tokens: {} in {} samples of up to {} to train on ({:.1} epochs), {} held out, vocabulary {} ({})",
+                "tokens: {} in {} of up to {} to train on ({:.1} epochs), {} held out, vocabulary {} ({})",
                 human_count(tokens),
-                found.train[0].samples.len(),
+                counted(found.train[0].samples.len(), "sample", "samples"),
                 recipe.data.sequence_length,
                 epochs(recipe, tokens),
                 human_count(found.eval[0].samples.tokens()),
@@ -338,11 +338,12 @@ fn documents(recipe: &Recipe, progress: Progress) -> Result<(Vec<Document>, Vec<
     }
     limit_bytes(&mut train, recipe.data.max_train_bytes)?;
     progress.note(&format!(
-        "split by {by}: {} documents ({:.1} MB) to train on, {} ({:.1} MB) held out, {duplicates} duplicates dropped",
-        train.len(),
+        "split by {by}: {} ({:.1} MB) to train on, {} ({:.1} MB) held out, {} dropped",
+        counted(train.len(), "document", "documents"),
         megabytes(&train),
         eval.len(),
         megabytes(&eval),
+        counted(duplicates, "duplicate", "duplicates"),
     ));
     Ok((train, eval))
 }
@@ -369,8 +370,8 @@ fn other_documents(
     }
     limit_bytes(&mut train, recipe.data.max_train_bytes)?;
     progress.note(&format!(
-        "{} documents ({:.1} MB) to train on, without {} ({:.1} MB) held out",
-        train.len(),
+        "{} ({:.1} MB) to train on, without {} ({:.1} MB) held out",
+        counted(train.len(), "document", "documents"),
         megabytes(&train),
         eval.len(),
         megabytes(eval),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use modernbert::checkpoint::write_atomically;
-use modernbert_cli::text::human_count;
+use modernbert_cli::text::{counted, human_count};
 
 use super::error::{PretrainError, Result, invalid};
 use super::prepare::{PhaseData, RunData, SHARDS, epochs, model_config, shown};
@@ -80,12 +80,12 @@ pub(super) fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Resul
         ));
         for source in &data.train {
             progress.note(&format!(
-                "{}: source {}: {} of the tokens, {} in {} samples of up to {}",
+                "{}: source {}: {} of the tokens, {} in {} of up to {}",
                 phase.name,
                 source.name,
                 source.proportion,
                 human_count(source.samples.tokens()),
-                source.samples.len(),
+                counted(source.samples.len(), "sample", "samples"),
                 phase.recipe.data.sequence_length,
             ));
         }

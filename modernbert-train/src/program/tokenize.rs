@@ -16,7 +16,7 @@ use modernbert::tokenizer::Tokenizer;
 use super::print;
 use modernbert_cli::tell;
 use modernbert_cli::text::{counted, human_count, human_seconds};
-use modernbert_data::formats::Fields;
+use modernbert_data::formats::{Fields, FileKind, Format, InputFile, find_inputs};
 use modernbert_data::mixture::Mixture;
 use modernbert_data::shard::{Cut, LongDocuments};
 use modernbert_data::tokenize::{
@@ -50,22 +50,12 @@ pub(crate) struct TokenizeArgs {
     /// Writes the shards, the tokenizer and the index shards.json to this folder.
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
-    /// Reads the text of rows from this field or column. (A mixture file names it for each source.)
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "text",
-        conflicts_with = "mixture"
-    )]
-    text_field: String,
-    /// Reads token ids of MDS samples without a text from this column; not with --mixture.
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "input_ids",
-        conflicts_with = "mixture"
-    )]
-    token_field: String,
+    /// Reads the text of rows from this field or column [default: text]. (A mixture file names it for each source.)
+    #[arg(long, value_name = "NAME", conflicts_with = "mixture")]
+    text_field: Option<String>,
+    /// Reads token ids of MDS samples without a text from this column [default: input_ids]; not with --mixture.
+    #[arg(long, value_name = "NAME", conflicts_with = "mixture")]
+    token_field: Option<String>,
     /// Writes these terms of the text into the index. (A mixture file names them for each source.)
     #[arg(
         long,
@@ -119,6 +109,7 @@ const NAMED: u64 = 20;
 pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let options = options(args)?;
+    check_fields(args)?;
     let sources = match &args.mixture {
         Some(path) => TokenizeSource::of_mixture(Mixture::from_file(path)?),
         None => vec![TokenizeSource {
@@ -127,8 +118,11 @@ pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<ExitCode> {
             proportion: 1.0,
             licence: args.licence.clone(),
             fields: Fields {
-                text: args.text_field.clone(),
-                tokens: args.token_field.clone(),
+                text: args.text_field.clone().unwrap_or_else(|| "text".into()),
+                tokens: args
+                    .token_field
+                    .clone()
+                    .unwrap_or_else(|| "input_ids".into()),
                 ..Fields::default()
             },
         }],
@@ -164,8 +158,8 @@ pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<ExitCode> {
                 tokens += more_tokens;
                 let speed = tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
                 bar.set_message(format!(
-                    "{} documents, {} tokens, {} tok/s",
-                    human_count(documents),
+                    "{}, {} tokens, {} tok/s",
+                    counted(documents, "document", "documents"),
                     human_count(tokens),
                     human_count(speed as u64)
                 ));
@@ -238,6 +232,30 @@ pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<ExitCode> {
         args.out.display()
     ));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses names of fields for files that have none. A path that can't be read is reported later.
+fn check_fields(args: &TokenizeArgs) -> anyhow::Result<()> {
+    let found = args.paths.iter().filter_map(|path| find_inputs(path).ok());
+    let inputs: Vec<InputFile> = found.flat_map(|found| found.inputs).collect();
+    let is_text = |input: &InputFile| {
+        let kind = FileKind::of(&input.path);
+        !input.is_mds && kind.is_some_and(|kind| kind.format == Format::Text)
+    };
+    if inputs.is_empty() {
+        return Ok(());
+    }
+    if args.text_field.is_some() && inputs.iter().all(is_text) {
+        bail!(
+            "--text-field has no effect, since each file is one text without fields; leave it out"
+        );
+    }
+    if args.token_field.is_some() && !inputs.iter().any(|input| input.is_mds) {
+        bail!(
+            "--token-field has no effect, since no input is a folder of MDS shards; leave it out"
+        );
+    }
+    Ok(())
 }
 
 /// A flag that the first Ctrl-C (or SIGTERM, SIGHUP) sets; the second ends the process, whose temporary folder the next run removes.

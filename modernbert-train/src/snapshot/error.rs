@@ -98,8 +98,9 @@ impl SnapshotError {
 pub(crate) fn remedy(error: &std::io::Error) -> &'static str {
     use std::io::ErrorKind as Kind;
     match error.kind() {
-        Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge => {
-            "; free some space, then resume the run"
+        Kind::StorageFull | Kind::QuotaExceeded => "; free some space, then resume the run",
+        Kind::FileTooLarge => {
+            "; raise the limit on the size of files (`ulimit -f`), then resume the run"
         }
         Kind::ReadOnlyFilesystem | Kind::PermissionDenied => {
             "; change the permissions of the file or its folder, or use another place"

@@ -65,6 +65,8 @@ pub struct Encoder {
     options: EmbedOptions,
     /// Put before every text.
     prompt: Option<String>,
+    /// Settings of the model's folder.
+    settings: SentenceSettings,
 }
 
 impl Encoder {
@@ -84,6 +86,7 @@ impl Encoder {
             runner,
             options,
             prompt: None,
+            settings: SentenceSettings::default(),
         })
     }
 
@@ -110,6 +113,7 @@ impl Encoder {
         let encoder = opened.for_inference(ModernBert::new)?;
         let mut encoder = Self::new(encoder, opened.tokenizer()?, options, batches)?;
         encoder.prompt = settings.default_prompt_text().map(str::to_string);
+        encoder.settings = settings;
         Ok(encoder)
     }
 
@@ -178,7 +182,8 @@ impl Encoder {
     /// ```
     ///
     /// # Errors
-    /// A text that can't be encoded, an output that is not finite or all zeros, a device that fails.
+    /// A text that can't be encoded, a prompt that leaves no token of a text or that the pooling leaves out, an output that is not finite or
+    /// all zeros, a device that fails.
     pub fn encode<'a, T>(&self, texts: &'a [T]) -> Result<Vec<Embedding>, InferenceError>
     where
         &'a T: Into<Input<'a>>,
@@ -197,6 +202,8 @@ impl Encoder {
     ) -> Result<Vec<Embedding>, InferenceError> {
         let encoded = match &self.prompt {
             Some(prompt) => {
+                self.settings.check_prompt(prompt)?;
+                self.runner.check_prompt(prompt)?;
                 let prompted: Vec<Input<'_>> = inputs
                     .iter()
                     .map(|input| Input {

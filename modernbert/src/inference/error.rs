@@ -28,6 +28,16 @@ pub enum InferenceError {
         /// Positions of the model.
         limit: usize,
     },
+    /// A prompt that leaves no token of a text.
+    #[error(
+        "the prompt has {tokens} tokens, special tokens included, and the maximum length is {max_length}: no token of a text would be left; shorten the prompt, or set a greater maximum length"
+    )]
+    Prompt {
+        /// Tokens of the prompt, special tokens included.
+        tokens: usize,
+        /// Tokens of a text at most.
+        max_length: usize,
+    },
     /// The vocabularies of the tokenizer and of the model differ.
     #[error(
         "the tokenizer has {tokens} tokens and the model {rows} rows in its embedding: the tokenizer belongs to another model; copy tokenizer.json from the folder that the weights come from"

@@ -71,6 +71,17 @@ impl Runner {
         })
     }
 
+    /// Refuses a prompt that leaves no token of a text.
+    pub(super) fn check_prompt(&self, prompt: &str) -> Result<(), InferenceError> {
+        let max_length = self.max_length;
+        // The space at the end becomes a part of the text's first token.
+        let tokens = self.tokenizer.encode(prompt.trim_end())?.len();
+        match tokens >= max_length {
+            true => Err(InferenceError::Prompt { tokens, max_length }),
+            false => Ok(()),
+        }
+    }
+
     /// The ids of every input, in parallel, truncated to the maximum length.
     pub(super) fn tokenize(&self, inputs: &[Input<'_>]) -> Result<Vec<Encoded>, InferenceError> {
         let encode = |input: &Input<'_>| {

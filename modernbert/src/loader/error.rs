@@ -55,6 +55,20 @@ pub enum LoadError {
         /// The first missing tensor.
         tensor: String,
     },
+    /// The folder contains a model without the head of a masked language model, which finetuning does not make.
+    #[error(
+        "{place} holds {found}: tensor `{tensor}` is missing, which {class} needs; load a masked language model, such as the pretrained one"
+    )]
+    NoMaskedLm {
+        /// Folder or file.
+        place: String,
+        /// Kind of the model in the folder, in words.
+        found: &'static str,
+        /// Class of Hugging Face's libraries.
+        class: &'static str,
+        /// The first missing tensor.
+        tensor: String,
+    },
     /// The folder holds a model with another head.
     #[error(
         "{place} holds a {found}, and {wanted} is needed for this use; load the folder of a model that was finetuned for it"

@@ -1,6 +1,7 @@
 //! A model folder whose files are open.
 
 use burn::tensor::Device;
+use modernbert_files::sentences::{MODULES_FILE, MultiVectorSettings, POOLING_FILE};
 use std::path::PathBuf;
 
 use super::{BatchOptions, LoadError, Loader};
@@ -116,6 +117,14 @@ impl Opened {
                 if (name.starts_with("head.") || name.starts_with("decoder."))
                     && !self.has_head(M::CLASS) =>
             {
+                if M::CLASS == MaskedLm::CLASS {
+                    return Err(LoadError::NoMaskedLm {
+                        place,
+                        found: self.kind_of_encoder(),
+                        class: M::CLASS,
+                        tensor: name,
+                    });
+                }
                 Err(LoadError::NoHead {
                     place,
                     class: M::CLASS,
@@ -171,6 +180,16 @@ impl Opened {
             // The dense layer has the same name in every head.
             true => any("decoder.") || any("head.") && !any("classifier."),
             false => any("classifier."),
+        }
+    }
+
+    /// Kind of a model without a head, by the files of its folder.
+    fn kind_of_encoder(&self) -> &'static str {
+        let has = |file: &str| self.folder.join(file).is_file();
+        match MultiVectorSettings::read(&self.folder) {
+            Ok(Some(_)) => "a model with a vector per token (ColBERT)",
+            _ if has(MODULES_FILE) || has(POOLING_FILE) => "a model of text vectors",
+            _ => "an encoder without a head",
         }
     }
 

@@ -318,6 +318,39 @@ fn long_texts_are_cut_and_say_so() {
 }
 
 #[test]
+fn a_prompt_that_fills_the_length_is_refused() {
+    let prompt = "one two three ";
+    let tokens = tokenizer().encode(prompt.trim_end()).unwrap().len();
+    for (max_length, fits) in [(tokens, false), (tokens + 1, true)] {
+        let batches = BatchOptions {
+            max_length: Some(max_length),
+            ..BatchOptions::default()
+        };
+        let encoder = encoder_with(EmbedOptions::default(), batches);
+        let encoder = encoder.with_prompt(Some(prompt.to_string()));
+        let found = encoder.encode(&["one", "two"]);
+        assert_eq!(found.is_ok(), fits);
+        if let Err(error) = found {
+            let message = error.to_string();
+            assert!(message.contains("shorten the prompt"), "{message}");
+        }
+    }
+}
+
+#[test]
+fn a_pooling_without_the_prompt_refuses_one() {
+    let folder = tiny_models::masked_lm();
+    let pooling = folder.path().join("1_Pooling");
+    std::fs::create_dir(&pooling).unwrap();
+    std::fs::write(pooling.join("config.json"), "{\"include_prompt\": false}").unwrap();
+    let encoder = Encoder::load(folder.path()).unwrap();
+    assert!(encoder.encode(&["one"]).is_ok());
+    let encoder = encoder.with_prompt(Some("q: ".to_string()));
+    let error = encoder.encode(&["one"]).unwrap_err().to_string();
+    assert!(error.contains("include_prompt"), "{error}");
+}
+
+#[test]
 fn settings_that_cant_work_are_named() {
     let make = |batches| {
         let model = ModernBert::new(&config(), &device()).unwrap();

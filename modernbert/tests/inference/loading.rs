@@ -2,7 +2,7 @@
 
 use modernbert::checkpoint::{F32Tensor, TensorFiles, save, write_safetensors};
 use modernbert::config::{ModernBertConfig, Pooling, ProblemType};
-use modernbert::model::{MaskedLm, SequenceClassifier, TokenClassifier, initialize};
+use modernbert::model::{MaskedLm, ModernBert, SequenceClassifier, TokenClassifier, initialize};
 use modernbert::{
     Answerer, Chooser, Encoder, Loader, MaskFiller, Precision, Tagger, TextClassifier,
 };
@@ -56,6 +56,26 @@ fn every_pipeline_loads_from_its_folder_and_refuses_the_others() {
         }
         Encoder::load(loader()).unwrap();
     }
+}
+
+#[test]
+fn an_encoder_is_no_masked_language_model_and_finetuning_makes_none() {
+    let folder = tiny_models::folder(&tiny_models::config(), ModernBert::new);
+    let said = |kind: &str| {
+        let message = MaskFiller::load(loader(folder.path()))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains(kind)
+                && message.contains("masked language model")
+                && !message.contains("finetune it first"),
+            "{message}"
+        );
+    };
+    said("an encoder without a head");
+    std::fs::create_dir(folder.path().join("1_Pooling")).unwrap();
+    std::fs::write(folder.path().join("1_Pooling/config.json"), "{}").unwrap();
+    said("a model of text vectors");
 }
 
 #[test]

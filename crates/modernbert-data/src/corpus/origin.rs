@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use modernbert_files::wording::counted;
+
 /// Origin of a corpus; [`fmt::Display`] writes one line for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -49,8 +51,9 @@ impl fmt::Display for Origin {
             } => {
                 write!(
                     f,
-                    "{}: {documents} documents, {:.1} MB",
+                    "{}: {}, {:.1} MB",
                     path.display(),
+                    counted(*documents, "document", "documents"),
                     mb(bytes)
                 )?;
                 match skipped {

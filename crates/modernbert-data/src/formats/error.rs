@@ -58,9 +58,7 @@ pub enum FormatError {
         feature: &'static str,
     },
     /// Bytes that are not UTF-8.
-    #[error(
-        "{path}:{line}: not UTF-8 at byte {offset} of the file{hint}; convert the file to UTF-8 (`iconv -t UTF-8`) or leave it out"
-    )]
+    #[error("{path}:{line}: not UTF-8 at byte {offset} of the file{hint}; {remedy}")]
     NotUtf8 {
         /// The file.
         path: PathBuf,
@@ -70,6 +68,8 @@ pub enum FormatError {
         offset: u64,
         /// An encoding that the bytes suggest, in words; or nothing.
         hint: &'static str,
+        /// The remedy.
+        remedy: String,
     },
     /// A row that can't be used; the reason says what to do.
     #[error("{path}:{line}: {reason}")]

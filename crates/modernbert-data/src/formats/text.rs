@@ -3,6 +3,8 @@
 use std::io::Read;
 use std::path::Path;
 
+use modernbert_files::read::encoding_remedy;
+
 use super::bytes::{Bytes, ReadBytes};
 use super::kind::{Compression, FileKind};
 use super::{Content, FormatError};
@@ -60,6 +62,7 @@ fn rest(mut reader: Bytes, limit: u64) -> Result<String, FormatError> {
             line: 1 + lines.count() as u64,
             offset: valid as u64,
             hint: encoding(error.as_bytes()),
+            remedy: encoding_remedy(error.as_bytes(), path),
         }
     })?;
     Ok(without_mark(text))
@@ -83,8 +86,6 @@ pub(super) fn content(text: String) -> Option<Content> {
 fn encoding(bytes: &[u8]) -> &'static str {
     match bytes {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => " (it is UTF-16)",
-        [0x1f, 0x8b, ..] => " (it is a gzip file without the ending .gz)",
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => " (it is a Zstandard file without the ending .zst)",
         _ => "",
     }
 }
@@ -162,22 +163,23 @@ impl Lines {
         }
         let before = self.offset;
         self.offset += length;
-        let hint = if self.number == 1 {
-            encoding(&line)
+        let (hint, remedy) = if self.number == 1 {
+            (encoding(&line), encoding_remedy(&line, self.path()))
         } else {
-            ""
+            ("", encoding_remedy(b"", self.path()))
         };
         let text = match String::from_utf8(line) {
             Ok(text) if self.number == 1 => without_mark(text),
             Ok(text) => text,
             Err(error) => {
                 // Lines of UTF-16 end elsewhere: what follows would be noise.
-                self.ended = !hint.is_empty();
+                self.ended = !hint.is_empty() || remedy.contains("packed");
                 return Some(Err(FormatError::NotUtf8 {
                     path: self.path().into(),
                     line: self.number,
                     offset: before + error.utf8_error().valid_up_to() as u64,
                     hint,
+                    remedy,
                 }));
             }
         };

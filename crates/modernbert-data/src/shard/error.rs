@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use modernbert_files::output::write_remedy;
+
 /// An error of a shard; each names the file and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ShardError {
@@ -27,7 +29,9 @@ pub enum ShardError {
     },
     /// The file cannot be written.
     #[error(
-        "{path}: cannot be written ({source}); choose a folder you may write to, on a disk with enough free space"
+        "{path}: cannot be written ({source}); {remedy}",
+        path = path.display(),
+        remedy = write_remedy(source, "choose a folder you may write to, on a disk with enough free space")
     )]
     Write {
         /// The file.

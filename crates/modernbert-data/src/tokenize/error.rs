@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use modernbert_files::output::write_remedy;
+
 use modernbert_files::tokenizer::TokenizerError;
 use modernbert_files::wording::{counted, size};
 
@@ -33,7 +35,11 @@ pub enum TokenizeFolderError {
     #[error(transparent)]
     Shard(#[from] ShardError),
     /// The folder or its index could not be written.
-    #[error("{path}: can't be written ({source}); choose a folder you may write to, on a disk with enough free space", path = path.display())]
+    #[error(
+        "{path}: can't be written ({source}); {remedy}",
+        path = path.display(),
+        remedy = write_remedy(source, "choose a folder you may write to, on a disk with enough free space")
+    )]
     Write {
         /// The folder or file.
         path: PathBuf,

@@ -21,7 +21,32 @@ pub struct OutputCheck<'a> {
     remedy: String,
     needed: u64,
     argument: &'static str,
+    resume: bool,
+    format: Option<FileFormat>,
 }
+
+/// Format of an output file, which the ending of its name must not contradict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FileFormat {
+    JsonLines,
+    Run,
+}
+
+/// Endings of formats that are not run files: a reader would choose another one by them.
+const NOT_RUNS: [&str; 12] = [
+    "safetensors",
+    "jsonl",
+    "json",
+    "csv",
+    "parquet",
+    "gz",
+    "zst",
+    "npy",
+    "npz",
+    "pt",
+    "bin",
+    "png",
+];
 
 /// The argument that names the output path in most programs.
 const OUT: &str = "--out";
@@ -38,6 +63,8 @@ impl<'a> OutputCheck<'a> {
             remedy: "give --out another name, or remove the file".to_string(),
             needed: 0,
             argument: OUT,
+            resume: false,
+            format: None,
         }
     }
 
@@ -48,6 +75,20 @@ impl<'a> OutputCheck<'a> {
             remedy: "give --out a new folder".to_string(),
             ..Self::file(path)
         }
+    }
+
+    /// The file has JSON lines: its name ends in `.jsonl`.
+    #[must_use]
+    pub fn json_lines(mut self) -> Self {
+        self.format = Some(FileFormat::JsonLines);
+        self
+    }
+
+    /// The file is a run of TREC, whose name may have any ending but that of another format.
+    #[must_use]
+    pub fn trec_run(mut self) -> Self {
+        self.format = Some(FileFormat::Run);
+        self
     }
 
     /// Files and folders that the program reads: the output may neither be one of them nor be inside one.
@@ -80,13 +121,15 @@ impl<'a> OutputCheck<'a> {
         self
     }
 
-    /// The program's `--resume`: accepts existing content of the output path if `own` returns true, a run that can be continued.
+    /// The program's `--resume`: refuses a folder that is missing or empty, and accepts content of the output path if `own` returns true, a
+    /// run that can be continued.
     #[must_use]
     pub fn resumes(self, resume: bool, own: impl Fn(&Path) -> bool + 'a) -> Self {
         if !resume {
             return self;
         }
         let mut check = self.replaces(own);
+        check.resume = true;
         check.remedy =
             "there is no run in it to go on with: leave --resume out and give --out a new folder"
                 .to_string();
@@ -109,6 +152,14 @@ impl<'a> OutputCheck<'a> {
             OUT => error,
             other => OutputError::Argument(error.to_string().replace(OUT, other)),
         })
+    }
+
+    /// Checks the ending of the output path's name alone.
+    ///
+    /// # Errors
+    /// The ending of another format.
+    pub fn check_name(&self) -> Result<(), OutputError> {
+        self.check_ending()
     }
 
     fn check_place(&self) -> Result<(), OutputError> {
@@ -196,10 +247,25 @@ impl<'a> OutputCheck<'a> {
         }
     }
 
+    fn check_ending(&self) -> Result<(), OutputError> {
+        let ending = self.path.extension().unwrap_or_default();
+        let ending = ending.to_string_lossy().to_lowercase();
+        let wanted = match self.format {
+            Some(FileFormat::JsonLines) if ending != "jsonl" => ".jsonl",
+            Some(FileFormat::Run) if NOT_RUNS.contains(&ending.as_str()) => ".run or .txt",
+            _ => return Ok(()),
+        };
+        Err(OutputError::Ending {
+            path: self.path.to_path_buf(),
+            wanted,
+        })
+    }
+
     fn check_file(&self) -> Result<(), OutputError> {
         if self.path.file_name().is_none() || names_a_folder(self.path) {
             return Err(self.kind("a folder"));
         }
+        self.check_ending()?;
         let folder = folder_of(self.path);
         if !folder.is_dir() {
             return Err(OutputError::NoFolder {
@@ -230,6 +296,14 @@ impl<'a> OutputCheck<'a> {
     }
 
     fn check_folder(&self) -> Result<(), OutputError> {
+        let is_missing = || std::fs::symlink_metadata(self.path).is_err();
+        let is_empty =
+            || std::fs::read_dir(self.path).is_ok_and(|mut files| files.next().is_none());
+        if self.resume && (is_missing() || is_empty()) {
+            return Err(OutputError::NoRun {
+                path: self.path.to_path_buf(),
+            });
+        }
         if std::fs::symlink_metadata(self.path).is_err() {
             let existing = nearest_existing(self.path);
             return match existing.is_dir() {

@@ -12,7 +12,7 @@ mod usable;
 
 pub use check::{FileId, OutputCheck, named_twice, nearest_existing, overlap};
 pub(crate) use space::file_remedy;
-pub use space::{free_bytes, space_remedy};
+pub use space::{free_bytes, space_remedy, write_remedy};
 pub use staged::StagedFolder;
 pub use usable::make_folder;
 
@@ -43,6 +43,20 @@ pub enum OutputError {
         found: String,
         /// The remedy.
         remedy: String,
+    },
+    /// A run that is to be resumed is not there.
+    #[error("{path}: there is no run in it; leave --resume out to begin one", path = path.display())]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A file name with the ending of another format.
+    #[error("{path}: --out takes a file that ends in {wanted}; give it another name", path = path.display())]
+    Ending {
+        /// The file.
+        path: PathBuf,
+        /// The endings, in words.
+        wanted: &'static str,
     },
     /// The output path is an input.
     #[error("{path}: --out is the same as the input {input}; give --out another place", path = path.display(), input = input.display())]

@@ -25,13 +25,35 @@ pub(crate) fn file_remedy(error: &std::io::Error) -> &'static str {
     }
 }
 
+/// The remedy for a file beyond the limit of the process or of the file system.
+const LIMIT: &str = "; raise the limit on the size of files (`ulimit -f`), or use a file system that holds larger ones";
+
+/// Returns the remedy for a file that can't be written: `other`, unless the file is beyond the limit on its size.
+pub fn write_remedy(error: &std::io::Error, other: &'static str) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::FileTooLarge => LIMIT.trim_start_matches("; "),
+        _ => other,
+    }
+}
+
+#[cfg(all(test, unix))]
+#[test]
+fn a_file_beyond_the_limit_has_the_limit_as_its_remedy() {
+    let limit = rustix::io::Errno::FBIG.into();
+    let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+    assert!(space_remedy(&limit).contains("ulimit -f") && !space_remedy(&limit).contains("free"));
+    assert!(write_remedy(&limit, "other").starts_with("raise the limit"));
+    assert!(space_remedy(&full).contains("free some space"));
+    assert_eq!(write_remedy(&full, "other"), "other");
+}
+
 /// Returns the remedy for an error of a full or write-protected disk, to be appended to a message; empty for other errors.
 pub fn space_remedy(error: &std::io::Error) -> &'static str {
     use std::io::ErrorKind as Kind;
     match error.kind() {
-        Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge => {
-            "; free some space and try again"
-        }
+        Kind::StorageFull | Kind::QuotaExceeded => "; free some space and try again",
+        // A file that is too long to be read has this kind too, without a number of the system.
+        Kind::FileTooLarge if error.raw_os_error().is_some() => LIMIT,
         Kind::ReadOnlyFilesystem | Kind::PermissionDenied => {
             "; change the permissions of the file or its folder, or use another place"
         }

@@ -36,6 +36,20 @@ pub enum TokenizerError {
         /// Message of the library.
         reason: String,
     },
+    /// Two tokens have one id.
+    #[error(
+        "{place}: the tokens {first:?} and {second:?} both have the id {id}; give each token an id of its own, or copy the file from the model again"
+    )]
+    SameId {
+        /// The file.
+        place: String,
+        /// The first token.
+        first: String,
+        /// The second token.
+        second: String,
+        /// Their id.
+        id: u32,
+    },
     /// A special token is missing.
     #[error(
         "{place}: has no {token} token, which ModernBERT needs; add it as a special token or use another tokenizer"

@@ -23,6 +23,7 @@ mod robust_tests;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use crate::parallel::try_map;
@@ -164,6 +165,22 @@ impl Tokenizer {
             });
         }
         let ids = tokenizer.inner.get_vocab(true);
+        let mut tokens = HashMap::new();
+        for (token, id) in &ids {
+            if let Some(first) = tokens.insert(*id, token) {
+                let (first, second) = if first < token {
+                    (first, token)
+                } else {
+                    (token, first)
+                };
+                return Err(TokenizerError::SameId {
+                    place: place.into(),
+                    first: first.clone(),
+                    second: second.clone(),
+                    id: *id,
+                });
+            }
+        }
         tokenizer.id_bound = ids.values().max().map_or(0, |&id| id as usize + 1);
         Ok(tokenizer)
     }
@@ -233,6 +250,7 @@ impl Tokenizer {
             .get_pre_tokenizer()
             .and_then(|part| serde_json::to_value(part).ok())
             .and_then(|part| part.get("add_prefix_space")?.as_bool());
+        let added = self.inner.get_added_tokens_decoder();
         for Claim { path, kind } in &roles.claims {
             let wrong = |reason: String, remedy: &str| {
                 Err(TokenizerError::Settings {
@@ -242,23 +260,38 @@ impl Tokenizer {
                 })
             };
             match kind {
-                ClaimKind::Token { key, content, id } => {
-                    match (self.inner.token_to_id(content), id) {
-                        (None, _) => {
-                            let fault = format!(
-                                "{key} has the token {content:?}, which tokenizer.json does not have"
-                            );
-                            wrong(fault, TOGETHER)?;
-                        }
-                        (Some(found), Some(id)) if found != *id => {
-                            let fault = format!(
-                                "{key} has the token {content:?}, whose id in tokenizer.json is {found}"
-                            );
-                            wrong(fault, TOGETHER)?;
-                        }
-                        _ => {}
+                ClaimKind::Token {
+                    key,
+                    content,
+                    id,
+                    flags,
+                } => match (self.inner.token_to_id(content), id) {
+                    (None, _) => {
+                        let fault = format!(
+                            "{key} has the token {content:?}, which tokenizer.json does not have"
+                        );
+                        wrong(fault, TOGETHER)?;
                     }
-                }
+                    (Some(found), Some(id)) if found != *id => {
+                        let fault = format!(
+                            "{key} has the token {content:?}, whose id in tokenizer.json is {found}"
+                        );
+                        wrong(fault, TOGETHER)?;
+                    }
+                    (Some(found), _) => {
+                        let token = added.get(&found);
+                        let differs = |(flag, value): &&(&str, bool)| {
+                            token.is_some_and(|token| flag_of(token, flag) != *value)
+                        };
+                        if let Some((flag, value)) = flags.iter().find(differs) {
+                            let fault = format!(
+                                "{key}.{flag} is {value}, and tokenizer.json has {} for the token {content:?}",
+                                !value
+                            );
+                            wrong(fault, "make the two agree")?;
+                        }
+                    }
+                },
                 ClaimKind::PrefixSpace(flag) => {
                     if let Some(found) = prefix.filter(|found| found != flag) {
                         let fault = format!(
@@ -491,6 +524,17 @@ pub fn compatible(text: &str) -> String {
 pub(crate) fn composed(text: &str) -> String {
     let mut normalized = tokenizers::NormalizedString::from(text);
     normalized.nfc().get().to_owned()
+}
+
+/// The value of a flag, by its name in the files.
+fn flag_of(token: &tokenizers::AddedToken, flag: &str) -> bool {
+    match flag {
+        "single_word" => token.single_word,
+        "lstrip" => token.lstrip,
+        "rstrip" => token.rstrip,
+        "normalized" => token.normalized,
+        _ => token.special,
+    }
 }
 
 /// Tokens of two texts that fit into `room` when the longer one is truncated first.

@@ -43,10 +43,15 @@ pub(super) enum ClaimKind {
         key: String,
         content: String,
         id: Option<u32>,
+        /// Its flags, as far as they are given.
+        flags: Vec<(&'static str, bool)>,
     },
     /// The pre-tokenizer puts a space before a text, or not.
     PrefixSpace(bool),
 }
+
+/// Flags of an added token, in the order of [`tokenizers::AddedToken`]'s fields.
+const FLAGS: [&str; 5] = ["single_word", "lstrip", "rstrip", "normalized", "special"];
 
 /// A fault of a setting, and its remedy.
 type Fault = (String, String);
@@ -83,6 +88,7 @@ impl Roles {
                         key: "the file".to_string(),
                         content: content.clone(),
                         id,
+                        flags: Vec::new(),
                     },
                 });
             }
@@ -156,7 +162,15 @@ impl Roles {
         let mut token = |key: String, value: &Value, id: Option<u32>| {
             if let Some(content) = content(value) {
                 let content = content.to_string();
-                claim(ClaimKind::Token { key, content, id });
+                let flag = |name: &&'static str| Some((*name, value.get(*name)?.as_bool()?));
+                // Other files repeat the tokens; the flags of this setting are the ones that Python applies.
+                let flags = id.map(|_| FLAGS.iter().filter_map(flag).collect());
+                claim(ClaimKind::Token {
+                    key,
+                    content,
+                    id,
+                    flags: flags.unwrap_or_default(),
+                });
             }
         };
         let added = json.get("added_tokens_decoder").and_then(Value::as_object);
@@ -293,7 +307,12 @@ mod tests {
         };
         let token = |key: &str, content: &str, id| {
             let (key, content) = (key.to_string(), content.to_string());
-            vec![ClaimKind::Token { key, content, id }]
+            vec![ClaimKind::Token {
+                key,
+                content,
+                id,
+                flags: Vec::new(),
+            }]
         };
         for name in FILES {
             let object = json!({"extra_special_tokens": {"image_token": "<i>"}});

@@ -531,6 +531,40 @@ fn settings_that_contradict_the_tokenizer_are_refused() {
 }
 
 #[test]
+fn flags_of_added_tokens_that_contradict_the_tokenizer_are_refused() {
+    use serde_json::json;
+    let mask = small().special().mask.to_string();
+    let folder = tempfile::tempdir().unwrap();
+    small().save(folder.path()).unwrap();
+    let path = folder.path().join("tokenizer_config.json");
+    let text = std::fs::read_to_string(path).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let added = &config["added_tokens_decoder"];
+    assert!(beside(json!({"added_tokens_decoder": added})).is_ok());
+    for flag in ["lstrip", "rstrip", "normalized", "special", "single_word"] {
+        let mut other = added.clone();
+        other[&mask][flag] = json!(!added[&mask][flag].as_bool().unwrap_or(false));
+        let error = beside(json!({"added_tokens_decoder": other})).unwrap_err();
+        let said = format!("added_tokens_decoder.{mask}.{flag}");
+        assert!(error.to_string().contains(&said), "{error}");
+    }
+}
+
+#[test]
+fn two_tokens_of_one_id_are_refused() {
+    let mut json: serde_json::Value = serde_json::from_str(&small().to_json().unwrap()).unwrap();
+    let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+    let id = vocab["a"].clone();
+    vocab["b"] = id;
+    let error = Tokenizer::from_bytes(json.to_string().as_bytes(), "x").unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.contains("\"a\" and \"b\" both have the id"),
+        "{message}"
+    );
+}
+
+#[test]
 fn compatible_characters_are_one() {
     assert_eq!(
         compatible("cafe\u{301} \u{fb01} \u{ff21}"),

@@ -97,6 +97,7 @@ impl FinetuneArgs {
         }
         if let Some(file) = &self.predictions {
             OutputCheck::file(file)
+                .json_lines()
                 .inputs([&self.model])
                 .inputs(data)
                 .of_argument("--predictions")

@@ -1,6 +1,6 @@
 //! A finetuning run, from its arguments to its closing lines.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use modernbert::Loader;
 use modernbert::atomic::write_new;
 use modernbert::checkpoint::save;
@@ -122,8 +122,15 @@ impl Session {
         say(&describe(&device, precision.name()));
         args.check(data)?;
         let folder = Loader::from(&args.model).folder()?;
+        let config = modernbert::checkpoint::read_config(&folder)?;
+        let positions = config.max_position_embeddings;
+        if let Some(length) = args.max_length.filter(|&length| length > positions) {
+            bail!(
+                "--max-length is {length} tokens, the model takes {positions}; give at most {positions}"
+            );
+        }
         Ok(Self {
-            config: modernbert::checkpoint::read_config(&folder)?,
+            config,
             tokenizer: Tokenizer::from_folder(&folder)?,
             args: args.clone(),
             default_length: MAX_LENGTH,

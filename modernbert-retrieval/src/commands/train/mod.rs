@@ -12,6 +12,7 @@ use modernbert::Loader;
 use modernbert::checkpoint::{ModelSource, read_config};
 use modernbert::model::Precision;
 use modernbert::output::OutputCheck;
+use modernbert::sentences::SentenceSettings;
 use modernbert::tokenizer::Tokenizer;
 use modernbert_cli::text::{counted, human_seconds};
 use modernbert_cli::{INTERRUPTED, describe, say};
@@ -35,6 +36,16 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let of_folder = kind_of_folder(&folder, positions)?;
     let has_files = of_folder.is_some();
     let kind = args.kind(of_folder, &tokenizer, positions)?;
+    if let VectorKind::Single {
+        query_prompt,
+        document_prompt,
+        ..
+    } = &kind
+    {
+        let settings = SentenceSettings::read(&folder)?;
+        settings.check_prompt(query_prompt)?;
+        settings.check_prompt(document_prompt)?;
+    }
     let loss = args.loss(kind.is_per_token())?;
     let options = args.options(loss, config.hidden_size)?;
     let texts = TextOptions::new(tokenizer.clone(), kind.clone(), positions)?;
