@@ -112,7 +112,8 @@ fn what_cannot_be_used_is_named_with_its_place() {
         &["a maximum length of 2 leaves no token of a text"],
     );
     refused(&["--max-length", "4000"], &["--max-length is 4000 tokens"]);
-    let missing = place.path().join("typo");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let missing = elsewhere.path().join("typo");
     refused(
         &["--resume", "--out", missing.to_str().unwrap()],
         &["typo", "there is no run", "leave --resume out"],

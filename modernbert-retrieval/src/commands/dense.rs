@@ -46,14 +46,6 @@ impl DenseArgs {
         self.vectors.is_some()
     }
 
-    /// Refuses options without an effect.
-    pub(crate) fn check(&self) -> anyhow::Result<()> {
-        if self.similarity.is_some() && self.model.is_some() {
-            bail!("--model has no effect, since --similarity is given; leave one of them out");
-        }
-        Ok(())
-    }
-
     /// Files and folders that are read.
     pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
         [

@@ -70,7 +70,6 @@ pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     if args.no_bm25 && !args.dense.is_given() && args.top.is_some() {
         bail!("--top has no effect, since only run files are scored; leave it out");
     }
-    args.dense.check()?;
     let top = args.top.unwrap_or(TOP);
     if top == 0 {
         bail!("--top is 0; it is 1 or more");

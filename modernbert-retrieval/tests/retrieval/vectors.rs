@@ -517,7 +517,7 @@ fn a_full_disk_leaves_the_index_as_it_was() {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert_says(
         &String::from_utf8(output.stderr).unwrap(),
-        &["segment-00000002.vec", "free space"],
+        &["segment-00000002.vec", "ulimit -f"],
     );
     assert_says(
         &succeeds(&["index", "info", text(&index)]),
