@@ -43,18 +43,28 @@ pub fn text(path: &Path) -> Result<String> {
 
 /// Returns the remedy for a text that is not UTF-8, by its first bytes and its place: packed files have no other encoding.
 pub fn encoding_remedy(first: &[u8], place: &Path) -> String {
-    let (format, ending, program) = match first {
-        [0x1f, 0x8b, ..] => ("gzip", "gz", "gzip"),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => ("Zstandard", "zst", "zstd"),
-        _ => {
-            return "convert the file to UTF-8 (`iconv -t UTF-8`) or download it again".to_string();
-        }
+    let Some((format, ending, program)) = packing(first) else {
+        return "convert the file to UTF-8 (`iconv -t UTF-8`) or download it again".to_string();
     };
     match place == Path::new("standard input") {
         true => format!("it is packed with {format}: unpack it first (`{program} -dc`)"),
         false => format!(
             "it is packed with {format}: give it the ending .{ending}, or unpack it (`{program} -dc`)"
         ),
+    }
+}
+
+/// Returns whether these first bytes are those of a packed file.
+pub fn is_packed(first: &[u8]) -> bool {
+    packing(first).is_some()
+}
+
+/// The format, file name ending and program of a packed file.
+fn packing(first: &[u8]) -> Option<(&'static str, &'static str, &'static str)> {
+    match first {
+        [0x1f, 0x8b, ..] => Some(("gzip", "gz", "gzip")),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(("Zstandard", "zst", "zstd")),
+        _ => None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use modernbert_files::read::encoding_remedy;
+use modernbert_files::read::{encoding_remedy, is_packed};
 
 use super::bytes::{Bytes, ReadBytes};
 use super::kind::{Compression, FileKind};
@@ -163,17 +163,18 @@ impl Lines {
         }
         let before = self.offset;
         self.offset += length;
-        let (hint, remedy) = if self.number == 1 {
-            (encoding(&line), encoding_remedy(&line, self.path()))
-        } else {
-            ("", encoding_remedy(b"", self.path()))
+        let first: &[u8] = match self.number {
+            1 => &line,
+            _ => b"",
         };
+        let (hint, ends) = (encoding(first), is_packed(first));
+        let remedy = encoding_remedy(first, self.path());
         let text = match String::from_utf8(line) {
             Ok(text) if self.number == 1 => without_mark(text),
             Ok(text) => text,
             Err(error) => {
                 // Lines of UTF-16 end elsewhere: what follows would be noise.
-                self.ended = !hint.is_empty() || remedy.contains("packed");
+                self.ended = !hint.is_empty() || ends;
                 return Some(Err(FormatError::NotUtf8 {
                     path: self.path().into(),
                     line: self.number,

@@ -92,7 +92,7 @@ fn utf16_is_named() {
         rows("a.txt", packed)[0]
             .as_ref()
             .unwrap_err()
-            .contains("without the ending .gz")
+            .contains("packed with gzip: give it the ending .gz")
     );
 }
 
