@@ -122,7 +122,7 @@ fn what_cant_be_tokenized_is_named_with_a_remedy() {
         "{stderr}"
     );
 
-    place.write("alone.txt", "a text".to_string());
+    place.write("alone.txt", "a text");
     let alone = place.path("alone.txt");
     for option in ["--text-field", "--token-field"] {
         let refused = tokenize(&place, &[text(&alone), option, "body"]);

@@ -531,7 +531,7 @@ fn a_model_never_replaces_what_is_there() {
     // Predictions would replace the model, by whatever name the folder is called.
     let empty = elsewhere.path().join("empty");
     fs::create_dir(&empty).unwrap();
-    let roundabout = taken.join("../empty/model.safetensors");
+    let roundabout = taken.join("../empty/predictions.jsonl");
     let files = ["--out", empty.to_str().unwrap(), "--predictions"];
     let more = [&usual[..], &files, &[roundabout.to_str().unwrap()]].concat();
     let output = finetune(place.path(), &more);
