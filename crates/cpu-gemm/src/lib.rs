@@ -2,7 +2,7 @@
 //!
 //! | module | contents | modules of this crate that it imports |
 //! |---|---|---|
-//! | [`mod@unit`] | the instruction sets: detection, choice, the environment variable that forces one | none |
+//! | [`instruction_set`] | the instruction sets: detection, choice, the environment variable that forces one | none |
 //! | [`aligned`] | buffers aligned to cache lines | none |
 //! | [`element`] | operand types f32, bf16 and i8, and their conversions | none |
 //! | [`pack`] | weights and other right operands as panels of 32 columns | `aligned`, `element` |

@@ -35,7 +35,7 @@ pub fn bytes(path: &Path) -> Result<Vec<u8>> {
 /// As [`bytes()`], for text.
 ///
 /// # Errors
-/// As [`bytes`]; bytes that are not UTF-8.
+/// As [`bytes()`]; bytes that are not UTF-8.
 pub fn text(path: &Path) -> Result<String> {
     let bytes = bytes(path)?;
     String::from_utf8(bytes).map_err(|error| Error::new(ErrorKind::InvalidData, error.utf8_error()))

@@ -2,7 +2,7 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`layout`](Layout) | which files of a folder are corpus, queries and judgments |
+//! | [`layout`](FolderLayout) | which files of a folder are corpus, queries and judgments |
 //! | [`documents`](Documents) | the stream of a corpus |
 //! | [`judgments`](Judgments) | grades by query and document |
 //! | `rows` | JSONL and Parquet files as rows with their place |
