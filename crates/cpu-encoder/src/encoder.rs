@@ -125,7 +125,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// An encoder without layers. `unit` must be supported by this processor ([`InstructionSet::chosen`]). The threads of `team` pack the weights and run the passes.
+    /// An encoder without layers. `isa` must be supported by this processor ([`InstructionSet::chosen`]). The threads of `team` pack the weights and run the passes.
     pub fn new(sizes: EncoderSizes, format: EncoderDtype, isa: InstructionSet, team: Team) -> Self {
         Self {
             sizes,

@@ -210,7 +210,7 @@ impl Case {
     /// Leaves values that are not numbers in the buffers of a longer sequence.
     ///
     /// # Safety
-    /// `unit` is entered.
+    /// `isa` is entered.
     unsafe fn leave_nan<E: OperandDtype>(
         &self,
         isa: InstructionSet,

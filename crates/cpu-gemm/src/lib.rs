@@ -6,7 +6,7 @@
 //! | [`aligned`] | buffers aligned to cache lines | none |
 //! | [`element`] | operand types f32, bf16 and i8, and their conversions | none |
 //! | [`pack`] | weights and other right operands as panels of 32 columns | `aligned`, `element` |
-//! | [`kernel`] | 32 × 32 tiles of a result on each instruction set | `unit`, `element` |
+//! | [`kernel`] | 32 × 32 tiles of a result on each instruction set | `instruction_set`, `element` |
 //! | [`team`] | a fixed set of threads with barriers | none |
 //!
 //! A right operand `[k, n]` is packed once, into *panels* of 32 columns. A kernel multiplies up to 32 rows of a left operand, which is

@@ -124,7 +124,7 @@ impl<E: OperandDtype> Gradients<'_, E> {
     /// If the scratch is one of shorter sequences or smaller heads, or a slice ends before the sequence.
     ///
     /// # Safety
-    /// `unit` is supported and the thread is inside [`InstructionSet::enter`]. The places are inside of their matrix, and nothing else uses their elements.
+    /// `isa` is supported and the thread is inside [`InstructionSet::enter`]. The places are inside of their matrix, and nothing else uses their elements.
     pub unsafe fn compute(
         &self,
         isa: InstructionSet,

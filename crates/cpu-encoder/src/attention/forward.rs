@@ -79,7 +79,7 @@ impl<E: OperandDtype> HeadView<'_, E> {
     /// If the scratch is one of shorter sequences or smaller heads, or a slice ends before the sequence.
     ///
     /// # Safety
-    /// `unit` is supported and the thread is inside [`InstructionSet::enter`].
+    /// `isa` is supported and the thread is inside [`InstructionSet::enter`].
     pub unsafe fn forward(
         &self,
         isa: InstructionSet,

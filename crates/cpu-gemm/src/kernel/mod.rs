@@ -46,7 +46,7 @@ pub trait Multiply: Element {
     /// Writes `rows × 32` elements of the GEMM of the left rows and the panel.
     ///
     /// # Safety
-    /// - `unit` is supported by this processor, and the thread is inside [`InstructionSet::enter`].
+    /// - `isa` is supported by this processor, and the thread is inside [`InstructionSet::enter`].
     /// - The first `tile.rows` rows of the left operand, rounded up to a multiple of 16, are readable for the panel's steps.
     /// - The result is writable for the same number of rows of 32 elements.
     /// - A panel of i8 has the sums of its columns ([`Panel::with_sums`]).
