@@ -1,10 +1,10 @@
 //! Quantization to e4m3 and GEMMs on its codes, against the definition in f64.
 
-use burn::tensor::{FloatDType, Tensor};
+use burn::tensor::{DType, FloatDType, Tensor};
 use burn_packed::ops::fp8::{Product, Quantized, add_layer_norm, linear};
 use burn_packed::ops::layer_norm;
 
-use test_support::{device, normals, read, tensor};
+use test_support::{computes_in, device, normals, read, tensor};
 
 /// Every finite number of e4m3 that is not negative, in ascending order.
 fn numbers() -> Vec<f64> {
@@ -48,9 +48,14 @@ fn check_quantized(rows: &[f32], width: usize, found: &[f32], what: &str) {
 
 /// Normal numbers whose rows have different magnitudes, from 1e-4 to 1e4.
 fn rows(seed: u64, count: usize, width: usize) -> Vec<f32> {
+    rows_between(seed, count, width, 4)
+}
+
+/// Normal numbers whose rows have different magnitudes, from `10^-most` to `10^most`.
+fn rows_between(seed: u64, count: usize, width: usize, most: i32) -> Vec<f32> {
     let mut values = normals(seed, count * width);
     for (r, row) in values.chunks_mut(width).enumerate() {
-        let factor = 10f32.powi(r as i32 % 9 - 4);
+        let factor = 10f32.powi(r as i32 % (2 * most + 1) - most);
         row.iter_mut().for_each(|x| *x *= factor);
     }
     values
@@ -74,7 +79,8 @@ fn every_value_is_the_nearest_number() {
 
 #[test]
 fn half_precision_inputs_are_quantized_from_their_values() {
-    for dtype in [FloatDType::BF16, FloatDType::F16] {
+    for half in halves() {
+        let dtype = half.dtype;
         let input = tensor(&normals(2, 9 * 64), [9, 64], &device()).cast(dtype);
         let rounded = read(input.clone().cast(FloatDType::F32));
         let found = Quantized::new(input).values().unwrap();
@@ -118,8 +124,36 @@ fn gelu(x: f64) -> f64 {
     x * (0.5 + integral / (2.0 * std::f64::consts::PI).sqrt())
 }
 
-/// Rounding of a result in bf16.
-const BF16: f64 = 1.0 / 256.0;
+/// A dtype of results, and its rounding.
+#[derive(Clone, Copy)]
+struct Half {
+    dtype: FloatDType,
+    /// Largest relative error of a normal number.
+    relative: f64,
+    /// Largest error of a smaller number.
+    absolute: f64,
+    /// Operands of magnitude `10^-most` to `10^most` have results that are numbers.
+    most: i32,
+}
+
+/// The dtypes of results that the device computes in. Burn's casts to others give wrong numbers without an error.
+fn halves() -> Vec<Half> {
+    let bf16 = Half {
+        dtype: FloatDType::BF16,
+        relative: 1.0 / 256.0,
+        absolute: 0.0,
+        most: 4,
+    };
+    let f16 = Half {
+        dtype: FloatDType::F16,
+        relative: 1.0 / 2048.0,
+        absolute: 2f64.powi(-25),
+        most: 1,
+    };
+    let computed = |half: &Half| computes_in(DType::from(half.dtype));
+    [bf16, f16].into_iter().filter(computed).collect()
+}
+
 /// Rounding of sums, as a part of the sum of magnitudes. The tensor cores of Hopper cut each addition of 32 products off at about 13 bits below its
 /// largest operand; measured at widths up to 2624: 2.6e-4.
 const SUMS: f64 = 1.0 / 2048.0;
@@ -137,61 +171,70 @@ const GEMMS: [[usize; 3]; 8] = [
 
 #[test]
 fn products_equal_the_definition() {
-    for [tokens, width, outputs] in GEMMS {
-        let input = quantized(&rows(3, tokens, width), width);
-        let weight = quantized(&rows(4, outputs, width), width);
-        let (exact, sizes) = products(&input.values().unwrap(), &weight.values().unwrap(), width);
-        let product = Product {
-            geglu: false,
-            dtype: FloatDType::BF16,
-        };
-        let found = read(linear(&input, &weight, product).cast(FloatDType::F32));
-        for (i, ((&found, exact), size)) in found.iter().zip(&exact).zip(&sizes).enumerate() {
-            let allowed = BF16 * exact.abs() + SUMS * size;
-            assert!(
-                (f64::from(found) - exact).abs() <= allowed,
-                "{tokens} x {width} x {outputs}, element {i}: {found} instead of {exact}, allowed {allowed}"
-            );
+    for half in halves() {
+        for shape in GEMMS {
+            check_products(shape, half);
         }
+    }
+}
+
+fn check_products([tokens, width, outputs]: [usize; 3], half: Half) {
+    let input = quantized(&rows_between(3, tokens, width, half.most), width);
+    let weight = quantized(&rows_between(4, outputs, width, half.most), width);
+    let (exact, sizes) = products(&input.values().unwrap(), &weight.values().unwrap(), width);
+    let product = Product {
+        geglu: false,
+        dtype: half.dtype,
+    };
+    let found = read(linear(&input, &weight, product).cast(FloatDType::F32));
+    for (i, ((&found, exact), size)) in found.iter().zip(&exact).zip(&sizes).enumerate() {
+        let allowed = half.relative * exact.abs() + half.absolute + SUMS * size;
+        assert!(
+            (f64::from(found) - exact).abs() <= allowed,
+            "{:?}, {tokens} x {width} x {outputs}, element {i}: {found} instead of {exact}, allowed {allowed}",
+            half.dtype
+        );
     }
 }
 
 #[test]
 fn gated_products_equal_the_definition() {
-    for [tokens, width, outputs] in [[1, 16, 16], [5, 64, 96], [130, 768, 2304], [70, 144, 160]] {
-        // Activations of about 1, where GELU is nonlinear.
-        let small = |seed, count: usize| -> Vec<f32> {
-            let factor = (width as f32).powf(-0.25);
-            normals(seed, count * width)
-                .iter()
-                .map(|x| x * factor)
-                .collect()
-        };
-        let input = quantized(&small(5, tokens), width);
-        let weight = quantized(&small(6, outputs), width);
-        let (sums, sizes) = products(&input.values().unwrap(), &weight.values().unwrap(), width);
-        let product = Product {
-            geglu: true,
-            dtype: FloatDType::BF16,
-        };
-        let found = read(linear(&input, &weight, product).cast(FloatDType::F32));
-        let half = outputs / 2;
-        assert_eq!(found.len(), tokens * half);
-        for t in 0..tokens {
-            for j in 0..half {
-                let (a, g) = (t * outputs + j, t * outputs + half + j);
-                let exact = gelu(sums[a]) * sums[g];
-                // GELU's slope is below 1.13.
-                let error =
-                    SUMS * (1.13 * sizes[a] * sums[g].abs() + gelu(sums[a]).abs() * sizes[g]);
-                let allowed = BF16 * exact.abs() + error + 1e-5;
-                let found = f64::from(found[t * half + j]);
-                assert!(
-                    (found - exact).abs() <= allowed,
-                    "{tokens} x {width} x {outputs}, token {t}, column {j}: {found} instead of {exact}"
-                );
-            }
+    for half in halves() {
+        for shape in [[1, 16, 16], [5, 64, 96], [130, 768, 2304], [70, 144, 160]] {
+            check_gated_products(shape, half);
         }
+    }
+}
+
+fn check_gated_products([tokens, width, outputs]: [usize; 3], half: Half) {
+    // Activations of about 1, where GELU is nonlinear.
+    let small = |seed, count: usize| -> Vec<f32> {
+        let factor = (width as f32).powf(-0.25);
+        let values = normals(seed, count * width);
+        values.iter().map(|x| x * factor).collect()
+    };
+    let input = quantized(&small(5, tokens), width);
+    let weight = quantized(&small(6, outputs), width);
+    let (sums, sizes) = products(&input.values().unwrap(), &weight.values().unwrap(), width);
+    let product = Product {
+        geglu: true,
+        dtype: half.dtype,
+    };
+    let found = read(linear(&input, &weight, product).cast(FloatDType::F32));
+    let columns = outputs / 2;
+    assert_eq!(found.len(), tokens * columns);
+    for (i, &found) in found.iter().enumerate() {
+        let (token, column) = (i / columns, i % columns);
+        let (a, g) = (token * outputs + column, token * outputs + columns + column);
+        let exact = gelu(sums[a]) * sums[g];
+        // GELU's slope is below 1.13.
+        let error = SUMS * (1.13 * sizes[a] * sums[g].abs() + gelu(sums[a]).abs() * sizes[g]);
+        let allowed = half.relative * exact.abs() + error + 1e-5;
+        assert!(
+            (f64::from(found) - exact).abs() <= allowed,
+            "{:?}, {tokens} x {width} x {outputs}, token {token}, column {column}: {found} instead of {exact}",
+            half.dtype
+        );
     }
 }
 
@@ -229,43 +272,46 @@ fn quantized_norm_is_that_of_the_sum() {
 #[test]
 fn a_row_depends_on_itself_alone() {
     let (width, outputs) = (768, 256);
-    let values = rows(10, 300, width);
-    let weight = quantized(&rows(11, outputs, width), width);
-    let product = Product {
-        geglu: false,
-        dtype: FloatDType::BF16,
-    };
-    let run = |rows: &[f32]| -> Vec<f32> {
-        read(linear(&quantized(rows, width), &weight, product).cast(FloatDType::F32))
-    };
-    let all = run(&values);
-    for (first, count) in [(0, 1), (17, 3), (128, 129)] {
-        let alone = run(&values[first * width..(first + count) * width]);
-        assert_eq!(
-            alone,
-            all[first * outputs..(first + count) * outputs],
-            "{first}"
-        );
+    for half in halves() {
+        let values = rows_between(10, 300, width, half.most);
+        let weight = quantized(&rows_between(11, outputs, width, half.most), width);
+        let product = Product {
+            geglu: false,
+            dtype: half.dtype,
+        };
+        let run = |rows: &[f32]| -> Vec<f32> {
+            read(linear(&quantized(rows, width), &weight, product).cast(FloatDType::F32))
+        };
+        let all = run(&values);
+        for (first, count) in [(0, 1), (17, 3), (128, 129)] {
+            let alone = run(&values[first * width..(first + count) * width]);
+            let found = &all[first * outputs..(first + count) * outputs];
+            let differs = alone.iter().zip(found).position(|(a, b)| a != b);
+            assert_eq!(differs, None, "{:?}, row {first}", half.dtype);
+        }
     }
 }
 
 #[test]
 fn numbers_that_are_not_finite_reach_the_result_of_their_row_alone() {
-    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let mut values = normals(12, 5 * 64);
-        values[2 * 64 + 9] = bad;
-        let weight = quantized(&normals(13, 32 * 64), 64);
-        let product = Product {
-            geglu: false,
-            dtype: FloatDType::BF16,
-        };
-        let out = read(linear(&quantized(&values, 64), &weight, product).cast(FloatDType::F32));
-        for (row, values) in out.chunks(32).enumerate() {
-            let wanted = row != 2;
-            assert!(
-                values.iter().all(|x| x.is_finite() == wanted),
-                "{bad}, row {row}"
-            );
+    for half in halves() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut values = normals(12, 5 * 64);
+            values[2 * 64 + 9] = bad;
+            let weight = quantized(&normals(13, 32 * 64), 64);
+            let product = Product {
+                geglu: false,
+                dtype: half.dtype,
+            };
+            let out = read(linear(&quantized(&values, 64), &weight, product).cast(FloatDType::F32));
+            for (row, values) in out.chunks(32).enumerate() {
+                let wanted = row != 2;
+                assert!(
+                    values.iter().all(|x| x.is_finite() == wanted),
+                    "{:?}, {bad}, row {row}",
+                    half.dtype
+                );
+            }
         }
     }
 }
