@@ -151,11 +151,12 @@ def retrieval(r):
         r.trial(f"retrieval-{file.split('/')[-1]}-{name}", evaluate, EITHER if (file, name) in {("corpus.jsonl", "null")} else REFUSE, ["beir"], limit=20)
         reset()
     lines = "".join(f"q{i} Q0 d{i} 1 2.5 x\n" for i in range(4))
+    (r.place / "other.run").write_text(lines)
     for name, content in {"good": lines, "short": "q0 Q0 d0\n", "nan": "q0 Q0 d0 1 nan x\n", "inf": "q0 Q0 d0 1 inf x\n", "twice": lines + lines, "empty": "", "text": "hello\n", "unknown": "q0 Q0 dx 1 1.0 x\n"}.items():
         (r.place / "a.run").write_text(content)
         r.trial(f"retrieval-run-{name}", r.command(program, "evaluate", "--data", "beir", "--run", "a.run", "--no-bm25"), ACCEPT if name == "good" else EITHER if name == "unknown" else REFUSE, ["a.run"])
-        r.trial(f"retrieval-compare-{name}", r.command(program, "compare", "--data", "beir", "a.run", "a.run"), EITHER if name in ("good", "unknown") else REFUSE, ["a.run"])
-        r.trial(f"retrieval-fuse-{name}", r.command(program, "fuse", "--out", f"f-{name}.run", "a.run", "a.run"), EITHER if name in ("good", "unknown") else REFUSE, ["a.run"])
+        r.trial(f"retrieval-compare-{name}", r.command(program, "compare", "--data", "beir", "a.run", "other.run"), EITHER if name in ("good", "unknown") else REFUSE, ["a.run"])
+        r.trial(f"retrieval-fuse-{name}", r.command(program, "fuse", "--out", f"f-{name}.run", "a.run", "other.run"), EITHER if name in ("good", "unknown") else REFUSE, ["a.run"])
     (r.place / "a.run").write_text(lines)
     for name, more in {"k1": ["--k1", "nan"], "b": ["--b", "2"], "top": ["--top", "0"], "measure": ["--measures", "ndgc@10"], "cutoff": ["--measures", "ndcg@0"], "split": ["--split", "nowhere"], "level": ["--relevance-level", "x"],
                        "subset": ["--subset", "none"], "run": ["--run", "nowhere.run"], "out": ["--out", "train.csv"], "vectors": ["--vectors", "train.csv"],
@@ -165,10 +166,11 @@ def retrieval(r):
         (place / extra).write_bytes(b"")
         r.trial(f"retrieval-two-{name}", evaluate, REFUSE, ["two forms"])
         (place / extra).unlink()
-    r.trial("retrieval-fuse-packed", r.command(program, "fuse", "--out", "f.run.gz", "a.run", "a.run"), REFUSE, ["f.run.gz"])
-    r.trial("retrieval-fuse-over", r.command(program, "fuse", "--out", "a.run", "a.run", "a.run"), REFUSE, keep=[r.place / "a.run"])
-    r.trial("retrieval-fuse-k", r.command(program, "fuse", "--out", "b.run", "a.run", "a.run", "--k", "-1"), REFUSE)
-    r.trial("retrieval-fuse-weights", r.command(program, "fuse", "--out", "b.run", "a.run", "a.run", "--weights", "1"), REFUSE)
+    r.trial("retrieval-fuse-twice", r.command(program, "fuse", "--out", "b.run", "a.run", "a.run"), REFUSE, ["named twice"])
+    r.trial("retrieval-fuse-packed", r.command(program, "fuse", "--out", "f.run.gz", "a.run", "other.run"), REFUSE, ["f.run.gz"])
+    r.trial("retrieval-fuse-over", r.command(program, "fuse", "--out", "a.run", "a.run", "other.run"), REFUSE, keep=[r.place / "a.run"])
+    r.trial("retrieval-fuse-k", r.command(program, "fuse", "--out", "b.run", "a.run", "other.run", "--k", "-1"), REFUSE)
+    r.trial("retrieval-fuse-weights", r.command(program, "fuse", "--out", "b.run", "a.run", "other.run", "--weights", "1"), REFUSE)
 
     def vectors(name, values, width=4):
         write_tensors(r.place / name, {"embeddings": ("F32", [len(values) // width, width], floats(*values))})
