@@ -6,6 +6,7 @@
 //! | `rows` | loops over rows: LayerNorm, GeGLU, softmax, RoPE | none |
 //! | [`attention`] | attention of one head of one sequence, and its gradients | `rows` |
 //! | `shared` | buffers whose rows several threads write | `rows` |
+//! | `outliers` | the second product of int8 GEMMs, of rows with outliers alone | `rows`, `shared` |
 //! | `profile` | the time of each operation of a pass | none |
 //! | `pass` | one pass: its phases and the tasks that threads share | all others |
 //! | `encoder` | sizes, packed layers, rotary tables, threads | all others |
@@ -18,6 +19,7 @@
 
 pub mod attention;
 mod encoder;
+mod outliers;
 mod pass;
 mod profile;
 mod rows;

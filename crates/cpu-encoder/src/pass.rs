@@ -25,16 +25,30 @@ use cpu_gemm::{InstructionSet, PANEL, ROWS, Worker};
 
 use crate::attention::{HeadView, Scratch};
 use crate::encoder::{EncoderSizes, PackedEncoder, PackedLayer};
+use crate::outliers::OutlierRows;
 use crate::profile::{Clock, Op, Profile};
-use crate::rows::{
-    OperandDtype, TileValues, add_scaled_tile, add_tile, layer_norm, quantize, scale_tile,
-};
+use crate::rows::{OperandDtype, TileValues, add_tile, layer_norm, quantize, scale_tile};
 use crate::shared::SharedRows;
 use crate::weights::Weight;
 
-/// Rows of a task of a large batch at most: the operands of the task fit into an L2 cache of 1 MB, and there are enough tasks to balance threads that the
-/// system interrupts.
+/// Rows of a task of a large batch at most: the operands of the task fit into an L2 cache of 1 MB.
 const BLOCK: usize = 128;
+
+/// Rows of the tasks of a large batch, whole groups of [`ROWS`]. Threads take the blocks in order; a block is at most a thread's share of the rows that
+/// are left, so that the last ones are small and the other threads wait only shortly for one that the system has interrupted. Small blocks alone would
+/// read the weights more often.
+fn row_blocks(total: usize, threads: usize) -> Vec<Range<usize>> {
+    let mut blocks = Vec::new();
+    let mut start = 0;
+    while start < total {
+        let share = (total - start).div_ceil(threads);
+        let rows = share.next_multiple_of(ROWS).min(BLOCK);
+        let end = (start + rows).min(total);
+        blocks.push(start..end);
+        start = end;
+    }
+    blocks
+}
 
 /// The left operands of a layer's GEMMs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -199,6 +213,7 @@ struct ThreadState<'a, E: OperandDtype> {
     row: Vec<f32>,
     rest: Vec<f32>,
     scratch: Scratch<E>,
+    outliers: OutlierRows,
     clock: Clock,
 }
 
@@ -326,6 +341,7 @@ impl<'a, E: OperandDtype> ThreadState<'a, E> {
             row: vec![0.0; widest],
             rest: vec![0.0; widest],
             scratch: Scratch::new(pass.longest, sizes.head_dim),
+            outliers: OutlierRows::default(),
             clock: Clock {
                 profile: profiled.then(Profile::default),
             },
@@ -335,18 +351,12 @@ impl<'a, E: OperandDtype> ThreadState<'a, E> {
     /// The phases; every thread of the team makes the same calls of [`Worker::parallel_for`].
     fn run(&mut self, worker: &Worker<'_>, states: Option<&Mutex<Vec<Vec<f32>>>>) {
         let (total, layers) = (self.pass.total, self.pass.layers);
-        // Blocks of whole groups of 32 rows, at least two for each thread where there are enough rows.
-        let block = total
-            .div_ceil(2 * worker.count())
-            .next_multiple_of(ROWS)
-            .min(BLOCK);
         let in_blocks = total.div_ceil(ROWS) >= 2 * worker.count();
-        let blocks = total.div_ceil(block);
-        let rows_of = |index: usize| index * block..((index + 1) * block).min(total);
+        let blocks = row_blocks(total, worker.count());
         match layers.first() {
-            Some(layer) if in_blocks => {
-                worker.parallel_for(blocks, |index| self.enter(layer, rows_of(index)))
-            }
+            Some(layer) if in_blocks => worker.parallel_for(blocks.len(), |index| {
+                self.enter(layer, blocks[index].clone())
+            }),
             Some(layer) => self.enter_shared(worker, layer),
             None => {}
         }
@@ -360,10 +370,10 @@ impl<'a, E: OperandDtype> ThreadState<'a, E> {
             });
             let next = layers.get(index + 1);
             if in_blocks {
-                worker.parallel_for(blocks, |index| {
-                    self.leave(layer, rows_of(index));
+                worker.parallel_for(blocks.len(), |index| {
+                    self.leave(layer, blocks[index].clone());
                     if let Some(next) = next {
-                        self.enter(next, rows_of(index));
+                        self.enter(next, blocks[index].clone());
                     }
                 });
             } else {
@@ -579,8 +589,19 @@ impl<'a, E: OperandDtype> ThreadState<'a, E> {
         let (left, _) = self.operand(operand);
         let tiles = rows.len().div_ceil(ROWS);
         let start = self.clock.start();
+        if let Weight::Int8(_) = weight {
+            // SAFETY: no thread writes rows that this one reads before the next barrier.
+            unsafe {
+                self.outliers
+                    .gather(&shared.more_codes, &shared.more_scales, rows.clone())
+            }
+        }
         // A panel stays in the L1 and L2 caches for all rows of the block; the next panel is prefetched meanwhile.
         for panel in panels {
+            if let Weight::Int8(weight) = weight {
+                // SAFETY: as in the loop below.
+                unsafe { self.outliers.multiply(isa, weight.panel(panel)) }
+            }
             for (index, row) in rows.clone().step_by(ROWS).enumerate() {
                 if tiles > 1 {
                     weight.prefetch(panel + 1, index, tiles);
@@ -611,23 +632,9 @@ impl<'a, E: OperandDtype> ThreadState<'a, E> {
                             );
                             let scales = shared.scales.rows(row, count);
                             scale_tile(&self.sums, scales, weight.scales(panel), &mut self.tile);
-                            let scales = shared.more_scales.rows(row, count);
-                            if scales.iter().any(|scale| *scale != 0.0) {
-                                multiply(
-                                    isa,
-                                    shared.more_codes.rows(row, padded),
-                                    codes.stride,
-                                    count,
-                                    weight.panel(panel),
-                                    &mut self.sums[..],
-                                );
-                                add_scaled_tile(
-                                    &self.sums,
-                                    scales,
-                                    weight.scales(panel),
-                                    &mut self.tile,
-                                );
-                            }
+                            let first = row - rows.start;
+                            self.outliers
+                                .add(first, count, weight.scales(panel), &mut self.tile);
                         }
                     }
                 }
@@ -757,4 +764,32 @@ unsafe fn multiply<T: Multiply>(
     };
     // SAFETY: the caller's promise.
     unsafe { T::tile(isa, tile, panel) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_cover_all_rows_in_whole_groups_and_the_last_are_small() {
+        for threads in [1, 2, 3, 16] {
+            for total in [1, 31, 64, 100, 512, 1000, 2048, 5000] {
+                let blocks = row_blocks(total, threads);
+                let ends: Vec<usize> = blocks.iter().map(|block| block.end).collect();
+                let starts: Vec<usize> = blocks.iter().map(|block| block.start).collect();
+                assert_eq!(starts[0], 0);
+                assert_eq!(ends[..ends.len() - 1], starts[1..]);
+                assert_eq!(ends.last(), Some(&total));
+                assert!(starts.iter().all(|start| start % ROWS == 0));
+                let sizes: Vec<usize> = blocks.iter().map(|block| block.len()).collect();
+                assert!(
+                    sizes.is_sorted_by(|a, b| a >= b) && sizes[0] <= BLOCK,
+                    "{sizes:?}"
+                );
+                assert!(threads == 1 || sizes[sizes.len() - 1] <= ROWS);
+            }
+        }
+        let sizes: Vec<usize> = row_blocks(512, 2).iter().map(|block| block.len()).collect();
+        assert_eq!(sizes, [128, 128, 128, 64, 32, 32]);
+    }
 }

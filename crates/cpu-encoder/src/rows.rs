@@ -598,24 +598,11 @@ pub(crate) fn scale_tile(
     }
 }
 
-/// Adds products of a second code of rows to a tile: see [`quantize`]. Rows with the scale 0 have none.
+/// Adds the products of a row's second code to the row of a tile: see [`quantize`].
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-pub(crate) fn add_scaled_tile(
-    sums: &[i32; ROWS * PANEL],
-    row_scales: &[f32],
-    column_scales: &[f32],
-    to: &mut TileValues,
-) {
-    for ((sums, to), scale) in sums
-        .chunks_exact(PANEL)
-        .zip(to.chunks_exact_mut(PANEL))
-        .zip(row_scales)
-    {
-        if *scale != 0.0 {
-            for ((to, sum), column) in to.iter_mut().zip(sums).zip(column_scales) {
-                *to += *sum as f32 * (scale * column);
-            }
-        }
+pub(crate) fn add_scaled_row(sums: &[i32], scale: f32, column_scales: &[f32], to: &mut [f32]) {
+    for ((to, sum), column) in to.iter_mut().zip(sums).zip(column_scales) {
+        *to += *sum as f32 * (scale * column);
     }
 }
 
@@ -623,7 +610,7 @@ pub(crate) fn add_scaled_tile(
 ///
 /// The value follows from the rounding error, not from a measurement. A code has steps of `largest / 127`, so the root mean square of the error is
 /// `largest / (127 √12)`: 0.7 to 0.9 % of the row's root mean square at the ratios of normally distributed rows (3 to 4), 2.7 % at 12. A lower value
-/// gives more tiles a second GEMM pass, a higher one larger errors. The accuracies in docs/cpu.md are those of this value; no other was measured.
+/// gives more rows a second GEMM, a higher one larger errors. The accuracies in docs/cpu.md are those of this value; no other was measured.
 const OUTLIER: f32 = 12.0;
 
 /// Quantizes a row to bytes with a scale. Where one value is far beyond the others, the rounding errors are quantized to a second code, whose steps are
