@@ -24,7 +24,6 @@ mod plan;
 mod plan_tests;
 mod portable;
 #[cfg(feature = "ptx")]
-mod ptx;
 #[cfg(all(test, feature = "kernel-sources"))]
 mod source_tests;
 #[cfg(feature = "ptx")]

@@ -18,8 +18,8 @@ use super::KernelKind;
 use super::config::KernelConfig;
 use super::family::{Family, Fragment, FragmentExpand, HostFamily};
 use super::fragments::as_operand_a;
-use super::ptx::unchanged;
 use super::rows::{HeadRows, copy_pairs};
+use crate::ops::ptx::unchanged;
 
 /// Four registers of a thread: four pairs of 16-bit numbers.
 type Packed = Vector<u32, Const<4>>;

@@ -8,11 +8,11 @@ use super::super::tile::{AttentionTile, K, Q, V};
 use super::config::{Args, KernelConfig};
 use super::family::Family;
 use super::fragments::{FragmentCoords, Pair, own_group};
-use super::ptx::*;
 use super::rows::{HeadRows, QkvRows, TileStream, await_copies, copy_number};
 use super::softmax::{
     LOG2_E, RowStatistics, Statistics, StatisticsExpand, score_gradients, weights,
 };
+use crate::ops::ptx::*;
 
 /// Inputs of the backward kernels.
 #[derive(CubeType, CubeLaunch)]

@@ -6,9 +6,9 @@ use super::super::tile::AttentionTile;
 use super::config::{Args, KernelConfig};
 use super::family::Family;
 use super::fragments::{FragmentCoords, own_group};
-use super::ptx::*;
 use super::rows::{QkvRows, TileStream};
 use super::softmax::{OnlineSoftmax, rescale};
+use crate::ops::ptx::*;
 
 /// Output `[total, heads, head_dim]` and log-sum-exp `[heads, total]`.
 ///

@@ -6,8 +6,8 @@ use cubecl::prelude::*;
 use super::super::tile::{AttentionTile, OUT};
 use super::config::{Args, KernelConfig};
 use super::family::{Family, Fragment, FragmentExpand};
-use super::ptx::*;
 use super::softmax::{NEG_INF, bound};
+use crate::ops::ptx::*;
 
 const LN_2: f32 = std::f32::consts::LN_2;
 

@@ -11,9 +11,9 @@ use super::KernelKind;
 use super::config::KernelConfig;
 use super::family::{Family, Fragment, FragmentExpand, HostFamily};
 use super::fragments::as_operand_a;
-use super::ptx::copy_async_16;
 use super::rows::{HeadRows, copy_pairs};
-use super::wgmma::{descriptor, multiply, sum_with_product};
+use crate::ops::ptx::copy_async_16;
+use crate::ops::ptx::wgmma::{descriptor, multiply, sum_with_product};
 
 /// See the module documentation.
 pub(in super::super) struct Hopper;

@@ -9,7 +9,7 @@
 //! | `fragments.rs` | a thread's results in registers: their rows and columns, mask, stores |
 //! | `softmax.rs` | on results in registers: softcap, online softmax, weights and their gradients |
 //! | `family.rs` | the trait of a family; the layout of results, drawn |
-//! | `hopper.rs` (`wgmma.rs`), `ampere.rs` | the families |
+//! | `hopper.rs`, `ampere.rs` | the families |
 //! | `config.rs` | compile-time parameters and launch arguments of a kernel |
 //!
 //! Scores, weights and accumulators are f32 in registers. The backward pass saves output and log-sum-exp only. RoPE is applied
@@ -25,10 +25,8 @@ mod fragments;
 pub(super) mod hopper;
 pub(super) mod passes;
 pub(super) mod pipelined;
-mod ptx;
 mod rows;
 mod softmax;
-mod wgmma;
 
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;

@@ -4,8 +4,8 @@ use cubecl::prelude::*;
 
 use super::super::tile::AttentionTile;
 use super::config::dtype;
-use super::ptx::*;
 use super::rows::apply_rope;
+use crate::ops::ptx::*;
 
 /// Threads of a block of both kernels.
 pub(in super::super) const THREADS: u32 = 256;

@@ -17,7 +17,7 @@ use cubecl::prelude::*;
 use super::super::tile::AttentionTile;
 use super::config::{Args, KernelConfig};
 use super::family::Family;
-use super::ptx::*;
+use crate::ops::ptx::*;
 
 /// Rows of a head of a sequence, in a tensor in global memory.
 #[derive(CubeType, Clone, Copy)]

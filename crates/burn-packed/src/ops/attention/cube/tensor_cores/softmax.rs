@@ -7,7 +7,7 @@ use cubecl::prelude::*;
 use super::config::KernelConfig;
 use super::family::{Fragment, FragmentExpand};
 use super::fragments::Pair;
-use super::ptx::*;
+use crate::ops::ptx::*;
 
 /// The score of a hidden key.
 pub(super) const NEG_INF: f32 = f32::NEG_INFINITY;

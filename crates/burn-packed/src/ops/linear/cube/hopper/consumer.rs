@@ -3,12 +3,13 @@
 use cubecl::prelude::*;
 
 use super::super::plan::{TileSchedule, tile_at};
-use super::super::ptx::*;
 use super::epilogue::{Destination, TileScales, store_accumulator};
+use super::main_loop::mma_main_loop;
 use super::{
     BLOCK_BYTES, PRIVATE_STAGING, Pipeline, STAGING_BYTES, STAGING_ROWS, Scales, TILE_M, TileConfig,
 };
-use crate::ops::ptx::descriptor_low;
+use crate::ops::ptx::wgmma::descriptor_low;
+use crate::ops::ptx::*;
 
 /// Consumer warp group: for every tile of this block, the main loop over its K steps and the epilogue.
 ///
@@ -86,7 +87,7 @@ pub(super) fn consumer_warp_group<N: Size>(
             // other group reads the other half and need not be waited for.
             sync_warp_group(group);
         } else if releases == 1u32 {
-            mbarrier_arrive(last_empty, cluster);
+            mbarrier_arrive_cluster(last_empty, cluster);
         }
         let destination = Destination {
             staging,
@@ -107,7 +108,7 @@ pub(super) fn consumer_warp_group<N: Size>(
             }
             sync_warp();
             if releases == 1u32 {
-                mbarrier_arrive(last_empty, cluster);
+                mbarrier_arrive_cluster(last_empty, cluster);
             }
         }
         index += CUBE_COUNT_X / cluster;

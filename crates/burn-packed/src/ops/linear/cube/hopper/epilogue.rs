@@ -34,9 +34,8 @@
 
 use cubecl::prelude::*;
 
-use super::super::ptx::*;
 use super::{PRIVATE_STAGING, STAGING_BYTES, Scales, TileConfig};
-use crate::ops::ptx::pack;
+use crate::ops::ptx::*;
 
 /// Staging buffers of a warp, including the borrowed one; consecutive slices of a tile use them cyclically.
 const STAGING: u32 = PRIVATE_STAGING + 1;
@@ -195,8 +194,8 @@ fn stage_f32<N: Size>(acc: &Vector<f32, N>, staging: u32, #[comptime] slice: u32
     for j in 0..4u32 {
         let i = comptime!(((slice * 4 + j) * 4) as usize);
         let chunk = ((comptime!(j * 2) + lane % 4u32 / 2u32) ^ (r % 8u32)) * 16u32;
-        store_pair(at0 + chunk, acc.extract(i), acc.extract(comptime!(i + 1)));
-        store_pair(
+        store_shared_pair(at0 + chunk, acc.extract(i), acc.extract(comptime!(i + 1)));
+        store_shared_pair(
             at1 + chunk,
             acc.extract(comptime!(i + 2)),
             acc.extract(comptime!(i + 3)),

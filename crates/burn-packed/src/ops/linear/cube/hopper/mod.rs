@@ -56,14 +56,14 @@
 
 mod consumer;
 mod epilogue;
+mod main_loop;
 mod producer;
 
 use cubecl::prelude::*;
 use cubecl_cpp::cuda::ptx::tensor_map_address;
 
 use super::plan::TileSchedule;
-use super::ptx::*;
-use crate::ops::ptx::{global_address, shared_address};
+use crate::ops::ptx::*;
 use consumer::consumer_warp_group;
 use producer::producer_thread;
 
@@ -250,9 +250,9 @@ pub(super) fn hopper_fp8_gemm(
 ) {
     let scales = Scales {
         // SAFETY: only the address is used, by loads below `rows`.
-        row: global_address::<f32>(unsafe { row_scales.as_ptr_unchecked() }),
+        row: global_pointer::<f32>(unsafe { row_scales.as_ptr_unchecked() }),
         // SAFETY: as above, below `columns`.
-        column: global_address::<f32>(unsafe { column_scales.as_ptr_unchecked() }),
+        column: global_pointer::<f32>(unsafe { column_scales.as_ptr_unchecked() }),
         rows,
         columns,
     };

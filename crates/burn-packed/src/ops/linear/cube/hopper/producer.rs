@@ -3,8 +3,8 @@
 use cubecl::prelude::*;
 
 use super::super::plan::{TileSchedule, tile_at};
-use super::super::ptx::*;
 use super::{BLOCK_BYTES, Pipeline, TILE_K, TILE_M, TileConfig};
+use crate::ops::ptx::*;
 
 /// Producer thread: for every tile of this block and every K step, waits until the stage is empty, announces its bytes at
 /// `full[stage]` and issues the loads of both operands.

@@ -8,13 +8,13 @@ use super::super::config::{Args, KernelConfig};
 use super::super::family::{Fragment, FragmentExpand};
 use super::super::fragments::{FragmentCoords, Pair, as_operand_a};
 use super::super::hopper::{Hopper, WgmmaFragment};
-use super::super::ptx::*;
 use super::super::rows::{HeadRows, QkvRows};
 use super::super::softmax::{LOG2_E, Statistics, StatisticsExpand, score_gradients, weights};
-use super::super::wgmma::descriptor;
 use super::fragment_config;
 use super::producer::*;
-use super::ptx::*;
+use super::wgmma::*;
+use crate::ops::ptx::wgmma::descriptor;
+use crate::ops::ptx::*;
 
 /// Keys of a tile, and queries of a stage: 64 keys to a consumer warp group.
 pub(in super::super::super) const ROWS: u32 = 128;

@@ -7,13 +7,13 @@ use super::super::config::{Args, KernelConfig};
 use super::super::family::{Fragment, FragmentExpand};
 use super::super::fragments::{FragmentCoords, Pair, as_operand_a};
 use super::super::hopper::{Hopper, WgmmaFragment};
-use super::super::ptx::*;
 use super::super::rows::QkvRows;
 use super::super::softmax::{NEG_INF, row_maxima, weights_and_sums};
-use super::super::wgmma::descriptor;
 use super::fragment_config;
 use super::producer::*;
-use super::ptx::*;
+use super::wgmma::*;
+use crate::ops::ptx::wgmma::descriptor;
+use crate::ops::ptx::*;
 
 /// Consumer warp groups, each with 64 queries.
 pub(super) const GROUPS: u32 = 3;

@@ -9,14 +9,14 @@
 //! | `forward.rs` | output and log-sum-exp |
 //! | `backward.rs` | all gradients |
 //! | `producer.rs` | rings of stages, the life of their mbarriers, copies |
-//! | `ptx.rs` | barriers, register reallocation, asynchronous WGMMA |
+//! | `wgmma.rs` | asynchronous WGMMA |
 // Kernels have no `is_multiple_of`.
 #![allow(clippy::manual_is_multiple_of)]
 
 pub(in super::super) mod backward;
 pub(in super::super) mod forward;
 mod producer;
-mod ptx;
+mod wgmma;
 
 use std::ops::Range;
 

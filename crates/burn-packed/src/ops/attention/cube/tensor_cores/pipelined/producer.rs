@@ -12,9 +12,8 @@
 use cubecl::prelude::*;
 
 use super::super::super::tile::AttentionTile;
-use super::super::ptx::*;
 use super::super::rows::{HeadRows, copy_number};
-use super::ptx::*;
+use crate::ops::ptx::*;
 
 /// A ring of stages in shared memory: addresses of the first stage and of the first barriers of each kind, 8 bytes to a barrier.
 #[derive(CubeType, Clone, Copy)]

@@ -1,4 +1,4 @@
-//! PTX of warp-specialized kernels: mbarriers, named barriers, register reallocation, and asynchronous WGMMA.
+//! Asynchronous WGMMA of the warp-specialized kernels.
 //!
 //! A WGMMA that is *started* runs while its thread continues. Its result is valid after [`await_result`], which returns the result in a new
 //! value: nothing may read the value of the `start_…` function itself. The functions are few and large because of two limits of inline
@@ -9,129 +9,10 @@ use std::fmt::Write as _;
 
 use cubecl::prelude::*;
 
-pub(super) use crate::ops::ptx::{
-    bulk_wait, mbarrier_arrive, mbarrier_init, mbarrier_init_fence, mbarrier_wait,
-};
-
-use super::super::ptx::{ROW_BYTES, as_value, unchanged};
-use super::super::wgmma::{
+use crate::ops::ptx::wgmma::{
     ALONG, COMMIT, DOWN, FENCE, OPEN, moves, multiply_slices, registers, sum_slices,
 };
-
-/// 1 if the phase of this parity has completed for every lane of the warp, else 0.
-#[cube]
-pub(super) fn mbarrier_test(address: u32, parity: u32) -> u32 {
-    let done: u32;
-    gpu_asm!(
-        "{{ .reg .pred p, q; mbarrier.test_wait.parity.shared::cta.b64 p, [{a}], {ph}; \
-         vote.sync.all.pred q, p, 0xffffffff; selp.u32 {o}, 1, 0, q; }}",
-        o = out(_) done, a = in(_) as_value(address), ph = in(_) as_value(parity),
-    );
-    done
-}
-
-/// Waits at named barrier `id` until `threads` threads have arrived. Barrier 0 is the one of `sync_cube`.
-#[cube]
-pub(super) fn named_barrier_sync(id: u32, #[comptime] threads: u32) {
-    gpu_asm!("bar.sync {i}, {n};", i = in(_) as_value(id), n = const threads);
-}
-
-/// Arrives at named barrier `id` without waiting.
-#[cube]
-pub(super) fn named_barrier_arrive(id: u32, #[comptime] threads: u32) {
-    gpu_asm!("bar.arrive {i}, {n};", i = in(_) as_value(id), n = const threads);
-}
-
-/// Releases registers of this warp group, down to `count` for each thread.
-#[cube]
-pub(super) fn decrease_registers(#[comptime] count: u32) {
-    gpu_asm!("setmaxnreg.dec.sync.aligned.u32 {n};", n = const count);
-}
-
-/// Requests registers for this warp group, up to `count` for each thread; waits until they are available.
-#[cube]
-pub(super) fn increase_registers(#[comptime] count: u32) {
-    gpu_asm!("setmaxnreg.inc.sync.aligned.u32 {n};", n = const count);
-}
-
-/// Adds 1 to the counter at global address `address` and returns the previous value.
-#[cube]
-pub(super) fn take_ticket(address: u64) -> u32 {
-    let ticket: u32;
-    gpu_asm!("atom.global.add.u32 {o}, [{a}], 1;", o = out(_) ticket, a = in(_) address);
-    ticket
-}
-
-/// Writes a number to shared memory.
-#[cube]
-pub(super) fn store_shared(address: u32, x: u32) {
-    gpu_asm!("st.shared.u32 [{a}], {x};", a = in(_) as_value(address), x = in(_) as_value(x));
-}
-
-/// Reads a number of shared memory.
-#[cube]
-pub(super) fn load_shared(address: u32) -> u32 {
-    let x: u32;
-    gpu_asm!("ld.shared.u32 {x}, [{a}];", x = out(_) x, a = in(_) address);
-    x
-}
-
-/// Waits until the counter at global address `address` is `count`; earlier writes of the counter's writer are then visible.
-#[cube]
-pub(super) fn wait_for_count(address: u64, count: u32) {
-    gpu_asm!(
-        "{{ .reg .pred p; .reg .u32 x; POLL: ld.acquire.gpu.global.u32 x, [{a}]; setp.ne.u32 p, x, {t}; @p bra POLL; }}",
-        a = in(_) address, t = in(_) as_value(count),
-    );
-}
-
-/// Sets the counter at global address `address`, after everything that this thread has written.
-#[cube]
-pub(super) fn publish_count(address: u64, count: u32) {
-    gpu_asm!("fence.acq_rel.gpu; st.release.gpu.global.u32 [{a}], {t};", a = in(_) address, t = in(_) as_value(count));
-}
-
-/// Starts the addition of f32 numbers in shared memory to those in global memory, `bytes` in all.
-#[cube]
-pub(super) fn bulk_add(global: u64, shared: u32, #[comptime] bytes: u32) {
-    gpu_asm!(
-        "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [{g}], [{s}], {n};",
-        g = in(_) global, s = in(_) as_value(shared), n = const bytes,
-    );
-}
-
-/// Starts a copy from shared to global memory.
-#[cube]
-pub(super) fn bulk_store(global: u64, shared: u32, #[comptime] bytes: u32) {
-    gpu_asm!(
-        "cp.async.bulk.global.shared::cta.bulk_group [{g}], [{s}], {n};",
-        g = in(_) global, s = in(_) as_value(shared), n = const bytes,
-    );
-}
-
-/// Ends a group of bulk operations and waits until all of this thread's have read shared memory.
-#[cube]
-pub(super) fn bulk_wait_read() {
-    gpu_asm!("cp.async.bulk.commit_group;");
-    gpu_asm!("cp.async.bulk.wait_group.read 0;");
-}
-
-/// Reads two floats of shared memory.
-#[cube]
-pub(super) fn load_shared_pair(address: u32) -> Vector<f32, Const<2>> {
-    let x: Vector<f32, Const<2>>;
-    gpu_asm!("ld.shared.v2.f32 {x}, [{a}];", x = out(_) x, a = in(_) as_value(address));
-    x
-}
-
-/// Writes four floats to shared memory.
-#[cube]
-pub(super) fn store_shared_floats(address: u32, a: f32, b: f32, c: f32, d: f32) {
-    gpu_asm!(
-        "st.shared.v4.f32 [{p}], {{{a}, {b}, {c}, {d}}};",
-        p = in(_) as_value(address), a = in(_) a, b = in(_) b, c = in(_) c, d = in(_) d,
-    );
-}
+use crate::ops::ptx::{ROW_BYTES, as_value, unchanged};
 
 /// Starts `A · Bᵀ`, `[64, 2 N]`, over 64 inner elements; both operands in shared memory, given by descriptors, with 64 elements a row.
 #[cube]
