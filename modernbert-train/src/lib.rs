@@ -14,6 +14,7 @@
 //! | [`recompute`] | gradients with activation checkpointing: only a layer's input is saved |
 //! | [`rtd`] | replaced-token detection as a task of the loop |
 //! | [`pretrain`] | a recipe from beginning to end, and resuming a run |
+//! | [`statistics`] | mean, deviation, paired t-test |
 //! | [`tools`] | comparing, averaging, exporting and describing runs and checkpoints |
 //!
 //! Every random choice of the data is a function of seed, epoch and position.
@@ -32,6 +33,7 @@ pub mod run_dir;
 pub mod saving;
 pub mod schedule;
 pub mod snapshot;
+pub mod statistics;
 pub mod tools;
 
 pub use modernbert_data::{corpus, formats, loader, mask, mixture, order, pack, shard, tokenize};

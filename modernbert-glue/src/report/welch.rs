@@ -1,6 +1,7 @@
 //! Welch's t-test of two groups of seeds, and Holm's correction for several tasks.
 
 use crate::metrics::sample::{mean, variance};
+use modernbert_train::statistics::incomplete_beta;
 
 /// A test of the difference of two means.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,62 +41,6 @@ pub fn holm(ps: &[f64]) -> Vec<f64> {
         adjusted[i] = largest;
     }
     adjusted
-}
-
-/// The regularized incomplete beta function `I_x(a, b)`, by its continued fraction (Lentz's method).
-fn incomplete_beta(x: f64, a: f64, b: f64) -> f64 {
-    if x <= 0.0 || x >= 1.0 {
-        return x.clamp(0.0, 1.0);
-    }
-    // The fraction converges fast for `x` below the mean of the distribution; above the mean, `1 - I_(1-x)(b, a)` does.
-    if x > (a + 1.0) / (a + b + 2.0) {
-        return 1.0 - incomplete_beta(1.0 - x, b, a);
-    }
-    let front =
-        (ln_gamma(a + b) - ln_gamma(a) - ln_gamma(b) + a * x.ln() + b * (1.0 - x).ln()).exp() / a;
-    let tiny = 1e-300;
-    let kept = |value: f64| if value.abs() < tiny { tiny } else { value };
-    let (mut c, mut d) = (1.0, 1.0 / kept(1.0 - (a + b) * x / (a + 1.0)));
-    let mut fraction = d;
-    for m in 1..500 {
-        let m = f64::from(m);
-        let even = m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m));
-        let odd = -(a + m) * (a + b + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0));
-        let mut factor = 1.0;
-        for term in [even, odd] {
-            d = 1.0 / kept(1.0 + term * d);
-            c = kept(1.0 + term / c);
-            factor = c * d;
-            fraction *= factor;
-        }
-        if (factor - 1.0).abs() < 1e-15 {
-            break;
-        }
-    }
-    front * fraction
-}
-
-/// The logarithm of the gamma function for `x > 0` (Stirling's series, after a shift to `x >= 10`).
-fn ln_gamma(x: f64) -> f64 {
-    let (mut x, mut shift) = (x, 0.0);
-    while x < 10.0 {
-        shift -= x.ln();
-        x += 1.0;
-    }
-    let inverse = 1.0 / (x * x);
-    let series = [
-        1.0 / 12.0,
-        -1.0 / 360.0,
-        1.0 / 1260.0,
-        -1.0 / 1680.0,
-        1.0 / 1188.0,
-    ];
-    let series = series
-        .iter()
-        .rev()
-        .fold(0.0, |sum, term| sum * inverse + term)
-        / x;
-    shift + (x - 0.5) * x.ln() - x + 0.5 * (2.0 * std::f64::consts::PI).ln() + series
 }
 
 #[cfg(test)]
