@@ -14,6 +14,7 @@
 //! | [`recompute`] | gradients with activation checkpointing: only a layer's input is saved |
 //! | [`rtd`] | replaced-token detection as a task of the loop |
 //! | [`pretrain`] | a recipe from beginning to end, and resuming a run |
+//! | [`sweep`] | runs of a grid of settings and seeds: the grid's file, the folder, the comparison of the runs |
 //! | [`statistics`] | mean, deviation, paired t-test |
 //! | [`tools`] | comparing, averaging, exporting and describing runs and checkpoints |
 //!
@@ -34,6 +35,7 @@ pub mod saving;
 pub mod schedule;
 pub mod snapshot;
 pub mod statistics;
+pub mod sweep;
 pub mod tools;
 
 pub use modernbert_data::{corpus, formats, loader, mask, mixture, order, pack, shard, tokenize};

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use modernbert_cli::main_with_code;
 use program::ranks::supervise;
 use program::tokenize::TokenizeArgs;
-use program::{arguments, shapes, show, tokenize};
+use program::{arguments, shapes, show, sweep, tokenize};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -42,6 +42,9 @@ enum Command {
     /// Begins a run that decays the learning rate from a checkpoint of another run, optionally on other data.
     #[command(after_help = arguments::ANNEAL_HELP)]
     Anneal(arguments::Anneal),
+    /// Runs a grid of settings and seeds, resumably, and compares its rows in a table and a picture.
+    #[command(after_help = sweep::SWEEP_HELP)]
+    Sweep(sweep::Sweep),
     /// Compares two runs bit for bit: weights, optimizer state, and step, tokens and loss of the log.
     Diff(show::Diff),
     /// Writes the mean of checkpoints as a model folder.
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
             Command::Resume(resume) => resume.run(),
             Command::Rollback(rollback) => rollback.run(),
             Command::Anneal(anneal) => anneal.run(),
+            Command::Sweep(sweep) => sweep.run(),
             Command::Diff(diff) => diff.run(),
             Command::Average(average) => average.run(),
             Command::Export(export) => export.run(),

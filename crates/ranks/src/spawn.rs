@@ -25,7 +25,10 @@ fn at(path: &Path) -> impl Fn(io::Error) -> io::Error {
 }
 
 /// Opens a log to append to it, never through a link.
-fn log_file(path: &Path) -> io::Result<File> {
+///
+/// # Errors
+/// A link, or anything else that is no regular file; an error of the operating system.
+pub fn log_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true);
     #[cfg(unix)]
@@ -46,10 +49,10 @@ fn log_file(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Makes the system send SIGHUP, which saves a run, to the process that `command` will start when this process ends, even by SIGKILL.
+/// Makes the system send SIGHUP, which saves a run, to the process that `command` will start when the calling thread ends, even by SIGKILL.
 /// Other systems than Linux have no such request: there the ranks continue.
 #[cfg(target_os = "linux")]
-fn end_with_this_process(command: &mut Command) {
+pub fn end_with_this_process(command: &mut Command) {
     use std::os::unix::process::CommandExt;
     let parent = std::process::id();
     let request = move || {
@@ -67,8 +70,20 @@ fn end_with_this_process(command: &mut Command) {
     unsafe { command.pre_exec(request) };
 }
 
+/// As above; this system has no such request.
 #[cfg(not(target_os = "linux"))]
-fn end_with_this_process(_command: &mut Command) {}
+pub fn end_with_this_process(_command: &mut Command) {}
+
+/// Sends SIGHUP to a process that has not been waited for; nothing on systems without it.
+pub fn hang_up(child: &Child) {
+    #[cfg(unix)]
+    // SAFETY: no memory is involved, and a child that has not been waited for keeps its number.
+    unsafe {
+        libc::kill(child.id() as libc::pid_t, libc::SIGHUP);
+    }
+    #[cfg(not(unix))]
+    let _ = child;
+}
 
 /// The end of the ranks: status of the first one that failed.
 #[derive(Clone, Copy, Debug)]
@@ -166,13 +181,10 @@ impl Local {
 
     /// Sends SIGHUP to all ranks that have not ended.
     pub fn hang_up(&self) {
-        #[cfg(unix)]
         for (child, ended) in self.ranks.iter().zip(&self.ended) {
-            if ended.is_some() {
-                continue;
+            if ended.is_none() {
+                hang_up(child);
             }
-            // SAFETY: no memory is involved, and a child that has not been waited for keeps its number.
-            unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGHUP) };
         }
     }
 

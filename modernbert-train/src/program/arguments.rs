@@ -18,7 +18,7 @@ use super::train::Start;
 pub(crate) const RUN_HELP: &str = "\
 Examples:
   modernbert-train run cpu-tiny --out runs/tiny
-      a built-in recipe: demo, cpu-tiny, continue, h100-15min, base, large
+      a built-in recipe: demo, cpu-tiny, 17m, continue, h100-15min, base, large
   modernbert-train run my.toml --out runs/mine --corpus texts/ --set optimizer.learning_rate=1e-3 --set phase.decay.run.total_tokens=5_000_000
       settings by dotted key; those of one phase by phase.NAME.key
   modernbert-train run h100-15min --phase extend --from runs/a/checkpoints/step-00012000 --out runs/b
@@ -137,6 +137,12 @@ pub(super) struct OutArgs {
     /// Deletes the run in the folder first. Nothing else is deleted: a folder with any other file is refused.
     #[arg(long)]
     pub(super) restart: bool,
+    #[command(flatten)]
+    pub(super) settings: SettingArgs,
+}
+
+#[derive(Args)]
+pub(super) struct SettingArgs {
     /// Replaces one setting of the recipe, as in --set optimizer.learning_rate=1e-3, or restores its default, as in --set
     /// run.max_seconds=unset; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -172,7 +178,7 @@ fn tokens(text: &str) -> Result<u64, TokensError> {
     tokens.ok().filter(|&tokens| tokens > 0).ok_or(TokensError)
 }
 
-impl OutArgs {
+impl SettingArgs {
     /// The overrides of `--set` and `--dtype`.
     ///
     /// # Errors
@@ -233,32 +239,40 @@ impl OutArgs {
             Start::Model(_) => Ok(()),
         }
     }
+}
 
+/// The paths that a run of this recipe reads, and the bytes that its checkpoints need.
+pub(super) fn reads_and_needs(recipe: &Recipe) -> anyhow::Result<(Vec<PathBuf>, u64)> {
+    let (mut read, mut needed) = (Vec::new(), 0);
+    for phase in recipe.phases()? {
+        let recipe = phase.recipe;
+        let corpora = [Some(recipe.data.corpus), recipe.data.eval_corpus];
+        for corpus in corpora.into_iter().flatten() {
+            if let CorpusSource::Paths(paths) = corpus {
+                read.extend(paths);
+            }
+        }
+        if let TokenizerSource::Path(path) = recipe.data.tokenizer {
+            read.push(path);
+        }
+        read.extend(recipe.model.tile_from.clone());
+        read.extend(recipe.model.from.clone().map(PathBuf::from));
+        if let Ok(config) = recipe.model.config(recipe.data.tokenizer_vocab) {
+            // A checkpoint has weights and both moments in f32, and a new one is written before an old one is removed.
+            let checkpoints = (recipe.checkpoint.keep_last.max(1) as u64).saturating_add(1);
+            let bytes = checkpoints.saturating_mul(12).saturating_add(4);
+            needed = config.mlm_parameters().saturating_mul(bytes);
+        }
+    }
+    Ok((read, needed))
+}
+
+impl OutArgs {
     /// Checks that a run of this recipe can be written to `--out`, before anything is read or trained. `inputs` are the inputs that the
     /// recipe doesn't name.
     pub(super) fn check(&self, recipe: &Recipe, inputs: &[&Path]) -> anyhow::Result<()> {
-        let mut read: Vec<PathBuf> = inputs.iter().map(|path| path.to_path_buf()).collect();
-        let mut needed = 0;
-        for phase in recipe.phases()? {
-            let recipe = phase.recipe;
-            let corpora = [Some(recipe.data.corpus), recipe.data.eval_corpus];
-            for corpus in corpora.into_iter().flatten() {
-                if let CorpusSource::Paths(paths) = corpus {
-                    read.extend(paths);
-                }
-            }
-            if let TokenizerSource::Path(path) = recipe.data.tokenizer {
-                read.push(path);
-            }
-            read.extend(recipe.model.tile_from.clone());
-            read.extend(recipe.model.from.clone().map(PathBuf::from));
-            if let Ok(config) = recipe.model.config(recipe.data.tokenizer_vocab) {
-                // A checkpoint has weights and both moments in f32, and a new one is written before an old one is removed.
-                let checkpoints = (recipe.checkpoint.keep_last.max(1) as u64).saturating_add(1);
-                let bytes = checkpoints.saturating_mul(12).saturating_add(4);
-                needed = config.mlm_parameters().saturating_mul(bytes);
-            }
-        }
+        let (mut read, needed) = reads_and_needs(recipe)?;
+        read.extend(inputs.iter().map(|path| path.to_path_buf()));
         // `RunDir` itself checks the content of an existing folder.
         OutputCheck::folder(&self.out)
             .inputs(read)

@@ -5,6 +5,8 @@ mod rank_arguments;
 pub(crate) mod ranks;
 pub(crate) mod shapes;
 pub(crate) mod show;
+mod signals;
+pub(crate) mod sweep;
 pub(crate) mod tokenize;
 pub(crate) mod train;
 

@@ -5,22 +5,19 @@ use modernbert_cli::BAD_INPUT;
 use modernbert_train::run_dir::METRICS_FILE;
 use ranks::World;
 use ranks::spawn::Local;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
+
+use super::signals::Signals;
 
 /// Set in the environment of the ranks that this process starts.
 const STARTED: &str = "MODERNBERT_NPROC_RANK";
 
 /// Time that ranks have to end after one has failed: they notice at their next step.
 const GRACE: Duration = Duration::from_secs(20);
-
-/// Delay before a signal is passed on: a launcher or a terminal may have sent it to the ranks as well, and those signals must arrive first.
-const DELAY: Duration = Duration::from_millis(200);
 
 /// Starts the same command `nproc` times and returns the code with which the ranks ended; `None` if this process is to do the work itself.
 pub(crate) fn supervise(nproc: Option<u16>, folder: &Path) -> anyhow::Result<Option<ExitCode>> {
@@ -57,7 +54,11 @@ pub(crate) fn supervise(nproc: Option<u16>, folder: &Path) -> anyhow::Result<Opt
     let mut signals = Signals::watch()?;
     let started = Local::start(size, &logs, command);
     let local = started.with_context(|| format!("{size} ranks could not be started"))?;
-    let ended = local.wait(GRACE, |local| signals.forward(local))?;
+    let ended = local.wait(GRACE, |local| {
+        if signals.is_due() {
+            local.hang_up();
+        }
+    })?;
     let is_refused = ended.is_alike && ended.status.code() == Some(i32::from(BAD_INPUT));
     if is_refused && !had_logs && before == written(folder) {
         // Every rank has refused the same before its first step, and rank 0 has said it.
@@ -104,44 +105,4 @@ fn discard(logs: &Path, size: usize) {
         let _ = std::fs::remove_file(logs.join(format!("rank-{rank}.log")));
     }
     let _ = std::fs::remove_dir(logs);
-}
-
-/// Signals that this process has received.
-struct Signals {
-    received: Arc<AtomicBool>,
-    since: Option<Instant>,
-}
-
-impl Signals {
-    fn watch() -> anyhow::Result<Self> {
-        let received = Arc::new(AtomicBool::new(false));
-        #[cfg(unix)]
-        {
-            use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-            for signal in [SIGTERM, SIGHUP] {
-                signal_hook::flag::register(signal, received.clone())?;
-            }
-            // A terminal sends Ctrl-C to the ranks itself; this process only must not end before them.
-            let interrupted = match std::io::stdin().is_terminal() {
-                true => Arc::default(),
-                false => received.clone(),
-            };
-            signal_hook::flag::register(SIGINT, interrupted)?;
-        }
-        Ok(Self {
-            received,
-            since: None,
-        })
-    }
-
-    /// Passes a signal on as SIGHUP, which saves a run and never counts as the second signal, the one that ends a process at once.
-    fn forward(&mut self, local: &Local) {
-        if self.received.swap(false, Ordering::Relaxed) {
-            self.since.get_or_insert_with(Instant::now);
-        }
-        if self.since.is_some_and(|since| since.elapsed() >= DELAY) {
-            self.since = None;
-            local.hang_up();
-        }
-    }
 }

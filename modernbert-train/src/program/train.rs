@@ -11,7 +11,7 @@ use modernbert_train::pretrain::{
 };
 use modernbert_train::recipe::{
     CorpusSource, Recipe, RecipeError, RecipeText, TrainingPrecision, builtin, builtin_names,
-    builtin_text,
+    builtin_or_file,
 };
 use modernbert_train::run_dir::{recipe_of_run, run_of_checkpoint};
 use modernbert_train::tools::checkpoint_at;
@@ -26,12 +26,7 @@ const PRECISION: &str = "run.precision";
 
 /// A file, whose references follow the overrides, or a built-in recipe.
 fn read_recipe(path: &Path, overrides: &[String]) -> anyhow::Result<(Recipe, RecipeText)> {
-    let name = path.to_str().filter(|_| !path.is_file());
-    if let Some((recipe, text)) = name.and_then(|name| Some((builtin(name)?, builtin_text(name)?)))
-    {
-        return Ok((recipe?, text));
-    }
-    Recipe::from_file_with_text(path, overrides).map_err(|error| {
+    builtin_or_file(path, overrides).map_err(|error| {
         let names: Vec<_> = builtin_names().collect();
         match error {
             error @ RecipeError::Io { .. } => {
@@ -66,7 +61,11 @@ fn current_folder() -> anyhow::Result<PathBuf> {
 const MOST_TOKENS_BY_DEFAULT: u64 = 1_500_000_000;
 
 /// Refuses a long run, or one that continues a published model, on the default corpus, which would be a mistake.
-fn check_corpus(recipe: &Recipe, text: &RecipeText, corpus: &[PathBuf]) -> anyhow::Result<()> {
+pub(super) fn check_corpus(
+    recipe: &Recipe,
+    text: &RecipeText,
+    corpus: &[PathBuf],
+) -> anyhow::Result<()> {
     let phases = recipe.phases()?;
     let on_registry = phases
         .iter()
@@ -129,8 +128,8 @@ impl Start {
 impl Demo {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let mut recipe = builtin(DEMO).context("there is no demo")??;
-        self.out.check_corpus(&self.corpus)?;
-        let overrides = self.out.overrides()?;
+        self.out.settings.check_corpus(&self.corpus)?;
+        let overrides = self.out.settings.overrides()?;
         let mut options = self.common.options(&self.out.out, self.out.restart)?;
         if is_cpu_with_bf16(&options.device.device) {
             recipe.run.precision = TrainingPrecision::Bf16;
@@ -149,12 +148,15 @@ impl Demo {
 
 impl Run {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        self.out.check_corpus(&self.corpus)?;
-        let overrides = self.out.overrides()?;
+        self.out.settings.check_corpus(&self.corpus)?;
+        let overrides = self.out.settings.overrides()?;
         let (recipe, text) = read_recipe(&self.recipe, &overrides)?;
         let written = recipe.run.precision;
         let mut recipe = with_arguments(recipe, &self.corpus, &overrides)?;
-        if self.out.dtype.is_some() && written != recipe.run.precision && text.sets(PRECISION) {
+        if self.out.settings.dtype.is_some()
+            && written != recipe.run.precision
+            && text.sets(PRECISION)
+        {
             bail!(
                 "{}: {PRECISION} is {}, and --dtype is {}; to replace the recipe's, write --set {PRECISION}={}",
                 text.place(PRECISION, None),
@@ -168,13 +170,14 @@ impl Run {
             recipe = recipe.only_phase(phase)?;
             let own = format!("phase.{phase}.");
             self.out
+                .settings
                 .excludes("--phase", "leaves this phase out", |key| {
                     key.starts_with("phase.") && !key.starts_with(&own)
                 })?;
         }
         let start = self.from.as_deref().map(Start::parse).transpose()?;
         if let Some(start) = &start {
-            self.out.check_start("--from", start)?;
+            self.out.settings.check_start("--from", start)?;
         }
         if let Some(Start::Model(model)) = &start {
             recipe.model.from = Some(model.clone());
@@ -208,7 +211,7 @@ impl Resume {
 
 impl Rollback {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let overrides = self.out.overrides()?;
+        let overrides = self.out.settings.overrides()?;
         let checkpoint = checkpoint_at(&self.checkpoint)?;
         let run = run_of_checkpoint(&checkpoint)?;
         self.out
@@ -225,13 +228,15 @@ impl Anneal {
         for path in &mut corpus {
             *path = std::path::absolute(&*path)?;
         }
-        self.out.check_corpus(&self.corpus)?;
-        self.out.excludes("--tokens", "sets that too", |key| {
-            key == "run.total_tokens" || key.ends_with(".run.total_tokens")
-        })?;
-        let overrides = self.out.overrides()?;
+        self.out.settings.check_corpus(&self.corpus)?;
+        self.out
+            .settings
+            .excludes("--tokens", "sets that too", |key| {
+                key == "run.total_tokens" || key.ends_with(".run.total_tokens")
+            })?;
+        let overrides = self.out.settings.overrides()?;
         let start = Start::parse(&self.checkpoint)?;
-        self.out.check_start("the start", &start)?;
+        self.out.settings.check_start("the start", &start)?;
         match start {
             Start::Checkpoint(checkpoint) => {
                 let recipe = anneal_recipe(&checkpoint, self.tokens, &corpus)?;

@@ -1,8 +1,10 @@
 //! The recipes of `recipes/`, which are built into the program.
 
 use super::{Recipe, RecipeError, RecipeText};
+use std::path::Path;
 
-const ALL: [(&str, &str); 6] = [
+const ALL: [(&str, &str); 7] = [
+    ("17m", include_str!("../../recipes/17m.toml")),
     ("demo", include_str!("../../recipes/demo.toml")),
     ("cpu-tiny", include_str!("../../recipes/cpu-tiny.toml")),
     ("continue", include_str!("../../recipes/continue.toml")),
@@ -31,4 +33,20 @@ pub fn builtin_text(name: &str) -> Option<RecipeText> {
 /// Names of the built-in recipes.
 pub fn builtin_names() -> impl Iterator<Item = &'static str> {
     ALL.iter().map(|(name, _)| *name)
+}
+
+/// Reads the built-in recipe of a name, or the recipe file at a path, with its text for the line numbers of later errors. References follow
+/// `overrides`, which are not applied yet.
+///
+/// # Errors
+/// Those of [`Recipe::from_file_with_text`].
+pub fn builtin_or_file(
+    path: &Path,
+    overrides: &[String],
+) -> Result<(Recipe, RecipeText), RecipeError> {
+    let name = path.to_str().filter(|_| !path.is_file());
+    match name.and_then(|name| Some((builtin(name)?, builtin_text(name)?))) {
+        Some((recipe, text)) => Ok((recipe?, text)),
+        None => Recipe::from_file_with_text(path, overrides),
+    }
 }

@@ -26,12 +26,15 @@ mod sources;
 mod tests;
 mod unused;
 
-pub use builtin::{builtin, builtin_names, builtin_text};
+pub use builtin::{builtin, builtin_names, builtin_or_file, builtin_text};
 pub use check::RecipeError;
 pub use ema::EmaRecipe;
 pub use model::ModelRecipe;
 pub use phase::{Phase, PhaseRecipe};
 pub use place::RecipeText;
+pub(crate) use place::{line_at, parse_error};
+pub use set::PlacedOverride;
+pub(crate) use set::{SECTIONS, distance, is_setting, unknown};
 pub use sources::{CorpusSource, TokenizerSource};
 
 use crate::schedule::{BatchWarmup, Schedule, TokenSpan};

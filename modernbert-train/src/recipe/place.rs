@@ -5,7 +5,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::RecipeError;
-use super::set::Override;
+use super::set::{Override, PlacedOverride};
 use modernbert::config::{ConfigError, FlexOptions};
 use modernbert::wording::of_reader;
 
@@ -15,6 +15,8 @@ pub struct RecipeText {
     name: String,
     text: String,
     overrides: Vec<String>,
+    /// Overrides that come before these, and their places.
+    placed: Vec<PlacedOverride>,
 }
 
 impl RecipeText {
@@ -24,6 +26,7 @@ impl RecipeText {
             name: name.into(),
             text: text.into(),
             overrides: Vec::new(),
+            placed: Vec::new(),
         }
     }
 
@@ -34,15 +37,31 @@ impl RecipeText {
         self
     }
 
-    /// The place of a setting for messages: `recipe.toml:12`, `--set key=value`, or the recipe's name where the setting is a default.
-    pub fn place(&self, key: &str, phase: Option<&str>) -> String {
+    /// The same with overrides of a file, which those of the command line come after.
+    #[must_use]
+    pub fn with_placed_overrides(mut self, overrides: &[PlacedOverride]) -> Self {
+        self.placed = overrides.to_vec();
+        self
+    }
+
+    /// The place of the last override of a key, if there is one.
+    fn place_of_override(&self, key: &str, phase: Option<&str>) -> Option<String> {
         let of_phase = phase.map(|phase| format!("phase.{phase}.{key}"));
-        let overrides = |text: &&String| {
+        let sets = |text: &str| {
             let set = text.split('=').next().unwrap_or_default().trim();
             set == key || Some(set) == of_phase.as_deref()
         };
-        if let Some(text) = self.overrides.iter().rev().find(overrides) {
-            return format!("--set {text}");
+        let given = self.overrides.iter().rev().find(|text| sets(text));
+        let placed = || self.placed.iter().rev().find(|one| sets(&one.text));
+        given
+            .map(|text| format!("--set {text}"))
+            .or_else(|| Some(placed()?.place.clone()))
+    }
+
+    /// The place of a setting for messages: `recipe.toml:12`, `--set key=value`, or the recipe's name where the setting is a default.
+    pub fn place(&self, key: &str, phase: Option<&str>) -> String {
+        if let Some(place) = self.place_of_override(key, phase) {
+            return place;
         }
         match line_of_key(&self.text, key, phase) {
             Some(line) => format!("{}:{line}", self.name),
@@ -53,9 +72,9 @@ impl RecipeText {
     /// Returns true if the recipe or an override sets this key itself, and no override removes it.
     pub fn sets(&self, key: &str) -> bool {
         let of_phase = format!(".{key}");
-        let overrides = self
-            .overrides
-            .iter()
+        let placed = self.placed.iter().map(|one| &one.text);
+        let overrides = placed
+            .chain(&self.overrides)
             .filter_map(|text| Override::parse(text).ok());
         let (outer, of_phases): (Vec<_>, Vec<_>) = overrides
             .filter(|one| {
@@ -71,10 +90,10 @@ impl RecipeText {
 
     /// The place of an entry of a list, as [`Self::place`].
     fn place_of_entry(&self, key: &str, phase: Option<&str>, entry: usize) -> String {
-        let place = self.place(key, phase);
-        match lines_of_entries(&self.text, key, phase).get(entry) {
-            Some(line) if !place.starts_with("--set") => format!("{}:{line}", self.name),
-            _ => place,
+        let line = lines_of_entries(&self.text, key, phase).get(entry).copied();
+        match (self.place_of_override(key, phase), line) {
+            (None, Some(line)) => format!("{}:{line}", self.name),
+            _ => self.place(key, phase),
         }
     }
 
@@ -166,13 +185,13 @@ fn key_of_model(error: &ConfigError) -> String {
 }
 
 /// Number of the line in which a byte of `text` is, from 1.
-pub(super) fn line_at(text: &str, byte: usize) -> usize {
+pub(crate) fn line_at(text: &str, byte: usize) -> usize {
     let before = text.as_bytes().iter().take(byte);
     1 + before.filter(|&&byte| byte == b'\n').count()
 }
 
 /// A TOML error as `name:line: message`, in one line.
-pub(super) fn parse_error(name: &str, text: &str, error: &toml::de::Error) -> RecipeError {
+pub(crate) fn parse_error(name: &str, text: &str, error: &toml::de::Error) -> RecipeError {
     let message = of_reader(error.message());
     let Some(span) = error.span() else {
         return RecipeError::Parse {

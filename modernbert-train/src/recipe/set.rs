@@ -101,6 +101,20 @@ pub(super) const KEYS: &[&str] = &[
     "schedule.warmup_tokens",
 ];
 
+/// The sections of a recipe. A test compares this list with the keys.
+pub(crate) const SECTIONS: [&str; 10] = [
+    "model",
+    "data",
+    "batch",
+    "mask",
+    "dropout",
+    "optimizer",
+    "ema",
+    "schedule",
+    "run",
+    "checkpoint",
+];
+
 /// The table of architecture choices inside `[model]`, whose keys are those of [`FlexOptions`].
 const FLEXBERT: &str = "model.flexbert.";
 
@@ -110,8 +124,16 @@ pub(super) fn is_known(key: &str) -> bool {
     KEYS.contains(&key) || choice.is_some_and(|choice| FlexOptions::KEYS.contains(&choice))
 }
 
+/// Returns true if a recipe, or a phase of it as in `phase.NAME.section.key`, may have this dotted key.
+pub(crate) fn is_setting(key: &str) -> bool {
+    let of_phase = key
+        .strip_prefix("phase.")
+        .and_then(|rest| rest.split_once('.'));
+    is_known(of_phase.map_or(key, |(_, key)| key))
+}
+
 /// Letters to insert, delete or replace to make `b` of `a`.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {
@@ -132,7 +154,7 @@ fn last_part(key: &str) -> &str {
 
 /// The keys similar to `key`, at most three: by the whole key, or by its last part, because a section is easily forgotten. Others
 /// are not named.
-pub(super) fn unknown(source_name: &str, key: &str) -> RecipeError {
+pub(crate) fn unknown(source_name: &str, key: &str) -> RecipeError {
     let likeness =
         |known: &str| distance(key, known).min(distance(last_part(key), last_part(known)));
     let most = 1 + last_part(key).chars().count() / 4;
@@ -182,9 +204,20 @@ pub(super) fn dotted(table: &Table) -> Vec<String> {
 /// The bare value of `--set` that removes a key. A text of these letters is written `"unset"`.
 const UNSET: &str = "unset";
 
-/// An override of the command line, `key=value`.
+/// An override that a file contains, such as the settings of a row of a sweep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacedOverride {
+    /// `key=value`, as after `--set`.
+    pub text: String,
+    /// File and line, for messages.
+    pub place: String,
+}
+
+/// An override of the command line or of a file, `key=value`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Override {
+    /// File and line; `None` on the command line.
+    place: Option<String>,
     /// The dotted key.
     pub(super) key: String,
     /// The value as given.
@@ -218,7 +251,18 @@ impl Override {
                 message: "the number is too large: a setting is an integer below 2^63".to_owned(),
             });
         }
-        Ok(Self { key, raw, value })
+        Ok(Self {
+            place: None,
+            key,
+            raw,
+            value,
+        })
+    }
+
+    fn parse_placed(given: &PlacedOverride) -> Result<Self, RecipeError> {
+        let place = Some(given.place.clone());
+        let parsed = Self::parse(&given.text)?;
+        Ok(Self { place, ..parsed })
     }
 
     pub(super) fn parse_all(texts: &[String]) -> Result<Vec<Self>, RecipeError> {
@@ -226,10 +270,17 @@ impl Override {
     }
 
     fn refused(&self, message: impl Into<String>) -> RecipeError {
-        RecipeError::Override {
-            key: self.key.clone(),
-            value: self.raw.clone(),
-            message: message.into(),
+        let message = message.into();
+        match &self.place {
+            None => RecipeError::Override {
+                key: self.key.clone(),
+                value: self.raw.clone(),
+                message,
+            },
+            Some(place) => RecipeError::Parse {
+                source_name: place.clone(),
+                message: format!("{} = {}: {message}", self.key, self.raw),
+            },
         }
     }
 }
@@ -344,7 +395,19 @@ impl Recipe {
     /// # Errors
     /// A missing `=`, an empty value, an unknown key, and a value that does not fit its key.
     pub fn with_overrides(&self, overrides: &[String]) -> Result<Self, RecipeError> {
-        let mut overrides = Override::parse_all(overrides)?;
+        self.with_parsed(Override::parse_all(overrides)?)
+    }
+
+    /// As [`Self::with_overrides`], for settings of a file, which errors name with its line.
+    ///
+    /// # Errors
+    /// As [`Self::with_overrides`].
+    pub fn with_placed_overrides(&self, overrides: &[PlacedOverride]) -> Result<Self, RecipeError> {
+        let parsed: Result<_, _> = overrides.iter().map(Override::parse_placed).collect();
+        self.with_parsed(parsed?)
+    }
+
+    fn with_parsed(&self, mut overrides: Vec<Override>) -> Result<Self, RecipeError> {
         overrides.sort_by_key(|one| !one.key.ends_with("schedule.kind"));
         let mut recipe = self.clone();
         for one in overrides {
@@ -359,14 +422,16 @@ impl Recipe {
             return self.with_phase_override(of_phase, &given);
         }
         let known = is_known(key).then(|| key.split_once('.')).flatten();
-        let (section, name) = known.ok_or_else(|| unknown("--set", key))?;
+        let (section, name) =
+            known.ok_or_else(|| unknown(given.place.as_deref().unwrap_or("--set"), key))?;
         let own: Vec<_> = self.phase.iter().filter(|phase| phase.sets(key)).collect();
         if let Some(first) = own.first() {
             let names: Vec<_> = own.iter().map(|phase| phase.name.as_str()).collect();
             return Err(given.refused(format!(
-                "phases set it themselves ({}): write phase.{}.{key}={}",
+                "phases set it themselves ({}): write phase.{}.{key}{}{}",
                 names.join(", "),
                 first.name,
+                if given.place.is_some() { " = " } else { "=" },
                 given.raw,
             )));
         }
@@ -435,7 +500,9 @@ impl Recipe {
         if inner.is_empty() {
             found.settings.remove(section);
         }
-        found.check_keys(&|_| format!("--set, phase {phase}"))?;
+        let place = given.place.clone();
+        let place = place.unwrap_or_else(|| format!("--set, phase {phase}"));
+        found.check_keys(&|_| place.clone())?;
         recipe
             .phases()
             .map_err(|error| given.refused(error.to_string()))?;

@@ -226,6 +226,15 @@ fn the_recipes_in_the_folder_are_good() {
 }
 
 #[test]
+fn the_sections_are_those_of_the_keys() {
+    let of_keys: std::collections::BTreeSet<&str> = super::set::KEYS
+        .iter()
+        .filter_map(|key| Some(key.split_once('.')?.0))
+        .collect();
+    assert_eq!(of_keys, SECTIONS.into_iter().collect());
+}
+
+#[test]
 fn two_lines_are_a_recipe() {
     let recipe =
         Recipe::from_str("model.preset = '17m'\nrun.total_tokens = 1_000_000", "x").unwrap();
