@@ -11,6 +11,10 @@ pub struct DropoutRates {
     pub attention_output: f64,
     /// Inside the MLP, after the gate.
     pub mlp: f64,
+    /// After the MLP's output projection, as in BERT.
+    pub mlp_output: f64,
+    /// Before the dense layer of a sequence classifier's head, as in RoBERTa.
+    pub head: f64,
     /// Before a classifier.
     pub classifier: f64,
 }

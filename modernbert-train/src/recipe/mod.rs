@@ -237,7 +237,7 @@ impl DropoutRecipe {
             attention_probabilities: self.attention_probabilities,
             attention_output: self.attention_output,
             mlp: self.mlp,
-            classifier: 0.0,
+            ..DropoutRates::default()
         }
     }
 }

@@ -58,6 +58,8 @@ fn gradients_are_those_of_the_usual_step() {
         attention_probabilities: 0.1,
         attention_output: 0.1,
         mlp: 0.1,
+        mlp_output: 0.1,
+        head: 0.1,
         classifier: 0.1,
     };
     let dropout = Dropout {

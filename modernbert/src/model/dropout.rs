@@ -15,5 +15,7 @@ pub fn dropout_rates(config: &ModernBertConfig) -> DropoutRates {
             .unwrap_or(config.attention_dropout),
         mlp: config.mlp_dropout,
         classifier: config.classifier_dropout,
+        mlp_output: 0.0,
+        head: 0.0,
     }
 }

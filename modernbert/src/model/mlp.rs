@@ -67,7 +67,8 @@ impl Mlp {
     pub(super) fn forward(&self, input: Tensor<2>, pass: &ForwardPass, layer: usize) -> Tensor<2> {
         let wi = self.wi();
         let biased = wi.bias.is_some() || self.wo.bias.is_some();
-        let drops = pass.dropout_at(layer, Site::Mlp).is_some();
+        let drops = pass.dropout_at(layer, Site::Mlp).is_some()
+            || pass.dropout_at(layer, Site::MlpOutput).is_some();
         if self.is_geglu() && !biased && !drops {
             return geglu_mlp(input, wi.weight.val(), self.wo.weight.val());
         }
@@ -85,7 +86,8 @@ impl Mlp {
         } else {
             self.act.forward(u)
         };
-        self.wo.forward(pass.drop(inner, layer, Site::Mlp))
+        let out = self.wo.forward(pass.drop(inner, layer, Site::Mlp));
+        pass.drop(out, layer, Site::MlpOutput)
     }
 
     fn is_geglu(&self) -> bool {

@@ -29,7 +29,7 @@ fn dropout(rates: DropoutRates, batch: u64) -> Option<Dropout> {
 }
 
 /// Each site alone.
-fn sites() -> [(&'static str, DropoutRates); 5] {
+fn sites() -> [(&'static str, DropoutRates); 6] {
     let none = DropoutRates::default();
     [
         (
@@ -54,6 +54,13 @@ fn sites() -> [(&'static str, DropoutRates); 5] {
             },
         ),
         ("mlp", DropoutRates { mlp: 0.3, ..none }),
+        (
+            "MLP output",
+            DropoutRates {
+                mlp_output: 0.3,
+                ..none
+            },
+        ),
         (
             "classifier",
             DropoutRates {
@@ -115,6 +122,7 @@ fn rates_of_a_config() {
         attention_output: 0.2,
         mlp: 0.3,
         classifier: 0.4,
+        ..DropoutRates::default()
     };
     assert_eq!(dropout_rates(&config), expected);
 }
@@ -159,7 +167,7 @@ fn gradients_are_those_of_the_dropped_network() {
         attention_probabilities: 0.1,
         attention_output: 0.1,
         mlp: 0.1,
-        classifier: 0.0,
+        ..DropoutRates::default()
     };
     let model = toy::build(|device| MaskedLm::new(&config, device).unwrap(), 5, &device);
     let masked = MaskedTokens::new(&[0, 5, 9, 20], &[4, 36, 0, 7], &[1.0; 4], &device);

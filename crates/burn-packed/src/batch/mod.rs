@@ -23,6 +23,8 @@ pub struct PackedBatch {
     pub order: TokenOrder,
     /// Dropout of a training step; constructors set `None`, no dropout.
     pub dropout: Option<Dropout>,
+    /// Type of each token on the host, 0 or 1, for models that have an embedding of token types; constructors set `None`, type 0 for all.
+    pub types: Option<TokenOrder>,
 }
 
 impl PackedBatch {
@@ -59,6 +61,7 @@ impl PackedBatch {
             layout,
             order: TokenOrder::new(ids.to_vec()),
             dropout: None,
+            types: None,
         }
     }
 
@@ -66,6 +69,28 @@ impl PackedBatch {
     #[must_use]
     pub fn with_dropout(mut self, dropout: Option<Dropout>) -> Self {
         self.dropout = dropout;
+        self
+    }
+
+    /// Returns the batch with types of its tokens: in each sequence 0 before its entry of `seconds`, a position in the sequence, and 1 from there on.
+    /// The entries of sequences without a second text are their lengths or more.
+    ///
+    /// # Panics
+    /// If there are fewer entries than sequences.
+    #[must_use]
+    pub fn with_second_texts(mut self, seconds: impl IntoIterator<Item = usize>) -> Self {
+        let mut types = vec![0u32; self.layout.total_tokens()];
+        let mut seconds = seconds.into_iter();
+        let mut any = false;
+        for range in self.layout.ranges() {
+            let second = seconds.next();
+            let second = second.expect("the second text of each sequence of the batch");
+            if let Some(second) = types[range].get_mut(second..) {
+                any |= !second.is_empty();
+                second.fill(1);
+            }
+        }
+        self.types = any.then(|| TokenOrder::new(types));
         self
     }
 

@@ -62,6 +62,7 @@ impl CapturedForward {
             layout,
             order: TokenOrder::new(vec![filler; size.tokens]),
             dropout: None,
+            types: None,
         };
         let pass: Forward = Box::new(move || forward(&batch));
         let graph = capture(device, pass);

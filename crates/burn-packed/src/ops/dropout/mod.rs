@@ -41,6 +41,10 @@ pub enum Site {
     Mlp = 4,
     /// Before a classifier.
     Classifier = 5,
+    /// After the MLP's output projection.
+    MlpOutput = 6,
+    /// Before the dense layer of a sequence classifier's head.
+    Head = 7,
 }
 
 /// One application of dropout: its rate, and the key that selects the elements.
@@ -60,6 +64,8 @@ impl DropoutSpec {
             Site::AttentionOutput => rates.attention_output,
             Site::Mlp => rates.mlp,
             Site::Classifier => rates.classifier,
+            Site::MlpOutput => rates.mlp_output,
+            Site::Head => rates.head,
         };
         let words = [dropout.seed, dropout.batch, layer as u64, site as u64];
         Self::new(rate, words)
