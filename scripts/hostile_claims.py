@@ -123,7 +123,7 @@ def spelled(r):
     embed = r.command("embed", "--model", "mlm", "x")
     for name in ("MODERNBERT_CPU_UNIT", "MODERNBERT_DEVICE", "RAYON_NUM_THREADS"):
         r.trial(f"spelled-variable-{name}", embed, REFUSE, [name], never=["\x1b"], env={name: RED})
-    for name, config in {"type": {"model_type": RED}, "activation": {"hidden_activation": RED}, "class": {"architectures": [RED], "model_type": "bert"}, "choice": {"flexbert": {RED: 1}}}.items():
+    for name, config in {"type": {"model_type": RED}, "activation": {"hidden_activation": RED}, "class": {"architectures": [RED], "model_type": "albert"}, "choice": {"flexbert": {RED: 1}}}.items():
         good = json.loads((r.place / "mlm/config.json").read_text())
         folder = model_with(r, "q", config__json=json.dumps(good | config))
         r.trial(f"spelled-config-{name}", r.command("embed", "--model", folder, "x"), REFUSE, ["config.json"], never=["\x1b"])

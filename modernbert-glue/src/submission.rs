@@ -4,7 +4,7 @@ use modernbert::Loader;
 use modernbert::checkpoint::{CheckpointError, write_atomically};
 use modernbert::model::{Precision, SequenceClassifier};
 use modernbert::tokenizer::Tokenizer;
-use modernbert_train::finetune::{encode, predict_with};
+use modernbert_train::finetune::{encode, predict_examples_with};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -114,8 +114,9 @@ pub fn predict_task(
     let mut written = Vec::new();
     for split in &splits {
         let encoded = encode(&tokenizer, &split.texts(), settings.max_length)?;
-        let rows: Vec<&[u32]> = encoded.samples.iter().map(|s| s.ids.as_slice()).collect();
-        let outputs = predict_with(&model, &rows, &mut |done| see(split.name, done, rows.len()))?;
+        let rows = &encoded.samples;
+        let outputs =
+            predict_examples_with(&model, rows, &mut |done| see(split.name, done, rows.len()))?;
         let predictions: Vec<Prediction> = outputs
             .iter()
             .map(|outputs| Prediction::from_outputs(task, outputs))

@@ -448,5 +448,6 @@ pub fn restored_best<M: Architecture>(snapshot: &Snapshot, model: &M) -> Result<
 
 fn filled<M: Architecture>(model: &M, folder: &Path) -> Result<M, SnapshotError> {
     let files = TensorFiles::open(&folder.join(WEIGHTS_FILE))?;
+    let files = files.in_family(model.encoder().config(), M::HEAD)?;
     Ok(load(model.clone(), &files, &[])?.0)
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::atomic::write_atomically;
-use crate::config::ModernBertConfig;
+use crate::config::{Family, Head, ModernBertConfig};
 
 /// Name of the card in a model folder.
 pub const CARD_FILE: &str = "README.md";
@@ -34,20 +34,33 @@ impl ModelCard {
     /// The card in Markdown: language, intended use, training, data and limits.
     pub fn render(&self, config: &ModernBertConfig) -> String {
         let class = config.architectures.first().map_or("", String::as_str);
-        let (pipeline, purpose) = match class {
-            "ModernBertForSequenceClassification" => ("text-classification", "classifies texts"),
-            "ModernBertForTokenClassification" => ("token-classification", "labels tokens"),
-            "ModernBertForQuestionAnswering" => {
-                ("question-answering", "finds answers in a given text")
-            }
-            "ModernBertForMultipleChoice" => ("multiple-choice", "scores choices"),
-            "ModernBertModel" => ("feature-extraction", "computes hidden states of texts"),
-            _ => (
+        let (pipeline, purpose) = match Head::of_class(class) {
+            Some(Head::Sequence) => ("text-classification", "classifies texts"),
+            Some(Head::Token) => ("token-classification", "labels tokens"),
+            Some(Head::Question) => ("question-answering", "finds answers in a given text"),
+            Some(Head::Choice) => ("multiple-choice", "scores choices"),
+            Some(Head::None) => ("feature-extraction", "computes hidden states of texts"),
+            Some(Head::MaskedLm) | None => (
                 "fill-mask",
                 "predicts masked tokens and is meant to be finetuned",
             ),
         };
-        let name = or(&self.name, "ModernBERT");
+        let (family, paper) = match config.family {
+            Family::ModernBert => ("ModernBERT", "2412.13663"),
+            Family::Bert => ("BERT", "1810.04805"),
+            Family::Roberta => ("RoBERTa", "1907.11692"),
+            Family::XlmRoberta => ("XLM-RoBERTa", "1911.02116"),
+        };
+        // The languages of other families are those of the model that training started from.
+        let (language, english) = match config.family {
+            Family::ModernBert => (
+                "language: en\n",
+                "- **English only.** The tokenizer and the recipe are made for English text and code. Other languages need more tokens and have worse \
+                 results.\n",
+            ),
+            _ => ("", ""),
+        };
+        let name = or(&self.name, family);
         let millions = config.encoder_parameters() as f64 / 1e6;
         let labels = config.id2label.as_ref().map_or(String::new(), |labels| {
             format!("\nLabels: {}.\n", labels.join(", "))
@@ -56,16 +69,15 @@ impl ModelCard {
         format!(
             "\
 ---
-language: en
-library_name: transformers
+{language}library_name: transformers
 pipeline_tag: {pipeline}
 tags:
-- modernbert
+- {tag}
 ---
 
 # {name}
 
-A [ModernBERT](https://arxiv.org/abs/2412.13663) encoder that {purpose}: {layers} layers of width {width}, {millions:.1} million \
+A [{family}](https://arxiv.org/abs/{paper}) encoder that {purpose}: {layers} layers of width {width}, {millions:.1} million \
 parameters without its head, sequences of up to {positions} tokens.
 {labels}
 ## Use
@@ -91,13 +103,12 @@ The folder also loads in Python: `transformers.AutoModel.from_pretrained(\"FOLDE
 
 ## Limits
 
-- **English only.** The tokenizer and the recipe are made for English text and code. Other languages need more tokens and have worse \
-results.
-- **Bias.** A model learns the views and stereotypes of the text it is trained on. Text from the web contains much of both. Measure \
+{english}- **Bias.** A model learns the views and stereotypes of the text it is trained on. Text from the web contains much of both. Measure \
 the effect for your use, above all where decisions are about people.
 - **No facts.** The model predicts likely tokens; it doesn't know whether they are true. It is an encoder and generates no text.
 - **Length.** Texts beyond {positions} tokens are truncated.
 ",
+            tag = config.family.model_type(),
             layers = config.num_hidden_layers,
             width = config.hidden_size,
             positions = config.max_position_embeddings,

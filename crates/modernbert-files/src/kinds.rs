@@ -95,6 +95,18 @@ pub(crate) const CONFIG: Kind = Fields(&[
     ("vocab_size", Count),
 ]);
 
+/// `config.json` of BERT and RoBERTa: the keys that [`CONFIG`] does not have.
+pub(crate) const BERT_CONFIG: Kind = Fields(&[
+    ("add_cross_attention", Flag),
+    ("attention_probs_dropout_prob", Number),
+    ("chunk_size_feed_forward", Count),
+    ("hidden_act", Text),
+    ("hidden_dropout_prob", Number),
+    ("is_encoder_decoder", Flag),
+    ("pruned_heads", OBJECT),
+    ("type_vocab_size", Count),
+]);
+
 /// Rotary embeddings of each kind of layer.
 const ROPES: Kind = Fields(&[("full_attention", ROPE), ("sliding_attention", ROPE)]);
 
@@ -436,8 +448,9 @@ mod tests {
         all.into_iter().filter(|value| !accepts(value)).collect()
     }
 
-    const FILES: [Kind; 9] = [
+    const FILES: [Kind; 10] = [
         CONFIG,
+        BERT_CONFIG,
         TOKENIZER_CONFIG,
         ADDED_TOKENS,
         MODULES,

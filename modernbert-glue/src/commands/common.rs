@@ -3,8 +3,8 @@
 use anyhow::{Context, bail};
 use burn::train::Interrupter;
 use clap::Args;
-use modernbert::checkpoint::open_checked;
-use modernbert::config::{ModernBertConfig, is_share};
+use modernbert::checkpoint::open_with_head;
+use modernbert::config::{Head, ModernBertConfig, is_share};
 use modernbert::device::NamedDevice;
 use modernbert::lock::{FolderLock, LOCK_FILE};
 use modernbert::model::Precision;
@@ -229,7 +229,7 @@ pub(crate) fn check_mnli(
     model: &str,
 ) -> anyhow::Result<()> {
     let place = folder.display();
-    let (found, files) = open_checked(folder)?;
+    let (found, files) = open_with_head(folder, Head::Sequence)?;
     let rows = files
         .names()
         .any(|name| name == "classifier.weight")

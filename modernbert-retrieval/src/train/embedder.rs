@@ -5,7 +5,7 @@ use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use modernbert::Loader;
 use modernbert::batch::PackedBatch;
 use modernbert::checkpoint::{F32Tensor, TensorFiles, WEIGHTS_FILE, save, write_safetensors};
-use modernbert::config::{ModernBertConfig, Pooling};
+use modernbert::config::{Head, ModernBertConfig, Pooling};
 use modernbert::device::read;
 use modernbert::model::{Architecture, ModernBert, pool};
 use modernbert::ops::linear::linear;
@@ -43,6 +43,7 @@ pub struct Projection {
 
 impl Architecture for Embedder {
     const CLASS: &'static str = ModernBert::CLASS;
+    const HEAD: Head = Head::None;
 
     fn encoder(&self) -> &ModernBert {
         &self.model

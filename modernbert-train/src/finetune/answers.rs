@@ -21,6 +21,8 @@ use super::table::{QuestionFile, QuestionRow};
 pub struct SpanSample {
     /// Token ids with special tokens.
     pub ids: Vec<u32>,
+    /// Position in `ids` of the first token of type 1; their number where there is none.
+    pub second: usize,
     /// Position of the answer's first token; 0, that of `[CLS]`, where the window doesn't hold the answer.
     pub start: u32,
     /// Position of the answer's last token, or 0.
@@ -93,6 +95,7 @@ pub fn encode_questions(
             };
             all.samples.push(SpanSample {
                 ids: window.ids.clone(),
+                second: window.second,
                 start,
                 end,
             });
@@ -169,6 +172,10 @@ impl Example for SpanSample {
 
     fn sequences(&self) -> impl Iterator<Item = &[u32]> {
         std::iter::once(self.ids.as_slice())
+    }
+
+    fn seconds(&self) -> impl Iterator<Item = usize> {
+        std::iter::once(self.second)
     }
 
     fn mismatch_reason(&self, _first: &Self, _outputs: usize) -> Option<String> {

@@ -20,6 +20,11 @@ impl<E: Example> Batch<E> {
         self.examples.iter().flat_map(E::sequences).collect()
     }
 
+    /// Position of the first token of type 1 in each sequence.
+    pub fn seconds(&self) -> impl Iterator<Item = usize> {
+        self.examples.iter().flat_map(E::seconds)
+    }
+
     /// Tokens of all sequences.
     pub fn tokens(&self) -> u64 {
         self.examples.iter().map(|e| e.tokens() as u64).sum()

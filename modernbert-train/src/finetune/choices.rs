@@ -19,6 +19,8 @@ use super::table::{ChoiceFile, ChoiceRow};
 pub struct ChoiceSample {
     /// Token ids of the question with each choice, special tokens included; all questions of a run have the same number of choices.
     pub sequences: Vec<Vec<u32>>,
+    /// Position of the first token of type 1 in each sequence; its length where there is none.
+    pub seconds: Vec<usize>,
     /// Number of the right choice, from 0.
     pub label: u32,
 }
@@ -47,10 +49,13 @@ pub fn encode_choices(
         let choices = row.choices.iter().map(|choice| {
             let encoded = tokenizer.encode_truncated(&row.prompt, Some(choice), max_length)?;
             truncated |= encoded.truncated;
-            Ok(encoded.ids)
+            Ok((encoded.ids, encoded.second))
         });
+        let choices = choices.collect::<Result<Vec<_>, TokenizerError>>()?;
+        let (sequences, seconds) = choices.into_iter().unzip();
         let sample = ChoiceSample {
-            sequences: choices.collect::<Result<_, TokenizerError>>()?,
+            sequences,
+            seconds,
             label: row.label,
         };
         Ok((sample, truncated))
@@ -80,6 +85,10 @@ impl Example for ChoiceSample {
 
     fn sequences(&self) -> impl Iterator<Item = &[u32]> {
         self.sequences.iter().map(Vec::as_slice)
+    }
+
+    fn seconds(&self) -> impl Iterator<Item = usize> {
+        self.seconds.iter().copied()
     }
 
     fn mismatch_reason(&self, first: &Self, _outputs: usize) -> Option<String> {

@@ -40,6 +40,7 @@ pub fn encode(
         let encoded = tokenizer.encode_truncated(text.text, text.pair, max_length)?;
         let empty = text.text.trim().is_empty() || text.pair.is_some_and(|t| t.trim().is_empty());
         let sample = Sample {
+            second: encoded.second,
             ids: encoded.ids,
             target: text.target.clone(),
         };

@@ -38,6 +38,11 @@ pub trait Example: Clone + Send + Sync + 'static {
     /// Token ids of the example's sequences, special tokens included; one for most kinds.
     fn sequences(&self) -> impl Iterator<Item = &[u32]>;
 
+    /// Position of the first token of type 1 in each of [`Self::sequences`]; the length of a sequence without one. For models with token types.
+    fn seconds(&self) -> impl Iterator<Item = usize> {
+        self.sequences().map(<[u32]>::len)
+    }
+
     /// Number of targets, by which the loss of an example is weighted in the mean of its step: 1 for most kinds, the labelled tokens in
     /// token classification.
     fn targets(&self) -> usize {

@@ -63,6 +63,7 @@ fn tagged() -> Vec<TaggedSample> {
 fn spans() -> Vec<SpanSample> {
     let sample = |i: u32| SpanSample {
         ids: ids(i, 4 + i as usize % 5),
+        second: 9,
         start: i % 3,
         end: i % 3 + i % 2,
     };
@@ -74,6 +75,7 @@ fn choices() -> Vec<ChoiceSample> {
         sequences: (0..3)
             .map(|c| ids(i + c, 2 + (i + c) as usize % 4))
             .collect(),
+        seconds: vec![9; 3],
         label: i % 3,
     };
     (0..12).map(sample).collect()
@@ -82,6 +84,7 @@ fn choices() -> Vec<ChoiceSample> {
 fn several() -> Vec<Sample> {
     let sample = |i: u32| Sample {
         ids: ids(i, 2 + i as usize % 5),
+        second: 9,
         target: Target::Labels((0..3).filter(|label| (i >> label) & 1 == 1).collect()),
     };
     (0..12).map(sample).collect()
@@ -174,6 +177,7 @@ fn targets_that_do_not_fit_are_named() {
     );
     let span = SpanSample {
         ids: vec![1, 2],
+        second: 2,
         start: 1,
         end: 2,
     };
@@ -206,6 +210,7 @@ fn targets_that_do_not_fit_are_named() {
     );
     let class = Sample {
         ids: vec![1],
+        second: 1,
         target: Target::Class(0),
     };
     assert!(class.mismatch_reason(&several[0], 2).is_some());

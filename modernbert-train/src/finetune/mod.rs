@@ -49,7 +49,9 @@ pub use encode::{Encoded, Text, encode};
 pub use error::FinetuneError;
 pub use example::Example;
 pub use options::FinetuneOptions;
-pub use predict::{classes, predict, predict_examples, predict_with, scores};
+pub use predict::{
+    classes, predict, predict_examples, predict_examples_with, predict_with, scores,
+};
 pub use run::{DevEvaluation, DevScore, Finetuned, Finetuning, Interruption, Scorer};
 pub use saving::{data_hash, is_cpu};
 pub use sequence::{Sample, Target};

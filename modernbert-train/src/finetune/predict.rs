@@ -11,7 +11,8 @@ use super::sequence::logits;
 /// Tokens of a batch. Large enough to keep a GPU busy; on a CPU it makes no difference.
 const BATCH_TOKENS: usize = 16_384;
 
-/// Outputs of the classifier for each sequence, in the order given: logits of the classes, or one number.
+/// Outputs of the classifier for each sequence, in the order given: logits of the classes, or one number. All tokens have type 0; see
+/// [`predict_examples`] for pairs of models with token types.
 ///
 /// Meanwhile the sequences are sorted by length and packed into batches of 16384 tokens.
 ///
@@ -60,16 +61,28 @@ pub fn predict_examples<E: Example>(
     model: &E::Model,
     examples: &[E],
 ) -> Result<Vec<Vec<f32>>, FinetuneError> {
+    predict_examples_with(model, examples, &mut |_| {})
+}
+
+/// As [`predict_examples`]; `see` is called after each batch with the number of examples done.
+///
+/// # Errors
+/// As for [`predict_examples`].
+pub fn predict_examples_with<E: Example>(
+    model: &E::Model,
+    examples: &[E],
+    see: &mut dyn FnMut(usize),
+) -> Result<Vec<Vec<f32>>, FinetuneError> {
     let device: Device = model.encoder().device();
     let lengths: Vec<usize> = examples.iter().map(E::tokens).collect();
-    in_batches(&lengths, BATCH_TOKENS, &mut |_| {}, |chunk| {
+    in_batches(&lengths, BATCH_TOKENS, see, |chunk| {
         let members: Vec<&E> = chunk.iter().map(|&i| &examples[i]).collect();
         let rows: Vec<&[u32]> = members.iter().flat_map(|e| e.sequences()).collect();
-        E::predict(
-            model,
-            &PackedBatch::from_sequences(&rows, &device)?,
-            &members,
-        )
+        let mut batch = PackedBatch::from_sequences(&rows, &device)?;
+        if model.encoder().config().token_types > 1 {
+            batch = batch.with_second_texts(members.iter().flat_map(|e| e.seconds()));
+        }
+        E::predict(model, &batch, &members)
     })
 }
 

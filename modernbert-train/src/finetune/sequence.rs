@@ -27,6 +27,8 @@ pub enum Target {
 pub struct Sample {
     /// Token ids with special tokens.
     pub ids: Vec<u32>,
+    /// Position in `ids` of the first token of type 1; their number where there is none.
+    pub second: usize,
     /// The target.
     pub target: Target,
 }
@@ -48,6 +50,10 @@ impl Example for Sample {
 
     fn sequences(&self) -> impl Iterator<Item = &[u32]> {
         std::iter::once(self.ids.as_slice())
+    }
+
+    fn seconds(&self) -> impl Iterator<Item = usize> {
+        std::iter::once(self.second)
     }
 
     fn mismatch_reason(&self, first: &Self, outputs: usize) -> Option<String> {
@@ -180,6 +186,7 @@ mod tests {
     fn sample(target: Target) -> Sample {
         Sample {
             ids: vec![1],
+            second: 1,
             target,
         }
     }

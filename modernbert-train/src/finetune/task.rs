@@ -112,6 +112,10 @@ impl<E: Example> Task for FinetuneTask<E> {
         // Sequences come from a tokenizer that truncates, so that a batch can't outgrow 32-bit boundaries.
         let packed = PackedBatch::from_sequences(&batch.sequences(), &device)
             .expect("a batch of truncated sequences fits a packed batch");
+        let packed = match encoder.config().token_types > 1 {
+            true => packed.with_second_texts(batch.seconds()),
+            false => packed,
+        };
         let (seed, number) = batch.dropout_key;
         let packed = packed.with_dropout(Some(Dropout {
             rates: self.rates,

@@ -14,6 +14,7 @@ fn samples(lengths: &[usize]) -> Vec<Sample> {
         .enumerate()
         .map(|(i, &length)| Sample {
             ids: vec![i as u32; length],
+            second: length,
             target: Target::Class(i as u32 % 2),
         })
         .collect()
@@ -285,6 +286,7 @@ fn labels_without_an_output_are_refused_before_training() {
     let error = |targets: [Target; 2], outputs: usize| {
         let samples = targets.map(|target| Sample {
             ids: vec![1, 2],
+            second: 2,
             target,
         });
         let finetuning = Finetuning::new(samples.to_vec(), samples.to_vec(), options(1e-3), |_| {

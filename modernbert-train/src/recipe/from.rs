@@ -2,7 +2,7 @@
 
 use modernbert::Loader;
 use modernbert::checkpoint::{SourceError, read_config};
-use modernbert::config::{FlexOptions, ModernBertConfig};
+use modernbert::config::{Family, FlexOptions, ModernBertConfig};
 use std::path::{Path, PathBuf};
 
 use super::{ModelRecipe, Recipe, RecipeError, TokenizerSource};
@@ -56,6 +56,13 @@ fn wrong(from: &str, reason: impl Into<String>) -> RecipeError {
 impl ModelRecipe {
     /// `[model]` with every size written out as in `config`.
     fn with_sizes_of(mut self, config: &ModernBertConfig, from: &str) -> Result<Self, RecipeError> {
+        if config.family != Family::ModernBert {
+            let reason = format!(
+                "its model_type is {}, whose models can be finetuned and run but not pretrained; name a ModernBERT",
+                config.family.model_type()
+            );
+            return Err(wrong(from, reason));
+        }
         if self.flexbert != FlexOptions::default() && self.flexbert != config.flexbert {
             let reason = "its choices differ from those of [model.flexbert]; leave that table out";
             return Err(wrong(from, reason));

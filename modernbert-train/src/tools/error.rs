@@ -17,6 +17,17 @@ pub enum ToolError {
     /// Files of sentence-transformers that can't be read.
     #[error(transparent)]
     Sentences(#[from] SentencesError),
+    /// A model of a family whose weights are not stored in int8.
+    #[error(
+        "{model}: its model_type is {model_type}, whose weights are not stored in int8; name a ModernBERT",
+        model = model.display()
+    )]
+    Int8Family {
+        /// The folder.
+        model: PathBuf,
+        /// The model type.
+        model_type: &'static str,
+    },
     /// Nothing to average.
     #[error("no checkpoint is named; name the checkpoints to average, or a run with --run")]
     NoCheckpoints,

@@ -5,6 +5,7 @@ use modernbert::card::ModelCard;
 use modernbert::checkpoint::{
     CONFIG_FILE, TensorFiles, WEIGHTS_FILE, int8_config, open_checked, write_int8,
 };
+use modernbert::config::Family;
 use modernbert::output::{OutputCheck, OutputError, StagedFolder};
 use modernbert::sentences::{self, SentenceSettings};
 use modernbert::tokenizer;
@@ -56,6 +57,12 @@ pub fn export(checkpoint: &Path, out: &Path, int8: bool) -> Result<(), ToolError
 /// A folder without a model, weights that are in int8 already or not finite; a folder that is not empty or can't be written.
 pub fn export_model_int8(model: &Path, out: &Path) -> Result<usize, ToolError> {
     let (config, files) = open_checked(model)?;
+    if config.family != Family::ModernBert {
+        return Err(ToolError::Int8Family {
+            model: model.to_path_buf(),
+            model_type: config.family.model_type(),
+        });
+    }
     OutputCheck::folder(out)
         .of_argument("OUT")
         .inputs([model.to_path_buf()])

@@ -81,6 +81,7 @@ impl<'a> LoadPlan<'a> {
         let unknown: Vec<&&str> = left_over
             .iter()
             .filter(|name| !HEADS.iter().any(|head| name.starts_with(head)))
+            .filter(|name| !files.may_be_unused(name))
             .collect();
         if let Some(first) = unknown.first() {
             return Err(CheckpointError::Unknown {
@@ -123,7 +124,7 @@ impl<'a> LoadPlan<'a> {
     /// Values of a tensor of the files; all of them are finite.
     fn values(&self, source: &str) -> Result<TensorValues<'a>, CheckpointError> {
         let place = || self.files.place();
-        let name = || source.to_string();
+        let name = || self.files.shown(source);
         let Some(values) = self.files.values(source)? else {
             return Err(CheckpointError::Missing {
                 place: place(),
@@ -168,7 +169,7 @@ fn source_of(
             Some(found) => {
                 return Err(CheckpointError::Shape {
                     place: files.place(),
-                    name: candidate,
+                    name: files.shown(&candidate),
                     found: found.to_vec(),
                     expected: shape.to_vec(),
                 });

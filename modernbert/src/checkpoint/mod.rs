@@ -8,7 +8,8 @@
 //! | [`ModelSource`] | a folder, or a name on the Hugging Face Hub (feature `hub`) |
 //! | [`tiling`] | initializes a large model from a smaller one |
 //!
-//! Names are those of Hugging Face's ModernBERT, with or without the leading `model.` of the encoder's tensors. A tied
+//! Names are those of Hugging Face's ModernBERT, with or without the leading `model.` of the encoder's tensors; files of BERT and RoBERTa have their
+//! [own](names). A tied
 //! decoder is stored once. A malformed file is an error that names file and tensor; reading a file needs no more memory
 //! than its size. Most users want [`Loader`](crate::Loader) instead.
 
@@ -25,7 +26,7 @@ pub use modernbert_files::atomic::write_atomically;
 pub use modernbert_files::checkpoint::hub;
 pub use modernbert_files::checkpoint::{
     CONFIG_FILE, CheckpointError, F32Tensor, ModelSource, ShapedValues, SourceError, TensorFiles,
-    TensorValues, WEIGHTS_FILE, int8_config, open_checked, read_config, write_int8,
-    write_safetensors,
+    TensorValues, WEIGHTS_FILE, int8_config, names, open_checked, open_with_head, read_config,
+    write_int8, write_safetensors,
 };
 pub use save::save;

@@ -5,12 +5,13 @@ use std::path::Path;
 
 use modernbert_files::atomic::write_atomically;
 
-use super::{CONFIG_FILE, CheckpointError, F32Tensor, WEIGHTS_FILE, write_safetensors};
+use super::names::{Naming, borrowed, tensors_in_family};
+use super::{CONFIG_FILE, CheckpointError, WEIGHTS_FILE, write_safetensors};
 use crate::config::ModernBertConfig;
 use crate::model::{Architecture, NamedMapper, map_named};
 
 /// Writes `config.json` and `model.safetensors` (f32) of `module` into `folder`, which is made if need be.
-/// `architectures` in `config.json` becomes the class of `module`.
+/// `architectures` in `config.json` becomes the class of `module`. A model of another [`Family`](crate::config::Family) is written in the form of its family.
 ///
 /// Each file appears complete or not at all, the weights last: a folder with weights is a complete model. Parameters of a
 /// bare encoder are written without the leading `model.`, as Hugging Face does.
@@ -30,7 +31,7 @@ pub fn save<M: Architecture>(
     std::fs::create_dir_all(folder).map_err(CheckpointError::io(folder))?;
     // The head decides, not the source of the weights.
     let config = ModernBertConfig {
-        architectures: vec![M::CLASS.to_string()],
+        architectures: vec![config.family.class(M::HEAD).to_string()],
         ..config.clone()
     };
     let config_path = folder.join(CONFIG_FILE);
@@ -42,12 +43,9 @@ pub fn save<M: Architecture>(
     if let Some(error) = collect.error {
         return Err(error);
     }
-    let tensors: Vec<F32Tensor<'_>> = collect
-        .tensors
-        .iter()
-        .map(|(name, shape, bytes)| F32Tensor { name, shape, bytes })
-        .collect();
-    write_safetensors(&folder.join(WEIGHTS_FILE), &tensors)
+    let naming = Naming::new(config.family, M::HEAD);
+    let tensors = tensors_in_family(naming, &collect.tensors);
+    write_safetensors(&folder.join(WEIGHTS_FILE), &borrowed(&tensors))
 }
 
 #[derive(Default)]

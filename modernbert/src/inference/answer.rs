@@ -1,6 +1,6 @@
 //! Spans of a text that answer a question.
 
-use super::runner::Runner;
+use super::runner::{Runner, Sequence};
 use super::{BatchOptions, ContextWindows, InferenceError, StreamProgress};
 use crate::device::read;
 use crate::loader::Loader;
@@ -97,7 +97,7 @@ impl Answerer {
     /// # Errors
     /// As [`QuestionAnswerer::load`] and [`Self::new`].
     pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
-        let opened = model.into().open()?;
+        let opened = model.into().open::<QuestionAnswerer>()?;
         let build = |config: &_, _, device: &_| QuestionAnswerer::new(config, device);
         let model = opened.classifier_for_inference(Some(2), build)?;
         Self::new(model, opened.tokenizer()?, opened.batches.clone())
@@ -142,8 +142,11 @@ impl Answerer {
         let windows: Vec<ContextWindows> =
             questions.iter().map(windows).collect::<Result<_, _>>()?;
         let all = windows.iter().enumerate();
-        let (question_of, sequences): (Vec<usize>, Vec<&[u32]>) = all
-            .flat_map(|(item, of_item)| of_item.windows().iter().map(move |w| (item, &w.ids[..])))
+        let (question_of, sequences): (Vec<usize>, Vec<Sequence<'_>>) = all
+            .flat_map(|(item, of_item)| {
+                let windows = of_item.windows().iter();
+                windows.map(move |w| (item, Sequence::pair(&w.ids, w.second)))
+            })
             .unzip();
         let encoder = &self.model.model;
         let scores = self.runner.run(&sequences, encoder, progress, |batch| {

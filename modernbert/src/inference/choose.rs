@@ -1,7 +1,7 @@
 //! Multiple choice: the probability of each choice of a question.
 
 use super::classify::softmax;
-use super::runner::Runner;
+use super::runner::{Runner, Sequence};
 use super::{BatchOptions, InferenceError, Input, StreamProgress};
 use crate::device::read;
 use crate::loader::Loader;
@@ -56,7 +56,7 @@ impl Chooser {
     /// # Errors
     /// As [`MultipleChoice::load`] and [`Self::new`].
     pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
-        let opened = model.into().open()?;
+        let opened = model.into().open::<MultipleChoice>()?;
         let build = |config: &_, _, device: &_| MultipleChoice::new(config, device);
         let model = opened.classifier_for_inference(Some(1), build)?;
         Self::new(model, opened.tokenizer()?, opened.batches.clone())
@@ -98,7 +98,7 @@ impl Chooser {
             }
         }
         let encoded = self.runner.tokenize(&inputs)?;
-        let sequences: Vec<&[u32]> = encoded.iter().map(|e| e.ids.as_slice()).collect();
+        let sequences = Sequence::of_all(&encoded);
         let encoder = &self.model.model;
         let scores = self.runner.run(&sequences, encoder, progress, |batch| {
             Ok(read(self.model.decode(encoder.forward(batch), batch))?)

@@ -1,6 +1,6 @@
 //! Texts to classes or scores.
 
-use super::runner::{Runner, read_rows};
+use super::runner::{Runner, Sequence, read_rows};
 use super::{BatchOptions, InferenceError, Input, ResultStream, StreamProgress};
 use crate::config::{ModernBertConfig, ProblemType};
 use crate::loader::Loader;
@@ -79,7 +79,7 @@ impl TextClassifier {
     /// # Errors
     /// As [`SequenceClassifier::load`] and [`Self::new`].
     pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
-        let opened = model.into().open()?;
+        let opened = model.into().open::<SequenceClassifier>()?;
         let classifier = opened.classifier_for_inference(None, SequenceClassifier::new)?;
         Self::new(classifier, opened.tokenizer()?, opened.batches.clone())
     }
@@ -120,7 +120,7 @@ impl TextClassifier {
         progress: &mut dyn FnMut(StreamProgress),
     ) -> Result<Vec<Prediction>, InferenceError> {
         let encoded = self.runner.tokenize(inputs)?;
-        let sequences: Vec<&[u32]> = encoded.iter().map(|e| e.ids.as_slice()).collect();
+        let sequences = Sequence::of_all(&encoded);
         let encoder = &self.model.model;
         let logits = self.runner.run(&sequences, encoder, progress, |batch| {
             read_rows(self.model.logits(batch))

@@ -2,7 +2,7 @@
 
 use modernbert_files::sentences::SentenceSettings;
 
-use super::runner::{Runner, read_rows};
+use super::runner::{Runner, Sequence, read_rows};
 use super::{BatchOptions, InferenceError, Input, ResultStream, StreamProgress};
 use crate::config::Pooling;
 use crate::loader::Loader;
@@ -98,7 +98,7 @@ impl Encoder {
     /// # Errors
     /// As [`ModernBert::load`] and [`Self::new`]; files for sentence-transformers that ask for something that is not supported.
     pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
-        let opened = model.into().open()?;
+        let opened = model.into().open::<ModernBert>()?;
         let settings = SentenceSettings::read(&opened.folder)?;
         let defaults = EmbedOptions::default();
         let options = EmbedOptions {
@@ -215,7 +215,7 @@ impl Encoder {
             }
             None => self.runner.tokenize(inputs)?,
         };
-        let sequences: Vec<&[u32]> = encoded.iter().map(|e| e.ids.as_slice()).collect();
+        let sequences = Sequence::of_all(&encoded);
         let model = &self.model;
         let vectors = self.runner.run(&sequences, model, progress, |batch| {
             let hidden = self.model.forward(batch);

@@ -62,7 +62,7 @@ impl MaskFiller {
     /// # Errors
     /// As [`MaskedLm::load`] and [`Self::new`].
     pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
-        let opened = model.into().open()?;
+        let opened = model.into().open::<MaskedLm>()?;
         let model = opened.for_inference(MaskedLm::new)?;
         Self::new(model, opened.tokenizer()?, opened.batches.clone())
     }

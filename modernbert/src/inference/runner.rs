@@ -35,6 +35,31 @@ impl StreamProgress {
     }
 }
 
+/// Token ids of a sequence, and the position of the first token of type 1.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sequence<'a> {
+    ids: &'a [u32],
+    second: usize,
+}
+
+impl<'a> Sequence<'a> {
+    /// A sequence whose tokens from position `second` on have type 1.
+    pub(super) fn pair(ids: &'a [u32], second: usize) -> Self {
+        Self { ids, second }
+    }
+
+    /// A sequence of type 0.
+    pub(super) fn single(ids: &'a [u32]) -> Self {
+        Self::pair(ids, ids.len())
+    }
+
+    /// The sequences of encoded inputs.
+    pub(super) fn of_all(encoded: &'a [Encoded]) -> Vec<Self> {
+        let one = |encoded: &'a Encoded| Self::pair(&encoded.ids, encoded.second);
+        encoded.iter().map(one).collect()
+    }
+}
+
 /// Tokenizes, packs, and puts results back in order; the caller computes them.
 #[derive(Debug)]
 pub(super) struct Runner {
@@ -98,12 +123,13 @@ impl Runner {
     /// A result with a value that is not finite is an error that names the sequence, counted from 1.
     pub(super) fn run<T: Finite>(
         &self,
-        sequences: &[&[u32]],
+        sequences: &[Sequence<'_>],
         model: &ModernBert,
         progress: &mut dyn FnMut(StreamProgress),
         mut forward: impl FnMut(&PackedBatch) -> Result<Vec<T>, InferenceError>,
     ) -> Result<Vec<T>, InferenceError> {
-        let lengths: Vec<usize> = sequences.iter().map(|ids| ids.len()).collect();
+        let lengths: Vec<usize> = sequences.iter().map(|one| one.ids.len()).collect();
+        let has_types = model.config().token_types > 1;
         let device = model.device();
         // A device that bounds its tensors gets smaller batches; only a single text can be too long for it.
         let most = most_tokens(model.config(), &device);
@@ -113,8 +139,11 @@ impl Runner {
         let (mut done, mut tokens) = (0, 0);
         for range in plan.batches {
             let members = &plan.order[range];
-            let ids: Vec<&[u32]> = members.iter().map(|&i| sequences[i]).collect();
-            let batch = PackedBatch::from_sequences(&ids, &device)?;
+            let ids: Vec<&[u32]> = members.iter().map(|&i| sequences[i].ids).collect();
+            let mut batch = PackedBatch::from_sequences(&ids, &device)?;
+            if has_types {
+                batch = batch.with_second_texts(members.iter().map(|&i| sequences[i].second));
+            }
             for (&i, result) in members.iter().zip(forward(&batch)?) {
                 if !result.is_finite() {
                     return Err(InferenceError::NonFinite {

@@ -2,7 +2,7 @@
 
 use super::classify::{label_names, softmax};
 use super::entities::{Entity, entities};
-use super::runner::{Runner, read_rows};
+use super::runner::{Runner, Sequence, read_rows};
 use super::spans::Characters;
 use super::{BatchOptions, InferenceError, StreamProgress};
 use crate::loader::Loader;
@@ -102,7 +102,7 @@ impl Tagger {
     /// # Errors
     /// As [`TokenClassifier::load`] and [`Self::new`].
     pub fn load(model: impl Into<Loader>) -> Result<Self, InferenceError> {
-        let opened = model.into().open()?;
+        let opened = model.into().open::<TokenClassifier>()?;
         let classifier = opened.classifier_for_inference(None, TokenClassifier::new)?;
         Self::new(classifier, opened.tokenizer()?, opened.batches.clone())
     }
@@ -170,7 +170,7 @@ impl Tagger {
             })
         };
         let encoded = try_map::<_, _, InferenceError>(texts, encode)?;
-        let sequences: Vec<&[u32]> = encoded.iter().map(|e| e.ids.as_slice()).collect();
+        let sequences: Vec<_> = encoded.iter().map(|e| Sequence::single(&e.ids)).collect();
         let scores = self.scores(&sequences, progress)?;
         let finish = |((rows, pieces), text): ((Vec<Vec<f32>>, &Pieces), &S)| {
             let characters = Characters::new(text.as_ref());
@@ -218,7 +218,7 @@ impl Tagger {
             Ok(tokenizer.encode_words(words, self.prefix_space, limit)?)
         };
         let encoded = try_map::<_, _, InferenceError>(sentences, encode)?;
-        let sequences: Vec<&[u32]> = encoded.iter().map(|e| e.ids.as_slice()).collect();
+        let sequences: Vec<_> = encoded.iter().map(|e| Sequence::single(&e.ids)).collect();
         let scores = self.scores(&sequences, progress)?;
         let finish =
             |(rows, encoded): (Vec<Vec<f32>>, &crate::tokenizer::EncodedWords)| TaggedWords {
@@ -242,7 +242,7 @@ impl Tagger {
     /// Logits of every token of every sequence.
     fn scores(
         &self,
-        sequences: &[&[u32]],
+        sequences: &[Sequence<'_>],
         progress: &mut dyn FnMut(StreamProgress),
     ) -> Result<Vec<Vec<Vec<f32>>>, InferenceError> {
         let encoder = &self.model.model;

@@ -6,13 +6,15 @@ use super::ranking::Ranking;
 use super::spans::Characters;
 use crate::tokenizer::Tokenizer;
 
-/// A window of a context beside its question: `[CLS] question [SEP] part of the context [SEP]`.
+/// A window of a context beside its question: `[CLS] question [SEP] part of the context [SEP]`, in RoBERTa with two `[SEP]` after the question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContextWindow {
     /// Token ids with special tokens.
     pub ids: Vec<u32>,
     /// Position in `ids` of the first token of the context.
     pub first: usize,
+    /// Position in `ids` of the first token of type 1; their number where there is none.
+    pub second: usize,
     /// Number in the context of that token.
     pub from: usize,
     /// Tokens of the context.
@@ -44,7 +46,8 @@ impl ContextWindows {
         let encoded = tokenizer.encode_with_offsets(context)?;
         let inner = 1..encoded.ids.len().saturating_sub(1).max(1);
         let tokens = &encoded.ids[inner.clone()];
-        let room = max_length.saturating_sub(question.len() + 3);
+        let separators = tokenizer.separators();
+        let room = max_length.saturating_sub(question.len() + 2 + separators);
         if room == 0 || (tokens.len() > room && stride >= room) {
             return Err(InferenceError::NoRoom {
                 question: question.len(),
@@ -58,11 +61,12 @@ impl ContextWindows {
             let count = room.min(tokens.len() - from);
             let mut ids = vec![special.cls];
             ids.extend_from_slice(&question);
-            ids.push(special.sep);
+            ids.extend(std::iter::repeat_n(special.sep, separators));
             let first = ids.len();
             ids.extend_from_slice(&tokens[from..from + count]);
             ids.push(special.sep);
             windows.push(ContextWindow {
+                second: tokenizer.second(first, ids.len()),
                 ids,
                 first,
                 from,

@@ -32,7 +32,7 @@ impl ModernBert {
     /// # Errors
     /// A folder or name that doesn't exist; a missing, malformed or misshapen tensor, or a non-finite weight, by name.
     pub fn load(model: impl Into<Loader>) -> Result<Self, LoadError> {
-        let opened = model.into().open()?;
+        let opened = model.into().open::<Self>()?;
         let model = opened.complete(Self::new)?;
         Ok(model.with_precision(opened.precision))
     }
@@ -54,7 +54,7 @@ impl MaskedLm {
     /// # Errors
     /// As [`ModernBert::load`]; a model with another head.
     pub fn load(model: impl Into<Loader>) -> Result<Self, LoadError> {
-        let opened = model.into().open()?;
+        let opened = model.into().open::<Self>()?;
         let model = opened.complete(Self::new)?;
         Ok(model.with_precision(opened.precision))
     }
@@ -76,7 +76,7 @@ impl SequenceClassifier {
     /// # Errors
     /// As [`ModernBert::load`]; a model without a classifier, or with another head.
     pub fn load(model: impl Into<Loader>) -> Result<Self, LoadError> {
-        let opened = model.into().open()?;
+        let opened = model.into().open::<Self>()?;
         let model = opened.classifier(None, Self::new)?;
         Ok(model.with_precision(opened.precision))
     }
@@ -104,7 +104,7 @@ impl SequenceClassifier {
         start: HeadStart,
         seed: u64,
     ) -> Result<(Self, LoadReport), LoadError> {
-        let opened = model.into().open()?;
+        let opened = model.into().open::<Self>()?;
         let precision = opened.precision;
         let (model, report) = opened.start(start == HeadStart::Fresh, seed, |config, device| {
             Self::new(config, outputs, device)
@@ -128,7 +128,7 @@ impl TokenClassifier {
     /// # Errors
     /// As [`SequenceClassifier::load`].
     pub fn load(model: impl Into<Loader>) -> Result<Self, LoadError> {
-        let opened = model.into().open()?;
+        let opened = model.into().open::<Self>()?;
         let model = opened.classifier(None, Self::new)?;
         Ok(model.with_precision(opened.precision))
     }
@@ -143,7 +143,7 @@ impl TokenClassifier {
         start: HeadStart,
         seed: u64,
     ) -> Result<(Self, LoadReport), LoadError> {
-        let opened = model.into().open()?;
+        let opened = model.into().open::<Self>()?;
         let precision = opened.precision;
         let (model, report) = opened.start(start == HeadStart::Fresh, seed, |config, device| {
             Self::new(config, outputs, device)
@@ -167,7 +167,7 @@ impl QuestionAnswerer {
     /// # Errors
     /// As [`SequenceClassifier::load`]; another number of outputs than two.
     pub fn load(model: impl Into<Loader>) -> Result<Self, LoadError> {
-        let opened = model.into().open()?;
+        let opened = model.into().open::<Self>()?;
         let model = opened.classifier(Some(2), |config, _, device| Self::new(config, device))?;
         Ok(model.with_precision(opened.precision))
     }
@@ -181,7 +181,7 @@ impl QuestionAnswerer {
         start: HeadStart,
         seed: u64,
     ) -> Result<(Self, LoadReport), LoadError> {
-        let opened = model.into().open()?;
+        let opened = model.into().open::<Self>()?;
         let precision = opened.precision;
         let (model, report) = opened.start(start == HeadStart::Fresh, seed, Self::new)?;
         Ok((model.with_precision(precision), report))
@@ -203,7 +203,7 @@ impl MultipleChoice {
     /// # Errors
     /// As [`SequenceClassifier::load`]; another number of outputs than one.
     pub fn load(model: impl Into<Loader>) -> Result<Self, LoadError> {
-        let opened = model.into().open()?;
+        let opened = model.into().open::<Self>()?;
         let model = opened.classifier(Some(1), |config, _, device| Self::new(config, device))?;
         Ok(model.with_precision(opened.precision))
     }
@@ -217,7 +217,7 @@ impl MultipleChoice {
         start: HeadStart,
         seed: u64,
     ) -> Result<(Self, LoadReport), LoadError> {
-        let opened = model.into().open()?;
+        let opened = model.into().open::<Self>()?;
         let precision = opened.precision;
         let (model, report) = opened.start(start == HeadStart::Fresh, seed, Self::new)?;
         Ok((model.with_precision(precision), report))

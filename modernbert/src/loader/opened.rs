@@ -5,13 +5,10 @@ use modernbert_files::sentences::{MODULES_FILE, MultiVectorSettings, POOLING_FIL
 use std::path::PathBuf;
 
 use super::{BatchOptions, LoadError, Loader};
-use crate::checkpoint::{CheckpointError, LoadPlan, LoadReport, TensorFiles, load, open_checked};
-use crate::config::{ConfigError, ModernBertConfig};
+use crate::checkpoint::{CheckpointError, LoadPlan, LoadReport, TensorFiles, load, open_with_head};
+use crate::config::{ConfigError, Family, Head, ModernBertConfig};
 use crate::device;
-use crate::model::{
-    Architecture, MaskedLm, ModernBert, MultipleChoice, Precision, QuestionAnswerer,
-    SequenceClassifier, TokenClassifier, initialize,
-};
+use crate::model::{Architecture, InitMethod, ModernBert, Precision, initialize, initialize_with};
 use crate::tokenizer::Tokenizer;
 
 /// The classifier's weight, in the files of every model that has one.
@@ -33,11 +30,11 @@ pub(crate) struct Opened {
 }
 
 impl Loader {
-    /// Finds the folder and opens its files, which are known to fit its config then.
-    pub(crate) fn open(self) -> Result<Opened, LoadError> {
+    /// Finds the folder and opens its files for a model of class `M`; they are known to fit its config then.
+    pub(crate) fn open<M: Architecture>(self) -> Result<Opened, LoadError> {
         let device = self.select_device()?;
         let folder = self.folder()?;
-        let (config, files) = open_checked(&folder)?;
+        let (config, files) = open_with_head(&folder, M::HEAD)?;
         Ok(Opened {
             folder,
             config,
@@ -106,8 +103,8 @@ impl Opened {
         &self,
         build: impl FnOnce(&ModernBertConfig, &Device) -> Result<M, ConfigError>,
     ) -> Result<(M, LoadPlan<'_>), LoadError> {
-        self.check_class(M::CLASS)?;
-        if M::CLASS == MaskedLm::CLASS {
+        self.check_class(M::HEAD)?;
+        if M::HEAD == Head::MaskedLm {
             self.check_tied()?;
         }
         let model = build(&self.config, &self.device).map_err(CheckpointError::from)?;
@@ -115,21 +112,26 @@ impl Opened {
             Ok(plan) => Ok((model, plan)),
             Err(CheckpointError::Missing { place, name })
                 if (name.starts_with("head.") || name.starts_with("decoder."))
-                    && !self.has_head(M::CLASS) =>
+                    && !self.has_head(M::HEAD) =>
             {
-                if M::CLASS == MaskedLm::CLASS {
+                let (class, tensor) = (self.class::<M>(), self.files.shown(&name));
+                if M::HEAD == Head::MaskedLm {
                     return Err(LoadError::NoMaskedLm {
                         place,
                         found: self.kind_of_encoder(),
-                        class: M::CLASS,
-                        tensor: name,
+                        class,
+                        tensor,
                     });
                 }
                 Err(LoadError::NoHead {
                     place,
-                    class: M::CLASS,
-                    tensor: name,
+                    class,
+                    tensor,
                 })
+            }
+            Err(CheckpointError::Missing { place, name }) => {
+                let name = self.files.shown(&name);
+                Err(CheckpointError::Missing { place, name }.into())
             }
             Err(error) => Err(error.into()),
         }
@@ -173,10 +175,15 @@ impl Opened {
         }
     }
 
-    /// True if the files have a head of this class, complete or not.
-    fn has_head(&self, class: &str) -> bool {
+    /// The class of transformers in the family of the folder.
+    fn class<M: Architecture>(&self) -> &'static str {
+        self.config.family.class(M::HEAD)
+    }
+
+    /// True if the files have this head, complete or not.
+    fn has_head(&self, head: Head) -> bool {
         let any = |prefix: &str| self.files.names().any(|name| name.starts_with(prefix));
-        match class == MaskedLm::CLASS {
+        match head == Head::MaskedLm {
             // The dense layer has the same name in every head.
             true => any("decoder.") || any("head.") && !any("classifier."),
             false => any("classifier."),
@@ -195,22 +202,22 @@ impl Opened {
 
     /// Outputs of the folder's classifier.
     fn outputs<M: Architecture>(&self, expected: Option<usize>) -> Result<usize, LoadError> {
-        self.check_class(M::CLASS)?;
+        self.check_class(M::HEAD)?;
         let found = match self.files.shape(CLASSIFIER) {
             Some(&[found, ..]) => found,
             // The plan refuses the shape.
             Some([]) => 1,
-            None if self.has_head(M::CLASS) => {
+            None if self.has_head(M::HEAD) => {
                 return Err(LoadError::Checkpoint(CheckpointError::Missing {
                     place: self.files.place(),
-                    name: CLASSIFIER.to_string(),
+                    name: self.files.shown(CLASSIFIER),
                 }));
             }
             None => {
                 return Err(LoadError::NoHead {
                     place: self.place(),
-                    class: M::CLASS,
-                    tensor: CLASSIFIER.to_string(),
+                    class: self.class::<M>(),
+                    tensor: self.files.shown(CLASSIFIER),
                 });
             }
         };
@@ -226,7 +233,7 @@ impl Opened {
         match expected.filter(|&expected| expected != found) {
             Some(expected) => Err(LoadError::Outputs {
                 place: self.place(),
-                class: M::CLASS,
+                class: self.class::<M>(),
                 found,
                 expected,
             }),
@@ -248,7 +255,12 @@ impl Opened {
             self.files
         };
         let model = build(&self.config, &self.device).map_err(CheckpointError::from)?;
-        let model = initialize(model, &self.config, seed);
+        let model = match self.config.family {
+            Family::ModernBert => initialize(model, &self.config, seed),
+            // Heads of these families are drawn as transformers draws them: normals that are not truncated.
+            _ => initialize_with(model, &self.config, InitMethod::Default, false, seed)
+                .map_err(|_| LoadError::Checkpoint(CheckpointError::NoWeights(self.folder)))?,
+        };
         Ok(load(model, &files, &HEAD)?)
     }
 
@@ -256,30 +268,25 @@ impl Opened {
     ///
     /// A folder that names no class with a classifier passes: older files keep the class of the pretrained model, and the tensors
     /// decide. But only a sequence classifier has a `problem_type`.
-    fn check_class(&self, wanted: &'static str) -> Result<(), LoadError> {
-        let classifiers = [
-            SequenceClassifier::CLASS,
-            TokenClassifier::CLASS,
-            QuestionAnswerer::CLASS,
-            MultipleChoice::CLASS,
-        ];
-        if wanted == ModernBert::CLASS {
+    fn check_class(&self, wanted: Head) -> Result<(), LoadError> {
+        if wanted == Head::None {
             return Ok(());
         }
-        let found = self.config.architectures.first().map(String::as_str);
-        let other = match found {
+        let found = self.config.architectures.first();
+        let other = match found.and_then(|class| Head::of_class(class)) {
             Some(found) if found == wanted => None,
-            Some(found) if classifiers.contains(&found) => Some(found),
-            _ if self.config.problem_type.is_some() && wanted != SequenceClassifier::CLASS => {
-                Some(SequenceClassifier::CLASS)
+            Some(found) if found.is_classifier() => Some(found),
+            _ if self.config.problem_type.is_some() && wanted != Head::Sequence => {
+                Some(Head::Sequence)
             }
             _ => None,
         };
+        let family = self.config.family;
         match other {
             Some(found) => Err(LoadError::OtherHead {
                 place: self.place(),
-                found: found.to_string(),
-                wanted,
+                found: family.class(found).to_string(),
+                wanted: family.class(wanted),
             }),
             None => Ok(()),
         }

@@ -3,14 +3,18 @@
 use burn::module::Module;
 use std::convert::Infallible;
 
+use crate::config::Head;
+
 use super::{
     MaskedLm, ModernBert, MultipleChoice, QuestionAnswerer, SequenceClassifier, TokenClassifier,
 };
 
-/// A module with a corresponding class in Hugging Face's libraries.
+/// A module with a corresponding class in Hugging Face's libraries, one in each [`Family`](crate::config::Family).
 pub trait Architecture: Module {
-    /// Name of the class, as `architectures` in `config.json` gives it.
+    /// Name of ModernBERT's class, as `architectures` in `config.json` gives it.
     const CLASS: &'static str;
+    /// Head of the class.
+    const HEAD: Head;
 
     /// The encoder of the model.
     fn encoder(&self) -> &ModernBert;
@@ -34,6 +38,7 @@ pub trait Architecture: Module {
 
 impl Architecture for ModernBert {
     const CLASS: &'static str = "ModernBertModel";
+    const HEAD: Head = Head::None;
 
     fn encoder(&self) -> &ModernBert {
         self
@@ -49,6 +54,7 @@ impl Architecture for ModernBert {
 
 impl Architecture for MaskedLm {
     const CLASS: &'static str = "ModernBertForMaskedLM";
+    const HEAD: Head = Head::MaskedLm;
 
     fn encoder(&self) -> &ModernBert {
         &self.model
@@ -65,6 +71,7 @@ impl Architecture for MaskedLm {
 
 impl Architecture for SequenceClassifier {
     const CLASS: &'static str = "ModernBertForSequenceClassification";
+    const HEAD: Head = Head::Sequence;
 
     fn encoder(&self) -> &ModernBert {
         &self.model
@@ -81,6 +88,7 @@ impl Architecture for SequenceClassifier {
 
 impl Architecture for TokenClassifier {
     const CLASS: &'static str = "ModernBertForTokenClassification";
+    const HEAD: Head = Head::Token;
 
     fn encoder(&self) -> &ModernBert {
         &self.model
@@ -97,6 +105,7 @@ impl Architecture for TokenClassifier {
 
 impl Architecture for QuestionAnswerer {
     const CLASS: &'static str = "ModernBertForQuestionAnswering";
+    const HEAD: Head = Head::Question;
 
     fn encoder(&self) -> &ModernBert {
         &self.model
@@ -113,6 +122,7 @@ impl Architecture for QuestionAnswerer {
 
 impl Architecture for MultipleChoice {
     const CLASS: &'static str = "ModernBertForMultipleChoice";
+    const HEAD: Head = Head::Choice;
 
     fn encoder(&self) -> &ModernBert {
         &self.model

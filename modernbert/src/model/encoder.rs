@@ -384,9 +384,7 @@ impl ModernBert {
 
     /// The input of the first layer, `[total, hidden]` in f32.
     pub fn embed(&self, batch: &PackedBatch) -> Tensor<2> {
-        let x = self
-            .embeddings
-            .forward(batch.ids.clone(), batch.order.clone(), &batch.layout);
+        let x = self.embeddings.forward(batch);
         self.pass(batch).drop(x, 0, Site::Embedding)
     }
 

@@ -37,6 +37,7 @@ mod precision;
 mod published;
 mod rotary;
 mod row_order;
+mod token_types;
 
 pub use architecture::Architecture;
 pub use dropout::dropout_rates;

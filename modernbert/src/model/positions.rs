@@ -7,16 +7,20 @@ use super::linear::zeros;
 use crate::batch::{SequenceLayout, TokenOrder, int_tensor};
 use crate::ops::gather_rows::gather_rows;
 
-/// One row per position of a sequence, `[max_position_embeddings, hidden]`.
+/// One row per position of a sequence, `[max_position_embeddings, hidden]`, after the rows before the first position.
 #[derive(Module, Debug)]
 pub(super) struct PositionEmbedding {
     weight: Param<Tensor<2>>,
+    /// Row of a sequence's first token.
+    #[module(skip)]
+    first: usize,
 }
 
 impl PositionEmbedding {
-    pub(super) fn new(rows: usize, hidden: usize, device: &Device) -> Self {
+    pub(super) fn new(rows: usize, first: usize, hidden: usize, device: &Device) -> Self {
         Self {
             weight: zeros([rows, hidden], device),
+            first,
         }
     }
 
@@ -27,12 +31,14 @@ impl PositionEmbedding {
     /// `max_position_embeddings`.
     pub(super) fn forward(&self, layout: &SequenceLayout) -> Tensor<2> {
         let table = self.weight.val();
-        let ([known, _], longest) = (table.dims(), layout.max_seqlen());
+        let ([rows, _], longest) = (table.dims(), layout.max_seqlen());
+        let known = rows - self.first;
         assert!(
             longest <= known,
             "a sequence of {longest} tokens in a model with {known} learned positions; truncate it to max_position_embeddings"
         );
-        let positions = layout.positions();
+        let first = self.first as i32;
+        let positions: Vec<i32> = layout.positions().into_iter().map(|p| p + first).collect();
         let order = TokenOrder::new(positions.iter().map(|&p| p as u32).collect());
         let device = table.device();
         gather_rows(table, int_tensor(positions.into_iter(), &device), order)

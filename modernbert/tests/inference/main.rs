@@ -6,5 +6,6 @@
 mod classify;
 mod encode;
 mod loading;
+mod minilm;
 mod model;
 mod packed;

@@ -8,6 +8,7 @@
 
 mod classifier;
 mod dropout;
+mod families;
 mod flex_reference;
 mod flexbert;
 mod forward;

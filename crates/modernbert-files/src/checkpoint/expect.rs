@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{CheckpointError, TensorFiles, read_config};
-use crate::config::ModernBertConfig;
+use crate::config::{Head, ModernBertConfig};
 
 /// The config of a model folder and its files, once the files are known to contain an encoder of that size.
 ///
@@ -12,8 +12,19 @@ use crate::config::ModernBertConfig;
 /// # Errors
 /// Missing or damaged files; an encoder tensor that is missing or has another shape, by name.
 pub fn open_checked(folder: &Path) -> Result<(ModernBertConfig, TensorFiles), CheckpointError> {
+    open_with_head(folder, Head::None)
+}
+
+/// [`open_checked`] with the tensors of a head under the names of this library as well; see [`TensorFiles::in_family`].
+///
+/// # Errors
+/// As [`open_checked`].
+pub fn open_with_head(
+    folder: &Path,
+    head: Head,
+) -> Result<(ModernBertConfig, TensorFiles), CheckpointError> {
     let config = read_config(folder)?;
-    let files = TensorFiles::open(folder)?;
+    let files = TensorFiles::open(folder)?.in_family(&config, head)?;
     let hidden = config.hidden_size;
     let expect = |name: &str, expected: &[usize]| {
         for candidate in [format!("model.{name}"), name.to_string()] {
@@ -22,7 +33,7 @@ pub fn open_checked(folder: &Path) -> Result<(ModernBertConfig, TensorFiles), Ch
                 Some(found) => {
                     return Err(CheckpointError::Shape {
                         place: files.place(),
-                        name: candidate,
+                        name: files.shown(&candidate),
                         found: found.to_vec(),
                         expected: expected.to_vec(),
                     });
@@ -32,7 +43,7 @@ pub fn open_checked(folder: &Path) -> Result<(ModernBertConfig, TensorFiles), Ch
         }
         Err(CheckpointError::Missing {
             place: files.place(),
-            name: format!("model.{name}"),
+            name: files.shown(&format!("model.{name}")),
         })
     };
     expect(

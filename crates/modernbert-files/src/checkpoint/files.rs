@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use super::names::Naming;
 use super::{CheckpointError, WEIGHTS_FILE};
 use crate::kinds;
 
@@ -28,17 +29,21 @@ pub(super) const SCALES: &str = "_scale";
 pub struct TensorFiles {
     place: PathBuf,
     files: Vec<PathBuf>,
-    tensors: BTreeMap<String, Entry>,
+    pub(super) tensors: BTreeMap<String, Entry>,
+    /// The names in the files, where they are not those of `tensors`.
+    pub(super) naming: Option<Naming>,
 }
 
 /// One tensor.
-struct Entry {
+pub(super) struct Entry {
     /// Index of its file.
     file: usize,
-    shape: Vec<usize>,
-    dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+    pub(super) dtype: Dtype,
     /// Its part of the mapping.
-    bytes: Bytes,
+    pub(super) bytes: Bytes,
+    /// Further parts, row after row, of a tensor that the files have in parts.
+    pub(super) more: Vec<Bytes>,
 }
 
 /// Values of a tensor as its file has them.
@@ -153,6 +158,7 @@ impl TensorFiles {
                     shape: view.shape().to_vec(),
                     dtype: view.dtype(),
                     bytes: map.slice_ref(view.data()),
+                    more: Vec::new(),
                 };
                 if tensors.insert(name.clone(), entry).is_some() {
                     return Err(CheckpointError::Format {
@@ -169,6 +175,7 @@ impl TensorFiles {
             place: place.to_path_buf(),
             files,
             tensors,
+            naming: None,
         })
     }
 
@@ -195,7 +202,7 @@ impl TensorFiles {
         weight.is_some_and(|weight| weight.dtype == Dtype::I8)
     }
 
-    /// The bytes of a tensor in f32, or `None` if there is no such tensor, it has another dtype, or its alignment in the file or this processor's byte
+    /// The bytes of a tensor in f32, or `None` if there is no such tensor, it has another dtype or several parts, or its alignment in the file or this processor's byte
     /// order does not allow to read the bytes as numbers. The bytes stay mapped as long as a copy of the result exists.
     pub fn mapped(&self, name: &str) -> Option<Bytes> {
         let entry = self.tensors.get(name)?;
@@ -213,17 +220,23 @@ impl TensorFiles {
         if let Some(values) = entry.as_f32() {
             return Ok(Some(TensorValues::Float(Cow::Borrowed(values))));
         }
-        if entry.dtype == Dtype::I8 {
+        if entry.dtype == Dtype::I8 && entry.more.is_empty() {
             return self.int8(name, entry).map(Some);
         }
-        let bytes = &entry.bytes;
-        let values = match entry.dtype {
-            Dtype::F32 => convert::<4>(bytes, f32::from_le_bytes),
-            Dtype::F16 => convert::<2>(bytes, |b| f16::from_le_bytes(b).to_f32()),
-            Dtype::BF16 => convert::<2>(bytes, |b| bf16::from_le_bytes(b).to_f32()),
-            Dtype::F64 => convert::<8>(bytes, |b| f64::from_le_bytes(b) as f32),
-            other => return Err(self.other_dtype(name, other)),
-        };
+        let mut values = Vec::new();
+        for bytes in std::iter::once(&entry.bytes).chain(&entry.more) {
+            let part = match entry.dtype {
+                Dtype::F32 => convert::<4>(bytes, f32::from_le_bytes),
+                Dtype::F16 => convert::<2>(bytes, |b| f16::from_le_bytes(b).to_f32()),
+                Dtype::BF16 => convert::<2>(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+                Dtype::F64 => convert::<8>(bytes, |b| f64::from_le_bytes(b) as f32),
+                other => return Err(self.other_dtype(name, other)),
+            };
+            match values.is_empty() {
+                true => values = part,
+                false => values.extend(part),
+            }
+        }
         Ok(Some(TensorValues::Float(Cow::Owned(values))))
     }
 
@@ -269,10 +282,10 @@ impl TensorFiles {
         Ok(TensorValues::Int8 { codes, scales })
     }
 
-    fn other_dtype(&self, name: &str, dtype: Dtype) -> CheckpointError {
+    pub(super) fn other_dtype(&self, name: &str, dtype: Dtype) -> CheckpointError {
         CheckpointError::Dtype {
             place: self.place(),
-            name: name.to_string(),
+            name: self.shown(name),
             dtype: format!("{dtype:?}"),
         }
     }
@@ -281,7 +294,7 @@ impl TensorFiles {
 impl Entry {
     /// The values of a tensor in f32, without a copy.
     fn as_f32(&self) -> Option<&[f32]> {
-        if self.dtype != Dtype::F32 || cfg!(target_endian = "big") {
+        if self.dtype != Dtype::F32 || !self.more.is_empty() || cfg!(target_endian = "big") {
             return None;
         }
         // SAFETY: any bits are an f32; the length is that of whole numbers, and only aligned numbers are taken.

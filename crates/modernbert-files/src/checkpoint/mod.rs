@@ -3,6 +3,7 @@
 //! | item | contents |
 //! |---|---|
 //! | [`TensorFiles`] | the tensors of a folder, memory-mapped, one file or sharded |
+//! | [`names`] | names of tensors in the files of BERT and RoBERTa |
 //! | [`open_checked`] | config and tensors of a folder, once the files are known to fit the config |
 //! | [`write_safetensors`] | writes tensors, atomically |
 //! | [`ModelSource`] | a folder, or a name on the Hugging Face Hub (feature `hub`) |
@@ -15,11 +16,12 @@ mod files;
 #[cfg(feature = "hub")]
 pub mod hub;
 pub(crate) mod int8;
+pub mod names;
 mod source;
 mod write;
 
 pub use error::CheckpointError;
-pub use expect::open_checked;
+pub use expect::{open_checked, open_with_head};
 pub use files::{ShapedValues, TensorFiles, TensorValues};
 pub use int8::{int8_config, write_int8};
 pub use source::{ModelSource, SourceError};

@@ -58,7 +58,7 @@ impl ModernBertConfig {
         narrow(self.encoder() + self.head(|spec| spec.prediction) + decoder)
     }
 
-    /// Parameters of the encoder with a sequence or token classifier of `num_labels` labels.
+    /// Parameters of the encoder with a sequence classifier of `num_labels` labels; a token classifier has as many in ModernBERT.
     pub fn classification_parameters(&self, num_labels: usize) -> u64 {
         let head = self.head(|spec| spec.classification);
         narrow(self.encoder() + head + (self.hidden_size as u128 + 1) * num_labels as u128)

@@ -2,7 +2,7 @@
 //!
 //! transformers 4.x has `global_attn_every_n_layers`, `global_rope_theta` and `local_rope_theta`; 5.x has `layer_types` and
 //! `rope_parameters`. Both are read, also mixed in one file, and both are written, so that either version loads a saved model. Where the
-//! two disagree the newer form is used, as in 5.x itself. Keys of other encoders that would change the model are refused, all others are
+//! two disagree the newer form is used, as in 5.x itself. Files of BERT and RoBERTa are read by `bert.rs`. Keys of other encoders that would change the model are refused, all others are
 //! ignored.
 //!
 //! A missing key takes the default of the Hugging Face class, so that one file means the same model in both libraries. One default differs
@@ -14,7 +14,7 @@
 use super::flexbert::{FlexOptions, RopeParameters, RopeScaling};
 use super::hf_write::io_error;
 use super::validate::MAX_LAYERS;
-use super::{Activation, ConfigError, LayerType, ModernBertConfig, Pooling, ProblemType};
+use super::{Activation, ConfigError, Family, LayerType, ModernBertConfig, Pooling, ProblemType};
 use crate::checkpoint::int8;
 use crate::kinds::{self, plain_id};
 use crate::wording::of_json_reader;
@@ -30,13 +30,13 @@ pub(super) const FLEXBERT: &str = "flexbert";
 pub const MAX_LABELS: usize = 1 << 16;
 
 /// A JSON object and the file it came from, so that each error names the file and the key.
-struct Fields<'a> {
-    map: &'a Map<String, Value>,
+pub(super) struct Fields<'a> {
+    pub(super) map: &'a Map<String, Value>,
     source: &'a str,
 }
 
 impl Fields<'_> {
-    fn wrong(&self, key: &str, expected: &str) -> ConfigError {
+    pub(super) fn wrong(&self, key: &str, expected: &str) -> ConfigError {
         let value = self.map.get(key).map_or("missing".into(), Value::to_string);
         self.wrong_value(key, value, expected)
     }
@@ -55,7 +55,7 @@ impl Fields<'_> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    fn get<T>(
+    pub(super) fn get<T>(
         &self,
         key: &str,
         default: T,
@@ -67,20 +67,20 @@ impl Fields<'_> {
         })
     }
 
-    fn size(&self, key: &str, default: usize) -> Result<usize, ConfigError> {
+    pub(super) fn size(&self, key: &str, default: usize) -> Result<usize, ConfigError> {
         let read = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok());
         self.get(key, default, "a whole number, 0 or more", read)
     }
 
-    fn number(&self, key: &str, default: f64) -> Result<f64, ConfigError> {
+    pub(super) fn number(&self, key: &str, default: f64) -> Result<f64, ConfigError> {
         self.get(key, default, "a number", Value::as_f64)
     }
 
-    fn flag(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
+    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
         self.get(key, default, "true or false", Value::as_bool)
     }
 
-    fn activation(&self, key: &str) -> Result<Activation, ConfigError> {
+    pub(super) fn activation(&self, key: &str) -> Result<Activation, ConfigError> {
         let names: Vec<_> = Activation::names().collect();
         let expected = format!("one of {}", names.join(", "));
         self.get(key, Activation::Gelu, &expected, |value| {
@@ -89,7 +89,7 @@ impl Fields<'_> {
     }
 
     /// A missing key has the default if the default is a token of this vocabulary; null means no token.
-    fn token(
+    pub(super) fn token(
         &self,
         key: &str,
         default: u32,
@@ -455,14 +455,19 @@ impl Fields<'_> {
         self.get("label2id", None, expected, inverted)
     }
 
-    fn config(&self) -> Result<ModernBertConfig, ConfigError> {
-        let vocab_size = self.size("vocab_size", 50368)?;
-        let num_hidden_layers = self.size("num_hidden_layers", 22)?;
-        if num_hidden_layers >= MAX_LAYERS {
-            return Err(self.wrong("num_hidden_layers", &format!("less than {MAX_LAYERS}")));
+    /// `num_hidden_layers`, below the length of a list.
+    pub(super) fn layers(&self, default: usize) -> Result<usize, ConfigError> {
+        let layers = self.size("num_hidden_layers", default)?;
+        match layers >= MAX_LAYERS {
+            true => Err(self.wrong("num_hidden_layers", &format!("less than {MAX_LAYERS}"))),
+            false => Ok(layers),
         }
-        self.check_other_keys()?;
-        let (global_rope_theta, local_rope_theta) = self.thetas()?;
+    }
+
+    /// Names and number of the labels.
+    pub(super) fn labels_and_count(
+        &self,
+    ) -> Result<(Option<Vec<String>>, Option<usize>), ConfigError> {
         let id2label = self.labels()?;
         let given = self.given("num_labels");
         let given = given.map(|_| self.size("num_labels", 0)).transpose()?;
@@ -473,12 +478,11 @@ impl Fields<'_> {
                 &format!("{named}, as many as id2label names, or none"),
             ));
         }
-        let num_labels = named.or(given);
-        let pooling = |value: &Value| match value.as_str()? {
-            "cls" => Some(Pooling::Cls),
-            "mean" => Some(Pooling::Mean),
-            _ => None,
-        };
+        Ok((id2label, named.or(given)))
+    }
+
+    /// `problem_type`; an empty text is none.
+    pub(super) fn problem_type(&self) -> Result<Option<ProblemType>, ConfigError> {
         let problem = |value: &Value| {
             let all = [
                 ProblemType::Regression,
@@ -492,11 +496,37 @@ impl Fields<'_> {
                 .find(|p| value.as_str() == Some(p.name()))
                 .map(Some)
         };
+        self.get(
+            "problem_type",
+            None,
+            "\"regression\", \"single_label_classification\" or \"multi_label_classification\"",
+            problem,
+        )
+    }
+
+    /// `architectures`.
+    pub(super) fn architectures(&self) -> Result<Vec<String>, ConfigError> {
         let names = |value: &Value| {
             let name = |v: &Value| v.as_str().map(str::to_owned);
             value.as_array()?.iter().map(name).collect()
         };
+        self.get("architectures", Vec::new(), "a list of class names", names)
+    }
+
+    fn config(&self) -> Result<ModernBertConfig, ConfigError> {
+        let vocab_size = self.size("vocab_size", 50368)?;
+        let num_hidden_layers = self.layers(22)?;
+        self.check_other_keys()?;
+        let (global_rope_theta, local_rope_theta) = self.thetas()?;
+        let (id2label, num_labels) = self.labels_and_count()?;
+        let pooling = |value: &Value| match value.as_str()? {
+            "cls" => Some(Pooling::Cls),
+            "mean" => Some(Pooling::Mean),
+            _ => None,
+        };
         Ok(ModernBertConfig {
+            family: Family::ModernBert,
+            token_types: 0,
             vocab_size,
             hidden_size: self.size("hidden_size", 768)?,
             intermediate_size: self.size("intermediate_size", 1152)?,
@@ -535,16 +565,18 @@ impl Fields<'_> {
             pad_token_id: self.token("pad_token_id", 50283, vocab_size)?,
             id2label,
             num_labels,
-            problem_type: self.get(
-                "problem_type",
-                None,
-                "\"regression\", \"single_label_classification\" or \"multi_label_classification\"",
-                problem,
-            )?,
-            architectures: self.get("architectures", Vec::new(), "a list of class names", names)?,
+            problem_type: self.problem_type()?,
+            architectures: self.architectures()?,
             flexbert: self.flexbert()?,
         })
     }
+}
+
+/// The family of a `model_type`.
+fn family_of(model_type: &Value) -> Option<Family> {
+    let name = model_type.as_str()?;
+    let found = Family::ALL.into_iter().find(|one| one.model_type() == name);
+    found.or((name == FLEXBERT).then_some(Family::ModernBert))
 }
 
 impl ModernBertConfig {
@@ -560,31 +592,37 @@ impl ModernBertConfig {
         let json: Value =
             crate::json::parse(text.as_bytes()).map_err(|error| not_json(error.to_string()))?;
         let checked = kinds::check(kinds::CONFIG, &json);
+        let own_keys = kinds::check(kinds::BERT_CONFIG, &json);
         let Value::Object(map) = json else {
             return Err(not_json("another JSON value".to_owned()));
         };
-        if let Some(found) = map
-            .get("model_type")
-            .filter(|m| !matches!(m.as_str(), Some("modernbert" | FLEXBERT)))
-        {
-            return Err(ConfigError::ModelType {
+        let family = match map.get("model_type") {
+            None => Family::ModernBert,
+            Some(found) => family_of(found).ok_or_else(|| ConfigError::ModelType {
                 source_name: source_name.to_owned(),
                 found: found
                     .as_str()
                     .map_or_else(|| found.to_string(), str::to_owned),
-            });
-        }
-        checked.map_err(|wrong| ConfigError::Value {
+            })?,
+        };
+        let of_family = match family {
+            Family::ModernBert => Ok(()),
+            _ => own_keys,
+        };
+        checked.and(of_family).map_err(|wrong| ConfigError::Value {
             source_name: source_name.to_owned(),
             key: wrong.key,
             value: wrong.value,
             expected: wrong.expected,
         })?;
-        let config = Fields {
+        let fields = Fields {
             map: &map,
             source: source_name,
-        }
-        .config()?;
+        };
+        let config = match family {
+            Family::ModernBert => fields.config()?,
+            _ => fields.bert(family)?,
+        };
         config.validate().map_err(|error| match error {
             ConfigError::Setting {
                 setting,

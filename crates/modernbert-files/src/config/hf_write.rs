@@ -1,7 +1,7 @@
 //! Writing `config.json` in the forms of both transformers 4.x and 5.x.
 
 use super::hf::FLEXBERT;
-use super::{ConfigError, FlexOptions, LayerType, ModernBertConfig};
+use super::{ConfigError, Family, FlexOptions, LayerType, ModernBertConfig};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -23,7 +23,12 @@ impl ModernBertConfig {
     ///
     /// 4.x has no key for layer types that follow no rule; `global_attn_every_n_layers` is left out then, and only 5.x reads the model
     /// correctly.
+    ///
+    /// A model of another [`Family`] is written in the form of that family.
     pub fn to_json_string(&self) -> String {
+        if self.family != Family::ModernBert {
+            return format!("{:#}\n", self.bert_json());
+        }
         let rope = |theta: f64| json!({"rope_type": "default", "rope_theta": theta});
         let layer_types: Vec<_> = self.layer_types.iter().map(|t| t.name()).collect();
         let mut map = Map::new();
@@ -52,17 +57,7 @@ impl ModernBertConfig {
         put("gradient_checkpointing", json!(false));
         put("hidden_activation", json!(self.hidden_activation.name()));
         put("hidden_size", json!(self.hidden_size));
-        if let Some(labels) = &self.id2label {
-            let by_id = labels.iter().enumerate();
-            let ids = by_id
-                .clone()
-                .map(|(id, name)| (id.to_string(), json!(name)));
-            put("id2label", Value::Object(ids.collect()));
-            let names = by_id.map(|(id, name)| (name.clone(), json!(id)));
-            put("label2id", Value::Object(names.collect()));
-        } else if let Some(n) = self.num_labels {
-            put("num_labels", json!(n));
-        }
+        self.put_labels(&mut put);
         put(
             "initializer_cutoff_factor",
             json!(self.initializer_cutoff_factor),
@@ -108,6 +103,21 @@ impl ModernBertConfig {
         put("transformers_version", json!(TRANSFORMERS_VERSION));
         put("vocab_size", json!(self.vocab_size));
         format!("{:#}\n", Value::Object(map))
+    }
+
+    /// Names, or number, of the labels.
+    pub(super) fn put_labels(&self, put: &mut impl FnMut(&str, Value) -> Option<Value>) {
+        if let Some(labels) = &self.id2label {
+            let by_id = labels.iter().enumerate();
+            let ids = by_id
+                .clone()
+                .map(|(id, name)| (id.to_string(), json!(name)));
+            put("id2label", Value::Object(ids.collect()));
+            let names = by_id.map(|(id, name)| (name.clone(), json!(id)));
+            put("label2id", Value::Object(names.collect()));
+        } else if let Some(n) = self.num_labels {
+            put("num_labels", json!(n));
+        }
     }
 
     /// The `flexbert` object; `None` for the published architecture, however it is described.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | this file | the struct, and quantities that follow from it directly |
 //! | [`hf`](ModernBertConfig::from_json_str) | `config.json` in and out, in the forms of transformers 4.x and 5.x |
+//! | `bert`, [`Family`] | the same for BERT and RoBERTa |
 //! | [`presets`](ModernBertConfig::preset) | the published sizes, by name |
 //! | [`validate`](ModernBertConfig::validate) | checks, each error with its remedy |
 //! | [`flexbert`] | architecture choices beyond the published ones; [`ModernBertConfig::spec`] resolves a config to plain data per layer |
@@ -13,7 +14,9 @@
 //! Paper: <https://arxiv.org/abs/2412.13663>, table 4 and section 2.1.
 
 mod activation;
+mod bert;
 mod count;
+mod family;
 pub mod flexbert;
 mod hf;
 mod hf_write;
@@ -24,6 +27,7 @@ mod tests;
 mod validate;
 
 pub use activation::Activation;
+pub use family::{Family, Head};
 pub use flexbert::{FlexOptions, ModelSpec};
 pub use hf::MAX_LABELS;
 use validate::MAX_LAYERS;
@@ -156,6 +160,10 @@ impl ProblemType {
 /// The fields are public and may be set to anything; [`ModernBertConfig::validate`] checks that a model can be built from them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModernBertConfig {
+    /// The family of the model's files.
+    pub family: Family,
+    /// Rows of the token-type embedding, 0 for none; BERT and RoBERTa alone have one.
+    pub token_types: usize,
     /// Rows of the token embedding.
     pub vocab_size: usize,
     /// Width of the residual stream.
@@ -192,13 +200,13 @@ pub struct ModernBertConfig {
     pub global_rope_theta: f64,
     /// Base of the rotary frequencies of local layers.
     pub local_rope_theta: f64,
-    /// Longest sequence of the model, in tokens. No tensor depends on it.
+    /// Longest sequence of the model, in tokens. Only learned positions depend on it.
     pub max_position_embeddings: usize,
     /// Dropout of the attention probabilities, and after the attention output projection, as in transformers.
     pub attention_dropout: f64,
     /// Dropout after the embedding norm.
     pub embedding_dropout: f64,
-    /// Dropout inside the MLP, after the gate.
+    /// Dropout inside the MLP, after the gate; in BERT and RoBERTa after the MLP.
     pub mlp_dropout: f64,
     /// Dropout before the classifier.
     pub classifier_dropout: f64,
@@ -235,6 +243,14 @@ impl ModernBertConfig {
     pub fn head_dim(&self) -> usize {
         let equal_shares = self.hidden_size.checked_div(self.num_attention_heads);
         self.flexbert.head_dim.or(equal_shares).unwrap_or(0)
+    }
+
+    /// Row of the position embedding of a sequence's first token: `pad_token_id + 1` in RoBERTa, whose first rows belong to padding, else 0.
+    pub fn first_position(&self) -> usize {
+        match (self.family.is_roberta(), self.pad_token_id) {
+            (true, Some(pad)) => pad as usize + 1,
+            _ => 0,
+        }
     }
 
     /// Farthest distance, inclusive and on each side, at which a local layer attends: 64 for a window of 128.

@@ -3,7 +3,7 @@
 //! `base` and `large` are ModernBERT (paper, table 4). The others are the sizes of the Ettin family of encoders, which has the same
 //! architecture; only their shapes are given here, under ModernBERT's vocabulary and constants.
 
-use super::{Activation, ConfigError, FlexOptions, LayerType, ModernBertConfig, Pooling};
+use super::{Activation, ConfigError, Family, FlexOptions, LayerType, ModernBertConfig, Pooling};
 
 /// Name, layers, hidden size, intermediate size, heads.
 const PRESETS: [(&str, usize, usize, usize, usize); 7] = [
@@ -56,6 +56,8 @@ impl ModernBertConfig {
         num_attention_heads: usize,
     ) -> Self {
         Self {
+            family: Family::ModernBert,
+            token_types: 0,
             vocab_size: 50368,
             hidden_size,
             intermediate_size,

@@ -173,7 +173,7 @@ fn labels_come_in_the_order_of_their_ids() {
 #[test]
 fn each_lie_is_named() {
     let cases = [
-        (json!({"model_type": "bert"}), "model_type is \"bert\""),
+        (json!({"model_type": "albert"}), "model_type is \"albert\""),
         (
             json!({"hidden_activation": "snake"}),
             "hidden_activation is \"snake\"; expected one of gelu, gelu_python",

@@ -32,7 +32,7 @@ pub enum ConfigError {
     },
     /// The file describes another model.
     #[error(
-        "{source_name}: model_type is {found:?}; this library reads \"modernbert\", and \"flexbert\" of its own files"
+        "{source_name}: model_type is {found:?}; this library reads \"modernbert\", \"bert\", \"roberta\", \"xlm-roberta\", and \"flexbert\" of its own files"
     )]
     ModelType {
         /// The file, or the name the caller gave the text.

@@ -10,7 +10,7 @@ use super::{Tokenizer, TokenizerError};
 /// The file with the tokenizer itself.
 pub(super) const TOKENIZER_FILE: &str = "tokenizer.json";
 /// The file with the class that Python loads and the names of the special tokens.
-const CONFIG_FILE: &str = "tokenizer_config.json";
+pub(super) const CONFIG_FILE: &str = "tokenizer_config.json";
 
 /// The files of a tokenizer in a model's folder.
 pub const FILES: [&str; 2] = [TOKENIZER_FILE, CONFIG_FILE];
@@ -139,13 +139,21 @@ impl Tokenizer {
             .collect();
         let name = |id: u32| self.inner.id_to_token(id);
         let special = self.special();
+        let reads_types = self.types.unwrap_or_else(|| {
+            use tokenizers::ModelWrapper::WordPiece;
+            self.second_type && matches!(self.inner.get_model(), WordPiece(_))
+        });
+        let inputs: &[&str] = match reads_types {
+            true => &["input_ids", "token_type_ids", "attention_mask"],
+            false => &["input_ids", "attention_mask"],
+        };
         let mut config = json!({
             "added_tokens_decoder": decoder,
             // The clean-up strips spaces before punctuation, so that decoded text would not be the text encoded.
             "clean_up_tokenization_spaces": false,
             "cls_token": name(special.cls),
             "mask_token": name(special.mask),
-            "model_input_names": ["input_ids", "attention_mask"],
+            "model_input_names": inputs,
             "pad_token": name(special.pad),
             "sep_token": name(special.sep),
             "tokenizer_class": "PreTrainedTokenizerFast",

@@ -1,7 +1,7 @@
 //! Text to token ids and back.
 //!
 //! [`Tokenizer`] wraps a `tokenizer.json` of the [`tokenizers`] library and checks what the rest of this project relies on:
-//! the five special tokens exist, and one text becomes `[CLS] A [SEP]`, two become `[CLS] A [SEP] B [SEP]`. The special
+//! the five special tokens exist, and one text becomes `[CLS] A [SEP]`, two become `[CLS] A [SEP] B [SEP]`, or RoBERTa's `[CLS] A [SEP] [SEP] B [SEP]`. The special
 //! tokens may have other texts: `tokenizer_config.json` and `special_tokens_map.json` of the folder are read, and ids are
 //! always looked up by the token's text, because every tokenizer numbers them differently. [`train`] makes a tokenizer of
 //! the same kind from any text.
@@ -16,6 +16,7 @@ mod offsets;
 mod pieces;
 mod roles;
 pub mod train;
+mod wordpiece;
 mod words;
 
 #[cfg(test)]
@@ -73,6 +74,8 @@ pub struct Encoded {
     pub ids: Vec<u32>,
     /// True if the text was longer than the limit.
     pub truncated: bool,
+    /// Position of the first token of type 1; the number of ids where there is none.
+    pub second: usize,
 }
 
 /// A sequence with the position of each token in the text.
@@ -93,6 +96,12 @@ pub struct Tokenizer {
     max_length: Option<usize>,
     /// Largest id plus 1.
     id_bound: usize,
+    /// `[SEP]` between the texts of a pair: 1, in RoBERTa 2.
+    separators: usize,
+    /// True if the second text of a pair has type 1.
+    second_type: bool,
+    /// True if a model of this tokenizer reads types of tokens, as far as the files say it.
+    types: Option<bool>,
 }
 
 impl Tokenizer {
@@ -111,12 +120,19 @@ impl Tokenizer {
         Self::with_roles(&bytes, &path.display().to_string(), roles)
     }
 
-    /// Reads `tokenizer.json` in a model folder.
+    /// Reads `tokenizer.json` in a model folder, or BERT's `vocab.txt` in a folder without it.
     ///
     /// # Errors
     /// As [`Self::from_file`].
     pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self, TokenizerError> {
-        Self::from_file(folder.as_ref().join(files::TOKENIZER_FILE))
+        let folder = folder.as_ref();
+        match wordpiece::of_vocabulary(folder)? {
+            Some((json, path)) => {
+                let roles = Roles::read(folder)?;
+                Self::with_roles(json.as_bytes(), &path.display().to_string(), roles)
+            }
+            None => Self::from_file(folder.join(files::TOKENIZER_FILE)),
+        }
     }
 
     /// Reads the content of a `tokenizer.json`; `place` is its name in errors.
@@ -151,19 +167,28 @@ impl Tokenizer {
             },
             max_length: roles.max_length,
             id_bound: 0,
+            separators: 1,
+            second_type: false,
+            types: roles.types,
         };
         tokenizer.probe().map_err(wrong)?;
         tokenizer.special = tokenizer.find_special(&roles, place)?;
         tokenizer.check_claims(&roles)?;
         // The methods below insert the special tokens themselves: a file with another layout must not pass.
         let SpecialTokens { cls, sep, .. } = tokenizer.special;
-        if tokenizer.with_template("")? != [cls, sep]
-            || tokenizer.with_template(("", ""))? != [cls, sep, sep]
-        {
+        let pair = tokenizer.encoded_with_template(("", ""))?;
+        let (one, two) = (
+            pair.get_ids() == [cls, sep, sep],
+            pair.get_ids() == [cls, sep, sep, sep],
+        );
+        if tokenizer.with_template("")? != [cls, sep] || !(one || two) {
             return Err(TokenizerError::Template {
                 place: place.into(),
             });
         }
+        tokenizer.separators = if two { 2 } else { 1 };
+        tokenizer.second_type =
+            pair.get_type_ids().last() == Some(&1) && roles.types.unwrap_or(true);
         let ids = tokenizer.inner.get_vocab(true);
         let mut tokens = HashMap::new();
         for (token, id) in &ids {
@@ -348,12 +373,27 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// `[CLS] first [SEP] second [SEP]`.
+    /// `[SEP]` between the two texts of a pair: 1, in RoBERTa 2.
+    pub fn separators(&self) -> usize {
+        self.separators
+    }
+
+    /// Position of the first token of type 1 in a pair of `length` ids whose second text begins at `start`: `start`, or `length` where both texts have
+    /// type 0.
+    pub fn second(&self, start: usize, length: usize) -> usize {
+        match self.second_type {
+            true => start,
+            false => length,
+        }
+    }
+
+    /// `[CLS] first [SEP] second [SEP]`; in RoBERTa with two `[SEP]` between the texts.
     ///
     /// # Errors
     /// As [`Self::encode`].
     pub fn encode_pair(&self, first: &str, second: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = self.encode(first)?;
+        ids.extend(std::iter::repeat_n(self.special.sep, self.separators - 1));
         ids.append(&mut self.encode_plain(second)?);
         ids.push(self.special.sep);
         Ok(ids)
@@ -436,7 +476,7 @@ impl Tokenizer {
         second: Option<&str>,
         max_length: usize,
     ) -> Result<Encoded, TokenizerError> {
-        let added = if second.is_some() { 3 } else { 2 };
+        let added = 2 + second.map_or(0, |_| self.separators);
         if max_length <= added {
             return Err(TokenizerError::MaxLength {
                 max_length,
@@ -464,11 +504,15 @@ impl Tokenizer {
         ids.push(cls);
         ids.extend_from_slice(&first[..keep_first]);
         ids.push(sep);
+        let mut start = None;
         if let Some((second, _)) = second {
+            ids.extend(std::iter::repeat_n(sep, self.separators - 1));
+            start = Some(ids.len());
             ids.extend_from_slice(&second[..keep_second]);
             ids.push(sep);
         }
         Ok(Encoded {
+            second: start.map_or(ids.len(), |start| self.second(start, ids.len())),
             ids,
             truncated: keep_first + keep_second < first_len + second_len,
         })
@@ -509,8 +553,15 @@ impl Tokenizer {
         &self,
         input: impl Into<tokenizers::EncodeInput<'s>>,
     ) -> Result<Vec<u32>, TokenizerError> {
+        Ok(self.encoded_with_template(input)?.get_ids().to_vec())
+    }
+
+    fn encoded_with_template<'s>(
+        &self,
+        input: impl Into<tokenizers::EncodeInput<'s>>,
+    ) -> Result<tokenizers::Encoding, TokenizerError> {
         let encoding = guarded(|| self.inner.encode_fast(input, true)).map_err(encode_error)?;
-        Ok(encoding.map_err(encode_error)?.get_ids().to_vec())
+        encoding.map_err(encode_error)
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) struct Roles {
     pub(super) mask: Option<String>,
     /// Tokens of a sequence at most; `None` without a limit.
     pub(super) max_length: Option<usize>,
+    /// True if a model of the tokenizer reads types of tokens, by `model_input_names` or the tokenizer's class; `None` where neither says it.
+    pub(super) types: Option<bool>,
     /// Statements of the files about the tokenizer itself, which `tokenizer.json` must satisfy.
     pub(super) claims: Vec<Claim>,
 }
@@ -127,6 +129,15 @@ impl Roles {
             let limit = (limit < MOST_TOKENS).then_some(limit as usize);
             self.max_length = self.max_length.or(limit);
         }
+        let names = json.get("model_input_names").and_then(Value::as_array);
+        let named = names.map(|names| names.contains(&json!("token_type_ids")));
+        let class = json.get("tokenizer_class").and_then(Value::as_str);
+        let of_class = class.and_then(|class| match class.trim_end_matches("Fast") {
+            "BertTokenizer" => Some(true),
+            "RobertaTokenizer" | "XLMRobertaTokenizer" => Some(false),
+            _ => None,
+        });
+        self.types = self.types.or(named).or(of_class);
         for (key, usual, effect) in [
             (
                 "truncation_side",

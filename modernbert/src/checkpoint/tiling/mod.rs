@@ -78,6 +78,11 @@ fn check(small: &ModernBertConfig, large: &ModernBertConfig) -> Result<(), Tilin
             remedy,
         })
     };
+    if small.family != large.family {
+        let (old, new) = (small.family.model_type(), large.family.model_type());
+        let remedy = "models of two families have no tensors in common: use a smaller ModernBERT";
+        return refuse("model_type", old.to_string(), new.to_string(), remedy);
+    }
     let sizes = [
         ("hidden_size", small.hidden_size, large.hidden_size, 1),
         (

@@ -7,6 +7,8 @@
 //! | [`TokenClassifier`] | a label per token | `ModernBertForTokenClassification` |
 //! | [`QuestionAnswerer`] | start and end of an answer | `ModernBertForQuestionAnswering` |
 //! | [`MultipleChoice`] | a score per choice of a question | `ModernBertForMultipleChoice` |
+//!
+//! BERT and RoBERTa have classes of the same endings.
 
 mod choice;
 mod labels;
@@ -61,9 +63,15 @@ impl PredictionHead {
         Self::new(&config.spec().prediction, config.hidden_size, device)
     }
 
-    /// The head of classifiers.
+    /// The head of classifiers of sequences.
     fn of_classes(config: &ModernBertConfig, device: &Device) -> Self {
         Self::new(&config.spec().classification, config.hidden_size, device)
+    }
+
+    /// The head of classifiers of tokens; `None` where the classifier reads the encoder's states.
+    fn of_tokens(config: &ModernBertConfig, device: &Device) -> Option<Self> {
+        let spec = config.spec().token_classification;
+        spec.map(|spec| Self::new(&spec, config.hidden_size, device))
     }
 
     /// `[rows, hidden]` f32 in and out.
@@ -79,9 +87,14 @@ impl PredictionHead {
 
 /// The classifier's input: `z`, with dropout in training.
 fn before_classifier(z: Tensor<2>, dropped: Option<Dropout>) -> Tensor<2> {
-    match dropped.and_then(|dropped| DropoutSpec::of(&dropped, 0, Site::Classifier)) {
-        Some(spec) => dropout(z, spec),
-        None => z,
+    drop_at(z, dropped, Site::Classifier)
+}
+
+/// `x`, with dropout at a site of the head in training.
+fn drop_at(x: Tensor<2>, dropped: Option<Dropout>, site: Site) -> Tensor<2> {
+    match dropped.and_then(|dropped| DropoutSpec::of(&dropped, 0, site)) {
+        Some(spec) => dropout(x, spec),
+        None => x,
     }
 }
 

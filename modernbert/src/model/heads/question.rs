@@ -20,7 +20,7 @@ const HIDDEN: f32 = -1e30;
 pub struct QuestionAnswerer {
     /// The encoder.
     pub model: ModernBert,
-    head: PredictionHead,
+    head: Option<PredictionHead>,
     classifier: Linear,
 }
 
@@ -61,7 +61,7 @@ impl QuestionAnswerer {
     pub fn new(config: &ModernBertConfig, device: &Device) -> Result<Self, ConfigError> {
         Ok(Self {
             model: ModernBert::new(config, device)?,
-            head: PredictionHead::of_classes(config, device),
+            head: PredictionHead::of_tokens(config, device),
             classifier: Linear::new(config.hidden_size, 2, true, device),
         })
     }
@@ -95,8 +95,14 @@ impl QuestionAnswerer {
     }
 
     fn scores(&self, hidden: Tensor<2>, dropped: Option<Dropout>) -> SpanLogits {
-        let z = self.head.forward(hidden, self.model.head_precision());
-        let z = before_classifier(z, dropped);
+        let z = match &self.head {
+            Some(head) => {
+                let z = head.forward(hidden, self.model.head_precision());
+                before_classifier(z, dropped)
+            }
+            // BERT has neither head nor dropout here.
+            None => hidden,
+        };
         let [start, end] = self.outputs(self.classifier.forward(z));
         SpanLogits { start, end }
     }

@@ -4,13 +4,14 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
 use super::labels::{check_classes, check_count};
-use super::{LabelError, PredictionHead, before_classifier, row_losses};
+use super::{LabelError, PredictionHead, before_classifier, drop_at, row_losses};
 use crate::batch::{PackedBatch, int_tensor};
 use crate::config::{ConfigError, ModernBertConfig, Pooling};
 use crate::model::encoder::ModernBert;
 use crate::model::linear::Linear;
 use crate::model::pooling::pool;
 use crate::model::precision::Precision;
+use crate::ops::dropout::Site;
 use crate::ops::sum::mean;
 
 /// The encoder with a pooled head: `classifier(norm(gelu(dense(pool(h)))))`.
@@ -111,6 +112,7 @@ impl SequenceClassifier {
     /// Outputs `[sequences, labels]` in f32 from the batch's hidden states `[total, hidden]`.
     pub fn decode(&self, hidden: Tensor<2>, batch: &PackedBatch) -> Tensor<2> {
         let pooled = pool(hidden, &batch.layout, self.pooling);
+        let pooled = drop_at(pooled, batch.dropout, Site::Head);
         // The head and the classifier are a few rows: f32 costs nothing there.
         let z = self.head.forward(pooled, Precision::F32);
         self.classifier.forward(before_classifier(z, batch.dropout))

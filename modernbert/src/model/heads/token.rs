@@ -11,12 +11,12 @@ use crate::model::encoder::ModernBert;
 use crate::model::linear::Linear;
 use crate::model::precision::Precision;
 
-/// The encoder with a classifier on every token: `classifier(norm(act(dense(h))))`.
+/// The encoder with a classifier on every token: `classifier(norm(act(dense(h))))`, in BERT and RoBERTa `classifier(h)`.
 #[derive(Module, Debug)]
 pub struct TokenClassifier {
     /// The encoder.
     pub model: ModernBert,
-    head: PredictionHead,
+    head: Option<PredictionHead>,
     classifier: Linear,
 }
 
@@ -32,7 +32,7 @@ impl TokenClassifier {
     ) -> Result<Self, ConfigError> {
         Ok(Self {
             model: ModernBert::new(config, device)?,
-            head: PredictionHead::of_classes(config, device),
+            head: PredictionHead::of_tokens(config, device),
             classifier: Linear::new(config.hidden_size, num_labels, true, device),
         })
     }
@@ -71,7 +71,10 @@ impl TokenClassifier {
     }
 
     fn scores(&self, hidden: Tensor<2>, dropped: Option<Dropout>) -> Tensor<2> {
-        let z = self.head.forward(hidden, self.model.head_precision());
+        let z = match &self.head {
+            Some(head) => head.forward(hidden, self.model.head_precision()),
+            None => hidden,
+        };
         self.classifier.forward(before_classifier(z, dropped))
     }
 

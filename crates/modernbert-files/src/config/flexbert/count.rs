@@ -92,6 +92,10 @@ impl ModelSpec {
             let name = "embeddings.position_embeddings.weight".to_owned();
             out.push((name, vec![rows, self.hidden]));
         }
+        if let Some(rows) = self.token_types {
+            let name = "embeddings.token_type_embeddings.weight".to_owned();
+            out.push((name, vec![rows, self.hidden]));
+        }
         if let Some(spec) = &self.embed_norm {
             norm("embeddings.norm", spec, &mut out);
         }

@@ -5,7 +5,7 @@ use super::{
     RotarySpec,
 };
 use crate::config::validate::MAX_LAYERS;
-use crate::config::{Activation, LayerType, ModernBertConfig, Pooling};
+use crate::config::{Activation, Family, LayerType, ModernBertConfig, Pooling};
 
 /// A norm over the features of a token.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -127,6 +127,10 @@ pub struct ModelSpec {
     pub hidden: usize,
     /// Rows of the learned position embedding, where there is one.
     pub positions: Option<usize>,
+    /// Row of the position embedding of a sequence's first token.
+    pub first_position: usize,
+    /// Rows of the token-type embedding, where there is one.
+    pub token_types: Option<usize>,
     /// Norm after the embedding.
     pub embed_norm: Option<NormSpec>,
     /// The layers, first to last.
@@ -135,8 +139,10 @@ pub struct ModelSpec {
     pub final_norm: Option<NormSpec>,
     /// Head of masked language modeling.
     pub prediction: HeadSpec,
-    /// Head of classifiers.
+    /// Head of classifiers of sequences.
     pub classification: HeadSpec,
+    /// Head of classifiers of tokens and of question answering; `None` where the classifier reads the encoder's states.
+    pub token_classification: Option<HeadSpec>,
     /// Pooling of a sequence classifier.
     pub pooling: Pooling,
     /// The loss of a row of scores.
@@ -222,20 +228,26 @@ impl ModernBertConfig {
             activation: act.unwrap_or(self.classifier_activation),
             norm: has_norm.unwrap_or(true).then_some(norm),
         };
+        let classification = head(
+            flex.head_class_bias,
+            flex.head_class_act,
+            flex.head_class_norm,
+        );
         ModelSpec {
             vocab: self.vocab_size,
             hidden: self.hidden_size,
-            positions: (flex.embedding_layer == Some(EmbeddingKind::AbsolutePos))
-                .then_some(self.max_position_embeddings),
+            positions: (flex.embedding_layer == Some(EmbeddingKind::AbsolutePos)).then(|| {
+                self.max_position_embeddings
+                    .saturating_add(self.first_position())
+            }),
+            first_position: self.first_position(),
+            token_types: (self.token_types > 0).then_some(self.token_types),
             embed_norm: flex.embed_norm.unwrap_or(true).then_some(norm),
             layers: (0..layers).map(|i| self.layer_spec(i)).collect(),
             final_norm: flex.has_final_norm(layers).then_some(norm),
             prediction: head(flex.head_pred_bias, flex.head_pred_act, flex.head_pred_norm),
-            classification: head(
-                flex.head_class_bias,
-                flex.head_class_act,
-                flex.head_class_norm,
-            ),
+            classification,
+            token_classification: (self.family == Family::ModernBert).then_some(classification),
             pooling: flex.pooling_type.unwrap_or(self.classifier_pooling),
             loss: flex.loss(),
         }
