@@ -263,7 +263,7 @@ fn a_complaint_about_a_recipe_begins_with_its_line() {
     let good = fs::read_to_string(&recipe).unwrap();
     for (from, to, said) in [
         ("tokens = 256", "tokens = 32", "batch.tokens is 32"),
-        ("tokens = 256", "tokens = ''", "invalid type"),
+        ("tokens = 256", "tokens = ''", "found the text"),
         ("tokens = 256", "token = 256", "no setting batch.token"),
         ("tokens = 256", "tokens = ", "batch"),
     ] {

@@ -297,7 +297,7 @@ fn settings_that_make_no_sense_are_named_with_a_remedy() {
         ),
         (
             "model.hidden_size=wide",
-            &["model.hidden_size=wide", "invalid type"],
+            &["model.hidden_size=wide", "found the text"],
         ),
         (
             "model.hidden_size",

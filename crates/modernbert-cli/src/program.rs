@@ -212,7 +212,39 @@ fn usage_text<T: clap::Parser>(given: impl Iterator<Item = String>, error: &clap
     let plain = given.map(|argument| printable(&argument).into_owned());
     let text = T::try_parse_from(plain).err();
     let text = text.map_or_else(|| error.to_string(), |plain| plain.to_string());
-    printable_lines(&text).into_owned()
+    printable_lines(&in_plain_words(&text)).into_owned()
+}
+
+/// Messages of Rust's readers of numbers with what is expected.
+fn in_plain_words(text: &str) -> String {
+    let words = [
+        (
+            "invalid digit found in string",
+            "write a whole number such as 8, without a fraction, an exponent or a unit",
+        ),
+        (
+            "cannot parse integer from empty string",
+            "write a whole number such as 8",
+        ),
+        (
+            "number too large to fit in target type",
+            "the number is too large",
+        ),
+        (
+            "number too small to fit in target type",
+            "the number is too small",
+        ),
+        ("invalid float literal", "write a number such as 0.5"),
+        (
+            "cannot parse float from empty string",
+            "write a number such as 0.5",
+        ),
+    ];
+    words
+        .iter()
+        .fold(text.to_owned(), |text, (of_rust, plain)| {
+            text.replace(of_rust, plain)
+        })
 }
 
 /// Runs a program: prints an error as one message and turns it into exit code 2.
@@ -251,7 +283,7 @@ fn check_threads(name: &str, value: Option<std::ffi::OsString>) -> anyhow::Resul
             .is_ok_and(|threads| threads <= MOST_THREADS);
     anyhow::ensure!(
         is_good,
-        "{name} is {asked}; set 1 to {MOST_THREADS}, or leave it out"
+        "{name} is {asked}; set 1 to {MOST_THREADS}, or 0 for all cores, or leave it out"
     );
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Counts and durations for people.
 
-pub use modernbert_files::wording::counted;
+pub use modernbert_files::wording::{counted, shown};
 
 /// `1234567` as `1.23M`.
 pub fn human_count(count: u64) -> String {

@@ -27,7 +27,7 @@ pub fn open(path: &Path) -> Result<File> {
 /// Reads a file whole, without a byte order mark at its beginning.
 ///
 /// # Errors
-/// As [`open`]; a file of more than 256 MiB.
+/// As [`open`]; a file of more than 256 MiB; a text in UTF-16 or UTF-32.
 pub fn bytes(path: &Path) -> Result<Vec<u8>> {
     up_to(path, LONGEST)
 }
@@ -37,14 +37,53 @@ pub fn bytes(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// As [`bytes()`]; bytes that are not UTF-8.
 pub fn text(path: &Path) -> Result<String> {
-    let bytes = bytes(path)?;
-    String::from_utf8(bytes).map_err(|error| Error::new(ErrorKind::InvalidData, error.utf8_error()))
+    String::from_utf8(bytes(path)?).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let remedy = encoding_remedy(error.as_bytes(), path);
+        let reason = format!("not UTF-8 at byte {valid}: {remedy}");
+        Error::new(ErrorKind::InvalidData, reason)
+    })
+}
+
+/// The encoding of a text that is not UTF-8, as `iconv -f` names it, by its first bytes: UTF-16 and UTF-32 with a byte order mark, or without one
+/// if the text has the characters of an alphabet. Such a text can be valid UTF-8, with control characters.
+pub fn other_encoding(first: &[u8]) -> Option<&'static str> {
+    match first {
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => return Some("UTF-32"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => return Some("UTF-16"),
+        _ => {}
+    }
+    let first = &first[..first.len().min(64)];
+    let (even, odd): (Vec<u8>, Vec<u8>) = {
+        let at = |parity: usize| first.iter().copied().skip(parity).step_by(2).collect();
+        (at(0), at(1))
+    };
+    // Code points below U+0900: Latin, Greek, Cyrillic, Hebrew, Arabic.
+    let are_high = |bytes: &[u8]| bytes.len() > 1 && bytes.iter().all(|byte| *byte < 9);
+    let are_low = |bytes: &[u8]| bytes.iter().any(|byte| *byte >= 9);
+    match (are_high(&even), are_high(&odd)) {
+        (false, true) if first[1] == 0 && even.iter().skip(1).step_by(2).all(|byte| *byte == 0) => {
+            Some("UTF-32LE")
+        }
+        (true, false)
+            if even.iter().all(|byte| *byte == 0)
+                && odd.iter().step_by(2).all(|byte| *byte == 0) =>
+        {
+            Some("UTF-32BE")
+        }
+        (false, true) if are_low(&even) && odd.contains(&0) => Some("UTF-16LE"),
+        (true, false) if are_low(&odd) && even.contains(&0) => Some("UTF-16BE"),
+        _ => None,
+    }
 }
 
 /// Returns the remedy for a text that is not UTF-8, by its first bytes and its place: packed files have no other encoding.
 pub fn encoding_remedy(first: &[u8], place: &Path) -> String {
     let Some((format, ending, program)) = packing(first) else {
-        return "convert the file to UTF-8 (`iconv -t UTF-8`) or download it again".to_string();
+        return match other_encoding(first) {
+            Some(name) => format!("convert the file to UTF-8 (`iconv -f {name} -t UTF-8`)"),
+            None => "convert the file to UTF-8 (`iconv -f ENCODING -t UTF-8`, with CP1252 for texts of old Windows programs) or download it again".to_string(),
+        };
     };
     match place == Path::new("standard input") {
         true => format!("it is packed with {format}: unpack it first (`{program} -dc`)"),
@@ -79,6 +118,10 @@ fn up_to(path: &Path, limit: u64) -> Result<Vec<u8>> {
     if bytes.starts_with(b"\xef\xbb\xbf") {
         bytes.drain(..3);
     }
+    if let Some(name) = other_encoding(&bytes) {
+        let reason = format!("it is {name}: {}", encoding_remedy(&bytes, path));
+        return Err(Error::new(ErrorKind::InvalidData, reason));
+    }
     Ok(bytes)
 }
 
@@ -112,6 +155,58 @@ mod tests {
         let stdin = encoding_remedy(b"\x1f\x8b", Path::new("standard input"));
         assert!(!stdin.contains("ending") && stdin.contains("gzip -dc"));
         assert!(encoding_remedy(b"\xff\xfe", file).contains("iconv"));
+    }
+
+    #[test]
+    fn other_encodings_are_named() {
+        let utf16 = |text: &str, mark: bool| -> Vec<u8> {
+            let mark = mark.then_some(0xfeff);
+            let units = mark.into_iter().chain(text.encode_utf16());
+            units.flat_map(u16::to_le_bytes).collect()
+        };
+        let swapped = |bytes: Vec<u8>| -> Vec<u8> {
+            bytes
+                .chunks(2)
+                .flat_map(|pair| [pair[1], pair[0]])
+                .collect()
+        };
+        let utf32 = |text: &str| -> Vec<u8> {
+            text.chars()
+                .flat_map(|c| u32::from(c).to_le_bytes())
+                .collect()
+        };
+        for (bytes, name) in [
+            (utf16("{}", true), Some("UTF-16")),
+            (utf16("hi\nyou", false), Some("UTF-16LE")),
+            (utf16("Привет, мир", false), Some("UTF-16LE")),
+            (swapped(utf16("hi\nyou", false)), Some("UTF-16BE")),
+            (utf32("\u{feff}hi"), Some("UTF-32")),
+            (utf32("hi\nyou"), Some("UTF-32LE")),
+            (b"\0\0\0h\0\0\0i".to_vec(), Some("UTF-32BE")),
+            (b"hello\n".to_vec(), None),
+            ("Привет".as_bytes().to_vec(), None),
+            (b"a\0b".to_vec(), None),
+            (b"\0\0\0\0".to_vec(), None),
+            (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec(), None),
+            (b"\x01\x02\x03\x04".to_vec(), None),
+            (Vec::new(), None),
+        ] {
+            assert_eq!(other_encoding(&bytes), name, "{bytes:?}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        std::fs::write(&path, utf16("{}", true)).unwrap();
+        let message = text(&path).unwrap_err().to_string();
+        assert!(
+            message.contains("it is UTF-16: convert") && message.contains("-f UTF-16 "),
+            "{message}"
+        );
+        std::fs::write(&path, b"caf\xe9").unwrap();
+        let message = text(&path).unwrap_err().to_string();
+        assert!(
+            message.contains("at byte 3") && message.contains("CP1252"),
+            "{message}"
+        );
     }
 
     #[cfg(unix)]

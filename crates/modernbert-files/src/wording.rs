@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
+use std::path::Path;
 
 /// Returns a count with its noun: `1 text`, `2 texts`.
 pub fn counted<N: Display + PartialEq + From<u8>>(count: N, one: &str, many: &str) -> String {
@@ -42,6 +43,11 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// Returns a path as [`printable`] text.
+pub fn shown(path: impl AsRef<Path>) -> String {
+    printable(&path.as_ref().display().to_string()).into_owned()
+}
+
 /// As [`printable`], of a text that may have several lines and tabs.
 pub fn printable_lines(text: &str) -> Cow<'_, str> {
     let escapes = |c: char| !matches!(c, '\n' | '\t') && is_invisible(c);
@@ -65,8 +71,18 @@ pub fn of_reader(message: &str) -> String {
             "expected a text",
         ),
         ("invalid type: floating point", "not a whole number:"),
-        ("invalid type: sequence", "invalid type: list"),
-        ("invalid type: map", "invalid type: table or date"),
+        ("invalid type: sequence", "found a list"),
+        ("invalid type: list", "found a list"),
+        ("invalid type: map", "found a table or date"),
+        ("invalid type: object", "found an object"),
+        ("invalid type: string", "found the text"),
+        ("invalid type: integer", "found the number"),
+        ("invalid type: boolean", "found the value"),
+        ("invalid type: null", "found null"),
+        ("invalid type: ", "found "),
+        ("invalid value: integer", "found the number"),
+        ("invalid value: ", "found "),
+        ("unknown variant", "unknown value"),
     ];
     let message = message.trim_end().replace('\n', ", ");
     words.iter().fold(message, |message, (of_rust, plain)| {
@@ -112,9 +128,40 @@ pub fn of_json_reader(message: &str) -> String {
 }
 
 /// Control characters, separators of lines, and controls of the direction of text.
-pub(crate) fn is_invisible(c: char) -> bool {
+pub fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Returns a name as it is displayed: without the characters that Unicode lists as ignorable in display (`Default_Ignorable_Code_Point`: of zero
+/// width, variation selectors, fillers, tags), and with one space for any white space. The tags of the flags of regions are kept.
+pub fn displayed(name: &str) -> String {
+    let has_flag = name.contains('\u{1f3f4}');
+    let ignorable = |c: char| match c {
+        '\u{e0020}'..='\u{e007f}' => !has_flag,
+        '\u{ad}'
+        | '\u{34f}'
+        | '\u{61c}'
+        | '\u{115f}'
+        | '\u{1160}'
+        | '\u{17b4}'
+        | '\u{17b5}'
+        | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}'
+        | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}'
+        | '\u{feff}'
+        | '\u{ffa0}'
+        | '\u{fff0}'..='\u{fff8}'
+        | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}' => true,
+        _ => false,
+    };
+    let shown: String = name.chars().filter(|c| !ignorable(*c)).collect();
+    shown.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn escaped(text: &str, escapes: impl Fn(char) -> bool) -> String {
@@ -142,6 +189,7 @@ mod tests {
         let odd = "a\nerror: b\u{1b}[31m\u{202e}\u{9b}\u{2028}\r\t";
         let shown = r"a\nerror: b\u001b[31m\u202e\u009b\u2028\r\t";
         assert_eq!(printable(odd), shown);
+        assert_eq!(super::shown(odd), shown);
         assert_eq!(
             printable_lines(odd),
             shown.replace(r"\n", "\n").replace(r"\t", "\t")
@@ -149,11 +197,29 @@ mod tests {
     }
 
     #[test]
+    fn names_that_look_the_same_are_displayed_as_one() {
+        for odd in [
+            "a\u{fe0f} b",
+            "a\u{34f} b",
+            "\u{3164}a b",
+            "a  b",
+            "a\u{a0}b ",
+            "a b\u{e0041}",
+            "a\u{200b} b",
+            "a\u{115f} b",
+        ] {
+            assert_eq!(displayed(odd), "a b", "{odd:?}");
+        }
+        let flag = |region: char| format!("\u{1f3f4}\u{e0067}\u{e0062}{region}\u{e007f}");
+        assert_ne!(displayed(&flag('\u{e0065}')), displayed(&flag('\u{e0073}')));
+    }
+
+    #[test]
     fn messages_of_readers_have_no_names_of_rust() {
         let shown = of_reader("invalid type: string \"3k\", expected u64\n");
         assert_eq!(
             shown,
-            "invalid type: string \"3k\", expected a whole number, 0 or more"
+            "found the text \"3k\", expected a whole number, 0 or more"
         );
         let shown = of_reader("invalid type: floating point `3000.0`, expected u64");
         assert!(shown.starts_with("not a whole number: `3000.0`"), "{shown}");
@@ -164,23 +230,23 @@ mod tests {
         for (message, shown) in [
             (
                 "invalid type: string \"3\", expected struct Manifest at line 1 column 5",
-                "invalid type: string \"3\", expected an object at line 1 column 5",
+                "found the text \"3\", expected an object at line 1 column 5",
             ),
             (
                 "invalid length 0, expected struct Row with 18 elements at line 1 column 2",
-                "invalid type: list, expected an object at line 1 column 2",
+                "found a list, expected an object at line 1 column 2",
             ),
             (
                 "invalid type: sequence, expected a map",
-                "invalid type: list, expected an object",
+                "found a list, expected an object",
             ),
             (
                 "invalid type: map, expected a string",
-                "invalid type: object, expected a text",
+                "found an object, expected a text",
             ),
             (
                 "invalid value: integer `-1`, expected u64",
-                "invalid value: integer `-1`, expected a whole number, 0 or more",
+                "found the number `-1`, expected a whole number, 0 or more",
             ),
         ] {
             assert_eq!(of_json_reader(message), shown);

@@ -144,6 +144,13 @@ impl CheckpointError {
 
 /// The remedy for a folder without safetensors files.
 fn without_weights(folder: &std::path::Path) -> &'static str {
+    let is_link = |name: &&str| folder.join(name).is_symlink();
+    if ["model.safetensors", "model.safetensors.index.json"]
+        .iter()
+        .any(|name| is_link(&name))
+    {
+        return "a link of that name is there, which leads to no file: restore the file, or copy the model again";
+    }
     let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
     if pickled.iter().any(|name| folder.join(name).exists()) {
         "its pytorch_model.bin is not read: convert it (in Python, load the model with transformers and call save_pretrained)"

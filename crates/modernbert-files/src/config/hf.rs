@@ -350,6 +350,24 @@ impl Fields<'_> {
         Ok(())
     }
 
+    /// Refuses a window of local layers beside `local_attention` that contradicts it: transformers 5 sets `local_attention` to twice this value.
+    fn check_window(&self, local_attention: usize) -> Result<(), ConfigError> {
+        let window = self.given("sliding_window");
+        let agrees = |value: &Value| {
+            value.as_u64().map(|n| n.saturating_mul(2)) == Some(local_attention as u64)
+        };
+        match window {
+            Some(value) if !agrees(value) => Err(self.wrong(
+                "sliding_window",
+                &format!(
+                    "{}, half of local_attention ({local_attention}), or none: transformers 5 sets local_attention to twice this value",
+                    local_attention / 2
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses rotary embeddings of another kind, which transformers also reads beside `rope_parameters`.
     fn check_rope_kind(&self) -> Result<(), ConfigError> {
         let scaling = self.given("rope_scaling").and_then(Value::as_object);
@@ -518,6 +536,8 @@ impl Fields<'_> {
         let num_hidden_layers = self.layers(22)?;
         self.check_other_keys()?;
         let (global_rope_theta, local_rope_theta) = self.thetas()?;
+        let local_attention = self.size("local_attention", 128)?;
+        self.check_window(local_attention)?;
         let (id2label, num_labels) = self.labels_and_count()?;
         let pooling = |value: &Value| match value.as_str()? {
             "cls" => Some(Pooling::Cls),
@@ -542,7 +562,7 @@ impl Fields<'_> {
             decoder_bias: self.flag("decoder_bias", true)?,
             tie_word_embeddings: self.flag("tie_word_embeddings", true)?,
             layer_types: self.layer_types(num_hidden_layers)?,
-            local_attention: self.size("local_attention", 128)?,
+            local_attention,
             global_rope_theta,
             local_rope_theta,
             max_position_embeddings: self.size("max_position_embeddings", 8192)?,

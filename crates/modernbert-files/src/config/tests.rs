@@ -565,6 +565,16 @@ fn labels_that_can_not_be_told_apart_are_refused() {
             "as far as can be seen",
         ),
         (
+            json!({"0": "\u{1f44d}", "1": "\u{1f44d}\u{fe0f}"}),
+            json!(null),
+            "as far as can be seen",
+        ),
+        (
+            json!({"0": "a b", "1": "a  b"}),
+            json!(null),
+            "as far as can be seen",
+        ),
+        (
             json!({"0": "a", "1": "\u{202e}b"}),
             json!(null),
             "control characters",

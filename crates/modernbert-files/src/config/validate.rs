@@ -2,7 +2,7 @@
 
 use super::{ModernBertConfig, Pooling};
 use crate::tokenizer::composed;
-use crate::wording::{is_invisible, short};
+use crate::wording::{displayed, is_invisible, short};
 use std::collections::HashSet;
 use std::path::PathBuf;
 
@@ -111,15 +111,9 @@ pub fn is_share(value: f64) -> bool {
     (0.0..1.0).contains(&value) && (value as f32) < 1.0
 }
 
-/// A label as it is displayed: composed characters, without characters of zero width.
+/// A label as it is displayed, with composed characters.
 fn visible(label: &str) -> String {
-    let no_width = |c: &char| {
-        matches!(
-            c,
-            '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{ad}'
-        )
-    };
-    composed(label).chars().filter(|c| !no_width(c)).collect()
+    displayed(&composed(label))
 }
 
 /// Fewest positions of a model: `[CLS]`, a token, `[SEP]`.

@@ -150,12 +150,21 @@ impl Tokenizer {
         };
         let inner = guarded(|| -> Result<_, Reason> {
             let mut inner = files::parse(bytes)?;
+            let direction = inner.get_truncation().map(|cut| cut.direction);
             inner.with_padding(None);
             let cut = inner.with_truncation(None).map(|_| ());
             cut.map_err(Reason::new)?;
-            Ok(inner)
+            Ok((inner, direction))
         });
-        let inner: tokenizers::Tokenizer = inner.flatten().map_err(wrong)?;
+        let (inner, direction) = inner.flatten().map_err(wrong)?;
+        // transformers takes it as truncation_side.
+        if direction == Some(tokenizers::TruncationDirection::Left) {
+            return Err(TokenizerError::Settings {
+                path: place.into(),
+                reason: "truncation.direction is \"Left\", which is not supported (texts are cut at their end)".to_string(),
+                remedy: "set \"Right\", or set truncation to null".to_string(),
+            });
+        }
         let mut tokenizer = Self {
             inner,
             special: SpecialTokens {

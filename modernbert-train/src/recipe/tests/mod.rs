@@ -380,12 +380,12 @@ fn an_override_that_does_not_fit_is_explained() {
         (&["optimizer.learning_rate"], "write it as key=value"),
         (
             &["run.total_tokens=many"],
-            "--set run.total_tokens=many: invalid type: string",
+            "--set run.total_tokens=many: found the text",
         ),
         (&["run.total_tokens=2.5"], "--set run.total_tokens=2.5"),
         (
             &["run.total_tokens=unset"],
-            "run.total_tokens is missing; give it",
+            "run.total_tokens is missing or 0; give it",
         ),
         (&["data.long_documents=drop"], "`split` or `truncate`"),
         (

@@ -89,7 +89,7 @@ fn single_phases_are_changed_from_the_command_line() {
         ),
         ("phase.first.run.seed=1", "the same in every phase"),
         ("phase.first.optimizer.rate=1", "no setting optimizer.rate"),
-        ("phase.first.optimizer.learning_rate=fast", "invalid type"),
+        ("phase.first.optimizer.learning_rate=fast", "found the text"),
     ] {
         let message = set(text).unwrap_err().to_string();
         assert!(message.contains(expected), "{message}\nlacks\n{expected}");
