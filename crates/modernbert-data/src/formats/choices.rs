@@ -69,7 +69,38 @@ impl ChoiceFile {
     }
 }
 
+/// Refuses a row with two sets of choices, of which one would be ignored.
+fn check_forms(row: &Row) -> Result<(), FormatError> {
+    let mut forms: Vec<&str> = Vec::new();
+    let is_given = |column: &str| row.cell(column).is_some_and(|cell| *cell != Cell::Null);
+    let has = |prefix: &str| {
+        let mut columns = row.columns();
+        columns.any(|column| column_number(column, prefix).is_some() && is_given(column))
+    };
+    if has("ending") {
+        forms.push("ending0, …");
+    }
+    if is_given("choices") {
+        forms.push("the list \"choices\"");
+    }
+    if has("choice") {
+        forms.push("choice0, …");
+    }
+    if let [first, second, ..] = forms[..] {
+        return Err(row.error(format!(
+            "two sets of choices, {first} and {second}; keep the one that the label counts"
+        )));
+    }
+    Ok(())
+}
+
+/// Number of a column whose name is `prefix` and a number.
+fn column_number(column: &str, prefix: &str) -> Option<u32> {
+    column.strip_prefix(prefix)?.parse().ok()
+}
+
 fn choice_row(row: &Row) -> Result<ChoiceRow, FormatError> {
+    check_forms(row)?;
     let is_swag = ["sent1", "sent2", "ending0"]
         .iter()
         .all(|column| row.cell(column).is_some());
@@ -130,10 +161,9 @@ fn choice_row(row: &Row) -> Result<ChoiceRow, FormatError> {
 
 /// Texts of the columns named `prefix` and a number, by that number.
 fn numbered(row: &Row, prefix: &str) -> Result<Vec<String>, FormatError> {
-    let number = |column: &str| -> Option<u32> { column.strip_prefix(prefix)?.parse().ok() };
     let mut columns: Vec<(u32, &str)> = row
         .columns()
-        .filter_map(|column| number(column).map(|number| (number, column)))
+        .filter_map(|column| column_number(column, prefix).map(|number| (number, column)))
         .collect();
     columns.sort_unstable();
     // The label is the number in the column's name.
@@ -211,6 +241,14 @@ mod tests {
             (row("[\"b\",\" \"]", "0"), "choice 1 is empty"),
             (row("[\"b\",3]", "0"), "not a list of strings"),
             (row("\"b\"", "0"), "is a string; write a list"),
+            (
+                "{\"prompt\":\"a\",\"choices\":[\"b\",\"c\"],\"choice0\":\"d\",\"label\":0}".to_string(),
+                ":1: two sets of choices",
+            ),
+            (
+                "{\"sent1\":\"a\",\"sent2\":\"x\",\"ending0\":\"b\",\"ending1\":\"c\",\"prompt\":\"a\",\"choice0\":\"d\",\"label\":0}".to_string(),
+                ":1: two sets of choices",
+            ),
             (
                 row("[\"b\",\"c\"]", "0") + &row("[\"b\",\"c\",\"d\"]", "0"),
                 ":2: 3 choices, in line 1 there are 2",

@@ -93,8 +93,8 @@ pub enum FormatError {
     },
     /// A table has no such column.
     #[error(
-        "{path}: no column {column:?} in the header, which has {columns}; name the columns of your file (--text-field for the text, where \
-             that is offered){hint}"
+        "{path}: no column {column:?} in the header, which has {columns}; rename the column, or name it by the option for it that --help \
+             lists{hint}"
     )]
     NoColumn {
         /// The file.

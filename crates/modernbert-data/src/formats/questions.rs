@@ -1,5 +1,6 @@
 //! Questions with a context and the answers in it, from JSONL in the form of SQuAD's rows.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -62,6 +63,27 @@ impl QuestionFile {
             rows,
         })
     }
+
+    /// Refuses a file to score on in which two rows have one id: predictions name ids.
+    ///
+    /// # Errors
+    /// The first id that occurs twice.
+    pub fn check_ids(&self) -> Result<(), TableError> {
+        let mut ids = HashMap::new();
+        for row in &self.rows {
+            if let Some(id) = &row.id
+                && let Some(first) = ids.insert(id, row.line)
+            {
+                return Err(TableError::SameId {
+                    path: self.path.clone(),
+                    line: row.line,
+                    id: id.clone(),
+                    first,
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 fn question(row: Row) -> Result<QuestionRow, FormatError> {
@@ -85,6 +107,11 @@ fn question(row: Row) -> Result<QuestionRow, FormatError> {
         return Err(
             row.error("\"is_impossible\" is true, but the row has answers; remove one of the two")
         );
+    }
+    if answers.is_empty() && matches!(row.cell("is_impossible"), Some(Cell::Bool(false))) {
+        return Err(row.error(
+            "\"is_impossible\" is false, but the row has no answers; add them, or remove the field where the context does not answer the question",
+        ));
     }
     for (i, answer) in answers.iter().enumerate() {
         let found: String = context
@@ -163,6 +190,23 @@ mod tests {
     }
 
     #[test]
+    fn ids_of_a_file_to_score_on_occur_once() {
+        let row = |id: &str| {
+            format!("{{\"id\":\"{id}\",\"question\":\"q\",\"context\":\"c\",\"answers\":[]}}\n")
+        };
+        let file = read(&(row("a") + &row("b"))).unwrap();
+        file.check_ids().unwrap();
+        let message = read(&(row("a") + &row("b") + &row("a")))
+            .unwrap()
+            .check_ids();
+        let message = message.unwrap_err().to_string();
+        assert!(
+            message.contains(":3: the id \"a\" occurs a second time, first in line 1"),
+            "{message}"
+        );
+    }
+
+    #[test]
     fn both_forms_of_answers_are_read() {
         let file = read(concat!(
             "{\"id\":\"a\",\"question\":\"où?\",\"context\":\"né à Paris\",\"answers\":[{\"text\":\"Paris\",\"answer_start\":5}]}\n",
@@ -207,6 +251,10 @@ mod tests {
             (
                 row("[{\"text\":\"b\",\"answer_start\":0}],\"is_impossible\":true"),
                 "\"is_impossible\" is true, but the row has answers",
+            ),
+            (
+                row("[],\"is_impossible\":false"),
+                "\"is_impossible\" is false, but the row has no answers",
             ),
             (
                 "{\"question\":\"a\",\"answers\":[]}".to_string(),

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::kind::{FileKind, Format};
 use super::row::{Cell, Row};
-use super::table::{LabelSet, TableError};
+use super::table::{LabelSet, TableError, meaning};
 use super::{FormatError, Rows};
 
 /// A labelled sentence or text.
@@ -103,7 +103,7 @@ impl TaggedFile {
     /// The tags of a training set: `O` first, the others in alphabetical order. Spans of texts have the tags `B-` and `I-` of their label.
     ///
     /// # Errors
-    /// No tag besides `O`.
+    /// No tag besides `O`; `o`, or `0` beside tags of spans.
     pub fn tag_set(&self) -> Result<LabelSet, TableError> {
         let spelled = self.rows.iter().flat_map(|row| {
             let labels: Vec<(u64, &str)> = match &row.content {
@@ -118,6 +118,7 @@ impl TaggedFile {
             labels
         });
         LabelSet::check_spellings(&self.path, spelled)?;
+        self.check_outside()?;
         let mut names = std::collections::BTreeSet::new();
         for row in &self.rows {
             match &row.content {
@@ -136,6 +137,32 @@ impl TaggedFile {
         }
         let outside = std::iter::once("O".to_string());
         Ok(LabelSet::of_names(outside.chain(names).collect()))
+    }
+}
+
+impl TaggedFile {
+    /// Refuses other spellings of `O`: each word with one would be a span.
+    fn check_outside(&self) -> Result<(), TableError> {
+        let tags = |row: &TaggedRow| match &row.content {
+            TaggedContent::Words { tags, .. } => tags.clone(),
+            TaggedContent::Text { .. } => Vec::new(),
+        };
+        let begins = |tag: &String| tag.starts_with("B-") || tag.starts_with("I-");
+        let of_spans = self.rows.iter().any(|row| tags(row).iter().any(begins));
+        for row in &self.rows {
+            let is_outside = |tag: &&String| {
+                let is_letter = *tag != "O" && meaning(tag) == meaning("O");
+                is_letter || (of_spans && *tag == "0")
+            };
+            if let Some(tag) = tags(row).iter().find(is_outside) {
+                return Err(TableError::Outside {
+                    path: self.path.clone(),
+                    line: row.line,
+                    tag: tag.clone(),
+                });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -235,9 +262,14 @@ fn jsonl(path: &Path) -> Result<Vec<TaggedRow>, TableError> {
 fn words(row: &Row) -> Result<TaggedContent, FormatError> {
     let strings = |field: &str| -> Result<Vec<String>, FormatError> {
         let wrong = || {
-            row.error(format!(
-                "the field {field:?} is not a list of strings; write one, a tag by its name"
-            ))
+            row.error(match row.cell(field) {
+                None => format!(
+                    "no field {field:?}; write {{\"tokens\": […], \"tags\": […]}}, a tag for each token"
+                ),
+                Some(_) => format!(
+                    "the field {field:?} is not a list of strings; write one, a tag by its name"
+                ),
+            })
         };
         let Some(Cell::Nested(Value::Array(list))) = row.cell(field) else {
             return Err(wrong());
@@ -271,9 +303,13 @@ fn text(row: &Row) -> Result<TaggedContent, FormatError> {
     let text = row.text("text")?.to_owned();
     let length = text.chars().count();
     let Some(Cell::Nested(Value::Array(list))) = row.cell("spans") else {
-        return Err(row.error(
-            "the field \"spans\" is not a list; write [{\"start\": 0, \"end\": 3, \"label\": \"PER\"}], or [] for none",
-        ));
+        let found = match row.cell("spans") {
+            None => "no field \"spans\"",
+            Some(_) => "the field \"spans\" is not a list",
+        };
+        return Err(row.error(format!(
+            "{found}; write [{{\"start\": 0, \"end\": 3, \"label\": \"PER\"}}], or [] for none"
+        )));
     };
     let mut spans: Vec<TextSpan> = Vec::new();
     for (i, value) in list.iter().enumerate() {
@@ -294,6 +330,19 @@ fn text(row: &Row) -> Result<TaggedContent, FormatError> {
                 "span {} is {start}..{end} with the label {label:?} in a text of {length} characters; give a label and positions in it, \
                  the end behind the last character",
                 i + 1
+            )));
+        }
+        if meaning(label) == meaning("O") {
+            return Err(row.error(format!(
+                "span {} has the label {label:?}, which is the tag of words outside of every span; leave the span out, or name its kind",
+                i + 1
+            )));
+        }
+        if label.starts_with("B-") || label.starts_with("I-") {
+            return Err(row.error(format!(
+                "span {} has the label {label:?}; write the kind of the span, such as {:?}, since its words get the tags B- and I- of it",
+                i + 1,
+                &label[2..]
             )));
         }
         let label = label.to_owned();
@@ -367,6 +416,33 @@ mod tests {
                 .tag_set()
                 .unwrap_err()
                 .to_string();
+            assert!(message.contains(said), "{message}");
+        }
+    }
+
+    #[test]
+    fn other_spellings_of_the_outside_tag_are_refused() {
+        for rows in ["Ada B-PER\nlived o\n", "Ada B-PER\nlived 0\n"] {
+            let message = read("a.conll", rows).unwrap().tag_set().unwrap_err();
+            assert!(message.to_string().contains("is not \"O\""), "{message}");
+        }
+        let numbers = read("a.conll", "Ada 1\nlived 0\n").unwrap();
+        assert_eq!(numbers.tag_set().unwrap().names(), ["O", "0", "1"]);
+        for (label, said) in [("O", "leave the span out"), ("B-PER", "such as \"PER\"")] {
+            let row = format!(
+                "{{\"text\":\"Ada\",\"spans\":[{{\"start\":0,\"end\":3,\"label\":\"{label}\"}}]}}"
+            );
+            let message = read("a.jsonl", &row).unwrap_err().to_string();
+            assert!(
+                message.contains("a.jsonl:1") && message.contains(said),
+                "{message}"
+            );
+        }
+        for (row, said) in [
+            ("{\"text\":\"Ada\"}", "no field \"spans\""),
+            ("{\"tokens\":[\"Ada\"]}", "no field \"tags\""),
+        ] {
+            let message = read("a.jsonl", row).unwrap_err().to_string();
             assert!(message.contains(said), "{message}");
         }
     }

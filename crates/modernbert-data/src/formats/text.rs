@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use modernbert_files::read::{encoding_remedy, is_packed};
+use modernbert_files::read::{encoding_remedy, is_packed, other_encoding};
 
 use super::bytes::{Bytes, ReadBytes};
 use super::kind::{Compression, FileKind};
@@ -54,6 +54,18 @@ fn rest(mut reader: Bytes, limit: u64) -> Result<String, FormatError> {
             megabytes: limit >> 20,
         });
     }
+    // UTF-16 without a mark can be valid UTF-8.
+    let hint = encoding(&bytes);
+    if !hint.is_empty() {
+        let offset = bytes.iter().position(|byte| *byte < 9 || *byte >= 0xf8);
+        return Err(FormatError::NotUtf8 {
+            path: path.into(),
+            line: 1,
+            offset: offset.unwrap_or(0) as u64,
+            hint,
+            remedy: encoding_remedy(&bytes, path),
+        });
+    }
     let text = String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let lines = error.as_bytes()[..valid].iter().filter(|&&b| b == b'\n');
@@ -84,9 +96,11 @@ pub(super) fn content(text: String) -> Option<Content> {
 
 /// An encoding that the first bytes of a file suggest, in words for an error.
 fn encoding(bytes: &[u8]) -> &'static str {
-    match bytes {
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => " (it is UTF-16)",
-        _ => "",
+    match other_encoding(bytes) {
+        Some("UTF-16") => " (it is UTF-16)",
+        Some("UTF-16LE" | "UTF-16BE") => " (it is UTF-16 without a byte order mark)",
+        Some(_) => " (it is UTF-32)",
+        None => "",
     }
 }
 
@@ -170,6 +184,18 @@ impl Lines {
         let (hint, ends) = (encoding(first), is_packed(first));
         let remedy = encoding_remedy(first, self.path());
         let text = match String::from_utf8(line) {
+            // UTF-16 without a mark can be valid UTF-8.
+            Ok(text) if !hint.is_empty() => {
+                self.ended = true;
+                let offset = text.bytes().position(|byte| byte < 9);
+                return Some(Err(FormatError::NotUtf8 {
+                    path: self.path().into(),
+                    line: self.number,
+                    offset: offset.unwrap_or(0) as u64,
+                    hint,
+                    remedy,
+                }));
+            }
             Ok(text) if self.number == 1 => without_mark(text),
             Ok(text) => text,
             Err(error) => {

@@ -51,6 +51,54 @@ pub enum TableError {
         /// Its line, from 1.
         other_line: u64,
     },
+    /// A label with control characters.
+    #[error("{}:{line}: the label {label:?} has line ends, tabs, other control characters or marks of the direction of text; remove them", path.display())]
+    Control {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// The label.
+        label: String,
+    },
+    /// All rows of a training set have the same labels.
+    #[error(
+        "{}: every row has the same labels ({labels}), so that nothing is learned; {}", path.display(),
+        match is_vector {
+            true => "write the names of the labels that apply, not a vector of 0 and 1",
+            false => "is this the column of the labels?",
+        }
+    )]
+    OneSet {
+        /// The file.
+        path: PathBuf,
+        /// The labels.
+        labels: String,
+        /// True if they are 0 and 1.
+        is_vector: bool,
+    },
+    /// Another spelling of the tag `O`.
+    #[error("{}:{line}: the tag {tag:?} is not \"O\", the tag of words outside of every span; write \"O\"", path.display())]
+    Outside {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// The tag.
+        tag: String,
+    },
+    /// One id for two rows.
+    #[error("{}:{line}: the id {id:?} occurs a second time, first in line {first}; results name ids, give each row its own", path.display())]
+    SameId {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// The id.
+        id: String,
+        /// Line of the first row with it.
+        first: u64,
+    },
     /// A score that f32 does not hold.
     #[error(
         "{}:{line}: the label {label} is too large or too small for regression in f32, which keeps whole numbers up to 16777216 and nothing below 1.2e-38; scale the labels", path.display()

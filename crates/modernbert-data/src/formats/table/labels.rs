@@ -2,6 +2,7 @@
 
 use modernbert_files::config::MAX_LABELS;
 use modernbert_files::tokenizer::compatible;
+use modernbert_files::wording::{displayed, is_invisible};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,8 +23,8 @@ impl LabelSet {
     /// The labels of a training set: by size if all are whole numbers, else in alphabetical order.
     ///
     /// # Errors
-    /// Only one label in all rows; two labels that differ in their spelling only: in case, invisible characters, the codes of one character, or as
-    /// numbers (`1`, `1.0` and `1e0`); more labels than `config.json` can name.
+    /// Only one label in all rows; two labels that differ in their spelling only: in case, invisible characters, white space, the codes of one
+    /// character, or as numbers (`1`, `1.0` and `1e0`); a label with control characters; more labels than `config.json` can name.
     pub fn of(train: &Table) -> Result<Self, TableError> {
         let rows = train.rows.iter();
         let set = Self::of_labels(&train.path, rows.map(|row| (row.line, row.label.as_str())))?;
@@ -39,7 +40,7 @@ impl LabelSet {
     /// The labels of a training set whose rows have any number of them, in the same order.
     ///
     /// # Errors
-    /// No label in any row; two labels that differ in their spelling only.
+    /// No label in any row; the same labels in all rows; two labels that differ in their spelling only.
     pub fn of_several(train: &SeveralTable) -> Result<Self, TableError> {
         let of_row = |row: &super::SeveralRow| -> Vec<(u64, String)> {
             let labels = row.labels.iter();
@@ -49,6 +50,21 @@ impl LabelSet {
         let set = Self::of_labels(&train.path, labels.iter().map(|(l, s)| (*l, s.as_str())))?;
         if set.names.is_empty() {
             return Err(TableError::NoLabels(train.path.clone()));
+        }
+        let of = |row: &super::SeveralRow| {
+            let mut labels = row.labels.clone();
+            labels.sort();
+            labels
+        };
+        let mut rows = train.rows.iter().map(of);
+        if let Some(first) = rows.next()
+            && rows.all(|labels| labels == first)
+        {
+            return Err(TableError::OneSet {
+                path: train.path.clone(),
+                is_vector: first.iter().all(|label| label == "0" || label == "1"),
+                labels: set.in_words(),
+            });
         }
         Ok(set)
     }
@@ -60,8 +76,26 @@ impl LabelSet {
     ) -> Result<Self, TableError> {
         // Label and first line by the label's normalized form.
         let mut meanings: BTreeMap<String, (&str, u64)> = BTreeMap::new();
+        let mut with_sharp_s: BTreeMap<String, Vec<(&str, u64)>> = BTreeMap::new();
         for (line, label) in labels {
-            let (other, other_line) = *meanings.entry(meaning(label)).or_insert((label, line));
+            if label.chars().any(is_invisible) {
+                return Err(TableError::Control {
+                    path: path.to_path_buf(),
+                    line,
+                    label: label.to_owned(),
+                });
+            }
+            let meant = meaning(label);
+            let is_new = !meanings.contains_key(&meant);
+            let (mut other, mut other_line) =
+                *meanings.entry(meant.clone()).or_insert((label, line));
+            if is_new && (meant.contains('ß') || meant.contains("ss")) {
+                let alike = with_sharp_s.entry(meant.replace('ß', "ss")).or_default();
+                if let Some(found) = alike.iter().find(|(known, _)| are_sharp_s(known, label)) {
+                    (other, other_line) = *found;
+                }
+                alike.push((label, line));
+            }
             if other != label {
                 return Err(TableError::Spelling {
                     path: path.to_path_buf(),
@@ -132,7 +166,11 @@ impl LabelSet {
     /// The label that means the same as `label` in another spelling.
     fn alike(&self, label: &str) -> Option<&str> {
         let meant = meaning(label);
-        let found = self.names.iter().find(|name| meaning(name) == meant);
+        let unsharp = meant.replace('ß', "ss");
+        let found = self.names.iter().find(|name| {
+            let of_name = meaning(name);
+            of_name == meant || (of_name.replace('ß', "ss") == unsharp && are_sharp_s(name, label))
+        });
         found.map(String::as_str)
     }
 
@@ -145,29 +183,26 @@ impl LabelSet {
     }
 }
 
-/// The normalized form of a label, in which spellings of one label are equal: without case and invisible characters, in Unicode's form NFKC, numbers
-/// in one form.
-fn meaning(label: &str) -> String {
-    let visible = |c: &char| {
-        !matches!(
-            c,
-            '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{ad}'
-        )
-    };
+/// Returns true if one of two labels, equal but for `ß` and `ss`, is written in capitals, where `SS` is the form of `ß`. `Masse` and `Maße` are two
+/// words.
+fn are_sharp_s(a: &str, b: &str) -> bool {
+    [a, b].iter().any(|label| label.contains("SS"))
+}
+
+/// The normalized form of a label, in which spellings of one label are equal: without case and invisible characters, in Unicode's form NFKC, white
+/// space as one space, numbers in one form.
+pub(in super::super) fn meaning(label: &str) -> String {
     let label = match label.is_ascii() {
         true => Cow::Borrowed(label),
         false => Cow::Owned(compatible(label)),
     };
-    let folded: String = label
+    let folded: String = displayed(&label)
         .chars()
-        .filter(visible)
-        .map(|c| if c.is_whitespace() { ' ' } else { c })
         .flat_map(char::to_lowercase)
         // The small sigma at the end of a word.
         .map(|c| if c == 'ς' { 'σ' } else { c })
         .collect();
-    let folded = folded.trim();
-    number(folded).unwrap_or_else(|| folded.to_owned())
+    number(&folded).unwrap_or(folded)
 }
 
 /// Largest exponent of a number that is compared as one.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 pub use error::TableError;
 pub use labels::LabelSet;
+pub(super) use labels::meaning;
 pub use several::{SeveralRow, SeveralTable};
 
 use super::row::{Cell, Row, is_whole};

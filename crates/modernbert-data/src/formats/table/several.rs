@@ -82,9 +82,26 @@ impl SeveralTable {
     }
 }
 
+/// Returns true for a list as Python and JSON write it: `['x', 'y']`, `[0, 1]`, `{'x'}`, `('x',)`.
+fn is_list(text: &str) -> bool {
+    let inner = |open: char, close: char| text.strip_prefix(open)?.strip_suffix(close);
+    if let Some(inner) = inner('[', ']') {
+        let of_numbers = |c: char| c.is_ascii_digit() || c.is_whitespace();
+        return inner.contains(['\'', '"', ',']) || inner.chars().all(of_numbers);
+    }
+    let inner = inner('{', '}').or_else(|| inner('(', ')'));
+    inner.is_some_and(|inner| inner.trim_start().starts_with(['\'', '"']))
+}
+
 fn labels(row: &Row, column: &str, separator: &str) -> Result<Vec<String>, FormatError> {
     let found: Vec<String> = match row.cell(column) {
         Some(Cell::Text(text)) if text.trim().is_empty() => Vec::new(),
+        Some(Cell::Text(text)) if is_list(text.trim()) => {
+            return Err(row.error(format!(
+                "the labels {:?} are a list in one text; write the names with {separator:?} between two, or a list in .jsonl or .parquet",
+                text.trim()
+            )));
+        }
         Some(Cell::Text(text)) => text
             .split(separator)
             .map(|label| label.trim().to_owned())
@@ -125,7 +142,13 @@ fn labels(row: &Row, column: &str, separator: &str) -> Result<Vec<String>, Forma
             )));
         }
         if found[..i].contains(label) {
-            return Err(row.error(format!("the label {label:?} is there twice; write it once")));
+            let vector = match found.iter().all(|label| label == "0" || label == "1") {
+                true => ", and in place of a vector of 0 and 1 the names of the labels that apply",
+                false => "",
+            };
+            return Err(row.error(format!(
+                "the label {label:?} is there twice; write it once{vector}"
+            )));
         }
     }
     Ok(found)
@@ -191,6 +214,34 @@ mod tests {
             ("{\"text\":\"a\"}", "\"labels\""),
         ] {
             let message = read("a.jsonl", rows).unwrap_err().to_string();
+            assert!(message.contains(said), "{said} not in {message}");
+        }
+        for list in [
+            "['x', 'y']",
+            "['x']",
+            "[0 1]",
+            "[]",
+            "{'x'}",
+            "('x',)",
+            "[\"\"x\"\"]",
+        ] {
+            let message = read("a.csv", &format!("text,labels\na,\"{list}\"\n")).unwrap_err();
+            let message = message.to_string();
+            assert!(message.contains("a list in one text"), "{message}");
+        }
+        read("a.csv", "text,labels\na,[x]\nb,(y)\n").unwrap();
+        for (rows, said) in [
+            ("[0,1]\n[1,0]", "a vector of 0 and 1"),
+            ("[1,0,0]\n[0,1,0]", "a vector of 0 and 1"),
+            ("[\"x\"]\n[\"x\"]", "is this the column"),
+        ] {
+            let rows: Vec<String> = rows
+                .lines()
+                .map(|labels| format!("{{\"text\":\"a\",\"labels\":{labels}}}\n"))
+                .collect();
+            let set =
+                read("a.jsonl", &rows.concat()).and_then(|table| LabelSet::of_several(&table));
+            let message = set.unwrap_err().to_string();
             assert!(message.contains(said), "{said} not in {message}");
         }
         let message = read("a.csv", "text,labels\na,x||y\n").unwrap_err();

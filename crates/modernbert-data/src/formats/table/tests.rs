@@ -118,6 +118,13 @@ fn spellings_of_one_label_are_refused() {
         ("caf\u{e9}", "cafe\u{301}"),
         ("good", "\u{ff47}ood"),
         ("\u{3c3}", "\u{3c2}"),
+        ("\u{1f44d}", "\u{1f44d}\u{fe0f}"),
+        ("good", "go\u{34f}od"),
+        ("good", "good\u{3164}"),
+        ("good", "good\u{e0020}"),
+        ("a b", "a  b"),
+        ("stra\u{df}e", "STRASSE"),
+        ("GRO\u{df}", "GROSS"),
     ] {
         let train = read(
             "t.csv",
@@ -137,9 +144,27 @@ fn spellings_of_one_label_are_refused() {
     let dev = read("d.csv", "text,label\nx,2\n", None).unwrap();
     let message = dev.class_ids(&labels).unwrap_err().to_string();
     assert!(message.contains("spells it \"2.0\""), "{message}");
+    // Two words.
+    let words = read("t.csv", "text,label\nx,Masse\ny,Ma\u{df}e\n", None).unwrap();
+    assert_eq!(LabelSet::of(&words).unwrap().names().len(), 2);
     // Different numbers, different names.
     let fine = read("t.csv", "text,label\nx,1\ny,10\nz,-1\na,1.5\n", None).unwrap();
     assert_eq!(LabelSet::of(&fine).unwrap().names().len(), 4);
+}
+
+#[test]
+fn control_characters_of_labels_are_named_with_their_line() {
+    for label in ["a\\nb", "a\\tb", "\\u202eb"] {
+        let rows = format!(
+            "{{\"text\":\"x\",\"label\":\"c\"}}\n{{\"text\":\"y\",\"label\":\"{label}\"}}\n"
+        );
+        let message = LabelSet::of(&read("t.jsonl", &rows, None).unwrap()).unwrap_err();
+        let message = message.to_string();
+        assert!(
+            message.contains("t.jsonl:2: the label") && message.contains("remove"),
+            "{message}"
+        );
+    }
 }
 
 #[test]

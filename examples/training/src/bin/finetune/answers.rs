@@ -2,7 +2,7 @@
 
 use modernbert::inference::{AnswerOptions, Answers};
 use modernbert_cli::say;
-use modernbert_cli::text::counted;
+use modernbert_cli::text::{counted, shown};
 use modernbert_train::finetune::metrics::{answer_f1, exact_match};
 use modernbert_train::finetune::table::{QuestionFile, QuestionRow};
 use modernbert_train::finetune::{DevScore, EncodedQuestions, FinetuneOptions, encode_questions};
@@ -16,6 +16,7 @@ pub(super) fn run(args: &Args, session: &Session, options: FinetuneOptions) -> a
         QuestionFile::read(&args.train)?,
         QuestionFile::read(&args.dev)?,
     );
+    dev.check_ids()?;
     say_rows(train.rows.len(), dev.rows.len());
     let train = encode(args, session, &train)?.samples;
     let encoded = encode(args, session, &dev)?;
@@ -67,7 +68,7 @@ fn encode(args: &Args, session: &Session, file: &QuestionFile) -> anyhow::Result
     let encoded = encode_questions(&session.tokenizer, file, limit, args.stride())?;
     say(&format!(
         "{}: {} in {} of up to {limit} tokens, {} not ending where tokens end",
-        file.path.display(),
+        shown(&file.path),
         counted(encoded.questions.len() as u64, "question", "questions"),
         counted(encoded.samples.len() as u64, "window", "windows"),
         counted(encoded.inside_tokens as u64, "answer", "answers")
