@@ -153,7 +153,7 @@ impl Run {
             }
         }
         if content.is_empty() {
-            return Err(RetrievalDataError::EmptyRun {
+            return Err(RetrievalDataError::NoResults {
                 path: path.to_path_buf(),
             });
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use clap::Args;
 use modernbert_cli::plot::{Bar, Group, PlotError, plot_groups};
-use modernbert_cli::text::counted;
+use modernbert_cli::text::{counted, shown};
 use modernbert_files::output::{OutputCheck, named_twice};
 use modernbert_retrieval::data::Dataset;
 use modernbert_retrieval::fusion::{RRF_K, reciprocal_rank_fusion};
@@ -238,7 +238,7 @@ fn one_set(
             Some(file) => runs.push((name.clone(), args.measures.read(&file, &set.name)?)),
             None => notes.push(format!(
                 "{}: no file {}",
-                path.display(),
+                shown(&path),
                 file_name(&set.name)
             )),
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
-use modernbert_cli::text::counted;
+use modernbert_cli::text::{counted, shown};
 use modernbert_files::atomic::write_new;
 use modernbert_files::output::{OutputCheck, OutputError, named_twice};
 use modernbert_retrieval::fusion::{RRF_K, reciprocal_rank_fusion};
@@ -79,7 +79,7 @@ pub(crate) fn run(args: &FuseArgs) -> anyhow::Result<()> {
     write_new(&args.out, &fused.text(&args.out)?).map_err(OutputError::write(&args.out))?;
     print(&format!(
         "written: {} ({})",
-        args.out.display(),
+        shown(&args.out),
         counted(fused.queries.len(), "query", "queries")
     ));
     Ok(())

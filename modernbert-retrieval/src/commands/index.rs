@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use modernbert_cli::text::{counted, human_count};
+use modernbert_cli::text::{counted, human_count, shown};
 use modernbert_files::output::OutputCheck;
 use modernbert_retrieval::index::{
     Dtype, IndexError, IndexOptions, IndexWriter, ModelId, Similarity, VectorIndex,
@@ -268,7 +268,7 @@ fn info(folder: &Path) -> anyhow::Result<String> {
     Ok(format!(
         "{}: every checksum agrees\nvectors     {}\ndeleted     {}\ncomponents  {}\ndtype       {}\nsimilarity  {}\nfiles       {}, {} bytes\n\
          changes     {}\nmodel       {}\nhash        {}",
-        folder.display(),
+        shown(&folder),
         info.vectors,
         info.deleted,
         info.options.dimension,

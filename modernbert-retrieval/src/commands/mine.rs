@@ -9,7 +9,7 @@ use modernbert::model::Precision;
 use modernbert::output::{OutputCheck, OutputError, named_twice};
 use modernbert::tokenizer::Tokenizer;
 use modernbert::{Loader, atomic::write_new};
-use modernbert_cli::text::counted;
+use modernbert_cli::text::{counted, shown};
 use modernbert_cli::{DeviceArgs, describe, say};
 use modernbert_retrieval::bm25::{Analyzer, Bm25, Parameters};
 use modernbert_retrieval::index::{
@@ -134,6 +134,18 @@ pub(crate) fn run(args: &MineArgs) -> anyhow::Result<()> {
         .inputs(args.model.iter().map(Path::new))
         .check()?;
     let rows = TrainRows::read(&args.train)?;
+    ensure!(
+        !rows.has_scores(),
+        "{}: the rows have scores, and mined rows have none: every first document would count as relevant; remove the scores, and with them the rows of irrelevant pairs",
+        rows.place()
+    );
+    let replaced = rows.with_negatives();
+    if replaced > 0 {
+        say(&format!(
+            "{} of their own, which are candidates like other documents and are replaced by those that are found",
+            counted(replaced as u64, "row has negatives", "rows have negatives")
+        ));
+    }
     let candidates = candidates(args, &rows)?;
     say(&format!(
         "{}, {}",
@@ -185,7 +197,7 @@ pub(crate) fn run(args: &MineArgs) -> anyhow::Result<()> {
     write_new(&args.out, lines.as_bytes()).map_err(OutputError::write(&args.out))?;
     say(&format!(
         "written: {} ({}; {} left out with fewer negatives that qualify)",
-        args.out.display(),
+        shown(&args.out),
         counted(mined.rows.len() as u64, "row", "rows"),
         mined.left_out
     ));

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use modernbert::sentences::SentenceSettings;
 use modernbert::{Encoder, Loader};
-use modernbert_cli::text::counted;
+use modernbert_cli::text::{counted, shown};
 use modernbert_cli::{DeviceArgs, check_stdout, tell};
 use modernbert_files::atomic::write_new;
 use modernbert_files::output::{OutputCheck, OutputError};
@@ -163,14 +163,14 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
     if filter.is_some() && !index.is_empty() && found.iter().all(Vec::is_empty) {
         tell(&format!(
             "note: no vector of {} has {}",
-            folder.display(),
+            shown(&folder),
             args.filter.join(" and ")
         ));
     }
     if index.is_empty() {
         tell(&format!(
             "note: {} has no vector that can be found; add some with `index add`",
-            folder.display()
+            shown(&folder)
         ));
     }
     let Some(out) = &args.out else {
@@ -206,7 +206,7 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
     write_new(out, &run.text(out)?).map_err(OutputError::write(out))?;
     print(&format!(
         "written: {} ({})",
-        out.display(),
+        shown(&out),
         counted(run.queries.len(), "query", "queries")
     ));
     Ok(())

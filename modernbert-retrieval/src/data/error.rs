@@ -51,6 +51,20 @@ pub enum RetrievalDataError {
         /// The sets found.
         found: String,
     },
+    /// A row has two ids.
+    #[error(
+        "{path}:{line}: _id is {first:?} and id is {second:?}, both names of the row's id; remove one of the two fields"
+    )]
+    TwoIds {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+        /// Value of `_id`.
+        first: String,
+        /// Value of `id`.
+        second: String,
+    },
     /// The operating system refused to read a file.
     #[error("{path}: cannot be read ({source}); check that it is a whole, readable file")]
     Read {
@@ -92,12 +106,14 @@ pub enum RetrievalDataError {
         limit: u64,
     },
     /// A line is not UTF-8.
-    #[error("{path}:{line}: not UTF-8; {remedy}")]
+    #[error("{path}:{line}: not UTF-8{hint}; {remedy}")]
     NotUtf8 {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
+        /// The encoding that the bytes suggest, in words; or nothing.
+        hint: String,
         /// The remedy.
         remedy: String,
     },
@@ -368,6 +384,14 @@ pub enum RetrievalDataError {
         query: String,
         /// The document.
         document: String,
+    },
+    /// A run file would have no row.
+    #[error(
+        "{path}: no query has a result, and a run file without rows cannot be evaluated; nothing is written"
+    )]
+    NoResults {
+        /// The run file.
+        path: PathBuf,
     },
     /// A run file has no row.
     #[error("{path}: no row; an empty run cannot be evaluated")]

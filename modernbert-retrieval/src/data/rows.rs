@@ -96,16 +96,26 @@ fn lines_up_to(
                     }));
                 }
             }
+            let not_utf8 = |bytes: &[u8]| {
+                let first = if number == 1 { bytes } else { b"" };
+                let encoding = read::other_encoding(first);
+                RetrievalDataError::NotUtf8 {
+                    path: path.clone(),
+                    line: number,
+                    hint: encoding.map_or_else(String::new, |name| format!(" (it is {name})")),
+                    remedy: read::encoding_remedy(first, &path),
+                }
+            };
+            // UTF-16 without a mark can be valid UTF-8.
+            if number == 1 && read::other_encoding(&bytes).is_some() {
+                failed = true;
+                return Some(Err(not_utf8(&bytes)));
+            }
             let text = match String::from_utf8(bytes) {
                 Ok(text) => text,
                 Err(error) => {
                     failed = true;
-                    let first = if number == 1 { error.as_bytes() } else { b"" };
-                    return Some(Err(RetrievalDataError::NotUtf8 {
-                        path: path.clone(),
-                        line: number,
-                        remedy: read::encoding_remedy(first, &path),
-                    }));
+                    return Some(Err(not_utf8(error.as_bytes())));
                 }
             };
             let mut text = text.trim_end_matches(['\n', '\r']);
@@ -306,6 +316,18 @@ impl Row {
         what: &'static str,
     ) -> Result<String, RetrievalDataError> {
         let (field, value) = self.need(names)?;
+        if field == "_id"
+            && names.contains(&"id")
+            && let Some((_, other)) = self.find(&["id"])
+            && plain(other) != plain(value)
+        {
+            return Err(RetrievalDataError::TwoIds {
+                path: self.path.to_path_buf(),
+                line: self.line,
+                first: plain(value),
+                second: plain(other),
+            });
+        }
         let id = match value {
             Value::String(text) => text.clone(),
             Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
@@ -357,6 +379,13 @@ impl Row {
     }
 }
 
+/// A string without its quotes, another value as JSON.
+fn plain(value: &Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
+}
+
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -393,6 +422,49 @@ mod tests {
         assert_eq!(lines[0].as_ref().unwrap().text, "12345");
         let error = lines[1].as_ref().err().unwrap().to_string();
         assert!(error.contains("corpus.jsonl:2: longer than"), "{error}");
+    }
+
+    #[test]
+    fn utf16_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("test.tsv");
+        let units = "query-id\tcorpus-id\tscore\n".encode_utf16();
+        let bytes: Vec<u8> = units.flat_map(u16::to_le_bytes).collect();
+        for (mark, named) in [
+            (&b"\xff\xfe"[..], "(it is UTF-16)"),
+            (b"", "(it is UTF-16LE)"),
+        ] {
+            std::fs::write(&path, [mark, &bytes].concat()).unwrap();
+            let first = lines(&path).unwrap().next().unwrap();
+            let error = first.err().unwrap().to_string();
+            assert!(
+                error.contains("test.tsv:1") && error.contains(named),
+                "{error}"
+            );
+            assert!(error.contains("iconv -f UTF-16"), "{error}");
+        }
+    }
+
+    #[test]
+    fn two_ids_of_one_row_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("corpus.jsonl");
+        let id = |row: &str| {
+            std::fs::write(&path, row).unwrap();
+            let row = rows(&path).unwrap().next().unwrap().unwrap();
+            row.id(&["_id", "id", "docid"], "document")
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(id("{\"_id\":\"a\",\"id\":\"a\"}").unwrap(), "a");
+        assert_eq!(id("{\"_id\":\"7\",\"id\":7}").unwrap(), "7");
+        assert_eq!(id("{\"_id\":\"a\",\"id\":null}").unwrap(), "a");
+        // The id of a part of a document, and that of the document.
+        assert_eq!(id("{\"id\":\"a\",\"docid\":\"b\"}").unwrap(), "a");
+        let error = id("{\"id\":\"b\",\"_id\":\"a\"}").unwrap_err();
+        assert!(
+            error.contains("corpus.jsonl:1: _id is \"a\" and id is \"b\""),
+            "{error}"
+        );
     }
 
     #[cfg(unix)]

@@ -48,6 +48,32 @@ pub enum TrainError {
         /// File and line of the first row, or "the training data" of rows in memory.
         place: String,
     },
+    /// Scores in the rows, and a loss without a teacher.
+    #[error(
+        "{place}: the rows have scores, and this loss ignores them: every first document would count as relevant; choose a --loss that learns \
+         from scores (mse for pairs; distill, distill-temperature or margin-mse for several documents), or remove the scores and the rows of irrelevant pairs"
+    )]
+    UnusedScores {
+        /// File and line of the first row.
+        place: String,
+    },
+    /// Rows whose only document is their query.
+    #[error(
+        "every row of the training data has its query as its positive document, so that nothing is learned but dropout's differences; check the columns, or give \
+         --allow-duplicates to train on equal texts"
+    )]
+    QueryIsPositive,
+    /// The query among its negatives.
+    #[error(
+        "row {row} of the training data, counted over all files, has its query {text:?} as a negative too, which would push it away from itself; remove the negative, or give \
+         --allow-duplicates"
+    )]
+    QueryIsNegative {
+        /// The row, from 1.
+        row: usize,
+        /// The beginning of the query.
+        text: String,
+    },
     /// A document twice in a row.
     #[error(
         "row {row} of the training data, counted over all files, has the document {text:?} twice, which would be its own negative; leave one of the two out, or give \

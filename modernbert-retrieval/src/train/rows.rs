@@ -114,21 +114,22 @@ impl TrainRows {
     /// Refuses rows that `loss` can't learn from.
     ///
     /// # Errors
-    /// No rows; no scores where the loss needs them; too few documents for a query.
+    /// No rows; no scores where the loss needs them, scores where it ignores them; too few documents for a query.
     pub fn check(&self, loss: &Loss) -> Result<(), TrainError> {
-        let place = || {
-            let first = self.first.as_ref();
-            first.map_or(IN_MEMORY.to_string(), |first| first.place.clone())
-        };
         if self.rows.is_empty() {
             return Err(TrainError::Empty(PathBuf::from(IN_MEMORY)));
         }
         if loss.needs_scores() && !self.has_scores() {
-            return Err(TrainError::NoScores { place: place() });
+            return Err(TrainError::NoScores {
+                place: self.place(),
+            });
+        }
+        if !loss.needs_scores() {
+            self.check_unscored()?;
         }
         if self.ways() < loss.least_ways() {
             return Err(TrainError::TooFewDocuments {
-                place: place(),
+                place: self.place(),
                 found: counted(self.ways() as u64, "document", "documents"),
                 needed: loss.least_ways(),
             });
@@ -136,12 +137,48 @@ impl TrainRows {
         Ok(())
     }
 
-    /// Refuses a row in which a document occurs twice: it would be its own negative.
+    /// Refuses scores, for a use that takes every first document as relevant.
+    ///
+    /// # Errors
+    /// The rows have scores.
+    pub fn check_unscored(&self) -> Result<(), TrainError> {
+        match self.has_scores() {
+            false => Ok(()),
+            true => Err(TrainError::UnusedScores {
+                place: self.place(),
+            }),
+        }
+    }
+
+    /// File and line of the first row, or "the training data" of rows in memory.
+    pub fn place(&self) -> String {
+        let first = self.first.as_ref();
+        first.map_or(IN_MEMORY.to_string(), |first| first.place.clone())
+    }
+
+    /// Number of rows with documents besides the positive.
+    pub fn with_negatives(&self) -> usize {
+        let has_negatives = |row: &&TrainRow| row.documents.len() > 1;
+        self.rows.iter().filter(has_negatives).count()
+    }
+
+    /// Refuses a row in which a document occurs twice, or the query is a negative: it would be its own negative. Refuses rows whose queries
+    /// are all their own positives.
     ///
     /// # Errors
     /// The first such row.
     pub fn check_own_negatives(&self) -> Result<(), TrainError> {
+        let is_own = |row: &TrainRow| row.documents.first() == Some(&row.query);
+        if !self.rows.is_empty() && self.rows.iter().all(is_own) {
+            return Err(TrainError::QueryIsPositive);
+        }
         for (index, row) in self.rows.iter().enumerate() {
+            if row.documents.iter().skip(1).any(|text| *text == row.query) {
+                return Err(TrainError::QueryIsNegative {
+                    row: index + 1,
+                    text: self.texts[row.query as usize].chars().take(40).collect(),
+                });
+            }
             let mut seen = HashSet::new();
             if let Some(&text) = row.documents.iter().find(|text| !seen.insert(**text)) {
                 return Err(TrainError::OwnNegative {
@@ -174,6 +211,7 @@ impl TrainRows {
                 "a text without columns; write an object with the fields \"query\" and \"positive\"",
             ));
         }
+        check_names(row)?;
         let query = required(row, &QUERY)?;
         let documents = documents(row)?;
         let scores = scores(row, documents.len())?;
@@ -223,6 +261,85 @@ impl TrainRows {
     }
 }
 
+/// Refuses columns that mean documents or scores under names that are not read: training without them would give another model.
+fn check_names(row: &Row) -> Result<(), FormatError> {
+    let is_given = |column: &&str| row.cell(column).is_some_and(|cell| *cell != Cell::Null);
+    for column in row.columns().filter(is_given) {
+        let plain: String = column.to_lowercase();
+        let plain = plain.replace(['_', '-', ' '], "");
+        let known = ["query", "positive", "documents", "scores", "score"];
+        let remedy = if NAMES.contains(&column) || negative_number(column).is_some() {
+            continue;
+        } else if is_negative_name(&plain) {
+            "name it \"negative\", \"negative_1\", … or, for a list, \"negatives\"".to_string()
+        } else if GRADES.contains(&plain.as_str()) {
+            "name it \"score\" and choose a --loss that learns from scores, such as mse; or remove it, and with it the rows of irrelevant pairs"
+                .to_string()
+        } else if let Some(known) = known.iter().find(|known| ***known == plain) {
+            format!("name it {known:?}")
+        } else {
+            continue;
+        };
+        return Err(row.error(format!("the field {column:?} is not read; {remedy}")));
+    }
+    Ok(())
+}
+
+/// Names that are read.
+const NAMES: [&str; 9] = [
+    "query",
+    "anchor",
+    "question",
+    "positive",
+    "answer",
+    "documents",
+    "negatives",
+    "scores",
+    "score",
+];
+/// Names of grades in other data sets, without `_`.
+const GRADES: [&str; 8] = [
+    "label",
+    "labels",
+    "rel",
+    "relevance",
+    "grade",
+    "qrel",
+    "relevancescore",
+    "relevancelabel",
+];
+
+/// Returns true for names of negatives in other data sets, such as `hard_negative` and `neg`, without `_` and in lower case.
+fn is_negative_name(plain: &str) -> bool {
+    let rest = plain.strip_prefix("hard").unwrap_or(plain);
+    let rest = rest.strip_prefix("negative").or(rest.strip_prefix("neg"));
+    let Some(rest) = rest.map(|rest| rest.strip_prefix('s').unwrap_or(rest)) else {
+        return false;
+    };
+    let rest = rest.trim_end_matches(|c: char| c.is_ascii_digit());
+    let of_texts = [
+        "",
+        "text",
+        "texts",
+        "passage",
+        "passages",
+        "doc",
+        "docs",
+        "document",
+        "documents",
+    ];
+    of_texts.contains(&rest)
+}
+
+/// Number of a column of negatives: 0 for `negative`.
+fn negative_number(column: &str) -> Option<u32> {
+    let rest = column.strip_prefix("negative")?;
+    match rest {
+        "" => Some(0),
+        rest => rest.strip_prefix('_').unwrap_or(rest).parse().ok(),
+    }
+}
+
 /// The text of the one of these columns that the row has.
 fn required<'a>(row: &'a Row, columns: &[&str]) -> Result<&'a str, FormatError> {
     let found = one_of(row, columns)?;
@@ -256,16 +373,9 @@ fn documents(row: &Row) -> Result<Vec<String>, FormatError> {
         all.extend(texts(row, "negatives", cell)?);
         return Ok(all);
     }
-    let number = |column: &str| -> Option<u32> {
-        let rest = column.strip_prefix("negative")?;
-        match rest {
-            "" => Some(0),
-            rest => rest.strip_prefix('_').unwrap_or(rest).parse().ok(),
-        }
-    };
     let mut columns: Vec<(u32, &str)> = row
         .columns()
-        .filter_map(|column| number(column).map(|number| (number, column)))
+        .filter_map(|column| negative_number(column).map(|number| (number, column)))
         .collect();
     columns.sort_unstable();
     if let Some(pair) = columns.windows(2).find(|pair| pair[1].0 != pair[0].0 + 1) {
@@ -312,6 +422,7 @@ fn list(cell: &Cell) -> Option<Vec<Value>> {
 }
 
 fn scores(row: &Row, documents: usize) -> Result<Vec<f32>, FormatError> {
+    one_of(row, &["scores", "score"])?;
     let number = |text: &str| text.trim().parse::<f32>().ok();
     let scores: Vec<Option<f32>> = match (row.cell("scores"), row.cell("score")) {
         (None | Some(Cell::Null), None | Some(Cell::Null)) => return Ok(Vec::new()),

@@ -316,6 +316,45 @@ fn rows_and_settings_that_cannot_be_used_are_refused() {
             &["two-positives.jsonl:1", "\"positive\" and \"answer\""][..],
         ),
         (
+            "scored.jsonl",
+            "{\"query\":\"a\",\"positive\":\"b\",\"score\":1}\n{\"query\":\"c\",\"positive\":\"d\",\"score\":0}\n",
+            &["scored.jsonl:1", "this loss ignores", "--loss", "mse"][..],
+        ),
+        (
+            "labelled.jsonl",
+            "{\"query\":\"a\",\"positive\":\"b\",\"label\":1}\n{\"query\":\"c\",\"positive\":\"d\",\"label\":0}\n",
+            &["labelled.jsonl:1", "\"label\" is not read", "\"score\""][..],
+        ),
+        (
+            "two-scores.jsonl",
+            "{\"query\":\"a\",\"positive\":\"b\",\"score\":1,\"scores\":[0.2]}\n",
+            &["two-scores.jsonl:1", "\"scores\" and \"score\""][..],
+        ),
+        (
+            "hard.csv",
+            "query,positive,hard_negative\na,b,c\nd,e,f\n",
+            &[
+                "hard.csv:2",
+                "\"hard_negative\" is not read",
+                "name it \"negative\"",
+            ][..],
+        ),
+        (
+            "capital.csv",
+            "query,positive,Negative\na,b,c\nd,e,f\n",
+            &["capital.csv:2", "\"Negative\" is not read"][..],
+        ),
+        (
+            "itself.jsonl",
+            "{\"query\":\"a\",\"positive\":\"b\",\"negative\":\"c\"}\n{\"query\":\"d\",\"positive\":\"e\",\"negative\":\"d\"}\n",
+            &["row 2", "has its query \"d\" as a negative"][..],
+        ),
+        (
+            "equal.jsonl",
+            "{\"query\":\"a\",\"positive\":\"a\"}\n{\"query\":\"d\",\"positive\":\"d\"}\n",
+            &["its query as its positive", "--allow-duplicates"][..],
+        ),
+        (
             "gap.jsonl",
             "{\"query\":\"a\",\"positive\":\"b\",\"negative_1\":null,\"negative_2\":\"c\"}\n",
             &[
@@ -481,6 +520,20 @@ fn mined_negatives_are_rows_to_train_on_and_never_held_out() {
         &["--corpus", "none can be a negative"],
     );
     refused(&[&mine[..], &["mined.txt"]].concat(), &["ends in .jsonl"]);
+    let scored = setting.file(
+        "scored.jsonl",
+        "{\"query\":\"a\",\"positive\":\"b\",\"score\":0}\n",
+    );
+    refused(
+        &[
+            "mine",
+            "--train",
+            text(&scored),
+            "--out",
+            "scored-out.jsonl",
+        ],
+        &["scored.jsonl:1", "remove the scores"],
+    );
     let arguments = [
         "mine",
         "--train",

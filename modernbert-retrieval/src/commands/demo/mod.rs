@@ -21,7 +21,7 @@ use modernbert::output::OutputCheck;
 use modernbert::sentences::Similarity;
 use modernbert::tokenizer::Tokenizer;
 use modernbert_cli::counter::Counter;
-use modernbert_cli::text::{counted, human_count, human_seconds};
+use modernbert_cli::text::{counted, human_count, human_seconds, shown};
 use modernbert_cli::{DeviceArgs, INTERRUPTED, describe, say};
 use modernbert_retrieval::data::{Dataset, DatasetOptions};
 use modernbert_retrieval::functions::{FunctionOptions, Functions, Pairs};
@@ -211,7 +211,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     }
     say(&format!(
         "\nsearch with: modernbert-retrieval search {} \"TEXT\"",
-        args.out.display()
+        shown(&args.out)
     ));
     say(&results.line(&args.out));
     Ok(())
@@ -251,7 +251,7 @@ impl Stage<'_> {
     fn interrupted(&self) -> ! {
         say(&format!(
             "interrupted; remove {} and start the demo again, or give --out a new folder",
-            self.args.out.display()
+            shown(&self.args.out)
         ));
         std::process::exit(INTERRUPTED.into());
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use modernbert::sentences::Similarity;
-use modernbert_cli::text::{counted, human_seconds};
+use modernbert_cli::text::{counted, human_seconds, shown};
 use modernbert_retrieval::bm25::{Analyzer, Bm25, Parameters};
 use modernbert_retrieval::data::Dataset;
 use modernbert_retrieval::fusion::{RRF_K, reciprocal_rank_fusion};
@@ -205,7 +205,7 @@ impl Results {
             score(TRAINED),
             self.indexed,
             self.seconds,
-            out.display()
+            shown(&out)
         )
     }
 }

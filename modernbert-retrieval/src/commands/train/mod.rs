@@ -14,7 +14,7 @@ use modernbert::model::Precision;
 use modernbert::output::OutputCheck;
 use modernbert::sentences::SentenceSettings;
 use modernbert::tokenizer::Tokenizer;
-use modernbert_cli::text::{counted, human_seconds};
+use modernbert_cli::text::{counted, human_seconds, shown};
 use modernbert_cli::{INTERRUPTED, describe, say};
 use modernbert_retrieval::train::{
     Embedder, EvalSet, TextOptions, TrainError, TrainRows, Training, VectorKind, kind_of_folder,
@@ -107,7 +107,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
         let how = match checkpoint {
             Some(place) => format!(
                 ", saved in {}; go on with the same command and --resume",
-                place.display()
+                shown(&place)
             ),
             None => String::new(),
         };
@@ -123,7 +123,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     put_model(&args.out, |place| -> anyhow::Result<()> {
         Ok(saves(place)?)
     })?;
-    say(&format!("model in {}", args.out.display()));
+    say(&format!("model in {}", shown(&args.out)));
     if args.saving.save_every.is_none() {
         for warning in remove_checkpoints(&args.out)? {
             say(&format!("warning: {warning}"));
