@@ -93,6 +93,12 @@ impl FinetuneOptions {
                 positive,
             ),
             (
+                "micro_batches",
+                value(micro_batches),
+                micro_batches <= batch_size,
+                "at most batch_size, the examples of a step",
+            ),
+            (
                 "learning_rate",
                 value(rate),
                 // Weights are f32: a smaller rate would be 0 there, a larger one infinite.

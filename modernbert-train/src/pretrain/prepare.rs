@@ -67,6 +67,15 @@ pub fn prepare(phases: &[Phase], out: &Path, progress: Progress) -> Result<RunDa
     let Some(first) = phases.first().map(|phase| &phase.recipe) else {
         return invalid("the recipe has no phase");
     };
+    for phase in phases {
+        if let Some(folder) = tokens::folder_beside_others(&phase.recipe) {
+            return invalid(format!(
+                "{}: a folder of shards beside other texts; a phase reads one folder of shards or texts: name it alone, or make one folder of all texts with \
+                 `modernbert-train tokenize`",
+                folder.display()
+            ));
+        }
+    }
     let (train, eval) = documents(first, progress)?;
     let tokenizer = match &first.data.tokenizer {
         TokenizerSource::Train => {
@@ -332,8 +341,9 @@ fn documents(recipe: &Recipe, progress: Progress) -> Result<(Vec<Document>, Vec<
     )?;
     if let Some(bytes) = limited_to {
         progress.note(&format!(
-            "data.eval_bytes = {} is more than a fifth of this corpus: {bytes} bytes are held out",
-            recipe.data.eval_bytes
+            "data.eval_bytes = {} is more than a fifth of this corpus: {} held out",
+            recipe.data.eval_bytes,
+            counted(bytes, "byte is", "bytes are")
         ));
     }
     limit_bytes(&mut train, recipe.data.max_train_bytes)?;

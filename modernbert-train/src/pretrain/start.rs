@@ -1,5 +1,9 @@
 //! Starting a run: from text, from its last checkpoint, from a checkpoint of another run.
 
+use modernbert::Loader;
+use modernbert::config::ModernBertConfig;
+use modernbert::tokenizer::Tokenizer;
+use modernbert::wording::shown;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -39,10 +43,18 @@ pub fn pretrain(recipe: &Recipe, options: &PretrainOptions) -> Result<PretrainEn
 
 fn pretrain_first(recipe: &Recipe, options: &PretrainOptions) -> Result<PretrainEnd> {
     let started = Instant::now();
-    let (recipe, _) = recipe.clone().resolve_model()?;
+    let (recipe, folder) = recipe.clone().resolve_model()?;
     recipe.validate()?;
     let phases = recipe.phases()?;
     check_memory(&phases, options)?;
+    if let Some(folder) = folder {
+        // Before the corpus is tokenized, which can take hours.
+        let checked = Loader::from(folder).check_masked_lm();
+        checked.map_err(|source| PretrainError::Published {
+            from: recipe.model.from.clone().unwrap_or_default(),
+            source: Box::new(source),
+        })?;
+    }
     let dir = RunDir::create(&options.out, &recipe, options.restart)?;
     let prepared = prepare(&phases, dir.root(), options.progress)?;
     let mut info = RunInfo::new(&recipe.to_toml()?);
@@ -168,34 +180,16 @@ fn start_from_first(
     recipe.validate()?;
     let phases = recipe.phases()?;
     check_memory(&phases, options)?;
+    let config = modernbert::checkpoint::read_config(checkpoint)?;
+    // Before the corpus is tokenized, which can take hours; the tokenizer is that of the checkpoint's run.
+    let tokenizer = Tokenizer::from_folder(&origin)?;
+    if let Some(first) = phases.first() {
+        let wanted = first.recipe.model.config(tokenizer.vocab_size())?;
+        check_shape(checkpoint, &config, &wanted)?;
+    }
     let dir = RunDir::create_from(&options.out, &recipe, options.restart, Some(checkpoint))?;
     let prepared = prepare(&phases, dir.root(), options.progress)?;
-    let config = modernbert::checkpoint::read_config(checkpoint)?;
-    let wanted = &prepared.phases[0].config;
-    let shape = |config: &modernbert::config::ModernBertConfig| {
-        (
-            config.vocab_size,
-            config.hidden_size,
-            config.intermediate_size,
-            config.num_hidden_layers,
-            config.num_attention_heads,
-        )
-    };
-    if shape(&config) != shape(wanted) {
-        return invalid(format!(
-            "{}: its model has another shape than the recipe's (vocabulary, hidden, intermediate, layers, heads: {:?} and {:?}); give \
-             the recipe the [model] of the run it comes from",
-            checkpoint.display(),
-            shape(&config),
-            shape(wanted)
-        ));
-    }
-    if config.spec().encoder_tensors() != wanted.spec().encoder_tensors() {
-        return invalid(format!(
-            "{}: its model has other parameters than the recipe's; give the recipe the [model] of the run it comes from, [model.flexbert] included",
-            checkpoint.display(),
-        ));
-    }
+    check_shape(checkpoint, &config, &prepared.phases[0].config)?;
     let text = recipe.to_toml()?;
     let mut info = RunInfo::new(&text);
     info.started_from = Some(checkpoint.display().to_string());
@@ -223,6 +217,39 @@ fn start_from_first(
         },
         options,
     )
+}
+
+/// Refuses a checkpoint whose model is not the recipe's.
+fn check_shape(
+    checkpoint: &Path,
+    config: &ModernBertConfig,
+    wanted: &ModernBertConfig,
+) -> Result<()> {
+    let shape = |config: &ModernBertConfig| {
+        (
+            config.vocab_size,
+            config.hidden_size,
+            config.intermediate_size,
+            config.num_hidden_layers,
+            config.num_attention_heads,
+        )
+    };
+    if shape(config) != shape(wanted) {
+        return invalid(format!(
+            "{}: its model has another shape than the recipe's (vocabulary, hidden, intermediate, layers, heads: {:?} and {:?}); give \
+             the recipe the [model] of the run it comes from",
+            checkpoint.display(),
+            shape(config),
+            shape(wanted)
+        ));
+    }
+    if config.spec().encoder_tensors() != wanted.spec().encoder_tensors() {
+        return invalid(format!(
+            "{}: its model has other parameters than the recipe's; give the recipe the [model] of the run it comes from, [model.flexbert] included",
+            checkpoint.display(),
+        ));
+    }
+    Ok(())
 }
 
 /// Begins a run that continues another run from one of its checkpoints with the same data position, moments and
@@ -287,7 +314,7 @@ fn roll_back_first(
     options.progress.note(&format!(
         "rolled back to step {} of {}, with {}",
         state.step,
-        origin.display(),
+        shown(&origin),
         overrides.join(", ")
     ));
     launch(

@@ -27,6 +27,17 @@ pub(super) fn folder(recipe: &Recipe) -> Option<&Path> {
     }
 }
 
+/// A folder of shards that the recipe names beside other texts.
+pub(super) fn folder_beside_others(recipe: &Recipe) -> Option<&Path> {
+    match &recipe.data.corpus {
+        CorpusSource::Paths(paths) if paths.len() > 1 => {
+            let mut folders = paths.iter().filter(|path| path.join(INDEX_FILE).is_file());
+            folders.next().map(PathBuf::as_path)
+        }
+        _ => None,
+    }
+}
+
 /// Returns true if a run was prepared from token folders.
 pub(super) fn is_prepared(out: &Path) -> bool {
     out.join(SHARDS).join(FOLDERS_FILE).is_file() && out.join("tokenizer.json").is_file()
@@ -143,7 +154,8 @@ fn open(phases: &[Phase], folders: &[PathBuf]) -> Result<RunData> {
             };
             if named_hash != TokenizerHash::of(&folder.tokenizer)? {
                 return invalid(format!(
-                    "{}: the shards were made with another tokenizer than data.tokenizer ({}); leave that out, or tokenize again",
+                    "{}: the shards were made with another tokenizer than the run's, {} (data.tokenizer, or the model or checkpoint of --from); tokenize the \
+                     texts again with that one, or leave data.tokenizer out if it is set",
                     path.display(),
                     named.display()
                 ));

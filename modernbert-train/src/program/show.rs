@@ -5,7 +5,7 @@ use clap::Args;
 use modernbert::atomic::write_new;
 use modernbert::checkpoint::CONFIG_FILE;
 use modernbert::output::{OutputCheck, named_twice};
-use modernbert_cli::text::counted;
+use modernbert_cli::text::{counted, shown};
 use modernbert_cli::{DIFFERENT, check_stdout};
 use modernbert_train::recipe::published::convert;
 use modernbert_train::tools::{
@@ -82,6 +82,12 @@ impl Convert {
         if let Some(out) = &self.out {
             OutputCheck::file(out).inputs([&self.file]).check()?;
         }
+        // YAML allows both, but the authors' files have neither form.
+        if text.trim_start().starts_with(['{', '[']) {
+            bail!(
+                "{name}: not one of the authors' YAML files, but JSON or TOML; give a file with lines `key: value` (a recipe in TOML needs no conversion)"
+            );
+        }
         let converted = convert(&text, &name, self.gpus)?;
         for key in &converted.keys {
             print(&format!(
@@ -154,7 +160,7 @@ impl Average {
                     let loss = loss.map_or("not evaluated".to_string(), |loss| {
                         format!("held-out loss {loss:.4}")
                     });
-                    print(&format!("step {step}: {loss} ({})", path.display()));
+                    print(&format!("step {step}: {loss} ({})", shown(&path)));
                 }
                 chosen.into_iter().map(|(path, ..)| path).collect()
             }
@@ -163,7 +169,7 @@ impl Average {
         print(&format!(
             "average: checkpoints={} out={}",
             checkpoints.len(),
-            self.out.display()
+            shown(&self.out)
         ));
         Ok(ExitCode::SUCCESS)
     }
@@ -189,8 +195,8 @@ impl Export {
                 let matrices = export_model_int8(&model, &self.out)?;
                 print(&format!(
                     "export: model={} int8_matrices={matrices} out={}",
-                    model.display(),
-                    self.out.display()
+                    shown(&model),
+                    shown(&self.out)
                 ));
                 return Ok(ExitCode::SUCCESS);
             }
@@ -199,8 +205,8 @@ impl Export {
         export(&checkpoint, &self.out, self.int8)?;
         print(&format!(
             "export: checkpoint={} out={}",
-            checkpoint.display(),
-            self.out.display()
+            shown(&checkpoint),
+            shown(&self.out)
         ));
         Ok(ExitCode::SUCCESS)
     }
@@ -262,7 +268,7 @@ impl Plot {
             "plot: runs={} points={} out={}",
             self.runs.len(),
             drawn.points,
-            self.out.display()
+            shown(&self.out)
         ));
         Ok(ExitCode::SUCCESS)
     }

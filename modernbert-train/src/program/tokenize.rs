@@ -15,7 +15,7 @@ use modernbert::tokenizer::Tokenizer;
 
 use super::print;
 use modernbert_cli::tell;
-use modernbert_cli::text::{counted, human_count, human_seconds};
+use modernbert_cli::text::{counted, human_count, human_seconds, shown};
 use modernbert_data::formats::{Fields, FileKind, Format, InputFile, find_inputs};
 use modernbert_data::mixture::Mixture;
 use modernbert_data::shard::{Cut, LongDocuments};
@@ -229,7 +229,7 @@ pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<ExitCode> {
     print(&format!(
         "tokenize: documents={documents} train_tokens={train} eval_tokens={eval} unreadable={unreadable} tok_s={:.0} seconds={seconds:.1} out={}",
         tokens as f64 / seconds.max(1e-9),
-        args.out.display()
+        shown(&args.out)
     ));
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context, anyhow, bail};
 use modernbert::checkpoint::ModelSource;
 use modernbert::device::is_cpu_with_bf16;
-use modernbert_cli::text::human_count;
+use modernbert_cli::text::{human_count, shown};
 use modernbert_cli::{INTERRUPTED, describe};
 use modernbert_train::pretrain::{
     PretrainEnd, PretrainOptions, PretrainSummary, anneal_model_recipe, anneal_recipe,
@@ -282,11 +282,11 @@ fn finish(name: &str, end: PretrainEnd, options: &PretrainOptions) -> anyhow::Re
         PretrainEnd::Finished(summary) => summary,
         PretrainEnd::Followed => return Ok(ExitCode::SUCCESS),
         PretrainEnd::Interrupted { step, checkpoint } => {
-            let run = options.out.display();
+            let run = shown(&options.out);
             match checkpoint {
                 Some(checkpoint) => print(&format!(
                     "interrupted at step {step}, saved in {}; resume with: modernbert-train resume {run}",
-                    checkpoint.display()
+                    shown(&checkpoint)
                 )),
                 None => print(&format!(
                     "interrupted before its first step; resume with: modernbert-train resume {run}"
@@ -308,7 +308,7 @@ fn finish(name: &str, end: PretrainEnd, options: &PretrainOptions) -> anyhow::Re
         defined(summary.unigram.map(|score| score.top1)),
         summary.tok_s,
         summary.seconds,
-        options.out.display()
+        shown(&options.out)
     ));
     Ok(ExitCode::SUCCESS)
 }

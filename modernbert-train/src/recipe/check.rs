@@ -483,7 +483,7 @@ impl Recipe {
         want(
             run.total_tokens > 0,
             "run.total_tokens",
-            "missing",
+            "missing or 0",
             "give it, in [run] or in each [[phase]]",
         )?;
         want(

@@ -3,6 +3,8 @@
 use modernbert::atomic::write_atomically;
 use modernbert::checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
 use modernbert::output::{OutputError, StagedFolder, named_twice};
+use modernbert::tokenizer;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 use super::ToolError;
@@ -21,7 +23,7 @@ type Rated = (PathBuf, u64, Option<f64>);
 /// The published base model is the mean of the last checkpoint of its decay phase and of the three best ones (paper, appendix A).
 ///
 /// # Errors
-/// No checkpoint, one named twice, a damaged one, models of different shapes or rotary bases, a folder that is not empty or can't be written.
+/// No checkpoint, one named twice, a damaged one, models of different shapes, rotary bases or tokenizers, a folder that is not empty or can't be written.
 pub fn average(checkpoints: &[PathBuf], out: &Path) -> Result<(), ToolError> {
     let Some((first, others)) = checkpoints.split_first() else {
         return Err(ToolError::NoCheckpoints);
@@ -33,6 +35,7 @@ pub fn average(checkpoints: &[PathBuf], out: &Path) -> Result<(), ToolError> {
     verify(first)?;
     let config_path = first.join(CONFIG_FILE);
     let config = modernbert::read::bytes(&config_path).map_err(ToolError::read(&config_path))?;
+    let tokenizer = tokenizer_of(&run)?;
     let mut tensors = evaluated_weights(first, &run)?;
     let mut sums: Vec<Vec<f64>> = tensors
         .iter()
@@ -52,7 +55,12 @@ pub fn average(checkpoints: &[PathBuf], out: &Path) -> Result<(), ToolError> {
         {
             return Err(differ("sizes or rotary bases (config.json)"));
         }
-        let found = evaluated_weights(other, &run_of_checkpoint(other)?)?;
+        let its_run = run_of_checkpoint(other)?;
+        // One token's embedding would be averaged with another's.
+        if tokenizer_of(&its_run)? != tokenizer {
+            return Err(differ("tokens (tokenizer.json of the run)"));
+        }
+        let found = evaluated_weights(other, &its_run)?;
         let same = |(a, b): (&StoredTensor, &StoredTensor)| a.name == b.name && a.shape == b.shape;
         if found.len() != tensors.len() || !found.iter().zip(&tensors).all(same) {
             return Err(differ("tensors"));
@@ -74,6 +82,15 @@ pub fn average(checkpoints: &[PathBuf], out: &Path) -> Result<(), ToolError> {
     write_tensors(&staged.path().join(WEIGHTS_FILE), &tensors)?;
     write_card(first, &run, checkpoints.len(), staged.path(), out)?;
     Ok(staged.commit(WEIGHTS_FILE)?)
+}
+
+/// The tokenizer of a run as its library reads it: two files of one tokenizer can differ in their white space.
+fn tokenizer_of(run: &Path) -> Result<Value, ToolError> {
+    let path = run.join(tokenizer::FILES[0]);
+    let bytes = modernbert::read::bytes(&path).map_err(ToolError::read(&path))?;
+    // A damaged file differs from every other one but its copies.
+    Ok(serde_json::from_slice(&bytes)
+        .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&bytes).into_owned())))
 }
 
 /// The `best` checkpoints of a run's last phase by held-out loss, and its newest one if `with_last`; each with its step and loss. Checkpoints that

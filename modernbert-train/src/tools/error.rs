@@ -101,8 +101,21 @@ pub enum ToolError {
         /// Description of the fault.
         source: std::io::Error,
     },
+    /// A file of another kind.
+    #[error(
+        "{}: not a recipe ({reason}); inspect describes a recipe (.toml or the name of a built-in one), a run, a checkpoint, a .tokens shard, or a folder of shards", path.display()
+    )]
+    NotInspected {
+        /// The file.
+        path: PathBuf,
+        /// Why it is no recipe.
+        reason: String,
+    },
     /// Logs without the quantity.
-    #[error("none of the logs has {quantity}; choose a quantity that is a key of their rows")]
+    #[error(
+        "none of the logs has {quantity}: a run that has just begun has no whole row yet; name the log of a run that has trained, or choose a quantity (--quantity) that is a key of \
+         the rows"
+    )]
     NoQuantity {
         /// The quantity.
         quantity: &'static str,

@@ -7,7 +7,7 @@ use super::ToolError;
 use super::inspect_data::{shard, shards, token_folder};
 use crate::engine::read_log;
 use crate::pretrain::TrainingMemory;
-use crate::recipe::{Recipe, TokenizerSource, builtin};
+use crate::recipe::{Recipe, RecipeError, TokenizerSource, builtin};
 use crate::run_dir::{METRICS_FILE, RECIPE_FILE, RunInfo, list_checkpoints, recipe_of_run};
 use crate::snapshot::{MANIFEST_FILE, RunState, Snapshot, read_state, verify};
 use crate::tokenize::INDEX_FILE;
@@ -44,7 +44,28 @@ pub fn inspect(path: &Path) -> Result<Value, ToolError> {
     let named = path.to_str().filter(|_| !path.is_file()).and_then(builtin);
     match named {
         Some(found) => recipe(&found?),
-        None => recipe(&Recipe::from_file(path)?),
+        None => {
+            let is_toml = path.extension().is_none_or(|ending| ending == "toml");
+            let (read, text) = match Recipe::from_file_with_text(path, &[]) {
+                Err(RecipeError::At { source, .. }) if !is_toml => {
+                    return Err(ToolError::NotInspected {
+                        path: path.to_path_buf(),
+                        reason: source.to_string(),
+                    });
+                }
+                Err(error) if !is_toml && path.is_file() => {
+                    return Err(ToolError::NotInspected {
+                        path: path.to_path_buf(),
+                        reason: error.to_string(),
+                    });
+                }
+                read => read?,
+            };
+            recipe(&read).map_err(|error| match error {
+                ToolError::Recipe(error) => ToolError::Recipe(text.locate(error)),
+                error => error,
+            })
+        }
     }
 }
 

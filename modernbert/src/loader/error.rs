@@ -2,6 +2,7 @@
 
 use crate::checkpoint::{CheckpointError, SourceError};
 use crate::device::DeviceError;
+use crate::model::{Architecture, MaskedLm};
 use crate::tokenizer::TokenizerError;
 use crate::wording::counted;
 
@@ -71,7 +72,10 @@ pub enum LoadError {
     },
     /// The folder holds a model with another head.
     #[error(
-        "{place} holds a {found}, and {wanted} is needed for this use; load the folder of a model that was finetuned for it"
+        "{place} holds a {found}, and {wanted} is needed for this use; load {}", match *wanted == MaskedLm::CLASS {
+            true => "a masked language model, such as the pretrained one that it was finetuned from",
+            false => "the folder of a model that was finetuned for it",
+        }
     )]
     OtherHead {
         /// Folder.

@@ -49,6 +49,38 @@ impl Loader {
     }
 }
 
+impl Loader {
+    /// Refuses a folder without a masked language model, before its weights are read.
+    ///
+    /// # Errors
+    /// A folder that can't be found or whose files contradict its config; a model with another head or none.
+    pub fn check_masked_lm(&self) -> Result<(), LoadError> {
+        let folder = self.folder()?;
+        let (config, files) = open_checked(&folder)?;
+        let opened = Opened {
+            folder,
+            config,
+            device: Device::default(),
+            precision: self.precision,
+            half_residual: self.half_residual,
+            int8: self.int8,
+            fp8: self.fp8,
+            batches: self.batches.clone(),
+            files,
+        };
+        opened.check_class(MaskedLm::CLASS)?;
+        match opened.has_head(MaskedLm::CLASS) {
+            true => Ok(()),
+            false => Err(LoadError::NoMaskedLm {
+                place: opened.place(),
+                found: opened.kind_of_encoder(),
+                class: MaskedLm::CLASS,
+                tensor: "head.dense.weight".to_string(),
+            }),
+        }
+    }
+}
+
 impl Opened {
     /// The tokenizer of the folder.
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer, LoadError> {
