@@ -9,6 +9,7 @@ use modernbert::device::NamedDevice;
 use modernbert::lock::{FolderLock, LOCK_FILE};
 use modernbert::model::Precision;
 use modernbert::output::OutputCheck;
+use modernbert_cli::text::shown;
 use modernbert_cli::{DeviceArgs, INTERRUPTED, describe};
 use modernbert_glue::data::DataSource;
 use modernbert_glue::run::{Keep, MnliStart, RunOptions, job_seeds};
@@ -118,7 +119,7 @@ impl JobArgs {
         }
         if !(0.0..1.0).contains(&self.warmup) {
             bail!(
-                "--warmup is {}; it is a share of the steps, from 0 up to 1",
+                "--warmup is {}; it is a share of the steps, from 0 to below 1",
                 self.warmup
             );
         }
@@ -287,7 +288,7 @@ pub(crate) fn check_rate(rate: Option<f64>) -> anyhow::Result<()> {
 
 pub(crate) fn check_decay(decay: Option<f64>) -> anyhow::Result<()> {
     if decay.is_some_and(|decay| !is_share(decay)) {
-        bail!("--weight-decay is a share of the weight, from 0 up to 1");
+        bail!("--weight-decay is a share of the weight, from 0 to below 1");
     }
     Ok(())
 }
@@ -331,7 +332,21 @@ pub(crate) fn tasks(names: &str, trainable: bool) -> anyhow::Result<Vec<Task>> {
         .map(str::trim)
         .filter(|name| !name.is_empty())
     {
-        let task: Task = name.parse()?;
+        let known: Vec<&str> = Task::ALL
+            .iter()
+            .filter(|task| wanted(task))
+            .map(|task| task.name())
+            .collect();
+        if name == "all" {
+            bail!("--task names all tasks and others; give all alone, or the names of tasks");
+        }
+        let task: Option<Task> = name.parse().ok();
+        let Some(task) = task else {
+            bail!(
+                "unknown GLUE task '{name}': use one of {}; or all",
+                known.join(", ")
+            );
+        };
         if !wanted(&task) {
             bail!("{task} has no training set; name another task");
         }
@@ -368,7 +383,7 @@ pub(crate) fn ended(interrupted: bool, out: &Path) -> ExitCode {
     }
     print(&format!(
         "interrupted; finished runs are in {}, and the same command continues",
-        out.display()
+        shown(&out)
     ));
     ExitCode::from(INTERRUPTED)
 }

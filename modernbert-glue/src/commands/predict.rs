@@ -3,7 +3,7 @@
 use clap::Args;
 use modernbert::output::OutputCheck;
 use modernbert_cli::counter::Counter;
-use modernbert_cli::text::counted;
+use modernbert_cli::text::{counted, shown};
 use modernbert_cli::{DeviceArgs, describe};
 use modernbert_glue::data::{DataSource, GlueDataError};
 use modernbert_glue::run::RunError;
@@ -85,7 +85,7 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<()> {
                         counted(file.rows, "row", "rows"),
                         counted(file.truncated, "input", "inputs"),
                         model.record.settings.seed,
-                        file.path.display()
+                        shown(&file.path)
                     ));
                 }
                 let official = task.test_splits().len();
@@ -115,7 +115,7 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<()> {
     print(&format!(
         "predict: files={files} failed={} out={}",
         failures.len(),
-        args.out.display()
+        shown(&args.out)
     ));
     failed(&failures, models.len())
 }

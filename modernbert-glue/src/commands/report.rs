@@ -3,8 +3,9 @@
 use anyhow::Context;
 use clap::Args;
 use modernbert::atomic::write_atomically;
-use modernbert::output::OutputCheck;
+use modernbert::output::{OutputCheck, named_twice};
 use modernbert_cli::plot::is_own_picture;
+use modernbert_cli::text::shown;
 use modernbert_glue::report::{JobView, PICTURES, distinguish, is_own_page, markdown, pictures};
 use modernbert_glue::task::paper::ModelSize;
 use std::path::PathBuf;
@@ -28,6 +29,10 @@ pub(crate) struct ReportArgs {
 }
 
 pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<()> {
+    let all: Vec<&PathBuf> = args.runs.iter().chain(&args.against).collect();
+    if let Some(run) = named_twice(&all) {
+        anyhow::bail!("{}: this run is named twice; name it once", run.display());
+    }
     let mut views = Vec::new();
     for folder in args.runs.iter().chain(&args.against) {
         views.push(JobView::open(folder)?);
@@ -58,7 +63,7 @@ pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<()> {
     };
     let mut files = vec![path];
     files.extend(pictures(out, &all, size)?);
-    let files: Vec<String> = files.iter().map(|f| f.display().to_string()).collect();
+    let files: Vec<String> = files.iter().map(|f| shown(f)).collect();
     print(&format!("report: {}", files.join(" ")));
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `modernbert-glue run`.
 
 use clap::{Args, ValueEnum};
+use modernbert_cli::text::shown;
 use modernbert_glue::run::{Keep, MnliStart, Pretrained, RunOptions, run_job};
 use modernbert_glue::sweep::read_sweep;
 use std::path::PathBuf;
@@ -115,7 +116,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         report.made,
         report.kept,
         started.elapsed().as_secs_f64(),
-        job.out.display()
+        shown(&job.out)
     ));
     failed(&report.failures, tasks.len())?;
     Ok(ended(report.interrupted, &job.out))

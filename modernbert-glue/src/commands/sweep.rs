@@ -1,6 +1,7 @@
 //! `modernbert-glue sweep`.
 
 use clap::Args;
+use modernbert_cli::text::shown;
 use modernbert_glue::run::{MnliStart, Pretrained};
 use modernbert_glue::sweep::{Grid, run_sweep, table};
 use std::process::ExitCode;
@@ -69,7 +70,7 @@ pub(crate) fn run(args: &SweepArgs) -> anyhow::Result<ExitCode> {
         report.made,
         report.kept,
         started.elapsed().as_secs_f64(),
-        job.out.display()
+        shown(&job.out)
     ));
     failed(&report.failures, tasks.len())?;
     Ok(ended(report.interrupted, &job.out))

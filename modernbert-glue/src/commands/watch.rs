@@ -7,6 +7,7 @@ use modernbert::config::ModernBertConfig;
 use modernbert::lock::is_locked;
 use modernbert::output::OutputCheck;
 use modernbert::tokenizer::{self, Tokenizer};
+use modernbert_cli::text::shown;
 use modernbert_glue::data::TaskData;
 use modernbert_glue::run::{Keep, MnliStart, RunOptions};
 use modernbert_glue::task::Task;
@@ -79,7 +80,7 @@ pub(crate) fn run(args: &WatchArgs) -> anyhow::Result<ExitCode> {
         watch.tried.len() - watch.failures.len(),
         watch.failures.len(),
         started.elapsed().as_secs_f64(),
-        job.out.display()
+        shown(&job.out)
     ));
     watch.report(&end)?;
     Ok(ended(matches!(end, End::Interrupted), &job.out))
@@ -210,7 +211,7 @@ impl Watch<'_> {
     fn report(&self, end: &End) -> anyhow::Result<()> {
         let mut problems: Vec<String> = Vec::new();
         if matches!(end, End::Abandoned) {
-            let run = self.args.run.display();
+            let run = shown(&self.args.run);
             problems.push(format!(
                 "{run}: the run ended without a model: no process works on it, and it has no {WEIGHTS_FILE}; continue it with \
                  `modernbert-train resume {run}`, then watch it again"

@@ -119,6 +119,7 @@ fn pairs(
     match task {
         SuperTask::BoolQ => add(text("question")?, text("passage")?, truth(row)?, *groups),
         SuperTask::Wic => {
+            check_word(row)?;
             let first = format!("{}: {}", row.text("word")?, row.text("sentence1")?);
             add(first, text("sentence2")?, truth(row)?, *groups);
         }
@@ -139,6 +140,28 @@ fn pairs(
         }
     }
     *groups += 1;
+    Ok(())
+}
+
+/// Refuses a row of WiC whose word is not at a place in its sentences. Forms such as "went" of "go" are not compared with the word.
+fn check_word(row: &Row) -> Result<(), FormatError> {
+    for number in ["1", "2"] {
+        let position = |name: &str| match row.cell(&format!("{name}{number}")) {
+            Some(Cell::Number(number)) => number.parse::<usize>().ok(),
+            _ => None,
+        };
+        let (Some(start), Some(end)) = (position("start"), position("end")) else {
+            continue;
+        };
+        let sentence = row.text(&format!("sentence{number}"))?;
+        let length = sentence.chars().count();
+        let mut chosen = sentence.chars().skip(start).take(end.saturating_sub(start));
+        if end > length || !chosen.any(char::is_alphanumeric) {
+            return Err(row.error(format!(
+                "the word of sentence{number} is at {start}..{end} of {length} characters, where no word is; take the files of SuperGLUE"
+            )));
+        }
+    }
     Ok(())
 }
 

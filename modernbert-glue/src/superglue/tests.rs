@@ -98,6 +98,11 @@ fn broken_rows_are_named_with_their_line() {
             "{\"sentence1\":\"a\",\"sentence2\":\"b\",\"label\":true}",
             "\"word\"",
         ),
+        (
+            SuperTask::Wic,
+            "{\"word\":\"w\",\"sentence1\":\"a w\",\"sentence2\":\"w b\",\"label\":true,\"start1\":2,\"end1\":9,\"start2\":0,\"end2\":1}",
+            "train.jsonl:1: the word of sentence1 is at 2..9 of 3 characters",
+        ),
         (SuperTask::BoolQ, "", "holds no rows"),
     ] {
         let place = folder(task, content);

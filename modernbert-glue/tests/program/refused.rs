@@ -93,11 +93,14 @@ fn settings_that_make_no_sense_are_named() {
         (&["--seeds", "0"], &["--seeds is 0", "at least 1"]),
         (&["--max-rows", "0"], &["--max-rows is 0", "at least 1"]),
         (&["--max-length", "4"], &["--max-length is 4", "at least 8"]),
-        (&["--warmup", "1.5"], &["--warmup is 1.5", "from 0 up to 1"]),
+        (
+            &["--warmup", "1.5"],
+            &["--warmup is 1.5", "from 0 to below 1"],
+        ),
         (&["--learning-rate", "0"], &["--learning-rate", "above 0"]),
         (
             &["--weight-decay", "2"],
-            &["--weight-decay", "from 0 up to 1"],
+            &["--weight-decay", "from 0 to below 1"],
         ),
         (&["--dtype", "f8"], &["unknown dtype `f8`", "f32, bf16"]),
         (&["--dtype", "f16"], &["--dtype is f16", "f32 or bf16"]),
