@@ -40,6 +40,9 @@ pub struct InputArgs {
     /// True if every row must have the second text.
     #[arg(skip)]
     pub pairs: bool,
+    /// True if a row with a second text is refused.
+    #[arg(skip)]
+    pub singles: bool,
 }
 
 /// Format of an input file.
@@ -150,7 +153,7 @@ impl InputArgs {
         let rows = self.rows(name)?;
         let text = self.text_field.clone().unwrap_or_else(|| "text".to_owned());
         let pair = self.pair_field.clone().unwrap_or_else(|| "pair".to_owned());
-        let (lists, pairs) = (self.lists, self.pairs);
+        let (lists, pairs, singles) = (self.lists, self.pairs, self.singles);
         // Fields that the caller named and no row has are a mistake in the name.
         let missing = self.pair_field.clone().filter(|_| !pairs && !lists);
         let is_named = self.text_field.is_some() && !pairs && !lists;
@@ -166,6 +169,13 @@ impl InputArgs {
             }
             if !noted.load(Ordering::Relaxed) && row.cell(&pair).is_some() {
                 noted.store(true, Ordering::Relaxed);
+            }
+            if singles && row.cell(&pair).is_some_and(|cell| *cell != Cell::Null) {
+                return Err(row
+                    .error(format!(
+                        "the field {pair:?} is the second text of a pair, and texts are labelled one by one; remove the field, or write a row for each text"
+                    ))
+                    .into());
             }
             Ok(match lists {
                 true => list_record(&row, &text),
@@ -255,8 +265,16 @@ pub fn whole_text(name: &OsString) -> anyhow::Result<String> {
     }?)
 }
 
-fn id_of(row: &Row) -> Option<Value> {
-    row.cell("id").map(Cell::to_json)
+/// The id of a row: `id`, or `_id` as BEIR names it.
+fn id_of(row: &Row) -> Result<Option<Value>, FormatError> {
+    let id = |name: &str| row.cell(name).map(Cell::to_json).filter(|id| !id.is_null());
+    match (id("id"), id("_id")) {
+        (Some(first), Some(second)) if first != second => Err(row.error(format!(
+            "id is {first} and _id is {second}, both names of the row's id; remove one of the two fields"
+        ))),
+        (None, None) => Ok(row.cell("id").map(Cell::to_json)),
+        (first, second) => Ok(first.or(second)),
+    }
 }
 
 fn list_record(row: &Row, field: &str) -> Result<InputRecord, FormatError> {
@@ -268,13 +286,18 @@ fn list_record(row: &Row, field: &str) -> Result<InputRecord, FormatError> {
         _ => None,
     };
     let Some(list) = list else {
-        let reason = format!(
-            "the field {field:?} is not a list of strings; write one, or leave the row out"
-        );
+        let reason = match row.cell(field) {
+            None => {
+                format!("no field {field:?}; write a list of strings there, or leave the row out")
+            }
+            Some(_) => format!(
+                "the field {field:?} is not a list of strings; write one, or leave the row out"
+            ),
+        };
         return Err(row.error(reason));
     };
     Ok(InputRecord {
-        id: id_of(row),
+        id: id_of(row)?,
         list,
         input: String::new().into(),
     })
@@ -286,7 +309,7 @@ fn text_record(
     pair: &str,
     needs_pair: bool,
 ) -> Result<InputRecord, FormatError> {
-    let id = id_of(&row);
+    let id = id_of(&row)?;
     let second = match needs_pair {
         true if row.is_bare() => {
             let reason =

@@ -36,6 +36,17 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        args.choices.len() > 1,
+        "one choice only, whose probability is always 1; give two or more"
+    );
+    if let Some(at) = args
+        .choices
+        .iter()
+        .position(|choice| choice.trim().is_empty())
+    {
+        anyhow::bail!("choice {} is empty; write it, or leave it out", at + 1);
+    }
     let (loader, _) = args.model.loader()?;
     let chooser = Chooser::load(loader)?;
     let found = chooser.choose(&[(&args.question, args.choices.clone())])?;

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 /// Labels tokens or words: names of people and places, parts of speech.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, mut_arg("pair_field", |option| option.hide(true)))]
 struct Args {
     #[command(flatten)]
     input: InputArgs,
@@ -80,6 +80,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         );
     }
     let mut input = args.input.clone();
+    input.singles = true;
     if let Some(field) = &args.words_field {
         anyhow::ensure!(
             input.input.is_some(),

@@ -8,6 +8,7 @@
 
 use clap::Parser;
 use modernbert::output::OutputCheck;
+use modernbert_cli::text::shown;
 use modernbert_cli::{BAD_INPUT, DeviceArgs, main_with_code, say, tell};
 use modernbert_training_examples::parity::{Report, Tolerances, check, save_copy};
 use std::path::{Path, PathBuf};
@@ -99,7 +100,7 @@ fn compare(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn print(folder: &Path, result: &anyhow::Result<Report>, args: &Args) {
-    say(&folder.display().to_string());
+    say(&shown(folder));
     let report = match result {
         Ok(report) => report,
         Err(error) => {

@@ -9,7 +9,7 @@ use modernbert::device::NamedDevice;
 use modernbert::model::{Architecture, Precision};
 use modernbert::tokenizer::Tokenizer;
 use modernbert::wording::short;
-use modernbert_cli::text::counted;
+use modernbert_cli::text::{counted, shown};
 use modernbert_cli::{INTERRUPTED, describe, say, tell};
 use modernbert_glue::run::weights_hash;
 use modernbert_train::engine::{Progress, device_peak, stop_on_signals};
@@ -190,7 +190,7 @@ impl Session {
         if encoded.truncated > 0 {
             say(&format!(
                 "{}: {} of {} truncated to {limit} tokens",
-                file.path.display(),
+                shown(&file.path),
                 encoded.truncated,
                 counted(encoded.samples.len() as u64, "question", "questions")
             ));
@@ -313,7 +313,7 @@ impl Session {
             let how = match &at.checkpoint {
                 Some(place) => format!(
                     ", saved in {}; go on with the same command and --resume",
-                    place.display()
+                    shown(&place)
                 ),
                 None => String::new(),
             };
@@ -351,7 +351,7 @@ impl Session {
             save(model, &config, folder)?;
             Ok(tokenizer.save(folder)?)
         })?;
-        say(&format!("model in {}", out.display()));
+        say(&format!("model in {}", shown(&out)));
         Ok(())
     }
 
@@ -369,7 +369,7 @@ impl Session {
         let lines: String = rows.into_iter().map(|row| format!("{row}\n")).collect();
         write_new(file, lines.as_bytes())
             .with_context(|| format!("{} can't be written; check --predictions", file.display()))?;
-        say(&format!("predictions in {}", file.display()));
+        say(&format!("predictions in {}", shown(&file)));
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use modernbert::inference::TagScheme;
 use modernbert_cli::say;
-use modernbert_cli::text::counted;
+use modernbert_cli::text::{counted, shown};
 use modernbert_train::finetune::metrics::{Matching, SpanScores};
 use modernbert_train::finetune::table::{LabelSet, TaggedFile};
 use modernbert_train::finetune::{DevScore, FinetuneOptions, TaggedSample, encode_tags};
@@ -58,7 +58,7 @@ fn encode(
     if encoded.truncated + encoded.inside_tokens > 0 {
         say(&format!(
             "{}: {} of {} truncated to {limit} tokens, {} not ending where tokens end",
-            file.path.display(),
+            shown(&file.path),
             encoded.truncated,
             counted(encoded.samples.len() as u64, "row", "rows"),
             counted(encoded.inside_tokens as u64, "span", "spans")
