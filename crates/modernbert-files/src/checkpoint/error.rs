@@ -147,7 +147,7 @@ fn without_weights(folder: &std::path::Path) -> &'static str {
     let is_link = |name: &&str| folder.join(name).is_symlink();
     if ["model.safetensors", "model.safetensors.index.json"]
         .iter()
-        .any(|name| is_link(&name))
+        .any(|name| is_link(name))
     {
         return "a link of that name is there, which leads to no file: restore the file, or copy the model again";
     }
