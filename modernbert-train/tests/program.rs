@@ -460,6 +460,33 @@ fn a_closed_standard_output_loses_no_result() {
 }
 
 #[test]
+fn a_recipe_on_several_gpus_is_predicted_with_its_assumptions() {
+    let said = programs_say(&["inspect", "base", "--world", "16", "--price", "2.5"]);
+    for phrase in [
+        "gpus: 16\n",
+        "micro_batches_of_a_gpu: 3\n",
+        "cost: ",
+        "assumed: between hosts: 400 Gbit/s",
+    ] {
+        assert!(said.contains(phrase), "{phrase}: {said}");
+    }
+    let given = ["inspect", "base", "--world", "1", "--tok-s", "459938"];
+    let said = programs_say(&given);
+    assert!(said.contains("tokens_per_second: 459938 ("), "{said}");
+    let refused = program(&["inspect", "base", "--world", "2", "--network", "0"]);
+    assert_refused("no network", &refused, &["--network is 0"]);
+    assert_refused(
+        "no run",
+        &program(&["inspect", "nothing", "--world", "2"]),
+        &["nothing"],
+    );
+}
+
+fn programs_say(arguments: &[&str]) -> String {
+    place::assert_success(&program(arguments))
+}
+
+#[test]
 fn a_recipe_that_cant_be_read_is_named_with_a_remedy() {
     let place = Place::new();
     let good = recipe(&place.path("corpus"));

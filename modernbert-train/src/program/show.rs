@@ -1,7 +1,7 @@
 //! Commands on runs and checkpoints: compare, average, export, inspect, plot.
 
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use modernbert::atomic::write_new;
 use modernbert::checkpoint::CONFIG_FILE;
 use modernbert::output::{OutputCheck, named_twice};
@@ -9,8 +9,8 @@ use modernbert_cli::text::{counted, shown};
 use modernbert_cli::{DIFFERENT, check_stdout};
 use modernbert_train::recipe::published::convert;
 use modernbert_train::tools::{
-    Against, Quantity, ToolError, average, best_checkpoints, checkpoint_at, diff, export,
-    export_model_int8, inspect, lines, plot_runs,
+    Against, Cluster, Link, Quantity, ToolError, average, best_checkpoints, checkpoint_at, diff,
+    export, export_model_int8, inspect, lines, plot_runs, predict,
 };
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -212,10 +212,43 @@ impl Export {
     }
 }
 
+/// A link between the GPUs of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LinkArg {
+    /// NVLink, as measured between two H200.
+    Nvlink,
+    /// PCI Express 5.0; not measured.
+    Pcie,
+}
+
 #[derive(Args)]
 pub(crate) struct Inspect {
     /// Describes this recipe (file or name), run, checkpoint, .tokens shard, or folder of shards.
     path: PathBuf,
+    /// Predicts speed, memory of a GPU, hours and cost of a recipe on this number of GPUs.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    world: Option<u64>,
+    /// Assumes this number of GPUs in a host.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 8,
+        requires = "world",
+        value_parser = clap::value_parser!(u64).range(1..=1024)
+    )]
+    gpus_per_node: u64,
+    /// Assumes this link between the GPUs of a host.
+    #[arg(long, value_enum, default_value_t = LinkArg::Nvlink, requires = "world")]
+    link: LinkArg,
+    /// Assumes this network between hosts, in Gbit/s for each GPU.
+    #[arg(long, value_name = "GBIT", default_value_t = 400.0, requires = "world")]
+    network: f64,
+    /// Takes this measured speed of one GPU, in tokens per second; by default that of an H200 by the width of the model.
+    #[arg(long, value_name = "SPEED", requires = "world")]
+    tok_s: Option<f64>,
+    /// Computes the cost from this price of a GPU for an hour.
+    #[arg(long, value_name = "PRICE", requires = "world")]
+    price: Option<f64>,
     /// Prints one JSON object instead of lines.
     #[arg(long)]
     json: bool,
@@ -224,7 +257,10 @@ pub(crate) struct Inspect {
 impl Inspect {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         check_stdout()?;
-        let found = inspect(&self.path)?;
+        let found = match self.cluster()? {
+            Some(cluster) => predict(&self.path, &cluster)?,
+            None => inspect(&self.path)?,
+        };
         if self.json {
             print(&found.to_string());
         } else {
@@ -233,6 +269,35 @@ impl Inspect {
             }
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Inspect {
+    /// The GPUs of `--world`.
+    fn cluster(&self) -> anyhow::Result<Option<Cluster>> {
+        let Some(world) = self.world else {
+            return Ok(None);
+        };
+        for (name, value) in [
+            ("--network", Some(self.network)),
+            ("--tok-s", self.tok_s),
+            ("--price", self.price),
+        ] {
+            if let Some(value) = value.filter(|value| !(*value > 0.0 && value.is_finite())) {
+                bail!("{name} is {value}; give a number above 0");
+            }
+        }
+        Ok(Some(Cluster {
+            world,
+            gpus_per_node: self.gpus_per_node,
+            link: match self.link {
+                LinkArg::Nvlink => Link::Nvlink,
+                LinkArg::Pcie => Link::Pcie,
+            },
+            network_gbit: self.network,
+            tokens_per_second: self.tok_s,
+            price: self.price,
+        }))
     }
 }
 

@@ -7,10 +7,11 @@ use super::ToolError;
 use super::inspect_data::{shard, shards, token_folder};
 use crate::engine::read_log;
 use crate::pretrain::TrainingMemory;
-use crate::recipe::{Recipe, RecipeError, TokenizerSource, builtin};
+use crate::recipe::{Recipe, RecipeError, RecipeText, TokenizerSource, builtin_or_file};
 use crate::run_dir::{METRICS_FILE, RECIPE_FILE, RunInfo, list_checkpoints, recipe_of_run};
 use crate::snapshot::{MANIFEST_FILE, RunState, Snapshot, read_state, verify};
 use crate::tokenize::INDEX_FILE;
+use modernbert::config::ModernBertConfig;
 use modernbert::ops::cross_entropy::LARGE_CHUNK;
 use modernbert_cli::text::human_count;
 
@@ -41,32 +42,39 @@ pub fn inspect(path: &Path) -> Result<Value, ToolError> {
     if path.extension().is_some_and(|ending| ending == "tokens") {
         return shard(path);
     }
-    let named = path.to_str().filter(|_| !path.is_file()).and_then(builtin);
-    match named {
-        Some(found) => recipe(&found?),
-        None => {
-            let is_toml = path.extension().is_none_or(|ending| ending == "toml");
-            let (read, text) = match Recipe::from_file_with_text(path, &[]) {
-                Err(RecipeError::At { source, .. }) if !is_toml => {
-                    return Err(ToolError::NotInspected {
-                        path: path.to_path_buf(),
-                        reason: source.to_string(),
-                    });
-                }
-                Err(error) if !is_toml && path.is_file() => {
-                    return Err(ToolError::NotInspected {
-                        path: path.to_path_buf(),
-                        reason: error.to_string(),
-                    });
-                }
-                read => read?,
+    let (read, text) = recipe_at(path)?;
+    recipe(&read).map_err(|error| match error {
+        ToolError::Recipe(error) => ToolError::Recipe(text.locate(error)),
+        error => error,
+    })
+}
+
+/// The built-in recipe of a name, or that of a file.
+pub(super) fn recipe_at(path: &Path) -> Result<(Recipe, RecipeText), ToolError> {
+    let is_toml = path.extension().is_none_or(|ending| ending == "toml");
+    match builtin_or_file(path, &[]) {
+        Err(error) if !is_toml && path.is_file() => {
+            let reason = match error {
+                RecipeError::At { source, .. } => source.to_string(),
+                error => error.to_string(),
             };
-            recipe(&read).map_err(|error| match error {
-                ToolError::Recipe(error) => ToolError::Recipe(text.locate(error)),
-                error => error,
+            Err(ToolError::NotInspected {
+                path: path.to_path_buf(),
+                reason,
             })
         }
+        read => Ok(read?),
     }
+}
+
+/// The model of a recipe of one phase; where the tokenizer is not trained, its vocabulary is assumed to be that of the published models.
+pub(super) fn config_of(recipe: &Recipe) -> Result<ModernBertConfig, ToolError> {
+    let vocab = match (recipe.data.tokenizer.clone(), recipe.model.vocab_size) {
+        (TokenizerSource::Path(_), Some(vocab)) => vocab,
+        (TokenizerSource::Path(_), None) => PUBLISHED_VOCAB,
+        (TokenizerSource::Train, _) => recipe.data.tokenizer_vocab,
+    };
+    Ok(recipe.model.config(vocab)?)
 }
 
 /// Sizes, memory and work of each phase.
@@ -76,12 +84,7 @@ fn recipe(recipe: &Recipe) -> Result<Value, ToolError> {
     let mut phases = Vec::new();
     for phase in recipe.phases()? {
         let one = &phase.recipe;
-        let vocab = match (one.data.tokenizer.clone(), one.model.vocab_size) {
-            (TokenizerSource::Path(_), Some(vocab)) => vocab,
-            (TokenizerSource::Path(_), None) => PUBLISHED_VOCAB,
-            (TokenizerSource::Train, _) => one.data.tokenizer_vocab,
-        };
-        let config = one.model.config(vocab)?;
+        let config = config_of(one)?;
         let length = one.data.sequence_length;
         let predicted = (one.mask.train * length as f64) as usize;
         let flops = config.train_flops(&[length], predicted) as f64 / length as f64;
@@ -205,6 +208,9 @@ const FIRST: [&str; 9] = [
     "state",
 ];
 
+/// The key of a list of texts that comes last, a line for each.
+pub(super) const ASSUMPTIONS: &str = "assumptions";
+
 /// A description as lines for a person.
 pub fn lines(value: &Value) -> Vec<String> {
     let mut out = Vec::new();
@@ -220,12 +226,16 @@ fn write_lines(value: &Value, depth: usize, out: &mut Vec<String>) {
         FIRST
             .iter()
             .position(|first| first == key)
-            .unwrap_or(FIRST.len())
+            .unwrap_or(FIRST.len() + usize::from(*key == ASSUMPTIONS))
     });
     for (key, value) in entries {
         match value {
             Value::Null => {}
             Value::Array(items) if items.is_empty() => {}
+            Value::Array(items) if key == ASSUMPTIONS => {
+                let texts = items.iter().map(|item| words(key, item));
+                out.extend(texts.map(|text| format!("{indent}assumed: {text}")));
+            }
             Value::Array(items) if items.iter().all(Value::is_object) => {
                 for item in items {
                     out.push(format!("{indent}{key}:"));

@@ -8,6 +8,7 @@ mod error;
 mod export;
 mod inspect;
 mod inspect_data;
+mod scaling;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ pub use diff::{Difference, diff};
 pub use error::ToolError;
 pub use export::{export, export_model_int8};
 pub use inspect::{inspect, lines};
+pub use scaling::{Cluster, Link, StepPrediction, predict};
 
 use std::path::{Path, PathBuf};
 
