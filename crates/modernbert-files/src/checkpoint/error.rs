@@ -144,11 +144,9 @@ impl CheckpointError {
 
 /// The remedy for a folder without safetensors files.
 fn without_weights(folder: &std::path::Path) -> &'static str {
-    let is_link = |name: &&str| folder.join(name).is_symlink();
-    if ["model.safetensors", "model.safetensors.index.json"]
-        .iter()
-        .any(|name| is_link(name))
-    {
+    let is_link = |name: &str| folder.join(name).is_symlink();
+    let names = ["model.safetensors", "model.safetensors.index.json"];
+    if names.into_iter().any(is_link) {
         return "a link of that name is there, which leads to no file: restore the file, or copy the model again";
     }
     let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
