@@ -281,11 +281,11 @@ fn read_plan(root: &Path) -> Result<Plan, SweepError> {
             format!("it is no plan of a sweep ({error}); use another folder"),
         )
     })?;
-    let planned = plan.rows.iter().flat_map(|row| {
+    let mut planned = plan.rows.iter().flat_map(|row| {
         let name = |seed: &u64| run_name(&row.name, *seed);
         plan.seeds.iter().map(name)
     });
-    match planned.filter(|name| !plan.runs.contains_key(name)).next() {
+    match planned.find(|name| !plan.runs.contains_key(name)) {
         None if !plan.rows.is_empty() => Ok(plan),
         _ => Err(SweepError::folder(
             &path,

@@ -56,7 +56,7 @@ impl Loader {
     /// A folder that can't be found or whose files contradict its config; a model with another head or none.
     pub fn check_masked_lm(&self) -> Result<(), LoadError> {
         let folder = self.folder()?;
-        let (config, files) = open_checked(&folder)?;
+        let (config, files) = open_with_head(&folder, Head::MaskedLm)?;
         let opened = Opened {
             folder,
             config,
@@ -68,14 +68,14 @@ impl Loader {
             batches: self.batches.clone(),
             files,
         };
-        opened.check_class(MaskedLm::CLASS)?;
-        match opened.has_head(MaskedLm::CLASS) {
+        opened.check_class(Head::MaskedLm)?;
+        match opened.has_head(Head::MaskedLm) {
             true => Ok(()),
             false => Err(LoadError::NoMaskedLm {
                 place: opened.place(),
                 found: opened.kind_of_encoder(),
-                class: MaskedLm::CLASS,
-                tensor: "head.dense.weight".to_string(),
+                class: opened.config.family.class(Head::MaskedLm),
+                tensor: opened.files.shown("head.dense.weight"),
             }),
         }
     }
