@@ -40,8 +40,10 @@ use clock::Clock;
 use files::Files;
 use results::{Results, Row};
 
-/// Tokens of a text at most.
-const MAX_LENGTH: usize = 128;
+/// Tokens of a text at most. The first tokens of a function, its signature, say most; shorter texts leave time for more steps.
+const MAX_LENGTH: usize = 64;
+/// Peak learning rate.
+const LEARNING_RATE: f64 = 2e-3;
 /// Rows of a batch, whose functions are each other's negatives.
 const BATCH: usize = 128;
 /// Passes over the pairs at most: few pairs are learned by heart in many.
@@ -382,7 +384,7 @@ impl Stage<'_> {
                 token_budget: 4 * BATCH * MAX_LENGTH,
                 query_chunk: None,
             },
-            learning_rate: 1e-3,
+            learning_rate: LEARNING_RATE,
             seed: SEED,
             evaluate_every: Some(u64::from(u32::MAX)),
             time_limit: Some(self.clock.training()),
