@@ -159,7 +159,7 @@ fn sequences(args: &Args, count: usize) -> Vec<Sample> {
         .into_iter()
         .map(|length| Sample {
             ids: (0..length).map(|_| 100 + number(15_900)).collect(),
-            second: length,
+            second: length as usize,
             target: Target::Class(number(2)),
         })
         .collect()

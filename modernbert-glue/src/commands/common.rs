@@ -383,7 +383,7 @@ pub(crate) fn ended(interrupted: bool, out: &Path) -> ExitCode {
     }
     print(&format!(
         "interrupted; finished runs are in {}, and the same command continues",
-        shown(&out)
+        shown(out)
     ));
     ExitCode::from(INTERRUPTED)
 }

@@ -63,7 +63,7 @@ pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<()> {
     };
     let mut files = vec![path];
     files.extend(pictures(out, &all, size)?);
-    let files: Vec<String> = files.iter().map(|f| shown(f)).collect();
+    let files: Vec<String> = files.iter().map(shown).collect();
     print(&format!("report: {}", files.join(" ")));
     Ok(())
 }

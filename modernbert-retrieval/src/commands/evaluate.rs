@@ -236,11 +236,7 @@ fn one_set(
     for (path, name) in args.run.iter().zip(names) {
         match run_file(path, &set.name) {
             Some(file) => runs.push((name.clone(), args.measures.read(&file, &set.name)?)),
-            None => notes.push(format!(
-                "{}: no file {}",
-                shown(&path),
-                file_name(&set.name)
-            )),
+            None => notes.push(format!("{}: no file {}", shown(path), file_name(&set.name))),
         }
     }
     let mut systems = Vec::new();

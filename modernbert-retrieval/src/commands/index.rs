@@ -268,7 +268,7 @@ fn info(folder: &Path) -> anyhow::Result<String> {
     Ok(format!(
         "{}: every checksum agrees\nvectors     {}\ndeleted     {}\ncomponents  {}\ndtype       {}\nsimilarity  {}\nfiles       {}, {} bytes\n\
          changes     {}\nmodel       {}\nhash        {}",
-        shown(&folder),
+        shown(folder),
         info.vectors,
         info.deleted,
         info.options.dimension,

@@ -206,7 +206,7 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<()> {
     write_new(out, &run.text(out)?).map_err(OutputError::write(out))?;
     print(&format!(
         "written: {} ({})",
-        shown(&out),
+        shown(out),
         counted(run.queries.len(), "query", "queries")
     ));
     Ok(())

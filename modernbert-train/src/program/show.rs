@@ -160,7 +160,7 @@ impl Average {
                     let loss = loss.map_or("not evaluated".to_string(), |loss| {
                         format!("held-out loss {loss:.4}")
                     });
-                    print(&format!("step {step}: {loss} ({})", shown(&path)));
+                    print(&format!("step {step}: {loss} ({})", shown(path)));
                 }
                 chosen.into_iter().map(|(path, ..)| path).collect()
             }

@@ -313,7 +313,7 @@ impl Session {
             let how = match &at.checkpoint {
                 Some(place) => format!(
                     ", saved in {}; go on with the same command and --resume",
-                    shown(&place)
+                    shown(place)
                 ),
                 None => String::new(),
             };
@@ -351,7 +351,7 @@ impl Session {
             save(model, &config, folder)?;
             Ok(tokenizer.save(folder)?)
         })?;
-        say(&format!("model in {}", shown(&out)));
+        say(&format!("model in {}", shown(out)));
         Ok(())
     }
 
@@ -369,7 +369,7 @@ impl Session {
         let lines: String = rows.into_iter().map(|row| format!("{row}\n")).collect();
         write_new(file, lines.as_bytes())
             .with_context(|| format!("{} can't be written; check --predictions", file.display()))?;
-        say(&format!("predictions in {}", shown(&file)));
+        say(&format!("predictions in {}", shown(file)));
         Ok(())
     }
 

@@ -205,7 +205,7 @@ impl Results {
             score(TRAINED),
             self.indexed,
             self.seconds,
-            shown(&out)
+            shown(out)
         )
     }
 }

@@ -107,7 +107,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
         let how = match checkpoint {
             Some(place) => format!(
                 ", saved in {}; go on with the same command and --resume",
-                shown(&place)
+                shown(place)
             ),
             None => String::new(),
         };
