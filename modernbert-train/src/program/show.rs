@@ -84,8 +84,10 @@ impl Convert {
         }
         // YAML allows both, but the authors' files have neither form.
         if text.trim_start().starts_with(['{', '[']) {
+            let blank = &text[..text.len() - text.trim_start().len()];
+            let line = 1 + blank.matches('\n').count();
             bail!(
-                "{name}: not one of the authors' YAML files, but JSON or TOML; give a file with lines `key: value` (a recipe in TOML needs no conversion)"
+                "{name}:{line}: not one of the authors' YAML files, but JSON or TOML; give a file with lines `key: value` (a recipe in TOML needs no conversion)"
             );
         }
         let converted = convert(&text, &name, self.gpus)?;
