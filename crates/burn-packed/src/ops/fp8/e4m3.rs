@@ -72,6 +72,23 @@ pub(super) fn values(codes: &[i32], scales: &[f32]) -> Vec<f32> {
         .collect()
 }
 
+/// `left · rightᵀ` of rows of `width` values, a multiple of 16. The order of a sum's additions depends on the width alone.
+pub(super) fn products(left: &[f32], right: &[f32], width: usize) -> Vec<f32> {
+    const LANES: usize = 16;
+    let dot = |a: &[f32], b: &[f32]| {
+        let mut lanes = [0.0f32; LANES];
+        for (a, b) in a.chunks_exact(LANES).zip(b.chunks_exact(LANES)) {
+            for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+                *lane += a * b;
+            }
+        }
+        lanes.iter().sum::<f32>()
+    };
+    left.par_chunks(width.max(1))
+        .flat_map_iter(|a| right.chunks(width.max(1)).map(move |b| dot(a, b)))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

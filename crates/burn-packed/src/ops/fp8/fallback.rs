@@ -6,7 +6,6 @@ use burn::tensor::{DType, FloatDType, TensorData, read_sync};
 
 use super::{Product, e4m3};
 use crate::ops::PackedBackend;
-use crate::ops::linear::Transpose;
 
 fn floats<B: Backend>(tensor: FloatTensor<B>) -> Vec<f32> {
     let tensor = B::float_cast(tensor, FloatDType::F32);
@@ -46,13 +45,17 @@ pub(crate) fn linear<B: PackedBackend>(
     [rows, weight]: [(IntTensor<B>, FloatTensor<B>); 2],
     product: Product,
 ) -> FloatTensor<B> {
-    let [left, right] = [rows, weight].map(|(codes, scales)| {
-        let [rows, words] = codes.shape().dims();
-        let device = scales.device();
-        let values = e4m3::values(&elements::<B>(codes), &floats::<B>(scales));
-        B::float_from_data(TensorData::new(values, [rows, 4 * words]), &device)
-    });
-    let mut out = B::gemm(left, right, Transpose::Rhs);
+    let device = rows.1.device();
+    let (tokens, outputs) = (
+        rows.1.shape().num_elements(),
+        weight.1.shape().num_elements(),
+    );
+    let words = rows.0.shape().dims::<2>()[1];
+    let [left, right] = [rows, weight]
+        .map(|(codes, scales)| e4m3::values(&elements::<B>(codes), &floats::<B>(scales)));
+    // Not the backend's GEMM: the order of its sums can depend on the number of rows.
+    let values = e4m3::products(&left, &right, 4 * words);
+    let mut out = B::float_from_data(TensorData::new(values, [tokens, outputs]), &device);
     if product.geglu {
         out = B::geglu(out);
     }

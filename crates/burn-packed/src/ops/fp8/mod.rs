@@ -9,7 +9,7 @@
 //!
 //! Rows whose largest magnitude is below [`SMALLEST`] count as zero. A number that is not finite makes the code NaN, and with it everything that is
 //! computed from its row. [`linear`] computes `out[t, o] = scale[t] · weight_scale[o] · Σ_k code[t, k] · weight_code[o, k]`: products and sums are f32 on
-//! devices without the kernel; the tensor cores of Hopper add the products of 32 codes with fewer bits than f32 has. Results are batch-invariant: a row
+//! devices without the kernel, 16 partial sums of every sixteenth product each; the tensor cores of Hopper add the products of 32 codes with fewer bits than f32 has. Results are batch-invariant: a row
 //! of the output depends on its row of the input alone.
 //!
 //! Four codes are an element of an integer tensor, the first code in the lowest bits. The kernels need compute capability 9.0 ([`has_kernels`]); elsewhere the
