@@ -19,7 +19,7 @@ fn choices_come_best_first_and_their_probabilities_add_up() {
     let best = choices[0]["choice"].as_str().unwrap();
     assert!(stdout(&table).lines().next().unwrap().contains(best));
     let long = "one ".repeat(100);
-    assert!(stdout(&run(&[&long, "two"])).contains("truncated to 64 tokens"));
+    assert!(stdout(&run(&[&long, "two", "three"])).contains("truncated to 64 tokens"));
 }
 
 #[test]
@@ -28,8 +28,20 @@ fn a_model_that_is_not_finetuned_is_refused() {
     let output = ask(
         env!("CARGO_BIN_EXE_choose"),
         model.path(),
-        &["one", "two"],
+        &["one", "two", "three"],
         "",
     );
     assert_refused(&output, &["finetune it first"]);
+}
+
+#[test]
+fn one_choice_alone_is_refused() {
+    let model = tiny_models::multiple_choice();
+    let output = ask(
+        env!("CARGO_BIN_EXE_choose"),
+        model.path(),
+        &["one", "two"],
+        "",
+    );
+    assert_refused(&output, &["give two or more"]);
 }
