@@ -1,7 +1,8 @@
 //! WGMMA, the warp-group matrix multiplication, as inline PTX.
 //!
 //! CubeCL has no such instruction. The text of the instructions is assembled on the host while the kernel is being defined (see the `*_text`
-//! functions), because the list of registers depends on the shape. Every function here waits for its result.
+//! functions), because the list of registers depends on the shape. [`multiply`] and [`sum_with_product`] wait for their results; the texts of groups, which
+//! kernels with asynchronous WGMMAs assemble too, do not.
 
 use std::fmt::Write as _;
 
